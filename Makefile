@@ -1,0 +1,27 @@
+# make test: lint, format check and tests.   make demo: the whole path on MNIST.   Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test demo lint
+
+test: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: .venv/ready
+	$(BIN)/python demo.py
+
+.venv/ready: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 10), "Python 3.10 or newer is needed: make PYTHON=python3.12 …"'
+	$(BIN)/pip install -q -r requirements.txt
+	touch $@
+
+.venv/dev: .venv/ready pyproject.toml
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Train the ANN: a VGG classifier with a decoder that predicts its input."""
+
+from harness import flags
+from harness.building import ann_from
+from harness.data import load_data
+from harness.errors import run_script
+from harness.fit import fit, test_once
+from harness.loops import Objective
+from harness.runlog import Run, ann_name
+
+
+def build_parser():
+    parser = flags.Parser(__doc__)
+    flags.add_run_args(parser)
+    flags.add_data_args(parser)
+    network = flags.add_network_args(parser, dropout=0.2)
+    network.add_argument("--timesteps", type=flags.COUNT, default=1, help="T, passes of feedback per image")
+    network.add_argument("--pretrained_ann", default="", metavar="PATH", help="ANN checkpoint to start from, or to test")
+    flags.add_training_args(parser, momentum=0.9, trade_off=10.0)
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    model = ann_from(args)
+    data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
+    run = Run("ann", args.run_name or ann_name(args), args, trains=not args.test_only)
+    objective = Objective(args.trade_off, "sum")
+    if args.test_only:
+        return test_once(model, data[2], objective, args, run)
+    return fit(model, data, objective, args, run)
+
+
+if __name__ == "__main__":
+    run_script(main)

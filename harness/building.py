@@ -1,0 +1,94 @@
+"""Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
+
+import torch
+
+from harness.checkpoints import from_original, is_ann, load_checkpoint, restore
+from harness.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
+from harness.data import LABELS
+from harness.errors import UserError
+from harness.flags import find_device
+from harness.seeds import seed_from
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+# setting of a model -> flag it comes from
+NETWORK = {"vgg_name": "architecture", "dataset": "dataset", "fc_width": "fc_width", "kernel_size": "kernel_size"}
+ANN = {**NETWORK, "timesteps": "timesteps", "dropout": "dropout"}
+DYNAMICS = "activation leak default_threshold alpha beta readout update encoding readout_leak learn_threshold learn_leak"
+SPIKING = {**ANN, **{name: name for name in DYNAMICS.split()}}
+LEARNED = {**SPIKING, "epsilon": "epsilon"}
+
+
+def adopt(args, saved, names):
+    """Take the checkpoint's settings over into args, but for flags that were typed; returns the plan it was built with."""
+    settings = saved.get("settings", {})
+    if not isinstance(settings, dict):
+        raise UserError("the checkpoint's settings are damaged; use another copy")
+    for setting, flag in names.items():
+        if setting in settings and flag not in args.given:
+            setattr(args, flag, settings[setting])
+    return None if "architecture" in args.given else settings.get("plan")
+
+
+def build(cls, names, args, plan=None, **own):
+    """A model of class cls from the flags, on the device they name. own: settings that are not flags of every script."""
+    settings = {setting: getattr(args, flag) for setting, flag in names.items()}
+    device = find_device(args)
+    torch.manual_seed(seed_from(args.seed))  # of the initial weights
+    try:
+        return cls(**settings, labels=LABELS[args.dataset], plan=plan, **own).to(device)
+    except (TypeError, KeyError, AttributeError) as error:  # from settings of the wrong type in a damaged checkpoint
+        raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
+
+
+def ann_from(args):
+    """The ANN for the flags, with the weights of --pretrained_ann if given."""
+    if not args.pretrained_ann:
+        return build(VGG_wFeedback, ANN, args)
+    saved = load_checkpoint(args.pretrained_ann)
+    if not is_ann(saved):
+        raise UserError(f"{args.pretrained_ann} holds an SNN; --pretrained_ann wants an ANN")
+    plan = adopt(args, saved, ANN)
+    return restore(build(VGG_wFeedback, ANN, args, plan), saved, args.pretrained_ann)
+
+
+class SNNSource:
+    """Where an SNN's weights come from: an SNN checkpoint, an ANN to convert, or nothing.
+
+    Reading it adopts its settings into args; so it comes first, then the run, the data, the model.
+    """
+
+    def __init__(self, args, names=LEARNED):
+        self.args, self.saved, self.plan = args, None, None
+        self.path = args.pretrained_snn or args.pretrained_ann
+        self.converts = bool(self.path) and not args.pretrained_snn
+        if not self.path:
+            return
+        self.saved = load_checkpoint(self.path)
+        if is_ann(self.saved) != self.converts:
+            flag, wrong, wanted = ("ann", "SNN", "ANN") if self.converts else ("snn", "ANN", "SNN")
+            raise UserError(f"{self.path} holds an {wrong}; --pretrained_{flag} wants an {wanted}")
+        self.plan = adopt(args, self.saved, NETWORK if self.converts else names)
+
+    def model(self, cls=None, **own):
+        """A new model of this source, without its weights. cls: default, the plain SNN, or blocking with --epsilon."""
+        if cls is None and self.args.epsilon:
+            cls, own = InputBlockingSNN, {"epsilon": self.args.epsilon}
+        return build(cls or VGG_SNN_STDB_wFeedback, SPIKING, self.args, self.plan, **own)
+
+    def fill(self, model, train, run):
+        """Load the weights; after a conversion balance the thresholds on training images and scale them once."""
+        if not self.path:
+            return model
+        ours = "settings" in self.saved
+        restore(model, self.saved, self.path, may_lack=() if ours and not self.converts else dynamics_parameters(model))
+        if not self.converts:
+            if not ours:
+                from_original(model, self.saved)
+            if "leak" in self.args.given:
+                model.set_leak(self.args.leak)
+            return model
+        balanced_thresholds(model, train, self.args, run.files, run.say)
+        scale_thresholds(model, self.args.scaling_factor)
+        return model

@@ -1,0 +1,94 @@
+"""Checkpoints: written whole or not at all, loaded without executing code, restored exactly."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+
+from harness.errors import UserError
+
+DAMAGE = (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, zipfile.BadZipFile)
+
+
+def save_checkpoint(path, model, **more):
+    """Write the model, the settings that rebuild it, and whatever else (tensors, numbers, strings, lists, dicts)."""
+    saved = {"model": type(model).__name__, "settings": model.settings, "state_dict": model.state_dict(), **more}
+    write_whole(path, lambda file: torch.save(saved, file))
+
+
+def write_whole(path, write):
+    """Call write(file) on a temporary file beside path, then rename it. Raises UserError where that can't be done."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        raise UserError(f"cannot write {path}: {error}; an earlier file of that name is as it was") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path):
+    """A checkpoint as a dict with at least state_dict; ours have model and settings too, the original's do not.
+
+    The original's `module.` prefix is taken off. Raises UserError for a file that is missing or is no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint file")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).split(". ")[0].split("\n")[0]
+        raise UserError(f"{path} is no checkpoint that can be loaded safely, or it is damaged ({reason})") from None
+    except DAMAGE as error:
+        reason = str(error).split("\n")[0][:120]
+        raise UserError(f"{path} is truncated or damaged ({type(error).__name__}: {reason}); use another copy") from None
+    if not isinstance(saved, dict):
+        raise UserError(f"{path} holds a {type(saved).__name__}, not a checkpoint")
+    state = saved.get("state_dict", saved)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no state_dict of tensors; give a checkpoint written by these scripts")
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    return {**(saved if "state_dict" in saved else {}), "state_dict": state}
+
+
+def is_ann(saved):
+    """Whether a loaded checkpoint holds an ANN: it has no thresholds."""
+    return "thresholds" not in saved and not any(name.endswith(".threshold") for name in saved["state_dict"])
+
+
+def restore(model, saved, path, may_lack=()):
+    """Load saved["state_dict"] into the model, exactly; may_lack: names that the file need not have.
+
+    Raises UserError with the names that differ. The original keeps thresholds, already scaled, and leak beside the state.
+    """
+    state, own = saved["state_dict"], model.state_dict()
+    lost = [name for name in own if name not in state and name not in may_lack]
+    extra = [name for name in state if name not in own]
+    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
+    differences = [f"{name} is missing" for name in lost] + [f"{name} is not in the model" for name in extra]
+    differences += [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}" for name in shapes]
+    if differences:
+        more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
+        named = f"{path} does not fit {type(model).__name__}: {'; '.join(differences[:4])}{more}"
+        raise UserError(f"{named}. Give the flags (-a, --fc_width, --dataset, --readout, …) it was trained with")
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def from_original(model, saved):
+    """Take over what a checkpoint of the original keeps beside the state: thresholds, scaled already, and leak."""
+    if "thresholds" in saved:
+        model.set_thresholds(saved["thresholds"])
+    leak = saved.get("leak", saved.get("leak_mem"))
+    if leak is not None:
+        model.set_leak(float(leak))

@@ -1,0 +1,21 @@
+"""How a script fails: one clear line on standard error and exit status 2."""
+
+import sys
+
+from self_models.errors import ModelError
+
+
+class UserError(Exception):
+    """Something the user can put right; the message says what was wrong and what to do."""
+
+
+def run_script(main):
+    """Run main() as a script: a UserError or ModelError becomes one line and exit status 2, no traceback."""
+    try:
+        main()
+    except (UserError, ModelError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,119 @@
+"""Training over epochs: schedule, evaluation, the best and the last checkpoint, resuming."""
+
+import time
+
+from tqdm import tqdm
+
+from harness.checkpoints import load_checkpoint, restore, save_checkpoint
+from harness.errors import UserError
+from harness.loops import evaluate, train_one_epoch
+from harness.report import epoch_line, evaluation_record, report_evaluation, running
+from harness.schedules import make_optimizer, make_schedule
+from harness.seeds import shuffled
+
+
+def fit(model, data, objective, args, run):
+    """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume.
+
+    data: (training, selection or None, test) ImageSets. The best epoch is chosen on selection, and its test figures are
+    measured once at the end; without selection it is chosen on the test images. Returns the figures of the best epoch.
+    """
+    train, selection, test = data
+    judge = selection or test
+    device = next(model.parameters()).device
+    steps = -(-len(train) // args.batch_size)
+    optimizer = make_optimizer(model, args)
+    schedule = make_schedule(optimizer, args, steps)
+    first, best = resume(model, optimizer, schedule, args, run) if args.resume else (1, None)
+    for epoch in range(first, args.epochs + 1):
+        began = time.perf_counter()
+        order = shuffled(len(train), args.seed, epoch)
+        with bar(f"epoch {epoch}/{args.epochs}", steps) as progress:
+            learned = train_one_epoch(
+                model,
+                train.batches(args.batch_size, device, order),
+                objective,
+                optimizer,
+                schedule,
+                args.seed,
+                epoch,
+                lambda number, average: show(progress, number, average, run, every=args.train_acc_batches),
+            )
+        judged = evaluate_with_bar(model, judge, objective, args, run)
+        is_best = best is None or judged["accuracy"] > best["accuracy"]
+        best = {"epoch": epoch, **judged} if is_best else best
+        if is_best:
+            save_checkpoint(run.best_path, model, epoch=epoch, accuracy=judged["accuracy"])
+        save_checkpoint(
+            run.last_path,
+            model,
+            epoch=epoch,
+            best=best,
+            optimizer=optimizer.state_dict(),
+            schedule=schedule.state_dict(),
+        )
+        seconds = time.perf_counter() - began
+        judge_name = "held out" if selection else "test"
+        run.say(epoch_line(epoch, args.epochs, learned, judged, best["accuracy"], seconds, judge_name))
+        run.record(event="epoch", epoch=epoch, train=learned, evaluated=judged, best=best["accuracy"], seconds=seconds)
+    if not selection:
+        run.say(f"best: epoch {best['epoch']}, test accuracy {100 * best['accuracy']:.2f} %, {run.best_path}")
+        return best
+    run.say(f"best: epoch {best['epoch']}, held-out accuracy {100 * best['accuracy']:.2f} %, {run.best_path}")
+    restore(model, load_checkpoint(run.best_path), run.best_path)
+    return test_once(model, test, objective, args, run)
+
+
+def test_once(model, test, objective, args, run):
+    """Evaluate on the test images, report, record, and return the figures."""
+    result = evaluate_with_bar(model, test, objective, args, run)
+    report_evaluation(result, run.say)
+    run.record(**evaluation_record(model, result, args))
+    return result
+
+
+def evaluate_with_bar(model, images, objective, args, run):
+    """evaluate() with a progress bar; --test_acc_every_batch also logs each batch."""
+    device = next(model.parameters()).device
+    every = 1 if args.test_acc_every_batch else None
+    with bar("evaluating", -(-len(images) // args.batch_size)) as progress:
+        return evaluate(
+            model,
+            images.batches(args.batch_size, device),
+            objective,
+            args.seed,
+            lambda number, average: show(progress, number, average, run, every, "test batch"),
+        )
+
+
+def bar(label, total):
+    """A tqdm bar that leaves nothing behind, and nothing at all where standard error is no terminal."""
+    return tqdm(total=total, desc=label, disable=None, leave=False, unit="batch", dynamic_ncols=True)
+
+
+def show(progress, number, average, run, every=None, label="batch"):
+    """Move the bar on; its figures, and the log's line each `every` batches, are running means."""
+    progress.update()
+    if not progress.disable and number % 10 == 0:
+        progress.set_postfix_str(running(average.means()))
+    if every and number % every == 0:
+        run.note(f"  {label} {number}: {running(average.means())}")
+
+
+def resume(model, optimizer, schedule, args, run):
+    """Go on from a last checkpoint; returns the next epoch and the best figures so far."""
+    path = run.last_path if args.resume == "last" else args.resume
+    saved = load_checkpoint(path)
+    if "optimizer" not in saved:
+        raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
+    restore(model, saved, path)
+    try:
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        first, best = saved["epoch"] + 1, saved["best"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
+    if first > args.epochs:
+        raise UserError(f"{path} has trained {saved['epoch']} epochs already: raise --epochs {args.epochs} to go on")
+    run.say(f"resumed from {path} after epoch {saved['epoch']}")
+    return first, best

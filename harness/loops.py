@@ -1,0 +1,126 @@
+"""One epoch of training, one evaluation: they take everything they need and return numbers."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from harness.errors import UserError
+from harness.losses import losses_of
+from harness.seeds import EVALUATION, image_draws, seed_from
+from harness.spikes import by_part, total_spikes
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimises; see losses.py. kind: step weights of the reconstruction, 'sum' for the ANN."""
+
+    trade_off: float
+    kind: str
+    spike_penalty: float = 0.0
+
+    def __call__(self, output, labels):
+        return losses_of(output, labels, self.trade_off, self.kind, self.spike_penalty)
+
+
+class Average:
+    """Running means of figures, weighted by images; kept as tensors, so that adding does not wait for the device."""
+
+    def __init__(self):
+        self.sums, self.images = {}, 0
+
+    def add(self, images, **figures):
+        self.images += images
+        for name, value in figures.items():
+            value = value.detach() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+            self.sums[name] = self.sums.get(name, 0) + value.double() * images
+
+    def means(self):
+        return {name: (value / self.images).item() for name, value in self.sums.items()}
+
+
+def run_model(model, batch, seed, epoch):
+    """The model's output for a batch; an SNN gets the draws that belong to these images in this epoch."""
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        return model(batch.images)
+    draws = image_draws(batch.index, seed, epoch, model.timesteps, model.image_shape, batch.images.device)
+    return model(batch.images, draws)
+
+
+def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch, on_batch=None):
+    """Mean losses, accuracy and spikes over an epoch. batches: Batches; schedule: stepped after each of them.
+
+    on_batch: called with (number of the batch, Average so far). Raises UserError, before the step, for a loss that is not
+    finite.
+    """
+    model.train()
+    average = Average()
+    for number, batch in enumerate(batches, 1):
+        torch.manual_seed(seed_from(seed, epoch, number))  # dropout masks follow from seed, epoch and step
+        output = run_model(model, batch, seed, epoch)
+        losses = objective(output, batch.labels)
+        if not torch.isfinite(losses.total):
+            raise UserError(
+                f"the loss is {losses.total.item()} at epoch {epoch}, step {number}: training stopped, the last checkpoint "
+                "is kept; try a lower --learning_rate or --trade_off"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        optimizer.step()
+        schedule.step()
+        if isinstance(model, VGG_SNN_STDB_wFeedback):
+            model.clamp_dynamics()
+        average.add(
+            len(batch.labels), accuracy=_correct(output, batch).float().mean(), **losses._asdict(), **_spikes(output)
+        )
+        if on_batch:
+            on_batch(number, average)
+    return average.means()
+
+
+@torch.no_grad()
+def evaluate(model, batches, objective, seed, on_batch=None):
+    """Figures of a model over Batches, each image with draws of its own.
+
+    Returns a dict: images, accuracy (0 to 1), classification, reconstruction, penalty, total (losses), seconds,
+    images_per_second; with feedback: error (squared error summed over an image after the last step); from an SNN: spikes
+    (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps; from a model that blocks:
+    open_share (T,), mean share of active input pixels open at each step.
+    """
+    model.eval()
+    average, spikes, open_share, began = Average(), Average(), Average(), time.perf_counter()
+    for number, batch in enumerate(batches, 1):
+        output = run_model(model, batch, seed, EVALUATION)
+        figures = {"accuracy": _correct(output, batch).float().mean(), **objective(output, batch.labels)._asdict()}
+        if output.errors is not None:
+            figures["error"] = output.errors[-1].sum((1, 2, 3)).mean()
+        if hasattr(output, "spikes"):
+            figures["mean_steps"] = output.steps.float().mean()
+            spikes.add(len(batch.labels), **{name: count.mean() for name, count in output.spikes.items()})
+            if output.is_open is not None:
+                open_share.add(len(batch.labels), **_open_share(output.is_open, batch.images))
+        average.add(len(batch.labels), **figures)
+        if on_batch:
+            on_batch(number, average)
+    seconds = time.perf_counter() - began
+    result = {"images": average.images, **average.means(), "seconds": seconds, "images_per_second": average.images / seconds}
+    if spikes.images:
+        result |= {"spikes": spikes.means(), "parts": by_part(spikes.means())}
+    if open_share.images:
+        result["open_share"] = list(open_share.means().values())
+    return result
+
+
+def _correct(output, batch):
+    return output.logits.argmax(1) == batch.labels
+
+
+def _spikes(output):
+    return {"spikes": total_spikes(output.spikes).mean()} if hasattr(output, "spikes") else {}
+
+
+def _open_share(is_open, images):
+    active = images != 0
+    share = (is_open & active).sum((2, 3, 4)) / active.sum((1, 2, 3)).clamp(min=1)
+    return {f"step {t}": value for t, value in enumerate(share.mean(1), 1)}

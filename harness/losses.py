@@ -1,0 +1,47 @@
+"""Loss terms, the same in training and evaluation."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from harness.spikes import total_spikes
+
+
+class Losses(NamedTuple):
+    """Scalars: classification (cross-entropy), reconstruction (before trade_off), penalty (after its weight), total."""
+
+    classification: torch.Tensor
+    reconstruction: torch.Tensor
+    penalty: torch.Tensor
+    total: torch.Tensor
+
+
+def step_weights(kind, timesteps, device=None):
+    """Weight of each step's error (T,): last_t (only the last), linear_over_t (t/T/T, t = 1..T) or sum (1 each)."""
+    t = torch.arange(1, timesteps + 1, device=device)
+    if kind == "last_t":
+        return (t == timesteps).float()
+    if kind == "linear_over_t":
+        return t / timesteps**2
+    return torch.ones(timesteps, device=device)
+
+
+TRADE_OFF_TYPES = ("last_t", "linear_over_t")
+
+
+def reconstruction_term(errors, weights):
+    """errors (T, B, C, H, W), weights (T,) -> weighted squared error per image, summed over pixels."""
+    return weights @ errors.sum((2, 3, 4)).mean(1)
+
+
+def losses_of(output, labels, trade_off, kind, spike_penalty=0.0):
+    """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty."""
+    classification = F.cross_entropy(output.logits, labels)
+    reconstruction = penalty = torch.zeros_like(classification)
+    if output.errors is not None:
+        weights = step_weights(kind, len(output.errors), output.errors.device)
+        reconstruction = reconstruction_term(output.errors, weights)
+    if spike_penalty:
+        penalty = spike_penalty * total_spikes(output.spikes).mean()
+    return Losses(classification, reconstruction, penalty, classification + trade_off * reconstruction + penalty)

@@ -1,0 +1,130 @@
+"""A run: its name, its files, its readable log and its JSON lines."""
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import torch
+import torchvision
+
+from harness.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Run:
+    """Where a run writes. name: of its log, checkpoints and pictures; kind: ann or snn, the folder they lie in.
+
+    A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite. An
+    evaluation takes the next free name instead.
+    """
+
+    def __init__(self, kind, name, args, trains):
+        self.args, self.trains = args, trains
+        root = Path(args.output_dir)
+        self.logs, self.files = root / "logs" / kind, root / "trained_models" / kind
+        self.name = name
+        try:
+            for folder in (self.logs, self.files):
+                folder.mkdir(parents=True, exist_ok=True)
+                probe = folder / f".{name}.probe"
+                probe.touch()
+                probe.unlink()
+        except OSError as error:
+            raise UserError(f"--output_dir {args.output_dir}: cannot write there ({error.strerror})") from None
+        going_on = trains and args.resume
+        if trains and not going_on and not args.overwrite and self._taken():
+            raise UserError(
+                f"{self._taken()} exists: --resume goes on with that run, --overwrite replaces it, "
+                "--run_name or --output_dir keeps both"
+            )
+        number = 1
+        while not trains and self._taken():
+            number += 1
+            self.name = f"{name}_{number}"
+        if trains and args.overwrite and not going_on:
+            for path in (self.log_path, self.json_path, self.best_path, self.last_path):
+                path.unlink(missing_ok=True)
+        self._write_header()
+
+    log_path = property(lambda self: self.logs / f"{self.name}.log")
+    json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
+    best_path = property(lambda self: self.files / f"{self.name}.pth")
+    last_path = property(lambda self: self.files / f"{self.name}_last.pth")
+
+    def picture(self, ending):
+        """Path of a picture of this run, say NAME.gif."""
+        return self.files / f"{self.name}{ending}"
+
+    def say(self, text=""):
+        """A line for the reader: on standard output and in the log."""
+        print(text, flush=True)
+        self._append(self.log_path, text)
+
+    def note(self, text):
+        """A line for the log only."""
+        self._append(self.log_path, text)
+
+    def record(self, **values):
+        """One JSON object for programs."""
+        self._append(self.json_path, json.dumps(values))
+
+    def _taken(self):
+        return next((p for p in (self.best_path, self.last_path, self.log_path, self.json_path) if p.exists()), None)
+
+    def _append(self, path, text):
+        if not self.args.log:
+            return
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+    def _write_header(self):
+        settings = {key: value for key, value in sorted(vars(self.args).items()) if key != "given"}
+        self.note(f"{'resumed' if self.trains and self.args.resume else 'started'} {datetime.now():%Y-%m-%d %H:%M:%S}")
+        self.note(f"command: {command_line()}")
+        self.note(f"parameters: {', '.join(f'{key}={value}' for key, value in settings.items())}")
+        self.note(f"versions: {versions()}")
+        self.note(f"seed: {self.args.seed}")
+        self.note(f"git revision: {git_revision()}")
+        self.note("")
+
+
+def command_line():
+    """The command that started this program, as typed."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def versions():
+    return f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+
+
+def git_revision():
+    """Revision of the code, with '+changes' where it differs from it; 'unknown' outside a git checkout."""
+    try:
+        ask = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        return ask("rev-parse", "--short", "HEAD") + ("+changes" if ask("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def ann_name(args):
+    """As the original names its runs."""
+    network = f"{args.architecture.lower()}_t{args.timesteps}_{args.dataset.lower()}"
+    return f"ann_{network}_tradeoff{args.trade_off}_lr{args.learning_rate}"
+
+
+def snn_name(args):
+    """As the original names its runs; the learning rate and newer flags are in the log, not in the name."""
+    return (
+        f"snn_{args.architecture.lower()}_{args.dataset.lower()}_{args.timesteps}"
+        f"_tradeoff{args.trade_off}_type{args.trade_off_type}"
+    )

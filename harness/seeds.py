@@ -1,0 +1,33 @@
+"""Random numbers that follow from seed, epoch and position alone, never from what was drawn before."""
+
+import hashlib
+
+import torch
+
+EVALUATION = -1  # the "epoch" whose draws evaluation uses
+
+
+def seed_from(*numbers):
+    """A 56-bit seed for these whole numbers, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "big")
+
+
+def generator(*numbers):
+    return torch.Generator().manual_seed(seed_from(*numbers))
+
+
+def shuffled(size, seed, epoch):
+    """The order of an epoch's training images, (size,)."""
+    return torch.randperm(size, generator=generator(seed, epoch))
+
+
+def image_draws(index, seed, epoch, timesteps, shape, device="cpu"):
+    """Draws u[t] of the input encoding, (T, B, *shape), uniform in [0, 1).
+
+    Each image's draws follow from its position in its set (index, (B,)), so that a result does not depend on which images
+    share a batch.
+    """
+    draws = torch.empty(timesteps, len(index), *shape)
+    for column, position in enumerate(index.tolist()):
+        draws[:, column] = torch.rand(timesteps, *shape, generator=generator(seed, epoch, position))
+    return draws.to(device)

@@ -1,0 +1,1 @@
+"""The models: network plans, layers, neurons, and the objectives built on them. Imports torch only."""

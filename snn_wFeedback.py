@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
+
+from harness import flags
+from harness.building import SNNSource
+from harness.data import load_data
+from harness.errors import run_script
+from harness.fit import fit, test_once
+from harness.loops import Objective
+from harness.runlog import Run, snn_name
+
+
+def build_parser():
+    parser = flags.Parser(__doc__)
+    flags.add_run_args(parser)
+    flags.add_snn_args(parser)
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    source = SNNSource(args)
+    model = source.model()
+    data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
+    run = Run("snn", args.run_name or snn_name(args), args, trains=not args.test_only)
+    source.fill(model, data[0], run)
+    objective = Objective(args.trade_off, args.trade_off_type, args.spike_penalty)
+    if args.test_only:
+        return test_once(model, data[2], objective, args, run)
+    return fit(model, data, objective, args, run)
+
+
+if __name__ == "__main__":
+    run_script(main)
