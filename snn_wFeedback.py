@@ -22,7 +22,7 @@ def main(argv=None):
     source = SNNSource(args)
     model = source.model()
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
-    run = Run("snn", args.run_name or snn_name(args), args, trains=not args.test_only)
+    run = Run("snn", args.run_name or snn_name(args) + "_test" * args.test_only, args, trains=not args.test_only)
     source.fill(model, data[0], run)
     objective = Objective(args.trade_off, args.trade_off_type, args.spike_penalty)
     if args.test_only:

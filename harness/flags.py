@@ -97,24 +97,22 @@ def fractions(text):
     return [FRACTION(word) for word in text.replace(",", " ").split()]
 
 
-def add_run_args(parser, resume=True):
+def add_run_args(parser, trains=True):
     group = parser.add_argument_group("run")
     group.add_argument("-s", "--seed", type=number(int, 0), default=0, help="of every random choice")
     group.add_argument("--log", action=Switch, default=True, help="write logs/…/NAME.log and NAME.jsonl")
     group.add_argument("--output_dir", default=".", help="folder that holds logs/ and trained_models/")
     group.add_argument("--run_name", default="", help="NAME of logs and checkpoints, instead of one made from the flags")
-    group.add_argument(
-        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU where there is one"
-    )
+    group.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU where there is one")
     group.add_argument("--gpu", action=Switch, default=True, help="--no-gpu is short for --device cpu")
     group.add_argument("--devices", type=number(int, 0), default=0, help="index of the GPU to use, where there are several")
-    group.add_argument("--test_only", action=Switch, default=False, help="evaluate once, train nothing")
-    if resume:
+    group.add_argument("--test_only", action=Switch, default=not trains, help="evaluate once, train nothing")
+    if trains:
         group.add_argument(
             "--resume", nargs="?", const="last", default="", metavar="PATH",
             help="go on from this run's own last checkpoint, or from PATH",
         )  # fmt: skip
-        group.add_argument("--overwrite", action=Switch, default=False, help="replace an earlier run of the same name")
+    group.add_argument("--overwrite", action=Switch, default=False, help="replace an earlier run of the same name")
 
 
 def add_data_args(parser):
@@ -137,8 +135,8 @@ def add_network_args(parser, dropout):
     return group
 
 
-def add_training_args(parser, momentum, trade_off):
-    group = parser.add_argument_group("training")
+def add_training_args(parser, momentum, trade_off, note=None):
+    group = parser.add_argument_group("training", note)
     group.add_argument("--epochs", type=COUNT, default=100, help="passes over the training images")
     group.add_argument("-lr", "--learning_rate", type=POSITIVE, default=1e-4, help="above 0")
     group.add_argument("--lr_schedule", choices=["step", "cosine"], default="step", help="cosine: warm up, then fall to 0")
@@ -169,10 +167,11 @@ def add_spiking_args(parser):
     group.add_argument("--readout_leak", type=FRACTION, default=1.0, help="part of the read-out kept per step, 0 to 1")
 
 
-def add_learning_args(parser):
-    group = parser.add_argument_group("fine-tuning")
+def add_learning_args(parser, trains):
+    group = parser.add_argument_group("fine-tuning", None if trains else NOT_USED)
     group.add_argument("--trade_off_type", choices=TRADE_OFF_TYPES, default="last_t", help="which steps' errors count")
-    group.add_argument("--epsilon", type=NOT_NEGATIVE, default=0.0, help="block predicted input while training; 0 = off")
+    if trains:
+        group.add_argument("--epsilon", type=NOT_NEGATIVE, default=0.0, help="block predicted input in training too; 0 = off")
     group.add_argument("--spike_penalty", type=NOT_NEGATIVE, default=0.0, help="loss per spike")
     group.add_argument("--learn_threshold", action=Switch, default=False, help="train each layer's threshold")
     group.add_argument("--learn_leak", action=Switch, default=False, help="train each layer's leak")
@@ -191,15 +190,18 @@ def add_checkpoint_args(parser):
     group.add_argument("--pretrained_snn", default="", metavar="PATH", help="SNN checkpoint; its settings hold unless typed")
 
 
-def add_snn_args(parser):
+NOT_USED = "accepted, so that the original's command lines work, but for --trade_off and its type not used here"
+
+
+def add_snn_args(parser, trains=True):
     """Everything but the run: the same flags for training an SNN and for the post-hoc scripts, as in the original."""
     add_checkpoint_args(parser)
     add_conversion_args(parser)
     add_data_args(parser)
     add_network_args(parser, dropout=0.3)
     add_spiking_args(parser)
-    add_training_args(parser, momentum=0.95, trade_off=1.0)
-    add_learning_args(parser)
+    add_training_args(parser, momentum=0.95, trade_off=1.0, note=None if trains else NOT_USED)
+    add_learning_args(parser, trains)
 
 
 def find_device(args):

@@ -71,9 +71,7 @@ def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch,
         schedule.step()
         if isinstance(model, VGG_SNN_STDB_wFeedback):
             model.clamp_dynamics()
-        average.add(
-            len(batch.labels), accuracy=_correct(output, batch).float().mean(), **losses._asdict(), **_spikes(output)
-        )
+        average.add(len(batch.labels), accuracy=_correct(output, batch).float().mean(), **losses._asdict(), **_spikes(output))
         if on_batch:
             on_batch(number, average)
     return average.means()

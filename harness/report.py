@@ -42,6 +42,19 @@ def report_evaluation(result, say):
         say("spikes per image: " + ", ".join(f"{part} {figure(count)}" for part, count in result["parts"].items()))
 
 
+def blocking_table(records):
+    """Lines of a table: one row per evaluation record, spikes per image by part."""
+    yield "epsilon  accuracy   input  encoder  decoder  classifier    total   error  open at the end"
+    for record in records:
+        spikes, error, share = record["spikes"], record["reconstruction_error"], record.get("open_share")
+        yield (
+            f"{record['epsilon']:7g}  {100 * record['accuracy']:6.2f} %  {spikes['input']:6,.0f}  {spikes['encoder']:7,.0f}  "
+            f"{spikes['decoder']:7,.0f}  {spikes['classifier']:10,.0f}  {spikes['total']:7,.0f}  "
+            + ("" if error is None else f"{error:6.2f}  ")
+            + ("" if share is None else f"{100 * share[-1]:13.1f} %")
+        )
+
+
 def evaluation_record(model, result, args, **more):
     """The JSON object of an evaluation: what was run, and its figures; spikes are means per image."""
     settings = model.settings
@@ -61,4 +74,6 @@ def evaluation_record(model, result, args, **more):
     }
     if "parts" in result:
         record |= {"mean_steps": result["mean_steps"], "spikes": result["parts"], "spikes_per_layer": result["spikes"]}
+    if "open_share" in result:
+        record["open_share"] = result["open_share"]
     return record | more

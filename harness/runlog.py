@@ -20,11 +20,11 @@ class Run:
     """Where a run writes. name: of its log, checkpoints and pictures; kind: ann or snn, the folder they lie in.
 
     A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite. An
-    evaluation takes the next free name instead.
+    evaluation takes the next free name instead, unless told to overwrite.
     """
 
     def __init__(self, kind, name, args, trains):
-        self.args, self.trains = args, trains
+        self.args = args
         root = Path(args.output_dir)
         self.logs, self.files = root / "logs" / kind, root / "trained_models" / kind
         self.name = name
@@ -36,20 +36,22 @@ class Run:
                 probe.unlink()
         except OSError as error:
             raise UserError(f"--output_dir {args.output_dir}: cannot write there ({error.strerror})") from None
-        going_on = trains and args.resume
-        if trains and not going_on and not args.overwrite and self._taken():
+        if trains and args.resume:
+            return self._write_header("resumed")
+        mine = (self.best_path, self.last_path, self.log_path, self.json_path) if trains else (self.log_path, self.json_path)
+        taken = next((path for path in mine if path.exists()), None)
+        if args.overwrite:  # checkpoints stay until a new one takes their place
+            self.log_path.unlink(missing_ok=True)
+            self.json_path.unlink(missing_ok=True)
+        elif trains and taken:
             raise UserError(
-                f"{self._taken()} exists: --resume goes on with that run, --overwrite replaces it, "
-                "--run_name or --output_dir keeps both"
+                f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
             )
         number = 1
-        while not trains and self._taken():
+        while self.log_path.exists() or self.json_path.exists():
             number += 1
             self.name = f"{name}_{number}"
-        if trains and args.overwrite and not going_on:
-            for path in (self.log_path, self.json_path, self.best_path, self.last_path):
-                path.unlink(missing_ok=True)
-        self._write_header()
+        self._write_header("started")
 
     log_path = property(lambda self: self.logs / f"{self.name}.log")
     json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
@@ -73,9 +75,6 @@ class Run:
         """One JSON object for programs."""
         self._append(self.json_path, json.dumps(values))
 
-    def _taken(self):
-        return next((p for p in (self.best_path, self.last_path, self.log_path, self.json_path) if p.exists()), None)
-
     def _append(self, path, text):
         if not self.args.log:
             return
@@ -85,9 +84,9 @@ class Run:
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
 
-    def _write_header(self):
+    def _write_header(self, event):
         settings = {key: value for key, value in sorted(vars(self.args).items()) if key != "given"}
-        self.note(f"{'resumed' if self.trains and self.args.resume else 'started'} {datetime.now():%Y-%m-%d %H:%M:%S}")
+        self.note(f"{event} {datetime.now():%Y-%m-%d %H:%M:%S}")
         self.note(f"command: {command_line()}")
         self.note(f"parameters: {', '.join(f'{key}={value}' for key, value in settings.items())}")
         self.note(f"versions: {versions()}")

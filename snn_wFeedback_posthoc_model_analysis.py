@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Look at a trained SNN's predictions over time: a GIF with one frame per step, and a PNG of selected steps."""
+
+import torch
+
+from harness import flags
+from harness.errors import UserError, run_script
+from harness.figures import film_of, save_contact_sheet, save_gif
+from harness.loops import run_model
+from harness.posthoc import open_posthoc, posthoc_parser
+from harness.seeds import EVALUATION
+from harness.spikes import by_part
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+
+def build_parser():
+    parser = posthoc_parser(__doc__)
+    group = parser.add_argument_group("analysis")
+    group.add_argument("--epsilon", type=flags.NOT_NEGATIVE, default=0.1, help="a pixel predicted this well is blocked; 0 = off")
+    group.add_argument("--images", type=flags.COUNT, default=5, metavar="N", help="show the first N test images")
+    group.add_argument("--frame_seconds", type=flags.POSITIVE, default=0.5, help="seconds per frame of the GIF")
+    return parser
+
+
+@torch.no_grad()
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    model, test, run, _ = open_posthoc(args, InputBlockingSNN, "_posthoc_analysis", epsilon=args.epsilon)
+    if not model.has_feedback:
+        raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")
+    batch = test.batch(torch.arange(min(args.images, len(test))), next(model.parameters()).device)
+    output = run_model(model, batch, args.seed, EVALUATION)
+    guesses = model.readout.guess(output.predictions)
+    film = film_of(batch.images, output, guesses, batch.labels.tolist(), args.epsilon)
+    save_gif(run.picture(".gif"), film, args.frame_seconds)
+    save_contact_sheet(run.picture(".png"), film)
+    for t in range(model.timesteps):
+        error = (guesses[t] - batch.images).square().sum((1, 2, 3)).mean().item()
+        blocked = film.blocked_share(t)
+        run.say(f"step {t + 1}: squared error {error:.2f} per image, {100 * blocked:.1f} % of active pixels blocked")
+        run.record(event="step", step=t + 1, squared_error=error, blocked_share=blocked, epsilon=args.epsilon)
+    parts = {part: count.mean().item() for part, count in by_part(output.spikes).items()}
+    run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
+    run.say(f"wrote {run.picture('.gif')}")
+    run.say(f"wrote {run.picture('.png')}")
+
+
+if __name__ == "__main__":
+    run_script(main)
