@@ -6,8 +6,9 @@ import torch
 from harness import flags
 from harness.errors import UserError, run_script
 from harness.figures import film_of, save_contact_sheet, save_gif
-from harness.loops import run_model
-from harness.posthoc import open_posthoc, posthoc_parser
+from harness.loops import run_model, spikes_over_time
+from harness.plots import save_spikes_over_time
+from harness.posthoc import Posthoc, posthoc_parser
 from harness.seeds import EVALUATION
 from harness.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -18,6 +19,7 @@ def build_parser():
     group = parser.add_argument_group("analysis")
     group.add_argument("--epsilon", type=flags.NOT_NEGATIVE, default=0.1, help="a pixel predicted this well is blocked; 0 = off")
     group.add_argument("--images", type=flags.COUNT, default=5, metavar="N", help="show the first N test images")
+    group.add_argument("--chart_images", type=flags.COUNT, default=200, metavar="N", help="chart spikes of the first N")
     group.add_argument("--frame_seconds", type=flags.POSITIVE, default=0.5, help="seconds per frame of the GIF")
     return parser
 
@@ -25,24 +27,29 @@ def build_parser():
 @torch.no_grad()
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    model, test, run, _ = open_posthoc(args, InputBlockingSNN, "_posthoc_analysis", epsilon=args.epsilon)
+    posthoc = Posthoc(args, InputBlockingSNN, "_posthoc_analysis", epsilon=args.epsilon)
+    model, run = posthoc.model, posthoc.run
     if not model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")
-    batch = test.batch(torch.arange(min(args.images, len(test))), next(model.parameters()).device)
+    batch = posthoc.test.batch(torch.arange(min(args.images, len(posthoc.test))), posthoc.device)
     output = run_model(model, batch, args.seed, EVALUATION)
     guesses = model.readout.guess(output.predictions)
     film = film_of(batch.images, output, guesses, batch.labels.tolist(), args.epsilon)
     save_gif(run.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.picture(".png"), film)
+    many = posthoc.test.batch(torch.arange(min(args.chart_images, len(posthoc.test))), posthoc.device)
+    spikes, open_share = spikes_over_time(model, many, args.seed)
+    save_spikes_over_time(run.picture("_spikes.png"), spikes, open_share)
     for t in range(model.timesteps):
         error = (guesses[t] - batch.images).square().sum((1, 2, 3)).mean().item()
         blocked = film.blocked_share(t)
         run.say(f"step {t + 1}: squared error {error:.2f} per image, {100 * blocked:.1f} % of active pixels blocked")
-        run.record(event="step", step=t + 1, squared_error=error, blocked_share=blocked, epsilon=args.epsilon)
+        run.record(event="step", step=t + 1, squared_error=error, blocked_share=float(blocked), epsilon=args.epsilon)
     parts = {part: count.mean().item() for part, count in by_part(output.spikes).items()}
     run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
-    run.say(f"wrote {run.picture('.gif')}")
-    run.say(f"wrote {run.picture('.png')}")
+    for ending in (".gif", ".png", "_spikes.png"):
+        run.say(f"wrote {run.picture(ending)}")
+    return posthoc.finish()
 
 
 if __name__ == "__main__":

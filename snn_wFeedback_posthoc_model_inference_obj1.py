@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Objective 1, input blocking: accuracy and spikes per image of a trained SNN, for one epsilon or several."""
+"""Objective 1, input blocking: accuracy and spikes per image of a trained SNN, for one epsilon or a sweep of several."""
 
 from harness import flags
+from harness.difficulty import difficulty_correlations
 from harness.errors import run_script
-from harness.fit import evaluate_with_bar
-from harness.posthoc import open_posthoc, posthoc_parser
-from harness.report import blocking_table, evaluation_record
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from harness.figures import shown
+from harness.plots import save_extremes, save_sweep
+from harness.posthoc import Posthoc, posthoc_parser
+from harness.report import blocking_table, difficulty_lines, operations_table
+from self_models.vgg_wFeedback_spiking_target_objective_1 import BLOCKINGS, InputBlockingSNN
 
 
 def build_parser():
@@ -14,22 +16,30 @@ def build_parser():
     group = parser.add_argument_group("objective 1")
     help_text = "pixels predicted this well are blocked, one or several values; 0 = no blocking"
     group.add_argument("--epsilon", type=flags.NOT_NEGATIVE, nargs="+", default=[0.1], help=help_text)
+    group.add_argument("--blocking", choices=BLOCKINGS, default="permanent", help="dynamic: a pixel may open again")
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
     suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in args.epsilon)
-    model, test, run, objective = open_posthoc(args, InputBlockingSNN, suffix, epsilon=max(args.epsilon))
-    records = []
+    posthoc = Posthoc(args, InputBlockingSNN, suffix, epsilon=max(args.epsilon), blocking=args.blocking)
+    run = posthoc.run
     for epsilon in args.epsilon:
-        model.set_epsilon(epsilon)
-        result = evaluate_with_bar(model, test, objective, args, run)
-        records.append(evaluation_record(model, result, args, objective="input_blocking"))
-        run.record(**records[-1])
-    for line in blocking_table(records):
+        posthoc.model.set_epsilon(epsilon)
+        per_image = posthoc.evaluate()[1]
+        correlations = difficulty_correlations(per_image)
+        run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
+    for lines in (blocking_table, operations_table):
+        for line in lines(posthoc.records):
+            run.say(line)
+        run.say()
+    for line in difficulty_lines(args.epsilon[-1], correlations):
         run.say(line)
-    return records
+    save_sweep(run.picture("_sweep.png"), posthoc.records)
+    save_extremes(run.picture("_extremes.png"), shown(posthoc.test.whole().images), per_image)
+    run.say(f"wrote {run.picture('_sweep.png')}, {run.picture('_extremes.png')}")
+    return posthoc.finish()
 
 
 if __name__ == "__main__":

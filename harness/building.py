@@ -15,9 +15,11 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 # setting of a model -> flag it comes from
 NETWORK = {"vgg_name": "architecture", "dataset": "dataset", "fc_width": "fc_width", "kernel_size": "kernel_size"}
 ANN = {**NETWORK, "timesteps": "timesteps", "dropout": "dropout"}
-DYNAMICS = "activation leak default_threshold alpha beta readout update encoding readout_leak learn_threshold learn_leak"
+DYNAMICS = "activation leak default_threshold alpha beta readout update encoding readout_leak"
+DYNAMICS += " readout_slew feedback_interval learn_threshold learn_leak"
 SPIKING = {**ANN, **{name: name for name in DYNAMICS.split()}}
-LEARNED = {**SPIKING, "epsilon": "epsilon"}
+BLOCKING = {**SPIKING, "latch": "latch"}
+LEARNED = {**BLOCKING, "epsilon": "epsilon"}
 
 
 def adopt(args, saved, names):
@@ -74,7 +76,7 @@ class SNNSource:
     def model(self, cls=None, **own):
         """A new model of this source, without its weights. cls: default, the plain SNN, or blocking with --epsilon."""
         if cls is None and self.args.epsilon:
-            cls, own = InputBlockingSNN, {"epsilon": self.args.epsilon}
+            cls, own = InputBlockingSNN, {"epsilon": self.args.epsilon, "latch": self.args.latch}
         return build(cls or VGG_SNN_STDB_wFeedback, SPIKING, self.args, self.plan, **own)
 
     def fill(self, model, train, run):

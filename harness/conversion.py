@@ -64,7 +64,7 @@ def balanced_thresholds(model, train, args, folder, say):
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     cache = folder / f"balanced_thresholds_{digest.hexdigest()}.json"
     if cache.is_file():
-        with contextlib.suppress(ValueError, TypeError):  # an unreadable cache is found again
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # an unreadable cache is found again
             model.set_thresholds(json.loads(cache.read_text())["thresholds"])
             say(f"balanced thresholds read from {cache}")
             return

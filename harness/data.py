@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import pickle
 import zlib
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import torchvision
 
 from harness.errors import UserError
@@ -63,10 +65,26 @@ class ImageSet:
             images = images.mul_(2).sub_(1)
         return Batch(images, self.labels[index].to(device), index + self.start)
 
+    def whole(self):
+        """All images as one Batch."""
+        return self.batch(torch.arange(len(self)))
+
     def batches(self, batch_size, device="cpu", order=None):
         """All images once, in this order (N,) or their own."""
         order = torch.arange(len(self)) if order is None else order
         return (self.batch(index, device) for index in order.split(batch_size))
+
+
+def augmented(batch, seed):
+    """The batch with each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels, at random."""
+    images, draw = batch.images, torch.Generator().manual_seed(seed)
+    count, _, height, width = images.shape
+    turn, scale, across, down = (2 * torch.rand(4, count, generator=draw) - 1).to(images.device)
+    angle, scale = turn * math.pi / 18, 1 + 0.1 * scale
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
+    rows = (torch.stack([cosine, -sine, across * 4 / width], 1), torch.stack([sine, cosine, down * 4 / height], 1))
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return batch._replace(images=F.grid_sample(images, grid, align_corners=False))
 
 
 def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0):

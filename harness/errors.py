@@ -1,5 +1,6 @@
 """How a script fails: one clear line on standard error and exit status 2."""
 
+import os
 import sys
 
 from self_models.errors import ModelError
@@ -16,6 +17,9 @@ def run_script(main):
     except (UserError, ModelError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader of our output, say head, has gone; nothing is left to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -18,10 +18,11 @@ CELL = 1.35  # inches of one small picture
 
 
 class Film:
-    """What the pictures show of a run. images, guesses, is_open: numpy, see film_of."""
+    """What the pictures show of a run, as numpy arrays; see film_of."""
 
-    def __init__(self, images, guesses, states, titles, epsilon):
+    def __init__(self, images, guesses, states, titles, epsilon, seen=None):
         self.images, self.guesses, self.states, self.titles, self.epsilon = images, guesses, states, titles, epsilon
+        self.seen = seen
         self.steps = len(guesses)
 
     def blocked_share(self, t, column=None):
@@ -30,8 +31,11 @@ class Film:
         return (states == 2).sum() / max((states > 0).sum(), 1)
 
 
-def film_of(images, output, guesses, labels, epsilon):
-    """A Film for images (B, C, H, W), a blocking model's SNNOutput and its guesses (T, B, C, H, W) for these labels (B,)."""
+def film_of(images, output, guesses, labels, epsilon, seen=None):
+    """A Film for images (B, C, H, W), a blocking model's SNNOutput and its guesses (T, B, C, H, W) for these labels (B,).
+
+    seen: (T, B, C, H, W), what the input neurons see at each step, where that is not the image.
+    """
     decided = output.logits.argmax(1)
     active = (images != 0).any(1)
     blocked = ~output.is_open.any(2)
@@ -40,7 +44,8 @@ def film_of(images, output, guesses, labels, epsilon):
         f"digit {label}: read {'right' if label == found else f'as {found}'}"
         for label, found in zip(labels, decided, strict=True)
     ]
-    return Film(_shown(images), _shown(guesses), states.cpu().numpy(), titles, epsilon)
+    seen = None if seen is None else shown(seen)
+    return Film(shown(images), shown(guesses), states.cpu().numpy(), titles, epsilon, seen)
 
 
 def save_gif(path, film, seconds_per_step):
@@ -54,11 +59,11 @@ def save_gif(path, film, seconds_per_step):
 def save_contact_sheet(path, film, images=3, columns=6):
     """A PNG: for the first images, each its input, then prediction and input neurons at selected steps."""
     chosen = sorted({round(t) for t in np.geomspace(1, film.steps, min(columns, film.steps))})
-    shown = film.titles[:images]
+    listed = film.titles[:images]
     ratios = [1, 0.25, *[1] * len(chosen)]  # the narrow column keeps the input apart
     with plt.rc_context(STYLE):
-        figure, axes = _grid(2 * len(shown), len(ratios), wide=1.2, width_ratios=ratios)
-        for number, title in enumerate(shown):
+        figure, axes = _grid(2 * len(listed), len(ratios), wide=1.2, width_ratios=ratios)
+        for number, title in enumerate(listed):
             top, bottom = axes[2 * number], axes[2 * number + 1]
             for axis in (top[1], bottom[0], bottom[1]):
                 axis.set_visible(False)
@@ -79,26 +84,30 @@ def save_contact_sheet(path, film, images=3, columns=6):
 
 
 def _frames(film):
+    rows = {
+        "input": (_grey, [film.images] * film.steps),
+        "prediction": (_grey, film.guesses),
+        "input neurons": (_state, film.states),
+    }
+    if film.seen is not None:
+        rows = {"input": rows.pop("input"), "seen, with contrast": (_grey, film.seen), **rows}
     with plt.rc_context(STYLE):
-        figure, axes = _grid(3, len(film.titles), wide=1.6)
-        for column, title in enumerate(film.titles):
-            _grey(axes[0][column], film.images[column])
-            axes[0][column].set_title(title)
-        for row, label in enumerate(("input", "prediction", "input neurons")):
-            axes[row][0].set_ylabel(label)
-        guesses = [_grey(axis, film.guesses[0, column]) for column, axis in enumerate(axes[1])]
-        states = [_state(axis, film.states[0, column]) for column, axis in enumerate(axes[2])]
+        figure, axes = _grid(len(rows), len(film.titles), wide=1.6)
+        drawn = []
+        for axes_row, (label, (draw, frames)) in zip(axes, rows.items(), strict=True):
+            axes_row[0].set_ylabel(label)
+            drawn += [(draw(axis, frames[0][column]), frames, column) for column, axis in enumerate(axes_row)]
+        for axis, title in zip(axes[0], film.titles, strict=True):
+            axis.set_title(title)
         heading = figure.suptitle(" ")
         _finish(figure)
         for t in range(film.steps):
-            share = 100 * film.blocked_share(t)
-            heading.set_text(
-                f"step {t + 1} of {film.steps}   |   ε = {film.epsilon:g}   |   {share:.0f} % of active pixels blocked"
-            )
-            for column in range(len(film.titles)):
-                guesses[column].set_data(film.guesses[t, column])
-                states[column].set_data(film.states[t, column])
-                axes[2][column].set_xlabel(f"{100 * film.blocked_share(t, column):.0f} % blocked")
+            blocked = f"{100 * film.blocked_share(t):.0f} % of active pixels blocked"
+            heading.set_text(f"step {t + 1} of {film.steps}   |   ε = {film.epsilon:g}   |   {blocked}")
+            for picture, frames, column in drawn:
+                picture.set_data(frames[t][column])
+            for column, axis in enumerate(axes[-1]):
+                axis.set_xlabel(f"{100 * film.blocked_share(t, column):.0f} % blocked")
             figure.canvas.draw()
             yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
         plt.close(figure)
@@ -134,7 +143,7 @@ def _state(axis, state):
     return axis.imshow(state, cmap=ListedColormap(STATE_COLOURS), vmin=0, vmax=2, interpolation="nearest")
 
 
-def _shown(images):
+def shown(images):
     """(..., C, H, W) on the model's scale -> (..., H, W) or (..., H, W, 3) in [0, 1]."""
     colour = images.shape[-3] > 1
     images = ((images + 1) / 2 if colour else images).clamp(0, 1).cpu().numpy()

@@ -1,15 +1,17 @@
 """Training over epochs: schedule, evaluation, the best and the last checkpoint, resuming."""
 
 import time
+from math import isfinite
 
 from tqdm import tqdm
 
 from harness.checkpoints import load_checkpoint, restore, save_checkpoint
+from harness.data import augmented
 from harness.errors import UserError
 from harness.loops import evaluate, train_one_epoch
-from harness.report import epoch_line, evaluation_record, report_evaluation, running
+from harness.report import epoch_line, evaluation_record, numbers_only, report_evaluation, running
 from harness.schedules import make_optimizer, make_schedule
-from harness.seeds import shuffled
+from harness.seeds import seed_from, shuffled
 
 
 def fit(model, data, objective, args, run):
@@ -27,11 +29,10 @@ def fit(model, data, objective, args, run):
     first, best = resume(model, optimizer, schedule, args, run) if args.resume else (1, None)
     for epoch in range(first, args.epochs + 1):
         began = time.perf_counter()
-        order = shuffled(len(train), args.seed, epoch)
         with bar(f"epoch {epoch}/{args.epochs}", steps) as progress:
             learned = train_one_epoch(
                 model,
-                train.batches(args.batch_size, device, order),
+                training_batches(train, args, epoch, device),
                 objective,
                 optimizer,
                 schedule,
@@ -39,7 +40,12 @@ def fit(model, data, objective, args, run):
                 epoch,
                 lambda number, average: show(progress, number, average, run, every=args.train_acc_batches),
             )
-        judged = evaluate_with_bar(model, judge, objective, args, run)
+        judged = numbers_only(evaluate_with_bar(model, judge, objective, args, run))
+        if not isfinite(judged["total"]) or not all(value.isfinite().all() for value in model.state_dict().values()):
+            raise UserError(
+                f"the loss is {judged['total']} after epoch {epoch}, step {steps}, or a weight is not finite: training stopped, "
+                "the last checkpoint is kept; try a lower --learning_rate or --trade_off"
+            )
         is_best = best is None or judged["accuracy"] > best["accuracy"]
         best = {"epoch": epoch, **judged} if is_best else best
         if is_best:
@@ -64,6 +70,14 @@ def fit(model, data, objective, args, run):
     return test_once(model, test, objective, args, run)
 
 
+def training_batches(train, args, epoch, device):
+    """The epoch's Batches, shuffled, and augmented if the flags say so; they follow from seed and epoch alone."""
+    batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch))
+    if not args.augment:
+        return batches
+    return (augmented(batch, seed_from(args.seed, epoch, number)) for number, batch in enumerate(batches))
+
+
 def test_once(model, test, objective, args, run):
     """Evaluate on the test images, report, record, and return the figures."""
     result = evaluate_with_bar(model, test, objective, args, run)
@@ -72,7 +86,7 @@ def test_once(model, test, objective, args, run):
     return result
 
 
-def evaluate_with_bar(model, images, objective, args, run):
+def evaluate_with_bar(model, images, objective, args, run, count_operations=False):
     """evaluate() with a progress bar; --test_acc_every_batch also logs each batch."""
     device = next(model.parameters()).device
     every = 1 if args.test_acc_every_batch else None
@@ -83,6 +97,7 @@ def evaluate_with_bar(model, images, objective, args, run):
             objective,
             args.seed,
             lambda number, average: show(progress, number, average, run, every, "test batch"),
+            count_operations,
         )
 
 
@@ -108,6 +123,9 @@ def resume(model, optimizer, schedule, args, run):
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
     restore(model, saved, path)
     try:
+        kinds = [state["param_groups"][0].keys() for state in (saved["optimizer"], optimizer.state_dict())]
+        if kinds[0] != kinds[1]:
+            raise ValueError("it comes from another kind of optimiser")
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])
         first, best = saved["epoch"] + 1, saved["best"]

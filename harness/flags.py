@@ -147,6 +147,7 @@ def add_training_args(parser, momentum, trade_off, note=None):
     group.add_argument("--momentum", type=FRACTION, default=momentum, help="of SGD")
     group.add_argument("--amsgrad", action=Switch, default=True, help="of Adam")
     group.add_argument("--trade_off", type=NOT_NEGATIVE, default=trade_off, help="weight of the reconstruction loss")
+    group.add_argument("--augment", action=Switch, default=False, help="turn, scale and shift training images at random")
     group.add_argument("--holdout", type=SIZE_OR_NONE, default=0, metavar="N", help="choose the best epoch on the last N "
                        "training images, held out; 0: on the test images, as the original does")  # fmt: skip
     group.add_argument("--test_acc_every_batch", action=Switch, default=False, help="log accuracy after each test batch")
@@ -165,6 +166,9 @@ def add_spiking_args(parser):
     group.add_argument("--encoding", choices=list(ENCODERS), default="poisson", help="direct: the analog image at each step")
     group.add_argument("--readout", choices=list(READOUTS), default="spike_count", help="how the decoder's output predicts")
     group.add_argument("--readout_leak", type=FRACTION, default=1.0, help="part of the read-out kept per step, 0 to 1")
+    group.add_argument("--readout_slew", type=NOT_NEGATIVE, default=0.0, help="largest move of the read-out per step; 0 = any")
+    group.add_argument("--latch", action=Switch, default=False, help="hold the prediction of a blocked pixel")
+    group.add_argument("--feedback_interval", type=COUNT, default=1, metavar="K", help="run the decoder every K steps")
 
 
 def add_learning_args(parser, trains):
@@ -202,6 +206,11 @@ def add_snn_args(parser, trains=True):
     add_spiking_args(parser)
     add_training_args(parser, momentum=0.95, trade_off=1.0, note=None if trains else NOT_USED)
     add_learning_args(parser, trains)
+
+
+def add_results_args(parser):
+    group = parser.add_argument_group("results")
+    group.add_argument("--results_json", default="", metavar="PATH", help="write the list of all evaluations there as well")
 
 
 def find_device(args):

@@ -1,12 +1,14 @@
 """One epoch of training, one evaluation: they take everything they need and return numbers."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from harness.errors import UserError
 from harness.losses import losses_of
+from harness.operations import OperationCounter
 from harness.seeds import EVALUATION, image_draws, seed_from
 from harness.spikes import by_part, total_spikes
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -71,47 +73,68 @@ def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch,
         schedule.step()
         if isinstance(model, VGG_SNN_STDB_wFeedback):
             model.clamp_dynamics()
-        average.add(len(batch.labels), accuracy=_correct(output, batch).float().mean(), **losses._asdict(), **_spikes(output))
+        accuracy = (output.logits.argmax(1) == batch.labels).float().mean()
+        average.add(len(batch.labels), accuracy=accuracy, **losses._asdict(), **_spikes(output))
         if on_batch:
             on_batch(number, average)
     return average.means()
 
 
 @torch.no_grad()
-def evaluate(model, batches, objective, seed, on_batch=None):
+def evaluate(model, batches, objective, seed, on_batch=None, count_operations=False):
     """Figures of a model over Batches, each image with draws of its own.
 
     Returns a dict: images, accuracy (0 to 1), classification, reconstruction, penalty, total (losses), seconds,
     images_per_second; with feedback: error (squared error summed over an image after the last step); from an SNN: spikes
     (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps; from a model that blocks:
-    open_share (T,), mean share of active input pixels open at each step.
+    open_share (T,), mean share of active input pixels open at each step, and comparisons (of a pixel with its prediction,
+    per image); with count_operations: operations, see OperationCounter. per_image: tensors (N,), see figures_per_image.
     """
     model.eval()
-    average, spikes, open_share, began = Average(), Average(), Average(), time.perf_counter()
-    for number, batch in enumerate(batches, 1):
-        output = run_model(model, batch, seed, EVALUATION)
-        figures = {"accuracy": _correct(output, batch).float().mean(), **objective(output, batch.labels)._asdict()}
-        if output.errors is not None:
-            figures["error"] = output.errors[-1].sum((1, 2, 3)).mean()
-        if hasattr(output, "spikes"):
-            figures["mean_steps"] = output.steps.float().mean()
-            spikes.add(len(batch.labels), **{name: count.mean() for name, count in output.spikes.items()})
-            if output.is_open is not None:
-                open_share.add(len(batch.labels), **_open_share(output.is_open, batch.images))
-        average.add(len(batch.labels), **figures)
-        if on_batch:
-            on_batch(number, average)
+    average, spikes, open_share, per_image, began = Average(), Average(), Average(), [], time.perf_counter()
+    with OperationCounter(model) if count_operations else nullcontext() as counter:
+        for number, batch in enumerate(batches, 1):
+            output = run_model(model, batch, seed, EVALUATION)
+            average.add(len(batch.labels), **objective(output, batch.labels)._asdict())
+            per_image.append(figures_per_image(output, batch))
+            if hasattr(output, "spikes"):
+                spikes.add(len(batch.labels), **{name: count.mean() for name, count in output.spikes.items()})
+                if output.is_open is not None:
+                    open_share.add(len(batch.labels), **_open_share(output.is_open, batch.images))
+            if on_batch:
+                on_batch(number, average)
     seconds = time.perf_counter() - began
-    result = {"images": average.images, **average.means(), "seconds": seconds, "images_per_second": average.images / seconds}
+    per_image = {name: torch.cat([part[name] for part in per_image]) for name in per_image[0]}
+    means = {MEANS[name]: values.double().mean().item() for name, values in per_image.items() if name in MEANS}
+    result = {"images": average.images, **average.means(), **means, "per_image": per_image}
+    result |= {"seconds": seconds, "images_per_second": average.images / seconds}
     if spikes.images:
         result |= {"spikes": spikes.means(), "parts": by_part(spikes.means())}
     if open_share.images:
         result["open_share"] = list(open_share.means().values())
+    if counter:
+        result["operations"] = counter.result(average.images)
     return result
 
 
-def _correct(output, batch):
-    return output.logits.argmax(1) == batch.labels
+MEANS = {"correct": "accuracy", "error": "error", "steps": "mean_steps", "comparisons": "comparisons"}  # of per_image
+
+
+def figures_per_image(output, batch):
+    """Figures of each image (B,): label, found (the class), correct, margin (gap between the two best outputs); error; from
+    an SNN spikes (all layers), steps and ink (sum of |x|); from a model that blocks comparisons, pixels that were open when
+    the decoder ran, over the steps the image took."""
+    best, second = output.logits.topk(2).values.unbind(1)
+    found = output.logits.argmax(1)
+    figures = {"label": batch.labels, "found": found, "correct": found == batch.labels, "margin": best - second}
+    if output.errors is not None:
+        figures["error"] = output.errors[-1].sum((1, 2, 3))
+    if hasattr(output, "spikes"):
+        figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "ink": batch.images.abs().sum((1, 2, 3))}
+        if output.is_open is not None:
+            taken = torch.arange(len(output.is_open), device=output.steps.device)[:, None] < output.steps
+            figures["comparisons"] = (output.is_open.sum((2, 3, 4)) * taken).sum(0)
+    return figures
 
 
 def _spikes(output):
@@ -122,3 +145,17 @@ def _open_share(is_open, images):
     active = images != 0
     share = (is_open & active).sum((2, 3, 4)) / active.sum((1, 2, 3)).clamp(min=1)
     return {f"step {t}": value for t, value in enumerate(share.mean(1), 1)}
+
+
+@torch.no_grad()
+def spikes_over_time(model, batch, seed):
+    """Mean spikes per image of each layer at each step, layer -> (T,), and the mean share of active input open (T,) or None."""
+    draws = image_draws(batch.index, seed, EVALUATION, model.timesteps, model.image_shape, batch.images.device)
+    run, counts, shares = model.start(batch.images), [], []
+    for drawn in draws:
+        step = model.step(run, drawn)
+        counts.append({name: count.mean().item() for name, count in model.spikes_so_far(run).items()})
+        shares.append(None if step.is_open is None else _open_share(step.is_open[None], batch.images)["step 1"].item())
+    first = dict.fromkeys(counts[0], 0.0)
+    spikes = {name: [now[name] - old[name] for old, now in zip([first, *counts], counts, strict=False)] for name in first}
+    return spikes, None if shares[0] is None else shares

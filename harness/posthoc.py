@@ -3,35 +3,62 @@
 from pathlib import Path
 
 from harness import flags
-from harness.building import SPIKING, SNNSource
+from harness.building import BLOCKING, SNNSource
 from harness.data import load_data
 from harness.errors import UserError
+from harness.fit import evaluate_with_bar
 from harness.loops import Objective
+from harness.report import evaluation_record, save_results_json
 from harness.runlog import Run, snn_name
 
 
-def posthoc_parser(description):
+def posthoc_parser(description, results=True):
     """A parser with the run's and the SNN's flags; the script adds its own, --epsilon among them."""
     parser = flags.Parser(description)
     flags.add_run_args(parser, trains=False)
     flags.add_snn_args(parser, trains=False)
+    if results:
+        flags.add_results_args(parser)
     return parser
 
 
-def open_posthoc(args, cls, suffix, **own):
-    """The SNN as a model of class cls with its own settings, the test images, the run NAME + suffix, and the objective.
+class Posthoc:
+    """An evaluation of a trained SNN: model, test (ImageSet), run, and the records of what was evaluated.
 
-    The checkpoint is --pretrained_snn, or a converted --pretrained_ann, or the one that the flags name.
+    cls: the model's class, own: its settings that come from no shared flag. The checkpoint is --pretrained_snn, or a
+    converted --pretrained_ann, or the one that the flags name. suffix: of the run's name.
     """
-    if not (args.pretrained_snn or args.pretrained_ann):
-        default = Path(args.output_dir) / "trained_models" / "snn" / f"{snn_name(args)}.pth"
-        if not default.is_file():
-            raise UserError(f"--pretrained_snn is missing, and {default} is not there: give an SNN's checkpoint")
-        args.pretrained_snn = str(default)
-    source = SNNSource(args, SPIKING)
-    model = source.model(cls, **own)
-    train, _, test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test)
-    name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
-    run = Run("snn", args.run_name or name + suffix, args, trains=False)
-    source.fill(model, train, run)
-    return model.eval(), test, run, Objective(args.trade_off, args.trade_off_type)
+
+    def __init__(self, args, cls, suffix, **own):
+        if not (args.pretrained_snn or args.pretrained_ann):
+            default = Path(args.output_dir) / "trained_models" / "snn" / f"{snn_name(args)}.pth"
+            if not default.is_file():
+                raise UserError(f"--pretrained_snn is missing, and {default} is not there: give an SNN's checkpoint")
+            args.pretrained_snn = str(default)
+        self.args, self.records = args, []
+        source = SNNSource(args, BLOCKING)
+        self.model = source.model(cls, latch=args.latch, **own)
+        train, _, self.test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test)
+        name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
+        self.run = Run("snn", args.run_name or name + suffix, args, trains=False)
+        source.fill(self.model, train, self.run)
+        self.model.eval()
+        self.device = next(self.model.parameters()).device
+
+    def evaluate(self, test=None, **more):
+        """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
+        objective = Objective(self.args.trade_off, self.args.trade_off_type)
+        result = evaluate_with_bar(self.model, test or self.test, objective, self.args, self.run, count_operations=True)
+        record = evaluation_record(self.model, result, self.args, **more)
+        self.records.append(record)
+        self.run.record(**record)
+        return record, result["per_image"]
+
+    def finish(self):
+        """Write the records where --results_json says, and name the log."""
+        if self.args.results_json:
+            save_results_json(self.args.results_json, self.records)
+            self.run.say(f"wrote {self.args.results_json}")
+        if self.args.log:
+            self.run.say(f"log: {self.run.log_path}")
+        return self.records

@@ -1,6 +1,16 @@
 """Figures as lines for a reader and as records for programs."""
 
+import json
+
+from harness.checkpoints import write_whole
+from harness.operations import energy_joules
 from harness.runlog import command_line
+
+OBJECTIVES = {  # model class -> name in the records
+    "InputBlockingSNN": "input_blocking",
+    "AdaptiveTimestepsSNN": "adaptive_timesteps",
+    "ContrastAttentionSNN": "contrast_attention",
+}
 
 
 def running(means):
@@ -15,6 +25,11 @@ def running(means):
 def figure(value):
     """Four significant digits, thousands with commas."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def numbers_only(result):
+    """An evaluation's figures without the per-image tensors."""
+    return {name: value for name, value in result.items() if name != "per_image"}
 
 
 def losses_text(means):
@@ -55,8 +70,55 @@ def blocking_table(records):
         )
 
 
+def operations_table(records):
+    """Lines of a table: operations per image as NeuroBench counts them, event-driven, and the estimated energy."""
+    yield "epsilon  effective ACs  effective MACs         dense  event-driven ACs  activation sparsity  energy (estimate)"
+    for record in records:
+        operations = record["operations"]
+        yield (
+            f"{record['epsilon']:7g}  {operations['effective_acs']:13,.0f}  {operations['effective_macs']:14,.0f}  "
+            f"{operations['dense']:12,.0f}  {operations['event_acs']:16,.0f}  {operations['activation_sparsity']:19.4f}  "
+            f"{1e6 * record['energy_joules']:14.3f} uJ"
+        )
+
+
+def difficulty_lines(epsilon, correlations):
+    """Rank correlations between difficulty and spikes, as lines."""
+    yield f"Spearman's rank correlation with difficulty (epsilon {epsilon:g}): spikes per image; spikes per unit of ink"
+    for name, rho in correlations.items():
+        yield f"  {name}: {rho['spikes']:+.3f}; {rho['spikes_per_ink']:+.3f}"
+
+
+def adaptive_table(series):
+    """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image)."""
+    yield f"{'rule':44}  accuracy  mean steps  median  95 %  spikes  images/s"
+    for name, rows in series.items():
+        for record, per_image in rows:
+            steps = per_image["steps"].double()
+            bounds = ", ".join(f"{bound} {value:g}" for bound, value in record["bounds"].items())
+            yield (
+                f"{name + ' ' * bool(bounds) + bounds:44}  {100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
+                f"{steps.median():6.0f}  {steps.quantile(0.95):4.0f}  {record['spikes']['total']:6,.0f}  "
+                f"{record['images_per_second']:8.1f}"
+            )
+
+
+def contrast_table(rows, summary):
+    """Lines of a table: accuracy on clean and dimmed images with plain blocking and with contrast, then the summary."""
+    yield "images        plain    contrast"
+    for row in rows:
+        yield f"{row['dimming']:12}  {100 * row['plain']:5.2f} %  {100 * row['contrast']:5.2f} %"
+    yield f"mean of dimmed: plain {100 * summary['dimmed_plain']:.2f} %, contrast {100 * summary['dimmed_contrast']:.2f} %"
+    if summary["regained"] is not None:
+        yield f"contrast wins back {100 * summary['regained']:.0f} % of the accuracy that dimming costs"
+
+
 def evaluation_record(model, result, args, **more):
-    """The JSON object of an evaluation: what was run, and its figures; spikes are means per image."""
+    """The JSON object of an evaluation: what was run, and its figures.
+
+    spikes and operations are means per image. comparisons: pixels compared with their prediction, counted as one AC each in
+    energy_joules, which is an estimate of the arithmetic alone (see operations.py).
+    """
     settings = model.settings
     record = {
         "event": "evaluation",
@@ -65,7 +127,9 @@ def evaluation_record(model, result, args, **more):
         "images": result["images"],
         "timesteps": settings["timesteps"],
         "epsilon": settings.get("epsilon", 0.0),
+        "objective": OBJECTIVES.get(type(model).__name__, "none"),
         "accuracy": result["accuracy"],
+        "mean_steps": result.get("mean_steps"),
         "reconstruction_error": result.get("error"),
         "seconds": result["seconds"],
         "images_per_second": result["images_per_second"],
@@ -73,7 +137,16 @@ def evaluation_record(model, result, args, **more):
         "command": command_line(),
     }
     if "parts" in result:
-        record |= {"mean_steps": result["mean_steps"], "spikes": result["parts"], "spikes_per_layer": result["spikes"]}
+        record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
     if "open_share" in result:
-        record["open_share"] = result["open_share"]
+        record |= {"open_share": result["open_share"], "comparisons": result["comparisons"]}
+    if "operations" in result:
+        operations = result["operations"]
+        acs = operations["effective_acs"] + result.get("comparisons", 0)
+        record |= {"operations": operations, "energy_joules": energy_joules(acs, operations["effective_macs"])}
     return record | more
+
+
+def save_results_json(path, records):
+    """Write the records as one JSON list."""
+    write_whole(path, lambda file: file.write(json.dumps(records, indent=1).encode()))

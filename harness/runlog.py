@@ -36,9 +36,9 @@ class Run:
                 probe.unlink()
         except OSError as error:
             raise UserError(f"--output_dir {args.output_dir}: cannot write there ({error.strerror})") from None
-        if trains and args.resume:
+        if trains and args.resume and (args.resume == "last" or Path(args.resume).resolve() == self.last_path.resolve()):
             return self._write_header("resumed")
-        mine = (self.best_path, self.last_path, self.log_path, self.json_path) if trains else (self.log_path, self.json_path)
+        mine = (self.best_path, self.last_path, self.log_path, self.json_path)
         taken = next((path for path in mine if path.exists()), None)
         if args.overwrite:  # checkpoints stay until a new one takes their place
             self.log_path.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ class Run:
                 f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
             )
         number = 1
-        while self.log_path.exists() or self.json_path.exists():
+        while not (trains or args.overwrite) and any(path.exists() for path in self._results()):
             number += 1
             self.name = f"{name}_{number}"
         self._write_header("started")
@@ -61,6 +61,9 @@ class Run:
     def picture(self, ending):
         """Path of a picture of this run, say NAME.gif."""
         return self.files / f"{self.name}{ending}"
+
+    def _results(self):
+        return self.log_path, self.json_path, *(self.picture(ending) for ending in (".gif", ".png", "_sweep.png"))
 
     def say(self, text=""):
         """A line for the reader: on standard output and in the log."""

@@ -81,9 +81,11 @@ class SpikingNeuron(nn.Module):
 
     @torch.no_grad()
     def clamp_dynamics(self):
-        """Bring a learned threshold or leak back into its range after an optimiser step."""
-        self.threshold.clamp_(min=1e-2)
-        self.leak.clamp_(0, 1)
+        """Bring a learned threshold or leak back into its range after an optimiser step; what is not learned stays."""
+        if self.threshold.requires_grad:
+            self.threshold.clamp_(min=1e-2)
+        if self.leak.requires_grad:
+            self.leak.clamp_(0, 1)
 
 
 class HeldDropout(nn.Module):

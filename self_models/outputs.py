@@ -64,14 +64,15 @@ def _spike_count(channels):
     return Readout(True, image_activation(channels), stretch)
 
 
-def _same(prediction):
-    return prediction
+def _same(value):
+    return value
 
 
 READOUTS = {
     "spike_count": _spike_count,
     "spike_count_rescaled": lambda channels: Readout(True, _rescaled(channels), _same),
     "membrane": lambda channels: Readout(False, image_activation(channels), _same),
+    "membrane_linear": lambda channels: Readout(False, _same, _same),
     "membrane_rescaled": lambda channels: Readout(False, _rescaled(channels), _same),
 }
 

@@ -33,6 +33,8 @@ class Run:
     view: View
     logits: torch.Tensor | int = 0  # (B, labels) once a step has run
     trace: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
+    waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
+    steps: int = 0  # taken so far
     input_count: torch.Tensor | int = 0  # (B,)
     memory: dict = field(default_factory=dict)  # module name -> state
 
@@ -44,10 +46,10 @@ class Run:
 class Step(NamedTuple):
     """What one step shows: prediction and error (B, C, H, W), predicted and is_open (bool), None where not there."""
 
-    prediction: torch.Tensor | None
-    error: torch.Tensor | None
-    predicted: torch.Tensor | None
-    is_open: torch.Tensor | None
+    prediction: torch.Tensor | None = None
+    error: torch.Tensor | None = None
+    predicted: torch.Tensor | None = None
+    is_open: torch.Tensor | None = None
 
 
 class VGG_SNN_STDB_wFeedback(nn.Module):
@@ -55,8 +57,10 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     The classifier's last layer does not spike, it accumulates. dataset, image_shape, vgg_name and plan are as in the ANN.
     activation: surrogate gradient, Linear or STDB (alpha, beta). leak: membrane kept per step, 0 to 1. readout, update,
-    encoding: see outputs.py, neurons.py, encoders.py. readout_leak: part of the read-out's trace kept per step. learn_*:
-    train each layer's threshold or leak. Raises ModelError for settings that make no network.
+    encoding: see outputs.py, neurons.py, encoders.py. readout_leak: part of the read-out's trace kept per step.
+    readout_slew: see integrate.
+    feedback_interval k: the decoder runs at every k-th step only, on the encoder's output summed since it last ran.
+    learn_*: train each layer's threshold or leak. Raises ModelError for settings that make no network.
 
     An objective overrides `look` and nothing else.
     """
@@ -80,6 +84,8 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         update="delayed",
         encoding="poisson",
         readout_leak=1.0,
+        readout_slew=0.0,
+        feedback_interval=1,
         learn_threshold=False,
         learn_leak=False,
         image_shape=None,
@@ -90,11 +96,16 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         check_dropout(dropout)
         if not 0 <= readout_leak <= 1:
             raise ModelError(f"readout_leak must be between 0 and 1 (1 = no leak), not {readout_leak}")
+        if not 1 <= feedback_interval <= timesteps:
+            raise ModelError(f"feedback_interval must be 1 to the {timesteps} timesteps, not {feedback_interval}")
         self.timesteps = timesteps
+        self.feedback_interval = feedback_interval
         self.image_shape = find_image_shape(dataset, image_shape)
         self.encode = find_encoder(encoding)
         self.readout = make_readout(readout, self.image_shape[0])
-        self.readout_leak = readout_leak
+        if not readout_slew >= 0:
+            raise ModelError(f"readout_slew must be at least 0 (0 = no limit), not {readout_slew}")
+        self.readout_leak, self.readout_slew = readout_leak, readout_slew
         spike = make_spike_function(activation, alpha, beta)
 
         def neuron(stage):
@@ -138,7 +149,9 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     @torch.no_grad()
     def set_leak(self, leak):
-        """Set the leak of every spiking layer, 0 to 1."""
+        """Set the leak of every spiking layer, 0 to 1. Raises ModelError for another."""
+        if not 0 <= leak <= 1:
+            raise ModelError(f"leak must be between 0 and 1 (1 = no leak), not {leak}")
         for neuron in self.neurons().values():
             neuron.leak.fill_(leak)
 
@@ -154,10 +167,20 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         """
         return view
 
+    def integrate(self, trace, decoded, view):
+        """The read-out's trace after the decoder has run: leak, then add its last layer's output, (B, C, H, W).
+
+        readout_slew s > 0 limits the move to +-s: s tanh(output / s). With the membrane_linear read-out and s < 2 epsilon no
+        prediction can jump over a pixel's tolerance band.
+        """
+        if self.readout_slew:
+            decoded = self.readout_slew * torch.tanh(decoded / self.readout_slew)
+        return self.readout_leak * trace + decoded
+
     def start(self, x):
         """A run at rest for images x (B, C, H, W)."""
         check_images(x, self.image_shape)
-        return Run(x, View(x))
+        return Run(x, View(x), trace=torch.zeros_like(x))
 
     def step(self, run, draws):
         """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns a Step."""
@@ -166,12 +189,16 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         encoded = run_stage("features", self.features, signal, run.memory)
         run.logits = run.logits + run_stage("classifier", self.classifier, encoded.flatten(1), run.memory)
         if not self.has_feedback:
-            return Step(None, None, None, None)
-        decoded = run_stage("generate", self.generate, encoded, run.memory)
-        run.trace = self.readout_leak * run.trace + decoded
-        prediction = self.readout.prediction(run.trace)
+            return Step()
         is_open = run.view.is_open
-        run.view = self.look(run.image, self.readout.guess(prediction), run.view)
+        run.waiting, run.steps = run.waiting + encoded, run.steps + 1
+        decodes = run.steps % self.feedback_interval == 0
+        if decodes:
+            decoded = run_stage("generate", self.generate, run.waiting, run.memory)
+            run.trace, run.waiting = self.integrate(run.trace, decoded, run.view), 0
+        prediction = self.readout.prediction(run.trace)
+        if decodes:
+            run.view = self.look(run.image, self.readout.guess(prediction), run.view)
         return Step(prediction, (run.image - prediction) ** 2, run.view.predicted, is_open)
 
     def forward(self, x, uniforms=None):
@@ -179,7 +206,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         the global random generator draws. Raises ModelError for another image shape or number of draws."""
         run = self.start(x)
         steps = [self.step(run, draws) for draws in self.draws(x, uniforms)]
-        return self.output(run, steps, torch.full((len(x),), self.timesteps, device=x.device))
+        return self.output(run, stack_steps(steps), torch.full((len(x),), self.timesteps, device=x.device))
 
     def draws(self, x, uniforms):
         """The draws of each step in turn, T tensors shaped like x."""
@@ -189,13 +216,14 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
             raise ModelError(f"uniforms must have shape {(self.timesteps, *x.shape)}, not {tuple(uniforms.shape)}")
         return iter(uniforms)
 
-    def output(self, run, steps, steps_taken):
-        """SNNOutput of a finished run. steps: its Steps; steps_taken: (B,)."""
-        spikes = {"input": run.input_count}
-        spikes |= {name: run.memory[name].count for name in self.neurons()}
-        stacked = [None if frames[0] is None else torch.stack(frames) for frames in zip(*steps, strict=True)]
-        prediction, error, predicted, is_open = stacked
-        return SNNOutput(run.logits, prediction, error, spikes, steps_taken, predicted, is_open)
+    def spikes_so_far(self, run):
+        """Layer name -> spikes per image since the start (B,): 'input', then each spiking layer."""
+        return {"input": run.input_count} | {name: run.memory[name].count for name in self.neurons()}
+
+    def output(self, run, frames, steps):
+        """SNNOutput of a finished run. frames: its Steps, stacked; steps: how many each image took (B,)."""
+        spikes = self.spikes_so_far(run)
+        return SNNOutput(run.logits, frames.prediction, frames.error, spikes, steps, frames.predicted, frames.is_open)
 
     def drive_into(self, name, run, draws):
         """One step up to the named spiking layer: the drive W a[t] that reaches it, (B, ...)."""
@@ -206,6 +234,11 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         stage = name.split(".")[0]
         inflow = encoded.flatten(1) if stage == "classifier" else encoded
         return run_stage(stage, getattr(self, stage), inflow, run.memory, until=name)
+
+
+def stack_steps(steps):
+    """A list of T Steps as one Step whose tensors are (T, B, C, H, W)."""
+    return Step(*(None if frames[0] is None else torch.stack(frames) for frames in zip(*steps, strict=True)))
 
 
 def _select(value, keep):

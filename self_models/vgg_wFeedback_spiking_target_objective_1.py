@@ -5,16 +5,24 @@ import torch
 from self_models.errors import ModelError
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback, View
 
+BLOCKINGS = ("permanent", "dynamic")
+
 
 class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
     """The SNN with blocked input: a pixel with |guess - x| < epsilon is predicted; its input is 0 in all later steps.
 
-    epsilon: on the image's scale, at least 0; 0 blocks nothing. Raises ModelError where epsilon is
+    epsilon: on the image's scale, at least 0; 0 blocks nothing. blocking: permanent (for good, as in the original) or
+    dynamic (a pixel opens again when its prediction drifts off). latch: the prediction of a blocked pixel is held, so that
+    it cannot drift off. Raises ModelError where epsilon is
     negative, or above 0 for a plan without feedback.
     """
 
-    def __init__(self, *args, epsilon=0.1, **kwargs):
+    def __init__(self, *args, epsilon=0.1, blocking="permanent", latch=False, **kwargs):
         super().__init__(*args, **kwargs)
+        if blocking not in BLOCKINGS:
+            raise ModelError(f"unknown blocking {blocking!r}: choose one of {', '.join(BLOCKINGS)}")
+        self.blocking = self.settings["blocking"] = blocking
+        self.latch = self.settings["latch"] = latch
         self.set_epsilon(epsilon)
 
     def set_epsilon(self, epsilon):
@@ -29,10 +37,15 @@ class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
 
     def start(self, x):
         run = super().start(x)
-        run.view = View(x, is_open=torch.ones_like(x, dtype=torch.bool))
+        everywhere = torch.ones_like(x, dtype=torch.bool)
+        run.view = View(x, is_open=everywhere, predicted=~everywhere)
         return run
 
-    def look(self, image, guess, view):
-        predicted = (guess - image).abs() < self.epsilon
-        is_open = view.is_open & ~predicted  # once closed, a pixel stays closed
+    def integrate(self, trace, decoded, view):
+        moved = super().integrate(trace, decoded, view)
+        return torch.where(view.is_open, moved, trace) if self.latch else moved
+
+    def look(self, image, guess, view, tolerance=None):
+        predicted = (guess - image).abs() < (self.epsilon if tolerance is None else tolerance)
+        is_open = ~predicted if self.blocking == "dynamic" else view.is_open & ~predicted  # once closed, stays closed
         return View(image * is_open, is_open, predicted)

@@ -1,9 +1,13 @@
 """Objective 3, implicit attention through contrast: what is not yet explained gains contrast."""
 
 import torch
+import torch.nn.functional as F
 
 from self_models.errors import choose
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is
+LARGEST_GAIN = 10.0
 
 
 def original_contrast(image, is_open):
@@ -18,25 +22,62 @@ def original_contrast(image, is_open):
     return (z - low) / (high - low + 1e-5)
 
 
-CONTRASTS = {"original": original_contrast}
+def local_contrast(image, is_open):
+    """gain |x| up to 1 with x's sign, on open pixels; see local_gain. image: (B, C, H, W); is_open: bool. Zero stays zero."""
+    gain, _ = local_gain(image, is_open)
+    return (gain * image.abs()).clamp(max=1) * image.sign() * is_open
+
+
+def local_gain(image, is_open):
+    """(gain, brightness): gain (B, 1, 1, 1) = 1 / mean brightness of the open, non-zero pixels' surroundings, 1 to 10.
+
+    The brightness of a pixel's surroundings (B, C, H, W) is the largest |x| within 7x7 around it. So a grey edge beside a
+    bright stroke, the last to be explained, does not raise the gain; a dim part of the image does, once the bright part is
+    explained.
+    """
+    brightness = F.max_pool2d(image.abs(), WINDOW, stride=1, padding=WINDOW // 2)
+    unexplained = is_open & (image != 0)
+    count = unexplained.sum((1, 2, 3), keepdim=True)
+    mean = (brightness * unexplained).sum((1, 2, 3), keepdim=True) / count.clamp(min=1)
+    return torch.where(count > 0, 1 / mean.clamp(min=1 / LARGEST_GAIN), torch.ones_like(mean)), brightness
+
+
+def no_contrast(image, is_open):
+    """The image with blocked pixels at 0: plain blocking."""
+    return image * is_open
+
+
+CONTRASTS = {"local": local_contrast, "original": original_contrast, "none": no_contrast}
 
 
 class ContrastAttentionSNN(InputBlockingSNN):
-    """Input blocking, and before each step the image with blocked pixels at 0 is normalised again.
+    """Input blocking, and before each step the image with blocked pixels at 0 gains contrast.
 
-    contrast: name of the rule. Raises ModelError for an unknown rule, and as InputBlockingSNN does.
+    contrast: name of the rule. With `original` and `none` (plain blocking) a prediction is compared with the image. With
+    `local` it is compared with what the input neurons see, within epsilon times the brightness seen around the pixel: a dim
+    part counts as predicted when it is predicted as bright as it is seen, and not because it is nearly black. Raises
+    ModelError for an unknown rule, and as InputBlockingSNN does.
     """
 
-    def __init__(self, *args, contrast="original", **kwargs):
+    def __init__(self, *args, contrast="local", **kwargs):
         super().__init__(*args, **kwargs)
-        self.contrast = choose("contrast", contrast, CONTRASTS)
+        self.set_contrast(contrast)
+
+    def set_contrast(self, contrast):
+        """See with this rule from now on. Raises ModelError for an unknown one."""
+        self.seen = choose("contrast", contrast, CONTRASTS)
         self.settings["contrast"] = contrast
 
     def start(self, x):
         run = super().start(x)
-        run.view = run.view._replace(image=self.contrast(x, run.view.is_open))
+        run.view = run.view._replace(image=self.seen(x, run.view.is_open))
         return run
 
     def look(self, image, guess, view):
-        view = super().look(image, guess, view)
-        return view._replace(image=self.contrast(image, view.is_open))
+        if self.seen is local_contrast:
+            gain, brightness = local_gain(image, view.is_open)
+            seen_around = torch.where(brightness > 0, (gain * brightness).clamp(max=1), 1.0)
+            following = super().look(view.image, guess, view, self.epsilon * seen_around)
+        else:
+            following = super().look(image, guess, view)
+        return following._replace(image=self.seen(image, following.is_open))

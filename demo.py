@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""The whole path on MNIST in one go: train an ANN, convert it, fine-tune the SNN, look at it, block predicted input."""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+OUTPUT = Path("demo")
+ANN, SNN = OUTPUT / "trained_models/ann/ann.pth", OUTPUT / "trained_models/snn/snn.pth"
+HERE = f"--output_dir {OUTPUT} --overwrite"
+FAST = "--epochs 1 -lr 2e-3 --lr_schedule cosine --weight_decay 0 --no-amsgrad --dropout 0 --holdout 5000"
+STAGES = {
+    "train the ANN": f"ann_wFeedback.py -a VGG5_wFeedback_linear --fc_width 256 --trade_off 0.01 {FAST} --run_name ann {HERE}",
+    "convert, fine-tune the SNN": f"snn_wFeedback.py --pretrained_ann {ANN} --scaling_factor 0.4 --timesteps 8 "
+    "--update immediate --readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2 --trade_off 0.01 "
+    f"--trade_off_type linear_over_t --spike_penalty 3e-6 {FAST} --run_name snn {HERE}",
+    "pictures": f"snn_wFeedback_posthoc_model_analysis.py --pretrained_snn {SNN} --epsilon 0.2 {HERE}",
+    "inference": f"snn_wFeedback_posthoc_model_inference_obj1.py --pretrained_snn {SNN} --epsilon 0 0.1 0.2 "
+    f"--run_name inference {HERE}",
+}
+
+
+def main():
+    seconds = {}
+    for stage, command in STAGES.items():
+        print(f"\n== {stage}\n$ python {command}", flush=True)
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, *shlex.split(command)])
+        if done.returncode:
+            sys.exit(done.returncode)
+        seconds[stage] = time.perf_counter() - began
+    report(seconds)
+
+
+def report(seconds):
+    """The table at the end, from the JSON lines that the stages wrote."""
+    ann = events(OUTPUT / "logs/ann/ann.jsonl", "evaluation")[-1]
+    runs = events(OUTPUT / "logs/snn/inference.jsonl", "evaluation")
+    print(f"\n{'':36}accuracy    input  encoder  decoder  classifier    total   (spikes per image)")
+    print(f"{'ANN':36}{100 * ann['accuracy']:6.2f} %")
+    for run in runs:
+        name = f"SNN, {run['timesteps']} steps, " + (f"blocking, epsilon {run['epsilon']}" if run["epsilon"] else "no blocking")
+        s = run["spikes"]
+        counts = f"{s['input']:7,.0f} {s['encoder']:8,.0f} {s['decoder']:8,.0f} {s['classifier']:11,.0f} {s['total']:8,.0f}"
+        print(f"{name:36}{100 * run['accuracy']:6.2f} %  {counts}")
+    print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
+    print(f"total: {sum(seconds.values()):.0f} s\n\nwritten:")
+    for path in sorted(path for path in OUTPUT.rglob("*") if path.is_file()):
+        print(f"  {path}")
+
+
+def events(path, kind):
+    """The JSON objects of this kind of event in a log."""
+    objects = map(json.loads, path.read_text().splitlines())
+    return [entry for entry in objects if entry["event"] == kind]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Does an image that is harder cost more spikes? Rank correlations with difficulty measures that do not use the spikes."""
+
+import torch
+
+
+def rank(values):
+    """Ranks from 1, ties share their mean rank, (N,) -> (N,) float64."""
+    values = values.double()
+    smaller = torch.searchsorted(values.sort().values, values, right=False)
+    not_larger = torch.searchsorted(values.sort().values, values, right=True)
+    return (smaller + 1 + not_larger).double() / 2
+
+
+def rank_correlation(a, b):
+    """Spearman's rho of two (N,) tensors; 0 where one of them is constant."""
+    a, b = rank(a), rank(b)
+    a, b = a - a.mean(), b - b.mean()
+    scale = (a.square().sum() * b.square().sum()).sqrt()
+    return (a @ b / scale).item() if scale > 0 else 0.0
+
+
+def difficulty_measures(per_image):
+    """name -> (N,), larger is harder: a small margin of the final output, being wrong, and the error of the prediction."""
+    measures = {"small margin": -per_image["margin"], "wrong": (~per_image["correct"]).double()}
+    if "error" in per_image:
+        measures["reconstruction error"] = per_image["error"]
+    return measures
+
+
+def difficulty_correlations(per_image):
+    """Spearman's rho between difficulty and spikes per image, and between difficulty and spikes per unit of ink.
+
+    An image with more ink (sum of |x|) has more input spikes to begin with; the second figure takes that out.
+    """
+    per_ink = per_image["spikes"] / per_image["ink"].clamp(min=1e-6)
+    return {
+        name: {
+            "spikes": rank_correlation(measure, per_image["spikes"]),
+            "spikes_per_ink": rank_correlation(measure, per_ink),
+        }
+        for name, measure in difficulty_measures(per_image).items()
+    }

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it."""
+
+import torch
+
+from harness import flags
+from harness.dimming import dimmed_sets
+from harness.errors import UserError, run_script
+from harness.figures import film_of, save_gif
+from harness.loops import run_model
+from harness.plots import save_dimming
+from harness.posthoc import Posthoc, posthoc_parser
+from harness.report import contrast_table
+from harness.seeds import EVALUATION
+from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
+
+
+def build_parser():
+    parser = posthoc_parser(__doc__)
+    group = parser.add_argument_group("objective 3")
+    group.add_argument("--epsilon", type=flags.NOT_NEGATIVE, default=0.1, help="pixels predicted this well are blocked; 0 = off")
+    group.add_argument("--contrast", choices=[name for name in CONTRASTS if name != "none"], default="local", help="rule")
+    group.add_argument("--images", type=flags.COUNT, default=5, metavar="N", help="show the first N dimmed images in the GIF")
+    group.add_argument("--frame_seconds", type=flags.POSITIVE, default=0.5, help="seconds per frame of the GIF")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
+    posthoc = Posthoc(args, ContrastAttentionSNN, suffix, epsilon=args.epsilon, contrast=args.contrast)
+    if not posthoc.model.has_feedback:
+        raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose a plan named ..._wFeedback")
+    sets, rows = {"clean": posthoc.test} | dimmed_sets(posthoc.test), []
+    for dimming, images in sets.items():
+        row = {"dimming": dimming}
+        for key, rule in (("plain", "none"), ("contrast", args.contrast)):
+            posthoc.model.set_contrast(rule)
+            row[key] = posthoc.evaluate(images, dimming=dimming, contrast=rule)[0]["accuracy"]
+        rows.append(row)
+    run, summary = posthoc.run, contrast_summary(rows)
+    run.record(event="contrast", **summary)
+    posthoc.records.append({"event": "contrast", **summary})
+    for line in contrast_table(rows, summary):
+        run.say(line)
+    save_dimming(run.picture(".png"), rows)
+    attention_gif(posthoc, sets["bottom half"], run.picture(".gif"))
+    run.say(f"wrote {run.picture('.png')}, {run.picture('.gif')}")
+    return posthoc.finish()
+
+
+def contrast_summary(rows):
+    """clean (with contrast), clean_plain; dimmed_plain and dimmed_contrast, means over the kinds of dimming; regained, the
+    part of the accuracy lost by dimming that contrast wins back."""
+    clean, dimmed = rows[0], rows[1:]
+    plain, contrast = (sum(row[key] for row in dimmed) / len(dimmed) for key in ("plain", "contrast"))
+    lost = clean["plain"] - plain
+    summary = {"clean": clean["contrast"], "clean_plain": clean["plain"], "dimmed_plain": plain, "dimmed_contrast": contrast}
+    return summary | {"regained": (contrast - plain) / lost if lost > 0 else None}
+
+
+@torch.no_grad()
+def attention_gif(posthoc, images, path):
+    """The first dimmed images: what is seen, predicted and blocked at each step."""
+    batch = images.batch(torch.arange(min(posthoc.args.images, len(images))), posthoc.device)
+    output = run_model(posthoc.model, batch, posthoc.args.seed, EVALUATION)
+    guesses = posthoc.model.readout.guess(output.predictions)
+    seen = torch.stack([posthoc.model.seen(batch.images, is_open) for is_open in output.is_open])
+    film = film_of(batch.images, output, guesses, batch.labels.tolist(), posthoc.args.epsilon, seen)
+    save_gif(path, film, posthoc.args.frame_seconds)
+
+
+if __name__ == "__main__":
+    run_script(main)
