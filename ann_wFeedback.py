@@ -18,6 +18,7 @@ def build_parser():
     network.add_argument("--timesteps", type=flags.COUNT, default=1, help="T, passes of feedback per image")
     network.add_argument("--pretrained_ann", default="", metavar="PATH", help="ANN checkpoint to start from, or to test")
     flags.add_training_args(parser, momentum=0.9, trade_off=10.0)
+    flags.add_results_args(parser)
     return parser
 
 

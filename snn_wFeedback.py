@@ -14,6 +14,7 @@ def build_parser():
     parser = flags.Parser(__doc__)
     flags.add_run_args(parser)
     flags.add_snn_args(parser)
+    flags.add_results_args(parser)
     return parser
 
 

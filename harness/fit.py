@@ -9,9 +9,10 @@ from harness.checkpoints import load_checkpoint, restore, save_checkpoint
 from harness.data import augmented
 from harness.errors import UserError
 from harness.loops import evaluate, train_one_epoch
-from harness.report import epoch_line, evaluation_record, numbers_only, report_evaluation, running
+from harness.report import epoch_line, evaluation_record, numbers_only, report_evaluation, running, save_results_json
 from harness.schedules import make_optimizer, make_schedule
 from harness.seeds import seed_from, shuffled
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
 def fit(model, data, objective, args, run):
@@ -80,9 +81,13 @@ def training_batches(train, args, epoch, device):
 
 def test_once(model, test, objective, args, run):
     """Evaluate on the test images, report, record, and return the figures."""
-    result = evaluate_with_bar(model, test, objective, args, run)
+    is_spiking = isinstance(model, VGG_SNN_STDB_wFeedback)
+    result = evaluate_with_bar(model, test, objective, args, run, count_operations=is_spiking)
+    record = evaluation_record(model, result, args)
     report_evaluation(result, run.say)
-    run.record(**evaluation_record(model, result, args))
+    run.record(**record)
+    if args.results_json:
+        save_results_json(args.results_json, [record])
     return result
 
 

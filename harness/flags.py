@@ -65,6 +65,9 @@ class Switch(argparse.Action):
         setattr(namespace, self.dest, self.WORDS[value.lower()] != negative)
 
 
+LARGEST = 1e30  # of any number: the models' 32-bit floats overflow not far beyond
+
+
 def number(kind, low=-math.inf, high=math.inf, *, above=False, below=False, unit=""):
     """An argparse type: an int or float between low and high; above, below: exclude that end."""
     ends = [f"{'above' if above else 'at least'} {low}"] * (low > -math.inf)
@@ -76,8 +79,10 @@ def number(kind, low=-math.inf, high=math.inf, *, above=False, below=False, unit
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+        if abs(value) > LARGEST:
+            raise argparse.ArgumentTypeError(f"{text} is too large")
         inside = (value > low if above else value >= low) and (value < high if below else value <= high)
-        if not inside or not math.isfinite(value):
+        if not inside:
             raise argparse.ArgumentTypeError(f"{text} is not {wanted}")
         return value
 

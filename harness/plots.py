@@ -85,23 +85,27 @@ def save_extremes(path, images, per_image, count=10):
 
 
 def save_adaptive(path, series, per_image, timesteps):
-    """Accuracy against mean steps for each rule, and how many steps the images of each class took under the first rule.
+    """Accuracy against mean steps and against spikes for each rule, and the steps of each class under the first rule.
 
     series: name -> list of evaluation records; per_image: of the first setting of the first series.
     """
 
-    def draw(curve, histogram):
+    def draw(by_steps, by_spikes, boxes):
         for name, records in series.items():
-            curve.plot([r["mean_steps"] for r in records], [100 * r["accuracy"] for r in records], "o-", label=name)
-        curve.set(title="accuracy against mean steps", xlabel="mean steps per image", ylabel="accuracy in %")
-        curve.legend(frameon=False)
-        classes = int(per_image["label"].max()) + 1
-        boxes = [per_image["steps"][per_image["label"] == label].numpy() for label in range(classes)]
-        histogram.boxplot(boxes, whis=(5, 95), showfliers=False, positions=range(classes), medianprops={"color": "#aa3377"})
-        histogram.set(title="steps by class: median, quartiles, 5th and 95th percentile", xlabel="class", ylabel="steps")
-        histogram.set_ylim(0, timesteps + 1)
+            accuracy = [100 * record["accuracy"] for record in records]
+            style = {"marker": "s" if "without" in name else "o", "linestyle": ":" if "without" in name else "-", "label": name}
+            by_steps.plot([record["mean_steps"] for record in records], accuracy, **style)
+            by_spikes.plot([record["spikes"]["total"] for record in records], accuracy, **style)
+        by_steps.set(title="accuracy against mean steps", xlabel="mean steps per image", ylabel="accuracy in %")
+        by_spikes.set(title="accuracy against spikes", xlabel="spikes per image, input and decoder included", xscale="log")
+        by_steps.legend(frameon=False)
+        labels = sorted(set(per_image["label"].tolist()))
+        steps = [per_image["steps"][per_image["label"] == label].numpy() for label in labels]
+        boxes.boxplot(steps, whis=(5, 95), showfliers=False, positions=labels, medianprops={"color": "#aa3377"})
+        boxes.set(title="steps by class: median, quartiles, 5 % and 95 %", xlabel="class", ylabel="steps")
+        boxes.set_ylim(0, timesteps + 1)
 
-    save_chart(path, draw, size=(11, 4.2), panels=2)
+    save_chart(path, draw, size=(14, 4.2), panels=3)
 
 
 def save_step_histograms(path, per_image, timesteps):

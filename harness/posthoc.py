@@ -12,13 +12,12 @@ from harness.report import evaluation_record, save_results_json
 from harness.runlog import Run, snn_name
 
 
-def posthoc_parser(description, results=True):
+def posthoc_parser(description):
     """A parser with the run's and the SNN's flags; the script adds its own, --epsilon among them."""
     parser = flags.Parser(description)
     flags.add_run_args(parser, trains=False)
     flags.add_snn_args(parser, trains=False)
-    if results:
-        flags.add_results_args(parser)
+    flags.add_results_args(parser)
     return parser
 
 

@@ -27,10 +27,9 @@ def make_schedule(optimizer, args, steps_per_epoch):
     steps, then falls to 0 as half a cosine.
     """
     total = args.epochs * steps_per_epoch
-    milestones = [int(part * args.epochs) for part in args.lr_interval]
 
     def step_factor(step):
-        return args.lr_reduce ** -sum(step // steps_per_epoch >= epoch for epoch in milestones)
+        return args.lr_reduce ** -sum(step >= part * total for part in args.lr_interval)
 
     def cosine_factor(step):
         done = step / total

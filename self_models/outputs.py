@@ -72,7 +72,7 @@ READOUTS = {
     "spike_count": _spike_count,
     "spike_count_rescaled": lambda channels: Readout(True, _rescaled(channels), _same),
     "membrane": lambda channels: Readout(False, image_activation(channels), _same),
-    "membrane_linear": lambda channels: Readout(False, _same, _same),
+    "membrane_linear": lambda channels: Readout(False, _same, lambda p: p.clamp(0 if channels == 1 else -1, 1)),
     "membrane_rescaled": lambda channels: Readout(False, _rescaled(channels), _same),
 }
 

@@ -18,11 +18,13 @@ from self_models.vgg_wFeedback import check_dropout, check_images, check_timeste
 
 class View(NamedTuple):
     """What the input neurons see in a step: image (B, C, H, W); is_open, bool, neurons that may spike; predicted, bool,
-    pixels within epsilon of the latest prediction. Both masks None from a model that does not block."""
+    pixels within epsilon of the latest prediction; attended, bool, pixels of which a prediction is made. A mask is None from
+    a model that has no use for it."""
 
     image: torch.Tensor
     is_open: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
+    attended: torch.Tensor | None = None
 
 
 @dataclass

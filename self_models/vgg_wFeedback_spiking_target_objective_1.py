@@ -45,7 +45,7 @@ class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
         moved = super().integrate(trace, decoded, view)
         return torch.where(view.is_open, moved, trace) if self.latch else moved
 
-    def look(self, image, guess, view, tolerance=None):
-        predicted = (guess - image).abs() < (self.epsilon if tolerance is None else tolerance)
+    def look(self, image, guess, view):
+        predicted = (guess - image).abs() < self.epsilon
         is_open = ~predicted if self.blocking == "dynamic" else view.is_open & ~predicted  # once closed, stays closed
         return View(image * is_open, is_open, predicted)

@@ -8,6 +8,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 
 WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is
 LARGEST_GAIN = 10.0
+ATTENTION = 0.5  # part of full brightness below which a place is not attended to
 
 
 def original_contrast(image, is_open):
@@ -23,23 +24,27 @@ def original_contrast(image, is_open):
 
 
 def local_contrast(image, is_open):
-    """gain |x| up to 1 with x's sign, on open pixels; see local_gain. image: (B, C, H, W); is_open: bool. Zero stays zero."""
-    gain, _ = local_gain(image, is_open)
-    return (gain * image.abs()).clamp(max=1) * image.sign() * is_open
+    """gain |x| up to 1 with x's sign, on open pixels that are attended to; 0 elsewhere. See local_gain.
+
+    image: (B, C, H, W); is_open: bool. An image that is 0 everywhere stays 0.
+    """
+    gain, attended = local_gain(image, is_open)
+    return (gain * image.abs()).clamp(max=1) * image.sign() * (is_open & attended)
 
 
 def local_gain(image, is_open):
-    """(gain, brightness): gain (B, 1, 1, 1) = 1 / mean brightness of the open, non-zero pixels' surroundings, 1 to 10.
+    """(gain, attended): gain (B, 1, 1, 1) = 1 / mean brightness of the open, non-zero pixels' surroundings, 1 to 10.
 
-    The brightness of a pixel's surroundings (B, C, H, W) is the largest |x| within 7x7 around it. So a grey edge beside a
-    bright stroke, the last to be explained, does not raise the gain; a dim part of the image does, once the bright part is
-    explained.
+    The brightness of a pixel's surroundings is the largest |x| within 7x7 around it. So a grey edge beside a bright stroke,
+    the last to be explained, does not raise the gain; a dim part of the image does, once the bright part is explained.
+    attended, bool (B, C, H, W): where the surroundings with this gain reach half of full brightness, or are black.
     """
     brightness = F.max_pool2d(image.abs(), WINDOW, stride=1, padding=WINDOW // 2)
     unexplained = is_open & (image != 0)
     count = unexplained.sum((1, 2, 3), keepdim=True)
     mean = (brightness * unexplained).sum((1, 2, 3), keepdim=True) / count.clamp(min=1)
-    return torch.where(count > 0, 1 / mean.clamp(min=1 / LARGEST_GAIN), torch.ones_like(mean)), brightness
+    gain = torch.where(count > 0, 1 / mean.clamp(min=1 / LARGEST_GAIN), torch.ones_like(mean))
+    return gain, (gain * brightness >= ATTENTION) | (brightness == 0)
 
 
 def no_contrast(image, is_open):
@@ -54,9 +59,9 @@ class ContrastAttentionSNN(InputBlockingSNN):
     """Input blocking, and before each step the image with blocked pixels at 0 gains contrast.
 
     contrast: name of the rule. With `original` and `none` (plain blocking) a prediction is compared with the image. With
-    `local` it is compared with what the input neurons see, within epsilon times the brightness seen around the pixel: a dim
-    part counts as predicted when it is predicted as bright as it is seen, and not because it is nearly black. Raises
-    ModelError for an unknown rule, and as InputBlockingSNN does.
+    `local` it is compared with what the input neurons see: a dim part counts as predicted when it is predicted as bright as
+    it is seen, and not because it is nearly black. Parts too dim for the present gain wait: they send no spikes, and their
+    prediction rests. Raises ModelError for an unknown rule, and as InputBlockingSNN does.
     """
 
     def __init__(self, *args, contrast="local", **kwargs):
@@ -70,14 +75,21 @@ class ContrastAttentionSNN(InputBlockingSNN):
 
     def start(self, x):
         run = super().start(x)
-        run.view = run.view._replace(image=self.seen(x, run.view.is_open))
+        run.view = self.with_contrast(x, run.view)
         return run
 
     def look(self, image, guess, view):
-        if self.seen is local_contrast:
-            gain, brightness = local_gain(image, view.is_open)
-            seen_around = torch.where(brightness > 0, (gain * brightness).clamp(max=1), 1.0)
-            following = super().look(view.image, guess, view, self.epsilon * seen_around)
-        else:
-            following = super().look(image, guess, view)
-        return following._replace(image=self.seen(image, following.is_open))
+        if view.attended is None:
+            return self.with_contrast(image, super().look(image, guess, view))
+        following = super().look(view.image, guess, view)
+        is_open = torch.where(view.attended, following.is_open, view.is_open)
+        return self.with_contrast(image, following._replace(is_open=is_open, predicted=following.predicted & view.attended))
+
+    def with_contrast(self, image, view):
+        """The view with the image as this rule shows it, and what it attends to."""
+        attended = local_gain(image, view.is_open)[1] if self.seen is local_contrast else None
+        return view._replace(image=self.seen(image, view.is_open), attended=attended)
+
+    def integrate(self, trace, decoded, view):
+        moved = super().integrate(trace, decoded, view)
+        return moved if view.attended is None else torch.where(view.attended, moved, trace)

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Why the original's contrast fails, measured: what the input neurons see at each step under each rule.
+
+One JSON object per line for each rule and step: `background`, the largest value seen at a black pixel; `gain`, the mean of
+seen / image over open active pixels; `grey`, the mean gain of grey pixels (below half) beside bright ones; `open_bright` and
+`open_dim`, shares of bright and of dimmed active pixels still open; `spikes_dim`, input spikes from the dimmed half so far.
+Then one line per rule with the accuracy. Images: the test set with the bottom half dimmed to 15 %.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from harness import flags
+from harness.dimming import dimmed_sets
+from harness.posthoc import Posthoc, posthoc_parser
+from harness.seeds import EVALUATION, image_draws
+from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
+
+
+@torch.no_grad()
+def main():
+    parser = posthoc_parser(__doc__)
+    parser.add_argument("--epsilon", type=flags.NOT_NEGATIVE, default=0.2, help="pixels predicted this well are blocked")
+    args = parser.parse_args()
+    posthoc = Posthoc(args, ContrastAttentionSNN, "_contrast_failure", epsilon=args.epsilon)
+    model, count = posthoc.model, min(500, len(posthoc.test))
+    batch = dimmed_sets(posthoc.test)["bottom half"].batch(torch.arange(count), posthoc.device)
+    clean = posthoc.test.batch(torch.arange(count), posthoc.device).images
+    draws = image_draws(batch.index, args.seed, EVALUATION, model.timesteps, model.image_shape, posthoc.device)
+    active, lower = clean > 0, torch.zeros_like(clean, dtype=torch.bool)
+    lower[:, :, clean.shape[2] // 2 :] = True
+    bright, dim, grey = active & ~lower, active & lower, active & ~lower & (clean < 0.5)
+    for rule in CONTRASTS:
+        model.set_contrast(rule)
+        run, from_dim = model.start(batch.images), 0.0
+        for t, drawn in enumerate(draws, 1):
+            seen, is_open = run.view.image, run.view.is_open
+            from_dim += ((drawn <= seen) & (seen > 0) & lower).sum().item() / count
+            gain = seen / batch.images.clamp(min=1e-6)
+            row = {
+                "rule": rule,
+                "step": t,
+                "background": seen[~active].max().item(),
+                "gain": mean_over(gain, is_open & active & (batch.images > 0)),
+                "grey": mean_over(gain, is_open & grey & (batch.images > 0)),
+                "open_bright": mean_over(is_open.float(), bright),
+                "open_dim": mean_over(is_open.float(), dim),
+                "spikes_dim": from_dim,
+            }
+            print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}))
+            model.step(run, drawn)
+        accuracy = (run.logits.argmax(1) == batch.labels).float().mean().item()
+        print(json.dumps({"rule": rule, "images": count, "accuracy": round(accuracy, 4)}))
+
+
+def mean_over(values, where):
+    return values[where].mean().item() if where.any() else 0.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What the tests share: ways to run a script, and a tiny ANN and SNN trained by the real scripts, once."""
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import harness.data
+import harness.errors
+from harness.checkpoints import load_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ANN, SNN = "ann_wFeedback", "snn_wFeedback"
+ANALYSIS = "snn_wFeedback_posthoc_model_analysis"
+OBJ1 = "snn_wFeedback_posthoc_model_inference_obj1"
+SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
+
+PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]  # small, with a layer of each kind
+DATA = "--limit_train 32 --limit_test 16 --batch_size 16"
+TINY = f"-a VGG5_wFeedback_small --fc_width 16 -lr 5e-3 --epochs 1 {DATA}"
+BALANCE = "--balance_images 8 --balance_timesteps 4"
+SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 {BALANCE} {DATA}"
+
+torch.set_num_threads(1)
+harness.data.load_set = functools.lru_cache(harness.data.load_set)  # MNIST is unpacked once
+
+
+def run_script(name, *flags, check=True, cwd="/"):
+    """Run a script as the user does, in a process of its own. A flag text with spaces is several flags."""
+    command = [sys.executable, str(REPOSITORY / f"{name}.py"), *split(flags)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, stdin=subprocess.DEVNULL)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def run_here(name, *flags):
+    """Run a script in this process, which saves the imports; returns what its main returns and what it printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        result = importlib.import_module(name).main(split(flags))
+    return result, out.getvalue()
+
+
+def refused(name, *flags):
+    """Run a script in this process; it must stop with status 2 and one line on standard error, which is returned."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+        harness.errors.run_script(lambda: importlib.import_module(name).main(split(flags)))
+    assert stop.value.code == 2
+    return only_error_line(err.getvalue())
+
+
+def only_error_line(text):
+    assert text.startswith("error: ") and text.endswith("\n") and text.count("\n") == 1, text
+    return text.strip()
+
+
+def split(flags):
+    return [word for flag in flags for word in ([str(flag)] if isinstance(flag, Path) else flag.split())]
+
+
+def records(path, event=None):
+    """The JSON objects of a run's log, of one kind or all."""
+    found = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [record for record in found if event in (None, record["event"])]
+
+
+def figures(value):
+    """The same figures without those that depend on the clock or on how the script was started."""
+    if isinstance(value, dict):
+        return {key: figures(part) for key, part in value.items() if key not in ("seconds", "images_per_second", "command")}
+    return [figures(part) for part in value] if isinstance(value, list) else value
+
+
+def digests(folder):
+    """Relative path -> digest of each file below a folder: what must not change."""
+    files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
+
+
+def same_weights(path, other):
+    a, b = (load_checkpoint(each)["state_dict"] for each in (path, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def images(count, shape=(1, 28, 28), seed=0):
+    """Random images: grey in [0, 1], colour in [-1, 1], a fifth of the pixels 0."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.rand(count, *shape, generator=draw)
+    return torch.where(torch.rand(x.shape, generator=draw) < 0.2, 0.0, x if shape[0] == 1 else 2 * x - 1)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """folder; ann, snn: paths of checkpoints trained there by the scripts; ann_run, snn_run: the finished processes;
+    ann_files: digests of the ANN's files before the SNN was made. Read only."""
+    folder = tmp_path_factory.mktemp("trained")
+    ann, snn = folder / "trained_models/ann/tiny.pth", folder / "trained_models/snn/tiny.pth"
+    ann_run = run_script(ANN, TINY, "--run_name tiny --output_dir", folder)
+    ann_files = digests(ann.parent)
+    snn_run = run_script(SNN, "--pretrained_ann", ann, SPIKING, "--run_name tiny --output_dir", folder)
+    return SimpleNamespace(folder=folder, ann=ann, snn=snn, ann_run=ann_run, snn_run=snn_run, ann_files=ann_files)

@@ -1,0 +1,409 @@
+"""Bad input: one clear line on standard error, exit status 2, no traceback, nothing lost."""
+
+import pickle
+import shutil
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from conftest import (
+    ANALYSIS,
+    ANN,
+    BALANCE,
+    DATA,
+    OBJ1,
+    SNN,
+    SPIKING,
+    TINY,
+    digests,
+    only_error_line,
+    refused,
+    run_here,
+    run_script,
+    same_weights,
+)
+
+import harness.data
+import harness.fit
+from harness.checkpoints import load_checkpoint
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+
+
+# --- flags
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "words"),
+    [
+        (ANN, "--architecture VGG7", "VGG5_wFeedback"),
+        (ANN, "--dataset SVHN", "MNIST"),
+        (ANN, "--optimizer LBFGS", "Adam"),
+        (ANN, "--device tpu", "cpu"),
+        (ANN, "--lr_schedule never", "cosine"),
+        (ANN, "--timestep 5", "--timestep"),
+        (ANN, "--epsilon 0.1", "--epsilon"),
+        (ANN, "stray", "stray"),
+        (SNN, "--activation Sin", "STDB"),
+        (SNN, "--readout none", "spike_count"),
+        (SNN, "--update never", "immediate"),
+        (SNN, "--encoding phase", "poisson"),
+        (SNN, "--trade_off_type sum", "linear_over_t"),
+        (SNN, "--epsilon -0.1", "at least 0"),
+        (SNN, "--epsilon nan", "at least 0"),
+        (OBJ1, "--epsilon 0.1 -0.1", "at least 0"),
+        (OBJ1, "--epsilon inf", "inf"),
+        (OBJ1, "--epsilon", "--epsilon"),
+        (ANALYSIS, "--epsilon -1", "at least 0"),
+        (ANALYSIS, "--images 0", "at least 1"),
+        (ANALYSIS, "--frame_seconds 0", "above 0"),
+        (SNN, "--leak 1.1", "at most 1"),
+        (SNN, "--leak -0.1", "at least 0"),
+        (SNN, "--leak nan", "at least 0"),
+        (OBJ1, "--leak 2", "at most 1"),
+        (SNN, "--readout_leak 2", "at most 1"),
+        (ANN, "--timesteps 0", "at least 1"),
+        (SNN, "--timesteps -3", "at least 1"),
+        (SNN, "--timesteps 2.5", "whole number"),
+        (ANALYSIS, "--timesteps 0", "at least 1"),
+        (ANN, "--batch_size 0", "at least 1"),
+        (SNN, "--batch_size -1", "at least 1"),
+        (OBJ1, "--batch_size many", "whole number"),
+        (ANN, "--epochs 0", "at least 1"),
+        (ANN, "-lr 0", "above 0"),
+        (ANN, "-lr nan", "above 0"),
+        (ANN, "--learning_rate inf", "too large"),
+        (ANN, "-lr 1e300", "too large"),
+        (ANN, "--trade_off -1", "at least 0"),
+        (ANN, "--weight_decay nan", "at least 0"),
+        (ANN, "--momentum 1.5", "at most 1"),
+        (ANN, "--lr_interval 0.5,2", "at most 1"),
+        (ANN, "--lr_interval often", "often"),
+        (ANN, "--dropout 1", "below 1"),
+        (ANN, "--kernel_size 4", "odd"),
+        (ANN, "--fc_width 0", "at least 1"),
+        (ANN, "--seed -1", "at least 0"),
+        (ANN, "--limit_train 0", "at least 1"),
+        (ANN, "--limit_train 60001", "60000"),
+        (ANN, "--limit_test 10001", "10000"),
+        (ANN, "--holdout 60000", "60000"),
+        (ANN, "--data_dir /nowhere", "no such folder"),
+        (SNN, "--default_threshold 0", "above 0"),
+        (SNN, "--scaling_factor 0", "above 0"),
+        (SNN, "--balance_images 0", "at least 1"),
+        (SNN, "--spike_penalty -1", "at least 0"),
+        (ANN, "-a VGG5 --timesteps 2", "no decoder"),
+        (SNN, "-a VGG5 --epsilon 0.1", "plan with feedback"),
+        (SNN, "--feedback_interval 51", "50 timesteps"),
+    ],
+)
+def test_wrong_flags(tmp_path, name, flags, words):
+    line = refused(name, flags, "--output_dir", tmp_path)
+    assert words in line
+    assert flags.split()[0] in line or flags.startswith(("-lr", "-a", "stray", "--kernel_size", "--feedback"))
+    assert digests(tmp_path) == {}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_absent_gpu():
+    assert "--device cuda" in refused(ANN, "--device cuda")
+
+
+# --- checkpoints
+
+USES = [(ANN, "ann"), (SNN, "ann"), (SNN, "snn"), (ANALYSIS, "snn"), (OBJ1, "snn")]
+
+
+def uses(trained, tmp_path, name, kind, path):
+    """The flags with which a script takes this file for a checkpoint of this kind."""
+    flags = f"{'--test_only' if name in (ANN, SNN) else ''} {DATA} --output_dir {tmp_path / 'out'}"
+    return f"--pretrained_{kind} {path} {BALANCE if name != ANN else ''} {flags}"
+
+
+def flip(raw, position):
+    return raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :]
+
+
+DAMAGES = {
+    "absent": None,
+    "empty": lambda raw: b"",
+    "truncated": lambda raw: raw[: len(raw) // 2],
+    "end missing": lambda raw: raw[:-10],
+    "a bit of the pickle": lambda raw: flip(raw, raw.index(b"state_dict")),
+    "a bit of a weight": lambda raw: flip(raw, len(raw) // 2),
+    "text": lambda raw: b"epoch accuracy\n1 0.97\n",
+    "noise": lambda raw: bytes(range(256)) * 20,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(("name", "kind"), USES)
+def test_damaged_checkpoint(trained, tmp_path, name, kind, damage):
+    path = tmp_path / "damaged.pth"
+    if damage != "absent":
+        path.write_bytes(DAMAGES[damage](getattr(trained, kind).read_bytes()))
+    before = digests(tmp_path)
+    line = refused(name, uses(trained, tmp_path, name, kind, path))
+    assert str(path) in line
+    assert ("no such checkpoint file" in line) == (damage == "absent")
+    assert digests(tmp_path) == before
+
+
+class Malice:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("write", [lambda value, path: path.write_bytes(pickle.dumps(value)), torch.save])
+@pytest.mark.parametrize(("name", "kind"), USES)
+def test_code_in_a_checkpoint_is_not_run(trained, tmp_path, name, kind, write):
+    path, proof = tmp_path / "foreign.pth", tmp_path / "proof"
+    write({"state_dict": Malice(proof)}, path)
+    line = refused(name, uses(trained, tmp_path, name, kind, path))
+    assert not proof.exists() and str(path) in line
+    pickle.loads(pickle.dumps(Malice(proof)))
+    assert proof.exists()  # it would have been run by a careless loader
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"state_dict": {}}, {"state_dict": {"features.0.weight": 3}}, {"epoch": 3}, torch.zeros(3)]
+)
+def test_file_without_weights(trained, tmp_path, content):
+    torch.save(content, tmp_path / "x.pth")
+    assert str(tmp_path / "x.pth") in refused(SNN, uses(trained, tmp_path, SNN, "snn", tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "flags", "words"),
+    [
+        (ANN, "ann", "--fc_width 8", "classifier.0.weight is (16, 1568), not (8, 1568)"),
+        (ANN, "ann", "-a VGG5_wFeedback_narrow", "features.0.weight is (16, 1, 3, 3), not (32, 1, 3, 3)"),
+        (ANN, "ann", "--kernel_size 5", "features.0.weight is (16, 1, 3, 3), not (16, 1, 5, 5)"),
+        (SNN, "ann", "-a VGG9_wFeedback", "features.9.weight is missing"),
+        (SNN, "snn", "-a VGG5", "generate.0.weight is not in the model"),
+        (SNN, "snn", "--readout spike_count", "generate.8.threshold is missing"),
+        (OBJ1, "snn", "--fc_width 8", "classifier.0.weight is (16, 1568), not (8, 1568)"),
+        (ANALYSIS, "snn", "--fc_width 8", "classifier.0.weight is (16, 1568), not (8, 1568)"),
+    ],
+)
+def test_mismatching_checkpoint(trained, tmp_path, name, kind, flags, words):
+    before = digests(trained.folder)
+    line = refused(name, uses(trained, tmp_path, name, kind, getattr(trained, kind)), flags)
+    assert words in line and str(getattr(trained, kind)) in line
+    assert digests(trained.folder) == before
+
+
+@pytest.mark.parametrize(("name", "wanted"), USES)
+def test_ann_for_snn_and_the_reverse(trained, tmp_path, name, wanted):
+    other = {"ann": "snn", "snn": "ann"}[wanted]
+    line = refused(name, uses(trained, tmp_path, name, wanted, getattr(trained, other)))
+    assert f"holds an {other.upper()}" in line and f"--pretrained_{wanted}" in line
+
+
+@pytest.mark.parametrize("name", [OBJ1, ANALYSIS])
+def test_no_checkpoint_named_and_none_there(tmp_path, name):
+    assert "--pretrained_snn" in refused(name, "--output_dir", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("not a dict", "settings are damaged"),
+        ({"fc_width": "wide"}, "build no VGG_wFeedback"),
+        ({"dataset": "SVHN"}, "build no VGG_wFeedback"),
+        ({"plan": [[2, *"DDDDD"], []]}, "28x28 is too small"),  # no named plan halves an image so often
+    ],
+)
+def test_damaged_or_impossible_settings(trained, tmp_path, settings, words):
+    torch.save({"settings": settings, "state_dict": {"features.0.weight": torch.zeros(2, 1, 3, 3)}}, tmp_path / "x.pth")
+    assert words in refused(ANN, f"--pretrained_ann {tmp_path / 'x.pth'} --test_only --output_dir {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        ({"thresholds": [1.0, 2.0]}, "2 thresholds given"),
+        ({"thresholds": [0.0] * 7}, "above 0"),
+        ({"thresholds": ["a"] * 7}, "thresholds"),
+        ({"thresholds": 3.0}, "thresholds"),
+        ({"thresholds": [1.0] * 7, "leak": "none"}, "leak"),
+        ({"thresholds": [1.0] * 7, "leak": 1.5}, "leak"),
+    ],
+)
+def test_damaged_checkpoint_of_the_original(trained, tmp_path, beside, words):
+    state = {f"module.{key}": value for key, value in load_checkpoint(trained.snn)["state_dict"].items() if "weight" in key}
+    torch.save({"state_dict": state, **beside}, tmp_path / "x.pth")
+    flags = f"-a VGG5_wFeedback_small --fc_width 16 --readout membrane {DATA} --test_only --output_dir {tmp_path}"
+    assert words in refused(SNN, f"--pretrained_snn {tmp_path / 'x.pth'}", flags)
+
+
+# --- files
+
+
+@pytest.mark.parametrize("name", [ANN, SNN, ANALYSIS, OBJ1])
+def test_unwritable_output_folder(trained, tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    flags = TINY if name == ANN else f"--pretrained_snn {trained.snn} {DATA}"
+    line = refused(name, flags, "--output_dir", tmp_path / "file" / "below")
+    assert "--output_dir" in line and str(tmp_path / "file" / "below") in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_output_folder_of_a_real_process_unwritable(tmp_path):
+    (tmp_path / "file").touch()
+    done = run_script(ANN, TINY, "--output_dir", tmp_path / "file", check=False)
+    assert done.returncode == 2 and done.stdout == "" and "--output_dir" in only_error_line(done.stderr)
+
+
+def damaged_mnist(folder, name, content):
+    """MNIST's files in folder/mnist, one of them with other content."""
+    shutil.copytree(harness.data.BUNDLED / "mnist", folder / "mnist", ignore=shutil.ignore_patterns(IMAGES))
+    if name != IMAGES:
+        (folder / "mnist" / IMAGES).symlink_to(harness.data.BUNDLED / "mnist" / IMAGES)
+    path = folder / "mnist" / name
+    path.unlink(missing_ok=True)
+    path.write_bytes(content((harness.data.BUNDLED / "mnist" / name).read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (IMAGES, lambda raw: raw[:-1000]),
+        (LABELS, lambda raw: raw[: len(raw) // 2]),
+        (LABELS, lambda raw: flip(raw, len(raw) // 2)),
+        (LABELS, lambda raw: b""),
+        (LABELS, lambda raw: b"not gzip at all"),
+        (LABELS, lambda raw: raw + b"more"),
+        (LABELS, lambda raw: harness.data.gzip.compress(bytes(60008))),
+    ],
+    ids=["images truncated", "truncated", "a bit flipped", "empty", "no gzip", "longer", "other content"],
+)
+def test_corrupt_data_file(tmp_path, name, content):
+    path = damaged_mnist(tmp_path, name, content)
+    line = refused(ANN, TINY, f"--data_dir {tmp_path} --output_dir {tmp_path / 'out'}")
+    assert str(path) in line and "corrupt" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_unpacked_data_file_with_a_wrong_byte(tmp_path):
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for file in (harness.data.BUNDLED / "mnist").glob("*.gz"):
+        (folder / file.name).symlink_to(file)
+    path = folder / LABELS.removesuffix(".gz")
+    content = harness.data.gzip.decompress((folder / LABELS).read_bytes())
+    (folder / LABELS).unlink()
+    path.write_bytes(flip(content, 1000))
+    assert str(path) in refused(ANN, TINY, f"--data_dir {tmp_path} --output_dir {tmp_path / 'out'}")
+    path.write_bytes(content)
+    run_here(ANN, TINY, f"--data_dir {tmp_path} --output_dir {tmp_path / 'out'}")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "files"),
+    [
+        ("MNIST", ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", "mnist")),
+        ("FashionMNIST", ("train-images-idx3-ubyte.gz", "fashionmnist", "dataset-fashion-mnist")),
+        ("CIFAR10", ("cifar-10-python.tar.gz",)),
+        ("CIFAR100", ("cifar-100-python.tar.gz",)),
+    ],
+)
+def test_absent_data_without_a_network(tmp_path, monkeypatch, dataset, files):
+    def offline(*args, **more):
+        raise URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.setitem(harness.data.DEBIAN, "FashionMNIST", tmp_path / "not installed")
+    line = refused(ANN, f"--dataset {dataset} --data_dir {tmp_path} --fc_width 8 --output_dir {tmp_path / 'out'}")
+    assert all(words in line for words in (dataset, str(tmp_path), *files))
+
+
+# --- training
+
+
+def files_of_run(folder, kind):
+    return {name: digest for name, digest in digests(folder / "trained_models" / kind).items() if name.endswith(".pth")}
+
+
+RUNS = [(ANN, "ann", TINY), (SNN, "snn", f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING}")]
+
+
+@pytest.mark.parametrize(("name", "kind", "base"), RUNS)
+def test_loss_that_is_not_finite_stops_the_first_epoch(tmp_path, name, kind, base):
+    line = refused(name, base, f"-lr 1e30 --epochs 2 --output_dir {tmp_path}")
+    assert "the loss is" in line and "epoch 1, step 2" in line and "--learning_rate" in line
+    assert files_of_run(tmp_path, kind) == {}
+
+
+@pytest.mark.parametrize(("name", "kind", "base"), RUNS)
+def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, name, kind, base):
+    run_here(name, base, f"--lr_interval 1 --run_name good --output_dir {tmp_path}")
+    rising = "--epochs 2 --lr_interval 0.5 --lr_reduce 1e-30"  # from the second epoch on
+    line = refused(name, base, f"{rising} --run_name x --output_dir {tmp_path}")
+    assert "epoch 2, step 2" in line
+    files = tmp_path / "trained_models" / kind
+    assert same_weights(files / "x.pth", files / "good.pth") and same_weights(files / "x_last.pth", files / "good_last.pth")
+
+
+@pytest.mark.parametrize(("name", "kind", "base"), RUNS)
+def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(tmp_path, monkeypatch, name, kind, base):
+    real = harness.fit.train_one_epoch
+
+    def spoil(model, *args):
+        learned = real(model, *args)
+        model.features[0].weight.data[0] = torch.nan  # an SNN hides it: its neurons do not fire, and the loss is finite
+        return learned
+
+    monkeypatch.setattr("harness.fit.train_one_epoch", spoil)
+    line = refused(name, base, f"--output_dir {tmp_path}")
+    assert "epoch 1, step 2" in line and files_of_run(tmp_path, kind) == {}
+
+
+@pytest.mark.parametrize(("name", "kind", "base"), RUNS)
+def test_existing_run_is_not_overwritten(tmp_path, name, kind, base):
+    flags = f"{base} --run_name x --output_dir {tmp_path}"
+    run_here(name, flags)
+    before = digests(tmp_path)
+    for more in ("", f"--resume {tmp_path / 'other_last.pth'}"):
+        line = refused(name, flags, more)
+        assert all(words in line for words in ("x.pth exists", "--resume", "--overwrite", "--run_name", "--output_dir"))
+        assert digests(tmp_path) == before
+    (tmp_path / f"trained_models/{kind}/x.pth").unlink()
+    assert f"x{'_last.pth'} exists" in refused(name, flags)
+    run_here(name, flags, "--overwrite --seed 1")
+    after = digests(tmp_path)
+    assert after.keys() == before.keys() and all(after[path] != before[path] for path in after if "balanced" not in path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--resume --epochs 1", "has trained 1 epochs already"),
+        ("--resume --epochs 2 --run_name y", "y_last.pth: no such checkpoint"),
+        ("--resume {best} --epochs 2 --run_name y", "no optimiser state"),
+        ("--resume --epochs 2 --optimizer SGD", "another kind of optimiser"),
+        ("--resume --epochs 2 --fc_width 8", "classifier.0.weight is (16, 1568), not (8, 1568)"),
+    ],
+)
+def test_what_cannot_be_resumed(trained, tmp_path, flags, words):
+    shutil.copytree(trained.folder / "trained_models", tmp_path / "trained_models")
+    before = files_of_run(tmp_path, "ann")
+    flags = flags.format(best=trained.ann)
+    assert words in refused(ANN, TINY, "--run_name tiny", flags, "--output_dir", tmp_path)
+    assert files_of_run(tmp_path, "ann") == before
+
+
+def test_analysis_of_a_plan_without_feedback(tmp_path):
+    run_here(SNN, f"-a VGG5_small --fc_width 8 --timesteps 2 --epochs 1 {DATA} --run_name x --output_dir {tmp_path}")
+    before = digests(tmp_path)
+    for epsilon in (0.1, 0):
+        flags = f"--pretrained_snn {tmp_path / 'trained_models/snn/x.pth'} --epsilon {epsilon} {DATA}"
+        assert "_wFeedback" in refused(ANALYSIS, flags, "--output_dir", tmp_path / "out")
+    assert "_wFeedback" in refused(OBJ1, flags.replace("epsilon 0", "epsilon 0 0.1"), "--output_dir", tmp_path / "out")
+    assert digests(tmp_path).items() >= before.items() and not list(tmp_path.rglob("*.gif"))

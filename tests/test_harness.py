@@ -1,0 +1,531 @@
+"""Flags, losses, schedules, seeds, data, conversion, checkpoints and training, apart from what goes wrong."""
+
+import argparse
+import gzip
+import hashlib
+import importlib
+import inspect
+import json
+import os
+from math import cos, log, pi
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import (
+    ANALYSIS,
+    ANN,
+    DATA,
+    OBJ1,
+    PLAN,
+    SNN,
+    SPIKING,
+    TINY,
+    digests,
+    figures,
+    images,
+    records,
+    refused,
+    run_here,
+    same_weights,
+)
+
+import harness.data
+from harness import flags
+from harness.building import SNNSource
+from harness.checkpoints import load_checkpoint, save_checkpoint, write_whole
+from harness.data import ImageSet, load_data, load_set
+from harness.errors import UserError, run_script
+from harness.loops import Average, Objective, evaluate
+from harness.losses import losses_of, step_weights
+from harness.runlog import Run, ann_name, snn_name
+from harness.schedules import make_optimizer, make_schedule
+from harness.seeds import image_draws, shuffled
+from harness.spikes import by_part
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+
+def parse(name, *words):
+    return importlib.import_module(name).build_parser().parse_args(words)
+
+
+# --- losses, schedules, seeds
+
+# 2 steps, 2 images of 2 pixels; summed over pixels: 3 and 7, then 1 and 3; means 5, then 2
+ERRORS = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 2.0]]]).reshape(2, 2, 1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reconstruction"),
+    [("last_t", 2), ("linear_over_t", (1 / 2 * 5 + 2 / 2 * 2) / 2), ("sum", 5 + 2)],
+)
+def test_losses_by_hand(kind, reconstruction):
+    output = SimpleNamespace(logits=torch.zeros(2, 4), errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])})
+    losses = losses_of(output, torch.tensor([0, 1]), trade_off=0.5, kind=kind, spike_penalty=0.01)
+    assert losses.classification.item() == pytest.approx(log(4))
+    assert losses.reconstruction.item() == pytest.approx(reconstruction)
+    assert losses.penalty.item() == pytest.approx(0.02)  # 2 spikes per image
+    assert losses.total.item() == pytest.approx(log(4) + 0.5 * reconstruction + 0.02)
+
+
+def test_step_weights_by_hand():
+    assert step_weights("last_t", 4).tolist() == [0, 0, 0, 1]
+    assert step_weights("linear_over_t", 4).tolist() == pytest.approx([1 / 16, 2 / 16, 3 / 16, 4 / 16])
+    assert step_weights("sum", 3).tolist() == [1, 1, 1]
+
+
+def test_loss_without_feedback_is_classification_alone():
+    output = SimpleNamespace(logits=torch.zeros(1, 4), errors=None)
+    assert losses_of(output, torch.tensor([2]), trade_off=9.0, kind="sum").total.item() == pytest.approx(log(4))
+
+
+def rates(lr_schedule, epochs, steps_per_epoch):
+    """The learning rate of each optimiser step, of a rate of 1."""
+    args = argparse.Namespace(epochs=epochs, lr_interval=[0.6, 0.8, 0.9], lr_reduce=10, lr_schedule=lr_schedule)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, seen = make_schedule(optimizer, args, steps_per_epoch), []
+    for _ in range(epochs * steps_per_epoch):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_step_schedule_by_hand():
+    assert rates("step", 10, 2) == pytest.approx([1] * 12 + [0.1] * 4 + [0.01] * 2 + [0.001] * 2)
+    assert rates("step", 1, 10) == pytest.approx([1] * 6 + [0.1] * 2 + [0.01, 0.001])  # a short run has its full rate, too
+
+
+def test_cosine_schedule_by_hand():
+    seen = rates("cosine", 10, 10)  # 100 steps, 5 of them to warm up
+    assert seen[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
+    assert seen[50] == pytest.approx((1 + cos(pi * 0.45 / 0.95)) / 2)
+    assert seen[5:] == sorted(seen[5:], reverse=True) and 0 < seen[-1] < 0.001
+
+
+@pytest.mark.parametrize(("name", "kind"), [("Adam", torch.optim.Adam), ("SGD", torch.optim.SGD)])
+def test_thresholds_and_leaks_have_no_weight_decay(name, kind):
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
+    optimizer = make_optimizer(model, parse(SNN, "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1"))
+    weights, scalars = optimizer.param_groups
+    assert isinstance(optimizer, kind) and weights["lr"] == scalars["lr"] == 0.5
+    assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
+    assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
+    assert len(weights["params"]) == sum(name.endswith("weight") for name in model.state_dict())
+
+
+def test_image_draws_do_not_depend_on_the_batch():
+    together = image_draws(torch.tensor([3, 5, 9]), 0, 1, 4, (1, 2, 3))
+    assert together.shape == (4, 3, 1, 2, 3) and together.min() >= 0 and together.max() < 1
+    assert torch.equal(image_draws(torch.tensor([5]), 0, 1, 4, (1, 2, 3))[:, 0], together[:, 1])
+    for seed, epoch in ((1, 1), (0, 2)):
+        assert not torch.equal(image_draws(torch.tensor([3, 5, 9]), seed, epoch, 4, (1, 2, 3)), together)
+    assert not torch.equal(together[:, 0], together[:, 1])
+
+
+def test_shuffled_follows_from_seed_and_epoch():
+    order = shuffled(50, seed=0, epoch=1)
+    assert sorted(order.tolist()) == list(range(50)) != order.tolist()
+    torch.rand(7)
+    assert torch.equal(shuffled(50, seed=0, epoch=1), order)
+    assert not torch.equal(shuffled(50, seed=1, epoch=1), order) and not torch.equal(shuffled(50, seed=0, epoch=2), order)
+
+
+# --- flags
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], True), (["--log"], True), (["--no-log"], False), (["--log", "False"], False), (["--log", "True"], True),
+     (["--log", "0"], False), (["--log", "false", "--seed", "3"], False), (["--log", "--no-log"], False)],
+)  # fmt: skip
+def test_switch(words, expected):
+    assert parse(ANN, *words).log is expected
+
+
+@pytest.mark.parametrize("words", ["--no-log False", "--no-log True", "--log maybe", "--amsgrad 2"])
+def test_switch_refuses(words):
+    assert words.split()[0] in refused(ANN, words)
+
+
+def test_given_holds_the_typed_flags_only():
+    assert parse(SNN).given == {}
+    args = parse(SNN, "--timesteps", "50", "-lr", "0.1", "--no-log", "--resume")
+    assert args.given == {"timesteps": 50, "learning_rate": 0.1, "log": False, "resume": "last"}
+    assert args.leak == 1.0
+
+
+COMMON = {  # shared/design.md, section 7
+    "seed": 0, "dataset": "MNIST", "batch_size": 64, "learning_rate": 1e-4, "epochs": 100, "lr_interval": [0.6, 0.8, 0.9],
+    "lr_reduce": 10, "optimizer": "Adam", "weight_decay": 5e-4, "amsgrad": True, "kernel_size": 3, "devices": 0,
+    "architecture": "VGG5_wFeedback", "pretrained_ann": "", "log": True, "gpu": True,
+}  # fmt: skip
+OF_SNN = COMMON | {
+    "pretrained_snn": "", "timesteps": 50, "leak": 1.0, "scaling_factor": 0.7, "default_threshold": 1.0, "activation": "Linear",
+    "alpha": 0.3, "beta": 0.01, "momentum": 0.95, "dropout": 0.3, "test_acc_every_batch": False, "train_acc_batches": 200,
+    "trade_off": 1.0, "trade_off_type": "last_t",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (ANN, COMMON | {"momentum": 0.9, "dropout": 0.2, "timesteps": 1, "trade_off": 10.0, "test_only": False}),
+        (SNN, OF_SNN | {"test_only": False}),
+        (ANALYSIS, OF_SNN | {"test_only": True}),
+        (OBJ1, OF_SNN | {"test_only": True, "epsilon": [0.1]}),
+    ],
+)
+def test_defaults_are_the_originals(name, expected):
+    args = vars(parse(name))
+    assert {flag: args[flag] for flag in expected} == expected
+
+
+def test_short_flags_of_the_original():
+    args = parse(SNN, "-s", "3", "-a", "VGG9", "-lr", "0.5", "--lr_interval", "0.5 0.75", "--trade_off_type", "linear_over_t")
+    assert (args.seed, args.architecture, args.learning_rate, args.lr_interval) == (3, "VGG9", 0.5, [0.5, 0.75])
+
+
+def test_device_flags():
+    for words in (["--no-gpu"], ["--gpu", "False"], ["--device", "cpu"]):
+        assert flags.find_device(parse(ANN, *words)) == torch.device("cpu")
+
+
+# --- data
+
+
+def test_bundled_mnist():
+    train, selection, test = load_data("MNIST")
+    assert (len(train), selection, len(test)) == (60000, None, 10000)
+    assert train.images.shape[1:] == (1, 28, 28)
+    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    batch = test.batch(torch.tensor([3, 0]))
+    assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
+    assert torch.equal(batch.images, test.images[[3, 0]] / 255) and batch.images.max() == 1
+
+
+def test_limits_and_holdout():
+    whole, _, _ = load_data("MNIST")
+    train, selection, test = load_data("MNIST", limit_train=30, limit_test=20, holdout=10)
+    assert (len(train), len(selection), len(test)) == (30, 10, 20)
+    assert torch.equal(train.images, whole.images[:30]) and torch.equal(selection.images, whole.images[-10:])
+    assert selection.batch(torch.tensor([0])).index.tolist() == [59990]  # its draws are those of its place in the whole set
+
+
+def test_batches_hold_every_image_once():
+    digits = load_data("MNIST", limit_test=10)[2]
+    order = shuffled(10, 0, 1)
+    batches = list(digits.batches(4, order=order))
+    assert [len(batch.labels) for batch in batches] == [4, 4, 2]
+    assert torch.cat([batch.index for batch in batches]).tolist() == order.tolist()
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), digits.labels[order])
+
+
+def test_colour_images_lie_between_minus_1_and_1(monkeypatch, tmp_path):
+    class Downloaded:
+        def __init__(self, root, train, download):
+            self.data = np.arange(2 * 32 * 32 * 3, dtype=np.uint64).reshape(2, 32, 32, 3).astype(np.uint8)
+            self.targets = [3, 9]
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Downloaded)
+    found = load_set("CIFAR10", tmp_path, True)
+    batch = found.batch(torch.tensor([0, 1]))
+    assert batch.images.shape == (2, 3, 32, 32) and batch.labels.tolist() == [3, 9]
+    assert (batch.images.min(), batch.images.max()) == (-1, 1)
+    assert batch.images[0, :, 0, 0].tolist() == pytest.approx([-1, 2 / 255 - 1, 4 / 255 - 1])  # channels are 0, 1, 2
+
+
+def write_idx(path, values, monkeypatch):
+    """An IDX file, gzip if its name says so, that is taken for FashionMNIST's."""
+    content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    monkeypatch.setitem(harness.data.MD5, ("FashionMNIST", path.name.removesuffix(".gz")), hashlib.md5(content).hexdigest())
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("place", ["debian", "fashionmnist", "FashionMNIST/raw"])
+def test_fashion_mnist_is_found(monkeypatch, tmp_path, place, ending):
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    monkeypatch.setitem(harness.data.DEBIAN, "FashionMNIST", tmp_path / "debian")
+    pixels = np.arange(2 * 28 * 28, dtype=np.uint64).astype(np.uint8).reshape(2, 28, 28)
+    write_idx(folder / f"t10k-images-idx3-ubyte{ending}", pixels, monkeypatch)
+    write_idx(folder / f"t10k-labels-idx1-ubyte{ending}", np.array([8, 1], np.uint8), monkeypatch)
+    before = digests(tmp_path)
+    found = load_set("FashionMNIST", tmp_path, False)
+    assert torch.equal(found.images, torch.from_numpy(pixels)[:, None]) and found.labels.tolist() == [8, 1]
+    assert digests(tmp_path) == before
+
+
+# --- figures
+
+
+def test_average_weighs_images():
+    average = Average()
+    average.add(3, loss=1.0)
+    average.add(1, loss=torch.tensor(5.0))
+    assert average.means() == {"loss": 2.0} and average.images == 4
+
+
+def test_spikes_by_part_by_hand():
+    layers = {"input": 1, "features.1": 2, "features.4": 3, "generate.2": 4, "classifier.1": 5, "classifier.4": 6}
+    assert by_part(layers) == {"input": 1, "encoder": 5, "decoder": 4, "classifier": 11, "total": 21}
+
+
+def test_evaluation_does_not_depend_on_the_batch_size():
+    torch.manual_seed(0)
+    model = InputBlockingSNN(plan=PLAN, fc_width=8, timesteps=4, update="immediate", default_threshold=0.2, epsilon=0.3)
+    digits = load_data("MNIST", limit_test=7)[2]
+    small, large = (evaluate(model, digits.batches(size), Objective(1.0, "last_t"), seed=0) for size in (2, 7))
+    assert small["spikes"] == pytest.approx(large["spikes"]) and small["open_share"] == pytest.approx(large["open_share"])
+    for name in ("images", "accuracy", "classification", "reconstruction", "total", "error", "mean_steps"):
+        assert small[name] == pytest.approx(large[name], rel=1e-5), name
+    assert small["spikes"]["features.1"] > 0 and small["open_share"][0] == 1 > small["open_share"][-1]
+    assert small["parts"]["total"] == pytest.approx(sum(small["spikes"].values()))
+
+
+def test_names_are_the_originals():
+    assert ann_name(parse(ANN)) == "ann_vgg5_wfeedback_t1_mnist_tradeoff10.0_lr0.0001"
+    assert snn_name(parse(SNN)) == "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"
+
+
+def test_log_begins_with_every_parameter(trained):
+    for name, path in ((ANN, "logs/ann/tiny.log"), (SNN, "logs/snn/tiny.log")):
+        lines = (trained.folder / path).read_text().splitlines()
+        head = lines[: lines.index("")]
+        parameters = next(line for line in head if line.startswith("parameters: "))
+        assert all(f"{flag}=" in parameters for flag in vars(parse(name)) if flag != "given")
+        for words in ("started 20", f"command: {name}.py", "versions: Python", "seed: 0", "git revision: "):
+            assert any(line.startswith(words) for line in head), words
+
+
+def test_evaluation_takes_the_next_free_name(trained, tmp_path):
+    flags = f"--pretrained_ann {trained.ann} --test_only {DATA} --run_name x --output_dir {tmp_path}"
+    run_here(ANN, flags)
+    first = digests(tmp_path)
+    run_here(ANN, flags)
+    assert digests(tmp_path).items() > first.items() and (tmp_path / "logs/ann/x_2.jsonl").is_file()
+    run_here(ANN, flags, "--overwrite")
+    assert not (tmp_path / "logs/ann/x_3.jsonl").exists() and digests(tmp_path)["logs/ann/x.log"] != first["logs/ann/x.log"]
+
+
+def test_pictures_are_not_overwritten_without_a_log(tmp_path):
+    args = parse(OBJ1, "--no-log", "--output_dir", str(tmp_path))
+    first = Run("snn", "x", args, trains=False)
+    first.picture(".png").write_bytes(b"")
+    assert Run("snn", "x", args, trains=False).picture(".png") != first.picture(".png")
+    assert list(tmp_path.rglob("*.log")) == []
+
+
+# --- checkpoints
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [(OSError("disk full"), UserError), (RuntimeError("enforce fail"), UserError), (KeyboardInterrupt,) * 2],
+)
+def test_write_whole_keeps_the_old_file_when_writing_fails(tmp_path, raised, expected):
+    path = tmp_path / "new folder" / "x.pth"
+    write_whole(path, lambda file: file.write(b"old"))
+
+    def write(file):
+        file.write(b"ne")
+        raise raised
+
+    with pytest.raises(expected):
+        write_whole(path, write)
+    assert path.read_bytes() == b"old" and os.listdir(path.parent) == ["x.pth"]
+    write_whole(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN])
+def test_checkpoint_holds_all_that_rebuilds_the_model(tmp_path, cls):
+    own = {} if cls is VGG_wFeedback else {"activation": "STDB", "leak": 0.9, "readout": "membrane", "update": "immediate"}
+    torch.manual_seed(0)
+    model = cls(plan=PLAN, fc_width=8, timesteps=3, image_shape=(1, 12, 12), **own).eval()
+    if own:
+        model.set_thresholds([0.01, 0.02, 0.03, 0.04, 0.0001, 0.0001])
+    save_checkpoint(tmp_path / "x.pth", model, epoch=3)
+    saved = load_checkpoint(tmp_path / "x.pth")
+    parameters = {name for base in cls.__mro__[:-1] for name in inspect.signature(base.__init__).parameters}
+    assert parameters - {"self", "args", "kwargs"} <= {*saved["settings"], *inspect.signature(torch.nn.Module).parameters}
+    assert (saved["model"], saved["epoch"]) == (cls.__name__, 3)
+    rebuilt = cls(**saved["settings"]).eval()
+    rebuilt.load_state_dict(saved["state_dict"])
+    x, results = images(2, (1, 12, 12)), []
+    for network in (model, rebuilt):
+        torch.manual_seed(1)
+        results.append(network(x))
+    assert torch.equal(results[0].logits, results[1].logits) and results[0].logits.abs().sum() > 0
+    assert torch.equal(results[0].predictions, results[1].predictions)
+
+
+def log_of(folder, name="x"):
+    return (folder / f"logs/snn/{name}.log").read_text()
+
+
+def test_settings_of_a_checkpoint_hold_unless_typed(trained, tmp_path):
+    run_here(SNN, f"--pretrained_snn {trained.snn} --test_only {DATA} --run_name x --output_dir {tmp_path}")
+    for words in ("architecture=VGG5_wFeedback_small", "fc_width=16", "timesteps=5", "update=immediate"):
+        assert f"{words}," in log_of(tmp_path)
+    run_here(SNN, f"--pretrained_snn {trained.snn} --test_only --timesteps 3 {DATA} --run_name y --output_dir {tmp_path}")
+    assert "timesteps=3," in log_of(tmp_path, "y") and "update=immediate," in log_of(tmp_path, "y")
+    assert [records(tmp_path / f"logs/snn/{name}.jsonl")[0]["timesteps"] for name in "xy"] == [5, 3]
+
+
+def test_balanced_thresholds_are_cached_beside_the_snn(trained, tmp_path):
+    assert digests(trained.ann.parent) == trained.ann_files  # the user's ANN is as it was
+    caches = list(trained.snn.parent.glob("balanced_thresholds_*.json"))
+    assert len(caches) == 1 and not list(trained.ann.parent.glob("*.json"))
+    balanced = json.loads(caches[0].read_text())["thresholds"]
+    saved = load_checkpoint(trained.snn)["state_dict"]
+    kept = [value.item() for name, value in saved.items() if name.endswith(".threshold")]
+    assert kept == pytest.approx([0.7 * value for value in balanced]) and len(set(balanced)) > 3  # scaled, once
+
+
+def test_cached_thresholds_are_used_again(trained, tmp_path):
+    def convert(name, *more):
+        flags = f"--pretrained_ann {trained.ann} {SPIKING} --test_only --run_name {name} --output_dir {tmp_path}"
+        run_here(SNN, flags, *more)
+        return figures(records(tmp_path / f"logs/snn/{name}.jsonl")), log_of(tmp_path, name)
+
+    first, log = convert("x")
+    assert "balancing thresholds: 8 images, 4 steps" in log
+    (cache,) = tmp_path.rglob("balanced_*.json")
+    again, log = convert("y")
+    assert again == first and f"read from {cache}" in log and "balancing" not in log
+    for damage in ("", "{}", '{"thresholds": [1, 2]}', "[]"):
+        cache.write_text(damage)
+        again, log = convert(f"z{len(damage)}")
+        assert again == first and "balancing thresholds" in log
+    _, log = convert("other", "--balance_timesteps 3")
+    assert "balancing thresholds: 8 images, 3 steps" in log
+
+
+def original(saved, **beside):
+    """The file that the original would have written for our checkpoint."""
+    state = {f"module.{name}": value for name, value in saved["state_dict"].items() if name.endswith(".weight")}
+    return {"accuracy": 97.0, "epoch": 3, "state_dict": state, **beside}
+
+
+def test_ann_of_the_original_loads(trained, tmp_path):
+    torch.save(original(load_checkpoint(trained.ann)), tmp_path / "ann.pth")
+    for name, path in (("ours", trained.ann), ("theirs", tmp_path / "ann.pth")):
+        run_here(ANN, f"--pretrained_ann {path} --test_only {TINY} --run_name {name} --output_dir {tmp_path}")
+    ours, theirs = (figures(records(tmp_path / f"logs/ann/{name}.jsonl")) for name in ("ours", "theirs"))
+    assert ours == theirs
+
+
+def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_path):
+    saved, path = load_checkpoint(trained.snn), tmp_path / "snn.pth"
+    thresholds = [value.item() for name, value in saved["state_dict"].items() if name.endswith(".threshold")]
+    torch.save(original(saved, thresholds=thresholds, leak=0.9, timesteps=5), path)
+    typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}"
+    args = parse(SNN, "--pretrained_snn", str(path), *typed.split())
+    source = SNNSource(args)
+    model = source.fill(source.model(), None, None)
+    assert model.thresholds == pytest.approx(thresholds)
+    assert [layer.leak.item() for layer in model.neurons().values()] == pytest.approx([0.9] * len(thresholds))
+    assert torch.equal(model.features[0].weight, saved["state_dict"]["features.0.weight"])
+    run_here(SNN, f"--pretrained_snn {path} --leak 1 --test_only", typed)
+    run_here(SNN, f"--pretrained_snn {trained.snn} --test_only {DATA} --run_name ours --output_dir {tmp_path}")
+    theirs, ours = (figures(records(tmp_path / f"logs/snn/{name}.jsonl")) for name in ("x", "ours"))
+    assert theirs == ours
+
+
+# --- training
+
+
+def snn_flags(trained):
+    return f"--pretrained_ann {trained.ann} {SPIKING} --learn_threshold --epsilon 0.1 --spike_penalty 1e-5 --activation STDB"
+
+
+def training(name, trained, folder, *more):
+    """Train for 3 epochs, with everything that could make a difference; returns the records and the checkpoints."""
+    kind, base = ("ann", TINY) if name == ANN else ("snn", snn_flags(trained))
+    run_here(name, base, f"--epochs 3 -lr 1e-3 --run_name x --output_dir {folder}", *more)
+    files = folder / "trained_models" / kind
+    return records(folder / f"logs/{kind}/x.jsonl"), [files / "x.pth", files / "x_last.pth"]
+
+
+@pytest.mark.parametrize("name", [ANN, SNN])
+def test_same_command_twice_and_interrupted_once(trained, tmp_path, monkeypatch, name):
+    """The same numbers and weights, bit for bit, whether a run goes through or is stopped in its last epoch and resumed."""
+    first, checkpoints = training(name, trained, tmp_path / "first")
+    assert [record["epoch"] for record in first] == [1, 2, 3]  # --epochs 3 is 3 epochs
+    again, others = training(name, trained, tmp_path / "again")
+    assert figures(again) == figures(first) and all(map(same_weights, checkpoints, others))
+
+    train_one_epoch = harness.fit.train_one_epoch
+
+    def stop_in_epoch_3(*args):
+        if args[6] == 3:
+            raise KeyboardInterrupt
+        return train_one_epoch(*args)
+
+    monkeypatch.setattr("harness.fit.train_one_epoch", stop_in_epoch_3)
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: training(name, trained, tmp_path / "stopped"))
+    assert stop.value.code == 130
+    monkeypatch.undo()
+    resumed, others = training(name, trained, tmp_path / "stopped", "--resume")
+    assert figures(resumed) == figures(first) and all(map(same_weights, checkpoints, others))
+    other_seed, others = training(name, trained, tmp_path / "seed", "--seed 1")
+    assert figures(other_seed) != figures(first) and not same_weights(checkpoints[1], others[1])
+
+
+def test_epoch_lines_and_records(trained):
+    for kind, process in (("ann", trained.ann_run), ("snn", trained.snn_run)):
+        log = (trained.folder / f"logs/{kind}/tiny.log").read_text()
+        (record,) = records(trained.folder / f"logs/{kind}/tiny.jsonl")
+        (line,) = (line for line in log.splitlines() if line.startswith("epoch "))
+        assert line in process.stdout
+        for words in ("epoch 1/1", "classification", "reconstruction", "total", "accuracy", "best", " s"):
+            assert words in line
+        assert f"{100 * record['evaluated']['accuracy']:.2f} %" in line
+        assert record["event"] == "epoch" and record["best"] == record["evaluated"]["accuracy"]
+        assert ("spikes per image" in line) == ("parts" in record["evaluated"]) == (kind == "snn")
+        assert record["train"]["total"] == pytest.approx(
+            record["train"]["classification"] + (10 if kind == "ann" else 1) * record["train"]["reconstruction"], rel=1e-5
+        )
+
+
+def test_holdout_chooses_the_epoch_and_tests_once(tmp_path):
+    result, printed = run_here(ANN, TINY, f"--epochs 2 --holdout 24 --run_name x --output_dir {tmp_path}")
+    path = tmp_path / "logs/ann/x.jsonl"
+    assert [record["evaluated"]["images"] for record in records(path, "epoch")] == [24, 24]
+    (tested,) = records(path, "evaluation")
+    assert tested["images"] == result["images"] == 16 and tested["accuracy"] == result["accuracy"]
+    assert printed.count("held out") == 2 and "held-out accuracy" in printed
+
+
+def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch):
+    accuracies = iter([0.2, 0.5, 0.4])
+    real = harness.fit.evaluate
+    monkeypatch.setattr("harness.fit.evaluate", lambda *args, **more: real(*args, **more) | {"accuracy": next(accuracies)})
+    result, _ = run_here(ANN, TINY, f"--epochs 3 --run_name x --output_dir {tmp_path}")
+    best, last = (load_checkpoint(tmp_path / f"trained_models/ann/x{ending}.pth") for ending in ("", "_last"))
+    assert (best["epoch"], best["accuracy"], last["epoch"], result["epoch"]) == (2, 0.5, 3, 2)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    for name, base, kind in ((ANN, TINY, "ann"), (SNN, f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING}", "snn")):
+        run_here(name, base, f"--epochs 6 -lr 3e-3 --weight_decay 0 --dropout 0 --run_name x --output_dir {tmp_path}")
+        losses = [record["train"]["total"] for record in records(tmp_path / f"logs/{kind}/x.jsonl")]
+        assert losses[-1] < 0.9 * losses[0], name
+
+
+def test_last_batch_may_be_smaller(tmp_path):
+    result, _ = run_here(ANN, TINY, f"--limit_train 17 --limit_test 5 --output_dir {tmp_path}")
+    assert result["images"] == 5
+
+
+def test_image_set_is_whole():
+    digits = ImageSet("MNIST", torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4), start=10)
+    part = digits.part(1, 3)
+    assert part.labels.tolist() == [1, 2] and part.batch(torch.tensor([1])).index.tolist() == [12]

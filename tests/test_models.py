@@ -1,0 +1,439 @@
+"""The networks: every plan, names and weights, counting, read-outs, blocking."""
+
+import math
+from math import log, sqrt
+
+import pytest
+import torch
+from conftest import PLAN, images
+
+from self_models.encoders import poisson
+from self_models.errors import ModelError
+from self_models.neurons import SpikingNeuron
+from self_models.outputs import READOUTS, make_readout
+from self_models.plans import PLANS
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN, original_contrast
+
+BOTH = pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
+WITHOUT_FEEDBACK = [name for name, (_, decoder) in PLANS.items() if not decoder]
+
+
+def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, **settings):
+    """A random network of PLAN that spikes in every layer."""
+    torch.manual_seed(seed)
+    if cls is not VGG_wFeedback:
+        settings = {"timesteps": 6, "update": "immediate", "default_threshold": 0.2, **settings}
+    model = cls(**{"plan": PLAN, "fc_width": 12, **settings}).eval()
+    for layer in model.classifier[::3]:
+        layer.weight.data *= 20  # else hardly any of its neurons fires in a few steps
+    return model
+
+
+def draws(model, x, seed=1):
+    return torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def watch_input(model):
+    """The list that the signals of the input neurons will be appended to, one (B, C, H, W) per step."""
+    signals = []
+    model.features[0].register_forward_pre_hook(lambda _, inputs: signals.append(inputs[0]))
+    return signals
+
+
+# --- plans, shapes, weights
+
+
+@BOTH
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_builds_and_runs(cls, name):
+    model = cls(vgg_name=name, fc_width=8, timesteps=1).eval()
+    with torch.no_grad():
+        output = model(images(2))
+    assert output.logits.shape == (2, 10) and output.logits.isfinite().all()
+    assert model.has_feedback == name.partition("_")[2].startswith("wFeedback")
+    if model.has_feedback:
+        assert output.predictions.shape == output.errors.shape == (1, 2, 1, 28, 28)
+    else:
+        assert output.predictions is None and output.errors is None
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("VGG9_wFeedback", (1, 28, 28)), ("VGG5_wFeedback_narrow", (3, 32, 32)), ("VGG9_wFeedback", (1, 33, 47)), (None, (2, 5, 6))],
+)
+def test_prediction_has_the_size_of_the_image(cls, name, shape):
+    plan = None if name else PLAN
+    model = cls(vgg_name=name, plan=plan, fc_width=8, timesteps=2, image_shape=shape).eval()
+    with torch.no_grad():
+        assert model(images(1, shape)).predictions.shape == (2, 1, *shape)
+
+
+def test_data_set_gives_the_shape_of_the_image():
+    model = VGG_wFeedback("VGG5_wFeedback", dataset="CIFAR10", fc_width=8)
+    assert model(images(1, (3, 32, 32))).predictions.shape == (1, 1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "generate"),
+    [
+        ("VGG5_wFeedback", [0, 2, 3, 6, 8], [0, 1, 4, 6, 7]),
+        ("VGG9_wFeedback", [0, 2, 3, 6, 8, 9, 12, 14, 15, 17, 18], [0, 2, 3, 5, 6, 9, 11, 12, 15, 17, 18]),
+        ("VGG5", [0, 3, 6], []),
+    ],
+)
+def test_parameter_names_are_those_of_the_original(name, features, generate):
+    positions = {"features": features, "generate": generate, "classifier": [0, 3, 6]}
+    expected = [f"{stage}.{position}.weight" for stage, found in positions.items() for position in found]
+    ann, snn = (cls(name, fc_width=4).state_dict() for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback))
+    assert list(ann) == expected
+    assert [key for key in snn if not key.endswith((".threshold", ".leak"))] == expected
+
+
+@BOTH
+def test_weights_start_as_in_the_original(cls):
+    torch.manual_seed(0)
+    weights = cls("VGG5_wFeedback", fc_width=64).state_dict()
+    expected = {
+        "features.0": sqrt(2 / (9 * 64)),
+        "features.2": sqrt(2 / (4 * 64)),  # D
+        "features.6": sqrt(2 / (9 * 128)),
+        "generate.0": sqrt(2 / (4 * 128)),  # U
+        "generate.1": sqrt(2 / (9 * 128)),
+        "generate.4": sqrt(2 / (9 * 64)),
+        "generate.7": sqrt(2 / 9),  # in
+        "classifier.0": 0.01,
+        "classifier.3": 0.01,
+        "classifier.6": 0.01,
+    }
+    for name, deviation in expected.items():
+        values = weights[f"{name}.weight"]
+        near = 4 / sqrt(2 * values.numel())  # relative standard error of a standard deviation, four times
+        assert values.std().item() == pytest.approx(deviation, rel=near), name
+        assert abs(values.mean().item()) < 4 * deviation / sqrt(values.numel()), name
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"vgg_name": "VGG7"}, "VGG5_wFeedback"),
+        ({"dataset": "SVHN"}, "MNIST"),
+        ({"image_shape": (1, 15, 28), "vgg_name": "VGG9_wFeedback"}, "15x28 is too small"),
+        ({"plan": [[4, "D"], ["U"]]}, "end with 'in'"),
+        ({"plan": [[4, "D"], ["in"]]}, "halves the image 1 times"),
+        ({"plan": [["D", 4], []]}, "begin with a number"),
+        ({"plan": [[4, "X"], []]}, "unknown encoder token"),
+        ({"plan": [[4, "D"], ["drop", "up", "in"]]}, "unknown decoder token"),
+        ({"plan": "64 D"}, "two lists"),
+        ({"timesteps": 0}, "timesteps"),
+        ({"kernel_size": 4}, "odd"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"fc_width": 0}, "fc_width"),
+        ({"labels": 0}, "labels"),
+    ],
+)
+def test_impossible_networks_are_refused(cls, settings, words):
+    with pytest.raises(ModelError, match=words):
+        cls(**{"fc_width": 4, **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"activation": "Sin"},
+        {"update": "later"},
+        {"encoding": "phase"},
+        {"readout": "guess"},
+        {"readout_leak": 2},
+        {"feedback_interval": 0},
+        {"feedback_interval": 7},
+    ],
+)
+def test_impossible_spiking_settings_are_refused(settings):
+    with pytest.raises(ModelError, match=next(iter(settings))):
+        tiny(**settings)
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 1, 32, 32), (1, 28, 28), (2, 784)])
+def test_images_of_another_shape_are_refused(cls, shape):
+    with pytest.raises(ModelError, match="1, 28, 28"):
+        tiny(cls)(torch.zeros(shape))
+
+
+def test_draws_of_another_shape_are_refused():
+    model, x = tiny(), images(2)
+    for shape in ((5, *x.shape), (6, 3, 1, 28, 28)):
+        with pytest.raises(ModelError, match="uniforms"):
+            model(x, torch.zeros(shape))
+
+
+def test_an_ann_without_feedback_takes_one_step():
+    with pytest.raises(ModelError, match="no decoder"):
+        VGG_wFeedback("VGG5", timesteps=2, fc_width=4)
+
+
+def test_thresholds_are_checked_when_set():
+    model = tiny()
+    for wrong in ([1.0], [0.0] * len(model.thresholds), [math.nan] * len(model.thresholds)):
+        with pytest.raises(ModelError, match="thresholds"):
+            model.set_thresholds(wrong)
+    with pytest.raises(ModelError, match="leak"):
+        model.set_leak(1.5)
+    assert model.thresholds == pytest.approx([0.2] * len(model.thresholds))
+
+
+# --- a run
+
+
+@pytest.mark.parametrize("settings", [{}, {"readout": "membrane"}, {"encoding": "direct"}, {"activation": "STDB"}])
+def test_spikes_are_counted_as_they_happen(settings):
+    model, x, seen = tiny(update="delayed", timesteps=12, **settings), images(3), {}
+    inputs = watch_input(model)
+    for name, module in model.named_modules():
+        if isinstance(module, SpikingNeuron):
+            module.register_forward_hook(lambda _, given, output, name=name: seen.setdefault(name, []).append(output[0]))
+    spikes = model(x, draws(model, x)).spikes
+    assert list(spikes) == ["input", *model.neurons()]
+    assert ("generate.6" in spikes) == (settings.get("readout") != "membrane")  # that read-out does not spike
+    for name, signals in {"input": inputs, **seen}.items():
+        counted = sum((signal != 0).flatten(1).sum(1) for signal in signals)
+        assert spikes[name].tolist() == counted.tolist() and counted.sum() > 0, name
+
+
+def test_layers_of_spikes_come_in_the_order_of_the_thresholds():
+    model = tiny()
+    assert list(model.neurons()) == [
+        "features.1", "features.4", "features.7", "generate.2", "generate.6", "classifier.1", "classifier.4",
+    ]  # fmt: skip
+    model.set_thresholds([1, 2, 3, 4, 5, 6, 7])
+    assert model.thresholds == [1, 2, 3, 4, 5, 6, 7] and model.features[4].threshold.item() == 2
+
+
+@pytest.mark.parametrize(("cls", "own"), [(VGG_SNN_STDB_wFeedback, {}), (InputBlockingSNN, {"epsilon": 0.3})])
+def test_result_of_an_image_does_not_depend_on_its_batch(cls, own):
+    model, x = tiny(cls, **own), images(5)
+    u = draws(model, x)
+    together = model(x, u)
+    for n in range(5):
+        alone = model(x[n : n + 1], u[:, n : n + 1])
+        assert {name: count[n].item() for name, count in together.spikes.items()} == {
+            k: v.item() for k, v in alone.spikes.items()
+        }
+        torch.testing.assert_close(alone.logits[0], together.logits[n])
+        torch.testing.assert_close(alone.predictions[:, 0], together.predictions[:, n])
+
+
+def test_ann_result_of_an_image_does_not_depend_on_its_batch():
+    model, x = tiny(VGG_wFeedback, timesteps=2), images(4)
+    together = model(x)
+    for n in range(4):
+        torch.testing.assert_close(model(x[n : n + 1]).logits[0], together.logits[n])
+
+
+def test_state_dict_keeps_thresholds_and_leak():
+    model, x = tiny(), images(2)
+    model.set_thresholds([0.1 * n for n in range(1, 8)])
+    model.set_leak(0.8)
+    copy = tiny(seed=9)
+    assert not torch.equal(copy(x, draws(copy, x)).logits, model(x, draws(model, x)).logits)
+    copy.load_state_dict(model.state_dict())
+    assert copy.thresholds == model.thresholds
+    assert [layer.leak.item() for layer in copy.neurons().values()] == pytest.approx([0.8] * 7)
+    assert torch.equal(copy(x, draws(copy, x)).logits, model(x, draws(model, x)).logits)
+
+
+def test_poisson_encoding_by_hand():
+    x = torch.tensor([0.0, 0.0, 0.5, 0.5, 0.5, -0.5, -0.5, 1.0])
+    u = torch.tensor([0.0, 0.1, 0.4, 0.5, 0.6, 0.2, 0.7, 0.99])
+    assert poisson(x, u).tolist() == [0, 0, 1, 1, 0, -1, 0, 1]  # u <= |x| spikes with x's sign
+
+
+def test_direct_encoding_sends_the_image_at_each_step():
+    model, x = tiny(encoding="direct"), images(2)
+    signals = watch_input(model)
+    first, second = (model(x, draws(model, x, seed)) for seed in (1, 2))
+    assert len(signals) == 12 and all(torch.equal(signal, x) for signal in signals)
+    assert torch.equal(first.logits, second.logits)
+    assert first.spikes["input"].tolist() == [6 * (image != 0).sum().item() for image in x]
+
+
+def test_own_draws_follow_the_global_generator():
+    model, x = tiny(), images(2)
+    torch.manual_seed(5)
+    first, second = model(x), model(x)
+    torch.manual_seed(5)
+    assert torch.equal(model(x).predictions, first.predictions)
+    assert not torch.equal(first.predictions, second.predictions)
+
+
+@pytest.mark.parametrize("name", ["VGG5", "VGG5_small"])
+def test_plan_without_feedback_has_no_predictions(name):
+    assert name in WITHOUT_FEEDBACK
+    output = tiny(vgg_name=name, plan=None)(images(2))
+    assert output.predictions is None and output.errors is None
+    assert output.steps.tolist() == [6, 6]
+    assert not any(layer.startswith("generate") for layer in output.spikes)
+
+
+def test_classifier_accumulates_its_output():
+    model, x, sent = tiny(), images(3), []
+    model.classifier[-1].register_forward_hook(lambda _, given, output: sent.append(output))
+    output = model(x, draws(model, x))
+    assert len(sent) == 6 and sent[-1].abs().sum() > 0
+    torch.testing.assert_close(output.logits, torch.stack(sent).sum(0))
+
+
+# --- read-outs
+
+QUARTERS = torch.tensor([0.0, log(3), log(7)]).reshape(1, 1, 1, 3)  # their sigmoids: 1/2, 3/4, 7/8
+
+
+@pytest.mark.parametrize(
+    ("name", "spiking", "prediction", "guess"),
+    [
+        ("spike_count", True, [0.5, 0.75, 0.875], [0.0, 0.5, 0.75]),
+        ("spike_count_rescaled", True, [0.0, 0.5, 0.75], [0.0, 0.5, 0.75]),
+        ("membrane", False, [0.5, 0.75, 0.875], [0.5, 0.75, 0.875]),
+        ("membrane_rescaled", False, [0.0, 0.5, 0.75], [0.0, 0.5, 0.75]),
+    ],
+)
+def test_readouts_by_hand(name, spiking, prediction, guess):
+    readout = make_readout(name, channels=1)
+    assert readout.spiking == spiking
+    assert readout.prediction(QUARTERS).flatten().tolist() == pytest.approx(prediction)
+    assert readout.guess(readout.prediction(QUARTERS)).flatten().tolist() == pytest.approx(guess)
+    colour = make_readout(name, channels=3)  # colour images lie in [-1, 1]: tanh in every read-out
+    assert colour.guess(colour.prediction(-QUARTERS / 2)).flatten().tolist() == pytest.approx([0, -0.5, -0.75])
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_prediction_follows_the_sum_of_the_decoders_output(name):
+    model, x, sent = tiny(readout=name), images(2), []
+    last = model.generate[-1]
+    last.register_forward_hook(lambda _, given, output: sent.append(output[0] if isinstance(output, tuple) else output))
+    output = model(x, draws(model, x))
+    assert isinstance(last, SpikingNeuron) == model.readout.spiking
+    torch.testing.assert_close(output.predictions, model.readout.prediction(torch.stack(sent).cumsum(0)))
+    torch.testing.assert_close(output.errors, (x - output.predictions) ** 2)
+
+
+def test_readout_leak_by_hand():
+    model, x, sent = tiny(readout="membrane", readout_leak=0.5, timesteps=2), images(1), []
+    model.generate[-1].register_forward_hook(lambda _, given, output: sent.append(output))
+    predictions = model(x, draws(model, x)).predictions
+    torch.testing.assert_close(predictions[1], torch.sigmoid(0.5 * sent[0] + sent[1]))
+
+
+# --- input blocking
+
+
+def blocking(epsilon, cls=InputBlockingSNN, **settings):
+    """A blocking network whose first guess is near 0, so that dark pixels are predicted at once, others later."""
+    return tiny(cls, epsilon=epsilon, readout="membrane_rescaled", **settings)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 12, 12)])
+def test_blocked_pixel_never_spikes_again(shape):
+    model, x = blocking(0.3, image_shape=shape), images(3, shape)
+    signals = watch_input(model)
+    output = model(x, draws(model, x))
+    free = tiny(readout="membrane_rescaled", image_shape=shape)
+    unblocked = watch_input(free)
+    free(x, draws(model, x))
+    assert output.is_open[0].all()
+    prevented = 0
+    for t in range(1, model.timesteps):
+        closed = ~output.is_open[t]
+        assert (closed >= ~output.is_open[t - 1]).all()  # for good
+        assert torch.equal(closed, ~output.is_open[t - 1] | output.predicted[t - 1])
+        assert not signals[t][closed].any()
+        assert torch.equal(signals[t][~closed], unblocked[t][~closed])  # the others spike as they would
+        prevented += (unblocked[t][closed] != 0).sum().item()
+    assert prevented > 0
+
+
+def test_predicted_pixels_by_hand():
+    model, x = blocking(0.3), images(2)
+    output = model(x, draws(model, x))
+    assert torch.equal(output.predicted, (output.predictions - x).abs() < 0.3)
+    assert 0 < output.predicted[0].float().mean() < 1
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_epsilon_0_is_no_blocking(readout):
+    x = images(3)
+    model, plain = tiny(InputBlockingSNN, epsilon=0.0, readout=readout), tiny(readout=readout)
+    found, expected = (network(x, draws(network, x)) for network in (model, plain))
+    assert torch.equal(found.logits, expected.logits) and torch.equal(found.predictions, expected.predictions)
+    assert {name: count.tolist() for name, count in found.spikes.items()} == {n: c.tolist() for n, c in expected.spikes.items()}
+    assert found.is_open.all() and not found.predicted.any()
+
+
+def test_larger_epsilon_leaves_no_more_pixels_open_at_step_2():
+    x, shares = images(3), []
+    for epsilon in (0.0, 0.05, 0.1, 0.3, 0.6, 2.0):
+        model = blocking(epsilon)
+        is_open = model(x, draws(model, x)).is_open[1]
+        assert not shares or (is_open <= shares[-1]).all()
+        shares.append(is_open)
+    assert shares[0].all() and not shares[-1].any() and 0 < shares[3].float().mean() < 1
+
+
+def test_set_epsilon_is_the_same_as_building_with_it():
+    x, model = images(2), blocking(0.1)
+    model.set_epsilon(0.4)
+    assert torch.equal(model(x, draws(model, x)).is_open, blocking(0.4)(x, draws(model, x)).is_open)
+    assert model.settings["epsilon"] == 0.4
+
+
+@pytest.mark.parametrize(("epsilon", "plan"), [(-0.1, PLAN), (math.nan, PLAN), (0.1, [[4, "D"], []])])
+def test_impossible_epsilon_is_refused(epsilon, plan):
+    with pytest.raises(ModelError, match="epsilon"):
+        InputBlockingSNN(plan=plan, fc_width=4, epsilon=epsilon)
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_contrast_leaves_an_empty_image_empty(contrast):
+    x = images(3)
+    x[1] = 0
+    model = blocking(0.3, ContrastAttentionSNN, contrast=contrast)
+    signals = watch_input(model)
+    output = model(x, draws(model, x))
+    assert output.spikes["input"][1] == 0 and output.logits[1].abs().sum() == 0
+    assert all(not signal[1].any() for signal in signals) and output.spikes["input"][0] > 0
+
+
+def test_original_contrast_by_hand():
+    """Blocked pixels count as 0 and the rest is stretched: 0, 0.2, 0.4 becomes 0, 1/2, 1 (but for the original's 1e-5)."""
+    image = torch.tensor([0.9, 0.2, 0.4, 0.0]).reshape(1, 1, 2, 2)
+    is_open = torch.tensor([False, True, True, True]).reshape(1, 1, 2, 2)
+    assert original_contrast(image, is_open).flatten().tolist() == pytest.approx([0, 0.5, 1, 0], abs=1e-4)
+
+
+# --- runs that lose images on the way
+
+
+@pytest.mark.parametrize("update", ["delayed", "immediate"])
+@pytest.mark.parametrize(
+    ("cls", "own"),
+    [(VGG_SNN_STDB_wFeedback, {"activation": "STDB"}), (InputBlockingSNN, {"epsilon": 0.3}), (ContrastAttentionSNN, {})],
+)
+def test_run_on_a_subset_continues_as_the_full_run(cls, own, update):
+    model, x = tiny(cls, update=update, **own), images(6)
+    u, keep = draws(model, x), torch.tensor([True, False, True, True, False, False])
+    full, part = model.start(x), model.start(x)
+    for t in range(3):
+        model.step(full, u[t])
+        model.step(part, u[t])
+    part = part.select(keep)
+    for t in range(3, 6):
+        step, whole = model.step(part, u[t, keep]), model.step(full, u[t])
+        torch.testing.assert_close(step.prediction, whole.prediction[keep])
+    torch.testing.assert_close(part.logits, full.logits[keep])
+    assert part.input_count.tolist() == full.input_count[keep].tolist()
+    assert len(part.image) == 3 and part.memory["features.1"].count.tolist() == full.memory["features.1"].count[keep].tolist()

@@ -1,0 +1,166 @@
+"""Spiking neurons, surrogate gradients and held dropout, against numbers worked out on paper."""
+
+from math import exp, inf
+
+import pytest
+import torch
+from conftest import PLAN, images
+
+from self_models.errors import ModelError
+from self_models.neurons import HeldDropout, SpikingNeuron, delayed_step, immediate_step
+from self_models.surrogates import make_spike_function
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+
+def neuron(update="delayed", threshold=1.0, leak=1.0, activation="Linear", **learn):
+    return SpikingNeuron(make_spike_function(activation, alpha=0.3, beta=0.01), update, threshold, leak, **learn)
+
+
+def trace(drives, **settings):
+    """(spike, membrane potential) after each drive."""
+    layer, state, seen = neuron(**settings), None, []
+    for drive in drives:
+        spikes, state = layer(torch.tensor([[drive]]), state)
+        seen.append((spikes.item(), pytest.approx(state.v.item(), abs=1e-6)))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("drives", "threshold", "leak", "expected"),
+    [
+        ([0.6, 0.6, 0.0], 1, 1, [(0, 0.6), (0, 1.2), (1, 0.2)]),
+        ([3, 3, 0, 0], 2, 0.5, [(0, 3), (1, 2.5), (1, -0.75), (0, -0.375)]),
+        ([2.5, 0, 0, 0], 1, 1, [(0, 2.5), (1, 1.5), (1, 0.5), (0, 0.5)]),
+        ([-1, 1, 1, 0.5, 0], 1, 0, [(0, -1), (0, 1), (0, 1), (0, 0.5), (0, 0)]),
+        ([1, 0, 0], 1, 1, [(0, 1), (0, 1), (0, 1)]),  # exactly at threshold: no spike
+    ],
+)
+def test_delayed_by_hand(drives, threshold, leak, expected):
+    assert trace(drives, update="delayed", threshold=threshold, leak=leak) == expected
+
+
+@pytest.mark.parametrize(
+    ("drives", "threshold", "leak", "expected"),
+    [
+        ([0.6, 0.6, 0.0], 1, 1, [(0, 0.6), (1, 0.2), (0, 0.2)]),
+        ([3, 3, 0], 2, 0.5, [(1, 1), (1, 1.5), (0, 0.75)]),
+        ([2.5, 0, 0, 0], 1, 1, [(1, 1.5), (1, 0.5), (0, 0.5), (0, 0.5)]),
+        ([-1, 1, 2, 0.5], 1, 0, [(0, -1), (0, 1), (1, 1), (0, 0.5)]),
+        ([1, 0.5], 1, 1, [(0, 1), (1, 0.5)]),  # exactly at threshold: no spike
+    ],
+)
+def test_immediate_by_hand(drives, threshold, leak, expected):
+    assert trace(drives, update="immediate", threshold=threshold, leak=leak) == expected
+
+
+def test_spikes_are_counted_per_image():
+    layer, state = neuron("immediate"), None
+    for _ in range(3):
+        _, state = layer(torch.tensor([[2.0, 0.0, 2.0], [0.0, 0.0, 0.4]]), state)
+    assert state.count.tolist() == [6, 1]  # 0.4, 0.8, 1.2: one spike
+
+
+@pytest.mark.parametrize("step", [delayed_step, immediate_step])
+def test_reset_carries_no_gradient(step):
+    v, drive = torch.tensor([[3.0]], requires_grad=True), torch.tensor([[0.5]], requires_grad=True)
+    threshold, leak = torch.tensor(2.0), torch.tensor(0.9)
+    spikes, following = step(drive, v, None, threshold, leak, make_spike_function("Linear", 0.3, 0.01))
+    assert spikes.item() == 1
+    grads = torch.autograd.grad(following.sum(), (v, drive))
+    assert [grad.item() for grad in grads] == pytest.approx([0.9, 1.0])  # leak and 1: nothing through the spike
+
+
+def spike_gradients(activation, v, age, alpha=0.3, beta=0.01):
+    v = torch.tensor(v, requires_grad=True)
+    make_spike_function(activation, alpha, beta)(v, torch.tensor(age)).sum().backward()
+    return v.grad.tolist()
+
+
+def test_linear_surrogate_by_hand():
+    found = spike_gradients("Linear", [-1.5, -1.0, -0.5, 0.0, 0.25, 2.0], [inf] * 6)
+    assert found == pytest.approx([0, 0, 0.15, 0.3, 0.225, 0])  # 0.3 max(0, 1 - |v|)
+
+
+def test_stdb_surrogate_by_hand():
+    found = spike_gradients("STDB", [0.5, -3.0, 0.5, 0.5], [1.0, 2.0, 50.0, inf], alpha=0.4, beta=0.02)
+    assert found == pytest.approx([0.4 * exp(-0.02), 0.4 * exp(-0.04), 0.4 * exp(-1), 0])  # never spiked: 0
+
+
+@pytest.mark.parametrize(("activation", "expected"), [("Linear", 0.3 * (1 - 0.5) / 2), ("STDB", 0.3 * exp(-2 * 0.01) / 2)])
+def test_surrogate_of_the_membrane_by_hand(activation, expected):
+    """Threshold 2, drives 5 -2 2: V = 5 1 3, with a spike at step 2. At step 4, v = 0.5 and that spike is 2 steps old."""
+    layer, state, seen = neuron(threshold=2.0, activation=activation), None, []
+    for drive in (5.0, -2.0, 2.0):
+        spikes, state = layer(torch.tensor([[drive]]), state)
+        seen.append((spikes.item(), state.v.item()))
+    assert seen == [(0, 5), (1, 1), (0, 3)]
+    v = state.v.clone().requires_grad_()
+    spikes, _ = layer(torch.tensor([[0.0]]), state._replace(v=v))
+    assert torch.autograd.grad(spikes.sum(), v)[0].item() == pytest.approx(expected)
+
+
+def test_stdb_neuron_that_never_spiked_has_no_gradient():
+    v = torch.tensor([[0.9, -2.0]], requires_grad=True)
+    layer = neuron(activation="STDB")
+    spikes, _ = layer(torch.zeros(1, 2), layer.at_rest(torch.zeros(1, 2))._replace(v=v))
+    assert torch.autograd.grad(spikes.sum(), v)[0].tolist() == [[0, 0]]
+
+
+def test_clamp_dynamics():
+    layer = neuron(learn_threshold=True, learn_leak=True)
+    for given, kept in (((-1.0, 1.5), (0.01, 1.0)), ((0.7, -0.2), (0.7, 0.0)), ((2.0, 0.5), (2.0, 0.5))):
+        layer.threshold.data.fill_(given[0])
+        layer.leak.data.fill_(given[1])
+        layer.clamp_dynamics()
+        assert (layer.threshold.item(), layer.leak.item()) == pytest.approx(kept)
+    balanced = neuron(threshold=0.005)
+    balanced.clamp_dynamics()
+    assert balanced.threshold.item() == pytest.approx(0.005)  # not learned: as balancing found it
+
+
+@pytest.mark.parametrize("settings", [{"leak": 1.1}, {"leak": -0.1}, {"leak": float("nan")}, {"threshold": 0.0}])
+def test_impossible_dynamics_are_refused(settings):
+    with pytest.raises(ModelError, match=next(iter(settings))):
+        neuron(**settings)
+
+
+@pytest.mark.parametrize(("learn_threshold", "learn_leak"), [(False, False), (True, False), (False, True), (True, True)])
+def test_threshold_and_leak_learn_only_when_asked(learn_threshold, learn_leak):
+    torch.manual_seed(0)
+    model = VGG_SNN_STDB_wFeedback(
+        plan=PLAN, fc_width=8, timesteps=4, update="immediate", leak=0.9, default_threshold=0.3, dropout=0.0,
+        learn_threshold=learn_threshold, learn_leak=learn_leak,
+    )  # fmt: skip
+    output = model(images(3))
+    (output.logits.square().sum() + output.errors.sum()).backward()
+    first = model.neurons()["features.1"]
+    for parameter, learns in ((first.threshold, learn_threshold), (first.leak, learn_leak)):
+        assert (parameter.grad is not None and parameter.grad.item() != 0) == learns
+    assert all(layer.threshold.requires_grad == learn_threshold for layer in model.neurons().values())
+    assert all(layer.leak.requires_grad == learn_leak for layer in model.neurons().values())
+
+
+def test_held_dropout():
+    torch.manual_seed(0)
+    dropout, ones = HeldDropout(0.25), torch.ones(2, 2000)
+    first, mask = dropout(ones)
+    again, _ = dropout(2 * ones, mask)
+    assert first.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert torch.equal(again, 2 * first)
+    assert not torch.equal(first[0], first[1])  # each image has a mask of its own
+    assert (first == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
+    assert torch.equal(dropout.eval()(ones)[0], ones)
+
+
+def test_dropout_masks_are_held_over_all_steps_of_a_model():
+    torch.manual_seed(0)
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=32, timesteps=3, dropout=0.5).train()
+    masks = {}
+    for name, module in model.named_modules():
+        if isinstance(module, HeldDropout):
+            module.register_forward_hook(lambda _, inputs, output, name=name: masks.setdefault(name, []).append(output[1]))
+    model(images(2))
+    assert {name.split(".")[0] for name in masks} == {"features", "generate", "classifier"}
+    for mask in masks.values():
+        assert len(mask) == 3 and all(torch.equal(mask[0], later) for later in mask)
+        assert not torch.equal(mask[0][0], mask[0][1])

@@ -1,0 +1,172 @@
+"""Objectives 1 to 3 as properties: what is blocked, when an image stops, what gains contrast."""
+
+import pytest
+import torch
+
+from harness.data import ImageSet
+from harness.dimming import HALF, WHOLE, dimmed_sets
+from self_models.errors import ModelError
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, RULES, AdaptiveTimestepsSNN, output_entropy, output_gap
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN, local_contrast, local_gain
+
+STEPS, COUNT = 10, 6
+PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]
+
+
+def build(cls, **settings):
+    torch.manual_seed(0)
+    common = {"plan": PLAN, "timesteps": STEPS, "fc_width": 16, "readout": "membrane_linear", "update": "immediate"}
+    model = cls(**{**common, "default_threshold": 0.3, "epsilon": 0.3, **settings}).eval()
+    for layer in (0, 3, 6):  # as drawn, linear weights are too small for the classifier to fire
+        model.classifier[layer].weight.data *= 20
+    return model
+
+
+@pytest.fixture(scope="module")
+def images():
+    draw = torch.Generator().manual_seed(3)
+    x = torch.rand(COUNT, 1, 28, 28, generator=draw)
+    return x * (torch.rand(x.shape, generator=draw) > 0.6), torch.rand(STEPS, *x.shape, generator=draw)
+
+
+def run(model, images):
+    with torch.no_grad():
+        return model(*images)
+
+
+def same(a, b, images=slice(None)):
+    torch.testing.assert_close(a.logits[images], b.logits[images], rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(a.spikes[name][images], b.spikes[name][images]) for name in a.spikes)
+
+
+def test_dynamic_blocking_reopens_and_permanent_does_not(images):
+    permanent, dynamic = (run(build(InputBlockingSNN, blocking=kind), images) for kind in ("permanent", "dynamic"))
+    assert not (permanent.is_open[1:] & ~permanent.is_open[:-1]).any()
+    assert (dynamic.is_open[1:] & ~dynamic.is_open[:-1]).any()
+    assert torch.equal(dynamic.is_open[1:], ~dynamic.predicted[:-1])
+
+
+def test_latch_holds_the_prediction_of_a_blocked_pixel(images):
+    held, free = (run(build(InputBlockingSNN, latch=latch), images) for latch in (True, False))
+    blocked = ~held.is_open[1:]
+    moved = held.predictions[1:] != held.predictions[:-1]
+    assert blocked.any() and moved.any() and not (moved & blocked).any()
+    assert ((free.predictions[1:] != free.predictions[:-1]) & ~free.is_open[1:]).any()
+    guess = held.predictions[-1].clamp(0, 1)  # images lie in [0, 1], so guesses do
+    assert ((guess - images[0]).abs() < 0.3)[~held.is_open[-1]].all()
+
+
+def test_slew_limits_each_move_of_the_prediction(images):
+    output = run(build(InputBlockingSNN, readout_slew=0.05), images)
+    moves = output.predictions.diff(dim=0).abs()
+    assert 0.04 < moves.max() <= 0.05 + 1e-6
+
+
+def test_with_slew_below_twice_epsilon_no_prediction_jumps_over_its_pixel(images):
+    output = run(build(InputBlockingSNN, latch=True, epsilon=0.1, readout_slew=0.19, default_threshold=0.1), images)
+    before, after = output.predictions[:-1] - images[0], output.predictions[1:] - images[0]
+    assert not ((before < -0.1) & (after > 0.1)).any() and (output.predicted[1:] & (before < -0.1)).any()
+
+
+def test_feedback_interval_one_is_every_step_and_k_decodes_every_kth(images):
+    every, third = (run(build(InputBlockingSNN, feedback_interval=k), images) for k in (1, 3))
+    changed = (third.predictions.diff(dim=0) != 0).flatten(1).any(1)
+    assert (every.predictions.diff(dim=0) != 0).flatten(1).any(1).sum() > changed.sum()
+    assert not changed[[0, 2, 3, 5, 6, 8]].any() and changed[[1, 4, 7]].any()  # between steps t and t + 1, counted from 0
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_a_bound_that_never_holds_is_the_whole_run(images, rule):
+    whole, adaptive = run(build(InputBlockingSNN), images), run(build(AdaptiveTimestepsSNN, rule=rule, **NEVER), images)
+    assert adaptive.steps.tolist() == [STEPS] * COUNT
+    for name in ("logits", "predictions", "errors", "predicted", "is_open"):
+        assert torch.equal(getattr(whole, name), getattr(adaptive, name))
+    same(whole, adaptive)
+
+
+@pytest.mark.parametrize(
+    ("rule", "bounds"),
+    [
+        ("all_predicted", {"open_bound": 0.635}),
+        ("confidence", {"gap_bound": 0.8}),
+        ("entropy", {"entropy_bound": 0.6}),
+        ("both", {"open_bound": 0.655, "gap_bound": 0.2}),
+    ],
+)
+def test_stopping_changes_nothing_but_the_number_of_steps(images, rule, bounds):
+    """Each image, alone or in a batch in any order, ends as a run of that many steps ends."""
+    model = build(AdaptiveTimestepsSNN, rule=rule, **bounds)
+    output = run(model, images)
+    assert len(set(output.steps.tolist())) > 1  # else the test shows nothing
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    shuffled = run(model, (images[0][order], images[1][:, order]))
+    assert torch.equal(shuffled.steps, output.steps[order])
+    torch.testing.assert_close(shuffled.logits, output.logits[order], rtol=1e-5, atol=1e-5)
+    for image, steps in enumerate(output.steps.tolist()):
+        short = build(InputBlockingSNN, timesteps=steps)
+        alone = run(short, (images[0][[image]], images[1][:steps, [image]]))
+        torch.testing.assert_close(alone.logits[0], output.logits[image], rtol=1e-5, atol=1e-5)
+        assert all(torch.equal(alone.spikes[name][0], output.spikes[name][image]) for name in alone.spikes)
+        torch.testing.assert_close(alone.predictions[-1, 0], output.predictions[-1, image])
+
+
+def test_rules_by_hand():
+    logits = torch.tensor([[5.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    assert output_gap(logits).tolist() == [3.0, 0.0]
+    assert output_entropy(logits)[1].item() == pytest.approx(1) and output_entropy(logits)[0] < 0.25
+
+
+def test_without_feedback_only_output_rules():
+    twin = {"plan": [[4, "D"], []], "epsilon": 0.0}
+    assert not build(AdaptiveTimestepsSNN, rule="entropy", **twin).has_feedback
+    with pytest.raises(ModelError, match="needs a plan with feedback"):
+        build(AdaptiveTimestepsSNN, rule="all_predicted", **twin)
+
+
+@pytest.mark.parametrize("contrast", ["local", "original"])
+def test_contrast_leaves_an_empty_image_empty(contrast):
+    model = build(ContrastAttentionSNN, contrast=contrast)
+    empty = torch.zeros(2, 1, 28, 28)
+    assert model.start(empty).view.image.abs().sum() == 0
+    assert run(model, (empty, torch.rand(STEPS, *empty.shape))).spikes["input"].sum() == 0
+
+
+def test_no_contrast_is_plain_blocking(images):
+    same(run(build(InputBlockingSNN), images), run(build(ContrastAttentionSNN, contrast="none"), images))
+
+
+def test_local_gain_follows_what_is_open():
+    """A bright stroke on the left, a dim one on the right: while both are open the gain is 1 / their mean, then 1 / 0.2."""
+    image = torch.zeros(1, 1, 20, 20)
+    image[..., 2:18, 3], image[..., 2:18, 16] = 1.0, 0.2
+    everywhere = torch.ones_like(image, dtype=torch.bool)
+    gain, attended = local_gain(image, everywhere)
+    assert gain.item() == pytest.approx(1 / 0.6)
+    assert attended[0, 0, 10, 3] and not attended[0, 0, 10, 16]  # 0.2 / 0.6 is below half
+    assert local_contrast(image, everywhere)[0, 0, 10].nonzero().tolist() == [[3]]
+    right = everywhere.clone()
+    right[..., :10] = False  # the bright stroke is explained
+    assert local_gain(image, right)[0].item() == pytest.approx(5)
+    seen = local_contrast(image, right)
+    assert seen[..., 2:18, 16].eq(1).all() and seen[..., :10].eq(0).all()
+    assert local_gain(image, ~everywhere)[0].item() == 1
+
+
+def test_a_grey_edge_beside_a_bright_stroke_gains_nothing():
+    image = torch.zeros(1, 1, 20, 20)
+    image[..., 2:18, 8], image[..., 2:18, 9] = 1.0, 0.3
+    edge = torch.zeros_like(image, dtype=torch.bool)
+    edge[..., 9] = True
+    assert local_contrast(image, edge)[0, 0, 10, 9].item() == pytest.approx(0.3)
+
+
+def test_dimmed_sets_by_hand():
+    whole = ImageSet("MNIST", torch.full((2, 1, 4, 6), 200, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
+    sets = dimmed_sets(whole)
+    assert list(sets) == ["top half", "bottom half", "left half", "right half", "whole"]
+    assert sets["whole"].images.unique().tolist() == [round(200 * WHOLE)]
+    dim = round(200 * HALF)
+    assert (sets["top half"].images[..., :2, :] == dim).all() and (sets["top half"].images[..., 2:, :] == 200).all()
+    assert (sets["right half"].images[..., 3:] == dim).all() and (sets["right half"].images[..., :3] == 200).all()
+    assert whole.images.unique().tolist() == [200]

@@ -1,0 +1,178 @@
+"""Spikes and operations, counted by hand, by brute force, by NeuroBench and by SpikingJelly."""
+
+import pytest
+import torch
+from neurobench.hooks.layer import LayerHook
+from neurobench.hooks.neuron import NeuronHook
+from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
+from spikingjelly.activation_based.op_counter import SynOpCounter
+from spikingjelly.activation_based.op_counter.base import DispatchCounterMode
+from torch import nn
+
+from harness.difficulty import difficulty_correlations, rank, rank_correlation
+from harness.operations import CONNECTIONS, OperationCounter, energy_joules, fan_out, reach, targets
+from self_models.neurons import SpikingNeuron
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+FEEDBACK = [[3, "D", 4, 5, "D"], ["U", 4, "drop", 3, "U", "in"]]
+TWIN = [[3, "D", 4, 5, "D"], []]
+
+
+def build(plan, shape=(1, 9, 10), steps=5, **settings):
+    torch.manual_seed(1)
+    settings = {"readout": "membrane_linear", "update": "immediate", "default_threshold": 0.1, **settings}
+    model = VGG_SNN_STDB_wFeedback(plan=plan, image_shape=shape, timesteps=steps, fc_width=7, labels=3, **settings)
+    for parameter in model.parameters():  # some weights are 0, so that effective and dense differ
+        if parameter.dim() > 1:
+            parameter.data *= torch.rand_like(parameter) > 0.1
+    return model.eval()
+
+
+def run(model, count=4):
+    draw = torch.Generator().manual_seed(2)
+    x = torch.rand(count, *model.image_shape, generator=draw) * (torch.rand(count, *model.image_shape, generator=draw) > 0.5)
+    u = torch.rand(model.timesteps, *x.shape, generator=draw)
+    with torch.no_grad(), OperationCounter(model) as counter:
+        output = model(x, u)
+    return x, u, output, counter.result(count)
+
+
+def test_two_layers_by_hand():
+    """One 3x3 convolution to 2 channels on a 3x4 image, then the classifier; one spike in a corner, one inside."""
+    model = build([[2], []], shape=(1, 3, 4), steps=1, default_threshold=1.0)
+    for layer in (model.features[0], *(model.classifier[position] for position in (0, 3, 6))):
+        nn.init.ones_(layer.weight)
+    x = torch.zeros(1, 1, 3, 4)
+    x[0, 0, 0, 0] = x[0, 0, 1, 1] = 1
+    with torch.no_grad(), OperationCounter(model) as counter:
+        output = model(x, torch.full((1, 1, 1, 3, 4), 0.5))
+    result = counter.result(1)
+    # a corner meets 4 places, the inner pixel 9, each with 2 channels; a neuron needs more than 1, so both spikes: the 4
+    # places that see both, times 2 channels
+    assert output.spikes["input"].item() == 2
+    assert result["layers"]["effective_acs"]["features.0"] == (4 + 9) * 2
+    assert output.spikes["features.1"].item() == 4 * 2
+    # the 8 spikes meet 7 neurons each, which all fire; these meet 7 each; 7 more meet 3 outputs
+    assert result["layers"]["effective_acs"]["classifier.0"] == 8 * 7
+    assert result["effective_macs"] == 0 and result["effective_acs"] == result["event_acs"]
+    places = 4 * 4 + 6 * 6 + 2 * 9  # corners see 4, borders 6, the two inner pixels 9 places
+    assert result["layers"]["dense"]["features.0"] == places * 2
+    assert result["dense"] == places * 2 + 24 * 7 + 7 * 7 + 7 * 3
+    neurons = 24 + 7 + 7
+    fired = sum(count.item() for name, count in output.spikes.items() if name != "input")
+    assert result["activation_sparsity"] == pytest.approx(1 - fired / neurons)
+    assert result["layers"]["active_share"]["features.1"] == pytest.approx(8 / 24)
+
+
+@pytest.mark.parametrize("plan", [FEEDBACK, TWIN])
+def test_neurobench_counts_the_same(plan):
+    """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
+    model = build(plan)
+    x, u, _, ours = run(model)
+    connections = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    hooks = {name: LayerHook(layer) for name, layer in connections.items()}
+
+    class SpikesHook(NeuronHook):  # our neurons return (spikes, state)
+        def hook_fn(self, layer, inputs, output):
+            self.activation_outputs.append(output[0])
+
+    class Seen:
+        activation_hooks = [SpikesHook(layer) for layer in model.modules() if isinstance(layer, SpikingNeuron)]  # noqa: RUF012
+        connection_hooks = ()
+
+    with torch.no_grad():
+        model(x, u)
+    assert ActivationSparsity()(Seen, None, (x, None)) == pytest.approx(ours["activation_sparsity"])
+    for name, hook in hooks.items():
+        Seen.connection_hooks = [hook]
+        theirs = SynapticOperations()(Seen, None, (x, None))
+        for key in ("Effective_ACs", "Effective_MACs", "Dense"):
+            assert ours["layers"][key.lower()][name] == theirs[key], (name, key)
+    assert ours["effective_macs"] > 0 < ours["effective_acs"]
+
+
+def test_spikingjelly_counts_the_same_where_inputs_are_binary():
+    """SynOpCounter counts layers with {0, 1} inputs: in this plan all of them. It takes every weight as non-zero."""
+    model = build([[3, 4], []])
+    for parameter in model.parameters():
+        parameter.data[parameter == 0] = 0.01
+    x, u, _, ours = run(model)
+    counter = SynOpCounter()
+    with torch.no_grad(), DispatchCounterMode([counter]):
+        model(x, u)
+    assert counter.get_total() == pytest.approx(ours["effective_acs"] * len(x))
+    assert ours["effective_macs"] == 0
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 3, 3, padding=1, bias=False),
+        nn.Conv2d(2, 3, 2, stride=2, bias=False),
+        nn.ConvTranspose2d(2, 3, 3, padding=1, bias=False),
+        nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=(1, 0), bias=False),
+    ],
+)
+def test_fan_out_is_the_number_of_weights_met(layer):
+    """Against one impulse at a time through the layer with weights 1."""
+    signal = torch.ones(1, 2, 5, 6)
+    nn.init.ones_(layer.weight)
+    impulses = torch.eye(2 * 5 * 6).reshape(-1, 2, 5, 6)
+    met = layer(impulses).detach().flatten(1).sum(1).reshape(2, 5, 6)
+    assert torch.equal(fan_out(layer, signal, every=True).float(), met)
+
+
+def test_event_driven_reach_by_brute_force():
+    """A spike of the encoder's last layer reaches the decoder's first neurons through D, U and a convolution, and the
+    classifier's through D: as many neurons as its impulse changes."""
+    model = build(FEEDBACK)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.ones_(parameter)
+    down, up = model.features[8], [model.generate[0], model.generate[1]]
+    shape = (5, 4, 5)  # of the encoder's last layer: 9x10 halved once
+    impulses = torch.eye(100).reshape(-1, *shape)
+    found = dict(targets(model, "features.7"))
+    assert found == {"generate.1": [down, *up], "classifier.0": [down, model.classifier[0]]}
+    for name, last in (("generate.1", up), ("classifier.0", [nn.Flatten(), model.classifier[0]])):
+        reached = impulses
+        for module in (down, *last):
+            reached = module(reached)
+        brute = (reached.detach().flatten(1) != 0).sum(1).reshape(shape)
+        assert torch.equal(reach(found[name], shape, "cpu").expand(shape), brute.double())
+
+
+def test_every_spike_is_counted_once_for_each_target():
+    model = build(FEEDBACK)
+    _, _, output, ours = run(model)
+    by_hand = 0
+    for name in output.spikes:
+        for _, modules in targets(model, name):
+            if isinstance(modules[0], nn.Linear):  # all-to-all: spikes times width
+                by_hand += output.spikes[name].sum().item() * modules[0].out_features
+    classifier = sum(count for name, count in ours["layers"]["event_acs"].items() if name in ("classifier.3", "classifier.6"))
+    assert classifier == pytest.approx(by_hand / 4)
+    assert ours["feedback_event_acs"] == sum(c for n, c in ours["layers"]["event_acs"].items() if n.startswith("generate"))
+    assert not any(module._forward_pre_hooks for module in model.modules() if isinstance(module, CONNECTIONS))  # none left
+
+
+def test_energy():
+    assert energy_joules(1000, 0) == pytest.approx(0.9e-9)
+    assert energy_joules(0, 1000) == pytest.approx(4.6e-9)
+
+
+def test_rank_correlation_by_hand():
+    assert rank(torch.tensor([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1.0, 3.5, 2.0]
+    assert rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 40.0, 90.0])) == pytest.approx(1)
+    assert rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 1.0, 0.0])) == pytest.approx(-1)
+    # ranks 1 2 3 4 against 2 1 4 3: 1 - 6 * 4 / (4 * 15)
+    assert rank_correlation(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 1.0, 4.0, 3.0])) == pytest.approx(0.6)
+    assert rank_correlation(torch.ones(3), torch.tensor([1.0, 2.0, 3.0])) == 0
+
+
+def test_difficulty_takes_ink_out():
+    ink = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    per_image = {"spikes": 10 * ink, "ink": ink, "margin": -ink, "correct": torch.tensor([True, True, True, False])}
+    found = difficulty_correlations(per_image)
+    assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] == 0
+    assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found

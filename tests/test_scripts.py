@@ -1,0 +1,172 @@
+"""Every script, tiny, as the user runs it: a process of its own, from another folder."""
+
+import re
+
+import imageio.v3 as imageio
+import pytest
+import torch
+from conftest import ANALYSIS, ANN, DATA, OBJ1, SCRIPTS, SNN, SPIKING, TINY, digests, records, run_here, run_script
+
+from harness.checkpoints import load_checkpoint
+from harness.data import ImageSet
+
+PARTS = ("input", "encoder", "decoder", "classifier")
+OBJ2, OBJ3 = (f"snn_wFeedback_posthoc_model_inference_obj{number}" for number in (2, 3))
+
+
+def quiet(process):
+    """Nothing on standard error, and no progress bar on standard output, where it is no terminal."""
+    assert process.stderr == ""
+    assert not re.search(r"\r|\x1b|%\||it/s|batch/s|Warning|Traceback", process.stdout)
+    return process.stdout
+
+
+def check_spikes(record, parts=PARTS):
+    spikes = record["spikes"]
+    assert list(spikes) == [*PARTS, "total"] and 0 <= record["accuracy"] <= 1
+    assert spikes["total"] == pytest.approx(sum(spikes[part] for part in PARTS)) and spikes["input"] > 0
+    assert [part for part in PARTS if spikes[part] == 0] == [part for part in PARTS if part not in parts]
+    assert spikes["total"] == pytest.approx(sum(record["spikes_per_layer"].values()))
+
+
+def test_the_scripts_are_there():
+    assert {ANN, SNN, ANALYSIS, OBJ1} <= set(SCRIPTS)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_lists_the_flags(name, capsys):
+    parser = __import__(name).build_parser()
+    with pytest.raises(SystemExit) as stop:
+        run_here(name, "--help")
+    assert stop.value.code == 0
+    shown = parser.format_help()
+    for action in parser._actions:
+        assert all(option in shown for option in action.option_strings)
+        assert action.help, action.option_strings
+    for flag in ("--seed", "--output_dir", "--data_dir", "--device", "--fc_width", "--limit_train", "--epochs", "--trade_off"):
+        assert flag in shown
+    assert ("--readout" in shown) == ("--update" in shown) == ("--pretrained_snn" in shown) == (name != ANN)
+
+
+def test_training_prints_figures_only(trained):
+    epoch = r"epoch 1/1: train classification .* accuracy [\d.]+ %.*; [\d.]+ s"
+    best = r"best: epoch 1, test accuracy [\d.]+ %, .*/tiny\.pth"
+    balancing = r"balancing thresholds: 8 images, 4 steps(\n  (features|generate|classifier)\.\d+: threshold [\d.]+)+"
+    assert re.fullmatch(f"{epoch}\n{best}\n", quiet(trained.ann_run))
+    assert re.fullmatch(f"{balancing}\n{epoch}\n{best}\n", quiet(trained.snn_run))
+
+
+def test_training_writes_what_it_says(trained):
+    for kind in ("ann", "snn"):
+        assert {path.name for path in (trained.folder / "logs" / kind).iterdir()} == {"tiny.log", "tiny.jsonl"}
+        files = {path.name for path in (trained.folder / "trained_models" / kind).iterdir() if path.suffix == ".pth"}
+        assert files == {"tiny.pth", "tiny_last.pth"}
+    assert load_checkpoint(trained.snn)["settings"]["timesteps"] == 5
+
+
+def test_analysis(trained, tmp_path):
+    process = run_script(ANALYSIS, "--pretrained_snn", trained.snn, f"{DATA} --images 2 --output_dir", tmp_path)
+    gif, png = (tmp_path / f"trained_models/snn/tiny_posthoc_analysis.{kind}" for kind in ("gif", "png"))
+    frames = imageio.imread(gif, index=None)
+    assert len(frames) == 5  # one for each step
+    assert all((frames[t] != frames[t + 1]).any() for t in range(4))
+    sheet = imageio.imread(png)
+    assert min(sheet.shape[:2]) > 300 and len(set(map(tuple, sheet.reshape(-1, sheet.shape[2])))) > 20
+    printed = quiet(process)
+    assert f"wrote {gif}" in printed and f"wrote {png}" in printed
+    steps = records(tmp_path / "logs/snn/tiny_posthoc_analysis.jsonl", "step")
+    assert [record["step"] for record in steps] == [1, 2, 3, 4, 5]
+    assert steps[0]["blocked_share"] == 0  # nothing is predicted before the first step
+    assert all(0 <= record["blocked_share"] <= 1 and record["squared_error"] > 0 for record in steps)
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_objective_1(trained, tmp_path):
+    before = digests(trained.folder)
+    process = run_script(OBJ1, "--pretrained_snn", trained.snn, f"--epsilon 0 0.1 {DATA} --output_dir", tmp_path)
+    table = quiet(process).splitlines()
+    assert re.match(r"epsilon +accuracy +input +encoder +decoder +classifier +total", table[0])
+    assert [float(line.split()[0]) for line in table[1:3]] == [0, 0.1]
+    log = tmp_path / "logs/snn/tiny_epsilon_0.0_0.1.jsonl"
+    free, blocked = records(log, "evaluation")
+    for record, line in zip((free, blocked), table[1:3], strict=True):
+        check_spikes(record)
+        assert (record["images"], record["timesteps"], record["model"]) == (16, 5, "VGG5_wFeedback_small")
+        figures = [float(word.replace(",", "")) for word in line.replace("%", "").split()]
+        assert figures[1] == pytest.approx(100 * record["accuracy"], abs=0.01)
+        assert figures[2:7] == [round(record["spikes"][part]) for part in (*PARTS, "total")]
+        assert len(record["open_share"]) == 5 and record["open_share"][0] == 1
+    assert (free["epsilon"], blocked["epsilon"]) == (0, 0.1)
+    assert set(free["open_share"]) == {1} and blocked["open_share"] == sorted(blocked["open_share"], reverse=True)
+    assert blocked["open_share"][-1] < 1 and blocked["spikes"]["input"] < free["spikes"]["input"]
+    assert digests(trained.folder) == before and not list(tmp_path.rglob("*.pth"))
+
+
+@pytest.mark.parametrize(("name", "words"), [(OBJ2, "mean steps"), (OBJ3, "contrast")])
+def test_objectives_2_and_3(trained, tmp_path, name, words):
+    printed = quiet(run_script(name, "--pretrained_snn", trained.snn, f"{DATA} --run_name x --output_dir", tmp_path))
+    assert words in printed.splitlines()[0]
+    found = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
+    assert len(found) > 1 and all(1 <= record["mean_steps"] <= 5 for record in found)
+    for record in found:
+        check_spikes(record)
+    assert list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.pth"))
+
+
+@pytest.mark.parametrize("name", [ANN, SNN])
+def test_test_only_evaluates_once_and_writes_no_checkpoint(trained, tmp_path, name):
+    kind = "ann" if name == ANN else "snn"
+    before = digests(trained.folder)
+    process = run_script(name, f"--pretrained_{kind}", getattr(trained, kind), f"--test_only {DATA} --output_dir", tmp_path)
+    assert re.match(r"accuracy [\d.]+ % on 16 images, [\d.]+ s\n", quiet(process))
+    (log,) = tmp_path.rglob("*.jsonl")
+    (record,) = records(log)
+    assert record["event"] == "evaluation" and record["images"] == 16
+    best = records(trained.folder / f"logs/{kind}/tiny.jsonl")[0]["evaluated"]
+    assert (record["accuracy"], record["reconstruction_error"]) == (best["accuracy"], best["error"])
+    assert not list(tmp_path.rglob("*.pth")) and digests(trained.folder) == before
+    if name == SNN:
+        check_spikes(record)
+
+
+def test_plan_without_feedback_goes_the_whole_way(tmp_path):
+    ann, snn = (tmp_path / f"trained_models/{kind}/x.pth" for kind in ("ann", "snn"))
+    here = f"--limit_train 8 --limit_test 4 --run_name x --output_dir {tmp_path}"
+    run_here(ANN, f"-a VGG5 --fc_width 16 --epochs 1 {here}")
+    run_here(SNN, f"--pretrained_ann {ann}", SPIKING, here)
+    run_here(OBJ1, f"--pretrained_snn {snn} --epsilon 0 {here} --run_name y")
+    (record,) = records(tmp_path / "logs/snn/y.jsonl", "evaluation")
+    assert (record["model"], record["epsilon"], record["reconstruction_error"]) == ("VGG5", 0, None)
+    check_spikes(record, ("input", "encoder", "classifier"))
+
+
+def test_colour_images_go_the_whole_way(tmp_path, monkeypatch):
+    """CIFAR10's shape, without its files: 32x32, three channels, signed input."""
+    pixels = torch.randint(256, (8, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
+    colour = ImageSet("CIFAR10", pixels, torch.arange(8))
+    monkeypatch.setattr("harness.data.load_set", lambda name, folder, is_train: colour)
+    here = f"--batch_size 4 --run_name x --output_dir {tmp_path}"
+    run_here(ANN, f"--dataset CIFAR10 -a VGG5_wFeedback_small --fc_width 16 --epochs 1 {here}")
+    run_here(SNN, f"--pretrained_ann {tmp_path / 'trained_models/ann/x.pth'}", SPIKING.replace(DATA, here))
+    snn = tmp_path / "trained_models/snn/x.pth"
+    run_here(OBJ1, f"--pretrained_snn {snn} --epsilon 0.1 {here} --run_name y")
+    (record,) = records(tmp_path / "logs/snn/y.jsonl", "evaluation")
+    assert record["dataset"] == "CIFAR10"
+    check_spikes(record)
+    run_here(ANALYSIS, f"--pretrained_snn {snn} --images 1 {here} --run_name z")
+    assert len(imageio.imread(tmp_path / "trained_models/snn/z.gif", index=None)) == 5
+
+
+def test_default_names_lead_from_one_script_to_the_next(tmp_path):
+    """Without --pretrained_snn the post-hoc scripts take the checkpoint that the flags name, as in the original."""
+    here = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 {DATA} --output_dir {tmp_path}"
+    run_here(SNN, f"--epochs 1 {here}")
+    run_here(OBJ1, here)
+    name = "snn_vgg5_wfeedback_small_mnist_2_tradeoff1.0_typelast_t"
+    assert (tmp_path / f"trained_models/snn/{name}.pth").is_file()
+    assert len(records(tmp_path / f"logs/snn/{name}_epsilon_0.1.jsonl", "evaluation")) == 1
+
+
+def test_no_log_writes_no_log(tmp_path):
+    run_here(ANN, TINY, f"--no-log --output_dir {tmp_path}")
+    assert sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file()) == [".pth", ".pth"]
