@@ -1,15 +1,12 @@
 #!/usr/bin/env python3
 """Look at a trained SNN's predictions over time: a GIF with one frame per step, and a PNG of selected steps."""
 
-import torch
-
 from harness import flags
 from harness.errors import UserError, run_script
 from harness.figures import film_of, save_contact_sheet, save_gif
-from harness.loops import run_model, spikes_over_time
+from harness.loops import spikes_over_time
 from harness.plots import save_spikes_over_time
 from harness.posthoc import Posthoc, posthoc_parser
-from harness.seeds import EVALUATION
 from harness.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -24,20 +21,17 @@ def build_parser():
     return parser
 
 
-@torch.no_grad()
 def main(argv=None):
     args = build_parser().parse_args(argv)
     posthoc = Posthoc(args, InputBlockingSNN, "_posthoc_analysis", epsilon=args.epsilon)
     model, run = posthoc.model, posthoc.run
     if not model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")
-    batch = posthoc.test.batch(torch.arange(min(args.images, len(posthoc.test))), posthoc.device)
-    output = run_model(model, batch, args.seed, EVALUATION)
-    guesses = model.readout.guess(output.predictions)
+    batch, output, guesses = posthoc.watch(posthoc.test, args.images)
     film = film_of(batch.images, output, guesses, batch.labels.tolist(), args.epsilon)
     save_gif(run.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.picture(".png"), film)
-    many = posthoc.test.batch(torch.arange(min(args.chart_images, len(posthoc.test))), posthoc.device)
+    many = posthoc.test.part(0, args.chart_images).whole(posthoc.device)
     spikes, open_share = spikes_over_time(model, many, args.seed)
     save_spikes_over_time(run.picture("_spikes.png"), spikes, open_share)
     for t in range(model.timesteps):
@@ -45,7 +39,7 @@ def main(argv=None):
         blocked = film.blocked_share(t)
         run.say(f"step {t + 1}: squared error {error:.2f} per image, {100 * blocked:.1f} % of active pixels blocked")
         run.record(event="step", step=t + 1, squared_error=error, blocked_share=float(blocked), epsilon=args.epsilon)
-    parts = {part: count.mean().item() for part, count in by_part(output.spikes).items()}
+    parts = by_part({name: count.mean().item() for name, count in output.spikes.items()})
     run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
     for ending in (".gif", ".png", "_spikes.png"):
         run.say(f"wrote {run.picture(ending)}")

@@ -1,17 +1,13 @@
 #!/usr/bin/env python3
 """Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it."""
 
-import torch
-
 from harness import flags
 from harness.dimming import dimmed_sets
 from harness.errors import UserError, run_script
 from harness.figures import film_of, save_gif
-from harness.loops import run_model
 from harness.plots import save_dimming
 from harness.posthoc import Posthoc, posthoc_parser
 from harness.report import contrast_table
-from harness.seeds import EVALUATION
 from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
 
 
@@ -59,13 +55,10 @@ def contrast_summary(rows):
     return summary | {"regained": (contrast - plain) / lost if lost > 0 else None}
 
 
-@torch.no_grad()
 def attention_gif(posthoc, images, path):
     """The first dimmed images: what is seen, predicted and blocked at each step."""
-    batch = images.batch(torch.arange(min(posthoc.args.images, len(images))), posthoc.device)
-    output = run_model(posthoc.model, batch, posthoc.args.seed, EVALUATION)
-    guesses = posthoc.model.readout.guess(output.predictions)
-    seen = torch.stack([posthoc.model.seen(batch.images, is_open) for is_open in output.is_open])
+    batch, output, guesses = posthoc.watch(images, posthoc.args.images)
+    seen = [posthoc.model.seen(batch.images, is_open) for is_open in output.is_open]
     film = film_of(batch.images, output, guesses, batch.labels.tolist(), posthoc.args.epsilon, seen)
     save_gif(path, film, posthoc.args.frame_seconds)
 

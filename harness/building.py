@@ -2,7 +2,7 @@
 
 import torch
 
-from harness.checkpoints import from_original, is_ann, load_checkpoint, restore
+from harness.checkpoints import from_original, load_checkpoint, may_hold, restore
 from harness.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
 from harness.data import LABELS
 from harness.errors import UserError
@@ -49,7 +49,7 @@ def ann_from(args):
     if not args.pretrained_ann:
         return build(VGG_wFeedback, ANN, args)
     saved = load_checkpoint(args.pretrained_ann)
-    if not is_ann(saved):
+    if "ANN" not in may_hold(saved):
         raise UserError(f"{args.pretrained_ann} holds an SNN; --pretrained_ann wants an ANN")
     plan = adopt(args, saved, ANN)
     return restore(build(VGG_wFeedback, ANN, args, plan), saved, args.pretrained_ann)
@@ -68,8 +68,8 @@ class SNNSource:
         if not self.path:
             return
         self.saved = load_checkpoint(self.path)
-        if is_ann(self.saved) != self.converts:
-            flag, wrong, wanted = ("ann", "SNN", "ANN") if self.converts else ("snn", "ANN", "SNN")
+        flag, wanted, wrong = ("ann", "ANN", "SNN") if self.converts else ("snn", "SNN", "ANN")
+        if wanted not in may_hold(self.saved):
             raise UserError(f"{self.path} holds an {wrong}; --pretrained_{flag} wants an {wanted}")
         self.plan = adopt(args, self.saved, NETWORK if self.converts else names)
 

@@ -85,9 +85,12 @@ def _read(path):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def is_ann(saved):
-    """Whether a loaded checkpoint holds an ANN: it has no thresholds."""
-    return "thresholds" not in saved and not any(name.endswith(".threshold") for name in saved["state_dict"])
+def may_hold(saved):
+    """What a loaded checkpoint may hold: {'ANN'}, {'SNN'}, or both for a file of the original with thresholds beside the
+    state, since its calibration wrote them into the ANN's file as well."""
+    if any(name.endswith(".threshold") for name in saved["state_dict"]):
+        return {"SNN"}
+    return {"ANN", "SNN"} if "thresholds" in saved and "settings" not in saved else {"ANN"}
 
 
 def restore(model, saved, path, may_lack=()):

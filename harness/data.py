@@ -65,9 +65,9 @@ class ImageSet:
             images = images.mul_(2).sub_(1)
         return Batch(images, self.labels[index].to(device), index + self.start)
 
-    def whole(self):
+    def whole(self, device="cpu"):
         """All images as one Batch."""
-        return self.batch(torch.arange(len(self)))
+        return self.batch(torch.arange(len(self)), device)
 
     def batches(self, batch_size, device="cpu", order=None):
         """All images once, in this order (N,) or their own."""

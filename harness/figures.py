@@ -34,7 +34,7 @@ class Film:
 def film_of(images, output, guesses, labels, epsilon, seen=None):
     """A Film for images (B, C, H, W), a blocking model's SNNOutput and its guesses (T, B, C, H, W) for these labels (B,).
 
-    seen: (T, B, C, H, W), what the input neurons see at each step, where that is not the image.
+    seen: T tensors (B, C, H, W), what the input neurons see at each step, where that is not the image.
     """
     decided = output.logits.argmax(1)
     active = (images != 0).any(1)
@@ -44,7 +44,7 @@ def film_of(images, output, guesses, labels, epsilon, seen=None):
         f"digit {label}: read {'right' if label == found else f'as {found}'}"
         for label, found in zip(labels, decided, strict=True)
     ]
-    seen = None if seen is None else shown(seen)
+    seen = None if seen is None else [shown(images) for images in seen]
     return Film(shown(images), shown(guesses), states.cpu().numpy(), titles, epsilon, seen)
 
 

@@ -127,6 +127,9 @@ def resume(model, optimizer, schedule, args, run):
     if "optimizer" not in saved:
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
     restore(model, saved, path)
+    changed = [name for name, value in model.settings.items() if saved.get("settings", {}).get(name, value) != value]
+    if changed:
+        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags again")
     try:
         kinds = [state["param_groups"][0].keys() for state in (saved["optimizer"], optimizer.state_dict())]
         if kinds[0] != kinds[1]:

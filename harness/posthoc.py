@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import torch
+
 from harness import flags
 from harness.building import BLOCKING, SNNSource
 from harness.data import load_data
 from harness.errors import UserError
 from harness.fit import evaluate_with_bar
-from harness.loops import Objective
+from harness.loops import Objective, run_model
 from harness.report import evaluation_record, save_results_json
 from harness.runlog import Run, snn_name
+from harness.seeds import EVALUATION
 
 
 def posthoc_parser(description):
@@ -52,6 +55,13 @@ class Posthoc:
         self.records.append(record)
         self.run.record(**record)
         return record, result["per_image"]
+
+    @torch.no_grad()
+    def watch(self, images, count):
+        """The first images of an ImageSet as a Batch, the model's output for them, and its guesses (T, B, C, H, W)."""
+        batch = images.batch(torch.arange(min(count, len(images))), self.device)
+        output = run_model(self.model, batch, self.args.seed, EVALUATION)
+        return batch, output, self.model.readout.guess(output.predictions)
 
     def finish(self):
         """Write the records where --results_json says, and name the log."""

@@ -343,6 +343,20 @@ def test_write_whole_keeps_the_old_file_when_writing_fails(tmp_path, raised, exp
     assert path.read_bytes() == b"new"
 
 
+def test_write_whole_renames(tmp_path, monkeypatch):
+    """The old file is there until a whole new one takes its name, in one move."""
+    (tmp_path / "x").write_bytes(b"old")
+
+    def replace(new, old):
+        assert (new.read_bytes(), old.read_bytes()) == (b"new", b"old")
+        raise OSError("stopped here")
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(UserError, match="stopped here"):
+        write_whole(tmp_path / "x", lambda file: file.write(b"new"))
+    assert (tmp_path / "x").read_bytes() == b"old" and os.listdir(tmp_path) == ["x"]
+
+
 @pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN])
 def test_checkpoint_holds_all_that_rebuilds_the_model(tmp_path, cls):
     own = {} if cls is VGG_wFeedback else {"activation": "STDB", "leak": 0.9, "readout": "membrane", "update": "immediate"}
@@ -353,7 +367,7 @@ def test_checkpoint_holds_all_that_rebuilds_the_model(tmp_path, cls):
     save_checkpoint(tmp_path / "x.pth", model, epoch=3)
     saved = load_checkpoint(tmp_path / "x.pth")
     parameters = {name for base in cls.__mro__[:-1] for name in inspect.signature(base.__init__).parameters}
-    assert parameters - {"self", "args", "kwargs"} <= {*saved["settings"], *inspect.signature(torch.nn.Module).parameters}
+    assert parameters - {"self", "args", "kwargs"} == set(saved["settings"])
     assert (saved["model"], saved["epoch"]) == (cls.__name__, 3)
     rebuilt = cls(**saved["settings"]).eval()
     rebuilt.load_state_dict(saved["state_dict"])
@@ -525,7 +539,26 @@ def test_last_batch_may_be_smaller(tmp_path):
     assert result["images"] == 5
 
 
-def test_image_set_is_whole():
+def test_part_of_a_set_keeps_its_positions():
     digits = ImageSet("MNIST", torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4), start=10)
     part = digits.part(1, 3)
     assert part.labels.tolist() == [1, 2] and part.batch(torch.tensor([1])).index.tolist() == [12]
+
+
+def test_resume_refuses_other_settings(trained, tmp_path):
+    """The shapes fit, but the run would not be the one that is gone on with."""
+    last = trained.snn.with_name(f"{trained.snn.stem}_last.pth")
+    flags = f"--pretrained_ann {trained.ann} --timesteps 6 --epochs 2 --resume {last} --output_dir {tmp_path}"
+    line = refused(SNN, SPIKING, flags)
+    assert "timesteps" in line and "same flags" in line
+
+
+def test_an_original_ann_with_thresholds_beside_is_still_an_ann(trained, tmp_path):
+    """The original's calibration wrote its thresholds into the ANN's file; they are found again, not taken over."""
+    saved = load_checkpoint(trained.ann)
+    state = {f"module.{name}": value for name, value in saved["state_dict"].items()}
+    torch.save({"state_dict": state, "thresholds": [1000.0] * 7}, tmp_path / "original.pth")
+    run_here(SNN, TINY, SPIKING, f"--pretrained_ann {tmp_path / 'original.pth'} --run_name own --output_dir {tmp_path}")
+    state = load_checkpoint(tmp_path / "trained_models/snn/own.pth")["state_dict"]
+    found = [value for name, value in state.items() if name.endswith(".threshold")]
+    assert len(found) == 7 and max(found) < 100

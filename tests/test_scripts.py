@@ -170,3 +170,13 @@ def test_default_names_lead_from_one_script_to_the_next(tmp_path):
 def test_no_log_writes_no_log(tmp_path):
     run_here(ANN, TINY, f"--no-log --output_dir {tmp_path}")
     assert sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file()) == [".pth", ".pth"]
+
+
+def test_analysis_of_a_decoder_without_neurons(trained, tmp_path):
+    """The membrane read-out on a linear decoder: a GIF all the same, and no decoder spikes."""
+    fresh = "-a VGG5_wFeedback_linear --fc_width 16 --readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2"
+    run_here(SNN, SPIKING, fresh, f"--run_name linear --output_dir {tmp_path}")
+    snn = tmp_path / "trained_models/snn/linear.pth"
+    _, printed = run_here(ANALYSIS, f"--pretrained_snn {snn} {DATA} --images 2 --output_dir {tmp_path}")
+    assert "decoder 0, " in printed
+    assert len(imageio.imread(tmp_path / "trained_models/snn/linear_posthoc_analysis.gif", index=None)) == 5
