@@ -1,8 +1,9 @@
-# make test: lint, format check and tests.   make demo: the whole path on MNIST.   Both set up .venv first.
+# make test: lint, format check and tests.   make demo: the whole path on MNIST.
+# make results: evaluate the committed checkpoints.   Each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo lint
+.PHONY: test demo results lint
 
 test: .venv/dev
 	$(BIN)/ruff check .
@@ -12,6 +13,9 @@ test: .venv/dev
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+results: .venv/ready
+	$(BIN)/python results.py
 
 demo: .venv/ready
 	$(BIN)/python demo.py
