@@ -41,7 +41,7 @@ def main(argv=None):
     rows = []
     for name, script, checkpoint, flags in RUNS:
         print(f"\n$ python {script.__name__}.py --pretrained_snn {checkpoint.relative_to(HERE)} {flags}", flush=True)
-        shared = ["--pretrained_snn", str(checkpoint), "--output_dir", str(OUTPUT), "--overwrite", "--batch_size", "250"]
+        shared = ["--pretrained_snn", str(checkpoint), "--output_dir", str(OUTPUT), "--overwrite"]
         records = script.main([*shared, *few, *flags.split()])
         rows += [row_of(name, record) for record in records]
     write_whole(OUTPUT / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))

@@ -32,6 +32,7 @@ class OperationCounter:
         self.model = model
         self.acs, self.macs, self.dense, self.events, self.spikes, self.neurons = {}, {}, {}, {}, {}, {}
         self._fan_out, self._reach, self._hooks = {}, {}, []
+        self._spikes = self._active = None  # of the spiking layer that ran last, and their sum over the batch
 
     def __enter__(self):
         for name, module in self.model.named_modules():
@@ -40,7 +41,7 @@ class OperationCounter:
             elif isinstance(module, SpikingNeuron):
                 self._hooks.append(module.register_forward_hook(self._neuron_hook(name)))
         first = next(iter(self.model.features))
-        self._hooks.append(first.register_forward_pre_hook(lambda module, inputs: self._count_events("input", inputs[0])))
+        self._hooks.append(first.register_forward_pre_hook(self._input_hook))
         return self
 
     def __exit__(self, *exception):
@@ -72,28 +73,36 @@ class OperationCounter:
             if name not in self._fan_out:
                 self._fan_out[name] = (fan_out(module, signal, every=False), fan_out(module, signal, every=True).sum())
             effective, dense = self._fan_out[name]
-            active = (signal != 0).float()
-            operations = (sum_over_batch(active) * effective).sum()
-            is_binary = (signal.abs() == active).all()
-            self.acs[name] = self.acs.get(name, 0) + operations * is_binary
-            self.macs[name] = self.macs.get(name, 0) + operations * ~is_binary
+            if inputs[0] is self._spikes:
+                active, is_binary = self._active, True
+            else:
+                active = sum_over_batch((signal != 0).float())
+                is_binary = all_binary(signal, active.sum())
+            operations = (active * effective).sum()
+            counted_in, other = (self.acs, self.macs) if is_binary else (self.macs, self.acs)
+            counted_in[name] = counted_in.get(name, 0) + operations
+            other.setdefault(name, 0)
             self.dense[name] = self.dense.get(name, 0) + dense * len(signal)
 
         return hook
 
     def _neuron_hook(self, name):
-        return lambda module, inputs, output: self._count_events(name, output[0])
+        def hook(module, inputs, output):
+            self._spikes, self._active = output[0], sum_over_batch(output[0].detach())  # spikes are 0 or 1
+            self._count_events(name, self._active, output[0].numel())
 
-    def _count_events(self, name, signal):
-        active = sum_over_batch((signal.detach() != 0).float())
-        for target in targets(self.model, name):
-            key = (name, target[0])
-            if key not in self._reach:
-                self._reach[key] = reach(target[1], active.shape, active.device)
-            counted_in = f"{target[0]}"
-            self.events[counted_in] = self.events.get(counted_in, 0) + (active * self._reach[key]).sum()
+        return hook
+
+    def _input_hook(self, module, inputs):
+        self._count_events("input", sum_over_batch((inputs[0] != 0).float()), inputs[0].numel())
+
+    def _count_events(self, name, active, places):
+        if name not in self._reach:
+            self._reach[name] = {end: reach(way, active.shape, active.device) for end, way in targets(self.model, name)}
+        for end, reached in self._reach[name].items():
+            self.events[end] = self.events.get(end, 0) + (active * reached).sum()
         self.spikes[name] = self.spikes.get(name, 0) + active.sum()
-        self.neurons[name] = self.neurons.get(name, 0) + signal.numel()
+        self.neurons[name] = self.neurons.get(name, 0) + places
 
 
 def sum_over_batch(active):
@@ -102,6 +111,13 @@ def sum_over_batch(active):
     rows = active.permute(0, 2, 3, 1) if is_image else active
     total = (active.new_ones(len(active)) @ rows.reshape(len(active), -1)).double().reshape(rows.shape[1:])
     return total.permute(2, 0, 1) if is_image else total
+
+
+def all_binary(signal, non_zero):
+    """Whether all values are -1, 0 or 1; non_zero: how many are not 0. The sum of sizes settles most cases in one pass."""
+    if (torch.linalg.vector_norm(signal, 1) - non_zero).abs() > 1e-3 * non_zero:  # more than rounding
+        return False
+    return bool(((signal == 0) | (signal.abs() == 1)).all())
 
 
 def fan_out(layer, signal, every):

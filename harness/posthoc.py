@@ -45,6 +45,10 @@ class Posthoc:
         self.run = Run("snn", args.run_name or name + suffix, args, trains=False)
         source.fill(self.model, train, self.run)
         self.model.eval()
+        trained = (source.saved.get("settings") or {}).get("epsilon")
+        typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
+        if trained and trained not in typed:
+            self.run.say(f"note: this SNN was trained with epsilon {trained:g}")
         self.device = next(self.model.parameters()).device
 
     def evaluate(self, test=None, **more):
