@@ -19,14 +19,13 @@ MARKS = ("<!-- results: make results writes what stands between these lines -->"
 RUNS = [
     ("feedback", obj1, FEEDBACK, "--timesteps 8 --epsilon 0 0.1 0.2"),
     ("feedforward twin", obj1, TWIN, "--timesteps 8 --epsilon 0"),
-    ("feedback", obj1, FEEDBACK, "--timesteps 50 --epsilon 0 0.2"),
-    ("feedforward twin", obj1, TWIN, "--timesteps 50 --epsilon 0"),
+    ("feedback", obj1, FEEDBACK, "--timesteps 50 --epsilon 0"),
     (
         "feedback",
         obj2,
         FEEDBACK,
-        "--timesteps 50 --epsilon 0.2 --rules all_predicted confidence entropy --open_bounds 0 0.05 0.2 "
-        f"--gap_bounds 4 8 16 --entropy_bounds 0.05 0.005 0.0005 --baseline_snn {TWIN} --run_name adaptive",
+        "--timesteps 50 --epsilon 0.2 --rules all_predicted confidence entropy --open_bounds 0 0.05 --gap_bounds 4 8 "
+        f"--entropy_bounds 0.05 0.005 --baseline_snn {TWIN} --run_name adaptive",
     ),
 ]
 
