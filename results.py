@@ -3,59 +3,65 @@
 
 import argparse
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
-import snn_wFeedback_posthoc_model_inference_obj1 as obj1
-import snn_wFeedback_posthoc_model_inference_obj2 as obj2
 from harness.checkpoints import write_whole
 from harness.errors import UserError, run_script
 
 HERE = Path(__file__).resolve().parent
-FEEDBACK, TWIN = (HERE / f"trained_models/snn/snn_{name}.pth" for name in ("feedback", "twin"))
-OUTPUT = HERE / "results"
+FEEDBACK, TWIN = (f"trained_models/snn/snn_{name}.pth" for name in ("feedback", "twin"))
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")
+OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
 
-# name, script, checkpoint, its flags; a run with several settings gives several rows
-RUNS = [
-    ("feedback", obj1, FEEDBACK, "--timesteps 8 --epsilon 0 0.1 0.2"),
-    ("feedforward twin", obj1, TWIN, "--timesteps 8 --epsilon 0"),
-    ("feedback", obj1, FEEDBACK, "--timesteps 50 --epsilon 0"),
-    (
-        "feedback",
-        obj2,
-        FEEDBACK,
-        "--timesteps 50 --epsilon 0.2 --rules all_predicted confidence entropy --open_bounds 0 0.05 --gap_bounds 4 8 "
-        f"--entropy_bounds 0.05 0.005 --baseline_snn {TWIN} --run_name adaptive",
-    ),
-]
+RUNS = {  # name -> script and flags; a run with several settings gives several rows
+    "feedback_T8": f"{OBJ1} --pretrained_snn {FEEDBACK} --timesteps 8 --epsilon 0 0.1 0.2",
+    "twin_T8": f"{OBJ1} --pretrained_snn {TWIN} --timesteps 8 --epsilon 0",
+    "feedback_T50_open": f"{OBJ1} --pretrained_snn {FEEDBACK} --timesteps 50 --epsilon 0",
+    "adaptive": f"{OBJ2} --pretrained_snn {FEEDBACK} --timesteps 50 --epsilon 0.2 --rules all_predicted confidence entropy "
+    f"--open_bounds 0 0.05 --gap_bounds 4 8 --entropy_bounds 0.05 0.005 --baseline_snn {TWIN}",
+}
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--limit_test", metavar="N", help="use the first N test images only, to try it out; README stays as it is"
-    )
+    parser.add_argument("--limit_test", metavar="N", help="first N test images only, to try it out; results in results_few/")
     args = parser.parse_args(argv)
+    folder = HERE / ("results_few" if args.limit_test else "results")
     few = ["--limit_test", args.limit_test] if args.limit_test else []
+    folder.mkdir(exist_ok=True)
     rows = []
-    for name, script, checkpoint, flags in RUNS:
-        print(f"\n$ python {script.__name__}.py --pretrained_snn {checkpoint.relative_to(HERE)} {flags}", flush=True)
-        shared = ["--pretrained_snn", str(checkpoint), "--output_dir", str(OUTPUT), "--overwrite"]
-        records = script.main([*shared, *few, *flags.split()])
-        rows += [row_of(name, record) for record in records]
-    write_whole(OUTPUT / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
+    for name, command in RUNS.items():
+        path = folder / f"{name}.json"
+        words = [
+            *shlex.split(command),
+            "--run_name",
+            name,
+            "--output_dir",
+            str(folder),
+            "--results_json",
+            str(path),
+            "--overwrite",
+        ]
+        print(f"\n$ python {shlex.join([*words, *few])}", flush=True)
+        done = subprocess.run([sys.executable, *words, *few], cwd=HERE)
+        if done.returncode:
+            sys.exit(done.returncode)
+        rows += map(row_of, json.loads(path.read_text()))
+    write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
     if not few:
         put_into_readme(table(rows))
 
 
-def row_of(name, record):
+def row_of(record):
     """A row of results.json from an evaluation record."""
-    feedback = "wFeedback" in record["model"]
     keys = ("dataset", "seed", "epsilon", "timesteps", "accuracy", "mean_steps", "reconstruction_error", "open_share", "spikes")
     return {
-        "name": name if feedback else "feedforward twin",
+        "name": "feedback" if record["feedback"] else "feedforward twin",
         "plan": record["model"],
-        "feedback": feedback,
+        "feedback": record["feedback"],
         "blocking": record["epsilon"] > 0,
         "rule": record.get("rule", "none"),
         "bounds": record.get("bounds", {}),

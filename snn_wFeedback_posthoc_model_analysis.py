@@ -43,7 +43,7 @@ def main(argv=None):
     run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
     for ending in (".gif", ".png", "_spikes.png"):
         run.say(f"wrote {run.picture(ending)}")
-    return posthoc.finish()
+    posthoc.finish()
 
 
 if __name__ == "__main__":

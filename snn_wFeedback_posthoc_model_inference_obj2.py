@@ -34,6 +34,7 @@ def main(argv=None):
     if args.baseline_snn:
         own = build_parser().parse_args(argv)
         own.pretrained_snn, own.pretrained_ann = args.baseline_snn, ""
+        own.run_name += "_baseline" if own.run_name else ""
         baseline = Posthoc(own, AdaptiveTimestepsSNN, "_adaptive", epsilon=0.0, rule="confidence")
         sweep(baseline, ["confidence", "entropy"], series, prefix="without feedback, ")
         posthoc.records += baseline.records

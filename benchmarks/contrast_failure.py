@@ -4,7 +4,7 @@
 One JSON object per line for each rule and step: `background`, the largest value seen at a black pixel; `gain`, the mean of
 seen / image over open active pixels; `grey`, the mean gain of grey pixels (below half) beside bright ones; `open_bright` and
 `open_dim`, shares of bright and of dimmed active pixels still open; `spikes_dim`, input spikes from the dimmed half so far.
-Then one line per rule with the accuracy. Images: the test set with the bottom half dimmed to 15 %.
+Then one line per rule with the accuracy. Images: the first 500 test images with the bottom half dimmed to 15 %.
 """
 
 import json
@@ -13,13 +13,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
-from harness import flags
+from harness import flags  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.errors import run_script
 from harness.dimming import dimmed_sets
 from harness.posthoc import Posthoc, posthoc_parser
 from harness.seeds import EVALUATION, image_draws
 from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
+
+import torch
 
 
 @torch.no_grad()
@@ -63,4 +64,4 @@ def mean_over(values, where):
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import flags  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.errors import run_script
 from harness.posthoc import Posthoc, posthoc_parser
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -51,4 +52,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, loaded without executing code, restored exactly."""
 
+import contextlib
 import os
 import pickle
 import warnings
@@ -33,7 +34,7 @@ def save_checkpoint(path, model, **more):
 def write_whole(path, write):
     """Call write(file) on a temporary file beside path, then rename it. Raises UserError where that can't be done."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -41,10 +42,11 @@ def write_whole(path, write):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, ValueError) as error:  # torch.save reports a full disk as a RuntimeError
         raise UserError(f"cannot write {path}: {error}; an earlier file of that name is as it was") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path):

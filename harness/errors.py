@@ -3,6 +3,8 @@
 import os
 import sys
 
+import torch
+
 from self_models.errors import ModelError
 
 
@@ -16,6 +18,9 @@ def run_script(main):
         main()
     except (UserError, ModelError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except torch.OutOfMemoryError:
+        print("error: the GPU's memory is full: try a smaller --batch_size, or --device cpu", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output, say head, has gone; nothing is left to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from harness.checkpoints import write_whole
 
 STYLE = {"font.size": 10, "axes.titlesize": 10, "figure.dpi": 100, "savefig.dpi": 100, "font.family": "DejaVu Sans"}
-STATES = ("black pixel, never spikes", "open, may spike", "blocked, predicted")
+STATES = ("value 0, never spikes", "open, may spike", "blocked, predicted")
 STATE_COLOURS = ("#20262e", "#f5f5f5", "#e66100")
 CELL = 1.35  # inches of one small picture
 
@@ -41,7 +41,7 @@ def film_of(images, output, guesses, labels, epsilon, seen=None):
     blocked = ~output.is_open.any(2)
     states = active.int() * (1 + blocked.int())  # 0 black, 1 open, 2 blocked
     titles = [
-        f"digit {label}: read {'right' if label == found else f'as {found}'}"
+        f"class {label}: read {'right' if label == found else f'as {found}'}"
         for label, found in zip(labels, decided, strict=True)
     ]
     seen = None if seen is None else [shown(images) for images in seen]

@@ -65,6 +65,8 @@ def fit(model, data, objective, args, run):
         run.record(event="epoch", epoch=epoch, train=learned, evaluated=judged, best=best["accuracy"], seconds=seconds)
     if not selection:
         run.say(f"best: epoch {best['epoch']}, test accuracy {100 * best['accuracy']:.2f} %, {run.best_path}")
+        if args.results_json:  # the JSON lines have these figures with their epoch
+            save_results_json(args.results_json, [evaluation_record(model, best, args)])
         return best
     run.say(f"best: epoch {best['epoch']}, held-out accuracy {100 * best['accuracy']:.2f} %, {run.best_path}")
     restore(model, load_checkpoint(run.best_path), run.best_path)
@@ -83,8 +85,8 @@ def test_once(model, test, objective, args, run):
     """Evaluate on the test images, report, record, and return the figures."""
     is_spiking = isinstance(model, VGG_SNN_STDB_wFeedback)
     result = evaluate_with_bar(model, test, objective, args, run, count_operations=is_spiking)
-    record = evaluation_record(model, result, args)
     report_evaluation(result, run.say)
+    record = evaluation_record(model, result, args)
     run.record(**record)
     if args.results_json:
         save_results_json(args.results_json, [record])
@@ -136,7 +138,7 @@ def resume(model, optimizer, schedule, args, run):
             raise ValueError("it comes from another kind of optimiser")
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])
-        first, best = saved["epoch"] + 1, saved["best"]
+        first, best = saved["epoch"] + 1, saved["best"] if path == run.last_path else None
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
     if first > args.epochs:

@@ -89,7 +89,7 @@ def number(kind, low=-math.inf, high=math.inf, *, above=False, below=False, unit
     return parse
 
 
-COUNT = number(int, 1)
+COUNT = number(int, 1, 2**31 - 1)
 SIZE_OR_NONE = number(int, 0)
 POSITIVE = number(float, 0, above=True)
 NOT_NEGATIVE = number(float, 0)

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.losses import losses_of
 from harness.operations import OperationCounter
 from harness.seeds import EVALUATION, image_draws, seed_from
-from harness.spikes import by_part, total_spikes
+from harness.spikes import by_part, total_spikes, wide
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -36,7 +36,7 @@ class Average:
         self.images += images
         for name, value in figures.items():
             value = value.detach() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
-            self.sums[name] = self.sums.get(name, 0) + value.double() * images
+            self.sums[name] = self.sums.get(name, 0) + value.to(wide(value.device)) * images
 
     def means(self):
         return {name: (value / self.images).item() for name, value in self.sums.items()}
@@ -85,10 +85,11 @@ def evaluate(model, batches, objective, seed, on_batch=None, count_operations=Fa
     """Figures of a model over Batches, each image with draws of its own.
 
     Returns a dict: images, accuracy (0 to 1), classification, reconstruction, penalty, total (losses), seconds,
-    images_per_second; with feedback: error (squared error summed over an image after the last step); from an SNN: spikes
-    (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps; from a model that blocks:
-    open_share (T,), mean share of active input pixels open at each step, and comparisons (of a pixel with its prediction,
-    per image); with count_operations: operations, see OperationCounter. per_image: tensors (N,), see figures_per_image.
+    images_per_second (counting included); with feedback: error (squared error summed over an image after the last step);
+    from an SNN: spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
+    median_steps, p95_steps and comparisons (of a pixel with its prediction, per image); from a model that blocks: open_share
+    (T,), mean share of active input pixels open at each step; with count_operations: operations, see OperationCounter.
+    per_image: tensors (N,), see figures_per_image.
     """
     model.eval()
     average, spikes, open_share, per_image, began = Average(), Average(), Average(), [], time.perf_counter()
@@ -103,12 +104,14 @@ def evaluate(model, batches, objective, seed, on_batch=None, count_operations=Fa
                     open_share.add(len(batch.labels), **_open_share(output.is_open, batch.images))
             if on_batch:
                 on_batch(number, average)
+    per_image = {name: torch.cat([part[name] for part in per_image]).cpu() for name in per_image[0]}
     seconds = time.perf_counter() - began
-    per_image = {name: torch.cat([part[name] for part in per_image]) for name in per_image[0]}
     means = {MEANS[name]: values.double().mean().item() for name, values in per_image.items() if name in MEANS}
     result = {"images": average.images, **average.means(), **means, "per_image": per_image}
     result |= {"seconds": seconds, "images_per_second": average.images / seconds}
     if spikes.images:
+        steps = per_image["steps"].double()
+        result |= {"median_steps": steps.median().item(), "p95_steps": steps.quantile(0.95).item()}
         result |= {"spikes": spikes.means(), "parts": by_part(spikes.means())}
     if open_share.images:
         result["open_share"] = list(open_share.means().values())
@@ -122,8 +125,7 @@ MEANS = {"correct": "accuracy", "error": "error", "steps": "mean_steps", "compar
 
 def figures_per_image(output, batch):
     """Figures of each image (B,): label, found (the class), correct, margin (gap between the two best outputs); error; from
-    an SNN spikes (all layers), steps and ink (sum of |x|); from a model that blocks comparisons, pixels that were open when
-    the decoder ran, over the steps the image took."""
+    an SNN spikes (all layers), steps, ink (sum of |x|) and comparisons (of a pixel with its prediction)."""
     best, second = output.logits.topk(2).values.unbind(1)
     found = output.logits.argmax(1)
     figures = {"label": batch.labels, "found": found, "correct": found == batch.labels, "margin": best - second}
@@ -131,9 +133,7 @@ def figures_per_image(output, batch):
         figures["error"] = output.errors[-1].sum((1, 2, 3))
     if hasattr(output, "spikes"):
         figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "ink": batch.images.abs().sum((1, 2, 3))}
-        if output.is_open is not None:
-            taken = torch.arange(len(output.is_open), device=output.steps.device)[:, None] < output.steps
-            figures["comparisons"] = (output.is_open.sum((2, 3, 4)) * taken).sum(0)
+        figures["comparisons"] = output.comparisons
     return figures
 
 

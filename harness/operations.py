@@ -5,14 +5,15 @@ borders. A layer call whose inputs are all -1, 0 or 1 costs accumulates (ACs), a
 2x2 layer takes spikes and costs ACs, and the layer after it sees real values and costs MACs. Dense counts zeros too.
 
 Event-driven: a 2x2 layer (and pooling) is linear, so it folds into the layer after it. Then each spike of a neuron costs
-one AC for each neuron of the next spiking layer that it reaches, and no MAC is left.
+one AC for each neuron of the next spiking layer that it reaches, and no MAC is left. (With `--encoding direct` the input's
+analog values are counted as events too.) Leaks, thresholds and the read-out's own update are counted by neither.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.spikes import part_of
+from harness.spikes import part_of, wide
 from self_models.neurons import SpikingNeuron
 
 CONNECTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -109,7 +110,7 @@ def sum_over_batch(active):
     """(B, ...) float32 of zeros and ones -> (...) float64. As a product with ones in memory order, since sum(0) is slow."""
     is_image = active.dim() == 4
     rows = active.permute(0, 2, 3, 1) if is_image else active
-    total = (active.new_ones(len(active)) @ rows.reshape(len(active), -1)).double().reshape(rows.shape[1:])
+    total = (active.new_ones(len(active)) @ rows.reshape(len(active), -1)).to(wide(active.device)).reshape(rows.shape[1:])
     return total.permute(2, 0, 1) if is_image else total
 
 
@@ -122,9 +123,9 @@ def all_binary(signal, non_zero):
 
 def fan_out(layer, signal, every):
     """Weights that each input of a layer meets, (C, H, W) or (N,) float64; every: all weights, else the non-zero ones."""
-    ones = torch.ones_like(signal[:1], dtype=torch.float64).requires_grad_()
-    weight = layer.weight.detach().double()
-    weight = torch.ones_like(weight) if every else (weight != 0).double()
+    ones = torch.ones_like(signal[:1], dtype=wide(signal.device)).requires_grad_()
+    weight = layer.weight.detach().to(wide(signal.device))
+    weight = torch.ones_like(weight) if every else (weight != 0).to(weight.dtype)
     with torch.enable_grad():
         return torch.autograd.grad(apply_connection(layer, ones, weight).sum(), ones)[0][0].detach()
 
@@ -171,9 +172,9 @@ def reach(modules, shape, device):
     shape: (C, H, W) or (N,) of the spiking layer -> float64 of a shape that broadcasts with it.
     """
     if len(shape) == 1:
-        return torch.tensor(float(modules[-1].out_features), dtype=torch.float64, device=device)
+        return torch.tensor(float(modules[-1].out_features), dtype=wide(device), device=device)
     height, width = shape[1:]
-    places = torch.eye(height * width, dtype=torch.float64, device=device).reshape(-1, 1, height, width)
+    places = torch.eye(height * width, dtype=wide(device), device=device).reshape(-1, 1, height, width)
     for module in modules:
         if isinstance(module, nn.Linear):
             reached = (places.flatten(1) > 0).any(1) * float(module.out_features)
@@ -182,6 +183,6 @@ def reach(modules, shape, device):
             reached = module(places)
         else:
             reached = apply_connection(module, places, places.new_ones(1, 1, *module.kernel_size))
-        places = (reached > 0).double()
+        places = (reached > 0).to(places.dtype)
     channels = next(module.out_channels for module in reversed(modules) if not isinstance(module, nn.AvgPool2d))
     return (places.flatten(1).sum(1) * channels).reshape(1, height, width)

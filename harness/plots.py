@@ -21,10 +21,10 @@ def save_chart(path, draw, size=(7, 4), panels=1, **layout):
 
 
 def save_sweep(path, records):
-    """Accuracy and spikes per image, stacked by part, against epsilon; records: evaluation records in the order shown."""
+    """Accuracy and spikes per image, by part, against epsilon, and open input over time; records: evaluations in this order."""
     places = np.arange(len(records))
 
-    def draw(accuracy, spikes):
+    def draw(accuracy, spikes, share):
         accuracy.plot(places, [100 * record["accuracy"] for record in records], "o-", color=ACCURACY_COLOUR)
         accuracy.set(title="accuracy on the test images", ylabel="accuracy in %")
         _stack(spikes, places, records)
@@ -32,8 +32,13 @@ def save_sweep(path, records):
         for axis in (accuracy, spikes):
             axis.set_xticks(places, [f"{record['epsilon']:g}" if record["epsilon"] else "0 (off)" for record in records])
             axis.set_xlabel("epsilon: pixels predicted this well are blocked")
+        for record in records:
+            open_share = 100 * np.array(record.get("open_share", [np.nan]))
+            share.plot(np.arange(1, len(open_share) + 1), open_share, label=f"epsilon {record['epsilon']:g}")
+        share.set(title="active input pixels still open", xlabel="step", ylabel="open in %", ylim=(0, 105))
+        share.legend(frameon=False)
 
-    save_chart(path, draw, size=(10, 4), panels=2)
+    save_chart(path, draw, size=(14, 4), panels=3)
 
 
 def save_spikes_over_time(path, spikes, open_share):

@@ -28,6 +28,8 @@ class Run:
         root = Path(args.output_dir)
         self.logs, self.files = root / "logs" / kind, root / "trained_models" / kind
         self.name = name
+        if args.results_json and (Path(args.results_json).is_dir() or not Path(args.results_json).absolute().parent.is_dir()):
+            raise UserError(f"--results_json {args.results_json}: give a file in a folder that exists")
         try:
             for folder in (self.logs, self.files):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ UPDATES = {"delayed": delayed_step, "immediate": immediate_step}
 
 
 def count_events(signal):
-    """Number of non-zero values per image, (B, ...) -> (B,) float32; differentiable for spikes in {0, 1}."""
+    """Sum per image, (B, ...) -> (B,) float32: the number of spikes in {0, 1}; differentiable."""
     return signal.sum(tuple(range(1, signal.dim())), dtype=torch.float32)
 
 

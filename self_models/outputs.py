@@ -23,7 +23,7 @@ class SNNOutput(NamedTuple):
     name -> spikes per image over all steps (B,), 'input' for the input neurons, then one key per spiking layer in the
     order encoder, decoder, classifier. steps: steps each image took (B,). predicted: bool (T, B, C, H, W), pixels within
     epsilon at that step; is_open: bool, same shape, input neurons that could spike at that step. Both only from models
-    that block, else None.
+    that block, else None. comparisons: pixels compared with their prediction over the run (B,).
     """
 
     logits: torch.Tensor
@@ -33,6 +33,7 @@ class SNNOutput(NamedTuple):
     steps: torch.Tensor
     predicted: torch.Tensor | None = None
     is_open: torch.Tensor | None = None
+    comparisons: torch.Tensor | None = None
 
 
 def image_activation(channels):

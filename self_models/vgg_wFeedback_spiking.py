@@ -37,6 +37,7 @@ class Run:
     trace: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
+    compared: torch.Tensor | int = 0  # pixels compared with their prediction so far (B,)
     input_count: torch.Tensor | int = 0  # (B,)
     memory: dict = field(default_factory=dict)  # module name -> state
 
@@ -64,8 +65,11 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     feedback_interval k: the decoder runs at every k-th step only, on the encoder's output summed since it last ran.
     learn_*: train each layer's threshold or leak. Raises ModelError for settings that make no network.
 
-    An objective overrides `look` and nothing else.
+    An objective overrides `look`, the hook, and where it needs to `start` (what is seen first), `integrate` (the read-out)
+    and `compared` (what it costs).
     """
+
+    objective = "none"  # in the records
 
     def __init__(
         self,
@@ -179,6 +183,10 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
             decoded = self.readout_slew * torch.tanh(decoded / self.readout_slew)
         return self.readout_leak * trace + decoded
 
+    def compared(self, view):
+        """How many pixels `look` compares with their prediction, per image (B,); none without an objective."""
+        return 0
+
     def start(self, x):
         """A run at rest for images x (B, C, H, W)."""
         check_images(x, self.image_shape)
@@ -190,16 +198,18 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         run.input_count = run.input_count + count_events(signal != 0)
         encoded = run_stage("features", self.features, signal, run.memory)
         run.logits = run.logits + run_stage("classifier", self.classifier, encoded.flatten(1), run.memory)
+        run.steps += 1
         if not self.has_feedback:
             return Step()
         is_open = run.view.is_open
-        run.waiting, run.steps = run.waiting + encoded, run.steps + 1
+        run.waiting = run.waiting + encoded
         decodes = run.steps % self.feedback_interval == 0
         if decodes:
             decoded = run_stage("generate", self.generate, run.waiting, run.memory)
             run.trace, run.waiting = self.integrate(run.trace, decoded, run.view), 0
         prediction = self.readout.prediction(run.trace)
         if decodes:
+            run.compared = run.compared + self.compared(run.view)
             run.view = self.look(run.image, self.readout.guess(prediction), run.view)
         return Step(prediction, (run.image - prediction) ** 2, run.view.predicted, is_open)
 
@@ -224,8 +234,16 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     def output(self, run, frames, steps):
         """SNNOutput of a finished run. frames: its Steps, stacked; steps: how many each image took (B,)."""
-        spikes = self.spikes_so_far(run)
-        return SNNOutput(run.logits, frames.prediction, frames.error, spikes, steps, frames.predicted, frames.is_open)
+        return SNNOutput(
+            run.logits,
+            frames.prediction,
+            frames.error,
+            self.spikes_so_far(run),
+            steps,
+            frames.predicted,
+            frames.is_open,
+            comparisons=run.compared + torch.zeros_like(steps),
+        )
 
     def drive_into(self, name, run, draws):
         """One step up to the named spiking layer: the drive W a[t] that reaches it, (B, ...)."""

@@ -2,10 +2,10 @@
 
 import torch
 
-from self_models.errors import ModelError
+from self_models.errors import ModelError, choose
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback, View
 
-BLOCKINGS = ("permanent", "dynamic")
+BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked pixel may open again
 
 
 class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
@@ -17,11 +17,12 @@ class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
     negative, or above 0 for a plan without feedback.
     """
 
+    objective = "input_blocking"  # in the records
+
     def __init__(self, *args, epsilon=0.1, blocking="permanent", latch=False, **kwargs):
         super().__init__(*args, **kwargs)
-        if blocking not in BLOCKINGS:
-            raise ModelError(f"unknown blocking {blocking!r}: choose one of {', '.join(BLOCKINGS)}")
-        self.blocking = self.settings["blocking"] = blocking
+        self.reopens = choose("blocking", blocking, BLOCKINGS)
+        self.settings["blocking"] = blocking
         self.latch = self.settings["latch"] = latch
         self.set_epsilon(epsilon)
 
@@ -45,7 +46,13 @@ class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
         moved = super().integrate(trace, decoded, view)
         return torch.where(view.is_open, moved, trace) if self.latch else moved
 
+    def compared(self, view):
+        if not self.epsilon:
+            return 0
+        where = torch.ones_like(view.is_open) if self.reopens else view.is_open
+        return (where if view.attended is None else where & view.attended).sum((1, 2, 3))
+
     def look(self, image, guess, view):
         predicted = (guess - image).abs() < self.epsilon
-        is_open = ~predicted if self.blocking == "dynamic" else view.is_open & ~predicted  # once closed, stays closed
+        is_open = ~predicted if self.reopens else view.is_open & ~predicted  # once closed, stays closed
         return View(image * is_open, is_open, predicted)

@@ -51,6 +51,8 @@ class AdaptiveTimestepsSNN(InputBlockingSNN):
     The output's frames after an image has stopped repeat its last one; its spikes are those until it stopped.
     """
 
+    objective = "adaptive_timesteps"  # in the records
+
     def __init__(self, *args, rule="all_predicted", open_bound=0.0, gap_bound=8.0, entropy_bound=0.05, **kwargs):
         super().__init__(*args, **kwargs)
         self.set_rule(rule, open_bound=open_bound, gap_bound=gap_bound, entropy_bound=entropy_bound)
@@ -96,4 +98,5 @@ def _join(parts, frames):
         torch.cat([output.steps for output in outputs])[order],
         frames.predicted,
         frames.is_open,
+        torch.cat([output.comparisons for output in outputs])[order],
     )

@@ -64,6 +64,8 @@ class ContrastAttentionSNN(InputBlockingSNN):
     prediction rests. Raises ModelError for an unknown rule, and as InputBlockingSNN does.
     """
 
+    objective = "contrast_attention"  # in the records
+
     def __init__(self, *args, contrast="local", **kwargs):
         super().__init__(*args, **kwargs)
         self.set_contrast(contrast)

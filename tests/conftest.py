@@ -22,7 +22,7 @@ from harness.checkpoints import load_checkpoint
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANN, SNN = "ann_wFeedback", "snn_wFeedback"
 ANALYSIS = "snn_wFeedback_posthoc_model_analysis"
-OBJ1 = "snn_wFeedback_posthoc_model_inference_obj1"
+OBJ1, OBJ2, OBJ3 = (f"snn_wFeedback_posthoc_model_inference_obj{number}" for number in (1, 2, 3))
 SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
 
 PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]  # small, with a layer of each kind

@@ -15,6 +15,8 @@ from conftest import (
     BALANCE,
     DATA,
     OBJ1,
+    OBJ2,
+    OBJ3,
     SNN,
     SPIKING,
     TINY,
@@ -58,6 +60,11 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         (OBJ1, "--epsilon inf", "inf"),
         (OBJ1, "--epsilon", "--epsilon"),
         (ANALYSIS, "--epsilon -1", "at least 0"),
+        (OBJ2, "--rules sometimes", "all_predicted"),
+        (OBJ2, "--gap_bounds much", "much"),
+        (OBJ2, "--epsilon -1", "at least 0"),
+        (OBJ3, "--contrast strong", "local"),
+        (OBJ3, "--epsilon -1", "at least 0"),
         (ANALYSIS, "--images 0", "at least 1"),
         (ANALYSIS, "--frame_seconds 0", "above 0"),
         (SNN, "--leak 1.1", "at most 1"),
@@ -409,3 +416,20 @@ def test_analysis_of_a_plan_without_feedback(tmp_path):
         assert "_wFeedback" in refused(ANALYSIS, flags, "--output_dir", tmp_path / "out")
     assert "_wFeedback" in refused(OBJ1, flags.replace("epsilon 0", "epsilon 0 0.1"), "--output_dir", tmp_path / "out")
     assert digests(tmp_path).items() >= before.items() and not list(tmp_path.rglob("*.gif"))
+
+
+# --- objectives 2 and 3, and where results go
+
+
+def test_results_json_must_have_a_place(trained, tmp_path):
+    """Noticed before the evaluation, not after it."""
+    for path in (tmp_path, tmp_path / "none" / "x.json", trained.ann / "x.json"):
+        line = refused(OBJ1, f"--pretrained_snn {trained.snn} {DATA} --output_dir {tmp_path} --results_json {path}")
+        assert "--results_json" in line and "folder" in line
+
+
+@pytest.mark.parametrize("name", [OBJ2, OBJ3, ANALYSIS])
+def test_a_plan_without_feedback_is_refused_where_feedback_is_needed(name, tmp_path):
+    run_here(SNN, f"-a VGG5_small --fc_width 16 {SPIKING} --run_name twin --output_dir {tmp_path}")
+    twin = tmp_path / "trained_models/snn/twin.pth"
+    assert "feedback" in refused(name, f"--pretrained_snn {twin} {DATA} --epsilon 0.1 --output_dir {tmp_path / 'out'}")

@@ -170,3 +170,14 @@ def test_dimmed_sets_by_hand():
     assert (sets["top half"].images[..., :2, :] == dim).all() and (sets["top half"].images[..., 2:, :] == 200).all()
     assert (sets["right half"].images[..., 3:] == dim).all() and (sets["right half"].images[..., :3] == 200).all()
     assert whole.images.unique().tolist() == [200]
+
+
+def test_comparisons_are_counted_where_they_are_made(images):
+    """Open pixels under permanent blocking, all of them under dynamic, none at epsilon 0, and every k-th step only."""
+    pixels = images[0][0].numel()
+    permanent = run(build(InputBlockingSNN), images)
+    assert torch.equal(permanent.comparisons, permanent.is_open.sum((0, 2, 3, 4)))
+    assert run(build(InputBlockingSNN, blocking="dynamic"), images).comparisons.tolist() == [STEPS * pixels] * COUNT
+    assert run(build(InputBlockingSNN, epsilon=0.0), images).comparisons.tolist() == [0] * COUNT
+    third = run(build(InputBlockingSNN, feedback_interval=3, blocking="dynamic"), images)
+    assert third.comparisons.tolist() == [STEPS // 3 * pixels] * COUNT

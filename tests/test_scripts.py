@@ -5,13 +5,12 @@ import re
 import imageio.v3 as imageio
 import pytest
 import torch
-from conftest import ANALYSIS, ANN, DATA, OBJ1, SCRIPTS, SNN, SPIKING, TINY, digests, records, run_here, run_script
+from conftest import ANALYSIS, ANN, DATA, OBJ1, OBJ2, OBJ3, SCRIPTS, SNN, SPIKING, TINY, digests, records, run_here, run_script
 
 from harness.checkpoints import load_checkpoint
 from harness.data import ImageSet
 
 PARTS = ("input", "encoder", "decoder", "classifier")
-OBJ2, OBJ3 = (f"snn_wFeedback_posthoc_model_inference_obj{number}" for number in (2, 3))
 
 
 def quiet(process):
