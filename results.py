@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.checkpoints import write_whole
 from harness.errors import UserError, run_script
+from harness.plots import save_accuracy_against_spikes
 
 HERE = Path(__file__).resolve().parent
 FEEDBACK, TWIN = (f"trained_models/snn/snn_{name}.pth" for name in ("feedback", "twin"))
@@ -20,39 +21,40 @@ RUNS = {  # name -> script and flags; a run with several settings gives several 
     "feedback_T8": f"{OBJ1} --pretrained_snn {FEEDBACK} --timesteps 8 --epsilon 0 0.1 0.2",
     "twin_T8": f"{OBJ1} --pretrained_snn {TWIN} --timesteps 8 --epsilon 0",
     "feedback_T50_open": f"{OBJ1} --pretrained_snn {FEEDBACK} --timesteps 50 --epsilon 0",
-    "adaptive": f"{OBJ2} --pretrained_snn {FEEDBACK} --timesteps 50 --epsilon 0.2 --rules all_predicted confidence entropy "
-    f"--open_bounds 0 0.05 --gap_bounds 4 8 --entropy_bounds 0.05 0.005 --baseline_snn {TWIN}",
+    "feedback_adaptive": f"{OBJ2} --pretrained_snn {FEEDBACK} --timesteps 50 --epsilon 0.2 --rules all_predicted confidence "
+    "--open_bounds 0 0.05 --gap_bounds 4 8",
+    "twin_adaptive": f"{OBJ2} --pretrained_snn {TWIN} --timesteps 50 --epsilon 0 --rules confidence --gap_bounds 2 4 8",
 }
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit_test", metavar="N", help="first N test images only, to try it out; results in results_few/")
+    parser.add_argument("--from_files", action="store_true", help="evaluate nothing: use the results/NAME.json already there")
     args = parser.parse_args(argv)
     folder = HERE / ("results_few" if args.limit_test else "results")
-    few = ["--limit_test", args.limit_test] if args.limit_test else []
+    few = f"--limit_test {args.limit_test}" if args.limit_test else ""
     folder.mkdir(exist_ok=True)
     rows = []
     for name, command in RUNS.items():
         path = folder / f"{name}.json"
-        words = [
-            *shlex.split(command),
-            "--run_name",
-            name,
-            "--output_dir",
-            str(folder),
-            "--results_json",
-            str(path),
-            "--overwrite",
-        ]
-        print(f"\n$ python {shlex.join([*words, *few])}", flush=True)
-        done = subprocess.run([sys.executable, *words, *few], cwd=HERE)
-        if done.returncode:
-            sys.exit(done.returncode)
+        if not args.from_files:
+            evaluate(f"{command} --run_name {name} --output_dir {folder} --results_json {path} --overwrite {few}")
+        if not path.is_file():
+            raise UserError(f"{path} is missing: run make results without --from_files")
         rows += map(row_of, json.loads(path.read_text()))
     write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
     if not few:
+        save_accuracy_against_spikes(HERE / "docs" / "accuracy_spikes.png", rows)
         put_into_readme(table(rows))
+
+
+def evaluate(command):
+    """Run a script as the user would; stop where it fails."""
+    print(f"\n$ python {command}", flush=True)
+    done = subprocess.run([sys.executable, *shlex.split(command)], cwd=HERE)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 def row_of(record):

@@ -113,6 +113,26 @@ def save_adaptive(path, series, per_image, timesteps):
     save_chart(path, draw, size=(14, 4.2), panels=3)
 
 
+def save_accuracy_against_spikes(path, rows):
+    """Accuracy against total spikes, one mark per row of results.json, joined where only the rule's bound differs."""
+
+    def draw(axis):
+        groups = {}
+        for row in rows:
+            groups.setdefault((row["name"], row["timesteps"], row["epsilon"], row["rule"]), []).append(row)
+        for (name, timesteps, epsilon, rule), members in groups.items():
+            blocking = f", epsilon {epsilon:g}" if epsilon else ", no blocking" if name == "feedback" else ""
+            label = f"{name}{blocking}, T = {timesteps}" + (f", stopped by {rule}" if rule != "none" else "")
+            style, marker = ("-", "o") if name == "feedback" else (":", "s")
+            spikes = [row["spikes"]["total"] for row in members]
+            axis.plot(spikes, [100 * row["accuracy"] for row in members], style, marker=marker, label=label)
+        axis.set(title="accuracy against spikes, MNIST test set", ylabel="accuracy in %", xscale="log")
+        axis.set_xlabel("spikes per image: input, encoder, decoder and classifier")
+        axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+
+    save_chart(path, draw, size=(10, 4.5))
+
+
 def save_step_histograms(path, per_image, timesteps):
     """One histogram of steps per class, on common axes."""
     classes = sorted(set(per_image["label"].tolist()))
