@@ -39,7 +39,7 @@ def main(argv=None):
     for name, command in RUNS.items():
         path = folder / f"{name}.json"
         if not args.from_files:
-            evaluate(f"{command} --run_name {name} --output_dir {folder} --results_json {path} --overwrite {few}")
+            evaluate(f"{command} --run_name {name} --output_dir {quote(folder)} --results_json {quote(path)} --overwrite {few}")
         if not path.is_file():
             raise UserError(f"{path} is missing: run make results without --from_files")
         rows += map(row_of, json.loads(path.read_text()))
@@ -47,6 +47,10 @@ def main(argv=None):
     if not few:
         save_accuracy_against_spikes(HERE / "docs" / "accuracy_spikes.png", rows)
         put_into_readme(table(rows))
+
+
+def quote(path):
+    return shlex.quote(str(path))
 
 
 def evaluate(command):
