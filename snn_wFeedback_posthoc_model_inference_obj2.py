@@ -2,7 +2,7 @@
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
 from harness import flags
-from harness.errors import run_script
+from harness.errors import UserError, run_script
 from harness.plots import save_adaptive, save_step_histograms
 from harness.posthoc import Posthoc, posthoc_parser
 from harness.report import adaptive_table
@@ -53,7 +53,9 @@ def sweep(posthoc, rules, series, prefix=""):
     bounds_of = {name: getattr(posthoc.args, f"{name}s") for name in ("open_bound", "gap_bound", "entropy_bound")}
     for rule in rules:
         names = BOUNDS[rule]
-        settings = [dict(zip(names, values, strict=True)) for values in zip(*(bounds_of[name] for name in names), strict=False)]
+        if len({len(bounds_of[name]) for name in names}) > 1:
+            raise UserError(f"--rules {rule} wants as many {' as '.join(f'--{name}s' for name in names)}")
+        settings = [dict(zip(names, values, strict=True)) for values in zip(*(bounds_of[name] for name in names), strict=True)]
         for bounds in settings:
             posthoc.model.set_rule(rule, **bounds)
             series.setdefault(prefix + rule, []).append(posthoc.evaluate(rule=rule, bounds=bounds))

@@ -51,6 +51,24 @@ def dynamics_parameters(model):
     return [f"{name}.{key}" for name in model.neurons() for key in ("threshold", "leak")]
 
 
+# settings that balancing does not depend on: a run that changes only these finds the cached thresholds
+NOT_BALANCED = set(
+    [
+        "dropout",
+        "epsilon",
+        "latch",
+        "blocking",
+        "timesteps",
+        "learn_threshold",
+        "learn_leak",
+        "activation",
+        "alpha",
+        "beta",
+        "leak",
+    ]
+)
+
+
 def balanced_thresholds(model, train, args, folder, say):
     """Balance the model, or read what was found earlier for the same weights, images and settings.
 
@@ -58,7 +76,8 @@ def balanced_thresholds(model, train, args, folder, say):
     balance_timesteps and seed; say: called with a line for the reader.
     """
     images = train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
-    settings = [model.settings, args.balance_timesteps, args.seed, train.name, len(images.index)]
+    used = {name: value for name, value in model.settings.items() if name not in NOT_BALANCED}
+    settings = [used, args.balance_timesteps, args.seed, train.name, len(images.index)]
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6)
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())

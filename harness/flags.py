@@ -230,4 +230,5 @@ def find_device(args):
         return torch.device(name)
     if args.devices >= torch.cuda.device_count():
         raise UserError(f"--devices {args.devices}: there are GPUs 0 to {torch.cuda.device_count() - 1} here")
+    torch.backends.cudnn.allow_tf32 = False  # rounding to 10 bits would flip spikes near the threshold
     return torch.device("cuda", args.devices)

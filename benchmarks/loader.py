@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""What batches and draws cost beside a training step: one JSON object with seconds per batch, and their share of a step.
+
+The network is make demo's (VGG5_wFeedback_linear, fc_width 256, T = 8, batch 64), the smallest one that is trained here.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness.data import augmented, load_data
+from harness.errors import run_script
+from harness.loops import Objective
+from harness.seeds import image_draws, shuffled
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+BATCHES = 20
+
+
+def main():
+    settings = {"timesteps": 8, "fc_width": 256, "readout": "membrane_linear", "update": "immediate", "dropout": 0.0}
+    model = InputBlockingSNN("VGG5_wFeedback_linear", readout_slew=0.38, latch=True, epsilon=0.2, **settings)
+    train, _, _ = load_data("MNIST")
+    seconds = {"batch": 0.0, "augment": 0.0, "draws": 0.0, "step": 0.0}
+    batches = train.part(0, 64 * BATCHES).batches(64, order=shuffled(64 * BATCHES, 0, 1))
+    for number in range(BATCHES):
+        batch = timed(seconds, "batch", lambda: next(batches))
+        timed(seconds, "augment", lambda: augmented(batch, number))  # noqa: B023
+        draws = timed(seconds, "draws", lambda: image_draws(batch.index, 0, 1, 8, model.image_shape))  # noqa: B023
+        objective = Objective(0.01, "linear_over_t")
+        timed(seconds, "step", lambda: objective(model(batch.images, draws), batch.labels).total.backward())  # noqa: B023
+    per_batch = {f"{name}_s": round(value / BATCHES, 5) for name, value in seconds.items()}
+    print(json.dumps({**per_batch, "loader_share": round((seconds["batch"] + seconds["draws"]) / seconds["step"], 4)}))
+
+
+def timed(seconds, name, work):
+    began = time.perf_counter()
+    result = work()
+    seconds[name] += time.perf_counter() - began
+    return result
+
+
+if __name__ == "__main__":
+    run_script(main)
