@@ -52,21 +52,8 @@ def dynamics_parameters(model):
 
 
 # settings that balancing does not depend on: a run that changes only these finds the cached thresholds
-NOT_BALANCED = set(
-    [
-        "dropout",
-        "epsilon",
-        "latch",
-        "blocking",
-        "timesteps",
-        "learn_threshold",
-        "learn_leak",
-        "activation",
-        "alpha",
-        "beta",
-        "leak",
-    ]
-)
+NOT_BALANCED = {"dropout", "epsilon", "latch", "blocking", "timesteps", "activation", "alpha", "beta"}
+NOT_BALANCED |= {"learn_threshold", "learn_leak"}
 
 
 def balanced_thresholds(model, train, args, folder, say):
