@@ -128,6 +128,10 @@ def save_accuracy_against_spikes(path, rows):
             axis.plot(spikes, [100 * row["accuracy"] for row in members], style, marker=marker, label=label)
         axis.set(title="accuracy against spikes, MNIST test set", ylabel="accuracy in %", xscale="log")
         axis.set_xlabel("spikes per image: input, encoder, decoder and classifier")
+        ticks = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlim(min(row["spikes"]["total"] for row in rows) / 1.3, max(row["spikes"]["total"] for row in rows) * 1.3)
         axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
     save_chart(path, draw, size=(10, 4.5))
