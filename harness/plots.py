@@ -102,7 +102,8 @@ def save_adaptive(path, series, per_image, timesteps):
             by_steps.plot([record["mean_steps"] for record in records], accuracy, **style)
             by_spikes.plot([record["spikes"]["total"] for record in records], accuracy, **style)
         by_steps.set(title="accuracy against mean steps", xlabel="mean steps per image", ylabel="accuracy in %")
-        by_spikes.set(title="accuracy against spikes", xlabel="spikes per image, input and decoder included", xscale="log")
+        by_spikes.set(title="accuracy against spikes", ylabel="accuracy in %")
+        _spike_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records])
         by_steps.legend(frameon=False)
         labels = sorted(set(per_image["label"].tolist()))
         steps = [per_image["steps"][per_image["label"] == label].numpy() for label in labels]
@@ -126,12 +127,8 @@ def save_accuracy_against_spikes(path, rows):
             style, marker = ("-", "o") if name == "feedback" else (":", "s")
             spikes = [row["spikes"]["total"] for row in members]
             axis.plot(spikes, [100 * row["accuracy"] for row in members], style, marker=marker, label=label)
-        axis.set(title="accuracy against spikes, MNIST test set", ylabel="accuracy in %", xscale="log")
-        axis.set_xlabel("spikes per image: input, encoder, decoder and classifier")
-        ticks = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
-        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        axis.minorticks_off()
-        axis.set_xlim(min(row["spikes"]["total"] for row in rows) / 1.3, max(row["spikes"]["total"] for row in rows) * 1.3)
+        axis.set(title="accuracy against spikes, MNIST test set", ylabel="accuracy in %")
+        _spike_axis(axis, [row["spikes"]["total"] for row in rows])
         axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
     save_chart(path, draw, size=(10, 4.5))
@@ -172,6 +169,16 @@ def save_dimming(path, rows):
         axis.legend(frameon=False, ncols=2, loc="upper center")
 
     save_chart(path, draw, size=(8, 4))
+
+
+def _spike_axis(axis, totals):
+    """A logarithmic axis of total spikes with plain numbers at its ticks."""
+    ticks = [step * 10**power for power in range(9) for step in (1, 2, 5)]
+    axis.set_xscale("log")
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set_xlim(max(min(totals), 1) / 1.3, max(max(totals), 1) * 1.3)
+    axis.set_xlabel("spikes per image: input, encoder, decoder and classifier")
 
 
 def _stack(axis, places, records):
