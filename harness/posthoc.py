@@ -63,7 +63,7 @@ class Posthoc:
     @torch.no_grad()
     def watch(self, images, count):
         """The first images of an ImageSet as a Batch, the model's output for them, and its guesses (T, B, C, H, W)."""
-        batch = images.batch(torch.arange(min(count, len(images))), self.device)
+        batch = images.part(0, count).whole(self.device)
         output = run_model(self.model, batch, self.args.seed, EVALUATION)
         return batch, output, self.model.readout.guess(output.predictions)
 
