@@ -1,6 +1,6 @@
 """Input encodings: what the input neurons send at one step for the image they see.
 
-image: (B, C, H, W), values in [-1, 1]; draws: uniform in [0, 1), the same shape.
+image: (B, C, H, W), values in [-1, 1]; draws: uniform in [0, 1), (B, C, H, W), or (T, B, C, H, W) for T steps, as the result.
 """
 
 import torch
@@ -15,7 +15,7 @@ def poisson(image, draws):
 
 def direct(image, draws):
     """The analog image itself drives the first layer at every step; draws are not used."""
-    return image
+    return image.expand_as(draws)
 
 
 ENCODERS = {"poisson": poisson, "direct": direct}

@@ -1,16 +1,20 @@
-"""Leaky integrate-and-fire neurons: pure steps, and the module that holds a layer's threshold and leak.
+"""Leaky integrate-and-fire neurons: the steps and their gradients, and the module that holds a layer's threshold and leak.
 
 Three words are used for what happens in a step. Charge: the membrane potential V takes the drive W a[t]. Fire: s = H(v),
-v = V/theta - 1, H(0) = 0. Reset: theta is subtracted from the membrane of a neuron that fired (soft reset).
+v = V/theta - 1, H(0) = 0; in floating point too this is V > theta. Reset: theta is subtracted from the membrane of a neuron
+that fired (soft reset); the reset carries no gradient.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from self_models.errors import ModelError, choose
 from self_models.surrogates import new_age, next_age
+
+CHUNK = 2**18  # neurons per thread that are taken through all steps together: their tensors stay in a core's cache
 
 
 class NeuronState(NamedTuple):
@@ -22,44 +26,128 @@ class NeuronState(NamedTuple):
     count: torch.Tensor
 
 
-def delayed_step(drive, v, age, theta, leak, spike):
+class Update(NamedTuple):
+    """The order of charge, fire and reset, forward and backward. All tensors are (B, ...); the last ones are written to.
+
+    step(drive, v, theta, leak, fired, s, following): fired is the membrane potential that decides on s, following the V of
+    the next step. gradient(after, through, scale, leak, grad_drive, before): after and before are dL/dV on either side of
+    the step, and may be one tensor; scale through = dL/ds ds/dfired.
+    """
+
+    step: callable
+    gradient: callable
+
+
+def delayed_step(drive, v, theta, leak, fired, s, following):
     """s[t] = H(V[t]/theta - 1);   V[t+1] = leak V[t] + drive[t] - theta s[t]
 
     Fire, then charge and reset: s[t] reads V before drive[t] arrives, so each layer delays by one step
-    (Rathi et al., ICLR 2020). drive, v, s: (B, ...); theta in the unit of v; leak per step. The reset carries no gradient.
+    (Rathi et al., ICLR 2020). theta in the unit of V and drive; leak per step.
     """
-    s = spike(v / theta - 1.0, age)
-    return s, torch.addcmul(torch.addcmul(drive, v, leak), s.detach(), theta, value=-1)
+    torch.gt(fired.copy_(v), theta, out=s)
+    torch.addcmul(drive, fired, leak, out=following).addcmul_(s, theta, value=-1)
 
 
-def immediate_step(drive, v, age, theta, leak, spike):
+def delayed_gradient(after, through, scale, leak, grad_drive, before):
+    """dL/ddrive[t] = dL/dV[t+1];   dL/dV[t] = leak dL/dV[t+1] + dL/ds[t] ds/dV[t]"""
+    torch.mul(grad_drive.copy_(after), leak, out=before).addcmul_(through, scale)
+
+
+def immediate_step(drive, v, theta, leak, fired, s, following):
     """V'[t] = leak V[t-1] + drive[t];   s[t] = H(V'[t]/theta - 1);   V[t] = V'[t] - theta s[t]
 
     Charge, then fire and reset, as in snnTorch, SpikingJelly and Norse: depth costs no steps.
     """
-    v = torch.addcmul(drive, v, leak)
-    s = spike(v / theta - 1.0, age)
-    return s, torch.addcmul(v, s.detach(), theta, value=-1)
+    torch.gt(torch.addcmul(drive, v, leak, out=fired), theta, out=s)
+    torch.addcmul(fired, s, theta, value=-1, out=following)
 
 
-UPDATES = {"delayed": delayed_step, "immediate": immediate_step}
+def immediate_gradient(after, through, scale, leak, grad_drive, before):
+    """dL/ddrive[t] = dL/dV'[t] = dL/dV[t] + dL/ds[t] ds/dV'[t];   dL/dV[t-1] = leak dL/dV'[t]"""
+    torch.mul(torch.addcmul(after, through, scale, out=grad_drive), leak, out=before)
+
+
+UPDATES = {"delayed": Update(delayed_step, delayed_gradient), "immediate": Update(immediate_step, immediate_gradient)}
+
+
+class Steps(torch.autograd.Function):
+    """T steps of one layer: (drive (T, B, ...), v, age, theta, leak, update, surrogate) -> (s (T, B, ...), v, age, count).
+
+    v and age (B, ...) are those before the first step and after the last, count (B,) is spikes per image. A chunk of images
+    goes through all steps before the next one, so that most of what is read lies in the cache. Of each step only the
+    membrane potential that decided is kept for the backward pass, and what a surrogate or a learned leak needs.
+    """
+
+    @staticmethod
+    def forward(ctx, drive, v, age, theta, leak, update, surrogate):
+        s, fired, following = torch.empty_like(drive), torch.empty_like(drive), torch.empty_like(v)
+        leaking = torch.empty_like(drive) if ctx.needs_input_grad[4] else None  # V that the leak multiplies
+        ages = None if age is None else torch.empty_like(drive)
+        last_age = None if age is None else age.clone()
+        count = torch.empty(len(v), device=v.device)
+        for part in chunks(v):
+            now = v[part]
+            for t in range(len(drive)):
+                if leaking is not None:
+                    leaking[t, part] = now
+                update.step(drive[t, part], now, theta, leak, fired[t, part], s[t, part], following[part])
+                now = following[part]
+                if age is not None:
+                    ages[t, part] = last_age[part]
+                    last_age[part] = next_age(last_age[part], s[t, part])
+            count[part] = s[:, part].sum((0, *range(2, s.dim())), dtype=torch.float32)
+        ctx.save_for_backward(fired, ages, leaking, theta, leak)
+        ctx.update, ctx.surrogate = update, surrogate
+        ctx.set_materialize_grads(False)
+        if age is not None:
+            ctx.mark_non_differentiable(last_age)
+        return s, following, last_age, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_s, grad_v, _, grad_count):
+        fired, ages, leaking, theta, leak = ctx.saved_tensors
+        grad_drive, g = torch.empty_like(fired), torch.empty_like(fired[0])
+        grad_v = torch.zeros_like(g) if grad_v is None else grad_v
+        grad_theta, grad_leak = torch.zeros_like(theta), torch.zeros_like(leak)
+        each = (g.new_zeros(len(g)) if grad_count is None else grad_count).view(-1, *[1] * (g.dim() - 1))  # spike of an image
+        scale = ctx.surrogate.scale / theta  # of v = V/theta - 1
+        for part in chunks(g):
+            after, v = grad_v[part], torch.empty_like(g[part])
+            for t in reversed(range(len(fired))):
+                torch.div(fired[t, part], theta, out=v).sub_(1)
+                onto = each[part] if grad_s is None else grad_s[t, part] if grad_count is None else grad_s[t, part] + each[part]
+                through = ctx.surrogate.onto(onto, v, None if ages is None else ages[t, part])
+                if ctx.needs_input_grad[3]:  # theta in v = V/theta - 1, and in the reset
+                    grad_theta -= scale / theta * (through * fired[t, part]).sum() + (after * (fired[t, part] > theta)).sum()
+                ctx.update.gradient(after, through, scale, leak, grad_drive[t, part], g[part])
+                if leaking is not None:
+                    grad_leak += (grad_drive[t, part] * leaking[t, part]).sum()
+                after = g[part]
+        return grad_drive, g, None, grad_theta, grad_leak, None, None
+
+
+def chunks(v):
+    """Slices of the batch, about CHUNK neurons for each thread; on other devices than the CPU, the whole batch at once."""
+    size = max(1, CHUNK * torch.get_num_threads() * len(v) // max(1, v.numel())) if v.device.type == "cpu" else len(v)
+    return [slice(first, first + size) for first in range(0, len(v), max(1, size))]
 
 
 def count_events(signal):
-    """Sum per image, (B, ...) -> (B,) float32: the number of spikes in {0, 1}; differentiable."""
-    return signal.sum(tuple(range(1, signal.dim())), dtype=torch.float32)
+    """Sum per image, (T, B, ...) -> (B,) float32: the number of spikes in {0, 1}."""
+    return signal.sum((0, *range(2, signal.dim())), dtype=torch.float32)
 
 
 class SpikingNeuron(nn.Module):
     """One layer of neurons with a common threshold and leak, both in the state_dict.
 
     forward(drive, state) -> (spikes, state): drive (B, ...) as the synapses deliver it, state a NeuronState or None for
-    neurons at rest (V = 0).
+    neurons at rest (V = 0). steps: the same for drives (T, B, ...) of T steps.
     """
 
-    def __init__(self, spike, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False):
+    def __init__(self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False):
         super().__init__()
-        self.spike = spike
+        self.surrogate = surrogate
         self.update = choose("update", update, UPDATES)
         if not 0 <= leak <= 1:
             raise ModelError(f"leak must be between 0 and 1 (1 = no leak), not {leak}")
@@ -69,14 +157,17 @@ class SpikingNeuron(nn.Module):
         self.leak = nn.Parameter(torch.tensor(float(leak)), requires_grad=learn_leak)
 
     def forward(self, drive, state=None):
-        v, age, count = state or self.at_rest(drive)
-        spikes, v = self.update(drive, v, age, self.threshold, self.leak, self.spike)
-        if age is not None:
-            age = next_age(age, spikes)
-        return spikes, NeuronState(v, age, count + count_events(spikes))
+        spikes, state = self.steps(drive[None], state)
+        return spikes.squeeze(0), state
+
+    def steps(self, drive, state=None):
+        drive = drive.to(self.threshold.dtype)  # membranes stay float32 where matrix products are bfloat16
+        v, age, count = state or self.at_rest(drive[0])
+        spikes, v, age, counted = Steps.apply(drive, v, age, self.threshold, self.leak, self.update, self.surrogate)
+        return spikes, NeuronState(v, age, count + counted)
 
     def at_rest(self, drive):
-        age = new_age(drive) if getattr(self.spike, "needs_age", False) else None
+        age = new_age(drive) if self.surrogate.needs_age else None
         return NeuronState(torch.zeros_like(drive), age, drive.new_zeros(len(drive), dtype=torch.float32))
 
     @torch.no_grad()
@@ -89,15 +180,22 @@ class SpikingNeuron(nn.Module):
 
 
 class HeldDropout(nn.Module):
-    """Dropout whose mask is drawn once per image and held for all steps. forward(signal, mask) -> (signal, mask)."""
+    """Dropout whose mask is drawn once per image and held for all steps. forward(signal, mask) -> (signal, mask).
+
+    signal: (B, ...), or (T, B, ...) through steps; mask: (B, ...).
+    """
 
     def __init__(self, p):
         super().__init__()
         self.p = p
 
     def forward(self, signal, mask=None):
+        signal, mask = self.steps(signal[None], mask)
+        return signal.squeeze(0), mask
+
+    def steps(self, signal, mask=None):
         if not self.training or self.p == 0:
             return signal, None
         if mask is None:
-            mask = torch.empty_like(signal).bernoulli_(1 - self.p).div_(1 - self.p)
+            mask = torch.empty_like(signal[0]).bernoulli_(1 - self.p).div_(1 - self.p)
         return signal * mask, mask

@@ -7,10 +7,13 @@ features.0.weight, generate.1.weight, classifier.6.weight.
 from functools import partial
 from math import sqrt
 
+import torch.nn.functional as F
 from torch import nn
 
 from self_models.errors import ModelError
 from self_models.neurons import HeldDropout, SpikingNeuron
+
+FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
 def build_stages(plan, image_shape, labels, fc_width, kernel_size, nonlinearity, drop, output_nonlinearity=None):
@@ -88,17 +91,68 @@ def _initialise(layer):
         nn.init.normal_(layer.weight, 0, 0.01)
 
 
-def run_stage(name, stage, signal, memory, until=None):
-    """One step of a spiking stage. signal: (B, ...); memory: module name -> state, updated in place.
+def list_layers(stage):
+    """The (position, module) pairs of a stage, as run_stage takes them."""
+    return list(stage.named_children())
 
-    until: name of a neuron layer; then the drive that reaches it is returned instead of the stage's output.
+
+def folded(stage):
+    """The same, with each chain of U layers and the convolution after it as one FoldedChain: the same map at a fraction of the
+    operations."""
+    layers, chain = [], []
+    for position, module in list_layers(stage):
+        chain.append((position, module))
+        if isinstance(module, nn.ConvTranspose2d) and module.stride[0] > 1:
+            continue
+        if isinstance(module, nn.ConvTranspose2d) and len(chain) > 1:
+            chain = [(position, FoldedChain([each for _, each in chain]))]
+        layers, chain = layers + chain, []
+    return layers + chain
+
+
+class FoldedChain:
+    """U layers and a k x k transposed convolution after them, which are linear together, as one transposed convolution.
+
+    Two transposed convolutions after each other are one, whose kernel is the first kernel passed through the second as if it
+    were an image. At borders nothing changes: a U layer's output pixels each come from one input pixel.
     """
-    for position, module in stage.named_children():
+
+    def __init__(self, modules):
+        kernel, stride, lost = modules[0].weight, 1, 0
+        for module in modules[1:]:
+            kernel = F.conv_transpose2d(kernel, module.weight, stride=module.stride)
+        for module in modules:
+            stride = stride * module.stride[0]
+            lost = [module.stride[0] * rest + here for rest, here in zip(lost or (0, 0), module.output_padding, strict=True)]
+        self.kernel, self.stride, self.padding, self.lost = kernel, stride, modules[-1].padding[0], lost
+
+    def __call__(self, signal):
+        """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""
+        channels, size = self.kernel.shape[1], self.kernel.shape[-1]
+        if channels > FEW_CHANNELS:
+            return F.conv_transpose2d(signal, self.kernel, None, self.stride, self.padding, self.lost)
+        columns = self.kernel.flatten(1).t() @ signal.flatten(2)
+        shape = [self.stride * here + lost for here, lost in zip(signal.shape[2:], self.lost, strict=True)]
+        return F.fold(columns, shape, size, padding=self.padding, stride=self.stride)
+
+
+def run_stage(name, layers, signal, memory, until=None):
+    """Steps of a spiking stage. layers: (position, module) pairs; signal: (T, B, ...); memory: module name -> state,
+    updated in place.
+
+    until: name of a neuron layer; then the drive that reaches it is returned instead of the stage's output. A single step
+    calls the modules that have a state as modules, so that their hooks see it.
+    """
+    steps, signal = len(signal), signal.flatten(0, 1)
+    for position, module in layers:
         key = f"{name}.{position}"
         if key == until:
-            return signal
-        if isinstance(module, SpikingNeuron | HeldDropout):
+            break
+        if not isinstance(module, SpikingNeuron | HeldDropout):
+            signal = module(signal)
+        elif steps == 1:
             signal, memory[key] = module(signal, memory.get(key))
         else:
-            signal = module(signal)
-    return signal
+            signal, memory[key] = module.steps(signal.unflatten(0, (steps, -1)), memory.get(key))
+            signal = signal.flatten(0, 1)
+    return signal.unflatten(0, (steps, -1))

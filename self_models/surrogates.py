@@ -1,67 +1,51 @@
-"""Spike functions: a step forward, a surrogate gradient backward.
+"""Surrogate gradients: what the backward pass takes for the slope of the spike function s = H(v), H(0) = 0.
 
-s = H(v), H(0) = 0: a neuron exactly at its threshold does not spike. v = V/theta - 1 is the membrane potential's distance
-from the threshold, in thresholds. `age` is the time since the neuron's last spike, in steps.
+v = V/theta - 1 is the membrane potential's distance from the threshold, in thresholds: a neuron exactly at its threshold does
+not spike. `age` is the time since the neuron's last spike, in steps.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 
 from self_models.errors import choose
 
-
-class LinearSurrogate(torch.autograd.Function):
-    """ds/dv = gamma * max(0, 1 - |v|)   (piecewise linear, as in Bellec et al., NeurIPS 2018)."""
-
-    @staticmethod
-    def forward(ctx, v, gamma):
-        ctx.save_for_backward(v)
-        ctx.gamma = gamma
-        return (v > 0).to(v.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        (v,) = ctx.saved_tensors
-        return grad * (1 - v.abs()).clamp_(min=0).mul_(ctx.gamma), None
+GAMMA = 0.3  # of the Linear surrogate, the original's
 
 
-class STDBSurrogate(torch.autograd.Function):
+class Surrogate(NamedTuple):
+    """ds/dv = scale * shape(v, age). onto(grad, v, age) -> grad * shape(v, age), and may write into v; needs_age: else age is
+    None."""
+
+    scale: float
+    onto: callable
+    needs_age: bool = False
+
+
+def _onto_triangle(grad, v, age):
+    return torch.addcmul(grad, v.abs_().clamp_(max=1), grad, value=-1, out=v)
+
+
+def linear(alpha, beta):
+    """ds/dv = gamma * max(0, 1 - |v|)   (piecewise linear, as in Bellec et al., NeurIPS 2018), without alpha and beta."""
+    return Surrogate(GAMMA, _onto_triangle)
+
+
+def stdb(alpha, beta):
     """ds/dv = alpha * exp(-age)^beta   (spike-time dependent, as in Rathi et al., ICLR 2020).
 
     A neuron that has never spiked has age infinity and gradient 0. In float32 exp(-age) underflows to 0 beyond an age of
     about 103 steps, in the original as here.
     """
-
-    @staticmethod
-    def forward(ctx, v, age, alpha, beta):
-        ctx.save_for_backward(age)
-        ctx.alpha, ctx.beta = alpha, beta
-        return (v > 0).to(v.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        (age,) = ctx.saved_tensors
-        return grad * ctx.alpha * torch.exp(-age) ** ctx.beta, None, None, None
-
-
-def linear(alpha, beta):
-    """Spike function with the Linear surrogate; gamma is the original's 0.3, alpha and beta are STDB's."""
-    return lambda v, age: LinearSurrogate.apply(v, 0.3)
-
-
-def stdb(alpha, beta):
-    """Spike function with the STDB surrogate: alpha scales it, beta sets how fast it fades with age."""
-    spike = lambda v, age: STDBSurrogate.apply(v, age, alpha, beta)  # noqa: E731
-    spike.needs_age = True
-    return spike
+    return Surrogate(alpha, lambda grad, v, age: torch.neg(age, out=v).exp_().pow_(beta).mul_(grad), needs_age=True)
 
 
 SURROGATES = {"Linear": linear, "STDB": stdb}
 
 
-def make_spike_function(activation, alpha, beta):
-    """A function (v, age) -> spikes for the named surrogate. Raises ModelError for an unknown name."""
+def make_surrogate(activation, alpha, beta):
+    """The named Surrogate. Raises ModelError for an unknown name."""
     return choose("activation", activation, SURROGATES)(alpha, beta)
 
 

@@ -11,8 +11,8 @@ from self_models.errors import ModelError
 from self_models.neurons import HeldDropout, SpikingNeuron, count_events
 from self_models.outputs import SNNOutput, make_readout
 from self_models.plans import find_plan
-from self_models.stages import build_stages, run_stage
-from self_models.surrogates import make_spike_function
+from self_models.stages import build_stages, folded, list_layers, run_stage
+from self_models.surrogates import make_surrogate
 from self_models.vgg_wFeedback import check_dropout, check_images, check_timesteps, find_image_shape
 
 
@@ -40,6 +40,7 @@ class Run:
     compared: torch.Tensor | int = 0  # pixels compared with their prediction so far (B,)
     input_count: torch.Tensor | int = 0  # (B,)
     memory: dict = field(default_factory=dict)  # module name -> state
+    decoder: list = field(default_factory=list)  # the decoder's layers, as run_stage takes them
 
     def select(self, keep):
         """The same run for the images of keep, an index or a mask over the batch."""
@@ -112,10 +113,10 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         if not readout_slew >= 0:
             raise ModelError(f"readout_slew must be at least 0 (0 = no limit), not {readout_slew}")
         self.readout_leak, self.readout_slew = readout_leak, readout_slew
-        spike = make_spike_function(activation, alpha, beta)
+        surrogate = make_surrogate(activation, alpha, beta)
 
         def neuron(stage):
-            return SpikingNeuron(spike, update, default_threshold, leak, learn_threshold, learn_leak)
+            return SpikingNeuron(surrogate, update, default_threshold, leak, learn_threshold, learn_leak)
 
         self.features, self.generate, self.classifier = build_stages(
             find_plan(vgg_name, plan),
@@ -188,37 +189,72 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         return 0
 
     def start(self, x):
-        """A run at rest for images x (B, C, H, W)."""
+        """A run at rest for images x (B, C, H, W). In training, chains of the decoder's linear layers are folded into one."""
         check_images(x, self.image_shape)
-        return Run(x, View(x), trace=torch.zeros_like(x))
+        decoder = (
+            [] if not self.has_feedback else folded(self.generate) if self.training else list(self.generate.named_children())
+        )
+        return Run(x, View(x), trace=torch.zeros_like(x), decoder=decoder)
 
     def step(self, run, draws):
         """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns a Step."""
+        return Step(*(None if frames is None else frames[0] for frames in self.advance(run, draws[None])))
+
+    def advance(self, run, draws):
+        """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns a Step of (T, B, C, H, W).
+
+        The classifier takes all steps as one batch. So do encoder and decoder in training, unless an objective's hook makes
+        the input of a step depend on the prediction of the step before.
+        """
+        sees_all = self.training and type(self).look is VGG_SNN_STDB_wFeedback.look
+        parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
+        encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
+        run.logits = run.logits + run_stage("classifier", list_layers(self.classifier), encoded, run.memory).sum(0)
+        return join_steps([frames for _, frames in parts])
+
+    def perceive(self, run, draws):
+        """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the
+        encoder's output (T, B, ...) and a Step of (T, B, C, H, W)."""
         signal = self.encode(run.view.image, draws)
         run.input_count = run.input_count + count_events(signal != 0)
-        encoded = run_stage("features", self.features, signal, run.memory)
-        run.logits = run.logits + run_stage("classifier", self.classifier, encoded.flatten(1), run.memory)
-        run.steps += 1
+        encoded = run_stage("features", list_layers(self.features), signal, run.memory)
         if not self.has_feedback:
-            return Step()
-        is_open = run.view.is_open
-        run.waiting = run.waiting + encoded
-        decodes = run.steps % self.feedback_interval == 0
-        if decodes:
-            decoded = run_stage("generate", self.generate, run.waiting, run.memory)
-            run.trace, run.waiting = self.integrate(run.trace, decoded, run.view), 0
+            run.steps += len(draws)
+            return encoded, Step()
+        decodes = [(run.steps + t) % self.feedback_interval == 0 for t in range(1, len(draws) + 1)]
+        inflow = encoded if self.feedback_interval == 1 else self.gather(run, encoded, decodes)
+        decoded = iter(run_stage("generate", run.decoder, inflow, run.memory)) if any(decodes) else iter(())
+        return encoded, stack_steps([self.show(run, next(decoded) if now else None) for now in decodes])
+
+    def gather(self, run, encoded, decodes):
+        """What the decoder gets at the steps at which it runs, (t, B, ...): encoded summed since it last ran."""
+        inflow = []
+        for codes, now in zip(encoded, decodes, strict=True):
+            run.waiting = run.waiting + codes
+            if now:
+                inflow.append(run.waiting)
+                run.waiting = 0
+        return torch.stack(inflow) if inflow else encoded[:0]
+
+    def show(self, run, decoded):
+        """One step of the read-out, in place: the prediction, what it costs, and what is seen next. decoded: the decoder's
+        output (B, C, H, W), or None in a step in which it does not run. Returns a Step."""
+        run.steps += 1
+        view = run.view
+        if decoded is not None:
+            run.trace = self.integrate(run.trace, decoded, view)
         prediction = self.readout.prediction(run.trace)
-        if decodes:
-            run.compared = run.compared + self.compared(run.view)
-            run.view = self.look(run.image, self.readout.guess(prediction), run.view)
-        return Step(prediction, (run.image - prediction) ** 2, run.view.predicted, is_open)
+        if decoded is not None:
+            run.compared = run.compared + self.compared(view)
+            run.view = self.look(run.image, self.readout.guess(prediction), view)
+        return Step(prediction, (run.image - prediction) ** 2, run.view.predicted, view.is_open)
 
     def forward(self, x, uniforms=None):
         """x: (B, C, H, W) -> SNNOutput. uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding, else
         the global random generator draws. Raises ModelError for another image shape or number of draws."""
-        run = self.start(x)
-        steps = [self.step(run, draws) for draws in self.draws(x, uniforms)]
-        return self.output(run, stack_steps(steps), torch.full((len(x),), self.timesteps, device=x.device))
+        run, draws = self.start(x), torch.stack(list(self.draws(x, uniforms)))
+        frames = join_steps([self.advance(run, part) for part in draws.split(self.timesteps if self.training else 1)])
+        return self.output(run, frames, torch.full((len(x),), self.timesteps, device=x.device))
 
     def draws(self, x, uniforms):
         """The draws of each step in turn, T tensors shaped like x."""
@@ -247,18 +283,27 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     def drive_into(self, name, run, draws):
         """One step up to the named spiking layer: the drive W a[t] that reaches it, (B, ...)."""
-        signal = self.encode(run.view.image, draws)
-        encoded = run_stage("features", self.features, signal, run.memory, until=name)
-        if name.startswith("features."):
-            return encoded
+        signal = self.encode(run.view.image, draws)[None]
+        encoded = run_stage("features", list_layers(self.features), signal, run.memory, until=name)
         stage = name.split(".")[0]
-        inflow = encoded.flatten(1) if stage == "classifier" else encoded
-        return run_stage(stage, getattr(self, stage), inflow, run.memory, until=name)
+        if stage == "features":
+            return encoded[0]
+        inflow = encoded.flatten(2) if stage == "classifier" else encoded
+        return run_stage(stage, list_layers(getattr(self, stage)), inflow, run.memory, until=name)[0]
 
 
 def stack_steps(steps):
     """A list of T Steps as one Step whose tensors are (T, B, C, H, W)."""
-    return Step(*(None if frames[0] is None else torch.stack(frames) for frames in zip(*steps, strict=True)))
+    return _each(torch.stack, steps)
+
+
+def join_steps(parts):
+    """Steps of (t, B, C, H, W) as one of (T, B, C, H, W)."""
+    return parts[0] if len(parts) == 1 else _each(torch.cat, parts)
+
+
+def _each(join, steps):
+    return Step(*(None if frames[0] is None else join(frames) for frames in zip(*steps, strict=True)))
 
 
 def _select(value, keep):

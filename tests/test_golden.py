@@ -82,10 +82,13 @@ SNN_FILES = [
 ]
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", SNN_FILES)
-def test_snn(name):
+def test_snn(name, training):
+    """Step by step, and as in training: all steps as one batch, the decoder's linear layers folded."""
     data = load(name)
-    model = spiking(data)
+    model = spiking(data, dropout=0.0).train(training)
+    model.classifier[2].p = model.classifier[5].p = 0.0
     output = model(torch.from_numpy(data["x"]), torch.from_numpy(data["u"]))
     close(output.logits, data["logits"])
     close(output.predictions, data["predictions"])

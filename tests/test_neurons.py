@@ -7,13 +7,13 @@ import torch
 from conftest import PLAN, images
 
 from self_models.errors import ModelError
-from self_models.neurons import HeldDropout, SpikingNeuron, delayed_step, immediate_step
-from self_models.surrogates import make_spike_function
+from self_models.neurons import HeldDropout, SpikingNeuron
+from self_models.surrogates import make_surrogate
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
 def neuron(update="delayed", threshold=1.0, leak=1.0, activation="Linear", **learn):
-    return SpikingNeuron(make_spike_function(activation, alpha=0.3, beta=0.01), update, threshold, leak, **learn)
+    return SpikingNeuron(make_surrogate(activation, alpha=0.3, beta=0.01), update, threshold, leak, **learn)
 
 
 def trace(drives, **settings):
@@ -60,20 +60,73 @@ def test_spikes_are_counted_per_image():
     assert state.count.tolist() == [6, 1]  # 0.4, 0.8, 1.2: one spike
 
 
-@pytest.mark.parametrize("step", [delayed_step, immediate_step])
-def test_reset_carries_no_gradient(step):
-    v, drive = torch.tensor([[3.0]], requires_grad=True), torch.tensor([[0.5]], requires_grad=True)
-    threshold, leak = torch.tensor(2.0), torch.tensor(0.9)
-    spikes, following = step(drive, v, None, threshold, leak, make_spike_function("Linear", 0.3, 0.01))
+@pytest.mark.parametrize("update", ["delayed", "immediate"])
+def test_reset_carries_no_gradient(update):
+    layer, drive = neuron(update, threshold=2.0, leak=0.9), torch.tensor([[0.5]], requires_grad=True)
+    v = torch.tensor([[3.0]], requires_grad=True)
+    spikes, state = layer(drive, layer.at_rest(drive)._replace(v=v))
     assert spikes.item() == 1
-    grads = torch.autograd.grad(following.sum(), (v, drive))
+    grads = torch.autograd.grad(state.v.sum(), (v, drive))
     assert [grad.item() for grad in grads] == pytest.approx([0.9, 1.0])  # leak and 1: nothing through the spike
 
 
+def by_autograd(drives, v, theta, leak, update, slope):
+    """The equations of a step, one operation at a time: (spikes (T, B, N), last V), with PyTorch's own gradients."""
+    spikes, age = [], torch.full_like(v, inf)
+    for drive in drives:
+        v = leak * v + drive if update == "immediate" else v
+        distance = v / theta - 1
+        smooth = distance * slope(distance.detach(), age)  # its derivative is the surrogate's
+        s = (distance > 0).float() + (smooth - smooth.detach())
+        v = v - theta * s.detach() if update == "immediate" else leak * v + drive - theta * s.detach()
+        age = torch.where(s > 0, 0.0, age) + 1
+        spikes.append(s)
+    return torch.stack(spikes), v
+
+
+SLOPES = {"Linear": lambda v, age: 0.3 * (1 - v.abs()).clamp(min=0), "STDB": lambda v, age: 0.3 * torch.exp(-age) ** 0.01}
+
+
+@pytest.mark.parametrize("used", ["spikes", "count", "v", "all"])
+@pytest.mark.parametrize("activation", list(SLOPES))
+@pytest.mark.parametrize("update", ["delayed", "immediate"])
+def test_hand_written_gradient_is_that_of_the_equations(update, activation, used, monkeypatch):
+    monkeypatch.setattr("self_models.neurons.CHUNK", 14)  # two images at a time, the last one alone
+    draw = torch.Generator().manual_seed(0)
+    drives, v, weights = (torch.randn(shape, generator=draw) for shape in ((6, 5, 7), (5, 7), (6, 5, 7)))
+    layer = neuron(update, 0.8, 0.9, activation, learn_threshold=True, learn_leak=True)
+    inputs = [drives.requires_grad_(), v.requires_grad_(), layer.threshold, layer.leak]
+    spikes, state = layer.steps(drives, layer.at_rest(v)._replace(v=v))
+    expected, last = by_autograd(*inputs, update, SLOPES[activation])
+    assert torch.equal(spikes, expected) and 0.1 < spikes.mean() < 0.9
+    assert torch.equal(state.count, expected.sum((0, 2)))
+    torch.testing.assert_close(state.v, last)
+
+    def gradients(s, count, v):
+        parts = {"spikes": (s * weights).sum(), "count": (count * weights[0, :, 0]).sum(), "v": (v * weights[1]).sum()}
+        loss = sum(parts.values()) if used == "all" else parts[used]
+        return torch.autograd.grad(loss, inputs, materialize_grads=True)
+
+    wanted = gradients(expected, expected.sum((0, 2)), last)
+    for found, each in zip(gradients(spikes, state.count, state.v), wanted, strict=True):
+        torch.testing.assert_close(found, each, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("update", ["delayed", "immediate"])
+def test_steps_together_are_the_steps_one_by_one(update):
+    drives = torch.randn(6, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    layer, state, seen = neuron(update, 0.8, 0.9, "STDB"), None, []
+    for drive in drives:
+        spikes, state = layer(drive, state)
+        seen.append(spikes)
+    together, last = layer.steps(drives)
+    assert torch.equal(together, torch.stack(seen))
+    assert all(torch.equal(a, b) for a, b in zip(last, state, strict=True))
+
+
 def spike_gradients(activation, v, age, alpha=0.3, beta=0.01):
-    v = torch.tensor(v, requires_grad=True)
-    make_spike_function(activation, alpha, beta)(v, torch.tensor(age)).sum().backward()
-    return v.grad.tolist()
+    surrogate, v = make_surrogate(activation, alpha, beta), torch.tensor(v)
+    return (surrogate.scale * surrogate.onto(torch.ones_like(v), v, torch.tensor(age))).tolist()
 
 
 def test_linear_surrogate_by_hand():
@@ -154,13 +207,13 @@ def test_held_dropout():
 
 def test_dropout_masks_are_held_over_all_steps_of_a_model():
     torch.manual_seed(0)
-    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=32, timesteps=3, dropout=0.5).train()
-    masks = {}
-    for name, module in model.named_modules():
-        if isinstance(module, HeldDropout):
-            module.register_forward_hook(lambda _, inputs, output, name=name: masks.setdefault(name, []).append(output[1]))
-    model(images(2))
-    assert {name.split(".")[0] for name in masks} == {"features", "generate", "classifier"}
-    for mask in masks.values():
-        assert len(mask) == 3 and all(torch.equal(mask[0], later) for later in mask)
-        assert not torch.equal(mask[0][0], mask[0][1])
+    model, x = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=32, timesteps=3, dropout=0.5).train(), images(2)
+    run, names = model.start(x), [name for name, module in model.named_modules() if isinstance(module, HeldDropout)]
+    held = []
+    for draws in torch.rand(3, *x.shape):
+        model.step(run, draws)
+        held.append({name: run.memory[name] for name in names})
+    assert {name.split(".")[0] for name in names} == {"features", "generate", "classifier"}
+    for name in names:
+        assert all(torch.equal(held[0][name], later[name]) for later in held)
+        assert not torch.equal(held[0][name][0], held[0][name][1])

@@ -1,0 +1,68 @@
+"""How training runs a network (all steps of a layer as one batch, linear layers folded) gives what its steps give."""
+
+import pytest
+import torch
+from conftest import PLAN, images
+
+from harness.losses import losses_of
+from self_models.neurons import HeldDropout
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
+
+LINEAR = [[4, "D", 6, 6, "D"], ["U", "U", "in"]]
+BLOCKING = {"cls": InputBlockingSNN, "readout": "membrane_linear", "epsilon": 0.2}
+CASES = {
+    "plain": {},
+    "delayed, leaky, STDB": {"update": "delayed", "leak": 0.9, "activation": "STDB", "timesteps": 9},
+    "without feedback": {"plan": [[4, "A", 6, "A"], []]},
+    "every second step decodes": {"feedback_interval": 2, "readout": "membrane_rescaled"},
+    "direct input, leaking read-out": {"encoding": "direct", "readout": "membrane", "readout_leak": 0.8, "readout_slew": 0.3},
+    "linear decoder, odd colour images": {"plan": LINEAR, "image_shape": (3, 11, 14), "readout": "membrane"},
+    "blocking": BLOCKING,
+    "blocking, latch, linear decoder": {**BLOCKING, "plan": LINEAR, "latch": True, "readout_slew": 0.38},
+    "learned dynamics": {**BLOCKING, "learn_threshold": True, "learn_leak": True, "leak": 0.9},
+    "contrast": {**BLOCKING, "cls": ContrastAttentionSNN},
+}
+
+
+def build(cls=VGG_SNN_STDB_wFeedback, dropout=0.0, **settings):
+    torch.manual_seed(0)
+    settings = {"plan": PLAN, "fc_width": 12, "timesteps": 6, "update": "immediate", "default_threshold": 0.2, **settings}
+    model = cls(dropout=dropout, **settings)
+    for module in model.modules():
+        if isinstance(module, HeldDropout):
+            module.p = dropout
+    for layer in model.classifier[::3]:
+        layer.weight.data *= 20  # else hardly any of its neurons fires in a few steps
+    return model
+
+
+def result(model):
+    """SNNOutput and gradients of every weight, for images and draws that are always the same."""
+    x = images(5, model.image_shape)
+    torch.manual_seed(1)  # of dropout masks
+    output = model(x, torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(2)))
+    losses_of(output, torch.arange(len(x)), 0.1, "linear_over_t", 1e-3).total.backward()
+    return output, {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def check_same(found, expected):
+    for name in ("logits", "predictions", "errors"):
+        if getattr(expected[0], name) is not None:
+            torch.testing.assert_close(getattr(found[0], name), getattr(expected[0], name), rtol=1e-4, atol=1e-5)
+    for name in ("predicted", "is_open", "comparisons"):
+        assert getattr(expected[0], name) is None or torch.equal(getattr(found[0], name), getattr(expected[0], name)), name
+    assert found[0].spikes.keys() == expected[0].spikes.keys()
+    for name, count in expected[0].spikes.items():
+        assert torch.equal(found[0].spikes[name], count) and count.sum() > 0, name
+    for name, gradient in expected[1].items():
+        assert gradient.abs().max() > 0, name
+        close = {"rtol": 1e-4, "atol": 1e-4 * gradient.abs().max().item()}
+        torch.testing.assert_close(found[1][name], gradient, **close, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_path_is_the_steps_one_by_one(name):
+    expected = result(build(**CASES[name]).eval())
+    check_same(result(build(**CASES[name]).train()), expected)
