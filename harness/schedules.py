@@ -8,13 +8,14 @@ WARM_UP = 0.05  # of all steps, for the cosine schedule
 
 
 def make_optimizer(model, args):
-    """Adam or SGD as the flags say. Thresholds and leaks are scalars and have no weight decay."""
+    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Thresholds and leaks are scalars
+    and have no weight decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if parameter.dim() > 0]},
         {"params": [parameter for parameter in trained if parameter.dim() == 0], "weight_decay": 0.0},
     ]
-    common = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
+    common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "SGD":
         return torch.optim.SGD(groups, momentum=args.momentum, **common)
     return torch.optim.Adam(groups, amsgrad=args.amsgrad, **common)

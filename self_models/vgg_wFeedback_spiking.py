@@ -1,10 +1,11 @@
 """The SNN: the ANN's network run with spikes for T steps, with one hook through which an objective changes its input."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from self_models.encoders import find_encoder
 from self_models.errors import ModelError
@@ -71,6 +72,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     """
 
     objective = "none"  # in the records
+    bptt_segments = 0  # of the T steps; the backward pass runs each again instead of keeping what it computed; 0 = keep all
 
     def __init__(
         self,
@@ -191,9 +193,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     def start(self, x):
         """A run at rest for images x (B, C, H, W). In training, chains of the decoder's linear layers are folded into one."""
         check_images(x, self.image_shape)
-        decoder = (
-            [] if not self.has_feedback else folded(self.generate) if self.training else list(self.generate.named_children())
-        )
+        decoder = (folded if self.training else list_layers)(self.generate) if self.has_feedback else []
         return Run(x, View(x), trace=torch.zeros_like(x), decoder=decoder)
 
     def step(self, run, draws):
@@ -209,7 +209,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         sees_all = self.training and type(self).look is VGG_SNN_STDB_wFeedback.look
         parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
         encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
-        run.logits = run.logits + run_stage("classifier", list_layers(self.classifier), encoded, run.memory).sum(0)
+        run.logits = run.logits + run_stage("classifier", list_layers(self.classifier), encoded, run.memory).to(run.image.dtype).sum(0)
         return join_steps([frames for _, frames in parts])
 
     def perceive(self, run, draws):
@@ -252,9 +252,22 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     def forward(self, x, uniforms=None):
         """x: (B, C, H, W) -> SNNOutput. uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding, else
         the global random generator draws. Raises ModelError for another image shape or number of draws."""
-        run, draws = self.start(x), torch.stack(list(self.draws(x, uniforms)))
-        frames = join_steps([self.advance(run, part) for part in draws.split(self.timesteps if self.training else 1)])
-        return self.output(run, frames, torch.full((len(x),), self.timesteps, device=x.device))
+        run, frames = self.start(x), []
+        segments = torch.stack(list(self.draws(x, uniforms))).split(self.segment_length())
+        for draws in segments:
+            keeps = not self.training or self.bptt_segments == 0 or draws is segments[-1]
+            run, shown = self.segment(run, draws) if keeps else checkpoint(self.segment, run, draws, use_reentrant=False)
+            frames.append(shown)
+        return self.output(run, join_steps(frames), torch.full((len(x),), self.timesteps, device=x.device))
+
+    def segment(self, run, draws):
+        """advance() that leaves its run as it is: (the run after these steps, their frames)."""
+        run = replace(run, memory=dict(run.memory))
+        return run, self.advance(run, draws)
+
+    def segment_length(self):
+        """Steps that run together: one in evaluation, all or a segment in training."""
+        return -(-self.timesteps // max(1, self.bptt_segments)) if self.training else 1
 
     def draws(self, x, uniforms):
         """The draws of each step in turn, T tensors shaped like x."""

@@ -66,3 +66,24 @@ def check_same(found, expected):
 def test_training_path_is_the_steps_one_by_one(name):
     expected = result(build(**CASES[name]).eval())
     check_same(result(build(**CASES[name]).train()), expected)
+
+
+@pytest.mark.parametrize("segments", [2, 3, 6, 9])
+@pytest.mark.parametrize("name", ["plain", "delayed, leaky, STDB", "blocking, latch, linear decoder", "learned dynamics"])
+def test_segments_give_what_the_whole_run_gives(name, segments):
+    """With dropout, whose masks the recomputation must draw again as they were."""
+    expected = result(build(**CASES[name], dropout=0.2).train())
+    model = build(**CASES[name], dropout=0.2).train()
+    model.bptt_segments = segments
+    check_same(result(model), expected)
+
+
+def test_segments_keep_less_for_the_backward_pass():
+    kept = {}
+    for segments in (0, 3):
+        model, sizes = build(timesteps=9).train(), []
+        model.bptt_segments = segments
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+            model(images(2))
+        kept[segments] = sum(sizes)
+    assert kept[3] < 0.5 * kept[0]

@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""One training step of VGG5_wFeedback here, in snnTorch and in SpikingJelly (multi-step), as one JSON object.
+
+All three have the same weights, input spikes, loss and optimiser; loss and gradient of the first step show that they are the
+same network. They take turns, one step each, so that a busy machine slows all of them down; *_s are medians. Dropout is off,
+since the three hold their masks differently. Choose the cores with OMP_NUM_THREADS; see docs/training_speed.md.
+"""
+
+import argparse
+import copy
+import json
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import snntorch
+import torch
+from spikingjelly.activation_based import functional, layer, surrogate
+from spikingjelly.activation_based.neuron import IFNode
+from torch import nn
+
+from harness.conversion import balance_thresholds
+from harness.data import load_data
+from harness.errors import run_script
+from harness.losses import losses_of
+from harness.schedules import make_optimizer
+from harness.seeds import image_draws
+from self_models.encoders import poisson
+from self_models.neurons import HeldDropout, SpikingNeuron
+from self_models.outputs import SNNOutput
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True)
+
+
+def main():
+    args = build_parser().parse_args()
+    torch.manual_seed(0)
+    batch = next(load_data("MNIST")[0].batches(args.batch_size))
+    ours = network(args, batch.images)
+    makers = {"ours": lambda: ours, "snntorch": lambda: SnnTorch(ours), "spikingjelly": lambda: SpikingJelly(ours)}
+    models = {name: make() for name, make in makers.items() if args.only in (None, name)}
+    optimizers = {name: make_optimizer(model, OPTIMIZER) for name, model in models.items()}
+    draws = image_draws(batch.index, 0, 1, args.timesteps, ours.image_shape)
+    seconds, checks = {name: [] for name in models}, {}
+    for _ in range(args.rounds + 1):
+        for name, model in models.items():
+            began = time.perf_counter()
+            optimizers[name].zero_grad(set_to_none=True)
+            loss = losses_of(model(batch.images, draws), batch.labels, 0.01, "linear_over_t").total
+            loss.backward()
+            optimizers[name].step()
+            seconds[name].append(time.perf_counter() - began)
+            checks.setdefault(name, [loss.item(), next(model.parameters()).grad.norm().item()])
+    found = {f"{name}_s": round(statistics.median(times[1:]), 4) for name, times in seconds.items()}
+    if not args.only:
+        found["ratio_to_fastest_peer"] = round(min(found["snntorch_s"], found["spikingjelly_s"]) / found["ours_s"], 3)
+    found["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+    print(json.dumps({**found, "first_loss_and_gradient": checks, "threads": torch.get_num_threads(), **vars(args)}))
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-a", "--architecture", default="VGG5_wFeedback")
+    parser.add_argument("--fc_width", type=int, default=4096)
+    parser.add_argument("--timesteps", type=int, default=10)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each network, after one that is not timed")
+    parser.add_argument("--only", choices=["ours", "snntorch", "spikingjelly"], help="one of them alone, for its peak_gb")
+    return parser
+
+
+def network(args, images):
+    """Ours, without dropout, with weights scaled so that all layers spike at thresholds of 1, and the surrogate gradient that
+    SpikingJelly has too, max(0, 1 - |v|)."""
+    settings = {"timesteps": args.timesteps, "fc_width": args.fc_width, "update": "immediate", "readout": "membrane"}
+    model = VGG_SNN_STDB_wFeedback(args.architecture, dropout=0.0, **settings)
+    draw = torch.Generator().manual_seed(0)
+    thresholds = balance_thresholds(model, images[:8], lambda t: torch.rand(images[:8].shape, generator=draw), 4)
+    for (name, neuron), threshold in zip(model.neurons().items(), thresholds, strict=True):
+        stage, position = name.split(".")
+        getattr(model, stage)[int(position) - 1].weight.data /= 0.7 * threshold
+        neuron.surrogate = neuron.surrogate._replace(scale=1.0)
+    model.set_thresholds([1.0] * len(thresholds))
+    for module in model.modules():
+        if isinstance(module, HeldDropout):
+            module.p = 0.0
+    return model.train()
+
+
+class Peer(nn.Module):
+    """The same stages with another library's neurons; copies of the weights, in that library's usual memory format."""
+
+    def __init__(self, ours):
+        super().__init__()
+        for name in ("features", "generate", "classifier"):
+            modules = [module for module in getattr(ours, name) if not isinstance(module, HeldDropout)]
+            modules = [self.neuron() if isinstance(module, SpikingNeuron) else copy.deepcopy(module) for module in modules]
+            setattr(self, name, self.stage(modules).to(memory_format=torch.contiguous_format))
+
+    def output(self, x, logits, trace):
+        predictions = trace.sigmoid()
+        return SNNOutput(logits, predictions, (x - predictions) ** 2, {}, None)
+
+
+class SnnTorch(Peer):
+    """As in snnTorch's tutorials: all layers of a step, then the next step; a Leaky with beta 1 has no leak."""
+
+    stage = staticmethod(lambda modules: nn.Sequential(*modules))
+
+    def neuron(self):
+        def triangle(v, grad, spikes):
+            return grad * (1 - v.abs()).clamp(min=0)
+
+        return snntorch.Leaky(beta=1.0, spike_grad=snntorch.surrogate.custom_surrogate(triangle), init_hidden=True)
+
+    def forward(self, x, draws):
+        for module in self.modules():
+            if isinstance(module, snntorch.Leaky):
+                module.reset_mem()
+        encoded = [self.features(poisson(x, draw)) for draw in draws]
+        logits = sum(self.classifier(codes.flatten(1)) for codes in encoded)
+        return self.output(x, logits, torch.stack([self.generate(codes) for codes in encoded]).cumsum(0))
+
+
+class SpikingJelly(Peer):
+    """Multi-step: each layer takes all T steps as one batch, each neuron goes through them."""
+
+    stage = staticmethod(lambda modules: nn.Sequential(*map(multi_step, modules)))
+
+    def neuron(self):
+        return IFNode(v_reset=None, detach_reset=True, step_mode="m", surrogate_function=surrogate.PiecewiseQuadratic())
+
+    def forward(self, x, draws):
+        functional.reset_net(self)
+        encoded = self.features(poisson(x, draws))
+        return self.output(x, self.classifier(encoded.flatten(2)).sum(0), self.generate(encoded).cumsum(0))
+
+
+def multi_step(module):
+    return module if isinstance(module, IFNode) else layer.SeqToANNContainer(module)
+
+
+if __name__ == "__main__":
+    run_script(main)
