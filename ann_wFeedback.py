@@ -25,6 +25,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     model = ann_from(args)
+    model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
     run = Run("ann", args.run_name or ann_name(args) + "_test" * args.test_only, args, trains=not args.test_only)
     objective = Objective(args.trade_off, "sum")

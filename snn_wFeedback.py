@@ -22,6 +22,8 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     source = SNNSource(args)
     model = source.model()
+    model.set_bptt_segments(args.bptt_segments)
+    model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
     run = Run("snn", args.run_name or snn_name(args) + "_test" * args.test_only, args, trains=not args.test_only)
     source.fill(model, data[0], run)

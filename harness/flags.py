@@ -13,6 +13,7 @@ from self_models.neurons import UPDATES
 from self_models.outputs import READOUTS
 from self_models.plans import IMAGE_SHAPES, PLANS
 from self_models.surrogates import SURROGATES
+from self_models.vgg_wFeedback import PRECISIONS
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,6 +98,11 @@ FRACTION = number(float, 0, 1)
 PROBABILITY = number(float, 0, 1, below=True)
 
 
+def segments(text):
+    """'auto', or a whole number from 0."""
+    return text if text == "auto" else SIZE_OR_NONE(text)
+
+
 def fractions(text):
     """'0.60 0.80 0.90' -> [0.6, 0.8, 0.9]"""
     return [FRACTION(word) for word in text.replace(",", " ").split()]
@@ -152,6 +158,8 @@ def add_training_args(parser, momentum, trade_off, note=None):
     group.add_argument("--momentum", type=FRACTION, default=momentum, help="of SGD")
     group.add_argument("--amsgrad", action=Switch, default=True, help="of Adam")
     group.add_argument("--trade_off", type=NOT_NEGATIVE, default=trade_off, help="weight of the reconstruction loss")
+    group.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the matrix products in training; "
+                       "bfloat16: faster where the hardware has it, less exact")  # fmt: skip
     group.add_argument("--augment", action=Switch, default=False, help="turn, scale and shift training images at random")
     group.add_argument("--holdout", type=SIZE_OR_NONE, default=0, metavar="N", help="choose the best epoch on the last N "
                        "training images, held out; 0: on the test images, as the original does")  # fmt: skip
@@ -180,6 +188,10 @@ def add_learning_args(parser, trains):
     group = parser.add_argument_group("fine-tuning", None if trains else NOT_USED)
     group.add_argument("--trade_off_type", choices=TRADE_OFF_TYPES, default="last_t", help="which steps' errors count")
     if trains:
+        group.add_argument(
+            "--bptt_segments", type=segments, default=0, metavar="N|auto",
+            help="compute steps again in the backward pass, in N segments: memory for T/N steps; auto: root of T; 0 = off",
+        )  # fmt: skip
         group.add_argument("--epsilon", type=NOT_NEGATIVE, default=0.0, help="block predicted input in training too; 0 = off")
     group.add_argument("--spike_penalty", type=NOT_NEGATIVE, default=0.0, help="loss per spike")
     group.add_argument("--learn_threshold", action=Switch, default=False, help="train each layer's threshold")

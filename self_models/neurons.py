@@ -141,8 +141,8 @@ def count_events(signal):
 class SpikingNeuron(nn.Module):
     """One layer of neurons with a common threshold and leak, both in the state_dict.
 
-    forward(drive, state) -> (spikes, state): drive (B, ...) as the synapses deliver it, state a NeuronState or None for
-    neurons at rest (V = 0). steps: the same for drives (T, B, ...) of T steps.
+    forward(drive, state, steps) -> (spikes, state): drive (steps B, ...) as the synapses deliver it, one step after the
+    other, spikes likewise; state a NeuronState, or None for neurons at rest (V = 0).
     """
 
     def __init__(self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False):
@@ -156,15 +156,11 @@ class SpikingNeuron(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(float(threshold)), requires_grad=learn_threshold)
         self.leak = nn.Parameter(torch.tensor(float(leak)), requires_grad=learn_leak)
 
-    def forward(self, drive, state=None):
-        spikes, state = self.steps(drive[None], state)
-        return spikes.squeeze(0), state
-
-    def steps(self, drive, state=None):
-        drive = drive.to(self.threshold.dtype)  # membranes stay float32 where matrix products are bfloat16
+    def forward(self, drive, state=None, steps=1):
+        drive = drive.to(self.threshold.dtype).unflatten(0, (steps, -1))  # float32 where matrix products are bfloat16
         v, age, count = state or self.at_rest(drive[0])
         spikes, v, age, counted = Steps.apply(drive, v, age, self.threshold, self.leak, self.update, self.surrogate)
-        return spikes, NeuronState(v, age, count + counted)
+        return spikes.flatten(0, 1), NeuronState(v, age, count + counted)
 
     def at_rest(self, drive):
         age = new_age(drive) if self.surrogate.needs_age else None
@@ -180,22 +176,19 @@ class SpikingNeuron(nn.Module):
 
 
 class HeldDropout(nn.Module):
-    """Dropout whose mask is drawn once per image and held for all steps. forward(signal, mask) -> (signal, mask).
+    """Dropout whose mask is drawn once per image and held for all steps. forward(signal, mask, steps) -> (signal, mask).
 
-    signal: (B, ...), or (T, B, ...) through steps; mask: (B, ...).
+    signal: (steps B, ...), one step after the other; mask: (B, ...), or None to draw one.
     """
 
     def __init__(self, p):
         super().__init__()
         self.p = p
 
-    def forward(self, signal, mask=None):
-        signal, mask = self.steps(signal[None], mask)
-        return signal.squeeze(0), mask
-
-    def steps(self, signal, mask=None):
+    def forward(self, signal, mask=None, steps=1):
         if not self.training or self.p == 0:
             return signal, None
+        signal = signal.unflatten(0, (steps, -1))
         if mask is None:
             mask = torch.empty_like(signal[0]).bernoulli_(1 - self.p).div_(1 - self.p)
-        return signal * mask, mask
+        return (signal * mask).flatten(0, 1), mask

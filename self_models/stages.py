@@ -140,19 +140,15 @@ def run_stage(name, layers, signal, memory, until=None):
     """Steps of a spiking stage. layers: (position, module) pairs; signal: (T, B, ...); memory: module name -> state,
     updated in place.
 
-    until: name of a neuron layer; then the drive that reaches it is returned instead of the stage's output. A single step
-    calls the modules that have a state as modules, so that their hooks see it.
+    until: name of a neuron layer; then the drive that reaches it is returned instead of the stage's output.
     """
     steps, signal = len(signal), signal.flatten(0, 1)
     for position, module in layers:
         key = f"{name}.{position}"
         if key == until:
             break
-        if not isinstance(module, SpikingNeuron | HeldDropout):
-            signal = module(signal)
-        elif steps == 1:
-            signal, memory[key] = module(signal, memory.get(key))
+        if isinstance(module, SpikingNeuron | HeldDropout):
+            signal, memory[key] = module(signal, memory.get(key), steps)
         else:
-            signal, memory[key] = module.steps(signal.unflatten(0, (steps, -1)), memory.get(key))
-            signal = signal.flatten(0, 1)
+            signal = module(signal)
     return signal.unflatten(0, (steps, -1))

@@ -8,6 +8,8 @@ from self_models.outputs import ANNOutput, image_activation
 from self_models.plans import IMAGE_SHAPES, find_plan
 from self_models.stages import build_stages
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 class VGG_wFeedback(nn.Module):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
@@ -16,6 +18,8 @@ class VGG_wFeedback(nn.Module):
     else in [-1, 1]. dataset gives the image's shape; image_shape=(C, H, W) overrides it, plan=[encoder, decoder] overrides
     vgg_name. A plan without feedback runs one step. Raises ModelError for settings that make no network.
     """
+
+    precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is always float32
 
     def __init__(
         self,
@@ -57,17 +61,28 @@ class VGG_wFeedback(nn.Module):
     def forward(self, x):
         """x: (B, C, H, W) -> ANNOutput. Raises ModelError for another image shape."""
         check_images(x, self.image_shape)
+        with mixed_precision(self, x):
+            logits, predictions = self.run(x)
+        if not predictions:
+            return ANNOutput(logits, None, None)
+        predictions = torch.stack(predictions)
+        return ANNOutput(logits, predictions, (x - predictions) ** 2)
+
+    def run(self, x):
+        """(logits, list of T predictions)"""
         f, predictions = self.features(x), []
         if self.has_feedback:
             predictions.append(self.activation(self.generate(f)))
             for _ in range(1, self.timesteps):
                 f = f + self.features(x - predictions[-1])
                 predictions.append(self.activation(self.generate(f)))
-        logits = self.classifier(f.flatten(1))
-        if not predictions:
-            return ANNOutput(logits, None, None)
-        predictions = torch.stack(predictions)
-        return ANNOutput(logits, predictions, (x - predictions) ** 2)
+        return self.classifier(f.flatten(1)).to(x.dtype), predictions
+
+
+def mixed_precision(model, x):
+    """Context in which a model in training computes its matrix products as model.precision says."""
+    enabled = model.training and model.precision == "bfloat16"
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
 
 
 def find_image_shape(dataset, image_shape=None):

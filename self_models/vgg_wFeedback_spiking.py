@@ -14,7 +14,7 @@ from self_models.outputs import SNNOutput, make_readout
 from self_models.plans import find_plan
 from self_models.stages import build_stages, folded, list_layers, run_stage
 from self_models.surrogates import make_surrogate
-from self_models.vgg_wFeedback import check_dropout, check_images, check_timesteps, find_image_shape
+from self_models.vgg_wFeedback import check_dropout, check_images, check_timesteps, find_image_shape, mixed_precision
 
 
 class View(NamedTuple):
@@ -72,7 +72,8 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     """
 
     objective = "none"  # in the records
-    bptt_segments = 0  # of the T steps; the backward pass runs each again instead of keeping what it computed; 0 = keep all
+    bptt_segments = 0  # see set_bptt_segments
+    precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
 
     def __init__(
         self,
@@ -164,6 +165,15 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         for neuron in self.neurons().values():
             neuron.leak.fill_(leak)
 
+    def set_bptt_segments(self, segments):
+        """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
+        memory for T / segments steps at a third more time. 0: keep all; "auto": the square root of T. Raises ModelError for
+        another number."""
+        segments = round(self.timesteps**0.5) if segments == "auto" else segments
+        if not 0 <= segments <= self.timesteps:
+            raise ModelError(f"bptt_segments must be 0 (keep all steps) to the {self.timesteps} timesteps, not {segments}")
+        self.bptt_segments = segments
+
     def clamp_dynamics(self):
         """Bring learned thresholds and leaks back into their range; call after each optimiser step."""
         for neuron in self.neurons().values():
@@ -209,7 +219,9 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         sees_all = self.training and type(self).look is VGG_SNN_STDB_wFeedback.look
         parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
         encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
-        run.logits = run.logits + run_stage("classifier", list_layers(self.classifier), encoded, run.memory).to(run.image.dtype).sum(0)
+        run.logits = run.logits + run_stage("classifier", list_layers(self.classifier), encoded, run.memory).to(
+            run.image.dtype
+        ).sum(0)
         return join_steps([frames for _, frames in parts])
 
     def perceive(self, run, draws):
@@ -252,13 +264,19 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     def forward(self, x, uniforms=None):
         """x: (B, C, H, W) -> SNNOutput. uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding, else
         the global random generator draws. Raises ModelError for another image shape or number of draws."""
+        with mixed_precision(self, x):
+            run, frames = self.run_segments(x, uniforms)
+        return self.output(run, frames, torch.full((len(x),), self.timesteps, device=x.device))
+
+    def run_segments(self, x, uniforms):
+        """(Run, Step) of all T steps, segment by segment."""
         run, frames = self.start(x), []
         segments = torch.stack(list(self.draws(x, uniforms))).split(self.segment_length())
         for draws in segments:
             keeps = not self.training or self.bptt_segments == 0 or draws is segments[-1]
             run, shown = self.segment(run, draws) if keeps else checkpoint(self.segment, run, draws, use_reentrant=False)
             frames.append(shown)
-        return self.output(run, join_steps(frames), torch.full((len(x),), self.timesteps, device=x.device))
+        return run, join_steps(frames)
 
     def segment(self, run, draws):
         """advance() that leaves its run as it is: (the run after these steps, their frames)."""

@@ -96,7 +96,8 @@ def test_hand_written_gradient_is_that_of_the_equations(update, activation, used
     drives, v, weights = (torch.randn(shape, generator=draw) for shape in ((6, 5, 7), (5, 7), (6, 5, 7)))
     layer = neuron(update, 0.8, 0.9, activation, learn_threshold=True, learn_leak=True)
     inputs = [drives.requires_grad_(), v.requires_grad_(), layer.threshold, layer.leak]
-    spikes, state = layer.steps(drives, layer.at_rest(v)._replace(v=v))
+    spikes, state = layer(drives.flatten(0, 1), layer.at_rest(v)._replace(v=v), 6)
+    spikes = spikes.unflatten(0, (6, 5))
     expected, last = by_autograd(*inputs, update, SLOPES[activation])
     assert torch.equal(spikes, expected) and 0.1 < spikes.mean() < 0.9
     assert torch.equal(state.count, expected.sum((0, 2)))
@@ -119,8 +120,8 @@ def test_steps_together_are_the_steps_one_by_one(update):
     for drive in drives:
         spikes, state = layer(drive, state)
         seen.append(spikes)
-    together, last = layer.steps(drives)
-    assert torch.equal(together, torch.stack(seen))
+    together, last = layer(drives.flatten(0, 1), steps=6)
+    assert torch.equal(together, torch.cat(seen))
     assert all(torch.equal(a, b) for a, b in zip(last, state, strict=True))
 
 
