@@ -41,7 +41,8 @@ def write_whole(path, write, previous=None):
             keep(path, previous)
         os.replace(temporary, path)
     except (OSError, RuntimeError, ValueError) as error:  # torch.save reports a full disk as a RuntimeError
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error  # what torch.save makes unreadable
+        reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
         raise UserError(f"cannot write {path}: {reason}; an earlier file of that name is as it was") from None
     finally:
         with contextlib.suppress(OSError):
