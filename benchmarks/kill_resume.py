@@ -64,6 +64,7 @@ def kill_and_compare(folder, kills, seed, flags=f"{FLAGS} --limit_train 640 --ep
                 return found
             found["kills"] += not finished
             found["while_writing"] += while_writing and not finished
+            finished |= is_finished(place)  # it was killed on its way out
         found["differences"] += compare(folder / "alone", place)
     return found
 
@@ -117,6 +118,11 @@ def wait_until(condition, process):
     return found
 
 
+def is_finished(place):
+    last = place / "trained_models/snn/x_last.pth"
+    return last.exists() and load_checkpoint(last)["finished"]
+
+
 def log_of(place):
     return place / "logs/snn/x.log"
 
@@ -134,7 +140,7 @@ def compare(place, other):
     for reading in (epochs_in_text, records):
         if reading(place) != reading(other):
             found.append(reading.__name__)
-    found += [f"left over: {path}" for path in other.rglob(".*")]
+    found += [f"left over: {path}" for path in other.rglob(".*.tmp")]
     return found
 
 

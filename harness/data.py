@@ -23,6 +23,7 @@ IDX_FILES = {  # training set or not -> images, labels
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+LARGEST = 64 * 2**20  # bytes; above any of these files
 DEBIAN = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist")}  # package dataset-fashion-mnist
 MD5 = {  # of the uncompressed files
     ("MNIST", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
@@ -154,8 +155,8 @@ def read_idx(path, md5, dims):
     torchvision's reader wants the unpacked file on disk; this one leaves the user's folder as it is.
     """
     try:
-        raw = path.read_bytes()
-        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(LARGEST)  # a few bytes can unpack to more than there is memory for
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is corrupt or unreadable ({error}): put a fresh copy in its place") from None
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:

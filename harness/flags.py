@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 from types import MappingProxyType
 
 import torch
@@ -26,6 +27,10 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message} (--help lists the flags)", 2)
 
     def parse_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        for word in args:
+            if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
+                self.error(f"{word!a} is not UTF-8")
         parsed = super().parse_args(args, namespace)
         parsed.given = vars(super().parse_args(args, _Given()))
         return parsed

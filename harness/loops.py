@@ -35,10 +35,17 @@ class Average:
         self.sums, self.images = sums or {}, images
 
     def add(self, images, **figures):
+        """Figures that are means over these images."""
         self.images += images
         for name, value in figures.items():
             value = value.detach() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
             self.sums[name] = self.sums.get(name, 0) + value.to(wide(value.device)) * images
+
+    def add_up(self, values):
+        """name -> a figure of each image (B,). Sums of counts are exact, so they do not depend on how images share batches."""
+        self.images += len(next(iter(values.values())))
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().to(wide(value.device)).sum()
 
     def means(self):
         return {name: (value / self.images).item() for name, value in self.sums.items()}
@@ -119,7 +126,7 @@ def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch,
             accuracy = (output.logits.argmax(1) == batch.labels).float().mean()
             progress.average.add(batch.counted, accuracy=accuracy, **losses._asdict(), **_spikes(output))
             if hasattr(output, "spikes"):
-                progress.fired.add(batch.counted, **{name: count.mean() for name, count in output.spikes.items()})
+                progress.fired.add_up(output.spikes)
         if on_batch:
             on_batch(number, progress.average)
     return progress.gather()[0].means()
@@ -155,7 +162,7 @@ def evaluate(model, batches, objective, seed, on_batch=None, count_operations=Fa
                 average.add(len(batch.labels), **objective(output, batch.labels)._asdict())
                 per_image[-1] = figures_per_image(output, batch)
                 if hasattr(output, "spikes"):
-                    spikes.add(len(batch.labels), **{name: count.mean() for name, count in output.spikes.items()})
+                    spikes.add_up(output.spikes)
                     if output.is_open is not None:
                         open_share.add(len(batch.labels), **_open_share(output.is_open, batch.images))
             if on_batch:

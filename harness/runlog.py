@@ -34,12 +34,15 @@ class Run:
         self.name, self.lock = name, None
         if not ranks.is_first():
             return
-        if args.results_json and (Path(args.results_json).is_dir() or not Path(args.results_json).absolute().parent.is_dir()):
+        results = Path(args.results_json).absolute()
+        if args.results_json and ((results.exists() and not results.is_file()) or not results.parent.is_dir()):
             raise UserError(f"--results_json {args.results_json}: give a file in a folder that exists")
+        if "/" in name:
+            raise UserError(f"--run_name {name}: give a name without a slash; --output_dir says where")
         try:
             for folder in (self.logs, self.files):
                 folder.mkdir(parents=True, exist_ok=True)
-                probe = folder / f".{name}.probe"
+                probe = folder / f".{self.previous_path.name}.probe.tmp"  # as long as any name that will be needed
                 probe.touch()
                 probe.unlink()
             self.lock = Lock(self.files / f".{name}.lock", f"the run {name} in {self.files}") if trains else None

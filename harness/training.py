@@ -10,6 +10,7 @@ from harness.checkpoints import load_checkpoint, restore, save_checkpoint
 from harness.errors import UserError
 from harness.health import spoilt_weights
 from harness.loops import Average, Progress
+from harness.schedules import set_rates
 
 COURSE = ("seed", "dataset", "batch_size", "limit_train", "holdout", "augment")  # flags that the order of the images follows from
 
@@ -107,6 +108,7 @@ class Training:
                 raise ValueError("it comes from another kind of optimiser")
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
+            set_rates(self.optimizer, self.schedule)
             self._take(saved, is_own)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
