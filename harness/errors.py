@@ -32,7 +32,8 @@ def run_script(main):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
         except Interrupted as stop:
-            print(stop, file=sys.stderr)
+            if ranks.is_first():
+                print(stop, file=sys.stderr)
             sys.exit(128 + stop.number)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

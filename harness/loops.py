@@ -111,6 +111,7 @@ def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch,
         return output, objective(output, batch.labels)
 
     for number, batch in enumerate(batches, progress.step + 1):
+        parallel.prepare(lambda: loss_of(batch, number, model)[1].total)  # noqa: B023
         output, losses = loss_of(batch, number, parallel)
         optimizer.zero_grad(set_to_none=True)
         (losses.total * batch.weight).backward()

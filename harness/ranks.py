@@ -97,14 +97,24 @@ class Parallel:
     """
 
     def __init__(self, model):
-        self.model, self.forward, self._batch = model, model, None
-        if count() == 1:
+        self.model, self.forward, self._batch = model, model if count() == 1 else None, None
+        if count() > 1:
+            for module in model.modules():
+                if isinstance(module, nn.Dropout | HeldDropout):
+                    module.register_forward_pre_hook(self._mask_of_the_whole_batch(module))
+
+    def prepare(self, loss):
+        """Before the first step. loss(): of the model alone; shows whether the loss reaches every weight, which it does not in
+        fewer steps than the network is deep with --update delayed. (Always to ask DistributedDataParallel to find out costs a
+        look at the whole graph in each step.)"""
+        if self.forward is not None:
             return
-        device = next(model.parameters()).device
-        self.forward = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout | HeldDropout):
-                module.register_forward_pre_hook(self._mask_of_the_whole_batch(module))
+        loss().backward()
+        unused = any(parameter.grad is None for parameter in self.model.parameters() if parameter.requires_grad)
+        self.model.zero_grad(set_to_none=True)
+        device = next(self.model.parameters()).device
+        where = [device.index] if device.type == "cuda" else None
+        self.forward = DistributedDataParallel(self.model, device_ids=where, find_unused_parameters=unused)
 
     def __call__(self, *inputs):
         return self.forward(*inputs)

@@ -289,8 +289,9 @@ def damaged_mnist(folder, name, content):
         (LABELS, lambda raw: b"not gzip at all"),
         (LABELS, lambda raw: raw + b"more"),
         (LABELS, lambda raw: harness.data.gzip.compress(bytes(60008))),
+        (LABELS, lambda raw: harness.data.gzip.compress(bytes(2 * harness.data.LARGEST), 1)),
     ],
-    ids=["images truncated", "truncated", "a bit flipped", "empty", "no gzip", "longer", "other content"],
+    ids=["images truncated", "truncated", "a bit flipped", "empty", "no gzip", "longer", "other content", "unpacks to a lot"],
 )
 def test_corrupt_data_file(tmp_path, name, content):
     path = damaged_mnist(tmp_path, name, content)
