@@ -9,10 +9,12 @@ HELPS_AGAINST_SILENCE = (
 
 
 def not_finite(loss, model):
-    """Whether the loss or a gradient is not finite; one look for all, so that a GPU is waited for once."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    largest = torch.nn.utils.get_total_norm(gradients, norm_type=torch.inf)
-    return not torch.isfinite(loss.detach() + largest.to(loss.device)).item()
+    """Whether the loss or a gradient is not finite. A sum shows it fast, and a GPU is waited for once; only where the sum is
+    not finite, which huge values can bring about, too, every value is looked at."""
+    values = [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+    if torch.stack([value.sum() for value in values]).sum().isfinite():
+        return False
+    return not all(value.isfinite().all() for value in values)
 
 
 def spoilt_weights(model):

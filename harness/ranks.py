@@ -128,13 +128,13 @@ class Parallel:
         module.p = p if is_held else 0.0  # the hook does the work of an nn.Dropout
 
         def hook(module, inputs):
-            signal, mask = (*inputs, None)[:2]
+            signal, mask, *more = (*inputs, None)[: max(2, len(inputs))]
             if not module.training or p == 0 or mask is not None:
                 return None
-            begin = self._batch.begin
+            begin, end = self._batch.begin, self._batch.begin + len(self._batch.labels)
             shape = (self._batch.whole, *signal.shape[1:])
             mask = torch.empty_strided(shape, signal.stride(), dtype=signal.dtype, device=signal.device)
-            mask = mask.bernoulli_(1 - p).div_(1 - p)[begin : begin + len(signal)]
-            return (signal, mask) if is_held else (signal * mask,)
+            mask = mask.bernoulli_(1 - p).div_(1 - p)[begin:end]
+            return (signal, mask, *more) if is_held else (signal * mask,)
 
         return hook

@@ -1,6 +1,7 @@
 """A run: its name, its files, its readable log and its JSON lines."""
 
 import contextlib
+import glob
 import json
 import platform
 import subprocess
@@ -56,19 +57,19 @@ class Run:
 
     def _claim(self, name, trains):
         """Make sure that this run may have its name, and write the log's header."""
-        args, mine = self.args, (self.best_path, self.last_path, self.log_path, self.json_path)
+        args, mine = self.args, (self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path)
         taken = next((path for path in mine if path.exists()), None)
         if trains:
-            for path in (self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path):
-                for rest in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed while it wrote
+            for path in mine:
+                for rest in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run that was killed while it wrote
                     rest.unlink()
         if trains and args.resume and (args.resume == "last" or self.owns(args.resume)):
             if not taken:
                 raise UserError(f"{self.last_path}: no such checkpoint file, and no log of such a run")
             return self._write_header("resumed")
-        if args.overwrite:  # checkpoints stay until a new one takes their place
-            self.log_path.unlink(missing_ok=True)
-            self.json_path.unlink(missing_ok=True)
+        if args.overwrite:  # the best checkpoint stays until a new one takes its place
+            for path in (self.log_path, self.json_path, *((self.last_path, self.previous_path) if trains else ())):
+                path.unlink(missing_ok=True)  # a last checkpoint that stayed would be what --resume goes on with
         elif trains and taken:
             raise UserError(
                 f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"

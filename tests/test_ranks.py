@@ -267,7 +267,7 @@ def test_dropout_masks_are_parts_of_the_whole_batchs(monkeypatch, held):
         as_rank(monkeypatch, rank, 3)
         model = nn.ModuleList([new(0.4), new(0.2), nn.Linear(1, 1)])
         parallel, (begin, end) = ranks.Parallel(model), ranks.bounds(7, rank, 3)
-        parallel.batch_is(SimpleNamespace(begin=begin, whole=7))
+        parallel.batch_is(SimpleNamespace(begin=begin, whole=7, labels=range(begin, end)))
         for part, expected in zip(masked(signal_[begin:end], model[:2]), whole, strict=True):
             assert torch.equal(part, expected[begin:end])
         assert masked(signal_[begin:end], model[:2].eval())[0] is not None

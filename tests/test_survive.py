@@ -184,6 +184,17 @@ def test_within_an_epoch_the_order_of_the_images_must_stay(tmp_path, monkeypatch
     assert more.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, monkeypatch):
+    """Also one that was to replace another, whose last checkpoint must not be taken for its own."""
+    train(tmp_path, "--seed 1")
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.training.Training.save", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tmp_path, "--overwrite")
+    _, said = train(tmp_path, "--resume")
+    assert "the run begins anew" in said and compare(alone, tmp_path) == []
+
+
 # --- started twice
 
 
