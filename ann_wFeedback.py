@@ -27,11 +27,11 @@ def main(argv=None):
     model = ann_from(args)
     model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
-    run = Run("ann", args.run_name or ann_name(args) + "_test" * args.test_only, args, trains=not args.test_only)
-    objective = Objective(args.trade_off, "sum")
-    if args.test_only:
-        return test_once(model, data[2], objective, args, run)
-    return fit(model, data, objective, args, run)
+    with Run("ann", args.run_name or ann_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
+        objective = Objective(args.trade_off, "sum")
+        if args.test_only:
+            return test_once(model, data[2], objective, args, run)
+        return fit(model, data, objective, args, run)
 
 
 if __name__ == "__main__":

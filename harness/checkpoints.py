@@ -5,48 +5,57 @@ import os
 import pickle
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 
 import torch
 
+from harness import ranks
 from harness.errors import UserError
 
-DAMAGE = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
+def save_checkpoint(path, model, previous=None, **more):
+    """Write the model, the settings that rebuild it, and whatever else (tensors, numbers, strings, lists, dicts).
 
-def save_checkpoint(path, model, **more):
-    """Write the model, the settings that rebuild it, and whatever else (tensors, numbers, strings, lists, dicts)."""
+    previous: a path that the checkpoint so far is kept under, where the file system has hard links.
+    """
     saved = {"model": type(model).__name__, "settings": model.settings, "state_dict": model.state_dict(), **more}
-    write_whole(path, lambda file: torch.save(saved, file))
+    write_whole(path, lambda file: torch.save(saved, file), previous)
 
 
-def write_whole(path, write):
-    """Call write(file) on a temporary file beside path, then rename it. Raises UserError where that can't be done."""
+def write_whole(path, write, previous=None):
+    """Call write(file) on a temporary file beside path, then rename it; of several ranks only the first does.
+
+    previous: a path for the file that is replaced. Raises UserError where it can't be done; a folder is not made, since one
+    that has gone may be a disk that is no longer there.
+    """
+    if not ranks.is_first():
+        return
     path = Path(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if previous and path.exists():
+            keep(path, previous)
         os.replace(temporary, path)
     except (OSError, RuntimeError, ValueError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise UserError(f"cannot write {path}: {error}; an earlier file of that name is as it was") from None
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error  # what torch.save makes unreadable
+        reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
+        raise UserError(f"cannot write {path}: {reason}; an earlier file of that name is as it was") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def keep(path, previous):
+    """Give the file a second name, in one move; a new file can then take its first one, and there is always one of each."""
+    with contextlib.suppress(OSError):  # no hard links here: nothing is kept, and nothing lost
+        link = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        os.replace(link, previous)
 
 
 def load_checkpoint(path):
@@ -63,7 +72,7 @@ def load_checkpoint(path):
     except pickle.UnpicklingError as error:
         reason = str(error).split(". ")[0].split("\n")[0]
         raise UserError(f"{path} is no checkpoint that can be loaded safely, or it is damaged ({reason})") from None
-    except DAMAGE as error:
+    except Exception as error:  # torch's reader raises whatever a damaged file makes of it
         reason = str(error).split("\n")[0][:120]
         raise UserError(f"{path} is truncated or damaged ({type(error).__name__}: {reason}); use another copy") from None
     if not isinstance(saved, dict):

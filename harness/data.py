@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
+from harness import ranks
 from harness.errors import UserError
 
 BUNDLED = Path(__file__).resolve().parents[1] / "data"
@@ -22,6 +23,7 @@ IDX_FILES = {  # training set or not -> images, labels
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+LARGEST = 64 * 2**20  # bytes; above any of these files
 DEBIAN = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist")}  # package dataset-fashion-mnist
 MD5 = {  # of the uncompressed files
     ("MNIST", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
@@ -36,11 +38,28 @@ MD5 = {  # of the uncompressed files
 
 
 class Batch(NamedTuple):
-    """images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,); index: positions in the set (B,)."""
+    """images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,); index: positions in the set (B,).
+
+    One of several ranks has a part of the whole batch: begin is its first image's place there, whole the whole's size.
+    counts: False for the stand-in of a rank that no image is left for; it weighs nothing.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     index: torch.Tensor
+    begin: int = 0
+    whole: int = 0  # 0: this is the whole
+    counts: bool = True
+
+    @property
+    def counted(self):
+        """Images that weigh in means."""
+        return len(self.labels) if self.counts else 0
+
+    @property
+    def weight(self):
+        """What the batch's mean loss weighs in the mean over ranks, so that this is the whole batch's mean."""
+        return self.counted * ranks.count() / (self.whole or len(self.labels))
 
 
 @dataclass(frozen=True)
@@ -69,17 +88,24 @@ class ImageSet:
         """All images as one Batch."""
         return self.batch(torch.arange(len(self)), device)
 
-    def batches(self, batch_size, device="cpu", order=None):
-        """All images once, in this order (N,) or their own."""
+    def batches(self, batch_size, device="cpu", order=None, first=0):
+        """All images once, in this order (N,) or their own, from the batch numbered `first` on; of each, this rank's part."""
         order = torch.arange(len(self)) if order is None else order
-        return (self.batch(index, device) for index in order.split(batch_size))
+        return (self._part_of(index, device) for index in order.split(batch_size)[first:])
+
+    def _part_of(self, index, device):
+        begin, end = ranks.bounds(len(index))
+        counts = begin < end
+        begin = begin if counts else max(begin - 1, 0)
+        return self.batch(index[begin : max(end, begin + 1)], device)._replace(begin=begin, whole=len(index), counts=counts)
 
 
 def augmented(batch, seed):
     """The batch with each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels, at random."""
     images, draw = batch.images, torch.Generator().manual_seed(seed)
     count, _, height, width = images.shape
-    turn, scale, across, down = (2 * torch.rand(4, count, generator=draw) - 1).to(images.device)
+    draws = torch.rand(4, batch.whole or count, generator=draw)[:, batch.begin : batch.begin + count]
+    turn, scale, across, down = (2 * draws - 1).to(images.device)
     angle, scale = turn * math.pi / 18, 1 + 0.1 * scale
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     rows = (torch.stack([cosine, -sine, across * 4 / width], 1), torch.stack([sine, cosine, down * 4 / height], 1))
@@ -129,8 +155,8 @@ def read_idx(path, md5, dims):
     torchvision's reader wants the unpacked file on disk; this one leaves the user's folder as it is.
     """
     try:
-        raw = path.read_bytes()
-        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(LARGEST)  # a few bytes can unpack to more than there is memory for
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is corrupt or unreadable ({error}): put a fresh copy in its place") from None
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:

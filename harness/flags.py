@@ -2,11 +2,13 @@
 
 import argparse
 import math
+import sys
 from types import MappingProxyType
 
 import torch
 
-from harness.errors import UserError
+from harness import ranks
+from harness.errors import UserError, fail
 from harness.losses import TRADE_OFF_TYPES
 from self_models.encoders import ENCODERS
 from self_models.neurons import UPDATES
@@ -23,9 +25,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help)
 
     def error(self, message):
-        self.exit(2, f"error: {message} (--help lists the flags)\n")
+        fail(f"{message} (--help lists the flags)", 2)
 
     def parse_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        for word in args:
+            if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
+                self.error(f"{word!a} is not UTF-8")
         parsed = super().parse_args(args, namespace)
         parsed.given = vars(super().parse_args(args, _Given()))
         return parsed
@@ -122,6 +128,10 @@ def add_run_args(parser, trains=True):
         group.add_argument(
             "--resume", nargs="?", const="last", default="", metavar="PATH",
             help="go on from this run's own last checkpoint, or from PATH",
+        )  # fmt: skip
+        group.add_argument(
+            "--checkpoint_minutes", type=NOT_NEGATIVE, default=15, metavar="M",
+            help="save within an epoch, too, every M minutes; 0 = after each epoch only",
         )  # fmt: skip
     group.add_argument("--overwrite", action=Switch, default=False, help="replace an earlier run of the same name")
 
@@ -231,7 +241,7 @@ def add_results_args(parser):
 
 
 def find_device(args):
-    """The torch.device that the flags ask for. Raises UserError for one that is not there."""
+    """The torch.device that the flags ask for, a GPU of its own for each rank. Raises UserError for one that is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     name = args.device if args.gpu else "cpu"
     if name == "auto":
@@ -240,7 +250,10 @@ def find_device(args):
         raise UserError(f"--device {name}: there is none here; choose auto or cpu")
     if name != "cuda":
         return torch.device(name)
-    if args.devices >= torch.cuda.device_count():
-        raise UserError(f"--devices {args.devices}: there are GPUs 0 to {torch.cuda.device_count() - 1} here")
+    index = args.devices + ranks.local_rank()
+    if index >= torch.cuda.device_count():
+        ours = f" (rank {ranks.local_rank()} of this machine)" if ranks.count() > 1 else ""
+        raise UserError(f"--devices {args.devices}{ours}: there are GPUs 0 to {torch.cuda.device_count() - 1} here")
     torch.backends.cudnn.allow_tf32 = False  # rounding to 10 bits would flip spikes near the threshold
-    return torch.device("cuda", args.devices)
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)

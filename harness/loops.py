@@ -2,11 +2,13 @@
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from harness import ranks
 from harness.errors import UserError
+from harness.health import first_not_finite, not_finite
 from harness.losses import losses_of
 from harness.operations import OperationCounter
 from harness.seeds import EVALUATION, image_draws, seed_from
@@ -29,55 +31,114 @@ class Objective:
 class Average:
     """Running means of figures, weighted by images; kept as tensors, so that adding does not wait for the device."""
 
-    def __init__(self):
-        self.sums, self.images = {}, 0
+    def __init__(self, sums=None, images=0):
+        self.sums, self.images = sums or {}, images
 
     def add(self, images, **figures):
+        """Figures that are means over these images."""
         self.images += images
         for name, value in figures.items():
             value = value.detach() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
             self.sums[name] = self.sums.get(name, 0) + value.to(wide(value.device)) * images
 
+    def add_up(self, values):
+        """name -> a figure of each image (B,). Sums of counts are exact, so they do not depend on how images share batches."""
+        self.images += len(next(iter(values.values())))
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().to(wide(value.device)).sum()
+
     def means(self):
         return {name: (value / self.images).item() for name, value in self.sums.items()}
 
+    def to_cpu(self):
+        return Average({name: value.cpu() for name, value in self.sums.items()}, self.images)
 
-def run_model(model, batch, seed, epoch):
-    """The model's output for a batch; an SNN gets the draws that belong to these images in this epoch."""
+    @classmethod
+    def of(cls, averages):
+        """One Average of what several have added up."""
+        total = cls()
+        for average in averages:
+            total.images += average.images
+            for name, value in average.sums.items():
+                total.sums[name] = total.sums.get(name, 0) + value
+        return total
+
+
+@dataclass
+class Progress:
+    """How far an epoch has come: steps taken, the figures so far, and the layers' spikes so far."""
+
+    step: int = 0
+    average: Average = field(default_factory=Average)
+    fired: Average = field(default_factory=Average)
+
+    def gather(self):
+        """(average, fired) of all ranks; the first has them all from now on, the others begin at nothing."""
+        if ranks.count() == 1:
+            return self.average, self.fired
+        parts = ranks.gathered((self.average.to_cpu(), self.fired.to_cpu()))
+        whole = [Average.of(kind) for kind in zip(*parts, strict=True)]
+        self.average, self.fired = whole if ranks.is_first() else (Average(), Average())
+        return whole
+
+
+def run_model(model, batch, seed, epoch, forward=None):
+    """The model's output for a batch; an SNN gets the draws that belong to these images in this epoch.
+
+    forward: called in place of the model.
+    """
+    forward = forward or model
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        return model(batch.images)
+        return forward(batch.images)
     draws = image_draws(batch.index, seed, epoch, model.timesteps, model.image_shape, batch.images.device)
-    return model(batch.images, draws)
+    return forward(batch.images, draws)
 
 
-def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch, on_batch=None):
+def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None):
     """Mean losses, accuracy and spikes over an epoch. batches: Batches; schedule: stepped after each of them.
 
-    on_batch: called with (number of the batch, Average so far). Raises UserError, before the step, for a loss that is not
-    finite.
+    on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from, kept up
+    to date; the batches begin where it stands. parallel: the model as one of several ranks. Raises UserError, before the
+    step, where the loss or a gradient is not finite, with the layer where that begins.
     """
     model.train()
-    average = Average()
-    for number, batch in enumerate(batches, 1):
+    progress, parallel = progress or Progress(), parallel or ranks.Parallel(model)
+
+    def loss_of(batch, number, forward):
         torch.manual_seed(seed_from(seed, epoch, number))  # dropout masks follow from seed, epoch and step
-        output = run_model(model, batch, seed, epoch)
-        losses = objective(output, batch.labels)
-        if not torch.isfinite(losses.total):
-            raise UserError(
-                f"the loss is {losses.total.item()} at epoch {epoch}, step {number}: training stopped, the last checkpoint "
-                "is kept; try a lower --learning_rate or --trade_off"
-            )
+        parallel.batch_is(batch)
+        output = run_model(model, batch, seed, epoch, forward)
+        return output, objective(output, batch.labels)
+
+    for number, batch in enumerate(batches, progress.step + 1):
+        parallel.prepare(lambda: loss_of(batch, number, model)[1].total)  # noqa: B023
+        output, losses = loss_of(batch, number, parallel)
         optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        (losses.total * batch.weight).backward()
+        if ranks.largest(not_finite(losses.total, model)):
+            where = first_not_finite(model, lambda: loss_of(batch, number, model)[1].total)  # noqa: B023
+            raise UserError(_not_finite_line(losses.total.item(), epoch, number, where))
         optimizer.step()
         schedule.step()
         if isinstance(model, VGG_SNN_STDB_wFeedback):
             model.clamp_dynamics()
-        accuracy = (output.logits.argmax(1) == batch.labels).float().mean()
-        average.add(len(batch.labels), accuracy=accuracy, **losses._asdict(), **_spikes(output))
+        progress.step = number
+        if batch.counts:
+            accuracy = (output.logits.argmax(1) == batch.labels).float().mean()
+            progress.average.add(batch.counted, accuracy=accuracy, **losses._asdict(), **_spikes(output))
+            if hasattr(output, "spikes"):
+                progress.fired.add_up(output.spikes)
         if on_batch:
-            on_batch(number, average)
-    return average.means()
+            on_batch(number, progress.average)
+    return progress.gather()[0].means()
+
+
+def _not_finite_line(loss, epoch, number, where):
+    what = f"the loss is {loss}" if not abs(loss) < float("inf") else "a gradient is not finite"
+    return (
+        f"{what} at epoch {epoch}, step {number}: first not finite: {where}; training stopped, the last checkpoint is kept; "
+        "try a lower --learning_rate or --trade_off"
+    )
 
 
 @torch.no_grad()
@@ -92,19 +153,27 @@ def evaluate(model, batches, objective, seed, on_batch=None, count_operations=Fa
     per_image: tensors (N,), see figures_per_image.
     """
     model.eval()
-    average, spikes, open_share, per_image, began = Average(), Average(), Average(), [], time.perf_counter()
+    averages, per_image, began = [Average(), Average(), Average()], [], time.perf_counter()
+    average, spikes, open_share = averages
     with OperationCounter(model) if count_operations else nullcontext() as counter:
         for number, batch in enumerate(batches, 1):
-            output = run_model(model, batch, seed, EVALUATION)
-            average.add(len(batch.labels), **objective(output, batch.labels)._asdict())
-            per_image.append(figures_per_image(output, batch))
-            if hasattr(output, "spikes"):
-                spikes.add(len(batch.labels), **{name: count.mean() for name, count in output.spikes.items()})
-                if output.is_open is not None:
-                    open_share.add(len(batch.labels), **_open_share(output.is_open, batch.images))
+            per_image.append({})
+            if batch.counts:
+                output = run_model(model, batch, seed, EVALUATION)
+                average.add(len(batch.labels), **objective(output, batch.labels)._asdict())
+                per_image[-1] = figures_per_image(output, batch)
+                if hasattr(output, "spikes"):
+                    spikes.add_up(output.spikes)
+                    if output.is_open is not None:
+                        open_share.add(len(batch.labels), **_open_share(output.is_open, batch.images))
             if on_batch:
                 on_batch(number, average)
-    per_image = {name: torch.cat([part[name] for part in per_image]).cpu() for name in per_image[0]}
+    per_image = [{name: values.cpu() for name, values in part.items()} for part in per_image]
+    found = ranks.gathered(([each.to_cpu() for each in averages], per_image, counter and counter.counts()))
+    averages, per_image, counts = zip(*found, strict=True)
+    average, spikes, open_share = (Average.of(kind) for kind in zip(*averages, strict=True))
+    parts = [part for batch in zip(*per_image, strict=True) for part in batch if part]  # in the order of the images
+    per_image = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     seconds = time.perf_counter() - began
     means = {MEANS[name]: values.double().mean().item() for name, values in per_image.items() if name in MEANS}
     result = {"images": average.images, **average.means(), **means, "per_image": per_image}
@@ -116,7 +185,7 @@ def evaluate(model, batches, objective, seed, on_batch=None, count_operations=Fa
     if open_share.images:
         result["open_share"] = list(open_share.means().values())
     if counter:
-        result["operations"] = counter.result(average.images)
+        result["operations"] = counter.hold(counts).result(average.images)
     return result
 
 

@@ -19,6 +19,7 @@ from self_models.neurons import SpikingNeuron
 CONNECTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 JOULES_PER_MAC = 4.6e-12  # 32-bit floating point, 45 nm (Horowitz, ISSCC 2014)
 JOULES_PER_AC = 0.9e-12
+COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons")
 
 
 def energy_joules(acs, macs):
@@ -48,6 +49,17 @@ class OperationCounter:
     def __exit__(self, *exception):
         for hook in self._hooks:
             hook.remove()
+
+    def counts(self):
+        """What was counted so far, kind -> layer -> number."""
+        return {kind: {name: float(value) for name, value in getattr(self, kind).items()} for kind in COUNTED}
+
+    def hold(self, parts):
+        """Hold the sum of several counts() from now on; returns self."""
+        for kind in COUNTED:
+            names = dict.fromkeys(name for part in parts for name in part[kind])
+            setattr(self, kind, {name: sum(part[kind].get(name, 0) for part in parts) for name in names})
+        return self
 
     def result(self, images):
         """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and

@@ -3,8 +3,8 @@
 import json
 
 from harness.checkpoints import write_whole
+from harness.commands import command_line
 from harness.operations import energy_joules
-from harness.runlog import command_line
 
 
 def running(means):

@@ -1,17 +1,21 @@
 """A run: its name, its files, its readable log and its JSON lines."""
 
+import contextlib
+import glob
 import json
 import platform
-import shlex
 import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
 import torch
 import torchvision
 
+from harness import ranks
+from harness.commands import command_line
 from harness.errors import UserError
+from harness.journal import mend, reports_in_json, reports_in_text
+from harness.lock import Lock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -19,32 +23,53 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 class Run:
     """Where a run writes. name: of its log, checkpoints and pictures; kind: ann or snn, the folder they lie in.
 
-    A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite. An
-    evaluation takes the next free name instead, unless told to overwrite.
+    A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite, or while
+    another process trains under that name; `with Run(...) as run` gives the name free at the end. An evaluation takes the
+    next free name instead, unless told to overwrite. Of several ranks only the first writes.
     """
 
     def __init__(self, kind, name, args, trains):
         self.args = args
         root = Path(args.output_dir)
         self.logs, self.files = root / "logs" / kind, root / "trained_models" / kind
-        self.name = name
-        if args.results_json and (Path(args.results_json).is_dir() or not Path(args.results_json).absolute().parent.is_dir()):
+        self.name, self.lock = name, None
+        if not ranks.is_first():
+            return
+        results = Path(args.results_json).absolute()
+        if args.results_json and ((results.exists() and not results.is_file()) or not results.parent.is_dir()):
             raise UserError(f"--results_json {args.results_json}: give a file in a folder that exists")
+        if "/" in name:
+            raise UserError(f"--run_name {name}: give a name without a slash; --output_dir says where")
         try:
             for folder in (self.logs, self.files):
                 folder.mkdir(parents=True, exist_ok=True)
-                probe = folder / f".{name}.probe"
+                probe = folder / f".{self.previous_path.name}.probe.tmp"  # as long as any name that will be needed
                 probe.touch()
                 probe.unlink()
+            self.lock = Lock(self.files / f".{name}.lock", f"the run {name} in {self.files}") if trains else None
         except OSError as error:
             raise UserError(f"--output_dir {args.output_dir}: cannot write there ({error.strerror})") from None
-        if trains and args.resume and (args.resume == "last" or Path(args.resume).resolve() == self.last_path.resolve()):
-            return self._write_header("resumed")
-        mine = (self.best_path, self.last_path, self.log_path, self.json_path)
+        try:
+            self._claim(name, trains)
+        except BaseException:
+            self.close()
+            raise
+
+    def _claim(self, name, trains):
+        """Make sure that this run may have its name, and write the log's header."""
+        args, mine = self.args, (self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path)
         taken = next((path for path in mine if path.exists()), None)
-        if args.overwrite:  # checkpoints stay until a new one takes their place
-            self.log_path.unlink(missing_ok=True)
-            self.json_path.unlink(missing_ok=True)
+        if trains:
+            for path in mine:
+                for rest in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run that was killed while it wrote
+                    rest.unlink()
+        if trains and args.resume and (args.resume == "last" or self.owns(args.resume)):
+            if not taken:
+                raise UserError(f"{self.last_path}: no such checkpoint file, and no log of such a run")
+            return self._write_header("resumed")
+        if args.overwrite:  # the best checkpoint stays until a new one takes its place
+            for path in (self.log_path, self.json_path, *((self.last_path, self.previous_path) if trains else ())):
+                path.unlink(missing_ok=True)  # a last checkpoint that stayed would be what --resume goes on with
         elif trains and taken:
             raise UserError(
                 f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
@@ -55,10 +80,27 @@ class Run:
             self.name = f"{name}_{number}"
         self._write_header("started")
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self):
+        """Let another process have this name."""
+        if self.lock:
+            with contextlib.suppress(OSError):  # the folder may be gone
+                self.lock.release()
+
     log_path = property(lambda self: self.logs / f"{self.name}.log")
     json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
     best_path = property(lambda self: self.files / f"{self.name}.pth")
     last_path = property(lambda self: self.files / f"{self.name}_last.pth")
+    previous_path = property(lambda self: self.files / f"{self.name}_last_previous.pth")
+
+    def owns(self, path):
+        """Whether path is this run's last checkpoint or the one before it."""
+        return Path(path).resolve() in (self.last_path.resolve(), self.previous_path.resolve())
 
     def picture(self, ending):
         """Path of a picture of this run, say NAME.gif."""
@@ -69,7 +111,8 @@ class Run:
 
     def say(self, text=""):
         """A line for the reader: on standard output and in the log."""
-        print(text, flush=True)
+        if ranks.is_first():
+            print(text, flush=True)
         self._append(self.log_path, text)
 
     def note(self, text):
@@ -81,13 +124,21 @@ class Run:
         self._append(self.json_path, json.dumps(values))
 
     def _append(self, path, text):
-        if not self.args.log:
+        if not self.args.log or not ranks.is_first():
             return
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(text + "\n")
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from None
+            raise UserError(f"cannot write {path}: {error.strerror}; the last checkpoint is kept") from None
+
+    def mend_logs(self, text, json_lines):
+        """Make both logs tell what the checkpoint knows: its lines on epochs, and no others; see journal.py."""
+        if not self.args.log or not ranks.is_first():
+            return
+        for path, known, reports in ((self.log_path, text, reports_in_text), (self.json_path, json_lines, reports_in_json)):
+            if aside := mend(path, known, reports):
+                self.say(f"{path} differed from the checkpoint and was put right; as it was: {aside}")
 
     def _write_header(self, event):
         settings = {key: value for key, value in sorted(vars(self.args).items()) if key != "given"}
@@ -98,11 +149,6 @@ class Run:
         self.note(f"seed: {self.args.seed}")
         self.note(f"git revision: {git_revision()}")
         self.note("")
-
-
-def command_line():
-    """The command that started this program, as typed."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def versions():

@@ -37,3 +37,9 @@ def make_schedule(optimizer, args, steps_per_epoch):
         return (step + 1) / (WARM_UP * total + 1) if done < WARM_UP else (1 + cos(pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, {"step": step_factor, "cosine": cosine_factor}[args.lr_schedule])
+
+
+def set_rates(optimizer, schedule):
+    """Bring the learning rates to what the schedule says for its present step, which a raised --epochs changes."""
+    for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * factor(schedule.last_epoch)

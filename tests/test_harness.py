@@ -329,7 +329,7 @@ def test_pictures_are_not_overwritten_without_a_log(tmp_path):
     [(OSError("disk full"), UserError), (RuntimeError("enforce fail"), UserError), (KeyboardInterrupt,) * 2],
 )
 def test_write_whole_keeps_the_old_file_when_writing_fails(tmp_path, raised, expected):
-    path = tmp_path / "new folder" / "x.pth"
+    path = tmp_path / "x.pth"
     write_whole(path, lambda file: file.write(b"old"))
 
     def write(file):

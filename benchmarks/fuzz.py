@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""Feed mutated checkpoints, data files and flag values to the scripts: each must be taken as it is meant, or refused in one line.
+
+One JSON object: how many examples of each kind were run, and how many of them were refused. Stops with the smallest example
+that breaks a rule: a traceback, another exit status than 0 or 2, code from a file that is run, damage that goes unnoticed.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib
+import inspect
+import io
+import json
+import os
+import pickle
+import resource
+import shlex
+import shutil
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from pathlib import Path
+from unittest import mock
+from urllib.error import URLError
+
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import harness.data  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.checkpoints import load_checkpoint
+from harness.data import BUNDLED
+from harness.errors import UserError, run_script
+from harness.posthoc import Posthoc
+
+import torch
+
+HERE = Path(__file__).resolve().parents[1]
+load_set = inspect.unwrap(harness.data.load_set)  # the tests keep what it has loaded
+kept = functools.lru_cache(load_set)
+SCRIPTS = sorted(path.stem for path in HERE.glob("*nn_wFeedback*.py"))
+SNN = "snn_wFeedback"
+TINY = shlex.split(
+    "-a VGG5_wFeedback_small --fc_width 4 --timesteps 2 --limit_train 8 --limit_test 2 --batch_size 4 --device cpu"
+)
+MEMORY = 8 * 2**30  # bytes of address space that a script may take meanwhile, so that a huge network fails at once
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=1000, help="of each kind")
+    args, found = parser.parse_args(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in (checkpoints, data_files, flag_values):
+            found[kind.__name__] = kind(args.examples, Path(folder))
+            print(json.dumps(found), flush=True)
+
+
+class Reached(Exception):
+    """Everything was accepted, and the work itself would begin."""
+
+
+def outcome(name, flags):
+    """Run a script up to its work; returns '' where it gets there, else its one line. Anything else is a fault."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    module, stop = importlib.import_module(name), mock.Mock(side_effect=Reached)
+    with contextlib.ExitStack() as stack:
+        for place, attribute in ((module, "fit"), (module, "test_once"), (Posthoc, "evaluate"), (Posthoc, "watch")):
+            if hasattr(place, attribute) and not (attribute == "fit" and "--resume" in flags):
+                stack.enter_context(mock.patch.object(place, attribute, stop))
+        stack.enter_context(mock.patch("harness.data.load_set", kept))
+        stack.enter_context(mock.patch("harness.building.balanced_thresholds", stop))
+        stack.enter_context(mock.patch.object(urllib.request, "urlopen", side_effect=URLError("offline")))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        try:
+            run_script(lambda: module.main(flags))
+        except Reached:
+            return ""
+        except SystemExit as end:
+            status = end.code
+    line = err.getvalue()
+    assert status == 2 and line.startswith("error: ") and line.count("\n") == 1, (status, line)
+    return line
+
+
+def fuzz(examples, check, **given_):
+    """Run check on that many examples, the same ones each time."""
+    options = {"max_examples": examples, "deadline": None, "database": None, "derandomize": True}
+    phases, checks = (Phase.explicit, Phase.generate, Phase.shrink), list(HealthCheck)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, before[1]))
+    try:
+        settings(**options, phases=phases, suppress_health_check=checks)(given(**given_)(check))()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+# --- mutations
+
+
+def mutations(raw):
+    """Strategy of bytes that differ from raw: bits flipped, cut short, a piece lost, doubled, zeroed or foreign, all foreign."""
+    size = len(raw)
+    place = st.integers(0, size - 1)
+    span = st.tuples(place, st.integers(1, max(1, size // 4))).map(lambda p: (p[0], min(size, p[0] + p[1])))
+
+    def flipped(changes):
+        out = bytearray(raw)
+        for position, bit in changes:
+            out[position] ^= 1 << bit
+        return bytes(out)
+
+    return st.one_of(
+        st.lists(st.tuples(place, st.integers(0, 7)), min_size=1, max_size=4, unique=True).map(flipped),
+        place.map(lambda end: raw[:end]),
+        span.map(lambda s: raw[: s[0]] + raw[s[1] :]),
+        span.map(lambda s: raw[: s[1]] + raw[s[0] :]),
+        span.map(lambda s: raw[: s[0]] + bytes(s[1] - s[0]) + raw[s[1] :]),
+        st.tuples(place, st.binary(min_size=1, max_size=64)).map(lambda p: raw[: p[0]] + p[1] + raw[p[0] :]),
+        st.binary(max_size=200),
+    ).filter(lambda mutated: mutated != raw)
+
+
+def with_pickle(raw, content):
+    """The checkpoint raw with another pickle in it, and right check sums: what a stranger could write."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(raw)) as old, zipfile.ZipFile(out, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, content if entry.filename.endswith("data.pkl") else old.read(entry))
+    return out.getvalue()
+
+
+def pickle_of(raw):
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+
+
+# --- checkpoints
+
+
+class Malice:
+    """Pickled as a call of the function with these arguments."""
+
+    def __init__(self, function, arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def malicious(proof):
+    """Strategy of checkpoint contents that would make the file `proof` if one of their calls were run."""
+    command = f"touch {proof}"
+    calls = st.sampled_from(
+        [
+            (os.system, (command,)),
+            (os.mkdir, (str(proof),)),
+            (Path.touch, (proof,)),
+            (eval, (f"open({str(proof)!r}, 'w')",)),
+            (exec, (f"open({str(proof)!r}, 'w')",)),
+            (open, (str(proof), "w")),
+            (shutil.copy, (__file__, str(proof))),
+            (torch.save, (1, str(proof))),
+            (importlib.import_module, ("antigravity",)),
+        ]
+    )
+    values = st.recursive(
+        st.one_of(calls.map(lambda call: Malice(*call)), st.integers(), st.text(max_size=5)),
+        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+        max_leaves=4,
+    )
+    keys = st.sampled_from(["state_dict", "settings", "optimizer", "logs", "average", "best"])
+    return st.dictionaries(keys, values, min_size=1, max_size=3)
+
+
+def checkpoints(examples, folder):
+    """A last checkpoint, damaged or forged, is taken for what it was, or refused by evaluation and by --resume."""
+    folder = folder / "checkpoints"
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
+    good = folder / "trained_models/snn/x_last.pth"
+    raw, content, path, proof = good.read_bytes(), load_checkpoint(good), folder / "mutated.pth", folder / "proof"
+    inner, counts = pickle_of(raw), {"examples": 0, "refused": 0}
+
+    def check(mutated, kind):
+        path.write_bytes(mutated)
+        counts["examples"] += 1
+        evaluated = outcome(SNN, ["--pretrained_snn", str(path), "--test_only", *TINY[4:], "--output_dir", str(folder / "out")])
+        resumed = outcome(
+            SNN, [*TINY, "--epochs", "1", "--resume", str(path), "--run_name", "y", "--output_dir", str(folder / "out")]
+        )
+        assert not proof.exists() and "antigravity" not in sys.modules
+        assert resumed, "a finished run has nothing left to do"
+        counts["refused"] += bool(evaluated)
+        if kind == "bytes" and not evaluated:
+            assert equal(load_checkpoint(path), content), "the damage was not noticed"
+        if kind == "malice":
+            assert evaluated
+
+    def legacy(value):
+        out = io.BytesIO()
+        torch.save(value, out, _use_new_zipfile_serialization=False)
+        return out.getvalue()
+
+    forged = malicious(proof).flatmap(
+        lambda value: st.sampled_from([pickle.dumps(value, 2), with_pickle(raw, pickle.dumps(value, 2)), legacy(value)])
+    )
+    kinds = st.one_of(
+        st.tuples(mutations(raw), st.just("bytes")),
+        st.tuples(mutations(inner).map(lambda other: with_pickle(raw, other)), st.just("pickle")),
+        st.tuples(forged.filter(lambda text: b"antigravity" in text or str(proof).encode() in text), st.just("malice")),
+    )
+    fuzz(examples, lambda example: check(*example), example=kinds)
+    return counts
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+# --- data files
+
+
+def data_files(examples, folder):
+    """MNIST's test set with one file damaged is refused by its path, or read as it was (a byte of gzip's that says nothing)."""
+    place, (images, labels) = folder / "mnist", harness.data.IDX_FILES[False]
+    place.mkdir()
+    whole, counts = load_set("MNIST", BUNDLED, False), {"examples": 0, "refused": 0}
+    raw = {name: (BUNDLED / "mnist" / f"{name}.gz").read_bytes() for name in (images, labels)}
+
+    def check(example):
+        name, mutated = example
+        for other in (images, labels):
+            (place / f"{other}.gz").write_bytes(mutated if other == name else raw[other])
+        counts["examples"] += 1
+        try:
+            found = load_set("MNIST", folder, False)
+        except UserError as error:
+            assert str(place / f"{name}.gz") in str(error) and "corrupt" in str(error)
+            counts["refused"] += 1
+        else:
+            assert torch.equal(found.images, whole.images) and torch.equal(found.labels, whole.labels)
+
+    kinds = st.sampled_from([images, labels, labels]).flatmap(lambda name: st.tuples(st.just(name), mutations(raw[name])))
+    fuzz(examples, check, example=kinds)
+    return counts
+
+
+# --- flags
+
+
+def values(action, folder):
+    """Strategy of words that may follow a flag: numbers of every kind, choices, words, paths."""
+    numbers = st.one_of(
+        st.integers(-3, 70).map(str),
+        st.integers().map(str),
+        st.floats().map(repr),
+        st.sampled_from(["1e400", "-0", "0x10", "1_000", "½", "1e-320", "99999999999999999999", "2147483647", "1e30"]),
+    )
+    words = st.text(st.characters(exclude_characters="\0/", exclude_categories=()), max_size=8).filter(
+        lambda text: ".." not in text
+    )
+    paths = st.sampled_from(
+        [str(folder), str(folder / "none"), str(Path(__file__)), os.devnull, "", "a" * 300, "a" * 240, "a/b", "a\udc80"]
+    )
+    choices = st.sampled_from([str(choice) for choice in action.choices or ["True", "False", "no"]])
+    return st.lists(st.one_of(numbers, words, paths, choices), max_size=2)
+
+
+def flag_values(examples, folder):
+    """Any value for any flag of any script is accepted, up to the work itself, or refused in one line."""
+    folder, counts = folder / "flags", {"examples": 0, "refused": 0}
+    folder.mkdir()
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
+    snn = folder / "trained_models/snn/x.pth"
+    here = os.getcwd()
+
+    def check(name, typed):
+        counts["examples"] += 1
+        work = folder / "work"
+        work.mkdir()
+        os.chdir(work)  # what a relative path makes lies here
+        base = [] if name == "ann_wFeedback" else ["--pretrained_snn", str(snn)]
+        try:
+            counts["refused"] += bool(outcome(name, [*TINY, *base, *typed]))
+        finally:
+            os.chdir(here)
+            shutil.rmtree(work)
+
+    def typed(actions):
+        one = st.sampled_from(actions).flatmap(
+            lambda action: values(action, folder).map(lambda words: [action.option_strings[0], *words])
+        )
+        return st.lists(one, min_size=1, max_size=3).map(lambda parts: [word for part in parts for word in part])
+
+    def command(name):
+        actions = importlib.import_module(name).build_parser()._actions
+        return st.tuples(st.just(name), typed([action for action in actions if action.dest not in ("help", "resume")]))
+
+    def run(example):
+        assume("-h" not in example[1] and "--help" not in example[1])
+        check(*example)
+
+    fuzz(examples, run, example=st.sampled_from(SCRIPTS).flatmap(command))
+    return counts
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Kill a training run at random moments, resume it each time, and compare it with one that was left alone.
+
+One JSON object: `kills`, how many hit the run; `while_writing`, those that hit while a checkpoint was being written;
+`runs`, how many runs they were spread over; `differences`, a list that should be empty. Weights, optimiser, schedule and the
+best checkpoint are compared bit by bit, logs line by line but for the seconds.
+"""
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import snn_wFeedback  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.checkpoints import load_checkpoint
+from harness.errors import run_script
+
+import torch
+from tqdm import tqdm
+
+FLAGS = (
+    "-a VGG5_wFeedback_small --fc_width 16 --timesteps 3 --update immediate --readout membrane_rescaled --epsilon 0.2 "
+    "--learn_threshold --dropout 0.3 --augment -lr 2e-3 --lr_schedule cosine --limit_test 32 --holdout 64 --batch_size 16 "
+    "--checkpoint_minutes 0.0005 --train_acc_batches 4 --run_name x"
+)
+CLOCK = ("seconds", "images_per_second", "command")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20, help="how often to kill")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(kill_and_compare(Path(folder), args.kills, args.seed)))
+
+
+def kill_and_compare(folder, kills, seed, flags=f"{FLAGS} --limit_train 640 --epochs 3"):
+    """The JSON object's contents, see above. flags: of the run; folder: an empty one."""
+    draw, found = random.Random(seed), {"kills": 0, "while_writing": 0, "runs": 0, "differences": []}
+    seconds = undisturbed(flags, folder / "alone")
+    while found["kills"] < kills:
+        found["runs"] += 1
+        place, finished = folder / str(found["runs"]), False
+        while not finished:
+            process, while_writing = start(flags, place), False
+            if found["kills"] < kills:
+                while_writing = kill(process, place, draw, 2 * seconds / kills)
+            process.join()
+            finished = process.exitcode == 0  # else it was killed
+            if process.exitcode not in (0, -signal.SIGKILL):
+                found["differences"].append(f"exit status {process.exitcode}")
+                return found
+            found["kills"] += not finished
+            found["while_writing"] += while_writing and not finished
+            finished |= is_finished(place)  # it was killed on its way out
+        found["differences"] += compare(folder / "alone", place)
+    return found
+
+
+def start(flags, place):
+    """The training script in a process of its own, resumed if the run has begun. It is forked from a process that has
+    imported everything, which saves seconds for each kill."""
+    resume = ["--resume"] if log_of(place).exists() else []
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.kill_resume"])
+    process = context.Process(target=train, args=([*flags.split(), "--output_dir", str(place), *resume],))
+    process.start()
+    return process
+
+
+def train(flags):
+    """What the process does: snn_wFeedback.py with these flags, in silence."""
+    torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own lock outlives a killed process
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        run_script(lambda: snn_wFeedback.main(flags))
+
+
+def undisturbed(flags, place):
+    """Run without being killed; returns the seconds from the log's first line to the end."""
+    process = start(flags, place)
+    wait_until(lambda: log_of(place).exists(), process)
+    began = time.monotonic()
+    process.join()
+    assert process.exitcode == 0
+    return time.monotonic() - began
+
+
+def kill(process, place, draw, longest):
+    """SIGKILL after a random time from the log's header on, half the time then as soon as a checkpoint is being written;
+    returns whether one was."""
+    headers = len(headers_of(place))
+    wait_until(lambda: len(headers_of(place)) > headers, process)
+    time.sleep(draw.uniform(0, longest))
+    files, found = place / "trained_models/snn", []
+    if draw.random() < 0.5:
+        found = wait_until(lambda: list(files.glob(".*.tmp")), process)
+    process.kill()
+    return bool(found)
+
+
+def wait_until(condition, process):
+    """What the condition returns as soon as it is true, or the process has ended."""
+    while not (found := condition()) and process.is_alive():
+        time.sleep(0.0005)
+    return found
+
+
+def is_finished(place):
+    last = place / "trained_models/snn/x_last.pth"
+    return last.exists() and load_checkpoint(last)["finished"]
+
+
+def log_of(place):
+    return place / "logs/snn/x.log"
+
+
+def headers_of(place):
+    return re.findall("^(?:started|resumed) ", log_of(place).read_text(), re.M) if log_of(place).exists() else []
+
+
+def compare(place, other):
+    """What differs between two finished runs, as a list of words."""
+    found = []
+    for name in ("x.pth", "x_last.pth"):
+        a, b = (load_checkpoint(folder / "trained_models/snn" / name) for folder in (place, other))
+        found += [f"{name}: {key}" for key in a if key not in ("seconds", "logs") and not same(a[key], b.get(key))]
+    for reading in (epochs_in_text, records):
+        if reading(place) != reading(other):
+            found.append(reading.__name__)
+    found += [f"left over: {path}" for path in other.rglob(".*.tmp")]
+    return found
+
+
+def same(a, b):
+    """Whether two values are equal bit by bit, but for figures that depend on the clock."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key not in CLOCK)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def epochs_in_text(place):
+    """The readable log's lines on epochs and the result, without the seconds."""
+    lines = log_of(place).read_text().splitlines()
+    return [line.rpartition(";")[0] for line in lines if line.startswith("epoch ")]
+
+
+def records(place):
+    """The JSON lines, without what depends on the clock or the command."""
+    lines = (place / "logs/snn/x.jsonl").read_text().splitlines()
+    return [without_clock(json.loads(line)) for line in lines]
+
+
+def without_clock(value):
+    if isinstance(value, dict):
+        return {key: without_clock(part) for key, part in value.items() if key not in CLOCK}
+    return value
+
+
+if __name__ == "__main__":
+    main()

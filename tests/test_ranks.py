@@ -1,0 +1,291 @@
+"""Several gloo processes on one run: the same figures as one process, one writer, and a rank that dies."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import ANN, DATA, OBJ1, PLAN, REPOSITORY, SNN, TINY, digests, figures, records, run_here, split
+from torch import nn
+
+import harness.fit
+from harness import ranks
+from harness.checkpoints import load_checkpoint
+from harness.data import ImageSet, augmented, load_data
+from harness.errors import run_script
+from harness.loops import Average, Progress
+from self_models.neurons import HeldDropout
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+# 37 images: a batch of 5 is left over; with --limit_train 33 it is a single one
+ANN_RUN = f"{TINY} --epochs 3 --limit_train 37 --augment --dropout 0.3 --holdout 20 --checkpoint_minutes 0"
+SNN_RUN = (
+    "-a VGG5_wFeedback_small --fc_width 16 --timesteps 4 --update immediate --readout membrane_rescaled --epsilon 0.2 "
+    "--default_threshold 0.3 --spike_penalty 1e-5 --learn_threshold --trade_off 0.02 -lr 1e-3 --lr_interval 1 --epochs 3 "
+    "--limit_train 37 --limit_test 16 --batch_size 16 --augment --dropout 0.3 --holdout 20 --checkpoint_minutes 0"
+)
+# The ranks add up the same numbers in another order: losses differ by float32 rounding, by 1e-7 where it was measured
+TOLERANCE = 1e-5
+
+
+def rank_main(name, flags, environment, folder, act):
+    """A rank's process: the script with these flags; what it says goes to files in folder."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    rank = environment["RANK"]
+    sys.argv = [f"{name}.py", *flags]
+    sys.stdout, sys.stderr = (open(folder / f"{stream}{rank}", "w") for stream in ("out", "err"))  # noqa: SIM115
+    if act:
+        act(int(rank))
+    run_script(lambda: __import__(name).main(flags))
+
+
+def in_ranks(count, folder, name, *flags, act=None):
+    """Run a script in that many processes, as torchrun would. Returns their exit statuses, and what each wrote to standard
+    output and error."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder.mkdir(exist_ok=True)
+    context = multiprocessing.get_context("forkserver")  # one import for all
+    context.set_forkserver_preload(["benchmarks.kill_resume"])
+    processes = []
+    for rank in range(count):
+        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = {key: str(value) for key, value in environment.items()}
+        processes.append(context.Process(target=rank_main, args=(name, split(flags), environment, folder, act)))
+        processes[-1].start()
+    for process in processes:
+        process.join(120)
+    said = [[(folder / f"{stream}{rank}").read_text() for stream in ("out", "err")] for rank in range(count)]
+    return [process.exitcode for process in processes], said
+
+
+def succeed(count, folder, name, *flags):
+    statuses, said = in_ranks(count, folder, name, *flags)
+    assert statuses == [0] * count, said
+    return said
+
+
+def assert_close(found, expected, tolerance=TOLERANCE):
+    """The same numbers, apart from rounding; the same everything else."""
+    assert type(found) is type(expected)
+    if isinstance(found, dict):
+        assert found.keys() == expected.keys()
+        for key in found:
+            assert_close(found[key], expected[key], tolerance)
+    elif isinstance(found, list):
+        assert len(found) == len(expected)
+        for here, there in zip(found, expected, strict=True):
+            assert_close(here, there, tolerance)
+    elif isinstance(found, float):
+        assert found == pytest.approx(expected, rel=tolerance, abs=1e-6)
+    else:
+        assert found == expected
+
+
+# --- training
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Folders of the runs of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name, flags in ((ANN, ANN_RUN), (SNN, SNN_RUN)):
+        run_here(name, flags, f"--run_name x --output_dir {folder}")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "kind", "flags"), [(ANN, "ann", ANN_RUN), (SNN, "snn", SNN_RUN)])
+@pytest.mark.parametrize("count", [2, 3])
+def test_ranks_give_the_loss_curve_of_one_process(alone, tmp_path, name, kind, flags, count):
+    said = succeed(count, tmp_path / "said", name, flags, f"--run_name x --output_dir {tmp_path / 'run'}")
+    log = f"logs/{kind}/x.jsonl"
+    expected, found = (figures(records(folder / log)) for folder in (alone, tmp_path / "run"))
+    assert [record["event"] for record in found] == ["epoch"] * 3 + ["evaluation"]
+    for here, there in zip(found, expected, strict=True):
+        assert_close(here.get("train"), there.get("train"))
+    assert len({record["train"]["total"] for record in found[:3]}) == 3
+    saved = [load_checkpoint(folder / f"trained_models/{kind}/x_last.pth")["state_dict"] for folder in (alone, tmp_path / "run")]
+    for key, value in saved[0].items():
+        torch.testing.assert_close(saved[1][key], value, rtol=1e-2, atol=1e-3)
+    # one writer: the same files, and not a word from the other ranks
+    assert digests(tmp_path / "run").keys() == {path for path in digests(alone) if f"/{kind}/" in path}
+    assert said[0][0].count("epoch ") >= 3 and [words for words in said[1:] if any(words)] == []
+
+
+def test_a_batch_smaller_than_the_ranks(tmp_path):
+    """And a loss that does not reach every weight, since the steps are fewer than the layers."""
+    flags = f"{SNN_RUN} --limit_train 33 --epochs 2 --update delayed --timesteps 3 --run_name x --output_dir"
+    run_here(SNN, flags, tmp_path / "one")
+    succeed(2, tmp_path / "said", SNN, flags, tmp_path / "two")
+    one, two = (figures(records(tmp_path / f"{count}/logs/snn/x.jsonl", "epoch")) for count in ("one", "two"))
+    for here, there in zip(two, one, strict=True):
+        assert_close(here["train"], there["train"])
+
+
+def test_ranks_resume_what_other_numbers_of_ranks_began(alone, tmp_path):
+    """Stopped in the middle of epoch 2 of two ranks by a signal to one of them; on with three, and with one."""
+    statuses, said = in_ranks(
+        2, tmp_path / "said", SNN, SNN_RUN, f"--run_name x --output_dir {tmp_path / 'run'}", act=stop_second
+    )
+    assert statuses == [143, 143]
+    assert "stopped by SIGTERM after epoch 2, step 1, saved" in said[0][1] and said[1][1] == ""
+    saved = load_checkpoint(tmp_path / "run/trained_models/snn/x_last.pth")
+    assert (saved["epoch"], saved["step"], saved["average"]["images"]) == (1, 1, 16)
+    succeed(3, tmp_path / "said", SNN, SNN_RUN, f"--resume --epochs 2 --run_name x --output_dir {tmp_path / 'run'}")
+    run_here(SNN, SNN_RUN, f"--resume --run_name x --output_dir {tmp_path / 'run'}")
+    expected, found = (figures(records(folder / "logs/snn/x.jsonl", "epoch")) for folder in (alone, tmp_path / "run"))
+    for here, there in zip(found, expected, strict=True):
+        assert_close(here["train"], there["train"])
+
+
+def stop_second(rank):
+    """Send SIGTERM to rank 1 alone, in its first step of epoch 2."""
+    real = harness.fit.train_one_epoch
+
+    def train_one_epoch(*args):
+        if rank == 1 and args[6] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    harness.fit.train_one_epoch = train_one_epoch
+
+
+def test_a_rank_that_dies_under_torchrun(tmp_path):
+    """The others end with a line that says how to go on; one process goes on."""
+    flags = split(
+        [f"{SNN_RUN} --epochs 200 --train_acc_batches 1 --checkpoint_minutes 1e-5 --run_name x --output_dir {tmp_path}"]
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(REPOSITORY / f"{SNN}.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*launch, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    log = tmp_path / "logs/snn/x.log"
+    while process.poll() is None and not (log.exists() and "epoch 3/200" in log.read_text()):
+        time.sleep(0.01)
+    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    line = next(line for line in said.splitlines() if line.startswith("error (rank 0): "))
+    assert "rank 0 lost the others" in line and "torchrun --nproc_per_node 2" in line and line.endswith("--resume")
+    saved = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
+    assert saved["epoch"] >= 2
+    epochs = saved["epoch"] + 2
+    _, printed = run_here(SNN, *flags, f"--epochs {epochs} --resume")
+    assert f"resumed from {tmp_path / 'trained_models/snn/x_last.pth'} after epoch {saved['epoch']}" in printed
+    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == list(range(1, epochs + 1))
+
+
+def rank_of(launcher, rank):
+    """Process id of a rank that the launcher has started."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    return next(int(child) for child in children if f"\0RANK={rank}\0".encode() in Path(f"/proc/{child}/environ").read_bytes())
+
+
+# --- evaluation
+
+
+def test_ranks_evaluate_every_image_once(trained, tmp_path):
+    """Accuracy, spikes, operations and correlations to the last digit; 101 images leave parts of different sizes."""
+    flags = f"--pretrained_snn {trained.snn} --epsilon 0 0.2 --limit_test 101 --batch_size 20 --run_name x --output_dir"
+    run_here(OBJ1, flags, tmp_path / "one")
+    said = succeed(2, tmp_path / "said", OBJ1, flags, tmp_path / "two")
+    one, two = (figures(records(tmp_path / f"{count}/logs/snn/x.jsonl")) for count in ("one", "two"))
+    assert [record["images"] for record in two if record["event"] == "evaluation"] == [101, 101]
+    for here, there in zip(two, one, strict=True):
+        assert_close(here, there, tolerance=1e-6)  # the error is a sum of float32; the rest is equal
+        if here["event"] == "evaluation":
+            assert [here[key] for key in ("accuracy", "spikes", "mean_steps")] == [
+                there[key] for key in ("accuracy", "spikes", "mean_steps")
+            ]
+    assert digests(tmp_path / "one").keys() == digests(tmp_path / "two").keys()
+    assert said[1] == ["", ""]
+
+
+def test_fewer_images_than_ranks(trained, tmp_path):
+    flags = f"--pretrained_ann {trained.ann} --test_only {DATA} --limit_test 1 --run_name x --output_dir {tmp_path / 'run'}"
+    succeed(2, tmp_path / "said", ANN, flags)
+    (record,) = records(tmp_path / "run/logs/ann/x.jsonl")
+    assert record["images"] == 1
+
+
+# --- parts of a batch
+
+
+def test_bounds_by_hand():
+    assert [ranks.bounds(5, index, 2) for index in range(2)] == [(0, 2), (2, 5)]
+    assert [ranks.bounds(7, index, 3) for index in range(3)] == [(0, 2), (2, 4), (4, 7)]
+    assert [ranks.bounds(1, index, 2) for index in range(2)] == [(0, 0), (0, 1)]
+
+
+def as_rank(monkeypatch, rank, count):
+    monkeypatch.setattr("harness.ranks.rank", lambda: rank)
+    monkeypatch.setattr("harness.ranks.count", lambda: count)
+
+
+def test_parts_of_a_batch_by_hand(monkeypatch):
+    digits = ImageSet("MNIST", torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.arange(6))
+    found = []
+    for rank in range(2):
+        as_rank(monkeypatch, rank, 2)
+        found.append(
+            [(batch.labels.tolist(), batch.begin, batch.whole, batch.counted, batch.weight) for batch in digits.batches(5)]
+        )
+    assert found[0] == [([0, 1], 0, 5, 2, 4 / 5), ([5], 0, 1, 0, 0)]  # the last batch has nothing for rank 0: a stand-in
+    assert found[1] == [([2, 3, 4], 2, 5, 3, 6 / 5), ([5], 0, 1, 1, 2)]  # the weights' mean over ranks is 1
+
+
+def test_augmentation_does_not_depend_on_the_ranks(monkeypatch):
+    digits = load_data("MNIST", limit_train=7)[0]
+    (whole,) = (augmented(batch, 3).images for batch in digits.batches(7))
+    parts = []
+    for rank in range(3):
+        as_rank(monkeypatch, rank, 3)
+        parts += [augmented(batch, 3).images for batch in digits.batches(7)]
+    torch.testing.assert_close(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_dropout_masks_are_parts_of_the_whole_batchs(monkeypatch, held):
+    signal_ = torch.rand(7, 3, 4, 4).to(memory_format=torch.channels_last) + 1
+    new = HeldDropout if held else nn.Dropout
+
+    def masked(part, model):
+        torch.manual_seed(0)
+        outputs = [layer(part) for layer in model]
+        return [output[0] if held else output for output in outputs]
+
+    whole = masked(signal_, nn.ModuleList([new(0.4), new(0.2)]))
+    for rank in range(3):
+        as_rank(monkeypatch, rank, 3)
+        model = nn.ModuleList([new(0.4), new(0.2), nn.Linear(1, 1)])
+        parallel, (begin, end) = ranks.Parallel(model), ranks.bounds(7, rank, 3)
+        parallel.batch_is(SimpleNamespace(begin=begin, whole=7, labels=range(begin, end)))
+        for part, expected in zip(masked(signal_[begin:end], model[:2]), whole, strict=True):
+            assert torch.equal(part, expected[begin:end])
+        assert masked(signal_[begin:end], model[:2].eval())[0] is not None
+
+
+def test_figures_of_ranks_are_summed_once(monkeypatch):
+    averages = [Average(), Average()]
+    averages[0].add(3, loss=1.0)
+    averages[1].add(1, loss=5.0, spikes=2.0)
+    progress = Progress(average=averages[0])
+    for rank in range(2):
+        as_rank(monkeypatch, rank, 2)
+        monkeypatch.setattr("harness.ranks.gathered", lambda value: [(average, Average()) for average in averages])
+        assert progress.gather()[0].means() == {"loss": 2.0, "spikes": 0.5}
+        assert progress.average.images == (4 if rank == 0 else 0)
+
+
+def test_ranks_need_no_torchrun_to_be_one():
+    assert (ranks.rank(), ranks.count(), ranks.is_first()) == (0, 1, True)
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4)
+    assert ranks.Parallel(model).forward is model and ranks.gathered(3) == [3] and ranks.largest(True) == 1

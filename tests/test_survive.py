@@ -1,0 +1,392 @@
+"""Training that is killed, stopped, started twice, out of space, or damaged: nothing is lost, and one line says what to do."""
+
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import PLAN, SNN, SPIKING, digests, images, records, refused, run_here, same_weights
+
+import harness.fit
+import harness.training
+from benchmarks.kill_resume import FLAGS, compare, kill_and_compare
+from harness.checkpoints import load_checkpoint
+from harness.commands import resume_command
+from harness.data import load_data
+from harness.errors import UserError, run_script
+from harness.health import first_not_finite
+from harness.journal import mend, reports_in_json, reports_in_text
+from harness.lock import Lock
+from harness.loops import Objective, evaluate, train_one_epoch
+from harness.signals import Interrupted, Signals
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"  # 3 steps per epoch
+
+
+def train(folder, *more, name=SNN, flags=RUN):
+    return run_here(name, flags, f"--output_dir {folder}", *more)
+
+
+def after_step(monkeypatch, epoch, step, act):
+    """Call act() once, at the end of this step, before the run looks for signals."""
+    real = harness.fit.train_one_epoch
+
+    def train_one_epoch(*args):
+        def on_batch(number, average):
+            if (args[6], number) == (epoch, step):
+                act()
+            args[7](number, average)
+
+        return real(*args[:7], on_batch, *args[8:])
+
+    monkeypatch.setattr("harness.fit.train_one_epoch", train_one_epoch)
+
+
+def stopped(folder, number, *more, flags=RUN):
+    """Train in this process as a script does; it must end as a signal ends it. Returns what it says."""
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: train(folder, *more, flags=flags))
+    assert stop.value.code == 128 + number
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of a run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("alone")
+    train(folder)
+    return folder
+
+
+# --- killed and stopped
+
+
+def test_killed_three_times_and_resumed(tmp_path):
+    """benchmarks/kill_resume.py kills twenty times."""
+    found = kill_and_compare(tmp_path, 3, seed=0, flags=f"{FLAGS} --limit_train 160 --epochs 2")
+    assert found["kills"] == 3 and found["differences"] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 2), (2, 3)])
+def test_a_signal_ends_the_step_and_the_run_goes_on_from_there(alone, tmp_path, monkeypatch, capsys, number, epoch, step):
+    with monkeypatch.context() as patch:
+        after_step(patch, epoch, step, lambda: os.kill(os.getpid(), number))
+        stopped(tmp_path, number)
+    said = capsys.readouterr().err
+    assert f"stopped by {number.name} after epoch {epoch}, step {step}, saved in" in said and said.count("\n") == 1
+    saved = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
+    assert (saved["epoch"], saved["step"]) == (epoch - 1, step)
+    train(tmp_path, "--resume")
+    assert compare(alone, tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_an_evaluation(alone, tmp_path, monkeypatch, capsys, number):
+    """After the last step of an epoch, and in the final test."""
+    for evaluation, words in ((1, "epoch 1, step 3"), (3, "epoch 2")):
+        place, calls = tmp_path / str(evaluation), []
+
+        def ask(model, batches, *more, evaluation=evaluation, calls=calls):
+            calls.append(evaluation)
+            if len(calls) == evaluation:
+                os.kill(os.getpid(), number)
+            return evaluate(model, batches, *more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("harness.fit.evaluate", ask)
+            stopped(place, number)
+        assert f"after {words}, saved" in capsys.readouterr().err
+        train(place, "--resume")
+        assert compare(alone, place) == []
+
+
+def test_the_command_that_is_named_goes_on(alone, tmp_path):
+    """A process of its own, stopped by SIGTERM, then started again with the command that it has printed."""
+    script = (
+        "import os, signal, sys; sys.path[:0] = ['tests', '.']; from test_survive import SNN, RUN, after_step, pytest\n"
+        "import snn_wFeedback; from harness.errors import run_script\n"
+        "sys.argv = ['snn_wFeedback.py', *RUN.split(), '--overwrite', '--output_dir', sys.argv[1]]\n"
+        "after_step(pytest.MonkeyPatch(), 1, 2, lambda: os.kill(os.getpid(), signal.SIGTERM)); run_script(snn_wFeedback.main)"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, env=environment)
+    assert done.returncode == 143, done.stderr
+    command = shlex.split(done.stderr.rpartition("go on with: ")[2])
+    assert command[0] == "python" and command[-1] == "--resume" and "--overwrite" not in command
+    subprocess.run([sys.executable, *command[1:]], check=True, capture_output=True, env=environment)
+    assert compare(alone, tmp_path) == []
+
+
+def test_resume_command(monkeypatch):
+    for typed, expected in (
+        ("a.py --overwrite True -lr 1 --resume", "python a.py -lr 1 --resume"),
+        ("a.py --resume old.pth --run_name 'my run'", "python a.py --run_name 'my run' --resume"),
+        ("a.py --resume=old.pth --overwrite --no-log", "python a.py --no-log --resume"),
+    ):
+        monkeypatch.setattr(sys, "argv", shlex.split(typed))
+        assert resume_command() == expected
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert resume_command() == "torchrun --nproc_per_node 3 a.py --no-log --resume"
+
+
+def test_signals_are_noted_and_handlers_put_back():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Signals() as signals:
+        assert signals.caught == 0
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            assert signals.caught == number
+        with pytest.raises(Interrupted):  # a second Ctrl-C does not wait
+            os.kill(os.getpid(), signal.SIGINT)
+    with Signals(patient=True) as signals:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signals.caught == signal.SIGINT
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_signal_where_there_is_nothing_to_save(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert stop.value.code == 143 and capsys.readouterr().err == "interrupted\n"
+
+
+def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
+    """Every --checkpoint_minutes; 0 for none. They change nothing."""
+    steps, real = [], harness.training.save_checkpoint
+    monkeypatch.setattr(
+        "harness.training.save_checkpoint",
+        lambda *args, **more: (steps.append((more["epoch"], more["step"])), real(*args, **more)),
+    )
+    train(tmp_path / "0")
+    assert steps == [(1, 0), (2, 0), (2, 0)]  # the last one says that the final test is done
+    clock = iter(range(0, 10**6, 40))
+    monkeypatch.setattr("harness.training.time.monotonic", lambda: next(clock))
+    steps.clear()
+    train(tmp_path / "1", "--checkpoint_minutes 1")
+    assert set(steps) > {(1, 0), (2, 0)} and {step for _, step in steps} >= {0, 2}
+    assert compare(alone, tmp_path / "0") == compare(alone, tmp_path / "1") == []
+
+
+@pytest.mark.parametrize("more", ["--batch_size 8", "--seed 1", "--limit_train 64", "--no-augment"])
+def test_within_an_epoch_the_order_of_the_images_must_stay(tmp_path, monkeypatch, more):
+    with monkeypatch.context() as patch:
+        after_step(patch, 1, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        stopped(tmp_path, signal.SIGTERM)
+    line = refused(SNN, RUN, more, f"--resume --output_dir {tmp_path}")
+    assert more.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, monkeypatch):
+    """Also one that was to replace another, whose last checkpoint must not be taken for its own."""
+    train(tmp_path, "--seed 1")
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.training.Training.save", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tmp_path, "--overwrite")
+    _, said = train(tmp_path, "--resume")
+    assert "the run begins anew" in said and compare(alone, tmp_path) == []
+
+
+# --- started twice
+
+
+@pytest.mark.parametrize("more", ["", "--resume", "--overwrite"])
+def test_a_second_run_into_the_same_place_is_refused(alone, more):
+    before = digests(alone)
+    lock = Lock(alone / "trained_models/snn/.x.lock", "")
+    line = refused(SNN, RUN, more, f"--epochs 3 --output_dir {alone}")
+    assert "being written by another process" in line and str(os.getpid()) in line
+    lock.release()
+    assert digests(alone) == before
+    Lock(alone / "trained_models/snn/.x.lock", "").release()
+
+
+def test_a_run_holds_its_lock_until_it_ends(tmp_path, monkeypatch):
+    tried = []
+    after_step(monkeypatch, 1, 2, lambda: tried.append(refused(SNN, RUN, "--overwrite", f"--output_dir {tmp_path}")))
+    train(tmp_path)
+    assert len(tried) == 1 and list(tmp_path.rglob(".*")) == []
+
+
+# --- no space, no folder
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond the limit that is set: write() fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch, small_files, share):
+    size = (alone / "trained_models/snn/x_last.pth").stat().st_size
+    with monkeypatch.context() as patch:
+        after_step(patch, 2, 1, lambda: small_files(int(share * size)))
+        line = refused(SNN, RUN, f"--output_dir {tmp_path}")
+    assert "cannot write" in line and "File too large" in line and ".pth" in line
+    small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] >= 1
+    assert list(tmp_path.rglob("*.tmp")) == []
+    train(tmp_path, "--resume")
+    assert compare(alone, tmp_path) == []
+
+
+def test_a_log_that_cannot_grow(alone, tmp_path, monkeypatch, small_files):
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "harness.training.Training.save", lambda self, real=harness.training.Training.save: (real(self), small_files(9))
+        )
+        line = refused(SNN, RUN, f"--output_dir {tmp_path}")
+    assert "cannot write" in line and "x.log" in line and "last checkpoint is kept" in line
+    small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    train(tmp_path, "--resume")
+    assert compare(alone, tmp_path) == []
+
+
+@pytest.mark.parametrize("log", ["--log", "--no-log"])
+def test_a_vanished_output_folder(alone, tmp_path, monkeypatch, log):
+    """It is not made anew, since it may be a disk that has gone."""
+    place, gone = tmp_path / "place", tmp_path / "gone"
+    with monkeypatch.context() as patch:
+        after_step(patch, 2, 1, lambda: place.rename(gone))
+        line = refused(SNN, RUN, log, f"--output_dir {place}")
+    assert "cannot write" in line and "No such file or directory" in line and not place.exists()
+    gone.rename(place)
+    assert load_checkpoint(place / "trained_models/snn/x_last.pth")["epoch"] == 1
+    train(place, "--resume", log)
+    assert same_weights(*(folder / "trained_models/snn/x_last.pth" for folder in (alone, place)))
+
+
+# --- damaged files
+
+
+def flip(path, place):
+    raw = bytearray(path.read_bytes())
+    raw[int(place * len(raw))] ^= 4
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, None])
+def test_the_checkpoint_before_a_damaged_one_is_offered(alone, tmp_path, monkeypatch, place):
+    with monkeypatch.context() as patch:
+        after_step(patch, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        stopped(tmp_path, signal.SIGTERM)
+    last = tmp_path / "trained_models/snn/x_last.pth"
+    flip(last, place) if place else last.write_bytes(last.read_bytes()[:-100])
+    line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+    offered = line.rpartition("--resume ")[2]
+    assert str(last) in line and offered == str(last.with_name("x_last_previous.pth"))
+    train(tmp_path, f"--resume {offered}")
+    assert compare(alone, tmp_path) == []
+
+
+def test_damaged_logs_are_mended_from_the_checkpoint(alone, tmp_path):
+    """An epoch's line flipped, one doubled, one lost, and the end half-written; the user's own words stay."""
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    log, lines = tmp_path / "logs/snn/x.log", tmp_path / "logs/snn/x.jsonl"
+    text, first = log.read_text(), records(alone / "logs/snn/x.jsonl")
+    epochs = [line for line in text.splitlines() if line.startswith("epoch")]
+    log.write_text(
+        text.replace("epoch 1/2: train", "epoch 1/2: trainx").replace(epochs[1], f"my own words\n{epochs[1]}\n{epochs[1]}")
+    )
+    json_lines = lines.read_text().splitlines()
+    lines.write_text("\n".join([json_lines[0].replace('"epoch": 1', '"epoch" 1'), '{"event": "mine"}', *json_lines[1:]])[:-40])
+    damaged = lines.read_bytes()
+    _, said = train(tmp_path, "--resume --epochs 3")
+    assert [record["event"] for record in records(lines)] == ["mine", "epoch", "epoch", "evaluation", "epoch", "evaluation"]
+    assert [r for r in records(lines) if r["event"] != "mine"][:3] == first
+    assert "my own words" in log.read_text()
+    assert [line for line in log.read_text().splitlines() if line.startswith("epoch")][:2] == epochs
+    assert (tmp_path / "logs/snn/x.jsonl.old").read_bytes() == damaged and "was put right" in said
+
+
+def test_mend_by_hand(tmp_path):
+    path, one, two = tmp_path / "x", "epoch 1/2: a", "epoch 2/2: b"
+    for before, after, loses in (
+        (f"head\n{one}\n{two}\n", f"head\n{one}\n{two}\n", False),
+        (f"head\n{one}\n", f"head\n{one}\n{two}\n", False),
+        (f"head\n{two}\nmine", f"head\n{one}\n{two}\nmine\n", False),
+        (f"head\n{one}\nepoch 2/2", f"head\n{one}\n{two}\n", True),
+        (f"{one}\n{two}\n{two}\nepoch 3/3: c\n", f"{one}\n{two}\n", True),
+        ("", f"{one}\n{two}\n", False),
+        ("\n\n", f"\n\n{one}\n{two}\n", False),
+    ):
+        path.write_text(before)
+        aside = mend(path, [one, two], reports_in_text)
+        assert path.read_text() == after and (aside is not None) == loses
+        if loses:
+            assert aside.read_text() == before
+    path.write_bytes(b'\xff\n{"event": "epoch"}\n\n{"event": "other"}\n[1]\n')
+    mend(path, ['{"event": "epoch", "epoch": 1}'], reports_in_json)
+    assert path.read_bytes() == b'\n{"event": "other"}\n{"event": "epoch", "epoch": 1}\n'
+
+
+# --- networks that fail
+
+
+def network(**settings):
+    torch.manual_seed(0)
+    return VGG_SNN_STDB_wFeedback(
+        plan=PLAN, fc_width=8, timesteps=3, update="immediate", readout="membrane", image_shape=(1, 12, 12), **settings
+    )
+
+
+def step_of(model, loss=lambda output: output.logits.sum() + output.errors.sum()):
+    x = images(4, (1, 12, 12))
+    return lambda: loss(model(x, torch.rand(3, *x.shape, generator=torch.Generator().manual_seed(0))))
+
+
+def test_the_first_layer_that_is_not_finite_is_named():
+    model = network(default_threshold=0.05)
+    assert first_not_finite(model, step_of(model)) == "the loss itself"  # nothing is wrong
+    with torch.no_grad():
+        model.generate[0].weight.fill_(3e38)  # overflows when several of its inputs fire
+    assert first_not_finite(model, step_of(model)).startswith("the output of layer generate.0 (ConvTranspose2d), call ")
+    model = network(default_threshold=0.05)
+    root = lambda output: (output.logits * 0).sqrt().sum()  # noqa: E731  its slope at 0 is infinite
+    assert first_not_finite(model, step_of(model, root)) == "the gradient at layer classifier.6 (Linear)"
+    with torch.no_grad():
+        model.classifier[3].weight[0] = torch.nan
+    assert first_not_finite(model, step_of(model)) == "weight classifier.3.weight was not finite before the step"
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
+    model, train_set = network(default_threshold=0.05), load_data("MNIST", limit_train=4)[0]
+    model.image_shape = (1, 28, 28)
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=2, update="immediate", default_threshold=0.05)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    objective = Objective(1.0, "last_t")
+
+    def steep(output, labels):
+        losses = objective(output, labels)
+        return losses._replace(total=losses.total + ((output.logits * 0).sqrt()).sum())
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(UserError, match=r"a gradient is not finite at epoch 3, step 1: .*gradient at layer classifier\.6"):
+        train_one_epoch(model, train_set.batches(4), steep, optimizer, None, 0, 3)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):
+    flags = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --epochs 2 --run_name x --output_dir {tmp_path}"
+    _, said = run_here(SNN, flags, "--default_threshold 1e6")
+    warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
+    neurons = ["features.1", "features.4", "features.7", "generate.2", "generate.5", "classifier.1", "classifier.4"]
+    assert [line.split(": ")[1:3] for line in warnings] == [
+        [f"epoch {epoch}", f"layer {name} sent no spike in the whole epoch"] for epoch in (1, 2) for name in neurons
+    ]
+    assert all("lower threshold" in line and "--learning_rate" in line and "--spike_penalty" in line for line in warnings)
+    assert [line for line in (tmp_path / "logs/snn/x.log").read_text().splitlines() if "warning" in line] == warnings
+    assert [record["silent"] for record in records(tmp_path / "logs/snn/x.jsonl")] == [neurons] * 2
+    _, said = run_here(SNN, flags, "--default_threshold 0.1 --overwrite")
+    assert "warning" not in said and "silent" not in records(tmp_path / "logs/snn/x.jsonl")[0]
