@@ -18,7 +18,7 @@ ANN = {**NETWORK, "timesteps": "timesteps", "dropout": "dropout"}
 DYNAMICS = "activation leak default_threshold alpha beta readout update encoding readout_leak"
 DYNAMICS += " readout_slew feedback_interval learn_threshold learn_leak"
 SPIKING = {**ANN, **{name: name for name in DYNAMICS.split()}}
-BLOCKING = {**SPIKING, "latch": "latch"}
+BLOCKING = {**SPIKING, "latch": "latch", "residual": "residual"}
 LEARNED = {**BLOCKING, "epsilon": "epsilon"}
 
 
@@ -76,7 +76,7 @@ class SNNSource:
     def model(self, cls=None, **own):
         """A new model of this source, without its weights. cls: default, the plain SNN, or blocking with --epsilon."""
         if cls is None and self.args.epsilon:
-            cls, own = InputBlockingSNN, {"epsilon": self.args.epsilon, "latch": self.args.latch}
+            cls, own = InputBlockingSNN, {"epsilon": self.args.epsilon, "latch": self.args.latch, "residual": self.args.residual}
         return build(cls or VGG_SNN_STDB_wFeedback, SPIKING, self.args, self.plan, **own)
 
     def fill(self, model, train, run):

@@ -191,6 +191,7 @@ def add_spiking_args(parser):
     group.add_argument("--readout_leak", type=FRACTION, default=1.0, help="part of the read-out kept per step, 0 to 1")
     group.add_argument("--readout_slew", type=NOT_NEGATIVE, default=0.0, help="largest move of the read-out per step; 0 = any")
     group.add_argument("--latch", action=Switch, default=False, help="hold the prediction of a blocked pixel")
+    group.add_argument("--residual", action=Switch, default=False, help="an open pixel sends its prediction error, not itself")
     group.add_argument("--feedback_interval", type=COUNT, default=1, metavar="K", help="run the decoder every K steps")
 
 

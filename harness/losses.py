@@ -18,16 +18,17 @@ class Losses(NamedTuple):
 
 
 def step_weights(kind, timesteps, device=None):
-    """Weight of each step's error (T,): last_t (only the last), linear_over_t (t/T/T, t = 1..T) or sum (1 each)."""
+    """Weight of each step's error (T,): last_t (only the last), linear_over_t (t/T/T, t = 1..T), mean_t (1/T each) or sum
+    (1 each)."""
     t = torch.arange(1, timesteps + 1, device=device)
     if kind == "last_t":
         return (t == timesteps).float()
     if kind == "linear_over_t":
         return t / timesteps**2
-    return torch.ones(timesteps, device=device)
+    return torch.full((timesteps,), 1 / timesteps if kind == "mean_t" else 1.0, device=device)
 
 
-TRADE_OFF_TYPES = ("last_t", "linear_over_t")
+TRADE_OFF_TYPES = ("last_t", "linear_over_t", "mean_t")
 
 
 def reconstruction_term(errors, weights):

@@ -39,7 +39,7 @@ class Posthoc:
             args.pretrained_snn = str(default)
         self.args, self.records = args, []
         source = SNNSource(args, BLOCKING)
-        self.model = source.model(cls, latch=args.latch, **own)
+        self.model = source.model(cls, latch=args.latch, residual=args.residual, **own)
         train, _, self.test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test)
         name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
         self.run = Run("snn", args.run_name or name + suffix, args, trains=False)

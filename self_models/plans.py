@@ -15,6 +15,8 @@ PLANS = {
     "VGG5_wFeedback_narrow": ("32 D 64 64 D", "U 64 drop 32 U in"),
     "VGG5_wFeedback_small": ("16 D 32 32 D", "U 32 drop 16 U in"),
     "VGG5_wFeedback_linear": ("16 D 32 32 D", "U U in"),
+    "VGG4_wFeedback_linear": ("32 D 64 D", "U U in"),
+    "VGG4_narrow": ("32 D 64 D", ""),
     "VGG9_wFeedback": ("64 D 128 256 D 256 512 D 512 D 512", "512 U 512 U 256 drop 256 U 128 drop 64 U in"),
     "VGG5_small": ("16 D 32 32 D", ""),
     "VGG5": ("64 A 128 128 A", ""),

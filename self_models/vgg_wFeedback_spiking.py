@@ -19,13 +19,21 @@ from self_models.vgg_wFeedback import check_dropout, check_images, check_timeste
 
 class View(NamedTuple):
     """What the input neurons see in a step: image (B, C, H, W); is_open, bool, neurons that may spike; predicted, bool,
-    pixels within epsilon of the latest prediction; attended, bool, pixels of which a prediction is made. A mask is None from
-    a model that has no use for it."""
+    pixels within epsilon of the latest prediction; attended, bool, pixels of which a prediction is made; explained, a
+    prediction (B, C, H, W) that is taken away from the image. Each is None from a model that has no use for it."""
 
     image: torch.Tensor
     is_open: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
     attended: torch.Tensor | None = None
+    explained: torch.Tensor | None = None
+
+    def unexplained(self):
+        """What the input neurons encode (B, C, H, W)."""
+        if self.explained is None:
+            return self.image
+        visible = self.is_open if self.attended is None else self.is_open & self.attended
+        return (self.image - self.explained) * visible
 
 
 @dataclass
@@ -227,7 +235,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     def perceive(self, run, draws):
         """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the
         encoder's output (T, B, ...) and a Step of (T, B, C, H, W)."""
-        signal = self.encode(run.view.image, draws)
+        signal = self.encode(run.view.unexplained(), draws)
         run.input_count = run.input_count + count_events(signal != 0)
         encoded = run_stage("features", list_layers(self.features), signal, run.memory)
         if not self.has_feedback:
@@ -314,7 +322,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     def drive_into(self, name, run, draws):
         """One step up to the named spiking layer: the drive W a[t] that reaches it, (B, ...)."""
-        signal = self.encode(run.view.image, draws)[None]
+        signal = self.encode(run.view.unexplained(), draws)[None]
         encoded = run_stage("features", list_layers(self.features), signal, run.memory, until=name)
         stage = name.split(".")[0]
         if stage == "features":

@@ -13,17 +13,19 @@ class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
 
     epsilon: on the image's scale, at least 0; 0 blocks nothing. blocking: permanent (for good, as in the original) or
     dynamic (a pixel opens again when its prediction drifts off). latch: the prediction of a blocked pixel is held, so that
-    it cannot drift off. Raises ModelError where epsilon is
+    it cannot drift off. residual: an open pixel sends its prediction error, x minus guess with its sign, instead of x
+    (predictive coding, Rao & Ballard 1999). Raises ModelError where epsilon is
     negative, or above 0 for a plan without feedback.
     """
 
     objective = "input_blocking"  # in the records
 
-    def __init__(self, *args, epsilon=0.1, blocking="permanent", latch=False, **kwargs):
+    def __init__(self, *args, epsilon=0.1, blocking="permanent", latch=False, residual=False, **kwargs):
         super().__init__(*args, **kwargs)
         self.reopens = choose("blocking", blocking, BLOCKINGS)
         self.settings["blocking"] = blocking
         self.latch = self.settings["latch"] = latch
+        self.residual = self.settings["residual"] = residual
         self.set_epsilon(epsilon)
 
     def set_epsilon(self, epsilon):
@@ -55,4 +57,4 @@ class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
     def look(self, image, guess, view):
         predicted = (guess - image).abs() < self.epsilon
         is_open = ~predicted if self.reopens else view.is_open & ~predicted  # once closed, stays closed
-        return View(image * is_open, is_open, predicted)
+        return View(image * is_open, is_open, predicted, explained=guess.detach() if self.residual else None)

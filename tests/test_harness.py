@@ -75,6 +75,7 @@ def test_losses_by_hand(kind, reconstruction):
 def test_step_weights_by_hand():
     assert step_weights("last_t", 4).tolist() == [0, 0, 0, 1]
     assert step_weights("linear_over_t", 4).tolist() == pytest.approx([1 / 16, 2 / 16, 3 / 16, 4 / 16])
+    assert step_weights("mean_t", 4).tolist() == [1 / 4] * 4
     assert step_weights("sum", 3).tolist() == [1, 1, 1]
 
 

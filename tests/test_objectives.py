@@ -57,6 +57,27 @@ def test_latch_holds_the_prediction_of_a_blocked_pixel(images):
     assert ((guess - images[0]).abs() < 0.3)[~held.is_open[-1]].all()
 
 
+def test_residual_input_is_what_the_prediction_left_open(images):
+    """Step by step: an open pixel sends a spike of the sign of x - p where the draw is at most |x - p|, a blocked one nothing."""
+    model = build(InputBlockingSNN, residual=True, latch=True)
+    sent = []
+    model.features[0].register_forward_pre_hook(lambda module, inputs: sent.append(inputs[0].reshape(images[0].shape)))
+    output = run(model, images)
+    guess = output.predictions.clamp(0, 1)
+    assert torch.equal(sent[0], (images[1][0] <= images[0]) * images[0].sign())
+    for t in range(1, STEPS):
+        error = (images[0] - guess[t - 1]) * output.is_open[t]
+        assert torch.equal(sent[t], torch.where(images[1][t] <= error.abs(), error.sign(), 0.0))
+    assert (torch.stack(sent) == -1).any()  # where the prediction is too high
+    assert torch.equal(output.spikes["input"], torch.stack(sent).abs().sum((0, 2, 3, 4)))
+
+
+def test_contrast_without_contrast_is_plain_blocking_of_residuals_too(images):
+    plain, none = (run(build(cls, residual=True, **own), images) for cls, own in
+                   ((InputBlockingSNN, {}), (ContrastAttentionSNN, {"contrast": "none"})))  # fmt: skip
+    same(plain, none)
+
+
 def test_slew_limits_each_move_of_the_prediction(images):
     output = run(build(InputBlockingSNN, readout_slew=0.05), images)
     moves = output.predictions.diff(dim=0).abs()
