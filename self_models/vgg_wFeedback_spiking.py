@@ -194,21 +194,32 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     def step(self, run, draws):
         """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns a Step."""
+        return self.read_out(run, self.advance(run, draws))
+
+    def advance(self, run, draws):
+        """One step of all layers, in place; returns the decoder's output (B, C, H, W), None where it did not run."""
         signal = self.encode(run.view.image, draws)
         run.input_count = run.input_count + count_events(signal != 0)
         encoded = run_stage("features", self.features, signal, run.memory)
         run.logits = run.logits + run_stage("classifier", self.classifier, encoded.flatten(1), run.memory)
         run.steps += 1
         if not self.has_feedback:
+            return None
+        run.waiting = run.waiting + encoded
+        if run.steps % self.feedback_interval:
+            return None
+        decoded, run.waiting = run_stage("generate", self.generate, run.waiting, run.memory), 0
+        return decoded
+
+    def read_out(self, run, decoded):
+        """What follows a step of the layers, in place: the prediction from the decoder's output, and the look at it."""
+        if not self.has_feedback:
             return Step()
         is_open = run.view.is_open
-        run.waiting = run.waiting + encoded
-        decodes = run.steps % self.feedback_interval == 0
-        if decodes:
-            decoded = run_stage("generate", self.generate, run.waiting, run.memory)
-            run.trace, run.waiting = self.integrate(run.trace, decoded, run.view), 0
+        if decoded is not None:
+            run.trace = self.integrate(run.trace, decoded, run.view)
         prediction = self.readout.prediction(run.trace)
-        if decodes:
+        if decoded is not None:
             run.compared = run.compared + self.compared(run.view)
             run.view = self.look(run.image, self.readout.guess(prediction), run.view)
         return Step(prediction, (run.image - prediction) ** 2, run.view.predicted, is_open)
