@@ -24,7 +24,8 @@ from self_models.event_network import (
     WIDTH,
 )
 
-compiled = njit(nogil=True, cache=True, error_model="numpy")
+# _nrt=False: no reference counts, which took half of the time; so a kernel cannot make an array
+compiled = njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
 SCAN = 64  # membranes compared with their threshold at once
 
 
@@ -71,6 +72,13 @@ def new_state(net):
         rows=np.zeros(room, np.int64),
         values=np.zeros(room, np.float32),
     )
+
+
+@compiled
+def copy(to, values):
+    """to[:] = values, which would make an array."""
+    for i in range(len(values)):
+        to[i] = values[i]
 
 
 @compiled

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.event_kernels import charge, compiled, fire, release, rest, run_layers, touch, wait
+from self_models.event_kernels import compiled, copy, release, rest, run_layers, touch, wait
 from self_models.event_network import CHANNELS, FIRST_PLACE, FIRST_V, WIDTH
 
 IDENTITY, SIGMOID, RESCALED, TANH = range(4)  # activations: p of the trace
@@ -39,10 +39,12 @@ class Settings(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """One image's input and prediction, (Q,) with Q = H W C in the order of the input node. active: the open pixels that are
+    """One image's input and prediction, (Q,) with Q = H W C in the order of the input node. step_open: is_open of the step that
+    is shown; active: the open pixels that are
     not 0; sent: what each of these sends; tally: open pixels, open active pixels, whether any pixel closed or opened; words, key, block: of the draws."""
 
     is_open: np.ndarray
+    step_open: np.ndarray
     predicted: np.ndarray
     trace: np.ndarray
     prediction: np.ndarray
@@ -72,7 +74,7 @@ class Results(NamedTuple):
 
 def new_pixels(size):
     """Pixels of an image of this many; filled by start."""
-    flags = (np.zeros(size, np.bool_) for _ in range(2))
+    flags = (np.zeros(size, np.bool_) for _ in range(3))
     values = (np.zeros(size, np.float32) for _ in range(3))
     active, sent, tally = np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(3, np.int64)
     draws = np.zeros(size, np.uint32), np.zeros(BLOCK, np.uint32), np.zeros(1, np.int64)
@@ -333,11 +335,11 @@ def is_quiet(net, state):
 
 
 @compiled
-def show(results, pixels, b, t, step_open):
-    """Frames of step t, where wanted. step_open: who could spike in it."""
-    results.predictions[t, b] = pixels.prediction
-    results.predicted[t, b] = pixels.predicted
-    results.is_open[t, b] = step_open
+def show(results, pixels, b, t):
+    """Frames of step t, where wanted."""
+    copy(results.predictions[t, b], pixels.prediction)
+    copy(results.predicted[t, b], pixels.predicted)
+    copy(results.is_open[t, b], pixels.step_open)
 
 
 @compiled
@@ -349,12 +351,11 @@ def run_image(net, state, settings, pixels, image, uniforms, seed, results, b):
     active, decodes, comparisons, t = pixels.tally[1], 0, 0, 0
     logits = state.v[net.nodes[net.output, FIRST_V] : net.nodes[net.output, FIRST_V] + net.nodes[net.output, CHANNELS]]
     frames = len(results.predictions) > 0
-    step_open = pixels.is_open.copy()
     stopped = False
     while t < settings.timesteps:
         open_active = pixels.tally[1]
         if frames:
-            step_open[:] = pixels.is_open
+            copy(pixels.step_open, pixels.is_open)
         counts = results.counts[b, t]
         counts[0] = send(net, state, settings, pixels, image, uniforms, b, t)
         run_layers(net, state, net.forward, t, counts)
@@ -370,7 +371,7 @@ def run_image(net, state, settings, pixels, image, uniforms, seed, results, b):
                 list_active(pixels, image)
         results.errors[b, t], results.open_active[b, t] = error, open_active
         if frames:
-            show(results, pixels, b, t, step_open)
+            show(results, pixels, b, t)
         t += 1
         stopped = t == settings.timesteps or may_stop(settings, logits, pixels.tally[1], active)
         if stopped:
@@ -383,13 +384,13 @@ def run_image(net, state, settings, pixels, image, uniforms, seed, results, b):
         left = settings.timesteps // settings.interval - decodes if settings.has_feedback else 0
         comparisons += left * compared(settings, pixels)
         open_active = 0
-        step_open[:] = pixels.is_open
+        copy(pixels.step_open, pixels.is_open)
     for later in range(t, settings.timesteps):
         results.counts[b, later] = 0
         results.errors[b, later], results.open_active[b, later] = error, open_active
         if frames:
-            show(results, pixels, b, later, step_open)
-    results.logits[b] = logits
+            show(results, pixels, b, later)
+    copy(results.logits[b], logits)
     results.comparisons[b] = comparisons
 
 
@@ -423,5 +424,5 @@ def advance(net, state, every, signal, clock, decodes_at, counts, decoded):
     if decodes_at >= 0:
         decode(net, state, decodes_at, counts)
         first = net.nodes[net.decoded, FIRST_V]
-        decoded[:] = state.v[first : first + len(decoded)]
+        copy(decoded, state.v[first : first + len(decoded)])
         clear(net, state)
