@@ -25,7 +25,9 @@ from self_models.event_network import (
 )
 
 # _nrt=False: no reference counts, which took half of the time; so a kernel cannot make an array
-compiled = njit(nogil=True, cache=True, error_model="numpy", _nrt=False)
+compiled = njit(nogil=True, error_model="numpy", _nrt=False)
+inlined = njit(nogil=True, error_model="numpy", _nrt=False, inline="always")  # a call hands on all the arrays, which takes time
+cached = njit(nogil=True, error_model="numpy", _nrt=False, cache=True)  # on disk; see entry_points in event_run.py
 SCAN = 64  # membranes compared with their threshold at once
 
 
@@ -91,21 +93,21 @@ def rest(state):
     state.event_count[:] = 0
 
 
-@compiled
+@inlined
 def add_row(v, at, w, a, size):
     at, a = np.uint64(at), np.uint64(a)
     for o in range(np.uint64(size)):
         v[at + o] += w[a + o]
 
 
-@compiled
+@inlined
 def add_scaled_row(v, at, w, a, value, size):
     at, a = np.uint64(at), np.uint64(a)
     for o in range(np.uint64(size)):
         v[at + o] += value * w[a + o]
 
 
-@compiled
+@inlined
 def add_four_rows(v, at, w, a, b, c, d, size):
     """Four rows in one pass, so that the membranes are loaded and stored once."""
     at, a, b, c, d = np.uint64(at), np.uint64(a), np.uint64(b), np.uint64(c), np.uint64(d)
@@ -113,7 +115,7 @@ def add_four_rows(v, at, w, a, b, c, d, size):
         v[at + o] += (w[a + o] + w[b + o]) + (w[c + o] + w[d + o])
 
 
-@compiled
+@inlined
 def decay(net, state, n, place, clock):
     """Apply the leak of the steps that a place's membranes have missed, one after the other, as the dense engine rounds."""
     leak = net.leak[n]
@@ -126,56 +128,7 @@ def decay(net, state, n, place, clock):
     state.decayed[at] = clock
 
 
-@compiled
-def charge(net, state, n, clock):
-    """Add the weights of the source's latest spikes to the membranes they reach, and list these places as candidates."""
-    source, fan, entry = net.nodes[n, SOURCE], net.nodes[n, FAN], net.nodes[n, FIRST_ENTRY]
-    block = net.nodes[n, SIDE] * net.nodes[n, SIDE] * net.nodes[n, CHANNELS]
-    first = net.nodes[source, FIRST_PLACE]
-    count = row = column = 0
-    for i in range(first, first + state.event_count[source]):
-        place = state.event_place[i]
-        phase = net.phase[entry + place]
-        if phase < 0:
-            continue
-        if count and (net.row[entry + place] != row or net.column[entry + place] != column):
-            add_window(net, state, n, row, column, count, clock)
-            count = 0
-        row, column = net.row[entry + place], net.column[entry + place]
-        for e in range(state.event_start[i], state.event_start[i + 1]):
-            state.rows[count] = net.nodes[n, FIRST_W] + (phase * fan + state.event_channel[e]) * block
-            state.values[count] = state.event_value[e]
-            count += 1
-    if count:
-        add_window(net, state, n, row, column, count, clock)
-
-
-@compiled
-def add_window(net, state, n, row, column, count, clock):
-    """Add `count` windows of weights, state.rows, whose corner lies at (row, column) and may stick out over the border."""
-    side, channels, width = net.nodes[n, SIDE], net.nodes[n, CHANNELS], net.nodes[n, WIDTH]
-    top, bottom = max(0, -row), min(side, net.nodes[n, HEIGHT] - row)
-    left, right = max(0, -column), min(side, width - column)
-    if right <= left:
-        return
-    size = (right - left) * channels
-    for y in range(top, bottom):
-        first = (row + y) * width + column + left
-        touch(net, state, n, first, first + right - left, clock)
-        at, shift = net.nodes[n, FIRST_V] + first * channels, (y * side + left) * channels
-        if net.nodes[n, VALUED]:
-            for i in range(count):
-                add_scaled_row(state.v, at, net.weights, state.rows[i] + shift, state.values[i], size)
-            continue
-        whole = count - count % 4
-        for i in range(0, whole, 4):
-            a, b, c, d = state.rows[i], state.rows[i + 1], state.rows[i + 2], state.rows[i + 3]
-            add_four_rows(state.v, at, net.weights, a + shift, b + shift, c + shift, d + shift, size)
-        for i in range(whole, count):
-            add_row(state.v, at, net.weights, state.rows[i] + shift, size)
-
-
-@compiled
+@inlined
 def touch(net, state, n, first, last, clock):
     """List places first to last - 1 as candidates and bring their leak up to date."""
     places = net.nodes[n, FIRST_PLACE]
@@ -186,6 +139,68 @@ def touch(net, state, n, first, last, clock):
             state.candidate_count[n] += 1
         if net.leak[n] != 1:
             decay(net, state, n, place, clock)
+
+
+@inlined
+def add_window(net, state, n, row, column, count, clock):
+    """Add `count` windows of weights, state.rows, whose corner lies at (row, column) and may stick out over the border."""
+    side, channels, width = net.nodes[n, SIDE], net.nodes[n, CHANNELS], net.nodes[n, WIDTH]
+    top, bottom = max(0, -row), min(side, net.nodes[n, HEIGHT] - row)
+    left, right = max(0, -column), min(side, width - column)
+    size = (right - left) * channels
+    whole = 0 if net.nodes[n, VALUED] else count - count % 4
+    for y in range(top, bottom):
+        first = (row + y) * width + column + left
+        touch(net, state, n, first, first + right - left, clock)
+        at, shift = net.nodes[n, FIRST_V] + first * channels, (y * side + left) * channels
+        for i in range(0, whole, 4):
+            a, b, c, d = state.rows[i], state.rows[i + 1], state.rows[i + 2], state.rows[i + 3]
+            add_four_rows(state.v, at, net.weights, a + shift, b + shift, c + shift, d + shift, size)
+        for i in range(whole, count):
+            if net.nodes[n, VALUED]:
+                add_scaled_row(state.v, at, net.weights, state.rows[i] + shift, state.values[i], size)
+            else:
+                add_row(state.v, at, net.weights, state.rows[i] + shift, size)
+
+
+@compiled
+def charge(net, state, n, clock):
+    """Add the weights of the source's latest spikes to the membranes they reach, and list these places as candidates."""
+    source, fan, entry = net.nodes[n, SOURCE], net.nodes[n, FAN], net.nodes[n, FIRST_ENTRY]
+    block = net.nodes[n, SIDE] * net.nodes[n, SIDE] * net.nodes[n, CHANNELS]
+    first = net.nodes[source, FIRST_PLACE]
+    last = first + state.event_count[source]
+    count = row = column = next_row = next_column = 0
+    for i in range(first, last + 1):
+        phase = 0
+        if i < last:
+            place = entry + state.event_place[i]
+            phase, next_row, next_column = net.phase[place], net.row[place], net.column[place]
+        if phase < 0:
+            continue
+        if count and (i == last or next_row != row or next_column != column):
+            add_window(net, state, n, row, column, count, clock)
+            count = 0
+        if i < last:
+            row, column = next_row, next_column
+            for e in range(state.event_start[i], state.event_start[i + 1]):
+                state.rows[count] = net.nodes[n, FIRST_W] + (phase * fan + state.event_channel[e]) * block
+                state.values[count] = state.event_value[e]
+                count += 1
+
+
+@inlined
+def find_spikes(v, at, begin, end, bound, channel, event):
+    """Write the channels begin to end - 1 whose membrane is above bound to channel[event:]; returns the next event."""
+    first, found = np.uint64(at + begin), 0
+    for o in range(np.uint64(end - begin)):
+        found |= v[first + o] > bound
+    if found:
+        for c in range(begin, end):
+            if v[at + c] > bound:
+                channel[event] = c
+                event += 1
+    return event
 
 
 @compiled
@@ -226,29 +241,16 @@ def fire(net, state, n, clock):
 
 
 @compiled
-def find_spikes(v, at, begin, end, bound, channel, event):
-    """Write the channels begin to end - 1 whose membrane is above bound to channel[event:]; returns the next event."""
-    first, found = np.uint64(at + begin), 0
-    for o in range(np.uint64(end - begin)):
-        found |= v[first + o] > bound
-    if found:
-        for c in range(begin, end):
-            if v[at + c] > bound:
-                channel[event] = c
-                event += 1
-    return event
-
-
-@compiled
 def run_layers(net, state, nodes, clock, counts):
-    """One step of these nodes in their order; counts[n]: filled with the spikes of each that fires. clock: steps before."""
+    """One step of these nodes in their order; counts[n]: filled with the spikes of each that fires, if any. clock: steps before."""
     for n in nodes:
-        fires = n < net.output
-        if net.immediate:
+        source = net.nodes[n, SOURCE]
+        if net.immediate and state.event_count[source]:
             charge(net, state, n, clock + 1)
-        if fires:
+        state.event_count[n] = 0
+        if n < net.output and state.candidate_count[n]:
             counts[n] = fire(net, state, n, clock + net.immediate)
-        if not net.immediate:
+        if not net.immediate and state.event_count[source]:
             charge(net, state, n, clock + 1)
 
 

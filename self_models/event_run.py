@@ -1,11 +1,13 @@
 """Compiled runs of the event engine: an image's draws, its read-out, what it blocks, when it stops, for all T steps."""
 
+import hashlib
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from self_models.event_kernels import compiled, copy, release, rest, run_layers, touch, wait
+from self_models.event_kernels import cached, compiled, copy, release, rest, run_layers, touch, wait
 from self_models.event_network import CHANNELS, FIRST_PLACE, FIRST_V, WIDTH
 
 IDENTITY, SIGMOID, RESCALED, TANH = range(4)  # activations: p of the trace
@@ -402,27 +404,42 @@ def compared(settings, pixels):
     return len(pixels.is_open) if settings.reopens else pixels.tally[0]
 
 
-@compiled
-def run_images(net, state, settings, pixels, images, uniforms, seeds, results, first, last):
-    """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty;
-    seeds (B,)."""
-    for b in range(first, last):
-        run_image(net, state, settings, pixels, images[b], uniforms, seeds[b], results, b)
+# --- what Python calls
 
 
-# --- one step, for objectives whose read-out or view is not compiled
+def entry_points():
+    """(run_images, advance), compiled once and kept on disk.
+
+    numba looks for changes in the file of a cached function only, not in what it calls: the digest of all sources, as a
+    variable of the closure, is part of the key under which it keeps the code.
+    """
+    folder = Path(__file__).parent
+    sources = b"".join((folder / f"event_{name}.py").read_bytes() for name in ("network", "kernels", "run"))
+    digest = hashlib.sha256(sources).hexdigest()
+
+    @cached
+    def run_images(net, state, settings, pixels, images, uniforms, seeds, results, first, last):
+        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; seeds (B,)."""
+        assert digest
+        for b in range(first, last):
+            run_image(net, state, settings, pixels, images[b], uniforms, seeds[b], results, b)
+
+    @cached
+    def advance(net, state, every, signal, clock, decodes_at, counts, decoded):
+        """One step on what the input neurons send, (Q,). counts (nodes,): filled with the spikes. decodes_at: number of the
+        decoder's step, or -1 where it rests; decoded (Q,): filled with its output."""
+        assert digest
+        counts[0] = emit(net, state, every, signal)
+        run_layers(net, state, net.forward, clock, counts)
+        if net.waiting > 0:
+            wait(net, state)
+        if decodes_at >= 0:
+            decode(net, state, decodes_at, counts)
+            first = net.nodes[net.decoded, FIRST_V]
+            copy(decoded, state.v[first : first + len(decoded)])
+            clear(net, state)
+
+    return run_images, advance
 
 
-@compiled
-def advance(net, state, every, signal, clock, decodes_at, counts, decoded):
-    """One step on what the input neurons send, (Q,). counts (nodes,): filled with the spikes. decodes_at: number of the
-    decoder's step, or -1 where it rests; decoded (Q,): filled with its output."""
-    counts[0] = emit(net, state, every, signal)
-    run_layers(net, state, net.forward, clock, counts)
-    if net.waiting > 0:
-        wait(net, state)
-    if decodes_at >= 0:
-        decode(net, state, decodes_at, counts)
-        first = net.nodes[net.decoded, FIRST_V]
-        copy(decoded, state.v[first : first + len(decoded)])
-        clear(net, state)
+run_images, advance = entry_points()
