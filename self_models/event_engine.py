@@ -12,17 +12,19 @@ import torch
 
 from self_models.encoders import direct, poisson
 from self_models.errors import ModelError
-from self_models.event_network import FIRST_V, lay_out
 from self_models.neurons import NeuronState, delayed_step, immediate_step
-from self_models.outputs import SNNOutput, Sums
+from self_models.outputs import SNNOutput, Sums, errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback import check_images
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback, stack_steps
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import BOUNDS, NEVER, AdaptiveTimestepsSNN
 
 try:
-    from self_models import event_kernels, event_run
-    from self_models.event_run import CLAMPED, IDENTITY, RESCALED, SAME, SIGMOID, STRETCHED, TANH
+    from self_models import event_run
+    from self_models.event_counts import NOTHING, blank, counted_runs, new_activity
+    from self_models.event_kernels import FIRST_V, new_state
+    from self_models.event_network import lay_out
+    from self_models.event_pixels import CLAMPED, IDENTITY, RESCALED, SAME, SIGMOID, STRETCHED, TANH, Settings, new_pixels
 except ImportError as error:
     if error.name != "numba":
         raise
@@ -56,7 +58,7 @@ class EventEngine:
     def __init__(self, model):
         if event_run is None:
             raise ModelError("the event engine needs the package numba: pip install numba, or use --engine dense")
-        self.model, self.layout, self._version, self._free = model, None, None, []
+        self.model, self.layout, self._version, self._free, self._activity = model, None, None, [], NOTHING
         cls = type(model)
         same = lambda hook, known: getattr(cls, hook) is getattr(known, hook)  # noqa: E731
         self.is_whole = any(all(same(hook, known) for hook in HOOKS) for known in WHOLE_RUNS)
@@ -77,11 +79,31 @@ class EventEngine:
         if seeds is None or not (self.is_whole and self.draws_as_torch):
             uniforms = self._uniforms(x, uniforms, seeds)
             seeds = None
-        return self._whole(x, uniforms, seeds, frames) if self.is_whole else self._stepwise(x, uniforms)
+        output = self._whole(x, uniforms, seeds, frames) if self.is_whole else self._stepwise(x, uniforms, frames)
+        if self._activity is not NOTHING:
+            self._steps[0] += output.steps.sum().item()
+            self._steps[1] += (output.steps // self.model.feedback_interval).sum().item()
+        return output
+
+    def start_counting(self):
+        """Count the inputs of each linear module from now on."""
+        self._refresh()
+        self._activity, self._free, self._steps = new_activity(self.layout), [], [0, 0]
+
+    def stop_counting(self):
+        """The Counted runs since start_counting."""
+        activity = self._activity
+        for _, counted, _ in self._free:
+            for total, part in ((activity.events, counted.events), (activity.inputs, counted.inputs)):
+                total += part
+        self._activity, self._free = NOTHING, []
+        return counted_runs(self.layout, activity, *self._steps)
 
     def _refresh(self):
         version = [(id(value), value._version) for value in self.model.parameters()]
         if version != self._version:
+            if self._activity is not NOTHING:
+                raise ModelError("the weights changed while operations were counted")
             self.layout, self._version, self._free = lay_out(self.model), version, []
             self.draws_as_torch = draws_as_torch()
 
@@ -113,8 +135,8 @@ class EventEngine:
             given = uniforms.reshape(steps, batch, -1).float().numpy()
         seeds = np.zeros(batch, np.uint64) if seeds is None else np.array(seeds, np.uint64)
 
-        def work(state, pixels, first, last):
-            event_run.run_images(self.layout.net, state, settings, pixels, images, given, seeds, results, first, last)
+        def work(state, activity, pixels, first, last):
+            event_run.run_images(self.layout.net, state, activity, settings, pixels, images, given, seeds, results, first, last)
 
         self._spread(work, batch)
         return self._output(x, results, frames)
@@ -128,7 +150,7 @@ class EventEngine:
         if rule and rule not in CONJUNCTIONS:
             raise ModelError(f"the event engine does not know the rule {rule}: use --engine dense")
         used = BOUNDS[rule] if rule else ()
-        return event_run.Settings(
+        return Settings(
             timesteps=model.timesteps,
             interval=model.feedback_interval,
             spikes=model.encode is poisson,
@@ -149,22 +171,23 @@ class EventEngine:
     def _output(self, x, results, frames):
         model = self.model
         blocks = isinstance(model, InputBlockingSNN)
-        counts = torch.from_numpy(results.counts)
-        spikes = {name: counts[:, :, n] for n, name in enumerate(self.layout.names)}
+        spikes = self._spikes(results.counts)
         prediction = predicted = is_open = errors = sums = None
         if frames and model.has_feedback:
-            prediction, predicted, is_open = (frames_of(part, x) for part in (results.predictions, results.predicted, results.is_open))
+            prediction, predicted, is_open = (
+                frames_of(part, x) for part in (results.predictions, results.predicted, results.is_open)
+            )
             errors = (x - prediction) ** 2
         elif not frames:
             active = (x != 0).sum((1, 2, 3)).clamp(min=1)
             share = (torch.from_numpy(results.open_active).T / active) if blocks and model.has_feedback else None
             errors_sum = torch.from_numpy(results.errors).T.float() if model.has_feedback else None
-            sums = Sums(errors_sum, share, {name: count.T for name, count in spikes.items()})
+            sums = Sums(errors_sum, share, spikes)
         return SNNOutput(
             torch.from_numpy(results.logits),
             prediction,
             errors,
-            {name: count.sum(1).float() for name, count in spikes.items()},
+            {name: count.sum(0).float() for name, count in spikes.items()},
             torch.from_numpy(results.steps),
             predicted if blocks else None,
             is_open if blocks else None,
@@ -173,7 +196,7 @@ class EventEngine:
         )
 
     def _spread(self, work, batch):
-        """Call work(state, pixels, first, last) for chunks of the batch, in this thread and, for large batches, in others."""
+        """Call work(state, activity, pixels, first, last) for chunks of the batch, in this thread and, for large batches, in others."""
         chunks, lock, failures = itertools.count(), threading.Lock(), []
         chunk = min(CHUNK, -(-batch // max(torch.get_num_threads(), 1)))
 
@@ -200,40 +223,48 @@ class EventEngine:
             raise failures[0]
 
     def _room(self):
-        """A State and Pixels that no other thread is using."""
+        """A State, an Activity and Pixels that no other thread is using."""
         try:
             return self._free.pop()
         except IndexError:
-            return event_kernels.new_state(self.layout.net), event_run.new_pixels(int(np.prod(self.model.image_shape)))
+            return new_state(self.layout.net), blank(self._activity), new_pixels(int(np.prod(self.model.image_shape)))
 
     # --- step by step
 
-    def _stepwise(self, x, uniforms):
+    def _stepwise(self, x, uniforms, frames):
         model, net = self.model, self.layout.net
-        run, states, steps = model.start(x), [event_kernels.new_state(net) for _ in x], []
-        total = np.zeros((len(x), len(self.layout.shapes)), np.int64)
+        run, states, steps = model.start(x), [new_state(net) for _ in x], []
+        counts = np.zeros((len(x), model.timesteps, len(self.layout.shapes)), np.int32)
         logits = slice(net.nodes[net.output, FIRST_V], net.nodes[net.output, FIRST_V] + self.layout.shapes[net.output][0])
-        for draws in uniforms:
-            decoded = self._advance(run, states, model.encode(run.view.image, draws), total)
+        for t, draws in enumerate(uniforms):
+            decoded = self._advance(run, states, model.encode(run.view.image, draws), counts[:, t])
             run.logits = torch.from_numpy(np.stack([state.v[logits] for state in states]))
             steps.append(model.read_out(run, decoded))
-        total = torch.from_numpy(total).float()
-        run.input_count = total[:, 0]
-        run.memory = {name: NeuronState(None, None, total[:, n]) for n, name in enumerate(self.layout.names)}
-        return model.output(run, stack_steps(steps), torch.full((len(x),), model.timesteps))
+        spikes = self._spikes(counts)
+        total = {name: count.sum(0).float() for name, count in spikes.items()}
+        run.input_count = total["input"]
+        run.memory = {name: NeuronState(None, None, count) for name, count in total.items()}
+        output = model.output(run, stack_steps(steps), torch.full((len(x),), model.timesteps))
+        if frames:
+            return output
+        sums = Sums(errors_by_step(output), open_share_by_step(output, x), spikes)
+        return output._replace(predictions=None, errors=None, predicted=None, is_open=None, sums=sums)
 
-    def _advance(self, run, states, signal, total):
-        """As the model's advance, on what the input neurons send (B, C, H, W); adds the spikes to total (B, nodes)."""
+    def _spikes(self, counts):
+        """(B, T, nodes) array -> layer name -> (T, B)."""
+        counts = torch.from_numpy(counts)
+        return {name: counts[:, :, n].T for n, name in enumerate(self.layout.names)}
+
+    def _advance(self, run, states, signal, counts):
+        """As the model's advance, on what the input neurons send (B, C, H, W); fills in the step's spikes, counts (B, nodes)."""
         interval, net = self.model.feedback_interval, self.layout.net
         decodes_at = run.steps // interval if self.model.has_feedback and (run.steps + 1) % interval == 0 else -1
         sent = pixels_of(signal)
         every, decoded = np.arange(sent.shape[1], dtype=np.int32), np.zeros_like(sent)
 
-        def work(state, pixels, first, last):
+        def work(state, activity, pixels, first, last):
             for b in range(first, last):
-                counts = np.zeros(total.shape[1], np.int64)
-                event_run.advance(net, states[b], every, sent[b], run.steps, decodes_at, counts, decoded[b])
-                total[b] += counts
+                event_run.advance(net, states[b], activity, every, sent[b], run.steps, decodes_at, counts[b], decoded[b])
 
         self._spread(work, len(sent))
         run.steps += 1
@@ -253,9 +284,6 @@ def frames_of(values, x):
 
 def draws_as_torch():
     """Whether the compiled draws are those of this torch's generator."""
-    size, seed = 1500, 2**40 + 7
-    pixels = event_run.new_pixels(size)
-    event_run.seed_draws(pixels, seed)
-    event_run.draw_words(pixels, 1)
-    drawn = [event_run.uniform(word) for word in pixels.words]
-    return drawn == torch.rand(2, size, generator=torch.Generator().manual_seed(seed))[1].tolist()
+    seed, drawn = 2**40 + 7, np.empty(1500, np.float32)
+    event_run.draw(new_pixels(len(drawn)), np.uint64(seed), 1, drawn)
+    return np.array_equal(drawn, torch.rand(2, len(drawn), generator=torch.Generator().manual_seed(seed))[1].numpy())

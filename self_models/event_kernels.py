@@ -10,25 +10,41 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from self_models.event_network import (
-    CHANNELS,
-    FAN,
-    FIRST_ENTRY,
-    FIRST_PLACE,
-    FIRST_V,
-    FIRST_W,
-    HEIGHT,
-    SIDE,
-    SOURCE,
-    VALUED,
-    WIDTH,
-)
-
+# columns of Net.nodes: shape; first membrane and first place in the state; where the spikes come from, window side, channels
+# of the source, first weight, first entry of the tables, whether the source's events have values other than 1
+HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, FIRST_W, FIRST_ENTRY, VALUED = range(11)
 # _nrt=False: no reference counts, which took half of the time; so a kernel cannot make an array
 compiled = njit(nogil=True, error_model="numpy", _nrt=False)
 inlined = njit(nogil=True, error_model="numpy", _nrt=False, inline="always")  # a call hands on all the arrays, which takes time
 cached = njit(nogil=True, error_model="numpy", _nrt=False, cache=True)  # on disk; see entry_points in event_run.py
 SCAN = 64  # membranes compared with their threshold at once
+
+
+class Net(NamedTuple):
+    """Arrays that the kernels read. Node 0 is the input; then the spiking layers in the model's order; then the output, the
+    decoder's output, and the encoder's spikes that wait for the decoder.
+
+    nodes: (nodes, 11) int64, see above. fires_above: largest membrane potential that does not spike. forward, feedback: nodes
+    that run at every step, and at those at which the decoder runs, in their order, each with a connection into it;
+    last_encoder, output, decoded, waiting: nodes, -1 where absent. weights: each connection's (phase, channel, window row, window column, target channel). phase,
+    row, column: for each place of a connection's source the phase, -1 where it reaches nothing, and the window's corner.
+    """
+
+    nodes: np.ndarray
+    threshold: np.ndarray
+    fires_above: np.ndarray
+    leak: np.ndarray
+    forward: np.ndarray
+    feedback: np.ndarray
+    last_encoder: int
+    output: int
+    decoded: int
+    waiting: int
+    immediate: bool
+    weights: np.ndarray
+    phase: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
 
 
 class State(NamedTuple):
@@ -238,48 +254,3 @@ def fire(net, state, n, clock):
     state.event_start[places + events] = event
     state.event_count[n], state.candidate_count[n] = events, kept
     return event - first_v
-
-
-@compiled
-def run_layers(net, state, nodes, clock, counts):
-    """One step of these nodes in their order; counts[n]: filled with the spikes of each that fires, if any. clock: steps before."""
-    for n in nodes:
-        source = net.nodes[n, SOURCE]
-        if net.immediate and state.event_count[source]:
-            charge(net, state, n, clock + 1)
-        state.event_count[n] = 0
-        if n < net.output and state.candidate_count[n]:
-            counts[n] = fire(net, state, n, clock + net.immediate)
-        if not net.immediate and state.event_count[source]:
-            charge(net, state, n, clock + 1)
-
-
-@compiled
-def wait(net, state):
-    """Count the encoder's latest spikes until the decoder runs."""
-    source, n = net.last_encoder, net.waiting
-    places, channels = net.nodes[source, FIRST_PLACE], net.nodes[source, CHANNELS]
-    for i in range(places, places + state.event_count[source]):
-        place = state.event_place[i]
-        touch(net, state, n, place, place + 1, 0)
-        for e in range(state.event_start[i], state.event_start[i + 1]):
-            state.v[net.nodes[n, FIRST_V] + place * channels + state.event_channel[e]] += 1
-
-
-@compiled
-def release(net, state):
-    """Make the spikes that wait for the decoder into events whose value is their number."""
-    n = net.waiting
-    places, channels, event = net.nodes[n, FIRST_PLACE], net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
-    for i in range(state.candidate_count[n]):
-        place = state.candidates[places + i]
-        state.event_place[places + i], state.event_start[places + i] = place, event
-        state.listed[places + place] = 0
-        at = net.nodes[n, FIRST_V] + place * channels
-        for c in range(channels):
-            if state.v[at + c] > 0:
-                state.event_channel[event], state.event_value[event] = c, state.v[at + c]
-                event += 1
-                state.v[at + c] = 0
-    state.event_start[places + state.candidate_count[n]] = event
-    state.event_count[n], state.candidate_count[n] = state.candidate_count[n], 0

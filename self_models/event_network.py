@@ -13,39 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from self_models.event_kernels import SOURCE, Net
 from self_models.neurons import SpikingNeuron
 
-# columns of Net.nodes: shape; first membrane and first place in the state; where the spikes come from, window side, channels
-# of the source, first weight, first entry of the tables, whether the source's events have values other than 1
-HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, FIRST_W, FIRST_ENTRY, VALUED = range(11)
 ROWS_AT_ONCE = 256  # of a linear layer, while it is folded
-
-
-class Net(NamedTuple):
-    """Arrays that the kernels read. Node 0 is the input; then the spiking layers in the model's order; then the output, the
-    decoder's output, and the encoder's spikes that wait for the decoder.
-
-    nodes: (nodes, 11) int64, see above. fires_above: largest membrane potential that does not spike. forward, feedback: nodes
-    that run at every step, and at those at which the decoder runs, in their order, each with a connection into it;
-    last_encoder, output, decoded, waiting: nodes, -1 where absent. weights: each connection's (phase, channel, window row, window column, target channel). phase,
-    row, column: for each place of a connection's source the phase, -1 where it reaches nothing, and the window's corner.
-    """
-
-    nodes: np.ndarray
-    threshold: np.ndarray
-    fires_above: np.ndarray
-    leak: np.ndarray
-    forward: np.ndarray
-    feedback: np.ndarray
-    last_encoder: int
-    output: int
-    decoded: int
-    waiting: int
-    immediate: bool
-    weights: np.ndarray
-    phase: np.ndarray
-    row: np.ndarray
-    column: np.ndarray
 
 
 class Connection(NamedTuple):
@@ -63,15 +34,16 @@ class Connection(NamedTuple):
 
     @property
     def halvings(self):
-        return sum(isinstance(layer, nn.AvgPool2d) or (is_2x2(layer) and type(layer) is nn.Conv2d) for layer in self.modules)
+        return sum(is_halving(layer) for layer in self.modules)
 
     @property
     def doublings(self):
-        return sum(is_2x2(layer) and isinstance(layer, nn.ConvTranspose2d) for layer in self.modules)
+        return sum(is_doubling(layer) for layer in self.modules)
 
     @property
     def padding(self):
-        return 0 if self.is_linear else self.modules[-1].kernel_size[0] // 2
+        last = self.modules[-1]
+        return 0 if self.is_linear or is_halving(last) or is_doubling(last) else last.kernel_size[0] // 2
 
     @property
     def side(self):
@@ -99,6 +71,7 @@ class Connection(NamedTuple):
             row, column = ((at // block) * 2**self.doublings - self.padding for at in (y, x))
         return [table.astype(np.int32) for table in (np.where(lost, -1, phase), row, column)]
 
+    @torch.no_grad()
     def weights(self):
         """Folded weights (phase, channel, window row, window column, target channel), float32 but added up in float64."""
         modules = copy.deepcopy(nn.Sequential(*self.modules)).double()
@@ -129,16 +102,23 @@ class Connection(NamedTuple):
         return folded.ravel()
 
 
-def is_2x2(layer):
-    return isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.stride == (2, 2)
+def is_halving(layer):
+    return isinstance(layer, nn.AvgPool2d) or (isinstance(layer, nn.Conv2d) and layer.stride == (2, 2))
+
+
+def is_doubling(layer):
+    return isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2)
 
 
 class Layout(NamedTuple):
-    """names: of the nodes that spike, 'input' first; shapes: (C, H, W) of every node; connections; and the Net."""
+    """names: of the nodes that spike, 'input' first; shapes: (C, H, W) of every node; connections; signals: node -> shapes of
+    what goes into each module of its connection; v_size: membranes of all nodes; and the Net."""
 
     names: list
     shapes: list
     connections: list
+    signals: dict
+    v_size: int
     net: Net
 
 
@@ -147,28 +127,26 @@ def lay_out(model):
     """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
     neurons = model.neurons()
     number = {name: n for n, name in enumerate(neurons, 1)}
-    shapes, connections = {0: model.image_shape}, []
+    shapes, connections, signals = {0: model.image_shape}, [], {}
     output = len(neurons) + 1
     decoded = output + 1 if model.has_feedback else -1
     waiting = output + 2 if model.has_feedback and model.feedback_interval > 1 else -1
 
     def walk(stage, source, chain, end):
         """Connections of a stage; returns the node they end in and the linear modules after it."""
-        shape = shapes[source]
-        signal = torch.zeros(1, *shape)
-        for module in chain:
-            signal = module(signal)
         for position, module in getattr(model, stage).named_children():
             if isinstance(module, SpikingNeuron):
-                target = number[f"{stage}.{position}"]
-                source, chain = connect(source, target, chain, signal), []
+                source, chain = connect(source, number[f"{stage}.{position}"], chain), []
             elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.AvgPool2d | nn.Linear):
-                signal = module(signal.flatten(1) if isinstance(module, nn.Linear) else signal)
                 chain = [*chain, module]
-        return (connect(source, end, chain, signal), []) if chain and end is not None else (source, chain)
+        return (connect(source, end, chain), []) if chain and end is not None else (source, chain)
 
-    def connect(source, target, chain, signal):
-        shapes[target] = (*signal.shape[1:], 1, 1)[:3]
+    def connect(source, target, chain):
+        signal, signals[target] = torch.zeros(1, *shapes[source]), []
+        for module in chain:
+            signals[target].append(in_space(signal))
+            signal = module(signal.flatten(1) if isinstance(module, nn.Linear) else signal)
+        shapes[target] = in_space(signal)
         connections.append(Connection(source, shapes[source], target, chain, shapes[target]))
         return target
 
@@ -185,14 +163,20 @@ def lay_out(model):
     shapes = [shapes.get(n, (0, 0, 0)) for n in range(count)]
     special = {"last_encoder": encoder, "output": output, "decoded": decoded, "waiting": waiting}
     net = _net(model, shapes, connections, forward=np.array(forward), feedback=np.array(feedback, np.int64), **special)
-    return Layout(["input", *neurons], shapes, connections, net)
+    v_size = sum(int(np.prod(shape)) for shape in shapes)
+    return Layout(["input", *neurons], shapes, connections, signals, v_size, net)
+
+
+def in_space(signal):
+    """Shape (C, H, W) of a signal (1, C, H, W) or (1, N)."""
+    return (*signal.shape[1:], 1, 1)[:3]
 
 
 def _net(model, shapes, connections, **special):
     nodes = np.zeros((len(shapes), 11), np.int64)
     first_v = first_place = 0
     for node, (channels, height, width) in zip(nodes, shapes, strict=True):
-        node[: SOURCE] = height, width, channels, first_v, first_place
+        node[:SOURCE] = height, width, channels, first_v, first_place
         first_v += channels * height * width
         first_place += height * width + 1  # one more for the end of the last place's events
     weights = np.empty(sum(connection.size for connection in connections), np.float32)

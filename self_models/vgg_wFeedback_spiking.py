@@ -70,6 +70,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     """
 
     objective = "none"  # in the records
+    engine = None  # an EventEngine, or None: this module's own forward, the dense engine
 
     def __init__(
         self,
