@@ -26,16 +26,17 @@ STEPS, COUNT, GRID = 9, 5, 16
 TWIN = [[4, "D", 6, 6, "D"], []]
 
 
-def build(cls=InputBlockingSNN, **settings):
-    """A network whose weights and thresholds are whole parts of 1/16, so that no sum of them is rounded."""
+def build(cls=InputBlockingSNN, on_grid=True, **settings):
+    """A network whose weights and thresholds are whole parts of 1/16, so that no sum of them is rounded; or any weights."""
     torch.manual_seed(4)
     own = {"epsilon": 0.3} if issubclass(cls, InputBlockingSNN) else {}
     common = {"plan": PLAN, "timesteps": STEPS, "fc_width": 24, "readout": "membrane_linear", "update": "immediate", **own}
     model = cls(**{**common, "default_threshold": 0.25, **settings}).eval()
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
-            scale = 1 if name.startswith(("features", "generate")) else 15
-            parameter.data.mul_(scale * GRID).round_().div_(GRID)
+            parameter.data *= 1 if name.startswith(("features", "generate")) else 15  # else few of the classifier's fire
+            if on_grid:
+                parameter.data.mul_(GRID).round_().div_(GRID)
     return model
 
 
@@ -126,10 +127,10 @@ def test_same_without_an_objective():
 @pytest.mark.parametrize(
     ("rule", "bounds"),
     [
-        ("all_predicted", {"open_bound": 0.62}),
-        ("confidence", {"gap_bound": 6.0}),
-        ("entropy", {"entropy_bound": 0.3}),
-        ("both", {"open_bound": 0.8, "gap_bound": 3.0}),
+        ("all_predicted", {"open_bound": 0.525}),
+        ("confidence", {"gap_bound": 1.5}),
+        ("entropy", {"entropy_bound": 0.5}),
+        ("both", {"open_bound": 0.53, "gap_bound": 1.0}),
     ],
 )
 @pytest.mark.parametrize("latch", [False, True])
@@ -300,7 +301,8 @@ def test_changed_weights_and_settings_count_at_the_next_run():
     model = build()
     engine, (x, u) = EventEngine(model), inputs(model)
     first = engine(x, u)
-    model.features[0].weight.data *= 2
+    with torch.no_grad():
+        model.features[0].weight *= 2
     model.set_epsilon(0.05)
     check_same(model(x, u), engine(x, u))
     model.set_thresholds([2 * threshold for threshold in model.thresholds])
@@ -334,13 +336,13 @@ def test_spikes_over_time_are_the_same():
         {"image_shape": (3, 12, 10)},
         {"encoding": "direct", "default_threshold": 0.5},
         {"feedback_interval": 3},
-        {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 6.0},
+        {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5},
         {"cls": ContrastAttentionSNN},
     ],
     ids=str,
 )
 def test_operations_are_counted_as_in_the_dense_engine(settings):
-    model = build(**settings)
+    model = build(on_grid=False, **settings)  # on the grid sums often cancel, and the engine counts such inputs as not 0
     draw = torch.Generator().manual_seed(1)
     for parameter in model.parameters():  # some weights are 0, so that effective and dense differ
         if parameter.dim() > 1:
@@ -381,7 +383,10 @@ def test_scripts_report_the_same(trained, tmp_path, name, flags):
         found[engine] = [{**figures(record), "engine": ""} for record in records(tmp_path / f"logs/snn/{engine}.jsonl")]
     assert len(found["dense"]) > 0
     for ours, theirs in zip(found["event"], found["dense"], strict=True):
-        assert flat(ours) == pytest.approx(flat(theirs), rel=1e-5)
+        ours, theirs = flat(ours), flat(theirs)
+        assert ours.keys() == theirs.keys()
+        different = {path for path in ours if ours[path] != theirs[path]}
+        assert {path: ours[path] for path in different} == pytest.approx({path: theirs[path] for path in different}, rel=1e-5)
 
 
 def flat(value, path=""):
@@ -396,8 +401,8 @@ def test_analysis_with_the_event_engine(trained, tmp_path):
     said = {}
     for engine in ("dense", "event"):
         here = f"{DATA} --images 2 --chart_images 8 --engine {engine} --run_name {engine} --output_dir {tmp_path}"
-        _, said[engine] = run_here(ANALYSIS, "--pretrained_snn", trained.snn, here)
-    assert said["event"].replace("event", "dense") == said["dense"]
+        said[engine] = run_here(ANALYSIS, "--pretrained_snn", trained.snn, here)[1].replace(f"/{engine}", "/NAME")
+    assert said["event"] == said["dense"]
 
 
 def test_engine_in_training_is_refused(tmp_path):
