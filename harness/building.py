@@ -8,6 +8,7 @@ from harness.data import LABELS
 from harness.errors import UserError
 from harness.flags import find_device
 from harness.seeds import seed_from
+from self_models.event_engine import EventEngine
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -53,6 +54,14 @@ def ann_from(args):
         raise UserError(f"{args.pretrained_ann} holds an SNN; --pretrained_ann wants an ANN")
     plan = adopt(args, saved, ANN)
     return restore(build(VGG_wFeedback, ANN, args, plan), saved, args.pretrained_ann)
+
+
+def use_engine(model, args):
+    """Let the model run on the engine of --engine; it only evaluates. Raises UserError for training."""
+    if args.engine == "event":
+        if not args.test_only:
+            raise UserError("--engine event only evaluates: add --test_only, or train with --engine dense")
+        model.engine = EventEngine(model)
 
 
 class SNNSource:

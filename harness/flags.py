@@ -222,12 +222,21 @@ def add_checkpoint_args(parser):
     group.add_argument("--pretrained_snn", default="", metavar="PATH", help="SNN checkpoint; its settings hold unless typed")
 
 
+def add_engine_args(parser, trains):
+    group = parser.add_argument_group("engine")
+    help_text = (
+        "what evaluates: dense, or event: cost follows the spikes; on the CPU, needs numba" + ", with --test_only" * trains
+    )
+    group.add_argument("--engine", choices=["dense", "event"], default="dense", help=help_text)
+
+
 NOT_USED = "accepted, so that the original's command lines work, but for --trade_off and its type not used here"
 
 
 def add_snn_args(parser, trains=True):
     """Everything but the run: the same flags for training an SNN and for the post-hoc scripts, as in the original."""
     add_checkpoint_args(parser)
+    add_engine_args(parser, trains)
     add_conversion_args(parser)
     add_data_args(parser)
     add_network_args(parser, dropout=0.3)
@@ -245,6 +254,10 @@ def find_device(args):
     """The torch.device that the flags ask for, a GPU of its own for each rank. Raises UserError for one that is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     name = args.device if args.gpu else "cpu"
+    if getattr(args, "engine", "dense") == "event":
+        if name not in ("auto", "cpu"):
+            raise UserError(f"--engine event runs on the CPU: leave out --device {name}, or use --engine dense")
+        name = "cpu"
     if name == "auto":
         name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
     if not there[name]:

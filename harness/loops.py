@@ -11,8 +11,9 @@ from harness.errors import UserError
 from harness.health import first_not_finite, not_finite
 from harness.losses import losses_of
 from harness.operations import OperationCounter
-from harness.seeds import EVALUATION, image_draws, seed_from
+from harness.seeds import EVALUATION, image_draws, image_seeds, seed_from
 from harness.spikes import by_part, total_spikes, wide
+from self_models.outputs import errors_by_step, open_share_by_step, share_of_active
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -82,16 +83,17 @@ class Progress:
         return whole
 
 
-def run_model(model, batch, seed, epoch, forward=None):
-    """The model's output for a batch; an SNN gets the draws that belong to these images in this epoch.
+def run_model(model, batch, seed, epoch, forward=None, frames=True):
+    """The model's output for a batch, from its engine; an SNN gets the draws that belong to these images in this epoch.
 
-    forward: called in place of the model.
+    forward: called in place of the model. frames: else an engine that can do without frames gives their sums.
     """
-    forward = forward or model
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        return forward(batch.images)
+        return (forward or model)(batch.images)
+    if model.engine and not forward:
+        return model.engine(batch.images, seeds=image_seeds(batch.index, seed, epoch), frames=frames)
     draws = image_draws(batch.index, seed, epoch, model.timesteps, model.image_shape, batch.images.device)
-    return forward(batch.images, draws)
+    return (forward or model)(batch.images, draws)
 
 
 def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None):
@@ -159,13 +161,14 @@ def evaluate(model, batches, objective, seed, on_batch=None, count_operations=Fa
         for number, batch in enumerate(batches, 1):
             per_image.append({})
             if batch.counts:
-                output = run_model(model, batch, seed, EVALUATION)
+                output = run_model(model, batch, seed, EVALUATION, frames=False)
                 average.add(len(batch.labels), **objective(output, batch.labels)._asdict())
                 per_image[-1] = figures_per_image(output, batch)
                 if hasattr(output, "spikes"):
                     spikes.add_up(output.spikes)
-                    if output.is_open is not None:
-                        open_share.add(len(batch.labels), **_open_share(output.is_open, batch.images))
+                    shares = open_share_by_step(output, batch.images)
+                    if shares is not None:
+                        open_share.add(len(batch.labels), **{f"step {t}": share for t, share in enumerate(shares.mean(1), 1)})
             if on_batch:
                 on_batch(number, average)
     per_image = [{name: values.cpu() for name, values in part.items()} for part in per_image]
@@ -198,8 +201,9 @@ def figures_per_image(output, batch):
     best, second = output.logits.topk(2).values.unbind(1)
     found = output.logits.argmax(1)
     figures = {"label": batch.labels, "found": found, "correct": found == batch.labels, "margin": best - second}
-    if output.errors is not None:
-        figures["error"] = output.errors[-1].sum((1, 2, 3))
+    errors = errors_by_step(output)
+    if errors is not None:
+        figures["error"] = errors[-1]
     if hasattr(output, "spikes"):
         figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "ink": batch.images.abs().sum((1, 2, 3))}
         figures["comparisons"] = output.comparisons
@@ -210,21 +214,19 @@ def _spikes(output):
     return {"spikes": total_spikes(output.spikes).mean()} if hasattr(output, "spikes") else {}
 
 
-def _open_share(is_open, images):
-    active = images != 0
-    share = (is_open & active).sum((2, 3, 4)) / active.sum((1, 2, 3)).clamp(min=1)
-    return {f"step {t}": value for t, value in enumerate(share.mean(1), 1)}
-
-
 @torch.no_grad()
 def spikes_over_time(model, batch, seed):
     """Mean spikes per image of each layer at each step, layer -> (T,), and the mean share of active input open (T,) or None."""
+    if model.engine:
+        sums = run_model(model, batch, seed, EVALUATION, frames=False).sums
+        spikes = {name: count.double().mean(1).tolist() for name, count in sums.spikes.items()}
+        return spikes, None if sums.open_share is None else sums.open_share.mean(1).tolist()
     draws = image_draws(batch.index, seed, EVALUATION, model.timesteps, model.image_shape, batch.images.device)
     run, counts, shares = model.start(batch.images), [], []
     for drawn in draws:
         step = model.step(run, drawn)
         counts.append({name: count.mean().item() for name, count in model.spikes_so_far(run).items()})
-        shares.append(None if step.is_open is None else _open_share(step.is_open[None], batch.images)["step 1"].item())
+        shares.append(None if step.is_open is None else share_of_active(step.is_open, batch.images).mean().item())
     first = dict.fromkeys(counts[0], 0.0)
     spikes = {name: [now[name] - old[name] for old, now in zip([first, *counts], counts, strict=False)] for name in first}
     return spikes, None if shares[0] is None else shares

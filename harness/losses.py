@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.spikes import total_spikes
+from self_models.outputs import errors_by_step
 
 
 class Losses(NamedTuple):
@@ -32,17 +33,17 @@ TRADE_OFF_TYPES = ("last_t", "linear_over_t", "mean_t")
 
 
 def reconstruction_term(errors, weights):
-    """errors (T, B, C, H, W), weights (T,) -> weighted squared error per image, summed over pixels."""
-    return weights @ errors.sum((2, 3, 4)).mean(1)
+    """errors (T, B), summed over pixels; weights (T,) -> weighted squared error per image."""
+    return weights @ errors.mean(1)
 
 
 def losses_of(output, labels, trade_off, kind, spike_penalty=0.0):
     """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty."""
     classification = F.cross_entropy(output.logits, labels)
     reconstruction = penalty = torch.zeros_like(classification)
-    if output.errors is not None:
-        weights = step_weights(kind, len(output.errors), output.errors.device)
-        reconstruction = reconstruction_term(output.errors, weights)
+    errors = errors_by_step(output)
+    if errors is not None:
+        reconstruction = reconstruction_term(errors, step_weights(kind, len(errors), errors.device))
     if spike_penalty:
         penalty = spike_penalty * total_spikes(output.spikes).mean()
     return Losses(classification, reconstruction, penalty, classification + trade_off * reconstruction + penalty)

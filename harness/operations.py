@@ -37,6 +37,9 @@ class OperationCounter:
         self._spikes = self._active = None  # of the spiking layer that ran last, and their sum over the batch
 
     def __enter__(self):
+        if self.model.engine:
+            self.model.engine.start_counting()
+            return self
         for name, module in self.model.named_modules():
             if isinstance(module, CONNECTIONS):
                 self._hooks.append(module.register_forward_pre_hook(self._connection_hook(name)))
@@ -49,6 +52,21 @@ class OperationCounter:
     def __exit__(self, *exception):
         for hook in self._hooks:
             hook.remove()
+        if self.model.engine:
+            self._take(self.model.engine.stop_counting())
+
+    def _take(self, counted):
+        """Add what the event engine counted."""
+        names = {module: name for name, module in self.model.named_modules()}
+        for module, inputs in counted.modules.items():
+            if isinstance(module, CONNECTIONS):
+                for active, is_binary in ((inputs.binary, True), (inputs.other, False)):
+                    self._count_operations(names[module], module, as_input(module, active), is_binary)
+                self._count_dense(names[module], inputs.steps)
+        for name, inputs in counted.neurons.items():
+            active = torch.from_numpy(inputs.binary + inputs.other)
+            active = active.flatten() if name.startswith("classifier") else active
+            self._count_events(name, active.to(torch.float64), active.numel() * inputs.steps)
 
     def counts(self):
         """What was counted so far, kind -> layer -> number."""
@@ -83,21 +101,29 @@ class OperationCounter:
     def _connection_hook(self, name):
         def hook(module, inputs):
             signal = inputs[0].detach()
-            if name not in self._fan_out:
-                self._fan_out[name] = (fan_out(module, signal, every=False), fan_out(module, signal, every=True).sum())
-            effective, dense = self._fan_out[name]
             if inputs[0] is self._spikes:
                 active, is_binary = self._active, True
             else:
                 active = sum_over_batch((signal != 0).float())
                 is_binary = all_binary(signal, active.sum())
-            operations = (active * effective).sum()
-            counted_in, other = (self.acs, self.macs) if is_binary else (self.macs, self.acs)
-            counted_in[name] = counted_in.get(name, 0) + operations
-            other.setdefault(name, 0)
-            self.dense[name] = self.dense.get(name, 0) + dense * len(signal)
+            self._count_operations(name, module, active, is_binary)
+            self._count_dense(name, len(signal))
 
         return hook
+
+    def _count_operations(self, name, module, active, is_binary):
+        """Add a connection's operations; active: how often each of its inputs was not 0, (C, H, W) or (N,)."""
+        if name not in self._fan_out:
+            every = fan_out(module, active[None], every=True).sum()
+            self._fan_out[name] = (fan_out(module, active[None], every=False), every)
+        operations = (active * self._fan_out[name][0]).sum()
+        counted_in, other = (self.acs, self.macs) if is_binary else (self.macs, self.acs)
+        counted_in[name] = counted_in.get(name, 0) + operations
+        other.setdefault(name, 0)
+
+    def _count_dense(self, name, steps):
+        """Add the operations of a connection that uses no sparsity; steps: of all images together."""
+        self.dense[name] = self.dense.get(name, 0) + self._fan_out[name][1] * steps
 
     def _neuron_hook(self, name):
         def hook(module, inputs, output):
@@ -116,6 +142,12 @@ class OperationCounter:
             self.events[end] = self.events.get(end, 0) + (active * reached).sum()
         self.spikes[name] = self.spikes.get(name, 0) + active.sum()
         self.neurons[name] = self.neurons.get(name, 0) + places
+
+
+def as_input(module, active):
+    """A count by input, array (C, H, W), as float64 tensor in the shape of this module's input."""
+    active = torch.from_numpy(active).to(torch.float64)
+    return active.flatten() if isinstance(module, nn.Linear) else active
 
 
 def sum_over_batch(active):

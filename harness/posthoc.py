@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from harness import flags
-from harness.building import BLOCKING, SNNSource
+from harness.building import BLOCKING, SNNSource, use_engine
 from harness.data import load_data
 from harness.errors import UserError
 from harness.fit import evaluate_with_bar
@@ -43,8 +43,8 @@ class Posthoc:
         train, _, self.test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test)
         name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
         self.run = Run("snn", args.run_name or name + suffix, args, trains=False)
-        source.fill(self.model, train, self.run)
-        self.model.eval()
+        source.fill(self.model, train, self.run).eval()
+        use_engine(self.model, args)
         trained = (source.saved.get("settings") or {}).get("epsilon")
         typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
         if trained and trained not in typed:

@@ -21,6 +21,11 @@ def shuffled(size, seed, epoch):
     return torch.randperm(size, generator=generator(seed, epoch))
 
 
+def image_seeds(index, seed, epoch):
+    """The seed of each image's draws: it follows from the image's position in its set, index (B,). A list of B numbers."""
+    return [seed_from(seed, epoch, position) for position in index.tolist()]
+
+
 def image_draws(index, seed, epoch, timesteps, shape, device="cpu"):
     """Draws u[t] of the input encoding, (T, B, *shape), uniform in [0, 1).
 
@@ -28,6 +33,6 @@ def image_draws(index, seed, epoch, timesteps, shape, device="cpu"):
     share a batch.
     """
     draws = torch.empty(timesteps, len(index), *shape)
-    for column, position in enumerate(index.tolist()):
-        draws[:, column] = torch.rand(timesteps, *shape, generator=generator(seed, epoch, position))
+    for column, own in enumerate(image_seeds(index, seed, epoch)):
+        draws[:, column] = torch.rand(timesteps, *shape, generator=torch.Generator().manual_seed(own))
     return draws.to(device)

@@ -16,6 +16,15 @@ class ANNOutput(NamedTuple):
     errors: torch.Tensor | None
 
 
+class Sums(NamedTuple):
+    """What an engine gives in place of frames (T, B, C, H, W): errors (T, B), summed over pixels, None without feedback;
+    open_share (T, B), share of active input pixels open, None from a model that does not block; spikes: layer -> (T, B)."""
+
+    errors: torch.Tensor | None
+    open_share: torch.Tensor | None
+    spikes: dict
+
+
 class SNNOutput(NamedTuple):
     """What a run of T steps gives.
 
@@ -23,7 +32,7 @@ class SNNOutput(NamedTuple):
     name -> spikes per image over all steps (B,), 'input' for the input neurons, then one key per spiking layer in the
     order encoder, decoder, classifier. steps: steps each image took (B,). predicted: bool (T, B, C, H, W), pixels within
     epsilon at that step; is_open: bool, same shape, input neurons that could spike at that step. Both only from models
-    that block, else None. comparisons: pixels compared with their prediction over the run (B,).
+    that block, else None. comparisons: pixels compared with their prediction over the run (B,). sums: from the event engine.
     """
 
     logits: torch.Tensor
@@ -34,6 +43,27 @@ class SNNOutput(NamedTuple):
     predicted: torch.Tensor | None = None
     is_open: torch.Tensor | None = None
     comparisons: torch.Tensor | None = None
+    sums: Sums | None = None
+
+
+def errors_by_step(output):
+    """Squared error of an ANNOutput or SNNOutput at each step, summed over an image's pixels (T, B), None without feedback."""
+    if getattr(output, "sums", None):
+        return output.sums.errors
+    return None if output.errors is None else output.errors.sum((2, 3, 4))
+
+
+def open_share_by_step(output, images):
+    """Share of each image's active (non-zero) input pixels that were open at each step (T, B), None where nothing blocks."""
+    if output.sums:
+        return output.sums.open_share
+    return None if output.is_open is None else share_of_active(output.is_open, images)
+
+
+def share_of_active(where, images):
+    """Share of each image's active (non-zero) pixels among those of where, bool (..., B, C, H, W) -> (..., B)."""
+    active = images != 0
+    return (where & active).sum((-3, -2, -1)) / active.sum((1, 2, 3)).clamp(min=1)
 
 
 def image_activation(channels):

@@ -82,6 +82,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
+    engine = None  # an EventEngine, or None: this module's own forward, the dense engine
 
     def __init__(
         self,

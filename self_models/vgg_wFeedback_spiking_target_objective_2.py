@@ -3,15 +3,14 @@
 import torch
 
 from self_models.errors import ModelError, choose
-from self_models.outputs import SNNOutput
+from self_models.outputs import SNNOutput, share_of_active
 from self_models.vgg_wFeedback_spiking import Step, stack_steps
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
 def open_share(run):
     """Share of each image's active (non-zero) input pixels that are still open (B,), 0 where none is active."""
-    active = run.image != 0
-    return (run.view.is_open & active).sum((1, 2, 3)) / active.sum((1, 2, 3)).clamp(min=1)
+    return share_of_active(run.view.is_open, run.image)
 
 
 def output_gap(logits):

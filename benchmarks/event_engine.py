@@ -1,0 +1,388 @@
+#!/usr/bin/env python3
+"""The event engine beside the dense engine: one JSON object per line, each with its `case`. docs/event_engine.md reads them.
+
+Networks: `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D); `full`, --pretrained_snn, or a VGG5_wFeedback of full
+width that is not trained: seeded weights, thresholds at which each encoder layer spikes as often per neuron as in the small
+network, a decoder that raises its
+prediction wherever it spikes. Throughput cases run both engines in turn on the same images and draws;
+`accumulates` are the event-driven ACs of harness/operations.py, one per spike and neuron it reaches.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness.checkpoints import load_checkpoint, restore  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.data import load_data
+from harness.errors import run_script
+from harness.flags import COUNT
+from harness.operations import OperationCounter
+from harness.seeds import EVALUATION, image_draws, image_seeds
+from self_models.event_engine import EventEngine
+from self_models.neurons import SpikingNeuron
+from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, AdaptiveTimestepsSNN
+
+import numpy as np
+import torch
+
+SMALL = Path(__file__).resolve().parents[1] / "trained_models/snn/snn_feedback.pth"
+STEPS, EPSILON = 50, 0.2
+RULES = {  # name -> rule and bounds
+    "blocking": ("confidence", {"gap_bound": NEVER["gap_bound"]}),
+    "blocking, stop at confidence 4": ("confidence", {"gap_bound": 4.0}),
+    "blocking, stop at all_predicted 0": ("all_predicted", {"open_bound": 0.0}),
+}
+RATES = {"features.1": 0.032, "features.4": 0.17, "features.7": 0.22, "generate": 0.1, "classifier": 0.1}  # spikes per neuron
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pretrained_snn", default="", metavar="PATH", help="checkpoint of the full-width network")
+    parser.add_argument("--images", type=COUNT, default=128, help="test images of the small network")
+    parser.add_argument("--full_images", type=COUNT, default=16, help="of the full-width network")
+    parser.add_argument("--flip_images", type=COUNT, default=500, help="images to count differing spikes on")
+    parser.add_argument("--repeats", type=COUNT, default=3, help="of each throughput case; the median counts")
+    parser.add_argument("--threads", type=COUNT, default=torch.get_num_threads(), help="of either engine")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for part in args.parts:
+        PARTS[part](args)
+
+
+def say(case, args, **figures):
+    rounded = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
+    print(json.dumps({"case": case, "threads": args.threads, **rounded}), flush=True)
+
+
+# --- networks and images
+
+
+def small_network(**settings):
+    saved = load_checkpoint(SMALL)
+    return loaded(saved, SMALL, **settings)
+
+
+def full_network(args, **settings):
+    """(name, model) of the full-width network."""
+    if args.pretrained_snn:
+        return "full, trained", loaded(load_checkpoint(args.pretrained_snn), args.pretrained_snn, **settings)
+    return "full, not trained", seeded_network(**settings)
+
+
+def loaded(saved, path, **settings):
+    own = {name: value for name, value in saved["settings"].items() if name not in ("rule", "contrast", *NEVER)}
+    model = AdaptiveTimestepsSNN(**{**own, "timesteps": STEPS, "epsilon": EPSILON, "rule": "confidence", **settings})
+    return restore(model, saved, path).eval()
+
+
+@torch.no_grad()
+def seeded_network(**settings):
+    torch.manual_seed(0)
+    own = {"readout": "membrane_linear", "readout_slew": 0.38, "latch": True, "update": "immediate", "rule": "confidence"}
+    model = AdaptiveTimestepsSNN("VGG5_wFeedback", **{**own, "timesteps": STEPS, "epsilon": EPSILON, **settings}).eval()
+    for parameter in model.generate.parameters():
+        parameter.data.abs_()
+    model.generate[-1].weight *= 1000  # each of its outputs is at the slew limit
+    batch = load_data("MNIST")[2].part(0, 4).whole()
+    draws = image_draws(batch.index, 1, EVALUATION, 12, model.image_shape)
+    for name, neuron in model.neurons().items():  # each layer on the spikes of those before it
+        rate, low, high = RATES.get(name, RATES.get(name.split(".")[0])), 1e-3, 1e3
+        run, drives = model.start(batch.images), []
+        for drawn in draws:
+            view, trace = run.view, run.trace
+            drives.append(model.drive_into(name, run, drawn))
+            raised = trace + model.readout_slew * run.view.is_open  # as the decoder will
+            run.trace, run.view = raised, model.look(batch.images, model.readout.guess(raised), view)
+        for _ in range(30):
+            neuron.threshold.fill_((low * high) ** 0.5)
+            state, spikes = None, 0
+            for drive in drives:
+                fired, state = neuron(drive, state)
+                spikes = spikes + fired.mean().item()
+            low, high = (neuron.threshold.item(), high) if spikes > rate else (low, neuron.threshold.item())
+    return model
+
+
+def test_images(count):
+    return load_data("MNIST")[2].part(0, count).whole()
+
+
+def rows(batch, begin, end):
+    return batch._replace(images=batch.images[begin:end], labels=batch.labels[begin:end], index=batch.index[begin:end])
+
+
+# --- runs and their time
+
+
+def dense_run(model, batch):
+    with torch.no_grad():
+        draws = image_draws(batch.index, 0, EVALUATION, model.timesteps, model.image_shape)
+        return model(batch.images, draws)
+
+
+def event_run(model, batch):
+    return model.engine(batch.images, seeds=image_seeds(batch.index, 0, EVALUATION), frames=False)
+
+
+def timed(run, model, batch):
+    began = time.perf_counter()
+    output = run(model, batch)
+    return time.perf_counter() - began, output
+
+
+def with_engine(model):
+    model.engine = EventEngine(model)
+    event_run(model, test_images(2))  # compile, fold
+    return model
+
+
+def accumulates_of(model, batch):
+    """Event-driven ACs and spikes per image."""
+    with OperationCounter(model) as counter:
+        output = event_run(model, batch)
+    return counter.result(len(batch.images))["event_acs"], sum(count.mean().item() for count in output.spikes.values())
+
+
+def accuracy(output, batch):
+    return (output.logits.argmax(1) == batch.labels).float().mean().item()
+
+
+def throughput(case, args, model, batch):
+    """Both engines in turn on the same images, as one batch."""
+    seconds = {"dense": [], "event": []}
+    for _ in range(args.repeats):
+        for name, run in (("dense", dense_run), ("event", event_run)):
+            taken, output = timed(run, model, batch)
+            seconds[name].append(taken)
+            seconds[f"{name} output"] = output
+    images = len(batch.images)
+    dense, event = (images / float(np.median(seconds[name])) for name in ("dense", "event"))
+    acs, spikes = accumulates_of(model, batch)
+    outputs = [seconds["dense output"], seconds["event output"]]
+    say(
+        case, args, batch=images, timesteps=model.timesteps, epsilon=model.epsilon,
+        dense_images_per_second=dense, event_images_per_second=event, speedup=event / dense,
+        accumulates_per_second=acs * event, accumulates=acs, spikes=spikes,
+        mean_steps=outputs[1].steps.double().mean().item(), same_steps=bool((outputs[0].steps == outputs[1].steps).all()),
+        dense_accuracy=accuracy(outputs[0], batch), event_accuracy=accuracy(outputs[1], batch),
+    )  # fmt: skip
+
+
+def latency(case, args, model, batch, dense_images):
+    """Batch 1, image after image; the dense engine on the first few, in turn with the event engine."""
+    event, dense = [], []
+    for n in range(len(batch.images)):
+        one = rows(batch, n, n + 1)
+        event.append(timed(event_run, model, one)[0])
+        if n < dense_images:
+            dense.append(timed(dense_run, model, one)[0])
+    acs, _ = accumulates_of(model, batch)
+    figures = {}
+    for name, seconds in (("dense", dense), ("event", event)):
+        median, late = np.percentile(seconds, [50, 95])
+        figures |= {f"{name}_latency_ms_median": 1e3 * median, f"{name}_latency_ms_p95": 1e3 * late}
+    rates = [1 / np.median(seconds) for seconds in (dense, event)]
+    say(
+        case, args, batch=1, timesteps=model.timesteps, epsilon=model.epsilon, images=len(event), **figures,
+        dense_images_per_second=rates[0], event_images_per_second=rates[1], speedup=rates[1] / rates[0],
+        accumulates_per_second=acs * len(event) / sum(event), accumulates=acs,
+    )  # fmt: skip
+
+
+# --- the measurements
+
+
+def measure_speed(args):
+    """Images per second with and without blocking and early stop, and latency at batch 1."""
+    for name, model, count in networks(args):
+        batch = test_images(count)
+        for case, (rule, bounds) in RULES.items():
+            model.set_epsilon(EPSILON)
+            model.set_rule(rule, **bounds)
+            throughput(f"{name}, {case}", args, model, batch)
+            latency(f"{name}, {case}, batch 1", args, model, batch, min(count, 8))
+        model.set_epsilon(0.0)
+        model.set_rule("confidence", gap_bound=NEVER["gap_bound"])
+        throughput(f"{name}, no blocking", args, model, batch)
+
+
+def networks(args):
+    yield "small", with_engine(small_network()), args.images
+    name, model = full_network(args)
+    yield name, with_engine(model), args.full_images
+
+
+def measure_scaling(args):
+    """Time per image against T and epsilon; and of single images against their accumulates, with a least-squares fit."""
+    for make, name, count in (
+        (small_network, "small", args.images),
+        (lambda **s: full_network(args, **s)[1], "full", args.full_images),
+    ):
+        batch = test_images(count)
+        for timesteps in (25, 50, 100, 200):
+            model = with_engine(make(timesteps=timesteps))
+            say_time(f"{name}, T {timesteps}", args, model, batch)
+        model = with_engine(make())
+        for epsilon in (0.0, 0.05, 0.1, 0.2, 0.3):
+            model.set_epsilon(epsilon)
+            say_time(f"{name}, epsilon {epsilon}", args, model, batch)
+        model.set_epsilon(EPSILON)
+        fit(f"{name}, fit", args, model, batch)
+
+
+def say_time(case, args, model, batch):
+    seconds = min(timed(event_run, model, batch)[0] for _ in range(args.repeats)) / len(batch.images)
+    acs, spikes = accumulates_of(model, batch)
+    say(case, args, timesteps=model.timesteps, epsilon=model.epsilon, event_ms_per_image=1e3 * seconds,
+        accumulates=acs, spikes=spikes, accumulates_per_second=acs / seconds)  # fmt: skip
+
+
+def fit(case, args, model, batch):
+    """time = a + b accumulates, over single images, and against spikes; r is the correlation."""
+    seconds, acs, spikes = [], [], []
+    for n in range(len(batch.images)):
+        one = rows(batch, n, n + 1)
+        seconds.append(min(timed(event_run, model, one)[0] for _ in range(args.repeats)))
+        found = accumulates_of(model, one)
+        acs.append(found[0])
+        spikes.append(found[1])
+    for kind, values in (("accumulates", acs), ("spikes", spikes)):
+        slope, constant = np.polyfit(values, seconds, 1)
+        say(f"{case} against {kind}", args, images=len(seconds), constant_ms=1e3 * constant, nanoseconds_each=1e9 * slope,
+            r=float(np.corrcoef(values, seconds)[0, 1]))  # fmt: skip
+
+
+def measure_flips(args):
+    """Spikes that differ between the engines: each image's first one, and how near the threshold its layer came."""
+    for name, model, count in (("small", small_network(), args.flip_images), ("full", full_network(args)[1], args.full_images)):
+        for epsilon in (EPSILON, 0.0):
+            model.engine = None
+            model.set_epsilon(epsilon)
+            engine, total = EventEngine(model), {"images": 0, "spikes": 0, "decisions": 0, "first_differences": 0, "accuracy": 0}
+            distances, wrong = [], [0, 0]
+            for begin in range(0, count, 20):
+                batch = rows(test_images(count), begin, begin + 20)
+                counted = flips(model, engine, batch)
+                for key in ("images", "spikes", "decisions", "first_differences"):
+                    total[key] += counted[key]
+                distances += counted["distances"]
+                wrong = [a + b for a, b in zip(wrong, counted["wrong"], strict=True)]
+            total.pop("accuracy")
+            say(f"{name}, epsilon {epsilon}, differing spikes", args, **total,
+                per_million_decisions=1e6 * total["first_differences"] / total["decisions"],
+                per_million_spikes=1e6 * total["first_differences"] / total["spikes"],
+                largest_distance_from_threshold=max(distances, default=0.0),
+                dense_wrong=wrong[0], event_wrong=wrong[1])  # fmt: skip
+
+
+@torch.no_grad()
+def flips(model, engine, batch):
+    """Counts of a batch. A difference is looked for step by step, layer by layer; what follows from it is not counted again.
+    distance: |v/theta - 1| of the layer's neuron nearest to its threshold in that step of that image."""
+    counts, near, decisions, hooks = {}, {}, 0, []
+
+    def hook_for(name):
+        def hook(neuron, inputs, output):
+            spikes, state = output
+            v = (state.v + spikes * neuron.threshold) / neuron.threshold - 1
+            counts.setdefault(name, []).append(spikes.flatten(1).sum(1))
+            near.setdefault(name, []).append(v.abs().flatten(1).amin(1))
+            nonlocal decisions
+            decisions += spikes.numel()
+
+        return hook
+
+    for name, neuron in model.named_modules():
+        if isinstance(neuron, SpikingNeuron):
+            hooks.append(neuron.register_forward_hook(hook_for(name)))
+    dense = dense_run(model, batch)
+    for hook in hooks:
+        hook.remove()
+    event = engine(batch.images, seeds=image_seeds(batch.index, 0, EVALUATION), frames=False)
+    distances = []
+    for n in range(len(batch.images)):
+        for t in range(model.timesteps):
+            bad = next((name for name in counts if counts[name][t][n] != event.sums.spikes[name][t, n]), None)
+            if bad:
+                distances.append(near[bad][t][n].item())
+                break
+    return {
+        "images": len(batch.images),
+        "spikes": int(sum(count.sum().item() for count in dense.spikes.values())),
+        "decisions": decisions,
+        "first_differences": len(distances),
+        "distances": distances,
+        "wrong": [int((output.logits.argmax(1) != batch.labels).sum()) for output in (dense, event)],
+    }
+
+
+def measure_memory(args):
+    """Bytes of the folded weights and of a thread's state; peak memory of the process after dense runs, then event runs."""
+    for name, make in (("small", small_network), ("full", lambda: full_network(args)[1])):
+        context = multiprocessing.get_context("spawn")
+        for engine in ("dense", "event"):
+            queue = context.Queue()
+            process = context.Process(target=memory_of, args=(name, args.pretrained_snn, engine, queue))
+            process.start()
+            say(f"{name}, memory, {engine}", args, **queue.get())
+            process.join()
+
+
+def memory_of(name, checkpoint, engine, queue):
+    args = argparse.Namespace(pretrained_snn=checkpoint)
+    model = small_network() if name == "small" else full_network(args)[1]
+    batch, before = test_images(16), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    figures = {"weights_mb": sum(value.nbytes for value in model.parameters()) / 1e6}
+    if engine == "event":
+        with_engine(model)
+        event_run(model, batch)
+        layout, (state, *_) = model.engine.layout, model.engine._free[0]
+        figures |= {"folded_weights_mb": layout.net.weights.nbytes / 1e6, "state_mb": sum(part.nbytes for part in state) / 1e6}
+    else:
+        dense_run(model, batch)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    queue.put(figures | {"peak_mb": peak / 1e3, "before_runs_mb": before / 1e3, "batch": 16})
+
+
+def measure_processes(args):
+    """The same images by one process with two threads, and by two processes with one thread each at once."""
+    model, batch = with_engine(small_network()), test_images(args.images)
+    context = multiprocessing.get_context("fork")
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        seconds = min(timed(event_run, model, batch)[0] for _ in range(args.repeats))
+        say(f"small, one process, threads {threads}", args, event_images_per_second=len(batch.images) / seconds)
+    torch.set_num_threads(1)
+    ready, found = context.Barrier(2), context.Queue()
+
+    def work():
+        ready.wait()
+        found.put(min(timed(event_run, model, batch)[0] for _ in range(args.repeats)))
+
+    processes = [context.Process(target=work) for _ in range(2)]
+    for process in processes:
+        process.start()
+    rates = [len(batch.images) / found.get() for _ in processes]
+    for process in processes:
+        process.join()
+    torch.set_num_threads(args.threads)
+    say("small, two forked processes, threads 1", args, event_images_per_second=sum(rates))
+
+
+PARTS = {
+    "speed": measure_speed,
+    "scaling": measure_scaling,
+    "flips": measure_flips,
+    "memory": measure_memory,
+    "processes": measure_processes,
+}
+
+if __name__ == "__main__":
+    run_script(main)

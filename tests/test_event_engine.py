@@ -1,0 +1,443 @@
+"""The event engine gives what the dense engine gives. Weights on a grid make every sum exact, so that equal means equal."""
+
+import threading
+
+import pytest
+import torch
+from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, figures, images, records, refused, run_here
+from torch import nn
+
+import self_models.event_engine
+from harness.checkpoints import load_checkpoint
+from harness.data import load_data
+from harness.loops import run_model, spikes_over_time
+from harness.operations import OperationCounter
+from harness.seeds import EVALUATION, image_draws, image_seeds
+from self_models.errors import ModelError
+from self_models.event_engine import EventEngine
+from self_models.outputs import READOUTS
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
+
+STEPS, COUNT, GRID = 9, 5, 16
+TWIN = [[4, "D", 6, 6, "D"], []]
+
+
+def build(cls=InputBlockingSNN, on_grid=True, **settings):
+    """A network whose weights and thresholds are whole parts of 1/16, so that no sum of them is rounded; or any weights."""
+    torch.manual_seed(4)
+    own = {"epsilon": 0.3} if issubclass(cls, InputBlockingSNN) else {}
+    common = {"plan": PLAN, "timesteps": STEPS, "fc_width": 24, "readout": "membrane_linear", "update": "immediate", **own}
+    model = cls(**{**common, "default_threshold": 0.25, **settings}).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            parameter.data *= 1 if name.startswith(("features", "generate")) else 15  # else few of the classifier's fire
+            if on_grid:
+                parameter.data.mul_(GRID).round_().div_(GRID)
+    return model
+
+
+def inputs(model, count=COUNT):
+    """Images whose values are whole parts of 1/16, and draws."""
+    x = (images(count, model.image_shape) * GRID).round() / GRID
+    return x, torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(3))
+
+
+@torch.no_grad()
+def both(model, count=COUNT):
+    """Output of the dense and of the event engine, and the spikes of each, layer -> (T, B, ...)."""
+    x, u = inputs(model, count)
+    return model(x, u), EventEngine(model)(x, u)
+
+
+def check_same(dense, event, exact=True):
+    assert list(event.spikes) == list(dense.spikes)
+    for name, count in dense.spikes.items():
+        assert torch.equal(event.spikes[name], count), name
+    for name in ("steps", "comparisons", "predicted", "is_open"):
+        ours, theirs = getattr(event, name), getattr(dense, name)
+        assert (ours is None) == (theirs is None) and (ours is None or torch.equal(ours, theirs)), name
+    for name in ("logits", "predictions", "errors"):
+        ours, theirs = getattr(event, name), getattr(dense, name)
+        assert (ours is None) == (theirs is None), name
+        if theirs is not None:
+            tolerance = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-5, "atol": 1e-5}
+            torch.testing.assert_close(ours, theirs, **tolerance)
+
+
+def spiked(output):
+    return all(count.sum() > 0 for name, count in output.spikes.items())
+
+
+# --- spike for spike
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"plan": [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]},
+        {"plan": [[4, 5, "D", "D", 6], ["U", "U", 3, "in"]], "default_threshold": 0.125},
+        {"plan": [[3, "D", 4, "D", 5, "D"], ["U", 4, "U", "U", "in"]]},
+        {"plan": TWIN, "epsilon": 0.0},
+        {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625},
+        {"image_shape": (1, 9, 14)},
+        {"image_shape": (3, 12, 10)},
+        {"image_shape": (2, 5, 6), "kernel_size": 5},
+        {"kernel_size": 1},
+        {"activation": "STDB"},
+        {"encoding": "direct", "default_threshold": 0.5},
+        {"blocking": "dynamic"},
+        {"latch": True},
+        {"latch": True, "blocking": "dynamic"},
+        {"latch": True, "residual": True},
+        {"residual": True, "blocking": "dynamic", "feedback_interval": 2},
+        {"feedback_interval": 3},
+        {"feedback_interval": 2, "plan": [[4, "D", 5], [4, "U", "in"]]},
+        {"leak": 0.5},
+        {"readout_leak": 0.5},
+        {"epsilon": 0.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("update", ["immediate", "delayed"])
+def test_same_spikes_and_same_numbers(update, settings):
+    model = build(**{"update": update, "timesteps": 12 if update == "delayed" else STEPS, **settings})
+    dense, event = both(model)
+    check_same(dense, event)
+    assert spiked(dense)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("settings", [{}, {"readout_slew": 0.38}, {"image_shape": (3, 12, 12), "readout_slew": 0.5}], ids=str)
+def test_same_with_every_read_out(readout, settings):
+    """Exponential functions round differently in the last digit, so predictions are compared to that."""
+    dense, event = both(build(readout=readout, **settings))
+    check_same(dense, event, exact=False)
+    assert torch.equal(dense.logits, event.logits)
+
+
+def test_same_without_an_objective():
+    dense, event = both(build(VGG_SNN_STDB_wFeedback))
+    check_same(dense, event)
+    assert event.is_open is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "bounds"),
+    [
+        ("all_predicted", {"open_bound": 0.525}),
+        ("confidence", {"gap_bound": 1.5}),
+        ("entropy", {"entropy_bound": 0.5}),
+        ("both", {"open_bound": 0.53, "gap_bound": 1.0}),
+    ],
+)
+@pytest.mark.parametrize("latch", [False, True])
+def test_images_stop_at_the_same_step(rule, bounds, latch):
+    model = build(AdaptiveTimestepsSNN, rule=rule, latch=latch, **bounds)
+    dense, event = both(model, 8)
+    check_same(dense, event)
+    assert len(set(dense.steps.tolist())) > 1
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+@pytest.mark.parametrize("settings", [{}, {"update": "delayed"}, {"feedback_interval": 2}], ids=str)
+def test_contrast_runs_step_by_step_and_gives_the_same(contrast, settings):
+    model = build(ContrastAttentionSNN, contrast=contrast, **settings)
+    assert not EventEngine(model).is_whole
+    check_same(*both(model), exact=False)
+
+
+def test_trained_network_with_rounded_sums():
+    """The committed checkpoint: sums are rounded in another order, and no spike of these images depends on it."""
+    saved = load_checkpoint(REPOSITORY / "trained_models/snn/snn_feedback.pth")
+    model = InputBlockingSNN(**{**saved["settings"], "timesteps": 20}).eval()
+    model.load_state_dict(saved["state_dict"])
+    batch = load_data("MNIST")[2].part(0, 24).whole()
+    draws = image_draws(batch.index, 0, EVALUATION, 20, model.image_shape)
+    with torch.no_grad():
+        dense, event = model(batch.images, draws), EventEngine(model)(batch.images, draws)
+    for name, count in dense.spikes.items():
+        assert torch.equal(event.spikes[name], count), name
+    assert torch.equal(event.is_open, dense.is_open)
+    torch.testing.assert_close(event.logits, dense.logits, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(event.predictions, dense.predictions, rtol=1e-4, atol=1e-4)
+
+
+def test_leak_of_steps_without_spikes_is_applied_one_by_one():
+    """One spike, then silence for five steps, then one more: leak 0.9 is no power of 2, so five products are rounded."""
+    model = build(plan=[[2], []], epsilon=0.0, image_shape=(1, 3, 3), timesteps=7, leak=0.9, default_threshold=1.0)
+    model.features[0].weight.data.fill_(0.625)
+    x, u = torch.zeros(1, 1, 3, 3), torch.ones(7, 1, 1, 3, 3)
+    x[..., 1, 1] = 0.5
+    u[0, ..., 1, 1] = u[6, ..., 1, 1] = 0.25
+    v = torch.tensor(0.625)
+    for _ in range(6):
+        v = v * torch.tensor(0.9)
+    with torch.no_grad():
+        for shift, spikes in ((0.0, 0), (1e-7, 18)):  # the second spike brings the membranes exactly to the threshold, or over
+            model.set_thresholds([(v + 0.625).item() - shift, 1, 1])
+            event = EventEngine(model)(x, u)
+            assert event.spikes["features.1"].item() == model(x, u).spikes["features.1"].item() == spikes
+
+
+@pytest.mark.parametrize("modules", ["D 5", "A 5", "D D 5", "U 5", "D U 5", "U U in", "D linear", "linear"])
+def test_folded_layers_are_the_layers(modules):
+    """A random signal through the modules, and through one window of folded weights per input."""
+    from self_models.event_network import Connection
+
+    torch.manual_seed(0)
+    shape, layers = (2, 9, 8), []
+    signal = signal_in = torch.randn(1, *shape)
+    for token in modules.split():
+        channels = signal.shape[1]
+        layer = {
+            "D": lambda c: nn.Conv2d(c, c, 2, stride=2, bias=False),
+            "A": lambda c: nn.AvgPool2d(2),
+            "U": lambda c: nn.ConvTranspose2d(c, c, 2, stride=2, output_padding=(1, 0), bias=False),
+            "5": lambda c: nn.Conv2d(c, 5, 3, padding=1, bias=False),
+            "in": lambda c: nn.ConvTranspose2d(c, 1, 5, padding=2, bias=False),
+            "linear": lambda c, signal=signal: nn.Linear(signal.numel(), 7, bias=False),
+        }[token](channels)
+        signal = layer(signal.flatten(1) if token == "linear" else signal).detach()
+        layers.append(layer)
+    target = (*signal.shape[1:], 1, 1)[:3]
+    connection = Connection(0, shape, 1, layers, target)
+    side, (channels, height, width) = connection.side, target
+    weights = torch.from_numpy(connection.weights()).reshape(connection.phases, shape[0], side, side, channels)
+    found = torch.zeros(channels, height, width)
+    for place, (phase, row, column) in enumerate(zip(*connection.tables(), strict=True)):
+        for c in range(shape[0]):
+            for y in range(side):
+                for x in range(side):
+                    if phase >= 0 and 0 <= row + y < height and 0 <= column + x < width:
+                        value = signal_in[0, c, place // shape[2], place % shape[2]]
+                        found[:, row + y, column + x] += value * weights[phase, c, y, x]
+    torch.testing.assert_close(found.reshape(signal.shape[1:]), signal[0], rtol=1e-5, atol=1e-5)
+
+
+# --- draws, batches, threads
+
+
+def test_draws_from_seeds_are_torchs():
+    model = build()
+    engine, x = EventEngine(model), inputs(model)[0]
+    index = torch.tensor([7, 0, 123, 4, 99999])
+    draws = image_draws(index, 2**40, EVALUATION, STEPS, model.image_shape)
+    from_seeds = engine(x, seeds=image_seeds(index, 2**40, EVALUATION))
+    assert engine.draws_as_torch
+    check_same(engine(x, draws), from_seeds)
+    engine.draws_as_torch = False  # as if torch had another generator: then torch draws
+    check_same(engine(x, seeds=image_seeds(index, 2**40, EVALUATION)), from_seeds)
+
+
+def test_own_draws_follow_the_global_generator():
+    model = build()
+    x = inputs(model)[0]
+    torch.manual_seed(5)
+    dense = model(x)
+    torch.manual_seed(5)
+    check_same(dense, EventEngine(model)(x))
+
+
+@pytest.mark.parametrize("cls", [InputBlockingSNN, ContrastAttentionSNN])
+def test_result_does_not_depend_on_batch_or_threads(cls):
+    model = build(cls)
+    engine, (x, u) = EventEngine(model), inputs(model, 11)
+    together = engine(x, u)
+    for n in (0, 10):
+        alone = engine(x[n : n + 1], u[:, n : n + 1])
+        assert torch.equal(alone.logits[0], together.logits[n])
+        assert all(count.item() == together.spikes[name][n].item() for name, count in alone.spikes.items())
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        callers = [threading.Thread(target=lambda: found.append(engine(x, u))) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 4
+    for output in found:
+        check_same(together, output)
+
+
+def test_without_frames_there_are_their_sums():
+    model = build(latch=True)
+    x, u = inputs(model)
+    engine = EventEngine(model)
+    whole, short = engine(x, u), engine(x, u, frames=False)
+    assert short.predictions is short.errors is short.is_open is short.predicted is None
+    assert torch.equal(short.logits, whole.logits)
+    torch.testing.assert_close(short.sums.errors, whole.errors.sum((2, 3, 4)))
+    active = x != 0
+    torch.testing.assert_close(short.sums.open_share, (whole.is_open & active).sum((2, 3, 4)) / active.sum((1, 2, 3)))
+    assert all(torch.equal(count.sum(0).float(), whole.spikes[name]) for name, count in short.sums.spikes.items())
+
+
+def test_silence_is_skipped_and_filled_in():
+    """Everything is predicted at once, so all but the first steps are skipped; the frames say what the dense engine's do."""
+    model = build(epsilon=2.0, timesteps=40, blocking="dynamic")
+    dense, event = both(model)
+    check_same(dense, event)
+    assert not dense.is_open[1:].any() and dense.comparisons.tolist() == [40 * 784] * COUNT
+
+
+def test_changed_weights_and_settings_count_at_the_next_run():
+    model = build()
+    engine, (x, u) = EventEngine(model), inputs(model)
+    first = engine(x, u)
+    with torch.no_grad():
+        model.features[0].weight *= 2
+    model.set_epsilon(0.05)
+    check_same(model(x, u), engine(x, u))
+    model.set_thresholds([2 * threshold for threshold in model.thresholds])
+    model.set_leak(0.5)
+    changed = engine(x, u)
+    check_same(model(x, u), changed)
+    assert not torch.equal(first.logits, changed.logits)
+
+
+def test_spikes_over_time_are_the_same():
+    batch = load_data("MNIST")[2].part(0, 4).whole()
+    for cls in (InputBlockingSNN, ContrastAttentionSNN):
+        model = build(cls)
+        expected = spikes_over_time(model, batch, 0)
+        model.engine = EventEngine(model)
+        (spikes, share), (spikes_expected, share_expected) = spikes_over_time(model, batch, 0), expected
+        assert share == pytest.approx(share_expected)
+        assert {name: count == pytest.approx(spikes_expected[name]) for name, count in spikes.items()}
+
+
+# --- operations
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"plan": [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]},
+        {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625},
+        {"image_shape": (1, 9, 14), "update": "delayed"},
+        {"image_shape": (3, 12, 10)},
+        {"encoding": "direct", "default_threshold": 0.5},
+        {"feedback_interval": 3},
+        {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5},
+        {"cls": ContrastAttentionSNN},
+    ],
+    ids=str,
+)
+def test_operations_are_counted_as_in_the_dense_engine(settings):
+    model = build(on_grid=False, **settings)  # on the grid sums often cancel, and the engine counts such inputs as not 0
+    draw = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():  # some weights are 0, so that effective and dense differ
+        if parameter.dim() > 1:
+            parameter.data *= torch.rand(parameter.shape, generator=draw) > 0.1
+    x, u = inputs(model, 3)
+    results = []
+    for engine in (None, EventEngine(model)):
+        model.engine = engine
+        with torch.no_grad(), OperationCounter(model) as counter:
+            for part in (slice(0, 1), slice(1, 3)):
+                (engine or model)(x[part], u[:, part])
+        results.append(counter.result(3))
+    dense, event = results
+    layers, expected = event.pop("layers"), dense.pop("layers")
+    assert event == pytest.approx(dense)
+    for kind, by in expected.items():
+        assert layers[kind] == pytest.approx(by), kind
+
+
+# --- scripts
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        (OBJ1, "--epsilon 0 0.2"),
+        (OBJ2, "--epsilon 0.2 --rules all_predicted entropy"),
+        (OBJ3, "--epsilon 0.2"),
+        (SNN, "--test_only"),
+        (SNN, "--test_only --leak 0.9 --encoding direct"),
+    ],
+)
+def test_scripts_report_the_same(trained, tmp_path, name, flags):
+    """But for a spike or two on the threshold: this network is hardly trained."""
+    found = {}
+    for engine in ("dense", "event"):
+        here = f"{flags} {DATA} --engine {engine} --run_name {engine} --output_dir {tmp_path}"
+        run_here(name, "--pretrained_snn", trained.snn, here)
+        found[engine] = [{**figures(record), "engine": ""} for record in records(tmp_path / f"logs/snn/{engine}.jsonl")]
+    assert len(found["dense"]) > 0
+    for ours, theirs in zip(found["event"], found["dense"], strict=True):
+        ours, theirs = flat(ours), flat(theirs)
+        assert ours.keys() == theirs.keys()
+        different = {path for path in ours if ours[path] != theirs[path]}
+        assert {path: ours[path] for path in different} == pytest.approx({path: theirs[path] for path in different}, rel=2e-3)
+
+
+def flat(value, path=""):
+    """Nested figures as one dict, so that pytest.approx can compare them."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return {name: figure for key, part in parts for name, figure in flat(part, f"{path}/{key}").items()}
+    return {path: value}
+
+
+def test_analysis_with_the_event_engine(trained, tmp_path):
+    said = {}
+    for engine in ("dense", "event"):
+        here = f"{DATA} --images 2 --chart_images 8 --engine {engine} --run_name {engine} --output_dir {tmp_path}"
+        said[engine] = run_here(ANALYSIS, "--pretrained_snn", trained.snn, here)[1].replace(f"/{engine}", "/NAME")
+    assert said["event"] == said["dense"]
+
+
+def test_engine_in_training_is_refused(tmp_path):
+    assert "--test_only" in refused(SNN, f"--engine event {DATA} --output_dir {tmp_path}")
+    assert "--device" in refused(SNN, f"--engine event --test_only --device cuda {DATA} --output_dir {tmp_path}")
+
+
+def test_without_numba_one_line_says_what_to_install(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(self_models.event_engine, "event_run", None)
+    said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
+    assert "pip install numba" in said
+
+
+def test_models_that_the_engine_does_not_know_are_refused():
+    class OwnForward(InputBlockingSNN):
+        def forward(self, x, uniforms=None):
+            return super().forward(x, uniforms)
+
+    with pytest.raises(ModelError, match="OwnForward"):
+        EventEngine(build(OwnForward))
+    engine = EventEngine(build())
+    with pytest.raises(ModelError, match="images"):
+        engine(torch.zeros(1, 1, 5, 5))
+    with pytest.raises(ModelError, match="uniforms"):
+        engine(torch.zeros(1, 1, 28, 28), torch.zeros(STEPS, 1, 1, 5, 5))
+
+
+def test_own_hooks_run_step_by_step():
+    """A subclass with a read-out of its own, as benchmarks/ramp_control.py has."""
+
+    class Halved(InputBlockingSNN):
+        def integrate(self, trace, decoded, view):
+            return super().integrate(trace, decoded / 2, view)
+
+    model = build(Halved, blocking="dynamic")
+    assert not EventEngine(model).is_whole
+    check_same(*both(model))
+
+
+def test_model_runs_on_its_engine_only_if_told_so():
+    model = build()
+    batch = load_data("MNIST")[2].part(0, 2).whole()
+    assert model.engine is None
+    with torch.no_grad():
+        dense = run_model(model, batch, 0, EVALUATION)
+    model.engine = EventEngine(model)
+    check_same(dense, run_model(model, batch, 0, EVALUATION), exact=False)
