@@ -7,11 +7,12 @@ from harness.data import load_data
 from harness.errors import run_script
 from harness.fit import fit, test_once
 from harness.loops import Objective
+from harness.presets import ANN_PRESETS
 from harness.runlog import Run, ann_name
 
 
 def build_parser():
-    parser = flags.Parser(__doc__)
+    parser = flags.Parser(__doc__, ANN_PRESETS)
     flags.add_run_args(parser)
     flags.add_data_args(parser)
     network = flags.add_network_args(parser, dropout=0.2)

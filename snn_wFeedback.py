@@ -7,11 +7,12 @@ from harness.data import load_data
 from harness.errors import run_script
 from harness.fit import fit, test_once
 from harness.loops import Objective
+from harness.presets import SNN_PRESETS
 from harness.runlog import Run, snn_name
 
 
 def build_parser():
-    parser = flags.Parser(__doc__)
+    parser = flags.Parser(__doc__, SNN_PRESETS)
     flags.add_run_args(parser)
     flags.add_snn_args(parser)
     flags.add_results_args(parser)

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 import sys
 from types import MappingProxyType
 
@@ -19,10 +20,17 @@ from self_models.vgg_wFeedback import PRECISIONS
 
 
 class Parser(argparse.ArgumentParser):
-    """Fails with one line and exit status 2; parse_args also fills `given`, the flags that were typed."""
+    """Fails with one line and exit status 2; parse_args also fills `given`, the flags that were typed.
 
-    def __init__(self, description):
+    presets: name -> flags that `--preset NAME` stands for; they count as typed before the others.
+    """
+
+    def __init__(self, description, presets=None):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help)
+        self.presets = presets or {}
+        if presets:
+            self.add_argument("--preset", choices=list(presets), default="", help="flags of the committed networks; what is "
+                              "typed beside it holds instead")  # fmt: skip
 
     def error(self, message):
         fail(f"{message} (--help lists the flags)", 2)
@@ -32,7 +40,13 @@ class Parser(argparse.ArgumentParser):
         for word in args:
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
                 self.error(f"{word!a} is not UTF-8")
+        args = sys.argv[1:] if args is None else list(args)
+        preset = getattr(super().parse_args(args), "preset", "")
+        flags = self.presets.get(preset, "")
+        args = shlex.split(flags) + args
         parsed = super().parse_args(args, namespace)
+        if preset:
+            parsed.preset_flags = flags
         parsed.given = vars(super().parse_args(args, _Given()))
         return parsed
 

@@ -147,6 +147,8 @@ class Run:
         self.note(f"parameters: {', '.join(f'{key}={value}' for key, value in settings.items())}")
         self.note(f"versions: {versions()}")
         self.note(f"seed: {self.args.seed}")
+        if preset := getattr(self.args, "preset", ""):
+            self.say(f"preset {preset}: {self.args.preset_flags}")
         self.note(f"git revision: {git_revision()}")
         self.note("")
 

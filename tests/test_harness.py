@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import os
+import shlex
 from math import cos, log, pi
 from types import SimpleNamespace
 
@@ -151,6 +152,18 @@ def test_switch(words, expected):
 @pytest.mark.parametrize("words", ["--no-log False", "--no-log True", "--log maybe", "--amsgrad 2"])
 def test_switch_refuses(words):
     assert words.split()[0] in refused(ANN, words)
+
+
+@pytest.mark.parametrize("name", [ANN, SNN])
+def test_a_preset_stands_for_its_flags_and_typed_flags_hold_instead(name):
+    parser = __import__(name).build_parser()
+    for preset, words in parser.presets.items():
+        args = parser.parse_args(["--preset", preset])
+        plain = parser.parse_args(shlex.split(words))
+        assert {**vars(plain), "preset": preset, "preset_flags": words, "given": None} == {**vars(args), "given": None}
+        assert plain.given.items() <= args.given.items()
+    assert parser.parse_args(["--preset", "mnist_feedback", "--epochs", "3"]).epochs == 3
+    assert parser.parse_args([]).preset == ""
 
 
 def test_given_holds_the_typed_flags_only():

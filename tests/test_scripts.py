@@ -156,6 +156,12 @@ def test_colour_images_go_the_whole_way(tmp_path, monkeypatch):
     assert len(imageio.imread(tmp_path / "trained_models/snn/z.gif", index=None)) == 5
 
 
+def test_a_preset_prints_the_flags_it_stands_for(tmp_path):
+    words = "--epochs 1 --limit_train 8 --limit_test 4 --holdout 4 --fc_width 8 --batch_size 4"
+    printed = quiet(run_script(ANN, f"--preset mnist_twin {words} --output_dir {tmp_path}"))
+    assert printed.startswith("preset mnist_twin: -a VGG4_narrow --dataset MNIST --augment --fc_width 128 ")
+
+
 def test_default_names_lead_from_one_script_to_the_next(tmp_path):
     """Without --pretrained_snn the post-hoc scripts take the checkpoint that the flags name, as in the original."""
     here = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 {DATA} --output_dir {tmp_path}"
