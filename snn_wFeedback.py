@@ -9,6 +9,7 @@ from harness.fit import fit, test_once
 from harness.loops import Objective
 from harness.presets import SNN_PRESETS
 from harness.runlog import Run, snn_name
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
 def build_parser():
@@ -19,10 +20,11 @@ def build_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv=None, blocking=InputBlockingSNN):
+    """blocking: the model's class where --epsilon blocks predicted input."""
     args = build_parser().parse_args(argv)
     source = SNNSource(args)
-    model = source.model()
+    model = source.model(blocking=blocking)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)

@@ -82,10 +82,10 @@ class SNNSource:
             raise UserError(f"{self.path} holds an {wrong}; --pretrained_{flag} wants an {wanted}")
         self.plan = adopt(args, self.saved, NETWORK if self.converts else names)
 
-    def model(self, cls=None, **own):
-        """A new model of this source, without its weights. cls: default, the plain SNN, or blocking with --epsilon."""
+    def model(self, cls=None, blocking=InputBlockingSNN, **own):
+        """A new model of this source, without its weights. cls: default, the plain SNN, or with --epsilon the blocking one."""
         if cls is None and self.args.epsilon:
-            cls, own = InputBlockingSNN, {"epsilon": self.args.epsilon, "latch": self.args.latch, "residual": self.args.residual}
+            cls, own = blocking, {"epsilon": self.args.epsilon, "latch": self.args.latch, "residual": self.args.residual}
         return build(cls or VGG_SNN_STDB_wFeedback, SPIKING, self.args, self.plan, **own)
 
     def fill(self, model, train, run):
