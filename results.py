@@ -13,18 +13,26 @@ from harness.errors import UserError, run_script
 from harness.plots import save_accuracy_against_spikes
 
 HERE = Path(__file__).resolve().parent
-FEEDBACK, TWIN = (f"trained_models/snn/snn_{name}.pth" for name in ("feedback", "twin"))
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")
 OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
-
-RUNS = {  # name -> script and flags; a run with several settings gives several rows
-    "feedback_T8": f"{OBJ1} --pretrained_snn {FEEDBACK} --timesteps 8 --epsilon 0 0.1 0.2",
-    "twin_T8": f"{OBJ1} --pretrained_snn {TWIN} --timesteps 8 --epsilon 0",
-    "feedback_T50_open": f"{OBJ1} --pretrained_snn {FEEDBACK} --timesteps 50 --epsilon 0",
-    "feedback_adaptive": f"{OBJ2} --pretrained_snn {FEEDBACK} --timesteps 50 --epsilon 0.2 --rules all_predicted confidence "
-    "--open_bounds 0 0.05 --gap_bounds 4 8",
-    "twin_adaptive": f"{OBJ2} --pretrained_snn {TWIN} --timesteps 50 --epsilon 0 --rules confidence --gap_bounds 2 4 8",
+NETWORKS = {  # checkpoint in trained_models/snn -> name in the table, steps it was trained for, whether it has feedback
+    "snn_feedback": ("feedback", 8, True),
+    "snn_twin": ("twin of feedback", 8, False),
+    "residual_feedback": ("residual feedback", 6, True),
+    "residual_twin": ("twin of residual feedback", 6, False),
 }
+RULES = "--rules confidence entropy --gap_bounds 1 2 4 --entropy_bounds 0.1 0.3"
+
+
+def commands():
+    """Run's name -> (network, script and flags); a run with several settings gives several rows."""
+    for checkpoint, (name, steps, has_feedback) in NETWORKS.items():
+        source = f"--pretrained_snn trained_models/snn/{checkpoint}.pth --engine event"
+        epsilon = 0.2 * has_feedback
+        yield f"{checkpoint}_T{steps}", name, f"{OBJ1} {source} --timesteps {steps} --epsilon {epsilon}"
+        yield f"{checkpoint}_stop", name, f"{OBJ2} {source} --timesteps 50 --epsilon {epsilon} {RULES}"
+        if has_feedback:
+            yield f"{checkpoint}_T50_open", name, f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
 
 
 def main(argv=None):
@@ -36,17 +44,19 @@ def main(argv=None):
     few = f"--limit_test {args.limit_test}" if args.limit_test else ""
     folder.mkdir(exist_ok=True)
     rows = []
-    for name, command in RUNS.items():
-        path = folder / f"{name}.json"
+    for run, name, command in commands():
+        path = folder / f"{run}.json"
         if not args.from_files:
-            evaluate(f"{command} --run_name {name} --output_dir {quote(folder)} --results_json {quote(path)} --overwrite {few}")
+            evaluate(f"{command} --run_name {run} --output_dir {quote(folder)} --results_json {quote(path)} --overwrite {few}")
         if not path.is_file():
             raise UserError(f"{path} is missing: run make results without --from_files")
-        rows += map(row_of, json.loads(path.read_text()))
+        rows += [row_of(name, record) for record in json.loads(path.read_text())]
     write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
     if not few:
-        save_accuracy_against_spikes(HERE / "docs" / "accuracy_spikes.png", rows)
-        put_into_readme(table(rows))
+        for dataset in {row["dataset"] for row in rows}:
+            picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
+            save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
+        put_into_readme(table(row for row in rows if row["rule"] != "entropy"))
 
 
 def quote(path):
@@ -61,11 +71,12 @@ def evaluate(command):
         sys.exit(done.returncode)
 
 
-def row_of(record):
-    """A row of results.json from an evaluation record."""
-    keys = ("dataset", "seed", "epsilon", "timesteps", "accuracy", "mean_steps", "reconstruction_error", "open_share", "spikes")
+def row_of(name, record):
+    """A row of results.json from an evaluation record. name: of the network."""
+    keys = ("dataset", "seed", "epsilon", "timesteps", "accuracy", "mean_steps", "reconstruction_error", "open_share")
+    keys += ("rank_correlation", "spikes")
     return {
-        "name": "feedback" if record["feedback"] else "feedforward twin",
+        "name": name,
         "plan": record["model"],
         "feedback": record["feedback"],
         "blocking": record["epsilon"] > 0,

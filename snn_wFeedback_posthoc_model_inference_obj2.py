@@ -2,6 +2,7 @@
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
 from harness import flags
+from harness.difficulty import rank_correlation
 from harness.errors import UserError, run_script
 from harness.plots import save_adaptive, save_step_histograms
 from harness.posthoc import Posthoc, posthoc_parser
@@ -49,7 +50,10 @@ def main(argv=None):
 
 
 def sweep(posthoc, rules, series, prefix=""):
-    """All bounds of these rules, then T steps for every image; fills series: name -> list of (record, per_image)."""
+    """All bounds of these rules, then T steps for every image; fills series: name -> list of (record, per_image).
+
+    A record's rank_correlation is Spearman's rho between spikes per image and difficulty: a small margin after all T steps.
+    """
     bounds_of = {name: getattr(posthoc.args, f"{name}s") for name in ("open_bound", "gap_bound", "entropy_bound")}
     for rule in rules:
         names = BOUNDS[rule]
@@ -61,6 +65,10 @@ def sweep(posthoc, rules, series, prefix=""):
             series.setdefault(prefix + rule, []).append(posthoc.evaluate(rule=rule, bounds=bounds))
     posthoc.model.set_rule(rules[0], **{BOUNDS[rules[0]][0]: NEVER[BOUNDS[rules[0]][0]]})
     series[f"{prefix}all steps"] = [posthoc.evaluate(rule="none", bounds={})]
+    difficulty = -series[f"{prefix}all steps"][0][1]["margin"]
+    for name, rows in series.items():
+        for record, per_image in rows if name.startswith(prefix) else ():
+            record.setdefault("rank_correlation", rank_correlation(difficulty, per_image["spikes"]))
 
 
 if __name__ == "__main__":

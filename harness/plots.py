@@ -115,19 +115,21 @@ def save_adaptive(path, series, per_image, timesteps):
 
 
 def save_accuracy_against_spikes(path, rows):
-    """Accuracy against total spikes, one mark per row of results.json, joined where only the rule's bound differs."""
+    """Accuracy against total spikes, one mark per row of results.json, joined where only the rule's bound differs.
+
+    rows: of one data set."""
 
     def draw(axis):
         groups = {}
         for row in rows:
-            groups.setdefault((row["name"], row["timesteps"], row["epsilon"], row["rule"]), []).append(row)
-        for (name, timesteps, epsilon, rule), members in groups.items():
-            blocking = f", epsilon {epsilon:g}" if epsilon else ", no blocking" if name == "feedback" else ""
+            groups.setdefault((row["name"], row["feedback"], row["timesteps"], row["epsilon"], row["rule"]), []).append(row)
+        for (name, has_feedback, timesteps, epsilon, rule), members in groups.items():
+            blocking = f", epsilon {epsilon:g}" if epsilon else ", no blocking" if has_feedback else ""
             label = f"{name}{blocking}, T = {timesteps}" + (f", stopped by {rule}" if rule != "none" else "")
-            style, marker = ("-", "o") if name == "feedback" else (":", "s")
+            style, marker = ("-", "o") if has_feedback else (":", "s")
             spikes = [row["spikes"]["total"] for row in members]
             axis.plot(spikes, [100 * row["accuracy"] for row in members], style, marker=marker, label=label)
-        axis.set(title="accuracy against spikes, MNIST test set", ylabel="accuracy in %")
+        axis.set(title=f"accuracy against spikes, {rows[0]['dataset']} test set", ylabel="accuracy in %")
         _spike_axis(axis, [row["spikes"]["total"] for row in rows])
         axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
