@@ -70,10 +70,12 @@ def balanced_thresholds(model, train, args, folder, say):
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     cache = folder / f"balanced_thresholds_{digest.hexdigest()}.json"
     if cache.is_file():
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # an unreadable cache is found again
-            model.set_thresholds(json.loads(cache.read_text())["thresholds"])
-            say(f"balanced thresholds read from {cache}")
-            return
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):  # what a damaged cache held is found again
+            saved = json.loads(cache.read_text())
+            if saved["check"] == check_of(saved["thresholds"]):
+                model.set_thresholds(saved["thresholds"])
+                say(f"balanced thresholds read from {cache}")
+                return
     say(f"balancing thresholds: {len(images.index)} images, {args.balance_timesteps} steps")
     draw = generator(args.seed, EVALUATION)
 
@@ -84,4 +86,10 @@ def balanced_thresholds(model, train, args, folder, say):
         say(f"  {name}: threshold {threshold:.4f}")
 
     found = balance_thresholds(model, images.images, draws, args.balance_timesteps, on_layer)
-    write_whole(cache, lambda file: file.write(json.dumps({"layers": list(model.neurons()), "thresholds": found}).encode()))
+    saved = {"layers": list(model.neurons()), "thresholds": found, "check": check_of(found)}
+    write_whole(cache, lambda file: file.write(json.dumps(saved).encode()))
+
+
+def check_of(thresholds):
+    """A check sum of the thresholds, as text."""
+    return hashlib.blake2b(json.dumps(thresholds).encode(), digest_size=6).hexdigest()

@@ -49,7 +49,7 @@ def fail_for(error):
         fail(f"the memory is too small: try a smaller --batch_size, --fc_width or --timesteps ({reason[-120:]})", 2)
     if ranks.lost_contact(error):
         fail(
-            f"rank {ranks.rank()} lost the others: one of them has died, or the network failed ({reason[:120]}). The last "
+            f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]}). The last "
             f"checkpoint of a training run is kept; go on with any number of ranks: {resume_command()}",
             1,
         )

@@ -44,7 +44,7 @@ def first_not_finite(model, run):
         return module.register_forward_hook(hook)
 
     def bad(gradient):
-        return not gradient.isfinite().all()
+        return gradient is not None and not gradient.isfinite().all()
 
     try:
         hooks += [watch(name, module) for name, module in model.named_modules() if not list(module.children())]

@@ -133,7 +133,8 @@ class Parallel:
                 return None
             begin, end = self._batch.begin, self._batch.begin + len(self._batch.labels)
             shape = (self._batch.whole, *signal.shape[1:])
-            mask = torch.empty_strided(shape, signal.stride(), dtype=signal.dtype, device=signal.device)
+            stride = (signal[0].numel(), *signal.stride()[1:])  # the layout that a draw for the whole batch would have
+            mask = torch.empty_strided(shape, stride, dtype=signal.dtype, device=signal.device)
             mask = mask.bernoulli_(1 - p).div_(1 - p)[begin:end]
             return (signal, mask, *more) if is_held else (signal * mask,)
 

@@ -427,7 +427,8 @@ def test_cached_thresholds_are_used_again(trained, tmp_path):
     (cache,) = tmp_path.rglob("balanced_*.json")
     again, log = convert("y")
     assert again == first and f"read from {cache}" in log and "balancing" not in log
-    for damage in ("", "{}", '{"thresholds": [1, 2]}', "[]"):
+    flipped = cache.read_text().replace('"thresholds": [', '"thresholds": [1')  # 0.5 becomes 10.5
+    for damage in ("", "{}", '{"thresholds": [1, 2]}', "[]", flipped):
         cache.write_text(damage)
         again, log = convert(f"z{len(damage)}")
         assert again == first and "balancing thresholds" in log

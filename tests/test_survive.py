@@ -195,6 +195,19 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
     assert "the run begins anew" in said and compare(alone, tmp_path) == []
 
 
+def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path):
+    """It knew whole epochs only, and nothing of the logs."""
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "trained_models/snn/x_last.pth"
+    new = ("step", "average", "fired", "seconds", "logs", "course", "finished")
+    torch.save({name: value for name, value in load_checkpoint(last).items() if name not in new}, last)
+    assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+    before = (tmp_path / "logs/snn/x.jsonl").read_text()
+    train(tmp_path, "--resume --epochs 3")
+    assert (tmp_path / "logs/snn/x.jsonl").read_text().startswith(before)
+    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2, 3]
+
+
 # --- started twice
 
 
