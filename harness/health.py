@@ -6,6 +6,7 @@ HELPS_AGAINST_SILENCE = (
     "a lower threshold (--scaling_factor, --default_threshold), more --timesteps, a lower --learning_rate or --spike_penalty, "
     "or --update immediate usually help"
 )
+NOWHERE = "the loss itself"  # where every layer's output and gradient is finite
 
 
 def not_finite(loss, model):
@@ -54,7 +55,7 @@ def first_not_finite(model, run):
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else "the loss itself"
+    return found[0] if found else NOWHERE
 
 
 def _tensors(output):

@@ -8,7 +8,7 @@ import torch
 
 from harness import ranks
 from harness.errors import UserError
-from harness.health import first_not_finite, not_finite
+from harness.health import NOWHERE, first_not_finite, not_finite
 from harness.losses import losses_of
 from harness.operations import OperationCounter
 from harness.seeds import EVALUATION, image_draws, image_seeds, seed_from
@@ -118,7 +118,8 @@ def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch,
         optimizer.zero_grad(set_to_none=True)
         (losses.total * batch.weight).backward()
         if ranks.largest(not_finite(losses.total, model)):
-            where = first_not_finite(model, lambda: loss_of(batch, number, model)[1].total)  # noqa: B023
+            here = first_not_finite(model, lambda: loss_of(batch, number, model)[1].total)  # noqa: B023
+            where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
             raise UserError(_not_finite_line(losses.total.item(), epoch, number, where))
         optimizer.step()
         schedule.step()

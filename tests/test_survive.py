@@ -363,8 +363,8 @@ def test_the_first_layer_that_is_not_finite_is_named():
     model = network(default_threshold=0.05)
     assert first_not_finite(model, step_of(model)) == "the loss itself"  # nothing is wrong
     with torch.no_grad():
-        model.generate[0].weight.fill_(3e38)  # overflows when several of its inputs fire
-    assert first_not_finite(model, step_of(model)).startswith("the output of layer generate.0 (ConvTranspose2d), call ")
+        model.classifier[0].weight.fill_(3e38)  # overflows when several of its inputs fire
+    assert first_not_finite(model, step_of(model)).startswith("the output of layer classifier.0 (Linear), call ")
     model = network(default_threshold=0.05)
     root = lambda output: (output.logits * 0).sqrt().sum()  # noqa: E731  its slope at 0 is infinite
     assert first_not_finite(model, step_of(model, root)) == "the gradient at layer classifier.6 (Linear)"
