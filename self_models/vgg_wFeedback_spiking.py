@@ -1,6 +1,7 @@
 """The SNN: the ANN's network run with spikes for T steps, with one hook through which an objective changes its input."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -11,10 +12,49 @@ from self_models.errors import ModelError
 from self_models.neurons import HeldDropout, SpikingNeuron, count_events
 from self_models.outputs import SNNOutput, make_readout
 from self_models.plans import find_plan
-from self_models.runs import Run, Step, View, join_steps, stack_steps
 from self_models.stages import build_stages, folded, list_layers, run_stage
 from self_models.surrogates import make_surrogate
 from self_models.vgg_wFeedback import check_dropout, check_images, check_timesteps, find_image_shape, mixed_precision
+
+
+class View(NamedTuple):
+    """What the input neurons see in a step: image (B, C, H, W); is_open, bool, neurons that may spike; predicted, bool,
+    pixels within epsilon of the latest prediction; attended, bool, pixels of which a prediction is made. A mask is None from
+    a model that has no use for it."""
+
+    image: torch.Tensor
+    is_open: torch.Tensor | None = None
+    predicted: torch.Tensor | None = None
+    attended: torch.Tensor | None = None
+
+
+@dataclass
+class Run:
+    """Everything that one step hands to the next, batch first."""
+
+    image: torch.Tensor  # (B, C, H, W)
+    view: View
+    logits: torch.Tensor | int = 0  # (B, labels) once a step has run
+    trace: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
+    waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
+    steps: int = 0  # taken so far
+    compared: torch.Tensor | int = 0  # pixels compared with their prediction so far (B,)
+    input_count: torch.Tensor | int = 0  # (B,)
+    memory: dict = field(default_factory=dict)  # module name -> state
+    decoder: list = field(default_factory=list)  # the decoder's layers, as run_stage takes them
+
+    def select(self, keep):
+        """The same run for the images of keep, an index or a mask over the batch."""
+        return Run(**{f.name: _select(getattr(self, f.name), keep) for f in fields(self)})
+
+
+class Step(NamedTuple):
+    """What one step shows: prediction and error (B, C, H, W), predicted and is_open (bool), None where not there."""
+
+    prediction: torch.Tensor | None = None
+    error: torch.Tensor | None = None
+    predicted: torch.Tensor | None = None
+    is_open: torch.Tensor | None = None
 
 
 class VGG_SNN_STDB_wFeedback(nn.Module):
@@ -179,8 +219,9 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         sees_all = self.training and type(self).look is VGG_SNN_STDB_wFeedback.look
         parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
         encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
-        drives = run_stage("classifier", list_layers(self.classifier), encoded, run.memory)
-        run.logits = run.logits + drives.to(run.image.dtype).sum(0)
+        run.logits = run.logits + run_stage("classifier", list_layers(self.classifier), encoded, run.memory).to(
+            run.image.dtype
+        ).sum(0)
         return join_steps([frames for _, frames in parts])
 
     def perceive(self, run, draws):
@@ -280,3 +321,27 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
             return encoded[0]
         inflow = encoded.flatten(2) if stage == "classifier" else encoded
         return run_stage(stage, list_layers(getattr(self, stage)), inflow, run.memory, until=name)[0]
+
+
+def stack_steps(steps):
+    """A list of T Steps as one Step whose tensors are (T, B, C, H, W)."""
+    return _each(torch.stack, steps)
+
+
+def join_steps(parts):
+    """Steps of (t, B, C, H, W) as one of (T, B, C, H, W)."""
+    return parts[0] if len(parts) == 1 else _each(torch.cat, parts)
+
+
+def _each(join, steps):
+    return Step(*(None if frames[0] is None else join(frames) for frames in zip(*steps, strict=True)))
+
+
+def _select(value, keep):
+    if isinstance(value, torch.Tensor):
+        return value[keep]
+    if isinstance(value, dict):
+        return {name: _select(state, keep) for name, state in value.items()}
+    if isinstance(value, tuple):
+        return type(value)(*(_select(part, keep) for part in value))
+    return value

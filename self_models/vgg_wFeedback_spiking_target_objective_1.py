@@ -3,8 +3,7 @@
 import torch
 
 from self_models.errors import ModelError, choose
-from self_models.runs import View
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback, View
 
 BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked pixel may open again
 
