@@ -14,8 +14,6 @@ from torch.autograd.function import once_differentiable
 from self_models.errors import ModelError, choose
 from self_models.surrogates import new_age, next_age
 
-CHUNK = 2**18  # neurons per thread that are taken through all steps together: their tensors stay in a core's cache
-
 
 class NeuronState(NamedTuple):
     """State of one layer between steps. v: membrane potential (B, ...); age: steps since the last spike (B, ...) or
@@ -31,7 +29,7 @@ class Update(NamedTuple):
 
     step(drive, v, theta, leak, fired, s, following): fired is the membrane potential that decides on s, following the V of
     the next step. gradient(after, through, scale, leak, grad_drive, before): after and before are dL/dV on either side of
-    the step, and may be one tensor; scale through = dL/ds ds/dfired.
+    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dfired.
     """
 
     step: callable
@@ -50,7 +48,9 @@ def delayed_step(drive, v, theta, leak, fired, s, following):
 
 def delayed_gradient(after, through, scale, leak, grad_drive, before):
     """dL/ddrive[t] = dL/dV[t+1];   dL/dV[t] = leak dL/dV[t+1] + dL/ds[t] ds/dV[t]"""
-    torch.mul(grad_drive.copy_(after), leak, out=before).addcmul_(through, scale)
+    earlier = torch.addcmul(leak * after, through, scale)
+    grad_drive.copy_(after)
+    before.copy_(earlier)
 
 
 def immediate_step(drive, v, theta, leak, fired, s, following):
@@ -73,9 +73,9 @@ UPDATES = {"delayed": Update(delayed_step, delayed_gradient), "immediate": Updat
 class Steps(torch.autograd.Function):
     """T steps of one layer: (drive (T, B, ...), v, age, theta, leak, update, surrogate) -> (s (T, B, ...), v, age, count).
 
-    v and age (B, ...) are those before the first step and after the last, count (B,) is spikes per image. A chunk of images
-    goes through all steps before the next one, so that most of what is read lies in the cache. Of each step only the
-    membrane potential that decided is kept for the backward pass, and what a surrogate or a learned leak needs.
+    v and age (B, ...) are those before the first step and after the last, count (B,) is spikes per image. Written by hand, it
+    passes over the tensors less often than the operations one by one, and keeps for the backward pass of each step only
+    the membrane potential that decided, and what a surrogate or a learned leak needs.
     """
 
     @staticmethod
@@ -83,54 +83,41 @@ class Steps(torch.autograd.Function):
         s, fired, following = torch.empty_like(drive), torch.empty_like(drive), torch.empty_like(v)
         leaking = torch.empty_like(drive) if ctx.needs_input_grad[4] else None  # V that the leak multiplies
         ages = None if age is None else torch.empty_like(drive)
-        last_age = None if age is None else age.clone()
-        count = torch.empty(len(v), device=v.device)
-        for part in chunks(v):
-            now = v[part]
-            for t in range(len(drive)):
-                if leaking is not None:
-                    leaking[t, part] = now
-                update.step(drive[t, part], now, theta, leak, fired[t, part], s[t, part], following[part])
-                now = following[part]
-                if age is not None:
-                    ages[t, part] = last_age[part]
-                    last_age[part] = next_age(last_age[part], s[t, part])
-            count[part] = s[:, part].sum((0, *range(2, s.dim())), dtype=torch.float32)
+        for t in range(len(drive)):
+            if leaking is not None:
+                leaking[t] = v
+            update.step(drive[t], v, theta, leak, fired[t], s[t], following)
+            v = following
+            if age is not None:
+                ages[t] = age
+                age = next_age(age, s[t])
         ctx.save_for_backward(fired, ages, leaking, theta, leak)
         ctx.update, ctx.surrogate = update, surrogate
         ctx.set_materialize_grads(False)
         if age is not None:
-            ctx.mark_non_differentiable(last_age)
-        return s, following, last_age, count
+            ctx.mark_non_differentiable(age)
+        return s, following, age, count_events(s)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_s, grad_v, _, grad_count):
         fired, ages, leaking, theta, leak = ctx.saved_tensors
         grad_drive, g = torch.empty_like(fired), torch.empty_like(fired[0])
-        grad_v = torch.zeros_like(g) if grad_v is None else grad_v
         grad_theta, grad_leak = torch.zeros_like(theta), torch.zeros_like(leak)
         each = (g.new_zeros(len(g)) if grad_count is None else grad_count).view(-1, *[1] * (g.dim() - 1))  # spike of an image
         scale = ctx.surrogate.scale / theta  # of v = V/theta - 1
-        for part in chunks(g):
-            after, v = grad_v[part], torch.empty_like(g[part])
-            for t in reversed(range(len(fired))):
-                torch.div(fired[t, part], theta, out=v).sub_(1)
-                onto = each[part] if grad_s is None else grad_s[t, part] if grad_count is None else grad_s[t, part] + each[part]
-                through = ctx.surrogate.onto(onto, v, None if ages is None else ages[t, part])
-                if ctx.needs_input_grad[3]:  # theta in v = V/theta - 1, and in the reset
-                    grad_theta -= scale / theta * (through * fired[t, part]).sum() + (after * (fired[t, part] > theta)).sum()
-                ctx.update.gradient(after, through, scale, leak, grad_drive[t, part], g[part])
-                if leaking is not None:
-                    grad_leak += (grad_drive[t, part] * leaking[t, part]).sum()
-                after = g[part]
+        after = torch.zeros_like(g) if grad_v is None else grad_v
+        for t in reversed(range(len(fired))):
+            onto = each if grad_s is None else grad_s[t] if grad_count is None else grad_s[t] + each
+            v = torch.div(fired[t], theta, out=grad_drive[t]).sub_(1)
+            through = ctx.surrogate.onto(onto, v, None if ages is None else ages[t])
+            if ctx.needs_input_grad[3]:  # theta in v = V/theta - 1, and in the reset
+                grad_theta -= scale / theta * (through * fired[t]).sum() + (after * (fired[t] > theta)).sum()
+            ctx.update.gradient(after, through, scale, leak, grad_drive[t], g)
+            if leaking is not None:
+                grad_leak += (grad_drive[t] * leaking[t]).sum()
+            after = g
         return grad_drive, g, None, grad_theta, grad_leak, None, None
-
-
-def chunks(v):
-    """Slices of the batch, about CHUNK neurons for each thread; on other devices than the CPU, the whole batch at once."""
-    size = max(1, CHUNK * torch.get_num_threads() * len(v) // max(1, v.numel())) if v.device.type == "cpu" else len(v)
-    return [slice(first, first + size) for first in range(0, len(v), max(1, size))]
 
 
 def count_events(signal):

@@ -228,9 +228,8 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         sees_all = self.training and type(self).look is VGG_SNN_STDB_wFeedback.look
         parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
         encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
-        run.logits = run.logits + run_stage("classifier", list_layers(self.classifier), encoded, run.memory).to(
-            run.image.dtype
-        ).sum(0)
+        drives = run_stage("classifier", list_layers(self.classifier), encoded, run.memory)
+        run.logits = run.logits + drives.to(run.image.dtype).sum(0)
         return join_steps([frames for _, frames in parts])
 
     def perceive(self, run, draws):

@@ -114,7 +114,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 def test_wrong_flags(tmp_path, name, flags, words):
     line = refused(name, flags, "--output_dir", tmp_path)
     assert words in line
-    assert flags.split()[0] in line or flags.startswith(("-lr", "-a", "stray", "--kernel_size", "--feedback"))
+    assert flags.split()[0] in line or flags.startswith(("-lr", "-a", "stray", "--kernel_size", "--feedback", "--bptt"))
     assert digests(tmp_path) == {}
 
 

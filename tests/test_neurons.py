@@ -90,8 +90,7 @@ SLOPES = {"Linear": lambda v, age: 0.3 * (1 - v.abs()).clamp(min=0), "STDB": lam
 @pytest.mark.parametrize("used", ["spikes", "count", "v", "all"])
 @pytest.mark.parametrize("activation", list(SLOPES))
 @pytest.mark.parametrize("update", ["delayed", "immediate"])
-def test_hand_written_gradient_is_that_of_the_equations(update, activation, used, monkeypatch):
-    monkeypatch.setattr("self_models.neurons.CHUNK", 14)  # two images at a time, the last one alone
+def test_hand_written_gradient_is_that_of_the_equations(update, activation, used):
     draw = torch.Generator().manual_seed(0)
     drives, v, weights = (torch.randn(shape, generator=draw) for shape in ((6, 5, 7), (5, 7), (6, 5, 7)))
     layer = neuron(update, 0.8, 0.9, activation, learn_threshold=True, learn_leak=True)

@@ -128,6 +128,24 @@ def test_test_only_evaluates_once_and_writes_no_checkpoint(trained, tmp_path, na
         check_spikes(record)
 
 
+def test_segments_and_precision_by_flag(trained, tmp_path):
+    """Segments change no figure; bfloat16 changes them a little, in the ANN too."""
+    learned = {}
+    for name, script, flags in (
+        ("whole", SNN, f"--pretrained_ann {trained.ann} {SPIKING}"),
+        ("segments", SNN, f"--pretrained_ann {trained.ann} {SPIKING} --bptt_segments auto"),
+        ("rounded", SNN, f"--pretrained_ann {trained.ann} {SPIKING} --precision bfloat16"),
+        ("ann", ANN, TINY),
+        ("rounded ann", ANN, f"{TINY} --precision bfloat16"),
+    ):
+        run_here(script, flags, "--run_name", name.replace(" ", "_"), "--output_dir", tmp_path)
+        (record,) = records(tmp_path / f"logs/{script[:3]}/{name.replace(' ', '_')}.jsonl", "epoch")
+        learned[name] = record["train"]["total"]
+    assert learned["segments"] == pytest.approx(learned["whole"], rel=1e-4)
+    for exact, rounded in (("whole", "rounded"), ("ann", "rounded ann")):
+        assert learned[exact] != learned[rounded] == pytest.approx(learned[exact], rel=0.05)
+
+
 def test_plan_without_feedback_goes_the_whole_way(tmp_path):
     ann, snn = (tmp_path / f"trained_models/{kind}/x.pth" for kind in ("ann", "snn"))
     here = f"--limit_train 8 --limit_test 4 --run_name x --output_dir {tmp_path}"

@@ -1,10 +1,14 @@
 """How training runs a network (all steps of a layer as one batch, linear layers folded) gives what its steps give."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import PLAN, images
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.losses import losses_of
+from harness.schedules import make_optimizer
 from self_models.errors import ModelError
 from self_models.neurons import HeldDropout
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -120,3 +124,29 @@ def test_segments_keep_less_for_the_backward_pass():
 def test_impossible_segments_are_refused(segments):
     with pytest.raises(ModelError, match="bptt_segments"):
         build().set_bptt_segments(segments)
+
+
+class NoReading(TorchDispatchMode):
+    """Fails where the host reads a value of a tensor, for which it would have to wait for a GPU."""
+
+    READERS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.equal", "aten.is_nonzero")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert not str(function).startswith(self.READERS), f"{function} reads a value"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("segments", [0, 2])
+@pytest.mark.parametrize("name", ["plain", "delayed, leaky, STDB", "blocking, latch, linear decoder", "contrast"])
+def test_a_training_step_reads_no_value(name, segments):
+    model = build(**CASES[name], dropout=0.2).train()
+    model.set_bptt_segments(segments)
+    flags = {"learning_rate": 1e-3, "weight_decay": 1e-4, "momentum": 0.9, "amsgrad": True}
+    for kind in ("Adam", "SGD"):
+        optimizer = make_optimizer(model, SimpleNamespace(optimizer=kind, **flags))
+        with NoReading():
+            result(model)
+            optimizer.step()
+            model.clamp_dynamics()
+    with pytest.raises(AssertionError, match="reads a value"), NoReading():
+        torch.ones(1).item()
