@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The event engine beside the dense engine: one JSON object per line, each with its `case`. docs/event_engine.md reads them.
 
-Networks: `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D); `full`, --pretrained_snn, or a VGG5_wFeedback of full
-width that is not trained: seeded weights, thresholds at which each encoder layer spikes as often per neuron as in the small
-network, a decoder that raises its
-prediction wherever it spikes. Throughput cases run both engines in turn on the same images and draws;
+Networks: `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D, fc_width 256); `full`, --pretrained_snn, or a stand-in
+for a trained network of VGG5_wFeedback's width: the committed one widened (encoder 64 D 128 128 D, fc_width 4096), each
+channel and each hidden unit copied and its weights varied by 10 %, so that rates per neuron are those of a trained network.
+Throughput cases run both engines in turn on the same images and draws;
 `accumulates` are the event-driven ACs of harness/operations.py, one per spike and neuron it reaches.
 """
 
@@ -38,7 +38,6 @@ RULES = {  # name -> rule and bounds
     "blocking, stop at confidence 4": ("confidence", {"gap_bound": 4.0}),
     "blocking, stop at all_predicted 0": ("all_predicted", {"open_bound": 0.0}),
 }
-RATES = {"features.1": 0.032, "features.4": 0.17, "features.7": 0.22, "generate": 0.1, "classifier": 0.1}  # spikes per neuron
 
 
 def main():
@@ -73,41 +72,37 @@ def full_network(args, **settings):
     """(name, model) of the full-width network."""
     if args.pretrained_snn:
         return "full, trained", loaded(load_checkpoint(args.pretrained_snn), args.pretrained_snn, **settings)
-    return "full, not trained", seeded_network(**settings)
+    return "full, widened", widened_network(**settings)
 
 
 def loaded(saved, path, **settings):
+    return restore(build(saved, **settings), saved, path).eval()
+
+
+def build(saved, **settings):
     own = {name: value for name, value in saved["settings"].items() if name not in ("rule", "contrast", *NEVER)}
-    model = AdaptiveTimestepsSNN(**{**own, "timesteps": STEPS, "epsilon": EPSILON, "rule": "confidence", **settings})
-    return restore(model, saved, path).eval()
+    return AdaptiveTimestepsSNN(**{**own, "timesteps": STEPS, "epsilon": EPSILON, "rule": "confidence", **settings})
 
 
 @torch.no_grad()
-def seeded_network(**settings):
-    torch.manual_seed(0)
-    own = {"readout": "membrane_linear", "readout_slew": 0.38, "latch": True, "update": "immediate", "rule": "confidence"}
-    model = AdaptiveTimestepsSNN("VGG5_wFeedback", **{**own, "timesteps": STEPS, "epsilon": EPSILON, **settings}).eval()
-    for parameter in model.generate.parameters():
-        parameter.data.abs_()
-    model.generate[-1].weight *= 1000  # each of its outputs is at the slew limit
-    batch = load_data("MNIST")[2].part(0, 4).whole()
-    draws = image_draws(batch.index, 1, EVALUATION, 12, model.image_shape)
-    for name, neuron in model.neurons().items():  # each layer on the spikes of those before it
-        rate, low, high = RATES.get(name, RATES.get(name.split(".")[0])), 1e-3, 1e3
-        run, drives = model.start(batch.images), []
-        for drawn in draws:
-            view, trace = run.view, run.trace
-            drives.append(model.drive_into(name, run, drawn))
-            raised = trace + model.readout_slew * run.view.is_open  # as the decoder will
-            run.trace, run.view = raised, model.look(batch.images, model.readout.guess(raised), view)
-        for _ in range(30):
-            neuron.threshold.fill_((low * high) ** 0.5)
-            state, spikes = None, 0
-            for drive in drives:
-                fired, state = neuron(drive, state)
-                spikes = spikes + fired.mean().item()
-            low, high = (neuron.threshold.item(), high) if spikes > rate else (low, neuron.threshold.item())
-    return model
+def widened_network(**settings):
+    """The small network with copies of its channels: a copy gets its share of what each channel gave."""
+    saved, draw = load_checkpoint(SMALL), torch.Generator().manual_seed(0)
+    model = build(saved, plan=[[64, "D", 128, 128, "D"], ["U", "U", "in"]], fc_width=4096, **settings)
+    state = dict(saved["state_dict"])
+    for name, wide in model.state_dict().items():
+        weight = state[name]
+        for dim in range(wide.dim()):
+            copies = wide.shape[dim] // weight.shape[dim]
+            if name == "classifier.0.weight" and dim == 1:  # channels, then places
+                weight = weight.reshape(len(weight), 32, -1).repeat_interleave(copies, 1).flatten(1) / copies
+            else:
+                weight = weight.repeat_interleave(copies, dim)
+                is_source = dim == (0 if "generate" in name else 1)  # transposed layers have the source first
+                weight = weight / copies if is_source else weight
+        vary = 1 + 0.1 * (2 * torch.rand(weight.shape, generator=draw) - 1) if weight.dim() > 1 else 1
+        state[name] = weight * vary
+    return restore(model, {"state_dict": state}, SMALL).eval()
 
 
 def test_images(count):
@@ -221,7 +216,10 @@ def networks(args):
 
 def measure_scaling(args):
     """Time per image against T and epsilon; and of single images against their accumulates, with a least-squares fit."""
-    for make, name, count in ((small_network, "small", args.images), (lambda **s: full_network(args, **s)[1], "full", args.full_images)):
+    for make, name, count in (
+        (small_network, "small", args.images),
+        (lambda **s: full_network(args, **s)[1], "full", args.full_images),
+    ):
         batch = test_images(count)
         for timesteps in (25, 50, 100, 200):
             model = with_engine(make(timesteps=timesteps))
@@ -322,7 +320,7 @@ def flips(model, engine, batch):
 
 def measure_memory(args):
     """Bytes of the folded weights and of a thread's state; peak memory of the process after dense runs, then event runs."""
-    for name, make in (("small", small_network), ("full", lambda: full_network(args)[1])):
+    for name in ("small", "full"):
         context = multiprocessing.get_context("spawn")
         for engine in ("dense", "event"):
             queue = context.Queue()

@@ -26,8 +26,9 @@ class Net(NamedTuple):
 
     nodes: (nodes, 11) int64, see above. fires_above: largest membrane potential that does not spike. forward, feedback: nodes
     that run at every step, and at those at which the decoder runs, in their order, each with a connection into it;
-    last_encoder, output, decoded, waiting: nodes, -1 where absent. weights: each connection's (phase, channel, window row, window column, target channel). phase,
-    row, column: for each place of a connection's source the phase, -1 where it reaches nothing, and the window's corner.
+    last_encoder, output, decoded, waiting: nodes, -1 where absent. weights: each connection's (phase, channel, window row,
+    window column, target channel). phase, row, column: for each place of a connection's source the phase, -1 where it reaches
+    nothing, and the window's corner.
     """
 
     nodes: np.ndarray
@@ -147,13 +148,13 @@ def decay(net, state, n, place, clock):
 @inlined
 def touch(net, state, n, first, last, clock):
     """List places first to last - 1 as candidates and bring their leak up to date."""
-    places = net.nodes[n, FIRST_PLACE]
+    places, leaks = net.nodes[n, FIRST_PLACE], net.leak[n] != 1
     for place in range(first, last):
         if not state.listed[places + place]:
             state.listed[places + place] = 1
             state.candidates[places + state.candidate_count[n]] = place
             state.candidate_count[n] += 1
-        if net.leak[n] != 1:
+        if leaks:
             decay(net, state, n, place, clock)
 
 

@@ -39,8 +39,8 @@ class Settings(NamedTuple):
 
 class Pixels(NamedTuple):
     """One image's input and prediction, (Q,) with Q = H W C in the order of the input node. step_open: is_open of the step that
-    is shown; active: the open pixels that are
-    not 0; sent: what each of these sends; tally: open pixels, open active pixels, whether any pixel closed or opened; words, key, block: of the draws."""
+    is shown; active: the open pixels that are not 0; sent: what each of these sends; tally: open pixels, open active pixels,
+    whether any pixel closed or opened; words, key, block: of the draws."""
 
     is_open: np.ndarray
     step_open: np.ndarray
