@@ -125,8 +125,15 @@ def add_scaled_row(v, at, w, a, value, size):
 
 
 @inlined
+def add_two_rows(v, at, w, a, b, size):
+    at, a, b = np.uint64(at), np.uint64(a), np.uint64(b)
+    for o in range(np.uint64(size)):
+        v[at + o] += w[a + o] + w[b + o]
+
+
+@inlined
 def add_four_rows(v, at, w, a, b, c, d, size):
-    """Four rows in one pass, so that the membranes are loaded and stored once."""
+    """Several rows in one pass, so that the membranes are loaded and stored once."""
     at, a, b, c, d = np.uint64(at), np.uint64(a), np.uint64(b), np.uint64(c), np.uint64(d)
     for o in range(np.uint64(size)):
         v[at + o] += (w[a + o] + w[b + o]) + (w[c + o] + w[d + o])
@@ -148,13 +155,16 @@ def decay(net, state, n, place, clock):
 @inlined
 def touch(net, state, n, first, last, clock):
     """List places first to last - 1 as candidates and bring their leak up to date."""
-    places, leaks = net.nodes[n, FIRST_PLACE], net.leak[n] != 1
-    for place in range(first, last):
-        if not state.listed[places + place]:
-            state.listed[places + place] = 1
-            state.candidates[places + state.candidate_count[n]] = place
-            state.candidate_count[n] += 1
-        if leaks:
+    places = net.nodes[n, FIRST_PLACE]
+    at, free = np.uint64(places + first), np.uint64(places + state.candidate_count[n])
+    for i in range(np.uint64(last - first)):
+        if not state.listed[at + i]:
+            state.listed[at + i] = 1
+            state.candidates[free] = np.uint64(first) + i
+            free += np.uint64(1)
+    state.candidate_count[n] = np.int64(free) - places
+    if net.leak[n] != 1:
+        for place in range(first, last):
             decay(net, state, n, place, clock)
 
 
@@ -173,7 +183,9 @@ def add_window(net, state, n, row, column, count, clock):
         for i in range(0, whole, 4):
             a, b, c, d = state.rows[i], state.rows[i + 1], state.rows[i + 2], state.rows[i + 3]
             add_four_rows(state.v, at, net.weights, a + shift, b + shift, c + shift, d + shift, size)
-        for i in range(whole, count):
+        if count - whole > 1 and not net.nodes[n, VALUED]:
+            add_two_rows(state.v, at, net.weights, state.rows[whole] + shift, state.rows[whole + 1] + shift, size)
+        for i in range(whole if net.nodes[n, VALUED] else count - count % 2, count):
             if net.nodes[n, VALUED]:
                 add_scaled_row(state.v, at, net.weights, state.rows[i] + shift, state.values[i], size)
             else:
