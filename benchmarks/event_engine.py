@@ -25,11 +25,13 @@ from harness.flags import COUNT
 from harness.operations import OperationCounter
 from harness.seeds import EVALUATION, image_draws, image_seeds
 from self_models.event_engine import EventEngine
+from self_models.event_kernels import add_four_rows
 from self_models.neurons import SpikingNeuron
 from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, AdaptiveTimestepsSNN
 
 import numpy as np
 import torch
+from numba import njit
 
 SMALL = Path(__file__).resolve().parents[1] / "trained_models/snn/snn_feedback.pth"
 STEPS, EPSILON = 50, 0.2
@@ -216,15 +218,12 @@ def networks(args):
 
 def measure_scaling(args):
     """Time per image against T and epsilon; and of single images against their accumulates, with a least-squares fit."""
-    for make, name, count in (
-        (small_network, "small", args.images),
-        (lambda **s: full_network(args, **s)[1], "full", args.full_images),
-    ):
+    for name, model, count in networks(args):
         batch = test_images(count)
         for timesteps in (25, 50, 100, 200):
-            model = with_engine(make(timesteps=timesteps))
+            model.timesteps = timesteps
             say_time(f"{name}, T {timesteps}", args, model, batch)
-        model = with_engine(make())
+        model.timesteps = STEPS
         for epsilon in (0.0, 0.05, 0.1, 0.2, 0.3):
             model.set_epsilon(epsilon)
             say_time(f"{name}, epsilon {epsilon}", args, model, batch)
@@ -260,16 +259,14 @@ def measure_flips(args):
         for epsilon in (EPSILON, 0.0):
             model.engine = None
             model.set_epsilon(epsilon)
-            engine, total = EventEngine(model), {"images": 0, "spikes": 0, "decisions": 0, "first_differences": 0, "accuracy": 0}
+            engine, total = EventEngine(model), dict.fromkeys(("images", "spikes", "decisions", "first_differences"), 0)
             distances, wrong = [], [0, 0]
-            for begin in range(0, count, 20):
-                batch = rows(test_images(count), begin, begin + 20)
+            for begin in range(0, count, 10):
+                batch = rows(test_images(count), begin, begin + 10)
                 counted = flips(model, engine, batch)
-                for key in ("images", "spikes", "decisions", "first_differences"):
-                    total[key] += counted[key]
+                total = {key: value + counted[key] for key, value in total.items()}
                 distances += counted["distances"]
                 wrong = [a + b for a, b in zip(wrong, counted["wrong"], strict=True)]
-            total.pop("accuracy")
             say(f"{name}, epsilon {epsilon}, differing spikes", args, **total,
                 per_million_decisions=1e6 * total["first_differences"] / total["decisions"],
                 per_million_spikes=1e6 * total["first_differences"] / total["spikes"],
@@ -346,6 +343,45 @@ def memory_of(name, checkpoint, engine, queue):
     queue.put(figures | {"peak_mb": peak / 1e3, "before_runs_mb": before / 1e3, "batch": 16})
 
 
+BOUNDS = {  # what is read -> floats of a row, rows of weights, membranes
+    "vector units: weights in the first-level cache": (96, 64, 1024),
+    "second-level cache: a 3x3 layer of 128 channels": (384, 384, 25088),
+    "memory: the classifier's first layer": (4096, 25088, 4096),
+}
+
+
+def measure_bounds(args):
+    """Accumulates per second of the bare inner loop, four random rows at a time on one thread, and reading with torch alone."""
+    draw = np.random.default_rng(0)
+    for name, (size, rows, membranes) in BOUNDS.items():
+        weights, v = draw.random(size * rows, dtype=np.float32), np.zeros(membranes, np.float32)
+        count = 40_000_000 // size // 4 * 4
+        first = draw.integers(0, rows, count) * size
+        at = draw.integers(0, (membranes - size) // 16 + 1, count) * 16
+        add_many(v, weights, first[:4], at[:4], size)
+        seconds = []
+        for _ in range(args.repeats):
+            began = time.perf_counter()
+            add_many(v, weights, first, at, size)
+            seconds.append(time.perf_counter() - began)
+        say(f"bound, {name}", args, weights_mb=weights.nbytes / 1e6, accumulates_per_second=count * size / min(seconds))
+    values, threads = torch.ones(10**8), torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = []
+    for _ in range(args.repeats):
+        began = time.perf_counter()
+        values.sum()
+        seconds.append(time.perf_counter() - began)
+    torch.set_num_threads(threads)
+    say("bound, memory: torch.sum of 400 MB on one thread", args, floats_per_second=1e8 / min(seconds))
+
+
+@njit
+def add_many(v, weights, first, at, size):
+    for i in range(0, len(first), 4):
+        add_four_rows(v, at[i], weights, first[i], first[i + 1], first[i + 2], first[i + 3], size)
+
+
 def measure_processes(args):
     """The same images by one process with two threads, and by two processes with one thread each at once."""
     model, batch = with_engine(small_network()), test_images(args.images)
@@ -376,6 +412,7 @@ PARTS = {
     "scaling": measure_scaling,
     "flips": measure_flips,
     "memory": measure_memory,
+    "bounds": measure_bounds,
     "processes": measure_processes,
 }
 
