@@ -4,37 +4,45 @@
 Networks: `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D, fc_width 256); `full`, --pretrained_snn, or a stand-in
 for a trained network of VGG5_wFeedback's width: the committed one widened (encoder 64 D 128 128 D, fc_width 4096), each
 channel and each hidden unit copied and its weights varied by 10 %, so that rates per neuron are those of a trained network.
-Throughput cases run both engines in turn on the same images and draws;
-`accumulates` are the event-driven ACs of harness/operations.py, one per spike and neuron it reaches.
+Throughput cases run both engines in turn on the same images and draws; `accumulates` are the event-driven ACs of
+harness/operations.py, one per spike and neuron it reaches.
 """
 
 import argparse
 import json
 import multiprocessing
 import resource
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from event_networks import (
+    EPSILON,
+    STEPS,
+    accumulates_of,
+    dense_run,
+    event_run,
+    full_network,
+    part,
+    small_network,
+    test_images,
+    timed,
+    with_engine,
+)
 
-from harness.checkpoints import load_checkpoint, restore  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.data import load_data
-from harness.errors import run_script
-from harness.flags import COUNT
-from harness.operations import OperationCounter
-from harness.seeds import EVALUATION, image_draws, image_seeds
-from self_models.event_engine import EventEngine
-from self_models.event_kernels import add_four_rows
-from self_models.neurons import SpikingNeuron
-from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, AdaptiveTimestepsSNN
+# isort: split
+# harness is found by event_networks, and comes before torch (see harness/__init__.py)
 
 import numpy as np
 import torch
 from numba import njit
 
-SMALL = Path(__file__).resolve().parents[1] / "trained_models/snn/snn_feedback.pth"
-STEPS, EPSILON = 50, 0.2
+from harness.errors import run_script
+from harness.flags import COUNT
+from harness.seeds import EVALUATION, image_seeds
+from self_models.event_engine import EventEngine
+from self_models.event_kernels import add_four_rows
+from self_models.neurons import SpikingNeuron
+from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER
+
 RULES = {  # name -> rule and bounds
     "blocking": ("confidence", {"gap_bound": NEVER["gap_bound"]}),
     "blocking, stop at confidence 4": ("confidence", {"gap_bound": 4.0}),
@@ -53,98 +61,13 @@ def main():
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    for part in args.parts:
-        PARTS[part](args)
+    for name in args.parts:
+        PARTS[name](args)
 
 
 def say(case, args, **figures):
     rounded = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
     print(json.dumps({"case": case, "threads": args.threads, **rounded}), flush=True)
-
-
-# --- networks and images
-
-
-def small_network(**settings):
-    saved = load_checkpoint(SMALL)
-    return loaded(saved, SMALL, **settings)
-
-
-def full_network(args, **settings):
-    """(name, model) of the full-width network."""
-    if args.pretrained_snn:
-        return "full, trained", loaded(load_checkpoint(args.pretrained_snn), args.pretrained_snn, **settings)
-    return "full, widened", widened_network(**settings)
-
-
-def loaded(saved, path, **settings):
-    return restore(build(saved, **settings), saved, path).eval()
-
-
-def build(saved, **settings):
-    own = {name: value for name, value in saved["settings"].items() if name not in ("rule", "contrast", *NEVER)}
-    return AdaptiveTimestepsSNN(**{**own, "timesteps": STEPS, "epsilon": EPSILON, "rule": "confidence", **settings})
-
-
-@torch.no_grad()
-def widened_network(**settings):
-    """The small network with copies of its channels: a copy gets its share of what each channel gave."""
-    saved, draw = load_checkpoint(SMALL), torch.Generator().manual_seed(0)
-    model = build(saved, plan=[[64, "D", 128, 128, "D"], ["U", "U", "in"]], fc_width=4096, **settings)
-    state = dict(saved["state_dict"])
-    for name, wide in model.state_dict().items():
-        weight = state[name]
-        for dim in range(wide.dim()):
-            copies = wide.shape[dim] // weight.shape[dim]
-            if name == "classifier.0.weight" and dim == 1:  # channels, then places
-                weight = weight.reshape(len(weight), 32, -1).repeat_interleave(copies, 1).flatten(1) / copies
-            else:
-                weight = weight.repeat_interleave(copies, dim)
-                is_source = dim == (0 if "generate" in name else 1)  # transposed layers have the source first
-                weight = weight / copies if is_source else weight
-        vary = 1 + 0.1 * (2 * torch.rand(weight.shape, generator=draw) - 1) if weight.dim() > 1 else 1
-        state[name] = weight * vary
-    return restore(model, {"state_dict": state}, SMALL).eval()
-
-
-def test_images(count):
-    return load_data("MNIST")[2].part(0, count).whole()
-
-
-def rows(batch, begin, end):
-    return batch._replace(images=batch.images[begin:end], labels=batch.labels[begin:end], index=batch.index[begin:end])
-
-
-# --- runs and their time
-
-
-def dense_run(model, batch):
-    with torch.no_grad():
-        draws = image_draws(batch.index, 0, EVALUATION, model.timesteps, model.image_shape)
-        return model(batch.images, draws)
-
-
-def event_run(model, batch):
-    return model.engine(batch.images, seeds=image_seeds(batch.index, 0, EVALUATION), frames=False)
-
-
-def timed(run, model, batch):
-    began = time.perf_counter()
-    output = run(model, batch)
-    return time.perf_counter() - began, output
-
-
-def with_engine(model):
-    model.engine = EventEngine(model)
-    event_run(model, test_images(2))  # compile, fold
-    return model
-
-
-def accumulates_of(model, batch):
-    """Event-driven ACs and spikes per image."""
-    with OperationCounter(model) as counter:
-        output = event_run(model, batch)
-    return counter.result(len(batch.images))["event_acs"], sum(count.mean().item() for count in output.spikes.values())
 
 
 def accuracy(output, batch):
@@ -176,7 +99,7 @@ def latency(case, args, model, batch, dense_images):
     """Batch 1, image after image; the dense engine on the first few, in turn with the event engine."""
     event, dense = [], []
     for n in range(len(batch.images)):
-        one = rows(batch, n, n + 1)
+        one = part(batch, n, n + 1)
         event.append(timed(event_run, model, one)[0])
         if n < dense_images:
             dense.append(timed(dense_run, model, one)[0])
@@ -242,7 +165,7 @@ def fit(case, args, model, batch):
     """time = a + b accumulates, over single images, and against spikes; r is the correlation."""
     seconds, acs, spikes = [], [], []
     for n in range(len(batch.images)):
-        one = rows(batch, n, n + 1)
+        one = part(batch, n, n + 1)
         seconds.append(min(timed(event_run, model, one)[0] for _ in range(args.repeats)))
         found = accumulates_of(model, one)
         acs.append(found[0])
@@ -262,7 +185,7 @@ def measure_flips(args):
             engine, total = EventEngine(model), dict.fromkeys(("images", "spikes", "decisions", "first_differences"), 0)
             distances, wrong = [], [0, 0]
             for begin in range(0, count, 10):
-                batch = rows(test_images(count), begin, begin + 10)
+                batch = part(test_images(count), begin, begin + 10)
                 counted = flips(model, engine, batch)
                 total = {key: value + counted[key] for key, value in total.items()}
                 distances += counted["distances"]
