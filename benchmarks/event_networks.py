@@ -36,8 +36,10 @@ def loaded(saved, path, **settings):
 
 
 def build(saved, **settings):
+    """The model of a checkpoint's settings, with blocking, and a rule that never holds until another is set."""
     own = {name: value for name, value in saved["settings"].items() if name not in ("rule", "contrast", *NEVER)}
-    return AdaptiveTimestepsSNN(**{**own, "timesteps": STEPS, "epsilon": EPSILON, "rule": "confidence", **settings})
+    own |= {"timesteps": STEPS, "epsilon": EPSILON, "rule": "confidence", **NEVER}
+    return AdaptiveTimestepsSNN(**{**own, **settings})
 
 
 @torch.no_grad()
