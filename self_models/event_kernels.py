@@ -53,8 +53,8 @@ class State(NamedTuple):
 
     v: membrane potentials. decayed: steps whose leak a place's membranes have had. listed: whether a place stands in
     candidates, the places whose membranes may have passed their threshold; candidate_count: by node. event_place, event_start,
-    event_channel, event_value: the node's latest spikes, by place; event_count: places with spikes, by node. rows, values:
-    room for one window's weights.
+    event_channel, event_value: the node's latest spikes, by place; event_count: places with spikes, by node. held: places whose
+    prediction is held, so that the decoder's output there does not matter. rows, values: room for one window's weights.
     """
 
     v: np.ndarray
@@ -67,6 +67,7 @@ class State(NamedTuple):
     event_channel: np.ndarray
     event_value: np.ndarray
     event_count: np.ndarray
+    held: np.ndarray
     rows: np.ndarray
     values: np.ndarray
 
@@ -88,6 +89,7 @@ def new_state(net):
         event_channel=np.zeros(v, np.int32),
         event_value=np.zeros(v, np.float32),
         event_count=np.zeros(nodes, np.int64),
+        held=np.zeros(int(sizes[0]), np.bool_),
         rows=np.zeros(room, np.int64),
         values=np.zeros(room, np.float32),
     )
@@ -108,6 +110,7 @@ def rest(state):
     state.listed[:] = 0
     state.candidate_count[:] = 0
     state.event_count[:] = 0
+    state.held[:] = False
 
 
 @inlined
@@ -169,6 +172,14 @@ def touch(net, state, n, first, last, clock):
 
 
 @inlined
+def all_held(held, first, last):
+    count = 0
+    for place in range(np.uint64(first), np.uint64(last)):
+        count += held[place]
+    return count == last - first
+
+
+@inlined
 def add_window(net, state, n, row, column, count, clock):
     """Add `count` windows of weights, state.rows, whose corner lies at (row, column) and may stick out over the border."""
     side, channels, width = net.nodes[n, SIDE], net.nodes[n, CHANNELS], net.nodes[n, WIDTH]
@@ -178,6 +189,8 @@ def add_window(net, state, n, row, column, count, clock):
     whole = 0 if net.nodes[n, VALUED] else count - count % 4
     for y in range(top, bottom):
         first = (row + y) * width + column + left
+        if n == net.decoded and all_held(state.held, first, first + right - left):
+            continue
         touch(net, state, n, first, first + right - left, clock)
         at, shift = net.nodes[n, FIRST_V] + first * channels, (y * side + left) * channels
         for i in range(0, whole, 4):
