@@ -25,12 +25,12 @@ def main(argv=None, blocking=InputBlockingSNN):
     args = build_parser().parse_args(argv)
     source = SNNSource(args)
     model = source.model(blocking=blocking)
+    use_engine(model, args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
     with Run("snn", args.run_name or snn_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
         source.fill(model, data[0], run)
-        use_engine(model, args)
         objective = Objective(args.trade_off, args.trade_off_type, args.spike_penalty)
         if args.test_only:
             return test_once(model, data[2], objective, args, run)

@@ -1,44 +1,53 @@
 #!/usr/bin/env python3
 """The event engine beside the dense engine: one JSON object per line, each with its `case`. docs/event_engine.md reads them.
 
-Networks: `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D); `full`, --pretrained_snn, or a VGG5_wFeedback of full
-width that is not trained: seeded weights, thresholds at which each encoder layer spikes as often per neuron as in the small
-network, a decoder that raises its
-prediction wherever it spikes. Throughput cases run both engines in turn on the same images and draws;
-`accumulates` are the event-driven ACs of harness/operations.py, one per spike and neuron it reaches.
+Networks: `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D, fc_width 256); `full`, --pretrained_snn, or a stand-in
+for a trained network of VGG5_wFeedback's width: the committed one widened (encoder 64 D 128 128 D, fc_width 4096), each
+channel and each hidden unit copied and its weights varied by 10 %, so that rates per neuron are those of a trained network.
+Throughput cases run both engines in turn on the same images and draws; `accumulates` are the event-driven ACs of
+harness/operations.py, one per spike and neuron it reaches.
 """
 
 import argparse
 import json
 import multiprocessing
 import resource
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from event_networks import (
+    EPSILON,
+    STEPS,
+    accumulates_of,
+    dense_run,
+    event_run,
+    full_network,
+    part,
+    small_network,
+    test_images,
+    timed,
+    with_engine,
+)
 
-from harness.checkpoints import load_checkpoint, restore  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.data import load_data
-from harness.errors import run_script
-from harness.flags import COUNT
-from harness.operations import OperationCounter
-from harness.seeds import EVALUATION, image_draws, image_seeds
-from self_models.event_engine import EventEngine
-from self_models.neurons import SpikingNeuron
-from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, AdaptiveTimestepsSNN
+# isort: split
+# harness is found by event_networks, and comes before torch (see harness/__init__.py)
 
 import numpy as np
 import torch
+from numba import njit
 
-SMALL = Path(__file__).resolve().parents[1] / "trained_models/snn/snn_feedback.pth"
-STEPS, EPSILON = 50, 0.2
+from harness.errors import run_script
+from harness.flags import COUNT
+from harness.seeds import EVALUATION, image_seeds
+from self_models.event_engine import EventEngine
+from self_models.event_kernels import add_four_rows
+from self_models.neurons import SpikingNeuron
+from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER
+
 RULES = {  # name -> rule and bounds
     "blocking": ("confidence", {"gap_bound": NEVER["gap_bound"]}),
     "blocking, stop at confidence 4": ("confidence", {"gap_bound": 4.0}),
     "blocking, stop at all_predicted 0": ("all_predicted", {"open_bound": 0.0}),
 }
-RATES = {"features.1": 0.032, "features.4": 0.17, "features.7": 0.22, "generate": 0.1, "classifier": 0.1}  # spikes per neuron
 
 
 def main():
@@ -52,102 +61,13 @@ def main():
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    for part in args.parts:
-        PARTS[part](args)
+    for name in args.parts:
+        PARTS[name](args)
 
 
 def say(case, args, **figures):
     rounded = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
     print(json.dumps({"case": case, "threads": args.threads, **rounded}), flush=True)
-
-
-# --- networks and images
-
-
-def small_network(**settings):
-    saved = load_checkpoint(SMALL)
-    return loaded(saved, SMALL, **settings)
-
-
-def full_network(args, **settings):
-    """(name, model) of the full-width network."""
-    if args.pretrained_snn:
-        return "full, trained", loaded(load_checkpoint(args.pretrained_snn), args.pretrained_snn, **settings)
-    return "full, not trained", seeded_network(**settings)
-
-
-def loaded(saved, path, **settings):
-    own = {name: value for name, value in saved["settings"].items() if name not in ("rule", "contrast", *NEVER)}
-    model = AdaptiveTimestepsSNN(**{**own, "timesteps": STEPS, "epsilon": EPSILON, "rule": "confidence", **settings})
-    return restore(model, saved, path).eval()
-
-
-@torch.no_grad()
-def seeded_network(**settings):
-    torch.manual_seed(0)
-    own = {"readout": "membrane_linear", "readout_slew": 0.38, "latch": True, "update": "immediate", "rule": "confidence"}
-    model = AdaptiveTimestepsSNN("VGG5_wFeedback", **{**own, "timesteps": STEPS, "epsilon": EPSILON, **settings}).eval()
-    for parameter in model.generate.parameters():
-        parameter.data.abs_()
-    model.generate[-1].weight *= 1000  # each of its outputs is at the slew limit
-    batch = load_data("MNIST")[2].part(0, 4).whole()
-    draws = image_draws(batch.index, 1, EVALUATION, 12, model.image_shape)
-    for name, neuron in model.neurons().items():  # each layer on the spikes of those before it
-        rate, low, high = RATES.get(name, RATES.get(name.split(".")[0])), 1e-3, 1e3
-        run, drives = model.start(batch.images), []
-        for drawn in draws:
-            view, trace = run.view, run.trace
-            drives.append(model.drive_into(name, run, drawn))
-            raised = trace + model.readout_slew * run.view.is_open  # as the decoder will
-            run.trace, run.view = raised, model.look(batch.images, model.readout.guess(raised), view)
-        for _ in range(30):
-            neuron.threshold.fill_((low * high) ** 0.5)
-            state, spikes = None, 0
-            for drive in drives:
-                fired, state = neuron(drive, state)
-                spikes = spikes + fired.mean().item()
-            low, high = (neuron.threshold.item(), high) if spikes > rate else (low, neuron.threshold.item())
-    return model
-
-
-def test_images(count):
-    return load_data("MNIST")[2].part(0, count).whole()
-
-
-def rows(batch, begin, end):
-    return batch._replace(images=batch.images[begin:end], labels=batch.labels[begin:end], index=batch.index[begin:end])
-
-
-# --- runs and their time
-
-
-def dense_run(model, batch):
-    with torch.no_grad():
-        draws = image_draws(batch.index, 0, EVALUATION, model.timesteps, model.image_shape)
-        return model(batch.images, draws)
-
-
-def event_run(model, batch):
-    return model.engine(batch.images, seeds=image_seeds(batch.index, 0, EVALUATION), frames=False)
-
-
-def timed(run, model, batch):
-    began = time.perf_counter()
-    output = run(model, batch)
-    return time.perf_counter() - began, output
-
-
-def with_engine(model):
-    model.engine = EventEngine(model)
-    event_run(model, test_images(2))  # compile, fold
-    return model
-
-
-def accumulates_of(model, batch):
-    """Event-driven ACs and spikes per image."""
-    with OperationCounter(model) as counter:
-        output = event_run(model, batch)
-    return counter.result(len(batch.images))["event_acs"], sum(count.mean().item() for count in output.spikes.values())
 
 
 def accuracy(output, batch):
@@ -179,7 +99,7 @@ def latency(case, args, model, batch, dense_images):
     """Batch 1, image after image; the dense engine on the first few, in turn with the event engine."""
     event, dense = [], []
     for n in range(len(batch.images)):
-        one = rows(batch, n, n + 1)
+        one = part(batch, n, n + 1)
         event.append(timed(event_run, model, one)[0])
         if n < dense_images:
             dense.append(timed(dense_run, model, one)[0])
@@ -221,15 +141,12 @@ def networks(args):
 
 def measure_scaling(args):
     """Time per image against T and epsilon; and of single images against their accumulates, with a least-squares fit."""
-    for make, name, count in (
-        (small_network, "small", args.images),
-        (lambda **s: full_network(args, **s)[1], "full", args.full_images),
-    ):
+    for name, model, count in networks(args):
         batch = test_images(count)
         for timesteps in (25, 50, 100, 200):
-            model = with_engine(make(timesteps=timesteps))
+            model.timesteps = timesteps
             say_time(f"{name}, T {timesteps}", args, model, batch)
-        model = with_engine(make())
+        model.timesteps = STEPS
         for epsilon in (0.0, 0.05, 0.1, 0.2, 0.3):
             model.set_epsilon(epsilon)
             say_time(f"{name}, epsilon {epsilon}", args, model, batch)
@@ -248,7 +165,7 @@ def fit(case, args, model, batch):
     """time = a + b accumulates, over single images, and against spikes; r is the correlation."""
     seconds, acs, spikes = [], [], []
     for n in range(len(batch.images)):
-        one = rows(batch, n, n + 1)
+        one = part(batch, n, n + 1)
         seconds.append(min(timed(event_run, model, one)[0] for _ in range(args.repeats)))
         found = accumulates_of(model, one)
         acs.append(found[0])
@@ -265,16 +182,14 @@ def measure_flips(args):
         for epsilon in (EPSILON, 0.0):
             model.engine = None
             model.set_epsilon(epsilon)
-            engine, total = EventEngine(model), {"images": 0, "spikes": 0, "decisions": 0, "first_differences": 0, "accuracy": 0}
+            engine, total = EventEngine(model), dict.fromkeys(("images", "spikes", "decisions", "first_differences"), 0)
             distances, wrong = [], [0, 0]
-            for begin in range(0, count, 20):
-                batch = rows(test_images(count), begin, begin + 20)
+            for begin in range(0, count, 10):
+                batch = part(test_images(count), begin, begin + 10)
                 counted = flips(model, engine, batch)
-                for key in ("images", "spikes", "decisions", "first_differences"):
-                    total[key] += counted[key]
+                total = {key: value + counted[key] for key, value in total.items()}
                 distances += counted["distances"]
                 wrong = [a + b for a, b in zip(wrong, counted["wrong"], strict=True)]
-            total.pop("accuracy")
             say(f"{name}, epsilon {epsilon}, differing spikes", args, **total,
                 per_million_decisions=1e6 * total["first_differences"] / total["decisions"],
                 per_million_spikes=1e6 * total["first_differences"] / total["spikes"],
@@ -325,7 +240,7 @@ def flips(model, engine, batch):
 
 def measure_memory(args):
     """Bytes of the folded weights and of a thread's state; peak memory of the process after dense runs, then event runs."""
-    for name, make in (("small", small_network), ("full", lambda: full_network(args)[1])):
+    for name in ("small", "full"):
         context = multiprocessing.get_context("spawn")
         for engine in ("dense", "event"):
             queue = context.Queue()
@@ -349,6 +264,45 @@ def memory_of(name, checkpoint, engine, queue):
         dense_run(model, batch)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     queue.put(figures | {"peak_mb": peak / 1e3, "before_runs_mb": before / 1e3, "batch": 16})
+
+
+BOUNDS = {  # what is read -> floats of a row, rows of weights, membranes
+    "vector units: weights in the first-level cache": (96, 64, 1024),
+    "second-level cache: a 3x3 layer of 128 channels": (384, 384, 25088),
+    "memory: the classifier's first layer": (4096, 25088, 4096),
+}
+
+
+def measure_bounds(args):
+    """Accumulates per second of the bare inner loop, four random rows at a time on one thread, and reading with torch alone."""
+    draw = np.random.default_rng(0)
+    for name, (size, rows, membranes) in BOUNDS.items():
+        weights, v = draw.random(size * rows, dtype=np.float32), np.zeros(membranes, np.float32)
+        count = 40_000_000 // size // 4 * 4
+        first = draw.integers(0, rows, count) * size
+        at = draw.integers(0, (membranes - size) // 16 + 1, count) * 16
+        add_many(v, weights, first[:4], at[:4], size)
+        seconds = []
+        for _ in range(args.repeats):
+            began = time.perf_counter()
+            add_many(v, weights, first, at, size)
+            seconds.append(time.perf_counter() - began)
+        say(f"bound, {name}", args, weights_mb=weights.nbytes / 1e6, accumulates_per_second=count * size / min(seconds))
+    values, threads = torch.ones(10**8), torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = []
+    for _ in range(args.repeats):
+        began = time.perf_counter()
+        values.sum()
+        seconds.append(time.perf_counter() - began)
+    torch.set_num_threads(threads)
+    say("bound, memory: torch.sum of 400 MB on one thread", args, floats_per_second=1e8 / min(seconds))
+
+
+@njit
+def add_many(v, weights, first, at, size):
+    for i in range(0, len(first), 4):
+        add_four_rows(v, at[i], weights, first[i], first[i + 1], first[i + 2], first[i + 3], size)
 
 
 def measure_processes(args):
@@ -381,6 +335,7 @@ PARTS = {
     "scaling": measure_scaling,
     "flips": measure_flips,
     "memory": measure_memory,
+    "bounds": measure_bounds,
     "processes": measure_processes,
 }
 

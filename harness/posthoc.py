@@ -40,11 +40,11 @@ class Posthoc:
         self.args, self.records = args, []
         source = SNNSource(args, BLOCKING)
         self.model = source.model(cls, latch=args.latch, residual=args.residual, **own)
+        use_engine(self.model, args)
         train, _, self.test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test)
         name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
         self.run = Run("snn", args.run_name or name + suffix, args, trains=False)
         source.fill(self.model, train, self.run).eval()
-        use_engine(self.model, args)
         trained = (source.saved.get("settings") or {}).get("epsilon")
         typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
         if trained and trained not in typed:

@@ -99,7 +99,8 @@ def adaptive_table(series):
             yield (
                 f"{name + ' ' * bool(bounds) + bounds:46}  {100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
                 f"{record['median_steps']:6.0f}  {record['p95_steps']:4.0f}  {record['spikes']['total']:6,.0f}  "
-                f"{record['rank_correlation']:+6.3f}  {record['images_per_second']:8.1f}  {faster:6.2f}  ({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
+                f"{record['rank_correlation']:+6.3f}  {record['images_per_second']:8.1f}  {faster:6.2f}  "
+                f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
             )
 
 

@@ -48,7 +48,8 @@ CHUNK = 4  # images that a thread takes at once
 class EventEngine:
     """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput.
 
-    The model's weights are laid out at the first run and again when they have changed; epsilon, rule and the like are read at
+    The model's weights are laid out at the first run, and again when they have changed (but for a change through `.data`,
+    which torch does not count); epsilon, rule and the like are read at
     every run. Base model, input blocking and adaptive steps run as a whole in compiled code; a model that overrides another
     hook (contrast, or your own) runs step by step, its hooks on dense images as they are, its layers event by event. Images are
     spread over torch.get_num_threads() threads. Raises ModelError without numba, for a model on a GPU, with another update
@@ -59,6 +60,7 @@ class EventEngine:
         if event_run is None:
             raise ModelError("the event engine needs the package numba: pip install numba, or use --engine dense")
         self.model, self.layout, self._version, self._free, self._activity = model, None, None, [], NOTHING
+        self._parameters = [(module._parameters, name) for module in model.modules() for name in module._parameters]
         cls = type(model)
         same = lambda hook, known: getattr(cls, hook) is getattr(known, hook)  # noqa: E731
         self.is_whole = any(all(same(hook, known) for hook in HOOKS) for known in WHOLE_RUNS)
@@ -102,7 +104,11 @@ class EventEngine:
         return counted_runs(self.layout, activity, *self._steps)
 
     def _refresh(self):
-        version = [(id(value), value._version) for value in self.model.parameters()]
+        version = []
+        for parameters, name in self._parameters:
+            value = parameters[name]
+            if value is not None:
+                version += id(value), value._version
         if version != self._version:
             if self._activity is not NOTHING:
                 raise ModelError("the weights changed while operations were counted")
@@ -126,8 +132,8 @@ class EventEngine:
             counts=np.zeros((batch, steps, len(self.layout.shapes)), np.int32),
             steps=np.zeros(batch, np.int64),
             comparisons=np.zeros(batch, np.int64),
-            errors=np.zeros((batch, steps)),
-            open_active=np.zeros((batch, steps), np.int32),
+            errors=np.zeros((batch, steps), np.float32),
+            open_share=np.zeros((batch, steps), np.float32),
             predictions=np.empty(shape, np.float32),
             predicted=np.empty(shape, np.bool_),
             is_open=np.empty(shape, np.bool_),
@@ -174,7 +180,7 @@ class EventEngine:
     def _output(self, x, results, frames):
         model = self.model
         blocks = isinstance(model, InputBlockingSNN)
-        spikes = self._spikes(results.counts)
+        spikes, total = self._spikes(results.counts)
         prediction = predicted = is_open = errors = sums = None
         if frames and model.has_feedback:
             prediction, predicted, is_open = (
@@ -182,15 +188,14 @@ class EventEngine:
             )
             errors = (x - prediction) ** 2
         elif not frames:
-            active = (x != 0).sum((1, 2, 3)).clamp(min=1)
-            share = (torch.from_numpy(results.open_active).T / active) if blocks and model.has_feedback else None
-            errors_sum = torch.from_numpy(results.errors).T.float() if model.has_feedback else None
+            errors_sum = torch.from_numpy(results.errors).T if model.has_feedback else None
+            share = torch.from_numpy(results.open_share).T if blocks and model.has_feedback else None
             sums = Sums(errors_sum, share, spikes)
         return SNNOutput(
             torch.from_numpy(results.logits),
             prediction,
             errors,
-            {name: count.sum(0).float() for name, count in spikes.items()},
+            total,
             torch.from_numpy(results.steps),
             predicted if blocks else None,
             is_open if blocks else None,
@@ -199,7 +204,7 @@ class EventEngine:
         )
 
     def _spread(self, work, batch):
-        """Call work(state, activity, pixels, first, last) for chunks of the batch, in this thread and, for large batches, in others."""
+        """Call work(state, activity, pixels, first, last) for chunks of the batch, here and in more threads if it is large."""
         chunks, lock, failures = itertools.count(), threading.Lock(), []
         chunk = min(CHUNK, -(-batch // max(torch.get_num_threads(), 1)))
 
@@ -247,8 +252,7 @@ class EventEngine:
             else:
                 run.steps += 1
                 steps.append(Step())
-        spikes = self._spikes(counts)
-        total = {name: count.sum(0).float() for name, count in spikes.items()}
+        spikes, total = self._spikes(counts)
         run.input_count = total["input"]
         run.memory = {name: NeuronState(None, None, count) for name, count in total.items()}
         output = model.output(run, stack_steps(steps), torch.full((len(x),), model.timesteps))
@@ -258,9 +262,9 @@ class EventEngine:
         return output._replace(predictions=None, errors=None, predicted=None, is_open=None, sums=sums)
 
     def _spikes(self, counts):
-        """(B, T, nodes) array -> layer name -> (T, B)."""
-        counts = torch.from_numpy(counts)
-        return {name: counts[:, :, n].T for n, name in enumerate(self.layout.names)}
+        """(B, T, nodes) array -> layer name -> (T, B), and their sums over the steps, layer name -> (B,) float32."""
+        steps, total = torch.from_numpy(counts).permute(2, 1, 0), torch.from_numpy(counts.sum(1, dtype=np.float32)).T
+        return tuple(dict(zip(self.layout.names, part.unbind(), strict=False)) for part in (steps, total))
 
     def _advance(self, run, states, signal, counts):
         """As the model's advance, on what the input neurons send (B, C, H, W); fills in the step's spikes, counts (B, nodes)."""

@@ -26,8 +26,9 @@ class Net(NamedTuple):
 
     nodes: (nodes, 11) int64, see above. forward, feedback: nodes
     that run at every step, and at those at which the decoder runs, in their order, each with a connection into it;
-    last_encoder, output, decoded, waiting: nodes, -1 where absent. weights: each connection's (phase, channel, window row, window column, target channel). phase,
-    row, column: for each place of a connection's source the phase, -1 where it reaches nothing, and the window's corner.
+    last_encoder, output, decoded, waiting: nodes, -1 where absent. weights: each connection's (phase, channel, window row,
+    window column, target channel). phase, row, column: for each place of a connection's source the phase, -1 where it reaches
+    nothing, and the window's corner.
     """
 
     nodes: np.ndarray
@@ -51,8 +52,8 @@ class State(NamedTuple):
 
     v: membrane potentials. decayed: steps whose leak a place's membranes have had. listed: whether a place stands in
     candidates, the places whose membranes may have passed their threshold; candidate_count: by node. event_place, event_start,
-    event_channel, event_value: the node's latest spikes, by place; event_count: places with spikes, by node. rows, values:
-    room for one window's weights.
+    event_channel, event_value: the node's latest spikes, by place; event_count: places with spikes, by node. held: places whose
+    prediction is held, so that the decoder's output there does not matter. rows, values: room for one window's weights.
     """
 
     v: np.ndarray
@@ -65,6 +66,7 @@ class State(NamedTuple):
     event_channel: np.ndarray
     event_value: np.ndarray
     event_count: np.ndarray
+    held: np.ndarray
     rows: np.ndarray
     values: np.ndarray
 
@@ -86,6 +88,7 @@ def new_state(net):
         event_channel=np.zeros(v, np.int32),
         event_value=np.zeros(v, np.float32),
         event_count=np.zeros(nodes, np.int64),
+        held=np.zeros(int(sizes[0]), np.bool_),
         rows=np.zeros(room, np.int64),
         values=np.zeros(room, np.float32),
     )
@@ -106,6 +109,7 @@ def rest(state):
     state.listed[:] = 0
     state.candidate_count[:] = 0
     state.event_count[:] = 0
+    state.held[:] = False
 
 
 @inlined
@@ -123,8 +127,15 @@ def add_scaled_row(v, at, w, a, value, size):
 
 
 @inlined
+def add_two_rows(v, at, w, a, b, size):
+    at, a, b = np.uint64(at), np.uint64(a), np.uint64(b)
+    for o in range(np.uint64(size)):
+        v[at + o] += w[a + o] + w[b + o]
+
+
+@inlined
 def add_four_rows(v, at, w, a, b, c, d, size):
-    """Four rows in one pass, so that the membranes are loaded and stored once."""
+    """Several rows in one pass, so that the membranes are loaded and stored once."""
     at, a, b, c, d = np.uint64(at), np.uint64(a), np.uint64(b), np.uint64(c), np.uint64(d)
     for o in range(np.uint64(size)):
         v[at + o] += (w[a + o] + w[b + o]) + (w[c + o] + w[d + o])
@@ -147,13 +158,24 @@ def decay(net, state, n, place, clock):
 def touch(net, state, n, first, last, clock):
     """List places first to last - 1 as candidates and bring their leak up to date."""
     places = net.nodes[n, FIRST_PLACE]
-    for place in range(first, last):
-        if not state.listed[places + place]:
-            state.listed[places + place] = 1
-            state.candidates[places + state.candidate_count[n]] = place
-            state.candidate_count[n] += 1
-        if net.leak[n] != 1:
+    at, free = np.uint64(places + first), np.uint64(places + state.candidate_count[n])
+    for i in range(np.uint64(last - first)):
+        if not state.listed[at + i]:
+            state.listed[at + i] = 1
+            state.candidates[free] = np.uint64(first) + i
+            free += np.uint64(1)
+    state.candidate_count[n] = np.int64(free) - places
+    if net.leak[n] != 1:
+        for place in range(first, last):
             decay(net, state, n, place, clock)
+
+
+@inlined
+def all_held(held, first, last):
+    count = 0
+    for place in range(np.uint64(first), np.uint64(last)):
+        count += held[place]
+    return count == last - first
 
 
 @inlined
@@ -166,12 +188,16 @@ def add_window(net, state, n, row, column, count, clock):
     whole = 0 if net.nodes[n, VALUED] else count - count % 4
     for y in range(top, bottom):
         first = (row + y) * width + column + left
+        if n == net.decoded and all_held(state.held, first, first + right - left):
+            continue
         touch(net, state, n, first, first + right - left, clock)
         at, shift = net.nodes[n, FIRST_V] + first * channels, (y * side + left) * channels
         for i in range(0, whole, 4):
             a, b, c, d = state.rows[i], state.rows[i + 1], state.rows[i + 2], state.rows[i + 3]
             add_four_rows(state.v, at, net.weights, a + shift, b + shift, c + shift, d + shift, size)
-        for i in range(whole, count):
+        if count - whole > 1 and not net.nodes[n, VALUED]:
+            add_two_rows(state.v, at, net.weights, state.rows[whole] + shift, state.rows[whole + 1] + shift, size)
+        for i in range(whole if net.nodes[n, VALUED] else count - count % 2, count):
             if net.nodes[n, VALUED]:
                 add_scaled_row(state.v, at, net.weights, state.rows[i] + shift, state.values[i], size)
             else:

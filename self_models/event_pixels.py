@@ -197,9 +197,11 @@ def integrate(net, state, settings, pixels, image, everywhere):
     change = 0.0
     count = len(image) // channels if everywhere else state.candidate_count[n]
     for i in range(count):
-        place = i if everywhere else state.candidates[places + i]
+        place, is_open = i if everywhere else state.candidates[places + i], False
         for pixel in range(place * channels, (place + 1) * channels):
             change += move(settings, pixels, pixel, image[pixel], state.v[first + pixel])
+            is_open |= pixels.is_open[pixel]
+        state.held[place] = settings.latch and not settings.reopens and not is_open
     clear(net, state)
     return change
 

@@ -14,14 +14,14 @@ from self_models.event_pixels import clear, draw_words, emit, integrate, list_ac
 
 class Results(NamedTuple):
     """What a run fills in. logits (B, labels); counts (B, T, nodes), spikes of each step; steps, comparisons (B,); errors
-    (B, T), squared error summed over pixels; open_active (B, T), pixels; frames (T, B, Q), or (0, 0, 0) where not wanted."""
+    (B, T), squared error summed over pixels; open_share (B, T), of active pixels; frames (T, B, Q), (0, 0, 0) if not wanted."""
 
     logits: np.ndarray
     counts: np.ndarray
     steps: np.ndarray
     comparisons: np.ndarray
     errors: np.ndarray
-    open_active: np.ndarray
+    open_share: np.ndarray
     predictions: np.ndarray
     predicted: np.ndarray
     is_open: np.ndarray
@@ -32,7 +32,7 @@ class Results(NamedTuple):
 
 @compiled
 def run_layers(net, state, activity, nodes, clock, counts):
-    """One step of these nodes in their order; counts[n]: filled with the spikes of each that fires, if any. clock: steps before."""
+    """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before."""
     for n in nodes:
         source = net.nodes[n, SOURCE]
         if net.immediate and state.event_count[source]:
@@ -125,10 +125,11 @@ def may_stop(settings, logits, open_active, active):
 @compiled
 def is_quiet(net, state):
     """Whether no neuron has anything left to do."""
+    waiting = 0
     for n in range(len(net.nodes)):
-        if n != net.output and state.candidate_count[n]:
-            return False
-    return True
+        if n != net.output:
+            waiting += state.candidate_count[n]
+    return waiting == 0
 
 
 @compiled
@@ -150,7 +151,7 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, seed, res
     frames = len(results.predictions) > 0
     stopped = explains = False
     while t < settings.timesteps:
-        open_active = pixels.tally[1]
+        open_share = np.float32(pixels.tally[1]) / np.float32(max(active, 1))
         if frames:
             copy(pixels.step_open, pixels.is_open)
         counts = results.counts[b, t]
@@ -169,7 +170,7 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, seed, res
             if pixels.tally[2] or explains != settings.residual:
                 explains = settings.residual
                 list_active(pixels, image, explains)
-        results.errors[b, t], results.open_active[b, t] = error, open_active
+        results.errors[b, t], results.open_share[b, t] = error, open_share
         if frames:
             show(results, pixels, b, t)
         t += 1
@@ -183,11 +184,11 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, seed, res
     if not stopped:
         left = settings.timesteps // settings.interval - decodes if settings.has_feedback else 0
         comparisons += left * compared(settings, pixels)
-        open_active = 0
+        open_share = np.float32(0)
         copy(pixels.step_open, pixels.is_open)
     for later in range(t, settings.timesteps):
         results.counts[b, later] = 0
-        results.errors[b, later], results.open_active[b, later] = error, open_active
+        results.errors[b, later], results.open_share[b, later] = error, open_share
         if frames:
             show(results, pixels, b, later)
     copy(results.logits[b], logits)
