@@ -11,12 +11,10 @@ from pathlib import Path
 OUTPUT = Path("demo")
 ANN, SNN = OUTPUT / "trained_models/ann/ann.pth", OUTPUT / "trained_models/snn/snn.pth"
 HERE = f"--output_dir {OUTPUT} --overwrite"
-FAST = "--epochs 1 -lr 2e-3 --lr_schedule cosine --weight_decay 0 --no-amsgrad --dropout 0 --holdout 5000"
 STAGES = {
-    "train the ANN": f"ann_wFeedback.py -a VGG5_wFeedback_linear --fc_width 256 --trade_off 0.01 {FAST} --run_name ann {HERE}",
-    "convert, fine-tune the SNN": f"snn_wFeedback.py --pretrained_ann {ANN} --scaling_factor 0.4 --timesteps 8 "
-    "--update immediate --readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2 --trade_off 0.01 "
-    f"--trade_off_type linear_over_t --spike_penalty 3e-6 {FAST} --run_name snn {HERE}",
+    "train the ANN": f"ann_wFeedback.py --preset feedback --no-augment --run_name ann {HERE}",
+    "convert, fine-tune the SNN": f"snn_wFeedback.py --preset feedback --no-augment --epochs 1 --pretrained_ann {ANN} "
+    f"--run_name snn {HERE}",
     "pictures": f"snn_wFeedback_posthoc_model_analysis.py --pretrained_snn {SNN} --epsilon 0.2 {HERE}",
     "inference": f"snn_wFeedback_posthoc_model_inference_obj1.py --pretrained_snn {SNN} --epsilon 0 0.1 0.2 "
     f"--run_name inference {HERE}",

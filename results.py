@@ -18,8 +18,8 @@ OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number
 NETWORKS = {  # checkpoint in trained_models/snn -> name in the table, steps it was trained for, whether it has feedback
     "snn_feedback": ("feedback", 8, True),
     "snn_twin": ("twin of feedback", 8, False),
-    "residual_feedback": ("residual feedback", 6, True),
-    "residual_twin": ("twin of residual feedback", 6, False),
+    "residual_feedback": ("residual feedback", 5, True),
+    "residual_twin": ("twin of residual feedback", 5, False),
 }
 RULES = "--rules confidence entropy --gap_bounds 1 2 4 --entropy_bounds 0.1 0.3"
 

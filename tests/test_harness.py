@@ -162,7 +162,7 @@ def test_a_preset_stands_for_its_flags_and_typed_flags_hold_instead(name):
         plain = parser.parse_args(shlex.split(words))
         assert {**vars(plain), "preset": preset, "preset_flags": words, "given": None} == {**vars(args), "given": None}
         assert plain.given.items() <= args.given.items()
-    assert parser.parse_args(["--preset", "mnist_feedback", "--epochs", "3"]).epochs == 3
+    assert parser.parse_args(["--preset", "residual_feedback", "--epochs", "3"]).epochs == 3
     assert parser.parse_args([]).preset == ""
 
 
