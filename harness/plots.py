@@ -115,20 +115,28 @@ def save_adaptive(path, series, per_image, timesteps):
 
 
 def save_accuracy_against_spikes(path, rows):
-    """Accuracy against total spikes, one mark per row of results.json, joined where only the rule's bound differs.
+    """Accuracy against total spikes, one mark per row of results.json: a colour per network, a shape per way of running it;
+    joined where only the rule's bound differs.
 
     rows: of one data set."""
+    shapes = "osD^vPX*hd<>"
 
     def draw(axis):
-        groups = {}
+        groups, colours, kinds = {}, {}, {}
         for row in rows:
-            groups.setdefault((row["name"], row["feedback"], row["timesteps"], row["epsilon"], row["rule"]), []).append(row)
-        for (name, has_feedback, timesteps, epsilon, rule), members in groups.items():
-            blocking = f", epsilon {epsilon:g}" if epsilon else ", no blocking" if has_feedback else ""
-            label = f"{name}{blocking}, T = {timesteps}" + (f", stopped by {rule}" if rule != "none" else "")
-            style, marker = ("-", "o") if has_feedback else (":", "s")
+            blocking = ", no blocking" if row["feedback"] and not row["epsilon"] else ""
+            kind = f"T = {row['timesteps']}{blocking}" if row["rule"] == "none" else f"stopped by {row['rule']}"
+            groups.setdefault((row["name"], kind), []).append(row)
+        for (name, kind), members in groups.items():
+            colour = colours.setdefault(name, f"C{len(colours)}")
+            shape = kinds.setdefault(kind, shapes[len(kinds) % len(shapes)])
+            style = "-" if members[0]["feedback"] else ":"
             spikes = [row["spikes"]["total"] for row in members]
-            axis.plot(spikes, [100 * row["accuracy"] for row in members], style, marker=marker, label=label)
+            axis.plot(spikes, [100 * row["accuracy"] for row in members], style, marker=shape, color=colour)
+        for name, colour in colours.items():
+            axis.plot([], [], color=colour, linewidth=4, label=name)
+        for kind, shape in kinds.items():
+            axis.plot([], [], shape, color="#555555", label=kind)
         axis.set(title=f"accuracy against spikes, {rows[0]['dataset']} test set", ylabel="accuracy in %")
         _spike_axis(axis, [row["spikes"]["total"] for row in rows])
         axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
