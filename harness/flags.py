@@ -150,13 +150,16 @@ def add_run_args(parser, trains=True):
     group.add_argument("--overwrite", action=Switch, default=False, help="replace an earlier run of the same name")
 
 
-def add_data_args(parser):
+def add_data_args(parser, trains=True):
+    use = "choose the best epoch on" if trains else "evaluate on"
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", choices=list(IMAGE_SHAPES), default="MNIST", help="MNIST comes with the repository")
     group.add_argument("--data_dir", default="", help="folder of the data files; default: the repository's data/")
     group.add_argument("--batch_size", type=COUNT, default=64, help="images per step, at least 1")
     group.add_argument("--limit_train", type=COUNT, metavar="N", help="use the first N training images only")
     group.add_argument("--limit_test", type=COUNT, metavar="N", help="use the first N test images only")
+    group.add_argument("--holdout", type=SIZE_OR_NONE, default=0, metavar="N", help=f"{use} the last N training images, "
+                       "held out; 0: the test images" + ", as the original does" * trains)  # fmt: skip
 
 
 def add_network_args(parser, dropout):
@@ -185,8 +188,6 @@ def add_training_args(parser, momentum, trade_off, note=None):
     group.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the matrix products in training; "
                        "bfloat16: faster where the hardware has it, less exact")  # fmt: skip
     group.add_argument("--augment", action=Switch, default=False, help="turn, scale and shift training images at random")
-    group.add_argument("--holdout", type=SIZE_OR_NONE, default=0, metavar="N", help="choose the best epoch on the last N "
-                       "training images, held out; 0: on the test images, as the original does")  # fmt: skip
     group.add_argument("--test_acc_every_batch", action=Switch, default=False, help="log accuracy after each test batch")
     group.add_argument("--train_acc_batches", type=COUNT, default=200, help="log running figures every so many batches")
 
@@ -252,7 +253,7 @@ def add_snn_args(parser, trains=True):
     add_checkpoint_args(parser)
     add_engine_args(parser, trains)
     add_conversion_args(parser)
-    add_data_args(parser)
+    add_data_args(parser, trains)
     add_network_args(parser, dropout=0.3)
     add_spiking_args(parser)
     add_training_args(parser, momentum=0.95, trade_off=1.0, note=None if trains else NOT_USED)

@@ -25,7 +25,8 @@ def posthoc_parser(description):
 
 
 class Posthoc:
-    """An evaluation of a trained SNN: model, test (ImageSet), run, and the records of what was evaluated.
+    """An evaluation of a trained SNN: model, test (ImageSet; with --holdout training images), run, and the records of what was
+    evaluated.
 
     cls: the model's class, own: its settings that come from no shared flag. The checkpoint is --pretrained_snn, or a
     converted --pretrained_ann, or the one that the flags name. suffix: of the run's name.
@@ -41,7 +42,10 @@ class Posthoc:
         source = SNNSource(args, BLOCKING)
         self.model = source.model(cls, latch=args.latch, residual=args.residual, **own)
         use_engine(self.model, args)
-        train, _, self.test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test)
+        if args.holdout and args.limit_test:
+            raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
+        train, held_out, test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
+        self.test = held_out or test
         name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
         self.run = Run("snn", args.run_name or name + suffix, args, trains=False)
         source.fill(self.model, train, self.run).eval()
@@ -55,6 +59,7 @@ class Posthoc:
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
         objective = Objective(self.args.trade_off, self.args.trade_off_type)
         result = evaluate_with_bar(self.model, test or self.test, objective, self.args, self.run, count_operations=True)
+        more = {"holdout": self.args.holdout} | more if self.args.holdout else more
         record = evaluation_record(self.model, result, self.args, **more)
         self.records.append(record)
         self.run.record(**record)

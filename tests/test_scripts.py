@@ -5,7 +5,23 @@ import re
 import imageio.v3 as imageio
 import pytest
 import torch
-from conftest import ANALYSIS, ANN, DATA, OBJ1, OBJ2, OBJ3, SCRIPTS, SNN, SPIKING, TINY, digests, records, run_here, run_script
+from conftest import (
+    ANALYSIS,
+    ANN,
+    DATA,
+    OBJ1,
+    OBJ2,
+    OBJ3,
+    SCRIPTS,
+    SNN,
+    SPIKING,
+    TINY,
+    digests,
+    records,
+    refused,
+    run_here,
+    run_script,
+)
 
 from harness.checkpoints import load_checkpoint
 from harness.data import ImageSet
@@ -99,6 +115,15 @@ def test_objective_1(trained, tmp_path):
     assert set(free["open_share"]) == {1} and blocked["open_share"] == sorted(blocked["open_share"], reverse=True)
     assert blocked["open_share"][-1] < 1 and blocked["spikes"]["input"] < free["spikes"]["input"]
     assert digests(trained.folder) == before and not list(tmp_path.rglob("*.pth"))
+
+
+def test_posthoc_figures_of_held_out_images(trained, tmp_path):
+    data = "--batch_size 16 --epsilon 0.1 --log --output_dir"
+    run_here(OBJ1, f"--pretrained_snn {trained.snn} --holdout 48 --limit_train 32 --run_name x {data}", tmp_path)
+    (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
+    assert (record["images"], record["holdout"]) == (48, 48)
+    flags = f"--pretrained_snn {trained.snn} --holdout 48 --limit_test 16 {data}"
+    assert "leave out one" in refused(OBJ1, flags, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "words"), [(OBJ2, "mean steps"), (OBJ3, "contrast")])
