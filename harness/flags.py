@@ -213,6 +213,8 @@ def add_spiking_args(parser):
 def add_learning_args(parser, trains):
     group = parser.add_argument_group("fine-tuning", None if trains else NOT_USED)
     group.add_argument("--trade_off_type", choices=TRADE_OFF_TYPES, default="last_t", help="which steps' errors count")
+    group.add_argument("--classification_type", choices=TRADE_OFF_TYPES, default="last_t", help="which steps' outputs count in "
+                       "training; mean_t: all alike, so that early stops are right")  # fmt: skip
     if trains:
         group.add_argument(
             "--bptt_segments", type=segments, default=0, metavar="N|auto",

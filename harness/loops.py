@@ -19,14 +19,16 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 @dataclass(frozen=True)
 class Objective:
-    """What training minimises; see losses.py. kind: step weights of the reconstruction, 'sum' for the ANN."""
+    """What training minimises; see losses.py. kind: step weights of the reconstruction, 'sum' for the ANN;
+    classification_kind: of the outputs."""
 
     trade_off: float
     kind: str
     spike_penalty: float = 0.0
+    classification_kind: str = "last_t"
 
     def __call__(self, output, labels):
-        return losses_of(output, labels, self.trade_off, self.kind, self.spike_penalty)
+        return losses_of(output, labels, self.trade_off, self.kind, self.spike_penalty, self.classification_kind)
 
 
 class Average:

@@ -37,9 +37,21 @@ def reconstruction_term(errors, weights):
     return weights @ errors.mean(1)
 
 
-def losses_of(output, labels, trade_off, kind, spike_penalty=0.0):
-    """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty."""
-    classification = F.cross_entropy(output.logits, labels)
+def classification_term(logits, labels, weights):
+    """logits after each step (T, B, labels), weights (T,) -> weighted mean over the steps of their cross-entropies."""
+    per_step = torch.stack([F.cross_entropy(so_far, labels) for so_far in logits])
+    return weights @ per_step / weights.sum()
+
+
+def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t"):
+    """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty.
+
+    kind, classification_kind: see step_weights; the second holds in training, an evaluation judges the last output."""
+    by_step = getattr(output, "logits_by_step", None)
+    if by_step is None or classification_kind == "last_t":
+        classification = F.cross_entropy(output.logits, labels)
+    else:
+        classification = classification_term(by_step, labels, step_weights(classification_kind, len(by_step), labels.device))
     reconstruction = penalty = torch.zeros_like(classification)
     errors = errors_by_step(output)
     if errors is not None:

@@ -33,6 +33,7 @@ class SNNOutput(NamedTuple):
     order encoder, decoder, classifier. steps: steps each image took (B,). predicted: bool (T, B, C, H, W), pixels within
     epsilon at that step; is_open: bool, same shape, input neurons that could spike at that step. Both only from models
     that block, else None. comparisons: pixels compared with their prediction over the run (B,). sums: from the event engine.
+    logits_by_step: the logits after each step (T, B, labels), in training only.
     """
 
     logits: torch.Tensor
@@ -44,6 +45,7 @@ class SNNOutput(NamedTuple):
     is_open: torch.Tensor | None = None
     comparisons: torch.Tensor | None = None
     sums: Sums | None = None
+    logits_by_step: torch.Tensor | None = None
 
 
 def errors_by_step(output):

@@ -57,12 +57,14 @@ class Run:
 
 
 class Step(NamedTuple):
-    """What one step shows: prediction and error (B, C, H, W), predicted and is_open (bool), None where not there."""
+    """What one step shows: prediction and error (B, C, H, W), predicted and is_open (bool); logits so far (B, labels), in
+    training only. None where not there."""
 
     prediction: torch.Tensor | None = None
     error: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
     is_open: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
 
 
 class VGG_SNN_STDB_wFeedback(nn.Module):
@@ -228,9 +230,10 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         sees_all = self.training and type(self).look is VGG_SNN_STDB_wFeedback.look
         parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
         encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
-        drives = run_stage("classifier", list_layers(self.classifier), encoded, run.memory)
-        run.logits = run.logits + drives.to(run.image.dtype).sum(0)
-        return join_steps([frames for _, frames in parts])
+        drives = run_stage("classifier", list_layers(self.classifier), encoded, run.memory).to(run.image.dtype)
+        so_far = run.logits + drives.cumsum(0) if self.training else None
+        run.logits = run.logits + drives.sum(0)
+        return join_steps([frames for _, frames in parts])._replace(logits=so_far)
 
     def perceive(self, run, draws):
         """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the
@@ -318,6 +321,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
             frames.predicted,
             frames.is_open,
             comparisons=run.compared + torch.zeros_like(steps),
+            logits_by_step=frames.logits,
         )
 
     def drive_into(self, name, run, draws):

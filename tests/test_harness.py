@@ -73,6 +73,19 @@ def test_losses_by_hand(kind, reconstruction):
     assert losses.total.item() == pytest.approx(log(4) + 0.5 * reconstruction + 0.02)
 
 
+@pytest.mark.parametrize(
+    ("kind", "classification"),
+    [("last_t", log(4)), ("mean_t", (log(2) + log(4)) / 2), ("linear_over_t", (log(2) + 2 * log(4)) / 3)],
+)
+def test_classification_loss_of_each_step_by_hand(kind, classification):
+    unsure, surer = torch.zeros(1, 4), torch.tensor([[log(3), 0.0, 0.0, 0.0]])  # surer: softmax is 1/2 for class 0
+    output = SimpleNamespace(logits=unsure, logits_by_step=torch.stack([surer, unsure]), errors=None)
+    losses = losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind)
+    assert losses.classification.item() == losses.total.item() == pytest.approx(classification)
+    output.logits_by_step = None  # an evaluation
+    assert losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind).total.item() == pytest.approx(log(4))
+
+
 def test_step_weights_by_hand():
     assert step_weights("last_t", 4).tolist() == [0, 0, 0, 1]
     assert step_weights("linear_over_t", 4).tolist() == pytest.approx([1 / 16, 2 / 16, 3 / 16, 4 / 16])

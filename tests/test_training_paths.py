@@ -73,6 +73,20 @@ def test_training_path_is_the_steps_one_by_one(name):
     check_same(result(build(**CASES[name]).train()), expected)
 
 
+@pytest.mark.parametrize("segments", [0, 3])
+@pytest.mark.parametrize("name", ["plain", "blocking, latch, linear decoder"])
+def test_training_knows_the_output_after_each_step(name, segments):
+    model = build(**CASES[name])
+    model.set_bptt_segments(segments)
+    x, draws = images(5, model.image_shape), torch.rand(model.timesteps, 5, *model.image_shape)
+    found = model.train()(x, draws).logits_by_step
+    run = model.eval().start(x)
+    for logits, drawn in zip(found, draws, strict=True):
+        model.step(run, drawn)
+        torch.testing.assert_close(logits, run.logits, rtol=1e-4, atol=1e-5)
+    assert model(x, draws).logits_by_step is None
+
+
 @pytest.mark.parametrize("segments", [1, 3, 4, "auto"])
 @pytest.mark.parametrize("name", ["plain", "delayed, leaky, STDB", "blocking, latch, linear decoder", "learned dynamics"])
 def test_segments_give_what_the_whole_run_gives(name, segments):
