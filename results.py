@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.checkpoints import write_whole
 from harness.errors import UserError, run_script
@@ -15,23 +16,34 @@ from harness.plots import save_accuracy_against_spikes
 HERE = Path(__file__).resolve().parent
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")
 OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
-NETWORKS = {  # checkpoint in trained_models/snn -> name in the table, steps it was trained for, whether it has feedback
-    "snn_feedback": ("feedback", 8, True),
-    "snn_twin": ("twin of feedback", 8, False),
-    "residual_feedback": ("residual feedback", 5, True),
-    "residual_twin": ("twin of residual feedback", 5, False),
+
+
+class Network(NamedTuple):
+    """name: in the table, the same for networks that only their seed tells apart; steps: it was trained for."""
+
+    name: str
+    steps: int
+    has_feedback: bool
+    seed: int = 0
+
+
+NETWORKS = {  # by their checkpoints in trained_models/snn
+    "snn_feedback": Network("feedback", 8, True),
+    "snn_twin": Network("twin of feedback", 8, False),
+    "residual_feedback": Network("residual feedback", 5, True),
+    "residual_twin": Network("twin of residual feedback", 5, False),
 }
-RULES = "--rules confidence entropy --gap_bounds 1 2 4 --entropy_bounds 0.1 0.3"
+RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
 
 
 def commands():
     """Run's name -> (network, script and flags); a run with several settings gives several rows."""
-    for checkpoint, (name, steps, has_feedback) in NETWORKS.items():
-        source = f"--pretrained_snn trained_models/snn/{checkpoint}.pth --engine event"
-        epsilon = 0.2 * has_feedback
+    for checkpoint, network in NETWORKS.items():
+        source = f"--pretrained_snn trained_models/snn/{checkpoint}.pth --engine event --seed {network.seed}"
+        epsilon, name, steps = 0.2 * network.has_feedback, network.name, network.steps
         yield f"{checkpoint}_T{steps}", name, f"{OBJ1} {source} --timesteps {steps} --epsilon {epsilon}"
         yield f"{checkpoint}_stop", name, f"{OBJ2} {source} --timesteps 50 --epsilon {epsilon} {RULES}"
-        if has_feedback:
+        if network.has_feedback:
             yield f"{checkpoint}_T50_open", name, f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
 
 
@@ -53,6 +65,7 @@ def main(argv=None):
         rows += [row_of(name, record) for record in json.loads(path.read_text())]
     write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
     if not few:
+        rows = means_over_seeds(rows)
         for dataset in {row["dataset"] for row in rows}:
             picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
@@ -89,17 +102,37 @@ def row_of(name, record):
     }
 
 
+def means_over_seeds(rows):
+    """One row for all rows that only the seed tells apart, with the means of their figures; seeds: how many they are."""
+    same = {}
+    for row in rows:
+        key = [row[key] for key in ("name", "dataset", "timesteps", "epsilon", "rule")]
+        same.setdefault((*key, *row["bounds"].values()), []).append(row)
+    return [mean(group) | {"seeds": len(group)} for group in same.values()]
+
+
+def mean(values):
+    """Mean of numbers; of dicts or lists a mean at each place; of anything else the first."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: mean([value[key] for value in values]) for key in first}
+    if isinstance(first, list):
+        return [mean(list(group)) for group in zip(*values, strict=True)]
+    is_number = isinstance(first, int | float) and not isinstance(first, bool)
+    return first if not is_number or values.count(first) == len(values) else sum(values) / len(values)
+
+
 def table(rows):
     """The rows as a Markdown table, in thousands of operations and microjoules per image."""
-    yield "| network | T | epsilon | stop | mean steps | accuracy | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy |"  # noqa: E501
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield "| network | seeds | T | epsilon | stop | mean steps | accuracy | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy |"  # noqa: E501
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for row in rows:
         stop = " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
         spikes = " | ".join(f"{row['spikes'][part]:,.0f}" for part in ("input", "encoder", "decoder", "classifier", "total"))
         events, energy = row["operations"]["event_acs"] / 1000, 1e6 * row["energy_joules"]
         yield (
-            f"| {row['name']} | {row['timesteps']} | {row['epsilon'] or 'off'} | {stop} | {row['mean_steps']:.1f} | "
-            f"{100 * row['accuracy']:.2f} % | {spikes} | {events:,.0f} k | {energy:.1f} µJ |"
+            f"| {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | {stop} | "
+            f"{row['mean_steps']:.1f} | {100 * row['accuracy']:.2f} % | {spikes} | {events:,.0f} k | {energy:.1f} µJ |"
         )
 
 

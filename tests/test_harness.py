@@ -45,6 +45,7 @@ from harness.runlog import Run, ann_name, snn_name
 from harness.schedules import make_optimizer, make_schedule
 from harness.seeds import image_draws, shuffled
 from harness.spikes import by_part
+from results import means_over_seeds, table
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -590,3 +591,17 @@ def test_an_original_ann_with_thresholds_beside_is_still_an_ann(trained, tmp_pat
     state = load_checkpoint(tmp_path / "trained_models/snn/own.pth")["state_dict"]
     found = [value for name, value in state.items() if name.endswith(".threshold")]
     assert len(found) == 7 and max(found) < 100
+
+
+def test_results_are_means_over_seeds():
+    def row(seed, accuracy, total, gap=1.0, rule="confidence"):
+        spikes = {"input": 1.0, "encoder": 1.0, "decoder": 0.0, "classifier": 1.0, "total": total}
+        figures = {"accuracy": accuracy, "mean_steps": 2.0, "spikes": spikes, "operations": {"event_acs": 2000.0}}
+        names = {"name": "n", "dataset": "MNIST", "timesteps": 50, "epsilon": 0.2, "rule": rule, "bounds": {"gap_bound": gap}}
+        return names | figures | {"seed": seed, "blocking": True, "energy_joules": 1e-6}
+
+    found = means_over_seeds([row(0, 0.5, 100), row(0, 0.8, 300, gap=2.0), row(1, 1.0, 300)])
+    assert [row["seeds"] for row in found] == [2, 1] and found[0]["blocking"] is True
+    assert (found[0]["accuracy"], found[0]["spikes"]["total"], found[1]["accuracy"]) == (0.75, 200, 0.8)
+    line = "| n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 % | 1 | 1 | 0 | 1 | 200 | 2 k | 1.0 µJ |"
+    assert list(table(found))[2] == line
