@@ -32,6 +32,14 @@ def linear(alpha, beta):
     return Surrogate(GAMMA, _onto_triangle)
 
 
+def triangle(alpha, beta):
+    """ds/dv = max(0, 1 - |v|)   (Esser et al., PNAS 2016), without alpha and beta.
+
+    Linear without its factor, which a gradient meets once in every layer: behind five of them the classification loss speaks
+    to the first layer with 0.002 of its voice, while a penalty on that layer's own spikes has 0.3."""
+    return Surrogate(1.0, _onto_triangle)
+
+
 def stdb(alpha, beta):
     """ds/dv = alpha * exp(-age)^beta   (spike-time dependent, as in Rathi et al., ICLR 2020).
 
@@ -41,7 +49,7 @@ def stdb(alpha, beta):
     return Surrogate(alpha, lambda grad, v, age: torch.neg(age, out=v).exp_().pow_(beta).mul_(grad), needs_age=True)
 
 
-SURROGATES = {"Linear": linear, "STDB": stdb}
+SURROGATES = {"Linear": linear, "Triangle": triangle, "STDB": stdb}
 
 
 def make_surrogate(activation, alpha, beta):
