@@ -84,7 +84,11 @@ def by_autograd(drives, v, theta, leak, update, slope):
     return torch.stack(spikes), v
 
 
-SLOPES = {"Linear": lambda v, age: 0.3 * (1 - v.abs()).clamp(min=0), "STDB": lambda v, age: 0.3 * torch.exp(-age) ** 0.01}
+SLOPES = {
+    "Linear": lambda v, age: 0.3 * (1 - v.abs()).clamp(min=0),
+    "Triangle": lambda v, age: (1 - v.abs()).clamp(min=0),
+    "STDB": lambda v, age: 0.3 * torch.exp(-age) ** 0.01,
+}
 
 
 @pytest.mark.parametrize("used", ["spikes", "count", "v", "all"])
@@ -132,6 +136,10 @@ def spike_gradients(activation, v, age, alpha=0.3, beta=0.01):
 def test_linear_surrogate_by_hand():
     found = spike_gradients("Linear", [-1.5, -1.0, -0.5, 0.0, 0.25, 2.0], [inf] * 6)
     assert found == pytest.approx([0, 0, 0.15, 0.3, 0.225, 0])  # 0.3 max(0, 1 - |v|)
+
+
+def test_triangle_surrogate_by_hand():
+    assert spike_gradients("Triangle", [-1.5, -1.0, -0.5, 0.0, 0.25, 2.0], [inf] * 6) == [0, 0, 0.5, 1, 0.75, 0]
 
 
 def test_stdb_surrogate_by_hand():
