@@ -32,6 +32,7 @@ NETWORKS = {  # by their checkpoints in trained_models/snn
     "snn_twin": Network("twin of feedback", 8, False),
     "residual_feedback": Network("residual feedback", 5, True),
     "residual_twin": Network("twin of residual feedback", 5, False),
+    "fast_twin": Network("the same twin trained for 3 steps", 3, False),
 }
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
 
