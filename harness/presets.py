@@ -3,9 +3,7 @@
 Each names a committed network in docs/results.md. A twin is the same network by the same recipe without a decoder.
 """
 
-COMMON = "--dataset MNIST --augment --holdout 5000 --lr_schedule cosine --weight_decay 0 --no-amsgrad --dropout 0"
-ANN_COMMON = f"{COMMON} -lr 2e-3 --trade_off 0.01"
-SNN_COMMON = f"{COMMON} --scaling_factor 0.4 --update immediate"
+COMMON = "--augment --holdout 5000 --lr_schedule cosine --weight_decay 0 --no-amsgrad --dropout 0"
 READOUT = "--readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2"
 
 PLANS = {
@@ -14,14 +12,35 @@ PLANS = {
     "residual_feedback": "-a VGG4_wFeedback_linear --fc_width 128 --precision bfloat16",
     "residual_twin": "-a VGG4_narrow --fc_width 128 --precision bfloat16",
 }
+PLANS["accurate_feedback"], PLANS["accurate_twin"] = PLANS["feedback"], PLANS["twin"]
+PLANS["fashion_feedback"], PLANS["fashion_twin"] = PLANS["feedback"], PLANS["twin"]
+ANN_EPOCHS = {"feedback": 1, "twin": 1, "residual_feedback": 5, "residual_twin": 5}  # others: 16
+
 STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
-
-ANN_PRESETS = {name: f"{plan} {ANN_COMMON} --epochs {5 if 'residual' in name else 1}" for name, plan in PLANS.items()}
-SNN_PRESETS = {
-    "feedback": f"{SNN_COMMON} {STEPS_8} {READOUT} --trade_off 0.01 --trade_off_type linear_over_t",
-    "twin": f"{SNN_COMMON} {STEPS_8}",
-    "residual_feedback": f"{SNN_COMMON} {STEPS_5} {READOUT} --residual --trade_off 0.003 --trade_off_type mean_t",
-    "residual_twin": f"{SNN_COMMON} {STEPS_5}",
+ACCURATE = "--activation Triangle --precision bfloat16 --timesteps 8 --epochs 10 -lr 5e-4 --spike_penalty 5e-5"
+FASHION = "--activation Triangle --precision bfloat16 --encoding direct --timesteps 4 --epochs 7 -lr 5e-4 --spike_penalty 1e-5"
+SNN_RECIPES = {
+    "feedback": f"{STEPS_8} {READOUT} --trade_off 0.01 --trade_off_type linear_over_t",
+    "twin": STEPS_8,
+    "residual_feedback": f"{STEPS_5} {READOUT} --residual --trade_off 0.003 --trade_off_type mean_t",
+    "residual_twin": STEPS_5,
+    "accurate_feedback": f"{ACCURATE} {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
+    "accurate_twin": ACCURATE,
+    "fashion_feedback": f"{FASHION} {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
+    "fashion_twin": FASHION,
 }
-SNN_PRESETS = {name: f"{PLANS[name]} {flags}" for name, flags in SNN_PRESETS.items()}
+
+
+def _dataset(name):
+    return f"--dataset {'FashionMNIST' if name.startswith('fashion') else 'MNIST'}"
+
+
+ANN_PRESETS = {
+    name: f"{plan} {_dataset(name)} {COMMON} -lr 2e-3 --trade_off 0.01 --epochs {ANN_EPOCHS.get(name, 16)}"
+    for name, plan in PLANS.items()
+}
+SNN_PRESETS = {
+    name: f"{PLANS[name]} {_dataset(name)} {COMMON} --scaling_factor 0.4 --update immediate {recipe}"
+    for name, recipe in SNN_RECIPES.items()
+}
