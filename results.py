@@ -70,11 +70,11 @@ def main(argv=None):
         for dataset in {row["dataset"] for row in rows}:
             picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
-        put_into_readme(table(row for row in rows if row["rule"] != "entropy"))
+        put_into_readme(table(row for row in rows if row["rule"] == "none" or row["bounds"].get("gap_bound") == 1))
 
 
 def quote(path):
-    return shlex.quote(str(path))
+    return shlex.quote(str(path.relative_to(HERE)))
 
 
 def evaluate(command):
@@ -125,14 +125,14 @@ def mean(values):
 
 def table(rows):
     """The rows as a Markdown table, in thousands of operations and microjoules per image."""
-    yield "| network | seeds | T | epsilon | stop | mean steps | accuracy | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy |"  # noqa: E501
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield "| data set | network | seeds | T | epsilon | stop | mean steps | accuracy | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy |"  # noqa: E501
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for row in rows:
         stop = " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
         spikes = " | ".join(f"{row['spikes'][part]:,.0f}" for part in ("input", "encoder", "decoder", "classifier", "total"))
         events, energy = row["operations"]["event_acs"] / 1000, 1e6 * row["energy_joules"]
         yield (
-            f"| {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | {stop} | "
+            f"| {row['dataset']} | {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | {stop} | "
             f"{row['mean_steps']:.1f} | {100 * row['accuracy']:.2f} % | {spikes} | {events:,.0f} k | {energy:.1f} µJ |"
         )
 

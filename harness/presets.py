@@ -12,14 +12,25 @@ PLANS = {
     "residual_feedback": "-a VGG4_wFeedback_linear --fc_width 128 --precision bfloat16",
     "residual_twin": "-a VGG4_narrow --fc_width 128 --precision bfloat16",
 }
-PLANS["accurate_feedback"], PLANS["accurate_twin"] = PLANS["feedback"], PLANS["twin"]
-PLANS["fashion_feedback"], PLANS["fashion_twin"] = PLANS["feedback"], PLANS["twin"]
-ANN_EPOCHS = {"feedback": 1, "twin": 1, "residual_feedback": 5, "residual_twin": 5}  # others: 16
+for network in ("feedback", "twin"):
+    PLANS[f"accurate_{network}"] = PLANS[f"fashion_{network}"] = f"{PLANS[network]} --precision bfloat16"
+
+ANN_SHORT, ANN_LONG = "--trade_off 0.01 --epochs", "--trade_off 0.001 --epochs 16"
+ANN_RECIPES = {
+    "feedback": f"{ANN_SHORT} 1",
+    "twin": f"{ANN_SHORT} 1",
+    "residual_feedback": f"{ANN_SHORT} 5",
+    "residual_twin": f"{ANN_SHORT} 5",
+    "accurate_feedback": ANN_LONG,
+    "accurate_twin": ANN_LONG,
+    "fashion_feedback": ANN_LONG,
+    "fashion_twin": ANN_LONG,
+}
 
 STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
-ACCURATE = "--activation Triangle --precision bfloat16 --timesteps 8 --epochs 10 -lr 5e-4 --spike_penalty 5e-5"
-FASHION = "--activation Triangle --precision bfloat16 --encoding direct --timesteps 4 --epochs 7 -lr 5e-4 --spike_penalty 1e-5"
+ACCURATE = "--activation Triangle --timesteps 8 --epochs 10 -lr 5e-4 --spike_penalty 5e-5"
+FASHION = "--activation Triangle --encoding direct --timesteps 4 --epochs 7 -lr 5e-4 --spike_penalty 1e-5"
 SNN_RECIPES = {
     "feedback": f"{STEPS_8} {READOUT} --trade_off 0.01 --trade_off_type linear_over_t",
     "twin": STEPS_8,
@@ -36,10 +47,7 @@ def _dataset(name):
     return f"--dataset {'FashionMNIST' if name.startswith('fashion') else 'MNIST'}"
 
 
-ANN_PRESETS = {
-    name: f"{plan} {_dataset(name)} {COMMON} -lr 2e-3 --trade_off 0.01 --epochs {ANN_EPOCHS.get(name, 16)}"
-    for name, plan in PLANS.items()
-}
+ANN_PRESETS = {name: f"{PLANS[name]} {_dataset(name)} {COMMON} -lr 2e-3 {recipe}" for name, recipe in ANN_RECIPES.items()}
 SNN_PRESETS = {
     name: f"{PLANS[name]} {_dataset(name)} {COMMON} --scaling_factor 0.4 --update immediate {recipe}"
     for name, recipe in SNN_RECIPES.items()

@@ -603,5 +603,5 @@ def test_results_are_means_over_seeds():
     found = means_over_seeds([row(0, 0.5, 100), row(0, 0.8, 300, gap=2.0), row(1, 1.0, 300)])
     assert [row["seeds"] for row in found] == [2, 1] and found[0]["blocking"] is True
     assert (found[0]["accuracy"], found[0]["spikes"]["total"], found[1]["accuracy"]) == (0.75, 200, 0.8)
-    line = "| n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 % | 1 | 1 | 0 | 1 | 200 | 2 k | 1.0 µJ |"
+    line = "| MNIST | n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 % | 1 | 1 | 0 | 1 | 200 | 2 k | 1.0 µJ |"
     assert list(table(found))[2] == line
