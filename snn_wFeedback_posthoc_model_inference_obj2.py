@@ -30,13 +30,10 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     posthoc = Posthoc(args, AdaptiveTimestepsSNN, "_adaptive", epsilon=args.epsilon, rule=args.rules[0])
+    baseline = baseline_of(args, argv)
     run, series = posthoc.run, {}
     sweep(posthoc, args.rules, series)
-    if args.baseline_snn:
-        own = build_parser().parse_args(argv)
-        own.pretrained_snn, own.pretrained_ann = args.baseline_snn, ""
-        own.run_name += "_baseline" if own.run_name else ""
-        baseline = Posthoc(own, AdaptiveTimestepsSNN, "_adaptive", epsilon=0.0, rule="confidence")
+    if baseline:
         sweep(baseline, ["confidence", "entropy"], series, prefix="without feedback, ")
         posthoc.records += baseline.records
     for line in adaptive_table(series):
@@ -49,17 +46,25 @@ def main(argv=None):
     return posthoc.finish()
 
 
+def baseline_of(args, argv):
+    """The Posthoc of --baseline_snn, or None. Raises UserError where that SNN has feedback."""
+    if not args.baseline_snn:
+        return None
+    own = build_parser().parse_args(argv)
+    own.pretrained_snn, own.pretrained_ann = args.baseline_snn, ""
+    own.run_name += "_baseline" if own.run_name else ""
+    baseline = Posthoc(own, AdaptiveTimestepsSNN, "_adaptive", epsilon=0.0, rule="confidence")
+    if baseline.model.has_feedback:
+        raise UserError(f"--baseline_snn {args.baseline_snn} has a decoder: give an SNN of a plan without feedback")
+    return baseline
+
+
 def sweep(posthoc, rules, series, prefix=""):
     """All bounds of these rules, then T steps for every image; fills series: name -> list of (record, per_image).
 
     A record's rank_correlation is Spearman's rho between spikes per image and difficulty: a small margin after all T steps.
     """
-    bounds_of = {name: getattr(posthoc.args, f"{name}s") for name in ("open_bound", "gap_bound", "entropy_bound")}
-    for rule in rules:
-        names = BOUNDS[rule]
-        if len({len(bounds_of[name]) for name in names}) > 1:
-            raise UserError(f"--rules {rule} wants as many {' as '.join(f'--{name}s' for name in names)}")
-        settings = [dict(zip(names, values, strict=True)) for values in zip(*(bounds_of[name] for name in names), strict=True)]
+    for rule, settings in [(rule, settings_of(rule, posthoc.args)) for rule in rules]:
         for bounds in settings:
             posthoc.model.set_rule(rule, **bounds)
             series.setdefault(prefix + rule, []).append(posthoc.evaluate(rule=rule, bounds=bounds))
@@ -69,6 +74,15 @@ def sweep(posthoc, rules, series, prefix=""):
     for name, rows in series.items():
         for record, per_image in rows if name.startswith(prefix) else ():
             record.setdefault("rank_correlation", rank_correlation(difficulty, per_image["spikes"]))
+
+
+def settings_of(rule, args):
+    """The bounds to try a rule with, a list of dicts. Raises UserError where the flags of one rule differ in length."""
+    names = BOUNDS[rule]
+    values = [getattr(args, f"{name}s") for name in names]
+    if len({len(bounds) for bounds in values}) > 1:
+        raise UserError(f"--rules {rule} wants as many {' as '.join(f'--{name}s' for name in names)}")
+    return [dict(zip(names, bounds, strict=True)) for bounds in zip(*values, strict=True)]
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
-from harness.data import load_data
+from harness.data import load_data  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.errors import run_script
 from harness.losses import losses_of
 from harness.schedules import make_optimizer
 from harness.seeds import image_draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+import torch
 
 OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True)
 

@@ -17,13 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import snntorch
-import torch
-from spikingjelly.activation_based import functional, layer, surrogate
-from spikingjelly.activation_based.neuron import IFNode
-from torch import nn
-
-from harness.conversion import balance_thresholds
+from harness.conversion import balance_thresholds  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.data import load_data
 from harness.errors import run_script
 from harness.losses import losses_of
@@ -33,6 +27,12 @@ from self_models.encoders import poisson
 from self_models.neurons import HeldDropout, SpikingNeuron
 from self_models.outputs import SNNOutput
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+import snntorch
+import torch
+from spikingjelly.activation_based import functional, layer, surrogate
+from spikingjelly.activation_based.neuron import IFNode
+from torch import nn
 
 OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True)
 

@@ -53,7 +53,7 @@ def dynamics_parameters(model):
 
 # settings that balancing does not depend on: a run that changes only these finds the cached thresholds
 NOT_BALANCED = {"dropout", "epsilon", "latch", "blocking", "timesteps", "activation", "alpha", "beta"}
-NOT_BALANCED |= {"learn_threshold", "learn_leak"}
+NOT_BALANCED |= {"learn_threshold", "learn_leak", "residual", "contrast", "rule", "open_bound", "gap_bound", "entropy_bound"}
 
 
 def balanced_thresholds(model, train, args, folder, say):

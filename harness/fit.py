@@ -36,6 +36,7 @@ def fit(model, data, objective, args, run):
     training = Training(model, optimizer, make_schedule(optimizer, args, steps), args, run)
     if args.resume:
         training.resume()
+    run.begin()
     parallel = ranks.Parallel(model)
     with Signals(patient=ranks.count() > 1) as signals:
         while training.epoch < args.epochs:
@@ -144,6 +145,7 @@ def training_batches(train, args, epoch, device, first=0):
 
 def test_once(model, test, objective, args, run, after_batch=None):
     """Evaluate on the test images, report, record, and return the figures."""
+    run.begin()
     is_spiking = isinstance(model, VGG_SNN_STDB_wFeedback)
     result = evaluate_with_bar(model, test, objective, args, run, is_spiking, after_batch)
     report_evaluation(result, run.say)

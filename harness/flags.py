@@ -36,11 +36,10 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message} (--help lists the flags)", 2)
 
     def parse_args(self, args=None, namespace=None):
-        args = sys.argv[1:] if args is None else args
+        args = list(sys.argv[1:] if args is None else args)
         for word in args:
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
                 self.error(f"{word!a} is not UTF-8")
-        args = sys.argv[1:] if args is None else list(args)
         preset = getattr(super().parse_args(args), "preset", "")
         flags = self.presets.get(preset, "")
         args = shlex.split(flags) + args

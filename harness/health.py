@@ -2,6 +2,8 @@
 
 import torch
 
+from self_models.neurons import SpikingNeuron
+
 HELPS_AGAINST_SILENCE = (
     "a lower threshold (--scaling_factor, --default_threshold), more --timesteps, a lower --learning_rate or --spike_penalty, "
     "or --update immediate usually help"
@@ -36,7 +38,7 @@ def first_not_finite(model, run):
         def hook(module, inputs, output):
             calls[name] = calls.get(name, 0) + 1
             where = f"layer {name} ({type(module).__name__})"
-            for value in _tensors(output):
+            for value in _tensors((output[0], output[1].v) if isinstance(module, SpikingNeuron) else output):
                 if not value.isfinite().all():
                     found.append(f"the output of {where}, call {calls[name]} of the step")
                 elif value.requires_grad:
@@ -59,7 +61,7 @@ def first_not_finite(model, run):
 
 
 def _tensors(output):
-    """The floating-point tensors of a module's output, however nested."""
+    """The floating-point tensors of a module's output, however nested. (A neuron's age, which is infinite, is left out.)"""
     if isinstance(output, torch.Tensor):
         return [output] if output.is_floating_point() else []
     if isinstance(output, tuple):

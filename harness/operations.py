@@ -1,8 +1,9 @@
 """Operations of a network while it runs, as NeuroBench counts them, and as an event-driven machine would.
 
 NeuroBench: an operation is a non-zero input times a non-zero weight, at every place where the weight is used, exact at
-borders. A layer call whose inputs are all -1, 0 or 1 costs accumulates (ACs), any other multiply-accumulates (MACs). So a
-2x2 layer takes spikes and costs ACs, and the layer after it sees real values and costs MACs. Dense counts zeros too.
+borders. A layer call whose inputs are all -1, 0 or 1 costs accumulates (ACs), any other multiply-accumulates (MACs); NeuroBench
+judges a whole batch, we each image and step, so that the counts do not depend on the batch. So a 2x2 layer takes spikes and
+costs ACs, and the layer after it sees real values and costs MACs. Dense counts zeros too.
 
 Event-driven: a 2x2 layer (and pooling) is linear, so it folds into the layer after it. Then each spike of a neuron costs
 one AC for each neuron of the next spiking layer that it reaches, and no MAC is left. (With `--encoding direct` the input's
@@ -102,11 +103,12 @@ class OperationCounter:
         def hook(module, inputs):
             signal = inputs[0].detach()
             if inputs[0] is self._spikes:
-                active, is_binary = self._active, True
+                self._count_operations(name, module, self._active, True)
             else:
-                active = sum_over_batch((signal != 0).float())
-                is_binary = all_binary(signal, active.sum())
-            self._count_operations(name, module, active, is_binary)
+                is_active, is_binary = (signal != 0).float(), binary_rows(signal)
+                for rows, kind in ((is_binary, True), (~is_binary, False)):
+                    active = sum_over_batch(is_active * rows.view(-1, *[1] * (signal.dim() - 1)))
+                    self._count_operations(name, module, active, kind)
             self._count_dense(name, len(signal))
 
         return hook
@@ -158,11 +160,9 @@ def sum_over_batch(active):
     return total.permute(2, 0, 1) if is_image else total
 
 
-def all_binary(signal, non_zero):
-    """Whether all values are -1, 0 or 1; non_zero: how many are not 0. The sum of sizes settles most cases in one pass."""
-    if (torch.linalg.vector_norm(signal, 1) - non_zero).abs() > 1e-3 * non_zero:  # more than rounding
-        return False
-    return bool(((signal == 0) | (signal.abs() == 1)).all())
+def binary_rows(signal):
+    """(B, ...) -> (B,) bool: whether all values of an image are -1, 0 or 1."""
+    return ((signal == 0) | (signal.abs() == 1)).flatten(1).all(1)
 
 
 def fan_out(layer, signal, every):

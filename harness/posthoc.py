@@ -57,6 +57,7 @@ class Posthoc:
 
     def evaluate(self, test=None, **more):
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
+        self.run.begin()
         objective = Objective(self.args.trade_off, self.args.trade_off_type)
         result = evaluate_with_bar(self.model, test or self.test, objective, self.args, self.run, count_operations=True)
         more = {"holdout": self.args.holdout} | more if self.args.holdout else more
@@ -68,6 +69,7 @@ class Posthoc:
     @torch.no_grad()
     def watch(self, images, count):
         """The first images of an ImageSet as a Batch, the model's output for them, and its guesses (T, B, C, H, W)."""
+        self.run.begin()
         batch = images.part(0, count).whole(self.device)
         output = run_model(self.model, batch, self.args.seed, EVALUATION)
         return batch, output, self.model.readout.guess(output.predictions)

@@ -25,11 +25,13 @@ class Run:
 
     A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite, or while
     another process trains under that name; `with Run(...) as run` gives the name free at the end. An evaluation takes the
-    next free name instead, unless told to overwrite. Of several ranks only the first writes.
+    next free name instead, unless told to overwrite. Of several ranks only the first writes, and nothing before begin():
+    until then the run may turn out to be impossible, and what it was to replace must still be there.
     """
 
     def __init__(self, kind, name, args, trains):
-        self.args = args
+        self.args, self.trains = args, trains
+        self._waiting = []  # (ending of the log, line) said before begin(); None after it
         root = Path(args.output_dir)
         self.logs, self.files = root / "logs" / kind, root / "trained_models" / kind
         self.name, self.lock = name, None
@@ -46,39 +48,70 @@ class Run:
                 probe = folder / f".{self.previous_path.name}.probe.tmp"  # as long as any name that will be needed
                 probe.touch()
                 probe.unlink()
-            self.lock = Lock(self.files / f".{name}.lock", f"the run {name} in {self.files}") if trains else None
+            self.lock = self._lock() if trains else None
         except OSError as error:
             raise UserError(f"--output_dir {args.output_dir}: cannot write there ({error.strerror})") from None
         try:
-            self._claim(name, trains)
+            if trains:
+                self._check_name()
         except BaseException:
             self.close()
             raise
+        if preset := getattr(args, "preset", ""):
+            self.say(f"preset {preset}: {args.preset_flags}")
 
-    def _claim(self, name, trains):
-        """Make sure that this run may have its name, and write the log's header."""
+    def _lock(self):
+        return Lock(self.files / f".{self.name}.lock", f"the run {self.name} in {self.files}")
+
+    def _check_name(self):
+        """Raises UserError unless this training run may have its name."""
         args, mine = self.args, (self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path)
         taken = next((path for path in mine if path.exists()), None)
-        if trains:
-            for path in mine:
-                for rest in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run that was killed while it wrote
-                    rest.unlink()
-        if trains and args.resume and (args.resume == "last" or self.owns(args.resume)):
+        for path in mine:
+            for rest in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run that was killed while it wrote
+                rest.unlink()
+        if self._goes_on():
             if not taken:
                 raise UserError(f"{self.last_path}: no such checkpoint file, and no log of such a run")
-            return self._write_header("resumed")
-        if args.overwrite:  # the best checkpoint stays until a new one takes its place
-            for path in (self.log_path, self.json_path, *((self.last_path, self.previous_path) if trains else ())):
-                path.unlink(missing_ok=True)  # a last checkpoint that stayed would be what --resume goes on with
-        elif trains and taken:
+        elif taken and not args.overwrite:
             raise UserError(
                 f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
             )
-        number = 1
-        while not (trains or args.overwrite) and any(path.exists() for path in self._results()):
+
+    def _goes_on(self):
+        resume = self.trains and self.args.resume
+        return bool(resume) and (resume == "last" or self.owns(resume))
+
+    def begin(self):
+        """From now on the run writes: an earlier one's files make way where told to, an evaluation's name is settled, and the
+        log gets its header and what was said so far. Called again it does nothing. Raises UserError where an evaluation is told
+        to overwrite a run that another process trains."""
+        if self._waiting is None:
+            return
+        waiting, self._waiting = self._waiting, None
+        if not ranks.is_first():
+            return
+        lock = None if self.trains else self._free_name()
+        if self.args.overwrite and not self._goes_on():  # the best checkpoint stays until a new one takes its place
+            for path in (self.log_path, self.json_path, *((self.last_path, self.previous_path) if self.trains else ())):
+                path.unlink(missing_ok=True)  # a last checkpoint that stayed would be what --resume goes on with
+        self._write_header("resumed" if self._goes_on() else "started")
+        for ending, line in waiting:
+            self._append(ending, line)
+        if lock:
+            lock.release()
+
+    def _free_name(self):
+        """Give this evaluation its name, that of the flags or the next one that is free; returns the Lock on it."""
+        name, number = self.name, 1
+        while True:
+            with contextlib.suppress(UserError) if not self.args.overwrite else contextlib.nullcontext():
+                lock = self._lock()
+                if self.args.overwrite or not any(path.exists() for path in self._results()):
+                    return lock
+                lock.release()
             number += 1
             self.name = f"{name}_{number}"
-        self._write_header("started")
 
     def __enter__(self):
         return self
@@ -113,19 +146,23 @@ class Run:
         """A line for the reader: on standard output and in the log."""
         if ranks.is_first():
             print(text, flush=True)
-        self._append(self.log_path, text)
+        self._append(".log", text)
 
     def note(self, text):
         """A line for the log only."""
-        self._append(self.log_path, text)
+        self._append(".log", text)
 
     def record(self, **values):
         """One JSON object for programs."""
-        self._append(self.json_path, json.dumps(values))
+        self._append(".jsonl", json.dumps(values))
 
-    def _append(self, path, text):
+    def _append(self, ending, text):
         if not self.args.log or not ranks.is_first():
             return
+        if self._waiting is not None:
+            self._waiting.append((ending, text))
+            return
+        path = self.logs / f"{self.name}{ending}"
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(text + "\n")
@@ -140,6 +177,13 @@ class Run:
             if aside := mend(path, known, reports):
                 self.say(f"{path} differed from the checkpoint and was put right; as it was: {aside}")
 
+    def reports(self):
+        """Whether this run has completed an epoch: its log says so, or without a log there is a best checkpoint."""
+        if not self.log_path.exists():
+            return self.best_path.exists()
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return any(reports_in_text(line) for line in file)
+
     def _write_header(self, event):
         settings = {key: value for key, value in sorted(vars(self.args).items()) if key != "given"}
         self.note(f"{event} {datetime.now():%Y-%m-%d %H:%M:%S}")
@@ -147,8 +191,6 @@ class Run:
         self.note(f"parameters: {', '.join(f'{key}={value}' for key, value in settings.items())}")
         self.note(f"versions: {versions()}")
         self.note(f"seed: {self.args.seed}")
-        if preset := getattr(self.args, "preset", ""):
-            self.say(f"preset {preset}: {self.args.preset_flags}")
         self.note(f"git revision: {git_revision()}")
         self.note("")
 

@@ -12,6 +12,10 @@ from harness.health import spoilt_weights
 from harness.loops import Average, Progress
 from harness.schedules import set_rates
 
+RECIPE = (  # flags that --resume must find again: the optimiser keeps some of them, the loss would change with others
+    *("learning_rate", "lr_schedule", "lr_interval", "lr_reduce", "optimizer", "weight_decay", "momentum", "amsgrad"),
+    *("trade_off", "trade_off_type", "classification_type", "spike_penalty", "precision"),
+)
 COURSE = ("seed", "dataset", "batch_size", "limit_train", "holdout", "augment")  # flags that the order of the images follows from
 
 
@@ -38,6 +42,7 @@ class Training:
     records: list = field(default_factory=list)
     finished: bool = False
     saved_at: float = field(default_factory=time.monotonic)
+    keeps_previous: bool = True  # False until the first save after --resume NAME_last_previous.pth: the other is damaged
 
     def due(self):
         """Whether --checkpoint_minutes have passed since the last checkpoint; the first rank decides."""
@@ -53,7 +58,7 @@ class Training:
         save_checkpoint(
             self.run.last_path,
             self.model,
-            previous=previous,
+            previous=previous if self.keeps_previous else None,
             epoch=self.epoch,
             best=self.best,
             optimizer=self.optimizer.state_dict(),
@@ -64,8 +69,10 @@ class Training:
             seconds=self.seconds,
             logs=json.dumps({"text": self.text, "records": self.records}),
             course={name: getattr(self.args, name) for name in COURSE},
+            recipe={name: getattr(self.args, name) for name in RECIPE if hasattr(self.args, name)},
             finished=self.finished,
         )
+        self.keeps_previous = True
         if self.finished and ranks.is_first():
             previous.unlink(missing_ok=True)
         self.saved_at = time.monotonic()
@@ -98,8 +105,8 @@ class Training:
         restore(self.model, saved, path)
         was = saved.get("settings", {})
         changed = [name for name, value in self.model.settings.items() if was.get(name, value) != value]
-        if saved.get("step"):
-            changed += [name for name, value in saved.get("course", {}).items() if getattr(args, name, value) != value]
+        fixed = saved.get("recipe", {}) | (saved.get("course", {}) if saved.get("step") else {})
+        changed += [name for name, value in fixed.items() if getattr(args, name, value) != value]
         if changed:
             raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags again")
         try:
@@ -116,13 +123,16 @@ class Training:
             raise UserError(f"{path} has trained {self.epoch} epochs already: raise --epochs {args.epochs} to go on")
         if is_own and "logs" in saved:
             run.mend_logs(self.text, self.records)
+        self.keeps_previous = path.resolve() != run.previous_path.resolve()
         run.say(f"resumed from {path} after epoch {self.where()}")
 
     def _read(self, path):
         """The checkpoint, or None where a run of this name has begun but not saved yet. Offers the one before a damaged one."""
         run = self.run
         is_last = path.resolve() == run.last_path.resolve()
-        if is_last and not path.exists():
+        if is_last and not path.exists() and not run.previous_path.exists():
+            if run.reports():
+                raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite to begin anew")
             return None
         try:
             return load_checkpoint(path)

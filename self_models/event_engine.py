@@ -19,16 +19,15 @@ from self_models.vgg_wFeedback_spiking import Step, VGG_SNN_STDB_wFeedback, stac
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import BOUNDS, NEVER, AdaptiveTimestepsSNN
 
+WHY_NOT = ""
 try:
     from self_models import event_run
     from self_models.event_counts import NOTHING, blank, counted_runs, new_activity
     from self_models.event_kernels import FIRST_V, new_state
     from self_models.event_network import lay_out
     from self_models.event_pixels import CLAMPED, IDENTITY, RESCALED, SAME, SIGMOID, STRETCHED, TANH, Settings, new_pixels
-except ImportError as error:
-    if error.name != "numba":
-        raise
-    event_run = None
+except (ImportError, RuntimeError) as error:  # numba is missing, does not fit numpy, or has no place to keep its code
+    event_run, WHY_NOT = None, " ".join(str(error).split())[:200]
 else:
     # read-out -> (activation, guess) of grey images, and of colour images
     READOUTS = {
@@ -39,7 +38,8 @@ else:
         "membrane_rescaled": ((RESCALED, SAME), (TANH, SAME)),
     }
 
-HOOKS = ("start", "step", "advance", "perceive", "show", "look", "integrate", "compared", "draws", "forward")
+RUNNING = ("forward", "run_segments", "segment", "step", "advance", "perceive", "gather")  # how a model runs, not what it sees
+HOOKS = (*RUNNING, "start", "show", "look", "integrate", "compared", "draws", "output")
 WHOLE_RUNS = (VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN)  # whose hooks the kernels know
 CONJUNCTIONS = ("all_predicted", "confidence", "entropy", "both")  # rules that hold where all their bounds hold
 CHUNK = 4  # images that a thread takes at once
@@ -58,16 +58,14 @@ class EventEngine:
 
     def __init__(self, model):
         if event_run is None:
-            raise ModelError("the event engine needs the package numba: pip install numba, or use --engine dense")
+            raise ModelError(f"the event engine needs the package numba ({WHY_NOT}): pip install numba, or use --engine dense")
         self.model, self.layout, self._version, self._free, self._activity = model, None, None, [], NOTHING
         self._parameters = [(module._parameters, name) for module in model.modules() for name in module._parameters]
         cls = type(model)
         same = lambda hook, known: getattr(cls, hook) is getattr(known, hook)  # noqa: E731
         self.is_whole = any(all(same(hook, known) for hook in HOOKS) for known in WHOLE_RUNS)
         self.is_whole &= model.settings["readout"] in READOUTS and model.encode in (poisson, direct)
-        if not self.is_whole and not all(
-            same(hook, VGG_SNN_STDB_wFeedback) for hook in ("forward", "step", "advance", "perceive")
-        ):
+        if not self.is_whole and not all(same(hook, VGG_SNN_STDB_wFeedback) for hook in RUNNING):
             raise ModelError(f"the event engine does not know how {cls.__name__} runs: use --engine dense")
         if any(neuron.update not in (UPDATES["delayed"], UPDATES["immediate"]) for neuron in model.neurons().values()):
             raise ModelError("the event engine knows the updates delayed and immediate: use --engine dense")

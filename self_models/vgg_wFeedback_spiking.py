@@ -308,7 +308,9 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     def spikes_so_far(self, run):
         """Layer name -> spikes per image since the start (B,): 'input', then each spiking layer."""
-        return {"input": run.input_count} | {name: run.memory[name].count for name in self.neurons()}
+        none = torch.zeros_like(run.input_count)  # of a decoder that has not run yet, with feedback_interval > 1
+        counts = {name: run.memory[name].count if name in run.memory else none for name in self.neurons()}
+        return {"input": run.input_count} | counts
 
     def output(self, run, frames, steps):
         """SNNOutput of a finished run. frames: its Steps, stacked; steps: how many each image took (B,)."""

@@ -1,5 +1,8 @@
 """The event engine gives what the dense engine gives. Weights on a grid make every sum exact, so that equal means equal."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -410,7 +413,27 @@ def test_without_numba_one_line_says_what_to_install(trained, tmp_path, monkeypa
     assert "pip install numba" in said
 
 
+@pytest.mark.parametrize("error", ["ImportError('Numba needs NumPy 1.0')", "RuntimeError('cannot cache function')"])
+def test_a_numba_that_cannot_be_used_stops_nobody_else(tmp_path, error):
+    """Numba that does not fit NumPy, or has no place for compiled code: the scripts run, the engine says why it does not."""
+    (tmp_path / "numba.py").write_text(f"raise {error}")
+    program = (
+        "from self_models.event_engine import EventEngine; from self_models.errors import ModelError\n"
+        "try: EventEngine(None)\nexcept ModelError as error: print(error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert error.split("'")[1] in done.stdout and "pip install numba" in done.stdout, done.stderr
+
+
 def test_models_that_the_engine_does_not_know_are_refused():
+    class OwnGather(InputBlockingSNN):
+        def gather(self, run, encoded, decodes):
+            return encoded
+
+    with pytest.raises(ModelError, match="OwnGather"):
+        EventEngine(build(OwnGather))
+
     class OwnForward(InputBlockingSNN):
         def forward(self, x, uniforms=None):
             return super().forward(x, uniforms)

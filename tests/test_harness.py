@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import shlex
+import shutil
 from math import cos, log, pi
 from types import SimpleNamespace
 
@@ -18,8 +19,10 @@ import torchvision
 from conftest import (
     ANALYSIS,
     ANN,
+    BALANCE,
     DATA,
     OBJ1,
+    OBJ2,
     PLAN,
     SNN,
     SPIKING,
@@ -343,10 +346,33 @@ def test_evaluation_takes_the_next_free_name(trained, tmp_path):
 
 def test_pictures_are_not_overwritten_without_a_log(tmp_path):
     args = parse(OBJ1, "--no-log", "--output_dir", str(tmp_path))
-    first = Run("snn", "x", args, trains=False)
+    first, second = Run("snn", "x", args, trains=False), Run("snn", "x", args, trains=False)
+    first.begin()
     first.picture(".png").write_bytes(b"")
-    assert Run("snn", "x", args, trains=False).picture(".png") != first.picture(".png")
-    assert list(tmp_path.rglob("*.log")) == []
+    second.begin()
+    assert second.picture(".png") != first.picture(".png")
+    assert list(tmp_path.rglob("*.log")) == [] and list(tmp_path.rglob("*.lock")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        (SNN, f"--pretrained_ann ANN {TINY} {BALANCE} --timesteps 5 --resume nowhere.pth"),
+        (SNN, f"--pretrained_ann ANN -a VGG5_wFeedback_linear --fc_width 16 {BALANCE} {DATA}"),
+        (OBJ2, f"--pretrained_snn SNN {DATA} --rules both --open_bounds 0 1 --gap_bounds 2"),
+        (OBJ2, f"--pretrained_snn SNN {DATA} --baseline_snn SNN"),
+        (OBJ2, f"--pretrained_snn SNN {DATA} --baseline_snn nowhere.pth"),
+    ],
+)
+def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path, name, flags):
+    for folder in ("logs", "trained_models"):
+        shutil.copytree(trained.folder / folder, tmp_path / folder)
+    flags = flags.replace("ANN", str(trained.ann)).replace("SNN", str(trained.snn))
+    before = digests(tmp_path)
+    refused(name, flags, f"--overwrite --run_name tiny --output_dir {tmp_path}")
+    after = digests(tmp_path)
+    assert {key: after[key] for key in before} == before
+    assert not {key for key in after.keys() - before.keys() if "balanced_thresholds" not in key}
 
 
 # --- checkpoints

@@ -156,6 +156,21 @@ def test_every_spike_is_counted_once_for_each_target():
     assert not any(module._forward_pre_hooks for module in model.modules() if isinstance(module, CONNECTIONS))  # none left
 
 
+def test_operations_do_not_depend_on_the_batch():
+    """A black-and-white and a grey image, direct encoding: together they cost what they cost alone."""
+    model = build(FEEDBACK, encoding="direct")
+    x = torch.stack([(torch.arange(90.0).reshape(1, 9, 10) % 3 == 0).float(), torch.linspace(0, 0.9, 90).reshape(1, 9, 10)])
+    found = []
+    for images in (x, x[:1], x[1:]):
+        with torch.no_grad(), OperationCounter(model) as counter:
+            model(images)
+        found.append(counter.counts())
+    together, *alone = found
+    assert together["acs"]["features.0"] > 0 and together["macs"]["features.0"] > 0
+    for kind, layers in together.items():
+        assert layers == {name: sum(each[kind].get(name, 0) for each in alone) for name in layers}
+
+
 def test_energy():
     assert energy_joules(1000, 0) == pytest.approx(0.9e-9)
     assert energy_joules(0, 1000) == pytest.approx(4.6e-9)

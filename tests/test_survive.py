@@ -1,5 +1,6 @@
 """Training that is killed, stopped, started twice, out of space, or damaged: nothing is lost, and one line says what to do."""
 
+import functools
 import os
 import resource
 import shlex
@@ -10,7 +11,7 @@ import sys
 
 import pytest
 import torch
-from conftest import PLAN, SNN, SPIKING, digests, images, records, refused, run_here, same_weights
+from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, same_weights
 
 import harness.fit
 import harness.training
@@ -199,7 +200,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path):
     """It knew whole epochs only, and nothing of the logs."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last = tmp_path / "trained_models/snn/x_last.pth"
-    new = ("step", "average", "fired", "seconds", "logs", "course", "finished")
+    new = ("step", "average", "fired", "seconds", "logs", "course", "recipe", "finished")
     torch.save({name: value for name, value in load_checkpoint(last).items() if name not in new}, last)
     assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     before = (tmp_path / "logs/snn/x.jsonl").read_text()
@@ -303,6 +304,51 @@ def test_the_checkpoint_before_a_damaged_one_is_offered(alone, tmp_path, monkeyp
     assert compare(alone, tmp_path) == []
 
 
+def test_a_good_checkpoint_stays_beside_a_damaged_one(alone, tmp_path, monkeypatch):
+    """The damaged one does not take the good one's place when the run goes on."""
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
+    shutil.copy(last, previous)
+    good, held, real = load_checkpoint(last)["state_dict"], [], harness.training.save_checkpoint
+    last.write_bytes(b"damaged")
+
+    def save_checkpoint(*args, **more):
+        real(*args, **more)
+        held.append(load_checkpoint(previous)["state_dict"])
+
+    monkeypatch.setattr("harness.training.save_checkpoint", save_checkpoint)
+    train(tmp_path, f"--resume {previous} --epochs 3")
+    assert all(torch.equal(value, held[0][name]) for name, value in good.items())
+
+
+@pytest.mark.parametrize("with_previous", [True, False])
+def test_resume_without_the_last_checkpoint_does_not_begin_anew(alone, tmp_path, with_previous):
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
+    last.rename(previous if with_previous else tmp_path / "elsewhere")
+    before = digests(tmp_path)
+    line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+    assert str(last) in line and (str(previous) if with_previous else "--overwrite") in line
+    assert digests(tmp_path) == before
+
+
+@pytest.mark.parametrize("more", ["-lr 0.5", "--trade_off 7", "--weight_decay 0.1", "--optimizer SGD"])
+def test_resume_wants_the_same_recipe(alone, tmp_path, more):
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {tmp_path}")
+    assert more.split()[0].removeprefix("--").replace("-lr", "learning_rate") in line and "same flags" in line
+
+
+def test_an_evaluation_does_not_replace_a_run_that_is_alive(alone, tmp_path):
+    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
+    before = digests(tmp_path)
+    lock = Lock(tmp_path / "trained_models/snn/.x.lock", "")
+    flags = f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --limit_test 8 --run_name x --output_dir {tmp_path}"
+    assert "being written by another process" in refused(OBJ1, flags, "--overwrite")
+    lock.release()
+    assert digests(tmp_path) == before
+
+
 def test_damaged_logs_are_mended_from_the_checkpoint(alone, tmp_path):
     """An epoch's line flipped, one doubled, one lost, and the end half-written; the user's own words stay."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
@@ -359,7 +405,10 @@ def step_of(model, loss=lambda output: output.logits.sum() + output.errors.sum()
     return lambda: loss(model(x, torch.rand(3, *x.shape, generator=torch.Generator().manual_seed(0))))
 
 
-def test_the_first_layer_that_is_not_finite_is_named():
+@pytest.mark.parametrize("activation", ["Linear", "STDB"])
+def test_the_first_layer_that_is_not_finite_is_named(activation):
+    """STDB keeps the age of the last spike, which is infinite at first."""
+    network = functools.partial(globals()["network"], activation=activation)
     model = network(default_threshold=0.05)
     assert first_not_finite(model, step_of(model)) == "the loss itself"  # nothing is wrong
     with torch.no_grad():
