@@ -128,6 +128,7 @@ def fractions(text):
 
 
 def add_run_args(parser, trains=True):
+    """Seed, files, device; trains: with what only a training run has, such as --resume."""
     group = parser.add_argument_group("run")
     group.add_argument("-s", "--seed", type=number(int, 0), default=0, help="of every random choice")
     group.add_argument("--log", action=Switch, default=True, help="write logs/…/NAME.log and NAME.jsonl")
@@ -150,6 +151,7 @@ def add_run_args(parser, trains=True):
 
 
 def add_data_args(parser, trains=True):
+    """Data set, its folder, batches, limits; trains: as for add_run_args."""
     use = "choose the best epoch on" if trains else "evaluate on"
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", choices=list(IMAGE_SHAPES), default="MNIST", help="MNIST comes with the repository")
@@ -162,6 +164,7 @@ def add_data_args(parser, trains=True):
 
 
 def add_network_args(parser, dropout):
+    """Plan, width, kernel size, and dropout with this default."""
     group = parser.add_argument_group("network")
     group.add_argument(
         "-a", "--architecture", choices=list(PLANS), metavar="PLAN", default="VGG5_wFeedback", help=", ".join(PLANS)
@@ -173,6 +176,7 @@ def add_network_args(parser, dropout):
 
 
 def add_training_args(parser, momentum, trade_off, note=None):
+    """Optimiser, schedule, loss; momentum and trade_off: defaults; note: the group's description."""
     group = parser.add_argument_group("training", note)
     group.add_argument("--epochs", type=COUNT, default=100, help="passes over the training images")
     group.add_argument("-lr", "--learning_rate", type=POSITIVE, default=1e-4, help="above 0")
@@ -192,6 +196,7 @@ def add_training_args(parser, momentum, trade_off, note=None):
 
 
 def add_spiking_args(parser):
+    """Steps, neurons, surrogate, input code, read-out."""
     group = parser.add_argument_group("spiking", "one time unit = one simulation step")
     group.add_argument("--timesteps", type=COUNT, default=50, help="T, steps per image")
     group.add_argument("--leak", type=FRACTION, default=1.0, help="membrane kept per step, 0 to 1; 1 = no leak")
@@ -210,6 +215,7 @@ def add_spiking_args(parser):
 
 
 def add_learning_args(parser, trains):
+    """What only the SNN's training has; trains: else only what is accepted and not used."""
     group = parser.add_argument_group("fine-tuning", None if trains else NOT_USED)
     group.add_argument("--trade_off_type", choices=TRADE_OFF_TYPES, default="last_t", help="which steps' errors count")
     group.add_argument("--classification_type", choices=TRADE_OFF_TYPES, default="last_t", help="which steps' outputs count in "
@@ -226,6 +232,7 @@ def add_learning_args(parser, trains):
 
 
 def add_conversion_args(parser):
+    """The ANN to convert, and how its thresholds are balanced."""
     group = parser.add_argument_group("conversion")
     group.add_argument("--pretrained_ann", default="", metavar="PATH", help="ANN checkpoint to convert")
     group.add_argument("--scaling_factor", type=POSITIVE, default=0.7, help="what balanced thresholds are multiplied by")
@@ -234,11 +241,13 @@ def add_conversion_args(parser):
 
 
 def add_checkpoint_args(parser):
+    """The SNN to start from."""
     group = parser.add_argument_group("checkpoint")
     group.add_argument("--pretrained_snn", default="", metavar="PATH", help="SNN checkpoint; its settings hold unless typed")
 
 
 def add_engine_args(parser, trains):
+    """Which engine evaluates; trains: in a script that trains, too."""
     group = parser.add_argument_group("engine")
     help_text = (
         "what evaluates: dense, or event: cost follows the spikes; on the CPU, needs numba" + ", with --test_only" * trains
@@ -246,7 +255,7 @@ def add_engine_args(parser, trains):
     group.add_argument("--engine", choices=["dense", "event"], default="dense", help=help_text)
 
 
-NOT_USED = "accepted, so that the original's command lines work, but for --trade_off and its type not used here"
+NOT_USED = "accepted for the original's command lines; only --trade_off, its type and --test_acc_every_batch are used here"
 
 
 def add_snn_args(parser, trains=True):
@@ -262,6 +271,7 @@ def add_snn_args(parser, trains=True):
 
 
 def add_results_args(parser):
+    """Where the records of all evaluations go."""
     group = parser.add_argument_group("results")
     group.add_argument("--results_json", default="", metavar="PATH", help="write the list of all evaluations there as well")
 

@@ -17,10 +17,12 @@ from self_models.neurons import HeldDropout
 
 
 def rank():
+    """This process's number among all ranks, 0 without torchrun."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def count():
+    """How many ranks there are, 1 without torchrun."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

@@ -27,6 +27,7 @@ def numbers_only(result):
 
 
 def losses_text(means):
+    """Losses and accuracy in words; means: name -> mean per image, accuracy 0 to 1."""
     return (
         f"classification {figure(means['classification'])} | reconstruction {figure(means['reconstruction'])} | "
         f"total {figure(means['total'])}, accuracy {100 * means['accuracy']:.2f} %"

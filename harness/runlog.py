@@ -196,6 +196,7 @@ class Run:
 
 
 def versions():
+    """Versions of Python, torch and torchvision, for the log."""
     return f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
 
 

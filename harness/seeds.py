@@ -13,6 +13,7 @@ def seed_from(*numbers):
 
 
 def generator(*numbers):
+    """A torch.Generator on the CPU whose draws follow from these numbers alone."""
     return torch.Generator().manual_seed(seed_from(*numbers))
 
 

@@ -114,6 +114,7 @@ def rest(state):
 
 @inlined
 def add_row(v, at, w, a, size):
+    """v[at : at + size] += w[a : a + size]"""
     at, a = np.uint64(at), np.uint64(a)
     for o in range(np.uint64(size)):
         v[at + o] += w[a + o]
@@ -121,6 +122,7 @@ def add_row(v, at, w, a, size):
 
 @inlined
 def add_scaled_row(v, at, w, a, value, size):
+    """v[at : at + size] += value w[a : a + size]"""
     at, a = np.uint64(at), np.uint64(a)
     for o in range(np.uint64(size)):
         v[at + o] += value * w[a + o]
@@ -128,6 +130,7 @@ def add_scaled_row(v, at, w, a, value, size):
 
 @inlined
 def add_two_rows(v, at, w, a, b, size):
+    """Two rows of w in one pass, see add_four_rows."""
     at, a, b = np.uint64(at), np.uint64(a), np.uint64(b)
     for o in range(np.uint64(size)):
         v[at + o] += w[a + o] + w[b + o]
@@ -172,6 +175,7 @@ def touch(net, state, n, first, last, clock):
 
 @inlined
 def all_held(held, first, last):
+    """Whether all of held[first : last], zeros and ones, are 1."""
     count = 0
     for place in range(np.uint64(first), np.uint64(last)):
         count += held[place]

@@ -103,10 +103,12 @@ class Connection(NamedTuple):
 
 
 def is_halving(layer):
+    """Whether a layer halves height and width: a 2x2 pool or strided convolution."""
     return isinstance(layer, nn.AvgPool2d) or (isinstance(layer, nn.Conv2d) and layer.stride == (2, 2))
 
 
 def is_doubling(layer):
+    """Whether a layer doubles height and width."""
     return isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2)
 
 

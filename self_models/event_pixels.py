@@ -91,6 +91,7 @@ def twist(key):
 
 @compiled
 def mixed(high, low):
+    """One step of the Mersenne Twister: the high bit of one word and the rest of the next, both uint32."""
     word = (high & np.uint32(0x80000000)) | (low & np.uint32(0x7FFFFFFF))
     return (word >> np.uint32(1)) ^ ((low & np.uint32(1)) * np.uint32(0x9908B0DF))
 
@@ -170,6 +171,7 @@ def send(net, state, settings, pixels, image, explains, uniforms, b, t):
 
 @compiled
 def predict(activation, trace):
+    """A read-out's activation of one pixel's trace."""
     if activation == SIGMOID:
         return np.float32(1) / (np.float32(1) + math.exp(-trace))
     if activation == RESCALED:
@@ -181,6 +183,7 @@ def predict(activation, trace):
 
 @compiled
 def guess_of(settings, prediction):
+    """The guess that one pixel's prediction stands for, in the image's own range."""
     if settings.guess == STRETCHED:
         return np.float32(2) * prediction - np.float32(1)
     if settings.guess == CLAMPED:
