@@ -14,8 +14,9 @@ from self_models.encoders import direct, poisson
 from self_models.errors import ModelError
 from self_models.neurons import UPDATES, NeuronState
 from self_models.outputs import SNNOutput, Sums, errors_by_step, open_share_by_step
+from self_models.steps import Step, stack_steps
 from self_models.vgg_wFeedback import check_images
-from self_models.vgg_wFeedback_spiking import Step, VGG_SNN_STDB_wFeedback, stack_steps
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import BOUNDS, NEVER, AdaptiveTimestepsSNN
 

@@ -1,7 +1,6 @@
 """The SNN: the ANN's network run with spikes for T steps, with one hook through which an objective changes its input."""
 
-from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -13,66 +12,17 @@ from self_models.neurons import HeldDropout, SpikingNeuron, count_events
 from self_models.outputs import SNNOutput, make_readout
 from self_models.plans import find_plan
 from self_models.stages import build_stages, folded, list_layers, run_stage
+from self_models.steps import Run, Step, View, join_steps, stack_steps
 from self_models.surrogates import make_surrogate
 from self_models.vgg_wFeedback import check_dropout, check_images, check_timesteps, find_image_shape, mixed_precision
-
-
-class View(NamedTuple):
-    """What the input neurons see in a step: image (B, C, H, W); is_open, bool, neurons that may spike; predicted, bool,
-    pixels within epsilon of the latest prediction; attended, bool, pixels of which a prediction is made; explained, a
-    prediction (B, C, H, W) that is taken away from the image. Each is None from a model that has no use for it."""
-
-    image: torch.Tensor
-    is_open: torch.Tensor | None = None
-    predicted: torch.Tensor | None = None
-    attended: torch.Tensor | None = None
-    explained: torch.Tensor | None = None
-
-    def unexplained(self):
-        """What the input neurons encode (B, C, H, W)."""
-        if self.explained is None:
-            return self.image
-        visible = self.is_open if self.attended is None else self.is_open & self.attended
-        return (self.image - self.explained) * visible
-
-
-@dataclass
-class Run:
-    """Everything that one step hands to the next, batch first."""
-
-    image: torch.Tensor  # (B, C, H, W)
-    view: View
-    logits: torch.Tensor | int = 0  # (B, labels) once a step has run
-    trace: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
-    waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
-    steps: int = 0  # taken so far
-    compared: torch.Tensor | int = 0  # pixels compared with their prediction so far (B,)
-    input_count: torch.Tensor | int = 0  # (B,)
-    memory: dict = field(default_factory=dict)  # module name -> state
-    decoder: list = field(default_factory=list)  # the decoder's layers, as run_stage takes them
-
-    def select(self, keep):
-        """The same run for the images of keep, an index or a mask over the batch."""
-        return Run(**{f.name: _select(getattr(self, f.name), keep) for f in fields(self)})
-
-
-class Step(NamedTuple):
-    """What one step shows: prediction and error (B, C, H, W), predicted and is_open (bool); logits so far (B, labels), in
-    training only. None where not there."""
-
-    prediction: torch.Tensor | None = None
-    error: torch.Tensor | None = None
-    predicted: torch.Tensor | None = None
-    is_open: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
 
 
 class VGG_SNN_STDB_wFeedback(nn.Module):
     """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
 
     The classifier's last layer does not spike, it accumulates. dataset, image_shape, vgg_name and plan are as in the ANN.
-    activation: surrogate gradient, Linear or STDB (alpha, beta). leak: membrane kept per step, 0 to 1. readout, update,
-    encoding: see outputs.py, neurons.py, encoders.py. readout_leak: part of the read-out's trace kept per step.
+    activation: surrogate gradient, see surrogates.py (alpha, beta: of STDB). leak: membrane kept per step, 0 to 1. readout,
+    update, encoding: see outputs.py, neurons.py, encoders.py. readout_leak: part of the read-out's trace kept per step.
     readout_slew: see integrate.
     feedback_interval k: the decoder runs at every k-th step only, on the encoder's output summed since it last ran.
     learn_*: train each layer's threshold or leak. Raises ModelError for settings that make no network.
@@ -335,27 +285,3 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
             return encoded[0]
         inflow = encoded.flatten(2) if stage == "classifier" else encoded
         return run_stage(stage, list_layers(getattr(self, stage)), inflow, run.memory, until=name)[0]
-
-
-def stack_steps(steps):
-    """A list of T Steps as one Step whose tensors are (T, B, C, H, W)."""
-    return _each(torch.stack, steps)
-
-
-def join_steps(parts):
-    """Steps of (t, B, C, H, W) as one of (T, B, C, H, W)."""
-    return parts[0] if len(parts) == 1 else _each(torch.cat, parts)
-
-
-def _each(join, steps):
-    return Step(*(None if frames[0] is None else join(frames) for frames in zip(*steps, strict=True)))
-
-
-def _select(value, keep):
-    if isinstance(value, torch.Tensor):
-        return value[keep]
-    if isinstance(value, dict):
-        return {name: _select(state, keep) for name, state in value.items()}
-    if isinstance(value, tuple):
-        return type(value)(*(_select(part, keep) for part in value))
-    return value
