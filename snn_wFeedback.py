@@ -30,7 +30,7 @@ def main(argv=None, blocking=InputBlockingSNN):
     model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
     with Run("snn", args.run_name or snn_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
-        source.fill(model, data[0], run)
+        source.fill(model, data[0], run, may_grow=not args.test_only)
         objective = Objective(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type)
         if args.test_only:
             return test_once(model, data[2], objective, args, run)

@@ -88,12 +88,19 @@ class SNNSource:
             cls, own = blocking, {"epsilon": self.args.epsilon, "latch": self.args.latch, "residual": self.args.residual}
         return build(cls or VGG_SNN_STDB_wFeedback, SPIKING, self.args, self.plan, **own)
 
-    def fill(self, model, train, run):
-        """Load the weights; after a conversion balance the thresholds on training images and scale them once."""
+    def fill(self, model, train, run, may_grow=False):
+        """Load the weights; after a conversion balance the thresholds on training images and scale them once.
+
+        may_grow: an SNN without a decoder may be given one, which starts at random."""
         if not self.path:
             return model
         ours = "settings" in self.saved
-        restore(model, self.saved, self.path, may_lack=() if ours and not self.converts else dynamics_parameters(model))
+        may_lack = [] if ours and not self.converts else dynamics_parameters(model)
+        decoder = [name for name in model.state_dict() if name.startswith("generate.")]
+        if may_grow and not self.converts and decoder and not any(name in self.saved["state_dict"] for name in decoder):
+            run.say(f"{self.path} has no decoder: this one starts at random")
+            may_lack += decoder
+        restore(model, self.saved, self.path, may_lack)
         if not self.converts:
             if not ours:
                 from_original(model, self.saved)

@@ -243,7 +243,8 @@ def add_conversion_args(parser):
 def add_checkpoint_args(parser):
     """The SNN to start from."""
     group = parser.add_argument_group("checkpoint")
-    group.add_argument("--pretrained_snn", default="", metavar="PATH", help="SNN checkpoint; its settings hold unless typed")
+    help_text = "SNN checkpoint; its settings hold unless typed; training starts a decoder that it lacks at random"
+    group.add_argument("--pretrained_snn", default="", metavar="PATH", help=help_text)
 
 
 def add_engine_args(parser, trains):

@@ -334,6 +334,20 @@ def test_log_begins_with_every_parameter(trained):
             assert any(line.startswith(words) for line in head), words
 
 
+def test_a_network_without_a_decoder_is_given_one_in_training_only(trained, tmp_path):
+    here = f"--fc_width 16 {SPIKING} --output_dir {tmp_path}"
+    run_here(SNN, f"-a VGG5_small {here} --run_name twin")
+    twin = tmp_path / "trained_models/snn/twin.pth"
+    grown = f"-a VGG5_wFeedback_linear --pretrained_snn {twin} --output_dir {tmp_path} {DATA} --readout membrane_linear"
+    assert "generate.0.weight is missing" in refused(SNN, grown, "--test_only")
+    assert "generate.0.weight is missing" in refused(OBJ1, grown)
+    _, said = run_here(SNN, grown, "--epochs 1 -lr 1e-9 --epsilon 0.1 --latch --run_name grown")
+    states = [load_checkpoint(tmp_path / f"trained_models/snn/{name}.pth")["state_dict"] for name in ("twin", "grown")]
+    assert "has no decoder: this one starts at random" in said and any(name.startswith("generate") for name in states[1])
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, atol=1e-6, rtol=0)
+
+
 def test_evaluation_takes_the_next_free_name(trained, tmp_path):
     flags = f"--pretrained_ann {trained.ann} --test_only {DATA} --run_name x --output_dir {tmp_path}"
     run_here(ANN, flags)
