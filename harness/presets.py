@@ -13,6 +13,7 @@ PLANS = {
     "residual_twin": "-a VGG4_narrow --fc_width 128 --precision bfloat16",
 }
 for network in ("feedback", "twin"):
+    PLANS[f"fast_{network}"] = PLANS[f"residual_{network}"]
     PLANS[f"accurate_{network}"] = PLANS[f"fashion_{network}"] = f"{PLANS[network]} --precision bfloat16"
 
 ANN_SHORT, ANN_LONG = "--trade_off 0.01 --epochs", "--trade_off 0.001 --epochs 16"
@@ -28,6 +29,7 @@ ANN_RECIPES = {
 }
 
 STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
+STEPS_3 = "--timesteps 3 --epochs 2 -lr 1e-3 --spike_penalty 2e-5"  # after the twin's own 4 epochs at 3e-3
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
 ACCURATE = "--activation Triangle --timesteps 8 --epochs 10 -lr 5e-4 --spike_penalty 5e-5"
 FASHION = "--activation Triangle --encoding direct --timesteps 4 --epochs 7 -lr 5e-4 --spike_penalty 1e-5"
@@ -36,6 +38,8 @@ SNN_RECIPES = {
     "twin": STEPS_8,
     "residual_feedback": f"{STEPS_5} {READOUT} --residual --trade_off 0.003 --trade_off_type mean_t",
     "residual_twin": STEPS_5,
+    "fast_feedback": f"{STEPS_3} --readout membrane_linear --latch --epsilon 0.2 --trade_off 1e-5 --trade_off_type mean_t",
+    "fast_twin": STEPS_3,
     "accurate_feedback": f"{ACCURATE} {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
     "accurate_twin": ACCURATE,
     "fashion_feedback": f"{FASHION} {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
