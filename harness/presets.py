@@ -32,7 +32,7 @@ STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
 STEPS_3 = "--timesteps 3 --epochs 2 -lr 1e-3 --spike_penalty 2e-5"  # after the twin's own 4 epochs at 3e-3
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
 ACCURATE = "--activation Triangle --timesteps 8 --epochs 10 -lr 5e-4 --spike_penalty 5e-5"
-FASHION = "--activation Triangle --encoding direct --timesteps 4 --epochs 7 -lr 5e-4 --spike_penalty 1e-5"
+FASHION = "--activation Triangle --encoding direct --timesteps 4 -lr 5e-4 --spike_penalty 3e-6"
 SNN_RECIPES = {
     "feedback": f"{STEPS_8} {READOUT} --trade_off 0.01 --trade_off_type linear_over_t",
     "twin": STEPS_8,
@@ -42,8 +42,8 @@ SNN_RECIPES = {
     "fast_twin": STEPS_3,
     "accurate_feedback": f"{ACCURATE} {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
     "accurate_twin": ACCURATE,
-    "fashion_feedback": f"{FASHION} {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
-    "fashion_twin": FASHION,
+    "fashion_feedback": f"{FASHION} --epochs 3 {READOUT} --trade_off 1e-5 --trade_off_type mean_t",
+    "fashion_twin": f"{FASHION} --epochs 7",
 }
 
 
