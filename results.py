@@ -19,32 +19,35 @@ OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number
 
 
 class Network(NamedTuple):
-    """name: in the table, the same for networks that only their seed tells apart; steps: it was trained for."""
+    """name: in the table, the same for networks that only their seed tells apart; steps: it was trained for; epsilon: to
+    block with, 0 for a network without feedback."""
 
     name: str
     steps: int
-    has_feedback: bool
+    epsilon: float = 0.0
     seed: int = 0
 
 
 NETWORKS = {  # by their checkpoints in trained_models/snn
-    "snn_feedback": Network("feedback", 8, True),
-    "snn_twin": Network("twin of feedback", 8, False),
-    "residual_feedback": Network("residual feedback", 5, True),
-    "residual_twin": Network("twin of residual feedback", 5, False),
-    "fast_twin": Network("the same twin trained for 3 steps", 3, False),
+    "snn_feedback": Network("feedback", 8, 0.2),
+    "snn_twin": Network("twin of feedback", 8),
+    "accurate_feedback": Network("accurate feedback", 8, 0.2),
+    "accurate_twin": Network("twin of accurate feedback", 8),
+    "residual_feedback": Network("residual feedback", 5, 0.2),
+    "residual_twin": Network("twin of residual feedback", 5),
+    "fast_feedback": Network("fast feedback", 3, 0.5),
+    "fast_twin": Network("twin of fast feedback", 3),
 }
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
 
 
 def commands():
     """Run's name -> (network, script and flags); a run with several settings gives several rows."""
-    for checkpoint, network in NETWORKS.items():
-        source = f"--pretrained_snn trained_models/snn/{checkpoint}.pth --engine event --seed {network.seed}"
-        epsilon, name, steps = 0.2 * network.has_feedback, network.name, network.steps
+    for checkpoint, (name, steps, epsilon, seed) in NETWORKS.items():
+        source = f"--pretrained_snn trained_models/snn/{checkpoint}.pth --engine event --seed {seed}"
         yield f"{checkpoint}_T{steps}", name, f"{OBJ1} {source} --timesteps {steps} --epsilon {epsilon}"
         yield f"{checkpoint}_stop", name, f"{OBJ2} {source} --timesteps 50 --epsilon {epsilon} {RULES}"
-        if network.has_feedback:
+        if epsilon:
             yield f"{checkpoint}_T50_open", name, f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
 
 
