@@ -32,11 +32,17 @@ NETWORKS = {  # by their checkpoints in trained_models/snn
     "snn_feedback": Network("feedback", 8, 0.2),
     "snn_twin": Network("twin of feedback", 8),
     "accurate_feedback": Network("accurate feedback", 8, 0.2),
+    "accurate_feedback_1": Network("accurate feedback", 8, 0.2, seed=1),
+    "accurate_feedback_2": Network("accurate feedback", 8, 0.2, seed=2),
     "accurate_twin": Network("twin of accurate feedback", 8),
     "residual_feedback": Network("residual feedback", 5, 0.2),
     "residual_twin": Network("twin of residual feedback", 5),
     "fast_feedback": Network("fast feedback", 3, 0.5),
+    "fast_feedback_1": Network("fast feedback", 3, 0.5, seed=1),
     "fast_twin": Network("twin of fast feedback", 3),
+    "fast_twin_1": Network("twin of fast feedback", 3, seed=1),
+    "fashion_feedback": Network("Fashion feedback", 4, 0.2),
+    "fashion_twin_longer": Network("twin of Fashion feedback", 4),
 }
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
 
