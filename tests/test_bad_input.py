@@ -402,7 +402,7 @@ def test_existing_run_is_not_overwritten(tmp_path, name, kind, base):
         ("--resume --epochs 1", "has trained 1 epochs already"),
         ("--resume --epochs 2 --run_name y", "y_last.pth: no such checkpoint"),
         ("--resume {best} --epochs 2 --run_name y", "no optimiser state"),
-        ("--resume --epochs 2 --optimizer SGD", "another kind of optimiser"),
+        ("--resume --epochs 2 --optimizer SGD", "other settings (optimizer)"),
         ("--resume --epochs 2 --fc_width 8", "classifier.0.weight is (16, 1568), not (8, 1568)"),
     ],
 )
