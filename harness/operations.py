@@ -107,8 +107,7 @@ class OperationCounter:
             else:
                 is_active, is_binary = (signal != 0).float(), binary_rows(signal)
                 for rows, kind in ((is_binary, True), (~is_binary, False)):
-                    active = sum_over_batch(is_active * rows.view(-1, *[1] * (signal.dim() - 1)))
-                    self._count_operations(name, module, active, kind)
+                    self._count_operations(name, module, sum_over_batch(is_active, rows), kind)
             self._count_dense(name, len(signal))
 
         return hook
@@ -152,11 +151,13 @@ def as_input(module, active):
     return active.flatten() if isinstance(module, nn.Linear) else active
 
 
-def sum_over_batch(active):
-    """(B, ...) float32 of zeros and ones -> (...) float64. As a product with ones in memory order, since sum(0) is slow."""
+def sum_over_batch(active, among=None):
+    """(B, ...) float32 of zeros and ones -> (...) float64; among: of these images only, (B,) bool, else of all. As a product
+    with ones in memory order, since sum(0) is slow."""
     is_image = active.dim() == 4
     rows = active.permute(0, 2, 3, 1) if is_image else active
-    total = (active.new_ones(len(active)) @ rows.reshape(len(active), -1)).to(wide(active.device)).reshape(rows.shape[1:])
+    weights = active.new_ones(len(active)) if among is None else among.to(active.dtype)
+    total = (weights @ rows.reshape(len(active), -1)).to(wide(active.device)).reshape(rows.shape[1:])
     return total.permute(2, 0, 1) if is_image else total
 
 

@@ -70,7 +70,7 @@ class Run:
         for path in mine:
             for rest in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run that was killed while it wrote
                 rest.unlink()
-        if self._goes_on():
+        if self.goes_on():
             if not taken:
                 raise UserError(f"{self.last_path}: no such checkpoint file, and no log of such a run")
         elif taken and not args.overwrite:
@@ -78,7 +78,8 @@ class Run:
                 f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
             )
 
-    def _goes_on(self):
+    def goes_on(self):
+        """Whether this is a training run that --resume tells to go on from a checkpoint of its own."""
         resume = self.trains and self.args.resume
         return bool(resume) and (resume == "last" or self.owns(resume))
 
@@ -92,10 +93,10 @@ class Run:
         if not ranks.is_first():
             return
         lock = None if self.trains else self._free_name()
-        if self.args.overwrite and not self._goes_on():  # the best checkpoint stays until a new one takes its place
+        if self.args.overwrite and not self.goes_on():  # the best checkpoint stays until a new one takes its place
             for path in (self.log_path, self.json_path, *((self.last_path, self.previous_path) if self.trains else ())):
                 path.unlink(missing_ok=True)  # a last checkpoint that stayed would be what --resume goes on with
-        self._write_header("resumed" if self._goes_on() else "started")
+        self._write_header("resumed" if self.goes_on() else "started")
         for ending, line in waiting:
             self._append(ending, line)
         if lock:
@@ -105,8 +106,12 @@ class Run:
         """Give this evaluation its name, that of the flags or the next one that is free; returns the Lock on it."""
         name, number = self.name, 1
         while True:
-            with contextlib.suppress(UserError) if not self.args.overwrite else contextlib.nullcontext():
+            try:
                 lock = self._lock()
+            except UserError:  # another process is about to take this name, or trains under it
+                if self.args.overwrite:
+                    raise
+            else:
                 if self.args.overwrite or not any(path.exists() for path in self._results()):
                     return lock
                 lock.release()

@@ -95,7 +95,7 @@ class Training:
         Raises UserError where it is missing, damaged, of another run, or has nothing left to do.
         """
         args, run = self.args, self.run
-        is_own = args.resume == "last" or run.owns(args.resume)
+        is_own = run.goes_on()
         path = run.last_path if args.resume == "last" else Path(args.resume)
         saved = ranks.from_first(lambda: self._read(path))
         if saved is None:
