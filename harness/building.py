@@ -1,5 +1,7 @@
 """Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
 
+import argparse
+
 import torch
 
 from harness.checkpoints import from_original, load_checkpoint, may_hold, restore
@@ -45,15 +47,28 @@ def build(cls, names, args, plan=None, **own):
         raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
 
 
-def ann_from(args):
-    """The ANN for the flags, with the weights of --pretrained_ann if given."""
-    if not args.pretrained_ann:
+def ann_from(args, flag="pretrained_ann"):
+    """The ANN for the flags, with the weights of the checkpoint that this flag names, if given."""
+    path = getattr(args, flag)
+    if not path:
         return build(VGG_wFeedback, ANN, args)
-    saved = load_checkpoint(args.pretrained_ann)
+    saved = load_checkpoint(path)
     if "ANN" not in may_hold(saved):
-        raise UserError(f"{args.pretrained_ann} holds an SNN; --pretrained_ann wants an ANN")
+        raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
     plan = adopt(args, saved, ANN)
-    return restore(build(VGG_wFeedback, ANN, args, plan), saved, args.pretrained_ann)
+    return restore(build(VGG_wFeedback, ANN, args, plan), saved, path)
+
+
+def teacher_from(args):
+    """The ANN of --teacher_ann to evaluate with, None without that flag. Raises UserError for one of another data set."""
+    if not args.teacher_ann:
+        return None
+    own = argparse.Namespace(**{**vars(args), "given": {}})  # all of its settings are its own
+    teacher = ann_from(own, "teacher_ann").eval()
+    if own.dataset != args.dataset:
+        raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {own.dataset}; give one of {args.dataset}")
+    teacher.precision = args.precision
+    return teacher
 
 
 def use_engine(model, args):

@@ -226,6 +226,11 @@ def add_learning_args(parser, trains):
             help="compute steps again in the backward pass, in N segments: memory for T/N steps; auto: root of T; 0 = off",
         )  # fmt: skip
         group.add_argument("--epsilon", type=NOT_NEGATIVE, default=0.0, help="block predicted input in training too; 0 = off")
+    if trains:
+        group.add_argument("--teacher_ann", default="", metavar="PATH", help="ANN checkpoint whose outputs to learn, too")
+        group.add_argument("--distillation", type=FRACTION, default=0.5, help="how much the teacher counts, 0 to 1; the labels "
+                           "count for the rest")  # fmt: skip
+        group.add_argument("--temperature", type=POSITIVE, default=2.0, help="that softens the teacher's outputs")
     group.add_argument("--spike_penalty", type=NOT_NEGATIVE, default=0.0, help="loss per spike")
     group.add_argument("--learn_threshold", action=Switch, default=False, help="train each layer's threshold")
     group.add_argument("--learn_leak", action=Switch, default=False, help="train each layer's leak")

@@ -9,7 +9,7 @@ import torch
 from harness import ranks
 from harness.errors import UserError
 from harness.health import NOWHERE, first_not_finite, not_finite
-from harness.losses import losses_of
+from harness.losses import Lesson, losses_of
 from harness.operations import OperationCounter
 from harness.seeds import EVALUATION, image_draws, image_seeds, seed_from
 from harness.spikes import by_part, total_spikes, wide
@@ -20,15 +20,23 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 @dataclass(frozen=True)
 class Objective:
     """What training minimises; see losses.py. kind: step weights of the reconstruction, 'sum' for the ANN;
-    classification_kind: of the outputs."""
+    classification_kind: of the outputs; teacher: a trained ANN, whose outputs count for `distillation` of the labels."""
 
     trade_off: float
     kind: str
     spike_penalty: float = 0.0
     classification_kind: str = "last_t"
+    teacher: object = None
+    distillation: float = 0.5
+    temperature: float = 2.0
 
-    def __call__(self, output, labels):
-        return losses_of(output, labels, self.trade_off, self.kind, self.spike_penalty, self.classification_kind)
+    def __call__(self, output, labels, images=None):
+        """Losses of an output; images: what the teacher looks at, in training; None: the labels count alone."""
+        lesson = None
+        if self.teacher and images is not None:
+            with torch.no_grad():
+                lesson = Lesson(self.teacher(images).logits, self.distillation, self.temperature)
+        return losses_of(output, labels, self.trade_off, self.kind, self.spike_penalty, self.classification_kind, lesson)
 
 
 class Average:
@@ -112,7 +120,7 @@ def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch,
         torch.manual_seed(seed_from(seed, epoch, number))  # dropout masks follow from seed, epoch and step
         parallel.batch_is(batch)
         output = run_model(model, batch, seed, epoch, forward)
-        return output, objective(output, batch.labels)
+        return output, objective(output, batch.labels, batch.images)
 
     for number, batch in enumerate(batches, progress.step + 1):
         parallel.prepare(lambda: loss_of(batch, number, model)[1].total)  # noqa: B023

@@ -217,6 +217,20 @@ def test_ann_for_snn_and_the_reverse(trained, tmp_path, name, wanted):
     assert f"holds an {other.upper()}" in line and f"--pretrained_{wanted}" in line
 
 
+def test_a_teacher_that_cannot_teach(trained, tmp_path):
+    saved = load_checkpoint(trained.ann)
+    saved["settings"] = saved["settings"] | {"dataset": "FashionMNIST"}
+    torch.save(saved, tmp_path / "fashion.pth")
+    for path, words in (
+        (trained.snn, "holds an SNN; --teacher_ann wants an ANN"),
+        (tmp_path / "none.pth", "no such checkpoint file"),
+        (tmp_path / "fashion.pth", "was trained on FashionMNIST; give one of MNIST"),
+    ):
+        line = refused(SNN, f"--pretrained_ann {trained.ann} --teacher_ann {path} {SPIKING} --output_dir {tmp_path / 'out'}")
+        assert words in line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", [OBJ1, ANALYSIS])
 def test_no_checkpoint_named_and_none_there(tmp_path, name):
     assert "--pretrained_snn" in refused(name, "--output_dir", tmp_path)

@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import shutil
-from math import cos, log, pi
+from math import cos, exp, log, pi
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,7 +43,7 @@ from harness.checkpoints import load_checkpoint, save_checkpoint, write_whole
 from harness.data import ImageSet, load_data, load_set
 from harness.errors import UserError, run_script
 from harness.loops import Average, Objective, evaluate
-from harness.losses import losses_of, step_weights
+from harness.losses import Lesson, losses_of, step_weights
 from harness.runlog import Run, ann_name, snn_name
 from harness.schedules import make_optimizer, make_schedule
 from harness.seeds import image_draws, shuffled
@@ -88,6 +88,29 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
     assert losses.classification.item() == losses.total.item() == pytest.approx(classification)
     output.logits_by_step = None  # an evaluation
     assert losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind).total.item() == pytest.approx(log(4))
+
+
+def test_distillation_loss_by_hand():
+    """Teacher 3 : 1 and student 1 : 1 at temperature 2, so 9 : 1 and 1 : 1 before: KL = 3/4 log(3/2) + 1/4 log(1/2)."""
+    lesson = Lesson(torch.tensor([[2 * log(3), 0.0]]), 0.25, 2.0)
+    divergence = 0.75 * log(1.5) + 0.25 * log(0.5)
+    output = SimpleNamespace(logits=torch.zeros(1, 2), errors=None)
+    losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", lesson=lesson)
+    assert losses.classification.item() == losses.total.item() == pytest.approx(0.75 * log(2) + 0.25 * 4 * divergence)
+    output.logits_by_step = torch.stack([lesson.logits, output.logits])  # first the student agrees
+    losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", classification_kind="mean_t", lesson=lesson)
+    assert losses.total.item() == pytest.approx((0.75 * (log(10) + log(2)) + divergence) / 2)
+
+
+def test_the_teacher_is_asked_in_training_only():
+    def teacher(images):
+        return SimpleNamespace(logits=images.flatten(1))
+
+    objective = Objective(0.0, "last_t", teacher=teacher, distillation=1.0, temperature=1.0)
+    output = SimpleNamespace(logits=torch.tensor([[1.0, 2.0]]), errors=None)
+    taught = objective(output, torch.tensor([0]), torch.tensor([[[[1.0, 2.0]]]]))
+    assert taught.total.item() == pytest.approx(0)
+    assert objective(output, torch.tensor([0])).total.item() == pytest.approx(log(1 + exp(1)))
 
 
 def test_step_weights_by_hand():

@@ -17,6 +17,7 @@ from conftest import (
     SPIKING,
     TINY,
     digests,
+    figures,
     records,
     refused,
     run_here,
@@ -169,6 +170,21 @@ def test_segments_and_precision_by_flag(trained, tmp_path):
     assert learned["segments"] == pytest.approx(learned["whole"], rel=1e-4)
     for exact, rounded in (("whole", "rounded"), ("ann", "rounded ann")):
         assert learned[exact] != learned[rounded] == pytest.approx(learned[exact], rel=0.05)
+
+
+def test_a_teacher_changes_what_is_learned_unless_it_counts_nothing(trained, tmp_path):
+    """The teacher may be of another plan; it changes no setting of the SNN."""
+    run_here(ANN, f"{TINY} -a VGG5_small --fc_width 8 --run_name teacher --output_dir {tmp_path}")
+    teacher = tmp_path / "trained_models/ann/teacher.pth"
+    learned = {}
+    for name, flags in (("alone", ""), ("mute", "--distillation 0"), ("taught", "--distillation 0.9")):
+        flags += f" --teacher_ann {teacher}" * bool(flags)
+        run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} {flags} --run_name {name} --output_dir {tmp_path}")
+        (record,) = records(tmp_path / f"logs/snn/{name}.jsonl", "epoch")
+        learned[name] = figures(record)
+    assert learned["alone"] == learned["mute"] and learned["alone"]["train"] != learned["taught"]["train"]
+    line = refused(SNN, f"--resume --pretrained_ann {trained.ann} {SPIKING} --run_name taught --output_dir {tmp_path} --epochs 2")
+    assert "teacher_ann" in line and "same flags" in line
 
 
 def test_plan_without_feedback_goes_the_whole_way(tmp_path):
