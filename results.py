@@ -97,7 +97,7 @@ def evaluate(command):
 def row_of(name, record):
     """A row of results.json from an evaluation record. name: of the network."""
     keys = ("dataset", "seed", "epsilon", "timesteps", "accuracy", "mean_steps", "reconstruction_error", "open_share")
-    keys += ("rank_correlation", "spikes")
+    keys += ("rank_correlation", "rank_correlation_per_ink", "spikes")
     return {
         "name": name,
         "plan": record["model"],

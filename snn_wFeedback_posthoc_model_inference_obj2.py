@@ -2,7 +2,7 @@
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
 from harness import flags
-from harness.difficulty import rank_correlation
+from harness.difficulty import spike_correlations
 from harness.errors import UserError, run_script
 from harness.plots import save_adaptive, save_step_histograms
 from harness.posthoc import Posthoc, posthoc_parser
@@ -62,7 +62,8 @@ def baseline_of(args, argv):
 def sweep(posthoc, rules, series, prefix=""):
     """All bounds of these rules, then T steps for every image; fills series: name -> list of (record, per_image).
 
-    A record's rank_correlation is Spearman's rho between spikes per image and difficulty: a small margin after all T steps.
+    A record's rank_correlation is Spearman's rho between spikes per image and difficulty, a small margin after all T steps;
+    rank_correlation_per_ink is that of spikes per unit of ink.
     """
     for rule, settings in [(rule, settings_of(rule, posthoc.args)) for rule in rules]:
         for bounds in settings:
@@ -73,7 +74,8 @@ def sweep(posthoc, rules, series, prefix=""):
     difficulty = -series[f"{prefix}all steps"][0][1]["margin"]
     for name, rows in series.items():
         for record, per_image in rows if name.startswith(prefix) else ():
-            record.setdefault("rank_correlation", rank_correlation(difficulty, per_image["spikes"]))
+            found = spike_correlations(difficulty, per_image)
+            record |= {"rank_correlation": found["spikes"], "rank_correlation_per_ink": found["spikes_per_ink"]}
 
 
 def settings_of(rule, args):

@@ -32,11 +32,13 @@ def difficulty_correlations(per_image):
 
     An image with more ink (sum of |x|) has more input spikes to begin with; the second figure takes that out.
     """
+    return {name: spike_correlations(measure, per_image) for name, measure in difficulty_measures(per_image).items()}
+
+
+def spike_correlations(difficulty, per_image):
+    """Spearman's rho of one measure of difficulty (N,) with spikes and with spikes per unit of ink, as a dict."""
     per_ink = per_image["spikes"] / per_image["ink"].clamp(min=1e-6)
     return {
-        name: {
-            "spikes": rank_correlation(measure, per_image["spikes"]),
-            "spikes_per_ink": rank_correlation(measure, per_ink),
-        }
-        for name, measure in difficulty_measures(per_image).items()
+        "spikes": rank_correlation(difficulty, per_image["spikes"]),
+        "spikes_per_ink": rank_correlation(difficulty, per_ink),
     }

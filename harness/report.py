@@ -87,10 +87,10 @@ def difficulty_lines(epsilon, correlations):
 def adaptive_table(series):
     """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image).
 
-    rho: rank correlation of spikes per image with a small margin after all steps. faster: images per second against the same
-    network's run of all steps; goal: 0.7 T / mean steps.
+    rho: rank correlation of spikes per image with a small margin after all steps; per ink: of spikes per unit of ink. faster:
+    images per second against the same network's run of all steps; goal: 0.7 T / mean steps.
     """
-    yield f"{'rule':46}  accuracy  mean steps  median  95 %  spikes     rho  images/s  faster  (goal)"
+    yield f"{'rule':46}  accuracy  mean steps  median  95 %  spikes     rho  per ink  images/s  faster  (goal)"
     for name, rows in series.items():
         prefix = name.rpartition(", ")[0]
         whole = series[f"{prefix}, all steps" if prefix else "all steps"][0][0]
@@ -100,7 +100,8 @@ def adaptive_table(series):
             yield (
                 f"{name + ' ' * bool(bounds) + bounds:46}  {100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
                 f"{record['median_steps']:6.0f}  {record['p95_steps']:4.0f}  {record['spikes']['total']:6,.0f}  "
-                f"{record['rank_correlation']:+6.3f}  {record['images_per_second']:8.1f}  {faster:6.2f}  "
+                f"{record['rank_correlation']:+6.3f}   {record['rank_correlation_per_ink']:+6.3f}  "
+                f"{record['images_per_second']:8.1f}  {faster:6.2f}  "
                 f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
             )
 
