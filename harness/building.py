@@ -60,8 +60,13 @@ def ann_from(args, flag="pretrained_ann"):
 
 
 def teacher_from(args):
-    """The ANN of --teacher_ann to evaluate with, None without that flag. Raises UserError for one of another data set."""
+    """The ANN of --teacher_ann, None without that flag or where nothing is trained. Raises UserError for one of another data
+    set, and where --distillation has nobody to learn from."""
+    if args.test_only:
+        return None
     if not args.teacher_ann:
+        if "distillation" in args.given or "temperature" in args.given:
+            raise UserError("--distillation and --temperature need --teacher_ann PATH, a trained ANN to learn from")
         return None
     own = argparse.Namespace(**{**vars(args), "given": {}})  # all of its settings are its own
     teacher = ann_from(own, "teacher_ann").eval()

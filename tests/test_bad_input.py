@@ -228,6 +228,8 @@ def test_a_teacher_that_cannot_teach(trained, tmp_path):
     ):
         line = refused(SNN, f"--pretrained_ann {trained.ann} --teacher_ann {path} {SPIKING} --output_dir {tmp_path / 'out'}")
         assert words in line
+    flags = f"--pretrained_ann {trained.ann} {SPIKING} --output_dir {tmp_path / 'out'}"
+    assert "need --teacher_ann" in refused(SNN, flags, "--distillation 0.7")
     assert not (tmp_path / "out").exists()
 
 
