@@ -35,6 +35,14 @@ NETWORKS = {  # by their checkpoints in trained_models/snn
     "accurate_feedback_1": Network("accurate feedback", 8, 0.2, seed=1),
     "accurate_feedback_2": Network("accurate feedback", 8, 0.2, seed=2),
     "accurate_twin": Network("twin of accurate feedback", 8),
+    "accurate_twin_1": Network("twin of accurate feedback", 8, seed=1),
+    "accurate_twin_2": Network("twin of accurate feedback", 8, seed=2),
+    "distilled_feedback": Network("distilled feedback", 8, 0.4),
+    "distilled_feedback_1": Network("distilled feedback", 8, 0.4, seed=1),
+    "distilled_feedback_2": Network("distilled feedback", 8, 0.4, seed=2),
+    "distilled_twin": Network("twin of distilled feedback", 8),
+    "distilled_twin_1": Network("twin of distilled feedback", 8, seed=1),
+    "distilled_twin_2": Network("twin of distilled feedback", 8, seed=2),
     "residual_feedback": Network("residual feedback", 5, 0.2),
     "residual_twin": Network("twin of residual feedback", 5),
     "fast_feedback": Network("fast feedback", 3, 0.5),
@@ -48,30 +56,33 @@ RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 
 
 
 def commands():
-    """Run's name -> (network, script and flags); a run with several settings gives several rows."""
+    """(checkpoint, run's name, network, script and flags); a run with several settings gives several rows."""
     for checkpoint, (name, steps, epsilon, seed) in NETWORKS.items():
         source = f"--pretrained_snn trained_models/snn/{checkpoint}.pth --engine event --seed {seed}"
-        yield f"{checkpoint}_T{steps}", name, f"{OBJ1} {source} --timesteps {steps} --epsilon {epsilon}"
-        yield f"{checkpoint}_stop", name, f"{OBJ2} {source} --timesteps 50 --epsilon {epsilon} {RULES}"
+        runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps} --epsilon {epsilon}"}
+        runs["stop"] = f"{OBJ2} {source} --timesteps 50 --epsilon {epsilon} {RULES}"
         if epsilon:
-            yield f"{checkpoint}_T50_open", name, f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
+            runs["T50_open"] = f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
+        for kind, command in runs.items():
+            yield checkpoint, f"{checkpoint}_{kind}", name, command
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit_test", metavar="N", help="first N test images only, to try it out; results in results_few/")
-    parser.add_argument("--from_files", action="store_true", help="evaluate nothing: use the results/NAME.json already there")
+    help_text = "evaluate these checkpoints, or none, and take the others' results/*.json as they are"
+    parser.add_argument("--only", nargs="*", choices=list(NETWORKS), default=list(NETWORKS), metavar="NAME", help=help_text)
     args = parser.parse_args(argv)
     folder = HERE / ("results_few" if args.limit_test else "results")
     few = f"--limit_test {args.limit_test}" if args.limit_test else ""
     folder.mkdir(exist_ok=True)
     rows = []
-    for run, name, command in commands():
+    for checkpoint, run, name, command in commands():
         path = folder / f"{run}.json"
-        if not args.from_files:
+        if checkpoint in args.only:
             evaluate(f"{command} --run_name {run} --output_dir {quote(folder)} --results_json {quote(path)} --overwrite {few}")
         if not path.is_file():
-            raise UserError(f"{path} is missing: run make results without --from_files")
+            raise UserError(f"{path} is missing: run it with --only {checkpoint}")
         rows += [row_of(name, record) for record in json.loads(path.read_text())]
     write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
     if not few:
