@@ -2,7 +2,7 @@
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
 from harness import flags
-from harness.building import SNNSource, teacher_from, use_engine
+from harness.building import SNNSource, choose_trained, teacher_from, use_engine
 from harness.data import load_data
 from harness.errors import run_script
 from harness.fit import fit, test_once
@@ -28,6 +28,7 @@ def main(argv=None, blocking=InputBlockingSNN):
     use_engine(model, args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
+    choose_trained(model, args)
     learned = (args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type)
     objective = Objective(*learned, teacher_from(args), args.distillation, args.temperature)
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)

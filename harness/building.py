@@ -15,6 +15,7 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
+DECODER = "generate."  # how the names of the decoder's weights begin
 # setting of a model -> flag it comes from
 NETWORK = {"vgg_name": "architecture", "dataset": "dataset", "fc_width": "fc_width", "kernel_size": "kernel_size"}
 ANN = {**NETWORK, "timesteps": "timesteps", "dropout": "dropout"}
@@ -76,6 +77,19 @@ def teacher_from(args):
     return teacher
 
 
+def choose_trained(model, args):
+    """With --train decoder no other weight learns. Raises UserError where nothing would."""
+    if args.test_only or args.train == "all":
+        return
+    if not model.has_feedback:
+        raise UserError(f"--train decoder needs a plan with feedback; {args.architecture} has none")
+    if not args.trade_off:
+        raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction alone")
+    for name, parameter in model.named_parameters():
+        if not name.startswith(DECODER):
+            parameter.requires_grad_(False)
+
+
 def use_engine(model, args):
     """Let the model run on the engine of --engine; it only evaluates. Raises UserError for training."""
     if args.engine == "event":
@@ -116,7 +130,7 @@ class SNNSource:
             return model
         ours = "settings" in self.saved
         may_lack = [] if ours and not self.converts else dynamics_parameters(model)
-        decoder = [name for name in model.state_dict() if name.startswith("generate.")]
+        decoder = [name for name in model.state_dict() if name.startswith(DECODER)]
         if may_grow and not self.converts and decoder and not any(name in self.saved["state_dict"] for name in decoder):
             run.say(f"{self.path} has no decoder: this one starts at random")
             may_lack += decoder

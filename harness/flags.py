@@ -227,6 +227,8 @@ def add_learning_args(parser, trains):
         )  # fmt: skip
         group.add_argument("--epsilon", type=NOT_NEGATIVE, default=0.0, help="block predicted input in training too; 0 = off")
     if trains:
+        group.add_argument("--train", choices=["all", "decoder"], default="all", help="which weights; decoder: the others stay "
+                           "as they are")  # fmt: skip
         group.add_argument("--teacher_ann", default="", metavar="PATH", help="ANN checkpoint whose outputs to learn, too")
         group.add_argument("--distillation", type=FRACTION, default=0.5, help="how much the teacher counts, 0 to 1; the labels "
                            "count for the rest")  # fmt: skip

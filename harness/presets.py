@@ -14,7 +14,8 @@ PLANS = {
 }
 for network in ("feedback", "twin"):
     PLANS[f"fast_{network}"] = PLANS[f"residual_{network}"]
-    PLANS[f"accurate_{network}"] = PLANS[f"distilled_{network}"] = f"{PLANS[network]} --precision bfloat16"
+    PLANS[f"accurate_{network}"] = f"{PLANS[network]} --precision bfloat16"
+PLANS["added_feedback"] = PLANS["accurate_feedback"]
 PLANS["fashion_feedback"] = "-a VGG4_wFeedback_linear --fc_width 256 --precision bfloat16"
 PLANS["fashion_twin"] = "-a VGG4_narrow --fc_width 256 --precision bfloat16"
 
@@ -35,9 +36,8 @@ STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
 STEPS_3 = "--timesteps 3 --epochs 2 -lr 1e-3 --spike_penalty 2e-5"  # after the twin's own 4 epochs at 3e-3
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
 ACCURATE = "--activation Triangle --timesteps 8 --spike_penalty 5e-5 -lr 5e-4 --epochs"
-TAUGHT = "--distillation 0.7 --temperature 2"
-FASHION = f"--activation Triangle --encoding direct --timesteps 4 --spike_penalty 3e-6 -lr 5e-4 {TAUGHT} --epochs"
-GROWN = "--readout membrane_linear --readout_slew 0.19 --latch --trade_off 1e-5 --trade_off_type mean_t"  # onto a trained twin
+FASHION = "--activation Triangle --encoding direct --timesteps 4 --spike_penalty 3e-6 -lr 5e-4 --epochs"
+ADDED = "--train decoder -lr 2e-3 --readout membrane_linear --readout_slew 0.1 --latch --trade_off 1e-3 --trade_off_type mean_t"
 SNN_RECIPES = {
     "feedback": f"{STEPS_8} {READOUT} --trade_off 0.01 --trade_off_type linear_over_t",
     "twin": STEPS_8,
@@ -47,10 +47,9 @@ SNN_RECIPES = {
     "fast_twin": STEPS_3,
     "accurate_feedback": f"{ACCURATE} 10 {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
     "accurate_twin": f"{ACCURATE} 10",
-    "distilled_feedback": f"{ACCURATE} 4 {TAUGHT} {GROWN} --epsilon 0.4",  # after accurate_twin
-    "distilled_twin": f"{ACCURATE} 4 {TAUGHT}",
-    "fashion_feedback": f"{FASHION} 3 {GROWN} --epsilon 0.2",  # after fashion_twin
-    "fashion_twin": f"{FASHION} 5",
+    "added_feedback": f"{ACCURATE} 1 {ADDED} --epsilon 0.4",  # to accurate_twin
+    "fashion_feedback": f"{FASHION} 1 {ADDED} --epsilon 0.1",  # to fashion_twin
+    "fashion_twin": f"{FASHION} 5 --distillation 0.7",
 }
 
 

@@ -15,7 +15,7 @@ from harness.schedules import set_rates
 RECIPE = (  # flags that --resume must find again: the optimiser keeps some of them, the loss would change with others
     *("learning_rate", "lr_schedule", "lr_interval", "lr_reduce", "optimizer", "weight_decay", "momentum", "amsgrad"),
     *("trade_off", "trade_off_type", "classification_type", "spike_penalty", "precision"),
-    *("teacher_ann", "distillation", "temperature"),
+    *("teacher_ann", "distillation", "temperature", "train"),
 )
 COURSE = ("seed", "dataset", "batch_size", "limit_train", "holdout", "augment")  # flags that the order of the images follows from
 
