@@ -364,11 +364,19 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(trained, tmp_
     grown = f"-a VGG5_wFeedback_linear --pretrained_snn {twin} --output_dir {tmp_path} {DATA} --readout membrane_linear"
     assert "generate.0.weight is missing" in refused(SNN, grown, "--test_only")
     assert "generate.0.weight is missing" in refused(OBJ1, grown)
-    _, said = run_here(SNN, grown, "--epochs 1 -lr 1e-9 --epsilon 0.1 --latch --run_name grown")
-    states = [load_checkpoint(tmp_path / f"trained_models/snn/{name}.pth")["state_dict"] for name in ("twin", "grown")]
-    assert "has no decoder: this one starts at random" in said and any(name.startswith("generate") for name in states[1])
-    for name, value in states[0].items():
-        torch.testing.assert_close(states[1][name], value, atol=1e-6, rtol=0)
+    assert "plan with feedback" in refused(SNN, f"-a VGG5_small {here} --train decoder")
+    assert "--trade_off above 0" in refused(SNN, grown, "--train decoder --trade_off 0")
+    _, said = run_here(SNN, grown, "--train decoder --epochs 1 -lr 0.1 --epsilon 0.1 --latch --run_name grown")
+    run_here(SNN, grown, "--train decoder --epochs 1 -lr 1e-9 --run_name start")
+    twin, grown, start = (
+        load_checkpoint(tmp_path / f"trained_models/snn/{name}.pth")["state_dict"] for name in ("twin", "grown", "start")
+    )
+    assert "has no decoder: this one starts at random" in said
+    for name, value in grown.items():
+        if name.startswith("generate") and name.endswith("weight"):
+            assert not torch.allclose(value, start[name], atol=1e-3), name
+        elif name in twin:
+            assert torch.equal(value, twin[name]), name
 
 
 def test_evaluation_takes_the_next_free_name(trained, tmp_path):
