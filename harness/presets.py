@@ -36,20 +36,20 @@ STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
 STEPS_3 = "--timesteps 3 --epochs 2 -lr 1e-3 --spike_penalty 2e-5"  # after the twin's own 4 epochs at 3e-3
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
 ACCURATE = "--activation Triangle --timesteps 8 --spike_penalty 5e-5 -lr 5e-4 --epochs"
-FASHION = "--activation Triangle --encoding direct --timesteps 4 --spike_penalty 3e-6 -lr 5e-4 --epochs"
-ADDED = "--train decoder -lr 2e-3 --readout membrane_linear --readout_slew 0.1 --latch --trade_off 1e-3 --trade_off_type mean_t"
+FASHION = "--activation Triangle --encoding direct --timesteps 4 --spike_penalty 3e-6 -lr 5e-4 --distillation 0.7 --epochs"
+LATER = "--readout membrane_linear --latch --trade_off_type mean_t"  # a decoder given to a trained twin
 SNN_RECIPES = {
     "feedback": f"{STEPS_8} {READOUT} --trade_off 0.01 --trade_off_type linear_over_t",
     "twin": STEPS_8,
     "residual_feedback": f"{STEPS_5} {READOUT} --residual --trade_off 0.003 --trade_off_type mean_t",
     "residual_twin": STEPS_5,
-    "fast_feedback": f"{STEPS_3} --readout membrane_linear --latch --epsilon 0.2 --trade_off 1e-5 --trade_off_type mean_t",
+    "fast_feedback": f"{STEPS_3} {LATER} --epsilon 0.2 --trade_off 1e-5",
     "fast_twin": STEPS_3,
     "accurate_feedback": f"{ACCURATE} 10 {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
     "accurate_twin": f"{ACCURATE} 10",
-    "added_feedback": f"{ACCURATE} 1 {ADDED} --epsilon 0.4",  # to accurate_twin
-    "fashion_feedback": f"{FASHION} 1 {ADDED} --epsilon 0.1",  # to fashion_twin
-    "fashion_twin": f"{FASHION} 5 --distillation 0.7",
+    "added_feedback": f"{ACCURATE} 1 --train decoder -lr 2e-3 {LATER} --readout_slew 0.1 --epsilon 0.4 --trade_off 1e-3",
+    "fashion_feedback": f"{FASHION} 3 --dropout 0.3 {LATER} --readout_slew 0.15 --epsilon 0.08 --trade_off 1e-5",
+    "fashion_twin": f"{FASHION} 5",
 }
 
 
