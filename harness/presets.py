@@ -15,7 +15,6 @@ PLANS = {
 for network in ("feedback", "twin"):
     PLANS[f"fast_{network}"] = PLANS[f"residual_{network}"]
     PLANS[f"accurate_{network}"] = f"{PLANS[network]} --precision bfloat16"
-PLANS["added_feedback"] = PLANS["accurate_feedback"]
 PLANS["fashion_feedback"] = "-a VGG4_wFeedback_linear --fc_width 256 --precision bfloat16"
 PLANS["fashion_twin"] = "-a VGG4_narrow --fc_width 256 --precision bfloat16"
 
@@ -47,7 +46,6 @@ SNN_RECIPES = {
     "fast_twin": STEPS_3,
     "accurate_feedback": f"{ACCURATE} 10 {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
     "accurate_twin": f"{ACCURATE} 10",
-    "added_feedback": f"{ACCURATE} 1 --train decoder -lr 2e-3 {LATER} --readout_slew 0.1 --epsilon 0.4 --trade_off 1e-3",
     "fashion_feedback": f"{FASHION} 3 --dropout 0.3 {LATER} --readout_slew 0.15 --epsilon 0.08 --trade_off 1e-5",
     "fashion_twin": f"{FASHION} 5",
 }
