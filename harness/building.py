@@ -73,7 +73,6 @@ def teacher_from(args):
     teacher = ann_from(own, "teacher_ann").eval()
     if own.dataset != args.dataset:
         raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {own.dataset}; give one of {args.dataset}")
-    teacher.precision = args.precision
     return teacher
 
 
