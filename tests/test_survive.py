@@ -429,7 +429,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     objective = Objective(1.0, "last_t")
 
-    def steep(output, labels):
+    def steep(output, labels, images):
         losses = objective(output, labels)
         return losses._replace(total=losses.total + ((output.logits * 0).sqrt()).sum())
 
