@@ -29,8 +29,8 @@ def main(argv=None, blocking=InputBlockingSNN):
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     choose_trained(model, args)
-    learned = (args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type)
-    objective = Objective(*learned, teacher_from(args), args.distillation, args.temperature)
+    teacher = teacher_from(args)
+    objective = Objective(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
     with Run("snn", args.run_name or snn_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
         source.fill(model, data[0], run, may_grow=not args.test_only)

@@ -9,6 +9,7 @@ from harness.conversion import balanced_thresholds, dynamics_parameters, scale_t
 from harness.data import LABELS
 from harness.errors import UserError
 from harness.flags import find_device
+from harness.loops import Teacher
 from harness.seeds import seed_from
 from self_models.event_engine import EventEngine
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -61,8 +62,8 @@ def ann_from(args, flag="pretrained_ann"):
 
 
 def teacher_from(args):
-    """The ANN of --teacher_ann, None without that flag or where nothing is trained. Raises UserError for one of another data
-    set, and where --distillation has nobody to learn from."""
+    """The Teacher of --teacher_ann, None without that flag or where nothing is trained. Raises UserError for one of another
+    data set, and where --distillation has nobody to learn from."""
     if args.test_only:
         return None
     if not args.teacher_ann:
@@ -70,10 +71,10 @@ def teacher_from(args):
             raise UserError("--distillation and --temperature need --teacher_ann PATH, a trained ANN to learn from")
         return None
     own = argparse.Namespace(**{**vars(args), "given": {}})  # all of its settings are its own
-    teacher = ann_from(own, "teacher_ann").eval()
+    model = ann_from(own, "teacher_ann").eval()
     if own.dataset != args.dataset:
         raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {own.dataset}; give one of {args.dataset}")
-    return teacher
+    return Teacher(model, args.distillation, args.temperature)
 
 
 def choose_trained(model, args):

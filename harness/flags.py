@@ -226,7 +226,6 @@ def add_learning_args(parser, trains):
             help="compute steps again in the backward pass, in N segments: memory for T/N steps; auto: root of T; 0 = off",
         )  # fmt: skip
         group.add_argument("--epsilon", type=NOT_NEGATIVE, default=0.0, help="block predicted input in training too; 0 = off")
-    if trains:
         group.add_argument("--train", choices=["all", "decoder"], default="all", help="which weights; decoder: the others stay "
                            "as they are")  # fmt: skip
         group.add_argument("--teacher_ann", default="", metavar="PATH", help="ANN checkpoint whose outputs to learn, too")

@@ -3,6 +3,7 @@
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -17,25 +18,32 @@ from self_models.outputs import errors_by_step, open_share_by_step, share_of_act
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
+class Teacher(NamedTuple):
+    """A trained ANN to learn from; weight, temperature: see classification_loss."""
+
+    model: object
+    weight: float
+    temperature: float
+
+    @torch.no_grad()
+    def lesson(self, images):
+        return Lesson(self.model(images).logits, self.weight, self.temperature)
+
+
 @dataclass(frozen=True)
 class Objective:
     """What training minimises; see losses.py. kind: step weights of the reconstruction, 'sum' for the ANN;
-    classification_kind: of the outputs; teacher: a trained ANN, whose outputs count for `distillation` of the labels."""
+    classification_kind: of the outputs; teacher: a Teacher to learn from, too."""
 
     trade_off: float
     kind: str
     spike_penalty: float = 0.0
     classification_kind: str = "last_t"
-    teacher: object = None
-    distillation: float = 0.5
-    temperature: float = 2.0
+    teacher: Teacher | None = None
 
     def __call__(self, output, labels, images=None):
         """Losses of an output; images: what the teacher looks at, in training; None: the labels count alone."""
-        lesson = None
-        if self.teacher and images is not None:
-            with torch.no_grad():
-                lesson = Lesson(self.teacher(images).logits, self.distillation, self.temperature)
+        lesson = self.teacher.lesson(images) if self.teacher and images is not None else None
         return losses_of(output, labels, self.trade_off, self.kind, self.spike_penalty, self.classification_kind, lesson)
 
 
