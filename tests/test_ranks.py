@@ -189,7 +189,8 @@ def test_a_rank_that_dies_under_torchrun(tmp_path):
     os.kill(rank_of(process.pid, 1), signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
-    line = next(line for line in said.splitlines() if line.startswith("error (rank 0): "))
+    line = next((line for line in said.splitlines() if line.startswith("error (rank 0): ")), "")
+    assert line, said
     assert "rank 0 lost the others" in line and "torchrun --nproc_per_node 2" in line and line.endswith("--resume")
     saved = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
     assert saved["epoch"] >= 2
