@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
-from harness import flags
-from harness.building import ann_from
-from harness.data import load_data
-from harness.errors import run_script
-from harness.fit import fit, test_once
-from harness.loops import Objective
-from harness.presets import ANN_PRESETS
-from harness.runlog import Run, ann_name
+from harness.command_line import flags
+from harness.command_line.errors import run_script
+from harness.command_line.presets import ANN_PRESETS
+from harness.data.sets import load_data
+from harness.runs.runlog import Run, ann_name
+from harness.training.building import ann_from
+from harness.training.fit import fit, test_once
+from harness.training.loops import Objective
 
 
 def build_parser():

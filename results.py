@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.checkpoints import write_whole
-from harness.errors import UserError, run_script
-from harness.plots import save_accuracy_against_spikes
+from harness.command_line.errors import UserError, run_script
+from harness.drawing.plots import save_accuracy_against_spikes
+from harness.runs.checkpoints import write_whole
 
 HERE = Path(__file__).resolve().parent
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness import flags
-from harness.building import SNNSource, choose_trained, teacher_from, use_engine
-from harness.data import load_data
-from harness.errors import run_script
-from harness.fit import fit, test_once
-from harness.loops import Objective
-from harness.presets import SNN_PRESETS
-from harness.runlog import Run, snn_name
+from harness.command_line import flags
+from harness.command_line.errors import run_script
+from harness.command_line.presets import SNN_PRESETS
+from harness.data.sets import load_data
+from harness.runs.runlog import Run, snn_name
+from harness.training.building import SNNSource, choose_trained, teacher_from, use_engine
+from harness.training.fit import fit, test_once
+from harness.training.loops import Objective
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Objective 1, input blocking: accuracy and spikes per image of a trained SNN, for one epsilon or a sweep of several."""
 
-from harness import flags
-from harness.difficulty import difficulty_correlations
-from harness.errors import run_script
-from harness.figures import shown
-from harness.plots import save_extremes, save_sweep
-from harness.posthoc import Posthoc, posthoc_parser
-from harness.report import blocking_table, difficulty_lines, operations_table
+from harness.command_line import flags
+from harness.command_line.errors import run_script
+from harness.drawing.figures import shown
+from harness.drawing.plots import save_extremes, save_sweep
+from harness.measuring.difficulty import difficulty_correlations
+from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.report import blocking_table, difficulty_lines, operations_table
 from self_models.vgg_wFeedback_spiking_target_objective_1 import BLOCKINGS, InputBlockingSNN
 
 

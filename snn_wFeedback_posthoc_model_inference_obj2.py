@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
-from harness import flags
-from harness.difficulty import spike_correlations
-from harness.errors import UserError, run_script
-from harness.plots import save_adaptive, save_step_histograms
-from harness.posthoc import Posthoc, posthoc_parser
-from harness.report import adaptive_table
+from harness.command_line import flags
+from harness.command_line.errors import UserError, run_script
+from harness.drawing.plots import save_adaptive, save_step_histograms
+from harness.measuring.difficulty import spike_correlations
+from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.report import adaptive_table
 from self_models.vgg_wFeedback_spiking_target_objective_2 import BOUNDS, NEVER, AdaptiveTimestepsSNN
 
 

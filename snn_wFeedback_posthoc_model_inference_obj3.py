@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it."""
 
-from harness import flags
-from harness.dimming import dimmed_sets
-from harness.errors import UserError, run_script
-from harness.figures import film_of, save_gif
-from harness.plots import save_dimming
-from harness.posthoc import Posthoc, posthoc_parser
-from harness.report import contrast_table
+from harness.command_line import flags
+from harness.command_line.errors import UserError, run_script
+from harness.data.dimming import dimmed_sets
+from harness.drawing.figures import film_of, save_gif
+from harness.drawing.plots import save_dimming
+from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.report import contrast_table
 from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
 
 

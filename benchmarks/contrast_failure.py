@@ -13,11 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import flags  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.errors import run_script
-from harness.dimming import dimmed_sets
-from harness.posthoc import Posthoc, posthoc_parser
-from harness.seeds import EVALUATION, image_draws
+from harness.command_line import flags  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.errors import run_script
+from harness.data.dimming import dimmed_sets
+from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.data.seeds import EVALUATION, image_draws
 from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
 
 import torch

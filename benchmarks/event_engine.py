@@ -35,12 +35,12 @@ import numpy as np
 import torch
 from numba import njit
 
-from harness.errors import run_script
-from harness.flags import COUNT
-from harness.seeds import EVALUATION, image_seeds
-from self_models.event_engine import EventEngine
-from self_models.event_kernels import add_four_rows
-from self_models.neurons import SpikingNeuron
+from harness.command_line.errors import run_script
+from harness.command_line.flags import COUNT
+from harness.data.seeds import EVALUATION, image_seeds
+from self_models.event.engine import EventEngine
+from self_models.event.kernels import add_four_rows
+from self_models.network.neurons import SpikingNeuron
 from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER
 
 RULES = {  # name -> rule and bounds

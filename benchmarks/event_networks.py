@@ -6,11 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.checkpoints import load_checkpoint, restore  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.data import load_data
-from harness.operations import OperationCounter
-from harness.seeds import EVALUATION, image_draws, image_seeds
-from self_models.event_engine import EventEngine
+from harness.runs.checkpoints import load_checkpoint, restore  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.data.sets import load_data
+from self_models.counting.operations import OperationCounter
+from harness.data.seeds import EVALUATION, image_draws, image_seeds
+from self_models.event.engine import EventEngine
 from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, AdaptiveTimestepsSNN
 
 import torch

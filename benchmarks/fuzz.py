@@ -30,16 +30,16 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import harness.data  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.checkpoints import load_checkpoint
-from harness.data import BUNDLED
-from harness.errors import UserError, run_script
-from harness.posthoc import Posthoc
+import harness.data.sets  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.runs.checkpoints import load_checkpoint
+from harness.data.sets import BUNDLED
+from harness.command_line.errors import UserError, run_script
+from harness.measuring.posthoc import Posthoc
 
 import torch
 
 HERE = Path(__file__).resolve().parents[1]
-load_set = inspect.unwrap(harness.data.load_set)  # the tests keep what it has loaded
+load_set = inspect.unwrap(harness.data.sets.load_set)  # the tests keep what it has loaded
 kept = functools.lru_cache(load_set)
 SCRIPTS = sorted(path.stem for path in HERE.glob("*nn_wFeedback*.py"))
 SNN = "snn_wFeedback"
@@ -71,8 +71,8 @@ def outcome(name, flags):
         for place, attribute in ((module, "fit"), (module, "test_once"), (Posthoc, "evaluate"), (Posthoc, "watch")):
             if hasattr(place, attribute) and not (attribute == "fit" and "--resume" in flags):
                 stack.enter_context(mock.patch.object(place, attribute, stop))
-        stack.enter_context(mock.patch("harness.data.load_set", kept))
-        stack.enter_context(mock.patch("harness.building.balanced_thresholds", stop))
+        stack.enter_context(mock.patch("harness.data.sets.load_set", kept))
+        stack.enter_context(mock.patch("harness.training.building.balanced_thresholds", stop))
         stack.enter_context(mock.patch.object(urllib.request, "urlopen", side_effect=URLError("offline")))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
@@ -233,7 +233,7 @@ def equal(a, b):
 
 def data_files(examples, folder):
     """MNIST's test set with one file damaged is refused by its path, or read as it was (a byte of gzip's that says nothing)."""
-    place, (images, labels) = folder / "mnist", harness.data.IDX_FILES[False]
+    place, (images, labels) = folder / "mnist", harness.data.sets.IDX_FILES[False]
     place.mkdir()
     whole, counts = load_set("MNIST", BUNDLED, False), {"examples": 0, "refused": 0}
     raw = {name: (BUNDLED / "mnist" / f"{name}.gz").read_bytes() for name in (images, labels)}

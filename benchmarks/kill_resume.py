@@ -23,8 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import snn_wFeedback  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.checkpoints import load_checkpoint
-from harness.errors import run_script
+from harness.runs.checkpoints import load_checkpoint
+from harness.command_line.errors import run_script
 
 import torch
 from tqdm import tqdm

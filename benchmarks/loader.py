@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.data import augmented, load_data
-from harness.errors import run_script
-from harness.loops import Objective
-from harness.seeds import image_draws, shuffled
+from harness.command_line.errors import run_script
+from harness.data.seeds import image_draws, shuffled
+from harness.data.sets import augmented, load_data
+from harness.training.loops import Objective
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 BATCHES = 20

@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import flags  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.errors import run_script
-from harness.posthoc import Posthoc, posthoc_parser
+from harness.command_line import flags  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.errors import run_script
+from harness.measuring.posthoc import Posthoc, posthoc_parser
 from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, AdaptiveTimestepsSNN
 
 import torch

@@ -16,11 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.data import load_data  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.errors import run_script
-from harness.losses import losses_of
-from harness.schedules import make_optimizer
-from harness.seeds import image_draws
+from harness.data.sets import load_data  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.errors import run_script
+from harness.training.losses import losses_of
+from harness.training.schedules import make_optimizer
+from harness.data.seeds import image_draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 import torch

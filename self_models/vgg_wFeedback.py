@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from self_models.errors import ModelError, choose
-from self_models.outputs import ANNOutput, image_activation
-from self_models.plans import IMAGE_SHAPES, find_plan
-from self_models.stages import build_stages
+from self_models.basics.errors import ModelError, choose
+from self_models.network.plans import IMAGE_SHAPES, find_plan
+from self_models.network.stages import build_stages
+from self_models.running.outputs import ANNOutput, image_activation
 
 PRECISIONS = ("float32", "bfloat16")
 

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from self_models.encoders import find_encoder
-from self_models.errors import ModelError
-from self_models.neurons import HeldDropout, SpikingNeuron, count_events
-from self_models.outputs import SNNOutput, make_readout
-from self_models.plans import find_plan
-from self_models.stages import build_stages, folded, list_layers, run_stage
-from self_models.steps import Run, Step, View, join_steps, stack_steps
-from self_models.surrogates import make_surrogate
+from self_models.basics.errors import ModelError
+from self_models.network.neurons import HeldDropout, SpikingNeuron, count_events
+from self_models.network.plans import find_plan
+from self_models.network.stages import build_stages, folded, list_layers, run_stage
+from self_models.network.surrogates import make_surrogate
+from self_models.objectives.encoders import find_encoder
+from self_models.running.outputs import SNNOutput, make_readout
+from self_models.running.steps import Run, Step, View, join_steps, stack_steps
 from self_models.vgg_wFeedback import check_dropout, check_images, check_timesteps, find_image_shape, mixed_precision
 
 

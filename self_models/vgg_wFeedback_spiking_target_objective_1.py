@@ -2,8 +2,8 @@
 
 import torch
 
-from self_models.errors import ModelError, choose
-from self_models.steps import View
+from self_models.basics.errors import ModelError, choose
+from self_models.running.steps import View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked pixel may open again

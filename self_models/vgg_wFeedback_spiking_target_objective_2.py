@@ -2,9 +2,9 @@
 
 import torch
 
-from self_models.errors import ModelError, choose
-from self_models.outputs import SNNOutput, share_of_active
-from self_models.steps import Step, stack_steps
+from self_models.basics.errors import ModelError, choose
+from self_models.running.outputs import SNNOutput, share_of_active
+from self_models.running.steps import Step, stack_steps
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from self_models.errors import choose
+from self_models.basics.errors import choose
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is

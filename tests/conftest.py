@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import harness.data
-import harness.errors
-from harness.checkpoints import load_checkpoint
+import harness.command_line.errors
+import harness.data.sets
+from harness.runs.checkpoints import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANN, SNN = "ann_wFeedback", "snn_wFeedback"
@@ -32,7 +32,7 @@ BALANCE = "--balance_images 8 --balance_timesteps 4"
 SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 {BALANCE} {DATA}"
 
 torch.set_num_threads(1)
-harness.data.load_set = functools.lru_cache(harness.data.load_set)  # MNIST is unpacked once
+harness.data.sets.load_set = functools.lru_cache(harness.data.sets.load_set)  # MNIST is unpacked once
 
 
 def run_script(name, *flags, check=True, cwd="/"):
@@ -55,7 +55,7 @@ def refused(name, *flags):
     """Run a script in this process; it must stop with status 2 and one line on standard error, which is returned."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        harness.errors.run_script(lambda: importlib.import_module(name).main(split(flags)))
+        harness.command_line.errors.run_script(lambda: importlib.import_module(name).main(split(flags)))
     assert stop.value.code == 2
     return only_error_line(err.getvalue())
 

@@ -28,9 +28,9 @@ from conftest import (
     same_weights,
 )
 
-import harness.data
-import harness.fit
-from harness.checkpoints import load_checkpoint
+import harness.data.sets
+import harness.training.fit
+from harness.runs.checkpoints import load_checkpoint
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
@@ -290,12 +290,12 @@ def test_output_folder_of_a_real_process_unwritable(tmp_path):
 
 def damaged_mnist(folder, name, content):
     """MNIST's files in folder/mnist, one of them with other content."""
-    shutil.copytree(harness.data.BUNDLED / "mnist", folder / "mnist", ignore=shutil.ignore_patterns(IMAGES))
+    shutil.copytree(harness.data.sets.BUNDLED / "mnist", folder / "mnist", ignore=shutil.ignore_patterns(IMAGES))
     if name != IMAGES:
-        (folder / "mnist" / IMAGES).symlink_to(harness.data.BUNDLED / "mnist" / IMAGES)
+        (folder / "mnist" / IMAGES).symlink_to(harness.data.sets.BUNDLED / "mnist" / IMAGES)
     path = folder / "mnist" / name
     path.unlink(missing_ok=True)
-    path.write_bytes(content((harness.data.BUNDLED / "mnist" / name).read_bytes()))
+    path.write_bytes(content((harness.data.sets.BUNDLED / "mnist" / name).read_bytes()))
     return path
 
 
@@ -308,8 +308,8 @@ def damaged_mnist(folder, name, content):
         (LABELS, lambda raw: b""),
         (LABELS, lambda raw: b"not gzip at all"),
         (LABELS, lambda raw: raw + b"more"),
-        (LABELS, lambda raw: harness.data.gzip.compress(bytes(60008))),
-        (LABELS, lambda raw: harness.data.gzip.compress(bytes(2 * harness.data.LARGEST), 1)),
+        (LABELS, lambda raw: harness.data.sets.gzip.compress(bytes(60008))),
+        (LABELS, lambda raw: harness.data.sets.gzip.compress(bytes(2 * harness.data.sets.LARGEST), 1)),
     ],
     ids=["images truncated", "truncated", "a bit flipped", "empty", "no gzip", "longer", "other content", "unpacks to a lot"],
 )
@@ -323,10 +323,10 @@ def test_corrupt_data_file(tmp_path, name, content):
 def test_unpacked_data_file_with_a_wrong_byte(tmp_path):
     folder = tmp_path / "mnist"
     folder.mkdir()
-    for file in (harness.data.BUNDLED / "mnist").glob("*.gz"):
+    for file in (harness.data.sets.BUNDLED / "mnist").glob("*.gz"):
         (folder / file.name).symlink_to(file)
     path = folder / LABELS.removesuffix(".gz")
-    content = harness.data.gzip.decompress((folder / LABELS).read_bytes())
+    content = harness.data.sets.gzip.decompress((folder / LABELS).read_bytes())
     (folder / LABELS).unlink()
     path.write_bytes(flip(content, 1000))
     assert str(path) in refused(ANN, TINY, f"--data_dir {tmp_path} --output_dir {tmp_path / 'out'}")
@@ -348,7 +348,7 @@ def test_absent_data_without_a_network(tmp_path, monkeypatch, dataset, files):
         raise URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", offline)
-    monkeypatch.setitem(harness.data.DEBIAN, "FashionMNIST", tmp_path / "not installed")
+    monkeypatch.setitem(harness.data.sets.DEBIAN, "FashionMNIST", tmp_path / "not installed")
     line = refused(ANN, f"--dataset {dataset} --data_dir {tmp_path} --fc_width 8 --output_dir {tmp_path / 'out'}")
     assert all(words in line for words in (dataset, str(tmp_path), *files))
 
@@ -384,14 +384,14 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, name, 
 
 @pytest.mark.parametrize(("name", "kind", "base"), RUNS)
 def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(tmp_path, monkeypatch, name, kind, base):
-    real = harness.fit.train_one_epoch
+    real = harness.training.fit.train_one_epoch
 
     def spoil(model, *args):
         learned = real(model, *args)
         model.features[0].weight.data[0] = torch.nan  # an SNN hides it: its neurons do not fire, and the loss is finite
         return learned
 
-    monkeypatch.setattr("harness.fit.train_one_epoch", spoil)
+    monkeypatch.setattr("harness.training.fit.train_one_epoch", spoil)
     line = refused(name, base, f"--output_dir {tmp_path}")
     assert "epoch 1, step 2" in line and files_of_run(tmp_path, kind) == {}
 

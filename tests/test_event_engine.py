@@ -10,15 +10,15 @@ import torch
 from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, figures, images, records, refused, run_here
 from torch import nn
 
-import self_models.event_engine
-from harness.checkpoints import load_checkpoint
-from harness.data import load_data
-from harness.loops import run_model, spikes_over_time
-from harness.operations import OperationCounter
-from harness.seeds import EVALUATION, image_draws, image_seeds
-from self_models.errors import ModelError
-from self_models.event_engine import EventEngine
-from self_models.outputs import READOUTS
+import self_models.event.engine
+from harness.data.seeds import EVALUATION, image_draws, image_seeds
+from harness.data.sets import load_data
+from harness.runs.checkpoints import load_checkpoint
+from harness.training.loops import run_model, spikes_over_time
+from self_models.basics.errors import ModelError
+from self_models.counting.operations import OperationCounter
+from self_models.event.engine import EventEngine
+from self_models.running.outputs import READOUTS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -192,7 +192,7 @@ def test_leak_of_steps_without_spikes_is_applied_one_by_one():
 @pytest.mark.parametrize("modules", ["D 5", "A 5", "D D 5", "U 5", "D U 5", "U U in", "D linear", "linear"])
 def test_folded_layers_are_the_layers(modules):
     """A random signal through the modules, and through one window of folded weights per input."""
-    from self_models.event_network import Connection
+    from self_models.event.network import Connection
 
     torch.manual_seed(0)
     shape, layers = (2, 9, 8), []
@@ -408,7 +408,7 @@ def test_engine_in_training_is_refused(tmp_path):
 
 
 def test_without_numba_one_line_says_what_to_install(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_models.event_engine, "event_run", None)
+    monkeypatch.setattr(self_models.event.engine, "event_run", None)
     said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
     assert "pip install numba" in said
 
@@ -418,7 +418,7 @@ def test_a_numba_that_cannot_be_used_stops_nobody_else(tmp_path, error):
     """Numba that does not fit NumPy, or has no place for compiled code: the scripts run, the engine says why it does not."""
     (tmp_path / "numba.py").write_text(f"raise {error}")
     program = (
-        "from self_models.event_engine import EventEngine; from self_models.errors import ModelError\n"
+        "from self_models.event.engine import EventEngine; from self_models.basics.errors import ModelError\n"
         "try: EventEngine(None)\nexcept ModelError as error: print(error)"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}

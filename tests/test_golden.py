@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.conversion import balance_thresholds
-from harness.losses import losses_of
+from harness.training.conversion import balance_thresholds
+from harness.training.losses import losses_of
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

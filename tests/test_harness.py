@@ -36,19 +36,19 @@ from conftest import (
     same_weights,
 )
 
-import harness.data
-from harness import flags
-from harness.building import SNNSource
-from harness.checkpoints import load_checkpoint, save_checkpoint, write_whole
-from harness.data import ImageSet, load_data, load_set
-from harness.errors import UserError, run_script
-from harness.loops import Average, Objective, Teacher, evaluate
-from harness.losses import Lesson, losses_of, step_weights
-from harness.runlog import Run, ann_name, snn_name
-from harness.schedules import make_optimizer, make_schedule
-from harness.seeds import image_draws, shuffled
-from harness.spikes import by_part
+import harness.data.sets
+from harness.command_line import flags
+from harness.command_line.errors import UserError, run_script
+from harness.data.seeds import image_draws, shuffled
+from harness.data.sets import ImageSet, load_data, load_set
+from harness.runs.checkpoints import load_checkpoint, save_checkpoint, write_whole
+from harness.runs.runlog import Run, ann_name, snn_name
+from harness.training.building import SNNSource
+from harness.training.loops import Average, Objective, Teacher, evaluate
+from harness.training.losses import Lesson, losses_of, step_weights
+from harness.training.schedules import make_optimizer, make_schedule
 from results import means_over_seeds, table
+from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -297,7 +297,7 @@ def write_idx(path, values, monkeypatch):
     """An IDX file, gzip if its name says so, that is taken for FashionMNIST's."""
     content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    monkeypatch.setitem(harness.data.MD5, ("FashionMNIST", path.name.removesuffix(".gz")), hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(harness.data.sets.MD5, ("FashionMNIST", path.name.removesuffix(".gz")), hashlib.md5(content).hexdigest())
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
@@ -305,7 +305,7 @@ def write_idx(path, values, monkeypatch):
 def test_fashion_mnist_is_found(monkeypatch, tmp_path, place, ending):
     folder = tmp_path / place
     folder.mkdir(parents=True)
-    monkeypatch.setitem(harness.data.DEBIAN, "FashionMNIST", tmp_path / "debian")
+    monkeypatch.setitem(harness.data.sets.DEBIAN, "FashionMNIST", tmp_path / "debian")
     pixels = np.arange(2 * 28 * 28, dtype=np.uint64).astype(np.uint8).reshape(2, 28, 28)
     write_idx(folder / f"t10k-images-idx3-ubyte{ending}", pixels, monkeypatch)
     write_idx(folder / f"t10k-labels-idx1-ubyte{ending}", np.array([8, 1], np.uint8), monkeypatch)
@@ -576,14 +576,14 @@ def test_same_command_twice_and_interrupted_once(trained, tmp_path, monkeypatch,
     again, others = training(name, trained, tmp_path / "again")
     assert figures(again) == figures(first) and all(map(same_weights, checkpoints, others))
 
-    train_one_epoch = harness.fit.train_one_epoch
+    train_one_epoch = harness.training.fit.train_one_epoch
 
     def stop_in_epoch_3(*args):
         if args[6] == 3:
             raise KeyboardInterrupt
         return train_one_epoch(*args)
 
-    monkeypatch.setattr("harness.fit.train_one_epoch", stop_in_epoch_3)
+    monkeypatch.setattr("harness.training.fit.train_one_epoch", stop_in_epoch_3)
     with pytest.raises(SystemExit) as stop:
         run_script(lambda: training(name, trained, tmp_path / "stopped"))
     assert stop.value.code == 130
@@ -621,8 +621,10 @@ def test_holdout_chooses_the_epoch_and_tests_once(tmp_path):
 
 def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch):
     accuracies = iter([0.2, 0.5, 0.4])
-    real = harness.fit.evaluate
-    monkeypatch.setattr("harness.fit.evaluate", lambda *args, **more: real(*args, **more) | {"accuracy": next(accuracies)})
+    real = harness.training.fit.evaluate
+    monkeypatch.setattr(
+        "harness.training.fit.evaluate", lambda *args, **more: real(*args, **more) | {"accuracy": next(accuracies)}
+    )
     result, _ = run_here(ANN, TINY, f"--epochs 3 --run_name x --output_dir {tmp_path}")
     best, last = (load_checkpoint(tmp_path / f"trained_models/ann/x{ending}.pth") for ending in ("", "_last"))
     assert (best["epoch"], best["accuracy"], last["epoch"], result["epoch"]) == (2, 0.5, 3, 2)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import PLAN, images
 
-from self_models.encoders import poisson
-from self_models.errors import ModelError
-from self_models.neurons import SpikingNeuron
-from self_models.outputs import READOUTS, make_readout
-from self_models.plans import PLANS
+from self_models.basics.errors import ModelError
+from self_models.network.neurons import SpikingNeuron
+from self_models.network.plans import PLANS
+from self_models.objectives.encoders import poisson
+from self_models.running.outputs import READOUTS, make_readout
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

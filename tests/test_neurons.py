@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import PLAN, images
 
-from self_models.errors import ModelError
-from self_models.neurons import HeldDropout, SpikingNeuron
-from self_models.surrogates import make_surrogate
+from self_models.basics.errors import ModelError
+from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.network.surrogates import make_surrogate
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from harness.data import ImageSet
-from harness.dimming import HALF, WHOLE, dimmed_sets
-from self_models.errors import ModelError
+from harness.data.dimming import HALF, WHOLE, dimmed_sets
+from harness.data.sets import ImageSet
+from self_models.basics.errors import ModelError
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, RULES, AdaptiveTimestepsSNN, output_entropy, output_gap
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN, local_contrast, local_gain

@@ -9,9 +9,9 @@ from spikingjelly.activation_based.op_counter import SynOpCounter
 from spikingjelly.activation_based.op_counter.base import DispatchCounterMode
 from torch import nn
 
-from harness.difficulty import difficulty_correlations, rank, rank_correlation
-from harness.operations import CONNECTIONS, OperationCounter, energy_joules, fan_out, reach, targets
-from self_models.neurons import SpikingNeuron
+from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
+from self_models.counting.operations import CONNECTIONS, OperationCounter, energy_joules, fan_out, reach, targets
+from self_models.network.neurons import SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FEEDBACK = [[3, "D", 4, 5, "D"], ["U", 4, "drop", 3, "U", "in"]]

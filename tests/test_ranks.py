@@ -15,13 +15,13 @@ import torch
 from conftest import ANN, DATA, OBJ1, PLAN, REPOSITORY, SNN, TINY, digests, figures, records, run_here, split
 from torch import nn
 
-import harness.fit
-from harness import ranks
-from harness.checkpoints import load_checkpoint
-from harness.data import ImageSet, augmented, load_data
-from harness.errors import run_script
-from harness.loops import Average, Progress
-from self_models.neurons import HeldDropout
+import harness.training.fit
+from harness.command_line.errors import run_script
+from harness.data.sets import ImageSet, augmented, load_data
+from harness.runs import ranks
+from harness.runs.checkpoints import load_checkpoint
+from harness.training.loops import Average, Progress
+from self_models.network.neurons import HeldDropout
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 # 37 images: a batch of 5 is left over; with --limit_train 33 it is a single one
@@ -149,14 +149,14 @@ def test_ranks_resume_what_other_numbers_of_ranks_began(alone, tmp_path):
 
 def stop_second(rank):
     """Send SIGTERM to rank 1 alone, in its first step of epoch 2."""
-    real = harness.fit.train_one_epoch
+    real = harness.training.fit.train_one_epoch
 
     def train_one_epoch(*args):
         if rank == 1 and args[6] == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*args)
 
-    harness.fit.train_one_epoch = train_one_epoch
+    harness.training.fit.train_one_epoch = train_one_epoch
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all(tmp_path):
@@ -243,8 +243,8 @@ def test_bounds_by_hand():
 
 
 def as_rank(monkeypatch, rank, count):
-    monkeypatch.setattr("harness.ranks.rank", lambda: rank)
-    monkeypatch.setattr("harness.ranks.count", lambda: count)
+    monkeypatch.setattr("harness.runs.ranks.rank", lambda: rank)
+    monkeypatch.setattr("harness.runs.ranks.count", lambda: count)
 
 
 def test_parts_of_a_batch_by_hand(monkeypatch):
@@ -300,7 +300,7 @@ def test_figures_of_ranks_are_summed_once(monkeypatch):
     progress = Progress(average=averages[0])
     for rank in range(2):
         as_rank(monkeypatch, rank, 2)
-        monkeypatch.setattr("harness.ranks.gathered", lambda value: [(average, Average()) for average in averages])
+        monkeypatch.setattr("harness.runs.ranks.gathered", lambda value: [(average, Average()) for average in averages])
         assert progress.gather()[0].means() == {"loss": 2.0, "spikes": 0.5}
         assert progress.average.images == (4 if rank == 0 else 0)
 

@@ -24,8 +24,8 @@ from conftest import (
     run_script,
 )
 
-from harness.checkpoints import load_checkpoint
-from harness.data import ImageSet
+from harness.data.sets import ImageSet
+from harness.runs.checkpoints import load_checkpoint
 
 PARTS = ("input", "encoder", "decoder", "classifier")
 
@@ -202,7 +202,7 @@ def test_colour_images_go_the_whole_way(tmp_path, monkeypatch):
     """CIFAR10's shape, without its files: 32x32, three channels, signed input."""
     pixels = torch.randint(256, (8, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
     colour = ImageSet("CIFAR10", pixels, torch.arange(8))
-    monkeypatch.setattr("harness.data.load_set", lambda name, folder, is_train: colour)
+    monkeypatch.setattr("harness.data.sets.load_set", lambda name, folder, is_train: colour)
     here = f"--batch_size 4 --run_name x --output_dir {tmp_path}"
     run_here(ANN, f"--dataset CIFAR10 -a VGG5_wFeedback_small --fc_width 16 --epochs 1 {here}")
     run_here(SNN, f"--pretrained_ann {tmp_path / 'trained_models/ann/x.pth'}", SPIKING.replace(DATA, here))

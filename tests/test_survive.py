@@ -13,18 +13,18 @@ import pytest
 import torch
 from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, same_weights
 
-import harness.fit
-import harness.training
+import harness.training.fit
+import harness.training.progress
 from benchmarks.kill_resume import FLAGS, compare, kill_and_compare
-from harness.checkpoints import load_checkpoint
-from harness.commands import resume_command
-from harness.data import load_data
-from harness.errors import UserError, run_script
-from harness.health import first_not_finite
-from harness.journal import mend, reports_in_json, reports_in_text
-from harness.lock import Lock
-from harness.loops import Objective, evaluate, train_one_epoch
-from harness.signals import Interrupted, Signals
+from harness.command_line.commands import resume_command
+from harness.command_line.errors import UserError, run_script
+from harness.data.sets import load_data
+from harness.runs.checkpoints import load_checkpoint
+from harness.runs.health import first_not_finite
+from harness.runs.journal import mend, reports_in_json, reports_in_text
+from harness.runs.lock import Lock
+from harness.runs.signals import Interrupted, Signals
+from harness.training.loops import Objective, evaluate, train_one_epoch
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"  # 3 steps per epoch
@@ -36,7 +36,7 @@ def train(folder, *more, name=SNN, flags=RUN):
 
 def after_step(monkeypatch, epoch, step, act):
     """Call act() once, at the end of this step, before the run looks for signals."""
-    real = harness.fit.train_one_epoch
+    real = harness.training.fit.train_one_epoch
 
     def train_one_epoch(*args):
         def on_batch(number, average):
@@ -46,7 +46,7 @@ def after_step(monkeypatch, epoch, step, act):
 
         return real(*args[:7], on_batch, *args[8:])
 
-    monkeypatch.setattr("harness.fit.train_one_epoch", train_one_epoch)
+    monkeypatch.setattr("harness.training.fit.train_one_epoch", train_one_epoch)
 
 
 def stopped(folder, number, *more, flags=RUN):
@@ -100,7 +100,7 @@ def test_a_signal_during_an_evaluation(alone, tmp_path, monkeypatch, capsys, num
             return evaluate(model, batches, *more)
 
         with monkeypatch.context() as patch:
-            patch.setattr("harness.fit.evaluate", ask)
+            patch.setattr("harness.training.fit.evaluate", ask)
             stopped(place, number)
         assert f"after {words}, saved" in capsys.readouterr().err
         train(place, "--resume")
@@ -111,7 +111,7 @@ def test_the_command_that_is_named_goes_on(alone, tmp_path):
     """A process of its own, stopped by SIGTERM, then started again with the command that it has printed."""
     script = (
         "import os, signal, sys; sys.path[:0] = ['tests', '.']; from test_survive import SNN, RUN, after_step, pytest\n"
-        "import snn_wFeedback; from harness.errors import run_script\n"
+        "import snn_wFeedback; from harness.command_line.errors import run_script\n"
         "sys.argv = ['snn_wFeedback.py', *RUN.split(), '--overwrite', '--output_dir', sys.argv[1]]\n"
         "after_step(pytest.MonkeyPatch(), 1, 2, lambda: os.kill(os.getpid(), signal.SIGTERM)); run_script(snn_wFeedback.main)"
     )
@@ -161,15 +161,15 @@ def test_a_signal_where_there_is_nothing_to_save(capsys):
 
 def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
     """Every --checkpoint_minutes; 0 for none. They change nothing."""
-    steps, real = [], harness.training.save_checkpoint
+    steps, real = [], harness.training.progress.save_checkpoint
     monkeypatch.setattr(
-        "harness.training.save_checkpoint",
+        "harness.training.progress.save_checkpoint",
         lambda *args, **more: (steps.append((more["epoch"], more["step"])), real(*args, **more)),
     )
     train(tmp_path / "0")
     assert steps == [(1, 0), (2, 0), (2, 0)]  # the last one says that the final test is done
     clock = iter(range(0, 10**6, 40))
-    monkeypatch.setattr("harness.training.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("harness.training.progress.time.monotonic", lambda: next(clock))
     steps.clear()
     train(tmp_path / "1", "--checkpoint_minutes 1")
     assert set(steps) > {(1, 0), (2, 0)} and {step for _, step in steps} >= {0, 2}
@@ -189,7 +189,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
     """Also one that was to replace another, whose last checkpoint must not be taken for its own."""
     train(tmp_path, "--seed 1")
     with monkeypatch.context() as patch:
-        patch.setattr("harness.training.Training.save", lambda self: 1 / 0)
+        patch.setattr("harness.training.progress.Training.save", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path, "--overwrite")
     _, said = train(tmp_path, "--resume")
@@ -257,9 +257,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch
 
 def test_a_log_that_cannot_grow(alone, tmp_path, monkeypatch, small_files):
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "harness.training.Training.save", lambda self, real=harness.training.Training.save: (real(self), small_files(9))
-        )
+        real = harness.training.progress.Training.save
+        patch.setattr("harness.training.progress.Training.save", lambda self: (real(self), small_files(9)))
         line = refused(SNN, RUN, f"--output_dir {tmp_path}")
     assert "cannot write" in line and "x.log" in line and "last checkpoint is kept" in line
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
@@ -309,14 +308,14 @@ def test_a_good_checkpoint_stays_beside_a_damaged_one(alone, tmp_path, monkeypat
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
     shutil.copy(last, previous)
-    good, held, real = load_checkpoint(last)["state_dict"], [], harness.training.save_checkpoint
+    good, held, real = load_checkpoint(last)["state_dict"], [], harness.training.progress.save_checkpoint
     last.write_bytes(b"damaged")
 
     def save_checkpoint(*args, **more):
         real(*args, **more)
         held.append(load_checkpoint(previous)["state_dict"])
 
-    monkeypatch.setattr("harness.training.save_checkpoint", save_checkpoint)
+    monkeypatch.setattr("harness.training.progress.save_checkpoint", save_checkpoint)
     train(tmp_path, f"--resume {previous} --epochs 3")
     assert all(torch.equal(value, held[0][name]) for name, value in good.items())
 

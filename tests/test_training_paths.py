@@ -7,10 +7,10 @@ import torch
 from conftest import PLAN, images
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.losses import losses_of
-from harness.schedules import make_optimizer
-from self_models.errors import ModelError
-from self_models.neurons import HeldDropout
+from harness.training.losses import losses_of
+from harness.training.schedules import make_optimizer
+from self_models.basics.errors import ModelError
+from self_models.network.neurons import HeldDropout
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN

@@ -1,0 +1,1 @@
+"""Images, their order, and what is done to them."""

@@ -1,0 +1,27 @@
+"""The contrast benchmark: test images of which a part has been dimmed."""
+
+from harness.data.sets import ImageSet
+
+HALF, WHOLE = 0.15, 0.30  # what is left of the brightness
+
+
+def dimmed_sets(images):
+    """name -> ImageSet: one half of each image (top, bottom, left, right) at 15 %, and the whole image at 30 %."""
+    height, width = images.images.shape[2:]
+    rows, columns = slice(None), slice(None)
+    halves = {
+        "top": (slice(height // 2), columns),
+        "bottom": (slice(height // 2, height), columns),
+        "left": (rows, slice(width // 2)),
+        "right": (rows, slice(width // 2, width)),
+    }
+    sets = {f"{name} half": dimmed(images, where, HALF) for name, where in halves.items()}
+    return sets | {"whole": dimmed(images, (rows, columns), WHOLE)}
+
+
+def dimmed(images, where, part):
+    """A copy of an ImageSet with the pixels of where = (rows, columns) at this part of their brightness, rounded."""
+    pixels = images.images.clone()
+    region = pixels[..., where[0], where[1]]
+    region.copy_((region.float() * part).round().to(pixels.dtype))
+    return ImageSet(images.name, pixels, images.labels, images.start)

@@ -1,0 +1,184 @@
+"""Data sets as whole tensors in memory, and their batches."""
+
+import gzip
+import hashlib
+import math
+import pickle
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+
+from harness.command_line.errors import UserError
+from harness.runs import ranks
+
+BUNDLED = Path(__file__).resolve().parents[2] / "data"
+LABELS = {"MNIST": 10, "FashionMNIST": 10, "CIFAR10": 10, "CIFAR100": 100}
+IDX_FILES = {  # training set or not -> images, labels
+    True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+LARGEST = 64 * 2**20  # bytes; above any of these files
+DEBIAN = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist")}  # package dataset-fashion-mnist
+MD5 = {  # of the uncompressed files
+    ("MNIST", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
+    ("MNIST", "train-labels-idx1-ubyte"): "a25bea736e30d166cdddb491f175f624",
+    ("MNIST", "t10k-images-idx3-ubyte"): "2646ac647ad5339dbf082846283269ea",
+    ("MNIST", "t10k-labels-idx1-ubyte"): "27ae3e4e09519cfbb04c329615203637",
+    ("FashionMNIST", "train-images-idx3-ubyte"): "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    ("FashionMNIST", "train-labels-idx1-ubyte"): "9018921c3c673c538a1fc5bad174d6f9",
+    ("FashionMNIST", "t10k-images-idx3-ubyte"): "8181f5470baa50b63fa0f6fddb340f0a",
+    ("FashionMNIST", "t10k-labels-idx1-ubyte"): "15d484375f8d13e6eb1aabb0c3f46965",
+}
+
+
+class Batch(NamedTuple):
+    """images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,); index: positions in the set (B,).
+
+    One of several ranks has a part of the whole batch: begin is its first image's place there, whole the whole's size.
+    counts: False for the stand-in of a rank that no image is left for; it weighs nothing.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+    begin: int = 0
+    whole: int = 0  # 0: this is the whole
+    counts: bool = True
+
+    @property
+    def counted(self):
+        """Images that weigh in means."""
+        return len(self.labels) if self.counts else 0
+
+    @property
+    def weight(self):
+        """What the batch's mean loss weighs in the mean over ranks, so that this is the whole batch's mean."""
+        return self.counted * ranks.count() / (self.whole or len(self.labels))
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """images: uint8 (N, C, H, W); labels: int64 (N,); start: position of the first in its whole set."""
+
+    name: str
+    images: torch.Tensor
+    labels: torch.Tensor
+    start: int = 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def part(self, begin, end):
+        return ImageSet(self.name, self.images[begin:end], self.labels[begin:end], self.start + begin)
+
+    def batch(self, index, device="cpu"):
+        """The Batch of the images at these positions, (B,) int64."""
+        images = self.images[index].to(device).float().div_(255)
+        if images.shape[1] > 1:
+            images = images.mul_(2).sub_(1)
+        return Batch(images, self.labels[index].to(device), index + self.start)
+
+    def whole(self, device="cpu"):
+        """All images as one Batch."""
+        return self.batch(torch.arange(len(self)), device)
+
+    def batches(self, batch_size, device="cpu", order=None, first=0):
+        """All images once, in this order (N,) or their own, from the batch numbered `first` on; of each, this rank's part."""
+        order = torch.arange(len(self)) if order is None else order
+        return (self._part_of(index, device) for index in order.split(batch_size)[first:])
+
+    def _part_of(self, index, device):
+        begin, end = ranks.bounds(len(index))
+        counts = begin < end
+        begin = begin if counts else max(begin - 1, 0)
+        return self.batch(index[begin : max(end, begin + 1)], device)._replace(begin=begin, whole=len(index), counts=counts)
+
+
+def augmented(batch, seed):
+    """The batch with each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels, at random."""
+    images, draw = batch.images, torch.Generator().manual_seed(seed)
+    count, _, height, width = images.shape
+    draws = torch.rand(4, batch.whole or count, generator=draw)[:, batch.begin : batch.begin + count]
+    turn, scale, across, down = (2 * draws - 1).to(images.device)
+    angle, scale = turn * math.pi / 18, 1 + 0.1 * scale
+    cosine, sine = angle.cos() / scale, angle.sin() / scale
+    rows = (torch.stack([cosine, -sine, across * 4 / width], 1), torch.stack([sine, cosine, down * 4 / height], 1))
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    return batch._replace(images=F.grid_sample(images, grid, align_corners=False))
+
+
+def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0):
+    """Training, selection and test ImageSets. selection: the last `holdout` training images, or None without holdout.
+
+    Raises UserError where files are absent, corrupt, or fewer than asked for.
+    """
+    folder = Path(data_dir) if data_dir else BUNDLED
+    if data_dir and not folder.is_dir():
+        raise UserError(f"--data_dir {data_dir}: no such folder")
+    train, test = (load_set(name, folder, is_train) for is_train in (True, False))
+    if holdout >= len(train):
+        raise UserError(f"--holdout {holdout} leaves no training images: {name} has {len(train)}")
+    selection = train.part(len(train) - holdout, len(train)) if holdout else None
+    train = train.part(0, len(train) - holdout)
+    for flag, limit, images in (("limit_train", limit_train, train), ("limit_test", limit_test, test)):
+        if limit and limit > len(images):
+            raise UserError(f"--{flag} {limit}: {name} has {len(images)} such images")
+    return train.part(0, limit_train or len(train)), selection, test.part(0, limit_test or len(test))
+
+
+def load_set(name, folder, is_train):
+    """The training or the test images of one data set. Raises UserError as load_data does."""
+    images_name, labels_name = IDX_FILES[is_train]
+    for place in (folder / name.lower(), folder / name / "raw", folder, DEBIAN.get(name)):
+        if name in DEBIAN | {"MNIST": None} and place and _find(place, images_name) and _find(place, labels_name):
+            if place == folder and name != "MNIST":
+                continue  # files that lie loose in the folder are MNIST's
+            images = read_idx(_find(place, images_name), MD5[name, images_name], 3)[:, None]
+            labels = read_idx(_find(place, labels_name), MD5[name, labels_name], 1).long()
+            return ImageSet(name, images, labels)
+    return _from_torchvision(name, folder, is_train)
+
+
+def _find(place, name):
+    return next((path for path in (place / f"{name}.gz", place / name) if path.is_file()), None)
+
+
+def read_idx(path, md5, dims):
+    """A uint8 tensor of `dims` dimensions from an IDX file, plain or gzip. Raises UserError unless its MD5 is right.
+
+    torchvision's reader wants the unpacked file on disk; this one leaves the user's folder as it is.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(LARGEST)  # a few bytes can unpack to more than there is memory for
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is corrupt or unreadable ({error}): put a fresh copy in its place") from None
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise UserError(f"{path} is corrupt: its MD5 (uncompressed) is not {md5}; put a fresh copy in its place")
+    head = 4 + 4 * dims
+    shape = [int(size) for size in np.frombuffer(content[4:head], ">u4")]
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy())
+
+
+def _from_torchvision(name, folder, is_train):
+    try:
+        data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
+    except (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        files = ", ".join(f"{file}.gz" for pair in IDX_FILES.values() for file in pair)
+        where = {
+            "MNIST": f"{files} in {folder / 'mnist'}",
+            "FashionMNIST": f"{files} in {folder / 'fashionmnist'}, or install Debian's package dataset-fashion-mnist",
+            "CIFAR10": f"cifar-10-python.tar.gz in {folder}",
+            "CIFAR100": f"cifar-100-python.tar.gz in {folder}",
+        }[name]
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put {where}") from None
+    images = torch.as_tensor(np.asarray(data.data))
+    images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return ImageSet(name, images, torch.as_tensor(data.targets).long())

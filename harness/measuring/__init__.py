@@ -1,0 +1,1 @@
+"""Evaluations, their figures, and what they say."""

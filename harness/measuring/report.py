@@ -1,0 +1,158 @@
+"""Figures as lines for a reader and as records for programs."""
+
+import json
+
+from harness.command_line.commands import command_line
+from harness.runs.checkpoints import write_whole
+from self_models.counting.operations import energy_joules
+
+
+def running(means):
+    """'accuracy 97.10 % | total 0.123 | spikes 4,123' of running means."""
+    return " | ".join(
+        f"{name} {100 * means[name]:.2f} %" if name == "accuracy" else f"{name} {figure(means[name])}"
+        for name in ("accuracy", "classification", "reconstruction", "total", "spikes")
+        if name in means
+    )
+
+
+def figure(value):
+    """Four significant digits, thousands with commas."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def numbers_only(result):
+    """An evaluation's figures without the per-image tensors."""
+    return {name: value for name, value in result.items() if name != "per_image"}
+
+
+def losses_text(means):
+    """Losses and accuracy in words; means: name -> mean per image, accuracy 0 to 1."""
+    return (
+        f"classification {figure(means['classification'])} | reconstruction {figure(means['reconstruction'])} | "
+        f"total {figure(means['total'])}, accuracy {100 * means['accuracy']:.2f} %"
+    )
+
+
+def epoch_line(epoch, epochs, learned, judged, best, seconds, judge):
+    """One line per epoch: losses and accuracy in training and on the judging images, best, spikes, seconds."""
+    spikes = f", {figure(judged['parts']['total'])} spikes per image" if "parts" in judged else ""
+    return (
+        f"epoch {epoch}/{epochs}: train {losses_text(learned)}; {judge} {losses_text(judged)} (best {100 * best:.2f} %)"
+        f"{spikes}; {seconds:.1f} s"
+    )
+
+
+def report_evaluation(result, say):
+    """Accuracy, reconstruction, and spikes by part of an evaluation, as lines."""
+    say(f"accuracy {100 * result['accuracy']:.2f} % on {result['images']:,} images, {result['seconds']:.1f} s")
+    if "error" in result:
+        say(f"squared error of the last prediction, summed over an image: {figure(result['error'])}")
+    if "parts" in result:
+        say("spikes per image: " + ", ".join(f"{part} {figure(count)}" for part, count in result["parts"].items()))
+
+
+def blocking_table(records):
+    """Lines of a table: one row per evaluation record, spikes per image by part."""
+    yield "epsilon  accuracy   input  encoder  decoder  classifier    total   error  open at the end"
+    for record in records:
+        spikes, error, share = record["spikes"], record["reconstruction_error"], record.get("open_share")
+        yield (
+            f"{record['epsilon']:7g}  {100 * record['accuracy']:6.2f} %  {spikes['input']:6,.0f}  {spikes['encoder']:7,.0f}  "
+            f"{spikes['decoder']:7,.0f}  {spikes['classifier']:10,.0f}  {spikes['total']:7,.0f}  "
+            + ("" if error is None else f"{error:6.2f}  ")
+            + ("" if share is None else f"{100 * share[-1]:13.1f} %")
+        )
+
+
+def operations_table(records):
+    """Lines of a table: operations per image as NeuroBench counts them, event-driven, and the estimated energy."""
+    yield "epsilon  effective ACs  effective MACs         dense  event-driven ACs  activation sparsity  energy (estimate)"
+    for record in records:
+        operations = record["operations"]
+        yield (
+            f"{record['epsilon']:7g}  {operations['effective_acs']:13,.0f}  {operations['effective_macs']:14,.0f}  "
+            f"{operations['dense']:12,.0f}  {operations['event_acs']:16,.0f}  {operations['activation_sparsity']:19.4f}  "
+            f"{1e6 * record['energy_joules']:14.3f} uJ"
+        )
+
+
+def difficulty_lines(epsilon, correlations):
+    """Rank correlations between difficulty and spikes, as lines."""
+    yield f"Spearman's rank correlation with difficulty (epsilon {epsilon:g}): spikes per image; spikes per unit of ink"
+    for name, rho in correlations.items():
+        yield f"  {name}: {rho['spikes']:+.3f}; {rho['spikes_per_ink']:+.3f}"
+
+
+def adaptive_table(series):
+    """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image).
+
+    rho: rank correlation of spikes per image with a small margin after all steps; per ink: of spikes per unit of ink. faster:
+    images per second against the same network's run of all steps; goal: 0.7 T / mean steps.
+    """
+    yield f"{'rule':46}  accuracy  mean steps  median  95 %  spikes     rho  per ink  images/s  faster  (goal)"
+    for name, rows in series.items():
+        prefix = name.rpartition(", ")[0]
+        whole = series[f"{prefix}, all steps" if prefix else "all steps"][0][0]
+        for record, _ in rows:
+            bounds = ", ".join(f"{bound} {value:g}" for bound, value in record["bounds"].items())
+            faster = record["images_per_second"] / whole["images_per_second"]
+            yield (
+                f"{name + ' ' * bool(bounds) + bounds:46}  {100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
+                f"{record['median_steps']:6.0f}  {record['p95_steps']:4.0f}  {record['spikes']['total']:6,.0f}  "
+                f"{record['rank_correlation']:+6.3f}   {record['rank_correlation_per_ink']:+6.3f}  "
+                f"{record['images_per_second']:8.1f}  {faster:6.2f}  "
+                f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
+            )
+
+
+def contrast_table(rows, summary):
+    """Lines of a table: accuracy on clean and dimmed images with plain blocking and with contrast, then the summary."""
+    yield "images        plain    contrast"
+    for row in rows:
+        yield f"{row['dimming']:12}  {100 * row['plain']:5.2f} %  {100 * row['contrast']:5.2f} %"
+    yield f"mean of dimmed: plain {100 * summary['dimmed_plain']:.2f} %, contrast {100 * summary['dimmed_contrast']:.2f} %"
+    if summary["regained"] is not None:
+        yield f"contrast wins back {100 * summary['regained']:.0f} % of the accuracy that dimming costs"
+
+
+def evaluation_record(model, result, args, **more):
+    """The JSON object of an evaluation: what was run, and its figures.
+
+    spikes and operations are means per image. comparisons: pixels compared with their prediction, counted as one AC each in
+    energy_joules, which is an estimate of the arithmetic alone (see operations.py).
+    """
+    settings = model.settings
+    record = {
+        "event": "evaluation",
+        "model": settings["vgg_name"],
+        "feedback": model.has_feedback,
+        "dataset": settings["dataset"],
+        "images": result["images"],
+        "timesteps": settings["timesteps"],
+        "epsilon": settings.get("epsilon", 0.0),
+        "objective": getattr(model, "objective", "none"),
+        "engine": "event" if getattr(model, "engine", None) else "dense",
+        "accuracy": result["accuracy"],
+        "mean_steps": result.get("mean_steps"),
+        "reconstruction_error": result.get("error"),
+        "seconds": result["seconds"],
+        "images_per_second": result["images_per_second"],
+        "seed": args.seed,
+        "command": command_line(),
+    }
+    if "parts" in result:
+        record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
+        record |= {name: result[name] for name in ("median_steps", "p95_steps", "comparisons")}
+    if "open_share" in result:
+        record["open_share"] = result["open_share"]
+    if "operations" in result:
+        operations = result["operations"]
+        acs = operations["effective_acs"] + result["comparisons"]
+        record |= {"operations": operations, "energy_joules": energy_joules(acs, operations["effective_macs"])}
+    return record | more
+
+
+def save_results_json(path, records):
+    """Write the records as one JSON list."""
+    write_whole(path, lambda file: file.write(json.dumps(records, indent=1).encode()))

@@ -1,0 +1,74 @@
+"""What goes wrong inside a network: values that are not finite, and layers that fall silent."""
+
+import torch
+
+from self_models.network.neurons import SpikingNeuron
+
+HELPS_AGAINST_SILENCE = (
+    "a lower threshold (--scaling_factor, --default_threshold), more --timesteps, a lower --learning_rate or --spike_penalty, "
+    "or --update immediate usually help"
+)
+NOWHERE = "the loss itself"  # where every layer's output and gradient is finite
+
+
+def not_finite(loss, model):
+    """Whether the loss or a gradient is not finite. A sum shows it fast, and a GPU is waited for once; only where the sum is
+    not finite, which huge values can bring about, too, every value is looked at."""
+    values = [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+    if torch.stack([value.sum() for value in values]).sum().isfinite():
+        return False
+    return not all(value.isfinite().all() for value in values)
+
+
+def spoilt_weights(model):
+    """Names of the weights that are not finite."""
+    return [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+
+
+def first_not_finite(model, run):
+    """Where the model first yields a value that is not finite, in words. run(): the same step again, returns its loss.
+
+    Layers are watched in the order in which they run; where all their outputs are finite, their gradients on the way back.
+    """
+    if spoilt := spoilt_weights(model):
+        return f"weight {spoilt[0]} was not finite before the step"
+    found, calls, hooks = [], {}, []
+
+    def watch(name, module):
+        def hook(module, inputs, output):
+            calls[name] = calls.get(name, 0) + 1
+            where = f"layer {name} ({type(module).__name__})"
+            for value in _tensors((output[0], output[1].v) if isinstance(module, SpikingNeuron) else output):
+                if not value.isfinite().all():
+                    found.append(f"the output of {where}, call {calls[name]} of the step")
+                elif value.requires_grad:
+                    value.register_hook(lambda gradient: found.append(f"the gradient at {where}") if bad(gradient) else None)
+
+        return module.register_forward_hook(hook)
+
+    def bad(gradient):
+        return gradient is not None and not gradient.isfinite().all()
+
+    try:
+        hooks += [watch(name, module) for name, module in model.named_modules() if not list(module.children())]
+        loss = run()
+        if not found and torch.isfinite(loss):
+            loss.backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else NOWHERE
+
+
+def _tensors(output):
+    """The floating-point tensors of a module's output, however nested. (A neuron's age, which is infinite, is left out.)"""
+    if isinstance(output, torch.Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, tuple):
+        return [value for part in output for value in _tensors(part)]
+    return []
+
+
+def silence(layers, epoch):
+    """The warning about layers that sent no spike in a whole epoch, one line for each."""
+    return [f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {HELPS_AGAINST_SILENCE}" for name in layers]

@@ -1,0 +1,143 @@
+"""Several processes that work on one run: ranks 0 to N - 1, started by torchrun; without it, rank 0 alone.
+
+Every rank has the whole model and takes its part of every global batch, so that gradients, figures and random draws are those
+of one process. Rank 0 alone writes files and lines.
+"""
+
+import os
+import sys
+from contextlib import contextmanager, suppress
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from self_models.network.neurons import HeldDropout
+
+
+def rank():
+    """This process's number among all ranks, 0 without torchrun."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count():
+    """How many ranks there are, 1 without torchrun."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first():
+    """Whether this rank is the one that writes."""
+    return rank() == 0
+
+
+def local_rank():
+    """Position among the ranks of this machine; picks the GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+@contextmanager
+def joined():
+    """Join the other ranks that torchrun has started, if it has; leave them at the end. gloo on CPUs, nccl on GPUs."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        yield
+        return
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"error: the ranks did not find each other ({' '.join(str(error).split())[:200]}); see docs/training_runs.md")
+    try:
+        yield
+    finally:
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def lost_contact(error):
+    """Whether this RuntimeError says that another rank, or the way to it, is gone."""
+    words = ("gloo", "nccl", "connection", "socket", "broken pipe", "timed out")
+    return count() > 1 and (isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words))
+
+
+def largest(value):
+    """The largest of the ranks' whole numbers; every rank must ask."""
+    if count() == 1:
+        return int(value)
+    number = torch.tensor(int(value))
+    dist.all_reduce(number, dist.ReduceOp.MAX)
+    return number.item()
+
+
+def gathered(value):
+    """The ranks' values, in their order; every rank must ask. Tensors in them must be on the CPU."""
+    if count() == 1:
+        return [value]
+    values = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(read):
+    """read() of rank 0, for every rank, so that a file need only lie on its machine."""
+    values = [read() if is_first() else None]
+    if count() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
+def bounds(size, index=None, ranks=None):
+    """(begin, end) of this rank's part of `size` images; parts differ by one image at most."""
+    index, ranks = (rank(), count()) if ranks is None else (index, ranks)
+    return index * size // ranks, (index + 1) * size // ranks
+
+
+class Parallel:
+    """A model in training, as one of several ranks: call it for an output whose gradient will be the ranks' mean.
+
+    With one rank it is the model. Dropout masks are drawn for the whole batch, and each rank takes its part of them:
+    batch_is(batch) says which part comes next.
+    """
+
+    def __init__(self, model):
+        self.model, self.forward, self._batch = model, model if count() == 1 else None, None
+        if count() > 1:
+            for module in model.modules():
+                if isinstance(module, nn.Dropout | HeldDropout):
+                    module.register_forward_pre_hook(self._mask_of_the_whole_batch(module))
+
+    def prepare(self, loss):
+        """Before the first step. loss(): of the model alone; shows whether the loss reaches every weight, which it does not in
+        fewer steps than the network is deep with --update delayed. (Always to ask DistributedDataParallel to find out costs a
+        look at the whole graph in each step.)"""
+        if self.forward is not None:
+            return
+        loss().backward()
+        unused = any(parameter.grad is None for parameter in self.model.parameters() if parameter.requires_grad)
+        self.model.zero_grad(set_to_none=True)
+        device = next(self.model.parameters()).device
+        where = [device.index] if device.type == "cuda" else None
+        self.forward = DistributedDataParallel(self.model, device_ids=where, find_unused_parameters=unused)
+
+    def __call__(self, *inputs):
+        return self.forward(*inputs)
+
+    def batch_is(self, batch):
+        self._batch = batch
+
+    def _mask_of_the_whole_batch(self, module):
+        p = module.p
+        is_held = isinstance(module, HeldDropout)
+        module.p = p if is_held else 0.0  # the hook does the work of an nn.Dropout
+
+        def hook(module, inputs):
+            signal, mask, *more = (*inputs, None)[: max(2, len(inputs))]
+            if not module.training or p == 0 or mask is not None:
+                return None
+            begin, end = self._batch.begin, self._batch.begin + len(self._batch.labels)
+            shape = (self._batch.whole, *signal.shape[1:])
+            stride = (signal[0].numel(), *signal.stride()[1:])  # the layout that a draw for the whole batch would have
+            mask = torch.empty_strided(shape, stride, dtype=signal.dtype, device=signal.device)
+            mask = mask.bernoulli_(1 - p).div_(1 - p)[begin:end]
+            return (signal, mask, *more) if is_held else (signal * mask,)
+
+        return hook

@@ -1,0 +1,83 @@
+"""Loss terms, the same in training and evaluation."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from self_models.counting.spikes import total_spikes
+from self_models.running.outputs import errors_by_step
+
+
+class Losses(NamedTuple):
+    """Scalars: classification (cross-entropy, or see classification_loss), reconstruction (before trade_off), penalty (after
+    its weight), total."""
+
+    classification: torch.Tensor
+    reconstruction: torch.Tensor
+    penalty: torch.Tensor
+    total: torch.Tensor
+
+
+def step_weights(kind, timesteps, device=None):
+    """Weight of each step's error (T,): last_t (only the last), linear_over_t (t/T/T, t = 1..T), mean_t (1/T each) or sum
+    (1 each)."""
+    t = torch.arange(1, timesteps + 1, device=device)
+    if kind == "last_t":
+        return (t == timesteps).float()
+    if kind == "linear_over_t":
+        return t / timesteps**2
+    return torch.full((timesteps,), 1 / timesteps if kind == "mean_t" else 1.0, device=device)
+
+
+TRADE_OFF_TYPES = ("last_t", "linear_over_t", "mean_t")
+
+
+def reconstruction_term(errors, weights):
+    """errors (T, B), summed over pixels; weights (T,) -> weighted squared error per image."""
+    return weights @ errors.mean(1)
+
+
+class Lesson(NamedTuple):
+    """What a teacher says about a batch: its logits (B, labels), how much that counts (0 to 1), and the temperature."""
+
+    logits: torch.Tensor
+    weight: float
+    temperature: float
+
+
+def classification_loss(logits, labels, lesson=None):
+    """Mean cross-entropy of the logits (B, labels); with a Lesson (1 - w) of it + w τ² KL(teacher || student), both softened
+    by the temperature τ (Hinton et al., 2015, arXiv:1503.02531)."""
+    loss = F.cross_entropy(logits, labels)
+    if lesson is None:
+        return loss
+    student, teacher = ((each / lesson.temperature).log_softmax(1) for each in (logits, lesson.logits))
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return (1 - lesson.weight) * loss + lesson.weight * lesson.temperature**2 * divergence
+
+
+def classification_term(logits, labels, weights, lesson=None):
+    """logits after each step (T, B, labels), weights (T,) -> weighted mean over the steps of their classification_loss."""
+    per_step = torch.stack([classification_loss(so_far, labels, lesson) for so_far in logits])
+    return weights @ per_step / weights.sum()
+
+
+def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t", lesson=None):
+    """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty.
+
+    kind, classification_kind: see step_weights; the second holds in training, an evaluation judges the last output.
+    lesson: the Lesson of a teacher, None for none."""
+    by_step = getattr(output, "logits_by_step", None)
+    if by_step is None or classification_kind == "last_t":
+        classification = classification_loss(output.logits, labels, lesson)
+    else:
+        weights = step_weights(classification_kind, len(by_step), labels.device)
+        classification = classification_term(by_step, labels, weights, lesson)
+    reconstruction = penalty = torch.zeros_like(classification)
+    errors = errors_by_step(output)
+    if errors is not None:
+        reconstruction = reconstruction_term(errors, step_weights(kind, len(errors), errors.device))
+    if spike_penalty:
+        penalty = spike_penalty * total_spikes(output.spikes).mean()
+    return Losses(classification, reconstruction, penalty, classification + trade_off * reconstruction + penalty)

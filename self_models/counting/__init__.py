@@ -1,0 +1,1 @@
+"""What a run costs: spikes, operations, energy."""

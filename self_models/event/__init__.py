@@ -1,0 +1,1 @@
+"""The event engine: a run that costs what its spikes cost."""

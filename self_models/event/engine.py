@@ -1,0 +1,298 @@
+"""The event engine: a trained SNN's spikes one by one, so that a run costs what its activity costs, not what its layers hold.
+
+Same results as the model's own forward, the dense engine: the same draws give the same spikes, but for those that rounding
+decides (see docs/event_engine.md). Evaluation only, on the CPU, in float32.
+"""
+
+import itertools
+import threading
+
+import numpy as np
+import torch
+
+from self_models.basics.errors import ModelError
+from self_models.network.neurons import UPDATES, NeuronState
+from self_models.objectives.encoders import direct, poisson
+from self_models.running.outputs import SNNOutput, Sums, errors_by_step, open_share_by_step
+from self_models.running.steps import Step, stack_steps
+from self_models.vgg_wFeedback import check_images
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from self_models.vgg_wFeedback_spiking_target_objective_2 import BOUNDS, NEVER, AdaptiveTimestepsSNN
+
+WHY_NOT = ""
+try:
+    from self_models.event import run as event_run
+    from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
+    from self_models.event.kernels import FIRST_V, new_state
+    from self_models.event.network import lay_out
+    from self_models.event.pixels import CLAMPED, IDENTITY, RESCALED, SAME, SIGMOID, STRETCHED, TANH, Settings, new_pixels
+except (ImportError, RuntimeError) as error:  # numba is missing, does not fit numpy, or has no place to keep its code
+    event_run, WHY_NOT = None, " ".join(str(error).split())[:200]
+else:
+    # read-out -> (activation, guess) of grey images, and of colour images
+    READOUTS = {
+        "spike_count": ((SIGMOID, STRETCHED), (TANH, SAME)),
+        "spike_count_rescaled": ((RESCALED, SAME), (TANH, SAME)),
+        "membrane": ((SIGMOID, SAME), (TANH, SAME)),
+        "membrane_linear": ((IDENTITY, CLAMPED), (IDENTITY, CLAMPED)),
+        "membrane_rescaled": ((RESCALED, SAME), (TANH, SAME)),
+    }
+
+RUNNING = ("forward", "run_segments", "segment", "step", "advance", "perceive", "gather")  # how a model runs, not what it sees
+HOOKS = (*RUNNING, "start", "show", "look", "integrate", "compared", "draws", "output")
+WHOLE_RUNS = (VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN)  # whose hooks the kernels know
+CONJUNCTIONS = ("all_predicted", "confidence", "entropy", "both")  # rules that hold where all their bounds hold
+CHUNK = 4  # images that a thread takes at once
+
+
+class EventEngine:
+    """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput.
+
+    The model's weights are laid out at the first run, and again when they have changed (but for a change through `.data`,
+    which torch does not count); epsilon, rule and the like are read at
+    every run. Base model, input blocking and adaptive steps run as a whole in compiled code; a model that overrides another
+    hook (contrast, or your own) runs step by step, its hooks on dense images as they are, its layers event by event. Images are
+    spread over torch.get_num_threads() threads. Raises ModelError without numba, for a model on a GPU, with another update
+    than delayed and immediate, a forward of its own, or an unknown stopping rule.
+    """
+
+    def __init__(self, model):
+        if event_run is None:
+            raise ModelError(f"the event engine needs the package numba ({WHY_NOT}): pip install numba, or use --engine dense")
+        self.model, self.layout, self._version, self._free, self._activity = model, None, None, [], NOTHING
+        self._parameters = [(module._parameters, name) for module in model.modules() for name in module._parameters]
+        cls = type(model)
+        same = lambda hook, known: getattr(cls, hook) is getattr(known, hook)  # noqa: E731
+        self.is_whole = any(all(same(hook, known) for hook in HOOKS) for known in WHOLE_RUNS)
+        self.is_whole &= model.settings["readout"] in READOUTS and model.encode in (poisson, direct)
+        if not self.is_whole and not all(same(hook, VGG_SNN_STDB_wFeedback) for hook in RUNNING):
+            raise ModelError(f"the event engine does not know how {cls.__name__} runs: use --engine dense")
+        if any(neuron.update not in (UPDATES["delayed"], UPDATES["immediate"]) for neuron in model.neurons().values()):
+            raise ModelError("the event engine knows the updates delayed and immediate: use --engine dense")
+
+    def __call__(self, x, uniforms=None, seeds=None, frames=True):
+        """x: (B, C, H, W) -> SNNOutput. uniforms: as in the model's forward; seeds: instead, the seed of each image's draws,
+        as torch.rand(T, C, H, W, generator=torch.Generator().manual_seed(seed)) makes them. frames: else predictions, errors,
+        predicted and is_open are None, and sums has their place. Raises ModelError as forward does."""
+        check_images(x, self.model.image_shape)
+        if x.device.type != "cpu":
+            raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
+        self._refresh()
+        if seeds is None or not (self.is_whole and self.draws_as_torch):
+            uniforms = self._uniforms(x, uniforms, seeds)
+            seeds = None
+        output = self._whole(x, uniforms, seeds, frames) if self.is_whole else self._stepwise(x, uniforms, frames)
+        if self._activity is not NOTHING:
+            self._steps[0] += output.steps.sum().item()
+            self._steps[1] += (output.steps // self.model.feedback_interval).sum().item()
+        return output
+
+    def start_counting(self):
+        """Count the inputs of each linear module from now on."""
+        self._refresh()
+        self._activity, self._free, self._steps = new_activity(self.layout), [], [0, 0]
+
+    def stop_counting(self):
+        """The Counted runs since start_counting."""
+        activity = self._activity
+        for _, counted, _ in self._free:
+            for total, part in ((activity.events, counted.events), (activity.inputs, counted.inputs)):
+                total += part
+        self._activity, self._free = NOTHING, []
+        return counted_runs(self.layout, activity, *self._steps)
+
+    def _refresh(self):
+        version = []
+        for parameters, name in self._parameters:
+            value = parameters[name]
+            if value is not None:
+                version += id(value), value._version
+        if version != self._version:
+            if self._activity is not NOTHING:
+                raise ModelError("the weights changed while operations were counted")
+            self.layout, self._version, self._free = lay_out(self.model), version, []
+            self.draws_as_torch = draws_as_torch()
+
+    def _uniforms(self, x, uniforms, seeds):
+        if seeds is None:
+            return torch.stack(list(self.model.draws(x, uniforms)))
+        draw = lambda seed: torch.rand(self.model.timesteps, *x.shape[1:], generator=torch.Generator().manual_seed(seed))  # noqa: E731
+        return torch.stack([draw(seed) for seed in seeds], 1)
+
+    # --- whole runs
+
+    def _whole(self, x, uniforms, seeds, frames):
+        model, batch, steps = self.model, len(x), self.model.timesteps
+        images = pixels_of(x)
+        shape = (steps, batch, images.shape[1]) if frames and model.has_feedback else (0, 0, 0)
+        results = event_run.Results(
+            logits=np.empty((batch, self.layout.shapes[self.layout.net.output][0]), np.float32),
+            counts=np.zeros((batch, steps, len(self.layout.shapes)), np.int32),
+            steps=np.zeros(batch, np.int64),
+            comparisons=np.zeros(batch, np.int64),
+            errors=np.zeros((batch, steps), np.float32),
+            open_share=np.zeros((batch, steps), np.float32),
+            predictions=np.empty(shape, np.float32),
+            predicted=np.empty(shape, np.bool_),
+            is_open=np.empty(shape, np.bool_),
+        )
+        settings, given = self._settings(), np.zeros((0, 0, 0), np.float32)
+        if seeds is None:
+            given = uniforms.reshape(steps, batch, -1).float().numpy()
+        seeds = np.zeros(batch, np.uint64) if seeds is None else np.array(seeds, np.uint64)
+
+        def work(state, activity, pixels, first, last):
+            event_run.run_images(self.layout.net, state, activity, settings, pixels, images, given, seeds, results, first, last)
+
+        self._spread(work, batch)
+        return self._output(x, results, frames)
+
+    def _settings(self):
+        model = self.model
+        channels = model.image_shape[0]
+        activation, guess = READOUTS[model.settings["readout"]][channels > 1]
+        epsilon = getattr(model, "epsilon", 0.0)
+        rule, bounds = (model.settings["rule"], model.bounds) if isinstance(model, AdaptiveTimestepsSNN) else (None, {})
+        if rule and rule not in CONJUNCTIONS:
+            raise ModelError(f"the event engine does not know the rule {rule}: use --engine dense")
+        used = BOUNDS[rule] if rule else ()
+        return Settings(
+            timesteps=model.timesteps,
+            interval=model.feedback_interval,
+            spikes=model.encode is poisson,
+            has_feedback=model.has_feedback,
+            blocks=epsilon > 0,
+            reopens=getattr(model, "reopens", False),
+            latch=getattr(model, "latch", False),
+            residual=getattr(model, "residual", False),
+            epsilon=np.float32(epsilon),
+            readout_leak=np.float32(model.readout_leak),
+            readout_slew=np.float32(model.readout_slew),
+            activation=activation,
+            guess=guess,
+            lowest=np.float32(0 if channels == 1 else -1),
+            **{f"uses_{name.removesuffix('_bound')}": name in used for name in NEVER},
+            **{name: np.float32(bounds.get(name, never)) for name, never in NEVER.items()},
+        )
+
+    def _output(self, x, results, frames):
+        model = self.model
+        blocks = isinstance(model, InputBlockingSNN)
+        spikes, total = self._spikes(results.counts)
+        prediction = predicted = is_open = errors = sums = None
+        if frames and model.has_feedback:
+            prediction, predicted, is_open = (
+                frames_of(part, x) for part in (results.predictions, results.predicted, results.is_open)
+            )
+            errors = (x - prediction) ** 2
+        elif not frames:
+            errors_sum = torch.from_numpy(results.errors).T if model.has_feedback else None
+            share = torch.from_numpy(results.open_share).T if blocks and model.has_feedback else None
+            sums = Sums(errors_sum, share, spikes)
+        return SNNOutput(
+            torch.from_numpy(results.logits),
+            prediction,
+            errors,
+            total,
+            torch.from_numpy(results.steps),
+            predicted if blocks else None,
+            is_open if blocks else None,
+            torch.from_numpy(results.comparisons),
+            sums,
+        )
+
+    def _spread(self, work, batch):
+        """Call work(state, activity, pixels, first, last) for chunks of the batch, here and in more threads if it is large."""
+        chunks, lock, failures = itertools.count(), threading.Lock(), []
+        chunk = min(CHUNK, -(-batch // max(torch.get_num_threads(), 1)))
+
+        def take():
+            room = self._room()
+            try:
+                while True:
+                    with lock:
+                        first = next(chunks) * chunk
+                    if first >= batch or failures:
+                        break
+                    work(*room, first, min(first + chunk, batch))
+            except BaseException as error:
+                failures.append(error)
+            self._free.append(room)
+
+        others = [threading.Thread(target=take) for _ in range(min(torch.get_num_threads(), -(-batch // chunk)) - 1)]
+        for thread in others:
+            thread.start()
+        take()
+        for thread in others:
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _room(self):
+        """A State, an Activity and Pixels that no other thread is using."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return new_state(self.layout.net), blank(self._activity), new_pixels(int(np.prod(self.model.image_shape)))
+
+    # --- step by step
+
+    def _stepwise(self, x, uniforms, frames):
+        model, net = self.model, self.layout.net
+        run, states, steps = model.start(x), [new_state(net) for _ in x], []
+        counts = np.zeros((len(x), model.timesteps, len(self.layout.shapes)), np.int32)
+        logits = slice(net.nodes[net.output, FIRST_V], net.nodes[net.output, FIRST_V] + self.layout.shapes[net.output][0])
+        for t, draws in enumerate(uniforms):
+            decoded = self._advance(run, states, model.encode(run.view.unexplained(), draws), counts[:, t])
+            run.logits = torch.from_numpy(np.stack([state.v[logits] for state in states]))
+            if model.has_feedback:
+                steps.append(model.show(run, decoded))
+            else:
+                run.steps += 1
+                steps.append(Step())
+        spikes, total = self._spikes(counts)
+        run.input_count = total["input"]
+        run.memory = {name: NeuronState(None, None, count) for name, count in total.items()}
+        output = model.output(run, stack_steps(steps), torch.full((len(x),), model.timesteps))
+        if frames:
+            return output
+        sums = Sums(errors_by_step(output), open_share_by_step(output, x), spikes)
+        return output._replace(predictions=None, errors=None, predicted=None, is_open=None, sums=sums)
+
+    def _spikes(self, counts):
+        """(B, T, nodes) array -> layer name -> (T, B), and their sums over the steps, layer name -> (B,) float32."""
+        steps, total = torch.from_numpy(counts).permute(2, 1, 0), torch.from_numpy(counts.sum(1, dtype=np.float32)).T
+        return tuple(dict(zip(self.layout.names, part.unbind(), strict=False)) for part in (steps, total))
+
+    def _advance(self, run, states, signal, counts):
+        """As the model's advance, on what the input neurons send (B, C, H, W); fills in the step's spikes, counts (B, nodes)."""
+        interval, net = self.model.feedback_interval, self.layout.net
+        decodes_at = run.steps // interval if self.model.has_feedback and (run.steps + 1) % interval == 0 else -1
+        sent = pixels_of(signal)
+        every, decoded = np.arange(sent.shape[1], dtype=np.int32), np.zeros_like(sent)
+
+        def work(state, activity, pixels, first, last):
+            for b in range(first, last):
+                event_run.advance(net, states[b], activity, every, sent[b], run.steps, decodes_at, counts[b], decoded[b])
+
+        self._spread(work, len(sent))
+        return frames_of(decoded[None], signal)[0] if decodes_at >= 0 else None
+
+
+def pixels_of(x):
+    """(B, C, H, W) -> contiguous float32 array (B, H W C), the order of the input node."""
+    return np.ascontiguousarray(x.detach().float().permute(0, 2, 3, 1).flatten(1).numpy())
+
+
+def frames_of(values, x):
+    """(T, B, H W C) array -> tensor (T, B, C, H, W), for images x (B, C, H, W)."""
+    channels, height, width = x.shape[1:]
+    return torch.from_numpy(values).reshape(len(values), len(x), height, width, channels).permute(0, 1, 4, 2, 3)
+
+
+def draws_as_torch():
+    """Whether the compiled draws are those of this torch's generator."""
+    seed, drawn = 2**40 + 7, np.empty(1500, np.float32)
+    event_run.draw(new_pixels(len(drawn)), np.uint64(seed), 1, drawn)
+    return np.array_equal(drawn, torch.rand(2, len(drawn), generator=torch.Generator().manual_seed(seed))[1].numpy())

@@ -1,0 +1,255 @@
+"""Compiled runs of the event engine: the steps of the layers, and all steps of an image until it stops or falls silent."""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from self_models.event.counts import count
+from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, cached, charge, compiled, copy, fire, touch
+from self_models.event.pixels import clear, draw_words, emit, integrate, list_active, seed_draws, send, start, uniform
+
+
+class Results(NamedTuple):
+    """What a run fills in. logits (B, labels); counts (B, T, nodes), spikes of each step; steps, comparisons (B,); errors
+    (B, T), squared error summed over pixels; open_share (B, T), of active pixels; frames (T, B, Q), (0, 0, 0) if not wanted."""
+
+    logits: np.ndarray
+    counts: np.ndarray
+    steps: np.ndarray
+    comparisons: np.ndarray
+    errors: np.ndarray
+    open_share: np.ndarray
+    predictions: np.ndarray
+    predicted: np.ndarray
+    is_open: np.ndarray
+
+
+# --- one step of the layers
+
+
+@compiled
+def run_layers(net, state, activity, nodes, clock, counts):
+    """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before."""
+    for n in nodes:
+        source = net.nodes[n, SOURCE]
+        if net.immediate and state.event_count[source]:
+            charge(net, state, n, clock + 1)
+        state.event_count[n] = 0
+        if n < net.output and state.candidate_count[n]:
+            counts[n] = fire(net, state, n, clock + net.immediate)
+            if activity.events.size:
+                count(net, state, activity, n)
+        if not net.immediate and state.event_count[source]:
+            charge(net, state, n, clock + 1)
+
+
+@compiled
+def wait(net, state):
+    """Count the encoder's latest spikes until the decoder runs."""
+    source, n = net.last_encoder, net.waiting
+    places, channels = net.nodes[source, FIRST_PLACE], net.nodes[source, CHANNELS]
+    for i in range(places, places + state.event_count[source]):
+        place = state.event_place[i]
+        touch(net, state, n, place, place + 1, 0)
+        for e in range(state.event_start[i], state.event_start[i + 1]):
+            state.v[net.nodes[n, FIRST_V] + place * channels + state.event_channel[e]] += 1
+
+
+@compiled
+def release(net, state):
+    """Make the spikes that wait for the decoder into events whose value is their number."""
+    n = net.waiting
+    places, channels, event = net.nodes[n, FIRST_PLACE], net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
+    for i in range(state.candidate_count[n]):
+        place = state.candidates[places + i]
+        state.event_place[places + i], state.event_start[places + i] = place, event
+        state.listed[places + place] = 0
+        at = net.nodes[n, FIRST_V] + place * channels
+        for c in range(channels):
+            if state.v[at + c] > 0:
+                state.event_channel[event], state.event_value[event] = c, state.v[at + c]
+                event += 1
+                state.v[at + c] = 0
+    state.event_start[places + state.candidate_count[n]] = event
+    state.event_count[n], state.candidate_count[n] = state.candidate_count[n], 0
+
+
+@compiled
+def decode(net, state, activity, clock, counts):
+    """The decoder's step number `clock`; its output is then net.decoded's membranes, at that node's candidates."""
+    if net.waiting > 0:
+        release(net, state)
+        if activity.events.size:
+            count(net, state, activity, net.waiting)
+    run_layers(net, state, activity, net.feedback, clock, counts)
+    last = net.feedback[len(net.feedback) - 1]
+    if last == net.decoded:
+        return
+    places, channels = net.nodes[last, FIRST_PLACE], net.nodes[last, CHANNELS]
+    for i in range(places, places + state.event_count[last]):
+        place = state.event_place[i]
+        touch(net, state, net.decoded, place, place + 1, 0)
+        for e in range(state.event_start[i], state.event_start[i + 1]):
+            state.v[net.nodes[net.decoded, FIRST_V] + place * channels + state.event_channel[e]] = 1
+
+
+# --- a whole run
+
+
+@compiled
+def may_stop(settings, logits, open_active, active):
+    """Whether the stopping rule holds; see RULES in vgg_wFeedback_spiking_target_objective_2.py."""
+    if not (settings.uses_open or settings.uses_gap or settings.uses_entropy):
+        return False
+    if settings.uses_open and np.float32(open_active) / np.float32(max(active, 1)) > settings.open_bound:
+        return False
+    best, second = np.float32(-np.inf), np.float32(-np.inf)
+    for value in logits:
+        second = max(second, min(best, value))
+        best = max(best, value)
+    if settings.uses_gap and not best - second >= settings.gap_bound:
+        return False
+    if not settings.uses_entropy:
+        return True
+    total = weighted = 0.0
+    for value in logits:
+        p = math.exp(np.float64(value - best))
+        total += p
+        weighted += p * np.float64(value - best)
+    return np.float32((math.log(total) - weighted / total) / math.log(len(logits))) <= settings.entropy_bound
+
+
+@compiled
+def is_quiet(net, state):
+    """Whether no neuron has anything left to do."""
+    waiting = 0
+    for n in range(len(net.nodes)):
+        if n != net.output:
+            waiting += state.candidate_count[n]
+    return waiting == 0
+
+
+@compiled
+def show(results, pixels, b, t):
+    """Frames of step t, where wanted."""
+    copy(results.predictions[t, b], pixels.prediction)
+    copy(results.predicted[t, b], pixels.predicted)
+    copy(results.is_open[t, b], pixels.step_open)
+
+
+@compiled
+def run_image(net, state, activity, settings, pixels, image, uniforms, seed, results, b):
+    """All steps of one image, row b of the results. Once nothing can change any more the rest is filled in."""
+    error = start(net, state, settings, pixels, image)
+    if len(uniforms) == 0:
+        seed_draws(pixels, seed)
+    active, decodes, comparisons, t = pixels.tally[1], 0, 0, 0
+    logits = state.v[net.nodes[net.output, FIRST_V] : net.nodes[net.output, FIRST_V] + net.nodes[net.output, CHANNELS]]
+    frames = len(results.predictions) > 0
+    stopped = explains = False
+    while t < settings.timesteps:
+        open_share = np.float32(pixels.tally[1]) / np.float32(max(active, 1))
+        if frames:
+            copy(pixels.step_open, pixels.is_open)
+        counts = results.counts[b, t]
+        counts[0] = send(net, state, settings, pixels, image, explains, uniforms, b, t)
+        if activity.events.size:
+            count(net, state, activity, 0)
+        run_layers(net, state, activity, net.forward, t, counts)
+        if net.waiting > 0:
+            wait(net, state)
+        if settings.has_feedback and (t + 1) % settings.interval == 0:
+            decode(net, state, activity, decodes, counts)
+            comparisons += compared(settings, pixels)
+            everywhere = decodes == 0 or settings.readout_leak != 1
+            error += integrate(net, state, settings, pixels, image, everywhere)
+            decodes += 1
+            if pixels.tally[2] or explains != settings.residual:
+                explains = settings.residual
+                list_active(pixels, image, explains)
+        results.errors[b, t], results.open_share[b, t] = error, open_share
+        if frames:
+            show(results, pixels, b, t)
+        t += 1
+        stopped = t == settings.timesteps or may_stop(settings, logits, pixels.tally[1], active)
+        if stopped:
+            break
+        still = not settings.has_feedback or (decodes > 0 and settings.readout_leak == 1)
+        if still and pixels.tally[3] == 0 and is_quiet(net, state):
+            break
+    results.steps[b] = t if stopped else settings.timesteps
+    if not stopped:
+        left = settings.timesteps // settings.interval - decodes if settings.has_feedback else 0
+        comparisons += left * compared(settings, pixels)
+        open_share = np.float32(0)
+        copy(pixels.step_open, pixels.is_open)
+    for later in range(t, settings.timesteps):
+        results.counts[b, later] = 0
+        results.errors[b, later], results.open_share[b, later] = error, open_share
+        if frames:
+            show(results, pixels, b, later)
+    copy(results.logits[b], logits)
+    results.comparisons[b] = comparisons
+
+
+@compiled
+def compared(settings, pixels):
+    """Pixels that the next look compares with their prediction."""
+    if not settings.blocks:
+        return 0
+    return len(pixels.is_open) if settings.reopens else pixels.tally[0]
+
+
+# --- what Python calls
+
+
+def entry_points():
+    """(run_images, advance, draw), compiled once and kept on disk.
+
+    numba looks for changes in the file of a cached function only, not in what it calls: the digest of all sources, as a
+    variable of the closure, is part of the key under which it keeps the code.
+    """
+    folder = Path(__file__).parent
+    sources = b"".join((folder / f"{name}.py").read_bytes() for name in ("kernels", "counts", "pixels", "run"))
+    digest = hashlib.sha256(sources).hexdigest()
+
+    @cached
+    def run_images(net, state, activity, settings, pixels, images, uniforms, seeds, results, first, last):
+        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; seeds (B,)."""
+        assert digest
+        for b in range(first, last):
+            run_image(net, state, activity, settings, pixels, images[b], uniforms, seeds[b], results, b)
+
+    @cached
+    def advance(net, state, activity, every, signal, clock, decodes_at, counts, decoded):
+        """One step on what the input neurons send, (Q,). counts (nodes,): filled with the spikes. decodes_at: number of the
+        decoder's step, or -1 where it rests; decoded (Q,): filled with its output."""
+        assert digest
+        counts[0] = emit(net, state, every, signal)
+        if activity.events.size:
+            count(net, state, activity, 0)
+        run_layers(net, state, activity, net.forward, clock, counts)
+        if net.waiting > 0:
+            wait(net, state)
+        if decodes_at >= 0:
+            decode(net, state, activity, decodes_at, counts)
+            first = net.nodes[net.decoded, FIRST_V]
+            copy(decoded, state.v[first : first + len(decoded)])
+            clear(net, state)
+
+    @cached
+    def draw(pixels, seed, t, drawn):
+        """The draws of one step (Q,), as an image of this seed gets them."""
+        assert digest
+        seed_draws(pixels, seed)
+        draw_words(pixels, t)
+        for i in range(len(drawn)):
+            drawn[i] = uniform(pixels.words[i])
+
+    return run_images, advance, draw
+
+
+run_images, advance, draw = entry_points()

@@ -1,0 +1,1 @@
+"""What a network is made of: plans, stages, neurons, surrogate gradients."""

@@ -1,0 +1,181 @@
+"""Leaky integrate-and-fire neurons: the steps and their gradients, and the module that holds a layer's threshold and leak.
+
+Three words are used for what happens in a step. Charge: the membrane potential V takes the drive W a[t]. Fire: s = H(v),
+v = V/theta - 1, H(0) = 0; in floating point too this is V > theta. Reset: theta is subtracted from the membrane of a neuron
+that fired (soft reset); the reset carries no gradient.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from self_models.basics.errors import ModelError, choose
+from self_models.network.surrogates import new_age, next_age
+
+
+class NeuronState(NamedTuple):
+    """State of one layer between steps. v: membrane potential (B, ...); age: steps since the last spike (B, ...) or
+    None; count: spikes so far per image (B,)."""
+
+    v: torch.Tensor
+    age: torch.Tensor | None
+    count: torch.Tensor
+
+
+class Update(NamedTuple):
+    """The order of charge, fire and reset, forward and backward. All tensors are (B, ...); the last ones are written to.
+
+    step(drive, v, theta, leak, fired, s, following): fired is the membrane potential that decides on s, following the V of
+    the next step. gradient(after, through, scale, leak, grad_drive, before): after and before are dL/dV on either side of
+    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dfired.
+    """
+
+    step: callable
+    gradient: callable
+
+
+def delayed_step(drive, v, theta, leak, fired, s, following):
+    """s[t] = H(V[t]/theta - 1);   V[t+1] = leak V[t] + drive[t] - theta s[t]
+
+    Fire, then charge and reset: s[t] reads V before drive[t] arrives, so each layer delays by one step
+    (Rathi et al., ICLR 2020). theta in the unit of V and drive; leak per step.
+    """
+    torch.gt(fired.copy_(v), theta, out=s)
+    torch.addcmul(drive, fired, leak, out=following).addcmul_(s, theta, value=-1)
+
+
+def delayed_gradient(after, through, scale, leak, grad_drive, before):
+    """dL/ddrive[t] = dL/dV[t+1];   dL/dV[t] = leak dL/dV[t+1] + dL/ds[t] ds/dV[t]"""
+    earlier = torch.addcmul(leak * after, through, scale)
+    grad_drive.copy_(after)
+    before.copy_(earlier)
+
+
+def immediate_step(drive, v, theta, leak, fired, s, following):
+    """V'[t] = leak V[t-1] + drive[t];   s[t] = H(V'[t]/theta - 1);   V[t] = V'[t] - theta s[t]
+
+    Charge, then fire and reset, as in snnTorch, SpikingJelly and Norse: depth costs no steps.
+    """
+    torch.gt(torch.addcmul(drive, v, leak, out=fired), theta, out=s)
+    torch.addcmul(fired, s, theta, value=-1, out=following)
+
+
+def immediate_gradient(after, through, scale, leak, grad_drive, before):
+    """dL/ddrive[t] = dL/dV'[t] = dL/dV[t] + dL/ds[t] ds/dV'[t];   dL/dV[t-1] = leak dL/dV'[t]"""
+    torch.mul(torch.addcmul(after, through, scale, out=grad_drive), leak, out=before)
+
+
+UPDATES = {"delayed": Update(delayed_step, delayed_gradient), "immediate": Update(immediate_step, immediate_gradient)}
+
+
+class Steps(torch.autograd.Function):
+    """T steps of one layer: (drive (T, B, ...), v, age, theta, leak, update, surrogate) -> (s (T, B, ...), v, age, count).
+
+    v and age (B, ...) are those before the first step and after the last, count (B,) is spikes per image. Written by hand, it
+    passes over the tensors less often than the operations one by one, and keeps for the backward pass of each step only
+    the membrane potential that decided, and what a surrogate or a learned leak needs.
+    """
+
+    @staticmethod
+    def forward(ctx, drive, v, age, theta, leak, update, surrogate):
+        s, fired, following = torch.empty_like(drive), torch.empty_like(drive), torch.empty_like(v)
+        leaking = torch.empty_like(drive) if ctx.needs_input_grad[4] else None  # V that the leak multiplies
+        ages = None if age is None else torch.empty_like(drive)
+        for t in range(len(drive)):
+            if leaking is not None:
+                leaking[t] = v
+            update.step(drive[t], v, theta, leak, fired[t], s[t], following)
+            v = following
+            if age is not None:
+                ages[t] = age
+                age = next_age(age, s[t])
+        ctx.save_for_backward(fired, ages, leaking, theta, leak)
+        ctx.update, ctx.surrogate = update, surrogate
+        ctx.set_materialize_grads(False)
+        if age is not None:
+            ctx.mark_non_differentiable(age)
+        return s, following, age, count_events(s)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_s, grad_v, _, grad_count):
+        fired, ages, leaking, theta, leak = ctx.saved_tensors
+        grad_drive, g = torch.empty_like(fired), torch.empty_like(fired[0])
+        grad_theta, grad_leak = torch.zeros_like(theta), torch.zeros_like(leak)
+        each = (g.new_zeros(len(g)) if grad_count is None else grad_count).view(-1, *[1] * (g.dim() - 1))  # spike of an image
+        scale = ctx.surrogate.scale / theta  # of v = V/theta - 1
+        after = torch.zeros_like(g) if grad_v is None else grad_v
+        for t in reversed(range(len(fired))):
+            onto = each if grad_s is None else grad_s[t] if grad_count is None else grad_s[t] + each
+            v = torch.div(fired[t], theta, out=grad_drive[t]).sub_(1)
+            through = ctx.surrogate.onto(onto, v, None if ages is None else ages[t])
+            if ctx.needs_input_grad[3]:  # theta in v = V/theta - 1, and in the reset
+                grad_theta -= scale / theta * (through * fired[t]).sum() + (after * (fired[t] > theta)).sum()
+            ctx.update.gradient(after, through, scale, leak, grad_drive[t], g)
+            if leaking is not None:
+                grad_leak += (grad_drive[t] * leaking[t]).sum()
+            after = g
+        return grad_drive, g, None, grad_theta, grad_leak, None, None
+
+
+def count_events(signal):
+    """Sum per image, (T, B, ...) -> (B,) float32: the number of spikes in {0, 1}."""
+    return signal.sum((0, *range(2, signal.dim())), dtype=torch.float32)
+
+
+class SpikingNeuron(nn.Module):
+    """One layer of neurons with a common threshold and leak, both in the state_dict.
+
+    forward(drive, state, steps) -> (spikes, state): drive (steps B, ...) as the synapses deliver it, one step after the
+    other, spikes likewise; state a NeuronState, or None for neurons at rest (V = 0).
+    """
+
+    def __init__(self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False):
+        super().__init__()
+        self.surrogate = surrogate
+        self.update = choose("update", update, UPDATES)
+        if not 0 <= leak <= 1:
+            raise ModelError(f"leak must be between 0 and 1 (1 = no leak), not {leak}")
+        if not threshold > 0:
+            raise ModelError(f"threshold must be above 0, not {threshold}")
+        self.threshold = nn.Parameter(torch.tensor(float(threshold)), requires_grad=learn_threshold)
+        self.leak = nn.Parameter(torch.tensor(float(leak)), requires_grad=learn_leak)
+
+    def forward(self, drive, state=None, steps=1):
+        drive = drive.to(self.threshold.dtype).unflatten(0, (steps, -1))  # float32 where matrix products are bfloat16
+        v, age, count = state or self.at_rest(drive[0])
+        spikes, v, age, counted = Steps.apply(drive, v, age, self.threshold, self.leak, self.update, self.surrogate)
+        return spikes.flatten(0, 1), NeuronState(v, age, count + counted)
+
+    def at_rest(self, drive):
+        age = new_age(drive) if self.surrogate.needs_age else None
+        return NeuronState(torch.zeros_like(drive), age, drive.new_zeros(len(drive), dtype=torch.float32))
+
+    @torch.no_grad()
+    def clamp_dynamics(self):
+        """Bring a learned threshold or leak back into its range after an optimiser step; what is not learned stays."""
+        if self.threshold.requires_grad:
+            self.threshold.clamp_(min=1e-2)
+        if self.leak.requires_grad:
+            self.leak.clamp_(0, 1)
+
+
+class HeldDropout(nn.Module):
+    """Dropout whose mask is drawn once per image and held for all steps. forward(signal, mask, steps) -> (signal, mask).
+
+    signal: (steps B, ...), one step after the other; mask: (B, ...), or None to draw one.
+    """
+
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, signal, mask=None, steps=1):
+        if not self.training or self.p == 0:
+            return signal, None
+        signal = signal.unflatten(0, (steps, -1))
+        if mask is None:
+            mask = torch.empty_like(signal[0]).bernoulli_(1 - self.p).div_(1 - self.p)
+        return (signal * mask).flatten(0, 1), mask

@@ -1,0 +1,98 @@
+"""Network plans: which layers, in which order, for images of which shape.
+
+Encoder tokens: a number (3x3 convolution to that many channels), 'D' (2x2 strided convolution), 'A' (2x2 average pool).
+Decoder tokens: a number (3x3 transposed convolution), 'U' (2x2 strided transposed convolution), 'drop' (dropout), and
+'in' (back to the image's channels), which comes last. A plan without a decoder is a plan without feedback.
+"""
+
+from dataclasses import dataclass
+
+from self_models.basics.errors import ModelError, choose
+
+# name -> (encoder, decoder)
+PLANS = {
+    "VGG5_wFeedback": ("64 D 128 128 D", "U 128 drop 64 U in"),
+    "VGG5_wFeedback_narrow": ("32 D 64 64 D", "U 64 drop 32 U in"),
+    "VGG5_wFeedback_small": ("16 D 32 32 D", "U 32 drop 16 U in"),
+    "VGG5_wFeedback_linear": ("16 D 32 32 D", "U U in"),
+    "VGG4_wFeedback_linear": ("32 D 64 D", "U U in"),
+    "VGG4_narrow": ("32 D 64 D", ""),
+    "VGG9_wFeedback": ("64 D 128 256 D 256 512 D 512 D 512", "512 U 512 U 256 drop 256 U 128 drop 64 U in"),
+    "VGG5_small": ("16 D 32 32 D", ""),
+    "VGG5": ("64 A 128 128 A", ""),
+    "VGG9": ("64 A 128 256 A 256 512 A 512 A 512", ""),
+    "VGG11": ("64 A 128 256 A 512 512 A 512 A 512 512", ""),
+    "VGG13": ("64 64 A 128 128 A 256 256 A 512 512 512 A 512", ""),
+    "VGG16": ("64 64 A 128 128 A 256 256 256 A 512 512 512 A 512 512 512", ""),
+}
+
+# data set -> image shape (channels, height, width)
+IMAGE_SHAPES = {
+    "MNIST": (1, 28, 28),
+    "FashionMNIST": (1, 28, 28),
+    "CIFAR10": (3, 32, 32),
+    "CIFAR100": (3, 32, 32),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Two tuples of tokens; checked when built. Raises ModelError where the tokens make no network."""
+
+    encoder: tuple
+    decoder: tuple = ()
+
+    def __post_init__(self):
+        if not self.encoder or not _is_width(self.encoder[0]):
+            raise ModelError(f"plan: the encoder must begin with a number of channels, not {list(self.encoder[:1])}")
+        _check_tokens("encoder", self.encoder, ("D", "A"))
+        if not self.decoder:
+            return
+        _check_tokens("decoder", self.decoder, ("U", "drop", "in"))
+        if self.decoder[-1] != "in" or self.decoder.count("in") != 1:
+            raise ModelError("plan: the decoder must end with 'in', and have it only there")
+        downs, ups = sum(token in ("D", "A") for token in self.encoder), self.decoder.count("U")
+        if downs != ups:
+            raise ModelError(
+                f"plan: the encoder halves the image {downs} times and the decoder doubles it {ups} times; "
+                "give both the same number"
+            )
+
+    def sizes(self, height, width):
+        """The (height, width) before each halving, then the last one. Raises ModelError if nothing is left."""
+        sizes = [(height, width)]
+        for _ in range(sum(token in ("D", "A") for token in self.encoder)):
+            height, width = height // 2, width // 2
+            sizes.append((height, width))
+        if min(height, width) < 1:
+            factor = 2 ** (len(sizes) - 1)
+            raise ModelError(
+                f"image of {sizes[0][0]}x{sizes[0][1]} is too small: this plan halves it {len(sizes) - 1} times "
+                f"and needs at least {factor}x{factor}; choose a shallower plan"
+            )
+        return sizes
+
+
+def find_plan(name, plan=None):
+    """The named plan, or the given [encoder, decoder] instead. Raises ModelError for an unknown name."""
+    if plan is None:
+        encoder, decoder = (_tokens(text) for text in choose("architecture", name, PLANS))
+    elif len(plan) == 2 and all(isinstance(part, list | tuple) for part in plan):
+        encoder, decoder = plan
+    else:
+        raise ModelError("plan: give two lists of tokens, [encoder, decoder]")
+    return Plan(tuple(encoder), tuple(decoder))
+
+
+def _tokens(text):
+    return [int(token) if token.isdigit() else token for token in text.split()]
+
+
+def _is_width(token):
+    return isinstance(token, int) and not isinstance(token, bool) and token > 0
+
+
+def _check_tokens(part, tokens, letters):
+    for token in tokens:
+        if not _is_width(token) and token not in letters:
+            raise ModelError(f"plan: unknown {part} token {token!r}: use a number of channels or {', '.join(letters)}")

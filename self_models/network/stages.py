@@ -1,0 +1,154 @@
+"""The three stages of a network, features, generate and classifier, as nn.Sequential; ANN and SNN share this builder.
+
+Positions count nonlinearities and dropouts, so that parameter names are the same in ANN, SNN and the original:
+features.0.weight, generate.1.weight, classifier.6.weight.
+"""
+
+from functools import partial
+from math import sqrt
+
+import torch.nn.functional as F
+from torch import nn
+
+from self_models.basics.errors import ModelError
+from self_models.network.neurons import HeldDropout, SpikingNeuron
+
+FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
+
+
+def build_stages(plan, image_shape, labels, fc_width, kernel_size, nonlinearity, drop, output_nonlinearity=None):
+    """features, generate (None without a decoder) and classifier, initialised.
+
+    nonlinearity: stage name -> new module; drop: p, or nothing for the plan's, -> new module;
+    output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have no bias. Raises
+    ModelError where the image is too small for the plan.
+    """
+    channels, height, width = image_shape
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ModelError(f"kernel_size must be odd, so that images keep their size, not {kernel_size}")
+    for name, value in (("labels", labels), ("fc_width", fc_width)):
+        if value < 1:
+            raise ModelError(f"{name} must be at least 1, not {value}")
+    sizes = plan.sizes(height, width)
+    features, depth = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
+    generate = None
+    if plan.decoder:
+        new_neuron = partial(nonlinearity, "generate")
+        generate = _decoder(plan.decoder, depth, channels, sizes, kernel_size, new_neuron, drop, output_nonlinearity)
+    flat = depth * sizes[-1][0] * sizes[-1][1]
+    classifier = nn.Sequential(
+        nn.Linear(flat, fc_width, bias=False),
+        nonlinearity("classifier"),
+        drop(0.5),
+        nn.Linear(fc_width, fc_width, bias=False),
+        nonlinearity("classifier"),
+        drop(0.5),
+        nn.Linear(fc_width, labels, bias=False),
+    )
+    for stage in filter(None, (features, generate, classifier)):
+        stage.apply(_initialise)
+    return features, generate, classifier
+
+
+def _encoder(tokens, channels, kernel_size, nonlinearity, drop):
+    layers = []
+    for token in tokens:
+        if token in ("D", "A"):
+            if isinstance(layers[-1], nn.Dropout | HeldDropout):
+                layers.pop()
+            down = nn.Conv2d(channels, channels, 2, stride=2, bias=False) if token == "D" else nn.AvgPool2d(2)
+            layers.append(down)
+        else:
+            layers += [nn.Conv2d(channels, token, kernel_size, padding=kernel_size // 2, bias=False)]
+            layers += [nonlinearity(), drop()]
+            channels = token
+    return nn.Sequential(*layers), channels
+
+
+def _decoder(tokens, channels, image_channels, sizes, kernel_size, nonlinearity, drop, output_nonlinearity):
+    sizes = list(sizes)
+    layers = []
+    for token in tokens:
+        if token == "U":
+            small, large = sizes.pop(), sizes[-1]
+            lost = tuple(b - 2 * a for a, b in zip(small, large, strict=True))  # 1 where the encoder halved an odd size
+            layers.append(nn.ConvTranspose2d(channels, channels, 2, stride=2, output_padding=lost, bias=False))
+        elif token == "drop":
+            layers.append(drop())
+        else:
+            width = image_channels if token == "in" else token
+            layers.append(nn.ConvTranspose2d(channels, width, kernel_size, padding=kernel_size // 2, bias=False))
+            layers += [output_nonlinearity] if token == "in" else [nonlinearity()]
+            channels = width
+    return nn.Sequential(*filter(None, layers))
+
+
+def _initialise(layer):
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        k = layer.kernel_size[0]
+        nn.init.normal_(layer.weight, 0, sqrt(2 / (k * k * layer.out_channels)))
+    elif isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, 0, 0.01)
+
+
+def list_layers(stage):
+    """The (position, module) pairs of a stage, as run_stage takes them."""
+    return list(stage.named_children())
+
+
+def folded(stage):
+    """The same, with each chain of U layers and the convolution after it as one FoldedChain: the same map at a fraction of the
+    operations."""
+    layers, chain = [], []
+    for position, module in list_layers(stage):
+        chain.append((position, module))
+        if isinstance(module, nn.ConvTranspose2d) and module.stride[0] > 1:
+            continue
+        if isinstance(module, nn.ConvTranspose2d) and len(chain) > 1:
+            chain = [(position, FoldedChain([each for _, each in chain]))]
+        layers, chain = layers + chain, []
+    return layers + chain
+
+
+class FoldedChain:
+    """U layers and a k x k transposed convolution after them, which are linear together, as one transposed convolution.
+
+    Two transposed convolutions after each other are one, whose kernel is the first kernel passed through the second as if it
+    were an image. At borders nothing changes: a U layer's output pixels each come from one input pixel.
+    """
+
+    def __init__(self, modules):
+        kernel, stride, lost = modules[0].weight, 1, 0
+        for module in modules[1:]:
+            kernel = F.conv_transpose2d(kernel, module.weight, stride=module.stride)
+        for module in modules:
+            stride = stride * module.stride[0]
+            lost = [module.stride[0] * rest + here for rest, here in zip(lost or (0, 0), module.output_padding, strict=True)]
+        self.kernel, self.stride, self.padding, self.lost = kernel, stride, modules[-1].padding[0], lost
+
+    def __call__(self, signal):
+        """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""
+        channels, size = self.kernel.shape[1], self.kernel.shape[-1]
+        if channels > FEW_CHANNELS:
+            return F.conv_transpose2d(signal, self.kernel, None, self.stride, self.padding, self.lost)
+        columns = self.kernel.flatten(1).t() @ signal.flatten(2)
+        shape = [self.stride * here + lost for here, lost in zip(signal.shape[2:], self.lost, strict=True)]
+        return F.fold(columns, shape, size, padding=self.padding, stride=self.stride)
+
+
+def run_stage(name, layers, signal, memory, until=None):
+    """Steps of a spiking stage. layers: (position, module) pairs; signal: (T, B, ...); memory: module name -> state,
+    updated in place.
+
+    until: name of a neuron layer; then the drive that reaches it is returned instead of the stage's output.
+    """
+    steps, signal = len(signal), signal.flatten(0, 1)
+    for position, module in layers:
+        key = f"{name}.{position}"
+        if key == until:
+            break
+        if isinstance(module, SpikingNeuron | HeldDropout):
+            signal, memory[key] = module(signal, memory.get(key), steps)
+        else:
+            signal = module(signal)
+    return signal.unflatten(0, (steps, -1))

@@ -1,0 +1,115 @@
+"""What the models return, and how a decoder's output becomes a prediction of the image."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from self_models.basics.errors import choose
+
+
+class ANNOutput(NamedTuple):
+    """logits (B, labels); predictions and errors = (x - p)^2, (T, B, C, H, W), None for a plan without feedback."""
+
+    logits: torch.Tensor
+    predictions: torch.Tensor | None
+    errors: torch.Tensor | None
+
+
+class Sums(NamedTuple):
+    """What an engine gives in place of frames (T, B, C, H, W): errors (T, B), summed over pixels, None without feedback;
+    open_share (T, B), share of active input pixels open, None from a model that does not block; spikes: layer -> (T, B)."""
+
+    errors: torch.Tensor | None
+    open_share: torch.Tensor | None
+    spikes: dict
+
+
+class SNNOutput(NamedTuple):
+    """What a run of T steps gives.
+
+    logits: (B, labels). predictions, errors = (x - p)^2: (T, B, C, H, W), None for a plan without feedback. spikes: layer
+    name -> spikes per image over all steps (B,), 'input' for the input neurons, then one key per spiking layer in the
+    order encoder, decoder, classifier. steps: steps each image took (B,). predicted: bool (T, B, C, H, W), pixels within
+    epsilon at that step; is_open: bool, same shape, input neurons that could spike at that step. Both only from models
+    that block, else None. comparisons: pixels compared with their prediction over the run (B,). sums: from the event engine.
+    logits_by_step: the logits after each step (T, B, labels), in training only.
+    """
+
+    logits: torch.Tensor
+    predictions: torch.Tensor | None
+    errors: torch.Tensor | None
+    spikes: dict
+    steps: torch.Tensor
+    predicted: torch.Tensor | None = None
+    is_open: torch.Tensor | None = None
+    comparisons: torch.Tensor | None = None
+    sums: Sums | None = None
+    logits_by_step: torch.Tensor | None = None
+
+
+def errors_by_step(output):
+    """Squared error of an ANNOutput or SNNOutput at each step, summed over an image's pixels (T, B), None without feedback."""
+    if getattr(output, "sums", None):
+        return output.sums.errors
+    return None if output.errors is None else output.errors.sum((2, 3, 4))
+
+
+def open_share_by_step(output, images):
+    """Share of each image's active (non-zero) input pixels that were open at each step (T, B), None where nothing blocks."""
+    if output.sums:
+        return output.sums.open_share
+    return None if output.is_open is None else share_of_active(output.is_open, images)
+
+
+def share_of_active(where, images):
+    """Share of each image's active (non-zero) pixels among those of where, bool (..., B, C, H, W) -> (..., B)."""
+    active = images != 0
+    return (where & active).sum((-3, -2, -1)) / active.sum((1, 2, 3)).clamp(min=1)
+
+
+def image_activation(channels):
+    """The last activation of a decoder: sigmoid for grey images in [0, 1], tanh for colour images in [-1, 1]."""
+    return torch.sigmoid if channels == 1 else torch.tanh
+
+
+def _rescaled(channels):
+    return (lambda trace: 2 * torch.sigmoid(trace) - 1) if channels == 1 else torch.tanh
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How the decoder's last layer becomes a prediction.
+
+    trace: (B, C, H, W), that layer's output summed over the steps so far. spiking: whether the layer spikes (the trace
+    counts its spikes) or not (the trace is its membrane potential). prediction(trace) is compared with the image in the
+    loss, guess(prediction) in blocking.
+    """
+
+    spiking: bool
+    prediction: callable
+    guess: callable
+
+
+def _spike_count(channels):
+    """The original: p = sigmoid(R) lies in [0.5, 1), so blocking stretches it back, 2p - 1, but the loss does not."""
+    stretch = (lambda p: 2 * p - 1) if channels == 1 else _same
+    return Readout(True, image_activation(channels), stretch)
+
+
+def _same(value):
+    return value
+
+
+READOUTS = {
+    "spike_count": _spike_count,
+    "spike_count_rescaled": lambda channels: Readout(True, _rescaled(channels), _same),
+    "membrane": lambda channels: Readout(False, image_activation(channels), _same),
+    "membrane_linear": lambda channels: Readout(False, _same, lambda p: p.clamp(0 if channels == 1 else -1, 1)),
+    "membrane_rescaled": lambda channels: Readout(False, _rescaled(channels), _same),
+}
+
+
+def make_readout(name, channels):
+    """The named read-out for images of this many channels. Raises ModelError for an unknown name."""
+    return choose("readout", name, READOUTS)(channels)
