@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
-from harness.command_line import flags
 from harness.command_line.errors import run_script
+from harness.command_line.flags import ann_parser
 from harness.command_line.presets import ANN_PRESETS
 from harness.data.sets import load_data
 from harness.runs.runlog import Run, ann_name
@@ -12,15 +12,7 @@ from harness.training.loops import Objective
 
 
 def build_parser():
-    parser = flags.Parser(__doc__, ANN_PRESETS)
-    flags.add_run_args(parser)
-    flags.add_data_args(parser)
-    network = flags.add_network_args(parser, dropout=0.2)
-    network.add_argument("--timesteps", type=flags.COUNT, default=1, help="T, passes of feedback per image")
-    network.add_argument("--pretrained_ann", default="", metavar="PATH", help="ANN checkpoint to start from, or to test")
-    flags.add_training_args(parser, momentum=0.9, trade_off=10.0)
-    flags.add_results_args(parser)
-    return parser
+    return ann_parser(__doc__, ANN_PRESETS)
 
 
 def main(argv=None):

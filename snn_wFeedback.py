@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.command_line import flags
 from harness.command_line.errors import run_script
+from harness.command_line.flags import snn_parser
 from harness.command_line.presets import SNN_PRESETS
 from harness.data.sets import load_data
 from harness.runs.runlog import Run, snn_name
@@ -13,11 +13,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 
 
 def build_parser():
-    parser = flags.Parser(__doc__, SNN_PRESETS)
-    flags.add_run_args(parser)
-    flags.add_snn_args(parser)
-    flags.add_results_args(parser)
-    return parser
+    return snn_parser(__doc__, SNN_PRESETS)
 
 
 def main(argv=None, blocking=InputBlockingSNN):

@@ -1,29 +1,28 @@
 #!/usr/bin/env python3
 """Look at a trained SNN's predictions over time: a GIF with one frame per step, and a PNG of selected steps."""
 
-from harness.command_line import flags
 from harness.command_line.errors import UserError, run_script
+from harness.command_line.flags import add_picture_flags, posthoc_parser
+from harness.command_line.parser import typed
 from harness.drawing.figures import film_of, save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
-from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.posthoc import Posthoc
 from harness.training.loops import spikes_over_time
+from self_models.basics.settings import COUNT
 from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
 def build_parser():
-    parser = posthoc_parser(__doc__)
-    group = parser.add_argument_group("analysis")
-    group.add_argument("--epsilon", type=flags.NOT_NEGATIVE, default=0.1, help="a pixel predicted this well is blocked; 0 = off")
-    group.add_argument("--images", type=flags.COUNT, default=5, metavar="N", help="show the first N test images")
-    group.add_argument("--chart_images", type=flags.COUNT, default=200, metavar="N", help="chart spikes of the first N")
-    group.add_argument("--frame_seconds", type=flags.POSITIVE, default=0.5, help="seconds per frame of the GIF")
+    parser = posthoc_parser(__doc__, InputBlockingSNN)
+    group = add_picture_flags(parser)
+    group.add_argument("--chart_images", type=typed(COUNT), default=200, metavar="N", help="chart spikes of the first N")
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    posthoc = Posthoc(args, InputBlockingSNN, "_posthoc_analysis", epsilon=args.epsilon)
+    posthoc = Posthoc(args, InputBlockingSNN, "_posthoc_analysis")
     model, run = posthoc.model, posthoc.run
     if not model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")

@@ -1,32 +1,33 @@
 #!/usr/bin/env python3
 """Objective 1, input blocking: accuracy and spikes per image of a trained SNN, for one epsilon or a sweep of several."""
 
-from harness.command_line import flags
 from harness.command_line.errors import run_script
+from harness.command_line.flags import posthoc_parser
+from harness.command_line.parser import typed
 from harness.drawing.figures import shown
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.difficulty import difficulty_correlations
-from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.posthoc import Posthoc
 from harness.measuring.report import blocking_table, difficulty_lines, operations_table
-from self_models.vgg_wFeedback_spiking_target_objective_1 import BLOCKINGS, InputBlockingSNN
+from self_models.basics.settings import NOT_NEGATIVE
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
 def build_parser():
-    parser = posthoc_parser(__doc__)
+    parser = posthoc_parser(__doc__, InputBlockingSNN, without=("epsilon",))
     group = parser.add_argument_group("objective 1")
     help_text = "pixels predicted this well are blocked, one or several values; 0 = no blocking"
-    group.add_argument("--epsilon", type=flags.NOT_NEGATIVE, nargs="+", default=[0.1], help=help_text)
-    group.add_argument("--blocking", choices=BLOCKINGS, default="permanent", help="dynamic: a pixel may open again")
+    group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=[0.1], help=help_text)
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
     suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in args.epsilon)
-    posthoc = Posthoc(args, InputBlockingSNN, suffix, epsilon=max(args.epsilon), blocking=args.blocking)
+    posthoc = Posthoc(args, InputBlockingSNN, suffix, epsilon=max(args.epsilon))
     run = posthoc.run
     for epsilon in args.epsilon:
-        posthoc.model.set_epsilon(epsilon)
+        posthoc.model.change(epsilon=epsilon)
         per_image = posthoc.evaluate()[1]
         correlations = difficulty_correlations(per_image)
         run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)

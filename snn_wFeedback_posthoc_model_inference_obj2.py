@@ -1,27 +1,32 @@
 #!/usr/bin/env python3
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
-from harness.command_line import flags
 from harness.command_line.errors import UserError, run_script
+from harness.command_line.flags import posthoc_parser
+from harness.command_line.parser import typed
 from harness.drawing.plots import save_adaptive, save_step_histograms
 from harness.measuring.difficulty import spike_correlations
-from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.posthoc import Posthoc
 from harness.measuring.report import adaptive_table
-from self_models.vgg_wFeedback_spiking_target_objective_2 import BOUNDS, NEVER, AdaptiveTimestepsSNN
+from self_models.basics.settings import declared
+from self_models.objectives.stopping import RULES
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+
+BOUNDS_TO_TRY = {
+    "open_bound": [0.0, 0.05, 0.1, 0.2],
+    "gap_bound": [2.0, 4.0, 8.0, 16.0],
+    "entropy_bound": [0.2, 0.05, 0.01, 0.001],
+}
 
 
 def build_parser():
-    parser = posthoc_parser(__doc__)
+    parser = posthoc_parser(__doc__, AdaptiveTimestepsSNN, without=("rule", "open_bound", "gap_bound", "entropy_bound"))
     group = parser.add_argument_group("objective 2")
-    group.add_argument("--epsilon", type=flags.NOT_NEGATIVE, default=0.1, help="pixels predicted this well are blocked; 0 = off")
-    group.add_argument("--rules", nargs="+", choices=list(BOUNDS), default=["all_predicted"], help="when an image stops")
-    any_number = flags.number(float)
-    help_text = "all_predicted: largest share of active input pixels still open"
-    group.add_argument("--open_bounds", nargs="+", type=any_number, default=[0.0, 0.05, 0.1, 0.2], help=help_text)
-    help_text = "confidence: smallest gap between the two best outputs"
-    group.add_argument("--gap_bounds", nargs="+", type=any_number, default=[2.0, 4.0, 8.0, 16.0], help=help_text)
-    help_text = "entropy: largest entropy of the outputs, 0 to 1"
-    group.add_argument("--entropy_bounds", nargs="+", type=any_number, default=[0.2, 0.05, 0.01, 0.001], help=help_text)
+    rules = [name for name, rule in RULES.items() if rule.stops]
+    group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="when an image stops")
+    bounds = declared(*RULES.values())
+    for name, one in bounds.items():
+        group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=BOUNDS_TO_TRY[name], help=one.help)
     help_text = "SNN of a plan without feedback, stopped by confidence and entropy for comparison"
     group.add_argument("--baseline_snn", default="", metavar="PATH", help=help_text)
     return parser
@@ -29,7 +34,7 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    posthoc = Posthoc(args, AdaptiveTimestepsSNN, "_adaptive", epsilon=args.epsilon, rule=args.rules[0])
+    posthoc = Posthoc(args, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
     baseline = baseline_of(args, argv)
     run, series = posthoc.run, {}
     sweep(posthoc, args.rules, series)
@@ -67,9 +72,9 @@ def sweep(posthoc, rules, series, prefix=""):
     """
     for rule, settings in [(rule, settings_of(rule, posthoc.args)) for rule in rules]:
         for bounds in settings:
-            posthoc.model.set_rule(rule, **bounds)
+            posthoc.model.change(rule=rule, **bounds)
             series.setdefault(prefix + rule, []).append(posthoc.evaluate(rule=rule, bounds=bounds))
-    posthoc.model.set_rule(rules[0], **{BOUNDS[rules[0]][0]: NEVER[BOUNDS[rules[0]][0]]})
+    posthoc.model.change(rule="never")
     series[f"{prefix}all steps"] = [posthoc.evaluate(rule="none", bounds={})]
     difficulty = -series[f"{prefix}all steps"][0][1]["margin"]
     for name, rows in series.items():
@@ -80,7 +85,7 @@ def sweep(posthoc, rules, series, prefix=""):
 
 def settings_of(rule, args):
     """The bounds to try a rule with, a list of dicts. Raises UserError where the flags of one rule differ in length."""
-    names = BOUNDS[rule]
+    names = list(declared(RULES[rule]))
     values = [getattr(args, f"{name}s") for name in names]
     if len({len(bounds) for bounds in values}) > 1:
         raise UserError(f"--rules {rule} wants as many {' as '.join(f'--{name}s' for name in names)}")

@@ -1,37 +1,33 @@
 #!/usr/bin/env python3
 """Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it."""
 
-from harness.command_line import flags
 from harness.command_line.errors import UserError, run_script
+from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.data.dimming import dimmed_sets
 from harness.drawing.figures import film_of, save_gif
 from harness.drawing.plots import save_dimming
-from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.posthoc import Posthoc
 from harness.measuring.report import contrast_table
-from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 
 def build_parser():
-    parser = posthoc_parser(__doc__)
-    group = parser.add_argument_group("objective 3")
-    group.add_argument("--epsilon", type=flags.NOT_NEGATIVE, default=0.1, help="pixels predicted this well are blocked; 0 = off")
-    group.add_argument("--contrast", choices=[name for name in CONTRASTS if name != "none"], default="local", help="rule")
-    group.add_argument("--images", type=flags.COUNT, default=5, metavar="N", help="show the first N dimmed images in the GIF")
-    group.add_argument("--frame_seconds", type=flags.POSITIVE, default=0.5, help="seconds per frame of the GIF")
+    parser = posthoc_parser(__doc__, ContrastAttentionSNN)
+    add_picture_flags(parser)
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
     suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
-    posthoc = Posthoc(args, ContrastAttentionSNN, suffix, epsilon=args.epsilon, contrast=args.contrast)
+    posthoc = Posthoc(args, ContrastAttentionSNN, suffix)
     if not posthoc.model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose a plan named ..._wFeedback")
     sets, rows = {"clean": posthoc.test} | dimmed_sets(posthoc.test), []
     for dimming, images in sets.items():
         row = {"dimming": dimming}
         for key, rule in (("plain", "none"), ("contrast", args.contrast)):
-            posthoc.model.set_contrast(rule)
+            posthoc.model.change(contrast=rule)
             row[key] = posthoc.evaluate(images, dimming=dimming, contrast=rule)[0]["accuracy"]
         rows.append(row)
     run, summary = posthoc.run, contrast_summary(rows)
@@ -58,7 +54,7 @@ def contrast_summary(rows):
 def attention_gif(posthoc, images, path):
     """The first dimmed images: what is seen, predicted and blocked at each step."""
     batch, output, guesses = posthoc.watch(images, posthoc.args.images)
-    seen = [posthoc.model.seen(batch.images, is_open) for is_open in output.is_open]
+    seen = [posthoc.model.gate.seen(batch.images, is_open) for is_open in output.is_open]
     film = film_of(batch.images, output, guesses, batch.labels.tolist(), posthoc.args.epsilon, seen)
     save_gif(path, film, posthoc.args.frame_seconds)
 

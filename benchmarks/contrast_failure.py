@@ -13,22 +13,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.command_line import flags  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.flags import posthoc_parser  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.errors import run_script
 from harness.data.dimming import dimmed_sets
-from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.posthoc import Posthoc
 from harness.data.seeds import EVALUATION, image_draws
-from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
+from self_models.objectives.contrast import CONTRASTS
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 import torch
 
 
 @torch.no_grad()
 def main():
-    parser = posthoc_parser(__doc__)
-    parser.add_argument("--epsilon", type=flags.NOT_NEGATIVE, default=0.2, help="pixels predicted this well are blocked")
+    parser = posthoc_parser(__doc__, ContrastAttentionSNN)
+    parser.set_defaults(epsilon=0.2)
     args = parser.parse_args()
-    posthoc = Posthoc(args, ContrastAttentionSNN, "_contrast_failure", epsilon=args.epsilon)
+    posthoc = Posthoc(args, ContrastAttentionSNN, "_contrast_failure")
     model, count = posthoc.model, min(500, len(posthoc.test))
     batch = dimmed_sets(posthoc.test)["bottom half"].batch(torch.arange(count), posthoc.device)
     clean = posthoc.test.batch(torch.arange(count), posthoc.device).images
@@ -37,7 +38,7 @@ def main():
     lower[:, :, clean.shape[2] // 2 :] = True
     bright, dim, grey = active & ~lower, active & lower, active & ~lower & (clean < 0.5)
     for rule in CONTRASTS:
-        model.set_contrast(rule)
+        model.change(contrast=rule)
         run, from_dim = model.start(batch.images), 0.0
         for t, drawn in enumerate(draws, 1):
             seen, is_open = run.view.image, run.view.is_open

@@ -41,10 +41,9 @@ from harness.data.seeds import EVALUATION, image_seeds
 from self_models.event.engine import EventEngine
 from self_models.event.kernels import add_four_rows
 from self_models.network.neurons import SpikingNeuron
-from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER
 
 RULES = {  # name -> rule and bounds
-    "blocking": ("confidence", {"gap_bound": NEVER["gap_bound"]}),
+    "blocking": ("never", {}),
     "blocking, stop at confidence 4": ("confidence", {"gap_bound": 4.0}),
     "blocking, stop at all_predicted 0": ("all_predicted", {"open_bound": 0.0}),
 }
@@ -124,12 +123,12 @@ def measure_speed(args):
     for name, model, count in networks(args):
         batch = test_images(count)
         for case, (rule, bounds) in RULES.items():
-            model.set_epsilon(EPSILON)
-            model.set_rule(rule, **bounds)
+            model.change(epsilon=EPSILON)
+            model.change(rule=rule, **bounds)
             throughput(f"{name}, {case}", args, model, batch)
             latency(f"{name}, {case}, batch 1", args, model, batch, min(count, 8))
-        model.set_epsilon(0.0)
-        model.set_rule("confidence", gap_bound=NEVER["gap_bound"])
+        model.change(epsilon=0.0)
+        model.change(rule="never")
         throughput(f"{name}, no blocking", args, model, batch)
 
 
@@ -148,9 +147,9 @@ def measure_scaling(args):
             say_time(f"{name}, T {timesteps}", args, model, batch)
         model.timesteps = STEPS
         for epsilon in (0.0, 0.05, 0.1, 0.2, 0.3):
-            model.set_epsilon(epsilon)
+            model.change(epsilon=epsilon)
             say_time(f"{name}, epsilon {epsilon}", args, model, batch)
-        model.set_epsilon(EPSILON)
+        model.change(epsilon=EPSILON)
         fit(f"{name}, fit", args, model, batch)
 
 
@@ -181,7 +180,7 @@ def measure_flips(args):
     for name, model, count in (("small", small_network(), args.flip_images), ("full", full_network(args)[1], args.full_images)):
         for epsilon in (EPSILON, 0.0):
             model.engine = None
-            model.set_epsilon(epsilon)
+            model.change(epsilon=epsilon)
             engine, total = EventEngine(model), dict.fromkeys(("images", "spikes", "decisions", "first_differences"), 0)
             distances, wrong = [], [0, 0]
             for begin in range(0, count, 10):

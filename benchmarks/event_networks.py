@@ -11,7 +11,7 @@ from harness.data.sets import load_data
 from self_models.counting.operations import OperationCounter
 from harness.data.seeds import EVALUATION, image_draws, image_seeds
 from self_models.event.engine import EventEngine
-from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, AdaptiveTimestepsSNN
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 import torch
 
@@ -36,10 +36,8 @@ def loaded(saved, path, **settings):
 
 
 def build(saved, **settings):
-    """The model of a checkpoint's settings, with blocking, and a rule that never holds until another is set."""
-    own = {name: value for name, value in saved["settings"].items() if name not in ("rule", "contrast", *NEVER)}
-    own |= {"timesteps": STEPS, "epsilon": EPSILON, "rule": "confidence", **NEVER}
-    return AdaptiveTimestepsSNN(**{**own, **settings})
+    """The model of a checkpoint's settings, with blocking."""
+    return InputBlockingSNN(**{**saved["settings"], "timesteps": STEPS, "epsilon": EPSILON, **settings})
 
 
 @torch.no_grad()

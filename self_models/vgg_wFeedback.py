@@ -3,54 +3,42 @@
 import torch
 from torch import nn
 
-from self_models.basics.errors import ModelError, choose
+from self_models.basics.errors import ModelError
+from self_models.basics.settings import Configured
+from self_models.network.declared import NetworkSettings
 from self_models.network.plans import IMAGE_SHAPES, find_plan
 from self_models.network.stages import build_stages
-from self_models.running.outputs import ANNOutput, image_activation
+from self_models.running.outputs import ANNOutput
 
 PRECISIONS = ("float32", "bfloat16")
 
 
-class VGG_wFeedback(nn.Module):
+class VGG_wFeedback(Configured, nn.Module):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
 
     ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G. Images (B, C, H, W) in [0, 1] with one channel,
-    else in [-1, 1]. dataset gives the image's shape; image_shape=(C, H, W) overrides it, plan=[encoder, decoder] overrides
-    vgg_name. A plan without feedback runs one step. Raises ModelError for settings that make no network.
+    else in [-1, 1]. Settings: NetworkSettings in network/declared.py. A plan without feedback runs one step. Raises
+    ModelError for settings that make no network.
     """
 
+    Settings = NetworkSettings
+    positional = ("vgg_name", "timesteps", "labels", "dataset", "kernel_size", "dropout", "fc_width", "plan")
     precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is always float32
 
-    def __init__(
-        self,
-        vgg_name="VGG5_wFeedback",
-        timesteps=1,
-        labels=10,
-        dataset="MNIST",
-        kernel_size=3,
-        dropout=0.2,
-        fc_width=4096,
-        plan=None,
-        image_shape=None,
-    ):
+    def __init__(self, *args, **settings):
         super().__init__()
-        self.settings = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        found = find_plan(vgg_name, plan)
-        check_timesteps(timesteps)
-        check_dropout(dropout)
-        if timesteps > 1 and not found.decoder:
-            raise ModelError(f"{vgg_name} has no decoder: the ANN needs one for more than 1 timestep")
-        self.timesteps = timesteps
-        self.image_shape = find_image_shape(dataset, image_shape)
-        self.activation = image_activation(self.image_shape[0])
+        self.configure(args, settings)
+        plan = find_plan(self.settings["vgg_name"], self.settings["plan"])
+        self.timesteps = self.settings["timesteps"]
+        if self.timesteps > 1 and not plan.decoder:
+            raise ModelError(f"{self.settings['vgg_name']} has no decoder: the ANN needs one for more than 1 timestep")
+        self.image_shape = find_image_shape(self.settings)
         self.features, self.generate, self.classifier = build_stages(
-            found,
+            plan,
             self.image_shape,
-            labels,
-            fc_width,
-            kernel_size,
+            self.settings,
             nonlinearity=lambda stage: nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU(),
-            drop=lambda p=dropout: nn.Dropout(p),
+            new_dropout=nn.Dropout,
         )
         self.to(memory_format=torch.channels_last)
 
@@ -72,11 +60,16 @@ class VGG_wFeedback(nn.Module):
         """(logits, list of T predictions)"""
         f, predictions = self.features(x), []
         if self.has_feedback:
-            predictions.append(self.activation(self.generate(f)))
+            predictions.append(self.predict(f))
             for _ in range(1, self.timesteps):
                 f = f + self.features(x - predictions[-1])
-                predictions.append(self.activation(self.generate(f)))
+                predictions.append(self.predict(f))
         return self.classifier(f.flatten(1)).to(x.dtype), predictions
+
+    def predict(self, f):
+        """The decoder's prediction (B, C, H, W) of an image with these features."""
+        decoded = self.generate(f)
+        return torch.sigmoid(decoded) if self.image_shape[0] == 1 else torch.tanh(decoded)
 
 
 def mixed_precision(model, x):
@@ -85,24 +78,12 @@ def mixed_precision(model, x):
     return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
 
 
-def find_image_shape(dataset, image_shape=None):
-    """(C, H, W) as given, else that of the named data set. Raises ModelError for an unknown data set."""
-    return tuple(image_shape or choose("dataset", dataset, IMAGE_SHAPES))
+def find_image_shape(settings):
+    """(C, H, W) as given, else that of the data set."""
+    return tuple(settings["image_shape"] or IMAGE_SHAPES[settings["dataset"]])
 
 
 def check_images(x, image_shape):
     """Raises ModelError unless x is a batch of images of this shape."""
     if x.dim() != 4 or tuple(x.shape[1:]) != image_shape:
         raise ModelError(f"the model takes images of shape (B, {', '.join(map(str, image_shape))}), not {tuple(x.shape)}")
-
-
-def check_timesteps(timesteps):
-    """Raises ModelError for fewer than 1 step."""
-    if timesteps < 1:
-        raise ModelError(f"timesteps must be at least 1, not {timesteps}")
-
-
-def check_dropout(p):
-    """Raises ModelError unless p is a probability below 1."""
-    if not 0 <= p < 1:
-        raise ModelError(f"dropout must be at least 0 and below 1, not {p}")

@@ -1,4 +1,4 @@
-"""The SNN: the ANN's network run with spikes for T steps, with one hook through which an objective changes its input."""
+"""The SNN: the ANN's network run with spikes for T steps; parts decide what it sees, when it stops and how it predicts."""
 
 from dataclasses import replace
 
@@ -7,96 +7,93 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from self_models.basics.errors import ModelError
+from self_models.basics.settings import Configured, declared
+from self_models.network.declared import SpikingSettings
 from self_models.network.neurons import HeldDropout, SpikingNeuron, count_events
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, folded, list_layers, run_stage
-from self_models.network.surrogates import make_surrogate
-from self_models.objectives.encoders import find_encoder
-from self_models.running.outputs import SNNOutput, make_readout
-from self_models.running.steps import Run, Step, View, join_steps, stack_steps
-from self_models.vgg_wFeedback import check_dropout, check_images, check_timesteps, find_image_shape, mixed_precision
+from self_models.network.surrogates import SURROGATES
+from self_models.objectives import contrast  # noqa: F401  (registers its gate)
+from self_models.objectives.encoders import ENCODINGS
+from self_models.objectives.gates import GATES
+from self_models.objectives.readouts import READOUTS
+from self_models.objectives.stopping import RULES
+from self_models.running.leaving import run_until_stopped
+from self_models.running.outputs import SNNOutput
+from self_models.running.steps import Frame, RunState, join_frames, stack_frames
+from self_models.vgg_wFeedback import check_images, find_image_shape, mixed_precision
 
 
-class VGG_SNN_STDB_wFeedback(nn.Module):
+class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
     """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
 
-    The classifier's last layer does not spike, it accumulates. dataset, image_shape, vgg_name and plan are as in the ANN.
-    activation: surrogate gradient, see surrogates.py (alpha, beta: of STDB). leak: membrane kept per step, 0 to 1. readout,
-    update, encoding: see outputs.py, neurons.py, encoders.py. readout_leak: part of the read-out's trace kept per step.
-    readout_slew: see integrate.
-    feedback_interval k: the decoder runs at every k-th step only, on the encoder's output summed since it last ran.
-    learn_*: train each layer's threshold or leak. Raises ModelError for settings that make no network.
-
-    An objective overrides `look`, the hook, and where it needs to `start` (what is seen first), `integrate` (the read-out)
-    and `compared` (what it costs).
+    The classifier's last layer does not spike, it accumulates. Settings: SpikingSettings in network/declared.py, and those of
+    its parts: gate (objectives/gates.py: what the input neurons see next), rule (stopping.py: when an image stops, in
+    evaluation) and readout (readouts.py: how the decoder's output predicts). feedback_interval k: the decoder runs at every
+    k-th step only, on the encoder's output summed since it last ran. Raises ModelError for settings that make no network.
     """
 
+    Settings = SpikingSettings
+    parts = {"gate": GATES, "rule": RULES, "readout": READOUTS}  # noqa: RUF012
+    positional = (
+        "vgg_name", "activation", "labels", "timesteps", "leak", "default_threshold", "alpha", "beta", "dropout", "kernel_size",
+        "dataset", "fc_width", "plan", "readout", "update", "encoding", "readout_leak", "readout_slew", "feedback_interval",
+        "learn_threshold", "learn_leak", "image_shape",
+    )  # fmt: skip
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
 
-    def __init__(
-        self,
-        vgg_name="VGG5_wFeedback",
-        activation="Linear",
-        labels=10,
-        timesteps=50,
-        leak=1.0,
-        default_threshold=1.0,
-        alpha=0.3,
-        beta=0.01,
-        dropout=0.3,
-        kernel_size=3,
-        dataset="MNIST",
-        fc_width=4096,
-        plan=None,
-        readout="spike_count",
-        update="delayed",
-        encoding="poisson",
-        readout_leak=1.0,
-        readout_slew=0.0,
-        feedback_interval=1,
-        learn_threshold=False,
-        learn_leak=False,
-        image_shape=None,
-    ):
+    def __init__(self, *args, **settings):
         super().__init__()
-        self.settings = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        check_timesteps(timesteps)
-        check_dropout(dropout)
-        if not 0 <= readout_leak <= 1:
-            raise ModelError(f"readout_leak must be between 0 and 1 (1 = no leak), not {readout_leak}")
-        if not 1 <= feedback_interval <= timesteps:
-            raise ModelError(f"feedback_interval must be 1 to the {timesteps} timesteps, not {feedback_interval}")
-        self.timesteps = timesteps
-        self.feedback_interval = feedback_interval
-        self.image_shape = find_image_shape(dataset, image_shape)
-        self.encode = find_encoder(encoding)
-        self.readout = make_readout(readout, self.image_shape[0])
-        if not readout_slew >= 0:
-            raise ModelError(f"readout_slew must be at least 0 (0 = no limit), not {readout_slew}")
-        self.readout_leak, self.readout_slew = readout_leak, readout_slew
-        surrogate = make_surrogate(activation, alpha, beta)
+        self.configure(args, settings)
+        own, plan = self.settings, find_plan(self.settings["vgg_name"], self.settings["plan"])
+        self.image_shape = find_image_shape(own)
+        self.has_feedback = bool(plan.decoder)
+        self.change()
+        surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
 
         def neuron(stage):
-            return SpikingNeuron(surrogate, update, default_threshold, leak, learn_threshold, learn_leak)
+            return SpikingNeuron(
+                surrogate, own["update"], own["default_threshold"], own["leak"], own["learn_threshold"], own["learn_leak"]
+            )
 
         self.features, self.generate, self.classifier = build_stages(
-            find_plan(vgg_name, plan),
+            plan,
             self.image_shape,
-            labels,
-            fc_width,
-            kernel_size,
+            own,
             nonlinearity=neuron,
-            drop=lambda p=dropout: HeldDropout(p),
+            new_dropout=HeldDropout,
             output_nonlinearity=neuron("generate") if self.readout.spiking else None,
         )
         self.to(memory_format=torch.channels_last)
 
-    @property
-    def has_feedback(self):
-        return self.generate is not None
+    def change(self, **settings):
+        """Change settings of a model that is built: those of its gate, its rule and its read-out, timesteps, encoding and
+        feedback_interval. Raises ModelError for any other, or a value that cannot be; then nothing is changed."""
+        changeable = ("timesteps", "encoding", "feedback_interval", "gate", "rule")
+        for name in settings.keys() & declared(self.Settings).keys():
+            if name not in changeable:
+                raise ModelError(f"{name} cannot be changed in a model that is built: build another")
+        before, self.settings = self.settings, self.checked(settings, kept=self.settings)
+        try:
+            parts = self.make_parts(colour=self.image_shape[0] > 1)
+            self._check_parts(parts["gate"], parts["rule"])
+        except ModelError:
+            self.settings = before
+            raise
+        self.timesteps, self.feedback_interval = self.settings["timesteps"], self.settings["feedback_interval"]
+        self.gate, self.rule, self.readout = parts["gate"], parts["rule"], parts["readout"]
+        self.encoding = ENCODINGS.find(self.settings["encoding"])
+
+    def _check_parts(self, gate, rule):
+        steps, interval = self.settings["timesteps"], self.settings["feedback_interval"]
+        if interval > steps:
+            raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
+        gate.check(self.has_feedback)
+        if rule.looks_at_input and not (self.has_feedback and gate.reacts):
+            raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
 
     def neurons(self):
         """Name -> spiking layer, in the order encoder, decoder, classifier."""
@@ -121,8 +118,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
     @torch.no_grad()
     def set_leak(self, leak):
         """Set the leak of every spiking layer, 0 to 1. Raises ModelError for another."""
-        if not 0 <= leak <= 1:
-            raise ModelError(f"leak must be between 0 and 1 (1 = no leak), not {leak}")
+        leak = self.declared()["leak"].check("leak", leak)
         for neuron in self.neurons().values():
             neuron.leak.fill_(leak)
 
@@ -140,64 +136,48 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
         for neuron in self.neurons().values():
             neuron.clamp_dynamics()
 
-    def look(self, image, guess, view):
-        """The hook of the objectives: what the input neurons see next, once the prediction of this step is known.
-
-        image, guess: (B, C, H, W) on the same scale; view: what they saw in this step. Without an objective: the same.
-        """
-        return view
-
     def integrate(self, trace, decoded, view):
-        """The read-out's trace after the decoder has run: leak, then add its last layer's output, (B, C, H, W).
-
-        readout_slew s > 0 limits the move to +-s: s tanh(output / s). With the membrane_linear read-out and s < 2 epsilon no
-        prediction can jump over a pixel's tolerance band.
-        """
-        if self.readout_slew:
-            decoded = self.readout_slew * torch.tanh(decoded / self.readout_slew)
-        return self.readout_leak * trace + decoded
-
-    def compared(self, view):
-        """How many pixels `look` compares with their prediction, per image (B,); none without an objective."""
-        return 0
+        """The read-out's trace after the decoder has run, (B, C, H, W), held where the gate says so."""
+        moved, rests = self.readout.integrate(trace, decoded), self.gate.rests(view)
+        return moved if rests is None else torch.where(rests, trace, moved)
 
     def start(self, x):
         """A run at rest for images x (B, C, H, W). In training, chains of the decoder's linear layers are folded into one."""
         check_images(x, self.image_shape)
         decoder = (folded if self.training else list_layers)(self.generate) if self.has_feedback else []
-        return Run(x, View(x), trace=torch.zeros_like(x), decoder=decoder)
+        return RunState(x, self.gate.start(x), trace=torch.zeros_like(x), decoder=decoder)
 
     def step(self, run, draws):
-        """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns a Step."""
-        return Step(*(None if frames is None else frames[0] for frames in self.advance(run, draws[None])))
+        """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns a Frame."""
+        return Frame(*(None if frames is None else frames[0] for frames in self.advance(run, draws[None])))
 
     def advance(self, run, draws):
-        """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns a Step of (T, B, C, H, W).
+        """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns a Frame of (T, B, C, H, W).
 
-        The classifier takes all steps as one batch. So do encoder and decoder in training, unless an objective's hook makes
-        the input of a step depend on the prediction of the step before.
+        The classifier takes all steps as one batch. So do encoder and decoder in training, unless the gate makes the input of a
+        step depend on the prediction of the step before.
         """
-        sees_all = self.training and type(self).look is VGG_SNN_STDB_wFeedback.look
+        sees_all = self.training and not self.gate.reacts
         parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
         encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
         drives = run_stage("classifier", list_layers(self.classifier), encoded, run.memory).to(run.image.dtype)
         so_far = run.logits + drives.cumsum(0) if self.training else None
         run.logits = run.logits + drives.sum(0)
-        return join_steps([frames for _, frames in parts])._replace(logits=so_far)
+        return join_frames([frames for _, frames in parts])._replace(logits=so_far)
 
     def perceive(self, run, draws):
         """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the
-        encoder's output (T, B, ...) and a Step of (T, B, C, H, W)."""
-        signal = self.encode(run.view.unexplained(), draws)
+        encoder's output (T, B, ...) and a Frame of (T, B, C, H, W)."""
+        signal = self.encoding.send(run.view.unexplained(), draws)
         run.input_count = run.input_count + count_events(signal != 0)
         encoded = run_stage("features", list_layers(self.features), signal, run.memory)
         if not self.has_feedback:
             run.steps += len(draws)
-            return encoded, Step()
+            return encoded, Frame()
         decodes = [(run.steps + t) % self.feedback_interval == 0 for t in range(1, len(draws) + 1)]
         inflow = encoded if self.feedback_interval == 1 else self.gather(run, encoded, decodes)
         decoded = iter(run_stage("generate", run.decoder, inflow, run.memory)) if any(decodes) else iter(())
-        return encoded, stack_steps([self.show(run, next(decoded) if now else None) for now in decodes])
+        return encoded, stack_frames([self.show(run, next(decoded) if now else None) for now in decodes])
 
     def gather(self, run, encoded, decodes):
         """What the decoder gets at the steps at which it runs, (t, B, ...): encoded summed since it last ran."""
@@ -211,33 +191,35 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     def show(self, run, decoded):
         """One step of the read-out, in place: the prediction, what it costs, and what is seen next. decoded: the decoder's
-        output (B, C, H, W), or None in a step in which it does not run. Returns a Step."""
+        output (B, C, H, W), or None in a step in which it does not run. Returns a Frame."""
         run.steps += 1
         view = run.view
         if decoded is not None:
             run.trace = self.integrate(run.trace, decoded, view)
         prediction = self.readout.prediction(run.trace)
         if decoded is not None:
-            run.compared = run.compared + self.compared(view)
-            run.view = self.look(run.image, self.readout.guess(prediction), view)
-        return Step(prediction, (run.image - prediction) ** 2, run.view.predicted, view.is_open)
+            run.compared = run.compared + self.gate.compared(view)
+            run.view = self.gate.next_view(run.image, self.readout.guess(prediction), view)
+        return Frame(prediction, (run.image - prediction) ** 2, run.view.predicted, view.is_open)
 
     def forward(self, x, uniforms=None):
         """x: (B, C, H, W) -> SNNOutput. uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding, else
         the global random generator draws. Raises ModelError for another image shape or number of draws."""
+        if self.rule.stops and not self.training:
+            return run_until_stopped(self, x, self.draws(x, uniforms))
         with mixed_precision(self, x):
             run, frames = self.run_segments(x, uniforms)
         return self.output(run, frames, torch.full((len(x),), self.timesteps, device=x.device))
 
     def run_segments(self, x, uniforms):
-        """(Run, Step) of all T steps, segment by segment."""
+        """(RunState, Frame) of all T steps, segment by segment."""
         run, frames = self.start(x), []
         segments = torch.stack(list(self.draws(x, uniforms))).split(self.segment_length())
         for draws in segments:
             keeps = not self.training or self.bptt_segments == 0 or draws is segments[-1]
             run, shown = self.segment(run, draws) if keeps else checkpoint(self.segment, run, draws, use_reentrant=False)
             frames.append(shown)
-        return run, join_steps(frames)
+        return run, join_frames(frames)
 
     def segment(self, run, draws):
         """advance() that leaves its run as it is: (the run after these steps, their frames)."""
@@ -278,7 +260,7 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     def drive_into(self, name, run, draws):
         """One step up to the named spiking layer: the drive W a[t] that reaches it, (B, ...)."""
-        signal = self.encode(run.view.unexplained(), draws)[None]
+        signal = self.encoding.send(run.view.unexplained(), draws)[None]
         encoded = run_stage("features", list_layers(self.features), signal, run.memory, until=name)
         stage = name.split(".")[0]
         if stage == "features":

@@ -18,11 +18,12 @@ from harness.training.loops import run_model, spikes_over_time
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.event.engine import EventEngine
-from self_models.running.outputs import READOUTS
+from self_models.objectives.contrast import CONTRASTS
+from self_models.objectives.readouts import READOUTS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
-from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 STEPS, COUNT, GRID = 9, 5, 16
 TWIN = [[4, "D", 6, 6, "D"], []]
@@ -150,10 +151,35 @@ def test_images_stop_at_the_same_step(rule, bounds, latch):
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 @pytest.mark.parametrize("settings", [{}, {"update": "delayed"}, {"feedback_interval": 2}], ids=str)
-def test_contrast_runs_step_by_step_and_gives_the_same(contrast, settings):
+def test_contrast_gives_the_same(contrast, settings):
     model = build(ContrastAttentionSNN, contrast=contrast, **settings)
-    assert not EventEngine(model).is_whole
-    check_same(*both(model), exact=False)
+    assert EventEngine(model).is_whole
+    check_same(*both(model), exact=contrast != "original")  # whose deviation is a rounded sum
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rule": "both", "open_bound": 0.8, "gap_bound": 0.5},
+        {"rule": "confidence", "gap_bound": 1.0, "blocking": "dynamic", "latch": True},
+        {"residual": True, "latch": True},
+        {"residual": True, "blocking": "dynamic", "feedback_interval": 2},
+        {"image_shape": (3, 12, 10), "readout_leak": 0.5},
+        {"latch": True, "timesteps": 40, "epsilon": 2.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dim", [1, 0.25])
+def test_gate_rule_and_read_out_combine(settings, dim):
+    """Contrast, blocking and stopping together; half of each image may be dim, so that the gain changes on the way."""
+    model = build(ContrastAttentionSNN, **settings)
+    x, u = inputs(model)
+    x[..., : x.shape[2] // 2, :] *= dim
+    with torch.no_grad():
+        dense, event = model(x, u), EventEngine(model)(x, u)
+    assert EventEngine(model).is_whole
+    check_same(dense, event)
+    assert (dense.steps < model.timesteps).any() == ("rule" in settings)
 
 
 def test_trained_network_with_rounded_sums():
@@ -299,7 +325,7 @@ def test_changed_weights_and_settings_count_at_the_next_run():
     first = engine(x, u)
     with torch.no_grad():
         model.features[0].weight *= 2
-    model.set_epsilon(0.05)
+    model.change(epsilon=0.05)
     check_same(model(x, u), engine(x, u))
     model.set_thresholds([2 * threshold for threshold in model.thresholds])
     model.set_leak(0.5)
@@ -408,7 +434,7 @@ def test_engine_in_training_is_refused(tmp_path):
 
 
 def test_without_numba_one_line_says_what_to_install(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_models.event.engine, "event_run", None)
+    monkeypatch.setattr(self_models.event.engine, "WHY_NOT", "No module named numba")
     said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
     assert "pip install numba" in said
 

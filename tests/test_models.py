@@ -10,12 +10,13 @@ from conftest import PLAN, images
 from self_models.basics.errors import ModelError
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.plans import PLANS
+from self_models.objectives.contrast import CONTRASTS, original_contrast
 from self_models.objectives.encoders import poisson
-from self_models.running.outputs import READOUTS, make_readout
+from self_models.objectives.readouts import READOUTS
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
-from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN, original_contrast
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 BOTH = pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
 WITHOUT_FEEDBACK = [name for name, (_, decoder) in PLANS.items() if not decoder]
@@ -303,11 +304,11 @@ QUARTERS = torch.tensor([0.0, log(3), log(7)]).reshape(1, 1, 1, 3)  # their sigm
     ],
 )
 def test_readouts_by_hand(name, spiking, prediction, guess):
-    readout = make_readout(name, channels=1)
+    readout, colour = READOUTS[name](), READOUTS[name]()
+    readout.colour, colour.colour = False, True  # colour images lie in [-1, 1]: tanh in every read-out
     assert readout.spiking == spiking
     assert readout.prediction(QUARTERS).flatten().tolist() == pytest.approx(prediction)
     assert readout.guess(readout.prediction(QUARTERS)).flatten().tolist() == pytest.approx(guess)
-    colour = make_readout(name, channels=3)  # colour images lie in [-1, 1]: tanh in every read-out
     assert colour.guess(colour.prediction(-QUARTERS / 2)).flatten().tolist() == pytest.approx([0, -0.5, -0.75])
 
 
@@ -386,7 +387,7 @@ def test_larger_epsilon_leaves_no_more_pixels_open_at_step_2():
 
 def test_set_epsilon_is_the_same_as_building_with_it():
     x, model = images(2), blocking(0.1)
-    model.set_epsilon(0.4)
+    model.change(epsilon=0.4)
     assert torch.equal(model(x, draws(model, x)).is_open, blocking(0.4)(x, draws(model, x)).is_open)
     assert model.settings["epsilon"] == 0.4
 

@@ -8,12 +8,12 @@ from conftest import PLAN, images
 
 from self_models.basics.errors import ModelError
 from self_models.network.neurons import HeldDropout, SpikingNeuron
-from self_models.network.surrogates import make_surrogate
+from self_models.network.surrogates import SURROGATES
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
 def neuron(update="delayed", threshold=1.0, leak=1.0, activation="Linear", **learn):
-    return SpikingNeuron(make_surrogate(activation, alpha=0.3, beta=0.01), update, threshold, leak, **learn)
+    return SpikingNeuron(SURROGATES.find(activation)(alpha=0.3, beta=0.01), update, threshold, leak, **learn)
 
 
 def trace(drives, **settings):
@@ -129,7 +129,7 @@ def test_steps_together_are_the_steps_one_by_one(update):
 
 
 def spike_gradients(activation, v, age, alpha=0.3, beta=0.01):
-    surrogate, v = make_surrogate(activation, alpha, beta), torch.tensor(v)
+    surrogate, v = SURROGATES.find(activation)(alpha, beta), torch.tensor(v)
     return (surrogate.scale * surrogate.onto(torch.ones_like(v), v, torch.tensor(age))).tolist()
 
 

@@ -6,12 +6,15 @@ import torch
 from harness.data.dimming import HALF, WHOLE, dimmed_sets
 from harness.data.sets import ImageSet
 from self_models.basics.errors import ModelError
+from self_models.objectives.contrast import local_contrast, local_gain
+from self_models.objectives.stopping import RULES, output_entropy, output_gap
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
-from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, RULES, AdaptiveTimestepsSNN, output_entropy, output_gap
-from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN, local_contrast, local_gain
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 STEPS, COUNT = 10, 6
 PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]
+NEVER = {"open_bound": -1.0, "gap_bound": 1e9, "entropy_bound": -1.0}  # bounds that never hold
 
 
 def build(cls, **settings):

@@ -4,24 +4,17 @@ from pathlib import Path
 
 import torch
 
-from harness.command_line import flags
 from harness.command_line.errors import UserError
 from harness.data.seeds import EVALUATION
 from harness.data.sets import load_data
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.runlog import Run, snn_name
-from harness.training.building import BLOCKING, SNNSource, use_engine
+from harness.training.building import SNNSource, use_engine
 from harness.training.fit import evaluate_with_bar
 from harness.training.loops import Objective, run_model
-
-
-def posthoc_parser(description):
-    """A parser with the run's and the SNN's flags; the script adds its own, --epsilon among them."""
-    parser = flags.Parser(description)
-    flags.add_run_args(parser, trains=False)
-    flags.add_snn_args(parser, trains=False)
-    flags.add_results_args(parser)
-    return parser
+from self_models.basics.settings import declared
+from self_models.objectives.contrast import Contrast
+from self_models.objectives.stopping import RULES
 
 
 class Posthoc:
@@ -39,8 +32,8 @@ class Posthoc:
                 raise UserError(f"--pretrained_snn is missing, and {default} is not there: give an SNN's checkpoint")
             args.pretrained_snn = str(default)
         self.args, self.records = args, []
-        source = SNNSource(args, BLOCKING)
-        self.model = source.model(cls, latch=args.latch, residual=args.residual, **own)
+        source = SNNSource(args, keeps={*declared(Contrast, *RULES.values()), "gate", "rule"} - {"latch", "residual"})
+        self.model = source.model(cls, **own)
         use_engine(self.model, args)
         if args.holdout and args.limit_test:
             raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")

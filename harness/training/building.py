@@ -5,60 +5,100 @@ import argparse
 import torch
 
 from harness.command_line.errors import UserError
-from harness.command_line.flags import find_device
+from harness.command_line.parser import flag_name
 from harness.data.seeds import seed_from
 from harness.data.sets import LABELS
+from harness.runs import ranks
 from harness.runs.checkpoints import from_original, load_checkpoint, may_hold, restore
 from harness.training.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
 from harness.training.loops import Teacher
+from self_models.basics.errors import ModelError
+from self_models.basics.settings import declared
 from self_models.event.engine import EventEngine
+from self_models.network.declared import NetworkSettings, SpikingSettings
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 DECODER = "generate."  # how the names of the decoder's weights begin
-# setting of a model -> flag it comes from
-NETWORK = {"vgg_name": "architecture", "dataset": "dataset", "fc_width": "fc_width", "kernel_size": "kernel_size"}
-ANN = {**NETWORK, "timesteps": "timesteps", "dropout": "dropout"}
-DYNAMICS = "activation leak default_threshold alpha beta readout update encoding readout_leak"
-DYNAMICS += " readout_slew feedback_interval learn_threshold learn_leak"
-SPIKING = {**ANN, **{name: name for name in DYNAMICS.split()}}
-BLOCKING = {**SPIKING, "latch": "latch", "residual": "residual"}
-LEARNED = {**BLOCKING, "epsilon": "epsilon"}
+CLASSES = (VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN)
 
 
-def adopt(args, saved, names):
-    """Take the checkpoint's settings over into args, but for flags that were typed; returns the plan it was built with."""
+def adopt(args, saved, cls, names):
+    """Take these settings of a checkpoint over into args, but for flags that were typed. cls: the class that they are for.
+    Raises UserError where they are damaged."""
     settings = saved.get("settings", {})
     if not isinstance(settings, dict):
         raise UserError("the checkpoint's settings are damaged; use another copy")
-    for setting, flag in names.items():
-        if setting in settings and flag not in args.given:
-            setattr(args, flag, settings[setting])
-    return None if "architecture" in args.given else settings.get("plan")
+    settings = next((each.defaults for each in CLASSES if each.__name__ == saved.get("model")), {}) | settings
+    known = cls.declared()
+    for name in names:
+        flag = flag_name(name, known[name])
+        if name in settings and flag and flag not in args.given:
+            try:
+                setattr(args, flag, known[name].check(name, settings[name]))
+            except ModelError as error:
+                raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
+    args.plan = None if "architecture" in args.given else settings.get("plan")
 
 
-def build(cls, names, args, plan=None, **own):
-    """A model of class cls from the flags, on the device they name. own: settings that are not flags of every script."""
-    settings = {setting: getattr(args, flag) for setting, flag in names.items()}
+def settings_from(cls, args, **own):
+    """The arguments of the constructor of cls, from the flags; own: settings that hold instead of a flag's."""
+    known, given = cls.declared(), dict.fromkeys(own, True)
+    values = {"labels": LABELS[args.dataset], "plan": getattr(args, "plan", None), **own}
+    for name, flag in ((name, flag_name(name, one)) for name, one in known.items()):
+        if flag and hasattr(args, flag) and name not in own:
+            values[name] = getattr(args, flag)
+            given[name] = flag in args.given
+    if given.get("epsilon") and values["gate"] == "open" and not given["gate"]:  # --epsilon alone asks for blocking, or for none
+        values["gate"] = "block" if values["epsilon"] else "open"
+        given["epsilon"] = bool(values["epsilon"])
+    in_force = cls.in_force(values)
+    return {name: value for name, value in values.items() if name in in_force or given.get(name)}
+
+
+def build(cls, settings, args):
+    """A model of class cls on the device that the flags name."""
     device = find_device(args)
     torch.manual_seed(seed_from(args.seed))  # of the initial weights
-    try:
-        return cls(**settings, labels=LABELS[args.dataset], plan=plan, **own).to(device)
-    except (TypeError, KeyError, AttributeError) as error:  # from settings of the wrong type in a damaged checkpoint
-        raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
+    return cls(**settings).to(device)
+
+
+def find_device(args):
+    """The torch.device that the flags ask for, a GPU of its own for each rank. Raises UserError for one that is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = args.device if args.gpu else "cpu"
+    if getattr(args, "engine", "dense") == "event":
+        if name not in ("auto", "cpu"):
+            raise UserError(f"--engine event runs on the CPU: leave out --device {name}, or use --engine dense")
+        name = "cpu"
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    if not there[name]:
+        raise UserError(f"--device {name}: there is none here; choose auto or cpu")
+    if name != "cuda":
+        return torch.device(name)
+    index = args.devices + ranks.local_rank()
+    if index >= torch.cuda.device_count():
+        ours = f" (rank {ranks.local_rank()} of this machine)" if ranks.count() > 1 else ""
+        raise UserError(f"--devices {args.devices}{ours}: there are GPUs 0 to {torch.cuda.device_count() - 1} here")
+    torch.backends.cudnn.allow_tf32 = False  # rounding to 10 bits would flip spikes near the threshold
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def ann_from(args, flag="pretrained_ann"):
     """The ANN for the flags, with the weights of the checkpoint that this flag names, if given."""
     path = getattr(args, flag)
     if not path:
-        return build(VGG_wFeedback, ANN, args)
+        return build(VGG_wFeedback, settings_from(VGG_wFeedback, args), args)
     saved = load_checkpoint(path)
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
-    plan = adopt(args, saved, ANN)
-    return restore(build(VGG_wFeedback, ANN, args, plan), saved, path)
+    adopt(args, saved, VGG_wFeedback, VGG_wFeedback.declared())
+    return restore(build(VGG_wFeedback, settings_from(VGG_wFeedback, args), args), saved, path)
 
 
 def teacher_from(args):
@@ -101,11 +141,12 @@ def use_engine(model, args):
 class SNNSource:
     """Where an SNN's weights come from: an SNN checkpoint, an ANN to convert, or nothing.
 
-    Reading it adopts its settings into args; so it comes first, then the run, the data, the model.
+    Reading it adopts its settings into args, but for those that are named in `keeps`; so it comes first, then the run, the data,
+    the model. From an ANN only what an SNN has in common with it is adopted.
     """
 
-    def __init__(self, args, names=LEARNED):
-        self.args, self.saved, self.plan = args, None, None
+    def __init__(self, args, keeps=()):
+        self.args, self.saved = args, None
         self.path = args.pretrained_snn or args.pretrained_ann
         self.converts = bool(self.path) and not args.pretrained_snn
         if not self.path:
@@ -114,13 +155,16 @@ class SNNSource:
         flag, wanted, wrong = ("ann", "ANN", "SNN") if self.converts else ("snn", "SNN", "ANN")
         if wanted not in may_hold(self.saved):
             raise UserError(f"{self.path} holds an {wrong}; --pretrained_{flag} wants an {wanted}")
-        self.plan = adopt(args, self.saved, NETWORK if self.converts else names)
+        common = declared(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
+        names = common if self.converts else VGG_SNN_STDB_wFeedback.declared().keys() - set(keeps)
+        adopt(args, self.saved, VGG_SNN_STDB_wFeedback, names)
 
     def model(self, cls=None, blocking=InputBlockingSNN, **own):
-        """A new model of this source, without its weights. cls: default, the plain SNN, or with --epsilon the blocking one."""
-        if cls is None and self.args.epsilon:
-            cls, own = blocking, {"epsilon": self.args.epsilon, "latch": self.args.latch, "residual": self.args.residual}
-        return build(cls or VGG_SNN_STDB_wFeedback, SPIKING, self.args, self.plan, **own)
+        """A new model of this source, without its weights. cls: default, that of the gate that the flags name; blocking: that
+        of the gate `block`."""
+        settings = settings_from(cls or VGG_SNN_STDB_wFeedback, self.args, **own)
+        of_gate = {"block": blocking, "contrast": ContrastAttentionSNN}
+        return build(cls or of_gate.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, self.args)
 
     def fill(self, model, train, run, may_grow=False):
         """Load the weights; after a conversion balance the thresholds on training images and scale them once.

@@ -51,11 +51,6 @@ def dynamics_parameters(model):
     return [f"{name}.{key}" for name in model.neurons() for key in ("threshold", "leak")]
 
 
-# settings that balancing does not depend on: a run that changes only these finds the cached thresholds
-NOT_BALANCED = {"dropout", "epsilon", "latch", "blocking", "timesteps", "activation", "alpha", "beta"}
-NOT_BALANCED |= {"learn_threshold", "learn_leak", "residual", "contrast", "rule", "open_bound", "gap_bound", "entropy_bound"}
-
-
 def balanced_thresholds(model, train, args, folder, say):
     """Balance the model, or read what was found earlier for the same weights, images and settings.
 
@@ -63,7 +58,8 @@ def balanced_thresholds(model, train, args, folder, say):
     balance_timesteps and seed; say: called with a line for the reader.
     """
     images = train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
-    used = {name: value for name, value in model.settings.items() if name not in NOT_BALANCED}
+    known = model.declared()
+    used = {name: value for name, value in model.settings.items() if known[name].balanced}
     settings = [used, args.balance_timesteps, args.seed, train.name, len(images.index)]
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6)
     for name, value in model.state_dict().items():

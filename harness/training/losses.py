@@ -30,7 +30,7 @@ def step_weights(kind, timesteps, device=None):
     return torch.full((timesteps,), 1 / timesteps if kind == "mean_t" else 1.0, device=device)
 
 
-TRADE_OFF_TYPES = ("last_t", "linear_over_t", "mean_t")
+STEP_WEIGHTS = ("last_t", "linear_over_t", "mean_t")  # kinds that are flags
 
 
 def reconstruction_term(errors, weights):

@@ -4,45 +4,32 @@ Same results as the model's own forward, the dense engine: the same draws give t
 decides (see docs/event_engine.md). Evaluation only, on the CPU, in float32.
 """
 
+import functools
 import itertools
 import threading
+from collections import namedtuple
 
 import numpy as np
 import torch
 
+from self_models.basics.compiled import WHY_NOT
 from self_models.basics.errors import ModelError
+from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
+from self_models.event.kernels import FIRST_V, new_state
+from self_models.event.network import lay_out
 from self_models.network.neurons import UPDATES, NeuronState
-from self_models.objectives.encoders import direct, poisson
 from self_models.running.outputs import SNNOutput, Sums, errors_by_step, open_share_by_step
-from self_models.running.steps import Step, stack_steps
+from self_models.running.steps import Frame, stack_frames
 from self_models.vgg_wFeedback import check_images
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
-from self_models.vgg_wFeedback_spiking_target_objective_2 import BOUNDS, NEVER, AdaptiveTimestepsSNN
-
-WHY_NOT = ""
-try:
-    from self_models.event import run as event_run
-    from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
-    from self_models.event.kernels import FIRST_V, new_state
-    from self_models.event.network import lay_out
-    from self_models.event.pixels import CLAMPED, IDENTITY, RESCALED, SAME, SIGMOID, STRETCHED, TANH, Settings, new_pixels
-except (ImportError, RuntimeError) as error:  # numba is missing, does not fit numpy, or has no place to keep its code
-    event_run, WHY_NOT = None, " ".join(str(error).split())[:200]
-else:
-    # read-out -> (activation, guess) of grey images, and of colour images
-    READOUTS = {
-        "spike_count": ((SIGMOID, STRETCHED), (TANH, SAME)),
-        "spike_count_rescaled": ((RESCALED, SAME), (TANH, SAME)),
-        "membrane": ((SIGMOID, SAME), (TANH, SAME)),
-        "membrane_linear": ((IDENTITY, CLAMPED), (IDENTITY, CLAMPED)),
-        "membrane_rescaled": ((RESCALED, SAME), (TANH, SAME)),
-    }
 
 RUNNING = ("forward", "run_segments", "segment", "step", "advance", "perceive", "gather")  # how a model runs, not what it sees
-HOOKS = (*RUNNING, "start", "show", "look", "integrate", "compared", "draws", "output")
-WHOLE_RUNS = (VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN)  # whose hooks the kernels know
-CONJUNCTIONS = ("all_predicted", "confidence", "entropy", "both")  # rules that hold where all their bounds hold
+HOOKS = (*RUNNING, "start", "show", "integrate", "draws", "output")
+HOOKS_OF_PARTS = {  # setting -> (attribute with the compiled form, methods that it stands for)
+    "gate": ("kernels", ("start", "next_view", "rests", "compared")),
+    "rule": ("kernel", ("holds",)),
+    "readout": ("kernels", ("prediction", "guess", "integrate")),
+}
 CHUNK = 4  # images that a thread takes at once
 
 
@@ -50,26 +37,38 @@ class EventEngine:
     """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput.
 
     The model's weights are laid out at the first run, and again when they have changed (but for a change through `.data`,
-    which torch does not count); epsilon, rule and the like are read at
-    every run. Base model, input blocking and adaptive steps run as a whole in compiled code; a model that overrides another
-    hook (contrast, or your own) runs step by step, its hooks on dense images as they are, its layers event by event. Images are
-    spread over torch.get_num_threads() threads. Raises ModelError without numba, for a model on a GPU, with another update
-    than delayed and immediate, a forward of its own, or an unknown stopping rule.
+    which torch does not count); epsilon, rule and the like are read at every run. A model runs as a whole in compiled code; one
+    that overrides a hook, or has a part without a compiled form, runs step by step, that on dense images as it is, its layers
+    event by event. Images are spread over torch.get_num_threads() threads. Raises ModelError without numba, for a model on a
+    GPU, with an update other than delayed and immediate, a forward of its own, or a stopping rule in a model run step by step.
     """
 
     def __init__(self, model):
-        if event_run is None:
+        if WHY_NOT:
             raise ModelError(f"the event engine needs the package numba ({WHY_NOT}): pip install numba, or use --engine dense")
+        from self_models.event import pixels, run  # compiled for the parts that are registered by now
+
+        self.compiled, self._new_pixels = run, pixels.new_pixels
         self.model, self.layout, self._version, self._free, self._activity = model, None, None, [], NOTHING
         self._parameters = [(module._parameters, name) for module in model.modules() for name in module._parameters]
         cls = type(model)
-        same = lambda hook, known: getattr(cls, hook) is getattr(known, hook)  # noqa: E731
-        self.is_whole = any(all(same(hook, known) for hook in HOOKS) for known in WHOLE_RUNS)
-        self.is_whole &= model.settings["readout"] in READOUTS and model.encode in (poisson, direct)
-        if not self.is_whole and not all(same(hook, VGG_SNN_STDB_wFeedback) for hook in RUNNING):
+        same = lambda hooks: all(getattr(cls, hook) is getattr(VGG_SNN_STDB_wFeedback, hook) for hook in hooks)  # noqa: E731
+        if not same(RUNNING):
             raise ModelError(f"the event engine does not know how {cls.__name__} runs: use --engine dense")
+        self._has_own_hooks = not same(HOOKS)
         if any(neuron.update not in (UPDATES["delayed"], UPDATES["immediate"]) for neuron in model.neurons().values()):
             raise ModelError("the event engine knows the updates delayed and immediate: use --engine dense")
+
+    @property
+    def is_whole(self):
+        """Whether the model, as it is now, runs as a whole in compiled code."""
+        model = self.model
+        parts = [(type(getattr(model, name)), *hooks) for name, hooks in HOOKS_OF_PARTS.items()]
+        return (
+            not self._has_own_hooks
+            and all(is_compiled(*part) for part in parts)
+            and {cls for cls, *_ in parts} | {model.encoding} <= self.compiled.PARTS
+        )
 
     def __call__(self, x, uniforms=None, seeds=None, frames=True):
         """x: (B, C, H, W) -> SNNOutput. uniforms: as in the model's forward; seeds: instead, the seed of each image's draws,
@@ -112,7 +111,7 @@ class EventEngine:
             if self._activity is not NOTHING:
                 raise ModelError("the weights changed while operations were counted")
             self.layout, self._version, self._free = lay_out(self.model), version, []
-            self.draws_as_torch = draws_as_torch()
+            self.draws_as_torch = draws_as_torch(self.compiled, self._new_pixels)
 
     def _uniforms(self, x, uniforms, seeds):
         if seeds is None:
@@ -126,7 +125,7 @@ class EventEngine:
         model, batch, steps = self.model, len(x), self.model.timesteps
         images = pixels_of(x)
         shape = (steps, batch, images.shape[1]) if frames and model.has_feedback else (0, 0, 0)
-        results = event_run.Results(
+        results = self.compiled.Results(
             logits=np.empty((batch, self.layout.shapes[self.layout.net.output][0]), np.float32),
             counts=np.zeros((batch, steps, len(self.layout.shapes)), np.int32),
             steps=np.zeros(batch, np.int64),
@@ -137,48 +136,23 @@ class EventEngine:
             predicted=np.empty(shape, np.bool_),
             is_open=np.empty(shape, np.bool_),
         )
-        settings, given = self._settings(), np.zeros((0, 0, 0), np.float32)
+        settings, given = kernel_settings(model), np.zeros((0, 0, 0), np.float32)
+        draws = model.encoding.uses_draws
         if seeds is None:
             given = uniforms.reshape(steps, batch, -1).float().numpy()
         seeds = np.zeros(batch, np.uint64) if seeds is None else np.array(seeds, np.uint64)
 
         def work(state, activity, pixels, first, last):
-            event_run.run_images(self.layout.net, state, activity, settings, pixels, images, given, seeds, results, first, last)
+            self.compiled.run_images(
+                self.layout.net, state, activity, settings, pixels, images, draws, given, seeds, results, first, last
+            )
 
         self._spread(work, batch)
         return self._output(x, results, frames)
 
-    def _settings(self):
-        model = self.model
-        channels = model.image_shape[0]
-        activation, guess = READOUTS[model.settings["readout"]][channels > 1]
-        epsilon = getattr(model, "epsilon", 0.0)
-        rule, bounds = (model.settings["rule"], model.bounds) if isinstance(model, AdaptiveTimestepsSNN) else (None, {})
-        if rule and rule not in CONJUNCTIONS:
-            raise ModelError(f"the event engine does not know the rule {rule}: use --engine dense")
-        used = BOUNDS[rule] if rule else ()
-        return Settings(
-            timesteps=model.timesteps,
-            interval=model.feedback_interval,
-            spikes=model.encode is poisson,
-            has_feedback=model.has_feedback,
-            blocks=epsilon > 0,
-            reopens=getattr(model, "reopens", False),
-            latch=getattr(model, "latch", False),
-            residual=getattr(model, "residual", False),
-            epsilon=np.float32(epsilon),
-            readout_leak=np.float32(model.readout_leak),
-            readout_slew=np.float32(model.readout_slew),
-            activation=activation,
-            guess=guess,
-            lowest=np.float32(0 if channels == 1 else -1),
-            **{f"uses_{name.removesuffix('_bound')}": name in used for name in NEVER},
-            **{name: np.float32(bounds.get(name, never)) for name, never in NEVER.items()},
-        )
-
     def _output(self, x, results, frames):
         model = self.model
-        blocks = isinstance(model, InputBlockingSNN)
+        blocks = model.gate.reacts
         spikes, total = self._spikes(results.counts)
         prediction = predicted = is_open = errors = sums = None
         if frames and model.has_feedback:
@@ -234,27 +208,33 @@ class EventEngine:
         try:
             return self._free.pop()
         except IndexError:
-            return new_state(self.layout.net), blank(self._activity), new_pixels(int(np.prod(self.model.image_shape)))
+            return (
+                new_state(self.layout.net),
+                blank(self._activity),
+                self._new_pixels(int(np.prod(self.model.image_shape))),
+            )
 
     # --- step by step
 
     def _stepwise(self, x, uniforms, frames):
         model, net = self.model, self.layout.net
+        if model.rule.stops:
+            raise ModelError(f"the event engine does not stop images of {type(model).__name__}: use --engine dense")
         run, states, steps = model.start(x), [new_state(net) for _ in x], []
         counts = np.zeros((len(x), model.timesteps, len(self.layout.shapes)), np.int32)
         logits = slice(net.nodes[net.output, FIRST_V], net.nodes[net.output, FIRST_V] + self.layout.shapes[net.output][0])
         for t, draws in enumerate(uniforms):
-            decoded = self._advance(run, states, model.encode(run.view.unexplained(), draws), counts[:, t])
+            decoded = self._advance(run, states, model.encoding.send(run.view.unexplained(), draws), counts[:, t])
             run.logits = torch.from_numpy(np.stack([state.v[logits] for state in states]))
             if model.has_feedback:
                 steps.append(model.show(run, decoded))
             else:
                 run.steps += 1
-                steps.append(Step())
+                steps.append(Frame())
         spikes, total = self._spikes(counts)
         run.input_count = total["input"]
         run.memory = {name: NeuronState(None, None, count) for name, count in total.items()}
-        output = model.output(run, stack_steps(steps), torch.full((len(x),), model.timesteps))
+        output = model.output(run, stack_frames(steps), torch.full((len(x),), model.timesteps))
         if frames:
             return output
         sums = Sums(errors_by_step(output), open_share_by_step(output, x), spikes)
@@ -274,10 +254,34 @@ class EventEngine:
 
         def work(state, activity, pixels, first, last):
             for b in range(first, last):
-                event_run.advance(net, states[b], activity, every, sent[b], run.steps, decodes_at, counts[b], decoded[b])
+                self.compiled.advance(net, states[b], activity, every, sent[b], run.steps, decodes_at, counts[b], decoded[b])
 
         self._spread(work, len(sent))
         return frames_of(decoded[None], signal)[0] if decodes_at >= 0 else None
+
+
+def is_compiled(cls, kernel, hooks):
+    """Whether a part's compiled form, its attribute `kernel`, is of the class that defines these methods, or of one below it."""
+    depth = lambda name: next(n for n, base in enumerate(cls.__mro__) if name in vars(base))  # noqa: E731
+    return getattr(cls, kernel, None) is not None and all(depth(kernel) <= depth(hook) for hook in hooks if hasattr(cls, hook))
+
+
+def kernel_settings(model):
+    """What compiled code reads of a model: its settings that are declared so, names as numbers, and its images' shape."""
+    known = model.declared()
+    values = {name: one.scalar(model.settings.get(name, one.default)) for name, one in known.items() if one.kernel}
+    values = {name: np.float32(value) if isinstance(value, float) else value for name, value in values.items()}
+    channels, height, width = model.image_shape
+    values |= {"has_feedback": model.has_feedback, "colour": channels > 1, "channels": channels, "height": height, "width": width}
+    return settings_class(tuple(values))(**values)
+
+
+@functools.cache
+def settings_class(names):
+    """The named tuple of these settings, under a name of this module, where numba's cache on disk finds it again."""
+    global KernelSettings
+    KernelSettings = namedtuple("KernelSettings", names)
+    return KernelSettings
 
 
 def pixels_of(x):
@@ -291,8 +295,8 @@ def frames_of(values, x):
     return torch.from_numpy(values).reshape(len(values), len(x), height, width, channels).permute(0, 1, 4, 2, 3)
 
 
-def draws_as_torch():
+def draws_as_torch(compiled, new_pixels):
     """Whether the compiled draws are those of this torch's generator."""
     seed, drawn = 2**40 + 7, np.empty(1500, np.float32)
-    event_run.draw(new_pixels(len(drawn)), np.uint64(seed), 1, drawn)
+    compiled.draw(new_pixels(len(drawn)), np.uint64(seed), 1, drawn)
     return np.array_equal(drawn, torch.rand(2, len(drawn), generator=torch.Generator().manual_seed(seed))[1].numpy())

@@ -1,54 +1,48 @@
-"""Compiled input and read-out of one image: its draws, what its input neurons send, its prediction, what that blocks."""
+"""Compiled input and read-out of one image: its draws, what its input neurons send, its prediction, what its gate makes of that.
+
+The parts that a network may have, its encoding, read-out and gate, are called by their number: their place in their registry when
+this module is imported.
+"""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, compiled, rest
+from self_models.basics.compiled import compiled, switch
+from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, rest
+from self_models.objectives.encoders import ENCODINGS
+from self_models.objectives.gates import ACTIVE, CHANGED, GATES, LOOK_AGAIN, OPEN, Gate
+from self_models.objectives.readouts import READOUTS
 
-IDENTITY, SIGMOID, RESCALED, TANH = range(4)  # activations: p of the trace
-SAME, STRETCHED, CLAMPED = range(3)  # guesses: of p
+LISTED = 5  # of Pixels.tally; the others are in objectives/gates.py
 BLOCK, SHIFT = 624, 397  # words of the Mersenne Twister
 
-
-class Settings(NamedTuple):
-    """Scalars of a run; the model's own names. spikes: Poisson code, else the analog image. blocks: epsilon above 0.
-    uses_open, uses_gap, uses_entropy: what the stopping rule asks for, all false for no rule; has_feedback."""
-
-    timesteps: int
-    interval: int
-    spikes: bool
-    has_feedback: bool
-    blocks: bool
-    reopens: bool
-    latch: bool
-    residual: bool
-    epsilon: np.float32
-    readout_leak: np.float32
-    readout_slew: np.float32
-    activation: int
-    guess: int
-    lowest: np.float32
-    uses_open: bool
-    uses_gap: bool
-    uses_entropy: bool
-    open_bound: np.float32
-    gap_bound: np.float32
-    entropy_bound: np.float32
+encode = switch([encoding.kernel for encoding in ENCODINGS.values()])
+predict, guess_of = (
+    switch(kernels) for kernels in zip(*(part.kernels or READOUTS["membrane"].kernels for part in READOUTS.values()), strict=True)
+)
+start_gate, rests, look, see = (
+    switch(kernels) for kernels in zip(*(part.kernels or Gate.kernels for part in GATES.values()), strict=True)
+)
 
 
 class Pixels(NamedTuple):
     """One image's input and prediction, (Q,) with Q = H W C in the order of the input node. step_open: is_open of the step that
-    is shown; active: the open pixels that may send; sent: what each of these sends; tally: open pixels, those that are not 0,
-    whether any pixel closed or opened, how many may send; words, key, block: of the draws."""
+    is shown; attended: pixels of which a prediction is made; seen: what the input neurons see; brightness: a gate's own; active:
+    the pixels that may send; sent: what each of these sends; tally: how many pixels are open, and of these not 0, whether any
+    has closed or opened, how many are compared at each look, whether all must be looked at next time, how many may send; words,
+    key, block: of the draws."""
 
     is_open: np.ndarray
     step_open: np.ndarray
     predicted: np.ndarray
+    attended: np.ndarray
     trace: np.ndarray
     prediction: np.ndarray
     error: np.ndarray
+    seen: np.ndarray
+    brightness: np.ndarray
     active: np.ndarray
     sent: np.ndarray
     tally: np.ndarray
@@ -59,9 +53,9 @@ class Pixels(NamedTuple):
 
 def new_pixels(size):
     """Pixels of an image of this many; filled by start."""
-    flags = (np.zeros(size, np.bool_) for _ in range(3))
-    values = (np.zeros(size, np.float32) for _ in range(3))
-    active, sent, tally = np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(4, np.int64)
+    flags = (np.zeros(size, np.bool_) for _ in range(4))
+    values = (np.zeros(size, np.float32) for _ in range(5))
+    active, sent, tally = np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(6, np.int64)
     draws = np.zeros(size, np.uint32), np.zeros(BLOCK, np.uint32), np.zeros(1, np.int64)
     return Pixels(*flags, *values, active, sent, tally, *draws)
 
@@ -147,56 +141,35 @@ def emit(net, state, listed, sent):
 
 
 @compiled
-def send(net, state, settings, pixels, image, explains, uniforms, b, t):
-    """The input neurons at step t, and how many spike. uniforms: (T, B, Q) in the order channel, row, column, or empty.
-    explains: whether the prediction is taken away from the image."""
-    channels, count = net.nodes[0, CHANNELS], pixels.tally[3]
-    size = len(image) // channels
+def send(net, state, settings, pixels, explains, draws, uniforms, b, t):
+    """The input neurons at step t, and how many spike. explains: whether the prediction is taken away from what is seen. draws:
+    whether the encoding needs any; uniforms: (T, B, Q) in the order channel, row, column, or empty."""
+    channels, count = net.nodes[0, CHANNELS], pixels.tally[LISTED]
+    size = len(pixels.seen) // channels
     given = len(uniforms) > 0
-    if settings.spikes and count and not given:
+    if draws and count and not given:
         draw_words(pixels, t)
+    u = np.float32(0)
     for i in range(count):
         pixel = pixels.active[i]
-        value = image[pixel]
+        value = pixels.seen[pixel]
         if explains:
-            value -= guess_of(settings, pixels.prediction[pixel])
-        if settings.spikes and value != 0:
+            value -= guess_of(settings.readout, settings, pixels.prediction[pixel])
+        if draws and value != 0:
             at = (pixel % channels) * size + pixel // channels
             u = uniforms[t, b, at] if given else uniform(pixels.words[at])
-            sign = np.float32(1) if value > 0 else np.float32(-1)
-            value = sign if u <= abs(value) else np.float32(0)
-        pixels.sent[i] = value
+        pixels.sent[i] = encode(settings.encoding, value, u)
     return emit(net, state, pixels.active[:count], pixels.sent)
 
 
 @compiled
-def predict(activation, trace):
-    """A read-out's activation of one pixel's trace."""
-    if activation == SIGMOID:
-        return np.float32(1) / (np.float32(1) + math.exp(-trace))
-    if activation == RESCALED:
-        return np.float32(2) * (np.float32(1) / (np.float32(1) + math.exp(-trace))) - np.float32(1)
-    if activation == TANH:
-        return math.tanh(trace)
-    return trace
-
-
-@compiled
-def guess_of(settings, prediction):
-    """The guess that one pixel's prediction stands for, in the image's own range."""
-    if settings.guess == STRETCHED:
-        return np.float32(2) * prediction - np.float32(1)
-    if settings.guess == CLAMPED:
-        return min(max(prediction, settings.lowest), np.float32(1))
-    return prediction
-
-
-@compiled
 def integrate(net, state, settings, pixels, image, everywhere):
-    """Read-out, prediction and look at the pixels that the decoder moved, or at all of them; returns the change of the
-    squared error. Clears the decoder's output."""
+    """Read-out, prediction and look at the pixels that the decoder moved, or at all of them, and what is seen next; returns the
+    change of the squared error. Clears the decoder's output."""
     n = net.decoded
     channels, first, places = net.nodes[n, CHANNELS], net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
+    everywhere |= pixels.tally[LOOK_AGAIN] > 0
+    pixels.tally[LOOK_AGAIN] = 0
     change = 0.0
     count = len(image) // channels if everywhere else state.candidate_count[n]
     for i in range(count):
@@ -204,8 +177,10 @@ def integrate(net, state, settings, pixels, image, everywhere):
         for pixel in range(place * channels, (place + 1) * channels):
             change += move(settings, pixels, pixel, image[pixel], state.v[first + pixel])
             is_open |= pixels.is_open[pixel]
-        state.held[place] = settings.latch and not settings.reopens and not is_open
+        state.held[place] = settings.latch and not settings.blocking and not is_open
     clear(net, state)
+    if pixels.tally[CHANGED]:
+        see(settings.gate, settings, pixels, image)
     return change
 
 
@@ -224,38 +199,32 @@ def clear(net, state):
 
 @compiled
 def move(settings, pixels, pixel, value, decoded):
-    """One pixel's trace, prediction and blocking; returns the change of its squared error. value: of the image."""
-    was_open = pixels.is_open[pixel]
-    if settings.latch and not was_open:
-        return 0.0
-    if settings.readout_slew > 0:
-        decoded = settings.readout_slew * np.float32(math.tanh(decoded / settings.readout_slew))
-    pixels.trace[pixel] = settings.readout_leak * pixels.trace[pixel] + decoded
-    prediction = np.float32(predict(settings.activation, pixels.trace[pixel]))
-    pixels.prediction[pixel] = prediction
-    before = pixels.error[pixel]
-    pixels.error[pixel] = (value - prediction) * (value - prediction)
-    if settings.blocks:
-        near = abs(guess_of(settings, prediction) - value) < settings.epsilon
-        pixels.predicted[pixel] = near
-        is_open = not near if settings.reopens else was_open and not near
-        if is_open != was_open:
-            pixels.is_open[pixel] = is_open
-            pixels.tally[0] += 1 if is_open else -1
-            pixels.tally[2] = 1
-    return np.float64(pixels.error[pixel]) - np.float64(before)
+    """One pixel's trace and prediction, and its gate's look at it; returns the change of its squared error. value: image's."""
+    change = 0.0
+    if not rests(settings.gate, settings, pixels, pixel):
+        if settings.readout_slew > 0:
+            decoded = settings.readout_slew * np.float32(math.tanh(decoded / settings.readout_slew))
+        pixels.trace[pixel] = settings.readout_leak * pixels.trace[pixel] + decoded
+        prediction = predict(settings.readout, settings, pixels.trace[pixel])
+        pixels.prediction[pixel] = prediction
+        change -= pixels.error[pixel]
+        pixels.error[pixel] = (value - prediction) * (value - prediction)
+        change += pixels.error[pixel]
+    look(settings.gate, settings, pixels, pixel, value, guess_of(settings.readout, settings, pixels.prediction[pixel]))
+    return change
 
 
 @compiled
 def list_active(pixels, image, explains):
-    """Fill pixels.active, all open pixels where a prediction is taken away from the image, and count them."""
+    """Fill pixels.active, all pixels that are seen where a prediction is taken away, and count them."""
     listed = active = 0
     for pixel in range(len(image)):
-        if pixels.is_open[pixel] and (image[pixel] != 0 or explains):
+        is_open = pixels.is_open[pixel]
+        active += is_open and image[pixel] != 0
+        if (is_open and pixels.attended[pixel]) if explains else pixels.seen[pixel] != 0:
             pixels.active[listed] = pixel
             listed += 1
-            active += image[pixel] != 0
-    pixels.tally[1], pixels.tally[2], pixels.tally[3] = active, 0, listed
+    pixels.tally[ACTIVE], pixels.tally[CHANGED], pixels.tally[LISTED] = active, 0, listed
 
 
 @compiled
@@ -263,14 +232,18 @@ def start(net, state, settings, pixels, image):
     """Everything at rest and open; returns the squared error of the prediction before any step."""
     rest(state)
     pixels.is_open[:] = True
+    pixels.attended[:] = True
     pixels.predicted[:] = False
     pixels.trace[:] = 0
-    pixels.prediction[:] = predict(settings.activation, np.float32(0))
+    pixels.prediction[:] = predict(settings.readout, settings, np.float32(0))
     total = 0.0
     for pixel in range(len(image)):
         error = image[pixel] - pixels.prediction[pixel]
+        pixels.seen[pixel] = image[pixel]
         pixels.error[pixel] = error * error
         total += pixels.error[pixel]
-    pixels.tally[0] = len(image)
+    pixels.tally[:] = 0
+    pixels.tally[OPEN] = len(image)
+    start_gate(settings.gate, settings, pixels, image)
     list_active(pixels, image, False)
     return total

@@ -1,15 +1,36 @@
 """Compiled runs of the event engine: the steps of the layers, and all steps of an image until it stops or falls silent."""
 
 import hashlib
-import math
-from pathlib import Path
+import inspect
+import sys
 from typing import NamedTuple
 
 import numpy as np
 
+from self_models.basics import compiled as compiling
+from self_models.basics.compiled import cached, compiled, switch
+from self_models.event import counts, kernels, pixels
 from self_models.event.counts import count
-from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, cached, charge, compiled, copy, fire, touch
-from self_models.event.pixels import clear, draw_words, emit, integrate, list_active, seed_draws, send, start, uniform
+from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, charge, copy, fire, touch
+from self_models.event.pixels import (
+    LISTED,
+    clear,
+    draw_words,
+    emit,
+    integrate,
+    list_active,
+    seed_draws,
+    send,
+    start,
+    uniform,
+)
+from self_models.objectives.encoders import ENCODINGS
+from self_models.objectives.gates import ACTIVE, CHANGED, COMPARED, GATES, LOOK_AGAIN
+from self_models.objectives.readouts import READOUTS
+from self_models.objectives.stopping import RULES, Never
+
+PARTS = {*ENCODINGS.values(), *GATES.values(), *READOUTS.values(), *RULES.values()}  # that are compiled here
+may_stop = switch([rule.kernel or Never.kernel for rule in RULES.values()])
 
 
 class Results(NamedTuple):
@@ -100,29 +121,6 @@ def decode(net, state, activity, clock, counts):
 
 
 @compiled
-def may_stop(settings, logits, open_active, active):
-    """Whether the stopping rule holds; see RULES in vgg_wFeedback_spiking_target_objective_2.py."""
-    if not (settings.uses_open or settings.uses_gap or settings.uses_entropy):
-        return False
-    if settings.uses_open and np.float32(open_active) / np.float32(max(active, 1)) > settings.open_bound:
-        return False
-    best, second = np.float32(-np.inf), np.float32(-np.inf)
-    for value in logits:
-        second = max(second, min(best, value))
-        best = max(best, value)
-    if settings.uses_gap and not best - second >= settings.gap_bound:
-        return False
-    if not settings.uses_entropy:
-        return True
-    total = weighted = 0.0
-    for value in logits:
-        p = math.exp(np.float64(value - best))
-        total += p
-        weighted += p * np.float64(value - best)
-    return np.float32((math.log(total) - weighted / total) / math.log(len(logits))) <= settings.entropy_bound
-
-
-@compiled
 def is_quiet(net, state):
     """Whether no neuron has anything left to do."""
     waiting = 0
@@ -141,50 +139,49 @@ def show(results, pixels, b, t):
 
 
 @compiled
-def run_image(net, state, activity, settings, pixels, image, uniforms, seed, results, b):
+def run_image(net, state, activity, settings, pixels, image, draws, uniforms, seed, results, b):
     """All steps of one image, row b of the results. Once nothing can change any more the rest is filled in."""
     error = start(net, state, settings, pixels, image)
     if len(uniforms) == 0:
         seed_draws(pixels, seed)
-    active, decodes, comparisons, t = pixels.tally[1], 0, 0, 0
+    active, decodes, comparisons, t = pixels.tally[ACTIVE], 0, 0, 0
     logits = state.v[net.nodes[net.output, FIRST_V] : net.nodes[net.output, FIRST_V] + net.nodes[net.output, CHANNELS]]
     frames = len(results.predictions) > 0
     stopped = explains = False
     while t < settings.timesteps:
-        open_share = np.float32(pixels.tally[1]) / np.float32(max(active, 1))
+        open_share = np.float32(pixels.tally[ACTIVE]) / np.float32(max(active, 1))
         if frames:
             copy(pixels.step_open, pixels.is_open)
         counts = results.counts[b, t]
-        counts[0] = send(net, state, settings, pixels, image, explains, uniforms, b, t)
+        counts[0] = send(net, state, settings, pixels, explains, draws, uniforms, b, t)
         if activity.events.size:
             count(net, state, activity, 0)
         run_layers(net, state, activity, net.forward, t, counts)
         if net.waiting > 0:
             wait(net, state)
-        if settings.has_feedback and (t + 1) % settings.interval == 0:
+        if settings.has_feedback and (t + 1) % settings.feedback_interval == 0:
             decode(net, state, activity, decodes, counts)
-            comparisons += compared(settings, pixels)
-            everywhere = decodes == 0 or settings.readout_leak != 1
-            error += integrate(net, state, settings, pixels, image, everywhere)
+            comparisons += pixels.tally[COMPARED]
+            error += integrate(net, state, settings, pixels, image, decodes == 0 or settings.readout_leak != 1)
             decodes += 1
-            if pixels.tally[2] or explains != settings.residual:
+            if pixels.tally[CHANGED] or explains != settings.residual:
                 explains = settings.residual
                 list_active(pixels, image, explains)
         results.errors[b, t], results.open_share[b, t] = error, open_share
         if frames:
             show(results, pixels, b, t)
         t += 1
-        stopped = t == settings.timesteps or may_stop(settings, logits, pixels.tally[1], active)
+        stopped = t == settings.timesteps or may_stop(settings.rule, settings, logits, pixels.tally[ACTIVE], active)
         if stopped:
             break
-        still = not settings.has_feedback or (decodes > 0 and settings.readout_leak == 1)
-        if still and pixels.tally[3] == 0 and is_quiet(net, state):
+        still = not settings.has_feedback or (decodes > 0 and settings.readout_leak == 1 and pixels.tally[LOOK_AGAIN] == 0)
+        if still and pixels.tally[LISTED] == 0 and is_quiet(net, state):
             break
     results.steps[b] = t if stopped else settings.timesteps
     if not stopped:
-        left = settings.timesteps // settings.interval - decodes if settings.has_feedback else 0
-        comparisons += left * compared(settings, pixels)
-        open_share = np.float32(0)
+        left = settings.timesteps // settings.feedback_interval - decodes if settings.has_feedback else 0
+        comparisons += left * pixels.tally[COMPARED]
+        open_share = np.float32(pixels.tally[ACTIVE]) / np.float32(max(active, 1))
         copy(pixels.step_open, pixels.is_open)
     for later in range(t, settings.timesteps):
         results.counts[b, later] = 0
@@ -193,14 +190,6 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, seed, res
             show(results, pixels, b, later)
     copy(results.logits[b], logits)
     results.comparisons[b] = comparisons
-
-
-@compiled
-def compared(settings, pixels):
-    """Pixels that the next look compares with their prediction."""
-    if not settings.blocks:
-        return 0
-    return len(pixels.is_open) if settings.reopens else pixels.tally[0]
 
 
 # --- what Python calls
@@ -212,16 +201,17 @@ def entry_points():
     numba looks for changes in the file of a cached function only, not in what it calls: the digest of all sources, as a
     variable of the closure, is part of the key under which it keeps the code.
     """
-    folder = Path(__file__).parent
-    sources = b"".join((folder / f"{name}.py").read_bytes() for name in ("kernels", "counts", "pixels", "run"))
-    digest = hashlib.sha256(sources).hexdigest()
+    modules = {compiling, kernels, counts, pixels, sys.modules[__name__]}
+    modules |= {sys.modules[getattr(part, "kernel", part).__module__] for part in PARTS}
+    sources = sorted(inspect.getsource(module) for module in modules)
+    digest = hashlib.sha256("".join(sources).encode()).hexdigest()
 
     @cached
-    def run_images(net, state, activity, settings, pixels, images, uniforms, seeds, results, first, last):
-        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; seeds (B,)."""
+    def run_images(net, state, activity, settings, pixels, images, draws, uniforms, seeds, results, first, last):
+        """Images first to last - 1, one after the other. images (B, Q); draws, uniforms (T, B, Q): see send; seeds (B,)."""
         assert digest
         for b in range(first, last):
-            run_image(net, state, activity, settings, pixels, images[b], uniforms, seeds[b], results, b)
+            run_image(net, state, activity, settings, pixels, images[b], draws, uniforms, seeds[b], results, b)
 
     @cached
     def advance(net, state, activity, every, signal, clock, decodes_at, counts, decoded):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from self_models.basics.errors import ModelError, choose
+from self_models.basics.settings import FRACTION, POSITIVE, Registry, required
 from self_models.network.surrogates import new_age, next_age
 
 
@@ -67,10 +67,10 @@ def immediate_gradient(after, through, scale, leak, grad_drive, before):
     torch.mul(torch.addcmul(after, through, scale, out=grad_drive), leak, out=before)
 
 
-UPDATES = {"delayed": Update(delayed_step, delayed_gradient), "immediate": Update(immediate_step, immediate_gradient)}
+UPDATES = Registry("update", delayed=Update(delayed_step, delayed_gradient), immediate=Update(immediate_step, immediate_gradient))
 
 
-class Steps(torch.autograd.Function):
+class NeuronSteps(torch.autograd.Function):
     """T steps of one layer: (drive (T, B, ...), v, age, theta, leak, update, surrogate) -> (s (T, B, ...), v, age, count).
 
     v and age (B, ...) are those before the first step and after the last, count (B,) is spikes per image. Written by hand, it
@@ -135,18 +135,14 @@ class SpikingNeuron(nn.Module):
     def __init__(self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False):
         super().__init__()
         self.surrogate = surrogate
-        self.update = choose("update", update, UPDATES)
-        if not 0 <= leak <= 1:
-            raise ModelError(f"leak must be between 0 and 1 (1 = no leak), not {leak}")
-        if not threshold > 0:
-            raise ModelError(f"threshold must be above 0, not {threshold}")
-        self.threshold = nn.Parameter(torch.tensor(float(threshold)), requires_grad=learn_threshold)
-        self.leak = nn.Parameter(torch.tensor(float(leak)), requires_grad=learn_leak)
+        self.update = UPDATES.find(update)
+        self.threshold = nn.Parameter(torch.tensor(required(POSITIVE, "threshold", threshold)), requires_grad=learn_threshold)
+        self.leak = nn.Parameter(torch.tensor(required(FRACTION, "leak", leak)), requires_grad=learn_leak)
 
     def forward(self, drive, state=None, steps=1):
         drive = drive.to(self.threshold.dtype).unflatten(0, (steps, -1))  # float32 where matrix products are bfloat16
         v, age, count = state or self.at_rest(drive[0])
-        spikes, v, age, counted = Steps.apply(drive, v, age, self.threshold, self.leak, self.update, self.surrogate)
+        spikes, v, age, counted = NeuronSteps.apply(drive, v, age, self.threshold, self.leak, self.update, self.surrogate)
         return spikes.flatten(0, 1), NeuronState(v, age, count + counted)
 
     def at_rest(self, drive):

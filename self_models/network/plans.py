@@ -7,10 +7,12 @@ Decoder tokens: a number (3x3 transposed convolution), 'U' (2x2 strided transpos
 
 from dataclasses import dataclass
 
-from self_models.basics.errors import ModelError, choose
+from self_models.basics.errors import ModelError
+from self_models.basics.settings import Registry
 
 # name -> (encoder, decoder)
-PLANS = {
+PLANS = Registry("architecture")
+PLANS |= {
     "VGG5_wFeedback": ("64 D 128 128 D", "U 128 drop 64 U in"),
     "VGG5_wFeedback_narrow": ("32 D 64 64 D", "U 64 drop 32 U in"),
     "VGG5_wFeedback_small": ("16 D 32 32 D", "U 32 drop 16 U in"),
@@ -76,7 +78,7 @@ class Plan:
 def find_plan(name, plan=None):
     """The named plan, or the given [encoder, decoder] instead. Raises ModelError for an unknown name."""
     if plan is None:
-        encoder, decoder = (_tokens(text) for text in choose("architecture", name, PLANS))
+        encoder, decoder = (_tokens(text) for text in PLANS.find(name))
     elif len(plan) == 2 and all(isinstance(part, list | tuple) for part in plan):
         encoder, decoder = plan
     else:

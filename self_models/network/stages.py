@@ -10,25 +10,21 @@ from math import sqrt
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.basics.errors import ModelError
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
-def build_stages(plan, image_shape, labels, fc_width, kernel_size, nonlinearity, drop, output_nonlinearity=None):
+def build_stages(plan, image_shape, settings, nonlinearity, new_dropout, output_nonlinearity=None):
     """features, generate (None without a decoder) and classifier, initialised.
 
-    nonlinearity: stage name -> new module; drop: p, or nothing for the plan's, -> new module;
+    settings: fc_width, kernel_size, dropout, labels; nonlinearity: stage name -> new module; new_dropout: p -> new module;
     output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have no bias. Raises
     ModelError where the image is too small for the plan.
     """
     channels, height, width = image_shape
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ModelError(f"kernel_size must be odd, so that images keep their size, not {kernel_size}")
-    for name, value in (("labels", labels), ("fc_width", fc_width)):
-        if value < 1:
-            raise ModelError(f"{name} must be at least 1, not {value}")
+    kernel_size, fc_width = settings["kernel_size"], settings["fc_width"]
+    drop = partial(new_dropout, settings["dropout"])
     sizes = plan.sizes(height, width)
     features, depth = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
     generate = None
@@ -39,11 +35,11 @@ def build_stages(plan, image_shape, labels, fc_width, kernel_size, nonlinearity,
     classifier = nn.Sequential(
         nn.Linear(flat, fc_width, bias=False),
         nonlinearity("classifier"),
-        drop(0.5),
+        new_dropout(0.5),
         nn.Linear(fc_width, fc_width, bias=False),
         nonlinearity("classifier"),
-        drop(0.5),
-        nn.Linear(fc_width, labels, bias=False),
+        new_dropout(0.5),
+        nn.Linear(fc_width, settings["labels"], bias=False),
     )
     for stage in filter(None, (features, generate, classifier)):
         stage.apply(_initialise)

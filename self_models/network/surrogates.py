@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from self_models.basics.errors import choose
+from self_models.basics.settings import Registry
 
 GAMMA = 0.3  # of the Linear surrogate, the original's
 
@@ -49,12 +49,7 @@ def stdb(alpha, beta):
     return Surrogate(alpha, lambda grad, v, age: torch.neg(age, out=v).exp_().pow_(beta).mul_(grad), needs_age=True)
 
 
-SURROGATES = {"Linear": linear, "Triangle": triangle, "STDB": stdb}
-
-
-def make_surrogate(activation, alpha, beta):
-    """The named Surrogate. Raises ModelError for an unknown name."""
-    return choose("activation", activation, SURROGATES)(alpha, beta)
+SURROGATES = Registry("activation", Linear=linear, Triangle=triangle, STDB=stdb)
 
 
 def new_age(drive):

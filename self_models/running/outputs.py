@@ -1,11 +1,8 @@
-"""What the models return, and how a decoder's output becomes a prediction of the image."""
+"""What the models return."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-
-from self_models.basics.errors import choose
 
 
 class ANNOutput(NamedTuple):
@@ -66,50 +63,3 @@ def share_of_active(where, images):
     """Share of each image's active (non-zero) pixels among those of where, bool (..., B, C, H, W) -> (..., B)."""
     active = images != 0
     return (where & active).sum((-3, -2, -1)) / active.sum((1, 2, 3)).clamp(min=1)
-
-
-def image_activation(channels):
-    """The last activation of a decoder: sigmoid for grey images in [0, 1], tanh for colour images in [-1, 1]."""
-    return torch.sigmoid if channels == 1 else torch.tanh
-
-
-def _rescaled(channels):
-    return (lambda trace: 2 * torch.sigmoid(trace) - 1) if channels == 1 else torch.tanh
-
-
-@dataclass(frozen=True)
-class Readout:
-    """How the decoder's last layer becomes a prediction.
-
-    trace: (B, C, H, W), that layer's output summed over the steps so far. spiking: whether the layer spikes (the trace
-    counts its spikes) or not (the trace is its membrane potential). prediction(trace) is compared with the image in the
-    loss, guess(prediction) in blocking.
-    """
-
-    spiking: bool
-    prediction: callable
-    guess: callable
-
-
-def _spike_count(channels):
-    """The original: p = sigmoid(R) lies in [0.5, 1), so blocking stretches it back, 2p - 1, but the loss does not."""
-    stretch = (lambda p: 2 * p - 1) if channels == 1 else _same
-    return Readout(True, image_activation(channels), stretch)
-
-
-def _same(value):
-    return value
-
-
-READOUTS = {
-    "spike_count": _spike_count,
-    "spike_count_rescaled": lambda channels: Readout(True, _rescaled(channels), _same),
-    "membrane": lambda channels: Readout(False, image_activation(channels), _same),
-    "membrane_linear": lambda channels: Readout(False, _same, lambda p: p.clamp(0 if channels == 1 else -1, 1)),
-    "membrane_rescaled": lambda channels: Readout(False, _rescaled(channels), _same),
-}
-
-
-def make_readout(name, channels):
-    """The named read-out for images of this many channels. Raises ModelError for an unknown name."""
-    return choose("readout", name, READOUTS)(channels)

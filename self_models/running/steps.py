@@ -9,7 +9,7 @@ import torch
 class View(NamedTuple):
     """What the input neurons see in a step: image (B, C, H, W); is_open, bool, neurons that may spike; predicted, bool,
     pixels within epsilon of the latest prediction; attended, bool, pixels of which a prediction is made; explained, a
-    prediction (B, C, H, W) that is taken away from the image. Each is None from a model that has no use for it."""
+    prediction (B, C, H, W) that is taken away from the image. Each is None from a gate that has no use for it."""
 
     image: torch.Tensor
     is_open: torch.Tensor | None = None
@@ -26,7 +26,7 @@ class View(NamedTuple):
 
 
 @dataclass
-class Run:
+class RunState:
     """Everything that one step hands to the next, batch first."""
 
     image: torch.Tensor  # (B, C, H, W)
@@ -41,11 +41,11 @@ class Run:
     decoder: list = field(default_factory=list)  # the decoder's layers, as run_stage takes them
 
     def select(self, keep):
-        """The same run for the images of keep, an index or a mask over the batch."""
-        return Run(**{f.name: _select(getattr(self, f.name), keep) for f in fields(self)})
+        """The same state for the images of keep, an index or a mask over the batch."""
+        return RunState(**{f.name: _select(getattr(self, f.name), keep) for f in fields(self)})
 
 
-class Step(NamedTuple):
+class Frame(NamedTuple):
     """What one step shows: prediction and error (B, C, H, W), predicted and is_open (bool); logits so far (B, labels), in
     training only. None where not there."""
 
@@ -56,18 +56,18 @@ class Step(NamedTuple):
     logits: torch.Tensor | None = None
 
 
-def stack_steps(steps):
-    """A list of T Steps as one Step whose tensors are (T, B, C, H, W)."""
-    return _each(torch.stack, steps)
+def stack_frames(frames):
+    """A list of T Frames as one whose tensors are (T, B, C, H, W)."""
+    return _each(torch.stack, frames)
 
 
-def join_steps(parts):
-    """Steps of (t, B, C, H, W) as one of (T, B, C, H, W)."""
+def join_frames(parts):
+    """Frames of (t, B, C, H, W) as one of (T, B, C, H, W)."""
     return parts[0] if len(parts) == 1 else _each(torch.cat, parts)
 
 
-def _each(join, steps):
-    return Step(*(None if frames[0] is None else join(frames) for frames in zip(*steps, strict=True)))
+def _each(join, frames):
+    return Frame(*(None if tensors[0] is None else join(tensors) for tensors in zip(*frames, strict=True)))
 
 
 def _select(value, keep):

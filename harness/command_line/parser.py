@@ -1,0 +1,140 @@
+"""A parser made of declared settings (self_models/basics/settings.py): their flags, groups, ranges and defaults.
+
+Plain argparse on purpose. Tried in November 2026: simple-parsing 0.1.9 comes nearest, but `--no-log True` ends with status 0,
+titles read "Run ['run']", results nest; jsonargparse 4.53 has no short flags or bare --log and --resume from dataclasses, and
+errors of two lines; tyro 1.0.17 boxes its errors and takes --no-log or --log False, not both; argparse-dataclass 2.0 turns --log
+into False and has no groups. With each, ranges in our words, switches, presets and `given` would stay our own code.
+"""
+
+import argparse
+import shlex
+import sys
+from types import MappingProxyType
+
+from harness.command_line.errors import fail
+from self_models.basics.settings import Choice, Switch
+
+GROUPS = {  # title -> description, in the order of --help
+    "run": None,
+    "checkpoint": None,
+    "engine": None,
+    "conversion": None,
+    "data": None,
+    "network": None,
+    "spiking": "one time unit = one simulation step",
+    "gate": "which pixels the input neurons see next",
+    "stopping": "when an image stops before T steps, in evaluation",
+    "training": None,
+    "fine-tuning": None,
+    "results": None,
+}
+
+
+def option_strings(name, setting):
+    """The flags of a setting; none for one that has no flag."""
+    return (f"--{name}",) if setting.flags is None else setting.flags
+
+
+def flag_name(name, setting):
+    """The name under which parse_args keeps a setting, '' for one without a flag."""
+    return option_strings(name, setting)[-1].removeprefix("--") if option_strings(name, setting) else ""
+
+
+def add_settings(parser, settings, notes=(), **defaults):
+    """Add the flags of name -> Setting in their groups; notes: group -> description; defaults: where this script's differ."""
+    settings = {name: one for name, one in settings.items() if option_strings(name, one)}
+    for title, description in GROUPS.items():
+        chosen = {name: one for name, one in settings.items() if one.group == title}
+        if chosen:
+            group = parser.add_argument_group(title, dict(notes).get(title, description))
+            for name, one in chosen.items():
+                _add_flag(group, name, one, defaults.get(name, one.default))
+
+
+def _add_flag(group, name, setting, default):
+    more = {"default": default, "help": setting.help}
+    if isinstance(setting.kind, Switch):
+        more["action"] = SwitchAction
+    else:
+        more |= {"type": typed(setting.kind), "metavar": setting.metavar}
+        if isinstance(setting.kind, Choice):
+            more["choices"] = list(setting.kind.names)
+    group.add_argument(*option_strings(name, setting), **more, **setting.argparse)
+
+
+def typed(kind):
+    """An argparse type that parses as this kind of setting."""
+
+    def parse(text):
+        try:
+            return kind.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+class Parser(argparse.ArgumentParser):
+    """Fails with one line and exit status 2; parse_args also fills `given`, the flags that were typed.
+
+    presets: name -> flags that `--preset NAME` stands for; they count as typed before the others.
+    """
+
+    def __init__(self, description, presets=None):
+        super().__init__(description=description, allow_abbrev=False, formatter_class=_Help)
+        self.presets = presets or {}
+        if presets:
+            self.add_argument("--preset", choices=list(presets), default="", help="flags of the committed networks; what is "
+                              "typed beside it holds instead")  # fmt: skip
+
+    def error(self, message):
+        fail(f"{message} (--help lists the flags)", 2)
+
+    def parse_args(self, args=None, namespace=None):
+        args = list(sys.argv[1:] if args is None else args)
+        for word in args:
+            if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
+                self.error(f"{word!a} is not UTF-8")
+        preset = getattr(super().parse_args(args), "preset", "")
+        flags = self.presets.get(preset, "")
+        args = shlex.split(flags) + args
+        parsed = super().parse_args(args, namespace)
+        if preset:
+            parsed.preset_flags = flags
+        parsed.given = vars(super().parse_args(args, _Given()))
+        return parsed
+
+
+class _Given(argparse.Namespace):
+    """A namespace that already has every name, so that argparse sets no defaults: vars() are the flags typed."""
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return None
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=34, width=110)
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, "") else super()._get_help_string(action)
+
+
+class SwitchAction(argparse.Action):
+    """A boolean flag: --log, --no-log, --log True, --log False."""
+
+    WORDS = MappingProxyType({"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False})
+
+    def __init__(self, option_strings, dest, **kwargs):
+        negative = [f"--no-{name[2:]}" for name in option_strings if name.startswith("--")]
+        super().__init__([*option_strings, *negative], dest, nargs="?", metavar="True|False", **kwargs)
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        negative = option_string.startswith("--no-")
+        if value is None:
+            value = "true"
+        if (negative and value != "true") or str(value).lower() not in self.WORDS:
+            parser.error(f"argument {option_string}: {value!r} is neither True nor False")
+        setattr(namespace, self.dest, self.WORDS[value.lower()] != negative)

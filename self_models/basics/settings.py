@@ -1,0 +1,217 @@
+"""Settings: each declared once, as a dataclass field that knows what everybody needs of it.
+
+A declaration is a dataclass whose fields come from setting(). Constructors check values by it; flags and --help are made of it;
+checkpoints keep its values; --resume, the cache of balanced thresholds and the event engine ask it what they may assume. A
+network's declaration is completed by its parts: what is registered as a gate, a stopping rule or a read-out brings its own.
+"""
+
+import dataclasses
+import math
+from numbers import Integral, Real
+
+from self_models.basics.errors import ModelError
+
+LARGEST = 1e30  # of any number: 32-bit floats overflow not far beyond
+
+
+class Registry(dict):
+    """name -> what goes by it. kind: what such a thing is called in an error; all_may_be_set: settings of all its classes may be
+    given, whichever is chosen."""
+
+    def __init__(self, kind, *, all_may_be_set=False, **entries):
+        super().__init__(entries)
+        self.kind, self.all_may_be_set = kind, all_may_be_set
+
+    def register(self, name):
+        """Decorator: enter a class or function under this name."""
+
+        def enter(thing):
+            self[name] = thing
+            return thing
+
+        return enter
+
+    def find(self, name):
+        """self[name], or a ModelError that lists the valid names."""
+        if not isinstance(name, str) or name not in self:
+            raise ModelError(f"unknown {self.kind} {name!r}: choose from {', '.join(self)}")
+        return self[name]
+
+
+class Number:
+    """An int or float between low and high; above, below: exclude that end."""
+
+    def __init__(self, kind, low=-math.inf, high=math.inf, *, above=False, below=False):
+        self.kind, self.low, self.high, self.above, self.below = kind, low, high, above, below
+        ends = [f"{'above' if above else 'at least'} {low}"] * (low > -math.inf)
+        ends += [f"{'below' if below else 'at most'} {high}"] * (high < math.inf)
+        self.wanted = f"{'a whole number' if kind is int else 'a number'} {' and '.join(ends)}".strip()
+
+    def check(self, value):
+        """The value as int or float. Raises ValueError for another type or range."""
+        if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
+            raise ValueError(f"{value!r} is not {self.wanted}")
+        if abs(value) > LARGEST:
+            raise ValueError(f"{value} is too large")
+        inside = (value > self.low if self.above else value >= self.low) and (
+            value < self.high if self.below else value <= self.high
+        )
+        if not inside:
+            raise ValueError(f"{value} is not {self.wanted}")
+        return self.kind(value)
+
+    def parse(self, text):
+        """The value that a flag's text stands for. Raises ValueError."""
+        try:
+            value = self.kind(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not {self.wanted}") from None
+        return self.check(value)
+
+
+class Choice:
+    """One of the names of a registry, a dict or a list."""
+
+    def __init__(self, names):
+        self.names = names
+
+    def check(self, value):
+        if not isinstance(value, str) or value not in self.names:
+            raise ValueError(f"unknown name {value!r}: choose from {', '.join(self.names)}")
+        return value
+
+    parse = check
+
+    def index(self, value):
+        """Position of a name among all of them: its number in compiled code."""
+        return list(self.names).index(value)
+
+
+class Switch:
+    """True or False."""
+
+    def check(self, value):
+        if not isinstance(value, bool):
+            raise ValueError(f"{value!r} is neither True nor False")
+        return value
+
+
+class Text:
+    """Any text; or, with parse, what parse makes of it (and check of what is given in Python)."""
+
+    def __init__(self, parse=str, check=lambda value: value):
+        self.parse, self.check = parse, check
+
+
+COUNT = Number(int, 1, 2**31 - 1)
+WHOLE = Number(int, 0)
+POSITIVE = Number(float, 0, above=True)
+NOT_NEGATIVE = Number(float, 0)
+FRACTION = Number(float, 0, 1)
+PROBABILITY = Number(float, 0, 1, below=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is declared of a setting beside its name and default.
+
+    kind: its type and range; help: with unit. flags: option strings, else --NAME; none for an empty tuple. group: of --help.
+    adopted: later scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. fixed: --resume must find
+    it unchanged. kernel: the event engine's compiled code reads it. metavar, argparse: for its flag.
+    """
+
+    kind: object
+    help: str
+    default: object
+    flags: tuple | None = None
+    group: str = ""
+    adopted: bool = True
+    balanced: bool = True
+    fixed: bool = True
+    kernel: bool = False
+    metavar: str | None = None
+    argparse: dict = dataclasses.field(default_factory=dict)
+
+    def check(self, name, value):
+        """The value, of its proper type. Raises ModelError for a value that cannot be."""
+        return None if value is None and self.default is None else required(self.kind, name, value)
+
+    def scalar(self, value):
+        """The value as a number for compiled code."""
+        return self.kind.index(value) if isinstance(self.kind, Choice) else value
+
+
+def required(kind, name, value):
+    """The value, of its kind. Raises ModelError, with the name, for another."""
+    try:
+        return kind.check(value)
+    except ValueError as error:
+        raise ModelError(f"{name}: {error}") from None
+
+
+def setting(default, kind, help, **more):
+    """A dataclass field that is declared as a Setting."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(kind, help, default, **more)})
+
+
+def declared(*declarations):
+    """name -> Setting of these dataclasses, in their order; a name that several have counts once."""
+    return {field.name: field.metadata["setting"] for each in declarations for field in dataclasses.fields(each)}
+
+
+class Configured:
+    """A module that is built from declared settings, by position or by name, and keeps them in self.settings.
+
+    Settings: the declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too;
+    defaults: where this class's differ; positional: names of the arguments that may come without theirs.
+    """
+
+    Settings = None
+    parts = {}  # noqa: RUF012
+    defaults = {}  # noqa: RUF012
+    positional = ()
+
+    @classmethod
+    def declared(cls):
+        """name -> Setting, the parts' included, with this class's defaults."""
+        found = declared(cls.Settings, *(part for registry in cls.parts.values() for part in registry.values()))
+        return found | {name: dataclasses.replace(found[name], default=value) for name, value in cls.defaults.items()}
+
+    @classmethod
+    def in_force(cls, values):
+        """Names of the settings that count for these values: this class's own, and those of the parts that are chosen."""
+        names = {*declared(cls.Settings)}
+        for name, registry in cls.parts.items():
+            chosen = registry.values() if registry.all_may_be_set else [registry.find(values[name])]
+            names |= declared(*chosen).keys()
+        return names
+
+    @classmethod
+    def checked(cls, values, kept=()):
+        """All settings in force, these values among them; kept: values that may be idle. Raises ModelError for an unknown name,
+        an impossible value, or a setting of a part that is not chosen."""
+        known = cls.declared()
+        if unknown := [name for name in values if name not in known]:
+            raise ModelError(f"{cls.__name__} has no setting {unknown[0]!r}: choose from {', '.join(known)}")
+        found = {name: one.check(name, values.get(name, dict(kept).get(name, one.default))) for name, one in known.items()}
+        in_force = cls.in_force(found)
+        if idle := [name for name in values if name not in in_force]:
+            owners = {f"{kind} {name}" for kind, registry in cls.parts.items() for name, part in registry.items()
+                      if idle[0] in declared(part)}  # fmt: skip
+            raise ModelError(f"{idle[0]} is a setting of {' or '.join(sorted(owners))}, which is not chosen")
+        return {name: value for name, value in found.items() if name in in_force}
+
+    def configure(self, args, named):
+        """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or one too many."""
+        if len(args) > len(self.positional) or set(self.positional[: len(args)]) & named.keys():
+            raise ModelError(f"{type(self).__name__}: too many arguments; give settings by name")
+        self.settings = self.checked(dict(zip(self.positional, args, strict=False)) | named)
+
+    def make_parts(self, **common):
+        """setting -> the part that it names, made of the settings that the part declares; common: attributes that all get."""
+        made = {}
+        for name, registry in self.parts.items():
+            cls = registry.find(self.settings[name])
+            made[name] = cls(**{own: self.settings[own] for own in declared(cls)})
+            vars(made[name]).update(common)
+        return made

@@ -1,0 +1,66 @@
+"""The settings that every network has, ANN or SNN, and those that spiking adds; its parts add their own."""
+
+from dataclasses import dataclass
+
+from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, PROBABILITY, Choice, Switch, Text, setting
+from self_models.network.neurons import UPDATES
+from self_models.network.plans import IMAGE_SHAPES, PLANS
+from self_models.network.surrogates import SURROGATES
+from self_models.objectives.encoders import ENCODINGS
+from self_models.objectives.gates import GATES
+from self_models.objectives.readouts import READOUTS
+from self_models.objectives.stopping import RULES
+
+
+def odd(value):
+    """The value, an odd whole number from 1. Raises ValueError for another."""
+    if COUNT.check(value) % 2 == 0:
+        raise ValueError(f"{value} is not odd, so images would not keep their size")
+    return value
+
+
+@dataclass
+class NetworkSettings:
+    """plan=[encoder, decoder] overrides vgg_name, image_shape=(C, H, W) that of the data set; neither is a flag."""
+
+    vgg_name: str = setting(
+        "VGG5_wFeedback",
+        Text(Choice(PLANS).parse),
+        ", ".join(PLANS),
+        flags=("-a", "--architecture"),
+        group="network",
+        metavar="PLAN",
+    )
+    fc_width: int = setting(4096, COUNT, "width of the classifier's two hidden layers", group="network")
+    kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "of the convolutions, odd", group="network")
+    dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False)
+    timesteps: int = setting(1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True)
+    dataset: str = setting("MNIST", Choice(IMAGE_SHAPES), "MNIST comes with the repository", group="data")
+    labels: int = setting(10, COUNT, "classes", flags=(), adopted=False)
+    plan: list = setting(None, Text(), "encoder and decoder", flags=())
+    image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
+
+
+@dataclass
+class SpikingSettings(NetworkSettings):
+    """One time unit is one simulation step."""
+
+    dropout: float = setting(0.3, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False)
+    timesteps: int = setting(50, COUNT, "T, steps per image", group="spiking", balanced=False, kernel=True)
+    leak: float = setting(1.0, FRACTION, "membrane kept per step, 0 to 1; 1 = no leak", group="spiking")
+    default_threshold: float = setting(1.0, POSITIVE, "of every layer, before balancing", group="spiking")
+    activation: str = setting("Linear", Choice(SURROGATES), "surrogate gradient", group="spiking", balanced=False)
+    alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate", group="spiking", balanced=False)
+    beta: float = setting(0.01, NOT_NEGATIVE, "how fast the STDB surrogate fades", group="spiking", balanced=False)
+    update: str = setting("delayed", Choice(UPDATES), "immediate: charge, then fire at once", group="spiking")
+    encoding: str = setting("poisson", Choice(ENCODINGS), "direct: the analog image at each step", group="spiking", kernel=True)
+    readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", kernel=True)
+    feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", kernel=True, metavar="K")
+    learn_threshold: bool = setting(False, Switch(), "train each layer's threshold", group="fine-tuning", balanced=False)
+    learn_leak: bool = setting(False, Switch(), "train each layer's leak", group="fine-tuning", balanced=False)
+    gate: str = setting(
+        "open", Choice(GATES), "what decides which pixels the input neurons see", group="gate", balanced=False, kernel=True
+    )
+    rule: str = setting(
+        "never", Choice(RULES), "when an image stops before T steps", group="stopping", balanced=False, kernel=True
+    )

@@ -1,0 +1,195 @@
+"""Objective 3, a gate: before each step the image with blocked pixels at 0 gains contrast."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from self_models.basics.compiled import compiled
+from self_models.basics.settings import Choice, setting
+from self_models.counting.spikes import wide
+from self_models.objectives.gates import (
+    COMPARED,
+    GATES,
+    LOOK_AGAIN,
+    Blocking,
+    Kernels,
+    close_or_open,
+    held_if_latched,
+    look_at_image,
+    see_open,
+)
+
+WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is
+LARGEST_GAIN = np.float32(10)
+ATTENTION = np.float32(0.5)  # part of full brightness below which a place is not attended to
+
+
+def original_contrast(image, is_open):
+    """(z - min z) / (max z - min z + 1e-5), z = (open image - mean) / standard deviation, per image; blocked pixels at 0.
+
+    image: (B, C, H, W); is_open: bool. The original's rule. An image that is 0 everywhere stays 0.
+    """
+    seen = image * is_open
+    deviation = seen.std((1, 2, 3), keepdim=True)
+    z = (seen - seen.mean((1, 2, 3), keepdim=True)) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    low, high = z.amin((1, 2, 3), keepdim=True), z.amax((1, 2, 3), keepdim=True)
+    return (z - low) / (high - low + 1e-5)
+
+
+def local_contrast(image, is_open):
+    """gain |x| up to 1 with x's sign, on open pixels that are attended to; 0 elsewhere. See local_gain.
+
+    image: (B, C, H, W); is_open: bool. An image that is 0 everywhere stays 0.
+    """
+    gain, attended = local_gain(image, is_open)
+    return (gain * image.abs()).clamp(max=1) * image.sign() * (is_open & attended)
+
+
+def local_gain(image, is_open):
+    """(gain, attended): gain (B, 1, 1, 1) = 1 / mean brightness of the open, non-zero pixels' surroundings, 1 to 10.
+
+    The brightness of a pixel's surroundings is the largest |x| within 7x7 around it. So a grey edge beside a bright stroke,
+    the last to be explained, does not raise the gain; a dim part of the image does, once the bright part is explained.
+    attended, bool (B, C, H, W): where the surroundings with this gain reach half of full brightness, or are black.
+    """
+    brightness = F.max_pool2d(image.abs(), WINDOW, stride=1, padding=WINDOW // 2)
+    unexplained = is_open & (image != 0)
+    count = unexplained.sum((1, 2, 3), keepdim=True)
+    total = (brightness * unexplained).sum((1, 2, 3), keepdim=True, dtype=wide(image.device)).to(image.dtype)
+    mean = total / count.clamp(min=1)
+    gain = torch.where(count > 0, 1 / mean.clamp(min=1 / float(LARGEST_GAIN)), torch.ones_like(mean))
+    return gain, (gain * brightness >= float(ATTENTION)) | (brightness == 0)
+
+
+def no_contrast(image, is_open):
+    """The image with blocked pixels at 0: plain blocking."""
+    return image * is_open
+
+
+CONTRASTS = {"local": local_contrast, "original": original_contrast, "none": no_contrast}
+LOCAL, ORIGINAL = (list(CONTRASTS).index(name) for name in ("local", "original"))
+
+
+@compiled
+def start_contrast(settings, pixels, image):
+    """Brightness of each pixel's surroundings, then what is seen first."""
+    channels, width = settings.channels, settings.width
+    height, reach = len(image) // (channels * width), WINDOW // 2
+    for y in range(height):
+        for x in range(width):
+            for channel in range(channels):
+                largest = np.float32(0)
+                for v in range(max(0, y - reach), min(height, y + reach + 1)):
+                    for u in range(max(0, x - reach), min(width, x + reach + 1)):
+                        largest = max(largest, abs(image[(v * width + u) * channels + channel]))
+                pixels.brightness[(y * width + x) * channels + channel] = largest
+    see_contrast(settings, pixels, image)
+
+
+@compiled
+def see_contrast(settings, pixels, image):
+    if settings.contrast == LOCAL:
+        see_local(settings, pixels, image)
+    else:
+        see_open(settings, pixels, image)
+        if settings.contrast == ORIGINAL:
+            normalise(pixels.seen)
+
+
+@compiled
+def see_local(settings, pixels, image):
+    count, total, one = 0, 0.0, np.float32(1)
+    for pixel in range(len(image)):
+        if pixels.is_open[pixel] and image[pixel] != 0:
+            count += 1
+            total += pixels.brightness[pixel]
+    gain = one
+    if count:
+        gain = one / max(np.float32(total) / np.float32(count), one / LARGEST_GAIN)
+    compared = 0
+    for pixel in range(len(image)):
+        brightness = pixels.brightness[pixel]
+        attended = gain * brightness >= ATTENTION or brightness == 0
+        pixels.attended[pixel] = attended
+        value = min(gain * abs(image[pixel]), one)
+        seen = pixels.is_open[pixel] and attended
+        pixels.seen[pixel] = (value if image[pixel] > 0 else -value) if seen else 0
+        compared += attended and (settings.blocking or pixels.is_open[pixel])
+    pixels.tally[COMPARED] = compared if settings.epsilon > 0 else 0
+    pixels.tally[LOOK_AGAIN] = 1  # each pixel is compared with what is seen of it, which has changed everywhere
+
+
+@compiled
+def normalise(seen):
+    """The second half of original_contrast, in place."""
+    mean = squares = 0.0
+    for value in seen:
+        mean += value / len(seen)
+    low, high = np.inf, -np.inf
+    for value in seen:
+        squares += (value - mean) ** 2
+        low, high = min(low, value), max(high, value)
+    deviation = math.sqrt(squares / (len(seen) - 1)) if len(seen) > 1 and squares > 0 else 1.0
+    for pixel in range(len(seen)):
+        seen[pixel] = ((seen[pixel] - low) / deviation) / ((high - low) / deviation + 1e-5)
+
+
+@compiled
+def rests(settings, pixels, pixel):
+    unattended = settings.contrast == LOCAL and not pixels.attended[pixel]
+    return unattended or held_if_latched(settings, pixels, pixel)
+
+
+@compiled
+def look(settings, pixels, pixel, value, guess):
+    if settings.contrast != LOCAL:
+        look_at_image(settings, pixels, pixel, value, guess)
+    elif not pixels.attended[pixel]:
+        pixels.predicted[pixel] = False
+    elif settings.epsilon > 0:
+        close_or_open(settings, pixels, pixel, abs(guess - pixels.seen[pixel]) < settings.epsilon)
+
+
+@GATES.register("contrast")
+@dataclass
+class Contrast(Blocking):
+    """Input blocking, and what is not yet explained gains contrast.
+
+    With `original` and `none` (plain blocking) a prediction is compared with the image. With `local` it is compared with what
+    the input neurons see: a dim part counts as predicted when it is predicted as bright as it is seen, and not because it is
+    nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction rests.
+    """
+
+    contrast: str = setting(
+        "local", Choice(CONTRASTS), "what is not yet explained gains contrast, by this rule", group="gate", balanced=False,
+        kernel=True,
+    )  # fmt: skip
+    kernels = Kernels(start_contrast, rests, look, see_contrast)
+
+    def start(self, image):
+        return self.with_contrast(image, super().start(image))
+
+    def next_view(self, image, guess, view):
+        if view.attended is None:
+            return self.with_contrast(image, super().next_view(image, guess, view))
+        following = super().next_view(view.image, guess, view)
+        is_open = torch.where(view.attended, following.is_open, view.is_open)
+        return self.with_contrast(image, following._replace(is_open=is_open, predicted=following.predicted & view.attended))
+
+    def rests(self, view):
+        latched = super().rests(view)
+        if view.attended is None:
+            return latched
+        return ~view.attended if latched is None else latched | ~view.attended
+
+    def seen(self, image, is_open):
+        """What the input neurons see of the image (B, C, H, W) while these pixels are open."""
+        return CONTRASTS[self.contrast](image, is_open)
+
+    def with_contrast(self, image, view):
+        """The view with the image as this rule shows it, and what it attends to."""
+        attended = local_gain(image, view.is_open)[1] if self.contrast == "local" else None
+        return view._replace(image=self.seen(image, view.is_open), attended=attended)

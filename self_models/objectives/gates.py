@@ -1,0 +1,171 @@
+"""Input gates: what the input neurons see in the next step, once the prediction of this step is known.
+
+A gate is a dataclass of its settings with four hooks on dense tensors, and beside them the same on one image's pixels in
+compiled code, see Kernels. Registered under a name, it is a choice of --gate, its settings are flags, and both engines run it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from self_models.basics.compiled import compiled
+from self_models.basics.errors import ModelError
+from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, setting
+from self_models.running.steps import View
+
+GATES = Registry("gate")
+BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked pixel may open again
+OPEN, ACTIVE, CHANGED, COMPARED, LOOK_AGAIN = range(5)  # of Pixels.tally, see event/pixels.py
+
+
+class Kernels(NamedTuple):
+    """A gate in compiled code; pixels: Pixels of event/pixels.py. A new gate fills pixels.seen for start().
+
+    start(settings, pixels, image): what is seen first, every pixel being open. rests(settings, pixels, pixel): whether the
+    prediction of this pixel is held. look(settings, pixels, pixel, value, guess): open or close one pixel, of this value in the
+    image, for its guess. see(settings, pixels, image): after all looks, if a pixel has opened or closed: what is seen next.
+    """
+
+    start: callable
+    rests: callable
+    look: callable
+    see: callable
+
+
+# --- no gate
+
+
+@compiled
+def nothing(settings, pixels, image):
+    pass
+
+
+@compiled
+def never(settings, pixels, pixel):
+    return False
+
+
+@compiled
+def no_look(settings, pixels, pixel, value, guess):
+    pass
+
+
+@GATES.register("open")
+@dataclass
+class Gate:
+    """Every input neuron sees its pixel, whatever is predicted."""
+
+    reacts = False  # whether what is seen depends on predictions
+    kernels = Kernels(nothing, never, no_look, nothing)
+
+    def check(self, has_feedback):
+        """Raises ModelError where the gate cannot work in such a network."""
+
+    def start(self, image):
+        """The View of the first step, for images (B, C, H, W)."""
+        return View(image)
+
+    def next_view(self, image, guess, view):
+        """The View of the next step; image, guess (B, C, H, W) on the same scale; view: that of this step."""
+        return view
+
+    def rests(self, view):
+        """Where predictions are held, bool (B, C, H, W); None for nowhere."""
+        return None
+
+    def compared(self, view):
+        """How many pixels next_view compares with their prediction, per image (B,)."""
+        return 0
+
+
+# --- objective 1: a pixel that is predicted is blocked
+
+
+@compiled
+def held_if_latched(settings, pixels, pixel):
+    return settings.latch and not pixels.is_open[pixel]
+
+
+@compiled
+def close_or_open(settings, pixels, pixel, predicted):
+    """Note a pixel as predicted or not, and close or open it."""
+    pixels.predicted[pixel] = predicted
+    was_open = pixels.is_open[pixel]
+    is_open = not predicted if settings.blocking else was_open and not predicted
+    if is_open != was_open:
+        pixels.is_open[pixel] = is_open
+        pixels.tally[OPEN] += 1 if is_open else -1
+        pixels.tally[CHANGED] = 1
+
+
+@compiled
+def look_at_image(settings, pixels, pixel, value, guess):
+    if settings.epsilon > 0:
+        close_or_open(settings, pixels, pixel, abs(guess - value) < settings.epsilon)
+
+
+@compiled
+def count_compared(settings, pixels):
+    if settings.epsilon > 0:
+        pixels.tally[COMPARED] = len(pixels.is_open) if settings.blocking else pixels.tally[OPEN]
+
+
+@compiled
+def start_blocking(settings, pixels, image):
+    count_compared(settings, pixels)
+
+
+@compiled
+def see_open(settings, pixels, image):
+    for pixel in range(len(image)):
+        pixels.seen[pixel] = image[pixel] if pixels.is_open[pixel] else 0
+    count_compared(settings, pixels)
+
+
+@GATES.register("block")
+@dataclass
+class Blocking(Gate):
+    """A pixel with |guess - x| < epsilon is predicted; its input is 0 in all later steps, for good or until it opens again.
+
+    residual: an open pixel sends its prediction error, x minus guess with its sign, instead of x (predictive coding, Rao &
+    Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off.
+    """
+
+    epsilon: float = setting(
+        0.1, NOT_NEGATIVE, "block pixels predicted this well, on the image's scale; 0 = off; alone it stands for --gate block",
+        group="gate", balanced=False, kernel=True,
+    )  # fmt: skip
+    blocking: str = setting(
+        "permanent", Choice(BLOCKINGS), "dynamic: a blocked pixel may open again", group="gate", balanced=False, kernel=True
+    )
+    latch: bool = setting(False, Switch(), "hold the prediction of a blocked pixel", group="gate", balanced=False, kernel=True)
+    residual: bool = setting(
+        False, Switch(), "an open pixel sends its prediction error, not itself", group="gate", balanced=False, kernel=True
+    )
+    reacts = True
+    kernels = Kernels(start_blocking, held_if_latched, look_at_image, see_open)
+
+    def check(self, has_feedback):
+        if self.epsilon and not has_feedback:
+            raise ModelError(
+                "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0 for no blocking"
+            )
+
+    def start(self, image):
+        everywhere = torch.ones_like(image, dtype=torch.bool)
+        return View(image, is_open=everywhere, predicted=~everywhere)
+
+    def next_view(self, image, guess, view):
+        predicted = (guess - image).abs() < self.epsilon
+        is_open = ~predicted if BLOCKINGS[self.blocking] else view.is_open & ~predicted  # once closed, stays closed
+        return View(image * is_open, is_open, predicted, explained=guess.detach() if self.residual else None)
+
+    def rests(self, view):
+        return ~view.is_open if self.latch else None
+
+    def compared(self, view):
+        if not self.epsilon:
+            return 0
+        where = torch.ones_like(view.is_open) if BLOCKINGS[self.blocking] else view.is_open
+        return (where if view.attended is None else where & view.attended).sum((1, 2, 3))

@@ -1,0 +1,134 @@
+"""Stopping rules: whether an image may stop after a step, because it is predicted or the network is sure.
+
+holds(run) -> (B,) bool for a RunState; the compiled form beside it: (settings, logits (labels,), open and active pixels, active
+pixels of the image) -> bool.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from self_models.basics.compiled import compiled
+from self_models.basics.settings import Number, Registry, setting
+from self_models.running.outputs import share_of_active
+
+RULES = Registry("rule", all_may_be_set=True)
+ANY = Number(float)
+
+
+def output_gap(logits):
+    """Gap between the two best outputs, in units of the output (B,)."""
+    best, second = logits.topk(2).values.unbind(1)
+    return best - second
+
+
+def output_entropy(logits):
+    """Entropy of softmax(logits) as a part of its largest value, 0 (sure) to 1 (B,) (as in DT-SNN, Li et al., DAC 2023)."""
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
+
+
+@compiled
+def _never(settings, logits, open_active, active):
+    return False
+
+
+@RULES.register("never")
+@dataclass
+class Never:
+    """Every image takes all T steps."""
+
+    stops = False
+    looks_at_input = False
+    kernel = _never
+
+
+@compiled
+def _all_predicted(settings, logits, open_active, active):
+    return np.float32(open_active) / np.float32(max(active, 1)) <= settings.open_bound
+
+
+@RULES.register("all_predicted")
+@dataclass
+class AllPredicted:
+    """The share of active (non-zero) input pixels still open is at most open_bound."""
+
+    open_bound: float = setting(
+        0.0, ANY, "all_predicted: largest share of active input pixels still open", group="stopping", balanced=False, kernel=True
+    )
+    stops = looks_at_input = True
+    kernel = _all_predicted
+
+    def holds(self, run):
+        return share_of_active(run.view.is_open, run.image) <= self.open_bound
+
+
+@compiled
+def _confidence(settings, logits, open_active, active):
+    best, second = np.float32(-np.inf), np.float32(-np.inf)
+    for value in logits:
+        second = max(second, min(best, value))
+        best = max(best, value)
+    return best - second >= settings.gap_bound
+
+
+@RULES.register("confidence")
+@dataclass
+class Confidence:
+    """The gap between the two best outputs is at least gap_bound."""
+
+    gap_bound: float = setting(
+        8.0, ANY, "confidence: smallest gap between the two best outputs", group="stopping", balanced=False, kernel=True
+    )
+    stops = True
+    looks_at_input = False
+    kernel = _confidence
+
+    def holds(self, run):
+        return output_gap(run.logits) >= self.gap_bound
+
+
+@compiled
+def _entropy(settings, logits, open_active, active):
+    best = np.float32(-np.inf)
+    for value in logits:
+        best = max(best, value)
+    total = weighted = 0.0
+    for value in logits:
+        p = math.exp(np.float64(value - best))
+        total += p
+        weighted += p * np.float64(value - best)
+    return np.float32((math.log(total) - weighted / total) / math.log(len(logits))) <= settings.entropy_bound
+
+
+@RULES.register("entropy")
+@dataclass
+class Entropy:
+    """The entropy of the outputs, 0 to 1, is at most entropy_bound."""
+
+    entropy_bound: float = setting(
+        0.05, ANY, "entropy: largest entropy of the outputs, 0 to 1", group="stopping", balanced=False, kernel=True
+    )
+    stops = True
+    looks_at_input = False
+    kernel = _entropy
+
+    def holds(self, run):
+        return output_entropy(run.logits) <= self.entropy_bound
+
+
+@compiled
+def _both(settings, logits, open_active, active):
+    return _all_predicted(settings, logits, open_active, active) and _confidence(settings, logits, open_active, active)
+
+
+@RULES.register("both")
+@dataclass
+class Both(AllPredicted, Confidence):
+    """all_predicted and confidence."""
+
+    kernel = _both
+
+    def holds(self, run):
+        return AllPredicted.holds(self, run) & Confidence.holds(self, run)
