@@ -1,5 +1,7 @@
 """Training that is killed, stopped, started twice, out of space, or damaged: nothing is lost, and one line says what to do."""
 
+import errno
+import fcntl
 import functools
 import os
 import resource
@@ -230,6 +232,45 @@ def test_a_run_holds_its_lock_until_it_ends(tmp_path, monkeypatch):
     assert len(tried) == 1 and list(tmp_path.rglob(".*")) == []
 
 
+def test_a_refused_attempt_leaves_the_holders_number(tmp_path):
+    lock = Lock(tmp_path / ".x.lock", "it")
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"^it is being written by another process \({os.getpid()}\): "):
+            Lock(tmp_path / ".x.lock", "it")
+    for _ in range(2):
+        lock.release()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_on_a_file_that_its_holder_removes_meanwhile_is_none(tmp_path, monkeypatch):
+    """Else a third run, which makes a new file, would have the name as well."""
+    path, real, opened = tmp_path / ".x.lock", fcntl.flock, []
+
+    def flock(*args):
+        opened.append(args)
+        if len(opened) == 1:
+            path.unlink()
+        return real(*args)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    lock = Lock(path, "")
+    assert path.read_text() == f"{os.getpid()}\n"
+    with pytest.raises(UserError):
+        Lock(path, "")
+    lock.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_the_file_system_knows_no_locks_nothing_is_locked(tmp_path, monkeypatch, number):
+    def flock(*args):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    locks = [Lock(tmp_path / ".x.lock", "") for _ in range(2)]
+    assert list(tmp_path.iterdir()) == []
+    locks[0].release()
+
+
 # --- no space, no folder
 
 
@@ -303,8 +344,11 @@ def test_the_checkpoint_before_a_damaged_one_is_offered(alone, tmp_path, monkeyp
     assert compare(alone, tmp_path) == []
 
 
-def test_a_good_checkpoint_stays_beside_a_damaged_one(alone, tmp_path, monkeypatch):
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_a_good_checkpoint_stays_beside_a_damaged_one(alone, tmp_path, monkeypatch, hard_links):
     """The damaged one does not take the good one's place when the run goes on."""
+    if not hard_links:
+        monkeypatch.setattr("os.link", lambda *paths: os.stat("/there is no such file"))
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
     shutil.copy(last, previous)

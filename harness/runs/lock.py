@@ -27,7 +27,7 @@ class Lock:
             except PermissionError:
                 raise
             except OSError:
-                path.unlink(missing_ok=True)
+                self._remove_if(holder="unknown")
                 return
         with suppress(OSError):
             path.write_text(f"{os.getpid()}\n")
@@ -40,7 +40,10 @@ class Lock:
     def release(self):
         """Remove the file, then let go."""
         if self._lock.is_locked:
-            with suppress(OSError):
-                if self._holder() == str(os.getpid()):  # the folder may be another one by now
-                    self.path.unlink()
+            self._remove_if(holder=str(os.getpid()))  # else the folder is another one by now
             self._lock.release()
+
+    def _remove_if(self, holder):
+        with suppress(OSError):
+            if self._holder() == holder:
+                self.path.unlink()
