@@ -83,7 +83,7 @@ class Place:
     def _take_free_name(self):
         name = self.name
         for number in count(2):
-            with suppress(UserError):  # another process is about to take this name, or trains under it
+            with suppress(UserError, PermissionError):  # another process, or user, is about to take this name or trains under it
                 self._lock = self._locked()
                 pictures = (self.picture(ending) for ending in (".gif", ".png", "_sweep.png"))
                 if not any(path.exists() for path in (self.log_path, self.json_path, *pictures)):

@@ -70,8 +70,9 @@ def fit_one_epoch(training, parallel, data, objective, steps, signals):
         )
     fired = training.progress.gather()[1].sums
     silent = [name for name, spikes in fired.items() if spikes == 0 and name != "input"]
-    after_batch = lambda: heed(signals.caught, training)  # noqa: E731  only the evaluation has to be made again
-    judged = numbers_only(evaluate_with_bar(model, selection or test, objective, args, run, after_batch=after_batch))
+    # a signal leaves only the evaluation to be made again
+    judged = evaluate_with_bar(model, selection or test, objective, args, run, False, lambda: heed(signals.caught, training))
+    judged = numbers_only(judged)
     training.check_finite(judged["total"])
     best = training.best
     if best is None or judged["accuracy"] > best["accuracy"]:
