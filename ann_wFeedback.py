@@ -5,7 +5,8 @@ from harness.command_line.errors import run_script
 from harness.command_line.flags import ann_parser
 from harness.command_line.presets import ANN_PRESETS
 from harness.data.sets import load_data
-from harness.runs.runlog import Run, ann_name
+from harness.runs.place import ann_name
+from harness.runs.runlog import RunLog
 from harness.training.building import ann_from
 from harness.training.fit import fit, test_once
 from harness.training.loops import Objective
@@ -20,7 +21,7 @@ def main(argv=None):
     model = ann_from(args)
     model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
-    with Run("ann", args.run_name or ann_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
+    with RunLog("ann", args.run_name or ann_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
         objective = Objective(args.trade_off, "sum")
         if args.test_only:
             return test_once(model, data[2], objective, args, run)

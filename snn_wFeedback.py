@@ -5,7 +5,8 @@ from harness.command_line.errors import run_script
 from harness.command_line.flags import snn_parser
 from harness.command_line.presets import SNN_PRESETS
 from harness.data.sets import load_data
-from harness.runs.runlog import Run, snn_name
+from harness.runs.place import snn_name
+from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, choose_trained, teacher_from, use_engine
 from harness.training.fit import fit, test_once
 from harness.training.loops import Objective
@@ -28,7 +29,7 @@ def main(argv=None, blocking=InputBlockingSNN):
     teacher = teacher_from(args)
     objective = Objective(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
-    with Run("snn", args.run_name or snn_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
+    with RunLog("snn", args.run_name or snn_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
         source.fill(model, data[0], run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], objective, args, run)

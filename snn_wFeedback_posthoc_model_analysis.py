@@ -28,11 +28,11 @@ def main(argv=None):
         raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")
     batch, output, guesses = posthoc.watch(posthoc.test, args.images)
     film = film_of(batch.images, output, guesses, batch.labels.tolist(), args.epsilon)
-    save_gif(run.picture(".gif"), film, args.frame_seconds)
-    save_contact_sheet(run.picture(".png"), film)
+    save_gif(run.place.picture(".gif"), film, args.frame_seconds)
+    save_contact_sheet(run.place.picture(".png"), film)
     many = posthoc.test.part(0, args.chart_images).whole(posthoc.device)
     spikes, open_share = spikes_over_time(model, many, args.seed)
-    save_spikes_over_time(run.picture("_spikes.png"), spikes, open_share)
+    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, open_share)
     for t in range(model.timesteps):
         error = (guesses[t] - batch.images).square().sum((1, 2, 3)).mean().item()
         blocked = film.blocked_share(t)
@@ -41,7 +41,7 @@ def main(argv=None):
     parts = by_part({name: count.mean().item() for name, count in output.spikes.items()})
     run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
     for ending in (".gif", ".png", "_spikes.png"):
-        run.say(f"wrote {run.picture(ending)}")
+        run.say(f"wrote {run.place.picture(ending)}")
     posthoc.finish()
 
 

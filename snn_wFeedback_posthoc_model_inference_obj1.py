@@ -37,9 +37,9 @@ def main(argv=None):
         run.say()
     for line in difficulty_lines(args.epsilon[-1], correlations):
         run.say(line)
-    save_sweep(run.picture("_sweep.png"), posthoc.records)
-    save_extremes(run.picture("_extremes.png"), shown(posthoc.test.whole().images), per_image)
-    run.say(f"wrote {run.picture('_sweep.png')}, {run.picture('_extremes.png')}")
+    save_sweep(run.place.picture("_sweep.png"), posthoc.records)
+    save_extremes(run.place.picture("_extremes.png"), shown(posthoc.test.whole().images), per_image)
+    run.say(f"wrote {run.place.picture('_sweep.png')}, {run.place.picture('_extremes.png')}")
     return posthoc.finish()
 
 

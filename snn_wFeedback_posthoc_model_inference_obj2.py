@@ -45,9 +45,9 @@ def main(argv=None):
         run.say(line)
     first = next(iter(series.values()))
     steps = posthoc.model.timesteps
-    save_adaptive(run.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, first[0][1], steps)
-    save_step_histograms(run.picture("_steps.png"), first[0][1], steps)
-    run.say(f"wrote {run.picture('.png')}, {run.picture('_steps.png')}")
+    save_adaptive(run.place.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, first[0][1], steps)
+    save_step_histograms(run.place.picture("_steps.png"), first[0][1], steps)
+    run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('_steps.png')}")
     return posthoc.finish()
 
 

@@ -35,9 +35,9 @@ def main(argv=None):
     posthoc.records.append({"event": "contrast", **summary})
     for line in contrast_table(rows, summary):
         run.say(line)
-    save_dimming(run.picture(".png"), rows)
-    attention_gif(posthoc, sets["bottom half"], run.picture(".gif"))
-    run.say(f"wrote {run.picture('.png')}, {run.picture('.gif')}")
+    save_dimming(run.place.picture(".png"), rows)
+    attention_gif(posthoc, sets["bottom half"], run.place.picture(".gif"))
+    run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")
     return posthoc.finish()
 
 

@@ -42,7 +42,8 @@ from harness.command_line.errors import UserError, run_script
 from harness.data.seeds import image_draws, shuffled
 from harness.data.sets import ImageSet, load_data, load_set
 from harness.runs.checkpoints import load_checkpoint, save_checkpoint, write_whole
-from harness.runs.runlog import Run, ann_name, snn_name
+from harness.runs.place import ann_name, snn_name
+from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource
 from harness.training.loops import Average, Objective, Teacher, evaluate
 from harness.training.losses import Lesson, losses_of, step_weights
@@ -392,11 +393,11 @@ def test_evaluation_takes_the_next_free_name(trained, tmp_path):
 
 def test_pictures_are_not_overwritten_without_a_log(tmp_path):
     args = parse(OBJ1, "--no-log", "--output_dir", str(tmp_path))
-    first, second = Run("snn", "x", args, trains=False), Run("snn", "x", args, trains=False)
+    first, second = (RunLog("snn", "x", args, trains=False) for _ in range(2))
     first.begin()
-    first.picture(".png").write_bytes(b"")
+    first.place.picture(".png").write_bytes(b"")
     second.begin()
-    assert second.picture(".png") != first.picture(".png")
+    assert second.place.picture(".png") != first.place.picture(".png")
     assert list(tmp_path.rglob("*.log")) == [] and list(tmp_path.rglob("*.lock")) == []
 
 

@@ -1,5 +1,7 @@
 """Training that is killed, stopped, started twice, out of space, or damaged: nothing is lost, and one line says what to do."""
 
+import errno
+import fcntl
 import functools
 import os
 import resource
@@ -14,16 +16,16 @@ import torch
 from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, same_weights
 
 import harness.training.fit
-import harness.training.progress
+import harness.training.state
 from benchmarks.kill_resume import FLAGS, compare, kill_and_compare
 from harness.command_line.commands import resume_command
 from harness.command_line.errors import UserError, run_script
 from harness.data.sets import load_data
 from harness.runs.checkpoints import load_checkpoint
 from harness.runs.health import first_not_finite
-from harness.runs.journal import mend, reports_in_json, reports_in_text
+from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.lock import Lock
-from harness.runs.signals import Interrupted, Signals
+from harness.runs.signals import Interrupted, noted_signals
 from harness.training.loops import Objective, evaluate, train_one_epoch
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -139,14 +141,14 @@ def test_resume_command(monkeypatch):
 
 def test_signals_are_noted_and_handlers_put_back():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with Signals() as signals:
+    with noted_signals() as signals:
         assert signals.caught == 0
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
             assert signals.caught == number
         with pytest.raises(Interrupted):  # a second Ctrl-C does not wait
             os.kill(os.getpid(), signal.SIGINT)
-    with Signals(patient=True) as signals:
+    with noted_signals(patient=True) as signals:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
         assert signals.caught == signal.SIGINT
@@ -161,15 +163,15 @@ def test_a_signal_where_there_is_nothing_to_save(capsys):
 
 def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
     """Every --checkpoint_minutes; 0 for none. They change nothing."""
-    steps, real = [], harness.training.progress.save_checkpoint
+    steps, real = [], harness.training.state.save_checkpoint
     monkeypatch.setattr(
-        "harness.training.progress.save_checkpoint",
+        "harness.training.state.save_checkpoint",
         lambda *args, **more: (steps.append((more["epoch"], more["step"])), real(*args, **more)),
     )
     train(tmp_path / "0")
     assert steps == [(1, 0), (2, 0), (2, 0)]  # the last one says that the final test is done
     clock = iter(range(0, 10**6, 40))
-    monkeypatch.setattr("harness.training.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("harness.training.state.time.monotonic", lambda: next(clock))
     steps.clear()
     train(tmp_path / "1", "--checkpoint_minutes 1")
     assert set(steps) > {(1, 0), (2, 0)} and {step for _, step in steps} >= {0, 2}
@@ -189,7 +191,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
     """Also one that was to replace another, whose last checkpoint must not be taken for its own."""
     train(tmp_path, "--seed 1")
     with monkeypatch.context() as patch:
-        patch.setattr("harness.training.progress.Training.save", lambda self: 1 / 0)
+        patch.setattr("harness.training.state.TrainingState.save", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path, "--overwrite")
     _, said = train(tmp_path, "--resume")
@@ -230,6 +232,45 @@ def test_a_run_holds_its_lock_until_it_ends(tmp_path, monkeypatch):
     assert len(tried) == 1 and list(tmp_path.rglob(".*")) == []
 
 
+def test_a_refused_attempt_leaves_the_holders_number(tmp_path):
+    lock = Lock(tmp_path / ".x.lock", "it")
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"^it is being written by another process \({os.getpid()}\): "):
+            Lock(tmp_path / ".x.lock", "it")
+    for _ in range(2):
+        lock.release()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_on_a_file_that_its_holder_removes_meanwhile_is_none(tmp_path, monkeypatch):
+    """Else a third run, which makes a new file, would have the name as well."""
+    path, real, opened = tmp_path / ".x.lock", fcntl.flock, []
+
+    def flock(*args):
+        opened.append(args)
+        if len(opened) == 1:
+            path.unlink()
+        return real(*args)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    lock = Lock(path, "")
+    assert path.read_text() == f"{os.getpid()}\n"
+    with pytest.raises(UserError):
+        Lock(path, "")
+    lock.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_the_file_system_knows_no_locks_nothing_is_locked(tmp_path, monkeypatch, number):
+    def flock(*args):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    locks = [Lock(tmp_path / ".x.lock", "") for _ in range(2)]
+    assert list(tmp_path.iterdir()) == []
+    locks[0].release()
+
+
 # --- no space, no folder
 
 
@@ -257,8 +298,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch
 
 def test_a_log_that_cannot_grow(alone, tmp_path, monkeypatch, small_files):
     with monkeypatch.context() as patch:
-        real = harness.training.progress.Training.save
-        patch.setattr("harness.training.progress.Training.save", lambda self: (real(self), small_files(9)))
+        real = harness.training.state.TrainingState.save
+        patch.setattr("harness.training.state.TrainingState.save", lambda self: (real(self), small_files(9)))
         line = refused(SNN, RUN, f"--output_dir {tmp_path}")
     assert "cannot write" in line and "x.log" in line and "last checkpoint is kept" in line
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
@@ -303,19 +344,22 @@ def test_the_checkpoint_before_a_damaged_one_is_offered(alone, tmp_path, monkeyp
     assert compare(alone, tmp_path) == []
 
 
-def test_a_good_checkpoint_stays_beside_a_damaged_one(alone, tmp_path, monkeypatch):
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_a_good_checkpoint_stays_beside_a_damaged_one(alone, tmp_path, monkeypatch, hard_links):
     """The damaged one does not take the good one's place when the run goes on."""
+    if not hard_links:
+        monkeypatch.setattr("os.link", lambda *paths: os.stat("/there is no such file"))
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
     shutil.copy(last, previous)
-    good, held, real = load_checkpoint(last)["state_dict"], [], harness.training.progress.save_checkpoint
+    good, held, real = load_checkpoint(last)["state_dict"], [], harness.training.state.save_checkpoint
     last.write_bytes(b"damaged")
 
     def save_checkpoint(*args, **more):
         real(*args, **more)
         held.append(load_checkpoint(previous)["state_dict"])
 
-    monkeypatch.setattr("harness.training.progress.save_checkpoint", save_checkpoint)
+    monkeypatch.setattr("harness.training.state.save_checkpoint", save_checkpoint)
     train(tmp_path, f"--resume {previous} --epochs 3")
     assert all(torch.equal(value, held[0][name]) for name, value in good.items())
 
@@ -348,7 +392,7 @@ def test_an_evaluation_does_not_replace_a_run_that_is_alive(alone, tmp_path):
     assert digests(tmp_path) == before
 
 
-def test_damaged_logs_are_mended_from_the_checkpoint(alone, tmp_path):
+def test_damaged_logs_are_put_right_from_the_checkpoint(alone, tmp_path):
     """An epoch's line flipped, one doubled, one lost, and the end half-written; the user's own words stay."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     log, lines = tmp_path / "logs/snn/x.log", tmp_path / "logs/snn/x.jsonl"
@@ -368,7 +412,7 @@ def test_damaged_logs_are_mended_from_the_checkpoint(alone, tmp_path):
     assert (tmp_path / "logs/snn/x.jsonl.old").read_bytes() == damaged and "was put right" in said
 
 
-def test_mend_by_hand(tmp_path):
+def test_repair_by_hand(tmp_path):
     path, one, two = tmp_path / "x", "epoch 1/2: a", "epoch 2/2: b"
     for before, after, loses in (
         (f"head\n{one}\n{two}\n", f"head\n{one}\n{two}\n", False),
@@ -380,12 +424,12 @@ def test_mend_by_hand(tmp_path):
         ("\n\n", f"\n\n{one}\n{two}\n", False),
     ):
         path.write_text(before)
-        aside = mend(path, [one, two], reports_in_text)
+        aside = repair(path, [one, two], is_epoch_line)
         assert path.read_text() == after and (aside is not None) == loses
         if loses:
             assert aside.read_text() == before
     path.write_bytes(b'\xff\n{"event": "epoch"}\n\n{"event": "other"}\n[1]\n')
-    mend(path, ['{"event": "epoch", "epoch": 1}'], reports_in_json)
+    repair(path, ['{"event": "epoch", "epoch": 1}'], is_epoch_record)
     assert path.read_bytes() == b'\n{"event": "other"}\n{"event": "epoch", "epoch": 1}\n'
 
 

@@ -1,13 +1,14 @@
 """How a script fails: one clear line on standard error and an exit status other than 0."""
 
 import os
+import signal
 import sys
 
 import torch
 
 from harness.command_line.commands import resume_command
 from harness.runs import ranks
-from harness.runs.signals import Interrupted, handling, obey
+from harness.runs.signals import end_at_once, handling
 from self_models.basics.errors import ModelError
 
 
@@ -21,7 +22,7 @@ def run_script(main):
     A UserError or ModelError becomes one line and exit status 2, no traceback; SIGINT and SIGTERM end with 130 and 143; a
     lost rank with 1.
     """
-    with handling(obey), ranks.joined():
+    with handling(end_at_once), ranks.process_group():
         try:
             main()
         except (UserError, ModelError) as error:
@@ -31,13 +32,10 @@ def run_script(main):
         except BrokenPipeError:  # the reader of our output, say head, has gone; nothing is left to tell it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        except Interrupted as stop:
+        except KeyboardInterrupt as stop:
             if ranks.is_first():
-                print(stop, file=sys.stderr)
-            sys.exit(128 + stop.number)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
+                print(str(stop) or "interrupted", file=sys.stderr)
+            sys.exit(128 + getattr(stop, "number", signal.SIGINT))
 
 
 def fail_for(error):

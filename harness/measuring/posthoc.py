@@ -8,7 +8,8 @@ from harness.command_line.errors import UserError
 from harness.data.seeds import EVALUATION
 from harness.data.sets import load_data
 from harness.measuring.report import evaluation_record, save_results_json
-from harness.runs.runlog import Run, snn_name
+from harness.runs.place import snn_name
+from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, use_engine
 from harness.training.fit import evaluate_with_bar
 from harness.training.loops import Objective, run_model
@@ -40,7 +41,7 @@ class Posthoc:
         train, held_out, test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
         self.test = held_out or test
         name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
-        self.run = Run("snn", args.run_name or name + suffix, args, trains=False)
+        self.run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
         source.fill(self.model, train, self.run).eval()
         trained = (source.saved.get("settings") or {}).get("epsilon")
         typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
@@ -73,5 +74,5 @@ class Posthoc:
             save_results_json(self.args.results_json, self.records)
             self.run.say(f"wrote {self.args.results_json}")
         if self.args.log:
-            self.run.say(f"log: {self.run.log_path}")
+            self.run.say(f"log: {self.run.place.log_path}")
         return self.records

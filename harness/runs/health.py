@@ -1,6 +1,9 @@
 """What goes wrong inside a network: values that are not finite, and layers that fall silent."""
 
+from collections import Counter
+
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.network.neurons import SpikingNeuron
 
@@ -32,31 +35,27 @@ def first_not_finite(model, run):
     """
     if spoilt := spoilt_weights(model):
         return f"weight {spoilt[0]} was not finite before the step"
-    found, calls, hooks = [], {}, []
-
-    def watch(name, module):
-        def hook(module, inputs, output):
-            calls[name] = calls.get(name, 0) + 1
-            where = f"layer {name} ({type(module).__name__})"
-            for value in _tensors((output[0], output[1].v) if isinstance(module, SpikingNeuron) else output):
-                if not value.isfinite().all():
-                    found.append(f"the output of {where}, call {calls[name]} of the step")
-                elif value.requires_grad:
-                    value.register_hook(lambda gradient: found.append(f"the gradient at {where}") if bad(gradient) else None)
-
-        return module.register_forward_hook(hook)
+    names = {module: name for name, module in model.named_modules() if not list(module.children())}
+    found, calls = [], Counter()
 
     def bad(gradient):
         return gradient is not None and not gradient.isfinite().all()
 
-    try:
-        hooks += [watch(name, module) for name, module in model.named_modules() if not list(module.children())]
+    def look(module, inputs, output):
+        if module not in names:
+            return
+        calls[module] += 1
+        where = f"layer {names[module]} ({type(module).__name__})"
+        for value in _tensors((output[0], output[1].v) if isinstance(module, SpikingNeuron) else output):
+            if not value.isfinite().all():
+                found.append(f"the output of {where}, call {calls[module]} of the step")
+            elif value.requires_grad:
+                value.register_hook(lambda gradient: found.append(f"the gradient at {where}") if bad(gradient) else None)
+
+    with register_module_forward_hook(look):
         loss = run()
         if not found and torch.isfinite(loss):
             loss.backward()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found[0] if found else NOWHERE
 
 

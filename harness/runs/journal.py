@@ -1,63 +1,44 @@
-"""The two logs of a training run after an interruption: made to agree with what its checkpoint knows."""
+"""The logs of a training run after an interruption: made to agree with what its checkpoint knows."""
 
 import json
 import re
-from pathlib import Path
+from itertools import count
 
 from harness.runs.checkpoints import write_whole
 
-EPOCH_LINE = re.compile(r"(?:warning: )?epoch \d+\b[/:]")
+is_epoch_line = re.compile(r"(?:warning: )?epoch \d+\b[/:]").match  # of the readable log
 
 
-def reports_in_text(line):
-    """Whether a line of the readable log reports on an epoch."""
-    return bool(EPOCH_LINE.match(line))
-
-
-def reports_in_json(line):
+def is_epoch_record(line):
     """Whether a JSON line reports on an epoch or the final evaluation; so does one that is broken."""
-    if not line.strip():
-        return False
     try:
-        record = json.loads(line)
+        record = json.loads(line) if line.strip() else {}
     except (ValueError, RecursionError):
         return True
     return not isinstance(record, dict) or record.get("event") in ("epoch", "evaluation")
 
 
-def mend(path, known, reports):
-    """Make the log at path hold each line of `known` once, in order, and no other line that reports(line); the rest stays.
+def repair(path, known, is_known):
+    """Make the log at path hold each line of `known` once, in order, and no other line that is_known(line); the rest stays.
 
-    A file that has a line to lose is kept beside as ….old; returns its path, else None.
+    A file that has a line to lose is kept beside as ….old, ….old.2, …; returns its path, else None.
     """
-    path = Path(path)
     old = path.read_bytes().decode("utf-8", "surrogateescape") if path.exists() else ""
-    lines, missing, lost = old.removesuffix("\n").split("\n") if old else [], dict.fromkeys(known), False
-    kept = []
-    for line in lines:
+    missing, lines, lost, aside = list(known), [], False, None
+    for line in old.removesuffix("\n").split("\n") if old else []:
         if line in missing:
-            del missing[line]
-        elif reports(line):
+            end = missing.index(line) + 1
+            lines += missing[:end]
+            del missing[:end]
+        elif is_known(line):
             lost = True
-            continue
-        kept.append(line)
-    for line in missing:
-        following = set(known[known.index(line) + 1 :])
-        kept.insert(next((i for i, other in enumerate(kept) if other in following), len(kept)), line)
-    new = "".join(f"{line}\n" for line in kept)
-    if new == old:
-        return None
-    aside = free_name(path.with_name(f"{path.name}.old")) if lost else None
+        else:
+            lines.append(line)
     if lost:
+        names = (path.with_name(f"{path.name}.old" + f".{number}" * (number > 1)) for number in count(1))
+        aside = next(name for name in names if not name.exists())
         write_whole(aside, lambda file: file.write(old.encode("utf-8", "surrogateescape")))
-    write_whole(path, lambda file: file.write(new.encode("utf-8", "surrogateescape")))
+    new = "".join(f"{line}\n" for line in [*lines, *missing])
+    if new != old:
+        write_whole(path, lambda file: file.write(new.encode("utf-8", "surrogateescape")))
     return aside
-
-
-def free_name(path):
-    """This path, or the first of path.2, path.3, … that does not exist."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}.{number}")
-    return free

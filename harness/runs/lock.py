@@ -1,52 +1,49 @@
-"""A lock that one run holds on its place; the kernel lets go of it when the process dies."""
+"""One process at a time: a lock file that the system lets go of when the process dies."""
 
-import fcntl
 import os
+from contextlib import suppress
+
+from filelock import FileLock, Timeout
 
 from harness.command_line.errors import UserError
 
 
 class Lock:
-    """An flock on the file at path, which lies there while the lock is held.
+    """A lock on the file at path, which lies there, with the number of the process in it, while the lock is held.
 
-    Raises UserError where another process has it. Where the file system knows no locks, nothing is locked: held is False.
+    Raises UserError where another process has it. Where the file system knows no locks, nothing is locked. A lock got on a
+    file that its holder has just removed is none: filelock looks for that, and the next attempt makes a new file.
     """
 
     def __init__(self, path, what):
-        self.path, self.held, self._file = path, False, None
-        while not self.held:
-            file = open(path, "a+")  # noqa: SIM115  (open as long as the lock is held)
+        self.path, self._lock = path, FileLock(path, timeout=0, fallback_to_soft=False)
+        while not self._lock.is_locked:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read(20).strip() or "unknown"
-                file.close()
-                raise UserError(f"{what} is being written by another process ({holder}): wait for it, or end it") from None
+                self._lock.acquire()
+            except Timeout:
+                holder = self._holder()
+                if path.exists():
+                    raise UserError(f"{what} is being written by another process ({holder}): wait for it, or end it") from None
+            except PermissionError:
+                raise
             except OSError:
-                file.close()
+                self._remove_if(holder="unknown")
                 return
-            if is_at(file, path):  # else the run before has removed it meanwhile
-                self.held, self._file = True, file
-            else:
-                file.close()
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        with suppress(OSError):
+            path.write_text(f"{os.getpid()}\n")
+
+    def _holder(self):
+        with suppress(OSError):  # Windows lets nobody else read it
+            return self.path.read_text().strip() or "unknown"
+        return "unknown"
 
     def release(self):
         """Remove the file, then let go."""
-        if self.held:
-            if is_at(self._file, self.path):
+        if self._lock.is_locked:
+            self._remove_if(holder=str(os.getpid()))  # else the folder is another one by now
+            self._lock.release()
+
+    def _remove_if(self, holder):
+        with suppress(OSError):
+            if self._holder() == holder:
                 self.path.unlink()
-            self._file.close()
-            self.held = False
-
-
-def is_at(file, path):
-    """Whether the open file is the one that has this path now."""
-    try:
-        there, here = os.stat(path), os.fstat(file.fileno())
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)

@@ -37,7 +37,7 @@ def local_rank():
 
 
 @contextmanager
-def joined():
+def process_group():
     """Join the other ranks that torchrun has started, if it has; leave them at the end. gloo on CPUs, nccl on GPUs."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield

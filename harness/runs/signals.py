@@ -3,8 +3,7 @@
 import signal
 import threading
 from contextlib import contextmanager
-
-BOTH = (signal.SIGINT, signal.SIGTERM)
+from types import SimpleNamespace
 
 
 class Interrupted(KeyboardInterrupt):
@@ -15,31 +14,7 @@ class Interrupted(KeyboardInterrupt):
         self.number = int(number)
 
 
-class Signals:
-    """Within `with Signals() as signals` both signals are only noted: signals.caught is the last one's number, 0 for none.
-
-    patient: whether a second SIGINT is only noted, too; else it ends the program at once. (torchrun passes on what a terminal
-    has sent to every process already.)
-    """
-
-    def __init__(self, patient=False):
-        self.caught, self.patient = 0, patient
-
-    def __enter__(self):
-        self._handling = handling(self._note)
-        self._handling.__enter__()
-        return self
-
-    def __exit__(self, *exception):
-        self._handling.__exit__(*exception)
-
-    def _note(self, number, frame):
-        if number == self.caught == signal.SIGINT and not self.patient:
-            raise Interrupted(number)
-        self.caught = int(number)
-
-
-def obey(number, frame):
+def end_at_once(number, frame):
     """The handler of a script that has nothing to save."""
     raise Interrupted(number)
 
@@ -50,9 +25,27 @@ def handling(handler):
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in BOTH}
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def noted_signals(patient=False):
+    """Both signals are only noted meanwhile: yields an object whose `caught` is the last one's number, 0 for none.
+
+    patient: whether a second SIGINT is only noted, too; else it ends the program at once. (torchrun passes on what a terminal
+    has sent to every process already.)
+    """
+    signals = SimpleNamespace(caught=0)
+
+    def note(number, frame):
+        if number == signals.caught == signal.SIGINT and not patient:
+            raise Interrupted(number)
+        signals.caught = int(number)
+
+    with handling(note):
+        yield signals

@@ -185,6 +185,6 @@ class SNNSource:
             if "leak" in self.args.given:
                 model.set_leak(self.args.leak)
             return model
-        balanced_thresholds(model, train, self.args, run.files, run.say)
+        balanced_thresholds(model, train, self.args, run.place.files, run.say)
         scale_thresholds(model, self.args.scaling_factor)
         return model

@@ -4,22 +4,20 @@ import copy
 import json
 import signal
 import time
-from math import isfinite
 
 from tqdm import tqdm
 
 from harness.command_line.commands import resume_command
-from harness.command_line.errors import UserError
 from harness.data.seeds import seed_from, shuffled
 from harness.data.sets import augmented
 from harness.measuring.report import epoch_line, evaluation_record, numbers_only, report_evaluation, running, save_results_json
 from harness.runs import ranks
 from harness.runs.checkpoints import load_checkpoint, restore, save_checkpoint
 from harness.runs.health import silence
-from harness.runs.signals import Interrupted, Signals
+from harness.runs.signals import Interrupted, noted_signals
 from harness.training.loops import Average, Progress, evaluate, train_one_epoch
-from harness.training.progress import Training
 from harness.training.schedules import make_optimizer, make_schedule
+from harness.training.state import TrainingState
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -33,12 +31,12 @@ def fit(model, data, objective, args, run):
     train, selection, test = data
     steps = -(-len(train) // args.batch_size)
     optimizer = make_optimizer(model, args)
-    training = Training(model, optimizer, make_schedule(optimizer, args, steps), args, run)
+    training = TrainingState(model, optimizer, make_schedule(optimizer, args, steps), args, run)
     if args.resume:
         training.resume()
     run.begin()
     parallel = ranks.Parallel(model)
-    with Signals(patient=ranks.count() > 1) as signals:
+    with noted_signals(patient=ranks.count() > 1) as signals:
         while training.epoch < args.epochs:
             fit_one_epoch(training, parallel, data, objective, steps, signals)
         return finish(training, selection, test, objective, signals)
@@ -54,12 +52,10 @@ def fit_one_epoch(training, parallel, data, objective, steps, signals):
         training.seconds = time.perf_counter() - began
         if number % args.train_acc_batches == 0:
             run.note(f"  batch {number}: {running(training.progress.gather()[0].means())}")
-        show(progress, average)
-        if asked := ranks.largest(signals.caught or training.due()):
-            training.save()
-            stop_if(asked, training)
+        advance(bar, average)
+        heed(signals.caught or training.wants_saving(), training)
 
-    with bar(f"epoch {epoch}/{args.epochs}", steps, training.progress.step) as progress:
+    with progress_bar(f"epoch {epoch}/{args.epochs}", steps, training.progress.step) as bar:
         learned = train_one_epoch(
             model,
             training_batches(train, args, epoch, next(model.parameters()).device, training.progress.step),
@@ -74,59 +70,51 @@ def fit_one_epoch(training, parallel, data, objective, steps, signals):
         )
     fired = training.progress.gather()[1].sums
     silent = [name for name, spikes in fired.items() if spikes == 0 and name != "input"]
-
-    def after_batch():  # the epoch's steps are done, so only the evaluation has to be made again
-        if asked := ranks.largest(signals.caught):
-            training.save()
-            stop_if(asked, training)
-
-    judged = numbers_only(evaluate_with_bar(model, selection or test, objective, args, run, after_batch=after_batch))
-    training.check_weights()
-    if not isfinite(judged["total"]):
-        raise UserError(
-            f"the loss is {judged['total']} after epoch {epoch}, step {steps}: training stopped, the last checkpoint is kept; "
-            "try a lower --learning_rate or --trade_off"
-        )
+    # a signal leaves only the evaluation to be made again
+    judged = evaluate_with_bar(model, selection or test, objective, args, run, False, lambda: heed(signals.caught, training))
+    judged = numbers_only(judged)
+    training.check_finite(judged["total"])
     best = training.best
     if best is None or judged["accuracy"] > best["accuracy"]:
         training.best = best = {"epoch": epoch, **judged}
-        save_checkpoint(run.best_path, model, epoch=epoch, accuracy=judged["accuracy"])
+        save_checkpoint(run.place.best_path, model, epoch=epoch, accuracy=judged["accuracy"])
     seconds = time.perf_counter() - began
     text = epoch_line(epoch, args.epochs, learned, judged, best["accuracy"], seconds, "held out" if selection else "test")
     record = {"event": "epoch", "epoch": epoch, "train": learned, "evaluated": judged, "best": best["accuracy"]}
     record |= {"seconds": seconds} | ({"silent": silent} if silent else {})
     lines = [*silence(silent, epoch), text]
-    training.text += lines
-    training.records.append(json.dumps(record))
+    training.lines += lines
+    training.json_lines.append(json.dumps(record))
     training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
-    training.save()  # first, since the logs can be mended from it
+    training.save()  # first, since the logs can be put right from it
     for line in lines:
         run.say(line)
     run.record(**record)
-    stop_if(ranks.largest(signals.caught), training)
+    heed(signals.caught, training)
 
 
-def stop_if(asked, training):
-    """Raises Interrupted where `asked`, the largest of the ranks' caught signals, is one; all is saved by then."""
-    if asked > 1:  # 1 asks for a checkpoint only
+def heed(wish, training):
+    """Save where a rank wishes it, and raise Interrupted where the wish is a signal. wish: 0 none, 1 (True) a checkpoint, else
+    the signal's number; every rank must ask."""
+    wish = ranks.largest(wish)
+    if wish:
+        training.save()
+    if wish > 1:
         ranks.largest(0)  # nobody goes before the first rank has saved
-        raise Interrupted(
-            asked,
-            f"stopped by {signal.Signals(asked).name} after epoch {training.where()}, saved in {training.run.last_path}; "
-            f"go on with: {resume_command()}",
-        )
+        done = f"stopped by {signal.Signals(wish).name} after epoch {training.where()}, saved in {training.run.place.last_path}"
+        raise Interrupted(wish, f"{done}; go on with: {resume_command()}")
 
 
 def finish(training, selection, test, objective, signals):
     """Report the best epoch, on the test images if it was chosen on others; returns its figures."""
     model, args, run, best = training.model, training.args, training.run, training.best
     judge = "held-out" if selection else "test"
-    run.say(f"best: epoch {best['epoch']}, {judge} accuracy {100 * best['accuracy']:.2f} %, {run.best_path}")
+    run.say(f"best: epoch {best['epoch']}, {judge} accuracy {100 * best['accuracy']:.2f} %, {run.place.best_path}")
     if selection:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
-        restore(model, ranks.from_first(lambda: load_checkpoint(run.best_path)), run.best_path)
-        best = test_once(model, test, objective, args, run, lambda: stop_if(ranks.largest(signals.caught), training))
-        training.records.append(json.dumps(evaluation_record(model, best, args)))
+        restore(model, ranks.from_first(lambda: load_checkpoint(run.place.best_path)), run.place.best_path)
+        best = test_once(model, test, objective, args, run, lambda: heed(signals.caught, training))
+        training.json_lines.append(json.dumps(evaluation_record(model, best, args)))
     elif args.results_json:  # the JSON lines have these figures with their epoch
         save_results_json(args.results_json, [evaluation_record(model, best, args)])
     training.finished = True
@@ -161,25 +149,25 @@ def evaluate_with_bar(model, images, objective, args, run, count_operations=Fals
     device = next(model.parameters()).device
 
     def on_batch(number, average):
-        show(progress, average)
+        advance(bar, average)
         if args.test_acc_every_batch:
             run.note(f"  test batch {number}: {running(Average.of(ranks.gathered(average.to_cpu())).means())}")
         if after_batch:
             after_batch()
 
-    with bar("evaluating", -(-len(images) // args.batch_size)) as progress:
+    with progress_bar("evaluating", -(-len(images) // args.batch_size)) as bar:
         batches = images.batches(args.batch_size, device)
         return evaluate(model, batches, objective, args.seed, on_batch, count_operations)
 
 
-def bar(label, total, done=0):
+def progress_bar(label, total, done=0):
     """A tqdm bar that leaves nothing behind, and nothing at all where standard error is no terminal, or but for one rank."""
     disable = None if ranks.is_first() else True
     return tqdm(total=total, initial=done, desc=label, disable=disable, leave=False, unit="batch", dynamic_ncols=True)
 
 
-def show(progress, average):
+def advance(bar, average):
     """Move the bar on; its figures are running means of this rank."""
-    progress.update()
-    if not progress.disable and progress.n % 10 == 0 and average.images:
-        progress.set_postfix_str(running(average.means()))
+    bar.update()
+    if not bar.disable and bar.n % 10 == 0 and average.images:
+        bar.set_postfix_str(running(average.means()))

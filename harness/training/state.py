@@ -1,13 +1,14 @@
-"""How far a training run has come: kept in its last checkpoint, read again by --resume."""
+"""The state of a training run: kept in its last checkpoint, taken up again by --resume."""
 
 import json
 import time
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 
 from harness.command_line.errors import UserError
 from harness.runs import ranks
-from harness.runs.checkpoints import load_checkpoint, restore, save_checkpoint
+from harness.runs.checkpoints import keep, load_checkpoint, restore, save_checkpoint
 from harness.runs.health import spoilt_weights
 from harness.training.loops import Average, Progress
 from harness.training.schedules import set_rates
@@ -21,11 +22,11 @@ COURSE = ("seed", "dataset", "batch_size", "limit_train", "holdout", "augment") 
 
 
 @dataclass
-class Training:
+class TrainingState:
     """A model, its optimiser and schedule, and how far they have come.
 
     epoch: epochs completed; progress: of the epoch after them; seconds: that it has taken; best: figures of the best epoch;
-    text, records: the lines on epochs in the two logs. finished: the final evaluation has been reported, too.
+    lines, json_lines: on epochs, in the two logs. finished: the final evaluation has been reported, too.
 
     No state of a random generator is kept: every draw follows from the seed, the epoch, and the step or the image.
     """
@@ -39,13 +40,12 @@ class Training:
     progress: Progress = field(default_factory=Progress)
     seconds: float = 0.0
     best: dict | None = None
-    text: list = field(default_factory=list)
-    records: list = field(default_factory=list)
+    lines: list = field(default_factory=list)
+    json_lines: list = field(default_factory=list)
     finished: bool = False
     saved_at: float = field(default_factory=time.monotonic)
-    keeps_previous: bool = True  # False until the first save after --resume NAME_last_previous.pth: the other is damaged
 
-    def due(self):
+    def wants_saving(self):
         """Whether --checkpoint_minutes have passed since the last checkpoint; the first rank decides."""
         minutes = self.args.checkpoint_minutes
         return ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
@@ -53,38 +53,25 @@ class Training:
     def save(self):
         """Write the last checkpoint; the one before it is kept until the run is finished. Raises UserError instead of saving
         weights that are not finite."""
-        self.check_weights()
+        self.check_finite()
         average, fired = self.progress.gather()
-        previous = self.run.previous_path
-        save_checkpoint(
-            self.run.last_path,
-            self.model,
-            previous=previous if self.keeps_previous else None,
-            epoch=self.epoch,
-            best=self.best,
-            optimizer=self.optimizer.state_dict(),
-            schedule=self.schedule.state_dict(),
-            step=self.progress.step,
-            average={"sums": average.sums, "images": average.images},
-            fired={"sums": fired.sums, "images": fired.images},
-            seconds=self.seconds,
-            logs=json.dumps({"text": self.text, "records": self.records}),
-            course={name: getattr(self.args, name) for name in COURSE},
-            recipe={name: getattr(self.args, name) for name in RECIPE if hasattr(self.args, name)},
-            finished=self.finished,
-        )
-        self.keeps_previous = True
-        if self.finished and ranks.is_first():
-            previous.unlink(missing_ok=True)
+        more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}
+        more |= {"step": self.progress.step, "average": vars(average), "fired": vars(fired)}
+        more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        more |= {"logs": json.dumps({"text": self.lines, "records": self.json_lines})}
+        more |= {"course": {name: getattr(self.args, name) for name in COURSE}}
+        more |= {"recipe": {name: getattr(self.args, name) for name in RECIPE if hasattr(self.args, name)}}
+        save_checkpoint(self.run.place.last_path, self.model, self.run.place.previous_path, **more)
         self.saved_at = time.monotonic()
+        if self.finished and ranks.is_first():
+            self.run.place.previous_path.unlink(missing_ok=True)
 
-    def check_weights(self):
-        """Raises UserError where a weight is not finite."""
-        if spoilt := spoilt_weights(self.model):
-            raise UserError(
-                f"weight {spoilt[0]} is not finite after epoch {self.where()}: training stopped, the last checkpoint is kept; "
-                "try a lower --learning_rate or --trade_off"
-            )
+    def check_finite(self, loss=0.0):
+        """Raises UserError where a weight, or this loss, is not finite."""
+        faults = [f"weight {name} is not finite" for name in spoilt_weights(self.model)]
+        if faults or not isfinite(loss):
+            fault, advice = (*faults, f"the loss is {loss}")[0], "try a lower --learning_rate or --trade_off"
+            raise UserError(f"{fault} after epoch {self.where()}: training stopped, the last checkpoint is kept; {advice}")
 
     def where(self):
         """'3, step 17': the epoch and step that were done last."""
@@ -95,12 +82,11 @@ class Training:
 
         Raises UserError where it is missing, damaged, of another run, or has nothing left to do.
         """
-        args, run = self.args, self.run
-        is_own = run.goes_on()
-        path = run.last_path if args.resume == "last" else Path(args.resume)
+        args, place = self.args, self.run.place
+        path = place.last_path if args.resume == "last" else Path(args.resume)
         saved = ranks.from_first(lambda: self._read(path))
         if saved is None:
-            return run.say(f"{path} is not there yet: the run begins anew")
+            return self.run.say(f"{path} is not there yet: the run begins anew")
         if "optimizer" not in saved:
             raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
         restore(self.model, saved, path)
@@ -117,39 +103,35 @@ class Training:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             set_rates(self.optimizer, self.schedule)
-            self._take(saved, is_own)
+            self.epoch, self.seconds = int(saved["epoch"]), float(saved.get("seconds", 0.0))  # earlier versions knew only epochs
+            self.progress.step = int(saved.get("step", 0))
+            if self.progress.step and ranks.is_first():
+                self.progress.average, self.progress.fired = (Average(**saved[name]) for name in ("average", "fired"))
+            if place.is_resumed:
+                self.best, logs = saved["best"], json.loads(saved.get("logs", "{}"))
+                self.lines, self.json_lines = list(logs.get("text", [])), list(logs.get("records", []))
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
-        if self.epoch > args.epochs or (self.epoch == args.epochs and (saved.get("finished", True) or not is_own)):
+        if self.epoch > args.epochs or (self.epoch == args.epochs and (saved.get("finished", True) or not place.is_resumed)):
             raise UserError(f"{path} has trained {self.epoch} epochs already: raise --epochs {args.epochs} to go on")
-        if is_own and "logs" in saved:
-            run.mend_logs(self.text, self.records)
-        self.keeps_previous = path.resolve() != run.previous_path.resolve()
-        run.say(f"resumed from {path} after epoch {self.where()}")
+        if place.is_resumed and "logs" in saved:
+            self.run.repair(self.lines, self.json_lines)
+        if ranks.is_first() and path.resolve() == place.previous_path.resolve():
+            keep(path, place.last_path)  # else a damaged one would be kept in its place
+        self.run.say(f"resumed from {path} after epoch {self.where()}")
 
     def _read(self, path):
         """The checkpoint, or None where a run of this name has begun but not saved yet. Offers the one before a damaged one."""
-        run = self.run
-        is_last = path.resolve() == run.last_path.resolve()
-        if is_last and not path.exists() and not run.previous_path.exists():
-            if run.reports():
+        place = self.run.place
+        is_last, previous = path.resolve() == place.last_path.resolve(), place.previous_path
+        if is_last and not path.exists() and not previous.exists():
+            if self.run.has_epochs():
                 raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite to begin anew")
             return None
         try:
             return load_checkpoint(path)
         except UserError as error:
-            if is_last and run.previous_path.exists():
-                load_checkpoint(run.previous_path)
-                raise UserError(f"{error}; the one before it is whole: --resume {run.previous_path}") from None
-            raise
-
-    def _take(self, saved, is_own):
-        """Become what a checkpoint of this version, or an earlier one that knew only whole epochs, tells."""
-        self.epoch, self.seconds = int(saved["epoch"]), float(saved.get("seconds", 0.0))
-        if saved.get("step") and ranks.is_first():
-            self.progress.average, self.progress.fired = (Average(**saved[name]) for name in ("average", "fired"))
-        self.progress.step = int(saved.get("step", 0))
-        if is_own:
-            self.best = saved["best"]
-            logs = json.loads(saved.get("logs", "{}"))
-            self.text, self.records = list(logs.get("text", [])), list(logs.get("records", []))
+            if not is_last or not previous.exists():
+                raise
+            load_checkpoint(previous)
+            raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None

@@ -1,0 +1,109 @@
+"""Where a run writes: its name, its paths, and the right to them."""
+
+import glob
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from harness.command_line.errors import UserError
+from harness.runs import ranks
+from harness.runs.lock import Lock
+
+
+class Place:
+    """A run's name and paths. kind: ann or snn, the folder that they lie in; trains: else it is an evaluation.
+
+    A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite, or while
+    another process trains under that name. An evaluation takes the next free name instead, unless told to overwrite. Nothing
+    is replaced before take(): until then the run may turn out to be impossible. Only the first of several ranks has a say.
+    """
+
+    def __init__(self, kind, name, args, trains):
+        self.name, self.trains, self.overwrites, self._lock = name, trains, args.overwrite, None
+        self.logs, self.files = (Path(args.output_dir) / folder / kind for folder in ("logs", "trained_models"))
+        own, resume = [path.resolve() for path in (self.last_path, self.previous_path)], trains and args.resume
+        self.is_resumed = resume == "last" or bool(resume and Path(resume).resolve() in own)  # from a checkpoint of its own
+        if not ranks.is_first():
+            return
+        results = Path(args.results_json).absolute()
+        if args.results_json and ((results.exists() and not results.is_file()) or not results.parent.is_dir()):
+            raise UserError(f"--results_json {args.results_json}: give a file in a folder that exists")
+        if "/" in name:
+            raise UserError(f"--run_name {name}: give a name without a slash; --output_dir says where")
+        try:
+            for folder in (self.logs, self.files):
+                folder.mkdir(parents=True, exist_ok=True)
+                probe = folder / f".{self.previous_path.name}.probe.tmp"  # as long as any name that will be needed
+                probe.touch()
+                probe.unlink()
+            self._lock = self._locked() if trains else None
+        except OSError as error:
+            raise UserError(f"--output_dir {args.output_dir}: cannot write there ({error.strerror})") from None
+        if trains and (objection := self._objection()):
+            self.release()
+            raise UserError(objection)
+
+    log_path = property(lambda self: self.logs / f"{self.name}.log")
+    json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
+    best_path = property(lambda self: self.files / f"{self.name}.pth")
+    last_path = property(lambda self: self.files / f"{self.name}_last.pth")
+    previous_path = property(lambda self: self.files / f"{self.name}_last_previous.pth")
+
+    def picture(self, ending):
+        """Path of a picture, say NAME.gif."""
+        return self.files / f"{self.name}{ending}"
+
+    def _locked(self):
+        return Lock(self.files / f".{self.name}.lock", f"the run {self.name} in {self.files}")
+
+    def _objection(self):
+        """Why this training run may not have its name, or None. Removes what a killed run was writing."""
+        own = self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path
+        taken = next((path for path in own if path.exists()), None)
+        for path in own:
+            for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                unfinished.unlink()
+        if self.is_resumed:
+            return None if taken else f"{self.last_path}: no such checkpoint file, and no log of such a run"
+        if self.overwrites or not taken:
+            return None
+        return f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
+
+    def take(self):
+        """Make way for the run's files: an evaluation gets its name, locked until release(), and what is to be overwritten
+        goes. Raises UserError where an evaluation is told to overwrite a run that another process trains."""
+        if not self.trains and self.overwrites:
+            self._lock = self._locked()
+        elif not self.trains:
+            self._take_free_name()
+        if self.overwrites and not self.is_resumed:  # the best checkpoint stays until a new one takes its place
+            for path in (self.log_path, self.json_path, *((self.last_path, self.previous_path) if self.trains else ())):
+                path.unlink(missing_ok=True)  # a last checkpoint that stayed would be what --resume goes on with
+
+    def _take_free_name(self):
+        name = self.name
+        for number in count(2):
+            with suppress(UserError, PermissionError):  # another process, or user, is about to take this name or trains under it
+                self._lock = self._locked()
+                pictures = (self.picture(ending) for ending in (".gif", ".png", "_sweep.png"))
+                if not any(path.exists() for path in (self.log_path, self.json_path, *pictures)):
+                    return
+                self.release()
+            self.name = f"{name}_{number}"
+
+    def release(self):
+        """Let another process have the name."""
+        if self._lock:
+            self._lock.release()
+
+
+def ann_name(args):
+    """As the original names its runs."""
+    network = f"{args.architecture}_t{args.timesteps}_{args.dataset}".lower()
+    return f"ann_{network}_tradeoff{args.trade_off}_lr{args.learning_rate}"
+
+
+def snn_name(args):
+    """As the original names its runs; the learning rate and newer flags are in the log, not in the name."""
+    network = f"{args.architecture}_{args.dataset}_{args.timesteps}".lower()
+    return f"snn_{network}_tradeoff{args.trade_off}_type{args.trade_off_type}"
