@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.runs.checkpoints import load_checkpoint, restore  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.data.sets import load_data
+from harness.data.sets import load_data  # noqa: I001  (harness before torch, see harness/__init__.py)
+from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.operations import OperationCounter
 from harness.data.seeds import EVALUATION, image_draws, image_seeds
 from self_models.event.engine import EventEngine

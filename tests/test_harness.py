@@ -41,13 +41,14 @@ from harness.command_line import flags
 from harness.command_line.errors import UserError, run_script
 from harness.data.seeds import image_draws, shuffled
 from harness.data.sets import ImageSet, load_data, load_set
-from harness.runs.checkpoints import load_checkpoint, save_checkpoint, write_whole
+from harness.runs.checkpoints import save_checkpoint, write_whole
 from harness.runs.runlog import Run, ann_name, snn_name
 from harness.training.building import SNNSource
 from harness.training.loops import Average, Objective, Teacher, evaluate
 from harness.training.losses import Lesson, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
 from results import means_over_seeds, table
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

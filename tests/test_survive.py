@@ -19,12 +19,12 @@ from benchmarks.kill_resume import FLAGS, compare, kill_and_compare
 from harness.command_line.commands import resume_command
 from harness.command_line.errors import UserError, run_script
 from harness.data.sets import load_data
-from harness.runs.checkpoints import load_checkpoint
 from harness.runs.health import first_not_finite
 from harness.runs.journal import mend, reports_in_json, reports_in_text
 from harness.runs.lock import Lock
 from harness.runs.signals import Interrupted, Signals
 from harness.training.loops import Objective, evaluate, train_one_epoch
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"  # 3 steps per epoch

@@ -8,9 +8,9 @@ from harness.command_line.errors import UserError
 from harness.command_line.flags import find_device
 from harness.data.seeds import seed_from
 from harness.data.sets import LABELS
-from harness.runs.checkpoints import from_original, load_checkpoint, may_hold, restore
 from harness.training.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
 from harness.training.loops import Teacher
+from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
 from self_models.event.engine import EventEngine
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -45,7 +45,7 @@ def build(cls, names, args, plan=None, **own):
     torch.manual_seed(seed_from(args.seed))  # of the initial weights
     try:
         return cls(**settings, labels=LABELS[args.dataset], plan=plan, **own).to(device)
-    except (TypeError, KeyError, AttributeError) as error:  # from settings of the wrong type in a damaged checkpoint
+    except (TypeError, KeyError) as error:  # from settings of the wrong type in a damaged checkpoint
         raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from harness.command_line.errors import UserError
 from harness.runs import ranks
-from harness.runs.checkpoints import load_checkpoint, restore, save_checkpoint
+from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import spoilt_weights
 from harness.training.loops import Average, Progress
 from harness.training.schedules import set_rates
+from self_models.basics.checkpoints import CheckpointError, load_checkpoint, restore
 
 RECIPE = (  # flags that --resume must find again: the optimiser keeps some of them, the loss would change with others
     *("learning_rate", "lr_schedule", "lr_interval", "lr_reduce", "optimizer", "weight_decay", "momentum", "amsgrad"),
@@ -137,7 +138,7 @@ class Training:
             return None
         try:
             return load_checkpoint(path)
-        except UserError as error:
+        except CheckpointError as error:
             if is_last and run.previous_path.exists():
                 load_checkpoint(run.previous_path)
                 raise UserError(f"{error}; the one before it is whole: --resume {run.previous_path}") from None
