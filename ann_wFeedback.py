@@ -8,7 +8,7 @@ from harness.data.sets import load_data
 from harness.runs.runlog import Run, ann_name
 from harness.training.building import ann_from
 from harness.training.fit import fit, test_once
-from harness.training.loops import Objective
+from harness.training.losses import Criterion
 
 
 def build_parser():
@@ -29,10 +29,10 @@ def main(argv=None):
     model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
     with Run("ann", args.run_name or ann_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
-        objective = Objective(args.trade_off, "sum")
+        criterion = Criterion(args.trade_off, "sum")
         if args.test_only:
-            return test_once(model, data[2], objective, args, run)
-        return fit(model, data, objective, args, run)
+            return test_once(model, data[2], criterion, args, run)
+        return fit(model, data, criterion, args, run)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from harness.command_line import flags
 from harness.command_line.errors import UserError, run_script
 from harness.drawing.figures import film_of, save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
+from harness.measuring.evaluation import spikes_over_time
 from harness.measuring.posthoc import Posthoc, posthoc_parser
-from harness.training.loops import spikes_over_time
 from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

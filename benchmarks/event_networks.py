@@ -77,7 +77,7 @@ def part(batch, begin, end):
 def dense_run(model, batch):
     with torch.no_grad():
         draws = image_draws(batch.index, 0, EVALUATION, model.timesteps, model.image_shape)
-        return model(batch.images, draws)
+        return model.forward(batch.images, draws)
 
 
 def event_run(model, batch):

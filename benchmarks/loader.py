@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.command_line.errors import run_script
 from harness.data.seeds import image_draws, shuffled
 from harness.data.sets import augmented, load_data
-from harness.training.loops import Objective
+from harness.training.losses import Criterion
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 BATCHES = 20
@@ -30,8 +30,8 @@ def main():
         batch = timed(seconds, "batch", lambda: next(batches))
         timed(seconds, "augment", lambda: augmented(batch, number))  # noqa: B023
         draws = timed(seconds, "draws", lambda: image_draws(batch.index, 0, 1, 8, model.image_shape))  # noqa: B023
-        objective = Objective(0.01, "linear_over_t")
-        timed(seconds, "step", lambda: objective(model(batch.images, draws), batch.labels).total.backward())  # noqa: B023
+        criterion = Criterion(0.01, "linear_over_t")
+        timed(seconds, "step", lambda: criterion(model(batch.images, draws), batch.labels).total.backward())  # noqa: B023
     per_batch = {f"{name}_s": round(value / BATCHES, 5) for name, value in seconds.items()}
     print(json.dumps({**per_batch, "loader_share": round((seconds["batch"] + seconds["draws"]) / seconds["step"], 4)}))
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError, choose
+from self_models.basics.images import checked_images
 from self_models.network.plans import IMAGE_SHAPES, find_plan
 from self_models.network.stages import build_stages
 from self_models.running.outputs import ANNOutput, image_activation
@@ -59,8 +60,8 @@ class VGG_wFeedback(nn.Module):
         return self.generate is not None
 
     def forward(self, x):
-        """x: (B, C, H, W) -> ANNOutput. Raises ModelError for another image shape."""
-        check_images(x, self.image_shape)
+        """x: (B, C, H, W) -> ANNOutput. Raises ModelError for what is no such image, see checked_images."""
+        x = checked_images(x, self)
         with mixed_precision(self, x):
             logits, predictions = self.run(x)
         if not predictions:
@@ -88,12 +89,6 @@ def mixed_precision(model, x):
 def find_image_shape(dataset, image_shape=None):
     """(C, H, W) as given, else that of the named data set. Raises ModelError for an unknown data set."""
     return tuple(image_shape or choose("dataset", dataset, IMAGE_SHAPES))
-
-
-def check_images(x, image_shape):
-    """Raises ModelError unless x is a batch of images of this shape."""
-    if x.dim() != 4 or tuple(x.shape[1:]) != image_shape:
-        raise ModelError(f"the model takes images of shape (B, {', '.join(map(str, image_shape))}), not {tuple(x.shape)}")
 
 
 def check_timesteps(timesteps):

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from self_models.basics.errors import ModelError
+from self_models.basics.images import checked_images
 from self_models.network.neurons import HeldDropout, SpikingNeuron, count_events
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, folded, list_layers, run_stage
@@ -14,7 +15,7 @@ from self_models.network.surrogates import make_surrogate
 from self_models.objectives.encoders import find_encoder
 from self_models.running.outputs import SNNOutput, make_readout
 from self_models.running.steps import Run, Step, View, join_steps, stack_steps
-from self_models.vgg_wFeedback import check_dropout, check_images, check_timesteps, find_image_shape, mixed_precision
+from self_models.vgg_wFeedback import check_dropout, check_timesteps, find_image_shape, mixed_precision
 
 
 class VGG_SNN_STDB_wFeedback(nn.Module):
@@ -163,7 +164,6 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
 
     def start(self, x):
         """A run at rest for images x (B, C, H, W). In training, chains of the decoder's linear layers are folded into one."""
-        check_images(x, self.image_shape)
         decoder = (folded if self.training else list_layers)(self.generate) if self.has_feedback else []
         return Run(x, View(x), trace=torch.zeros_like(x), decoder=decoder)
 
@@ -222,9 +222,16 @@ class VGG_SNN_STDB_wFeedback(nn.Module):
             run.view = self.look(run.image, self.readout.guess(prediction), view)
         return Step(prediction, (run.image - prediction) ** 2, run.view.predicted, view.is_open)
 
+    def __call__(self, x, *args, **kwargs):
+        """forward, of checked images; in evaluation by the engine, where there is one, unless x wants a gradient."""
+        x = checked_images(x, self)
+        if self.engine and not self.training and not x.requires_grad:
+            return self.engine(x, *args, **kwargs)
+        return super().__call__(x, *args, **kwargs)
+
     def forward(self, x, uniforms=None):
         """x: (B, C, H, W) -> SNNOutput. uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding, else
-        the global random generator draws. Raises ModelError for another image shape or number of draws."""
+        the global random generator draws. Raises ModelError for other images or another number of draws."""
         with mixed_precision(self, x):
             run, frames = self.run_segments(x, uniforms)
         return self.output(run, frames, torch.full((len(x),), self.timesteps, device=x.device))

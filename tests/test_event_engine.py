@@ -13,7 +13,7 @@ from torch import nn
 import self_models.event.engine
 from harness.data.seeds import EVALUATION, image_draws, image_seeds
 from harness.data.sets import load_data
-from harness.training.loops import run_model, spikes_over_time
+from harness.measuring.evaluation import run_model, spikes_over_time
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter

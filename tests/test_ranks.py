@@ -19,8 +19,9 @@ import harness.training.fit
 from harness.command_line.errors import run_script
 from harness.data.sets import ImageSet, augmented, load_data
 from harness.runs import ranks
-from harness.training.loops import Average, Progress
+from harness.training.epoch import Progress
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.counting.evaluation import Average
 from self_models.network.neurons import HeldDropout
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -16,6 +16,7 @@ import torchvision
 
 from harness.command_line.errors import UserError
 from harness.runs import ranks
+from self_models.basics.images import scaled
 
 BUNDLED = Path(__file__).resolve().parents[2] / "data"
 LABELS = {"MNIST": 10, "FashionMNIST": 10, "CIFAR10": 10, "CIFAR100": 100}
@@ -79,10 +80,7 @@ class ImageSet:
 
     def batch(self, index, device="cpu"):
         """The Batch of the images at these positions, (B,) int64."""
-        images = self.images[index].to(device).float().div_(255)
-        if images.shape[1] > 1:
-            images = images.mul_(2).sub_(1)
-        return Batch(images, self.labels[index].to(device), index + self.start)
+        return Batch(scaled(self.images[index].to(device)), self.labels[index].to(device), index + self.start)
 
     def whole(self, device="cpu"):
         """All images as one Batch."""

@@ -8,11 +8,12 @@ from harness.command_line import flags
 from harness.command_line.errors import UserError
 from harness.data.seeds import EVALUATION
 from harness.data.sets import load_data
+from harness.measuring.evaluation import run_model
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.runlog import Run, snn_name
 from harness.training.building import BLOCKING, SNNSource, use_engine
 from harness.training.fit import evaluate_with_bar
-from harness.training.loops import Objective, run_model
+from harness.training.losses import Criterion
 
 
 def posthoc_parser(description):
@@ -58,8 +59,8 @@ class Posthoc:
     def evaluate(self, test=None, **more):
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
         self.run.begin()
-        objective = Objective(self.args.trade_off, self.args.trade_off_type)
-        result = evaluate_with_bar(self.model, test or self.test, objective, self.args, self.run, count_operations=True)
+        criterion = Criterion(self.args.trade_off, self.args.trade_off_type)
+        result = evaluate_with_bar(self.model, test or self.test, criterion, self.args, self.run, count_operations=True)
         more = {"holdout": self.args.holdout} | more if self.args.holdout else more
         record = evaluation_record(self.model, result, self.args, **more)
         self.records.append(record)

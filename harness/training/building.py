@@ -9,7 +9,7 @@ from harness.command_line.flags import find_device
 from harness.data.seeds import seed_from
 from harness.data.sets import LABELS
 from harness.training.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
-from harness.training.loops import Teacher
+from harness.training.losses import Teacher
 from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
 from self_models.event.engine import EventEngine
 from self_models.vgg_wFeedback import VGG_wFeedback

@@ -12,15 +12,17 @@ from harness.command_line.commands import resume_command
 from harness.command_line.errors import UserError
 from harness.data.seeds import seed_from, shuffled
 from harness.data.sets import augmented
+from harness.measuring.evaluation import evaluate
 from harness.measuring.report import epoch_line, evaluation_record, numbers_only, report_evaluation, running, save_results_json
 from harness.runs import ranks
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import silence
 from harness.runs.signals import Interrupted, Signals
-from harness.training.loops import Average, Progress, evaluate, train_one_epoch
+from harness.training.epoch import Progress, train_one_epoch
 from harness.training.progress import Training
 from harness.training.schedules import make_optimizer, make_schedule
 from self_models.basics.checkpoints import load_checkpoint, restore
+from self_models.counting.evaluation import Average
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 

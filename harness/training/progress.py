@@ -9,9 +9,10 @@ from harness.command_line.errors import UserError
 from harness.runs import ranks
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import spoilt_weights
-from harness.training.loops import Average, Progress
+from harness.training.epoch import Progress
 from harness.training.schedules import set_rates
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint, restore
+from self_models.counting.evaluation import Average
 
 RECIPE = (  # flags that --resume must find again: the optimiser keeps some of them, the loss would change with others
     *("learning_rate", "lr_schedule", "lr_interval", "lr_reduce", "optimizer", "weight_decay", "momentum", "amsgrad"),

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from self_models.basics.errors import ModelError
+from self_models.basics.images import checked_images
 from self_models.network.neurons import UPDATES, NeuronState
 from self_models.objectives.encoders import direct, poisson
 from self_models.running.outputs import SNNOutput, Sums, errors_by_step, open_share_by_step
 from self_models.running.steps import Step, stack_steps
-from self_models.vgg_wFeedback import check_images
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import BOUNDS, NEVER, AdaptiveTimestepsSNN
@@ -75,7 +75,7 @@ class EventEngine:
         """x: (B, C, H, W) -> SNNOutput. uniforms: as in the model's forward; seeds: instead, the seed of each image's draws,
         as torch.rand(T, C, H, W, generator=torch.Generator().manual_seed(seed)) makes them. frames: else predictions, errors,
         predicted and is_open are None, and sums has their place. Raises ModelError as forward does."""
-        check_images(x, self.model.image_shape)
+        x = checked_images(x, self.model)
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         self._refresh()
