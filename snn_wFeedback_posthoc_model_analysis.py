@@ -6,7 +6,7 @@ from harness.command_line.errors import UserError, run_script
 from harness.drawing.figures import film_of, save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
 from harness.measuring.evaluation import spikes_over_time
-from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.posthoc import open_posthoc, posthoc_parser
 from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -23,7 +23,7 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    posthoc = Posthoc(args, InputBlockingSNN, "_posthoc_analysis", epsilon=args.epsilon)
+    posthoc = open_posthoc(args, InputBlockingSNN, "_posthoc_analysis", epsilon=args.epsilon)
     model, run = posthoc.model, posthoc.run
     if not model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")

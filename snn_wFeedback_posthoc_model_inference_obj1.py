@@ -6,7 +6,7 @@ from harness.command_line.errors import run_script
 from harness.drawing.figures import shown
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.difficulty import difficulty_correlations
-from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.posthoc import open_posthoc, posthoc_parser
 from harness.measuring.report import blocking_table, difficulty_lines, operations_table
 from self_models.vgg_wFeedback_spiking_target_objective_1 import BLOCKINGS, InputBlockingSNN
 
@@ -23,7 +23,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in args.epsilon)
-    posthoc = Posthoc(args, InputBlockingSNN, suffix, epsilon=max(args.epsilon), blocking=args.blocking)
+    posthoc = open_posthoc(args, InputBlockingSNN, suffix, epsilon=max(args.epsilon), blocking=args.blocking)
     run = posthoc.run
     for epsilon in args.epsilon:
         posthoc.model.set_epsilon(epsilon)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.command_line import flags  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.errors import run_script
 from harness.data.dimming import dimmed_sets
-from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.posthoc import open_posthoc, posthoc_parser
 from harness.data.seeds import EVALUATION, image_draws
 from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
 
@@ -28,7 +28,7 @@ def main():
     parser = posthoc_parser(__doc__)
     parser.add_argument("--epsilon", type=flags.NOT_NEGATIVE, default=0.2, help="pixels predicted this well are blocked")
     args = parser.parse_args()
-    posthoc = Posthoc(args, ContrastAttentionSNN, "_contrast_failure", epsilon=args.epsilon)
+    posthoc = open_posthoc(args, ContrastAttentionSNN, "_contrast_failure", epsilon=args.epsilon)
     model, count = posthoc.model, min(500, len(posthoc.test))
     batch = dimmed_sets(posthoc.test)["bottom half"].batch(torch.arange(count), posthoc.device)
     clean = posthoc.test.batch(torch.arange(count), posthoc.device).images

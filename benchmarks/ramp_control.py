@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.command_line import flags  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.errors import run_script
-from harness.measuring.posthoc import Posthoc, posthoc_parser
+from harness.measuring.posthoc import open_posthoc, posthoc_parser
 from self_models.vgg_wFeedback_spiking_target_objective_2 import NEVER, AdaptiveTimestepsSNN
 
 import torch
@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--gap_bound", type=flags.NOT_NEGATIVE, default=NEVER["gap_bound"], help=help_text)
     args = parser.parse_args()
     stop = {"rule": "confidence", "gap_bound": args.gap_bound}
-    posthoc = Posthoc(args, ControlSNN, "_ramp_control", epsilon=args.epsilon, **stop)
+    posthoc = open_posthoc(args, ControlSNN, "_ramp_control", epsilon=args.epsilon, **stop)
     model = posthoc.model
     for case in ("decoder", "ramp", "shuffled", "free"):
         model.case = case

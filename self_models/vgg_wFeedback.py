@@ -87,8 +87,11 @@ def mixed_precision(model, x):
 
 
 def find_image_shape(dataset, image_shape=None):
-    """(C, H, W) as given, else that of the named data set. Raises ModelError for an unknown data set."""
-    return tuple(image_shape or choose("dataset", dataset, IMAGE_SHAPES))
+    """(C, H, W) as given, else that of the named data set. Raises ModelError for no such shape, or an unknown data set."""
+    shape = tuple(image_shape or choose("dataset", dataset, IMAGE_SHAPES))
+    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ModelError(f"image_shape must be three whole numbers above 0, (C, H, W), not {shape}")
+    return shape
 
 
 def check_timesteps(timesteps):

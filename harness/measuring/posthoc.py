@@ -1,5 +1,6 @@
 """What the post-hoc scripts share: their flags, and opening the trained SNN, its data and its run."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,36 +26,56 @@ def posthoc_parser(description):
     return parser
 
 
+def open_posthoc(args, cls, suffix, **own):
+    """The Posthoc that the flags ask for. cls: the model's class; own: its settings that come from no shared flag; suffix: of the
+    run's name. Raises UserError where checkpoint, images or run are not to be had."""
+    find_checkpoint(args)
+    source = SNNSource(args, BLOCKING)
+    model = source.model(cls, latch=args.latch, residual=args.residual, **own)
+    use_engine(model, args)
+    train, test = find_images(args)
+    name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
+    run = Run("snn", args.run_name or name + suffix, args, trains=False)
+    source.fill(model, train, run).eval()
+    trained = (source.saved.get("settings") or {}).get("epsilon")
+    typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
+    if trained and trained not in typed:
+        run.say(f"note: this SNN was trained with epsilon {trained:g}")
+    return Posthoc(args, model, test, run)
+
+
+def find_checkpoint(args):
+    """Where no checkpoint is given, --pretrained_snn becomes the one that the other flags name. Raises UserError without one."""
+    if args.pretrained_snn or args.pretrained_ann:
+        return
+    default = Path(args.output_dir) / "trained_models" / "snn" / f"{snn_name(args)}.pth"
+    if not default.is_file():
+        raise UserError(f"--pretrained_snn is missing, and {default} is not there: give an SNN's checkpoint")
+    args.pretrained_snn = str(default)
+
+
+def find_images(args):
+    """(training images, the images to evaluate on): ImageSets. With --holdout both are of the training set."""
+    if args.holdout and args.limit_test:
+        raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
+    train, held_out, test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
+    return train, held_out or test
+
+
+@dataclass
 class Posthoc:
-    """An evaluation of a trained SNN: model, test (ImageSet; with --holdout training images), run, and the records of what was
-    evaluated.
+    """An evaluation of a trained SNN: its flags, the model, the ImageSet that it is evaluated on, its run, and the records of
+    what was evaluated."""
 
-    cls: the model's class, own: its settings that come from no shared flag. The checkpoint is --pretrained_snn, or a
-    converted --pretrained_ann, or the one that the flags name. suffix: of the run's name.
-    """
+    args: object
+    model: object
+    test: object
+    run: Run
+    records: list = field(default_factory=list)
 
-    def __init__(self, args, cls, suffix, **own):
-        if not (args.pretrained_snn or args.pretrained_ann):
-            default = Path(args.output_dir) / "trained_models" / "snn" / f"{snn_name(args)}.pth"
-            if not default.is_file():
-                raise UserError(f"--pretrained_snn is missing, and {default} is not there: give an SNN's checkpoint")
-            args.pretrained_snn = str(default)
-        self.args, self.records = args, []
-        source = SNNSource(args, BLOCKING)
-        self.model = source.model(cls, latch=args.latch, residual=args.residual, **own)
-        use_engine(self.model, args)
-        if args.holdout and args.limit_test:
-            raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
-        train, held_out, test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
-        self.test = held_out or test
-        name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
-        self.run = Run("snn", args.run_name or name + suffix, args, trains=False)
-        source.fill(self.model, train, self.run).eval()
-        trained = (source.saved.get("settings") or {}).get("epsilon")
-        typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
-        if trained and trained not in typed:
-            self.run.say(f"note: this SNN was trained with epsilon {trained:g}")
-        self.device = next(self.model.parameters()).device
+    @property
+    def device(self):
+        return next(self.model.parameters()).device
 
     def evaluate(self, test=None, **more):
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
