@@ -6,13 +6,13 @@ import torch
 
 from harness.command_line import flags
 from harness.command_line.errors import UserError
-from harness.data.seeds import EVALUATION
 from harness.data.sets import load_data
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.runlog import Run, snn_name
 from harness.training.building import BLOCKING, SNNSource, use_engine
 from harness.training.fit import evaluate_with_bar
 from harness.training.loops import Objective, run_model
+from self_models.running.draws import EVALUATION
 
 
 def posthoc_parser(description):

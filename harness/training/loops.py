@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 
 from harness.command_line.errors import UserError
-from harness.data.seeds import EVALUATION, image_draws, image_seeds, seed_from
 from harness.runs import ranks
 from harness.runs.health import NOWHERE, first_not_finite, not_finite
 from harness.training.losses import Lesson, losses_of
 from self_models.counting.operations import OperationCounter
 from self_models.counting.spikes import by_part, total_spikes, wide
+from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import errors_by_step, open_share_by_step, share_of_active
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -102,16 +102,14 @@ class Progress:
 
 
 def run_model(model, batch, seed, epoch, forward=None, frames=True):
-    """The model's output for a batch, from its engine; an SNN gets the draws that belong to these images in this epoch.
+    """The model's output for a batch, from its engine, with the draws that belong to these images in this epoch.
 
     forward: called in place of the model. frames: else an engine that can do without frames gives their sums.
     """
-    if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        return (forward or model)(batch.images)
-    if model.engine and not forward:
-        return model.engine(batch.images, seeds=image_seeds(batch.index, seed, epoch), frames=frames)
-    draws = image_draws(batch.index, seed, epoch, model.timesteps, model.image_shape, batch.images.device)
-    return (forward or model)(batch.images, draws)
+    draws = Draws(seed, epoch, batch.index)
+    if getattr(model, "engine", None) and not forward:
+        return model.engine(batch.images, draws=draws, frames=frames)
+    return (forward or model)(batch.images, draws=draws)
 
 
 def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None):
@@ -124,19 +122,17 @@ def train_one_epoch(model, batches, objective, optimizer, schedule, seed, epoch,
     model.train()
     progress, parallel = progress or Progress(), parallel or ranks.Parallel(model)
 
-    def loss_of(batch, number, forward):
-        torch.manual_seed(seed_from(seed, epoch, number))  # dropout masks follow from seed, epoch and step
-        parallel.batch_is(batch)
+    def loss_of(batch, forward):
         output = run_model(model, batch, seed, epoch, forward)
         return output, objective(output, batch.labels, batch.images)
 
     for number, batch in enumerate(batches, progress.step + 1):
-        parallel.prepare(lambda: loss_of(batch, number, model)[1].total)  # noqa: B023
-        output, losses = loss_of(batch, number, parallel)
+        parallel.prepare(lambda: loss_of(batch, model)[1].total)  # noqa: B023
+        output, losses = loss_of(batch, parallel)
         optimizer.zero_grad(set_to_none=True)
         (losses.total * batch.weight).backward()
         if ranks.largest(not_finite(losses.total, model)):
-            here = first_not_finite(model, lambda: loss_of(batch, number, model)[1].total)  # noqa: B023
+            here = first_not_finite(model, lambda: loss_of(batch, model)[1].total)  # noqa: B023
             where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
             raise UserError(_not_finite_line(losses.total.item(), epoch, number, where))
         optimizer.step()
@@ -240,9 +236,9 @@ def spikes_over_time(model, batch, seed):
         sums = run_model(model, batch, seed, EVALUATION, frames=False).sums
         spikes = {name: count.double().mean(1).tolist() for name, count in sums.spikes.items()}
         return spikes, None if sums.open_share is None else sums.open_share.mean(1).tolist()
-    draws = image_draws(batch.index, seed, EVALUATION, model.timesteps, model.image_shape, batch.images.device)
-    run, counts, shares = model.start(batch.images), [], []
-    for drawn in draws:
+    draws = Draws(seed, EVALUATION, batch.index)
+    run, counts, shares = model.start(batch.images, draws), [], []
+    for (drawn,) in model.drawn(batch.images, None, draws):
         step = model.step(run, drawn)
         counts.append({name: count.mean().item() for name, count in model.spikes_so_far(run).items()})
         shares.append(None if step.is_open is None else share_of_active(step.is_open, batch.images).mean().item())
