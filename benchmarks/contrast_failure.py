@@ -17,7 +17,7 @@ from harness.command_line import flags  # noqa: I001  (harness before torch, see
 from harness.command_line.errors import run_script
 from harness.data.dimming import dimmed_sets
 from harness.measuring.posthoc import open_posthoc, posthoc_parser
-from harness.data.seeds import EVALUATION, image_draws
+from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_3 import CONTRASTS, ContrastAttentionSNN
 
 import torch
@@ -32,7 +32,7 @@ def main():
     model, count = posthoc.model, min(500, len(posthoc.test))
     batch = dimmed_sets(posthoc.test)["bottom half"].batch(torch.arange(count), posthoc.device)
     clean = posthoc.test.batch(torch.arange(count), posthoc.device).images
-    draws = image_draws(batch.index, args.seed, EVALUATION, model.timesteps, model.image_shape, posthoc.device)
+    draws = Draws(args.seed, EVALUATION, batch.index).uniforms(model.timesteps, model.image_shape, posthoc.device)
     active, lower = clean > 0, torch.zeros_like(clean, dtype=torch.bool)
     lower[:, :, clean.shape[2] // 2 :] = True
     bright, dim, grey = active & ~lower, active & lower, active & ~lower & (clean < 0.5)

@@ -6,7 +6,8 @@ from torch import nn
 from self_models.basics.errors import ModelError, choose
 from self_models.basics.images import checked_images
 from self_models.network.plans import IMAGE_SHAPES, find_plan
-from self_models.network.stages import build_stages
+from self_models.network.stages import build_stages, list_layers, run_stage
+from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput, image_activation
 
 PRECISIONS = ("float32", "bfloat16")
@@ -51,7 +52,7 @@ class VGG_wFeedback(nn.Module):
             fc_width,
             kernel_size,
             nonlinearity=lambda stage: nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU(),
-            drop=lambda p=dropout: nn.Dropout(p),
+            dropout=dropout,
         )
         self.to(memory_format=torch.channels_last)
 
@@ -59,25 +60,31 @@ class VGG_wFeedback(nn.Module):
     def has_feedback(self):
         return self.generate is not None
 
-    def forward(self, x):
-        """x: (B, C, H, W) -> ANNOutput. Raises ModelError for what is no such image, see checked_images."""
+    def forward(self, x, draws=None, seed=None):
+        """x: (B, C, H, W) -> ANNOutput. draws, seed: of the dropout masks, see draws_for. Raises ModelError for other images, see
+        checked_images."""
         x = checked_images(x, self)
         with mixed_precision(self, x):
-            logits, predictions = self.run(x)
+            logits, predictions = self.run(x, draws_for(x, draws, seed) if self.training else None)
         if not predictions:
             return ANNOutput(logits, None, None)
         predictions = torch.stack(predictions)
         return ANNOutput(logits, predictions, (x - predictions) ** 2)
 
-    def run(self, x):
+    def run(self, x, draws):
         """(logits, list of T predictions)"""
-        f, predictions = self.features(x), []
+        masks = {}  # held over all passes
+
+        def stage(name, signal):
+            return run_stage(name, list_layers(getattr(self, name)), signal[None], masks, draws)[0]
+
+        f, predictions = stage("features", x), []
         if self.has_feedback:
-            predictions.append(self.activation(self.generate(f)))
+            predictions.append(self.activation(stage("generate", f)))
             for _ in range(1, self.timesteps):
-                f = f + self.features(x - predictions[-1])
-                predictions.append(self.activation(self.generate(f)))
-        return self.classifier(f.flatten(1)).to(x.dtype), predictions
+                f = f + stage("features", x - predictions[-1])
+                predictions.append(self.activation(stage("generate", f)))
+        return stage("classifier", f.flatten(1)).to(x.dtype), predictions
 
 
 def mixed_precision(model, x):

@@ -39,8 +39,8 @@ class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
             )
         self.epsilon = self.settings["epsilon"] = epsilon
 
-    def start(self, x):
-        run = super().start(x)
+    def start(self, x, draws=None):
+        run = super().start(x, draws)
         everywhere = torch.ones_like(x, dtype=torch.bool)
         run.view = View(x, is_open=everywhere, predicted=~everywhere)
         return run

@@ -3,6 +3,7 @@
 import torch
 
 from self_models.basics.errors import ModelError, choose
+from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, share_of_active
 from self_models.running.steps import Step, stack_steps
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -64,10 +65,10 @@ class AdaptiveTimestepsSNN(InputBlockingSNN):
         self.bounds = {**getattr(self, "bounds", {}), **bounds}
         self.settings |= {"rule": rule, **self.bounds}
 
-    def forward(self, x, uniforms=None):
-        run, running, steps, parts = self.start(x), torch.arange(len(x), device=x.device), [], []
-        for t, draws in enumerate(self.draws(x, uniforms), 1):
-            steps.append(_among_all(self.step(run, draws[running]), running, steps))
+    def forward(self, x, uniforms=None, draws=None, seed=None):
+        run, running, steps, parts = self.start(x, draws_for(x, draws, seed)), torch.arange(len(x), device=x.device), [], []
+        for t, (drawn,) in enumerate(self.drawn(x, uniforms, run.draws), 1):
+            steps.append(_among_all(self.step(run, drawn[running]), running, steps))
             done = self.finished(run, self.bounds) if t < self.timesteps else torch.ones_like(running, dtype=torch.bool)
             if done.any():
                 parts.append((running[done], self.output(run.select(done), Step(), torch.full_like(running[done], t))))

@@ -75,8 +75,8 @@ class ContrastAttentionSNN(InputBlockingSNN):
         self.seen = choose("contrast", contrast, CONTRASTS)
         self.settings["contrast"] = contrast
 
-    def start(self, x):
-        run = super().start(x)
+    def start(self, x, draws=None):
+        run = super().start(x, draws)
         run.view = self.with_contrast(x, run.view)
         return run
 

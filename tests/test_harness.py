@@ -1,4 +1,4 @@
-"""Flags, losses, schedules, seeds, data, conversion, checkpoints and training, apart from what goes wrong."""
+"""Flags, losses, schedules, data, conversion, checkpoints and training, apart from what goes wrong."""
 
 import argparse
 import gzip
@@ -39,7 +39,6 @@ from conftest import (
 import harness.data.sets
 from harness.command_line import flags
 from harness.command_line.errors import UserError, run_script
-from harness.data.seeds import image_draws, shuffled
 from harness.data.sets import ImageSet, load_data, load_set
 from harness.measuring.evaluation import evaluate
 from harness.runs.checkpoints import save_checkpoint, write_whole
@@ -51,6 +50,7 @@ from results import means_over_seeds, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import by_part
+from self_models.running.draws import shuffled
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -60,7 +60,7 @@ def parse(name, *words):
     return importlib.import_module(name).build_parser().parse_args(words)
 
 
-# --- losses, schedules, seeds
+# --- losses, schedules
 
 # 2 steps, 2 images of 2 pixels; summed over pixels: 3 and 7, then 1 and 3; means 5, then 2
 ERRORS = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 2.0]]]).reshape(2, 2, 1, 1, 2)
@@ -160,23 +160,6 @@ def test_thresholds_and_leaks_have_no_weight_decay(name, kind):
     assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
     assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
     assert len(weights["params"]) == sum(name.endswith("weight") for name in model.state_dict())
-
-
-def test_image_draws_do_not_depend_on_the_batch():
-    together = image_draws(torch.tensor([3, 5, 9]), 0, 1, 4, (1, 2, 3))
-    assert together.shape == (4, 3, 1, 2, 3) and together.min() >= 0 and together.max() < 1
-    assert torch.equal(image_draws(torch.tensor([5]), 0, 1, 4, (1, 2, 3))[:, 0], together[:, 1])
-    for seed, epoch in ((1, 1), (0, 2)):
-        assert not torch.equal(image_draws(torch.tensor([3, 5, 9]), seed, epoch, 4, (1, 2, 3)), together)
-    assert not torch.equal(together[:, 0], together[:, 1])
-
-
-def test_shuffled_follows_from_seed_and_epoch():
-    order = shuffled(50, seed=0, epoch=1)
-    assert sorted(order.tolist()) == list(range(50)) != order.tolist()
-    torch.rand(7)
-    assert torch.equal(shuffled(50, seed=0, epoch=1), order)
-    assert not torch.equal(shuffled(50, seed=1, epoch=1), order) and not torch.equal(shuffled(50, seed=0, epoch=2), order)
 
 
 # --- flags

@@ -220,6 +220,13 @@ def test_bytes_and_floats_have_the_same_figures_and_the_seed_counts(digits):
     assert first == same and first != other
 
 
+def test_an_image_has_the_draws_of_its_place_and_seed(digits):
+    model = load(FEEDBACK, engine="dense")
+    found = evaluate(model, digits.images[:5], digits.labels[:5], batch_size=2, seed=7)["per_image"]["spikes"]
+    assert found.tolist() == sum(model(digits.images[:5], seed=7).spikes.values()).tolist()
+    assert found.tolist() != sum(model(digits.images[:5], seed=8).spikes.values()).tolist()
+
+
 def test_evaluation_leaves_the_mode_as_it_was(digits):
     for trains in (True, False):
         model = load(ANN).train(trains)

@@ -2,24 +2,10 @@
 
 import torch
 
-from harness.data.seeds import EVALUATION, image_draws, image_seeds
 from harness.runs import ranks
-from self_models.counting.evaluation import Evaluation
+from self_models.counting.evaluation import Evaluation, output_of
+from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import share_of_active
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-
-
-def run_model(model, batch, seed, epoch, forward=None, frames=True):
-    """The model's output for a batch, from its engine; an SNN gets the draws that belong to these images in this epoch.
-
-    forward: called in place of the model. frames: else an engine that can do without frames gives their sums.
-    """
-    if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        return (forward or model)(batch.images)
-    if model.engine and not forward:
-        return model.engine(batch.images, seeds=image_seeds(batch.index, seed, epoch), frames=frames)
-    draws = image_draws(batch.index, seed, epoch, model.timesteps, model.image_shape, batch.images.device)
-    return (forward or model)(batch.images, draws)
 
 
 @torch.no_grad()
@@ -30,7 +16,7 @@ def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=Fa
     with Evaluation(model, count_operations) as evaluation:
         for number, batch in enumerate(batches, 1):
             if batch.counts:
-                output = run_model(model, batch, seed, EVALUATION, frames=False)
+                output = output_of(model, batch.images, Draws(seed, EVALUATION, batch.index))
                 evaluation.add(output, batch.images, batch.labels, **criterion(output, batch.labels)._asdict())
             else:
                 evaluation.skip()
@@ -42,13 +28,13 @@ def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=Fa
 @torch.no_grad()
 def spikes_over_time(model, batch, seed):
     """Mean spikes per image of each layer at each step, layer -> (T,), and the mean share of active input open (T,) or None."""
+    draws = Draws(seed, EVALUATION, batch.index)
     if model.engine:
-        sums = run_model(model, batch, seed, EVALUATION, frames=False).sums
+        sums = output_of(model, batch.images, draws).sums
         spikes = {name: count.double().mean(1).tolist() for name, count in sums.spikes.items()}
         return spikes, None if sums.open_share is None else sums.open_share.mean(1).tolist()
-    draws = image_draws(batch.index, seed, EVALUATION, model.timesteps, model.image_shape, batch.images.device)
-    run, counts, shares = model.start(batch.images), [], []
-    for drawn in draws:
+    run, counts, shares = model.start(batch.images, draws), [], []
+    for (drawn,) in model.drawn(batch.images, None, draws):
         step = model.step(run, drawn)
         counts.append({name: count.mean().item() for name, count in model.spikes_so_far(run).items()})
         shares.append(None if step.is_open is None else share_of_active(step.is_open, batch.images).mean().item())

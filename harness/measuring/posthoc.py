@@ -7,14 +7,13 @@ import torch
 
 from harness.command_line import flags
 from harness.command_line.errors import UserError
-from harness.data.seeds import EVALUATION
 from harness.data.sets import load_data
-from harness.measuring.evaluation import run_model
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.runlog import Run, snn_name
 from harness.training.building import BLOCKING, SNNSource, use_engine
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
+from self_models.running.draws import EVALUATION, Draws
 
 
 def posthoc_parser(description):
@@ -93,7 +92,7 @@ class Posthoc:
         """The first images of an ImageSet as a Batch, the model's output for them, and its guesses (T, B, C, H, W)."""
         self.run.begin()
         batch = images.part(0, count).whole(self.device)
-        output = run_model(self.model, batch, self.args.seed, EVALUATION)
+        output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
         return batch, output, self.model.readout.guess(output.predictions)
 
     def finish(self):

@@ -6,12 +6,12 @@ import torch
 
 from harness.command_line.errors import UserError
 from harness.command_line.flags import find_device
-from harness.data.seeds import seed_from
 from harness.data.sets import LABELS
 from harness.training.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
 from harness.training.losses import Teacher
 from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
 from self_models.event.engine import EventEngine
+from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -42,7 +42,7 @@ def build(cls, names, args, plan=None, **own):
     """A model of class cls from the flags, on the device they name. own: settings that are not flags of every script."""
     settings = {setting: getattr(args, flag) for setting, flag in names.items()}
     device = find_device(args)
-    torch.manual_seed(seed_from(args.seed))  # of the initial weights
+    torch.manual_seed(seed_for(args.seed, "weights"))  # of the initial weights
     try:
         return cls(**settings, labels=LABELS[args.dataset], plan=plan, **own).to(device)
     except (TypeError, KeyError) as error:  # from settings of the wrong type in a damaged checkpoint

@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass, field
 
-import torch
-
 from harness.command_line.errors import UserError
-from harness.data.seeds import seed_from
-from harness.measuring.evaluation import run_model
 from harness.runs import ranks
 from harness.runs.health import NOWHERE, first_not_finite, not_finite
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes
+from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -42,19 +39,17 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
     model.train()
     progress, parallel = progress or Progress(), parallel or ranks.Parallel(model)
 
-    def loss_of(batch, number, forward):
-        torch.manual_seed(seed_from(seed, epoch, number))  # dropout masks follow from seed, epoch and step
-        parallel.batch_is(batch)
-        output = run_model(model, batch, seed, epoch, forward)
+    def loss_of(batch, forward):
+        output = forward(batch.images, draws=Draws(seed, epoch, batch.index))
         return output, criterion(output, batch.labels, batch.images)
 
     for number, batch in enumerate(batches, progress.step + 1):
-        parallel.prepare(lambda: loss_of(batch, number, model)[1].total)  # noqa: B023
-        output, losses = loss_of(batch, number, parallel)
+        parallel.prepare(lambda: loss_of(batch, model)[1].total)  # noqa: B023
+        output, losses = loss_of(batch, parallel)
         optimizer.zero_grad(set_to_none=True)
         (losses.total * batch.weight).backward()
         if ranks.largest(not_finite(losses.total, model)):
-            here = first_not_finite(model, lambda: loss_of(batch, number, model)[1].total)  # noqa: B023
+            here = first_not_finite(model, lambda: loss_of(batch, model)[1].total)  # noqa: B023
             where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
             raise UserError(_not_finite_line(losses.total.item(), epoch, number, where))
         optimizer.step()

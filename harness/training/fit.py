@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from harness.command_line.commands import resume_command
 from harness.command_line.errors import UserError
-from harness.data.seeds import seed_from, shuffled
 from harness.data.sets import augmented
 from harness.measuring.evaluation import evaluate
 from harness.measuring.report import epoch_line, evaluation_record, numbers_only, report_evaluation, running, save_results_json
@@ -23,6 +22,7 @@ from harness.training.progress import Training
 from harness.training.schedules import make_optimizer, make_schedule
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import Average
+from self_models.running.draws import shuffled
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -141,9 +141,7 @@ def training_batches(train, args, epoch, device, first=0):
     """The epoch's Batches from the one numbered `first` on, shuffled, and augmented if the flags say so; they follow from seed
     and epoch alone."""
     batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
-    if not args.augment:
-        return batches
-    return (augmented(batch, seed_from(args.seed, epoch, number)) for number, batch in enumerate(batches, first))
+    return (augmented(batch, args.seed, epoch) for batch in batches) if args.augment else batches
 
 
 def test_once(model, test, objective, args, run, after_batch=None):

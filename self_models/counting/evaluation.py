@@ -1,6 +1,5 @@
 """An evaluation: what a model's outputs, batch by batch, add up to."""
 
-import hashlib
 import time
 
 import torch
@@ -9,6 +8,7 @@ from self_models.basics.errors import ModelError
 from self_models.basics.images import check_labels, checked_images
 from self_models.counting.operations import OperationCounter, energy_joules
 from self_models.counting.spikes import by_part, total_spikes, wide
+from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -149,20 +149,12 @@ def evaluate(model, images, labels, batch_size=64, seed=0):
     with Evaluation(model, count_operations=is_spiking) as evaluation:
         for index in torch.arange(len(images)).split(batch_size):
             part = checked_images(images[index].to(device), model)
-            evaluation.add(run_drawn(model, part, index, seed), part, labels[index].to(device))
+            evaluation.add(output_of(model, part, Draws(seed, EVALUATION, index)), part, labels[index].to(device))
     model.train(was_training)
     return evaluation.result()
 
 
-def run_drawn(model, images, index, seed):
-    """The output for images (B, C, H, W) at these places (B,) of their set, each with the draws of its place; an engine that can
-    do without frames gives their sums."""
-    if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        return model(images)
-    digests = [hashlib.blake2b(repr((seed, -1, place)).encode(), digest_size=7).digest() for place in index.tolist()]
-    seeds = [int.from_bytes(digest, "big") for digest in digests]
-    if model.engine:
-        return model.engine(images, seeds=seeds, frames=False)
-    shape = (model.timesteps, *model.image_shape)
-    draws = [torch.rand(shape, generator=torch.Generator().manual_seed(each)) for each in seeds]
-    return model(images, torch.stack(draws, 1).to(images.device))
+def output_of(model, images, draws):
+    """The model's output; from an engine without frames, whose sums are all that an evaluation needs."""
+    engine = getattr(model, "engine", None)
+    return engine(images, draws=draws, frames=False) if engine else model(images, draws=draws)

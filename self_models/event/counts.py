@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, compiled
+from self_models.basics.compiled import compiled
+from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V
 
 # columns of Activity.behind: node, and of the modules before: window side, source channels; target width and channels; first
 # weight, table entry and map entry

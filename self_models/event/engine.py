@@ -10,37 +10,33 @@ import threading
 import numpy as np
 import torch
 
+from self_models.basics.compiled import WHY_NOT
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
+from self_models.event import run as event_run
+from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
+from self_models.event.kernels import FIRST_V, new_state
+from self_models.event.network import lay_out
+from self_models.event.pixels import CLAMPED, IDENTITY, RESCALED, SAME, SIGMOID, STRETCHED, TANH, Settings, new_pixels
 from self_models.network.neurons import UPDATES, NeuronState
 from self_models.objectives.encoders import direct, poisson
+from self_models.running.draws import draws_for, key_for
 from self_models.running.outputs import SNNOutput, Sums, errors_by_step, open_share_by_step
 from self_models.running.steps import Step, stack_steps
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import BOUNDS, NEVER, AdaptiveTimestepsSNN
 
-WHY_NOT = ""
-try:
-    from self_models.event import run as event_run
-    from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
-    from self_models.event.kernels import FIRST_V, new_state
-    from self_models.event.network import lay_out
-    from self_models.event.pixels import CLAMPED, IDENTITY, RESCALED, SAME, SIGMOID, STRETCHED, TANH, Settings, new_pixels
-except (ImportError, RuntimeError) as error:  # numba is missing, does not fit numpy, or has no place to keep its code
-    event_run, WHY_NOT = None, " ".join(str(error).split())[:200]
-else:
-    # read-out -> (activation, guess) of grey images, and of colour images
-    READOUTS = {
-        "spike_count": ((SIGMOID, STRETCHED), (TANH, SAME)),
-        "spike_count_rescaled": ((RESCALED, SAME), (TANH, SAME)),
-        "membrane": ((SIGMOID, SAME), (TANH, SAME)),
-        "membrane_linear": ((IDENTITY, CLAMPED), (IDENTITY, CLAMPED)),
-        "membrane_rescaled": ((RESCALED, SAME), (TANH, SAME)),
-    }
-
+# read-out -> (activation, guess) of grey images, and of colour images
+READOUTS = {
+    "spike_count": ((SIGMOID, STRETCHED), (TANH, SAME)),
+    "spike_count_rescaled": ((RESCALED, SAME), (TANH, SAME)),
+    "membrane": ((SIGMOID, SAME), (TANH, SAME)),
+    "membrane_linear": ((IDENTITY, CLAMPED), (IDENTITY, CLAMPED)),
+    "membrane_rescaled": ((RESCALED, SAME), (TANH, SAME)),
+}
 RUNNING = ("forward", "run_segments", "segment", "step", "advance", "perceive", "gather")  # how a model runs, not what it sees
-HOOKS = (*RUNNING, "start", "show", "look", "integrate", "compared", "draws", "output")
+HOOKS = (*RUNNING, "start", "show", "look", "integrate", "compared", "drawn", "output")
 WHOLE_RUNS = (VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN)  # whose hooks the kernels know
 CONJUNCTIONS = ("all_predicted", "confidence", "entropy", "both")  # rules that hold where all their bounds hold
 CHUNK = 4  # images that a thread takes at once
@@ -58,7 +54,7 @@ class EventEngine:
     """
 
     def __init__(self, model):
-        if event_run is None:
+        if WHY_NOT:
             raise ModelError(f"the event engine needs the package numba ({WHY_NOT}): pip install numba, or use --engine dense")
         self.model, self.layout, self._version, self._free, self._activity = model, None, None, [], NOTHING
         self._parameters = [(module._parameters, name) for module in model.modules() for name in module._parameters]
@@ -71,18 +67,16 @@ class EventEngine:
         if any(neuron.update not in (UPDATES["delayed"], UPDATES["immediate"]) for neuron in model.neurons().values()):
             raise ModelError("the event engine knows the updates delayed and immediate: use --engine dense")
 
-    def __call__(self, x, uniforms=None, seeds=None, frames=True):
-        """x: (B, C, H, W) -> SNNOutput. uniforms: as in the model's forward; seeds: instead, the seed of each image's draws,
-        as torch.rand(T, C, H, W, generator=torch.Generator().manual_seed(seed)) makes them. frames: else predictions, errors,
+    def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
+        """x: (B, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames: else predictions, errors,
         predicted and is_open are None, and sums has their place. Raises ModelError as forward does."""
         x = checked_images(x, self.model)
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         self._refresh()
-        if seeds is None or not (self.is_whole and self.draws_as_torch):
-            uniforms = self._uniforms(x, uniforms, seeds)
-            seeds = None
-        output = self._whole(x, uniforms, seeds, frames) if self.is_whole else self._stepwise(x, uniforms, frames)
+        draws = draws_for(x, draws, seed)
+        drawn = self.model.drawn(x, uniforms, draws)
+        output = self._whole(x, uniforms, draws, frames) if self.is_whole else self._stepwise(x, drawn, draws, frames)
         if self._activity is not NOTHING:
             self._steps[0] += output.steps.sum().item()
             self._steps[1] += (output.steps // self.model.feedback_interval).sum().item()
@@ -112,17 +106,10 @@ class EventEngine:
             if self._activity is not NOTHING:
                 raise ModelError("the weights changed while operations were counted")
             self.layout, self._version, self._free = lay_out(self.model), version, []
-            self.draws_as_torch = draws_as_torch()
-
-    def _uniforms(self, x, uniforms, seeds):
-        if seeds is None:
-            return torch.stack(list(self.model.draws(x, uniforms)))
-        draw = lambda seed: torch.rand(self.model.timesteps, *x.shape[1:], generator=torch.Generator().manual_seed(seed))  # noqa: E731
-        return torch.stack([draw(seed) for seed in seeds], 1)
 
     # --- whole runs
 
-    def _whole(self, x, uniforms, seeds, frames):
+    def _whole(self, x, uniforms, draws, frames):
         model, batch, steps = self.model, len(x), self.model.timesteps
         images = pixels_of(x)
         shape = (steps, batch, images.shape[1]) if frames and model.has_feedback else (0, 0, 0)
@@ -137,18 +124,17 @@ class EventEngine:
             predicted=np.empty(shape, np.bool_),
             is_open=np.empty(shape, np.bool_),
         )
-        settings, given = self._settings(), np.zeros((0, 0, 0), np.float32)
-        if seeds is None:
-            given = uniforms.reshape(steps, batch, -1).float().numpy()
-        seeds = np.zeros(batch, np.uint64) if seeds is None else np.array(seeds, np.uint64)
+        settings, index, given = self._settings(draws), draws.index.numpy(), np.zeros((0, 0, 0), np.float32)
+        if uniforms is not None:
+            given = pixels_of(uniforms.flatten(0, 1)).reshape(steps, batch, -1)
 
         def work(state, activity, pixels, first, last):
-            event_run.run_images(self.layout.net, state, activity, settings, pixels, images, given, seeds, results, first, last)
+            event_run.run_images(self.layout.net, state, activity, settings, pixels, images, given, index, results, first, last)
 
         self._spread(work, batch)
         return self._output(x, results, frames)
 
-    def _settings(self):
+    def _settings(self, draws):
         model = self.model
         channels = model.image_shape[0]
         activation, guess = READOUTS[model.settings["readout"]][channels > 1]
@@ -172,6 +158,8 @@ class EventEngine:
             activation=activation,
             guess=guess,
             lowest=np.float32(0 if channels == 1 else -1),
+            epoch=draws.epoch,
+            key=key_for(draws.seed, "input"),
             **{f"uses_{name.removesuffix('_bound')}": name in used for name in NEVER},
             **{name: np.float32(bounds.get(name, never)) for name, never in NEVER.items()},
         )
@@ -238,13 +226,13 @@ class EventEngine:
 
     # --- step by step
 
-    def _stepwise(self, x, uniforms, frames):
+    def _stepwise(self, x, drawn, draws, frames):
         model, net = self.model, self.layout.net
-        run, states, steps = model.start(x), [new_state(net) for _ in x], []
+        run, states, steps = model.start(x, draws), [new_state(net) for _ in x], []
         counts = np.zeros((len(x), model.timesteps, len(self.layout.shapes)), np.int32)
         logits = slice(net.nodes[net.output, FIRST_V], net.nodes[net.output, FIRST_V] + self.layout.shapes[net.output][0])
-        for t, draws in enumerate(uniforms):
-            decoded = self._advance(run, states, model.encode(run.view.unexplained(), draws), counts[:, t])
+        for t, (uniforms,) in enumerate(drawn):
+            decoded = self._advance(run, states, model.encode(run.view.unexplained(), uniforms), counts[:, t])
             run.logits = torch.from_numpy(np.stack([state.v[logits] for state in states]))
             if model.has_feedback:
                 steps.append(model.show(run, decoded))
@@ -289,10 +277,3 @@ def frames_of(values, x):
     """(T, B, H W C) array -> tensor (T, B, C, H, W), for images x (B, C, H, W)."""
     channels, height, width = x.shape[1:]
     return torch.from_numpy(values).reshape(len(values), len(x), height, width, channels).permute(0, 1, 4, 2, 3)
-
-
-def draws_as_torch():
-    """Whether the compiled draws are those of this torch's generator."""
-    seed, drawn = 2**40 + 7, np.empty(1500, np.float32)
-    event_run.draw(new_pixels(len(drawn)), np.uint64(seed), 1, drawn)
-    return np.array_equal(drawn, torch.rand(2, len(drawn), generator=torch.Generator().manual_seed(seed))[1].numpy())

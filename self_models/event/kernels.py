@@ -8,15 +8,12 @@ a negative value at every use.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from self_models.basics.compiled import compiled, inlined
 
 # columns of Net.nodes: shape; first membrane and first place in the state; where the spikes come from, window side, channels
 # of the source, first weight, first entry of the tables, whether the source's events have values other than 1
 HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, FIRST_W, FIRST_ENTRY, VALUED = range(11)
-# _nrt=False: no reference counts, which took half of the time; so a kernel cannot make an array
-compiled = njit(nogil=True, error_model="numpy", _nrt=False)
-inlined = njit(nogil=True, error_model="numpy", _nrt=False, inline="always")  # a call hands on all the arrays, which takes time
-cached = njit(nogil=True, error_model="numpy", _nrt=False, cache=True)  # on disk; see entry_points in event_run.py
 SCAN = 64  # membranes compared with their threshold at once
 
 

@@ -5,16 +5,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, compiled, rest
+from self_models.basics.compiled import compiled
+from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, rest
+from self_models.running.draws import philox_block, uniform
 
 IDENTITY, SIGMOID, RESCALED, TANH = range(4)  # activations: p of the trace
 SAME, STRETCHED, CLAMPED = range(3)  # guesses: of p
-BLOCK, SHIFT = 624, 397  # words of the Mersenne Twister
 
 
 class Settings(NamedTuple):
     """Scalars of a run; the model's own names. spikes: Poisson code, else the analog image. blocks: epsilon above 0.
-    uses_open, uses_gap, uses_entropy: what the stopping rule asks for, all false for no rule; has_feedback."""
+    uses_open, uses_gap, uses_entropy: what the stopping rule asks for, all false for no rule; has_feedback. epoch, key: of the
+    draws."""
 
     timesteps: int
     interval: int
@@ -36,12 +38,14 @@ class Settings(NamedTuple):
     open_bound: np.float32
     gap_bound: np.float32
     entropy_bound: np.float32
+    epoch: int
+    key: tuple
 
 
 class Pixels(NamedTuple):
     """One image's input and prediction, (Q,) with Q = H W C in the order of the input node. step_open: is_open of the step that
     is shown; active: the open pixels that may send; sent: what each of these sends; tally: open pixels, those that are not 0,
-    whether any pixel closed or opened, how many may send; words, key, block: of the draws."""
+    whether any pixel closed or opened, how many may send."""
 
     is_open: np.ndarray
     step_open: np.ndarray
@@ -52,9 +56,6 @@ class Pixels(NamedTuple):
     active: np.ndarray
     sent: np.ndarray
     tally: np.ndarray
-    words: np.ndarray
-    key: np.ndarray
-    block: np.ndarray
 
 
 def new_pixels(size):
@@ -62,65 +63,7 @@ def new_pixels(size):
     flags = (np.zeros(size, np.bool_) for _ in range(3))
     values = (np.zeros(size, np.float32) for _ in range(3))
     active, sent, tally = np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(4, np.int64)
-    draws = np.zeros(size, np.uint32), np.zeros(BLOCK, np.uint32), np.zeros(1, np.int64)
-    return Pixels(*flags, *values, active, sent, tally, *draws)
-
-
-# --- draws: torch's generator for CPUs, a Mersenne Twister whose words give 24 bits to each number
-
-
-@compiled
-def seed_draws(pixels, seed):
-    """As torch.Generator().manual_seed(seed); its low 32 bits count."""
-    word = np.uint64(seed) & np.uint64(0xFFFFFFFF)
-    for i in range(BLOCK):
-        pixels.key[i] = word
-        word = (np.uint64(1812433253) * (word ^ (word >> np.uint64(30))) + np.uint64(i + 1)) & np.uint64(0xFFFFFFFF)
-    pixels.block[0] = -1
-
-
-@compiled
-def twist(key):
-    """The next block of words."""
-    for i in range(BLOCK - SHIFT):
-        key[i] = key[i + SHIFT] ^ mixed(key[i], key[i + 1])
-    for i in range(BLOCK - SHIFT, BLOCK - 1):
-        key[i] = key[i + SHIFT - BLOCK] ^ mixed(key[i], key[i + 1])
-    key[BLOCK - 1] = key[SHIFT - 1] ^ mixed(key[BLOCK - 1], key[0])
-
-
-@compiled
-def mixed(high, low):
-    """One step of the Mersenne Twister: the high bit of one word and the rest of the next, both uint32."""
-    word = (high & np.uint32(0x80000000)) | (low & np.uint32(0x7FFFFFFF))
-    return (word >> np.uint32(1)) ^ ((low & np.uint32(1)) * np.uint32(0x9908B0DF))
-
-
-@compiled
-def draw_words(pixels, t):
-    """Words of step t, not yet tempered, into pixels.words; steps may be left out but not repeated."""
-    size = len(pixels.words)
-    done = 0
-    while done < size:
-        position = t * size + done
-        while pixels.block[0] < position // BLOCK:
-            twist(pixels.key)
-            pixels.block[0] += 1
-        begin = position % BLOCK
-        count = min(size - done, BLOCK - begin)
-        for i in range(count):
-            pixels.words[done + i] = pixels.key[begin + i]
-        done += count
-
-
-@compiled
-def uniform(word):
-    """A tempered word's 24 low bits as a number in [0, 1), as torch.rand makes float32 of it."""
-    word ^= word >> np.uint32(11)
-    word ^= (word << np.uint32(7)) & np.uint32(0x9D2C5680)
-    word ^= (word << np.uint32(15)) & np.uint32(0xEFC60000)
-    word ^= word >> np.uint32(18)
-    return np.float32(word & np.uint32(0xFFFFFF)) * np.float32(2.0**-24)
+    return Pixels(*flags, *values, active, sent, tally)
 
 
 # --- input and read-out
@@ -147,22 +90,23 @@ def emit(net, state, listed, sent):
 
 
 @compiled
-def send(net, state, settings, pixels, image, explains, uniforms, b, t):
-    """The input neurons at step t, and how many spike. uniforms: (T, B, Q) in the order channel, row, column, or empty.
-    explains: whether the prediction is taken away from the image."""
-    channels, count = net.nodes[0, CHANNELS], pixels.tally[3]
-    size = len(image) // channels
-    given = len(uniforms) > 0
-    if settings.spikes and count and not given:
-        draw_words(pixels, t)
+def send(net, state, settings, pixels, image, explains, uniforms, number, b, t):
+    """The input neurons at step t, and how many spike. uniforms: (T, B, Q), or empty: then the pixels that need a draw get it
+    by the image's number, see draws.py. explains: whether the prediction is taken away from the image."""
+    count, block, words = pixels.tally[3], -1, (0, 0, 0, 0)
     for i in range(count):
         pixel = pixels.active[i]
         value = image[pixel]
         if explains:
             value -= guess_of(settings, pixels.prediction[pixel])
         if settings.spikes and value != 0:
-            at = (pixel % channels) * size + pixel // channels
-            u = uniforms[t, b, at] if given else uniform(pixels.words[at])
+            if len(uniforms):
+                u = uniforms[t, b, pixel]
+            else:
+                if pixel // 4 != block:
+                    block = pixel // 4
+                    words = philox_block(block, t, number, settings.epoch, settings.key[0], settings.key[1])
+                u = uniform(words[pixel % 4])
             sign = np.float32(1) if value > 0 else np.float32(-1)
             value = sign if u <= abs(value) else np.float32(0)
         pixels.sent[i] = value

@@ -1,15 +1,14 @@
 """Compiled runs of the event engine: the steps of the layers, and all steps of an image until it stops or falls silent."""
 
-import hashlib
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from self_models.basics.compiled import cached, compiled, sources_digest
 from self_models.event.counts import count
-from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, cached, charge, compiled, copy, fire, touch
-from self_models.event.pixels import clear, draw_words, emit, integrate, list_active, seed_draws, send, start, uniform
+from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, charge, copy, fire, touch
+from self_models.event.pixels import clear, emit, integrate, list_active, send, start
 
 
 class Results(NamedTuple):
@@ -141,11 +140,9 @@ def show(results, pixels, b, t):
 
 
 @compiled
-def run_image(net, state, activity, settings, pixels, image, uniforms, seed, results, b):
+def run_image(net, state, activity, settings, pixels, image, uniforms, number, results, b):
     """All steps of one image, row b of the results. Once nothing can change any more the rest is filled in."""
     error = start(net, state, settings, pixels, image)
-    if len(uniforms) == 0:
-        seed_draws(pixels, seed)
     active, decodes, comparisons, t = pixels.tally[1], 0, 0, 0
     logits = state.v[net.nodes[net.output, FIRST_V] : net.nodes[net.output, FIRST_V] + net.nodes[net.output, CHANNELS]]
     frames = len(results.predictions) > 0
@@ -155,7 +152,7 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, seed, res
         if frames:
             copy(pixels.step_open, pixels.is_open)
         counts = results.counts[b, t]
-        counts[0] = send(net, state, settings, pixels, image, explains, uniforms, b, t)
+        counts[0] = send(net, state, settings, pixels, image, explains, uniforms, number, b, t)
         if activity.events.size:
             count(net, state, activity, 0)
         run_layers(net, state, activity, net.forward, t, counts)
@@ -207,21 +204,15 @@ def compared(settings, pixels):
 
 
 def entry_points():
-    """(run_images, advance, draw), compiled once and kept on disk.
-
-    numba looks for changes in the file of a cached function only, not in what it calls: the digest of all sources, as a
-    variable of the closure, is part of the key under which it keeps the code.
-    """
-    folder = Path(__file__).parent
-    sources = b"".join((folder / f"{name}.py").read_bytes() for name in ("kernels", "counts", "pixels", "run"))
-    digest = hashlib.sha256(sources).hexdigest()
+    """(run_images, advance), compiled once and kept on disk."""
+    digest = sources_digest()
 
     @cached
-    def run_images(net, state, activity, settings, pixels, images, uniforms, seeds, results, first, last):
-        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; seeds (B,)."""
+    def run_images(net, state, activity, settings, pixels, images, uniforms, index, results, first, last):
+        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; index (B,)."""
         assert digest
         for b in range(first, last):
-            run_image(net, state, activity, settings, pixels, images[b], uniforms, seeds[b], results, b)
+            run_image(net, state, activity, settings, pixels, images[b], uniforms, index[b], results, b)
 
     @cached
     def advance(net, state, activity, every, signal, clock, decodes_at, counts, decoded):
@@ -240,16 +231,7 @@ def entry_points():
             copy(decoded, state.v[first : first + len(decoded)])
             clear(net, state)
 
-    @cached
-    def draw(pixels, seed, t, drawn):
-        """The draws of one step (Q,), as an image of this seed gets them."""
-        assert digest
-        seed_draws(pixels, seed)
-        draw_words(pixels, t)
-        for i in range(len(drawn)):
-            drawn[i] = uniform(pixels.words[i])
-
-    return run_images, advance, draw
+    return run_images, advance
 
 
-run_images, advance, draw = entry_points()
+run_images, advance = entry_points()

@@ -1,6 +1,7 @@
 """Input encodings: what the input neurons send at one step for the image they see.
 
 image: (B, C, H, W), values in [-1, 1]; draws: uniform in [0, 1), (B, C, H, W), or (T, B, C, H, W) for T steps, as the result.
+is_random: whether it looks at the draws; for one that does not none are made, and they only say the shape.
 """
 
 import torch
@@ -18,6 +19,7 @@ def direct(image, draws):
     return image.expand_as(draws)
 
 
+poisson.is_random, direct.is_random = True, False
 ENCODERS = {"poisson": poisson, "direct": direct}
 
 
