@@ -9,7 +9,7 @@ from harness.runs.place import ann_name
 from harness.runs.runlog import RunLog
 from harness.training.building import ann_from
 from harness.training.fit import fit, test_once
-from harness.training.loops import Objective
+from harness.training.losses import Criterion
 
 
 def build_parser():
@@ -22,10 +22,10 @@ def main(argv=None):
     model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
     with RunLog("ann", args.run_name or ann_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
-        objective = Objective(args.trade_off, "sum")
+        criterion = Criterion(args.trade_off, "sum")
         if args.test_only:
-            return test_once(model, data[2], objective, args, run)
-        return fit(model, data, objective, args, run)
+            return test_once(model, data[2], criterion, args, run)
+        return fit(model, data, criterion, args, run)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, choose_trained, teacher_from, use_engine
 from harness.training.fit import fit, test_once
-from harness.training.loops import Objective
+from harness.training.losses import Criterion
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
@@ -27,13 +27,13 @@ def main(argv=None, blocking=InputBlockingSNN):
     model.precision = args.precision
     choose_trained(model, args)
     teacher = teacher_from(args)
-    objective = Objective(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
+    criterion = Criterion(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
     with RunLog("snn", args.run_name or snn_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
         source.fill(model, data[0], run, may_grow=not args.test_only)
         if args.test_only:
-            return test_once(model, data[2], objective, args, run)
-        return fit(model, data, objective, args, run)
+            return test_once(model, data[2], criterion, args, run)
+        return fit(model, data, criterion, args, run)
 
 
 if __name__ == "__main__":

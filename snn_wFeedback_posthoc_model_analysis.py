@@ -6,8 +6,8 @@ from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
 from harness.drawing.figures import film_of, save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
-from harness.measuring.posthoc import Posthoc
-from harness.training.loops import spikes_over_time
+from harness.measuring.evaluation import spikes_over_time
+from harness.measuring.posthoc import open_posthoc
 from self_models.basics.settings import COUNT
 from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -22,7 +22,7 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    posthoc = Posthoc(args, InputBlockingSNN, "_posthoc_analysis")
+    posthoc = open_posthoc(args, InputBlockingSNN, "_posthoc_analysis")
     model, run = posthoc.model, posthoc.run
     if not model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")

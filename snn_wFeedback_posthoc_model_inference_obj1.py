@@ -7,7 +7,7 @@ from harness.command_line.parser import typed
 from harness.drawing.figures import shown
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.difficulty import difficulty_correlations
-from harness.measuring.posthoc import Posthoc
+from harness.measuring.posthoc import open_posthoc
 from harness.measuring.report import blocking_table, difficulty_lines, operations_table
 from self_models.basics.settings import NOT_NEGATIVE
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -24,7 +24,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in args.epsilon)
-    posthoc = Posthoc(args, InputBlockingSNN, suffix, epsilon=max(args.epsilon))
+    posthoc = open_posthoc(args, InputBlockingSNN, suffix, epsilon=max(args.epsilon))
     run = posthoc.run
     for epsilon in args.epsilon:
         posthoc.model.change(epsilon=epsilon)

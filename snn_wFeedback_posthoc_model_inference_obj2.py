@@ -6,7 +6,7 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.drawing.plots import save_adaptive, save_step_histograms
 from harness.measuring.difficulty import spike_correlations
-from harness.measuring.posthoc import Posthoc
+from harness.measuring.posthoc import open_posthoc
 from harness.measuring.report import adaptive_table
 from self_models.basics.settings import declared
 from self_models.objectives.stopping import RULES
@@ -34,7 +34,7 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    posthoc = Posthoc(args, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
+    posthoc = open_posthoc(args, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
     baseline = baseline_of(args, argv)
     run, series = posthoc.run, {}
     sweep(posthoc, args.rules, series)
@@ -58,7 +58,7 @@ def baseline_of(args, argv):
     own = build_parser().parse_args(argv)
     own.pretrained_snn, own.pretrained_ann = args.baseline_snn, ""
     own.run_name += "_baseline" if own.run_name else ""
-    baseline = Posthoc(own, AdaptiveTimestepsSNN, "_adaptive", epsilon=0.0, rule="confidence")
+    baseline = open_posthoc(own, AdaptiveTimestepsSNN, "_adaptive", epsilon=0.0, rule="confidence")
     if baseline.model.has_feedback:
         raise UserError(f"--baseline_snn {args.baseline_snn} has a decoder: give an SNN of a plan without feedback")
     return baseline

@@ -6,7 +6,7 @@ from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.data.dimming import dimmed_sets
 from harness.drawing.figures import film_of, save_gif
 from harness.drawing.plots import save_dimming
-from harness.measuring.posthoc import Posthoc
+from harness.measuring.posthoc import open_posthoc
 from harness.measuring.report import contrast_table
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
@@ -20,7 +20,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
-    posthoc = Posthoc(args, ContrastAttentionSNN, suffix)
+    posthoc = open_posthoc(args, ContrastAttentionSNN, suffix)
     if not posthoc.model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose a plan named ..._wFeedback")
     sets, rows = {"clean": posthoc.test} | dimmed_sets(posthoc.test), []

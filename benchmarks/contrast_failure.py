@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.command_line.flags import posthoc_parser  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.errors import run_script
 from harness.data.dimming import dimmed_sets
-from harness.measuring.posthoc import Posthoc
-from harness.data.seeds import EVALUATION, image_draws
+from harness.measuring.posthoc import open_posthoc
 from self_models.objectives.contrast import CONTRASTS
+from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 import torch
@@ -29,11 +29,11 @@ def main():
     parser = posthoc_parser(__doc__, ContrastAttentionSNN)
     parser.set_defaults(epsilon=0.2)
     args = parser.parse_args()
-    posthoc = Posthoc(args, ContrastAttentionSNN, "_contrast_failure")
+    posthoc = open_posthoc(args, ContrastAttentionSNN, "_contrast_failure")
     model, count = posthoc.model, min(500, len(posthoc.test))
     batch = dimmed_sets(posthoc.test)["bottom half"].batch(torch.arange(count), posthoc.device)
     clean = posthoc.test.batch(torch.arange(count), posthoc.device).images
-    draws = image_draws(batch.index, args.seed, EVALUATION, model.timesteps, model.image_shape, posthoc.device)
+    draws = Draws(args.seed, EVALUATION, batch.index).uniforms(model.timesteps, model.image_shape, posthoc.device)
     active, lower = clean > 0, torch.zeros_like(clean, dtype=torch.bool)
     lower[:, :, clean.shape[2] // 2 :] = True
     bright, dim, grey = active & ~lower, active & lower, active & ~lower & (clean < 0.5)

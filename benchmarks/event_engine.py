@@ -37,10 +37,10 @@ from numba import njit
 
 from harness.command_line.errors import run_script
 from harness.command_line.flags import COUNT
-from harness.data.seeds import EVALUATION, image_seeds
 from self_models.event.engine import EventEngine
 from self_models.event.kernels import add_four_rows
 from self_models.network.neurons import SpikingNeuron
+from self_models.running.draws import EVALUATION, Draws
 
 RULES = {  # name -> rule and bounds
     "blocking": ("never", {}),
@@ -219,7 +219,7 @@ def flips(model, engine, batch):
     dense = dense_run(model, batch)
     for hook in hooks:
         hook.remove()
-    event = engine(batch.images, seeds=image_seeds(batch.index, 0, EVALUATION), frames=False)
+    event = engine(batch.images, draws=Draws(0, EVALUATION, batch.index), frames=False)
     distances = []
     for n in range(len(batch.images)):
         for t in range(model.timesteps):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.runs.checkpoints import load_checkpoint, restore  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.data.sets import load_data
+from harness.data.sets import load_data  # noqa: I001  (harness before torch, see harness/__init__.py)
+from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.operations import OperationCounter
-from harness.data.seeds import EVALUATION, image_draws, image_seeds
 from self_models.event.engine import EventEngine
+from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 import torch
@@ -74,12 +74,11 @@ def part(batch, begin, end):
 
 def dense_run(model, batch):
     with torch.no_grad():
-        draws = image_draws(batch.index, 0, EVALUATION, model.timesteps, model.image_shape)
-        return model(batch.images, draws)
+        return model.forward(batch.images, draws=Draws(0, EVALUATION, batch.index))
 
 
 def event_run(model, batch):
-    return model.engine(batch.images, seeds=image_seeds(batch.index, 0, EVALUATION), frames=False)
+    return model.engine(batch.images, draws=Draws(0, EVALUATION, batch.index), frames=False)
 
 
 def timed(run, model, batch):

@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import harness.data.sets  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.runs.checkpoints import load_checkpoint
+from self_models.basics.checkpoints import load_checkpoint
 from harness.data.sets import BUNDLED
 from harness.command_line.errors import UserError, run_script
 from harness.measuring.posthoc import Posthoc

@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import snn_wFeedback  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.runs.checkpoints import load_checkpoint
+from self_models.basics.checkpoints import load_checkpoint
 from harness.command_line.errors import run_script
 
 import torch

@@ -12,9 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.command_line.errors import run_script
-from harness.data.seeds import image_draws, shuffled
 from harness.data.sets import augmented, load_data
-from harness.training.loops import Objective
+from harness.training.losses import Criterion
+from self_models.running.draws import Draws, shuffled
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 BATCHES = 20
@@ -26,12 +26,12 @@ def main():
     train, _, _ = load_data("MNIST")
     seconds = {"batch": 0.0, "augment": 0.0, "draws": 0.0, "step": 0.0}
     batches = train.part(0, 64 * BATCHES).batches(64, order=shuffled(64 * BATCHES, 0, 1))
-    for number in range(BATCHES):
+    for _ in range(BATCHES):
         batch = timed(seconds, "batch", lambda: next(batches))
-        timed(seconds, "augment", lambda: augmented(batch, number))  # noqa: B023
-        draws = timed(seconds, "draws", lambda: image_draws(batch.index, 0, 1, 8, model.image_shape))  # noqa: B023
-        objective = Objective(0.01, "linear_over_t")
-        timed(seconds, "step", lambda: objective(model(batch.images, draws), batch.labels).total.backward())  # noqa: B023
+        timed(seconds, "augment", lambda: augmented(batch, 0, 1))  # noqa: B023
+        draws = timed(seconds, "draws", lambda: Draws(0, 1, batch.index).uniforms(8, model.image_shape))  # noqa: B023
+        criterion = Criterion(0.01, "linear_over_t")
+        timed(seconds, "step", lambda: criterion(model(batch.images, draws), batch.labels).total.backward())  # noqa: B023
     per_batch = {f"{name}_s": round(value / BATCHES, 5) for name, value in seconds.items()}
     print(json.dumps({**per_batch, "loader_share": round((seconds["batch"] + seconds["draws"]) / seconds["step"], 4)}))
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.command_line.flags import posthoc_parser  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.errors import run_script
-from harness.measuring.posthoc import Posthoc
+from harness.measuring.posthoc import open_posthoc
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 import torch
@@ -38,7 +38,7 @@ class ControlSNN(InputBlockingSNN):
 def main():
     parser = posthoc_parser(__doc__, ControlSNN)
     parser.set_defaults(epsilon=0.2)
-    posthoc = Posthoc(parser.parse_args(), ControlSNN, "_ramp_control")
+    posthoc = open_posthoc(parser.parse_args(), ControlSNN, "_ramp_control")
     model = posthoc.model
     for case in ("decoder", "ramp", "shuffled", "free"):
         model.case = case

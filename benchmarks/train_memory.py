@@ -20,7 +20,7 @@ from harness.data.sets import load_data  # noqa: I001  (harness before torch, se
 from harness.command_line.errors import run_script
 from harness.training.losses import losses_of
 from harness.training.schedules import make_optimizer
-from harness.data.seeds import image_draws
+from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 import torch
@@ -65,12 +65,12 @@ def case(args, timesteps, segments):
     model = VGG_SNN_STDB_wFeedback(args.architecture, **settings).train()
     model.set_bptt_segments(segments if segments == "auto" else int(segments))
     optimizer = make_optimizer(model, OPTIMIZER)
-    draws = image_draws(batch.index, 0, 1, timesteps, model.image_shape)
+    draws = Draws(0, 1, batch.index)
     wall, cpu = [], []
     for _ in range(args.rounds):
         began = time.perf_counter(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
-        losses_of(model(batch.images, draws), batch.labels, 0.01, "linear_over_t").total.backward()
+        losses_of(model(batch.images, draws=draws), batch.labels, 0.01, "linear_over_t").total.backward()
         optimizer.step()
         wall.append(time.perf_counter() - began[0])
         cpu.append(time.process_time() - began[1])

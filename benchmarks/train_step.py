@@ -22,9 +22,9 @@ from harness.data.sets import load_data
 from harness.command_line.errors import run_script
 from harness.training.losses import losses_of
 from harness.training.schedules import make_optimizer
-from harness.data.seeds import image_draws
 from self_models.objectives.encoders import poisson
 from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.running.draws import Draws
 from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -45,7 +45,7 @@ def main():
     makers = {"ours": lambda: ours, "snntorch": lambda: SnnTorch(ours), "spikingjelly": lambda: SpikingJelly(ours)}
     models = {name: make() for name, make in makers.items() if args.only in (None, name)}
     optimizers = {name: make_optimizer(model, OPTIMIZER) for name, model in models.items()}
-    draws = image_draws(batch.index, 0, 1, args.timesteps, ours.image_shape)
+    draws = Draws(0, 1, batch.index).uniforms(args.timesteps, ours.image_shape)
     seconds, checks = {name: [] for name in models}, {}
     for _ in range(args.rounds + 1):
         for name, model in models.items():

@@ -4,10 +4,12 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
+from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured
 from self_models.network.declared import NetworkSettings
 from self_models.network.plans import IMAGE_SHAPES, find_plan
-from self_models.network.stages import build_stages
+from self_models.network.stages import build_stages, list_layers, run_stage
+from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput
 
 PRECISIONS = ("float32", "bfloat16")
@@ -38,7 +40,6 @@ class VGG_wFeedback(Configured, nn.Module):
             self.image_shape,
             self.settings,
             nonlinearity=lambda stage: nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU(),
-            new_dropout=nn.Dropout,
         )
         self.to(memory_format=torch.channels_last)
 
@@ -46,30 +47,31 @@ class VGG_wFeedback(Configured, nn.Module):
     def has_feedback(self):
         return self.generate is not None
 
-    def forward(self, x):
-        """x: (B, C, H, W) -> ANNOutput. Raises ModelError for another image shape."""
-        check_images(x, self.image_shape)
+    def forward(self, x, draws=None, seed=None):
+        """x: (B, C, H, W) -> ANNOutput. draws, seed: of the dropout masks, see draws_for. Raises ModelError for other images, see
+        checked_images."""
+        x = checked_images(x, self)
         with mixed_precision(self, x):
-            logits, predictions = self.run(x)
+            logits, predictions = self.run(x, draws_for(x, draws, seed) if self.training else None)
         if not predictions:
             return ANNOutput(logits, None, None)
         predictions = torch.stack(predictions)
         return ANNOutput(logits, predictions, (x - predictions) ** 2)
 
-    def run(self, x):
+    def run(self, x, draws):
         """(logits, list of T predictions)"""
-        f, predictions = self.features(x), []
-        if self.has_feedback:
-            predictions.append(self.predict(f))
-            for _ in range(1, self.timesteps):
-                f = f + self.features(x - predictions[-1])
-                predictions.append(self.predict(f))
-        return self.classifier(f.flatten(1)).to(x.dtype), predictions
+        masks, activation = {}, torch.sigmoid if self.image_shape[0] == 1 else torch.tanh  # masks are held over all passes
 
-    def predict(self, f):
-        """The decoder's prediction (B, C, H, W) of an image with these features."""
-        decoded = self.generate(f)
-        return torch.sigmoid(decoded) if self.image_shape[0] == 1 else torch.tanh(decoded)
+        def stage(name, signal):
+            return run_stage(name, list_layers(getattr(self, name)), signal[None], masks, draws)[0]
+
+        f, predictions = stage("features", x), []
+        if self.has_feedback:
+            predictions.append(activation(stage("generate", f)))
+            for _ in range(1, self.timesteps):
+                f = f + stage("features", x - predictions[-1])
+                predictions.append(activation(stage("generate", f)))
+        return stage("classifier", f.flatten(1)).to(x.dtype), predictions
 
 
 def mixed_precision(model, x):
@@ -79,11 +81,8 @@ def mixed_precision(model, x):
 
 
 def find_image_shape(settings):
-    """(C, H, W) as given, else that of the data set."""
-    return tuple(settings["image_shape"] or IMAGE_SHAPES[settings["dataset"]])
-
-
-def check_images(x, image_shape):
-    """Raises ModelError unless x is a batch of images of this shape."""
-    if x.dim() != 4 or tuple(x.shape[1:]) != image_shape:
-        raise ModelError(f"the model takes images of shape (B, {', '.join(map(str, image_shape))}), not {tuple(x.shape)}")
+    """(C, H, W) as given, else that of the data set. Raises ModelError for no such shape."""
+    shape = tuple(settings["image_shape"] or IMAGE_SHAPES[settings["dataset"]])
+    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise ModelError(f"image_shape must be three whole numbers above 0, (C, H, W), not {shape}")
+    return shape

@@ -7,9 +7,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from self_models.basics.errors import ModelError
+from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured, declared
 from self_models.network.declared import SpikingSettings
-from self_models.network.neurons import HeldDropout, SpikingNeuron, count_events
+from self_models.network.neurons import SpikingNeuron, count_events
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, folded, list_layers, run_stage
 from self_models.network.surrogates import SURROGATES
@@ -18,10 +19,11 @@ from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
+from self_models.running.draws import draws_for
 from self_models.running.leaving import run_until_stopped
 from self_models.running.outputs import SNNOutput
 from self_models.running.steps import Frame, RunState, join_frames, stack_frames
-from self_models.vgg_wFeedback import check_images, find_image_shape, mixed_precision
+from self_models.vgg_wFeedback import find_image_shape, mixed_precision
 
 
 class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
@@ -64,7 +66,6 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
             self.image_shape,
             own,
             nonlinearity=neuron,
-            new_dropout=HeldDropout,
             output_nonlinearity=neuron("generate") if self.readout.spiking else None,
         )
         self.to(memory_format=torch.channels_last)
@@ -141,11 +142,11 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         moved, rests = self.readout.integrate(trace, decoded), self.gate.rests(view)
         return moved if rests is None else torch.where(rests, trace, moved)
 
-    def start(self, x):
-        """A run at rest for images x (B, C, H, W). In training, chains of the decoder's linear layers are folded into one."""
-        check_images(x, self.image_shape)
+    def start(self, x, draws=None):
+        """A run at rest for images x (B, C, H, W). draws: see draws_for. In training, chains of the decoder's linear layers are
+        folded into one."""
         decoder = (folded if self.training else list_layers)(self.generate) if self.has_feedback else []
-        return RunState(x, self.gate.start(x), trace=torch.zeros_like(x), decoder=decoder)
+        return RunState(x, self.gate.start(x), trace=torch.zeros_like(x), decoder=decoder, draws=draws_for(x, draws))
 
     def step(self, run, draws):
         """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns a Frame."""
@@ -160,7 +161,7 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         sees_all = self.training and not self.gate.reacts
         parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
         encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
-        drives = run_stage("classifier", list_layers(self.classifier), encoded, run.memory).to(run.image.dtype)
+        drives = run_stage("classifier", list_layers(self.classifier), encoded, run.memory, run.draws).to(run.image.dtype)
         so_far = run.logits + drives.cumsum(0) if self.training else None
         run.logits = run.logits + drives.sum(0)
         return join_frames([frames for _, frames in parts])._replace(logits=so_far)
@@ -170,13 +171,13 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         encoder's output (T, B, ...) and a Frame of (T, B, C, H, W)."""
         signal = self.encoding.send(run.view.unexplained(), draws)
         run.input_count = run.input_count + count_events(signal != 0)
-        encoded = run_stage("features", list_layers(self.features), signal, run.memory)
+        encoded = run_stage("features", list_layers(self.features), signal, run.memory, run.draws)
         if not self.has_feedback:
             run.steps += len(draws)
             return encoded, Frame()
         decodes = [(run.steps + t) % self.feedback_interval == 0 for t in range(1, len(draws) + 1)]
         inflow = encoded if self.feedback_interval == 1 else self.gather(run, encoded, decodes)
-        decoded = iter(run_stage("generate", run.decoder, inflow, run.memory)) if any(decodes) else iter(())
+        decoded = iter(run_stage("generate", run.decoder, inflow, run.memory, run.draws)) if any(decodes) else iter(())
         return encoded, stack_frames([self.show(run, next(decoded) if now else None) for now in decodes])
 
     def gather(self, run, encoded, decodes):
@@ -202,22 +203,29 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
             run.view = self.gate.next_view(run.image, self.readout.guess(prediction), view)
         return Frame(prediction, (run.image - prediction) ** 2, run.view.predicted, view.is_open)
 
-    def forward(self, x, uniforms=None):
-        """x: (B, C, H, W) -> SNNOutput. uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding, else
-        the global random generator draws. Raises ModelError for another image shape or number of draws."""
+    def __call__(self, x, *args, **kwargs):
+        """forward, of checked images; in evaluation by the engine, where there is one, unless x wants a gradient."""
+        x = checked_images(x, self)
+        if self.engine and not self.training and not x.requires_grad:
+            return self.engine(x, *args, **kwargs)
+        return super().__call__(x, *args, **kwargs)
+
+    def forward(self, x, uniforms=None, draws=None, seed=None):
+        """x: (B, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see draws_for; uniforms: (T, B, C, H,
+        W), the draws u[t] in [0, 1) of the input encoding. Raises ModelError for other images or another number of draws."""
+        draws = draws_for(x, draws, seed)
         if self.rule.stops and not self.training:
-            return run_until_stopped(self, x, self.draws(x, uniforms))
+            return run_until_stopped(self, x, uniforms, draws)
         with mixed_precision(self, x):
-            run, frames = self.run_segments(x, uniforms)
+            run, frames = self.run_segments(x, uniforms, draws)
         return self.output(run, frames, torch.full((len(x),), self.timesteps, device=x.device))
 
-    def run_segments(self, x, uniforms):
+    def run_segments(self, x, uniforms, draws):
         """(RunState, Frame) of all T steps, segment by segment."""
-        run, frames = self.start(x), []
-        segments = torch.stack(list(self.draws(x, uniforms))).split(self.segment_length())
-        for draws in segments:
-            keeps = not self.training or self.bptt_segments == 0 or draws is segments[-1]
-            run, shown = self.segment(run, draws) if keeps else checkpoint(self.segment, run, draws, use_reentrant=False)
+        run, frames, length = self.start(x, draws), [], self.segment_length()
+        for drawn in self.drawn(x, uniforms, draws, length):
+            keeps = not self.training or self.bptt_segments == 0 or run.steps + length >= self.timesteps
+            run, shown = self.segment(run, drawn) if keeps else checkpoint(self.segment, run, drawn, use_reentrant=False)
             frames.append(shown)
         return run, join_frames(frames)
 
@@ -230,13 +238,16 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         """Steps that run together: one in evaluation, all or a segment in training."""
         return -(-self.timesteps // max(1, self.bptt_segments)) if self.training else 1
 
-    def draws(self, x, uniforms):
-        """The draws of each step in turn, T tensors shaped like x."""
-        if uniforms is None:
-            return (torch.rand_like(x) for _ in range(self.timesteps))
-        if uniforms.shape != (self.timesteps, *x.shape):
+    def drawn(self, x, uniforms, draws, length=1):
+        """The draws of all steps, `length` of them at a time, (length, B, C, H, W): uniforms if given, else those of draws."""
+        if uniforms is not None and uniforms.shape != (self.timesteps, *x.shape):
             raise ModelError(f"uniforms must have shape {(self.timesteps, *x.shape)}, not {tuple(uniforms.shape)}")
-        return iter(uniforms)
+        if not self.encoding.uses_draws:
+            uniforms = x.new_zeros(()).expand(self.timesteps, *x.shape)
+        if uniforms is not None:
+            return iter(uniforms.split(length))
+        starts = range(0, self.timesteps, length)
+        return (draws.uniforms(min(length, self.timesteps - t), self.image_shape, x.device, t) for t in starts)
 
     def spikes_so_far(self, run):
         """Layer name -> spikes per image since the start (B,): 'input', then each spiking layer."""

@@ -17,7 +17,7 @@ import torch
 
 import harness.command_line.errors
 import harness.data.sets
-from harness.runs.checkpoints import load_checkpoint
+from self_models.basics.checkpoints import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANN, SNN = "ann_wFeedback", "snn_wFeedback"

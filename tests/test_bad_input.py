@@ -30,7 +30,7 @@ from conftest import (
 
 import harness.data.sets
 import harness.training.fit
-from harness.runs.checkpoints import load_checkpoint
+from self_models.basics.checkpoints import load_checkpoint
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 

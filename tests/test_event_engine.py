@@ -11,15 +11,15 @@ from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, fi
 from torch import nn
 
 import self_models.event.engine
-from harness.data.seeds import EVALUATION, image_draws, image_seeds
 from harness.data.sets import load_data
-from harness.runs.checkpoints import load_checkpoint
-from harness.training.loops import run_model, spikes_over_time
+from harness.measuring.evaluation import spikes_over_time
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.event.engine import EventEngine
 from self_models.objectives.contrast import CONTRASTS
 from self_models.objectives.readouts import READOUTS
+from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -188,9 +188,9 @@ def test_trained_network_with_rounded_sums():
     model = InputBlockingSNN(**{**saved["settings"], "timesteps": 20}).eval()
     model.load_state_dict(saved["state_dict"])
     batch = load_data("MNIST")[2].part(0, 24).whole()
-    draws = image_draws(batch.index, 0, EVALUATION, 20, model.image_shape)
+    draws = Draws(0, EVALUATION, batch.index)
     with torch.no_grad():
-        dense, event = model(batch.images, draws), EventEngine(model)(batch.images, draws)
+        dense, event = model(batch.images, draws=draws), EventEngine(model)(batch.images, draws=draws)
     for name, count in dense.spikes.items():
         assert torch.equal(event.spikes[name], count), name
     assert torch.equal(event.is_open, dense.is_open)
@@ -253,16 +253,15 @@ def test_folded_layers_are_the_layers(modules):
 # --- draws, batches, threads
 
 
-def test_draws_from_seeds_are_torchs():
-    model = build()
+@pytest.mark.parametrize("settings", [{}, {"image_shape": (3, 11, 14)}, {"cls": ContrastAttentionSNN}, {"residual": True}])
+def test_the_pixels_own_draws_are_those_of_whole_images(settings):
+    model = build(**settings)
     engine, x = EventEngine(model), inputs(model)[0]
-    index = torch.tensor([7, 0, 123, 4, 99999])
-    draws = image_draws(index, 2**40, EVALUATION, STEPS, model.image_shape)
-    from_seeds = engine(x, seeds=image_seeds(index, 2**40, EVALUATION))
-    assert engine.draws_as_torch
-    check_same(engine(x, draws), from_seeds)
-    engine.draws_as_torch = False  # as if torch had another generator: then torch draws
-    check_same(engine(x, seeds=image_seeds(index, 2**40, EVALUATION)), from_seeds)
+    draws = Draws(2**40, 3, torch.tensor([7, 0, 123, 4, 99999]))
+    check_same(engine(x, draws.uniforms(STEPS, model.image_shape)), engine(x, draws=draws))
+    with torch.no_grad():
+        check_same(model(x, draws=draws), engine(x, draws=draws), exact=False)
+        check_same(model(x, seed=3), engine(x, seed=3), exact=False)
 
 
 def test_own_draws_follow_the_global_generator():
@@ -461,8 +460,8 @@ def test_models_that_the_engine_does_not_know_are_refused():
         EventEngine(build(OwnGather))
 
     class OwnForward(InputBlockingSNN):
-        def forward(self, x, uniforms=None):
-            return super().forward(x, uniforms)
+        def forward(self, x, uniforms=None, draws=None, seed=None):
+            return super().forward(x, uniforms, draws, seed)
 
     with pytest.raises(ModelError, match="OwnForward"):
         EventEngine(build(OwnForward))
@@ -490,6 +489,6 @@ def test_model_runs_on_its_engine_only_if_told_so():
     batch = load_data("MNIST")[2].part(0, 2).whole()
     assert model.engine is None
     with torch.no_grad():
-        dense = run_model(model, batch, 0, EVALUATION)
+        dense = model(batch.images, seed=0)
     model.engine = EventEngine(model)
-    check_same(dense, run_model(model, batch, 0, EVALUATION), exact=False)
+    check_same(dense, model(batch.images, seed=0), exact=False)

@@ -1,4 +1,4 @@
-"""Flags, losses, schedules, seeds, data, conversion, checkpoints and training, apart from what goes wrong."""
+"""Flags, losses, schedules, data, conversion, checkpoints and training, apart from what goes wrong."""
 
 import argparse
 import gzip
@@ -39,17 +39,19 @@ from conftest import (
 import harness.data.sets
 from harness.command_line import flags
 from harness.command_line.errors import UserError, run_script
-from harness.data.seeds import image_draws, shuffled
 from harness.data.sets import ImageSet, load_data, load_set
-from harness.runs.checkpoints import load_checkpoint, save_checkpoint, write_whole
+from harness.measuring.evaluation import evaluate
+from harness.runs.checkpoints import save_checkpoint, write_whole
 from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource
-from harness.training.loops import Average, Objective, Teacher, evaluate
-from harness.training.losses import Lesson, losses_of, step_weights
+from harness.training.losses import Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
 from results import means_over_seeds, table
+from self_models.basics.checkpoints import load_checkpoint
+from self_models.counting.evaluation import Average
 from self_models.counting.spikes import by_part
+from self_models.running.draws import shuffled
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -59,7 +61,7 @@ def parse(name, *words):
     return importlib.import_module(name).build_parser().parse_args(words)
 
 
-# --- losses, schedules, seeds
+# --- losses, schedules
 
 # 2 steps, 2 images of 2 pixels; summed over pixels: 3 and 7, then 1 and 3; means 5, then 2
 ERRORS = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 2.0]]]).reshape(2, 2, 1, 1, 2)
@@ -93,13 +95,13 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
 
 def test_distillation_loss_by_hand():
     """Teacher 3 : 1 and student 1 : 1 at temperature 2, so 9 : 1 and 1 : 1 before: KL = 3/4 log(3/2) + 1/4 log(1/2)."""
-    lesson = Lesson(torch.tensor([[2 * log(3), 0.0]]), 0.25, 2.0)
+    taught = TeacherOutput(torch.tensor([[2 * log(3), 0.0]]), 0.25, 2.0)
     divergence = 0.75 * log(1.5) + 0.25 * log(0.5)
     output = SimpleNamespace(logits=torch.zeros(1, 2), errors=None)
-    losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", lesson=lesson)
+    losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", taught=taught)
     assert losses.classification.item() == losses.total.item() == pytest.approx(0.75 * log(2) + 0.25 * 4 * divergence)
-    output.logits_by_step = torch.stack([lesson.logits, output.logits])  # first the student agrees
-    losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", classification_kind="mean_t", lesson=lesson)
+    output.logits_by_step = torch.stack([taught.logits, output.logits])  # first the student agrees
+    losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", classification_kind="mean_t", taught=taught)
     assert losses.total.item() == pytest.approx((0.75 * (log(10) + log(2)) + divergence) / 2)
 
 
@@ -107,11 +109,11 @@ def test_the_teacher_is_asked_in_training_only():
     def teacher(images):
         return SimpleNamespace(logits=images.flatten(1))
 
-    objective = Objective(0.0, "last_t", teacher=Teacher(teacher, 1.0, 1.0))
+    criterion = Criterion(0.0, "last_t", teacher=Teacher(teacher, 1.0, 1.0))
     output = SimpleNamespace(logits=torch.tensor([[1.0, 2.0]]), errors=None)
-    taught = objective(output, torch.tensor([0]), torch.tensor([[[[1.0, 2.0]]]]))
-    assert taught.total.item() == pytest.approx(0)
-    assert objective(output, torch.tensor([0])).total.item() == pytest.approx(log(1 + exp(1)))
+    found = criterion(output, torch.tensor([0]), torch.tensor([[[[1.0, 2.0]]]]))
+    assert found.total.item() == pytest.approx(0)
+    assert criterion(output, torch.tensor([0])).total.item() == pytest.approx(log(1 + exp(1)))
 
 
 def test_step_weights_by_hand():
@@ -159,23 +161,6 @@ def test_thresholds_and_leaks_have_no_weight_decay(name, kind):
     assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
     assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
     assert len(weights["params"]) == sum(name.endswith("weight") for name in model.state_dict())
-
-
-def test_image_draws_do_not_depend_on_the_batch():
-    together = image_draws(torch.tensor([3, 5, 9]), 0, 1, 4, (1, 2, 3))
-    assert together.shape == (4, 3, 1, 2, 3) and together.min() >= 0 and together.max() < 1
-    assert torch.equal(image_draws(torch.tensor([5]), 0, 1, 4, (1, 2, 3))[:, 0], together[:, 1])
-    for seed, epoch in ((1, 1), (0, 2)):
-        assert not torch.equal(image_draws(torch.tensor([3, 5, 9]), seed, epoch, 4, (1, 2, 3)), together)
-    assert not torch.equal(together[:, 0], together[:, 1])
-
-
-def test_shuffled_follows_from_seed_and_epoch():
-    order = shuffled(50, seed=0, epoch=1)
-    assert sorted(order.tolist()) == list(range(50)) != order.tolist()
-    torch.rand(7)
-    assert torch.equal(shuffled(50, seed=0, epoch=1), order)
-    assert not torch.equal(shuffled(50, seed=1, epoch=1), order) and not torch.equal(shuffled(50, seed=0, epoch=2), order)
 
 
 # --- flags
@@ -335,7 +320,7 @@ def test_evaluation_does_not_depend_on_the_batch_size():
     torch.manual_seed(0)
     model = InputBlockingSNN(plan=PLAN, fc_width=8, timesteps=4, update="immediate", default_threshold=0.2, epsilon=0.3)
     digits = load_data("MNIST", limit_test=7)[2]
-    small, large = (evaluate(model, digits.batches(size), Objective(1.0, "last_t"), seed=0) for size in (2, 7))
+    small, large = (evaluate(model, digits.batches(size), Criterion(1.0, "last_t"), seed=0) for size in (2, 7))
     assert small["spikes"] == pytest.approx(large["spikes"]) and small["open_share"] == pytest.approx(large["open_share"])
     for name in ("images", "accuracy", "classification", "reconstruction", "total", "error", "mean_steps"):
         assert small[name] == pytest.approx(large[name], rel=1e-5), name

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,9 +18,9 @@ import harness.training.fit
 from harness.command_line.errors import run_script
 from harness.data.sets import ImageSet, augmented, load_data
 from harness.runs import ranks
-from harness.runs.checkpoints import load_checkpoint
-from harness.training.loops import Average, Progress
-from self_models.network.neurons import HeldDropout
+from harness.training.epoch import Progress
+from self_models.basics.checkpoints import load_checkpoint
+from self_models.counting.evaluation import Average
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 # 37 images: a batch of 5 is left over; with --limit_train 33 it is a single one
@@ -252,45 +251,19 @@ def test_parts_of_a_batch_by_hand(monkeypatch):
     found = []
     for rank in range(2):
         as_rank(monkeypatch, rank, 2)
-        found.append(
-            [(batch.labels.tolist(), batch.begin, batch.whole, batch.counted, batch.weight) for batch in digits.batches(5)]
-        )
-    assert found[0] == [([0, 1], 0, 5, 2, 4 / 5), ([5], 0, 1, 0, 0)]  # the last batch has nothing for rank 0: a stand-in
-    assert found[1] == [([2, 3, 4], 2, 5, 3, 6 / 5), ([5], 0, 1, 1, 2)]  # the weights' mean over ranks is 1
+        found.append([(batch.labels.tolist(), batch.whole, batch.counted, batch.weight) for batch in digits.batches(5)])
+    assert found[0] == [([0, 1], 5, 2, 4 / 5), ([5], 1, 0, 0)]  # the last batch has nothing for rank 0: a stand-in
+    assert found[1] == [([2, 3, 4], 5, 3, 6 / 5), ([5], 1, 1, 2)]  # the weights' mean over ranks is 1
 
 
 def test_augmentation_does_not_depend_on_the_ranks(monkeypatch):
     digits = load_data("MNIST", limit_train=7)[0]
-    (whole,) = (augmented(batch, 3).images for batch in digits.batches(7))
+    (whole,) = (augmented(batch, 3, 1).images for batch in digits.batches(7))
     parts = []
     for rank in range(3):
         as_rank(monkeypatch, rank, 3)
-        parts += [augmented(batch, 3).images for batch in digits.batches(7)]
+        parts += [augmented(batch, 3, 1).images for batch in digits.batches(7)]
     torch.testing.assert_close(torch.cat(parts), whole)
-
-
-@pytest.mark.parametrize("held", [True, False])
-def test_dropout_masks_are_parts_of_the_whole_batchs(monkeypatch, held):
-    signal_ = torch.rand(4, 3, 4, 4).to(memory_format=torch.channels_last) + 1  # parts of 1, 1 and 2 images
-    new = HeldDropout if held else nn.Dropout
-
-    def masked(part, model):
-        torch.manual_seed(0)
-        outputs = [layer(part) for layer in model]
-        return [output[0] if held else output for output in outputs]
-
-    whole = masked(signal_, nn.ModuleList([new(0.4), new(0.2)]))
-    for rank in range(3):
-        as_rank(monkeypatch, rank, 3)
-        model = nn.ModuleList([new(0.4), new(0.2), nn.Linear(1, 1)])
-        parallel, (begin, end) = ranks.Parallel(model), ranks.bounds(4, rank, 3)
-        parallel.batch_is(SimpleNamespace(begin=begin, whole=4, labels=range(begin, end)))
-        own = torch.empty(end - begin, 3, 4, 4, memory_format=torch.channels_last).copy_(signal_[begin:end])
-        if len(own) == 1:
-            own = own.as_strided(own.shape, (3, *own.stride()[1:]))  # as convolutions leave it
-        for part, expected in zip(masked(own, model[:2]), whole, strict=True):
-            assert torch.equal(part, expected[begin:end])
-        assert masked(signal_[begin:end], model[:2].eval())[0] is not None
 
 
 def test_figures_of_ranks_are_summed_once(monkeypatch):

@@ -25,7 +25,7 @@ from conftest import (
 )
 
 from harness.data.sets import ImageSet
-from harness.runs.checkpoints import load_checkpoint
+from self_models.basics.checkpoints import load_checkpoint
 
 PARTS = ("input", "encoder", "decoder", "classifier")
 

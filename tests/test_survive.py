@@ -21,12 +21,14 @@ from benchmarks.kill_resume import FLAGS, compare, kill_and_compare
 from harness.command_line.commands import resume_command
 from harness.command_line.errors import UserError, run_script
 from harness.data.sets import load_data
-from harness.runs.checkpoints import load_checkpoint
+from harness.measuring.evaluation import evaluate
 from harness.runs.health import first_not_finite
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.lock import Lock
 from harness.runs.signals import Interrupted, noted_signals
-from harness.training.loops import Objective, evaluate, train_one_epoch
+from harness.training.epoch import train_one_epoch
+from harness.training.losses import Criterion
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"  # 3 steps per epoch
@@ -470,10 +472,10 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
     model.image_shape = (1, 28, 28)
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=2, update="immediate", default_threshold=0.05)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    objective = Objective(1.0, "last_t")
+    criterion = Criterion(1.0, "last_t")
 
     def steep(output, labels, images):
-        losses = objective(output, labels)
+        losses = criterion(output, labels)
         return losses._replace(total=losses.total + ((output.logits * 0).sqrt()).sum())
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -16,6 +16,8 @@ import torchvision
 
 from harness.command_line.errors import UserError
 from harness.runs import ranks
+from self_models.basics.images import scaled
+from self_models.running.draws import Draws
 
 BUNDLED = Path(__file__).resolve().parents[2] / "data"
 LABELS = {"MNIST": 10, "FashionMNIST": 10, "CIFAR10": 10, "CIFAR100": 100}
@@ -40,14 +42,13 @@ MD5 = {  # of the uncompressed files
 class Batch(NamedTuple):
     """images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,); index: positions in the set (B,).
 
-    One of several ranks has a part of the whole batch: begin is its first image's place there, whole the whole's size.
+    whole: size of the whole batch, of which one of several ranks has a part.
     counts: False for the stand-in of a rank that no image is left for; it weighs nothing.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     index: torch.Tensor
-    begin: int = 0
     whole: int = 0  # 0: this is the whole
     counts: bool = True
 
@@ -79,10 +80,7 @@ class ImageSet:
 
     def batch(self, index, device="cpu"):
         """The Batch of the images at these positions, (B,) int64."""
-        images = self.images[index].to(device).float().div_(255)
-        if images.shape[1] > 1:
-            images = images.mul_(2).sub_(1)
-        return Batch(images, self.labels[index].to(device), index + self.start)
+        return Batch(scaled(self.images[index].to(device)), self.labels[index].to(device), index + self.start)
 
     def whole(self, device="cpu"):
         """All images as one Batch."""
@@ -97,15 +95,14 @@ class ImageSet:
         begin, end = ranks.bounds(len(index))
         counts = begin < end
         begin = begin if counts else max(begin - 1, 0)
-        return self.batch(index[begin : max(end, begin + 1)], device)._replace(begin=begin, whole=len(index), counts=counts)
+        return self.batch(index[begin : max(end, begin + 1)], device)._replace(whole=len(index), counts=counts)
 
 
-def augmented(batch, seed):
+def augmented(batch, seed, epoch):
     """The batch with each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels, at random."""
-    images, draw = batch.images, torch.Generator().manual_seed(seed)
-    count, _, height, width = images.shape
-    draws = torch.rand(4, batch.whole or count, generator=draw)[:, batch.begin : batch.begin + count]
-    turn, scale, across, down = (2 * draws - 1).to(images.device)
+    images, (height, width) = batch.images, batch.images.shape[2:]
+    (numbers,) = Draws(seed, epoch, batch.index).numbers("augmentation", 4, images.device)
+    turn, scale, across, down = (2 * numbers - 1).unbind(1)
     angle, scale = turn * math.pi / 18, 1 + 0.1 * scale
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     rows = (torch.stack([cosine, -sine, across * 4 / width], 1), torch.stack([sine, cosine, down * 4 / height], 1))

@@ -71,7 +71,7 @@ def save_spikes_over_time(path, spikes, open_share):
 
 
 def save_extremes(path, images, per_image, count=10):
-    """The cheapest and the dearest images, with their spikes. images: (N, H, W[, 3]) in [0, 1]; per_image: see loops.py."""
+    """The cheapest and the dearest images, with their spikes. images: (N, H, W[, 3]) in [0, 1]; per_image: see evaluation.py."""
     order, count = per_image["spikes"].argsort(), min(count, len(images))
     chosen = [order[:count].tolist(), order[-count:].flip(0).tolist()]
     with plt.rc_context(STYLE):

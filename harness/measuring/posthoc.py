@@ -1,59 +1,80 @@
 """What the post-hoc scripts share: their flags, and opening the trained SNN, its data and its run."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from harness.command_line.errors import UserError
-from harness.data.seeds import EVALUATION
 from harness.data.sets import load_data
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, use_engine
 from harness.training.fit import evaluate_with_bar
-from harness.training.loops import Objective, run_model
+from harness.training.losses import Criterion
 from self_models.basics.settings import declared
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.stopping import RULES
+from self_models.running.draws import EVALUATION, Draws
 
 
+def open_posthoc(args, cls, suffix, **own):
+    """The Posthoc that the flags ask for. cls: the model's class; own: its settings that come from no shared flag; suffix: of the
+    run's name. Raises UserError where checkpoint, images or run are not to be had."""
+    find_checkpoint(args)
+    source = SNNSource(args, keeps={*declared(Contrast, *RULES.values()), "gate", "rule"} - {"latch", "residual"})
+    model = source.model(cls, **own)
+    use_engine(model, args)
+    train, test = find_images(args)
+    name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
+    run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
+    source.fill(model, train, run).eval()
+    trained = (source.saved.get("settings") or {}).get("epsilon")
+    typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
+    if trained and trained not in typed:
+        run.say(f"note: this SNN was trained with epsilon {trained:g}")
+    return Posthoc(args, model, test, run)
+
+
+def find_checkpoint(args):
+    """Where no checkpoint is given, --pretrained_snn becomes the one that the other flags name. Raises UserError without one."""
+    if args.pretrained_snn or args.pretrained_ann:
+        return
+    default = Path(args.output_dir) / "trained_models" / "snn" / f"{snn_name(args)}.pth"
+    if not default.is_file():
+        raise UserError(f"--pretrained_snn is missing, and {default} is not there: give an SNN's checkpoint")
+    args.pretrained_snn = str(default)
+
+
+def find_images(args):
+    """(training images, the images to evaluate on): ImageSets. With --holdout both are of the training set."""
+    if args.holdout and args.limit_test:
+        raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
+    train, held_out, test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
+    return train, held_out or test
+
+
+@dataclass
 class Posthoc:
-    """An evaluation of a trained SNN: model, test (ImageSet; with --holdout training images), run, and the records of what was
-    evaluated.
+    """An evaluation of a trained SNN: its flags, the model, the ImageSet that it is evaluated on, its run, and the records of
+    what was evaluated."""
 
-    cls: the model's class, own: its settings that come from no shared flag. The checkpoint is --pretrained_snn, or a
-    converted --pretrained_ann, or the one that the flags name. suffix: of the run's name.
-    """
+    args: object
+    model: object
+    test: object
+    run: RunLog
+    records: list = field(default_factory=list)
 
-    def __init__(self, args, cls, suffix, **own):
-        if not (args.pretrained_snn or args.pretrained_ann):
-            default = Path(args.output_dir) / "trained_models" / "snn" / f"{snn_name(args)}.pth"
-            if not default.is_file():
-                raise UserError(f"--pretrained_snn is missing, and {default} is not there: give an SNN's checkpoint")
-            args.pretrained_snn = str(default)
-        self.args, self.records = args, []
-        source = SNNSource(args, keeps={*declared(Contrast, *RULES.values()), "gate", "rule"} - {"latch", "residual"})
-        self.model = source.model(cls, **own)
-        use_engine(self.model, args)
-        if args.holdout and args.limit_test:
-            raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
-        train, held_out, test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
-        self.test = held_out or test
-        name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
-        self.run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
-        source.fill(self.model, train, self.run).eval()
-        trained = (source.saved.get("settings") or {}).get("epsilon")
-        typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
-        if trained and trained not in typed:
-            self.run.say(f"note: this SNN was trained with epsilon {trained:g}")
-        self.device = next(self.model.parameters()).device
+    @property
+    def device(self):
+        return next(self.model.parameters()).device
 
     def evaluate(self, test=None, **more):
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
         self.run.begin()
-        objective = Objective(self.args.trade_off, self.args.trade_off_type)
-        result = evaluate_with_bar(self.model, test or self.test, objective, self.args, self.run, count_operations=True)
+        criterion = Criterion(self.args.trade_off, self.args.trade_off_type)
+        result = evaluate_with_bar(self.model, test or self.test, criterion, self.args, self.run, count_operations=True)
         more = {"holdout": self.args.holdout} | more if self.args.holdout else more
         record = evaluation_record(self.model, result, self.args, **more)
         self.records.append(record)
@@ -65,7 +86,7 @@ class Posthoc:
         """The first images of an ImageSet as a Batch, the model's output for them, and its guesses (T, B, C, H, W)."""
         self.run.begin()
         batch = images.part(0, count).whole(self.device)
-        output = run_model(self.model, batch, self.args.seed, EVALUATION)
+        output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
         return batch, output, self.model.readout.guess(output.predictions)
 
     def finish(self):

@@ -4,7 +4,6 @@ import json
 
 from harness.command_line.commands import command_line
 from harness.runs.checkpoints import write_whole
-from self_models.counting.operations import energy_joules
 
 
 def running(means):
@@ -119,8 +118,7 @@ def contrast_table(rows, summary):
 def evaluation_record(model, result, args, **more):
     """The JSON object of an evaluation: what was run, and its figures.
 
-    spikes and operations are means per image. comparisons: pixels compared with their prediction, counted as one AC each in
-    energy_joules, which is an estimate of the arithmetic alone (see operations.py).
+    spikes and operations are means per image; see Evaluation.result.
     """
     settings = model.settings
     record = {
@@ -144,13 +142,8 @@ def evaluation_record(model, result, args, **more):
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
         record |= {name: result[name] for name in ("median_steps", "p95_steps", "comparisons")}
-    if "open_share" in result:
-        record["open_share"] = result["open_share"]
-    if "operations" in result:
-        operations = result["operations"]
-        acs = operations["effective_acs"] + result["comparisons"]
-        record |= {"operations": operations, "energy_joules": energy_joules(acs, operations["effective_macs"])}
-    return record | more
+    found = {name: result[name] for name in ("open_share", "operations", "energy_joules") if name in result}
+    return record | found | more
 
 
 def save_results_json(path, records):

@@ -10,10 +10,7 @@ from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-from self_models.network.neurons import HeldDropout
 
 
 def rank():
@@ -94,16 +91,11 @@ def bounds(size, index=None, ranks=None):
 class Parallel:
     """A model in training, as one of several ranks: call it for an output whose gradient will be the ranks' mean.
 
-    With one rank it is the model. Dropout masks are drawn for the whole batch, and each rank takes its part of them:
-    batch_is(batch) says which part comes next.
+    With one rank it is the model.
     """
 
     def __init__(self, model):
-        self.model, self.forward, self._batch = model, model if count() == 1 else None, None
-        if count() > 1:
-            for module in model.modules():
-                if isinstance(module, nn.Dropout | HeldDropout):
-                    module.register_forward_pre_hook(self._mask_of_the_whole_batch(module))
+        self.model, self.forward = model, model if count() == 1 else None
 
     def prepare(self, loss):
         """Before the first step. loss(): of the model alone; shows whether the loss reaches every weight, which it does not in
@@ -118,26 +110,5 @@ class Parallel:
         where = [device.index] if device.type == "cuda" else None
         self.forward = DistributedDataParallel(self.model, device_ids=where, find_unused_parameters=unused)
 
-    def __call__(self, *inputs):
-        return self.forward(*inputs)
-
-    def batch_is(self, batch):
-        self._batch = batch
-
-    def _mask_of_the_whole_batch(self, module):
-        p = module.p
-        is_held = isinstance(module, HeldDropout)
-        module.p = p if is_held else 0.0  # the hook does the work of an nn.Dropout
-
-        def hook(module, inputs):
-            signal, mask, *more = (*inputs, None)[: max(2, len(inputs))]
-            if not module.training or p == 0 or mask is not None:
-                return None
-            begin, end = self._batch.begin, self._batch.begin + len(self._batch.labels)
-            shape = (self._batch.whole, *signal.shape[1:])
-            stride = (signal[0].numel(), *signal.stride()[1:])  # the layout that a draw for the whole batch would have
-            mask = torch.empty_strided(shape, stride, dtype=signal.dtype, device=signal.device)
-            mask = mask.bernoulli_(1 - p).div_(1 - p)[begin:end]
-            return (signal, mask, *more) if is_held else (signal * mask,)
-
-        return hook
+    def __call__(self, *inputs, **more):
+        return self.forward(*inputs, **more)

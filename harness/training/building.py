@@ -6,24 +6,23 @@ import torch
 
 from harness.command_line.errors import UserError
 from harness.command_line.parser import flag_name
-from harness.data.seeds import seed_from
 from harness.data.sets import LABELS
 from harness.runs import ranks
-from harness.runs.checkpoints import from_original, load_checkpoint, may_hold, restore
 from harness.training.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
-from harness.training.loops import Teacher
+from harness.training.losses import Teacher
+from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared
 from self_models.event.engine import EventEngine
+from self_models.loading import MODELS
 from self_models.network.declared import NetworkSettings, SpikingSettings
+from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
-from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 DECODER = "generate."  # how the names of the decoder's weights begin
-CLASSES = (VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN)
 
 
 def adopt(args, saved, cls, names):
@@ -32,7 +31,7 @@ def adopt(args, saved, cls, names):
     settings = saved.get("settings", {})
     if not isinstance(settings, dict):
         raise UserError("the checkpoint's settings are damaged; use another copy")
-    settings = next((each.defaults for each in CLASSES if each.__name__ == saved.get("model")), {}) | settings
+    settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
     known = cls.declared()
     for name in names:
         flag = flag_name(name, known[name])
@@ -62,7 +61,7 @@ def settings_from(cls, args, **own):
 def build(cls, settings, args):
     """A model of class cls on the device that the flags name."""
     device = find_device(args)
-    torch.manual_seed(seed_from(args.seed))  # of the initial weights
+    torch.manual_seed(seed_for(args.seed, "weights"))  # of the initial weights
     return cls(**settings).to(device)
 
 

@@ -6,8 +6,8 @@ import json
 
 import torch
 
-from harness.data.seeds import EVALUATION, generator
 from harness.runs.checkpoints import write_whole
+from self_models.running.draws import Draws
 
 
 @torch.no_grad()
@@ -73,10 +73,10 @@ def balanced_thresholds(model, train, args, folder, say):
                 say(f"balanced thresholds read from {cache}")
                 return
     say(f"balancing thresholds: {len(images.index)} images, {args.balance_timesteps} steps")
-    draw = generator(args.seed, EVALUATION)
+    before_training = Draws(args.seed, 0, images.index)
 
     def draws(t):
-        return torch.rand(images.images.shape, generator=draw).to(images.images.device)
+        return before_training.at_step(t, model.image_shape, images.images.device)
 
     def on_layer(name, threshold):
         say(f"  {name}: threshold {threshold:.4f}")

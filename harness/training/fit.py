@@ -8,16 +8,19 @@ import time
 from tqdm import tqdm
 
 from harness.command_line.commands import resume_command
-from harness.data.seeds import seed_from, shuffled
 from harness.data.sets import augmented
+from harness.measuring.evaluation import evaluate
 from harness.measuring.report import epoch_line, evaluation_record, numbers_only, report_evaluation, running, save_results_json
 from harness.runs import ranks
-from harness.runs.checkpoints import load_checkpoint, restore, save_checkpoint
+from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import silence
 from harness.runs.signals import Interrupted, noted_signals
-from harness.training.loops import Average, Progress, evaluate, train_one_epoch
+from harness.training.epoch import Progress, train_one_epoch
 from harness.training.schedules import make_optimizer, make_schedule
 from harness.training.state import TrainingState
+from self_models.basics.checkpoints import load_checkpoint, restore
+from self_models.counting.evaluation import Average
+from self_models.running.draws import shuffled
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -126,9 +129,7 @@ def training_batches(train, args, epoch, device, first=0):
     """The epoch's Batches from the one numbered `first` on, shuffled, and augmented if the flags say so; they follow from seed
     and epoch alone."""
     batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
-    if not args.augment:
-        return batches
-    return (augmented(batch, seed_from(args.seed, epoch, number)) for number, batch in enumerate(batches, first))
+    return (augmented(batch, args.seed, epoch) for batch in batches) if args.augment else batches
 
 
 def test_once(model, test, objective, args, run, after_batch=None):

@@ -1,5 +1,6 @@
-"""Loss terms, the same in training and evaluation."""
+"""Loss terms, the same in training and evaluation, and the criterion they make up."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -38,42 +39,42 @@ def reconstruction_term(errors, weights):
     return weights @ errors.mean(1)
 
 
-class Lesson(NamedTuple):
-    """What a teacher says about a batch: its logits (B, labels), how much that counts (0 to 1), and the temperature."""
+class TeacherOutput(NamedTuple):
+    """A teacher's logits for a batch (B, labels), how much they count (0 to 1), and the temperature."""
 
     logits: torch.Tensor
     weight: float
     temperature: float
 
 
-def classification_loss(logits, labels, lesson=None):
-    """Mean cross-entropy of the logits (B, labels); with a Lesson (1 - w) of it + w τ² KL(teacher || student), both softened
-    by the temperature τ (Hinton et al., 2015, arXiv:1503.02531)."""
+def classification_loss(logits, labels, taught=None):
+    """Mean cross-entropy of the logits (B, labels); taught: (1 - w) of it + w τ² KL(teacher || student), both
+    softened by the temperature τ (Hinton et al., 2015, arXiv:1503.02531)."""
     loss = F.cross_entropy(logits, labels)
-    if lesson is None:
+    if taught is None:
         return loss
-    student, teacher = ((each / lesson.temperature).log_softmax(1) for each in (logits, lesson.logits))
+    student, teacher = ((each / taught.temperature).log_softmax(1) for each in (logits, taught.logits))
     divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return (1 - lesson.weight) * loss + lesson.weight * lesson.temperature**2 * divergence
+    return (1 - taught.weight) * loss + taught.weight * taught.temperature**2 * divergence
 
 
-def classification_term(logits, labels, weights, lesson=None):
+def classification_term(logits, labels, weights, taught=None):
     """logits after each step (T, B, labels), weights (T,) -> weighted mean over the steps of their classification_loss."""
-    per_step = torch.stack([classification_loss(so_far, labels, lesson) for so_far in logits])
+    per_step = torch.stack([classification_loss(so_far, labels, taught) for so_far in logits])
     return weights @ per_step / weights.sum()
 
 
-def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t", lesson=None):
+def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t", taught=None):
     """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty.
 
     kind, classification_kind: see step_weights; the second holds in training, an evaluation judges the last output.
-    lesson: the Lesson of a teacher, None for none."""
+    taught: a TeacherOutput, None for none."""
     by_step = getattr(output, "logits_by_step", None)
     if by_step is None or classification_kind == "last_t":
-        classification = classification_loss(output.logits, labels, lesson)
+        classification = classification_loss(output.logits, labels, taught)
     else:
         weights = step_weights(classification_kind, len(by_step), labels.device)
-        classification = classification_term(by_step, labels, weights, lesson)
+        classification = classification_term(by_step, labels, weights, taught)
     reconstruction = penalty = torch.zeros_like(classification)
     errors = errors_by_step(output)
     if errors is not None:
@@ -81,3 +82,32 @@ def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification
     if spike_penalty:
         penalty = spike_penalty * total_spikes(output.spikes).mean()
     return Losses(classification, reconstruction, penalty, classification + trade_off * reconstruction + penalty)
+
+
+class Teacher(NamedTuple):
+    """A trained ANN to learn from; weight, temperature: see classification_loss."""
+
+    model: object
+    weight: float
+    temperature: float
+
+    @torch.no_grad()
+    def output(self, images):
+        return TeacherOutput(self.model(images).logits, self.weight, self.temperature)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What training minimises; see losses_of. kind: step weights of the reconstruction, 'sum' for the ANN;
+    classification_kind: of the outputs; teacher: a Teacher to learn from, too."""
+
+    trade_off: float
+    kind: str
+    spike_penalty: float = 0.0
+    classification_kind: str = "last_t"
+    teacher: Teacher | None = None
+
+    def __call__(self, output, labels, images=None):
+        """Losses of an output; images: what the teacher looks at, in training; None: the labels count alone."""
+        taught = self.teacher.output(images) if self.teacher and images is not None else None
+        return losses_of(output, labels, self.trade_off, self.kind, self.spike_penalty, self.classification_kind, taught)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from harness.command_line.errors import UserError
 from harness.runs import ranks
-from harness.runs.checkpoints import keep, load_checkpoint, restore, save_checkpoint
+from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.health import spoilt_weights
-from harness.training.loops import Average, Progress
+from harness.training.epoch import Progress
 from harness.training.schedules import set_rates
+from self_models.basics.checkpoints import CheckpointError, load_checkpoint, restore
+from self_models.counting.evaluation import Average
 
 RECIPE = (  # flags that --resume must find again: the optimiser keeps some of them, the loss would change with others
     *("learning_rate", "lr_schedule", "lr_interval", "lr_reduce", "optimizer", "weight_decay", "momentum", "amsgrad"),
@@ -130,7 +132,7 @@ class TrainingState:
             return None
         try:
             return load_checkpoint(path)
-        except UserError as error:
+        except CheckpointError as error:
             if not is_last or not previous.exists():
                 raise
             load_checkpoint(previous)

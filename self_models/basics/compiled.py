@@ -1,37 +1,55 @@
-"""Numba's compiler as the event engine uses it; without numba the functions stay as they are and WHY_NOT says why."""
+"""Decorators for functions that numba compiles. Without numba they leave the functions as they are, and WHY_NOT says why."""
+
+import hashlib
+from pathlib import Path
 
 WHY_NOT = ""
 try:
     from numba import njit
-except (ImportError, RuntimeError) as error:  # numba is missing, does not fit numpy, or has no place to keep its code
+except (ImportError, RuntimeError) as error:  # numba is missing, or does not fit numpy
     WHY_NOT = " ".join(str(error).split())[:200]
 
-    def njit(**options):
-        return lambda function: function
+# _nrt=False: no reference counts, which took half of the time; so a compiled function cannot make an array
+OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
+SOURCES = set()  # files that hold compiled functions
 
 
-# _nrt=False: no reference counts, which took half of the time; so a kernel cannot make an array
-compiled = njit(nogil=True, error_model="numpy", _nrt=False)
-inlined = njit(nogil=True, error_model="numpy", _nrt=False, inline="always")  # a call hands on all the arrays, which takes time
-cached = njit(nogil=True, error_model="numpy", _nrt=False, cache=True)  # on disk; see entry_points in event/run.py
+def compiled(function, **options):
+    SOURCES.add(function.__code__.co_filename)
+    return function if WHY_NOT else njit(**OPTIONS, **options)(function)
+
+
+def inlined(function):
+    """Part of each function that calls it: else a call hands on all the arrays, which takes time."""
+    return compiled(function, inline="always")
+
+
+def cached(function):
+    """Compiled once and kept on disk, where there is a place for it.
+
+    numba looks for changes in the file of a cached function only, not in what it calls: a function that calls those of other
+    files closes over sources_digest(), which is then part of the key under which its code is kept.
+    """
+    try:
+        return compiled(function, cache=True)
+    except RuntimeError:  # no place for it
+        return compiled(function)
+
+
+def sources_digest():
+    """A digest of all files from which functions have been compiled so far."""
+    return hashlib.sha256(b"".join(Path(path).read_bytes() for path in sorted(SOURCES))).hexdigest()
 
 
 def switch(kernels):
     """One compiled function of (number, *arguments) that calls the kernel of this number."""
     first, rest = kernels[0], kernels[1:]
-    if not rest:
+    others = switch(rest) if rest else first
 
-        @compiled
-        def only(number, *arguments):
-            return first(*arguments)
+    def only(number, *arguments):
+        return first(*arguments)
 
-        return only
-    others = switch(rest)
-
-    @compiled
     def chosen(number, *arguments):
-        if number == 0:
-            return first(*arguments)
-        return others(number - 1, *arguments)
+        return first(*arguments) if number == 0 else others(number - 1, *arguments)
 
-    return chosen
+    return compiled(chosen if rest else only)

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.counting.spikes import part_of, wide
+from self_models.basics.devices import wide
+from self_models.counting.spikes import part_of
 from self_models.network.neurons import SpikingNeuron
 
 CONNECTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)

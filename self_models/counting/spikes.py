@@ -1,7 +1,5 @@
 """Spike counts by part of the network, and how they are added up."""
 
-import torch
-
 PARTS = {"input": "input", "features": "encoder", "generate": "decoder", "classifier": "classifier"}
 
 
@@ -21,8 +19,3 @@ def by_part(spikes):
 def total_spikes(spikes):
     """Spikes of all layers, the input included."""
     return sum(spikes.values())
-
-
-def wide(device):
-    """The widest floating-point type of a device, for long sums: float64, but float32 on mps."""
-    return torch.float32 if torch.device(device).type == "mps" else torch.float64

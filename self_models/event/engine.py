@@ -14,17 +14,18 @@ import torch
 
 from self_models.basics.compiled import WHY_NOT
 from self_models.basics.errors import ModelError
+from self_models.basics.images import checked_images
 from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
 from self_models.event.kernels import FIRST_V, new_state
 from self_models.event.network import lay_out
 from self_models.network.neurons import UPDATES, NeuronState
+from self_models.running.draws import draws_for, key_for
 from self_models.running.outputs import SNNOutput, Sums, errors_by_step, open_share_by_step
 from self_models.running.steps import Frame, stack_frames
-from self_models.vgg_wFeedback import check_images
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RUNNING = ("forward", "run_segments", "segment", "step", "advance", "perceive", "gather")  # how a model runs, not what it sees
-HOOKS = (*RUNNING, "start", "show", "integrate", "draws", "output")
+HOOKS = (*RUNNING, "start", "show", "integrate", "drawn", "output")
 HOOKS_OF_PARTS = {  # setting -> (attribute with the compiled form, methods that it stands for)
     "gate": ("kernels", ("start", "next_view", "rests", "compared")),
     "rule": ("kernel", ("holds",)),
@@ -70,18 +71,16 @@ class EventEngine:
             and {cls for cls, *_ in parts} | {model.encoding} <= self.compiled.PARTS
         )
 
-    def __call__(self, x, uniforms=None, seeds=None, frames=True):
-        """x: (B, C, H, W) -> SNNOutput. uniforms: as in the model's forward; seeds: instead, the seed of each image's draws,
-        as torch.rand(T, C, H, W, generator=torch.Generator().manual_seed(seed)) makes them. frames: else predictions, errors,
+    def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
+        """x: (B, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames: else predictions, errors,
         predicted and is_open are None, and sums has their place. Raises ModelError as forward does."""
-        check_images(x, self.model.image_shape)
+        x = checked_images(x, self.model)
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         self._refresh()
-        if seeds is None or not (self.is_whole and self.draws_as_torch):
-            uniforms = self._uniforms(x, uniforms, seeds)
-            seeds = None
-        output = self._whole(x, uniforms, seeds, frames) if self.is_whole else self._stepwise(x, uniforms, frames)
+        draws = draws_for(x, draws, seed)
+        drawn = self.model.drawn(x, uniforms, draws)
+        output = self._whole(x, uniforms, draws, frames) if self.is_whole else self._stepwise(x, drawn, draws, frames)
         if self._activity is not NOTHING:
             self._steps[0] += output.steps.sum().item()
             self._steps[1] += (output.steps // self.model.feedback_interval).sum().item()
@@ -111,17 +110,10 @@ class EventEngine:
             if self._activity is not NOTHING:
                 raise ModelError("the weights changed while operations were counted")
             self.layout, self._version, self._free = lay_out(self.model), version, []
-            self.draws_as_torch = draws_as_torch(self.compiled, self._new_pixels)
-
-    def _uniforms(self, x, uniforms, seeds):
-        if seeds is None:
-            return torch.stack(list(self.model.draws(x, uniforms)))
-        draw = lambda seed: torch.rand(self.model.timesteps, *x.shape[1:], generator=torch.Generator().manual_seed(seed))  # noqa: E731
-        return torch.stack([draw(seed) for seed in seeds], 1)
 
     # --- whole runs
 
-    def _whole(self, x, uniforms, seeds, frames):
+    def _whole(self, x, uniforms, draws, frames):
         model, batch, steps = self.model, len(x), self.model.timesteps
         images = pixels_of(x)
         shape = (steps, batch, images.shape[1]) if frames and model.has_feedback else (0, 0, 0)
@@ -136,15 +128,13 @@ class EventEngine:
             predicted=np.empty(shape, np.bool_),
             is_open=np.empty(shape, np.bool_),
         )
-        settings, given = kernel_settings(model), np.zeros((0, 0, 0), np.float32)
-        draws = model.encoding.uses_draws
-        if seeds is None:
-            given = uniforms.reshape(steps, batch, -1).float().numpy()
-        seeds = np.zeros(batch, np.uint64) if seeds is None else np.array(seeds, np.uint64)
+        settings, index, given = kernel_settings(model, draws), draws.index.numpy(), np.zeros((0, 0, 0), np.float32)
+        if uniforms is not None:
+            given = pixels_of(uniforms.flatten(0, 1)).reshape(steps, batch, -1)
 
         def work(state, activity, pixels, first, last):
             self.compiled.run_images(
-                self.layout.net, state, activity, settings, pixels, images, draws, given, seeds, results, first, last
+                self.layout.net, state, activity, settings, pixels, images, given, index, results, first, last
             )
 
         self._spread(work, batch)
@@ -216,15 +206,15 @@ class EventEngine:
 
     # --- step by step
 
-    def _stepwise(self, x, uniforms, frames):
+    def _stepwise(self, x, drawn, draws, frames):
         model, net = self.model, self.layout.net
         if model.rule.stops:
             raise ModelError(f"the event engine does not stop images of {type(model).__name__}: use --engine dense")
-        run, states, steps = model.start(x), [new_state(net) for _ in x], []
+        run, states, steps = model.start(x, draws), [new_state(net) for _ in x], []
         counts = np.zeros((len(x), model.timesteps, len(self.layout.shapes)), np.int32)
         logits = slice(net.nodes[net.output, FIRST_V], net.nodes[net.output, FIRST_V] + self.layout.shapes[net.output][0])
-        for t, draws in enumerate(uniforms):
-            decoded = self._advance(run, states, model.encoding.send(run.view.unexplained(), draws), counts[:, t])
+        for t, (uniforms,) in enumerate(drawn):
+            decoded = self._advance(run, states, model.encoding.send(run.view.unexplained(), uniforms), counts[:, t])
             run.logits = torch.from_numpy(np.stack([state.v[logits] for state in states]))
             if model.has_feedback:
                 steps.append(model.show(run, decoded))
@@ -266,13 +256,14 @@ def is_compiled(cls, kernel, hooks):
     return getattr(cls, kernel, None) is not None and all(depth(kernel) <= depth(hook) for hook in hooks if hasattr(cls, hook))
 
 
-def kernel_settings(model):
-    """What compiled code reads of a model: its settings that are declared so, names as numbers, and its images' shape."""
+def kernel_settings(model, draws):
+    """What compiled code reads of a model: settings that are declared so, names as numbers, its images' shape, the draws' key."""
     known = model.declared()
     values = {name: one.scalar(model.settings.get(name, one.default)) for name, one in known.items() if one.kernel}
     values = {name: np.float32(value) if isinstance(value, float) else value for name, value in values.items()}
-    channels, height, width = model.image_shape
-    values |= {"has_feedback": model.has_feedback, "colour": channels > 1, "channels": channels, "height": height, "width": width}
+    channels, _, width = model.image_shape
+    values |= {"has_feedback": model.has_feedback, "colour": channels > 1, "channels": channels, "width": width}
+    values |= {"uses_draws": model.encoding.uses_draws, "epoch": draws.epoch, "key": key_for(draws.seed, "input")}
     return settings_class(tuple(values))(**values)
 
 
@@ -293,10 +284,3 @@ def frames_of(values, x):
     """(T, B, H W C) array -> tensor (T, B, C, H, W), for images x (B, C, H, W)."""
     channels, height, width = x.shape[1:]
     return torch.from_numpy(values).reshape(len(values), len(x), height, width, channels).permute(0, 1, 4, 2, 3)
-
-
-def draws_as_torch(compiled, new_pixels):
-    """Whether the compiled draws are those of this torch's generator."""
-    seed, drawn = 2**40 + 7, np.empty(1500, np.float32)
-    compiled.draw(new_pixels(len(drawn)), np.uint64(seed), 1, drawn)
-    return np.array_equal(drawn, torch.rand(2, len(drawn), generator=torch.Generator().manual_seed(seed))[1].numpy())

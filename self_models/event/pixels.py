@@ -14,9 +14,9 @@ from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, rest
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import ACTIVE, CHANGED, GATES, LOOK_AGAIN, OPEN, Gate
 from self_models.objectives.readouts import READOUTS
+from self_models.running.draws import philox_block, uniform
 
 LISTED = 5  # of Pixels.tally; the others are in objectives/gates.py
-BLOCK, SHIFT = 624, 397  # words of the Mersenne Twister
 
 encode = switch([encoding.kernel for encoding in ENCODINGS.values()])
 predict, guess_of = (
@@ -31,8 +31,7 @@ class Pixels(NamedTuple):
     """One image's input and prediction, (Q,) with Q = H W C in the order of the input node. step_open: is_open of the step that
     is shown; attended: pixels of which a prediction is made; seen: what the input neurons see; brightness: a gate's own; active:
     the pixels that may send; sent: what each of these sends; tally: how many pixels are open, and of these not 0, whether any
-    has closed or opened, how many are compared at each look, whether all must be looked at next time, how many may send; words,
-    key, block: of the draws."""
+    has closed or opened, how many are compared at each look, whether all must be looked at next time, how many may send."""
 
     is_open: np.ndarray
     step_open: np.ndarray
@@ -46,9 +45,6 @@ class Pixels(NamedTuple):
     active: np.ndarray
     sent: np.ndarray
     tally: np.ndarray
-    words: np.ndarray
-    key: np.ndarray
-    block: np.ndarray
 
 
 def new_pixels(size):
@@ -56,65 +52,7 @@ def new_pixels(size):
     flags = (np.zeros(size, np.bool_) for _ in range(4))
     values = (np.zeros(size, np.float32) for _ in range(5))
     active, sent, tally = np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(6, np.int64)
-    draws = np.zeros(size, np.uint32), np.zeros(BLOCK, np.uint32), np.zeros(1, np.int64)
-    return Pixels(*flags, *values, active, sent, tally, *draws)
-
-
-# --- draws: torch's generator for CPUs, a Mersenne Twister whose words give 24 bits to each number
-
-
-@compiled
-def seed_draws(pixels, seed):
-    """As torch.Generator().manual_seed(seed); its low 32 bits count."""
-    word = np.uint64(seed) & np.uint64(0xFFFFFFFF)
-    for i in range(BLOCK):
-        pixels.key[i] = word
-        word = (np.uint64(1812433253) * (word ^ (word >> np.uint64(30))) + np.uint64(i + 1)) & np.uint64(0xFFFFFFFF)
-    pixels.block[0] = -1
-
-
-@compiled
-def twist(key):
-    """The next block of words."""
-    for i in range(BLOCK - SHIFT):
-        key[i] = key[i + SHIFT] ^ mixed(key[i], key[i + 1])
-    for i in range(BLOCK - SHIFT, BLOCK - 1):
-        key[i] = key[i + SHIFT - BLOCK] ^ mixed(key[i], key[i + 1])
-    key[BLOCK - 1] = key[SHIFT - 1] ^ mixed(key[BLOCK - 1], key[0])
-
-
-@compiled
-def mixed(high, low):
-    """One step of the Mersenne Twister: the high bit of one word and the rest of the next, both uint32."""
-    word = (high & np.uint32(0x80000000)) | (low & np.uint32(0x7FFFFFFF))
-    return (word >> np.uint32(1)) ^ ((low & np.uint32(1)) * np.uint32(0x9908B0DF))
-
-
-@compiled
-def draw_words(pixels, t):
-    """Words of step t, not yet tempered, into pixels.words; steps may be left out but not repeated."""
-    size = len(pixels.words)
-    done = 0
-    while done < size:
-        position = t * size + done
-        while pixels.block[0] < position // BLOCK:
-            twist(pixels.key)
-            pixels.block[0] += 1
-        begin = position % BLOCK
-        count = min(size - done, BLOCK - begin)
-        for i in range(count):
-            pixels.words[done + i] = pixels.key[begin + i]
-        done += count
-
-
-@compiled
-def uniform(word):
-    """A tempered word's 24 low bits as a number in [0, 1), as torch.rand makes float32 of it."""
-    word ^= word >> np.uint32(11)
-    word ^= (word << np.uint32(7)) & np.uint32(0x9D2C5680)
-    word ^= (word << np.uint32(15)) & np.uint32(0xEFC60000)
-    word ^= word >> np.uint32(18)
-    return np.float32(word & np.uint32(0xFFFFFF)) * np.float32(2.0**-24)
+    return Pixels(*flags, *values, active, sent, tally)
 
 
 # --- input and read-out
@@ -141,23 +79,23 @@ def emit(net, state, listed, sent):
 
 
 @compiled
-def send(net, state, settings, pixels, explains, draws, uniforms, b, t):
-    """The input neurons at step t, and how many spike. explains: whether the prediction is taken away from what is seen. draws:
-    whether the encoding needs any; uniforms: (T, B, Q) in the order channel, row, column, or empty."""
-    channels, count = net.nodes[0, CHANNELS], pixels.tally[LISTED]
-    size = len(pixels.seen) // channels
-    given = len(uniforms) > 0
-    if draws and count and not given:
-        draw_words(pixels, t)
-    u = np.float32(0)
+def send(net, state, settings, pixels, explains, uniforms, number, b, t):
+    """The input neurons at step t, and how many spike. explains: whether the prediction is taken away from what is seen.
+    uniforms: (T, B, Q), or empty: then the pixels that need a draw get it by the image's number, see draws.py."""
+    count, block, words, u = pixels.tally[LISTED], -1, (0, 0, 0, 0), np.float32(0)
     for i in range(count):
         pixel = pixels.active[i]
         value = pixels.seen[pixel]
         if explains:
             value -= guess_of(settings.readout, settings, pixels.prediction[pixel])
-        if draws and value != 0:
-            at = (pixel % channels) * size + pixel // channels
-            u = uniforms[t, b, at] if given else uniform(pixels.words[at])
+        if settings.uses_draws and value != 0:
+            if len(uniforms):
+                u = uniforms[t, b, pixel]
+            else:
+                if pixel // 4 != block:
+                    block = pixel // 4
+                    words = philox_block(block, t, number, settings.epoch, settings.key[0], settings.key[1])
+                u = uniform(words[pixel % 4])
         pixels.sent[i] = encode(settings.encoding, value, u)
     return emit(net, state, pixels.active[:count], pixels.sent)
 

@@ -1,28 +1,20 @@
 """Compiled runs of the event engine: the steps of the layers, and all steps of an image until it stops or falls silent."""
 
-import hashlib
-import inspect
-import sys
 from typing import NamedTuple
 
 import numpy as np
 
-from self_models.basics import compiled as compiling
-from self_models.basics.compiled import cached, compiled, switch
-from self_models.event import counts, kernels, pixels
+from self_models.basics.compiled import cached, compiled, sources_digest, switch
 from self_models.event.counts import count
 from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, charge, copy, fire, touch
 from self_models.event.pixels import (
     LISTED,
     clear,
-    draw_words,
     emit,
     integrate,
     list_active,
-    seed_draws,
     send,
     start,
-    uniform,
 )
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import ACTIVE, CHANGED, COMPARED, GATES, LOOK_AGAIN
@@ -139,11 +131,9 @@ def show(results, pixels, b, t):
 
 
 @compiled
-def run_image(net, state, activity, settings, pixels, image, draws, uniforms, seed, results, b):
+def run_image(net, state, activity, settings, pixels, image, uniforms, number, results, b):
     """All steps of one image, row b of the results. Once nothing can change any more the rest is filled in."""
     error = start(net, state, settings, pixels, image)
-    if len(uniforms) == 0:
-        seed_draws(pixels, seed)
     active, decodes, comparisons, t = pixels.tally[ACTIVE], 0, 0, 0
     logits = state.v[net.nodes[net.output, FIRST_V] : net.nodes[net.output, FIRST_V] + net.nodes[net.output, CHANNELS]]
     frames = len(results.predictions) > 0
@@ -153,7 +143,7 @@ def run_image(net, state, activity, settings, pixels, image, draws, uniforms, se
         if frames:
             copy(pixels.step_open, pixels.is_open)
         counts = results.counts[b, t]
-        counts[0] = send(net, state, settings, pixels, explains, draws, uniforms, b, t)
+        counts[0] = send(net, state, settings, pixels, explains, uniforms, number, b, t)
         if activity.events.size:
             count(net, state, activity, 0)
         run_layers(net, state, activity, net.forward, t, counts)
@@ -196,22 +186,15 @@ def run_image(net, state, activity, settings, pixels, image, draws, uniforms, se
 
 
 def entry_points():
-    """(run_images, advance, draw), compiled once and kept on disk.
-
-    numba looks for changes in the file of a cached function only, not in what it calls: the digest of all sources, as a
-    variable of the closure, is part of the key under which it keeps the code.
-    """
-    modules = {compiling, kernels, counts, pixels, sys.modules[__name__]}
-    modules |= {sys.modules[getattr(part, "kernel", part).__module__] for part in PARTS}
-    sources = sorted(inspect.getsource(module) for module in modules)
-    digest = hashlib.sha256("".join(sources).encode()).hexdigest()
+    """(run_images, advance), compiled once and kept on disk."""
+    digest = sources_digest()
 
     @cached
-    def run_images(net, state, activity, settings, pixels, images, draws, uniforms, seeds, results, first, last):
-        """Images first to last - 1, one after the other. images (B, Q); draws, uniforms (T, B, Q): see send; seeds (B,)."""
+    def run_images(net, state, activity, settings, pixels, images, uniforms, index, results, first, last):
+        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; index (B,)."""
         assert digest
         for b in range(first, last):
-            run_image(net, state, activity, settings, pixels, images[b], draws, uniforms, seeds[b], results, b)
+            run_image(net, state, activity, settings, pixels, images[b], uniforms, index[b], results, b)
 
     @cached
     def advance(net, state, activity, every, signal, clock, decodes_at, counts, decoded):
@@ -230,16 +213,7 @@ def entry_points():
             copy(decoded, state.v[first : first + len(decoded)])
             clear(net, state)
 
-    @cached
-    def draw(pixels, seed, t, drawn):
-        """The draws of one step (Q,), as an image of this seed gets them."""
-        assert digest
-        seed_draws(pixels, seed)
-        draw_words(pixels, t)
-        for i in range(len(drawn)):
-            drawn[i] = uniform(pixels.words[i])
-
-    return run_images, advance, draw
+    return run_images, advance
 
 
-run_images, advance, draw = entry_points()
+run_images, advance = entry_points()

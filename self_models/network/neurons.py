@@ -159,19 +159,20 @@ class SpikingNeuron(nn.Module):
 
 
 class HeldDropout(nn.Module):
-    """Dropout whose mask is drawn once per image and held for all steps. forward(signal, mask, steps) -> (signal, mask).
+    """Dropout whose mask is drawn once per image and held for all steps. layer: its number among the network's.
 
-    signal: (steps B, ...), one step after the other; mask: (B, ...), or None to draw one.
+    forward(signal, mask, steps, draws) -> (signal, mask). signal: (steps B, ...), one step after the other; mask: (B, ...), or
+    None to take it from draws, the batch's Draws.
     """
 
-    def __init__(self, p):
+    def __init__(self, p, layer=0):
         super().__init__()
-        self.p = p
+        self.p, self.layer = p, layer
 
-    def forward(self, signal, mask=None, steps=1):
+    def forward(self, signal, mask=None, steps=1, draws=None):
         if not self.training or self.p == 0:
             return signal, None
         signal = signal.unflatten(0, (steps, -1))
         if mask is None:
-            mask = torch.empty_like(signal[0]).bernoulli_(1 - self.p).div_(1 - self.p)
+            mask = draws.mask(self.layer, self.p, signal.shape[2:], signal.device).to(signal.dtype)
         return (signal * mask).flatten(0, 1), mask

@@ -15,17 +15,16 @@ from self_models.network.neurons import HeldDropout, SpikingNeuron
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
-def build_stages(plan, image_shape, settings, nonlinearity, new_dropout, output_nonlinearity=None):
+def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=None):
     """features, generate (None without a decoder) and classifier, initialised.
 
-    settings: fc_width, kernel_size, dropout, labels; nonlinearity: stage name -> new module; new_dropout: p -> new module;
+    settings: fc_width, kernel_size, dropout, labels; nonlinearity: stage name -> new module;
     output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have no bias. Raises
     ModelError where the image is too small for the plan.
     """
     channels, height, width = image_shape
     kernel_size, fc_width = settings["kernel_size"], settings["fc_width"]
-    drop = partial(new_dropout, settings["dropout"])
-    sizes = plan.sizes(height, width)
+    sizes, drop = plan.sizes(height, width), partial(HeldDropout, settings["dropout"])
     features, depth = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
     generate = None
     if plan.decoder:
@@ -35,14 +34,16 @@ def build_stages(plan, image_shape, settings, nonlinearity, new_dropout, output_
     classifier = nn.Sequential(
         nn.Linear(flat, fc_width, bias=False),
         nonlinearity("classifier"),
-        new_dropout(0.5),
+        HeldDropout(0.5),
         nn.Linear(fc_width, fc_width, bias=False),
         nonlinearity("classifier"),
-        new_dropout(0.5),
+        HeldDropout(0.5),
         nn.Linear(fc_width, settings["labels"], bias=False),
     )
-    for stage in filter(None, (features, generate, classifier)):
-        stage.apply(_initialise)
+    stages = nn.ModuleList(filter(None, (features, generate, classifier)))
+    stages.apply(_initialise)
+    for layer, module in enumerate(module for module in stages.modules() if isinstance(module, HeldDropout)):
+        module.layer = layer
     return features, generate, classifier
 
 
@@ -50,7 +51,7 @@ def _encoder(tokens, channels, kernel_size, nonlinearity, drop):
     layers = []
     for token in tokens:
         if token in ("D", "A"):
-            if isinstance(layers[-1], nn.Dropout | HeldDropout):
+            if isinstance(layers[-1], HeldDropout):
                 layers.pop()
             down = nn.Conv2d(channels, channels, 2, stride=2, bias=False) if token == "D" else nn.AvgPool2d(2)
             layers.append(down)
@@ -132,9 +133,9 @@ class FoldedChain:
         return F.fold(columns, shape, size, padding=self.padding, stride=self.stride)
 
 
-def run_stage(name, layers, signal, memory, until=None):
-    """Steps of a spiking stage. layers: (position, module) pairs; signal: (T, B, ...); memory: module name -> state,
-    updated in place.
+def run_stage(name, layers, signal, memory, draws=None, until=None):
+    """Steps of a stage. layers: (position, module) pairs; signal: (T, B, ...); memory: module name -> state, updated in
+    place; draws: the batch's Draws, of the dropout masks in training.
 
     until: name of a neuron layer; then the drive that reaches it is returned instead of the stage's output.
     """
@@ -143,8 +144,10 @@ def run_stage(name, layers, signal, memory, until=None):
         key = f"{name}.{position}"
         if key == until:
             break
-        if isinstance(module, SpikingNeuron | HeldDropout):
+        if isinstance(module, SpikingNeuron):
             signal, memory[key] = module(signal, memory.get(key), steps)
+        elif isinstance(module, HeldDropout):
+            signal, memory[key] = module(signal, memory.get(key), steps, draws)
         else:
             signal = module(signal)
     return signal.unflatten(0, (steps, -1))

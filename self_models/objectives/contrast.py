@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from self_models.basics.compiled import compiled
+from self_models.basics.devices import wide
 from self_models.basics.settings import Choice, setting
-from self_models.counting.spikes import wide
 from self_models.objectives.gates import (
     COMPARED,
     GATES,

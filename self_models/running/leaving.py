@@ -6,14 +6,14 @@ from self_models.running.outputs import SNNOutput
 from self_models.running.steps import Frame, stack_frames
 
 
-def run_until_stopped(model, x, draws):
+def run_until_stopped(model, x, uniforms, draws):
     """The SNNOutput of images x (B, C, H, W), each stopped after the first step at which model.rule holds, or after T steps.
 
-    draws: one tensor shaped like x per step. Frames after an image has stopped repeat its last one; its spikes are those until
+    uniforms, draws: as in the model's forward. Frames after an image has stopped repeat its last one; its spikes are those until
     it stopped.
     """
-    run, running, frames, parts = model.start(x), torch.arange(len(x), device=x.device), [], []
-    for t, drawn in enumerate(draws, 1):
+    run, running, frames, parts = model.start(x, draws), torch.arange(len(x), device=x.device), [], []
+    for t, (drawn,) in enumerate(model.drawn(x, uniforms, draws), 1):
         frames.append(_among_all(model.step(run, drawn[running]), running, frames))
         done = model.rule.holds(run) if t < model.timesteps else torch.ones_like(running, dtype=torch.bool)
         if done.any():

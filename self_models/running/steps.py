@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from self_models.running.draws import Draws
+
 
 class View(NamedTuple):
     """What the input neurons see in a step: image (B, C, H, W); is_open, bool, neurons that may spike; predicted, bool,
@@ -39,6 +41,7 @@ class RunState:
     input_count: torch.Tensor | int = 0  # (B,)
     memory: dict = field(default_factory=dict)  # module name -> state
     decoder: list = field(default_factory=list)  # the decoder's layers, as run_stage takes them
+    draws: Draws | None = None  # of the dropout masks
 
     def select(self, keep):
         """The same state for the images of keep, an index or a mask over the batch."""
@@ -73,6 +76,8 @@ def _each(join, frames):
 def _select(value, keep):
     if isinstance(value, torch.Tensor):
         return value[keep]
+    if isinstance(value, Draws):
+        return value.select(keep)
     if isinstance(value, dict):
         return {name: _select(state, keep) for name, state in value.items()}
     if isinstance(value, tuple):

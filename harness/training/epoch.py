@@ -1,0 +1,79 @@
+"""One epoch of training."""
+
+from dataclasses import dataclass, field
+
+from harness.command_line.errors import UserError
+from harness.runs import ranks
+from harness.runs.health import NOWHERE, first_not_finite, not_finite
+from self_models.counting.evaluation import Average
+from self_models.counting.spikes import total_spikes
+from self_models.running.draws import Draws
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+
+@dataclass
+class Progress:
+    """How far an epoch has come: steps taken, the figures so far, and the layers' spikes so far."""
+
+    step: int = 0
+    average: Average = field(default_factory=Average)
+    fired: Average = field(default_factory=Average)
+
+    def gather(self):
+        """(average, fired) of all ranks; the first has them all from now on, the others begin at nothing."""
+        if ranks.count() == 1:
+            return self.average, self.fired
+        parts = ranks.gathered((self.average.to_cpu(), self.fired.to_cpu()))
+        whole = [Average.of(kind) for kind in zip(*parts, strict=True)]
+        self.average, self.fired = whole if ranks.is_first() else (Average(), Average())
+        return whole
+
+
+def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None):
+    """Mean losses, accuracy and spikes over an epoch. batches: Batches; schedule: stepped after each of them.
+
+    on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from, kept up
+    to date; the batches begin where it stands. parallel: the model as one of several ranks. Raises UserError, before the
+    step, where the loss or a gradient is not finite, with the layer where that begins.
+    """
+    model.train()
+    progress, parallel = progress or Progress(), parallel or ranks.Parallel(model)
+
+    def loss_of(batch, forward):
+        output = forward(batch.images, draws=Draws(seed, epoch, batch.index))
+        return output, criterion(output, batch.labels, batch.images)
+
+    for number, batch in enumerate(batches, progress.step + 1):
+        parallel.prepare(lambda: loss_of(batch, model)[1].total)  # noqa: B023
+        output, losses = loss_of(batch, parallel)
+        optimizer.zero_grad(set_to_none=True)
+        (losses.total * batch.weight).backward()
+        if ranks.largest(not_finite(losses.total, model)):
+            here = first_not_finite(model, lambda: loss_of(batch, model)[1].total)  # noqa: B023
+            where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
+            raise UserError(_not_finite_line(losses.total.item(), epoch, number, where))
+        optimizer.step()
+        schedule.step()
+        if isinstance(model, VGG_SNN_STDB_wFeedback):
+            model.clamp_dynamics()
+        progress.step = number
+        if batch.counts:
+            accuracy = (output.logits.argmax(1) == batch.labels).float().mean()
+            progress.average.add(batch.counted, accuracy=accuracy, **losses._asdict(), **_spikes(output))
+            if hasattr(output, "spikes"):
+                progress.fired.add_up(output.spikes)
+        if on_batch:
+            on_batch(number, progress.average)
+    return progress.gather()[0].means()
+
+
+def _not_finite_line(loss, epoch, number, where):
+    what = f"the loss is {loss}" if not abs(loss) < float("inf") else "a gradient is not finite"
+    return (
+        f"{what} at epoch {epoch}, step {number}: first not finite: {where}; training stopped, the last checkpoint is kept; "
+        "try a lower --learning_rate or --trade_off"
+    )
+
+
+def _spikes(output):
+    return {"spikes": total_spikes(output.spikes).mean()} if hasattr(output, "spikes") else {}

@@ -1,0 +1,91 @@
+"""Checkpoints, read without executing code and restored exactly."""
+
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+
+from self_models.basics.errors import ModelError
+
+
+class CheckpointError(ModelError):
+    """A checkpoint that is missing, damaged, or of another model."""
+
+
+def load_checkpoint(path):
+    """A checkpoint as a dict with at least state_dict; ours have model and settings too, the original's do not.
+
+    The original's `module.` prefix is taken off. Raises CheckpointError for a file that is missing or is no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        saved = _read(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).split(". ")[0].split("\n")[0]
+        raise CheckpointError(f"{path} is no checkpoint that can be loaded safely, or it is damaged ({reason})") from None
+    except Exception as error:  # torch's reader raises whatever a damaged file makes of it
+        reason = str(error).split("\n")[0][:120]
+        raise CheckpointError(f"{path} is truncated or damaged ({type(error).__name__}: {reason}); use another copy") from None
+    if not isinstance(saved, dict):
+        raise CheckpointError(f"{path} holds a {type(saved).__name__}, not a checkpoint")
+    state = saved.get("state_dict", saved)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no state_dict of tensors; give a checkpoint written by these scripts")
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    return {**(saved if "state_dict" in saved else {}), "state_dict": state}
+
+
+def _read(path):
+    """torch.load, after a look at the file's check sums, which torch passes over."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            folders = (entry.filename for entry in archive.infolist() if entry.external_attr & 0x10)
+            if damaged := archive.testzip() or next(folders, None):  # torch leaves a folder's tensor uninitialised
+                raise zipfile.BadZipFile(f"wrong check sum or kind of {damaged}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def may_hold(saved):
+    """What a loaded checkpoint may hold: {'ANN'}, {'SNN'}, or both for a file of the original with thresholds beside the
+    state, since its calibration wrote them into the ANN's file as well."""
+    if any(name.endswith(".threshold") for name in saved["state_dict"]):
+        return {"SNN"}
+    return {"ANN", "SNN"} if "thresholds" in saved and "settings" not in saved else {"ANN"}
+
+
+def restore(model, saved, path, may_lack=()):
+    """Load saved["state_dict"] into the model, exactly; may_lack: names that the file need not have.
+
+    Raises CheckpointError with the names that differ. The original keeps thresholds, already scaled, and leak beside the state.
+    """
+    state, own = saved["state_dict"], model.state_dict()
+    lost = [name for name in own if name not in state and name not in may_lack]
+    extra = [name for name in state if name not in own]
+    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
+    differences = [f"{name} is missing" for name in lost] + [f"{name} is not in the model" for name in extra]
+    differences += [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}" for name in shapes]
+    if differences:
+        more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
+        named = f"{path} does not fit {type(model).__name__}: {'; '.join(differences[:4])}{more}"
+        raise CheckpointError(f"{named}. Give the settings it was trained with (flags -a, --fc_width, --dataset, --readout, …)")
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def from_original(model, saved):
+    """Take over what a checkpoint of the original keeps beside the state: thresholds, scaled already, and leak."""
+    try:
+        if "thresholds" in saved:
+            model.set_thresholds(saved["thresholds"])
+        leak = saved.get("leak", saved.get("leak_mem"))
+        if leak is not None:
+            model.set_leak(float(leak))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint's thresholds or leak are damaged ({error})") from None

@@ -1,0 +1,161 @@
+"""An evaluation: what a model's outputs, batch by batch, add up to."""
+
+import time
+
+import torch
+
+from self_models.basics.devices import wide
+from self_models.basics.errors import ModelError
+from self_models.basics.images import check_labels, checked_images
+from self_models.counting.operations import OperationCounter, energy_joules
+from self_models.counting.spikes import by_part, total_spikes
+from self_models.running.draws import EVALUATION, Draws
+from self_models.running.outputs import errors_by_step, open_share_by_step
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+MEANS = {"correct": "accuracy", "error": "error", "steps": "mean_steps", "comparisons": "comparisons"}  # of per_image
+
+
+class Average:
+    """Running means of figures, weighted by images; kept as tensors, so that adding does not wait for the device."""
+
+    def __init__(self, sums=None, images=0):
+        self.sums, self.images = sums or {}, images
+
+    def add(self, images, **figures):
+        """Figures that are means over these images: numbers, or tensors of any shape."""
+        self.images += images
+        for name, value in figures.items():
+            value = value.detach() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+            self.sums[name] = self.sums.get(name, 0) + value.to(wide(value.device)) * images
+
+    def add_up(self, values):
+        """name -> a figure of each image (B,). Sums of counts are exact, so they do not depend on how images share batches."""
+        self.images += len(next(iter(values.values())))
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().to(wide(value.device)).sum()
+
+    def means(self):
+        """name -> mean: a number, or a list of them."""
+        return {name: (value / self.images).tolist() for name, value in self.sums.items()}
+
+    def to_cpu(self):
+        return Average({name: value.cpu() for name, value in self.sums.items()}, self.images)
+
+    @classmethod
+    def of(cls, averages):
+        """One Average of what several have added up."""
+        total = cls()
+        for average in averages:
+            total.images += average.images
+            for name, value in average.sums.items():
+                total.sums[name] = total.sums.get(name, 0) + value
+        return total
+
+
+class Evaluation:
+    """Give it each batch's output, inside `with Evaluation(...) as evaluation` where operations are counted; then result().
+
+    Several processes that share the batches merge what each of them has: result([parts() of each, in their order]).
+    """
+
+    def __init__(self, model, count_operations=False):
+        self.average, self.spikes, self.per_image, self.began = Average(), Average(), [], time.perf_counter()
+        self.counter = OperationCounter(model) if count_operations else None
+
+    def __enter__(self):
+        if self.counter:
+            self.counter.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        if self.counter:
+            self.counter.__exit__(*exception)
+
+    def add(self, output, images, labels, **losses):
+        """An ANNOutput or SNNOutput of images (B, C, H, W) with labels (B,); losses: further means over these images."""
+        self.per_image.append(figures_per_image(output, images, labels))
+        if hasattr(output, "spikes"):
+            self.spikes.add_up(output.spikes)
+            shares = open_share_by_step(output, images)
+            losses |= {} if shares is None else {"open_share": shares.mean(1)}
+        self.average.add(len(labels), **losses)
+
+    def skip(self):
+        """A batch of which this process has no image."""
+        self.per_image.append({})
+
+    def parts(self):
+        """What has been added up, to be sent to other processes."""
+        per_image = [{name: values.cpu() for name, values in figures.items()} for figures in self.per_image]
+        return self.average.to_cpu(), self.spikes.to_cpu(), per_image, self.counter and self.counter.counts()
+
+    def result(self, parts=None):
+        """The figures as a dict: images, accuracy (0 to 1), seconds, images_per_second (counting included), and each of the
+        losses; with feedback error (squared error summed over an image after the last step).
+
+        From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
+        median_steps, p95_steps and comparisons (of a pixel with its prediction, per image); from a model that blocks
+        open_share, a list of T: mean share of active input pixels open at each step; where they were counted operations, see
+        OperationCounter, and energy_joules per image, an estimate with an AC for each comparison. per_image: tensors (N,), see
+        figures_per_image.
+        """
+        averages, spikes, per_image, counts = zip(*(parts or [self.parts()]), strict=True)
+        average, spikes = Average.of(averages), Average.of(spikes).means()
+        per_image = [figures for batch in zip(*per_image, strict=True) for figures in batch if figures]  # in the images' order
+        per_image = {name: torch.cat([figures[name] for figures in per_image]) for name in per_image[0]}
+        seconds = time.perf_counter() - self.began
+        result = {"images": average.images, **average.means(), "per_image": per_image}
+        result |= {MEANS[name]: values.double().mean().item() for name, values in per_image.items() if name in MEANS}
+        result |= {"seconds": seconds, "images_per_second": average.images / seconds}
+        if spikes:
+            steps = per_image["steps"].double()
+            result |= {"median_steps": steps.median().item(), "p95_steps": steps.quantile(0.95).item()}
+            result |= {"spikes": spikes, "parts": by_part(spikes)}
+        if self.counter:
+            operations = self.counter.hold(counts).result(average.images)
+            acs = operations["effective_acs"] + result["comparisons"]
+            result |= {"operations": operations, "energy_joules": energy_joules(acs, operations["effective_macs"])}
+        return result
+
+
+def figures_per_image(output, images, labels):
+    """Figures of each image (B,): label, found (the class), correct, margin (gap between the two best outputs); error; from
+    an SNN spikes (all layers), steps, ink (sum of |x|) and comparisons (of a pixel with its prediction)."""
+    best, second = output.logits.topk(2).values.unbind(1)
+    found = output.logits.argmax(1)
+    figures = {"label": labels, "found": found, "correct": found == labels, "margin": best - second}
+    errors = errors_by_step(output)
+    if errors is not None:
+        figures["error"] = errors[-1]
+    if hasattr(output, "spikes"):
+        figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "ink": images.abs().sum((1, 2, 3))}
+        figures["comparisons"] = output.comparisons
+    return figures
+
+
+@torch.no_grad()
+def evaluate(model, images, labels, batch_size=64, seed=0):
+    """What Evaluation.result says of an ANN or SNN on images (N, C, H, W), uint8 or float as the model takes them, with labels
+    (N,); of an SNN with operations.
+
+    Image n has draws of its own, which follow from the seed and n: the figures are those that the scripts report for these
+    images, whatever the batch size. Raises ModelError for other images or labels.
+    """
+    was_training, device, is_spiking = model.training, next(model.parameters()).device, isinstance(model, VGG_SNN_STDB_wFeedback)
+    if not isinstance(images, torch.Tensor) or not len(images):
+        raise ModelError("images must be a tensor of at least one image")
+    check_labels(labels, len(images), model.settings["labels"])
+    model.eval()
+    with Evaluation(model, count_operations=is_spiking) as evaluation:
+        for index in torch.arange(len(images)).split(batch_size):
+            part = checked_images(images[index].to(device), model)
+            evaluation.add(output_of(model, part, Draws(seed, EVALUATION, index)), part, labels[index].to(device))
+    model.train(was_training)
+    return evaluation.result()
+
+
+def output_of(model, images, draws):
+    """The model's output; from an engine without frames, whose sums are all that an evaluation needs."""
+    engine = getattr(model, "engine", None)
+    return engine(images, draws=draws, frames=False) if engine else model(images, draws=draws)

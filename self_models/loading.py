@@ -1,0 +1,67 @@
+"""A trained network from its file, ready to use: load(path)."""
+
+from self_models.basics.checkpoints import CheckpointError, load_checkpoint, restore
+from self_models.basics.errors import ModelError
+from self_models.basics.settings import Registry
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
+
+CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN)
+MODELS = {cls.__name__: cls for cls in CLASSES}
+ENGINES = Registry("engine", auto=False, dense=False, event=True)  # name -> whether there must be an event engine
+
+
+def load(path, engine="auto", device="cpu", **changed):
+    """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device.
+
+    changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
+    engine: of an SNN: dense; event, which costs what the spikes cost (on the CPU, with numba; see docs/event_engine.md); or
+    auto, event where it serves. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are
+    the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or device
+    that cannot be, and CheckpointError, which is one, for a file that cannot be used.
+    """
+    ENGINES.find(engine)
+    saved = load_checkpoint(path)
+    if "settings" not in saved:
+        raise CheckpointError(
+            f"{path} holds weights without the settings of their network, as files of the original do: give it to "
+            "snn_wFeedback.py as --pretrained_snn or --pretrained_ann, with the flags (-a, --fc_width, ...) it was trained with"
+        )
+    name, settings = str(saved.get("model")), saved["settings"]
+    if name not in MODELS or not isinstance(settings, dict):
+        raise CheckpointError(f"{path} holds the settings of no model known here ({', '.join(MODELS)}), but of {name[:40]!r}")
+    if "default_threshold" in changed:
+        raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
+    cls = MODELS[name]
+    model = restore(cls(**cls.checked(changed, kept=cls.checked(settings))), saved, path).eval()
+    if "leak" in changed:
+        model.set_leak(changed["leak"])
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    return with_engine(model, engine)
+
+
+def with_engine(model, engine):
+    """The model on the engine of this name. Raises ModelError for event where that cannot serve."""
+    must, cannot = ENGINES[engine], None
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        cannot = "runs spikes, and this is an ANN"
+    elif next(model.parameters()).device.type != "cpu":
+        cannot = "runs on the CPU: load with device='cpu'"
+    if must and cannot:
+        raise ModelError(f"the event engine {cannot}, or with engine='dense'")
+    if engine == "dense" or cannot:
+        return model
+    from self_models.event.engine import EventEngine  # numba takes a second to import
+
+    try:
+        model.engine = EventEngine(model)
+    except ModelError:
+        if must:
+            raise
+    return model

@@ -1,0 +1,149 @@
+"""Random numbers that follow from seed, purpose, epoch, image, step and pixel alone: Philox 4x32-10 (Salmon et al., SC 2011).
+
+Nothing depends on what was drawn before, nor on the device: the numbers are the same bit for bit as compiled code, as
+operations on tensors, and for one pixel in the event engine. The key is the seed and the purpose; the counter's words are
+(block of 4 positions, step, image, epoch). Position p, a pixel in the order row, column, channel, takes word p % 4 of block
+p // 4, whose 24 high bits are a number in [0, 1).
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+import torch
+
+from self_models.basics.compiled import WHY_NOT, cached, inlined
+
+EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
+LOW = 0xFFFFFFFF
+MULTIPLIERS, WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
+
+
+def philox(kernel):
+    """philox_block(counter0..3, key0, key1) -> 4 words, all of them 32 bits in int64. kernel: the decorator of its functions;
+    without one they also take tensors (whose products wrap around as those of compiled code do) and any Python numbers."""
+    (m0, m1), (w0, w1) = MULTIPLIERS, WEYL
+
+    @kernel
+    def two_rounds(a, b, c, d, k0, k1):
+        p, q = m0 * a, m1 * c
+        a, b, c, d = ((q >> 32) & LOW) ^ b ^ k0, q & LOW, ((p >> 32) & LOW) ^ d ^ k1, p & LOW
+        k0, k1 = (k0 + w0) & LOW, (k1 + w1) & LOW
+        p, q = m0 * a, m1 * c
+        a, b, c, d = ((q >> 32) & LOW) ^ b ^ k0, q & LOW, ((p >> 32) & LOW) ^ d ^ k1, p & LOW
+        return a, b, c, d, (k0 + w0) & LOW, (k1 + w1) & LOW
+
+    @kernel
+    def philox_block(a, b, c, d, k0, k1):  # no loop: it would keep the compiler from making vector instructions
+        a, b, c, d, k0, k1 = two_rounds(a, b, c, d, k0, k1)
+        a, b, c, d, k0, k1 = two_rounds(a, b, c, d, k0, k1)
+        a, b, c, d, k0, k1 = two_rounds(a, b, c, d, k0, k1)
+        a, b, c, d, k0, k1 = two_rounds(a, b, c, d, k0, k1)
+        a, b, c, d, k0, k1 = two_rounds(a, b, c, d, k0, k1)
+        return a, b, c, d
+
+    return philox_block
+
+
+philox_block = philox(inlined)
+philox_words = philox(lambda function: function)
+
+
+@inlined
+def uniform(word):
+    """The word's 24 high bits as a float32 in [0, 1)."""
+    return np.float32(np.int32(word >> 8)) * np.float32(2.0**-24)
+
+
+@cached
+def fill(out, first, index, epoch, k0, k1):
+    """Draws of steps from `first` on, for the images of index (B,), into out (T, B, positions), a multiple of 4 of them."""
+    four, blocks = np.uint64(4), np.uint64(out.shape[2] // 4)
+    for t in range(out.shape[0]):
+        for b in range(out.shape[1]):
+            row, image = out[t, b], index[b] & LOW
+            for i in range(blocks):
+                words = philox_block(np.int64(i), first + t, image, epoch, k0, k1)
+                row[four * i] = uniform(words[0])
+                row[four * i + np.uint64(1)] = uniform(words[1])
+                row[four * i + np.uint64(2)] = uniform(words[2])
+                row[four * i + np.uint64(3)] = uniform(words[3])
+
+
+def seed_for(seed, purpose):
+    """64 bits that follow from a seed, any whole number, and what is drawn with it."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest(), "little")
+
+
+def key_for(seed, purpose):
+    """The same as the generator's key, two numbers of 32 bits."""
+    key = seed_for(seed, purpose)
+    return key & LOW, key >> 32
+
+
+def shuffled(size, seed, epoch):
+    """The order of an epoch's training images, (size,)."""
+    words = philox_words(0, 0, torch.arange(size), epoch, *key_for(seed, "order"))
+    return (words[0] << 31 | words[1] >> 1).argsort(stable=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The draws of a batch in one epoch. index: the images' positions in their set, (B,) int64 on the CPU.
+
+    Each image's draws are its own, whatever shares its batch, and the same on every device.
+    """
+
+    seed: int
+    epoch: int
+    index: torch.Tensor
+
+    @classmethod
+    def from_torch(cls, count):
+        """The draws of `count` images with a seed that torch's global generator gives."""
+        return cls(int(torch.randint(2**63 - 1, ()).numpy()), EVALUATION, torch.arange(count))
+
+    def select(self, keep):
+        """The draws of a part of the batch; keep: an index or a mask."""
+        return replace(self, index=self.index[keep.cpu()])
+
+    def uniforms(self, timesteps, shape, device="cpu", first=0):
+        """Draws u[t] of the input encoding from step `first` on, (timesteps, B, *shape), uniform in [0, 1)."""
+        return in_space(self.numbers("input", prod(shape), device, first, timesteps), shape)
+
+    def at_step(self, t, shape, device="cpu"):
+        """Draws of step t alone, (B, *shape)."""
+        return self.uniforms(1, shape, device, t)[0]
+
+    def mask(self, layer, p, shape, device="cpu"):
+        """Dropout mask of the layer of this number, (B, *shape): 0 with probability p, else 1 / (1 - p)."""
+        return (in_space(self.numbers("dropout", prod(shape), device, layer)[0], shape) >= p) * (1 / (1 - p))
+
+    def numbers(self, purpose, size, device="cpu", first=0, steps=1):
+        """Uniform numbers in [0, 1) for this purpose, (steps, B, size) float32."""
+        blocks, keys = -(-size // 4), key_for(self.seed, purpose)
+        if torch.device(device).type == "cpu" and not WHY_NOT:
+            values = torch.empty(steps, len(self.index), 4 * blocks)
+            fill(values.numpy(), first, self.index.numpy(), self.epoch, *keys)
+        else:
+            step = torch.arange(first, first + steps, device=device)[:, None, None]
+            image = self.index.to(device)[:, None] & LOW
+            words = philox_words(torch.arange(blocks, device=device), step, image, self.epoch, *keys)
+            values = (torch.stack(words, -1).flatten(2) >> 8).float() * 2.0**-24
+        return values[..., :size]
+
+
+def in_space(values, shape):
+    """(..., positions) -> (..., C, H, W) or (..., N)"""
+    if len(shape) == 1:
+        return values
+    channels, *space = shape
+    return values.unflatten(-1, (*space, channels)).movedim(-1, -3)
+
+
+def draws_for(x, draws=None, seed=None):
+    """The Draws of a forward of images x (B, ...): those given, those of this seed, else from torch's global generator."""
+    if seed is not None:
+        return Draws(seed, EVALUATION, torch.arange(len(x)))
+    return draws or Draws.from_torch(len(x))

@@ -1,0 +1,227 @@
+"""Philox against known answers and numpy's, and draws that follow from seed, purpose, epoch, image, step and position alone."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import PLAN, REPOSITORY, images
+
+import self_models.running.draws as draws_module
+from harness.data.sets import ImageSet, augmented
+from self_models.basics.compiled import compiled
+from self_models.network.neurons import HeldDropout
+from self_models.running.draws import EVALUATION, Draws, key_for, philox_block, philox_words, seed_for, shuffled, uniform
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+ONES = 0xFFFFFFFF
+KNOWN = [  # of Random123: counter, key, words
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((ONES, ONES, ONES, ONES), (ONES, ONES), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
+     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+]  # fmt: skip
+CONSTANTS = {  # bits of a word -> multipliers, what is added to the key after each round
+    32: ((0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)),
+    64: ((0xD2E7470EE14C6C93, 0xCA5A826395121157), (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)),
+}
+ONE = Draws(3, 1, torch.tensor([5, 0, 70]))
+
+
+def reference(bits, counter, key):
+    """Philox 4 x `bits`, 10 rounds, as the paper writes it."""
+    multipliers, steps = CONSTANTS[bits]
+    low = 2**bits - 1
+    (r0, l0, r1, l1), key = counter, list(key)
+    for _ in range(10):
+        high = [multiplier * right >> bits for multiplier, right in zip(multipliers, (r0, r1), strict=True)]
+        low0, low1 = multipliers[0] * r0 & low, multipliers[1] * r1 & low
+        r0, l0, r1, l1 = high[1] ^ l0 ^ key[0], low1, high[0] ^ l1 ^ key[1], low0
+        key = [(word + step) & low for word, step in zip(key, steps, strict=True)]
+    return r0, l0, r1, l1
+
+
+# --- the generator
+
+
+@pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
+def test_known_answers(counter, key, words):
+    call = compiled(lambda a, b, c, d, k, m: philox_block(a, b, c, d, k, m))
+    assert reference(32, counter, key) == words
+    assert philox_words(*counter, *key) == words
+    assert call(*counter, *key) == words
+    assert tuple(word.item() for word in philox_words(*map(torch.tensor, (*counter, *key)))) == words
+
+
+def test_the_reference_with_64_bits_is_numpys():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        *counter, a, b = (int(word) for word in rng.integers(2**64, size=6, dtype=np.uint64))
+        theirs = np.random.Philox(counter=np.array(counter, np.uint64), key=np.array([a, b], np.uint64))
+        following = [(counter[0] + 1) % 2**64, *counter[1:]]  # numpy counts before it draws
+        assert reference(64, following, (a, b)) == tuple(int(word) for word in theirs.random_raw(4))
+
+
+def test_words_are_the_references():
+    rng = np.random.default_rng(1)
+    numbers = rng.integers(2**32, size=(6, 50))
+    found = torch.stack(philox_words(*torch.from_numpy(numbers))).T.tolist()
+    assert found == [list(reference(32, (*row[:4],), row[4:])) for row in numbers.T.tolist()]
+
+
+def test_a_number_is_its_words_24_high_bits():
+    assert uniform(0xFF) == 0 and uniform(0x100) == 2.0**-24 and uniform(ONES) == 1 - 2.0**-24 < 1
+
+
+def test_which_word_a_pixel_takes_by_hand():
+    """Pixel (row 1, column 2, channel 1) of 3 x 4 images of 2 channels is position (1 * 4 + 2) * 2 + 1 = 13."""
+    words = reference(32, (13 // 4, 6, 70, 1), key_for(3, "input"))
+    assert ONE.uniforms(9, (2, 3, 4))[6, 2, 1, 1, 2].item() == (words[13 % 4] >> 8) * 2.0**-24
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 5, 7), (10,)])
+def test_operations_on_tensors_give_what_compiled_code_gives(monkeypatch, shape):
+    draws = Draws(2**70, EVALUATION, torch.tensor([0, 1, 2**31, 2**32 - 1, 59999]))
+    ours = [draws.uniforms(4, shape, first=7), draws.mask(3, 0.4, shape)]
+    monkeypatch.setattr(draws_module, "WHY_NOT", "numba is not there")
+    monkeypatch.setattr(draws_module, "fill", None)
+    assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(draws.mask(3, 0.4, shape), ours[1])
+
+
+def test_draws_need_no_numba(tmp_path):
+    (tmp_path / "numba.py").write_text("raise ImportError('no numba')")
+    program = (
+        "import torch, self_models.event.engine; from self_models.running.draws import WHY_NOT, Draws\n"
+        "assert WHY_NOT == 'no numba'; print(Draws(3, 1, torch.tensor([5, 0, 70])).uniforms(2, (1, 2, 3)).tolist())"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout == f"{ONE.uniforms(2, (1, 2, 3)).tolist()}\n", done.stderr
+
+
+# --- what draws follow from
+
+
+def test_draws_do_not_depend_on_batch_or_order():
+    shape = (1, 2, 3)
+    together = ONE.uniforms(4, shape)
+    assert together.shape == (4, 3, *shape) and together.dtype == torch.float32
+    for n, position in enumerate(ONE.index.tolist()):
+        alone = Draws(3, 1, torch.tensor([position]))
+        assert torch.equal(alone.uniforms(4, shape)[:, 0], together[:, n])
+        assert torch.equal(alone.mask(2, 0.5, shape)[0], ONE.mask(2, 0.5, shape)[n])
+    assert torch.equal(ONE.select(torch.tensor([2, 0])).uniforms(4, shape), together[:, [2, 0]])
+    assert torch.equal(ONE.select(torch.tensor([True, False, True])).uniforms(4, shape), together[:, [0, 2]])
+    assert torch.equal(torch.stack([ONE.at_step(t, shape) for t in range(4)]), together)
+    torch.rand(3)
+    assert torch.equal(Draws(3, 1, ONE.index).uniforms(4, shape), together)
+
+
+def test_streams_differ():
+    """By seed (however large), purpose, epoch, image, step, layer: no two share a single number in a row of 64."""
+    seeds = [0, 1, -1, 2**32, 2**32 + 1, 2**64, 2**64 + 1, 2**70]
+    rows = [Draws(seed, 1, torch.tensor([0])).numbers("input", 64)[0, 0] for seed in seeds]
+    rows += [ONE.numbers(purpose, 64)[0, 0] for purpose in ("input", "dropout", "augmentation", "noise")]
+    rows += [replace(ONE, epoch=epoch).numbers("input", 64)[0, 0] for epoch in (2, 3, EVALUATION)]
+    rows += [*ONE.numbers("input", 64, first=1, steps=3)[:, 1:].flatten(0, 1)]
+    assert all((one != two).float().mean() > 0.99 for n, one in enumerate(rows) for two in rows[:n])
+    assert len({seed_for(seed, purpose) for seed in seeds for purpose in ("input", "weights", "order")}) == 3 * len(seeds)
+
+
+def test_numbers_are_uniform_and_independent():
+    numbers = Draws(0, 1, torch.arange(100)).numbers("input", 784, steps=10).double()
+    assert numbers.min() >= 0 and numbers.max() < 1
+    assert numbers.mean().item() == pytest.approx(1 / 2, abs=2e-3) and numbers.var().item() == pytest.approx(1 / 12, abs=1e-3)
+    counts = (numbers * 16).long().flatten().bincount()
+    assert counts.min() > 0.98 * numbers.numel() / 16
+    centred = numbers - 1 / 2
+    for one, two in ((centred[1:], centred[:-1]), (centred[:, 1:], centred[:, :-1]), (centred[..., 1:], centred[..., :-1])):
+        assert abs(12 * (one * two).mean().item()) < 0.01  # correlation of neighbouring steps, images, pixels
+
+
+def test_order_of_an_epoch():
+    order = shuffled(50, seed=0, epoch=1)
+    assert sorted(order.tolist()) == list(range(50)) != order.tolist()
+    torch.rand(7)
+    assert torch.equal(shuffled(50, seed=0, epoch=1), order)
+    assert not torch.equal(shuffled(50, seed=1, epoch=1), order) and not torch.equal(shuffled(50, seed=0, epoch=2), order)
+    places = torch.stack([shuffled(4, 0, epoch) for epoch in range(2000)])
+    for place in places.T:  # each of 4 images comes to each place as often
+        assert place.bincount().tolist() == pytest.approx([500] * 4, abs=80)
+
+
+def test_augmentation_belongs_to_the_image():
+    digits = ImageSet("MNIST", (images(6) * 255).byte(), torch.arange(6))
+    whole = augmented(digits.whole(), 2, 1).images
+    other = augmented(digits.batch(torch.tensor([4, 1])), 2, 1).images
+    torch.testing.assert_close(other, whole[[4, 1]])
+    for seed, epoch in ((3, 1), (2, 2)):
+        assert not torch.equal(augmented(digits.whole(), seed, epoch).images, whole)
+
+
+# --- what models make of them
+
+
+def tiny(cls=VGG_SNN_STDB_wFeedback, **settings):
+    torch.manual_seed(0)
+    own = {"update": "immediate", "default_threshold": 0.2} if cls is VGG_SNN_STDB_wFeedback else {}
+    return cls(plan=PLAN, fc_width=32, **{"timesteps": 4, "dropout": 0.3, **own, **settings})
+
+
+def test_mask_by_hand():
+    mask = Draws(0, 1, torch.arange(100)).mask(0, 0.25, (4, 10, 10))
+    assert mask.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert (mask == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert not torch.equal(Draws(0, 1, torch.arange(100)).mask(1, 0.25, (4, 10, 10)), mask)
+
+
+@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
+def test_a_part_of_a_batch_is_trained_as_in_the_whole(cls):
+    """What ranks rely on: input spikes and masks follow the image."""
+    model, x, draws = tiny(cls).train(), images(5), Draws(7, 2, torch.arange(5))
+    whole = model(x, draws=draws)
+    keep = torch.tensor([3, 1])
+    part = model(x[keep], draws=draws.select(keep))
+    torch.testing.assert_close(part.logits, whole.logits[keep])
+    torch.testing.assert_close(part.predictions, whole.predictions[:, keep])
+    assert not torch.equal(model(x, draws=Draws(7, 3, draws.index)).logits, whole.logits)
+
+
+@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
+def test_layers_have_masks_of_their_own_number(cls):
+    layers = [module.layer for module in tiny(cls).modules() if isinstance(module, HeldDropout)]
+    assert len(layers) > 2 and layers == list(range(len(layers)))
+
+
+def test_the_ann_holds_its_masks_over_all_passes():
+    model, zeros = tiny(VGG_wFeedback).train(), []
+    first = next(module for module in model.features if isinstance(module, HeldDropout))
+    first.register_forward_hook(lambda module, given, output: zeros.append(output[1]))
+    model(images(3), draws=ONE)
+    assert len(zeros) == 4 and all(torch.equal(mask, zeros[0]) for mask in zeros) and zeros[0].shape[0] == 3
+
+
+def test_seed_names_the_draws():
+    model, x = tiny().eval(), images(3)
+    seeded = model(x, seed=5)
+    torch.rand(3)
+    assert torch.equal(model(x, seed=5).logits, seeded.logits)
+    draws = Draws(5, EVALUATION, torch.arange(3))
+    assert torch.equal(model(x, draws=draws).predictions, seeded.predictions)
+    assert torch.equal(model(x, draws.uniforms(4, (1, 28, 28))).predictions, seeded.predictions)
+    assert not torch.equal(model(x, seed=6).predictions, seeded.predictions)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_is_drawn_for_the_analog_image(monkeypatch, training):
+    model, x = tiny(encoding="direct", dropout=0.0).train(training), images(3)
+    for module in model.modules():
+        if isinstance(module, HeldDropout):
+            module.p = 0.0
+    expected = model(x, torch.rand(4, *x.shape)).logits
+    monkeypatch.setattr(Draws, "numbers", None)
+    assert torch.equal(model(x, draws=ONE).logits, expected)

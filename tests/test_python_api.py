@@ -1,0 +1,266 @@
+"""Use from Python: load() and evaluate(), what they give, and what they refuse."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import OBJ1, PLAN, REPOSITORY, images, records, run_here
+
+from harness.data.sets import load_data
+from self_models import evaluate, load
+from self_models.basics.checkpoints import CheckpointError, load_checkpoint
+from self_models.basics.errors import ModelError
+from self_models.event.engine import EventEngine
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+COMMITTED = sorted((REPOSITORY / "trained_models").glob("*/*.pth"))
+FEEDBACK, ANN = (REPOSITORY / "trained_models" / name for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth"))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("MNIST", limit_test=20)[2]
+
+
+# --- load
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_every_committed_checkpoint(path, digits):
+    model, saved = load(path, engine="dense"), load_checkpoint(path)
+    assert type(model).__name__ == saved["model"] and not model.training
+    assert saved["settings"].items() <= model.settings.items()
+    state = model.state_dict()
+    assert state.keys() == saved["state_dict"].keys() and all(
+        torch.equal(state[name], saved["state_dict"][name]) for name in state
+    )
+    with torch.no_grad():
+        output = model(digits.images[:2])
+    assert output.logits.shape == (2, 10)
+    if model.has_feedback:
+        assert output.predictions.shape == (model.timesteps, 2, 1, 28, 28)
+    if "snn" in path.parts:
+        assert torch.equal(output.spikes["input"] > 0, torch.tensor([True, True]))
+
+
+def test_a_setting_can_be_changed(digits):
+    model = load(FEEDBACK, timesteps=3, epsilon=0.0, leak=0.5)
+    assert (model.timesteps, model.epsilon, model.latch) == (3, 0.0, True)
+    assert {neuron.leak.item() for neuron in model.neurons().values()} == {0.5}
+    assert model.thresholds == load(FEEDBACK).thresholds
+    assert model(digits.images[:1]).predictions.shape == (3, 1, 1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"epsilom": 0.1}, "no setting 'epsilom': choose from .*epsilon"),
+        ({"epsilon": "much"}, "epsilon must be a number, not 'much'"),
+        ({"epsilon": -0.1}, "epsilon must be at least 0"),
+        ({"epsilon": float("nan")}, "epsilon must be at least 0"),
+        ({"timesteps": 2.5}, "timesteps must be a whole number, not 2.5"),
+        ({"timesteps": True}, "timesteps must be a whole number, not True"),
+        ({"timesteps": 0}, "timesteps must be at least 1"),
+        ({"latch": 1}, "latch must be True or False, not 1"),
+        ({"readout": "none"}, "unknown readout 'none': choose one of spike_count"),
+        ({"vgg_name": 5}, "vgg_name must be a name"),
+        ({"plan": "deep"}, "plan must be a list"),
+        ({"image_shape": [28, 28]}, "three whole numbers"),
+        ({"leak": 2.0}, "leak must be between 0 and 1"),
+        ({"default_threshold": 2.0}, "set_thresholds"),
+        ({"fc_width": 3}, r"classifier.0.weight is \(256, 1568\), not \(3, 1568\)"),
+        ({"rule": "confidence"}, "InputBlockingSNN has no setting 'rule'"),
+        ({"engine": "fast"}, "unknown engine 'fast': choose one of auto, dense, event"),
+        ({"device": "tpu"}, "device 'tpu'"),
+    ],
+)
+def test_what_cannot_be_changed(changed, words):
+    with pytest.raises(ModelError, match=words):
+        load(FEEDBACK, **changed)
+
+
+def test_files_that_cannot_be_loaded(tmp_path, trained):
+    saved = load_checkpoint(trained.snn)
+    original = {"state_dict": {f"module.{name}": value for name, value in saved["state_dict"].items() if "weight" in name}}
+    for content, words in (
+        ({**saved, "model": "MyOwnSNN"}, "holds .* of 'MyOwnSNN'"),
+        ({**saved, "settings": [3]}, "holds the settings of no model"),
+        ({**saved, "settings": saved["settings"] | {"warp": 9}}, "x.pth: .* has no setting 'warp'"),
+        (original, "without the settings .* snn_wFeedback.py as --pretrained_snn"),
+        ({**saved, "state_dict": original["state_dict"]}, "features.1.threshold is missing"),
+        ([1], "not a checkpoint"),
+    ):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(ModelError, match=words):
+            load(tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="no such checkpoint file"):
+        load(tmp_path / "none.pth")
+
+
+def test_a_fault_in_a_constructor_is_not_taken_for_a_damaged_file(monkeypatch):
+    def faulty(self, *args, **kwargs):
+        return self.fault
+
+    monkeypatch.setattr(InputBlockingSNN, "set_epsilon", faulty)
+    with pytest.raises(AttributeError, match="fault"):
+        load(FEEDBACK)
+
+
+# --- engines
+
+
+def test_auto_is_the_event_engine_where_it_serves(trained):
+    assert isinstance(load(FEEDBACK).engine, EventEngine) and load(FEEDBACK, engine="dense").engine is None
+    assert not hasattr(load(ANN), "engine")
+    with pytest.raises(ModelError, match="this is an ANN"):
+        load(ANN, engine="event")
+
+
+def test_without_numba_auto_is_dense(monkeypatch):
+    monkeypatch.setattr("self_models.event.engine.event_run", None)
+    assert load(FEEDBACK).engine is None
+    with pytest.raises(ModelError, match="numba"):
+        load(FEEDBACK, engine="event")
+
+
+def test_the_engine_serves_the_model_in_evaluation_only(digits):
+    x = digits.batch(torch.arange(3)).images
+    dense, event = (load(FEEDBACK, engine=engine) for engine in ("dense", "event"))
+    u = torch.rand(8, *x.shape, generator=torch.Generator().manual_seed(0))
+    assert event(x, u).logits_by_step is None and event(x, u).spikes["input"].tolist() == dense(x, u).spikes["input"].tolist()
+    assert not event(x, u).logits.requires_grad
+    wanted = x.clone().requires_grad_()  # a gradient with respect to the images
+    event(wanted, u).logits.sum().backward()
+    assert wanted.grad.shape == x.shape
+    event.train()
+    assert event(x, u).logits.requires_grad
+
+
+# --- images
+
+
+@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)])
+def test_bytes_are_scaled_and_floats_are_not(cls, shape):
+    torch.manual_seed(0)
+    model = cls(plan=PLAN, fc_width=4, timesteps=2, image_shape=shape).eval()
+    values = torch.arange(256, dtype=torch.uint8).repeat(shape[0])[: 2 * shape[0] * 64].reshape(-1, *shape)
+    floats = values / 255 if shape[0] == 1 else values / 127.5 - 1
+    outputs = []
+    for x in (values, floats, floats.double(), floats + 5e-5):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            outputs.append(model(x).logits)
+    for output in outputs[1:]:
+        torch.testing.assert_close(output, outputs[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["ann", "dense", "event"])
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (images(2) * 255, r"in \[0, 1\]; these lie in \[0, 25\d"),
+        (2 * images(2) - 1, r"these lie in \[-1, "),
+        (images(2).masked_fill(images(2) == 0, torch.nan), "nan"),
+        (images(2).masked_fill(images(2) == 0, torch.inf), "inf"),
+        (torch.zeros(2, 1, 28, 28, dtype=torch.int64), "not int64"),
+        (torch.zeros(2, 1, 28, 28, dtype=torch.bool), "not bool"),
+        (torch.zeros(2, 1, 28, 28, dtype=torch.float16), "not float16"),
+        (torch.zeros(28, 28), r"not of shape \(28, 28\)"),
+        (torch.zeros(2, 28, 28, 1), r"tensor \(B, 1, 28, 28\), .*not of shape \(2, 28, 28, 1\)"),
+        (np.zeros((2, 1, 28, 28), np.uint8), "not a ndarray: torch.as_tensor"),
+        ([0.5], "not a list"),
+    ],
+)
+def test_other_images_are_refused(model, x, words):
+    model = load(ANN) if model == "ann" else load(FEEDBACK, engine=model)
+    with pytest.raises(ModelError, match=words):
+        model(x)
+    with pytest.raises(ModelError):
+        evaluate(model, x, torch.zeros(2, dtype=torch.int64))
+
+
+# --- evaluate
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_the_same_figures_as_the_script(tmp_path, digits, engine):
+    flags = f"--pretrained_snn {FEEDBACK} --epsilon 0.2 --limit_test 20 --seed 3 --engine {engine} --batch_size 7"
+    run_here(OBJ1, flags, f"--run_name x --output_dir {tmp_path}")
+    (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
+    found = evaluate(load(FEEDBACK, engine=engine), digits.images, digits.labels, batch_size=6, seed=3)
+    for name, key in (("accuracy",) * 2, ("spikes", "parts"), ("spikes_per_layer", "spikes"), ("mean_steps",) * 2):
+        assert record[name] == found[key], name
+    for name, key in (("reconstruction_error", "error"), ("energy_joules",) * 2, ("open_share",) * 2, ("comparisons",) * 2):
+        assert record[name] == pytest.approx(found[key], rel=1e-5), name
+    layers, expected = (operations.pop("layers") for operations in (found["operations"], record["operations"]))
+    assert found["operations"] == pytest.approx(record["operations"]) and layers["event_acs"] == expected["event_acs"]
+
+
+def test_an_ann_has_the_scripts_figures_and_no_spikes(tmp_path, digits):
+    run_here("ann_wFeedback", f"--pretrained_ann {ANN} --test_only --limit_test 20 --run_name x --output_dir {tmp_path}")
+    (record,) = records(tmp_path / "logs/ann/x.jsonl", "evaluation")
+    found = evaluate(load(ANN), digits.images, digits.labels)
+    assert found["accuracy"] == record["accuracy"] and found["error"] == pytest.approx(record["reconstruction_error"], rel=1e-5)
+    assert not {"spikes", "parts", "operations"} & found.keys()
+
+
+def test_bytes_and_floats_have_the_same_figures_and_the_seed_counts(digits):
+    model = load(FEEDBACK, engine="dense", timesteps=2)
+    floats = digits.batch(torch.arange(4)).images
+    first, same, other = (
+        evaluate(model, x, digits.labels[:4], seed=seed)["spikes"]
+        for x, seed in ((digits.images[:4], 0), (floats, 0), (floats, 1))
+    )
+    assert first == same and first != other
+
+
+def test_an_image_has_the_draws_of_its_place_and_seed(digits):
+    model = load(FEEDBACK, engine="dense")
+    found = evaluate(model, digits.images[:5], digits.labels[:5], batch_size=2, seed=7)["per_image"]["spikes"]
+    assert found.tolist() == sum(model(digits.images[:5], seed=7).spikes.values()).tolist()
+    assert found.tolist() != sum(model(digits.images[:5], seed=8).spikes.values()).tolist()
+
+
+def test_evaluation_leaves_the_mode_as_it_was(digits):
+    for trains in (True, False):
+        model = load(ANN).train(trains)
+        evaluate(model, digits.images[:2], digits.labels[:2])
+        assert model.training == trains
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.zeros(3, dtype=torch.int64), r"a tensor \(2,\) of whole numbers, 0 to 9, not int64 of shape \(3,\)"),
+        (torch.zeros(2), "not float32"),
+        (torch.tensor([3, 10]), "these are 3 to 10"),
+        (torch.tensor([-1, 3]), "these are -1 to 3"),
+        ([1, 2], "not a list"),
+    ],
+)
+def test_other_labels_are_refused(digits, labels, words):
+    with pytest.raises(ModelError, match=words):
+        evaluate(load(ANN), digits.images[:2], labels)
+
+
+# --- as a package
+
+
+def test_importing_is_cheap():
+    program = "import sys, self_models; print({'harness', 'matplotlib', 'numba', 'torchvision'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_the_readmes_python_runs_as_it_stands(tmp_path):
+    """All blocks, one after the other, in the repository's root."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert "load(" in blocks[0]
+    done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
