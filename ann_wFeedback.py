@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
-from harness.command_line.errors import run_script
 from harness.command_line.flags import ann_parser
 from harness.command_line.presets import ANN_PRESETS
+from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.runs.place import ann_name
 from harness.runs.runlog import RunLog

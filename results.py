@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.command_line.errors import UserError, run_script
+from harness import UserError
+from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.runs.checkpoints import write_whole
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.command_line.errors import run_script
 from harness.command_line.flags import snn_parser
 from harness.command_line.presets import SNN_PRESETS
+from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog

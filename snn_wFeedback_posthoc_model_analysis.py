@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Look at a trained SNN's predictions over time: a GIF with one frame per step, and a PNG of selected steps."""
 
-from harness.command_line.errors import UserError, run_script
+from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
+from harness.command_line.posthoc import open_posthoc
+from harness.command_line.scripts import run_script
 from harness.drawing.figures import film_of, save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
 from harness.measuring.evaluation import spikes_over_time
-from harness.measuring.posthoc import open_posthoc
 from self_models.basics.settings import COUNT
 from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
-from harness.command_line.errors import UserError, run_script
+from harness import UserError
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
+from harness.command_line.posthoc import open_posthoc
+from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_adaptive, save_step_histograms
 from harness.measuring.difficulty import spike_correlations
-from harness.measuring.posthoc import open_posthoc
 from harness.measuring.report import adaptive_table
 from self_models.basics.settings import declared
 from self_models.objectives.stopping import RULES

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it."""
 
-from harness.command_line.errors import UserError, run_script
+from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
+from harness.command_line.posthoc import open_posthoc
+from harness.command_line.scripts import run_script
 from harness.data.dimming import dimmed_sets
 from harness.drawing.figures import film_of, save_gif
 from harness.drawing.plots import save_dimming
-from harness.measuring.posthoc import open_posthoc
 from harness.measuring.report import contrast_table
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 

@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.command_line.flags import posthoc_parser  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.command_line.errors import run_script
+from harness.command_line.scripts import run_script
 from harness.data.dimming import dimmed_sets
-from harness.measuring.posthoc import open_posthoc
+from harness.command_line.posthoc import open_posthoc
 from self_models.objectives.contrast import CONTRASTS
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN

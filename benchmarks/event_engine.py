@@ -35,8 +35,8 @@ import numpy as np
 import torch
 from numba import njit
 
-from harness.command_line.errors import run_script
 from harness.command_line.flags import COUNT
+from harness.command_line.scripts import run_script
 from self_models.event.engine import EventEngine
 from self_models.event.kernels import add_four_rows
 from self_models.network.neurons import SpikingNeuron

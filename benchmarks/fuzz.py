@@ -33,8 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import harness.data.sets  # noqa: I001  (harness before torch, see harness/__init__.py)
 from self_models.basics.checkpoints import load_checkpoint
 from harness.data.sets import BUNDLED
-from harness.command_line.errors import UserError, run_script
-from harness.measuring.posthoc import Posthoc
+from harness import UserError
+from harness.command_line.scripts import run_script
+from harness.command_line.posthoc import Posthoc
 
 import torch
 

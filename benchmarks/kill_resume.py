@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import snn_wFeedback  # noqa: I001  (harness before torch, see harness/__init__.py)
 from self_models.basics.checkpoints import load_checkpoint
-from harness.command_line.errors import run_script
+from harness.command_line.scripts import run_script
 
 import torch
 from tqdm import tqdm

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.command_line.errors import run_script
+from harness.command_line.scripts import run_script
 from harness.data.sets import augmented, load_data
 from harness.training.losses import Criterion
 from self_models.running.draws import Draws, shuffled

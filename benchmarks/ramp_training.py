@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ramp_control import ControlSNN
-from harness.command_line.errors import run_script
+from harness.command_line.scripts import run_script
 from snn_wFeedback import main
 
 

@@ -36,7 +36,11 @@ def load(path, engine="auto", device="cpu", **changed):
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
     cls = MODELS[name]
-    model = restore(cls(**cls.checked(changed, kept=cls.checked(settings))), saved, path).eval()
+    try:
+        kept = cls.checked(settings)
+    except ModelError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    model = restore(cls(**cls.checked(changed, kept)), saved, path).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
     try:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import harness.command_line.errors
+import harness.command_line.scripts
 import harness.data.sets
 from self_models.basics.checkpoints import load_checkpoint
 
@@ -55,7 +55,7 @@ def refused(name, *flags):
     """Run a script in this process; it must stop with status 2 and one line on standard error, which is returned."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
-        harness.command_line.errors.run_script(lambda: importlib.import_module(name).main(split(flags)))
+        harness.command_line.scripts.run_script(lambda: importlib.import_module(name).main(split(flags)))
     assert stop.value.code == 2
     return only_error_line(err.getvalue())
 

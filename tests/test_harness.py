@@ -37,8 +37,9 @@ from conftest import (
 )
 
 import harness.data.sets
+from harness import UserError
 from harness.command_line import flags
-from harness.command_line.errors import UserError, run_script
+from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data, load_set
 from harness.measuring.evaluation import evaluate
 from harness.runs.checkpoints import save_checkpoint, write_whole

@@ -15,7 +15,7 @@ from conftest import ANN, DATA, OBJ1, PLAN, REPOSITORY, SNN, TINY, digests, figu
 from torch import nn
 
 import harness.training.fit
-from harness.command_line.errors import run_script
+from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, augmented, load_data
 from harness.runs import ranks
 from harness.training.epoch import Progress

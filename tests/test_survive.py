@@ -18,10 +18,11 @@ from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused
 import harness.training.fit
 import harness.training.state
 from benchmarks.kill_resume import FLAGS, compare, kill_and_compare
-from harness.command_line.commands import resume_command
-from harness.command_line.errors import UserError, run_script
+from harness import UserError
+from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
+from harness.runs.commands import resume_command
 from harness.runs.health import first_not_finite
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.lock import Lock
@@ -115,7 +116,7 @@ def test_the_command_that_is_named_goes_on(alone, tmp_path):
     """A process of its own, stopped by SIGTERM, then started again with the command that it has printed."""
     script = (
         "import os, signal, sys; sys.path[:0] = ['tests', '.']; from test_survive import SNN, RUN, after_step, pytest\n"
-        "import snn_wFeedback; from harness.command_line.errors import run_script\n"
+        "import snn_wFeedback; from harness.command_line.scripts import run_script\n"
         "sys.argv = ['snn_wFeedback.py', *RUN.split(), '--overwrite', '--output_dir', sys.argv[1]]\n"
         "after_step(pytest.MonkeyPatch(), 1, 2, lambda: os.kill(os.getpid(), signal.SIGTERM)); run_script(snn_wFeedback.main)"
     )

@@ -11,7 +11,7 @@ import shlex
 import sys
 from types import MappingProxyType
 
-from harness.command_line.errors import fail
+from harness.command_line.scripts import fail
 from self_models.basics.settings import Choice, Switch
 
 GROUPS = {  # title -> description, in the order of --help
@@ -30,19 +30,9 @@ GROUPS = {  # title -> description, in the order of --help
 }
 
 
-def option_strings(name, setting):
-    """The flags of a setting; none for one that has no flag."""
-    return (f"--{name}",) if setting.flags is None else setting.flags
-
-
-def flag_name(name, setting):
-    """The name under which parse_args keeps a setting, '' for one without a flag."""
-    return option_strings(name, setting)[-1].removeprefix("--") if option_strings(name, setting) else ""
-
-
 def add_settings(parser, settings, notes=(), **defaults):
     """Add the flags of name -> Setting in their groups; notes: group -> description; defaults: where this script's differ."""
-    settings = {name: one for name, one in settings.items() if option_strings(name, one)}
+    settings = {name: one for name, one in settings.items() if one.option_strings(name)}
     for title, description in GROUPS.items():
         chosen = {name: one for name, one in settings.items() if one.group == title}
         if chosen:
@@ -59,7 +49,7 @@ def _add_flag(group, name, setting, default):
         more |= {"type": typed(setting.kind), "metavar": setting.metavar}
         if isinstance(setting.kind, Choice):
             more["choices"] = list(setting.kind.names)
-    group.add_argument(*option_strings(name, setting), **more, **setting.argparse)
+    group.add_argument(*setting.option_strings(name), **more, **setting.argparse)
 
 
 def typed(kind):

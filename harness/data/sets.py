@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from harness.command_line.errors import UserError
+from harness import UserError
 from harness.runs import ranks
 from self_models.basics.images import scaled
 from self_models.running.draws import Draws

@@ -2,8 +2,8 @@
 
 import json
 
-from harness.command_line.commands import command_line
 from harness.runs.checkpoints import write_whole
+from harness.runs.commands import command_line
 
 
 def running(means):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from harness.command_line.errors import UserError
+from harness import UserError
 from harness.runs import ranks
 
 

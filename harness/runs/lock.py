@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from filelock import FileLock, Timeout
 
-from harness.command_line.errors import UserError
+from harness import UserError
 
 
 class Lock:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from harness.command_line.errors import UserError
+from harness import UserError
 from harness.runs import ranks
 from harness.runs.lock import Lock
 

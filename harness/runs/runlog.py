@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 import torchvision
 
-from harness.command_line.commands import command_line
-from harness.command_line.errors import UserError
+from harness import UserError
 from harness.runs import ranks
+from harness.runs.commands import command_line
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.place import Place
 

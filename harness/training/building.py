@@ -4,8 +4,7 @@ import argparse
 
 import torch
 
-from harness.command_line.errors import UserError
-from harness.command_line.parser import flag_name
+from harness import UserError
 from harness.data.sets import LABELS
 from harness.runs import ranks
 from harness.training.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
@@ -34,7 +33,7 @@ def adopt(args, saved, cls, names):
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
     known = cls.declared()
     for name in names:
-        flag = flag_name(name, known[name])
+        flag = known[name].flag(name)
         if name in settings and flag and flag not in args.given:
             try:
                 setattr(args, flag, known[name].check(name, settings[name]))
@@ -47,7 +46,7 @@ def settings_from(cls, args, **own):
     """The arguments of the constructor of cls, from the flags; own: settings that hold instead of a flag's."""
     known, given = cls.declared(), dict.fromkeys(own, True)
     values = {"labels": LABELS[args.dataset], "plan": getattr(args, "plan", None), **own}
-    for name, flag in ((name, flag_name(name, one)) for name, one in known.items()):
+    for name, flag in ((name, one.flag(name)) for name, one in known.items()):
         if flag and hasattr(args, flag) and name not in own:
             values[name] = getattr(args, flag)
             given[name] = flag in args.given

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from harness.command_line.errors import UserError
+from harness import UserError
 from harness.runs import ranks
 from harness.runs.health import NOWHERE, first_not_finite, not_finite
 from self_models.counting.evaluation import Average

@@ -7,12 +7,12 @@ import time
 
 from tqdm import tqdm
 
-from harness.command_line.commands import resume_command
 from harness.data.sets import augmented
 from harness.measuring.evaluation import evaluate
 from harness.measuring.report import epoch_line, evaluation_record, numbers_only, report_evaluation, running, save_results_json
 from harness.runs import ranks
 from harness.runs.checkpoints import save_checkpoint
+from harness.runs.commands import resume_command
 from harness.runs.health import silence
 from harness.runs.signals import Interrupted, noted_signals
 from harness.training.epoch import Progress, train_one_epoch

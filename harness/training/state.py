@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
-from harness.command_line.errors import UserError
+from harness import UserError
 from harness.runs import ranks
 from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.health import spoilt_weights

@@ -136,6 +136,14 @@ class Setting:
         """The value, of its proper type. Raises ModelError for a value that cannot be."""
         return None if value is None and self.default is None else required(self.kind, name, value)
 
+    def option_strings(self, name):
+        """The flags of this setting of this name; none for one that has no flag."""
+        return (f"--{name}",) if self.flags is None else self.flags
+
+    def flag(self, name):
+        """The name under which a parser keeps it, '' for one without a flag."""
+        return self.option_strings(name)[-1].removeprefix("--") if self.option_strings(name) else ""
+
     def scalar(self, value):
         """The value as a number for compiled code."""
         return self.kind.index(value) if isinstance(self.kind, Choice) else value

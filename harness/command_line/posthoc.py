@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from harness.command_line.errors import UserError
+from harness import UserError
 from harness.data.sets import load_data
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import snn_name

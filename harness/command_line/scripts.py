@@ -6,14 +6,11 @@ import sys
 
 import torch
 
-from harness.command_line.commands import resume_command
+from harness import UserError
 from harness.runs import ranks
+from harness.runs.commands import resume_command
 from harness.runs.signals import end_at_once, handling
 from self_models.basics.errors import ModelError
-
-
-class UserError(Exception):
-    """Something the user can put right; the message says what was wrong and what to do."""
 
 
 def run_script(main):
