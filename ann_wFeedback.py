@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
-from harness.command_line.flags import ann_parser
+from harness.command_line.flags import ANN, ann_parser
 from harness.command_line.presets import ANN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.runs.place import ann_name
 from harness.runs.runlog import RunLog
-from harness.training.building import ann_from
+from harness.training.building import ann_from, new_ann
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
+from harness.training.resuming import taken_up
 
 
 def build_parser():
@@ -18,14 +19,16 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    model = ann_from(args)
+    name = args.run_name or ann_name(args) + "_test" * args.test_only
+    saved = taken_up(args, ANN, "ann", name)
+    model = ann_from(args) if saved is None else new_ann(args)
     model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
-    with RunLog("ann", args.run_name or ann_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
+    with RunLog("ann", name, args, trains=not args.test_only) as run:
         criterion = Criterion(args.trade_off, "sum")
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        return fit(model, data, criterion, args, run)
+        return fit(model, data, criterion, args, run, ANN, saved)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.command_line.flags import snn_parser
+from harness.command_line.flags import SNN, snn_parser
 from harness.command_line.presets import SNN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
-from harness.training.building import SNNSource, choose_trained, teacher_from, use_engine
+from harness.training.building import SNNSource, choose_trained, snn_from, teacher_from, use_engine
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
+from harness.training.resuming import taken_up
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
@@ -20,8 +21,10 @@ def build_parser():
 def main(argv=None, blocking=InputBlockingSNN):
     """blocking: the model's class where --epsilon blocks predicted input."""
     args = build_parser().parse_args(argv)
-    source = SNNSource(args)
-    model = source.model(blocking=blocking)
+    name = args.run_name or snn_name(args) + "_test" * args.test_only
+    saved = taken_up(args, SNN, "snn", name)
+    source = SNNSource(args) if saved is None else None
+    model = snn_from(args, blocking=blocking)
     use_engine(model, args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
@@ -29,11 +32,12 @@ def main(argv=None, blocking=InputBlockingSNN):
     teacher = teacher_from(args)
     criterion = Criterion(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
-    with RunLog("snn", args.run_name or snn_name(args) + "_test" * args.test_only, args, trains=not args.test_only) as run:
-        source.fill(model, data[0], run, may_grow=not args.test_only)
+    with RunLog("snn", name, args, trains=not args.test_only) as run:
+        if source:
+            source.fill(model, data[0], run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        return fit(model, data, criterion, args, run)
+        return fit(model, data, criterion, args, run, SNN, saved)
 
 
 if __name__ == "__main__":

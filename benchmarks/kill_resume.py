@@ -34,7 +34,7 @@ FLAGS = (
     "--learn_threshold --dropout 0.3 --augment -lr 2e-3 --lr_schedule cosine --limit_test 32 --holdout 64 --batch_size 16 "
     "--checkpoint_minutes 0.0005 --train_acc_batches 4 --run_name x"
 )
-CLOCK = ("seconds", "images_per_second", "command")
+CLOCK = ("seconds", "images_per_second", "command", "checkpoint_minutes")
 
 
 def main():

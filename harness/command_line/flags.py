@@ -41,20 +41,20 @@ def fractions(text):
 class RunFlags:
     seed: int = setting(0, WHOLE, "of every random choice", flags=("-s", "--seed"), group="run")
     log: bool = run_setting(True, Switch(), "write logs/…/NAME.log and NAME.jsonl")
-    output_dir: str = run_setting(".", Text(), "folder that holds logs/ and trained_models/", adopted=False)
-    run_name: str = run_setting("", Text(), "NAME of logs and checkpoints, instead of one made from the flags", adopted=False)
+    output_dir: str = run_setting(".", Text(), "folder that holds logs/ and trained_models/", taken_up=False)
+    run_name: str = run_setting("", Text(), "NAME of logs and checkpoints, instead of one made from the flags", taken_up=False)
     device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "auto: a GPU where there is one")
     gpu: bool = run_setting(True, Switch(), "--no-gpu is short for --device cpu")
     devices: int = run_setting(0, WHOLE, "index of the GPU to use, where there are several")
-    test_only: bool = run_setting(False, Switch(), "evaluate once, train nothing", adopted=False)
-    overwrite: bool = run_setting(False, Switch(), "replace an earlier run of the same name", adopted=False)
+    test_only: bool = run_setting(False, Switch(), "evaluate once, train nothing", taken_up=False)
+    overwrite: bool = run_setting(False, Switch(), "replace an earlier run of the same name", taken_up=False)
 
 
 @dataclass
 class ResumeFlags:
     resume: str = run_setting(
         "", Text(), "go on from this run's own last checkpoint, all of whose flags hold unless typed, or from PATH; begin where "
-        "there is none yet", adopted=False, metavar="PATH", argparse={"nargs": "?", "const": "last"},
+        "there is none yet", taken_up=False, metavar="PATH", argparse={"nargs": "?", "const": "last"},
     )  # fmt: skip
     checkpoint_minutes: float = run_setting(
         15.0, NOT_NEGATIVE, "also save the last checkpoint within an epoch, every so many minutes; 0 = never", metavar="M"
@@ -148,26 +148,26 @@ class SNNFlags:
 @dataclass
 class ResultsFlags:
     results_json: str = run_setting(
-        "", Text(), "write the list of all evaluations there as well", group="results", metavar="PATH", adopted=False
+        "", Text(), "write the list of all evaluations there as well", group="results", metavar="PATH", taken_up=False
     )
 
 
 NOT_USED = "accepted for the original's command lines; only --trade_off, its type and --test_acc_every_batch are used here"
-ANN = declared(RunFlags, ResumeFlags, PretrainedANN, DataFlags, TrainingFlags, ResultsFlags)
+ANN = declared(RunFlags, ResumeFlags, PretrainedANN, DataFlags, TrainingFlags, ResultsFlags) | VGG_wFeedback.declared()
 OF_BOTH = (RunFlags, SNNFlags, DataFlags, TrainingFlags, FineTuningFlags, ResultsFlags)
-SNN, POSTHOC = declared(*OF_BOTH, ResumeFlags, TeachingFlags), declared(*OF_BOTH)
+SNN = declared(*OF_BOTH, ResumeFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
 SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
 
 def ann_parser(description, presets):
     parser = Parser(description, presets)
-    add_settings(parser, ANN | VGG_wFeedback.declared())
+    add_settings(parser, ANN)
     return parser
 
 
-def snn_parser(description, presets, cls=VGG_SNN_STDB_wFeedback):
+def snn_parser(description, presets):
     parser = Parser(description, presets)
-    add_settings(parser, SNN | cls.declared(), **SNN_DEFAULTS)
+    add_settings(parser, SNN, **SNN_DEFAULTS)
     return parser
 
 
@@ -175,7 +175,7 @@ def posthoc_parser(description, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that the script has its own
     flags for, which it adds."""
     parser = Parser(description)
-    settings = {name: one for name, one in (POSTHOC | cls.declared()).items() if name not in without}
+    settings = {name: one for name, one in (declared(*OF_BOTH) | cls.declared()).items() if name not in without}
     notes = dict.fromkeys(("training", "fine-tuning"), NOT_USED)
     add_settings(parser, settings, notes, test_only=True, **SNN_DEFAULTS)
     return parser

@@ -10,7 +10,7 @@ from harness.data.sets import load_data
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
-from harness.training.building import SNNSource, use_engine
+from harness.training.building import SNNSource, snn_from, use_engine
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from self_models.basics.settings import declared
@@ -24,7 +24,7 @@ def open_posthoc(args, cls, suffix, **own):
     run's name. Raises UserError where checkpoint, images or run are not to be had."""
     find_checkpoint(args)
     source = SNNSource(args, keeps={*declared(Contrast, *RULES.values()), "gate", "rule"} - {"latch", "residual"})
-    model = source.model(cls, **own)
+    model = snn_from(args, cls, **own)
     use_engine(model, args)
     train, test = find_images(args)
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)

@@ -10,8 +10,26 @@ from harness.runs import ranks
 from harness.runs.lock import Lock
 
 
-class Place:
-    """A run's name and paths. kind: ann or snn, the folder that they lie in; trains: else it is an evaluation.
+class Paths:
+    """The paths of a run of this name. kind: ann or snn, the folder that they lie in."""
+
+    def __init__(self, kind, name, output_dir):
+        self.name = name
+        self.logs, self.files = (Path(output_dir) / folder / kind for folder in ("logs", "trained_models"))
+
+    log_path = property(lambda self: self.logs / f"{self.name}.log")
+    json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
+    best_path = property(lambda self: self.files / f"{self.name}.pth")
+    last_path = property(lambda self: self.files / f"{self.name}_last.pth")
+    previous_path = property(lambda self: self.files / f"{self.name}_last_previous.pth")
+
+    def picture(self, ending):
+        """Path of a picture, say NAME.gif."""
+        return self.files / f"{self.name}{ending}"
+
+
+class Place(Paths):
+    """The paths that a run has a right to. trains: else it is an evaluation.
 
     A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite, or while
     another process trains under that name. An evaluation takes the next free name instead, unless told to overwrite. Nothing
@@ -19,8 +37,8 @@ class Place:
     """
 
     def __init__(self, kind, name, args, trains):
-        self.name, self.trains, self.overwrites, self._lock = name, trains, args.overwrite, None
-        self.logs, self.files = (Path(args.output_dir) / folder / kind for folder in ("logs", "trained_models"))
+        super().__init__(kind, name, args.output_dir)
+        self.trains, self.overwrites, self._lock = trains, args.overwrite, None
         own, resume = [path.resolve() for path in (self.last_path, self.previous_path)], trains and args.resume
         self.is_resumed = resume == "last" or bool(resume and Path(resume).resolve() in own)  # from a checkpoint of its own
         if not ranks.is_first():
@@ -43,16 +61,6 @@ class Place:
             self.release()
             raise UserError(objection)
 
-    log_path = property(lambda self: self.logs / f"{self.name}.log")
-    json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
-    best_path = property(lambda self: self.files / f"{self.name}.pth")
-    last_path = property(lambda self: self.files / f"{self.name}_last.pth")
-    previous_path = property(lambda self: self.files / f"{self.name}_last_previous.pth")
-
-    def picture(self, ending):
-        """Path of a picture, say NAME.gif."""
-        return self.files / f"{self.name}{ending}"
-
     def _locked(self):
         return Lock(self.files / f".{self.name}.lock", f"the run {self.name} in {self.files}")
 
@@ -63,9 +71,7 @@ class Place:
         for path in own:
             for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 unfinished.unlink()
-        if self.is_resumed:
-            return None if taken else f"{self.last_path}: no such checkpoint file, and no log of such a run"
-        if self.overwrites or not taken:
+        if self.is_resumed or self.overwrites or not taken:
             return None
         return f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
 

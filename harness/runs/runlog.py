@@ -81,13 +81,6 @@ class RunLog(AbstractContextManager):
             if old := repair(path, known, is_known):
                 self.say(f"{path} differed from the checkpoint and was put right; as it was: {old}")
 
-    def has_epochs(self):
-        """Whether the run has completed an epoch: its log says so, or without a log there is a best checkpoint."""
-        if not self.place.log_path.exists():
-            return self.place.best_path.exists()
-        with open(self.place.log_path, encoding="utf-8", errors="replace") as file:
-            return any(map(is_epoch_line, file))
-
 
 def header(args, event):
     """The log's first lines: when the run was 'started' or 'resumed', the command, all parameters, and the code's versions."""

@@ -87,16 +87,29 @@ def find_device(args):
     return torch.device("cuda", index)
 
 
+def new_ann(args):
+    """An ANN for the flags, with new weights."""
+    return build(VGG_wFeedback, settings_from(VGG_wFeedback, args), args)
+
+
+def snn_from(args, cls=None, blocking=InputBlockingSNN, **own):
+    """An SNN for the flags, with new weights. cls: default, that of the gate that they name; blocking: that of the gate `block`;
+    own: settings that hold instead of a flag's."""
+    settings = settings_from(cls or VGG_SNN_STDB_wFeedback, args, **own)
+    of_gate = {"block": blocking, "contrast": ContrastAttentionSNN}
+    return build(cls or of_gate.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, args)
+
+
 def ann_from(args, flag="pretrained_ann"):
     """The ANN for the flags, with the weights of the checkpoint that this flag names, if given."""
     path = getattr(args, flag)
     if not path:
-        return build(VGG_wFeedback, settings_from(VGG_wFeedback, args), args)
+        return new_ann(args)
     saved = load_checkpoint(path)
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
     adopt(args, saved, VGG_wFeedback, VGG_wFeedback.declared())
-    return restore(build(VGG_wFeedback, settings_from(VGG_wFeedback, args), args), saved, path)
+    return restore(new_ann(args), saved, path)
 
 
 def teacher_from(args):
@@ -156,13 +169,6 @@ class SNNSource:
         common = declared(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
         names = common if self.converts else VGG_SNN_STDB_wFeedback.declared().keys() - set(keeps)
         adopt(args, self.saved, VGG_SNN_STDB_wFeedback, names)
-
-    def model(self, cls=None, blocking=InputBlockingSNN, **own):
-        """A new model of this source, without its weights. cls: default, that of the gate that the flags name; blocking: that
-        of the gate `block`."""
-        settings = settings_from(cls or VGG_SNN_STDB_wFeedback, self.args, **own)
-        of_gate = {"block": blocking, "contrast": ContrastAttentionSNN}
-        return build(cls or of_gate.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, self.args)
 
     def fill(self, model, train, run, may_grow=False):
         """Load the weights; after a conversion balance the thresholds on training images and scale them once.

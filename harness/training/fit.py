@@ -24,28 +24,29 @@ from self_models.running.draws import shuffled
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
-def fit(model, data, objective, args, run):
+def fit(model, data, criterion, args, run, declared, saved=None):
     """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume.
 
-    data: (training, selection or None, test) ImageSets. The best epoch is chosen on selection, and its test figures are
-    measured once at the end; without selection it is chosen on the test images. Returns the figures of the best epoch.
-    SIGINT and SIGTERM end it after the step, saved: then Interrupted is raised.
+    data: (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; saved: what taken_up returned.
+    The best epoch is chosen on selection, and its test figures are measured once at the end; without selection it is chosen on
+    the test images. Returns the figures of the best epoch. SIGINT and SIGTERM end it after the step, saved: then Interrupted
+    is raised.
     """
     train, selection, test = data
     steps = -(-len(train) // args.batch_size)
     optimizer = make_optimizer(model, args)
-    training = TrainingState(model, optimizer, make_schedule(optimizer, args, steps), args, run)
+    training = TrainingState(declared, model, optimizer, make_schedule(optimizer, args, steps), args, run)
     if args.resume:
-        training.resume()
+        training.resume(saved)
     run.begin()
     parallel = ranks.Parallel(model)
     with noted_signals(patient=ranks.count() > 1) as signals:
         while training.epoch < args.epochs:
-            fit_one_epoch(training, parallel, data, objective, steps, signals)
-        return finish(training, selection, test, objective, signals)
+            fit_one_epoch(training, parallel, data, criterion, steps, signals)
+        return finish(training, selection, test, criterion, signals)
 
 
-def fit_one_epoch(training, parallel, data, objective, steps, signals):
+def fit_one_epoch(training, parallel, data, criterion, steps, signals):
     """The rest of the epoch that training has come to, its evaluation, checkpoints and lines."""
     model, args, run = training.model, training.args, training.run
     train, selection, test = data
@@ -62,7 +63,7 @@ def fit_one_epoch(training, parallel, data, objective, steps, signals):
         learned = train_one_epoch(
             model,
             training_batches(train, args, epoch, next(model.parameters()).device, training.progress.step),
-            objective,
+            criterion,
             training.optimizer,
             training.schedule,
             args.seed,
@@ -74,7 +75,7 @@ def fit_one_epoch(training, parallel, data, objective, steps, signals):
     fired = training.progress.gather()[1].sums
     silent = [name for name, spikes in fired.items() if spikes == 0 and name != "input"]
     # a signal leaves only the evaluation to be made again
-    judged = evaluate_with_bar(model, selection or test, objective, args, run, False, lambda: heed(signals.caught, training))
+    judged = evaluate_with_bar(model, selection or test, criterion, args, run, False, lambda: heed(signals.caught, training))
     judged = numbers_only(judged)
     training.check_finite(judged["total"])
     best = training.best
@@ -108,7 +109,7 @@ def heed(wish, training):
         raise Interrupted(wish, f"{done}; go on with: {resume_command()}")
 
 
-def finish(training, selection, test, objective, signals):
+def finish(training, selection, test, criterion, signals):
     """Report the best epoch, on the test images if it was chosen on others; returns its figures."""
     model, args, run, best = training.model, training.args, training.run, training.best
     judge = "held-out" if selection else "test"
@@ -116,7 +117,7 @@ def finish(training, selection, test, objective, signals):
     if selection:
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.place.best_path)), run.place.best_path)
-        best = test_once(model, test, objective, args, run, lambda: heed(signals.caught, training))
+        best = test_once(model, test, criterion, args, run, lambda: heed(signals.caught, training))
         training.json_lines.append(json.dumps(evaluation_record(model, best, args)))
     elif args.results_json:  # the JSON lines have these figures with their epoch
         save_results_json(args.results_json, [evaluation_record(model, best, args)])
@@ -132,11 +133,11 @@ def training_batches(train, args, epoch, device, first=0):
     return (augmented(batch, args.seed, epoch) for batch in batches) if args.augment else batches
 
 
-def test_once(model, test, objective, args, run, after_batch=None):
+def test_once(model, test, criterion, args, run, after_batch=None):
     """Evaluate on the test images, report, record, and return the figures."""
     run.begin()
     is_spiking = isinstance(model, VGG_SNN_STDB_wFeedback)
-    result = evaluate_with_bar(model, test, objective, args, run, is_spiking, after_batch)
+    result = evaluate_with_bar(model, test, criterion, args, run, is_spiking, after_batch)
     report_evaluation(result, run.say)
     record = evaluation_record(model, result, args)
     run.record(**record)
@@ -145,7 +146,7 @@ def test_once(model, test, objective, args, run, after_batch=None):
     return result
 
 
-def evaluate_with_bar(model, images, objective, args, run, count_operations=False, after_batch=None):
+def evaluate_with_bar(model, images, criterion, args, run, count_operations=False, after_batch=None):
     """evaluate() with a progress bar; --test_acc_every_batch also logs each batch. after_batch: called after each of them."""
     device = next(model.parameters()).device
 
@@ -158,7 +159,7 @@ def evaluate_with_bar(model, images, objective, args, run, count_operations=Fals
 
     with progress_bar("evaluating", -(-len(images) // args.batch_size)) as bar:
         batches = images.batches(args.batch_size, device)
-        return evaluate(model, batches, objective, args.seed, on_batch, count_operations)
+        return evaluate(model, batches, criterion, args.seed, on_batch, count_operations)
 
 
 def progress_bar(label, total, done=0):

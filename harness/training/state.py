@@ -11,28 +11,24 @@ from harness.runs import ranks
 from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.health import spoilt_weights
 from harness.training.epoch import Progress
+from harness.training.resuming import check_same_model, flags_to_save
 from harness.training.schedules import set_rates
-from self_models.basics.checkpoints import CheckpointError, load_checkpoint, restore
+from self_models.basics.checkpoints import restore
 from self_models.counting.evaluation import Average
-
-RECIPE = (  # flags that --resume must find again: the optimiser keeps some of them, the loss would change with others
-    *("learning_rate", "lr_schedule", "lr_interval", "lr_reduce", "optimizer", "weight_decay", "momentum", "amsgrad"),
-    *("trade_off", "trade_off_type", "classification_type", "spike_penalty", "precision"),
-    *("teacher_ann", "distillation", "temperature", "train"),
-)
-COURSE = ("seed", "dataset", "batch_size", "limit_train", "holdout", "augment")  # flags that the order of the images follows from
 
 
 @dataclass
 class TrainingState:
     """A model, its optimiser and schedule, and how far they have come.
 
-    epoch: epochs completed; progress: of the epoch after them; seconds: that it has taken; best: figures of the best epoch;
-    lines, json_lines: on epochs, in the two logs. finished: the final evaluation has been reported, too.
+    declared: name -> Setting of all of its flags; epoch: epochs completed; progress: of the epoch after them; seconds: that it
+    has taken; best: figures of the best epoch; lines, json_lines: on epochs, in the two logs; finished: the final evaluation
+    has been reported, too.
 
     No state of a random generator is kept: every draw follows from the seed, the epoch, and the step or the image.
     """
 
+    declared: dict
     model: object
     optimizer: object
     schedule: object
@@ -61,8 +57,7 @@ class TrainingState:
         more |= {"step": self.progress.step, "average": vars(average), "fired": vars(fired)}
         more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         more |= {"logs": json.dumps({"text": self.lines, "records": self.json_lines})}
-        more |= {"course": {name: getattr(self.args, name) for name in COURSE}}
-        more |= {"recipe": {name: getattr(self.args, name) for name in RECIPE if hasattr(self.args, name)}}
+        more |= {"flags": flags_to_save(self.args, self.declared, self.model)}
         save_checkpoint(self.run.place.last_path, self.model, self.run.place.previous_path, **more)
         self.saved_at = time.monotonic()
         if self.finished and ranks.is_first():
@@ -79,25 +74,15 @@ class TrainingState:
         """'3, step 17': the epoch and step that were done last."""
         return f"{self.epoch + 1}, step {self.progress.step}" if self.progress.step else f"{self.epoch}"
 
-    def resume(self):
-        """Go on from a last checkpoint: the model, the optimiser and this object become what they were.
-
-        Raises UserError where it is missing, damaged, of another run, or has nothing left to do.
-        """
+    def resume(self, saved):
+        """Go on from a last checkpoint, as taken_up read it; None: the run begins. The model, the optimiser and this object
+        become what they were. Raises UserError where it is of another run, or has nothing left to do."""
         args, place = self.args, self.run.place
         path = place.last_path if args.resume == "last" else Path(args.resume)
-        saved = ranks.from_first(lambda: self._read(path))
         if saved is None:
-            return self.run.say(f"{path} is not there yet: the run begins anew")
-        if "optimizer" not in saved:
-            raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
+            return self.run.say(f"{path} is not there yet: the run begins")
+        check_same_model(saved, self.model, args)
         restore(self.model, saved, path)
-        was = saved.get("settings", {})
-        changed = [name for name, value in self.model.settings.items() if was.get(name, value) != value]
-        fixed = saved.get("recipe", {}) | (saved.get("course", {}) if saved.get("step") else {})
-        changed += [name for name, value in fixed.items() if getattr(args, name, value) != value]
-        if changed:
-            raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags again")
         try:
             kinds = [state["param_groups"][0].keys() for state in (saved["optimizer"], self.optimizer.state_dict())]
             if kinds[0] != kinds[1]:
@@ -121,19 +106,3 @@ class TrainingState:
         if ranks.is_first() and path.resolve() == place.previous_path.resolve():
             keep(path, place.last_path)  # else a damaged one would be kept in its place
         self.run.say(f"resumed from {path} after epoch {self.where()}")
-
-    def _read(self, path):
-        """The checkpoint, or None where a run of this name has begun but not saved yet. Offers the one before a damaged one."""
-        place = self.run.place
-        is_last, previous = path.resolve() == place.last_path.resolve(), place.previous_path
-        if is_last and not path.exists() and not previous.exists():
-            if self.run.has_epochs():
-                raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite to begin anew")
-            return None
-        try:
-            return load_checkpoint(path)
-        except CheckpointError as error:
-            if not is_last or not previous.exists():
-                raise
-            load_checkpoint(previous)
-            raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None

@@ -116,8 +116,9 @@ class Setting:
     """What is declared of a setting beside its name and default.
 
     kind: its type and range; help: with unit. flags: option strings, else --NAME; none for an empty tuple. group: of --help.
-    adopted: later scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. fixed: --resume must find
-    it unchanged. kernel: the event engine's compiled code reads it. metavar, argparse: for its flag.
+    adopted: later scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. taken_up: --resume takes it
+    over where it is not typed; fixed: it must not be typed with another value then. kernel: the event engine's compiled code
+    reads it. metavar, argparse: for its flag.
     """
 
     kind: object
@@ -127,6 +128,7 @@ class Setting:
     group: str = ""
     adopted: bool = True
     balanced: bool = True
+    taken_up: bool = True
     fixed: bool = True
     kernel: bool = False
     metavar: str | None = None

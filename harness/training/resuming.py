@@ -1,0 +1,92 @@
+"""--resume: a run's last checkpoint, and its flags, which hold unless they are typed."""
+
+from pathlib import Path
+
+from harness import UserError
+from harness.runs import ranks
+from harness.runs.journal import is_epoch_line
+from harness.runs.place import Paths
+from self_models.basics.checkpoints import CheckpointError, load_checkpoint
+from self_models.loading import MODELS
+
+
+def taken_up(args, declared, kind, name):
+    """The checkpoint that --resume asks for, whose flags are adopted into args; None without --resume, or where the run has not
+    saved yet.
+
+    declared: name -> Setting of all flags; kind, name: of the run. Raises UserError where the checkpoint is damaged or gone, or
+    a flag was typed that may not change.
+    """
+    if not args.resume or args.test_only:
+        return None
+    paths = Paths(kind, name, args.output_dir)
+    path = paths.last_path if args.resume == "last" else Path(args.resume)
+    saved = ranks.from_first(lambda: _read(path, paths))
+    if saved is None:
+        return None
+    if "optimizer" not in saved:
+        raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
+    was, changed = flags_of(saved, declared), []
+    for flag, one in ((one.flag(name), one) for name, one in declared.items()):
+        if flag not in was or not one.taken_up:
+            continue
+        if flag not in args.given:
+            setattr(args, flag, was[flag])
+        elif one.fixed and getattr(args, flag) != was[flag]:
+            changed.append(flag)
+    if changed:
+        raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
+    settings = saved.get("settings")
+    args.plan = settings.get("plan") if isinstance(settings, dict) else None
+    return saved
+
+
+def flags_of(saved, declared):
+    """flag -> value of the run that wrote a last checkpoint; an earlier version's knows only some of them."""
+    settings = saved.get("settings") if isinstance(saved.get("settings"), dict) else {}
+    settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
+    flags = {declared[name].flag(name): value for name, value in settings.items() if name in declared}
+    earlier = saved.get("recipe", {}) | saved.get("course", {})
+    return {flag: value for flag, value in (earlier | saved.get("flags", {}) | flags).items() if flag}
+
+
+def flags_to_save(args, declared, model):
+    """flag -> value of this run, for its last checkpoint: the model's settings as they are in force."""
+    flags = {name: one.flag(name) for name, one in declared.items() if one.taken_up}
+    return {flag: model.settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
+
+
+def check_same_model(saved, model, args):
+    """Raises UserError unless the model is of the class and has the settings that the checkpoint was trained with."""
+    was = saved.get("settings", {})
+    changed = [name for name, value in model.settings.items() if name in was and was[name] != value]
+    if saved.get("model", type(model).__name__) != type(model).__name__:
+        changed.insert(0, f"a {saved['model']}, not a {type(model).__name__}")
+    if changed:
+        raise UserError(
+            f"--resume: the checkpoint was trained otherwise ({', '.join(changed)}); it wants the same flags, or none"
+        )
+
+
+def _read(path, paths):
+    """The checkpoint, or None where the run at these paths has not saved yet. Offers the one before a damaged one."""
+    is_last, previous = path.resolve() == paths.last_path.resolve(), paths.previous_path
+    if is_last and not path.exists() and not previous.exists():
+        if _has_epochs(paths):
+            raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite to begin anew")
+        return None
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        if not is_last or not previous.exists():
+            raise
+        load_checkpoint(previous)
+        raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None
+
+
+def _has_epochs(paths):
+    """Whether a run has completed an epoch: its log says so, or without a log there is a best checkpoint."""
+    if not paths.log_path.exists():
+        return paths.best_path.exists()
+    with open(paths.log_path, encoding="utf-8", errors="replace") as file:
+        return any(map(is_epoch_line, file))
