@@ -3,6 +3,7 @@
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint, restore
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
+from self_models.event.engine import EventEngine
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -61,8 +62,6 @@ def with_engine(model, engine):
         raise ModelError(f"the event engine {cannot}, or with engine='dense'")
     if engine == "dense" or cannot:
         return model
-    from self_models.event.engine import EventEngine  # numba takes a second to import
-
     try:
         model.engine = EventEngine(model)
     except ModelError:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import PLAN, REPOSITORY, images
 
+import self_models.basics.compiled as compiled_module
 import self_models.running.draws as draws_module
 from harness.data.sets import ImageSet, augmented
 from self_models.basics.compiled import compiled
@@ -101,6 +102,16 @@ def test_draws_need_no_numba(tmp_path):
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.stdout == f"{ONE.uniforms(2, (1, 2, 3)).tolist()}\n", done.stderr
+
+
+def test_without_a_place_for_compiled_code_it_is_not_kept(monkeypatch):
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function")
+        return lambda function: function
+
+    monkeypatch.setattr(compiled_module, "njit", njit)
+    assert compiled_module.cached(reference) is reference
 
 
 # --- what draws follow from

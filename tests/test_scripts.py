@@ -67,7 +67,7 @@ def test_help_lists_the_flags(name, capsys):
 def test_training_prints_figures_only(trained):
     epoch = r"epoch 1/1: train classification .* accuracy [\d.]+ %.*; [\d.]+ s"
     best = r"best: epoch 1, test accuracy [\d.]+ %, .*/tiny\.pth"
-    balancing = r"balancing thresholds: 8 images, 4 steps(\n  (features|generate|classifier)\.\d+: threshold [\d.]+)+"
+    balancing = r"balancing thresholds: 8 images, 12 steps(\n  (features|generate|classifier)\.\d+: threshold [\d.]+)+"
     assert re.fullmatch(f"{epoch}\n{best}\n", quiet(trained.ann_run))
     silent = r"(warning: epoch 1: layer \S+ sent no spike.*\n)*"  # hardly trained
     assert re.fullmatch(f"{balancing}\n{silent}{epoch}\n{best}\n", quiet(trained.snn_run))

@@ -11,10 +11,11 @@ except (ImportError, RuntimeError) as error:  # numba is missing, or does not fi
 
 # _nrt=False: no reference counts, which took half of the time; so a compiled function cannot make an array
 OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
-SOURCES = set()  # files that hold compiled functions
+SOURCES = {__file__}  # files that hold compiled functions
 
 
 def compiled(function, **options):
+    """Machine code, made at the first call. options: njit's own."""
     SOURCES.add(function.__code__.co_filename)
     return function if WHY_NOT else njit(**OPTIONS, **options)(function)
 

@@ -62,7 +62,7 @@ def fill(out, first, index, epoch, k0, k1):
     four, blocks = np.uint64(4), np.uint64(out.shape[2] // 4)
     for t in range(out.shape[0]):
         for b in range(out.shape[1]):
-            row, image = out[t, b], index[b] & LOW
+            row, image = out[t, b], index[b]
             for i in range(blocks):
                 words = philox_block(np.int64(i), first + t, image, epoch, k0, k1)
                 row[four * i] = uniform(words[0])
@@ -90,7 +90,8 @@ def shuffled(size, seed, epoch):
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """The draws of a batch in one epoch. index: the images' positions in their set, (B,) int64 on the CPU.
+    """The draws of a batch in one epoch. index: the images' positions in their set, (B,) int64 on the
+    CPU, below 2**32.
 
     Each image's draws are its own, whatever shares its batch, and the same on every device.
     """
@@ -128,7 +129,7 @@ class Draws:
             fill(values.numpy(), first, self.index.numpy(), self.epoch, *keys)
         else:
             step = torch.arange(first, first + steps, device=device)[:, None, None]
-            image = self.index.to(device)[:, None] & LOW
+            image = self.index.to(device)[:, None]
             words = philox_words(torch.arange(blocks, device=device), step, image, self.epoch, *keys)
             values = (torch.stack(words, -1).flatten(2) >> 8).float() * 2.0**-24
         return values[..., :size]
