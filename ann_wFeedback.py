@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
-from harness.command_line.flags import ANN, ann_parser
+from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.presets import ANN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
@@ -20,7 +20,7 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     name = args.run_name or ann_name(args) + "_test" * args.test_only
-    saved = taken_up(args, ANN, "ann", name)
+    saved = taken_up(args, ann_settings(), "ann", name)
     model = ann_from(args) if saved is None else new_ann(args)
     model.precision = args.precision
     data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
@@ -28,7 +28,7 @@ def main(argv=None):
         criterion = Criterion(args.trade_off, "sum")
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        return fit(model, data, criterion, args, run, ANN, saved)
+        return fit(model, data, criterion, args, run, ann_settings(), saved)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.command_line.flags import SNN, snn_parser
+from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.presets import SNN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
@@ -22,7 +22,7 @@ def main(argv=None, blocking=InputBlockingSNN):
     """blocking: the model's class where --epsilon blocks predicted input."""
     args = build_parser().parse_args(argv)
     name = args.run_name or snn_name(args) + "_test" * args.test_only
-    saved = taken_up(args, SNN, "snn", name)
+    saved = taken_up(args, snn_settings(), "snn", name)
     source = SNNSource(args) if saved is None else None
     model = snn_from(args, blocking=blocking)
     use_engine(model, args)
@@ -37,7 +37,7 @@ def main(argv=None, blocking=InputBlockingSNN):
             source.fill(model, data[0], run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        return fit(model, data, criterion, args, run, SNN, saved)
+        return fit(model, data, criterion, args, run, snn_settings(), saved)
 
 
 if __name__ == "__main__":

@@ -153,21 +153,29 @@ class ResultsFlags:
 
 
 NOT_USED = "accepted for the original's command lines; only --trade_off, its type and --test_acc_every_batch are used here"
-ANN = declared(RunFlags, ResumeFlags, PretrainedANN, DataFlags, TrainingFlags, ResultsFlags) | VGG_wFeedback.declared()
 OF_BOTH = (RunFlags, SNNFlags, DataFlags, TrainingFlags, FineTuningFlags, ResultsFlags)
-SNN = declared(*OF_BOTH, ResumeFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
 SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
+
+
+def ann_settings():
+    """name -> Setting of all that the ANN's script has flags for."""
+    return declared(RunFlags, ResumeFlags, PretrainedANN, DataFlags, TrainingFlags, ResultsFlags) | VGG_wFeedback.declared()
+
+
+def snn_settings():
+    """name -> Setting of all that the SNN's training script has flags for."""
+    return declared(*OF_BOTH, ResumeFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
 
 
 def ann_parser(description, presets):
     parser = Parser(description, presets)
-    add_settings(parser, ANN)
+    add_settings(parser, ann_settings())
     return parser
 
 
 def snn_parser(description, presets):
     parser = Parser(description, presets)
-    add_settings(parser, SNN, **SNN_DEFAULTS)
+    add_settings(parser, snn_settings(), **SNN_DEFAULTS)
     return parser
 
 

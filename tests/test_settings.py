@@ -1,0 +1,177 @@
+"""A setting is declared once: a made-up gate with a made-up setting, and all that must know of it; then --resume."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+import torch
+from conftest import ANN, OBJ1, PLAN, SNN, SPIKING, TINY, digests, figures, images, records, refused, run_here
+from test_survive import RUN, after_step, compare, stopped, train
+
+from harness.command_line.flags import snn_parser
+from self_models.basics.checkpoints import load_checkpoint
+from self_models.basics.errors import ModelError
+from self_models.basics.settings import FRACTION, setting
+from self_models.event.engine import EventEngine, kernel_settings
+from self_models.objectives.gates import GATES, Blocking
+from self_models.running.draws import draws_for
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+
+@dataclass
+class Strict(Blocking):
+    """As Blocking, within a part of epsilon."""
+
+    strictness: float = setting(0.5, FRACTION, "part of epsilon that counts", group="gate", balanced=False, kernel=True)
+
+    def next_view(self, image, guess, view):
+        return Blocking(self.epsilon * self.strictness, self.blocking, self.latch, self.residual).next_view(image, guess, view)
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    monkeypatch.setitem(GATES, "strict", Strict)
+
+
+def build(cls, **settings):
+    torch.manual_seed(0)
+    common = {"plan": PLAN, "fc_width": 12, "timesteps": 8, "update": "immediate", "readout": "membrane_linear"}
+    return cls(**common, default_threshold=0.2, **settings).eval()
+
+
+def test_the_constructor_knows_a_made_up_setting(strict):
+    model = build(VGG_SNN_STDB_wFeedback, gate="strict", epsilon=0.4, strictness=0.5)
+    x = images(3)
+    found, expected = (network(x, seed=1) for network in (model, build(InputBlockingSNN, epsilon=0.2)))
+    assert torch.equal(found.is_open, expected.is_open) and not found.is_open.all()
+    assert (model.settings["strictness"], model.gate.strictness) == (0.5, 0.5)
+    model.change(strictness=1)
+    assert model(x, seed=1).is_open.sum() < found.is_open.sum() and model.settings["strictness"] == 1.0
+    for wrong, words in (
+        ({"gate": "strict", "strictness": 2}, "strictness: 2 is not a number at least 0 and at most 1"),
+        ({"gate": "strict", "strictness": "much"}, "strictness: 'much' is not"),
+        ({"gate": "block", "strictness": 0.5}, "strictness is a setting of gate strict, which is not chosen"),
+        ({"strictnes": 0.5}, "no setting 'strictnes'"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            build(VGG_SNN_STDB_wFeedback, **wrong)
+    with pytest.raises(ModelError, match="strictness"):
+        model.change(strictness=-1)
+    assert model.settings["strictness"] == 1.0  # nothing has changed
+
+
+def test_the_event_engine_runs_a_gate_without_a_compiled_form_step_by_step(strict):
+    """The compiled form that Strict inherits is of another rule, so it must not be used."""
+    model = build(VGG_SNN_STDB_wFeedback, gate="strict", epsilon=0.4)
+    engine, x = EventEngine(model), images(3)
+    assert not engine.is_whole
+    dense, event = model(x, seed=1), engine(x, seed=1)
+    assert torch.equal(dense.is_open, event.is_open) and not dense.is_open.all()
+    assert kernel_settings(model, draws_for(x)).strictness == 0.5  # and a compiled form of its own would find it
+    model.change(rule="confidence")
+    with pytest.raises(ModelError, match="use --engine dense"):
+        engine(x, seed=1)
+
+
+def test_flags_help_checkpoint_and_cache_know_a_made_up_setting(strict, trained, tmp_path):
+    shown = snn_parser("", {}).format_help()
+    assert "--strictness" in shown and "part of epsilon that counts (default: 0.5)" in shown and "contrast,strict}" in shown
+    assert "--strictness: 2.0 is not a number at least 0 and at most 1" in refused(SNN, "--strictness 2")
+    here = f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --output_dir {tmp_path}"
+    run_here(SNN, here, "--strictness 0.25 --run_name x")
+    path = tmp_path / "trained_models/snn/x.pth"
+    settings = load_checkpoint(path)["settings"]
+    assert (settings["gate"], settings["strictness"], settings["epsilon"]) == ("strict", 0.25, 0.4)
+    run_here(SNN, here, "--test_only --run_name y --strictness 0.75")
+    assert "balanced thresholds read from" in (tmp_path / "logs/snn/y.log").read_text()  # they do not depend on it
+    opens = {}
+    for name, flags in (("own", ""), ("typed", "--strictness 1"), ("other", "--gate block")):
+        run_here(SNN, f"--pretrained_snn {path} --test_only --limit_test 16 --run_name {name} --output_dir {tmp_path}", flags)
+        (record,) = records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")
+        opens[name] = record["open_share"][-1]
+    assert "strictness=0.25" in (tmp_path / "logs/snn/own.log").read_text()
+    assert opens["own"] > opens["typed"] == opens["other"]
+    line = refused(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")
+    assert "strictness is a setting of gate strict" in line
+
+
+def test_resume_knows_a_made_up_setting(strict, trained, tmp_path):
+    here = f"--run_name x --output_dir {tmp_path}"
+    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --strictness 0.25 {here}")
+    line = refused(SNN, f"--resume --epochs 2 --strictness 0.5 {here}")
+    assert "strictness" in line and "same flags" in line
+    run_here(SNN, f"--resume --epochs 2 {here}")
+    assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["settings"]["strictness"] == 0.25
+
+
+# --- --resume
+
+
+def test_the_name_alone_resumes(tmp_path, monkeypatch):
+    """Everything else comes from the checkpoint, in the middle of an epoch and at its end; the ANN may be gone."""
+    train(tmp_path / "alone")
+    for place, (epoch, step) in ((tmp_path / "within", (2, 1)), (tmp_path / "between", (1, 3))):
+        with monkeypatch.context() as patch:
+            after_step(patch, epoch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            stopped(place, signal.SIGTERM)
+        run_here(SNN, f"--run_name x --resume --output_dir {place}")
+        assert compare(tmp_path / "alone", place) == []
+
+
+def test_an_ann_resumes_by_its_name(tmp_path):
+    run_here(ANN, TINY, f"--epochs 3 --run_name whole --output_dir {tmp_path}")
+    run_here(ANN, TINY, f"--epochs 3 --lr_schedule cosine --run_name x --output_dir {tmp_path}")
+    run_here(ANN, f"--run_name x --resume --epochs 4 --output_dir {tmp_path}")
+    epochs = records(tmp_path / "logs/ann/x.jsonl", "epoch")
+    assert [record["epoch"] for record in epochs] == [1, 2, 3, 4] and epochs[3]["evaluated"]["images"] == 16
+
+
+def test_resume_begins_where_there_is_nothing_yet(tmp_path):
+    """One command serves a scheduler that starts jobs again."""
+    _, said = train(tmp_path, "--resume")
+    assert f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said
+    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2]
+    before = digests(tmp_path)
+    assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+    assert digests(tmp_path) == before
+
+
+MAY_NOT_CHANGE = ("--epsilon 0.3", "--no-latch", "--gate open", "--update delayed", "--limit_test 8", "--holdout 9")
+
+
+@pytest.mark.parametrize("typed", [*MAY_NOT_CHANGE, "--precision bfloat16"])
+def test_resume_at_an_epochs_end_refuses_what_may_not_change(tmp_path, typed):
+    flags = "--gate block --epsilon 0.2 --latch --readout membrane_linear"
+    train(tmp_path, flags)
+    line = refused(SNN, f"--run_name x --resume --epochs 3 {typed} --output_dir {tmp_path}")
+    assert typed.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
+
+
+def test_what_was_trained_with_blocking_is_resumed_with_blocking(tmp_path):
+    """It once became a plain SNN without a word."""
+    train(tmp_path, "--epsilon 0.2 --latch --readout membrane_linear")
+    train(tmp_path, "--readout membrane_linear --resume --epochs 3")
+    saved = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
+    assert (saved["model"], saved["settings"]["epsilon"], saved["settings"]["latch"]) == ("InputBlockingSNN", 0.2, True)
+
+
+def test_resume_refuses_another_class(tmp_path):
+    train(tmp_path, "--epsilon 0.2")
+    path = tmp_path / "trained_models/snn/x_last.pth"
+    torch.save(load_checkpoint(path) | {"model": "RampSNN"}, path)
+    assert "a RampSNN, not a InputBlockingSNN" in refused(SNN, f"--run_name x --resume --epochs 3 --output_dir {tmp_path}")
+
+
+def test_objectives_combine_by_flags(trained, tmp_path):
+    """Contrast, blocking and stopping in one network, the same in both engines."""
+    flags = "--gate contrast --contrast local --epsilon 0.2 --rule both --open_bound 0.9 --gap_bound 0"
+    found = {}
+    for engine in ("dense", "event"):
+        here = f"--limit_test 16 --engine {engine} --run_name {engine} --output_dir {tmp_path}"
+        run_here(OBJ1, f"--pretrained_snn {trained.snn}", flags, here)
+        (record,) = records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")
+        found[engine] = json.dumps(figures(record)["spikes"]), record["mean_steps"]
+    assert found["dense"] == found["event"] and found["dense"][1] < 5
