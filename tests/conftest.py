@@ -28,7 +28,7 @@ SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
 PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]  # small, with a layer of each kind
 DATA = "--limit_train 32 --limit_test 16 --batch_size 16"
 TINY = f"-a VGG5_wFeedback_small --fc_width 16 -lr 5e-3 --epochs 1 {DATA}"
-BALANCE = "--balance_images 8 --balance_timesteps 12"  # in 4 steps the last layers of most tiny networks stay silent
+BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"  # else most tiny networks have silent layers
 SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 {BALANCE} {DATA}"
 
 torch.set_num_threads(1)

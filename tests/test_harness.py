@@ -483,7 +483,7 @@ def test_balanced_thresholds_are_cached_beside_the_snn(trained, tmp_path):
     balanced = json.loads(caches[0].read_text())["thresholds"]
     saved = load_checkpoint(trained.snn)["state_dict"]
     kept = [value.item() for name, value in saved.items() if name.endswith(".threshold")]
-    assert kept == pytest.approx([0.7 * value for value in balanced]) and len(set(balanced)) > 3  # scaled, once
+    assert kept == pytest.approx([0.3 * value for value in balanced]) and len(set(balanced)) > 3  # scaled, once
 
 
 def test_cached_thresholds_are_used_again(trained, tmp_path):
@@ -493,7 +493,7 @@ def test_cached_thresholds_are_used_again(trained, tmp_path):
         return figures(records(tmp_path / f"logs/snn/{name}.jsonl")), log_of(tmp_path, name)
 
     first, log = convert("x")
-    assert "balancing thresholds: 8 images, 4 steps" in log
+    assert "balancing thresholds: 8 images, 12 steps" in log
     (cache,) = tmp_path.rglob("balanced_*.json")
     again, log = convert("y")
     assert again == first and f"read from {cache}" in log and "balancing" not in log
