@@ -46,7 +46,7 @@ from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, find_device, snn_from
 from harness.training.losses import Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
-from results import means_over_seeds, table
+from results import cell, interval, means_over_seeds, paired, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import by_part
@@ -656,10 +656,28 @@ def test_results_are_means_over_seeds():
         spikes = {"input": 1.0, "encoder": 1.0, "decoder": 0.0, "classifier": 1.0, "total": total}
         figures = {"accuracy": accuracy, "mean_steps": 2.0, "spikes": spikes, "operations": {"event_acs": 2000.0}}
         names = {"name": "n", "dataset": "MNIST", "timesteps": 50, "epsilon": 0.2, "rule": rule, "bounds": {"gap_bound": gap}}
-        return names | figures | {"seed": seed, "blocking": True, "energy_joules": 1e-6}
+        return names | figures | {"seed": seed, "blocking": True, "energy_joules": 1e-6, "energy_event_joules": 2e-7}
 
     found = means_over_seeds([row(0, 0.5, 100), row(0, 0.8, 300, gap=2.0), row(1, 1.0, 300)])
     assert [row["seeds"] for row in found] == [2, 1] and found[0]["blocking"] is True
     assert (found[0]["accuracy"], found[0]["spikes"]["total"], found[1]["accuracy"]) == (0.75, 200, 0.8)
-    line = "| MNIST | n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 % | 1 | 1 | 0 | 1 | 200 | 2 k | 1.0 µJ |"
-    assert list(table(found))[2] == line
+    # 50 and 100 %, 100 and 300 spikes: deviations 50 / sqrt(2) = 35.36 and 200 / sqrt(2) = 141.4
+    line = "| MNIST | n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 ± 35.36 | 1 | 1 | 0 | 1 | 200 ± 141 | 2 k | 1.0 ± 0.0 |"
+    assert list(table(found))[2] == f"{line} 0.20 ± 0.00 |"
+    assert list(table(found))[3].startswith("| MNIST | n | 1 | 50 | 0.2 | confidence 2 | 2.0 | 80.00 | 1 | 1 | 0 | 1 | 300 |")
+
+
+def test_pairs_of_seeds_by_hand():
+    """Differences of -10, +5 and -18 %: mean -7.67, deviation 11.68, t(2) = 4.303: +-29.0. A seed without a twin is left out."""
+
+    def row(name, seed, total, energy=1e-6):
+        figures = {"accuracy": 0.99, "spikes": {"total": total}, "energy_joules": energy, "energy_event_joules": energy}
+        return {"name": name, "seed": seed, "timesteps": 8, "rule": "none", "bounds": {}, **figures}
+
+    rows = [row("twin of n", seed, 100.0) for seed in range(3)]
+    rows += [row("n", seed, total, 2e-6) for seed, total in enumerate((90.0, 105.0, 82.0, 50.0))]
+    (found,) = paired(rows, "n").values()
+    mean, half, count = found["spikes"]
+    assert (mean, count) == (pytest.approx(-23 / 3), 3) and half == pytest.approx(4.303 * 11.676 / 3**0.5, rel=1e-3)
+    assert found["accuracy"] == (0, 0, 3) and found["energy_joules"][0] == pytest.approx(100)
+    assert cell("spikes", *found["spikes"]) == "-8 % ± 29 %" and interval([3.0]) == (3.0, None, 1)

@@ -10,7 +10,7 @@ from spikingjelly.activation_based.op_counter.base import DispatchCounterMode
 from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
-from self_models.counting.operations import CONNECTIONS, OperationCounter, energy_joules, fan_out, reach, targets
+from self_models.counting.operations import CONNECTIONS, OperationCounter, energies, energy_joules, fan_out, reach, targets
 from self_models.network.neurons import SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -191,3 +191,13 @@ def test_difficulty_takes_ink_out():
     found = difficulty_correlations(per_image)
     assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] == 0
     assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
+
+
+@pytest.mark.parametrize(("analog", "event"), [(False, 0.9 * 50), (True, 0.9 * 40 + 4.6 * 10)])
+def test_energy_of_both_executions_by_hand(analog, event):
+    """10 + 20 event-driven ACs, the first layer's 10 multiply where the input is analog; 20 comparisons cost an AC each."""
+    operations = {"effective_acs": 100, "effective_macs": 7, "event_acs": 30}
+    operations["layers"] = {"event_acs": {"features.0": 10, "features.3": 20}}
+    found = energies(operations, 20, analog)
+    assert found["energy_joules"] == pytest.approx(1e-12 * (0.9 * 120 + 4.6 * 7))
+    assert found["energy_event_joules"] == pytest.approx(1e-12 * event)

@@ -66,13 +66,16 @@ def blocking_table(records):
 
 def operations_table(records):
     """Lines of a table: operations per image as NeuroBench counts them, event-driven, and the estimated energy."""
-    yield "epsilon  effective ACs  effective MACs         dense  event-driven ACs  activation sparsity  energy (estimate)"
+    yield (
+        "epsilon  effective ACs  effective MACs         dense  event-driven ACs  activation sparsity  energy: layer by layer"
+        "  event-driven (estimates)"
+    )
     for record in records:
         operations = record["operations"]
         yield (
             f"{record['epsilon']:7g}  {operations['effective_acs']:13,.0f}  {operations['effective_macs']:14,.0f}  "
             f"{operations['dense']:12,.0f}  {operations['event_acs']:16,.0f}  {operations['activation_sparsity']:19.4f}  "
-            f"{1e6 * record['energy_joules']:14.3f} uJ"
+            f"{1e6 * record['energy_joules']:19.3f} uJ  {1e6 * record['energy_event_joules']:11.3f} uJ"
         )
 
 
@@ -142,7 +145,9 @@ def evaluation_record(model, result, args, **more):
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
         record |= {name: result[name] for name in ("median_steps", "p95_steps", "comparisons")}
-    found = {name: result[name] for name in ("open_share", "operations", "energy_joules") if name in result}
+    found = {
+        name: result[name] for name in ("open_share", "operations", "energy_joules", "energy_event_joules") if name in result
+    }
     return record | found | more
 
 

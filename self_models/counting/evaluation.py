@@ -7,7 +7,7 @@ import torch
 from self_models.basics.devices import wide
 from self_models.basics.errors import ModelError
 from self_models.basics.images import check_labels, checked_images
-from self_models.counting.operations import OperationCounter, energy_joules
+from self_models.counting.operations import OperationCounter, energies
 from self_models.counting.spikes import by_part, total_spikes
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import errors_by_step, open_share_by_step
@@ -97,7 +97,7 @@ class Evaluation:
         From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
         median_steps, p95_steps and comparisons (of a pixel with its prediction, per image); from a model that blocks
         open_share, a list of T: mean share of active input pixels open at each step; where they were counted operations, see
-        OperationCounter, and energy_joules per image, an estimate with an AC for each comparison. per_image: tensors (N,), see
+        OperationCounter, and their energies per image. per_image: tensors (N,), see
         figures_per_image.
         """
         averages, spikes, per_image, counts = zip(*(parts or [self.parts()]), strict=True)
@@ -114,8 +114,8 @@ class Evaluation:
             result |= {"spikes": spikes, "parts": by_part(spikes)}
         if self.counter:
             operations = self.counter.hold(counts).result(average.images)
-            acs = operations["effective_acs"] + result["comparisons"]
-            result |= {"operations": operations, "energy_joules": energy_joules(acs, operations["effective_macs"])}
+            analog = not self.counter.model.encoding.uses_draws
+            result |= {"operations": operations} | energies(operations, result["comparisons"], analog)
         return result
 
 
