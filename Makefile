@@ -1,4 +1,4 @@
-# make test: lint, format check and tests.   make demo: the whole path on MNIST.
+# make test: lint, format and import checks, tests.   make demo: the whole path on MNIST.
 # make results: evaluate the committed checkpoints.   Each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,11 +8,13 @@ BIN := .venv/bin
 test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto
 
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/lint-imports
 
 results: .venv/ready
 	$(BIN)/python results.py
