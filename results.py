@@ -171,7 +171,8 @@ def paired(rows, network):
         of.setdefault((row["timesteps"], row["rule"], *row["bounds"].values()), {}).setdefault(row["seed"], {})[row["name"]] = row
     found = {}
     for setting, seeds in of.items():
-        pairs = [(pair[network], pair[f"twin of {network}"]) for pair in seeds.values() if len(pair) == 2]
+        both = network, f"twin of {network}"
+        pairs = [[pair[name] for name in both] for pair in seeds.values() if pair.keys() >= set(both)]
         if pairs:
             found[setting] = {name: interval([difference(name, *pair) for pair in pairs]) for name in FIGURES}
     return found
