@@ -174,6 +174,32 @@ def test_augmentation_belongs_to_the_image():
         assert not torch.equal(augmented(digits.whole(), seed, epoch).images, whole)
 
 
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_augmentation_goes_as_far_as_it_says(monkeypatch, end):
+    """A bar 2 pixels wide and 30 long, from its moments: turned by 10 degrees, scaled by 10 %, shifted by 2 pixels."""
+    bar = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
+    bar[..., 31:33, 17:47] = 255
+    found, sign = {}, 2 * end - 1
+    for kind, changed in enumerate(("turn", "scale", "across", "down", "nothing")):
+        numbers = torch.full((1, 1, 5), 0.5)  # the middle: no change
+        numbers[..., kind] = end
+        monkeypatch.setattr(Draws, "numbers", lambda *_, numbers=numbers: numbers[..., :4])
+        digits = ImageSet("MNIST", bar, torch.zeros(1, dtype=torch.int64))
+        image = augmented(digits.whole(), 0, 1).images[0, 0].double()
+        rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+        weight = image / image.sum()
+        middle = [(weight * at).sum().item() for at in (columns, rows)]
+        x, y = columns - middle[0], rows - middle[1]
+        xx, yy, xy = ((weight * product).sum() for product in (x * x, y * y, x * y))
+        angle = torch.rad2deg(torch.atan2(2 * xy, xx - yy) / 2).item()
+        found[changed] = (*middle, angle, (xx + yy).sqrt().item())
+    across, down, angle, size = found["nothing"]
+    assert (across, down, angle) == pytest.approx((31.5, 31.5, 0), abs=0.01)
+    assert abs(found["turn"][2]) == pytest.approx(10, abs=0.2) and found["turn"][3] == pytest.approx(size, rel=0.01)
+    assert found["scale"][3] / size == pytest.approx(1 + 0.1 * sign, rel=0.01)
+    assert [abs(found[name][place] - 31.5) for place, name in enumerate(("across", "down"))] == pytest.approx([2, 2], abs=0.01)
+
+
 # --- what models make of them
 
 

@@ -39,18 +39,23 @@ import harness.data.sets
 from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data, load_set
-from harness.measuring.evaluation import evaluate
+from harness.measuring.evaluation import evaluate, spikes_over_time
 from harness.runs.checkpoints import save_checkpoint, write_whole
 from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
-from harness.training.building import SNNSource, find_device, snn_from
+from harness.training.building import SNNSource, find_device, snn_from, teacher_from
+from harness.training.epoch import train_one_epoch
+from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
 from results import cell, interval, means_over_seeds, paired, table
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.evaluation import Average
+from self_models.counting.evaluation import Average, Evaluation
 from self_models.counting.spikes import by_part
-from self_models.running.draws import shuffled
+from self_models.event.engine import EventEngine
+from self_models.loading import load
+from self_models.running.draws import EVALUATION, Draws, shuffled
+from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -255,6 +260,12 @@ def test_limits_and_holdout():
     assert selection.batch(torch.tensor([0])).index.tolist() == [59990]  # its draws are those of its place in the whole set
 
 
+@pytest.mark.parametrize("limit", [None, 59990])
+def test_held_out_images_are_not_trained_on(limit):
+    train, selection, _ = load_data("MNIST", limit_train=limit, holdout=10)
+    assert [(part.start, len(part), len(part.labels)) for part in (train, selection)] == [(0, 59990, 59990), (59990, 10, 10)]
+
+
 def test_batches_hold_every_image_once():
     digits = load_data("MNIST", limit_test=10)[2]
     order = shuffled(10, 0, 1)
@@ -325,6 +336,55 @@ def test_evaluation_does_not_depend_on_the_batch_size():
         assert small[name] == pytest.approx(large[name], rel=1e-5), name
     assert small["spikes"]["features.1"] > 0 and small["open_share"][0] == 1 > small["open_share"][-1]
     assert small["parts"]["total"] == pytest.approx(sum(small["spikes"].values()))
+
+
+def test_figures_of_an_evaluation_by_hand():
+    """Image n of 21 takes n squared steps; every third is wrong; two outputs lie n apart."""
+    n = torch.arange(1.0, 22)
+    logits, labels = torch.stack([n, 0 * n, 0 * n - 1], 1), torch.where(n % 3 == 0, 1, 0)
+    x = n.reshape(-1, 1, 1, 1) * torch.tensor([0.01, 0.0, -0.02, 0.01]).reshape(1, 1, 2, 2)
+    evaluation = Evaluation(None)
+    for part in (slice(0, 8), slice(8, 21)):
+        spikes = {"input": n[part], "features.1": 2 * n[part]}
+        output = SNNOutput(logits[part], None, None, spikes, steps=(n[part] ** 2).long(), comparisons=3 * n[part])
+        evaluation.add(output, x[part], labels[part], total=float(n[part].mean()))
+    found = evaluation.result()
+    assert (found["images"], found["accuracy"]) == (21, pytest.approx(2 / 3))
+    assert (found["median_steps"], found["p95_steps"]) == (11**2, 20**2)
+    assert found["mean_steps"] == pytest.approx(21 * 22 * 43 / 6 / 21) and found["comparisons"] == 33
+    assert found["spikes"] == {"input": 11, "features.1": 22} and found["parts"]["total"] == 33
+    assert found["total"] == pytest.approx(11)
+    per_image = {name: values.tolist() for name, values in found["per_image"].items()}
+    assert per_image["margin"] == n.tolist() and per_image["spikes"] == (3 * n).tolist()
+    assert per_image["ink"] == pytest.approx((0.04 * n).tolist())
+    assert found["images_per_second"] == pytest.approx(21 / found["seconds"])
+
+
+def tiny_snn(**settings):
+    torch.manual_seed(0)
+    own = {"plan": PLAN, "fc_width": 8, "timesteps": 4, "update": "immediate", "default_threshold": 0.2, "epsilon": 0.3}
+    return InputBlockingSNN(**own | settings)
+
+
+def test_an_evaluation_has_draws_of_its_own():
+    """Those of the epoch EVALUATION, which no training comes to."""
+    model, digits = tiny_snn(), load_data("MNIST", limit_test=5)[2]
+    found = evaluate(model, digits.batches(2), Criterion(1.0, "last_t"), seed=3)
+    for epoch, same in ((EVALUATION, True), (1, False)):
+        spikes = model(digits.whole().images, draws=Draws(3, epoch, torch.arange(5))).spikes
+        assert (found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})) == same
+    assert parse(ANN, "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be
+    assert "epochs" in refused(ANN, f"--epochs {2**31}")
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_spikes_over_time_add_up_to_spikes_per_image(engine):
+    model, digits = tiny_snn(), load_data("MNIST", limit_test=3)[2]
+    model.engine = EventEngine(model) if engine == "event" else None
+    expected = evaluate(model, digits.batches(3), Criterion(1.0, "last_t"), seed=0)
+    spikes, share = spikes_over_time(model, digits.whole(), seed=0)
+    assert {name: sum(steps) for name, steps in spikes.items()} == pytest.approx(expected["spikes"])
+    assert all(len(steps) == 4 for steps in spikes.values()) and share == pytest.approx(expected["open_share"])
 
 
 def test_names_are_the_originals():
@@ -603,8 +663,9 @@ def test_holdout_chooses_the_epoch_and_tests_once(tmp_path):
     assert printed.count("held out") == 2 and "held-out accuracy" in printed
 
 
-def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch):
-    accuracies = iter([0.2, 0.5, 0.4])
+@pytest.mark.parametrize("last", [0.4, 0.5])  # of two equal epochs the earlier one
+def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch, last):
+    accuracies = iter([0.2, 0.5, last])
     real = harness.training.fit.evaluate
     monkeypatch.setattr(
         "harness.training.fit.evaluate", lambda *args, **more: real(*args, **more) | {"accuracy": next(accuracies)}
@@ -612,6 +673,52 @@ def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch):
     result, _ = run_here(ANN, TINY, f"--epochs 3 --run_name x --output_dir {tmp_path}")
     best, last = (load_checkpoint(tmp_path / f"trained_models/ann/x{ending}.pth") for ending in ("", "_last"))
     assert (best["epoch"], best["accuracy"], last["epoch"], result["epoch"]) == (2, 0.5, 3, 2)
+
+
+def test_the_best_epochs_weights_are_tested(tmp_path, monkeypatch):
+    real, judged = harness.training.fit.evaluate, iter([{"accuracy": 0.9}, {"accuracy": 0.1}, {}])
+    monkeypatch.setattr("harness.training.fit.evaluate", lambda *args, **more: real(*args, **more) | next(judged))
+    run_here(ANN, TINY, f"--epochs 2 --holdout 24 --run_name x --output_dir {tmp_path}")
+    monkeypatch.undo()
+    (tested,) = records(tmp_path / "logs/ann/x.jsonl", "evaluation")
+    errors = {}
+    for ending in ("", "_last"):
+        path = tmp_path / f"trained_models/ann/x{ending}.pth"
+        found, _ = run_here(ANN, f"--pretrained_ann {path} --test_only {DATA} --output_dir {tmp_path}")
+        errors[ending] = found["error"]
+    assert tested["reconstruction_error"] == pytest.approx(errors[""]) != pytest.approx(errors["_last"])
+
+
+def test_each_epoch_augments_anew():
+    args = parse(ANN, "--augment", "--batch_size", "3")
+    train = load_data("MNIST", limit_train=6)[0]
+    epochs = []
+    for epoch in (1, 2, 1):
+        batches = list(training_batches(train, args, epoch, "cpu"))
+        order = torch.cat([batch.index for batch in batches]).argsort()
+        epochs.append(torch.cat([batch.images for batch in batches])[order])
+    assert torch.equal(epochs[0], epochs[2])
+    assert all(not torch.equal(first, second) for first, second in zip(epochs[0], epochs[1], strict=True))
+    plain = torch.cat([batch.images for batch in training_batches(train, parse(ANN), 1, "cpu")])
+    assert torch.equal(plain[shuffled(6, 0, 1).argsort()], train.whole().images)
+
+
+def test_learned_dynamics_stay_in_their_range():
+    model, batch = tiny_snn(learn_threshold=True, learn_leak=True), load_data("MNIST", limit_train=2)[0].whole()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    for neuron in model.neurons().values():
+        neuron.leak.data.fill_(1.5), neuron.threshold.data.fill_(1e-3)
+    train_one_epoch(model, [batch], Criterion(1.0, "last_t"), optimizer, schedule, 0, 1)
+    assert {neuron.leak.item() for neuron in model.neurons().values()} == {1}
+    assert model.thresholds == pytest.approx([0.01] * len(model.thresholds))
+
+
+def test_the_teacher_has_no_dropout(trained):
+    teacher = teacher_from(parse(SNN, "--teacher_ann", str(trained.ann), "--dropout", "0.3"))
+    first, second = (teacher.output(images(3)).logits for _ in range(2))
+    expected = load(trained.ann)(images(3)).logits
+    assert not teacher.model.training and torch.equal(first, second) and torch.equal(first, expected)
 
 
 def test_training_lowers_the_loss(tmp_path):
