@@ -88,7 +88,7 @@ def test_which_word_a_pixel_takes_by_hand():
 def test_operations_on_tensors_give_what_compiled_code_gives(monkeypatch, shape):
     draws = Draws(2**70, EVALUATION, torch.tensor([0, 1, 2**31, 2**32 - 1, 59999]))
     ours = [draws.uniforms(4, shape, first=7), draws.mask(3, 0.4, shape)]
-    monkeypatch.setattr(draws_module, "WHY_NOT", "numba is not there")
+    monkeypatch.setattr(draws_module, "WHY_NOT", ["numba is not there"])
     monkeypatch.setattr(draws_module, "fill", None)
     assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(draws.mask(3, 0.4, shape), ours[1])
 
@@ -97,7 +97,7 @@ def test_draws_need_no_numba(tmp_path):
     (tmp_path / "numba.py").write_text("raise ImportError('no numba')")
     program = (
         "import torch, self_models.event.engine; from self_models.running.draws import WHY_NOT, Draws\n"
-        "assert WHY_NOT == 'no numba'; print(Draws(3, 1, torch.tensor([5, 0, 70])).uniforms(2, (1, 2, 3)).tolist())"
+        "assert WHY_NOT == ['no numba']; print(Draws(3, 1, torch.tensor([5, 0, 70])).uniforms(2, (1, 2, 3)).tolist())"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)

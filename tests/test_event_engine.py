@@ -17,6 +17,7 @@ from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.event.engine import EventEngine
+from self_models.loading import load
 from self_models.objectives.contrast import CONTRASTS
 from self_models.objectives.readouts import READOUTS
 from self_models.running.draws import EVALUATION, Draws
@@ -26,6 +27,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimeste
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 STEPS, COUNT, GRID = 9, 5, 16
+FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
 TWIN = [[4, "D", 6, 6, "D"], []]
 
 
@@ -446,22 +448,55 @@ def test_engine_in_training_is_refused(tmp_path):
 
 
 def test_without_numba_one_line_says_what_to_install(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_models.event.engine, "WHY_NOT", "No module named numba")
+    monkeypatch.setattr(self_models.event.engine, "WHY_NOT", ["No module named numba"])
     said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
     assert "pip install numba" in said
 
 
-@pytest.mark.parametrize("error", ["ImportError('Numba needs NumPy 1.0')", "RuntimeError('cannot cache function')"])
-def test_a_numba_that_cannot_be_used_stops_nobody_else(tmp_path, error):
-    """Numba that does not fit NumPy, or has no place for compiled code: the scripts run, the engine says why it does not."""
-    (tmp_path / "numba.py").write_text(f"raise {error}")
+NO_NUMBA = {
+    "does not fit NumPy": "raise ImportError('Numba needs NumPy 1.0')",
+    "no place": "raise RuntimeError('cannot cache function')",
+    "broken": "raise AttributeError('no llvm here')",
+    "unknown option": "def njit(**options): raise KeyError('unknown option _nrt')",
+    "fails to decorate": "def njit(**options):\n def decorate(function): raise ValueError('no bytecode')\n return decorate",
+    "fails to compile": "def njit(**options):\n def fail(*_): raise KeyError('unknown option _nrt')\n return lambda f: fail",
+    "fails to compile the engine": "def njit(**options):\n def fail(*_): raise SystemError('no LLVM')\n"
+    " return lambda f: fail if f.__name__ == 'run_images' else f",
+}
+
+
+@pytest.mark.parametrize("numba", NO_NUMBA.values(), ids=NO_NUMBA)
+def test_a_numba_that_cannot_be_used_stops_nobody_else(tmp_path, numba):
+    """On import, as a decorator or when it compiles: dense networks run with the same draws, the engine says why it does not."""
+    (tmp_path / "numba.py").write_text(numba)
     program = (
-        "from self_models.event.engine import EventEngine; from self_models.basics.errors import ModelError\n"
-        "try: EventEngine(None)\nexcept ModelError as error: print(error)"
+        "import torch; from self_models import load; from self_models.basics.errors import ModelError\n"
+        f"path = {str(FEEDBACK)!r}; snn = load(path, engine='dense')\n"
+        "print(snn(torch.ones(1, 1, 28, 28), seed=0).spikes['input'].item())\n"
+        "try: load(path, engine='event')(torch.ones(1, 1, 28, 28), seed=0)\n"
+        "except ModelError as error: print(error)"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert error.split("'")[1] in done.stdout and "pip install numba" in done.stdout, done.stderr
+    spikes, line = done.stdout.splitlines()
+    with torch.no_grad():
+        expected = load(FEEDBACK, engine="dense")(torch.ones(1, 1, 28, 28), seed=0).spikes["input"].item()
+    assert float(spikes) == expected > 0 and "Traceback" not in done.stderr
+    assert numba.split("'")[1] in line and "pip install numba" in line and "--engine dense" in line
+
+
+def test_an_option_that_numba_does_not_know_leaves_auto_dense():
+    """The real numba, which says so when it first compiles."""
+    program = (
+        "import numba; njit = numba.njit\n"
+        "numba.njit = lambda *f, **options: njit(*f, **options | ({'made_up': True} if '_nrt' in options else {}))\n"
+        f"import torch; from self_models import load; snn = load({str(FEEDBACK)!r})\n"
+        "print(snn.engine, snn(torch.ones(1, 1, 28, 28), seed=0).logits.shape)\n"
+        "from self_models.basics.compiled import WHY_NOT; print(WHY_NOT)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout.startswith("None torch.Size([1, 10]) ") and "made_up" in done.stdout and not done.stderr
 
 
 def test_models_that_the_engine_does_not_know_are_refused():

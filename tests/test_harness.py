@@ -239,6 +239,18 @@ def test_device_flags():
         assert find_device(parse(ANN, *words)) == torch.device("cpu")
 
 
+@pytest.mark.parametrize("flags", [[], ["--device", "mps"]])
+def test_several_processes_are_refused_on_a_mac_gpu(monkeypatch, flags):
+    """gloo carries no tensors of mps; and a Mac has one such GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device(parse(ANN, *flags)) == torch.device("mps")
+    monkeypatch.setattr("harness.runs.ranks.count", lambda: 2)
+    with pytest.raises(UserError, match="--device cpu"):
+        find_device(parse(ANN, *flags))
+    assert find_device(parse(ANN, "--device", "cpu")) == torch.device("cpu")
+
+
 # --- data
 
 

@@ -122,7 +122,7 @@ def test_auto_is_the_event_engine_where_it_serves(trained):
 
 
 def test_without_numba_auto_is_dense(monkeypatch):
-    monkeypatch.setattr("self_models.event.engine.WHY_NOT", "not installed")
+    monkeypatch.setattr("self_models.event.engine.WHY_NOT", ["not installed"])
     assert load(FEEDBACK).engine is None
     with pytest.raises(ModelError, match="numba"):
         load(FEEDBACK, engine="event")

@@ -76,6 +76,8 @@ def find_device(args):
         name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
     if not there[name]:
         raise UserError(f"--device {name}: there is none here; choose auto or cpu")
+    if name == "mps" and ranks.count() > 1:
+        raise UserError("several processes cannot share work on mps, whose tensors gloo does not carry: add --device cpu")
     if name != "cuda":
         return torch.device(name)
     index = args.devices + ranks.local_rank()

@@ -12,7 +12,7 @@ from collections import namedtuple
 import numpy as np
 import torch
 
-from self_models.basics.compiled import WHY_NOT
+from self_models.basics.compiled import WHY_NOT, in_words, try_out
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
@@ -45,9 +45,11 @@ class EventEngine:
     """
 
     def __init__(self, model):
-        if WHY_NOT:
-            raise ModelError(f"the event engine needs the package numba ({WHY_NOT}): pip install numba, or use --engine dense")
         from self_models.event import pixels, run  # compiled for the parts that are registered by now
+
+        try_out()
+        if WHY_NOT:
+            raise numba_failed(WHY_NOT[0])
 
         self.compiled, self._new_pixels = run, pixels.new_pixels
         self.model, self.layout, self._version, self._free, self._activity = model, None, None, [], NOTHING
@@ -190,8 +192,10 @@ class EventEngine:
         take()
         for thread in others:
             thread.join()
-        if failures:
-            raise failures[0]
+        for error in failures:
+            if isinstance(error, MemoryError) or not isinstance(error, Exception):
+                raise error
+            raise numba_failed(in_words(error)) from error
 
     def _room(self):
         """A State, an Activity and Pixels that no other thread is using."""
@@ -248,6 +252,13 @@ class EventEngine:
 
         self._spread(work, len(sent))
         return frames_of(decoded[None], signal)[0] if decodes_at >= 0 else None
+
+
+def numba_failed(reason):
+    """The ModelError that says so."""
+    return ModelError(
+        f"the event engine needs the package numba, which fails here ({reason}): pip install numba, or use --engine dense"
+    )
 
 
 def is_compiled(cls, kernel, hooks):
