@@ -256,7 +256,7 @@ def pairs_table(rows):
     for network, dataset in dict.fromkeys((row["name"], row["dataset"]) for row in rows if row["feedback"]):
         for (steps, *stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
             cells = " | ".join(cell(name, *figures[name]) for name in FIGURES)
-            stop = " ".join(str(word) for word in stop if word != "none")
+            stop = " ".join(word if isinstance(word, str) else f"{word:g}" for word in stop if word != "none")
             yield f"| {dataset} | {network} | {figures['accuracy'][2]} | {steps} | {stop} | {cells} |"
 
 
