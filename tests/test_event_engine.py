@@ -11,6 +11,7 @@ from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, fi
 from torch import nn
 
 import self_models.event.engine
+import self_models.event.run
 from harness.data.sets import load_data
 from harness.measuring.evaluation import spikes_over_time
 from self_models.basics.checkpoints import load_checkpoint
@@ -18,7 +19,8 @@ from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.event.engine import EventEngine
 from self_models.loading import load
-from self_models.objectives.contrast import CONTRASTS
+from self_models.objectives.contrast import CONTRASTS, Contrast
+from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -182,6 +184,20 @@ def test_gate_rule_and_read_out_combine(settings, dim):
     assert EventEngine(model).is_whole
     check_same(dense, event)
     assert (dense.steps < model.timesteps).any() == ("rule" in settings)
+
+
+def test_a_part_that_overrides_anything_runs_step_by_step(monkeypatch):
+    """Its compiled form, which it inherits, knows nothing of that."""
+
+    class Inverse(Contrast):
+        def seen(self, image, is_open):
+            return (1 - image) * is_open
+
+    monkeypatch.setitem(GATES, "inverse", Inverse)
+    monkeypatch.setattr("self_models.event.run.PARTS", {*GATES.values()} | self_models.event.run.PARTS)  # had it come first
+    model = build(VGG_SNN_STDB_wFeedback, gate="inverse", contrast="none", epsilon=0.3)
+    assert not EventEngine(model).is_whole
+    check_same(*both(model))
 
 
 def test_trained_network_with_rounded_sums():

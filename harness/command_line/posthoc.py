@@ -13,9 +13,6 @@ from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, snn_from, use_engine
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
-from self_models.basics.settings import declared
-from self_models.objectives.contrast import Contrast
-from self_models.objectives.stopping import RULES
 from self_models.running.draws import EVALUATION, Draws
 
 
@@ -23,7 +20,7 @@ def open_posthoc(args, cls, suffix, **own):
     """The Posthoc that the flags ask for. cls: the model's class; own: its settings that come from no shared flag; suffix: of the
     run's name. Raises UserError where checkpoint, images or run are not to be had."""
     find_checkpoint(args)
-    source = SNNSource(args, keeps={*declared(Contrast, *RULES.values()), "gate", "rule"} - {"latch", "residual"})
+    source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
     model = snn_from(args, cls, **own)
     use_engine(model, args)
     train, test = find_images(args)

@@ -116,8 +116,8 @@ class Setting:
     """What is declared of a setting beside its name and default.
 
     kind: its type and range; help: with unit. flags: option strings, else --NAME; none for an empty tuple. group: of --help.
-    adopted: later scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. taken_up: --resume takes it
-    over where it is not typed; fixed: it must not be typed with another value then. kernel: the event engine's compiled code
+    adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. taken_up: --resume takes
+    it over where it is not typed; fixed: it must not be typed with another value then. kernel: the event engine's compiled code
     reads it. metavar, argparse: for its flag.
     """
 
@@ -164,6 +164,11 @@ def setting(default, kind, help, **more):
     return dataclasses.field(default=default, metadata={"setting": Setting(kind, help, default, **more)})
 
 
+def objective_setting(default, kind, help, **more):
+    """A setting of what a trained network is told to do: post-hoc scripts have their own, and no threshold depends on it."""
+    return setting(default, kind, help, **{"adopted": False, "balanced": False, "kernel": True, **more})
+
+
 def declared(*declarations):
     """name -> Setting of these dataclasses, in their order; a name that several have counts once."""
     return {field.name: field.metadata["setting"] for each in declarations for field in dataclasses.fields(each)}
@@ -173,7 +178,7 @@ class Configured:
     """A module that is built from declared settings, by position or by name, and keeps them in self.settings.
 
     Settings: the declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too;
-    defaults: where this class's differ; positional: names of the arguments that may come without theirs.
+    defaults: where this class's differ from its bases'; positional: names of the arguments that may come without theirs.
     """
 
     Settings = None
@@ -185,7 +190,10 @@ class Configured:
     def declared(cls):
         """name -> Setting, the parts' included, with this class's defaults."""
         found = declared(cls.Settings, *(part for registry in cls.parts.values() for part in registry.values()))
-        return found | {name: dataclasses.replace(found[name], default=value) for name, value in cls.defaults.items()}
+        for base in reversed(cls.__mro__):
+            for name, value in vars(base).get("defaults", {}).items():
+                found[name] = dataclasses.replace(found[name], default=value)
+        return found
 
     @classmethod
     def in_force(cls, values):

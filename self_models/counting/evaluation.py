@@ -7,6 +7,7 @@ import torch
 from self_models.basics.devices import wide
 from self_models.basics.errors import ModelError
 from self_models.basics.images import check_labels, checked_images
+from self_models.basics.settings import COUNT, required
 from self_models.counting.operations import OperationCounter, energies
 from self_models.counting.spikes import by_part, total_spikes
 from self_models.running.draws import EVALUATION, Draws
@@ -147,11 +148,13 @@ def evaluate(model, images, labels, batch_size=64, seed=0):
         raise ModelError("images must be a tensor of at least one image")
     check_labels(labels, len(images), model.settings["labels"])
     model.eval()
-    with Evaluation(model, count_operations=is_spiking) as evaluation:
-        for index in torch.arange(len(images)).split(batch_size):
-            part = checked_images(images[index].to(device), model)
-            evaluation.add(output_of(model, part, Draws(seed, EVALUATION, index)), part, labels[index].to(device))
-    model.train(was_training)
+    try:
+        with Evaluation(model, count_operations=is_spiking) as evaluation:
+            for index in torch.arange(len(images)).split(required(COUNT, "batch_size", batch_size)):
+                part = checked_images(images[index].to(device), model)
+                evaluation.add(output_of(model, part, Draws(seed, EVALUATION, index)), part, labels[index].to(device))
+    finally:
+        model.train(was_training)
     return evaluation.result()
 
 

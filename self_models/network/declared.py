@@ -2,7 +2,18 @@
 
 from dataclasses import dataclass
 
-from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, PROBABILITY, Choice, Switch, Text, setting
+from self_models.basics.settings import (
+    COUNT,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    Choice,
+    Switch,
+    Text,
+    objective_setting,
+    setting,
+)
 from self_models.network.neurons import UPDATES
 from self_models.network.plans import IMAGE_SHAPES, PLANS
 from self_models.network.surrogates import SURROGATES
@@ -14,7 +25,7 @@ from self_models.objectives.stopping import RULES
 
 def odd(value):
     """The value, an odd whole number from 1. Raises ValueError for another."""
-    if COUNT.check(value) % 2 == 0:
+    if (value := COUNT.check(value)) % 2 == 0:
         raise ValueError(f"{value} is not odd, so images would not keep their size")
     return value
 
@@ -36,7 +47,7 @@ class NetworkSettings:
     dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False)
     timesteps: int = setting(1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True)
     dataset: str = setting("MNIST", Choice(IMAGE_SHAPES), "MNIST comes with the repository", group="data")
-    labels: int = setting(10, COUNT, "classes", flags=(), adopted=False)
+    labels: int = setting(10, COUNT, "classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
 
@@ -58,9 +69,5 @@ class SpikingSettings(NetworkSettings):
     feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", kernel=True, metavar="K")
     learn_threshold: bool = setting(False, Switch(), "train each layer's threshold", group="fine-tuning", balanced=False)
     learn_leak: bool = setting(False, Switch(), "train each layer's leak", group="fine-tuning", balanced=False)
-    gate: str = setting(
-        "open", Choice(GATES), "what decides which pixels the input neurons see", group="gate", balanced=False, kernel=True
-    )
-    rule: str = setting(
-        "never", Choice(RULES), "when an image stops before T steps", group="stopping", balanced=False, kernel=True
-    )
+    gate: str = objective_setting("open", Choice(GATES), "what decides which pixels the input neurons see", group="gate")
+    rule: str = objective_setting("never", Choice(RULES), "when an image stops before T steps", group="stopping")

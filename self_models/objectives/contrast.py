@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from self_models.basics.compiled import compiled
 from self_models.basics.devices import wide
-from self_models.basics.settings import Choice, setting
+from self_models.basics.settings import Choice, objective_setting
 from self_models.objectives.gates import (
     COMPARED,
     GATES,
@@ -163,10 +163,9 @@ class Contrast(Blocking):
     nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction rests.
     """
 
-    contrast: str = setting(
-        "local", Choice(CONTRASTS), "what is not yet explained gains contrast, by this rule", group="gate", balanced=False,
-        kernel=True,
-    )  # fmt: skip
+    contrast: str = objective_setting(
+        "local", Choice(CONTRASTS), "what is not yet explained gains contrast, by this rule", group="gate"
+    )
     kernels = Kernels(start_contrast, rests, look, see_contrast)
 
     def start(self, image):
