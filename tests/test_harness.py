@@ -595,7 +595,7 @@ def test_epoch_lines_and_records(trained):
 
 
 def test_holdout_chooses_the_epoch_and_tests_once(tmp_path):
-    result, printed = run_here(ANN, TINY, f"--epochs 2 --holdout 24 --run_name x --output_dir {tmp_path}")
+    result, printed = run_here(ANN, TINY, f"--epochs 2 --select held-out --holdout 24 --run_name x --output_dir {tmp_path}")
     path = tmp_path / "logs/ann/x.jsonl"
     assert [record["evaluated"]["images"] for record in records(path, "epoch")] == [24, 24]
     (tested,) = records(path, "evaluation")

@@ -67,10 +67,25 @@ class DataFlags:
     batch_size: int = setting(64, COUNT, "images per step, at least 1", group="data")
     limit_train: int = setting(None, COUNT, "use the first N training images only", group="data", metavar="N")
     limit_test: int = setting(None, COUNT, "use the first N test images only", group="data", metavar="N")
+
+
+@dataclass
+class SelectionFlags:
     holdout: int = setting(
-        0, WHOLE, "choose the best epoch, or evaluate, on the last N training images, held out; 0: the test images, as the "
-        "original does", group="data", metavar="N",
+        None, WHOLE, "hold out the last N training images and choose the best epoch on them; 0: nothing is chosen, the last epoch "
+        "counts; default: a tenth of the training images in use, at least 1, at most 5000", group="data", metavar="N",
     )  # fmt: skip
+    select: str = setting(
+        "held-out", Choice(("held-out", "test")), "what the best epoch is chosen on; test: the test images, as the original "
+        "does, so that its figures are better than they should be", group="data",
+    )  # fmt: skip
+
+
+@dataclass
+class HeldOut:
+    holdout: int = setting(
+        0, WHOLE, "evaluate on the last N training images, held out, instead of the test images", group="data", metavar="N"
+    )
 
 
 @dataclass
@@ -159,12 +174,13 @@ SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
 def ann_settings():
     """name -> Setting of all that the ANN's script has flags for."""
-    return declared(RunFlags, ResumeFlags, PretrainedANN, DataFlags, TrainingFlags, ResultsFlags) | VGG_wFeedback.declared()
+    own = declared(RunFlags, ResumeFlags, PretrainedANN, DataFlags, SelectionFlags, TrainingFlags, ResultsFlags)
+    return own | VGG_wFeedback.declared()
 
 
 def snn_settings():
     """name -> Setting of all that the SNN's training script has flags for."""
-    return declared(*OF_BOTH, ResumeFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
+    return declared(*OF_BOTH, ResumeFlags, SelectionFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
 
 
 def ann_parser(description, presets):
@@ -183,7 +199,7 @@ def posthoc_parser(description, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that the script has its own
     flags for, which it adds."""
     parser = Parser(description)
-    settings = {name: one for name, one in (declared(*OF_BOTH) | cls.declared()).items() if name not in without}
+    settings = {name: one for name, one in (declared(*OF_BOTH, HeldOut) | cls.declared()).items() if name not in without}
     notes = dict.fromkeys(("training", "fine-tuning"), NOT_USED)
     add_settings(parser, settings, notes, test_only=True, **SNN_DEFAULTS)
     return parser

@@ -9,6 +9,7 @@ from harness.data.sets import LABELS
 from harness.runs import ranks
 from harness.training.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
 from harness.training.losses import Teacher
+from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared
@@ -26,7 +27,7 @@ DECODER = "generate."  # how the names of the decoder's weights begin
 
 def adopt(args, saved, cls, names):
     """Take these settings of a checkpoint over into args, but for flags that were typed. cls: the class that they are for.
-    Raises UserError where they are damaged."""
+    args.selected_on becomes what its epoch was chosen on, if known. Raises UserError where they are damaged."""
     settings = saved.get("settings", {})
     if not isinstance(settings, dict):
         raise UserError("the checkpoint's settings are damaged; use another copy")
@@ -40,6 +41,7 @@ def adopt(args, saved, cls, names):
             except ModelError as error:
                 raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
     args.plan = None if "architecture" in args.given else settings.get("plan")
+    args.selected_on = next((way for way in SELECTED_ON if way == saved.get("selected_on")), None)  # earlier versions did not say
 
 
 def settings_from(cls, args, **own):
