@@ -105,9 +105,8 @@ def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path
     """Also long after training, and in the table."""
     marked = {}
     for name, typed in (("x", "--select test"), ("y", "")):
-        run_here(
-            SNN, f"--pretrained_ann {trained.ann} {SPIKING} --select held-out {typed} --run_name {name} --output_dir {tmp_path}"
-        )
+        here = f"{SPIKING} --select held-out {typed} --run_name {name} --output_dir {tmp_path}"
+        run_here(SNN, f"--pretrained_ann {trained.ann}", here)
         snn = tmp_path / f"trained_models/snn/{name}.pth"
         for script, flags in ((OBJ1, "--epsilon 0"), (SNN, "--test_only")):
             run_here(script, f"--pretrained_snn {snn} {flags} {DATA} --run_name {name}_{script} --output_dir {tmp_path}")

@@ -72,8 +72,8 @@ class DataFlags:
 @dataclass
 class SelectionFlags:
     holdout: int = setting(
-        None, WHOLE, "hold out the last N training images and choose the best epoch on them; 0: nothing is chosen, the last epoch "
-        "counts; default: a tenth of the training images in use, at least 1, at most 5000", group="data", metavar="N",
+        None, WHOLE, "hold out the last N training images, choose the best epoch on them; 0: nothing is chosen, the last epoch "
+        "counts; default: a tenth of the training images in use, from 1 to 5000", group="data", metavar="N",
     )  # fmt: skip
     select: str = setting(
         "held-out", Choice(("held-out", "test")), "what the best epoch is chosen on; test: the test images, as the original "

@@ -41,7 +41,8 @@ def adopt(args, saved, cls, names):
             except ModelError as error:
                 raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
     args.plan = None if "architecture" in args.given else settings.get("plan")
-    args.selected_on = next((way for way in SELECTED_ON if way == saved.get("selected_on")), None)  # earlier versions did not say
+    selected_on = saved.get("selected_on", None if settings else "test")  # the original chose so; earlier versions do not say
+    args.selected_on = selected_on if selected_on in SELECTED_ON else None
 
 
 def settings_from(cls, args, **own):
