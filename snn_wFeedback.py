@@ -2,6 +2,7 @@
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
 from harness.command_line.flags import snn_parser, snn_settings
+from harness.command_line.idle import lines_on_idle
 from harness.command_line.presets import SNN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.runs.place import snn_name
@@ -31,8 +32,11 @@ def main(argv=None, blocking=InputBlockingSNN):
     choose_trained(model, args)
     teacher = teacher_from(args)
     criterion = Criterion(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
+    warnings = lines_on_idle(args, snn_settings())
     data = data_for(args)
     with RunLog("snn", name, args, trains=not args.test_only) as run:
+        for line in warnings:
+            run.say(line)
         if source:
             source.fill(model, data[0], run, may_grow=not args.test_only)
         if args.test_only:

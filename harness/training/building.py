@@ -57,6 +57,11 @@ def settings_from(cls, args, **own):
         values["gate"] = "block" if values["epsilon"] else "open"
         given["epsilon"] = bool(values["epsilon"])
     in_force = cls.in_force(values)
+    for part, registry in cls.parts.items():  # a rule's bounds may be set under any rule, but typing them must have an effect
+        owners = {name: [word for word, one in registry.items() if name in declared(one)] for name in in_force if given.get(name)}
+        for name, words in owners.items():
+            if words and values[part] not in words:
+                raise UserError(f"--{name} does nothing with --{part} {values[part]}: it counts with {' or '.join(words)}")
     return {name: value for name, value in values.items() if name in in_force or given.get(name)}
 
 
@@ -178,6 +183,8 @@ class SNNSource:
 
         may_grow: an SNN without a decoder may be given one, which starts at random."""
         if not self.path:
+            thresholds = f"with every threshold at {self.args.default_threshold:g}"
+            run.say(f"no --pretrained_ann: training starts from random weights, {thresholds}")
             return model
         ours = "settings" in self.saved
         may_lack = [] if ours and not self.converts else dynamics_parameters(model)
