@@ -113,7 +113,7 @@ def row_of(name, record):
     keys = ("dataset", "seed", "epsilon", "timesteps", "accuracy", "mean_steps", "reconstruction_error", "open_share")
     keys += ("rank_correlation", "rank_correlation_per_ink", "spikes")
     return {
-        "name": name,
+        "name": name + " (chosen on test images)" * (record.get("selected_on") == "test"),
         "plan": record["model"],
         "feedback": record["feedback"],
         "blocking": record["epsilon"] > 0,

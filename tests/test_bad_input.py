@@ -131,7 +131,7 @@ USES = [(ANN, "ann"), (SNN, "ann"), (SNN, "snn"), (ANALYSIS, "snn"), (OBJ1, "snn
 def uses(trained, tmp_path, name, kind, path):
     """The flags with which a script takes this file for a checkpoint of this kind."""
     flags = f"{'--test_only' if name in (ANN, SNN) else ''} {DATA} --output_dir {tmp_path / 'out'}"
-    return f"--pretrained_{kind} {path} {BALANCE if name != ANN else ''} {flags}"
+    return f"--pretrained_{kind} {path} {BALANCE if (name, kind) == (SNN, 'ann') else ''} {flags}"
 
 
 def flip(raw, position):

@@ -190,7 +190,8 @@ def test_a_preset_stands_for_its_flags_and_typed_flags_hold_instead(name):
     for preset, words in parser.presets.items():
         args = parser.parse_args(["--preset", preset])
         plain = parser.parse_args(shlex.split(words))
-        assert {**vars(plain), "preset": preset, "preset_flags": words, "given": None} == {**vars(args), "given": None}
+        other = {"given": None, "typed": None}
+        assert {**vars(plain), "preset": preset, "preset_flags": words, **other} == {**vars(args), **other}
         assert plain.given.items() <= args.given.items()
     assert parser.parse_args(["--preset", "residual_feedback", "--epochs", "3"]).epochs == 3
     assert parser.parse_args([]).preset == ""
@@ -409,7 +410,7 @@ def test_log_begins_with_every_parameter(trained):
         lines = (trained.folder / path).read_text().splitlines()
         head = lines[: lines.index("")]
         parameters = next(line for line in head if line.startswith("parameters: "))
-        assert all(f"{flag}=" in parameters for flag in vars(parse(name)) if flag != "given")
+        assert all(f"{flag}=" in parameters for flag in vars(parse(name)) if flag not in ("given", "typed"))
         for words in ("started 20", f"command: {name}.py", "versions: Python", "seed: 0", "git revision: "):
             assert any(line.startswith(words) for line in head), words
 
@@ -596,7 +597,7 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
     saved, path = load_checkpoint(trained.snn), tmp_path / "snn.pth"
     thresholds = [value.item() for name, value in saved["state_dict"].items() if name.endswith(".threshold")]
     torch.save(original(saved, thresholds=thresholds, leak=0.9, timesteps=5), path)
-    typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}"
+    typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}".replace(BALANCE, "")
     args = parse(SNN, "--pretrained_snn", str(path), *typed.split())
     source = SNNSource(args)
     model = source.fill(snn_from(args), None, None)
@@ -667,7 +668,7 @@ def test_epoch_lines_and_records(trained):
 
 
 def test_holdout_chooses_the_epoch_and_tests_once(tmp_path):
-    result, printed = run_here(ANN, TINY, f"--epochs 2 --holdout 24 --run_name x --output_dir {tmp_path}")
+    result, printed = run_here(ANN, TINY, f"--epochs 2 --select held-out --holdout 24 --run_name x --output_dir {tmp_path}")
     path = tmp_path / "logs/ann/x.jsonl"
     assert [record["evaluated"]["images"] for record in records(path, "epoch")] == [24, 24]
     (tested,) = records(path, "evaluation")

@@ -24,7 +24,7 @@ from self_models.counting.evaluation import Average
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 # 37 images: a batch of 5 is left over; with --limit_train 33 it is a single one
-ANN_RUN = f"{TINY} --epochs 3 --limit_train 37 --augment --dropout 0.3 --holdout 20 --checkpoint_minutes 0"
+ANN_RUN = f"{TINY} --epochs 3 --limit_train 37 --augment --dropout 0.3 --select held-out --holdout 20 --checkpoint_minutes 0"
 SNN_RUN = (
     "-a VGG5_wFeedback_small --fc_width 16 --timesteps 4 --update immediate --readout membrane_rescaled --epsilon 0.2 "
     "--default_threshold 0.3 --spike_penalty 1e-5 --learn_threshold --trade_off 0.02 -lr 1e-3 --lr_interval 1 --epochs 3 "

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from harness import UserError
+from harness.command_line.flags import posthoc_settings
+from harness.command_line.idle import lines_on_idle
 from harness.data.sets import load_data
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import snn_name
@@ -23,9 +25,12 @@ def open_posthoc(args, cls, suffix, **own):
     source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
     model = snn_from(args, cls, **own)
     use_engine(model, args)
+    warnings = lines_on_idle(args, posthoc_settings(cls))
     train, test = find_images(args)
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
+    for line in warnings:
+        run.say(line)
     source.fill(model, train, run).eval()
     trained = (source.saved.get("settings") or {}).get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]

@@ -8,6 +8,7 @@ network's declaration is completed by its parts: what is registered as a gate, a
 import dataclasses
 import math
 from numbers import Integral, Real
+from typing import NamedTuple
 
 from self_models.basics.errors import ModelError
 
@@ -111,6 +112,14 @@ FRACTION = Number(float, 0, 1)
 PROBABILITY = Number(float, 0, 1, below=True)
 
 
+class Need(NamedTuple):
+    """A setting counts only where another flag has one of these values; why: the words for where it does not, if need be."""
+
+    flag: str
+    values: tuple
+    why: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What is declared of a setting beside its name and default.
@@ -118,7 +127,8 @@ class Setting:
     kind: its type and range; help: with unit. flags: option strings, else --NAME; none for an empty tuple. group: of --help.
     adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. taken_up: --resume takes
     it over where it is not typed; fixed: it must not be typed with another value then. kernel: the event engine's compiled code
-    reads it. metavar, argparse: for its flag.
+    reads it. training: it counts in training only. needs: Needs, all of which must hold for it to count. metavar, argparse: for
+    its flag.
     """
 
     kind: object
@@ -131,6 +141,8 @@ class Setting:
     taken_up: bool = True
     fixed: bool = True
     kernel: bool = False
+    training: bool = False
+    needs: tuple = ()
     metavar: str | None = None
     argparse: dict = dataclasses.field(default_factory=dict)
 
