@@ -512,7 +512,7 @@ def test_an_option_that_numba_does_not_know_leaves_auto_dense():
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert done.stdout.startswith("None torch.Size([1, 10]) ") and "made_up" in done.stdout and not done.stderr
+    assert done.stdout.startswith("None torch.Size([1, 10])\n") and "made_up" in done.stdout and not done.stderr
 
 
 def test_models_that_the_engine_does_not_know_are_refused():
