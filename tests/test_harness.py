@@ -691,7 +691,7 @@ def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch, last):
 def test_the_best_epochs_weights_are_tested(tmp_path, monkeypatch):
     real, judged = harness.training.fit.evaluate, iter([{"accuracy": 0.9}, {"accuracy": 0.1}, {}])
     monkeypatch.setattr("harness.training.fit.evaluate", lambda *args, **more: real(*args, **more) | next(judged))
-    run_here(ANN, TINY, f"--epochs 2 --holdout 24 --run_name x --output_dir {tmp_path}")
+    run_here(ANN, TINY.replace("--select test", ""), f"--epochs 2 --holdout 24 --run_name x --output_dir {tmp_path}")
     monkeypatch.undo()
     (tested,) = records(tmp_path / "logs/ann/x.jsonl", "evaluation")
     errors = {}
