@@ -5,7 +5,7 @@ Networks: `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D, fc_widt
 for a trained network of VGG5_wFeedback's width: the committed one widened (encoder 64 D 128 128 D, fc_width 4096), each
 channel and each hidden unit copied and its weights varied by 10 %, so that rates per neuron are those of a trained network.
 Throughput cases run both engines in turn on the same images and draws; `accumulates` are the event-driven ACs of
-harness/operations.py, one per spike and neuron it reaches.
+counting/operations.py, one per spike and neuron it reaches.
 """
 
 import argparse

@@ -256,7 +256,7 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         return {"input": run.input_count} | counts
 
     def output(self, run, frames, steps):
-        """SNNOutput of a finished run. frames: all steps' Frames, stacked; steps: how many each image took (B,)."""
+        """SNNOutput of a finished run. frames: its Frame of (T, B, C, H, W); steps: how many each image took (B,)."""
         return SNNOutput(
             run.logits,
             frames.prediction,

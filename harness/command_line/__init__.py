@@ -1,1 +1,1 @@
-"""From the command line to settings, and from an error to one line."""
+"""What was asked for on the command line, and how does a script open and fail?"""

@@ -1,1 +1,1 @@
-"""Images, their order, and what is done to them."""
+"""Which images are there, and what is done to them?"""

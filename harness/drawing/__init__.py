@@ -1,1 +1,1 @@
-"""Pictures and charts."""
+"""What does it look like?"""

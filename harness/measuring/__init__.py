@@ -1,1 +1,1 @@
-"""Evaluations, their figures, and what they say."""
+"""How good is a model, and what do its figures say?"""

@@ -1,1 +1,1 @@
-"""What a run writes, and how it survives."""
+"""What does a run write, and how does it survive?"""

@@ -1,1 +1,1 @@
-"""From settings to a trained model."""
+"""How do flags and images become a trained model?"""

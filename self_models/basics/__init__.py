@@ -1,1 +1,1 @@
-"""What every room builds on: errors, settings, compiled functions."""
+"""What does every room build on: what is a setting, an image, a checkpoint, a compiled function?"""

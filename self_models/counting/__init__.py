@@ -1,1 +1,1 @@
-"""What a run costs: spikes, operations, energy."""
+"""What does a run cost, in spikes, operations and energy?"""

@@ -1,1 +1,1 @@
-"""The event engine: a run that costs what its spikes cost."""
+"""How can a run cost only what its spikes cost?"""

@@ -1,4 +1,4 @@
-"""What the event engine counts beside spikes: which inputs of which linear module were not 0, for harness/operations.py.
+"""What the event engine counts beside spikes: which inputs of which linear module were not 0, for counting/operations.py.
 
 The engine folds 2x2 layers away, but NeuroBench's operations are those of the layers one by one. So each linear module behind
 another one gets a map of its inputs: an input counts as not 0 where a spike reaches it through weights that are not 0.

@@ -1,1 +1,1 @@
-"""What a network is made of: plans, stages, neurons, surrogate gradients."""
+"""What is a network made of?"""

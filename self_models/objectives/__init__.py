@@ -1,1 +1,1 @@
-"""What a network is told to do: which input it sends, when it stops, how its decoder predicts."""
+"""What does a network see next, when does it stop, and how does it predict?"""

@@ -1,1 +1,1 @@
-"""What happens in a run: its draws, what one step hands to the next, what comes out."""
+"""What happens in a run: what is drawn, what does a step hand on, what comes out?"""
