@@ -14,6 +14,7 @@ import self_models.event.engine
 import self_models.event.run
 from harness.data.sets import load_data
 from harness.measuring.evaluation import spikes_over_time
+from harness.runs.checkpoints import save_checkpoint
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
@@ -417,6 +418,14 @@ def test_operations_are_counted_as_in_the_dense_engine(settings):
 # --- scripts
 
 
+@pytest.fixture(scope="module")
+def on_grid(tmp_path_factory):
+    """The checkpoint of a network of which no sum is rounded."""
+    path = tmp_path_factory.mktemp("grid") / "grid.pth"
+    save_checkpoint(path, build())
+    return path
+
+
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
@@ -424,22 +433,24 @@ def test_operations_are_counted_as_in_the_dense_engine(settings):
         (OBJ2, "--epsilon 0.2 --rules all_predicted entropy"),
         (OBJ3, "--epsilon 0.2"),
         (SNN, "--test_only"),
+        (SNN, "--test_only --leak 0.5"),
         (SNN, "--test_only --leak 0.9 --encoding direct"),
     ],
 )
-def test_scripts_report_the_same(trained, tmp_path, name, flags):
-    """But for a spike or two on the threshold: this network is hardly trained."""
-    found = {}
+def test_scripts_report_the_same(on_grid, tmp_path, name, flags):
+    """Every spike, but for one or two on the threshold where the leak or analog input rounds; only errors, sums of squares, are
+    rounded otherwise. Operations of sums that are exactly 0 differ: they have their own test."""
+    found, close = {}, 2e-3 if "direct" in flags else 1e-6
     for engine in ("dense", "event"):
         here = f"{flags} {DATA} --engine {engine} --run_name {engine} --output_dir {tmp_path}"
-        run_here(name, "--pretrained_snn", trained.snn, here)
+        run_here(name, "--pretrained_snn", on_grid, here)
         found[engine] = [{**figures(record), "engine": ""} for record in records(tmp_path / f"logs/snn/{engine}.jsonl")]
     assert len(found["dense"]) > 0
     for ours, theirs in zip(found["event"], found["dense"], strict=True):
         ours, theirs = flat(ours), flat(theirs)
         assert ours.keys() == theirs.keys()
-        different = {path for path in ours if ours[path] != theirs[path]}
-        assert {path: ours[path] for path in different} == pytest.approx({path: theirs[path] for path in different}, rel=2e-3)
+        different = {path for path in ours if ours[path] != theirs[path] and not path.startswith(("/operations", "/energy"))}
+        assert {path: ours[path] for path in different} == pytest.approx({path: theirs[path] for path in different}, rel=close)
 
 
 def flat(value, path=""):

@@ -93,6 +93,8 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
     output = SimpleNamespace(logits=unsure, logits_by_step=torch.stack([surer, unsure]), errors=None)
     losses = losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind)
     assert losses.classification.item() == losses.total.item() == pytest.approx(classification)
+    alike = losses_of(output, torch.tensor([0]), 1.0, "last_t")  # the last output counts unless told otherwise
+    assert alike.classification.item() == pytest.approx(log(4))
     output.logits_by_step = None  # an evaluation
     assert losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind).total.item() == pytest.approx(log(4))
 
@@ -104,6 +106,9 @@ def test_distillation_loss_by_hand():
     output = SimpleNamespace(logits=torch.zeros(1, 2), errors=None)
     losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", taught=taught)
     assert losses.classification.item() == losses.total.item() == pytest.approx(0.75 * log(2) + 0.25 * 4 * divergence)
+    twice = SimpleNamespace(logits=torch.zeros(2, 2), errors=None)  # the same image twice: a mean over the batch
+    both = losses_of(twice, torch.tensor([1, 1]), 0.0, "last_t", taught=taught._replace(logits=taught.logits.repeat(2, 1)))
+    assert both.total.item() == pytest.approx(losses.total.item())
     output.logits_by_step = torch.stack([taught.logits, output.logits])  # first the student agrees
     losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", classification_kind="mean_t", taught=taught)
     assert losses.total.item() == pytest.approx((0.75 * (log(10) + log(2)) + divergence) / 2)

@@ -1,5 +1,6 @@
 """Objectives 1 to 3 as properties: what is blocked, when an image stops, what gains contrast."""
 
+from math import log
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,6 +152,8 @@ def test_rules_by_hand():
     logits = torch.tensor([[5.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
     assert output_gap(logits).tolist() == [3.0, 0.0]
     assert output_entropy(logits)[1].item() == pytest.approx(1) and output_entropy(logits)[0] < 0.25
+    halves = torch.tensor([[log(2), 0.0, 0.0]])  # probabilities 1/2, 1/4, 1/4: 1.5 bits of log2(3)
+    assert output_entropy(halves).item() == pytest.approx(1.5 * log(2) / log(3))
 
 
 def test_a_bound_that_is_met_exactly_stops():

@@ -197,6 +197,7 @@ def test_rank_correlation_by_hand():
     # ranks 1 2 3 4 against 2 1 4 3: 1 - 6 * 4 / (4 * 15)
     assert rank_correlation(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 1.0, 4.0, 3.0])) == pytest.approx(0.6)
     assert rank_correlation(torch.ones(3), torch.tensor([1.0, 2.0, 3.0])) == 0
+    assert rank_correlation(torch.tensor([2.0, 1.0]), torch.tensor([5.0, 3.0])) == 1  # of two images, too
 
 
 def test_difficulty_takes_ink_out():
@@ -205,6 +206,10 @@ def test_difficulty_takes_ink_out():
     found = difficulty_correlations(per_image)
     assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] == 0
     assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
+    found = difficulty_correlations(per_image | {"error": torch.tensor([1.0, 3.0, 2.0, 4.0])})
+    assert found["reconstruction error"] == pytest.approx({"spikes": 0.8, "spikes_per_ink": 0})
+    black = per_image | {"ink": torch.tensor([0.0, 2.0, 3.0, 4.0]), "spikes": torch.tensor([0.0, 2.0, 6.0, 12.0])}
+    assert difficulty_correlations(black)["small margin"]["spikes_per_ink"] == pytest.approx(1)  # 0, 1, 2, 3 and not 0 / 0
 
 
 @pytest.mark.parametrize(("analog", "event"), [(False, 0.9 * 50), (True, 0.9 * 40 + 4.6 * 10)])
