@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ def no_contrast(image, is_open):
     return image * is_open
 
 
-CONTRASTS = {"local": local_contrast, "original": original_contrast, "none": no_contrast}
+# closed, since see_contrast below knows just these: another contrast is another gate
+CONTRASTS = MappingProxyType({"local": local_contrast, "original": original_contrast, "none": no_contrast})
 LOCAL, ORIGINAL = (list(CONTRASTS).index(name) for name in ("local", "original"))
 
 
