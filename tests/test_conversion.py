@@ -56,7 +56,7 @@ def test_thresholds_are_the_largest_drives_of_a_run(update, interval):
 
 def test_the_longer_the_decoder_waits_the_higher_its_threshold():
     every, second, fourth = (balanced(update="immediate", feedback_interval=k)[0].thresholds for k in (1, 2, 4))
-    decoder = [name for name in balanced()[0].neurons()].index("generate.2")
+    decoder = list(balanced()[0].neurons()).index("generate.2")
     assert every[decoder] < second[decoder] < fourth[decoder]
     assert every[:decoder] == second[:decoder] == fourth[:decoder]
 
