@@ -155,7 +155,7 @@ def test_images_stop_at_the_same_step(rule, bounds, latch):
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
-@pytest.mark.parametrize("settings", [{}, {"update": "delayed"}, {"feedback_interval": 2}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"update": "delayed"}, {"feedback_interval": 2}, {"image_shape": (3, 12, 10)}], ids=str)
 def test_contrast_gives_the_same(contrast, settings):
     model = build(ContrastAttentionSNN, contrast=contrast, **settings)
     assert EventEngine(model).is_whole

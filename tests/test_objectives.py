@@ -10,8 +10,10 @@ import torch
 from harness.data.dimming import HALF, WHOLE, dimmed, dimmed_sets
 from harness.data.sets import ImageSet
 from self_models.basics.errors import ModelError
-from self_models.objectives.contrast import local_contrast, local_gain
+from self_models.counting.evaluation import figures_per_image
+from self_models.objectives.contrast import CONTRASTS, local_contrast, local_gain
 from self_models.objectives.stopping import RULES, output_entropy, output_gap
+from self_models.running.outputs import SNNOutput, share_of_active
 from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -236,6 +238,51 @@ def test_a_grey_edge_beside_a_bright_stroke_gains_nothing():
     edge = torch.zeros_like(image, dtype=torch.bool)
     edge[..., 9] = True
     assert local_contrast(image, edge)[0, 0, 10, 9].item() == pytest.approx(0.3)
+
+
+# --- colour: light, 0 (black) to 1, is (x + 1) / 2
+
+
+@pytest.mark.parametrize("rule", ["local", "original"])
+def test_contrast_in_colour_is_that_of_the_same_light_in_grey(images, rule):
+    """A blocked pixel, and one that waits, sends nothing: 0, which is no black in colour."""
+    grey, is_open = images[0], images[1][0] < 0.7
+    colour, everywhere = (2 * grey - 1).expand(-1, 3, -1, -1), is_open.expand(-1, 3, -1, -1)
+    expected, found = CONTRASTS[rule](grey, is_open), CONTRASTS[rule](colour, everywhere)
+    seen = is_open & local_gain(grey, is_open)[1] if rule == "local" else is_open
+    assert (expected[seen] > grey[seen]).any() and (~seen).any()
+    for channel in found.unbind(1):
+        torch.testing.assert_close(channel, torch.where(seen, 2 * expected - 1, 0)[:, 0])
+
+
+def test_a_dim_part_of_a_colour_image_gains_what_dimming_took():
+    """Dimming towards black, which is -1, makes |x| larger and light smaller. The blue of a red field gains with the red only."""
+    image = torch.full((1, 3, 20, 20), -1.0)
+    image[:, 0, 2:18, 2:18], image[:, 1:, 2:18, 2:18] = 0.6, -0.8  # light 0.8 and 0.1
+    everywhere = torch.ones_like(image, dtype=torch.bool)
+    gain, attended = local_gain(image, everywhere)
+    assert gain.item() == pytest.approx(1 / 0.8) and attended.all()
+    dim = 0.15 * (image + 1) - 1
+    assert local_gain(dim, everywhere)[0].item() == pytest.approx(1 / 0.12)
+    torch.testing.assert_close(local_contrast(dim, everywhere), local_contrast(image, everywhere))
+    assert local_contrast(dim, everywhere)[0, :, 10, 10].tolist() == pytest.approx([1, 2 * 0.125 - 1, 2 * 0.125 - 1])
+
+
+def test_ink_is_light():
+    """And active is what sends while it is open, black included in colour."""
+    colour = torch.tensor([-1.0, 1.0, 0.0, -0.5]).reshape(1, 1, 2, 2).expand(2, 3, 2, 2)
+    output = SNNOutput(torch.zeros(2, 3), None, None, {"input": torch.ones(2)}, torch.ones(2), comparisons=torch.zeros(2))
+    labels = torch.zeros(2, dtype=torch.int64)
+    assert figures_per_image(output, colour, labels)["ink"].tolist() == [3 * (0 + 1 + 0.5 + 0.25)] * 2
+    assert figures_per_image(output, colour[:, :1], labels)["ink"].tolist() == [2.5] * 2
+    is_open = torch.tensor([True, True, True, False]).reshape(1, 1, 2, 2).expand(2, 3, 2, 2)
+    assert share_of_active(is_open, colour).tolist() == pytest.approx([2 / 3] * 2)
+
+
+def test_colours_are_dimmed_towards_black():
+    colours = ImageSet("CIFAR10", torch.full((2, 3, 4, 6), 200, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
+    part = dimmed_sets(colours)["whole"].whole().images
+    assert part.unique().tolist() == pytest.approx([2 * 60 / 255 - 1])
 
 
 def test_dimmed_sets_by_hand():

@@ -28,15 +28,13 @@ def balance_thresholds(model, images, draws, timesteps, on_layer=None):
     t -> (B, C, H, W), uniform in [0, 1); on_layer: called with (name, threshold). Raises UserError for fewer steps than the
     decoder needs to run once.
     """
-    if model.has_feedback and timesteps < model.feedback_interval:
-        raise UserError(
-            f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {model.feedback_interval}"
-        )
+    view, interval = model.start(images).view, model.feedback_interval
+    if model.has_feedback and timesteps < interval:
+        raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
     leaks = {name: neuron.leak.item() for name, neuron in model.neurons().items()}
     was_training = model.training
     model.eval()
     model.set_leak(1.0)
-    view, interval = model.start(images).view, model.feedback_interval
 
     def balance(stage, signal, steps):
         return balance_stage(stage, list_layers(getattr(model, stage)), signal, steps, on_layer)

@@ -6,7 +6,7 @@ import torch
 
 from self_models.basics.devices import wide
 from self_models.basics.errors import ModelError
-from self_models.basics.images import check_labels, checked_images
+from self_models.basics.images import check_labels, checked_images, light
 from self_models.basics.settings import COUNT, required
 from self_models.counting.operations import OperationCounter, energies
 from self_models.counting.spikes import by_part, total_spikes
@@ -122,7 +122,7 @@ class Evaluation:
 
 def figures_per_image(output, images, labels):
     """Figures of each image (B,): label, found (the class), correct, margin (gap between the two best outputs); error; from
-    an SNN spikes (all layers), steps, ink (sum of |x|) and comparisons (of a pixel with its prediction)."""
+    an SNN spikes (all layers), steps, ink (sum of light) and comparisons (of a pixel with its prediction)."""
     best, second = output.logits.topk(2).values.unbind(1)
     found = output.logits.argmax(1)
     figures = {"label": labels, "found": found, "correct": found == labels, "margin": best - second}
@@ -130,7 +130,7 @@ def figures_per_image(output, images, labels):
     if errors is not None:
         figures["error"] = errors[-1]
     if hasattr(output, "spikes"):
-        figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "ink": images.abs().sum((1, 2, 3))}
+        figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "ink": light(images).sum((1, 2, 3))}
         figures["comparisons"] = output.comparisons
     return figures
 
