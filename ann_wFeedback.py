@@ -2,15 +2,16 @@
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
 from harness.command_line.flags import ann_parser, ann_settings
+from harness.command_line.idle import lines_on_idle
 from harness.command_line.presets import ANN_PRESETS
 from harness.command_line.scripts import run_script
-from harness.data.sets import load_data
 from harness.runs.place import ann_name
 from harness.runs.runlog import RunLog
 from harness.training.building import ann_from, new_ann
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
 from harness.training.resuming import taken_up
+from harness.training.selection import data_for
 
 
 def build_parser():
@@ -23,8 +24,11 @@ def main(argv=None):
     saved = taken_up(args, ann_settings(), "ann", name)
     model = ann_from(args) if saved is None else new_ann(args)
     model.precision = args.precision
-    data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
+    warnings = lines_on_idle(args, ann_settings())
+    data = data_for(args)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
+        for line in warnings:
+            run.say(line)
         criterion = Criterion(args.trade_off, "sum")
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

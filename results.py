@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Evaluate every committed checkpoint on its whole test set; write results/results.json and the README's table from it."""
+"""Evaluate every committed checkpoint on its whole test set; write results/results.json and the tables of README and docs."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 from harness import UserError
@@ -81,11 +82,18 @@ def main(argv=None):
         rows += [row_of(name, record) for record in json.loads(path.read_text())]
     write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
     if not few:
+        chosen = [row for row in rows if is_shown(row)]
         rows = means_over_seeds(rows)
         for dataset in {row["dataset"] for row in rows}:
             picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
-        put_into_readme(table(row for row in rows if row["rule"] == "none" or row["bounds"].get("gap_bound") == 1))
+        put_into(HERE / "docs/results.md", [*table(row for row in rows if is_shown(row)), "", *pairs_table(chosen)])
+        put_into(HERE / "README.md", short_table(rows))
+
+
+def is_shown(row):
+    """Whether a row is in the tables: all steps, or stopped by confidence at a gap of 1."""
+    return row["rule"] == "none" or row["bounds"].get("gap_bound") == 1
 
 
 def quote(path):
@@ -105,7 +113,7 @@ def row_of(name, record):
     keys = ("dataset", "seed", "epsilon", "timesteps", "accuracy", "mean_steps", "reconstruction_error", "open_share")
     keys += ("rank_correlation", "rank_correlation_per_ink", "spikes")
     return {
-        "name": name,
+        "name": name + " (chosen on test images)" * (record.get("selected_on") == "test"),
         "plan": record["model"],
         "feedback": record["feedback"],
         "blocking": record["epsilon"] > 0,
@@ -113,18 +121,35 @@ def row_of(name, record):
         "bounds": record.get("bounds", {}),
         **{key: record[key] for key in keys if key in record},
         "operations": {kind: value for kind, value in record["operations"].items() if kind != "layers"},
-        "energy_joules": record["energy_joules"],
+        **{key: record[key] for key in ("energy_joules", "energy_event_joules")},
         "images_per_second": record["images_per_second"],
     }
 
 
 def means_over_seeds(rows):
-    """One row for all rows that only the seed tells apart, with the means of their figures; seeds: how many they are."""
+    """One row for all rows that only the seed tells apart, with the means of their figures. seeds: how many they are; deviation:
+    figure -> standard deviation over the seeds (n - 1), where there are several."""
     same = {}
     for row in rows:
-        key = [row[key] for key in ("name", "dataset", "timesteps", "epsilon", "rule")]
-        same.setdefault((*key, *row["bounds"].values()), []).append(row)
-    return [mean(group) | {"seeds": len(group)} for group in same.values()]
+        same.setdefault(setting_of(row), []).append(row)
+    return [mean(group) | {"seeds": len(group), "deviation": deviations(group)} for group in same.values()]
+
+
+def setting_of(row):
+    """What tells rows apart, the seed aside."""
+    return (*(row[key] for key in ("name", "dataset", "timesteps", "epsilon", "rule")), *row["bounds"].values())
+
+
+FIGURES = {  # of a row -> where a spread is given
+    "accuracy": lambda row: 100 * row["accuracy"],
+    "spikes": lambda row: row["spikes"]["total"],
+    "energy_joules": lambda row: 1e6 * row["energy_joules"],
+    "energy_event_joules": lambda row: 1e6 * row["energy_event_joules"],
+}
+
+
+def deviations(rows):
+    return {name: stdev(map(figure, rows)) for name, figure in FIGURES.items()} if len(rows) > 1 else {}
 
 
 def mean(values):
@@ -138,30 +163,117 @@ def mean(values):
     return first if not is_number or values.count(first) == len(values) else sum(values) / len(values)
 
 
-def table(rows):
-    """The rows as a Markdown table, in thousands of operations and microjoules per image."""
-    yield "| data set | network | seeds | T | epsilon | stop | mean steps | accuracy | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy |"  # noqa: E501
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+def paired(rows, network):
+    """How `network` differs from its twin run for the same steps by the same rule, each seed's pair by itself: figure -> (mean,
+    half width of the 95 % interval or None for one seed, pairs); accuracy in points, the others in percent of the twin's."""
+    of = {}
     for row in rows:
-        stop = " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
-        spikes = " | ".join(f"{row['spikes'][part]:,.0f}" for part in ("input", "encoder", "decoder", "classifier", "total"))
-        events, energy = row["operations"]["event_acs"] / 1000, 1e6 * row["energy_joules"]
+        of.setdefault((row["timesteps"], row["rule"], *row["bounds"].values()), {}).setdefault(row["seed"], {})[row["name"]] = row
+    found = {}
+    for setting, seeds in of.items():
+        both = network, f"twin of {network}"
+        pairs = [[pair[name] for name in both] for pair in seeds.values() if pair.keys() >= set(both)]
+        if pairs:
+            found[setting] = {name: interval([difference(name, *pair) for pair in pairs]) for name in FIGURES}
+    return found
+
+
+def difference(name, ours, theirs):
+    ours, theirs = FIGURES[name](ours), FIGURES[name](theirs)
+    return ours - theirs if name == "accuracy" else 100 * (ours / theirs - 1)
+
+
+T_95 = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+)  # Student's t, two-sided 5 %, for 1 to 9 degrees of freedom
+
+
+def interval(differences):
+    """(mean, half width of its 95 % interval by Student's t or None for a single value, how many)"""
+    count = len(differences)
+    half = T_95[count - 2] * stdev(differences) / count**0.5 if count > 1 else None
+    return fmean(differences), half, count
+
+
+def table(rows):
+    """The rows as a Markdown table, in thousands of operations and microjoules per image; with several seeds mean ± standard
+    deviation."""
+    yield "| data set | network | seeds | T | epsilon | stop | mean steps | accuracy, % | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ |"  # noqa: E501
+    yield "|" + " --- |" * 16
+    for row in rows:
+        spikes = " | ".join(f"{row['spikes'][part]:,.0f}" for part in ("input", "encoder", "decoder", "classifier"))
         yield (
-            f"| {row['dataset']} | {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | {stop} | "
-            f"{row['mean_steps']:.1f} | {100 * row['accuracy']:.2f} % | {spikes} | {events:,.0f} k | {energy:.1f} µJ |"
+            f"| {row['dataset']} | {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | "
+            f"{stop_of(row)} | {row['mean_steps']:.1f} | {shown(row, 'accuracy', '.2f')} | {spikes} | "
+            f"{shown(row, 'spikes', ',.0f')} | "
+            f"{row['operations']['event_acs'] / 1000:,.0f} k | {shown(row, 'energy_joules', '.1f')} | "
+            f"{shown(row, 'energy_event_joules', '.2f')} |"
         )
 
 
-def put_into_readme(lines):
-    """Replace what stands between the marks of the README. Raises UserError where they are missing."""
-    readme = HERE / "README.md"
-    text = readme.read_text(encoding="utf-8")
+SHORT = {  # of the README's table: (network, steps, rule, blocking) -> name
+    ("accurate feedback", 8, "none", True): "ours, feedback and blocking, T = 8",
+    ("twin of accurate feedback", 8, "none", False): "its twin without a decoder, T = 8",
+    ("accurate feedback", 50, "confidence", True): "ours, each image stopped when the network is sure",
+    ("twin of accurate feedback", 50, "confidence", False): "its twin, stopped likewise",
+}
+
+
+def short_table(rows):
+    """The README's table: the original's published figures, then a few rows of ours."""
+    yield "| MNIST test set | accuracy, % | spikes per image | energy, event-driven, µJ |"
+    yield "| --- | --- | --- | --- |"
+    yield "| the original, with blocking, T = 50 (one run) | 99.05 | 366,000 | not known |"
+    for row in filter(is_shown, rows):
+        if name := SHORT.get((row["name"], row["timesteps"], row["rule"], row["blocking"])):
+            figures = (shown(row, "accuracy", ".2f"), shown(row, "spikes", ",.0f"), shown(row, "energy_event_joules", ".2f"))
+            yield f"| {name} | {' | '.join(figures)} |"
+
+
+def stop_of(row):
+    return " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
+
+
+def shown(row, name, form):
+    """A figure of a row, with its standard deviation where there are several seeds."""
+    spread = f" ± {row['deviation'][name]:{form}}" if name in row["deviation"] else ""
+    return f"{FIGURES[name](row):{form}}{spread}"
+
+
+def pairs_table(rows):
+    """What feedback with blocking changes against the twin, as a Markdown table: paired by seed, with 95 % intervals."""
+    yield "| data set | network | pairs | T | stop | accuracy, points | spikes | energy layer by layer | energy event-driven |"
+    yield "|" + " --- |" * 9
+    blocked = [row for row in rows if row["blocking"] or not row["feedback"]]
+    for network, dataset in dict.fromkeys((row["name"], row["dataset"]) for row in rows if row["feedback"]):
+        for (steps, *stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
+            cells = " | ".join(cell(name, *figures[name]) for name in FIGURES)
+            stop = " ".join(word if isinstance(word, str) else f"{word:g}" for word in stop if word != "none")
+            yield f"| {dataset} | {network} | {figures['accuracy'][2]} | {steps} | {stop} | {cells} |"
+
+
+def cell(name, value, half, count):
+    form, unit = ("+.2f", "") if name == "accuracy" else ("+.0f", " %")
+    return f"{value:{form}}{unit}" + ("" if half is None else f" ± {half:{form[1:]}}{unit}")
+
+
+def put_into(page, lines):
+    """Replace what stands between the marks of a page. Raises UserError where they are missing."""
+    text = page.read_text(encoding="utf-8")
     if not all(mark in text for mark in MARKS):
-        raise UserError(f"{readme} lacks the line {MARKS[0]!r} or {MARKS[1]!r}: put both back where the table belongs")
+        raise UserError(f"{page} lacks the line {MARKS[0]!r} or {MARKS[1]!r}: put both back where the tables belong")
     before, rest = text.split(MARKS[0], 1)
     after = rest.split(MARKS[1], 1)[1]
     new = f"{before}{MARKS[0]}\n" + "\n".join(lines) + f"\n{MARKS[1]}{after}"
-    write_whole(readme, lambda file: file.write(new.encode()))
+    write_whole(page, lambda file: file.write(new.encode()))
 
 
 if __name__ == "__main__":

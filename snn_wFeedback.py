@@ -2,15 +2,16 @@
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
 from harness.command_line.flags import snn_parser, snn_settings
+from harness.command_line.idle import lines_on_idle
 from harness.command_line.presets import SNN_PRESETS
 from harness.command_line.scripts import run_script
-from harness.data.sets import load_data
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, choose_trained, snn_from, teacher_from, use_engine
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
 from harness.training.resuming import taken_up
+from harness.training.selection import data_for
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
@@ -31,8 +32,11 @@ def main(argv=None, blocking=InputBlockingSNN):
     choose_trained(model, args)
     teacher = teacher_from(args)
     criterion = Criterion(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
-    data = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
+    warnings = lines_on_idle(args, snn_settings())
+    data = data_for(args)
     with RunLog("snn", name, args, trains=not args.test_only) as run:
+        for line in warnings:
+            run.say(line)
         if source:
             source.fill(model, data[0], run, may_grow=not args.test_only)
         if args.test_only:

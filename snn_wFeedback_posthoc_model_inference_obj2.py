@@ -58,6 +58,7 @@ def baseline_of(args, argv):
         return None
     own = build_parser().parse_args(argv)
     own.pretrained_snn, own.pretrained_ann = args.baseline_snn, ""
+    own.typed = []  # judged beside the first network
     own.run_name += "_baseline" if own.run_name else ""
     baseline = open_posthoc(own, AdaptiveTimestepsSNN, "_adaptive", epsilon=0.0, rule="confidence")
     if baseline.model.has_feedback:

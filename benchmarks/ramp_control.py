@@ -3,8 +3,9 @@
 
 One JSON object per line: `case`, accuracy, spikes by part, error, and the share of active pixels open at the end. Cases:
 decoder; ramp: after the first step, which closes the black pixels, every open pixel's prediction rises by the slew limit at
-each step, whatever the network does; shuffled: each image gets the decoder output of another image; free: no blocking and no
-latch, so that the prediction is the decoder's own. With --rule and its bound each image stops as in objective 2.
+each step, whatever the network does; shuffled: each image gets the decoder output of another image of its batch; free: no
+blocking and no latch, so that the prediction is the decoder's own. With --rule and its bound each image stops as in objective 2,
+but in the case shuffled all run on to the last step (`rule` never): an image that has stopped has no output for another.
 """
 
 import json
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.command_line.flags import posthoc_parser  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
 from harness.command_line.posthoc import open_posthoc
+from self_models.basics.errors import ModelError
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 import torch
@@ -31,22 +33,27 @@ class ControlSNN(InputBlockingSNN):
             looked = view.predicted.any() or not view.is_open.all()
             decoded = torch.full_like(decoded, 1e6 if looked else 0.0)  # limited to the slew
         elif self.case == "shuffled":
+            if len(decoded) == 1:
+                raise ModelError("shuffled: an image alone in its batch has no other's output: choose another --batch_size")
             decoded = decoded.roll(1, 0)
         return super().integrate(trace, decoded, view)
 
 
-def main():
+def main(argv=None):
     parser = posthoc_parser(__doc__, ControlSNN)
     parser.set_defaults(epsilon=0.2)
-    posthoc = open_posthoc(parser.parse_args(), ControlSNN, "_ramp_control")
+    args = parser.parse_args(argv)
+    posthoc = open_posthoc(args, ControlSNN, "_ramp_control")
     model = posthoc.model
     for case in ("decoder", "ramp", "shuffled", "free"):
         model.case = case
+        model.change(rule="never" if case == "shuffled" else args.rule)
         if case == "free":
             model.change(epsilon=0.0, latch=False)
         record, _ = posthoc.evaluate(case=case)
         shown = {key: record[key] for key in ("accuracy", "mean_steps", "spikes", "reconstruction_error")}
-        print(json.dumps({"case": case, "timesteps": model.timesteps, **shown, "open": record["open_share"][-1]}), flush=True)
+        about = {"case": case, "rule": model.settings["rule"], "timesteps": model.timesteps}
+        print(json.dumps({**about, **shown, "open": record["open_share"][-1]}), flush=True)
 
 
 if __name__ == "__main__":

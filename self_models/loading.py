@@ -55,11 +55,11 @@ def with_engine(model, engine):
     """The model on the engine of this name. Raises ModelError for event where that cannot serve."""
     must, cannot = ENGINES[engine], None
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        cannot = "runs spikes, and this is an ANN"
+        cannot = "runs SNNs, and this is an ANN: load with engine='dense'"
     elif next(model.parameters()).device.type != "cpu":
-        cannot = "runs on the CPU: load with device='cpu'"
+        cannot = "runs on the CPU: load with device='cpu', or with engine='dense'"
     if must and cannot:
-        raise ModelError(f"the event engine {cannot}, or with engine='dense'")
+        raise ModelError(f"the event engine {cannot}")
     if engine == "dense" or cannot:
         return model
     try:

@@ -82,7 +82,7 @@ def mixed_precision(model, x):
 
 def find_image_shape(settings):
     """(C, H, W) as given, else that of the data set. Raises ModelError for no such shape."""
-    shape = tuple(settings["image_shape"] or IMAGE_SHAPES[settings["dataset"]])
-    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+    shape = IMAGE_SHAPES[settings["dataset"]] if settings["image_shape"] is None else settings["image_shape"]
+    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise ModelError(f"image_shape must be three whole numbers above 0, (C, H, W), not {shape}")
-    return shape
+    return tuple(shape)

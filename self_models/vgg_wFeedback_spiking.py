@@ -268,13 +268,3 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
             comparisons=run.compared + torch.zeros_like(steps),
             logits_by_step=frames.logits,
         )
-
-    def drive_into(self, name, run, draws):
-        """One step up to the named spiking layer: the drive W a[t] that reaches it, (B, ...)."""
-        signal = self.encoding.send(run.view.unexplained(), draws)[None]
-        encoded = run_stage("features", list_layers(self.features), signal, run.memory, until=name)
-        stage = name.split(".")[0]
-        if stage == "features":
-            return encoded[0]
-        inflow = encoded.flatten(2) if stage == "classifier" else encoded
-        return run_stage(stage, list_layers(getattr(self, stage)), inflow, run.memory, until=name)[0]

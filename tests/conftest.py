@@ -27,9 +27,9 @@ SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
 
 PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]  # small, with a layer of each kind
 DATA = "--limit_train 32 --limit_test 16 --batch_size 16"
-TINY = f"-a VGG5_wFeedback_small --fc_width 16 -lr 5e-3 --epochs 1 {DATA}"
+TINY = f"-a VGG5_wFeedback_small --fc_width 16 -lr 5e-3 --epochs 1 --select test {DATA}"
 BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"  # else most tiny networks have silent layers
-SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 {BALANCE} {DATA}"
+SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 --select test {BALANCE} {DATA}"
 
 torch.set_num_threads(1)
 harness.data.sets.load_set = functools.lru_cache(harness.data.sets.load_set)  # MNIST is unpacked once

@@ -88,7 +88,7 @@ def test_which_word_a_pixel_takes_by_hand():
 def test_operations_on_tensors_give_what_compiled_code_gives(monkeypatch, shape):
     draws = Draws(2**70, EVALUATION, torch.tensor([0, 1, 2**31, 2**32 - 1, 59999]))
     ours = [draws.uniforms(4, shape, first=7), draws.mask(3, 0.4, shape)]
-    monkeypatch.setattr(draws_module, "WHY_NOT", "numba is not there")
+    monkeypatch.setattr(draws_module, "WHY_NOT", ["numba is not there"])
     monkeypatch.setattr(draws_module, "fill", None)
     assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(draws.mask(3, 0.4, shape), ours[1])
 
@@ -97,7 +97,7 @@ def test_draws_need_no_numba(tmp_path):
     (tmp_path / "numba.py").write_text("raise ImportError('no numba')")
     program = (
         "import torch, self_models.event.engine; from self_models.running.draws import WHY_NOT, Draws\n"
-        "assert WHY_NOT == 'no numba'; print(Draws(3, 1, torch.tensor([5, 0, 70])).uniforms(2, (1, 2, 3)).tolist())"
+        "assert WHY_NOT == ['no numba']; print(Draws(3, 1, torch.tensor([5, 0, 70])).uniforms(2, (1, 2, 3)).tolist())"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
@@ -172,6 +172,32 @@ def test_augmentation_belongs_to_the_image():
     torch.testing.assert_close(other, whole[[4, 1]])
     for seed, epoch in ((3, 1), (2, 2)):
         assert not torch.equal(augmented(digits.whole(), seed, epoch).images, whole)
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_augmentation_goes_as_far_as_it_says(monkeypatch, end):
+    """A bar 2 pixels wide and 30 long, from its moments: turned by 10 degrees, scaled by 10 %, shifted by 2 pixels."""
+    bar = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
+    bar[..., 31:33, 17:47] = 255
+    found, sign = {}, 2 * end - 1
+    for kind, changed in enumerate(("turn", "scale", "across", "down", "nothing")):
+        numbers = torch.full((1, 1, 5), 0.5)  # the middle: no change
+        numbers[..., kind] = end
+        monkeypatch.setattr(Draws, "numbers", lambda *_, numbers=numbers: numbers[..., :4])
+        digits = ImageSet("MNIST", bar, torch.zeros(1, dtype=torch.int64))
+        image = augmented(digits.whole(), 0, 1).images[0, 0].double()
+        rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+        weight = image / image.sum()
+        middle = [(weight * at).sum().item() for at in (columns, rows)]
+        x, y = columns - middle[0], rows - middle[1]
+        xx, yy, xy = ((weight * product).sum() for product in (x * x, y * y, x * y))
+        angle = torch.rad2deg(torch.atan2(2 * xy, xx - yy) / 2).item()
+        found[changed] = (*middle, angle, (xx + yy).sqrt().item())
+    across, down, angle, size = found["nothing"]
+    assert (across, down, angle) == pytest.approx((31.5, 31.5, 0), abs=0.01)
+    assert abs(found["turn"][2]) == pytest.approx(10, abs=0.2) and found["turn"][3] == pytest.approx(size, rel=0.01)
+    assert found["scale"][3] / size == pytest.approx(1 + 0.1 * sign, rel=0.01)
+    assert [abs(found[name][place] - 31.5) for place, name in enumerate(("across", "down"))] == pytest.approx([2, 2], abs=0.01)
 
 
 # --- what models make of them

@@ -11,13 +11,17 @@ from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, fi
 from torch import nn
 
 import self_models.event.engine
+import self_models.event.run
 from harness.data.sets import load_data
 from harness.measuring.evaluation import spikes_over_time
+from harness.runs.checkpoints import save_checkpoint
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.event.engine import EventEngine
-from self_models.objectives.contrast import CONTRASTS
+from self_models.loading import load
+from self_models.objectives.contrast import CONTRASTS, Contrast
+from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -26,6 +30,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimeste
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 STEPS, COUNT, GRID = 9, 5, 16
+FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
 TWIN = [[4, "D", 6, 6, "D"], []]
 
 
@@ -150,7 +155,7 @@ def test_images_stop_at_the_same_step(rule, bounds, latch):
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
-@pytest.mark.parametrize("settings", [{}, {"update": "delayed"}, {"feedback_interval": 2}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"update": "delayed"}, {"feedback_interval": 2}, {"image_shape": (3, 12, 10)}], ids=str)
 def test_contrast_gives_the_same(contrast, settings):
     model = build(ContrastAttentionSNN, contrast=contrast, **settings)
     assert EventEngine(model).is_whole
@@ -180,6 +185,20 @@ def test_gate_rule_and_read_out_combine(settings, dim):
     assert EventEngine(model).is_whole
     check_same(dense, event)
     assert (dense.steps < model.timesteps).any() == ("rule" in settings)
+
+
+def test_a_part_that_overrides_anything_runs_step_by_step(monkeypatch):
+    """Its compiled form, which it inherits, knows nothing of that."""
+
+    class Inverse(Contrast):
+        def seen(self, image, is_open):
+            return (1 - image) * is_open
+
+    monkeypatch.setitem(GATES, "inverse", Inverse)
+    monkeypatch.setattr("self_models.event.run.PARTS", {*GATES.values()} | self_models.event.run.PARTS)  # had it come first
+    model = build(VGG_SNN_STDB_wFeedback, gate="inverse", contrast="none", epsilon=0.3)
+    assert not EventEngine(model).is_whole
+    check_same(*both(model))
 
 
 def test_trained_network_with_rounded_sums():
@@ -264,6 +283,18 @@ def test_the_pixels_own_draws_are_those_of_whole_images(settings):
         check_same(model(x, seed=3), engine(x, seed=3), exact=False)
 
 
+def test_a_draw_as_large_as_its_pixel_is_a_spike():
+    """Draws on the pixels' own grid, so that many are equal: u <= |x|, and a black pixel sends nothing."""
+    model = build(image_shape=(3, 12, 10), epsilon=0.0)
+    x, u = inputs(model)
+    u = (u * GRID).floor() / GRID
+    event = EventEngine(model)(x, u)
+    assert (u == x.abs())[:, x != 0].any()
+    assert torch.equal(event.spikes["input"], ((u <= x.abs()) & (x != 0)).sum((0, 2, 3, 4)).float())
+    with torch.no_grad():
+        check_same(model(x, u), event)
+
+
 def test_own_draws_follow_the_global_generator():
     model = build()
     x = inputs(model)[0]
@@ -340,8 +371,9 @@ def test_spikes_over_time_are_the_same():
         expected = spikes_over_time(model, batch, 0)
         model.engine = EventEngine(model)
         (spikes, share), (spikes_expected, share_expected) = spikes_over_time(model, batch, 0), expected
-        assert share == pytest.approx(share_expected)
-        assert {name: count == pytest.approx(spikes_expected[name]) for name, count in spikes.items()}
+        assert share == pytest.approx(share_expected) and spikes.keys() == spikes_expected.keys()
+        for name, count in spikes.items():
+            assert count == pytest.approx(spikes_expected[name]) and sum(count) > 0, name
 
 
 # --- operations
@@ -386,6 +418,14 @@ def test_operations_are_counted_as_in_the_dense_engine(settings):
 # --- scripts
 
 
+@pytest.fixture(scope="module")
+def on_grid(tmp_path_factory):
+    """The checkpoint of a network of which no sum is rounded."""
+    path = tmp_path_factory.mktemp("grid") / "grid.pth"
+    save_checkpoint(path, build())
+    return path
+
+
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
@@ -393,22 +433,24 @@ def test_operations_are_counted_as_in_the_dense_engine(settings):
         (OBJ2, "--epsilon 0.2 --rules all_predicted entropy"),
         (OBJ3, "--epsilon 0.2"),
         (SNN, "--test_only"),
+        (SNN, "--test_only --leak 0.5"),
         (SNN, "--test_only --leak 0.9 --encoding direct"),
     ],
 )
-def test_scripts_report_the_same(trained, tmp_path, name, flags):
-    """But for a spike or two on the threshold: this network is hardly trained."""
-    found = {}
+def test_scripts_report_the_same(on_grid, tmp_path, name, flags):
+    """Every spike, but for one or two on the threshold where the leak or analog input rounds; only errors, sums of squares, are
+    rounded otherwise. Operations of sums that are exactly 0 differ: they have their own test."""
+    found, close = {}, 2e-3 if "direct" in flags else 1e-6
     for engine in ("dense", "event"):
         here = f"{flags} {DATA} --engine {engine} --run_name {engine} --output_dir {tmp_path}"
-        run_here(name, "--pretrained_snn", trained.snn, here)
+        run_here(name, "--pretrained_snn", on_grid, here)
         found[engine] = [{**figures(record), "engine": ""} for record in records(tmp_path / f"logs/snn/{engine}.jsonl")]
     assert len(found["dense"]) > 0
     for ours, theirs in zip(found["event"], found["dense"], strict=True):
         ours, theirs = flat(ours), flat(theirs)
         assert ours.keys() == theirs.keys()
-        different = {path for path in ours if ours[path] != theirs[path]}
-        assert {path: ours[path] for path in different} == pytest.approx({path: theirs[path] for path in different}, rel=2e-3)
+        different = {path for path in ours if ours[path] != theirs[path] and not path.startswith(("/operations", "/energy"))}
+        assert {path: ours[path] for path in different} == pytest.approx({path: theirs[path] for path in different}, rel=close)
 
 
 def flat(value, path=""):
@@ -433,22 +475,55 @@ def test_engine_in_training_is_refused(tmp_path):
 
 
 def test_without_numba_one_line_says_what_to_install(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_models.event.engine, "WHY_NOT", "No module named numba")
+    monkeypatch.setattr(self_models.event.engine, "WHY_NOT", ["No module named numba"])
     said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
     assert "pip install numba" in said
 
 
-@pytest.mark.parametrize("error", ["ImportError('Numba needs NumPy 1.0')", "RuntimeError('cannot cache function')"])
-def test_a_numba_that_cannot_be_used_stops_nobody_else(tmp_path, error):
-    """Numba that does not fit NumPy, or has no place for compiled code: the scripts run, the engine says why it does not."""
-    (tmp_path / "numba.py").write_text(f"raise {error}")
+NO_NUMBA = {
+    "does not fit NumPy": "raise ImportError('Numba needs NumPy 1.0')",
+    "no place": "raise RuntimeError('cannot cache function')",
+    "broken": "raise AttributeError('no llvm here')",
+    "unknown option": "def njit(**options): raise KeyError('unknown option _nrt')",
+    "fails to decorate": "def njit(**options):\n def decorate(function): raise ValueError('no bytecode')\n return decorate",
+    "fails to compile": "def njit(**options):\n def fail(*_): raise KeyError('unknown option _nrt')\n return lambda f: fail",
+    "fails to compile the engine": "def njit(**options):\n def fail(*_): raise SystemError('no LLVM')\n"
+    " return lambda f: fail if f.__name__ == 'run_images' else f",
+}
+
+
+@pytest.mark.parametrize("numba", NO_NUMBA.values(), ids=NO_NUMBA)
+def test_a_numba_that_cannot_be_used_stops_nobody_else(tmp_path, numba):
+    """On import, as a decorator or when it compiles: dense networks run with the same draws, the engine says why it does not."""
+    (tmp_path / "numba.py").write_text(numba)
     program = (
-        "from self_models.event.engine import EventEngine; from self_models.basics.errors import ModelError\n"
-        "try: EventEngine(None)\nexcept ModelError as error: print(error)"
+        "import torch; from self_models import load; from self_models.basics.errors import ModelError\n"
+        f"path = {str(FEEDBACK)!r}; snn = load(path, engine='dense')\n"
+        "print(snn(torch.ones(1, 1, 28, 28), seed=0).spikes['input'].item())\n"
+        "try: load(path, engine='event')(torch.ones(1, 1, 28, 28), seed=0)\n"
+        "except ModelError as error: print(error)"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert error.split("'")[1] in done.stdout and "pip install numba" in done.stdout, done.stderr
+    spikes, line = done.stdout.splitlines()
+    with torch.no_grad():
+        expected = load(FEEDBACK, engine="dense")(torch.ones(1, 1, 28, 28), seed=0).spikes["input"].item()
+    assert float(spikes) == expected > 0 and "Traceback" not in done.stderr
+    assert numba.split("'")[1] in line and "pip install numba" in line and "--engine dense" in line
+
+
+def test_an_option_that_numba_does_not_know_leaves_auto_dense():
+    """The real numba, which says so when it first compiles."""
+    program = (
+        "import numba; njit = numba.njit\n"
+        "numba.njit = lambda *f, **options: njit(*f, **options | ({'made_up': True} if '_nrt' in options else {}))\n"
+        f"import torch; from self_models import load; snn = load({str(FEEDBACK)!r})\n"
+        "print(snn.engine, snn(torch.ones(1, 1, 28, 28), seed=0).logits.shape)\n"
+        "from self_models.basics.compiled import WHY_NOT; print(WHY_NOT)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stdout.startswith("None torch.Size([1, 10])\n") and "made_up" in done.stdout and not done.stderr
 
 
 def test_models_that_the_engine_does_not_know_are_refused():

@@ -39,18 +39,23 @@ import harness.data.sets
 from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data, load_set
-from harness.measuring.evaluation import evaluate
+from harness.measuring.evaluation import evaluate, spikes_over_time
 from harness.runs.checkpoints import save_checkpoint, write_whole
 from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
-from harness.training.building import SNNSource, find_device, snn_from
+from harness.training.building import SNNSource, find_device, snn_from, teacher_from
+from harness.training.epoch import train_one_epoch
+from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
-from results import means_over_seeds, table
+from results import cell, interval, means_over_seeds, paired, table
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.evaluation import Average
+from self_models.counting.evaluation import Average, Evaluation
 from self_models.counting.spikes import by_part
-from self_models.running.draws import shuffled
+from self_models.event.engine import EventEngine
+from self_models.loading import load
+from self_models.running.draws import EVALUATION, Draws, shuffled
+from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -88,6 +93,8 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
     output = SimpleNamespace(logits=unsure, logits_by_step=torch.stack([surer, unsure]), errors=None)
     losses = losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind)
     assert losses.classification.item() == losses.total.item() == pytest.approx(classification)
+    alike = losses_of(output, torch.tensor([0]), 1.0, "last_t")  # the last output counts unless told otherwise
+    assert alike.classification.item() == pytest.approx(log(4))
     output.logits_by_step = None  # an evaluation
     assert losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind).total.item() == pytest.approx(log(4))
 
@@ -99,6 +106,9 @@ def test_distillation_loss_by_hand():
     output = SimpleNamespace(logits=torch.zeros(1, 2), errors=None)
     losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", taught=taught)
     assert losses.classification.item() == losses.total.item() == pytest.approx(0.75 * log(2) + 0.25 * 4 * divergence)
+    twice = SimpleNamespace(logits=torch.zeros(2, 2), errors=None)  # the same image twice: a mean over the batch
+    both = losses_of(twice, torch.tensor([1, 1]), 0.0, "last_t", taught=taught._replace(logits=taught.logits.repeat(2, 1)))
+    assert both.total.item() == pytest.approx(losses.total.item())
     output.logits_by_step = torch.stack([taught.logits, output.logits])  # first the student agrees
     losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", classification_kind="mean_t", taught=taught)
     assert losses.total.item() == pytest.approx((0.75 * (log(10) + log(2)) + divergence) / 2)
@@ -185,7 +195,8 @@ def test_a_preset_stands_for_its_flags_and_typed_flags_hold_instead(name):
     for preset, words in parser.presets.items():
         args = parser.parse_args(["--preset", preset])
         plain = parser.parse_args(shlex.split(words))
-        assert {**vars(plain), "preset": preset, "preset_flags": words, "given": None} == {**vars(args), "given": None}
+        other = {"given": None, "typed": None}
+        assert {**vars(plain), "preset": preset, "preset_flags": words, **other} == {**vars(args), **other}
         assert plain.given.items() <= args.given.items()
     assert parser.parse_args(["--preset", "residual_feedback", "--epochs", "3"]).epochs == 3
     assert parser.parse_args([]).preset == ""
@@ -234,6 +245,18 @@ def test_device_flags():
         assert find_device(parse(ANN, *words)) == torch.device("cpu")
 
 
+@pytest.mark.parametrize("flags", [[], ["--device", "mps"]])
+def test_several_processes_are_refused_on_a_mac_gpu(monkeypatch, flags):
+    """gloo carries no tensors of mps; and a Mac has one such GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device(parse(ANN, *flags)) == torch.device("mps")
+    monkeypatch.setattr("harness.runs.ranks.count", lambda: 2)
+    with pytest.raises(UserError, match="--device cpu"):
+        find_device(parse(ANN, *flags))
+    assert find_device(parse(ANN, "--device", "cpu")) == torch.device("cpu")
+
+
 # --- data
 
 
@@ -253,6 +276,12 @@ def test_limits_and_holdout():
     assert (len(train), len(selection), len(test)) == (30, 10, 20)
     assert torch.equal(train.images, whole.images[:30]) and torch.equal(selection.images, whole.images[-10:])
     assert selection.batch(torch.tensor([0])).index.tolist() == [59990]  # its draws are those of its place in the whole set
+
+
+@pytest.mark.parametrize("limit", [None, 59990])
+def test_held_out_images_are_not_trained_on(limit):
+    train, selection, _ = load_data("MNIST", limit_train=limit, holdout=10)
+    assert [(part.start, len(part), len(part.labels)) for part in (train, selection)] == [(0, 59990, 59990), (59990, 10, 10)]
 
 
 def test_batches_hold_every_image_once():
@@ -327,6 +356,55 @@ def test_evaluation_does_not_depend_on_the_batch_size():
     assert small["parts"]["total"] == pytest.approx(sum(small["spikes"].values()))
 
 
+def test_figures_of_an_evaluation_by_hand():
+    """Image n of 21 takes n squared steps; every third is wrong; two outputs lie n apart."""
+    n = torch.arange(1.0, 22)
+    logits, labels = torch.stack([n, 0 * n, 0 * n - 1], 1), torch.where(n % 3 == 0, 1, 0)
+    x = n.reshape(-1, 1, 1, 1) * torch.tensor([0.01, 0.0, -0.02, 0.01]).reshape(1, 1, 2, 2)
+    evaluation = Evaluation(None)
+    for part in (slice(0, 8), slice(8, 21)):
+        spikes = {"input": n[part], "features.1": 2 * n[part]}
+        output = SNNOutput(logits[part], None, None, spikes, steps=(n[part] ** 2).long(), comparisons=3 * n[part])
+        evaluation.add(output, x[part], labels[part], total=float(n[part].mean()))
+    found = evaluation.result()
+    assert (found["images"], found["accuracy"]) == (21, pytest.approx(2 / 3))
+    assert (found["median_steps"], found["p95_steps"]) == (11**2, 20**2)
+    assert found["mean_steps"] == pytest.approx(21 * 22 * 43 / 6 / 21) and found["comparisons"] == 33
+    assert found["spikes"] == {"input": 11, "features.1": 22} and found["parts"]["total"] == 33
+    assert found["total"] == pytest.approx(11)
+    per_image = {name: values.tolist() for name, values in found["per_image"].items()}
+    assert per_image["margin"] == n.tolist() and per_image["spikes"] == (3 * n).tolist()
+    assert per_image["ink"] == pytest.approx((0.04 * n).tolist())
+    assert found["images_per_second"] == pytest.approx(21 / found["seconds"])
+
+
+def tiny_snn(**settings):
+    torch.manual_seed(0)
+    own = {"plan": PLAN, "fc_width": 8, "timesteps": 4, "update": "immediate", "default_threshold": 0.2, "epsilon": 0.3}
+    return InputBlockingSNN(**own | settings)
+
+
+def test_an_evaluation_has_draws_of_its_own():
+    """Those of the epoch EVALUATION, which no training comes to."""
+    model, digits = tiny_snn(), load_data("MNIST", limit_test=5)[2]
+    found = evaluate(model, digits.batches(2), Criterion(1.0, "last_t"), seed=3)
+    for epoch, same in ((EVALUATION, True), (1, False)):
+        spikes = model(digits.whole().images, draws=Draws(3, epoch, torch.arange(5))).spikes
+        assert (found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})) == same
+    assert parse(ANN, "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be
+    assert "epochs" in refused(ANN, f"--epochs {2**31}")
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_spikes_over_time_add_up_to_spikes_per_image(engine):
+    model, digits = tiny_snn(), load_data("MNIST", limit_test=3)[2]
+    model.engine = EventEngine(model) if engine == "event" else None
+    expected = evaluate(model, digits.batches(3), Criterion(1.0, "last_t"), seed=0)
+    spikes, share = spikes_over_time(model, digits.whole(), seed=0)
+    assert {name: sum(steps) for name, steps in spikes.items()} == pytest.approx(expected["spikes"])
+    assert all(len(steps) == 4 for steps in spikes.values()) and share == pytest.approx(expected["open_share"])
+
+
 def test_names_are_the_originals():
     assert ann_name(parse(ANN)) == "ann_vgg5_wfeedback_t1_mnist_tradeoff10.0_lr0.0001"
     assert snn_name(parse(SNN)) == "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"
@@ -337,7 +415,7 @@ def test_log_begins_with_every_parameter(trained):
         lines = (trained.folder / path).read_text().splitlines()
         head = lines[: lines.index("")]
         parameters = next(line for line in head if line.startswith("parameters: "))
-        assert all(f"{flag}=" in parameters for flag in vars(parse(name)) if flag != "given")
+        assert all(f"{flag}=" in parameters for flag in vars(parse(name)) if flag not in ("given", "typed"))
         for words in ("started 20", f"command: {name}.py", "versions: Python", "seed: 0", "git revision: "):
             assert any(line.startswith(words) for line in head), words
 
@@ -524,7 +602,7 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
     saved, path = load_checkpoint(trained.snn), tmp_path / "snn.pth"
     thresholds = [value.item() for name, value in saved["state_dict"].items() if name.endswith(".threshold")]
     torch.save(original(saved, thresholds=thresholds, leak=0.9, timesteps=5), path)
-    typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}"
+    typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}".replace(BALANCE, "")
     args = parse(SNN, "--pretrained_snn", str(path), *typed.split())
     source = SNNSource(args)
     model = source.fill(snn_from(args), None, None)
@@ -595,7 +673,7 @@ def test_epoch_lines_and_records(trained):
 
 
 def test_holdout_chooses_the_epoch_and_tests_once(tmp_path):
-    result, printed = run_here(ANN, TINY, f"--epochs 2 --holdout 24 --run_name x --output_dir {tmp_path}")
+    result, printed = run_here(ANN, TINY, f"--epochs 2 --select held-out --holdout 24 --run_name x --output_dir {tmp_path}")
     path = tmp_path / "logs/ann/x.jsonl"
     assert [record["evaluated"]["images"] for record in records(path, "epoch")] == [24, 24]
     (tested,) = records(path, "evaluation")
@@ -603,8 +681,9 @@ def test_holdout_chooses_the_epoch_and_tests_once(tmp_path):
     assert printed.count("held out") == 2 and "held-out accuracy" in printed
 
 
-def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch):
-    accuracies = iter([0.2, 0.5, 0.4])
+@pytest.mark.parametrize("last", [0.4, 0.5])  # of two equal epochs the earlier one
+def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch, last):
+    accuracies = iter([0.2, 0.5, last])
     real = harness.training.fit.evaluate
     monkeypatch.setattr(
         "harness.training.fit.evaluate", lambda *args, **more: real(*args, **more) | {"accuracy": next(accuracies)}
@@ -612,6 +691,52 @@ def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch):
     result, _ = run_here(ANN, TINY, f"--epochs 3 --run_name x --output_dir {tmp_path}")
     best, last = (load_checkpoint(tmp_path / f"trained_models/ann/x{ending}.pth") for ending in ("", "_last"))
     assert (best["epoch"], best["accuracy"], last["epoch"], result["epoch"]) == (2, 0.5, 3, 2)
+
+
+def test_the_best_epochs_weights_are_tested(tmp_path, monkeypatch):
+    real, judged = harness.training.fit.evaluate, iter([{"accuracy": 0.9}, {"accuracy": 0.1}, {}])
+    monkeypatch.setattr("harness.training.fit.evaluate", lambda *args, **more: real(*args, **more) | next(judged))
+    run_here(ANN, TINY.replace("--select test", ""), f"--epochs 2 --holdout 24 --run_name x --output_dir {tmp_path}")
+    monkeypatch.undo()
+    (tested,) = records(tmp_path / "logs/ann/x.jsonl", "evaluation")
+    errors = {}
+    for ending in ("", "_last"):
+        path = tmp_path / f"trained_models/ann/x{ending}.pth"
+        found, _ = run_here(ANN, f"--pretrained_ann {path} --test_only {DATA} --output_dir {tmp_path}")
+        errors[ending] = found["error"]
+    assert tested["reconstruction_error"] == pytest.approx(errors[""]) != pytest.approx(errors["_last"])
+
+
+def test_each_epoch_augments_anew():
+    args = parse(ANN, "--augment", "--batch_size", "3")
+    train = load_data("MNIST", limit_train=6)[0]
+    epochs = []
+    for epoch in (1, 2, 1):
+        batches = list(training_batches(train, args, epoch, "cpu"))
+        order = torch.cat([batch.index for batch in batches]).argsort()
+        epochs.append(torch.cat([batch.images for batch in batches])[order])
+    assert torch.equal(epochs[0], epochs[2])
+    assert all(not torch.equal(first, second) for first, second in zip(epochs[0], epochs[1], strict=True))
+    plain = torch.cat([batch.images for batch in training_batches(train, parse(ANN), 1, "cpu")])
+    assert torch.equal(plain[shuffled(6, 0, 1).argsort()], train.whole().images)
+
+
+def test_learned_dynamics_stay_in_their_range():
+    model, batch = tiny_snn(learn_threshold=True, learn_leak=True), load_data("MNIST", limit_train=2)[0].whole()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    for neuron in model.neurons().values():
+        neuron.leak.data.fill_(1.5), neuron.threshold.data.fill_(1e-3)
+    train_one_epoch(model, [batch], Criterion(1.0, "last_t"), optimizer, schedule, 0, 1)
+    assert {neuron.leak.item() for neuron in model.neurons().values()} == {1}
+    assert model.thresholds == pytest.approx([0.01] * len(model.thresholds))
+
+
+def test_the_teacher_has_no_dropout(trained):
+    teacher = teacher_from(parse(SNN, "--teacher_ann", str(trained.ann), "--dropout", "0.3"))
+    first, second = (teacher.output(images(3)).logits for _ in range(2))
+    expected = load(trained.ann)(images(3)).logits
+    assert not teacher.model.training and torch.equal(first, second) and torch.equal(first, expected)
 
 
 def test_training_lowers_the_loss(tmp_path):
@@ -656,10 +781,28 @@ def test_results_are_means_over_seeds():
         spikes = {"input": 1.0, "encoder": 1.0, "decoder": 0.0, "classifier": 1.0, "total": total}
         figures = {"accuracy": accuracy, "mean_steps": 2.0, "spikes": spikes, "operations": {"event_acs": 2000.0}}
         names = {"name": "n", "dataset": "MNIST", "timesteps": 50, "epsilon": 0.2, "rule": rule, "bounds": {"gap_bound": gap}}
-        return names | figures | {"seed": seed, "blocking": True, "energy_joules": 1e-6}
+        return names | figures | {"seed": seed, "blocking": True, "energy_joules": 1e-6, "energy_event_joules": 2e-7}
 
     found = means_over_seeds([row(0, 0.5, 100), row(0, 0.8, 300, gap=2.0), row(1, 1.0, 300)])
     assert [row["seeds"] for row in found] == [2, 1] and found[0]["blocking"] is True
     assert (found[0]["accuracy"], found[0]["spikes"]["total"], found[1]["accuracy"]) == (0.75, 200, 0.8)
-    line = "| MNIST | n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 % | 1 | 1 | 0 | 1 | 200 | 2 k | 1.0 µJ |"
-    assert list(table(found))[2] == line
+    # 50 and 100 %, 100 and 300 spikes: deviations 50 / sqrt(2) = 35.36 and 200 / sqrt(2) = 141.4
+    line = "| MNIST | n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 ± 35.36 | 1 | 1 | 0 | 1 | 200 ± 141 | 2 k | 1.0 ± 0.0 |"
+    assert list(table(found))[2] == f"{line} 0.20 ± 0.00 |"
+    assert list(table(found))[3].startswith("| MNIST | n | 1 | 50 | 0.2 | confidence 2 | 2.0 | 80.00 | 1 | 1 | 0 | 1 | 300 |")
+
+
+def test_pairs_of_seeds_by_hand():
+    """Differences of -10, +5 and -18 %: mean -7.67, deviation 11.68, t(2) = 4.303: +-29.0. A seed without a twin is left out."""
+
+    def row(name, seed, total, energy=1e-6):
+        figures = {"accuracy": 0.99, "spikes": {"total": total}, "energy_joules": energy, "energy_event_joules": energy}
+        return {"name": name, "seed": seed, "timesteps": 8, "rule": "none", "bounds": {}, **figures}
+
+    rows = [row("twin of n", seed, 100.0) for seed in range(3)]
+    rows += [row("n", seed, total, 2e-6) for seed, total in enumerate((90.0, 105.0, 82.0, 50.0))]
+    (found,) = paired(rows, "n").values()
+    mean, half, count = found["spikes"]
+    assert (mean, count) == (pytest.approx(-23 / 3), 3) and half == pytest.approx(4.303 * 11.676 / 3**0.5, rel=1e-3)
+    assert found["accuracy"] == (0, 0, 3) and found["energy_joules"][0] == pytest.approx(100)
+    assert cell("spikes", *found["spikes"]) == "-8 % ± 29 %" and interval([3.0]) == (3.0, None, 1)

@@ -8,7 +8,7 @@ import torch
 from conftest import PLAN, images
 
 from self_models.basics.errors import ModelError
-from self_models.network.neurons import SpikingNeuron
+from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.network.plans import PLANS
 from self_models.objectives.contrast import CONTRASTS, original_contrast
 from self_models.objectives.encoders import poisson
@@ -92,6 +92,13 @@ def test_parameter_names_are_those_of_the_original(name, features, generate):
     ann, snn = (cls(name, fc_width=4).state_dict() for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback))
     assert list(ann) == expected
     assert [key for key in snn if not key.endswith((".threshold", ".leak"))] == expected
+
+
+@BOTH
+def test_the_classifiers_dropout_is_one_half_whatever_the_others_is(cls):
+    model = cls(plan=PLAN, fc_width=4, dropout=0.1)
+    p = {name: [layer.p for layer in stage if isinstance(layer, HeldDropout)] for name, stage in model.named_children()}
+    assert p == {"features": [0.1], "generate": [0.1], "classifier": [0.5, 0.5]}
 
 
 @BOTH

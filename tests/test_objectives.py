@@ -1,16 +1,25 @@
 """Objectives 1 to 3 as properties: what is blocked, when an image stops, what gains contrast."""
 
+from math import log
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
-from harness.data.dimming import HALF, WHOLE, dimmed_sets
+from harness.data.dimming import HALF, WHOLE, dimmed, dimmed_sets
 from harness.data.sets import ImageSet
 from self_models.basics.errors import ModelError
-from self_models.objectives.contrast import local_contrast, local_gain
+from self_models.counting.evaluation import figures_per_image
+from self_models.objectives.contrast import CONTRASTS, local_contrast, local_gain
 from self_models.objectives.stopping import RULES, output_entropy, output_gap
+from self_models.running.outputs import SNNOutput, share_of_active
+from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
+from snn_wFeedback_posthoc_model_inference_obj2 import sweep
+from snn_wFeedback_posthoc_model_inference_obj3 import contrast_summary
 
 STEPS, COUNT = 10, 6
 PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]
@@ -145,6 +154,29 @@ def test_rules_by_hand():
     logits = torch.tensor([[5.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
     assert output_gap(logits).tolist() == [3.0, 0.0]
     assert output_entropy(logits)[1].item() == pytest.approx(1) and output_entropy(logits)[0] < 0.25
+    halves = torch.tensor([[log(2), 0.0, 0.0]])  # probabilities 1/2, 1/4, 1/4: 1.5 bits of log2(3)
+    assert output_entropy(halves).item() == pytest.approx(1.5 * log(2) / log(3))
+
+
+def test_a_bound_that_is_met_exactly_stops():
+    """Two of four active pixels are open, and the outputs' gap is 3; entropy 1 is that of equal outputs."""
+    image = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.0]).reshape(1, 1, 1, 5)
+    view = View(image, is_open=torch.tensor([True, True, False, False, True]).reshape(image.shape))
+    cases = (
+        ("all_predicted", [5.0, 2.0, 1.0], {"open_bound": 0.5}, {"open_bound": 0.499}),
+        ("confidence", [5.0, 2.0, 1.0], {"gap_bound": 3.0}, {"gap_bound": 3.001}),
+        ("entropy", [1.0, 1.0, 1.0, 1.0], {"entropy_bound": 1.0}, {"entropy_bound": 0.999}),
+        ("both", [5.0, 2.0, 1.0], {"open_bound": 0.5, "gap_bound": 3.0}, {"open_bound": 0.5, "gap_bound": 3.001}),
+        ("both", [5.0, 2.0, 1.0], {"open_bound": 0.5, "gap_bound": 3.0}, {"open_bound": 0.499, "gap_bound": 3.0}),
+    )
+    for name, logits, met, missed in cases:
+        run = RunState(image, view, logits=torch.tensor([logits]))
+        for bounds, stops in ((met, True), (missed, False)):
+            rule = RULES[name](**bounds)
+            assert rule.holds(run).tolist() == [stops], (name, bounds)
+            if name != "both":  # whose compiled form calls two others
+                kernel = getattr(RULES[name].kernel, "py_func", RULES[name].kernel)
+                assert kernel(rule, np.array(logits, np.float32), 2, 4) == stops, (name, bounds)
 
 
 def test_without_feedback_only_output_rules():
@@ -183,12 +215,74 @@ def test_local_gain_follows_what_is_open():
     assert local_gain(image, ~everywhere)[0].item() == 1
 
 
+@pytest.mark.parametrize(("dim", "gain"), [(0.2, 5), (0.1, 10), (0.04, 10)])
+def test_the_largest_gain_is_10(dim, gain):
+    image = torch.zeros(1, 1, 20, 20)
+    image[..., 2:18, 8] = dim
+    found, attended = local_gain(image, torch.ones_like(image, dtype=torch.bool))
+    assert found.item() == pytest.approx(gain)
+    assert attended[0, 0, 10, 8].item() == (gain * dim >= 0.5)
+
+
+def test_black_surroundings_are_attended_and_dim_ones_are_not():
+    """Nothing is there to wait for: a prediction is made of pixels farther than 3 from anything that is not black."""
+    image = torch.zeros(1, 1, 20, 20)
+    image[..., 2:18, 3], image[..., 2:18, 12] = 1.0, 0.2
+    _, attended = local_gain(image, torch.ones_like(image, dtype=torch.bool))
+    assert attended[0, 0, 10].tolist() == [True] * 9 + [False] * 7 + [True] * 4  # 12 - 3 to 12 + 3
+
+
 def test_a_grey_edge_beside_a_bright_stroke_gains_nothing():
     image = torch.zeros(1, 1, 20, 20)
     image[..., 2:18, 8], image[..., 2:18, 9] = 1.0, 0.3
     edge = torch.zeros_like(image, dtype=torch.bool)
     edge[..., 9] = True
     assert local_contrast(image, edge)[0, 0, 10, 9].item() == pytest.approx(0.3)
+
+
+# --- colour: light, 0 (black) to 1, is (x + 1) / 2
+
+
+@pytest.mark.parametrize("rule", ["local", "original"])
+def test_contrast_in_colour_is_that_of_the_same_light_in_grey(images, rule):
+    """A blocked pixel, and one that waits, sends nothing: 0, which is no black in colour."""
+    grey, is_open = images[0], images[1][0] < 0.7
+    colour, everywhere = (2 * grey - 1).expand(-1, 3, -1, -1), is_open.expand(-1, 3, -1, -1)
+    expected, found = CONTRASTS[rule](grey, is_open), CONTRASTS[rule](colour, everywhere)
+    seen = is_open & local_gain(grey, is_open)[1] if rule == "local" else is_open
+    assert (expected[seen] > grey[seen]).any() and (~seen).any()
+    for channel in found.unbind(1):
+        torch.testing.assert_close(channel, torch.where(seen, 2 * expected - 1, 0)[:, 0])
+
+
+def test_a_dim_part_of_a_colour_image_gains_what_dimming_took():
+    """Dimming towards black, which is -1, makes |x| larger and light smaller. The blue of a red field gains with the red only."""
+    image = torch.full((1, 3, 20, 20), -1.0)
+    image[:, 0, 2:18, 2:18], image[:, 1:, 2:18, 2:18] = 0.6, -0.8  # light 0.8 and 0.1
+    everywhere = torch.ones_like(image, dtype=torch.bool)
+    gain, attended = local_gain(image, everywhere)
+    assert gain.item() == pytest.approx(1 / 0.8) and attended.all()
+    dim = 0.15 * (image + 1) - 1
+    assert local_gain(dim, everywhere)[0].item() == pytest.approx(1 / 0.12)
+    torch.testing.assert_close(local_contrast(dim, everywhere), local_contrast(image, everywhere))
+    assert local_contrast(dim, everywhere)[0, :, 10, 10].tolist() == pytest.approx([1, 2 * 0.125 - 1, 2 * 0.125 - 1])
+
+
+def test_ink_is_light():
+    """And active is what sends while it is open, black included in colour."""
+    colour = torch.tensor([-1.0, 1.0, 0.0, -0.5]).reshape(1, 1, 2, 2).expand(2, 3, 2, 2)
+    output = SNNOutput(torch.zeros(2, 3), None, None, {"input": torch.ones(2)}, torch.ones(2), comparisons=torch.zeros(2))
+    labels = torch.zeros(2, dtype=torch.int64)
+    assert figures_per_image(output, colour, labels)["ink"].tolist() == [3 * (0 + 1 + 0.5 + 0.25)] * 2
+    assert figures_per_image(output, colour[:, :1], labels)["ink"].tolist() == [2.5] * 2
+    is_open = torch.tensor([True, True, True, False]).reshape(1, 1, 2, 2).expand(2, 3, 2, 2)
+    assert share_of_active(is_open, colour).tolist() == pytest.approx([2 / 3] * 2)
+
+
+def test_colours_are_dimmed_towards_black():
+    colours = ImageSet("CIFAR10", torch.full((2, 3, 4, 6), 200, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
+    part = dimmed_sets(colours)["whole"].whole().images
+    assert part.unique().tolist() == pytest.approx([2 * 60 / 255 - 1])
 
 
 def test_dimmed_sets_by_hand():
@@ -200,6 +294,39 @@ def test_dimmed_sets_by_hand():
     assert (sets["top half"].images[..., :2, :] == dim).all() and (sets["top half"].images[..., 2:, :] == 200).all()
     assert (sets["right half"].images[..., 3:] == dim).all() and (sets["right half"].images[..., :3] == 200).all()
     assert whole.images.unique().tolist() == [200]
+
+
+def test_dimming_rounds_to_the_nearest():
+    values = torch.tensor([0, 3, 4, 10, 13, 99, 255], dtype=torch.uint8).reshape(1, 1, 1, 7)
+    row = ImageSet("MNIST", values, torch.zeros(1, dtype=torch.long), start=4)
+    found = dimmed(row, (slice(None), slice(None)), 0.15)  # exactly 0, 0.45, 0.6, 1.5, 1.95, 14.85, 38.25
+    assert found.images.flatten().tolist() in ([0, 0, 1, rounded, 2, 15, 38] for rounded in (1, 2))
+    assert found.images.dtype == torch.uint8 and found.start == 4 and found.labels is row.labels
+
+
+def test_what_contrast_wins_back_by_hand():
+    """Dimming costs plain blocking 0.9 - 0.5 = 0.4, of which contrast, at 0.7, wins back one half."""
+    rows = [{"plain": 0.9, "contrast": 0.8}, {"plain": 0.4, "contrast": 0.6}, {"plain": 0.6, "contrast": 0.8}]
+    expected = {"clean": 0.8, "clean_plain": 0.9, "dimmed_plain": 0.5, "dimmed_contrast": 0.7, "regained": 0.5}
+    assert contrast_summary(rows) == pytest.approx(expected)
+    assert contrast_summary([{"plain": 0.5, "contrast": 0.9}, *rows[1:]])["regained"] is None  # dimming has cost nothing
+
+
+def test_images_with_a_small_margin_are_the_difficult_ones():
+    """Spikes fall as the margin after all steps grows: rho is +1, and -1 per unit of ink, of which hard images have more."""
+    margin = torch.tensor([1.0, 2.0, 3.0])
+    per_image = {"spikes": torch.tensor([30.0, 20.0, 10.0]), "ink": torch.tensor([30.0, 10.0, 1.0]), "margin": margin}
+
+    def evaluate(**more):
+        stopped_early = {"margin": -margin} if more["rule"] != "none" else {}
+        return dict(more), per_image | stopped_early
+
+    args, series = SimpleNamespace(gap_bounds=[1.0, 2.0]), {}
+    posthoc = SimpleNamespace(args=args, model=SimpleNamespace(change=lambda **settings: None), evaluate=evaluate)
+    sweep(posthoc, ["confidence"], series)
+    assert [len(rows) for rows in series.values()] == [2, 1]
+    for record, _ in (row for rows in series.values() for row in rows):
+        assert (record["rank_correlation"], record["rank_correlation_per_ink"]) == pytest.approx((1, -1))
 
 
 def test_comparisons_are_counted_where_they_are_made(images):

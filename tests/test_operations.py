@@ -10,7 +10,9 @@ from spikingjelly.activation_based.op_counter.base import DispatchCounterMode
 from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
-from self_models.counting.operations import CONNECTIONS, OperationCounter, energy_joules, fan_out, reach, targets
+from self_models.counting.evaluation import evaluate
+from self_models.counting.operations import CONNECTIONS, OperationCounter, energies, energy_joules, fan_out, reach, targets
+from self_models.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -176,6 +178,18 @@ def test_energy():
     assert energy_joules(0, 1000) == pytest.approx(4.6e-9)
 
 
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_energy_has_an_accumulate_for_each_comparison(engine):
+    model = build(FEEDBACK, gate="block", epsilon=0.3)
+    model.engine = EventEngine(model) if engine == "event" else None
+    x, labels = torch.rand(4, 1, 9, 10, generator=torch.Generator().manual_seed(2)), torch.zeros(4, dtype=torch.int64)
+    found = evaluate(model, x, labels)
+    operations, comparisons = found["operations"], model(x, seed=0).comparisons.mean(dtype=torch.float64).item()
+    assert found["comparisons"] == comparisons > 0 < operations["effective_macs"]
+    expected = 0.9e-12 * (operations["effective_acs"] + comparisons) + 4.6e-12 * operations["effective_macs"]
+    assert found["energy_joules"] == pytest.approx(expected)
+
+
 def test_rank_correlation_by_hand():
     assert rank(torch.tensor([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1.0, 3.5, 2.0]
     assert rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 40.0, 90.0])) == pytest.approx(1)
@@ -183,6 +197,7 @@ def test_rank_correlation_by_hand():
     # ranks 1 2 3 4 against 2 1 4 3: 1 - 6 * 4 / (4 * 15)
     assert rank_correlation(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 1.0, 4.0, 3.0])) == pytest.approx(0.6)
     assert rank_correlation(torch.ones(3), torch.tensor([1.0, 2.0, 3.0])) == 0
+    assert rank_correlation(torch.tensor([2.0, 1.0]), torch.tensor([5.0, 3.0])) == 1  # of two images, too
 
 
 def test_difficulty_takes_ink_out():
@@ -191,3 +206,17 @@ def test_difficulty_takes_ink_out():
     found = difficulty_correlations(per_image)
     assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] == 0
     assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
+    found = difficulty_correlations(per_image | {"error": torch.tensor([1.0, 3.0, 2.0, 4.0])})
+    assert found["reconstruction error"] == pytest.approx({"spikes": 0.8, "spikes_per_ink": 0})
+    black = per_image | {"ink": torch.tensor([0.0, 2.0, 3.0, 4.0]), "spikes": torch.tensor([0.0, 2.0, 6.0, 12.0])}
+    assert difficulty_correlations(black)["small margin"]["spikes_per_ink"] == pytest.approx(1)  # 0, 1, 2, 3 and not 0 / 0
+
+
+@pytest.mark.parametrize(("analog", "event"), [(False, 0.9 * 50), (True, 0.9 * 40 + 4.6 * 10)])
+def test_energy_of_both_executions_by_hand(analog, event):
+    """10 + 20 event-driven ACs, the first layer's 10 multiply where the input is analog; 20 comparisons cost an AC each."""
+    operations = {"effective_acs": 100, "effective_macs": 7, "event_acs": 30}
+    operations["layers"] = {"event_acs": {"features.0": 10, "features.3": 20}}
+    found = energies(operations, 20, analog)
+    assert found["energy_joules"] == pytest.approx(1e-12 * (0.9 * 120 + 4.6 * 7))
+    assert found["energy_event_joules"] == pytest.approx(1e-12 * event)

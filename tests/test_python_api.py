@@ -1,5 +1,7 @@
 """Use from Python: load() and evaluate(), what they give, and what they refuse."""
 
+import copy
+import pickle
 import re
 import subprocess
 import sys
@@ -122,7 +124,7 @@ def test_auto_is_the_event_engine_where_it_serves(trained):
 
 
 def test_without_numba_auto_is_dense(monkeypatch):
-    monkeypatch.setattr("self_models.event.engine.WHY_NOT", "not installed")
+    monkeypatch.setattr("self_models.event.engine.WHY_NOT", ["not installed"])
     assert load(FEEDBACK).engine is None
     with pytest.raises(ModelError, match="numba"):
         load(FEEDBACK, engine="event")
@@ -264,3 +266,55 @@ def test_the_readmes_python_runs_as_it_stands(tmp_path):
     assert "load(" in blocks[0]
     done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- copies, odd values, own classes
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_loaded_model_can_be_copied(copied, digits):
+    model = load(FEEDBACK, engine="event", timesteps=3)
+    before = model(digits.images[:2], seed=0)
+    other = copied(model)
+    assert other.engine.model is other and torch.equal(other(digits.images[:2], seed=0).logits, before.logits)
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_no_images_are_a_batch_too(engine, digits):
+    assert load(FEEDBACK, engine=engine, timesteps=2)(digits.images[:0]).logits.shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"plan": 5}, "two lists of tokens"),
+        ({"image_shape": 5}, "three whole numbers"),
+        ({"image_shape": np.array([1, 12, 12])}, "three whole numbers"),
+    ],
+    ids=str,
+)
+def test_a_plan_or_shape_of_another_type_is_refused(settings, words):
+    with pytest.raises(ModelError, match=words):
+        InputBlockingSNN(**{"plan": PLAN, "fc_width": 8, **settings})
+
+
+def test_numbers_of_numpy_make_a_checkpoint_that_can_be_read():
+    model = InputBlockingSNN(plan=PLAN, fc_width=np.int64(8), kernel_size=np.int64(3), leak=np.float32(0.5))
+    assert [type(model.settings[name]) for name in ("fc_width", "kernel_size", "leak")] == [int, int, float]
+
+
+def test_a_failed_evaluation_leaves_the_model_as_it_was(digits):
+    model = load(FEEDBACK, timesteps=2).train()
+    with pytest.raises(ModelError, match="images must be"):
+        evaluate(model, digits.images[..., :5], digits.labels)
+    with pytest.raises(ModelError, match="batch_size: 0 is not"):
+        evaluate(model, digits.images, digits.labels, batch_size=0)
+    assert model.training
+
+
+def test_a_class_of_ones_own_keeps_the_defaults_of_its_base():
+    class Short(InputBlockingSNN):
+        defaults = {"timesteps": 3}  # noqa: RUF012
+
+    settings = Short(plan=PLAN, fc_width=8).settings
+    assert (settings["timesteps"], settings["gate"], settings["epsilon"]) == (3, "block", 0.1)

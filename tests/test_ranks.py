@@ -1,5 +1,6 @@
 """Several gloo processes on one run: the same figures as one process, one writer, and a rank that dies."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -18,17 +19,19 @@ import harness.training.fit
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, augmented, load_data
 from harness.runs import ranks
+from harness.training.building import new_ann, snn_from
 from harness.training.epoch import Progress
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import Average
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 # 37 images: a batch of 5 is left over; with --limit_train 33 it is a single one
-ANN_RUN = f"{TINY} --epochs 3 --limit_train 37 --augment --dropout 0.3 --holdout 20 --checkpoint_minutes 0"
+ANN_RUN = f"{TINY} --epochs 3 --limit_train 37 --augment --dropout 0.3 --select held-out --holdout 20 --checkpoint_minutes 0"
+# SGD: Adam divides by a gradient's size, so that rounded ones can move a weight as far as any, and flip spikes
 SNN_RUN = (
     "-a VGG5_wFeedback_small --fc_width 16 --timesteps 4 --update immediate --readout membrane_rescaled --epsilon 0.2 "
-    "--default_threshold 0.3 --spike_penalty 1e-5 --learn_threshold --trade_off 0.02 -lr 1e-3 --lr_interval 1 --epochs 3 "
-    "--limit_train 37 --limit_test 16 --batch_size 16 --augment --dropout 0.3 --holdout 20 --checkpoint_minutes 0"
+    "--default_threshold 0.3 --spike_penalty 1e-5 --learn_threshold --trade_off 0.02 --optimizer SGD -lr 1e-3 --lr_interval 1 "
+    "--epochs 3 --limit_train 37 --limit_test 16 --batch_size 16 --augment --dropout 0.3 --holdout 20 --checkpoint_minutes 0"
 )
 # The ranks add up the same numbers in another order: losses differ by float32 rounding, by 1e-7 where it was measured
 TOLERANCE = 1e-5
@@ -102,6 +105,12 @@ def alone(tmp_path_factory):
     return folder
 
 
+def first_weights(name, flags):
+    """The state_dict that a run with these flags begins with."""
+    args = importlib.import_module(name).build_parser().parse_args(split([flags]))
+    return (new_ann(args) if name == ANN else snn_from(args)).state_dict()
+
+
 @pytest.mark.parametrize(("name", "kind", "flags"), [(ANN, "ann", ANN_RUN), (SNN, "snn", SNN_RUN)])
 @pytest.mark.parametrize("count", [2, 3])
 def test_ranks_give_the_loss_curve_of_one_process(alone, tmp_path, name, kind, flags, count):
@@ -113,8 +122,9 @@ def test_ranks_give_the_loss_curve_of_one_process(alone, tmp_path, name, kind, f
         assert_close(here.get("train"), there.get("train"))
     assert len({record["train"]["total"] for record in found[:3]}) == 3
     saved = [load_checkpoint(folder / f"trained_models/{kind}/x_last.pth")["state_dict"] for folder in (alone, tmp_path / "run")]
-    for key, value in saved[0].items():
-        torch.testing.assert_close(saved[1][key], value, rtol=1e-2, atol=1e-3)
+    for key, value in first_weights(name, flags).items():
+        learned, differs = saved[0][key] - value, saved[1][key] - saved[0][key]
+        assert differs.norm() <= 1e-4 * learned.norm(), key
     # one writer: the same files, and not a word from the other ranks
     assert digests(tmp_path / "run").keys() == {path for path in digests(alone) if f"/{kind}/" in path}
     assert said[0][0].count("epoch ") >= 3 and [words for words in said[1:] if any(words)] == []

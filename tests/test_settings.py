@@ -107,6 +107,19 @@ def test_resume_knows_a_made_up_setting(strict, trained, tmp_path):
     assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["settings"]["strictness"] == 0.25
 
 
+def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
+    @dataclass
+    class Fresh(Blocking):
+        freshness: float = setting(0.5, FRACTION, "nothing", group="gate", adopted=False)
+
+    monkeypatch.setitem(GATES, "fresh", Fresh)
+    here = f"--timesteps 2 --output_dir {tmp_path} --gate fresh"
+    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --epsilon 0.4 --freshness 0.25 --latch --run_name x", here)
+    run_here(OBJ1, f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --limit_test 8 --run_name y", here)
+    log = (tmp_path / "logs/snn/y.log").read_text()
+    assert "freshness=0.5" in log and "latch=True" in log
+
+
 # --- --resume
 
 

@@ -378,7 +378,7 @@ def test_resume_without_the_last_checkpoint_does_not_begin_anew(alone, tmp_path,
     assert digests(tmp_path) == before
 
 
-@pytest.mark.parametrize("more", ["-lr 0.5", "--trade_off 7", "--weight_decay 0.1", "--optimizer SGD"])
+@pytest.mark.parametrize("more", ["-lr 0.5", "--trade_off 7", "--weight_decay 0.1", "--optimizer SGD", "--spike_penalty 1"])
 def test_resume_wants_the_same_recipe(alone, tmp_path, more):
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {tmp_path}")

@@ -11,6 +11,7 @@ from harness.training.losses import losses_of
 from harness.training.schedules import make_optimizer
 from self_models.basics.errors import ModelError
 from self_models.network.neurons import HeldDropout
+from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
@@ -121,6 +122,18 @@ def test_bfloat16_products_keep_float32_membranes_and_learn_as_well(name):
     for place in (0, -1):
         assert losses["bfloat16"][place] == pytest.approx(losses["float32"][place], rel=0.1)
     assert losses["bfloat16"][-1] < 0.9 * losses["bfloat16"][0]
+
+
+@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
+def test_bfloat16_is_for_training_only(cls):
+    torch.manual_seed(0)
+    model, x = cls(plan=PLAN, fc_width=12, timesteps=2), images(3)
+    model.precision, dtypes = "bfloat16", {True: set(), False: set()}
+    for layer in model.classifier[::3]:
+        layer.register_forward_hook(lambda layer, given, output: dtypes[layer.training].add(output.dtype))
+    for training in (False, True):
+        model.train(training)(x, seed=0)
+    assert dtypes == {True: {torch.bfloat16}, False: {torch.float32}}
 
 
 def test_segments_keep_less_for_the_backward_pass():

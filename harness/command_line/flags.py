@@ -11,6 +11,7 @@ from self_models.basics.settings import (
     POSITIVE,
     WHOLE,
     Choice,
+    Need,
     Switch,
     Text,
     declared,
@@ -27,6 +28,11 @@ def run_setting(default, kind, help, group="run", **more):
     return setting(default, kind, help, group=group, fixed=False, **more)
 
 
+def training_setting(default, kind, help, group="training", **more):
+    """A setting that counts in training only."""
+    return setting(default, kind, help, group=group, training=True, **more)
+
+
 def segments(text):
     """'auto', or a whole number from 0."""
     return text if text == "auto" else WHOLE.parse(text)
@@ -35,6 +41,15 @@ def segments(text):
 def fractions(text):
     """'0.60 0.80 0.90' -> [0.6, 0.8, 0.9]"""
     return [FRACTION.parse(word) for word in text.replace(",", " ").split()]
+
+
+def conversion_setting(default, kind, help):
+    """A setting that counts where an ANN is converted."""
+    return setting(default, kind, help, group="conversion", needs=(CONVERTED,))
+
+
+STEPPED, WITH_SGD, WITH_ADAM = (Need("lr_schedule", ("step",)), Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",)))
+CONVERTED = Need("pretrained_snn", ("",), "an SNN has its thresholds already, and nothing is converted")
 
 
 @dataclass
@@ -54,11 +69,12 @@ class RunFlags:
 class ResumeFlags:
     resume: str = run_setting(
         "", Text(), "go on from this run's own last checkpoint, all of whose flags hold unless typed, or from PATH; begin where "
-        "there is none yet", taken_up=False, metavar="PATH", argparse={"nargs": "?", "const": "last"},
+        "there is none yet", taken_up=False, training=True, metavar="PATH", argparse={"nargs": "?", "const": "last"},
     )  # fmt: skip
     checkpoint_minutes: float = run_setting(
-        15.0, NOT_NEGATIVE, "also save the last checkpoint within an epoch, every so many minutes; 0 = never", metavar="M"
-    )
+        15.0, NOT_NEGATIVE, "also save the last checkpoint within an epoch, every so many minutes; 0 = never", training=True,
+        metavar="M",
+    )  # fmt: skip
 
 
 @dataclass
@@ -67,60 +83,78 @@ class DataFlags:
     batch_size: int = setting(64, COUNT, "images per step, at least 1", group="data")
     limit_train: int = setting(None, COUNT, "use the first N training images only", group="data", metavar="N")
     limit_test: int = setting(None, COUNT, "use the first N test images only", group="data", metavar="N")
-    holdout: int = setting(
-        0, WHOLE, "choose the best epoch, or evaluate, on the last N training images, held out; 0: the test images, as the "
-        "original does", group="data", metavar="N",
+
+
+@dataclass
+class SelectionFlags:
+    holdout: int = training_setting(
+        None, WHOLE, "hold out the last N training images, choose the best epoch on them; 0: nothing is chosen, the last epoch "
+        "counts; default: a tenth of the training images in use, from 1 to 5000", group="data", metavar="N",
+    )  # fmt: skip
+    select: str = training_setting(
+        "held-out", Choice(("held-out", "test")), "what the best epoch is chosen on; test: the test images, as the original "
+        "does, so that its figures are better than they should be", group="data",
     )  # fmt: skip
 
 
 @dataclass
+class HeldOut:
+    holdout: int = setting(
+        0, WHOLE, "evaluate on the last N training images, held out, instead of the test images", group="data", metavar="N"
+    )
+
+
+@dataclass
 class TrainingFlags:
-    epochs: int = run_setting(100, COUNT, "passes over the training images", group="training")
-    learning_rate: float = setting(1e-4, POSITIVE, "above 0", flags=("-lr", "--learning_rate"), group="training")
-    lr_schedule: str = setting("step", Choice(("step", "cosine")), "cosine: warm up, then fall to 0", group="training")
-    lr_interval: list = setting("0.60 0.80 0.90", Text(fractions), "step: when, parts of epochs", group="training")
-    lr_reduce: float = setting(10, POSITIVE, "step: what the learning rate is divided by", group="training")
-    optimizer: str = setting("Adam", Choice(("Adam", "SGD")), "of torch.optim", group="training")
-    weight_decay: float = setting(5e-4, NOT_NEGATIVE, "of weights; thresholds and leaks have none", group="training")
-    momentum: float = setting(0.9, FRACTION, "of SGD", group="training")
-    amsgrad: bool = setting(True, Switch(), "of Adam", group="training")
+    epochs: int = training_setting(100, COUNT, "passes over the training images", fixed=False)
+    learning_rate: float = training_setting(1e-4, POSITIVE, "above 0", flags=("-lr", "--learning_rate"))
+    lr_schedule: str = training_setting("step", Choice(("step", "cosine")), "cosine: warm up, then fall to 0")
+    lr_interval: list = setting(
+        "0.60 0.80 0.90", Text(fractions), "step: when, parts of epochs", group="training", training=True, needs=(STEPPED,)
+    )
+    lr_reduce: float = training_setting(10, POSITIVE, "step: what the learning rate is divided by", needs=(STEPPED,))
+    optimizer: str = training_setting("Adam", Choice(("Adam", "SGD")), "of torch.optim")
+    weight_decay: float = training_setting(5e-4, NOT_NEGATIVE, "of weights; thresholds and leaks have none")
+    momentum: float = training_setting(0.9, FRACTION, "of SGD", needs=(WITH_SGD,))
+    amsgrad: bool = training_setting(True, Switch(), "of Adam", needs=(WITH_ADAM,))
     trade_off: float = setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training")
-    precision: str = setting(
+    precision: str = training_setting(
         "float32", Choice(PRECISIONS), "of the matrix products in training; bfloat16: faster where the hardware has it, less "
         "exact",
-        group="training",
     )  # fmt: skip
-    augment: bool = setting(False, Switch(), "turn, scale and shift training images at random", group="training")
+    augment: bool = training_setting(False, Switch(), "turn, scale and shift training images at random")
     test_acc_every_batch: bool = run_setting(False, Switch(), "log accuracy after each test batch", group="training")
-    train_acc_batches: int = run_setting(200, COUNT, "log running figures every so many batches", group="training")
+    train_acc_batches: int = training_setting(200, COUNT, "log running figures every so many batches", fixed=False)
 
 
 @dataclass
 class FineTuningFlags:
     trade_off_type: str = setting("last_t", Choice(STEP_WEIGHTS), "which steps' errors count", group="fine-tuning")
-    classification_type: str = setting(
+    classification_type: str = training_setting(
         "last_t", Choice(STEP_WEIGHTS), "which steps' outputs count in training; mean_t: all alike, so that early stops are "
         "right",
         group="fine-tuning",
     )  # fmt: skip
-    spike_penalty: float = setting(0.0, NOT_NEGATIVE, "loss per spike", group="fine-tuning")
+    spike_penalty: float = training_setting(0.0, NOT_NEGATIVE, "loss per spike", group="fine-tuning")
 
 
 @dataclass
 class TeachingFlags:
-    bptt_segments: str = run_setting(
+    bptt_segments: str = training_setting(
         0, Text(segments), "compute steps again in the backward pass, in N segments: memory for T/N steps; auto: root of T; "
         "0 = off",
-        group="fine-tuning", metavar="N|auto",
+        group="fine-tuning", fixed=False, metavar="N|auto",
     )  # fmt: skip
-    train: str = setting(
+    train: str = training_setting(
         "all", Choice(("all", "decoder")), "which weights; decoder: the others stay as they are", group="fine-tuning"
     )
-    teacher_ann: str = setting("", Text(), "ANN checkpoint whose outputs to learn, too", group="fine-tuning", metavar="PATH")
-    distillation: float = setting(
+    teacher_ann: str = training_setting(
+        "", Text(), "ANN checkpoint whose outputs to learn, too", group="fine-tuning", metavar="PATH"
+    )
+    distillation: float = training_setting(
         0.5, FRACTION, "how much the teacher counts, 0 to 1; the labels count for the rest", group="fine-tuning"
     )
-    temperature: float = setting(2.0, POSITIVE, "that softens the teacher's outputs", group="fine-tuning")
+    temperature: float = training_setting(2.0, POSITIVE, "that softens the teacher's outputs", group="fine-tuning")
 
 
 @dataclass
@@ -139,10 +173,12 @@ class SNNFlags:
         "train",
         group="engine",
     )  # fmt: skip
-    pretrained_ann: str = run_setting("", Text(), "ANN checkpoint to convert", group="conversion", metavar="PATH")
-    scaling_factor: float = setting(0.7, POSITIVE, "what balanced thresholds are multiplied by", group="conversion")
-    balance_images: int = setting(128, COUNT, "training images to balance with (original: 512)", group="conversion")
-    balance_timesteps: int = setting(100, COUNT, "steps to balance with (original: 1000)", group="conversion")
+    pretrained_ann: str = run_setting(
+        "", Text(), "ANN checkpoint to convert", group="conversion", metavar="PATH", needs=(CONVERTED,)
+    )
+    scaling_factor: float = conversion_setting(0.7, POSITIVE, "what balanced thresholds are multiplied by")
+    balance_images: int = conversion_setting(128, COUNT, "training images to balance with (original: 512)")
+    balance_timesteps: int = conversion_setting(100, COUNT, "steps to balance with (original: 1000)")
 
 
 @dataclass
@@ -159,12 +195,18 @@ SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
 def ann_settings():
     """name -> Setting of all that the ANN's script has flags for."""
-    return declared(RunFlags, ResumeFlags, PretrainedANN, DataFlags, TrainingFlags, ResultsFlags) | VGG_wFeedback.declared()
+    own = declared(RunFlags, ResumeFlags, PretrainedANN, DataFlags, SelectionFlags, TrainingFlags, ResultsFlags)
+    return own | VGG_wFeedback.declared()
 
 
 def snn_settings():
     """name -> Setting of all that the SNN's training script has flags for."""
-    return declared(*OF_BOTH, ResumeFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
+    return declared(*OF_BOTH, ResumeFlags, SelectionFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
+
+
+def posthoc_settings(cls):
+    """name -> Setting of all that a script has flags for that evaluates a trained SNN as a model of class cls."""
+    return declared(*OF_BOTH, HeldOut) | cls.declared()
 
 
 def ann_parser(description, presets):
@@ -183,7 +225,7 @@ def posthoc_parser(description, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that the script has its own
     flags for, which it adds."""
     parser = Parser(description)
-    settings = {name: one for name, one in (declared(*OF_BOTH) | cls.declared()).items() if name not in without}
+    settings = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
     notes = dict.fromkeys(("training", "fine-tuning"), NOT_USED)
     add_settings(parser, settings, notes, test_only=True, **SNN_DEFAULTS)
     return parser

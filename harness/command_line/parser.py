@@ -65,7 +65,8 @@ def typed(kind):
 
 
 class Parser(argparse.ArgumentParser):
-    """Fails with one line and exit status 2; parse_args also fills `given`, the flags that were typed.
+    """Fails with one line and exit status 2; parse_args also fills `given`, flag -> value of those that were typed, a preset's
+    among them, and `typed`, the flags beside the preset.
 
     presets: name -> flags that `--preset NAME` stands for; they count as typed before the others.
     """
@@ -87,11 +88,12 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{word!a} is not UTF-8")
         preset = getattr(super().parse_args(args), "preset", "")
         flags = self.presets.get(preset, "")
+        typed = list(vars(super().parse_args(args, _Given())))
         args = shlex.split(flags) + args
         parsed = super().parse_args(args, namespace)
         if preset:
             parsed.preset_flags = flags
-        parsed.given = vars(super().parse_args(args, _Given()))
+        parsed.given, parsed.typed = vars(super().parse_args(args, _Given())), typed
         return parsed
 
 

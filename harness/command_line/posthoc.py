@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from harness import UserError
+from harness.command_line.flags import posthoc_settings
+from harness.command_line.idle import lines_on_idle
 from harness.data.sets import load_data
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import snn_name
@@ -13,9 +15,6 @@ from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, snn_from, use_engine
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
-from self_models.basics.settings import declared
-from self_models.objectives.contrast import Contrast
-from self_models.objectives.stopping import RULES
 from self_models.running.draws import EVALUATION, Draws
 
 
@@ -23,12 +22,15 @@ def open_posthoc(args, cls, suffix, **own):
     """The Posthoc that the flags ask for. cls: the model's class; own: its settings that come from no shared flag; suffix: of the
     run's name. Raises UserError where checkpoint, images or run are not to be had."""
     find_checkpoint(args)
-    source = SNNSource(args, keeps={*declared(Contrast, *RULES.values()), "gate", "rule"} - {"latch", "residual"})
+    source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
     model = snn_from(args, cls, **own)
     use_engine(model, args)
+    warnings = lines_on_idle(args, posthoc_settings(cls))
     train, test = find_images(args)
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
+    for line in warnings:
+        run.say(line)
     source.fill(model, train, run).eval()
     trained = (source.saved.get("settings") or {}).get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]

@@ -110,8 +110,14 @@ def augmented(batch, seed, epoch):
     return batch._replace(images=F.grid_sample(images, grid, align_corners=False))
 
 
+def default_holdout(count):
+    """How many of so many training images are held out where nobody says: a tenth, at least 1, at most 5,000."""
+    return min(max(count // 10, 1), 5000)
+
+
 def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0):
-    """Training, selection and test ImageSets. selection: the last `holdout` training images, or None without holdout.
+    """Training, selection and test ImageSets. selection: the last `holdout` images of the whole training set, None for 0 of them;
+    with holdout None as many as default_holdout says of those that limit_train leaves.
 
     Raises UserError where files are absent, corrupt, or fewer than asked for.
     """
@@ -119,13 +125,18 @@ def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0):
     if data_dir and not folder.is_dir():
         raise UserError(f"--data_dir {data_dir}: no such folder")
     train, test = (load_set(name, folder, is_train) for is_train in (True, False))
+    if holdout is None:
+        holdout = default_holdout(limit_train or len(train))
     if holdout >= len(train):
         raise UserError(f"--holdout {holdout} leaves no training images: {name} has {len(train)}")
     selection = train.part(len(train) - holdout, len(train)) if holdout else None
     train = train.part(0, len(train) - holdout)
-    for flag, limit, images in (("limit_train", limit_train, train), ("limit_test", limit_test, test)):
-        if limit and limit > len(images):
-            raise UserError(f"--{flag} {limit}: {name} has {len(images)} such images")
+    if limit_train and limit_train > len(train):
+        raise UserError(
+            f"--limit_train {limit_train}: {name} has {len(train) + holdout} training images, {holdout} of them held out"
+        )
+    if limit_test and limit_test > len(test):
+        raise UserError(f"--limit_test {limit_test}: {name} has {len(test)} test images")
     return train.part(0, limit_train or len(train)), selection, test.part(0, limit_test or len(test))
 
 

@@ -30,7 +30,7 @@ def difficulty_measures(per_image):
 def difficulty_correlations(per_image):
     """Spearman's rho between difficulty and spikes per image, and between difficulty and spikes per unit of ink.
 
-    An image with more ink (sum of |x|) has more input spikes to begin with; the second figure takes that out.
+    An image with more ink (sum of light) has more input spikes to begin with; the second figure takes that out.
     """
     return {name: spike_correlations(measure, per_image) for name, measure in difficulty_measures(per_image).items()}
 

@@ -33,12 +33,24 @@ def losses_text(means):
     )
 
 
-def epoch_line(epoch, epochs, learned, judged, best, seconds, judge):
-    """One line per epoch: losses and accuracy in training and on the judging images, best, spikes, seconds."""
-    spikes = f", {figure(judged['parts']['total'])} spikes per image" if "parts" in judged else ""
-    return (
-        f"epoch {epoch}/{epochs}: train {losses_text(learned)}; {judge} {losses_text(judged)} (best {100 * best:.2f} %)"
-        f"{spikes}; {seconds:.1f} s"
+JUDGES = {"held-out": "held out", "test": "test (which chooses)"}  # what an epoch is chosen on, in its line
+
+
+def epoch_line(epoch, epochs, learned, seconds, on, evaluated=None, best=0.0):
+    """One line per epoch: losses and accuracy in training and, where images choose the epoch, on those, best, spikes; seconds."""
+    parts = [f"epoch {epoch}/{epochs}: train {losses_text(learned)}"]
+    if evaluated:
+        spikes = f", {figure(evaluated['parts']['total'])} spikes per image" if "parts" in evaluated else ""
+        parts.append(f"{JUDGES[on]} {losses_text(evaluated)} (best {100 * best:.2f} %){spikes}")
+    return "; ".join([*parts, f"{seconds:.1f} s"])
+
+
+def best_line(best, on):
+    """'best: epoch 3, held-out accuracy 97.10 %' of the epoch that is kept; on: what it was chosen on."""
+    if on == "last epoch":
+        return f"last: epoch {best['epoch']}, nothing was chosen"
+    return f"best: epoch {best['epoch']}, {on} accuracy {100 * best['accuracy']:.2f} %" + (
+        ", chosen on the test images" if on == "test" else ""
     )
 
 
@@ -66,13 +78,16 @@ def blocking_table(records):
 
 def operations_table(records):
     """Lines of a table: operations per image as NeuroBench counts them, event-driven, and the estimated energy."""
-    yield "epsilon  effective ACs  effective MACs         dense  event-driven ACs  activation sparsity  energy (estimate)"
+    yield (
+        "epsilon  effective ACs  effective MACs         dense  event-driven ACs  activation sparsity  energy: layer by layer"
+        "  event-driven (estimates)"
+    )
     for record in records:
         operations = record["operations"]
         yield (
             f"{record['epsilon']:7g}  {operations['effective_acs']:13,.0f}  {operations['effective_macs']:14,.0f}  "
             f"{operations['dense']:12,.0f}  {operations['event_acs']:16,.0f}  {operations['activation_sparsity']:19.4f}  "
-            f"{1e6 * record['energy_joules']:14.3f} uJ"
+            f"{1e6 * record['energy_joules']:19.3f} uJ  {1e6 * record['energy_event_joules']:11.3f} uJ"
         )
 
 
@@ -142,8 +157,10 @@ def evaluation_record(model, result, args, **more):
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
         record |= {name: result[name] for name in ("median_steps", "p95_steps", "comparisons")}
-    found = {name: result[name] for name in ("open_share", "operations", "energy_joules") if name in result}
-    return record | found | more
+    further = ("open_share", "operations", "energy_joules", "energy_event_joules")
+    selected_on = getattr(args, "selected_on", None)  # what the network's epoch was chosen on, where it is known
+    record |= {name: result[name] for name in further if name in result}
+    return record | ({"selected_on": selected_on} if selected_on else {}) | more
 
 
 def save_results_json(path, records):

@@ -89,10 +89,8 @@ def bounds(size, index=None, ranks=None):
 
 
 class Parallel:
-    """A model in training, as one of several ranks: call it for an output whose gradient will be the ranks' mean.
-
-    With one rank it is the model.
-    """
+    """A model in training, as one of several ranks: call it for an output whose gradient will be the ranks' mean. With one
+    rank it is the model."""
 
     def __init__(self, model):
         self.model, self.forward = model, model if count() == 1 else None

@@ -84,10 +84,11 @@ class RunLog(AbstractContextManager):
 
 def header(args, event):
     """The log's first lines: when the run was 'started' or 'resumed', the command, all parameters, and the code's versions."""
+    parameters = [f"{key}={value}" for key, value in sorted(vars(args).items()) if key not in ("given", "typed")]
     return (
         f"{event} {datetime.now():%Y-%m-%d %H:%M:%S}",
         f"command: {command_line()}",
-        f"parameters: {', '.join(f'{key}={value}' for key, value in sorted(vars(args).items()) if key != 'given')}",
+        f"parameters: {', '.join(parameters)}",
         f"versions: Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}",
         f"seed: {args.seed}",
         f"git revision: {git_revision()}",

@@ -9,6 +9,7 @@ from harness.data.sets import LABELS
 from harness.runs import ranks
 from harness.training.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
 from harness.training.losses import Teacher
+from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared
@@ -26,7 +27,7 @@ DECODER = "generate."  # how the names of the decoder's weights begin
 
 def adopt(args, saved, cls, names):
     """Take these settings of a checkpoint over into args, but for flags that were typed. cls: the class that they are for.
-    Raises UserError where they are damaged."""
+    args.selected_on becomes what its epoch was chosen on, if known. Raises UserError where they are damaged."""
     settings = saved.get("settings", {})
     if not isinstance(settings, dict):
         raise UserError("the checkpoint's settings are damaged; use another copy")
@@ -40,6 +41,8 @@ def adopt(args, saved, cls, names):
             except ModelError as error:
                 raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
     args.plan = None if "architecture" in args.given else settings.get("plan")
+    selected_on = saved.get("selected_on", None if settings else "test")  # the original chose so; earlier versions do not say
+    args.selected_on = selected_on if selected_on in SELECTED_ON else None
 
 
 def settings_from(cls, args, **own):
@@ -54,6 +57,11 @@ def settings_from(cls, args, **own):
         values["gate"] = "block" if values["epsilon"] else "open"
         given["epsilon"] = bool(values["epsilon"])
     in_force = cls.in_force(values)
+    for part, registry in cls.parts.items():  # a rule's bounds may be set under any rule, but typing them must have an effect
+        owners = {name: [word for word, one in registry.items() if name in declared(one)] for name in in_force if given.get(name)}
+        for name, words in owners.items():
+            if words and values[part] not in words:
+                raise UserError(f"--{name} does nothing with --{part} {values[part]}: it counts with {' or '.join(words)}")
     return {name: value for name, value in values.items() if name in in_force or given.get(name)}
 
 
@@ -76,6 +84,8 @@ def find_device(args):
         name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
     if not there[name]:
         raise UserError(f"--device {name}: there is none here; choose auto or cpu")
+    if name == "mps" and ranks.count() > 1:
+        raise UserError("several processes cannot share work on mps, whose tensors gloo does not carry: add --device cpu")
     if name != "cuda":
         return torch.device(name)
     index = args.devices + ranks.local_rank()
@@ -175,6 +185,8 @@ class SNNSource:
 
         may_grow: an SNN without a decoder may be given one, which starts at random."""
         if not self.path:
+            thresholds = f"with every threshold at {self.args.default_threshold:g}"
+            run.say(f"no --pretrained_ann: training starts from random weights, {thresholds}")
             return model
         ours = "settings" in self.saved
         may_lack = [] if ours and not self.converts else dynamics_parameters(model)

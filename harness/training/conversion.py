@@ -3,37 +3,81 @@
 import contextlib
 import hashlib
 import json
+from functools import cache
 
 import torch
 
+from harness import UserError
 from harness.runs.checkpoints import write_whole
+from harness.runs.signals import Interrupted
+from self_models.network.neurons import SpikingNeuron
+from self_models.network.stages import list_layers, run_stage
 from self_models.running.draws import Draws
+
+RULE = 2  # of balancing: thresholds in caches of another rule are not read
+KEPT = 2**31  # bytes of a layer's drives that are kept until its threshold is known; more are computed twice
 
 
 @torch.no_grad()
 def balance_thresholds(model, images, draws, timesteps, on_layer=None):
     """Thresholds of each spiking layer, encoder, decoder, classifier: the largest drive W a[t] over steps, images, neurons.
 
-    Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019). The
-    model's leaks are put back, its thresholds are the ones found. images: (B, C, H, W); draws: t -> (B, C, H, W), uniform
-    in [0, 1); on_layer: called with (name, threshold).
+    Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019), once: its
+    spikes at all steps are kept for the layers after it. The decoder is driven as in a run, by the encoder's output summed over
+    feedback_interval steps. The model's leaks are put back, its thresholds are the ones found. images: (B, C, H, W); draws:
+    t -> (B, C, H, W), uniform in [0, 1); on_layer: called with (name, threshold). Raises UserError for fewer steps than the
+    decoder needs to run once.
     """
-    neurons = model.neurons()
-    leaks = {name: neuron.leak.item() for name, neuron in neurons.items()}
+    view, interval = model.start(images).view, model.feedback_interval
+    if model.has_feedback and timesteps < interval:
+        raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
+    leaks = {name: neuron.leak.item() for name, neuron in model.neurons().items()}
     was_training = model.training
     model.eval()
     model.set_leak(1.0)
-    for name, neuron in neurons.items():
-        run, largest = model.start(images), torch.zeros((), device=images.device)
-        for t in range(timesteps):
-            largest = torch.maximum(largest, model.drive_into(name, run, draws(t)).max())
-        neuron.threshold.copy_(usable_threshold(largest))
-        if on_layer:
-            on_layer(name, neuron.threshold.item())
-    for name, neuron in neurons.items():
+
+    def balance(stage, signal, steps):
+        return balance_stage(stage, list_layers(getattr(model, stage)), signal, steps, on_layer)
+
+    encoded = balance("features", lambda t: model.encoding.send(view.unexplained(), draws(t)), timesteps)
+    if model.has_feedback:
+        balance("generate", lambda n: sum(encoded(n * interval + t) for t in range(interval)), timesteps // interval)
+    balance("classifier", lambda t: encoded(t).flatten(1), timesteps)
+    for name, neuron in model.neurons().items():
         neuron.leak.fill_(leaks[name])
     model.train(was_training)
     return model.thresholds
+
+
+def balance_stage(name, layers, signal, steps, on_layer):
+    """Balance the spiking layers of a stage. layers: as run_stage takes them; signal: t -> the stage's input at step t, (B, ...).
+    Returns t -> its output likewise."""
+    linear = []
+    for position, module in layers:
+        if isinstance(module, SpikingNeuron):
+            signal, linear = spikes_of(module, through(name, linear, signal), steps), []
+            if on_layer:
+                on_layer(f"{name}.{position}", module.threshold.item())
+        else:
+            linear.append((position, module))
+    return through(name, linear, signal)
+
+
+def through(name, linear, signal):
+    """t -> what layers that do not spike make of the signal at step t, (B, ...)."""
+    return lambda t: run_stage(name, linear, signal(t)[None], {})[0]
+
+
+def spikes_of(neuron, drive, steps):
+    """Set a layer's threshold from its drives, t -> (B, ...); returns t -> its spikes, likewise."""
+    first = drive(0)
+    drive = cache(drive) if steps * first.nbytes <= KEPT else drive
+    neuron.threshold.copy_(usable_threshold(torch.stack([drive(t).max() for t in range(steps)]).max()))
+    spikes, state = [], None
+    for t in range(steps):
+        fired, state = neuron(drive(t), state)
+        spikes.append(fired.bool())
+    return lambda t: spikes[t].to(first.dtype)
 
 
 def usable_threshold(largest):
@@ -60,7 +104,7 @@ def balanced_thresholds(model, train, args, folder, say):
     images = train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
     known = model.declared()
     used = {name: value for name, value in model.settings.items() if known[name].balanced}
-    settings = [used, args.balance_timesteps, args.seed, train.name, len(images.index)]
+    settings = [RULE, used, args.balance_timesteps, args.seed, train.name, len(images.index)]
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6)
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
@@ -78,10 +122,18 @@ def balanced_thresholds(model, train, args, folder, say):
     def draws(t):
         return before_training.at_step(t, model.image_shape, images.images.device)
 
+    done = []
+
     def on_layer(name, threshold):
+        done.append(name)
         say(f"  {name}: threshold {threshold:.4f}")
 
-    found = balance_thresholds(model, images.images, draws, args.balance_timesteps, on_layer)
+    try:
+        found = balance_thresholds(model, images.images, draws, args.balance_timesteps, on_layer)
+    except Interrupted as stop:
+        layers = f"{len(done)} of {len(model.neurons())} layers done"
+        message = f"interrupted while balancing thresholds, {layers}; nothing is kept: the same command begins anew"
+        raise Interrupted(stop.number, message) from None
     saved = {"layers": list(model.neurons()), "thresholds": found, "check": check_of(found)}
     write_whole(cache, lambda file: file.write(json.dumps(saved).encode()))
 

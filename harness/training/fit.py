@@ -9,7 +9,15 @@ from tqdm import tqdm
 
 from harness.data.sets import augmented
 from harness.measuring.evaluation import evaluate
-from harness.measuring.report import epoch_line, evaluation_record, numbers_only, report_evaluation, running, save_results_json
+from harness.measuring.report import (
+    best_line,
+    epoch_line,
+    evaluation_record,
+    numbers_only,
+    report_evaluation,
+    running,
+    save_results_json,
+)
 from harness.runs import ranks
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.commands import resume_command
@@ -28,12 +36,11 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume.
 
     data: (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; saved: what taken_up returned.
-    The best epoch is chosen on selection, and its test figures are measured once at the end; without selection it is chosen on
-    the test images. Returns the figures of the best epoch. SIGINT and SIGTERM end it after the step, saved: then Interrupted
-    is raised.
+    The best epoch is chosen on what args.selected_on says, see selection.py; for 'last epoch' it is the last. Its test figures
+    are measured once at the end, and returned; where the test images choose, those of the best epoch are. SIGINT and SIGTERM
+    end it after the step, saved: then Interrupted is raised.
     """
-    train, selection, test = data
-    steps = -(-len(train) // args.batch_size)
+    steps = -(-len(data[0]) // args.batch_size)
     optimizer = make_optimizer(model, args)
     training = TrainingState(declared, model, optimizer, make_schedule(optimizer, args, steps), args, run)
     if args.resume:
@@ -43,13 +50,12 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     with noted_signals(patient=ranks.count() > 1) as signals:
         while training.epoch < args.epochs:
             fit_one_epoch(training, parallel, data, criterion, steps, signals)
-        return finish(training, selection, test, criterion, signals)
+        return finish(training, data[2], criterion, signals)
 
 
 def fit_one_epoch(training, parallel, data, criterion, steps, signals):
     """The rest of the epoch that training has come to, its evaluation, checkpoints and lines."""
     model, args, run = training.model, training.args, training.run
-    train, selection, test = data
     epoch, began = training.epoch + 1, time.perf_counter() - training.seconds
 
     def after_step(number, average):
@@ -62,7 +68,7 @@ def fit_one_epoch(training, parallel, data, criterion, steps, signals):
     with progress_bar(f"epoch {epoch}/{args.epochs}", steps, training.progress.step) as bar:
         learned = train_one_epoch(
             model,
-            training_batches(train, args, epoch, next(model.parameters()).device, training.progress.step),
+            training_batches(data[0], args, epoch, next(model.parameters()).device, training.progress.step),
             criterion,
             training.optimizer,
             training.schedule,
@@ -74,19 +80,11 @@ def fit_one_epoch(training, parallel, data, criterion, steps, signals):
         )
     fired = training.progress.gather()[1].sums
     silent = [name for name, spikes in fired.items() if spikes == 0 and name != "input"]
-    # a signal leaves only the evaluation to be made again
-    judged = evaluate_with_bar(model, selection or test, criterion, args, run, False, lambda: heed(signals.caught, training))
-    judged = numbers_only(judged)
-    training.check_finite(judged["total"])
-    best = training.best
-    if best is None or judged["accuracy"] > best["accuracy"]:
-        training.best = best = {"epoch": epoch, **judged}
-        save_checkpoint(run.place.best_path, model, epoch=epoch, accuracy=judged["accuracy"])
+    judgement = judged(training, data, criterion, epoch, signals)  # a signal leaves only this to be made again
     seconds = time.perf_counter() - began
-    text = epoch_line(epoch, args.epochs, learned, judged, best["accuracy"], seconds, "held out" if selection else "test")
-    record = {"event": "epoch", "epoch": epoch, "train": learned, "evaluated": judged, "best": best["accuracy"]}
+    record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement, "selected_on": args.selected_on}
     record |= {"seconds": seconds} | ({"silent": silent} if silent else {})
-    lines = [*silence(silent, epoch), text]
+    lines = [*silence(silent, epoch), epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on)]
     training.lines += lines
     training.json_lines.append(json.dumps(record))
     training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
@@ -95,6 +93,22 @@ def fit_one_epoch(training, parallel, data, criterion, steps, signals):
         run.say(line)
     run.record(**record)
     heed(signals.caught, training)
+
+
+def judged(training, data, criterion, epoch, signals):
+    """Evaluate the epoch on the images that choose, and keep its checkpoint if it is the best so far, or if none choose.
+    Returns its figures `evaluated` and the accuracy `best` so far; nothing if none choose."""
+    model, args, run, best = training.model, training.args, training.run, training.best
+    found, images = {}, data[2] if args.selected_on == "test" else data[1]
+    if images:
+        found = evaluate_with_bar(model, images, criterion, args, run, False, lambda: heed(signals.caught, training))
+        found = numbers_only(found)
+    training.check_finite(found.get("total", 0.0))
+    if not images or best is None or found["accuracy"] > best["accuracy"]:
+        training.best = best = {"epoch": epoch, **found}
+        accuracy = {"accuracy": found["accuracy"]} if images else {}
+        save_checkpoint(run.place.best_path, model, epoch=epoch, **accuracy, selected_on=args.selected_on)
+    return {"evaluated": found, "best": best["accuracy"]} if images else {}
 
 
 def heed(wish, training):
@@ -109,12 +123,11 @@ def heed(wish, training):
         raise Interrupted(wish, f"{done}; go on with: {resume_command()}")
 
 
-def finish(training, selection, test, criterion, signals):
-    """Report the best epoch, on the test images if it was chosen on others; returns its figures."""
+def finish(training, test, criterion, signals):
+    """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
     model, args, run, best = training.model, training.args, training.run, training.best
-    judge = "held-out" if selection else "test"
-    run.say(f"best: epoch {best['epoch']}, {judge} accuracy {100 * best['accuracy']:.2f} %, {run.place.best_path}")
-    if selection:
+    run.say(f"{best_line(best, args.selected_on)}, {run.place.best_path}")
+    if args.selected_on != "test":
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.place.best_path)), run.place.best_path)
         best = test_once(model, test, criterion, args, run, lambda: heed(signals.caught, training))

@@ -27,6 +27,9 @@ def taken_up(args, declared, kind, name):
     if "optimizer" not in saved:
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
     was, changed = flags_of(saved, declared), []
+    if "select" not in was:  # an earlier version, which chose on the test images where it held out none
+        was["holdout"] = was.get("holdout", args.holdout or 0)
+        was["select"] = "held-out" if was["holdout"] else "test"
     for flag, one in ((one.flag(name), one) for name, one in declared.items()):
         if flag not in was or not one.taken_up:
             continue

@@ -1,13 +1,29 @@
-"""Decorators for functions that numba compiles. Without numba they leave the functions as they are, and WHY_NOT says why."""
+"""Decorators for functions that numba compiles. Once numba has failed they leave functions as they are; WHY_NOT says why."""
 
+import functools
 import hashlib
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-WHY_NOT = ""
-try:
+WHY_NOT = []  # how numba has failed, in words; empty while it works
+
+
+@contextmanager
+def noting_failure():
+    """Whatever numba raises inside, on import, when it decorates or compiles, is noted in WHY_NOT and goes no further."""
+    try:
+        yield
+    except Exception as error:
+        WHY_NOT.append(in_words(error))
+
+
+def in_words(error):
+    """One line, not too long, that says what an error says."""
+    return " ".join((str(error) or repr(error)).split())[:200]
+
+
+with noting_failure():
     from numba import njit
-except (ImportError, RuntimeError) as error:  # numba is missing, or does not fit numpy
-    WHY_NOT = " ".join(str(error).split())[:200]
 
 # _nrt=False: no reference counts, which took half of the time; so a compiled function cannot make an array
 OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
@@ -16,8 +32,9 @@ SOURCES = {__file__}  # files that hold compiled functions
 
 def compiled(function, **options):
     """Machine code, made at the first call. options: njit's own."""
-    SOURCES.add(function.__code__.co_filename)
-    return function if WHY_NOT else njit(**OPTIONS, **options)(function)
+    with noting_failure():
+        return _dispatched(function, **options)
+    return function
 
 
 def inlined(function):
@@ -31,10 +48,21 @@ def cached(function):
     numba looks for changes in the file of a cached function only, not in what it calls: a function that calls those of other
     files closes over sources_digest(), which is then part of the key under which its code is kept.
     """
-    try:
-        return compiled(function, cache=True)
-    except RuntimeError:  # no place for it
-        return compiled(function)
+    with suppress(Exception):  # no place for it
+        return _dispatched(function, cache=True)
+    return compiled(function)
+
+
+@functools.cache
+def try_out():
+    """Compile something, once, and not what is kept on disk: then WHY_NOT says whether numba works here."""
+    with noting_failure():
+        compiled(lambda: 0)()
+
+
+def _dispatched(function, **options):
+    SOURCES.add(function.__code__.co_filename)
+    return function if WHY_NOT else njit(**OPTIONS, **options)(function)
 
 
 def sources_digest():

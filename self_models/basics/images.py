@@ -13,6 +13,17 @@ def scaled(images):
     return images if images.shape[1] == 1 else images.mul_(2).sub_(1)
 
 
+def light(images):
+    """How bright each value of images (..., C, H, W) is, 0 (black) to 1: |x| of grey ones in [0, 1], (x + 1) / 2 of colour in
+    [-1, 1]."""
+    return images.abs() if images.shape[-3] == 1 else (images + 1) / 2
+
+
+def of_light(values):
+    """Images (..., C, H, W) in their range, of which values in [0, 1] are the light."""
+    return values if values.shape[-3] == 1 else 2 * values - 1
+
+
 def checked_images(x, model):
     """x (B, C, H, W) as the model takes it, in the dtype of its weights: uint8 scaled, floats in their range as they are.
 

@@ -8,6 +8,7 @@ network's declaration is completed by its parts: what is registered as a gate, a
 import dataclasses
 import math
 from numbers import Integral, Real
+from typing import NamedTuple
 
 from self_models.basics.errors import ModelError
 
@@ -111,14 +112,23 @@ FRACTION = Number(float, 0, 1)
 PROBABILITY = Number(float, 0, 1, below=True)
 
 
+class Need(NamedTuple):
+    """A setting counts only where another flag has one of these values; why: the words for where it does not, if need be."""
+
+    flag: str
+    values: tuple
+    why: str = ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What is declared of a setting beside its name and default.
 
     kind: its type and range; help: with unit. flags: option strings, else --NAME; none for an empty tuple. group: of --help.
-    adopted: later scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. taken_up: --resume takes it
-    over where it is not typed; fixed: it must not be typed with another value then. kernel: the event engine's compiled code
-    reads it. metavar, argparse: for its flag.
+    adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. taken_up: --resume takes
+    it over where it is not typed; fixed: it must not be typed with another value then. kernel: the event engine's compiled code
+    reads it. training: it counts in training only. needs: Needs, all of which must hold for it to count. metavar, argparse: for
+    its flag.
     """
 
     kind: object
@@ -131,6 +141,8 @@ class Setting:
     taken_up: bool = True
     fixed: bool = True
     kernel: bool = False
+    training: bool = False
+    needs: tuple = ()
     metavar: str | None = None
     argparse: dict = dataclasses.field(default_factory=dict)
 
@@ -164,6 +176,11 @@ def setting(default, kind, help, **more):
     return dataclasses.field(default=default, metadata={"setting": Setting(kind, help, default, **more)})
 
 
+def objective_setting(default, kind, help, **more):
+    """A setting of what a trained network is told to do: post-hoc scripts have their own, and no threshold depends on it."""
+    return setting(default, kind, help, **{"adopted": False, "balanced": False, "kernel": True, **more})
+
+
 def declared(*declarations):
     """name -> Setting of these dataclasses, in their order; a name that several have counts once."""
     return {field.name: field.metadata["setting"] for each in declarations for field in dataclasses.fields(each)}
@@ -173,7 +190,7 @@ class Configured:
     """A module that is built from declared settings, by position or by name, and keeps them in self.settings.
 
     Settings: the declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too;
-    defaults: where this class's differ; positional: names of the arguments that may come without theirs.
+    defaults: where this class's differ from its bases'; positional: names of the arguments that may come without theirs.
     """
 
     Settings = None
@@ -185,7 +202,10 @@ class Configured:
     def declared(cls):
         """name -> Setting, the parts' included, with this class's defaults."""
         found = declared(cls.Settings, *(part for registry in cls.parts.values() for part in registry.values()))
-        return found | {name: dataclasses.replace(found[name], default=value) for name, value in cls.defaults.items()}
+        for base in reversed(cls.__mro__):
+            for name, value in vars(base).get("defaults", {}).items():
+                found[name] = dataclasses.replace(found[name], default=value)
+        return found
 
     @classmethod
     def in_force(cls, values):

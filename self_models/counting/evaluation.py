@@ -6,8 +6,9 @@ import torch
 
 from self_models.basics.devices import wide
 from self_models.basics.errors import ModelError
-from self_models.basics.images import check_labels, checked_images
-from self_models.counting.operations import OperationCounter, energy_joules
+from self_models.basics.images import check_labels, checked_images, light
+from self_models.basics.settings import COUNT, required
+from self_models.counting.operations import OperationCounter, energies
 from self_models.counting.spikes import by_part, total_spikes
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import errors_by_step, open_share_by_step
@@ -97,7 +98,7 @@ class Evaluation:
         From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
         median_steps, p95_steps and comparisons (of a pixel with its prediction, per image); from a model that blocks
         open_share, a list of T: mean share of active input pixels open at each step; where they were counted operations, see
-        OperationCounter, and energy_joules per image, an estimate with an AC for each comparison. per_image: tensors (N,), see
+        OperationCounter, and their energies per image. per_image: tensors (N,), see
         figures_per_image.
         """
         averages, spikes, per_image, counts = zip(*(parts or [self.parts()]), strict=True)
@@ -114,14 +115,14 @@ class Evaluation:
             result |= {"spikes": spikes, "parts": by_part(spikes)}
         if self.counter:
             operations = self.counter.hold(counts).result(average.images)
-            acs = operations["effective_acs"] + result["comparisons"]
-            result |= {"operations": operations, "energy_joules": energy_joules(acs, operations["effective_macs"])}
+            analog = not self.counter.model.encoding.uses_draws
+            result |= {"operations": operations} | energies(operations, result["comparisons"], analog)
         return result
 
 
 def figures_per_image(output, images, labels):
     """Figures of each image (B,): label, found (the class), correct, margin (gap between the two best outputs); error; from
-    an SNN spikes (all layers), steps, ink (sum of |x|) and comparisons (of a pixel with its prediction)."""
+    an SNN spikes (all layers), steps, ink (sum of light) and comparisons (of a pixel with its prediction)."""
     best, second = output.logits.topk(2).values.unbind(1)
     found = output.logits.argmax(1)
     figures = {"label": labels, "found": found, "correct": found == labels, "margin": best - second}
@@ -129,7 +130,7 @@ def figures_per_image(output, images, labels):
     if errors is not None:
         figures["error"] = errors[-1]
     if hasattr(output, "spikes"):
-        figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "ink": images.abs().sum((1, 2, 3))}
+        figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "ink": light(images).sum((1, 2, 3))}
         figures["comparisons"] = output.comparisons
     return figures
 
@@ -147,11 +148,13 @@ def evaluate(model, images, labels, batch_size=64, seed=0):
         raise ModelError("images must be a tensor of at least one image")
     check_labels(labels, len(images), model.settings["labels"])
     model.eval()
-    with Evaluation(model, count_operations=is_spiking) as evaluation:
-        for index in torch.arange(len(images)).split(batch_size):
-            part = checked_images(images[index].to(device), model)
-            evaluation.add(output_of(model, part, Draws(seed, EVALUATION, index)), part, labels[index].to(device))
-    model.train(was_training)
+    try:
+        with Evaluation(model, count_operations=is_spiking) as evaluation:
+            for index in torch.arange(len(images)).split(required(COUNT, "batch_size", batch_size)):
+                part = checked_images(images[index].to(device), model)
+                evaluation.add(output_of(model, part, Draws(seed, EVALUATION, index)), part, labels[index].to(device))
+    finally:
+        model.train(was_training)
     return evaluation.result()
 
 

@@ -29,6 +29,17 @@ def energy_joules(acs, macs):
     return JOULES_PER_AC * acs + JOULES_PER_MAC * macs
 
 
+def energies(operations, comparisons, analog_input=False):
+    """Estimated energy per image of the two ways to run a network, in J, for OperationCounter's result and the pixels compared
+    with their prediction, an AC each. energy_joules: layer by layer, effective ACs and MACs; energy_event_joules: event by
+    event, ACs alone, but for an analog input (--encoding direct), each of whose events multiplies."""
+    analog = next(iter(operations["layers"]["event_acs"].values())) if analog_input else 0.0  # the first layer's
+    return {
+        "energy_joules": energy_joules(operations["effective_acs"] + comparisons, operations["effective_macs"]),
+        "energy_event_joules": energy_joules(operations["event_acs"] - analog + comparisons, analog),
+    }
+
+
 class OperationCounter:
     """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`."""
 

@@ -5,14 +5,16 @@ decides (see docs/event_engine.md). Evaluation only, on the CPU, in float32.
 """
 
 import functools
+import inspect
 import itertools
+import math
 import threading
 from collections import namedtuple
 
 import numpy as np
 import torch
 
-from self_models.basics.compiled import WHY_NOT
+from self_models.basics.compiled import WHY_NOT, in_words, try_out
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
@@ -26,11 +28,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RUNNING = ("forward", "run_segments", "segment", "step", "advance", "perceive", "gather")  # how a model runs, not what it sees
 HOOKS = (*RUNNING, "start", "show", "integrate", "drawn", "output")
-HOOKS_OF_PARTS = {  # setting -> (attribute with the compiled form, methods that it stands for)
-    "gate": ("kernels", ("start", "next_view", "rests", "compared")),
-    "rule": ("kernel", ("holds",)),
-    "readout": ("kernels", ("prediction", "guess", "integrate")),
-}
+PARTS = {"gate": "kernels", "rule": "kernel", "readout": "kernels"}  # setting -> attribute with the part's compiled form
 CHUNK = 4  # images that a thread takes at once
 
 
@@ -45,11 +43,9 @@ class EventEngine:
     """
 
     def __init__(self, model):
+        try_out()
         if WHY_NOT:
-            raise ModelError(f"the event engine needs the package numba ({WHY_NOT}): pip install numba, or use --engine dense")
-        from self_models.event import pixels, run  # compiled for the parts that are registered by now
-
-        self.compiled, self._new_pixels = run, pixels.new_pixels
+            raise numba_failed(WHY_NOT[0])
         self.model, self.layout, self._version, self._free, self._activity = model, None, None, [], NOTHING
         self._parameters = [(module._parameters, name) for module in model.modules() for name in module._parameters]
         cls = type(model)
@@ -61,15 +57,19 @@ class EventEngine:
             raise ModelError("the event engine knows the updates delayed and immediate: use --engine dense")
 
     @property
+    def compiled(self):
+        """The compiled functions, of the parts that were registered when first asked for; no attribute, since a module cannot be
+        copied."""
+        from self_models.event import run
+
+        return run
+
+    @property
     def is_whole(self):
         """Whether the model, as it is now, runs as a whole in compiled code."""
-        model = self.model
-        parts = [(type(getattr(model, name)), *hooks) for name, hooks in HOOKS_OF_PARTS.items()]
-        return (
-            not self._has_own_hooks
-            and all(is_compiled(*part) for part in parts)
-            and {cls for cls, *_ in parts} | {model.encoding} <= self.compiled.PARTS
-        )
+        parts = {type(getattr(self.model, name)): kernel for name, kernel in PARTS.items()}
+        known = parts.keys() | {self.model.encoding} <= self.compiled.PARTS
+        return known and not self._has_own_hooks and all(is_compiled(*part) for part in parts.items())
 
     def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
         """x: (B, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames: else predictions, errors,
@@ -81,7 +81,7 @@ class EventEngine:
         draws = draws_for(x, draws, seed)
         drawn = self.model.drawn(x, uniforms, draws)
         output = self._whole(x, uniforms, draws, frames) if self.is_whole else self._stepwise(x, drawn, draws, frames)
-        if self._activity is not NOTHING:
+        if self._activity.events.size:
             self._steps[0] += output.steps.sum().item()
             self._steps[1] += (output.steps // self.model.feedback_interval).sum().item()
         return output
@@ -107,7 +107,7 @@ class EventEngine:
             if value is not None:
                 version += id(value), value._version
         if version != self._version:
-            if self._activity is not NOTHING:
+            if self._activity.events.size:
                 raise ModelError("the weights changed while operations were counted")
             self.layout, self._version, self._free = lay_out(self.model), version, []
 
@@ -169,7 +169,7 @@ class EventEngine:
     def _spread(self, work, batch):
         """Call work(state, activity, pixels, first, last) for chunks of the batch, here and in more threads if it is large."""
         chunks, lock, failures = itertools.count(), threading.Lock(), []
-        chunk = min(CHUNK, -(-batch // max(torch.get_num_threads(), 1)))
+        chunk = max(1, min(CHUNK, -(-batch // torch.get_num_threads())))
 
         def take():
             room = self._room()
@@ -190,19 +190,19 @@ class EventEngine:
         take()
         for thread in others:
             thread.join()
-        if failures:
-            raise failures[0]
+        for error in failures:
+            if isinstance(error, MemoryError) or not isinstance(error, Exception):
+                raise error
+            raise numba_failed(in_words(error)) from error
 
     def _room(self):
         """A State, an Activity and Pixels that no other thread is using."""
         try:
             return self._free.pop()
         except IndexError:
-            return (
-                new_state(self.layout.net),
-                blank(self._activity),
-                self._new_pixels(int(np.prod(self.model.image_shape))),
-            )
+            from self_models.event.pixels import new_pixels
+
+            return new_state(self.layout.net), blank(self._activity), new_pixels(math.prod(self.model.image_shape))
 
     # --- step by step
 
@@ -250,10 +250,18 @@ class EventEngine:
         return frames_of(decoded[None], signal)[0] if decodes_at >= 0 else None
 
 
-def is_compiled(cls, kernel, hooks):
-    """Whether a part's compiled form, its attribute `kernel`, is of the class that defines these methods, or of one below it."""
-    depth = lambda name: next(n for n, base in enumerate(cls.__mro__) if name in vars(base))  # noqa: E731
-    return getattr(cls, kernel, None) is not None and all(depth(kernel) <= depth(hook) for hook in hooks if hasattr(cls, hook))
+def numba_failed(reason):
+    """The ModelError that says so."""
+    return ModelError(
+        f"the event engine needs the package numba, which fails here ({reason}): pip install numba, or use --engine dense"
+    )
+
+
+def is_compiled(cls, kernel):
+    """Whether a part has a compiled form, its attribute `kernel`, and no class below the one that it is of has a method."""
+    below = itertools.takewhile(lambda base: kernel not in vars(base), cls.__mro__)
+    methods = {name for base in below for name, value in vars(base).items() if inspect.isroutine(value)}
+    return getattr(cls, kernel, None) is not None and all(name.startswith("__") for name in methods)
 
 
 def kernel_settings(model, draws):

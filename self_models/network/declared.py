@@ -2,7 +2,19 @@
 
 from dataclasses import dataclass
 
-from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, PROBABILITY, Choice, Switch, Text, setting
+from self_models.basics.settings import (
+    COUNT,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    Choice,
+    Need,
+    Switch,
+    Text,
+    objective_setting,
+    setting,
+)
 from self_models.network.neurons import UPDATES
 from self_models.network.plans import IMAGE_SHAPES, PLANS
 from self_models.network.surrogates import SURROGATES
@@ -14,7 +26,7 @@ from self_models.objectives.stopping import RULES
 
 def odd(value):
     """The value, an odd whole number from 1. Raises ValueError for another."""
-    if COUNT.check(value) % 2 == 0:
+    if (value := COUNT.check(value)) % 2 == 0:
         raise ValueError(f"{value} is not odd, so images would not keep their size")
     return value
 
@@ -33,34 +45,44 @@ class NetworkSettings:
     )
     fc_width: int = setting(4096, COUNT, "width of the classifier's two hidden layers", group="network")
     kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "of the convolutions, odd", group="network")
-    dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False)
+    dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False, training=True)
     timesteps: int = setting(1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True)
     dataset: str = setting("MNIST", Choice(IMAGE_SHAPES), "MNIST comes with the repository", group="data")
-    labels: int = setting(10, COUNT, "classes", flags=(), adopted=False)
+    labels: int = setting(10, COUNT, "classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
+
+
+def learning_setting(default, kind, help, **more):
+    """A setting of how a spiking network learns: it counts in training only."""
+    return setting(default, kind, help, balanced=False, training=True, **more)
+
+
+STDB = Need("activation", ("STDB",))
+RANDOM_WEIGHTS = (
+    Need("pretrained_snn", ("",), "an SNN has its thresholds already"),
+    Need("pretrained_ann", ("",), "its conversion balances all thresholds"),
+)
 
 
 @dataclass
 class SpikingSettings(NetworkSettings):
     """One time unit is one simulation step."""
 
-    dropout: float = setting(0.3, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False)
+    dropout: float = setting(0.3, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False, training=True)
     timesteps: int = setting(50, COUNT, "T, steps per image", group="spiking", balanced=False, kernel=True)
     leak: float = setting(1.0, FRACTION, "membrane kept per step, 0 to 1; 1 = no leak", group="spiking")
-    default_threshold: float = setting(1.0, POSITIVE, "of every layer, before balancing", group="spiking")
-    activation: str = setting("Linear", Choice(SURROGATES), "surrogate gradient", group="spiking", balanced=False)
-    alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate", group="spiking", balanced=False)
-    beta: float = setting(0.01, NOT_NEGATIVE, "how fast the STDB surrogate fades", group="spiking", balanced=False)
+    default_threshold: float = setting(
+        1.0, POSITIVE, "of every layer of a network that starts from random weights", group="spiking", needs=RANDOM_WEIGHTS
+    )
+    activation: str = learning_setting("Linear", Choice(SURROGATES), "surrogate gradient", group="spiking")
+    alpha: float = learning_setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate", group="spiking", needs=(STDB,))
+    beta: float = learning_setting(0.01, NOT_NEGATIVE, "how fast the STDB surrogate fades", group="spiking", needs=(STDB,))
     update: str = setting("delayed", Choice(UPDATES), "immediate: charge, then fire at once", group="spiking")
     encoding: str = setting("poisson", Choice(ENCODINGS), "direct: the analog image at each step", group="spiking", kernel=True)
     readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", kernel=True)
     feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", kernel=True, metavar="K")
-    learn_threshold: bool = setting(False, Switch(), "train each layer's threshold", group="fine-tuning", balanced=False)
-    learn_leak: bool = setting(False, Switch(), "train each layer's leak", group="fine-tuning", balanced=False)
-    gate: str = setting(
-        "open", Choice(GATES), "what decides which pixels the input neurons see", group="gate", balanced=False, kernel=True
-    )
-    rule: str = setting(
-        "never", Choice(RULES), "when an image stops before T steps", group="stopping", balanced=False, kernel=True
-    )
+    learn_threshold: bool = learning_setting(False, Switch(), "train each layer's threshold", group="fine-tuning")
+    learn_leak: bool = learning_setting(False, Switch(), "train each layer's leak", group="fine-tuning")
+    gate: str = objective_setting("open", Choice(GATES), "what decides which pixels the input neurons see", group="gate")
+    rule: str = objective_setting("never", Choice(RULES), "when an image stops before T steps", group="stopping")

@@ -79,7 +79,7 @@ def find_plan(name, plan=None):
     """The named plan, or the given [encoder, decoder] instead. Raises ModelError for an unknown name."""
     if plan is None:
         encoder, decoder = (_tokens(text) for text in PLANS.find(name))
-    elif len(plan) == 2 and all(isinstance(part, list | tuple) for part in plan):
+    elif isinstance(plan, list | tuple) and len(plan) == 2 and all(isinstance(part, list | tuple) for part in plan):
         encoder, decoder = plan
     else:
         raise ModelError("plan: give two lists of tokens, [encoder, decoder]")

@@ -133,17 +133,12 @@ class FoldedChain:
         return F.fold(columns, shape, size, padding=self.padding, stride=self.stride)
 
 
-def run_stage(name, layers, signal, memory, draws=None, until=None):
+def run_stage(name, layers, signal, memory, draws=None):
     """Steps of a stage. layers: (position, module) pairs; signal: (T, B, ...); memory: module name -> state, updated in
-    place; draws: the batch's Draws, of the dropout masks in training.
-
-    until: name of a neuron layer; then the drive that reaches it is returned instead of the stage's output.
-    """
+    place; draws: the batch's Draws, of the dropout masks in training."""
     steps, signal = len(signal), signal.flatten(0, 1)
     for position, module in layers:
         key = f"{name}.{position}"
-        if key == until:
-            break
         if isinstance(module, SpikingNeuron):
             signal, memory[key] = module(signal, memory.get(key), steps)
         elif isinstance(module, HeldDropout):

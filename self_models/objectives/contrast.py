@@ -1,7 +1,11 @@
-"""Objective 3, a gate: before each step the image with blocked pixels at 0 gains contrast."""
+"""Objective 3, a gate: before each step the image with blocked pixels at 0 gains contrast.
+
+Contrast is a matter of light, 0 (black) to 1, for grey and colour images alike; 0 as an input is what sends nothing.
+"""
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -9,7 +13,8 @@ import torch.nn.functional as F
 
 from self_models.basics.compiled import compiled
 from self_models.basics.devices import wide
-from self_models.basics.settings import Choice, setting
+from self_models.basics.images import light, of_light
+from self_models.basics.settings import FRACTION, Choice, objective_setting
 from self_models.objectives.gates import (
     COMPARED,
     GATES,
@@ -24,53 +29,67 @@ from self_models.objectives.gates import (
 
 WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is
 LARGEST_GAIN = np.float32(10)
-ATTENTION = np.float32(0.5)  # part of full brightness below which a place is not attended to
+ATTENTION = 0.5  # benchmarks/attention_constant.py chooses it
 
 
-def original_contrast(image, is_open):
-    """(z - min z) / (max z - min z + 1e-5), z = (open image - mean) / standard deviation, per image; blocked pixels at 0.
+def original_contrast(image, is_open, attention=ATTENTION):
+    """(z - min z) / (max z - min z + 1e-5), z = (open light - mean) / standard deviation, per image; blocked pixels at 0.
 
-    image: (B, C, H, W); is_open: bool. The original's rule. An image that is 0 everywhere stays 0.
+    image: (B, C, H, W); is_open: bool. The original's rule, whose images are grey: their light is the image. A blocked pixel
+    counts as black and sends nothing. An image that is black everywhere stays so.
     """
-    seen = image * is_open
+    seen = light(image) * is_open
     deviation = seen.std((1, 2, 3), keepdim=True)
     z = (seen - seen.mean((1, 2, 3), keepdim=True)) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
     low, high = z.amin((1, 2, 3), keepdim=True), z.amax((1, 2, 3), keepdim=True)
-    return (z - low) / (high - low + 1e-5)
+    return of_light((z - low) / (high - low + 1e-5)) * is_open
 
 
-def local_contrast(image, is_open):
-    """gain |x| up to 1 with x's sign, on open pixels that are attended to; 0 elsewhere. See local_gain.
+def local_contrast(image, is_open, attention=ATTENTION):
+    """Light times gain, up to 1, on open pixels that are attended to; elsewhere 0, which sends nothing. See local_gain.
 
-    image: (B, C, H, W); is_open: bool. An image that is 0 everywhere stays 0.
+    image: (B, C, H, W); is_open: bool. Black stays black.
     """
-    gain, attended = local_gain(image, is_open)
-    return (gain * image.abs()).clamp(max=1) * image.sign() * (is_open & attended)
+    gain, attended = local_gain(image, is_open, attention)
+    return of_light((gain * light(image)).clamp(max=1)) * (is_open & attended)
 
 
-def local_gain(image, is_open):
-    """(gain, attended): gain (B, 1, 1, 1) = 1 / mean brightness of the open, non-zero pixels' surroundings, 1 to 10.
+def local_gain(image, is_open, attention=ATTENTION):
+    """(gain, attended): gain (B, 1, 1, 1) = 1 / mean brightness of the surroundings of what is open and not black, 1 to 10.
 
-    The brightness of a pixel's surroundings is the largest |x| within 7x7 around it. So a grey edge beside a bright stroke,
-    the last to be explained, does not raise the gain; a dim part of the image does, once the bright part is explained.
-    attended, bool (B, C, H, W): where the surroundings with this gain reach half of full brightness, or are black.
+    The brightness of a pixel's surroundings is the largest light within 7x7 around it, of any channel. So a grey edge beside a
+    bright stroke, the last to be explained, or the blue of a red field, does not raise the gain; a dim part of the image does,
+    once the bright part is explained. attended, bool (B, C, H, W): where the surroundings with this gain reach this part of full
+    brightness, or are black.
     """
-    brightness = F.max_pool2d(image.abs(), WINDOW, stride=1, padding=WINDOW // 2)
-    unexplained = is_open & (image != 0)
+    here = light(image)
+    brightness = F.max_pool2d(here.amax(1, keepdim=True), WINDOW, stride=1, padding=WINDOW // 2).expand_as(image)
+    unexplained = is_open & (here > 0)
     count = unexplained.sum((1, 2, 3), keepdim=True)
     total = (brightness * unexplained).sum((1, 2, 3), keepdim=True, dtype=wide(image.device)).to(image.dtype)
     mean = total / count.clamp(min=1)
     gain = torch.where(count > 0, 1 / mean.clamp(min=1 / float(LARGEST_GAIN)), torch.ones_like(mean))
-    return gain, (gain * brightness >= float(ATTENTION)) | (brightness == 0)
+    return gain, (gain * brightness >= attention) | (brightness == 0)
 
 
-def no_contrast(image, is_open):
+def no_contrast(image, is_open, attention=ATTENTION):
     """The image with blocked pixels at 0: plain blocking."""
     return image * is_open
 
 
-CONTRASTS = {"local": local_contrast, "original": original_contrast, "none": no_contrast}
+# closed, since see_contrast below knows just these: another contrast is another gate
+CONTRASTS = MappingProxyType({"local": local_contrast, "original": original_contrast, "none": no_contrast})
 LOCAL, ORIGINAL = (list(CONTRASTS).index(name) for name in ("local", "original"))
+
+
+@compiled
+def light_of(settings, value):
+    return (value + np.float32(1)) / np.float32(2) if settings.colour else abs(value)
+
+
+@compiled
+def of_light_of(settings, value):
+    return np.float32(2) * value - np.float32(1) if settings.colour else value
 
 
 @compiled
@@ -80,11 +99,13 @@ def start_contrast(settings, pixels, image):
     height, reach = len(image) // (channels * width), WINDOW // 2
     for y in range(height):
         for x in range(width):
+            largest = np.float32(0)
+            for v in range(max(0, y - reach), min(height, y + reach + 1)):
+                for pixel in range(
+                    (v * width + max(0, x - reach)) * channels, (v * width + min(width, x + reach + 1)) * channels
+                ):
+                    largest = max(largest, light_of(settings, image[pixel]))
             for channel in range(channels):
-                largest = np.float32(0)
-                for v in range(max(0, y - reach), min(height, y + reach + 1)):
-                    for u in range(max(0, x - reach), min(width, x + reach + 1)):
-                        largest = max(largest, abs(image[(v * width + u) * channels + channel]))
                 pixels.brightness[(y * width + x) * channels + channel] = largest
     see_contrast(settings, pixels, image)
 
@@ -96,14 +117,14 @@ def see_contrast(settings, pixels, image):
     else:
         see_open(settings, pixels, image)
         if settings.contrast == ORIGINAL:
-            normalise(pixels.seen)
+            see_original(settings, pixels, image)
 
 
 @compiled
 def see_local(settings, pixels, image):
     count, total, one = 0, 0.0, np.float32(1)
     for pixel in range(len(image)):
-        if pixels.is_open[pixel] and image[pixel] != 0:
+        if pixels.is_open[pixel] and light_of(settings, image[pixel]) > 0:
             count += 1
             total += pixels.brightness[pixel]
     gain = one
@@ -112,29 +133,31 @@ def see_local(settings, pixels, image):
     compared = 0
     for pixel in range(len(image)):
         brightness = pixels.brightness[pixel]
-        attended = gain * brightness >= ATTENTION or brightness == 0
+        attended = gain * brightness >= settings.attention or brightness == 0
         pixels.attended[pixel] = attended
-        value = min(gain * abs(image[pixel]), one)
-        seen = pixels.is_open[pixel] and attended
-        pixels.seen[pixel] = (value if image[pixel] > 0 else -value) if seen else 0
+        value = of_light_of(settings, min(gain * light_of(settings, image[pixel]), one))
+        pixels.seen[pixel] = value if pixels.is_open[pixel] and attended else 0
         compared += attended and (settings.blocking or pixels.is_open[pixel])
     pixels.tally[COMPARED] = compared if settings.epsilon > 0 else 0
     pixels.tally[LOOK_AGAIN] = 1  # each pixel is compared with what is seen of it, which has changed everywhere
 
 
 @compiled
-def normalise(seen):
-    """The second half of original_contrast, in place."""
+def see_original(settings, pixels, image):
+    """original_contrast, in place."""
     mean = squares = 0.0
-    for value in seen:
-        mean += value / len(seen)
     low, high = np.inf, -np.inf
-    for value in seen:
-        squares += (value - mean) ** 2
+    for pixel in range(len(image)):
+        value = light_of(settings, image[pixel]) if pixels.is_open[pixel] else np.float32(0)
+        pixels.seen[pixel] = value
+        mean += value / len(image)
         low, high = min(low, value), max(high, value)
-    deviation = math.sqrt(squares / (len(seen) - 1)) if len(seen) > 1 and squares > 0 else 1.0
-    for pixel in range(len(seen)):
-        seen[pixel] = ((seen[pixel] - low) / deviation) / ((high - low) / deviation + 1e-5)
+    for value in pixels.seen:
+        squares += (value - mean) ** 2
+    deviation = math.sqrt(squares / (len(image) - 1)) if len(image) > 1 and squares > 0 else 1.0
+    for pixel in range(len(image)):
+        stretched = ((pixels.seen[pixel] - low) / deviation) / ((high - low) / deviation + 1e-5)
+        pixels.seen[pixel] = of_light_of(settings, np.float32(stretched)) if pixels.is_open[pixel] else 0
 
 
 @compiled
@@ -163,10 +186,12 @@ class Contrast(Blocking):
     nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction rests.
     """
 
-    contrast: str = setting(
-        "local", Choice(CONTRASTS), "what is not yet explained gains contrast, by this rule", group="gate", balanced=False,
-        kernel=True,
-    )  # fmt: skip
+    contrast: str = objective_setting(
+        "local", Choice(CONTRASTS), "what is not yet explained gains contrast, by this rule", group="gate"
+    )
+    attention: float = objective_setting(
+        ATTENTION, FRACTION, "local: what is dimmer than this part of full brightness, with the gain, waits", group="gate"
+    )
     kernels = Kernels(start_contrast, rests, look, see_contrast)
 
     def start(self, image):
@@ -187,9 +212,9 @@ class Contrast(Blocking):
 
     def seen(self, image, is_open):
         """What the input neurons see of the image (B, C, H, W) while these pixels are open."""
-        return CONTRASTS[self.contrast](image, is_open)
+        return CONTRASTS[self.contrast](image, is_open, self.attention)
 
     def with_contrast(self, image, view):
         """The view with the image as this rule shows it, and what it attends to."""
-        attended = local_gain(image, view.is_open)[1] if self.contrast == "local" else None
+        attended = local_gain(image, view.is_open, self.attention)[1] if self.contrast == "local" else None
         return view._replace(image=self.seen(image, view.is_open), attended=attended)

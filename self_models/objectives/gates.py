@@ -11,7 +11,7 @@ import torch
 
 from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
-from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, setting
+from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, objective_setting
 from self_models.running.steps import View
 
 GATES = Registry("gate")
@@ -132,16 +132,14 @@ class Blocking(Gate):
     Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off.
     """
 
-    epsilon: float = setting(
+    epsilon: float = objective_setting(
         0.1, NOT_NEGATIVE, "block pixels predicted this well, on the image's scale; 0 = off; alone it stands for --gate block",
-        group="gate", balanced=False, kernel=True,
+        group="gate",
     )  # fmt: skip
-    blocking: str = setting(
-        "permanent", Choice(BLOCKINGS), "dynamic: a blocked pixel may open again", group="gate", balanced=False, kernel=True
-    )
-    latch: bool = setting(False, Switch(), "hold the prediction of a blocked pixel", group="gate", balanced=False, kernel=True)
-    residual: bool = setting(
-        False, Switch(), "an open pixel sends its prediction error, not itself", group="gate", balanced=False, kernel=True
+    blocking: str = objective_setting("permanent", Choice(BLOCKINGS), "dynamic: a blocked pixel may open again", group="gate")
+    latch: bool = objective_setting(False, Switch(), "hold the prediction of a blocked pixel", group="gate", adopted=True)
+    residual: bool = objective_setting(
+        False, Switch(), "an open pixel sends its prediction error, not itself", group="gate", adopted=True
     )
     reacts = True
     kernels = Kernels(start_blocking, held_if_latched, look_at_image, see_open)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from self_models.basics.compiled import compiled
-from self_models.basics.settings import Number, Registry, setting
+from self_models.basics.settings import Number, Registry, objective_setting
 from self_models.running.outputs import share_of_active
 
 RULES = Registry("rule", all_may_be_set=True)
@@ -54,8 +54,8 @@ def _all_predicted(settings, logits, open_active, active):
 class AllPredicted:
     """The share of active (non-zero) input pixels still open is at most open_bound."""
 
-    open_bound: float = setting(
-        0.0, ANY, "all_predicted: largest share of active input pixels still open", group="stopping", balanced=False, kernel=True
+    open_bound: float = objective_setting(
+        0.0, ANY, "all_predicted: largest share of active input pixels still open", group="stopping"
     )
     stops = looks_at_input = True
     kernel = _all_predicted
@@ -78,9 +78,7 @@ def _confidence(settings, logits, open_active, active):
 class Confidence:
     """The gap between the two best outputs is at least gap_bound."""
 
-    gap_bound: float = setting(
-        8.0, ANY, "confidence: smallest gap between the two best outputs", group="stopping", balanced=False, kernel=True
-    )
+    gap_bound: float = objective_setting(8.0, ANY, "confidence: smallest gap between the two best outputs", group="stopping")
     stops = True
     looks_at_input = False
     kernel = _confidence
@@ -107,9 +105,7 @@ def _entropy(settings, logits, open_active, active):
 class Entropy:
     """The entropy of the outputs, 0 to 1, is at most entropy_bound."""
 
-    entropy_bound: float = setting(
-        0.05, ANY, "entropy: largest entropy of the outputs, 0 to 1", group="stopping", balanced=False, kernel=True
-    )
+    entropy_bound: float = objective_setting(0.05, ANY, "entropy: largest entropy of the outputs, 0 to 1", group="stopping")
     stops = True
     looks_at_input = False
     kernel = _entropy

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 import torch
 
-from self_models.basics.compiled import WHY_NOT, cached, inlined
+from self_models.basics.compiled import WHY_NOT, cached, inlined, noting_failure
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
 LOW = 0xFFFFFFFF
@@ -126,13 +126,13 @@ class Draws:
         blocks, keys = -(-size // 4), key_for(self.seed, purpose)
         if torch.device(device).type == "cpu" and not WHY_NOT:
             values = torch.empty(steps, len(self.index), 4 * blocks)
-            fill(values.numpy(), first, self.index.numpy(), self.epoch, *keys)
-        else:
-            step = torch.arange(first, first + steps, device=device)[:, None, None]
-            image = self.index.to(device)[:, None]
-            words = philox_words(torch.arange(blocks, device=device), step, image, self.epoch, *keys)
-            values = (torch.stack(words, -1).flatten(2) >> 8).float() * 2.0**-24
-        return values[..., :size]
+            with noting_failure():
+                fill(values.numpy(), first, self.index.numpy(), self.epoch, *keys)
+                return values[..., :size]
+        step = torch.arange(first, first + steps, device=device)[:, None, None]
+        image = self.index.to(device)[:, None]
+        words = philox_words(torch.arange(blocks, device=device), step, image, self.epoch, *keys)
+        return ((torch.stack(words, -1).flatten(2) >> 8).float() * 2.0**-24)[..., :size]
 
 
 def in_space(values, shape):

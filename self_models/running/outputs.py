@@ -60,6 +60,10 @@ def open_share_by_step(output, images):
 
 
 def share_of_active(where, images):
-    """Share of each image's active (non-zero) pixels among those of where, bool (..., B, C, H, W) -> (..., B)."""
+    """Share of each image's active pixels among those of where, bool (..., B, C, H, W) -> (..., B).
+
+    Active is what sends something while it is open: a value other than 0. That is not a matter of light: black is silent in
+    a grey image, and in a colour one, where it is -1, it sends.
+    """
     active = images != 0
     return (where & active).sum((-3, -2, -1)) / active.sum((1, 2, 3)).clamp(min=1)

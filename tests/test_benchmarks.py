@@ -1,0 +1,45 @@
+"""Benchmarks whose figures the pages quote: what they hand to whom."""
+
+import json
+
+import pytest
+import torch
+from conftest import DATA, run_here
+
+from benchmarks.ramp_control import ControlSNN
+from self_models.basics.errors import ModelError
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+RAMP = "benchmarks.ramp_control"
+
+
+def test_ramp_control_shuffled_gives_no_image_its_own_decoder_output(trained, tmp_path, monkeypatch):
+    """Not when images stop, either: once only one is running, there is no other whose output it could get."""
+    given, made = [], []
+    swap, integrate = ControlSNN.integrate, InputBlockingSNN.integrate
+
+    def watch(self, trace, decoded, view):
+        made.append(decoded) if self.case == "shuffled" else None
+        return swap(self, trace, decoded, view)
+
+    def receive(self, trace, decoded, view):
+        given.append(decoded) if self.case == "shuffled" else None
+        return integrate(self, trace, decoded, view)
+
+    monkeypatch.setattr(ControlSNN, "integrate", watch)
+    monkeypatch.setattr(InputBlockingSNN, "integrate", receive)
+    flags = f"{DATA} --rule confidence --gap_bound 0.02 --output_dir {tmp_path}"
+    lines = [json.loads(line) for line in run_here(RAMP, "--pretrained_snn", trained.snn, flags)[1].splitlines()]
+    lines = {line["case"]: line for line in lines if "case" in line}
+    assert lines["decoder"]["mean_steps"] < lines["shuffled"]["mean_steps"] == 5
+    assert {name: line["rule"] for name, line in lines.items() if line["rule"] != "confidence"} == {"shuffled": "never"}
+    assert len(given) == len(made) == 5 and all(len(decoded) == 16 for decoded in given)
+    for own, others in zip(made, given, strict=True):
+        assert torch.equal(others, own[[15, *range(15)]])
+
+
+def test_ramp_control_refuses_to_shuffle_one_image():
+    model = ControlSNN(plan=[[4, "D"], ["U", "in"]], fc_width=4, timesteps=2)
+    model.case = "shuffled"
+    with pytest.raises(ModelError, match="batch_size"):
+        model(torch.rand(1, 1, 28, 28))

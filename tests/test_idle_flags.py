@@ -1,0 +1,132 @@
+"""A flag that cannot take effect is an error; in an evaluation, flags of training are one warning, and a preset's are neither."""
+
+import pytest
+from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, OBJ2, SNN, SPIKING, digests, refused, run_here
+
+from harness.command_line.flags import ann_settings, snn_settings
+from harness.command_line.presets import ANN_PRESETS, SNN_PRESETS
+
+FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "line"),
+    [
+        (ANN, "--momentum 0.5", "--momentum does nothing with --optimizer Adam: it counts with SGD; leave it out"),
+        (ANN, "--no-amsgrad --optimizer SGD", "--amsgrad does nothing with --optimizer SGD: it counts with Adam; leave it out"),
+        (ANN, "--lr_interval 0.5 --lr_schedule cosine", "--lr_interval does nothing with --lr_schedule cosine"),
+        (ANN, "--lr_reduce 2 --lr_schedule cosine", "--lr_reduce does nothing with --lr_schedule cosine: it counts with step"),
+        (ANN, "--preset twin --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
+        (SNN, "--alpha 0.2", "--alpha does nothing with --activation Linear: it counts with STDB; leave it out"),
+        (SNN, "--beta 0.2 --activation Triangle", "--beta does nothing with --activation Triangle: it counts with STDB"),
+        (SNN, "--gap_bound 1", "--gap_bound does nothing with --rule never"),
+        (SNN, "--rule both --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
+    ],
+)
+def test_a_flag_that_another_makes_idle(tmp_path, name, flags, line):
+    size = "" if "preset" in flags else "-a VGG5_wFeedback_small "
+    assert line in refused(name, f"{size}--fc_width 8 {flags} {DATA} --output_dir {tmp_path}")
+    assert digests(tmp_path) == {}
+
+
+@pytest.mark.parametrize("flags", ["--activation STDB --alpha 0.2 --beta 0.1", "--optimizer SGD --momentum 0.5 --lr_reduce 2"])
+def test_flags_that_count_are_taken(tmp_path, flags):
+    run_here(SNN, FRESH, flags, f"--output_dir {tmp_path}")
+
+
+@pytest.mark.parametrize("name", [SNN, OBJ1, ANALYSIS])
+@pytest.mark.parametrize("flags", [*BALANCE.replace(" --", "|--").split("|"), "--default_threshold 2", "--pretrained_ann ANN"])
+def test_what_a_trained_snn_makes_idle(trained, tmp_path, name, flags):
+    here = f"--pretrained_snn {trained.snn} {DATA} --output_dir {tmp_path}"
+    line = refused(name, here, flags.replace("ANN", str(trained.ann)))
+    assert f"{flags.split()[0]} does nothing with --pretrained_snn {trained.snn}: " in line and line.endswith("; leave it out")
+
+
+def test_balancing_makes_the_default_threshold_idle(trained, tmp_path):
+    line = refused(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --default_threshold 2 --output_dir {tmp_path}")
+    assert f"--default_threshold does nothing with --pretrained_ann {trained.ann}: its conversion balances" in line
+
+
+def test_the_checkpoints_settings_decide_too(trained, tmp_path):
+    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --activation STDB --run_name stdb --output_dir {tmp_path}")
+    here = f"--epochs 1 --alpha 0.5 {DATA} --output_dir {tmp_path} --run_name"
+    run_here(SNN, f"--pretrained_snn {tmp_path}/trained_models/snn/stdb.pth {here} x")
+    assert "--alpha does nothing with --activation Linear" in refused(SNN, f"--pretrained_snn {trained.snn} {here} y")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [(ANN, "--pretrained_ann PATH"), (SNN, "--pretrained_ann PATH or --pretrained_snn PATH")]
+)
+def test_an_evaluation_of_no_checkpoint_is_refused(tmp_path, name, wanted):
+    line = refused(name, f"--test_only --fc_width 8 {DATA} --output_dir {tmp_path}")
+    assert line == f"error: --test_only wants a trained network: give {wanted}"
+    assert digests(tmp_path) == {}
+
+
+def test_training_from_random_weights_is_said(trained, tmp_path):
+    line = "no --pretrained_ann: training starts from random weights, with every threshold at 1\n"
+    assert line in run_here(SNN, FRESH, f"--output_dir {tmp_path}")[1]
+    assert line not in run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --run_name x --output_dir {tmp_path}")[1]
+    assert line not in run_here(SNN, FRESH, f"--resume --epochs 2 --output_dir {tmp_path}")[1]
+
+
+# --- evaluations
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "idle"),
+    [
+        (ANN, "--epochs 3 -lr 1 --augment", "--learning_rate, --epochs, --augment"),
+        (SNN, "--holdout 5 --dropout 0 --momentum 1 --alpha 1", "--holdout, --dropout, --alpha, --momentum"),
+        (OBJ1, "--epochs 3 --trade_off 2 --no-amsgrad --epsilon 0", "--epochs, --amsgrad"),
+        (OBJ2, "--optimizer SGD", "--optimizer"),
+    ],
+)
+def test_flags_of_training_in_an_evaluation_are_one_warning(trained, tmp_path, name, flags, idle):
+    kind = "ann" if name == ANN else "snn"
+    more = "--test_only" if name in (ANN, SNN) else ""
+    here = f"--pretrained_{kind} {getattr(trained, kind)} {more} {DATA} --run_name x --output_dir {tmp_path}"
+    _, said = run_here(name, here, flags)
+    warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
+    assert [set(line.partition("do nothing: ")[2].split(", ")) for line in warnings] == [set(idle.split(", "))]
+    assert warnings[0] in (tmp_path / f"logs/{kind}/x.log").read_text().splitlines()
+    assert "warning" not in run_here(name, here, "--overwrite")[1]
+
+
+def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_first(trained, tmp_path):
+    run_here(SNN, f"-a VGG5_small --fc_width 8 --timesteps 2 --epochs 1 {DATA} --run_name twin --output_dir {tmp_path}")
+    twin = tmp_path / "trained_models/snn/twin.pth"
+    flags = f"--timesteps 2 --update immediate --readout membrane_rescaled {BALANCE} {DATA} --output_dir {tmp_path}"
+    run_here(OBJ2, f"--pretrained_ann {trained.ann} --baseline_snn {twin} {flags}")
+
+
+# --- presets
+
+TRAIN = "--epochs 1 --limit_train 8 --holdout 2"
+
+
+@pytest.mark.parametrize("preset", ANN_PRESETS)
+def test_every_preset_of_an_ann_runs(tmp_path, preset):
+    small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --preset {preset} --output_dir {tmp_path} --run_name"
+    run_here(ANN, f"{small} x {TRAIN}")
+    assert "warning" not in run_here(ANN, f"{small} y --test_only --pretrained_ann {tmp_path}/trained_models/ann/x.pth")[1]
+
+
+@pytest.mark.parametrize("preset", SNN_PRESETS)
+def test_every_preset_of_an_snn_runs(tmp_path, preset):
+    """From an ANN, from an SNN, and in an evaluation."""
+    teacher = f"--teacher_ann {tmp_path}/trained_models/ann/ann.pth" if "distillation" in SNN_PRESETS[preset] else ""
+    small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --preset {preset} --output_dir {tmp_path} --run_name"
+    run_here(ANN, f"{small} ann {TRAIN}".replace("fast_", "residual_"))
+    ann, snn = tmp_path / "trained_models/ann/ann.pth", tmp_path / "trained_models/snn/a.pth"
+    run_here(SNN, f"{small} a {TRAIN} {teacher} --pretrained_ann {ann} --balance_images 4 --balance_timesteps 3")
+    run_here(SNN, f"{small} b {TRAIN} {teacher} --pretrained_snn {snn}")
+    assert "warning" not in run_here(SNN, f"{small} c --test_only --pretrained_snn {snn}")[1]
+
+
+def test_what_settings_need_are_flags():
+    for settings in (ann_settings(), snn_settings()):
+        flags = {one.flag(name): one for name, one in settings.items()}
+        for one in flags.values():
+            for need in one.needs:
+                assert set(need.values) <= {"", *getattr(flags[need.flag].kind, "names", ())}
