@@ -93,7 +93,7 @@ def initialise(stage, init):
 
 
 def original_deviation(layer, rectified):
-    """Whether or not a nonlinearity follows: sqrt(2 / (k k out_channels)) of a convolution, 0.01 of a linear layer, as in the original."""
+    """The original's, whatever follows: sqrt(2 / (k k out_channels)) of a convolution, 0.01 of a linear layer."""
     return 0.01 if isinstance(layer, nn.Linear) else sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
 
 
