@@ -71,14 +71,13 @@ def main(argv=None):
     args = parser.parse_args(argv)
     folder = HERE / ("results_few" if args.limit_test else "results")
     few = f"--limit_test {args.limit_test}" if args.limit_test else ""
+    check_all_there(folder, args.only)
     folder.mkdir(exist_ok=True)
     rows = []
     for checkpoint, run, name, command in commands():
         path = folder / f"{run}.json"
         if checkpoint in args.only:
             evaluate(f"{command} --run_name {run} --output_dir {quote(folder)} --results_json {quote(path)} --overwrite {few}")
-        if not path.is_file():
-            raise UserError(f"{path} is missing: run it with --only {checkpoint}")
         rows += [row_of(name, record) for record in json.loads(path.read_text())]
     write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
     if not few:
@@ -89,6 +88,18 @@ def main(argv=None):
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
         put_into(HERE / "docs/results.md", [*table(row for row in rows if is_shown(row)), "", *pairs_table(chosen)])
         put_into(HERE / "README.md", short_table(rows))
+
+
+def check_all_there(folder, only):
+    """Raises UserError where the folder lacks results of networks that are not to be evaluated; only: those that are."""
+    needed = {folder / f"{run}.json": checkpoint for checkpoint, run, *_ in commands() if checkpoint not in only}
+    missing = [path for path in needed if not path.is_file()]
+    if missing:
+        add = " ".join(dict.fromkeys([*only, *(needed[path] for path in missing)]))
+        which = f"{missing[0]} is missing: evaluate its network"
+        if len(missing) > 1:
+            which = f"{missing[0]} and {len(missing) - 1} more files are missing: evaluate their networks"
+        raise UserError(f"{which}, too: --only {add}")
 
 
 def is_shown(row):

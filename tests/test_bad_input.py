@@ -30,6 +30,7 @@ from conftest import (
 
 import harness.data.sets
 import harness.training.fit
+import results
 from self_models.basics.checkpoints import load_checkpoint
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -457,3 +458,23 @@ def test_a_plan_without_feedback_is_refused_where_feedback_is_needed(name, tmp_p
     run_here(SNN, f"-a VGG5_small --fc_width 16 {SPIKING} --run_name twin --output_dir {tmp_path}")
     twin = tmp_path / "trained_models/snn/twin.pth"
     assert "feedback" in refused(name, f"--pretrained_snn {twin} {DATA} --epsilon 0.1 --output_dir {tmp_path / 'out'}")
+
+
+@pytest.mark.parametrize("few", ["", "--limit_test 4"])
+def test_results_that_are_missing_are_noticed_before_anything_is_evaluated(tmp_path, monkeypatch, few):
+    """Of the networks that --only leaves out: one line names a file, and what to add."""
+    monkeypatch.setattr("results.HERE", tmp_path)
+    monkeypatch.setattr("results.evaluate", lambda command: pytest.fail(command))
+    line = refused("results", "--only snn_twin", few)
+    folder = tmp_path / ("results_few" if few else "results")
+    files = [run for checkpoint, run, *_ in results.commands() if checkpoint != "snn_twin"]
+    others = [name for name in results.NETWORKS if name != "snn_twin"]
+    begins = f"error: {folder / files[0]}.json and {len(files) - 1} more files are missing"
+    assert line == f"{begins}: evaluate their networks, too: --only snn_twin {' '.join(others)}"
+    assert digests(tmp_path) == {} and not folder.exists()
+    folder.mkdir()
+    for run in files[1:]:
+        (folder / f"{run}.json").write_text("[]")
+    assert f"{files[0]}.json is missing: evaluate its network, too: --only snn_twin {others[0]}" in refused(
+        "results", "--only snn_twin", few
+    )

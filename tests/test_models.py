@@ -125,6 +125,35 @@ def test_weights_start_as_in_the_original(cls):
 
 
 @BOTH
+def test_kaiming_weights_by_hand(cls):
+    """Mean square 2 / inputs before a nonlinearity, else 1 / inputs; a U layer's outputs have one input each per channel."""
+    weights = cls(plan=[[64, "D", 32], [48, "U", "in"]], fc_width=80, init="kaiming").state_dict()
+    expected = {
+        "features.0": sqrt(2 / 9),
+        "features.2": sqrt(1 / (4 * 64)),  # D
+        "features.3": sqrt(2 / (9 * 64)),
+        "generate.0": sqrt(2 / (9 * 32)),
+        "generate.2": sqrt(1 / 48),  # U
+        "classifier.0": sqrt(2 / (32 * 14 * 14)),
+        "classifier.3": sqrt(2 / 80),
+        "classifier.6": sqrt(1 / 80),
+    }
+    for name, deviation in expected.items():
+        values = weights[f"{name}.weight"]
+        assert values.std().item() == pytest.approx(deviation, rel=5 / sqrt(2 * values.numel())), name
+
+
+def test_kaiming_keeps_the_signal_of_a_deep_plan():
+    """With the original's weights nothing of the image reaches the outputs."""
+    x = images(4, (3, 32, 32))
+    spread = {}
+    for init in ("original", "kaiming"):
+        torch.manual_seed(0)
+        spread[init] = VGG_wFeedback("VGG16", dataset="CIFAR10", fc_width=256, init=init).eval()(x).logits.std().item()
+    assert spread["original"] < 1e-3 and 0.03 < spread["kaiming"] < 10
+
+
+@BOTH
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -17,6 +17,7 @@ from self_models.basics.settings import (
 )
 from self_models.network.neurons import UPDATES
 from self_models.network.plans import IMAGE_SHAPES, PLANS
+from self_models.network.stages import INITS
 from self_models.network.surrogates import SURROGATES
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -46,6 +47,9 @@ class NetworkSettings:
     fc_width: int = setting(4096, COUNT, "width of the classifier's two hidden layers", group="network")
     kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "of the convolutions, odd", group="network")
     dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False, training=True)
+    init: str = setting(
+        "original", Choice(INITS), "of new weights; kaiming: as large as deep plans need", group="network", balanced=False
+    )
     timesteps: int = setting(1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True)
     dataset: str = setting("MNIST", Choice(IMAGE_SHAPES), "MNIST comes with the repository", group="data")
     labels: int = setting(10, COUNT, "classes", flags=())

@@ -12,13 +12,14 @@ from torch import nn
 
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 
+LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
 def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=None):
     """features, generate (None without a decoder) and classifier, initialised.
 
-    settings: fc_width, kernel_size, dropout, labels; nonlinearity: stage name -> new module;
+    settings: fc_width, kernel_size, dropout, labels, init; nonlinearity: stage name -> new module;
     output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have no bias. Raises
     ModelError where the image is too small for the plan.
     """
@@ -41,7 +42,8 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
         nn.Linear(fc_width, settings["labels"], bias=False),
     )
     stages = nn.ModuleList(filter(None, (features, generate, classifier)))
-    stages.apply(_initialise)
+    for stage in stages:
+        initialise(stage, settings["init"])
     for layer, module in enumerate(module for module in stages.modules() if isinstance(module, HeldDropout)):
         module.layer = layer
     return features, generate, classifier
@@ -80,12 +82,31 @@ def _decoder(tokens, channels, image_channels, sizes, kernel_size, nonlinearity,
     return nn.Sequential(*filter(None, layers))
 
 
-def _initialise(layer):
-    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-        k = layer.kernel_size[0]
-        nn.init.normal_(layer.weight, 0, sqrt(2 / (k * k * layer.out_channels)))
-    elif isinstance(layer, nn.Linear):
-        nn.init.normal_(layer.weight, 0, 0.01)
+def initialise(stage, init):
+    """Draw a stage's weights, normal with the deviations of this name in INITS."""
+    layers = list(stage)
+    for layer, after in zip(layers, [*layers[1:], None], strict=True):
+        if isinstance(layer, LINEAR):
+            nn.init.normal_(
+                layer.weight, 0, INITS[init](layer, rectified=not isinstance(after, (*LINEAR, HeldDropout, type(None))))
+            )
+
+
+def original_deviation(layer, rectified):
+    """The original's, whatever follows: sqrt(2 / (k k out_channels)) of a convolution, 0.01 of a linear layer."""
+    return 0.01 if isinstance(layer, nn.Linear) else sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
+
+
+def kaiming_deviation(layer, rectified):
+    """sqrt(2 / inputs of an output) before a nonlinearity, which takes half of the mean square, else sqrt(1 / inputs): so a
+    signal neither fades nor grows on its way through a deep network (He et al., ICCV 2015)."""
+    inputs = layer.weight[0].numel()
+    if isinstance(layer, nn.ConvTranspose2d):
+        inputs = layer.in_channels * (layer.kernel_size[0] / layer.stride[0]) ** 2
+    return sqrt((2 if rectified else 1) / inputs)
+
+
+INITS = {"original": original_deviation, "kaiming": kaiming_deviation}
 
 
 def list_layers(stage):
