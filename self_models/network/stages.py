@@ -93,13 +93,13 @@ def initialise(stage, init):
 
 
 def original_deviation(layer, rectified):
-    """Whether or not a nonlinearity follows: sqrt(2 / (k k out_channels)) of a convolution, 0.01 of a linear layer, as in the original."""
+    """sqrt(2 / (k k out_channels)) of a convolution, 0.01 of a linear layer, whatever follows: as in the original."""
     return 0.01 if isinstance(layer, nn.Linear) else sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
 
 
 def kaiming_deviation(layer, rectified):
-    """sqrt(2 / inputs of an output) before a nonlinearity, which takes half of the mean square, else sqrt(1 / inputs): so a
-    signal neither fades nor grows on its way through a deep network (He et al., ICCV 2015)."""
+    """sqrt(2 / inputs of an output) where a nonlinearity follows (rectified), which takes half of the mean square, else
+    sqrt(1 / inputs): so a signal neither fades nor grows on its way through a deep network (He et al., ICCV 2015)."""
     inputs = layer.weight[0].numel()
     if isinstance(layer, nn.ConvTranspose2d):
         inputs = layer.in_channels * (layer.kernel_size[0] / layer.stride[0]) ** 2
