@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import DATA, run_here
+from conftest import DATA, refused, run_here
 
 from benchmarks.ramp_control import ControlSNN
 from self_models.basics.errors import ModelError
@@ -43,3 +43,15 @@ def test_ramp_control_refuses_to_shuffle_one_image():
     model.case = "shuffled"
     with pytest.raises(ModelError, match="batch_size"):
         model(torch.rand(1, 1, 28, 28))
+
+
+def test_attention_is_chosen_on_held_out_images(trained, tmp_path):
+    flags = f"--holdout 12 --batch_size 12 --epsilon 0.2 --output_dir {tmp_path} --attention"
+    said = run_here("benchmarks.attention_constant", "--pretrained_snn", trained.snn, flags, "0.6 0 1")[1]
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    plain, *tried, last = lines
+    assert plain["contrast"] == "none" and [line["attention"] for line in tried] == [0.6, 0, 1]
+    assert {line["images"] for line in lines[:-1]} == {12} and all(0 <= line["dimmed"] <= 1 for line in tried)
+    best = max(line["dimmed"] for line in tried)
+    assert last == {"best": min(line["attention"] for line in tried if line["dimmed"] == best)}
+    assert "test images" in refused("benchmarks.attention_constant", f"--holdout 0 --pretrained_snn {trained.snn}")

@@ -98,8 +98,8 @@ def original_deviation(layer, rectified):
 
 
 def kaiming_deviation(layer, rectified):
-    """sqrt(2 / inputs of an output) before a nonlinearity, which takes half of the mean square, else sqrt(1 / inputs): so a
-    signal neither fades nor grows on its way through a deep network (He et al., ICCV 2015)."""
+    """sqrt(2 / inputs of an output) where a nonlinearity follows (rectified), which takes half of the mean square, else
+    sqrt(1 / inputs): so a signal neither fades nor grows on its way through a deep network (He et al., ICCV 2015)."""
     inputs = layer.weight[0].numel()
     if isinstance(layer, nn.ConvTranspose2d):
         inputs = layer.in_channels * (layer.kernel_size[0] / layer.stride[0]) ** 2
