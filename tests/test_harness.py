@@ -46,7 +46,7 @@ from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, find_device, snn_from, teacher_from
 from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
-from harness.training.losses import Criterion, Teacher, TeacherOutput, losses_of, step_weights
+from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
 from results import means_over_seeds, table
 from self_models.basics.checkpoints import load_checkpoint
@@ -130,6 +130,21 @@ def test_step_weights_by_hand():
     assert step_weights("linear_over_t", 4).tolist() == pytest.approx([1 / 16, 2 / 16, 3 / 16, 4 / 16])
     assert step_weights("mean_t", 4).tolist() == [1 / 4] * 4
     assert step_weights("sum", 3).tolist() == [1, 1, 1]
+    assert all(step_weights(kind, 3, "meta").device.type == "meta" for kind in (*STEP_WEIGHTS, "sum"))
+
+
+def test_a_criterion_goes_by_its_own_settings():
+    """Each of them changes the total, so that one that is lost would be seen."""
+    by_step = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 4.0]]])
+    output = SimpleNamespace(
+        logits=by_step[-1], logits_by_step=by_step, errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])}
+    )
+    labels, settings = torch.tensor([0, 1]), (0.5, "linear_over_t", 0.01, "mean_t")
+    found = Criterion(*settings)(output, labels).total.item()
+    assert found == pytest.approx(losses_of(output, labels, *settings).total.item())
+    for place, other in enumerate((1.0, "last_t", 0.0, "last_t")):
+        changed = (*settings[:place], other, *settings[place + 1 :])
+        assert losses_of(output, labels, *changed).total.item() != pytest.approx(found)
 
 
 def test_loss_without_feedback_is_classification_alone():
