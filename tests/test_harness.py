@@ -147,7 +147,7 @@ def test_a_criterion_goes_by_its_own_settings():
     output = SimpleNamespace(
         logits=by_step[-1], logits_by_step=by_step, errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])}
     )
-    labels, settings = torch.tensor([0, 1]), (0.5, "linear_over_t", 0.01, "mean_t")
+    labels, settings = torch.tensor([0, 1]), (0.5, "linear_over_t", 0.01, "linear_over_t")
     found = Criterion(*settings)(output, labels).total.item()
     assert found == pytest.approx(losses_of(output, labels, *settings).total.item())
     for place, other in enumerate((1.0, "last_t", 0.0, "last_t")):
