@@ -36,6 +36,7 @@ import torch
 from numba import njit
 
 from harness.command_line.flags import COUNT
+from harness.command_line.parser import typed
 from harness.command_line.scripts import run_script
 from self_models.event.engine import EventEngine
 from self_models.event.kernels import add_four_rows
@@ -52,11 +53,11 @@ RULES = {  # name -> rule and bounds
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pretrained_snn", default="", metavar="PATH", help="checkpoint of the full-width network")
-    parser.add_argument("--images", type=COUNT, default=128, help="test images of the small network")
-    parser.add_argument("--full_images", type=COUNT, default=16, help="of the full-width network")
-    parser.add_argument("--flip_images", type=COUNT, default=500, help="images to count differing spikes on")
-    parser.add_argument("--repeats", type=COUNT, default=3, help="of each throughput case; the median counts")
-    parser.add_argument("--threads", type=COUNT, default=torch.get_num_threads(), help="of either engine")
+    parser.add_argument("--images", type=typed(COUNT), default=128, help="test images of the small network")
+    parser.add_argument("--full_images", type=typed(COUNT), default=16, help="of the full-width network")
+    parser.add_argument("--flip_images", type=typed(COUNT), default=500, help="images to count differing spikes on")
+    parser.add_argument("--repeats", type=typed(COUNT), default=3, help="of each throughput case; the median counts")
+    parser.add_argument("--threads", type=typed(COUNT), default=torch.get_num_threads(), help="of either engine")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -86,7 +87,7 @@ def throughput(case, args, model, batch):
     acs, spikes = accumulates_of(model, batch)
     outputs = [seconds["dense output"], seconds["event output"]]
     say(
-        case, args, batch=images, timesteps=model.timesteps, epsilon=model.epsilon,
+        case, args, batch=images, timesteps=model.timesteps, epsilon=model.gate.epsilon,
         dense_images_per_second=dense, event_images_per_second=event, speedup=event / dense,
         accumulates_per_second=acs * event, accumulates=acs, spikes=spikes,
         mean_steps=outputs[1].steps.double().mean().item(), same_steps=bool((outputs[0].steps == outputs[1].steps).all()),
@@ -109,7 +110,7 @@ def latency(case, args, model, batch, dense_images):
         figures |= {f"{name}_latency_ms_median": 1e3 * median, f"{name}_latency_ms_p95": 1e3 * late}
     rates = [1 / np.median(seconds) for seconds in (dense, event)]
     say(
-        case, args, batch=1, timesteps=model.timesteps, epsilon=model.epsilon, images=len(event), **figures,
+        case, args, batch=1, timesteps=model.timesteps, epsilon=model.gate.epsilon, images=len(event), **figures,
         dense_images_per_second=rates[0], event_images_per_second=rates[1], speedup=rates[1] / rates[0],
         accumulates_per_second=acs * len(event) / sum(event), accumulates=acs,
     )  # fmt: skip
@@ -143,9 +144,9 @@ def measure_scaling(args):
     for name, model, count in networks(args):
         batch = test_images(count)
         for timesteps in (25, 50, 100, 200):
-            model.timesteps = timesteps
+            model.change(timesteps=timesteps)
             say_time(f"{name}, T {timesteps}", args, model, batch)
-        model.timesteps = STEPS
+        model.change(timesteps=STEPS)
         for epsilon in (0.0, 0.05, 0.1, 0.2, 0.3):
             model.change(epsilon=epsilon)
             say_time(f"{name}, epsilon {epsilon}", args, model, batch)
@@ -156,7 +157,7 @@ def measure_scaling(args):
 def say_time(case, args, model, batch):
     seconds = min(timed(event_run, model, batch)[0] for _ in range(args.repeats)) / len(batch.images)
     acs, spikes = accumulates_of(model, batch)
-    say(case, args, timesteps=model.timesteps, epsilon=model.epsilon, event_ms_per_image=1e3 * seconds,
+    say(case, args, timesteps=model.timesteps, epsilon=model.gate.epsilon, event_ms_per_image=1e3 * seconds,
         accumulates=acs, spikes=spikes, accumulates_per_second=acs / seconds)  # fmt: skip
 
 

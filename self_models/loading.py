@@ -63,7 +63,9 @@ def with_engine(model, engine):
     if engine == "dense" or cannot:
         return model
     try:
-        model.engine = EventEngine(model)
+        found = EventEngine(model)
+        found.check()
+        model.engine = found
     except ModelError:
         if must:
             raise

@@ -84,9 +84,11 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         except ModelError:
             self.settings = before
             raise
-        self.timesteps, self.feedback_interval = self.settings["timesteps"], self.settings["feedback_interval"]
         self.gate, self.rule, self.readout = parts["gate"], parts["rule"], parts["readout"]
         self.encoding = ENCODINGS.find(self.settings["encoding"])
+
+    timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
+    feedback_interval = property(lambda self: self.settings["feedback_interval"])
 
     def _check_parts(self, gate, rule):
         steps, interval = self.settings["timesteps"], self.settings["feedback_interval"]

@@ -46,7 +46,7 @@ from harness.runs.runlog import RunLog
 from harness.training.building import SNNSource, find_device, snn_from, teacher_from
 from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
-from harness.training.losses import Criterion, Teacher, TeacherOutput, losses_of, step_weights
+from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
 from results import cell, interval, means_over_seeds, paired, table
 from self_models.basics.checkpoints import load_checkpoint
@@ -99,19 +99,20 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
     assert losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind).total.item() == pytest.approx(log(4))
 
 
-def test_distillation_loss_by_hand():
-    """Teacher 3 : 1 and student 1 : 1 at temperature 2, so 9 : 1 and 1 : 1 before: KL = 3/4 log(3/2) + 1/4 log(1/2)."""
-    taught = TeacherOutput(torch.tensor([[2 * log(3), 0.0]]), 0.25, 2.0)
-    divergence = 0.75 * log(1.5) + 0.25 * log(0.5)
+@pytest.mark.parametrize("temperature", [2, 3])
+def test_distillation_loss_by_hand(temperature):
+    """Teacher 3 : 1 and student 1 : 1 at this temperature: KL = 3/4 log(3/2) + 1/4 log(1/2)."""
+    taught = TeacherOutput(torch.tensor([[temperature * log(3), 0.0]]), 0.25, float(temperature))
+    divergence = 0.25 * temperature**2 * (0.75 * log(1.5) + 0.25 * log(0.5))
     output = SimpleNamespace(logits=torch.zeros(1, 2), errors=None)
     losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", taught=taught)
-    assert losses.classification.item() == losses.total.item() == pytest.approx(0.75 * log(2) + 0.25 * 4 * divergence)
+    assert losses.classification.item() == losses.total.item() == pytest.approx(0.75 * log(2) + divergence)
     twice = SimpleNamespace(logits=torch.zeros(2, 2), errors=None)  # the same image twice: a mean over the batch
     both = losses_of(twice, torch.tensor([1, 1]), 0.0, "last_t", taught=taught._replace(logits=taught.logits.repeat(2, 1)))
     assert both.total.item() == pytest.approx(losses.total.item())
     output.logits_by_step = torch.stack([taught.logits, output.logits])  # first the student agrees
     losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", classification_kind="mean_t", taught=taught)
-    assert losses.total.item() == pytest.approx((0.75 * (log(10) + log(2)) + divergence) / 2)
+    assert losses.total.item() == pytest.approx((0.75 * (log(1 + 3**temperature) + log(2)) + divergence) / 2)
 
 
 def test_the_teacher_is_asked_in_training_only():
@@ -130,6 +131,28 @@ def test_step_weights_by_hand():
     assert step_weights("linear_over_t", 4).tolist() == pytest.approx([1 / 16, 2 / 16, 3 / 16, 4 / 16])
     assert step_weights("mean_t", 4).tolist() == [1 / 4] * 4
     assert step_weights("sum", 3).tolist() == [1, 1, 1]
+    assert all(step_weights(kind, 3, "meta").device.type == "meta" for kind in (*STEP_WEIGHTS, "sum"))
+
+
+def test_losses_are_on_the_outputs_device():
+    by_step, labels = torch.zeros(2, 2, 4, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+    output = SimpleNamespace(logits=by_step[-1], logits_by_step=by_step, errors=ERRORS.to("meta"))
+    losses = losses_of(output, labels, 1.0, "sum", classification_kind="mean_t")
+    assert {loss.device.type for loss in losses} == {"meta"}
+
+
+def test_a_criterion_goes_by_its_own_settings():
+    """Each of them changes the total, so that one that is lost would be seen."""
+    by_step = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 4.0]]])
+    output = SimpleNamespace(
+        logits=by_step[-1], logits_by_step=by_step, errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])}
+    )
+    labels, settings = torch.tensor([0, 1]), (0.5, "linear_over_t", 0.01, "linear_over_t")
+    found = Criterion(*settings)(output, labels).total.item()
+    assert found == pytest.approx(losses_of(output, labels, *settings).total.item())
+    for place, other in enumerate((1.0, "last_t", 0.0, "last_t")):
+        changed = (*settings[:place], other, *settings[place + 1 :])
+        assert losses_of(output, labels, *changed).total.item() != pytest.approx(found)
 
 
 def test_loss_without_feedback_is_classification_alone():

@@ -11,10 +11,11 @@ from harness.data.dimming import HALF, WHOLE, dimmed, dimmed_sets
 from harness.data.sets import ImageSet
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import figures_per_image
-from self_models.objectives.contrast import CONTRASTS, local_contrast, local_gain
+from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
 from self_models.objectives.stopping import RULES, output_entropy, output_gap
 from self_models.running.outputs import SNNOutput, share_of_active
 from self_models.running.steps import RunState, View
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
@@ -338,3 +339,16 @@ def test_comparisons_are_counted_where_they_are_made(images):
     assert run(build(InputBlockingSNN, epsilon=0.0), images).comparisons.tolist() == [0] * COUNT
     third = run(build(InputBlockingSNN, feedback_interval=3, blocking="dynamic"), images)
     assert third.comparisons.tolist() == [STEPS // 3 * pixels] * COUNT
+    assert not third.predicted[:2].any() and third.predicted[2:].any()  # nothing has been compared before
+    everything_open = VGG_SNN_STDB_wFeedback(plan=PLAN, timesteps=2, fc_width=4).eval()
+    assert everything_open(images[0]).comparisons.sum() == 0
+
+
+@pytest.mark.parametrize(("blocking", "compared"), [("permanent", 20 * 9 - 1), ("dynamic", 20 * 9)])
+def test_what_is_not_attended_is_not_compared(blocking, compared):
+    """Of 20 columns of 9 pixels the dim one's surroundings, 7 columns, are not attended; one of the others is closed."""
+    image = torch.zeros(1, 1, 9, 20)
+    image[..., 3], image[..., 14] = 1.0, 0.2
+    view = Contrast(epsilon=0.1, blocking=blocking).start(image)
+    view.is_open[..., 0, 0] = False
+    assert Contrast(epsilon=0.1, blocking=blocking).compared(view).tolist() == [compared - 7 * 9]

@@ -318,3 +318,28 @@ def test_a_class_of_ones_own_keeps_the_defaults_of_its_base():
 
     settings = Short(plan=PLAN, fc_width=8).settings
     assert (settings["timesteps"], settings["gate"], settings["epsilon"]) == (3, "block", 0.1)
+
+
+# --- one truth for a setting
+
+
+@pytest.mark.parametrize("name", ["timesteps", "feedback_interval"])
+def test_a_setting_is_changed_by_change_only(name):
+    """Set as an attribute it once differed from the settings that compiled code reads, which wrote beyond its arrays."""
+    model = load(FEEDBACK)
+    with pytest.raises(AttributeError):
+        setattr(model, name, 4)
+    model.change(**{name: 4})
+    assert getattr(model, name) == model.settings[name] == 4
+    assert len(model(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), seed=0).predictions) == model.timesteps
+
+
+def test_a_part_changed_in_place_counts_in_both_engines(digits):
+    x = digits.batch(torch.arange(3)).images
+    dense, event = (load(FEEDBACK, engine=engine) for engine in ("dense", "event"))
+    for model in (dense, event):
+        model.gate.epsilon = 0.05
+    with torch.no_grad():
+        found, expected = event(x, seed=0), dense(x, seed=0)
+    assert torch.equal(found.is_open, expected.is_open)
+    assert not torch.equal(found.is_open, load(FEEDBACK)(x, seed=0).is_open)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import ANN, OBJ1, PLAN, SNN, SPIKING, TINY, digests, figures, images, records, refused, run_here
+from conftest import ANN, OBJ1, PLAN, REPOSITORY, SNN, SPIKING, TINY, digests, figures, images, records, refused, run_here
 from test_survive import RUN, after_step, compare, stopped, train
 
 from harness.command_line.flags import snn_parser
@@ -15,6 +15,7 @@ from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import FRACTION, setting
 from self_models.event.engine import EventEngine, kernel_settings
+from self_models.loading import load
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -188,3 +189,13 @@ def test_objectives_combine_by_flags(trained, tmp_path):
         (record,) = records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")
         found[engine] = json.dumps(figures(record)["spikes"]), record["mean_steps"]
     assert found["dense"] == found["event"] and found["dense"][1] < 5
+
+
+def test_auto_is_dense_where_the_event_engine_would_refuse_to_run(strict):
+    """A gate without a compiled form runs step by step, and no image stops early then."""
+    path = "trained_models/snn/snn_feedback.pth"
+    assert load(REPOSITORY / path, gate="strict").engine is not None
+    model = load(REPOSITORY / path, gate="strict", rule="confidence", gap_bound=1)
+    assert model.engine is None and model(images(3), seed=0).steps.max() <= 8
+    with pytest.raises(ModelError, match="does not stop images"):
+        load(REPOSITORY / path, engine="event", gate="strict", rule="confidence")

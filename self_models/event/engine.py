@@ -71,6 +71,11 @@ class EventEngine:
         known = parts.keys() | {self.model.encoding} <= self.compiled.PARTS
         return known and not self._has_own_hooks and all(is_compiled(*part) for part in parts.items())
 
+    def check(self):
+        """Raises ModelError where the model, as it is now, cannot run."""
+        if self.model.rule.stops and not self.is_whole:
+            raise ModelError(f"the event engine does not stop images of {type(self.model).__name__} as it is: use --engine dense")
+
     def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
         """x: (B, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames: else predictions, errors,
         predicted and is_open are None, and sums has their place. Raises ModelError as forward does."""
@@ -208,8 +213,7 @@ class EventEngine:
 
     def _stepwise(self, x, drawn, draws, frames):
         model, net = self.model, self.layout.net
-        if model.rule.stops:
-            raise ModelError(f"the event engine does not stop images of {type(model).__name__}: use --engine dense")
+        self.check()
         run, states, steps = model.start(x, draws), [new_state(net) for _ in x], []
         counts = np.zeros((len(x), model.timesteps, len(self.layout.shapes)), np.int32)
         logits = slice(net.nodes[net.output, FIRST_V], net.nodes[net.output, FIRST_V] + self.layout.shapes[net.output][0])
@@ -267,7 +271,8 @@ def is_compiled(cls, kernel):
 def kernel_settings(model, draws):
     """What compiled code reads of a model: settings that are declared so, names as numbers, its images' shape, the draws' key."""
     known = model.declared()
-    values = {name: one.scalar(model.settings.get(name, one.default)) for name, one in known.items() if one.kernel}
+    held = model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)  # a part may have been changed in place
+    values = {name: one.scalar(held.get(name, one.default)) for name, one in known.items() if one.kernel}
     values = {name: np.float32(value) if isinstance(value, float) else value for name, value in values.items()}
     channels, _, width = model.image_shape
     values |= {"has_feedback": model.has_feedback, "colour": channels > 1, "channels": channels, "width": width}
