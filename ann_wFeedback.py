@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
+from harness.building.models import ann_from, new_ann
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.idle import lines_on_idle
 from harness.command_line.presets import ANN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.runs.place import ann_name
 from harness.runs.runlog import RunLog
-from harness.training.building import ann_from, new_ann
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
 from harness.training.resuming import taken_up

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
+from harness.building.models import SNNSource, choose_trained, snn_from, teacher_from, use_engine
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.idle import lines_on_idle
 from harness.command_line.presets import SNN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
-from harness.training.building import SNNSource, choose_trained, snn_from, teacher_from, use_engine
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
 from harness.training.resuming import taken_up

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.training.conversion import balance_thresholds  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.building.conversion import balance_thresholds  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.data.sets import load_data
 from harness.command_line.scripts import run_script
 from harness.training.losses import losses_of

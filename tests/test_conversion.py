@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import PLAN, SNN, SPIKING, digests, images, run_here
 
-import harness.training.conversion
+import harness.building.conversion
 from harness import UserError
+from harness.building.conversion import balance_thresholds
 from harness.command_line.scripts import run_script
-from harness.training.conversion import balance_thresholds
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 STEPS = 12
@@ -63,7 +63,7 @@ def test_the_longer_the_decoder_waits_the_higher_its_threshold():
 
 def test_layers_whose_drives_are_too_many_to_keep_get_the_same_thresholds(monkeypatch):
     kept = balanced(readout="spike_count", image_shape=(3, 12, 14))[0].thresholds
-    monkeypatch.setattr(harness.training.conversion, "KEPT", 0)
+    monkeypatch.setattr(harness.building.conversion, "KEPT", 0)
     assert balanced(readout="spike_count", image_shape=(3, 12, 14))[0].thresholds == kept
 
 
@@ -88,7 +88,7 @@ def test_fewer_steps_than_the_decoder_waits_are_refused():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_balancing_says_what_was_done(trained, tmp_path, monkeypatch, capsys, number):
-    real, calls = harness.training.conversion.spikes_of, []
+    real, calls = harness.building.conversion.spikes_of, []
 
     def spikes_of(*given):
         calls.append(given)
@@ -96,7 +96,7 @@ def test_a_signal_while_balancing_says_what_was_done(trained, tmp_path, monkeypa
             os.kill(os.getpid(), number)
         return real(*given)
 
-    monkeypatch.setattr(harness.training.conversion, "spikes_of", spikes_of)
+    monkeypatch.setattr(harness.building.conversion, "spikes_of", spikes_of)
     command = f"--pretrained_ann {trained.ann} {SPIKING} --output_dir {tmp_path}"
     with pytest.raises(SystemExit) as stop:
         run_script(lambda: run_here(SNN, command))

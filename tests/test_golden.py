@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.training.conversion import balance_thresholds
+from harness.building.conversion import balance_thresholds
 from harness.training.losses import losses_of
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

@@ -37,13 +37,13 @@ from conftest import (
 
 import harness.data.sets
 from harness import UserError
+from harness.building.models import SNNSource, find_device, snn_from, teacher_from
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data, load_set
 from harness.measuring.evaluation import evaluate, spikes_over_time
 from harness.runs.checkpoints import save_checkpoint, write_whole
 from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
-from harness.training.building import SNNSource, find_device, snn_from, teacher_from
 from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
@@ -274,7 +274,7 @@ def test_several_processes_are_refused_on_a_mac_gpu(monkeypatch, flags):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert find_device(parse(ANN, *flags)) == torch.device("mps")
-    monkeypatch.setattr("harness.runs.ranks.count", lambda: 2)
+    monkeypatch.setattr("harness.processes.ranks.count", lambda: 2)
     with pytest.raises(UserError, match="--device cpu"):
         find_device(parse(ANN, *flags))
     assert find_device(parse(ANN, "--device", "cpu")) == torch.device("cpu")

@@ -16,10 +16,10 @@ from conftest import ANN, DATA, OBJ1, PLAN, REPOSITORY, SNN, TINY, digests, figu
 from torch import nn
 
 import harness.training.fit
+from harness.building.models import new_ann, snn_from
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, augmented, load_data
-from harness.runs import ranks
-from harness.training.building import new_ann, snn_from
+from harness.processes import ranks
 from harness.training.epoch import Progress
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import Average
@@ -252,8 +252,8 @@ def test_bounds_by_hand():
 
 
 def as_rank(monkeypatch, rank, count):
-    monkeypatch.setattr("harness.runs.ranks.rank", lambda: rank)
-    monkeypatch.setattr("harness.runs.ranks.count", lambda: count)
+    monkeypatch.setattr("harness.processes.ranks.rank", lambda: rank)
+    monkeypatch.setattr("harness.processes.ranks.count", lambda: count)
 
 
 def test_parts_of_a_batch_by_hand(monkeypatch):
@@ -283,7 +283,7 @@ def test_figures_of_ranks_are_summed_once(monkeypatch):
     progress = Progress(average=averages[0])
     for rank in range(2):
         as_rank(monkeypatch, rank, 2)
-        monkeypatch.setattr("harness.runs.ranks.gathered", lambda value: [(average, Average()) for average in averages])
+        monkeypatch.setattr("harness.processes.ranks.gathered", lambda value: [(average, Average()) for average in averages])
         assert progress.gather()[0].means() == {"loss": 2.0, "spikes": 0.5}
         assert progress.average.images == (4 if rank == 0 else 0)
 

@@ -22,11 +22,11 @@ from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
+from harness.processes.lock import Lock
+from harness.processes.signals import Interrupted, noted_signals
 from harness.runs.commands import resume_command
 from harness.runs.health import first_not_finite
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
-from harness.runs.lock import Lock
-from harness.runs.signals import Interrupted, noted_signals
 from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
 from self_models.basics.checkpoints import load_checkpoint

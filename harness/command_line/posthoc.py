@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 
 from harness import UserError
+from harness.building.models import SNNSource, snn_from, use_engine
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.idle import lines_on_idle
 from harness.data.sets import load_data
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
-from harness.training.building import SNNSource, snn_from, use_engine
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from self_models.running.draws import EVALUATION, Draws

@@ -7,9 +7,9 @@ import sys
 import torch
 
 from harness import UserError
-from harness.runs import ranks
+from harness.processes import ranks
+from harness.processes.signals import end_at_once, handling
 from harness.runs.commands import resume_command
-from harness.runs.signals import end_at_once, handling
 from self_models.basics.errors import ModelError
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import torchvision
 
 from harness import UserError
-from harness.runs import ranks
+from harness.processes import ranks
 from self_models.basics.images import scaled
 from self_models.running.draws import Draws
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from harness.runs import ranks
+from harness.processes import ranks
 from self_models.counting.evaluation import Evaluation, output_of
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import share_of_active

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.runs import ranks
+from harness.processes import ranks
 
 
 def save_checkpoint(path, model, previous=None, **more):

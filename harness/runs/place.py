@@ -6,8 +6,8 @@ from itertools import count
 from pathlib import Path
 
 from harness import UserError
-from harness.runs import ranks
-from harness.runs.lock import Lock
+from harness.processes import ranks
+from harness.processes.lock import Lock
 
 
 class Paths:

@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 from harness import UserError
-from harness.runs import ranks
+from harness.processes import ranks
 from harness.runs.commands import command_line
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.place import Place

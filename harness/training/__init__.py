@@ -1,1 +1,1 @@
-"""How do flags and images become a trained model?"""
+"""How does a model learn from images?"""

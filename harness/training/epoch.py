@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from harness import UserError
-from harness.runs import ranks
+from harness.processes import ranks
 from harness.runs.health import NOWHERE, first_not_finite, not_finite
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes

@@ -18,11 +18,11 @@ from harness.measuring.report import (
     running,
     save_results_json,
 )
-from harness.runs import ranks
+from harness.processes import ranks
+from harness.processes.signals import Interrupted, noted_signals
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.commands import resume_command
 from harness.runs.health import silence
-from harness.runs.signals import Interrupted, noted_signals
 from harness.training.epoch import Progress, train_one_epoch
 from harness.training.schedules import make_optimizer, make_schedule
 from harness.training.state import TrainingState

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from harness import UserError
-from harness.runs import ranks
+from harness.processes import ranks
 from harness.runs.journal import is_epoch_line
 from harness.runs.place import Paths
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint

@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 
 from harness import UserError
-from harness.runs import ranks
+from harness.processes import ranks
 from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.health import spoilt_weights
 from harness.training.epoch import Progress

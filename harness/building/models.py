@@ -5,9 +5,9 @@ import argparse
 import torch
 
 from harness import UserError
+from harness.building.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
 from harness.data.sets import LABELS
-from harness.runs import ranks
-from harness.training.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
+from harness.processes import ranks
 from harness.training.losses import Teacher
 from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore

@@ -8,8 +8,8 @@ from functools import cache
 import torch
 
 from harness import UserError
+from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
-from harness.runs.signals import Interrupted
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import list_layers, run_stage
 from self_models.running.draws import Draws
