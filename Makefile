@@ -26,6 +26,7 @@ demo: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/python -m self_models.event
 	touch $@
 
 .venv/dev: .venv/ready pyproject.toml

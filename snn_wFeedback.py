@@ -26,7 +26,6 @@ def main(argv=None, blocking=InputBlockingSNN):
     saved = taken_up(args, snn_settings(), "snn", name)
     source = SNNSource(args) if saved is None else None
     model = snn_from(args, blocking=blocking)
-    use_engine(model, args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     choose_trained(model, args)
@@ -34,8 +33,9 @@ def main(argv=None, blocking=InputBlockingSNN):
     criterion = Criterion(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
     warnings = lines_on_idle(args, snn_settings())
     data = data_for(args)
+    engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
     with RunLog("snn", name, args, trains=not args.test_only) as run:
-        for line in warnings:
+        for line in (*warnings, engine):
             run.say(line)
         if source:
             source.fill(model, data[0], run, may_grow=not args.test_only)

@@ -3,7 +3,7 @@
 
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import open_posthoc
+from harness.command_line.posthoc import open_posthoc, source_for
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import shown
 from harness.drawing.plots import save_extremes, save_sweep
@@ -16,17 +16,19 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 def build_parser():
     parser = posthoc_parser(__doc__, InputBlockingSNN, without=("epsilon",))
     group = parser.add_argument_group("objective 1")
-    help_text = "pixels predicted this well are blocked, one or several values; 0 = no blocking"
-    group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=[0.1], help=help_text)
+    help_text = "pixels predicted this well are blocked, one or several values; 0 = no blocking; default: the checkpoint's"
+    group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=0.1, help=help_text)
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in args.epsilon)
-    posthoc = open_posthoc(args, InputBlockingSNN, suffix, epsilon=max(args.epsilon))
+    source = source_for(args, InputBlockingSNN)
+    epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
+    suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in epsilons)
+    posthoc = open_posthoc(args, InputBlockingSNN, suffix, source, epsilon=max(epsilons))
     run = posthoc.run
-    for epsilon in args.epsilon:
+    for epsilon in epsilons:
         posthoc.model.change(epsilon=epsilon)
         per_image = posthoc.evaluate()[1]
         correlations = difficulty_correlations(per_image)
@@ -35,7 +37,7 @@ def main(argv=None):
         for line in lines(posthoc.records):
             run.say(line)
         run.say()
-    for line in difficulty_lines(args.epsilon[-1], correlations):
+    for line in difficulty_lines(epsilons[-1], correlations):
         run.say(line)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records)
     save_extremes(run.place.picture("_extremes.png"), shown(posthoc.test.whole().images), per_image)

@@ -3,7 +3,7 @@
 
 from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
-from harness.command_line.posthoc import open_posthoc
+from harness.command_line.posthoc import open_posthoc, source_for
 from harness.command_line.scripts import run_script
 from harness.data.dimming import dimmed_sets
 from harness.drawing.figures import film_of, save_gif
@@ -20,8 +20,9 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
+    source = source_for(args, ContrastAttentionSNN)
     suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
-    posthoc = open_posthoc(args, ContrastAttentionSNN, suffix)
+    posthoc = open_posthoc(args, ContrastAttentionSNN, suffix, source)
     if not posthoc.model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose a plan named ..._wFeedback")
     sets, rows = {"clean": posthoc.test} | dimmed_sets(posthoc.test), []

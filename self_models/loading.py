@@ -12,7 +12,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN)
 MODELS = {cls.__name__: cls for cls in CLASSES}
-ENGINES = Registry("engine", auto=False, dense=False, event=True)  # name -> whether there must be an event engine
+ENGINES = Registry("engine", auto=False, dense=None, event=True)  # name -> whether there must be an event engine; None: none
 
 
 def load(path, engine="auto", device="cpu", **changed):
@@ -53,20 +53,25 @@ def load(path, engine="auto", device="cpu", **changed):
 
 def with_engine(model, engine):
     """The model on the engine of this name. Raises ModelError for event where that cannot serve."""
-    must, cannot = ENGINES[engine], None
-    if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        cannot = "runs SNNs, and this is an ANN: load with engine='dense'"
-    elif next(model.parameters()).device.type != "cpu":
-        cannot = "runs on the CPU: load with device='cpu', or with engine='dense'"
-    if must and cannot:
-        raise ModelError(f"the event engine {cannot}")
-    if engine == "dense" or cannot:
-        return model
-    try:
-        found = EventEngine(model)
-        found.check()
-        model.engine = found
-    except ModelError:
-        if must:
-            raise
+    if ENGINES[engine] is not None:
+        model.engine, reason = event_engine_for(model, must=ENGINES[engine])
+        if reason and ENGINES[engine]:
+            raise ModelError(reason)
     return model
+
+
+def event_engine_for(model, must=False):
+    """(an EventEngine for the model, ''), or (None, why there is none). must: also where it would run step by step, which need
+    not be faster than dense."""
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        return None, "the event engine runs SNNs, and this is an ANN: load with engine='dense'"
+    if next(model.parameters()).device.type != "cpu":
+        return None, "the event engine runs on the CPU: load with device='cpu', or with engine='dense'"
+    try:
+        engine = EventEngine(model)
+        engine.check()
+    except ModelError as error:
+        return None, str(error)
+    if not (must or engine.is_whole):
+        return None, f"the event engine has no compiled form of every part of {type(model).__name__}"
+    return engine, ""

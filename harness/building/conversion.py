@@ -10,6 +10,7 @@ import torch
 from harness import UserError
 from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
+from harness.runs.progress import progress_bar
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import list_layers, run_stage
 from self_models.running.draws import Draws
@@ -19,13 +20,14 @@ KEPT = 2**31  # bytes of a layer's drives that are kept until its threshold is k
 
 
 @torch.no_grad()
-def balance_thresholds(model, images, draws, timesteps, on_layer=None):
+def balance_thresholds(model, images, draws, timesteps, on_layer=None, on_step=None):
     """Thresholds of each spiking layer, encoder, decoder, classifier: the largest drive W a[t] over steps, images, neurons.
 
     Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019), once: its
     spikes at all steps are kept for the layers after it. The decoder is driven as in a run, by the encoder's output summed over
     feedback_interval steps. The model's leaks are put back, its thresholds are the ones found. images: (B, C, H, W); draws:
-    t -> (B, C, H, W), uniform in [0, 1); on_layer: called with (name, threshold). Raises UserError for fewer steps than the
+    t -> (B, C, H, W), uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer, of which
+    balancing_steps tells the number. Raises UserError for fewer steps than the
     decoder needs to run once.
     """
     view, interval = model.start(images).view, model.feedback_interval
@@ -37,7 +39,7 @@ def balance_thresholds(model, images, draws, timesteps, on_layer=None):
     model.set_leak(1.0)
 
     def balance(stage, signal, steps):
-        return balance_stage(stage, list_layers(getattr(model, stage)), signal, steps, on_layer)
+        return balance_stage(stage, list_layers(getattr(model, stage)), signal, steps, on_layer, on_step)
 
     encoded = balance("features", lambda t: model.encoding.send(view.unexplained(), draws(t)), timesteps)
     if model.has_feedback:
@@ -49,13 +51,13 @@ def balance_thresholds(model, images, draws, timesteps, on_layer=None):
     return model.thresholds
 
 
-def balance_stage(name, layers, signal, steps, on_layer):
+def balance_stage(name, layers, signal, steps, on_layer, on_step):
     """Balance the spiking layers of a stage. layers: as run_stage takes them; signal: t -> the stage's input at step t, (B, ...).
     Returns t -> its output likewise."""
     linear = []
     for position, module in layers:
         if isinstance(module, SpikingNeuron):
-            signal, linear = spikes_of(module, through(name, linear, signal), steps), []
+            signal, linear = spikes_of(module, through(name, linear, signal), steps, on_step), []
             if on_layer:
                 on_layer(f"{name}.{position}", module.threshold.item())
         else:
@@ -63,12 +65,17 @@ def balance_stage(name, layers, signal, steps, on_layer):
     return through(name, linear, signal)
 
 
+def balancing_steps(model, timesteps):
+    """How often balance_thresholds calls on_step."""
+    return sum(timesteps // (model.feedback_interval if name.startswith("generate") else 1) for name in model.neurons())
+
+
 def through(name, linear, signal):
     """t -> what layers that do not spike make of the signal at step t, (B, ...)."""
     return lambda t: run_stage(name, linear, signal(t)[None], {})[0]
 
 
-def spikes_of(neuron, drive, steps):
+def spikes_of(neuron, drive, steps, on_step):
     """Set a layer's threshold from its drives, t -> (B, ...); returns t -> its spikes, likewise."""
     first = drive(0)
     drive = cache(drive) if steps * first.nbytes <= KEPT else drive
@@ -77,6 +84,8 @@ def spikes_of(neuron, drive, steps):
     for t in range(steps):
         fired, state = neuron(drive(t), state)
         spikes.append(fired.bool())
+        if on_step:
+            on_step()
     return lambda t: spikes[t].to(first.dtype)
 
 
@@ -129,7 +138,8 @@ def balanced_thresholds(model, train, args, folder, say):
         say(f"  {name}: threshold {threshold:.4f}")
 
     try:
-        found = balance_thresholds(model, images.images, draws, args.balance_timesteps, on_layer)
+        with progress_bar("balancing thresholds", balancing_steps(model, args.balance_timesteps)) as bar:
+            found = balance_thresholds(model, images.images, draws, args.balance_timesteps, on_layer, bar.update)
     except Interrupted as stop:
         layers = f"{len(done)} of {len(model.neurons())} layers done"
         message = f"interrupted while balancing thresholds, {layers}; nothing is kept: the same command begins anew"

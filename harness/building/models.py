@@ -1,6 +1,9 @@
 """Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
 
 import argparse
+import sys
+import threading
+from pathlib import Path
 
 import torch
 
@@ -13,8 +16,7 @@ from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared
-from self_models.event.engine import EventEngine
-from self_models.loading import MODELS
+from self_models.loading import MODELS, event_engine_for
 from self_models.network.declared import NetworkSettings, SpikingSettings
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -22,6 +24,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
+WORTH_IT = 10_000  # images times steps from which the event engine wins back the seconds that it takes to load
 DECODER = "generate."  # how the names of the decoder's weights begin
 
 
@@ -97,6 +100,14 @@ def find_device(args):
     return torch.device("cuda", index)
 
 
+def read(path, args):
+    """The checkpoint. Raises UserError for one that is missing, with the command that makes it if it is a preset's."""
+    made_by = getattr(args, "made_by", {})
+    if path in made_by and not Path(path).is_file():
+        raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {made_by[path]}")
+    return load_checkpoint(path)
+
+
 def new_ann(args):
     """An ANN for the flags, with new weights."""
     return build(VGG_wFeedback, settings_from(VGG_wFeedback, args), args)
@@ -115,7 +126,7 @@ def ann_from(args, flag="pretrained_ann"):
     path = getattr(args, flag)
     if not path:
         return new_ann(args)
-    saved = load_checkpoint(path)
+    saved = read(path, args)
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
     adopt(args, saved, VGG_wFeedback, VGG_wFeedback.declared())
@@ -151,12 +162,30 @@ def choose_trained(model, args):
             parameter.requires_grad_(False)
 
 
-def use_engine(model, args):
-    """Let the model run on the engine of --engine; it only evaluates. Raises UserError for training."""
-    if args.engine == "event":
-        if not args.test_only:
-            raise UserError("--engine event only evaluates: add --test_only, or train with --engine dense")
-        model.engine = EventEngine(model)
+def use_engine(model, args, images):
+    """Put the model on the engine of --engine, for its evaluations; training is dense. images: how many are evaluated at a time.
+    Returns the line that says which engine it is. Raises UserError where the event engine cannot serve."""
+    if args.engine == "auto" and images * args.timesteps < WORTH_IT:
+        return "engine: dense (few images)"
+    if args.engine != "dense":
+        model.engine, reason = event_engine_for(model, must=args.engine == "event")
+        if reason and args.engine == "event":
+            raise UserError(reason)
+        if reason:
+            return f"engine: dense ({reason})"
+        warm_up(model)
+    return f"engine: {'event' if model.engine else 'dense'}"
+
+
+def warm_up(model):
+    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long."""
+    words = "compiling the event engine, once: about a minute (--engine dense does without)"
+    slow = threading.Timer(3.0, print, [words], {"file": sys.stderr, "flush": True})
+    slow.start()
+    try:
+        model.engine(torch.zeros(1, *model.image_shape), seed=0)
+    finally:
+        slow.cancel()
 
 
 class SNNSource:
@@ -172,7 +201,7 @@ class SNNSource:
         self.converts = bool(self.path) and not args.pretrained_snn
         if not self.path:
             return
-        self.saved = load_checkpoint(self.path)
+        self.saved = read(self.path, args)
         flag, wanted, wrong = ("ann", "ANN", "SNN") if self.converts else ("snn", "SNN", "ANN")
         if wanted not in may_hold(self.saved):
             raise UserError(f"{self.path} holds an {wrong}; --pretrained_{flag} wants an {wanted}")
@@ -186,7 +215,7 @@ class SNNSource:
         may_grow: an SNN without a decoder may be given one, which starts at random."""
         if not self.path:
             thresholds = f"with every threshold at {self.args.default_threshold:g}"
-            run.say(f"no --pretrained_ann: training starts from random weights, {thresholds}")
+            run.say(f"warning: no --pretrained_ann: training starts from random weights, {thresholds}")
             return model
         ours = "settings" in self.saved
         may_lack = [] if ours and not self.converts else dynamics_parameters(model)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from harness.command_line.parser import Parser, add_settings, typed
+from harness.command_line.presets import EVALUATIONS
 from harness.training.losses import STEP_WEIGHTS
 from self_models.basics.settings import (
     COUNT,
@@ -20,7 +21,7 @@ from self_models.basics.settings import (
 from self_models.vgg_wFeedback import PRECISIONS, VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-ENGINES = ("dense", "event")
+ENGINES = ("auto", "dense", "event")
 
 
 def run_setting(default, kind, help, group="run", **more):
@@ -169,8 +170,8 @@ class SNNFlags:
         group="checkpoint", metavar="PATH",
     )  # fmt: skip
     engine: str = run_setting(
-        "dense", Choice(ENGINES), "what evaluates: dense, or event: cost follows the spikes; on the CPU, needs numba; does not "
-        "train",
+        "auto", Choice(ENGINES), "what evaluates: dense; event, whose cost follows the spikes, on the CPU, with numba; auto: "
+        "event where that pays; training is dense",
         group="engine",
     )  # fmt: skip
     pretrained_ann: str = run_setting(
@@ -224,7 +225,7 @@ def snn_parser(description, presets):
 def posthoc_parser(description, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that the script has its own
     flags for, which it adds."""
-    parser = Parser(description)
+    parser = Parser(description, EVALUATIONS)
     settings = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
     notes = dict.fromkeys(("training", "fine-tuning"), NOT_USED)
     add_settings(parser, settings, notes, test_only=True, **SNN_DEFAULTS)

@@ -68,15 +68,16 @@ class Parser(argparse.ArgumentParser):
     """Fails with one line and exit status 2; parse_args also fills `given`, flag -> value of those that were typed, a preset's
     among them, and `typed`, the flags beside the preset.
 
-    presets: name -> flags that `--preset NAME` stands for; they count as typed before the others.
+    presets: name -> Preset that `--preset NAME` stands for; its flags count as typed before the others.
     """
 
     def __init__(self, description, presets=None):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help)
         self.presets = presets or {}
         if presets:
-            self.add_argument("--preset", choices=list(presets), default="", help="flags of the committed networks; what is "
-                              "typed beside it holds instead")  # fmt: skip
+            names = ", ".join(presets)
+            self.add_argument("--preset", choices=list(presets), default="", metavar="NAME", help="a recipe, with the checkpoint "
+                              f"that it starts from; what is typed beside it holds instead: {names}")  # fmt: skip
 
     def error(self, message):
         fail(f"{message} (--help lists the flags)", 2)
@@ -87,13 +88,15 @@ class Parser(argparse.ArgumentParser):
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
                 self.error(f"{word!a} is not UTF-8")
         preset = getattr(super().parse_args(args), "preset", "")
-        flags = self.presets.get(preset, "")
+        flags = self.presets[preset].flags if preset else ""
         typed = list(vars(super().parse_args(args, _Given())))
         args = shlex.split(flags) + args
         parsed = super().parse_args(args, namespace)
         if preset:
             parsed.preset_flags = flags
         parsed.given, parsed.typed = vars(super().parse_args(args, _Given())), typed
+        if preset:
+            self.presets[preset].complete(parsed)
         return parsed
 
 

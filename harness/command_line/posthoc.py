@@ -15,24 +15,34 @@ from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
+from self_models.network.plans import find_plan
 from self_models.running.draws import EVALUATION, Draws
 
 
-def open_posthoc(args, cls, suffix, **own):
-    """The Posthoc that the flags ask for. cls: the model's class; own: its settings that come from no shared flag; suffix: of the
-    run's name. Raises UserError where checkpoint, images or run are not to be had."""
+def source_for(args, cls):
+    """The SNNSource of the checkpoint that the flags name. From now on its settings hold where no flag was typed, epsilon among
+    them; a network without a decoder gets epsilon 0. cls: the model's class. Raises UserError where it is not to be had."""
     find_checkpoint(args)
     source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
+    if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder:
+        args.epsilon = 0.0
+    return source
+
+
+def open_posthoc(args, cls, suffix, source=None, **own):
+    """The Posthoc that the flags ask for. cls: the model's class; suffix: of the run's name; source: what source_for returned, if
+    it was asked; own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
+    source = source or source_for(args, cls)
     model = snn_from(args, cls, **own)
-    use_engine(model, args)
     warnings = lines_on_idle(args, posthoc_settings(cls))
     train, test = find_images(args)
+    engine = use_engine(model, args, len(test))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
-    for line in warnings:
+    for line in (*warnings, engine):
         run.say(line)
     source.fill(model, train, run).eval()
-    trained = (source.saved.get("settings") or {}).get("epsilon")
+    trained = ((source.saved or {}).get("settings") or {}).get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     if trained and trained not in typed:
         run.say(f"note: this SNN was trained with epsilon {trained:g}")

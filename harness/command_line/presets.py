@@ -1,62 +1,175 @@
-"""Named sets of flags. `--preset NAME` stands for its flags; flags typed beside it hold instead of the preset's.
+"""Named recipes: `--preset NAME` stands for the flags of one, and names the checkpoints that it starts from.
 
-Each names a committed network in docs/results.md. A twin is the same network by the same recipe without a decoder.
+Each network of docs/results.md is a preset of both training scripts, and of those that evaluate. A twin is the same network by
+the same recipe without a decoder; quick_... is the one to begin with; ..._base is a stage on the way to another.
 """
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.runs.place import Paths
+
+REPOSITORY = Path(__file__).resolve().parents[2]  # its checkpoints serve where --output_dir has none
+SCRIPTS = {"ann": "ann_wFeedback.py", "snn": "snn_wFeedback.py"}
+
+
+class Network(NamedTuple):
+    """What a network's tables show. label: its name there; steps: T of its training; seeds: how many are committed; epsilon: to
+    evaluate with, None: the one it was trained with. Where images stop, RULE_SHOWN says when."""
+
+    label: str
+    steps: int
+    seeds: int = 1
+    epsilon: float | None = None
+
+
+RULE_SHOWN = {"rule": "confidence", "gap_bound": 1.0}  # at most 50 steps
+NETWORKS = {  # by the presets of their SNNs, in the order of the tables
+    "feedback": Network("feedback", 8),
+    "twin": Network("twin of feedback", 8),
+    "accurate_feedback": Network("accurate feedback", 8, seeds=3),
+    "accurate_twin": Network("twin of accurate feedback", 8, seeds=3),
+    "residual_feedback": Network("residual feedback", 5),
+    "residual_twin": Network("twin of residual feedback", 5),
+    "fast_feedback": Network("fast feedback", 3, seeds=2, epsilon=0.5),
+    "fast_twin": Network("twin of fast feedback", 3, seeds=2),
+    "fashion_feedback": Network("Fashion feedback", 4),
+    "fashion_twin": Network("twin of Fashion feedback", 4),
+}
 
 COMMON = "--holdout 5000 --lr_schedule cosine --weight_decay 0 --no-amsgrad"
 READOUT = "--readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2"
 
-PLANS = {
-    "feedback": "-a VGG5_wFeedback_linear --fc_width 256",
-    "twin": "-a VGG5_small --fc_width 256",
-    "residual_feedback": "-a VGG4_wFeedback_linear --fc_width 128 --precision bfloat16",
-    "residual_twin": "-a VGG4_narrow --fc_width 128 --precision bfloat16",
+FIRST = {"feedback": "-a VGG5_wFeedback_linear --fc_width 256", "twin": "-a VGG5_small --fc_width 256"}
+WIDE = {"feedback": "-a VGG4_wFeedback_linear", "twin": "-a VGG4_narrow"}
+OF_FAMILY = {  # family -> (plans, flags)
+    "quick": (FIRST, "--dataset MNIST"),
+    "accurate": (FIRST, "--dataset MNIST --augment --precision bfloat16"),
+    "residual": (WIDE, "--dataset MNIST --augment --precision bfloat16 --fc_width 128"),
+    "fast": (WIDE, "--dataset MNIST --augment --precision bfloat16 --fc_width 128"),
+    "fashion": (WIDE, "--dataset FashionMNIST --precision bfloat16 --fc_width 256"),
+    "": (FIRST, "--dataset MNIST --augment"),
 }
-for network in ("feedback", "twin"):
-    PLANS[f"fast_{network}"] = PLANS[f"residual_{network}"]
-    PLANS[f"accurate_{network}"] = f"{PLANS[network]} --precision bfloat16"
-PLANS["fashion_feedback"] = "-a VGG4_wFeedback_linear --fc_width 256 --precision bfloat16"
-PLANS["fashion_twin"] = "-a VGG4_narrow --fc_width 256 --precision bfloat16"
-
-ANN_SHORT, ANN_LONG = "--dropout 0 --trade_off 0.01 --epochs", "--dropout 0 --trade_off 0.001 --epochs 16"
-ANN_FASHION = "--dropout 0.3 --trade_off 0.001 --epochs 12"
-ANN_RECIPES = {
-    "feedback": f"{ANN_SHORT} 1",
-    "twin": f"{ANN_SHORT} 1",
-    "residual_feedback": f"{ANN_SHORT} 5",
-    "residual_twin": f"{ANN_SHORT} 5",
-    "accurate_feedback": ANN_LONG,
-    "accurate_twin": ANN_LONG,
-    "fashion_feedback": ANN_FASHION,
-    "fashion_twin": ANN_FASHION,
+ANN_RECIPES = {  # family -> flags
+    "quick": "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2",
+    "accurate": "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 16",
+    "residual": "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 5",
+    "fashion": "-lr 2e-3 --dropout 0.3 --trade_off 0.001 --epochs 12",
+    "": "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 1",
 }
-
+QUICK = "--activation Triangle --timesteps 6 --epochs 1 -lr 1e-3 --spike_penalty 3e-5"
 STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
-STEPS_3 = "--timesteps 3 --epochs 2 -lr 1e-3 --spike_penalty 2e-5"  # after the twin's own 4 epochs at 3e-3
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
-ACCURATE = "--activation Triangle --timesteps 8 --spike_penalty 5e-5 -lr 5e-4 --epochs"
-FASHION = "--activation Triangle --encoding direct --timesteps 4 --spike_penalty 3e-6 -lr 5e-4 --distillation 0.7 --epochs"
-LATER = "--readout membrane_linear --latch --trade_off_type mean_t"  # a decoder given to a trained twin
-SNN_RECIPES = {
-    "feedback": f"{STEPS_8} {READOUT} --trade_off 0.01 --trade_off_type linear_over_t",
-    "twin": STEPS_8,
-    "residual_feedback": f"{STEPS_5} {READOUT} --residual --trade_off 0.003 --trade_off_type mean_t",
-    "residual_twin": STEPS_5,
-    "fast_feedback": f"{STEPS_3} {LATER} --epsilon 0.2 --trade_off 1e-5",
-    "fast_twin": STEPS_3,
-    "accurate_feedback": f"{ACCURATE} 10 {READOUT} --trade_off 0.002 --trade_off_type linear_over_t",
-    "accurate_twin": f"{ACCURATE} 10",
-    "fashion_feedback": f"{FASHION} 3 --dropout 0.3 {LATER} --readout_slew 0.15 --epsilon 0.08 --trade_off 1e-5",
-    "fashion_twin": f"{FASHION} 5",
+STEPS_3 = "--timesteps 3 --epochs 2 -lr 1e-3 --spike_penalty 2e-5"
+ACCURATE = "--activation Triangle --timesteps 8 --spike_penalty 5e-5 -lr 5e-4 --epochs 10"
+THEN = "--no-augment --epochs 2 -lr 2e-4"
+FASHION = "--activation Triangle --encoding direct --timesteps 4 --spike_penalty 3e-6 -lr 5e-4 --distillation 0.7"
+FASHION_LONG = f"{FASHION} --epochs 3 --dropout 0.3"
+LATER = "--readout membrane_linear --latch --trade_off_type mean_t --trade_off 1e-5"  # a decoder given to a trained twin
+BY_STEP = "--trade_off_type linear_over_t"
+SNN_RECIPES = {  # preset -> (what it starts from, a teacher if any, flags)
+    "quick_feedback": ("ann quick_feedback", f"{QUICK} {READOUT} --trade_off 0.005 {BY_STEP}"),
+    "quick_twin": ("ann quick_twin", QUICK),
+    "feedback": ("ann feedback", f"{STEPS_8} {READOUT} --trade_off 0.01 {BY_STEP}"),
+    "twin": ("ann twin", STEPS_8),
+    "accurate_feedback_base": ("ann accurate_feedback", f"{ACCURATE} {READOUT} --trade_off 0.002 {BY_STEP}"),
+    "accurate_twin_base": ("ann accurate_twin", ACCURATE),
+    "accurate_feedback": ("snn accurate_feedback_base", f"{ACCURATE} {THEN} {READOUT} --trade_off 0.002 {BY_STEP}"),
+    "accurate_twin": ("snn accurate_twin_base", f"{ACCURATE} {THEN}"),
+    "residual_feedback": ("ann residual_feedback", f"{STEPS_5} {READOUT} --residual --trade_off 0.003 --trade_off_type mean_t"),
+    "residual_twin": ("ann residual_twin", STEPS_5),
+    "fast_twin_base": ("snn residual_twin", f"{STEPS_3} --epochs 4 -lr 3e-3"),
+    "fast_feedback": ("snn fast_twin_base", f"{STEPS_3} {LATER} --epsilon 0.2"),
+    "fast_twin": ("snn fast_twin_base", STEPS_3),
+    "fashion_twin_base": ("ann fashion_twin", f"{FASHION} --epochs 5"),
+    "fashion_twin_long": ("snn fashion_twin_base", FASHION_LONG),
+    "fashion_feedback": (
+        "snn fashion_twin_long",
+        f"{FASHION_LONG} {LATER} --readout_slew 0.15 --epsilon 0.08",
+    ),
+    "fashion_twin": ("snn fashion_twin_long", FASHION_LONG),
 }
+TEACHERS = {"fashion": "fashion_feedback"}  # family -> preset of the ANN that teaches its SNNs
+COMMITTED_AS = {"feedback": "{kind}_feedback", "twin": "{kind}_twin", "fast_twin_base": "fast_base"}
 
 
-def _data(name):
-    return "--dataset FashionMNIST" if name.startswith("fashion") else "--dataset MNIST --augment"
+@dataclass(frozen=True)
+class Preset:
+    """kind: ann or snn, what it trains; name: of its checkpoint for seed 0; flags: that it stands for; starts: (flag, kind, name
+    of a preset) of each checkpoint that it takes."""
+
+    kind: str
+    name: str
+    flags: str
+    starts: tuple = ()
+
+    def complete(self, args):
+        """Name the run, and the checkpoints that it starts from or, in an evaluation, the network itself, where no flag does.
+        args.made_by: path of such a checkpoint -> the command that makes it."""
+        args.made_by = {}
+        starts = ((f"pretrained_{self.kind}", self.kind, self.name),) if args.test_only else self.starts
+        has_one = {"pretrained_ann", "pretrained_snn"} & args.given.keys()
+        for flag, kind, name in starts:
+            if flag not in args.given and not (has_one and flag != "teacher_ann"):
+                path = str(checkpoint_path(kind, name, args))
+                setattr(args, flag, path)
+                args.made_by[path] = command(kind, name, args)
+        if not args.test_only and not args.run_name:
+            args.run_name = run_name(self.kind, self.name, args.seed)
 
 
-ANN_PRESETS = {name: f"{PLANS[name]} {_data(name)} {COMMON} -lr 2e-3 {recipe}" for name, recipe in ANN_RECIPES.items()}
-SNN_PRESETS = {
-    name: f"{PLANS[name]} {_data(name)} {COMMON} --dropout 0 --scaling_factor 0.4 --update immediate {recipe}"
-    for name, recipe in SNN_RECIPES.items()
+def run_name(kind, name, seed):
+    """NAME for seed 0, NAME_3 for seed 3; the first networks' names are longer."""
+    name = COMMITTED_AS.get(name, name).format(kind=kind)
+    return f"{name}_{seed}" if seed else name
+
+
+def checkpoint_path(kind, name, args):
+    """A preset's checkpoint: under --output_dir, or where there is none the repository's own."""
+    ours, committed = (Paths(kind, run_name(kind, name, args.seed), folder).best_path for folder in (args.output_dir, REPOSITORY))
+    return committed if committed.is_file() and not ours.is_file() else ours
+
+
+def command(kind, name, args):
+    """What makes a preset's checkpoint."""
+    more = ["--seed", args.seed] * bool(args.seed) + ["--output_dir", args.output_dir] * (args.output_dir != ".")
+    return shlex.join(["python", SCRIPTS[kind], "--preset", name, *map(str, more)])
+
+
+def family_of(name):
+    """'quick' of quick_feedback; '' of the first networks."""
+    return name.split("_")[0] if "_" in name else ""
+
+
+def plan_of(name):
+    """The flags of a preset's plan and images."""
+    plans, flags = OF_FAMILY[family_of(name)]
+    return f"{plans['feedback' if 'feedback' in name else 'twin']} {flags}"
+
+
+def ann_preset(name):
+    """Of the ANN from which the SNN of this preset comes in the end."""
+    while (start := SNN_RECIPES[name][0].split())[0] == "snn":
+        name = start[1]
+    return Preset("ann", start[1], f"{plan_of(start[1])} {COMMON} {ANN_RECIPES[family_of(start[1])]}")
+
+
+def snn_preset(name):
+    start, flags = SNN_RECIPES[name]
+    kind, origin = start.split()
+    starts = ((f"pretrained_{kind}", kind, origin),)
+    if teacher := TEACHERS.get(family_of(name)):
+        starts += (("teacher_ann", "ann", teacher),)
+    return Preset("snn", name, f"{plan_of(name)} {COMMON} --dropout 0 --scaling_factor 0.4 --update immediate {flags}", starts)
+
+
+ANN_PRESETS = {name: ann_preset(name) for name in SNN_RECIPES}
+for teacher in TEACHERS.values():
+    ANN_PRESETS[teacher] = Preset("ann", teacher, f"{plan_of(teacher)} {COMMON} {ANN_RECIPES[family_of(teacher)]}")
+SNN_PRESETS = {name: snn_preset(name) for name in SNN_RECIPES}
+EPSILONS = {name: one.epsilon for name, one in NETWORKS.items() if one.epsilon is not None}
+EVALUATIONS = {  # the scripts that evaluate have these
+    name: Preset("snn", name, f"--epsilon {EPSILONS[name]:g}" if name in EPSILONS else "") for name in SNN_PRESETS
 }

@@ -84,7 +84,7 @@ class RunLog(AbstractContextManager):
 
 def header(args, event):
     """The log's first lines: when the run was 'started' or 'resumed', the command, all parameters, and the code's versions."""
-    parameters = [f"{key}={value}" for key, value in sorted(vars(args).items()) if key not in ("given", "typed")]
+    parameters = [f"{key}={value}" for key, value in sorted(vars(args).items()) if key not in ("given", "typed", "made_by")]
     return (
         f"{event} {datetime.now():%Y-%m-%d %H:%M:%S}",
         f"command: {command_line()}",

@@ -5,8 +5,6 @@ import json
 import signal
 import time
 
-from tqdm import tqdm
-
 from harness.data.sets import augmented
 from harness.measuring.evaluation import evaluate
 from harness.measuring.report import (
@@ -23,7 +21,9 @@ from harness.processes.signals import Interrupted, noted_signals
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.commands import resume_command
 from harness.runs.health import silence
+from harness.runs.progress import progress_bar
 from harness.training.epoch import Progress, train_one_epoch
+from harness.training.forecast import Forecast, plan_line
 from harness.training.schedules import make_optimizer, make_schedule
 from harness.training.state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
@@ -45,15 +45,16 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     training = TrainingState(declared, model, optimizer, make_schedule(optimizer, args, steps), args, run)
     if args.resume:
         training.resume(saved)
+    run.say(plan_line(model, len(data[0]), steps, args))
     run.begin()
-    parallel = ranks.Parallel(model)
+    parallel, forecast = ranks.Parallel(model), Forecast(steps, args.epochs, run.say)
     with noted_signals(patient=ranks.count() > 1) as signals:
         while training.epoch < args.epochs:
-            fit_one_epoch(training, parallel, data, criterion, steps, signals)
+            fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast)
         return finish(training, data[2], criterion, signals)
 
 
-def fit_one_epoch(training, parallel, data, criterion, steps, signals):
+def fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast):
     """The rest of the epoch that training has come to, its evaluation, checkpoints and lines."""
     model, args, run = training.model, training.args, training.run
     epoch, began = training.epoch + 1, time.perf_counter() - training.seconds
@@ -62,6 +63,7 @@ def fit_one_epoch(training, parallel, data, criterion, steps, signals):
         training.seconds = time.perf_counter() - began
         if number % args.train_acc_batches == 0:
             run.note(f"  batch {number}: {running(training.progress.gather()[0].means())}")
+        forecast.after_step()
         advance(bar, average)
         heed(signals.caught or training.wants_saving(), training)
 
@@ -175,14 +177,8 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
         return evaluate(model, batches, criterion, args.seed, on_batch, count_operations)
 
 
-def progress_bar(label, total, done=0):
-    """A tqdm bar that leaves nothing behind, and nothing at all where standard error is no terminal, or but for one rank."""
-    disable = None if ranks.is_first() else True
-    return tqdm(total=total, initial=done, desc=label, disable=disable, leave=False, unit="batch", dynamic_ncols=True)
-
-
 def advance(bar, average):
     """Move the bar on; its figures are running means of this rank."""
+    if not bar.disable and bar.n % 10 == 9 and average.images:
+        bar.set_postfix_str(running(average.means()), refresh=False)
     bar.update()
-    if not bar.disable and bar.n % 10 == 0 and average.images:
-        bar.set_postfix_str(running(average.means()))
