@@ -1,6 +1,6 @@
 """Named sets of flags. `--preset NAME` stands for its flags; flags typed beside it hold instead of the preset's.
 
-Each names a committed network in docs/results.md. A twin is the same network by the same recipe without a decoder.
+Each names a committed network in docs/tables.md. A twin is the same network by the same recipe without a decoder.
 """
 
 COMMON = "--holdout 5000 --lr_schedule cosine --weight_decay 0 --no-amsgrad"
