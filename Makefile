@@ -1,9 +1,10 @@
 # make test: lint, format and import checks, tests.   make demo: the whole path on MNIST.
-# make results: evaluate the committed checkpoints.   Each sets up .venv first.
+# make results: evaluate the committed checkpoints.   make docs: the pages of docs/ as a site, site/index.html.
+# Each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo results lint
+.PHONY: test demo results docs lint
 
 test: .venv/dev
 	$(BIN)/ruff check .
@@ -21,6 +22,9 @@ results: .venv/ready
 
 demo: .venv/ready
 	$(BIN)/python demo.py
+
+docs: .venv/dev
+	$(BIN)/mkdocs build --strict
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'

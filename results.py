@@ -16,6 +16,7 @@ from harness.drawing.plots import save_accuracy_against_spikes
 from harness.runs.checkpoints import write_whole
 
 HERE = Path(__file__).resolve().parent
+README, TABLES = "README.md", "docs/tables.md"  # what stands between the marks there is written here
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")
 OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
 
@@ -86,8 +87,8 @@ def main(argv=None):
         for dataset in {row["dataset"] for row in rows}:
             picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
-        put_into(HERE / "docs/results.md", [*table(row for row in rows if is_shown(row)), "", *pairs_table(chosen)])
-        put_into(HERE / "README.md", short_table(rows))
+        put_into(HERE / TABLES, [*table(row for row in rows if is_shown(row)), "", *pairs_table(chosen)])
+        put_into(HERE / README, short_table(rows))
 
 
 def check_all_there(folder, only):

@@ -1,6 +1,6 @@
 """Named recipes: `--preset NAME` stands for the flags of one, and names the checkpoints that it starts from.
 
-Each network of docs/results.md is a preset of both training scripts, and of those that evaluate. A twin is the same network by
+Each network of docs/tables.md is a preset of both training scripts, and of those that evaluate. A twin is the same network by
 the same recipe without a decoder; quick_... is the one to begin with; ..._base is a stage on the way to another.
 """
 
