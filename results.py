@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import NamedTuple
 
 from harness import UserError
+from harness.command_line.presets import NETWORKS, RULE_SHOWN, run_name
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.runs.checkpoints import write_whole
@@ -21,54 +21,29 @@ MARKS = ("<!-- results: make results writes what stands between these lines -->"
 OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
 
 
-class Network(NamedTuple):
-    """name: in the table, the same for networks that only their seed tells apart; steps: it was trained for; epsilon: to
-    block with, 0 for a network without feedback."""
-
-    name: str
-    steps: int
-    epsilon: float = 0.0
-    seed: int = 0
-
-
-NETWORKS = {  # by their checkpoints in trained_models/snn
-    "snn_feedback": Network("feedback", 8, 0.2),
-    "snn_twin": Network("twin of feedback", 8),
-    "accurate_feedback": Network("accurate feedback", 8, 0.2),
-    "accurate_feedback_1": Network("accurate feedback", 8, 0.2, seed=1),
-    "accurate_feedback_2": Network("accurate feedback", 8, 0.2, seed=2),
-    "accurate_twin": Network("twin of accurate feedback", 8),
-    "accurate_twin_1": Network("twin of accurate feedback", 8, seed=1),
-    "accurate_twin_2": Network("twin of accurate feedback", 8, seed=2),
-    "residual_feedback": Network("residual feedback", 5, 0.2),
-    "residual_twin": Network("twin of residual feedback", 5),
-    "fast_feedback": Network("fast feedback", 3, 0.5),
-    "fast_feedback_1": Network("fast feedback", 3, 0.5, seed=1),
-    "fast_twin": Network("twin of fast feedback", 3),
-    "fast_twin_1": Network("twin of fast feedback", 3, seed=1),
-    "fashion_feedback": Network("Fashion feedback", 4, 0.08),
-    "fashion_twin": Network("twin of Fashion feedback", 4),
-}
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
+CHECKPOINTS = {  # name -> (its preset, seed)
+    run_name("snn", preset, seed): (preset, seed) for preset, network in NETWORKS.items() for seed in range(network.seeds)
+}
 
 
 def commands():
-    """(checkpoint, run's name, network, script and flags); a run with several settings gives several rows."""
-    for checkpoint, (name, steps, epsilon, seed) in NETWORKS.items():
-        source = f"--pretrained_snn trained_models/snn/{checkpoint}.pth --engine event --seed {seed}"
-        runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps} --epsilon {epsilon}"}
-        runs["stop"] = f"{OBJ2} {source} --timesteps 50 --epsilon {epsilon} {RULES}"
-        if epsilon:
+    """(checkpoint, run's name, network's name, script and flags); a run with several settings gives several rows."""
+    for checkpoint, (preset, seed) in CHECKPOINTS.items():
+        label, steps, *_ = NETWORKS[preset]
+        source = f"--preset {preset} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
+        runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps}", "stop": f"{OBJ2} {source} --timesteps 50 {RULES}"}
+        if "feedback" in preset:
             runs["T50_open"] = f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
         for kind, command in runs.items():
-            yield checkpoint, f"{checkpoint}_{kind}", name, command
+            yield checkpoint, f"{checkpoint}_{kind}", label, command
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit_test", metavar="N", help="first N test images only, to try it out; results in results_few/")
     help_text = "evaluate these checkpoints, or none, and take the others' results/*.json as they are"
-    parser.add_argument("--only", nargs="*", choices=list(NETWORKS), default=list(NETWORKS), metavar="NAME", help=help_text)
+    parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), default=list(CHECKPOINTS), metavar="NAME", help=help_text)
     args = parser.parse_args(argv)
     folder = HERE / ("results_few" if args.limit_test else "results")
     few = f"--limit_test {args.limit_test}" if args.limit_test else ""
@@ -105,7 +80,7 @@ def check_all_there(folder, only):
 
 def is_shown(row):
     """Whether a row is in the tables: all steps, or stopped by confidence at a gap of 1."""
-    return row["rule"] == "none" or row["bounds"].get("gap_bound") == 1
+    return row["rule"] == "none" or row["bounds"].get("gap_bound") == RULE_SHOWN["gap_bound"]
 
 
 def quote(path):

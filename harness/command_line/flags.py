@@ -55,22 +55,24 @@ CONVERTED = Need("pretrained_snn", ("",), "an SNN has its thresholds already, an
 
 @dataclass
 class RunFlags:
-    seed: int = setting(0, WHOLE, "of every random choice", flags=("-s", "--seed"), group="run")
+    seed: int = setting(0, WHOLE, "of every random choice", flags=("-s", "--seed"), group="run", common=True)
     log: bool = run_setting(True, Switch(), "write logs/…/NAME.log and NAME.jsonl")
-    output_dir: str = run_setting(".", Text(), "folder that holds logs/ and trained_models/", taken_up=False)
-    run_name: str = run_setting("", Text(), "NAME of logs and checkpoints, instead of one made from the flags", taken_up=False)
-    device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "auto: a GPU where there is one")
+    output_dir: str = run_setting(".", Text(), "folder that holds logs/ and trained_models/", taken_up=False, common=True)
+    run_name: str = run_setting(
+        "", Text(), "NAME of logs and checkpoints, instead of one made from the flags", taken_up=False, common=True
+    )
+    device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "auto: a GPU where there is one", common=True)
     gpu: bool = run_setting(True, Switch(), "--no-gpu is short for --device cpu")
     devices: int = run_setting(0, WHOLE, "index of the GPU to use, where there are several")
-    test_only: bool = run_setting(False, Switch(), "evaluate once, train nothing", taken_up=False)
-    overwrite: bool = run_setting(False, Switch(), "replace an earlier run of the same name", taken_up=False)
+    test_only: bool = run_setting(False, Switch(), "evaluate once, train nothing", taken_up=False, common=True)
+    overwrite: bool = run_setting(False, Switch(), "replace an earlier run of the same name", taken_up=False, common=True)
 
 
 @dataclass
 class ResumeFlags:
     resume: str = run_setting(
         "", Text(), "go on from this run's own last checkpoint, all of whose flags hold unless typed, or from PATH; begin where "
-        "there is none yet", taken_up=False, training=True, metavar="PATH", argparse={"nargs": "?", "const": "last"},
+        "there is none yet", taken_up=False, training=True, metavar="PATH", argparse={"nargs": "?", "const": "last"}, common=True,
     )  # fmt: skip
     checkpoint_minutes: float = run_setting(
         15.0, NOT_NEGATIVE, "also save the last checkpoint within an epoch, every so many minutes; 0 = never", training=True,
@@ -81,16 +83,16 @@ class ResumeFlags:
 @dataclass
 class DataFlags:
     data_dir: str = run_setting("", Text(), "folder of the data files; default: the repository's data/", group="data")
-    batch_size: int = setting(64, COUNT, "images per step, at least 1", group="data")
-    limit_train: int = setting(None, COUNT, "use the first N training images only", group="data", metavar="N")
-    limit_test: int = setting(None, COUNT, "use the first N test images only", group="data", metavar="N")
+    batch_size: int = setting(64, COUNT, "images per step, at least 1", group="data", common=True)
+    limit_train: int = setting(None, COUNT, "use the first N training images only", group="data", metavar="N", common=True)
+    limit_test: int = setting(None, COUNT, "use the first N test images only", group="data", metavar="N", common=True)
 
 
 @dataclass
 class SelectionFlags:
     holdout: int = training_setting(
         None, WHOLE, "hold out the last N training images, choose the best epoch on them; 0: nothing is chosen, the last epoch "
-        "counts; default: a tenth of the training images in use, from 1 to 5000", group="data", metavar="N",
+        "counts; default: a tenth of the training images in use, from 1 to 5000", group="data", metavar="N", common=True,
     )  # fmt: skip
     select: str = training_setting(
         "held-out", Choice(("held-out", "test")), "what the best epoch is chosen on; test: the test images, as the original "
@@ -101,14 +103,19 @@ class SelectionFlags:
 @dataclass
 class HeldOut:
     holdout: int = setting(
-        0, WHOLE, "evaluate on the last N training images, held out, instead of the test images", group="data", metavar="N"
+        0,
+        WHOLE,
+        "evaluate on the last N training images, held out, instead of the test images",
+        group="data",
+        metavar="N",
+        common=True,
     )
 
 
 @dataclass
 class TrainingFlags:
-    epochs: int = training_setting(100, COUNT, "passes over the training images", fixed=False)
-    learning_rate: float = training_setting(1e-4, POSITIVE, "above 0", flags=("-lr", "--learning_rate"))
+    epochs: int = training_setting(100, COUNT, "passes over the training images", fixed=False, common=True)
+    learning_rate: float = training_setting(1e-4, POSITIVE, "above 0", flags=("-lr", "--learning_rate"), common=True)
     lr_schedule: str = training_setting("step", Choice(("step", "cosine")), "cosine: warm up, then fall to 0")
     lr_interval: list = setting(
         "0.60 0.80 0.90", Text(fractions), "step: when, parts of epochs", group="training", training=True, needs=(STEPPED,)
@@ -118,12 +125,12 @@ class TrainingFlags:
     weight_decay: float = training_setting(5e-4, NOT_NEGATIVE, "of weights; thresholds and leaks have none")
     momentum: float = training_setting(0.9, FRACTION, "of SGD", needs=(WITH_SGD,))
     amsgrad: bool = training_setting(True, Switch(), "of Adam", needs=(WITH_ADAM,))
-    trade_off: float = setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training")
+    trade_off: float = setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True)
     precision: str = training_setting(
         "float32", Choice(PRECISIONS), "of the matrix products in training; bfloat16: faster where the hardware has it, less "
         "exact",
     )  # fmt: skip
-    augment: bool = training_setting(False, Switch(), "turn, scale and shift training images at random")
+    augment: bool = training_setting(False, Switch(), "turn, scale and shift training images at random", common=True)
     test_acc_every_batch: bool = run_setting(False, Switch(), "log accuracy after each test batch", group="training")
     train_acc_batches: int = training_setting(200, COUNT, "log running figures every so many batches", fixed=False)
 
@@ -136,7 +143,7 @@ class FineTuningFlags:
         "right",
         group="fine-tuning",
     )  # fmt: skip
-    spike_penalty: float = training_setting(0.0, NOT_NEGATIVE, "loss per spike", group="fine-tuning")
+    spike_penalty: float = training_setting(0.0, NOT_NEGATIVE, "loss per spike", group="fine-tuning", common=True)
 
 
 @dataclass
@@ -160,22 +167,24 @@ class TeachingFlags:
 
 @dataclass
 class PretrainedANN:
-    pretrained_ann: str = run_setting("", Text(), "ANN checkpoint to start from, or to test", group="checkpoint", metavar="PATH")
+    pretrained_ann: str = run_setting(
+        "", Text(), "ANN checkpoint to start from, or to test", group="checkpoint", metavar="PATH", common=True
+    )
 
 
 @dataclass
 class SNNFlags:
     pretrained_snn: str = run_setting(
         "", Text(), "SNN checkpoint; its settings hold unless typed; training starts a decoder that it lacks at random",
-        group="checkpoint", metavar="PATH",
+        group="checkpoint", metavar="PATH", common=True,
     )  # fmt: skip
     engine: str = run_setting(
         "auto", Choice(ENGINES), "what evaluates: dense; event, whose cost follows the spikes, on the CPU, with numba; auto: "
         "event where that pays; training is dense",
-        group="engine",
+        group="engine", common=True,
     )  # fmt: skip
     pretrained_ann: str = run_setting(
-        "", Text(), "ANN checkpoint to convert", group="conversion", metavar="PATH", needs=(CONVERTED,)
+        "", Text(), "ANN checkpoint to convert", group="conversion", metavar="PATH", common=True, needs=(CONVERTED,)
     )
     scaling_factor: float = conversion_setting(0.7, POSITIVE, "what balanced thresholds are multiplied by")
     balance_images: int = conversion_setting(128, COUNT, "training images to balance with (original: 512)")
@@ -185,11 +194,18 @@ class SNNFlags:
 @dataclass
 class ResultsFlags:
     results_json: str = run_setting(
-        "", Text(), "write the list of all evaluations there as well", group="results", metavar="PATH", taken_up=False
+        "",
+        Text(),
+        "write the list of all evaluations there as well",
+        group="results",
+        metavar="PATH",
+        taken_up=False,
+        common=True,
     )
 
 
 NOT_USED = "accepted for the original's command lines; only --trade_off, its type and --test_acc_every_batch are used here"
+UNUSED_GROUPS = ("training", "fine-tuning")  # where nothing is trained
 OF_BOTH = (RunFlags, SNNFlags, DataFlags, TrainingFlags, FineTuningFlags, ResultsFlags)
 SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
@@ -227,8 +243,9 @@ def posthoc_parser(description, cls, without=()):
     flags for, which it adds."""
     parser = Parser(description, EVALUATIONS)
     settings = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
-    notes = dict.fromkeys(("training", "fine-tuning"), NOT_USED)
+    notes = dict.fromkeys(UNUSED_GROUPS, NOT_USED)
     add_settings(parser, settings, notes, test_only=True, **SNN_DEFAULTS)
+    parser.rare |= {one.flag(name) for name, one in settings.items() if one.group in UNUSED_GROUPS or name == "test_only"}
     return parser
 
 

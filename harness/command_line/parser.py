@@ -39,6 +39,7 @@ def add_settings(parser, settings, notes=(), **defaults):
             group = parser.add_argument_group(title, dict(notes).get(title, description))
             for name, one in chosen.items():
                 _add_flag(group, name, one, defaults.get(name, one.default))
+    parser.rare |= {one.flag(name) for name, one in settings.items() if not one.common}
 
 
 def _add_flag(group, name, setting, default):
@@ -68,12 +69,14 @@ class Parser(argparse.ArgumentParser):
     """Fails with one line and exit status 2; parse_args also fills `given`, flag -> value of those that were typed, a preset's
     among them, and `typed`, the flags beside the preset.
 
-    presets: name -> Preset that `--preset NAME` stands for; its flags count as typed before the others.
+    --help shows the flags that most people need, --help_all the others, too. presets: name -> Preset that `--preset NAME` stands
+    for; its flags count as typed before the others.
     """
 
     def __init__(self, description, presets=None):
-        super().__init__(description=description, allow_abbrev=False, formatter_class=_Help)
-        self.presets = presets or {}
+        super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, usage="%(prog)s [FLAG ...]")
+        self.presets, self.rare = presets or {}, set()
+        self.add_argument("--help_all", action=_HelpAll, nargs=0, help="show all flags and exit")
         if presets:
             names = ", ".join(presets)
             self.add_argument("--preset", choices=list(presets), default="", metavar="NAME", help="a recipe, with the checkpoint "
@@ -81,6 +84,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         fail(f"{message} (--help lists the flags)", 2)
+
+    def format_help(self):
+        """What --help shows: no rare flag, and no group that has no other."""
+        shown = [(action, "help") for action in self._actions if action.dest in self.rare]
+        groups = [group for group in self._action_groups if all(one.dest in self.rare for one in group._group_actions)]
+        shown += [(group, "description") for group in groups]
+        before = [(one, name, getattr(one, name)) for one, name in shown]
+        for one, name in shown:
+            setattr(one, name, argparse.SUPPRESS if name == "help" else None)
+        try:
+            return super().format_help()
+        finally:
+            for one, name, value in before:
+                setattr(one, name, value)
 
     def parse_args(self, args=None, namespace=None):
         args = list(sys.argv[1:] if args is None else args)
@@ -109,9 +126,23 @@ class _Given(argparse.Namespace):
         return None
 
 
+class _HelpAll(argparse.Action):
+    def __call__(self, parser, *_):
+        parser.rare = set()
+        parser.print_help()
+        parser.exit()
+
+
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def __init__(self, prog):
         super().__init__(prog, max_help_position=34, width=110)
+
+    def _format_action_invocation(self, action):
+        """'-s, --seed SEED'; '--log, --no-log' of a switch."""
+        words = (
+            "" if isinstance(action, SwitchAction) or action.nargs == 0 else " " + self._format_args(action, action.dest.upper())
+        )
+        return ", ".join(action.option_strings) + words
 
     def _get_help_string(self, action):
         return action.help if action.default in (None, "") else super()._get_help_string(action)

@@ -22,6 +22,8 @@ from self_models.running.draws import EVALUATION, Draws
 def source_for(args, cls):
     """The SNNSource of the checkpoint that the flags name. From now on its settings hold where no flag was typed, epsilon among
     them; a network without a decoder gets epsilon 0. cls: the model's class. Raises UserError where it is not to be had."""
+    if not args.test_only:
+        raise UserError("this script only evaluates: leave out --no-test_only")
     find_checkpoint(args)
     source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
     if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder:

@@ -125,6 +125,7 @@ class Setting:
     """What is declared of a setting beside its name and default.
 
     kind: its type and range; help: with unit. flags: option strings, else --NAME; none for an empty tuple. group: of --help.
+    common: the short --help has it, too.
     adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. taken_up: --resume takes
     it over where it is not typed; fixed: it must not be typed with another value then. kernel: the event engine's compiled code
     reads it. training: it counts in training only. needs: Needs, all of which must hold for it to count. metavar, argparse: for
@@ -142,6 +143,7 @@ class Setting:
     fixed: bool = True
     kernel: bool = False
     training: bool = False
+    common: bool = False
     needs: tuple = ()
     metavar: str | None = None
     argparse: dict = dataclasses.field(default_factory=dict)

@@ -43,15 +43,18 @@ class NetworkSettings:
         flags=("-a", "--architecture"),
         group="network",
         metavar="PLAN",
+        common=True,
     )
-    fc_width: int = setting(4096, COUNT, "width of the classifier's two hidden layers", group="network")
+    fc_width: int = setting(4096, COUNT, "width of the classifier's two hidden layers", group="network", common=True)
     kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "of the convolutions, odd", group="network")
     dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False, training=True)
     init: str = setting(
         "original", Choice(INITS), "of new weights; kaiming: as large as deep plans need", group="network", balanced=False
     )
-    timesteps: int = setting(1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True)
-    dataset: str = setting("MNIST", Choice(IMAGE_SHAPES), "MNIST comes with the repository", group="data")
+    timesteps: int = setting(
+        1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True, common=True
+    )
+    dataset: str = setting("MNIST", Choice(IMAGE_SHAPES), "MNIST comes with the repository", group="data", common=True)
     labels: int = setting(10, COUNT, "classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
@@ -74,7 +77,7 @@ class SpikingSettings(NetworkSettings):
     """One time unit is one simulation step."""
 
     dropout: float = setting(0.3, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False, training=True)
-    timesteps: int = setting(50, COUNT, "T, steps per image", group="spiking", balanced=False, kernel=True)
+    timesteps: int = setting(50, COUNT, "T, steps per image", group="spiking", balanced=False, kernel=True, common=True)
     leak: float = setting(1.0, FRACTION, "membrane kept per step, 0 to 1; 1 = no leak", group="spiking")
     default_threshold: float = setting(
         1.0, POSITIVE, "of every layer of a network that starts from random weights", group="spiking", needs=RANDOM_WEIGHTS
@@ -88,5 +91,7 @@ class SpikingSettings(NetworkSettings):
     feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", kernel=True, metavar="K")
     learn_threshold: bool = learning_setting(False, Switch(), "train each layer's threshold", group="fine-tuning")
     learn_leak: bool = learning_setting(False, Switch(), "train each layer's leak", group="fine-tuning")
-    gate: str = objective_setting("open", Choice(GATES), "what decides which pixels the input neurons see", group="gate")
-    rule: str = objective_setting("never", Choice(RULES), "when an image stops before T steps", group="stopping")
+    gate: str = objective_setting(
+        "open", Choice(GATES), "what decides which pixels the input neurons see", group="gate", common=True
+    )
+    rule: str = objective_setting("never", Choice(RULES), "when an image stops before T steps", group="stopping", common=True)

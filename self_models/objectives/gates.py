@@ -134,7 +134,7 @@ class Blocking(Gate):
 
     epsilon: float = objective_setting(
         0.1, NOT_NEGATIVE, "block pixels predicted this well, on the image's scale; 0 = off; alone it stands for --gate block",
-        group="gate", adopted=True,
+        group="gate", adopted=True, common=True,
     )  # fmt: skip
     blocking: str = objective_setting("permanent", Choice(BLOCKINGS), "dynamic: a blocked pixel may open again", group="gate")
     latch: bool = objective_setting(False, Switch(), "hold the prediction of a blocked pixel", group="gate", adopted=True)
