@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The whole path on MNIST in one go: train an ANN, convert it, fine-tune the SNN, look at it, block predicted input."""
 
+import argparse
 import json
 import shlex
 import subprocess
@@ -9,19 +10,19 @@ import time
 from pathlib import Path
 
 OUTPUT = Path("demo")
-ANN, SNN = OUTPUT / "trained_models/ann/ann.pth", OUTPUT / "trained_models/snn/snn.pth"
 HERE = f"--output_dir {OUTPUT} --overwrite"
 STAGES = {
-    "train the ANN": f"ann_wFeedback.py --preset feedback --no-augment --run_name ann {HERE}",
-    "convert, fine-tune the SNN": f"snn_wFeedback.py --preset feedback --no-augment --epochs 1 --pretrained_ann {ANN} "
-    f"--run_name snn {HERE}",
-    "pictures": f"snn_wFeedback_posthoc_model_analysis.py --pretrained_snn {SNN} --epsilon 0.2 {HERE}",
-    "inference": f"snn_wFeedback_posthoc_model_inference_obj1.py --pretrained_snn {SNN} --epsilon 0 0.1 0.2 "
+    "train the ANN": f"ann_wFeedback.py --preset quick_feedback {HERE}",
+    "convert, fine-tune the SNN": f"snn_wFeedback.py --preset quick_feedback {HERE}",
+    "pictures": f"snn_wFeedback_posthoc_model_analysis.py --preset quick_feedback {HERE}",
+    "inference": f"snn_wFeedback_posthoc_model_inference_obj1.py --preset quick_feedback --timesteps 50 --epsilon 0 0.2 "
     f"--run_name inference {HERE}",
 }
 
 
-def main():
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"All is written to {OUTPUT}/, in place of an earlier demo.")
+    parser.parse_args(argv)
     seconds = {}
     for stage, command in STAGES.items():
         print(f"\n== {stage}\n$ python {command}", flush=True)
@@ -35,7 +36,7 @@ def main():
 
 def report(seconds):
     """The table at the end, from the JSON lines that the stages wrote."""
-    ann = events(OUTPUT / "logs/ann/ann.jsonl", "evaluation")[-1]
+    ann = events(OUTPUT / "logs/ann/quick_feedback.jsonl", "evaluation")[-1]
     runs = events(OUTPUT / "logs/snn/inference.jsonl", "evaluation")
     print(f"\n{'':36}accuracy    input  encoder  decoder  classifier    total   (spikes per image)")
     print(f"{'ANN':36}{100 * ann['accuracy']:6.2f} %")

@@ -468,7 +468,7 @@ def test_results_that_are_missing_are_noticed_before_anything_is_evaluated(tmp_p
     line = refused("results", "--only snn_twin", few)
     folder = tmp_path / ("results_few" if few else "results")
     files = [run for checkpoint, run, *_ in results.commands() if checkpoint != "snn_twin"]
-    others = [name for name in results.NETWORKS if name != "snn_twin"]
+    others = [name for name in results.CHECKPOINTS if name != "snn_twin"]
     begins = f"error: {folder / files[0]}.json and {len(files) - 1} more files are missing"
     assert line == f"{begins}: evaluate their networks, too: --only snn_twin {' '.join(others)}"
     assert digests(tmp_path) == {} and not folder.exists()

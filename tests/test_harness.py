@@ -215,11 +215,12 @@ def test_switch_refuses(words):
 @pytest.mark.parametrize("name", [ANN, SNN])
 def test_a_preset_stands_for_its_flags_and_typed_flags_hold_instead(name):
     parser = __import__(name).build_parser()
-    for preset, words in parser.presets.items():
-        args = parser.parse_args(["--preset", preset])
-        plain = parser.parse_args(shlex.split(words))
-        other = {"given": None, "typed": None}
-        assert {**vars(plain), "preset": preset, "preset_flags": words, **other} == {**vars(args), **other}
+    for name, preset in parser.presets.items():
+        args = parser.parse_args(["--preset", name])
+        plain = parser.parse_args(shlex.split(preset.flags))
+        own = ("given", "typed", "made_by", "run_name", "pretrained_ann", "pretrained_snn", "teacher_ann")
+        other = dict.fromkeys(own)
+        assert {**vars(plain), "preset": name, "preset_flags": preset.flags, **other} == {**vars(args), **other}
         assert plain.given.items() <= args.given.items()
     assert parser.parse_args(["--preset", "residual_feedback", "--epochs", "3"]).epochs == 3
     assert parser.parse_args([]).preset == ""

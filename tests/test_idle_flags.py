@@ -1,10 +1,12 @@
 """A flag that cannot take effect is an error; in an evaluation, flags of training are one warning, and a preset's are neither."""
 
+import importlib
+
 import pytest
-from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, OBJ2, SNN, SPIKING, digests, refused, run_here
+from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, OBJ2, REPOSITORY, SNN, SPIKING, digests, refused, run_here
 
 from harness.command_line.flags import ann_settings, snn_settings
-from harness.command_line.presets import ANN_PRESETS, SNN_PRESETS
+from harness.command_line.presets import ANN_PRESETS, SNN_PRESETS, run_name
 
 FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
 
@@ -102,26 +104,35 @@ def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_f
 
 # --- presets
 
-TRAIN = "--epochs 1 --limit_train 8 --holdout 2"
+
+@pytest.mark.parametrize("family", ["quick", "accurate", "residual|fast", "fashion", "feedback|twin"])
+def test_every_preset_finds_what_it_starts_from(tmp_path, family):
+    """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone."""
+    small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --precision float32 --seed 7 --output_dir {tmp_path}"
+    train = f"{small} --epochs 1 --limit_train 8 --holdout 2"
+    names = [name for name in SNN_PRESETS if name.startswith(tuple(family.split("|")))]
+    for name in dict.fromkeys(preset.name for name, preset in ANN_PRESETS.items() if name in names):
+        run_here(ANN, f"{train} --preset {name}")
+        assert "warning" not in run_here(ANN, f"{small} --test_only --preset {name}")[1]
+    for name in names:
+        out = run_here(SNN, f"{train} --preset {name} --balance_images 4 --balance_timesteps 3")[1]
+        assert "random weights" not in out
+        assert "warning" not in run_here(SNN, f"{small} --test_only --preset {name}")[1]
+        run_here(OBJ1, f"{small} --preset {name}")
+        assert (tmp_path / f"trained_models/snn/{run_name('snn', name, 7)}.pth").is_file()
 
 
-@pytest.mark.parametrize("preset", ANN_PRESETS)
-def test_every_preset_of_an_ann_runs(tmp_path, preset):
-    small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --preset {preset} --output_dir {tmp_path} --run_name"
-    run_here(ANN, f"{small} x {TRAIN}")
-    assert "warning" not in run_here(ANN, f"{small} y --test_only --pretrained_ann {tmp_path}/trained_models/ann/x.pth")[1]
+def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
+    line = refused(SNN, f"--preset fast_twin --seed 7 --output_dir {tmp_path} {DATA}")
+    path = tmp_path / "trained_models/snn/fast_base_7.pth"
+    command = f"python snn_wFeedback.py --preset fast_twin_base --seed 7 --output_dir {tmp_path}"
+    assert f"--preset fast_twin wants {path}, which is not there; this makes it: {command}" in line
+    assert digests(tmp_path) == {}
 
 
-@pytest.mark.parametrize("preset", SNN_PRESETS)
-def test_every_preset_of_an_snn_runs(tmp_path, preset):
-    """From an ANN, from an SNN, and in an evaluation."""
-    teacher = f"--teacher_ann {tmp_path}/trained_models/ann/ann.pth" if "distillation" in SNN_PRESETS[preset] else ""
-    small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --preset {preset} --output_dir {tmp_path} --run_name"
-    run_here(ANN, f"{small} ann {TRAIN}".replace("fast_", "residual_"))
-    ann, snn = tmp_path / "trained_models/ann/ann.pth", tmp_path / "trained_models/snn/a.pth"
-    run_here(SNN, f"{small} a {TRAIN} {teacher} --pretrained_ann {ann} --balance_images 4 --balance_timesteps 3")
-    run_here(SNN, f"{small} b {TRAIN} {teacher} --pretrained_snn {snn}")
-    assert "warning" not in run_here(SNN, f"{small} c --test_only --pretrained_snn {snn}")[1]
+def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
+    args = importlib.import_module(OBJ1).build_parser().parse_args(["--preset", "fast_feedback", "--output_dir", str(tmp_path)])
+    assert args.pretrained_snn == str(REPOSITORY / "trained_models/snn/fast_feedback.pth") and args.epsilon == [0.5]
 
 
 def test_what_settings_need_are_flags():

@@ -23,7 +23,7 @@ from harness.runs.commands import resume_command
 from harness.runs.health import silence
 from harness.runs.progress import progress_bar
 from harness.training.epoch import Progress, train_one_epoch
-from harness.training.forecast import Forecast, plan_line
+from harness.training.forecast import Forecast, plan_line, slow_precision_line
 from harness.training.schedules import make_optimizer, make_schedule
 from harness.training.state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
@@ -45,6 +45,8 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     training = TrainingState(declared, model, optimizer, make_schedule(optimizer, args, steps), args, run)
     if args.resume:
         training.resume(saved)
+    if warning := slow_precision_line(args.precision, next(model.parameters()).device):
+        run.say(warning)
     run.say(plan_line(model, len(data[0]), steps, args))
     run.begin()
     parallel, forecast = ranks.Parallel(model), Forecast(steps, args.epochs, run.say)

@@ -2,6 +2,8 @@
 
 import time
 
+import torch
+
 BY_ADAM, BY_AMSGRAD, BY_SGD = 2, 3, 1  # what an optimiser keeps of each weight, in weights
 LOOKED_AT = 5  # steps from which an epoch's time is foretold, after one that is slower
 QUICK = "--preset quick_feedback"  # the recipe that takes minutes
@@ -17,6 +19,19 @@ def plan_line(model, images, steps, args):
         f"training {args.architecture}, {weights:,} weights, for {args.epochs} epochs of {images:,} images, {steps:,} steps "
         f"each; checkpoints: {megabytes(size)}, and twice {megabytes(size * (1 + kept))} to go on from"
     )
+
+
+def slow_precision_line(precision, device):
+    """A warning where a CPU without bfloat16 arithmetic is to use it, else None."""
+    features = getattr(torch.cpu, "get_capabilities", dict)()
+    if (
+        precision != "bfloat16"
+        or device.type != "cpu"
+        or not features
+        or any(features[name] for name in features if "bf16" in name)
+    ):
+        return None
+    return "warning: this CPU computes bfloat16 by emulation, about eight times slower: --precision float32 is faster here"
 
 
 class Forecast:
