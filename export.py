@@ -9,7 +9,9 @@ from harness.exporting.files import FORMATS, export
 def build_parser():
     parser = Parser(__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an SNN")
-    parser.add_argument("--to", choices=list(FORMATS), required=True, help="nir: needs the package nir; torch: layers and weights")
+    parser.add_argument(
+        "--to", choices=list(FORMATS), required=True, help="nir: needs the package nir; torch: layers and weights"
+    )
     parser.add_argument("--output", default="", metavar="PATH", help="default: beside the checkpoint, NAME.nir or NAME_torch.pt")
     parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")
     return parser

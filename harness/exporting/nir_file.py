@@ -48,7 +48,9 @@ def node_of(layer, nir):
 
 def neuron_node(layer, nir):
     """IF, or with a leak LIF, whose time constant gives that leak in steps of STEP."""
-    threshold, leak = (np.full(layer.after, value.item()) for value in (layer.module.threshold, layer.module.leak))
+    threshold, leak = (np.full(layer.after, value.item(), np.float32) for value in (layer.module.threshold, layer.module.leak))
     if leak.flat[0] == 1:
-        return nir.IF(r=np.ones(layer.after), v_threshold=threshold)
-    return nir.LIF(tau=STEP / (1 - leak), r=1 / (1 - leak), v_leak=np.zeros(layer.after), v_threshold=threshold)
+        return nir.IF(r=np.ones(layer.after, np.float32), v_threshold=threshold)
+    return nir.LIF(
+        tau=np.float32(STEP) / (1 - leak), r=1 / (1 - leak), v_leak=np.zeros(layer.after, np.float32), v_threshold=threshold
+    )
