@@ -1,6 +1,7 @@
 """A network as a NIR graph (Neuromorphic Intermediate Representation), the file that other simulators and chips read."""
 
 import io
+from itertools import pairwise
 
 import numpy as np
 from torch import nn
@@ -23,7 +24,7 @@ def nir_bytes(layers, facts):
     nodes |= {layer.name: node_of(layer, nir) for layer in layers}
     nodes["output"] = nir.Output({"output": np.array(layers[-1].after)})
     names, file = list(nodes), io.BytesIO()
-    edges = list(zip(names, names[1:], strict=False))
+    edges = list(pairwise(names))
     graph = nir.NIRGraph(nodes, edges, metadata={**facts, "reset": RESET, "seconds_per_step": STEP}, type_check=False)
     nir.write(file, graph)
     return file.getvalue()
