@@ -22,7 +22,6 @@ from harness.exporting.nir_file import nir_bytes
 from self_models.basics.settings import COUNT, WHOLE
 from self_models.loading import load
 from self_models.running.draws import draws_for
-import nir
 import torch
 from torch import nn
 
@@ -46,7 +45,7 @@ def in_sinabs(graph, signals, corrected=True):
 
 
 def in_snntorch(graph, signals, corrected=True):
-    """The same in snnTorch, whose network takes one step at a time. Uncorrected, only what keeps it from running is set."""
+    """The same in snnTorch, whose network takes one step at a time. leak: 1. Uncorrected, only what stops it is set."""
     import snntorch
     from snntorch.import_nir import import_from_nir
 
@@ -107,6 +106,8 @@ def main(argv=None):
     parser.add_argument("--images", type=typed(COUNT), default=100, metavar="N", help="the first N test images")
     parser.add_argument("-s", "--seed", type=typed(WHOLE), default=0, help="of the input spikes")
     args = parser.parse_args(argv)
+    import nir
+
     model = load(args.pretrained_snn, engine="dense", gate="open", rule="never")
     images = load_data(model.settings["dataset"])[2].part(0, args.images).whole("cpu").images
     file = nir_bytes(forward_layers(model), conventions(model))

@@ -47,30 +47,29 @@ def same(found, ours, logits):
     assert torch.equal(output, logits)
 
 
+PLANS = [{}, {"plan": TWIN}, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
+READERS = {"sinabs": (in_sinabs, PLANS), "snntorch": (in_snntorch, [*PLANS, {"plan": POOLING, **LOW}])}  # one knows AvgPool2d
+
+
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"plan": TWIN}, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}, {"plan": POOLING, **LOW}],
-    ids=str,
+    ("package", "settings"), [(name, settings) for name, (_, plans) in READERS.items() for settings in plans], ids=str
 )
-@pytest.mark.parametrize(("package", "run"), [("sinabs", in_sinabs), ("snntorch", in_snntorch)])
-def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, package, run, settings):
+def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, package, settings):
     """Its neurons set to ours; strided layers between spiking layers, a decoder left out, the input's sizes odd."""
-    pytest.importorskip(package, reason=f"pip install {package}, see docs/export.md")
-    if package == "sinabs" and "A" in settings.get("plan", [[]])[0]:
-        pytest.skip("sinabs reads no AvgPool2d")
+    pytest.importorskip(package, reason=f"{package} is not installed, see docs/export.md")
     model, path = exported("nir", **OPEN, **settings)
     ours, logits, signals = here(model, images(3, model.image_shape), seed=5)
-    same(run(nir.read(path), signals), ours, logits)
+    same(READERS[package][0](nir.read(path), signals), ours, logits)
 
 
-def test_as_read_the_simulators_differ(exported):
+@pytest.mark.parametrize("package", READERS)
+def test_as_read_the_simulators_differ(exported, package):
     """What docs/export.md warns of is still so; where it is no longer, the page can say less."""
-    pytest.importorskip("sinabs"), pytest.importorskip("snntorch")
+    pytest.importorskip(package, reason=f"{package} is not installed, see docs/export.md")
     model, path = exported("nir", **OPEN)
     ours, _, signals = here(model, images(3, model.image_shape), seed=5)
-    for run in (in_sinabs, in_snntorch):
-        counts, _ = run(nir.read(path), signals, corrected=False)
-        assert any(not torch.equal(counts[name], count) for name, count in ours.items())
+    counts, _ = READERS[package][0](nir.read(path), signals, corrected=False)
+    assert any(not torch.equal(counts[name], count) for name, count in ours.items())
 
 
 def test_a_delayed_network_is_the_same_with_one_step_more_per_layer(exported):

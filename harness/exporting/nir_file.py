@@ -21,11 +21,11 @@ def nir_bytes(layers, facts):
     except ImportError:
         raise UserError("--to nir needs the package nir: pip install nir") from None
     nodes = {"input": nir.Input({"input": np.array(layers[0].before)})}
-    nodes |= {layer.name: node_of(layer, nir) for layer in layers}
+    nodes |= {layer.name.replace(".", "_"): node_of(layer, nir) for layer in layers}  # PyTorch has no dots in a name
     nodes["output"] = nir.Output({"output": np.array(layers[-1].after)})
     names, file = list(nodes), io.BytesIO()
     edges = list(pairwise(names))
-    graph = nir.NIRGraph(nodes, edges, metadata={**facts, "reset": RESET, "seconds_per_step": STEP}, type_check=False)
+    graph = nir.NIRGraph(nodes, edges, metadata={**facts, "reset": RESET, "seconds_per_step": STEP})
     nir.write(file, graph)
     return file.getvalue()
 
