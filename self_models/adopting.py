@@ -51,7 +51,7 @@ def number(name, module, wanted, own):
             result = found
         elif found != value:
             raise ModelError(f"{name}: {type(module).__name__} with {attribute}={shown(found)}; here it must be {value}")
-    if result <= 0:
+    if not result > 0:
         raise ModelError(f"{name}: {wanted}={shown(result)} is not above 0")
     return float(result)
 
@@ -120,10 +120,11 @@ def copy_layers(ours, given):
             module.leak.fill_(found[1]["leak"])
         elif hasattr(module, "weight"):
             module.weight.copy_(other.weight)
-    if len(given) != len(ours):
-        last = told(describe(*given[len(ours)])) if len(given) > len(ours) else "nothing"
-        wanted = told(describe("", ours[len(given)])) if len(ours) > len(given) else "nothing"
-        raise ModelError(f"after layer {min(len(given), len(ours))} the stack has {last}; a plan has {wanted} there")
+    if len(given) > len(ours):
+        name, module = given[len(ours)]
+        raise ModelError(f"{name} is {told(describe(name, module))}; a plan has nothing there")
+    if len(given) < len(ours):
+        raise ModelError(f"after {given[-1][0]} the stack ends; a plan has {told(describe('', ours[len(given)]))} there")
 
 
 def told(description):
