@@ -78,7 +78,7 @@ class Plan:
 def find_plan(name, plan=None):
     """The named plan, or the given [encoder, decoder] instead. Raises ModelError for an unknown name."""
     if plan is None:
-        encoder, decoder = (_tokens(text) for text in PLANS.find(name))
+        encoder, decoder = (as_tokens(text) for text in PLANS.find(name))
     elif isinstance(plan, list | tuple) and len(plan) == 2 and all(isinstance(part, list | tuple) for part in plan):
         encoder, decoder = plan
     else:
@@ -86,7 +86,8 @@ def find_plan(name, plan=None):
     return Plan(tuple(encoder), tuple(decoder))
 
 
-def _tokens(text):
+def as_tokens(text):
+    """'16 D' -> [16, 'D']"""
     return [int(token) if token.isdigit() else token for token in text.split()]
 
 

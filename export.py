@@ -1,0 +1,27 @@
+#!/usr/bin/env python3
+"""Write a trained SNN's encoder and classifier for other programs: as a NIR file or as a plain PyTorch file."""
+
+from harness.command_line.parser import Parser, SwitchAction
+from harness.command_line.scripts import run_script
+from harness.exporting.files import FORMATS, export
+
+
+def build_parser():
+    parser = Parser(__doc__)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an SNN")
+    parser.add_argument(
+        "--to", choices=list(FORMATS), required=True, help="nir: needs the package nir; torch: layers and weights"
+    )
+    parser.add_argument("--output", default="", metavar="PATH", help="default: beside the checkpoint, NAME.nir or NAME_torch.pt")
+    parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    for line in export(args.checkpoint, args.to, args.output, args.overwrite):
+        print(line)
+
+
+if __name__ == "__main__":
+    run_script(main)

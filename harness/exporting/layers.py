@@ -1,0 +1,58 @@
+"""What other programs can take of a trained SNN: the layers from input to output, in order, and what is not among them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from harness import UserError
+from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+
+class Layer(NamedTuple):
+    """name: of the module in the checkpoint, say features.0, or flatten; module: Conv2d, AvgPool2d, Flatten, Linear or
+    SpikingNeuron; before, after: shape of its input and output, without the batch."""
+
+    name: str
+    module: nn.Module
+    before: tuple
+    after: tuple
+
+
+@torch.no_grad()
+def forward_layers(model):
+    """The Layers of encoder and classifier, dropout left out. Raises UserError for an ANN."""
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+    stages = {"features": model.features, "": nn.ModuleDict({"flatten": nn.Flatten()}), "classifier": model.classifier}
+    layers, signal = [], torch.zeros(1, *model.image_shape)
+    for stage, modules in stages.items():
+        for position, module in modules.named_children():
+            if isinstance(module, HeldDropout):
+                continue
+            before, spiking = signal.shape[1:], isinstance(module, SpikingNeuron)
+            signal = signal if spiking else module(signal)
+            layers.append(Layer(".".join(filter(None, (stage, position))), module, tuple(before), tuple(signal.shape[1:])))
+    return layers
+
+
+def left_out(model):
+    """What of the model is not among its forward layers, in words."""
+    parts = [f"the decoder with its read-out {model.settings['readout']}"] if model.has_feedback else []
+    parts += [f"the gate {model.settings['gate']}"] if model.has_feedback and model.gate.reacts else []
+    return parts + ([f"the stopping rule {model.settings['rule']}"] if model.rule.stops else [])
+
+
+def conventions(model):
+    """How the layers are to be run, name -> text or number, for whoever reads the file."""
+    settings = model.settings
+    after = "one step later than charged" if settings["update"] == "delayed" else "in the step that charges"
+    return {
+        "timesteps": model.timesteps,
+        "encoding": settings["encoding"],
+        "update": settings["update"],
+        "neuron": f"fires where V > threshold, {after}; then the threshold is subtracted from V",
+        "output": "the last layer has no neurons: its output, summed over all steps, is the logits",
+        "left_out": ", ".join(left_out(model)) or "nothing",
+    }

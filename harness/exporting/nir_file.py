@@ -1,0 +1,57 @@
+"""A network as a NIR graph (Neuromorphic Intermediate Representation), the file that other simulators and chips read."""
+
+import io
+from itertools import pairwise
+
+import numpy as np
+from torch import nn
+
+from harness import UserError
+from self_models.network.neurons import SpikingNeuron
+
+STEP = 1e-4  # seconds per step that snnTorch and Norse read a time constant by
+LACKS = "NIR has no transposed convolution, no gate of two signals and no rule that stops"
+RESET = "NIR knows a reset to a value only; here the threshold is subtracted from V: set that where you read the file"
+
+
+def nir_bytes(layers, facts):
+    """The file's content. layers: Layers; facts: name -> text or number, its metadata. Raises UserError without the package."""
+    try:
+        import nir
+    except ImportError:
+        raise UserError("--to nir needs the package nir: pip install nir") from None
+    nodes = {"input": nir.Input({"input": np.array(layers[0].before)})}
+    nodes |= {layer.name.replace(".", "_"): node_of(layer, nir) for layer in layers}  # PyTorch has no dots in a name
+    nodes["output"] = nir.Output({"output": np.array(layers[-1].after)})
+    names, file = list(nodes), io.BytesIO()
+    edges = list(pairwise(names))
+    graph = nir.NIRGraph(nodes, edges, metadata={**facts, "reset": RESET, "seconds_per_step": STEP})
+    nir.write(file, graph)
+    return file.getvalue()
+
+
+def node_of(layer, nir):
+    """The NIR node of a Layer. A matrix is an Affine, since not every reader knows Linear."""
+    module = layer.module
+    if isinstance(module, SpikingNeuron):
+        return neuron_node(layer, nir)
+    if isinstance(module, nn.AvgPool2d):
+        pair = np.array([module.kernel_size] * 2)
+        return nir.AvgPool2d(kernel_size=pair, stride=pair, padding=np.zeros(2, int))
+    if isinstance(module, nn.Flatten):
+        return nir.Flatten({"input": np.array(layer.before)}, start_dim=0, end_dim=-1)
+    weight = np.ascontiguousarray(module.weight.detach().numpy())
+    bias = np.zeros(len(weight), weight.dtype)
+    if isinstance(module, nn.Linear):
+        return nir.Affine(weight, bias)
+    return nir.Conv2d(layer.before[1:], weight, module.stride, module.padding, module.dilation, module.groups, bias)
+
+
+def neuron_node(layer, nir):
+    """IF, or with a leak LIF, whose time constant gives that leak in steps of STEP."""
+    threshold, leak = (np.full(layer.after, value.item(), np.float32) for value in (layer.module.threshold, layer.module.leak))
+    if leak.flat[0] == 1:
+        return nir.IF(r=np.ones(layer.after, np.float32), v_threshold=threshold)
+    return nir.LIF(
+        tau=np.float32(STEP) / (1 - leak), r=1 / (1 - leak), v_leak=np.zeros(layer.after, np.float32), v_threshold=threshold
+    )

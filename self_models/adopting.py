@@ -1,0 +1,163 @@
+"""Somebody else's stack of convolutions and integrate-and-fire neurons as a network of ours: from_layers(stack)."""
+
+import torch
+from torch import nn
+
+from self_models.basics.errors import ModelError
+from self_models.network.neurons import SpikingNeuron
+from self_models.network.plans import as_tokens
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+SHAPES = {  # class -> what two layers that do the same have in common
+    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"),
+    nn.AvgPool2d: ("kernel_size", "stride", "padding", "ceil_mode", "divisor_override"),
+    nn.Flatten: ("start_dim", "end_dim"),
+    nn.Linear: ("in_features", "out_features"),
+}
+
+
+def leaky(name, module):
+    """Of snnTorch: with beta 1 and the reset in the next step, V'[t] = V'[t-1] - theta s[t-1] + drive[t], which is ours."""
+    own = {"beta": 1, "threshold": None, "reset_mechanism": "subtract", "reset_delay": True, "inhibition": False,
+           "state_quant": False, "graded_spikes_factor": 1}  # fmt: skip
+    return {"threshold": number(name, module, "threshold", own), "leak": 1.0}
+
+
+def if_node(name, module):
+    """Of SpikingJelly: it fires where V >= theta, we above it, so the threshold is the float below."""
+    threshold = torch.tensor(number(name, module, "v_threshold", {"v_threshold": None, "v_reset": None}))
+    return {"threshold": torch.nextafter(threshold, torch.tensor(0.0)).item(), "leak": 1.0}
+
+
+def lif_node(name, module):
+    """The same with V[t+1] = (1 - 1/tau) V[t] + drive."""
+    tau = number(name, module, "tau", {"tau": None, "decay_input": False})
+    return {**if_node(name, module), "leak": 1 - 1 / tau}
+
+
+NEURONS = {"snntorch.Leaky": leaky, "spikingjelly.IFNode": if_node, "spikingjelly.LIFNode": lif_node}
+
+
+def number(name, module, wanted, own):
+    """The module's attribute of this name, one float for all its neurons. own: attribute -> the value that it must have; None:
+    of the wanted one any above 0, else None itself. Raises ModelError."""
+    for attribute, value in own.items():
+        found = getattr(module, attribute)
+        if isinstance(found, torch.Tensor):
+            if found.numel() != 1:
+                raise ModelError(f"{name}: {attribute} differs from neuron to neuron; here a layer has one")
+            found = found.item()
+        if attribute == wanted:
+            result = found
+        elif found != value:
+            raise ModelError(f"{name}: {type(module).__name__} with {attribute}={shown(found)}; here it must be {value}")
+    if not result > 0:
+        raise ModelError(f"{name}: {wanted}={shown(result)} is not above 0")
+    return float(result)
+
+
+def from_layers(stack, decoder="", **settings):
+    """A VGG_SNN_STDB_wFeedback in eval mode with the weights, thresholds and leaks of an nn.Sequential; a decoder is new.
+
+    stack: what a plan is made of (network/plans.py): convolutions with a neuron after each, 2x2 strided convolutions or average
+    pools, nn.Flatten, three nn.Linear with neurons between them. If it ends before nn.Flatten the classifier is new, too.
+    Neurons: snntorch.Leaky with beta 1, SpikingJelly's IFNode and LIFNode, each with reset by subtraction. decoder: its tokens,
+    a text or list. settings: the model's others. Raises ModelError for what would not run the same here.
+    """
+    if not isinstance(stack, nn.Sequential):
+        raise ModelError(f"from_layers takes an nn.Sequential of the layers in order, not a {type(stack).__name__}")
+    given = leaves(stack)
+    for name, module in given:
+        describe(name, module)  # raises before anything is built
+    linears = [module for _, module in given if isinstance(module, nn.Linear)]
+    kernels = [module.kernel_size[0] for _, module in given if isinstance(module, nn.Conv2d) and not halves(module)]
+    decoder = as_tokens(decoder) if isinstance(decoder, str) else decoder
+    own = {"plan": [encoder_tokens(given), decoder], "update": "immediate", "kernel_size": (kernels or [3])[0]}
+    if linears:
+        own |= {"fc_width": linears[0].out_features, "labels": linears[-1].out_features}
+    if both := own.keys() & settings.keys():
+        raise ModelError(f"{min(both)} follows from the layers: leave it out")
+    model = VGG_SNN_STDB_wFeedback(**own, **settings)
+    ours = nn.Sequential(model.features, *([nn.Flatten(), model.classifier] if linears else []))
+    copy_layers([module for _, module in leaves(ours)], given)
+    return model.eval()
+
+
+def leaves(module, name="the stack"):
+    """(name, module) of all layers of nested nn.Sequentials, in order; without dropout, which does nothing in eval mode."""
+    if not isinstance(module, nn.Sequential):
+        return [] if "Dropout" in type(module).__name__ else [(name, module)]
+    prefix = "layer " if name == "the stack" else f"{name}."
+    return [leaf for position, child in module.named_children() for leaf in leaves(child, f"{prefix}{position}")]
+
+
+def encoder_tokens(given):
+    """The tokens of the layers before nn.Flatten; the numbers of channels are checked later, with all else."""
+    tokens = []
+    for _, module in given:
+        if isinstance(module, nn.Flatten):
+            break
+        if isinstance(module, nn.Conv2d):
+            tokens.append("D" if halves(module) else module.out_channels)
+        elif isinstance(module, nn.AvgPool2d):
+            tokens.append("A")
+    return tokens
+
+
+def halves(convolution):
+    return tuple(convolution.kernel_size) == (2, 2)
+
+
+@torch.no_grad()
+def copy_layers(ours, given):
+    """Fill our modules from the (name, module) pairs given. Raises ModelError at the first that is not the same."""
+    for module, (name, other) in zip(ours, given, strict=False):
+        found, wanted = describe(name, other), describe("", module)
+        if found[0] != wanted[0] or (found[0] != "neuron" and found != wanted):
+            raise ModelError(f"{name} is {told(found)}; a plan has {told(wanted)} there")
+        if found[0] == "neuron":
+            module.threshold.fill_(found[1]["threshold"])
+            module.leak.fill_(found[1]["leak"])
+        elif hasattr(module, "weight"):
+            module.weight.copy_(other.weight)
+    if len(given) > len(ours):
+        name, module = given[len(ours)]
+        raise ModelError(f"{name} is {told(describe(name, module))}; a plan has nothing there")
+    if len(given) < len(ours):
+        raise ModelError(f"after {given[-1][0]} the stack ends; a plan has {told(describe('', ours[len(given)]))} there")
+
+
+def told(description):
+    kind, own = description
+    return " ".join([kind, *(f"{name}={shown(value)}" for name, value in own.items())])
+
+
+def shown(value):
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def describe(name, module):
+    """(kind, its arguments): equal for layers that do the same. Raises ModelError for a layer that a plan cannot have."""
+    if isinstance(module, SpikingNeuron):
+        return "neuron", {}
+    kind = f"{type(module).__module__.split('.')[0]}.{type(module).__name__}"
+    if kind in NEURONS:
+        return "neuron", NEURONS[kind](name, module)
+    for base, arguments in SHAPES.items():
+        if isinstance(module, base):
+            if getattr(module, "bias", None) is not None and module.bias.any():
+                raise ModelError(f"{name} has a bias, and layers have none here: train it with bias=False")
+            return base.__name__, {each: plain(module, each) for each in arguments}
+    raise ModelError(
+        f"{name} is {kind}, which no plan can have: give {', '.join(base.__name__ for base in SHAPES)} and {', '.join(NEURONS)}"
+    )
+
+
+def plain(module, name):
+    """The module's attribute of this name, where it may be written in several ways in one of them."""
+    value = getattr(module, name)
+    if isinstance(module, nn.Flatten):
+        return value
+    if name == "padding" and value == "same":
+        value = tuple(size // 2 for size in module.kernel_size)
+    return (value, value) if name in ("kernel_size", "stride", "padding", "dilation") and isinstance(value, int) else value

@@ -1,0 +1,262 @@
+"""A trained network in other people's programs, and theirs here: spike for spike, on weights whose sums are never rounded."""
+
+import re
+import sys
+
+import pytest
+import torch
+from conftest import PLAN, REPOSITORY, digests, images, refused, run_here
+from test_event_engine import build, inputs, spiked
+from torch import nn
+
+from benchmarks.other_simulators import here, in_sinabs, in_snntorch, watch
+from harness.exporting.layers import conventions, forward_layers
+from harness.exporting.nir_file import nir_bytes
+from harness.runs.checkpoints import save_checkpoint
+from self_models import from_layers, load
+from self_models.basics.errors import ModelError
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+nir = pytest.importorskip("nir", reason="pip install nir")
+FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
+OPEN = {"cls": VGG_SNN_STDB_wFeedback}  # sees its input, whatever is predicted
+TWIN, POOLING, ODD = [[4, "D", 6, 6, "D"], []], [[4, "A", 6, 5, "A"], []], (1, 9, 14)
+LOW = {"default_threshold": 0.0625}  # else the second layer of pooled spikes is silent
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """export(to, **settings) of a network on a grid: the model with its gate open, and the path of the file."""
+
+    def export(to, **settings):
+        model = build(**settings)
+        save_checkpoint(tmp_path / "net.pth", model)
+        run_here("export", tmp_path / "net.pth", "--to", to)
+        return load(tmp_path / "net.pth", engine="dense"), tmp_path / ("net.nir" if to == "nir" else "net_torch.pt")
+
+    return export
+
+
+def same(found, ours, logits):
+    """Every neuron's spikes and all logits are the same, and no layer was silent."""
+    counts, output = found
+    assert list(ours) == sorted(counts, key=list(ours).index)
+    for name, count in ours.items():
+        assert count.sum() > 0 and torch.equal(counts[name].view_as(count), count), name
+    assert torch.equal(output, logits)
+
+
+PLANS = [{}, {"plan": TWIN}, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
+READERS = {"sinabs": (in_sinabs, PLANS), "snntorch": (in_snntorch, [*PLANS, {"plan": POOLING, **LOW}])}  # one knows AvgPool2d
+
+
+@pytest.mark.parametrize(
+    ("package", "settings"), [(name, settings) for name, (_, plans) in READERS.items() for settings in plans], ids=str
+)
+def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, package, settings):
+    """Its neurons set to ours; strided layers between spiking layers, a decoder left out, the input's sizes odd."""
+    pytest.importorskip(package, reason=f"{package} is not installed, see docs/export.md")
+    model, path = exported("nir", **OPEN, **settings)
+    ours, logits, signals = here(model, images(3, model.image_shape), seed=5)
+    same(READERS[package][0](nir.read(path), signals), ours, logits)
+
+
+@pytest.mark.parametrize("package", READERS)
+def test_as_read_the_simulators_differ(exported, package):
+    """What docs/export.md warns of is still so; where it is no longer, the page can say less."""
+    pytest.importorskip(package, reason=f"{package} is not installed, see docs/export.md")
+    model, path = exported("nir", **OPEN)
+    ours, _, signals = here(model, images(3, model.image_shape), seed=5)
+    counts, _ = READERS[package][0](nir.read(path), signals, corrected=False)
+    assert any(not torch.equal(counts[name], count) for name, count in ours.items())
+
+
+def test_a_delayed_network_is_the_same_with_one_step_more_per_layer(exported):
+    pytest.importorskip("snntorch")
+    model, path = exported("nir", **OPEN, update="delayed", timesteps=12)
+    neurons = [layer.name for layer in forward_layers(model) if layer.name in model.neurons()]
+    ours, logits, signals = here(model, images(3, model.image_shape), seed=5)
+    for delay, name in enumerate(neurons, 1):  # a layer's spikes of 12 steps are those of 12 - delay steps elsewhere
+        counts, output = in_snntorch(nir.read(path), signals[: 12 - delay])
+        assert torch.equal(counts[name], ours[name]) and ours[name].sum() > 0, name
+    assert torch.equal(output, logits)
+
+
+def test_a_leak_is_read_as_it_is(exported):
+    """NIR has it as a time constant; snnTorch makes the same leak of it."""
+    snntorch = pytest.importorskip("snntorch")
+    from snntorch.import_nir import import_from_nir
+
+    _, path = exported("nir", **OPEN, leak=0.75)
+    neurons = [module for module in import_from_nir(nir.read(path)).modules() if isinstance(module, snntorch.Leaky)]
+    assert len(neurons) == 5
+    for neuron in neurons:
+        torch.testing.assert_close(neuron.beta.float(), torch.full_like(neuron.beta.float(), 0.75))
+        assert neuron.threshold == 0.25
+
+
+def test_the_nir_file_says_what_it_lacks(exported):
+    _, path = exported("nir", timesteps=7)  # one that blocks
+    said = nir.read(path).metadata
+    assert "decoder" in said["left_out"] and "gate block" in said["left_out"] and "transposed" in said["why_left_out"]
+    assert said["update"] == "immediate" and said["timesteps"] == 7 and "subtracted" in said["reset"]
+    free = nir_bytes(forward_layers(twin := build(VGG_SNN_STDB_wFeedback, plan=TWIN)), conventions(twin))
+    assert b"nothing" in free
+
+
+def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported):
+    """Loaded without executing code, rebuilt by the few lines of docs/export.md."""
+    model, path = exported("torch", **OPEN, leak=0.5)
+    ours, logits, signals = here(model, images(3, model.image_shape), seed=5)
+    (code,) = re.findall(r"^```python\n(# rebuild.*?)^```$", (REPOSITORY / "docs/export.md").read_text(), re.M | re.S)
+    space = {"input_spikes": signals, "watch": watch}
+    code = code.replace("trained_models/snn/snn_feedback_torch.pt", str(path))
+    before, after = code.split("logits = ")
+    exec(before, space)
+    names = torch.load(path, weights_only=True)["names"]
+    counts = watch({name: space["network"][names.index(name)] for name in ours}, lambda spikes: spikes)
+    exec("logits = " + after, space)
+    same((counts, space["logits"]), ours, logits)
+
+
+def test_export_tells_and_replaces_nothing_unasked(tmp_path):
+    path, flags = tmp_path / "net.nir", f"--to nir --output {tmp_path}/net.nir"
+    _, said = run_here("export", FEEDBACK, flags)
+    assert str(path) in said and "left out: the decoder" in said and "subtracted" in said
+    before = digests(tmp_path)
+    assert "--overwrite" in refused("export", FEEDBACK, flags) and digests(tmp_path) == before
+    path.write_bytes(b"old")
+    run_here("export", FEEDBACK, flags, "--overwrite")
+    assert digests(tmp_path) == before
+
+
+def test_export_refuses_what_it_cannot_do(tmp_path, monkeypatch):
+    ann = VGG_wFeedback(plan=PLAN, fc_width=8)
+    save_checkpoint(tmp_path / "ann.pth", ann)
+    before = digests(tmp_path)
+    assert "holds an ANN" in refused("export", tmp_path / "ann.pth", "--to torch")
+    assert "no such checkpoint" in refused("export", tmp_path / "none.pth", "--to torch")
+    assert "checkpoint itself" in refused("export", tmp_path / "ann.pth", "--to torch --overwrite --output", tmp_path / "ann.pth")
+    assert "cannot write" in refused("export", FEEDBACK, "--to torch --output", tmp_path / "no/such/folder.pt")
+    assert "--to" in refused("export", FEEDBACK)
+    monkeypatch.setitem(sys.modules, "nir", None)  # as if it were not installed
+    assert "pip install nir" in refused("export", FEEDBACK, "--to nir --output", tmp_path / "net.nir")
+    assert digests(tmp_path) == before
+
+
+# --- the other way
+
+
+def stack(neuron, threshold=0.25, hidden=24):
+    """A user's network, weights on a grid, with nested and dropout layers as they come; neuron: threshold -> new neuron."""
+    torch.manual_seed(1)
+    layers = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), neuron(threshold)),
+        nn.Conv2d(4, 4, 2, stride=2, bias=False),
+        nn.Conv2d(4, 6, 3, padding="same", bias=False),
+        neuron(threshold),
+        nn.Dropout(0.2),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(6 * 3 * 3, hidden, bias=False),
+        neuron(threshold / 2),
+        nn.Linear(hidden, hidden, bias=False),
+        neuron(threshold / 4),
+        nn.Linear(hidden, 10, bias=False),
+    )
+    for parameter in layers.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(16).round_().div_(16)
+    return layers.eval()
+
+
+def leaky(threshold, **more):
+    return pytest.importorskip("snntorch").Leaky(**{"beta": 1.0, "threshold": threshold, "init_hidden": True, **more})
+
+
+def jelly(name, threshold, **more):
+    neurons = pytest.importorskip("spikingjelly.activation_based.neuron")
+    return getattr(neurons, name)(**{"v_threshold": threshold, "v_reset": None, **more})
+
+
+NEURONS = {
+    "snntorch.Leaky": leaky,
+    "IFNode": lambda threshold: jelly("IFNode", threshold),
+    "LIFNode": lambda threshold: jelly("LIFNode", threshold, tau=4.0, decay_input=False),
+}
+
+
+@pytest.mark.parametrize("kind", NEURONS)
+@torch.no_grad()
+def test_a_users_layers_send_the_same_spikes_as_a_model_with_a_decoder(kind):
+    users = stack(NEURONS[kind])
+    model = from_layers(users, decoder="U 4 U in", image_shape=(1, 12, 12), timesteps=9, readout="membrane_linear")
+    x, u = inputs(model)
+    theirs = watch({f"{place}": module for place, module in users.named_modules() if "Node" in kind_of(module)}, lambda s: s)
+    logits = sum(users(model.encoding.send(x, drawn)) for drawn in u)
+    output = model(x, u)
+    ours = [count for name, count in output.spikes.items() if name.startswith(("features", "classifier"))]
+    assert [count.flatten(1).sum(1).tolist() for count in theirs.values()] == [count.tolist() for count in ours]
+    assert all(count.sum() > 0 for count in ours) and torch.equal(output.logits, logits)
+    assert output.predictions.shape == (9, *x.shape)
+
+
+def kind_of(module):
+    return "Node" if type(module).__name__ in ("Leaky", "IFNode", "LIFNode") else ""
+
+
+def test_users_layers_become_a_checkpoint_that_can_block(tmp_path):
+    model = from_layers(stack(leaky), decoder="U 4 U in", image_shape=(1, 12, 12), timesteps=9, readout="membrane_linear")
+    save_checkpoint(tmp_path / "theirs.pth", model)
+    blocking = load(tmp_path / "theirs.pth", gate="block", epsilon=0.3)
+    x, u = inputs(model)
+    assert spiked(model(x, u)) and blocking(x, u).predicted.any()
+
+
+def test_layers_without_a_classifier_get_a_new_one():
+    users = stack(leaky)[:6]
+    model = from_layers(users, decoder="U U in", image_shape=(1, 12, 12), fc_width=7, labels=3)
+    assert torch.equal(model.features[0].weight, users[0][0].weight) and model.classifier[-1].weight.shape == (3, 7)
+
+
+def changed(position, layer):
+    layers = list(stack(leaky))
+    return nn.Sequential(*layers[:position], *([layer] if layer else []), *layers[position + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (lambda: changed(1, nn.BatchNorm2d(4)), "layer 1 is torch.BatchNorm2d"),
+        (lambda: changed(1, nn.MaxPool2d(2)), "MaxPool2d"),
+        (lambda: changed(1, nn.AvgPool2d(3, stride=2)), r"kernel_size=\(3, 3\).*kernel_size=\(2, 2\)"),
+        (lambda: changed(2, nn.Conv2d(4, 6, 3, padding=1)), "layer 2 has a bias"),
+        (lambda: changed(2, nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False)), r"stride=\(2, 2\)"),
+        (lambda: changed(2, nn.Conv2d(4, 6, 5, padding=2, bias=False)), r"kernel_size=\(5, 5\)"),
+        (lambda: changed(2, nn.Conv2d(4, 6, 3, bias=False)), r"padding=\(0, 0\)"),
+        (lambda: changed(2, nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False)), "groups=2"),
+        (lambda: changed(3, None), "neuron"),
+        (lambda: changed(3, nn.ReLU()), "ReLU"),
+        (lambda: changed(3, leaky(0.5, beta=0.9)), "beta=0.9"),
+        (lambda: changed(3, leaky(0.5, reset_mechanism="zero")), "reset_mechanism=zero"),
+        (lambda: changed(3, leaky(0.5, reset_delay=False)), "reset_delay=False"),
+        (lambda: changed(3, leaky(torch.rand(6, 6, 6))), "from neuron to neuron"),
+        (lambda: changed(3, leaky(-0.5)), "above 0"),
+        (lambda: changed(3, jelly("IFNode", 1.0, v_reset=0.0)), "v_reset=0;"),
+        (lambda: changed(3, jelly("LIFNode", 1.0)), "decay_input=True"),
+        (lambda: nn.Sequential(*stack(leaky), leaky(1.0)), "layer 12 is neuron threshold=1 leak=1; a plan has nothing"),
+        (lambda: stack(leaky)[:-2], "after layer 9 the stack ends; a plan has neuron there"),
+        (lambda: stack(leaky)[0][0], "takes an nn.Sequential"),
+        (lambda: nn.Sequential(), "must begin with a number"),
+    ],
+)
+def test_layers_that_would_not_run_the_same_are_refused(layers, words):
+    with pytest.raises(ModelError, match=words) as error:
+        from_layers(layers(), decoder="U U in", image_shape=(1, 12, 12))
+    assert "\n" not in str(error.value)
+
+
+def test_settings_that_follow_from_the_layers_are_refused():
+    with pytest.raises(ModelError, match="update follows from the layers"):
+        from_layers(stack(leaky), image_shape=(1, 12, 12), update="delayed")
