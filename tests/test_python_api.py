@@ -260,10 +260,12 @@ def test_importing_is_cheap():
     assert done.stdout == "set()\n", done.stderr
 
 
-def test_the_readmes_python_runs_as_it_stands(tmp_path):
-    """All blocks, one after the other, in the repository's root."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-    assert "load(" in blocks[0]
+def test_the_pages_python_runs_as_it_stands():
+    """All blocks of these pages, one after the other, in the repository's root."""
+    pages = ("README.md", "docs/index.md", "docs/python.md", "docs/extending.md")
+    text = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in pages)
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= len(pages)
     done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
