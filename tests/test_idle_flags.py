@@ -19,6 +19,7 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
         (ANN, "--lr_interval 0.5 --lr_schedule cosine", "--lr_interval does nothing with --lr_schedule cosine"),
         (ANN, "--lr_reduce 2 --lr_schedule cosine", "--lr_reduce does nothing with --lr_schedule cosine: it counts with step"),
         (ANN, "--preset twin --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
+        (ANN, "-a VGG5_small --trade_off 2", "--trade_off does nothing with --architecture VGG5_small: it has no decoder"),
         (SNN, "--alpha 0.2", "--alpha does nothing with --activation Linear: it counts with STDB; leave it out"),
         (SNN, "--beta 0.2 --activation Triangle", "--beta does nothing with --activation Triangle: it counts with STDB"),
         (SNN, "--gap_bound 1", "--gap_bound does nothing with --rule never"),

@@ -18,6 +18,7 @@ from self_models.basics.settings import (
     declared,
     setting,
 )
+from self_models.network.plans import PLANS
 from self_models.vgg_wFeedback import PRECISIONS, VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -50,6 +51,9 @@ def conversion_setting(default, kind, help):
 
 
 STEPPED, WITH_SGD, WITH_ADAM = (Need("lr_schedule", ("step",)), Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",)))
+WITH_DECODER = Need(
+    "architecture", tuple(name for name, (_, decoder) in PLANS.items() if decoder), "it has no decoder that could reconstruct"
+)
 CONVERTED = Need("pretrained_snn", ("",), "an SNN has its thresholds already, and nothing is converted")
 
 
@@ -125,7 +129,9 @@ class TrainingFlags:
     weight_decay: float = training_setting(5e-4, NOT_NEGATIVE, "of weights; thresholds and leaks have none")
     momentum: float = training_setting(0.9, FRACTION, "of SGD", needs=(WITH_SGD,))
     amsgrad: bool = training_setting(True, Switch(), "of Adam", needs=(WITH_ADAM,))
-    trade_off: float = setting(10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True)
+    trade_off: float = setting(
+        10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True, needs=(WITH_DECODER,)
+    )
     precision: str = training_setting(
         "float32", Choice(PRECISIONS), "of the matrix products in training; bfloat16: faster where the hardware has it, less "
         "exact",
@@ -137,7 +143,9 @@ class TrainingFlags:
 
 @dataclass
 class FineTuningFlags:
-    trade_off_type: str = setting("last_t", Choice(STEP_WEIGHTS), "which steps' errors count", group="fine-tuning")
+    trade_off_type: str = setting(
+        "last_t", Choice(STEP_WEIGHTS), "which steps' errors count", group="fine-tuning", needs=(WITH_DECODER,)
+    )
     classification_type: str = training_setting(
         "last_t", Choice(STEP_WEIGHTS), "which steps' outputs count in training; mean_t: all alike, so that early stops are "
         "right",
