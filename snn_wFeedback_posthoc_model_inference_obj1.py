@@ -5,7 +5,7 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import shown
+from harness.drawing.film import shown
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.difficulty import difficulty_correlations
 from harness.measuring.report import blocking_table, difficulty_lines, operations_table

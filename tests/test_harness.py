@@ -95,8 +95,8 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
     assert losses.classification.item() == losses.total.item() == pytest.approx(classification)
     alike = losses_of(output, torch.tensor([0]), 1.0, "last_t")  # the last output counts unless told otherwise
     assert alike.classification.item() == pytest.approx(log(4))
-    output.logits_by_step = None  # an evaluation
-    assert losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind).total.item() == pytest.approx(log(4))
+    judging = Criterion(1.0, "last_t", classification_kind=kind).judging()  # an evaluation
+    assert judging(output, torch.tensor([0])).total.item() == pytest.approx(log(4))
 
 
 @pytest.mark.parametrize("temperature", [2, 3])

@@ -8,7 +8,9 @@ import torch
 from harness import UserError
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.idle import lines_on_idle
+from harness.data.classes import class_names, first_of_each_class
 from harness.data.sets import load_data
+from harness.drawing.film import film_of
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
@@ -84,12 +86,13 @@ class Posthoc:
         return record, result["per_image"]
 
     @torch.no_grad()
-    def watch(self, images, count):
-        """The first images of an ImageSet as a Batch, the model's output for them, and its guesses (T, B, C, H, W)."""
+    def watch(self, images):
+        """The model's Film of --images images of an ImageSet: the first of each class, then the second, …"""
         self.run.begin()
-        batch = images.part(0, count).whole(self.device)
+        batch = images.batch(first_of_each_class(images.labels, self.args.images), self.device)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
-        return batch, output, self.model.readout.guess(output.predictions)
+        names = class_names(images.name, output.logits.shape[1])
+        return film_of(self.model, batch.images, batch.labels, output, names)
 
     def finish(self):
         """Write the records where --results_json says, and name the log."""

@@ -3,11 +3,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from harness.drawing.figures import STYLE
+from harness.drawing.figures import PART_COLOURS, STYLE
 from harness.runs.checkpoints import write_whole
-from self_models.counting.spikes import PARTS
 
-PART_COLOURS = dict(zip(PARTS.values(), ("#4477aa", "#228833", "#ccbb44", "#aa3377"), strict=True))
 ACCURACY_COLOUR = "#222222"
 
 

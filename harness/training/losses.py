@@ -1,6 +1,6 @@
 """Loss terms, the same in training and evaluation, and the criterion they make up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -67,7 +67,7 @@ def classification_term(logits, labels, weights, taught=None):
 def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t", taught=None):
     """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty.
 
-    kind, classification_kind: see step_weights; the second holds in training, an evaluation judges the last output.
+    kind, classification_kind: see step_weights.
     taught: a TeacherOutput, None for none."""
     by_step = getattr(output, "logits_by_step", None)
     if by_step is None or classification_kind == "last_t":
@@ -106,6 +106,10 @@ class Criterion:
     spike_penalty: float = 0.0
     classification_kind: str = "last_t"
     teacher: Teacher | None = None
+
+    def judging(self):
+        """The same for an evaluation, which judges the last output."""
+        return replace(self, classification_kind="last_t")
 
     def __call__(self, output, labels, images=None):
         """Losses of an output; images: what the teacher looks at, in training; None: the labels count alone."""
