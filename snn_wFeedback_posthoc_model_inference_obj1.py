@@ -38,7 +38,7 @@ def main(argv=None):
     for line in difficulty_lines(args.epsilon[-1], correlations):
         run.say(line)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records)
-    save_extremes(run.place.picture("_extremes.png"), shown(posthoc.test.whole().images), per_image)
+    save_extremes(run.place.picture("_extremes.png"), shown(posthoc.test.whole().images), per_image, posthoc.names)
     run.say(f"wrote {run.place.picture('_sweep.png')}, {run.place.picture('_extremes.png')}")
     return posthoc.finish()
 

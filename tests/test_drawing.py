@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from harness.data.classes import class_names, first_of_each_class
-from harness.drawing.film import BLOCKED, BRIGHT, DARK, PREDICTED, SILENT, film_of
+from harness.drawing.film import BLOCKED, BRIGHT, DARK, PREDICTED, SILENT, WAITS, film_of, in_words
+from self_models.objectives.contrast import Contrast
+from self_models.objectives.gates import Blocking, Gate
 from self_models.running.outputs import SNNOutput
 
 READOUT = SimpleNamespace(guess=lambda prediction: prediction)
-EPSILON = 0.1
+EPSILON = 0.1  # the gate's default
 IMAGE = torch.tensor([[[[0.0, 0.5, 0.5, 0.5, 0.5]]]])  # one image of five pixels
 GUESSES = torch.tensor([[0.3, 0.1, 0.9, 0.45, 0.55], [0.3, 0.45, 0.9, 0.45, 0.0], [0.3, 0.45, 0.9, 0.45, 0.0]]).view(
     3, 1, 1, 1, 5
@@ -30,8 +32,8 @@ def output_of(guesses=GUESSES, image=IMAGE, steps=3):
     )  # fmt: skip
 
 
-def film(output=None, image=IMAGE, **gate):
-    model = SimpleNamespace(readout=READOUT, gate=SimpleNamespace(epsilon=EPSILON, **gate))
+def film(output=None, image=IMAGE, gate=Blocking, **settings):
+    model = SimpleNamespace(readout=READOUT, gate=gate(**settings))
     return film_of(model, image, torch.tensor([1]), output or output_of(), ["cat", "dog"])
 
 
@@ -55,7 +57,7 @@ def test_open_pixels_say_why():
 
 
 def test_without_blocking_everything_is_open():
-    found = film(output_of()._replace(is_open=None, predicted=None))
+    found = film(output_of()._replace(is_open=None, predicted=None), gate=Gate)
     assert found.blocked.max() == 0 and found.states[2, 0, 0].tolist() == [SILENT, DARK, BRIGHT, DARK, DARK]
 
 
@@ -68,6 +70,30 @@ def test_a_colour_pixel_is_blocked_with_its_last_channel():
     found = film(output, image)
     assert found.states.ravel().tolist() == [DARK, BRIGHT, BLOCKED]
     assert found.images.shape == (1, 1, 1, 3) and found.images.ravel().tolist() == [0.75] * 3  # from [-1, 1] to [0, 1]
+
+
+def test_contrast_judges_by_what_is_seen():
+    """Beside a bright part a dim one waits; once the bright one is blocked it is seen at full brightness, five times its own."""
+    image = torch.zeros(1, 1, 1, 20)
+    image[..., 0], image[..., 19] = 1.0, 0.2
+    guesses = torch.zeros(2, *image.shape)
+    guesses[..., 0], guesses[1, ..., 19] = 1.0, 0.5
+    is_open = torch.ones_like(guesses, dtype=torch.bool)
+    is_open[1, ..., 0] = False
+    predicted = torch.zeros_like(is_open)
+    predicted[0, ..., 0] = True
+    output = output_of(guesses, image)._replace(predicted=predicted, is_open=is_open)
+    assert film(output, image, Contrast).states[:, 0, 0, [0, 19]].tolist() == [[PREDICTED, WAITS], [BLOCKED, DARK]]
+    found = film(output, image, Contrast, contrast="none")  # compared with the image
+    assert found.states[:, 0, 0, [0, 19]].tolist() == [[PREDICTED, DARK], [BLOCKED, BRIGHT]]
+
+
+def test_layers_have_names_for_a_reader():
+    layers = ["input", "features.1", "features.4", "generate.1", "classifier.1", "classifier.4"]
+    assert in_words(layers) == [
+        "input", "encoder, layer 1", "encoder, layer 2", "decoder, layer 1", "classifier, hidden layer 1",
+        "classifier, hidden layer 2",
+    ]  # fmt: skip
 
 
 def test_spikes_and_errors_add_up():

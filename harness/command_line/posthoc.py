@@ -74,6 +74,11 @@ class Posthoc:
     def device(self):
         return next(self.model.parameters()).device
 
+    @property
+    def names(self):
+        """Of the classes."""
+        return class_names(self.test.name, self.model.settings["labels"])
+
     def evaluate(self, test=None, **more):
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
         self.run.begin()
@@ -91,8 +96,7 @@ class Posthoc:
         self.run.begin()
         batch = images.batch(first_of_each_class(images.labels, self.args.images), self.device)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
-        names = class_names(images.name, output.logits.shape[1])
-        return film_of(self.model, batch.images, batch.labels, output, names)
+        return film_of(self.model, batch.images, batch.labels, output, self.names)
 
     def finish(self):
         """Write the records where --results_json says, and name the log."""

@@ -9,12 +9,12 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from harness.drawing.film import STATES
+from harness.drawing.film import STATES, WAITS
 from harness.runs.checkpoints import write_whole
 from self_models.counting.spikes import PARTS
 
 STYLE = {"font.size": 10, "axes.titlesize": 10, "figure.dpi": 100, "savefig.dpi": 100, "font.family": "DejaVu Sans"}
-STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098")
+STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8")
 PART_COLOURS = dict(zip(PARTS.values(), ("#4477aa", "#228833", "#b8a21e", "#aa3377"), strict=True))
 RIGHT, WRONG, NO_ANSWER = "#1a6b2f", "#b3261e", "#555555"
 CELL = 1.45  # inches of one small picture
@@ -56,7 +56,7 @@ def save_contact_sheet(path, film, images=3, columns=6):
             f"Prediction of the input, the input neurons it blocks (within ε = {film.epsilon:g} of the pixel), and the answer\n"
             f"{SURE}; blocked: share of the pixels that are not 0"
         )
-        _finish(figure)
+        _finish(figure, film)
         write_whole(path, lambda file: figure.savefig(file, format="png"))
         plt.close(figure)
 
@@ -80,7 +80,7 @@ def _frames(film):
             axis.set_title(f"label: {film.names[label]}")
         answers = [axis.set_xlabel("") for axis in axes[-1]]
         heading = figure.suptitle(" ")
-        _finish(figure)
+        _finish(figure, film)
         say_spikes = _spike_bar(figure, film)
         for t in range(steps):
             heading.set_text(
@@ -152,14 +152,18 @@ def _grid(heights, widths, below):
     return figure, axes
 
 
-def _finish(figure):
+def _finish(figure, film):
     """The common grey scale at the right, and the key of the states below."""
     width = figure.get_figwidth()
     figure.subplots_adjust(left=0.5 / width, right=1 - 1 / width, hspace=0.1, wspace=0.1)
     bar = figure.add_axes([1 - 0.8 / width, 0.4, 0.15 / width, 0.4])
     scale = plt.cm.ScalarMappable(norm=plt.Normalize(0, 1), cmap="gray")
     figure.colorbar(scale, cax=bar, label="grey value")
-    key = [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in zip(STATE_COLOURS, STATES, strict=True)]
+    key = [
+        Patch(facecolor=colour, edgecolor="#888888", label=name)
+        for number, (colour, name) in enumerate(zip(STATE_COLOURS, STATES, strict=True))
+        if number != WAITS or (film.states == WAITS).any()
+    ]
     figure.legend(handles=key, loc="lower left", ncols=3, frameon=False, fontsize=9, columnspacing=1)
 
 

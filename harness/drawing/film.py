@@ -5,16 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from self_models.counting.spikes import by_part
+from self_models.counting.spikes import by_part, part_of
 from self_models.running.outputs import open_share_by_step
 
-SILENT, DARK, BRIGHT, PREDICTED, BLOCKED = range(5)  # state of a pixel's input neurons in a step
+SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS = range(6)  # state of a pixel's input neurons in a step
 STATES = (
     "value 0, never spikes",
     "open: predicted too dark",
     "open: predicted too bright",
     "predicted now: blocked from the next step on",
     "blocked: was predicted",
+    "open, too dim for the present gain: waits",
 )
 
 
@@ -59,12 +60,17 @@ def film_of(model, images, labels, output, names):
     predicted = torch.zeros_like(is_open) if output.predicted is None else output.predicted
     residual = getattr(model.gate, "residual", False)  # then a pixel of value 0 sends its error, too
     share, see = open_share_by_step(output, images), getattr(model.gate, "seen", None)
+    judged = [model.gate.judged_by(images, where) for where in is_open]
+    aims, attended = (
+        torch.stack([aim for aim, _ in judged]),
+        torch.stack([torch.ones_like(is_open[0]) & where for _, where in judged]),
+    )
     (sureness, second), (answers, _) = (each.unbind(-1) for each in output.logits_by_step.softmax(-1).topk(2))
     return Film(
         images=shown(images),
         guesses=shown(guesses),
         seen=np.stack([shown(see(images, where)) for where in is_open]) if see else None,
-        states=states_of(guesses - images, is_open, predicted, (images != 0) | residual).cpu().numpy(),
+        states=states_of(guesses - aims, is_open, attended, predicted, (images != 0) | residual).cpu().numpy(),
         blocked=np.zeros(answers.shape) if share is None else 1 - share.cpu().numpy(),
         errors=(guesses - images).square().sum((2, 3, 4)).cpu().numpy(),
         answers=answers.where(sureness > second, -1).cpu().numpy(),
@@ -77,14 +83,25 @@ def film_of(model, images, labels, output, names):
     )
 
 
-def states_of(miss, is_open, predicted, sends):
-    """The state of each pixel, (T, B, H, W), from what its channels' predictions miss it by, whether these are open, and
-    predicted, (T, B, C, H, W), and whether they ever send something, (B, C, H, W). Too dark or too bright: what the open
-    channels that are not predicted miss in sum."""
+def states_of(miss, is_open, attended, predicted, sends):
+    """The state of each pixel, (T, B, H, W), from what its channels' predictions miss by, whether these are open, compared at
+    all, and predicted, (T, B, C, H, W), and whether they ever send something, (B, C, H, W). Too dark or too bright: what the
+    open channels that are not predicted miss in sum."""
     miss = (miss * (is_open & ~predicted)).sum(2)
     open_states = torch.where(miss < 0, DARK, torch.where(miss > 0, BRIGHT, PREDICTED))
+    open_states = torch.where((is_open & attended).any(2), open_states, WAITS)
     states = torch.where(is_open.any(2), open_states, BLOCKED)
     return torch.where(sends.any(1), states, SILENT)
+
+
+def in_words(layers):
+    """What to call layers, in their order, for a reader: 'input', 'encoder, layer 2', 'classifier, hidden layer 1'."""
+    numbers, words = {}, []
+    for part in map(part_of, layers):
+        numbers[part] = numbers.get(part, 0) + 1
+        kind = "hidden layer" if part == "classifier" else "layer"
+        words.append(part if part == "input" else f"{part}, {kind} {numbers[part]}")
+    return words
 
 
 def shown(images):

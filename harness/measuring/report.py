@@ -109,15 +109,20 @@ def adaptive_table(series):
         prefix = name.rpartition(", ")[0]
         whole = series[f"{prefix}, all steps" if prefix else "all steps"][0][0]
         for record, _ in rows:
-            bounds = ", ".join(f"{bound} {value:g}" for bound, value in record["bounds"].items())
             faster = record["images_per_second"] / whole["images_per_second"]
             yield (
-                f"{name + ' ' * bool(bounds) + bounds:46}  {100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
+                f"{setting_in_words(name, record['bounds']):46}  "
+                f"{100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
                 f"{record['median_steps']:6.0f}  {record['p95_steps']:4.0f}  {record['spikes']['total']:6,.0f}  "
                 f"{record['rank_correlation']:+6.3f}   {record['rank_correlation_per_ink']:+6.3f}  "
                 f"{record['images_per_second']:8.1f}  {faster:6.2f}  "
                 f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
             )
+
+
+def setting_in_words(rule, bounds):
+    """'confidence gap_bound 2', of a rule's name and its bounds."""
+    return " ".join([rule, ", ".join(f"{bound} {value:g}" for bound, value in bounds.items())]).rstrip()
 
 
 def contrast_table(rows, summary):
