@@ -27,10 +27,10 @@ def numbers_only(result):
 
 def losses_text(means):
     """Losses and accuracy in words; means: name -> mean per image, accuracy 0 to 1."""
-    return (
-        f"classification {figure(means['classification'])} | reconstruction {figure(means['reconstruction'])} | "
-        f"total {figure(means['total'])}, accuracy {100 * means['accuracy']:.2f} %"
+    losses = " | ".join(
+        f"{name} {figure(means[name])}" for name in ("classification", "reconstruction", "total") if name in means
     )
+    return f"{losses}, accuracy {100 * means['accuracy']:.2f} %"
 
 
 JUDGES = {"held-out": "held out", "test": "test (which chooses)"}  # what an epoch is chosen on, in its line
@@ -64,8 +64,10 @@ def report_evaluation(result, say):
 
 
 def blocking_table(records):
-    """Lines of a table: one row per evaluation record, spikes per image by part."""
-    yield "epsilon  accuracy   input  encoder  decoder  classifier    total   error  open at the end"
+    """Lines of a table: one row per evaluation record of a network, spikes per image by part; with a decoder the reconstruction
+    error and the share of open input, too."""
+    feedback = "   error  open at the end" if records[0]["reconstruction_error"] is not None else ""
+    yield f"epsilon  accuracy   input  encoder  decoder  classifier    total{feedback}"
     for record in records:
         spikes, error, share = record["spikes"], record["reconstruction_error"], record.get("open_share")
         yield (

@@ -11,13 +11,17 @@ from self_models.running.outputs import errors_by_step
 
 
 class Losses(NamedTuple):
-    """Scalars: classification (cross-entropy, or see classification_loss), reconstruction (before trade_off), penalty (after
-    its weight), total."""
+    """Scalars: classification (cross-entropy, or see classification_loss), reconstruction (before trade_off; None without a
+    decoder), penalty (after its weight), total."""
 
     classification: torch.Tensor
-    reconstruction: torch.Tensor
+    reconstruction: torch.Tensor | None
     penalty: torch.Tensor
     total: torch.Tensor
+
+    def figures(self):
+        """name -> loss, of those that there are."""
+        return {name: loss for name, loss in self._asdict().items() if loss is not None}
 
 
 def step_weights(kind, timesteps, device=None):
@@ -75,13 +79,14 @@ def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification
     else:
         weights = step_weights(classification_kind, len(by_step), labels.device)
         classification = classification_term(by_step, labels, weights, taught)
-    reconstruction = penalty = torch.zeros_like(classification)
-    errors = errors_by_step(output)
-    if errors is not None:
-        reconstruction = reconstruction_term(errors, step_weights(kind, len(errors), errors.device))
+    reconstruction, penalty, errors = None, torch.zeros_like(classification), errors_by_step(output)
     if spike_penalty:
         penalty = spike_penalty * total_spikes(output.spikes).mean()
-    return Losses(classification, reconstruction, penalty, classification + trade_off * reconstruction + penalty)
+    total = classification + penalty
+    if errors is not None:
+        reconstruction = reconstruction_term(errors, step_weights(kind, len(errors), errors.device))
+        total = classification + trade_off * reconstruction + penalty
+    return Losses(classification, reconstruction, penalty, total)
 
 
 class Teacher(NamedTuple):
