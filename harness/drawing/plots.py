@@ -124,7 +124,7 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
         by_steps.set(title="accuracy against mean steps, 95 % intervals", xlabel="mean steps per image", ylabel="accuracy in %")
         by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
         _spike_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records])
-        by_steps.legend(frameon=False)
+        by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
         labels = sorted(set(per_image["label"].tolist()))
         steps = [per_image["steps"][per_image["label"] == label].numpy() for label in labels]
         boxes.boxplot(steps, whis=(5, 95), showfliers=False, positions=labels, medianprops={"color": "#aa3377"})
