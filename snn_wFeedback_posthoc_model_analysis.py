@@ -6,11 +6,10 @@ from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import film_of, save_contact_sheet, save_gif
+from harness.drawing.figures import save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
 from harness.measuring.evaluation import spikes_over_time
 from self_models.basics.settings import COUNT
-from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
@@ -27,19 +26,17 @@ def main(argv=None):
     model, run = posthoc.model, posthoc.run
     if not model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")
-    batch, output, guesses = posthoc.watch(posthoc.test, args.images)
-    film = film_of(batch.images, output, guesses, batch.labels.tolist(), args.epsilon)
+    film = posthoc.watch(posthoc.test)
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)
     many = posthoc.test.part(0, args.chart_images).whole(posthoc.device)
     spikes, open_share = spikes_over_time(model, many, args.seed)
     save_spikes_over_time(run.place.picture("_spikes.png"), spikes, open_share)
     for t in range(model.timesteps):
-        error = (guesses[t] - batch.images).square().sum((1, 2, 3)).mean().item()
-        blocked = film.blocked_share(t)
+        error, blocked = film.errors[t].mean(), film.blocked[t].mean()
         run.say(f"step {t + 1}: squared error {error:.2f} per image, {100 * blocked:.1f} % of active pixels blocked")
-        run.record(event="step", step=t + 1, squared_error=error, blocked_share=float(blocked), epsilon=args.epsilon)
-    parts = by_part({name: count.mean().item() for name, count in output.spikes.items()})
+        run.record(event="step", step=t + 1, squared_error=float(error), blocked_share=float(blocked), epsilon=args.epsilon)
+    parts = {part: count[-1].mean() for part, count in film.spikes_by_part().items()}
     run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
     for ending in (".gif", ".png", "_spikes.png"):
         run.say(f"wrote {run.place.picture(ending)}")

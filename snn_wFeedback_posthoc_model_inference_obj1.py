@@ -5,7 +5,7 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, source_for
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import shown
+from harness.drawing.film import shown
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.difficulty import difficulty_correlations
 from harness.measuring.report import blocking_table, difficulty_lines, operations_table
@@ -17,7 +17,7 @@ def build_parser():
     parser = posthoc_parser(__doc__, InputBlockingSNN, without=("epsilon",))
     group = parser.add_argument_group("objective 1")
     help_text = "pixels predicted this well are blocked, one or several values; 0 = no blocking; default: the checkpoint's"
-    group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=0.1, help=help_text)
+    group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=[0.1], help=help_text)
     return parser
 
 
@@ -40,7 +40,7 @@ def main(argv=None):
     for line in difficulty_lines(epsilons[-1], correlations):
         run.say(line)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records)
-    save_extremes(run.place.picture("_extremes.png"), shown(posthoc.test.whole().images), per_image)
+    save_extremes(run.place.picture("_extremes.png"), shown(posthoc.test.whole().images), per_image, posthoc.names)
     run.say(f"wrote {run.place.picture('_sweep.png')}, {run.place.picture('_extremes.png')}")
     return posthoc.finish()
 

@@ -8,7 +8,7 @@ from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_adaptive, save_step_histograms
 from harness.measuring.difficulty import spike_correlations
-from harness.measuring.report import adaptive_table
+from harness.measuring.report import adaptive_table, setting_in_words
 from self_models.basics.settings import declared
 from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -44,10 +44,10 @@ def main(argv=None):
         posthoc.records += baseline.records
     for line in adaptive_table(series):
         run.say(line)
-    first = next(iter(series.values()))
-    steps = posthoc.model.timesteps
-    save_adaptive(run.place.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, first[0][1], steps)
-    save_step_histograms(run.place.picture("_steps.png"), first[0][1], steps)
+    name, ((record, per_image), *_) = next(iter(series.items()))
+    shown = per_image, posthoc.model.timesteps, setting_in_words(name, record["bounds"]), posthoc.names
+    save_adaptive(run.place.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
+    save_step_histograms(run.place.picture("_steps.png"), *shown)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('_steps.png')}")
     return posthoc.finish()
 

@@ -6,7 +6,7 @@ from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.posthoc import open_posthoc, source_for
 from harness.command_line.scripts import run_script
 from harness.data.dimming import dimmed_sets
-from harness.drawing.figures import film_of, save_gif
+from harness.drawing.figures import save_gif
 from harness.drawing.plots import save_dimming
 from harness.measuring.report import contrast_table
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
@@ -38,7 +38,7 @@ def main(argv=None):
     for line in contrast_table(rows, summary):
         run.say(line)
     save_dimming(run.place.picture(".png"), rows)
-    attention_gif(posthoc, sets["bottom half"], run.place.picture(".gif"))
+    save_gif(run.place.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")
     return posthoc.finish()
 
@@ -51,14 +51,6 @@ def contrast_summary(rows):
     lost = clean["plain"] - plain
     summary = {"clean": clean["contrast"], "clean_plain": clean["plain"], "dimmed_plain": plain, "dimmed_contrast": contrast}
     return summary | {"regained": (contrast - plain) / lost if lost > 0 else None}
-
-
-def attention_gif(posthoc, images, path):
-    """The first dimmed images: what is seen, predicted and blocked at each step."""
-    batch, output, guesses = posthoc.watch(images, posthoc.args.images)
-    seen = [posthoc.model.gate.seen(batch.images, is_open) for is_open in output.is_open]
-    film = film_of(batch.images, output, guesses, batch.labels.tolist(), posthoc.args.epsilon, seen)
-    save_gif(path, film, posthoc.args.frame_seconds)
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def flips(model, engine, batch):
     distances = []
     for n in range(len(batch.images)):
         for t in range(model.timesteps):
-            bad = next((name for name in counts if counts[name][t][n] != event.sums.spikes[name][t, n]), None)
+            bad = next((name for name in counts if counts[name][t][n] != event.spikes_by_step[name][t, n]), None)
             if bad:
                 distances.append(near[bad][t][n].item())
                 break

@@ -155,7 +155,7 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         return Frame(*(None if frames is None else frames[0] for frames in self.advance(run, draws[None])))
 
     def advance(self, run, draws):
-        """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns a Frame of (T, B, C, H, W).
+        """T steps, one in evaluation, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns a Frame of (T, B, C, H, W).
 
         The classifier takes all steps as one batch. So do encoder and decoder in training, unless the gate makes the input of a
         step depend on the prediction of the step before.
@@ -164,9 +164,9 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
         encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
         drives = run_stage("classifier", list_layers(self.classifier), encoded, run.memory, run.draws).to(run.image.dtype)
-        so_far = run.logits + drives.cumsum(0) if self.training else None
-        run.logits = run.logits + drives.sum(0)
-        return join_frames([frames for _, frames in parts])._replace(logits=so_far)
+        so_far, run.logits = run.logits + drives.cumsum(0), run.logits + drives.sum(0)
+        spikes = None if self.training else torch.stack([*self.spikes_so_far(run).values()], -1)[None]
+        return join_frames([frames for _, frames in parts])._replace(logits=so_far, spikes=spikes)
 
     def perceive(self, run, draws):
         """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the
@@ -259,14 +259,16 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
 
     def output(self, run, frames, steps):
         """SNNOutput of a finished run. frames: its Frame of (T, B, C, H, W); steps: how many each image took (B,)."""
+        spikes = self.spikes_so_far(run)
         return SNNOutput(
             run.logits,
             frames.prediction,
             frames.error,
-            self.spikes_so_far(run),
+            spikes,
             steps,
             frames.predicted,
             frames.is_open,
             comparisons=run.compared + torch.zeros_like(steps),
             logits_by_step=frames.logits,
+            spikes_by_step=frames.spikes_by_step(spikes),
         )

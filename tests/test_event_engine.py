@@ -65,10 +65,12 @@ def check_same(dense, event, exact=True):
     assert list(event.spikes) == list(dense.spikes)
     for name, count in dense.spikes.items():
         assert torch.equal(event.spikes[name], count), name
+        assert torch.equal(event.spikes_by_step[name], dense.spikes_by_step[name]), name
+        assert torch.equal(event.spikes_by_step[name].sum(0), count), name
     for name in ("steps", "comparisons", "predicted", "is_open"):
         ours, theirs = getattr(event, name), getattr(dense, name)
         assert (ours is None) == (theirs is None) and (ours is None or torch.equal(ours, theirs)), name
-    for name in ("logits", "predictions", "errors"):
+    for name in ("logits", "logits_by_step", "predictions", "errors"):
         ours, theirs = getattr(event, name), getattr(dense, name)
         assert (ours is None) == (theirs is None), name
         if theirs is not None:
@@ -338,7 +340,7 @@ def test_without_frames_there_are_their_sums():
     torch.testing.assert_close(short.sums.errors, whole.errors.sum((2, 3, 4)))
     active = x != 0
     torch.testing.assert_close(short.sums.open_share, (whole.is_open & active).sum((2, 3, 4)) / active.sum((1, 2, 3)))
-    assert all(torch.equal(count.sum(0).float(), whole.spikes[name]) for name, count in short.sums.spikes.items())
+    assert all(torch.equal(count.sum(0).float(), whole.spikes[name]) for name, count in short.spikes_by_step.items())
 
 
 def test_silence_is_skipped_and_filled_in():

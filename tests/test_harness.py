@@ -41,6 +41,7 @@ from harness.building.models import SNNSource, find_device, snn_from, teacher_fr
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data, load_set
 from harness.measuring.evaluation import evaluate, spikes_over_time
+from harness.measuring.report import blocking_table, losses_text
 from harness.runs.checkpoints import save_checkpoint, write_whole
 from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
@@ -95,8 +96,20 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
     assert losses.classification.item() == losses.total.item() == pytest.approx(classification)
     alike = losses_of(output, torch.tensor([0]), 1.0, "last_t")  # the last output counts unless told otherwise
     assert alike.classification.item() == pytest.approx(log(4))
-    output.logits_by_step = None  # an evaluation
-    assert losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind).total.item() == pytest.approx(log(4))
+    judging = Criterion(1.0, "last_t", classification_kind=kind).judging()  # an evaluation
+    assert judging(output, torch.tensor([0])).total.item() == pytest.approx(log(4))
+
+
+def test_without_a_decoder_no_reconstruction_is_reported():
+    output = SimpleNamespace(logits=torch.zeros(1, 4), errors=None)
+    figures = losses_of(output, torch.tensor([0]), 10.0, "last_t").figures()
+    assert figures.keys() == {"classification", "penalty", "total"}
+    assert losses_text({**figures, "accuracy": 0.5}) == "classification 1.386 | total 1.386, accuracy 50.00 %"
+    parts = dict.fromkeys(("input", "encoder", "decoder", "classifier", "total"), 1.0)
+    record = {"epsilon": 0.0, "accuracy": 0.5, "spikes": parts, "reconstruction_error": None}
+    without, with_decoder = (list(blocking_table([record | more])) for more in ({}, {"reconstruction_error": 2.0}))
+    assert without[0].split()[-1] == "total" and len(without[1].split()) == len(without[0].split()) + 1  # "50.00 %"
+    assert "error" in with_decoder[0] and with_decoder[1].split()[-1] == "2.00"
 
 
 @pytest.mark.parametrize("temperature", [2, 3])

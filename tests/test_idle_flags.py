@@ -109,8 +109,8 @@ def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_f
 @pytest.mark.parametrize("family", ["quick", "accurate", "residual|fast", "fashion", "feedback|twin"])
 def test_every_preset_finds_what_it_starts_from(tmp_path, family):
     """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone."""
-    small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --precision float32 --seed 7 --output_dir {tmp_path}"
-    train = f"{small} --epochs 1 --limit_train 8 --holdout 2"
+    small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --seed 7 --output_dir {tmp_path}"
+    train = f"{small} --precision float32 --epochs 1 --limit_train 8 --holdout 2"
     names = [name for name in SNN_PRESETS if name.startswith(tuple(family.split("|")))]
     for name in dict.fromkeys(preset.name for name, preset in ANN_PRESETS.items() if name in names):
         run_here(ANN, f"{train} --preset {name}")

@@ -80,12 +80,12 @@ def test_training_knows_the_output_after_each_step(name, segments):
     model = build(**CASES[name])
     model.set_bptt_segments(segments)
     x, draws = images(5, model.image_shape), torch.rand(model.timesteps, 5, *model.image_shape)
-    found = model.train()(x, draws).logits_by_step
-    run = model.eval().start(x)
-    for logits, drawn in zip(found, draws, strict=True):
+    found, evaluated = model.train()(x, draws).logits_by_step, model.eval()(x, draws).logits_by_step
+    run = model.start(x)
+    for logits, same, drawn in zip(found, evaluated, draws, strict=True):
         model.step(run, drawn)
         torch.testing.assert_close(logits, run.logits, rtol=1e-4, atol=1e-5)
-    assert model(x, draws).logits_by_step is None
+        assert torch.equal(same, run.logits)
 
 
 @pytest.mark.parametrize("segments", [1, 3, 4, "auto"])

@@ -260,6 +260,6 @@ def posthoc_parser(description, cls, without=()):
 def add_picture_flags(parser):
     """What a GIF shows, and how fast; returns the group."""
     group = parser.add_argument_group("pictures")
-    group.add_argument("--images", type=typed(COUNT), default=5, metavar="N", help="show the first N images")
+    group.add_argument("--images", type=typed(COUNT), default=5, metavar="N", help="show N: the first of each class")
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.5, help="seconds per frame of the GIF")
     return group

@@ -9,7 +9,9 @@ from harness import UserError
 from harness.building.models import SNNSource, snn_from, use_engine
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.idle import lines_on_idle
+from harness.data.classes import class_names, first_of_each_class
 from harness.data.sets import load_data
+from harness.drawing.film import film_of
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
@@ -84,6 +86,11 @@ class Posthoc:
     def device(self):
         return next(self.model.parameters()).device
 
+    @property
+    def names(self):
+        """Of the classes."""
+        return class_names(self.test.name, self.model.settings["labels"])
+
     def evaluate(self, test=None, **more):
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
         self.run.begin()
@@ -96,12 +103,12 @@ class Posthoc:
         return record, result["per_image"]
 
     @torch.no_grad()
-    def watch(self, images, count):
-        """The first images of an ImageSet as a Batch, the model's output for them, and its guesses (T, B, C, H, W)."""
+    def watch(self, images):
+        """The model's Film of --images images of an ImageSet: the first of each class, then the second, …"""
         self.run.begin()
-        batch = images.part(0, count).whole(self.device)
+        batch = images.batch(first_of_each_class(images.labels, self.args.images), self.device)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
-        return batch, output, self.model.readout.guess(output.predictions)
+        return film_of(self.model, batch.images, batch.labels, output, self.names)
 
     def finish(self):
         """Write the records where --results_json says, and name the log."""

@@ -3,19 +3,21 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from harness.drawing.figures import STYLE
+from harness.drawing.figures import PART_COLOURS, STYLE
+from harness.drawing.film import in_words
 from harness.runs.checkpoints import write_whole
-from self_models.counting.spikes import PARTS
 
-PART_COLOURS = dict(zip(PARTS.values(), ("#4477aa", "#228833", "#ccbb44", "#aa3377"), strict=True))
 ACCURACY_COLOUR = "#222222"
 
 
-def save_chart(path, draw, size=(7, 4), panels=1, **layout):
-    """A PNG with `panels` axes side by side; draw(*axes) fills them."""
+def save_chart(path, draw, size=(7, 4), panels=1, columns=None, **layout):
+    """A PNG with `panels` axes, `columns` of them side by side, by default all; draw(*axes) fills them."""
+    columns = columns or panels
     with plt.rc_context(STYLE | {"axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(1, panels, figsize=size, squeeze=False, layout="constrained", **layout)
-        draw(*axes[0])
+        figure, axes = plt.subplots(-(-panels // columns), columns, figsize=size, squeeze=False, layout="constrained", **layout)
+        for spare in axes.flat[panels:]:
+            spare.remove()
+        draw(*axes.flat[:panels])
         write_whole(path, lambda file: figure.savefig(file, format="png"))
         plt.close(figure)
 
@@ -25,8 +27,12 @@ def save_sweep(path, records):
     places = np.arange(len(records))
 
     def draw(accuracy, spikes, share):
-        accuracy.plot(places, [100 * record["accuracy"] for record in records], "o-", color=ACCURACY_COLOUR)
-        accuracy.set(title="accuracy on the test images", ylabel="accuracy in %")
+        found, spread = zip(*(accuracy_interval(record) for record in records), strict=True)
+        accuracy.errorbar(places, found, np.transpose(spread).clip(0), fmt="o-", color=ACCURACY_COLOUR, capsize=3)
+        accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xlim=(-0.5, len(places) - 0.5))
+        low, high = accuracy.get_ylim()
+        margin = (high - low) / 4  # wider than the intervals
+        accuracy.set_ylim(low - margin, min(high + margin, 100 + margin / 4))
         _stack(spikes, places, records)
         spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image")
         for axis in (accuracy, spikes):
@@ -34,11 +40,19 @@ def save_sweep(path, records):
             axis.set_xlabel("epsilon: pixels predicted this well are blocked")
         for record in records:
             open_share = 100 * np.array(record.get("open_share", [np.nan]))
-            share.plot(np.arange(1, len(open_share) + 1), open_share, label=f"epsilon {record['epsilon']:g}")
-        share.set(title="active input pixels still open", xlabel="step", ylabel="open in %", ylim=(0, 105))
+            share.plot(np.arange(1, len(open_share) + 1), open_share, ".-", label=f"epsilon {record['epsilon']:g}")
+        share.set(title="input pixels that are not 0: still open", xlabel="step", ylabel="open in %", ylim=(0, 105))
+        share.xaxis.get_major_locator().set_params(integer=True)
         share.legend(frameon=False)
 
     save_chart(path, draw, size=(14, 4), panels=3)
+
+
+def accuracy_interval(record):
+    """Accuracy in percent, and how far its 95 % interval (Wilson's) goes down and up, for the images that were evaluated."""
+    n, p, z = record["images"], record["accuracy"], 1.96
+    centre, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    return 100 * p, (100 * (p - centre + half), 100 * (centre + half - p))
 
 
 def save_spikes_over_time(path, spikes, open_share):
@@ -56,7 +70,7 @@ def save_spikes_over_time(path, spikes, open_share):
         extent = (0.5, steps + 0.5, len(spikes) - 0.5, -0.5)
         shown = axes[0, 0].imshow(np.sqrt(counts), cmap="magma", aspect="auto", interpolation="nearest", extent=extent)
         axes[0, 0].set_yticks(
-            range(len(spikes)), [f"{name}  ({count.sum():,.0f})" for name, count in zip(spikes, counts, strict=True)]
+            range(len(spikes)), [f"{name}  ({count.sum():,.0f})" for name, count in zip(in_words(spikes), counts, strict=True)]
         )
         axes[0, 0].set_title("spikes per image and step (in brackets: sum over all steps)")
         ticks = np.linspace(0, np.sqrt(counts.max()), 5)
@@ -64,14 +78,19 @@ def save_spikes_over_time(path, spikes, open_share):
         bar.set_ticklabels([f"{tick**2:,.0f}" for tick in ticks])
         if open_share is not None:
             axes[1, 0].step(np.arange(1, steps + 1), 100 * np.array(open_share), where="mid", color=PART_COLOURS["input"])
-            axes[1, 0].set(ylim=(0, 105), xlim=(0.5, steps + 0.5), ylabel="open in %", title="active input pixels still open")
+            axes[1, 0].set(
+                ylim=(0, 105), xlim=(0.5, steps + 0.5), ylabel="open in %", title="input pixels that are not 0: still open"
+            )
+        for axis in axes[:, 0]:
+            axis.xaxis.get_major_locator().set_params(integer=True)
         axes[-1, 0].set_xlabel("step")
         write_whole(path, lambda file: figure.savefig(file, format="png"))
         plt.close(figure)
 
 
-def save_extremes(path, images, per_image, count=10):
-    """The cheapest and the dearest images, with their spikes. images: (N, H, W[, 3]) in [0, 1]; per_image: see evaluation.py."""
+def save_extremes(path, images, per_image, names, count=10):
+    """The cheapest and the dearest images, with their spikes. images: (N, H, W[, 3]) in [0, 1]; per_image: see evaluation.py;
+    names: of the classes."""
     order, count = per_image["spikes"].argsort(), min(count, len(images))
     chosen = [order[:count].tolist(), order[-count:].flip(0).tolist()]
     with plt.rc_context(STYLE):
@@ -79,7 +98,7 @@ def save_extremes(path, images, per_image, count=10):
         for row, label in enumerate(("cheapest", "dearest")):
             for axis, position in zip(axes[row], chosen[row], strict=True):
                 axis.imshow(images[position], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-                verdict = "right" if per_image["correct"][position] else f"taken for {int(per_image['found'][position])}"
+                verdict = "right" if per_image["correct"][position] else f"taken for {names[per_image['found'][position]]}"
                 axis.set_title(f"{per_image['spikes'][position]:,.0f} spikes\n{verdict}", fontsize=8)
                 axis.set_xticks([])
                 axis.set_yticks([])
@@ -89,73 +108,100 @@ def save_extremes(path, images, per_image, count=10):
         plt.close(figure)
 
 
-def save_adaptive(path, series, per_image, timesteps):
-    """Accuracy against mean steps and against spikes for each rule, and the steps of each class under the first rule.
+def save_adaptive(path, series, per_image, timesteps, setting, names):
+    """Accuracy against mean steps and against spikes for each rule, and the steps of each class under one setting of a rule.
 
-    series: name -> list of evaluation records; per_image: of the first setting of the first series.
+    series: name -> list of evaluation records; per_image: of this setting, which is named in words; names: of the classes.
     """
 
     def draw(by_steps, by_spikes, boxes):
         for name, records in series.items():
-            accuracy = [100 * record["accuracy"] for record in records]
+            accuracy, spread = zip(*(accuracy_interval(record) for record in records), strict=True)
             style = {"marker": "s" if "without" in name else "o", "linestyle": ":" if "without" in name else "-", "label": name}
-            by_steps.plot([record["mean_steps"] for record in records], accuracy, **style)
-            by_spikes.plot([record["spikes"]["total"] for record in records], accuracy, **style)
-        by_steps.set(title="accuracy against mean steps", xlabel="mean steps per image", ylabel="accuracy in %")
-        by_spikes.set(title="accuracy against spikes", ylabel="accuracy in %")
+            style |= {"yerr": np.transpose(spread).clip(0), "elinewidth": 0.5}
+            by_steps.errorbar([record["mean_steps"] for record in records], accuracy, **style)
+            by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
+        by_steps.set(title="accuracy against mean steps, 95 % intervals", xlabel="mean steps per image", ylabel="accuracy in %")
+        by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
         _spike_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records])
-        by_steps.legend(frameon=False)
+        by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
         labels = sorted(set(per_image["label"].tolist()))
         steps = [per_image["steps"][per_image["label"] == label].numpy() for label in labels]
         boxes.boxplot(steps, whis=(5, 95), showfliers=False, positions=labels, medianprops={"color": "#aa3377"})
-        boxes.set(title="steps by class: median, quartiles, 5 % and 95 %", xlabel="class", ylabel="steps")
+        boxes.set(title=f"steps by class, {setting}:\nmedian, quartiles, 5 % and 95 %", xlabel="class", ylabel="steps")
+        boxes.set_xticks(labels, [names[label] for label in labels], rotation=45 if max(map(len, names)) > 3 else 0)
         boxes.set_ylim(0, timesteps + 1)
 
     save_chart(path, draw, size=(14, 4.2), panels=3)
 
 
 def save_accuracy_against_spikes(path, rows):
-    """Accuracy against total spikes, one mark per row of results.json: a colour per network, a shape per way of running it;
-    joined where only the rule's bound differs.
+    """Accuracy against total spikes, a panel per network and its twin: the network filled, the twin hollow, joined where only the
+    bound of the stopping rule differs; bars are standard deviations over the seeds.
 
-    rows: of one data set."""
-    shapes = "osD^vPX*hd<>"
+    rows: of results.json, of one data set, means over the seeds. Entropy stops where confidence does, and is left out."""
+    rows, families = [row for row in rows if row["rule"] != "entropy"], {}
+    for row in rows:
+        families.setdefault(row["name"].removeprefix("twin of "), []).append(row)
+    spikes, accuracy = [row["spikes"]["total"] for row in rows], [100 * row["accuracy"] for row in rows]
+    middle, room = (max(accuracy) + min(accuracy)) / 2, max(accuracy) - min(accuracy)
 
-    def draw(axis):
-        groups, colours, kinds = {}, {}, {}
-        for row in rows:
-            blocking = ", no blocking" if row["feedback"] and not row["epsilon"] else ""
-            kind = f"T = {row['timesteps']}{blocking}" if row["rule"] == "none" else f"stopped by {row['rule']}"
-            groups.setdefault((row["name"], kind), []).append(row)
-        for (name, kind), members in groups.items():
-            colour = colours.setdefault(name, f"C{len(colours)}")
-            shape = kinds.setdefault(kind, shapes[len(kinds) % len(shapes)])
-            style = "-" if members[0]["feedback"] else ":"
-            spikes = [row["spikes"]["total"] for row in members]
-            axis.plot(spikes, [100 * row["accuracy"] for row in members], style, marker=shape, color=colour)
-        for name, colour in colours.items():
-            axis.plot([], [], color=colour, linewidth=4, label=name)
-        for kind, shape in kinds.items():
-            axis.plot([], [], shape, color="#555555", label=kind)
-        axis.set(title=f"accuracy against spikes, {rows[0]['dataset']} test set", ylabel="accuracy in %")
-        _spike_axis(axis, [row["spikes"]["total"] for row in rows])
-        axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    def draw(*axes):
+        for number, (axis, (name, members)) in enumerate(zip(axes, families.items(), strict=False)):
+            seeds = max(row["seeds"] for row in members)
+            several = f" (means of {seeds} seeds, bars: standard deviation)" if seeds > 1 else " (one seed)"
+            axis.set(title=f"{name} (filled) and its twin without a decoder (hollow)\n{rows[0]['dataset']} test set{several}")
+            axis.set(ylabel="accuracy in %", ylim=(middle - 1.05 * room, middle + 0.95 * room))
+            _spike_axis(axis, spikes, room=3)
+            for feedback in (True, False):
+                draw_runs(axis, [row for row in members if row["feedback"] == feedback], f"C{number}", feedback)
 
-    save_chart(path, draw, size=(10, 4.5))
+    columns = min(2, len(families))
+    size = (6.5 * columns, 4.3 * -(-len(families) // columns))
+    save_chart(path, draw, size, len(families), columns)
 
 
-def save_step_histograms(path, per_image, timesteps):
-    """One histogram of steps per class, on common axes."""
+def draw_runs(axis, rows, colour, filled):
+    """One network in every way that it was run, each named at its last point: below where filled, else above; the leftmost point
+    has the farthest name, so that no line to a name crosses another name."""
+    groups = {}
+    for row in sorted(rows, key=lambda row: row["spikes"]["total"]):
+        groups.setdefault(run_in_words(row), []).append(row)
+    for number, (kind, members) in enumerate(sorted(groups.items(), key=lambda group: group[1][-1]["spikes"]["total"])):
+        spikes, accuracy = [row["spikes"]["total"] for row in members], [100 * row["accuracy"] for row in members]
+        spread = [[row["deviation"].get(figure, 0) for row in members] for figure in ("spikes", "accuracy")]
+        axis.errorbar(
+            spikes, accuracy, spread[1], spread[0], fmt="o-" if filled else "o:", color=colour, markersize=6,
+            markerfacecolor=colour if filled else "white", linewidth=1.2, elinewidth=0.7,
+        )  # fmt: skip
+        axis.annotate(
+            f"{'' if filled else 'twin, '}{kind}", (spikes[-1], accuracy[-1]), (spikes[-1], (0.02 + 0.05 * number) if filled else
+            (0.98 - 0.05 * number)), textcoords=axis.get_xaxis_transform(), fontsize=9, va="bottom" if filled else "top",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#999999", "relpos": (0, 1 if filled else 0)},
+        )  # fmt: skip
+
+
+def run_in_words(row):
+    """How a network was run, its bounds aside."""
+    if row["rule"] != "none":
+        return f"stopped by {row['rule']}"
+    blocking = (", blocking" if row["epsilon"] else ", no blocking") if row["feedback"] else ""
+    return f"T = {row['timesteps']}{blocking}"
+
+
+def save_step_histograms(path, per_image, timesteps, setting, names):
+    """One histogram of steps per class, on common axes; setting: how images stopped, in words; names: of the classes."""
     classes = sorted(set(per_image["label"].tolist()))
     with plt.rc_context(STYLE):
         columns = min(5, len(classes))
         rows = -(-len(classes) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 1.8 * rows + 0.6), squeeze=False, sharex=True,
+        figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 1.8 * rows + 0.9), squeeze=False, sharex=True,
                                     sharey=True, layout="constrained")  # fmt: skip
         for axis, label in zip(axes.flat, classes, strict=False):
             axis.hist(per_image["steps"][per_image["label"] == label].numpy(), np.arange(0.5, timesteps + 1.5), color="#4477aa")
-            axis.set_title(f"class {label}", fontsize=9)
-        figure.supxlabel("steps until the image stopped")
+            axis.set_title(f"class {names[label]}", fontsize=9)
+        figure.suptitle(f"steps until an image stops, {setting}")
+        figure.supxlabel("steps")
         figure.supylabel("images")
         write_whole(path, lambda file: figure.savefig(file, format="png"))
         plt.close(figure)
@@ -181,13 +227,13 @@ def save_dimming(path, rows):
     save_chart(path, draw, size=(8, 4))
 
 
-def _spike_axis(axis, totals):
-    """A logarithmic axis of total spikes with plain numbers at its ticks."""
+def _spike_axis(axis, totals, room=1.3):
+    """A logarithmic axis of total spikes with plain numbers at its ticks. room: factor right of the last, for labels."""
     ticks = [step * 10**power for power in range(9) for step in (1, 2, 5)]
     axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axis.minorticks_off()
-    axis.set_xlim(max(min(totals), 1) / 1.3, max(max(totals), 1) * 1.3)
+    axis.set_xlim(max(min(totals), 1) / 1.3, max(max(totals), 1) * room)
     axis.set_xlabel("spikes per image: input, encoder, decoder and classifier")
 
 
@@ -199,5 +245,5 @@ def _stack(axis, places, records):
         base += counts
     for place, total in zip(places, base, strict=True):
         axis.annotate(f"{total:,.0f}", (place, total), ha="center", va="bottom", fontsize=8)
-    axis.legend(frameon=False, loc="upper right")
-    axis.margins(y=0.15)
+    axis.set_ylim(0, 1.3 * base.max())  # room for the key
+    axis.legend(frameon=False, loc="upper right", ncols=2)

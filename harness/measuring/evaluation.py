@@ -5,19 +5,21 @@ import torch
 from harness.processes import ranks
 from self_models.counting.evaluation import Evaluation, output_of
 from self_models.running.draws import EVALUATION, Draws
-from self_models.running.outputs import share_of_active
+from self_models.running.outputs import open_share_by_step
 
 
 @torch.no_grad()
 def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=False):
     """What Evaluation.result says of a model over Batches, each image with draws of its own, and the means of the criterion's
-    losses: classification, reconstruction, penalty, total. on_batch: called after each with (its number, Average so far)."""
+    losses, of the last output: classification, reconstruction (with a decoder), penalty, total. on_batch: called after each with
+    (its number, Average so far)."""
     model.eval()
+    criterion = criterion.judging()
     with Evaluation(model, count_operations) as evaluation:
         for number, batch in enumerate(batches, 1):
             if batch.counts:
                 output = output_of(model, batch.images, Draws(seed, EVALUATION, batch.index))
-                evaluation.add(output, batch.images, batch.labels, **criterion(output, batch.labels)._asdict())
+                evaluation.add(output, batch.images, batch.labels, **criterion(output, batch.labels).figures())
             else:
                 evaluation.skip()
             if on_batch:
@@ -28,16 +30,7 @@ def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=Fa
 @torch.no_grad()
 def spikes_over_time(model, batch, seed):
     """Mean spikes per image of each layer at each step, layer -> (T,), and the mean share of active input open (T,) or None."""
-    draws = Draws(seed, EVALUATION, batch.index)
-    if model.engine:
-        sums = output_of(model, batch.images, draws).sums
-        spikes = {name: count.double().mean(1).tolist() for name, count in sums.spikes.items()}
-        return spikes, None if sums.open_share is None else sums.open_share.mean(1).tolist()
-    run, counts, shares = model.start(batch.images, draws), [], []
-    for (drawn,) in model.drawn(batch.images, None, draws):
-        step = model.step(run, drawn)
-        counts.append({name: count.mean().item() for name, count in model.spikes_so_far(run).items()})
-        shares.append(None if step.is_open is None else share_of_active(step.is_open, batch.images).mean().item())
-    first = dict.fromkeys(counts[0], 0.0)
-    spikes = {name: [now[name] - old[name] for old, now in zip([first, *counts], counts, strict=False)] for name in first}
-    return spikes, None if shares[0] is None else shares
+    output = output_of(model, batch.images, Draws(seed, EVALUATION, batch.index))
+    spikes = {name: count.double().mean(1).tolist() for name, count in output.spikes_by_step.items()}
+    share = open_share_by_step(output, batch.images)
+    return spikes, None if share is None else share.mean(1).tolist()

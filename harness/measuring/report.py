@@ -27,10 +27,10 @@ def numbers_only(result):
 
 def losses_text(means):
     """Losses and accuracy in words; means: name -> mean per image, accuracy 0 to 1."""
-    return (
-        f"classification {figure(means['classification'])} | reconstruction {figure(means['reconstruction'])} | "
-        f"total {figure(means['total'])}, accuracy {100 * means['accuracy']:.2f} %"
+    losses = " | ".join(
+        f"{name} {figure(means[name])}" for name in ("classification", "reconstruction", "total") if name in means
     )
+    return f"{losses}, accuracy {100 * means['accuracy']:.2f} %"
 
 
 JUDGES = {"held-out": "held out", "test": "test (which chooses)"}  # what an epoch is chosen on, in its line
@@ -64,8 +64,10 @@ def report_evaluation(result, say):
 
 
 def blocking_table(records):
-    """Lines of a table: one row per evaluation record, spikes per image by part."""
-    yield "epsilon  accuracy   input  encoder  decoder  classifier    total   error  open at the end"
+    """Lines of a table: one row per evaluation record of a network, spikes per image by part; with a decoder the reconstruction
+    error and the share of open input, too."""
+    feedback = "   error  open at the end" if records[0]["reconstruction_error"] is not None else ""
+    yield f"epsilon  accuracy   input  encoder  decoder  classifier    total{feedback}"
     for record in records:
         spikes, error, share = record["spikes"], record["reconstruction_error"], record.get("open_share")
         yield (
@@ -109,15 +111,20 @@ def adaptive_table(series):
         prefix = name.rpartition(", ")[0]
         whole = series[f"{prefix}, all steps" if prefix else "all steps"][0][0]
         for record, _ in rows:
-            bounds = ", ".join(f"{bound} {value:g}" for bound, value in record["bounds"].items())
             faster = record["images_per_second"] / whole["images_per_second"]
             yield (
-                f"{name + ' ' * bool(bounds) + bounds:46}  {100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
+                f"{setting_in_words(name, record['bounds']):46}  "
+                f"{100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
                 f"{record['median_steps']:6.0f}  {record['p95_steps']:4.0f}  {record['spikes']['total']:6,.0f}  "
                 f"{record['rank_correlation']:+6.3f}   {record['rank_correlation_per_ink']:+6.3f}  "
                 f"{record['images_per_second']:8.1f}  {faster:6.2f}  "
                 f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
             )
+
+
+def setting_in_words(rule, bounds):
+    """'confidence gap_bound 2', of a rule's name and its bounds."""
+    return " ".join([rule, ", ".join(f"{bound} {value:g}" for bound, value in bounds.items())]).rstrip()
 
 
 def contrast_table(rows, summary):

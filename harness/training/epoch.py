@@ -59,7 +59,7 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
         progress.step = number
         if batch.counts:
             accuracy = (output.logits.argmax(1) == batch.labels).float().mean()
-            progress.average.add(batch.counted, accuracy=accuracy, **losses._asdict(), **_spikes(output))
+            progress.average.add(batch.counted, accuracy=accuracy, **losses.figures(), **_spikes(output))
             if hasattr(output, "spikes"):
                 progress.fired.add_up(output.spikes)
         if on_batch:

@@ -1,6 +1,6 @@
 """Loss terms, the same in training and evaluation, and the criterion they make up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -11,13 +11,17 @@ from self_models.running.outputs import errors_by_step
 
 
 class Losses(NamedTuple):
-    """Scalars: classification (cross-entropy, or see classification_loss), reconstruction (before trade_off), penalty (after
-    its weight), total."""
+    """Scalars: classification (cross-entropy, or see classification_loss), reconstruction (before trade_off; None without a
+    decoder), penalty (after its weight), total."""
 
     classification: torch.Tensor
-    reconstruction: torch.Tensor
+    reconstruction: torch.Tensor | None
     penalty: torch.Tensor
     total: torch.Tensor
+
+    def figures(self):
+        """name -> loss, of those that there are."""
+        return {name: loss for name, loss in self._asdict().items() if loss is not None}
 
 
 def step_weights(kind, timesteps, device=None):
@@ -67,7 +71,7 @@ def classification_term(logits, labels, weights, taught=None):
 def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t", taught=None):
     """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty.
 
-    kind, classification_kind: see step_weights; the second holds in training, an evaluation judges the last output.
+    kind, classification_kind: see step_weights.
     taught: a TeacherOutput, None for none."""
     by_step = getattr(output, "logits_by_step", None)
     if by_step is None or classification_kind == "last_t":
@@ -75,13 +79,14 @@ def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification
     else:
         weights = step_weights(classification_kind, len(by_step), labels.device)
         classification = classification_term(by_step, labels, weights, taught)
-    reconstruction = penalty = torch.zeros_like(classification)
-    errors = errors_by_step(output)
-    if errors is not None:
-        reconstruction = reconstruction_term(errors, step_weights(kind, len(errors), errors.device))
+    reconstruction, penalty, errors = None, torch.zeros_like(classification), errors_by_step(output)
     if spike_penalty:
         penalty = spike_penalty * total_spikes(output.spikes).mean()
-    return Losses(classification, reconstruction, penalty, classification + trade_off * reconstruction + penalty)
+    total = classification + penalty
+    if errors is not None:
+        reconstruction = reconstruction_term(errors, step_weights(kind, len(errors), errors.device))
+        total = classification + trade_off * reconstruction + penalty
+    return Losses(classification, reconstruction, penalty, total)
 
 
 class Teacher(NamedTuple):
@@ -106,6 +111,10 @@ class Criterion:
     spike_penalty: float = 0.0
     classification_kind: str = "last_t"
     teacher: Teacher | None = None
+
+    def judging(self):
+        """The same for an evaluation, which judges the last output."""
+        return replace(self, classification_kind="last_t")
 
     def __call__(self, output, labels, images=None):
         """Losses of an output; images: what the teacher looks at, in training; None: the labels count alone."""

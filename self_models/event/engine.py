@@ -123,7 +123,7 @@ class EventEngine:
         images = pixels_of(x)
         shape = (steps, batch, images.shape[1]) if frames and model.has_feedback else (0, 0, 0)
         results = self.compiled.Results(
-            logits=np.empty((batch, self.layout.shapes[self.layout.net.output][0]), np.float32),
+            logits=np.empty((batch, steps, self.layout.shapes[self.layout.net.output][0]), np.float32),
             counts=np.zeros((batch, steps, len(self.layout.shapes)), np.int32),
             steps=np.zeros(batch, np.int64),
             comparisons=np.zeros(batch, np.int64),
@@ -158,9 +158,10 @@ class EventEngine:
         elif not frames:
             errors_sum = torch.from_numpy(results.errors).T if model.has_feedback else None
             share = torch.from_numpy(results.open_share).T if blocks and model.has_feedback else None
-            sums = Sums(errors_sum, share, spikes)
+            sums = Sums(errors_sum, share)
+        logits = torch.from_numpy(results.logits).transpose(0, 1)
         return SNNOutput(
-            torch.from_numpy(results.logits),
+            logits[-1],
             prediction,
             errors,
             total,
@@ -169,6 +170,8 @@ class EventEngine:
             is_open if blocks else None,
             torch.from_numpy(results.comparisons),
             sums,
+            logits,
+            spikes,
         )
 
     def _spread(self, work, batch):
@@ -221,22 +224,23 @@ class EventEngine:
             decoded = self._advance(run, states, model.encoding.send(run.view.unexplained(), uniforms), counts[:, t])
             run.logits = torch.from_numpy(np.stack([state.v[logits] for state in states]))
             if model.has_feedback:
-                steps.append(model.show(run, decoded))
+                frame = model.show(run, decoded)
             else:
                 run.steps += 1
-                steps.append(Frame())
+                frame = Frame()
+            steps.append(frame._replace(logits=run.logits))
         spikes, total = self._spikes(counts)
         run.input_count = total["input"]
         run.memory = {name: NeuronState(None, None, count) for name, count in total.items()}
-        output = model.output(run, stack_frames(steps), torch.full((len(x),), model.timesteps))
+        output = model.output(run, stack_frames(steps), torch.full((len(x),), model.timesteps))._replace(spikes_by_step=spikes)
         if frames:
             return output
-        sums = Sums(errors_by_step(output), open_share_by_step(output, x), spikes)
+        sums = Sums(errors_by_step(output), open_share_by_step(output, x))
         return output._replace(predictions=None, errors=None, predicted=None, is_open=None, sums=sums)
 
     def _spikes(self, counts):
-        """(B, T, nodes) array -> layer name -> (T, B), and their sums over the steps, layer name -> (B,) float32."""
-        steps, total = torch.from_numpy(counts).permute(2, 1, 0), torch.from_numpy(counts.sum(1, dtype=np.float32)).T
+        """(B, T, nodes) array -> layer name -> (T, B), and their sums over the steps, layer name -> (B,), float32."""
+        steps, total = torch.from_numpy(counts).float().permute(2, 1, 0), torch.from_numpy(counts.sum(1, dtype=np.float32)).T
         return tuple(dict(zip(self.layout.names, part.unbind(), strict=False)) for part in (steps, total))
 
     def _advance(self, run, states, signal, counts):

@@ -26,8 +26,9 @@ may_stop = switch([rule.kernel or Never.kernel for rule in RULES.values()])
 
 
 class Results(NamedTuple):
-    """What a run fills in. logits (B, labels); counts (B, T, nodes), spikes of each step; steps, comparisons (B,); errors
-    (B, T), squared error summed over pixels; open_share (B, T), of active pixels; frames (T, B, Q), (0, 0, 0) if not wanted."""
+    """What a run fills in. logits (B, T, labels), after each step; counts (B, T, nodes), spikes of each step; steps, comparisons
+    (B,); errors (B, T), squared error summed over pixels; open_share (B, T), of active pixels; frames (T, B, Q), (0, 0, 0) if not
+    wanted."""
 
     logits: np.ndarray
     counts: np.ndarray
@@ -158,6 +159,7 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
                 explains = settings.residual
                 list_active(pixels, image, explains)
         results.errors[b, t], results.open_share[b, t] = error, open_share
+        copy(results.logits[b, t], logits)
         if frames:
             show(results, pixels, b, t)
         t += 1
@@ -176,9 +178,9 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
     for later in range(t, settings.timesteps):
         results.counts[b, later] = 0
         results.errors[b, later], results.open_share[b, later] = error, open_share
+        copy(results.logits[b, later], logits)
         if frames:
             show(results, pixels, b, later)
-    copy(results.logits[b], logits)
     results.comparisons[b] = comparisons
 
 

@@ -214,6 +214,11 @@ class Contrast(Blocking):
         """What the input neurons see of the image (B, C, H, W) while these pixels are open."""
         return CONTRASTS[self.contrast](image, is_open, self.attention)
 
+    def judged_by(self, image, is_open):
+        if self.contrast != "local":
+            return super().judged_by(image, is_open)
+        return self.seen(image, is_open), local_gain(image, is_open, self.attention)[1]
+
     def with_contrast(self, image, view):
         """The view with the image as this rule shows it, and what it attends to."""
         attended = local_gain(image, view.is_open, self.attention)[1] if self.contrast == "local" else None

@@ -74,6 +74,11 @@ class Gate:
         """Where predictions are held, bool (B, C, H, W); None for nowhere."""
         return None
 
+    def judged_by(self, image, is_open):
+        """(what predictions are compared with, (B, C, H, W), where that is done, bool or True for everywhere) while these pixels
+        are open: for pictures."""
+        return image, True
+
     def compared(self, view):
         """How many pixels next_view compares with their prediction, per image (B,)."""
         return 0

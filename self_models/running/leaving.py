@@ -46,4 +46,6 @@ def _join(parts, frames):
         frames.predicted,
         frames.is_open,
         torch.cat([output.comparisons for output in outputs])[order],
+        logits_by_step=frames.logits,
+        spikes_by_step=frames.spikes_by_step(outputs[0].spikes),
     )

@@ -15,11 +15,10 @@ class ANNOutput(NamedTuple):
 
 class Sums(NamedTuple):
     """What an engine gives in place of frames (T, B, C, H, W): errors (T, B), summed over pixels, None without feedback;
-    open_share (T, B), share of active input pixels open, None from a model that does not block; spikes: layer -> (T, B)."""
+    open_share (T, B), share of active input pixels open, None from a model that does not block."""
 
     errors: torch.Tensor | None
     open_share: torch.Tensor | None
-    spikes: dict
 
 
 class SNNOutput(NamedTuple):
@@ -30,7 +29,8 @@ class SNNOutput(NamedTuple):
     order encoder, decoder, classifier. steps: steps each image took (B,). predicted: bool (T, B, C, H, W), pixels within
     epsilon at that step; is_open: bool, same shape, input neurons that could spike at that step. Both only from models
     that block, else None. comparisons: pixels compared with their prediction over the run (B,). sums: from the event engine.
-    logits_by_step: the logits after each step (T, B, labels), in training only.
+    logits_by_step: the logits after each step (T, B, labels). spikes_by_step: layer name -> spikes of each step (T, B), in
+    evaluation only.
     """
 
     logits: torch.Tensor
@@ -43,6 +43,7 @@ class SNNOutput(NamedTuple):
     comparisons: torch.Tensor | None = None
     sums: Sums | None = None
     logits_by_step: torch.Tensor | None = None
+    spikes_by_step: dict | None = None
 
 
 def errors_by_step(output):

@@ -49,14 +49,22 @@ class RunState:
 
 
 class Frame(NamedTuple):
-    """What one step shows: prediction and error (B, C, H, W), predicted and is_open (bool); logits so far (B, labels), in
-    training only. None where not there."""
+    """What one step shows: prediction and error (B, C, H, W), predicted and is_open (bool); logits so far (B, labels); spikes
+    so far of each layer (B, layers), in evaluation only. None where not there."""
 
     prediction: torch.Tensor | None = None
     error: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
     is_open: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    spikes: torch.Tensor | None = None
+
+    def spikes_by_step(self, layers):
+        """Layer name -> spikes of each step (T, B), from spikes so far (T, B, layers); None where they are not there."""
+        if self.spikes is None:
+            return None
+        steps = self.spikes.diff(dim=0, prepend=torch.zeros_like(self.spikes[:1]))
+        return dict(zip(layers, steps.unbind(-1), strict=True))
 
 
 def stack_frames(frames):
