@@ -115,7 +115,7 @@ def test_distillation_loss_by_hand(temperature):
     assert losses.total.item() == pytest.approx((0.75 * (log(1 + 3**temperature) + log(2)) + divergence) / 2)
 
 
-def test_the_teacher_is_asked_in_training_only():
+def test_the_teachers_loss_counts_in_training_only():
     def teacher(images):
         return SimpleNamespace(logits=images.flatten(1))
 

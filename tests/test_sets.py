@@ -175,7 +175,7 @@ def test_more_images_than_there_are(sets, more, words):
 
 @pytest.fixture
 def put(monkeypatch):
-    """put(folder, label, name, ending, is_train) writes a grey image of 2x3 pixels and its label, which are then taken for name's."""
+    """put(folder, label, name, ending, is_train) writes a grey image of 2x3 pixels and its label, then taken for name's."""
 
     def put(folder, label, name="MNIST", ending="", is_train=False):
         folder.mkdir(parents=True, exist_ok=True)
