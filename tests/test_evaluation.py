@@ -256,6 +256,10 @@ def test_operations_of_several_processes_add_up(x):
     assert result["feedback_event_acs"] > 0
 
 
-def test_nothing_has_run_and_nothing_is_counted():
+def test_shares_of_one_neuron_and_of_none():
     result = OperationCounter(snn()).result(1)
     assert result["activation_sparsity"] == 1 and result["dense"] == 0 and result["layers"]["active_share"] == {}
+    counter = OperationCounter(snn())
+    counter.spikes, counter.neurons = {"input": 0, "features.1": 1}, {"input": 0, "features.1": 1}
+    result = counter.result(1)
+    assert result["activation_sparsity"] == 0 and result["layers"]["active_share"] == {"input": 0, "features.1": 1}

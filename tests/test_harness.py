@@ -155,6 +155,14 @@ def test_a_criterion_goes_by_its_own_settings():
         assert losses_of(output, labels, *changed).total.item() != pytest.approx(found)
 
 
+def test_an_earlier_step_does_not_touch_the_last_outputs_loss():
+    """Not even an infinite loss, of which none would be left to weigh by 0."""
+    by_step = torch.tensor([[[-torch.inf, 0.0]], [[0.0, 0.0]]])
+    output = SimpleNamespace(logits=by_step[-1], logits_by_step=by_step, errors=None)
+    losses = losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind="last_t")
+    assert losses.total.item() == pytest.approx(log(2))
+
+
 def test_loss_without_feedback_is_classification_alone():
     output = SimpleNamespace(logits=torch.zeros(1, 4), errors=None)
     assert losses_of(output, torch.tensor([2]), trade_off=9.0, kind="sum").total.item() == pytest.approx(log(4))
