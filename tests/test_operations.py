@@ -11,7 +11,17 @@ from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
 from self_models.counting.evaluation import evaluate
-from self_models.counting.operations import CONNECTIONS, OperationCounter, energies, energy_joules, fan_out, reach, targets
+from self_models.counting.operations import (
+    CONNECTIONS,
+    OperationCounter,
+    as_input,
+    energies,
+    energy_joules,
+    fan_out,
+    reach,
+    sum_over_batch,
+    targets,
+)
 from self_models.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -171,6 +181,29 @@ def test_operations_do_not_depend_on_the_batch():
     assert together["acs"]["features.0"] > 0 and together["macs"]["features.0"] > 0
     for kind, layers in together.items():
         assert layers == {name: sum(each[kind].get(name, 0) for each in alone) for name in layers}
+
+
+def test_counts_are_wide_and_stay_on_their_device():
+    """float64, so that sums over many batches stay exact; and the images of some rows alone, where told so."""
+    spikes = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    for active in (spikes, spikes.reshape(3, 1, 1, 2), spikes.reshape(3, 2, 1, 1)):
+        found, some = sum_over_batch(active), sum_over_batch(active, torch.tensor([True, True, False]))
+        assert (found.dtype, found.shape) == (torch.float64, active.shape[1:])
+        assert found.flatten().tolist() == [2, 2] and some.flatten().tolist() == [2, 1]
+    counts = torch.arange(6).reshape(1, 2, 3)
+    convolution, linear = (layer.to("meta") for layer in (nn.Conv2d(1, 4, 3, padding=1), nn.Linear(6, 5)))
+    for module, shape in ((convolution, (1, 2, 3)), (linear, (6,))):
+        assert (as_input(module, counts.numpy()).dtype, as_input(module, counts.numpy()).shape) == (torch.float64, shape)
+        for device in ("meta", "cpu") if module is linear else ("meta",):
+            reached = reach([module], shape, torch.device(device))
+            assert (reached.dtype, reached.device.type) == (torch.float64, device)
+
+
+def test_spikes_of_the_last_layer_cost_nothing_more():
+    """Those that the read-out counts; and of a plan without feedback only the classifier takes the encoder's."""
+    model = build(FEEDBACK, readout="spike_count")
+    assert targets(model, list(model.neurons())[-3]) == []
+    assert [end for end, _ in targets(build(TWIN), "features.7")] == ["classifier.0"]
 
 
 def test_energy():
