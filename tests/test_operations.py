@@ -123,6 +123,7 @@ def test_spikingjelly_counts_the_same_where_inputs_are_binary():
         nn.Conv2d(2, 3, 2, stride=2, bias=False),
         nn.ConvTranspose2d(2, 3, 3, padding=1, bias=False),
         nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=(1, 0), bias=False),
+        nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1, bias=False),
     ],
 )
 def test_fan_out_is_the_number_of_weights_met(layer):
@@ -134,10 +135,11 @@ def test_fan_out_is_the_number_of_weights_met(layer):
     assert torch.equal(fan_out(layer, signal, every=True).float(), met)
 
 
-def test_event_driven_reach_by_brute_force():
-    """A spike of the encoder's last layer reaches the decoder's first neurons through D, U and a convolution, and the
-    classifier's through D: as many neurons as its impulse changes."""
-    model = build(FEEDBACK)
+@pytest.mark.parametrize("token", ["D", "A"])
+def test_reach_of_a_spike_by_brute_force(token):
+    """A spike of the encoder's last layer reaches the decoder's first neurons through D or A, U and a convolution, and the
+    classifier's through D or A: as many neurons as its impulse changes. The last of 5 columns is in no 2x2 square."""
+    model = build([[3, "D", 4, 5, token], FEEDBACK[1]])
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.ones_(parameter)
