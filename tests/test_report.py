@@ -101,7 +101,13 @@ RIGHT = ("epsilon", "encoder", "decoder", "classifier", "total")
 
 
 def test_the_table_of_blocking():
-    record = {"epsilon": 0.25, "accuracy": 0.9712, "spikes": SPIKES, "reconstruction_error": 26.284, "open_share": [1.0, 0.5, 0.1234]}
+    record = {
+        "epsilon": 0.25,
+        "accuracy": 0.9712,
+        "spikes": SPIKES,
+        "reconstruction_error": 26.284,
+        "open_share": [1.0, 0.5, 0.1234],
+    }
     header, first, second, third = blocking_table(
         [record, record | {"open_share": None}, record | {"reconstruction_error": None, "open_share": None}]
     )
