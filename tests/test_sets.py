@@ -145,7 +145,8 @@ def bounds(part):
     ],
 )
 def test_who_has_which_images(sets, more, expected):
-    assert [bounds(part) for part in load_data("CIFAR10", **more)] == expected
+    found = load_data("CIFAR10", **more)
+    assert [bounds(part) for part in found] == expected and {part.name for part in found if part} == {"CIFAR10"}
     assert sets == [("CIFAR10", harness.data.sets.BUNDLED, True), ("CIFAR10", harness.data.sets.BUNDLED, False)]
 
 
