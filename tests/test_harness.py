@@ -128,7 +128,7 @@ def test_distillation_loss_by_hand(temperature):
     assert losses.total.item() == pytest.approx((0.75 * (log(1 + 3**temperature) + log(2)) + divergence) / 2)
 
 
-def test_the_teacher_is_asked_in_training_only():
+def test_the_teachers_loss_counts_in_training_only():
     def teacher(images):
         return SimpleNamespace(logits=images.flatten(1))
 
@@ -166,6 +166,14 @@ def test_a_criterion_goes_by_its_own_settings():
     for place, other in enumerate((1.0, "last_t", 0.0, "last_t")):
         changed = (*settings[:place], other, *settings[place + 1 :])
         assert losses_of(output, labels, *changed).total.item() != pytest.approx(found)
+
+
+def test_an_earlier_step_does_not_touch_the_last_outputs_loss():
+    """Not even an infinite loss, of which none would be left to weigh by 0."""
+    by_step = torch.tensor([[[-torch.inf, 0.0]], [[0.0, 0.0]]])
+    output = SimpleNamespace(logits=by_step[-1], logits_by_step=by_step, errors=None)
+    losses = losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind="last_t")
+    assert losses.total.item() == pytest.approx(log(2))
 
 
 def test_loss_without_feedback_is_classification_alone():

@@ -12,6 +12,7 @@ from harness.data.sets import ImageSet
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import figures_per_image
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
+from self_models.objectives.gates import Blocking, Gate
 from self_models.objectives.stopping import RULES, output_entropy, output_gap
 from self_models.running.outputs import SNNOutput, share_of_active
 from self_models.running.steps import RunState, View
@@ -178,6 +179,44 @@ def test_a_bound_that_is_met_exactly_stops():
             if name != "both":  # whose compiled form calls two others
                 kernel = getattr(RULES[name].kernel, "py_func", RULES[name].kernel)
                 assert kernel(rule, np.array(logits, np.float32), 2, 4) == stops, (name, bounds)
+
+
+def test_blocking_by_hand():
+    """Guesses lie 0, 1/8, 1/4 and 3/8 from their pixels, and epsilon is 1/4: one that is met exactly leaves the pixel open."""
+    image = torch.full((2, 1, 1, 4), 0.5)
+    guess = (image + torch.tensor([0.0, -0.125, 0.25, -0.375])).requires_grad_()
+    for blocking, is_open in (("permanent", [False, False, False, True]), ("dynamic", [False, False, True, True])):
+        gate = Blocking(epsilon=0.25, blocking=blocking)
+        first = gate.start(image)
+        assert first.image is image and first.is_open.all() and first.is_open.dtype == torch.bool and not first.predicted.any()
+        assert gate.compared(first).tolist() == [4, 4] and gate.rests(first) is None
+        first.is_open[..., 2] = False
+        second = gate.next_view(image, guess, first)
+        assert second.predicted[0, 0, 0].tolist() == [True, True, False, False]
+        assert second.is_open[1, 0, 0].tolist() == is_open and second.explained is None and second.attended is None
+        assert second.image[0, 0, 0].tolist() == [0.5 * each for each in is_open]
+        assert gate.compared(second).tolist() == [1 if blocking == "permanent" else 4] * 2
+        assert Blocking(epsilon=0.0, blocking=blocking).compared(second) == 0
+        own = Blocking(epsilon=0.25, blocking=blocking, latch=True, residual=True)
+        assert torch.equal(own.rests(second), ~second.is_open)
+        explained = own.next_view(image, guess, first).explained
+        assert torch.equal(explained, guess) and not explained.requires_grad
+
+
+def test_an_open_gate_does_nothing():
+    image = torch.rand(2, 1, 2, 2)
+    gate = Gate()
+    view = gate.start(image)
+    assert view == View(image) and gate.next_view(image, image, view) is view
+    assert gate.rests(view) is None and gate.compared(view) == 0 and gate.check(False) is None
+
+
+def test_blocking_wants_feedback_unless_it_is_off():
+    wanted = "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0 for no blocking"
+    with pytest.raises(ModelError) as refused:
+        Blocking(epsilon=0.1).check(False)
+    assert str(refused.value) == wanted
+    Blocking(epsilon=0.0).check(False), Blocking(epsilon=0.1).check(True)
 
 
 def test_without_feedback_only_output_rules():

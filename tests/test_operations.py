@@ -11,7 +11,17 @@ from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
 from self_models.counting.evaluation import evaluate
-from self_models.counting.operations import CONNECTIONS, OperationCounter, energies, energy_joules, fan_out, reach, targets
+from self_models.counting.operations import (
+    CONNECTIONS,
+    OperationCounter,
+    as_input,
+    energies,
+    energy_joules,
+    fan_out,
+    reach,
+    sum_over_batch,
+    targets,
+)
 from self_models.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -113,6 +123,7 @@ def test_spikingjelly_counts_the_same_where_inputs_are_binary():
         nn.Conv2d(2, 3, 2, stride=2, bias=False),
         nn.ConvTranspose2d(2, 3, 3, padding=1, bias=False),
         nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=(1, 0), bias=False),
+        nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1, bias=False),
     ],
 )
 def test_fan_out_is_the_number_of_weights_met(layer):
@@ -124,10 +135,11 @@ def test_fan_out_is_the_number_of_weights_met(layer):
     assert torch.equal(fan_out(layer, signal, every=True).float(), met)
 
 
-def test_event_driven_reach_by_brute_force():
-    """A spike of the encoder's last layer reaches the decoder's first neurons through D, U and a convolution, and the
-    classifier's through D: as many neurons as its impulse changes."""
-    model = build(FEEDBACK)
+@pytest.mark.parametrize("token", ["D", "A"])
+def test_reach_of_a_spike_by_brute_force(token):
+    """A spike of the encoder's last layer reaches the decoder's first neurons through D or A, U and a convolution, and the
+    classifier's through D or A: as many neurons as its impulse changes. The last of 5 columns is in no 2x2 square."""
+    model = build([[3, "D", 4, 5, token], FEEDBACK[1]])
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.ones_(parameter)
@@ -173,6 +185,29 @@ def test_operations_do_not_depend_on_the_batch():
         assert layers == {name: sum(each[kind].get(name, 0) for each in alone) for name in layers}
 
 
+def test_counts_are_wide_and_stay_on_their_device():
+    """float64, so that sums over many batches stay exact; and the images of some rows alone, where told so."""
+    spikes = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    for active in (spikes, spikes.reshape(3, 1, 1, 2), spikes.reshape(3, 2, 1, 1)):
+        found, some = sum_over_batch(active), sum_over_batch(active, torch.tensor([True, True, False]))
+        assert (found.dtype, found.shape) == (torch.float64, active.shape[1:])
+        assert found.flatten().tolist() == [2, 2] and some.flatten().tolist() == [2, 1]
+    counts = torch.arange(6).reshape(1, 2, 3)
+    convolution, linear = (layer.to("meta") for layer in (nn.Conv2d(1, 4, 3, padding=1), nn.Linear(6, 5)))
+    for module, shape in ((convolution, (1, 2, 3)), (linear, (6,))):
+        assert (as_input(module, counts.numpy()).dtype, as_input(module, counts.numpy()).shape) == (torch.float64, shape)
+        for device in ("meta", "cpu") if module is linear else ("meta",):
+            reached = reach([module], shape, torch.device(device))
+            assert (reached.dtype, reached.device.type) == (torch.float64, device)
+
+
+def test_spikes_of_the_last_layer_cost_nothing_more():
+    """Those that the read-out counts; and of a plan without feedback only the classifier takes the encoder's."""
+    model = build(FEEDBACK, readout="spike_count")
+    assert targets(model, list(model.neurons())[-3]) == []
+    assert [end for end, _ in targets(build(TWIN), "features.7")] == ["classifier.0"]
+
+
 def test_energy():
     assert energy_joules(1000, 0) == pytest.approx(0.9e-9)
     assert energy_joules(0, 1000) == pytest.approx(4.6e-9)
@@ -208,6 +243,8 @@ def test_difficulty_takes_ink_out():
     assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
     found = difficulty_correlations(per_image | {"error": torch.tensor([1.0, 3.0, 2.0, 4.0])})
     assert found["reconstruction error"] == pytest.approx({"spikes": 0.8, "spikes_per_ink": 0})
+    faint = per_image | {"ink": ink / 100, "spikes": torch.tensor([1.0, 3.0, 6.0, 12.0])}  # 100, 150, 200 and 300 per ink
+    assert difficulty_correlations(faint)["small margin"]["spikes_per_ink"] == pytest.approx(1)
     black = per_image | {"ink": torch.tensor([0.0, 2.0, 3.0, 4.0]), "spikes": torch.tensor([0.0, 2.0, 6.0, 12.0])}
     assert difficulty_correlations(black)["small margin"]["spikes_per_ink"] == pytest.approx(1)  # 0, 1, 2, 3 and not 0 / 0
 
@@ -220,3 +257,4 @@ def test_energy_of_both_executions_by_hand(analog, event):
     found = energies(operations, 20, analog)
     assert found["energy_joules"] == pytest.approx(1e-12 * (0.9 * 120 + 4.6 * 7))
     assert found["energy_event_joules"] == pytest.approx(1e-12 * event)
+    assert analog or energies(operations, 20) == found  # spikes unless told otherwise

@@ -1,0 +1,265 @@
+"""What an evaluation adds up, over batches and over processes, and what it asks of a model."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import self_models.counting.evaluation
+from self_models.basics.errors import ModelError
+from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image, output_of
+from self_models.counting.operations import OperationCounter
+from self_models.event.counts import Counted, Inputs
+from self_models.running.outputs import ANNOutput, SNNOutput
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+PLAN = [[2, "D"], ["U", "in"]]
+
+
+def snn(**settings):
+    torch.manual_seed(0)
+    own = {"plan": PLAN, "image_shape": (1, 4, 6), "fc_width": 5, "labels": 3, "timesteps": 3, "update": "immediate"}
+    model = InputBlockingSNN(**{**own, "readout": "membrane_linear", "default_threshold": 0.1, "epsilon": 0.3, **settings})
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.rand(5, 1, 4, 6, generator=torch.Generator().manual_seed(1))
+
+
+LABELS = torch.tensor([0, 1, 2, 0, 1])
+
+
+# --- averages
+
+
+def test_averages_of_several_weigh_images_and_keep_every_figure():
+    first, second = Average(), Average()
+    first.add(3, loss=2.0, shares=torch.tensor([1.0, 0.5]))
+    first.add(1, loss=6.0, shares=torch.tensor([0.0, 0.5]))
+    second.add(4, loss=5.0, total=1.0, shares=torch.tensor([0.5, 0.0]))
+    assert first.means() == {"loss": 3.0, "shares": [0.75, 0.5]} and first.images == 4
+    both = Average.of([first, second])
+    assert both.images == 8 and both.means() == {"loss": 4.0, "total": 0.5, "shares": [0.625, 0.25]}
+    copy = first.to_cpu()
+    assert copy is not first and (copy.images, copy.means()) == (4, first.means())
+    assert Average.of([]).images == 0 and Average().means() == {}
+
+
+def test_counts_add_up_exactly():
+    """In float32 the sum would stay at 2 ** 24."""
+    average = Average()
+    average.add_up({"spikes": torch.tensor([2.0**24, 1.0, 1.0])})
+    average.add_up({"spikes": torch.tensor([1.0], requires_grad=True)})
+    assert average.images == 4 and average.means() == {"spikes": (2**24 + 3) / 4}
+    assert not average.sums["spikes"].requires_grad
+
+
+def test_a_mean_has_no_gradient():
+    average = Average()
+    average.add(2, loss=torch.tensor(3.0, requires_grad=True))
+    average.add(1, loss=torch.tensor(0.0))
+    assert average.means() == {"loss": 2.0} and not average.sums["loss"].requires_grad
+    assert average.sums["loss"].dtype == torch.float64
+
+
+# --- an evaluation
+
+
+def spiking_output(n, is_open=None):
+    n = torch.as_tensor(n, dtype=torch.float32)
+    logits = torch.stack([n, 0 * n, 0 * n - 1], 1)
+    frames = (len(is_open), len(n), 1, 1, 2) if is_open is not None else None
+    opened = None if is_open is None else torch.tensor(is_open)[:, None, None, None, None].expand(frames)
+    spikes = {"input": n, "features.1": 2 * n}
+    return SNNOutput(logits, None, None, spikes, steps=n.long(), is_open=opened, comparisons=3 * n)
+
+
+def test_processes_merge_what_each_has_in_the_images_order():
+    """Two processes share batches of 3, 3 and 1 images; the second has none of the last."""
+    parts = [Evaluation(None), Evaluation(None)]
+    for process, images in ((0, [1, 2]), (1, [3]), (0, [4]), (1, [5, 6]), (0, [7])):
+        output = spiking_output(images, is_open=[True, process == 0])
+        parts[process].add(output, torch.ones(len(images), 1, 1, 2), torch.zeros(len(images), dtype=torch.int64), loss=images[0])
+    parts[1].skip()
+    found = parts[0].result([part.parts() for part in parts])
+    assert found["per_image"]["steps"].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert (found["images"], found["mean_steps"], found["comparisons"]) == (7, 4.0, 12.0)
+    assert found["spikes"] == {"input": 4.0, "features.1": 8.0}
+    assert found["loss"] == pytest.approx((2 * 1 + 3 + 4 + 2 * 5 + 7) / 7)
+    assert found["open_share"] == pytest.approx([1, 4 / 7])
+    with pytest.raises(ValueError):  # one process lacks a batch
+        parts[0].result([parts[0].parts(), Evaluation(None).parts()])
+
+
+def test_images_per_second_and_what_an_ann_has_not(monkeypatch):
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr(self_models.counting.evaluation.time, "perf_counter", lambda: next(clock))
+    evaluation = Evaluation(None)
+    errors = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 9.0]]]).reshape(2, 2, 1, 1, 2)
+    output = ANNOutput(torch.tensor([[1.0, 3.0, 2.5], [0.0, 1.0, -2.0]]), None, errors)
+    evaluation.add(output, torch.ones(2, 1, 1, 2), torch.tensor([1, 0]))
+    found = evaluation.result()
+    figures = {name: values.tolist() for name, values in found.pop("per_image").items()}
+    assert figures == {"label": [1, 0], "found": [1, 1], "correct": [True, False], "margin": [0.5, 1.0], "error": [11.0, 16.0]}
+    assert found == {"images": 2, "accuracy": 0.5, "error": 13.5, "seconds": 4.0, "images_per_second": 0.5}
+
+
+def test_figures_of_spiking_images():
+    output = spiking_output([2, 3])._replace(errors=torch.ones(2, 2, 1, 1, 2))
+    found = figures_per_image(output, torch.full((2, 1, 1, 2), 0.25), torch.tensor([0, 1]))
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "label": [0, 1], "found": [0, 0], "correct": [True, False], "margin": [2.0, 3.0], "error": [2.0, 2.0],
+        "spikes": [6.0, 9.0], "steps": [2, 3], "ink": [0.5, 0.5], "comparisons": [6.0, 9.0],
+    }  # fmt: skip
+
+
+# --- evaluate
+
+
+def test_evaluate_has_seed_0_and_a_run_of_its_own(x):
+    model = snn()
+    output = model(x, seed=0)
+    found = evaluate(model, x, LABELS)
+    assert found["spikes"] == {name: pytest.approx(count.double().mean().item()) for name, count in output.spikes.items()}
+    assert found["images"] == 5 and found["per_image"]["label"].tolist() == LABELS.tolist()
+    assert found["open_share"][0] == 1 and len(found["open_share"]) == 3
+    small = evaluate(model, x, LABELS, batch_size=2)
+    assert small["spikes"] == found["spikes"] and small["operations"]["event_acs"] == found["operations"]["event_acs"]
+    assert evaluate(model, x, LABELS, seed=1)["spikes"] != found["spikes"]
+    assert not any(value.requires_grad for value in found["per_image"].values())
+
+
+@pytest.mark.parametrize("is_spiking", [True, False])
+def test_evaluate_runs_in_evaluation_and_leaves_the_mode(x, is_spiking):
+    """Dropout of 1/2 would show; and operations are those of an SNN."""
+    model = snn() if is_spiking else VGG_wFeedback(plan=PLAN, image_shape=(1, 4, 6), fc_width=5, labels=3)
+    expected = evaluate(model.eval(), x, LABELS)
+    assert not model.training and ("operations" in expected) == ("energy_joules" in expected) == is_spiking
+    found = evaluate(model.train(), x, LABELS)
+    assert model.training and found["per_image"]["margin"].tolist() == expected["per_image"]["margin"].tolist()
+    with pytest.raises(ModelError):
+        evaluate(model, x[:, :, :3], LABELS)
+    assert model.training
+
+
+@pytest.mark.parametrize("encoding", ["poisson", "direct"])
+def test_energy_of_an_analog_input(x, encoding):
+    """Event by event, each of its events multiplies."""
+    found = evaluate(snn(encoding=encoding), x, LABELS)
+    events = found["operations"]["layers"]["event_acs"]
+    analog = events["features.0"] if encoding == "direct" else 0.0
+    expected = 0.9e-12 * (sum(events.values()) - analog + found["comparisons"]) + 4.6e-12 * analog
+    assert found["energy_event_joules"] == pytest.approx(expected) and events["features.0"] > 0
+
+
+def test_what_evaluate_refuses(x):
+    model = snn()
+    for images in (x[:0], x.numpy()):
+        with pytest.raises(ModelError, match=r"^images must be a tensor of at least one image$"):
+            evaluate(model, images, LABELS[: len(images)])
+    for labels, words in ((LABELS[:4], r"\(5,\)"), (LABELS + 1, "0 to 2; these are 1 to 3")):
+        with pytest.raises(ModelError, match=words):
+            evaluate(model, x, labels)
+    with pytest.raises(ModelError, match="batch_size"):
+        evaluate(model, x, LABELS, batch_size=0)
+
+
+def test_an_engine_is_asked_for_no_frames():
+    """A stand-in for the engine and for the model, each of which says what it was given."""
+    model = SimpleNamespace(engine=lambda *images, **more: (images, more))
+    assert output_of(model, "images", "draws") == (("images",), {"draws": "draws", "frames": False})
+
+    def without(*images, **more):
+        return images, more
+
+    assert output_of(without, "images", "draws") == (("images",), {"draws": "draws"})
+
+
+# --- operations of an engine, and of several processes
+
+
+class Counting:
+    """A stand-in for the event engine that has counted what it is given."""
+
+    def __init__(self, counted):
+        self.counted, self.started = counted, False
+
+    def start_counting(self):
+        self.started = True
+
+    def stop_counting(self):
+        return self.counted
+
+
+def inputs(shape, steps, binary=(), other=()):
+    counts = [np.zeros(shape, np.int64) for _ in range(2)]
+    for values, places in zip(counts, (binary, other), strict=True):
+        for place, count in places:
+            values[place] = count
+    return Inputs(*counts, steps)
+
+
+def test_what_the_engine_has_counted_by_hand():
+    """A 3x3 convolution to 2 channels on 3x4 pixels, classifiers of 5 and 3: 3 steps. The corner's pixel sends two spikes in
+    binary steps, an inner one another value; neuron 1 of the convolution spikes 4 times, one of the classifier's once."""
+    model = snn(plan=[[2], []], image_shape=(1, 3, 4), epsilon=0.0)
+    for parameter in model.parameters():
+        nn.init.ones_(parameter)
+    model.features[0].weight.data[1] = 0  # so effective is half of dense
+    convolution, first, second, last = model.features[0], *(model.classifier[place] for place in (0, 3, 6))
+    input_counts = inputs((1, 3, 4), 3, [((0, 0, 0), 2)], [((0, 1, 1), 1)])
+    hidden, narrow = inputs((2, 3, 4), 3, [((1, 2, 3), 4)]), inputs((5, 1, 1), 3, [((2, 0, 0), 1)])
+    modules = {model.classifier[1]: narrow, convolution: input_counts, first: hidden, second: narrow, last: narrow}
+    names = dict(zip(model.neurons(), (hidden, narrow, narrow), strict=True))
+    model.engine = Counting(Counted(modules, {"input": input_counts, **names}))
+    with OperationCounter(model) as counter:
+        assert model.engine.started
+    found = counter.counts()
+    assert found["acs"] == {"features.0": 2 * 4, "classifier.0": 4 * 5, "classifier.3": 5, "classifier.6": 3}
+    assert found["macs"] == {"features.0": 9, "classifier.0": 0, "classifier.3": 0, "classifier.6": 0}
+    places = 4 * 4 + 6 * 6 + 2 * 9  # corners see 4, borders 6, the two inner pixels 9 places
+    assert found["dense"] == {
+        "features.0": 3 * places * 2, "classifier.0": 3 * 24 * 5, "classifier.3": 3 * 25, "classifier.6": 3 * 15,
+    }  # fmt: skip
+    assert found["events"] == {"features.0": 2 * (2 * 4 + 9), "classifier.0": 4 * 5, "classifier.3": 5, "classifier.6": 3}
+    assert found["spikes"] == {"input": 3, **dict(zip(names, (4, 1, 1), strict=True))}
+    assert found["neurons"] == {"input": 3 * 12, **dict(zip(names, (3 * 24, 15, 15), strict=True))}
+    result = counter.result(2)
+    assert result["effective_acs"] == (8 + 20 + 5 + 3) / 2 and result["effective_macs"] == 4.5
+    assert result["activation_sparsity"] == pytest.approx(1 - 6 / 102)
+    assert result["layers"]["active_share"]["input"] == pytest.approx(3 / 36)
+
+
+def test_operations_of_several_processes_add_up(x):
+    model = snn()
+    found = []
+    for part in (x[:2], x[2:], x):
+        with torch.no_grad(), OperationCounter(model) as counter:
+            model(part, uniforms=torch.full((3, *part.shape), 0.5))
+        found.append(counter)
+    first, second, whole = found
+    expected = whole.counts()
+    lacks = first.counts()
+    lacks["macs"].pop("features.0", None)  # that process has not come to the layer
+    assert OperationCounter(model).hold([lacks, second.counts()]).counts() == expected
+    result = whole.result(5)
+    assert OperationCounter(model).hold([second.counts(), lacks]).result(5) == result
+    for kind, by_kind in (("acs", "effective_acs"), ("macs", "effective_macs"), ("events", "event_acs")):
+        decoder = sum(count for name, count in expected[kind].items() if name.startswith("generate"))
+        name = "feedback_event_acs" if kind == "events" else f"feedback_{kind}"
+        assert result[name] == pytest.approx(decoder / 5) and result[by_kind] == pytest.approx(sum(expected[kind].values()) / 5)
+    assert result["feedback_event_acs"] > 0
+
+
+def test_shares_of_one_neuron_and_of_none():
+    result = OperationCounter(snn()).result(1)
+    assert result["activation_sparsity"] == 1 and result["dense"] == 0 and result["layers"]["active_share"] == {}
+    counter = OperationCounter(snn())
+    counter.spikes, counter.neurons = {"input": 0, "features.1": 1}, {"input": 0, "features.1": 1}
+    result = counter.result(1)
+    assert result["activation_sparsity"] == 0 and result["layers"]["active_share"] == {"input": 0, "features.1": 1}

@@ -1,0 +1,308 @@
+"""Data sets in memory: which images are whose, in which order and batch, from which files."""
+
+import gzip
+import hashlib
+import re
+from math import cos, pi, sin
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+import harness.data.sets
+from harness import UserError
+from harness.data.sets import ImageSet, augmented, default_holdout, load_data, load_set
+
+
+def image_set(count, name="MNIST", start=0):
+    """Images that carry their number, and the labels too."""
+    numbers = torch.arange(count)
+    return ImageSet(name, numbers.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 3), numbers % 10, start)
+
+
+# --- batches
+
+
+def numbers_of(batch):
+    return (255 * batch.images[:, 0, 0, 0]).round().int().tolist()
+
+
+def test_batches_begin_where_they_are_told():
+    batches = list(image_set(7, start=20).batches(3, first=1))
+    assert [numbers_of(batch) for batch in batches] == [[3, 4, 5], [6]]
+    assert [batch.index.tolist() for batch in batches] == [[23, 24, 25], [26]]
+    assert [len(list(image_set(7).batches(3, first=first))) for first in (0, 3)] == [3, 0]
+    assert [(batch.whole, batch.counts, batch.counted, batch.weight) for batch in batches] == [(3, True, 3, 1), (1, True, 1, 1)]
+
+
+def test_all_images_as_one_batch():
+    batch = image_set(4).whole()
+    assert numbers_of(batch) == batch.labels.tolist() == batch.index.tolist() == [0, 1, 2, 3]
+    assert (batch.counted, batch.weight) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "expected"),
+    [
+        (3, 2, [([0], 1, 2 / 3), ([1, 2], 2, 4 / 3)]),
+        (2, 4, [([0], 0, 0), ([0], 1, 2), ([0], 0, 0), ([1], 1, 2)]),  # a rank without images has the one before as stand-in
+    ],
+)
+def test_ranks_share_a_batch(monkeypatch, size, count, expected):
+    """Each image is one rank's, and the mean over ranks of weight times mean loss is the batch's mean loss."""
+    monkeypatch.setattr("harness.runs.ranks.count", lambda: count)
+    for rank, (numbers, counted, weight) in enumerate(expected):
+        monkeypatch.setattr("harness.runs.ranks.rank", lambda rank=rank: rank)
+        (batch,) = image_set(size).batches(size)
+        assert (numbers_of(batch), batch.whole, batch.counts) == (numbers, size, counted > 0)
+        assert (batch.counted, batch.weight) == (counted, pytest.approx(weight))
+
+
+def test_a_set_stays_on_its_device():
+    (batch,) = image_set(2).batches(2, "meta")
+    assert {batch.images.device.type, batch.labels.device.type} == {"meta"} and batch.index.tolist() == [0, 1]
+    assert image_set(2).whole("meta").images.device.type == "meta"
+
+
+# --- augmentation
+
+
+def turned(monkeypatch, images, turn=0, scale=0, across=0, down=0):
+    """The images after this turn, scale and shift, each from -1 to 1 of the largest."""
+
+    class Given:
+        def __init__(self, *key):
+            assert key == (5, 3, "index")
+
+        def numbers(self, purpose, size, device):
+            assert (purpose, size, device) == ("augmentation", 4, images.device)
+            return (torch.tensor([[turn, scale, across, down]]).expand(1, len(images), 4) + 1) / 2
+
+    monkeypatch.setattr(harness.data.sets, "Draws", Given)
+    batch = harness.data.sets.Batch(images, torch.arange(len(images)), "index", counts=False)
+    found = augmented(batch, 5, 3)
+    assert found.labels is batch.labels and not found.counts and found.images.shape == images.shape
+    return found.images
+
+
+def test_shifts_are_up_to_2_pixels(monkeypatch):
+    images = torch.rand(2, 1, 8, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(turned(monkeypatch, images), images)
+    right, below = turned(monkeypatch, images, across=1), turned(monkeypatch, images, down=1)
+    torch.testing.assert_close(right[..., :-2], images[..., 2:])
+    torch.testing.assert_close(below[..., :-2, :], images[..., 2:, :])
+    torch.testing.assert_close(turned(monkeypatch, images, across=-0.5)[..., 1:], images[..., :-1])
+    torch.testing.assert_close(turned(monkeypatch, images, down=-0.5)[..., 1:, :], images[..., :-1, :])
+    assert right[..., -1].abs().max() < images[..., -1].max() and below[..., -1, :].eq(0).all()
+
+
+@pytest.mark.parametrize(("turn", "scale"), [(1, 0), (-0.5, 0), (0, 1), (0, -1), (1, 1)])
+def test_turns_are_up_to_10_degrees_and_scales_up_to_a_tenth(monkeypatch, turn, scale):
+    """An image whose value grows evenly shows where each pixel was taken from."""
+    place = torch.arange(11.0) - 5
+    images = torch.stack([place.expand(11, 11), place[:, None].expand(11, 11)])[:, None]  # to the right, and downwards
+    right, down = (found[0, 2:-2, 2:-2] for found in turned(monkeypatch, images, turn, scale))
+    x, y = (images[place, 0, 2:-2, 2:-2] for place in (0, 1))
+    c, s = (f(turn * pi / 18) / (1 + scale / 10) for f in (cos, sin))
+    torch.testing.assert_close(right, c * x - s * y, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(down, s * x + c * y, atol=1e-5, rtol=1e-5)
+
+
+# --- training, selection and test images
+
+
+def test_a_tenth_is_held_out():
+    assert [default_holdout(count) for count in (1, 19, 20, 49_990, 50_010, 60_000)] == [1, 1, 2, 4999, 5000, 5000]
+
+
+@pytest.fixture
+def sets(monkeypatch):
+    """60 training and 20 test images; returns the list of what was asked for."""
+    asked = []
+
+    def load_set(name, folder, is_train):
+        asked.append((name, folder, is_train))
+        return image_set(60 if is_train else 20, name)
+
+    monkeypatch.setattr(harness.data.sets, "load_set", load_set)
+    return asked
+
+
+def bounds(part):
+    return part and (part.start, len(part), part.images[0, 0, 0, 0].item(), len(part.labels))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, [(0, 60, 0, 60), None, (0, 20, 0, 20)]),
+        ({"holdout": 10}, [(0, 50, 0, 50), (50, 10, 50, 10), (0, 20, 0, 20)]),
+        ({"holdout": 59, "limit_test": 20}, [(0, 1, 0, 1), (1, 59, 1, 59), (0, 20, 0, 20)]),
+        ({"holdout": None}, [(0, 54, 0, 54), (54, 6, 54, 6), (0, 20, 0, 20)]),
+        ({"holdout": None, "limit_train": 30, "limit_test": 7}, [(0, 30, 0, 30), (57, 3, 57, 3), (0, 7, 0, 7)]),
+        ({"holdout": 10, "limit_train": 50}, [(0, 50, 0, 50), (50, 10, 50, 10), (0, 20, 0, 20)]),
+    ],
+)
+def test_who_has_which_images(sets, more, expected):
+    found = load_data("CIFAR10", **more)
+    assert [bounds(part) for part in found] == expected and {part.name for part in found if part} == {"CIFAR10"}
+    assert sets == [("CIFAR10", harness.data.sets.BUNDLED, True), ("CIFAR10", harness.data.sets.BUNDLED, False)]
+
+
+def test_images_come_from_the_folder_named(sets, tmp_path):
+    load_data("MNIST", str(tmp_path))
+    assert [folder for _, folder, _ in sets] == [tmp_path] * 2
+    with pytest.raises(UserError, match=f"^--data_dir {tmp_path}/none: no such folder$"):
+        load_data("MNIST", f"{tmp_path}/none")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"holdout": 60}, "--holdout 60 leaves no training images: MNIST has 60"),
+        ({"limit_train": 61}, "--limit_train 61: MNIST has 60 training images, 0 of them held out"),
+        ({"limit_train": 51, "holdout": 10}, "--limit_train 51: MNIST has 60 training images, 10 of them held out"),
+        ({"limit_test": 21}, "--limit_test 21: MNIST has 20 test images"),
+    ],
+)
+def test_more_images_than_there_are(sets, more, words):
+    with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
+        load_data("MNIST", **more)
+
+
+# --- files
+
+
+@pytest.fixture
+def put(monkeypatch):
+    """put(folder, label, name, ending, is_train) writes a grey image of 2x3 pixels and its label, then taken for name's."""
+
+    def put(folder, label, name="MNIST", ending="", is_train=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        pair = (label + np.arange(6, dtype=np.uint8).reshape(1, 2, 3), np.array([label], np.uint8))
+        for values, file in zip(pair, harness.data.sets.IDX_FILES[is_train], strict=True):
+            content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+            (folder / f"{file}{ending}").write_bytes(gzip.compress(content) if ending else content)
+            monkeypatch.setitem(harness.data.sets.MD5, (name, file), hashlib.md5(content).hexdigest())
+
+    monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": None})
+    return put
+
+
+@pytest.fixture
+def download(monkeypatch):
+    """Stands in for torchvision's data sets; returns the list of what was asked for. data: what a data set then has."""
+    asked = []
+
+    def replace(name, data=None, error=None):
+        class Downloaded:
+            def __init__(self, root, train, download):
+                asked.append((root, train, download))
+                if error:
+                    raise error
+                self.data, self.targets = data, [9] * len(data)
+
+        monkeypatch.setattr(torchvision.datasets, name, Downloaded)
+        return asked
+
+    return replace
+
+
+@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", ""])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_mnist_is_found(put, tmp_path, place, ending):
+    put(tmp_path / place, 4, ending=ending)
+    put(tmp_path / place, 7, ending=ending, is_train=True)
+    for is_train, label in ((False, 4), (True, 7)):
+        found = load_set("MNIST", tmp_path, is_train)
+        assert (found.name, found.start, found.labels.tolist(), found.labels.dtype) == ("MNIST", 0, [label], torch.int64)
+        assert found.images.tolist() == [[[[label, label + 1, label + 2], [label + 3, label + 4, label + 5]]]]
+        assert found.images.dtype == torch.uint8
+
+
+def test_one_file_of_a_pair_is_not_enough(put, download, tmp_path):
+    asked = download("MNIST", np.zeros((2, 2, 3), np.uint8))
+    for missing in harness.data.sets.IDX_FILES[False]:
+        folder = tmp_path / missing
+        put(folder, 4)
+        (folder / missing).unlink()
+        assert load_set("MNIST", folder, False).labels.tolist() == [9, 9]
+    assert [root for root, *_ in asked] == [str(tmp_path / name) for name in harness.data.sets.IDX_FILES[False]]
+
+
+def test_the_folder_of_the_name_goes_before_others(put, tmp_path):
+    """And a packed file before the plain one. Each time the file that was put last has the right MD5."""
+    for label, (place, ending) in enumerate((("", ""), ("MNIST/raw", ""), ("mnist", ""), ("mnist", ".gz"))):
+        put(tmp_path / place, label, ending=ending)
+        assert load_set.__wrapped__("MNIST", tmp_path, False).labels.tolist() == [label]
+
+
+def test_loose_files_are_mnists(put, download, monkeypatch, tmp_path):
+    """Not FashionMNIST's, whose Debian package is looked for all the same, nor those of a set that has other files."""
+    put(tmp_path / "loose", 4, "FashionMNIST")
+    put(tmp_path / "debian", 5, "FashionMNIST")
+    asked = download("FashionMNIST", np.zeros((2, 2, 3), np.uint8))
+    assert load_set("FashionMNIST", tmp_path / "loose", False).labels.tolist() == [9, 9]
+    monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": tmp_path / "debian"})
+    (tmp_path / "other").mkdir()
+    put(tmp_path / "other", 4, "FashionMNIST")
+    put(tmp_path / "debian", 5, "FashionMNIST")
+    assert load_set("FashionMNIST", tmp_path / "other", False).labels.tolist() == [5] and len(asked) == 1
+    put(tmp_path / "loose/cifar10", 4, "CIFAR10")
+    assert download("CIFAR10", np.zeros((2, 4, 4, 3), np.uint8)) is asked
+    assert load_set("CIFAR10", tmp_path / "loose", True).labels.tolist() == [9, 9]
+    assert asked[1] == (str(tmp_path / "loose"), True, True)
+
+
+def test_what_torchvision_has(download, tmp_path):
+    grey = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    download("MNIST", grey), download("CIFAR100", np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3))
+    found = load_set("MNIST", tmp_path, False)
+    assert found.images.tolist() == grey[:, None].tolist() and found.labels.tolist() == [9, 9] and found.name == "MNIST"
+    found = load_set("CIFAR100", tmp_path, False)
+    assert found.images.shape == (2, 3, 2, 3) and found.images[0, :, 0, 0].tolist() == [0, 1, 2] and found.name == "CIFAR100"
+    assert found.images.is_contiguous() and found.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("MNIST", "{files} in {folder}/mnist"),
+        ("FashionMNIST", "{files} in {folder}/fashionmnist, or install Debian's package dataset-fashion-mnist"),
+        ("CIFAR10", "cifar-10-python.tar.gz in {folder}"),
+        ("CIFAR100", "cifar-100-python.tar.gz in {folder}"),
+    ],
+)
+def test_what_cannot_be_downloaded_is_asked_for(download, put, tmp_path, name, where):
+    files = ", ".join(f"{kind}-{part}.gz" for kind in ("train", "t10k") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+    download(name, error=RuntimeError("no\n  way " + "x" * 300))
+    with pytest.raises(UserError) as refused:
+        load_set(name, tmp_path, True)
+    reason = "no way " + "x" * 193  # 200 characters of one line
+    expected = f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put "
+    assert str(refused.value) == expected + where.format(files=files, folder=tmp_path)
+
+
+def test_damaged_files_are_named(put, monkeypatch, tmp_path):
+    put(tmp_path, 4, ending=".gz")
+    images, labels = (tmp_path / f"{name}.gz" for name in harness.data.sets.IDX_FILES[False])
+    whole = images.read_bytes()
+    for content in (whole[:-12], b"not gzip", whole[:12] + b"\0\1" + whole[14:]):
+        images.write_bytes(content)
+        with pytest.raises(UserError, match=f"^{images} is corrupt or unreadable .*: put a fresh copy in its place$"):
+            load_set("MNIST", tmp_path, False)
+    images.write_bytes(whole)
+    labels.write_bytes(gzip.compress(b"others"))
+    md5 = harness.data.sets.MD5["MNIST", labels.name.removesuffix(".gz")]
+    with pytest.raises(
+        UserError, match=rf"^{labels} is corrupt: its MD5 \(uncompressed\) is not {md5}; put a fresh copy in its place$"
+    ):
+        load_set("MNIST", tmp_path, False)
+
+
+def test_a_file_that_unpacks_to_much_is_not_read_to_its_end(put, monkeypatch, tmp_path):
+    put(tmp_path, 4, ending=".gz")
+    monkeypatch.setattr(harness.data.sets, "LARGEST", 20)
+    with pytest.raises(UserError, match=r"images.* is corrupt: its MD5"):
+        load_set("MNIST", tmp_path, False)
