@@ -26,16 +26,24 @@ def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=Fa
 
 
 @torch.no_grad()
+def dense_steps(model, batch, seed):
+    """Run the model over a Batch with the dense engine, whatever its rule; after each step the RunState, which goes on, and the
+    step's Frame."""
+    draws = Draws(seed, EVALUATION, batch.index)
+    run = model.start(batch.images, draws)
+    for (drawn,) in model.drawn(batch.images, None, draws):
+        yield run, model.step(run, drawn)
+
+
+@torch.no_grad()
 def spikes_over_time(model, batch, seed):
     """Mean spikes per image of each layer at each step, layer -> (T,), and the mean share of active input open (T,) or None."""
-    draws = Draws(seed, EVALUATION, batch.index)
     if model.engine:
-        sums = output_of(model, batch.images, draws).sums
+        sums = output_of(model, batch.images, Draws(seed, EVALUATION, batch.index)).sums
         spikes = {name: count.double().mean(1).tolist() for name, count in sums.spikes.items()}
         return spikes, None if sums.open_share is None else sums.open_share.mean(1).tolist()
-    run, counts, shares = model.start(batch.images, draws), [], []
-    for (drawn,) in model.drawn(batch.images, None, draws):
-        step = model.step(run, drawn)
+    counts, shares = [], []
+    for run, step in dense_steps(model, batch, seed):
         counts.append({name: count.mean().item() for name, count in model.spikes_so_far(run).items()})
         shares.append(None if step.is_open is None else share_of_active(step.is_open, batch.images).mean().item())
     first = dict.fromkeys(counts[0], 0.0)
