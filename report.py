@@ -22,8 +22,8 @@ def main(argv=None):
     runs = find_runs(args.runs, args.output_dir)
     save_page(args.output, runs, args.overwrite)
     for run in runs:
-        if run.skipped:
-            print(f"{run.path}: {run.skipped} damaged line{'s' * (run.skipped > 1)} skipped")
+        for fault in run.faults:
+            print(f"{run.path}: {fault}")
     print(f"wrote {args.output}: {', '.join(run.name for run in runs)}")
 
 

@@ -24,8 +24,8 @@ class NoBoard(AbstractContextManager):
 
 
 class Board(NoBoard):
-    """Events in a folder, opened by `with`. epoch: that the run goes on after; what a killed run wrote of later ones is withdrawn,
-    and with 0 an earlier run's events are removed. Raises UserError where the package tensorboard is missing."""
+    """Events in a folder, opened by `with`. epoch: the last one completed; what a killed run wrote of later ones is withdrawn;
+    where it is 0, an earlier run's events are removed. Raises UserError where the package tensorboard is missing."""
 
     def __init__(self, folder, epoch, seed):
         self.folder, self.epoch, self.seed = folder, epoch, seed

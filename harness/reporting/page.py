@@ -132,10 +132,9 @@ def key(runs, styles):
     """The runs with their letters, colours and marks, and what was not whole in their logs."""
     items = []
     for run, style in zip(runs, styles, strict=True):
-        skipped = f"; {run.skipped} damaged line{'s' * (run.skipped > 1)} of its log skipped" if run.skipped else ""
-        kind = "with feedback" if run.has_feedback else "without feedback"
+        facts = "; ".join(["with feedback" if run.has_feedback else "without feedback", *run.faults])
         line = f'<span class="line {style.dash}" style="border-color:{style.colour}"></span>'
-        words = f"<b>{style.letter}</b> {escape(style.name)} <small>{kind}{skipped}</small>"
+        words = f"<b>{style.letter}</b> {escape(style.name)} <small>{escape(facts)}</small>"
         items.append(f"<li>{line}{words}</li>")
     return f"<ul class=key>{''.join(items)}</ul>"
 

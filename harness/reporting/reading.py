@@ -13,7 +13,7 @@ from harness.reporting.steps import Steps, load_steps
 @dataclass
 class Run:
     """A run: its log's path and its name; openings, epochs, evaluations, analysis (its steps): what records.py makes of its JSON
-    objects; skipped: damaged lines; steps: of single images, or None; readable: the text of the log beside it."""
+    objects; steps: of single images, or None; readable: the text of the log beside it; faults: what was not whole, in words."""
 
     path: Path
     name: str
@@ -21,9 +21,9 @@ class Run:
     epochs: list
     evaluations: list
     analysis: list
-    skipped: int
     steps: Steps | None
     readable: str
+    faults: list
 
     @property
     def results(self):
@@ -97,15 +97,28 @@ def read_run(path):
     for line in filter(str.strip, lines):
         try:
             record = json.loads(line)
-            if record["event"] in KINDS:
-                found[record["event"]].append(KINDS[record["event"]].of(record))
-            else:
-                others += 1
+            event = record["event"]
+            if not isinstance(event, str):
+                raise TypeError("an event has a name")
+            if event in KINDS:
+                found[event].append(KINDS[event].of(record))
+            others += event not in KINDS
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             skipped += 1
     if not others and not any(found.values()):
         raise UserError(f"{path} is no run's log: none of its {skipped} lines is a whole JSON object with an event")
-    run = Run(path, path.stem, *found.values(), skipped, load_steps(path.with_name(f"{path.stem}_steps.npz")), readable)
+    faults = [f"{skipped} damaged line{'s' * (skipped > 1)} skipped"] if skipped else []
+    run = Run(path, path.stem, *found.values(), _steps_beside(path, faults), readable, faults)
     if not (run.results or run.epochs or run.analysis or run.steps):
         raise UserError(f"{path} has nothing to show yet: no whole epoch, evaluation or step")
     return run
+
+
+def _steps_beside(path, faults):
+    """The Steps that the analysis has written beside a log, or None; a damaged file is one of the faults."""
+    path = path.with_name(f"{path.stem}_steps.npz")
+    try:
+        return load_steps(path) if path.is_file() else None
+    except ValueError:
+        faults.append(f"{path.name} is damaged and left out")
+        return None

@@ -14,11 +14,24 @@ def number(value):
     return value
 
 
-def numbers(values):
-    """The same of each value in a dict or a list; nothing where there is none."""
-    if isinstance(values or {}, dict):
-        return {str(name): number(value) for name, value in (values or {}).items()}
-    return [number(value) for value in values]
+def named(values):
+    """name -> finite number, of a dict; of None an empty one."""
+    return {str(name): number(value) for name, value in ({} if values is None else values).items()}
+
+
+def in_order(values):
+    """A list of finite numbers; of None an empty one."""
+    if not isinstance(values, (list, type(None))):
+        raise ValueError("no list")
+    return [number(value) for value in values or ()]
+
+
+def spikes_by_part(values):
+    """part -> spikes per image, of which 'total' is one; of None an empty dict."""
+    spikes = named(values)
+    if spikes and "total" not in spikes:
+        raise ValueError("no total")
+    return spikes
 
 
 def wilson(share, count):
@@ -69,18 +82,18 @@ class Result:
     @classmethod
     def of(cls, record):
         settings = {"T": record.get("timesteps"), "ε": record.get("epsilon")} if record.get("spikes") else {}
-        settings |= {"rule": record.get("rule"), **numbers(record.get("bounds"))}
+        settings |= {"rule": record.get("rule"), **named(record.get("bounds"))}
         settings |= {name: record.get(name) for name in ("dimming", "contrast")}
         where = f"{record['holdout']:,} held-out images" if record.get("holdout") else f"{record.get('dataset', '')} test images"
         return cls(
             *_accuracy(record),
             where=where.strip() + ", which chose the epoch" * (record.get("selected_on") == "test"),
             settings={name: str(value) for name, value in settings.items() if value is not None},
-            spikes=numbers(record.get("spikes")),
-            layers=numbers(record.get("spikes_per_layer")),
+            spikes=spikes_by_part(record.get("spikes")),
+            layers=named(record.get("spikes_per_layer")),
             **{f"energy_{way}": _known(record.get(name)) for way, name in ENERGIES.items()},
             mean_steps=_known(record.get("mean_steps")),
-            open_share=numbers(record.get("open_share") or []),
+            open_share=in_order(record.get("open_share")),
             feedback=record.get("feedback"),
             command=str(record.get("command", "")),
         )
@@ -92,9 +105,9 @@ class Result:
         if not figures:
             return None
         chosen_on = {"test": "test images, which chose"}.get(record.get("selected_on"), "held-out images, which chose")
-        parts, layers = numbers(figures.get("parts")), numbers(figures.get("spikes"))
-        settings = {"T": f"{figures['mean_steps']:g}"} if layers else {}
-        where, shares = f"{chosen_on} epoch {record['epoch']}", numbers(figures.get("open_share") or [])
+        parts, layers = spikes_by_part(figures.get("parts")), named(figures.get("spikes"))
+        settings = {"T": f"{number(figures['mean_steps']):g}"} if layers else {}
+        where, shares = f"{chosen_on} epoch {record['epoch']}", in_order(figures.get("open_share"))
         return cls(*_accuracy(figures), where, settings, parts, layers, mean_steps=figures.get("mean_steps"), open_share=shares)
 
     def label(self, names):
@@ -132,7 +145,7 @@ class Epoch:
         judged = {name: judged[name] for name in ("accuracy", "classification", "reconstruction", "total") if name in judged}
         if result and result.spikes:
             judged["spikes"] = result.spikes["total"]
-        return cls(int(number(record["epoch"])), numbers(record["train"]), numbers(judged), result)
+        return cls(int(number(record["epoch"])), named(record["train"]), named(judged), result)
 
 
 @dataclass

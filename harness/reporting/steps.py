@@ -1,6 +1,7 @@
 """What a network does with single images, step by step: recorded, kept in a small file beside the log, and read for the page."""
 
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -100,9 +101,9 @@ def save_steps(path, steps):
 
 
 def load_steps(path):
-    """The Steps in a file; None where there is none, or it is not whole."""
+    """The Steps in a file. Raises ValueError where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as saved:
             return Steps(**{field.name: saved[field.name] for field in fields(Steps)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+    except (OSError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(str(error)) from None
