@@ -18,6 +18,7 @@ STAGES = {
     "pictures": f"snn_wFeedback_posthoc_model_analysis.py --pretrained_snn {SNN} --epsilon 0.2 {HERE}",
     "inference": f"snn_wFeedback_posthoc_model_inference_obj1.py --pretrained_snn {SNN} --epsilon 0 0.1 0.2 "
     f"--run_name inference {HERE}",
+    "report": f"report.py ann snn snn_posthoc_analysis inference --output_dir {OUTPUT} --output {OUTPUT / 'report.html'}",
 }
 
 

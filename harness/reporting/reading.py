@@ -55,8 +55,10 @@ class Run:
 
     @property
     def family(self):
-        """What a network and its twin have in common: the name up to 'feedback' or 'twin'."""
-        return re.split("feedback|twin", self.path.stem)[0].strip("_") or self.path.stem
+        """What a network, its twin, and evaluations of them have in common: the name up to 'feedback' or 'twin'."""
+        evaluated = "" if self.epochs else self.parameters.get("pretrained_snn", "")
+        name = Path(evaluated).stem or self.path.stem
+        return re.split("feedback|twin", name)[0].strip("_") or name
 
 
 def find_runs(words, output_dir):
