@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import log10, sqrt
+from textwrap import wrap
 
 import plotly.graph_objects as go
 
@@ -124,7 +125,7 @@ def accuracy_against(cost, axis, runs, styles, names):
 def spikes_by_part(runs, styles, names):
     """Stacked bars, one for each result with spikes."""
     figure, rows = go.Figure(), list(_spiking(runs, styles, names))
-    places = list(range(len(rows)))
+    places, ticks = list(range(len(rows))), ["<br>".join(wrap(label, 24)) for label, *_ in rows]
     for part, colour in PART_COLOURS.items():
         figure.add_bar(y=places, x=[result.spikes.get(part, 0) for *_, result in rows], name=part, orientation="h",
                        marker={"color": colour}, customdata=[label for label, *_ in rows],
@@ -132,10 +133,10 @@ def spikes_by_part(runs, styles, names):
     for place, (_, _, result) in enumerate(rows):
         total = result.spikes["total"]
         figure.add_annotation(x=total, y=place, text=f" {total:,.0f}", showarrow=False, xanchor="left", font={"size": 12})
-    _layout(figure, "spikes per image", "", height=90 + 32 * len(rows))
+    _layout(figure, "spikes per image", "", height=90 + (40 if any("<br>" in tick for tick in ticks) else 32) * len(rows))
     largest = max((result.spikes["total"] for *_, result in rows), default=1)
     figure.update_xaxes(range=[0, 1.18 * largest])
-    figure.update_yaxes(tickvals=places, ticktext=[label for label, *_ in rows], autorange="reversed", showgrid=False)
+    figure.update_yaxes(tickvals=places, ticktext=ticks, autorange="reversed", showgrid=False)
     legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal", "font": {"size": 12}}
     figure.update_layout(barmode="stack", showlegend=True, legend=legend)
     return figure
@@ -167,7 +168,7 @@ def open_input(runs, styles, names):
             ends.append((steps[-1], shares[-1], style))
     _layout(figure, "step", "open in %")
     _whole_steps(figure)
-    _label_ends(figure, ends if len(runs) > 1 else [], low=0, high=100)
+    _label_ends(figure, ends if 1 < len(runs) >= len(ends) else [], low=0, high=100)  # else letters would pile up
     return figure
 
 
@@ -197,11 +198,12 @@ def _add_steps(figure, steps, values, style, label, unit):
 
 
 def _spiking(runs, styles, names):
-    """(label, style, result) of each result that counted spikes."""
+    """(label, style, result) of each result that counted spikes; a run of several is labelled by what differs among them."""
     for run, style in zip(runs, styles, strict=True):
+        own = [name for name in names if len({result.settings.get(name) for result in run.results}) > 1]
         for result in run.results:
             if result.spikes:
-                words = result.label(names) or ("" if len(runs) > 1 else style.name)
+                words = result.label(own or names) or ("" if len(runs) > 1 else style.name)
                 yield f"{style.letter} {words}".strip() if len(runs) > 1 else words, style, result
 
 
