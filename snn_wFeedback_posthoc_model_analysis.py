@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Look at a trained SNN's predictions over time: a GIF with one frame per step, and a PNG of selected steps."""
+"""Look at a trained SNN's predictions over time: a GIF with a frame per step, PNGs, and the steps that report.py plays."""
 
 from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
@@ -9,6 +9,7 @@ from harness.command_line.scripts import run_script
 from harness.drawing.figures import save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
 from harness.measuring.evaluation import spikes_over_time
+from harness.reporting.steps import save_steps, steps_of
 from self_models.basics.settings import COUNT
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -29,6 +30,8 @@ def main(argv=None):
     film = posthoc.watch(posthoc.test)
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)
+    if args.log:
+        save_steps(run.place.steps_path, steps_of(film))
     many = posthoc.test.part(0, args.chart_images).whole(posthoc.device)
     spikes, open_share = spikes_over_time(model, many, args.seed)
     save_spikes_over_time(run.place.picture("_spikes.png"), spikes, open_share)
@@ -40,6 +43,8 @@ def main(argv=None):
     run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
     for ending in (".gif", ".png", "_spikes.png"):
         run.say(f"wrote {run.place.picture(ending)}")
+    if args.log:
+        run.say(f"wrote {run.place.steps_path}, for report.py")
     posthoc.finish()
 
 

@@ -162,9 +162,9 @@ def epochs_in_text(place):
 
 
 def records(place):
-    """The JSON lines, without what depends on the clock or the command."""
-    lines = (place / "logs/snn/x.jsonl").read_text().splitlines()
-    return [without_clock(json.loads(line)) for line in lines]
+    """The JSON lines on epochs and evaluations, without what depends on the clock or the command."""
+    lines = map(json.loads, (place / "logs/snn/x.jsonl").read_text().splitlines())
+    return [without_clock(record) for record in lines if record["event"] != "run"]
 
 
 def without_clock(value):

@@ -70,9 +70,9 @@ def split(flags):
 
 
 def records(path, event=None):
-    """The JSON objects of a run's log, of one kind or all."""
+    """The JSON objects of a run's log, of one kind, or all but those that say what the run is."""
     found = [json.loads(line) for line in Path(path).read_text().splitlines()]
-    return [record for record in found if event in (None, record["event"])]
+    return [record for record in found if record["event"] == event or (event is None and record["event"] != "run")]
 
 
 def figures(value):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from harness.data.classes import class_names, first_of_each_class
+from harness.data.sets import Batch
 from harness.drawing.film import BLOCKED, BRIGHT, DARK, PREDICTED, SILENT, WAITS, film_of, in_words
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import Blocking, Gate
@@ -34,7 +35,7 @@ def output_of(guesses=GUESSES, image=IMAGE, steps=3):
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
     model = SimpleNamespace(readout=READOUT, gate=gate(**settings))
-    return film_of(model, image, torch.tensor([1]), output or output_of(), ["cat", "dog"])
+    return film_of(model, Batch(image, torch.tensor([1]), torch.tensor([7])), output or output_of(), ["cat", "dog"])
 
 
 def test_the_answer_is_that_of_each_step():

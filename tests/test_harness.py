@@ -463,6 +463,11 @@ def test_log_begins_with_every_parameter(trained):
         assert all(f"{flag}=" in parameters for flag in vars(parse(name)) if flag not in ("given", "typed"))
         for words in ("started 20", f"command: {name}.py", "versions: Python", "seed: 0", "git revision: "):
             assert any(line.startswith(words) for line in head), words
+        opening = json.loads((trained.folder / path).with_suffix(".jsonl").read_text().splitlines()[0])
+        assert opening["event"] == "run" and opening["began"] == "started" and opening["seed"] == 0
+        assert opening["parameters"].keys() >= vars(parse(name)).keys() - {"given", "typed"} | {"selected_on"}
+        assert opening["parameters"]["limit_train"] == 32 and opening["command"].startswith(f"{name}.py")
+        assert opening["versions"].keys() == {"Python", "torch", "torchvision"} and opening["git_revision"]
 
 
 def test_a_network_without_a_decoder_is_given_one_in_training_only(trained, tmp_path):

@@ -404,12 +404,13 @@ def test_damaged_logs_are_put_right_from_the_checkpoint(alone, tmp_path):
     log.write_text(
         text.replace("epoch 1/2: train", "epoch 1/2: trainx").replace(epochs[1], f"my own words\n{epochs[1]}\n{epochs[1]}")
     )
-    json_lines = lines.read_text().splitlines()
-    lines.write_text("\n".join([json_lines[0].replace('"epoch": 1', '"epoch" 1'), '{"event": "mine"}', *json_lines[1:]])[:-40])
+    opening, one, *more = lines.read_text().splitlines()
+    lines.write_text("\n".join([opening, one.replace('"epoch": 1', '"epoch" 1'), '{"event": "mine"}', *more])[:-40])
     damaged = lines.read_bytes()
     _, said = train(tmp_path, "--resume --epochs 3")
     assert [record["event"] for record in records(lines)] == ["mine", "epoch", "epoch", "evaluation", "epoch", "evaluation"]
     assert [r for r in records(lines) if r["event"] != "mine"][:3] == first
+    assert lines.read_text().splitlines()[0] == opening
     assert "my own words" in log.read_text()
     assert [line for line in log.read_text().splitlines() if line.startswith("epoch")][:2] == epochs
     assert (tmp_path / "logs/snn/x.jsonl.old").read_bytes() == damaged and "was put right" in said

@@ -85,6 +85,14 @@ class ResumeFlags:
 
 
 @dataclass
+class BoardFlags:
+    tensorboard: bool = run_setting(
+        False, Switch(), "also write figures and predictions of each epoch to logs/…/tensorboard/NAME; needs the package "
+        "tensorboard", training=True,
+    )  # fmt: skip
+
+
+@dataclass
 class DataFlags:
     data_dir: str = run_setting("", Text(), "folder of the data files; default: the repository's data/", group="data")
     batch_size: int = setting(64, COUNT, "images per step, at least 1", group="data", common=True)
@@ -220,13 +228,13 @@ SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
 def ann_settings():
     """name -> Setting of all that the ANN's script has flags for."""
-    own = declared(RunFlags, ResumeFlags, PretrainedANN, DataFlags, SelectionFlags, TrainingFlags, ResultsFlags)
+    own = declared(RunFlags, ResumeFlags, BoardFlags, PretrainedANN, DataFlags, SelectionFlags, TrainingFlags, ResultsFlags)
     return own | VGG_wFeedback.declared()
 
 
 def snn_settings():
     """name -> Setting of all that the SNN's training script has flags for."""
-    return declared(*OF_BOTH, ResumeFlags, SelectionFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
+    return declared(*OF_BOTH, ResumeFlags, BoardFlags, SelectionFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
 
 
 def posthoc_settings(cls):

@@ -108,7 +108,7 @@ class Posthoc:
         self.run.begin()
         batch = images.batch(first_of_each_class(images.labels, self.args.images), self.device)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
-        return film_of(self.model, batch.images, batch.labels, output, self.names)
+        return film_of(self.model, batch, output, self.names)
 
     def finish(self):
         """Write the records where --results_json says, and name the log."""

@@ -28,8 +28,9 @@ class Film:
     STATES, the state in a step and the prediction that it makes. blocked (T, B): share of active pixels blocked in a step.
     errors (T, B): squared error of a guess, summed over the image's pixels. answers (T, B): the class that the network would
     answer after each step, -1 where no output is ahead; sureness (T, B): softmax of its outputs so far, for that class. spikes:
-    layer name -> spikes so far (T, B). steps (B,): how many each image took; later ones repeat the last. labels (B,); names: of
-    the classes; epsilon: 0 where nothing is blocked.
+    layer name -> spikes so far (T, B). outputs (T, B, classes): summed so far. steps (B,): how many each image took; later ones
+    repeat the last. labels (B,); index (B,): positions in the data set; names: of the classes; epsilon: 0 where nothing is
+    blocked.
     """
 
     images: np.ndarray
@@ -41,8 +42,10 @@ class Film:
     answers: np.ndarray
     sureness: np.ndarray
     spikes: dict
+    outputs: np.ndarray
     steps: np.ndarray
     labels: np.ndarray
+    index: np.ndarray
     names: list
     epsilon: float
 
@@ -52,9 +55,9 @@ class Film:
         return {part: none + count for part, count in by_part(self.spikes).items()}
 
 
-def film_of(model, images, labels, output, names):
-    """The Film of an SNN with feedback that has run on images (B, C, H, W) of labels (B,) and gave this SNNOutput, with its
-    frames; names: of the classes."""
+def film_of(model, batch, output, names):
+    """The Film of an SNN with feedback that has run on a Batch and gave this SNNOutput, with its frames; names: of classes."""
+    images = batch.images
     guesses = model.readout.guess(output.predictions)
     is_open = torch.ones_like(guesses, dtype=torch.bool) if output.is_open is None else output.is_open
     predicted = torch.zeros_like(is_open) if output.predicted is None else output.predicted
@@ -76,8 +79,10 @@ def film_of(model, images, labels, output, names):
         answers=answers.where(sureness > second, -1).cpu().numpy(),
         sureness=sureness.cpu().numpy(),
         spikes={name: count.cumsum(0).cpu().numpy() for name, count in output.spikes_by_step.items()},
+        outputs=output.logits_by_step.float().cpu().numpy(),
         steps=output.steps.cpu().numpy(),
-        labels=labels.cpu().numpy(),
+        labels=batch.labels.cpu().numpy(),
+        index=batch.index.cpu().numpy(),
         names=names,
         epsilon=getattr(model.gate, "epsilon", 0.0),
     )

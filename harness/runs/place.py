@@ -19,6 +19,8 @@ class Paths:
 
     log_path = property(lambda self: self.logs / f"{self.name}.log")
     json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
+    steps_path = property(lambda self: self.logs / f"{self.name}_steps.npz")
+    board_path = property(lambda self: self.logs / "tensorboard" / self.name)
     best_path = property(lambda self: self.files / f"{self.name}.pth")
     last_path = property(lambda self: self.files / f"{self.name}_last.pth")
     previous_path = property(lambda self: self.files / f"{self.name}_last_previous.pth")
@@ -83,7 +85,12 @@ class Place(Paths):
         elif not self.trains:
             self._take_free_name()
         if self.overwrites and not self.is_resumed:  # the best checkpoint stays until a new one takes its place
-            for path in (self.log_path, self.json_path, *((self.last_path, self.previous_path) if self.trains else ())):
+            for path in (
+                self.log_path,
+                self.json_path,
+                self.steps_path,
+                *((self.last_path, self.previous_path) if self.trains else ()),
+            ):
                 path.unlink(missing_ok=True)  # a last checkpoint that stayed would be what --resume goes on with
 
     def _take_free_name(self):

@@ -16,14 +16,16 @@ from harness.runs.commands import command_line
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.place import Place
 
+NOT_PARAMETERS = ("given", "typed", "made_by", "help_all")  # of what a parser leaves in its arguments
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class RunLog(AbstractContextManager):
     """NAME.log and NAME.jsonl of the run at `place`; kind, name, trains: see Place.
 
-    Lines are kept back until begin(), since until then the run may turn out to be impossible; `with RunLog(...) as run` gives
-    the name free at the end. Of several ranks only the first writes.
+    Both begin with what the run is: when it started, its command, all parameters, versions, seed and git revision. Lines are kept
+    back until begin(), since until then the run may turn out to be impossible; `with RunLog(...) as run` gives the name free at
+    the end. Of several ranks only the first writes.
     """
 
     def __init__(self, kind, name, args, trains):
@@ -36,15 +38,17 @@ class RunLog(AbstractContextManager):
         self.place.release()
 
     def begin(self):
-        """From now on the run writes: it takes its place, and the log gets its header and what was said so far. Called again
+        """From now on the run writes: it takes its place, and the logs get their header and what was said so far. Called again
         it does nothing."""
         if self._waiting is None:
             return
         waiting, self._waiting = self._waiting, None
         if ranks.is_first():
             self.place.take()
-            for line in header(self.args, "resumed" if self.place.is_resumed else "started"):
+            opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started")
+            for line in header(opening):
                 self.note(line)
+            self.record(**opening)
             for words in waiting:
                 self.note(*words)
             if not self.place.trains:
@@ -82,16 +86,29 @@ class RunLog(AbstractContextManager):
                 self.say(f"{path} differed from the checkpoint and was put right; as it was: {old}")
 
 
-def header(args, event):
-    """The log's first lines: when the run was 'started' or 'resumed', the command, all parameters, and the code's versions."""
-    parameters = [f"{key}={value}" for key, value in sorted(vars(args).items()) if key not in ("given", "typed", "made_by")]
+def opening_record(args, began):
+    """The first JSON object of a log, once more where a run goes on: what the run is. began: 'started' or 'resumed'."""
+    return {
+        "event": "run",
+        "began": began,
+        "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+        "command": command_line(),
+        "parameters": {key: value for key, value in sorted(vars(args).items()) if key not in NOT_PARAMETERS},
+        "versions": {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__},
+        "seed": args.seed,
+        "git_revision": git_revision(),
+    }
+
+
+def header(opening):
+    """The same as lines for a reader."""
     return (
-        f"{event} {datetime.now():%Y-%m-%d %H:%M:%S}",
-        f"command: {command_line()}",
-        f"parameters: {', '.join(parameters)}",
-        f"versions: Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}",
-        f"seed: {args.seed}",
-        f"git revision: {git_revision()}",
+        f"{opening['began']} {opening['time']}",
+        f"command: {opening['command']}",
+        f"parameters: {', '.join(f'{key}={value}' for key, value in opening['parameters'].items())}",
+        f"versions: {', '.join(f'{name} {version}' for name, version in opening['versions'].items())}",
+        f"seed: {opening['seed']}",
+        f"git revision: {opening['git_revision']}",
         "",
     )
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 from harness.data.sets import augmented
+from harness.drawing.board import Board, NoBoard
 from harness.measuring.evaluation import evaluate
 from harness.measuring.report import (
     best_line,
@@ -45,19 +46,21 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     training = TrainingState(declared, model, optimizer, make_schedule(optimizer, args, steps), args, run)
     if args.resume:
         training.resume(saved)
+    writes_board = args.tensorboard and ranks.is_first()
+    board = Board(run.place.board_path, training.epoch, args.seed) if writes_board else NoBoard()
     if warning := slow_precision_line(args.precision, next(model.parameters()).device):
         run.say(warning)
     run.say(plan_line(model, len(data[0]), steps, args))
     run.begin()
     parallel, forecast = ranks.Parallel(model), Forecast(steps, args.epochs, run.say)
-    with noted_signals(patient=ranks.count() > 1) as signals:
+    with board, noted_signals(patient=ranks.count() > 1) as signals:
         while training.epoch < args.epochs:
-            fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast)
+            fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast, board)
         return finish(training, data[2], criterion, signals)
 
 
-def fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast):
-    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines."""
+def fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast, board):
+    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines; board: a Board."""
     model, args, run = training.model, training.args, training.run
     epoch, began = training.epoch + 1, time.perf_counter() - training.seconds
 
@@ -91,12 +94,25 @@ def fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast)
     lines = [*silence(silent, epoch), epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on)]
     training.lines += lines
     training.json_lines.append(json.dumps(record))
+    shown = data[2] if args.selected_on == "test" else data[1] or data[0]
+    board.add(epoch, model, board_figures(learned, judgement.get("evaluated"), args.selected_on), shown)  # again after a kill
     training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
     training.save()  # first, since the logs can be put right from it
     for line in lines:
         run.say(line)
     run.record(**record)
     heed(signals.caught, training)
+
+
+def board_figures(learned, evaluated, selected_on):
+    """An epoch's figures in the groups that a board shows: training, the images that judge, their spikes by layer."""
+    figures = {"training": learned, selected_on: evaluated or {}, "spikes": (evaluated or {}).get("spikes", {})}
+    return {
+        f"{group}/{name}": value
+        for group, values in figures.items()
+        for name, value in values.items()
+        if isinstance(value, (int, float))
+    }
 
 
 def judged(training, data, criterion, epoch, signals):

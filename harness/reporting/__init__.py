@@ -1,0 +1,1 @@
+"""How do runs compare? Logs read, and one page made of them."""

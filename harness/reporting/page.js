@@ -1,0 +1,138 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+
+// Charts take the width of their boxes; where there is a finger and no mouse, a drag scrolls the page.
+const byTouch = matchMedia("(pointer: coarse)").matches;
+for (const [id, chart] of Object.entries(data.charts)) {
+  const layout = { ...chart.layout, dragmode: byTouch ? false : "zoom" };
+  const config = { responsive: true, displaylogo: false, displayModeBar: false };
+  Plotly.newPlot(id, chart.data, layout, config);
+}
+
+// The player. data.states: [colour, words] of each state of a pixel's input neuron, in the order of harness/drawing/film.py.
+const STATES = data.states, BLOCKED = 4;
+const PARTS = { input: "#4477aa", encoder: "#228833", decoder: "#ccbb44", classifier: "#aa3377" };
+const at = (id) => document.getElementById(id);
+
+function bytes(text) {
+  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+}
+
+function draw(canvas, player, colourOf) {
+  canvas.width = player.width;
+  canvas.height = player.height;
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(player.width, player.height);
+  for (let pixel = 0; pixel < player.width * player.height; pixel++) {
+    picture.data.set([...colourOf(pixel), 255], 4 * pixel);
+  }
+  context.putImageData(picture, 0, 0);
+}
+
+function grey(values, start, channels) {
+  return (pixel) => [0, 1, 2].map((colour) => values[start + pixel * channels + (channels === 3 ? colour : 0)]);
+}
+
+function rgb(colour) {
+  return [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16));
+}
+
+function bars(box, rows, largest) {
+  box.replaceChildren(...rows.flatMap(([name, value, words, colour]) => {
+    const label = document.createElement("span");
+    const bar = document.createElement("div");
+    const figure = document.createElement("span");
+    label.textContent = name;
+    bar.style.cssText = `width: ${(100 * value) / largest}%; background: ${colour}`;
+    figure.textContent = words;
+    return [label, bar, figure];
+  }));
+}
+
+function startPlayer(players) {
+  const pixels = players.map((player) => ({
+    images: bytes(player.images), guesses: bytes(player.guesses), states: bytes(player.states),
+  }));
+  let run = 0, image = 0, timer = null;
+
+  function show() {
+    const player = players[run], { images, guesses, states } = pixels[run];
+    const count = player.labels.length, size = player.width * player.height, step = Number(at("step").value);
+    const place = (step - 1) * count + image;
+    const state = states.subarray(place * size, (place + 1) * size);
+    draw(at("input"), player, grey(images, image * size * player.channels, player.channels));
+    draw(at("guess"), player, grey(guesses, place * size * player.channels, player.channels));
+    draw(at("state"), player, (pixel) => rgb(STATES[state[pixel]][0]));
+    const seen = STATES.map((_, kind) => state.filter((value) => value === kind).length);
+    at("states").replaceChildren(...STATES.map(([colour, words], kind) => {
+      const item = document.createElement("li");
+      item.innerHTML = `<span class=swatch style="background:${colour}"></span><span>${words}</span><b>${seen[kind]} pixels</b>`;
+      return item;
+    }));
+    const spikes = player.spikes[step - 1][image];
+    const most = Math.max(1, ...player.spikes[player.stopped[image] - 1].flat());
+    bars(at("spikes"), player.layers.map((name, layer) =>
+      [name, spikes[layer], spikes[layer].toLocaleString("en"), PARTS[name.split(",")[0]]]), most);
+    const sure = player.sure[step - 1][image], label = player.labels[image];
+    const best = sure.indexOf(Math.max(...sure)), isOpen = sure.every((share) => share === sure[0]);
+    const shown = sure.map((share, name) => [share, name]).sort((a, b) => b[0] - a[0]).slice(0, 10).map(([, name]) => name);
+    bars(at("sure"), shown.sort((a, b) => a - b).map((name) =>
+      [player.names[name], sure[name], `${(100 * sure[name]).toFixed(1)} %`, name === best && !isOpen ? "#222222" : "#999999"]), 1);
+    const answer = isOpen ? "the network has no answer yet"
+      : `the network answers ${player.names[best]}, ${(100 * sure[best]).toFixed(1)}\u00a0% sure; ${best === label ? "right" : `wrong, it is ${player.names[label]}`}`;
+    const active = size - seen[0], open = active - seen[BLOCKED], total = spikes.reduce((a, b) => a + b, 0).toLocaleString("en");
+    const last = player.stopped[image];
+    at("now").textContent = `step ${step} of ${last}`;
+    at("said").textContent = `After step ${step}, ${answer}. ${total} spikes so far. `
+      + `${open} of ${active} active pixels (${Math.round((100 * open) / Math.max(1, active))}\u00a0%) were open in this step`
+      + (player.epsilon ? `; a pixel is predicted within ±${player.epsilon}.` : "; nothing blocks them.")
+      + (step === last && last < player.steps ? ` The image stops here, before step ${player.steps}.` : "");
+  }
+
+  function choose(newRun, newImage) {
+    const player = players[newRun];
+    [run, image] = [newRun, newImage];
+    at("step").max = player.stopped[image];
+    at("step").value = Math.min(at("step").value, player.stopped[image]);
+    at("images").replaceChildren(...player.labels.map((label, number) => {
+      const button = document.createElement("button"), canvas = document.createElement("canvas");
+      const start = number * player.width * player.height * player.channels;
+      draw(canvas, player, grey(pixels[run].images, start, player.channels));
+      button.type = "button";
+      button.title = `image ${player.index[number]} of the data set, class ${player.names[label]}`;
+      button.setAttribute("aria-label", button.title);
+      button.setAttribute("aria-pressed", number === image);
+      button.onclick = () => choose(run, number);
+      button.append(canvas);
+      return button;
+    }));
+    show();
+  }
+
+  function stop() {
+    clearInterval(timer);
+    timer = null;
+    at("play").textContent = "Play";
+  }
+
+  function play() {
+    if (timer) return stop();
+    if (at("step").value === at("step").max) at("step").value = 1;
+    show();
+    at("play").textContent = "Pause";
+    timer = setInterval(() => {
+      at("step").value = Number(at("step").value) + 1;
+      show();
+      if (at("step").value === at("step").max) stop();
+    }, 700);
+  }
+
+  at("run").replaceChildren(...players.map((player, number) => new Option(`${player.run} ${player.name}`, number)));
+  at("runs").hidden = players.length < 2;
+  at("run").onchange = () => { stop(); choose(Number(at("run").value), 0); };
+  at("step").oninput = () => { stop(); show(); };
+  at("play").onclick = play;
+  choose(0, 0);
+}
+
+if (data.players.length) startPlayer(data.players);

@@ -1,0 +1,185 @@
+"""One HTML file of runs that compares them, with all that it shows inside: charts, tables, and a player of single images."""
+
+import base64
+import json
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from plotly.offline import get_plotlyjs
+
+from harness import UserError
+from harness.drawing.figures import STATE_COLOURS
+from harness.drawing.film import STATES
+from harness.reporting import charts, tables
+from harness.runs.checkpoints import write_whole
+
+HERE = Path(__file__).resolve().parent
+MADE_BY = '<meta name="generator" content="report.py">'
+LARGEST_PLAYERS = 4 * 2**20  # bytes of step data in the page, so that it stays below 10 MB with plotly's 4.8
+INTERVALS = (
+    "Intervals: 95 % of an accuracy on that many images (Wilson), how much another sample of images could differ. They say "
+    "nothing about another seed, which can differ more; on the same images, two networks are compared more exactly in pairs."
+)
+ENERGY = "An estimate of the arithmetic alone, 45 nm: 0.9 pJ per accumulate, 4.6 pJ per multiply-accumulate; no memory traffic."
+
+
+def save_page(path, runs, overwrite):
+    """Write the page of Runs. Raises UserError where that can't be done, or a file is in the way that no report wrote."""
+    path = Path(path)
+    if path.exists() and not overwrite and not (path.is_file() and _is_report(path)):
+        raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
+    write_whole(path, lambda file: file.write(page(runs).encode()))
+
+
+def _is_report(path):
+    with open(path, "rb") as file:
+        return MADE_BY.encode() in file.read(1000)
+
+
+def page(runs):
+    """The page of Runs, as HTML."""
+    styles = charts.styles_of(runs)
+    names, content = varied(runs), Content()
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
+    rows = [(style, result) for run, style in zip(runs, styles, strict=True) for result in run.results]
+    if rows:
+        content.section("Results", tables.results_table(rows, names), INTERVALS)
+        content.charts("Accuracy against cost", against_cost(runs, styles, names), "Bars: the 95 % intervals above.")
+    players, note = players_of(runs, styles)
+    if players:
+        content.section("Single images, step by step", _read("player.html"), note)
+    if any(result.spikes for _, result in rows):
+        figures = [("By part of the network", charts.spikes_by_part(runs, styles, names), "")]
+        figures.append(("By layer", charts.spikes_by_layer(runs, styles, names), ""))
+        figures.append(("Active input pixels still open", charts.open_input(runs, styles, names), ""))
+        content.charts("Spikes", figures)
+    if any(run.analysis for run in runs):
+        content.charts("Prediction over the steps", [(*chart, "") for chart in charts.analysed(runs, styles)])
+    thick = "Thick: on the images that judge an epoch. Thin: in training, while the weights change."
+    content.charts("Curves over epochs", [(*chart, "") for chart in charts.curves(runs, styles)], thick)
+    if len(runs) > 1:
+        same = "<p>No flag differs between these runs.</p>"
+        content.section("Flags that differ", tables.flags_table(runs, styles) or same, "A dash: the run has no such flag.")
+    content.section("Commands", tables.commands_list(runs, styles))
+    data = {"runs": [vars(style) for style in styles], "results": [as_data(*row) for row in rows]}
+    data |= {"flags": tables.differing(runs), "charts": content.figures, "players": players}
+    data["states"] = list(zip(STATE_COLOURS, STATES, strict=True))
+    return "\n".join(
+        (
+            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MADE_BY}',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">',
+            f"<style>\n{_read('page.css')}</style>\n</head>\n<body>",
+            f"<header><h1>{escape(title)}</h1>{key(runs, styles)}</header>\n<main>",
+            *content.parts,
+            "</main>",
+            f'<script type="application/json" id="data">{as_json(data)}</script>',
+            f"<script>{get_plotlyjs()}</script>\n<script>\n{_read('page.js')}</script>\n</body>\n</html>\n",
+        )
+    )
+
+
+class Content:
+    """parts: the page's sections as HTML; figures: id -> plotly figure, which the page's script draws."""
+
+    def __init__(self):
+        self.parts, self.figures = [], {}
+
+    def section(self, title, body, note=""):
+        note = f"<p class=note>{escape(note)}</p>" if note else ""
+        self.parts.append(f"<section><h2>{escape(title)}</h2>{note}\n{body}\n</section>")
+
+    def charts(self, title, figures, note=""):
+        """A section of (title, figure, note) side by side; a figure without data is left out."""
+        boxes = []
+        for name, figure, words in figures:
+            if figure.data:
+                chart = f"chart{len(self.figures)}"
+                self.figures[chart] = json.loads(figure.to_json()) | {"title": name}
+                words = f"<figcaption>{escape(words)}</figcaption>" if words else ""
+                boxes.append(f'<figure><h3>{escape(name)}</h3><div id="{chart}" class=chart></div>{words}</figure>')
+        if boxes:
+            self.section(title, "<div class=charts>" + "\n".join(boxes) + "</div>", note)
+
+
+def against_cost(runs, styles, names):
+    """(title, figure, note) of accuracy against spikes and against both energies."""
+    kinds = {
+        "Accuracy against spikes": ("spikes per image", lambda result: result.spikes.get("total"), ""),
+        "Accuracy against energy, event by event": (
+            "energy in µJ per image", lambda result: result.energy_event and 1e6 * result.energy_event, ENERGY),
+        "Accuracy against energy, layer by layer": (
+            "energy in µJ per image", lambda result: result.energy_layer and 1e6 * result.energy_layer, ENERGY),
+    }  # fmt: skip
+    for title, (axis, cost, note) in kinds.items():
+        figure, lacking = charts.accuracy_against(cost, axis, runs, styles, names)
+        yield title, figure, note + f" Not in the logs of {lacking} of these results." * (lacking > 0)
+
+
+def varied(runs):
+    """Names of the settings that differ between the results."""
+    results = [result for run in runs for result in run.results if result.spikes]
+    names = dict.fromkeys(name for result in results for name in result.settings)
+    return [name for name in names if len({result.settings.get(name) for result in results}) > 1]
+
+
+def as_data(style, result):
+    """A result as JSON."""
+    figures = {name: value for name, value in vars(result).items() if name not in ("open_share", "command", "feedback")}
+    return {"run": style.letter, **figures}
+
+
+def key(runs, styles):
+    """The runs with their letters, colours and marks, and what was not whole in their logs."""
+    items = []
+    for run, style in zip(runs, styles, strict=True):
+        facts = "; ".join(["with feedback" if run.has_feedback else "without feedback", *run.faults])
+        line = f'<span class="line {style.dash}" style="border-color:{style.colour}"></span>'
+        words = f"<b>{style.letter}</b> {escape(style.name)} <small>{escape(facts)}</small>"
+        items.append(f"<li>{line}{words}</li>")
+    return f"<ul class=key>{''.join(items)}</ul>"
+
+
+def players_of(runs, styles):
+    """(what the player shows of each run that has steps, a note): as many runs as there is room for."""
+    players, left_out, room = [], [], LARGEST_PLAYERS
+    for run, style in zip(runs, styles, strict=True):
+        if run.steps:
+            player = {"run": style.letter, "name": style.name, **as_player(run.steps)}
+            room -= (size := len(json.dumps(player)))
+            if room < 0:
+                left_out.append(style.name)
+                room += size
+            else:
+                players.append(player)
+    note = "The third picture: which input neurons were open in the step, and how the prediction made in it judges them."
+    if left_out:
+        note += (
+            f" Left out, since the page would be too large: {', '.join(left_out)}; --images of the analysis script takes fewer."
+        )
+    return players, note
+
+
+def as_player(steps):
+    """Steps as JSON: pixels as base64 of bytes; sure: share of each class, the softmax of the outputs summed so far."""
+    logits = steps.outputs - steps.outputs.max(-1, keepdims=True)
+    sure = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    sizes = {"steps": len(steps.states), "height": steps.images.shape[1], "width": steps.images.shape[2]}
+    pixels = {name: base64.b64encode(getattr(steps, name).astype(np.uint8).tobytes()).decode() for name in PIXELS}
+    lists = {name: getattr(steps, name).tolist() for name in ("spikes", "labels", "names", "layers", "stopped", "index")}
+    channels = 3 if steps.images.ndim == 4 else 1
+    return {**sizes, "channels": channels, "epsilon": float(steps.epsilon), **pixels, **lists,
+            "sure": sure.round(4).tolist()}  # fmt: skip
+
+
+PIXELS = ("images", "guesses", "states")
+
+
+def as_json(data):
+    """JSON that may stand inside a script element."""
+    return json.dumps(data, allow_nan=False).replace("</", "<\\/")
+
+
+def _read(name):
+    return (HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,75 @@
+"""The page's tables, as HTML: results, flags that differ, and the commands with all parameters."""
+
+from html import escape
+
+NOT_COMPARED = (
+    "run_name",
+    "output_dir",
+    "overwrite",
+    "resume",
+    "log",
+    "test_only",
+    "results_json",
+    "preset_flags",
+    "tensorboard",
+)
+
+
+def table(head, rows, numeric=()):
+    """An HTML table whose first column stays in view; cells are text, None is a dash; numeric: columns to align right."""
+
+    def cells(row, tag):
+        texts = ["-" if cell is None else str(cell) for cell in row]
+        kinds = [" class=number" * (column in numeric) for column in range(len(texts))]
+        return "".join(f"<{tag}{kind}>{escape(text)}</{tag}>" for text, kind in zip(texts, kinds, strict=True))
+
+    body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    return f"<div class=scroll><table><thead><tr>{cells(head, 'th')}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+
+
+def results_table(rows, names):
+    """rows: (style, result); names: of the settings that labels say."""
+    head = ["run", "run with", "accuracy in %", "95 % interval", "images", "spikes per image", "energy, event by event, µJ"]
+    head += ["energy, layer by layer, µJ", "mean steps"]
+    lines = []
+    for style, result in rows:
+        low, high = (100 * end for end in result.interval)
+        lines.append(
+            [
+                f"{style.letter} {style.name}",
+                result.label(names) or None,
+                f"{100 * result.accuracy:.2f}",
+                f"{low:.2f} to {high:.2f}",
+                f"{result.images:,} ({result.where})",
+                f"{result.spikes['total']:,.0f}" if result.spikes else None,
+                *(None if energy is None else f"{1e6 * energy:.3g}" for energy in (result.energy_event, result.energy_layer)),
+                None if result.mean_steps is None else f"{result.mean_steps:.2f}",
+            ]
+        )
+    return table(head, lines, numeric=(2, 3, 5, 6, 7, 8))
+
+
+def differing(runs):
+    """name -> values, one for each run and None where it has no such flag, of those flags that differ between runs."""
+    each = [run.parameters for run in runs]
+    names = sorted({name for parameters in each for name in parameters} - set(NOT_COMPARED))
+    values = {name: [parameters.get(name) for parameters in each] for name in names}
+    return {name: found for name, found in values.items() if len(set(found)) > 1}
+
+
+def flags_table(runs, styles):
+    """A row for each run, a column for each flag that differs; None where none does."""
+    flags = differing(runs)
+    rows = [[f"{style.letter} {style.name}", *values] for style, *values in zip(styles, *flags.values(), strict=True)]
+    return table(["run", *flags], rows) if flags else None
+
+
+def commands_list(runs, styles):
+    """The commands of each run, and all of its parameters to unfold."""
+    parts = []
+    for run, style in zip(runs, styles, strict=True):
+        commands = "".join(f"<pre>{escape(command)}</pre>" for command in run.commands) or "<p>not in the log</p>"
+        rows = list(run.parameters.items())
+        unfold = f"<details><summary>all {len(rows)} parameters</summary>{table(['parameter', 'value'], rows)}</details>"
+        parts.append(f"<h3>{style.letter} {escape(style.name)}</h3>{commands}{unfold if rows else ''}")
+    return "\n".join(parts)

@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""One HTML page that shows one run, or compares several: curves, spikes, accuracy against cost, flags, and single images."""
+
+from harness.command_line.parser import Parser
+from harness.command_line.scripts import run_script
+from harness.reporting.page import save_page
+from harness.reporting.reading import find_runs
+
+
+def build_parser():
+    parser = Parser(__doc__)
+    help_text = "path of a run's .jsonl log, or a run's name in --output_dir (both its ANN and its SNN, where both are there)"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=help_text)
+    parser.add_argument("--output", default="report.html", metavar="PATH", help="the page; an earlier report is replaced")
+    parser.add_argument("--output_dir", default=".", metavar="PATH", help="folder that holds logs/")
+    parser.add_argument("--overwrite", action="store_true", help="replace --output even if no report wrote it")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    runs = find_runs(args.runs, args.output_dir)
+    save_page(args.output, runs, args.overwrite)
+    for run in runs:
+        for fault in run.faults:
+            print(f"{run.path}: {fault}")
+    print(f"wrote {args.output}: {', '.join(run.name for run in runs)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

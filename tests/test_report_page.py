@@ -1,0 +1,330 @@
+"""report.py: the numbers in its page, the page in a browser, and what it is not made of; --tensorboard beside it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ANALYSIS, ANN, DATA, PLAN, SNN, SPIKING, digests, images, records, refused, run_here
+
+from harness.data.sets import Batch
+from harness.drawing.film import BLOCKED, SILENT, film_of
+from harness.reporting.page import LARGEST_PLAYERS, as_json
+from harness.reporting.reading import find_runs
+from harness.reporting.records import wilson
+from harness.reporting.steps import load_steps, steps_of
+from self_models.running.draws import EVALUATION, Draws
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+EPOCH = {
+    "event": "epoch", "epoch": 1, "train": {"accuracy": 0.5, "total": 2.0}, "selected_on": "held-out",
+    "evaluated": {"images": 50, "accuracy": 0.6, "total": 1.5, "mean_steps": 5.0, "parts": {"input": 3.0, "total": 10.0},
+                  "spikes": {"input": 3.0, "features.1": 7.0}},
+}  # fmt: skip
+MEASURED = {
+    "event": "evaluation", "dataset": "MNIST", "images": 100, "timesteps": 5, "epsilon": 0.1, "accuracy": 0.9, "feedback": True,
+    "spikes": {"input": 1.0, "encoder": 2.0, "decoder": 0.0, "classifier": 4.0, "total": 7.0}, "energy_joules": 2e-6,
+    "spikes_per_layer": {"input": 1.0, "features.1": 2.0, "classifier.1": 4.0}, "energy_event_joules": 1e-6,
+    "open_share": [1.0, 0.5, 0.25, 0.0, 0.0], "command": "obj1.py --epsilon 0.1",
+}  # fmt: skip
+
+
+def opening(**parameters):
+    more = {"began": "started", "time": "2026-11-25 12:00:00", "command": "x.py --seed 1", "versions": {"torch": "2"}}
+    return {"event": "run", **more, "parameters": parameters, "seed": 1, "git_revision": "abc"}
+
+
+def write(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def report(*flags):
+    """The page's data, and what was printed."""
+    _, said = run_here("report", *flags)
+    page = (flags[-1] if flags[-1].is_file() else flags[-1] / "report.html").read_text()
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]), said
+
+
+def traces(data, title):
+    (chart,) = (chart for chart in data["charts"].values() if chart["title"] == title)
+    return chart["data"]
+
+
+# --- the numbers
+
+
+@pytest.fixture(scope="module")
+def reported(trained, tmp_path_factory):
+    """(data, path) of a page of the tiny training runs and an analysis of two images."""
+    folder = tmp_path_factory.mktemp("report")
+    flags = f"--images 2 --chart_images 4 --epsilon 0.1 {DATA} --run_name looked --output_dir"
+    run_here(ANALYSIS, "--pretrained_snn", trained.snn, flags, folder)
+    path = folder / "page.html"
+    data, _ = report("tiny", folder / "logs/snn/looked.jsonl", "--output_dir", trained.folder, "--output", path)
+    return data, path
+
+
+def test_a_page_of_tiny_runs_holds_their_numbers(trained, reported):
+    data, path = reported
+    assert [run["name"] for run in data["runs"]] == ["tiny (ann)", "tiny (snn)", "looked"]
+    for letter, kind in (("A", "ann"), ("B", "snn")):
+        log = trained.folder / f"logs/{kind}/tiny.jsonl"
+        (epoch,) = records(log, "epoch")  # --select test: there is no other evaluation
+        (result,) = (result for result in data["results"] if result["run"] == letter)
+        assert result["accuracy"] == epoch["evaluated"]["accuracy"] and result["images"] == 16
+        assert "test images, which chose" in result["where"]
+        assert result["spikes"] == epoch["evaluated"].get("parts", {})
+        assert result["layers"] == epoch["evaluated"].get("spikes", {})
+        for title, name, factor in (("Accuracy", "accuracy", 100), ("Classification loss", "classification", 1)):
+            mine = [trace for trace in traces(data, title) if trace["name"].startswith(letter)]
+            values = [epoch[part][name] for part in ("train", "evaluated")]
+            assert [trace["y"] for trace in mine] == [[factor * value] for value in values if value]
+    bars = {bar["name"]: bar["x"] for bar in traces(data, "By part of the network")}
+    parts = next(result["spikes"] for result in data["results"] if result["run"] == "B")
+    assert bars == {part: [parts[part]] for part in ("input", "encoder", "decoder", "classifier")}
+    assert path.stat().st_size < 10 * 2**20 and not re.search(r'(src|href)="(?!data:)', path.read_text().split("<script>")[0])
+
+
+def test_the_player_has_what_the_network_did(trained, reported, tmp_path):
+    data, path = reported
+    (player,) = data["players"]
+    said = records(path.parent / "logs/snn/looked.jsonl", "step")
+    steps = load_steps(path.parent / "logs/snn/looked_steps.npz")
+    assert (player["steps"], len(player["labels"]), player["epsilon"]) == (5, 2, 0.1)
+    for t, record in enumerate(said):
+        active = (steps.states[t] != SILENT).sum()
+        assert (steps.states[t] == BLOCKED).sum() / active == pytest.approx(record["blocked_share"], abs=1e-6)
+    assert np.allclose(np.sum(player["sure"], axis=2), 1, atol=1e-3)
+    (words,) = re.findall(r"spikes per image: .* total ([\d,]+)", (path.parent / "logs/snn/looked.log").read_text())
+    assert np.sum(player["spikes"][-1]) / 2 == pytest.approx(float(words.replace(",", "")), abs=1)
+    assert np.array(player["spikes"]).shape == (5, 2, len(player["layers"])) and player["layers"][0] == "input"
+
+
+def test_steps_recorded_are_those_of_a_run(tmp_path):
+    torch.manual_seed(0)
+    model = InputBlockingSNN(plan=PLAN, fc_width=12, timesteps=6, update="immediate", readout="membrane_linear", epsilon=0.3,
+                             default_threshold=0.2).eval()  # fmt: skip
+    batch = Batch(images(3), torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]))
+    output = model(batch.images, draws=Draws(0, EVALUATION, batch.index))
+    steps = steps_of(film_of(model, batch, output, [str(label) for label in range(10)]))
+    assert np.allclose(steps.outputs[-1], output.logits.detach().numpy())
+    assert [steps.spikes[-1, :, n].tolist() for n in range(len(steps.layers))] == [v.tolist() for v in output.spikes.values()]
+    blocked = ~output.is_open[:, :, 0].numpy() & (batch.images[:, 0] != 0).numpy()
+    assert blocked.any() and ((steps.states == BLOCKED) == blocked).all()
+    assert (steps.spikes[1:] >= steps.spikes[:-1]).all()
+    guesses = model.readout.guess(output.predictions)[:, :, 0].detach().numpy()
+    assert np.abs(steps.guesses / 255 - guesses).max() < 0.5 / 255 + 1e-6 and np.allclose(
+        steps.images / 255, batch.images[:, 0], atol=0.002
+    )
+    assert (steps.labels.tolist(), steps.index.tolist(), steps.stopped.tolist()) == ([1, 2, 3], [4, 5, 6], [6, 6, 6])
+
+
+def test_wilsons_interval():
+    """Against the values of Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for found, count, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        assert wilson(found / count, count) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_accuracy_against_cost(tmp_path):
+    one = write(tmp_path / "logs/snn/good_feedback.jsonl", opening(epsilon=0.1, run_name="a"), MEASURED)
+    twin = MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": 70.0}, "feedback": False, "epsilon": 0.0}
+    other = write(
+        tmp_path / "logs/snn/good_twin.jsonl", opening(epsilon=0.0, run_name="b"), {**twin, "energy_event_joules": None}
+    )
+    data, _ = report(one, other, "--output", tmp_path / "page.html")
+    a, b = traces(data, "Accuracy against spikes")
+    assert (a["x"], a["y"], b["x"], b["y"]) == ([7.0], [90.0], [70.0], [80.0])
+    low, high = wilson(0.9, 100)
+    assert a["error_y"]["array"] == pytest.approx([100 * high - 90]) and a["error_y"]["arrayminus"] == pytest.approx(
+        [90 - 100 * low]
+    )
+    assert [trace["x"] for trace in traces(data, "Accuracy against energy, event by event")] == [[1.0]]
+    assert [trace["x"] for trace in traces(data, "Accuracy against energy, layer by layer")] == [[2.0], [2.0]]
+    assert (
+        a["marker"]["color"] == b["marker"]["color"] and a["marker"]["symbol"] != b["marker"]["symbol"]
+    )  # a network and its twin
+    assert data["flags"] == {"epsilon": ["0.1", "0.0"]}  # a name is no flag to compare
+    assert "Not in the logs of 1 of these" in (tmp_path / "page.html").read_text()
+
+
+def test_flags_and_commands_of_logs_without_an_opening(tmp_path):
+    """As earlier versions wrote them: the readable log has the parameters."""
+    logs = [write(tmp_path / f"{name}.jsonl", MEASURED) for name in ("one", "two")]
+    logs[0].with_suffix(".log").write_text("command: x.py <b>\nparameters: lr_interval=[0.6, 0.8], seed=0, data_dir=, epochs=1\n")
+    logs[1].with_suffix(".log").write_text("command: y.py\nparameters: lr_interval=[0.6, 0.9], seed=0, data_dir=, epochs=1\n")
+    data, _ = report(*logs, "--output", tmp_path / "page.html")
+    assert data["flags"] == {"lr_interval": ["[0.6, 0.8]", "[0.6, 0.9]"]}
+    assert "x.py &lt;b&gt;" in (tmp_path / "page.html").read_text()
+
+
+def test_of_a_resumed_run_the_last_flags_count(tmp_path):
+    log = write(tmp_path / "x.jsonl", opening(epochs=1), EPOCH, opening(epochs=2), {**EPOCH, "epoch": 2})
+    (run,) = find_runs([str(log)], ".")
+    assert run.parameters == {"epochs": "2"} and len(run.commands) == 2 and len(run.epochs) == 2
+
+
+# --- in a browser
+
+HOOK = """<script>
+const errors = [];
+window.onerror = (message) => errors.push(message);
+window.onload = () => {
+  const shown = () => [document.getElementById("now").textContent, document.getElementById("said").textContent,
+                       document.getElementById("state").toDataURL()];
+  const slider = document.getElementById("step"), seen = [shown()];
+  slider.value = slider.max;
+  slider.dispatchEvent(new Event("input"));
+  seen.push(shown());
+  document.querySelectorAll("#images button")[1].click();
+  seen.push(shown());
+  const plots = document.querySelectorAll(".chart .main-svg").length;
+  const report = {seen, plots, errors, wide: document.documentElement.scrollWidth, inner: window.innerWidth};
+  document.body.insertAdjacentHTML("beforeend", `<pre id=found>${JSON.stringify(report)}</pre>`);
+};
+</script>"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")
+def test_the_page_in_a_browser(reported, tmp_path):
+    data, path = reported
+    hooked = write(tmp_path / "hooked.html", path.read_text().replace("</head>", f"{HOOK}</head>"))
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}/profile"]
+    command = [CHROMIUM, *flags, "--window-size=500,900", "--virtual-time-budget=20000", "--dump-dom", f"file://{hooked}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    found = json.loads(re.search(r"<pre id=\"found\">(.*?)</pre>", done.stdout, re.DOTALL)[1])
+    assert said == found["errors"] == []
+    first, last, other = found["seen"]
+    assert first[0].startswith("step 1 of 5") and last[0] == "step 5 of 5" and other[0] == last[0]
+    assert len({first[2], last[2], other[2]}) == 3  # the neurons' picture follows step and image
+    spikes = data["players"][0]["spikes"]
+    assert f"{sum(spikes[0][0]):,} spikes" in first[1] and f"{sum(spikes[4][0]):,} spikes" in last[1]
+    assert f"{sum(spikes[4][1]):,} spikes" in other[1]
+    assert found["plots"] >= len(data["charts"]) and found["wide"] <= found["inner"]
+
+
+# --- bad input
+
+
+def test_damaged_lines_are_skipped_and_counted(tmp_path):
+    text = json.dumps(EPOCH)
+    worse = [text[:-9], "[1, 2]", "null", '{"event": 3}', json.dumps({**EPOCH, "train": {"total": "much"}}), '{"event": "epoch"}',
+             json.dumps({**MEASURED, "accuracy": 7}), json.dumps({**MEASURED, "spikes": [1]}), "\x00\ufffd", "9" * 5000,
+             json.dumps({**MEASURED, "accuracy": float("nan")}), "[" * 3000, json.dumps({**MEASURED, "bounds": "all"}),
+             json.dumps({**MEASURED, "open_share": "x"}), json.dumps({**MEASURED, "spikes": {"input": 1}}),
+             json.dumps({"event": "run", "parameters": []})]  # fmt: skip
+    log = write(tmp_path / "x.jsonl", EPOCH, *worse, {"event": "difficulty"}, "", MEASURED)
+    data, said = report(log, "--output", tmp_path / "page.html")
+    assert f"{len(worse)} damaged lines skipped" in said and f"{len(worse)} damaged lines" in (tmp_path / "page.html").read_text()
+    assert len(data["results"]) == 1 and traces(data, "Accuracy")[0]["y"] == [50.0]
+
+
+def test_a_damaged_file_of_steps_is_left_out(reported, tmp_path):
+    folder = reported[1].parent / "logs/snn"
+    whole = (folder / "looked_steps.npz").read_bytes()
+    log = tmp_path / "looked.jsonl"
+    shutil.copy(folder / "looked.jsonl", log)
+    for damaged in (b"", whole[: len(whole) // 2], b"PK" + whole[2:200], whole[:300] + b"x" + whole[301:]):
+        (tmp_path / "looked_steps.npz").write_bytes(damaged)
+        data, said = report(log, "--output", tmp_path / "page.html")
+        assert data["players"] == [] and "looked_steps.npz" in said and "left out" in said
+
+
+def test_lines_on_bad_input(tmp_path, trained):
+    page, log = tmp_path / "page.html", write(tmp_path / "x.jsonl", EPOCH)
+    before = digests(tmp_path)
+    for words, line in (
+        (f"nothing --output_dir {tmp_path}", "there is no run nothing"),
+        (f"{tmp_path}/gone.jsonl", "gone.jsonl is not there"),
+        (trained.folder / "logs/snn/tiny.log", "give the run's .jsonl"),
+        (write(tmp_path / "list.jsonl", "[", "]"), "is no run's log: none of its 2 lines"),
+        (write(tmp_path / "empty.jsonl"), "is no run's log"),
+        (write(tmp_path / "begun.jsonl", opening()), "has nothing to show yet"),
+        (f"{log} --output {tmp_path}/no/page.html", "cannot write"),
+        (f"{log} --output {tmp_path}", "exists and is no report"),
+        ("", "RUN"),
+    ):
+        assert line in refused("report", words, *([] if "--output " in str(words) else ["--output", page])), words
+    assert digests(tmp_path).items() >= before.items() and not page.exists()
+
+
+def test_only_a_report_is_replaced(tmp_path):
+    log, page = write(tmp_path / "x.jsonl", EPOCH), write(tmp_path / "page.html", "mine")
+    assert "--overwrite replaces it" in refused("report", log, "--output", page)
+    assert page.read_text() == "mine\n"
+    report(log, "--overwrite --output", page)
+    report(log, "--output", page)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_page_stays_small_and_its_data_whole(tmp_path):
+    """More steps than fit are left out, and said; a name cannot end the page's script."""
+    steps, images_, side = 60, 8, 120
+    arrays = {
+        "images": np.zeros((images_, side, side), np.uint8), "guesses": np.zeros((steps, images_, side, side), np.uint8),
+        "states": np.zeros((steps, images_, side, side), np.uint8), "spikes": np.zeros((steps, images_, 1), np.int32),
+        "layers": np.array(["input"]), "outputs": np.zeros((steps, images_, 10), np.float32), "labels": np.zeros(images_, int),
+        "stopped": np.full(images_, steps), "index": np.arange(images_), "epsilon": np.array(0.1),
+    }  # fmt: skip
+    log = write(tmp_path / "big.jsonl", EPOCH)
+    np.savez(tmp_path / "big_steps.npz", **arrays)
+    data, _ = report(log, "--output", tmp_path / "page.html")
+    assert data["players"] == [] and (tmp_path / "page.html").stat().st_size < 10 * 2**20 and LARGEST_PLAYERS < 5 * 2**20
+    assert "too large" in (tmp_path / "page.html").read_text()
+    assert "</script>" not in as_json({"name": "</script><b>"}) and json.loads(as_json({"a": "</b>"})) == {"a": "</b>"}
+
+
+# --- --tensorboard
+
+
+def events(folder):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator(str(folder))
+    return accumulator.Reload()
+
+
+def png_size(data):
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def test_tensorboard(trained, tmp_path):
+    pytest.importorskip("tensorboard")
+    flags = f"{SPIKING} --learn_threshold --tensorboard --run_name x --output_dir {tmp_path}"
+    run_here(SNN, f"--pretrained_ann {trained.ann}", flags)
+    run_here(SNN, f"--run_name x --output_dir {tmp_path} --resume --epochs 2")
+    found, (one, two) = events(tmp_path / "logs/snn/tensorboard/x"), records(tmp_path / "logs/snn/x.jsonl", "epoch")
+    for name, values in (
+        ("training/total", [record["train"]["total"] for record in (one, two)]),
+        ("test/accuracy", [record["evaluated"]["accuracy"] for record in (one, two)]),
+        ("spikes/input", [record["evaluated"]["spikes"]["input"] for record in (one, two)]),
+    ):
+        assert [(event.step, event.value) for event in found.Scalars(name)] == [
+            (epoch, pytest.approx(value)) for epoch, value in enumerate(values, 1)
+        ]
+    model = torch.load(tmp_path / "trained_models/snn/x_last.pth", weights_only=False)["state_dict"]
+    for kind in ("threshold", "leak"):
+        assert found.Scalars(f"{kind}/features.1")[-1].value == pytest.approx(model[f"features.1.{kind}"].item())
+    pictures = found.Images("input above, prediction below")
+    assert [picture.step for picture in pictures] == [1, 2]
+    assert png_size(pictures[0].encoded_image_string) == (8 * 28, 2 * 28)
+    run_here(SNN, f"--pretrained_ann {trained.ann}", flags, "--overwrite")
+    assert [event.step for event in events(tmp_path / "logs/snn/tensorboard/x").Scalars("training/total")] == [1]
+
+
+def test_tensorboard_without_the_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    line = refused(
+        ANN, f"-a VGG5_wFeedback_small --fc_width 16 --epochs 1 --select test {DATA} --tensorboard --output_dir", tmp_path
+    )
+    assert "pip install tensorboard" in line and not list((tmp_path / "logs").rglob("*.log"))
