@@ -17,7 +17,8 @@ STAGES = {
     "pictures": f"snn_wFeedback_posthoc_model_analysis.py --preset quick_feedback {HERE}",
     "inference": f"snn_wFeedback_posthoc_model_inference_obj1.py --preset quick_feedback --timesteps 50 --epsilon 0 0.2 "
     f"--run_name inference {HERE}",
-    "report": f"report.py quick_feedback quick_feedback_posthoc_analysis inference --output_dir {OUTPUT} --output {OUTPUT / 'report.html'}",
+    "report": "report.py quick_feedback quick_feedback_posthoc_analysis inference "
+    f"--output_dir {OUTPUT} --output {OUTPUT / 'report.html'} --overwrite",
 }
 
 

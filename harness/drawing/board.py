@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.drawing.figures import shown
+from harness.drawing.film import shown
 from self_models.running.draws import EVALUATION, Draws
 
 PICTURES = 8  # images whose prediction is shown
