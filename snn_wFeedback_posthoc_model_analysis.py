@@ -27,8 +27,9 @@ def main(argv=None):
     model, run = posthoc.model, posthoc.run
     if not model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")
-    batch, output, guesses = posthoc.watch(posthoc.test, args.images)
-    film = film_of(batch.images, output, guesses, batch.labels.tolist(), args.epsilon)
+    batch = posthoc.shown()
+    output, guesses, titles = posthoc.watch(batch)
+    film = film_of(batch.images, output, guesses, titles, args.epsilon)
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)
     many = posthoc.test.part(0, args.chart_images).whole(posthoc.device)

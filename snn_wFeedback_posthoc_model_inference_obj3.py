@@ -24,6 +24,10 @@ def main(argv=None):
     posthoc = open_posthoc(args, ContrastAttentionSNN, suffix)
     if not posthoc.model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose a plan named ..._wFeedback")
+    if posthoc.files:
+        attention_gif(posthoc, posthoc.test, posthoc.run.place.picture(".gif"))
+        posthoc.run.say(f"wrote {posthoc.run.place.picture('.gif')}")
+        return posthoc.finish()
     sets, rows = {"clean": posthoc.test} | dimmed_sets(posthoc.test), []
     for dimming, images in sets.items():
         row = {"dimming": dimming}
@@ -53,10 +57,11 @@ def contrast_summary(rows):
 
 
 def attention_gif(posthoc, images, path):
-    """The first dimmed images: what is seen, predicted and blocked at each step."""
-    batch, output, guesses = posthoc.watch(images, posthoc.args.images)
+    """The images that the flags name, of these: what is seen, predicted and blocked at each step."""
+    batch = posthoc.shown(images)
+    output, guesses, titles = posthoc.watch(batch)
     seen = [posthoc.model.gate.seen(batch.images, is_open) for is_open in output.is_open]
-    film = film_of(batch.images, output, guesses, batch.labels.tolist(), posthoc.args.epsilon, seen)
+    film = film_of(batch.images, output, guesses, titles, posthoc.args.epsilon, seen)
     save_gif(path, film, posthoc.args.frame_seconds)
 
 

@@ -1,6 +1,8 @@
-"""The models: plans, layers, neurons, and the objectives built on them. load() gives a trained one, evaluate() judges it."""
+"""The models: plans, layers, neurons, and the objectives built on them. load() gives a trained one, evaluate() judges it, and
+read_images() turns image files into what it takes."""
 
+from self_models.basics.files import read_images
 from self_models.counting.evaluation import evaluate
 from self_models.loading import load
 
-__all__ = ["evaluate", "load"]
+__all__ = ["evaluate", "load", "read_images"]

@@ -31,19 +31,14 @@ class Film:
         return (states == 2).sum() / max((states > 0).sum(), 1)
 
 
-def film_of(images, output, guesses, labels, epsilon, seen=None):
-    """A Film for images (B, C, H, W), a blocking model's SNNOutput and its guesses (T, B, C, H, W) for these labels (B,).
+def film_of(images, output, guesses, titles, epsilon, seen=None):
+    """A Film for images (B, C, H, W), a blocking model's SNNOutput and its guesses (T, B, C, H, W); titles: of the images.
 
     seen: T tensors (B, C, H, W), what the input neurons see at each step, where that is not the image.
     """
-    decided = output.logits.argmax(1)
     active = (images != 0).any(1)
     blocked = ~output.is_open.any(2)
     states = active.int() * (1 + blocked.int())  # 0 black, 1 open, 2 blocked
-    titles = [
-        f"class {label}: read {'right' if label == found else f'as {found}'}"
-        for label, found in zip(labels, decided, strict=True)
-    ]
     seen = None if seen is None else [shown(images) for images in seen]
     return Film(shown(images), shown(guesses), states.cpu().numpy(), titles, epsilon, seen)
 
