@@ -43,13 +43,16 @@ class Listing:
 
 
 class _Folder(ImageFolder):
-    """torchvision's listing, without hidden folders; a class may be empty."""
+    """torchvision's listing, without hidden folders; a class may be empty. Raises UserError for fewer than two classes."""
 
     def __init__(self, root):
         super().__init__(str(root), is_valid_file=is_image, allow_empty=True)
 
     def find_classes(self, directory):
         names = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
+        if len(names) < 2:
+            what = f"only one class, {names[0]}" if names else "no class folders"
+            raise UserError(f"{directory} has {what}: two or more are needed; {LAYOUT}")
         return names, {name: label for label, name in enumerate(names)}
 
 
@@ -78,9 +81,6 @@ def list_part(folder, part):
     try:
         listed = _Folder(root)
         counts = Counter(listed.targets)
-        if len(listed.classes) < 2:
-            what = f"only one class, {listed.classes[0]}" if listed.classes else "no class folders"
-            raise UserError(f"{root} has {what}: two or more are needed; {LAYOUT}")
         if empty := [name for label, name in enumerate(listed.classes) if not counts[label]]:
             raise UserError(f"{root}: no images ({', '.join(ENDINGS)}) of class {some(empty)}: add some, or remove the folder")
         within, keyed = Counter(), []
@@ -105,7 +105,7 @@ def shape_of(listings, image_size=None, grey=None, skip_bad=False):
         heads = [heads_of(listing, skip_bad) for listing in listings]
         grey = not any(head["colour"] for head in heads) if grey is None else grey
     if image_size is None:
-        name, sizes = listings[0].folder, {tuple(size): path for head in heads for *size, path in head["sizes"]}
+        name, sizes = listings[0].folder, {tuple(size): path for head in reversed(heads) for *size, path in head["sizes"]}
         if len(sizes) > 1:
             (a, b), (c, d) = min(sizes), max(sizes)
             of = f"from {a}x{b} ({sizes[a, b]}) to {c}x{d} ({sizes[c, d]})"
