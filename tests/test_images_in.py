@@ -329,6 +329,9 @@ def test_own_files_that_are_no_images(zoo, tmp_path, files, words):
     (tmp_path / "text.png").write_text("text")
     here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path / 'out'}"
     assert words in refused(ANALYSIS, here, "--images", tmp_path / files)
+    own = write(tmp_path / "a.png", pixels(0))
+    assert "--limit_test does nothing with files as --images" in refused(ANALYSIS, here, "--limit_test 3 --images", own)
+    assert "--dataset does nothing with files" in refused(ANALYSIS, here, f"--dataset {zoo / 'data_moved'} --images", own)
 
 
 def test_a_digit_on_white_paper_is_noticed(trained, tmp_path):

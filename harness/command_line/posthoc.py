@@ -30,8 +30,9 @@ def open_posthoc(args, cls, suffix, **own):
     model = snn_from(args, cls, **own)
     use_engine(model, args)
     notes = lines_on_idle(args, posthoc_settings(cls))
-    files = own_files(args)
-    train, test = find_images(args, model) if not files or source.converts else (None, None)
+    needs_data = source.converts or "settings" not in source.saved
+    files = own_files(args, needs_data)
+    train, test = find_images(args, model) if needs_data or not files else (None, None)
     if files:
         test = ImageSet("own images", read_images(files, model, notes.append), None, names=tuple(model.classes))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
@@ -56,9 +57,9 @@ def find_checkpoint(args):
     args.pretrained_snn = str(default)
 
 
-def own_files(args):
+def own_files(args, needs_data):
     """The files that --images names, Paths; none where it is a number, or the script has no such flag. Raises UserError for what
-    is neither, for too many, and beside flags that choose among test images."""
+    is neither, for too many, and for flags without effect beside them. needs_data: a data set is needed all the same."""
     words = getattr(args, "images", [1])
     index = getattr(args, "index", None)
     if index and "images" in args.given:
@@ -67,7 +68,8 @@ def own_files(args):
         return []
     if numbers := [word for word in words if isinstance(word, int)]:
         raise UserError(f"--images {numbers[0]}: one number or files and folders; test images by their numbers are --index")
-    if idle := [flag for flag in ("limit_test", "holdout", "chart_images") if flag in args.typed]:
+    of_data = () if needs_data else ("dataset", "data_dir", "limit_train", "image_size", "grey", "skip_bad")
+    if idle := [flag for flag in ("limit_test", "holdout", "chart_images", *of_data) if flag in args.typed]:
         raise UserError(f"--{idle[0]} does nothing with files as --images: leave it out")
     files = image_files(words)
     if len(files) > MOST:

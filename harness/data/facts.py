@@ -23,7 +23,10 @@ def facts_of(args):
             f"--{idle[0]} does nothing with --dataset {args.dataset}: it counts with a folder of images; leave it out"
         )
     if getattr(args, "facts", None):
-        channels, *size = shape_and_classes(args.facts, args.dataset)[0]
+        known = shape_and_classes(args.facts, args.dataset)
+        if not is_folder(args.dataset):  # before it is downloaded
+            check_same(args.dataset, IMAGE_SHAPES[args.dataset], CLASSES[args.dataset], *known)
+        channels, *size = known[0]
         if "image_size" in args.given and size != [args.image_size] * 2:
             raise UserError(
                 f"--image_size {args.image_size}: the checkpoint's network takes {size[1]}x{size[0]} pixels; leave it out"
@@ -60,14 +63,19 @@ def shape_and_classes(facts, dataset):
 
 def check_fits(images, model):
     """Raises UserError unless the ImageSet's images have the shape, and its classes the names, that the network knows."""
-    (channels, height, width), (c, h, w) = model.image_shape, images.images.shape[1:]
-    if (channels, height, width) != (c, h, w):
-        kinds = {1: "grey ", 3: "colour "}
-        ours, theirs = (f"{kinds.get(kind, '')}images of {across}x{down} pixels" for kind, down, across in
-                        ((channels, height, width), (c, h, w)))  # fmt: skip
-        raise UserError(f"--dataset {images.name} has {theirs}, and the network takes {ours}: give it a data set that fits")
-    if images.classes and list(images.classes) != model.classes:
+    check_same(images.name, tuple(images.images.shape[1:]), images.classes or model.classes, model.image_shape, model.classes)
+
+
+def check_same(name, shape, classes, known_shape, known_classes):
+    """Raises UserError where this data set's image shape or classes are not those that a network knows."""
+    if shape != known_shape:
+        ours, theirs = (f"{KINDS.get(c, '')}images of {w}x{h} pixels" for c, h, w in (known_shape, shape))
+        raise UserError(f"--dataset {name} has {theirs}, and the network takes {ours}: give it a data set that fits")
+    if list(classes) != list(known_classes):
         raise UserError(
-            f"--dataset {images.name} has the classes {some(list(images.classes))}, and the network was trained on "
-            f"{some(model.classes)}: give it a data set of its own classes, or train a new one"
+            f"--dataset {name} has the classes {some(classes)}, and the network was trained on {some(known_classes)}: give it a "
+            "data set of its own classes, or train a new one"
         )
+
+
+KINDS = {1: "grey ", 3: "colour "}  # by the number of channels
