@@ -13,6 +13,7 @@ from conftest import ANALYSIS, ANN, OBJ1, OBJ3, SNN, digests, records, refused, 
 from PIL import Image
 
 import harness.data.folders
+import harness.data.sets
 from harness import UserError
 from harness.data.folders import list_folder
 from harness.data.sets import Batch, augmented, load_data, mirrored
@@ -192,6 +193,8 @@ def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at)
     line = refused(ANN, f"--data_dir {folder} --output_dir {pets.parent / 'out'}")
     assert "train-images-idx3-ubyte.gz" in line and f"give --dataset {folder} with {folder}/train/CLASS/" in line
     assert len(list(folder.rglob("*.*"))) == 1
+    (folder / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")  # beside the data set's files pictures do not matter
+    assert len(load_data("MNIST", str(folder), limit_test=3)[2]) == 3
 
 
 # --- the decoded images

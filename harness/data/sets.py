@@ -165,8 +165,8 @@ def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, i
     """
     if name in IMAGE_SHAPES:
         folder = Path(data_dir) if data_dir else BUNDLED
-        if data_dir:
-            check_data_dir(name, folder)
+        if data_dir and not folder.is_dir():
+            raise UserError(f"--data_dir {data_dir}: no such folder")
         train, test = (load_set(name, folder, is_train) for is_train in (True, False))
     elif data_dir:
         raise UserError(f"--data_dir {data_dir} does nothing with --dataset {name}, which is a folder of images; leave it out")
@@ -196,13 +196,12 @@ def load_folder(name, image_shape=None, skip_bad=False):
     return tuple(ImageSet(Path(name).name, images, labels, names=each.classes) for each, images, labels in parts)
 
 
-def check_data_dir(name, folder):
-    """Raises UserError for a folder that is not there, and for one of image files, which holds no known data set."""
-    if not folder.is_dir():
-        raise UserError(f"--data_dir {folder}: no such folder")
-    places = [folder, *(folder / part for part in ("train", "test", "training", "testing") if (folder / part).is_dir())]
-    places += [each for place in places for each in place.iterdir() if each.is_dir()]
-    if example := next((each for place in places for each in place.iterdir() if is_image(each.name)), None):
+def check_no_pictures(name, folder):
+    """Raises UserError for a folder of image files, into which a known data set would otherwise be downloaded."""
+    if any(folder.glob("cifar-*")):  # as torchvision keeps them
+        return
+    patterns = ("*", "*/*", "train*/*/*", "test*/*/*")
+    if example := next((each for pattern in patterns for each in folder.glob(pattern) if is_image(each.name)), None):
         files = FILES[name].format(folder=folder)
         raise UserError(
             f"--data_dir {folder} has image files ({example.relative_to(folder)}), and {name} is expected there as {files}; for "
@@ -220,6 +219,8 @@ def load_set(name, folder, is_train):
             images = read_idx(_find(place, images_name), MD5[name, images_name], 3)[:, None]
             labels = read_idx(_find(place, labels_name), MD5[name, labels_name], 1).long()
             return ImageSet(name, images, labels)
+    if folder != BUNDLED:
+        check_no_pictures(name, folder)
     return _from_torchvision(name, folder, is_train)
 
 
