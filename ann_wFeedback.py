@@ -25,7 +25,7 @@ def main(argv=None):
     model = ann_from(args) if saved is None else new_ann(args)
     model.precision = args.precision
     warnings = lines_on_idle(args, ann_settings())
-    data = data_for(args)
+    data = data_for(args, model)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
         for line in warnings:
             run.say(line)

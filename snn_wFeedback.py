@@ -32,7 +32,7 @@ def main(argv=None, blocking=InputBlockingSNN):
     teacher = teacher_from(args)
     criterion = Criterion(args.trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
     warnings = lines_on_idle(args, snn_settings())
-    data = data_for(args)
+    data = data_for(args, model)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
     with RunLog("snn", name, args, trains=not args.test_only) as run:
         for line in (*warnings, engine):

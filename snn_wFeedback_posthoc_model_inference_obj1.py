@@ -5,7 +5,6 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, source_for
 from harness.command_line.scripts import run_script
-from harness.drawing.film import shown
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.difficulty import difficulty_correlations
 from harness.measuring.report import blocking_table, difficulty_lines, operations_table
@@ -40,7 +39,7 @@ def main(argv=None):
     for line in difficulty_lines(epsilons[-1], correlations):
         run.say(line)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records)
-    save_extremes(run.place.picture("_extremes.png"), shown(posthoc.test.whole().images), per_image, posthoc.names)
+    save_extremes(run.place.picture("_extremes.png"), posthoc.test, per_image)
     run.say(f"wrote {run.place.picture('_sweep.png')}, {run.place.picture('_extremes.png')}")
     return posthoc.finish()
 

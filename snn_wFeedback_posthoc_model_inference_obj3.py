@@ -25,6 +25,10 @@ def main(argv=None):
     posthoc = open_posthoc(args, ContrastAttentionSNN, suffix, source)
     if not posthoc.model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose a plan named ..._wFeedback")
+    if posthoc.files:
+        save_gif(posthoc.run.place.picture(".gif"), posthoc.watch(), args.frame_seconds)
+        posthoc.run.say(f"wrote {posthoc.run.place.picture('.gif')}")
+        return posthoc.finish()
     sets, rows = {"clean": posthoc.test} | dimmed_sets(posthoc.test), []
     for dimming, images in sets.items():
         row = {"dimming": dimming}

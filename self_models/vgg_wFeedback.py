@@ -6,8 +6,9 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured
+from self_models.network.datasets import background, class_names, find_image_shape
 from self_models.network.declared import NetworkSettings
-from self_models.network.plans import IMAGE_SHAPES, find_plan
+from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, list_layers, run_stage
 from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput
@@ -34,7 +35,8 @@ class VGG_wFeedback(Configured, nn.Module):
         self.timesteps = self.settings["timesteps"]
         if self.timesteps > 1 and not plan.decoder:
             raise ModelError(f"{self.settings['vgg_name']} has no decoder: the ANN needs one for more than 1 timestep")
-        self.image_shape = find_image_shape(self.settings)
+        self.image_shape, self.classes = find_image_shape(self.settings), class_names(self.settings)
+        self.background = background(self.settings)
         self.features, self.generate, self.classifier = build_stages(
             plan,
             self.image_shape,
@@ -78,11 +80,3 @@ def mixed_precision(model, x):
     """Context in which a model in training computes its matrix products as model.precision says."""
     enabled = model.training and model.precision == "bfloat16"
     return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
-
-
-def find_image_shape(settings):
-    """(C, H, W) as given, else that of the data set. Raises ModelError for no such shape."""
-    shape = IMAGE_SHAPES[settings["dataset"]] if settings["image_shape"] is None else settings["image_shape"]
-    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ModelError(f"image_shape must be three whole numbers above 0, (C, H, W), not {shape}")
-    return tuple(shape)

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured, declared
+from self_models.network.datasets import background, class_names, find_image_shape
 from self_models.network.declared import SpikingSettings
 from self_models.network.neurons import SpikingNeuron, count_events
 from self_models.network.plans import find_plan
@@ -23,7 +24,7 @@ from self_models.running.draws import draws_for
 from self_models.running.leaving import run_until_stopped
 from self_models.running.outputs import SNNOutput
 from self_models.running.steps import Frame, RunState, join_frames, stack_frames
-from self_models.vgg_wFeedback import find_image_shape, mixed_precision
+from self_models.vgg_wFeedback import mixed_precision
 
 
 class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
@@ -51,7 +52,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         super().__init__()
         self.configure(args, settings)
         own, plan = self.settings, find_plan(self.settings["vgg_name"], self.settings["plan"])
-        self.image_shape = find_image_shape(own)
+        self.image_shape, self.classes = find_image_shape(own), class_names(own)
+        self.background = background(own)
         self.has_feedback = bool(plan.decoder)
         self.change()
         surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])

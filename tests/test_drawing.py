@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.classes import class_names, first_of_each_class
+from harness.data.classes import first_of_each_class
 from harness.data.sets import Batch
 from harness.drawing.film import BLOCKED, BRIGHT, DARK, PREDICTED, SILENT, WAITS, film_of, in_words
 from self_models.objectives.contrast import Contrast
@@ -35,7 +35,9 @@ def output_of(guesses=GUESSES, image=IMAGE, steps=3):
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
     model = SimpleNamespace(readout=READOUT, gate=gate(**settings))
-    return film_of(model, Batch(image, torch.tensor([1]), torch.tensor([7])), output or output_of(), ["cat", "dog"])
+    return film_of(
+        model, Batch(image, torch.tensor([1]), torch.tensor([7])), output or output_of(), ["cat", "dog"], ["label: dog"]
+    )
 
 
 def test_the_answer_is_that_of_each_step():
@@ -115,4 +117,3 @@ def test_pictures_show_the_first_of_each_class():
     labels = torch.tensor([2, 0, 0, 2, 1, 0])
     assert first_of_each_class(labels, 4).tolist() == [1, 4, 0, 2]  # classes 0, 1, 2, then the second 0
     assert first_of_each_class(labels, 99).tolist() == [1, 4, 0, 2, 3, 5]
-    assert class_names("FashionMNIST", 10)[9] == "ankle boot" and class_names("MNIST", 3) == ["0", "1", "2"]

@@ -113,7 +113,7 @@ def test_steps_recorded_are_those_of_a_run(tmp_path):
                              default_threshold=0.2).eval()  # fmt: skip
     batch = Batch(images(3), torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]))
     output = model(batch.images, draws=Draws(0, EVALUATION, batch.index))
-    steps = steps_of(film_of(model, batch, output, [str(label) for label in range(10)]))
+    steps = steps_of(film_of(model, batch, output, [str(label) for label in range(10)], ["a", "b", "c"]))
     assert np.allclose(steps.outputs[-1], output.logits.detach().numpy())
     assert [steps.spikes[-1, :, n].tolist() for n in range(len(steps.layers))] == [v.tolist() for v in output.spikes.values()]
     blocked = ~output.is_open[:, :, 0].numpy() & (batch.images[:, 0] != 0).numpy()

@@ -113,8 +113,9 @@ def balanced_thresholds(model, train, args, folder, say):
     images = train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
     known = model.declared()
     used = {name: value for name, value in model.settings.items() if known[name].balanced}
-    settings = [RULE, used, args.balance_timesteps, args.seed, train.name, len(images.index)]
+    settings = [RULE, used, args.balance_timesteps, args.seed, len(images.index)]
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6)
+    digest.update(train.images[images.index].numpy().tobytes())
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     cache = folder / f"balanced_thresholds_{digest.hexdigest()}.json"

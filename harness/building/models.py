@@ -9,7 +9,7 @@ import torch
 
 from harness import UserError
 from harness.building.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
-from harness.data.sets import LABELS
+from harness.data.facts import adopt_facts, facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher
 from harness.training.selection import SELECTED_ON
@@ -44,6 +44,8 @@ def adopt(args, saved, cls, names):
             except ModelError as error:
                 raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
     args.plan = None if "architecture" in args.given else settings.get("plan")
+    if saved.get("settings"):
+        adopt_facts(args, settings)
     selected_on = saved.get("selected_on", None if settings else "test")  # the original chose so; earlier versions do not say
     args.selected_on = selected_on if selected_on in SELECTED_ON else None
 
@@ -51,7 +53,7 @@ def adopt(args, saved, cls, names):
 def settings_from(cls, args, **own):
     """The arguments of the constructor of cls, from the flags; own: settings that hold instead of a flag's."""
     known, given = cls.declared(), dict.fromkeys(own, True)
-    values = {"labels": LABELS[args.dataset], "plan": getattr(args, "plan", None), **own}
+    values = {**facts_of(args), "plan": getattr(args, "plan", None), **own}
     for name, flag in ((name, one.flag(name)) for name, one in known.items()):
         if flag and hasattr(args, flag) and name not in own:
             values[name] = getattr(args, flag)
@@ -144,7 +146,7 @@ def teacher_from(args):
         return None
     own = argparse.Namespace(**{**vars(args), "given": {}})  # all of its settings are its own
     model = ann_from(own, "teacher_ann").eval()
-    if own.dataset != args.dataset:
+    if (model.image_shape, model.classes) != shape_and_classes(args.facts, args.dataset):
         raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {own.dataset}; give one of {args.dataset}")
     return Teacher(model, args.distillation, args.temperature)
 

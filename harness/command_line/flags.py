@@ -94,7 +94,18 @@ class BoardFlags:
 
 @dataclass
 class DataFlags:
-    data_dir: str = run_setting("", Text(), "folder of the data files; default: the repository's data/", group="data")
+    data_dir: str = run_setting(
+        "", Text(), "folder of the files of a known data set; default: the repository's data/", group="data"
+    )
+    image_size: int = setting(
+        None, COUNT, "of a folder: resize the short side to N pixels and cut out the middle, N x N; default: the network's, or "
+        "the files' own where all have one and are square", group="data", metavar="N",
+    )  # fmt: skip
+    grey: bool = setting(
+        None, Switch(), "of a folder: read its images as grey ones; default: the network's way, or grey where all files are",
+        group="data",
+    )  # fmt: skip
+    skip_bad: bool = setting(False, Switch(), "of a folder: leave out files that cannot be read", group="data")
     batch_size: int = setting(64, COUNT, "images per step, at least 1", group="data", common=True)
     limit_train: int = setting(None, COUNT, "use the first N training images only", group="data", metavar="N", common=True)
     limit_test: int = setting(None, COUNT, "use the first N test images only", group="data", metavar="N", common=True)
@@ -144,7 +155,10 @@ class TrainingFlags:
         "float32", Choice(PRECISIONS), "of the matrix products in training; bfloat16: faster where the hardware has it, less "
         "exact",
     )  # fmt: skip
-    augment: bool = training_setting(False, Switch(), "turn, scale and shift training images at random", common=True)
+    augment: bool = training_setting(
+        False, Switch(), "change training images at random: turn, scale and shift grey ones, mirror (left for right) and shift "
+        "colour ones", common=True,
+    )  # fmt: skip
     test_acc_every_batch: bool = run_setting(False, Switch(), "log accuracy after each test batch", group="training")
     train_acc_batches: int = training_setting(200, COUNT, "log running figures every so many batches", fixed=False)
 
@@ -265,9 +279,21 @@ def posthoc_parser(description, cls, without=()):
     return parser
 
 
+def number_or_path(text):
+    """A count where the text is a number, else the text, which names a file or folder."""
+    return COUNT.parse(text) if text.lstrip("-").isdigit() else text
+
+
 def add_picture_flags(parser):
     """What a GIF shows, and how fast; returns the group."""
     group = parser.add_argument_group("pictures")
-    group.add_argument("--images", type=typed(COUNT), default=5, metavar="N", help="show N: the first of each class")
+    number_or_path_type = typed(Text(number_or_path))
+    group.add_argument(
+        "--images", type=number_or_path_type, nargs="+", default=[5], metavar="N|PATH", help="show N test images, the first of "
+        "each class; or these files and folders of your own: no data set is needed then, and no accuracy is claimed",
+    )  # fmt: skip
+    group.add_argument(
+        "--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help="show the test images of these numbers, from 0"
+    )
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.5, help="seconds per frame of the GIF")
     return group

@@ -9,16 +9,20 @@ from harness import UserError
 from harness.building.models import SNNSource, snn_from, use_engine
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.idle import lines_on_idle
-from harness.data.classes import class_names, first_of_each_class
-from harness.data.sets import load_data
+from harness.data.classes import first_of_each_class
+from harness.data.facts import check_fits
+from harness.data.sets import ImageSet, load_data
 from harness.drawing.film import film_of
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
+from self_models.basics.files import image_files, read_images
 from self_models.network.plans import find_plan
 from self_models.running.draws import EVALUATION, Draws
+
+MOST = 50  # files of one's own that a picture shows
 
 
 def source_for(args, cls):
@@ -38,19 +42,23 @@ def open_posthoc(args, cls, suffix, source=None, **own):
     it was asked; own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
     source = source or source_for(args, cls)
     model = snn_from(args, cls, **own)
-    warnings = lines_on_idle(args, posthoc_settings(cls))
-    train, test = find_images(args)
-    engine = use_engine(model, args, len(test))
+    lines = lines_on_idle(args, posthoc_settings(cls))
+    needs_data = source.converts or "settings" not in source.saved
+    files = own_files(args, needs_data)
+    train, test = find_images(args, model) if needs_data or not files else (None, None)
+    if files:
+        test = ImageSet("own images", read_images(files, model, lines.append), None, names=tuple(model.classes))
+    lines.append(use_engine(model, args, len(test)))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
-    for line in (*warnings, engine):
+    for line in lines:
         run.say(line)
     source.fill(model, train, run).eval()
     trained = ((source.saved or {}).get("settings") or {}).get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     if trained and trained not in typed:
         run.say(f"note: this SNN was trained with epsilon {trained:g}")
-    return Posthoc(args, model, test, run)
+    return Posthoc(args, model, test, run, [path.name for path in files])
 
 
 def find_checkpoint(args):
@@ -63,33 +71,51 @@ def find_checkpoint(args):
     args.pretrained_snn = str(default)
 
 
-def find_images(args):
+def own_files(args, needs_data):
+    """The files that --images names, Paths; none where it is a number, or the script has no such flag. Raises UserError for what
+    is neither, for too many, and for flags without effect beside them. needs_data: a data set is needed all the same."""
+    words = getattr(args, "images", [1])
+    index = getattr(args, "index", None)
+    if index and "images" in args.given:
+        raise UserError("--index does nothing beside --images: leave out one of the two")
+    if isinstance(words[0], int) and len(words) == 1:
+        return []
+    if numbers := [word for word in words if isinstance(word, int)]:
+        raise UserError(f"--images {numbers[0]}: one number or files and folders; test images by their numbers are --index")
+    of_data = () if needs_data else ("dataset", "data_dir", "limit_train", "image_size", "grey", "skip_bad")
+    if idle := [flag for flag in ("limit_test", "holdout", "chart_images", *of_data) if flag in args.typed]:
+        raise UserError(f"--{idle[0]} does nothing with files as --images: leave it out")
+    files = image_files(words)
+    if len(files) > MOST:
+        raise UserError(f"--images names {len(files):,} files, and a picture shows {MOST} at most: name fewer")
+    return files
+
+
+def find_images(args, model):
     """(training images, the images to evaluate on): ImageSets. With --holdout both are of the training set."""
     if args.holdout and args.limit_test:
         raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
-    train, held_out, test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, args.holdout)
+    limits = args.limit_train, args.limit_test, args.holdout
+    train, held_out, test = load_data(args.dataset, args.data_dir, *limits, model.image_shape, args.skip_bad)
+    check_fits(test, model)
     return train, held_out or test
 
 
 @dataclass
 class Posthoc:
-    """An evaluation of a trained SNN: its flags, the model, the ImageSet that it is evaluated on, its run, and the records of
-    what was evaluated."""
+    """An evaluation of a trained SNN: its flags, the model, the ImageSet that it is evaluated on, its run, the names of the files
+    where the images are somebody's own, and the records of what was evaluated."""
 
     args: object
     model: object
     test: object
     run: RunLog
+    files: list = field(default_factory=list)
     records: list = field(default_factory=list)
 
     @property
     def device(self):
         return next(self.model.parameters()).device
-
-    @property
-    def names(self):
-        """Of the classes."""
-        return class_names(self.test.name, self.model.settings["labels"])
 
     def evaluate(self, test=None, **more):
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
@@ -102,13 +128,31 @@ class Posthoc:
         self.run.record(**record)
         return record, result["per_image"]
 
+    def shown(self, images=None):
+        """The Batch of images that --index or --images names, of the test images or others. Raises UserError for a number that
+        no image has."""
+        images = self.test if images is None else images
+        if self.files:
+            return images.whole(self.device)
+        if self.args.index is None:
+            return images.batch(first_of_each_class(images.labels, self.args.images[0]), self.device)
+        if beyond := [number for number in self.args.index if number >= len(images)]:
+            raise UserError(f"--index {beyond[0]}: the test images in use are 0 to {len(images) - 1}")
+        return images.batch(torch.tensor(self.args.index), self.device)
+
     @torch.no_grad()
-    def watch(self, images):
-        """The model's Film of --images images of an ImageSet: the first of each class, then the second, …"""
+    def watch(self, images=None):
+        """The model's Film of the images that the flags name, of the test images or others. What somebody's own images were read
+        as is said and recorded, too."""
         self.run.begin()
-        batch = images.batch(first_of_each_class(images.labels, self.args.images), self.device)
+        batch = self.shown(images)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
-        return film_of(self.model, batch, output, self.names)
+        names = self.model.classes
+        for file, found in zip(self.files, output.logits.argmax(1).tolist(), strict=False):
+            self.run.say(f"{file}: read as {names[found]}")
+            self.run.record(event="image", file=file, read_as=names[found])
+        titles = self.files or [f"label: {names[label]}" for label in batch.labels.tolist()]
+        return film_of(self.model, batch, output, names, titles)
 
     def finish(self):
         """Write the records where --results_json says, and name the log."""

@@ -1,17 +1,7 @@
-"""Classes: their names, and the first images of each."""
+"""The first images of each class."""
 
 import torch
 import torch.nn.functional as F
-
-NAMES = {
-    "FashionMNIST": ["T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"],
-    "CIFAR10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
-}
-
-
-def class_names(dataset, count):
-    """The names of a data set's classes, a list of `count`; their numbers where they have no names."""
-    return NAMES.get(dataset) or [str(number) for number in range(count)]
 
 
 def first_of_each_class(labels, count):

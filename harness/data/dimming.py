@@ -1,6 +1,6 @@
 """The contrast benchmark: test images of which a part has been dimmed."""
 
-from harness.data.sets import ImageSet
+from dataclasses import replace
 
 HALF, WHOLE = 0.15, 0.30  # what is left of the brightness
 
@@ -24,4 +24,4 @@ def dimmed(images, where, part):
     pixels = images.images.clone()
     region = pixels[..., where[0], where[1]]
     region.copy_((region.float() * part).round().to(pixels.dtype))
-    return ImageSet(images.name, pixels, images.labels, images.start)
+    return replace(images, images=pixels)

@@ -1,11 +1,11 @@
-"""Data sets as whole tensors in memory, and their batches."""
+"""Data sets as whole tensors, in memory or memory-mapped, and their batches."""
 
 import gzip
 import hashlib
 import math
 import pickle
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +15,14 @@ import torch.nn.functional as F
 import torchvision
 
 from harness import UserError
+from harness.data.folders import list_folder, pixels_of, shape_of
 from harness.processes import ranks
+from self_models.basics.files import is_image
 from self_models.basics.images import scaled
+from self_models.network.datasets import CLASSES, IMAGE_SHAPES
 from self_models.running.draws import Draws
 
 BUNDLED = Path(__file__).resolve().parents[2] / "data"
-LABELS = {"MNIST": 10, "FashionMNIST": 10, "CIFAR10": 10, "CIFAR100": 100}
 IDX_FILES = {  # training set or not -> images, labels
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -38,9 +40,18 @@ MD5 = {  # of the uncompressed files
     ("FashionMNIST", "t10k-labels-idx1-ubyte"): "15d484375f8d13e6eb1aabb0c3f46965",
 }
 
+IDX_GZ = ", ".join(f"{file}.gz" for pair in IDX_FILES.values() for file in pair)
+FILES = {  # which files a data set has, and where
+    "MNIST": f"{IDX_GZ} in {{folder}}/mnist",
+    "FashionMNIST": f"{IDX_GZ} in {{folder}}/fashionmnist, or install Debian's package dataset-fashion-mnist",
+    "CIFAR10": "cifar-10-python.tar.gz in {folder}",
+    "CIFAR100": "cifar-100-python.tar.gz in {folder}",
+}
+
 
 class Batch(NamedTuple):
-    """images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,); index: positions in the set (B,).
+    """images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,), None where nobody knows them; index: positions
+    in the set (B,).
 
     whole: size of the whole batch, of which one of several ranks has a part.
     counts: False for the stand-in of a rank that no image is left for; it weighs nothing.
@@ -65,22 +76,31 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: uint8 (N, C, H, W); labels: int64 (N,); start: position of the first in its whole set."""
+    """images: uint8 (N, C, H, W), maybe of a memory-mapped file; labels: int64 (N,), None where nobody knows them; start:
+    position of the first in its whole set; names: of the classes, where the data set's name does not say them."""
 
     name: str
     images: torch.Tensor
     labels: torch.Tensor
     start: int = 0
+    names: tuple = ()
 
     def __len__(self):
         return len(self.images)
 
+    @property
+    def classes(self):
+        """The names of the classes, in the order of the labels; empty where they have none."""
+        return self.names or CLASSES.get(self.name, ())
+
     def part(self, begin, end):
-        return ImageSet(self.name, self.images[begin:end], self.labels[begin:end], self.start + begin)
+        labels = None if self.labels is None else self.labels[begin:end]
+        return replace(self, images=self.images[begin:end], labels=labels, start=self.start + begin)
 
     def batch(self, index, device="cpu"):
         """The Batch of the images at these positions, (B,) int64."""
-        return Batch(scaled(self.images[index].to(device)), self.labels[index].to(device), index + self.start)
+        labels = None if self.labels is None else self.labels[index].to(device)
+        return Batch(scaled(self.images[index].to(device)), labels, index + self.start)
 
     def whole(self, device="cpu"):
         """All images as one Batch."""
@@ -99,15 +119,36 @@ class ImageSet:
 
 
 def augmented(batch, seed, epoch):
-    """The batch with each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels, at random."""
-    images, (height, width) = batch.images, batch.images.shape[2:]
-    (numbers,) = Draws(seed, epoch, batch.index).numbers("augmentation", 4, images.device)
+    """The batch with each image changed at random: grey ones turned, scaled and shifted, colour ones mirrored and shifted."""
+    (numbers,) = Draws(seed, epoch, batch.index).numbers("augmentation", 4, batch.images.device)
+    change = moved if batch.images.shape[1] == 1 else mirrored
+    return batch._replace(images=change(batch.images, numbers))
+
+
+def moved(images, numbers):
+    """Each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels. numbers: (B, 4) in [0, 1)."""
+    height, width = images.shape[2:]
     turn, scale, across, down = (2 * numbers - 1).unbind(1)
     angle, scale = turn * math.pi / 18, 1 + 0.1 * scale
     cosine, sine = angle.cos() / scale, angle.sin() / scale
     rows = (torch.stack([cosine, -sine, across * 4 / width], 1), torch.stack([sine, cosine, down * 4 / height], 1))
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
-    return batch._replace(images=F.grid_sample(images, grid, align_corners=False))
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def mirrored(images, numbers):
+    """Half of the images mirrored, left for right, and each shifted by up to an eighth of its size (CIFAR's 4 pixels), what comes
+    in at the edges being a reflection. numbers: (B, 4) in [0, 1)."""
+    places = []
+    for size, number in zip(images.shape[2:], numbers[:, :2].T, strict=True):
+        most = size // 8
+        place = torch.arange(size, device=images.device) + (number * (2 * most + 1)).long()[:, None] - most
+        place = place.abs()
+        places.append(size - 1 - (size - 1 - place).abs())  # (B, size): where each row or column comes from
+    rows, columns = places
+    columns = torch.where(numbers[:, 2:3] < 0.5, columns, images.shape[3] - 1 - columns)
+    image, channel = (torch.arange(size, device=images.device) for size in images.shape[:2])
+    return images[image[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def default_holdout(count):
@@ -115,16 +156,23 @@ def default_holdout(count):
     return min(max(count // 10, 1), 5000)
 
 
-def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0):
-    """Training, selection and test ImageSets. selection: the last `holdout` images of the whole training set, None for 0 of them;
-    with holdout None as many as default_holdout says of those that limit_train leaves.
+def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, image_shape=None, skip_bad=False):
+    """Training, selection and test ImageSets of a known data set or a folder of images, see folders.py. selection: the last
+    `holdout` images of the whole training set, None for 0 of them; with holdout None as many as default_holdout says of those
+    that limit_train leaves. image_shape: of a folder's images, default their own; skip_bad: leave out those that cannot be read.
 
     Raises UserError where files are absent, corrupt, or fewer than asked for.
     """
-    folder = Path(data_dir) if data_dir else BUNDLED
-    if data_dir and not folder.is_dir():
-        raise UserError(f"--data_dir {data_dir}: no such folder")
-    train, test = (load_set(name, folder, is_train) for is_train in (True, False))
+    if name in IMAGE_SHAPES:
+        folder = Path(data_dir) if data_dir else BUNDLED
+        if data_dir and not folder.is_dir():
+            raise UserError(f"--data_dir {data_dir}: no such folder")
+        train, test = (load_set(name, folder, is_train) for is_train in (True, False))
+    elif data_dir:
+        raise UserError(f"--data_dir {data_dir} does nothing with --dataset {name}, which is a folder of images; leave it out")
+    else:
+        train, test = load_folder(name, image_shape, skip_bad)
+        name = train.name
     if holdout is None:
         holdout = default_holdout(limit_train or len(train))
     if holdout >= len(train):
@@ -140,6 +188,27 @@ def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0):
     return train.part(0, limit_train or len(train)), selection, test.part(0, limit_test or len(test))
 
 
+def load_folder(name, image_shape=None, skip_bad=False):
+    """(training, test) ImageSets of a folder of images. Raises UserError as folders.py does."""
+    listings = list_folder(name)
+    shape = image_shape or shape_of(listings, skip_bad=skip_bad)
+    parts = ((each, *pixels_of(each, shape, skip_bad)) for each in listings)
+    return tuple(ImageSet(Path(name).name, images, labels, names=each.classes) for each, images, labels in parts)
+
+
+def check_no_pictures(name, folder):
+    """Raises UserError for a folder of image files, into which a known data set would otherwise be downloaded."""
+    if any(folder.glob("cifar-*")):  # as torchvision keeps them
+        return
+    patterns = ("*", "*/*", "train*/*/*", "test*/*/*")
+    if example := next((each for pattern in patterns for each in folder.glob(pattern) if is_image(each.name)), None):
+        files = FILES[name].format(folder=folder)
+        raise UserError(
+            f"--data_dir {folder} has image files ({example.relative_to(folder)}), and {name} is expected there as {files}; for "
+            f"your own images give --dataset {folder} with {folder}/train/CLASS/ and {folder}/test/CLASS/ instead"
+        )
+
+
 def load_set(name, folder, is_train):
     """The training or the test images of one data set. Raises UserError as load_data does."""
     images_name, labels_name = IDX_FILES[is_train]
@@ -150,6 +219,8 @@ def load_set(name, folder, is_train):
             images = read_idx(_find(place, images_name), MD5[name, images_name], 3)[:, None]
             labels = read_idx(_find(place, labels_name), MD5[name, labels_name], 1).long()
             return ImageSet(name, images, labels)
+    if folder != BUNDLED:
+        check_no_pictures(name, folder)
     return _from_torchvision(name, folder, is_train)
 
 
@@ -178,13 +249,7 @@ def _from_torchvision(name, folder, is_train):
     try:
         data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        files = ", ".join(f"{file}.gz" for pair in IDX_FILES.values() for file in pair)
-        where = {
-            "MNIST": f"{files} in {folder / 'mnist'}",
-            "FashionMNIST": f"{files} in {folder / 'fashionmnist'}, or install Debian's package dataset-fashion-mnist",
-            "CIFAR10": f"cifar-10-python.tar.gz in {folder}",
-            "CIFAR100": f"cifar-100-python.tar.gz in {folder}",
-        }[name]
+        where = FILES[name].format(folder=folder)
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put {where}") from None
     images = torch.as_tensor(np.asarray(data.data))

@@ -33,16 +33,16 @@ def save_contact_sheet(path, film, images=3, columns=6):
     """A PNG: for the first images, each its input, then prediction, input neurons and answer at selected steps."""
     steps = len(film.guesses)
     chosen = sorted({round(t) for t in np.geomspace(1, steps, min(columns, steps))})
-    listed = film.labels[:images]
+    listed = film.titles[:images]
     ratios = [1, 0.25, *[1] * len(chosen)]  # the narrow column keeps the input apart
     with plt.rc_context(STYLE):
         figure, axes = _grid([1, 1, 0.45] * len(listed), ratios, below=0.35)  # the third row is for what stands below the second
-        for number, label in enumerate(listed):
+        for number, title in enumerate(listed):
             top, bottom, gap = axes[3 * number : 3 * number + 3]
             for axis in (top[1], *bottom[:2], *gap):
                 axis.set_visible(False)
             _grey(top[0], film.images[number])
-            top[0].set_xlabel(f"label: {film.names[label]}")
+            top[0].set_xlabel(short(title))
             top[0].set_ylabel("input")
             top[2].set_ylabel("prediction")
             bottom[2].set_ylabel("input neurons")
@@ -71,13 +71,13 @@ def _frames(film):
     if film.seen is not None:
         rows = {"input": rows.pop("input"), "seen by neurons": (_grey, film.seen), **rows}
     with plt.rc_context(STYLE):
-        figure, axes = _grid([1] * len(rows), [1] * len(film.labels), below=2.0)
+        figure, axes = _grid([1] * len(rows), [1] * len(film.titles), below=2.0)
         drawn = []
         for axes_row, (label, (draw, frames)) in zip(axes, rows.items(), strict=True):
             axes_row[0].set_ylabel(label)
             drawn += [(draw(axis, frames[0][column]), frames, column) for column, axis in enumerate(axes_row)]
-        for axis, label in zip(axes[0], film.labels, strict=True):
-            axis.set_title(f"label: {film.names[label]}")
+        for axis, title in zip(axes[0], film.titles, strict=True):
+            axis.set_title(short(title))
         answers = [axis.set_xlabel("") for axis in axes[-1]]
         heading = figure.suptitle(" ")
         _finish(figure, film)
@@ -97,15 +97,21 @@ def _frames(film):
         plt.close(figure)
 
 
+def short(title):
+    """The title, cut where it would not fit above a small picture."""
+    return title if len(title) <= 18 else title[:17] + "…"
+
+
 def _say_answer(text, film, t, number):
     """What the network would answer after this step, how sure it is, and how much of the input is blocked."""
     answer = film.answers[t, number]
-    right = answer == film.labels[number]
+    label = film.labels[number]
+    verdict, colour = ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
     stopped = f", stopped at {film.steps[number]}" if t >= film.steps[number] else ""
-    said = f"answer: {film.names[answer]} {'✓' if right else '✗'}\n{100 * film.sureness[t, number]:.0f} % sure{stopped}"
+    said = f"answer: {film.names[answer]}{verdict}\n{100 * film.sureness[t, number]:.0f} % sure{stopped}"
     said = "no answer yet\n" if answer < 0 else said
     text.set_text(f"{said}\n{100 * film.blocked[t, number]:.0f} % blocked")
-    text.set_color(NO_ANSWER if answer < 0 else RIGHT if right else WRONG)
+    text.set_color(NO_ANSWER if answer < 0 else colour)
 
 
 def _spike_bar(figure, film):

@@ -29,8 +29,8 @@ class Film:
     errors (T, B): squared error of a guess, summed over the image's pixels. answers (T, B): the class that the network would
     answer after each step, -1 where no output is ahead; sureness (T, B): softmax of its outputs so far, for that class. spikes:
     layer name -> spikes so far (T, B). outputs (T, B, classes): summed so far. steps (B,): how many each image took; later ones
-    repeat the last. labels (B,); index (B,): positions in the data set; names: of the classes; epsilon: 0 where nothing is
-    blocked.
+    repeat the last. labels (B,), -1 where nobody knows them; index (B,): positions in the data set; names: of the classes;
+    titles: of the images; epsilon: 0 where nothing is blocked.
     """
 
     images: np.ndarray
@@ -47,6 +47,7 @@ class Film:
     labels: np.ndarray
     index: np.ndarray
     names: list
+    titles: list
     epsilon: float
 
     def spikes_by_part(self):
@@ -55,9 +56,10 @@ class Film:
         return {part: none + count for part, count in by_part(self.spikes).items()}
 
 
-def film_of(model, batch, output, names):
-    """The Film of an SNN with feedback that has run on a Batch and gave this SNNOutput, with its frames; names: of classes."""
-    images = batch.images
+def film_of(model, batch, output, names, titles):
+    """The Film of an SNN with feedback that has run on a Batch and gave this SNNOutput, with its frames; names: of the classes;
+    titles: of the images."""
+    images, unknown = batch.images, torch.full((len(batch.images),), -1)
     guesses = model.readout.guess(output.predictions)
     is_open = torch.ones_like(guesses, dtype=torch.bool) if output.is_open is None else output.is_open
     predicted = torch.zeros_like(is_open) if output.predicted is None else output.predicted
@@ -81,9 +83,10 @@ def film_of(model, batch, output, names):
         spikes={name: count.cumsum(0).cpu().numpy() for name, count in output.spikes_by_step.items()},
         outputs=output.logits_by_step.float().cpu().numpy(),
         steps=output.steps.cpu().numpy(),
-        labels=batch.labels.cpu().numpy(),
+        labels=(unknown if batch.labels is None else batch.labels).cpu().numpy(),
         index=batch.index.cpu().numpy(),
         names=names,
+        titles=titles,
         epsilon=getattr(model.gate, "epsilon", 0.0),
     )
 

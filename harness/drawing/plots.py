@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from harness.drawing.figures import PART_COLOURS, STYLE
-from harness.drawing.film import in_words
+from harness.drawing.film import in_words, shown
 from harness.runs.checkpoints import write_whole
 
 ACCURACY_COLOUR = "#222222"
@@ -88,17 +88,19 @@ def save_spikes_over_time(path, spikes, open_share):
         plt.close(figure)
 
 
-def save_extremes(path, images, per_image, names, count=10):
-    """The cheapest and the dearest images, with their spikes. images: (N, H, W[, 3]) in [0, 1]; per_image: see evaluation.py;
-    names: of the classes."""
+def save_extremes(path, images, per_image, count=10):
+    """The cheapest and the dearest images, with their spikes. images: ImageSet; per_image: see evaluation.py."""
     order, count = per_image["spikes"].argsort(), min(count, len(images))
-    chosen = [order[:count].tolist(), order[-count:].flip(0).tolist()]
+    chosen = [order[:count], order[-count:].flip(0)]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(2, count, figsize=(1.1 * count, 3.6), squeeze=False, layout="constrained")
         for row, label in enumerate(("cheapest", "dearest")):
-            for axis, position in zip(axes[row], chosen[row], strict=True):
-                axis.imshow(images[position], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-                verdict = "right" if per_image["correct"][position] else f"taken for {names[per_image['found'][position]]}"
+            pictures = shown(images.batch(chosen[row]).images)
+            for axis, position, picture in zip(axes[row], chosen[row].tolist(), pictures, strict=True):
+                axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                found = int(per_image["found"][position])
+                name = images.classes[found] if images.classes else found
+                verdict = "right" if per_image["correct"][position] else f"taken for {name}"
                 axis.set_title(f"{per_image['spikes'][position]:,.0f} spikes\n{verdict}", fontsize=8)
                 axis.set_xticks([])
                 axis.set_yticks([])

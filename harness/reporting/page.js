@@ -79,7 +79,7 @@ function startPlayer(players) {
     bars(at("sure"), shown.sort((a, b) => a - b).map((name) =>
       [player.names[name], sure[name], `${(100 * sure[name]).toFixed(1)} %`, name === best && !isOpen ? "#222222" : "#999999"]), 1);
     const answer = isOpen ? "the network has no answer yet"
-      : `the network answers ${player.names[best]}, ${(100 * sure[best]).toFixed(1)}\u00a0% sure; ${best === label ? "right" : `wrong, it is ${player.names[label]}`}`;
+      : `the network answers ${player.names[best]}, ${(100 * sure[best]).toFixed(1)}\u00a0% sure${label < 0 ? "" : best === label ? "; right" : `; wrong, it is ${player.names[label]}`}`;
     const active = size - seen[0], open = active - seen[BLOCKED], total = spikes.reduce((a, b) => a + b, 0).toLocaleString("en");
     const last = player.stopped[image];
     at("now").textContent = `step ${step} of ${last}`;
@@ -99,7 +99,7 @@ function startPlayer(players) {
       const start = number * player.width * player.height * player.channels;
       draw(canvas, player, grey(pixels[run].images, start, player.channels));
       button.type = "button";
-      button.title = `image ${player.index[number]} of the data set, class ${player.names[label]}`;
+      button.title = player.titles[number] + (label < 0 ? "" : `, image ${player.index[number]} of the data set`);
       button.setAttribute("aria-label", button.title);
       button.setAttribute("aria-pressed", number === image);
       button.onclick = () => choose(run, number);

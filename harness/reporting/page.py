@@ -167,13 +167,16 @@ def as_player(steps):
     sure = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     sizes = {"steps": len(steps.states), "height": steps.images.shape[1], "width": steps.images.shape[2]}
     pixels = {name: base64.b64encode(getattr(steps, name).astype(np.uint8).tobytes()).decode() for name in PIXELS}
-    lists = {name: getattr(steps, name).tolist() for name in ("spikes", "labels", "names", "layers", "stopped", "index")}
+    lists = {
+        name: getattr(steps, name).tolist() for name in ("spikes", "labels", "names", "titles", "layers", "stopped", "index")
+    }
     channels = 3 if steps.images.ndim == 4 else 1
     return {**sizes, "channels": channels, "epsilon": float(steps.epsilon), **pixels, **lists,
             "sure": sure.round(4).tolist()}  # fmt: skip
 
 
 PIXELS = ("images", "guesses", "states")
+LISTS = ("spikes", "labels", "names", "titles", "layers", "stopped", "index")
 
 
 def as_json(data):

@@ -15,8 +15,8 @@ class Steps:
     """N images over T steps, as numpy arrays.
 
     images (N, H, W[, 3]), guesses (T, N, H, W[, 3]): grey values 0 to 255; states (T, N, H, W): as in a Film;
-    spikes (T, N, L): so far, of the layers named in layers (L,); outputs (T, N, classes): summed so far; labels (N,); names
-    (classes,): of the classes; stopped (N,): the step after
+    spikes (T, N, L): so far, of the layers named in layers (L,); outputs (T, N, classes): summed so far; labels (N,), -1 where
+    nobody knows them; names (classes,): of the classes; titles (N,): of the images; stopped (N,): the step after
     which the image stopped; index (N,): positions in the data set; epsilon: of the gate, 0 for no blocking.
     """
 
@@ -28,6 +28,7 @@ class Steps:
     outputs: np.ndarray
     labels: np.ndarray
     names: np.ndarray
+    titles: np.ndarray
     stopped: np.ndarray
     index: np.ndarray
     epsilon: np.ndarray
@@ -59,6 +60,7 @@ def steps_of(film):
         outputs=film.outputs,
         labels=film.labels,
         names=np.array(film.names),
+        titles=np.array(film.titles),
         stopped=film.steps,
         index=film.index,
         epsilon=np.array(film.epsilon),

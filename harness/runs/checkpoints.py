@@ -25,8 +25,12 @@ def write_whole(path, write, previous=None):
     previous: a path for the file that is replaced. Raises UserError where it can't be done; a folder is not made, since one
     that has gone may be a disk that is no longer there.
     """
-    if not ranks.is_first():
-        return
+    if ranks.is_first():
+        write_here(path, write, previous)
+
+
+def write_here(path, write, previous=None):
+    """write_whole for the rank that calls it, whichever it is."""
     path = Path(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:

@@ -112,11 +112,11 @@ class Place(Paths):
 
 def ann_name(args):
     """As the original names its runs."""
-    network = f"{args.architecture}_t{args.timesteps}_{args.dataset}".lower()
+    network = f"{args.architecture}_t{args.timesteps}_{Path(args.dataset).name}".lower()
     return f"ann_{network}_tradeoff{args.trade_off}_lr{args.learning_rate}"
 
 
 def snn_name(args):
     """As the original names its runs; the learning rate and newer flags are in the log, not in the name."""
-    network = f"{args.architecture}_{args.dataset}_{args.timesteps}".lower()
+    network = f"{args.architecture}_{Path(args.dataset).name}_{args.timesteps}".lower()
     return f"snn_{network}_tradeoff{args.trade_off}_type{args.trade_off_type}"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from harness import UserError
+from harness.data.facts import adopt_facts
 from harness.processes import ranks
 from harness.runs.journal import is_epoch_line
 from harness.runs.place import Paths
@@ -41,6 +42,8 @@ def taken_up(args, declared, kind, name):
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
     settings = saved.get("settings")
     args.plan = settings.get("plan") if isinstance(settings, dict) else None
+    if isinstance(settings, dict):
+        adopt_facts(args, settings)
     return saved
 
 

@@ -1,23 +1,31 @@
 """What the epoch that counts is chosen on."""
 
 from harness import UserError
+from harness.data.facts import check_fits
 from harness.data.sets import load_data
 
 SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; nothing; the test images, as in the original
 
 
-def data_for(args):
+def data_for(args, model):
     """(training, selection or None, test) ImageSets for the flags of a training script.
 
     In training args.holdout becomes the number of images held out, args.selected_on what chooses the epoch. Raises UserError
-    as load_data does, and for held-out images that would choose nothing.
+    as load_data does, for images or classes that are not the model's, and for held-out images that would choose nothing.
     """
+
+    def load(holdout):
+        limits = args.limit_train, args.limit_test
+        data = load_data(args.dataset, args.data_dir, *limits, holdout, model.image_shape, args.skip_bad)
+        check_fits(data[0], model)
+        return data
+
     if args.test_only:
-        return load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test)
+        return load(0)
     if args.select == "test" and args.holdout:
         raise UserError(f"--select test makes no use of --holdout {args.holdout}: type --holdout 0, or leave out --select")
     holdout = 0 if args.select == "test" else args.holdout
-    train, selection, test = load_data(args.dataset, args.data_dir, args.limit_train, args.limit_test, holdout)
+    train, selection, test = load(holdout)
     args.holdout = len(selection) if selection else 0
     args.selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
     return train, selection, test

@@ -1,5 +1,6 @@
 """The settings that every network has, ANN or SNN, and those that spiking adds; its parts add their own."""
 
+import os
 from dataclasses import dataclass
 
 from self_models.basics.settings import (
@@ -15,8 +16,9 @@ from self_models.basics.settings import (
     objective_setting,
     setting,
 )
+from self_models.network.datasets import IMAGE_SHAPES, data_set, names
 from self_models.network.neurons import UPDATES
-from self_models.network.plans import IMAGE_SHAPES, PLANS
+from self_models.network.plans import PLANS
 from self_models.network.stages import INITS
 from self_models.network.surrogates import SURROGATES
 from self_models.objectives.encoders import ENCODINGS
@@ -34,7 +36,8 @@ def odd(value):
 
 @dataclass
 class NetworkSettings:
-    """plan=[encoder, decoder] overrides vgg_name, image_shape=(C, H, W) that of the data set; neither is a flag."""
+    """plan=[encoder, decoder] overrides vgg_name; image_shape=(C, H, W) and classes, a list of names, override what is known of
+    the data set, and background what its border is like. None of them is a flag."""
 
     vgg_name: str = setting(
         "VGG5_wFeedback",
@@ -54,10 +57,17 @@ class NetworkSettings:
     timesteps: int = setting(
         1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True, common=True
     )
-    dataset: str = setting("MNIST", Choice(IMAGE_SHAPES), "MNIST comes with the repository", group="data", common=True)
-    labels: int = setting(10, COUNT, "classes", flags=())
+    dataset: str = setting(
+        "MNIST", Text(lambda text: text if text in IMAGE_SHAPES else os.path.abspath(text), data_set),
+        f"{', '.join(IMAGE_SHAPES)} (MNIST comes with the repository), or a folder of your own images: FOLDER/train/CLASS/* and "
+        "FOLDER/test/CLASS/*, PNG, JPEG, WebP, ...",
+        group="data", metavar="NAME|FOLDER", common=True,
+    )  # fmt: skip
+    labels: int = setting(10, COUNT, "number of classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
+    classes: list = setting(None, Text(check=names), "names of the classes", flags=(), balanced=False)
+    background: float = setting(None, FRACTION, "light of the images' border", flags=(), balanced=False)
 
 
 def learning_setting(default, kind, help, **more):

@@ -28,14 +28,6 @@ PLANS |= {
     "VGG16": ("64 64 A 128 128 A 256 256 256 A 512 512 512 A 512 512 512", ""),
 }
 
-# data set -> image shape (channels, height, width)
-IMAGE_SHAPES = {
-    "MNIST": (1, 28, 28),
-    "FashionMNIST": (1, 28, 28),
-    "CIFAR10": (3, 32, 32),
-    "CIFAR100": (3, 32, 32),
-}
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -1,0 +1,81 @@
+"""What a network must know of its images, from the checkpoint that it continues or from the data set: number and names of the
+classes, image shape, and how bright a background is."""
+
+from harness import UserError
+from harness.data.folders import list_folder, pixels_of, shape_of, some
+from self_models.basics.files import border
+from self_models.network.datasets import CLASSES, IMAGE_SHAPES, background, class_names, find_image_shape
+
+FACTS = ("labels", "image_shape", "classes", "background")  # settings of a network
+OF_FOLDERS = ("image_size", "grey", "skip_bad")  # flags
+LOOKED_AT = 1000  # training images, for the light of their borders
+
+
+def is_folder(name):
+    return name not in IMAGE_SHAPES
+
+
+def facts_of(args):
+    """The settings FACTS for the flags: those that adopt_facts has taken over, else the data set's. Raises UserError where the
+    data set is not to be had, or a flag has no effect or contradicts the checkpoint."""
+    if not is_folder(args.dataset) and (idle := [flag for flag in OF_FOLDERS if flag in args.given]):
+        raise UserError(
+            f"--{idle[0]} does nothing with --dataset {args.dataset}: it counts with a folder of images; leave it out"
+        )
+    if getattr(args, "facts", None):
+        known = shape_and_classes(args.facts, args.dataset)
+        if not is_folder(args.dataset):  # before it is downloaded
+            check_same(args.dataset, IMAGE_SHAPES[args.dataset], CLASSES[args.dataset], *known)
+        channels, *size = known[0]
+        if "image_size" in args.given and size != [args.image_size] * 2:
+            raise UserError(
+                f"--image_size {args.image_size}: the checkpoint's network takes {size[1]}x{size[0]} pixels; leave it out"
+            )
+        if "grey" in args.given and args.grey != (channels == 1):
+            kind = "grey" if channels == 1 else "colour"
+            raise UserError(f"--grey {args.grey}: the checkpoint's network takes {kind} images; leave it out")
+    elif is_folder(args.dataset):
+        train, test = list_folder(args.dataset)
+        shape = shape_of((train, test), args.image_size, args.grey, args.skip_bad)
+        some_images = pixels_of(train, shape, args.skip_bad)[0][:LOOKED_AT]
+        light = round(border(some_images).mean().item(), 4)
+        args.facts = {"labels": len(train.classes), "image_shape": shape, "classes": list(train.classes), "background": light}
+    else:
+        args.facts = {"labels": len(CLASSES[args.dataset])}
+    return args.facts
+
+
+def adopt_facts(args, settings):
+    """Take over what a checkpoint's settings say of its images. Call it when args.dataset is the data set to be used."""
+    was = settings.get("dataset", "MNIST")
+    facts = {name: settings[name] for name in FACTS if settings.get(name) is not None}
+    if was != args.dataset and was in IMAGE_SHAPES:  # what goes without saying there is said here
+        facts = {"image_shape": IMAGE_SHAPES[was], "background": background({"dataset": was, "background": None}), **facts}
+        facts.setdefault("classes", list(CLASSES[was]))
+    args.facts = facts
+
+
+def shape_and_classes(facts, dataset):
+    """((C, H, W), class names) of a network with these FACTS on this data set."""
+    full = {**dict.fromkeys(FACTS), "labels": 10, **facts, "dataset": dataset}
+    return find_image_shape(full), class_names(full)
+
+
+def check_fits(images, model):
+    """Raises UserError unless the ImageSet's images have the shape, and its classes the names, that the network knows."""
+    check_same(images.name, tuple(images.images.shape[1:]), images.classes or model.classes, model.image_shape, model.classes)
+
+
+def check_same(name, shape, classes, known_shape, known_classes):
+    """Raises UserError where this data set's image shape or classes are not those that a network knows."""
+    if shape != known_shape:
+        ours, theirs = (f"{KINDS.get(c, '')}images of {w}x{h} pixels" for c, h, w in (known_shape, shape))
+        raise UserError(f"--dataset {name} has {theirs}, and the network takes {ours}: give it a data set that fits")
+    if list(classes) != list(known_classes):
+        raise UserError(
+            f"--dataset {name} has the classes {some(classes)}, and the network was trained on {some(known_classes)}: give it a "
+            "data set of its own classes, or train a new one"
+        )
+
+
+KINDS = {1: "grey ", 3: "colour "}  # by the number of channels

@@ -1,0 +1,215 @@
+"""A folder of images as a data set: FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, decoded once into memory-mapped tensors."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torchvision.datasets import ImageFolder
+from tqdm import tqdm
+
+from harness import UserError
+from harness.data.cache import kept, read_pixels, write_pixels
+from harness.runs import ranks
+from self_models.basics.errors import ModelError
+from self_models.basics.files import ENDINGS, decoded, is_image, size_and_colour
+from self_models.network.datasets import IMAGE_SHAPES
+
+LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
+AT_ONCE = 256  # files that are handed to the threads together
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of FOLDER/train or FOLDER/test, in an order that mixes the classes in their proportions: the first and the
+    last N images are of all classes. labels: positions in classes; digest: of names, sizes and times of change."""
+
+    folder: Path
+    part: str
+    paths: tuple
+    labels: tuple
+    classes: tuple
+    digest: str
+
+    def shown(self, position):
+        """A file's path within FOLDER, for a reader."""
+        return str(Path(self.paths[position]).relative_to(self.folder))
+
+
+class _Folder(ImageFolder):
+    """torchvision's listing, without hidden folders; a class may be empty. Raises UserError for fewer than two classes."""
+
+    def __init__(self, root):
+        super().__init__(str(root), is_valid_file=is_image, allow_empty=True)
+
+    def find_classes(self, directory):
+        names = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
+        if len(names) < 2:
+            what = f"only one class, {names[0]}" if names else "no class folders"
+            raise UserError(f"{directory} has {what}: two or more are needed; {LAYOUT}")
+        return names, {name: label for label, name in enumerate(names)}
+
+
+def list_folder(name):
+    """(training, test) Listings of a folder. Raises UserError where they make no data set."""
+    folder = Path(name)
+    if not folder.exists():
+        raise UserError(f"--dataset {name}: neither {', '.join(IMAGE_SHAPES)} nor a folder that is there; {LAYOUT}")
+    if not folder.is_dir():
+        raise UserError(f"--dataset {name} is a file: give a folder; {LAYOUT}")
+    for part in ("train", "test"):
+        if not (folder / part).is_dir():
+            what = "is empty" if not any(folder.iterdir()) else f"has no folder {part}/"
+            raise UserError(f"--dataset {name} {what}: {LAYOUT}")
+    train, test = (list_part(folder, part) for part in ("train", "test"))
+    if train.classes != test.classes:
+        lone = sorted(set(train.classes) ^ set(test.classes))
+        only = f"{some(lone)} only in {'train' if lone[0] in train.classes else 'test'}/" if len(lone) == 1 else some(lone)
+        raise UserError(f"--dataset {name}: train/ and test/ must have the same classes, and differ: {only}")
+    return train, test
+
+
+def list_part(folder, part):
+    """The Listing of one part. Raises UserError for fewer than two classes, or an empty one."""
+    root = folder / part
+    try:
+        listed = _Folder(root)
+        counts = Counter(listed.targets)
+        if empty := [name for label, name in enumerate(listed.classes) if not counts[label]]:
+            raise UserError(f"{root}: no images ({', '.join(ENDINGS)}) of class {some(empty)}: add some, or remove the folder")
+        within, keyed = Counter(), []
+        for path, label in listed.samples:
+            keyed.append(((within[label] + 0.5) / counts[label], label, path))
+            within[label] += 1
+        _, labels, paths = zip(*sorted(keyed), strict=True)
+        digest = hashlib.blake2b(digest_size=12)
+        for path in paths:
+            about = os.stat(path)
+            digest.update(os.fsencode(os.path.relpath(path, root)) + f"\0{about.st_size} {about.st_mtime_ns}\0".encode())
+    except OSError as error:
+        raise UserError(f"{error.filename or root} cannot be read: {error.strerror}") from None
+    classes = tuple(os.fsencode(name).decode(errors="replace") for name in listed.classes)
+    return Listing(folder, part, paths, labels, classes, digest.hexdigest())
+
+
+def shape_of(listings, image_size=None, grey=None, skip_bad=False):
+    """(C, H, W) of the images of these Listings, where not given their own: grey where all files are, and their size. Raises
+    UserError where they have several, or are not square."""
+    if image_size is None or grey is None:
+        heads = [heads_of(listing, skip_bad) for listing in listings]
+        grey = not any(head["colour"] for head in heads) if grey is None else grey
+    if image_size is None:
+        name, sizes = listings[0].folder, {tuple(size): path for head in reversed(heads) for *size, path in head["sizes"]}
+        if len(sizes) > 1:
+            (a, b), (c, d) = min(sizes), max(sizes)
+            of = f"from {a}x{b} ({sizes[a, b]}) to {c}x{d} ({sizes[c, d]})"
+            raise UserError(f"the images of {name} have {len(sizes)} sizes, {of}: add --image_size N, {RESIZED}")
+        ((width, height),) = sizes
+        if width != height:
+            raise UserError(f"the images of {name} are {width}x{height}, not square: add --image_size N, {RESIZED}")
+        image_size = width
+    return 1 if grey else 3, image_size, image_size
+
+
+RESIZED = "to which their short side is resized before the middle is cut out, N x N pixels"
+
+
+def heads_of(listing, skip_bad):
+    """{sizes: list of (width, height, a file that has it), colour: whether any file has colours}, from the files' heads."""
+
+    def write(file):
+        sizes, bad, colour = {}, [], False
+        for position, found in read_all(listing, size_and_colour, "sizes of"):
+            if isinstance(found, str):
+                bad.append([position, found])
+            else:
+                sizes.setdefault(found[0], listing.shown(position))
+                colour |= found[1]
+        about = {"digest": listing.digest, "sizes": [[*size, path] for size, path in sizes.items()], "colour": colour, "bad": bad}
+        file.write(json.dumps(about).encode())
+
+    def read(path):
+        return still_true(listing, json.loads(path.read_text()), size_and_colour)
+
+    found = kept(listing.folder, f"{listing.part}.json", read, write)
+    check_bad(listing, found["bad"], skip_bad)
+    return found
+
+
+def pixels_of(listing, shape, skip_bad):
+    """(uint8 (N, *shape) in a memory-mapped file, labels (N,)) of a Listing, decoded where there is no such file yet."""
+    bad = []
+
+    def arrays():
+        bad.clear()
+        for position, found in read_all(listing, partial(decoded, shape=shape), "decoding"):
+            if isinstance(found, str):
+                bad.append([position, found])
+            else:
+                yield found
+
+    def write(file):
+        write_pixels(file, arrays(), lambda: {"digest": listing.digest, "shape": shape, "bad": bad})
+
+    def read(path):
+        pixels, about = read_pixels(path, shape)
+        if about["shape"] != list(shape):
+            raise ValueError("another shape")
+        return pixels, still_true(listing, about, partial(decoded, shape=shape))
+
+    pixels, about = kept(listing.folder, f"{listing.part}_{'x'.join(map(str, shape))}.pixels", read, write)
+    check_bad(listing, about["bad"], skip_bad)
+    without = {position for position, _ in about["bad"]}
+    return pixels, torch.tensor([label for position, label in enumerate(listing.labels) if position not in without])
+
+
+def read_all(listing, read, what):
+    """(position, read(path), or a str that says why it cannot be read) of each file, with a progress bar."""
+    positions, off = iter(range(len(listing.paths))), None if ranks.is_first() else True
+    label = f"{what} {listing.part} images"
+    with ThreadPoolExecutor() as pool, tqdm(total=len(listing.paths), desc=label, disable=off, leave=False, unit="file") as bar:
+        while some_of_them := list(islice(positions, AT_ONCE)):
+            yield from zip(
+                some_of_them, pool.map(partial(attempt, read), map(listing.paths.__getitem__, some_of_them)), strict=True
+            )
+            bar.update(len(some_of_them))
+
+
+def attempt(read, path):
+    """read(path), or what went wrong."""
+    try:
+        return read(path)
+    except ModelError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def still_true(listing, about, read):
+    """What a cache file tells, if it is of these files and what could not be read then cannot be read now. Raises ValueError."""
+    if about["digest"] != listing.digest or any(not isinstance(attempt(read, listing.paths[at]), str) for at, _ in about["bad"]):
+        raise ValueError("the files have changed")
+    return about
+
+
+def check_bad(listing, bad, skip_bad):
+    """Raises UserError for files that cannot be read, unless they are to be skipped and leave an image of each class."""
+    if not bad:
+        return
+    named = some([f"{listing.shown(position)} ({why})" for position, why in bad])
+    if not skip_bad:
+        count = f"{len(bad):,} of {len(listing.paths):,} files"
+        place = listing.folder / listing.part
+        raise UserError(f"{count} in {place} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out")
+    left = Counter(listing.labels) - Counter(listing.labels[position] for position, _ in bad)
+    if gone := [name for label, name in enumerate(listing.classes) if not left[label]]:
+        raise UserError(f"{listing.folder / listing.part}: no file of class {some(gone)} can be read: {named}")
+
+
+def some(names, most=3):
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

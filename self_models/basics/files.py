@@ -1,0 +1,107 @@
+"""Image files as what a network takes: one way for a folder of training images, for pictures of one's own, and from Python."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from self_models.basics.errors import ModelError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+FAR = 0.5  # from the training images' border, of a border in light: then dark and bright are likely the other way round
+
+
+def read_images(paths, model, note=warnings.warn):
+    """The images of these files and folders (str or Path, one or a list) as the model takes them: uint8 (N, C, H, W), see
+    decoded.
+
+    note: called with one line where dark and bright look the other way round than in the images that the model was trained on.
+    Raises ModelError for a file that cannot be read, and for a folder without images.
+    """
+    if model.image_shape[0] not in (1, 3):
+        raise ModelError(f"image files are grey or colour, and this network takes {model.image_shape[0]} channels")
+    files = image_files([paths] if isinstance(paths, str | Path) else paths)
+    images = torch.from_numpy(np.stack([decoded(path, model.image_shape) for path in files]))
+    usual, found = model.background, border(images)
+    if usual is not None and (far := (found - usual).abs() > FAR).any():
+        kinds = ("dark", "bright") if usual < 0.5 else ("bright", "dark")
+        note(
+            f"note: values look inverted: {int(far.sum())} of {len(images)} images have a {kinds[1]} border, and the network was "
+            f"trained on images with a {kinds[0]} one; turn {kinds[1]} and {kinds[0]} round for a fair reading"
+        )
+    return images
+
+
+def image_files(paths):
+    """The files that paths name: files as they are, of a folder its images in the order of their names, as Paths. Raises
+    ModelError where there is none."""
+    files = []
+    for path in map(Path, paths):
+        inside = sorted(each for each in path.iterdir() if is_image(each.name)) if path.is_dir() else [path]
+        if not inside:
+            raise ModelError(f"{path} has no image files ({', '.join(ENDINGS)})")
+        files += inside
+    if not files:
+        raise ModelError("no image files are named")
+    return files
+
+
+def is_image(name):
+    """Whether a file of this name is taken for an image; hidden ones are not."""
+    return name.lower().endswith(ENDINGS) and not os.path.basename(name).startswith(".")
+
+
+def decoded(path, shape):
+    """An image file as a uint8 array of this shape (C, H, W), grey with one channel, else colour.
+
+    It is turned as its EXIF entry says; the largest part of these proportions is cut from its middle and resized (bicubic).
+    Transparent parts lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read.
+    """
+    channels, height, width = shape
+    try:
+        with Image.open(path) as image:
+            image.draft(None, (2 * width, 2 * height))  # a large JPEG is read at a half, a quarter or an eighth, which is faster
+            image = in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
+            pixels = np.array(ImageOps.fit(image, (width, height)))
+    except Exception as error:  # Pillow raises whatever a damaged file makes of it
+        raise ModelError(f"{path}: {reason(error, path)}") from None
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def reason(error, path):
+    """Why a file is no image, in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image, or damaged"
+    return " ".join(str(error).split()).replace(str(path), "").strip()[:100] or type(error).__name__
+
+
+def in_mode(image, mode):
+    """A PIL image in mode L or RGB. Raises ValueError for values of another kind than 8 or 16 bits."""
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its values are neither of 8 nor of 16 bits (Pillow's mode {image.mode})")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return image.convert(mode)
+
+
+def size_and_colour(path):
+    """((width, height), whether it has colours) of an image file, from its head. Raises ModelError where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.size, image.mode not in ("1", "L", "LA", "I", "F") and not image.mode.startswith("I;16")
+    except Exception as error:
+        raise ModelError(f"{path}: {reason(error, path)}") from None
+
+
+def border(images):
+    """Mean light of the outermost pixels of uint8 images (N, C, H, W), 0 (black) to 1, (N,)."""
+    edges = images[..., 0, :], images[..., -1, :], images[..., :, 0], images[..., :, -1]
+    return torch.cat([edge.flatten(1) for edge in edges], 1).float().mean(1) / 255

@@ -1,0 +1,391 @@
+"""Anyone's images: folders as data sets, the files they are decoded into, and pictures of one's own for a trained network."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import ANALYSIS, ANN, OBJ1, OBJ3, SNN, digests, records, refused, run_here, run_script
+from PIL import Image
+
+import harness.data.folders
+import harness.data.sets
+from harness import UserError
+from harness.data.folders import list_folder
+from harness.data.sets import Batch, augmented, load_data, mirrored
+from self_models import load, read_images
+from self_models.basics.errors import ModelError
+from self_models.basics.files import decoded
+from self_models.vgg_wFeedback import VGG_wFeedback
+
+NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
+SPIKES = "--timesteps 3 --update immediate --readout membrane_rescaled --balance_images 4 --balance_timesteps 3"
+
+
+def pixels(seed, shape=(12, 12, 3)):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def write(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def make_folder(folder, classes=("cat", "dog"), count=4, shape=(12, 12, 3)):
+    for part, offset in (("train", 0), ("test", 100)):
+        for label, name in enumerate(classes):
+            for n in range(count):
+                write(folder / part / name / f"{n}.png", pixels(offset + 10 * label + n, shape))
+    return folder
+
+
+@pytest.fixture
+def pets(tmp_path):
+    return make_folder(tmp_path / "pets")
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """folder: of an ANN and an SNN that the scripts trained on a colour folder, data, which moved away to data_moved."""
+    folder = tmp_path_factory.mktemp("zoo")
+    make_folder(folder / "data")
+    process = run_script(ANN, f"--dataset {folder / 'data'} {NET} --epochs 1 --augment --run_name x --output_dir", folder)
+    assert process.stderr == ""
+    run_here(SNN, f"--pretrained_ann {folder}/trained_models/ann/x.pth {SPIKES} --epochs 1 --run_name x --output_dir {folder}")
+    (folder / "data").rename(folder / "data_moved")
+    return folder
+
+
+# --- folders
+
+
+def test_a_folder_is_a_data_set(pets):
+    train, selection, test = load_data(str(pets), holdout=2)
+    assert (train.name, list(train.classes), train.images.dtype) == ("pets", ["cat", "dog"], torch.uint8)
+    assert (len(train), len(selection), len(test)) == (6, 2, 8)
+    assert selection.labels.unique().tolist() == [0, 1]  # held-out images are of all classes
+    for label, name in enumerate(test.classes):
+        for n, image in enumerate(test.images[test.labels == label]):
+            assert image.permute(1, 2, 0).numpy().tolist() == pixels(100 + 10 * label + n).tolist(), name
+    batch = test.batch(torch.tensor([1, 0]))
+    assert batch.images.min() < -0.9 and batch.images.max() > 0.9
+
+
+def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(tmp_path):
+    folder = make_folder(tmp_path / "x", count=2, shape=(8, 8))
+    for n in range(2, 6):
+        write(folder / "train/dog" / f"{n}.png", pixels(n, (8, 8)))
+    labels = list_folder(folder)[0].labels
+    assert sorted(labels) == [0, 0] + 6 * [1] and sorted(labels[:4]) == sorted(labels[4:]) == [0, 1, 1, 1]
+
+
+def test_known_data_sets_name_their_classes():
+    test = load_data("MNIST", limit_test=1)[2]
+    assert test.classes == tuple("0123456789")
+    for name, count, one in (("FashionMNIST", 10, "coat"), ("CIFAR10", 10, "frog"), ("CIFAR100", 100, "willow_tree")):
+        model = VGG_wFeedback("VGG5_wFeedback_small", dataset=name, labels=count, fc_width=4)
+        assert len(set(model.classes)) == count and one in model.classes
+
+
+def remove(path):
+    return lambda folder: shutil.rmtree(folder / path)
+
+
+def empty_class(folder):
+    for path in (folder / "train/dog").iterdir():
+        path.unlink()
+    (folder / "train/dog/notes.txt").touch()
+
+
+def two_sizes(folder):
+    write(folder / "test/dog/0.png", pixels(0, (12, 9, 3)))
+
+
+def oblong(folder):
+    for path in folder.rglob("*.png"):
+        write(path, pixels(0, (12, 9, 3)))
+
+
+def damage(folder, count=1):
+    for path in sorted((folder / "train/cat").iterdir())[:count]:
+        path.write_bytes(path.read_bytes()[:60])
+
+
+FAULTS = {
+    "absent": (lambda folder: shutil.rmtree(folder), "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
+    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "is a file: give a folder"),
+    "empty": (lambda folder: (shutil.rmtree(folder), folder.mkdir()), "is empty"),
+    "no train": (remove("train"), "has no folder train/"),
+    "no test": (remove("test"), "has no folder test/"),
+    "no classes": (lambda folder: [remove(f"train/{name}")(folder) for name in ("cat", "dog")], "has no class folders"),
+    "one class": (remove("train/dog"), "only one class, cat"),
+    "an empty class": (empty_class, "of class dog"),
+    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "differ: cow, dog"),
+    "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "differ: cow only in test/"),
+    "two sizes": (two_sizes, "2 sizes, from 9x12 (test/dog/0.png) to 12x12 (train/cat/0.png): add --image_size N"),
+    "not square": (oblong, "are 9x12, not square: add --image_size N"),
+    "a damaged file": (damage, "1 of 8 files in {folder}/train cannot be read: train/cat/0.png ("),
+    "four of them": (lambda folder: damage(folder, 4), "train/cat/2.png (image file is truncated) and 1 more; repair"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_folder_that_is_no_data_set(pets, fault):
+    spoil, words = FAULTS[fault]
+    spoil(pets)
+    line = refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
+    assert words.format(folder=pets) in line and str(pets) in line
+    assert not (pets.parent / "out").exists()
+
+
+def test_damage_that_only_decoding_finds(pets):
+    path = pets / "train/dog/2.png"
+    path.write_bytes(path.read_bytes()[:-60])  # its head is whole
+    assert "train/dog/2.png (" in refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
+    train = load_data(str(pets), skip_bad=True)[0]
+    assert len(train) == 7 and train.labels.bincount().tolist() == [4, 3]
+    write(path, pixels(12))
+    assert len(load_data(str(pets))[0]) == 8
+
+
+def test_bad_files_are_skipped_if_asked(pets):
+    damage(pets)
+    run_here(ANN, f"--dataset {pets} {NET} --epochs 1 --skip_bad --output_dir {pets.parent / 'out'}")
+    damage(pets, 4)
+    line = refused(ANN, f"--dataset {pets} {NET} --skip_bad --output_dir {pets.parent / 'out'} --run_name y")
+    assert "no file of class cat can be read" in line
+
+
+def test_size_and_colour_as_asked(tmp_path):
+    folder = make_folder(tmp_path / "x", shape=(9, 12, 3))
+    write(folder / "train/cat/0.png", np.full((40, 20, 3), 255, np.uint8))
+    run_here(ANN, f"--dataset {folder} --image_size 8 --grey {NET} --epochs 1 --run_name x --output_dir {tmp_path}")
+    model = load(tmp_path / "trained_models/ann/x.pth")
+    assert model.image_shape == (1, 8, 8) and model.classes == ["cat", "dog"]
+    train = load_data(str(folder), image_shape=(1, 8, 8))[0]
+    assert train.images[train.labels == 0][0].unique().tolist() == [255]
+
+
+@pytest.mark.parametrize(("one", "channels"), [((12, 12), 1), ((12, 12, 3), 3)])
+def test_grey_where_all_files_are(tmp_path, one, channels):
+    folder = make_folder(tmp_path / "x", shape=(12, 12))
+    write(folder / "test/dog/3.png", pixels(0, one))
+    assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
+
+
+def test_flags_of_folders_do_nothing_elsewhere(pets):
+    assert "--image_size does nothing with --dataset MNIST" in refused(ANN, "--image_size 8")
+    assert "--skip_bad does nothing with --dataset MNIST" in refused(ANN, "--skip_bad")
+    line = refused(ANN, f"--dataset {pets} {NET} --data_dir {pets} --output_dir {pets.parent / 'out'}")
+    assert f"--data_dir {pets} does nothing with --dataset {pets}" in line
+
+
+@pytest.mark.parametrize("at", ["", "train", "training/cat"])
+def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at):
+    folder = pets.parent / "pictures"
+    write(folder / at / "a.png", pixels(0))
+    monkeypatch.setattr(torchvision.datasets, "MNIST", lambda *args, **more: pytest.fail("a download"))
+    line = refused(ANN, f"--data_dir {folder} --output_dir {pets.parent / 'out'}")
+    assert "train-images-idx3-ubyte.gz" in line and f"give --dataset {folder} with {folder}/train/CLASS/" in line
+    assert len(list(folder.rglob("*.*"))) == 1
+    (folder / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")  # beside the data set's files pictures do not matter
+    assert len(load_data("MNIST", str(folder), limit_test=3)[2]) == 3
+
+
+# --- the decoded images
+
+
+def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
+    first = load_data(str(pets))[0]
+    files = digests(pets / ".cache")
+    assert sorted(files) == ["test.json", "test_3x12x12.pixels", "train.json", "train_3x12x12.pixels"]
+    monkeypatch.setattr(harness.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again"))
+    monkeypatch.setattr(harness.data.folders, "size_and_colour", lambda path: pytest.fail("looked at again"))
+    again = load_data(str(pets))[0]
+    assert torch.equal(first.images, again.images) and digests(pets / ".cache") == files
+    if sys.platform == "linux":
+        assert str(pets / ".cache/train_3x12x12.pixels") in Path("/proc/self/maps").read_text()
+
+
+def flipped(raw):
+    return bytes([raw[0] ^ 1]) + raw[1:]
+
+
+@pytest.mark.parametrize("spoil", [flipped, lambda raw: raw[:-1], lambda raw: raw[1:], lambda raw: b"", lambda raw: raw[-300:]])
+@pytest.mark.parametrize("name", ["train_3x12x12.pixels", "test.json"])
+def test_a_damaged_cache_is_made_again(pets, name, spoil):
+    load_data(str(pets))
+    files, path = digests(pets / ".cache"), pets / ".cache" / name
+    path.write_bytes(spoil(path.read_bytes()) if name.endswith("pixels") else b"{")
+    assert torch.equal(load_data(str(pets))[0].images[0], torch.from_numpy(pixels(0)).permute(2, 0, 1))
+    assert digests(pets / ".cache") == files
+
+
+def test_a_stale_cache_is_made_again(pets):
+    load_data(str(pets))
+    path = pets / "train/cat/0.png"
+    stat = path.stat()
+    write(path, pixels(99))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert load_data(str(pets))[0].images[0].permute(1, 2, 0).tolist() == pixels(99).tolist()
+    write(pets / "train/dog/new.png", pixels(7))
+    assert len(load_data(str(pets))[0]) == 9
+    (pets / "train/dog/new.png").unlink()
+    assert len(load_data(str(pets))[0]) == 8
+
+
+def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch):
+    (pets / ".cache").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    load_data(str(pets))
+    assert len(list((tmp_path / "mine/snn_wFeedback").rglob("*.pixels"))) == 2
+    shutil.rmtree(tmp_path / "mine")
+    (tmp_path / "mine").touch()
+    with pytest.raises(UserError, match=r"no place to keep the decoded images.*XDG_CACHE_HOME"):
+        load_data(str(pets))
+
+
+def test_what_is_interrupted_leaves_no_cache(pets, monkeypatch):
+    def stop(path, shape):
+        raise KeyboardInterrupt if "dog" in path else ModelError("unused")
+
+    monkeypatch.setattr(harness.data.folders, "decoded", stop)
+    with pytest.raises(KeyboardInterrupt):
+        load_data(str(pets))
+    assert sorted(digests(pets / ".cache")) == ["test.json", "train.json"]
+
+
+# --- files
+
+
+def test_files_of_every_kind(tmp_path):
+    grey, colour = pixels(0, (12, 12)), pixels(1)
+    Image.fromarray(grey.astype(np.uint16) * 256 + 7).save(tmp_path / "16.png")
+    Image.fromarray(np.dstack([colour, np.zeros((12, 12), np.uint8)])).save(tmp_path / "clear.png")
+    Image.fromarray(colour).save(tmp_path / "a.webp", lossless=True)
+    turned = Image.fromarray(np.rot90(colour))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert decoded(tmp_path / "16.png", (1, 12, 12))[0].tolist() == grey.tolist()
+    assert decoded(tmp_path / "clear.png", (3, 12, 12)).max() == 0
+    for name in ("a.webp", "turned.png"):
+        assert decoded(tmp_path / name, (3, 12, 12)).transpose(1, 2, 0).tolist() == colour.tolist()
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    assert decoded(write(tmp_path / "wide.png", wide), (3, 5, 5)).min() > 200  # the middle of it
+
+
+# --- a network and its images
+
+
+def test_a_checkpoint_keeps_what_it_knows_of_its_images(zoo):
+    for kind in ("ann", "snn"):
+        model = load(zoo / f"trained_models/{kind}/x.pth")
+        assert (model.image_shape, model.classes, model.settings["labels"]) == ((3, 12, 12), ["cat", "dog"], 2)
+        assert model.background == pytest.approx(0.5, abs=0.1)
+
+
+def test_own_files_need_no_data_set(zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.command_line.posthoc.load_data", lambda *args: pytest.fail("a data set"))
+    mine = write(tmp_path / "mine" / "photo.png", pixels(5, (30, 40, 3)))
+    write(tmp_path / "mine" / "b.jpg", pixels(6, (20, 20)))
+    (tmp_path / "mine" / "notes.txt").touch()
+    here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path}"
+    _, printed = run_here(ANALYSIS, here, "--images", mine, mine.parent)
+    read = records(tmp_path / "logs/snn/x_posthoc_analysis.jsonl", "image")
+    assert [record["file"] for record in read] == ["photo.png", "b.jpg", "photo.png"]
+    assert {record["read_as"] for record in read} <= {"cat", "dog"} and "accuracy" not in printed
+    snn = load(zoo / "trained_models/snn/x.pth")
+    taken = read_images([mine, mine.parent], snn)
+    assert taken.shape == (3, 3, 12, 12) and taken.dtype == torch.uint8
+    assert [snn.classes[n] for n in snn(taken, seed=0).logits.argmax(1)] == [record["read_as"] for record in read]
+    run_here(OBJ3, here, "--images", mine)
+    assert any((tmp_path / "trained_models/snn").glob("x_contrast*.gif"))
+
+
+def test_the_same_files_are_the_same_pixels_both_ways(zoo):
+    test = load_data(str(zoo / "data_moved"))[2]
+    files = sorted((zoo / "data_moved/test/dog").iterdir())
+    assert torch.equal(read_images(files, load(zoo / "trained_models/snn/x.pth")), test.images[test.labels == 1])
+
+
+def test_test_images_by_their_numbers(zoo, tmp_path):
+    here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --dataset {zoo / 'data_moved'} --output_dir {tmp_path}"
+    run_here(ANALYSIS, here, "--index 7 2")
+    assert "--index 8: the test images in use are 0 to 7" in refused(ANALYSIS, here, "--index 7 8")
+    assert "--index does nothing beside --images" in refused(ANALYSIS, here, "--index 7 --images 2")
+    assert "test images by their numbers are --index" in refused(ANALYSIS, here, "--images 3 7")
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [("none.png", "none.png: no such file"), ("empty", "empty has no image files"), ("text.png", "text.png: not an image")],
+)
+def test_own_files_that_are_no_images(zoo, tmp_path, files, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("text")
+    here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path / 'out'}"
+    assert words in refused(ANALYSIS, here, "--images", tmp_path / files)
+    own = write(tmp_path / "a.png", pixels(0))
+    assert "--limit_test does nothing with files as --images" in refused(ANALYSIS, here, "--limit_test 3 --images", own)
+    assert "--dataset does nothing with files" in refused(ANALYSIS, here, f"--dataset {zoo / 'data_moved'} --images", own)
+
+
+def test_a_digit_on_white_paper_is_noticed(trained, tmp_path):
+    digit = load_data("MNIST", limit_test=1)[2].images[0, 0].numpy()
+    right, wrong = write(tmp_path / "right.png", digit), write(tmp_path / "wrong.png", 255 - digit)
+    here = f"--pretrained_snn {trained.snn} --output_dir {tmp_path} --images"
+    assert "inverted" not in run_here(ANALYSIS, here, right)[1]
+    assert "look inverted: 1 of 2 images have a bright border" in run_here(ANALYSIS, here, right, wrong)[1]
+    with pytest.warns(UserWarning, match="look inverted"):
+        read_images(wrong, load(trained.snn))
+
+
+def test_another_data_set_must_have_the_same_classes(zoo, tmp_path):
+    snn = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path}"
+    other = make_folder(tmp_path / "other", count=2, shape=(20, 14, 3))
+    run_here(OBJ1, snn, f"--dataset {other}")  # resized to the network's size
+    birds = make_folder(tmp_path / "birds", classes=("crow", "gull"), count=2)
+    line = refused(OBJ1, snn, f"--dataset {birds}")
+    assert "birds has the classes crow, gull, and the network was trained on cat, dog" in line
+    line = refused(OBJ1, snn, "--dataset MNIST")
+    assert "MNIST has grey images of 28x28 pixels, and the network takes colour images of 12x12 pixels" in line
+    assert "the checkpoint's network takes 12x12" in refused(OBJ1, snn, f"--dataset {other} --image_size 20")
+    assert "the checkpoint's network takes colour" in refused(OBJ1, snn, f"--dataset {other} --grey")
+
+
+def test_the_folder_of_a_checkpoint_that_is_gone_is_named(zoo, tmp_path):
+    assert f"--dataset {zoo / 'data'}: neither" in refused(OBJ1, f"--pretrained_snn {zoo}/trained_models/snn/x.pth")
+
+
+def test_training_on_a_folder_is_resumed(pets, tmp_path):
+    here = f"{NET} --run_name x --output_dir {tmp_path}"
+    run_here(ANN, f"--dataset {pets} {here} --epochs 1")
+    run_here(ANN, f"--run_name x --output_dir {tmp_path} --resume --epochs 2")
+    assert len(records(tmp_path / "logs/ann/x.jsonl", "epoch")) == 2
+
+
+# --- augmentation
+
+
+def test_colour_images_are_mirrored_and_shifted_by_hand():
+    image = torch.arange(16.0).view(1, 1, 1, 16).expand(1, 3, 16, 16)
+    for across, flip, first, last in ((0.5, 0.0, 0, 15), (0.5, 0.9, 15, 0), (0.999, 0.0, 2, 13), (0.0, 0.0, 2, 13)):
+        found = mirrored(image, torch.tensor([[0.5, across, flip, 0.0]]))[0, 0, 0].tolist()
+        assert (found[0], found[-1]) == (first, last), (across, flip)
+    down = mirrored(image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]))[0, 0, :, 0].tolist()
+    assert down == [*range(2, 16), 14, 13]  # what comes in is a reflection
+
+
+def test_augmentation_of_colour_belongs_to_the_image():
+    x, index = torch.rand(6, 3, 16, 16), torch.arange(6)
+    whole = augmented(Batch(x, index, index), 2, 1).images
+    part = torch.tensor([4, 1])
+    assert torch.equal(augmented(Batch(x[part], part, part), 2, 1).images, whole[part])
+    assert not torch.equal(augmented(Batch(x, index, index), 2, 2).images, whole)
