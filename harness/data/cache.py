@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.runs import ranks
+from harness.processes import ranks
 from harness.runs.checkpoints import write_here
 
 LENGTH = 8  # bytes at the end of a file of pixels: the length of the JSON text before them

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from harness import UserError
 from harness.data.cache import kept, read_pixels, write_pixels
-from harness.runs import ranks
+from harness.processes import ranks
 from self_models.basics.errors import ModelError
 from self_models.basics.files import ENDINGS, decoded, is_image, size_and_colour
 from self_models.network.datasets import IMAGE_SHAPES
