@@ -27,6 +27,8 @@ class Network(NamedTuple):
 
 RULE_SHOWN = {"rule": "confidence", "gap_bound": 1.0}  # at most 50 steps
 NETWORKS = {  # by the presets of their SNNs, in the order of the tables
+    "quick_feedback": Network("quick feedback", 6, seeds=5),
+    "quick_twin": Network("twin of quick feedback", 6, seeds=5),
     "feedback": Network("feedback", 8),
     "twin": Network("twin of feedback", 8),
     "accurate_feedback": Network("accurate feedback", 8, seeds=3),

@@ -18,6 +18,7 @@ STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8
 PART_COLOURS = dict(zip(PARTS.values(), ("#4477aa", "#228833", "#b8a21e", "#aa3377"), strict=True))
 RIGHT, WRONG, NO_ANSWER = "#1a6b2f", "#b3261e", "#555555"
 CELL = 1.45  # inches of one small picture
+FEWEST = 5  # columns of a GIF, for the words below and above
 SURE = "sure: softmax of the network's outputs so far"
 
 
@@ -71,7 +72,10 @@ def _frames(film):
     if film.seen is not None:
         rows = {"input": rows.pop("input"), "seen by neurons": (_grey, film.seen), **rows}
     with plt.rc_context(STYLE):
-        figure, axes = _grid([1] * len(rows), [1] * len(film.titles), below=2.0)
+        figure, axes = _grid([1] * len(rows), [1] * max(len(film.titles), FEWEST), below=2.0)
+        for axis in axes[:, len(film.titles) :].flat:
+            axis.set_visible(False)
+        axes = axes[:, : len(film.titles)]
         drawn = []
         for axes_row, (label, (draw, frames)) in zip(axes, rows.items(), strict=True):
             axes_row[0].set_ylabel(label)
