@@ -30,10 +30,10 @@ CHECKPOINTS = {  # name -> (its preset, seed)
 def commands():
     """(checkpoint, run's name, network's name, script and flags); a run with several settings gives several rows."""
     for checkpoint, (preset, seed) in CHECKPOINTS.items():
-        label, steps, *_ = NETWORKS[preset]
+        label, steps = NETWORKS[preset][:2]
         source = f"--preset {preset} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
         runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps}", "stop": f"{OBJ2} {source} --timesteps 50 {RULES}"}
-        if "feedback" in preset:
+        if NETWORKS[preset].opened:
             runs["T50_open"] = f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
         for kind, command in runs.items():
             yield checkpoint, f"{checkpoint}_{kind}", label, command
@@ -207,10 +207,9 @@ def table(rows):
 
 
 SHORT = {  # of the README's table: (network, steps, rule, blocking) -> name
-    ("accurate feedback", 8, "none", True): "ours, feedback and blocking, T = 8",
-    ("twin of accurate feedback", 8, "none", False): "its twin without a decoder, T = 8",
-    ("accurate feedback", 50, "confidence", True): "ours, each image stopped when the network is sure",
-    ("twin of accurate feedback", 50, "confidence", False): "its twin, stopped likewise",
+    ("quick feedback", 50, "none", True): "ours, with blocking, T = 50",
+    ("twin of quick feedback", 50, "none", False): "its twin, T = 50",
+    ("quick feedback", 50, "confidence", True): "ours, each image stopped when the network is sure",
 }
 
 
@@ -219,8 +218,9 @@ def short_table(rows):
     yield "| MNIST test set | accuracy, % | spikes per image | energy, event-driven, µJ |"
     yield "| --- | --- | --- | --- |"
     yield "| the original, with blocking, T = 50 (one run) | 99.05 | 366,000 | not known |"
-    for row in filter(is_shown, rows):
-        if name := SHORT.get((row["name"], row["timesteps"], row["rule"], row["blocking"])):
+    found = {(row["name"], row["timesteps"], row["rule"], row["blocking"]): row for row in filter(is_shown, rows)}
+    for key, name in SHORT.items():
+        if row := found.get(key):
             figures = (shown(row, "accuracy", ".2f"), shown(row, "spikes", ",.0f"), shown(row, "energy_event_joules", ".2f"))
             yield f"| {name} | {' | '.join(figures)} |"
 

@@ -54,15 +54,16 @@ def load(path, engine="auto", device="cpu", **changed):
 def with_engine(model, engine):
     """The model on the engine of this name. Raises ModelError for event where that cannot serve."""
     if ENGINES[engine] is not None:
-        model.engine, reason = event_engine_for(model, must=ENGINES[engine])
-        if reason and ENGINES[engine]:
+        found, reason = event_engine_for(model)
+        if found:
+            model.engine = found
+        elif ENGINES[engine]:
             raise ModelError(reason)
     return model
 
 
-def event_engine_for(model, must=False):
-    """(an EventEngine for the model, ''), or (None, why there is none). must: also where it would run step by step, which need
-    not be faster than dense."""
+def event_engine_for(model):
+    """(an EventEngine for the model, ''), or (None, why there is none)."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         return None, "the event engine runs SNNs, and this is an ANN: load with engine='dense'"
     if next(model.parameters()).device.type != "cpu":
@@ -72,6 +73,4 @@ def event_engine_for(model, must=False):
         engine.check()
     except ModelError as error:
         return None, str(error)
-    if not (must or engine.is_whole):
-        return None, f"the event engine has no compiled form of every part of {type(model).__name__}"
     return engine, ""

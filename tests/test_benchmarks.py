@@ -29,7 +29,11 @@ def test_ramp_control_shuffled_gives_no_image_its_own_decoder_output(trained, tm
     monkeypatch.setattr(ControlSNN, "integrate", watch)
     monkeypatch.setattr(InputBlockingSNN, "integrate", receive)
     flags = f"{DATA} --rule confidence --gap_bound 0.02 --output_dir {tmp_path}"
-    lines = [json.loads(line) for line in run_here(RAMP, "--pretrained_snn", trained.snn, flags)[1].splitlines()]
+    lines = [
+        json.loads(line)
+        for line in run_here(RAMP, "--pretrained_snn", trained.snn, flags)[1].splitlines()
+        if line.startswith("{")
+    ]
     lines = {line["case"]: line for line in lines if "case" in line}
     assert lines["decoder"]["mean_steps"] < lines["shuffled"]["mean_steps"] == 5
     assert {name: line["rule"] for name, line in lines.items() if line["rule"] != "confidence"} == {"shuffled": "never"}

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import torch
-from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, figures, images, records, refused, run_here
+from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, SPIKING, figures, images, records, refused, run_here
 from torch import nn
 
 import self_models.event.engine
@@ -467,12 +467,19 @@ def test_analysis_with_the_event_engine(trained, tmp_path):
     said = {}
     for engine in ("dense", "event"):
         here = f"{DATA} --images 2 --chart_images 8 --engine {engine} --run_name {engine} --output_dir {tmp_path}"
-        said[engine] = run_here(ANALYSIS, "--pretrained_snn", trained.snn, here)[1].replace(f"/{engine}", "/NAME")
+        said[engine] = run_here(ANALYSIS, "--pretrained_snn", trained.snn, here)[1].replace(engine, "NAME")
     assert said["event"] == said["dense"]
 
 
-def test_engine_in_training_is_refused(tmp_path):
-    assert "--test_only" in refused(SNN, f"--engine event {DATA} --output_dir {tmp_path}")
+def test_training_evaluates_on_the_engine_that_the_flag_names(trained, tmp_path):
+    found = {}
+    for engine in ("dense", "event"):
+        flags = f"--pretrained_ann {trained.ann} {SPIKING} --engine {engine} --run_name {engine} --output_dir {tmp_path}"
+        assert f"engine: {engine}\n" in run_here(SNN, flags)[1]
+        (found[engine],) = records(tmp_path / f"logs/snn/{engine}.jsonl", "epoch")
+    losses = [found[engine]["train"]["total"] for engine in found]
+    spikes = [found[engine]["evaluated"]["parts"]["total"] for engine in found]
+    assert losses[0] == losses[1] and spikes[0] == pytest.approx(spikes[1], rel=0.01)
     assert "--device" in refused(SNN, f"--engine event --test_only --device cuda {DATA} --output_dir {tmp_path}")
 
 

@@ -107,6 +107,7 @@ def test_the_player_has_what_the_network_did(trained, reported, tmp_path):
     assert np.array(player["spikes"]).shape == (5, 2, len(player["layers"])) and player["layers"][0] == "input"
 
 
+@torch.no_grad()
 def test_steps_recorded_are_those_of_a_run(tmp_path):
     torch.manual_seed(0)
     model = InputBlockingSNN(plan=PLAN, fc_width=12, timesteps=6, update="immediate", readout="membrane_linear", epsilon=0.3,

@@ -34,7 +34,7 @@ def quiet(process):
     """Nothing on standard error, and no progress bar on standard output, where it is no terminal."""
     assert process.stderr == ""
     assert not re.search(r"\r|\x1b|%\||it/s|batch/s|Warning|Traceback", process.stdout)
-    return process.stdout
+    return re.sub(r"^engine: .*\n", "", process.stdout, flags=re.MULTILINE)
 
 
 def check_spikes(record, parts=PARTS):
@@ -53,9 +53,12 @@ def test_the_scripts_are_there():
 def test_help_lists_the_flags(name, capsys):
     parser = __import__(name).build_parser()
     with pytest.raises(SystemExit) as stop:
-        run_here(name, "--help")
+        run_here(name, "--help_all")
     assert stop.value.code == 0
+    short = parser.format_help()
+    parser.rare = set()
     shown = parser.format_help()
+    assert 40 < short.count("\n") < 0.75 * shown.count("\n") and "--seed" in short and "--momentum" not in short
     for action in parser._actions:
         assert all(option in shown for option in action.option_strings)
         assert action.help, action.option_strings
@@ -68,9 +71,12 @@ def test_training_prints_figures_only(trained):
     epoch = r"epoch 1/1: train classification .* accuracy [\d.]+ %.*; [\d.]+ s"
     best = r"best: epoch 1, test accuracy [\d.]+ %, .*/tiny\.pth"
     balancing = r"balancing thresholds: 8 images, 12 steps(\n  (features|generate|classifier)\.\d+: threshold [\d.]+)+"
-    assert re.fullmatch(f"{epoch}\n{best}\n", quiet(trained.ann_run))
+    plan = (
+        r"training VGG5_wFeedback_small, [\d,]+ weights, for 1 epochs of 32 images, 2 steps each; checkpoints: .* to go on from"
+    )
+    assert re.fullmatch(f"{plan}\n{epoch}\n{best}\n", quiet(trained.ann_run))
     silent = r"(warning: epoch 1: layer \S+ sent no spike.*\n)*"  # hardly trained
-    assert re.fullmatch(f"{balancing}\n{silent}{epoch}\n{best}\n", quiet(trained.snn_run))
+    assert re.fullmatch(f"{balancing}\n{plan}\n{silent}{epoch}\n{best}\n", quiet(trained.snn_run))
 
 
 def test_training_writes_what_it_says(trained):
@@ -219,7 +225,9 @@ def test_colour_images_go_the_whole_way(tmp_path, monkeypatch):
 def test_a_preset_prints_the_flags_it_stands_for(tmp_path):
     words = "--epochs 1 --limit_train 8 --limit_test 4 --holdout 4 --fc_width 8 --batch_size 4"
     printed = quiet(run_script(ANN, f"--preset residual_twin {words} --output_dir {tmp_path}"))
-    assert printed.startswith("preset residual_twin: -a VGG4_narrow --fc_width 128 --precision bfloat16 ")
+    assert printed.startswith(
+        "preset residual_twin: -a VGG4_narrow --dataset MNIST --augment --precision bfloat16 --fc_width 128 "
+    )
 
 
 def test_default_names_lead_from_one_script_to_the_next(tmp_path):

@@ -51,9 +51,9 @@ def test_all_images_as_one_batch():
 )
 def test_ranks_share_a_batch(monkeypatch, size, count, expected):
     """Each image is one rank's, and the mean over ranks of weight times mean loss is the batch's mean loss."""
-    monkeypatch.setattr("harness.runs.ranks.count", lambda: count)
+    monkeypatch.setattr("harness.processes.ranks.count", lambda: count)
     for rank, (numbers, counted, weight) in enumerate(expected):
-        monkeypatch.setattr("harness.runs.ranks.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("harness.processes.ranks.rank", lambda rank=rank: rank)
         (batch,) = image_set(size).batches(size)
         assert (numbers_of(batch), batch.whole, batch.counts) == (numbers, size, counted > 0)
         assert (batch.counted, batch.weight) == (counted, pytest.approx(weight))

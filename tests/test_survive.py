@@ -489,13 +489,13 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):
     flags = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --epochs 2 --run_name x --output_dir {tmp_path}"
     _, said = run_here(SNN, flags, "--default_threshold 1e6")
-    warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
+    warnings = [line for line in said.splitlines() if line.startswith("warning: epoch")]
     neurons = ["features.1", "features.4", "features.7", "generate.2", "generate.5", "classifier.1", "classifier.4"]
     assert [line.split(": ")[1:3] for line in warnings] == [
         [f"epoch {epoch}", f"layer {name} sent no spike in the whole epoch"] for epoch in (1, 2) for name in neurons
     ]
     assert all("lower threshold" in line and "--learning_rate" in line and "--spike_penalty" in line for line in warnings)
-    assert [line for line in (tmp_path / "logs/snn/x.log").read_text().splitlines() if "warning" in line] == warnings
+    assert [line for line in (tmp_path / "logs/snn/x.log").read_text().splitlines() if "warning: epoch" in line] == warnings
     assert [record["silent"] for record in records(tmp_path / "logs/snn/x.jsonl")] == [neurons] * 2
     _, said = run_here(SNN, flags, "--default_threshold 0.1 --overwrite")
-    assert "warning" not in said and "silent" not in records(tmp_path / "logs/snn/x.jsonl")[0]
+    assert "warning: epoch" not in said and "silent" not in records(tmp_path / "logs/snn/x.jsonl")[0]

@@ -146,7 +146,7 @@ def teacher_from(args):
         return None
     own = argparse.Namespace(**{**vars(args), "given": {}})  # all of its settings are its own
     model = ann_from(own, "teacher_ann").eval()
-    if (model.image_shape, model.classes) != shape_and_classes(args.facts, args.dataset):
+    if (model.image_shape, model.classes) != shape_and_classes(facts_of(args), args.dataset):
         raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {own.dataset}; give one of {args.dataset}")
     return Teacher(model, args.distillation, args.temperature)
 
@@ -170,7 +170,7 @@ def use_engine(model, args, images):
     if args.engine == "auto" and images * args.timesteps < WORTH_IT:
         return "engine: dense (few images)"
     if args.engine != "dense":
-        model.engine, reason = event_engine_for(model, must=args.engine == "event")
+        model.engine, reason = event_engine_for(model)
         if reason and args.engine == "event":
             raise UserError(reason)
         if reason:

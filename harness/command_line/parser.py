@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description, presets=None):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, usage="%(prog)s [FLAG ...]")
         self.presets, self.rare = presets or {}, set()
-        self.add_argument("--help_all", action=_HelpAll, nargs=0, help="show all flags and exit")
+        self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if presets:
             names = ", ".join(presets)
             self.add_argument("--preset", choices=list(presets), default="", metavar="NAME", help="a recipe, with the checkpoint "

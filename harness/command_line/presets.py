@@ -17,27 +17,29 @@ SCRIPTS = {"ann": "ann_wFeedback.py", "snn": "snn_wFeedback.py"}
 
 class Network(NamedTuple):
     """What a network's tables show. label: its name there; steps: T of its training; seeds: how many are committed; epsilon: to
-    evaluate with, None: the one it was trained with. Where images stop, RULE_SHOWN says when."""
+    evaluate with, None: the one it was trained with; opened: it is also run with its gate open. Where images stop, RULE_SHOWN
+    says when."""
 
     label: str
     steps: int
     seeds: int = 1
     epsilon: float | None = None
+    opened: bool = False
 
 
 RULE_SHOWN = {"rule": "confidence", "gap_bound": 1.0}  # at most 50 steps
 NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "quick_feedback": Network("quick feedback", 6, seeds=5),
     "quick_twin": Network("twin of quick feedback", 6, seeds=5),
-    "feedback": Network("feedback", 8),
+    "feedback": Network("feedback", 8, opened=True),
     "twin": Network("twin of feedback", 8),
-    "accurate_feedback": Network("accurate feedback", 8, seeds=3),
+    "accurate_feedback": Network("accurate feedback", 8, seeds=3, opened=True),
     "accurate_twin": Network("twin of accurate feedback", 8, seeds=3),
-    "residual_feedback": Network("residual feedback", 5),
+    "residual_feedback": Network("residual feedback", 5, opened=True),
     "residual_twin": Network("twin of residual feedback", 5),
-    "fast_feedback": Network("fast feedback", 3, seeds=2, epsilon=0.5),
+    "fast_feedback": Network("fast feedback", 3, seeds=2, epsilon=0.5, opened=True),
     "fast_twin": Network("twin of fast feedback", 3, seeds=2),
-    "fashion_feedback": Network("Fashion feedback", 4),
+    "fashion_feedback": Network("Fashion feedback", 4, opened=True),
     "fashion_twin": Network("twin of Fashion feedback", 4),
 }
 
