@@ -11,12 +11,13 @@ from pathlib import Path
 
 OUTPUT = Path("demo")
 HERE = f"--output_dir {OUTPUT} --overwrite"
+FEWER = "--limit_train 30000"  # half of the preset's images, in half the time
 STAGES = {
-    "train the ANN": f"ann_wFeedback.py --preset quick_feedback {HERE}",
-    "convert, fine-tune the SNN": f"snn_wFeedback.py --preset quick_feedback {HERE}",
+    "train the ANN": f"ann_wFeedback.py --preset quick_feedback {FEWER} {HERE}",
+    "convert, fine-tune the SNN": f"snn_wFeedback.py --preset quick_feedback {FEWER} {HERE}",
     "pictures": f"snn_wFeedback_posthoc_model_analysis.py --preset quick_feedback {HERE}",
     "inference": f"snn_wFeedback_posthoc_model_inference_obj1.py --preset quick_feedback --timesteps 50 --epsilon 0 0.2 "
-    f"--run_name inference {HERE}",
+    f"--limit_test 2000 --run_name inference {HERE}",
     "report": "report.py quick_feedback quick_feedback_posthoc_analysis inference "
     f"--output_dir {OUTPUT} --output {OUTPUT / 'report.html'} --overwrite",
 }
