@@ -467,7 +467,9 @@ def test_analysis_with_the_event_engine(trained, tmp_path):
     said = {}
     for engine in ("dense", "event"):
         here = f"{DATA} --images 2 --chart_images 8 --engine {engine} --run_name {engine} --output_dir {tmp_path}"
-        said[engine] = run_here(ANALYSIS, "--pretrained_snn", trained.snn, here)[1].replace(f"/{engine}", "/NAME").replace(f": {engine}", "")
+        said[engine] = (
+            run_here(ANALYSIS, "--pretrained_snn", trained.snn, here)[1].replace(f"/{engine}", "/NAME").replace(f": {engine}", "")
+        )
     assert said["event"] == said["dense"]
 
 
