@@ -153,9 +153,10 @@ def test_damage_that_only_decoding_finds(pets):
     assert len(load_data(str(pets))[0]) == 8
 
 
-def test_bad_files_are_skipped_if_asked(pets):
+def test_bad_files_are_skipped_if_asked_and_named(pets, capsys):
     damage(pets)
     run_here(ANN, f"--dataset {pets} {NET} --epochs 1 --skip_bad --output_dir {pets.parent / 'out'}")
+    assert f"in {pets / 'train'} cannot be read and are left out: train/cat/" in capsys.readouterr().err
     damage(pets, 4)
     line = refused(ANN, f"--dataset {pets} {NET} --skip_bad --output_dir {pets.parent / 'out'} --run_name y")
     assert "no file of class cat can be read" in line

@@ -1,8 +1,10 @@
 """A folder of images as a data set: FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, decoded once into memory-mapped tensors."""
 
+import functools
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -165,6 +167,10 @@ def pixels_of(listing, shape, skip_bad):
 
     pixels, about = kept(listing.folder, f"{listing.part}_{'x'.join(map(str, shape))}.pixels", read, write)
     check_bad(listing, about["bad"], skip_bad)
+    if about["bad"] and ranks.is_first():
+        named = some([f"{listing.shown(position)} ({why})" for position, why in about["bad"]])
+        count = f"{len(about['bad']):,} of {len(listing.paths):,} files"
+        say_once(f"note: {count} in {listing.folder / listing.part} cannot be read and are left out: {named}")
     without = {position for position, _ in about["bad"]}
     return pixels, torch.tensor([label for position, label in enumerate(listing.labels) if position not in without])
 
@@ -208,6 +214,12 @@ def check_bad(listing, bad, skip_bad):
     left = Counter(listing.labels) - Counter(listing.labels[position] for position, _ in bad)
     if gone := [name for label, name in enumerate(listing.classes) if not left[label]]:
         raise UserError(f"{listing.folder / listing.part}: no file of class {some(gone)} can be read: {named}")
+
+
+@functools.cache
+def say_once(line):
+    """A line on standard error, once in a process."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def some(names, most=3):

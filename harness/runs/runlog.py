@@ -32,7 +32,7 @@ class RunLog(AbstractContextManager):
         self.args, self.place, self._writes = args, Place(kind, name, args, trains), args.log and ranks.is_first()
         self._waiting = []  # (line, ending of the log) said before begin(); None after it
         if preset := getattr(args, "preset", ""):
-            self.say(f"preset {preset}: {args.preset_flags}")
+            self.say("; ".join([f"preset {preset}: {args.preset_flags}", *(f"from {path}" for path in args.made_by)]))
 
     def __exit__(self, *exception):
         self.place.release()
