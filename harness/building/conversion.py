@@ -27,8 +27,7 @@ def balance_thresholds(model, images, draws, timesteps, on_layer=None, on_step=N
     spikes at all steps are kept for the layers after it. The decoder is driven as in a run, by the encoder's output summed over
     feedback_interval steps. The model's leaks are put back, its thresholds are the ones found. images: (B, C, H, W); draws:
     t -> (B, C, H, W), uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer, of which
-    balancing_steps tells the number. Raises UserError for fewer steps than the
-    decoder needs to run once.
+    balancing_steps tells the number. Raises UserError for fewer steps than the decoder needs to run once.
     """
     view, interval = model.start(images).view, model.feedback_interval
     if model.has_feedback and timesteps < interval:

@@ -73,7 +73,7 @@ FASHION = "--activation Triangle --encoding direct --timesteps 4 --spike_penalty
 FASHION_LONG = f"{FASHION} --epochs 3 --dropout 0.3"
 LATER = "--readout membrane_linear --latch --trade_off_type mean_t --trade_off 1e-5"  # a decoder given to a trained twin
 BY_STEP = "--trade_off_type linear_over_t"
-SNN_RECIPES = {  # preset -> (what it starts from, a teacher if any, flags)
+SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "quick_feedback": ("ann quick_feedback", f"{QUICK} {READOUT} --trade_off 0.005 {BY_STEP}"),
     "quick_twin": ("ann quick_twin", QUICK),
     "feedback": ("ann feedback", f"{STEPS_8} {READOUT} --trade_off 0.01 {BY_STEP}"),

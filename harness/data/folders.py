@@ -168,9 +168,8 @@ def pixels_of(listing, shape, skip_bad):
     pixels, about = kept(listing.folder, f"{listing.part}_{'x'.join(map(str, shape))}.pixels", read, write)
     check_bad(listing, about["bad"], skip_bad)
     if about["bad"] and ranks.is_first():
-        named = some([f"{listing.shown(position)} ({why})" for position, why in about["bad"]])
-        count = f"{len(about['bad']):,} of {len(listing.paths):,} files"
-        say_once(f"note: {count} in {listing.folder / listing.part} cannot be read and are left out: {named}")
+        count, named = unreadable(listing, about["bad"])
+        say_once(f"note: {count} cannot be read and are left out: {named}")
     without = {position for position, _ in about["bad"]}
     return pixels, torch.tensor([label for position, label in enumerate(listing.labels) if position not in without])
 
@@ -206,14 +205,18 @@ def check_bad(listing, bad, skip_bad):
     """Raises UserError for files that cannot be read, unless they are to be skipped and leave an image of each class."""
     if not bad:
         return
-    named = some([f"{listing.shown(position)} ({why})" for position, why in bad])
+    count, named = unreadable(listing, bad)
     if not skip_bad:
-        count = f"{len(bad):,} of {len(listing.paths):,} files"
-        place = listing.folder / listing.part
-        raise UserError(f"{count} in {place} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out")
+        raise UserError(f"{count} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out")
     left = Counter(listing.labels) - Counter(listing.labels[position] for position, _ in bad)
     if gone := [name for label, name in enumerate(listing.classes) if not left[label]]:
         raise UserError(f"{listing.folder / listing.part}: no file of class {some(gone)} can be read: {named}")
+
+
+def unreadable(listing, bad):
+    """('2 of 65 files in FOLDER/train', the first of them by name, each with why) of the files that cannot be read."""
+    named = some([f"{listing.shown(position)} ({why})" for position, why in bad])
+    return f"{len(bad):,} of {len(listing.paths):,} files in {listing.folder / listing.part}", named
 
 
 @functools.cache
