@@ -7,9 +7,10 @@ from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured
 from self_models.network.datasets import background, class_names, find_image_shape
-from self_models.network.declared import NetworkSettings
+from self_models.network.declared import ANNSettings
+from self_models.network.norms import NORMS
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, list_layers, run_stage
+from self_models.network.stages import build_stages, encoder_parts, list_layers, run_stage
 from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput
 
@@ -20,11 +21,11 @@ class VGG_wFeedback(Configured, nn.Module):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
 
     ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G. Images (B, C, H, W) in [0, 1] with one channel,
-    else in [-1, 1]. Settings: NetworkSettings in network/declared.py. A plan without feedback runs one step. Raises
+    else in [-1, 1]. Settings: ANNSettings in network/declared.py. A plan without feedback runs one step. Raises
     ModelError for settings that make no network.
     """
 
-    Settings = NetworkSettings
+    Settings = ANNSettings
     positional = ("vgg_name", "timesteps", "labels", "dataset", "kernel_size", "dropout", "fc_width", "plan")
     precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is always float32
 
@@ -41,9 +42,13 @@ class VGG_wFeedback(Configured, nn.Module):
             plan,
             self.image_shape,
             self.settings,
-            nonlinearity=lambda stage: nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU(),
+            nonlinearity=self._nonlinearity,
         )
         self.to(memory_format=torch.channels_last)
+
+    def _nonlinearity(self, stage, channels):
+        rectified = nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU()
+        return NORMS[self.settings["norm"]](channels, rectified)
 
     @property
     def has_feedback(self):
@@ -63,17 +68,25 @@ class VGG_wFeedback(Configured, nn.Module):
     def run(self, x, draws):
         """(logits, list of T predictions)"""
         masks, activation = {}, torch.sigmoid if self.image_shape[0] == 1 else torch.tanh  # masks are held over all passes
+        before_fork, after_fork = encoder_parts(self.features)
 
-        def stage(name, signal):
-            return run_stage(name, list_layers(getattr(self, name)), signal[None], masks, draws)[0]
+        def stage(name, layers, signal):
+            return run_stage(name, layers, signal[None], masks, draws)[0]
 
-        f, predictions = stage("features", x), []
+        def encode(signal):
+            forked = stage("features", before_fork, signal)
+            return forked, stage("features", after_fork, forked)
+
+        def predict():
+            return activation(stage("generate", list_layers(self.generate), forked))
+
+        (forked, f), predictions = encode(x), []
         if self.has_feedback:
-            predictions.append(activation(stage("generate", f)))
+            predictions.append(predict())
             for _ in range(1, self.timesteps):
-                f = f + stage("features", x - predictions[-1])
-                predictions.append(activation(stage("generate", f)))
-        return stage("classifier", f.flatten(1)).to(x.dtype), predictions
+                forked, f = (so_far + more for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True))
+                predictions.append(predict())
+        return stage("classifier", list_layers(self.classifier), f.flatten(1)).to(x.dtype), predictions
 
 
 def mixed_precision(model, x):

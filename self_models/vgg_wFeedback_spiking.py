@@ -13,9 +13,9 @@ from self_models.network.datasets import background, class_names, find_image_sha
 from self_models.network.declared import SpikingSettings
 from self_models.network.neurons import SpikingNeuron, count_events
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, folded, list_layers, run_stage
+from self_models.network.stages import build_stages, encoder_parts, folded, list_layers, run_stage
 from self_models.network.surrogates import SURROGATES
-from self_models.objectives import contrast  # noqa: F401  (registers its gate)
+from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
@@ -58,7 +58,7 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         self.change()
         surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
 
-        def neuron(stage):
+        def neuron(stage, channels=None):
             return SpikingNeuron(
                 surrogate, own["update"], own["default_threshold"], own["leak"], own["learn_threshold"], own["learn_leak"]
             )
@@ -91,13 +91,14 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
     feedback_interval = property(lambda self: self.settings["feedback_interval"])
+    predicts = property(lambda self: self.has_feedback or self.gate.completes)  # whether there is something to show
 
     def _check_parts(self, gate, rule):
         steps, interval = self.settings["timesteps"], self.settings["feedback_interval"]
         if interval > steps:
             raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
-        gate.check(self.has_feedback)
-        if rule.looks_at_input and not (self.has_feedback and gate.reacts):
+        gate.check(self.has_feedback, self.settings["encoding"])
+        if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
             raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
 
     def neurons(self):
@@ -174,35 +175,38 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the
         encoder's output (T, B, ...) and a Frame of (T, B, C, H, W)."""
         signal = self.encoding.send(run.view.unexplained(), draws)
-        run.input_count = run.input_count + count_events(signal != 0)
-        encoded = run_stage("features", list_layers(self.features), signal, run.memory, run.draws)
+        run.input_count = run.input_count + count_events(run.view.sent(signal))
+        before_fork, after_fork = encoder_parts(self.features)
+        forked = run_stage("features", before_fork, signal, run.memory, run.draws)
+        encoded = run_stage("features", after_fork, forked, run.memory, run.draws)
         if not self.has_feedback:
-            run.steps += len(draws)
-            return encoded, Frame()
+            return encoded, stack_frames([self.show(run, None) for _ in draws])
         decodes = [(run.steps + t) % self.feedback_interval == 0 for t in range(1, len(draws) + 1)]
-        inflow = encoded if self.feedback_interval == 1 else self.gather(run, encoded, decodes)
+        inflow = forked if self.feedback_interval == 1 else self.gather(run, forked, decodes)
         decoded = iter(run_stage("generate", run.decoder, inflow, run.memory, run.draws)) if any(decodes) else iter(())
         return encoded, stack_frames([self.show(run, next(decoded) if now else None) for now in decodes])
 
-    def gather(self, run, encoded, decodes):
-        """What the decoder gets at the steps at which it runs, (t, B, ...): encoded summed since it last ran."""
+    def gather(self, run, forked, decodes):
+        """What the decoder gets at the steps at which it runs, (t, B, ...): forked, its input, summed since it last ran."""
         inflow = []
-        for codes, now in zip(encoded, decodes, strict=True):
+        for codes, now in zip(forked, decodes, strict=True):
             run.waiting = run.waiting + codes
             if now:
                 inflow.append(run.waiting)
                 run.waiting = 0
-        return torch.stack(inflow) if inflow else encoded[:0]
+        return torch.stack(inflow) if inflow else forked[:0]
 
     def show(self, run, decoded):
         """One step of the read-out, in place: the prediction, what it costs, and what is seen next. decoded: the decoder's
-        output (B, C, H, W), or None in a step in which it does not run. Returns a Frame."""
+        output (B, C, H, W), or None where there is none, or it does not run in this step. Returns a Frame."""
         run.steps += 1
+        if not self.predicts:
+            return Frame()
         view = run.view
         if decoded is not None:
             run.trace = self.integrate(run.trace, decoded, view)
-        prediction = self.readout.prediction(run.trace)
-        if decoded is not None:
+        prediction = self.gate.complete(self.readout.prediction(run.trace) if self.has_feedback else 0.0, view)
+        if decoded is not None or self.gate.completes:
             run.compared = run.compared + self.gate.compared(view)
             run.view = self.gate.next_view(run.image, self.readout.guess(prediction), view)
         return Frame(prediction, (run.image - prediction) ** 2, run.view.predicted, view.is_open)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 from functools import cache
 
 import torch
@@ -12,7 +13,7 @@ from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
 from self_models.network.neurons import SpikingNeuron
-from self_models.network.stages import list_layers, run_stage
+from self_models.network.stages import encoder_parts, list_layers, run_stage
 from self_models.running.draws import Draws
 
 RULE = 2  # of balancing: thresholds in caches of another rule are not read
@@ -20,8 +21,9 @@ KEPT = 2**31  # bytes of a layer's drives that are kept until its threshold is k
 
 
 @torch.no_grad()
-def balance_thresholds(model, images, draws, timesteps, on_layer=None, on_step=None):
-    """Thresholds of each spiking layer, encoder, decoder, classifier: the largest drive W a[t] over steps, images, neurons.
+def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_layer=None, on_step=None):
+    """Thresholds of each spiking layer, encoder, decoder, classifier: the largest drive W a[t] over steps, images, neurons; with
+    a percentile below 100 the largest over steps of that percentile over images and neurons (Rueckauer et al., 2017).
 
     Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019), once: its
     spikes at all steps are kept for the layers after it. The decoder is driven as in a run, by the encoder's output summed over
@@ -37,26 +39,29 @@ def balance_thresholds(model, images, draws, timesteps, on_layer=None, on_step=N
     model.eval()
     model.set_leak(1.0)
 
-    def balance(stage, signal, steps):
-        return balance_stage(stage, list_layers(getattr(model, stage)), signal, steps, on_layer, on_step)
+    def balance(stage, layers, signal, steps):
+        return balance_stage(stage, layers, signal, steps, percentile, on_layer, on_step)
 
-    encoded = balance("features", lambda t: model.encoding.send(view.unexplained(), draws(t)), timesteps)
+    before_fork, after_fork = encoder_parts(model.features)
+    forked = balance("features", before_fork, lambda t: model.encoding.send(view.unexplained(), draws(t)), timesteps)
+    encoded = balance("features", after_fork, forked, timesteps)
     if model.has_feedback:
-        balance("generate", lambda n: sum(encoded(n * interval + t) for t in range(interval)), timesteps // interval)
-    balance("classifier", lambda t: encoded(t).flatten(1), timesteps)
+        inflow = lambda n: sum(forked(n * interval + t) for t in range(interval))  # noqa: E731
+        balance("generate", list_layers(model.generate), inflow, timesteps // interval)
+    balance("classifier", list_layers(model.classifier), lambda t: encoded(t).flatten(1), timesteps)
     for name, neuron in model.neurons().items():
         neuron.leak.fill_(leaks[name])
     model.train(was_training)
     return model.thresholds
 
 
-def balance_stage(name, layers, signal, steps, on_layer, on_step):
+def balance_stage(name, layers, signal, steps, percentile, on_layer, on_step):
     """Balance the spiking layers of a stage. layers: as run_stage takes them; signal: t -> the stage's input at step t, (B, ...).
     Returns t -> its output likewise."""
     linear = []
     for position, module in layers:
         if isinstance(module, SpikingNeuron):
-            signal, linear = spikes_of(module, through(name, linear, signal), steps, on_step), []
+            signal, linear = spikes_of(module, through(name, linear, signal), steps, percentile, on_step), []
             if on_layer:
                 on_layer(f"{name}.{position}", module.threshold.item())
         else:
@@ -74,11 +79,11 @@ def through(name, linear, signal):
     return lambda t: run_stage(name, linear, signal(t)[None], {})[0]
 
 
-def spikes_of(neuron, drive, steps, on_step):
+def spikes_of(neuron, drive, steps, percentile, on_step):
     """Set a layer's threshold from its drives, t -> (B, ...); returns t -> its spikes, likewise."""
     first = drive(0)
     drive = cache(drive) if steps * first.nbytes <= KEPT else drive
-    neuron.threshold.copy_(usable_threshold(torch.stack([drive(t).max() for t in range(steps)]).max()))
+    neuron.threshold.copy_(usable_threshold(torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()))
     spikes, state = [], None
     for t in range(steps):
         fired, state = neuron(drive(t), state)
@@ -86,6 +91,13 @@ def spikes_of(neuron, drive, steps, on_step):
         if on_step:
             on_step()
     return lambda t: spikes[t].to(first.dtype)
+
+
+def largest(values, percentile):
+    """The smallest of the values that this percentage of them does not exceed."""
+    if percentile == 100:
+        return values.max()
+    return values.flatten().kthvalue(max(1, math.ceil(percentile / 100 * values.numel()))).values
 
 
 def usable_threshold(largest):
@@ -107,12 +119,12 @@ def balanced_thresholds(model, train, args, folder, say):
     """Balance the model, or read what was found earlier for the same weights, images and settings.
 
     The cache lies in folder, beside the SNN's own files. train: ImageSet; args: the flags balance_images,
-    balance_timesteps and seed; say: called with a line for the reader.
+    balance_timesteps, balance_percentile and seed; say: called with a line for the reader.
     """
     images = train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
     known = model.declared()
     used = {name: value for name, value in model.settings.items() if known[name].balanced}
-    settings = [RULE, used, args.balance_timesteps, args.seed, len(images.index)]
+    settings = [RULE, used, args.balance_timesteps, args.balance_percentile, args.seed, len(images.index)]
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6)
     digest.update(train.images[images.index].numpy().tobytes())
     for name, value in model.state_dict().items():
@@ -139,7 +151,9 @@ def balanced_thresholds(model, train, args, folder, say):
 
     try:
         with progress_bar("balancing thresholds", balancing_steps(model, args.balance_timesteps)) as bar:
-            found = balance_thresholds(model, images.images, draws, args.balance_timesteps, on_layer, bar.update)
+            found = balance_thresholds(
+                model, images.images, draws, args.balance_timesteps, args.balance_percentile, on_layer, bar.update
+            )
     except Interrupted as stop:
         layers = f"{len(done)} of {len(model.neurons())} layers done"
         message = f"interrupted while balancing thresholds, {layers}; nothing is kept: the same command begins anew"

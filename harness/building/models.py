@@ -18,6 +18,7 @@ from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared
 from self_models.loading import MODELS, event_engine_for
 from self_models.network.declared import NetworkSettings, SpikingSettings
+from self_models.network.norms import folded_in
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -116,10 +117,10 @@ def new_ann(args):
 
 
 def snn_from(args, cls=None, blocking=InputBlockingSNN, **own):
-    """An SNN for the flags, with new weights. cls: default, that of the gate that they name; blocking: that of the gate `block`;
-    own: settings that hold instead of a flag's."""
+    """An SNN for the flags, with new weights. cls: default, that of the gate that they name; blocking: that of the gates
+    `block` and `once`; own: settings that hold instead of a flag's."""
     settings = settings_from(cls or VGG_SNN_STDB_wFeedback, args, **own)
-    of_gate = {"block": blocking, "contrast": ContrastAttentionSNN}
+    of_gate = {"block": blocking, "once": blocking, "contrast": ContrastAttentionSNN}
     return build(cls or of_gate.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, args)
 
 
@@ -225,7 +226,11 @@ class SNNSource:
         if may_grow and not self.converts and decoder and not any(name in self.saved["state_dict"] for name in decoder):
             run.say(f"{self.path} has no decoder: this one starts at random")
             may_lack += decoder
-        restore(model, self.saved, self.path, may_lack)
+        state = folded_in(self.saved["state_dict"])
+        if not decoder and (left_out := [name for name in state if name.startswith(DECODER)]):
+            run.say(f"{self.path} has a decoder, which {self.args.architecture} has not: it is left out")
+            state = {name: value for name, value in state.items() if name not in left_out}
+        restore(model, {**self.saved, "state_dict": state}, self.path, may_lack)
         if not self.converts:
             if not ours:
                 from_original(model, self.saved)

@@ -13,6 +13,7 @@ from self_models.basics.settings import (
     WHOLE,
     Choice,
     Need,
+    Number,
     Switch,
     Text,
     declared,
@@ -219,6 +220,11 @@ class SNNFlags:
     scaling_factor: float = conversion_setting(0.7, POSITIVE, "what balanced thresholds are multiplied by")
     balance_images: int = conversion_setting(128, COUNT, "training images to balance with (original: 512)")
     balance_timesteps: int = conversion_setting(100, COUNT, "steps to balance with (original: 1000)")
+    balance_percentile: float = conversion_setting(
+        100.0,
+        Number(float, 0, 100, above=True),
+        "which of a layer's drives is its threshold; 100: the largest",
+    )
 
 
 @dataclass

@@ -20,6 +20,7 @@ from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from self_models.basics.files import image_files, read_images
 from self_models.network.plans import find_plan
+from self_models.objectives.gates import GATES, Gate
 from self_models.running.draws import EVALUATION, Draws
 
 MOST = 50  # files of one's own that a picture shows
@@ -27,12 +28,16 @@ MOST = 50  # files of one's own that a picture shows
 
 def source_for(args, cls):
     """The SNNSource of the checkpoint that the flags name. From now on its settings hold where no flag was typed, epsilon among
-    them; a network without a decoder gets epsilon 0. cls: the model's class. Raises UserError where it is not to be had."""
+    them, and its gate where that lasts; a network that has nothing to predict with gets epsilon 0. cls: the model's class. Raises
+    UserError where it is not to be had."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
     find_checkpoint(args)
     source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
-    if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder:
+    trained_gate = GATES.get(str(((source.saved or {}).get("settings") or {}).get("gate")), Gate)
+    if trained_gate.lasts and "gate" not in args.given:
+        args.gate = source.saved["settings"]["gate"]
+    if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder and not GATES[args.gate].completes:
         args.epsilon = 0.0
     return source
 

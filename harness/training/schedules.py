@@ -8,12 +8,12 @@ WARM_UP = 0.05  # of all steps, for the cosine schedule
 
 
 def make_optimizer(model, args):
-    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Thresholds and leaks are scalars
-    and have no weight decay."""
+    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Thresholds, leaks and the gains
+    of a normalisation have no weight decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in trained if parameter.dim() > 0]},
-        {"params": [parameter for parameter in trained if parameter.dim() == 0], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trained if parameter.dim() > 1]},
+        {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
     common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "SGD":

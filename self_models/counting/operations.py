@@ -17,6 +17,7 @@ from torch import nn
 from self_models.basics.devices import wide
 from self_models.counting.spikes import part_of
 from self_models.network.neurons import SpikingNeuron
+from self_models.network.stages import list_layers
 
 CONNECTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 JOULES_PER_MAC = 4.6e-12  # 32-bit floating point, 45 nm (Horowitz, ISSCC 2014)
@@ -200,14 +201,22 @@ def targets(model, name):
     """Where a layer's spikes go: (name of the connection they end in, modules on the way) pairs, one per spiking layer or
     output reached."""
     stage, position = ("features", -1) if name == "input" else (name.split(".")[0], int(name.split(".")[1]))
-    way = _until_neuron(stage, list(getattr(model, stage).named_children())[position + 1 :])
-    if stage != "features" or way[2]:
-        return [way[:2]] if way[1] else []
-    found = []
-    for following in ("generate", "classifier"):
-        if getattr(model, following) is not None:
-            end, modules, _ = _until_neuron(following, list(getattr(model, following).named_children()))
-            found.append((end, way[1] + modules))
+    if stage != "features":
+        end, modules, _ = _until_neuron(stage, list_layers(getattr(model, stage))[position + 1 :])
+        return [(end, modules)] if modules else []
+    encoder = list_layers(model.features)
+    found, (end, modules, is_inside) = [], _until_neuron(stage, encoder[position + 1 :])
+    if is_inside:
+        found.append((end, modules))
+    before_fork = _until_neuron(stage, encoder[position + 1 : model.features.fork])
+    reaches = {
+        "generate": model.has_feedback and position < model.features.fork and not before_fork[2],
+        "classifier": not is_inside,
+    }
+    for following, way in (("generate", before_fork[1]), ("classifier", modules)):
+        if reaches[following]:
+            end, others, _ = _until_neuron(following, list_layers(getattr(model, following)))
+            found.append((end, way + others))
     return found
 
 

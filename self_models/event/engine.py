@@ -20,10 +20,10 @@ from self_models.basics.images import checked_images
 from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
 from self_models.event.kernels import FIRST_V, new_state
 from self_models.event.network import lay_out
-from self_models.network.neurons import UPDATES, NeuronState
+from self_models.network.neurons import UPDATES, NeuronState, count_events
 from self_models.running.draws import draws_for, key_for
 from self_models.running.outputs import SNNOutput, Sums, errors_by_step, open_share_by_step
-from self_models.running.steps import Frame, stack_frames
+from self_models.running.steps import stack_frames
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RUNNING = ("forward", "run_segments", "segment", "step", "advance", "perceive", "gather")  # how a model runs, not what it sees
@@ -68,7 +68,7 @@ class EventEngine:
     def is_whole(self):
         """Whether the model, as it is now, runs as a whole in compiled code."""
         parts = {type(getattr(self.model, name)): kernel for name, kernel in PARTS.items()}
-        known = parts.keys() | {self.model.encoding} <= self.compiled.PARTS
+        known = parts.keys() | {self.model.encoding} <= self.compiled.PARTS and self.model.gate.is_whole
         return known and not self._has_own_hooks and all(is_compiled(*part) for part in parts.items())
 
     def check(self):
@@ -221,14 +221,11 @@ class EventEngine:
         counts = np.zeros((len(x), model.timesteps, len(self.layout.shapes)), np.int32)
         logits = slice(net.nodes[net.output, FIRST_V], net.nodes[net.output, FIRST_V] + self.layout.shapes[net.output][0])
         for t, (uniforms,) in enumerate(drawn):
-            decoded = self._advance(run, states, model.encoding.send(run.view.unexplained(), uniforms), counts[:, t])
+            signal = model.encoding.send(run.view.unexplained(), uniforms)
+            decoded = self._advance(run, states, signal, counts[:, t])
+            counts[:, t, 0] = count_events(run.view.sent(signal)[None]).numpy()
             run.logits = torch.from_numpy(np.stack([state.v[logits] for state in states]))
-            if model.has_feedback:
-                frame = model.show(run, decoded)
-            else:
-                run.steps += 1
-                frame = Frame()
-            steps.append(frame._replace(logits=run.logits))
+            steps.append(model.show(run, decoded)._replace(logits=run.logits))
         spikes, total = self._spikes(counts)
         run.input_count = total["input"]
         run.memory = {name: NeuronState(None, None, count) for name, count in total.items()}

@@ -23,7 +23,7 @@ class Net(NamedTuple):
 
     nodes: (nodes, 11) int64, see above. forward, feedback: nodes
     that run at every step, and at those at which the decoder runs, in their order, each with a connection into it;
-    last_encoder, output, decoded, waiting: nodes, -1 where absent. weights: each connection's (phase, channel, window row,
+    forked, output, decoded, waiting: nodes, -1 where absent. weights: each connection's (phase, channel, window row,
     window column, target channel). phase, row, column: for each place of a connection's source the phase, -1 where it reaches
     nothing, and the window's corner.
     """
@@ -33,7 +33,7 @@ class Net(NamedTuple):
     leak: np.ndarray
     forward: np.ndarray
     feedback: np.ndarray
-    last_encoder: int
+    forked: int
     output: int
     decoded: int
     waiting: int

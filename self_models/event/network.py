@@ -15,6 +15,7 @@ from torch import nn
 
 from self_models.event.kernels import SOURCE, Net
 from self_models.network.neurons import SpikingNeuron
+from self_models.network.stages import encoder_parts, list_layers
 
 ROWS_AT_ONCE = 256  # of a linear layer, while it is folded
 
@@ -134,9 +135,9 @@ def lay_out(model):
     decoded = output + 1 if model.has_feedback else -1
     waiting = output + 2 if model.has_feedback and model.feedback_interval > 1 else -1
 
-    def walk(stage, source, chain, end):
-        """Connections of a stage; returns the node they end in and the linear modules after it."""
-        for position, module in getattr(model, stage).named_children():
+    def walk(stage, layers, source, chain, end):
+        """Connections of a stage's layers; returns the node they end in and the linear modules after it."""
+        for position, module in layers:
             if isinstance(module, SpikingNeuron):
                 source, chain = connect(source, number[f"{stage}.{position}"], chain), []
             elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.AvgPool2d | nn.Linear):
@@ -152,18 +153,19 @@ def lay_out(model):
         connections.append(Connection(source, shapes[source], target, chain, shapes[target]))
         return target
 
-    encoder, rest = walk("features", 0, [], None)
-    walk("classifier", encoder, rest, output)
+    before_fork, after_fork = encoder_parts(model.features)
+    forked, rest = walk("features", before_fork, 0, [], None)
+    walk("classifier", list_layers(model.classifier), *walk("features", after_fork, forked, rest, None), output)
     forward = [connection.target for connection in connections]
     if model.has_feedback:
         shapes[decoded] = model.image_shape
         if waiting > 0:
-            shapes[waiting] = shapes[encoder]
-        walk("generate", waiting if waiting > 0 else encoder, rest, decoded)
+            shapes[waiting] = shapes[forked]
+        walk("generate", list_layers(model.generate), waiting if waiting > 0 else forked, rest, decoded)
     feedback = [connection.target for connection in connections[len(forward) :]]
     count = max(shapes) + 1
     shapes = [shapes.get(n, (0, 0, 0)) for n in range(count)]
-    special = {"last_encoder": encoder, "output": output, "decoded": decoded, "waiting": waiting}
+    special = {"forked": forked, "output": output, "decoded": decoded, "waiting": waiting}
     net = _net(model, shapes, connections, forward=np.array(forward), feedback=np.array(feedback, np.int64), **special)
     v_size = sum(int(np.prod(shape)) for shape in shapes)
     return Layout(["input", *neurons], shapes, connections, signals, v_size, net)

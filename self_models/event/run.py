@@ -63,7 +63,7 @@ def run_layers(net, state, activity, nodes, clock, counts):
 @compiled
 def wait(net, state):
     """Count the encoder's latest spikes until the decoder runs."""
-    source, n = net.last_encoder, net.waiting
+    source, n = net.forked, net.waiting
     places, channels = net.nodes[source, FIRST_PLACE], net.nodes[source, CHANNELS]
     for i in range(places, places + state.event_count[source]):
         place = state.event_place[i]

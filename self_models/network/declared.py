@@ -18,6 +18,7 @@ from self_models.basics.settings import (
 )
 from self_models.network.datasets import IMAGE_SHAPES, data_set, names
 from self_models.network.neurons import UPDATES
+from self_models.network.norms import NORMS
 from self_models.network.plans import PLANS
 from self_models.network.stages import INITS
 from self_models.network.surrogates import SURROGATES
@@ -51,6 +52,9 @@ class NetworkSettings:
     fc_width: int = setting(4096, COUNT, "width of the classifier's two hidden layers", group="network", common=True)
     kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "of the convolutions, odd", group="network")
     dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False, training=True)
+    fc_dropout: float = setting(
+        0.5, PROBABILITY, "probability in the classifier, 0 to below 1", group="network", balanced=False, training=True
+    )
     init: str = setting(
         "original", Choice(INITS), "of new weights; kaiming: as large as deep plans need", group="network", balanced=False
     )
@@ -68,6 +72,14 @@ class NetworkSettings:
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
     classes: list = setting(None, Text(check=names), "names of the classes", flags=(), balanced=False)
     background: float = setting(None, FRACTION, "light of the images' border", flags=(), balanced=False)
+
+
+@dataclass
+class ANNSettings(NetworkSettings):
+    norm: str = setting(
+        "none", Choice(NORMS), "scale: divide what each nonlinearity gets by its root mean square over the batch, by channel; "
+        "conversion folds it into the weights; for deep plans", group="network", common=True,
+    )  # fmt: skip
 
 
 def learning_setting(default, kind, help, **more):

@@ -1,6 +1,7 @@
 """Network plans: which layers, in which order, for images of which shape.
 
-Encoder tokens: a number (3x3 convolution to that many channels), 'D' (2x2 strided convolution), 'A' (2x2 average pool).
+Encoder tokens: a number (3x3 convolution to that many channels), 'D' (2x2 strided convolution), 'A' (2x2 average pool), and
+'fork', once at most: from there the decoder takes its input, else from the encoder's end.
 Decoder tokens: a number (3x3 transposed convolution), 'U' (2x2 strided transposed convolution), 'drop' (dropout), and
 'in' (back to the image's channels), which comes last. A plan without a decoder is a plan without feedback.
 """
@@ -19,6 +20,8 @@ PLANS |= {
     "VGG5_wFeedback_linear": ("16 D 32 32 D", "U U in"),
     "VGG4_wFeedback_linear": ("32 D 64 D", "U U in"),
     "VGG4_narrow": ("32 D 64 D", ""),
+    "VGG8_wFeedback_fork": ("32 D 64 64 fork D 128 128 D 256", "U in"),
+    "VGG8_small": ("32 D 64 64 D 128 128 D 256", ""),
     "VGG9_wFeedback": ("64 D 128 256 D 256 512 D 512 D 512", "512 U 512 U 256 drop 256 U 128 drop 64 U in"),
     "VGG5_small": ("16 D 32 32 D", ""),
     "VGG5": ("64 A 128 128 A", ""),
@@ -39,23 +42,31 @@ class Plan:
     def __post_init__(self):
         if not self.encoder or not _is_width(self.encoder[0]):
             raise ModelError(f"plan: the encoder must begin with a number of channels, not {list(self.encoder[:1])}")
-        _check_tokens("encoder", self.encoder, ("D", "A"))
+        _check_tokens("encoder", self.encoder, ("D", "A", "fork"))
+        if self.encoder.count("fork") > 1 or ("fork" in self.encoder and not self.decoder):
+            raise ModelError("plan: 'fork' is where the decoder takes its input: have it once, and only beside a decoder")
         if not self.decoder:
             return
         _check_tokens("decoder", self.decoder, ("U", "drop", "in"))
         if self.decoder[-1] != "in" or self.decoder.count("in") != 1:
             raise ModelError("plan: the decoder must end with 'in', and have it only there")
-        downs, ups = sum(token in ("D", "A") for token in self.encoder), self.decoder.count("U")
+        downs, ups = halvings(self.before_fork), self.decoder.count("U")
         if downs != ups:
+            where = " before its fork" * ("fork" in self.encoder)
             raise ModelError(
-                f"plan: the encoder halves the image {downs} times and the decoder doubles it {ups} times; "
+                f"plan: the encoder halves the image {downs} times{where} and the decoder doubles it {ups} times; "
                 "give both the same number"
             )
+
+    @property
+    def before_fork(self):
+        """The encoder's tokens whose output the decoder takes."""
+        return self.encoder[: self.encoder.index("fork")] if "fork" in self.encoder else self.encoder
 
     def sizes(self, height, width):
         """The (height, width) before each halving, then the last one. Raises ModelError if nothing is left."""
         sizes = [(height, width)]
-        for _ in range(sum(token in ("D", "A") for token in self.encoder)):
+        for _ in range(halvings(self.encoder)):
             height, width = height // 2, width // 2
             sizes.append((height, width))
         if min(height, width) < 1:
@@ -65,6 +76,11 @@ class Plan:
                 f"and needs at least {factor}x{factor}; choose a shallower plan"
             )
         return sizes
+
+
+def halvings(tokens):
+    """How often these tokens of an encoder halve the image."""
+    return sum(token in ("D", "A") for token in tokens)
 
 
 def find_plan(name, plan=None):

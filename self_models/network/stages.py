@@ -11,34 +11,36 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.network.plans import halvings
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
 def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=None):
-    """features, generate (None without a decoder) and classifier, initialised.
+    """features, generate (None without a decoder) and classifier, initialised. features.fork: how many of its layers come before
+    the decoder's input.
 
-    settings: fc_width, kernel_size, dropout, labels, init; nonlinearity: stage name -> new module;
+    settings: fc_width, kernel_size, dropout, fc_dropout, labels, init; nonlinearity: (stage name, channels) -> new module;
     output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have no bias. Raises
     ModelError where the image is too small for the plan.
     """
     channels, height, width = image_shape
     kernel_size, fc_width = settings["kernel_size"], settings["fc_width"]
     sizes, drop = plan.sizes(height, width), partial(HeldDropout, settings["dropout"])
-    features, depth = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
+    features, depth, widths = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
     generate = None
     if plan.decoder:
-        new_neuron = partial(nonlinearity, "generate")
-        generate = _decoder(plan.decoder, depth, channels, sizes, kernel_size, new_neuron, drop, output_nonlinearity)
+        new_neuron, sizes_there = partial(nonlinearity, "generate"), sizes[: halvings(plan.before_fork) + 1]
+        generate = _decoder(plan.decoder, widths, channels, sizes_there, kernel_size, new_neuron, drop, output_nonlinearity)
     flat = depth * sizes[-1][0] * sizes[-1][1]
     classifier = nn.Sequential(
         nn.Linear(flat, fc_width, bias=False),
-        nonlinearity("classifier"),
-        HeldDropout(0.5),
+        nonlinearity("classifier", fc_width),
+        HeldDropout(settings["fc_dropout"]),
         nn.Linear(fc_width, fc_width, bias=False),
-        nonlinearity("classifier"),
-        HeldDropout(0.5),
+        nonlinearity("classifier", fc_width),
+        HeldDropout(settings["fc_dropout"]),
         nn.Linear(fc_width, settings["labels"], bias=False),
     )
     stages = nn.ModuleList(filter(None, (features, generate, classifier)))
@@ -50,18 +52,24 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
 
 
 def _encoder(tokens, channels, kernel_size, nonlinearity, drop):
-    layers = []
+    """(stage, its channels at the end, those at its fork)"""
+    layers, fork, at_fork = [], None, None
     for token in tokens:
-        if token in ("D", "A"):
+        if token == "fork":
+            fork, at_fork = len(layers), channels
+        elif token in ("D", "A"):
             if isinstance(layers[-1], HeldDropout):
                 layers.pop()
+                fork = fork and min(fork, len(layers))
             down = nn.Conv2d(channels, channels, 2, stride=2, bias=False) if token == "D" else nn.AvgPool2d(2)
             layers.append(down)
         else:
             layers += [nn.Conv2d(channels, token, kernel_size, padding=kernel_size // 2, bias=False)]
-            layers += [nonlinearity(), drop()]
+            layers += [nonlinearity(token), drop()]
             channels = token
-    return nn.Sequential(*layers), channels
+    stage = nn.Sequential(*layers)
+    stage.fork = fork or len(layers)
+    return stage, channels, at_fork or channels
 
 
 def _decoder(tokens, channels, image_channels, sizes, kernel_size, nonlinearity, drop, output_nonlinearity):
@@ -77,7 +85,7 @@ def _decoder(tokens, channels, image_channels, sizes, kernel_size, nonlinearity,
         else:
             width = image_channels if token == "in" else token
             layers.append(nn.ConvTranspose2d(channels, width, kernel_size, padding=kernel_size // 2, bias=False))
-            layers += [output_nonlinearity] if token == "in" else [nonlinearity()]
+            layers += [output_nonlinearity] if token == "in" else [nonlinearity(width)]
             channels = width
     return nn.Sequential(*filter(None, layers))
 
@@ -112,6 +120,12 @@ INITS = {"original": original_deviation, "kaiming": kaiming_deviation}
 def list_layers(stage):
     """The (position, module) pairs of a stage, as run_stage takes them."""
     return list(stage.named_children())
+
+
+def encoder_parts(features):
+    """The same of the encoder in two parts: up to where the decoder takes its input, and the rest, maybe none."""
+    layers = list_layers(features)
+    return layers[: features.fork], layers[features.fork :]
 
 
 def folded(stage):

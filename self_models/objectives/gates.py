@@ -1,6 +1,6 @@
 """Input gates: what the input neurons see in the next step, once the prediction of this step is known.
 
-A gate is a dataclass of its settings with four hooks on dense tensors, and beside them the same on one image's pixels in
+A gate is a dataclass of its settings with a few hooks on dense tensors, and beside them the same on one image's pixels in
 compiled code, see Kernels. Registered under a name, it is a choice of --gate, its settings are flags, and both engines run it.
 """
 
@@ -57,10 +57,13 @@ class Gate:
     """Every input neuron sees its pixel, whatever is predicted."""
 
     reacts = False  # whether what is seen depends on predictions
+    completes = False  # whether it knows something of the image, decoder or not: complete() says what
+    lasts = False  # whether a network that was trained with it runs with it wherever it is evaluated
+    is_whole = True  # whether its compiled form does what it is set to
     kernels = Kernels(nothing, never, no_look, nothing)
 
-    def check(self, has_feedback):
-        """Raises ModelError where the gate cannot work in such a network."""
+    def check(self, has_feedback, encoding="poisson"):
+        """Raises ModelError where the gate cannot work in a network with or without a decoder, of this encoding (its name)."""
 
     def start(self, image):
         """The View of the first step, for images (B, C, H, W)."""
@@ -69,6 +72,10 @@ class Gate:
     def next_view(self, image, guess, view):
         """The View of the next step; image, guess (B, C, H, W) on the same scale; view: that of this step."""
         return view
+
+    def complete(self, prediction, view):
+        """What the image is taken for, (B, C, H, W), where the read-out predicts this of it."""
+        return prediction
 
     def rests(self, view):
         """Where predictions are held, bool (B, C, H, W); None for nowhere."""
@@ -128,19 +135,43 @@ def see_open(settings, pixels, image):
     count_compared(settings, pixels)
 
 
+@dataclass
+class Tolerance(Gate):
+    """What counts as predicted: |guess - x| < epsilon; together: in all channels of a pixel, else none of them is."""
+
+    epsilon: float = objective_setting(
+        0.1, NOT_NEGATIVE, "block pixels predicted this well, on the image's scale; 0 = off; alone it stands for --gate block",
+        group="gate", adopted=True, common=True,
+    )  # fmt: skip
+    together: bool = objective_setting(
+        False, Switch(), "a pixel's channels count as predicted together, or not at all", group="gate", adopted=True
+    )
+
+    @property
+    def is_whole(self):
+        return not self.together
+
+    def check(self, has_feedback, encoding="poisson"):
+        if self.epsilon and not has_feedback:
+            raise ModelError(
+                "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0 for no blocking"
+            )
+
+    def is_predicted(self, image, guess):
+        """bool (B, C, H, W)"""
+        predicted = (guess - image).abs() < self.epsilon
+        return predicted.all(1, keepdim=True).expand_as(predicted) if self.together else predicted
+
+
 @GATES.register("block")
 @dataclass
-class Blocking(Gate):
+class Blocking(Tolerance):
     """A pixel with |guess - x| < epsilon is predicted; its input is 0 in all later steps, for good or until it opens again.
 
     residual: an open pixel sends its prediction error, x minus guess with its sign, instead of x (predictive coding, Rao &
     Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off.
     """
 
-    epsilon: float = objective_setting(
-        0.1, NOT_NEGATIVE, "block pixels predicted this well, on the image's scale; 0 = off; alone it stands for --gate block",
-        group="gate", adopted=True, common=True,
-    )  # fmt: skip
     blocking: str = objective_setting("permanent", Choice(BLOCKINGS), "dynamic: a blocked pixel may open again", group="gate")
     latch: bool = objective_setting(False, Switch(), "hold the prediction of a blocked pixel", group="gate", adopted=True)
     residual: bool = objective_setting(
@@ -149,18 +180,12 @@ class Blocking(Gate):
     reacts = True
     kernels = Kernels(start_blocking, held_if_latched, look_at_image, see_open)
 
-    def check(self, has_feedback):
-        if self.epsilon and not has_feedback:
-            raise ModelError(
-                "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0 for no blocking"
-            )
-
     def start(self, image):
         everywhere = torch.ones_like(image, dtype=torch.bool)
         return View(image, is_open=everywhere, predicted=~everywhere)
 
     def next_view(self, image, guess, view):
-        predicted = (guess - image).abs() < self.epsilon
+        predicted = self.is_predicted(image, guess)
         is_open = ~predicted if BLOCKINGS[self.blocking] else view.is_open & ~predicted  # once closed, stays closed
         return View(image * is_open, is_open, predicted, explained=guess.detach() if self.residual else None)
 

@@ -11,13 +11,20 @@ from self_models.running.draws import Draws
 class View(NamedTuple):
     """What the input neurons see in a step: image (B, C, H, W); is_open, bool, neurons that may spike; predicted, bool,
     pixels within epsilon of the latest prediction; attended, bool, pixels of which a prediction is made; explained, a
-    prediction (B, C, H, W) that is taken away from the image. Each is None from a gate that has no use for it."""
+    prediction (B, C, H, W) that is taken away from the image; known, a gate's own knowledge of the image, a named tuple;
+    events, bool, input neurons whose sending counts. Each is None from a gate that has no use for it."""
 
     image: torch.Tensor
     is_open: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
     attended: torch.Tensor | None = None
     explained: torch.Tensor | None = None
+    known: tuple | None = None
+    events: torch.Tensor | None = None
+
+    def sent(self, signal):
+        """Which input neurons send in a step, bool as the signal (T, B, C, H, W) that drives the first layer."""
+        return signal != 0 if self.events is None else self.events.expand_as(signal)
 
     def unexplained(self):
         """What the input neurons encode (B, C, H, W)."""

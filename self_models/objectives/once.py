@@ -1,0 +1,132 @@
+"""A gate for direct encoding: each pixel sends at most once, a coarse grid of them first, then those that are not predicted.
+
+After a step the network knows of the image what has been sent; what could have been sent and was not, since it was predicted
+within epsilon; and has a guess of the rest: the bilinear interpolation of the grid so far, which is blind to all else, plus the
+decoder's prediction, which so learns what interpolation misses. What it knows and guesses drives its first layer.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from self_models.basics.errors import ModelError
+from self_models.basics.settings import COUNT, Choice, Switch, objective_setting
+from self_models.objectives.gates import GATES, Tolerance
+from self_models.running.steps import View
+
+GUESSES = ("prediction", "interpolation", "decoder")
+
+
+class Knowledge(NamedTuple):
+    """What the network has of the image, batch first. held (B, C, H, W): values of the pixels that have had their turn, sent or
+    predicted; done, bool: those; blind: what the others are taken for without the decoder; step: number of the step."""
+
+    held: torch.Tensor
+    done: torch.Tensor
+    blind: torch.Tensor | float
+    step: int
+
+    def of_image(self, prediction):
+        """The whole image (B, C, H, W), for the decoder's prediction of the rest."""
+        return torch.where(self.done, self.held, self.blind + prediction)
+
+
+@GATES.register("once")
+@dataclass
+class Once(Tolerance):
+    """In the first step every grid-th pixel of every grid-th row sends its value; grid_steps steps later those of half the grid
+    that are guessed wrong by epsilon or more, and so on until each pixel has had one turn. What is sent is held, and what is not
+    sent at its turn is held as it was guessed. One event per value sent, of the first grid's only where it is not 0: silence in
+    the first step says 0. grid 1: sample and hold, all pixels at once. epsilon 0: the same schedule without prediction.
+    """
+
+    grid: int = objective_setting(
+        2, COUNT, "once: every so-maniest pixel of a row and column sends first, a power of 2; 1 = all at once", group="gate",
+        adopted=True, common=True,
+    )  # fmt: skip
+    grid_steps: int = objective_setting(1, COUNT, "once: steps until the grid is halved", group="gate", adopted=True, metavar="K")
+    guess: str = objective_setting(
+        "prediction", Choice(GUESSES), "once: what an unsent pixel is taken for: blind interpolation of the grid; what the decoder "
+        "says; prediction: their sum", group="gate", adopted=True,
+    )  # fmt: skip
+    fill: bool = objective_setting(
+        True, Switch(), "once: an unsent pixel drives the first layer with what it is taken for; else with 0", group="gate",
+        adopted=True,
+    )  # fmt: skip
+    reacts = completes = lasts = True
+    is_whole = False
+
+    def check(self, has_feedback, encoding="poisson"):
+        super().check(True, encoding)
+        if self.grid & (self.grid - 1):
+            raise ModelError(f"grid must be a power of 2 (1, 2, 4, ...), not {self.grid}")
+        if encoding != "direct":
+            raise ModelError(f"gate once sends a pixel's value, once: it needs --encoding direct, not {encoding}")
+        if self.guess == "decoder" and not has_feedback:
+            raise ModelError("guess decoder needs a plan with feedback: choose one, or guess interpolation")
+
+    def start(self, image):
+        sent = torch.zeros_like(image, dtype=torch.bool)
+        sent[..., :: self.grid, :: self.grid] = True
+        known = Knowledge(image * sent, sent, self.blind(image * sent, self.grid), 0)
+        return self.view(image, known, sent, sent & (image != 0), known.of_image(0.0))
+
+    def next_view(self, image, guess, view):
+        """guess: complete, see Knowledge.of_image."""
+        known, guess = view.known, guess.detach()
+        grid, before = self.grid_at(known.step + 1), self.grid_at(known.step)
+        if grid == before:
+            none = torch.zeros_like(known.done)
+            return self.view(image, known._replace(step=known.step + 1), none, none, guess)
+        turn = self.turn(known, grid)
+        wrong = turn & ~self.is_predicted(image, guess)
+        held = torch.where(wrong, image, torch.where(turn, guess, known.held))
+        done = known.done | turn
+        known = Knowledge(held, done, self.blind(held, grid) if grid > 1 else known.blind, known.step + 1)
+        return self.view(image, known, wrong, wrong, torch.where(turn, held, guess) if grid == 1 else known.of_image(0.0))
+
+    def view(self, image, known, sent, events, guess):
+        """The View of a step in which these pixels send."""
+        drive = guess if self.fill else known.held
+        return View(drive, is_open=sent, predicted=self.is_predicted(image, guess), known=known, events=events)
+
+    def complete(self, prediction, view):
+        return view.known.of_image(0.0 if self.guess == "interpolation" else prediction)
+
+    def grid_at(self, step):
+        """How coarse the grid is in this step, from 0."""
+        return max(1, self.grid >> min(step // self.grid_steps, 30))
+
+    def turn(self, known, grid):
+        """Which pixels may send in the first step of this grid, bool (B, C, H, W)."""
+        turn = torch.zeros_like(known.done)
+        turn[..., ::grid, ::grid] = True
+        return turn & ~known.done
+
+    def blind(self, held, grid):
+        """What pixels off the grid are taken for without a decoder."""
+        return 0.0 if self.guess == "decoder" else interpolated(held, grid)
+
+    def compared(self, view):
+        known = view.known
+        grid = self.grid_at(known.step + 1)
+        if not self.epsilon or grid == self.grid_at(known.step):
+            return torch.zeros(len(known.done), dtype=torch.int64, device=known.done.device)
+        return self.turn(known, grid).sum((1, 2, 3))
+
+
+def interpolated(values, grid):
+    """Bilinear interpolation from every grid-th pixel of every grid-th row; beyond the last of these, their value. values, and
+    result: (B, C, H, W)."""
+    if grid == 1:
+        return values
+    height, width = values.shape[2:]
+    for dim, size in ((2, height), (3, width)):
+        corners = values.narrow(dim, 0, size).index_select(dim, torch.arange(0, size, grid, device=values.device))
+        place = torch.arange(size, device=values.device)
+        left = place // grid
+        right = (left + 1).clamp(max=corners.shape[dim] - 1)
+        part = ((place % grid) / grid).to(values.dtype).view([-1 if each == dim else 1 for each in range(4)])
+        values = torch.lerp(corners.index_select(dim, left), corners.index_select(dim, right), part)
+    return values
