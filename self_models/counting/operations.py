@@ -209,12 +209,9 @@ def targets(model, name):
     if is_inside:
         found.append((end, modules))
     before_fork = _until_neuron(stage, encoder[position + 1 : model.features.fork])
-    reaches = {
-        "generate": model.has_feedback and position < model.features.fork and not before_fork[2],
-        "classifier": not is_inside,
-    }
-    for following, way in (("generate", before_fork[1]), ("classifier", modules)):
-        if reaches[following]:
+    is_decoded = model.has_feedback and position < model.features.fork and not before_fork[2]
+    for following, way, reaches in (("generate", before_fork[1], is_decoded), ("classifier", modules, not is_inside)):
+        if reaches:
             end, others, _ = _until_neuron(following, list_layers(getattr(model, following)))
             found.append((end, way + others))
     return found

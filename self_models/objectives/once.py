@@ -47,8 +47,8 @@ class Once(Tolerance):
     )  # fmt: skip
     grid_steps: int = objective_setting(1, COUNT, "once: steps until the grid is halved", group="gate", adopted=True, metavar="K")
     guess: str = objective_setting(
-        "prediction", Choice(GUESSES), "once: what an unsent pixel is taken for: blind interpolation of the grid; what the decoder "
-        "says; prediction: their sum", group="gate", adopted=True,
+        "prediction", Choice(GUESSES), "once: what an unsent pixel is taken for: blind interpolation of the grid; the decoder's "
+        "output; prediction: their sum", group="gate", adopted=True,
     )  # fmt: skip
     fill: bool = objective_setting(
         True, Switch(), "once: an unsent pixel drives the first layer with what it is taken for; else with 0", group="gate",
