@@ -181,7 +181,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         encoded = run_stage("features", after_fork, forked, run.memory, run.draws)
         if not self.has_feedback:
             return encoded, stack_frames([self.show(run, None) for _ in draws])
-        decodes = [(run.steps + t) % self.feedback_interval == 0 for t in range(1, len(draws) + 1)]
+        wanted = self.gate.wants(run.view)
+        decodes = [wanted and (run.steps + t) % self.feedback_interval == 0 for t in range(1, len(draws) + 1)]
         inflow = forked if self.feedback_interval == 1 else self.gather(run, forked, decodes)
         decoded = iter(run_stage("generate", run.decoder, inflow, run.memory, run.draws)) if any(decodes) else iter(())
         return encoded, stack_frames([self.show(run, next(decoded) if now else None) for now in decodes])

@@ -243,7 +243,8 @@ class EventEngine:
     def _advance(self, run, states, signal, counts):
         """As the model's advance, on what the input neurons send (B, C, H, W); fills in the step's spikes, counts (B, nodes)."""
         interval, net = self.model.feedback_interval, self.layout.net
-        decodes_at = run.steps // interval if self.model.has_feedback and (run.steps + 1) % interval == 0 else -1
+        decodes = self.model.has_feedback and (run.steps + 1) % interval == 0 and self.model.gate.wants(run.view)
+        decodes_at = run.steps // interval if decodes else -1
         sent = pixels_of(signal)
         every, decoded = np.arange(sent.shape[1], dtype=np.int32), np.zeros_like(sent)
 

@@ -21,6 +21,7 @@ PLANS |= {
     "VGG4_wFeedback_linear": ("32 D 64 D", "U U in"),
     "VGG4_narrow": ("32 D 64 D", ""),
     "VGG8_wFeedback_fork": ("32 D 64 64 fork D 128 128 D 256", "U in"),
+    "VGG8_wFeedback_early": ("32 fork D 64 64 D 128 128 D 256", "32 in"),
     "VGG8_small": ("32 D 64 64 D 128 128 D 256", ""),
     "VGG9_wFeedback": ("64 D 128 256 D 256 512 D 512 D 512", "512 U 512 U 256 drop 256 U 128 drop 64 U in"),
     "VGG5_small": ("16 D 32 32 D", ""),

@@ -73,6 +73,10 @@ class Gate:
         """The View of the next step; image, guess (B, C, H, W) on the same scale; view: that of this step."""
         return view
 
+    def wants(self, view):
+        """Whether a prediction made in this step can still matter; where not, the decoder rests."""
+        return True
+
     def complete(self, prediction, view):
         """What the image is taken for, (B, C, H, W), where the read-out predicts this of it."""
         return prediction

@@ -91,6 +91,9 @@ class Once(Tolerance):
         drive = guess if self.fill else known.held
         return View(drive, is_open=sent, predicted=self.is_predicted(image, guess), known=known, events=events)
 
+    def wants(self, view):
+        return self.grid_at(view.known.step) > 1
+
     def complete(self, prediction, view):
         return view.known.of_image(0.0 if self.guess == "interpolation" else prediction)
 
