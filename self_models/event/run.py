@@ -134,8 +134,8 @@ def show(results, pixels, b, t):
 @compiled
 def run_image(net, state, activity, settings, pixels, image, uniforms, number, results, b):
     """All steps of one image, row b of the results. Once nothing can change any more the rest is filled in."""
-    error = start(net, state, settings, pixels, image)
-    active, decodes, comparisons, t = pixels.tally[ACTIVE], 0, 0, 0
+    error, active = start(net, state, settings, pixels, image)
+    decodes = comparisons = t = 0
     logits = state.v[net.nodes[net.output, FIRST_V] : net.nodes[net.output, FIRST_V] + net.nodes[net.output, CHANNELS]]
     frames = len(results.predictions) > 0
     stopped = explains = False
@@ -150,11 +150,14 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
         run_layers(net, state, activity, net.forward, t, counts)
         if net.waiting > 0:
             wait(net, state)
-        if settings.has_feedback and (t + 1) % settings.feedback_interval == 0:
+        decodes_now = settings.has_feedback and (t + 1) % settings.feedback_interval == 0
+        if decodes_now:
             decode(net, state, activity, decodes, counts)
+        if decodes_now or (settings.completes and pixels.tally[LOOK_AGAIN]):
             comparisons += pixels.tally[COMPARED]
-            error += integrate(net, state, settings, pixels, image, decodes == 0 or settings.readout_leak != 1)
-            decodes += 1
+            everywhere = decodes == 0 or settings.readout_leak != 1
+            error += integrate(net, state, settings, pixels, image, decodes_now, everywhere)
+            decodes += decodes_now
             if pixels.tally[CHANGED] or explains != settings.residual:
                 explains = settings.residual
                 list_active(pixels, image, explains)
@@ -166,8 +169,8 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
         stopped = t == settings.timesteps or may_stop(settings.rule, settings, logits, pixels.tally[ACTIVE], active)
         if stopped:
             break
-        still = not settings.has_feedback or (decodes > 0 and settings.readout_leak == 1 and pixels.tally[LOOK_AGAIN] == 0)
-        if still and pixels.tally[LISTED] == 0 and is_quiet(net, state):
+        still = not settings.has_feedback or (decodes > 0 and settings.readout_leak == 1)
+        if still and pixels.tally[LOOK_AGAIN] == 0 and pixels.tally[LISTED] == 0 and is_quiet(net, state):
             break
     results.steps[b] = t if stopped else settings.timesteps
     if not stopped:
