@@ -106,14 +106,14 @@ class EventEngine:
         return counted_runs(self.layout, activity, *self._steps)
 
     def _refresh(self):
-        version = []
+        version = [self.model.gate.completes, self.model.feedback_interval]
         for parameters, name in self._parameters:
             value = parameters[name]
             if value is not None:
                 version += id(value), value._version
         if version != self._version:
             if self._activity.events.size:
-                raise ModelError("the weights changed while operations were counted")
+                raise ModelError("the weights or settings changed while operations were counted")
             self.layout, self._version, self._free = lay_out(self.model), version, []
 
     # --- whole runs

@@ -119,22 +119,21 @@ def integrate(net, state, settings, pixels, image, decodes, everywhere):
         state.held[place] = settings.latch and not settings.blocking and not is_open
     pixels.tally[LOOK_AGAIN] = 0
     if decodes:
-        clear(net, state)
+        clear(net, state, n)
     if pixels.tally[CHANGED]:
         see(settings.gate, settings, pixels, image)
     return change
 
 
 @compiled
-def clear(net, state):
-    """Set the decoder's output to 0 again."""
-    n = net.decoded
+def clear(net, state, n):
+    """Set a node's candidates to 0 again, and list none."""
     channels, first, places = net.nodes[n, CHANNELS], net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
     for i in range(state.candidate_count[n]):
         place = state.candidates[places + i]
         state.listed[places + place] = 0
-        for pixel in range(place * channels, (place + 1) * channels):
-            state.v[first + pixel] = 0
+        for at in range(first + place * channels, first + (place + 1) * channels):
+            state.v[at] = 0
     state.candidate_count[n] = 0
 
 
