@@ -68,6 +68,8 @@ def from_layers(stack, decoder="", **settings):
         raise ModelError(f"from_layers takes an nn.Sequential of the layers in order, not a {type(stack).__name__}")
     given = leaves(stack)
     for name, module in given:
+        if isinstance(module, SpikingNeuron):
+            raise ModelError(f"{name} is a neuron of this package: load() gives a model from its file")
         describe(name, module)  # raises before anything is built
     linears = [module for _, module in given if isinstance(module, nn.Linear)]
     kernels = [module.kernel_size[0] for _, module in given if isinstance(module, nn.Conv2d) and not halves(module)]

@@ -32,6 +32,8 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 STEPS, COUNT, GRID = 9, 5, 16
 FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
 TWIN = [[4, "D", 6, 6, "D"], []]
+FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
+ONCE = {"gate": "once", "encoding": "direct", "grid": 4, "default_threshold": 0.25}
 
 
 def build(cls=InputBlockingSNN, on_grid=True, **settings):
@@ -113,19 +115,34 @@ def spiked(output):
         {"leak": 0.5},
         {"readout_leak": 0.5},
         {"epsilon": 0.0},
+        {"plan": FORK},
+        {"plan": [[4, "D", "fork", 6, "D", 5], ["U", 3, "in"]], "feedback_interval": 2},
+        {"together": True, "image_shape": (3, 12, 10), "latch": True},
+        {"together": True, "image_shape": (3, 12, 10), "residual": True, "blocking": "dynamic"},
+        ONCE,
+        {**ONCE, "plan": TWIN},
+        {**ONCE, "plan": FORK, "feedback_interval": 3, "grid_steps": 2},
+        {**ONCE, "image_shape": (3, 9, 14), "together": True, "readout_leak": 0.5},
+        {**ONCE, "plan": TWIN, "image_shape": (3, 9, 14), "together": True, "grid": 1},
+        {**ONCE, "guess": "interpolation", "fill": False},
+        {**ONCE, "guess": "decoder", "grid": 64, "epsilon": 0.1},
+        {**ONCE, "epsilon": 0.0, "leak": 0.5},
     ],
     ids=str,
 )
 @pytest.mark.parametrize("update", ["immediate", "delayed"])
 def test_same_spikes_and_same_numbers(update, settings):
     model = build(**{"update": update, "timesteps": 12 if update == "delayed" else STEPS, **settings})
+    assert EventEngine(model).is_whole
     dense, event = both(model)
     check_same(dense, event)
     assert spiked(dense)
 
 
 @pytest.mark.parametrize("readout", READOUTS)
-@pytest.mark.parametrize("settings", [{}, {"readout_slew": 0.38}, {"image_shape": (3, 12, 12), "readout_slew": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"readout_slew": 0.38}, {"image_shape": (3, 12, 12), "readout_slew": 0.5}, {**ONCE, "fill": False}], ids=str
+)
 def test_same_with_every_read_out(readout, settings):
     """Exponential functions round differently in the last digit, so predictions are compared to that."""
     dense, event = both(build(readout=readout, **settings))
@@ -156,8 +173,49 @@ def test_images_stop_at_the_same_step(rule, bounds, latch):
     assert len(set(dense.steps.tolist())) > 1
 
 
+@pytest.mark.parametrize("plan", [PLAN, TWIN])
+@pytest.mark.parametrize(
+    ("rule", "bounds"),
+    [
+        ("all_predicted", {"open_bound": 0.0}),
+        ("confidence", {"gap_bound": 1.5}),
+        ("both", {"open_bound": 0.2, "gap_bound": 1.0}),
+    ],
+)
+def test_gate_once_stops_images_at_the_same_step(plan, rule, bounds):
+    model = build(**ONCE, cls=VGG_SNN_STDB_wFeedback, epsilon=0.3, plan=plan, rule=rule, timesteps=15, **bounds)
+    x, u = inputs(model, 8)
+    x = (x * torch.linspace(0.1, 1, len(x)).view(-1, 1, 1, 1) * GRID).round() / GRID  # dim ones are soon predicted
+    with torch.no_grad():
+        dense, event = model(x, u), EventEngine(model)(x, u)
+    check_same(dense, event)
+    assert len(set(dense.steps.tolist())) > 1
+
+
+@pytest.mark.parametrize("readout", ["membrane_linear", "membrane"])
+def test_gate_once_says_black_of_an_image_that_is_guessed_grey(readout):
+    """Nothing drives the network where the guess is black, too: such an image ends at once. A grey guess is wrong, and a value
+    of 0 that says so is an event, but for the first grid's."""
+    model = build(VGG_SNN_STDB_wFeedback, **ONCE, readout=readout, epsilon=0.3, timesteps=40)
+    x = torch.zeros(2, 1, 28, 28)
+    with torch.no_grad():
+        dense, event = model(x, seed=0), EventEngine(model)(x, seed=0)
+    check_same(dense, event, exact=readout == "membrane_linear")
+    assert event.spikes["input"].tolist() == [0 if readout == "membrane_linear" else 28 * 28 - 7 * 7] * 2
+
+
 @pytest.mark.parametrize("contrast", CONTRASTS)
-@pytest.mark.parametrize("settings", [{}, {"update": "delayed"}, {"feedback_interval": 2}, {"image_shape": (3, 12, 10)}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"update": "delayed"},
+        {"feedback_interval": 2},
+        {"image_shape": (3, 12, 10)},
+        {"image_shape": (3, 12, 10), "together": True},
+    ],
+    ids=str,
+)
 def test_contrast_gives_the_same(contrast, settings):
     model = build(ContrastAttentionSNN, contrast=contrast, **settings)
     assert EventEngine(model).is_whole
@@ -330,8 +388,9 @@ def test_result_does_not_depend_on_batch_or_threads(cls):
         check_same(together, output)
 
 
-def test_without_frames_there_are_their_sums():
-    model = build(latch=True)
+@pytest.mark.parametrize("settings", [{"latch": True}, ONCE, {**ONCE, "plan": TWIN}], ids=str)
+def test_without_frames_there_are_their_sums(settings):
+    model = build(**settings)
     x, u = inputs(model)
     engine = EventEngine(model)
     whole, short = engine(x, u), engine(x, u, frames=False)
@@ -357,7 +416,7 @@ def test_changed_weights_and_settings_count_at_the_next_run():
     first = engine(x, u)
     with torch.no_grad():
         model.features[0].weight *= 2
-    model.change(epsilon=0.05)
+    model.change(epsilon=0.05, feedback_interval=2)
     check_same(model(x, u), engine(x, u))
     model.set_thresholds([2 * threshold for threshold in model.thresholds])
     model.set_leak(0.5)
@@ -393,6 +452,10 @@ def test_spikes_over_time_are_the_same():
         {"feedback_interval": 3},
         {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5},
         {"cls": ContrastAttentionSNN},
+        {"plan": FORK},
+        {"plan": [[4, "D", "fork", 6, "D", 5], ["U", 3, "in"]], "feedback_interval": 2},
+        {**ONCE, "image_shape": (3, 12, 10), "plan": FORK},
+        {**ONCE, "plan": TWIN, "rule": "confidence", "gap_bound": 1.5},
     ],
     ids=str,
 )

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from conftest import PLAN, REPOSITORY, digests, images, refused, run_here
-from test_event_engine import build, inputs, spiked
+from test_event_engine import FORK, ONCE, build, inputs, spiked
 from torch import nn
 
 from benchmarks.other_simulators import here, in_sinabs, in_snntorch, watch
@@ -47,7 +47,7 @@ def same(found, ours, logits):
     assert torch.equal(output, logits)
 
 
-PLANS = [{}, {"plan": TWIN}, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
+PLANS = [{}, {"plan": TWIN}, {"plan": FORK}, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
 READERS = {"sinabs": (in_sinabs, PLANS), "snntorch": (in_snntorch, [*PLANS, {"plan": POOLING, **LOW}])}  # one knows AvgPool2d
 
 
@@ -103,6 +103,7 @@ def test_the_nir_file_says_what_it_lacks(exported):
     assert said["update"] == "immediate" and said["timesteps"] == 7 and "subtracted" in said["reset"]
     free = nir_bytes(forward_layers(twin := build(VGG_SNN_STDB_wFeedback, plan=TWIN)), conventions(twin))
     assert b"nothing" in free
+    assert conventions(build(VGG_SNN_STDB_wFeedback, plan=TWIN, **ONCE))["left_out"] == "the gate once"
 
 
 def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported):
@@ -214,6 +215,20 @@ def test_users_layers_become_a_checkpoint_that_can_block(tmp_path):
     assert spiked(model(x, u)) and blocking(x, u).predicted.any()
 
 
+@pytest.mark.parametrize("decoder", ["", "U 4 U in"])
+@torch.no_grad()
+def test_a_users_layers_see_an_image_by_the_gate_that_sends_once(decoder):
+    users, own = stack(leaky), {"gate": "once", "encoding": "direct", "readout": "membrane_linear"}
+    model = from_layers(users, decoder=decoder, image_shape=(1, 12, 12), timesteps=9, **own)
+    x, _ = inputs(model)
+    run, logits = model.start(x), 0
+    for draws in torch.zeros(9, *x.shape):
+        logits = logits + users(run.view.image)
+        model.step(run, draws)
+    output = model(x)
+    assert output.spikes["classifier.4"].sum() > 0 and torch.equal(output.logits, logits)
+
+
 def test_layers_without_a_classifier_get_a_new_one():
     users = stack(leaky)[:6]
     model = from_layers(users, decoder="U U in", image_shape=(1, 12, 12), fc_width=7, labels=3)
@@ -248,6 +263,7 @@ def changed(position, layer):
         (lambda: nn.Sequential(*stack(leaky), leaky(1.0)), "layer 12 is neuron threshold=1 leak=1; a plan has nothing"),
         (lambda: stack(leaky)[:-2], "after layer 9 the stack ends; a plan has neuron there"),
         (lambda: stack(leaky)[0][0], "takes an nn.Sequential"),
+        (lambda: build(plan=FORK).features, "layer 1 is a neuron of this package"),
         (lambda: nn.Sequential(), "must begin with a number"),
     ],
 )

@@ -68,7 +68,7 @@ class EventEngine:
     def is_whole(self):
         """Whether the model, as it is now, runs as a whole in compiled code."""
         parts = {type(getattr(self.model, name)): kernel for name, kernel in PARTS.items()}
-        known = parts.keys() | {self.model.encoding} <= self.compiled.PARTS and self.model.gate.is_whole
+        known = parts.keys() | {self.model.encoding} <= self.compiled.PARTS
         return known and not self._has_own_hooks and all(is_compiled(*part) for part in parts.items())
 
     def check(self):
@@ -106,14 +106,14 @@ class EventEngine:
         return counted_runs(self.layout, activity, *self._steps)
 
     def _refresh(self):
-        version = []
+        version = [self.model.gate.completes, self.model.feedback_interval]
         for parameters, name in self._parameters:
             value = parameters[name]
             if value is not None:
                 version += id(value), value._version
         if version != self._version:
             if self._activity.events.size:
-                raise ModelError("the weights changed while operations were counted")
+                raise ModelError("the weights or settings changed while operations were counted")
             self.layout, self._version, self._free = lay_out(self.model), version, []
 
     # --- whole runs
@@ -121,7 +121,7 @@ class EventEngine:
     def _whole(self, x, uniforms, draws, frames):
         model, batch, steps = self.model, len(x), self.model.timesteps
         images = pixels_of(x)
-        shape = (steps, batch, images.shape[1]) if frames and model.has_feedback else (0, 0, 0)
+        shape = (steps, batch, images.shape[1]) if frames and model.predicts else (0, 0, 0)
         results = self.compiled.Results(
             logits=np.empty((batch, steps, self.layout.shapes[self.layout.net.output][0]), np.float32),
             counts=np.zeros((batch, steps, len(self.layout.shapes)), np.int32),
@@ -150,14 +150,14 @@ class EventEngine:
         blocks = model.gate.reacts
         spikes, total = self._spikes(results.counts)
         prediction = predicted = is_open = errors = sums = None
-        if frames and model.has_feedback:
+        if frames and model.predicts:
             prediction, predicted, is_open = (
                 frames_of(part, x) for part in (results.predictions, results.predicted, results.is_open)
             )
             errors = (x - prediction) ** 2
         elif not frames:
-            errors_sum = torch.from_numpy(results.errors).T if model.has_feedback else None
-            share = torch.from_numpy(results.open_share).T if blocks and model.has_feedback else None
+            errors_sum = torch.from_numpy(results.errors).T if model.predicts else None
+            share = torch.from_numpy(results.open_share).T if blocks and model.predicts else None
             sums = Sums(errors_sum, share)
         logits = torch.from_numpy(results.logits).transpose(0, 1)
         return SNNOutput(
@@ -277,7 +277,8 @@ def kernel_settings(model, draws):
     values = {name: one.scalar(held.get(name, one.default)) for name, one in known.items() if one.kernel}
     values = {name: np.float32(value) if isinstance(value, float) else value for name, value in values.items()}
     channels, _, width = model.image_shape
-    values |= {"has_feedback": model.has_feedback, "colour": channels > 1, "channels": channels, "width": width}
+    values |= {"has_feedback": model.has_feedback, "completes": model.gate.completes}
+    values |= {"colour": channels > 1, "channels": channels, "width": width}
     values |= {"uses_draws": model.encoding.uses_draws, "epoch": draws.epoch, "key": key_for(draws.seed, "input")}
     return settings_class(tuple(values))(**values)
 

@@ -19,13 +19,12 @@ SCAN = 64  # membranes compared with their threshold at once
 
 class Net(NamedTuple):
     """Arrays that the kernels read. Node 0 is the input; then the spiking layers in the model's order; then the output, the
-    decoder's output, and the encoder's spikes that wait for the decoder.
+    decoder's output, the encoder's spikes that wait for the decoder, and what a held input adds to the first layer in a step.
 
-    nodes: (nodes, 11) int64, see above. forward, feedback: nodes
-    that run at every step, and at those at which the decoder runs, in their order, each with a connection into it;
-    forked, output, decoded, waiting: nodes, -1 where absent. weights: each connection's (phase, channel, window row,
-    window column, target channel). phase, row, column: for each place of a connection's source the phase, -1 where it reaches
-    nothing, and the window's corner.
+    nodes: (nodes, 11) int64, see above. forward, feedback: nodes that run at every step, and at those at which the decoder runs,
+    in their order, each with a connection into it; forked, output, decoded, waiting, drive: nodes, -1 where absent. weights: each
+    connection's (phase, channel, window row, window column, target channel). phase, row, column: for each place of a connection's
+    source the phase, -1 where it reaches nothing, and the window's corner.
     """
 
     nodes: np.ndarray
@@ -37,6 +36,7 @@ class Net(NamedTuple):
     output: int
     decoded: int
     waiting: int
+    drive: int
     immediate: bool
     weights: np.ndarray
     phase: np.ndarray

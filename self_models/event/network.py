@@ -134,6 +134,7 @@ def lay_out(model):
     output = len(neurons) + 1
     decoded = output + 1 if model.has_feedback else -1
     waiting = output + 2 if model.has_feedback and model.feedback_interval > 1 else -1
+    drive = output + 3 if model.gate.completes else -1
 
     def walk(stage, layers, source, chain, end):
         """Connections of a stage's layers; returns the node they end in and the linear modules after it."""
@@ -163,9 +164,11 @@ def lay_out(model):
             shapes[waiting] = shapes[forked]
         walk("generate", list_layers(model.generate), waiting if waiting > 0 else forked, rest, decoded)
     feedback = [connection.target for connection in connections[len(forward) :]]
+    if drive > 0:
+        shapes[drive] = shapes[forward[0]]
     count = max(shapes) + 1
     shapes = [shapes.get(n, (0, 0, 0)) for n in range(count)]
-    special = {"forked": forked, "output": output, "decoded": decoded, "waiting": waiting}
+    special = {"forked": forked, "output": output, "decoded": decoded, "waiting": waiting, "drive": drive}
     net = _net(model, shapes, connections, forward=np.array(forward), feedback=np.array(feedback, np.int64), **special)
     v_size = sum(int(np.prod(shape)) for shape in shapes)
     return Layout(["input", *neurons], shapes, connections, signals, v_size, net)
@@ -194,6 +197,8 @@ def _net(model, shapes, connections, **special):
         tables.append(connection.tables())
         first_w += connection.size
         first_entry += len(tables[-1][0])
+    if special["drive"] > 0:
+        nodes[special["drive"], SOURCE:] = nodes[connections[0].target, SOURCE:]
     neurons = list(model.neurons().values())
     threshold, leak = (np.ones(len(shapes), np.float32) for _ in range(2))
     for n, neuron in enumerate(neurons, 1):

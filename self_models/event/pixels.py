@@ -12,26 +12,27 @@ import numpy as np
 from self_models.basics.compiled import compiled, switch
 from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, rest
 from self_models.objectives.encoders import ENCODINGS
-from self_models.objectives.gates import ACTIVE, CHANGED, GATES, LOOK_AGAIN, OPEN, Gate
+from self_models.objectives.gates import ACTIVE, CHANGED, GATES, LOOK_AGAIN, OPEN, SENDS, Gate
 from self_models.objectives.readouts import READOUTS
 from self_models.running.draws import philox_block, uniform
 
-LISTED = 5  # of Pixels.tally; the others are in objectives/gates.py
+LISTED = 7  # of Pixels.tally; the others are in objectives/gates.py
 
 encode = switch([encoding.kernel for encoding in ENCODINGS.values()])
 predict, guess_of = (
     switch(kernels) for kernels in zip(*(part.kernels or READOUTS["membrane"].kernels for part in READOUTS.values()), strict=True)
 )
-start_gate, rests, look, see = (
+start_gate, rests, look, see, complete = (
     switch(kernels) for kernels in zip(*(part.kernels or Gate.kernels for part in GATES.values()), strict=True)
 )
 
 
 class Pixels(NamedTuple):
     """One image's input and prediction, (Q,) with Q = H W C in the order of the input node. step_open: is_open of the step that
-    is shown; attended: pixels of which a prediction is made; seen: what the input neurons see; brightness: a gate's own; active:
-    the pixels that may send; sent: what each of these sends; tally: how many pixels are open, and of these not 0, whether any
-    has closed or opened, how many are compared at each look, whether all must be looked at next time, how many may send."""
+    is shown; attended: pixels of which a prediction is made; seen: what the input neurons see; own: values that a gate keeps;
+    active: the pixels that may send; sent: what each of these sends; tally: how many pixels are open, and of these not 0, whether
+    what is seen changes, how many are compared at each look, whether all must be looked at next time, how many events the
+    gate says there are, -1 where they are what is sent, its step, how many may send."""
 
     is_open: np.ndarray
     step_open: np.ndarray
@@ -41,7 +42,7 @@ class Pixels(NamedTuple):
     prediction: np.ndarray
     error: np.ndarray
     seen: np.ndarray
-    brightness: np.ndarray
+    own: np.ndarray
     active: np.ndarray
     sent: np.ndarray
     tally: np.ndarray
@@ -51,7 +52,7 @@ def new_pixels(size):
     """Pixels of an image of this many; filled by start."""
     flags = (np.zeros(size, np.bool_) for _ in range(4))
     values = (np.zeros(size, np.float32) for _ in range(5))
-    active, sent, tally = np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(6, np.int64)
+    active, sent, tally = np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(LISTED + 1, np.int64)
     return Pixels(*flags, *values, active, sent, tally)
 
 
@@ -80,7 +81,7 @@ def emit(net, state, listed, sent):
 
 @compiled
 def send(net, state, settings, pixels, explains, uniforms, number, b, t):
-    """The input neurons at step t, and how many spike. explains: whether the prediction is taken away from what is seen.
+    """The input neurons at step t, and how many events that is. explains: whether the prediction is taken away from what is seen.
     uniforms: (T, B, Q), or empty: then the pixels that need a draw get it by the image's number, see draws.py."""
     count, block, words, u = pixels.tally[LISTED], -1, (0, 0, 0, 0), np.float32(0)
     for i in range(count):
@@ -97,53 +98,56 @@ def send(net, state, settings, pixels, explains, uniforms, number, b, t):
                     words = philox_block(block, t, number, settings.epoch, settings.key[0], settings.key[1])
                 u = uniform(words[pixel % 4])
         pixels.sent[i] = encode(settings.encoding, value, u)
-    return emit(net, state, pixels.active[:count], pixels.sent)
+    sent = emit(net, state, pixels.active[:count], pixels.sent)
+    return sent if pixels.tally[SENDS] < 0 else pixels.tally[SENDS]
 
 
 @compiled
-def integrate(net, state, settings, pixels, image, everywhere):
+def integrate(net, state, settings, pixels, image, decodes, everywhere):
     """Read-out, prediction and look at the pixels that the decoder moved, or at all of them, and what is seen next; returns the
-    change of the squared error. Clears the decoder's output."""
-    n = net.decoded
-    channels, first, places = net.nodes[n, CHANNELS], net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
+    change of the squared error. Clears the decoder's output. decodes: whether the decoder has run; else all are looked at."""
+    n, channels = net.decoded, settings.channels
+    first, places = net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
     everywhere |= pixels.tally[LOOK_AGAIN] > 0
-    pixels.tally[LOOK_AGAIN] = 0
     change = 0.0
     count = len(image) // channels if everywhere else state.candidate_count[n]
     for i in range(count):
         place, is_open = i if everywhere else state.candidates[places + i], False
         for pixel in range(place * channels, (place + 1) * channels):
-            change += move(settings, pixels, pixel, image[pixel], state.v[first + pixel])
+            change += move(settings, pixels, pixel, image[pixel], state.v[first + pixel], decodes)
             is_open |= pixels.is_open[pixel]
         state.held[place] = settings.latch and not settings.blocking and not is_open
-    clear(net, state)
+    pixels.tally[LOOK_AGAIN] = 0
+    if decodes:
+        clear(net, state, n)
     if pixels.tally[CHANGED]:
         see(settings.gate, settings, pixels, image)
     return change
 
 
 @compiled
-def clear(net, state):
-    """Set the decoder's output to 0 again."""
-    n = net.decoded
+def clear(net, state, n):
+    """Set a node's candidates to 0 again, and list none."""
     channels, first, places = net.nodes[n, CHANNELS], net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
     for i in range(state.candidate_count[n]):
         place = state.candidates[places + i]
         state.listed[places + place] = 0
-        for pixel in range(place * channels, (place + 1) * channels):
-            state.v[first + pixel] = 0
+        for at in range(first + place * channels, first + (place + 1) * channels):
+            state.v[at] = 0
     state.candidate_count[n] = 0
 
 
 @compiled
-def move(settings, pixels, pixel, value, decoded):
-    """One pixel's trace and prediction, and its gate's look at it; returns the change of its squared error. value: image's."""
+def move(settings, pixels, pixel, value, decoded, decodes):
+    """One pixel's trace, if the decoder has run, and prediction, and its gate's look at it; returns the change of its squared
+    error. value: image's."""
     change = 0.0
     if not rests(settings.gate, settings, pixels, pixel):
-        if settings.readout_slew > 0:
-            decoded = settings.readout_slew * np.float32(math.tanh(decoded / settings.readout_slew))
-        pixels.trace[pixel] = settings.readout_leak * pixels.trace[pixel] + decoded
-        prediction = predict(settings.readout, settings, pixels.trace[pixel])
+        if decodes:
+            if settings.readout_slew > 0:
+                decoded = settings.readout_slew * np.float32(math.tanh(decoded / settings.readout_slew))
+            pixels.trace[pixel] = settings.readout_leak * pixels.trace[pixel] + decoded
+        prediction = complete(settings.gate, settings, pixels, pixel, predict(settings.readout, settings, pixels.trace[pixel]))
         pixels.prediction[pixel] = prediction
         change -= pixels.error[pixel]
         pixels.error[pixel] = (value - prediction) * (value - prediction)
@@ -167,21 +171,22 @@ def list_active(pixels, image, explains):
 
 @compiled
 def start(net, state, settings, pixels, image):
-    """Everything at rest and open; returns the squared error of the prediction before any step."""
+    """Everything at rest and open; returns the squared error of the prediction before any step, and how many pixels are not 0."""
     rest(state)
     pixels.is_open[:] = True
     pixels.attended[:] = True
     pixels.predicted[:] = False
     pixels.trace[:] = 0
     pixels.prediction[:] = predict(settings.readout, settings, np.float32(0))
-    total = 0.0
+    total, active = 0.0, 0
     for pixel in range(len(image)):
+        active += image[pixel] != 0
         error = image[pixel] - pixels.prediction[pixel]
         pixels.seen[pixel] = image[pixel]
         pixels.error[pixel] = error * error
         total += pixels.error[pixel]
     pixels.tally[:] = 0
-    pixels.tally[OPEN] = len(image)
+    pixels.tally[OPEN], pixels.tally[SENDS] = len(image), -1
     start_gate(settings.gate, settings, pixels, image)
     list_active(pixels, image, False)
-    return total
+    return total, active

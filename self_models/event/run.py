@@ -6,7 +6,7 @@ import numpy as np
 
 from self_models.basics.compiled import cached, compiled, sources_digest, switch
 from self_models.event.counts import count
-from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, charge, copy, fire, touch
+from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, add_row, charge, copy, fire, touch
 from self_models.event.pixels import (
     LISTED,
     clear,
@@ -45,19 +45,41 @@ class Results(NamedTuple):
 
 
 @compiled
+def drive(net, state):
+    """Where the gate holds what it knows: what the input's events add to the first layer in each step until others come."""
+    if net.drive > 0:
+        clear(net, state, net.drive)
+        charge(net, state, net.drive, 0)
+
+
+@compiled
+def charge_node(net, state, n, clock):
+    """charge, or for the events of an input that is held the sum of drive."""
+    if net.drive < 0 or net.nodes[n, SOURCE] != 0:
+        charge(net, state, n, clock)
+        return
+    places, channels = net.nodes[net.drive, FIRST_PLACE], net.nodes[n, CHANNELS]
+    first, source = net.nodes[n, FIRST_V], net.nodes[net.drive, FIRST_V]
+    for i in range(places, places + state.candidate_count[net.drive]):
+        place = state.candidates[i]
+        touch(net, state, n, place, place + 1, clock)
+        add_row(state.v, first + place * channels, state.v, source + place * channels, channels)
+
+
+@compiled
 def run_layers(net, state, activity, nodes, clock, counts):
     """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before."""
     for n in nodes:
         source = net.nodes[n, SOURCE]
         if net.immediate and state.event_count[source]:
-            charge(net, state, n, clock + 1)
+            charge_node(net, state, n, clock + 1)
         state.event_count[n] = 0
         if n < net.output and state.candidate_count[n]:
             counts[n] = fire(net, state, n, clock + net.immediate)
             if activity.events.size:
                 count(net, state, activity, n)
         if not net.immediate and state.event_count[source]:
-            charge(net, state, n, clock + 1)
+            charge_node(net, state, n, clock + 1)
 
 
 @compiled
@@ -118,7 +140,7 @@ def is_quiet(net, state):
     """Whether no neuron has anything left to do."""
     waiting = 0
     for n in range(len(net.nodes)):
-        if n != net.output:
+        if n != net.output and n != net.drive:
             waiting += state.candidate_count[n]
     return waiting == 0
 
@@ -134,27 +156,35 @@ def show(results, pixels, b, t):
 @compiled
 def run_image(net, state, activity, settings, pixels, image, uniforms, number, results, b):
     """All steps of one image, row b of the results. Once nothing can change any more the rest is filled in."""
-    error = start(net, state, settings, pixels, image)
-    active, decodes, comparisons, t = pixels.tally[ACTIVE], 0, 0, 0
+    error, active = start(net, state, settings, pixels, image)
+    decodes = comparisons = t = 0
     logits = state.v[net.nodes[net.output, FIRST_V] : net.nodes[net.output, FIRST_V] + net.nodes[net.output, CHANNELS]]
     frames = len(results.predictions) > 0
     stopped = explains = False
+    is_new = True  # what the input neurons may send
     while t < settings.timesteps:
         open_share = np.float32(pixels.tally[ACTIVE]) / np.float32(max(active, 1))
         if frames:
             copy(pixels.step_open, pixels.is_open)
         counts = results.counts[b, t]
         counts[0] = send(net, state, settings, pixels, explains, uniforms, number, b, t)
+        if is_new:
+            drive(net, state)
+            is_new = False
         if activity.events.size:
             count(net, state, activity, 0)
         run_layers(net, state, activity, net.forward, t, counts)
         if net.waiting > 0:
             wait(net, state)
-        if settings.has_feedback and (t + 1) % settings.feedback_interval == 0:
+        decodes_now = settings.has_feedback and (t + 1) % settings.feedback_interval == 0
+        if decodes_now:
             decode(net, state, activity, decodes, counts)
+        if decodes_now or (settings.completes and pixels.tally[LOOK_AGAIN]):
             comparisons += pixels.tally[COMPARED]
-            error += integrate(net, state, settings, pixels, image, decodes == 0 or settings.readout_leak != 1)
-            decodes += 1
+            everywhere = decodes == 0 or settings.readout_leak != 1
+            error += integrate(net, state, settings, pixels, image, decodes_now, everywhere)
+            decodes += decodes_now
+            is_new = settings.residual or pixels.tally[CHANGED] > 0
             if pixels.tally[CHANGED] or explains != settings.residual:
                 explains = settings.residual
                 list_active(pixels, image, explains)
@@ -166,8 +196,8 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
         stopped = t == settings.timesteps or may_stop(settings.rule, settings, logits, pixels.tally[ACTIVE], active)
         if stopped:
             break
-        still = not settings.has_feedback or (decodes > 0 and settings.readout_leak == 1 and pixels.tally[LOOK_AGAIN] == 0)
-        if still and pixels.tally[LISTED] == 0 and is_quiet(net, state):
+        still = not settings.has_feedback or (decodes > 0 and settings.readout_leak == 1)
+        if still and pixels.tally[LOOK_AGAIN] == 0 and pixels.tally[LISTED] == 0 and is_quiet(net, state):
             break
     results.steps[b] = t if stopped else settings.timesteps
     if not stopped:
@@ -204,6 +234,7 @@ def entry_points():
         decoder's step, or -1 where it rests; decoded (Q,): filled with its output."""
         assert digest
         counts[0] = emit(net, state, every, signal)
+        drive(net, state)
         if activity.events.size:
             count(net, state, activity, 0)
         run_layers(net, state, activity, net.forward, clock, counts)
@@ -213,7 +244,7 @@ def entry_points():
             decode(net, state, activity, decodes_at, counts)
             first = net.nodes[net.decoded, FIRST_V]
             copy(decoded, state.v[first : first + len(decoded)])
-            clear(net, state)
+            clear(net, state, net.decoded)
 
     return run_images, advance
 

@@ -21,8 +21,8 @@ from self_models.objectives.gates import (
     LOOK_AGAIN,
     Blocking,
     Kernels,
-    close_or_open,
     held_if_latched,
+    judge,
     look_at_image,
     see_open,
 )
@@ -106,7 +106,7 @@ def start_contrast(settings, pixels, image):
                 ):
                     largest = max(largest, light_of(settings, image[pixel]))
             for channel in range(channels):
-                pixels.brightness[(y * width + x) * channels + channel] = largest
+                pixels.own[(y * width + x) * channels + channel] = largest
     see_contrast(settings, pixels, image)
 
 
@@ -126,13 +126,13 @@ def see_local(settings, pixels, image):
     for pixel in range(len(image)):
         if pixels.is_open[pixel] and light_of(settings, image[pixel]) > 0:
             count += 1
-            total += pixels.brightness[pixel]
+            total += pixels.own[pixel]
     gain = one
     if count:
         gain = one / max(np.float32(total) / np.float32(count), one / LARGEST_GAIN)
     compared = 0
     for pixel in range(len(image)):
-        brightness = pixels.brightness[pixel]
+        brightness = pixels.own[pixel]
         attended = gain * brightness >= settings.attention or brightness == 0
         pixels.attended[pixel] = attended
         value = of_light_of(settings, min(gain * light_of(settings, image[pixel]), one))
@@ -173,7 +173,7 @@ def look(settings, pixels, pixel, value, guess):
     elif not pixels.attended[pixel]:
         pixels.predicted[pixel] = False
     elif settings.epsilon > 0:
-        close_or_open(settings, pixels, pixel, abs(guess - pixels.seen[pixel]) < settings.epsilon)
+        judge(settings, pixels, pixel, abs(guess - pixels.seen[pixel]) < settings.epsilon)
 
 
 @GATES.register("contrast")

@@ -16,7 +16,12 @@ from self_models.running.steps import View
 
 GATES = Registry("gate")
 BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked pixel may open again
-OPEN, ACTIVE, CHANGED, COMPARED, LOOK_AGAIN = range(5)  # of Pixels.tally, see event/pixels.py
+OPEN, ACTIVE, CHANGED, COMPARED, LOOK_AGAIN, SENDS, STEP = range(7)  # of Pixels.tally, see event/pixels.py
+
+
+@compiled
+def as_predicted(settings, pixels, pixel, prediction):
+    return prediction
 
 
 class Kernels(NamedTuple):
@@ -25,12 +30,14 @@ class Kernels(NamedTuple):
     start(settings, pixels, image): what is seen first, every pixel being open. rests(settings, pixels, pixel): whether the
     prediction of this pixel is held. look(settings, pixels, pixel, value, guess): open or close one pixel, of this value in the
     image, for its guess. see(settings, pixels, image): after all looks, if a pixel has opened or closed: what is seen next.
+    complete(settings, pixels, pixel, prediction): what one pixel is taken for, where the read-out predicts this of it.
     """
 
     start: callable
     rests: callable
     look: callable
     see: callable
+    complete: callable = as_predicted
 
 
 # --- no gate
@@ -59,7 +66,6 @@ class Gate:
     reacts = False  # whether what is seen depends on predictions
     completes = False  # whether it knows something of the image, decoder or not: complete() says what
     lasts = False  # whether a network that was trained with it runs with it wherever it is evaluated
-    is_whole = True  # whether its compiled form does what it is set to
     kernels = Kernels(nothing, never, no_look, nothing)
 
     def check(self, has_feedback, encoding="poisson"):
@@ -116,9 +122,31 @@ def close_or_open(settings, pixels, pixel, predicted):
 
 
 @compiled
+def all_predicted(settings, pixels, last):
+    """Whether all channels of a pixel are noted as predicted; last: the input neuron of the last of them."""
+    together = True
+    for channel in range(last + 1 - settings.channels, last + 1):
+        together &= pixels.predicted[channel]
+    return together
+
+
+@compiled
+def judge(settings, pixels, pixel, predicted):
+    """Close or open a pixel, together with the other channels once the last of them is judged."""
+    if not settings.together:
+        close_or_open(settings, pixels, pixel, predicted)
+        return
+    pixels.predicted[pixel] = predicted
+    if (pixel + 1) % settings.channels == 0:
+        predicted = all_predicted(settings, pixels, pixel)
+        for channel in range(pixel + 1 - settings.channels, pixel + 1):
+            close_or_open(settings, pixels, channel, predicted)
+
+
+@compiled
 def look_at_image(settings, pixels, pixel, value, guess):
     if settings.epsilon > 0:
-        close_or_open(settings, pixels, pixel, abs(guess - value) < settings.epsilon)
+        judge(settings, pixels, pixel, abs(guess - value) < settings.epsilon)
 
 
 @compiled
@@ -150,10 +178,6 @@ class Tolerance(Gate):
     together: bool = objective_setting(
         False, Switch(), "a pixel's channels count as predicted together, or not at all", group="gate", adopted=True
     )
-
-    @property
-    def is_whole(self):
-        return not self.together
 
     def check(self, has_feedback, encoding="poisson"):
         if self.epsilon and not has_feedback:

@@ -8,14 +8,28 @@ decoder's prediction, which so learns what interpolation misses. What it knows a
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import COUNT, Choice, Switch, objective_setting
-from self_models.objectives.gates import GATES, Tolerance
+from self_models.objectives.gates import (
+    CHANGED,
+    COMPARED,
+    GATES,
+    LOOK_AGAIN,
+    SENDS,
+    STEP,
+    Kernels,
+    Tolerance,
+    all_predicted,
+    never,
+)
 from self_models.running.steps import View
 
 GUESSES = ("prediction", "interpolation", "decoder")
+INTERPOLATION, DECODER = (GUESSES.index(name) for name in ("interpolation", "decoder"))
 
 
 class Knowledge(NamedTuple):
@@ -30,6 +44,128 @@ class Knowledge(NamedTuple):
     def of_image(self, prediction):
         """The whole image (B, C, H, W), for the decoder's prediction of the rest."""
         return torch.where(self.done, self.held, self.blind + prediction)
+
+
+# pixels.attended: those that have not had their turn; pixels.own: what the others hold, and what these are taken for
+
+
+@compiled
+def grid_at(settings, step):
+    return max(1, settings.grid >> min(step // settings.grid_steps, 30))
+
+
+@compiled
+def size_of(settings, pixels, grid):
+    """How many input neurons lie on a grid."""
+    height = len(pixels.seen) // (settings.width * settings.channels)
+    return ((height + grid - 1) // grid) * ((settings.width + grid - 1) // grid) * settings.channels
+
+
+@compiled
+def start_once(settings, pixels, image):
+    pixels.own[:] = 0
+    send_turn(settings, pixels, image)
+
+
+@compiled
+def complete_once(settings, pixels, pixel, prediction):
+    uses_decoder = settings.has_feedback and settings.guess != INTERPOLATION
+    return pixels.own[pixel] + prediction if uses_decoder and pixels.attended[pixel] else pixels.own[pixel]
+
+
+@compiled
+def look_once(settings, pixels, pixel, value, guess):
+    """Note the guess for see_once, while there is a next turn or a last one to show: later nothing changes."""
+    if pixels.tally[LOOK_AGAIN]:
+        pixels.seen[pixel], pixels.tally[CHANGED] = guess, 1
+
+
+@compiled
+def see_once(settings, pixels, image):
+    pixels.tally[STEP] += 1
+    note_predicted(settings, pixels, image)
+    send_turn(settings, pixels, image)
+
+
+@compiled
+def note_predicted(settings, pixels, image):
+    """Fill pixels.predicted, for the guesses in pixels.seen."""
+    for pixel in range(len(image)):
+        pixels.predicted[pixel] = abs(pixels.seen[pixel] - image[pixel]) < settings.epsilon
+    if settings.together:
+        for last in range(settings.channels - 1, len(image), settings.channels):
+            together = all_predicted(settings, pixels, last)
+            for channel in range(last + 1 - settings.channels, last + 1):
+                pixels.predicted[channel] = together
+
+
+@compiled
+def send_turn(settings, pixels, image):
+    """What a step sends and sees, from the guesses in pixels.seen."""
+    step = pixels.tally[STEP]
+    grid = grid_at(settings, step)
+    is_turn = step == 0 or grid != grid_at(settings, step - 1)
+    pixels.is_open[:] = False
+    pixels.tally[SENDS] = 0
+    if is_turn:
+        take_turn(settings, pixels, image, grid)
+        if grid > 1:
+            guess_blindly(settings, pixels, image, grid)
+        note_predicted(settings, pixels, image)
+    if not settings.fill:
+        for pixel in range(len(image)):
+            pixels.seen[pixel] = 0 if pixels.attended[pixel] else pixels.own[pixel]
+    new = size_of(settings, pixels, grid_at(settings, step + 1)) - size_of(settings, pixels, grid)
+    pixels.tally[COMPARED] = new if settings.epsilon > 0 else 0
+    pixels.tally[LOOK_AGAIN] = is_turn or grid > 1
+
+
+@compiled
+def take_turn(settings, pixels, image, grid):
+    """Those on the grid that have not had their turn send, unless they are predicted."""
+    channels, width = settings.channels, settings.width
+    for y in range(0, len(image) // (width * channels), grid):
+        for x in range(0, width, grid):
+            for pixel in range((y * width + x) * channels, (y * width + x + 1) * channels):
+                if pixels.attended[pixel]:
+                    wrong = not pixels.predicted[pixel]
+                    pixels.own[pixel] = image[pixel] if wrong else pixels.seen[pixel]
+                    pixels.seen[pixel] = pixels.own[pixel]
+                    pixels.attended[pixel], pixels.is_open[pixel] = False, wrong
+                    pixels.tally[SENDS] += wrong and (image[pixel] != 0 or pixels.tally[STEP] > 0)
+
+
+@compiled
+def guess_blindly(settings, pixels, image, grid):
+    """Fill pixels.own off the grid as `interpolated` does, where interpolation is used, and pixels.seen with it all."""
+    channels, width, size = settings.channels, settings.width, np.float32(grid)
+    row = width * channels
+    height = len(image) // row
+    for y in range(height):
+        top = y - y % grid
+        bottom = top + grid if top + grid < height else top
+        for x in range(width):
+            left = x - x % grid
+            right = left + grid if left + grid < width else left
+            for channel in range(channels):
+                pixel = y * row + x * channels + channel
+                if pixels.attended[pixel] and settings.guess != DECODER:
+                    at_left, at_right = left * channels + channel, right * channels + channel
+                    down, across = np.float32(y % grid) / size, np.float32(x % grid) / size
+                    pixels.own[pixel] = between(
+                        between(pixels.own[top * row + at_left], pixels.own[bottom * row + at_left], down),
+                        between(pixels.own[top * row + at_right], pixels.own[bottom * row + at_right], down),
+                        across,
+                    )
+                pixels.seen[pixel] = pixels.own[pixel]
+
+
+@compiled
+def between(start, end, part):
+    """torch.lerp, rounded as it does."""
+    if part < np.float32(0.5):
+        return start + part * (end - start)
+    return end - (end - start) * (np.float32(1) - part)
 
 
 @GATES.register("once")
@@ -55,7 +191,7 @@ class Once(Tolerance):
         adopted=True,
     )  # fmt: skip
     reacts = completes = lasts = True
-    is_whole = False
+    kernels = Kernels(start_once, never, look_once, see_once, complete_once)
 
     def check(self, has_feedback, encoding="poisson"):
         super().check(True, encoding)
