@@ -54,7 +54,7 @@ def page(runs):
     if any(result.spikes for _, result in rows):
         figures = [("By part of the network", charts.spikes_by_part(runs, styles, names), "")]
         figures.append(("By layer", charts.spikes_by_layer(runs, styles, names), ""))
-        figures.append(("Active input pixels still open", charts.open_input(runs, styles, names), ""))
+        figures.append(("Active input pixels open at each step", charts.open_input(runs, styles, names), ""))
         content.charts("Spikes", figures)
     if any(run.analysis for run in runs):
         content.charts("Prediction over the steps", [(*chart, "") for chart in charts.analysed(runs, styles)])
