@@ -2,9 +2,9 @@
 
 from functools import partial
 
-import imageio.v3 as imageio
 import matplotlib
 import numpy as np
+from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -28,9 +28,12 @@ SURE = "sure: softmax of the network's outputs so far"
 def save_gif(path, film, seconds_per_step):
     """One frame per step: input, the rows of rows_of, answer, spikes so far; the last frame stays longer."""
     frames = list(_frames(film))
-    pauses = [1000 * seconds_per_step] * (len(frames) - 1) + [3000]
-    data = imageio.imwrite("<bytes>", frames, extension=".gif", duration=pauses, loop=0)
-    write_whole(path, lambda file: file.write(data))
+    some = np.concatenate(frames[:: -(-len(frames) // 8)])
+    palette = Image.fromarray(some).quantize()  # one for all frames, so that the colours of what stands still do not flicker
+    first, *rest = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    pauses = [1000 * seconds_per_step] * len(rest) + [3000]
+    look = {"save_all": True, "append_images": rest, "duration": pauses, "loop": 0}
+    write_whole(path, lambda file: first.save(file, "GIF", **look))
 
 
 def save_contact_sheet(path, film, images=3, columns=6):
@@ -254,9 +257,8 @@ def _finish(figure, film):
         bar.ax.text(-0.4, 100 * film.tolerance, "ε", ha="right", va="center", transform=bar.ax.get_yaxis_transform())
     key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=STATES[state]) for state in keyed(film.states)]
     title = "a pixel's colour: the first of these that any of its channels does" if film.once and colour else None
-    figure.legend(
-        handles=key, loc="lower left", ncols=3, frameon=False, fontsize=9, columnspacing=1, title=title, alignment="left"
-    )
+    look = {"ncols": 2 if film.once else 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
+    figure.legend(handles=key, loc="lower left", frameon=False, **look)
 
 
 def _scale(figure, cmap, largest, label, place, **look):

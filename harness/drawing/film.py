@@ -16,10 +16,10 @@ STATES = (
     "predicted now: blocked from the next step on",
     "blocked: was predicted",
     "open, too dim for the present gain: waits",
-    "sends now: the first grid, or guessed wrong",
-    "sent before: its value is held",
-    "guessed right at its turn: the guess is held, never sent",
-    "has not had its turn",
+    "sends now: first grid, or guessed wrong",
+    "sent before, and held",
+    "guessed right and held, never sent",
+    "its turn is to come",
 )
 
 
