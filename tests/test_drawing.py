@@ -52,7 +52,7 @@ def output_of(guesses=GUESSES, image=IMAGE, steps=3):
 
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
-    model = SimpleNamespace(readout=READOUT, gate=gate(**settings))
+    model = SimpleNamespace(has_feedback=True, readout=READOUT, gate=gate(**settings))
     return film_of(
         model, Batch(image, torch.tensor([1]), torch.tensor([7])), output or output_of(), ["cat", "dog"], ["label: dog"]
     )
@@ -140,13 +140,13 @@ def test_pictures_show_the_first_of_each_class():
 # --- gate once
 
 
-def film_once(image, decoded=0.0, steps=3, **settings):
-    """The film of a run in which the decoder predicts this in each step, of which nothing else is known."""
+def film_once(image, decoded=0.0, steps=3, waiting=False, **settings):
+    """The film of a run in which the decoder predicts this in each step; waiting: pixels whose turn is to come are open, too."""
     gate = Once(**settings)
     view, shown = gate.start(image), []
     for _ in range(steps):
         prediction = gate.complete(decoded, view)
-        shown.append((prediction, view.is_open, view.events))
+        shown.append((prediction, view.is_open | ~view.known.done if waiting else view.is_open, view.events))
         view = gate.next_view(image, prediction, view)
     predictions, is_open, events = (torch.stack(each) for each in zip(*shown, strict=True))
     logits = torch.zeros(steps, len(image), 2)
@@ -155,7 +155,7 @@ def film_once(image, decoded=0.0, steps=3, **settings):
         logits_by_step=logits, spikes_by_step={"input": events.sum((2, 3, 4)), "features.1": events.sum((2, 3, 4))},
     )  # fmt: skip
     batch = Batch(image, torch.zeros(len(image), dtype=torch.long), torch.arange(len(image)))
-    model = SimpleNamespace(readout=READOUT, gate=gate)
+    model = SimpleNamespace(has_feedback=True, readout=READOUT, gate=gate)
     return film_of(model, batch, output, ["cat", "dog"], ["label: cat"] * len(image))
 
 
@@ -172,6 +172,7 @@ def test_states_of_pixels_that_send_once():
         [SENT, HELD, SENT, SENDS, SILENT, HELD],
         [SENT, HELD, SENT, SENT, SILENT, HELD],
     ]
+    assert (film_once(row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0), grid=2, epsilon=0.2, waiting=True).states == found.states).all()
     assert found.guesses[:, 0, 0].ravel() == pytest.approx([0.2, 0.4, 0.6, 0.3, 0, 0] + 2 * [0.2, 0.4, 0.6, 0.9, 0, 0])
     assert found.misses[:, 0, 0].ravel() == pytest.approx([0, 0.1, 0, 0.6, 0, 0] + 2 * [0, 0.1, 0, 0, 0, 0], abs=1e-6)
     assert found.sent_share[:, 0] == pytest.approx([2 / 6, 3 / 6, 3 / 6])

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from self_models.counting.spikes import by_part, part_of
+from self_models.objectives.once import Once, on_grid
 from self_models.running.outputs import open_share_by_step
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel's input neurons in a step
@@ -91,10 +92,10 @@ def film_of(model, batch, output, names, titles):
     """The Film of an SNN that predicts, has run on a Batch and gave this SNNOutput, with its frames; names: of the classes;
     titles: of the images."""
     images, gate, unknown = batch.images, model.gate, torch.full((len(batch.images),), -1)
-    guesses = model.readout.guess(output.predictions)
+    guesses = model.readout.guess(output.predictions) if model.has_feedback else output.predictions
     is_open = torch.ones_like(guesses, dtype=torch.bool) if output.is_open is None else output.is_open
     predicted = torch.zeros_like(is_open) if output.predicted is None else output.predicted
-    see, once = getattr(gate, "seen", None), hasattr(gate, "had_turn")
+    see, once = getattr(gate, "seen", None), isinstance(gate, Once)
     if once:
         states, share = states_of_once(is_open, had_turn(gate, images, output.steps), images), None
     else:
@@ -136,9 +137,10 @@ def states_of_blocking(gate, images, guesses, is_open, predicted):
     return torch.where(sends.any(1), states, SILENT)
 
 
-def states_of_once(sends, had_turn, images):
-    """The state of each pixel of images (B, C, H, W), (T, B, H, W), from where its channels send, and whether they have had their
+def states_of_once(is_open, had_turn, images):
+    """The state of each pixel of images (B, C, H, W), (T, B, H, W), from whether its channels may still send, and have had their
     turn, (T, B, C, H, W): what any channel does, sending before having sent before having been guessed."""
+    sends = is_open & had_turn
     states = torch.where(had_turn.any(2), HELD, LATER)
     states = torch.where((sends.cumsum(0) > 0).any(2), SENT, states)
     states = torch.where(sends.any(2), SENDS, states)
@@ -147,7 +149,7 @@ def states_of_once(sends, had_turn, images):
 
 def had_turn(gate, images, steps):
     """Where each pixel has had its turn, (T, B, C, H, W), of images that took so many steps (B,); later ones repeat the last."""
-    turns = torch.stack([gate.had_turn(images, t) for t in range(int(steps.max()))])
+    turns = torch.stack([on_grid(images, gate.grid_at(t)) for t in range(int(steps.max()))])
     last = torch.arange(len(turns), device=steps.device)[:, None].minimum(steps - 1)
     return turns[last, torch.arange(len(images), device=steps.device)]
 

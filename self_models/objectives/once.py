@@ -67,7 +67,8 @@ class Once(Tolerance):
             raise ModelError("guess decoder needs a plan with feedback: choose one, or guess interpolation")
 
     def start(self, image):
-        sent = self.had_turn(image, 0)
+        sent = torch.zeros_like(image, dtype=torch.bool)
+        sent[..., :: self.grid, :: self.grid] = True
         known = Knowledge(image * sent, sent, self.blind(image * sent, self.grid), 0)
         return self.view(image, known, sent, sent & (image != 0), known.of_image(0.0))
 
@@ -78,7 +79,7 @@ class Once(Tolerance):
         if grid == before:
             none = torch.zeros_like(known.done)
             return self.view(image, known._replace(step=known.step + 1), none, none, guess)
-        turn = self.turn(known)
+        turn = self.turn(known, grid)
         wrong = turn & ~self.is_predicted(image, guess)
         held = torch.where(wrong, image, torch.where(turn, guess, known.held))
         done = known.done | turn
@@ -97,15 +98,9 @@ class Once(Tolerance):
         """How coarse the grid is in this step, from 0."""
         return max(1, self.grid >> min(step // self.grid_steps, 30))
 
-    def had_turn(self, image, step):
-        """Which pixels have had their turn once this step, from 0, is over: bool (B, C, H, W)."""
-        grid, had = self.grid_at(step), torch.zeros_like(image, dtype=torch.bool)
-        had[..., ::grid, ::grid] = True
-        return had
-
-    def turn(self, known):
-        """Which pixels may send in the step after this one, bool (B, C, H, W)."""
-        return self.had_turn(known.done, known.step + 1) & ~known.done
+    def turn(self, known, grid):
+        """Which pixels may send in the first step of this grid, bool (B, C, H, W)."""
+        return on_grid(known.done, grid) & ~known.done
 
     def blind(self, held, grid):
         """What pixels off the grid are taken for without a decoder."""
@@ -113,9 +108,17 @@ class Once(Tolerance):
 
     def compared(self, view):
         known = view.known
-        if not self.epsilon:
+        grid = self.grid_at(known.step + 1)
+        if not self.epsilon or grid == self.grid_at(known.step):
             return torch.zeros(len(known.done), dtype=torch.int64, device=known.done.device)
-        return self.turn(known).sum((1, 2, 3))
+        return self.turn(known, grid).sum((1, 2, 3))
+
+
+def on_grid(images, grid):
+    """Every grid-th pixel of every grid-th row, bool of the shape of images (B, C, H, W)."""
+    where = torch.zeros_like(images, dtype=torch.bool)
+    where[..., ::grid, ::grid] = True
+    return where
 
 
 def interpolated(values, grid):
