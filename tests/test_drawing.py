@@ -182,8 +182,8 @@ def test_states_of_pixels_that_send_once():
 def test_the_sent_row_shows_the_sent_pixels_on_a_checkerboard():
     image = row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0)
     _, frames = rows_of(film_once(image, grid=2, epsilon=0.2))["sent so far"]
-    assert frames[0, 0, 0].tolist() == pytest.approx([0.2, 1, 0.6, 1, 0.88, 0.88])
-    assert frames[1, 0, 0].tolist() == pytest.approx([0.2, 1, 0.6, 0.9, 0.88, 0.88])
+    assert frames[0, 0, 0].tolist() == pytest.approx([0.2, 0.7, 0.6, 0.7, 0.6, 0.6])
+    assert frames[1, 0, 0].tolist() == pytest.approx([0.2, 0.7, 0.6, 0.9, 0.6, 0.6])
     assert set(rows_of(film())) == {"prediction", "input neurons"}  # of another gate
 
 

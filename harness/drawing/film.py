@@ -67,8 +67,9 @@ class Film:
     def sent(self):
         """The pixels sent so far as the network knows them, on a checkerboard, as guesses."""
         where, (down, right) = (self.states == SENDS) | (self.states == SENT), np.indices(self.images.shape[1:3]) // 4
-        board = np.where((down + right) % 2, 0.88, 1.0)
-        if self.images.ndim == 4:
+        colour = self.images.ndim == 4
+        board = np.array(board_tones(colour))[(down + right) % 2]
+        if colour:
             where, board = where[..., None], board[..., None]
         return np.where(where, self.guesses, board)
 
@@ -158,6 +159,11 @@ def keyed(states):
     """The states that a key explains beside these (T, B, H, W): those of their gate, others only where they are there."""
     there, once = set(np.unique(states).tolist()), set(range(SENDS, len(STATES)))
     return sorted(there | (once if there & once else set(range(WAITS))))
+
+
+def board_tones(colour):
+    """The two greys of a checkerboard, apart from what is common in such images: black and white in grey ones."""
+    return (1.0, 0.88) if colour else (0.7, 0.6)
 
 
 def pixel_range(colour):

@@ -34,9 +34,9 @@ function grey(values, start, channels) {
 }
 
 // Pixels that were sent, on a checkerboard.
-function sentOnly(state, known, width) {
+function sentOnly(state, known, { width, board }) {
   return (pixel) => {
-    const square = Math.floor(pixel / width / 4) + Math.floor((pixel % width) / 4), tone = square % 2 ? 224 : 255;
+    const square = Math.floor(pixel / width / 4) + Math.floor((pixel % width) / 4), tone = board[square % 2];
     return state[pixel] === SENDS || state[pixel] === SENT ? known(pixel) : [tone, tone, tone];
   };
 }
@@ -75,7 +75,7 @@ function startPlayer(players) {
     const guess = grey(guesses, place * size * player.channels, player.channels);
     draw(at("guess"), player, guess);
     if (misses) {
-      draw(at("sent"), player, sentOnly(state, guess, player.width));
+      draw(at("sent"), player, sentOnly(state, guess, player));
       draw(at("miss"), player, (pixel) =>
         errorColours[Math.min(255, Math.floor(misses[place * size + pixel] / player.largest))]);
     }

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from harness import UserError
 from harness.drawing.figures import ERROR_MAP, STATE_COLOURS, largest_shown
-from harness.drawing.film import STATES, keyed, pixel_range
+from harness.drawing.film import STATES, board_tones, keyed, pixel_range
 from harness.reporting import charts, tables
 from harness.runs.checkpoints import write_whole
 
@@ -171,7 +171,8 @@ def players_of(runs, styles):
 
 def as_player(steps):
     """Steps as JSON: pixels as base64 of bytes; key: the states to explain; sure: share of each class, the softmax of the outputs
-    summed so far. With misses: largest, where their colour scale ends, and tolerance, epsilon; 1 is a pixel's range."""
+    summed so far. With misses: largest, where their colour scale ends, and tolerance, epsilon, 1 being a pixel's range;
+    board: greys of the checkerboard."""
     logits = steps.outputs - steps.outputs.max(-1, keepdims=True)
     sure = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     colour = steps.images.ndim == 4
@@ -184,7 +185,7 @@ def as_player(steps):
     if steps.misses is not None:
         tolerance = player["epsilon"] / pixel_range(colour)
         scale = {"largest": largest_shown(steps.misses / 255, tolerance), "tolerance": tolerance}
-        player |= {"misses": as_base64(steps.misses), **scale}
+        player |= {"misses": as_base64(steps.misses), **scale, "board": [round(255 * tone) for tone in board_tones(colour)]}
     return player | {"sure": sure.round(4).tolist()}
 
 
