@@ -6,7 +6,7 @@ from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
-from harness.drawing.figures import save_contact_sheet, save_gif
+from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
 from harness.drawing.plots import save_spikes_over_time
 from harness.measuring.evaluation import spikes_over_time
 from harness.reporting.steps import save_steps, steps_of
@@ -25,23 +25,30 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     posthoc = open_posthoc(args, InputBlockingSNN, "_posthoc_analysis")
     model, run = posthoc.model, posthoc.run
-    if not model.has_feedback:
-        raise UserError(f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback")
+    if not model.predicts:
+        raise UserError(
+            f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback, or --gate once"
+        )
     film = posthoc.watch()
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)
     if args.log:
         save_steps(run.place.steps_path, steps_of(film))
+    endings = [".gif", ".png", "_spikes.png"]
+    if film.once:
+        save_knowledge(run.place.picture("_known.png"), film)
+        endings.append("_known.png")
     many = posthoc.test.part(0, args.chart_images).whole(posthoc.device)
     spikes, open_share = spikes_over_time(model, many, args.seed)
-    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, open_share)
+    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share)
     for t in range(model.timesteps):
-        error, blocked = film.errors[t].mean(), film.blocked[t].mean()
-        run.say(f"step {t + 1}: squared error {error:.2f} per image, {100 * blocked:.1f} % of active pixels blocked")
-        run.record(event="step", step=t + 1, squared_error=float(error), blocked_share=float(blocked), epsilon=args.epsilon)
+        error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()
+        words, name = ("values sent", "sent_share") if film.once else ("active pixels blocked", "blocked_share")
+        run.say(f"step {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of {words}")
+        run.record(event="step", step=t + 1, squared_error=float(error), **{name: float(share)}, epsilon=args.epsilon)
     parts = {part: count[-1].mean() for part, count in film.spikes_by_part().items()}
     run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
-    for ending in (".gif", ".png", "_spikes.png"):
+    for ending in endings:
         run.say(f"wrote {run.place.picture(ending)}")
     if args.log:
         run.say(f"wrote {run.place.steps_path}, for report.py")

@@ -209,7 +209,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         prediction = self.gate.complete(self.readout.prediction(run.trace) if self.has_feedback else 0.0, view)
         if decoded is not None or self.gate.completes:
             run.compared = run.compared + self.gate.compared(view)
-            run.view = self.gate.next_view(run.image, self.readout.guess(prediction), view)
+            guess = self.readout.guess(prediction) if self.has_feedback else prediction
+            run.view = self.gate.next_view(run.image, guess, view)
         return Frame(prediction, (run.image - prediction) ** 2, run.view.predicted, view.is_open)
 
     def __call__(self, x, *args, **kwargs):

@@ -8,9 +8,27 @@ import torch
 
 from harness.data.classes import first_of_each_class
 from harness.data.sets import Batch
-from harness.drawing.film import BLOCKED, BRIGHT, DARK, PREDICTED, SILENT, WAITS, film_of, in_words
+from harness.drawing import plots
+from harness.drawing.figures import rows_of, save_contact_sheet, save_gif, save_knowledge
+from harness.drawing.film import (
+    BLOCKED,
+    BRIGHT,
+    DARK,
+    HELD,
+    LATER,
+    PREDICTED,
+    SENDS,
+    SENT,
+    SILENT,
+    STATES,
+    WAITS,
+    film_of,
+    in_words,
+    keyed,
+)
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import Blocking, Gate
+from self_models.objectives.once import Once
 from self_models.running.outputs import SNNOutput
 
 READOUT = SimpleNamespace(guess=lambda prediction: prediction)
@@ -34,7 +52,7 @@ def output_of(guesses=GUESSES, image=IMAGE, steps=3):
 
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
-    model = SimpleNamespace(readout=READOUT, gate=gate(**settings))
+    model = SimpleNamespace(has_feedback=True, readout=READOUT, gate=gate(**settings))
     return film_of(
         model, Batch(image, torch.tensor([1]), torch.tensor([7])), output or output_of(), ["cat", "dog"], ["label: dog"]
     )
@@ -117,3 +135,129 @@ def test_pictures_show_the_first_of_each_class():
     labels = torch.tensor([2, 0, 0, 2, 1, 0])
     assert first_of_each_class(labels, 4).tolist() == [1, 4, 0, 2]  # classes 0, 1, 2, then the second 0
     assert first_of_each_class(labels, 99).tolist() == [1, 4, 0, 2, 3, 5]
+
+
+# --- gate once
+
+
+def film_once(image, decoded=0.0, steps=3, waiting=False, **settings):
+    """The film of a run in which the decoder predicts this in each step; waiting: pixels whose turn is to come are open, too."""
+    gate = Once(**settings)
+    view, shown = gate.start(image), []
+    for _ in range(steps):
+        prediction = gate.complete(decoded, view)
+        shown.append((prediction, view.is_open | ~view.known.done if waiting else view.is_open, view.events))
+        view = gate.next_view(image, prediction, view)
+    predictions, is_open, events = (torch.stack(each) for each in zip(*shown, strict=True))
+    logits = torch.zeros(steps, len(image), 2)
+    output = SNNOutput(
+        logits[-1], predictions, (image - predictions) ** 2, {}, torch.full((len(image),), steps), is_open=is_open,
+        logits_by_step=logits, spikes_by_step={"input": events.sum((2, 3, 4)), "features.1": events.sum((2, 3, 4))},
+    )  # fmt: skip
+    batch = Batch(image, torch.zeros(len(image), dtype=torch.long), torch.arange(len(image)))
+    model = SimpleNamespace(has_feedback=True, readout=READOUT, gate=gate)
+    return film_of(model, batch, output, ["cat", "dog"], ["label: cat"] * len(image))
+
+
+def row(*pixels):
+    return torch.tensor(pixels)[None, None, None]
+
+
+def test_states_of_pixels_that_send_once():
+    """Grid 2, epsilon 0.2: 0.2 and 0.6 send first, 0 says so by silence; 0.5 between 0.2 and 0.6 is 0.1 off the interpolation and
+    is held as 0.4, 0.9 between 0.6 and 0 is 0.6 off and sends, 0 right of the last is right."""
+    found = film_once(row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0), grid=2, epsilon=0.2)
+    assert found.states[:, 0, 0].tolist() == [
+        [SENDS, LATER, SENDS, LATER, SILENT, LATER],
+        [SENT, HELD, SENT, SENDS, SILENT, HELD],
+        [SENT, HELD, SENT, SENT, SILENT, HELD],
+    ]
+    assert (film_once(row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0), grid=2, epsilon=0.2, waiting=True).states == found.states).all()
+    assert found.guesses[:, 0, 0].ravel() == pytest.approx([0.2, 0.4, 0.6, 0.3, 0, 0] + 2 * [0.2, 0.4, 0.6, 0.9, 0, 0])
+    assert found.misses[:, 0, 0].ravel() == pytest.approx([0, 0.1, 0, 0.6, 0, 0] + 2 * [0, 0.1, 0, 0, 0, 0], abs=1e-6)
+    assert found.sent_share[:, 0] == pytest.approx([2 / 6, 3 / 6, 3 / 6])
+    assert keyed(found.states) == [SILENT, SENDS, SENT, HELD, LATER] and keyed(film().states) == [*range(WAITS)]
+
+
+def test_the_sent_row_shows_the_sent_pixels_on_a_checkerboard():
+    image = row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0)
+    _, frames = rows_of(film_once(image, grid=2, epsilon=0.2))["sent so far"]
+    assert frames[0, 0, 0].tolist() == pytest.approx([0.2, 0.7, 0.6, 0.7, 0.6, 0.6])
+    assert frames[1, 0, 0].tolist() == pytest.approx([0.2, 0.7, 0.6, 0.9, 0.6, 0.6])
+    assert set(rows_of(film())) == {"prediction", "input neurons"}  # of another gate
+
+
+def test_a_colour_pixel_shows_what_any_channel_does():
+    """From -1 to 1: of the middle pixel blue alone is 0.8 off the interpolation, 0.4 of its range."""
+    image = torch.zeros(1, 3, 1, 3) - 0.4
+    image[0, 2, 0, 1] = 0.4
+    found = film_once(image, grid=2, epsilon=0.2)
+    assert found.states[:, 0, 0].tolist() == [[SENDS, LATER, SENDS], [SENT, SENDS, SENT], [SENT, SENT, SENT]]
+    assert found.misses[0, 0, 0].tolist() == pytest.approx([0, 0.4, 0]) and found.tolerance == pytest.approx(0.1)
+    assert found.mean_errors[:, 0].tolist() == pytest.approx([0.4 / 3, 0, 0])  # one of nine values
+    assert (found.spikes["input"][:, 0] == [6, 7, 7]).all() and found.sent[2, 0, 0, 1].tolist() == pytest.approx([0.3, 0.3, 0.7])
+
+
+class Drawn:
+    """What matplotlib has written in pictures instead of files."""
+
+    def __init__(self, monkeypatch):
+        self.figures = []
+        close = plots.plt.close
+        monkeypatch.setattr(plots.plt, "close", lambda figure: (self.figures.append(figure), close(figure)))
+
+    def words(self):
+        return [text.get_text() for text in self.figures[-1].findobj(plots.plt.Text) if text.get_text()]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    return Drawn(monkeypatch)
+
+
+def test_scales_beside_pictures(drawn, tmp_path):
+    """Grey values only beside grey images; errors only where they are shown."""
+    grey, colour = torch.rand(2, 1, 8, 8, generator=torch.manual_seed(0)), torch.rand(2, 3, 8, 8) * 2 - 1
+    blocking = output_of(torch.zeros(3, 1, 3, 1, 5), IMAGE.expand(1, 3, 1, 5))
+    for found, scales in (
+        (film(), {"grey value"}),
+        (film(blocking, IMAGE.expand(1, 3, 1, 5)), set()),
+        (film_once(grey, grid=2), {"grey value", "absolute error, % of a pixel's range", "ε"}),
+        (film_once(colour, grid=2), {"absolute error, % of a pixel's range", "ε"}),
+    ):
+        for draw in (save_contact_sheet, lambda path, of: save_gif(path, of, 0.5)):
+            draw(tmp_path / "picture", found)
+            assert {"grey value", "absolute error, % of a pixel's range", "ε"} & set(drawn.words()) == scales
+            assert any("never sent: a value guessed within" in words for words in drawn.words()) == found.once
+            assert ({STATES[SENDS], STATES[LATER]} <= set(drawn.words())) == found.once
+            assert (STATES[BLOCKED] in drawn.words()) != found.once
+
+
+def test_the_image_as_known_after_each_step(drawn, tmp_path):
+    image = torch.rand(2, 3, 8, 8, generator=torch.manual_seed(0)) * 2 - 1
+    found = film_once(image, grid=4, epsilon=0.1, steps=6)
+    save_knowledge(tmp_path / "known.png", found)
+    words = drawn.words()
+    assert [word for word in words if word.startswith("after")] == [
+        "after step 1",
+        "after step 2",
+        "after step 3",
+    ]  # then all is had
+    sent, error = found.spikes["input"][2, 1], 100 * found.mean_errors[2, 1]
+    assert f"{sent} sent ({100 * sent / 192:.0f} %)\nerror {error:.1f} %" in words and words.count("label: cat\n192 values") == 2
+
+
+def test_accuracy_against_what_is_sent(drawn, tmp_path):
+    def record(epsilon, sent, accuracy):
+        return {"model": "m", "timesteps": 4, "epsilon": epsilon, "images": 100, "accuracy": accuracy, "spikes": {"input": sent}}
+
+    seeds = [record(0.1, 40, 0.7), record(0.2, 20, 0.6), record(0.1, 60, 0.9)]
+    plots.save_sent_sweep(tmp_path / "sweep.png", {"feedback": seeds, "twin": [record(0.0, 400, 0.9)]}, 100)
+    (axis,) = drawn.figures[-1].axes
+    feedback, twin = axis.containers
+    assert feedback[0].get_xydata() == pytest.approx(np.array([[20, 60], [50, 80]]))  # means, by what is sent
+    low, high = feedback[2][1].get_segments()[1][:, 1]  # bars of the accuracy: deviation of 70 and 90
+    assert (low, high) == pytest.approx((80 - 200**0.5, 80 + 200**0.5))
+    assert twin[0].get_xydata().tolist() == [[400, 90]] and "standard deviation" in axis.get_title()
+    plots.save_sent_sweep(tmp_path / "sweep.png", {"twin": [record(0.0, 400, 0.9)]}, 100)
+    assert "95 % interval" in drawn.figures[-1].axes[0].get_title()

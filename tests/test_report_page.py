@@ -1,5 +1,6 @@
 """report.py: the numbers in its page, the page in a browser, and what it is not made of; --tensorboard beside it."""
 
+import base64
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import torch
 from conftest import ANALYSIS, ANN, DATA, PLAN, SNN, SPIKING, digests, images, records, refused, run_here
 
 from harness.data.sets import Batch
-from harness.drawing.film import BLOCKED, SILENT, film_of
+from harness.drawing.film import BLOCKED, BRIGHT, DARK, HELD, LATER, SENDS, SENT, SILENT, WAITS, film_of
 from harness.reporting.page import LARGEST_PLAYERS, as_json
 from harness.reporting.reading import find_runs
 from harness.reporting.records import wilson
@@ -95,6 +96,7 @@ def test_a_page_of_tiny_runs_holds_their_numbers(trained, reported):
 def test_the_player_has_what_the_network_did(trained, reported, tmp_path):
     data, path = reported
     (player,) = data["players"]
+    assert "misses" not in player and player["key"] == [*range(WAITS)]
     said = records(path.parent / "logs/snn/looked.jsonl", "step")
     steps = load_steps(path.parent / "logs/snn/looked_steps.npz")
     assert (player["steps"], len(player["labels"]), player["epsilon"]) == (5, 2, 0.1)
@@ -125,6 +127,27 @@ def test_steps_recorded_are_those_of_a_run(tmp_path):
         steps.images / 255, batch.images[:, 0], atol=0.002
     )
     assert (steps.labels.tolist(), steps.index.tolist(), steps.stopped.tolist()) == ([1, 2, 3], [4, 5, 6], [6, 6, 6])
+
+
+def test_the_player_of_a_network_that_sends_once(tmp_path):
+    """It predicts without a decoder; what is sent is counted as the input's spikes."""
+    where = f"--run_name once --output_dir {tmp_path}"
+    flags = f"-a VGG5_small --fc_width 16 --encoding direct --timesteps 4 {DATA}"
+    run_here(SNN, flags, "--gate once --grid 4 --epsilon 0.1 --init kaiming --update immediate --epochs 1 --select test", where)
+    run_here(ANALYSIS, flags, f"--images 3 --chart_images 4 --run_name looked --output_dir {tmp_path} --pretrained_snn",
+             tmp_path / "trained_models/snn/once.pth")  # fmt: skip
+    assert (tmp_path / "trained_models/snn/looked_known.png").is_file()
+    data, _ = report("looked", "--output_dir", tmp_path, "--output", tmp_path / "page.html")
+    (player,), (sent,) = data["players"], traces(data, "Values of the image sent so far")
+    assert {SENDS, SENT, HELD, LATER} <= set(player["key"]) and not {DARK, BRIGHT, BLOCKED} & set(player["key"])
+    assert sent["y"] == pytest.approx([100 * np.mean(step, axis=0)[0] / 784 for step in player["spikes"]])
+    assert not any(chart["title"] == "Active input pixels blocked" for chart in data["charts"].values())
+    steps = load_steps(tmp_path / "logs/snn/looked_steps.npz")
+    misses = steps.misses.astype(int)
+    assert np.abs(misses - np.abs(steps.guesses.astype(int) - steps.images)).max() <= 1
+    assert misses[steps.states == SENDS].max() == 0 and 0 < misses[steps.states == HELD].max() <= 0.1 * 255 + 0.5
+    assert player["tolerance"] == 0.1 and player["largest"] >= 0.2 and len(base64.b64decode(player["misses"])) == misses.size
+    assert "with feedback" not in (tmp_path / "page.html").read_text().split("<main>")[0]
 
 
 def test_wilsons_interval():

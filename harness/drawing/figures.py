@@ -1,78 +1,121 @@
 """Pictures of a Film: prediction, input neurons and answer over time. One style for all pictures."""
 
-import imageio.v3 as imageio
+from functools import partial
+
 import matplotlib
 import numpy as np
+from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from harness.drawing.film import STATES, WAITS
+from harness.drawing.film import LATER, STATES, keyed
 from harness.runs.checkpoints import write_whole
 from self_models.counting.spikes import PARTS
 
 STYLE = {"font.size": 10, "axes.titlesize": 10, "figure.dpi": 100, "savefig.dpi": 100, "font.family": "DejaVu Sans"}
-STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8")
+STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8", "#e8743b", "#f3c17a", "#8b9098", "#f5f5f5")
 PART_COLOURS = dict(zip(PARTS.values(), ("#4477aa", "#228833", "#b8a21e", "#aa3377"), strict=True))
 RIGHT, WRONG, NO_ANSWER = "#1a6b2f", "#b3261e", "#555555"
 CELL = 1.45  # inches of one small picture
 FEWEST = 5  # columns of a GIF, for the words below and above
+ERROR_MAP = "magma"
 SURE = "sure: softmax of the network's outputs so far"
 
 
 def save_gif(path, film, seconds_per_step):
-    """One frame per step: input, prediction, input neurons, answer, spikes so far; the last frame stays longer."""
+    """One frame per step: input, the rows of rows_of, answer, spikes so far; the last frame stays longer."""
     frames = list(_frames(film))
-    pauses = [1000 * seconds_per_step] * (len(frames) - 1) + [3000]
-    data = imageio.imwrite("<bytes>", frames, extension=".gif", duration=pauses, loop=0)
-    write_whole(path, lambda file: file.write(data))
+    some = np.concatenate(frames[:: -(-len(frames) // 8)])
+    palette = Image.fromarray(some).quantize()  # one for all frames, so that the colours of what stands still do not flicker
+    first, *rest = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    pauses = [1000 * seconds_per_step] * len(rest) + [3000]
+    look = {"save_all": True, "append_images": rest, "duration": pauses, "loop": 0}
+    write_whole(path, lambda file: first.save(file, "GIF", **look))
 
 
 def save_contact_sheet(path, film, images=3, columns=6):
-    """A PNG: for the first images, each its input, then prediction, input neurons and answer at selected steps."""
-    steps = len(film.guesses)
-    chosen = sorted({round(t) for t in np.geomspace(1, steps, min(columns, steps))})
-    listed = film.titles[:images]
+    """A PNG: for the first images, each its input, then the rows of rows_of and the answer at selected steps."""
+    chosen, rows, listed = _spread(len(film.guesses), columns), rows_of(film), film.titles[:images]
     ratios = [1, 0.25, *[1] * len(chosen)]  # the narrow column keeps the input apart
     with plt.rc_context(STYLE):
-        figure, axes = _grid([1, 1, 0.45] * len(listed), ratios, below=0.35)  # the third row is for what stands below the second
+        heights = [*[1] * len(rows), 0.45]  # the last row is for what stands below the one before
+        figure, axes = _grid(heights * len(listed), ratios, below=_below(film))
         for number, title in enumerate(listed):
-            top, bottom, gap = axes[3 * number : 3 * number + 3]
-            for axis in (top[1], *bottom[:2], *gap):
+            *pictures, gap = axes[len(heights) * number : len(heights) * (number + 1)]
+            for axis in (pictures[0][1], *[axis for row in pictures[1:] for axis in row[:2]], *gap):
                 axis.set_visible(False)
-            _grey(top[0], film.images[number])
-            top[0].set_xlabel(short(title))
-            top[0].set_ylabel("input")
-            top[2].set_ylabel("prediction")
-            bottom[2].set_ylabel("input neurons")
+            _picture(pictures[0][0], film.images[number])
+            pictures[0][0].set_xlabel(short(title))
+            pictures[0][0].set_ylabel("input")
+            for row, (label, (draw, frames)) in zip(pictures, rows.items(), strict=True):
+                row[2].set_ylabel(label)
+                for axis, t in zip(row[2:], chosen, strict=True):
+                    draw(axis, frames[t - 1][number])
             for column, t in enumerate(chosen, 2):
-                _grey(top[column], film.guesses[t - 1, number])
-                _state(bottom[column], film.states[t - 1, number])
-                _say_answer(bottom[column].set_xlabel(""), film, t - 1, number)
+                _say_answer(pictures[-1][column].set_xlabel(""), film, t - 1, number)
                 if number == 0:
-                    top[column].set_title(f"step {t}")
-        figure.suptitle(
-            f"Prediction of the input, the input neurons it blocks (within ε = {film.epsilon:g} of the pixel), and the answer\n"
-            f"{SURE}; blocked: share of the pixels that are not 0"
-        )
+                    pictures[0][column].set_title(f"step {t}")
+        _head(figure, _subject(film))
         _finish(figure, film)
         write_whole(path, lambda file: figure.savefig(file, format="png"))
         plt.close(figure)
 
 
+def save_knowledge(path, film, images=6, columns=8):
+    """A PNG: for the first images a row each, the input and then the image as the network knows it after each step, until each
+    pixel has had its turn; below it the values sent so far and the error. film: of a gate of which each pixel sends once."""
+    steps = min(1 + int((film.states == LATER).any((1, 2, 3)).sum()), len(film.states))
+    chosen, listed, values = _spread(steps, columns), film.titles[:images], film.images[0].size
+    with plt.rc_context(STYLE):
+        figure, axes = _grid([1, 0.22] * len(listed), [1, 0.1, *[1] * len(chosen)], below=0.05, beside=0.6)
+        for axis in (*axes[1::2].flat, *axes[:, 1]):
+            axis.set_visible(False)
+        for number, (row, title) in enumerate(zip(axes[::2], listed, strict=True)):
+            _picture(row[0], film.images[number])
+            row[0].set_xlabel(f"{short(title)}\n{values:,} values")
+            for axis, t in zip(row[2:], chosen, strict=True):
+                _picture(axis, film.guesses[t - 1, number])
+                error = 100 * film.mean_errors[t - 1, number]
+                axis.set_xlabel(f"{_sent(film, t - 1, number)}\nerror {error:.1f} %")
+        for axis, title in zip(axes[0], ["input", "", *[f"after step {t}" for t in chosen]], strict=True):
+            axis.set_title(title)
+        _head(figure, "The image as the network knows it\nerror: root mean square, % of range")
+        _spread_out(figure, right=0.1)
+        write_whole(path, lambda file: figure.savefig(file, format="png"))
+        plt.close(figure)
+
+
+def rows_of(film):
+    """What a picture shows of each step below the input: label -> (how to draw it on an axis, frames (T, B, ...))."""
+    states = {"input neurons": (_state, film.states)}
+    if not film.once:
+        return {"prediction": (_picture, film.guesses)} | states
+    draw_miss = partial(_picture, cmap=ERROR_MAP, vmax=largest_shown(film.misses, film.tolerance))
+    rows = {"sent so far": (_picture, film.sent), "image as known": (_picture, film.guesses)}
+    return rows | {"absolute error": (draw_miss, film.misses)} | states
+
+
+def largest_shown(misses, tolerance):
+    """Where the colour scale of absolute errors ends: at most 0.5 % of them are beyond."""
+    return max(float(np.quantile(misses, 0.995)), 2 * tolerance, 0.01)
+
+
+def _spread(steps, columns):
+    """At most so many of the steps, from 1: closer together at the beginning, where more happens."""
+    return sorted({round(t) for t in np.geomspace(1, steps, min(columns, steps))})
+
+
 def _frames(film):
     steps = len(film.guesses)
-    rows = {
-        "input": (_grey, [film.images] * steps),
-        "prediction": (_grey, film.guesses),
-        "input neurons": (_state, film.states),
-    }
+    rows = {"input": (_picture, [film.images] * steps)}
     if film.seen is not None:
-        rows = {"input": rows.pop("input"), "seen by neurons": (_grey, film.seen), **rows}
+        rows["seen by neurons"] = (_picture, film.seen)
+    rows |= rows_of(film)
     with plt.rc_context(STYLE):
-        figure, axes = _grid([1] * len(rows), [1] * max(len(film.titles), FEWEST), below=2.0)
+        figure, axes = _grid([1] * len(rows), [1] * max(len(film.titles), FEWEST), below=1.65 + _below(film))
         for axis in axes[:, len(film.titles) :].flat:
             axis.set_visible(False)
         axes = axes[:, : len(film.titles)]
@@ -83,14 +126,11 @@ def _frames(film):
         for axis, title in zip(axes[0], film.titles, strict=True):
             axis.set_title(short(title))
         answers = [axis.set_xlabel("") for axis in axes[-1]]
-        heading = figure.suptitle(" ")
+        heading = _head(figure, "")
         _finish(figure, film)
         say_spikes = _spike_bar(figure, film)
         for t in range(steps):
-            heading.set_text(
-                f"step {t + 1} of {steps}   |   blocked within ε = {film.epsilon:g}: {100 * film.blocked[t].mean():.0f} % of the "
-                f"pixels that are not 0\n{SURE}"
-            )
+            heading.set_text(f"step {t + 1} of {steps}   |   {_how_much(film, t)}")
             for picture, frames, column in drawn:
                 picture.set_data(frames[t][column])
             for column, answer in enumerate(answers):
@@ -101,20 +141,47 @@ def _frames(film):
         plt.close(figure)
 
 
+def _subject(film):
+    """What a contact sheet is of."""
+    if film.once:
+        return f"What is sent of the image, what the network takes it for, and the answer\n{_not_sent(film)}\n{SURE}"
+    return (
+        f"Prediction of the input, the input neurons it blocks (within ε = {film.epsilon:g} of the pixel), and the answer\n"
+        f"{SURE}; blocked: share of the pixels that are not 0"
+    )
+
+
+def _how_much(film, t):
+    """How much of these images is blocked, or was sent."""
+    if film.once:
+        values, sent = film.images[0].size, film.spikes["input"][t].mean()
+        return f"sent: {sent:,.0f} of {values:,} values ({100 * sent / values:.0f} %)\n{_not_sent(film)}\n{SURE}"
+    return f"blocked within ε = {film.epsilon:g}: {100 * film.blocked[t].mean():.0f} % of the pixels that are not 0\n{SURE}"
+
+
+def _not_sent(film):
+    return f"never sent: a value guessed within ε = {film.epsilon:g}, {100 * film.tolerance:.3g} % of its range"
+
+
+def _sent(film, t, number):
+    return f"{film.spikes['input'][t, number]:,.0f} sent ({100 * film.sent_share[t, number]:.0f} %)"
+
+
 def short(title):
     """The title, cut where it would not fit above a small picture."""
     return title if len(title) <= 18 else title[:17] + "…"
 
 
 def _say_answer(text, film, t, number):
-    """What the network would answer after this step, how sure it is, and how much of the input is blocked."""
+    """What the network would answer after this step, how sure it is, and how much of the input is blocked, or was sent."""
     answer = film.answers[t, number]
     label = film.labels[number]
     verdict, colour = ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
     stopped = f", stopped at {film.steps[number]}" if t >= film.steps[number] else ""
     said = f"answer: {film.names[answer]}{verdict}\n{100 * film.sureness[t, number]:.0f} % sure{stopped}"
     said = "no answer yet\n" if answer < 0 else said
-    text.set_text(f"{said}\n{100 * film.blocked[t, number]:.0f} % blocked")
+    amount = f"{100 * film.blocked[t, number]:.0f} % blocked" if not film.once else _sent(film, t, number)
+    text.set_text(f"{said}\n{amount}")
     text.set_color(NO_ANSWER if answer < 0 else colour)
 
 
@@ -123,7 +190,7 @@ def _spike_bar(figure, film):
     spikes = {part: count.mean(1) for part, count in film.spikes_by_part().items()}
     total = spikes.pop("total")
     width, height = figure.get_size_inches()
-    axis = figure.add_axes([0.5 / width, 0.78 / height, 1 - 1.5 / width, 0.16 / height])
+    axis = figure.add_axes([0.5 / width, (0.43 + _below(film)) / height, 1 - 1.5 / width, 0.16 / height])
     axis.set(xlim=(0, max(total[-1], 1)), yticks=[], xticks=[])
     bars = {part: axis.barh(0, 0, 1, color=PART_COLOURS[part])[0] for part in spikes}
     axis.set_ylim(-0.5, 0.5)
@@ -147,10 +214,10 @@ def _spike_bar(figure, film):
     return say
 
 
-def _grid(heights, widths, below):
+def _grid(heights, widths, below, beside=1.6):
     """Small pictures. heights, widths: of rows and columns, 1 for a whole picture; below: inches beneath them, for texts and the
-    key."""
-    above, beside = 0.95, 1.6
+    key; beside: left and right of them in sum."""
+    above = 0.95
     size = (CELL * sum(widths) + beside, (CELL + 0.1) * sum(heights) + above + below)
     figure, axes = plt.subplots(
         len(heights), len(widths), figsize=size, squeeze=False, height_ratios=heights, width_ratios=widths
@@ -162,23 +229,47 @@ def _grid(heights, widths, below):
     return figure, axes
 
 
-def _finish(figure, film):
-    """The common grey scale at the right, and the key of the states below."""
+def _below(film):
+    """Inches for the key."""
+    return 0.65 if film.once else 0.35
+
+
+def _head(figure, words):
+    return figure.suptitle(words, y=1 - 0.12 / figure.get_figheight())
+
+
+def _spread_out(figure, right):
+    """Room between the pictures, and so many inches right of them."""
     width = figure.get_figwidth()
-    figure.subplots_adjust(left=0.5 / width, right=1 - 1 / width, hspace=0.1, wspace=0.1)
-    bar = figure.add_axes([1 - 0.8 / width, 0.4, 0.15 / width, 0.4])
-    scale = plt.cm.ScalarMappable(norm=plt.Normalize(0, 1), cmap="gray")
-    figure.colorbar(scale, cax=bar, label="grey value")
-    key = [
-        Patch(facecolor=colour, edgecolor="#888888", label=name)
-        for number, (colour, name) in enumerate(zip(STATE_COLOURS, STATES, strict=True))
-        if number != WAITS or (film.states == WAITS).any()
-    ]
-    figure.legend(handles=key, loc="lower left", ncols=3, frameon=False, fontsize=9, columnspacing=1)
+    figure.subplots_adjust(left=0.5 / width, right=1 - right / width, hspace=0.1, wspace=0.1)
 
 
-def _grey(axis, image):
-    return axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def _finish(figure, film):
+    """The scales at the right, of grey values and of errors, and the key of the states below."""
+    _spread_out(figure, right=1)
+    grey, colour = film.images.ndim == 3, film.images.ndim == 4
+    if grey:
+        _scale(figure, "gray", 1, "grey value", place=0)
+    if film.once:
+        largest = 100 * largest_shown(film.misses, film.tolerance)
+        bar = _scale(figure, ERROR_MAP, largest, "absolute error, % of a pixel's range", place=int(grey), extend="max")
+        bar.ax.axhline(100 * film.tolerance, color="white", linewidth=2)
+        bar.ax.text(-0.4, 100 * film.tolerance, "ε", ha="right", va="center", transform=bar.ax.get_yaxis_transform())
+    key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=STATES[state]) for state in keyed(film.states)]
+    title = "a pixel's colour: the first of these that any of its channels does" if film.once and colour else None
+    look = {"ncols": 2 if film.once else 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
+    figure.legend(handles=key, loc="lower left", frameon=False, **look)
+
+
+def _scale(figure, cmap, largest, label, place, **look):
+    """A colour bar from 0 to the largest, right of the pictures, the upper (place 0) or lower (1) of two."""
+    width = figure.get_figwidth()
+    axis = figure.add_axes([1 - 0.8 / width, (0.55, 0.25)[place], 0.15 / width, 0.25])
+    return figure.colorbar(plt.cm.ScalarMappable(norm=plt.Normalize(0, largest), cmap=cmap), cax=axis, label=label, **look)
+
+
+def _picture(axis, image, cmap="gray", vmax=1):
+    return axis.imshow(image, cmap=cmap, vmin=0, vmax=vmax, interpolation="nearest")
 
 
 def _state(axis, state):

@@ -1,5 +1,7 @@
 """Charts of spikes, accuracy and steps, in the style of figures.py."""
 
+from itertools import cycle
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -46,6 +48,57 @@ def save_sweep(path, records):
         share.legend(frameon=False)
 
     save_chart(path, draw, size=(14, 4), panels=3)
+
+
+def save_sent_sweep(path, series, values):
+    """Accuracy against the share of an image's values that is sent, a line for each series, named beside it.
+
+    series: label -> evaluation records; those of one setting are seeds, and one point. Bars are standard deviations over the
+    seeds where a point has several, else 95 % intervals. values: how many an image has, C * H * W.
+    """
+    points = {label: _points(records, values) for label, records in series.items()}
+    several = any(len(seeds) > 1 for points_here in points.values() for _, seeds in points_here)
+    shares = [share for points_here in points.values() for _, seeds in points_here for share, _ in seeds]
+
+    def draw(axis):
+        for (label, found), marker in zip(points.items(), cycle("osD^vPX*")):
+            means = np.array([np.mean(seeds, axis=0) for _, seeds in found])
+            if several:
+                bars = np.array([np.std(seeds, axis=0, ddof=1) if len(seeds) > 1 else (0, 0) for _, seeds in found]).T
+            else:
+                bars = None, np.array([accuracy_interval(record)[1] for record, _ in found]).T.clip(0)
+            line, *_ = axis.errorbar(*means.T, xerr=bars[0], yerr=bars[1], marker=marker, capsize=3, elinewidth=0.8, label=label)
+            epsilons = [record["epsilon"] for record, _ in found]
+            for epsilon, mean in zip(epsilons, means, strict=True) if len(set(epsilons)) > 1 else ():
+                axis.annotate(
+                    f"{epsilon:g}", mean, (5, -5), textcoords="offset points", va="top", fontsize=8, color=line.get_color()
+                )
+        axis.axvline(100, color="#999999", linestyle=":", zorder=0)
+        ticks = [step * 10.0**power for power in range(-1, 5) for step in (1, 2, 5)]
+        axis.set_xscale("log")
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlim(min(shares) / 1.3, max(*shares, 100) * 1.3)
+        axis.set(xlabel="values sent, % of the image's values (dotted: each of them once)", ylabel="accuracy in %")
+        bars_are = "standard deviation over seeds" if several else "95 % interval"
+        axis.set_title(f"accuracy against what is sent; numbers: epsilon, bars: {bars_are}")
+        axis.figure.legend(loc="outside right upper", frameon=False)
+
+    save_chart(path, draw, size=(10, 4.5))
+
+
+def _points(records, values):
+    """(a record, (share sent in %, accuracy in %) of each seed) of each setting, by what is sent."""
+    settings = {}
+    for record in records:
+        settings.setdefault(tuple(record.get(name) for name in ("model", "timesteps", "epsilon", "grid", "guess")), []).append(
+            record
+        )
+    points = [
+        (same[0], [(100 * record["spikes"]["input"] / values, 100 * record["accuracy"]) for record in same])
+        for same in settings.values()
+    ]
+    return sorted(points, key=lambda point: np.mean(point[1], axis=0)[0])
 
 
 def accuracy_interval(record):

@@ -171,19 +171,23 @@ def open_input(runs, styles, names):
     return figure
 
 
+ANALYSED = {  # title -> (axis, figure of a step, factor)
+    "Squared error of the prediction": ("squared error per image", "squared_error", 1),
+    "Active input pixels blocked": ("blocked in %", "blocked_share", 100),
+    "Values of the image sent so far": ("sent in %", "sent_share", 100),
+}
+
+
 def analysed(runs, styles):
-    """(title, figure) over the steps of runs of the analysis: error of the prediction, and blocked input."""
-    kinds = {
-        "Squared error of the prediction": ("squared error per image", lambda step: step.squared_error),
-        "Active input pixels blocked": ("blocked in %", lambda step: 100 * step.blocked_share),
-    }
-    for title, (axis, value) in kinds.items():
+    """(title, figure) over the steps of runs of the analysis: error of the prediction, and blocked, or sent input."""
+    for title, (axis, name, factor) in ANALYSED.items():
         figure, ends = go.Figure(), []
         for run, style in zip(runs, styles, strict=True):
-            if run.analysis:
-                steps, values = [step.number for step in run.analysis], [value(step) for step in run.analysis]
-                _add_steps(figure, steps, values, style, f"{style.letter} {style.name}", axis)
-                ends.append((steps[-1], values[-1], style))
+            steps = [step for step in run.analysis if getattr(step, name) is not None]
+            if steps:
+                numbers, values = [step.number for step in steps], [factor * getattr(step, name) for step in steps]
+                _add_steps(figure, numbers, values, style, f"{style.letter} {style.name}", axis)
+                ends.append((numbers[-1], values[-1], style))
         _layout(figure, "step", axis)
         _whole_steps(figure)
         _label_ends(figure, ends if len(runs) > 1 else [], low=0)

@@ -10,7 +10,7 @@ for (const [id, chart] of Object.entries(data.charts)) {
 }
 
 // The player. data.states: [colour, words] of each state of a pixel's input neuron, in the order of harness/drawing/film.py.
-const STATES = data.states, BLOCKED = 4;
+const STATES = data.states, BLOCKED = 4, SENDS = 6, SENT = 7;
 const PARTS = { input: "#4477aa", encoder: "#228833", decoder: "#ccbb44", classifier: "#aa3377" };
 const at = (id) => document.getElementById(id);
 
@@ -33,6 +33,14 @@ function grey(values, start, channels) {
   return (pixel) => [0, 1, 2].map((colour) => values[start + pixel * channels + (channels === 3 ? colour : 0)]);
 }
 
+// Pixels that were sent, on a checkerboard.
+function sentOnly(state, known, { width, board }) {
+  return (pixel) => {
+    const square = Math.floor(pixel / width / 4) + Math.floor((pixel % width) / 4), tone = board[square % 2];
+    return state[pixel] === SENDS || state[pixel] === SENT ? known(pixel) : [tone, tone, tone];
+  };
+}
+
 function rgb(colour) {
   return [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16));
 }
@@ -52,19 +60,29 @@ function bars(box, rows, largest) {
 function startPlayer(players) {
   const pixels = players.map((player) => ({
     images: bytes(player.images), guesses: bytes(player.guesses), states: bytes(player.states),
+    misses: player.misses && bytes(player.misses),
   }));
+  const errorColours = data.error_colours.map(rgb);
+  at("scale").style.background = `linear-gradient(to right, ${data.error_colours})`;
   let run = 0, image = 0, timer = null;
 
   function show() {
-    const player = players[run], { images, guesses, states } = pixels[run];
+    const player = players[run], { images, guesses, states, misses } = pixels[run];
     const count = player.labels.length, size = player.width * player.height, step = Number(at("step").value);
     const place = (step - 1) * count + image;
     const state = states.subarray(place * size, (place + 1) * size);
     draw(at("input"), player, grey(images, image * size * player.channels, player.channels));
-    draw(at("guess"), player, grey(guesses, place * size * player.channels, player.channels));
+    const guess = grey(guesses, place * size * player.channels, player.channels);
+    draw(at("guess"), player, guess);
+    if (misses) {
+      draw(at("sent"), player, sentOnly(state, guess, player));
+      draw(at("miss"), player, (pixel) =>
+        errorColours[Math.min(255, Math.floor(misses[place * size + pixel] / player.largest))]);
+    }
     draw(at("state"), player, (pixel) => rgb(STATES[state[pixel]][0]));
     const seen = STATES.map((_, kind) => state.filter((value) => value === kind).length);
-    at("states").replaceChildren(...STATES.map(([colour, words], kind) => {
+    at("states").replaceChildren(...player.key.map((kind) => {
+      const [colour, words] = STATES[kind];
       const item = document.createElement("li");
       item.innerHTML = `<span class=swatch style="background:${colour}"></span><span>${words}</span><b>${seen[kind]} pixels</b>`;
       return item;
@@ -80,18 +98,24 @@ function startPlayer(players) {
       [player.names[name], sure[name], `${(100 * sure[name]).toFixed(1)} %`, name === best && !isOpen ? "#222222" : "#999999"]), 1);
     const answer = isOpen ? "the network has no answer yet"
       : `the network answers ${player.names[best]}, ${(100 * sure[best]).toFixed(1)}\u00a0% sure${label < 0 ? "" : best === label ? "; right" : `; wrong, it is ${player.names[label]}`}`;
-    const active = size - seen[0], open = active - seen[BLOCKED], total = spikes.reduce((a, b) => a + b, 0).toLocaleString("en");
+    const active = size - seen[0], open = active - seen[BLOCKED], values = size * player.channels, total = spikes.reduce((a, b) => a + b, 0).toLocaleString("en");
     const last = player.stopped[image];
     at("now").textContent = `step ${step} of ${last}`;
     at("said").textContent = `After step ${step}, ${answer}. ${total} spikes so far. `
-      + `${open} of ${active} active pixels (${Math.round((100 * open) / Math.max(1, active))}\u00a0%) were open in this step`
-      + (player.epsilon ? `; a pixel is predicted within ±${player.epsilon}.` : "; nothing blocks them.")
+      + (misses ? `${spikes[0].toLocaleString("en")} of ${values.toLocaleString("en")} values (${Math.round((100 * spikes[0]) / values)}\u00a0%) `
+        + `were sent so far; one that is guessed within ±${player.epsilon} is not.`
+        : `${open} of ${active} active pixels (${Math.round((100 * open) / Math.max(1, active))}\u00a0%) were open in this step`
+        + (player.epsilon ? `; a pixel is predicted within ±${player.epsilon}.` : "; nothing blocks them."))
       + (step === last && last < player.steps ? ` The image stops here, before step ${player.steps}.` : "");
   }
 
   function choose(newRun, newImage) {
     const player = players[newRun];
     [run, image] = [newRun, newImage];
+    document.querySelectorAll(".once").forEach((part) => { part.hidden = !player.misses; });
+    at("taken").textContent = player.misses ? "As known" : "Prediction";
+    at("largest").textContent = player.misses ? `${Math.round(100 * player.largest)} % of a pixel's range and more` : "";
+    at("tolerance").style.left = player.misses ? `${(100 * player.tolerance) / player.largest}%` : "0";
     at("step").max = player.stopped[image];
     at("step").value = Math.min(at("step").value, player.stopped[image]);
     at("images").replaceChildren(...player.labels.map((label, number) => {

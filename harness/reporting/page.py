@@ -5,12 +5,14 @@ import json
 from html import escape
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_hex
 from plotly.offline import get_plotlyjs
 
 from harness import UserError
-from harness.drawing.figures import STATE_COLOURS
-from harness.drawing.film import STATES
+from harness.drawing.figures import ERROR_MAP, STATE_COLOURS, largest_shown
+from harness.drawing.film import STATES, board_tones, keyed, pixel_range
 from harness.reporting import charts, tables
 from harness.runs.checkpoints import write_whole
 
@@ -52,7 +54,7 @@ def page(runs):
     if any(result.spikes for _, result in rows):
         figures = [("By part of the network", charts.spikes_by_part(runs, styles, names), "")]
         figures.append(("By layer", charts.spikes_by_layer(runs, styles, names), ""))
-        figures.append(("Active input pixels still open", charts.open_input(runs, styles, names), ""))
+        figures.append(("Active input pixels open at each step", charts.open_input(runs, styles, names), ""))
         content.charts("Spikes", figures)
     if any(run.analysis for run in runs):
         content.charts("Prediction over the steps", [(*chart, "") for chart in charts.analysed(runs, styles)])
@@ -65,6 +67,7 @@ def page(runs):
     data = {"runs": [vars(style) for style in styles], "results": [as_data(*row) for row in rows]}
     data |= {"flags": tables.differing(runs), "charts": content.figures, "players": players}
     data["states"] = list(zip(STATE_COLOURS, STATES, strict=True))
+    data["error_colours"] = [to_hex(colour) for colour in plt.get_cmap(ERROR_MAP)(np.arange(256))]
     return "\n".join(
         (
             f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MADE_BY}',
@@ -153,7 +156,12 @@ def players_of(runs, styles):
                 room += size
             else:
                 players.append(player)
-    note = "The third picture: which input neurons were open in the step, and how the prediction made in it judges them."
+    note = "Neurons: which input neurons were open in the step, and how the prediction made in it judges them."
+    if any(run.steps is not None and run.steps.misses is not None for run in runs):
+        note += (
+            " Where each pixel sends once: the first in the key that any of its channels does. A pixel that sent is shown as it "
+            "is known; the error is the largest of its channels, in % of a pixel's range."
+        )
     if left_out:
         note += (
             f" Left out, since the page would be too large: {', '.join(left_out)}; --images of the analysis script takes fewer."
@@ -162,21 +170,27 @@ def players_of(runs, styles):
 
 
 def as_player(steps):
-    """Steps as JSON: pixels as base64 of bytes; sure: share of each class, the softmax of the outputs summed so far."""
+    """Steps as JSON: pixels as base64 of bytes; key: the states to explain; sure: share of each class, the softmax of the outputs
+    summed so far. With misses: largest, where their colour scale ends, and tolerance, epsilon, 1 being a pixel's range;
+    board: greys of the checkerboard."""
     logits = steps.outputs - steps.outputs.max(-1, keepdims=True)
     sure = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    sizes = {"steps": len(steps.states), "height": steps.images.shape[1], "width": steps.images.shape[2]}
-    pixels = {name: base64.b64encode(getattr(steps, name).astype(np.uint8).tobytes()).decode() for name in PIXELS}
-    lists = {
+    colour = steps.images.ndim == 4
+    player = {"steps": len(steps.states), "height": steps.images.shape[1], "width": steps.images.shape[2]}
+    player |= {"channels": 3 if colour else 1, "epsilon": float(steps.epsilon), "key": keyed(steps.states)}
+    player |= {name: as_base64(getattr(steps, name)) for name in ("images", "guesses", "states")}
+    player |= {
         name: getattr(steps, name).tolist() for name in ("spikes", "labels", "names", "titles", "layers", "stopped", "index")
     }
-    channels = 3 if steps.images.ndim == 4 else 1
-    return {**sizes, "channels": channels, "epsilon": float(steps.epsilon), **pixels, **lists,
-            "sure": sure.round(4).tolist()}  # fmt: skip
+    if steps.misses is not None:
+        tolerance = player["epsilon"] / pixel_range(colour)
+        scale = {"largest": largest_shown(steps.misses / 255, tolerance), "tolerance": tolerance}
+        player |= {"misses": as_base64(steps.misses), **scale, "board": [round(255 * tone) for tone in board_tones(colour)]}
+    return player | {"sure": sure.round(4).tolist()}
 
 
-PIXELS = ("images", "guesses", "states")
-LISTS = ("spikes", "labels", "names", "titles", "layers", "stopped", "index")
+def as_base64(pixels):
+    return base64.b64encode(pixels.astype(np.uint8).tobytes()).decode()
 
 
 def as_json(data):

@@ -51,7 +51,7 @@ class Run:
         """Whether the network has a decoder, as far as the log tells; else by its name."""
         told = [result.feedback for result in self.evaluations if result.feedback is not None]
         plan = self.parameters.get("architecture", "" if "twin" in self.name else "wFeedback")
-        return told[0] if told else "wFeedback" in plan or self.steps is not None
+        return told[0] if told else "wFeedback" in plan or (self.steps is not None and self.steps.misses is None)
 
     @property
     def family(self):

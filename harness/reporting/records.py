@@ -150,15 +150,20 @@ class Epoch:
 
 @dataclass
 class Step:
-    """A step of the analysis: squared error per image of the prediction, and the share of active input that is blocked."""
+    """A step of the analysis: squared error per image of the prediction, and the share of active input that is blocked, or of all
+    input that was sent so far: None where the gate does the other."""
 
     number: int
     squared_error: float
-    blocked_share: float
+    blocked_share: float | None
+    sent_share: float | None
 
     @classmethod
     def of(cls, record):
-        return cls(int(number(record["step"])), number(record["squared_error"]), number(record["blocked_share"]))
+        blocked, sent = _known(record.get("blocked_share")), _known(record.get("sent_share"))
+        if blocked is None and sent is None:
+            raise ValueError("neither blocked nor sent")
+        return cls(int(number(record["step"])), number(record["squared_error"]), blocked, sent)
 
 
 KINDS = {"run": Opening, "epoch": Epoch, "evaluation": Result, "step": Step}  # by the event's name

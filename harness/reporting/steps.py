@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +17,8 @@ class Steps:
     images (N, H, W[, 3]), guesses (T, N, H, W[, 3]): grey values 0 to 255; states (T, N, H, W): as in a Film;
     spikes (T, N, L): so far, of the layers named in layers (L,); outputs (T, N, classes): summed so far; labels (N,), -1 where
     nobody knows them; names (classes,): of the classes; titles (N,): of the images; stopped (N,): the step after
-    which the image stopped; index (N,): positions in the data set; epsilon: of the gate, 0 for no blocking.
+    which the image stopped; index (N,): positions in the data set; epsilon: of the gate, 0 for no blocking; misses (T, N, H, W):
+    absolute error as in a Film, 255 being a pixel's range, from a gate of which each pixel sends once, else None.
     """
 
     images: np.ndarray
@@ -32,11 +33,14 @@ class Steps:
     stopped: np.ndarray
     index: np.ndarray
     epsilon: np.ndarray
+    misses: np.ndarray | None = None
 
     def __post_init__(self):
         """Raises ValueError where the shapes do not fit each other."""
         steps, images, height, width = self.states.shape
+        once = [] if self.misses is None else [("misses", self.states.shape)]
         for name, shape in (
+            *once,
             ("images", (images, height, width)),
             ("guesses", (steps, images, height, width)),
             ("spikes", (steps, images, len(self.layers))),
@@ -64,6 +68,7 @@ def steps_of(film):
         stopped=film.steps,
         index=film.index,
         epsilon=np.array(film.epsilon),
+        misses=as_bytes(film.misses.clip(0, 1)) if film.once else None,
     )
 
 
@@ -74,13 +79,14 @@ def as_bytes(images):
 
 def save_steps(path, steps):
     """Write them, compressed."""
-    write_whole(path, lambda file: np.savez_compressed(file, **vars(steps)))
+    arrays = {name: array for name, array in vars(steps).items() if array is not None}
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def load_steps(path):
     """The Steps in a file. Raises ValueError where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as saved:
-            return Steps(**{field.name: saved[field.name] for field in fields(Steps)})
-    except (OSError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            return Steps(**saved)
+    except (OSError, TypeError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(str(error)) from None

@@ -239,9 +239,7 @@ class Once(Tolerance):
 
     def turn(self, known, grid):
         """Which pixels may send in the first step of this grid, bool (B, C, H, W)."""
-        turn = torch.zeros_like(known.done)
-        turn[..., ::grid, ::grid] = True
-        return turn & ~known.done
+        return on_grid(known.done, grid) & ~known.done
 
     def blind(self, held, grid):
         """What pixels off the grid are taken for without a decoder."""
@@ -253,6 +251,13 @@ class Once(Tolerance):
         if not self.epsilon or grid == self.grid_at(known.step):
             return torch.zeros(len(known.done), dtype=torch.int64, device=known.done.device)
         return self.turn(known, grid).sum((1, 2, 3))
+
+
+def on_grid(images, grid):
+    """Every grid-th pixel of every grid-th row, bool of the shape of images (B, C, H, W)."""
+    where = torch.zeros_like(images, dtype=torch.bool)
+    where[..., ::grid, ::grid] = True
+    return where
 
 
 def interpolated(values, grid):
