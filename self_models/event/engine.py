@@ -88,7 +88,6 @@ class EventEngine:
         output = self._whole(x, uniforms, draws, frames) if self.is_whole else self._stepwise(x, drawn, draws, frames)
         if self._activity.events.size:
             self._steps[0] += output.steps.sum().item()
-            self._steps[1] += (output.steps // self.model.feedback_interval).sum().item()
         return output
 
     def start_counting(self):
@@ -127,6 +126,7 @@ class EventEngine:
             counts=np.zeros((batch, steps, len(self.layout.shapes)), np.int32),
             steps=np.zeros(batch, np.int64),
             comparisons=np.zeros(batch, np.int64),
+            decodes=np.zeros(batch, np.int64),
             errors=np.zeros((batch, steps), np.float32),
             open_share=np.zeros((batch, steps), np.float32),
             predictions=np.empty(shape, np.float32),
@@ -143,6 +143,8 @@ class EventEngine:
             )
 
         self._spread(work, batch)
+        if self._activity.events.size:
+            self._steps[1] += int(results.decodes.sum())
         return self._output(x, results, frames)
 
     def _output(self, x, results, frames):
@@ -245,6 +247,8 @@ class EventEngine:
         interval, net = self.model.feedback_interval, self.layout.net
         decodes = self.model.has_feedback and (run.steps + 1) % interval == 0 and self.model.gate.wants(run.view)
         decodes_at = run.steps // interval if decodes else -1
+        if self._activity.events.size:
+            self._steps[1] += int(decodes) * len(signal)
         sent = pixels_of(signal)
         every, decoded = np.arange(sent.shape[1], dtype=np.int32), np.zeros_like(sent)
 

@@ -12,11 +12,11 @@ import numpy as np
 from self_models.basics.compiled import compiled, switch
 from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, rest
 from self_models.objectives.encoders import ENCODINGS
-from self_models.objectives.gates import ACTIVE, CHANGED, GATES, LOOK_AGAIN, OPEN, SENDS, Gate
+from self_models.objectives.gates import ACTIVE, CHANGED, GATES, LOOK_AGAIN, OPEN, SENDS, WANTS, Gate
 from self_models.objectives.readouts import READOUTS
 from self_models.running.draws import philox_block, uniform
 
-LISTED = 7  # of Pixels.tally; the others are in objectives/gates.py
+LISTED = 8  # of Pixels.tally; the others are in objectives/gates.py
 
 encode = switch([encoding.kernel for encoding in ENCODINGS.values()])
 predict, guess_of = (
@@ -32,7 +32,7 @@ class Pixels(NamedTuple):
     is shown; attended: pixels of which a prediction is made; seen: what the input neurons see; own: values that a gate keeps;
     active: the pixels that may send; sent: what each of these sends; tally: how many pixels are open, and of these not 0, whether
     what is seen changes, how many are compared at each look, whether all must be looked at next time, how many events the
-    gate says there are, -1 where they are what is sent, its step, how many may send."""
+    gate says there are, -1 where they are what is sent, its step, whether it wants a prediction, how many may send."""
 
     is_open: np.ndarray
     step_open: np.ndarray
@@ -186,7 +186,7 @@ def start(net, state, settings, pixels, image):
         pixels.error[pixel] = error * error
         total += pixels.error[pixel]
     pixels.tally[:] = 0
-    pixels.tally[OPEN], pixels.tally[SENDS] = len(image), -1
+    pixels.tally[OPEN], pixels.tally[SENDS], pixels.tally[WANTS] = len(image), -1, 1
     start_gate(settings.gate, settings, pixels, image)
     list_active(pixels, image, False)
     return total, active

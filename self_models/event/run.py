@@ -17,7 +17,7 @@ from self_models.event.pixels import (
     start,
 )
 from self_models.objectives.encoders import ENCODINGS
-from self_models.objectives.gates import ACTIVE, CHANGED, COMPARED, GATES, LOOK_AGAIN
+from self_models.objectives.gates import ACTIVE, CHANGED, COMPARED, GATES, LOOK_AGAIN, WANTS
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES, Never
 
@@ -26,14 +26,15 @@ may_stop = switch([rule.kernel or Never.kernel for rule in RULES.values()])
 
 
 class Results(NamedTuple):
-    """What a run fills in. logits (B, T, labels), after each step; counts (B, T, nodes), spikes of each step; steps, comparisons
-    (B,); errors (B, T), squared error summed over pixels; open_share (B, T), of active pixels; frames (T, B, Q), (0, 0, 0) if not
-    wanted."""
+    """What a run fills in. logits (B, T, labels), after each step; counts (B, T, nodes), spikes of each step; steps, comparisons,
+    decodes (B,), these of the decoder's steps; errors (B, T), squared error summed over pixels; open_share (B, T), of active
+    pixels; frames (T, B, Q), (0, 0, 0) if not wanted."""
 
     logits: np.ndarray
     counts: np.ndarray
     steps: np.ndarray
     comparisons: np.ndarray
+    decodes: np.ndarray
     errors: np.ndarray
     open_share: np.ndarray
     predictions: np.ndarray
@@ -176,7 +177,7 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
         run_layers(net, state, activity, net.forward, t, counts)
         if net.waiting > 0:
             wait(net, state)
-        decodes_now = settings.has_feedback and (t + 1) % settings.feedback_interval == 0
+        decodes_now = settings.has_feedback and pixels.tally[WANTS] and (t + 1) % settings.feedback_interval == 0
         if decodes_now:
             decode(net, state, activity, decodes, counts)
         if decodes_now or (settings.completes and pixels.tally[LOOK_AGAIN]):
@@ -196,13 +197,13 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
         stopped = t == settings.timesteps or may_stop(settings.rule, settings, logits, pixels.tally[ACTIVE], active)
         if stopped:
             break
-        still = not settings.has_feedback or (decodes > 0 and settings.readout_leak == 1)
+        still = not settings.has_feedback or not pixels.tally[WANTS] or (decodes > 0 and settings.readout_leak == 1)
         if still and pixels.tally[LOOK_AGAIN] == 0 and pixels.tally[LISTED] == 0 and is_quiet(net, state):
             break
     results.steps[b] = t if stopped else settings.timesteps
     if not stopped:
-        left = settings.timesteps // settings.feedback_interval - decodes if settings.has_feedback else 0
-        comparisons += left * pixels.tally[COMPARED]
+        left = settings.timesteps // settings.feedback_interval - decodes if settings.has_feedback and pixels.tally[WANTS] else 0
+        comparisons, decodes = comparisons + left * pixels.tally[COMPARED], decodes + left
         open_share = np.float32(pixels.tally[ACTIVE]) / np.float32(max(active, 1))
         copy(pixels.step_open, pixels.is_open)
     for later in range(t, settings.timesteps):
@@ -211,7 +212,7 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
         copy(results.logits[b, later], logits)
         if frames:
             show(results, pixels, b, later)
-    results.comparisons[b] = comparisons
+    results.comparisons[b], results.decodes[b] = comparisons, decodes
 
 
 # --- what Python calls

@@ -16,7 +16,7 @@ from self_models.running.steps import View
 
 GATES = Registry("gate")
 BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked pixel may open again
-OPEN, ACTIVE, CHANGED, COMPARED, LOOK_AGAIN, SENDS, STEP = range(7)  # of Pixels.tally, see event/pixels.py
+OPEN, ACTIVE, CHANGED, COMPARED, LOOK_AGAIN, SENDS, STEP, WANTS = range(8)  # of Pixels.tally, see event/pixels.py
 
 
 @compiled

@@ -21,6 +21,7 @@ from self_models.objectives.gates import (
     LOOK_AGAIN,
     SENDS,
     STEP,
+    WANTS,
     Kernels,
     Tolerance,
     all_predicted,
@@ -117,7 +118,7 @@ def send_turn(settings, pixels, image):
             pixels.seen[pixel] = 0 if pixels.attended[pixel] else pixels.own[pixel]
     new = size_of(settings, pixels, grid_at(settings, step + 1)) - size_of(settings, pixels, grid)
     pixels.tally[COMPARED] = new if settings.epsilon > 0 else 0
-    pixels.tally[LOOK_AGAIN] = is_turn or grid > 1
+    pixels.tally[LOOK_AGAIN], pixels.tally[WANTS] = is_turn or grid > 1, grid > 1
 
 
 @compiled
