@@ -81,7 +81,7 @@ def main(argv=None):
                 tried = {"encoding": encoding, "percentile": args.balance_percentile, "timesteps": timesteps}
                 show(case="converted", **tried, **figures_of(posthoc, **tried))
     if args.tuned_snn:
-        posthoc.model = load(args.tuned_snn, args.engine, posthoc.device)
+        posthoc.model = load(args.tuned_snn, "event" if model.engine else "dense", posthoc.device)
         tuned = posthoc.model.settings
         about = {"encoding": tuned["encoding"], "percentile": None, "timesteps": tuned["timesteps"]}
         show(case="tuned", **about, **figures_of(posthoc, case="tuned"))
