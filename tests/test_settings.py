@@ -29,7 +29,8 @@ class Strict(Blocking):
     strictness: float = setting(0.5, FRACTION, "part of epsilon that counts", group="gate", balanced=False, kernel=True)
 
     def next_view(self, image, guess, view):
-        return Blocking(self.epsilon * self.strictness, self.blocking, self.latch, self.residual).next_view(image, guess, view)
+        blocking = Blocking(self.epsilon * self.strictness, self.together, self.blocking, self.latch, self.residual)
+        return blocking.next_view(image, guess, view)
 
 
 @pytest.fixture
