@@ -59,8 +59,9 @@ def baseline_of(args, argv):
     own = build_parser().parse_args(argv)
     own.pretrained_snn, own.pretrained_ann = args.baseline_snn, ""
     own.typed = []  # judged beside the first network
+    own.given.pop("epsilon", None)  # of the first network
     own.run_name += "_baseline" if own.run_name else ""
-    baseline = open_posthoc(own, AdaptiveTimestepsSNN, "_adaptive", epsilon=0.0, rule="confidence")
+    baseline = open_posthoc(own, AdaptiveTimestepsSNN, "_adaptive", rule="confidence")
     if baseline.model.has_feedback:
         raise UserError(f"--baseline_snn {args.baseline_snn} has a decoder: give an SNN of a plan without feedback")
     return baseline

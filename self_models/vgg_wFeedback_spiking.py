@@ -82,7 +82,7 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         before, self.settings = self.settings, self.checked(settings, kept=self.settings)
         try:
             parts = self.make_parts(colour=self.image_shape[0] > 1)
-            self._check_parts(parts["gate"], parts["rule"])
+            self._check_parts(**parts)
         except ModelError:
             self.settings = before
             raise
@@ -93,11 +93,16 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
     feedback_interval = property(lambda self: self.settings["feedback_interval"])
     predicts = property(lambda self: self.has_feedback or self.gate.completes)  # whether there is something to show
 
-    def _check_parts(self, gate, rule):
+    def _check_parts(self, gate, rule, readout):
         steps, interval = self.settings["timesteps"], self.settings["feedback_interval"]
         if interval > steps:
             raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
         gate.check(self.has_feedback, self.settings["encoding"])
+        if gate.completes and self.has_feedback and not readout.on_scale:
+            name, other = self.settings["readout"], self.settings["gate"]
+            raise ModelError(
+                f"readout {name} predicts 0.5 to 1 of a grey image, and gate {other} wants the image's scale: choose another"
+            )
         if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
             raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
 

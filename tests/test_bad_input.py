@@ -110,12 +110,21 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         (ANN, "-a VGG5 --timesteps 2", "no decoder"),
         (SNN, "-a VGG5 --epsilon 0.1", "plan with feedback"),
         (SNN, "--feedback_interval 51", "50 timesteps"),
+        (SNN, "--encoding poisson --gate once --readout membrane", "needs --encoding direct"),
+        (SNN, "-a VGG5_wFeedback_small --gate once --encoding direct", "choose another"),  # than the read-out spike_count
+        (SNN, "-a VGG5_small --gate once --encoding direct --grid 3", "power of 2"),
+        (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs a plan with feedback"),
+        (SNN, "--gate block --grid 4", "grid is a setting of gate once"),
+        (SNN, "--balance_percentile 0", "above 0"),
+        (SNN, "--balance_percentile 100.1", "at most 100"),
+        (ANN, "--norm batch", "choose from"),
+        (ANN, "--fc_dropout 1", "below 1"),
     ],
 )
 def test_wrong_flags(tmp_path, name, flags, words):
     line = refused(name, flags, "--output_dir", tmp_path)
     assert words in line
-    assert flags.split()[0] in line or flags.startswith(("-lr", "-a", "stray", "--kernel_size", "--feedback", "--bptt"))
+    assert flags.split()[0] in line or flags.startswith(("-lr", "-a", "stray", "--kernel_size", "--feedback", "--bptt", "--gate"))
     assert digests(tmp_path) == {}
 
 
@@ -198,7 +207,7 @@ def test_file_without_weights(trained, tmp_path, content):
         (ANN, "ann", "-a VGG5_wFeedback_narrow", "features.0.weight is (16, 1, 3, 3), not (32, 1, 3, 3)"),
         (ANN, "ann", "--kernel_size 5", "features.0.weight is (16, 1, 3, 3), not (16, 1, 5, 5)"),
         (SNN, "ann", "-a VGG9_wFeedback", "features.9.weight is missing"),
-        (SNN, "snn", "-a VGG5", "generate.0.weight is not in the model"),
+        (SNN, "snn", "-a VGG5", "features.0.weight is (16, 1, 3, 3), not (64, 1, 3, 3)"),
         (SNN, "snn", "--readout spike_count", "generate.8.threshold is missing"),
         (OBJ1, "snn", "--fc_width 8", "classifier.0.weight is (16, 1568), not (8, 1568)"),
         (ANALYSIS, "snn", "--fc_width 8", "classifier.0.weight is (16, 1568), not (8, 1568)"),

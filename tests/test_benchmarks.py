@@ -59,3 +59,21 @@ def test_attention_is_chosen_on_held_out_images(trained, tmp_path):
     best = max(line["dimmed"] for line in tried)
     assert last == {"best": min(line["attention"] for line in tried if line["dimmed"] == best)}
     assert "test images" in refused("benchmarks.attention_constant", f"--holdout 0 --pretrained_snn {trained.snn}")
+
+
+def test_conversion_alone_beside_the_ann(trained, tmp_path):
+    """One line for the ANN, one for each way to convert and T, one for the tuned SNN; what is the same way gives the same."""
+    flags = "--holdout 16 --limit_train 16 --batch_size 16 --balance_images 8 --balance_timesteps 6 --update immediate"
+    flags += f" --timesteps 2 6 --encoding direct poisson --balance_percentile 100 90 --output_dir {tmp_path}"
+    said = run_here("benchmarks.conversion_alone", f"--pretrained_ann {trained.ann} --tuned_snn {trained.snn} {flags}")[1]
+    ann, *converted, tuned = (json.loads(line) for line in said.splitlines() if line.startswith("{"))
+    tried = [(row["encoding"], row["percentile"], row["timesteps"]) for row in converted]
+    assert tried == [(code, percentile, t) for code in ("direct", "poisson") for percentile in (100, 90) for t in (2, 6)]
+    assert ann["case"] == "ann" and all(0 <= row["accuracy"] <= 1 and row["spikes"] > 0 for row in (*converted, tuned))
+    assert (tuned["case"], tuned["timesteps"]) == ("tuned", 5)
+    first, other = (next(row for row in converted if row["percentile"] == percentile) for percentile in (100, 90))
+    assert other["spikes"] > first["spikes"]  # lower thresholds
+    last = said.splitlines()[-12:]
+    assert sum(line.startswith(("ann ", "converted ", "tuned ")) for line in last) == 10
+    for words, wanted in (("", "give --pretrained_ann"), (f"--pretrained_ann {trained.ann} --holdout 0", "test images")):
+        assert wanted in refused("benchmarks.conversion_alone", *filter(None, [words]))

@@ -5,18 +5,19 @@ import signal
 
 import pytest
 import torch
-from conftest import PLAN, SNN, SPIKING, digests, images, run_here
+from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
 
 import harness.building.conversion
 from harness import UserError
-from harness.building.conversion import balance_thresholds
+from harness.building.conversion import balance_thresholds, largest
 from harness.command_line.scripts import run_script
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 STEPS = 12
 
 
-def balanced(**settings):
+def balanced(percentile=100.0, **settings):
     """A network balanced on five images, these, and the draws."""
     torch.manual_seed(0)
     own = {"plan": PLAN, "fc_width": 8, "timesteps": STEPS, "readout": "membrane_linear"}
@@ -25,17 +26,17 @@ def balanced(**settings):
         model.classifier[layer].weight.data *= 20
     x = images(5, model.image_shape)
     u = torch.rand(STEPS, *x.shape, generator=torch.Generator().manual_seed(1))
-    balance_thresholds(model, x, lambda t: u[t], STEPS)
+    balance_thresholds(model, x, lambda t: u[t], STEPS, percentile)
     return model, x, u
 
 
-def largest_drives(model, x, u):
-    """The largest drive that reaches each spiking layer when the model runs as it does in use."""
+def largest_drives(model, x, u, of=torch.max):
+    """The largest drive, or what `of` makes of a step's, that reaches each spiking layer when the model runs as in use."""
     found = {}
 
     def watch(name):
         def look(module, inputs):
-            found[name] = max(found.get(name, -1), inputs[0].max().item())
+            found[name] = max(found.get(name, -1), of(inputs[0]).item())
 
         return look
 
@@ -52,6 +53,26 @@ def test_thresholds_are_the_largest_drives_of_a_run(update, interval):
     """Of the decoder, too, which runs every few steps on all that the encoder has sent since."""
     model, x, u = balanced(update=update, feedback_interval=interval)
     assert model.thresholds == pytest.approx(largest_drives(model, x, u), rel=1e-5) and 1 not in model.thresholds
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+def test_the_decoder_of_a_forked_plan_is_balanced_on_what_it_gets(interval):
+    plan = [[4, "D", 6, "fork", 6, "D"], ["U", 4, "in"]]
+    model, x, u = balanced(plan=plan, update="immediate", feedback_interval=interval)
+    assert model.thresholds == pytest.approx(largest_drives(model, x, u), rel=1e-5) and 1 not in model.thresholds
+
+
+def test_percentiles_by_hand():
+    values = torch.arange(1.0, 1001)[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]
+    found = {percentile: largest(values.view(10, 1, 100), percentile).item() for percentile in (100, 99.95, 99.9, 99, 55, 1e-9)}
+    assert found == {100: 1000, 99.95: 1000, 99.9: 999, 99: 990, 55: 550, 1e-9: 1}
+    assert largest(torch.tensor([-3.0, 5.0, 5.0, 7.0]), 75).item() == 5
+
+
+def test_a_percentile_is_taken_of_each_steps_drives():
+    model, x, u = balanced(99.0, update="immediate")
+    assert model.thresholds == pytest.approx(largest_drives(model, x, u, lambda drive: largest(drive, 99.0)), rel=1e-5)
+    assert model.thresholds[0] < balanced(100.0, update="immediate")[0].thresholds[0]  # later layers are driven more
 
 
 def test_the_longer_the_decoder_waits_the_higher_its_threshold():
@@ -84,6 +105,36 @@ def test_fewer_steps_than_the_decoder_waits_are_refused():
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, feedback_interval=4)
     with pytest.raises(UserError, match="feedback_interval is 4"):
         balance_thresholds(model, images(2), lambda t: torch.rand(2, 1, 28, 28), 3)
+
+
+@pytest.mark.parametrize("kind", ["ann", "snn"])
+def test_a_twin_may_start_from_a_network_with_a_decoder(trained, tmp_path, kind):
+    """The decoder is left out, and said; without blocking it changes nothing of what the rest does."""
+    flags = f"--test_only {DATA} --output_dir {tmp_path} --pretrained_{kind} {getattr(trained, kind)}"
+    flags += f" --update immediate --timesteps 5 --readout membrane_rescaled {BALANCE}" * (kind == "ann")
+    out = run_here(SNN, f"{flags} --run_name whole")[1]
+    assert "left out" not in out
+    out = run_here(SNN, f"{flags} -a VGG5_small --run_name twin")[1]
+    assert f"{getattr(trained, kind)} has a decoder, which VGG5_small has not: it is left out" in out
+    whole, twin = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")[0] for name in ("whole", "twin"))
+    kept = {name: count for name, count in whole["spikes_per_layer"].items() if not name.startswith("generate")}
+    assert twin["spikes_per_layer"] == kept != whole["spikes_per_layer"] and twin["accuracy"] == whole["accuracy"]
+
+
+def test_a_normalised_ann_is_converted_folded(tmp_path):
+    """And one whose normalisation is damaged is refused."""
+    ann = tmp_path / "trained_models/ann/x.pth"
+    run_here(ANN, f"{TINY} --norm scale --run_name x --output_dir {tmp_path}")
+    out = run_here(SNN, f"--pretrained_ann {ann} {SPIKING} --test_only --run_name y --output_dir {tmp_path}")[1]
+    assert out.count("threshold ") == 7
+    saved = load_checkpoint(ann)
+    assert saved["settings"]["norm"] == "scale"
+    for wrong in (None, torch.ones(3)):
+        state = {name: wrong if name == "features.1.mean_square" else value for name, value in saved["state_dict"].items()}
+        state = {name: value for name, value in state.items() if value is not None}
+        torch.save(saved | {"state_dict": state}, tmp_path / "damaged.pth")
+        line = refused(SNN, f"--pretrained_ann {tmp_path / 'damaged.pth'} {SPIKING} --test_only --output_dir {tmp_path / 'out'}")
+        assert "damaged.pth: its normalisation does not fit its weights" in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -206,7 +206,7 @@ def test_cosine_schedule_by_hand():
 
 
 @pytest.mark.parametrize(("name", "kind"), [("Adam", torch.optim.Adam), ("SGD", torch.optim.SGD)])
-def test_thresholds_and_leaks_have_no_weight_decay(name, kind):
+def test_thresholds_leaks_and_gains_have_no_weight_decay(name, kind):
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
     optimizer = make_optimizer(model, parse(SNN, "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1"))
     weights, scalars = optimizer.param_groups
@@ -214,6 +214,9 @@ def test_thresholds_and_leaks_have_no_weight_decay(name, kind):
     assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
     assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
     assert len(weights["params"]) == sum(name.endswith("weight") for name in model.state_dict())
+    ann = VGG_wFeedback(plan=PLAN, fc_width=4, norm="scale")
+    gains = make_optimizer(ann, parse(ANN, "--optimizer", name)).param_groups[1]["params"]
+    assert {id(one) for one in gains} == {id(one) for name, one in ann.named_parameters() if name.endswith("gain")} and gains
 
 
 # --- flags
@@ -245,6 +248,7 @@ def test_a_preset_stands_for_its_flags_and_typed_flags_hold_instead(name):
         assert plain.given.items() <= args.given.items()
     assert parser.parse_args(["--preset", "residual_feedback", "--epochs", "3"]).epochs == 3
     assert parser.parse_args([]).preset == ""
+    assert "; not run: for a GPU: cifar_feedback, cifar_twin, vgg16_plain" in " ".join(parser.format_help().split())
 
 
 def test_given_holds_the_typed_flags_only():

@@ -6,9 +6,11 @@ from math import log, sqrt
 import pytest
 import torch
 from conftest import PLAN, images
+from torch import nn
 
 from self_models.basics.errors import ModelError
 from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.network.norms import ScaledByBatch, folded_in
 from self_models.network.plans import PLANS
 from self_models.objectives.contrast import CONTRASTS, original_contrast
 from self_models.objectives.encoders import poisson
@@ -95,10 +97,11 @@ def test_parameter_names_are_those_of_the_original(name, features, generate):
 
 
 @BOTH
-def test_the_classifiers_dropout_is_one_half_whatever_the_others_is(cls):
-    model = cls(plan=PLAN, fc_width=4, dropout=0.1)
-    p = {name: [layer.p for layer in stage if isinstance(layer, HeldDropout)] for name, stage in model.named_children()}
-    assert p == {"features": [0.1], "generate": [0.1], "classifier": [0.5, 0.5]}
+def test_the_classifiers_dropout_is_its_own(cls):
+    for own, expected in (({}, 0.5), ({"fc_dropout": 0.3}, 0.3)):
+        model = cls(plan=PLAN, fc_width=4, dropout=0.1, **own)
+        p = {name: [layer.p for layer in stage if isinstance(layer, HeldDropout)] for name, stage in model.named_children()}
+        assert p == {"features": [0.1], "generate": [0.1], "classifier": [expected, expected]}
 
 
 @BOTH
@@ -165,6 +168,10 @@ def test_kaiming_keeps_the_signal_of_a_deep_plan():
         ({"plan": [["D", 4], []]}, "begin with a number"),
         ({"plan": [[4, "X"], []]}, "unknown encoder token"),
         ({"plan": [[4, "D"], ["drop", "up", "in"]]}, "unknown decoder token"),
+        ({"plan": [[4, "fork", "D", "fork", 4], ["in"]]}, "have it once"),
+        ({"plan": [[4, "fork", "D"], []]}, "only beside a decoder"),
+        ({"plan": [["fork", 4, "D"], ["in"]]}, "begin with a number"),
+        ({"plan": [[4, "D", "fork", 4, "D"], ["U", "U", "in"]]}, "halves the image 1 times before its fork"),
         ({"plan": "64 D"}, "two lists"),
         ({"timesteps": 0}, "timesteps"),
         ({"kernel_size": 4}, "odd"),
@@ -222,6 +229,99 @@ def test_thresholds_are_checked_when_set():
     with pytest.raises(ModelError, match="leak"):
         model.set_leak(1.5)
     assert model.thresholds == pytest.approx([0.2] * len(model.thresholds))
+
+
+# --- a fork: the decoder takes its input before the encoder's end
+
+
+FORKED = {  # plan -> the layers with weights before its fork; a dropout before D is taken away, before a fork too
+    (4, "D", "fork", 6, "D"): ["features.0", "features.2"],
+    (4, 6, "fork", "D", 6): ["features.0", "features.3"],
+    (4, "D", 6, "fork", 6, 5): ["features.0", "features.2", "features.3"],
+}
+
+
+@BOTH
+@pytest.mark.parametrize("encoder", FORKED, ids=str)
+def test_the_decoder_sees_exactly_the_layers_before_the_fork(cls, encoder):
+    before = encoder[: encoder.index("fork")]
+    own = {"timesteps": 2} if cls is VGG_wFeedback else {"readout": "membrane"}
+    model, x = tiny(cls, plan=[list(encoder), ["U"] * before.count("D") + ["in"]], **own), images(2)
+    expected = model(x, seed=0)
+    for name, module in model.features.named_children():
+        if not hasattr(module, "weight"):
+            continue
+        kept = module.weight.data.clone()
+        module.weight.data *= -1.5
+        found = model(x, seed=0)
+        changed = not torch.equal(found.predictions, expected.predictions)
+        assert changed == (f"features.{name}" in FORKED[encoder]), name
+        assert not torch.equal(found.logits, expected.logits), name
+        module.weight.data = kept
+
+
+@BOTH
+def test_a_fork_at_the_end_is_none(cls):
+    plain, forked = (tiny(cls, plan=[[*PLAN[0], *fork], PLAN[1]]) for fork in ([], ["fork"]))
+    assert list(plain.state_dict()) == list(forked.state_dict())
+    found, expected = (model(images(2), seed=0) for model in (forked, plain))
+    assert torch.equal(found.logits, expected.logits) and torch.equal(found.predictions, expected.predictions)
+
+
+# --- normalisation
+
+
+def test_scaling_by_the_batch_by_hand():
+    """Channel 0: 3 and 4, mean square 12.5; channel 1: 0. The running mean square moves a tenth of the way from 1."""
+    layer, x = ScaledByBatch(2, nn.Identity()), torch.tensor([[3.0, 0.0], [4.0, 0.0]])
+    found = layer.train()(x)
+    torch.testing.assert_close(found, x / sqrt(12.5 + 1e-5))
+    assert layer.mean_square.tolist() == pytest.approx([1 + 0.1 * 11.5, 0.9])
+    layer(x)
+    running = 2.15 + 0.1 * (12.5 - 2.15)
+    assert layer.mean_square.tolist() == pytest.approx([running, 0.81])
+    layer.gain.data = torch.tensor([2.0, 3.0])
+    torch.testing.assert_close(layer.eval()(x)[:, 0], 2 * x[:, 0] / sqrt(running + 1e-5))
+    assert layer.mean_square.tolist() == pytest.approx([running, 0.81])  # nothing is learned in evaluation
+    spread = x.t().reshape(1, 2, 1, 2)  # the same values over space
+    torch.testing.assert_close(ScaledByBatch(2, nn.Identity())(spread), spread / sqrt(12.5 + 1e-5))
+
+
+def test_ranks_share_the_running_mean_square_and_not_the_batchs(monkeypatch):
+    """Two ranks, the other's mean square 0.5 larger: each divides by its own, and both move to the mean."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda mine: mine.add_(mine + 0.25))
+    layer, x = ScaledByBatch(1, nn.Identity()), torch.tensor([[2.0], [2.0]])
+    torch.testing.assert_close(layer(x), x / sqrt(4 + 1e-5))
+    assert layer.mean_square.item() == pytest.approx(1 + 0.1 * (4.25 - 1))
+
+
+def test_folded_weights_are_the_normalised_network():
+    """In all three stages, transposed convolutions included: an ANN without normalisation gives the same."""
+    model = tiny(VGG_wFeedback, norm="scale", timesteps=2).train()
+    norms = {name: layer for name, layer in model.named_modules() if isinstance(layer, ScaledByBatch)}
+    assert {name.split(".")[0] for name in norms} == {"features", "generate", "classifier"} and len(norms) == 6
+    for layer in norms.values():
+        nn.init.uniform_(layer.gain, 0.5, 2)
+    for seed in range(3):
+        model(images(4, seed=seed), seed=seed)
+    state = model.eval().state_dict()
+    plain = VGG_wFeedback(plan=PLAN, fc_width=12, timesteps=2).eval()
+    plain.load_state_dict(folded_in(state))
+    x = images(3, seed=9)
+    expected, found = model(x), plain(x)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.predictions, expected.predictions)
+    snn = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=12)
+    snn.load_state_dict(folded_in(state), strict=False)
+    for name, layer in norms.items():
+        stage, position = name.split(".")
+        linear, converted = (getattr(one, stage)[int(position) - 1] for one in (model, snn))
+        signal = torch.rand(2, *((linear.in_features,) if isinstance(linear, nn.Linear) else (linear.in_channels, 6, 5)))
+        layer.nonlinearity = nn.Identity()
+        torch.testing.assert_close(converted(signal), layer(linear(signal)), rtol=1e-4, atol=1e-4)
+    assert folded_in(plain.state_dict()).keys() == plain.state_dict().keys() and "features.1.gain" in state  # left as it was
 
 
 # --- a run

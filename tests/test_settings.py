@@ -29,7 +29,8 @@ class Strict(Blocking):
     strictness: float = setting(0.5, FRACTION, "part of epsilon that counts", group="gate", balanced=False, kernel=True)
 
     def next_view(self, image, guess, view):
-        return Blocking(self.epsilon * self.strictness, self.blocking, self.latch, self.residual).next_view(image, guess, view)
+        blocking = Blocking(self.epsilon * self.strictness, self.together, self.blocking, self.latch, self.residual)
+        return blocking.next_view(image, guess, view)
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_flags_help_checkpoint_and_cache_know_a_made_up_setting(strict, trained,
     parser = snn_parser("", {})
     parser.rare = set()  # as --help_all does
     shown = parser.format_help()
-    assert "--strictness" in shown and "part of epsilon that counts (default: 0.5)" in shown and "contrast,strict}" in shown
+    assert "--strictness" in shown and "part of epsilon that counts (default: 0.5)" in shown and "contrast,once,strict}" in shown
     assert "--strictness: 2.0 is not a number at least 0 and at most 1" in refused(SNN, "--strictness 2")
     here = f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --output_dir {tmp_path}"
     run_here(SNN, here, "--strictness 0.25 --run_name x")

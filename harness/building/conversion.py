@@ -97,7 +97,7 @@ def largest(values, percentile):
     """The smallest of the values that this percentage of them does not exceed."""
     if percentile == 100:
         return values.max()
-    return values.flatten().kthvalue(max(1, math.ceil(percentile / 100 * values.numel()))).values
+    return values.flatten().kthvalue(max(1, math.ceil(percentile * values.numel() / 100))).values
 
 
 def usable_threshold(largest):

@@ -226,7 +226,10 @@ class SNNSource:
         if may_grow and not self.converts and decoder and not any(name in self.saved["state_dict"] for name in decoder):
             run.say(f"{self.path} has no decoder: this one starts at random")
             may_lack += decoder
-        state = folded_in(self.saved["state_dict"])
+        try:
+            state = folded_in(self.saved["state_dict"])
+        except (KeyError, ValueError, RuntimeError):
+            raise UserError(f"{self.path}: its normalisation does not fit its weights; use another copy") from None
         if not decoder and (left_out := [name for name in state if name.startswith(DECODER)]):
             run.say(f"{self.path} has a decoder, which {self.args.architecture} has not: it is left out")
             state = {name: value for name, value in state.items() if name not in left_out}

@@ -78,7 +78,9 @@ class Parser(argparse.ArgumentParser):
         self.presets, self.rare = presets or {}, set()
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if presets:
-            names = ", ".join(presets)
+            names = ", ".join(name for name, one in presets.items() if one.is_run)
+            if proposals := ", ".join(name for name, one in presets.items() if not one.is_run):
+                names += f"; not run: for a GPU: {proposals}"
             self.add_argument("--preset", choices=list(presets), default="", metavar="NAME", help="a recipe, with the checkpoint "
                               f"that it starts from; what is typed beside it holds instead: {names}")  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Named recipes: `--preset NAME` stands for the flags of one, and names the checkpoints that it starts from.
 
 Each network of docs/tables.md is a preset of both training scripts, and of those that evaluate. A twin is the same network by
-the same recipe without a decoder; quick_... is the one to begin with; ..._base is a stage on the way to another.
+the same recipe without a decoder; quick_... is the one to begin with; ..._base is a stage on the way to another. Those of
+NOT_RUN are proposals for a GPU: nobody has trained them.
 """
 
 import shlex
@@ -48,7 +49,10 @@ READOUT = "--readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2"
 
 FIRST = {"feedback": "-a VGG5_wFeedback_linear --fc_width 256", "twin": "-a VGG5_small --fc_width 256"}
 WIDE = {"feedback": "-a VGG4_wFeedback_linear", "twin": "-a VGG4_narrow"}
+DEEP = {"feedback": "-a VGG9_wFeedback", "twin": "-a VGG9"}
 OF_FAMILY = {  # family -> (plans, flags)
+    "cifar": (DEEP, "--dataset CIFAR10 --augment --precision bfloat16"),
+    "vgg16": ({"twin": "-a VGG16"}, "--dataset CIFAR10 --augment --precision bfloat16"),
     "quick": (FIRST, "--dataset MNIST"),
     "accurate": (FIRST, "--dataset MNIST --augment --precision bfloat16"),
     "residual": (WIDE, "--dataset MNIST --augment --precision bfloat16 --fc_width 128"),
@@ -56,7 +60,10 @@ OF_FAMILY = {  # family -> (plans, flags)
     "fashion": (WIDE, "--dataset FashionMNIST --precision bfloat16 --fc_width 256"),
     "": (FIRST, "--dataset MNIST --augment"),
 }
+NORMALISED = "--norm scale --init kaiming --optimizer SGD -lr 0.05 --weight_decay 5e-4 --batch_size 128"
 ANN_RECIPES = {  # family -> flags
+    "cifar": f"{NORMALISED} --dropout 0.1 --trade_off 1e-4 --epochs 120",
+    "vgg16": f"{NORMALISED} --dropout 0.2 --epochs 160",
     "quick": "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2",
     "accurate": "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 16",
     "residual": "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 5",
@@ -73,6 +80,9 @@ FASHION = "--activation Triangle --encoding direct --timesteps 4 --spike_penalty
 FASHION_LONG = f"{FASHION} --epochs 3 --dropout 0.3"
 LATER = "--readout membrane_linear --latch --trade_off_type mean_t --trade_off 1e-5"  # a decoder given to a trained twin
 BY_STEP = "--trade_off_type linear_over_t"
+CONVERTED = "--scaling_factor 1 --balance_percentile 99.9"
+CIFAR = f"{CONVERTED} --activation Triangle --encoding direct --timesteps 8 --epochs 30 -lr 1e-4 --batch_size 128"
+ONCE = "--gate once --epsilon 0.1 --together --readout membrane_linear --trade_off 1e-4 --trade_off_type mean_t"
 SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "quick_feedback": ("ann quick_feedback", f"{QUICK} {READOUT} --trade_off 0.005 {BY_STEP}"),
     "quick_twin": ("ann quick_twin", QUICK),
@@ -94,7 +104,14 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
         f"{FASHION_LONG} {LATER} --readout_slew 0.15 --epsilon 0.08",
     ),
     "fashion_twin": ("snn fashion_twin_long", FASHION_LONG),
+    "cifar_feedback": ("ann cifar_feedback", f"{CIFAR} {ONCE}"),
+    "cifar_twin": ("ann cifar_twin", f"{CIFAR} --gate once --epsilon 0.1 --together --guess interpolation"),
+    "vgg16_plain": (
+        "ann vgg16_plain",
+        f"{CONVERTED} --activation Triangle --timesteps 50 --epochs 20 -lr 1e-4 --bptt_segments auto",
+    ),
 }
+NOT_RUN = ("cifar_feedback", "cifar_twin", "vgg16_plain")
 TEACHERS = {"fashion": "fashion_feedback"}  # family -> preset of the ANN that teaches its SNNs
 COMMITTED_AS = {"feedback": "{kind}_feedback", "twin": "{kind}_twin", "fast_twin_base": "fast_base"}
 
@@ -102,12 +119,13 @@ COMMITTED_AS = {"feedback": "{kind}_feedback", "twin": "{kind}_twin", "fast_twin
 @dataclass(frozen=True)
 class Preset:
     """kind: ann or snn, what it trains; name: of its checkpoint for seed 0; flags: that it stands for; starts: (flag, kind, name
-    of a preset) of each checkpoint that it takes."""
+    of a preset) of each checkpoint that it takes; is_run: whether it has been trained."""
 
     kind: str
     name: str
     flags: str
     starts: tuple = ()
+    is_run = property(lambda self: self.name not in NOT_RUN)
 
     def complete(self, args):
         """Name the run, and the checkpoints that it starts from or, in an evaluation, the network itself, where no flag does.

@@ -35,8 +35,8 @@ class ScaledByBatch(nn.Module):
     def follow(self, mean_square):
         """Move the running mean square towards this one."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
+            mean_square = mean_square / torch.distributed.get_world_size()  # a copy: forward goes on with its own
             torch.distributed.all_reduce(mean_square)
-            mean_square = mean_square / torch.distributed.get_world_size()
         self.mean_square.lerp_(mean_square, MOMENTUM)
 
 

@@ -207,26 +207,26 @@ class Once(Tolerance):
         sent = torch.zeros_like(image, dtype=torch.bool)
         sent[..., :: self.grid, :: self.grid] = True
         known = Knowledge(image * sent, sent, self.blind(image * sent, self.grid), 0)
-        return self.view(image, known, sent, sent & (image != 0), known.of_image(0.0))
+        return self.view(known, sent, sent & (image != 0), known.of_image(0.0), torch.zeros_like(sent))
 
     def next_view(self, image, guess, view):
         """guess: complete, see Knowledge.of_image."""
-        known, guess = view.known, guess.detach()
+        known, guess, predicted = view.known, guess.detach(), self.is_predicted(image, guess)
         grid, before = self.grid_at(known.step + 1), self.grid_at(known.step)
         if grid == before:
             none = torch.zeros_like(known.done)
-            return self.view(image, known._replace(step=known.step + 1), none, none, guess)
+            return self.view(known._replace(step=known.step + 1), none, none, guess, predicted)
         turn = self.turn(known, grid)
-        wrong = turn & ~self.is_predicted(image, guess)
+        wrong = turn & ~predicted
         held = torch.where(wrong, image, torch.where(turn, guess, known.held))
         done = known.done | turn
         known = Knowledge(held, done, self.blind(held, grid) if grid > 1 else known.blind, known.step + 1)
-        return self.view(image, known, wrong, wrong, torch.where(turn, held, guess) if grid == 1 else known.of_image(0.0))
+        return self.view(known, wrong, wrong, held if grid == 1 else known.of_image(0.0), predicted)
 
-    def view(self, image, known, sent, events, guess):
-        """The View of a step in which these pixels send."""
+    def view(self, known, sent, events, guess, predicted):
+        """The View of a step in which these pixels send; open are they and all whose turn is yet to come."""
         drive = guess if self.fill else known.held
-        return View(drive, is_open=sent, predicted=self.is_predicted(image, guess), known=known, events=events)
+        return View(drive, is_open=sent | ~known.done, predicted=predicted, known=known, events=events)
 
     def wants(self, view):
         return self.grid_at(view.known.step) > 1

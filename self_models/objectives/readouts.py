@@ -37,6 +37,7 @@ class Readout:
         0.0, NOT_NEGATIVE, "largest move of the read-out per step; 0 = any", group="spiking", kernel=True
     )
     spiking = False
+    on_scale = True  # whether predictions are on the scale of the image
     kernels = None  # (prediction, guess), compiled
 
     def integrate(self, trace, decoded):
@@ -69,6 +70,7 @@ class SpikeCount(Readout):
 
     spiking = True
     kernels = (_activation, _stretched)
+    on_scale = property(lambda self: self.colour)
 
     def guess(self, prediction):
         return prediction if self.colour else 2 * prediction - 1

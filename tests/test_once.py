@@ -1,0 +1,309 @@
+"""The gate `once`: each pixel sends at most once, a coarse grid first, then what is not predicted."""
+
+import pytest
+import torch
+from conftest import OBJ1, SNN, records, run_here
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_images_in import NET, make_folder
+
+from harness.data.sets import load_data
+from self_models import evaluate, load
+from self_models.basics.errors import ModelError
+from self_models.objectives.gates import Blocking
+from self_models.objectives.once import Once, interpolated
+from self_models.objectives.stopping import output_gap
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+
+PLAN = [[4, "D", 6, "fork", 6, "D"], ["U", 4, "in"]]
+SHAPE, STEPS = (3, 9, 10), 6
+
+IMAGE = torch.tensor([[0.0, 0.25, 0.4, 0.6], [0.4, 0.0, 0.4, 0.45], [0.8, 0.6, 0.4, 0.4], [0.8, 0.6, 0.4, 1.0]])[None, None]
+# from 0, 0.4, 0.8 and 0.4 at its every second pixel; the last row and column are like the ones before
+GUESS = torch.tensor([[0.0, 0.2, 0.4, 0.4], [0.4, 0.4, 0.4, 0.4], [0.8, 0.6, 0.4, 0.4], [0.8, 0.6, 0.4, 0.4]])[None, None]
+WRONG = [[0, 3], [1, 1], [3, 3]]  # by 0.1 or more
+
+
+def play(gate, image, predictions):
+    """The Views of the steps before, between and after these predictions, each of the decoder alone."""
+    views = [gate.start(image)]
+    for prediction in predictions:
+        views.append(gate.next_view(image, gate.complete(prediction, views[-1]), views[-1]))
+    return views
+
+
+def sent(view):
+    """Which pixels send in this step, those of value 0 in the first one among them."""
+    return view.is_open & view.known.done
+
+
+def drive(view):
+    return view.unexplained()
+
+
+def test_interpolation_by_hand():
+    torch.testing.assert_close(interpolated(IMAGE, 2), GUESS)
+    row = torch.tensor([0.0, 9, 9, 9, 4.0, 9, 9])[None, None, None]
+    assert interpolated(row, 4).flatten().tolist() == [0, 1, 2, 3, 4, 4, 4]
+    assert interpolated(row, 8).flatten().tolist() == [0] * 7 and interpolated(row, 1) is row
+
+
+def test_a_grey_image_by_hand():
+    """The zero of the first grid is silent, the one that is sent later is an event, since its silence says: as guessed."""
+    gate = Once(epsilon=0.1, guess="interpolation")
+    first, second, third = play(gate, IMAGE, [0.0, 0.0])
+    assert first.events[0, 0].nonzero().tolist() == [[0, 2], [2, 0], [2, 2]]
+    assert sent(first)[0, 0].nonzero().tolist() == [[0, 0], [0, 2], [2, 0], [2, 2]] and first.is_open.all()
+    torch.testing.assert_close(drive(first), GUESS)
+    assert not first.predicted.any() and (~second.predicted)[0, 0].nonzero().tolist() == WRONG and third.predicted.all()
+    assert sent(second)[0, 0].nonzero().tolist() == second.events[0, 0].nonzero().tolist() == WRONG
+    assert torch.equal(second.is_open, sent(second)) and second.known.done.all()
+    held = GUESS.clone()
+    for y, x in WRONG:
+        held[..., y, x] = IMAGE[..., y, x]
+    torch.testing.assert_close(drive(second), held)
+    assert not third.events.any() and not third.is_open.any() and torch.equal(drive(third), drive(second))
+    assert [gate.compared(view).tolist() for view in (first, second, third)] == [[12], [0], [0]]
+
+
+def test_without_fill_only_what_is_known_drives():
+    first, second = play(Once(epsilon=0.1, guess="interpolation", fill=False), IMAGE, [0.0])
+    corners = torch.zeros_like(IMAGE)
+    corners[..., ::2, ::2] = IMAGE[..., ::2, ::2]
+    assert torch.equal(drive(first), corners)
+    assert torch.equal(drive(second), drive(play(Once(epsilon=0.1, guess="interpolation"), IMAGE, [0.0])[1]))
+
+
+def test_the_grid_waits_for_its_steps():
+    gate = Once(epsilon=0.1, guess="interpolation", grid_steps=2)
+    views = play(gate, IMAGE, [0.0] * 3)
+    assert [view.events.sum().item() for view in views] == [3, 0, 3, 0]
+    assert [gate.compared(view).item() for view in views] == [0, 12, 0, 0]
+    assert [view.is_open.sum().item() for view in views] == [16, 12, 3, 0]  # the turn of 12 is yet to come in the second step
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_colour_image_by_hand(together):
+    """Red is the grey image, green and blue are as interpolated: together, they send where red does, and only there."""
+    image = torch.cat([IMAGE, GUESS, GUESS], 1)
+    first, second = play(Once(epsilon=0.1, guess="interpolation", together=together), image, [0.0])
+    assert first.events.sum((0, 2, 3)).tolist() == [3, 3, 3]
+    assert second.events[0, 0].nonzero().tolist() == WRONG
+    for channel in second.events[0, 1:]:
+        assert channel.nonzero().tolist() == (WRONG if together else [])
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_together_in_plain_blocking(together):
+    """A pixel predicted in one of two channels is blocked there, or not at all."""
+    image, guess = torch.zeros(1, 2, 1, 2), torch.tensor([[0.0, 0.0], [0.0, 0.5]]).reshape(1, 2, 1, 2)
+    gate = Blocking(epsilon=0.1, together=together)
+    is_open = gate.next_view(image, guess, gate.start(image)).is_open
+    assert is_open.flatten().tolist() == ([False, True, False, True] if together else [False, False, False, True])
+
+
+def test_the_three_guesses_by_hand():
+    decoded = torch.full_like(IMAGE, 0.05)
+    corners = torch.zeros_like(IMAGE, dtype=torch.bool)
+    corners[..., ::2, ::2] = True
+    for guess, rest in (("interpolation", GUESS), ("decoder", decoded), ("prediction", GUESS + 0.05)):
+        gate = Once(epsilon=0.1, guess=guess)
+        torch.testing.assert_close(gate.complete(decoded, gate.start(IMAGE)), torch.where(corners, IMAGE, rest))
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("guess", ["interpolation", "prediction", "decoder"])
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), grid=st.sampled_from([1, 2, 4, 8]), grid_steps=st.integers(1, 2), fill=st.booleans(),
+    epsilon=st.sampled_from([0.0, 0.1, 0.5]), shape=st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9)),
+)  # fmt: skip
+def test_every_pixel_has_one_turn(guess, together, seed, grid, grid_steps, fill, epsilon, shape):
+    draw = torch.Generator().manual_seed(seed)
+    image = (torch.rand(2, *shape, generator=draw) * 5).round() / 5
+    gate = Once(epsilon=epsilon, together=together, grid=grid, grid_steps=grid_steps, guess=guess, fill=fill)
+    turns = grid.bit_length() - 1
+    views = play(gate, image, [torch.randn(image.shape, generator=draw) / 5 for _ in range(turns * grid_steps + 1)])
+    often, last = sum(sent(view).int() for view in views), views[-1].known
+    assert often.max() <= 1 and last.done.all()
+    assert all(torch.equal(view.events, sent(view)) for view in views[1:])
+    assert torch.equal(views[0].events, sent(views[0]) & (image != 0))
+    assert torch.equal(last.held[often == 1], image[often == 1])
+    assert ((last.held - image).abs() < epsilon)[often == 0].all()
+    assert epsilon or (often == 1).all()
+    assert not together or torch.equal(often.amin(1), often.amax(1))
+    assert torch.equal(drive(views[-1]), last.held)
+    compared = sum(gate.compared(view) for view in views)
+    assert compared.tolist() == [image[0].numel() - sent(views[0])[0].sum().item() if epsilon else 0] * 2
+
+
+# --- in a network
+
+
+def build(cls=InputBlockingSNN, **own):
+    torch.manual_seed(0)
+    common = {"plan": PLAN, "timesteps": STEPS, "fc_width": 16, "image_shape": SHAPE, "readout": "membrane_linear"}
+    common |= {"update": "immediate", "default_threshold": 0.3, "encoding": "direct", "gate": "once", "epsilon": 0.3}
+    settings = {**common, **own}
+    model = cls(**{name: value for name, value in settings.items() if name != "epsilon" or settings["gate"] == "once"}).eval()
+    for layer in (0, 3, 6):  # as drawn, linear weights are too small for the classifier to fire
+        model.classifier[layer].weight.data *= 20
+    for layer in model.generate or ():
+        for weight in layer.parameters():
+            weight.data *= 0.3 if weight.dim() > 1 else 1  # so that some predictions are right
+    return model
+
+
+@pytest.fixture(scope="module")
+def x():
+    draw = torch.Generator().manual_seed(3)
+    coarse = torch.rand(5, 3, 4, 4, generator=draw) * 2 - 1
+    smooth = torch.nn.functional.interpolate(coarse, SHAPE[1:], mode="bilinear").round(decimals=1)
+    smooth[0], smooth[1] = 0.5, torch.rand(SHAPE, generator=draw) * 2 - 1  # no longer: one that is plain, one that is noise
+    return smooth
+
+
+def run(model, x):
+    with torch.no_grad():
+        return model(x, seed=0)
+
+
+def same(found, expected):
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.predictions[-1], expected.predictions[-1], rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(count, expected.spikes[name]) for name, count in found.spikes.items())
+
+
+def test_grid_1_is_sample_and_hold(x):
+    """Every pixel is sent in the first step, and drives the network in all of them, as with the gate open."""
+    model = build(grid=1, grid_steps=3)
+    found, expected = run(model, x), run(build(VGG_SNN_STDB_wFeedback, gate="open"), x)
+    assert torch.equal(found.logits, expected.logits) and torch.equal(found.predictions[0], x)
+    active = (x != 0).sum((1, 2, 3))
+    assert torch.equal(found.spikes["input"], active) and torch.equal(expected.spikes["input"], STEPS * active)
+    assert not found.comparisons.any() and found.logits.abs().max() > 0
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_decoder_of_zeros_is_interpolation(x, colour):
+    """And so is no decoder at all, in grey too."""
+    x = x if colour else x[:, :1].abs()
+    shape = {"image_shape": tuple(x.shape[1:])}
+    zeros, blind = build(guess="prediction", **shape), build(guess="interpolation", **shape)
+    for layer in zeros.generate:
+        for weight in layer.parameters():
+            weight.data *= 0 if weight.dim() > 1 else 1
+    none = build(plan=[PLAN[0][:3] + PLAN[0][4:], []], guess="interpolation", readout="spike_count", **shape)
+    none.load_state_dict({name: value for name, value in blind.state_dict().items() if name in none.state_dict()})
+    found = run(zeros, x)
+    for other in (blind, none):
+        expected = run(other, x)
+        assert torch.equal(found.logits, expected.logits) and torch.equal(found.predictions, expected.predictions)
+        assert torch.equal(found.spikes["input"], expected.spikes["input"])
+    assert 0 < found.spikes["input"].sum() < (x != 0).sum()
+
+
+def test_the_result_of_an_image_does_not_depend_on_its_batch(x):
+    model = build(grid=4)
+    together = run(model, x)
+    for n in range(len(x)):
+        alone = run(model, x[[n]])
+        torch.testing.assert_close(alone.logits[0], together.logits[n], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(alone.predictions[:, 0], together.predictions[:, n], rtol=1e-5, atol=1e-5)
+        assert alone.comparisons[0] == together.comparisons[n]
+        assert all(count[0] == together.spikes[name][n] for name, count in alone.spikes.items())
+
+
+@pytest.mark.parametrize("rule", ["confidence", "all_predicted"])
+def test_a_stop_is_the_whole_run_cut_there(x, rule):
+    own = {"grid": 4, "epsilon": 0.4}
+    gaps = output_gap(run(build(**own), x).logits_by_step[3]).sort().values
+    output = run(build(AdaptiveTimestepsSNN, rule=rule, gap_bound=gaps[2].item(), open_bound=0.2, **own), x)
+    assert len(set(output.steps.tolist())) > 1, output.steps  # else the test shows nothing
+    for n, steps in enumerate(output.steps.tolist()):
+        alone = run(build(timesteps=steps, **own), x[[n]])
+        cut = output._replace(
+            logits=output.logits[[n]], predictions=output.predictions[:, [n]],
+            spikes={name: count[[n]] for name, count in output.spikes.items()},
+        )  # fmt: skip
+        same(alone, cut)
+
+
+@pytest.mark.parametrize("grid_steps", [1, 2])
+def test_all_predicted_waits_until_every_pixel_has_had_its_turn(x, grid_steps):
+    """Although nothing is sent where all is predicted: halvings to 1, each after its steps."""
+    output = run(build(AdaptiveTimestepsSNN, rule="all_predicted", grid=4, grid_steps=grid_steps, epsilon=9.0), x)
+    assert output.steps.tolist() == [2 * grid_steps] * len(x) and output.comparisons.all()
+
+
+def test_the_decoder_learns_from_pixels_that_are_not_sent(x):
+    """From the error of the step, and from nothing else; once all have had their turn, from nothing."""
+    model, decoded = build(), []
+    model.generate[-1].register_forward_hook(lambda _, __, output: output.retain_grad() or decoded.append(output))
+    output = model(x)
+    output.errors[0].sum().backward(retain_graph=True)
+    gradient = decoded[0].grad
+    assert not gradient[..., ::2, ::2].any()
+    assert torch.equal(gradient != 0, output.errors[0] != 0) and gradient.any()
+    later = output.errors[1:].sum() + output.logits.sum()
+    weights = [weight for weight in model.generate.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(later, weights, allow_unused=True)
+    assert len(gradients) == 3 and not any(grad.any() for grad in gradients if grad is not None)
+
+
+def test_training_is_the_steps_one_by_one(x):
+    """With linear layers of the decoder folded, and segments computed again."""
+    results = []
+    for training, segments in ((False, 0), (True, 0), (True, 3)):
+        model = build(plan=[[4, "D", 6, "fork", 6, "D"], ["U", "in"]], grid=4, dropout=0.0, fc_dropout=0.0).train(training)
+        model.set_bptt_segments(segments)
+        output = model(x, seed=0)
+        (output.logits.square().sum() + output.errors.sum()).backward()
+        results.append((output, [weight.grad for weight in model.parameters() if weight.requires_grad]))
+    for output, gradients in results[1:]:
+        same(output, results[0][0])
+        for found, expected in zip(gradients, results[0][1], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"grid": 3}, "power of 2"),
+        ({"encoding": "poisson"}, "--encoding direct"),
+        ({"plan": [[4, "D"], []], "guess": "decoder"}, "plan with feedback"),
+        ({"image_shape": (1, 8, 8), "readout": "spike_count"}, "image's scale"),
+    ],
+)
+def test_what_cannot_work_is_refused(own, words):
+    with pytest.raises(ModelError, match=words):
+        build(**own)
+
+
+def test_a_checkpoint_keeps_it(x, tmp_path):
+    own = {"grid": 4, "grid_steps": 2, "guess": "decoder", "fill": False, "epsilon": 0.2, "together": True}
+    model = build(**own)
+    torch.save({"model": type(model).__name__, "settings": model.settings, "state_dict": model.state_dict()}, tmp_path / "x.pth")
+    found = load(tmp_path / "x.pth", engine="dense")
+    assert {name: found.settings[name] for name in own} == own and found.settings["gate"] == "once"
+    same(run(found, x), run(model, x))
+
+
+def test_the_scripts_evaluate_as_trained_without_any_flag(tmp_path):
+    """A colour folder: the gate and its settings come from the checkpoint; another epsilon is one typed."""
+    folder = make_folder(tmp_path / "pets", count=3)
+    once = "--encoding direct --gate once --grid 4 --epsilon 0.3 --together --guess prediction --no-fill"
+    flags = f"--dataset {folder} {NET} --timesteps 3 --update immediate --readout membrane_linear --epochs 1"
+    run_here(SNN, f"{flags} {once} --run_name x --output_dir {tmp_path}")
+    path = tmp_path / "trained_models/snn/x.pth"
+    run_here(OBJ1, f"--pretrained_snn {path} --run_name y --output_dir {tmp_path}")
+    (record,) = records(tmp_path / "logs/snn/y.jsonl", "evaluation")
+    model, test = load(path, engine="dense"), load_data(str(folder))[2]
+    kept = {name: model.settings[name] for name in ("gate", "encoding", "grid", "epsilon", "together", "fill")}
+    assert kept == {"gate": "once", "encoding": "direct", "grid": 4, "epsilon": 0.3, "together": True, "fill": False}
+    expected = evaluate(model, test.images, test.labels)
+    assert (record["epsilon"], record["accuracy"]) == (0.3, expected["accuracy"])
+    assert record["spikes"] == expected["parts"] and 0 < record["spikes"]["input"] < 12 * 12 * 3
+    assert record["comparisons"] == expected["comparisons"] > 0
