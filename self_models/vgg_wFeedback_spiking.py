@@ -46,6 +46,7 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
+    waits = False  # whether the layers after the fork rest in this step
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
 
     def __init__(self, *args, **settings):
@@ -170,20 +171,32 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         """
         sees_all = self.training and not self.gate.reacts
         parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
-        encoded = torch.cat([codes.flatten(2) for codes, _ in parts])
-        drives = run_stage("classifier", list_layers(self.classifier), encoded, run.memory, run.draws).to(run.image.dtype)
-        so_far, run.logits = run.logits + drives.cumsum(0), run.logits + drives.sum(0)
+        so_far = self.classify(run, [codes for codes, _ in parts])
         spikes = None if self.training else torch.stack([*self.spikes_so_far(run).values()], -1)[None]
         return join_frames([frames for _, frames in parts])._replace(logits=so_far, spikes=spikes)
 
+    def classify(self, run, parts):
+        """The classifier on the encoder's output, in place. parts: the output of some steps each, (t, B, ...), or None for a step
+        in which the layers after the fork wait; only first ones do. Returns the logits after each step (T, B, labels)."""
+        waited, codes = sum(part is None for part in parts), [part.flatten(2) for part in parts if part is not None]
+        none = run.image.new_zeros(waited, len(run.image), self.settings["labels"])
+        if not codes:
+            run.logits = none[-1]
+            return none
+        drives = run_stage("classifier", list_layers(self.classifier), torch.cat(codes), run.memory, run.draws)
+        so_far = run.logits + drives.to(run.image.dtype).cumsum(0)
+        run.logits = so_far[-1]
+        return torch.cat([none, so_far])
+
     def perceive(self, run, draws):
         """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the
-        encoder's output (T, B, ...) and a Frame of (T, B, C, H, W)."""
+        encoder's output (T, B, ...), None for a step in which its layers after the fork wait, and a Frame of (T, B, C, H, W)."""
         signal = self.encoding.send(run.view.unexplained(), draws)
         run.input_count = run.input_count + count_events(run.view.sent(signal))
         before_fork, after_fork = encoder_parts(self.features)
+        self.waits = self.gate.waits(run.view)
         forked = run_stage("features", before_fork, signal, run.memory, run.draws)
-        encoded = run_stage("features", after_fork, forked, run.memory, run.draws)
+        encoded = None if self.waits else run_stage("features", after_fork, forked, run.memory, run.draws)
         if not self.has_feedback:
             return encoded, stack_frames([self.show(run, None) for _ in draws])
         wanted = self.gate.wants(run.view)

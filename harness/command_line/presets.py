@@ -50,8 +50,10 @@ READOUT = "--readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2"
 FIRST = {"feedback": "-a VGG5_wFeedback_linear --fc_width 256", "twin": "-a VGG5_small --fc_width 256"}
 WIDE = {"feedback": "-a VGG4_wFeedback_linear", "twin": "-a VGG4_narrow"}
 DEEP = {"feedback": "-a VGG9_wFeedback", "twin": "-a VGG9"}
+COLOUR = {"feedback": "-a VGG8_wFeedback_early --fc_width 256", "twin": "-a VGG8_small --fc_width 256"}
 OF_FAMILY = {  # family -> (plans, flags)
-    "cifar": (DEEP, "--dataset CIFAR10 --augment --precision bfloat16"),
+    "cifar10": (COLOUR, "--dataset CIFAR10 --augment --init kaiming --fc_dropout 0"),
+    "vgg9": (DEEP, "--dataset CIFAR10 --augment --precision bfloat16"),
     "vgg16": ({"twin": "-a VGG16"}, "--dataset CIFAR10 --augment --precision bfloat16"),
     "quick": (FIRST, "--dataset MNIST"),
     "accurate": (FIRST, "--dataset MNIST --augment --precision bfloat16"),
@@ -62,7 +64,8 @@ OF_FAMILY = {  # family -> (plans, flags)
 }
 NORMALISED = "--norm scale --init kaiming --optimizer SGD -lr 0.05 --weight_decay 5e-4 --batch_size 128"
 ANN_RECIPES = {  # family -> flags
-    "cifar": f"{NORMALISED} --dropout 0.1 --trade_off 1e-4 --epochs 120",
+    "cifar10": "-a VGG8_wFeedback_fork --norm scale -lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 12",
+    "vgg9": f"{NORMALISED} --dropout 0.1 --trade_off 1e-4 --epochs 120",
     "vgg16": f"{NORMALISED} --dropout 0.2 --epochs 160",
     "quick": "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2",
     "accurate": "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 16",
@@ -81,8 +84,12 @@ FASHION_LONG = f"{FASHION} --epochs 3 --dropout 0.3"
 LATER = "--readout membrane_linear --latch --trade_off_type mean_t --trade_off 1e-5"  # a decoder given to a trained twin
 BY_STEP = "--trade_off_type linear_over_t"
 CONVERTED = "--scaling_factor 1 --balance_percentile 99.9"
-CIFAR = f"{CONVERTED} --activation Triangle --encoding direct --timesteps 8 --epochs 30 -lr 1e-4 --batch_size 128"
+GPU = f"{CONVERTED} --activation Triangle --encoding direct --timesteps 8 --epochs 30 -lr 1e-4 --batch_size 128"
 ONCE = "--gate once --epsilon 0.1 --together --readout membrane_linear --trade_off 1e-4 --trade_off_type mean_t"
+CIFAR10 = "--activation Triangle --encoding direct --epochs 1 -lr 5e-4"
+CIFAR10_BALANCE = "--scaling_factor 0.5 --balance_percentile 99.9 --balance_timesteps 8"
+CIFAR10_GATE = "--gate once --grid 4 --wait --epsilon 0.15"
+CIFAR10_DECODER = "--readout membrane_linear --readout_leak 0 --trade_off 2e-3 --trade_off_type mean_t"
 SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "quick_feedback": ("ann quick_feedback", f"{QUICK} {READOUT} --trade_off 0.005 {BY_STEP}"),
     "quick_twin": ("ann quick_twin", QUICK),
@@ -104,15 +111,26 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
         f"{FASHION_LONG} {LATER} --readout_slew 0.15 --epsilon 0.08",
     ),
     "fashion_twin": ("snn fashion_twin_long", FASHION_LONG),
-    "cifar_feedback": ("ann cifar_feedback", f"{CIFAR} {ONCE}"),
-    "cifar_twin": ("ann cifar_twin", f"{CIFAR} --gate once --epsilon 0.1 --together --guess interpolation"),
+    "cifar10_twin_base": ("ann cifar10_feedback", f"{CIFAR10} --timesteps 4 --spike_penalty 5e-6 {CIFAR10_BALANCE}"),
+    "cifar10_twin_long": ("snn cifar10_twin_base", f"{CIFAR10} --timesteps 5 --spike_penalty 2e-6"),
+    "cifar10_feedback": (
+        "snn cifar10_twin_long",
+        f"{CIFAR10} --timesteps 7 --spike_penalty 2e-6 {CIFAR10_GATE} {CIFAR10_DECODER}",
+    ),
+    "cifar10_blind": (
+        "snn cifar10_twin_long",
+        f"{CIFAR10} --timesteps 7 --spike_penalty 2e-6 {CIFAR10_GATE} --guess interpolation",
+    ),
+    "cifar10_twin": ("snn cifar10_twin_long", f"{CIFAR10} --timesteps 5 --spike_penalty 2e-6"),
+    "vgg9_feedback": ("ann vgg9_feedback", f"{GPU} {ONCE}"),
+    "vgg9_twin": ("ann vgg9_twin", f"{GPU} --gate once --epsilon 0.1 --together --guess interpolation"),
     "vgg16_plain": (
         "ann vgg16_plain",
         f"{CONVERTED} --activation Triangle --timesteps 50 --epochs 20 -lr 1e-4 --bptt_segments auto",
     ),
 }
-NOT_RUN = ("cifar_feedback", "cifar_twin", "vgg16_plain")
-TEACHERS = {"fashion": "fashion_feedback"}  # family -> preset of the ANN that teaches its SNNs
+NOT_RUN = ("vgg9_feedback", "vgg9_twin", "vgg16_plain")
+TEACHERS = {"fashion": "fashion_feedback", "cifar10": "cifar10_feedback"}  # family -> preset of the ANN that teaches its SNNs
 COMMITTED_AS = {"feedback": "{kind}_feedback", "twin": "{kind}_twin", "fast_twin_base": "fast_base"}
 
 

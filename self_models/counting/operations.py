@@ -153,6 +153,8 @@ class OperationCounter:
         if name not in self._reach:
             self._reach[name] = {end: reach(way, active.shape, active.device) for end, way in targets(self.model, name)}
         for end, reached in self._reach[name].items():
+            if self.model.waits and not is_needed(self.model, end):
+                continue
             self.events[end] = self.events.get(end, 0) + (active * reached).sum()
         self.spikes[name] = self.spikes.get(name, 0) + active.sum()
         self.neurons[name] = self.neurons.get(name, 0) + places
@@ -215,6 +217,12 @@ def targets(model, name):
             end, others, _ = _until_neuron(following, list_layers(getattr(model, following)))
             found.append((end, way + others))
     return found
+
+
+def is_needed(model, end):
+    """Whether the decoder needs what ends in this connection."""
+    stage, position = end.split(".")[:2]
+    return stage == "generate" or (stage == "features" and int(position) < model.features.fork)
 
 
 def _until_neuron(stage, children):

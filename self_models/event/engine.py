@@ -73,6 +73,8 @@ class EventEngine:
 
     def check(self):
         """Raises ModelError where the model, as it is now, cannot run."""
+        if getattr(self.model.gate, "wait", False):
+            raise ModelError("the event engine lets no layer wait (setting wait of gate once): use --engine dense")
         if self.model.rule.stops and not self.is_whole:
             raise ModelError(f"the event engine does not stop images of {type(self.model).__name__} as it is: use --engine dense")
 
@@ -82,6 +84,7 @@ class EventEngine:
         x = checked_images(x, self.model)
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
+        self.check()
         self._refresh()
         draws = draws_for(x, draws, seed)
         drawn = self.model.drawn(x, uniforms, draws)
@@ -218,7 +221,6 @@ class EventEngine:
 
     def _stepwise(self, x, drawn, draws, frames):
         model, net = self.model, self.layout.net
-        self.check()
         run, states, steps = model.start(x, draws), [new_state(net) for _ in x], []
         counts = np.zeros((len(x), model.timesteps, len(self.layout.shapes)), np.int32)
         logits = slice(net.nodes[net.output, FIRST_V], net.nodes[net.output, FIRST_V] + self.layout.shapes[net.output][0])

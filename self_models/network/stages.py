@@ -18,8 +18,8 @@ FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix pr
 
 
 def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=None):
-    """features, generate (None without a decoder) and classifier, initialised. features.fork: how many of its layers come before
-    the decoder's input.
+    """features, generate (None without a decoder) and classifier, initialised. features.fork: how many layers of it the decoder
+    needs.
 
     settings: fc_width, kernel_size, dropout, fc_dropout, labels, init; nonlinearity: (stage name, channels) -> new module;
     output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have no bias. Raises
@@ -30,6 +30,7 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
     sizes, drop = plan.sizes(height, width), partial(HeldDropout, settings["dropout"])
     features, depth, widths = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
     generate = None
+    features.fork = features.fork if plan.decoder else 0
     if plan.decoder:
         new_neuron, sizes_there = partial(nonlinearity, "generate"), sizes[: halvings(plan.before_fork) + 1]
         generate = _decoder(plan.decoder, widths, channels, sizes_there, kernel_size, new_neuron, drop, output_nonlinearity)

@@ -83,6 +83,10 @@ class Gate:
         """Whether a prediction made in this step can still matter; where not, the decoder rests."""
         return True
 
+    def waits(self, view):
+        """Whether the layers that the decoder does not need rest in this step; not again once they have run."""
+        return False
+
     def complete(self, prediction, view):
         """What the image is taken for, (B, C, H, W), where the read-out predicts this of it."""
         return prediction

@@ -112,9 +112,9 @@ def send_turn(settings, pixels, image):
         take_turn(settings, pixels, image, grid)
         if grid > 1:
             guess_blindly(settings, pixels, image, grid)
-        note_predicted(settings, pixels, image)
-    if not settings.fill:
-        for pixel in range(len(image)):
+    for pixel in range(len(image)):
+        pixels.is_open[pixel] |= pixels.attended[pixel]
+        if not settings.fill:
             pixels.seen[pixel] = 0 if pixels.attended[pixel] else pixels.own[pixel]
     new = size_of(settings, pixels, grid_at(settings, step + 1)) - size_of(settings, pixels, grid)
     pixels.tally[COMPARED] = new if settings.epsilon > 0 else 0
@@ -191,6 +191,10 @@ class Once(Tolerance):
         True, Switch(), "once: an unsent pixel drives the first layer with what it is taken for; else with 0", group="gate",
         adopted=True,
     )  # fmt: skip
+    wait: bool = objective_setting(
+        False, Switch(), "once: the layers that the decoder does not need rest until each pixel has had its turn", group="gate",
+        adopted=True,
+    )  # fmt: skip
     reacts = completes = lasts = True
     kernels = Kernels(start_once, never, look_once, see_once, complete_once)
 
@@ -204,8 +208,7 @@ class Once(Tolerance):
             raise ModelError("guess decoder needs a plan with feedback: choose one, or guess interpolation")
 
     def start(self, image):
-        sent = torch.zeros_like(image, dtype=torch.bool)
-        sent[..., :: self.grid, :: self.grid] = True
+        sent = on_grid(image, self.grid)
         known = Knowledge(image * sent, sent, self.blind(image * sent, self.grid), 0)
         return self.view(known, sent, sent & (image != 0), known.of_image(0.0), torch.zeros_like(sent))
 
@@ -230,6 +233,9 @@ class Once(Tolerance):
 
     def wants(self, view):
         return self.grid_at(view.known.step) > 1
+
+    def waits(self, view):
+        return self.wait and self.grid_at(view.known.step) > 1
 
     def complete(self, prediction, view):
         return view.known.of_image(0.0 if self.guess == "interpolation" else prediction)
