@@ -87,6 +87,7 @@ CONVERTED = "--scaling_factor 1 --balance_percentile 99.9"
 GPU = f"{CONVERTED} --activation Triangle --encoding direct --timesteps 8 --epochs 30 -lr 1e-4 --batch_size 128"
 ONCE = "--gate once --epsilon 0.1 --together --readout membrane_linear --trade_off 1e-4 --trade_off_type mean_t"
 CIFAR10 = "--activation Triangle --encoding direct --epochs 1 -lr 5e-4"
+CIFAR10_MORE = f"{CIFAR10} --spike_penalty 2e-6"
 CIFAR10_BALANCE = "--scaling_factor 0.5 --balance_percentile 99.9 --balance_timesteps 8"
 CIFAR10_GATE = "--gate once --grid 4 --wait --epsilon 0.15"
 CIFAR10_DECODER = "--readout membrane_linear --readout_leak 0 --trade_off 2e-3 --trade_off_type mean_t"
@@ -112,16 +113,16 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     ),
     "fashion_twin": ("snn fashion_twin_long", FASHION_LONG),
     "cifar10_twin_base": ("ann cifar10_feedback", f"{CIFAR10} --timesteps 4 --spike_penalty 5e-6 {CIFAR10_BALANCE}"),
-    "cifar10_twin_long": ("snn cifar10_twin_base", f"{CIFAR10} --timesteps 5 --spike_penalty 2e-6"),
+    "cifar10_twin_long": ("snn cifar10_twin_base", f"{CIFAR10_MORE} --timesteps 5"),
     "cifar10_feedback": (
         "snn cifar10_twin_long",
-        f"{CIFAR10} --timesteps 7 --spike_penalty 2e-6 {CIFAR10_GATE} {CIFAR10_DECODER}",
+        f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} {CIFAR10_DECODER}",
     ),
     "cifar10_blind": (
         "snn cifar10_twin_long",
-        f"{CIFAR10} --timesteps 7 --spike_penalty 2e-6 {CIFAR10_GATE} --guess interpolation",
+        f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} --guess interpolation",
     ),
-    "cifar10_twin": ("snn cifar10_twin_long", f"{CIFAR10} --timesteps 5 --spike_penalty 2e-6"),
+    "cifar10_twin": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 5"),
     "vgg9_feedback": ("ann vgg9_feedback", f"{GPU} {ONCE}"),
     "vgg9_twin": ("ann vgg9_twin", f"{GPU} --gate once --epsilon 0.1 --together --guess interpolation"),
     "vgg16_plain": (
