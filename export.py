@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
-"""Write a trained SNN's encoder and classifier for other programs: as a NIR file or as a plain PyTorch file."""
+"""Write a trained SNN's encoder and classifier for other programs (nir, torch), or a checkpoint of half the size (half)."""
 
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.scripts import run_script
-from harness.exporting.files import FORMATS, export
+from harness.exporting.files import FORMATS, HALF, export
 
 
 def build_parser():
     parser = Parser(__doc__)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an SNN")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an SNN; for half, of an ANN, too")
     parser.add_argument(
-        "--to", choices=list(FORMATS), required=True, help="nir: needs the package nir; torch: layers and weights"
+        "--to",
+        choices=[*FORMATS, HALF],
+        required=True,
+        help="nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits",
     )
-    parser.add_argument("--output", default="", metavar="PATH", help="default: beside the checkpoint, NAME.nir or NAME_torch.pt")
+    parser.add_argument(
+        "--output", default="", metavar="PATH", help="default: beside the checkpoint, NAME.nir, NAME_torch.pt or NAME_half.pth"
+    )
     parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")
     return parser
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Evaluate every committed checkpoint on its whole test set; write results/results.json and the tables of README and docs."""
+"""Evaluate every committed checkpoint on its whole test set; write results/results.json and the tables of README and docs.
+
+The networks of CIFAR-10 (JPEG) need its folder, --dataset; without it their rows stay as they are, with the day they are of.
+"""
 
 import argparse
 import json
@@ -27,40 +30,53 @@ CHECKPOINTS = {  # name -> (its preset, seed)
 }
 
 
-def commands():
-    """(checkpoint, run's name, network's name, script and flags); a run with several settings gives several rows."""
+OF_FOLDER = [name for name, (preset, _) in CHECKPOINTS.items() if NETWORKS[preset].images]
+
+
+def commands(folder=""):
+    """(checkpoint, run's name, Network, script and flags); a run with several settings gives several rows. folder: of the images
+    of those that need one."""
     for checkpoint, (preset, seed) in CHECKPOINTS.items():
-        label, steps = NETWORKS[preset][:2]
+        network = NETWORKS[preset]
         source = f"--preset {preset} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
-        runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps}", "stop": f"{OBJ2} {source} --timesteps 50 {RULES}"}
-        if NETWORKS[preset].opened:
+        source += f" --dataset {shlex.quote(folder)}" * bool(network.images)
+        runs = {
+            f"T{network.steps}": f"{OBJ1} {source} --timesteps {network.steps}",
+            "stop": f"{OBJ2} {source} --timesteps {network.most} {RULES}",
+        }
+        if network.opened:
             runs["T50_open"] = f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
         for kind, command in runs.items():
-            yield checkpoint, f"{checkpoint}_{kind}", label, command
+            yield checkpoint, f"{checkpoint}_{kind}", network, command
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit_test", metavar="N", help="first N test images only, to try it out; results in results_few/")
     help_text = "evaluate these checkpoints, or none, and take the others' results/*.json as they are"
     parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), default=list(CHECKPOINTS), metavar="NAME", help=help_text)
+    parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that want it")
     args = parser.parse_args(argv)
+    if not args.dataset:
+        if args.only is not parser.get_default("only") and (wanting := [name for name in args.only if name in OF_FOLDER]):
+            raise UserError(f"{wanting[0]} needs its images: add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/")
+        args.only = [name for name in args.only if name not in OF_FOLDER]
     folder = HERE / ("results_few" if args.limit_test else "results")
     few = f"--limit_test {args.limit_test}" if args.limit_test else ""
     check_all_there(folder, args.only)
     folder.mkdir(exist_ok=True)
     rows = []
-    for checkpoint, run, name, command in commands():
+    for checkpoint, run, network, command in commands(args.dataset and str(Path(args.dataset).absolute())):
         path = folder / f"{run}.json"
         if checkpoint in args.only:
             evaluate(f"{command} --run_name {run} --output_dir {quote(folder)} --results_json {quote(path)} --overwrite {few}")
-        rows += [row_of(name, record) for record in json.loads(path.read_text())]
+        rows += [row_of(network, record) for record in json.loads(path.read_text())]
     write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
     if not few:
         chosen = [row for row in rows if is_shown(row)]
         rows = means_over_seeds(rows)
         for dataset in {row["dataset"] for row in rows}:
-            picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
+            picture = HERE / "docs" / f"accuracy_spikes_{slug(dataset)}.png"
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
         put_into(HERE / TABLES, [*table(row for row in rows if is_shown(row)), "", *pairs_table(chosen)])
         put_into(HERE / README, short_table(rows))
@@ -95,18 +111,24 @@ def evaluate(command):
         sys.exit(done.returncode)
 
 
-def row_of(name, record):
-    """A row of results.json from an evaluation record. name: of the network."""
+def slug(words):
+    """'CIFAR-10 (JPEG)' -> 'cifar10jpeg', for the name of a file."""
+    return "".join(filter(str.isalnum, words)).lower()
+
+
+def row_of(network, record):
+    """A row of results.json from an evaluation record of this Network."""
     keys = ("dataset", "seed", "epsilon", "timesteps", "accuracy", "mean_steps", "reconstruction_error", "open_share")
     keys += ("rank_correlation", "rank_correlation_per_ink", "spikes")
     return {
-        "name": name + " (chosen on test images)" * (record.get("selected_on") == "test"),
+        "name": network.label + " (chosen on test images)" * (record.get("selected_on") == "test"),
         "plan": record["model"],
         "feedback": record["feedback"],
         "blocking": record["epsilon"] > 0,
         "rule": record.get("rule", "none"),
         "bounds": record.get("bounds", {}),
         **{key: record[key] for key in keys if key in record},
+        **({"dataset": network.images, "date": record["date"]} if network.images else {}),
         "operations": {kind: value for kind, value in record["operations"].items() if kind != "layers"},
         **{key: record[key] for key in ("energy_joules", "energy_event_joules")},
         "images_per_second": record["images_per_second"],
@@ -196,9 +218,10 @@ def table(rows):
     yield "| data set | network | seeds | T | epsilon | stop | mean steps | accuracy, % | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ |"  # noqa: E501
     yield "|" + " --- |" * 16
     for row in rows:
+        images = ", ".join(row[key] for key in ("dataset", "date") if key in row)
         spikes = " | ".join(f"{row['spikes'][part]:,.0f}" for part in ("input", "encoder", "decoder", "classifier"))
         yield (
-            f"| {row['dataset']} | {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | "
+            f"| {images} | {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | "
             f"{stop_of(row)} | {row['mean_steps']:.1f} | {shown(row, 'accuracy', '.2f')} | {spikes} | "
             f"{shown(row, 'spikes', ',.0f')} | "
             f"{row['operations']['event_acs'] / 1000:,.0f} k | {shown(row, 'energy_joules', '.1f')} | "

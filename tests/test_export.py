@@ -276,3 +276,15 @@ def test_layers_that_would_not_run_the_same_are_refused(layers, words):
 def test_settings_that_follow_from_the_layers_are_refused():
     with pytest.raises(ModelError, match="update follows from the layers"):
         from_layers(stack(leaky), image_shape=(1, 12, 12), update="delayed")
+
+
+@torch.no_grad()
+def test_half_is_the_whole_network_with_rounded_weights(tmp_path):
+    half = tmp_path / "half.pth"
+    _, said = run_here("export", FEEDBACK, "--to half --output", half)
+    assert "evaluate it anew" in said
+    ours, rounded = load(FEEDBACK, "dense"), load(half, "dense")
+    assert rounded.settings == ours.settings and rounded.thresholds == ours.thresholds
+    for value, near in zip(ours.parameters(), rounded.parameters(), strict=True):
+        assert near.dtype == torch.float32 and torch.equal(near, value.half().float() if value.dim() > 1 else value)
+    assert half.stat().st_size < 0.6 * FEEDBACK.stat().st_size

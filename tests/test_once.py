@@ -10,6 +10,8 @@ from test_images_in import NET, make_folder
 from harness.data.sets import load_data
 from self_models import evaluate, load
 from self_models.basics.errors import ModelError
+from self_models.counting.operations import OperationCounter
+from self_models.event.engine import EventEngine
 from self_models.objectives.gates import Blocking
 from self_models.objectives.once import Once, interpolated
 from self_models.objectives.stopping import output_gap
@@ -307,3 +309,58 @@ def test_the_scripts_evaluate_as_trained_without_any_flag(tmp_path):
     assert (record["epsilon"], record["accuracy"]) == (0.3, expected["accuracy"])
     assert record["spikes"] == expected["parts"] and 0 < record["spikes"]["input"] < 12 * 12 * 3
     assert record["comparisons"] == expected["comparisons"] > 0
+
+
+@torch.no_grad()
+def test_waiting_layers_begin_when_all_is_known():
+    """Without a decoder the run is that on the image as known in the end, all at once, two steps later, and costs as much."""
+    images = torch.rand(2, *SHAPE) * 2 - 1
+    kind = {"encoding": "direct", "update": "immediate", "default_threshold": 0.02, "image_shape": SHAPE, "fc_width": 8}
+    plan = [[4, "D", 6, 6, "D"], []]
+    gate = {"gate": "once", "epsilon": 0.3, "guess": "interpolation"}
+    late = VGG_SNN_STDB_wFeedback(plan=plan, timesteps=STEPS, grid=4, wait=True, **gate, **kind).eval()
+    soon = VGG_SNN_STDB_wFeedback(plan=plan, timesteps=STEPS - 2, grid=1, **gate, **kind).eval()
+    soon.load_state_dict(late.state_dict())
+    with OperationCounter(late) as counted:
+        waited = late(images)
+    with OperationCounter(soon) as expected:
+        output = soon(waited.predictions[-1])
+    assert torch.equal(waited.logits_by_step[2:], output.logits_by_step) and not waited.logits_by_step[:2].any()
+    assert output.logits.any()
+    hidden = [name for name in output.spikes if name != "input"]
+    assert all(torch.equal(waited.spikes[name], output.spikes[name]) for name in hidden)
+    assert counted.counts() == expected.counts()
+
+
+@torch.no_grad()
+def test_only_what_the_decoder_needs_runs_while_the_others_wait():
+    images = torch.rand(2, *SHAPE) * 2 - 1
+    model = InputBlockingSNN(
+        plan=PLAN, timesteps=STEPS, gate="once", grid=4, wait=True, epsilon=0.3, encoding="direct", update="immediate",
+        readout="membrane_linear", default_threshold=0.1, image_shape=SHAPE, fc_width=8,
+    ).eval()  # fmt: skip
+    with OperationCounter(model) as counter:
+        output = model(images)
+    early = {name: spikes[:2].sum() > 0 for name, spikes in output.spikes_by_step.items()}
+    late = {name: spikes[2:].sum() > 0 for name, spikes in output.spikes_by_step.items()}
+    assert [name for name in early if early[name]] == ["input", "features.1", "features.4", "generate.2"]
+    assert not late["generate.2"] and late["features.7"] and late["classifier.1"]
+    to_decoder, onwards = (counter.counts()["events"][name] for name in ("generate.1", "features.6"))
+    spikes = output.spikes_by_step["features.4"].sum(1)
+    assert to_decoder / spikes[:2].sum() != onwards / spikes.sum()
+    with pytest.raises(ModelError, match="lets no layer wait"):
+        model.engine = EventEngine(model)
+        model(images)
+
+
+def test_waiting_layers_learn():
+    model = InputBlockingSNN(
+        plan=PLAN, timesteps=STEPS, gate="once", grid=4, wait=True, epsilon=0.3, encoding="direct", update="immediate",
+        readout="membrane_linear", default_threshold=0.1, image_shape=SHAPE, fc_width=8, dropout=0.0, fc_dropout=0.0,
+    )  # fmt: skip
+    images = torch.rand(2, *SHAPE) * 2 - 1
+    output = model(images)
+    with torch.no_grad():
+        assert torch.equal(output.logits, model.eval()(images).logits)
+    (output.logits.square().sum() + output.errors.sum()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)

@@ -1,6 +1,7 @@
 """Figures as lines for a reader and as records for programs."""
 
 import json
+from datetime import date
 
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
@@ -159,6 +160,7 @@ def evaluation_record(model, result, args, **more):
         "seconds": result["seconds"],
         "images_per_second": result["images_per_second"],
         "seed": args.seed,
+        "date": date.today().isoformat(),
         "command": command_line(),
     }
     if "parts" in result:
