@@ -46,7 +46,7 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
-    waits = False  # whether the layers after the fork rest in this step
+    waits = rests = False  # whether in this step the layers after the fork wait, and whether the decoder rests
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
 
     def __init__(self, *args, **settings):
@@ -194,13 +194,12 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         signal = self.encoding.send(run.view.unexplained(), draws)
         run.input_count = run.input_count + count_events(run.view.sent(signal))
         before_fork, after_fork = encoder_parts(self.features)
-        self.waits = self.gate.waits(run.view)
+        self.waits, self.rests = self.gate.waits(run.view), self.has_feedback and not self.gate.wants(run.view)
         forked = run_stage("features", before_fork, signal, run.memory, run.draws)
         encoded = None if self.waits else run_stage("features", after_fork, forked, run.memory, run.draws)
         if not self.has_feedback:
             return encoded, stack_frames([self.show(run, None) for _ in draws])
-        wanted = self.gate.wants(run.view)
-        decodes = [wanted and (run.steps + t) % self.feedback_interval == 0 for t in range(1, len(draws) + 1)]
+        decodes = [not self.rests and (run.steps + t) % self.feedback_interval == 0 for t in range(1, len(draws) + 1)]
         inflow = forked if self.feedback_interval == 1 else self.gather(run, forked, decodes)
         decoded = iter(run_stage("generate", run.decoder, inflow, run.memory, run.draws)) if any(decodes) else iter(())
         return encoded, stack_frames([self.show(run, next(decoded) if now else None) for now in decodes])

@@ -80,7 +80,8 @@ class OperationCounter:
         for name, inputs in counted.neurons.items():
             active = torch.from_numpy(inputs.binary + inputs.other)
             active = active.flatten() if name.startswith("classifier") else active
-            self._count_events(name, active.to(torch.float64), active.numel() * inputs.steps)
+            unread = torch.from_numpy(inputs.unread).to(torch.float64)
+            self._count_events(name, active.to(torch.float64), active.numel() * inputs.steps, unread)
 
     def counts(self):
         """What was counted so far, kind -> layer -> number."""
@@ -149,13 +150,22 @@ class OperationCounter:
     def _input_hook(self, module, inputs):
         self._count_events("input", sum_over_batch((inputs[0] != 0).float()), inputs[0].numel())
 
-    def _count_events(self, name, active, places):
+    def _is_read(self, end):
+        """Whether the connection of this name takes spikes in the step that a dense run is in."""
+        if is_decoder(end):
+            return not self.model.rests
+        stage, position = end.split(".")
+        return not self.model.waits or (stage == "features" and int(position) < self.model.features.fork)
+
+    def _count_events(self, name, active, places, unread=0):
+        """Add a layer's spikes; active: how often each neuron spiked; places: neurons times steps; unread: how often while the
+        decoder, which it feeds, rested."""
         if name not in self._reach:
             self._reach[name] = {end: reach(way, active.shape, active.device) for end, way in targets(self.model, name)}
         for end, reached in self._reach[name].items():
-            if self.model.waits and not is_needed(self.model, end):
-                continue
-            self.events[end] = self.events.get(end, 0) + (active * reached).sum()
+            if self._is_read(end):
+                taken = active - unread if is_decoder(end) else active
+                self.events[end] = self.events.get(end, 0) + (taken * reached).sum()
         self.spikes[name] = self.spikes.get(name, 0) + active.sum()
         self.neurons[name] = self.neurons.get(name, 0) + places
 
@@ -219,10 +229,8 @@ def targets(model, name):
     return found
 
 
-def is_needed(model, end):
-    """Whether the decoder needs what ends in this connection."""
-    stage, position = end.split(".")[:2]
-    return stage == "generate" or (stage == "features" and int(position) < model.features.fork)
+def is_decoder(name):
+    return part_of(name) == "decoder"
 
 
 def _until_neuron(stage, children):

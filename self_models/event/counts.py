@@ -14,14 +14,16 @@ from self_models.basics.compiled import compiled
 from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V
 
 # columns of Activity.behind: node, and of the modules before: window side, source channels; target width and channels; first
-# weight, table entry and map entry
-NODE, BEFORE_SIDE, BEFORE_FAN, MAP_WIDTH, MAP_CHANNELS, PATTERN, ENTRY, MAP = range(8)
+# weight, table entry and map entry; whether it is one of the decoder
+NODE, BEFORE_SIDE, BEFORE_FAN, MAP_WIDTH, MAP_CHANNELS, PATTERN, ENTRY, MAP, DECODES = range(9)
+BINARY, OTHER, UNREAD = range(3)  # rows of Activity.events
 
 
 class Activity(NamedTuple):
-    """events (2, V): how often each neuron spiked, and how often it sent another value than -1 or 1, in the order of State.v;
-    (2, 0) where nothing is counted. behind: modules behind others, see above; pattern: which weights before them are not 0;
-    phase, row, column: as in Net; reached: inputs reached in this step; inputs: in how many steps."""
+    """events (3, V): how often each neuron spiked, how often it sent another value than -1 or 1, and how often it spiked while
+    the decoder, which it feeds, rested, in the order of State.v; (3, 0) where nothing is counted. behind: modules behind others,
+    see above; pattern: which weights before them are not 0; phase, row, column: as in Net; reached: inputs reached in this step;
+    inputs: in how many steps."""
 
     events: np.ndarray
     behind: np.ndarray
@@ -35,11 +37,12 @@ class Activity(NamedTuple):
 
 class Inputs(NamedTuple):
     """Counts of inputs that were not 0, (C, H, W): where all of a step's inputs were -1 or 1, and in other steps. steps: how
-    many there were in all, of all images."""
+    many there were in all, of all images. unread: spikes that a resting decoder did not take, (C, H, W)."""
 
     binary: np.ndarray
     other: np.ndarray
     steps: int
+    unread: np.ndarray
 
 
 class Counted(NamedTuple):
@@ -55,14 +58,16 @@ def new_activity(layout):
     behind, tables, patterns, entry, pattern, at = [], [], [], 0, 0, 0
     for connection in before:
         channels, height, width = connection.target_shape
-        behind.append((connection.source, connection.side, connection.source_shape[0], width, channels, pattern, entry, at))
+        decodes = connection.target in layout.net.feedback
+        place = (connection.source, connection.side, connection.source_shape[0], width, channels, pattern, entry, at, decodes)
+        behind.append(place)
         patterns.append(connection.weights() > 0)
         tables.append(connection.tables())
         pattern, entry, at = pattern + connection.size, entry + len(tables[-1][0]), at + channels * height * width
     joined = [np.concatenate(parts) for parts in zip(*tables, strict=True)] or [np.zeros(0, np.int32)] * 3
     return Activity(
-        np.zeros((2, layout.v_size), np.int64),
-        np.array(behind, np.int64).reshape(-1, 8),
+        np.zeros((3, layout.v_size), np.int64),
+        np.array(behind, np.int64).reshape(-1, 9),
         np.concatenate([np.zeros(0, np.uint8), *patterns], dtype=np.uint8),
         *joined,
         np.zeros(at, np.uint8),
@@ -77,7 +82,7 @@ def blank(activity):
 
 
 NOTHING = Activity(
-    np.zeros((2, 0), np.int64), np.zeros((0, 8), np.int64), np.zeros(0, np.uint8), *[np.zeros(0, np.int32)] * 3,
+    np.zeros((3, 0), np.int64), np.zeros((0, 9), np.int64), np.zeros(0, np.uint8), *[np.zeros(0, np.int32)] * 3,
     np.zeros(0, np.uint8), np.zeros(0, np.int64),
 )  # fmt: skip
 
@@ -104,17 +109,21 @@ def counted_runs(layout, activity, steps, decodes):
         return (in_planes(row[first : first + size], layout.shapes[node]) for row in activity.events)
 
     for connection in layout.connections:
-        taken = decodes if connection.target in layout.net.feedback else steps
+        for_decoder = connection.target in layout.net.feedback
+        taken = decodes if for_decoder else steps
         for module, shape in zip(connection.modules, layout.signals[connection.target], strict=True):
+            none = np.zeros(shape, np.int64)
             if module is connection.modules[0]:
-                inputs = Inputs(*events(connection.source), taken)
+                binary, other, unread = events(connection.source)
+                inputs = Inputs(binary - unread if for_decoder else binary, other, taken, none)
             else:
                 size = int(np.prod(shape))
-                inputs = Inputs(np.zeros(shape, np.int64), in_planes(activity.inputs[at : at + size], shape), taken)
+                inputs = Inputs(none, in_planes(activity.inputs[at : at + size], shape), taken, none)
                 at += size
             modules.setdefault(module, inputs)  # the encoder's last modules feed the classifier, then the decoder
     for node, name in enumerate(layout.names):
-        neurons[name] = Inputs(*events(node), decodes if node in layout.net.feedback else steps)
+        binary, other, unread = events(node)
+        neurons[name] = Inputs(binary, other, decodes if node in layout.net.feedback else steps, unread)
     return Counted(modules, neurons)
 
 
@@ -125,22 +134,24 @@ def in_planes(values, shape):
 
 
 @compiled
-def count(net, state, activity, n):
-    """Count a node's latest spikes, and the inputs that they reach of modules behind others."""
+def count(net, state, activity, n, rests):
+    """Count a node's latest spikes, and the inputs that they reach of modules behind others. rests: whether the decoder does."""
     places, channels, first = net.nodes[n, FIRST_PLACE], net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
     begin, end = places, places + state.event_count[n]
     if begin == end:
         return
-    kind = 0
+    kind = BINARY
     if n == 0 or n == net.waiting:
         for e in range(state.event_start[begin], state.event_start[end]):
             if abs(state.event_value[e]) != 1:
-                kind = 1
+                kind = OTHER
     for i in range(begin, end):
         for e in range(state.event_start[i], state.event_start[i + 1]):
-            activity.events[kind, first + state.event_place[i] * channels + state.event_channel[e]] += 1
+            at = first + state.event_place[i] * channels + state.event_channel[e]
+            activity.events[kind, at] += 1
+            activity.events[UNREAD, at] += rests and n == net.forked
     for b in range(len(activity.behind)):
-        if activity.behind[b, NODE] == n:
+        if activity.behind[b, NODE] == n and not (rests and activity.behind[b, DECODES]):
             reach(state, activity, b, begin, end)
 
 

@@ -247,7 +247,8 @@ class EventEngine:
     def _advance(self, run, states, signal, counts):
         """As the model's advance, on what the input neurons send (B, C, H, W); fills in the step's spikes, counts (B, nodes)."""
         interval, net = self.model.feedback_interval, self.layout.net
-        decodes = self.model.has_feedback and (run.steps + 1) % interval == 0 and self.model.gate.wants(run.view)
+        rests = self.model.has_feedback and not self.model.gate.wants(run.view)
+        decodes = self.model.has_feedback and not rests and (run.steps + 1) % interval == 0
         decodes_at = run.steps // interval if decodes else -1
         if self._activity.events.size:
             self._steps[1] += int(decodes) * len(signal)
@@ -256,7 +257,9 @@ class EventEngine:
 
         def work(state, activity, pixels, first, last):
             for b in range(first, last):
-                self.compiled.advance(net, states[b], activity, every, sent[b], run.steps, decodes_at, counts[b], decoded[b])
+                self.compiled.advance(
+                    net, states[b], activity, every, sent[b], run.steps, decodes_at, rests, counts[b], decoded[b]
+                )
 
         self._spread(work, len(sent))
         return frames_of(decoded[None], signal)[0] if decodes_at >= 0 else None

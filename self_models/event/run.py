@@ -68,8 +68,9 @@ def charge_node(net, state, n, clock):
 
 
 @compiled
-def run_layers(net, state, activity, nodes, clock, counts):
-    """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before."""
+def run_layers(net, state, activity, nodes, clock, counts, rests):
+    """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before;
+    rests: whether the decoder does."""
     for n in nodes:
         source = net.nodes[n, SOURCE]
         if net.immediate and state.event_count[source]:
@@ -78,7 +79,7 @@ def run_layers(net, state, activity, nodes, clock, counts):
         if n < net.output and state.candidate_count[n]:
             counts[n] = fire(net, state, n, clock + net.immediate)
             if activity.events.size:
-                count(net, state, activity, n)
+                count(net, state, activity, n, rests)
         if not net.immediate and state.event_count[source]:
             charge_node(net, state, n, clock + 1)
 
@@ -120,8 +121,8 @@ def decode(net, state, activity, clock, counts):
     if net.waiting > 0:
         release(net, state)
         if activity.events.size:
-            count(net, state, activity, net.waiting)
-    run_layers(net, state, activity, net.feedback, clock, counts)
+            count(net, state, activity, net.waiting, False)
+    run_layers(net, state, activity, net.feedback, clock, counts, False)
     last = net.feedback[len(net.feedback) - 1]
     if last == net.decoded:
         return
@@ -172,12 +173,13 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
         if is_new:
             drive(net, state)
             is_new = False
+        rests = settings.has_feedback and not pixels.tally[WANTS]
         if activity.events.size:
-            count(net, state, activity, 0)
-        run_layers(net, state, activity, net.forward, t, counts)
+            count(net, state, activity, 0, rests)
+        run_layers(net, state, activity, net.forward, t, counts, rests)
         if net.waiting > 0:
             wait(net, state)
-        decodes_now = settings.has_feedback and pixels.tally[WANTS] and (t + 1) % settings.feedback_interval == 0
+        decodes_now = settings.has_feedback and not rests and (t + 1) % settings.feedback_interval == 0
         if decodes_now:
             decode(net, state, activity, decodes, counts)
         if decodes_now or (settings.completes and pixels.tally[LOOK_AGAIN]):
@@ -230,15 +232,15 @@ def entry_points():
             run_image(net, state, activity, settings, pixels, images[b], uniforms, index[b], results, b)
 
     @cached
-    def advance(net, state, activity, every, signal, clock, decodes_at, counts, decoded):
+    def advance(net, state, activity, every, signal, clock, decodes_at, rests, counts, decoded):
         """One step on what the input neurons send, (Q,). counts (nodes,): filled with the spikes. decodes_at: number of the
-        decoder's step, or -1 where it rests; decoded (Q,): filled with its output."""
+        decoder's step, or -1 where it does not run; rests: nor will; decoded (Q,): filled with its output."""
         assert digest
         counts[0] = emit(net, state, every, signal)
         drive(net, state)
         if activity.events.size:
-            count(net, state, activity, 0)
-        run_layers(net, state, activity, net.forward, clock, counts)
+            count(net, state, activity, 0, rests)
+        run_layers(net, state, activity, net.forward, clock, counts, rests)
         if net.waiting > 0:
             wait(net, state)
         if decodes_at >= 0:
