@@ -4,8 +4,9 @@
 One JSON object per line and case: accuracy, spikes by part, events beyond the first grid (`surprises`), event-driven ACs and the
 energies, mean steps. Cases: twin: every pixel at every step; twin, sent once: all at once, held; schedule: the blind network's
 grids without prediction (epsilon 0); interpolation: the network trained with blind interpolation, by epsilon; feedback:
-interpolation and decoder, by epsilon; feedback, decoder silent; feedback, another image's decoder. With --gaps each of twin, sent
-once; interpolation; and feedback stops, too, where its two best outputs are so far apart. --picture draws what was not stopped.
+interpolation and decoder, by epsilon; feedback, decoder silent; feedback, another image's decoder; feedback with all channels of
+a pixel judged together, with other first grids, and with no layer waiting. With --gaps each of twin, sent once; interpolation;
+and feedback stops, too, where its two best outputs are so far apart. --picture draws what was not stopped.
 """
 
 import argparse
@@ -61,6 +62,10 @@ def cases(args):
         yield "feedback", args.feedback, {"epsilon": epsilon}, None
         yield "feedback, decoder silent", args.feedback, {"epsilon": epsilon, "guess": "interpolation"}, None
         yield "feedback, another image's decoder", args.feedback, {"epsilon": epsilon}, Exchanged
+    yield "feedback, channels together", args.feedback, {"together": True}, None
+    for grid in (2, 8):
+        yield f"feedback, first grid {grid}", args.feedback, {"grid": grid}, None
+    yield "feedback, nothing waits", args.feedback, {"wait": False}, None
     for gap in args.gaps:
         stop = {"rule": "confidence", "gap_bound": gap}
         yield "twin, sent once", args.twin, SILENT | stop, None
