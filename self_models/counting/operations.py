@@ -150,22 +150,22 @@ class OperationCounter:
     def _input_hook(self, module, inputs):
         self._count_events("input", sum_over_batch((inputs[0] != 0).float()), inputs[0].numel())
 
-    def _is_read(self, end):
-        """Whether the connection of this name takes spikes in the step that a dense run is in."""
-        if is_decoder(end):
-            return not self.model.rests
+    def _taken(self, end, active, unread):
+        """What the connection of this name takes of a layer's spikes; see _count_events."""
         stage, position = end.split(".")
-        return not self.model.waits or (stage == "features" and int(position) < self.model.features.fork)
+        if unread is not None:
+            return active - unread if is_decoder(end) else active
+        if is_decoder(end):
+            return active * (not self.model.rests)
+        return active * (not self.model.waits or (stage == "features" and int(position) < self.model.features.fork))
 
-    def _count_events(self, name, active, places, unread=0):
+    def _count_events(self, name, active, places, unread=None):
         """Add a layer's spikes; active: how often each neuron spiked; places: neurons times steps; unread: how often while the
-        decoder, which it feeds, rested."""
+        decoder, which it feeds, rested, over a whole run; None: these are of one step of a dense run."""
         if name not in self._reach:
             self._reach[name] = {end: reach(way, active.shape, active.device) for end, way in targets(self.model, name)}
         for end, reached in self._reach[name].items():
-            if self._is_read(end):
-                taken = active - unread if is_decoder(end) else active
-                self.events[end] = self.events.get(end, 0) + (taken * reached).sum()
+            self.events[end] = self.events.get(end, 0) + (self._taken(end, active, unread) * reached).sum()
         self.spikes[name] = self.spikes.get(name, 0) + active.sum()
         self.neurons[name] = self.neurons.get(name, 0) + places
 
