@@ -25,6 +25,7 @@ OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number
 
 
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
+FEW_RULES = "--rules confidence --gap_bounds 1 2 4"  # where an evaluation takes minutes
 CHECKPOINTS = {  # name -> (its preset, seed)
     run_name("snn", preset, seed): (preset, seed) for preset, network in NETWORKS.items() for seed in range(network.seeds)
 }
@@ -42,7 +43,7 @@ def commands(folder=""):
         source += f" --dataset {shlex.quote(folder)}" * bool(network.images)
         runs = {
             f"T{network.steps}": f"{OBJ1} {source} --timesteps {network.steps}",
-            "stop": f"{OBJ2} {source} --timesteps {network.most} {RULES}",
+            "stop": f"{OBJ2} {source} --timesteps {network.most} {FEW_RULES if network.images else RULES}",
         }
         if network.opened:
             runs["T50_open"] = f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
