@@ -89,6 +89,7 @@ def check_all_there(folder, only):
     missing = [path for path in needed if not path.is_file()]
     if missing:
         add = " ".join(dict.fromkeys([*only, *(needed[path] for path in missing)]))
+        add += " --dataset FOLDER" * any(needed[path] in OF_FOLDER for path in missing)
         which = f"{missing[0]} is missing: evaluate its network"
         if len(missing) > 1:
             which = f"{missing[0]} and {len(missing) - 1} more files are missing: evaluate their networks"

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What of an image must be sent? A network whose pixels send once, beside the controls that know less.
 
-One JSON object per line and case: accuracy, spikes by part, events beyond the first grid (`surprises`), event-driven ACs and the
-energies, mean steps. Cases: twin: every pixel at every step; twin, sent once: all at once, held; schedule: the blind network's
-grids without prediction (epsilon 0); interpolation: the network trained with blind interpolation, by epsilon; feedback:
-interpolation and decoder, by epsilon; feedback, decoder silent; feedback, another image's decoder; feedback with all channels of
-a pixel judged together, with other first grids, and with no layer waiting. With --gaps each of twin, sent once; interpolation;
-and feedback stops, too, where its two best outputs are so far apart. --picture draws what was not stopped.
+One JSON object per line and case, for colour images: accuracy, spikes by part, events beyond the first grid (`surprises`),
+event-driven ACs and the energies, mean steps. Cases: twin: every pixel at every step; twin, sent once: all at once, held;
+schedule: the blind network's grids without prediction (epsilon 0); interpolation: the network trained with blind interpolation,
+by epsilon; feedback: interpolation and decoder, by epsilon; feedback, decoder silent; feedback, another image's decoder; feedback
+with all channels of a pixel judged together, with other first grids, and with no layer waiting. With --gaps each of twin, sent
+once; interpolation; and feedback stops, too, where its two best outputs are so far apart. --picture draws what was not stopped.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from self_models.objectives.gates import GATES
 from self_models.objectives.once import Once
 
 SHOWN = ("accuracy", "mean_steps", "error", "open_share", "energy_joules", "energy_event_joules")
-SILENT = {"gate": "once", "grid": 1, "epsilon": 0.0, "guess": "interpolation"}
+SENT_ONCE = {"gate": "once", "grid": 1, "epsilon": 0.0, "guess": "interpolation"}
 
 
 class Exchanged(Once):
@@ -55,7 +55,7 @@ def build_parser():
 def cases(args):
     """(case, checkpoint, settings, gate's class)"""
     yield "twin", args.twin, {}, None
-    yield "twin, sent once", args.twin, SILENT, None
+    yield "twin, sent once", args.twin, SENT_ONCE, None
     yield "schedule", args.interpolation, {"epsilon": 0.0}, None
     for epsilon in args.epsilons:
         yield "interpolation", args.interpolation, {"epsilon": epsilon}, None
@@ -68,7 +68,7 @@ def cases(args):
     yield "feedback, nothing waits", args.feedback, {"wait": False}, None
     for gap in args.gaps:
         stop = {"rule": "confidence", "gap_bound": gap}
-        yield "twin, sent once", args.twin, SILENT | stop, None
+        yield "twin, sent once", args.twin, SENT_ONCE | stop, None
         yield "interpolation", args.interpolation, stop, None
         yield "feedback", args.feedback, stop, None
 

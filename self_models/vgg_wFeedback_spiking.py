@@ -99,6 +99,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         if interval > steps:
             raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
         gate.check(self.has_feedback, self.settings["encoding"])
+        if steps < gate.least_steps:
+            raise ModelError(f"timesteps: with these settings of its gate the network answers from step {gate.least_steps} on")
         if gate.completes and self.has_feedback and not readout.on_scale:
             name, other = self.settings["readout"], self.settings["gate"]
             raise ModelError(
@@ -106,6 +108,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
             )
         if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
             raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
+        if rule.looks_at_input and gate.least_steps > 1:
+            raise ModelError(f"rule {self.settings['rule']} may end an image before the waiting layers have run; choose another")
 
     def neurons(self):
         """Name -> spiking layer, in the order encoder, decoder, classifier."""

@@ -121,6 +121,8 @@ def spiked(output):
         {"together": True, "image_shape": (3, 12, 10), "residual": True, "blocking": "dynamic"},
         ONCE,
         {**ONCE, "plan": TWIN},
+        {**ONCE, "plan": TWIN, "readout": "spike_count"},
+        {**ONCE, "plan": [[1, "D", 6], []], "image_shape": (3, 9, 14), "default_threshold": 0.0625},
         {**ONCE, "plan": FORK, "feedback_interval": 3, "grid_steps": 2},
         {**ONCE, "image_shape": (3, 9, 14), "together": True, "readout_leak": 0.5},
         {**ONCE, "plan": TWIN, "image_shape": (3, 9, 14), "together": True, "grid": 1},

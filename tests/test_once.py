@@ -364,3 +364,24 @@ def test_waiting_layers_learn():
         assert torch.equal(output.logits, model.eval()(images).logits)
     (output.logits.square().sum() + output.errors.sum()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+
+
+def test_what_could_never_answer_is_refused():
+    kind = {"plan": [[4, "D", 6], []], "encoding": "direct", "image_shape": SHAPE, "gate": "once", "grid": 4, "wait": True}
+    with pytest.raises(ModelError, match="answers from step 5 on"):
+        VGG_SNN_STDB_wFeedback(**kind, timesteps=4, grid_steps=2)
+    with pytest.raises(ModelError, match="waiting layers"):
+        VGG_SNN_STDB_wFeedback(**kind, timesteps=5, rule="all_predicted")
+
+
+@torch.no_grad()
+def test_a_decoder_that_nobody_asks_rests():
+    images = torch.rand(2, *SHAPE) * 2 - 1
+    model = InputBlockingSNN(
+        plan=PLAN, timesteps=STEPS, gate="once", grid=4, guess="interpolation", encoding="direct", update="immediate",
+        readout="membrane_linear", default_threshold=0.1, image_shape=SHAPE, fc_width=8,
+    ).eval()  # fmt: skip
+    with OperationCounter(model) as counter:
+        output = model(images)
+    assert output.spikes["features.4"].sum() and not output.spikes["generate.2"].any()
+    assert not counter.result(2)["feedback_event_acs"]

@@ -16,7 +16,7 @@ from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import encoder_parts, list_layers, run_stage
 from self_models.running.draws import Draws
 
-RULE = 2  # of balancing: thresholds in caches of another rule are not read
+RULE = 3  # of balancing: thresholds in caches of another rule are not read
 KEPT = 2**31  # bytes of a layer's drives that are kept until its threshold is known; more are computed twice
 
 
@@ -26,12 +26,13 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     a percentile below 100 the largest over steps of that percentile over images and neurons (Rueckauer et al., 2017).
 
     Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019), once: its
-    spikes at all steps are kept for the layers after it. The decoder is driven as in a run, by the encoder's output summed over
-    feedback_interval steps. The model's leaks are put back, its thresholds are the ones found. images: (B, C, H, W); draws:
-    t -> (B, C, H, W), uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer, of which
-    balancing_steps tells the number. Raises UserError for fewer steps than the decoder needs to run once.
+    spikes at all steps are kept for the layers after it. The input neurons see the whole image, whatever the gate. The decoder is
+    driven as in a run, by the encoder's output summed over feedback_interval steps. The model's leaks are put back, its
+    thresholds are the ones found. images: (B, C, H, W); draws: t -> (B, C, H, W), uniform in [0, 1); on_layer: called with (name,
+    threshold); on_step: after each step of a layer, of which balancing_steps tells the number. Raises UserError for fewer steps
+    than the decoder needs to run once.
     """
-    view, interval = model.start(images).view, model.feedback_interval
+    interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
         raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
     leaks = {name: neuron.leak.item() for name, neuron in model.neurons().items()}
@@ -43,7 +44,7 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
         return balance_stage(stage, layers, signal, steps, percentile, on_layer, on_step)
 
     before_fork, after_fork = encoder_parts(model.features)
-    forked = balance("features", before_fork, lambda t: model.encoding.send(view.unexplained(), draws(t)), timesteps)
+    forked = balance("features", before_fork, lambda t: model.encoding.send(images, draws(t)), timesteps)
     encoded = balance("features", after_fork, forked, timesteps)
     if model.has_feedback:
         inflow = lambda n: sum(forked(n * interval + t) for t in range(interval))  # noqa: E731
@@ -94,10 +95,12 @@ def spikes_of(neuron, drive, steps, percentile, on_step):
 
 
 def largest(values, percentile):
-    """The smallest of the values that this percentage of them does not exceed."""
-    if percentile == 100:
-        return values.max()
-    return values.flatten().kthvalue(max(1, math.ceil(percentile * values.numel() / 100))).values
+    """The smallest of the values that this percentage of them does not exceed; the largest where that is not above 0."""
+    if percentile < 100:
+        found = values.flatten().kthvalue(max(1, math.ceil(percentile * values.numel() / 100))).values
+        if found > 0:
+            return found
+    return values.max()
 
 
 def usable_threshold(largest):

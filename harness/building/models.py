@@ -160,6 +160,8 @@ def choose_trained(model, args):
         raise UserError(f"--train decoder needs a plan with feedback; {args.architecture} has none")
     if not args.trade_off:
         raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction alone")
+    if not model.gate.wants(model.gate.start(torch.zeros(1, *model.image_shape, device=next(model.parameters()).device))):
+        raise UserError("--train decoder: with these settings of its gate nothing asks the decoder")
     for name, parameter in model.named_parameters():
         if not name.startswith(DECODER):
             parameter.requires_grad_(False)

@@ -35,7 +35,7 @@ def source_for(args, cls):
     find_checkpoint(args)
     source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
     trained_gate = GATES.get(str(((source.saved or {}).get("settings") or {}).get("gate")), Gate)
-    if trained_gate.lasts and "gate" not in args.given:
+    if trained_gate.lasts and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
         args.gate = source.saved["settings"]["gate"]
     if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder and not GATES[args.gate].completes:
         args.epsilon = 0.0

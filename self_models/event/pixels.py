@@ -114,7 +114,8 @@ def integrate(net, state, settings, pixels, image, decodes, everywhere):
     for i in range(count):
         place, is_open = i if everywhere else state.candidates[places + i], False
         for pixel in range(place * channels, (place + 1) * channels):
-            change += move(settings, pixels, pixel, image[pixel], state.v[first + pixel], decodes)
+            decoded = state.v[first + pixel] if decodes else np.float32(0)
+            change += move(settings, pixels, pixel, image[pixel], decoded, decodes)
             is_open |= pixels.is_open[pixel]
         state.held[place] = settings.latch and not settings.blocking and not is_open
     pixels.tally[LOOK_AGAIN] = 0
@@ -152,7 +153,10 @@ def move(settings, pixels, pixel, value, decoded, decodes):
         change -= pixels.error[pixel]
         pixels.error[pixel] = (value - prediction) * (value - prediction)
         change += pixels.error[pixel]
-    look(settings.gate, settings, pixels, pixel, value, guess_of(settings.readout, settings, pixels.prediction[pixel]))
+    guess = pixels.prediction[pixel]
+    if settings.has_feedback:
+        guess = guess_of(settings.readout, settings, guess)
+    look(settings.gate, settings, pixels, pixel, value, guess)
     return change
 
 

@@ -28,12 +28,12 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
     channels, height, width = image_shape
     kernel_size, fc_width = settings["kernel_size"], settings["fc_width"]
     sizes, drop = plan.sizes(height, width), partial(HeldDropout, settings["dropout"])
-    features, depth, widths = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
+    features, depth, at_fork = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
     generate = None
-    features.fork = features.fork if plan.decoder else 0
+    features.fork = features.fork if plan.decoder else 0  # whose end it is where the plan names none
     if plan.decoder:
         new_neuron, sizes_there = partial(nonlinearity, "generate"), sizes[: halvings(plan.before_fork) + 1]
-        generate = _decoder(plan.decoder, widths, channels, sizes_there, kernel_size, new_neuron, drop, output_nonlinearity)
+        generate = _decoder(plan.decoder, at_fork, channels, sizes_there, kernel_size, new_neuron, drop, output_nonlinearity)
     flat = depth * sizes[-1][0] * sizes[-1][1]
     classifier = nn.Sequential(
         nn.Linear(flat, fc_width, bias=False),

@@ -65,6 +65,7 @@ class Gate:
 
     reacts = False  # whether what is seen depends on predictions
     completes = False  # whether it knows something of the image, decoder or not: complete() says what
+    least_steps = 1  # below which no answer is ever computed
     lasts = False  # whether a network that was trained with it runs with it wherever it is evaluated
     kernels = Kernels(nothing, never, no_look, nothing)
 

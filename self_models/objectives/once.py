@@ -118,7 +118,7 @@ def send_turn(settings, pixels, image):
             pixels.seen[pixel] = 0 if pixels.attended[pixel] else pixels.own[pixel]
     new = size_of(settings, pixels, grid_at(settings, step + 1)) - size_of(settings, pixels, grid)
     pixels.tally[COMPARED] = new if settings.epsilon > 0 else 0
-    pixels.tally[LOOK_AGAIN], pixels.tally[WANTS] = is_turn or grid > 1, grid > 1
+    pixels.tally[LOOK_AGAIN], pixels.tally[WANTS] = is_turn or grid > 1, settings.guess != INTERPOLATION and grid > 1
 
 
 @compiled
@@ -232,13 +232,17 @@ class Once(Tolerance):
         return View(drive, is_open=sent | ~known.done, predicted=predicted, known=known, events=events)
 
     def wants(self, view):
-        return self.grid_at(view.known.step) > 1
+        return self.guess != "interpolation" and self.grid_at(view.known.step) > 1
 
     def waits(self, view):
         return self.wait and self.grid_at(view.known.step) > 1
 
     def complete(self, prediction, view):
         return view.known.of_image(0.0 if self.guess == "interpolation" else prediction)
+
+    @property
+    def least_steps(self):
+        return self.grid_steps * (self.grid.bit_length() - 1) + 1 if self.wait else 1
 
     def grid_at(self, step):
         """How coarse the grid is in this step, from 0."""
