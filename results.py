@@ -25,7 +25,6 @@ OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number
 
 
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
-FEW_RULES = "--rules confidence --gap_bounds 1 2 4"  # where an evaluation takes minutes
 CHECKPOINTS = {  # name -> (its preset, seed)
     run_name("snn", preset, seed): (preset, seed) for preset, network in NETWORKS.items() for seed in range(network.seeds)
 }
@@ -40,11 +39,10 @@ def commands(folder=""):
     for checkpoint, (preset, seed) in CHECKPOINTS.items():
         network = NETWORKS[preset]
         source = f"--preset {preset} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
-        source += f" --dataset {shlex.quote(folder)}" * bool(network.images)
-        runs = {
-            f"T{network.steps}": f"{OBJ1} {source} --timesteps {network.steps}",
-            "stop": f"{OBJ2} {source} --timesteps {network.most} {FEW_RULES if network.images else RULES}",
-        }
+        source += f" --dataset {shlex.quote(folder)} --engine dense" * bool(network.images)
+        runs = {f"T{network.steps}": f"{OBJ1} {source} --timesteps {network.steps}"}
+        if not network.images:  # of these an evaluation takes minutes
+            runs["stop"] = f"{OBJ2} {source} --timesteps 50 {RULES}"
         if network.opened:
             runs["T50_open"] = f"{OBJ1} {source} --timesteps 50 --epsilon 0 --no-residual"
         for kind, command in runs.items():

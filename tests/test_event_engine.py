@@ -139,7 +139,7 @@ def test_same_spikes_and_same_numbers(update, settings):
     assert EventEngine(model).is_whole
     dense, event = both(model)
     check_same(dense, event)
-    assert spiked(dense)
+    assert spiked(dense) or settings.get("guess") == "interpolation"  # then the decoder rests
 
 
 @pytest.mark.parametrize("readout", READOUTS)

@@ -19,7 +19,7 @@ SCRIPTS = {"ann": "ann_wFeedback.py", "snn": "snn_wFeedback.py"}
 class Network(NamedTuple):
     """What a network's tables show. label: its name there; steps: T of its training; seeds: how many are committed; epsilon: to
     evaluate with, None: the one it was trained with; opened: it is also run with its gate open; images: what its images are
-    called, where they come from a folder of the reader's; most: steps at most where images stop, and RULE_SHOWN says when."""
+    called, where they come from a folder of the reader's. Where images stop, RULE_SHOWN says when."""
 
     label: str
     steps: int
@@ -27,11 +27,10 @@ class Network(NamedTuple):
     epsilon: float | None = None
     opened: bool = False
     images: str = ""
-    most: int = 50
 
 
-RULE_SHOWN = {"rule": "confidence", "gap_bound": 1.0}
-JPEG = {"images": "CIFAR-10 (JPEG)", "most": 8}
+RULE_SHOWN = {"rule": "confidence", "gap_bound": 1.0}  # at most 50 steps
+JPEG = "CIFAR-10 (JPEG)"
 NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "quick_feedback": Network("quick feedback", 6, seeds=5),
     "quick_twin": Network("twin of quick feedback", 6, seeds=5),
@@ -45,9 +44,9 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "fast_twin": Network("twin of fast feedback", 3, seeds=2),
     "fashion_feedback": Network("Fashion feedback", 4, opened=True),
     "fashion_twin": Network("twin of Fashion feedback", 4),
-    "cifar10_feedback": Network("CIFAR-10 feedback", 7, **JPEG),
-    "cifar10_blind": Network("CIFAR-10, blind interpolation", 7, **JPEG),
-    "cifar10_twin": Network("twin of CIFAR-10 feedback", 5, **JPEG),
+    "cifar10_feedback": Network("CIFAR-10 feedback", 7, images=JPEG),
+    "cifar10_blind": Network("CIFAR-10, blind interpolation", 7, images=JPEG),
+    "cifar10_twin": Network("twin of CIFAR-10 feedback", 5, images=JPEG),
 }
 
 COMMON = "--holdout 5000 --lr_schedule cosine --weight_decay 0 --no-amsgrad"
