@@ -6,7 +6,8 @@ event-driven ACs and the energies, mean steps. Cases: twin: every pixel at every
 schedule: the blind network's grids without prediction (epsilon 0); interpolation: the network trained with blind interpolation,
 by epsilon; feedback: interpolation and decoder, by epsilon; feedback, decoder silent; feedback, another image's decoder; feedback
 with all channels of a pixel judged together, with other first grids, and with no layer waiting. With --gaps each of twin, sent
-once; interpolation; and feedback stops, too, where its two best outputs are so far apart. --picture draws what was not stopped.
+once; interpolation; and feedback stops, too, where its two best outputs are so far apart. --picture draws the first of them, not
+stopped.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from self_models.objectives.gates import GATES
 from self_models.objectives.once import Once
 
 SHOWN = ("accuracy", "mean_steps", "error", "open_share", "energy_joules", "energy_event_joules")
+DRAWN = ("twin", "twin, sent once", "schedule", "interpolation", "feedback", "feedback, nothing waits")
 SENT_ONCE = {"gate": "once", "grid": 1, "epsilon": 0.0, "guess": "interpolation"}
 
 
@@ -92,7 +94,7 @@ def main(argv=None):
         if "grid" in model.settings:
             row["surprises"] = result["parts"]["input"] - first_grid(model)
         print(json.dumps(row), flush=True)
-        if row["gap"] is None:
+        if row["gap"] is None and case in DRAWN:
             series.setdefault(case, []).append({"epsilon": 0.0, **row})
     if args.picture:
         channels, height, width = model.image_shape
