@@ -17,6 +17,7 @@ from harness.command_line.presets import NETWORKS, RULE_SHOWN, run_name
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.runs.checkpoints import write_whole
+from self_models.network.datasets import IMAGE_SHAPES
 
 HERE = Path(__file__).resolve().parent
 README, TABLES = "README.md", "docs/tables.md"  # what stands between the marks there is written here
@@ -74,8 +75,8 @@ def main(argv=None):
     if not few:
         chosen = [row for row in rows if is_shown(row)]
         rows = means_over_seeds(rows)
-        for dataset in {row["dataset"] for row in rows}:
-            picture = HERE / "docs" / f"accuracy_spikes_{slug(dataset)}.png"
+        for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
+            picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
         put_into(HERE / TABLES, [*table(row for row in rows if is_shown(row)), "", *pairs_table(chosen)])
         put_into(HERE / README, short_table(rows))
@@ -109,11 +110,6 @@ def evaluate(command):
     done = subprocess.run([sys.executable, *shlex.split(command)], cwd=HERE)
     if done.returncode:
         sys.exit(done.returncode)
-
-
-def slug(words):
-    """'CIFAR-10 (JPEG)' -> 'cifar10jpeg', for the name of a file."""
-    return "".join(filter(str.isalnum, words)).lower()
 
 
 def row_of(network, record):
