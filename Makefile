@@ -1,5 +1,5 @@
 # make test: lint, format and import checks, tests.   make demo: the whole path on MNIST.
-# make results: evaluate the committed checkpoints.   make docs: the pages of docs/ as a site, site/index.html.
+# make results: evaluate the committed checkpoints, with DATASET=FOLDER (of CIFAR-10 as JPEG) all of them.   make docs: the pages of docs/ as a site, site/index.html.
 # Each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +18,7 @@ lint: .venv/dev
 	$(BIN)/lint-imports
 
 results: .venv/ready
-	$(BIN)/python results.py
+	$(BIN)/python results.py $(if $(DATASET),--dataset $(DATASET))
 
 demo: .venv/ready
 	$(BIN)/python demo.py

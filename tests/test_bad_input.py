@@ -479,7 +479,7 @@ def test_results_that_are_missing_are_noticed_before_anything_is_evaluated(tmp_p
     files = [run for checkpoint, run, *_ in results.commands() if checkpoint != "snn_twin"]
     others = [name for name in results.CHECKPOINTS if name != "snn_twin"]
     begins = f"error: {folder / files[0]}.json and {len(files) - 1} more files are missing"
-    assert line == f"{begins}: evaluate their networks, too: --only snn_twin {' '.join(others)}"
+    assert line == f"{begins}: evaluate their networks, too: --only snn_twin {' '.join(others)} --dataset FOLDER"
     assert digests(tmp_path) == {} and not folder.exists()
     folder.mkdir()
     for run in files[1:]:

@@ -201,7 +201,7 @@ def inputs(shape, steps, binary=(), other=()):
     for values, places in zip(counts, (binary, other), strict=True):
         for place, count in places:
             values[place] = count
-    return Inputs(*counts, steps)
+    return Inputs(*counts, steps, np.zeros(shape, np.int64))
 
 
 def test_what_the_engine_has_counted_by_hand():

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from datetime import date
 from types import SimpleNamespace
 
 import pytest
@@ -198,6 +199,7 @@ def test_the_record_of_an_ann(monkeypatch):
         "event": "evaluation", "model": "VGG5", "feedback": False, "dataset": "MNIST", "images": 20, "timesteps": 1,
         "epsilon": 0.0, "objective": "none", "engine": "dense", "accuracy": 0.9, "mean_steps": None, "reconstruction_error": None,
         "seconds": 2.0, "images_per_second": 10.0, "seed": 3, "command": "ann_wFeedback.py --seed 3",
+        "date": date.today().isoformat(),
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import torch
 from conftest import ANN, DATA, OBJ1, SNN, SPIKING, digests, records, refused, run_here, same_weights
 
 import harness.training.fit
+from harness.command_line.presets import NETWORKS
 from harness.data.sets import default_holdout, load_data
 from results import row_of
 from self_models.basics.checkpoints import load_checkpoint
@@ -112,7 +113,7 @@ def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path
             run_here(script, f"--pretrained_snn {snn} {flags} {DATA} --run_name {name}_{script} --output_dir {tmp_path}")
             (record,) = records(tmp_path / f"logs/snn/{name}_{script}.jsonl", "evaluation")
             marked.setdefault(name, []).append(record["selected_on"])
-        marked[name].append(row_of("twin of feedback", record)["name"])
+        marked[name].append(row_of(NETWORKS["twin"], record)["name"])
     assert marked["x"] == ["test", "test", "twin of feedback (chosen on test images)"]
     assert marked["y"] == ["held-out", "held-out", "twin of feedback"]
 
