@@ -1,5 +1,6 @@
 # make test: lint, format and import checks, tests.   make demo: the whole path on MNIST.
-# make results: evaluate the committed checkpoints, with DATASET=FOLDER (of CIFAR-10 as JPEG) all of them.   make docs: the pages of docs/ as a site, site/index.html.
+# make results: evaluate the committed checkpoints, with DATASET=FOLDER (CIFAR-10 as JPEG) those of natural images, too.
+# make docs: the pages of docs/ as a site, site/index.html.
 # Each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
