@@ -25,7 +25,9 @@ from harness.drawing.plots import save_sent_sweep
 from self_models import evaluate, load
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, Number, WHOLE
 from self_models.objectives.gates import GATES
-from self_models.objectives.once import Once
+from self_models.objectives.once import Once, on_grid
+
+import torch
 
 SHOWN = ("accuracy", "mean_steps", "error", "open_share", "energy_joules", "energy_event_joules")
 DRAWN = ("twin", "twin, sent once", "schedule", "interpolation", "feedback", "feedback, nothing waits")
@@ -103,8 +105,7 @@ def main(argv=None):
 
 def first_grid(model):
     """How many values the first step sends, of an image of which none is 0."""
-    channels, height, width = model.image_shape
-    return channels * -(-height // model.gate.grid) * -(-width // model.gate.grid)
+    return int(on_grid(torch.empty(1, *model.image_shape), model.gate.grid).sum())
 
 
 if __name__ == "__main__":

@@ -230,9 +230,12 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         prediction = self.gate.complete(self.readout.prediction(run.trace) if self.has_feedback else 0.0, view)
         if decoded is not None or self.gate.completes:
             run.compared = run.compared + self.gate.compared(view)
-            guess = self.readout.guess(prediction) if self.has_feedback else prediction
-            run.view = self.gate.next_view(run.image, guess, view)
+            run.view = self.gate.next_view(run.image, self.guess(prediction), view)
         return Frame(prediction, (run.image - prediction) ** 2, run.view.predicted, view.is_open)
+
+    def guess(self, predictions):
+        """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""
+        return self.readout.guess(predictions) if self.has_feedback else predictions
 
     def __call__(self, x, *args, **kwargs):
         """forward, of checked images; in evaluation by the engine, where there is one, unless x wants a gradient."""

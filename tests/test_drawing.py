@@ -52,7 +52,7 @@ def output_of(guesses=GUESSES, image=IMAGE, steps=3):
 
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
-    model = SimpleNamespace(has_feedback=True, readout=READOUT, gate=gate(**settings))
+    model = SimpleNamespace(guess=READOUT.guess, gate=gate(**settings))
     return film_of(
         model, Batch(image, torch.tensor([1]), torch.tensor([7])), output or output_of(), ["cat", "dog"], ["label: dog"]
     )
@@ -155,7 +155,7 @@ def film_once(image, decoded=0.0, steps=3, waiting=False, **settings):
         logits_by_step=logits, spikes_by_step={"input": events.sum((2, 3, 4)), "features.1": events.sum((2, 3, 4))},
     )  # fmt: skip
     batch = Batch(image, torch.zeros(len(image), dtype=torch.long), torch.arange(len(image)))
-    model = SimpleNamespace(has_feedback=True, readout=READOUT, gate=gate)
+    model = SimpleNamespace(guess=READOUT.guess, gate=gate)
     return film_of(model, batch, output, ["cat", "dog"], ["label: cat"] * len(image))
 
 

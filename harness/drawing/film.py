@@ -93,7 +93,7 @@ def film_of(model, batch, output, names, titles):
     """The Film of an SNN that predicts, has run on a Batch and gave this SNNOutput, with its frames; names: of the classes;
     titles: of the images."""
     images, gate, unknown = batch.images, model.gate, torch.full((len(batch.images),), -1)
-    guesses = model.readout.guess(output.predictions) if model.has_feedback else output.predictions
+    guesses = model.guess(output.predictions)
     is_open = torch.ones_like(guesses, dtype=torch.bool) if output.is_open is None else output.is_open
     predicted = torch.zeros_like(is_open) if output.predicted is None else output.predicted
     see, once = getattr(gate, "seen", None), isinstance(gate, Once)

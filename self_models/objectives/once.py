@@ -257,11 +257,8 @@ class Once(Tolerance):
         return 0.0 if self.guess == "decoder" else interpolated(held, grid)
 
     def compared(self, view):
-        known = view.known
-        grid = self.grid_at(known.step + 1)
-        if not self.epsilon or grid == self.grid_at(known.step):
-            return torch.zeros(len(known.done), dtype=torch.int64, device=known.done.device)
-        return self.turn(known, grid).sum((1, 2, 3))
+        turn = self.turn(view.known, self.grid_at(view.known.step + 1))  # nobody's, where the grid stays as it is
+        return (turn & (self.epsilon > 0)).sum((1, 2, 3))
 
 
 def on_grid(images, grid):
@@ -278,7 +275,7 @@ def interpolated(values, grid):
         return values
     height, width = values.shape[2:]
     for dim, size in ((2, height), (3, width)):
-        corners = values.narrow(dim, 0, size).index_select(dim, torch.arange(0, size, grid, device=values.device))
+        corners = values.index_select(dim, torch.arange(0, size, grid, device=values.device))
         place = torch.arange(size, device=values.device)
         left = place // grid
         right = (left + 1).clamp(max=corners.shape[dim] - 1)
