@@ -39,7 +39,7 @@ from harness.command_line.flags import COUNT
 from harness.command_line.parser import typed
 from harness.command_line.scripts import run_script
 from self_models.event.engine import EventEngine
-from self_models.event.kernels import add_four_rows
+from self_models.event.vectors import add_rows
 from self_models.network.neurons import SpikingNeuron
 from self_models.running.draws import EVALUATION, Draws
 
@@ -279,13 +279,13 @@ def measure_bounds(args):
     for name, (size, rows, membranes) in BOUNDS.items():
         weights, v = draw.random(size * rows, dtype=np.float32), np.zeros(membranes, np.float32)
         count = 40_000_000 // size // 4 * 4
-        first = draw.integers(0, rows, count) * size
+        first, values = draw.integers(0, rows, count) * size, np.ones(count, np.float32)
         at = draw.integers(0, (membranes - size) // 16 + 1, count) * 16
-        add_many(v, weights, first[:4], at[:4], size)
+        add_many(v, weights, first[:4], values, at[:4], size)
         seconds = []
         for _ in range(args.repeats):
             began = time.perf_counter()
-            add_many(v, weights, first, at, size)
+            add_many(v, weights, first, values, at, size)
             seconds.append(time.perf_counter() - began)
         say(f"bound, {name}", args, weights_mb=weights.nbytes / 1e6, accumulates_per_second=count * size / min(seconds))
     values, threads = torch.ones(10**8), torch.get_num_threads()
@@ -300,9 +300,9 @@ def measure_bounds(args):
 
 
 @njit
-def add_many(v, weights, first, at, size):
+def add_many(v, weights, first, values, at, size):
     for i in range(0, len(first), 4):
-        add_four_rows(v, at[i], weights, first[i], first[i + 1], first[i + 2], first[i + 3], size)
+        add_rows(v, at[i], weights, first, values, i, i + 4, 0, size, False)
 
 
 def measure_processes(args):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, SPIKING, figures, images, records, refused, run_here
@@ -16,9 +17,11 @@ from harness.data.sets import load_data
 from harness.measuring.evaluation import spikes_over_time
 from harness.runs.checkpoints import save_checkpoint
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.event.engine import EventEngine
+from self_models.event.vectors import above, add_rows, lowest
 from self_models.loading import load
 from self_models.objectives.contrast import CONTRASTS, Contrast
 from self_models.objectives.gates import GATES
@@ -304,6 +307,58 @@ def test_leak_of_steps_without_spikes_is_applied_one_by_one():
             assert event.spikes["features.1"].item() == model(x, u).spikes["features.1"].item() == spikes
 
 
+def test_an_engine_may_be_first_used_in_inference_mode():
+    """Folding the classifier takes gradients, which inference mode forbids."""
+    model = build()
+    x, u = inputs(model)
+    with torch.inference_mode():
+        event = EventEngine(model)(x, u)
+    with torch.no_grad():
+        assert torch.equal(event.logits, model(x, u).logits)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 7, 15, 16, 33, 64, 100, 131])
+def test_rows_are_added_whatever_their_length(size):
+    """Whole numbers, so that the order of a sum is no matter; nothing beside the row changes."""
+    draw = np.random.default_rng(0)
+    weights, rows = draw.integers(-9, 9, 2000).astype(np.float32), draw.integers(0, 1500, 9)
+    values = draw.integers(-3, 4, 9).astype(np.float32)
+    for first, last, valued in ((0, 0, False), (2, 3, False), (1, 9, False), (3, 9, True)):
+        found = np.full(300, 5, np.float32)
+        add_rows_to(found, 17, weights, rows, values, first, last, 11, size, valued)
+        expected = np.full(300, 5, np.float32)
+        for i in range(first, last):
+            expected[17 : 17 + size] += (values[i] if valued else 1) * weights[rows[i] + 11 :][:size]
+        assert np.array_equal(found, expected)
+
+
+@compiled
+def add_rows_to(v, at, w, rows, values, first, last, shift, size, valued):
+    add_rows(v, at, w, rows, values, first, last, shift, size, valued)
+
+
+@pytest.mark.parametrize("count", [1, 5, 15, 16, 17, 48, 63, 64])
+def test_bits_say_who_is_above_the_bound(count):
+    values = np.random.default_rng(0).normal(size=200).astype(np.float32)
+    values[30], values[33] = 0.5, np.nextafter(np.float32(0.5), np.float32(1))
+    found = list_above(values, 30, count, np.float32(0.5), np.zeros(64, np.int64))
+    assert found == [i for i in range(count) if values[30 + i] > np.float32(0.5)]
+
+
+def list_above(values, at, count, bound, room):
+    return room[: bits_above(values, at, count, bound, room)].tolist()
+
+
+@compiled
+def bits_above(values, at, count, bound, room):
+    bits, found = above(values, at, count, bound), 0
+    while bits:
+        room[found] = lowest(bits)
+        bits &= bits - np.uint64(1)
+        found += 1
+    return found
+
+
 @pytest.mark.parametrize("modules", ["D 5", "A 5", "D D 5", "U 5", "D U 5", "U U in", "D linear", "linear"])
 def test_folded_layers_are_the_layers(modules):
     """A random signal through the modules, and through one window of folded weights per input."""
@@ -581,7 +636,9 @@ NO_NUMBA = {
 @pytest.mark.parametrize("numba", NO_NUMBA.values(), ids=NO_NUMBA)
 def test_a_numba_that_cannot_be_used_stops_nobody_else(tmp_path, numba):
     """On import, as a decorator or when it compiles: dense networks run with the same draws, the engine says why it does not."""
-    (tmp_path / "numba.py").write_text(numba)
+    for name, text in {"__init__": numba, "extending": "def intrinsic(f): return f", "core": "cgutils = types = None"}.items():
+        (tmp_path / "numba").mkdir(exist_ok=True)
+        (tmp_path / "numba" / f"{name}.py").write_text(text)
     program = (
         "import torch; from self_models import load; from self_models.basics.errors import ModelError\n"
         f"path = {str(FEEDBACK)!r}; snn = load(path, engine='dense')\n"

@@ -31,15 +31,27 @@ SOURCES = {__file__}  # files that hold compiled functions
 
 
 def compiled(function, **options):
-    """Machine code, made at the first call. options: njit's own."""
+    """Machine code, made at the first call, and part of each function that calls it: a call would hand on all the arrays, which
+    took a third of the time. options: njit's own."""
     with noting_failure():
-        return _dispatched(function, **options)
+        return _dispatched(function, forceinline=True, **options)
     return function
 
 
 def inlined(function):
-    """Part of each function that calls it: else a call hands on all the arrays, which takes time."""
+    """The same before types are known: compiles more slowly, and may run faster."""
     return compiled(function, inline="always")
+
+
+def intrinsic(function):
+    """A function of numba.extending.intrinsic: it writes LLVM's instructions itself."""
+    SOURCES.add(function.__code__.co_filename)
+    if not WHY_NOT:
+        with noting_failure():
+            from numba.extending import intrinsic
+
+            return intrinsic(function)
+    return function
 
 
 def cached(function):

@@ -6,6 +6,7 @@ network's declaration is completed by its parts: what is registered as a gate, a
 """
 
 import dataclasses
+import functools
 import math
 from numbers import Integral, Real
 from typing import NamedTuple
@@ -185,7 +186,12 @@ def objective_setting(default, kind, help, **more):
 
 def declared(*declarations):
     """name -> Setting of these dataclasses, in their order; a name that several have counts once."""
-    return {field.name: field.metadata["setting"] for each in declarations for field in dataclasses.fields(each)}
+    return {name: one for each in declarations for name, one in _declared(each).items()}
+
+
+@functools.cache
+def _declared(declaration):
+    return {field.name: field.metadata["setting"] for field in dataclasses.fields(declaration)}
 
 
 class Configured:

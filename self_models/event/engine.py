@@ -272,6 +272,7 @@ def numba_failed(reason):
     )
 
 
+@functools.cache
 def is_compiled(cls, kernel):
     """Whether a part has a compiled form, its attribute `kernel`, and no class below the one that it is of has a method."""
     below = itertools.takewhile(lambda base: kernel not in vars(base), cls.__mro__)

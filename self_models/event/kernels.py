@@ -10,11 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics.compiled import compiled, inlined
+from self_models.event.vectors import LANES, above, add_rows, lowest
 
 # columns of Net.nodes: shape; first membrane and first place in the state; where the spikes come from, window side, channels
-# of the source, first weight, first entry of the tables, whether the source's events have values other than 1
-HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, FIRST_W, FIRST_ENTRY, VALUED = range(11)
-SCAN = 64  # membranes compared with their threshold at once
+# of the source, floats of a row of the window, first weight, first entry of the tables, whether the source's events have values
+# other than 1
+HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, ROW, FIRST_W, FIRST_ENTRY, VALUED = range(12)
+WORD = 64  # bits of a word of State.listed, membranes compared with their threshold at once, and floats of a small window
+TOGETHER = 16  # rows of weights that are read at once
+FULL = np.uint64(2**WORD - 1)
 
 
 class Net(NamedTuple):
@@ -47,17 +51,18 @@ class Net(NamedTuple):
 class State(NamedTuple):
     """One image's network between steps; every array covers all nodes, see FIRST_V and FIRST_PLACE.
 
-    v: membrane potentials. decayed: steps whose leak a place's membranes have had. listed: whether a place stands in
-    candidates, the places whose membranes may have passed their threshold; candidate_count: by node. event_place, event_start,
-    event_channel, event_value: the node's latest spikes, by place; event_count: places with spikes, by node. held: places whose
-    prediction is held, so that the decoder's output there does not matter. rows, values: room for one window's weights.
+    v: membrane potentials. decayed: steps whose leak a place's membranes have had. listed: a bit for each place, whether it is a
+    candidate: its membranes may have passed their threshold; busy: by node, whether it has one. event_place, event_start,
+    event_channel, event_value: the node's latest spikes, in the order of their places; event_count: places with spikes, by node.
+    held: a bit for each place, whether its prediction is held, so that the decoder's output there does not matter. places: room
+    for a node's candidates; rows, values: for where one window's weights are; window: for the sum of a small one's.
     """
 
     v: np.ndarray
     decayed: np.ndarray
     listed: np.ndarray
-    candidates: np.ndarray
-    candidate_count: np.ndarray
+    busy: np.ndarray
+    places: np.ndarray
     event_place: np.ndarray
     event_start: np.ndarray
     event_channel: np.ndarray
@@ -66,28 +71,35 @@ class State(NamedTuple):
     held: np.ndarray
     rows: np.ndarray
     values: np.ndarray
+    window: np.ndarray
+
+
+def padded_places(size):
+    """How many places of the state a node of this many has: whole words, and one more for the end of the last one's events."""
+    return (int(size) // WORD + 1) * WORD
 
 
 def new_state(net):
     """A State at rest for one image."""
     sizes = net.nodes[:, HEIGHT] * net.nodes[:, WIDTH]
     v = int((sizes * net.nodes[:, CHANNELS]).sum())
-    places, nodes = int((sizes + 1).sum()), len(net.nodes)
+    places, nodes = int(net.nodes[-1, FIRST_PLACE]) + padded_places(sizes[-1]), len(net.nodes)
     room = int((sizes * net.nodes[:, CHANNELS]).max())
     return State(
-        v=np.zeros(v, np.float32),
+        v=np.zeros(v + LANES, np.float32),
         decayed=np.zeros(places, np.int32),
-        listed=np.zeros(places, np.uint8),
-        candidates=np.zeros(places, np.int32),
-        candidate_count=np.zeros(nodes, np.int64),
+        listed=np.zeros(places // WORD, np.uint64),
+        busy=np.zeros(nodes, np.bool_),
+        places=np.zeros(int(sizes.max()), np.int32),
         event_place=np.zeros(places, np.int32),
         event_start=np.zeros(places, np.int32),
         event_channel=np.zeros(v, np.int32),
         event_value=np.zeros(v, np.float32),
         event_count=np.zeros(nodes, np.int64),
-        held=np.zeros(int(sizes[0]), np.bool_),
+        held=np.zeros(padded_places(sizes[0]) // WORD, np.uint64),
         rows=np.zeros(room, np.int64),
         values=np.zeros(room, np.float32),
+        window=np.zeros(WORD, np.float32),
     )
 
 
@@ -104,41 +116,9 @@ def rest(state):
     state.v[:] = 0
     state.decayed[:] = 0
     state.listed[:] = 0
-    state.candidate_count[:] = 0
+    state.busy[:] = False
     state.event_count[:] = 0
-    state.held[:] = False
-
-
-@inlined
-def add_row(v, at, w, a, size):
-    """v[at : at + size] += w[a : a + size]"""
-    at, a = np.uint64(at), np.uint64(a)
-    for o in range(np.uint64(size)):
-        v[at + o] += w[a + o]
-
-
-@inlined
-def add_scaled_row(v, at, w, a, value, size):
-    """v[at : at + size] += value w[a : a + size]"""
-    at, a = np.uint64(at), np.uint64(a)
-    for o in range(np.uint64(size)):
-        v[at + o] += value * w[a + o]
-
-
-@inlined
-def add_two_rows(v, at, w, a, b, size):
-    """Two rows of w in one pass, see add_four_rows."""
-    at, a, b = np.uint64(at), np.uint64(a), np.uint64(b)
-    for o in range(np.uint64(size)):
-        v[at + o] += w[a + o] + w[b + o]
-
-
-@inlined
-def add_four_rows(v, at, w, a, b, c, d, size):
-    """Several rows in one pass, so that the membranes are loaded and stored once."""
-    at, a, b, c, d = np.uint64(at), np.uint64(a), np.uint64(b), np.uint64(c), np.uint64(d)
-    for o in range(np.uint64(size)):
-        v[at + o] += (w[a + o] + w[b + o]) + (w[c + o] + w[d + o])
+    state.held[:] = 0
 
 
 @inlined
@@ -156,27 +136,49 @@ def decay(net, state, n, place, clock):
 
 @inlined
 def touch(net, state, n, first, last, clock):
-    """List places first to last - 1 as candidates and bring their leak up to date."""
-    places = net.nodes[n, FIRST_PLACE]
-    at, free = np.uint64(places + first), np.uint64(places + state.candidate_count[n])
-    for i in range(np.uint64(last - first)):
-        if not state.listed[at + i]:
-            state.listed[at + i] = 1
-            state.candidates[free] = np.uint64(first) + i
-            free += np.uint64(1)
-    state.candidate_count[n] = np.int64(free) - places
+    """List places first to last - 1 as candidates, but for those held, and bring their leak up to date."""
+    place = first
+    while place < last:
+        size = min(last - place, WORD - place % WORD)
+        bits = (FULL >> np.uint64(WORD - size)) << np.uint64(place % WORD)
+        if n == net.decoded:
+            bits &= ~state.held[place // WORD]
+        state.listed[(net.nodes[n, FIRST_PLACE] + place) // WORD] |= bits
+        place += size
+    state.busy[n] = True
     if net.leak[n] != 1:
         for place in range(first, last):
             decay(net, state, n, place, clock)
 
 
 @inlined
-def all_held(held, first, last):
-    """Whether all of held[first : last], zeros and ones, are 1."""
+def words_of(net, n):
+    """First and last + 1 of a node's words in State.listed."""
+    first = net.nodes[n, FIRST_PLACE] // WORD
+    return first, first + net.nodes[n, HEIGHT] * net.nodes[n, WIDTH] // WORD + 1
+
+
+@compiled
+def list_places(net, state, n):
+    """Fill state.places with a node's candidates, in order; returns how many."""
+    begin, end = words_of(net, n)
     count = 0
-    for place in range(np.uint64(first), np.uint64(last)):
-        count += held[place]
-    return count == last - first
+    for word in range(begin, end):
+        bits = state.listed[word]
+        while bits:
+            state.places[count] = (word - begin) * WORD + lowest(bits)
+            bits &= bits - np.uint64(1)
+            count += 1
+    return count
+
+
+@compiled
+def unlist(net, state, n):
+    """A node has no candidates any more."""
+    begin, end = words_of(net, n)
+    for word in range(begin, end):
+        state.listed[word] = 0
+    state.busy[n] = False
 
 
 @inlined
@@ -185,31 +187,25 @@ def add_window(net, state, n, row, column, count, clock):
     side, channels, width = net.nodes[n, SIDE], net.nodes[n, CHANNELS], net.nodes[n, WIDTH]
     top, bottom = max(0, -row), min(side, net.nodes[n, HEIGHT] - row)
     left, right = max(0, -column), min(side, width - column)
-    size = (right - left) * channels
-    whole = 0 if net.nodes[n, VALUED] else count - count % 4
+    size = (net.nodes[n, ROW] if right == side else right * channels) - left * channels  # with the zeros at the row's end
+    valued, weights = net.nodes[n, VALUED] != 0, net.weights
+    if count > 1 and side * net.nodes[n, ROW] <= WORD:  # a small window: add them all up first, and what follows them
+        state.window[:] = 0
+        add_rows(state.window, 0, weights, state.rows, state.values, 0, count, 0, WORD, valued)
+        valued, weights, count, state.rows[0] = False, state.window, 1, 0
     for y in range(top, bottom):
         first = (row + y) * width + column + left
-        if n == net.decoded and all_held(state.held, first, first + right - left):
-            continue
         touch(net, state, n, first, first + right - left, clock)
-        at, shift = net.nodes[n, FIRST_V] + first * channels, (y * side + left) * channels
-        for i in range(0, whole, 4):
-            a, b, c, d = state.rows[i], state.rows[i + 1], state.rows[i + 2], state.rows[i + 3]
-            add_four_rows(state.v, at, net.weights, a + shift, b + shift, c + shift, d + shift, size)
-        if count - whole > 1 and not net.nodes[n, VALUED]:
-            add_two_rows(state.v, at, net.weights, state.rows[whole] + shift, state.rows[whole + 1] + shift, size)
-        for i in range(whole if net.nodes[n, VALUED] else count - count % 2, count):
-            if net.nodes[n, VALUED]:
-                add_scaled_row(state.v, at, net.weights, state.rows[i] + shift, state.values[i], size)
-            else:
-                add_row(state.v, at, net.weights, state.rows[i] + shift, size)
+        at, shift = net.nodes[n, FIRST_V] + first * channels, y * net.nodes[n, ROW] + left * channels
+        for i in range(0, count, TOGETHER):
+            add_rows(state.v, at, weights, state.rows, state.values, i, min(i + TOGETHER, count), shift, size, valued)
 
 
 @compiled
 def charge(net, state, n, clock):
     """Add the weights of the source's latest spikes to the membranes they reach, and list these places as candidates."""
     source, fan, entry = net.nodes[n, SOURCE], net.nodes[n, FAN], net.nodes[n, FIRST_ENTRY]
-    block = net.nodes[n, SIDE] * net.nodes[n, SIDE] * net.nodes[n, CHANNELS]
+    block = net.nodes[n, SIDE] * net.nodes[n, ROW]
     first = net.nodes[source, FIRST_PLACE]
     last = first + state.event_count[source]
     count = row = column = next_row = next_column = 0
@@ -231,20 +227,6 @@ def charge(net, state, n, clock):
                 count += 1
 
 
-@inlined
-def find_spikes(v, at, begin, end, bound, channel, event):
-    """Write the channels begin to end - 1 whose membrane is above bound to channel[event:]; returns the next event."""
-    first, found = np.uint64(at + begin), 0
-    for o in range(np.uint64(end - begin)):
-        found |= v[first + o] > bound
-    if found:
-        for c in range(begin, end):
-            if v[at + c] > bound:
-                channel[event] = c
-                event += 1
-    return event
-
-
 @compiled
 def fire(net, state, n, clock):
     """Spikes of the candidates, their soft reset, and how many; who is still above threshold stays a candidate.
@@ -253,30 +235,36 @@ def fire(net, state, n, clock):
     """
     threshold, leaks = net.threshold[n], net.leak[n] != 1
     channels, first_v, places = net.nodes[n, CHANNELS], net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
-    events, event, kept = 0, first_v, 0
-    for i in range(state.candidate_count[n]):
-        place = state.candidates[places + i]
-        at = first_v + place * channels
-        if leaks:
-            decay(net, state, n, place, clock)
-        start = event
-        for begin in range(0, channels, SCAN):
-            event = find_spikes(state.v, at, begin, min(begin + SCAN, channels), threshold, state.event_channel, event)
-        stays = False
-        if event > start:
-            state.event_place[places + events], state.event_start[places + events] = place, start
-            events += 1
-            if leaks and not net.immediate:
-                decay(net, state, n, place, clock + 1)
-            for e in range(start, event):
-                neuron = at + state.event_channel[e]
-                state.v[neuron] -= threshold
-                stays |= state.v[neuron] > threshold
-        if stays:
-            state.candidates[places + kept] = place
-            kept += 1
-        else:
-            state.listed[places + place] = 0
+    events, event, kept = 0, first_v, False
+    begin_word, end_word = words_of(net, n)
+    for word in range(begin_word, end_word):
+        bits, keep = state.listed[word], np.uint64(0)
+        while bits:
+            bit = lowest(bits)
+            bits &= bits - np.uint64(1)
+            place = (word - begin_word) * WORD + bit
+            at = first_v + place * channels
+            if leaks:
+                decay(net, state, n, place, clock)
+            start = event
+            for begin in range(0, channels, WORD):
+                mask = above(state.v, at + begin, min(WORD, channels - begin), threshold)
+                while mask:
+                    state.event_channel[event] = begin + lowest(mask)
+                    mask &= mask - np.uint64(1)
+                    event += 1
+            if event > start:
+                state.event_place[places + events], state.event_start[places + events] = place, start
+                events += 1
+                if leaks and not net.immediate:
+                    decay(net, state, n, place, clock + 1)
+                for e in range(start, event):
+                    neuron = at + state.event_channel[e]
+                    state.v[neuron] -= threshold
+                    if state.v[neuron] > threshold:
+                        keep |= np.uint64(1) << np.uint64(bit)
+        state.listed[word] = keep
+        kept |= keep != 0
     state.event_start[places + events] = event
-    state.event_count[n], state.candidate_count[n] = events, kept
+    state.event_count[n], state.busy[n] = events, kept
     return event - first_v

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from self_models.event.kernels import SOURCE, Net
+from self_models.event.kernels import SOURCE, WORD, Net, padded_places
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import encoder_parts, list_layers
 
@@ -60,6 +60,16 @@ class Connection(NamedTuple):
         """Number of folded weights."""
         return self.phases * self.source_shape[0] * self.side**2 * self.target_shape[0]
 
+    @property
+    def row(self):
+        """Floats of one row of a window, with zeros at its end: fours are added faster than ones."""
+        return -(-self.side * self.target_shape[0] // 4) * 4
+
+    @property
+    def padded_size(self):
+        """Number of folded weights with these zeros."""
+        return self.phases * self.source_shape[0] * self.side * self.row
+
     def tables(self):
         """(phase, row, column) of each source place, int32 (H W,)."""
         (_, height, width), block = self.source_shape, 2**self.halvings
@@ -77,6 +87,11 @@ class Connection(NamedTuple):
         """Folded weights (phase, channel, window row, window column, target channel), float32 but added up in float64."""
         modules = copy.deepcopy(nn.Sequential(*self.modules)).double()
         return self._linear_weights(modules) if self.is_linear else self._window_weights(modules)
+
+    def padded_weights(self):
+        """The same with each row's zeros."""
+        rows = self.weights().reshape(-1, self.side * self.target_shape[0])
+        return np.pad(rows, ((0, 0), (0, self.row - rows.shape[1]))).ravel()
 
     def _window_weights(self, modules):
         """The modules' answer to one spike of each channel at each phase of a block far enough from the border."""
@@ -125,6 +140,7 @@ class Layout(NamedTuple):
     net: Net
 
 
+@torch.inference_mode(False)  # folding takes gradients, whatever the caller is about
 @torch.no_grad()
 def lay_out(model):
     """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
@@ -180,22 +196,22 @@ def in_space(signal):
 
 
 def _net(model, shapes, connections, **special):
-    nodes = np.zeros((len(shapes), 11), np.int64)
+    nodes = np.zeros((len(shapes), 12), np.int64)
     first_v = first_place = 0
     for node, (channels, height, width) in zip(nodes, shapes, strict=True):
         node[:SOURCE] = height, width, channels, first_v, first_place
         first_v += channels * height * width
-        first_place += height * width + 1  # one more for the end of the last place's events
-    weights = np.empty(sum(connection.size for connection in connections), np.float32)
+        first_place += padded_places(height * width)
+    weights = np.zeros(sum(connection.padded_size for connection in connections) + WORD, np.float32)
     tables, first_w, first_entry = [], 0, 0
     for connection in connections:
         nodes[connection.target, SOURCE:] = (
-            connection.source, connection.side, connection.source_shape[0], first_w, first_entry,
+            connection.source, connection.side, connection.source_shape[0], connection.row, first_w, first_entry,
             connection.source in (0, special["waiting"]),
         )  # fmt: skip
-        weights[first_w : first_w + connection.size] = connection.weights()
+        weights[first_w : first_w + connection.padded_size] = connection.padded_weights()
         tables.append(connection.tables())
-        first_w += connection.size
+        first_w += connection.padded_size
         first_entry += len(tables[-1][0])
     if special["drive"] > 0:
         nodes[special["drive"], SOURCE:] = nodes[connections[0].target, SOURCE:]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics.compiled import compiled, switch
-from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, rest
+from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, WORD, list_places, rest, unlist
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import ACTIVE, CHANGED, GATES, LOOK_AGAIN, OPEN, SENDS, WANTS, Gate
 from self_models.objectives.readouts import READOUTS
@@ -107,17 +107,18 @@ def integrate(net, state, settings, pixels, image, decodes, everywhere):
     """Read-out, prediction and look at the pixels that the decoder moved, or at all of them, and what is seen next; returns the
     change of the squared error. Clears the decoder's output. decodes: whether the decoder has run; else all are looked at."""
     n, channels = net.decoded, settings.channels
-    first, places = net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
+    first = net.nodes[n, FIRST_V]
     everywhere |= pixels.tally[LOOK_AGAIN] > 0
     change = 0.0
-    count = len(image) // channels if everywhere else state.candidate_count[n]
+    count = len(image) // channels if everywhere else list_places(net, state, n)
     for i in range(count):
-        place, is_open = i if everywhere else state.candidates[places + i], False
+        place, is_open = i if everywhere else state.places[i], False
         for pixel in range(place * channels, (place + 1) * channels):
             decoded = state.v[first + pixel] if decodes else np.float32(0)
             change += move(settings, pixels, pixel, image[pixel], decoded, decodes)
             is_open |= pixels.is_open[pixel]
-        state.held[place] = settings.latch and not settings.blocking and not is_open
+        if settings.latch and not settings.blocking and not is_open:
+            state.held[place // WORD] |= np.uint64(1) << np.uint64(place % WORD)
     pixels.tally[LOOK_AGAIN] = 0
     if decodes:
         clear(net, state, n)
@@ -129,13 +130,12 @@ def integrate(net, state, settings, pixels, image, decodes, everywhere):
 @compiled
 def clear(net, state, n):
     """Set a node's candidates to 0 again, and list none."""
-    channels, first, places = net.nodes[n, CHANNELS], net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
-    for i in range(state.candidate_count[n]):
-        place = state.candidates[places + i]
-        state.listed[places + place] = 0
+    channels, first = net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
+    for i in range(list_places(net, state, n)):
+        place = state.places[i]
         for at in range(first + place * channels, first + (place + 1) * channels):
             state.v[at] = 0
-    state.candidate_count[n] = 0
+    unlist(net, state, n)
 
 
 @compiled

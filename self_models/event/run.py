@@ -6,7 +6,7 @@ import numpy as np
 
 from self_models.basics.compiled import cached, compiled, sources_digest, switch
 from self_models.event.counts import count
-from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, add_row, charge, copy, fire, touch
+from self_models.event.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, charge, copy, fire, list_places, touch, unlist
 from self_models.event.pixels import (
     LISTED,
     clear,
@@ -59,12 +59,13 @@ def charge_node(net, state, n, clock):
     if net.drive < 0 or net.nodes[n, SOURCE] != 0:
         charge(net, state, n, clock)
         return
-    places, channels = net.nodes[net.drive, FIRST_PLACE], net.nodes[n, CHANNELS]
+    channels = net.nodes[n, CHANNELS]
     first, source = net.nodes[n, FIRST_V], net.nodes[net.drive, FIRST_V]
-    for i in range(places, places + state.candidate_count[net.drive]):
-        place = state.candidates[i]
+    for i in range(list_places(net, state, net.drive)):
+        place = state.places[i]
         touch(net, state, n, place, place + 1, clock)
-        add_row(state.v, first + place * channels, state.v, source + place * channels, channels)
+        for c in range(channels):
+            state.v[first + place * channels + c] += state.v[source + place * channels + c]
 
 
 @compiled
@@ -76,7 +77,7 @@ def run_layers(net, state, activity, nodes, clock, counts, rests):
         if net.immediate and state.event_count[source]:
             charge_node(net, state, n, clock + 1)
         state.event_count[n] = 0
-        if n < net.output and state.candidate_count[n]:
+        if n < net.output and state.busy[n]:
             counts[n] = fire(net, state, n, clock + net.immediate)
             if activity.events.size:
                 count(net, state, activity, n, rests)
@@ -101,18 +102,18 @@ def release(net, state):
     """Make the spikes that wait for the decoder into events whose value is their number."""
     n = net.waiting
     places, channels, event = net.nodes[n, FIRST_PLACE], net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
-    for i in range(state.candidate_count[n]):
-        place = state.candidates[places + i]
+    count = list_places(net, state, n)
+    for i in range(count):
+        place = state.places[i]
         state.event_place[places + i], state.event_start[places + i] = place, event
-        state.listed[places + place] = 0
         at = net.nodes[n, FIRST_V] + place * channels
         for c in range(channels):
             if state.v[at + c] > 0:
                 state.event_channel[event], state.event_value[event] = c, state.v[at + c]
                 event += 1
                 state.v[at + c] = 0
-    state.event_start[places + state.candidate_count[n]] = event
-    state.event_count[n], state.candidate_count[n] = state.candidate_count[n], 0
+    state.event_start[places + count], state.event_count[n] = event, count
+    unlist(net, state, n)
 
 
 @compiled
@@ -140,11 +141,11 @@ def decode(net, state, activity, clock, counts):
 @compiled
 def is_quiet(net, state):
     """Whether no neuron has anything left to do."""
-    waiting = 0
+    busy = False
     for n in range(len(net.nodes)):
         if n != net.output and n != net.drive:
-            waiting += state.candidate_count[n]
-    return waiting == 0
+            busy |= state.busy[n]
+    return not busy
 
 
 @compiled
