@@ -43,6 +43,8 @@ def main(argv=None):
     for batch in args.batches:
         if args.images % batch:
             raise UserError(f"--images {args.images} are no whole number of batches of {batch}: give a multiple")
+    if not Path(args.picture).absolute().parent.is_dir():
+        raise UserError(f"--picture {args.picture}: there is no such folder")  # said before the measurement, not after it
     peers, records = [name for name in args.peers if is_installed(name)], []
     for threads in args.threads:
         torch.set_num_threads(threads)

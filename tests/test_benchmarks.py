@@ -105,8 +105,9 @@ def test_inference_peers_send_our_spikes(tmp_path):
         assert picture.width > 1000
 
 
-def test_inference_peers_refuses_a_broken_batch():
-    assert "multiple" in refused("benchmarks.inference_peers", "--images 10 --batches 1 4")
+@pytest.mark.parametrize(("flags", "wanted"), [("--images 10 --batches 1 4", "multiple"), ("--picture none/a.png", "folder")])
+def test_inference_peers_refuses_before_it_measures(flags, wanted):
+    assert wanted in refused("benchmarks.inference_peers", flags)
 
 
 def test_inference_peers_without_a_package(monkeypatch):
