@@ -7,7 +7,6 @@ since the three hold their masks differently. Choose the cores with OMP_NUM_THRE
 """
 
 import argparse
-import copy
 import json
 import resource
 import statistics
@@ -18,12 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.building.conversion import balance_thresholds  # noqa: I001  (harness before torch, see harness/__init__.py)
+from benchmarks.peers import stage_of
 from harness.data.sets import load_data
 from harness.command_line.scripts import run_script
 from harness.training.losses import losses_of
 from harness.training.schedules import make_optimizer
 from self_models.objectives.encoders import poisson
-from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.network.neurons import HeldDropout
 from self_models.running.draws import Draws
 from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -98,9 +98,8 @@ class Peer(nn.Module):
     def __init__(self, ours):
         super().__init__()
         for name in ("features", "generate", "classifier"):
-            modules = [module for module in getattr(ours, name) if not isinstance(module, HeldDropout)]
-            modules = [self.neuron() if isinstance(module, SpikingNeuron) else copy.deepcopy(module) for module in modules]
-            setattr(self, name, self.stage(modules).to(memory_format=torch.contiguous_format))
+            stage = stage_of(getattr(ours, name), lambda _: self.neuron(), self.linear)
+            setattr(self, name, stage.to(memory_format=torch.contiguous_format))
 
     def output(self, x, logits, trace):
         predictions = trace.sigmoid()
@@ -110,7 +109,7 @@ class Peer(nn.Module):
 class SnnTorch(Peer):
     """As in snnTorch's tutorials: all layers of a step, then the next step; a Leaky with beta 1 has no leak."""
 
-    stage = staticmethod(lambda modules: nn.Sequential(*modules))
+    linear = staticmethod(lambda layer: layer)
 
     def neuron(self):
         def triangle(v, grad, spikes):
@@ -130,7 +129,7 @@ class SnnTorch(Peer):
 class SpikingJelly(Peer):
     """Multi-step: each layer takes all T steps as one batch, each neuron goes through them."""
 
-    stage = staticmethod(lambda modules: nn.Sequential(*map(multi_step, modules)))
+    linear = layer.SeqToANNContainer
 
     def neuron(self):
         return IFNode(v_reset=None, detach_reset=True, step_mode="m", surrogate_function=surrogate.PiecewiseQuadratic())
@@ -139,10 +138,6 @@ class SpikingJelly(Peer):
         functional.reset_net(self)
         encoded = self.features(poisson(x, draws))
         return self.output(x, self.classifier(encoded.flatten(2)).sum(0), self.generate(encoded).cumsum(0))
-
-
-def multi_step(module):
-    return module if isinstance(module, IFNode) else layer.SeqToANNContainer(module)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 """Benchmarks whose figures the pages quote: what they hand to whom."""
 
 import json
+import sys
 
 import pytest
 import torch
-from conftest import DATA, refused, run_here
+from conftest import DATA, refused, run_here, run_script
+from PIL import Image
 
+from benchmarks.inference_peers import compared, figures
+from benchmarks.peers import is_installed
 from benchmarks.ramp_control import ControlSNN
 from self_models.basics.errors import ModelError
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -77,3 +81,48 @@ def test_conversion_alone_beside_the_ann(trained, tmp_path):
     assert sum(line.startswith(("ann ", "converted ", "tuned ")) for line in last) == 10
     for words, wanted in (("", "give --pretrained_ann"), (f"--pretrained_ann {trained.ann} --holdout 0", "test images")):
         assert wanted in refused("benchmarks.conversion_alone", *filter(None, [words]))
+
+
+def test_inference_peers_send_our_spikes(tmp_path):
+    """Both networks, with the gate open and with blocking in a loop, by step and by layer; rounding may move a spike or two."""
+    peers = ["snntorch", "spikingjelly"]
+    for package in peers:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    flags = "--images 2 --batches 2 --timesteps 8 --rounds 1 --threads 1 --peers snntorch spikingjelly --picture"
+    done = run_script("benchmarks/inference_peers", flags, tmp_path / "peers.png")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["network"], row["stopped"]) for row in rows] == [
+        ("twin", False), ("blocking", False), ("twin", True), ("blocking", True)
+    ]  # fmt: skip
+    for row in rows:
+        assert row["case"].endswith("ours stopped when sure") == row["stopped"] == (row["mean_steps"] < 8)
+        assert row["norse"] is None and row["missing"] == ["norse", "sinabs"] and row["spikes_per_image"] > 500
+        assert row["ratio_to_fastest_peer"] == pytest.approx(row["ours_event"] / max(row[peer] for peer in peers), abs=0.01)
+        for name, same in row["same_spikes"].items():
+            expects = name == "ours_event" or (name in peers and not row["stopped"])
+            assert (same is True or 0 < same < 1e-3) if expects else same is None, (row["case"], name)
+    with Image.open(tmp_path / "peers.png") as picture:
+        assert picture.width > 1000
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [("--images 10 --batches 1 4", "multiple"), ("--picture none/a.png", "folder")])
+def test_inference_peers_refuses_before_it_measures(flags, wanted):
+    assert wanted in refused("benchmarks.inference_peers", flags)
+
+
+def test_inference_peers_without_a_package(monkeypatch):
+    """It is null and named; each of the others counts at its faster way."""
+    monkeypatch.setitem(sys.modules, "norse.torch.functional.iaf", None)
+    assert not is_installed("norse")
+    speeds = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0, ("snntorch", "by step"): 20.0, ("snntorch", "by layer"): 30.0}
+    found = figures(speeds)
+    assert (found["snntorch"], found["way"], found["ratio_to_fastest_peer"]) == (30.0, {"snntorch": "by layer"}, 3.0)
+    assert found["norse"] is None and found["missing"] == ["spikingjelly", "norse", "sinabs"]
+    ours = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0}
+    assert figures(ours)["ratio_to_fastest_peer"] is None
+
+
+def test_inference_peers_says_by_how_much_spikes_differ():
+    ours = {"input": torch.tensor([3.0, 5.0]), "features.1": torch.tensor([2.0, 10.0])}
+    assert compared(ours, ours) is True
+    assert compared({"input": torch.tensor([4.0, 4.0]), "features.1": torch.tensor([2.0, 10.0])}, ours) == 0.1  # 2 of 20

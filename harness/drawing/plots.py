@@ -262,6 +262,29 @@ def save_step_histograms(path, per_image, timesteps, setting, names):
         plt.close(figure)
 
 
+def save_simulators(path, records):
+    """Images per second of each simulator, on a logarithmic axis, a panel per case. records: of benchmarks/inference_peers.py."""
+    names = {"ours_event": "ours, event-driven", "ours_dense": "ours, dense", "snntorch": "snnTorch"}
+    names |= {"spikingjelly": "SpikingJelly", "norse": "Norse", "sinabs": "sinabs"}
+    names = {name: label for name, label in names.items() if any(record[name] for record in records)}
+    speeds = [record[name] for record in records for name in names if record[name]]
+
+    def draw(*axes):
+        for axis, record in zip(axes, records, strict=True):
+            values = [record[name] or np.nan for name in names]
+            colours = ["#aa3377" if name == "ours_event" else "#4477aa" if name == "ours_dense" else "#999999" for name in names]
+            bars = axis.barh(range(len(names)), values, color=colours)
+            axis.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=8)
+            axis.set(xscale="log", xlim=(min(speeds) / 2, max(speeds) * 4))
+            axis.set_yticks(range(len(names)), names.values())
+            axis.set_ylim(len(names) - 0.5, -0.5)  # the first on top
+            axis.set_title(record["case"].replace(", ours", ",\nours"), fontsize=9)
+        axes[0].figure.supxlabel("images per second")
+
+    columns = min(4, len(records))
+    save_chart(path, draw, (3.3 * columns, 2.2 * -(-len(records) // columns) + 0.4), len(records), columns, sharey=True)
+
+
 def save_dimming(path, rows):
     """Accuracy on each kind of dimmed digits, with plain blocking and with contrast; rows: dicts dimming, plain, contrast."""
     places = np.arange(len(rows))

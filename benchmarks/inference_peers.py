@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Trained networks in evaluation here and in snnTorch, SpikingJelly, Norse and sinabs: JSON objects, one per line and `case`.
+
+Networks: `twin`, the committed snn_twin.pth, and `blocking`, snn_feedback.pth with its decoder, which blocks predicted input; for
+that the others get a loop over the steps (Peer in peers.py). All have the same weights, thresholds, images and draws. Draws are
+made beforehand for all; that spikes are made of them counts. `stopped`: ours stops each image when it is sure, as a user would
+have it; the others know no such rule and run all T steps.
+
+Images per second are medians over rounds in which all take turns. A peer runs by step and by layer; the faster one counts, `way`
+says which. `same_spikes`: true where a run sends as many spikes as ours_dense in each layer for each image, else the share of the
+spikes by which it differs; null where ours stops and the other does not. A peer that is not installed is null, and among the
+`missing`. docs/inference_speed.md has the figures.
+"""
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.event_networks import part, test_images  # noqa: I001  (harness before torch, see harness/__init__.py)
+from benchmarks.peers import SIMULATORS, Peer, is_installed
+from harness import UserError
+from harness.command_line.parser import Parser, typed
+from harness.command_line.presets import RULE_SHOWN
+from harness.command_line.scripts import run_script
+from harness.drawing.plots import save_simulators
+from self_models import load
+from self_models.basics.settings import COUNT
+from self_models.running.draws import EVALUATION, Draws
+
+import torch
+
+COMMITTED = Path(__file__).resolve().parents[1] / "trained_models/snn"
+NETWORKS = {"twin": "snn_twin.pth", "blocking": "snn_feedback.pth"}
+WAYS = {"by step": False, "by layer": True}
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    for batch in args.batches:
+        if args.images % batch:
+            raise UserError(f"--images {args.images} are no whole number of batches of {batch}: give a multiple")
+    if not Path(args.picture).absolute().parent.is_dir():
+        raise UserError(f"--picture {args.picture}: there is no such folder")  # said before the measurement, not after it
+    peers, records = [name for name in args.peers if is_installed(name)], []
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        for network, steps, stopped in cases(args):
+            model = load(COMMITTED / NETWORKS[network], engine="event", timesteps=steps, **RULE_SHOWN if stopped else {})
+            for batch in args.batches:
+                case = {"network": network, "timesteps": steps, "batch": batch, "threads": threads, "stopped": stopped}
+                records.append({"case": named(case), **case, **measured(model, peers, batch, args)})
+                print(json.dumps(records[-1]), flush=True)
+    if args.picture:
+        save_simulators(args.picture, [record for record in records if record["threads"] == args.threads[0]])
+
+
+def build_parser():
+    parser = Parser(__doc__)
+    parser.add_argument("--threads", type=typed(COUNT), nargs="+", default=[2, 1], metavar="N", help="torch.set_num_threads")
+    parser.add_argument("--timesteps", type=typed(COUNT), nargs="+", default=[8, 50], metavar="T", help="stopped: the largest")
+    parser.add_argument("--batches", type=typed(COUNT), nargs="+", default=[1, 64], metavar="B", help="images at a time")
+    parser.add_argument("--images", type=typed(COUNT), default=64, metavar="N", help="the first N test images, in each case")
+    parser.add_argument("--rounds", type=typed(COUNT), default=5, metavar="N", help="all images, by each simulator in turn")
+    parser.add_argument("--peers", nargs="+", choices=list(SIMULATORS), default=list(SIMULATORS), help="which; others are null")
+    parser.add_argument("--picture", default="", metavar="PNG", help="a chart of the cases with the first number of threads")
+    return parser
+
+
+def cases(args):
+    """(network, T, whether images stop)"""
+    running = [(network, steps, False) for network in NETWORKS for steps in args.timesteps]
+    return running + [(network, max(args.timesteps), True) for network in NETWORKS]
+
+
+def named(case):
+    words = f"{case['network']}, T = {case['timesteps']}, batch {case['batch']}, threads {case['threads']}"
+    return words + ", ours stopped when sure" * case["stopped"]
+
+
+@torch.no_grad()
+def measured(model, peers, batch, args):
+    """What a record says of one case."""
+    parts = [part(test_images(args.images), begin, begin + batch) for begin in range(0, args.images, batch)]
+    parts = [(one.images, Draws(0, EVALUATION, one.index).uniforms(model.timesteps, model.image_shape)) for one in parts]
+    ways = {(peer, way): by_layer for peer in peers for way, by_layer in WAYS.items()}
+    runs = {("ours_event", ""): lambda x, uniforms: model.engine(x, uniforms, frames=False), ("ours_dense", ""): model.forward}
+    ours = {name: [run(*each) for each in parts] for (name, _), run in runs.items()}  # compiles and folds, too
+    spikes = {name: joined(output.spikes for output in outputs) for name, outputs in ours.items()}
+    same = {"ours_event": compared(spikes["ours_event"], spikes["ours_dense"])}
+    for peer in SIMULATORS:
+        differing = [None]
+        if peer in peers and not model.rule.stops:
+            differing = [compared(counted(model, peer, by_layer, parts), spikes["ours_dense"]) for by_layer in WAYS.values()]
+        same[peer] = next((found for found in differing if found is not True), True)
+    runs |= {(peer, way): Peer(model, peer, by_layer).eval() for (peer, way), by_layer in ways.items()}
+    speeds = in_turns(runs, parts, args)
+    return {**figures(speeds), "same_spikes": same, **of_ours(ours["ours_event"]), "images": args.images, "rounds": args.rounds}
+
+
+def in_turns(runs, parts, args):
+    """Images per second of each run, the median over the rounds. One batch comes before, which is not timed."""
+    seconds = {key: [] for key in runs}
+    for run in runs.values():
+        run(*parts[0])
+    for _ in range(args.rounds):
+        for key, run in runs.items():
+            began = time.perf_counter()
+            for each in parts:
+                run(*each)
+            seconds[key].append(time.perf_counter() - began)
+    return {key: args.images / statistics.median(times) for key, times in seconds.items()}
+
+
+def figures(speeds):
+    """The figures of a record from (name, way) -> images per second: each at its faster way."""
+    fastest = {name: max((speed, way) for (other, way), speed in speeds.items() if other == name) for name, _ in speeds}
+    best = max((fastest[peer][0] for peer in SIMULATORS if peer in fastest), default=None)
+    found = dict.fromkeys(SIMULATORS) | {name: round(speed, 1) for name, (speed, _) in fastest.items()}
+    return {
+        **{name: found[name] for name in ("ours_event", "ours_dense", *SIMULATORS)},
+        "ratio_to_fastest_peer": best and round(fastest["ours_event"][0] / best, 2),
+        "missing": [peer for peer in SIMULATORS if peer not in fastest],
+        "way": {peer: fastest[peer][1] for peer in SIMULATORS if peer in fastest},
+    }
+
+
+def counted(model, peer, by_layer, parts):
+    """Spikes of each layer for each image, name -> (N,), of a peer that nobody times."""
+    network, found = Peer(model, peer, by_layer).eval(), []
+    for each in parts:
+        counts = network.counting()
+        network(*each)
+        found.append(dict(counts))
+    return joined(found)
+
+
+def joined(found):
+    """Dicts name -> (B,) of all batches as one, name -> (N,)."""
+    found = list(found)
+    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+
+
+def compared(spikes, ours):
+    """True for the same spikes in every layer and image, else the share of spikes that are more or fewer."""
+    differing = sum((spikes[name] - ours[name]).abs().sum().item() for name in ours)
+    return differing == 0 or float(f"{differing / sum(own.sum().item() for own in ours.values()):.1e}")
+
+
+def of_ours(outputs):
+    """Mean spikes and steps of our runs."""
+    count = sum(len(output.steps) for output in outputs)
+    spikes = sum(own.sum().item() for output in outputs for own in output.spikes.values())
+    steps = sum(output.steps.sum().item() for output in outputs)
+    return {"spikes_per_image": round(spikes / count, 1), "mean_steps": round(steps / count, 2)}
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,234 @@
+"""Networks of ours with another simulator's neurons in them: the same weights, thresholds and input spikes.
+
+stage_of serves train_step.py, too. Peer runs a whole SNN in evaluation. What else than neurons such a network needs and no other
+simulator has (gate, read-out, input code) is ours: Peer calls it step by step, in a loop that is written once, for all of them.
+"""
+
+import copy
+from collections import ChainMap, OrderedDict
+
+import torch
+from torch import nn
+
+from benchmarks.other_simulators import watch
+from self_models.network.neurons import HeldDropout, SpikingNeuron
+
+
+def stage_of(stage, neuron, linear=lambda module: module):
+    """A copy of a stage, an nn.Sequential with its names, dropout left out. neuron: our SpikingNeuron -> a module in its place;
+    linear: a copy of any other layer -> a module in its place."""
+    layers = OrderedDict(
+        (name, neuron(module) if isinstance(module, SpikingNeuron) else linear(copy.deepcopy(module)))
+        for name, module in stage.named_children()
+        if not isinstance(module, HeldDropout)
+    )
+    return nn.Sequential(layers)
+
+
+class EachStep(nn.Module):
+    """A layer without state on all steps as one batch: the first two dimensions, time and images in either order, become one."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, signal):
+        return self.layer(signal.flatten(0, 1)).unflatten(0, signal.shape[:2])
+
+
+# --- neurons
+
+
+class Neurons(nn.Module):
+    """One layer of integrate-and-fire neurons without leak: charge, fire above theta, reset by subtraction of theta.
+
+    by_layer: forward takes and gives all steps at once, (T, B, ...), or (B, T, ...) where time_axis is 1; else one, (B, ...).
+    """
+
+    time_axis = 0
+
+    def __init__(self, theta, by_layer):
+        super().__init__()
+        self.by_layer = by_layer
+
+    def reset(self):
+        """Bring the neurons to rest, for a next batch."""
+
+    def per_image(self, spikes):
+        """What forward gives, summed for each image (B,)."""
+        return spikes.flatten(2).sum((self.time_axis, 2)) if self.by_layer else spikes.flatten(1).sum(1)
+
+
+class InputNeurons(Neurons):
+    """They send what they are given, the input spikes; a place to count them."""
+
+    def __init__(self, by_layer, time_axis):
+        super().__init__(None, by_layer)
+        self.time_axis = time_axis
+
+    def forward(self, signal):
+        return signal
+
+
+class SnnTorch(Neurons):
+    """Leaky with beta 1. It takes theta off one step later, before it fires again: V[t] = V[t-1] + drive[t] - theta s[t-1], which
+    is ours but for rounding (reset_delay=False is not: there a neuron that is still above theta after its reset forgets it)."""
+
+    def __init__(self, theta, by_layer):
+        import snntorch
+
+        super().__init__(theta, by_layer)
+        self.neuron = snntorch.Leaky(beta=1.0, threshold=theta, init_hidden=True)
+
+    def forward(self, drive):
+        return torch.stack([self.neuron(step) for step in drive]) if self.by_layer else self.neuron(drive)
+
+    def reset(self):
+        self.neuron.reset_mem()
+
+
+class SpikingJelly(Neurons):
+    """IFNode, multi-step (step_mode "m") by layer. It fires where V >= v_threshold, so that is the next float above theta; it
+    also takes that off, which is ours but for rounding."""
+
+    def __init__(self, theta, by_layer):
+        from spikingjelly.activation_based.neuron import IFNode
+
+        super().__init__(theta, by_layer)
+        self.neuron = IFNode(v_threshold=next_above(theta), v_reset=None, step_mode="m" if by_layer else "s")
+
+    def forward(self, drive):
+        return self.neuron(drive)
+
+    def reset(self):
+        self.neuron.reset()
+
+
+class Norse(Neurons):
+    """Its integrate-and-fire step (iaf_feed_forward_step) resets V to a value; here the same step with Norse's own
+    reset_subtract, in Norse's modules for a neuron's steps. That is ours exactly, and no slower."""
+
+    def __init__(self, theta, by_layer):
+        from norse.torch.functional.iaf import IAFFeedForwardState, IAFParameters
+        from norse.torch.functional.reset import reset_subtract
+        from norse.torch.functional.threshold import threshold
+        from norse.torch.module.snn import SNN, SNNCell
+
+        def step(drive, state, p, dt):
+            v = state.v + drive
+            spikes = threshold(v - p.v_th, p.method, p.alpha)
+            return spikes, IAFFeedForwardState(reset_subtract(spikes, v, p.v_reset, p.v_th))
+
+        def rest(drive):
+            return IAFFeedForwardState(torch.zeros_like(drive[0] if by_layer else drive))
+
+        super().__init__(theta, by_layer)
+        parameters = IAFParameters(v_th=torch.tensor(theta), method="heaviside")
+        self.neuron, self.state = (SNN if by_layer else SNNCell)(step, rest, parameters), None
+
+    def forward(self, drive):
+        spikes, self.state = self.neuron(drive, self.state)
+        return spikes
+
+    def reset(self):
+        self.state = None
+
+
+class Sinabs(Neurons):
+    """IAF with SingleSpike, as it would else send several spikes in a step. It fires where V >= spike_threshold, the next float
+    above theta, and takes theta off: ours exactly. Time is its second dimension."""
+
+    time_axis = 1
+
+    def __init__(self, theta, by_layer):
+        from sinabs.activation import MembraneSubtract, SingleSpike
+        from sinabs.layers import IAF
+
+        super().__init__(theta, by_layer)
+        self.neuron = IAF(torch.tensor(next_above(theta)), spike_fn=SingleSpike, reset_fn=MembraneSubtract(theta))
+
+    def forward(self, drive):
+        return self.neuron(drive) if self.by_layer else self.neuron(drive[:, None])[:, 0]
+
+    def reset(self):
+        self.neuron.reset_states()
+
+
+SIMULATORS = {"snntorch": SnnTorch, "spikingjelly": SpikingJelly, "norse": Norse, "sinabs": Sinabs}  # package -> its neurons
+
+
+def next_above(theta):
+    """The float32 after theta."""
+    return torch.nextafter(torch.tensor(theta), torch.tensor(torch.inf)).item()
+
+
+def is_installed(simulator):
+    """Whether the package of a simulator can be used here."""
+    try:
+        SIMULATORS[simulator](1.0, by_layer=False)
+    except ImportError:
+        return False
+    return True
+
+
+# --- networks
+
+
+class Peer(nn.Module):
+    """An SNN of ours, update `immediate` and no leak, with a simulator's neurons: peer(x, uniforms) -> logits (B, labels).
+
+    x (B, C, H, W), uniforms (T, B, C, H, W): draws of the input encoding, as for the model. All T steps run; no rule stops them.
+    by_layer: each layer takes all steps as one batch (multi-step), else all layers take a step, then the next one. With a gate
+    that reacts to predictions this is a choice for the classifier alone: the input spikes of a step follow from the step before.
+    Written to be fast: inference_mode, and weights channels last as ours are, up to a quarter faster than PyTorch's usual format.
+    """
+
+    def __init__(self, model, simulator, by_layer):
+        super().__init__()
+        self.gate, self.encoding, self.readout = model.gate, model.encoding, model.readout
+        self.integrate, self.guess = model.integrate, model.guess
+        self.by_layer, self.time_axis = by_layer, SIMULATORS[simulator].time_axis
+        ahead = by_layer and not self.gate.reacts
+
+        def stage(name, by_layer):
+            return stage_of(
+                getattr(model, name),
+                lambda ours: SIMULATORS[simulator](ours.threshold.item(), by_layer),
+                EachStep if by_layer else lambda module: module,
+            )
+
+        self.input = InputNeurons(ahead, self.time_axis)
+        self.features, self.classifier = stage("features", ahead), stage("classifier", by_layer)
+        self.generate = stage("generate", False) if self.gate.reacts else None
+
+    @torch.inference_mode()
+    def forward(self, x, uniforms):
+        for neurons in self.neurons().values():
+            neurons.reset()
+        if not self.by_layer:
+            return sum(self.classifier(codes.flatten(1)) for codes in self.encoded(x, uniforms))
+        if self.gate.reacts:
+            codes = torch.stack(list(self.encoded(x, uniforms)), self.time_axis)
+        else:
+            codes = self.features(self.input(self.encoding.send(x, uniforms).movedim(0, self.time_axis)))
+        return self.classifier(codes.flatten(2)).sum(self.time_axis)
+
+    def encoded(self, x, uniforms):
+        """The encoder's output at each step (B, ...): spikes of the open input neurons, the simulator's encoder and decoder, the
+        prediction, and its comparison with the image, which blocks input neurons from the next step on."""
+        view, trace = self.gate.start(x), torch.zeros_like(x)
+        for draws in uniforms:
+            codes = self.features(self.input(self.encoding.send(view.unexplained(), draws)))
+            if self.generate is not None:
+                trace = self.integrate(trace, self.generate(codes), view)
+                view = self.gate.next_view(x, self.guess(self.readout.prediction(trace)), view)
+            yield codes
+
+    def neurons(self):
+        """Name, as in SNNOutput.spikes -> Neurons."""
+        found = {name: module for name, module in self.named_modules() if isinstance(module, Neurons)}
+        return {"input": found.pop("input"), **found}
+
+    def counting(self):
+        """A mapping that collects what the neurons send from now on: name -> spikes of each image (B,)."""
+        return ChainMap(*(watch({name: neurons}, neurons.per_image) for name, neurons in self.neurons().items()))
