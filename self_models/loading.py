@@ -20,9 +20,9 @@ def load(path, engine="auto", device="cpu", **changed):
 
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
     engine: of an SNN: dense; event, which costs what the spikes cost (on the CPU, with numba; see docs/event_engine.md); or
-    auto, event where it serves. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are
-    the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or device
-    that cannot be, and CheckpointError, which is one, for a file that cannot be used.
+    auto, event where it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the
+    figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine
+    or device that cannot be, and CheckpointError, which is one, for a file that cannot be used.
     """
     ENGINES.find(engine)
     saved = load_checkpoint(path)
@@ -54,7 +54,7 @@ def load(path, engine="auto", device="cpu", **changed):
 def with_engine(model, engine):
     """The model on the engine of this name. Raises ModelError for event where that cannot serve."""
     if ENGINES[engine] is not None:
-        found, reason = event_engine_for(model)
+        found, reason = event_engine_for(model, chooses=engine == "auto")
         if found:
             model.engine = found
         elif ENGINES[engine]:
@@ -62,14 +62,14 @@ def with_engine(model, engine):
     return model
 
 
-def event_engine_for(model):
-    """(an EventEngine for the model, ''), or (None, why there is none)."""
+def event_engine_for(model, chooses=False):
+    """(an EventEngine for the model, ''), or (None, why there is none). chooses: see there."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         return None, "the event engine runs SNNs, and this is an ANN: load with engine='dense'"
     if next(model.parameters()).device.type != "cpu":
         return None, "the event engine runs on the CPU: load with device='cpu', or with engine='dense'"
     try:
-        engine = EventEngine(model)
+        engine = EventEngine(model, chooses)
         engine.check()
     except ModelError as error:
         return None, str(error)

@@ -33,6 +33,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimeste
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 STEPS, COUNT, GRID = 9, 5, 16
+TOTALS = ("event_acs", "dense")  # others differ where sums cancel, which they do on a grid
 FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
 TWIN = [[4, "D", 6, 6, "D"], []]
 FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
@@ -667,6 +668,40 @@ def test_an_option_that_numba_does_not_know_leaves_auto_dense():
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.stdout.startswith("None torch.Size([1, 10])\n") and "made_up" in done.stdout and not done.stderr
+
+
+def test_auto_gives_a_batch_that_spikes_much_to_the_dense_engine():
+    """By its first images' spikes: few at high thresholds, at low ones half of a wide network's neurons."""
+    model = build(VGG_SNN_STDB_wFeedback, plan=[[32, "D", 64, 64, "D"], []], timesteps=3)
+    model.engine = EventEngine(model, chooses=True)
+    x, u = inputs(model, 16)
+    model.set_thresholds([64.0] * len(model.thresholds))
+    model(x, u)
+    assert model.engine.runs == {"event": 16, "dense": 0} and model.engine.name == "event"
+    model.set_thresholds([1 / 16] * len(model.thresholds))
+    chosen = model(x, u)
+    assert model.engine.runs == {"event": 16, "dense": 16} and model.engine.name == "event and dense"
+    model(x[:15], u[:, :15])  # few images: always event by event
+    assert model.engine.runs == {"event": 31, "dense": 16}
+    model.engine = None
+    assert torch.equal(chosen.logits, model(x, u).logits)
+
+
+def test_the_images_that_decided_for_a_batch_are_counted_once(monkeypatch):
+    """Whatever is decided, results and operations are those of the engine alone."""
+    model, found = build(), {}
+    x, u = inputs(model, 16)
+    for name, chooses, pays in (("event", False, None), ("chosen event", True, False), ("chosen dense", True, True)):
+        monkeypatch.setattr(self_models.event.engine, "dense_pays", lambda *_, pays=pays: pays)
+        model.engine = EventEngine(model, chooses)
+        with OperationCounter(model) as counter:
+            outputs = [model(x, u) for _ in range(2)]
+        assert model.engine.runs[name.split()[-1]] == 32
+        counted = counter.result(32)
+        found[name] = [outputs[1].logits, outputs[1].steps, *(torch.tensor(counted[kind]) for kind in TOTALS)]
+    for name in ("chosen event", "chosen dense"):
+        for here, there in zip(found[name], found["event"], strict=True):
+            torch.testing.assert_close(here, there, rtol=1e-6, atol=0)
 
 
 def test_models_that_the_engine_does_not_know_are_refused():

@@ -173,13 +173,15 @@ def use_engine(model, args, images):
     if args.engine == "auto" and images * args.timesteps < WORTH_IT:
         return "engine: dense (few images)"
     if args.engine != "dense":
-        model.engine, reason = event_engine_for(model)
+        model.engine, reason = event_engine_for(model, chooses=args.engine == "auto")
         if reason and args.engine == "event":
             raise UserError(reason)
         if reason:
             return f"engine: dense ({reason})"
         warm_up(model)
-    return f"engine: {'event' if model.engine else 'dense'}"
+    if args.engine == "auto":
+        return "engine: event, or dense for batches that spike too much for it"
+    return f"engine: {args.engine}"
 
 
 def warm_up(model):

@@ -153,7 +153,7 @@ def evaluation_record(model, result, args, **more):
         "timesteps": settings["timesteps"],
         "epsilon": settings.get("epsilon", 0.0),
         "objective": getattr(model, "objective", "none"),
-        "engine": "event" if getattr(model, "engine", None) else "dense",
+        "engine": model.engine.name if getattr(model, "engine", None) else "dense",
         "accuracy": result["accuracy"],
         "mean_steps": result.get("mean_steps"),
         "reconstruction_error": result.get("error"),

@@ -53,7 +53,6 @@ class OperationCounter:
     def __enter__(self):
         if self.model.engine:
             self.model.engine.start_counting()
-            return self
         for name, module in self.model.named_modules():
             if isinstance(module, CONNECTIONS):
                 self._hooks.append(module.register_forward_pre_hook(self._connection_hook(name)))

@@ -17,6 +17,7 @@ import torch
 from self_models.basics.compiled import WHY_NOT, in_words, try_out
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
+from self_models.event.costs import dense_pays
 from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
 from self_models.event.kernels import FIRST_V, new_state
 from self_models.event.network import lay_out
@@ -30,6 +31,7 @@ RUNNING = ("forward", "run_segments", "segment", "step", "advance", "perceive", 
 HOOKS = (*RUNNING, "start", "show", "integrate", "drawn", "output")
 PARTS = {"gate": "kernels", "rule": "kernel", "readout": "kernels"}  # setting -> attribute with the part's compiled form
 CHUNK = 4  # images that a thread takes at once
+LOOKED_AT, LARGE_BATCH = 2, 16  # images whose spikes decide for a batch, and batches large enough for that
 
 
 class EventEngine:
@@ -40,13 +42,17 @@ class EventEngine:
     that overrides a hook, or has a part without a compiled form, runs step by step, that on dense images as it is, its layers
     event by event. Images are spread over torch.get_num_threads() threads. Raises ModelError without numba, for a model on a
     GPU, with an update other than delayed and immediate, a forward of its own, or a stopping rule in a model run step by step.
+
+    chooses: a batch whose first images spike so much that the dense engine should be faster is given to that, see costs.py.
+    runs: images so far, by engine.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, chooses=False):
         try_out()
         if WHY_NOT:
             raise numba_failed(WHY_NOT[0])
         self.model, self.layout, self._version, self._free, self._activity = model, None, None, [], NOTHING
+        self.chooses, self.runs = chooses, {"event": 0, "dense": 0}
         self._parameters = [(module._parameters, name) for module in model.modules() for name in module._parameters]
         cls = type(model)
         same = lambda hooks: all(getattr(cls, hook) is getattr(VGG_SNN_STDB_wFeedback, hook) for hook in hooks)  # noqa: E731
@@ -89,9 +95,18 @@ class EventEngine:
         draws = draws_for(x, draws, seed)
         drawn = self.model.drawn(x, uniforms, draws)
         output = self._whole(x, uniforms, draws, frames) if self.is_whole else self._stepwise(x, drawn, draws, frames)
+        self.runs["event" if output else "dense"] += len(x)
+        if output is None:
+            with torch.no_grad():
+                return self.model.forward(x, uniforms, draws)
         if self._activity.events.size:
             self._steps[0] += output.steps.sum().item()
         return output
+
+    @property
+    def name(self):
+        """Which engines have run images so far, for a record."""
+        return " and ".join(name for name, images in self.runs.items() if images) or "event"
 
     def start_counting(self):
         """Count the inputs of each linear module from now on."""
@@ -121,6 +136,7 @@ class EventEngine:
     # --- whole runs
 
     def _whole(self, x, uniforms, draws, frames):
+        """The SNNOutput; None where the dense engine should be faster."""
         model, batch, steps = self.model, len(x), self.model.timesteps
         images = pixels_of(x)
         shape = (steps, batch, images.shape[1]) if frames and model.predicts else (0, 0, 0)
@@ -145,7 +161,14 @@ class EventEngine:
                 self.layout.net, state, activity, settings, pixels, images, given, index, results, first, last
             )
 
-        self._spread(work, batch)
+        looked_at = LOOKED_AT if self.chooses and batch >= LARGE_BATCH else 0
+        if looked_at:
+            room = self._new_room()
+            work(*room, 0, looked_at)
+            if dense_pays(self.layout, results.counts[:looked_at], results.steps[:looked_at], batch):
+                return None
+            self._free.append(room)
+        self._spread(work, batch, looked_at)
         if self._activity.events.size:
             self._steps[1] += int(results.decodes.sum())
         return self._output(x, results, frames)
@@ -179,17 +202,18 @@ class EventEngine:
             spikes,
         )
 
-    def _spread(self, work, batch):
-        """Call work(state, activity, pixels, first, last) for chunks of the batch, here and in more threads if it is large."""
-        chunks, lock, failures = itertools.count(), threading.Lock(), []
-        chunk = max(1, min(CHUNK, -(-batch // torch.get_num_threads())))
+    def _spread(self, work, batch, done=0):
+        """Call work(state, activity, pixels, first, last) for chunks of the batch, but for its first images if done, here and in
+        more threads if it is large."""
+        chunks, lock, failures, left = itertools.count(), threading.Lock(), [], batch - done
+        chunk = max(1, min(CHUNK, -(-left // torch.get_num_threads())))
 
         def take():
             room = self._room()
             try:
                 while True:
                     with lock:
-                        first = next(chunks) * chunk
+                        first = done + next(chunks) * chunk
                     if first >= batch or failures:
                         break
                     work(*room, first, min(first + chunk, batch))
@@ -197,7 +221,7 @@ class EventEngine:
                 failures.append(error)
             self._free.append(room)
 
-        others = [threading.Thread(target=take) for _ in range(min(torch.get_num_threads(), -(-batch // chunk)) - 1)]
+        others = [threading.Thread(target=take) for _ in range(min(torch.get_num_threads(), -(-left // chunk)) - 1)]
         for thread in others:
             thread.start()
         take()
@@ -213,9 +237,12 @@ class EventEngine:
         try:
             return self._free.pop()
         except IndexError:
-            from self_models.event.pixels import new_pixels
+            return self._new_room()
 
-            return new_state(self.layout.net), blank(self._activity), new_pixels(math.prod(self.model.image_shape))
+    def _new_room(self):
+        from self_models.event.pixels import new_pixels
+
+        return new_state(self.layout.net), blank(self._activity), new_pixels(math.prod(self.model.image_shape))
 
     # --- step by step
 

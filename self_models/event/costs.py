@@ -1,0 +1,46 @@
+"""What a run should cost on either engine, from the spikes of a few images: seconds of one core, made of what is counted.
+
+The figures were measured on one core of an Intel Xeon with AVX-512 (docs/event_engine.md); on another machine both engines are
+faster or slower, and it is their ratio that counts. They are rough: where the engines are near each other either will do.
+"""
+
+from math import prod
+
+from torch import nn
+
+from self_models.event.kernels import HEIGHT, ROW, SIDE, SOURCE, WIDTH
+
+SPIKE, IN_CACHE, IN_MEMORY = 35e-9, 1 / 8e9, 1 / 5e9  # event engine: of a spike, of an accumulate by where its weight lies
+CACHE = 2**18  # floats of a connection whose weights stay in the cache
+PRODUCT, NEURON, STEP = 1 / 29e9, 5.6e-9, 1e-3  # dense engine: of a multiply-add, of a neuron's step, of a batch's step
+
+
+def dense_pays(layout, counts, steps, batch):
+    """Whether the dense engine should be faster on this batch. counts: spikes of some of its images (images, T, nodes); steps:
+    that each took (images,)."""
+    taken = float(steps.mean())
+    return dense_seconds(layout, taken, batch) < event_seconds(layout, counts.sum(1).mean(0), taken)
+
+
+def event_seconds(layout, spikes, steps):
+    """Of an image with these spikes by node over all its steps."""
+    net, seconds = layout.net, SPIKE * float(spikes.sum())
+    for connection in layout.connections:
+        node = net.nodes[connection.target]
+        sources = steps * node[HEIGHT] * node[WIDTH] / node[SIDE] ** 2 if connection.source == 0 and net.drive > 0 else None
+        sent = spikes[node[SOURCE]] if sources is None else sources  # what is held is added as a whole at each step
+        each = IN_CACHE if connection.size <= CACHE else IN_MEMORY
+        seconds += each * float(sent * node[SIDE] * node[ROW])
+    return seconds
+
+
+def dense_seconds(layout, steps, batch):
+    """Of an image in a batch of this many, of so many steps."""
+    modules = {}
+    for connection in layout.connections:
+        shapes = [*layout.signals[connection.target][1:], connection.target_shape]
+        for module, before, after in zip(connection.modules, layout.signals[connection.target], shapes, strict=True):
+            places = before if isinstance(module, nn.ConvTranspose2d) else after
+            modules[module] = sum(value.numel() for value in module.parameters()) * prod(places[1:])
+    neurons = sum(prod(shape) for shape in layout.shapes[1 : len(layout.names)])
+    return steps * (PRODUCT * sum(modules.values()) + NEURON * neurons + STEP / batch)
