@@ -8,6 +8,8 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 from math import cos, exp, log, pi
 from types import SimpleNamespace
 
@@ -23,6 +25,7 @@ from conftest import (
     OBJ1,
     OBJ2,
     PLAN,
+    REPOSITORY,
     SNN,
     SPIKING,
     TINY,
@@ -860,3 +863,24 @@ def test_pairs_of_seeds_by_hand():
     assert (mean, count) == (pytest.approx(-23 / 3), 3) and half == pytest.approx(4.303 * 11.676 / 3**0.5, rel=1e-3)
     assert found["accuracy"] == (0, 0, 3) and found["energy_joules"][0] == pytest.approx(100)
     assert cell("spikes", *found["spikes"]) == "-8 % ± 29 %" and interval([3.0]) == (3.0, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("running", "given", "expected"),
+    [
+        ("1/300", {}, "3000"),  # this process alone
+        ("99/300", {}, "0"),
+        ("99/300", {"GOMP_SPINCOUNT": "7"}, "7"),
+        ("99/300", {"OMP_WAIT_POLICY": "active"}, "None"),
+        ("of another form", {}, "3000"),
+    ],
+)
+def test_idle_threads_sleep_at_once_where_others_keep_the_cores_busy(running, given, expected):
+    """It is decided once, before torch is there, and not where the user has."""
+    program = (
+        f"import builtins, io; builtins.open = lambda path, _=open: io.StringIO('0.1 0.1 0.1 {running} 9')\n"
+        "import os, harness; print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=REPOSITORY)
+    assert done.stdout.strip() == expected, done.stderr
