@@ -1,8 +1,23 @@
 """What devices can and cannot do."""
 
+import os
+
 import torch
 
 
 def wide(device):
     """The widest floating-point type of a device, for long sums: float64, but float32 on mps."""
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def free_memory():
+    """Bytes of this machine's memory that a program may still take, or None where nobody tells."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
