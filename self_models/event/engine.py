@@ -107,7 +107,7 @@ class EventEngine:
             self.runs["dense"] += len(x)
             with torch.no_grad():
                 return self.model.forward(x, uniforms, draws, seed)
-        self._prepare()
+        self.prepare()
         draws = draws_for(x, draws, seed)
         drawn = self.model.drawn(x, uniforms, draws)
         output = self._whole(x, uniforms, draws, frames) if self.is_whole else self._stepwise(x, drawn, draws, frames)
@@ -127,7 +127,7 @@ class EventEngine:
     def start_counting(self):
         """Count the inputs of each linear module from now on."""
         self._forget_changed()
-        self._prepare()
+        self.prepare()
         self._activity, self._free, self._steps = new_activity(self.layout), [], [0, 0]
 
     def stop_counting(self):
@@ -151,8 +151,8 @@ class EventEngine:
                 raise ModelError("the weights or settings changed while operations were counted")
             self.layout, self._version, self._free = None, version, []  # before the next one takes its memory
 
-    def _prepare(self):
-        """Have the layout of the model as it is now. Raises ModelError as check does."""
+    def prepare(self):
+        """Fold the weights, as the first run does by itself. Raises ModelError as check does."""
         self.check()
         if self.layout is None:
             self.layout = lay_out(self.model)

@@ -103,17 +103,37 @@ class Connection(NamedTuple):
         rows = self.weights().reshape(-1, self.side * self.target_shape[0])
         return rows.ravel() if rows.shape[1] == self.row else np.pad(rows, ((0, 0), (0, self.row - rows.shape[1]))).ravel()
 
+    @property
+    def around(self):
+        """Shape (C, H, W) of a signal in which a block lies far enough from the border."""
+        blocks, block = 2 * self._margin + 1, 2**self.halvings
+        return self.source_shape[0], blocks * block, blocks * block
+
+    @property
+    def _margin(self):
+        return -(-self.padding // 2**self.doublings)  # blocks
+
+    @property
+    def part(self):
+        """(signals that fold it at once, numbers that each takes at most): a convolution in float64 writes out every place's
+        k x k inputs."""
+        signals, shape = (self.target_shape[0], self.source_shape) if self.is_linear else (self.source_shape[0], self.around)
+        sizes = self._replace(source_shape=shape).sizes()
+        numbers = max(map(prod, sizes))
+        for module, before, after in zip(self.modules, sizes, sizes[1:], strict=False):
+            if isinstance(module, nn.Conv2d):
+                numbers = max(numbers, before[0] * prod(module.kernel_size) * prod(after[1:]))
+        return min(signals, max(1, AT_ONCE // numbers)), numbers
+
     def _window_weights(self, modules):
         """The modules' answer to one spike of each channel at each phase of a block far enough from the border."""
         channels, block = self.source_shape[0], 2**self.halvings
-        margin = -(-self.padding // 2**self.doublings)  # blocks
-        around = (channels, (2 * margin + 1) * block, (2 * margin + 1) * block)
-        corner = margin * 2**self.doublings - self.padding
+        corner = self._margin * 2**self.doublings - self.padding
         folded = np.empty((block, block, channels, self.side, self.side, self.target_shape[0]), np.float32)
-        for part in torch.arange(channels).split(at_once(self._replace(source_shape=around))):
+        for part in torch.arange(channels).split(self.part[0]):
             for y, x in np.ndindex(block, block):
-                impulses = torch.zeros(len(part), *around).double()
-                impulses[torch.arange(len(part)), part, margin * block + y, margin * block + x] = 1
+                impulses = torch.zeros(len(part), *self.around).double()
+                impulses[torch.arange(len(part)), part, self._margin * block + y, self._margin * block + x] = 1
                 window = modules(impulses)[..., corner : corner + self.side, corner : corner + self.side]
                 folded[y, x, part[0] : part[-1] + 1] = window.permute(0, 2, 3, 1).float().numpy()
         return folded.ravel()
@@ -122,23 +142,12 @@ class Connection(NamedTuple):
         """Each output's weights carried back to the source, by the transposed map."""
         linear, before = modules[-1], modules[:-1]
         folded = np.empty((self.phases, self.source_shape[0], linear.out_features), np.float32)
-        for rows in torch.arange(linear.out_features).split(at_once(self)):
+        for rows in torch.arange(linear.out_features).split(self.part[0]):
             spikes = torch.zeros(len(rows), *self.source_shape).double().requires_grad_()
             with torch.enable_grad():
                 (back,) = torch.autograd.grad(before(spikes).flatten(1), spikes, linear.weight[rows])
             folded[:, :, rows[0] : rows[-1] + 1] = back.permute(2, 3, 1, 0).flatten(0, 1).numpy()
         return folded.ravel()
-
-
-def at_once(connection):
-    """How many signals are folded at once: a convolution in float64 writes out each place's k x k inputs."""
-    shapes = connection.sizes()
-    columns = [
-        before[0] * prod(module.kernel_size) * prod(after[1:])
-        for module, before, after in zip(connection.modules, shapes, shapes[1:], strict=False)
-        if isinstance(module, nn.Conv2d)
-    ]
-    return max(1, AT_ONCE // max(*map(prod, shapes), *columns, 1))
 
 
 def shape_after(module, shape):
@@ -266,9 +275,9 @@ def memory_of(model):
 
 def _folding(connection):
     """Bytes that hold one connection while it is folded, at the most: its weights before and after their zeros, its modules in
-    float64 twice, since convolutions sort them anew, and signals on their way through them, with copies."""
+    float32 and float64, and signals on their way through them, with copies."""
     parameters = sum(value.numel() for module in connection.modules for value in module.parameters())
-    return 4 * (connection.size + connection.padded_size) + 16 * parameters + 3 * 8 * AT_ONCE
+    return 4 * (connection.size + connection.padded_size) + 12 * parameters + 3 * 8 * prod(connection.part)
 
 
 def node_table(shapes):
