@@ -10,6 +10,14 @@ def wide(device):
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
+def sent(values, device):
+    """A tensor of the CPU on the device. From memory that cannot be paged out it goes to a GPU while the host runs on; from any
+    other the host would wait until the GPU has done all that was asked of it before."""
+    if torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
 def free_memory():
     """Bytes of this machine's memory that a program may still take, or None where nobody tells."""
     try:
