@@ -16,16 +16,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.building.conversion import balance_thresholds  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.building.conversion import balance_thresholds
 from benchmarks.peers import stage_of
 from harness.data.sets import load_data
+from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from harness.training.losses import losses_of
 from harness.training.schedules import make_optimizer
+from self_models.basics.settings import COUNT
+from self_models.network.plans import PLANS
 from self_models.objectives.encoders import poisson
 from self_models.network.neurons import HeldDropout
 from self_models.running.draws import Draws
 from self_models.running.outputs import SNNOutput
+from self_models.vgg_wFeedback import PRECISIONS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 import snntorch
@@ -37,40 +42,71 @@ from torch import nn
 OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True)
 
 
-def main():
-    args = build_parser().parse_args()
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU here")
+    print(json.dumps(measured(args)))
+
+
+def measured(args):
+    """The record: seconds of each network's steps, the peak of memory, what its first step says."""
     torch.manual_seed(0)
     batch = next(load_data("MNIST")[0].batches(args.batch_size))
-    ours = network(args, batch.images)
-    makers = {"ours": lambda: ours, "snntorch": lambda: SnnTorch(ours), "spikingjelly": lambda: SpikingJelly(ours)}
-    models = {name: make() for name, make in makers.items() if args.only in (None, name)}
+    ours = network(args, batch.images).to(args.device)
+    batch = batch._replace(images=batch.images.to(args.device), labels=batch.labels.to(args.device))
+    ours.precision = args.precision  # which it sees to itself; the others run under autocast
+    makers = {"ours": lambda ours: ours, "snntorch": SnnTorch, "spikingjelly": SpikingJelly}
+    models = {name: make(ours) for name, make in makers.items() if args.only in (None, name)}
+    del ours  # else another's peak would have it, too
     optimizers = {name: make_optimizer(model, OPTIMIZER) for name, model in models.items()}
-    draws = Draws(0, 1, batch.index).uniforms(args.timesteps, ours.image_shape)
+    draws = Draws(0, 1, batch.index).uniforms(args.timesteps, tuple(batch.images.shape[1:]), args.device)
     seconds, checks = {name: [] for name in models}, {}
+    if args.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     for _ in range(args.rounds + 1):
         for name, model in models.items():
-            began = time.perf_counter()
+            began = now(args.device)
             optimizers[name].zero_grad(set_to_none=True)
-            loss = losses_of(model(batch.images, draws), batch.labels, 0.01, "linear_over_t").total
+            with torch.autocast(args.device, torch.bfloat16, enabled=name != "ours" and args.precision == "bfloat16"):
+                output = model(batch.images, draws)
+            loss = losses_of(output, batch.labels, 0.01, "linear_over_t").total
             loss.backward()
             optimizers[name].step()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(now(args.device) - began)
             checks.setdefault(name, [loss.item(), next(model.parameters()).grad.norm().item()])
     found = {f"{name}_s": round(statistics.median(times[1:]), 4) for name, times in seconds.items()}
     if not args.only:
         found["ratio_to_fastest_peer"] = round(min(found["snntorch_s"], found["spikingjelly_s"]) / found["ours_s"], 3)
-    found["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
-    print(json.dumps({**found, "first_loss_and_gradient": checks, "threads": torch.get_num_threads(), **vars(args)}))
+    found["peak_gb"] = round(peak_gb(args.device), 2)
+    settings = {name: value for name, value in vars(args).items() if name not in ("given", "typed")}
+    return {**found, "first_loss_and_gradient": checks, "threads": torch.get_num_threads(), **settings}
+
+
+def now(device):
+    """Seconds, when the device has done what was asked of it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_gb(device):
+    """The most memory so far: of tensors on a GPU, else of this process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-a", "--architecture", default="VGG5_wFeedback")
-    parser.add_argument("--fc_width", type=int, default=4096)
-    parser.add_argument("--timesteps", type=int, default=10)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each network, after one that is not timed")
+    parser = Parser(__doc__)
+    parser.add_argument("-a", "--architecture", default="VGG5_wFeedback", choices=list(PLANS))
+    parser.add_argument("--fc_width", type=typed(COUNT), default=4096)
+    parser.add_argument("--timesteps", type=typed(COUNT), default=10)
+    parser.add_argument("--batch_size", type=typed(COUNT), default=64)
+    parser.add_argument("--rounds", type=typed(COUNT), default=5, help="timed steps of each network, after one that is not timed")
     parser.add_argument("--only", choices=["ours", "snntorch", "spikingjelly"], help="one of them alone, for its peak_gb")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="float32", help="of the matrix products")
     return parser
 
 

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import DATA, refused, run_here, run_script
 from PIL import Image
 
+from benchmarks.gpu import compared as compared_with_cpu
+from benchmarks.gpu import table
 from benchmarks.inference_peers import compared, figures
 from benchmarks.peers import is_installed
 from benchmarks.ramp_control import ControlSNN
@@ -126,3 +129,29 @@ def test_inference_peers_says_by_how_much_spikes_differ():
     ours = {"input": torch.tensor([3.0, 5.0]), "features.1": torch.tensor([2.0, 10.0])}
     assert compared(ours, ours) is True
     assert compared({"input": torch.tensor([4.0, 4.0]), "features.1": torch.tensor([2.0, 10.0])}, ours) == 0.1  # 2 of 20
+
+
+def test_large_foretells_the_memory_that_is_taken():
+    """Both engines send the same spikes, but for one that rounding decides; a fault in a case is one line."""
+    flags = "--size 20 --timesteps 2 --fc_width 8 --labels 10 --batch_size 1 --scaling_factor 0.3 --cases dense event"
+    said = run_here("benchmarks.large", flags, "--plan", Path("4 A 6 fork A 8"), Path("U in"))
+    dense, event = (json.loads(line) for line in said[1].splitlines() if line.startswith("{"))
+    assert event["spikes"] == pytest.approx(dense["spikes"], rel=0.01) and event["spikes"] > 0
+    assert event["taken_gb"].items() <= event["foretold_gb"].items()
+    assert dense["multiply_adds"] == 2 * (400 * 3 * 9 * 4 + 100 * 4 * 9 * 6 + 25 * 6 * 9 * 8 + 200 * 8 + 64 + 80
+                                          + 100 * 6 * 4 * 6 + 400 * 6 * 9 * 3)  # fmt: skip
+    assert "doubles it 0 times" in refused("benchmarks.large", "--plan", Path("4 A"), "in")
+
+
+def test_gpu_wants_a_gpu_and_shows_what_it_found(monkeypatch):
+    """Without one: one line. A row that could not be measured says why; the CPU sends the spikes of the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    pytest.importorskip("snntorch", reason="snntorch is not installed")
+    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
+    assert "no GPU" in refused("benchmarks.gpu")
+    assert "no GPU" in refused("benchmarks.train_step", "--device cuda")
+    lines = table([10], lambda name, precision, steps: "no memory" if name == "snntorch" else (steps / 100, 1.0)).splitlines()
+    assert lines[2] == "| ours | float32 | 10 | 0.1000 | 1.00 |"
+    assert [line for line in lines if "snntorch" in line] == ["| snntorch | float32 | 10 | not run: no memory | |"]
+    spikes, differ, logits = compared_with_cpu("snn_mnist_linear_leak1.0", "cpu")
+    assert spikes > 1000 and differ == logits == 0

@@ -745,3 +745,46 @@ def test_model_runs_on_its_engine_only_if_told_so():
         dense = model(batch.images, seed=0)
     model.engine = EventEngine(model)
     check_same(dense, model(batch.images, seed=0), exact=False)
+
+
+# --- memory
+
+
+@pytest.mark.parametrize("settings", [{}, {"feedback_interval": 2}, {"plan": [[4, "A", 6, "fork", "A", 5], [3, "U", "in"]]}])
+def test_memory_is_known_before_it_is_taken(settings):
+    from self_models.event.kernels import new_state
+    from self_models.event.network import lay_out, memory_of
+
+    model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 7, "image_shape": (3, 13, 10), **settings})
+    told, layout = memory_of(model), lay_out(model)
+    assert told.weights == sum(part.nbytes for part in (layout.net.weights, layout.net.phase, layout.net.row, layout.net.column))
+    assert told.state == sum(part.nbytes for part in new_state(layout.net))
+
+
+def test_a_network_of_any_size_is_measured_without_its_memory():
+    """On the meta device, which has shapes and no values. By hand: the 196 places before the classifier are a phase each."""
+    from self_models.event.network import memory_of, wire
+
+    plan = [[64, "A", 128, "fork", "A", 256, "A", 512, "A", 512], [64, "U", "in"]]
+    with torch.device("meta"):
+        model = VGG_SNN_STDB_wFeedback(plan=plan, fc_width=4096, image_shape=(3, 224, 224))
+        wide = VGG_SNN_STDB_wFeedback(plan=[[64, "A", 64], []], fc_width=2, image_shape=(3, 6000, 6000))
+    first = max(wire(model).connections, key=lambda connection: connection.padded_size)
+    assert first.padded_size == 196 * 512 * 4096
+    assert memory_of(model).weights > 4 * first.padded_size
+    with pytest.raises(ModelError, match="2,304,000,000: use --engine dense"):
+        memory_of(wide)
+
+
+def test_a_network_larger_than_the_free_memory_is_refused_and_auto_takes_dense(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(self_models.event.engine, "free_memory", lambda: 10**6)
+    said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
+    assert "GB for this network and 0.0 GB are free: use --engine dense" in said
+    model = build()
+    engine, x = EventEngine(model, chooses=True), torch.rand(2, 1, 28, 28)
+    with torch.no_grad():
+        assert torch.equal(engine(x, seed=0).logits, model(x, seed=0).logits)
+    assert engine.name == "dense"
+    assert load(FEEDBACK).engine is None
+    monkeypatch.setattr(self_models.event.engine, "free_memory", lambda: None)  # nobody tells
+    assert EventEngine(model, chooses=True)(x, seed=0) and load(FEEDBACK).engine

@@ -10,11 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, same_weights
 
+import harness.training.epoch
 import harness.training.fit
 import harness.training.state
 from benchmarks.kill_resume import FLAGS, compare, kill_and_compare
@@ -29,6 +31,7 @@ from harness.runs.health import first_not_finite
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
+from harness.training.schedules import make_optimizer
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -484,6 +487,43 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
     with pytest.raises(UserError, match=r"a gradient is not finite at epoch 3, step 1: .*gradient at layer classifier\.6"):
         train_one_epoch(model, train_set.batches(4), steep, optimizer, None, 0, 3)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def epoch_of(kind, batches=3, steep_at=None):
+    """(weights after it, what on_batch saw, the error) of an epoch in which the loss's slope is not finite in one step."""
+    torch.manual_seed(0)
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=2, update="immediate", default_threshold=0.05)
+    flags = {"learning_rate": 0.01, "weight_decay": 1e-4, "momentum": 0.9, "amsgrad": True}
+    optimizer = make_optimizer(model, SimpleNamespace(optimizer=kind, **flags))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    data, criterion, seen = load_data("MNIST", limit_train=4 * batches)[0], Criterion(1.0, "last_t"), []
+    bad = None if steep_at is None else list(data.batches(4))[steep_at - 1].labels
+
+    def steep(output, labels, images):
+        losses = criterion(output, labels)
+        root = (output.logits * 0).sqrt().sum()
+        return losses._replace(total=losses.total + root) if bad is not None and torch.equal(labels, bad) else losses
+
+    def on_batch(number, average):
+        seen.append((number, average.means(), schedule.last_epoch, model.classifier[0].weight.sum().item()))
+
+    try:
+        train_one_epoch(model, data.batches(4), steep, optimizer, schedule, 0, 3, on_batch)
+    except UserError as error:
+        return model.state_dict(), seen, str(error)
+    return model.state_dict(), seen, None
+
+
+@pytest.mark.parametrize("kind", ["Adam", "SGD"])
+def test_a_check_one_step_later_loses_nothing(kind, monkeypatch):
+    """As on a GPU: weights, what is saved after each step, and the line are those of a check at once, wherever it fails."""
+    at_once = {bad: epoch_of(kind, steep_at=bad) for bad in (None, 1, 2, 3)}
+    monkeypatch.setattr(harness.training.epoch, "looks_later", lambda model, optimizer: True)
+    for bad, (weights, seen, error) in at_once.items():
+        later = epoch_of(kind, steep_at=bad)
+        assert later[1:] == (seen, error) and len(seen) == (3 if bad is None else bad - 1)
+        assert bad is None or f"a gradient is not finite at epoch 3, step {bad}: " in error
+        assert all(torch.equal(value, weights[name]) for name, value in later[0].items())
 
 
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):

@@ -1,5 +1,6 @@
 """How training runs a network (all steps of a layer as one batch, linear layers folded) gives what its steps give."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from conftest import PLAN, images
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import self_models.vgg_wFeedback_spiking
 from harness.building.conversion import balance_thresholds, scale_thresholds
 from harness.building.models import new_ann, snn_from
 from harness.command_line.flags import ann_parser, snn_parser
@@ -17,6 +19,7 @@ from self_models.basics.errors import ModelError
 from self_models.network.neurons import HeldDropout
 from self_models.network.norms import folded_in
 from self_models.network.plans import PLANS, as_tokens
+from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -222,3 +225,32 @@ def test_a_training_step_reads_no_value(name, segments):
             model.clamp_dynamics()
     with pytest.raises(AssertionError, match="reads a value"), NoReading():
         torch.ones(1).item()
+
+
+class Copies(TorchDispatchMode):
+    """Shapes of what is copied from one device to another."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if str(function).startswith(("aten._to_copy", "aten.copy_")):
+            given = args["copy_" in str(function).split(".")[1]]
+            self.shapes += [tuple(given.shape)] if given.device != found.device else []
+        return found
+
+
+@pytest.mark.parametrize("segments", [0, 2])
+@pytest.mark.parametrize("name", ["plain", "blocking, latch, linear decoder", "contrast"])
+def test_a_training_step_draws_on_the_device(name, segments, monkeypatch):
+    """On the meta device, which has no values: who reads one fails. Only the images' numbers go there, for their draws."""
+    monkeypatch.setattr(self_models.vgg_wFeedback_spiking, "mixed_precision", lambda *_: nullcontext())  # unknown there
+    model = build(**CASES[name], dropout=0.2).train().to("meta")
+    model.set_bptt_segments(segments)
+    x, labels = torch.empty(3, *model.image_shape, device="meta"), torch.empty(3, dtype=torch.int64, device="meta")
+    with Copies() as copies:
+        losses = losses_of(model(x, draws=Draws(0, 1, torch.arange(3))), labels, 0.1, "linear_over_t", 1e-3)
+        losses.total.backward()
+    assert copies.shapes and set(copies.shapes) == {(3,)}

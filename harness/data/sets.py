@@ -17,6 +17,7 @@ import torchvision
 from harness import UserError
 from harness.data.folders import list_folder, pixels_of, shape_of
 from harness.processes import ranks
+from self_models.basics.devices import sent
 from self_models.basics.files import is_image
 from self_models.basics.images import scaled
 from self_models.network.datasets import CLASSES, IMAGE_SHAPES
@@ -99,8 +100,8 @@ class ImageSet:
 
     def batch(self, index, device="cpu"):
         """The Batch of the images at these positions, (B,) int64."""
-        labels = None if self.labels is None else self.labels[index].to(device)
-        return Batch(scaled(self.images[index].to(device)), labels, index + self.start)
+        labels = None if self.labels is None else sent(self.labels[index], device)
+        return Batch(scaled(sent(self.images[index], device)), labels, index + self.start)
 
     def whole(self, device="cpu"):
         """All images as one Batch."""

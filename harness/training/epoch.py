@@ -1,10 +1,11 @@
 """One epoch of training."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from harness import UserError
 from harness.processes import ranks
-from harness.runs.health import NOWHERE, first_not_finite, not_finite
+from harness.runs.health import NOWHERE, LateCheck, first_not_finite, not_finite
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes
 from self_models.running.draws import Draws
@@ -33,38 +34,78 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
     """Mean losses, accuracy and spikes over an epoch. batches: Batches; schedule: stepped after each of them.
 
     on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from, kept up
-    to date; the batches begin where it stands. parallel: the model as one of several ranks. Raises UserError, before the
-    step, where the loss or a gradient is not finite, with the layer where that begins.
+    to date; the batches begin where it stands. parallel: the model as one of several ranks. Raises UserError, with the weights
+    as they were before the step, where the loss or a gradient is not finite, with the layer where that begins.
+
+    On a GPU a step is looked at, counted, and handed to on_batch one step later, before the next one changes the weights: the
+    host runs ahead, and what on_batch sees and saves is the same.
     """
     model.train()
     progress, parallel = progress or Progress(), parallel or ranks.Parallel(model)
+    late, settle = looks_later(model, optimizer), None
 
     def loss_of(batch, forward):
         output = forward(batch.images, draws=Draws(seed, epoch, batch.index))
         return output, criterion(output, batch.labels, batch.images)
+
+    def stop_if(failed, batch, number, loss):
+        if ranks.largest(failed):
+            here = first_not_finite(model, lambda: loss_of(batch, model)[1].total)
+            where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
+            raise UserError(_not_finite_line(loss.item(), epoch, number, where))
+
+    def count(batch, number, figures, spikes):
+        progress.step = number
+        if batch.counts:
+            progress.average.add(batch.counted, **figures)
+            if spikes is not None:
+                progress.fired.add_up(spikes)
+        if on_batch:
+            on_batch(number, progress.average)
+
+    def settled_later(check, batch, number, loss, *found):
+        stop_if(check.failed(), batch, number, loss)
+        count(batch, number, *found)
 
     for number, batch in enumerate(batches, progress.step + 1):
         parallel.prepare(lambda: loss_of(batch, model)[1].total)  # noqa: B023
         output, losses = loss_of(batch, parallel)
         optimizer.zero_grad(set_to_none=True)
         (losses.total * batch.weight).backward()
-        if ranks.largest(not_finite(losses.total, model)):
-            here = first_not_finite(model, lambda: loss_of(batch, model)[1].total)  # noqa: B023
-            where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
-            raise UserError(_not_finite_line(losses.total.item(), epoch, number, where))
+        found, loss = _figures(output, losses, batch), losses.total.detach()
+        if late:
+            if settle:
+                settle()
+            check = LateCheck(loss, model)
+            optimizer.found_inf = check.flag
+            settle = partial(settled_later, check, batch, number, loss, *found)
+        else:
+            stop_if(not_finite(loss, model), batch, number, loss)
         optimizer.step()
         schedule.step()
         if isinstance(model, VGG_SNN_STDB_wFeedback):
             model.clamp_dynamics()
-        progress.step = number
-        if batch.counts:
-            accuracy = (output.logits.argmax(1) == batch.labels).float().mean()
-            progress.average.add(batch.counted, accuracy=accuracy, **losses.figures(), **_spikes(output))
-            if hasattr(output, "spikes"):
-                progress.fired.add_up(output.spikes)
-        if on_batch:
-            on_batch(number, progress.average)
+        if not late:
+            count(batch, number, *found)
+    if settle:
+        settle()
     return progress.gather()[0].means()
+
+
+def looks_later(model, optimizer):
+    """Whether a step's finite check is looked at one step later: on a GPU, with an optimiser whose step the check can stop."""
+    return next(model.parameters()).is_cuda and bool(optimizer.defaults.get("fused"))
+
+
+def _figures(output, losses, batch):
+    """(figures of a step: name -> mean over its images; spikes: name -> (B,), or None), without their gradients."""
+    if not batch.counts:
+        return {}, None
+    figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses.figures()}
+    spikes = {name: count.detach() for name, count in output.spikes.items()} if hasattr(output, "spikes") else None
+    if spikes is not None:
+        figures["spikes"] = total_spikes(spikes).mean()
+    return {name: value.detach() for name, value in figures.items()}, spikes
 
 
 def _not_finite_line(loss, epoch, number, where):
@@ -73,7 +114,3 @@ def _not_finite_line(loss, epoch, number, where):
         f"{what} at epoch {epoch}, step {number}: first not finite: {where}; training stopped, the last checkpoint is kept; "
         "try a lower --learning_rate or --trade_off"
     )
-
-
-def _spikes(output):
-    return {"spikes": total_spikes(output.spikes).mean()} if hasattr(output, "spikes") else {}

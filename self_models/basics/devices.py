@@ -1,8 +1,31 @@
 """What devices can and cannot do."""
 
+import os
+
 import torch
 
 
 def wide(device):
     """The widest floating-point type of a device, for long sums: float64, but float32 on mps."""
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def sent(values, device):
+    """A tensor of the CPU on the device. From memory that cannot be paged out it goes to a GPU while the host runs on; from any
+    other the host would wait until the GPU has done all that was asked of it before."""
+    if torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
+def free_memory():
+    """Bytes of this machine's memory that a program may still take, or None where nobody tells."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None

@@ -36,11 +36,16 @@ def event_seconds(layout, spikes, steps):
 
 def dense_seconds(layout, steps, batch):
     """Of an image in a batch of this many, of so many steps."""
-    modules = {}
-    for connection in layout.connections:
-        shapes = [*layout.signals[connection.target][1:], connection.target_shape]
-        for module, before, after in zip(connection.modules, layout.signals[connection.target], shapes, strict=True):
+    neurons = sum(prod(shape) for shape in layout.shapes[1 : len(layout.names)])
+    return steps * (PRODUCT * multiply_adds(layout.connections) + NEURON * neurons + STEP / batch)
+
+
+def multiply_adds(connections):
+    """Of the dense engine in a step of an image."""
+    modules = {}  # the encoder's last ones feed the classifier and the decoder, but run once
+    for connection in connections:
+        sizes = connection.sizes()
+        for module, before, after in zip(connection.modules, sizes, sizes[1:], strict=False):
             places = before if isinstance(module, nn.ConvTranspose2d) else after
             modules[module] = sum(value.numel() for value in module.parameters()) * prod(places[1:])
-    neurons = sum(prod(shape) for shape in layout.shapes[1 : len(layout.names)])
-    return steps * (PRODUCT * sum(modules.values()) + NEURON * neurons + STEP / batch)
+    return sum(modules.values())

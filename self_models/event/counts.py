@@ -5,6 +5,7 @@ another one gets a map of its inputs: an input counts as not 0 where a spike rea
 """
 
 import copy
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -105,7 +106,7 @@ def counted_runs(layout, activity, steps, decodes):
     modules, neurons, at = {}, {}, 0
 
     def events(node):
-        first, size = layout.net.nodes[node, FIRST_V], int(np.prod(layout.shapes[node]))
+        first, size = layout.net.nodes[node, FIRST_V], prod(layout.shapes[node])
         return (in_planes(row[first : first + size], layout.shapes[node]) for row in activity.events)
 
     for connection in layout.connections:
@@ -117,7 +118,7 @@ def counted_runs(layout, activity, steps, decodes):
                 binary, other, unread = events(connection.source)
                 inputs = Inputs(binary - unread if for_decoder else binary, other, taken, none)
             else:
-                size = int(np.prod(shape))
+                size = prod(shape)
                 inputs = Inputs(none, in_planes(activity.inputs[at : at + size], shape), taken, none)
                 at += size
             modules.setdefault(module, inputs)  # the encoder's last modules feed the classifier, then the decoder

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from self_models.basics.compiled import WHY_NOT, in_words, try_out
+from self_models.basics.devices import free_memory
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.event.costs import dense_pays
 from self_models.event.counts import NOTHING, blank, counted_runs, new_activity
 from self_models.event.kernels import FIRST_V, new_state
-from self_models.event.network import lay_out
+from self_models.event.network import lay_out, memory_of
 from self_models.network.neurons import UPDATES, NeuronState, count_events
 from self_models.running.draws import draws_for, key_for
 from self_models.running.outputs import SNNOutput, Sums, errors_by_step, open_share_by_step
@@ -41,9 +42,11 @@ class EventEngine:
     which torch does not count); epsilon, rule and the like are read at every run. A model runs as a whole in compiled code; one
     that overrides a hook, or has a part without a compiled form, runs step by step, that on dense images as it is, its layers
     event by event. Images are spread over torch.get_num_threads() threads. Raises ModelError without numba, for a model on a
-    GPU, with an update other than delayed and immediate, a forward of its own, or a stopping rule in a model run step by step.
+    GPU, with an update other than delayed and immediate, a forward of its own, or a stopping rule in a model run step by step,
+    and where the folded weights are larger than the free memory.
 
-    chooses: a batch whose first images spike so much that the dense engine should be faster is given to that, see costs.py.
+    chooses: a batch whose first images spike so much that the dense engine should be faster is given to that, see costs.py, and
+    so is every batch while the folded weights do not fit.
     runs: images so far, by engine.
     """
 
@@ -83,6 +86,15 @@ class EventEngine:
             raise ModelError("the event engine lets no layer wait (setting wait of gate once): use --engine dense")
         if self.model.rule.stops and not self.is_whole:
             raise ModelError(f"the event engine does not stop images of {type(self.model).__name__} as it is: use --engine dense")
+        if self.layout is None and (words := self._too_large()):
+            raise ModelError(words)
+
+    def _too_large(self):
+        """Why the model does not fit into the free memory, or ''. Nothing is taken for the answer."""
+        needed, free = memory_of(self.model).total(torch.get_num_threads()) / 1e9, free_memory()
+        if free is None or needed <= free / 1e9:
+            return ""
+        return f"the event engine needs {needed:.1f} GB for this network and {free / 1e9:.1f} GB are free: use --engine dense"
 
     def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
         """x: (B, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames: else predictions, errors,
@@ -90,8 +102,12 @@ class EventEngine:
         x = checked_images(x, self.model)
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
-        self.check()
-        self._refresh()
+        self._forget_changed()
+        if self.chooses and self.layout is None and self._too_large():
+            self.runs["dense"] += len(x)
+            with torch.no_grad():
+                return self.model.forward(x, uniforms, draws, seed)
+        self.prepare()
         draws = draws_for(x, draws, seed)
         drawn = self.model.drawn(x, uniforms, draws)
         output = self._whole(x, uniforms, draws, frames) if self.is_whole else self._stepwise(x, drawn, draws, frames)
@@ -110,7 +126,8 @@ class EventEngine:
 
     def start_counting(self):
         """Count the inputs of each linear module from now on."""
-        self._refresh()
+        self._forget_changed()
+        self.prepare()
         self._activity, self._free, self._steps = new_activity(self.layout), [], [0, 0]
 
     def stop_counting(self):
@@ -122,7 +139,8 @@ class EventEngine:
         self._activity, self._free = NOTHING, []
         return counted_runs(self.layout, activity, *self._steps)
 
-    def _refresh(self):
+    def _forget_changed(self):
+        """Let go of a layout, and what belongs to it, that is no longer the model's."""
         version = [self.model.gate.completes, self.model.feedback_interval]
         for parameters, name in self._parameters:
             value = parameters[name]
@@ -131,7 +149,13 @@ class EventEngine:
         if version != self._version:
             if self._activity.events.size:
                 raise ModelError("the weights or settings changed while operations were counted")
-            self.layout, self._version, self._free = lay_out(self.model), version, []
+            self.layout, self._version, self._free = None, version, []  # before the next one takes its memory
+
+    def prepare(self):
+        """Fold the weights, as the first run does by itself. Raises ModelError as check does."""
+        self.check()
+        if self.layout is None:
+            self.layout = lay_out(self.model)
 
     # --- whole runs
 
@@ -268,7 +292,8 @@ class EventEngine:
 
     def _spikes(self, counts):
         """(B, T, nodes) array -> layer name -> (T, B), and their sums over the steps, layer name -> (B,), float32."""
-        steps, total = torch.from_numpy(counts).float().permute(2, 1, 0), torch.from_numpy(counts.sum(1, dtype=np.float32)).T
+        steps, total = (torch.from_numpy(part).float() for part in (counts, counts.sum(1, dtype=np.int64)))
+        steps, total = steps.permute(2, 1, 0), total.T
         return tuple(dict(zip(self.layout.names, part.unbind(), strict=False)) for part in (steps, total))
 
     def _advance(self, run, states, signal, counts):

@@ -25,7 +25,7 @@ class Net(NamedTuple):
     """Arrays that the kernels read. Node 0 is the input; then the spiking layers in the model's order; then the output, the
     decoder's output, the encoder's spikes that wait for the decoder, and what a held input adds to the first layer in a step.
 
-    nodes: (nodes, 11) int64, see above. forward, feedback: nodes that run at every step, and at those at which the decoder runs,
+    nodes: (nodes, 12) int64, see above. forward, feedback: nodes that run at every step, and at those at which the decoder runs,
     in their order, each with a connection into it; forked, output, decoded, waiting, drive: nodes, -1 where absent. weights: each
     connection's (phase, channel, window row, window column, target channel). phase, row, column: for each place of a connection's
     source the phase, -1 where it reaches nothing, and the window's corner.
@@ -79,28 +79,36 @@ def padded_places(size):
     return (int(size) // WORD + 1) * WORD
 
 
+def state_sizes(nodes):
+    """Array of a State -> (size, type), for Net.nodes.
+
+    What numbers places or channels of one node has 32 bits, since a node has fewer than 2**31 neurons (memory_of in network.py
+    refuses more); what numbers membranes or weights of all nodes together has 64.
+    """
+    sizes = nodes[:, HEIGHT] * nodes[:, WIDTH]
+    neurons = sizes * nodes[:, CHANNELS]
+    v, room, places = int(neurons.sum()), int(neurons.max()), int(nodes[-1, FIRST_PLACE]) + padded_places(sizes[-1])
+    return {
+        "v": (v + LANES, np.float32),
+        "decayed": (places, np.int32),
+        "listed": (places // WORD, np.uint64),
+        "busy": (len(nodes), np.bool_),
+        "places": (int(sizes.max()), np.int32),
+        "event_place": (places, np.int32),
+        "event_start": (places, np.int64),
+        "event_channel": (v, np.int32),
+        "event_value": (v, np.float32),
+        "event_count": (len(nodes), np.int64),
+        "held": (padded_places(sizes[0]) // WORD, np.uint64),
+        "rows": (room, np.int64),
+        "values": (room, np.float32),
+        "window": (WORD, np.float32),
+    }
+
+
 def new_state(net):
     """A State at rest for one image."""
-    sizes = net.nodes[:, HEIGHT] * net.nodes[:, WIDTH]
-    v = int((sizes * net.nodes[:, CHANNELS]).sum())
-    places, nodes = int(net.nodes[-1, FIRST_PLACE]) + padded_places(sizes[-1]), len(net.nodes)
-    room = int((sizes * net.nodes[:, CHANNELS]).max())
-    return State(
-        v=np.zeros(v + LANES, np.float32),
-        decayed=np.zeros(places, np.int32),
-        listed=np.zeros(places // WORD, np.uint64),
-        busy=np.zeros(nodes, np.bool_),
-        places=np.zeros(int(sizes.max()), np.int32),
-        event_place=np.zeros(places, np.int32),
-        event_start=np.zeros(places, np.int32),
-        event_channel=np.zeros(v, np.int32),
-        event_value=np.zeros(v, np.float32),
-        event_count=np.zeros(nodes, np.int64),
-        held=np.zeros(padded_places(sizes[0]) // WORD, np.uint64),
-        rows=np.zeros(room, np.int64),
-        values=np.zeros(room, np.float32),
-        window=np.zeros(WORD, np.float32),
-    )
+    return State(**{name: np.zeros(*sizes) for name, sizes in state_sizes(net.nodes).items()})
 
 
 @compiled

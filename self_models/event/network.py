@@ -7,17 +7,20 @@ phase. Before a linear layer each place is a phase of its own, and the window is
 """
 
 import copy
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from self_models.event.kernels import SOURCE, WORD, Net, padded_places
+from self_models.basics.errors import ModelError
+from self_models.event.kernels import SOURCE, WORD, Net, padded_places, state_sizes
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import encoder_parts, list_layers
 
-ROWS_AT_ONCE = 256  # of a linear layer, while it is folded
+AT_ONCE = 2**23  # numbers of a layer's signal while it is folded, in float64; a part of its weights after the other
+LARGEST = 2**31 - 1  # neurons of a layer: places, channels and phases of one are numbered in 32 bits, all else in 64
 
 
 class Connection(NamedTuple):
@@ -70,6 +73,13 @@ class Connection(NamedTuple):
         """Number of folded weights with these zeros."""
         return self.phases * self.source_shape[0] * self.side * self.row
 
+    def sizes(self):
+        """The shape (C, H, W) of what goes into each module, and of what comes out at the end."""
+        shapes = [self.source_shape]
+        for module in self.modules:
+            shapes.append(shape_after(module, shapes[-1]))
+        return shapes
+
     def tables(self):
         """(phase, row, column) of each source place, int32 (H W,)."""
         (_, height, width), block = self.source_shape, 2**self.halvings
@@ -91,31 +101,67 @@ class Connection(NamedTuple):
     def padded_weights(self):
         """The same with each row's zeros."""
         rows = self.weights().reshape(-1, self.side * self.target_shape[0])
-        return np.pad(rows, ((0, 0), (0, self.row - rows.shape[1]))).ravel()
+        return rows.ravel() if rows.shape[1] == self.row else np.pad(rows, ((0, 0), (0, self.row - rows.shape[1]))).ravel()
+
+    @property
+    def around(self):
+        """Shape (C, H, W) of a signal in which a block lies far enough from the border."""
+        blocks, block = 2 * self._margin + 1, 2**self.halvings
+        return self.source_shape[0], blocks * block, blocks * block
+
+    @property
+    def _margin(self):
+        return -(-self.padding // 2**self.doublings)  # blocks
+
+    @property
+    def part(self):
+        """(signals that fold it at once, numbers that each takes at most): a convolution in float64 writes out every place's
+        k x k inputs."""
+        signals, shape = (self.target_shape[0], self.source_shape) if self.is_linear else (self.source_shape[0], self.around)
+        sizes = self._replace(source_shape=shape).sizes()
+        numbers = max(map(prod, sizes))
+        for module, before, after in zip(self.modules, sizes, sizes[1:], strict=False):
+            if isinstance(module, nn.Conv2d):
+                numbers = max(numbers, before[0] * prod(module.kernel_size) * prod(after[1:]))
+        return min(signals, max(1, AT_ONCE // numbers)), numbers
 
     def _window_weights(self, modules):
         """The modules' answer to one spike of each channel at each phase of a block far enough from the border."""
         channels, block = self.source_shape[0], 2**self.halvings
-        margin = -(-self.padding // 2**self.doublings)  # blocks
-        impulses = torch.zeros(block, block, channels, channels, (2 * margin + 1) * block, (2 * margin + 1) * block).double()
-        each = torch.arange(channels)
-        for y in range(block):
-            for x in range(block):
-                impulses[y, x, each, each, margin * block + y, margin * block + x] = 1
-        corner = margin * 2**self.doublings - self.padding
-        window = modules(impulses.flatten(0, 2))[..., corner : corner + self.side, corner : corner + self.side]
-        return window.permute(0, 2, 3, 1).float().numpy().ravel()
+        corner = self._margin * 2**self.doublings - self.padding
+        folded = np.empty((block, block, channels, self.side, self.side, self.target_shape[0]), np.float32)
+        for part in torch.arange(channels).split(self.part[0]):
+            for y, x in np.ndindex(block, block):
+                impulses = torch.zeros(len(part), *self.around).double()
+                impulses[torch.arange(len(part)), part, self._margin * block + y, self._margin * block + x] = 1
+                window = modules(impulses)[..., corner : corner + self.side, corner : corner + self.side]
+                folded[y, x, part[0] : part[-1] + 1] = window.permute(0, 2, 3, 1).float().numpy()
+        return folded.ravel()
 
     def _linear_weights(self, modules):
         """Each output's weights carried back to the source, by the transposed map."""
         linear, before = modules[-1], modules[:-1]
         folded = np.empty((self.phases, self.source_shape[0], linear.out_features), np.float32)
-        for rows in torch.arange(linear.out_features).split(ROWS_AT_ONCE):
+        for rows in torch.arange(linear.out_features).split(self.part[0]):
             spikes = torch.zeros(len(rows), *self.source_shape).double().requires_grad_()
             with torch.enable_grad():
                 (back,) = torch.autograd.grad(before(spikes).flatten(1), spikes, linear.weight[rows])
             folded[:, :, rows[0] : rows[-1] + 1] = back.permute(2, 3, 1, 0).flatten(0, 1).numpy()
         return folded.ravel()
+
+
+def shape_after(module, shape):
+    """(C, H, W) of what a linear module makes of a signal of this shape."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, 1, 1
+    kernel, stride, padding = ((size, size) if isinstance(size, int) else size for size in
+                               (module.kernel_size, module.stride, module.padding))  # fmt: skip
+    if isinstance(module, nn.ConvTranspose2d):
+        sides = [(n - 1) * s + k - 2 * p + more for n, k, s, p, more in
+                 zip(shape[1:], kernel, stride, padding, module.output_padding, strict=True)]  # fmt: skip
+    else:
+        sides = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, padding, strict=True)]
+    return getattr(module, "out_channels", shape[0]), *sides
 
 
 def is_halving(layer):
@@ -128,9 +174,19 @@ def is_doubling(layer):
     return isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2)
 
 
+class Wiring(NamedTuple):
+    """names: of the nodes that spike, 'input' first; shapes: (C, H, W) of every node; connections; special: name in Net -> its
+    node or nodes."""
+
+    names: list
+    shapes: list
+    connections: list
+    special: dict
+
+
 class Layout(NamedTuple):
-    """names: of the nodes that spike, 'input' first; shapes: (C, H, W) of every node; connections; signals: node -> shapes of
-    what goes into each module of its connection; v_size: membranes of all nodes; and the Net."""
+    """names, shapes, connections: of the Wiring; signals: node -> shapes of what goes into each module of its connection; v_size:
+    membranes of all nodes; and the Net."""
 
     names: list
     shapes: list
@@ -140,13 +196,11 @@ class Layout(NamedTuple):
     net: Net
 
 
-@torch.inference_mode(False)  # folding takes gradients, whatever the caller is about
-@torch.no_grad()
-def lay_out(model):
-    """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
+def wire(model):
+    """The Wiring of an SNN, which takes no memory to speak of."""
     neurons = model.neurons()
     number = {name: n for n, name in enumerate(neurons, 1)}
-    shapes, connections, signals = {0: model.image_shape}, [], {}
+    shapes, connections = {0: model.image_shape}, []
     output = len(neurons) + 1
     decoded = output + 1 if model.has_feedback else -1
     waiting = output + 2 if model.has_feedback and model.feedback_interval > 1 else -1
@@ -162,12 +216,9 @@ def lay_out(model):
         return (connect(source, end, chain), []) if chain and end is not None else (source, chain)
 
     def connect(source, target, chain):
-        signal, signals[target] = torch.zeros(1, *shapes[source]), []
-        for module in chain:
-            signals[target].append(in_space(signal))
-            signal = module(signal.flatten(1) if isinstance(module, nn.Linear) else signal)
-        shapes[target] = in_space(signal)
-        connections.append(Connection(source, shapes[source], target, chain, shapes[target]))
+        connection = Connection(source, shapes[source], target, chain, ())
+        shapes[target] = connection.sizes()[-1]
+        connections.append(connection._replace(target_shape=shapes[target]))
         return target
 
     before_fork, after_fork = encoder_parts(model.features)
@@ -182,26 +233,66 @@ def lay_out(model):
     feedback = [connection.target for connection in connections[len(forward) :]]
     if drive > 0:
         shapes[drive] = shapes[forward[0]]
-    count = max(shapes) + 1
-    shapes = [shapes.get(n, (0, 0, 0)) for n in range(count)]
-    special = {"forked": forked, "output": output, "decoded": decoded, "waiting": waiting, "drive": drive}
-    net = _net(model, shapes, connections, forward=np.array(forward), feedback=np.array(feedback, np.int64), **special)
-    v_size = sum(int(np.prod(shape)) for shape in shapes)
-    return Layout(["input", *neurons], shapes, connections, signals, v_size, net)
+    shapes = [shapes.get(n, (0, 0, 0)) for n in range(max(shapes) + 1)]
+    special = {"forward": np.array(forward), "feedback": np.array(feedback, np.int64)}
+    special |= {"forked": forked, "output": output, "decoded": decoded, "waiting": waiting, "drive": drive}
+    return Wiring(["input", *neurons], shapes, connections, special)
 
 
-def in_space(signal):
-    """Shape (C, H, W) of a signal (1, C, H, W) or (1, N)."""
-    return (*signal.shape[1:], 1, 1)[:3]
+@torch.inference_mode(False)  # folding takes gradients, whatever the caller is about
+@torch.no_grad()
+def lay_out(model):
+    """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
+    names, shapes, connections, special = wire(model)
+    signals = {connection.target: connection.sizes()[:-1] for connection in connections}
+    return Layout(names, shapes, connections, signals, sum(map(prod, shapes)), _net(model, shapes, connections, **special))
 
 
-def _net(model, shapes, connections, **special):
+class Memory(NamedTuple):
+    """Bytes that the engine takes for a model: weights, folded, with their tables; folding: more for a while, at the most; state:
+    of each thread, or each image where the model runs step by step."""
+
+    weights: int
+    folding: int
+    state: int
+
+    def total(self, states):
+        """With this many states at once, which come when the folding is done."""
+        return self.weights + max(self.folding, states * self.state)
+
+
+def memory_of(model):
+    """The Memory of an SNN, before any of it is taken. Raises ModelError for a layer whose neurons the engine cannot number."""
+    _, shapes, connections, _ = wire(model)
+    neurons = max(map(prod, shapes))
+    if neurons > LARGEST:
+        raise ModelError(f"the event engine numbers at most {LARGEST:,} neurons of a layer, not {neurons:,}: use --engine dense")
+    floats = sum(connection.padded_size for connection in connections) + WORD
+    places = sum(prod(connection.source_shape[1:]) for connection in connections)
+    state = sum(size * np.dtype(kind).itemsize for size, kind in state_sizes(node_table(shapes)).values())
+    return Memory(4 * floats + 12 * places, max(map(_folding, connections)), state)
+
+
+def _folding(connection):
+    """Bytes that hold one connection while it is folded, at the most: its weights before and after their zeros, its modules in
+    float32 and float64, and signals on their way through them, with copies."""
+    parameters = sum(value.numel() for module in connection.modules for value in module.parameters())
+    return 4 * (connection.size + connection.padded_size) + 12 * parameters + 3 * 8 * prod(connection.part)
+
+
+def node_table(shapes):
+    """The rows of Net.nodes, as far as they follow from the nodes' shapes: all before SOURCE."""
     nodes = np.zeros((len(shapes), 12), np.int64)
     first_v = first_place = 0
     for node, (channels, height, width) in zip(nodes, shapes, strict=True):
         node[:SOURCE] = height, width, channels, first_v, first_place
         first_v += channels * height * width
         first_place += padded_places(height * width)
+    return nodes
+
+
+def _net(model, shapes, connections, **special):
+    nodes = node_table(shapes)
     weights = np.zeros(sum(connection.padded_size for connection in connections) + WORD, np.float32)
     tables, first_w, first_entry = [], 0, 0
     for connection in connections:

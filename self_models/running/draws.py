@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from self_models.basics.compiled import WHY_NOT, cached, inlined, noting_failure
+from self_models.basics.devices import sent
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
 LOW = 0xFFFFFFFF
@@ -130,7 +131,7 @@ class Draws:
                 fill(values.numpy(), first, self.index.numpy(), self.epoch, *keys)
                 return values[..., :size]
         step = torch.arange(first, first + steps, device=device)[:, None, None]
-        image = self.index.to(device)[:, None]
+        image = sent(self.index, device)[:, None]
         words = philox_words(torch.arange(blocks, device=device), step, image, self.epoch, *keys)
         return ((torch.stack(words, -1).flatten(2) >> 8).float() * 2.0**-24)[..., :size]
 
