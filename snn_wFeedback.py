@@ -35,7 +35,7 @@ def main(argv=None, blocking=InputBlockingSNN):
     warnings = lines_on_idle(args, snn_settings())
     data = data_for(args, model)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
-    with RunLog("snn", name, args, trains=not args.test_only) as run:
+    with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
         for line in (*warnings, engine):
             run.say(line)
         if source:

@@ -477,6 +477,14 @@ def test_log_begins_with_every_parameter(trained):
         assert opening["versions"].keys() == {"Python", "torch", "torchvision"} and opening["git_revision"]
 
 
+def test_the_log_says_the_gate_that_the_network_has(tmp_path):
+    """--epsilon alone stands for --gate block."""
+    run_here(SNN, f"{SPIKING} --epsilon 0.2 --readout membrane_linear --run_name blocked --output_dir {tmp_path}")
+    opening = json.loads((tmp_path / "logs/snn/blocked.jsonl").read_text().splitlines()[0])
+    saved = load_checkpoint(tmp_path / "trained_models/snn/blocked.pth")
+    assert opening["parameters"]["gate"] == saved["settings"]["gate"] == "block"
+
+
 def test_a_network_without_a_decoder_is_given_one_in_training_only(trained, tmp_path):
     here = f"--fc_width 16 {SPIKING} --output_dir {tmp_path}"
     run_here(SNN, f"-a VGG5_small {here} --run_name twin")

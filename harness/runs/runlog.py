@@ -21,18 +21,21 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class RunLog(AbstractContextManager):
-    """NAME.log and NAME.jsonl of the run at `place`; kind, name, trains: see Place.
+    """NAME.log and NAME.jsonl of the run at `place`; kind, name, trains: see Place. settings: of the network, where a flag may
+    stand for another one (--epsilon alone for --gate block), so that the parameters say what is.
 
     Both begin with what the run is: when it started, its command, all parameters, versions, seed and git revision. Lines are kept
     back until begin(), since until then the run may turn out to be impossible; `with RunLog(...) as run` gives the name free at
     the end. Of several ranks only the first writes.
     """
 
-    def __init__(self, kind, name, args, trains):
+    def __init__(self, kind, name, args, trains, settings=()):
         self.args, self.place, self._writes = args, Place(kind, name, args, trains), args.log and ranks.is_first()
+        self._settings = dict(settings)
         self._waiting = []  # (line, ending of the log) said before begin(); None after it
         if preset := getattr(args, "preset", ""):
-            self.say("; ".join([f"preset {preset}: {args.preset_flags}", *(f"from {path}" for path in args.made_by)]))
+            stands_for = f"preset {preset}: {args.preset_flags}".removesuffix(": ")
+            self.say("; ".join([stands_for, *(f"from {path}" for path in args.made_by)]))
 
     def __exit__(self, *exception):
         self.place.release()
@@ -45,7 +48,7 @@ class RunLog(AbstractContextManager):
         waiting, self._waiting = self._waiting, None
         if ranks.is_first():
             self.place.take()
-            opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started")
+            opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started", self._settings)
             for line in header(opening):
                 self.note(line)
             self.record(**opening)
@@ -86,14 +89,16 @@ class RunLog(AbstractContextManager):
                 self.say(f"{path} differed from the checkpoint and was put right; as it was: {old}")
 
 
-def opening_record(args, began):
-    """The first JSON object of a log, once more where a run goes on: what the run is. began: 'started' or 'resumed'."""
+def opening_record(args, began, settings=()):
+    """The first JSON object of a log, once more where a run goes on: what the run is. began: 'started' or 'resumed'; settings: as
+    in RunLog."""
+    values = vars(args) | {name: value for name, value in dict(settings).items() if name in vars(args)}
     return {
         "event": "run",
         "began": began,
         "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         "command": command_line(),
-        "parameters": {key: value for key, value in sorted(vars(args).items()) if key not in NOT_PARAMETERS},
+        "parameters": {key: value for key, value in sorted(values.items()) if key not in NOT_PARAMETERS},
         "versions": {"Python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__},
         "seed": args.seed,
         "git_revision": git_revision(),

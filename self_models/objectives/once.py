@@ -179,7 +179,7 @@ class Once(Tolerance):
     """
 
     grid: int = objective_setting(
-        2, COUNT, "once: every so-maniest pixel of a row and column sends first, a power of 2; 1 = all at once", group="gate",
+        2, COUNT, "once: every N-th pixel of every N-th row sends first, a power of 2; 1 = all at once", group="gate",
         adopted=True, common=True,
     )  # fmt: skip
     grid_steps: int = objective_setting(1, COUNT, "once: steps until the grid is halved", group="gate", adopted=True, metavar="K")
