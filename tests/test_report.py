@@ -205,7 +205,7 @@ def test_the_record_of_an_ann(monkeypatch):
 
 def test_the_record_of_an_snn():
     settings = {"vgg_name": "VGG5", "dataset": "MNIST", "timesteps": 8, "epsilon": 0.2}
-    model = SimpleNamespace(settings=settings, has_feedback=True, objective="blocking", engine=object())
+    model = SimpleNamespace(settings=settings, has_feedback=True, objective="blocking", engine=SimpleNamespace(name="event"))
     spikes = {"parts": SPIKES, "spikes": {"input": 1611.6}, "mean_steps": 4.5, "median_steps": 4.0, "p95_steps": 8.0}
     further = {"open_share": [1.0, 0.5], "operations": {"dense": 1.0}, "energy_joules": 2e-6, "energy_event_joules": 1e-6}
     result = RESULT | spikes | further | {"error": 26.0, "comparisons": 99.0}
