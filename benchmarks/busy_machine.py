@@ -31,7 +31,7 @@ TRAINING = "--preset quick_feedback --holdout 512 --epochs 1 --overwrite"
 SCRIPTS = {  # name -> its flags, for some ten seconds each
     "ann_wFeedback.py": f"{TRAINING} --limit_train 20000 --limit_test 2000",
     "snn_wFeedback.py": f"{TRAINING} --limit_train 4500 --limit_test 1000 --pretrained_ann trained_models/ann/ann_feedback.pth",
-    f"{POSTHOC}analysis.py": f"{SNN} --no-gif --limit_test 1000",
+    f"{POSTHOC}analysis.py": f"{SNN} --limit_test 1000",
     f"{POSTHOC}inference_obj1.py": f"{SNN} --limit_test 3000",
     f"{POSTHOC}inference_obj2.py": f"{SNN} --limit_test 500",
     f"{POSTHOC}inference_obj3.py": f"{SNN} --limit_test 300",
