@@ -698,6 +698,7 @@ def test_the_images_that_decided_for_a_batch_are_counted_once(monkeypatch):
             outputs = [model(x, u) for _ in range(2)]
         assert model.engine.runs[name.split()[-1]] == 32
         counted = counter.result(32)
+        assert len(model.engine._free) <= torch.get_num_threads()  # rooms are used again
         found[name] = [outputs[1].logits, outputs[1].steps, *(torch.tensor(counted[kind]) for kind in TOTALS)]
     for name in ("chosen event", "chosen dense"):
         for here, there in zip(found[name], found["event"], strict=True):

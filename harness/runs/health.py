@@ -17,10 +17,15 @@ NOWHERE = "the loss itself"  # where every layer's output and gradient is finite
 def not_finite(loss, model):
     """Whether the loss or a gradient is not finite. A sum shows it fast, and a GPU is waited for once; only where the sum is
     not finite, which huge values can bring about, too, every value is looked at."""
-    values = [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+    values = watched(loss, model)
     if torch.stack([value.sum() for value in values]).sum().isfinite():
         return False
     return not all(value.isfinite().all() for value in values)
+
+
+def watched(loss, model):
+    """What must be finite: the loss and all gradients."""
+    return [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
 
 
 class LateCheck:
@@ -32,8 +37,7 @@ class LateCheck:
     """
 
     def __init__(self, loss, model):
-        values = [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
-        largest = torch.stack([torch.linalg.vector_norm(value.float(), torch.inf) for value in values])
+        largest = torch.stack([torch.linalg.vector_norm(value.float(), torch.inf) for value in watched(loss, model)])
         self.flag, self.arrived = 1 - largest.isfinite().all().float(), None
         self.seen = self.flag
         if self.flag.is_cuda:

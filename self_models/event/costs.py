@@ -8,8 +8,6 @@ from math import prod
 
 from torch import nn
 
-from self_models.event.kernels import HEIGHT, ROW, SIDE, SOURCE, WIDTH
-
 SPIKE, IN_CACHE, IN_MEMORY = 35e-9, 1 / 8e9, 1 / 5e9  # event engine: of a spike, of an accumulate by where its weight lies
 CACHE = 2**18  # floats of a connection whose weights stay in the cache
 PRODUCT, NEURON, STEP = 1 / 29e9, 5.6e-9, 1e-3  # dense engine: of a multiply-add, of a neuron's step, of a batch's step
@@ -24,13 +22,13 @@ def dense_pays(layout, counts, steps, batch):
 
 def event_seconds(layout, spikes, steps):
     """Of an image with these spikes by node over all its steps."""
-    net, seconds = layout.net, SPIKE * float(spikes.sum())
+    seconds = SPIKE * float(spikes.sum())
     for connection in layout.connections:
-        node = net.nodes[connection.target]
-        sources = steps * node[HEIGHT] * node[WIDTH] / node[SIDE] ** 2 if connection.source == 0 and net.drive > 0 else None
-        sent = spikes[node[SOURCE]] if sources is None else sources  # what is held is added as a whole at each step
-        each = IN_CACHE if connection.size <= CACHE else IN_MEMORY
-        seconds += each * float(sent * node[SIDE] * node[ROW])
+        if connection.source == 0 and layout.net.drive > 0:  # what is held is added as a whole at each step
+            accumulates = steps * prod(connection.target_shape)
+        else:
+            accumulates = float(spikes[connection.source]) * connection.side * connection.row
+        seconds += accumulates * (IN_CACHE if connection.size <= CACHE else IN_MEMORY)
     return seconds
 
 

@@ -103,19 +103,21 @@ class EventEngine:
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         self._forget_changed()
-        if self.chooses and self.layout is None and self._too_large():
-            self.runs["dense"] += len(x)
-            with torch.no_grad():
-                return self.model.forward(x, uniforms, draws, seed)
-        self.prepare()
         draws = draws_for(x, draws, seed)
-        drawn = self.model.drawn(x, uniforms, draws)
-        output = self._whole(x, uniforms, draws, frames) if self.is_whole else self._stepwise(x, drawn, draws, frames)
+        fits = not self.chooses or self.layout is not None or not self._too_large()
+        output = self._by_events(x, uniforms, draws, frames) if fits else None
         self.runs["event" if output else "dense"] += len(x)
         if output is None:
             with torch.no_grad():
                 return self.model.forward(x, uniforms, draws)
-        if self._activity.events.size:
+        return output
+
+    def _by_events(self, x, uniforms, draws, frames):
+        """The SNNOutput; None where the dense engine should be faster."""
+        self.prepare()
+        drawn = self.model.drawn(x, uniforms, draws)
+        output = self._whole(x, uniforms, draws, frames) if self.is_whole else self._stepwise(x, drawn, draws, frames)
+        if output and self._activity.events.size:
             self._steps[0] += output.steps.sum().item()
         return output
 
@@ -134,8 +136,7 @@ class EventEngine:
         """The Counted runs since start_counting."""
         activity = self._activity
         for _, counted, _ in self._free:
-            for total, part in ((activity.events, counted.events), (activity.inputs, counted.inputs)):
-                total += part
+            add_up(activity, counted)
         self._activity, self._free = NOTHING, []
         return counted_runs(self.layout, activity, *self._steps)
 
@@ -187,11 +188,13 @@ class EventEngine:
 
         looked_at = LOOKED_AT if self.chooses and batch >= LARGE_BATCH else 0
         if looked_at:
-            room = self._new_room()
-            work(*room, 0, looked_at)
+            state, activity, pixels = self._room()
+            here = blank(self._activity)  # which counts only if they do
+            work(state, here, pixels, 0, looked_at)
+            self._free.append((state, activity, pixels))
             if dense_pays(self.layout, results.counts[:looked_at], results.steps[:looked_at], batch):
                 return None
-            self._free.append(room)
+            add_up(activity, here)
         self._spread(work, batch, looked_at)
         if self._activity.events.size:
             self._steps[1] += int(results.decodes.sum())
@@ -261,12 +264,9 @@ class EventEngine:
         try:
             return self._free.pop()
         except IndexError:
-            return self._new_room()
+            from self_models.event.pixels import new_pixels
 
-    def _new_room(self):
-        from self_models.event.pixels import new_pixels
-
-        return new_state(self.layout.net), blank(self._activity), new_pixels(math.prod(self.model.image_shape))
+            return new_state(self.layout.net), blank(self._activity), new_pixels(math.prod(self.model.image_shape))
 
     # --- step by step
 
@@ -315,6 +315,12 @@ class EventEngine:
 
         self._spread(work, len(sent))
         return frames_of(decoded[None], signal)[0] if decodes_at >= 0 else None
+
+
+def add_up(activity, part):
+    """Add to an Activity what another one has counted."""
+    for total, more in ((activity.events, part.events), (activity.inputs, part.inputs)):
+        total += more
 
 
 def numba_failed(reason):
