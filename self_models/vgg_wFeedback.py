@@ -82,7 +82,9 @@ class VGG_wFeedback(Configured, nn.Module):
 
         (forked, f), predictions = encode(x), []
         if self.has_feedback:
-            decoder = (folded if self.training else list_layers)(self.generate)
+            decoder = list_layers(self.generate)
+            if self.training:
+                decoder = folded(self.generate, len(x) * self.timesteps, x.shape[2:])
             predictions.append(predict())
             for _ in range(1, self.timesteps):
                 forked, f = (so_far + more for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True))

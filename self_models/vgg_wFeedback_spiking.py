@@ -159,8 +159,10 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
 
     def start(self, x, draws=None):
         """A run at rest for images x (B, C, H, W). draws: see draws_for. In training, chains of the decoder's linear layers are
-        folded into one."""
-        decoder = (folded if self.training else list_layers)(self.generate) if self.has_feedback else []
+        folded into one where that pays."""
+        decoder = list_layers(self.generate) if self.has_feedback else []
+        if self.training and self.has_feedback:
+            decoder = folded(self.generate, len(x) * self.timesteps // self.feedback_interval, x.shape[2:])
         return RunState(x, self.gate.start(x), trace=torch.zeros_like(x), decoder=decoder, draws=draws_for(x, draws))
 
     def step(self, run, draws):

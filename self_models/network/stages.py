@@ -5,7 +5,7 @@ features.0.weight, generate.1.weight, classifier.6.weight.
 """
 
 from functools import partial
-from math import sqrt
+from math import prod, sqrt
 
 import torch.nn.functional as F
 from torch import nn
@@ -129,35 +129,48 @@ def encoder_parts(features):
     return layers[: features.fork], layers[features.fork :]
 
 
-def folded(stage):
-    """The same, with each chain of U layers and the convolution after it as one FoldedChain: the same map at a fraction of the
-    operations."""
-    layers, chain = [], []
-    for position, module in list_layers(stage):
-        chain.append((position, module))
-        if isinstance(module, nn.ConvTranspose2d) and module.stride[0] > 1:
-            continue
-        if isinstance(module, nn.ConvTranspose2d) and len(chain) > 1:
-            chain = [(position, FoldedChain([each for _, each in chain]))]
-        layers, chain = layers + chain, []
-    return layers + chain
+def folded(stage, signals, image_size):
+    """The decoder's list_layers, each chain of U layers and the convolution after it as one FoldedChain, as far as that pays: the
+    same map in fewer multiply-adds. signals: how many of them will come; image_size: (height, width) of the decoder's output."""
+    layers, size, chain = [], list(image_size), None
+    for position, module in reversed(list_layers(stage)):
+        is_transposed = isinstance(module, nn.ConvTranspose2d)
+        if is_transposed and module.stride[0] > 1:
+            size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
+            if chain and chain.pays_with(module, signals * prod(size)):
+                chain.fold_in(module)
+                layers[0] = (layers[0][0], chain)
+                continue
+            chain = None
+        else:
+            chain = FoldedChain(module) if is_transposed else None
+        layers.insert(0, (position, module))
+    return layers
 
 
 class FoldedChain:
-    """U layers and a k x k transposed convolution after them, which are linear together, as one transposed convolution.
+    """A k x k transposed convolution and U layers before it, which are linear together, as one transposed convolution.
 
     Two transposed convolutions after each other are one, whose kernel is the first kernel passed through the second as if it
-    were an image. At borders nothing changes: a U layer's output pixels each come from one input pixel.
+    were an image. Begun at the end, where channels are fewest, that takes the fewest operations. At borders nothing changes: a
+    U layer's output pixels each come from one input pixel.
     """
 
-    def __init__(self, modules):
-        kernel, stride, lost = modules[0].weight, 1, 0
-        for module in modules[1:]:
-            kernel = F.conv_transpose2d(kernel, module.weight, stride=module.stride)
-        for module in modules:
-            stride = stride * module.stride[0]
-            lost = [module.stride[0] * rest + here for rest, here in zip(lost or (0, 0), module.output_padding, strict=True)]
-        self.kernel, self.stride, self.padding, self.lost = kernel, stride, modules[-1].padding[0], lost
+    def __init__(self, module):
+        self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]
+
+    def pays_with(self, up, places):
+        """Whether fewer multiply-adds are needed with this U layer before it folded in than without, for this many places
+        (of all signals together) before that layer. (The backward pass needs twice the forward pass's, whichever way.)"""
+        (channels, width, size, _), grown = self.kernel.shape, self.kernel.shape[-1] + self.stride
+        apart = places * up.weight.numel() + 4 * places * channels * width * size**2
+        return up.weight.numel() * width * size**2 + places * up.in_channels * width * grown**2 < apart
+
+    def fold_in(self, up):
+        """Become the map of this U layer and what was before."""
+        self.kernel = F.conv_transpose2d(up.weight, self.kernel, stride=self.stride)
+        self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
+        self.stride *= up.stride[0]
 
     def __call__(self, signal):
         """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""
