@@ -1,23 +1,28 @@
 #!/usr/bin/env python3
 """What batches and draws cost beside a training step: one JSON object with seconds per batch, and their share of a step.
 
+products_share: what convolutions and matrix products take of a step, by PyTorch's profiler; neurons, read-out and gate are the rest.
 The network is make demo's (VGG5_wFeedback_linear, fc_width 256, T = 8, batch 64), the smallest one that is trained here.
 """
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.command_line.scripts import run_script
+from harness.command_line.scripts import run_script  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.data.sets import augmented, load_data
 from harness.training.losses import Criterion
 from self_models.running.draws import Draws, shuffled
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
+from torch.profiler import ProfilerActivity, profile
+
 BATCHES = 20
+PRODUCTS = r"^aten::(.*conv.*|(add|b|)mm)$"  # operators, by their names
 
 
 def main():
@@ -32,9 +37,19 @@ def main():
         timed(seconds, "augment", lambda: augmented(batch, 0, 1))  # noqa: B023
         draws = timed(seconds, "draws", lambda: Draws(0, 1, batch.index).uniforms(8, model.image_shape))  # noqa: B023
         criterion = Criterion(0.01, "linear_over_t")
-        timed(seconds, "step", lambda: criterion(model(batch.images, draws), batch.labels).total.backward())  # noqa: B023
+        step = lambda: criterion(model(batch.images, draws), batch.labels).total.backward()  # noqa: B023, E731
+        timed(seconds, "step", step)
     per_batch = {f"{name}_s": round(value / BATCHES, 5) for name, value in seconds.items()}
-    print(json.dumps({**per_batch, "loader_share": round((seconds["batch"] + seconds["draws"]) / seconds["step"], 4)}))
+    share = round((seconds["batch"] + seconds["draws"]) / seconds["step"], 4)
+    print(json.dumps({**per_batch, "loader_share": share, "products_share": round(products_share(step), 3)}))
+
+
+def products_share(step):
+    """The share of step()'s time that convolutions and matrix products take, forward and backward."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        step()
+    seconds = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
+    return sum(time for name, time in seconds.items() if re.search(PRODUCTS, name)) / sum(seconds.values())
 
 
 def timed(seconds, name, work):

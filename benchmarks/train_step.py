@@ -3,7 +3,8 @@
 
 All three have the same weights, input spikes, loss and optimiser; loss and gradient of the first step show that they are the
 same network. They take turns, one step each, so that a busy machine slows all of them down; *_s are medians. Dropout is off,
-since the three hold their masks differently. Choose the cores with OMP_NUM_THREADS; see docs/training_speed.md.
+since the three hold their masks differently. products_share: what convolutions and matrix products, which all three need, take of
+our step, by PyTorch's profiler. Choose the cores with OMP_NUM_THREADS; see docs/training_speed.md.
 """
 
 import argparse
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.building.conversion import balance_thresholds
+from benchmarks.loader import products_share
 from benchmarks.peers import stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
@@ -64,20 +66,27 @@ def measured(args):
     seconds, checks = {name: [] for name in models}, {}
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
+
+    def step(name):
+        optimizers[name].zero_grad(set_to_none=True)
+        with torch.autocast(args.device, torch.bfloat16, enabled=name != "ours" and args.precision == "bfloat16"):
+            output = models[name](batch.images, draws)
+        loss = losses_of(output, batch.labels, 0.01, "linear_over_t").total
+        loss.backward()
+        optimizers[name].step()
+        return loss
+
     for _ in range(args.rounds + 1):
         for name, model in models.items():
             began = now(args.device)
-            optimizers[name].zero_grad(set_to_none=True)
-            with torch.autocast(args.device, torch.bfloat16, enabled=name != "ours" and args.precision == "bfloat16"):
-                output = model(batch.images, draws)
-            loss = losses_of(output, batch.labels, 0.01, "linear_over_t").total
-            loss.backward()
-            optimizers[name].step()
+            loss = step(name)
             seconds[name].append(now(args.device) - began)
             checks.setdefault(name, [loss.item(), next(model.parameters()).grad.norm().item()])
     found = {f"{name}_s": round(statistics.median(times[1:]), 4) for name, times in seconds.items()}
     if not args.only:
         found["ratio_to_fastest_peer"] = round(min(found["snntorch_s"], found["spikingjelly_s"]) / found["ours_s"], 3)
+    if args.device == "cpu" and "ours" in models:
+        found["products_share"] = round(products_share(lambda: step("ours")), 3)
     found["peak_gb"] = round(peak_gb(args.device), 2)
     settings = {name: value for name, value in vars(args).items() if name not in ("given", "typed")}
     return {**found, "first_loss_and_gradient": checks, "threads": torch.get_num_threads(), **settings}
