@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What batches and draws cost beside a training step: one JSON object with seconds per batch, and their share of a step.
 
-products_share: what convolutions and matrix products take of a step, by PyTorch's profiler; neurons, read-out and gate are the rest.
+products_share: what convolutions and matrix products take of a step, by PyTorch's profiler; neurons, read-out and gate are the
+rest.
 The network is make demo's (VGG5_wFeedback_linear, fc_width 256, T = 8, batch 64), the smallest one that is trained here.
 """
 
