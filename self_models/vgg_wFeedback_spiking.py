@@ -240,11 +240,11 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         return self.readout.guess(predictions) if self.has_feedback else predictions
 
     def __call__(self, x, *args, **kwargs):
-        """forward, of checked images; in evaluation by the engine, where there is one, unless x wants a gradient."""
-        x = checked_images(x, self)
-        if self.engine and not self.training and not x.requires_grad:
+        """forward, of checked images; in evaluation by the engine, where there is one, which checks them, unless x wants a
+        gradient."""
+        if self.engine and not self.training and not getattr(x, "requires_grad", False):
             return self.engine(x, *args, **kwargs)
-        return super().__call__(x, *args, **kwargs)
+        return super().__call__(checked_images(x, self), *args, **kwargs)
 
     def forward(self, x, uniforms=None, draws=None, seed=None):
         """x: (B, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see draws_for; uniforms: (T, B, C, H,

@@ -292,9 +292,8 @@ class EventEngine:
 
     def _spikes(self, counts):
         """(B, T, nodes) array -> layer name -> (T, B), and their sums over the steps, layer name -> (B,), float32."""
-        steps, total = (torch.from_numpy(part).float() for part in (counts, counts.sum(1, dtype=np.int64)))
-        steps, total = steps.permute(2, 1, 0), total.T
-        return tuple(dict(zip(self.layout.names, part.unbind(), strict=False)) for part in (steps, total))
+        parts = (part.T.astype(np.float32) for part in (counts, counts.sum(1, dtype=np.int64)))
+        return tuple(dict(zip(self.layout.names, torch.from_numpy(part).unbind(), strict=False)) for part in parts)
 
     def _advance(self, run, states, signal, counts):
         """As the model's advance, on what the input neurons send (B, C, H, W); fills in the step's spikes, counts (B, nodes)."""
@@ -340,15 +339,20 @@ def is_compiled(cls, kernel):
 
 def kernel_settings(model, draws):
     """What compiled code reads of a model: settings that are declared so, names as numbers, its images' shape, the draws' key."""
-    known = model.declared()
     held = model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)  # a part may have been changed in place
-    values = {name: one.scalar(held.get(name, one.default)) for name, one in known.items() if one.kernel}
+    values = {name: one.scalar(held.get(name, one.default)) for name, one in read_by_kernels(type(model))}
     values = {name: np.float32(value) if isinstance(value, float) else value for name, value in values.items()}
     channels, _, width = model.image_shape
     values |= {"has_feedback": model.has_feedback, "completes": model.gate.completes}
     values |= {"colour": channels > 1, "channels": channels, "width": width}
     values |= {"uses_draws": model.encoding.uses_draws, "epoch": draws.epoch, "key": key_for(draws.seed, "input")}
-    return settings_class(tuple(values))(**values)
+    return settings_class(tuple(values))._make(values.values())
+
+
+@functools.cache
+def read_by_kernels(cls):
+    """The (name, Setting) pairs that compiled code reads of models of this class."""
+    return [(name, one) for name, one in cls.declared().items() if one.kernel]
 
 
 @functools.cache
@@ -361,7 +365,7 @@ def settings_class(names):
 
 def pixels_of(x):
     """(B, C, H, W) -> contiguous float32 array (B, H W C), the order of the input node."""
-    return np.ascontiguousarray(x.detach().float().permute(0, 2, 3, 1).flatten(1).numpy())
+    return np.ascontiguousarray(x.detach().numpy().transpose(0, 2, 3, 1), np.float32).reshape(len(x), math.prod(x.shape[1:]))
 
 
 def frames_of(values, x):
