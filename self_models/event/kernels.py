@@ -17,7 +17,7 @@ from self_models.event.vectors import LANES, above, add_rows, lowest
 # other than 1
 HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, ROW, FIRST_W, FIRST_ENTRY, VALUED = range(12)
 WORD = 64  # bits of a word of State.listed, membranes compared with their threshold at once, and floats of a small window
-TOGETHER = 16  # rows of weights that are read at once
+TOGETHER, WIDE, FEWER = 16, 1024, 6  # rows of weights read at once; fewer where each has so many floats, a page of memory
 FULL = np.uint64(2**WORD - 1)
 
 
@@ -196,7 +196,7 @@ def add_window(net, state, n, row, column, count, clock):
     top, bottom = max(0, -row), min(side, net.nodes[n, HEIGHT] - row)
     left, right = max(0, -column), min(side, width - column)
     size = (net.nodes[n, ROW] if right == side else right * channels) - left * channels  # with the zeros at the row's end
-    valued, weights = net.nodes[n, VALUED] != 0, net.weights
+    valued, weights, together = net.nodes[n, VALUED] != 0, net.weights, TOGETHER if size < WIDE else FEWER
     if count > 1 and side * net.nodes[n, ROW] <= WORD:  # a small window: add them all up first, and what follows them
         state.window[:] = 0
         add_rows(state.window, 0, weights, state.rows, state.values, 0, count, 0, WORD, valued)
@@ -205,8 +205,8 @@ def add_window(net, state, n, row, column, count, clock):
         first = (row + y) * width + column + left
         touch(net, state, n, first, first + right - left, clock)
         at, shift = net.nodes[n, FIRST_V] + first * channels, y * net.nodes[n, ROW] + left * channels
-        for i in range(0, count, TOGETHER):
-            add_rows(state.v, at, weights, state.rows, state.values, i, min(i + TOGETHER, count), shift, size, valued)
+        for i in range(0, count, together):
+            add_rows(state.v, at, weights, state.rows, state.values, i, min(i + together, count), shift, size, valued)
 
 
 @compiled
