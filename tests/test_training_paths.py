@@ -87,8 +87,8 @@ def test_training_path_is_the_steps_one_by_one(name):
 @pytest.mark.parametrize(("signals", "layers"), [(1, 2), (3, 2), (4, 1)])
 def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     """The decoder's input has 2 x 3 places of 8 channels. To fold the first of three U layers in, too, costs 8 8 4 multiply-adds
-    for each of the 3 x 6 x 6 numbers of the kernel behind it, and saves at a place 8 8 4 + 4 8 3 6 6 - 8 3 10 10: from 22 places on
-    it pays. The map and its gradients stay the same, also where the encoder has halved odd sizes."""
+    for each of the 3 x 6 x 6 numbers of the kernel behind it, and saves at a place 8 8 4 + 4 8 3 6 6 - 8 3 10 10: from 22 places
+    on it pays. The map and its gradients stay the same, also where the encoder has halved odd sizes."""
     torch.manual_seed(0)
     plan = [[4, "D", 6, "D", 8, "D"], ["U", "U", "U", "in"]]
     generate = build(plan=plan, image_shape=(3, 19, 27), readout="membrane").generate

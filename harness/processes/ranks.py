@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 # Groups that were joined, to the end of the process. A gloo group that is freed waits for its thread. Where its last owner is
-# DistributedDataParallel, in the frames of an error, it waits with Python's lock held, for which that thread may wait (PyTorch 2.13).
+# DistributedDataParallel, in the frames of an error, it waits with the lock of Python held (GIL), for which that thread may wait
+# (PyTorch 2.13).
 OUTLIVE = []
 
 
