@@ -40,7 +40,7 @@ def checked_images(x, model):
     if x.dtype == torch.uint8:
         x = scaled(x)
     elif x.numel() and (x.device.type == "cpu" or not model.training):
-        low, high = (end.item() for end in x.detach().aminmax())
+        low, high = torch.stack(x.detach().aminmax()).tolist()
         if not (low >= lowest - TOLERANCE and high <= 1 + TOLERANCE):  # not where one is NaN
             raise ModelError(f"images must be {wanted}; these lie in [{low:g}, {high:g}]")
     return x.to(model.features[0].weight.dtype)

@@ -339,8 +339,9 @@ def is_compiled(cls, kernel):
 
 def kernel_settings(model, draws):
     """What compiled code reads of a model: settings that are declared so, names as numbers, its images' shape, the draws' key."""
+    registered = tuple(part for registry in model.parts.values() for part in registry.values())
     held = model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)  # a part may have been changed in place
-    values = {name: one.scalar(held.get(name, one.default)) for name, one in read_by_kernels(type(model))}
+    values = {name: one.scalar(held.get(name, one.default)) for name, one in read_by_kernels(type(model), registered)}
     values = {name: np.float32(value) if isinstance(value, float) else value for name, value in values.items()}
     channels, _, width = model.image_shape
     values |= {"has_feedback": model.has_feedback, "completes": model.gate.completes}
@@ -350,8 +351,8 @@ def kernel_settings(model, draws):
 
 
 @functools.cache
-def read_by_kernels(cls):
-    """The (name, Setting) pairs that compiled code reads of models of this class."""
+def read_by_kernels(cls, registered):
+    """The (name, Setting) pairs that compiled code reads of models of this class, while these parts are registered."""
     return [(name, one) for name, one in cls.declared().items() if one.kernel]
 
 
