@@ -3,8 +3,8 @@
 
 All three have the same weights, input spikes, loss and optimiser; loss and gradient of the first step show that they are the
 same network. They take turns, one step each, so that a busy machine slows all of them down; *_s are medians. Dropout is off,
-since the three hold their masks differently. products_share: what convolutions and matrix products, which all three need, take of
-our step, by PyTorch's profiler. Choose the cores with OMP_NUM_THREADS; see docs/training_speed.md.
+since the three hold their masks differently. products_share: what convolutions and matrix products take of our step, by PyTorch's
+profiler. Choose the cores with OMP_NUM_THREADS; see docs/training_speed.md.
 """
 
 import argparse
@@ -85,9 +85,9 @@ def measured(args):
     found = {f"{name}_s": round(statistics.median(times[1:]), 4) for name, times in seconds.items()}
     if not args.only:
         found["ratio_to_fastest_peer"] = round(min(found["snntorch_s"], found["spikingjelly_s"]) / found["ours_s"], 3)
+    found["peak_gb"] = round(peak_gb(args.device), 2)
     if args.device == "cpu" and "ours" in models:
         found["products_share"] = round(products_share(lambda: step("ours")), 3)
-    found["peak_gb"] = round(peak_gb(args.device), 2)
     settings = {name: value for name, value in vars(args).items() if name not in ("given", "typed")}
     return {**found, "first_loss_and_gradient": checks, "threads": torch.get_num_threads(), **settings}
 

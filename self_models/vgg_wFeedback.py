@@ -82,9 +82,8 @@ class VGG_wFeedback(Configured, nn.Module):
 
         (forked, f), predictions = encode(x), []
         if self.has_feedback:
-            decoder = list_layers(self.generate)
-            if self.training:
-                decoder = folded(self.generate, len(x) * self.timesteps, x.shape[2:])
+            signals = len(x) * self.timesteps
+            decoder = folded(self.generate, signals, x.shape[2:]) if self.training else list_layers(self.generate)
             predictions.append(predict())
             for _ in range(1, self.timesteps):
                 forked, f = (so_far + more for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True))

@@ -160,9 +160,9 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
     def start(self, x, draws=None):
         """A run at rest for images x (B, C, H, W). draws: see draws_for. In training, chains of the decoder's linear layers are
         folded into one where that pays."""
-        decoder = list_layers(self.generate) if self.has_feedback else []
-        if self.training and self.has_feedback:
-            decoder = folded(self.generate, len(x) * self.timesteps // self.feedback_interval, x.shape[2:])
+        decoder, signals = [], len(x) * self.timesteps // self.feedback_interval
+        if self.has_feedback:
+            decoder = folded(self.generate, signals, x.shape[2:]) if self.training else list_layers(self.generate)
         return RunState(x, self.gate.start(x), trace=torch.zeros_like(x), decoder=decoder, draws=draws_for(x, draws))
 
     def step(self, run, draws):
@@ -242,7 +242,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
     def __call__(self, x, *args, **kwargs):
         """forward, of checked images; in evaluation by the engine, where there is one, which checks them, unless x wants a
         gradient."""
-        if self.engine and not self.training and not getattr(x, "requires_grad", False):
+        wants_gradient = torch.is_grad_enabled() and getattr(x, "requires_grad", False)
+        if self.engine and not self.training and not wants_gradient:
             return self.engine(x, *args, **kwargs)
         return super().__call__(checked_images(x, self), *args, **kwargs)
 

@@ -146,6 +146,14 @@ def test_same_spikes_and_same_numbers(update, settings):
     assert spiked(dense) or settings.get("guess") == "interpolation"  # then the decoder rests
 
 
+@torch.no_grad()
+def test_draws_of_few_bits():
+    """bfloat16, which NumPy has not; float32 holds the same values."""
+    model = build()
+    x, u = inputs(model)
+    check_same(model(x, u.bfloat16()), EventEngine(model)(x, u.bfloat16()))
+
+
 @pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize(
     "settings",

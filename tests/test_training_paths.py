@@ -34,6 +34,7 @@ CASES = {
     "without feedback": {"plan": [[4, "A", 6, "A"], []]},
     "every second step decodes": {"feedback_interval": 2, "readout": "membrane_rescaled"},
     "direct input, leaking read-out": {"encoding": "direct", "readout": "membrane", "readout_leak": 0.8, "readout_slew": 0.3},
+    "wide decoder, odd images": {"plan": [[4, "D", 6, "D"], ["U", "U", 5, "in"]], "image_shape": (1, 11, 14)},
     "linear decoder, odd colour images": {"plan": LINEAR, "image_shape": (3, 11, 14), "readout": "membrane"},
     "blocking": BLOCKING,
     "blocking, latch, linear decoder": {**BLOCKING, "plan": LINEAR, "latch": True, "readout_slew": 0.38},

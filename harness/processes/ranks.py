@@ -12,9 +12,9 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-# Groups that were joined, to the end of the process. A gloo group that is freed waits for its thread. Where its last owner is
-# DistributedDataParallel, in the frames of an error, it waits with the lock of Python held (GIL), for which that thread may wait
-# (PyTorch 2.13).
+# The group that was joined last, to the end of the process. A gloo group that is freed waits for its thread. Where its last
+# owner is DistributedDataParallel, in the frames of an error, it waits with the lock of Python held (GIL), for which that thread
+# may wait, too (PyTorch 2.13).
 OUTLIVE = []
 
 
@@ -48,7 +48,7 @@ def process_group():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     except (RuntimeError, ValueError) as error:
         sys.exit(f"error: the ranks did not find each other ({' '.join(str(error).split())[:200]}); see docs/training_runs.md")
-    OUTLIVE.append(dist.group.WORLD)
+    OUTLIVE[:] = [dist.group.WORLD]
     try:
         yield
     finally:

@@ -366,7 +366,7 @@ def settings_class(names):
 
 def pixels_of(x):
     """(B, C, H, W) -> contiguous float32 array (B, H W C), the order of the input node."""
-    return np.ascontiguousarray(x.detach().numpy().transpose(0, 2, 3, 1), np.float32).reshape(len(x), math.prod(x.shape[1:]))
+    return np.ascontiguousarray(x.detach().float().numpy().transpose(0, 2, 3, 1)).reshape(len(x), math.prod(x.shape[1:]))
 
 
 def frames_of(values, x):

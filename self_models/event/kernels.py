@@ -17,7 +17,7 @@ from self_models.event.vectors import LANES, above, add_rows, lowest
 # other than 1
 HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, ROW, FIRST_W, FIRST_ENTRY, VALUED = range(12)
 WORD = 64  # bits of a word of State.listed, membranes compared with their threshold at once, and floats of a small window
-TOGETHER, WIDE, FEWER = 16, 1024, 6  # rows of weights read at once; fewer where each has so many floats, a page of memory
+TOGETHER, WIDE, FEWER = 16, 1024, 6  # rows of weights read at once; fewer of this width: they share the same lines of the cache
 FULL = np.uint64(2**WORD - 1)
 
 

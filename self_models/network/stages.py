@@ -130,7 +130,7 @@ def encoder_parts(features):
 
 
 def folded(stage, signals, image_size):
-    """The decoder's list_layers, each chain of U layers and the convolution after it as one FoldedChain, as far as that pays: the
+    """list_layers of a decoder, each chain of U layers and the convolution after it as one FoldedChain, as far as that pays: the
     same map in fewer multiply-adds. signals: how many of them will come; image_size: (height, width) of the decoder's output."""
     layers, size, chain = [], list(image_size), None
     for position, module in reversed(list_layers(stage)):
