@@ -10,7 +10,7 @@ from self_models.network.datasets import background, class_names, find_image_sha
 from self_models.network.declared import ANNSettings
 from self_models.network.norms import NORMS
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, encoder_parts, folded, list_layers, run_stage
+from self_models.network.stages import build_stages, decoder_layers, encoder_parts, list_layers, run_stage
 from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput
 
@@ -82,8 +82,7 @@ class VGG_wFeedback(Configured, nn.Module):
 
         (forked, f), predictions = encode(x), []
         if self.has_feedback:
-            signals = len(x) * self.timesteps
-            decoder = folded(self.generate, signals, x.shape[2:]) if self.training else list_layers(self.generate)
+            decoder = decoder_layers(self.generate, len(x) * self.timesteps, x.shape[2:])
             predictions.append(predict())
             for _ in range(1, self.timesteps):
                 forked, f = (so_far + more for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True))

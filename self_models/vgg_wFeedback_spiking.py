@@ -13,7 +13,7 @@ from self_models.network.datasets import background, class_names, find_image_sha
 from self_models.network.declared import SpikingSettings
 from self_models.network.neurons import SpikingNeuron, count_events
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, encoder_parts, folded, list_layers, run_stage
+from self_models.network.stages import build_stages, decoder_layers, encoder_parts, list_layers, run_stage
 from self_models.network.surrogates import SURROGATES
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
 from self_models.objectives.encoders import ENCODINGS
@@ -160,9 +160,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
     def start(self, x, draws=None):
         """A run at rest for images x (B, C, H, W). draws: see draws_for. In training, chains of the decoder's linear layers are
         folded into one where that pays."""
-        decoder, signals = [], len(x) * self.timesteps // self.feedback_interval
-        if self.has_feedback:
-            decoder = folded(self.generate, signals, x.shape[2:]) if self.training else list_layers(self.generate)
+        signals = len(x) * self.timesteps // self.feedback_interval
+        decoder = decoder_layers(self.generate, signals, x.shape[2:]) if self.has_feedback else []
         return RunState(x, self.gate.start(x), trace=torch.zeros_like(x), decoder=decoder, draws=draws_for(x, draws))
 
     def step(self, run, draws):

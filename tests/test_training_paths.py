@@ -19,7 +19,7 @@ from self_models.basics.errors import ModelError
 from self_models.network.neurons import HeldDropout
 from self_models.network.norms import folded_in
 from self_models.network.plans import PLANS, as_tokens
-from self_models.network.stages import folded, list_layers, run_stage
+from self_models.network.stages import decoder_layers, list_layers, run_stage
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -95,7 +95,7 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     generate = build(plan=plan, image_shape=(3, 19, 27), readout="membrane").generate
     x = torch.rand(signals, 8, 2, 3)
     found = []
-    for chain in (folded(generate, signals, (19, 27)), list_layers(generate)):
+    for chain in (decoder_layers(generate, signals, (19, 27)), list_layers(generate)):
         signal = x.clone().requires_grad_()
         output = run_stage("generate", chain, signal[None], {})
         gradients = torch.autograd.grad(output.square().sum(), [signal, *generate.parameters()])

@@ -129,9 +129,12 @@ def encoder_parts(features):
     return layers[: features.fork], layers[features.fork :]
 
 
-def folded(stage, signals, image_size):
-    """list_layers of a decoder, each chain of U layers and the convolution after it as one FoldedChain, as far as that pays: the
-    same map in fewer multiply-adds. signals: how many of them will come; image_size: (height, width) of the decoder's output."""
+def decoder_layers(stage, signals, image_size):
+    """list_layers of a decoder, in training each chain of U layers and the convolution after it as one FoldedChain, as far as
+    that pays: the same map in fewer multiply-adds. signals: how many of them will come; image_size: (height, width) of the
+    decoder's output."""
+    if not stage.training:
+        return list_layers(stage)
     layers, size, chain = [], list(image_size), None
     for position, module in reversed(list_layers(stage)):
         is_transposed = isinstance(module, nn.ConvTranspose2d)
