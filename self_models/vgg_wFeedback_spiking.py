@@ -1,29 +1,30 @@
 """The SNN: the ANN's network run with spikes for T steps; parts decide what it sees, when it stops and how it predicts."""
 
+import functools
 from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured, declared
 from self_models.network.datasets import background, class_names, find_image_shape
 from self_models.network.declared import SpikingSettings
-from self_models.network.neurons import SpikingNeuron, count_events
+from self_models.network.neurons import HeldDropout, SpikingNeuron, count_events
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, decoder_layers, encoder_parts, list_layers, run_stage
 from self_models.network.surrogates import SURROGATES
+from self_models.network.wiring import wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
+from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
-from self_models.running.leaving import run_until_stopped
-from self_models.running.outputs import SNNOutput
-from self_models.running.steps import Frame, RunState, join_frames, stack_frames
+from self_models.running.outputs import SNNOutput, Sums
+from self_models.running.steps import Frame, RunState, Schedule, stack_frames
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -46,8 +47,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
-    waits = rests = False  # whether in this step the layers after the fork wait, and whether the decoder rests
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
+    watcher = None  # an OperationCounter, while one counts
 
     def __init__(self, *args, **settings):
         super().__init__()
@@ -111,6 +112,11 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         if rule.looks_at_input and gate.least_steps > 1:
             raise ModelError(f"rule {self.settings['rule']} may end an image before the waiting layers have run; choose another")
 
+    @functools.cached_property
+    def wiring(self):
+        """Which layers' spikes go where, see network/wiring.py."""
+        return wire(self)
+
     def neurons(self):
         """Name -> spiking layer, in the order encoder, decoder, classifier."""
         return {name: module for name, module in self.named_modules() if isinstance(module, SpikingNeuron)}
@@ -160,79 +166,102 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
     def start(self, x, draws=None):
         """A run at rest for images x (B, C, H, W). draws: see draws_for. In training, chains of the decoder's linear layers are
         folded into one where that pays."""
-        signals = len(x) * self.timesteps // self.feedback_interval
-        decoder = decoder_layers(self.generate, signals, x.shape[2:]) if self.has_feedback else []
-        return RunState(x, self.gate.start(x), trace=torch.zeros_like(x), decoder=decoder, draws=draws_for(x, draws))
+        stages = dict(zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True))
+        stages["classifier"] = list_layers(self.classifier)
+        if self.has_feedback:
+            stages["generate"] = decoder_layers(self.generate, len(x) * self.timesteps // self.feedback_interval, x.shape[2:])
+        if not self.training:  # without dropout, which does nothing
+            stages = {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
+        logits = x.new_zeros(len(x), self.settings["labels"])
+        return RunState(x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws_for(x, draws), self.watcher)
 
     def step(self, run, draws):
-        """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns a Frame."""
-        return Frame(*(None if frames is None else frames[0] for frames in self.advance(run, draws[None])))
+        """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns the Frame of this step."""
+        return self.advance(run, draws[None]).at(0)
 
     def advance(self, run, draws):
-        """T steps, one in evaluation, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns a Frame of (T, B, C, H, W).
+        """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns their Frame, with pictures.
 
-        The classifier takes all steps as one batch. So do encoder and decoder in training, unless the gate makes the input of a
-        step depend on the prediction of the step before.
+        A layer takes all steps as one batch, but for encoder and decoder where the gate makes the input of a step depend on the
+        prediction of the step before.
         """
-        sees_all = self.training and not self.gate.reacts
-        parts = [self.perceive(run, part) for part in draws.split(len(draws) if sees_all else 1)]
-        so_far = self.classify(run, [codes for codes, _ in parts])
-        spikes = None if self.training else torch.stack([*self.spikes_so_far(run).values()], -1)[None]
-        return join_frames([frames for _, frames in parts])._replace(logits=so_far, spikes=spikes)
+        run.views, run.schedules, counts = [], [], {name: [] for name in self.wiring.names}
+        parts = [self.perceive(run, part, counts) for part in draws.split(1 if self.gate.reacts else len(draws))]
+        logits = self.classify(run, torch.cat([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
+        spikes = torch.stack([torch.cat(one) for one in counts.values()], -1)
+        return stack_frames([frame for _, frames in parts for frame in frames])._replace(logits=logits, spikes=spikes)
 
-    def classify(self, run, parts):
-        """The classifier on the encoder's output, in place. parts: the output of some steps each, (t, B, ...), or None for a step
-        in which the layers after the fork wait; only first ones do. Returns the logits after each step (T, B, labels)."""
-        waited, codes = sum(part is None for part in parts), [part.flatten(2) for part in parts if part is not None]
-        none = run.image.new_zeros(waited, len(run.image), self.settings["labels"])
-        if not codes:
-            run.logits = none[-1]
-            return none
-        drives = run_stage("classifier", list_layers(self.classifier), torch.cat(codes), run.memory, run.draws)
-        so_far = run.logits + drives.to(run.image.dtype).cumsum(0)
-        run.logits = so_far[-1]
-        return torch.cat([none, so_far])
+    def perceive(self, run, draws, counts):
+        """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to counts what
+        their layers send. Returns the encoder's output (t, B, ...), of the last t steps, and a Frame of each step."""
+        view, steps = run.view, range(run.steps, run.steps + len(draws))
+        signal = self.encoding.send(view.unexplained(), draws)
+        counts["input"].append(count_events(view.sent(signal)))
+        waits, rests = self.gate.waits(view), self.has_feedback and not self.gate.wants(view)
+        decodes = [self.has_feedback and not rests and (step + 1) % self.feedback_interval == 0 for step in steps]
+        run.schedules.append(Schedule(run.steps, waits, rests, decodes))
+        forked = self.through(run, "features", "before_fork", signal, steps, counts)
+        encoded = self.through(run, "features", "after_fork", forked[:0] if waits else forked, steps, counts)
+        decoded = [None] * len(draws)
+        if self.has_feedback:
+            inflow = forked if self.feedback_interval == 1 else self.gather(run, forked, decodes)
+            chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
+            output = self.through(run, "generate", "generate", inflow if chosen else inflow[:0], chosen, counts, steps)
+            output = iter([*[torch.zeros_like(run.image)] * (len(chosen) - len(output)), *output])
+            decoded = [next(output) if now else None for now in decodes]
+        return encoded, [self.show(run, codes) for codes in decoded]
 
-    def perceive(self, run, draws):
-        """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Returns the
-        encoder's output (T, B, ...), None for a step in which its layers after the fork wait, and a Frame of (T, B, C, H, W)."""
-        signal = self.encoding.send(run.view.unexplained(), draws)
-        run.input_count = run.input_count + count_events(run.view.sent(signal))
-        before_fork, after_fork = encoder_parts(self.features)
-        self.waits, self.rests = self.gate.waits(run.view), self.has_feedback and not self.gate.wants(run.view)
-        forked = run_stage("features", before_fork, signal, run.memory, run.draws)
-        encoded = None if self.waits else run_stage("features", after_fork, forked, run.memory, run.draws)
-        if not self.has_feedback:
-            return encoded, stack_frames([self.show(run, None) for _ in draws])
-        decodes = [not self.rests and (run.steps + t) % self.feedback_interval == 0 for t in range(1, len(draws) + 1)]
-        inflow = forked if self.feedback_interval == 1 else self.gather(run, forked, decodes)
-        decoded = iter(run_stage("generate", run.decoder, inflow, run.memory, run.draws)) if any(decodes) else iter(())
-        return encoded, stack_frames([self.show(run, next(decoded) if now else None) for now in decodes])
+    def classify(self, run, codes, steps, counts):
+        """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the
+        logits after each step (T, B, labels)."""
+        drives = self.through(run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
+        so_far = [run.logits] * (steps - len(drives))
+        for drive in drives.to(run.image.dtype):
+            run.logits = run.logits + drive
+            so_far.append(run.logits)
+        return torch.stack(so_far)
+
+    def through(self, run, name, part, signal, steps, counts, among=None):
+        """A part of the stage of this name, in place: see run_stage. steps: numbers of those in which it runs; the signal is of
+        their last ones. Adds to counts each layer's spikes per step and image, (T, B), of the steps among; default: these."""
+        sent, among, watch = {}, steps if among is None else among, None
+        if run.watcher:
+            watch = lambda key, signal, count: run.watcher.note(key, signal, steps[len(steps) - count :])  # noqa: E731
+        signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch)
+        for key in (f"{name}.{position}" for position, module in run.stages[part] if isinstance(module, SpikingNeuron)):
+            counts[key].append(placed(sent.get(key), steps, among, run.image))
+        return signal
 
     def gather(self, run, forked, decodes):
-        """What the decoder gets at the steps at which it runs, (t, B, ...): forked, its input, summed since it last ran."""
+        """What the decoder gets at the steps at which it runs, (t, B, ...) of the last t of them: forked, its input, summed since
+        it last ran."""
         inflow = []
-        for codes, now in zip(forked, decodes, strict=True):
+        for codes, now in zip([*[0] * (len(decodes) - len(forked)), *forked], decodes, strict=True):
             run.waiting = run.waiting + codes
             if now:
-                inflow.append(run.waiting)
+                inflow += [run.waiting] if isinstance(run.waiting, torch.Tensor) else []
                 run.waiting = 0
         return torch.stack(inflow) if inflow else forked[:0]
 
     def show(self, run, decoded):
-        """One step of the read-out, in place: the prediction, what it costs, and what is seen next. decoded: the decoder's
-        output (B, C, H, W), or None where there is none, or it does not run in this step. Returns a Frame."""
+        """One step of the read-out, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W),
+        or None where there is none, or it does not run in this step. Returns a Frame."""
         run.steps += 1
-        if not self.predicts:
-            return Frame()
-        view = run.view
-        if decoded is not None:
-            run.trace = self.integrate(run.trace, decoded, view)
-        prediction = self.gate.complete(self.readout.prediction(run.trace) if self.has_feedback else 0.0, view)
-        if decoded is not None or self.gate.completes:
-            run.compared = run.compared + self.gate.compared(view)
-            run.view = self.gate.next_view(run.image, self.guess(prediction), view)
-        return Frame(prediction, (run.image - prediction) ** 2, run.view.predicted, view.is_open)
+        view, prediction, compared = run.view, None, None
+        if self.predicts:
+            if decoded is not None:
+                run.trace = self.integrate(run.trace, decoded, view)
+            prediction = self.gate.complete(self.readout.prediction(run.trace) if self.has_feedback else 0.0, view)
+            if self.gate.reacts and (decoded is not None or self.gate.completes):
+                compared = self.gate.compared(view)
+                run.view = self.gate.next_view(run.image, self.guess(prediction), view)
+            elif self.gate.reacts:
+                compared = 0
+        if self.rule.stops and not self.training:
+            run.views.append(run.view)
+        if isinstance(compared, int):
+            compared = torch.zeros(len(run.image), dtype=torch.int64, device=run.image.device)
+        return Frame(prediction, run.view.predicted, view.is_open, compared=compared)
 
     def guess(self, predictions):
         """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""
@@ -246,33 +275,19 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
             return self.engine(x, *args, **kwargs)
         return super().__call__(checked_images(x, self), *args, **kwargs)
 
-    def forward(self, x, uniforms=None, draws=None, seed=None):
+    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True):
         """x: (B, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see draws_for; uniforms: (T, B, C, H,
-        W), the draws u[t] in [0, 1) of the input encoding. Raises ModelError for other images or another number of draws."""
-        draws = draws_for(x, draws, seed)
-        if self.rule.stops and not self.training:
-            return run_until_stopped(self, x, uniforms, draws)
+        W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors, predicted and is_open are None, and
+        sums has their place. Raises ModelError for other images or another number of draws."""
         with mixed_precision(self, x):
-            run, frames = self.run_segments(x, uniforms, draws)
-        return self.output(run, frames, torch.full((len(x),), self.timesteps, device=x.device))
+            shown, steps = all_steps(self, x, uniforms, draws_for(x, draws, seed), frames)
+        return self.output(x, shown, steps)
 
-    def run_segments(self, x, uniforms, draws):
-        """(RunState, Frame) of all T steps, segment by segment."""
-        run, frames, length = self.start(x, draws), [], self.segment_length()
-        for drawn in self.drawn(x, uniforms, draws, length):
-            keeps = not self.training or self.bptt_segments == 0 or run.steps + length >= self.timesteps
-            run, shown = self.segment(run, drawn) if keeps else checkpoint(self.segment, run, drawn, use_reentrant=False)
-            frames.append(shown)
-        return run, join_frames(frames)
-
-    def segment(self, run, draws):
-        """advance() that leaves its run as it is: (the run after these steps, their frames)."""
+    def segment(self, run, draws, frames):
+        """advance() that leaves its run as it is: (the run after these steps, their Frame)."""
         run = replace(run, memory=dict(run.memory))
-        return run, self.advance(run, draws)
-
-    def segment_length(self):
-        """Steps that run together: one in evaluation, all or a segment in training."""
-        return -(-self.timesteps // max(1, self.bptt_segments)) if self.training else 1
+        shown = self.advance(run, draws)
+        return run, shown if frames else shown.summed(run.image)
 
     def drawn(self, x, uniforms, draws, length=1):
         """The draws of all steps, `length` of them at a time, (length, B, C, H, W): uniforms if given, else those of draws."""
@@ -285,24 +300,32 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         starts = range(0, self.timesteps, length)
         return (draws.uniforms(min(length, self.timesteps - t), self.image_shape, x.device, t) for t in starts)
 
-    def spikes_so_far(self, run):
-        """Layer name -> spikes per image since the start (B,): 'input', then each spiking layer."""
-        none = torch.zeros_like(run.input_count)  # of a decoder that has not run yet, with feedback_interval > 1
-        counts = {name: run.memory[name].count if name in run.memory else none for name in self.neurons()}
-        return {"input": run.input_count} | counts
-
-    def output(self, run, frames, steps):
-        """SNNOutput of a finished run. frames: its Frame of (T, B, C, H, W); steps: how many each image took (B,)."""
-        spikes = self.spikes_so_far(run)
+    def output(self, x, frames, steps):
+        """SNNOutput of a run on images x. frames: its Frame (T, B, ...); steps: how many each image took (B,)."""
+        by_step = dict(zip(self.wiring.names, frames.spikes.unbind(-1), strict=True))
+        summed = frames.prediction is None and self.predicts
         return SNNOutput(
-            run.logits,
+            frames.logits[-1],
             frames.prediction,
-            frames.error,
-            spikes,
+            None if frames.prediction is None else (x - frames.prediction) ** 2,
+            {name: spikes.sum(0) for name, spikes in by_step.items()},
             steps,
             frames.predicted,
             frames.is_open,
-            comparisons=run.compared + torch.zeros_like(steps),
-            logits_by_step=frames.logits,
-            spikes_by_step=frames.spikes_by_step(spikes),
+            torch.zeros_like(steps) if frames.compared is None else frames.compared.sum(0),
+            Sums(frames.error, frames.open_share) if summed else None,
+            frames.logits,
+            by_step,
         )
+
+
+def placed(counts, steps, among, image):
+    """Counts (t, B) of the last t of these steps, or None for none, as (T, B) of the T steps among: 0 in all others."""
+    known = 0 if counts is None else len(counts)
+    if known == len(among):
+        return counts
+    found = image.new_zeros(len(among), len(image), dtype=torch.float32)
+    if not known:
+        return found
+    at = [step - among[0] for step in steps[len(steps) - known :]]
+    return found.index_copy(0, torch.tensor(at, device=image.device), counts)

@@ -39,11 +39,26 @@ def draws(model, x, seed=1):
     return torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def watch_input(model):
-    """The list that the signals of the input neurons will be appended to, one (B, C, H, W) per step."""
-    signals = []
-    model.features[0].register_forward_pre_hook(lambda _, inputs: signals.append(inputs[0]))
-    return signals
+class Watched(list):
+    """The signals that go into a module, or come out of it, in a run of so many images; steps: as tensor, (t, B, ...) of the last
+    t steps."""
+
+    def __init__(self, module, images, comes_out=True):
+        self.images = images
+        hook = module.register_forward_hook if comes_out else module.register_forward_pre_hook
+        hook(lambda _, given, *output: self.append(self.first(output[0] if comes_out else given)))
+
+    @staticmethod
+    def first(signal):
+        return signal[0] if isinstance(signal, tuple) else signal
+
+    @property
+    def steps(self):
+        return torch.cat(self).unflatten(0, (-1, self.images))
+
+
+def watch_input(model, images):
+    return Watched(model.features[0], images, comes_out=False)
 
 
 # --- plans, shapes, weights
@@ -329,17 +344,16 @@ def test_folded_weights_are_the_normalised_network():
 
 @pytest.mark.parametrize("settings", [{}, {"readout": "membrane"}, {"encoding": "direct"}, {"activation": "STDB"}])
 def test_spikes_are_counted_as_they_happen(settings):
-    model, x, seen = tiny(update="delayed", timesteps=12, **settings), images(3), {}
-    inputs = watch_input(model)
-    for name, module in model.named_modules():
-        if isinstance(module, SpikingNeuron):
-            module.register_forward_hook(lambda _, given, output, name=name: seen.setdefault(name, []).append(output[0]))
-    spikes = model(x, draws(model, x)).spikes
+    model, x = tiny(update="delayed", timesteps=12, **settings), images(3)
+    seen = {"input": watch_input(model, 3)} | {name: Watched(neuron, 3) for name, neuron in model.neurons().items()}
+    output = model(x, draws(model, x))
+    spikes = output.spikes
     assert list(spikes) == ["input", *model.neurons()]
     assert ("generate.6" in spikes) == (settings.get("readout") != "membrane")  # that read-out does not spike
-    for name, signals in {"input": inputs, **seen}.items():
-        counted = sum((signal != 0).flatten(1).sum(1) for signal in signals)
-        assert spikes[name].tolist() == counted.tolist() and counted.sum() > 0, name
+    for name, signals in seen.items():
+        counted = (signals.steps != 0).flatten(2).sum(2)
+        assert spikes[name].tolist() == counted.sum(0).tolist() and counted.sum() > 0, name
+        assert output.spikes_by_step[name].tolist() == [[0] * 3] * (12 - len(counted)) + counted.tolist(), name
 
 
 def test_layers_of_spikes_come_in_the_order_of_the_thresholds():
@@ -392,9 +406,9 @@ def test_poisson_encoding_by_hand():
 
 def test_direct_encoding_sends_the_image_at_each_step():
     model, x = tiny(encoding="direct"), images(2)
-    signals = watch_input(model)
+    signals = watch_input(model, 2)
     first, second = (model(x, draws(model, x, seed)) for seed in (1, 2))
-    assert len(signals) == 12 and all(torch.equal(signal, x) for signal in signals)
+    assert torch.equal(signals.steps, x.expand(12, *x.shape))
     assert torch.equal(first.logits, second.logits)
     assert first.spikes["input"].tolist() == [6 * (image != 0).sum().item() for image in x]
 
@@ -418,11 +432,11 @@ def test_plan_without_feedback_has_no_predictions(name):
 
 
 def test_classifier_accumulates_its_output():
-    model, x, sent = tiny(), images(3), []
-    model.classifier[-1].register_forward_hook(lambda _, given, output: sent.append(output))
+    model, x = tiny(), images(3)
+    sent = Watched(model.classifier[-1], 3)
     output = model(x, draws(model, x))
-    assert len(sent) == 6 and sent[-1].abs().sum() > 0
-    torch.testing.assert_close(output.logits, torch.stack(sent).sum(0))
+    assert len(sent.steps) == 6 and sent.steps[-1].abs().sum() > 0
+    torch.testing.assert_close(output.logits, sent.steps.sum(0))
 
 
 # --- read-outs
@@ -450,20 +464,20 @@ def test_readouts_by_hand(name, spiking, prediction, guess):
 
 @pytest.mark.parametrize("name", READOUTS)
 def test_prediction_follows_the_sum_of_the_decoders_output(name):
-    model, x, sent = tiny(readout=name), images(2), []
+    model, x = tiny(readout=name), images(2)
     last = model.generate[-1]
-    last.register_forward_hook(lambda _, given, output: sent.append(output[0] if isinstance(output, tuple) else output))
+    sent = Watched(last, 2)
     output = model(x, draws(model, x))
     assert isinstance(last, SpikingNeuron) == model.readout.spiking
-    torch.testing.assert_close(output.predictions, model.readout.prediction(torch.stack(sent).cumsum(0)))
+    torch.testing.assert_close(output.predictions, model.readout.prediction(sent.steps.cumsum(0)))
     torch.testing.assert_close(output.errors, (x - output.predictions) ** 2)
 
 
 def test_readout_leak_by_hand():
-    model, x, sent = tiny(readout="membrane", readout_leak=0.5, timesteps=2), images(1), []
-    model.generate[-1].register_forward_hook(lambda _, given, output: sent.append(output))
+    model, x = tiny(readout="membrane", readout_leak=0.5, timesteps=2), images(1)
+    sent = Watched(model.generate[-1], 1)
     predictions = model(x, draws(model, x)).predictions
-    torch.testing.assert_close(predictions[1], torch.sigmoid(0.5 * sent[0] + sent[1]))
+    torch.testing.assert_close(predictions[1], torch.sigmoid(0.5 * sent.steps[0] + sent.steps[1]))
 
 
 # --- input blocking
@@ -477,11 +491,12 @@ def blocking(epsilon, cls=InputBlockingSNN, **settings):
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 12, 12)])
 def test_blocked_pixel_never_spikes_again(shape):
     model, x = blocking(0.3, image_shape=shape), images(3, shape)
-    signals = watch_input(model)
+    signals = watch_input(model, 3)
     output = model(x, draws(model, x))
     free = tiny(readout="membrane_rescaled", image_shape=shape)
-    unblocked = watch_input(free)
+    unblocked = watch_input(free, 3)
     free(x, draws(model, x))
+    signals, unblocked = signals.steps, unblocked.steps
     assert output.is_open[0].all()
     prevented = 0
     for t in range(1, model.timesteps):
@@ -539,7 +554,7 @@ def test_contrast_leaves_an_empty_image_empty(contrast):
     x = images(3)
     x[1] = 0
     model = blocking(0.3, ContrastAttentionSNN, contrast=contrast)
-    signals = watch_input(model)
+    signals = watch_input(model, len(x))
     output = model(x, draws(model, x))
     assert output.spikes["input"][1] == 0 and output.logits[1].abs().sum() == 0
     assert all(not signal[1].any() for signal in signals) and output.spikes["input"][0] > 0
@@ -571,6 +586,5 @@ def test_run_on_a_subset_continues_as_the_full_run(cls, own, update):
     for t in range(3, 6):
         step, whole = model.step(part, u[t, keep]), model.step(full, u[t])
         torch.testing.assert_close(step.prediction, whole.prediction[keep])
+        assert step.spikes.tolist() == whole.spikes[keep].tolist() and len(step.spikes) == 3
     torch.testing.assert_close(part.logits, full.logits[keep])
-    assert part.input_count.tolist() == full.input_count[keep].tolist()
-    assert len(part.image) == 3 and part.memory["features.1"].count.tolist() == full.memory["features.1"].count[keep].tolist()

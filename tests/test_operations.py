@@ -1,5 +1,8 @@
 """Spikes and operations, counted by hand, by brute force, by NeuroBench and by SpikingJelly."""
 
+import tracemalloc
+from math import prod
+
 import pytest
 import torch
 from neurobench.hooks.layer import LayerHook
@@ -11,19 +14,10 @@ from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
 from self_models.counting.evaluation import evaluate
-from self_models.counting.operations import (
-    CONNECTIONS,
-    OperationCounter,
-    as_input,
-    energies,
-    energy_joules,
-    fan_out,
-    reach,
-    sum_over_batch,
-    targets,
-)
+from self_models.counting.operations import OperationCounter, energies, energy_joules, fan_out, sum_over_batch
 from self_models.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
+from self_models.objectives.stopping import output_gap
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FEEDBACK = [[3, "D", 4, 5, "D"], ["U", 4, "drop", 3, "U", "in"]]
@@ -128,46 +122,94 @@ def test_spikingjelly_counts_the_same_where_inputs_are_binary():
 )
 def test_fan_out_is_the_number_of_weights_met(layer):
     """Against one impulse at a time through the layer with weights 1."""
-    signal = torch.ones(1, 2, 5, 6)
     nn.init.ones_(layer.weight)
     impulses = torch.eye(2 * 5 * 6).reshape(-1, 2, 5, 6)
     met = layer(impulses).detach().flatten(1).sum(1).reshape(2, 5, 6)
-    assert torch.equal(fan_out(layer, signal, every=True).float(), met)
+    assert torch.equal(fan_out(layer, (2, 5, 6), every=True).float(), met)
+
+
+def connections_of(model, name):
+    """The connections that take the spikes of the layer of this name."""
+    wiring = model.wiring
+    return [one for one in (*wiring.forward, *wiring.feedback) if wiring.names[one.source] == name]
 
 
 @pytest.mark.parametrize("token", ["D", "A"])
-def test_reach_of_a_spike_by_brute_force(token):
-    """A spike of the encoder's last layer reaches the decoder's first neurons through D or A, U and a convolution, and the
-    classifier's through D or A: as many neurons as its impulse changes. The last of 5 columns is in no 2x2 square."""
-    model = build([[3, "D", 4, 5, token], FEEDBACK[1]])
+@pytest.mark.parametrize(("plan", "shape"), [(FEEDBACK, (1, 9, 10)), ([[2, "D", "D", 3], ["U", "U", "in"]], (3, 13, 11))])
+def test_reach_of_a_spike_by_brute_force(plan, shape, token):
+    """As many neurons as an impulse at its place changes, through every connection. The last of an odd number of rows or columns
+    is in no 2x2 square."""
+    model = build([[token if part == "D" else part for part in plan[0]], plan[1]], shape, readout="spike_count")
     for parameter in model.parameters():
         if parameter.dim() > 1:
             nn.init.ones_(parameter)
-    down, up = model.features[8], [model.generate[0], model.generate[1]]
-    shape = (5, 4, 5)  # of the encoder's last layer: 9x10 halved once
-    impulses = torch.eye(100).reshape(-1, *shape)
-    found = dict(targets(model, "features.7"))
-    assert found == {"generate.1": [down, *up], "classifier.0": [down, model.classifier[0]]}
-    for name, last in (("generate.1", up), ("classifier.0", [nn.Flatten(), model.classifier[0]])):
-        reached = impulses
-        for module in (down, *last):
-            reached = module(reached)
-        brute = (reached.detach().flatten(1) != 0).sum(1).reshape(shape)
-        assert torch.equal(reach(found[name], shape, "cpu").expand(shape), brute.double())
+    found = [*model.wiring.forward, *model.wiring.feedback]
+    assert len(found) == len(model.neurons()) + 1  # the output; the decoder's last layer spikes
+    for connection in found:
+        reached = torch.eye(prod(connection.source_shape)).reshape(-1, *connection.source_shape)
+        for module in connection.modules:
+            reached = module(reached.flatten(1) if isinstance(module, nn.Linear) else reached)
+        assert reached.shape[1:] == connection.target_shape[: reached.dim() - 1]
+        brute = (reached.detach().flatten(1) != 0).sum(1).reshape(connection.source_shape)
+        assert torch.equal(torch.from_numpy(connection.reach()).expand(connection.source_shape), brute.double())
+
+
+def test_where_spikes_go():
+    """Those of the encoder's last layer to the decoder and to the classifier, through the same 2x2 layer; those that the read-out
+    counts, and the last of a plan without feedback, nowhere else."""
+    model = build(FEEDBACK, readout="spike_count")
+    down = model.features[8]
+    assert [one.modules for one in connections_of(model, "features.7")] == [
+        [down, model.classifier[0]],
+        [down, *model.generate[:2]],
+    ]
+    assert connections_of(model, "generate.7") == []
+    assert [one.modules[-1] for one in connections_of(build(TWIN), "features.7")] and not build(TWIN).wiring.feedback
 
 
 def test_every_spike_is_counted_once_for_each_target():
     model = build(FEEDBACK)
     _, _, output, ours = run(model)
-    by_hand = 0
-    for name in output.spikes:
-        for _, modules in targets(model, name):
-            if isinstance(modules[0], nn.Linear):  # all-to-all: spikes times width
-                by_hand += output.spikes[name].sum().item() * modules[0].out_features
+    by_hand = sum(
+        output.spikes[name].sum().item() * one.modules[0].out_features
+        for name in output.spikes
+        for one in connections_of(model, name)
+        if isinstance(one.modules[0], nn.Linear)  # all-to-all: spikes times width
+    )
     classifier = sum(count for name, count in ours["layers"]["event_acs"].items() if name in ("classifier.3", "classifier.6"))
     assert classifier == pytest.approx(by_hand / 4)
     assert ours["feedback_event_acs"] == sum(c for n, c in ours["layers"]["event_acs"].items() if n.startswith("generate"))
-    assert not any(module._forward_pre_hooks for module in model.modules() if isinstance(module, CONNECTIONS))  # none left
+    assert model.watcher is None  # none left
+
+
+def test_counting_at_size():
+    """What a spike reaches is separable: 224 x 224 pixels in colour take no time and no memory to speak of."""
+    model = build([[2, "D", 3, "D"], ["U", "U", "in"]], (3, 224, 224), steps=1)
+    tracemalloc.start()
+    reached = OperationCounter(model)._ends["input"][0][1]
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    assert reached.shape == (224, 224) and reached[0, 0] == 4 * 2 and reached[0, 5] == 6 * 2 and reached[9, 9] == 9 * 2
+
+
+@pytest.mark.parametrize("plan", [FEEDBACK, TWIN])
+def test_an_image_that_has_stopped_counts_no_further(plan):
+    """What is computed of it in the rest of the chunk, while it is among others, is not what it costs."""
+    model = build(plan, steps=9, default_threshold=0.01)
+    bound = output_gap(run(model, 5)[2].logits_by_step[3]).median().item()
+    model.change(rule="confidence", gap_bound=bound)
+    x, u, together, ours = run(model, 5)
+    assert 1 < together.steps.min() < together.steps.max()
+    costs = []
+    for n, steps in enumerate(together.steps):
+        alone = build(plan, steps=steps.item(), default_threshold=0.01)
+        with torch.no_grad(), OperationCounter(alone) as counter:
+            output = alone(x[n : n + 1], u[:steps, n : n + 1])
+        torch.testing.assert_close(output.logits[0], together.logits[n])
+        assert [count.item() for count in output.spikes.values()] == [count[n].item() for count in together.spikes.values()]
+        costs.append(counter.result(5))
+    for kind in ("effective_acs", "effective_macs", "dense", "event_acs", "feedback_event_acs"):
+        assert ours[kind] == pytest.approx(sum(cost[kind] for cost in costs)), kind
 
 
 def test_operations_do_not_depend_on_the_batch():
@@ -185,27 +227,13 @@ def test_operations_do_not_depend_on_the_batch():
         assert layers == {name: sum(each[kind].get(name, 0) for each in alone) for name in layers}
 
 
-def test_counts_are_wide_and_stay_on_their_device():
+def test_counts_are_wide():
     """float64, so that sums over many batches stay exact; and the images of some rows alone, where told so."""
     spikes = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
     for active in (spikes, spikes.reshape(3, 1, 1, 2), spikes.reshape(3, 2, 1, 1)):
         found, some = sum_over_batch(active), sum_over_batch(active, torch.tensor([True, True, False]))
         assert (found.dtype, found.shape) == (torch.float64, active.shape[1:])
         assert found.flatten().tolist() == [2, 2] and some.flatten().tolist() == [2, 1]
-    counts = torch.arange(6).reshape(1, 2, 3)
-    convolution, linear = (layer.to("meta") for layer in (nn.Conv2d(1, 4, 3, padding=1), nn.Linear(6, 5)))
-    for module, shape in ((convolution, (1, 2, 3)), (linear, (6,))):
-        assert (as_input(module, counts.numpy()).dtype, as_input(module, counts.numpy()).shape) == (torch.float64, shape)
-        for device in ("meta", "cpu") if module is linear else ("meta",):
-            reached = reach([module], shape, torch.device(device))
-            assert (reached.dtype, reached.device.type) == (torch.float64, device)
-
-
-def test_spikes_of_the_last_layer_cost_nothing_more():
-    """Those that the read-out counts; and of a plan without feedback only the classifier takes the encoder's."""
-    model = build(FEEDBACK, readout="spike_count")
-    assert targets(model, list(model.neurons())[-3]) == []
-    assert [end for end, _ in targets(build(TWIN), "features.7")] == ["classifier.0"]
 
 
 def test_energy():

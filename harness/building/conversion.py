@@ -87,7 +87,7 @@ def spikes_of(neuron, drive, steps, percentile, on_step):
     neuron.threshold.copy_(usable_threshold(torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()))
     spikes, state = [], None
     for t in range(steps):
-        fired, state = neuron(drive(t), state)
+        fired, state, _ = neuron(drive(t), state)
         spikes.append(fired.bool())
         if on_step:
             on_step()

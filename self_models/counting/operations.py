@@ -10,18 +10,19 @@ one AC for each neuron of the next spiking layer that it reaches, and no MAC is 
 analog values are counted as events too.) Leaks, thresholds and the read-out's own update are counted by neither.
 """
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics.devices import wide
 from self_models.counting.spikes import part_of
-from self_models.network.neurons import SpikingNeuron
-from self_models.network.stages import list_layers
+from self_models.network.stages import LINEAR
 
-CONNECTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 JOULES_PER_MAC = 4.6e-12  # 32-bit floating point, 45 nm (Horowitz, ISSCC 2014)
 JOULES_PER_AC = 0.9e-12
+FIRST = "features.0"  # whose inputs are the events of the input neurons
 COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons")
 
 
@@ -45,42 +46,93 @@ class OperationCounter:
     """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`."""
 
     def __init__(self, model):
-        self.model = model
+        self.model, self._noted, self._met = model, [], {}
         self.acs, self.macs, self.dense, self.events, self.spikes, self.neurons = {}, {}, {}, {}, {}, {}
-        self._fan_out, self._reach, self._hooks = {}, {}, []
-        self._spikes = self._active = None  # of the spiking layer that ran last, and their sum over the batch
+        names, wiring = {module: name for name, module in model.named_modules()}, model.wiring
+        self._modules, self._inputs = {}, {}  # of the connections, with what goes into them: (C, H, W), or (N,)
+        self._sizes = dict(zip(wiring.names, map(prod, wiring.shapes), strict=False))
+        self._ends = {name: [] for name in wiring.names}  # where a node's spikes go: last connection, neurons that it reaches
+        for one in (*wiring.forward, *wiring.feedback):
+            for module, shape in zip(one.modules, one.sizes(), strict=False):
+                if isinstance(module, LINEAR):
+                    end = names[module]
+                    self._modules[end] = module
+                    self._inputs[end] = (prod(shape),) if isinstance(module, nn.Linear) else shape
+            self._ends[wiring.names[one.source]].append((end, torch.from_numpy(one.reach())))
 
     def __enter__(self):
         if self.model.engine:
             self.model.engine.start_counting()
-        for name, module in self.model.named_modules():
-            if isinstance(module, CONNECTIONS):
-                self._hooks.append(module.register_forward_pre_hook(self._connection_hook(name)))
-            elif isinstance(module, SpikingNeuron):
-                self._hooks.append(module.register_forward_hook(self._neuron_hook(name)))
-        first = next(iter(self.model.features))
-        self._hooks.append(first.register_forward_pre_hook(self._input_hook))
+        self.model.watcher = self
         return self
 
     def __exit__(self, *exception):
-        for hook in self._hooks:
-            hook.remove()
+        self.model.watcher = None
         if self.model.engine:
             self._take(self.model.engine.stop_counting())
+
+    def note(self, name, signal, steps):
+        """What goes into the connection of this name, or comes out of the spiking layer, in the steps of these numbers, one after
+        the other (T B, ...); it counts with settle()."""
+        self._noted.append((name, signal, steps))
+
+    def settle(self, schedules, images, ends=None):
+        """Count what has been noted of some steps. schedules: these steps' Schedules; images: how many took them; ends: how many
+        of them each image took (B,), None for all."""
+        noted, self._noted = self._noted, []
+        flags = [(True, not one.waits, not one.rests, now) for one in schedules for now in one.decodes]
+        always, goes_on, asks, decodes = torch.tensor(flags).T
+        runs = {"encoder": always, "after": goes_on, "decoder": decodes}  # which parts run in which steps
+        takes = runs | {"decoder": asks}  # and which take the events of others
+        device = noted[0][1].device
+        taken = torch.ones(len(flags), images, dtype=torch.bool, device=device)
+        if ends is not None:
+            taken = torch.arange(len(flags), device=device)[:, None] < ends
+        spikes = active = None
+        for name, signal, steps in noted:
+            at = torch.tensor([step - schedules[0].first for step in steps], dtype=torch.int64)
+            rows, flat = taken[at.to(device)].flatten(), signal.detach()
+            if name in self._modules:
+                if signal is spikes:  # of the layer before: 0 or 1
+                    self._count_operations(name, active, True)
+                else:
+                    self._count_inputs(name, flat, rows)
+            if name in self._sizes or name == FIRST:
+                spikes, fired = signal, (flat != 0).float() if name == FIRST else flat
+                active = sum_over_batch(fired, rows)
+                left = {part: self._left_to(flag[at], taken[at.to(device)], active, fired) for part, flag in takes.items()}
+                self._count_events("input" if name == FIRST else name, active, lambda end: left[self._part(end)])  # noqa: B023
+        images_at = taken.sum(1).cpu()
+        counted = {part: int(images_at[flag].sum()) for part, flag in runs.items()}
+        for name in self._modules:
+            self._count_dense(name, counted[self._part(name)])
+        for name, size in self._sizes.items():
+            self.neurons[name] = self.neurons.get(name, 0) + size * counted[self._part(name)]
+
+    @staticmethod
+    def _left_to(flag, taken, active, fired):
+        """How often each neuron fired in the steps of the flag, of the images that took them."""
+        return active if flag.all() else sum_over_batch(fired, (taken & flag.to(taken.device)[:, None]).flatten())
+
+    def _part(self, name):
+        """The part of the network to which a layer belongs, as far as parts may rest: see Schedule."""
+        if is_decoder(name):
+            return "decoder"
+        stage, position = (FIRST if name == "input" else name).split(".")
+        return "encoder" if stage == "features" and int(position) < self.model.features.fork else "after"
 
     def _take(self, counted):
         """Add what the event engine counted."""
         names = {module: name for name, module in self.model.named_modules()}
         for module, inputs in counted.modules.items():
-            if isinstance(module, CONNECTIONS):
+            if (name := names[module]) in self._modules:
                 for active, is_binary in ((inputs.binary, True), (inputs.other, False)):
-                    self._count_operations(names[module], module, as_input(module, active), is_binary)
-                self._count_dense(names[module], inputs.steps)
+                    self._count_operations(name, as_float(active).reshape(self._inputs[name]), is_binary)
+                self._count_dense(name, inputs.steps)
         for name, inputs in counted.neurons.items():
-            active = torch.from_numpy(inputs.binary + inputs.other)
-            active = active.flatten() if name.startswith("classifier") else active
-            unread = torch.from_numpy(inputs.unread).to(torch.float64)
-            self._count_events(name, active.to(torch.float64), active.numel() * inputs.steps, unread)
+            active, unread = as_float(inputs.binary + inputs.other), as_float(inputs.unread)
+            self._count_events(name, active, lambda end: active - unread if is_decoder(end) else active)  # noqa: B023
+            self.neurons[name] = self.neurons.get(name, 0) + active.numel() * inputs.steps
 
     def counts(self):
         """What was counted so far, kind -> layer -> number."""
@@ -112,67 +164,44 @@ class OperationCounter:
             "layers": layers,
         }
 
-    def _connection_hook(self, name):
-        def hook(module, inputs):
-            signal = inputs[0].detach()
-            if inputs[0] is self._spikes:
-                self._count_operations(name, module, self._active, True)
-            else:
-                is_active, is_binary = (signal != 0).float(), binary_rows(signal)
-                for rows, kind in ((is_binary, True), (~is_binary, False)):
-                    self._count_operations(name, module, sum_over_batch(is_active, rows), kind)
-            self._count_dense(name, len(signal))
+    def _count_inputs(self, name, signal, rows):
+        """Add a connection's operations for its inputs, (N, ...), of which these rows count, bool (N,)."""
+        is_active, is_binary = (signal != 0).float(), binary_rows(signal)
+        for among, kind in ((rows & is_binary, True), (rows & ~is_binary, False)):
+            self._count_operations(name, sum_over_batch(is_active, among), kind)
 
-        return hook
-
-    def _count_operations(self, name, module, active, is_binary):
+    def _count_operations(self, name, active, is_binary):
         """Add a connection's operations; active: how often each of its inputs was not 0, (C, H, W) or (N,)."""
-        if name not in self._fan_out:
-            every = fan_out(module, active[None], every=True).sum()
-            self._fan_out[name] = (fan_out(module, active[None], every=False), every)
-        operations = (active * self._fan_out[name][0]).sum()
+        operations = (active * self._weights_met(name)[0].to(active.device)).sum()
         counted_in, other = (self.acs, self.macs) if is_binary else (self.macs, self.acs)
         counted_in[name] = counted_in.get(name, 0) + operations
         other.setdefault(name, 0)
 
     def _count_dense(self, name, steps):
         """Add the operations of a connection that uses no sparsity; steps: of all images together."""
-        self.dense[name] = self.dense.get(name, 0) + self._fan_out[name][1] * steps
+        self.dense[name] = self.dense.get(name, 0) + self._weights_met(name)[1] * steps
 
-    def _neuron_hook(self, name):
-        def hook(module, inputs, output):
-            self._spikes, self._active = output[0], sum_over_batch(output[0].detach())  # spikes are 0 or 1
-            self._count_events(name, self._active, output[0].numel())
+    def _weights_met(self, name):
+        """(non-zero weights that each input of a connection meets, all weights that all of them meet)"""
+        if name not in self._met:
+            module, shape = self._modules[name], self._inputs[name]
+            self._met[name] = fan_out(module, shape, every=False), fan_out(module, shape, every=True).sum()
+        return self._met[name]
 
-        return hook
-
-    def _input_hook(self, module, inputs):
-        self._count_events("input", sum_over_batch((inputs[0] != 0).float()), inputs[0].numel())
-
-    def _taken(self, end, active, unread):
-        """What the connection of this name takes of a layer's spikes; see _count_events."""
-        stage, position = end.split(".")
-        if unread is not None:
-            return active - unread if is_decoder(end) else active
-        if is_decoder(end):
-            return active * (not self.model.rests)
-        return active * (not self.model.waits or (stage == "features" and int(position) < self.model.features.fork))
-
-    def _count_events(self, name, active, places, unread=None):
-        """Add a layer's spikes; active: how often each neuron spiked; places: neurons times steps; unread: how often while the
-        decoder, which it feeds, rested, over a whole run; None: these are of one step of a dense run."""
-        if name not in self._reach:
-            self._reach[name] = {end: reach(way, active.shape, active.device) for end, way in targets(self.model, name)}
-        for end, reached in self._reach[name].items():
-            self.events[end] = self.events.get(end, 0) + (self._taken(end, active, unread) * reached).sum()
+    def _count_events(self, name, active, taken_by):
+        """Add a layer's spikes; active: how often each neuron spiked; taken_by: the same, as far as the connection of a name
+        takes them."""
+        for end, reached in self._ends[name]:
+            taken = taken_by(end)
+            self.events[end] = (
+                self.events.get(end, 0) + (taken.sum(0) * reached.to(taken) if taken.dim() == 3 else taken * reached.item()).sum()
+            )
         self.spikes[name] = self.spikes.get(name, 0) + active.sum()
-        self.neurons[name] = self.neurons.get(name, 0) + places
 
 
-def as_input(module, active):
-    """A count by input, array (C, H, W), as float64 tensor in the shape of this module's input."""
-    active = torch.from_numpy(active).to(torch.float64)
-    return active.flatten() if isinstance(module, nn.Linear) else active
+def as_float(values):
+    """An array as float64 tensor."""
+    return torch.from_numpy(values).to(torch.float64)
 
 
 def sum_over_batch(active, among=None):
@@ -181,7 +210,7 @@ def sum_over_batch(active, among=None):
     is_image = active.dim() == 4
     rows = active.permute(0, 2, 3, 1) if is_image else active
     weights = active.new_ones(len(active)) if among is None else among.to(active.dtype)
-    total = (weights @ rows.reshape(len(active), -1)).to(wide(active.device)).reshape(rows.shape[1:])
+    total = (weights @ rows.flatten(1)).to(wide(active.device)).reshape(rows.shape[1:])
     return total.permute(2, 0, 1) if is_image else total
 
 
@@ -190,10 +219,10 @@ def binary_rows(signal):
     return ((signal == 0) | (signal.abs() == 1)).flatten(1).all(1)
 
 
-def fan_out(layer, signal, every):
-    """Weights that each input of a layer meets, (C, H, W) or (N,) float64; every: all weights, else the non-zero ones."""
-    ones = torch.ones_like(signal[:1], dtype=wide(signal.device)).requires_grad_()
-    weight = layer.weight.detach().to(wide(signal.device))
+def fan_out(layer, shape, every):
+    """Weights that each input of a layer meets, float64 of this shape; every: all weights, else the non-zero ones."""
+    ones = torch.ones(1, *shape, dtype=wide(layer.weight.device), device=layer.weight.device).requires_grad_()
+    weight = layer.weight.detach().to(ones.dtype)
     weight = torch.ones_like(weight) if every else (weight != 0).to(weight.dtype)
     with torch.enable_grad():
         return torch.autograd.grad(apply_connection(layer, ones, weight).sum(), ones)[0][0].detach()
@@ -208,59 +237,5 @@ def apply_connection(layer, x, weight):
     return F.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
 
 
-def targets(model, name):
-    """Where a layer's spikes go: (name of the connection they end in, modules on the way) pairs, one per spiking layer or
-    output reached."""
-    stage, position = ("features", -1) if name == "input" else (name.split(".")[0], int(name.split(".")[1]))
-    if stage != "features":
-        end, modules, _ = _until_neuron(stage, list_layers(getattr(model, stage))[position + 1 :])
-        return [(end, modules)] if modules else []
-    encoder = list_layers(model.features)
-    found, (end, modules, is_inside) = [], _until_neuron(stage, encoder[position + 1 :])
-    if is_inside:
-        found.append((end, modules))
-    before_fork = _until_neuron(stage, encoder[position + 1 : model.features.fork])
-    is_decoded = model.has_feedback and position < model.features.fork and not before_fork[2]
-    for following, way, reaches in (("generate", before_fork[1], is_decoded), ("classifier", modules, not is_inside)):
-        if reaches:
-            end, others, _ = _until_neuron(following, list_layers(getattr(model, following)))
-            found.append((end, way + others))
-    return found
-
-
 def is_decoder(name):
     return part_of(name) == "decoder"
-
-
-def _until_neuron(stage, children):
-    """(name of the last connection, linear modules, whether a spiking layer ends them)."""
-    end, modules = None, []
-    for position, module in children:
-        if isinstance(module, SpikingNeuron):
-            return end, modules, True
-        if isinstance(module, (*CONNECTIONS, nn.AvgPool2d)):
-            modules.append(module)
-            end = f"{stage}.{position}"
-    return end, modules, False
-
-
-def reach(modules, shape, device):
-    """How many neurons at the end of these linear modules one spike reaches, for each place it can start from.
-
-    shape: (C, H, W) or (N,) of the spiking layer -> float64 of a shape that broadcasts with it.
-    """
-    if len(shape) == 1:
-        return torch.tensor(float(modules[-1].out_features), dtype=wide(device), device=device)
-    height, width = shape[1:]
-    places = torch.eye(height * width, dtype=wide(device), device=device).reshape(-1, 1, height, width)
-    for module in modules:
-        if isinstance(module, nn.Linear):
-            reached = (places.flatten(1) > 0).any(1) * float(module.out_features)
-            return reached.reshape(1, height, width)
-        if isinstance(module, nn.AvgPool2d):
-            reached = module(places)
-        else:
-            reached = apply_connection(module, places, places.new_ones(1, 1, *module.kernel_size))
-        places = (reached > 0).to(places.dtype)
-    channels = next(module.out_channels for module in reversed(modules) if not isinstance(module, nn.AvgPool2d))
-    return (places.flatten(1).sum(1) * channels).reshape(1, height, width)

@@ -28,7 +28,7 @@ from self_models.running.outputs import SNNOutput, Sums, errors_by_step, open_sh
 from self_models.running.steps import stack_frames
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-RUNNING = ("forward", "run_segments", "segment", "step", "advance", "perceive", "gather")  # how a model runs, not what it sees
+RUNNING = ("forward", "segment", "step", "advance", "perceive", "through", "gather")  # how a model runs, not what it sees
 HOOKS = (*RUNNING, "start", "show", "integrate", "drawn", "output")
 PARTS = {"gate": "kernels", "rule": "kernel", "readout": "kernels"}  # setting -> attribute with the part's compiled form
 CHUNK = 4  # images that a thread takes at once

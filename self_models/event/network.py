@@ -1,9 +1,8 @@
-"""A trained SNN as flat arrays for the event engine: one connection for each spiking layer, its linear layers folded.
+"""A model laid out for the kernels of the event engine: its nodes, where each one's spikes go, and with which weights.
 
-The 2x2 layers (D, A, U) carry no neurons, so each folds into the layer after it: one spike then adds one row of weights to
-the membranes it reaches. Let d layers halve the image and u double it before a k x k convolution. A spike at (y, x) lies in
-block (y // 2^d, x // 2^d) and reaches a window of (2^u + k - 1)^2 places; its weights depend on its place in its block, the
-phase. Before a linear layer each place is a phase of its own, and the window is one place wide.
+The linear modules of a connection (network/wiring.py) are folded into one: a spike then adds one row of weights to the membranes
+of the window that it reaches. The weights depend on its place in its block, the phase. Before a linear layer each place is a
+phase of its own, and the window is one place wide.
 """
 
 import copy
@@ -16,43 +15,14 @@ from torch import nn
 
 from self_models.basics.errors import ModelError
 from self_models.event.kernels import SOURCE, WORD, Net, padded_places, state_sizes
-from self_models.network.neurons import SpikingNeuron
-from self_models.network.stages import encoder_parts, list_layers
+from self_models.network.wiring import Connection, wire
 
 AT_ONCE = 2**23  # numbers of a layer's signal while it is folded, in float64; a part of its weights after the other
 LARGEST = 2**31 - 1  # neurons of a layer: places, channels and phases of one are numbered in 32 bits, all else in 64
 
 
-class Connection(NamedTuple):
-    """Linear modules from one node to another, each node by its number and (C, H, W)."""
-
-    source: int
-    source_shape: tuple
-    target: int
-    modules: list
-    target_shape: tuple
-
-    @property
-    def is_linear(self):
-        return isinstance(self.modules[-1], nn.Linear)
-
-    @property
-    def halvings(self):
-        return sum(is_halving(layer) for layer in self.modules)
-
-    @property
-    def doublings(self):
-        return sum(is_doubling(layer) for layer in self.modules)
-
-    @property
-    def padding(self):
-        last = self.modules[-1]
-        return 0 if self.is_linear or is_halving(last) or is_doubling(last) else last.kernel_size[0] // 2
-
-    @property
-    def side(self):
-        """Side of the window that one spike reaches, in places."""
-        return 1 if self.is_linear else 2**self.doublings + 2 * self.padding
+class Folded(Connection):
+    """A Connection with its folded weights."""
 
     @property
     def phases(self):
@@ -73,24 +43,17 @@ class Connection(NamedTuple):
         """Number of folded weights with these zeros."""
         return self.phases * self.source_shape[0] * self.side * self.row
 
-    def sizes(self):
-        """The shape (C, H, W) of what goes into each module, and of what comes out at the end."""
-        shapes = [self.source_shape]
-        for module in self.modules:
-            shapes.append(shape_after(module, shapes[-1]))
-        return shapes
-
     def tables(self):
         """(phase, row, column) of each source place, int32 (H W,)."""
         (_, height, width), block = self.source_shape, 2**self.halvings
         y, x = (grid.ravel() for grid in np.meshgrid(np.arange(height), np.arange(width), indexing="ij"))
-        lost = (y // block >= height // block) | (x // block >= width // block)  # where halving drops an odd row or column
+        (rows, lost_rows), (columns, lost_columns) = self.corners(height), self.corners(width)
         if self.is_linear:
             phase, row, column = y * width + x, 0 * y, 0 * x
         else:
-            phase = (y % block) * block + x % block
-            row, column = ((at // block) * 2**self.doublings - self.padding for at in (y, x))
-        return [table.astype(np.int32) for table in (np.where(lost, -1, phase), row, column)]
+            phase, row, column = (y % block) * block + x % block, rows[y], columns[x]
+        phase = np.where(lost_rows[y] | lost_columns[x], -1, phase)
+        return [table.astype(np.int32) for table in (phase, row, column)]
 
     @torch.no_grad()
     def weights(self):
@@ -150,43 +113,9 @@ class Connection(NamedTuple):
         return folded.ravel()
 
 
-def shape_after(module, shape):
-    """(C, H, W) of what a linear module makes of a signal of this shape."""
-    if isinstance(module, nn.Linear):
-        return module.out_features, 1, 1
-    kernel, stride, padding = ((size, size) if isinstance(size, int) else size for size in
-                               (module.kernel_size, module.stride, module.padding))  # fmt: skip
-    if isinstance(module, nn.ConvTranspose2d):
-        sides = [(n - 1) * s + k - 2 * p + more for n, k, s, p, more in
-                 zip(shape[1:], kernel, stride, padding, module.output_padding, strict=True)]  # fmt: skip
-    else:
-        sides = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, padding, strict=True)]
-    return getattr(module, "out_channels", shape[0]), *sides
-
-
-def is_halving(layer):
-    """Whether a layer halves height and width: a 2x2 pool or strided convolution."""
-    return isinstance(layer, nn.AvgPool2d) or (isinstance(layer, nn.Conv2d) and layer.stride == (2, 2))
-
-
-def is_doubling(layer):
-    """Whether a layer doubles height and width."""
-    return isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2)
-
-
-class Wiring(NamedTuple):
-    """names: of the nodes that spike, 'input' first; shapes: (C, H, W) of every node; connections; special: name in Net -> its
-    node or nodes."""
-
-    names: list
-    shapes: list
-    connections: list
-    special: dict
-
-
 class Layout(NamedTuple):
-    """names, shapes, connections: of the Wiring; signals: node -> shapes of what goes into each module of its connection; v_size:
-    membranes of all nodes; and the Net."""
+    """names: of the Wiring; shapes: (C, H, W) of every node of the Net; connections: Folded; signals: node -> shapes of what goes
+    into each module of its connection; v_size: membranes of all nodes; and the Net."""
 
     names: list
     shapes: list
@@ -196,56 +125,31 @@ class Layout(NamedTuple):
     net: Net
 
 
-def wire(model):
-    """The Wiring of an SNN, which takes no memory to speak of."""
-    neurons = model.neurons()
-    number = {name: n for n, name in enumerate(neurons, 1)}
-    shapes, connections = {0: model.image_shape}, []
-    output = len(neurons) + 1
-    decoded = output + 1 if model.has_feedback else -1
-    waiting = output + 2 if model.has_feedback and model.feedback_interval > 1 else -1
-    drive = output + 3 if model.gate.completes else -1
-
-    def walk(stage, layers, source, chain, end):
-        """Connections of a stage's layers; returns the node they end in and the linear modules after it."""
-        for position, module in layers:
-            if isinstance(module, SpikingNeuron):
-                source, chain = connect(source, number[f"{stage}.{position}"], chain), []
-            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.AvgPool2d | nn.Linear):
-                chain = [*chain, module]
-        return (connect(source, end, chain), []) if chain and end is not None else (source, chain)
-
-    def connect(source, target, chain):
-        connection = Connection(source, shapes[source], target, chain, ())
-        shapes[target] = connection.sizes()[-1]
-        connections.append(connection._replace(target_shape=shapes[target]))
-        return target
-
-    before_fork, after_fork = encoder_parts(model.features)
-    forked, rest = walk("features", before_fork, 0, [], None)
-    walk("classifier", list_layers(model.classifier), *walk("features", after_fork, forked, rest, None), output)
-    forward = [connection.target for connection in connections]
-    if model.has_feedback:
-        shapes[decoded] = model.image_shape
-        if waiting > 0:
-            shapes[waiting] = shapes[forked]
-        walk("generate", list_layers(model.generate), waiting if waiting > 0 else forked, rest, decoded)
-    feedback = [connection.target for connection in connections[len(forward) :]]
-    if drive > 0:
-        shapes[drive] = shapes[forward[0]]
-    shapes = [shapes.get(n, (0, 0, 0)) for n in range(max(shapes) + 1)]
-    special = {"forward": np.array(forward), "feedback": np.array(feedback, np.int64)}
-    special |= {"forked": forked, "output": output, "decoded": decoded, "waiting": waiting, "drive": drive}
-    return Wiring(["input", *neurons], shapes, connections, special)
+def nodes_of(model):
+    """(Wiring, shapes of the Net's nodes, connections as Folded, the Net's numbers of nodes by name), without taking memory."""
+    wiring = wire(model)
+    shapes, forked, first = list(wiring.shapes), wiring.forked, wiring.forward[0].target
+    waiting = drive = -1
+    if model.has_feedback and model.feedback_interval > 1:
+        waiting = len(shapes)
+        shapes.append(shapes[forked])
+    if model.gate.completes:
+        drive = len(shapes)
+        shapes.append(shapes[first])
+    feedback = [one._replace(source=waiting) if waiting > 0 and one.source == forked else one for one in wiring.feedback]
+    special = {name: np.array([one.target for one in part], np.int64)
+               for name, part in (("forward", wiring.forward), ("feedback", feedback))}  # fmt: skip
+    special |= {"forked": forked, "output": wiring.output, "decoded": wiring.decoded, "waiting": waiting, "drive": drive}
+    return wiring, shapes, [Folded(*one) for one in (*wiring.forward, *feedback)], special
 
 
 @torch.inference_mode(False)  # folding takes gradients, whatever the caller is about
 @torch.no_grad()
 def lay_out(model):
     """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
-    names, shapes, connections, special = wire(model)
+    wiring, shapes, connections, special = nodes_of(model)
     signals = {connection.target: connection.sizes()[:-1] for connection in connections}
-    return Layout(names, shapes, connections, signals, sum(map(prod, shapes)), _net(model, shapes, connections, **special))
+    return Layout(wiring.names, shapes, connections, signals, sum(map(prod, shapes)), _net(model, shapes, connections, **special))
 
 
 class Memory(NamedTuple):
@@ -263,7 +167,7 @@ class Memory(NamedTuple):
 
 def memory_of(model):
     """The Memory of an SNN, before any of it is taken. Raises ModelError for a layer whose neurons the engine cannot number."""
-    _, shapes, connections, _ = wire(model)
+    _, shapes, connections, _ = nodes_of(model)
     neurons = max(map(prod, shapes))
     if neurons > LARGEST:
         raise ModelError(f"the event engine numbers at most {LARGEST:,} neurons of a layer, not {neurons:,}: use --engine dense")

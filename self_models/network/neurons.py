@@ -16,12 +16,10 @@ from self_models.network.surrogates import new_age, next_age
 
 
 class NeuronState(NamedTuple):
-    """State of one layer between steps. v: membrane potential (B, ...); age: steps since the last spike (B, ...) or
-    None; count: spikes so far per image (B,)."""
+    """State of one layer between steps. v: membrane potential (B, ...); age: steps since the last spike (B, ...) or None."""
 
     v: torch.Tensor
-    age: torch.Tensor | None
-    count: torch.Tensor
+    age: torch.Tensor | None = None
 
 
 class Update(NamedTuple):
@@ -29,11 +27,13 @@ class Update(NamedTuple):
 
     step(drive, v, theta, leak, fired, s, following): fired is the membrane potential that decides on s, following the V of
     the next step. gradient(after, through, scale, leak, grad_drive, before): after and before are dL/dV on either side of
-    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dfired.
+    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dfired. delays: whether a spike
+    follows from the drives of earlier steps alone.
     """
 
     step: callable
     gradient: callable
+    delays: bool = False
 
 
 def delayed_step(drive, v, theta, leak, fired, s, following):
@@ -67,48 +67,60 @@ def immediate_gradient(after, through, scale, leak, grad_drive, before):
     torch.mul(torch.addcmul(after, through, scale, out=grad_drive), leak, out=before)
 
 
-UPDATES = Registry("update", delayed=Update(delayed_step, delayed_gradient), immediate=Update(immediate_step, immediate_gradient))
+UPDATES = Registry(
+    "update", delayed=Update(delayed_step, delayed_gradient, True), immediate=Update(immediate_step, immediate_gradient)
+)
+
+
+def run_steps(drive, v, update, theta, leak, kept=None):
+    """T steps of one layer: drive (T, B, ...), V before the first -> (spikes (T, B, ...), V after the last, spikes per image and
+    step (T, B)). kept: tensors (T, B, ...) that are filled for a backward pass, see NeuronSteps."""
+    s, following = torch.empty_like(drive), torch.empty_like(v)
+    fired, leaking = kept or ([following] * len(drive), None)
+    for t, (now, deciding, spikes) in enumerate(zip(drive.unbind(), fired, s.unbind(), strict=True)):
+        if leaking is not None:
+            leaking[t] = v
+        update.step(now, v, theta, leak, deciding, spikes, following)
+        v = following
+    return s, v, count_events(s)
 
 
 class NeuronSteps(torch.autograd.Function):
-    """T steps of one layer: (drive (T, B, ...), v, age, theta, leak, update, surrogate) -> (s (T, B, ...), v, age, count).
+    """run_steps with a gradient: (drive (T, B, ...), v, age, theta, leak, update, surrogate) -> (s (T, B, ...), v, age, counts).
 
-    v and age (B, ...) are those before the first step and after the last, count (B,) is spikes per image. Written by hand, it
-    passes over the tensors less often than the operations one by one, and keeps for the backward pass of each step only
+    v and age (B, ...) are those before the first step and after the last, counts (T, B) spikes per image and step. Written by
+    hand, it passes over the tensors less often than the operations one by one, and keeps for the backward pass of each step only
     the membrane potential that decided, and what a surrogate or a learned leak needs.
     """
 
     @staticmethod
     def forward(ctx, drive, v, age, theta, leak, update, surrogate):
-        s, fired, following = torch.empty_like(drive), torch.empty_like(drive), torch.empty_like(v)
+        fired = torch.empty_like(drive)
         leaking = torch.empty_like(drive) if ctx.needs_input_grad[4] else None  # V that the leak multiplies
+        s, v, counts = run_steps(drive, v, update, theta, leak, (fired, leaking))
         ages = None if age is None else torch.empty_like(drive)
-        for t in range(len(drive)):
-            if leaking is not None:
-                leaking[t] = v
-            update.step(drive[t], v, theta, leak, fired[t], s[t], following)
-            v = following
-            if age is not None:
+        if age is not None:
+            for t, spikes in enumerate(s):
                 ages[t] = age
-                age = next_age(age, s[t])
+                age = next_age(age, spikes)
+            ctx.mark_non_differentiable(age)
         ctx.save_for_backward(fired, ages, leaking, theta, leak)
         ctx.update, ctx.surrogate = update, surrogate
         ctx.set_materialize_grads(False)
-        if age is not None:
-            ctx.mark_non_differentiable(age)
-        return s, following, age, count_events(s)
+        return s, v, age, counts
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_s, grad_v, _, grad_count):
+    def backward(ctx, grad_s, grad_v, _, grad_counts):
         fired, ages, leaking, theta, leak = ctx.saved_tensors
         grad_drive, g = torch.empty_like(fired), torch.empty_like(fired[0])
         grad_theta, grad_leak = torch.zeros_like(theta), torch.zeros_like(leak)
-        each = (g.new_zeros(len(g)) if grad_count is None else grad_count).view(-1, *[1] * (g.dim() - 1))  # spike of an image
+        each = g.new_zeros(fired.shape[:2]) if grad_counts is None else grad_counts
+        each = each.view(*each.shape, *[1] * (g.dim() - 1))  # of a spike, by its step and image
         scale = ctx.surrogate.scale / theta  # of v = V/theta - 1
         after = torch.zeros_like(g) if grad_v is None else grad_v
         for t in reversed(range(len(fired))):
-            onto = each if grad_s is None else grad_s[t] if grad_count is None else grad_s[t] + each
+            onto = each[t] if grad_s is None else grad_s[t] if grad_counts is None else grad_s[t] + each[t]
             v = torch.div(fired[t], theta, out=grad_drive[t]).sub_(1)
             through = ctx.surrogate.onto(onto, v, None if ages is None else ages[t])
             if ctx.needs_input_grad[3]:  # theta in v = V/theta - 1, and in the reset
@@ -121,15 +133,16 @@ class NeuronSteps(torch.autograd.Function):
 
 
 def count_events(signal):
-    """Sum per image, (T, B, ...) -> (B,) float32: the number of spikes in {0, 1}."""
-    return signal.sum((0, *range(2, signal.dim())), dtype=torch.float32)
+    """Sum per image and step, (T, B, ...) -> (T, B) float32: the number of spikes in {0, 1}."""
+    return signal.sum(tuple(range(2, signal.dim())), dtype=torch.float32)
 
 
 class SpikingNeuron(nn.Module):
     """One layer of neurons with a common threshold and leak, both in the state_dict.
 
-    forward(drive, state, steps) -> (spikes, state): drive (steps B, ...) as the synapses deliver it, one step after the
-    other, spikes likewise; state a NeuronState, or None for neurons at rest (V = 0).
+    forward(drive, state, steps) -> (spikes, state, counts): drive (steps B, ...) as the synapses deliver it, one step after the
+    other, spikes likewise; state a NeuronState, or None for neurons at rest (V = 0); counts (steps, B), spikes per image.
+    begins_silent: whether at rest the first step's spikes are all 0, and so is every gradient through them.
     """
 
     def __init__(self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False):
@@ -138,16 +151,18 @@ class SpikingNeuron(nn.Module):
         self.update = UPDATES.find(update)
         self.threshold = nn.Parameter(torch.tensor(required(POSITIVE, "threshold", threshold)), requires_grad=learn_threshold)
         self.leak = nn.Parameter(torch.tensor(required(FRACTION, "leak", leak)), requires_grad=learn_leak)
+        self.begins_silent = self.update.delays and not surrogate.at_rest()
 
     def forward(self, drive, state=None, steps=1):
         drive = drive.to(self.threshold.dtype).unflatten(0, (steps, -1))  # float32 where matrix products are bfloat16
-        v, age, count = state or self.at_rest(drive[0])
-        spikes, v, age, counted = NeuronSteps.apply(drive, v, age, self.threshold, self.leak, self.update, self.surrogate)
-        return spikes.flatten(0, 1), NeuronState(v, age, count + counted)
-
-    def at_rest(self, drive):
-        age = new_age(drive) if self.surrogate.needs_age else None
-        return NeuronState(torch.zeros_like(drive), age, drive.new_zeros(len(drive), dtype=torch.float32))
+        v, age = state or NeuronState(torch.zeros_like(drive[0]))
+        learns = torch.is_grad_enabled() and any(value.requires_grad for value in (drive, v, self.threshold, self.leak))
+        if learns or age is not None:
+            age = new_age(v) if age is None and self.surrogate.needs_age else age
+            spikes, v, age, counts = NeuronSteps.apply(drive, v, age, self.threshold, self.leak, self.update, self.surrogate)
+        else:
+            spikes, v, counts = run_steps(drive, v, self.update, self.threshold, self.leak)
+        return spikes.flatten(0, 1), NeuronState(v, age), counts
 
     @torch.no_grad()
     def clamp_dynamics(self):
@@ -170,8 +185,8 @@ class HeldDropout(nn.Module):
         self.p, self.layer = p, layer
 
     def forward(self, signal, mask=None, steps=1, draws=None):
-        if not self.training or self.p == 0:
-            return signal, None
+        if not self.training or self.p == 0 or not steps:
+            return signal, mask
         signal = signal.unflatten(0, (steps, -1))
         if mask is None:
             mask = draws.mask(self.layer, self.p, signal.shape[2:], signal.device).to(signal.dtype)

@@ -185,16 +185,45 @@ class FoldedChain:
         return F.fold(columns, shape, size, padding=self.padding, stride=self.stride)
 
 
-def run_stage(name, layers, signal, memory, draws=None):
-    """Steps of a stage. layers: (position, module) pairs; signal: (T, B, ...); memory: module name -> state, updated in
-    place; draws: the batch's Draws, of the dropout masks in training."""
-    steps, signal = len(signal), signal.flatten(0, 1)
+def chains(layers):
+    """The (position, module) pairs of a stage's layers as (linear ones in a row, the spiking layer that ends them or None)."""
+    linear = []
+    for position, module in layers:
+        if isinstance(module, SpikingNeuron):
+            yield linear, (position, module)
+            linear = []
+        elif not isinstance(module, HeldDropout):
+            linear.append((position, module))
+    if linear:
+        yield linear, None
+
+
+def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None):
+    """Steps of a stage; returns the signal that comes out. layers: (position, module) pairs; signal: (T, B, ...); memory: module
+    name -> state, updated in place; draws: the batch's Draws, of the dropout masks in training. counts: filled with spiking layer
+    -> spikes per step and image. watch: called with the name of each linear layer and what goes into it, and with that of each
+    spiking layer and what comes out of it, (T, B, ...).
+
+    A signal may lack steps at its beginning, all of them even, in which nothing can have arrived yet: with the update `delayed` a
+    layer at rest is silent in its first step, so k layers take k steps off. So it is with counts.
+    """
+    (steps, images), signal = signal.shape[:2], signal.flatten(0, 1)
     for position, module in layers:
         key = f"{name}.{position}"
         if isinstance(module, SpikingNeuron):
-            signal, memory[key] = module(signal, memory.get(key), steps)
+            if steps:
+                was_at_rest = key not in memory
+                signal, memory[key], fired = module(signal, memory.get(key), steps)
+                if was_at_rest and module.begins_silent:
+                    steps, signal, fired = steps - 1, signal[images:], fired[1:]
+                if counts is not None:
+                    counts[key] = fired
+                if watch:
+                    watch(key, signal, steps)
         elif isinstance(module, HeldDropout):
             signal, memory[key] = module(signal, memory.get(key), steps, draws)
         else:
+            if watch:
+                watch(key, signal, steps)
             signal = module(signal)
-    return signal.unflatten(0, (steps, -1))
+    return signal.unflatten(0, (steps, images))

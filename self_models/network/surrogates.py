@@ -22,6 +22,10 @@ class Surrogate(NamedTuple):
     onto: callable
     needs_age: bool = False
 
+    def at_rest(self):
+        """Its shape at a neuron at rest (V = 0) that has never spiked."""
+        return self.onto(torch.ones(1), torch.full((1,), -1.0), torch.full((1,), math.inf)).item()
+
 
 def _onto_triangle(grad, v, age):
     return torch.addcmul(grad, v.abs_().clamp_(max=1), grad, value=-1, out=v)

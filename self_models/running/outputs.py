@@ -14,7 +14,7 @@ class ANNOutput(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What an engine gives in place of frames (T, B, C, H, W): errors (T, B), summed over pixels, None without feedback;
+    """What a run gives in place of frames (T, B, C, H, W): errors (T, B), summed over pixels, None without feedback;
     open_share (T, B), share of active input pixels open, None from a model that does not block."""
 
     errors: torch.Tensor | None
@@ -28,9 +28,8 @@ class SNNOutput(NamedTuple):
     name -> spikes per image over all steps (B,), 'input' for the input neurons, then one key per spiking layer in the
     order encoder, decoder, classifier. steps: steps each image took (B,). predicted: bool (T, B, C, H, W), pixels within
     epsilon at that step; is_open: bool, same shape, input neurons that could spike at that step. Both only from models
-    that block, else None. comparisons: pixels compared with their prediction over the run (B,). sums: from the event engine.
-    logits_by_step: the logits after each step (T, B, labels). spikes_by_step: layer name -> spikes of each step (T, B), in
-    evaluation only.
+    that block, else None. comparisons: pixels compared with their prediction over the run (B,). sums: where no frames are kept.
+    logits_by_step: the logits after each step (T, B, labels). spikes_by_step: layer name -> spikes of each step (T, B).
     """
 
     logits: torch.Tensor

@@ -1,11 +1,12 @@
-"""What the steps of a run hand on: what the input neurons see, the state of a run, and what a step shows."""
+"""What the steps of a run hand on: what the input neurons see, the state of a run, and what its steps show."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import torch
 
 from self_models.running.draws import Draws
+from self_models.running.outputs import share_of_active
 
 
 class View(NamedTuple):
@@ -34,21 +35,38 @@ class View(NamedTuple):
         return (self.image - self.explained) * visible
 
 
+class Schedule(NamedTuple):
+    """Of some steps, the first of which has this number, from 0: waits, whether the layers that the decoder does not need rest;
+    rests, whether the decoder does; decodes: for each step, whether the decoder runs in it."""
+
+    first: int
+    waits: bool
+    rests: bool
+    decodes: list
+
+
 @dataclass
 class RunState:
     """Everything that one step hands to the next, batch first."""
 
     image: torch.Tensor  # (B, C, H, W)
     view: View
-    logits: torch.Tensor | int = 0  # (B, labels) once a step has run
+    logits: torch.Tensor  # (B, labels)
     trace: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
+    stages: dict = field(default_factory=dict)  # name -> layers, as run_stage takes them
+    draws: Draws | None = None  # of the dropout masks
+    watcher: object = None  # see note() of OperationCounter
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
-    compared: torch.Tensor | int = 0  # pixels compared with their prediction so far (B,)
-    input_count: torch.Tensor | int = 0  # (B,)
     memory: dict = field(default_factory=dict)  # module name -> state
-    decoder: list = field(default_factory=list)  # the decoder's layers, as run_stage takes them
-    draws: Draws | None = None  # of the dropout masks
+    views: list = field(default_factory=list)  # after each of the steps that were taken last
+    schedules: list = field(default_factory=list)  # of these steps
+
+    def after(self, frames):
+        """The state after each of the steps that were taken last, as far as it tells whether an image may stop."""
+        first = self.steps - len(self.views)
+        states = zip(frames.logits, self.views, strict=True)
+        return (replace(self, logits=logits, view=view, steps=first + t) for t, (logits, view) in enumerate(states, 1))
 
     def select(self, keep):
         """The same state for the images of keep, an index or a mask over the batch."""
@@ -56,35 +74,69 @@ class RunState:
 
 
 class Frame(NamedTuple):
-    """What one step shows: prediction and error (B, C, H, W), predicted and is_open (bool); logits so far (B, labels); spikes
-    so far of each layer (B, layers), in evaluation only. None where not there."""
+    """What steps show, (T, B, ...), or one step (B, ...). prediction (C, H, W); predicted and is_open, bool likewise, pixels
+    within epsilon and input neurons that could spike; where nobody asks for these three, error, squared and summed over pixels,
+    and open_share, of active pixels. logits so far (labels,). In this step alone: compared, pixels compared with their
+    prediction, and spikes of each layer (layers,). None where not there."""
 
     prediction: torch.Tensor | None = None
-    error: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
     is_open: torch.Tensor | None = None
+    error: torch.Tensor | None = None
+    open_share: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    compared: torch.Tensor | None = None
     spikes: torch.Tensor | None = None
 
-    def spikes_by_step(self, layers):
-        """Layer name -> spikes of each step (T, B), from spikes so far (T, B, layers); None where they are not there."""
-        if self.spikes is None:
-            return None
-        steps = self.spikes.diff(dim=0, prepend=torch.zeros_like(self.spikes[:1]))
-        return dict(zip(layers, steps.unbind(-1), strict=True))
+    def at(self, step):
+        """The Frame of one step."""
+        return self._each(lambda values, counts: values[step])
+
+    def summed(self, image):
+        """The same with sums over pixels in the place of pictures."""
+        error = None if self.prediction is None else ((image - self.prediction) ** 2).sum((2, 3, 4))
+        share = None if self.is_open is None else share_of_active(self.is_open, image)
+        return self._replace(prediction=None, predicted=None, is_open=None, error=error, open_share=share)
+
+    def until(self, ends):
+        """The same for images that stop after this many of these steps (B,): later ones show the last one again, and count 0."""
+        step = torch.arange(len(self.logits), device=ends.device)[:, None]
+        shown, image = torch.minimum(step, ends - 1), torch.arange(len(ends), device=ends.device)
+
+        def stopped(values, counts):
+            return values * (step < ends).view(*step.shape[:1], -1, *[1] * (values.dim() - 2)) if counts else values[shown, image]
+
+        return self._each(stopped)
+
+    def held(self, steps):
+        """So many steps that show the last one again, and count 0."""
+        last = self._each(lambda values, counts: torch.zeros_like(values[-1:]) if counts else values[-1:])
+        return last._each(lambda values, counts: values.repeat(steps, *[1] * (values.dim() - 1)))
+
+    def among(self, running, earlier):
+        """The running images' Frame put among all images; those that have stopped are held from the Frame earlier."""
+        held = earlier.held(len(self.logits))
+        return Frame(*(None if now is None else all_.index_copy(1, running, now) for now, all_ in zip(self, held, strict=True)))
+
+    def _each(self, change):
+        """change(values, whether they count in their step alone), of all that are there."""
+        return Frame(*(None if values is None else change(values, name in COUNTS) for name, values in self._asdict().items()))
+
+
+COUNTS = ("compared", "spikes")
 
 
 def stack_frames(frames):
-    """A list of T Frames as one whose tensors are (T, B, C, H, W)."""
-    return _each(torch.stack, frames)
+    """A list of T Frames of one step as one whose tensors are (T, B, ...)."""
+    return _joined(torch.stack, frames)
 
 
 def join_frames(parts):
-    """Frames of (t, B, C, H, W) as one of (T, B, C, H, W)."""
-    return parts[0] if len(parts) == 1 else _each(torch.cat, parts)
+    """Frames of (t, B, ...) as one of (T, B, ...)."""
+    return parts[0] if len(parts) == 1 else _joined(torch.cat, parts)
 
 
-def _each(join, frames):
+def _joined(join, frames):
     return Frame(*(None if tensors[0] is None else join(tensors) for tensors in zip(*frames, strict=True)))
 
 

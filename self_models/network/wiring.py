@@ -1,0 +1,151 @@
+"""Which neurons a network's spikes reach: its spiking layers as nodes, and the linear layers between two of them as connections.
+
+2x2 layers, strided convolutions, pools and their transposes are linear, so a spike reaches, through whatever lies between two
+spiking layers, a window of neurons. Let d layers halve the image and u double it before a k x k convolution. A spike at (y, x)
+lies in block (y // 2^d, x // 2^d) and reaches a window of (2^u + k - 1)^2 places, which may stick out over the border. A linear
+layer is reached as a whole.
+"""
+
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from self_models.network.stages import chains, encoder_parts, list_layers
+
+
+class Connection(NamedTuple):
+    """Linear modules from one node to another, each node by its number and (C, H, W)."""
+
+    source: int
+    source_shape: tuple
+    target: int
+    modules: list
+    target_shape: tuple
+
+    @property
+    def is_linear(self):
+        return isinstance(self.modules[-1], nn.Linear)
+
+    @property
+    def halvings(self):
+        return sum(is_halving(layer) for layer in self.modules)
+
+    @property
+    def doublings(self):
+        return sum(is_doubling(layer) for layer in self.modules)
+
+    @property
+    def padding(self):
+        last = self.modules[-1]
+        return 0 if self.is_linear or is_halving(last) or is_doubling(last) else last.kernel_size[0] // 2
+
+    @property
+    def side(self):
+        """Side of the window that one spike reaches, in places."""
+        return 1 if self.is_linear else 2**self.doublings + 2 * self.padding
+
+    def sizes(self):
+        """The shape (C, H, W) of what goes into each module, and of what comes out at the end."""
+        shapes = [self.source_shape]
+        for module in self.modules:
+            shapes.append(shape_after(module, shapes[-1]))
+        return shapes
+
+    def corners(self, size):
+        """Along a side of the source of this size: where each place's window begins in the target, and whether nothing of it is
+        reached, since halving drops an odd row or column; two arrays (size,)."""
+        at, block = np.arange(size), 2**self.halvings
+        return (at // block) * 2**self.doublings - self.padding, at // block >= size // block
+
+    def reach(self):
+        """How many neurons of the target one spike reaches, for each place that it can start from, float64 (H, W)."""
+        (_, *source), (channels, *target) = self.source_shape, self.target_shape
+        if self.is_linear:
+            sides = [~self.corners(size)[1] for size in source]
+        else:
+            sides = [self._reached(*sizes) for sizes in zip(source, target, strict=True)]
+        return channels * np.outer(*sides).astype(np.float64)
+
+    def _reached(self, size, target):
+        """Along a side: how much of each place's window lies within the target."""
+        first, lost = self.corners(size)
+        return np.where(lost, 0, np.minimum(first + self.side, target) - np.maximum(first, 0))
+
+
+def shape_after(module, shape):
+    """(C, H, W) of what a linear module makes of a signal of this shape."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, 1, 1
+    kernel, stride, padding = ((size, size) if isinstance(size, int) else size for size in
+                               (module.kernel_size, module.stride, module.padding))  # fmt: skip
+    if isinstance(module, nn.ConvTranspose2d):
+        sides = [(n - 1) * s + k - 2 * p + more for n, k, s, p, more in
+                 zip(shape[1:], kernel, stride, padding, module.output_padding, strict=True)]  # fmt: skip
+    else:
+        sides = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, padding, strict=True)]
+    return getattr(module, "out_channels", shape[0]), *sides
+
+
+def is_halving(layer):
+    """Whether a layer halves height and width: a 2x2 pool or strided convolution."""
+    return isinstance(layer, nn.AvgPool2d) or (isinstance(layer, nn.Conv2d) and layer.stride == (2, 2))
+
+
+def is_doubling(layer):
+    """Whether a layer doubles height and width."""
+    return isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2)
+
+
+class Wiring(NamedTuple):
+    """names: of the nodes that spike, 'input' first, then the spiking layers in the order encoder, decoder, classifier; after
+    them come the nodes output and decoded, the decoder's output, -1 without a decoder. shapes: (C, H, W) of every node. forward,
+    feedback: the Connections that run at every step, and those of the decoder, in their order; forked: the node whose spikes the
+    decoder takes."""
+
+    names: list
+    shapes: list
+    forward: list
+    feedback: list
+    forked: int
+    output: int
+    decoded: int
+
+    @property
+    def largest(self):
+        """Numbers of the largest node."""
+        return max(map(prod, self.shapes))
+
+
+def wire(model):
+    """The Wiring of an SNN, which takes no memory to speak of."""
+    names = ["input", *model.neurons()]
+    output = len(names)
+    shapes = {0: model.image_shape}
+
+    def walk(stage, layers, source, rest, end=None):
+        """(Connections of a stage's layers, the node in which they end, the linear modules after it); rest: modules before them;
+        end: the node after these, if they lead to one."""
+        found = []
+        for linear, neuron in chains(layers):
+            rest, target = [*rest, *(module for _, module in linear)], end
+            if neuron:
+                target = names.index(f"{stage}.{neuron[0]}")
+            if target is not None:
+                connection = Connection(source, shapes[source], target, rest, ())
+                shapes[target] = connection.sizes()[-1]
+                found.append(connection._replace(target_shape=shapes[target]))
+                source, rest = target, []
+        return found, source, rest
+
+    before_fork, after_fork = encoder_parts(model.features)
+    forward, forked, rest = walk("features", before_fork, 0, [])
+    later, source, last = walk("features", after_fork, forked, rest)
+    forward += later + walk("classifier", list_layers(model.classifier), source, last, output)[0]
+    feedback, decoded = [], -1
+    if model.has_feedback:
+        decoded = output + 1
+        feedback, end, _ = walk("generate", list_layers(model.generate), forked, rest, decoded)
+        shapes[decoded] = shapes[end]
+    return Wiring(names, [shapes[node] for node in sorted(shapes)], forward, feedback, forked, output, decoded)
