@@ -1,7 +1,5 @@
 """What an evaluation adds up, over batches and over processes, and what it asks of a model."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,9 @@ from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image, output_of
 from self_models.counting.operations import OperationCounter
 from self_models.event.counts import Counted, Inputs
-from self_models.running.outputs import ANNOutput, SNNOutput
+from self_models.running.chunks import AT_ONCE, chunk_length
+from self_models.running.draws import Draws
+from self_models.running.outputs import ANNOutput, SNNOutput, errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -169,15 +169,31 @@ def test_what_evaluate_refuses(x):
         evaluate(model, x, LABELS, batch_size=0)
 
 
-def test_an_engine_is_asked_for_no_frames():
-    """A stand-in for the engine and for the model, each of which says what it was given."""
-    model = SimpleNamespace(engine=lambda *images, **more: (images, more))
-    assert output_of(model, "images", "draws") == (("images",), {"draws": "draws", "frames": False})
+@pytest.mark.parametrize("settings", [{}, {"rule": "confidence", "gap_bound": 0.01}, {"blocking": "dynamic"}, {"epsilon": 0.0}])
+@torch.no_grad()
+def test_an_evaluation_keeps_sums_and_no_frames(x, settings, monkeypatch):
+    """The same sums, however many steps are taken at once."""
+    model = snn(timesteps=7, **settings)
+    draws, whole = Draws(0, 0, torch.arange(5)), model(x, draws=Draws(0, 0, torch.arange(5)))
+    for at_once in (1, 3 * 5 * model.wiring.largest, 2**30):
+        monkeypatch.setitem(AT_ONCE, "cpu", at_once)
+        output = output_of(model, x, draws)
+        assert output.predictions is None and output.errors is None and output.is_open is None and output.predicted is None
+        torch.testing.assert_close(output.sums.errors, errors_by_step(whole))
+        assert torch.equal(output.logits_by_step, whole.logits_by_step) and torch.equal(output.steps, whole.steps)
+        assert torch.equal(output.comparisons, whole.comparisons)
+        assert all(torch.equal(output.spikes_by_step[name], spikes) for name, spikes in whole.spikes_by_step.items())
+        assert torch.equal(output.sums.open_share, open_share_by_step(whole, x))
 
-    def without(*images, **more):
-        return images, more
 
-    assert output_of(without, "images", "draws") == (("images",), {"draws": "draws"})
+def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
+    model, large = snn(timesteps=50), torch.empty(4, 3, 224, 224)
+    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
+    assert [chunk_length(model, images) for images in (large[:2], large, torch.empty(100, 1))] == [6, 3, 1]
+    model.change(rule="confidence")
+    assert chunk_length(model, large[:2]) == 4  # images that are sure leave the batch before long
+    model.train().set_bptt_segments(4)
+    assert chunk_length(model, large) == 13
 
 
 # --- operations of an engine, and of several processes

@@ -3,28 +3,21 @@
 import torch
 
 from harness.processes import ranks
-from self_models.counting.evaluation import Evaluation, output_of
+from self_models.counting.evaluation import evaluate_parts, output_of
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import open_share_by_step
 
 
-@torch.no_grad()
 def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=False):
     """What Evaluation.result says of a model over Batches, each image with draws of its own, and the means of the criterion's
     losses, of the last output: classification, reconstruction (with a decoder), penalty, total. on_batch: called after each with
     (its number, Average so far)."""
-    model.eval()
-    criterion = criterion.judging()
-    with Evaluation(model, count_operations) as evaluation:
-        for number, batch in enumerate(batches, 1):
-            if batch.counts:
-                output = output_of(model, batch.images, Draws(seed, EVALUATION, batch.index))
-                evaluation.add(output, batch.images, batch.labels, **criterion(output, batch.labels).figures())
-            else:
-                evaluation.skip()
-            if on_batch:
-                on_batch(number, evaluation.average)
-    return evaluation.result(ranks.gathered(evaluation.parts()))
+    judging = criterion.judging()
+
+    def losses(output, labels):
+        return judging(output, labels).figures()
+
+    return evaluate_parts(model.eval(), batches, seed, losses, on_batch, count_operations, ranks.gathered)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def of_light(values):
 def checked_images(x, model):
     """x (B, C, H, W) as the model takes it, in the dtype of its weights: uint8 scaled, floats in their range as they are.
 
-    Raises ModelError for anything else; in training on a GPU, which would have to be waited for, the values are not looked at.
+    Raises ModelError for anything else; on a GPU, which would have to be waited for, the values are not looked at.
     """
     lowest = 0 if model.image_shape[0] == 1 else -1
     wanted = f"a tensor (B, {', '.join(map(str, model.image_shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
@@ -39,7 +39,7 @@ def checked_images(x, model):
         raise ModelError(f"images must be {wanted}, not {x.dtype}".replace("torch.", ""))
     if x.dtype == torch.uint8:
         x = scaled(x)
-    elif x.numel() and (x.device.type == "cpu" or not model.training):
+    elif x.numel() and x.device.type == "cpu":
         low, high = torch.stack(x.detach().aminmax()).tolist()
         if not (low >= lowest - TOLERANCE and high <= 1 + TOLERANCE):  # not where one is NaN
             raise ModelError(f"images must be {wanted}; these lie in [{low:g}, {high:g}]")

@@ -1,6 +1,7 @@
 """An evaluation: what a model's outputs, batch by batch, add up to."""
 
 import time
+from typing import NamedTuple
 
 import torch
 
@@ -135,6 +136,16 @@ def figures_per_image(output, images, labels):
     return figures
 
 
+class Part(NamedTuple):
+    """Some images of a set: images (B, C, H, W), labels (B,), index, their positions in the set (B,); counts: False for the
+    stand-in of a process that has none of a batch."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+    counts: bool = True
+
+
 @torch.no_grad()
 def evaluate(model, images, labels, batch_size=64, seed=0):
     """What Evaluation.result says of an ANN or SNN on images (N, C, H, W), uint8 or float as the model takes them, with labels
@@ -143,22 +154,35 @@ def evaluate(model, images, labels, batch_size=64, seed=0):
     Image n has draws of its own, which follow from the seed and n: the figures are those that the scripts report for these
     images, whatever the batch size. Raises ModelError for other images or labels.
     """
-    was_training, device, is_spiking = model.training, next(model.parameters()).device, isinstance(model, VGG_SNN_STDB_wFeedback)
+    was_training, device = model.training, next(model.parameters()).device
     if not isinstance(images, torch.Tensor) or not len(images):
         raise ModelError("images must be a tensor of at least one image")
     check_labels(labels, len(images), model.settings["labels"])
-    model.eval()
+    indices = torch.arange(len(images)).split(required(COUNT, "batch_size", batch_size))
+    parts = (Part(checked_images(images[index], model).to(device), labels[index].to(device), index) for index in indices)
     try:
-        with Evaluation(model, count_operations=is_spiking) as evaluation:
-            for index in torch.arange(len(images)).split(required(COUNT, "batch_size", batch_size)):
-                part = checked_images(images[index].to(device), model)
-                evaluation.add(output_of(model, part, Draws(seed, EVALUATION, index)), part, labels[index].to(device))
+        return evaluate_parts(model.eval(), parts, seed, count_operations=isinstance(model, VGG_SNN_STDB_wFeedback))
     finally:
         model.train(was_training)
-    return evaluation.result()
+
+
+@torch.no_grad()
+def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operations=False, merge=lambda mine: [mine]):
+    """What Evaluation.result says of a model in evaluation on all Parts of a set. losses: (output, labels) -> further means, by
+    name; on_part: called after each with (its number, Average so far); merge: what Evaluation.parts() says to what it says in
+    each of several processes, in their order."""
+    with Evaluation(model, count_operations) as evaluation:
+        for number, part in enumerate(parts, 1):
+            if part.counts:
+                output = output_of(model, part.images, Draws(seed, EVALUATION, part.index))
+                evaluation.add(output, part.images, part.labels, **(losses(output, part.labels) if losses else {}))
+            else:
+                evaluation.skip()
+            if on_part:
+                on_part(number, evaluation.average)
+    return evaluation.result(merge(evaluation.parts()))
 
 
 def output_of(model, images, draws):
-    """The model's output; from an engine without frames, whose sums are all that an evaluation needs."""
-    engine = getattr(model, "engine", None)
-    return engine(images, draws=draws, frames=False) if engine else model(images, draws=draws)
+    """The model's output; of an SNN without frames, whose sums are all that an evaluation needs."""
+    return model(images, draws=draws, **{"frames": False} if isinstance(model, VGG_SNN_STDB_wFeedback) else {})
