@@ -7,6 +7,7 @@ features.0.weight, generate.1.weight, classifier.6.weight.
 from functools import partial
 from math import prod, sqrt
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -205,8 +206,11 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None)
     spiking layer and what comes out of it, (T, B, ...).
 
     A signal may lack steps at its beginning, all of them even, in which nothing can have arrived yet: with the update `delayed` a
-    layer at rest is silent in its first step, so k layers take k steps off. So it is with counts.
+    layer at rest is silent in its first step, so k layers take k steps off. So it is with counts. In evaluation on a CPU linear
+    layers are not asked about steps in which no image of the batch sends anything either (a GPU would have to be waited for).
     """
+    looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
+    sends = torch.linalg.vector_norm(signal, torch.inf, tuple(range(1, signal.dim()))).tolist() if looks else []
     (steps, images), signal = signal.shape[:2], signal.flatten(0, 1)
     for position, module in layers:
         key = f"{name}.{position}"
@@ -220,10 +224,20 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None)
                     counts[key] = fired
                 if watch:
                     watch(key, signal, steps)
+                sends = fired.any(1).tolist() if looks else []
         elif isinstance(module, HeldDropout):
             signal, memory[key] = module(signal, memory.get(key), steps, draws)
         else:
             if watch:
                 watch(key, signal, steps)
-            signal = module(signal)
+            signal = module(signal) if all(sends) else sparsely(module, signal.unflatten(0, (steps, images)), sends)
     return signal.unflatten(0, (steps, images))
+
+
+def sparsely(module, signal, sends):
+    """What a linear layer makes of a signal (T, B, ...), (T B, ...), which is 0 in all steps but those where sends, (T,), is not."""
+    at = [t for t, any_ in enumerate(sends) if any_]
+    found = module(signal[at].flatten(0, 1)).unflatten(0, (len(at), signal.shape[1]))
+    whole = found.new_zeros(len(signal), *found.shape[1:])
+    whole[at] = found
+    return whole.flatten(0, 1)
