@@ -24,7 +24,7 @@ from self_models.objectives.stopping import RULES
 from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
-from self_models.running.steps import Frame, RunState, Schedule, stack_frames
+from self_models.running.steps import Frame, RunState, Schedule, joined, stack_frames
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -187,8 +187,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         """
         run.views, run.schedules, counts = [], [], {name: [] for name in self.wiring.names}
         parts = [self.perceive(run, part, counts) for part in draws.split(1 if self.gate.reacts else len(draws))]
-        logits = self.classify(run, torch.cat([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
-        spikes = torch.stack([torch.cat(one) for one in counts.values()], -1)
+        logits = self.classify(run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
+        spikes = torch.stack([joined(one) for one in counts.values()], -1)
         return stack_frames([frame for _, frames in parts for frame in frames])._replace(logits=logits, spikes=spikes)
 
     def perceive(self, run, draws, counts):
@@ -227,7 +227,8 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         sent, among, watch = {}, steps if among is None else among, None
         if run.watcher:
             watch = lambda key, signal, count: run.watcher.note(key, signal, steps[len(steps) - count :])  # noqa: E731
-        signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch)
+        final = among[-1] + 1 == self.timesteps
+        signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final)
         for key in (f"{name}.{position}" for position, module in run.stages[part] if isinstance(module, SpikingNeuron)):
             counts[key].append(placed(sent.get(key), steps, among, run.image))
         return signal
@@ -302,13 +303,14 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
 
     def output(self, x, frames, steps):
         """SNNOutput of a run on images x. frames: its Frame (T, B, ...); steps: how many each image took (B,)."""
-        by_step = dict(zip(self.wiring.names, frames.spikes.unbind(-1), strict=True))
+        counts = (frames.spikes, frames.spikes.sum(0))
+        by_step, total = (dict(zip(self.wiring.names, each.unbind(-1), strict=True)) for each in counts)
         summed = frames.prediction is None and self.predicts
         return SNNOutput(
             frames.logits[-1],
             frames.prediction,
             None if frames.prediction is None else (x - frames.prediction) ** 2,
-            {name: spikes.sum(0) for name, spikes in by_step.items()},
+            total,
             steps,
             frames.predicted,
             frames.is_open,

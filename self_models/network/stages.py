@@ -199,23 +199,27 @@ def chains(layers):
         yield linear, None
 
 
-def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None):
+def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, final=False):
     """Steps of a stage; returns the signal that comes out. layers: (position, module) pairs; signal: (T, B, ...); memory: module
     name -> state, updated in place; draws: the batch's Draws, of the dropout masks in training. counts: filled with spiking layer
     -> spikes per step and image. watch: called with the name of each linear layer and what goes into it, and with that of each
-    spiking layer and what comes out of it, (T, B, ...).
+    spiking layer and what comes out of it, (T, B, ...). final: whether no step will follow.
 
     A signal may lack steps at its beginning, all of them even, in which nothing can have arrived yet: with the update `delayed` a
-    layer at rest is silent in its first step, so k layers take k steps off. So it is with counts. In evaluation on a CPU linear
-    layers are not asked about steps in which no image of the batch sends anything either (a GPU would have to be waited for).
+    layer at rest is silent in its first step, so k layers take k steps off. So it is with counts. Linear layers are not asked
+    about the drive of the last step, if it would be fired after it, nor, in evaluation on a CPU, about steps in which no image of
+    the batch sends anything (a GPU would have to be waited for).
     """
     looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
     sends = torch.linalg.vector_norm(signal, torch.inf, tuple(range(1, signal.dim()))).tolist() if looks else []
     (steps, images), signal = signal.shape[:2], signal.flatten(0, 1)
+    idle = late_chains(layers) if final and not watch else ()
     for position, module in layers:
         key = f"{name}.{position}"
         if isinstance(module, SpikingNeuron):
             if steps:
+                if len(signal) < steps * images:
+                    signal = torch.cat([signal, torch.zeros_like(signal[:images])])
                 was_at_rest = key not in memory
                 signal, memory[key], fired = module(signal, memory.get(key), steps)
                 if was_at_rest and module.begins_silent:
@@ -230,12 +234,19 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None)
         else:
             if watch:
                 watch(key, signal, steps)
-            signal = module(signal) if all(sends) else sparsely(module, signal.unflatten(0, (steps, images)), sends)
+            if position in idle and steps > 1:
+                signal, sends = signal[:-images], sends[:-1]
+            signal = module(signal) if all(sends) else sparsely(module, signal.unflatten(0, (len(sends), images)), sends)
     return signal.unflatten(0, (steps, images))
 
 
+def late_chains(layers):
+    """The positions at which chains of linear layers begin that drive neurons which fire a step later."""
+    return [linear[0][0] for linear, neuron in chains(layers) if linear and neuron and neuron[1].update.delays]
+
+
 def sparsely(module, signal, sends):
-    """What a linear layer makes of a signal (T, B, ...), (T B, ...), which is 0 in all steps but those where sends, (T,), is not."""
+    """What a linear layer makes, (T B, ...), of a signal (T, B, ...) that is 0 where sends, T numbers, is 0."""
     at = [t for t, any_ in enumerate(sends) if any_]
     found = module(signal[at].flatten(0, 1)).unflatten(0, (len(at), signal.shape[1]))
     whole = found.new_zeros(len(signal), *found.shape[1:])

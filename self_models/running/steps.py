@@ -128,15 +128,20 @@ COUNTS = ("compared", "spikes")
 
 def stack_frames(frames):
     """A list of T Frames of one step as one whose tensors are (T, B, ...)."""
-    return _joined(torch.stack, frames)
+    return _each(torch.stack, frames)
 
 
 def join_frames(parts):
     """Frames of (t, B, ...) as one of (T, B, ...)."""
-    return parts[0] if len(parts) == 1 else _joined(torch.cat, parts)
+    return _each(joined, parts)
 
 
-def _joined(join, frames):
+def joined(parts):
+    """A list of tensors (t, ...) as one (T, ...)."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _each(join, frames):
     return Frame(*(None if tensors[0] is None else join(tensors) for tensors in zip(*frames, strict=True)))
 
 
