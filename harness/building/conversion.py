@@ -12,8 +12,7 @@ from harness import UserError
 from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
-from self_models.network.neurons import SpikingNeuron
-from self_models.network.stages import encoder_parts, list_layers, run_stage
+from self_models.network.stages import chains, encoder_parts, list_layers, run_stage
 from self_models.running.draws import Draws
 
 RULE = 3  # of balancing: thresholds in caches of another rule are not read
@@ -59,15 +58,14 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
 def balance_stage(name, layers, signal, steps, percentile, on_layer, on_step):
     """Balance the spiking layers of a stage. layers: as run_stage takes them; signal: t -> the stage's input at step t, (B, ...).
     Returns t -> its output likewise."""
-    linear = []
-    for position, module in layers:
-        if isinstance(module, SpikingNeuron):
-            signal, linear = spikes_of(module, through(name, linear, signal), steps, percentile, on_step), []
+    for linear, neuron in chains(layers):
+        signal = through(name, linear, signal)
+        if neuron:
+            position, module = neuron
+            signal = spikes_of(module, signal, steps, percentile, on_step)
             if on_layer:
                 on_layer(f"{name}.{position}", module.threshold.item())
-        else:
-            linear.append((position, module))
-    return through(name, linear, signal)
+    return signal
 
 
 def balancing_steps(model, timesteps):
