@@ -31,7 +31,7 @@ from harness.training.losses import losses_of
 from self_models.basics.settings import COUNT, POSITIVE
 from self_models.event.costs import multiply_adds
 from self_models.event.engine import EventEngine
-from self_models.event.kernels import new_state
+from self_models.event.compiled.kernels import new_state
 from self_models.event.network import memory_of, wire
 from self_models.network.plans import as_tokens
 from self_models.running.draws import Draws
@@ -161,8 +161,8 @@ def dense(args, model, images):
 def event(args, model, images):
     engine, told = EventEngine(model.eval()), memory_of(model)
     began = time.perf_counter()
-    engine.prepare()
-    folding, layout = time.perf_counter() - began, engine.layout
+    layout = engine.prepare()
+    folding = time.perf_counter() - began
     seconds, output = timed(lambda *given, **more: engine(*given, **more, frames=False), images[:1])
     spikes = {n: output.spikes[name].sum().item() for n, name in enumerate(layout.names)}
     spikes[layout.net.waiting] = spikes.get(layout.net.forked)

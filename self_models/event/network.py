@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.event.kernels import SOURCE, WORD, Net, padded_places, state_sizes
+from self_models.event.compiled.kernels import SOURCE, WORD, Net, padded_places, state_sizes
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.stages import encoder_parts, list_layers
 
@@ -250,7 +250,7 @@ def lay_out(model):
 
 class Memory(NamedTuple):
     """Bytes that the engine takes for a model: weights, folded, with their tables; folding: more for a while, at the most; state:
-    of each thread, or each image where the model runs step by step."""
+    of each thread."""
 
     weights: int
     folding: int
