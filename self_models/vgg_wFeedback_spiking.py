@@ -108,8 +108,6 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
             )
         if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
             raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
-        if rule.looks_at_input and gate.least_steps > 1:
-            raise ModelError(f"rule {self.settings['rule']} may end an image before the waiting layers have run; choose another")
 
     def neurons(self):
         """Name -> spiking layer, in the order encoder, decoder, classifier."""

@@ -366,12 +366,39 @@ def test_waiting_layers_learn():
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
+WAITING = {"plan": [[4, "D", 6], []], "encoding": "direct", "image_shape": SHAPE, "gate": "once", "grid": 4, "wait": True}
+
+
 def test_what_could_never_answer_is_refused():
-    kind = {"plan": [[4, "D", 6], []], "encoding": "direct", "image_shape": SHAPE, "gate": "once", "grid": 4, "wait": True}
     with pytest.raises(ModelError, match="answers from step 5 on"):
-        VGG_SNN_STDB_wFeedback(**kind, timesteps=4, grid_steps=2)
-    with pytest.raises(ModelError, match="waiting layers"):
-        VGG_SNN_STDB_wFeedback(**kind, timesteps=5, rule="all_predicted")
+        VGG_SNN_STDB_wFeedback(**WAITING, timesteps=4, grid_steps=2)
+    VGG_SNN_STDB_wFeedback(**WAITING, timesteps=5, grid_steps=2)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"rule": "confidence", "gap_bound": 0.0},
+        {"rule": "entropy", "entropy_bound": 1.0},
+        {"rule": "all_predicted", "open_bound": 1.0},
+        {"rule": "both", "gap_bound": 0.0, "open_bound": 1.0},
+    ],
+    ids=lambda rule: rule["rule"],
+)
+@pytest.mark.parametrize(("grid_steps", "first"), [(1, 3), (2, 5)])
+@torch.no_grad()
+def test_no_image_stops_before_the_waiting_classifier_has_run(x, rule, grid_steps, first):
+    """With bounds that always hold: at the first step that has an answer, and with the answer of that step."""
+    gate = {**WAITING, "grid_steps": grid_steps, "epsilon": 0.3, "guess": "interpolation"}
+    kind = {**gate, "update": "immediate", "default_threshold": 0.02, "timesteps": STEPS, "fc_width": 8}
+    model = VGG_SNN_STDB_wFeedback(**kind).eval()
+    whole = model(x, seed=0)
+    model.change(**rule)
+    output = model(x, seed=0)
+    assert output.steps.tolist() == [first] * len(x)
+    assert torch.equal(output.logits, whole.logits_by_step[first - 1]) and output.logits[0].any()
+    model.change(wait=False)
+    assert model(x, seed=0).steps.tolist() == [1] * len(x)
 
 
 @torch.no_grad()

@@ -15,7 +15,9 @@ def run_until_stopped(model, x, uniforms, draws):
     run, running, frames, parts = model.start(x, draws), torch.arange(len(x), device=x.device), [], []
     for t, (drawn,) in enumerate(model.drawn(x, uniforms, draws), 1):
         frames.append(_among_all(model.step(run, drawn[running]), running, frames))
-        done = model.rule.holds(run) if t < model.timesteps else torch.ones_like(running, dtype=torch.bool)
+        done = torch.ones_like(running, dtype=torch.bool)
+        if t < model.timesteps:
+            done = model.rule.may_stop(run, model.gate.least_steps)
         if done.any():
             parts.append((running[done], model.output(run.select(done), Frame(), torch.full_like(running[done], t))))
             run, running = run.select(~done), running[~done]
