@@ -5,10 +5,13 @@ import subprocess
 import sys
 import threading
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, SPIKING, figures, images, records, refused, run_here
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch import nn
 
 import self_models.event.compiled.run
@@ -265,6 +268,49 @@ def test_gate_rule_and_read_out_combine(settings, dim):
         dense, event = model(x, u), EventEngine(model)(x, u)
     check_same(dense, event)
     assert (dense.steps < model.timesteps).any() == ("rule" in settings)
+
+
+RANDOM = {
+    "contrast": CONTRASTS, "encoding": ["direct", "poisson"], "update": ["immediate", "delayed"], "residual": [True, False],
+    "image_shape": [(1, 9, 14), (3, 4, 4), (1, 12, 12)], "plan": [PLAN, FORK, [[4, "D", 5], [4, "U", "in"]]],
+    "kernel_size": [1, 3], "timesteps": [1, 6], "epsilon": [0.0, 0.3], "attention": [0.0, 0.5, 1.0], "latch": [True, False],
+    "together": [True, False], "blocking": ["permanent", "dynamic"], "readout": READOUTS, "readout_leak": [1.0, 0.5], "readout_slew": [0.0, 0.4],
+    "leak": [1.0, 0.9], "default_threshold": [0.125, 0.5], "rule": ["never", "all_predicted", "confidence"], "open_bound": [0.3],
+    "gap_bound": [1.0],
+}  # fmt: skip
+A_LITTLE = 2e-6  # some sixteen units of the last digit
+
+
+@hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    st.fixed_dictionaries({name: st.sampled_from(list(values)) for name, values in RANDOM.items()}), st.sampled_from([1, 0.1, 0])
+)
+@torch.no_grad()
+def test_where_no_neuron_is_at_its_threshold_nothing_differs(settings, dim):
+    """Any weights, any settings: an image whose spikes are the same with slightly lower and higher thresholds."""
+    model = build(ContrastAttentionSNN, on_grid=False, **settings)
+    x, u = inputs(model)
+    x[..., : (x.shape[2] + 1) // 2, :] *= dim
+    thresholds, dense, event = model.thresholds, model(x, u), EventEngine(model)(x, u)
+    sure = torch.ones(len(x), dtype=torch.bool)
+    for change in (-A_LITTLE, A_LITTLE):
+        model.set_thresholds([(1 + change) * threshold for threshold in thresholds])
+        other = model(x, u)
+        for name, count in dense.spikes_by_step.items():
+            sure &= (other.spikes_by_step[name] == count).all(0)
+    assume(sure.any())
+    check_same(of_images(dense, sure), of_images(event, sure), exact=False)
+
+
+def of_images(output, keep):
+    """The SNNOutput of some of its images."""
+    by_step = ("predictions", "errors", "predicted", "is_open", "logits_by_step")
+    return output._replace(
+        **{name: value if value is None else value[:, keep] for name in by_step for value in [getattr(output, name)]},
+        **{name: getattr(output, name)[keep] for name in ("logits", "steps", "comparisons")},
+        spikes={name: count[keep] for name, count in output.spikes.items()},
+        spikes_by_step={name: count[:, keep] for name, count in output.spikes_by_step.items()},
+    )
 
 
 def test_trained_network_with_rounded_sums():

@@ -52,9 +52,11 @@ def count(net, state, activity, n, rests):
 def count_reached(state, activity, m):
     """Count the inputs of map m that its source's latest spikes reach: no weight of a map is negative."""
     channels, first = activity.maps.nodes[m, CHANNELS], activity.maps.nodes[m, FIRST_V]
+    size, reached = np.uint64(channels), activity.events[OTHER]
     charge(activity.maps, state, m, 0)
     for i in range(list_places(activity.maps, state, m)):
-        for at in range(first + state.places[i] * channels, first + (state.places[i] + 1) * channels):
-            activity.events[OTHER, at] += state.v[at] > 0
-            state.v[at] = 0
+        at = np.uint64(first + state.places[i] * channels)
+        for o in range(size):
+            reached[at + o] += state.v[at + o] > 0
+            state.v[at + o] = 0
     unlist(activity.maps, state, m)

@@ -17,7 +17,8 @@ from self_models.event.compiled.vectors import LANES, above, add_rows, lowest
 # other than 1
 HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, ROW, FIRST_W, FIRST_ENTRY, VALUED = range(12)
 WORD = 64  # bits of a word of State.listed, membranes compared with their threshold at once, and floats of a small window
-TOGETHER, FAR, FEWER = 16, 1024, 6  # rows of weights read at once; fewer that lie so far apart: they share lines of the cache
+TOGETHER, LINES, FEWER = 16, 1024, 6  # rows of weights read at once; fewer that lie whole LINES floats apart: they share lines
+# of the cache
 FULL = np.uint64(2**WORD - 1)
 
 
@@ -197,7 +198,7 @@ def add_window(net, state, n, row, column, count, clock):
     left, right = max(0, -column), min(side, width - column)
     size = (net.nodes[n, ROW] if right == side else right * channels) - left * channels  # with the zeros at the row's end
     valued, weights, block = net.nodes[n, VALUED] != 0, net.weights, side * net.nodes[n, ROW]
-    together = TOGETHER if block < FAR else FEWER
+    together = TOGETHER if block % LINES else FEWER
     if count > 1 and block <= WORD:  # a small window: add them all up first, and what follows them
         state.window[:] = 0
         add_rows(state.window, 0, weights, state.rows, state.values, 0, count, 0, WORD, valued)
