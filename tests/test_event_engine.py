@@ -274,9 +274,9 @@ RANDOM = {
     "contrast": CONTRASTS, "encoding": ["direct", "poisson"], "update": ["immediate", "delayed"], "residual": [True, False],
     "image_shape": [(1, 9, 14), (3, 4, 4), (1, 12, 12)], "plan": [PLAN, FORK, [[4, "D", 5], [4, "U", "in"]]],
     "kernel_size": [1, 3], "timesteps": [1, 6], "epsilon": [0.0, 0.3], "attention": [0.0, 0.5, 1.0], "latch": [True, False],
-    "together": [True, False], "blocking": ["permanent", "dynamic"], "readout": READOUTS, "readout_leak": [1.0, 0.5], "readout_slew": [0.0, 0.4],
-    "leak": [1.0, 0.9], "default_threshold": [0.125, 0.5], "rule": ["never", "all_predicted", "confidence"], "open_bound": [0.3],
-    "gap_bound": [1.0],
+    "together": [True, False], "blocking": ["permanent", "dynamic"], "readout": READOUTS, "readout_leak": [1.0, 0.5],
+    "readout_slew": [0.0, 0.4], "leak": [1.0, 0.9], "default_threshold": [0.125, 0.5], "open_bound": [0.3], "gap_bound": [1.0],
+    "rule": ["never", "all_predicted", "confidence"],
 }  # fmt: skip
 A_LITTLE = 2e-6  # some sixteen units of the last digit
 
