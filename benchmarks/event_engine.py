@@ -38,8 +38,8 @@ from numba import njit
 from harness.command_line.flags import COUNT
 from harness.command_line.parser import typed
 from harness.command_line.scripts import run_script
+from self_models.event.compiled.vectors import add_rows
 from self_models.event.engine import EventEngine
-from self_models.event.vectors import add_rows
 from self_models.network.neurons import SpikingNeuron
 from self_models.running.draws import EVALUATION, Draws
 
@@ -258,7 +258,7 @@ def memory_of(name, checkpoint, engine, queue):
     if engine == "event":
         with_engine(model)
         event_run(model, batch)
-        layout, (state, *_) = model.engine.layout, model.engine._free[0]
+        layout, state = model.engine.prepare(), model.engine._rooms.free[0].state
         figures |= {"folded_weights_mb": layout.net.weights.nbytes / 1e6, "state_mb": sum(part.nbytes for part in state) / 1e6}
     else:
         dense_run(model, batch)

@@ -31,8 +31,8 @@ from harness.training.losses import losses_of
 from self_models.basics.settings import COUNT, POSITIVE
 from self_models.event.costs import multiply_adds
 from self_models.event.engine import EventEngine
-from self_models.event.kernels import new_state
-from self_models.event.network import memory_of, wire
+from self_models.event.compiled.kernels import new_state
+from self_models.event.network import memory_of, nodes_of
 from self_models.network.plans import as_tokens
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -109,7 +109,7 @@ def alone(args):
     model, images, before = network(args), pictures(args), resident_gb("VmRSS")
     case = {"train": train, "train, segments": train, "dense": dense, "event": event}[args.alone]
     found = case(args, model, images)
-    shapes = wire(model).shapes[1 : len(model.neurons()) + 1]
+    shapes = model.wiring.shapes[1 : len(model.neurons()) + 1]
     peak, neurons = resident_gb("VmHWM"), sum(map(prod, shapes))
     if args.alone.startswith("train"):
         kept = (peak - before) * 1e9 - 4 * sum(value.numel() for value in model.parameters())  # that are gradients
@@ -153,7 +153,7 @@ def timed(run, image):
 
 def dense(args, model, images):
     seconds, output = timed(model.eval(), images[:1])
-    steps = args.timesteps * multiply_adds(wire(model).connections)
+    steps = args.timesteps * multiply_adds(nodes_of(model)[2])
     found = {"seconds": round(seconds, 3), "spikes": round(sum(own.sum().item() for own in output.spikes.values()))}
     return {**found, "multiply_adds": steps, "multiply_adds_per_s": round(steps / seconds)}
 
@@ -161,8 +161,8 @@ def dense(args, model, images):
 def event(args, model, images):
     engine, told = EventEngine(model.eval()), memory_of(model)
     began = time.perf_counter()
-    engine.prepare()
-    folding, layout = time.perf_counter() - began, engine.layout
+    layout = engine.prepare()
+    folding = time.perf_counter() - began
     seconds, output = timed(lambda *given, **more: engine(*given, **more, frames=False), images[:1])
     spikes = {n: output.spikes[name].sum().item() for n, name in enumerate(layout.names)}
     spikes[layout.net.waiting] = spikes.get(layout.net.forked)

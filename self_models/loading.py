@@ -12,7 +12,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN)
 MODELS = {cls.__name__: cls for cls in CLASSES}
-ENGINES = Registry("engine", auto=False, dense=None, event=True)  # name -> whether there must be an event engine; None: none
+ENGINES = Registry("engine", auto=None, dense=None, event=None)
 
 
 def load(path, engine="auto", device="cpu", **changed):
@@ -48,16 +48,11 @@ def load(path, engine="auto", device="cpu", **changed):
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r}: {str(error).splitlines()[0]}") from None
-    return with_engine(model, engine)
-
-
-def with_engine(model, engine):
-    """The model on the engine of this name. Raises ModelError for event where that cannot serve."""
-    if ENGINES[engine] is not None:
+    if engine != "dense":
         found, reason = event_engine_for(model, chooses=engine == "auto")
         if found:
             model.engine = found
-        elif ENGINES[engine]:
+        elif engine == "event":
             raise ModelError(reason)
     return model
 

@@ -109,8 +109,6 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
             )
         if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
             raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
-        if rule.looks_at_input and gate.least_steps > 1:
-            raise ModelError(f"rule {self.settings['rule']} may end an image before the waiting layers have run; choose another")
 
     @functools.cached_property
     def wiring(self):
@@ -262,7 +260,7 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
             run.views.append(run.view)
         if isinstance(compared, int):
             compared = torch.zeros(len(run.image), dtype=torch.int64, device=run.image.device)
-        return Frame(prediction, run.view.predicted, view.is_open, compared=compared)
+        return Frame(prediction, run.view.predicted, view.is_open, compared=compared) if self.predicts else Frame()
 
     def guess(self, predictions):
         """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""

@@ -5,14 +5,18 @@ import subprocess
 import sys
 import threading
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from conftest import ANALYSIS, DATA, OBJ1, OBJ2, OBJ3, PLAN, REPOSITORY, SNN, SPIKING, figures, images, records, refused, run_here
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch import nn
 
+import self_models.event.compiled.run
 import self_models.event.engine
-import self_models.event.run
+import self_models.event.layouts
 from harness.data.sets import load_data
 from harness.measuring.evaluation import spikes_over_time
 from harness.runs.checkpoints import save_checkpoint
@@ -20,8 +24,8 @@ from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
+from self_models.event.compiled.vectors import above, add_rows, lowest
 from self_models.event.engine import EventEngine
-from self_models.event.vectors import above, add_rows, lowest
 from self_models.loading import load
 from self_models.objectives.contrast import CONTRASTS, Contrast
 from self_models.objectives.gates import GATES
@@ -140,7 +144,6 @@ def spiked(output):
 def test_same_spikes_and_same_numbers(update, settings):
     slow = {"timesteps": 12} | ({"grid_steps": 4} if "gate" in settings else {})  # else its decoder rests before spikes reach it
     model = build(**{"update": update, "timesteps": STEPS, **(slow if update == "delayed" else {}), **settings})
-    assert EventEngine(model).is_whole
     dense, event = both(model)
     check_same(dense, event)
     assert spiked(dense) or settings.get("guess") == "interpolation"  # then the decoder rests
@@ -240,7 +243,6 @@ def test_gate_once_says_black_of_an_image_that_is_guessed_grey(readout):
 )
 def test_contrast_gives_the_same(contrast, settings):
     model = build(ContrastAttentionSNN, contrast=contrast, **settings)
-    assert EventEngine(model).is_whole
     check_same(*both(model), exact=contrast != "original")  # whose deviation is a rounded sum
 
 
@@ -264,23 +266,51 @@ def test_gate_rule_and_read_out_combine(settings, dim):
     x[..., : x.shape[2] // 2, :] *= dim
     with torch.no_grad():
         dense, event = model(x, u), EventEngine(model)(x, u)
-    assert EventEngine(model).is_whole
     check_same(dense, event)
     assert (dense.steps < model.timesteps).any() == ("rule" in settings)
 
 
-def test_a_part_that_overrides_anything_runs_step_by_step(monkeypatch):
-    """Its compiled form, which it inherits, knows nothing of that."""
+RANDOM = {
+    "contrast": CONTRASTS, "encoding": ["direct", "poisson"], "update": ["immediate", "delayed"], "residual": [True, False],
+    "image_shape": [(1, 9, 14), (3, 4, 4), (1, 12, 12)], "plan": [PLAN, FORK, [[4, "D", 5], [4, "U", "in"]]],
+    "kernel_size": [1, 3], "timesteps": [1, 6], "epsilon": [0.0, 0.3], "attention": [0.0, 0.5, 1.0], "latch": [True, False],
+    "together": [True, False], "blocking": ["permanent", "dynamic"], "readout": READOUTS, "readout_leak": [1.0, 0.5],
+    "readout_slew": [0.0, 0.4], "leak": [1.0, 0.9], "default_threshold": [0.125, 0.5], "open_bound": [0.3], "gap_bound": [1.0],
+    "rule": ["never", "all_predicted", "confidence"],
+}  # fmt: skip
+A_LITTLE = 2e-6  # some sixteen units of the last digit
 
-    class Inverse(Contrast):
-        def seen(self, image, is_open):
-            return (1 - image) * is_open
 
-    monkeypatch.setitem(GATES, "inverse", Inverse)
-    monkeypatch.setattr("self_models.event.run.PARTS", {*GATES.values()} | self_models.event.run.PARTS)  # had it come first
-    model = build(VGG_SNN_STDB_wFeedback, gate="inverse", contrast="none", epsilon=0.3)
-    assert not EventEngine(model).is_whole
-    check_same(*both(model))
+@hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    st.fixed_dictionaries({name: st.sampled_from(list(values)) for name, values in RANDOM.items()}), st.sampled_from([1, 0.1, 0])
+)
+@torch.no_grad()
+def test_where_no_neuron_is_at_its_threshold_nothing_differs(settings, dim):
+    """Any weights, any settings: an image whose spikes are the same with slightly lower and higher thresholds."""
+    model = build(ContrastAttentionSNN, on_grid=False, **settings)
+    x, u = inputs(model)
+    x[..., : (x.shape[2] + 1) // 2, :] *= dim
+    thresholds, dense, event = model.thresholds, model(x, u), EventEngine(model)(x, u)
+    sure = torch.ones(len(x), dtype=torch.bool)
+    for change in (-A_LITTLE, A_LITTLE):
+        model.set_thresholds([(1 + change) * threshold for threshold in thresholds])
+        other = model(x, u)
+        for name, count in dense.spikes_by_step.items():
+            sure &= (other.spikes_by_step[name] == count).all(0)
+    assume(sure.any())
+    check_same(of_images(dense, sure), of_images(event, sure), exact=False)
+
+
+def of_images(output, keep):
+    """The SNNOutput of some of its images."""
+    by_step = ("predictions", "errors", "predicted", "is_open", "logits_by_step")
+    return output._replace(
+        **{name: value if value is None else value[:, keep] for name in by_step for value in [getattr(output, name)]},
+        **{name: getattr(output, name)[keep] for name in ("logits", "steps", "comparisons")},
+        spikes={name: count[keep] for name, count in output.spikes.items()},
+        spikes_by_step={name: count[:, keep] for name, count in output.spikes_by_step.items()},
+    )
 
 
 def test_trained_network_with_rounded_sums():
@@ -371,7 +401,7 @@ def bits_above(values, at, count, bound, room):
 @pytest.mark.parametrize("modules", ["D 5", "A 5", "D D 5", "U 5", "D U 5", "U U in", "D linear", "linear"])
 def test_folded_layers_are_the_layers(modules):
     """A random signal through the modules, and through one window of folded weights per input."""
-    from self_models.event.network import Connection
+    from self_models.event.network import Folded as Connection
 
     torch.manual_seed(0)
     shape, layers = (2, 9, 8), []
@@ -704,46 +734,116 @@ def test_the_images_that_decided_for_a_batch_are_counted_once(monkeypatch):
         model.engine = EventEngine(model, chooses)
         with OperationCounter(model) as counter:
             outputs = [model(x, u) for _ in range(2)]
+            assert len(model.engine._rooms.free) <= torch.get_num_threads()  # rooms are used again
         assert model.engine.runs[name.split()[-1]] == 32
         counted = counter.result(32)
-        assert len(model.engine._free) <= torch.get_num_threads()  # rooms are used again
         found[name] = [outputs[1].logits, outputs[1].steps, *(torch.tensor(counted[kind]) for kind in TOTALS)]
     for name in ("chosen event", "chosen dense"):
         for here, there in zip(found[name], found["event"], strict=True):
             torch.testing.assert_close(here, there, rtol=1e-6, atol=0)
 
 
-def test_models_that_the_engine_does_not_know_are_refused():
-    class OwnGather(InputBlockingSNN):
-        def gather(self, run, encoded, decodes):
-            return encoded
+class OwnIntegrate(InputBlockingSNN):
+    """As benchmarks/ramp_control.py has."""
 
-    with pytest.raises(ModelError, match="OwnGather"):
-        EventEngine(build(OwnGather))
+    def integrate(self, trace, decoded, view):
+        return super().integrate(trace, decoded / 2, view)
 
-    class OwnForward(InputBlockingSNN):
-        def forward(self, x, uniforms=None, draws=None, seed=None):
-            return super().forward(x, uniforms, draws, seed)
 
-    with pytest.raises(ModelError, match="OwnForward"):
-        EventEngine(build(OwnForward))
+class OwnForward(InputBlockingSNN):
+    def forward(self, x, *more, **named):
+        return super().forward(x, *more, **named)
+
+
+class OwnClassify(InputBlockingSNN):
+    def classify(self, run, *more):
+        return super().classify(run, *more)
+
+
+class OwnName(InputBlockingSNN):
+    def title(self):
+        return "a method that the SNN does not have"
+
+
+@GATES.register("inverse")
+class Inverse(Contrast):
+    """The compiled form that it inherits knows nothing of what it overrides."""
+
+    def seen(self, image, is_open):
+        return (1 - image) * is_open
+
+
+del GATES["inverse"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "words"),
+    [(OwnIntegrate, "OwnIntegrate.integrate"), (OwnForward, "OwnForward.forward"), (OwnClassify, "OwnClassify.classify")],
+)
+@torch.no_grad()
+def test_a_model_with_a_hook_of_its_own_is_refused_and_auto_takes_dense(cls, words):
+    model = build(cls)
+    x, u = inputs(model)
+    for use in (EventEngine(model).check, lambda: EventEngine(model)(x, u)):
+        with pytest.raises(ModelError, match=f"{words}: use --engine dense"):
+            use()
+    chooses = EventEngine(model, chooses=True)
+    assert torch.equal(chooses(x, u).logits, model(x, u).logits) and chooses.name == "dense"
+    EventEngine(build(OwnName)).check()
+
+
+@torch.no_grad()
+def test_a_part_that_overrides_anything_is_refused_and_auto_takes_dense(monkeypatch):
+    monkeypatch.setitem(GATES, "inverse", Inverse)
+    model = build(VGG_SNN_STDB_wFeedback, gate="inverse", contrast="none", epsilon=0.3)
+    wanted = r"no compiled form of the gate Inverse \(kernels\): use --engine dense"
+    for known in (
+        self_models.event.compiled.run.PARTS,
+        {*GATES.values()} | self_models.event.compiled.run.PARTS,
+    ):  # had it come first
+        monkeypatch.setattr(self_models.event.compiled.run, "PARTS", known)
+        with pytest.raises(ModelError, match=wanted):
+            EventEngine(model).check()
+    engine, (x, u) = EventEngine(model, chooses=True), inputs(model)
+    assert torch.equal(engine(x, u).is_open, model(x, u).is_open) and engine.name == "dense"
+
+
+@torch.no_grad()
+def test_auto_takes_dense_while_a_changed_setting_asks_for_it():
+    """The gate's `wait`, which the event engine has not; the engine that was asked for by name refuses."""
+    model = build(VGG_SNN_STDB_wFeedback, **ONCE, epsilon=0.3)
+    x, u = inputs(model)
+    model.engine = EventEngine(model, chooses=True)
+    model.change(wait=True)
+    assert torch.equal(model(x, u).logits, model.forward(x, u).logits)
+    model.change(wait=False)
+    check_same(model.forward(x, u), model(x, u))
+    assert model.engine.runs == {"event": COUNT, "dense": COUNT}
+    model.change(wait=True)
+    with pytest.raises(ModelError, match="lets no layer wait"):
+        EventEngine(model)(x, u)
+
+
+@pytest.mark.parametrize("settings", [{}, {"rule": "confidence", "cls": AdaptiveTimestepsSNN}, {"epsilon": 0.0, "plan": TWIN}])
+@pytest.mark.parametrize("drawn", [False, True])
+@torch.no_grad()
+def test_a_batch_of_no_images(drawn, settings):
+    model = build(**settings)
+    x, u = inputs(model, 0)
+    uniforms = u if drawn else None
+    event = EventEngine(model)(x, uniforms)
+    assert event.logits.shape == (0, 10) and event.logits_by_step.shape == (STEPS, 0, 10) and event.steps.shape == (0,)
+    assert all(count.shape == (0,) for count in event.spikes.values())
+    if "rule" not in settings:  # which the dense engine cannot do
+        check_same(model(x, uniforms), event)
+
+
+def test_wrong_images_and_draws_are_refused():
     engine = EventEngine(build())
     with pytest.raises(ModelError, match="images"):
         engine(torch.zeros(1, 1, 5, 5))
     with pytest.raises(ModelError, match="uniforms"):
         engine(torch.zeros(1, 1, 28, 28), torch.zeros(STEPS, 1, 1, 5, 5))
-
-
-def test_own_hooks_run_step_by_step():
-    """A subclass with a read-out of its own, as benchmarks/ramp_control.py has."""
-
-    class Halved(InputBlockingSNN):
-        def integrate(self, trace, decoded, view):
-            return super().integrate(trace, decoded / 2, view)
-
-    model = build(Halved, blocking="dynamic")
-    assert not EventEngine(model).is_whole
-    check_same(*both(model))
 
 
 def test_model_runs_on_its_engine_only_if_told_so():
@@ -761,7 +861,7 @@ def test_model_runs_on_its_engine_only_if_told_so():
 
 @pytest.mark.parametrize("settings", [{}, {"feedback_interval": 2}, {"plan": [[4, "A", 6, "fork", "A", 5], [3, "U", "in"]]}])
 def test_memory_is_known_before_it_is_taken(settings):
-    from self_models.event.kernels import new_state
+    from self_models.event.compiled.kernels import new_state
     from self_models.event.network import lay_out, memory_of
 
     model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 7, "image_shape": (3, 13, 10), **settings})
@@ -772,13 +872,13 @@ def test_memory_is_known_before_it_is_taken(settings):
 
 def test_a_network_of_any_size_is_measured_without_its_memory():
     """On the meta device, which has shapes and no values. By hand: the 196 places before the classifier are a phase each."""
-    from self_models.event.network import memory_of, wire
+    from self_models.event.network import memory_of, nodes_of
 
     plan = [[64, "A", 128, "fork", "A", 256, "A", 512, "A", 512], [64, "U", "in"]]
     with torch.device("meta"):
         model = VGG_SNN_STDB_wFeedback(plan=plan, fc_width=4096, image_shape=(3, 224, 224))
         wide = VGG_SNN_STDB_wFeedback(plan=[[64, "A", 64], []], fc_width=2, image_shape=(3, 6000, 6000))
-    first = max(wire(model).connections, key=lambda connection: connection.padded_size)
+    first = max(nodes_of(model)[2], key=lambda connection: connection.padded_size)
     assert first.padded_size == 196 * 512 * 4096
     assert memory_of(model).weights > 4 * first.padded_size
     with pytest.raises(ModelError, match="2,304,000,000: use --engine dense"):
@@ -786,7 +886,7 @@ def test_a_network_of_any_size_is_measured_without_its_memory():
 
 
 def test_a_network_larger_than_the_free_memory_is_refused_and_auto_takes_dense(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_models.event.engine, "free_memory", lambda: 10**6)
+    monkeypatch.setattr(self_models.event.layouts, "free_memory", lambda: 10**6)
     said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
     assert "GB for this network and 0.0 GB are free: use --engine dense" in said
     model = build()
@@ -795,5 +895,5 @@ def test_a_network_larger_than_the_free_memory_is_refused_and_auto_takes_dense(t
         assert torch.equal(engine(x, seed=0).logits, model(x, seed=0).logits)
     assert engine.name == "dense"
     assert load(FEEDBACK).engine is None
-    monkeypatch.setattr(self_models.event.engine, "free_memory", lambda: None)  # nobody tells
+    monkeypatch.setattr(self_models.event.layouts, "free_memory", lambda: None)  # nobody tells
     assert EventEngine(model, chooses=True)(x, seed=0) and load(FEEDBACK).engine

@@ -70,20 +70,39 @@ def test_a_grey_image_by_hand():
     assert [gate.compared(view).tolist() for view in (first, second, third)] == [[12], [0], [0]]
 
 
-def test_without_fill_only_what_is_known_drives():
-    first, second = play(Once(epsilon=0.1, guess="interpolation", fill=False), IMAGE, [0.0])
-    corners = torch.zeros_like(IMAGE)
-    corners[..., ::2, ::2] = IMAGE[..., ::2, ::2]
-    assert torch.equal(drive(first), corners)
-    assert torch.equal(drive(second), drive(play(Once(epsilon=0.1, guess="interpolation"), IMAGE, [0.0])[1]))
+# A row of five pixels with grid 4, then 2, then 1; epsilon 0.2, and a decoder that says 0.05 everywhere. Of a step: what drives
+# the network, who sends, who is open, who is predicted by the step before.
+ROW = [0.0, 0.3, 0.8, 0.9, 0.4]
+FIRST = [0.0, 0.1, 0.2, 0.3, 0.4], [4], [0, 1, 2, 3, 4], []  # the ends are sent, 0 in silence, and between them is a line
+SECOND = [0.0, 0.4, 0.8, 0.6, 0.4], [2], [1, 2, 3], [0, 1, 4]  # the middle was taken for 0.25
+THIRD = [0.0, 0.45, 0.8, 0.9, 0.4], [3], [3], [0, 1, 2, 4]  # 0.45 is near enough to 0.3, and is held; 0.65 is not to 0.9
+LAST = [0.0, 0.45, 0.8, 0.9, 0.4], [], [], [0, 1, 2, 3, 4]
+AFTER_FIRST = [0.0, 0.15, 0.25, 0.35, 0.4], [], [1, 2, 3], [0, 1, 4]  # with 2 steps for each grid: what the step before predicts
+AFTER_SECOND = [0.0, 0.45, 0.8, 0.65, 0.4], [], [1, 3], [0, 1, 2, 4]
 
 
-def test_the_grid_waits_for_its_steps():
-    gate = Once(epsilon=0.1, guess="interpolation", grid_steps=2)
-    views = play(gate, IMAGE, [0.0] * 3)
-    assert [view.events.sum().item() for view in views] == [3, 0, 3, 0]
-    assert [gate.compared(view).item() for view in views] == [0, 12, 0, 0]
-    assert [view.is_open.sum().item() for view in views] == [16, 12, 3, 0]  # the turn of 12 is yet to come in the second step
+@pytest.mark.parametrize(
+    ("grid_steps", "steps", "compared"),
+    [
+        (1, [FIRST, SECOND, THIRD, LAST], [1, 2, 0, 0]),
+        (2, [FIRST, AFTER_FIRST, SECOND, AFTER_SECOND, THIRD, LAST, LAST], [0, 1, 0, 2, 0, 0, 0]),
+    ],
+)
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_row_by_hand(grid_steps, steps, compared, flag):
+    """flag: fill and wait."""
+    image, coarse = torch.tensor(ROW).expand(2, 1, 1, 5), 2 * grid_steps  # steps in which turns are to come
+    gate = Once(epsilon=0.2, grid=4, grid_steps=grid_steps, fill=flag, wait=flag)
+    views = play(gate, image, [0.05] * (len(steps) - 1))
+    for step, (view, (drives, *expected)) in enumerate(zip(views, steps, strict=True)):
+        drives, known = torch.tensor(drives), view.known
+        torch.testing.assert_close(drive(view)[1, 0, 0], drives if flag else torch.where(known.done[1, 0, 0], drives, 0.0))
+        assert [mask[1, 0, 0].nonzero().flatten().tolist() for mask in (view.events, view.is_open, view.predicted)] == expected
+        assert known.step == step and gate.grid_at(step) == [4, 2, 1, 1][step // grid_steps]
+        assert gate.wants(view) == (step < coarse) and gate.waits(view) == (flag and step < coarse)
+        assert not Once(guess="interpolation", grid=4).wants(view)
+    assert [gate.compared(view).tolist() for view in views] == [[count] * 2 for count in compared]
+    assert gate.least_steps == (coarse + 1 if flag else 1)
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -273,15 +292,22 @@ def test_training_is_the_steps_one_by_one(x):
 @pytest.mark.parametrize(
     ("own", "words"),
     [
-        ({"grid": 3}, "power of 2"),
-        ({"encoding": "poisson"}, "--encoding direct"),
-        ({"plan": [[4, "D"], []], "guess": "decoder"}, "plan with feedback"),
-        ({"image_shape": (1, 8, 8), "readout": "spike_count"}, "image's scale"),
+        ({"grid": 3}, "grid must be a power of 2 (1, 2, 4, ...), not 3"),
+        ({"encoding": "poisson"}, "gate once sends a pixel's value, once: it needs --encoding direct, not poisson"),
+        (
+            {"plan": [[4, "D"], []], "guess": "decoder"},
+            "guess decoder needs a plan with feedback: choose one, or guess interpolation",
+        ),
+        (
+            {"image_shape": (1, 8, 8), "readout": "spike_count"},
+            "readout spike_count predicts 0.5 to 1 of a grey image, and gate once wants the image's scale: choose another",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(own, words):
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError) as refused:
         build(**own)
+    assert str(refused.value) == words
 
 
 def test_a_checkpoint_keeps_it(x, tmp_path):
@@ -366,12 +392,40 @@ def test_waiting_layers_learn():
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
+WAITING = {"plan": [[4, "D", 6], []], "encoding": "direct", "image_shape": SHAPE, "gate": "once", "grid": 4, "wait": True}
+
+
 def test_what_could_never_answer_is_refused():
-    kind = {"plan": [[4, "D", 6], []], "encoding": "direct", "image_shape": SHAPE, "gate": "once", "grid": 4, "wait": True}
     with pytest.raises(ModelError, match="answers from step 5 on"):
-        VGG_SNN_STDB_wFeedback(**kind, timesteps=4, grid_steps=2)
-    with pytest.raises(ModelError, match="waiting layers"):
-        VGG_SNN_STDB_wFeedback(**kind, timesteps=5, rule="all_predicted")
+        VGG_SNN_STDB_wFeedback(**WAITING, timesteps=4, grid_steps=2)
+    VGG_SNN_STDB_wFeedback(**WAITING, timesteps=5, grid_steps=2)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"rule": "confidence", "gap_bound": 0.0},
+        {"rule": "entropy", "entropy_bound": 1.0},
+        {"rule": "all_predicted", "open_bound": 1.0},
+        {"rule": "both", "gap_bound": 0.0, "open_bound": 1.0},
+    ],
+    ids=lambda rule: rule["rule"],
+)
+@pytest.mark.parametrize(("grid_steps", "first"), [(1, 3), (2, 5)])
+@torch.no_grad()
+def test_no_image_stops_before_the_waiting_classifier_has_run(x, rule, grid_steps, first):
+    """With bounds that always hold: at the first step that has an answer, and with the answer of that step."""
+    gate = {**WAITING, "grid_steps": grid_steps, "epsilon": 0.3, "guess": "interpolation"}
+    kind = {**gate, "update": "immediate", "default_threshold": 0.02, "timesteps": STEPS, "fc_width": 8}
+    torch.manual_seed(0)
+    model = VGG_SNN_STDB_wFeedback(**kind).eval()
+    whole = model(x, seed=0)
+    model.change(**rule)
+    output = model(x, seed=0)
+    assert output.steps.tolist() == [first] * len(x)
+    assert torch.equal(output.logits, whole.logits_by_step[first - 1]) and output.logits.any()
+    model.change(wait=False)
+    assert model(x, seed=0).steps.tolist() == [1] * len(x)
 
 
 @torch.no_grad()

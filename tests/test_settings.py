@@ -14,7 +14,8 @@ from harness.command_line.flags import snn_parser
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import FRACTION, setting
-from self_models.event.engine import EventEngine, kernel_settings
+from self_models.event.engine import EventEngine
+from self_models.event.settings import kernel_settings
 from self_models.loading import load
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import draws_for
@@ -65,17 +66,12 @@ def test_the_constructor_knows_a_made_up_setting(strict):
     assert model.settings["strictness"] == 1.0  # nothing has changed
 
 
-def test_the_event_engine_runs_a_gate_without_a_compiled_form_step_by_step(strict):
+def test_the_event_engine_refuses_a_gate_without_a_compiled_form(strict):
     """The compiled form that Strict inherits is of another rule, so it must not be used."""
     model = build(VGG_SNN_STDB_wFeedback, gate="strict", epsilon=0.4)
-    engine, x = EventEngine(model), images(3)
-    assert not engine.is_whole
-    dense, event = model(x, seed=1), engine(x, seed=1)
-    assert torch.equal(dense.is_open, event.is_open) and not dense.is_open.all()
-    assert kernel_settings(model, draws_for(x)).strictness == 0.5  # and a compiled form of its own would find it
-    model.change(rule="confidence")
-    with pytest.raises(ModelError, match="use --engine dense"):
-        engine(x, seed=1)
+    with pytest.raises(ModelError, match=r"no compiled form of the gate Strict \(kernels\): use --engine dense"):
+        EventEngine(model)(images(3), seed=1)
+    assert kernel_settings(model, draws_for(images(3))).strictness == 0.5  # and a compiled form of its own would find it
 
 
 def test_flags_help_checkpoint_and_cache_know_a_made_up_setting(strict, trained, tmp_path):
@@ -195,10 +191,7 @@ def test_objectives_combine_by_flags(trained, tmp_path):
 
 
 def test_auto_is_dense_where_the_event_engine_would_refuse_to_run(strict):
-    """A gate without a compiled form runs step by step, and no image stops early then."""
-    path = "trained_models/snn/snn_feedback.pth"
-    assert load(REPOSITORY / path, gate="strict").engine is not None
-    model = load(REPOSITORY / path, gate="strict", rule="confidence", gap_bound=1)
-    assert model.engine is None and model(images(3), seed=0).steps.max() <= 8
-    with pytest.raises(ModelError, match="does not stop images"):
-        load(REPOSITORY / path, engine="event", gate="strict", rule="confidence")
+    path = REPOSITORY / "trained_models/snn/snn_feedback.pth"
+    assert load(path, gate="strict").engine is None
+    with pytest.raises(ModelError, match="no compiled form of the gate Strict"):
+        load(path, engine="event", gate="strict")

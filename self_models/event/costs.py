@@ -10,6 +10,7 @@ from torch import nn
 
 SPIKE, IN_CACHE, IN_MEMORY = 35e-9, 1 / 8e9, 1 / 5e9  # event engine: of a spike, of an accumulate by where its weight lies
 CACHE = 2**18  # floats of a connection whose weights stay in the cache
+LOOKED_AT, LARGE_BATCH = 2, 16  # images whose spikes decide for a batch, and batches large enough for that
 PRODUCT, NEURON, STEP = 1 / 29e9, 5.6e-9, 1e-3  # dense engine: of a multiply-add, of a neuron's step, of a batch's step
 
 

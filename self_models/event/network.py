@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.event.kernels import SOURCE, WORD, Net, padded_places, state_sizes
+from self_models.event.compiled.kernels import SOURCE, WORD, Net, padded_places, state_sizes
 from self_models.network.wiring import Connection, wire
 
 AT_ONCE = 2**23  # numbers of a layer's signal while it is folded, in float64; a part of its weights after the other
@@ -154,7 +154,7 @@ def lay_out(model):
 
 class Memory(NamedTuple):
     """Bytes that the engine takes for a model: weights, folded, with their tables; folding: more for a while, at the most; state:
-    of each thread, or each image where the model runs step by step."""
+    of each thread."""
 
     weights: int
     folding: int

@@ -211,7 +211,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
     the batch sends anything (a GPU would have to be waited for).
     """
     looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
-    sends = torch.linalg.vector_norm(signal, torch.inf, tuple(range(1, signal.dim()))).tolist() if looks else []
+    sends = torch.linalg.vector_norm(signal, 1, tuple(range(1, signal.dim()))).tolist() if looks else []
     (steps, images), signal = signal.shape[:2], signal.flatten(0, 1)
     idle = late_chains(layers) if final and not watch else ()
     for position, module in layers:

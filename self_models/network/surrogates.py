@@ -24,7 +24,7 @@ class Surrogate(NamedTuple):
 
     def at_rest(self):
         """Its shape at a neuron at rest (V = 0) that has never spiked."""
-        return self.onto(torch.ones(1), torch.full((1,), -1.0), torch.full((1,), math.inf)).item()
+        return self.onto(*(torch.tensor([value], device="cpu") for value in (1.0, -1.0, math.inf))).item()
 
 
 def _onto_triangle(grad, v, age):

@@ -15,17 +15,7 @@ from self_models.basics.compiled import compiled
 from self_models.basics.devices import wide
 from self_models.basics.images import light, of_light
 from self_models.basics.settings import FRACTION, Choice, objective_setting
-from self_models.objectives.gates import (
-    COMPARED,
-    GATES,
-    LOOK_AGAIN,
-    Blocking,
-    Kernels,
-    held_if_latched,
-    judge,
-    look_at_image,
-    see_open,
-)
+from self_models.objectives.gates import GATES, Blocking, Kernels, as_predicted, held_if_latched, judge, look_at_image, see_open
 
 WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is
 LARGEST_GAIN = np.float32(10)
@@ -93,31 +83,30 @@ def of_light_of(settings, value):
 
 
 @compiled
-def start_contrast(settings, pixels, image):
-    """Brightness of each pixel's surroundings, then what is seen first."""
-    channels, width = settings.channels, settings.width
-    height, reach = len(image) // (channels * width), WINDOW // 2
-    for y in range(height):
-        for x in range(width):
-            largest = np.float32(0)
-            for v in range(max(0, y - reach), min(height, y + reach + 1)):
-                for pixel in range(
-                    (v * width + max(0, x - reach)) * channels, (v * width + min(width, x + reach + 1)) * channels
-                ):
-                    largest = max(largest, light_of(settings, image[pixel]))
-            for channel in range(channels):
-                pixels.own[(y * width + x) * channels + channel] = largest
-    see_contrast(settings, pixels, image)
+def see_contrast(settings, pixels, image, step):
+    if settings.contrast == LOCAL:
+        if step == 0:
+            note_surroundings(settings, pixels, image)
+        see_local(settings, pixels, image)
+    else:
+        see_open(settings, pixels, image, step)
+        if settings.contrast == ORIGINAL:
+            see_original(settings, pixels, image)
 
 
 @compiled
-def see_contrast(settings, pixels, image):
-    if settings.contrast == LOCAL:
-        see_local(settings, pixels, image)
-    else:
-        see_open(settings, pixels, image)
-        if settings.contrast == ORIGINAL:
-            see_original(settings, pixels, image)
+def note_surroundings(settings, pixels, image):
+    """Brightness of each pixel's surroundings, see local_gain."""
+    channels, width, reach = settings.channels, settings.width, WINDOW // 2
+    height = len(image) // (channels * width)
+    for y in range(height):
+        for x in range(width):
+            first, last, largest = max(0, x - reach), min(width, x + reach + 1), np.float32(0)
+            for v in range(max(0, y - reach), min(height, y + reach + 1)):
+                for pixel in range((v * width + first) * channels, (v * width + last) * channels):
+                    largest = max(largest, light_of(settings, image[pixel]))
+            for channel in range(channels):
+                pixels.brightness[(y * width + x) * channels + channel] = largest
 
 
 @compiled
@@ -126,20 +115,20 @@ def see_local(settings, pixels, image):
     for pixel in range(len(image)):
         if pixels.is_open[pixel] and light_of(settings, image[pixel]) > 0:
             count += 1
-            total += pixels.own[pixel]
+            total += pixels.brightness[pixel]
     gain = one
     if count:
         gain = one / max(np.float32(total) / np.float32(count), one / LARGEST_GAIN)
     compared = 0
     for pixel in range(len(image)):
-        brightness = pixels.own[pixel]
+        brightness = pixels.brightness[pixel]
         attended = gain * brightness >= settings.attention or brightness == 0
         pixels.attended[pixel] = attended
         value = of_light_of(settings, min(gain * light_of(settings, image[pixel]), one))
         pixels.seen[pixel] = value if pixels.is_open[pixel] and attended else 0
         compared += attended and (settings.blocking or pixels.is_open[pixel])
-    pixels.tally[COMPARED] = compared if settings.epsilon > 0 else 0
-    pixels.tally[LOOK_AGAIN] = 1  # each pixel is compared with what is seen of it, which has changed everywhere
+    pixels.gate.compared = compared if settings.epsilon > 0 else 0
+    pixels.gate.look_again = True  # each pixel is compared with what is seen of it, which has changed everywhere
 
 
 @compiled
@@ -192,7 +181,7 @@ class Contrast(Blocking):
     attention: float = objective_setting(
         ATTENTION, FRACTION, "local: what is dimmer than this part of full brightness, with the gain, waits", group="gate"
     )
-    kernels = Kernels(start_contrast, rests, look, see_contrast)
+    kernels = Kernels(see_contrast, look, rests, as_predicted)
 
     def start(self, image):
         return self.with_contrast(image, super().start(image))

@@ -16,35 +16,33 @@ from self_models.running.steps import View
 
 GATES = Registry("gate")
 BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked pixel may open again
-OPEN, ACTIVE, CHANGED, COMPARED, LOOK_AGAIN, SENDS, STEP, WANTS = range(8)  # of Pixels.tally, see event/pixels.py
-
-
-@compiled
-def as_predicted(settings, pixels, pixel, prediction):
-    return prediction
 
 
 class Kernels(NamedTuple):
-    """A gate in compiled code; pixels: Pixels of event/pixels.py. A new gate fills pixels.seen for start().
+    """A gate in compiled code; pixels: a Pixels of event/compiled/pixels.py, in whose record `gate` it says what it has decided.
 
-    start(settings, pixels, image): what is seen first, every pixel being open. rests(settings, pixels, pixel): whether the
-    prediction of this pixel is held. look(settings, pixels, pixel, value, guess): open or close one pixel, of this value in the
-    image, for its guess. see(settings, pixels, image): after all looks, if a pixel has opened or closed: what is seen next.
-    complete(settings, pixels, pixel, prediction): what one pixel is taken for, where the read-out predicts this of it.
+    see(settings, pixels, image, step): what is seen in this step, into pixels.seen; called before step 0, when every pixel is
+    open and seen, and after all looks if something has changed. look(settings, pixels, pixel, value, guess): open or close one
+    pixel, of this value in the image, for its guess. rests(settings, pixels, pixel): whether its prediction is held.
+    complete(settings, pixels, pixel, prediction): what it is taken for, where the read-out predicts this of it.
     """
 
-    start: callable
-    rests: callable
-    look: callable
     see: callable
-    complete: callable = as_predicted
+    look: callable
+    rests: callable
+    complete: callable
 
 
 # --- no gate
 
 
 @compiled
-def nothing(settings, pixels, image):
+def see_all(settings, pixels, image, step):
+    pass
+
+
+@compiled
+def no_look(settings, pixels, pixel, value, guess):
     pass
 
 
@@ -54,8 +52,8 @@ def never(settings, pixels, pixel):
 
 
 @compiled
-def no_look(settings, pixels, pixel, value, guess):
-    pass
+def as_predicted(settings, pixels, pixel, prediction):
+    return prediction
 
 
 @GATES.register("open")
@@ -65,9 +63,9 @@ class Gate:
 
     reacts = False  # whether what is seen depends on predictions
     completes = False  # whether it knows something of the image, decoder or not: complete() says what
-    least_steps = 1  # below which no answer is ever computed
+    least_steps = 1  # from which the network answers: before, no image stops
     lasts = False  # whether a network that was trained with it runs with it wherever it is evaluated
-    kernels = Kernels(nothing, never, no_look, nothing)
+    kernels = Kernels(see_all, no_look, never, as_predicted)
 
     def check(self, has_feedback, encoding="poisson"):
         """Raises ModelError where the gate cannot work in a network with or without a decoder, of this encoding (its name)."""
@@ -122,8 +120,7 @@ def close_or_open(settings, pixels, pixel, predicted):
     is_open = not predicted if settings.blocking else was_open and not predicted
     if is_open != was_open:
         pixels.is_open[pixel] = is_open
-        pixels.tally[OPEN] += 1 if is_open else -1
-        pixels.tally[CHANGED] = 1
+        pixels.gate.changed = True
 
 
 @compiled
@@ -155,21 +152,13 @@ def look_at_image(settings, pixels, pixel, value, guess):
 
 
 @compiled
-def count_compared(settings, pixels):
-    if settings.epsilon > 0:
-        pixels.tally[COMPARED] = len(pixels.is_open) if settings.blocking else pixels.tally[OPEN]
-
-
-@compiled
-def start_blocking(settings, pixels, image):
-    count_compared(settings, pixels)
-
-
-@compiled
-def see_open(settings, pixels, image):
+def see_open(settings, pixels, image, step):
+    still_open = 0
     for pixel in range(len(image)):
         pixels.seen[pixel] = image[pixel] if pixels.is_open[pixel] else 0
-    count_compared(settings, pixels)
+        still_open += pixels.is_open[pixel]
+    if settings.epsilon > 0:
+        pixels.gate.compared = len(image) if settings.blocking else still_open
 
 
 @dataclass
@@ -211,7 +200,7 @@ class Blocking(Tolerance):
         False, Switch(), "an open pixel sends its prediction error, not itself", group="gate", adopted=True
     )
     reacts = True
-    kernels = Kernels(start_blocking, held_if_latched, look_at_image, see_open)
+    kernels = Kernels(see_open, look_at_image, held_if_latched, as_predicted)
 
     def start(self, image):
         everywhere = torch.ones_like(image, dtype=torch.bool)

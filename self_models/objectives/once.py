@@ -14,19 +14,7 @@ import torch
 from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import COUNT, Choice, Switch, objective_setting
-from self_models.objectives.gates import (
-    CHANGED,
-    COMPARED,
-    GATES,
-    LOOK_AGAIN,
-    SENDS,
-    STEP,
-    WANTS,
-    Kernels,
-    Tolerance,
-    all_predicted,
-    never,
-)
+from self_models.objectives.gates import GATES, Kernels, Tolerance, all_predicted, never
 from self_models.running.steps import View
 
 GUESSES = ("prediction", "interpolation", "decoder")
@@ -47,7 +35,8 @@ class Knowledge(NamedTuple):
         return torch.where(self.done, self.held, self.blind + prediction)
 
 
-# pixels.attended: those that have not had their turn; pixels.own: what the others hold, and what these are taken for
+# In compiled code pixels.done are those that have had their turn; pixels.known is what these hold, and what the others are taken
+# for without the decoder.
 
 
 @compiled
@@ -63,36 +52,37 @@ def size_of(settings, pixels, grid):
 
 
 @compiled
-def start_once(settings, pixels, image):
-    pixels.own[:] = 0
-    send_turn(settings, pixels, image)
-
-
-@compiled
-def complete_once(settings, pixels, pixel, prediction):
-    uses_decoder = settings.has_feedback and settings.guess != INTERPOLATION
-    return pixels.own[pixel] + prediction if uses_decoder and pixels.attended[pixel] else pixels.own[pixel]
-
-
-@compiled
-def look_once(settings, pixels, pixel, value, guess):
-    """Note the guess for see_once, while there is a next turn or a last one to show: later nothing changes."""
-    if pixels.tally[LOOK_AGAIN]:
-        pixels.seen[pixel], pixels.tally[CHANGED] = guess, 1
-
-
-@compiled
-def see_once(settings, pixels, image):
-    pixels.tally[STEP] += 1
-    note_predicted(settings, pixels, image)
-    send_turn(settings, pixels, image)
+def see_once(settings, pixels, image, step):
+    """What this step sends: at the first step of a grid the turn of its pixels; and what drives the network."""
+    if step == 0:
+        pixels.done[:] = False
+        pixels.known[:] = 0
+    else:
+        note_predicted(settings, pixels, image)
+    grid, next_grid = grid_at(settings, step), grid_at(settings, step + 1)
+    is_turn = step == 0 or grid != grid_at(settings, step - 1)
+    pixels.is_open[:] = False
+    pixels.gate.events = 0
+    if is_turn:
+        take_turn(settings, pixels, image, grid, step)
+        if settings.guess != DECODER:
+            interpolate(settings, pixels, grid)
+    for pixel in range(len(image)):
+        done = pixels.done[pixel]
+        pixels.is_open[pixel] |= not done
+        value = pixels.known[pixel] if is_turn or not settings.fill else pixels.guess[pixel]
+        pixels.seen[pixel] = value if done or settings.fill else 0
+    turns = size_of(settings, pixels, next_grid) - size_of(settings, pixels, grid)
+    pixels.gate.compared = turns if settings.epsilon > 0 else 0
+    pixels.gate.look_again = is_turn or grid > 1  # once more after the last turn, to show what is then predicted
+    pixels.gate.wants = settings.guess != INTERPOLATION and grid > 1
 
 
 @compiled
 def note_predicted(settings, pixels, image):
-    """Fill pixels.predicted, for the guesses in pixels.seen."""
+    """Which pixels are predicted by the latest guesses."""
     for pixel in range(len(image)):
-        pixels.predicted[pixel] = abs(pixels.seen[pixel] - image[pixel]) < settings.epsilon
+        pixels.predicted[pixel] = abs(pixels.guess[pixel] - image[pixel]) < settings.epsilon
     if settings.together:
         for last in range(settings.channels - 1, len(image), settings.channels):
             together = all_predicted(settings, pixels, last)
@@ -101,64 +91,40 @@ def note_predicted(settings, pixels, image):
 
 
 @compiled
-def send_turn(settings, pixels, image):
-    """What a step sends and sees, from the guesses in pixels.seen."""
-    step = pixels.tally[STEP]
-    grid = grid_at(settings, step)
-    is_turn = step == 0 or grid != grid_at(settings, step - 1)
-    pixels.is_open[:] = False
-    pixels.tally[SENDS] = 0
-    if is_turn:
-        take_turn(settings, pixels, image, grid)
-        if grid > 1:
-            guess_blindly(settings, pixels, image, grid)
-    for pixel in range(len(image)):
-        pixels.is_open[pixel] |= pixels.attended[pixel]
-        if not settings.fill:
-            pixels.seen[pixel] = 0 if pixels.attended[pixel] else pixels.own[pixel]
-    new = size_of(settings, pixels, grid_at(settings, step + 1)) - size_of(settings, pixels, grid)
-    pixels.tally[COMPARED] = new if settings.epsilon > 0 else 0
-    pixels.tally[LOOK_AGAIN], pixels.tally[WANTS] = is_turn or grid > 1, settings.guess != INTERPOLATION and grid > 1
-
-
-@compiled
-def take_turn(settings, pixels, image, grid):
-    """Those on the grid that have not had their turn send, unless they are predicted."""
+def take_turn(settings, pixels, image, grid, step):
+    """Those on the grid that have not had their turn send their value, unless they are predicted: then their guess is held."""
     channels, width = settings.channels, settings.width
     for y in range(0, len(image) // (width * channels), grid):
         for x in range(0, width, grid):
             for pixel in range((y * width + x) * channels, (y * width + x + 1) * channels):
-                if pixels.attended[pixel]:
-                    wrong = not pixels.predicted[pixel]
-                    pixels.own[pixel] = image[pixel] if wrong else pixels.seen[pixel]
-                    pixels.seen[pixel] = pixels.own[pixel]
-                    pixels.attended[pixel], pixels.is_open[pixel] = False, wrong
-                    pixels.tally[SENDS] += wrong and (image[pixel] != 0 or pixels.tally[STEP] > 0)
+                if not pixels.done[pixel]:
+                    sends = not pixels.predicted[pixel]
+                    pixels.known[pixel] = image[pixel] if sends else pixels.guess[pixel]
+                    pixels.done[pixel], pixels.is_open[pixel] = True, sends
+                    pixels.gate.events += sends and (image[pixel] != 0 or step > 0)
 
 
 @compiled
-def guess_blindly(settings, pixels, image, grid):
-    """Fill pixels.own off the grid as `interpolated` does, where interpolation is used, and pixels.seen with it all."""
+def interpolate(settings, pixels, grid):
+    """What is known off the grid, as `interpolated` says."""
     channels, width, size = settings.channels, settings.width, np.float32(grid)
     row = width * channels
-    height = len(image) // row
+    height = len(pixels.known) // row
     for y in range(height):
         top = y - y % grid
         bottom = top + grid if top + grid < height else top
         for x in range(width):
             left = x - x % grid
             right = left + grid if left + grid < width else left
+            down, across = np.float32(y % grid) / size, np.float32(x % grid) / size
             for channel in range(channels):
-                pixel = y * row + x * channels + channel
-                if pixels.attended[pixel] and settings.guess != DECODER:
-                    at_left, at_right = left * channels + channel, right * channels + channel
-                    down, across = np.float32(y % grid) / size, np.float32(x % grid) / size
-                    pixels.own[pixel] = between(
-                        between(pixels.own[top * row + at_left], pixels.own[bottom * row + at_left], down),
-                        between(pixels.own[top * row + at_right], pixels.own[bottom * row + at_right], down),
+                pixel, at_left, at_right = y * row + x * channels + channel, left * channels + channel, right * channels + channel
+                if not pixels.done[pixel]:
+                    pixels.known[pixel] = between(
+                        between(pixels.known[top * row + at_left], pixels.known[bottom * row + at_left], down),
+                        between(pixels.known[top * row + at_right], pixels.known[bottom * row + at_right], down),
                         across,
                     )
-                pixels.seen[pixel] = pixels.own[pixel]
 
 
 @compiled
@@ -167,6 +133,18 @@ def between(start, end, part):
     if part < np.float32(0.5):
         return start + part * (end - start)
     return end - (end - start) * (np.float32(1) - part)
+
+
+@compiled
+def look_once(settings, pixels, pixel, value, guess):
+    """All is looked at by see_once, while a turn is to come or the last one is to be shown: later nothing changes."""
+    pixels.gate.changed |= pixels.gate.look_again
+
+
+@compiled
+def complete_once(settings, pixels, pixel, prediction):
+    uses_decoder = settings.has_feedback and settings.guess != INTERPOLATION
+    return pixels.known[pixel] + prediction if uses_decoder and not pixels.done[pixel] else pixels.known[pixel]
 
 
 @GATES.register("once")
@@ -196,7 +174,7 @@ class Once(Tolerance):
         adopted=True,
     )  # fmt: skip
     reacts = completes = lasts = True
-    kernels = Kernels(start_once, never, look_once, see_once, complete_once)
+    kernels = Kernels(see_once, look_once, never, complete_once)
 
     def check(self, has_feedback, encoding="poisson"):
         super().check(True, encoding)

@@ -1,7 +1,7 @@
 """Stopping rules: whether an image may stop after a step, because it is predicted or the network is sure.
 
 holds(run) -> (B,) bool for a RunState; the compiled form beside it: (settings, logits (labels,), open and active pixels, active
-pixels of the image) -> bool.
+pixels of the image) -> bool. Neither is asked before the network answers, see Rule.
 """
 
 import math
@@ -39,9 +39,20 @@ def _never(settings, logits, open_active, active):
 class Never:
     """Every image takes all T steps."""
 
-    stops = False
-    looks_at_input = False
+    stops = looks_at_input = False
     kernel = _never
+
+
+class Rule(Never):
+    """A rule after which images stop. looks_at_input: whether at what of the input is open, too."""
+
+    stops = True
+    kernel = None
+
+    def may_stop(self, run, least_steps):
+        """Which images of a RunState may stop, bool (B,): those for which the rule holds, once the network answers, which it does
+        from the gate's least_steps on."""
+        return self.holds(run) & (run.steps >= least_steps)
 
 
 @compiled
@@ -51,13 +62,13 @@ def _all_predicted(settings, logits, open_active, active):
 
 @RULES.register("all_predicted")
 @dataclass
-class AllPredicted:
+class AllPredicted(Rule):
     """The share of active (non-zero) input pixels still open is at most open_bound."""
 
     open_bound: float = objective_setting(
         0.0, ANY, "all_predicted: largest share of active input pixels still open", group="stopping"
     )
-    stops = looks_at_input = True
+    looks_at_input = True
     kernel = _all_predicted
 
     def holds(self, run):
@@ -75,12 +86,10 @@ def _confidence(settings, logits, open_active, active):
 
 @RULES.register("confidence")
 @dataclass
-class Confidence:
+class Confidence(Rule):
     """The gap between the two best outputs is at least gap_bound."""
 
     gap_bound: float = objective_setting(8.0, ANY, "confidence: smallest gap between the two best outputs", group="stopping")
-    stops = True
-    looks_at_input = False
     kernel = _confidence
 
     def holds(self, run):
@@ -102,12 +111,10 @@ def _entropy(settings, logits, open_active, active):
 
 @RULES.register("entropy")
 @dataclass
-class Entropy:
+class Entropy(Rule):
     """The entropy of the outputs, 0 to 1, is at most entropy_bound."""
 
     entropy_bound: float = objective_setting(0.05, ANY, "entropy: largest entropy of the outputs, 0 to 1", group="stopping")
-    stops = True
-    looks_at_input = False
     kernel = _entropy
 
     def holds(self, run):

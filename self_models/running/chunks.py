@@ -25,8 +25,7 @@ def all_steps(model, x, uniforms, draws, frames):
         run, shown = (model.segment if keeps else recomputed(model.segment))(run, drawn, frames)
         ends = None
         if stops:
-            may_stop = torch.stack([model.rule.holds(state) for state in run.after(shown)])
-            may_stop[: max(0, model.gate.least_steps - 1 - first)] = False  # no answer has been computed yet
+            may_stop = torch.stack([model.rule.may_stop(state, model.gate.least_steps) for state in run.after(shown)])
             ends = ((may_stop.cumsum(0) == 0).sum(0) + 1).clamp(max=len(drawn))
             shown, taken[running] = shown.until(ends), first + ends
         if run.watcher:

@@ -10,14 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics.compiled import compiled, inlined
-from self_models.event.vectors import LANES, above, add_rows, lowest
+from self_models.event.compiled.vectors import LANES, above, add_rows, lowest
 
 # columns of Net.nodes: shape; first membrane and first place in the state; where the spikes come from, window side, channels
 # of the source, floats of a row of the window, first weight, first entry of the tables, whether the source's events have values
 # other than 1
 HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, ROW, FIRST_W, FIRST_ENTRY, VALUED = range(12)
 WORD = 64  # bits of a word of State.listed, membranes compared with their threshold at once, and floats of a small window
-TOGETHER, WIDE, FEWER = 16, 1024, 6  # rows of weights read at once; fewer of this width: they share the same lines of the cache
+TOGETHER, LINES, FEWER = 16, 1024, 6  # rows of weights read at once; fewer that lie whole LINES floats apart: they share lines
+# of the cache
 FULL = np.uint64(2**WORD - 1)
 
 
@@ -196,8 +197,9 @@ def add_window(net, state, n, row, column, count, clock):
     top, bottom = max(0, -row), min(side, net.nodes[n, HEIGHT] - row)
     left, right = max(0, -column), min(side, width - column)
     size = (net.nodes[n, ROW] if right == side else right * channels) - left * channels  # with the zeros at the row's end
-    valued, weights, together = net.nodes[n, VALUED] != 0, net.weights, TOGETHER if size < WIDE else FEWER
-    if count > 1 and side * net.nodes[n, ROW] <= WORD:  # a small window: add them all up first, and what follows them
+    valued, weights, block = net.nodes[n, VALUED] != 0, net.weights, side * net.nodes[n, ROW]
+    together = TOGETHER if block % LINES else FEWER
+    if count > 1 and block <= WORD:  # a small window: add them all up first, and what follows them
         state.window[:] = 0
         add_rows(state.window, 0, weights, state.rows, state.values, 0, count, 0, WORD, valued)
         valued, weights, count, state.rows[0] = False, state.window, 1, 0

@@ -1,0 +1,253 @@
+"""Compiled runs of the event engine: the steps of the layers, and all steps of an image until it stops or nothing can change."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from self_models.basics.compiled import cached, compiled, sources_digest, switch
+from self_models.event.compiled.counts import count
+from self_models.event.compiled.kernels import (
+    CHANNELS,
+    FIRST_PLACE,
+    FIRST_V,
+    SOURCE,
+    charge,
+    copy,
+    fire,
+    list_places,
+    touch,
+    unlist,
+)
+from self_models.event.compiled.pixels import clear, integrate, look_is_due, send, start
+from self_models.objectives.encoders import ENCODINGS
+from self_models.objectives.gates import GATES
+from self_models.objectives.readouts import READOUTS
+from self_models.objectives.stopping import RULES, Never
+
+PARTS = {*ENCODINGS.values(), *GATES.values(), *READOUTS.values(), *RULES.values()}  # that are compiled here
+holds = switch([rule.kernel or Never.kernel for rule in RULES.values()])
+
+
+class Results(NamedTuple):
+    """What a run fills in. logits (B, T, labels), after each step; counts (B, T, nodes), spikes of each step, 0 before; steps,
+    comparisons, decodes (B,), these of the decoder's steps; errors (B, T), squared error summed over pixels; open_share (B, T),
+    of active pixels; frames (T, B, Q), (0, 0, 0) if not wanted."""
+
+    logits: np.ndarray
+    counts: np.ndarray
+    steps: np.ndarray
+    comparisons: np.ndarray
+    decodes: np.ndarray
+    errors: np.ndarray
+    open_share: np.ndarray
+    predictions: np.ndarray
+    predicted: np.ndarray
+    is_open: np.ndarray
+
+
+def new_results(batch, steps, nodes, labels, frames):
+    """Results of images (batch, Q) over so many steps. frames: whether they are wanted."""
+    size, pixels = len(batch), (steps, *batch.shape) if frames else (0, 0, 0)
+    return Results(
+        logits=np.empty((size, steps, labels), np.float32),
+        counts=np.zeros((size, steps, nodes), np.int32),
+        **{name: np.zeros(size, np.int64) for name in ("steps", "comparisons", "decodes")},
+        **{name: np.zeros((size, steps), np.float32) for name in ("errors", "open_share")},
+        **{name: np.empty(pixels, kind) for name, kind in (("predictions", "f4"), ("predicted", "?"), ("is_open", "?"))},
+    )
+
+
+# --- one step of the layers
+
+
+@compiled
+def drive(net, state):
+    """Where the gate holds what it knows: what the input's events add to the first layer in each step until others come."""
+    if net.drive > 0:
+        clear(net, state, net.drive)
+        charge(net, state, net.drive, 0)
+
+
+@compiled
+def charge_node(net, state, n, clock):
+    """charge, or for the events of an input that is held the sum of drive."""
+    if net.drive < 0 or net.nodes[n, SOURCE] != 0:
+        charge(net, state, n, clock)
+        return
+    channels = net.nodes[n, CHANNELS]
+    first, source = net.nodes[n, FIRST_V], net.nodes[net.drive, FIRST_V]
+    for i in range(list_places(net, state, net.drive)):
+        place = state.places[i]
+        touch(net, state, n, place, place + 1, clock)
+        for c in range(channels):
+            state.v[first + place * channels + c] += state.v[source + place * channels + c]
+
+
+@compiled
+def run_layers(net, state, activity, nodes, clock, counts, rests):
+    """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before;
+    rests: whether the decoder does."""
+    for n in nodes:
+        source = net.nodes[n, SOURCE]
+        if net.immediate and state.event_count[source]:
+            charge_node(net, state, n, clock + 1)
+        state.event_count[n] = 0
+        if n < net.output and state.busy[n]:
+            counts[n] = fire(net, state, n, clock + net.immediate)
+            if activity.events.size:
+                count(net, state, activity, n, rests)
+        if not net.immediate and state.event_count[source]:
+            charge_node(net, state, n, clock + 1)
+
+
+@compiled
+def wait(net, state):
+    """Count the encoder's latest spikes until the decoder runs."""
+    source, n = net.forked, net.waiting
+    places, channels = net.nodes[source, FIRST_PLACE], net.nodes[source, CHANNELS]
+    for i in range(places, places + state.event_count[source]):
+        place = state.event_place[i]
+        touch(net, state, n, place, place + 1, 0)
+        for e in range(state.event_start[i], state.event_start[i + 1]):
+            state.v[net.nodes[n, FIRST_V] + place * channels + state.event_channel[e]] += 1
+
+
+@compiled
+def release(net, state):
+    """Make the spikes that wait for the decoder into events whose value is their number."""
+    n = net.waiting
+    places, channels, event = net.nodes[n, FIRST_PLACE], net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
+    count = list_places(net, state, n)
+    for i in range(count):
+        place = state.places[i]
+        state.event_place[places + i], state.event_start[places + i] = place, event
+        at = net.nodes[n, FIRST_V] + place * channels
+        for c in range(channels):
+            if state.v[at + c] > 0:
+                state.event_channel[event], state.event_value[event] = c, state.v[at + c]
+                event += 1
+                state.v[at + c] = 0
+    state.event_start[places + count], state.event_count[n] = event, count
+    unlist(net, state, n)
+
+
+@compiled
+def decode(net, state, activity, clock, counts):
+    """The decoder's step number `clock`; its output is then net.decoded's membranes, at that node's candidates."""
+    if net.waiting > 0:
+        release(net, state)
+        if activity.events.size:
+            count(net, state, activity, net.waiting, False)
+    run_layers(net, state, activity, net.feedback, clock, counts, False)
+    last = net.feedback[len(net.feedback) - 1]
+    if last == net.decoded:
+        return
+    places, channels = net.nodes[last, FIRST_PLACE], net.nodes[last, CHANNELS]
+    for i in range(places, places + state.event_count[last]):
+        place = state.event_place[i]
+        touch(net, state, net.decoded, place, place + 1, 0)
+        for e in range(state.event_start[i], state.event_start[i + 1]):
+            state.v[net.nodes[net.decoded, FIRST_V] + place * channels + state.event_channel[e]] = 1
+
+
+# --- a whole run
+
+
+@compiled
+def is_quiet(net, state):
+    """Whether no neuron has anything left to do."""
+    busy = False
+    for n in range(len(net.nodes)):
+        if n != net.output and n != net.drive:
+            busy |= state.busy[n]
+    return not busy
+
+
+@compiled
+def is_over(net, state, settings, pixels):
+    """Whether nothing can change any more: no input neuron can send, no neuron is left above its threshold, and neither the
+    pixels that the gate has yet to look at nor a read-out that leaks change what is seen."""
+    decodes = settings.has_feedback and pixels.gate.wants
+    looks = look_is_due(settings, pixels, decodes) and (pixels.gate.look_again or settings.readout_leak != 1)
+    return pixels.run.sending == 0 and not looks and is_quiet(net, state)
+
+
+@compiled
+def begin_step(results, pixels):
+    """What is open in the coming step, for what it shows."""
+    pixels.run.open_share = np.float32(pixels.run.active) / np.float32(max(pixels.run.of_image, 1))
+    if len(results.predictions):
+        copy(pixels.step_open, pixels.is_open)
+
+
+@compiled
+def take_step(net, state, activity, settings, pixels, image, uniforms, number, results, b, t):
+    """Step t of one image, row b of the results: input, layers, and where the decoder runs or the gate looks, the pixels."""
+    counts, rests = results.counts[b, t], settings.has_feedback and not pixels.gate.wants
+    decodes = settings.has_feedback and not rests and (t + 1) % settings.feedback_interval == 0
+    counts[0] = send(net, state, settings, pixels, uniforms, number, b, t)
+    if pixels.run.renewed:
+        drive(net, state)
+        pixels.run.renewed = False
+    if activity.events.size:
+        count(net, state, activity, 0, rests)
+    run_layers(net, state, activity, net.forward, t, counts, rests)
+    if net.waiting > 0:
+        wait(net, state)
+    if decodes:
+        decode(net, state, activity, pixels.run.decodes, counts)
+    if look_is_due(settings, pixels, decodes):
+        integrate(net, state, settings, pixels, image, decodes, t + 1)
+
+
+@compiled
+def show(results, pixels, logits, b, t):
+    """Fill in what step t shows, beside its spikes."""
+    results.errors[b, t], results.open_share[b, t] = pixels.run.error, pixels.run.open_share
+    copy(results.logits[b, t], logits)
+    if len(results.predictions):
+        copy(results.predictions[t, b], pixels.prediction)
+        copy(results.predicted[t, b], pixels.predicted)
+        copy(results.is_open[t, b], pixels.step_open)
+
+
+@compiled
+def run_image(net, state, activity, settings, pixels, image, uniforms, number, results, b):
+    """All steps of one image, row b of the results: until it stops, or to the last, or until nothing can change any more. What
+    later steps show is filled in."""
+    first, run = net.nodes[net.output, FIRST_V], pixels.run
+    logits = state.v[first : first + net.nodes[net.output, CHANNELS]]
+    start(net, state, settings, pixels, image)
+    t, stops = 0, False
+    while not stops and t < settings.timesteps and (t == 0 or not is_over(net, state, settings, pixels)):
+        begin_step(results, pixels)
+        take_step(net, state, activity, settings, pixels, image, uniforms, number, results, b, t)
+        show(results, pixels, logits, b, t)
+        t += 1
+        stops = t >= settings.least_steps and holds(settings.rule, settings, logits, run.active, run.of_image)
+    if not stops:
+        begin_step(results, pixels)
+        if settings.has_feedback and pixels.gate.wants:
+            left = settings.timesteps // settings.feedback_interval - run.decodes
+            run.decodes, run.comparisons = run.decodes + left, run.comparisons + left * pixels.gate.compared
+    results.steps[b] = t if stops else settings.timesteps
+    results.comparisons[b], results.decodes[b] = run.comparisons, run.decodes
+    for later in range(t, settings.timesteps):
+        show(results, pixels, logits, b, later)
+
+
+def entry_point():
+    """run_images, compiled once and kept on disk."""
+    digest = sources_digest()
+
+    @cached
+    def run_images(net, state, activity, pixels, settings, images, uniforms, index, results, first, last):
+        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; index (B,)."""
+        assert digest
+        for b in range(first, last):
+            run_image(net, state, activity, settings, pixels, images[b], uniforms, index[b], results, b)
+
+    return run_images
+
+
+run_images = entry_point()

@@ -1,0 +1,79 @@
+"""What compiled code knows of a model: whether it has a form of all that the model does, and the settings that it reads."""
+
+import functools
+import inspect
+import itertools
+from collections import namedtuple
+
+import numpy as np
+
+from self_models.running.draws import key_for
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+PARTS = {"gate": "kernels", "rule": "kernel", "readout": "kernels"}  # setting -> attribute with the part's compiled form
+
+
+def why_not(model):
+    """Why compiled code cannot run the model as it is now, or ''."""
+    from self_models.event.compiled import run  # now: it knows the parts that are registered when it is first imported
+
+    if hook := own_hook(type(model)):
+        return f"the event engine does not know {type(model).__name__}.{hook}: use --engine dense"
+    for name, kernel in PARTS.items():
+        part = type(getattr(model, name))
+        if part not in run.PARTS or not is_compiled(part, kernel):
+            return f"the event engine has no compiled form of the {name} {part.__name__} ({kernel}): use --engine dense"
+    if model.encoding not in run.PARTS:
+        return f"the event engine has no compiled form of the encoding {model.settings['encoding']}: use --engine dense"
+    if model.settings["update"] not in ("delayed", "immediate"):
+        return "the event engine knows the updates delayed and immediate: use --engine dense"
+    if getattr(model.gate, "wait", False):
+        return "the event engine lets no layer wait (setting wait of gate once): use --engine dense"
+    return ""
+
+
+@functools.cache
+def own_hook(cls):
+    """The name of a method of the SNN's that a class below it has made its own, '' if there is none."""
+    below = itertools.takewhile(lambda base: base is not VGG_SNN_STDB_wFeedback, cls.__mro__)
+    return next((name for base in below for name in methods(base) if hasattr(VGG_SNN_STDB_wFeedback, name)), "")
+
+
+@functools.cache
+def is_compiled(cls, kernel):
+    """Whether a part has a compiled form, its attribute `kernel`, and no class below the one that it is of has a method."""
+    below = itertools.takewhile(lambda base: kernel not in vars(base), cls.__mro__)
+    return getattr(cls, kernel, None) is not None and not any(methods(base) for base in below)
+
+
+def methods(cls):
+    """Names of a class's own methods and properties, but for those that Python calls."""
+    own = (name for name, value in vars(cls).items() if inspect.isroutine(value) or isinstance(value, property))
+    return [name for name in own if not name.startswith("__")]
+
+
+def kernel_settings(model, draws):
+    """What compiled code reads of a model: settings that are declared so, names as numbers, its images' shape, the draws' key."""
+    registered = tuple(part for registry in model.parts.values() for part in registry.values())
+    held = model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)  # a part may have been changed in place
+    values = {name: one.scalar(held.get(name, one.default)) for name, one in read_by_kernels(type(model), registered)}
+    values = {name: np.float32(value) if isinstance(value, float) else value for name, value in values.items()}
+    channels, _, width = model.image_shape
+    values |= {"has_feedback": model.has_feedback, "completes": model.gate.completes, "least_steps": model.gate.least_steps}
+    values |= {"colour": channels > 1, "channels": channels, "width": width}
+    values |= {"uses_draws": model.encoding.uses_draws, "epoch": draws.epoch, "key": key_for(draws.seed, "input")}
+    return settings_class(tuple(values))._make(values.values())
+
+
+@functools.cache
+def read_by_kernels(cls, registered):
+    """The (name, Setting) pairs that compiled code reads of models of this class, while these parts are registered."""
+    return [(name, one) for name, one in cls.declared().items() if one.kernel]
+
+
+@functools.cache
+def settings_class(names):
+    """The named tuple of these settings, under a name of this module, where numba's cache on disk finds it again."""
+    global KernelSettings
+    KernelSettings = namedtuple("KernelSettings", names)
+    return KernelSettings
