@@ -9,15 +9,15 @@ import torch
 from conftest import DATA, refused, run_here, run_script
 from PIL import Image
 
-from benchmarks.gpu import compared as compared_with_cpu
-from benchmarks.gpu import table
-from benchmarks.inference_peers import compared, figures
-from benchmarks.peers import is_installed
-from benchmarks.ramp_control import ControlSNN
+from benchmarks.findings.ramp_control import ControlSNN
+from benchmarks.speed.gpu import compared as compared_with_cpu
+from benchmarks.speed.gpu import table
+from benchmarks.speed.inference_peers import compared, figures
+from benchmarks.speed.peers import is_installed
 from self_models.basics.errors import ModelError
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-RAMP = "benchmarks.ramp_control"
+RAMP = "benchmarks.findings.ramp_control"
 
 
 def test_ramp_control_shuffled_gives_no_image_its_own_decoder_output(trained, tmp_path, monkeypatch):
@@ -56,23 +56,13 @@ def test_ramp_control_refuses_to_shuffle_one_image():
         model(torch.rand(1, 1, 28, 28))
 
 
-def test_attention_is_chosen_on_held_out_images(trained, tmp_path):
-    flags = f"--holdout 12 --batch_size 12 --epsilon 0.2 --output_dir {tmp_path} --attention"
-    said = run_here("benchmarks.attention_constant", "--pretrained_snn", trained.snn, flags, "0.6 0 1")[1]
-    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    plain, *tried, last = lines
-    assert plain["contrast"] == "none" and [line["attention"] for line in tried] == [0.6, 0, 1]
-    assert {line["images"] for line in lines[:-1]} == {12} and all(0 <= line["dimmed"] <= 1 for line in tried)
-    best = max(line["dimmed"] for line in tried)
-    assert last == {"best": min(line["attention"] for line in tried if line["dimmed"] == best)}
-    assert "test images" in refused("benchmarks.attention_constant", f"--holdout 0 --pretrained_snn {trained.snn}")
-
-
 def test_conversion_alone_beside_the_ann(trained, tmp_path):
     """One line for the ANN, one for each way to convert and T, one for the tuned SNN; what is the same way gives the same."""
     flags = "--holdout 16 --limit_train 16 --batch_size 16 --balance_images 8 --balance_timesteps 6 --update immediate"
     flags += f" --timesteps 2 6 --encoding direct poisson --balance_percentile 100 90 --output_dir {tmp_path}"
-    said = run_here("benchmarks.conversion_alone", f"--pretrained_ann {trained.ann} --tuned_snn {trained.snn} {flags}")[1]
+    said = run_here("benchmarks.findings.conversion_alone", f"--pretrained_ann {trained.ann} --tuned_snn {trained.snn} {flags}")[
+        1
+    ]
     ann, *converted, tuned = (json.loads(line) for line in said.splitlines() if line.startswith("{"))
     tried = [(row["encoding"], row["percentile"], row["timesteps"]) for row in converted]
     assert tried == [(code, percentile, t) for code in ("direct", "poisson") for percentile in (100, 90) for t in (2, 6)]
@@ -83,7 +73,7 @@ def test_conversion_alone_beside_the_ann(trained, tmp_path):
     last = said.splitlines()[-12:]
     assert sum(line.startswith(("ann ", "converted ", "tuned ")) for line in last) == 10
     for words, wanted in (("", "give --pretrained_ann"), (f"--pretrained_ann {trained.ann} --holdout 0", "test images")):
-        assert wanted in refused("benchmarks.conversion_alone", *filter(None, [words]))
+        assert wanted in refused("benchmarks.findings.conversion_alone", *filter(None, [words]))
 
 
 def test_inference_peers_send_our_spikes(tmp_path):
@@ -92,7 +82,7 @@ def test_inference_peers_send_our_spikes(tmp_path):
     for package in peers:
         pytest.importorskip(package, reason=f"{package} is not installed")
     flags = "--images 2 --batches 2 --timesteps 8 --rounds 1 --threads 1 --peers snntorch spikingjelly --picture"
-    done = run_script("benchmarks/inference_peers", flags, tmp_path / "peers.png")
+    done = run_script("benchmarks/speed/inference_peers", flags, tmp_path / "peers.png")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["network"], row["stopped"]) for row in rows] == [
         ("twin", False), ("blocking", False), ("twin", True), ("blocking", True)
@@ -110,7 +100,7 @@ def test_inference_peers_send_our_spikes(tmp_path):
 
 @pytest.mark.parametrize(("flags", "wanted"), [("--images 10 --batches 1 4", "multiple"), ("--picture none/a.png", "folder")])
 def test_inference_peers_refuses_before_it_measures(flags, wanted):
-    assert wanted in refused("benchmarks.inference_peers", flags)
+    assert wanted in refused("benchmarks.speed.inference_peers", flags)
 
 
 def test_inference_peers_without_a_package(monkeypatch):
@@ -134,13 +124,13 @@ def test_inference_peers_says_by_how_much_spikes_differ():
 def test_large_foretells_the_memory_that_is_taken():
     """Both engines send the same spikes, but for one that rounding decides; a fault in a case is one line."""
     flags = "--size 20 --timesteps 2 --fc_width 8 --labels 10 --batch_size 1 --scaling_factor 0.3 --cases dense event"
-    said = run_here("benchmarks.large", flags, "--plan", Path("4 A 6 fork A 8"), Path("U in"))
+    said = run_here("benchmarks.speed.large", flags, "--plan", Path("4 A 6 fork A 8"), Path("U in"))
     dense, event = (json.loads(line) for line in said[1].splitlines() if line.startswith("{"))
     assert event["spikes"] == pytest.approx(dense["spikes"], rel=0.01) and event["spikes"] > 0
     assert event["taken_gb"].items() <= event["foretold_gb"].items()
     assert dense["multiply_adds"] == 2 * (400 * 3 * 9 * 4 + 100 * 4 * 9 * 6 + 25 * 6 * 9 * 8 + 200 * 8 + 64 + 80
                                           + 100 * 6 * 4 * 6 + 400 * 6 * 9 * 3)  # fmt: skip
-    assert "doubles it 0 times" in refused("benchmarks.large", "--plan", Path("4 A"), "in")
+    assert "doubles it 0 times" in refused("benchmarks.speed.large", "--plan", Path("4 A"), "in")
 
 
 def test_gpu_wants_a_gpu_and_shows_what_it_found(monkeypatch):
@@ -148,8 +138,8 @@ def test_gpu_wants_a_gpu_and_shows_what_it_found(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     pytest.importorskip("snntorch", reason="snntorch is not installed")
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
-    assert "no GPU" in refused("benchmarks.gpu")
-    assert "no GPU" in refused("benchmarks.train_step", "--device cuda")
+    assert "no GPU" in refused("benchmarks.speed.gpu")
+    assert "no GPU" in refused("benchmarks.speed.train_step", "--device cuda")
     lines = table([10], lambda name, precision, steps: "no memory" if name == "snntorch" else (steps / 100, 1.0)).splitlines()
     assert lines[2] == "| ours | float32 | 10 | 0.1000 | 1.00 |"
     assert [line for line in lines if "snntorch" in line] == ["| snntorch | float32 | 10 | not run: no memory | |"]

@@ -735,7 +735,7 @@ def test_models_that_the_engine_does_not_know_are_refused():
 
 
 def test_own_hooks_run_step_by_step():
-    """A subclass with a read-out of its own, as benchmarks/ramp_control.py has."""
+    """A subclass with a read-out of its own, as benchmarks/findings/ramp_control.py has."""
 
     class Halved(InputBlockingSNN):
         def integrate(self, trace, decoded, view):

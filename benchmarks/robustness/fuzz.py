@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Feed mutated checkpoints, data files and flag values to the scripts: each must be taken as it is meant, or refused in one line.
+"""Are mutated checkpoints, data files and flag values taken as they are meant, or refused in one line?
 
 One JSON object: how many examples of each kind were run, and how many of them were refused. Stops with the smallest example
 that breaks a rule: a traceback, another exit status than 0 or 2, code from a file that is run, damage that goes unnoticed.
 """
 
-import argparse
 import contextlib
 import functools
 import importlib
@@ -28,36 +27,44 @@ from urllib.error import URLError
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import harness.data.sets  # noqa: I001  (harness before torch, see harness/__init__.py)
 from self_models.basics.checkpoints import load_checkpoint
 from harness.data.sets import BUNDLED
 from harness import UserError
+from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from harness.command_line.posthoc import Posthoc
+from self_models.basics.settings import COUNT
 
 import torch
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parents[2]
 load_set = inspect.unwrap(harness.data.sets.load_set)  # the tests keep what it has loaded
 kept = functools.lru_cache(load_set)
 SCRIPTS = sorted(path.stem for path in HERE.glob("*nn_wFeedback*.py"))
 SNN = "snn_wFeedback"
-TINY = shlex.split(
-    "-a VGG5_wFeedback_small --fc_width 4 --timesteps 2 --limit_train 8 --limit_test 2 --batch_size 4 --device cpu"
-)
+NETWORK = shlex.split("-a VGG5_wFeedback_small --fc_width 4")
+TINY = NETWORK + shlex.split("--timesteps 2 --limit_train 8 --limit_test 2 --batch_size 4 --device cpu")
 MEMORY = 8 * 2**30  # bytes of address space that a script may take meanwhile, so that a huge network fails at once
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=1000, help="of each kind")
-    args, found = parser.parse_args(), {}
+def main(argv=None):
+    parser = Parser(__doc__)
+    parser.add_argument("--examples", type=typed(COUNT), default=1000, metavar="N", help="of each kind")
+    args, found = parser.parse_args(argv), {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in (checkpoints, data_files, flag_values):
             found[kind.__name__] = kind(args.examples, Path(folder))
             print(json.dumps(found), flush=True)
+
+
+def trained(folder):
+    """Folder of the checkpoints of a tiny SNN trained there, x.pth and x_last.pth."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
+    return folder / "trained_models/snn"
 
 
 class Reached(Exception):
@@ -91,11 +98,11 @@ def outcome(name, flags):
 def fuzz(examples, check, **given_):
     """Run check on that many examples, the same ones each time."""
     options = {"max_examples": examples, "deadline": None, "database": None, "derandomize": True}
-    phases, checks = (Phase.explicit, Phase.generate, Phase.shrink), list(HealthCheck)
+    options |= {"phases": (Phase.explicit, Phase.generate, Phase.shrink), "suppress_health_check": list(HealthCheck)}
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, before[1]))
     try:
-        settings(**options, phases=phases, suppress_health_check=checks)(given(**given_)(check))()
+        settings(**options)(given(**given_)(check))()
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
@@ -181,19 +188,16 @@ def malicious(proof):
 def checkpoints(examples, folder):
     """A last checkpoint, damaged or forged, is taken for what it was, or refused by evaluation and by --resume."""
     folder = folder / "checkpoints"
-    with contextlib.redirect_stdout(io.StringIO()):
-        importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
-    good = folder / "trained_models/snn/x_last.pth"
+    good = trained(folder) / "x_last.pth"
     raw, content, path, proof = good.read_bytes(), load_checkpoint(good), folder / "mutated.pth", folder / "proof"
     inner, counts = pickle_of(raw), {"examples": 0, "refused": 0}
 
     def check(mutated, kind):
         path.write_bytes(mutated)
         counts["examples"] += 1
-        evaluated = outcome(SNN, ["--pretrained_snn", str(path), "--test_only", *TINY[4:], "--output_dir", str(folder / "out")])
-        resumed = outcome(
-            SNN, [*TINY, "--epochs", "1", "--resume", str(path), "--run_name", "y", "--output_dir", str(folder / "out")]
-        )
+        where = ["--output_dir", str(folder / "out")]
+        evaluated = outcome(SNN, ["--pretrained_snn", str(path), "--test_only", *TINY[len(NETWORK) :], *where])
+        resumed = outcome(SNN, [*TINY, "--epochs", "1", "--resume", str(path), "--run_name", "y", *where])
         assert not proof.exists() and "antigravity" not in sys.modules
         assert resumed, "a finished run has nothing left to do"
         counts["refused"] += bool(evaluated)
@@ -282,10 +286,7 @@ def flag_values(examples, folder):
     """Any value for any flag of any script is accepted, up to the work itself, or refused in one line."""
     folder, counts = folder / "flags", {"examples": 0, "refused": 0}
     folder.mkdir()
-    with contextlib.redirect_stdout(io.StringIO()):
-        importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
-    snn = folder / "trained_models/snn/x.pth"
-    here = os.getcwd()
+    snn, here = trained(folder) / "x.pth", os.getcwd()
 
     def check(name, typed):
         counts["examples"] += 1
@@ -299,7 +300,7 @@ def flag_values(examples, folder):
             os.chdir(here)
             shutil.rmtree(work)
 
-    def typed(actions):
+    def words_for(actions):
         one = st.sampled_from(actions).flatmap(
             lambda action: values(action, folder).map(lambda words: [action.option_strings[0], *words])
         )
@@ -307,7 +308,7 @@ def flag_values(examples, folder):
 
     def command(name):
         actions = importlib.import_module(name).build_parser()._actions
-        return st.tuples(st.just(name), typed([action for action in actions if action.dest not in ("help", "resume")]))
+        return st.tuples(st.just(name), words_for([action for action in actions if action.dest not in ("help", "resume")]))
 
     def run(example):
         assume(not {"-h", "--help", "--help_all"} & set(example[1]))
@@ -318,4 +319,4 @@ def flag_values(examples, folder):
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A VGG11 with a decoder on large colour images: a training step, and one image on the dense and on the event engine.
+"""How long, on how much memory, do large colour images take? A VGG11 with a decoder in training and on both engines; 1.5 minutes.
 
 One JSON object per line and case, each measured in a process of its own. peak_gb: the largest resident memory of that process;
 before_gb: what it was when the network stood there (libraries, weights). What limits: of training `bytes_per_neuron_and_step`,
@@ -21,7 +21,7 @@ import time
 from math import prod
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.building.conversion import balance_thresholds
