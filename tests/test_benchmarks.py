@@ -1,20 +1,28 @@
-"""Benchmarks whose figures the pages quote: what they hand to whom."""
+"""Benchmarks whose figures the pages quote: what they hand to whom, and each of them run tiny."""
 
+import ast
+import copy
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATA, refused, run_here, run_script
+from conftest import DATA, REPOSITORY, refused, run_here, run_script
 from PIL import Image
+from test_images_in import make_folder
 
 from benchmarks.findings.ramp_control import ControlSNN
+from benchmarks.speed import launches
 from benchmarks.speed.gpu import compared as compared_with_cpu
 from benchmarks.speed.gpu import table
 from benchmarks.speed.inference_peers import compared, figures
 from benchmarks.speed.peers import is_installed
+from harness.data.sets import load_data
+from self_models import load
 from self_models.basics.errors import ModelError
+from self_models.running import draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 RAMP = "benchmarks.findings.ramp_control"
@@ -70,10 +78,23 @@ def test_conversion_alone_beside_the_ann(trained, tmp_path):
     assert (tuned["case"], tuned["timesteps"]) == ("tuned", 5)
     first, other = (next(row for row in converted if row["percentile"] == percentile) for percentile in (100, 90))
     assert other["spikes"] > first["spikes"]  # lower thresholds
-    last = said.splitlines()[-12:]
-    assert sum(line.startswith(("ann ", "converted ", "tuned ")) for line in last) == 10
     for words, wanted in (("", "give --pretrained_ann"), (f"--pretrained_ann {trained.ann} --holdout 0", "test images")):
         assert wanted in refused("benchmarks.findings.conversion_alone", *filter(None, [words]))
+
+
+def test_sent_share_counts_what_is_sent(tmp_path):
+    """Of colour images of 32 x 32, all 3,072 values without prediction, of which 3 x 8 x 8 are the first grid's."""
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    folder = make_folder(tmp_path / "images", names.split(), 1, (32, 32, 3))
+    networks = [f"--{name} trained_models/snn/cifar10_{file}.pth" for name, file in
+                (("feedback", "feedback"), ("interpolation", "blind"), ("twin", "twin"))]  # fmt: skip
+    said = run_here("benchmarks.findings.sent_share", *networks, "--limit_test 5 --epsilons 0.15 --gaps 1 --dataset", folder)[1]
+    rows = [json.loads(line) for line in said.splitlines()]
+    assert len(rows) == 15 and {row["images"] for row in rows} == {5}
+    (schedule,) = (row for row in rows if row["case"] == "schedule")
+    assert (schedule["spikes"]["input"], schedule["surprises"]) == (3072, 3072 - 3 * 8 * 8)
+    fewer = [row for row in rows if row["case"] in ("interpolation", "feedback") and row["gap"] is None]
+    assert len(fewer) == 2 and all(0 < row["surprises"] < schedule["surprises"] for row in fewer)
 
 
 def test_inference_peers_send_our_spikes(tmp_path):
@@ -91,6 +112,7 @@ def test_inference_peers_send_our_spikes(tmp_path):
         assert row["case"].endswith("ours stopped when sure") == row["stopped"] == (row["mean_steps"] < 8)
         assert row["norse"] is None and row["missing"] == ["norse", "sinabs"] and row["spikes_per_image"] > 500
         assert row["ratio_to_fastest_peer"] == pytest.approx(row["ours_event"] / max(row[peer] for peer in peers), abs=0.01)
+        assert row["ratio_to_ann"] == pytest.approx(row["ours_event"] / row["ann"], abs=0.01)
         for name, same in row["same_spikes"].items():
             expects = name == "ours_event" or (name in peers and not row["stopped"])
             assert (same is True or 0 < same < 1e-3) if expects else same is None, (row["case"], name)
@@ -107,11 +129,11 @@ def test_inference_peers_without_a_package(monkeypatch):
     """It is null and named; each of the others counts at its faster way."""
     monkeypatch.setitem(sys.modules, "norse.torch.functional.iaf", None)
     assert not is_installed("norse")
-    speeds = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0, ("snntorch", "by step"): 20.0, ("snntorch", "by layer"): 30.0}
-    found = figures(speeds)
+    ours = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0, ("ann", ""): 120.0}
+    found = figures(ours | {("snntorch", "by step"): 20.0, ("snntorch", "by layer"): 30.0})
     assert (found["snntorch"], found["way"], found["ratio_to_fastest_peer"]) == (30.0, {"snntorch": "by layer"}, 3.0)
+    assert (found["ann"], found["ratio_to_ann"]) == (120.0, 0.75)
     assert found["norse"] is None and found["missing"] == ["spikingjelly", "norse", "sinabs"]
-    ours = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0}
     assert figures(ours)["ratio_to_fastest_peer"] is None
 
 
@@ -145,3 +167,93 @@ def test_gpu_wants_a_gpu_and_shows_what_it_found(monkeypatch):
     assert [line for line in lines if "snntorch" in line] == ["| snntorch | float32 | 10 | not run: no memory | |"]
     spikes, differ, logits = compared_with_cpu("snn_mnist_linear_leak1.0", "cpu")
     assert spikes > 1000 and differ == logits == 0
+
+
+def test_launches_counts_operations_but_no_views():
+    with launches.Counter() as counter:
+        x = torch.empty(2, 3).fill_(1)  # counted: fill_, mul, sum
+        (x.view(6)[1:] * 2).sum()
+    assert counter.count == 3
+
+
+@pytest.mark.parametrize("name", launches.NETWORKS)
+def test_launches_compares_with_the_same_network(name):
+    file, settings = launches.NETWORKS[name]
+    model = load(launches.COMMITTED / file, engine="dense", timesteps=6, **settings)
+    images = load_data("MNIST")[2].part(0, 4).whole().images
+    uniforms = torch.rand(6, *images.shape, generator=torch.Generator().manual_seed(0))
+    minimal, begun, gradients = launches.Minimal(model), copy.deepcopy(model.state_dict()), []
+    ours, theirs = (launches.evaluate(network, images, uniforms) for network in (model, minimal))
+    assert torch.equal(ours.logits, theirs.logits) and ours.logits.any()
+    for network in (model.train(), minimal):
+        model.load_state_dict(begun)
+        launches.train(network, images, uniforms)
+        gradients.append([weights.grad.clone() for weights in model.parameters() if weights.requires_grad])
+    for own, other in zip(*gradients, strict=True):
+        assert own.any() and (own - other).norm() < 1e-5 * own.norm()
+
+
+def test_launches_of_a_step(monkeypatch):
+    """The twin's minimal loop by hand: 3 operations draw, 5 convolutions, 5 layers of neurons with 3 each, 1 copy of the codes, 3
+    matrix products, 1 sum. Draws are made by operations on tensors, Philox's ten rounds at each step, or once for several."""
+    noted = []
+    for module in (launches, draws):
+        monkeypatch.setattr(module, "WHY_NOT", noted)
+    said = run_here("benchmarks.speed.launches", "--evaluation_timesteps 2 --training_timesteps 2 --batch_size 2")[1]
+    rows = {row["case"]: row for row in map(json.loads, said.splitlines())}
+    assert list(rows) == ["evaluation, twin", "evaluation, blocking", "training, twin", "training, blocking"]
+    assert rows["evaluation, twin"]["minimal"] == 3 + 5 + 5 * 3 + 1 + 3 + 1
+    assert all(row["ours"] > row["draws"] >= 0 and row["whole_run"]["ours"] >= row["ours"] for row in rows.values())
+    assert all(rows[f"{mode}, blocking"][who] > rows[f"{mode}, twin"][who]
+               for mode in ("evaluation", "training") for who in ("ours", "minimal"))  # fmt: skip
+
+
+def test_event_engine_beside_the_dense_one():
+    said = run_here("benchmarks.speed.event_engine", "--networks small --images 3 --repeats 1 --threads 1")[1]
+    rows = {row["case"]: row for row in map(json.loads, said.splitlines())}
+    assert len(rows) == 7 + 9 + 2
+    assert all(
+        row["same_steps"] and row["dense_accuracy"] == row["event_accuracy"] for row in rows.values() if "same_steps" in row
+    )
+    assert rows["small, epsilon 0.2"]["spikes"] < rows["small, epsilon 0.1"]["spikes"] < rows["small, epsilon 0.0"]["spikes"]
+    flips = rows["small, epsilon 0.2, differing spikes"]
+    assert (flips["images"], flips["differing_images"]) == (3, 0) and flips["spikes"] > 1000
+
+
+def test_train_step_trains_the_same_network_three_times():
+    """Loss and gradient of the first step agree; segments give ours the same, too."""
+    pytest.importorskip("snntorch", reason="snntorch is not installed")
+    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
+    tiny = "-a VGG5_wFeedback_small --fc_width 8 --timesteps 4 --batch_size 4 --rounds 1"
+    every, alone = (
+        json.loads(run_here("benchmarks.speed.train_step", tiny, more)[1]) for more in ("", "--only ours --bptt_segments auto")
+    )
+    first = every["first_loss_and_gradient"]
+    assert list(first) == ["ours", "snntorch", "spikingjelly"] and list(alone["first_loss_and_gradient"]) == ["ours"]
+    for found in (*first.values(), alone["first_loss_and_gradient"]["ours"]):
+        assert found == pytest.approx(first["ours"], rel=1e-4) and min(found) > 0
+    assert every["ratio_to_fastest_peer"] > 0 and 0 < every["products_share"] < 1 and alone["peak_gb"] > 0.1
+
+
+def test_loader_says_its_share():
+    found = json.loads(run_here("benchmarks.speed.loader", "--batches 1")[1])
+    assert found["loader_share"] == pytest.approx((found["batch_s"] + found["draws_s"]) / found["step_s"], rel=0.1, abs=1e-3)
+
+
+def test_rooms_of_mutants_are_there():
+    """Each room has code, and each of its tests is a file."""
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    rooms = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["mutmut"]["rooms"]
+    for room, tests in rooms.items():
+        assert (REPOSITORY / f"{room}.py").is_file() or list((REPOSITORY / room).glob("*.py")), room
+        assert all((REPOSITORY / test).is_file() for test in tests[: tests.index("-k")]), room
+
+
+@pytest.mark.parametrize("program", sorted(REPOSITORY.glob("benchmarks/*/*.py")), ids=lambda path: path.stem)
+def test_each_program_asks_a_question_first(program):
+    """Its docstring begins with it, and --help says it; none imports another program, but for what a room shares."""
+    text = program.read_text()
+    imported = set(re.findall(r"^from benchmarks\.(\S+) import", text, re.MULTILINE))
+    assert imported <= {"shared", "speed.peers"}
+    if "__main__" in text:
+        assert ast.get_docstring(ast.parse(text)).split("\n")[0].count("?") == 1

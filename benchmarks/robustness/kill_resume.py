@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import snn_wFeedback  # noqa: I001  (harness before torch, see harness/__init__.py)
 from self_models.basics.checkpoints import load_checkpoint
+from benchmarks.shared import same
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from self_models.basics.settings import COUNT, WHOLE
@@ -137,23 +138,12 @@ def compare(place, other):
     found = []
     for name in ("x.pth", "x_last.pth"):
         a, b = (load_checkpoint(folder / "trained_models/snn" / name) for folder in (place, other))
-        found += [f"{name}: {key}" for key in a if key not in ("seconds", "logs") and not same(a[key], b.get(key))]
+        found += [f"{name}: {key}" for key in a if key not in ("seconds", "logs") and not same(a[key], b.get(key), CLOCK)]
     for reading in (epochs_in_text, records):
         if reading(place) != reading(other):
             found.append(reading.__name__)
     found += [f"left over: {path}" for path in other.rglob(".*.tmp")]
     return found
-
-
-def same(a, b):
-    """Whether two values are equal bit by bit, but for figures that depend on the clock."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key not in CLOCK)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def epochs_in_text(place):

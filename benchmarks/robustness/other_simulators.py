@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
-from benchmarks.speed.peers import watch
+from benchmarks.shared import watch
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.exporting.layers import conventions, forward_layers

@@ -14,7 +14,6 @@ doublings cost little. Weights are random and thresholds balanced on the image, 
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
+from benchmarks.shared import resident_gb
 from harness.building.conversion import balance_thresholds
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
@@ -118,15 +118,6 @@ def alone(args):
         found["rate"] = round(found["spikes"] / neurons / args.timesteps, 4)
     sizes = {"size": args.size, "timesteps": args.timesteps, "neurons": neurons, "threads": torch.get_num_threads()}
     return {**found, "before_gb": round(before, 3), "peak_gb": round(peak, 3), **sizes}
-
-
-def resident_gb(which):
-    """VmRSS, resident memory now, or VmHWM, its peak; the peak of all, a parent's too, where Linux does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(which)) / 1e9
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def train(args, model, images):

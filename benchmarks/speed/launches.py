@@ -10,7 +10,6 @@ training a run is forward, loss, backward and a step of fused Adam, without drop
 are views, and what only makes room.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+from benchmarks.shared import OPTIMIZER
 from harness.command_line.scripts import run_script
 from harness.training.losses import losses_of
 from harness.training.schedules import make_optimizer
@@ -35,7 +35,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 COMMITTED = Path(__file__).resolve().parents[2] / "trained_models/snn"
 NETWORKS = {"twin": ("snn_twin.pth", {}), "blocking": ("snn_feedback.pth", {"gate": "block", "epsilon": 0.2})}
 NOT_COUNTED = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "detach", "alias")
-OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True)
 
 
 def main(argv=None):

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
-from benchmarks.speed.peers import products_share
+from benchmarks.shared import products_share
 from harness.data.sets import augmented, load_data
 from harness.training.losses import Criterion
 from self_models.basics.settings import COUNT

@@ -1,48 +1,17 @@
-"""What the benchmarks share: networks of ours with another simulator's neurons in them, watching neurons, a profile.
+"""Networks of ours with another simulator's neurons in them: the same weights, thresholds and input spikes.
 
-Such a network has the same weights, thresholds and input spikes. Peer runs a whole SNN in evaluation. What else than neurons it
-needs and no other simulator has (gate, read-out, input code) is ours: Peer calls it step by step, in a loop that is written once,
-for all of them.
+stage_of serves train_step.py, too. Peer runs a whole SNN in evaluation. What else than neurons such a network needs and no other
+simulator has (gate, read-out, input code) is ours: Peer calls it step by step, in a loop that is written once, for all of them.
 """
 
 import copy
-import re
-import time
 from collections import ChainMap, OrderedDict
 
 import torch
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.shared import watch
 from self_models.network.neurons import HeldDropout, SpikingNeuron
-
-PRODUCTS = r"^aten::(.*conv.*|(add|b|)mm|im2col|col2im)$"  # convolutions and matrix products, operators by their names
-
-
-def products_share(step):
-    """The share of step()'s time that convolutions and matrix products take, forward and backward; of three steps."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        began = time.perf_counter()
-        for _ in range(3):
-            step()
-        microseconds = 1e6 * (time.perf_counter() - began)
-    of_products = [event.self_cpu_time_total for event in profiled.key_averages() if re.search(PRODUCTS, event.key)]
-    return sum(of_products) / microseconds
-
-
-def watch(neurons, total):
-    """A dict that collects what these neurons, name -> module, send while the network runs; total: output -> spikes to add."""
-    counts = dict.fromkeys(neurons, 0)
-
-    def noting(name):
-        def note(module, args, output):
-            counts[name] = counts[name] + total(output)
-
-        return note
-
-    for name, neuron in neurons.items():
-        neuron.register_forward_hook(noting(name))
-    return counts
 
 
 def stage_of(stage, neuron, linear=lambda module: module):

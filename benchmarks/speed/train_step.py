@@ -8,9 +8,7 @@ profiler. peak_gb: the largest resident memory of the process, everything includ
 of one network with --only. A minute on two cores. Choose the cores with OMP_NUM_THREADS; see docs/training_speed.md.
 """
 
-import argparse
 import json
-import resource
 import statistics
 import sys
 import time
@@ -20,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.building.conversion import balance_thresholds
-from benchmarks.loader import products_share
+from benchmarks.shared import OPTIMIZER, products_share, resident_gb
 from benchmarks.speed.peers import stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
@@ -41,8 +39,6 @@ import torch
 from spikingjelly.activation_based import functional, layer, surrogate
 from spikingjelly.activation_based.neuron import IFNode
 from torch import nn
-
-OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True)
 
 
 def main(argv=None):
@@ -105,7 +101,7 @@ def peak_gb(device):
     """The most memory so far: of tensors on a GPU, else of this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return resident_gb("VmHWM")
 
 
 def build_parser():
