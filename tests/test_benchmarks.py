@@ -14,6 +14,7 @@ from PIL import Image
 from test_images_in import make_folder
 
 from benchmarks.findings.ramp_control import ControlSNN
+from benchmarks.findings.sent_share import Exchanged
 from benchmarks.speed import launches
 from benchmarks.speed.gpu import compared as compared_with_cpu
 from benchmarks.speed.gpu import table
@@ -22,6 +23,7 @@ from benchmarks.speed.peers import is_installed
 from harness.data.sets import load_data
 from self_models import load
 from self_models.basics.errors import ModelError
+from self_models.objectives.gates import GATES
 from self_models.running import draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -82,15 +84,16 @@ def test_conversion_alone_beside_the_ann(trained, tmp_path):
         assert wanted in refused("benchmarks.findings.conversion_alone", *filter(None, [words]))
 
 
-def test_sent_share_counts_what_is_sent(tmp_path):
+def test_sent_share_counts_what_is_sent(tmp_path, monkeypatch):
     """Of colour images of 32 x 32, all 3,072 values without prediction, of which 3 x 8 x 8 are the first grid's."""
     names = "airplane automobile bird cat deer dog frog horse ship truck"
+    monkeypatch.setitem(GATES, "exchanged", Exchanged)  # which the program adds: gone after this test
     folder = make_folder(tmp_path / "images", names.split(), 1, (32, 32, 3))
     networks = [f"--{name} trained_models/snn/cifar10_{file}.pth" for name, file in
                 (("feedback", "feedback"), ("interpolation", "blind"), ("twin", "twin"))]  # fmt: skip
-    said = run_here("benchmarks.findings.sent_share", *networks, "--limit_test 5 --epsilons 0.15 --gaps 1 --dataset", folder)[1]
+    said = run_here("benchmarks.findings.sent_share", *networks, "--limit_test 2 --epsilons 0.15 --gaps 1 --dataset", folder)[1]
     rows = [json.loads(line) for line in said.splitlines()]
-    assert len(rows) == 15 and {row["images"] for row in rows} == {5}
+    assert len(rows) == 14 and {row["images"] for row in rows} == {2}
     (schedule,) = (row for row in rows if row["case"] == "schedule")
     assert (schedule["spikes"]["input"], schedule["surprises"]) == (3072, 3072 - 3 * 8 * 8)
     fewer = [row for row in rows if row["case"] in ("interpolation", "feedback") and row["gap"] is None]
