@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Is a training run, killed at random moments and resumed each time, the one that was left alone? 2 minutes for 20 kills.
+"""Is a training run, killed at random moments and resumed each time, the one that was left alone?
 
 One JSON object: `kills`, how many hit the run; `while_writing`, those that hit while a checkpoint was being written;
 `runs`, how many runs they were spread over; `differences`, a list that should be empty. Weights, optimiser, schedule and the
 best checkpoint are compared bit by bit, logs line by line but for the seconds.
+`python benchmarks/robustness/kill_resume.py`: half a minute.
 """
 
 import contextlib

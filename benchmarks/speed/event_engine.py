@@ -4,10 +4,10 @@
 One JSON object per line, each with its `case`; docs/event_engine.md reads them. Networks: `small`, the committed snn_feedback.pth
 (encoder 16 D 32 32 D, fc_width 256); `full`, --pretrained_snn, or a stand-in for a trained network of VGG5_wFeedback's width: the
 committed one widened (encoder 64 D 128 128 D, fc_width 4096), each channel and each hidden unit copied and its weights varied by
-10 %, so that rates per neuron are those of a trained network. `speed` runs both engines in turn on the same images and draws
-(5 minutes on two cores), `scaling` the event engine against T, epsilon and spikes (10 minutes), `flips` looks for spikes that
-differ (5 minutes, with --images 500); `accumulates` are the event-driven ACs of counting/operations.py, one per spike and neuron
-it reaches.
+10 %, so that rates per neuron are those of a trained network. `speed` runs both engines in turn on the same images and draws,
+`scaling` the event engine against T, epsilon and spikes, `flips` looks for spikes that differ; `accumulates` are the event-driven
+ACs of counting/operations.py, one per spike and neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: some
+minutes; --networks small --images 12 --repeats 1, all parts: one minute.
 """
 
 import json

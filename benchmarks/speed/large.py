@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How long, on how much memory, do large colour images take? A VGG11 with a decoder in training and on both engines; 1.5 minutes.
+"""How long, on how much memory, do large colour images take? A VGG11 with a decoder in training and on both engines.
 
 One JSON object per line and case, each measured in a process of its own. peak_gb: the largest resident memory of that process;
 before_gb: what it was when the network stood there (libraries, weights). What limits: of training `bytes_per_neuron_and_step`,
@@ -11,6 +11,7 @@ The default plan forks early, after its second A: there each of 56 x 56 places h
 colours, enough to predict them to within epsilon, which 14 x 14 places of 512 channels cannot (16 x 16 pixels each), and two
 doublings cost little. Weights are random and thresholds balanced on the image, a smooth random one, so that all layers spike;
 `rate` is the spikes per neuron and step, on which the event engine's time depends.
+`OMP_NUM_THREADS=2 python benchmarks/speed/large.py`: 1.5 minutes, 2.1 GB.
 """
 
 import json

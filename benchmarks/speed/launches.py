@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How many operations does a step dispatch, ours and those of a minimal loop? JSON objects, one per line and `case`; 10 seconds.
+"""How many operations does a step dispatch, ours and those of a minimal loop? JSON objects, one per line and `case`.
 
 On a GPU each operation is a kernel that Python must launch, and what is small waits for launches. `ours`: of the dense engine per
 further step, what a run of 2 T steps has more than one of T, by T; `draws`, those of them that make random numbers. They are made
@@ -7,7 +7,7 @@ by operations on tensors, as on a GPU: this program notes a reason against compi
 `minimal`: the same of a loop of plain PyTorch for the same network, weights and thresholds, with torch.rand, without figures per
 step; its logits and gradients are ours where the draws are. `whole_run`: both with what happens once, a run of T steps by T. In
 training a run is forward, loss, backward and a step of fused Adam, without dropout. Counted with TorchDispatchMode; `not_counted`
-are views, and what only makes room.
+are views, and what only makes room. `python benchmarks/speed/launches.py`: 20 seconds.
 """
 
 import json

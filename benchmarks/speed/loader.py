@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""What do batches and draws cost beside a training step? One JSON object: seconds per batch, their share of a step; 10 seconds.
+"""What do batches and draws cost beside a training step? One JSON object: seconds per batch, and their share of a step.
 
 products_share: what convolutions and matrix products take of a step, by PyTorch's profiler; neurons, read-out and gate are the
 rest. The network is make demo's (VGG5_wFeedback_linear, fc_width 256, T = 8, batch 64), the smallest one that is trained here.
+`OMP_NUM_THREADS=2 python benchmarks/speed/loader.py`: 10 seconds.
 """
 
 import json

@@ -5,7 +5,8 @@ All three have the same weights, input spikes, loss and optimiser; loss and grad
 same network. They take turns, one step each, so that a busy machine slows all of them down; *_s are medians. Dropout is off,
 since the three hold their masks differently. products_share: what convolutions and matrix products take of our step, by PyTorch's
 profiler. peak_gb: the largest resident memory of the process, everything included (weights, gradients, optimiser, PyTorch);
-of one network with --only. A minute on two cores. Choose the cores with OMP_NUM_THREADS; see docs/training_speed.md.
+of one network with --only. `OMP_NUM_THREADS=2 python benchmarks/speed/train_step.py --rounds 3`: a minute; see
+docs/training_speed.md.
 """
 
 import json
