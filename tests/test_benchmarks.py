@@ -1,23 +1,33 @@
-"""Benchmarks whose figures the pages quote: what they hand to whom."""
+"""Benchmarks whose figures the pages quote: what they hand to whom, and each of them run tiny."""
 
+import ast
+import copy
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATA, refused, run_here, run_script
+from conftest import DATA, REPOSITORY, refused, run_here, run_script
 from PIL import Image
+from test_images_in import make_folder
 
-from benchmarks.gpu import compared as compared_with_cpu
-from benchmarks.gpu import table
-from benchmarks.inference_peers import compared, figures
-from benchmarks.peers import is_installed
-from benchmarks.ramp_control import ControlSNN
+from benchmarks.findings.ramp_control import ControlSNN
+from benchmarks.findings.sent_share import Exchanged
+from benchmarks.speed import launches
+from benchmarks.speed.gpu import compared as compared_with_cpu
+from benchmarks.speed.gpu import table
+from benchmarks.speed.inference_peers import compared, figures
+from benchmarks.speed.peers import is_installed
+from harness.data.sets import load_data
+from self_models import load
 from self_models.basics.errors import ModelError
+from self_models.objectives.gates import GATES
+from self_models.running import draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-RAMP = "benchmarks.ramp_control"
+RAMP = "benchmarks.findings.ramp_control"
 
 
 def test_ramp_control_shuffled_gives_no_image_its_own_decoder_output(trained, tmp_path, monkeypatch):
@@ -56,23 +66,12 @@ def test_ramp_control_refuses_to_shuffle_one_image():
         model(torch.rand(1, 1, 28, 28))
 
 
-def test_attention_is_chosen_on_held_out_images(trained, tmp_path):
-    flags = f"--holdout 12 --batch_size 12 --epsilon 0.2 --output_dir {tmp_path} --attention"
-    said = run_here("benchmarks.attention_constant", "--pretrained_snn", trained.snn, flags, "0.6 0 1")[1]
-    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    plain, *tried, last = lines
-    assert plain["contrast"] == "none" and [line["attention"] for line in tried] == [0.6, 0, 1]
-    assert {line["images"] for line in lines[:-1]} == {12} and all(0 <= line["dimmed"] <= 1 for line in tried)
-    best = max(line["dimmed"] for line in tried)
-    assert last == {"best": min(line["attention"] for line in tried if line["dimmed"] == best)}
-    assert "test images" in refused("benchmarks.attention_constant", f"--holdout 0 --pretrained_snn {trained.snn}")
-
-
 def test_conversion_alone_beside_the_ann(trained, tmp_path):
     """One line for the ANN, one for each way to convert and T, one for the tuned SNN; what is the same way gives the same."""
     flags = "--holdout 16 --limit_train 16 --batch_size 16 --balance_images 8 --balance_timesteps 6 --update immediate"
     flags += f" --timesteps 2 6 --encoding direct poisson --balance_percentile 100 90 --output_dir {tmp_path}"
-    said = run_here("benchmarks.conversion_alone", f"--pretrained_ann {trained.ann} --tuned_snn {trained.snn} {flags}")[1]
+    networks = f"--pretrained_ann {trained.ann} --tuned_snn {trained.snn}"
+    said = run_here("benchmarks.findings.conversion_alone", networks, flags)[1]
     ann, *converted, tuned = (json.loads(line) for line in said.splitlines() if line.startswith("{"))
     tried = [(row["encoding"], row["percentile"], row["timesteps"]) for row in converted]
     assert tried == [(code, percentile, t) for code in ("direct", "poisson") for percentile in (100, 90) for t in (2, 6)]
@@ -80,10 +79,24 @@ def test_conversion_alone_beside_the_ann(trained, tmp_path):
     assert (tuned["case"], tuned["timesteps"]) == ("tuned", 5)
     first, other = (next(row for row in converted if row["percentile"] == percentile) for percentile in (100, 90))
     assert other["spikes"] > first["spikes"]  # lower thresholds
-    last = said.splitlines()[-12:]
-    assert sum(line.startswith(("ann ", "converted ", "tuned ")) for line in last) == 10
     for words, wanted in (("", "give --pretrained_ann"), (f"--pretrained_ann {trained.ann} --holdout 0", "test images")):
-        assert wanted in refused("benchmarks.conversion_alone", *filter(None, [words]))
+        assert wanted in refused("benchmarks.findings.conversion_alone", *filter(None, [words]))
+
+
+def test_sent_share_counts_what_is_sent(tmp_path, monkeypatch):
+    """Of colour images of 32 x 32, all 3,072 values without prediction, of which 3 x 8 x 8 are the first grid's."""
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    monkeypatch.setitem(GATES, "exchanged", Exchanged)  # which the program adds: gone after this test
+    folder = make_folder(tmp_path / "images", names.split(), 1, (32, 32, 3))
+    networks = [f"--{name} trained_models/snn/cifar10_{file}.pth" for name, file in
+                (("feedback", "feedback"), ("interpolation", "blind"), ("twin", "twin"))]  # fmt: skip
+    said = run_here("benchmarks.findings.sent_share", *networks, "--limit_test 2 --epsilons 0.15 --gaps 1 --dataset", folder)[1]
+    rows = [json.loads(line) for line in said.splitlines()]
+    assert len(rows) == 14 and {row["images"] for row in rows} == {2}
+    (schedule,) = (row for row in rows if row["case"] == "schedule")
+    assert (schedule["spikes"]["input"], schedule["surprises"]) == (3072, 3072 - 3 * 8 * 8)
+    fewer = [row for row in rows if row["case"] in ("interpolation", "feedback") and row["gap"] is None]
+    assert len(fewer) == 2 and all(0 < row["surprises"] < schedule["surprises"] for row in fewer)
 
 
 def test_inference_peers_send_our_spikes(tmp_path):
@@ -92,7 +105,7 @@ def test_inference_peers_send_our_spikes(tmp_path):
     for package in peers:
         pytest.importorskip(package, reason=f"{package} is not installed")
     flags = "--images 2 --batches 2 --timesteps 8 --rounds 1 --threads 1 --peers snntorch spikingjelly --picture"
-    done = run_script("benchmarks/inference_peers", flags, tmp_path / "peers.png")
+    done = run_script("benchmarks/speed/inference_peers", flags, tmp_path / "peers.png")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["network"], row["stopped"]) for row in rows] == [
         ("twin", False), ("blocking", False), ("twin", True), ("blocking", True)
@@ -101,6 +114,7 @@ def test_inference_peers_send_our_spikes(tmp_path):
         assert row["case"].endswith("ours stopped when sure") == row["stopped"] == (row["mean_steps"] < 8)
         assert row["norse"] is None and row["missing"] == ["norse", "sinabs"] and row["spikes_per_image"] > 500
         assert row["ratio_to_fastest_peer"] == pytest.approx(row["ours_event"] / max(row[peer] for peer in peers), abs=0.01)
+        assert row["ratio_to_ann"] == pytest.approx(row["ours_event"] / row["ann"], abs=0.01)
         for name, same in row["same_spikes"].items():
             expects = name == "ours_event" or (name in peers and not row["stopped"])
             assert (same is True or 0 < same < 1e-3) if expects else same is None, (row["case"], name)
@@ -110,18 +124,18 @@ def test_inference_peers_send_our_spikes(tmp_path):
 
 @pytest.mark.parametrize(("flags", "wanted"), [("--images 10 --batches 1 4", "multiple"), ("--picture none/a.png", "folder")])
 def test_inference_peers_refuses_before_it_measures(flags, wanted):
-    assert wanted in refused("benchmarks.inference_peers", flags)
+    assert wanted in refused("benchmarks.speed.inference_peers", flags)
 
 
 def test_inference_peers_without_a_package(monkeypatch):
     """It is null and named; each of the others counts at its faster way."""
     monkeypatch.setitem(sys.modules, "norse.torch.functional.iaf", None)
     assert not is_installed("norse")
-    speeds = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0, ("snntorch", "by step"): 20.0, ("snntorch", "by layer"): 30.0}
-    found = figures(speeds)
+    ours = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0, ("ann", ""): 120.0}
+    found = figures(ours | {("snntorch", "by step"): 20.0, ("snntorch", "by layer"): 30.0})
     assert (found["snntorch"], found["way"], found["ratio_to_fastest_peer"]) == (30.0, {"snntorch": "by layer"}, 3.0)
+    assert (found["ann"], found["ratio_to_ann"]) == (120.0, 0.75)
     assert found["norse"] is None and found["missing"] == ["spikingjelly", "norse", "sinabs"]
-    ours = {("ours_event", ""): 90.0, ("ours_dense", ""): 9.0}
     assert figures(ours)["ratio_to_fastest_peer"] is None
 
 
@@ -134,13 +148,13 @@ def test_inference_peers_says_by_how_much_spikes_differ():
 def test_large_foretells_the_memory_that_is_taken():
     """Both engines send the same spikes, but for one that rounding decides; a fault in a case is one line."""
     flags = "--size 20 --timesteps 2 --fc_width 8 --labels 10 --batch_size 1 --scaling_factor 0.3 --cases dense event"
-    said = run_here("benchmarks.large", flags, "--plan", Path("4 A 6 fork A 8"), Path("U in"))
+    said = run_here("benchmarks.speed.large", flags, "--plan", Path("4 A 6 fork A 8"), Path("U in"))
     dense, event = (json.loads(line) for line in said[1].splitlines() if line.startswith("{"))
     assert event["spikes"] == pytest.approx(dense["spikes"], rel=0.01) and event["spikes"] > 0
     assert event["taken_gb"].items() <= event["foretold_gb"].items()
     assert dense["multiply_adds"] == 2 * (400 * 3 * 9 * 4 + 100 * 4 * 9 * 6 + 25 * 6 * 9 * 8 + 200 * 8 + 64 + 80
                                           + 100 * 6 * 4 * 6 + 400 * 6 * 9 * 3)  # fmt: skip
-    assert "doubles it 0 times" in refused("benchmarks.large", "--plan", Path("4 A"), "in")
+    assert "doubles it 0 times" in refused("benchmarks.speed.large", "--plan", Path("4 A"), "in")
 
 
 def test_gpu_wants_a_gpu_and_shows_what_it_found(monkeypatch):
@@ -148,10 +162,99 @@ def test_gpu_wants_a_gpu_and_shows_what_it_found(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     pytest.importorskip("snntorch", reason="snntorch is not installed")
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
-    assert "no GPU" in refused("benchmarks.gpu")
-    assert "no GPU" in refused("benchmarks.train_step", "--device cuda")
+    assert "no GPU" in refused("benchmarks.speed.gpu")
+    assert "no GPU" in refused("benchmarks.speed.train_step", "--device cuda")
     lines = table([10], lambda name, precision, steps: "no memory" if name == "snntorch" else (steps / 100, 1.0)).splitlines()
     assert lines[2] == "| ours | float32 | 10 | 0.1000 | 1.00 |"
     assert [line for line in lines if "snntorch" in line] == ["| snntorch | float32 | 10 | not run: no memory | |"]
     spikes, differ, logits = compared_with_cpu("snn_mnist_linear_leak1.0", "cpu")
     assert spikes > 1000 and differ == logits == 0
+
+
+def test_launches_counts_operations_but_no_views():
+    with launches.Counter() as counter:
+        x = torch.empty(2, 3).fill_(1)  # counted: fill_, mul, sum
+        (x.view(6)[1:] * 2).sum()
+    assert counter.count == 3
+
+
+@pytest.mark.parametrize("name", launches.NETWORKS)
+def test_launches_compares_with_the_same_network(name):
+    file, settings = launches.NETWORKS[name]
+    model = load(launches.COMMITTED / file, engine="dense", timesteps=6, **settings)
+    images = load_data("MNIST")[2].part(0, 4).whole().images
+    uniforms = torch.rand(6, *images.shape, generator=torch.Generator().manual_seed(0))
+    minimal, begun, gradients = launches.Minimal(model), copy.deepcopy(model.state_dict()), []
+    ours, theirs = (launches.evaluate(network, images, uniforms) for network in (model, minimal))
+    assert torch.equal(ours.logits, theirs.logits) and ours.logits.any()
+    for network in (model.train(), minimal):
+        model.load_state_dict(begun)
+        launches.train(network, images, uniforms)
+        gradients.append([weights.grad.clone() for weights in model.parameters() if weights.requires_grad])
+    for own, other in zip(*gradients, strict=True):
+        assert own.any() and (own - other).norm() < 1e-5 * own.norm()
+
+
+def test_launches_of_a_step(monkeypatch):
+    """The twin's minimal loop by hand: 3 operations draw, 5 convolutions, 5 layers of neurons with 3 each, 1 copy of the codes, 3
+    matrix products, 1 sum. Draws are made by operations on tensors, Philox's ten rounds at each step, or once for several."""
+    noted = []
+    for module in (launches, draws):
+        monkeypatch.setattr(module, "WHY_NOT", noted)
+    said = run_here("benchmarks.speed.launches", "--evaluation_timesteps 2 --training_timesteps 2 --batch_size 2")[1]
+    rows = {row["case"]: row for row in map(json.loads, said.splitlines())}
+    assert list(rows) == ["evaluation, twin", "evaluation, blocking", "training, twin", "training, blocking"]
+    assert rows["evaluation, twin"]["minimal"] == 3 + 5 + 5 * 3 + 1 + 3 + 1
+    assert all(row["ours"] > row["draws"] >= 0 and row["whole_run"]["ours"] >= row["ours"] for row in rows.values())
+    assert all(rows[f"{mode}, blocking"][who] > rows[f"{mode}, twin"][who]
+               for mode in ("evaluation", "training") for who in ("ours", "minimal"))  # fmt: skip
+
+
+def test_event_engine_beside_the_dense_one():
+    said = run_here("benchmarks.speed.event_engine", "--networks small --images 3 --repeats 1 --threads 1")[1]
+    rows = {row["case"]: row for row in map(json.loads, said.splitlines())}
+    assert len(rows) == 7 + 9 + 2
+    speeds = [row for row in rows.values() if "same_steps" in row]
+    assert len(speeds) == 4 and all(row["same_steps"] and row["dense_accuracy"] == row["event_accuracy"] for row in speeds)
+    assert rows["small, epsilon 0.2"]["spikes"] < rows["small, epsilon 0.1"]["spikes"] < rows["small, epsilon 0.0"]["spikes"]
+    flips = rows["small, epsilon 0.2, differing spikes"]
+    assert (flips["images"], flips["differing_images"]) == (3, 0) and flips["spikes"] > 1000
+
+
+def test_train_step_trains_the_same_network_three_times():
+    """Loss and gradient of the first step agree; segments give ours the same, too."""
+    pytest.importorskip("snntorch", reason="snntorch is not installed")
+    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
+    tiny = "-a VGG5_wFeedback_small --fc_width 8 --timesteps 4 --batch_size 4 --rounds 1"
+    every, alone = (
+        json.loads(run_here("benchmarks.speed.train_step", tiny, more)[1]) for more in ("", "--only ours --bptt_segments auto")
+    )
+    first = every["first_loss_and_gradient"]
+    assert list(first) == ["ours", "snntorch", "spikingjelly"] and list(alone["first_loss_and_gradient"]) == ["ours"]
+    for found in (*first.values(), alone["first_loss_and_gradient"]["ours"]):
+        assert found == pytest.approx(first["ours"], rel=1e-4) and min(found) > 0
+    assert every["ratio_to_fastest_peer"] > 0 and 0 < every["products_share"] < 1 and alone["peak_gb"] > 0.1
+
+
+def test_loader_says_its_share():
+    found = json.loads(run_here("benchmarks.speed.loader", "--batches 1")[1])
+    assert found["loader_share"] == pytest.approx((found["batch_s"] + found["draws_s"]) / found["step_s"], rel=0.1, abs=1e-3)
+
+
+def test_rooms_of_mutants_are_there():
+    """Each room has code, and each of its tests is a file."""
+    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
+    rooms = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["mutmut"]["rooms"]
+    for room, tests in rooms.items():
+        assert (REPOSITORY / f"{room}.py").is_file() or list((REPOSITORY / room).glob("*.py")), room
+        assert all((REPOSITORY / test).is_file() for test in tests[: tests.index("-k")]), room
+
+
+@pytest.mark.parametrize("program", sorted(REPOSITORY.glob("benchmarks/*/*.py")), ids=lambda path: path.stem)
+def test_each_program_asks_a_question_first(program):
+    """Its docstring begins with it, and --help says it; none imports another program, but for what a room shares."""
+    text = program.read_text()
+    imported = set(re.findall(r"^from benchmarks\.(\S+) import", text, re.MULTILINE))
+    assert imported <= {"shared", "speed.peers"}
+    if "__main__" in text:
+        assert ast.get_docstring(ast.parse(text)).split("\n")[0].count("?") == 1

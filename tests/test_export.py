@@ -9,7 +9,7 @@ from conftest import PLAN, REPOSITORY, digests, images, refused, run_here
 from test_event_engine import FORK, ONCE, build, inputs, spiked
 from torch import nn
 
-from benchmarks.other_simulators import here, in_sinabs, in_snntorch, watch
+from benchmarks.robustness.other_simulators import here, in_sinabs, in_snntorch, watch
 from harness.exporting.layers import conventions, forward_layers
 from harness.exporting.nir_file import nir_bytes
 from harness.runs.checkpoints import save_checkpoint

@@ -1,8 +1,8 @@
-"""A few mutated files and flag values; benchmarks/fuzz.py runs a thousand of each."""
+"""A few mutated files and flag values; benchmarks/robustness/fuzz.py runs a thousand of each."""
 
 import pytest
 
-from benchmarks import fuzz
+from benchmarks.robustness import fuzz
 
 
 @pytest.mark.parametrize("kind", [fuzz.checkpoints, fuzz.data_files, fuzz.flag_values])

@@ -57,7 +57,7 @@ def in_ranks(count, folder, name, *flags, act=None):
         port = free.getsockname()[1]
     folder.mkdir(exist_ok=True)
     context = multiprocessing.get_context("forkserver")  # one import for all
-    context.set_forkserver_preload(["benchmarks.kill_resume"])
+    context.set_forkserver_preload(["benchmarks.robustness.kill_resume"])
     processes = []
     for rank in range(count):
         environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

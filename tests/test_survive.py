@@ -19,7 +19,7 @@ from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused
 import harness.training.epoch
 import harness.training.fit
 import harness.training.state
-from benchmarks.kill_resume import FLAGS, compare, kill_and_compare
+from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
@@ -76,7 +76,7 @@ def alone(tmp_path_factory):
 
 
 def test_killed_three_times_and_resumed(tmp_path):
-    """benchmarks/kill_resume.py kills twenty times."""
+    """benchmarks/robustness/kill_resume.py kills twenty times."""
     found = kill_and_compare(tmp_path, 3, seed=0, flags=f"{FLAGS} --limit_train 160 --epochs 2")
     assert found["kills"] == 3 and found["differences"] == []
 

@@ -263,7 +263,7 @@ def save_step_histograms(path, per_image, timesteps, setting, names):
 
 
 def save_simulators(path, records):
-    """Images per second of each simulator, on a logarithmic axis, a panel per case. records: of benchmarks/inference_peers.py."""
+    """Images per second of each simulator, on a logarithmic axis; a panel per case. records: of speed/inference_peers.py."""
     names = {"ours_event": "ours, event-driven", "ours_dense": "ours, dense", "snntorch": "snnTorch"}
     names |= {"spikingjelly": "SpikingJelly", "norse": "Norse", "sinabs": "sinabs"}
     names = {name: label for name, label in names.items() if any(record[name] for record in records)}

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""What conversion alone gives, without any training of the SNN: accuracy at several T and balancing percentiles beside the ANN's.
+"""What does conversion alone give, without any training of the SNN? Accuracy at several T and percentiles beside the ANN's.
 
 One JSON object per line: first the ANN's accuracy (`case` ann), then that of the converted SNN for each `encoding`, `percentile`
 and `timesteps` with its spikes per image, then, with --tuned_snn, that of an SNN fine-tuned from this ANN, at its own T: what
-training adds. A table follows. The decoder is left out, since nothing is blocked. The images are the last --holdout training
-images.
+training adds. The decoder is left out, since nothing is blocked. The images are the last --holdout training images.
 """
 
 import argparse
@@ -12,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.flags import posthoc_parser, posthoc_settings  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness import UserError
@@ -64,10 +63,9 @@ def main(argv=None):
     run = RunLog("snn", args.run_name or f"{Path(args.pretrained_ann).stem}_conversion_alone", args, trains=False)
     for line in lines:
         run.say(line)
-    posthoc, rows = Posthoc(args, model, images, run), []
+    posthoc = Posthoc(args, model, images, run)
 
     def show(**row):
-        rows.append(row)
         print(json.dumps(row), flush=True)
 
     batches = images.batches(args.batch_size, posthoc.device)
@@ -85,8 +83,6 @@ def main(argv=None):
         tuned = posthoc.model.settings
         about = {"encoding": tuned["encoding"], "percentile": None, "timesteps": tuned["timesteps"]}
         show(case="tuned", **about, **figures_of(posthoc, case="tuned"))
-    for line in table(rows):
-        run.say(line)
     return posthoc.finish()
 
 
@@ -94,16 +90,6 @@ def figures_of(posthoc, **about):
     """accuracy and spikes per image of the model as it is; about: of its record."""
     record, _ = posthoc.evaluate(**about)
     return {"accuracy": record["accuracy"], "spikes": record["spikes"]["total"]}
-
-
-def table(rows):
-    """Lines: one for each row of figures, its accuracy and what that is less than the first's, the ANN's, in points."""
-    yield f"{'':9}  {'encoding':8}  percentile    T  accuracy  ANN's less  spikes per image"
-    for row in rows:
-        what = f"{row['case']:9}  {row.get('encoding', ''):8}  {row.get('percentile') or '':>10}  {row.get('timesteps', ''):>3}"
-        lost = 100 * (rows[0]["accuracy"] - row["accuracy"])
-        spikes = f"{row['spikes']:>16,.0f}" if "spikes" in row else ""
-        yield f"{what}  {100 * row['accuracy']:6.2f} %  {lost:10.2f}  {spikes}".rstrip()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What a GPU does: one table of training steps, ours and the peers', and whether it sends the spikes that the CPU sends.
+"""How fast is training on a GPU, ours and the peers', and does it send the spikes that the CPU sends? Two tables.
 
 Each row of the table is a process of its own, `train_step.py --only` (all with the same weights, input spikes, loss and
 optimiser): median seconds of a step, and the peak of the GPU's memory. Then each network of tests/golden/ runs with the same
 images and draws on the CPU and on the GPU, without TF32: spikes, by how many the counts of a layer and image differ (rounding may
 bring a few about), and the largest difference of an output. Any difference in spikes ends with status 1.
-Without a GPU it ends with one line and status 2. docs/training_speed.md says what was found.
+Without a GPU it ends with one line and status 2. docs/training_speed.md says what was found. `python benchmarks/speed/gpu.py`:
+nobody has timed it yet.
 """
 
 import json
@@ -13,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.parser import Parser, typed

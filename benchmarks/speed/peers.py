@@ -10,7 +10,7 @@ from collections import ChainMap, OrderedDict
 import torch
 from torch import nn
 
-from benchmarks.other_simulators import watch
+from benchmarks.shared import watch
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 
 

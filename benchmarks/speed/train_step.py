@@ -1,26 +1,26 @@
 #!/usr/bin/env python3
-"""One training step of VGG5_wFeedback here, in snnTorch and in SpikingJelly (multi-step), as one JSON object.
+"""How long does a training step of VGG5_wFeedback take here, in snnTorch and in SpikingJelly (multi-step)? One JSON object.
 
 All three have the same weights, input spikes, loss and optimiser; loss and gradient of the first step show that they are the
 same network. They take turns, one step each, so that a busy machine slows all of them down; *_s are medians. Dropout is off,
 since the three hold their masks differently. products_share: what convolutions and matrix products take of our step, by PyTorch's
-profiler. Choose the cores with OMP_NUM_THREADS; see docs/training_speed.md.
+profiler. peak_gb: the largest resident memory of the process, everything included (weights, gradients, optimiser, PyTorch);
+of one network with --only. `OMP_NUM_THREADS=2 python benchmarks/speed/train_step.py --rounds 3`: a minute; see
+docs/training_speed.md.
 """
 
-import argparse
 import json
-import resource
 import statistics
 import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.building.conversion import balance_thresholds
-from benchmarks.loader import products_share
-from benchmarks.peers import stage_of
+from benchmarks.shared import OPTIMIZER, products_share, resident_gb
+from benchmarks.speed.peers import stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
@@ -41,8 +41,6 @@ from spikingjelly.activation_based import functional, layer, surrogate
 from spikingjelly.activation_based.neuron import IFNode
 from torch import nn
 
-OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True)
-
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
@@ -57,6 +55,7 @@ def measured(args):
     batch = next(load_data("MNIST")[0].batches(args.batch_size))
     ours = network(args, batch.images).to(args.device)
     batch = batch._replace(images=batch.images.to(args.device), labels=batch.labels.to(args.device))
+    ours.set_bptt_segments("auto" if args.bptt_segments == "auto" else int(args.bptt_segments))
     ours.precision = args.precision  # which it sees to itself; the others run under autocast
     makers = {"ours": lambda ours: ours, "snntorch": SnnTorch, "spikingjelly": SpikingJelly}
     models = {name: make(ours) for name, make in makers.items() if args.only in (None, name)}
@@ -103,7 +102,7 @@ def peak_gb(device):
     """The most memory so far: of tensors on a GPU, else of this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return resident_gb("VmHWM")
 
 
 def build_parser():
@@ -114,6 +113,7 @@ def build_parser():
     parser.add_argument("--batch_size", type=typed(COUNT), default=64)
     parser.add_argument("--rounds", type=typed(COUNT), default=5, help="timed steps of each network, after one that is not timed")
     parser.add_argument("--only", choices=["ours", "snntorch", "spikingjelly"], help="one of them alone, for its peak_gb")
+    parser.add_argument("--bptt_segments", choices=["0", "auto"], default="0", help="of ours: auto keeps few steps in memory")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="float32", help="of the matrix products")
     return parser

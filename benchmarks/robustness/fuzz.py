@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Feed mutated checkpoints, data files and flag values to the scripts: each must be taken as it is meant, or refused in one line.
+"""Are mutated checkpoints, data files and flag values taken as they are meant, or refused in one line?
 
 One JSON object: how many examples of each kind were run, and how many of them were refused. Stops with the smallest example
 that breaks a rule: a traceback, another exit status than 0 or 2, code from a file that is run, damage that goes unnoticed.
 """
 
-import argparse
 import contextlib
 import functools
 import importlib
@@ -28,36 +27,44 @@ from urllib.error import URLError
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import harness.data.sets  # noqa: I001  (harness before torch, see harness/__init__.py)
+from benchmarks.shared import same
 from self_models.basics.checkpoints import load_checkpoint
 from harness.data.sets import BUNDLED
 from harness import UserError
+from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from harness.command_line.posthoc import Posthoc
+from self_models.basics.settings import COUNT
 
 import torch
 
-HERE = Path(__file__).resolve().parents[1]
 load_set = inspect.unwrap(harness.data.sets.load_set)  # the tests keep what it has loaded
 kept = functools.lru_cache(load_set)
-SCRIPTS = sorted(path.stem for path in HERE.glob("*nn_wFeedback*.py"))
+SCRIPTS = sorted(path.stem for path in Path(__file__).resolve().parents[2].glob("*nn_wFeedback*.py"))
 SNN = "snn_wFeedback"
-TINY = shlex.split(
-    "-a VGG5_wFeedback_small --fc_width 4 --timesteps 2 --limit_train 8 --limit_test 2 --batch_size 4 --device cpu"
-)
+NETWORK = shlex.split("-a VGG5_wFeedback_small --fc_width 4")
+TINY = NETWORK + shlex.split("--timesteps 2 --limit_train 8 --limit_test 2 --batch_size 4 --device cpu")
 MEMORY = 8 * 2**30  # bytes of address space that a script may take meanwhile, so that a huge network fails at once
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=1000, help="of each kind")
-    args, found = parser.parse_args(), {}
+def main(argv=None):
+    parser = Parser(__doc__)
+    parser.add_argument("--examples", type=typed(COUNT), default=1000, metavar="N", help="of each kind")
+    args, found = parser.parse_args(argv), {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in (checkpoints, data_files, flag_values):
             found[kind.__name__] = kind(args.examples, Path(folder))
             print(json.dumps(found), flush=True)
+
+
+def trained(folder):
+    """Folder of the checkpoints of a tiny SNN trained there, x.pth and x_last.pth."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
+    return folder / "trained_models/snn"
 
 
 class Reached(Exception):
@@ -91,11 +98,11 @@ def outcome(name, flags):
 def fuzz(examples, check, **given_):
     """Run check on that many examples, the same ones each time."""
     options = {"max_examples": examples, "deadline": None, "database": None, "derandomize": True}
-    phases, checks = (Phase.explicit, Phase.generate, Phase.shrink), list(HealthCheck)
+    options |= {"phases": (Phase.explicit, Phase.generate, Phase.shrink), "suppress_health_check": list(HealthCheck)}
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, before[1]))
     try:
-        settings(**options, phases=phases, suppress_health_check=checks)(given(**given_)(check))()
+        settings(**options)(given(**given_)(check))()
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
@@ -143,14 +150,11 @@ def pickle_of(raw):
 # --- checkpoints
 
 
-class Malice:
-    """Pickled as a call of the function with these arguments."""
-
-    def __init__(self, function, arguments):
-        self.call = function, arguments
+class Malice(tuple):
+    """(function, arguments), pickled as a call."""
 
     def __reduce__(self):
-        return self.call
+        return tuple(self)
 
 
 def malicious(proof):
@@ -170,35 +174,33 @@ def malicious(proof):
         ]
     )
     values = st.recursive(
-        st.one_of(calls.map(lambda call: Malice(*call)), st.integers(), st.text(max_size=5)),
+        st.one_of(calls.map(Malice), st.integers(), st.text(max_size=5)),
         lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
         max_leaves=4,
     )
-    keys = st.sampled_from(["state_dict", "settings", "optimizer", "logs", "average", "best"])
-    return st.dictionaries(keys, values, min_size=1, max_size=3)
+    keys = ["state_dict", "settings", "optimizer", "logs", "average", "best"]
+    return st.dictionaries(st.sampled_from(keys), values, min_size=1, max_size=3)
 
 
 def checkpoints(examples, folder):
     """A last checkpoint, damaged or forged, is taken for what it was, or refused by evaluation and by --resume."""
     folder = folder / "checkpoints"
-    with contextlib.redirect_stdout(io.StringIO()):
-        importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
-    good = folder / "trained_models/snn/x_last.pth"
+    good = trained(folder) / "x_last.pth"
     raw, content, path, proof = good.read_bytes(), load_checkpoint(good), folder / "mutated.pth", folder / "proof"
     inner, counts = pickle_of(raw), {"examples": 0, "refused": 0}
 
-    def check(mutated, kind):
+    def check(example):
+        mutated, kind = example
         path.write_bytes(mutated)
         counts["examples"] += 1
-        evaluated = outcome(SNN, ["--pretrained_snn", str(path), "--test_only", *TINY[4:], "--output_dir", str(folder / "out")])
-        resumed = outcome(
-            SNN, [*TINY, "--epochs", "1", "--resume", str(path), "--run_name", "y", "--output_dir", str(folder / "out")]
-        )
+        where = ["--output_dir", str(folder / "out")]
+        evaluated = outcome(SNN, ["--pretrained_snn", str(path), "--test_only", *TINY[len(NETWORK) :], *where])
+        resumed = outcome(SNN, [*TINY, "--epochs", "1", "--resume", str(path), "--run_name", "y", *where])
         assert not proof.exists() and "antigravity" not in sys.modules
         assert resumed, "a finished run has nothing left to do"
         counts["refused"] += bool(evaluated)
         if kind == "bytes" and not evaluated:
-            assert equal(load_checkpoint(path), content), "the damage was not noticed"
+            assert same(load_checkpoint(path), content), "the damage was not noticed"
         if kind == "malice":
             assert evaluated
 
@@ -207,26 +209,15 @@ def checkpoints(examples, folder):
         torch.save(value, out, _use_new_zipfile_serialization=False)
         return out.getvalue()
 
-    forged = malicious(proof).flatmap(
-        lambda value: st.sampled_from([pickle.dumps(value, 2), with_pickle(raw, pickle.dumps(value, 2)), legacy(value)])
-    )
+    ways = (lambda value: pickle.dumps(value, 2), lambda value: with_pickle(raw, pickle.dumps(value, 2)), legacy)
+    forged = st.tuples(st.sampled_from(ways), malicious(proof)).map(lambda pair: pair[0](pair[1]))
     kinds = st.one_of(
         st.tuples(mutations(raw), st.just("bytes")),
         st.tuples(mutations(inner).map(lambda other: with_pickle(raw, other)), st.just("pickle")),
         st.tuples(forged.filter(lambda text: b"antigravity" in text or str(proof).encode() in text), st.just("malice")),
     )
-    fuzz(examples, lambda example: check(*example), example=kinds)
+    fuzz(examples, check, example=kinds)
     return counts
-
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 # --- data files
@@ -262,18 +253,11 @@ def data_files(examples, folder):
 
 def values(action, folder):
     """Strategy of words that may follow a flag: numbers of every kind, choices, words, paths."""
-    numbers = st.one_of(
-        st.integers(-3, 70).map(str),
-        st.integers().map(str),
-        st.floats().map(repr),
-        st.sampled_from(["1e400", "-0", "0x10", "1_000", "½", "1e-320", "99999999999999999999", "2147483647", "1e30"]),
-    )
-    words = st.text(st.characters(exclude_characters="\0/", exclude_categories=()), max_size=8).filter(
-        lambda text: ".." not in text
-    )
-    paths = st.sampled_from(
-        [str(folder), str(folder / "none"), str(Path(__file__)), os.devnull, "", "a" * 300, "a" * 240, "a/b", "a\udc80"]
-    )
+    odd = ["1e400", "-0", "0x10", "1_000", "½", "1e-320", "99999999999999999999", "2147483647", "1e30"]
+    numbers = st.one_of(st.integers(-3, 70).map(str), st.integers().map(str), st.floats().map(repr), st.sampled_from(odd))
+    letters = st.characters(exclude_characters="\0/", exclude_categories=())
+    words = st.text(letters, max_size=8).filter(lambda text: ".." not in text)
+    paths = st.sampled_from([str(folder), f"{folder}/none", __file__, os.devnull, "", "a" * 300, "a" * 240, "a/b", "a\udc80"])
     choices = st.sampled_from([str(choice) for choice in action.choices or ["True", "False", "no"]])
     return st.lists(st.one_of(numbers, words, paths, choices), max_size=2)
 
@@ -282,40 +266,33 @@ def flag_values(examples, folder):
     """Any value for any flag of any script is accepted, up to the work itself, or refused in one line."""
     folder, counts = folder / "flags", {"examples": 0, "refused": 0}
     folder.mkdir()
-    with contextlib.redirect_stdout(io.StringIO()):
-        importlib.import_module(SNN).main([*TINY, "--epochs", "1", "--run_name", "x", "--output_dir", str(folder)])
-    snn = folder / "trained_models/snn/x.pth"
-    here = os.getcwd()
+    snn, here = trained(folder) / "x.pth", os.getcwd()
 
-    def check(name, typed):
+    def check(example):
+        name, words = example
+        assume(not {"-h", "--help", "--help_all"} & set(words))
         counts["examples"] += 1
         work = folder / "work"
         work.mkdir()
         os.chdir(work)  # what a relative path makes lies here
         base = [] if name == "ann_wFeedback" else ["--pretrained_snn", str(snn)]
         try:
-            counts["refused"] += bool(outcome(name, [*TINY, *base, *typed]))
+            counts["refused"] += bool(outcome(name, [*TINY, *base, *words]))
         finally:
             os.chdir(here)
             shutil.rmtree(work)
 
-    def typed(actions):
+    def command(name):
+        actions = [each for each in importlib.import_module(name).build_parser()._actions if each.dest not in ("help", "resume")]
         one = st.sampled_from(actions).flatmap(
             lambda action: values(action, folder).map(lambda words: [action.option_strings[0], *words])
         )
-        return st.lists(one, min_size=1, max_size=3).map(lambda parts: [word for part in parts for word in part])
+        words = st.lists(one, min_size=1, max_size=3).map(lambda parts: [word for part in parts for word in part])
+        return st.tuples(st.just(name), words)
 
-    def command(name):
-        actions = importlib.import_module(name).build_parser()._actions
-        return st.tuples(st.just(name), typed([action for action in actions if action.dest not in ("help", "resume")]))
-
-    def run(example):
-        assume(not {"-h", "--help", "--help_all"} & set(example[1]))
-        check(*example)
-
-    fuzz(examples, run, example=st.sampled_from(SCRIPTS).flatmap(command))
+    fuzz(examples, check, example=st.sampled_from(SCRIPTS).flatmap(command))
     return counts
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -4,6 +4,7 @@
 One JSON object per line: spikes per image of each spiking layer, `differing`, the share of all neurons' spike counts that are not
 ours, and `same_class`, the share of images of the same class. `as read`: what the simulator makes of the file; `corrected`: with
 its neurons set to ours, which is what to copy from here. Needs the packages nir, nirtorch, sinabs and snntorch (docs/export.md).
+`python benchmarks/robustness/other_simulators.py`: 6 seconds.
 """
 
 import contextlib
@@ -12,9 +13,10 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+from benchmarks.shared import watch
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.exporting.layers import conventions, forward_layers
@@ -62,21 +64,6 @@ def in_snntorch(graph, signals, corrected=True):
             neuron.reset_delay = True
     counts = watch(neurons, lambda spikes: spikes)
     return counts, sum(network(signal)[0] for signal in signals)
-
-
-def watch(neurons, total):
-    """A dict that collects what these neurons, name -> module, send while the network runs; total: output -> spikes to add."""
-    counts = dict.fromkeys(neurons, 0)
-
-    def noting(name):
-        def note(module, args, output):
-            counts[name] = counts[name] + total(output)
-
-        return note
-
-    for name, neuron in neurons.items():
-        neuron.register_forward_hook(noting(name))
-    return counts
 
 
 @torch.no_grad()

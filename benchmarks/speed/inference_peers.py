@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Trained networks in evaluation here and in snnTorch, SpikingJelly, Norse and sinabs: JSON objects, one per line and `case`.
+"""How fast is a trained network here, in snnTorch, SpikingJelly, Norse and sinabs, and as an ANN? JSON objects, one per `case`.
 
 Networks: `twin`, the committed snn_twin.pth, and `blocking`, snn_feedback.pth with its decoder, which blocks predicted input; for
 that the others get a loop over the steps (Peer in peers.py). All have the same weights, thresholds, images and draws. Draws are
 made beforehand for all; that spikes are made of them counts. `stopped`: ours stops each image when it is sure, as a user would
-have it; the others know no such rule and run all T steps.
+have it; the others know no such rule and run all T steps. `ann`: the ANN each network was made from, one dense pass of it.
 
 Images per second are medians over rounds in which all take turns. A peer runs by step and by layer; the faster one counts, `way`
 says which. `same_spikes`: true where a run sends as many spikes as ours_dense in each layer for each image, else the share of the
 spikes by which it differs; null where ours stops and the other does not. A peer that is not installed is null, and among the
-`missing`. docs/inference_speed.md has the figures.
+`missing`. ratio_to_...: ours_event by that. docs/inference_speed.md has the figures. `python benchmarks/speed/inference_peers.py
+--rounds 3`: 24 minutes on two cores; a minute with --images 8 --batches 1 8 --timesteps 8 --rounds 1 --threads 1.
 """
 
 import json
@@ -18,14 +19,14 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.event_networks import part, test_images  # noqa: I001  (harness before torch, see harness/__init__.py)
-from benchmarks.peers import SIMULATORS, Peer, is_installed
-from harness import UserError
+from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
+from benchmarks.speed.peers import SIMULATORS, Peer, is_installed
 from harness.command_line.parser import Parser, typed
 from harness.command_line.presets import RULE_SHOWN
 from harness.command_line.scripts import run_script
+from harness.data.sets import load_data
 from harness.drawing.plots import save_simulators
 from self_models import load
 from self_models.basics.settings import COUNT
@@ -33,8 +34,9 @@ from self_models.running.draws import EVALUATION, Draws
 
 import torch
 
-COMMITTED = Path(__file__).resolve().parents[1] / "trained_models/snn"
-NETWORKS = {"twin": "snn_twin.pth", "blocking": "snn_feedback.pth"}
+COMMITTED = Path(__file__).resolve().parents[2] / "trained_models"
+NETWORKS = {"twin": "twin", "blocking": "feedback"}  # name -> that of its files
+SHOWN = ("ours_event", "ours_dense", *SIMULATORS, "ann")
 WAYS = {"by step": False, "by layer": True}
 
 
@@ -49,10 +51,12 @@ def main(argv=None):
     for threads in args.threads:
         torch.set_num_threads(threads)
         for network, steps, stopped in cases(args):
-            model = load(COMMITTED / NETWORKS[network], engine="event", timesteps=steps, **RULE_SHOWN if stopped else {})
+            name, rule = NETWORKS[network], RULE_SHOWN if stopped else {}
+            model = load(COMMITTED / f"snn/snn_{name}.pth", engine="event", timesteps=steps, **rule)
+            ann = load(COMMITTED / f"ann/ann_{name}.pth", engine="dense", timesteps=1)
             for batch in args.batches:
                 case = {"network": network, "timesteps": steps, "batch": batch, "threads": threads, "stopped": stopped}
-                records.append({"case": named(case), **case, **measured(model, peers, batch, args)})
+                records.append({"case": named(case), **case, **measured(model, ann, peers, batch, args)})
                 print(json.dumps(records[-1]), flush=True)
     if args.picture:
         save_simulators(args.picture, [record for record in records if record["threads"] == args.threads[0]])
@@ -82,9 +86,9 @@ def named(case):
 
 
 @torch.no_grad()
-def measured(model, peers, batch, args):
+def measured(model, ann, peers, batch, args):
     """What a record says of one case."""
-    parts = [part(test_images(args.images), begin, begin + batch) for begin in range(0, args.images, batch)]
+    parts = load_data("MNIST")[2].part(0, args.images).batches(batch)
     parts = [(one.images, Draws(0, EVALUATION, one.index).uniforms(model.timesteps, model.image_shape)) for one in parts]
     ways = {(peer, way): by_layer for peer in peers for way, by_layer in WAYS.items()}
     runs = {("ours_event", ""): lambda x, uniforms: model.engine(x, uniforms, frames=False), ("ours_dense", ""): model.forward}
@@ -97,7 +101,7 @@ def measured(model, peers, batch, args):
             differing = [compared(counted(model, peer, by_layer, parts), spikes["ours_dense"]) for by_layer in WAYS.values()]
         same[peer] = next((found for found in differing if found is not True), True)
     runs |= {(peer, way): Peer(model, peer, by_layer).eval() for (peer, way), by_layer in ways.items()}
-    speeds = in_turns(runs, parts, args)
+    speeds = in_turns(runs | {("ann", ""): lambda x, uniforms: ann(x)}, parts, args)
     return {**figures(speeds), "same_spikes": same, **of_ours(ours["ours_event"]), "images": args.images, "rounds": args.rounds}
 
 
@@ -119,10 +123,10 @@ def figures(speeds):
     """The figures of a record from (name, way) -> images per second: each at its faster way."""
     fastest = {name: max((speed, way) for (other, way), speed in speeds.items() if other == name) for name, _ in speeds}
     best = max((fastest[peer][0] for peer in SIMULATORS if peer in fastest), default=None)
-    found = dict.fromkeys(SIMULATORS) | {name: round(speed, 1) for name, (speed, _) in fastest.items()}
     return {
-        **{name: found[name] for name in ("ours_event", "ours_dense", *SIMULATORS)},
+        **{name: round(fastest[name][0], 1) if name in fastest else None for name in SHOWN},
         "ratio_to_fastest_peer": best and round(fastest["ours_event"][0] / best, 2),
+        "ratio_to_ann": round(fastest["ours_event"][0] / fastest["ann"][0], 2),
         "missing": [peer for peer in SIMULATORS if peer not in fastest],
         "way": {peer: fastest[peer][1] for peer in SIMULATORS if peer in fastest},
     }

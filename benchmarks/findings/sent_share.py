@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Kill a training run at random moments, resume it each time, and compare it with one that was left alone.
+"""Is a training run, killed at random moments and resumed each time, the one that was left alone?
 
 One JSON object: `kills`, how many hit the run; `while_writing`, those that hit while a checkpoint was being written;
 `runs`, how many runs they were spread over; `differences`, a list that should be empty. Weights, optimiser, schedule and the
 best checkpoint are compared bit by bit, logs line by line but for the seconds.
+`python benchmarks/robustness/kill_resume.py`: half a minute.
 """
 
-import argparse
 import contextlib
 import json
 import multiprocessing
@@ -20,11 +20,14 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import snn_wFeedback  # noqa: I001  (harness before torch, see harness/__init__.py)
 from self_models.basics.checkpoints import load_checkpoint
+from benchmarks.shared import same
+from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
+from self_models.basics.settings import COUNT, WHOLE
 
 import torch
 from tqdm import tqdm
@@ -37,11 +40,11 @@ FLAGS = (
 CLOCK = ("seconds", "images_per_second", "command", "checkpoint_minutes")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="how often to kill")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    args = parser.parse_args()
+def main(argv=None):
+    parser = Parser(__doc__)
+    parser.add_argument("--kills", type=typed(COUNT), default=20, metavar="N", help="how often to kill")
+    parser.add_argument("-s", "--seed", type=typed(WHOLE), default=0, help="of the moments")
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(kill_and_compare(Path(folder), args.kills, args.seed)))
 
@@ -74,7 +77,7 @@ def start(flags, place):
     imported everything, which saves seconds for each kill."""
     resume = ["--resume"] if log_of(place).exists() else []
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.kill_resume"])
+    context.set_forkserver_preload(["benchmarks.robustness.kill_resume"])
     process = context.Process(target=train, args=([*flags.split(), "--output_dir", str(place), *resume],))
     process.start()
     return process
@@ -136,23 +139,12 @@ def compare(place, other):
     found = []
     for name in ("x.pth", "x_last.pth"):
         a, b = (load_checkpoint(folder / "trained_models/snn" / name) for folder in (place, other))
-        found += [f"{name}: {key}" for key in a if key not in ("seconds", "logs") and not same(a[key], b.get(key))]
+        found += [f"{name}: {key}" for key in a if key not in ("seconds", "logs") and not same(a[key], b.get(key), CLOCK)]
     for reading in (epochs_in_text, records):
         if reading(place) != reading(other):
             found.append(reading.__name__)
     found += [f"left over: {path}" for path in other.rglob(".*.tmp")]
     return found
-
-
-def same(a, b):
-    """Whether two values are equal bit by bit, but for figures that depend on the clock."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key not in CLOCK)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def epochs_in_text(place):
@@ -174,4 +166,4 @@ def without_clock(value):
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
