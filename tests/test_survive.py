@@ -10,17 +10,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from math import cos, pi
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, same_weights
 
+import ann_wFeedback
 import harness.training.epoch
 import harness.training.fit
 import harness.training.state
 from benchmarks.kill_resume import FLAGS, compare, kill_and_compare
 from harness import UserError
+from harness.building.models import find_device
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
@@ -33,6 +36,7 @@ from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"  # 3 steps per epoch
@@ -204,17 +208,33 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
     assert "the run begins" in said and compare(alone, tmp_path) == []
 
 
-def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path):
-    """It knew whole epochs only, and nothing of the logs."""
+def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path, monkeypatch):
+    """It knew whole epochs only, and nothing of the logs. A raised --epochs stretches the schedule from its first step on."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last = tmp_path / "trained_models/snn/x_last.pth"
     new = ("step", "average", "fired", "seconds", "logs", "course", "recipe", "finished")
     torch.save({name: value for name, value in load_checkpoint(last).items() if name not in new}, last)
     assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     before = (tmp_path / "logs/snn/x.jsonl").read_text()
+    real, rates = harness.training.fit.train_one_epoch, []
+    monkeypatch.setattr(
+        "harness.training.fit.train_one_epoch",
+        lambda *args: (rates.append(args[3].param_groups[0]["lr"]), real(*args))[1],
+    )
     train(tmp_path, "--resume --epochs 3")
+    assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)]  # after 6 of 9 steps
     assert (tmp_path / "logs/snn/x.jsonl").read_text().startswith(before)
     assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2, 3]
+
+
+def test_a_gpu_is_asked_for_the_same_result_each_time(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.set_device", lambda index: None)
+    for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", True)):
+        monkeypatch.setattr(torch.backends.cudnn, name, value)
+    assert find_device(ann_wFeedback.build_parser().parse_args([])).type == "cuda"
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
 
 
 # --- started twice
@@ -489,14 +509,16 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def epoch_of(kind, batches=3, steep_at=None):
-    """(weights after it, what on_batch saw, the error) of an epoch in which the loss's slope is not finite in one step."""
+def epoch_of(kind, norm, steep_at=None):
+    """(state after it, what on_batch saw, the error) of an epoch of three batches in which the loss's slope is not finite in one
+    step."""
     torch.manual_seed(0)
-    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=2, update="immediate", default_threshold=0.05)
+    cls, own = (VGG_wFeedback, {"norm": norm}) if norm else (VGG_SNN_STDB_wFeedback, {"timesteps": 2, "update": "immediate"})
+    model = cls(plan=PLAN, fc_width=8, **own | ({} if norm else {"default_threshold": 0.05}))
     flags = {"learning_rate": 0.01, "weight_decay": 1e-4, "momentum": 0.9, "amsgrad": True}
     optimizer = make_optimizer(model, SimpleNamespace(optimizer=kind, **flags))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
-    data, criterion, seen = load_data("MNIST", limit_train=4 * batches)[0], Criterion(1.0, "last_t"), []
+    data, criterion, seen = load_data("MNIST", limit_train=12)[0], Criterion(1.0, "last_t"), []
     bad = None if steep_at is None else list(data.batches(4))[steep_at - 1].labels
 
     def steep(output, labels, images):
@@ -505,7 +527,8 @@ def epoch_of(kind, batches=3, steep_at=None):
         return losses._replace(total=losses.total + root) if bad is not None and torch.equal(labels, bad) else losses
 
     def on_batch(number, average):
-        seen.append((number, average.means(), schedule.last_epoch, model.classifier[0].weight.sum().item()))
+        state = {name: value.double().sum().item() for name, value in model.state_dict().items()}
+        seen.append((number, average.means(), schedule.last_epoch, state))
 
     try:
         train_one_epoch(model, data.batches(4), steep, optimizer, schedule, 0, 3, on_batch)
@@ -514,16 +537,21 @@ def epoch_of(kind, batches=3, steep_at=None):
     return model.state_dict(), seen, None
 
 
-@pytest.mark.parametrize("kind", ["Adam", "SGD"])
-def test_a_check_one_step_later_loses_nothing(kind, monkeypatch):
-    """As on a GPU: weights, what is saved after each step, and the line are those of a check at once, wherever it fails."""
-    at_once = {bad: epoch_of(kind, steep_at=bad) for bad in (None, 1, 2, 3)}
+@pytest.mark.parametrize(("kind", "norm"), [("Adam", None), ("SGD", None), ("Adam", "scale")])
+def test_a_check_one_step_later_loses_nothing(kind, norm, monkeypatch):
+    """As on a GPU: weights, a normalisation's statistics, what is saved after each step, and the line are those of a check at
+    once, wherever it fails; and those of before the step that fails."""
+    at_once = {bad: epoch_of(kind, norm, bad) for bad in (None, 1, 2, 3)}
     monkeypatch.setattr(harness.training.epoch, "looks_later", lambda model, optimizer: True)
-    for bad, (weights, seen, error) in at_once.items():
-        later = epoch_of(kind, steep_at=bad)
+    for bad, (state, seen, error) in at_once.items():
+        later = epoch_of(kind, norm, bad)
         assert later[1:] == (seen, error) and len(seen) == (3 if bad is None else bad - 1)
-        assert bad is None or f"a gradient is not finite at epoch 3, step {bad}: " in error
-        assert all(torch.equal(value, weights[name]) for name, value in later[0].items())
+        assert all(torch.equal(value, state[name]) for name, value in later[0].items())
+        if bad:
+            where = "first not finite: the gradient at layer classifier.6 (Linear)"
+            assert f"a gradient is not finite at epoch 3, step {bad}: {where}" in error and seen == at_once[None][1][: bad - 1]
+        if seen:
+            assert seen[-1][3] == {name: value.double().sum().item() for name, value in state.items()}
 
 
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):

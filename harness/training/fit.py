@@ -52,7 +52,7 @@ def fit(model, data, criterion, args, run, declared, saved=None):
         run.say(warning)
     run.say(plan_line(model, len(data[0]), steps, args))
     run.begin()
-    parallel, forecast = ranks.Parallel(model), Forecast(steps, args.epochs, run.say)
+    parallel, forecast = ranks.parallel(model), Forecast(steps, args.epochs, run.say)
     with board, noted_signals(patient=ranks.count() > 1) as signals:
         while training.epoch < args.epochs:
             fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast, board)
