@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ANN, DATA, OBJ1, PLAN, REPOSITORY, SNN, TINY, digests, figures, records, run_here, split
+from conftest import ANN, DATA, OBJ1, REPOSITORY, SNN, TINY, digests, figures, records, run_here, split
 from torch import nn
 
 import harness.training.fit
@@ -23,7 +23,7 @@ from harness.processes import ranks
 from harness.training.epoch import Progress
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import Average
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.network.norms import batch_mean, part_of_a_batch
 
 # 37 images: a batch of 5 is left over, in parts of unequal size; of 34 one of 2, which leaves one of three ranks without
 ANN_RUN = (
@@ -114,9 +114,8 @@ def first_weights(name, flags):
     return (new_ann(args) if name == ANN else snn_from(args)).state_dict()
 
 
-@pytest.mark.parametrize(("name", "kind", "flags"), [(ANN, "ann", ANN_RUN), (SNN, "snn", SNN_RUN)])
-@pytest.mark.parametrize("count", [2, 3])
-def test_ranks_give_the_loss_curve_of_one_process(alone, tmp_path, name, kind, flags, count):
+@pytest.mark.parametrize(("count", "name", "kind", "flags"), [(3, ANN, "ann", ANN_RUN), (2, SNN, "snn", SNN_RUN)])
+def test_ranks_give_the_loss_curve_of_one_process(alone, tmp_path, count, name, kind, flags):
     said = succeed(count, tmp_path / "said", name, flags, f"--run_name x --output_dir {tmp_path / 'run'}")
     log = f"logs/{kind}/x.jsonl"
     expected, found = (figures(records(folder / log)) for folder in (alone, tmp_path / "run"))
@@ -177,7 +176,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all(tmp_path):
     assert statuses == [2, 2]
     for rank in range(2):  # the one whose own loss is finite names the layer as well
         assert said[rank][1].startswith(f"error (rank {rank}): ") and said[rank][1].count("\n") == 1
-        assert "at epoch 1, step 1: first not finite: the output of layer classifier.1 (ReLU)" in said[rank][1]
+        assert "at epoch 1, step 1: first not finite: the output of layer classifier.1.nonlinearity (ReLU)" in said[rank][1]
     assert list(tmp_path.rglob("*.pth")) == []
 
 
@@ -239,25 +238,41 @@ def test_ranks_evaluate_every_image_once(trained, tmp_path):
     assert said[1] == ["", ""]
 
 
-def test_fewer_images_than_ranks(trained, tmp_path):
+def test_what_ranks_tell_each_other_and_an_image_that_only_one_has(trained, tmp_path):
     flags = f"--pretrained_ann {trained.ann} --test_only {DATA} --limit_test 1 --run_name x --output_dir {tmp_path / 'run'}"
-    succeed(2, tmp_path / "said", ANN, flags)
+    succeed(2, tmp_path / "said", "test_ranks", flags)
     (record,) = records(tmp_path / "run/logs/ann/x.jsonl")
     assert record["images"] == 1
+
+
+def main(flags):
+    """What each of two ranks does in the test above."""
+    rank, sums = ranks.rank(), torch.tensor([[4.0, 1.0], [2.0, 8.0]])
+    assert [ranks.largest(value) for value in (15, 3 + 2 * rank, False)] == [15, 5, 0]
+    assert ranks.gathered({"rank": rank}) == [{"rank": 0}, {"rank": 1}] and ranks.from_first(lambda: rank) == 0
+    assert (ranks.count(), ranks.is_first()) == (2, rank == 0)
+    for counts, expected, gradient in ((True, [6 / 4, 9 / 4], 3 / 4), (rank == 1, [2 / 3, 8 / 3], 3 / 3 * rank)):
+        mine = sums[rank].clone().requires_grad_()
+        with part_of_a_batch(counts):
+            means = batch_mean(mine, 1 + 2 * rank)
+        ((1 + rank) * means).sum().backward()  # of the ranks' losses together three times the means
+        torch.testing.assert_close((means.tolist(), mine.grad.tolist()), (expected, [gradient] * 2))
+    importlib.import_module(ANN).main(flags)
 
 
 # --- parts of a batch
 
 
-def test_bounds_by_hand():
-    assert [ranks.bounds(5, index, 2) for index in range(2)] == [(0, 2), (2, 5)]
-    assert [ranks.bounds(7, index, 3) for index in range(3)] == [(0, 2), (2, 4), (4, 7)]
-    assert [ranks.bounds(1, index, 2) for index in range(2)] == [(0, 0), (0, 1)]
-
-
 def as_rank(monkeypatch, rank, count):
     monkeypatch.setattr("harness.processes.ranks.rank", lambda: rank)
     monkeypatch.setattr("harness.processes.ranks.count", lambda: count)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(5, [(0, 2), (2, 5)]), (7, [(0, 2), (2, 4), (4, 7)]), (1, [(0, 0), (0, 1)])])
+def test_bounds_by_hand(monkeypatch, size, expected):
+    for rank, bounds in enumerate(expected):
+        as_rank(monkeypatch, rank, len(expected))
+        assert ranks.bounds(size) == bounds
 
 
 def test_parts_of_a_batch_by_hand(monkeypatch):
@@ -294,5 +309,6 @@ def test_figures_of_ranks_are_summed_once(monkeypatch):
 
 def test_ranks_need_no_torchrun_to_be_one():
     assert (ranks.rank(), ranks.count(), ranks.is_first()) == (0, 1, True)
-    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4)
-    assert ranks.Parallel(model).forward is model and ranks.gathered(3) == [3] and ranks.largest(True) == 1
+    model = nn.Linear(1, 1)
+    assert ranks.parallel(model) is model and ranks.gathered(3) == [3] and ranks.largest(True) == 1
+    assert ranks.from_first(lambda: 4) == 4

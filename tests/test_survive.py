@@ -85,8 +85,7 @@ def test_killed_three_times_and_resumed(tmp_path):
     assert found["kills"] == 3 and found["differences"] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize(("number", "epoch", "step"), [(signal.SIGINT, 1, 1), (signal.SIGTERM, 2, 2), (signal.SIGINT, 2, 3)])
 def test_a_signal_ends_the_step_and_the_run_goes_on_from_there(alone, tmp_path, monkeypatch, capsys, number, epoch, step):
     with monkeypatch.context() as patch:
         after_step(patch, epoch, step, lambda: os.kill(os.getpid(), number))
@@ -99,28 +98,27 @@ def test_a_signal_ends_the_step_and_the_run_goes_on_from_there(alone, tmp_path, 
     assert compare(alone, tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_an_evaluation(alone, tmp_path, monkeypatch, capsys, number):
+@pytest.mark.parametrize(("number", "place", "words"), [(signal.SIGINT, 1, "epoch 1, step 3"), (signal.SIGTERM, 3, "epoch 2")])
+def test_a_signal_during_an_evaluation(alone, tmp_path, monkeypatch, capsys, number, place, words):
     """After the last step of an epoch, and in the final test."""
-    for evaluation, words in ((1, "epoch 1, step 3"), (3, "epoch 2")):
-        place, calls = tmp_path / str(evaluation), []
+    calls = []
 
-        def ask(model, batches, *more, evaluation=evaluation, calls=calls):
-            calls.append(evaluation)
-            if len(calls) == evaluation:
-                os.kill(os.getpid(), number)
-            return evaluate(model, batches, *more)
+    def ask(*args):
+        calls.append(args)
+        if len(calls) == place:
+            os.kill(os.getpid(), number)
+        return evaluate(*args)
 
-        with monkeypatch.context() as patch:
-            patch.setattr("harness.training.fit.evaluate", ask)
-            stopped(place, number)
-        assert f"after {words}, saved" in capsys.readouterr().err
-        train(place, "--resume")
-        assert compare(alone, place) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.training.fit.evaluate", ask)
+        stopped(tmp_path, number)
+    assert f"after {words}, saved" in capsys.readouterr().err
+    train(tmp_path, "--resume")
+    assert compare(alone, tmp_path) == []
 
 
 def test_the_command_that_is_named_goes_on(alone, tmp_path):
-    """A process of its own, stopped by SIGTERM, then started again with the command that it has printed."""
+    """A process of its own, stopped by SIGTERM, then the command that it has printed."""
     script = (
         "import os, signal, sys; sys.path[:0] = ['tests', '.']; from test_survive import SNN, RUN, after_step, pytest\n"
         "import snn_wFeedback; from harness.command_line.scripts import run_script\n"
@@ -131,8 +129,8 @@ def test_the_command_that_is_named_goes_on(alone, tmp_path):
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, env=environment)
     assert done.returncode == 143, done.stderr
     command = shlex.split(done.stderr.rpartition("go on with: ")[2])
-    assert command[0] == "python" and command[-1] == "--resume" and "--overwrite" not in command
-    subprocess.run([sys.executable, *command[1:]], check=True, capture_output=True, env=environment)
+    assert command[:2] == ["python", f"{SNN}.py"] and command[-1] == "--resume" and "--overwrite" not in command
+    run_here(SNN, *command[2:])
     assert compare(alone, tmp_path) == []
 
 
@@ -188,13 +186,13 @@ def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
     assert compare(alone, tmp_path / "0") == compare(alone, tmp_path / "1") == []
 
 
-@pytest.mark.parametrize("more", ["--batch_size 8", "--seed 1", "--limit_train 64", "--no-augment"])
-def test_within_an_epoch_the_order_of_the_images_must_stay(tmp_path, monkeypatch, more):
+def test_within_an_epoch_the_order_of_the_images_must_stay(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         after_step(patch, 1, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         stopped(tmp_path, signal.SIGTERM)
-    line = refused(SNN, RUN, more, f"--resume --output_dir {tmp_path}")
-    assert more.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
+    for more in ("--batch_size 8", "--seed 1", "--limit_train 64", "--no-augment"):
+        line = refused(SNN, RUN, more, f"--resume --output_dir {tmp_path}")
+        assert more.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, monkeypatch):
@@ -308,7 +306,7 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+@pytest.mark.parametrize("share", [0.01, 0.999])
 def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch, small_files, share):
     size = (alone / "trained_models/snn/x_last.pth").stat().st_size
     with monkeypatch.context() as patch:
@@ -356,7 +354,7 @@ def flip(path, place):
     path.write_bytes(raw)
 
 
-@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, None])
+@pytest.mark.parametrize("place", [0.3, None])
 def test_the_checkpoint_before_a_damaged_one_is_offered(alone, tmp_path, monkeypatch, place):
     with monkeypatch.context() as patch:
         after_step(patch, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -401,11 +399,11 @@ def test_resume_without_the_last_checkpoint_does_not_begin_anew(alone, tmp_path,
     assert digests(tmp_path) == before
 
 
-@pytest.mark.parametrize("more", ["-lr 0.5", "--trade_off 7", "--weight_decay 0.1", "--optimizer SGD", "--spike_penalty 1"])
-def test_resume_wants_the_same_recipe(alone, tmp_path, more):
-    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {tmp_path}")
-    assert more.split()[0].removeprefix("--").replace("-lr", "learning_rate") in line and "same flags" in line
+def test_resume_wants_the_same_recipe_and_network(alone):
+    """Also where the shapes fit: the run would not be the one that is gone on with."""
+    for more in ("-lr 0.5", "--trade_off 7", "--weight_decay 0.1", "--optimizer SGD", "--spike_penalty 1", "--timesteps 6"):
+        line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {alone}")
+        assert more.split()[0].removeprefix("--").replace("-lr", "learning_rate") in line and "same flags" in line
 
 
 def test_an_evaluation_does_not_replace_a_run_that_is_alive(alone, tmp_path):
@@ -493,8 +491,7 @@ def test_the_first_layer_that_is_not_finite_is_named(activation):
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
-    model, train_set = network(default_threshold=0.05), load_data("MNIST", limit_train=4)[0]
-    model.image_shape = (1, 28, 28)
+    train_set = load_data("MNIST", limit_train=4)[0]
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=2, update="immediate", default_threshold=0.05)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     criterion = Criterion(1.0, "last_t")

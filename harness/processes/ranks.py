@@ -88,10 +88,9 @@ def from_first(read):
     return values[0]
 
 
-def bounds(size, index=None, ranks=None):
+def bounds(size):
     """(begin, end) of this rank's part of `size` images; parts differ by one image at most."""
-    index, ranks = (rank(), count()) if ranks is None else (index, ranks)
-    return index * size // ranks, (index + 1) * size // ranks
+    return rank() * size // count(), (rank() + 1) * size // count()
 
 
 def parallel(model):

@@ -24,7 +24,7 @@ from harness.runs.commands import resume_command
 from harness.runs.health import silence
 from harness.runs.progress import progress_bar
 from harness.training.epoch import Progress, train_one_epoch
-from harness.training.forecast import Forecast, plan_line, slow_precision_line
+from harness.training.forecast import forecast, plan_line, slow_precision_line
 from harness.training.schedules import make_optimizer, make_schedule
 from harness.training.state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
@@ -52,14 +52,14 @@ def fit(model, data, criterion, args, run, declared, saved=None):
         run.say(warning)
     run.say(plan_line(model, len(data[0]), steps, args))
     run.begin()
-    parallel, forecast = ranks.parallel(model), Forecast(steps, args.epochs, run.say)
+    parallel, foretell = ranks.parallel(model), forecast(steps, args.epochs, run.say)
     with board, noted_signals(patient=ranks.count() > 1) as signals:
         while training.epoch < args.epochs:
-            fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast, board)
+            fit_one_epoch(training, parallel, data, criterion, steps, signals, foretell, board)
         return finish(training, data[2], criterion, signals)
 
 
-def fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast, board):
+def fit_one_epoch(training, parallel, data, criterion, steps, signals, foretell, board):
     """The rest of the epoch that training has come to, its evaluation, checkpoints and lines; board: a Board."""
     model, args, run = training.model, training.args, training.run
     epoch, began = training.epoch + 1, time.perf_counter() - training.seconds
@@ -68,7 +68,7 @@ def fit_one_epoch(training, parallel, data, criterion, steps, signals, forecast,
         training.seconds = time.perf_counter() - began
         if number % args.train_acc_batches == 0:
             run.note(f"  batch {number}: {running(training.progress.gather()[0].means())}")
-        forecast.after_step()
+        foretell()
         advance(bar, average)
         heed(signals.caught or training.wants_saving(), training)
 
