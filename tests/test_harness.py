@@ -50,6 +50,7 @@ from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
+from harness.training.forecast import forecast, plan_line
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
 from results import cell, interval, means_over_seeds, paired, table
@@ -748,6 +749,34 @@ def test_learned_dynamics_stay_in_their_range():
     train_one_epoch(model, [batch], Criterion(1.0, "last_t"), optimizer, schedule, 0, 1)
     assert {neuron.leak.item() for neuron in model.neurons().values()} == {1}
     assert model.thresholds == pytest.approx([0.01] * len(model.thresholds))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "said"),
+    [
+        (0.1, 1, []),  # 40 s in all
+        (0.1, 2, ["an epoch will take about 40 s, all 2 about 80 s"]),
+        (3, 2, ["an epoch will take about 20 min, all 2 about 40 min"]),
+        (9.001, 3, ["an epoch will take about 60 min, all 3 about 3.0 hours; --preset quick_feedback takes minutes"]),
+    ],
+)
+def test_the_time_of_an_epoch_is_foretold_once(monkeypatch, seconds, epochs, said):
+    """From 5 of 400 steps, after a first one that is slow."""
+    found, clock = [], iter([100 + seconds * step for step in range(9)])
+    monkeypatch.setattr("harness.training.forecast.time.perf_counter", lambda: next(clock))
+    after_step = forecast(400, epochs, found.append)
+    for step in range(12):
+        assert found == (said if step > 5 else [])
+        after_step()
+
+
+@pytest.mark.parametrize(("optimizer", "kept"), [("--no-amsgrad", "1.2"), ("--amsgrad", "1.6"), ("--optimizer SGD", "0.8")])
+def test_the_plan_says_how_large_checkpoints_become(optimizer, kept):
+    args = parse(ANN, *f"--epochs 7 {optimizer}".split())
+    assert plan_line(torch.nn.Linear(1000, 100, bias=False), 60000, 938, args) == (
+        "training VGG5_wFeedback, 100,000 weights, for 7 epochs of 60,000 images, 938 steps each; checkpoints: 0.4 MB, and twice "
+        f"{kept} MB to go on from"
+    )
 
 
 def test_the_teacher_has_no_dropout(trained):
