@@ -30,7 +30,7 @@ from harness.measuring.evaluation import evaluate
 from harness.processes.lock import Lock
 from harness.processes.signals import Interrupted, noted_signals
 from harness.runs.commands import resume_command
-from harness.runs.health import first_not_finite
+from harness.runs.health import FiniteCheck, first_not_finite
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
@@ -466,6 +466,23 @@ def network(**settings):
     return VGG_SNN_STDB_wFeedback(
         plan=PLAN, fc_width=8, timesteps=3, update="immediate", readout="membrane", image_shape=(1, 12, 12), **settings
     )
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "failed"),
+    [
+        (1, [1.0, -2.0], 0),
+        (torch.nan, [1.0, 1.0], 1),
+        (torch.inf, [1.0, 1.0], 1),
+        (1, [torch.inf, -torch.inf], 1),
+        (1, [1e30, 1], 0),
+    ],
+)
+def test_what_is_finite(loss, gradient, failed):
+    model = torch.nn.Linear(2, 1)  # its bias has no gradient
+    model.weight.grad = torch.tensor([gradient])
+    check = FiniteCheck(torch.tensor(float(loss)), model)
+    assert (check.failed(), check.flag.item()) == (bool(failed), failed)
 
 
 def step_of(model, loss=lambda output: output.logits.sum() + output.errors.sum()):

@@ -1,14 +1,14 @@
 """One epoch of training."""
 
 from dataclasses import dataclass, field
-from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch.func import functional_call
 
 from harness import UserError
 from harness.processes import ranks
-from harness.runs.health import NOWHERE, LateCheck, first_not_finite, not_finite
+from harness.runs.health import NOWHERE, FiniteCheck, first_not_finite
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes
 from self_models.network.norms import part_of_a_batch
@@ -34,6 +34,17 @@ class Progress:
         return whole
 
 
+class Step(NamedTuple):
+    """A step that has been taken, or is about to be: number of its batch, Batch, loss, FiniteCheck, and what _figures found."""
+
+    number: int
+    batch: object
+    loss: torch.Tensor
+    check: FiniteCheck
+    figures: dict
+    spikes: dict | None
+
+
 def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None):
     """Mean losses, accuracy and spikes over an epoch. batches: Batches; schedule: stepped after each of them.
 
@@ -46,51 +57,48 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
     """
     model.train()
     progress, parallel = progress or Progress(), parallel or model
-    late, settle = looks_later(model, optimizer), None
+    late, waiting = looks_later(model, optimizer), None
 
-    def stop_if(failed, batch, number, loss):
-        if ranks.largest(failed):
-            here = first_not_finite(model, lambda: forward(model, batch, criterion, seed, epoch)[1].total)
+    def look(step):
+        if ranks.largest(step.check.failed()):
+            here = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1].total)
             where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
-            raise UserError(_not_finite_line(loss.item(), epoch, number, where))
+            raise UserError(_not_finite_line(step.loss.item(), epoch, step.number, where))
 
-    def count(batch, number, figures, spikes):
-        progress.step = number
-        if batch.counts:
-            progress.average.add(batch.counted, **figures)
-            if spikes is not None:
-                progress.fired.add_up(spikes)
+    def count(step):
+        progress.step = step.number
+        if step.batch.counts:
+            progress.average.add(step.batch.counted, **step.figures)
+            if step.spikes is not None:
+                progress.fired.add_up(step.spikes)
         if on_batch:
-            on_batch(number, progress.average)
-
-    def settled_later(check, batch, number, loss, *found):
-        stop_if(check.failed(), batch, number, loss)
-        count(batch, number, *found)
+            on_batch(step.number, progress.average)
 
     for number, batch in enumerate(batches, progress.step + 1):
         with part_of_a_batch(batch.counts if ranks.count() > 1 else None):
             output, losses, moved = forward(parallel, batch, criterion, seed, epoch)
         optimizer.zero_grad(set_to_none=True)
         (losses.total * batch.weight).backward()
-        found, loss = _figures(output, losses, batch), losses.total.detach()
+        loss = losses.total.detach()
+        step = Step(number, batch, loss, FiniteCheck(loss, model), *_figures(output, losses, batch))
         if late:
-            if settle:
-                settle()
-            check = LateCheck(loss, model)
-            optimizer.found_inf = check.flag
-            settle = partial(settled_later, check, batch, number, loss, *found)
+            if waiting:
+                look(waiting)
+                count(waiting)
+            waiting, optimizer.found_inf = step, step.check.flag
         else:
-            stop_if(not_finite(loss, model), batch, number, loss)
+            look(step)
         optimizer.step()
         schedule.step()
         for buffer, value in zip(model.buffers(), moved, strict=True):
-            buffer.copy_(torch.where(check.flag > 0, buffer, value) if late else value)
+            buffer.copy_(torch.where(step.check.flag > 0, buffer, value))
         if isinstance(model, VGG_SNN_STDB_wFeedback):
             model.clamp_dynamics()
         if not late:
-            count(batch, number, *found)
-    if settle:
-        settle()
+            count(step)
+    if waiting:
+        look(waiting)
+        count(waiting)
     return progress.gather()[0].means()
 
 
