@@ -102,8 +102,7 @@ class TrainingState:
     def resume(self, saved):
         """Go on from a last checkpoint, as taken_up read it; None: the run begins. The model, the optimiser and this object
         become what they were. Raises UserError where it is of another run, or has nothing left to do."""
-        args, place = self.args, self.run.place
-        path = place.last_path if args.resume == "last" else Path(args.resume)
+        args, place, path = self.args, self.run.place, Path(self.args.resume)
         if saved is None:
             return self.run.say(f"{path} is not there yet: the run begins")
         check_same_model(saved, self.model, args)
