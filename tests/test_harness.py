@@ -50,7 +50,7 @@ from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
-from harness.training.forecast import forecast, plan_line
+from harness.training.forecast import forecast, plan_line, slow_precision_line
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
 from results import cell, interval, means_over_seeds, paired, table
@@ -209,6 +209,11 @@ def test_thresholds_leaks_and_gains_have_no_weight_decay(name, kind):
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
     optimizer = make_optimizer(model, parse(SNN, "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1"))
     weights, scalars = optimizer.param_groups
+    assert (
+        optimizer.defaults["fused"]
+        and optimizer.defaults.get("amsgrad", True)
+        and optimizer.defaults.get("momentum", 0.95) == 0.95
+    )
     assert isinstance(optimizer, kind) and weights["lr"] == scalars["lr"] == 0.5
     assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
     assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
@@ -768,6 +773,22 @@ def test_the_time_of_an_epoch_is_foretold_once(monkeypatch, seconds, epochs, sai
     for step in range(12):
         assert found == (said if step > 5 else [])
         after_step()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "features", "warns"),
+    [
+        ("bfloat16", "cpu", {"avx2": True, "amx_bf16": False}, True),
+        ("bfloat16", "cpu", {"avx512_bf16": True, "amx_bf16": False}, False),
+        ("bfloat16", "cpu", {}, False),  # nobody knows
+        ("bfloat16", "cuda", {"amx_bf16": False}, False),
+        ("float32", "cpu", {"amx_bf16": False}, False),
+    ],
+)
+def test_slow_bfloat16_is_warned_of(monkeypatch, precision, device, features, warns):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: features, raising=False)
+    line = slow_precision_line(precision, torch.device(device))
+    assert (line is not None) == warns and (not warns or "--precision float32 is faster here" in line)
 
 
 @pytest.mark.parametrize(("optimizer", "kept"), [("--no-amsgrad", "1.2"), ("--amsgrad", "1.6"), ("--optimizer SGD", "0.8")])

@@ -307,8 +307,44 @@ def test_figures_of_ranks_are_summed_once(monkeypatch):
         assert progress.average.images == (4 if rank == 0 else 0)
 
 
-def test_ranks_need_no_torchrun_to_be_one():
-    assert (ranks.rank(), ranks.count(), ranks.is_first()) == (0, 1, True)
+def test_ranks_need_no_torchrun_to_be_one(monkeypatch):
+    assert (ranks.rank(), ranks.count(), ranks.is_first(), ranks.local_rank()) == (0, 1, True, 0)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert ranks.local_rank() == 3
     model = nn.Linear(1, 1)
     assert ranks.parallel(model) is model and ranks.gathered(3) == [3] and ranks.largest(True) == 1
     assert ranks.from_first(lambda: 4) == 4
+
+
+def test_ranks_that_do_not_find_each_other(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match=r"^error: the ranks did not find each other \(.*\); see docs/training_runs.md$"):
+        with ranks.process_group():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("error", "count", "expected"),
+    [
+        *(
+            (RuntimeError(f"a {words} b"), 2, True)
+            for words in ("Gloo", "NCCL", "Connection", "socket", "Broken pipe", "timed out")
+        ),
+        (torch.distributed.DistBackendError("it"), 2, True),
+        (RuntimeError("Connection closed"), 1, False),
+        (RuntimeError("shapes differ"), 2, False),
+    ],
+)
+def test_what_says_that_a_rank_is_lost(monkeypatch, error, count, expected):
+    as_rank(monkeypatch, 0, count)
+    assert ranks.lost_contact(error) == expected
+
+
+def test_the_largest_of_the_ranks_by_hand(monkeypatch):
+    def all_reduce(mine, kind):
+        assert kind == torch.distributed.ReduceOp.MAX
+        mine.clamp_(min=4)  # the other has 4
+
+    as_rank(monkeypatch, 0, 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    assert [ranks.largest(value) for value in (True, 4, 15)] == [4, 4, 15]

@@ -145,6 +145,9 @@ def test_resume_command(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert resume_command() == "torchrun --nproc_per_node 3 a.py --no-log --resume"
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    several = "--nnodes 2 --node_rank ... --rdzv_endpoint ... --nproc_per_node 3"
+    assert resume_command() == f"torchrun {several} a.py --no-log --resume"
 
 
 def test_signals_are_noted_and_handlers_put_back():
