@@ -172,14 +172,6 @@ def test_a_criterion_goes_by_its_own_settings():
         assert losses_of(output, labels, *changed).total.item() != pytest.approx(found)
 
 
-def test_an_earlier_step_does_not_touch_the_last_outputs_loss():
-    """Not even an infinite loss, of which none would be left to weigh by 0."""
-    by_step = torch.tensor([[[-torch.inf, 0.0]], [[0.0, 0.0]]])
-    output = SimpleNamespace(logits=by_step[-1], logits_by_step=by_step, errors=None)
-    losses = losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind="last_t")
-    assert losses.total.item() == pytest.approx(log(2))
-
-
 def rates(lr_schedule, epochs, steps_per_epoch):
     """The learning rate of each optimiser step, of a rate of 1."""
     args = argparse.Namespace(epochs=epochs, lr_interval=[0.6, 0.8, 0.9], lr_reduce=10, lr_schedule=lr_schedule)

@@ -318,18 +318,15 @@ def test_ranks_need_no_torchrun_to_be_one(monkeypatch):
 
 def test_ranks_that_do_not_find_each_other(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit, match=r"^error: the ranks did not find each other \(.*\); see docs/training_runs.md$"):
-        with ranks.process_group():
-            pass
+    words = r"^error: the ranks did not find each other \(.*\); see docs/training_runs.md$"
+    with pytest.raises(SystemExit, match=words), ranks.process_group():
+        pass
 
 
 @pytest.mark.parametrize(
     ("error", "count", "expected"),
     [
-        *(
-            (RuntimeError(f"a {words} b"), 2, True)
-            for words in ("Gloo", "NCCL", "Connection", "socket", "Broken pipe", "timed out")
-        ),
+        *((RuntimeError(f"a {one} b"), 2, True) for one in ("Gloo", "NCCL", "Connection", "socket", "Broken pipe", "timed out")),
         (torch.distributed.DistBackendError("it"), 2, True),
         (RuntimeError("Connection closed"), 1, False),
         (RuntimeError("shapes differ"), 2, False),
