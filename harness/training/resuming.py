@@ -58,18 +58,6 @@ def flags_to_save(args, declared, model):
     return {flag: model.settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
 
 
-def check_same_model(saved, model, args):
-    """Raises UserError unless the model is of the class and has the settings that the checkpoint was trained with."""
-    was = saved.get("settings", {})
-    changed = [name for name, value in model.settings.items() if name in was and was[name] != value]
-    if saved.get("model", type(model).__name__) != type(model).__name__:
-        changed.insert(0, f"a {saved['model']}, not a {type(model).__name__}")
-    if changed:
-        raise UserError(
-            f"--resume: the checkpoint was trained otherwise ({', '.join(changed)}); it wants the same flags, or none"
-        )
-
-
 def _read(path, paths):
     """The checkpoint, or None where the run at these paths has not saved yet. Offers the one before a damaged one."""
     is_last, previous = path.resolve() == paths.last_path.resolve(), paths.previous_path

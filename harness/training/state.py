@@ -14,7 +14,7 @@ from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.commands import resume_command
 from harness.runs.health import spoilt_weights
 from harness.training.epoch import Progress
-from harness.training.resuming import check_same_model, flags_to_save
+from harness.training.resuming import flags_to_save
 from harness.training.schedules import set_rates
 from self_models.basics.checkpoints import restore
 from self_models.counting.evaluation import Average
@@ -105,7 +105,9 @@ class TrainingState:
         args, place, path = self.args, self.run.place, Path(self.args.resume)
         if saved is None:
             return self.run.say(f"{path} is not there yet: the run begins")
-        check_same_model(saved, self.model, args)
+        was, name = saved.get("model"), type(self.model).__name__
+        if was not in (None, name):
+            raise UserError(f"--resume: {path} holds a {was}, not a {name}; it wants the same flags, or none")
         restore(self.model, saved, path)
         try:
             kinds = [state["param_groups"][0].keys() for state in (saved["optimizer"], self.optimizer.state_dict())]
