@@ -337,11 +337,25 @@ def test_what_says_that_a_rank_is_lost(monkeypatch, error, count, expected):
     assert ranks.lost_contact(error) == expected
 
 
-def test_the_largest_of_the_ranks_by_hand(monkeypatch):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_torch_is_asked_for_by_several_ranks(monkeypatch, rank):
+    """The other has 4 where this one has something else."""
+
     def all_reduce(mine, kind):
         assert kind == torch.distributed.ReduceOp.MAX
-        mine.clamp_(min=4)  # the other has 4
+        mine.clamp_(min=4)
 
-    as_rank(monkeypatch, 0, 2)
+    def broadcast(values):
+        assert values == ["mine" if rank == 0 else None]
+        values[0] = "the first's"
+
+    as_rank(monkeypatch, rank, 2)
     monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    monkeypatch.setattr("torch.distributed.all_gather_object", lambda values, mine: values.__setitem__(1 - rank, mine))
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
+    monkeypatch.setattr(ranks, "DistributedDataParallel", lambda *given, **more: (given, more))
     assert [ranks.largest(value) for value in (True, 4, 15)] == [4, 4, 15]
+    assert ranks.gathered("it") == ([None, "it"] if rank == 0 else ["it", None])
+    assert ranks.from_first(lambda: "mine") == "the first's"
+    model = nn.Linear(1, 1)
+    assert ranks.parallel(model) == ((model,), {"device_ids": None, "static_graph": True})

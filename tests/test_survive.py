@@ -386,6 +386,8 @@ def test_resume_without_the_last_checkpoint_does_not_begin_anew(alone, tmp_path,
     line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     assert str(last) in line and (str(previous) if with_previous else "--overwrite") in line
     assert digests(tmp_path) == before
+    (tmp_path / "logs/snn/x.log").unlink()  # then the best checkpoint tells
+    assert str(last) in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
 
 
 def test_resume_wants_the_same_recipe_network_and_images(alone):
