@@ -21,8 +21,8 @@ class VGG_wFeedback(Configured, nn.Module):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
 
     ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G. Images (B, C, H, W) in [0, 1] with one channel,
-    else in [-1, 1]. Settings: ANNSettings in network/declared.py. A plan without feedback runs one step. Raises
-    ModelError for settings that make no network.
+    else in [-1, 1]. Settings: ANNSettings in network/declared.py. A plan without feedback runs one step, and so does a network
+    with a norm. Raises ModelError for settings that make no network.
     """
 
     Settings = ANNSettings
@@ -36,6 +36,11 @@ class VGG_wFeedback(Configured, nn.Module):
         self.timesteps = self.settings["timesteps"]
         if self.timesteps > 1 and not plan.decoder:
             raise ModelError(f"{self.settings['vgg_name']} has no decoder: the ANN needs one for more than 1 timestep")
+        if self.timesteps > 1 and self.settings["norm"] != "none":
+            raise ModelError(
+                f"norm {self.settings['norm']} keeps one set of statistics, but the passes of {self.timesteps} timesteps differ: "
+                "give 1 timestep, or norm none"
+            )
         self.image_shape, self.classes = find_image_shape(self.settings), class_names(self.settings)
         self.background = background(self.settings)
         self.features, self.generate, self.classifier = build_stages(

@@ -50,6 +50,7 @@ from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.epoch import train_one_epoch
 from harness.training.fit import training_batches
+from harness.training.forecast import forecast, plan_line, slow_precision_line
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import make_optimizer, make_schedule
 from results import cell, interval, means_over_seeds, paired, table
@@ -171,19 +172,6 @@ def test_a_criterion_goes_by_its_own_settings():
         assert losses_of(output, labels, *changed).total.item() != pytest.approx(found)
 
 
-def test_an_earlier_step_does_not_touch_the_last_outputs_loss():
-    """Not even an infinite loss, of which none would be left to weigh by 0."""
-    by_step = torch.tensor([[[-torch.inf, 0.0]], [[0.0, 0.0]]])
-    output = SimpleNamespace(logits=by_step[-1], logits_by_step=by_step, errors=None)
-    losses = losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind="last_t")
-    assert losses.total.item() == pytest.approx(log(2))
-
-
-def test_loss_without_feedback_is_classification_alone():
-    output = SimpleNamespace(logits=torch.zeros(1, 4), errors=None)
-    assert losses_of(output, torch.tensor([2]), trade_off=9.0, kind="sum").total.item() == pytest.approx(log(4))
-
-
 def rates(lr_schedule, epochs, steps_per_epoch):
     """The learning rate of each optimiser step, of a rate of 1."""
     args = argparse.Namespace(epochs=epochs, lr_interval=[0.6, 0.8, 0.9], lr_reduce=10, lr_schedule=lr_schedule)
@@ -213,6 +201,11 @@ def test_thresholds_leaks_and_gains_have_no_weight_decay(name, kind):
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
     optimizer = make_optimizer(model, parse(SNN, "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1"))
     weights, scalars = optimizer.param_groups
+    assert (
+        optimizer.defaults["fused"]
+        and optimizer.defaults.get("amsgrad", True)
+        and optimizer.defaults.get("momentum", 0.95) == 0.95
+    )
     assert isinstance(optimizer, kind) and weights["lr"] == scalars["lr"] == 0.5
     assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
     assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
@@ -683,25 +676,18 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
 # --- training
 
 
-def snn_flags(trained):
-    return f"--pretrained_ann {trained.ann} {SPIKING} --learn_threshold --epsilon 0.1 --spike_penalty 1e-5 --activation STDB"
-
-
-def training(name, trained, folder, *more):
-    """Train for 3 epochs, with everything that could make a difference; returns the records and the checkpoints."""
-    kind, base = ("ann", TINY) if name == ANN else ("snn", snn_flags(trained))
-    run_here(name, base, f"--epochs 3 -lr 1e-3 --run_name x --output_dir {folder}", *more)
-    files = folder / "trained_models" / kind
-    return records(folder / f"logs/{kind}/x.jsonl"), [files / "x.pth", files / "x_last.pth"]
-
-
-@pytest.mark.parametrize("name", [ANN, SNN])
-def test_same_command_twice_and_interrupted_once(trained, tmp_path, monkeypatch, name):
+def test_same_command_twice_and_interrupted_once(tmp_path, monkeypatch):
     """The same numbers and weights, bit for bit, whether a run goes through or is stopped in its last epoch and resumed."""
-    first, checkpoints = training(name, trained, tmp_path / "first")
+
+    def training(folder, *more):
+        run_here(ANN, TINY, f"--epochs 3 -lr 1e-3 --run_name x --output_dir {folder}", *more)
+        files = folder / "trained_models/ann"
+        return figures(records(folder / "logs/ann/x.jsonl")), [files / "x.pth", files / "x_last.pth"]
+
+    first, checkpoints = training(tmp_path / "first")
     assert [record["epoch"] for record in first] == [1, 2, 3]  # --epochs 3 is 3 epochs
-    again, others = training(name, trained, tmp_path / "again")
-    assert figures(again) == figures(first) and all(map(same_weights, checkpoints, others))
+    again, others = training(tmp_path / "again")
+    assert again == first and all(map(same_weights, checkpoints, others))
 
     train_one_epoch = harness.training.fit.train_one_epoch
 
@@ -712,13 +698,13 @@ def test_same_command_twice_and_interrupted_once(trained, tmp_path, monkeypatch,
 
     monkeypatch.setattr("harness.training.fit.train_one_epoch", stop_in_epoch_3)
     with pytest.raises(SystemExit) as stop:
-        run_script(lambda: training(name, trained, tmp_path / "stopped"))
+        run_script(lambda: training(tmp_path / "stopped"))
     assert stop.value.code == 130
     monkeypatch.undo()
-    resumed, others = training(name, trained, tmp_path / "stopped", "--resume")
-    assert figures(resumed) == figures(first) and all(map(same_weights, checkpoints, others))
-    other_seed, others = training(name, trained, tmp_path / "seed", "--seed 1")
-    assert figures(other_seed) != figures(first) and not same_weights(checkpoints[1], others[1])
+    resumed, others = training(tmp_path / "stopped", "--resume")
+    assert resumed == first and all(map(same_weights, checkpoints, others))
+    other_seed, others = training(tmp_path / "seed", "--seed 1")
+    assert other_seed != first and not same_weights(checkpoints[1], others[1])
 
 
 def test_epoch_lines_and_records(trained):
@@ -735,41 +721,6 @@ def test_epoch_lines_and_records(trained):
         assert record["train"]["total"] == pytest.approx(
             record["train"]["classification"] + (10 if kind == "ann" else 1) * record["train"]["reconstruction"], rel=1e-5
         )
-
-
-def test_holdout_chooses_the_epoch_and_tests_once(tmp_path):
-    result, printed = run_here(ANN, TINY, f"--epochs 2 --select held-out --holdout 24 --run_name x --output_dir {tmp_path}")
-    path = tmp_path / "logs/ann/x.jsonl"
-    assert [record["evaluated"]["images"] for record in records(path, "epoch")] == [24, 24]
-    (tested,) = records(path, "evaluation")
-    assert tested["images"] == result["images"] == 16 and tested["accuracy"] == result["accuracy"]
-    assert printed.count("held out") == 2 and "held-out accuracy" in printed
-
-
-@pytest.mark.parametrize("last", [0.4, 0.5])  # of two equal epochs the earlier one
-def test_best_checkpoint_is_that_of_the_best_epoch(tmp_path, monkeypatch, last):
-    accuracies = iter([0.2, 0.5, last])
-    real = harness.training.fit.evaluate
-    monkeypatch.setattr(
-        "harness.training.fit.evaluate", lambda *args, **more: real(*args, **more) | {"accuracy": next(accuracies)}
-    )
-    result, _ = run_here(ANN, TINY, f"--epochs 3 --run_name x --output_dir {tmp_path}")
-    best, last = (load_checkpoint(tmp_path / f"trained_models/ann/x{ending}.pth") for ending in ("", "_last"))
-    assert (best["epoch"], best["accuracy"], last["epoch"], result["epoch"]) == (2, 0.5, 3, 2)
-
-
-def test_the_best_epochs_weights_are_tested(tmp_path, monkeypatch):
-    real, judged = harness.training.fit.evaluate, iter([{"accuracy": 0.9}, {"accuracy": 0.1}, {}])
-    monkeypatch.setattr("harness.training.fit.evaluate", lambda *args, **more: real(*args, **more) | next(judged))
-    run_here(ANN, TINY.replace("--select test", ""), f"--epochs 2 --holdout 24 --run_name x --output_dir {tmp_path}")
-    monkeypatch.undo()
-    (tested,) = records(tmp_path / "logs/ann/x.jsonl", "evaluation")
-    errors = {}
-    for ending in ("", "_last"):
-        path = tmp_path / f"trained_models/ann/x{ending}.pth"
-        found, _ = run_here(ANN, f"--pretrained_ann {path} --test_only {DATA} --output_dir {tmp_path}")
-        errors[ending] = found["error"]
-    assert tested["reconstruction_error"] == pytest.approx(errors[""]) != pytest.approx(errors["_last"])
 
 
 def test_each_epoch_augments_anew():
@@ -797,6 +748,50 @@ def test_learned_dynamics_stay_in_their_range():
     assert model.thresholds == pytest.approx([0.01] * len(model.thresholds))
 
 
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "said"),
+    [
+        (0.1, 1, []),  # 40 s in all
+        (0.1, 2, ["an epoch will take about 40 s, all 2 about 80 s"]),
+        (3, 2, ["an epoch will take about 20 min, all 2 about 40 min"]),
+        (9.001, 3, ["an epoch will take about 60 min, all 3 about 3.0 hours; --preset quick_feedback takes minutes"]),
+    ],
+)
+def test_the_time_of_an_epoch_is_foretold_once(monkeypatch, seconds, epochs, said):
+    """From 5 of 400 steps, after a first one that is slow."""
+    found, clock = [], iter([100 + seconds * step for step in range(9)])
+    monkeypatch.setattr("harness.training.forecast.time.perf_counter", lambda: next(clock))
+    after_step = forecast(400, epochs, found.append)
+    for step in range(12):
+        assert found == (said if step > 5 else [])
+        after_step()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "features", "warns"),
+    [
+        ("bfloat16", "cpu", {"avx2": True, "amx_bf16": False}, True),
+        ("bfloat16", "cpu", {"avx512_bf16": True, "amx_bf16": False}, False),
+        ("bfloat16", "cpu", {}, False),  # nobody knows
+        ("bfloat16", "cuda", {"amx_bf16": False}, False),
+        ("float32", "cpu", {"amx_bf16": False}, False),
+    ],
+)
+def test_slow_bfloat16_is_warned_of(monkeypatch, precision, device, features, warns):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: features, raising=False)
+    line = slow_precision_line(precision, torch.device(device))
+    assert (line is not None) == warns and (not warns or "--precision float32 is faster here" in line)
+
+
+@pytest.mark.parametrize(("optimizer", "kept"), [("--no-amsgrad", "1.2"), ("--amsgrad", "1.6"), ("--optimizer SGD", "0.8")])
+def test_the_plan_says_how_large_checkpoints_become(optimizer, kept):
+    args = parse(ANN, *f"--epochs 7 {optimizer}".split())
+    assert plan_line(torch.nn.Linear(1000, 100, bias=False), 60000, 938, args) == (
+        "training VGG5_wFeedback, 100,000 weights, for 7 epochs of 60,000 images, 938 steps each; checkpoints: 0.4 MB, and twice "
+        f"{kept} MB to go on from"
+    )
+
+
 def test_the_teacher_has_no_dropout(trained):
     teacher = teacher_from(parse(SNN, "--teacher_ann", str(trained.ann), "--dropout", "0.3"))
     first, second = (teacher.output(images(3)).logits for _ in range(2))
@@ -811,23 +806,10 @@ def test_training_lowers_the_loss(tmp_path):
         assert losses[-1] < 0.9 * losses[0], name
 
 
-def test_last_batch_may_be_smaller(tmp_path):
-    result, _ = run_here(ANN, TINY, f"--limit_train 17 --limit_test 5 --output_dir {tmp_path}")
-    assert result["images"] == 5
-
-
 def test_part_of_a_set_keeps_its_positions():
     digits = ImageSet("MNIST", torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4), start=10)
     part = digits.part(1, 3)
     assert part.labels.tolist() == [1, 2] and part.batch(torch.tensor([1])).index.tolist() == [12]
-
-
-def test_resume_refuses_other_settings(trained, tmp_path):
-    """The shapes fit, but the run would not be the one that is gone on with."""
-    last = trained.snn.with_name(f"{trained.snn.stem}_last.pth")
-    flags = f"--pretrained_ann {trained.ann} --timesteps 6 --epochs 2 --resume {last} --output_dir {tmp_path}"
-    line = refused(SNN, SPIKING, flags)
-    assert "timesteps" in line and "same flags" in line
 
 
 def test_an_original_ann_with_thresholds_beside_is_still_an_ann(trained, tmp_path):

@@ -302,19 +302,15 @@ def test_scaling_by_the_batch_by_hand():
     torch.testing.assert_close(ScaledByBatch(2, nn.Identity())(spread), spread / sqrt(12.5 + 1e-5))
 
 
-def test_ranks_share_the_running_mean_square_and_not_the_batchs(monkeypatch):
-    """Two ranks, the other's mean square 0.5 larger: each divides by its own, and both move to the mean."""
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda mine: mine.add_(mine + 0.25))
-    layer, x = ScaledByBatch(1, nn.Identity()), torch.tensor([[2.0], [2.0]])
-    torch.testing.assert_close(layer(x), x / sqrt(4 + 1e-5))
-    assert layer.mean_square.item() == pytest.approx(1 + 0.1 * (4.25 - 1))
+def test_a_normalised_ann_runs_one_pass():
+    """Its passes differ, and what is folded into the weights is one set of statistics."""
+    with pytest.raises(ModelError, match=r"^norm scale .* give 1 timestep"):
+        tiny(VGG_wFeedback, norm="scale", timesteps=2)
 
 
 def test_folded_weights_are_the_normalised_network():
     """In all three stages, transposed convolutions included: an ANN without normalisation gives the same."""
-    model = tiny(VGG_wFeedback, norm="scale", timesteps=2).train()
+    model = tiny(VGG_wFeedback, norm="scale").train()
     norms = {name: layer for name, layer in model.named_modules() if isinstance(layer, ScaledByBatch)}
     assert {name.split(".")[0] for name in norms} == {"features", "generate", "classifier"} and len(norms) == 6
     for layer in norms.values():
@@ -322,7 +318,7 @@ def test_folded_weights_are_the_normalised_network():
     for seed in range(3):
         model(images(4, seed=seed), seed=seed)
     state = model.eval().state_dict()
-    plain = VGG_wFeedback(plan=PLAN, fc_width=12, timesteps=2).eval()
+    plain = VGG_wFeedback(plan=PLAN, fc_width=12).eval()
     plain.load_state_dict(folded_in(state))
     x = images(3, seed=9)
     expected, found = model(x), plain(x)

@@ -144,6 +144,9 @@ def test_a_run_of_an_earlier_version_chooses_as_it_did(tmp_path, flags, goes_on,
     more = {"flags": {"flags": known}, "course": {"course": {"holdout": known["holdout"]}}, "nothing": {}}[knew]
     torch.save(saved | more, last)
     shutil.rmtree(tmp_path / "logs")
+    if knew == "nothing":
+        line = refused(ANN, NEW, f"--optimizer SGD --resume --epochs 4 --output_dir {tmp_path}")
+        assert "does not fit this run's optimiser (it comes from another kind of optimiser)" in line
     typed = flags if goes_on == "held-out" or knew == "course" else ""  # what such a run's own command line says
     run_here(ANN, NEW, typed, f"--resume --epochs 4 --output_dir {tmp_path}")
     assert files(tmp_path)[0][-1]["selected_on"] == goes_on

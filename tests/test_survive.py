@@ -10,29 +10,33 @@ import shutil
 import signal
 import subprocess
 import sys
+from math import cos, pi
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, same_weights
 
+import ann_wFeedback
 import harness.training.epoch
 import harness.training.fit
 import harness.training.state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from harness import UserError
+from harness.building.models import find_device
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
 from harness.processes.lock import Lock
 from harness.processes.signals import Interrupted, noted_signals
 from harness.runs.commands import resume_command
-from harness.runs.health import first_not_finite
+from harness.runs.health import FiniteCheck, first_not_finite
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"  # 3 steps per epoch
@@ -81,8 +85,7 @@ def test_killed_three_times_and_resumed(tmp_path):
     assert found["kills"] == 3 and found["differences"] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize(("number", "epoch", "step"), [(signal.SIGINT, 1, 1), (signal.SIGTERM, 2, 2), (signal.SIGINT, 2, 3)])
 def test_a_signal_ends_the_step_and_the_run_goes_on_from_there(alone, tmp_path, monkeypatch, capsys, number, epoch, step):
     with monkeypatch.context() as patch:
         after_step(patch, epoch, step, lambda: os.kill(os.getpid(), number))
@@ -95,28 +98,27 @@ def test_a_signal_ends_the_step_and_the_run_goes_on_from_there(alone, tmp_path, 
     assert compare(alone, tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_an_evaluation(alone, tmp_path, monkeypatch, capsys, number):
+@pytest.mark.parametrize(("number", "place", "words"), [(signal.SIGINT, 1, "epoch 1, step 3"), (signal.SIGTERM, 3, "epoch 2")])
+def test_a_signal_during_an_evaluation(alone, tmp_path, monkeypatch, capsys, number, place, words):
     """After the last step of an epoch, and in the final test."""
-    for evaluation, words in ((1, "epoch 1, step 3"), (3, "epoch 2")):
-        place, calls = tmp_path / str(evaluation), []
+    calls = []
 
-        def ask(model, batches, *more, evaluation=evaluation, calls=calls):
-            calls.append(evaluation)
-            if len(calls) == evaluation:
-                os.kill(os.getpid(), number)
-            return evaluate(model, batches, *more)
+    def ask(*args):
+        calls.append(args)
+        if len(calls) == place:
+            os.kill(os.getpid(), number)
+        return evaluate(*args)
 
-        with monkeypatch.context() as patch:
-            patch.setattr("harness.training.fit.evaluate", ask)
-            stopped(place, number)
-        assert f"after {words}, saved" in capsys.readouterr().err
-        train(place, "--resume")
-        assert compare(alone, place) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.training.fit.evaluate", ask)
+        stopped(tmp_path, number)
+    assert f"after {words}, saved" in capsys.readouterr().err
+    train(tmp_path, "--resume")
+    assert compare(alone, tmp_path) == []
 
 
 def test_the_command_that_is_named_goes_on(alone, tmp_path):
-    """A process of its own, stopped by SIGTERM, then started again with the command that it has printed."""
+    """A process of its own, stopped by SIGTERM, then the command that it has printed."""
     script = (
         "import os, signal, sys; sys.path[:0] = ['tests', '.']; from test_survive import SNN, RUN, after_step, pytest\n"
         "import snn_wFeedback; from harness.command_line.scripts import run_script\n"
@@ -127,8 +129,8 @@ def test_the_command_that_is_named_goes_on(alone, tmp_path):
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, env=environment)
     assert done.returncode == 143, done.stderr
     command = shlex.split(done.stderr.rpartition("go on with: ")[2])
-    assert command[0] == "python" and command[-1] == "--resume" and "--overwrite" not in command
-    subprocess.run([sys.executable, *command[1:]], check=True, capture_output=True, env=environment)
+    assert command[:2] == ["python", f"{SNN}.py"] and command[-1] == "--resume" and "--overwrite" not in command
+    run_here(SNN, *command[2:])
     assert compare(alone, tmp_path) == []
 
 
@@ -143,6 +145,9 @@ def test_resume_command(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert resume_command() == "torchrun --nproc_per_node 3 a.py --no-log --resume"
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    several = "--nnodes 2 --node_rank ... --rdzv_endpoint ... --nproc_per_node 3"
+    assert resume_command() == f"torchrun {several} a.py --no-log --resume"
 
 
 def test_signals_are_noted_and_handlers_put_back():
@@ -184,15 +189,6 @@ def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
     assert compare(alone, tmp_path / "0") == compare(alone, tmp_path / "1") == []
 
 
-@pytest.mark.parametrize("more", ["--batch_size 8", "--seed 1", "--limit_train 64", "--no-augment"])
-def test_within_an_epoch_the_order_of_the_images_must_stay(tmp_path, monkeypatch, more):
-    with monkeypatch.context() as patch:
-        after_step(patch, 1, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        stopped(tmp_path, signal.SIGTERM)
-    line = refused(SNN, RUN, more, f"--resume --output_dir {tmp_path}")
-    assert more.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
-
-
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, monkeypatch):
     """Also one that was to replace another, whose last checkpoint must not be taken for its own."""
     train(tmp_path, "--seed 1")
@@ -204,17 +200,33 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
     assert "the run begins" in said and compare(alone, tmp_path) == []
 
 
-def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path):
-    """It knew whole epochs only, and nothing of the logs."""
+def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path, monkeypatch):
+    """It knew whole epochs only, and nothing of the logs. A raised --epochs stretches the schedule from its first step on."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last = tmp_path / "trained_models/snn/x_last.pth"
     new = ("step", "average", "fired", "seconds", "logs", "course", "recipe", "finished")
     torch.save({name: value for name, value in load_checkpoint(last).items() if name not in new}, last)
     assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     before = (tmp_path / "logs/snn/x.jsonl").read_text()
+    real, rates = harness.training.fit.train_one_epoch, []
+    monkeypatch.setattr(
+        "harness.training.fit.train_one_epoch",
+        lambda *args: (rates.append(args[3].param_groups[0]["lr"]), real(*args))[1],
+    )
     train(tmp_path, "--resume --epochs 3")
+    assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)]  # after 6 of 9 steps
     assert (tmp_path / "logs/snn/x.jsonl").read_text().startswith(before)
     assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2, 3]
+
+
+def test_a_gpu_is_asked_for_the_same_result_each_time(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.set_device", lambda index: None)
+    for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", True)):
+        monkeypatch.setattr(torch.backends.cudnn, name, value)
+    assert find_device(ann_wFeedback.build_parser().parse_args([])).type == "cuda"
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
 
 
 # --- started twice
@@ -288,27 +300,22 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+@pytest.mark.parametrize("share", [0.01, 0.999, None])
 def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch, small_files, share):
+    """Full while a checkpoint is being written, at the beginning or the end, or (None) a log after the first epoch."""
     size = (alone / "trained_models/snn/x_last.pth").stat().st_size
     with monkeypatch.context() as patch:
-        after_step(patch, 2, 1, lambda: small_files(int(share * size)))
+        if share:
+            after_step(patch, 2, 1, lambda: small_files(int(share * size)))
+        else:
+            real = harness.training.state.TrainingState.save
+            patch.setattr("harness.training.state.TrainingState.save", lambda self: (real(self), small_files(9)))
         line = refused(SNN, RUN, f"--output_dir {tmp_path}")
-    assert "cannot write" in line and "File too large" in line and ".pth" in line
+    assert "cannot write" in line and "File too large" in line and (".pth" if share else "x.log") in line
+    assert share or "last checkpoint is kept" in line
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] >= 1
     assert list(tmp_path.rglob("*.tmp")) == []
-    train(tmp_path, "--resume")
-    assert compare(alone, tmp_path) == []
-
-
-def test_a_log_that_cannot_grow(alone, tmp_path, monkeypatch, small_files):
-    with monkeypatch.context() as patch:
-        real = harness.training.state.TrainingState.save
-        patch.setattr("harness.training.state.TrainingState.save", lambda self: (real(self), small_files(9)))
-        line = refused(SNN, RUN, f"--output_dir {tmp_path}")
-    assert "cannot write" in line and "x.log" in line and "last checkpoint is kept" in line
-    small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     train(tmp_path, "--resume")
     assert compare(alone, tmp_path) == []
 
@@ -336,7 +343,7 @@ def flip(path, place):
     path.write_bytes(raw)
 
 
-@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, None])
+@pytest.mark.parametrize("place", [0.3, None])
 def test_the_checkpoint_before_a_damaged_one_is_offered(alone, tmp_path, monkeypatch, place):
     with monkeypatch.context() as patch:
         after_step(patch, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -379,13 +386,17 @@ def test_resume_without_the_last_checkpoint_does_not_begin_anew(alone, tmp_path,
     line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     assert str(last) in line and (str(previous) if with_previous else "--overwrite") in line
     assert digests(tmp_path) == before
+    (tmp_path / "logs/snn/x.log").unlink()  # then the best checkpoint tells
+    assert str(last) in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
 
 
-@pytest.mark.parametrize("more", ["-lr 0.5", "--trade_off 7", "--weight_decay 0.1", "--optimizer SGD", "--spike_penalty 1"])
-def test_resume_wants_the_same_recipe(alone, tmp_path, more):
-    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {tmp_path}")
-    assert more.split()[0].removeprefix("--").replace("-lr", "learning_rate") in line and "same flags" in line
+def test_resume_wants_the_same_recipe_network_and_images(alone):
+    """Also where the shapes fit: the run would not be the one that is gone on with."""
+    recipe = ("-lr 0.5", "--trade_off 7", "--weight_decay 0.1", "--optimizer SGD", "--spike_penalty 1", "--timesteps 6")
+    for more in (*recipe, "--batch_size 8", "--seed 1", "--limit_train 64", "--no-augment"):
+        line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {alone}")
+        name = more.split()[0].removeprefix("--").removeprefix("no-").replace("-lr", "learning_rate")
+        assert name in line and "same flags" in line
 
 
 def test_an_evaluation_does_not_replace_a_run_that_is_alive(alone, tmp_path):
@@ -450,6 +461,23 @@ def network(**settings):
     )
 
 
+@pytest.mark.parametrize(
+    ("loss", "gradient", "failed"),
+    [
+        (1, [1.0, -2.0], 0),
+        (torch.nan, [1.0, 1.0], 1),
+        (torch.inf, [1.0, 1.0], 1),
+        (1, [torch.inf, -torch.inf], 1),
+        (1, [1e30, 1], 0),
+    ],
+)
+def test_what_is_finite(loss, gradient, failed):
+    model = torch.nn.Linear(2, 1)  # its bias has no gradient
+    model.weight.grad = torch.tensor([gradient])
+    check = FiniteCheck(torch.tensor(float(loss)), model)
+    assert (check.failed(), check.flag.item()) == (bool(failed), failed)
+
+
 def step_of(model, loss=lambda output: output.logits.sum() + output.errors.sum()):
     x = images(4, (1, 12, 12))
     return lambda: loss(model(x, torch.rand(3, *x.shape, generator=torch.Generator().manual_seed(0))))
@@ -472,31 +500,16 @@ def test_the_first_layer_that_is_not_finite_is_named(activation):
     assert first_not_finite(model, step_of(model)) == "weight classifier.3.weight was not finite before the step"
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_step(tmp_path):
-    model, train_set = network(default_threshold=0.05), load_data("MNIST", limit_train=4)[0]
-    model.image_shape = (1, 28, 28)
-    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=2, update="immediate", default_threshold=0.05)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    criterion = Criterion(1.0, "last_t")
-
-    def steep(output, labels, images):
-        losses = criterion(output, labels)
-        return losses._replace(total=losses.total + ((output.logits * 0).sqrt()).sum())
-
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(UserError, match=r"a gradient is not finite at epoch 3, step 1: .*gradient at layer classifier\.6"):
-        train_one_epoch(model, train_set.batches(4), steep, optimizer, None, 0, 3)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def epoch_of(kind, batches=3, steep_at=None):
-    """(weights after it, what on_batch saw, the error) of an epoch in which the loss's slope is not finite in one step."""
+def epoch_of(kind, norm, steep_at=None):
+    """(state after it, what on_batch saw, the error) of an epoch of three batches in which the loss's slope is not finite in one
+    step."""
     torch.manual_seed(0)
-    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=2, update="immediate", default_threshold=0.05)
+    cls, own = (VGG_wFeedback, {"norm": norm}) if norm else (VGG_SNN_STDB_wFeedback, {"timesteps": 2, "update": "immediate"})
+    model = cls(plan=PLAN, fc_width=8, **own | ({} if norm else {"default_threshold": 0.05}))
     flags = {"learning_rate": 0.01, "weight_decay": 1e-4, "momentum": 0.9, "amsgrad": True}
     optimizer = make_optimizer(model, SimpleNamespace(optimizer=kind, **flags))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
-    data, criterion, seen = load_data("MNIST", limit_train=4 * batches)[0], Criterion(1.0, "last_t"), []
+    data, criterion, seen = load_data("MNIST", limit_train=12)[0], Criterion(1.0, "last_t"), []
     bad = None if steep_at is None else list(data.batches(4))[steep_at - 1].labels
 
     def steep(output, labels, images):
@@ -505,7 +518,8 @@ def epoch_of(kind, batches=3, steep_at=None):
         return losses._replace(total=losses.total + root) if bad is not None and torch.equal(labels, bad) else losses
 
     def on_batch(number, average):
-        seen.append((number, average.means(), schedule.last_epoch, model.classifier[0].weight.sum().item()))
+        state = {name: value.double().sum().item() for name, value in model.state_dict().items()}
+        seen.append((number, average.means(), schedule.last_epoch, state))
 
     try:
         train_one_epoch(model, data.batches(4), steep, optimizer, schedule, 0, 3, on_batch)
@@ -514,16 +528,21 @@ def epoch_of(kind, batches=3, steep_at=None):
     return model.state_dict(), seen, None
 
 
-@pytest.mark.parametrize("kind", ["Adam", "SGD"])
-def test_a_check_one_step_later_loses_nothing(kind, monkeypatch):
-    """As on a GPU: weights, what is saved after each step, and the line are those of a check at once, wherever it fails."""
-    at_once = {bad: epoch_of(kind, steep_at=bad) for bad in (None, 1, 2, 3)}
+@pytest.mark.parametrize(("kind", "norm"), [("Adam", None), ("SGD", None), ("Adam", "scale")])
+def test_a_check_one_step_later_loses_nothing(kind, norm, monkeypatch):
+    """As on a GPU: weights, a normalisation's statistics, what is saved after each step, and the line are those of a check at
+    once, wherever it fails; and those of before the step that fails."""
+    at_once = {bad: epoch_of(kind, norm, bad) for bad in (None, 1, 2, 3)}
     monkeypatch.setattr(harness.training.epoch, "looks_later", lambda model, optimizer: True)
-    for bad, (weights, seen, error) in at_once.items():
-        later = epoch_of(kind, steep_at=bad)
+    for bad, (state, seen, error) in at_once.items():
+        later = epoch_of(kind, norm, bad)
         assert later[1:] == (seen, error) and len(seen) == (3 if bad is None else bad - 1)
-        assert bad is None or f"a gradient is not finite at epoch 3, step {bad}: " in error
-        assert all(torch.equal(value, weights[name]) for name, value in later[0].items())
+        assert all(torch.equal(value, state[name]) for name, value in later[0].items())
+        if bad:
+            where = "first not finite: the gradient at layer classifier.6 (Linear)"
+            assert f"a gradient is not finite at epoch 3, step {bad}: {where}" in error and seen == at_once[None][1][: bad - 1]
+        if seen:
+            assert seen[-1][3] == {name: value.double().sum().item() for name, value in state.items()}
 
 
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):

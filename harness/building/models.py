@@ -14,6 +14,7 @@ from harness.processes import ranks
 from harness.training.losses import Teacher
 from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
+from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared
 from self_models.loading import MODELS, event_engine_for
@@ -98,7 +99,7 @@ def find_device(args):
     if index >= torch.cuda.device_count():
         ours = f" (rank {ranks.local_rank()} of this machine)" if ranks.count() > 1 else ""
         raise UserError(f"--devices {args.devices}{ours}: there are GPUs 0 to {torch.cuda.device_count() - 1} here")
-    torch.backends.cudnn.allow_tf32 = False  # rounding to 10 bits would flip spikes near the threshold
+    compute_exactly()
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 

@@ -119,8 +119,8 @@ class SelectionFlags:
         "counts; default: a tenth of the training images in use, from 1 to 5000", group="data", metavar="N", common=True,
     )  # fmt: skip
     select: str = training_setting(
-        "held-out", Choice(("held-out", "test")), "what the best epoch is chosen on; test: the test images, as the original "
-        "does, so that its figures are better than they should be", group="data",
+        "held-out", Choice(("held-out", "test")), "what the best epoch, the first of equals, is chosen on; test: the test "
+        "images, as the original does, so that its figures are better than they should be", group="data",
     )  # fmt: skip
 
 

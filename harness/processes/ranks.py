@@ -88,31 +88,17 @@ def from_first(read):
     return values[0]
 
 
-def bounds(size, index=None, ranks=None):
+def bounds(size):
     """(begin, end) of this rank's part of `size` images; parts differ by one image at most."""
-    index, ranks = (rank(), count()) if ranks is None else (index, ranks)
-    return index * size // ranks, (index + 1) * size // ranks
+    return rank() * size // count(), (rank() + 1) * size // count()
 
 
-class Parallel:
-    """A model in training, as one of several ranks: call it for an output whose gradient will be the ranks' mean. With one
-    rank it is the model."""
-
-    def __init__(self, model):
-        self.model, self.forward = model, model if count() == 1 else None
-
-    def prepare(self, loss):
-        """Before the first step. loss(): of the model alone; shows whether the loss reaches every weight, which it does not in
-        fewer steps than the network is deep with --update delayed. (Always to ask DistributedDataParallel to find out costs a
-        look at the whole graph in each step.)"""
-        if self.forward is not None:
-            return
-        loss().backward()
-        unused = any(parameter.grad is None for parameter in self.model.parameters() if parameter.requires_grad)
-        self.model.zero_grad(set_to_none=True)
-        device = next(self.model.parameters()).device
-        where = [device.index] if device.type == "cuda" else None
-        self.forward = DistributedDataParallel(self.model, device_ids=where, find_unused_parameters=unused)
-
-    def __call__(self, *inputs, **more):
-        return self.forward(*inputs, **more)
+def parallel(model):
+    """The model as one of several ranks trains it: called like it, for an output whose gradient will be the ranks' mean; with
+    one rank the model itself. Its loss must reach the same weights in each step, which need not be all: fewer steps than the
+    network is deep leave some out with --update delayed. Statistics of a batch: see norms.batch_mean."""
+    if count() == 1:
+        return model
+    device = next(model.parameters()).device
+    where = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=where, static_graph=True)

@@ -14,42 +14,28 @@ HELPS_AGAINST_SILENCE = (
 NOWHERE = "the loss itself"  # where every layer's output and gradient is finite
 
 
-def not_finite(loss, model):
-    """Whether the loss or a gradient is not finite. A sum shows it fast, and a GPU is waited for once; only where the sum is
-    not finite, which huge values can bring about, too, every value is looked at."""
-    values = watched(loss, model)
-    if torch.stack([value.sum() for value in values]).sum().isfinite():
-        return False
-    return not all(value.isfinite().all() for value in values)
+class FiniteCheck:
+    """Whether the loss and the gradients of a step are finite, by their sums. (Where finite ones add up to infinity, their
+    squares would, too, which optimisers keep.) On a GPU the answer is on its way, so that the host need not wait: failed() does,
+    if the step still runs.
 
-
-def watched(loss, model):
-    """What must be finite: the loss and all gradients."""
-    return [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
-
-
-class LateCheck:
-    """The same on a GPU without waiting for it: begun in a step, looked at in the next one, when the answer has long arrived.
-
-    flag: 1.0 where a value is not finite, else 0.0, on the device. The optimiser is given it as found_inf, as mixed precision
-    does, and its fused step then changes nothing: so weights and its state stay those of before the step, and none is copied.
-    Largest magnitudes do not overflow, as sums might, so that no value needs a second look.
+    flag: 1.0 where a value is not finite, else 0.0, on the device. A fused optimiser that is given it as found_inf, as by mixed
+    precision, changes nothing then: weights and its state stay those of before the step, and none is copied.
     """
 
     def __init__(self, loss, model):
-        largest = torch.stack([torch.linalg.vector_norm(value.float(), torch.inf) for value in watched(loss, model)])
-        self.flag, self.arrived = 1 - largest.isfinite().all().float(), None
-        self.seen = self.flag
+        values = [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+        self.flag = 1 - torch.stack([value.sum() for value in values]).isfinite().all().float()
+        self._seen, self._arrived = self.flag, None
         if self.flag.is_cuda:
-            self.seen, self.arrived = torch.empty((), pin_memory=True), torch.cuda.Event()
-            self.seen.copy_(self.flag, non_blocking=True)
-            self.arrived.record()
+            self._seen, self._arrived = torch.empty((), pin_memory=True), torch.cuda.Event()
+            self._seen.copy_(self.flag, non_blocking=True)
+            self._arrived.record()
 
     def failed(self):
-        """Whether the loss or a gradient was not finite; waits for the step's end, if it is still running."""
-        if self.arrived:
-            self.arrived.synchronize()
-        return bool(self.seen)
+        if self._arrived:
+            self._arrived.synchronize()
+        return bool(self._seen)
 
 
 def spoilt_weights(model):

@@ -41,8 +41,8 @@ class Place(Paths):
     def __init__(self, kind, name, args, trains):
         super().__init__(kind, name, args.output_dir)
         self.trains, self.overwrites, self._lock = trains, args.overwrite, None
-        own, resume = [path.resolve() for path in (self.last_path, self.previous_path)], trains and args.resume
-        self.is_resumed = resume == "last" or bool(resume and Path(resume).resolve() in own)  # from a checkpoint of its own
+        own = [path.resolve() for path in (self.last_path, self.previous_path)]
+        self.is_resumed = bool(trains and args.resume) and Path(args.resume).resolve() in own  # from a checkpoint of its own
         if not ranks.is_first():
             return
         results = Path(args.results_json).absolute()
@@ -85,13 +85,9 @@ class Place(Paths):
         elif not self.trains:
             self._take_free_name()
         if self.overwrites and not self.is_resumed:  # the best checkpoint stays until a new one takes its place
-            for path in (
-                self.log_path,
-                self.json_path,
-                self.steps_path,
-                *((self.last_path, self.previous_path) if self.trains else ()),
-            ):
-                path.unlink(missing_ok=True)  # a last checkpoint that stayed would be what --resume goes on with
+            last = (self.last_path, self.previous_path) if self.trains else ()  # which --resume would go on with
+            for path in (self.log_path, self.json_path, self.steps_path, *last):
+                path.unlink(missing_ok=True)
 
     def _take_free_name(self):
         name = self.name

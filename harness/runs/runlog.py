@@ -107,15 +107,10 @@ def opening_record(args, began, settings=()):
 
 def header(opening):
     """The same as lines for a reader."""
-    return (
-        f"{opening['began']} {opening['time']}",
-        f"command: {opening['command']}",
-        f"parameters: {', '.join(f'{key}={value}' for key, value in opening['parameters'].items())}",
-        f"versions: {', '.join(f'{name} {version}' for name, version in opening['versions'].items())}",
-        f"seed: {opening['seed']}",
-        f"git revision: {opening['git_revision']}",
-        "",
-    )
+    parts = {name: ", ".join(f"{key}{sign}{value}" for key, value in opening[name].items())
+             for name, sign in (("parameters", "="), ("versions", " "))}  # fmt: skip
+    said = {"command": opening["command"], **parts, "seed": opening["seed"], "git revision": opening["git_revision"]}
+    return f"{opening['began']} {opening['time']}", *(f"{name}: {words}" for name, words in said.items()), ""
 
 
 def git_revision():

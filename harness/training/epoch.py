@@ -1,13 +1,17 @@
 """One epoch of training."""
 
 from dataclasses import dataclass, field
-from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch.func import functional_call
 
 from harness import UserError
 from harness.processes import ranks
-from harness.runs.health import NOWHERE, LateCheck, first_not_finite, not_finite
+from harness.runs.health import NOWHERE, FiniteCheck, first_not_finite
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes
+from self_models.network.norms import part_of_a_batch
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -30,66 +34,80 @@ class Progress:
         return whole
 
 
+class Step(NamedTuple):
+    """A step that has been taken, or is about to be: number of its batch, Batch, loss, FiniteCheck, and what _figures found."""
+
+    number: int
+    batch: object
+    loss: torch.Tensor
+    check: FiniteCheck
+    figures: dict
+    spikes: dict | None
+
+
 def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None):
     """Mean losses, accuracy and spikes over an epoch. batches: Batches; schedule: stepped after each of them.
 
     on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from, kept up
-    to date; the batches begin where it stands. parallel: the model as one of several ranks. Raises UserError, with the weights
-    as they were before the step, where the loss or a gradient is not finite, with the layer where that begins.
+    to date; the batches begin where it stands. parallel: the model as one of several ranks. Raises UserError, with weights and
+    buffers as they were before the step, where the loss or a gradient is not finite, with the layer where that begins.
 
     On a GPU a step is looked at, counted, and handed to on_batch one step later, before the next one changes the weights: the
     host runs ahead, and what on_batch sees and saves is the same.
     """
     model.train()
-    progress, parallel = progress or Progress(), parallel or ranks.Parallel(model)
-    late, settle = looks_later(model, optimizer), None
+    progress, parallel = progress or Progress(), parallel or model
+    late, waiting = looks_later(model, optimizer), None
 
-    def loss_of(batch, forward):
-        output = forward(batch.images, draws=Draws(seed, epoch, batch.index))
-        return output, criterion(output, batch.labels, batch.images)
-
-    def stop_if(failed, batch, number, loss):
-        if ranks.largest(failed):
-            here = first_not_finite(model, lambda: loss_of(batch, model)[1].total)
+    def look(step):
+        if ranks.largest(step.check.failed()):
+            here = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1].total)
             where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
-            raise UserError(_not_finite_line(loss.item(), epoch, number, where))
+            raise UserError(_not_finite_line(step.loss.item(), epoch, step.number, where))
 
-    def count(batch, number, figures, spikes):
-        progress.step = number
-        if batch.counts:
-            progress.average.add(batch.counted, **figures)
-            if spikes is not None:
-                progress.fired.add_up(spikes)
+    def count(step):
+        progress.step = step.number
+        if step.batch.counts:
+            progress.average.add(step.batch.counted, **step.figures)
+            if step.spikes is not None:
+                progress.fired.add_up(step.spikes)
         if on_batch:
-            on_batch(number, progress.average)
-
-    def settled_later(check, batch, number, loss, *found):
-        stop_if(check.failed(), batch, number, loss)
-        count(batch, number, *found)
+            on_batch(step.number, progress.average)
 
     for number, batch in enumerate(batches, progress.step + 1):
-        parallel.prepare(lambda: loss_of(batch, model)[1].total)  # noqa: B023
-        output, losses = loss_of(batch, parallel)
+        with part_of_a_batch(batch.counts if ranks.count() > 1 else None):
+            output, losses, moved = forward(parallel, batch, criterion, seed, epoch)
         optimizer.zero_grad(set_to_none=True)
         (losses.total * batch.weight).backward()
-        found, loss = _figures(output, losses, batch), losses.total.detach()
+        loss = losses.total.detach()
+        step = Step(number, batch, loss, FiniteCheck(loss, model), *_figures(output, losses, batch))
         if late:
-            if settle:
-                settle()
-            check = LateCheck(loss, model)
-            optimizer.found_inf = check.flag
-            settle = partial(settled_later, check, batch, number, loss, *found)
+            if waiting:
+                look(waiting)
+                count(waiting)
+            waiting, optimizer.found_inf = step, step.check.flag
         else:
-            stop_if(not_finite(loss, model), batch, number, loss)
+            look(step)
         optimizer.step()
         schedule.step()
+        for buffer, value in zip(model.buffers(), moved, strict=True):
+            buffer.copy_(torch.where(step.check.flag > 0, buffer, value))
         if isinstance(model, VGG_SNN_STDB_wFeedback):
             model.clamp_dynamics()
         if not late:
-            count(batch, number, *found)
-    if settle:
-        settle()
+            count(step)
+    if waiting:
+        look(waiting)
+        count(waiting)
     return progress.gather()[0].means()
+
+
+def forward(model, batch, criterion, seed, epoch):
+    """(output, Losses, what the model's buffers have moved to) of a batch in training. The buffers themselves, a normalisation's
+    statistics say, stay as they are until the step is taken."""
+    moved = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    output = functional_call(model, moved, (batch.images,), {"draws": Draws(seed, epoch, batch.index)})
+    return output, criterion(output, batch.labels, batch.images), moved.values()
 
 
 def looks_later(model, optimizer):

@@ -11,7 +11,7 @@ from self_models.running.outputs import errors_by_step
 
 
 class Losses(NamedTuple):
-    """Scalars: classification (cross-entropy, or see classification_loss), reconstruction (before trade_off; None without a
+    """Scalars: classification (see classification_loss), reconstruction (before trade_off; None without a
     decoder), penalty (after its weight), total."""
 
     classification: torch.Tensor
@@ -38,11 +38,6 @@ def step_weights(kind, timesteps, device=None):
 STEP_WEIGHTS = ("last_t", "linear_over_t", "mean_t")  # kinds that are flags
 
 
-def reconstruction_term(errors, weights):
-    """errors (T, B), summed over pixels; weights (T,) -> weighted squared error per image."""
-    return weights @ errors.mean(1)
-
-
 class TeacherOutput(NamedTuple):
     """A teacher's logits for a batch (B, labels), how much they count (0 to 1), and the temperature."""
 
@@ -62,29 +57,24 @@ def classification_loss(logits, labels, taught=None):
     return (1 - taught.weight) * loss + taught.weight * taught.temperature**2 * divergence
 
 
-def classification_term(logits, labels, weights, taught=None):
-    """logits after each step (T, B, labels), weights (T,) -> weighted mean over the steps of their classification_loss."""
-    per_step = torch.stack([classification_loss(so_far, labels, taught) for so_far in logits])
-    return weights @ per_step / weights.sum()
-
-
 def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t", taught=None):
     """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty.
 
-    kind, classification_kind: see step_weights.
-    taught: a TeacherOutput, None for none."""
+    classification: the mean of the steps' classification_loss, weighted by step_weights(classification_kind); reconstruction: the
+    sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind). taught: a TeacherOutput, None
+    for none."""
     by_step = getattr(output, "logits_by_step", None)
     if by_step is None or classification_kind == "last_t":
-        classification = classification_loss(output.logits, labels, taught)
-    else:
-        weights = step_weights(classification_kind, len(by_step), labels.device)
-        classification = classification_term(by_step, labels, weights, taught)
+        by_step = output.logits[None]
+    weights = step_weights(classification_kind, len(by_step), labels.device)
+    per_step = torch.stack([classification_loss(logits, labels, taught) for logits in by_step])
+    classification = weights @ per_step / weights.sum()
     reconstruction, penalty, errors = None, torch.zeros_like(classification), errors_by_step(output)
     if spike_penalty:
         penalty = spike_penalty * total_spikes(output.spikes).mean()
     total = classification + penalty
     if errors is not None:
-        reconstruction = reconstruction_term(errors, step_weights(kind, len(errors), errors.device))
+        reconstruction = step_weights(kind, len(errors), errors.device) @ errors.mean(1)
         total = classification + trade_off * reconstruction + penalty
     return Losses(classification, reconstruction, penalty, total)
 

@@ -22,34 +22,30 @@ def taken_up(args, declared, kind, name):
         return None
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
+    args.resume = str(path)
     saved = ranks.from_first(lambda: _read(path, paths))
     if saved is None:
         return None
     if "optimizer" not in saved:
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
-    was, changed = flags_of(saved, declared), []
+    settings = saved.get("settings") if isinstance(saved.get("settings"), dict) else {}
+    was = flags_of(saved, settings, declared)
     if "select" not in was:  # an earlier version, which chose on the test images where it held out none
         was["holdout"] = was.get("holdout", args.holdout or 0)
         was["select"] = "held-out" if was["holdout"] else "test"
-    for flag, one in ((one.flag(name), one) for name, one in declared.items()):
-        if flag not in was or not one.taken_up:
-            continue
-        if flag not in args.given:
-            setattr(args, flag, was[flag])
-        elif one.fixed and getattr(args, flag) != was[flag]:
-            changed.append(flag)
-    if changed:
+    kept = {one.flag(name): one for name, one in declared.items() if one.taken_up and one.flag(name) in was}
+    if changed := [flag for flag, one in kept.items() if one.fixed and args.given.get(flag, was[flag]) != was[flag]]:
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
-    settings = saved.get("settings")
-    args.plan = settings.get("plan") if isinstance(settings, dict) else None
-    if isinstance(settings, dict):
+    for flag in kept.keys() - args.given.keys():
+        setattr(args, flag, was[flag])
+    args.plan = settings.get("plan")
+    if settings:
         adopt_facts(args, settings)
     return saved
 
 
-def flags_of(saved, declared):
+def flags_of(saved, settings, declared):
     """flag -> value of the run that wrote a last checkpoint; an earlier version's knows only some of them."""
-    settings = saved.get("settings") if isinstance(saved.get("settings"), dict) else {}
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
     flags = {declared[name].flag(name): value for name, value in settings.items() if name in declared}
     earlier = saved.get("recipe", {}) | saved.get("course", {})
@@ -60,18 +56,6 @@ def flags_to_save(args, declared, model):
     """flag -> value of this run, for its last checkpoint: the model's settings as they are in force."""
     flags = {name: one.flag(name) for name, one in declared.items() if one.taken_up}
     return {flag: model.settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
-
-
-def check_same_model(saved, model, args):
-    """Raises UserError unless the model is of the class and has the settings that the checkpoint was trained with."""
-    was = saved.get("settings", {})
-    changed = [name for name, value in model.settings.items() if name in was and was[name] != value]
-    if saved.get("model", type(model).__name__) != type(model).__name__:
-        changed.insert(0, f"a {saved['model']}, not a {type(model).__name__}")
-    if changed:
-        raise UserError(
-            f"--resume: the checkpoint was trained otherwise ({', '.join(changed)}); it wants the same flags, or none"
-        )
 
 
 def _read(path, paths):

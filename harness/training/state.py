@@ -1,6 +1,7 @@
 """The state of a training run: kept in its last checkpoint, taken up again by --resume."""
 
 import json
+import signal
 import time
 from dataclasses import dataclass, field
 from math import isfinite
@@ -8,10 +9,12 @@ from pathlib import Path
 
 from harness import UserError
 from harness.processes import ranks
+from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import keep, save_checkpoint
+from harness.runs.commands import resume_command
 from harness.runs.health import spoilt_weights
 from harness.training.epoch import Progress
-from harness.training.resuming import check_same_model, flags_to_save
+from harness.training.resuming import flags_to_save
 from harness.training.schedules import set_rates
 from self_models.basics.checkpoints import restore
 from self_models.counting.evaluation import Average
@@ -21,19 +24,21 @@ from self_models.counting.evaluation import Average
 class TrainingState:
     """A model, its optimiser and schedule, and how far they have come.
 
-    declared: name -> Setting of all of its flags; epoch: epochs completed; progress: of the epoch after them; seconds: that it
-    has taken; best: figures of the best epoch; lines, json_lines: on epochs, in the two logs; finished: the final evaluation
-    has been reported, too.
+    data: (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; epoch: epochs completed;
+    progress: of the epoch after them; seconds: that it has taken; best: figures of the best epoch; lines, json_lines: on epochs,
+    in the two logs; finished: the final evaluation has been reported, too; signals: see noted_signals.
 
     No state of a random generator is kept: every draw follows from the seed, the epoch, and the step or the image.
     """
 
-    declared: dict
     model: object
-    optimizer: object
-    schedule: object
+    data: tuple
+    criterion: object
     args: object
     run: object
+    declared: dict
+    optimizer: object
+    schedule: object
     epoch: int = 0
     progress: Progress = field(default_factory=Progress)
     seconds: float = 0.0
@@ -42,6 +47,16 @@ class TrainingState:
     json_lines: list = field(default_factory=list)
     finished: bool = False
     saved_at: float = field(default_factory=time.monotonic)
+    signals: object = None
+
+    @property
+    def device(self):
+        return next(self.model.parameters()).device
+
+    @property
+    def judging(self):
+        """The images that choose the best epoch, None where none do."""
+        return self.data[2] if self.args.selected_on == "test" else self.data[1]
 
     def wants_saving(self):
         """Whether --checkpoint_minutes have passed since the last checkpoint; the first rank decides."""
@@ -63,6 +78,16 @@ class TrainingState:
         if self.finished and ranks.is_first():
             self.run.place.previous_path.unlink(missing_ok=True)
 
+    def heed(self, wants_saving=False):
+        """Save where a rank wants it, or was sent a signal, for which Interrupted is raised; every rank must ask."""
+        wish = ranks.largest(self.signals.caught or wants_saving)  # 0, 1, or a signal's larger number
+        if wish:
+            self.save()
+        if wish > 1:
+            ranks.largest(0)  # nobody goes before the first rank has saved
+            done = f"stopped by {signal.Signals(wish).name} after epoch {self.where()}, saved in {self.run.place.last_path}"
+            raise Interrupted(wish, f"{done}; go on with: {resume_command()}")
+
     def check_finite(self, loss=0.0):
         """Raises UserError where a weight, or this loss, is not finite."""
         faults = [f"weight {name} is not finite" for name in spoilt_weights(self.model)]
@@ -77,11 +102,12 @@ class TrainingState:
     def resume(self, saved):
         """Go on from a last checkpoint, as taken_up read it; None: the run begins. The model, the optimiser and this object
         become what they were. Raises UserError where it is of another run, or has nothing left to do."""
-        args, place = self.args, self.run.place
-        path = place.last_path if args.resume == "last" else Path(args.resume)
+        args, place, path = self.args, self.run.place, Path(self.args.resume)
         if saved is None:
             return self.run.say(f"{path} is not there yet: the run begins")
-        check_same_model(saved, self.model, args)
+        was, name = saved.get("model"), type(self.model).__name__
+        if was not in (None, name):
+            raise UserError(f"--resume: {path} holds a {was}, not a {name}; it wants the same flags, or none")
         restore(self.model, saved, path)
         try:
             kinds = [state["param_groups"][0].keys() for state in (saved["optimizer"], self.optimizer.state_dict())]

@@ -18,6 +18,13 @@ def sent(values, device):
     return values.to(device)
 
 
+def compute_exactly():
+    """Ask a GPU's convolutions for the same result each time, so that a run that was stopped goes on as if it had not been, and
+    for factors that are not rounded to 10 bits, which would flip spikes near the threshold."""
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def free_memory():
     """Bytes of this machine's memory that a program may still take, or None where nobody tells."""
     try:

@@ -1,10 +1,49 @@
 """Normalisation of the ANN's layers by the batch, which conversion folds into the weights: an SNN has none."""
 
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
+import torch.distributed as dist
 from torch import nn
 
 STATISTICS = ("gain", "mean_square")  # of a ScaledByBatch, in the state_dict
 MOMENTUM, SMALL = 0.1, 1e-5
+COUNTS = ContextVar("whether this rank's part of the batch counts; None where it is the whole", default=None)
+
+
+@contextmanager
+def part_of_a_batch(counts):
+    """Within, batch_mean is that over the parts of all ranks, as one process has it; each rank must come by the same layers,
+    on the way back, too. counts: False for a stand-in, which is no part of the batch; None for a batch that is whole."""
+    token = COUNTS.set(counts)
+    try:
+        yield
+    finally:
+        COUNTS.reset(token)
+
+
+class SumOverRanks(torch.autograd.Function):
+    """The sum of the ranks' tensors, for each of them; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx, mine):
+        total = mine.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return SumOverRanks.apply(gradient)
+
+
+def batch_mean(sums, number):
+    """Means over a batch, by channel: sums (C,) of `number` values each."""
+    counts = COUNTS.get()
+    if counts is None:
+        return sums / number
+    both = SumOverRanks.apply(counts * torch.cat([sums, sums.new_full((1,), number)]))
+    return both[:-1] / both[-1]
 
 
 class ScaledByBatch(nn.Module):
@@ -13,7 +52,7 @@ class ScaledByBatch(nn.Module):
     Batch normalisation (Ioffe & Szegedy, ICML 2015) without its two shifts, the mean and the bias, as in bias-free networks
     (Mohan et al., ICLR 2020): so it folds into the weights of the layer before, and neurons without a bias can take these over.
     forward(x): (B, C, H, W) or (B, C). In evaluation the running mean square of training takes the batch's place; it moves a
-    tenth of the way at each step, to the mean over all ranks where there are several.
+    tenth of the way at each pass.
     """
 
     def __init__(self, channels, nonlinearity):
@@ -25,19 +64,11 @@ class ScaledByBatch(nn.Module):
     def forward(self, x):
         mean_square = self.mean_square
         if self.training:
-            others = (0, *range(2, x.dim()))
-            mean_square = torch.linalg.vector_norm(x, dim=others, dtype=torch.float32) ** 2 / (x.numel() // x.shape[1])
-            self.follow(mean_square.detach())
+            norm = torch.linalg.vector_norm(x, dim=(0, *range(2, x.dim())), dtype=torch.float32)
+            mean_square = batch_mean(norm**2, x.numel() // x.shape[1])
+            self.mean_square.lerp_(mean_square.detach(), MOMENTUM)
         scale = scale_of(self.gain, mean_square).to(x.dtype)
         return self.nonlinearity(x * scale.view(-1, *[1] * (x.dim() - 2)))
-
-    @torch.no_grad()
-    def follow(self, mean_square):
-        """Move the running mean square towards this one."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            mean_square = mean_square / torch.distributed.get_world_size()  # a copy: forward goes on with its own
-            torch.distributed.all_reduce(mean_square)
-        self.mean_square.lerp_(mean_square, MOMENTUM)
 
 
 def scale_of(gain, mean_square):
