@@ -80,8 +80,11 @@ def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(t
     folder = make_folder(tmp_path / "x", count=2, shape=(8, 8))
     for n in range(2, 6):
         write(folder / "train/dog" / f"{n}.png", pixels(n, (8, 8)))
-    labels = list_folder(folder)[0].labels
-    assert sorted(labels) == [0, 0] + 6 * [1] and sorted(labels[:4]) == sorted(labels[4:]) == [0, 1, 1, 1]
+    listing = list_folder(folder)[0]
+    # a class's n-th of N files stands at (n + 1/2) / N: the cats at 3/12 and 9/12, the dogs at 1/12, 3/12, ... 11/12
+    in_order = ["dog/0", "cat/0", "dog/1", "dog/2", "dog/3", "cat/1", "dog/4", "dog/5"]
+    assert [listing.shown(n) for n in range(8)] == [f"train/{name}.png" for name in in_order]
+    assert list(listing.labels) == [name[:3] == "dog" for name in in_order]
 
 
 def test_known_data_sets_name_their_classes():
@@ -153,6 +156,16 @@ def test_damage_that_only_decoding_finds(pets):
     assert len(load_data(str(pets))[0]) == 8
 
 
+def test_a_file_that_can_be_read_again_is(pets):
+    """Though neither its size nor its time of change says so, as after a disk that came back."""
+    path = pets / "train/dog/2.png"
+    whole, stat = path.read_bytes(), path.stat()
+    for content, count in ((bytes(len(whole)), 7), (whole, 8)):
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert len(load_data(str(pets), skip_bad=True)[0]) == count
+
+
 def test_bad_files_are_skipped_if_asked_and_named(pets, capsys):
     damage(pets)
     run_here(ANN, f"--dataset {pets} {NET} --epochs 1 --skip_bad --output_dir {pets.parent / 'out'}")
@@ -172,10 +185,13 @@ def test_size_and_colour_as_asked(tmp_path):
     assert train.images[train.labels == 0][0].unique().tolist() == [255]
 
 
-@pytest.mark.parametrize(("one", "channels"), [((12, 12), 1), ((12, 12, 3), 3)])
-def test_grey_where_all_files_are(tmp_path, one, channels):
+@pytest.mark.parametrize(
+    ("one", "shape", "channels"), [("train/cat/0", (12, 12), 1), ("train/cat/0", (12, 12, 3), 3), ("test/dog/3", (12, 12, 3), 3)]
+)
+def test_grey_where_all_files_are(tmp_path, one, shape, channels):
+    """One file with colours, be it the first or the last, is enough."""
     folder = make_folder(tmp_path / "x", shape=(12, 12))
-    write(folder / "test/dog/3.png", pixels(0, one))
+    write(folder / f"{one}.png", pixels(0, shape))
     assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
 
 
@@ -243,8 +259,10 @@ def test_a_stale_cache_is_made_again(pets):
 def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch):
     (pets / ".cache").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    load_data(str(pets))
-    assert len(list((tmp_path / "mine/snn_wFeedback").rglob("*.pixels"))) == 2
+    other = make_folder(tmp_path / "other" / "pets", count=3)  # of the same name
+    (other / ".cache").touch()
+    assert [len(load_data(str(folder))[0]) for folder in (pets, other)] == [8, 6]
+    assert len(list((tmp_path / "mine/snn_wFeedback").rglob("*.pixels"))) == 4  # each keeps its own
     shutil.rmtree(tmp_path / "mine")
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match=r"no place to keep the decoded images.*XDG_CACHE_HOME"):
