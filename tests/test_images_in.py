@@ -132,6 +132,10 @@ FAULTS = {
     "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "differ: cow only in test/"),
     "two sizes": (two_sizes, "2 sizes, from 9x12 (test/dog/0.png) to 12x12 (train/cat/0.png): add --image_size N"),
     "not square": (oblong, "are 9x12, not square: add --image_size N"),
+    "a link to nowhere": (
+        lambda folder: (folder / "train/cat/9.png").symlink_to("x"),
+        "train/cat/9.png (no such file or directory)",
+    ),
     "a damaged file": (damage, "1 of 8 files in {folder}/train cannot be read: train/cat/0.png ("),
     "four of them": (lambda folder: damage(folder, 4), "train/cat/2.png (image file is truncated) and 1 more; repair"),
 }
@@ -144,6 +148,53 @@ def test_a_folder_that_is_no_data_set(pets, fault):
     line = refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
     assert words.format(folder=pets) in line and str(pets) in line
     assert not (pets.parent / "out").exists()
+
+
+def rename_class(folder):
+    for part in ("train", "test"):
+        (folder / part / "dog").rename(folder / part / "süße 猫")
+
+
+def link_class(folder):
+    (folder / "train/dog").rename(folder / "elsewhere")
+    (folder / "train/dog").symlink_to(folder / "elsewhere")
+
+
+def link_file(folder):
+    (folder / "train/dog/9.png").symlink_to(folder / "test/cat/0.png")
+
+
+ODD = {  # what is done to a folder, how many training images it then has
+    "spaces and letters of all kinds": (rename_class, 8),
+    "a class elsewhere": (link_class, 8),
+    "a file elsewhere": (link_file, 9),
+    "folders in folders": (lambda folder: write(folder / "train/cat/a/b/9.png", pixels(9)), 9),
+    "upper case": (lambda folder: (folder / "train/cat/0.png").rename(folder / "train/cat/0.PNG"), 8),
+    "a hidden file": (lambda folder: write(folder / "train/cat/.9.png", pixels(9)), 8),
+    "a hidden folder": (lambda folder: write(folder / "train/cat/.a/9.png", pixels(9)), 8),
+    "a hidden class": (lambda folder: write(folder / "train/.a/9.png", pixels(9)), 8),
+    "a folder like a file": (lambda folder: (folder / "train/cat/9.png").mkdir(), 8),
+    "a pipe": (lambda folder: os.mkfifo(folder / "train/cat/9.png"), 8),
+    "a link that leads back": (lambda folder: (folder / "train/cat/a").symlink_to(folder / "train/cat"), 8),
+    "one image of a class": (lambda folder: [(folder / f"train/cat/{n}.png").unlink() for n in range(3)], 5),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_folders(pets, odd):
+    change, count = ODD[odd]
+    change(pets)
+    train, _, test = load_data(str(pets))
+    assert (len(train), len(test), train.classes) == (count, 8, ("cat", "süße 猫" if change is rename_class else "dog"))
+
+
+def test_a_folder_of_damage_alone(pets):
+    """Size and colour are given, so that no file's head is looked at before."""
+    for path in (pets / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    here = f"--dataset {pets} --image_size 8 --grey {NET} --output_dir {pets.parent / 'out'}"
+    assert "8 of 8 files in" in refused(ANN, here)
+    assert "no file of class cat, dog can be read" in refused(ANN, here, "--skip_bad")
 
 
 def test_damage_that_only_decoding_finds(pets):
