@@ -3,7 +3,7 @@
 
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.scripts import run_script
-from harness.exporting.files import FORMATS, HALF, export
+from harness.exporting.files import FORMATS, export
 
 
 def build_parser():
@@ -11,7 +11,7 @@ def build_parser():
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an SNN; for half, of an ANN, too")
     parser.add_argument(
         "--to",
-        choices=[*FORMATS, HALF],
+        choices=list(FORMATS),
         required=True,
         help="nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits",
     )

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from statistics import fmean, stdev
 
+from scipy.special import stdtrit
+
 from harness import UserError
 from harness.command_line.presets import NETWORKS, RULE_SHOWN, run_name
 from harness.command_line.scripts import run_script
@@ -188,23 +190,10 @@ def difference(name, ours, theirs):
     return ours - theirs if name == "accuracy" else 100 * (ours / theirs - 1)
 
 
-T_95 = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-)  # Student's t, two-sided 5 %, for 1 to 9 degrees of freedom
-
-
 def interval(differences):
     """(mean, half width of its 95 % interval by Student's t or None for a single value, how many)"""
     count = len(differences)
-    half = T_95[count - 2] * stdev(differences) / count**0.5 if count > 1 else None
+    half = stdtrit(count - 1, 0.975) * stdev(differences) / count**0.5 if count > 1 else None
     return fmean(differences), half, count
 
 

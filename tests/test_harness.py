@@ -855,6 +855,12 @@ def test_pairs_of_seeds_by_hand():
     assert cell("spikes", *found["spikes"]) == "-8 % ± 29 %" and interval([3.0]) == (3.0, None, 1)
 
 
+@pytest.mark.parametrize(("pairs", "quantile"), [(2, 12.706), (10, 2.262), (11, 2.228), (30, 2.045)])  # as tables of t have them
+def test_an_interval_of_any_number_of_pairs(pairs, quantile):
+    """All differences are 0 but one of `pairs`: mean 1, deviation sqrt(pairs), so that the half width is the quantile itself."""
+    assert interval([0.0] * (pairs - 1) + [float(pairs)]) == (1, pytest.approx(quantile, abs=5e-4), pairs)
+
+
 @pytest.mark.parametrize(
     ("running", "given", "expected"),
     [

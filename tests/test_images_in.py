@@ -80,8 +80,11 @@ def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(t
     folder = make_folder(tmp_path / "x", count=2, shape=(8, 8))
     for n in range(2, 6):
         write(folder / "train/dog" / f"{n}.png", pixels(n, (8, 8)))
-    labels = list_folder(folder)[0].labels
-    assert sorted(labels) == [0, 0] + 6 * [1] and sorted(labels[:4]) == sorted(labels[4:]) == [0, 1, 1, 1]
+    listing = list_folder(folder)[0]
+    # a class's n-th of N files stands at (n + 1/2) / N: the cats at 3/12 and 9/12, the dogs at 1/12, 3/12, ... 11/12
+    in_order = ["dog/0", "cat/0", "dog/1", "dog/2", "dog/3", "cat/1", "dog/4", "dog/5"]
+    assert [listing.shown(n) for n in range(8)] == [f"train/{name}.png" for name in in_order]
+    assert list(listing.labels) == [name[:3] == "dog" for name in in_order]
 
 
 def test_known_data_sets_name_their_classes():
@@ -129,6 +132,10 @@ FAULTS = {
     "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "differ: cow only in test/"),
     "two sizes": (two_sizes, "2 sizes, from 9x12 (test/dog/0.png) to 12x12 (train/cat/0.png): add --image_size N"),
     "not square": (oblong, "are 9x12, not square: add --image_size N"),
+    "a link to nowhere": (
+        lambda folder: (folder / "train/cat/9.png").symlink_to("x"),
+        "train/cat/9.png (no such file or directory)",
+    ),
     "a damaged file": (damage, "1 of 8 files in {folder}/train cannot be read: train/cat/0.png ("),
     "four of them": (lambda folder: damage(folder, 4), "train/cat/2.png (image file is truncated) and 1 more; repair"),
 }
@@ -143,6 +150,53 @@ def test_a_folder_that_is_no_data_set(pets, fault):
     assert not (pets.parent / "out").exists()
 
 
+def rename_class(folder):
+    for part in ("train", "test"):
+        (folder / part / "dog").rename(folder / part / "süße 猫")
+
+
+def link_class(folder):
+    (folder / "train/dog").rename(folder / "elsewhere")
+    (folder / "train/dog").symlink_to(folder / "elsewhere")
+
+
+def link_file(folder):
+    (folder / "train/dog/9.png").symlink_to(folder / "test/cat/0.png")
+
+
+ODD = {  # what is done to a folder, how many training images it then has
+    "spaces and letters of all kinds": (rename_class, 8),
+    "a class elsewhere": (link_class, 8),
+    "a file elsewhere": (link_file, 9),
+    "folders in folders": (lambda folder: write(folder / "train/cat/a/b/9.png", pixels(9)), 9),
+    "upper case": (lambda folder: (folder / "train/cat/0.png").rename(folder / "train/cat/0.PNG"), 8),
+    "a hidden file": (lambda folder: write(folder / "train/cat/.9.png", pixels(9)), 8),
+    "a hidden folder": (lambda folder: write(folder / "train/cat/.a/9.png", pixels(9)), 8),
+    "a hidden class": (lambda folder: write(folder / "train/.a/9.png", pixels(9)), 8),
+    "a folder like a file": (lambda folder: (folder / "train/cat/9.png").mkdir(), 8),
+    "a pipe": (lambda folder: os.mkfifo(folder / "train/cat/9.png"), 8),
+    "a link that leads back": (lambda folder: (folder / "train/cat/a").symlink_to(folder / "train/cat"), 8),
+    "one image of a class": (lambda folder: [(folder / f"train/cat/{n}.png").unlink() for n in range(3)], 5),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_folders(pets, odd):
+    change, count = ODD[odd]
+    change(pets)
+    train, _, test = load_data(str(pets))
+    assert (len(train), len(test), train.classes) == (count, 8, ("cat", "süße 猫" if change is rename_class else "dog"))
+
+
+def test_a_folder_of_damage_alone(pets):
+    """Size and colour are given, so that no file's head is looked at before."""
+    for path in (pets / "train").rglob("*.png"):
+        path.write_bytes(b"")
+    here = f"--dataset {pets} --image_size 8 --grey {NET} --output_dir {pets.parent / 'out'}"
+    assert "8 of 8 files in" in refused(ANN, here)
+    assert "no file of class cat, dog can be read" in refused(ANN, here, "--skip_bad")
+
+
 def test_damage_that_only_decoding_finds(pets):
     path = pets / "train/dog/2.png"
     path.write_bytes(path.read_bytes()[:-60])  # its head is whole
@@ -151,6 +205,16 @@ def test_damage_that_only_decoding_finds(pets):
     assert len(train) == 7 and train.labels.bincount().tolist() == [4, 3]
     write(path, pixels(12))
     assert len(load_data(str(pets))[0]) == 8
+
+
+def test_a_file_that_can_be_read_again_is(pets):
+    """Though neither its size nor its time of change says so, as after a disk that came back."""
+    path = pets / "train/dog/2.png"
+    whole, stat = path.read_bytes(), path.stat()
+    for content, count in ((bytes(len(whole)), 7), (whole, 8)):
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert len(load_data(str(pets), skip_bad=True)[0]) == count
 
 
 def test_bad_files_are_skipped_if_asked_and_named(pets, capsys):
@@ -172,10 +236,13 @@ def test_size_and_colour_as_asked(tmp_path):
     assert train.images[train.labels == 0][0].unique().tolist() == [255]
 
 
-@pytest.mark.parametrize(("one", "channels"), [((12, 12), 1), ((12, 12, 3), 3)])
-def test_grey_where_all_files_are(tmp_path, one, channels):
+@pytest.mark.parametrize(
+    ("one", "shape", "channels"), [("train/cat/0", (12, 12), 1), ("train/cat/0", (12, 12, 3), 3), ("test/dog/3", (12, 12, 3), 3)]
+)
+def test_grey_where_all_files_are(tmp_path, one, shape, channels):
+    """One file with colours, be it the first or the last, is enough."""
     folder = make_folder(tmp_path / "x", shape=(12, 12))
-    write(folder / "test/dog/3.png", pixels(0, one))
+    write(folder / f"{one}.png", pixels(0, shape))
     assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
 
 
@@ -207,6 +274,7 @@ def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
     assert sorted(files) == ["test.json", "test_3x12x12.pixels", "train.json", "train_3x12x12.pixels"]
     monkeypatch.setattr(harness.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again"))
     monkeypatch.setattr(harness.data.folders, "size_and_colour", lambda path: pytest.fail("looked at again"))
+    monkeypatch.setattr(harness.data.cache.zlib, "crc32", lambda *args: pytest.fail("summed up again"))  # in this process
     again = load_data(str(pets))[0]
     assert torch.equal(first.images, again.images) and digests(pets / ".cache") == files
     if sys.platform == "linux":
@@ -223,6 +291,7 @@ def test_a_damaged_cache_is_made_again(pets, name, spoil):
     load_data(str(pets))
     files, path = digests(pets / ".cache"), pets / ".cache" / name
     path.write_bytes(spoil(path.read_bytes()) if name.endswith("pixels") else b"{")
+    os.utime(path, (0, 0))
     assert torch.equal(load_data(str(pets))[0].images[0], torch.from_numpy(pixels(0)).permute(2, 0, 1))
     assert digests(pets / ".cache") == files
 
@@ -243,8 +312,10 @@ def test_a_stale_cache_is_made_again(pets):
 def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch):
     (pets / ".cache").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    load_data(str(pets))
-    assert len(list((tmp_path / "mine/snn_wFeedback").rglob("*.pixels"))) == 2
+    other = make_folder(tmp_path / "other" / "pets", count=3)  # of the same name
+    (other / ".cache").touch()
+    assert [len(load_data(str(folder))[0]) for folder in (pets, other)] == [8, 6]
+    assert len(list((tmp_path / "mine/snn_wFeedback").rglob("*.pixels"))) == 4  # each keeps its own
     shutil.rmtree(tmp_path / "mine")
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match=r"no place to keep the decoded images.*XDG_CACHE_HOME"):

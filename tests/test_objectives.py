@@ -327,21 +327,23 @@ def test_colours_are_dimmed_towards_black():
 
 def test_dimmed_sets_by_hand():
     whole = ImageSet("MNIST", torch.full((2, 1, 4, 6), 200, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
-    sets = dimmed_sets(whole)
+    sets = {name: (255 * one.whole().images).round() for name, one in dimmed_sets(whole).items()}
     assert list(sets) == ["top half", "bottom half", "left half", "right half", "whole"]
-    assert sets["whole"].images.unique().tolist() == [round(200 * WHOLE)]
+    assert sets["whole"].unique().tolist() == [round(200 * WHOLE)]
     dim = round(200 * HALF)
-    assert (sets["top half"].images[..., :2, :] == dim).all() and (sets["top half"].images[..., 2:, :] == 200).all()
-    assert (sets["right half"].images[..., 3:] == dim).all() and (sets["right half"].images[..., :3] == 200).all()
+    assert (sets["top half"][..., :2, :] == dim).all() and (sets["top half"][..., 2:, :] == 200).all()
+    assert (sets["bottom half"][..., :2, :] == 200).all() and (sets["bottom half"][..., 2:, :] == dim).all()
+    assert (sets["left half"][..., :3] == dim).all() and (sets["left half"][..., 3:] == 200).all()
+    assert (sets["right half"][..., 3:] == dim).all() and (sets["right half"][..., :3] == 200).all()
     assert whole.images.unique().tolist() == [200]
 
 
 def test_dimming_rounds_to_the_nearest():
     values = torch.tensor([0, 3, 4, 10, 13, 99, 255], dtype=torch.uint8).reshape(1, 1, 1, 7)
     row = ImageSet("MNIST", values, torch.zeros(1, dtype=torch.long), start=4)
-    found = dimmed(row, (slice(None), slice(None)), 0.15)  # exactly 0, 0.45, 0.6, 1.5, 1.95, 14.85, 38.25
-    assert found.images.flatten().tolist() in ([0, 0, 1, rounded, 2, 15, 38] for rounded in (1, 2))
-    assert found.images.dtype == torch.uint8 and found.start == 4 and found.labels is row.labels
+    found = dimmed(row, (slice(None), slice(None)), 0.15).whole()  # exactly 0, 0.45, 0.6, 1.5, 1.95, 14.85, 38.25
+    assert (255 * found.images).flatten().tolist() in (pytest.approx([0, 0, 1, rounded, 2, 15, 38]) for rounded in (1, 2))
+    assert found.index.tolist() == [4] and found.labels.tolist() == [0]
 
 
 def test_what_contrast_wins_back_by_hand():

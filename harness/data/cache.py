@@ -1,7 +1,9 @@
 """What was decoded once is kept beside the images, or where the user's caches lie, and checked when it is read again."""
 
+import functools
 import hashlib
 import json
+import math
 import os
 import tempfile
 import warnings
@@ -37,14 +39,14 @@ def kept(folder, name, read, write):
     found = look(folder, name, read)
     if not ranks.largest(found is None):
         return found
-    if failure := ranks.from_first(lambda: failure_of(folder, name, write) if found is None else ""):
+    if failure := ranks.from_first(lambda: make(folder, name, write) if found is None else ""):
         raise UserError(failure)
     found = look(folder, name, read) if found is None else found
-    if found is None:
-        make(folder, name, write)
+    if found is None and not (failure := make(folder, name, write)):
         found = look(folder, name, read)
     if found is None:
-        raise UserError(f"{name} changed while it was read: leave the images of {folder} alone until the run has begun")
+        changed = f"{name} changed while it was read: leave the images of {folder} alone until the run has begun"
+        raise UserError(failure or changed)
     return found
 
 
@@ -58,26 +60,20 @@ def look(folder, name, read):
     return None
 
 
-def failure_of(folder, name, write):
-    """Make the file; '' or the line that says why it could not be made."""
-    try:
-        make(folder, name, write)
-    except UserError as error:
-        return str(error)
-    return ""
-
-
 def make(folder, name, write):
-    """Write the file in the first place that can be written. Raises UserError where none can."""
+    """Write the file in the first place that can be written; '' or the line that says why it could not be."""
     for place in places(folder):
         try:
             place.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=place).close()
+            write_here(place / name, write)
+            return ""
+        except UserError as error:
+            return str(error)
         except OSError:
             continue
-        return write_here(place / name, write)
-    raise UserError(f"no place to keep the decoded images: neither {' nor '.join(map(str, places(folder)))} can be written; "
-                    "set XDG_CACHE_HOME to a folder that can")  # fmt: skip
+    return (f"no place to keep the decoded images: neither {' nor '.join(map(str, places(folder)))} can be written; "
+            "set XDG_CACHE_HOME to a folder that can")  # fmt: skip
 
 
 def write_pixels(file, arrays, about):
@@ -97,21 +93,26 @@ def read_pixels(path, shape):
     with open(path, "rb") as file:
         end = file.seek(-LENGTH, os.SEEK_END)
         length = int.from_bytes(file.read(LENGTH), "big")
-        if not length < end:
+        if length > end:
             raise ValueError("no length at the end")
         end = file.seek(end - length)
-        about = json.loads(file.read(length))
-        if about["count"] * int(np.prod(shape)) != end:
-            raise ValueError("another number of bytes")
-        file.seek(0)
-        left, check = end, 0
-        while left and (block := file.read(min(BLOCK, left))):
-            left, check = left - len(block), zlib.crc32(block, check)
-        if left or check != about["check"]:
-            raise ValueError("a wrong check sum")
-    if not about["count"]:
+        about, now = json.loads(file.read(length)), os.fstat(file.fileno())
+    if about["count"] * math.prod(shape) != end:
+        raise ValueError("another number of bytes")
+    if about["check"] != check_sum(path, end, now.st_ino, now.st_size, now.st_mtime_ns):
+        raise ValueError("a wrong check sum")
+    if not end:
         return torch.empty(0, *shape, dtype=torch.uint8), about
-    pixels = np.memmap(path, np.uint8, "r", shape=(about["count"], *shape))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that the pixels must not be written to, and nothing does
-        return torch.from_numpy(pixels), about
+        return torch.from_numpy(np.memmap(path, np.uint8, "r", shape=(about["count"], *shape))), about
+
+
+@functools.cache
+def check_sum(path, length, *_state):
+    """CRC-32 of a file's first `length` bytes, which are read once in a process while the file's state is the same."""
+    check = 0
+    with open(path, "rb") as file:
+        while length and (block := file.read(min(BLOCK, length))):
+            length, check = length - len(block), zlib.crc32(block, check)
+    return check

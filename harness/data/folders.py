@@ -9,11 +9,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import torch
-from torchvision.datasets import ImageFolder
 from tqdm import tqdm
 
 from harness import UserError
@@ -24,7 +22,7 @@ from self_models.basics.files import ENDINGS, decoded, is_image, size_and_colour
 from self_models.network.datasets import IMAGE_SHAPES
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
-AT_ONCE = 256  # files that are handed to the threads together
+AT_ONCE = 64  # files that are handed to the threads together
 
 
 @dataclass(frozen=True)
@@ -42,20 +40,6 @@ class Listing:
     def shown(self, position):
         """A file's path within FOLDER, for a reader."""
         return str(Path(self.paths[position]).relative_to(self.folder))
-
-
-class _Folder(ImageFolder):
-    """torchvision's listing, without hidden folders; a class may be empty. Raises UserError for fewer than two classes."""
-
-    def __init__(self, root):
-        super().__init__(str(root), is_valid_file=is_image, allow_empty=True)
-
-    def find_classes(self, directory):
-        names = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
-        if len(names) < 2:
-            what = f"only one class, {names[0]}" if names else "no class folders"
-            raise UserError(f"{directory} has {what}: two or more are needed; {LAYOUT}")
-        return names, {name: label for label, name in enumerate(names)}
 
 
 def list_folder(name):
@@ -79,25 +63,46 @@ def list_folder(name):
 
 def list_part(folder, part):
     """The Listing of one part. Raises UserError for fewer than two classes, or an empty one."""
-    root = folder / part
+    root, keyed, digest = folder / part, [], hashlib.blake2b(digest_size=12)
     try:
-        listed = _Folder(root)
-        counts = Counter(listed.targets)
-        if empty := [name for label, name in enumerate(listed.classes) if not counts[label]]:
+        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+        if len(names) < 2:
+            what = f"only one class, {names[0]}" if names else "no class folders"
+            raise UserError(f"{root} has {what}: two or more are needed; {LAYOUT}")
+        files = [sorted(files_below(root / name), key=os.path.split) for name in names]
+        if empty := [name for name, paths in zip(names, files, strict=True) if not paths]:
             raise UserError(f"{root}: no images ({', '.join(ENDINGS)}) of class {some(empty)}: add some, or remove the folder")
-        within, keyed = Counter(), []
-        for path, label in listed.samples:
-            keyed.append(((within[label] + 0.5) / counts[label], label, path))
-            within[label] += 1
-        _, labels, paths = zip(*sorted(keyed), strict=True)
-        digest = hashlib.blake2b(digest_size=12)
-        for path in paths:
-            about = os.stat(path)
-            digest.update(os.fsencode(os.path.relpath(path, root)) + f"\0{about.st_size} {about.st_mtime_ns}\0".encode())
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror}") from None
-    classes = tuple(os.fsencode(name).decode(errors="replace") for name in listed.classes)
-    return Listing(folder, part, paths, labels, classes, digest.hexdigest())
+    for label, paths in enumerate(files):
+        keyed += [((within + 0.5) / len(paths), label, path) for within, path in enumerate(paths)]
+    _, labels, paths = zip(*sorted(keyed), strict=True)
+    for path in paths:
+        digest.update(os.fsencode(path.removeprefix(f"{root}{os.sep}")) + f"\0{size_and_time(path)}\0".encode())
+    return Listing(
+        folder, part, paths, labels, tuple(os.fsencode(name).decode(errors="replace") for name in names), digest.hexdigest()
+    )
+
+
+def files_below(folder, above=()):
+    """The paths of the image files in a folder and in those inside it, hidden ones aside; a link that leads back is not followed.
+    above: the folders around it."""
+    if (itself := os.path.realpath(folder)) in above:
+        return
+    for entry in os.scandir(folder):
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield from files_below(entry.path, (*above, itself))
+        elif is_image(entry.name) and (entry.is_file() or entry.is_symlink()):  # a link to nowhere is a file that cannot be read
+            yield entry.path
+
+
+def size_and_time(path):
+    """What changes with a file, in a text."""
+    try:
+        about = os.stat(path)
+    except OSError as error:
+        return error.strerror
+    return f"{about.st_size} {about.st_mtime_ns}"
 
 
 def shape_of(listings, image_size=None, grey=None, skip_bad=False):
@@ -127,12 +132,9 @@ def heads_of(listing, skip_bad):
 
     def write(file):
         sizes, bad, colour = {}, [], False
-        for position, found in read_all(listing, size_and_colour, "sizes of"):
-            if isinstance(found, str):
-                bad.append([position, found])
-            else:
-                sizes.setdefault(found[0], listing.shown(position))
-                colour |= found[1]
+        for position, (size, is_colour) in read_all(listing, size_and_colour, "sizes of", bad):
+            sizes.setdefault(size, listing.shown(position))
+            colour |= is_colour
         about = {"digest": listing.digest, "sizes": [[*size, path] for size, path in sizes.items()], "colour": colour, "bad": bad}
         file.write(json.dumps(about).encode())
 
@@ -146,24 +148,18 @@ def heads_of(listing, skip_bad):
 
 def pixels_of(listing, shape, skip_bad):
     """(uint8 (N, *shape) in a memory-mapped file, labels (N,)) of a Listing, decoded where there is no such file yet."""
-    bad = []
-
-    def arrays():
-        bad.clear()
-        for position, found in read_all(listing, partial(decoded, shape=shape), "decoding"):
-            if isinstance(found, str):
-                bad.append([position, found])
-            else:
-                yield found
+    take = partial(decoded, shape=shape)
 
     def write(file):
-        write_pixels(file, arrays(), lambda: {"digest": listing.digest, "shape": shape, "bad": bad})
+        bad = []
+        arrays = (pixels for _, pixels in read_all(listing, take, "decoding", bad))
+        write_pixels(file, arrays, lambda: {"digest": listing.digest, "shape": shape, "bad": bad})
 
     def read(path):
         pixels, about = read_pixels(path, shape)
         if about["shape"] != list(shape):
             raise ValueError("another shape")
-        return pixels, still_true(listing, about, partial(decoded, shape=shape))
+        return pixels, still_true(listing, about, take)
 
     pixels, about = kept(listing.folder, f"{listing.part}_{'x'.join(map(str, shape))}.pixels", read, write)
     check_bad(listing, about["bad"], skip_bad)
@@ -174,20 +170,22 @@ def pixels_of(listing, shape, skip_bad):
     return pixels, torch.tensor([label for position, label in enumerate(listing.labels) if position not in without])
 
 
-def read_all(listing, read, what):
-    """(position, read(path), or a str that says why it cannot be read) of each file, with a progress bar."""
-    positions, off = iter(range(len(listing.paths))), None if ranks.is_first() else True
-    label = f"{what} {listing.part} images"
-    with ThreadPoolExecutor() as pool, tqdm(total=len(listing.paths), desc=label, disable=off, leave=False, unit="file") as bar:
-        while some_of_them := list(islice(positions, AT_ONCE)):
-            yield from zip(
-                some_of_them, pool.map(partial(attempt, read), map(listing.paths.__getitem__, some_of_them)), strict=True
-            )
-            bar.update(len(some_of_them))
+def read_all(listing, read, what, bad):
+    """(position, read(path)) of each file that can be read, with a progress bar; of the others bad gets [position, why]."""
+    count = len(listing.paths)
+    label, off = f"{what} {listing.part} images", None if ranks.is_first() else True
+    with ThreadPoolExecutor() as pool, tqdm(total=count, desc=label, disable=off, leave=False, unit="file") as bar:
+        for begin in range(0, count, AT_ONCE):  # so many results at most wait for whoever takes them
+            for position, found in enumerate(pool.map(partial(attempt, read), listing.paths[begin : begin + AT_ONCE]), begin):
+                if isinstance(found, str):
+                    bad.append([position, found])
+                else:
+                    yield position, found
+                bar.update()
 
 
 def attempt(read, path):
-    """read(path), or what went wrong."""
+    """read(path), or a str that says why it cannot be read."""
     try:
         return read(path)
     except ModelError as error:

@@ -78,13 +78,15 @@ class Batch(NamedTuple):
 @dataclass(frozen=True)
 class ImageSet:
     """images: uint8 (N, C, H, W), maybe of a memory-mapped file; labels: int64 (N,), None where nobody knows them; start:
-    position of the first in its whole set; names: of the classes, where the data set's name does not say them."""
+    position of the first in its whole set; names: of the classes, where the data set's name does not say them; change: what
+    batches hold instead of their uint8 pixels, of which it is given a copy."""
 
     name: str
     images: torch.Tensor
     labels: torch.Tensor
     start: int = 0
     names: tuple = ()
+    change: object = None
 
     def __len__(self):
         return len(self.images)
@@ -101,7 +103,8 @@ class ImageSet:
     def batch(self, index, device="cpu"):
         """The Batch of the images at these positions, (B,) int64."""
         labels = None if self.labels is None else sent(self.labels[index], device)
-        return Batch(scaled(sent(self.images[index], device)), labels, index + self.start)
+        pixels = self.images[index] if self.change is None else self.change(self.images[index])
+        return Batch(scaled(sent(pixels, device)), labels, index + self.start)
 
     def whole(self, device="cpu"):
         """All images as one Batch."""

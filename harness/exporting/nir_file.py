@@ -23,18 +23,21 @@ def nir_bytes(layers, facts):
     nodes = {"input": nir.Input({"input": np.array(layers[0].before)})}
     nodes |= {layer.name.replace(".", "_"): node_of(layer, nir) for layer in layers}  # PyTorch has no dots in a name
     nodes["output"] = nir.Output({"output": np.array(layers[-1].after)})
-    names, file = list(nodes), io.BytesIO()
-    edges = list(pairwise(names))
-    graph = nir.NIRGraph(nodes, edges, metadata={**facts, "reset": RESET, "seconds_per_step": STEP})
-    nir.write(file, graph)
+    file, more = io.BytesIO(), {"reset": RESET, "seconds_per_step": STEP}
+    nir.write(file, nir.NIRGraph(nodes, list(pairwise(nodes)), metadata={**facts, **more}))
     return file.getvalue()
 
 
 def node_of(layer, nir):
-    """The NIR node of a Layer. A matrix is an Affine, since not every reader knows Linear."""
+    """The NIR node of a Layer. A matrix is an Affine, since not every reader knows Linear; a neuron with a leak a LIF, whose time
+    constant gives that leak in steps of STEP."""
     module = layer.module
     if isinstance(module, SpikingNeuron):
-        return neuron_node(layer, nir)
+        values = module.threshold.item(), module.leak.item(), 1, 0
+        threshold, leak, one, zero = (np.full(layer.after, value, np.float32) for value in values)
+        if leak.flat[0] == 1:
+            return nir.IF(r=one, v_threshold=threshold)
+        return nir.LIF(tau=np.float32(STEP) / (1 - leak), r=1 / (1 - leak), v_leak=zero, v_threshold=threshold)
     if isinstance(module, nn.AvgPool2d):
         pair = np.array([module.kernel_size] * 2)
         return nir.AvgPool2d(kernel_size=pair, stride=pair, padding=np.zeros(2, int))
@@ -45,13 +48,3 @@ def node_of(layer, nir):
     if isinstance(module, nn.Linear):
         return nir.Affine(weight, bias)
     return nir.Conv2d(layer.before[1:], weight, module.stride, module.padding, module.dilation, module.groups, bias)
-
-
-def neuron_node(layer, nir):
-    """IF, or with a leak LIF, whose time constant gives that leak in steps of STEP."""
-    threshold, leak = (np.full(layer.after, value.item(), np.float32) for value in (layer.module.threshold, layer.module.leak))
-    if leak.flat[0] == 1:
-        return nir.IF(r=np.ones(layer.after, np.float32), v_threshold=threshold)
-    return nir.LIF(
-        tau=np.float32(STEP) / (1 - leak), r=1 / (1 - leak), v_leak=np.zeros(layer.after, np.float32), v_threshold=threshold
-    )
