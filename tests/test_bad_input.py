@@ -114,7 +114,6 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
         (SNN, "-a VGG5_wFeedback_small --gate once --encoding direct", "choose another"),  # than the read-out spike_count
         (SNN, "-a VGG5_small --gate once --encoding direct --grid 3", "power of 2"),
         (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs a plan with feedback"),
-        (SNN, "--gate block --grid 4", "grid is a setting of gate once"),
         (SNN, "--balance_percentile 0", "above 0"),
         (SNN, "--balance_percentile 100.1", "at most 100"),
         (ANN, "--norm batch", "choose from"),
@@ -124,7 +123,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 def test_wrong_flags(tmp_path, name, flags, words):
     line = refused(name, flags, "--output_dir", tmp_path)
     assert words in line
-    assert flags.split()[0] in line or flags.startswith(("-lr", "-a", "stray", "--kernel_size", "--feedback", "--bptt", "--gate"))
+    assert flags.split()[0] in line or flags.startswith(("-lr", "-a", "stray", "--kernel_size", "--feedback", "--bptt"))
     assert digests(tmp_path) == {}
 
 
@@ -238,8 +237,6 @@ def test_a_teacher_that_cannot_teach(trained, tmp_path):
     ):
         line = refused(SNN, f"--pretrained_ann {trained.ann} --teacher_ann {path} {SPIKING} --output_dir {tmp_path / 'out'}")
         assert words in line
-    flags = f"--pretrained_ann {trained.ann} {SPIKING} --output_dir {tmp_path / 'out'}"
-    assert "need --teacher_ann" in refused(SNN, flags, "--distillation 0.7")
     assert not (tmp_path / "out").exists()
 
 

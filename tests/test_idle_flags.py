@@ -23,7 +23,11 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
         (SNN, "--alpha 0.2", "--alpha does nothing with --activation Linear: it counts with STDB; leave it out"),
         (SNN, "--beta 0.2 --activation Triangle", "--beta does nothing with --activation Triangle: it counts with STDB"),
         (SNN, "--gap_bound 1", "--gap_bound does nothing with --rule never"),
-        (SNN, "--rule both --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
+        (SNN, "--rule both --epsilon 0.1 --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
+        (SNN, "--gate block --grid 4", "--grid does nothing with --gate block: it counts with once; leave it out"),
+        (SNN, "--latch", "--latch does nothing with --gate open: it counts with block or contrast; leave it out"),
+        (SNN, "--distillation 0.7", "--distillation does nothing without --teacher_ann: there is no trained ANN"),
+        (SNN, "--gate open --epsilon 0.1", "--epsilon does nothing with --gate open: it counts with block or contrast or once"),
     ],
 )
 def test_a_flag_that_another_makes_idle(tmp_path, name, flags, line):

@@ -52,23 +52,18 @@ def adopt(args, saved, cls, names):
 
 
 def settings_from(cls, args, **own):
-    """The arguments of the constructor of cls, from the flags; own: settings that hold instead of a flag's."""
-    known, given = cls.declared(), dict.fromkeys(own, True)
-    values = {**facts_of(args), "plan": getattr(args, "plan", None), **own}
-    for name, flag in ((name, one.flag(name)) for name, one in known.items()):
-        if flag and hasattr(args, flag) and name not in own:
-            values[name] = getattr(args, flag)
-            given[name] = flag in args.given
-    if given.get("epsilon") and values["gate"] == "open" and not given["gate"]:  # --epsilon alone asks for blocking, or for none
-        values["gate"] = "block" if values["epsilon"] else "open"
-        given["epsilon"] = bool(values["epsilon"])
-    in_force = cls.in_force(values)
-    for part, registry in cls.parts.items():  # a rule's bounds may be set under any rule, but typing them must have an effect
-        owners = {name: [word for word, one in registry.items() if name in declared(one)] for name in in_force if given.get(name)}
-        for name, words in owners.items():
-            if words and values[part] not in words:
-                raise UserError(f"--{name} does nothing with --{part} {values[part]}: it counts with {' or '.join(words)}")
-    return {name: value for name, value in values.items() if name in in_force or given.get(name)}
+    """The arguments of the constructor of cls, from the flags that count; own: settings that hold instead of a flag's. --epsilon
+    alone stands for --gate block, which args then say, and 0 for nothing."""
+    if "epsilon" in {*args.given, *own} and getattr(args, "gate", "") == "open" and "gate" not in args.given:
+        if own.get("epsilon", args.epsilon):
+            args.gate = "block"
+        else:
+            args.typed = [flag for flag in args.typed if flag != "epsilon"]
+    flags = {name: one.flag(name) for name, one in cls.declared().items()}
+    values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
+    values |= {**facts_of(args), "plan": getattr(args, "plan", None), **own}
+    counting = {*cls.in_force(values), *own}
+    return {name: value for name, value in values.items() if name in counting}
 
 
 def build(cls, settings, args):
@@ -138,12 +133,8 @@ def ann_from(args, flag="pretrained_ann"):
 
 def teacher_from(args):
     """The Teacher of --teacher_ann, None without that flag or where nothing is trained. Raises UserError for one of another
-    data set, and where --distillation has nobody to learn from."""
-    if args.test_only:
-        return None
-    if not args.teacher_ann:
-        if "distillation" in args.given or "temperature" in args.given:
-            raise UserError("--distillation and --temperature need --teacher_ann PATH, a trained ANN to learn from")
+    data set."""
+    if args.test_only or not args.teacher_ann:
         return None
     own = argparse.Namespace(**{**vars(args), "given": {}})  # all of its settings are its own
     model = ann_from(own, "teacher_ann").eval()
