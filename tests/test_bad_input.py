@@ -484,3 +484,36 @@ def test_results_that_are_missing_are_noticed_before_anything_is_evaluated(tmp_p
     assert f"{files[0]}.json is missing: evaluate its network, too: --only snn_twin {others[0]}" in refused(
         "results", "--only snn_twin", few
     )
+
+
+# --- memory
+
+WORDS = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+LOOK = f"--pretrained_snn SNN {DATA}"
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "where", "words"),
+    [
+        (ANN, TINY, "torch.optim.Adam.step", "training: try a smaller --batch_size or fewer --timesteps, or"),
+        (ANN, TINY, "self_models.counting.evaluation.Evaluation.add", "evaluating: try a smaller --batch_size"),
+        (ANN, TINY, "harness.data.sets.load_set", "the images: try a smaller --limit_train"),
+        (SNN, f"--pretrained_ann ANN {SPIKING}", "harness.building.conversion.largest", "balancing thresholds: try fewer --bal"),
+        (ANALYSIS, LOOK, "self_models.running.outputs.SNNOutput.__init__", "pictures: try fewer --images"),
+        (ANALYSIS, LOOK, "harness.measuring.evaluation.output_of", "the chart of spikes: try fewer --chart_images"),
+    ],
+)
+@pytest.mark.parametrize("fault", [RuntimeError, MemoryError, torch.OutOfMemoryError])
+def test_full_memory_says_at_what_and_what_helps_there(trained, tmp_path, monkeypatch, script, flags, where, words, fault):
+    def fail(*args, **more):
+        raise fault(WORDS)
+
+    monkeypatch.setattr(where, fail)
+    line = refused(script, flags.replace("ANN", str(trained.ann)).replace("SNN", str(trained.snn)), f"--output_dir {tmp_path}")
+    full, more = ("the GPU's memory", ", or --device cpu") if fault is torch.OutOfMemoryError else ("the memory", "")
+    assert line.startswith(f"error: {full} is too small for {words}") and line.endswith(f"{more} ({WORDS})")
+
+
+def test_a_network_too_large_for_the_memory(tmp_path):
+    line = refused(ANN, TINY, f"--fc_width 2000000000 --output_dir {tmp_path}")
+    assert line.startswith("error: the memory is too small for the network: try a smaller --fc_width")
