@@ -291,7 +291,7 @@ def test_unwritable_output_folder(trained, tmp_path, name):
 
 def test_output_folder_of_a_real_process_unwritable(tmp_path):
     (tmp_path / "file").touch()
-    done = run_script(ANN, TINY, "--output_dir", tmp_path / "file", check=False)
+    done = run_script(SNN, TINY, "--output_dir", tmp_path / "file", check=False)
     assert done.returncode == 2 and done.stdout == "" and "--output_dir" in only_error_line(done.stderr)
 
 

@@ -479,7 +479,8 @@ def test_log_begins_with_every_parameter(trained):
 
 def test_the_log_says_the_gate_that_the_network_has(tmp_path):
     """--epsilon alone stands for --gate block."""
-    run_here(SNN, f"{SPIKING} --epsilon 0.2 --readout membrane_linear --run_name blocked --output_dir {tmp_path}")
+    tiny = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING}".replace(BALANCE, "")
+    run_here(SNN, f"{tiny} --epsilon 0.2 --readout membrane_linear --run_name blocked --output_dir {tmp_path}")
     opening = json.loads((tmp_path / "logs/snn/blocked.jsonl").read_text().splitlines()[0])
     saved = load_checkpoint(tmp_path / "trained_models/snn/blocked.pth")
     assert opening["parameters"]["gate"] == saved["settings"]["gate"] == "block"
