@@ -40,7 +40,7 @@ from conftest import (
 
 import harness.data.sets
 from harness import UserError
-from harness.building.models import SNNSource, find_device, snn_from, teacher_from
+from harness.building.models import SNNSource, snn_from, teacher_from
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data, load_set
 from harness.measuring.evaluation import evaluate, spikes_over_time
@@ -290,23 +290,6 @@ def test_defaults_are_the_originals(name, expected):
 def test_short_flags_of_the_original():
     args = parse(SNN, "-s", "3", "-a", "VGG9", "-lr", "0.5", "--lr_interval", "0.5 0.75", "--trade_off_type", "linear_over_t")
     assert (args.seed, args.architecture, args.learning_rate, args.lr_interval) == (3, "VGG9", 0.5, [0.5, 0.75])
-
-
-def test_device_flags():
-    for words in (["--no-gpu"], ["--gpu", "False"], ["--device", "cpu"]):
-        assert find_device(parse(ANN, *words)) == torch.device("cpu")
-
-
-@pytest.mark.parametrize("flags", [[], ["--device", "mps"]])
-def test_several_processes_are_refused_on_a_mac_gpu(monkeypatch, flags):
-    """gloo carries no tensors of mps; and a Mac has one such GPU."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert find_device(parse(ANN, *flags)) == torch.device("mps")
-    monkeypatch.setattr("harness.processes.ranks.count", lambda: 2)
-    with pytest.raises(UserError, match="--device cpu"):
-        find_device(parse(ANN, *flags))
-    assert find_device(parse(ANN, "--device", "cpu")) == torch.device("cpu")
 
 
 # --- data
@@ -630,26 +613,6 @@ def test_balanced_thresholds_are_cached_beside_the_snn(trained, tmp_path):
     assert kept == pytest.approx([0.3 * value for value in balanced]) and len(set(balanced)) > 3  # scaled, once
 
 
-def test_cached_thresholds_are_used_again(trained, tmp_path):
-    def convert(name, *more):
-        flags = f"--pretrained_ann {trained.ann} {SPIKING} --test_only --run_name {name} --output_dir {tmp_path}"
-        run_here(SNN, flags, *more)
-        return figures(records(tmp_path / f"logs/snn/{name}.jsonl")), log_of(tmp_path, name)
-
-    first, log = convert("x")
-    assert "balancing thresholds: 8 images, 12 steps" in log
-    (cache,) = tmp_path.rglob("balanced_*.json")
-    again, log = convert("y")
-    assert again == first and f"read from {cache}" in log and "balancing" not in log
-    flipped = cache.read_text().replace('"thresholds": [', '"thresholds": [1')  # 0.5 becomes 10.5
-    for damage in ("", "{}", '{"thresholds": [1, 2]}', "[]", flipped):
-        cache.write_text(damage)
-        again, log = convert(f"z{len(damage)}")
-        assert again == first and "balancing thresholds" in log
-    _, log = convert("other", "--balance_timesteps 3")
-    assert "balancing thresholds: 8 images, 3 steps" in log
-
-
 def original(saved, **beside):
     """The file that the original would have written for our checkpoint."""
     state = {f"module.{name}": value for name, value in saved["state_dict"].items() if name.endswith(".weight")}
@@ -821,14 +784,6 @@ def test_part_of_a_set_keeps_its_positions():
     digits = ImageSet("MNIST", torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4), start=10)
     part = digits.part(1, 3)
     assert part.labels.tolist() == [1, 2] and part.batch(torch.tensor([1])).index.tolist() == [12]
-
-
-def test_resume_refuses_other_settings(trained, tmp_path):
-    """The shapes fit, but the run would not be the one that is gone on with."""
-    last = trained.snn.with_name(f"{trained.snn.stem}_last.pth")
-    flags = f"--pretrained_ann {trained.ann} --timesteps 6 --epochs 2 --resume {last} --output_dir {tmp_path}"
-    line = refused(SNN, SPIKING, flags)
-    assert "timesteps" in line and "same flags" in line
 
 
 def test_an_original_ann_with_thresholds_beside_is_still_an_ann(trained, tmp_path):

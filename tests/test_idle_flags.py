@@ -139,6 +139,11 @@ def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
 def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
     args = importlib.import_module(OBJ1).build_parser().parse_args(["--preset", "fast_feedback", "--output_dir", str(tmp_path)])
     assert args.pretrained_snn == str(REPOSITORY / "trained_models/snn/fast_feedback.pth") and args.epsilon == [0.5]
+    own = tmp_path / "trained_models/snn/fast_feedback.pth"
+    own.parent.mkdir(parents=True)
+    own.touch()  # what the user has trained himself comes first
+    args = importlib.import_module(OBJ1).build_parser().parse_args(["--preset", "fast_feedback", "--output_dir", str(tmp_path)])
+    assert args.pretrained_snn == str(own)
 
 
 def test_what_settings_need_are_flags():
