@@ -117,3 +117,11 @@ def trained(tmp_path_factory):
     ann_files = digests(ann.parent)
     snn_run = train(SNN, f"--pretrained_ann {ann}", SPIKING)
     return SimpleNamespace(folder=folder, ann=ann, snn=snn, ann_run=ann_run, snn_run=snn_run, ann_files=ann_files)
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory):
+    """Path of an SNN of a plan without a decoder, trained by the script. Read only."""
+    folder = tmp_path_factory.mktemp("twin")
+    run_here(SNN, f"-a VGG5_small --fc_width 16 {SPIKING} --run_name twin --output_dir {folder}".replace(BALANCE, ""))
+    return folder / "trained_models/snn/twin.pth"

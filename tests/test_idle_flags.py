@@ -100,9 +100,7 @@ def test_flags_of_training_in_an_evaluation_are_one_warning(trained, tmp_path, n
     assert "warning" not in run_here(name, here, "--overwrite")[1]
 
 
-def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_first(trained, tmp_path):
-    run_here(SNN, f"-a VGG5_small --fc_width 8 --timesteps 2 --epochs 1 {DATA} --run_name twin --output_dir {tmp_path}")
-    twin = tmp_path / "trained_models/snn/twin.pth"
+def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_first(trained, twin, tmp_path):
     flags = f"--timesteps 2 --update immediate --readout membrane_rescaled {BALANCE} {DATA} --output_dir {tmp_path}"
     run_here(OBJ2, f"--pretrained_ann {trained.ann} --baseline_snn {twin} {flags}")
 

@@ -36,12 +36,10 @@ def adopt(args, saved, cls, names):
     if not isinstance(settings, dict):
         raise UserError("the checkpoint's settings are damaged; use another copy")
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
-    known = cls.declared()
-    for name in names:
-        flag = known[name].flag(name)
-        if name in settings and flag and flag not in args.given:
+    for name, one in ((name, one) for name, one in cls.declared().items() if name in names and name in settings):
+        if (flag := one.flag(name)) and flag not in args.given:
             try:
-                setattr(args, flag, known[name].check(name, settings[name]))
+                setattr(args, flag, one.check(name, settings[name]))
             except ModelError as error:
                 raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
     args.plan = None if "architecture" in args.given else settings.get("plan")
@@ -161,18 +159,16 @@ def choose_trained(model, args):
 def use_engine(model, args, images):
     """Put the model on the engine of --engine, for its evaluations; training is dense. images: how many are evaluated at a time.
     Returns the line that says which engine it is. Raises UserError where the event engine cannot serve."""
-    if args.engine == "auto" and images * args.timesteps < WORTH_IT:
-        return "engine: dense (few images)"
-    if args.engine != "dense":
-        model.engine, reason = event_engine_for(model, chooses=args.engine == "auto")
-        if reason and args.engine == "event":
-            raise UserError(reason)
-        if reason:
-            return f"engine: dense ({reason})"
-        warm_up(model)
-    if args.engine == "auto":
-        return "engine: event, or dense for batches that spike too much for it"
-    return f"engine: {args.engine}"
+    chooses = args.engine == "auto"
+    if args.engine == "dense" or (chooses and images * args.timesteps < WORTH_IT):
+        return "engine: dense" + " (few images)" * chooses
+    model.engine, reason = event_engine_for(model, chooses)
+    if reason and not chooses:
+        raise UserError(reason)
+    if reason:
+        return f"engine: dense ({reason})"
+    warm_up(model)
+    return "engine: event" + ", or dense for batches that spike too much for it" * chooses
 
 
 def warm_up(model):
@@ -195,7 +191,7 @@ class SNNSource:
     """
 
     def __init__(self, args, keeps=()):
-        self.args, self.saved = args, None
+        self.args, self.saved, self.settings = args, None, {}  # settings: the checkpoint's, if it has any
         self.path = args.pretrained_snn or args.pretrained_ann
         self.converts = bool(self.path) and not args.pretrained_snn
         if not self.path:
@@ -207,6 +203,7 @@ class SNNSource:
         common = declared(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
         names = common if self.converts else VGG_SNN_STDB_wFeedback.declared().keys() - set(keeps)
         adopt(args, self.saved, VGG_SNN_STDB_wFeedback, names)
+        self.settings = self.saved.get("settings", {})
 
     def fill(self, model, train, run, may_grow=False):
         """Load the weights; after a conversion balance the thresholds on training images and scale them once.

@@ -1,9 +1,7 @@
 """A parser made of declared settings (self_models/basics/settings.py): their flags, groups, ranges and defaults.
 
-Plain argparse on purpose. Tried in November 2026: simple-parsing 0.1.9 comes nearest, but `--no-log True` ends with status 0,
-titles read "Run ['run']", results nest; jsonargparse 4.53 has no short flags or bare --log and --resume from dataclasses, and
-errors of two lines; tyro 1.0.17 boxes its errors and takes --no-log or --log False, not both; argparse-dataclass 2.0 turns --log
-into False and has no groups. With each, ranges in our words, switches, presets and `given` would stay our own code.
+Plain argparse on purpose: of simple-parsing 0.1.9, jsonargparse 4.53, tyro 1.0.17 and argparse-dataclass 2.0, tried in November
+2026, each lacks short flags, bare and valued switches, groups or errors of one line, and ranges, presets and `given` stay ours.
 """
 
 import argparse

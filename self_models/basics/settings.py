@@ -162,7 +162,7 @@ class Setting:
 
     def flag(self, name):
         """The name under which a parser keeps it, '' for one without a flag."""
-        return self.option_strings(name)[-1].removeprefix("--") if self.option_strings(name) else ""
+        return next((words.removeprefix("--") for words in reversed(self.option_strings(name))), "")
 
     def scalar(self, value):
         """The value as a number for compiled code."""
@@ -187,14 +187,10 @@ def objective_setting(default, kind, help, **more):
     return setting(default, kind, help, **{"adopted": False, "balanced": False, "kernel": True, **more})
 
 
-def declared(*declarations):
-    """name -> Setting of these dataclasses, in their order; of a name that several have the last counts."""
-    return {name: one for each in declarations for name, one in _declared(each).items()}
-
-
 @functools.cache
-def _declared(declaration):
-    return {field.name: field.metadata["setting"] for field in dataclasses.fields(declaration)}
+def declared(*declarations):
+    """name -> Setting of these dataclasses, in their order; of a name that several have the last counts. Not to be changed."""
+    return {field.name: field.metadata["setting"] for each in declarations for field in dataclasses.fields(each)}
 
 
 def with_defaults(settings, defaults):
@@ -229,12 +225,9 @@ class Configured:
     @classmethod
     def in_force(cls, values):
         """Names of the settings that count for these values: this class's own, and those of the parts that are chosen."""
-        asked = [name for name, registry in cls.parts.items() if not registry.all_may_be_set]
-        return {
-            name
-            for name, one in cls.declared().items()
-            if all(need.holds(values[need.flag]) for need in one.needs if need.flag in asked)
-        }
+        chosen = {name: values[name] for name, registry in cls.parts.items() if not registry.all_may_be_set}
+        needs = {name: [need for need in one.needs if need.flag in chosen] for name, one in cls.declared().items()}
+        return {name for name, asked in needs.items() if all(need.holds(chosen[need.flag]) for need in asked)}
 
     @classmethod
     def checked(cls, values, kept=()):
