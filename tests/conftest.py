@@ -102,11 +102,26 @@ def images(count, shape=(1, 28, 28), seed=0):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """folder; ann, snn: paths of checkpoints trained there by the scripts; ann_run, snn_run: the finished processes;
-    ann_files: digests of the ANN's files before the SNN was made. Read only."""
+    """folder; ann, snn: paths of checkpoints trained there by the scripts; ann_run, snn_run: their stdout and stderr; ann_files:
+    digests of the ANN's files before the SNN was made. Read only."""
     folder = tmp_path_factory.mktemp("trained")
     ann, snn = folder / "trained_models/ann/tiny.pth", folder / "trained_models/snn/tiny.pth"
-    ann_run = run_script(ANN, TINY, "--run_name tiny --output_dir", folder)
+
+    def train(name, *flags):
+        flags = split((*flags, f"--run_name tiny --output_dir {folder}"))
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as err:
+            patch.setattr(sys, "argv", [f"{name}.py", *flags])
+            return SimpleNamespace(stdout=run_here(name, *flags)[1], stderr=err.getvalue())
+
+    ann_run = train(ANN, TINY)
     ann_files = digests(ann.parent)
-    snn_run = run_script(SNN, "--pretrained_ann", ann, SPIKING, "--run_name tiny --output_dir", folder)
+    snn_run = train(SNN, f"--pretrained_ann {ann}", SPIKING)
     return SimpleNamespace(folder=folder, ann=ann, snn=snn, ann_run=ann_run, snn_run=snn_run, ann_files=ann_files)
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory):
+    """Path of an SNN of a plan without a decoder, trained by the script. Read only."""
+    folder = tmp_path_factory.mktemp("twin")
+    run_here(SNN, f"-a VGG5_small --fc_width 16 {SPIKING} --run_name twin --output_dir {folder}".replace(BALANCE, ""))
+    return folder / "trained_models/snn/twin.pth"

@@ -1,4 +1,5 @@
-"""Threshold balancing: each layer's threshold is the largest drive that reaches it in a run."""
+"""From flags and checkpoints to a model: devices, engines, balancing, where each layer's threshold is the largest drive that
+reaches it in a run, and the cache of what it found."""
 
 import os
 import signal
@@ -10,8 +11,10 @@ from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, imag
 
 import harness.building.conversion
 from harness import UserError
-from harness.building.conversion import balance_thresholds, largest
+from harness.building.conversion import balance_thresholds, balanced_thresholds, largest
+from harness.building.models import find_device, use_engine
 from harness.command_line.scripts import run_script
+from harness.data.sets import ImageSet
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -29,6 +32,136 @@ def balanced(percentile=100.0, **settings):
     u = torch.rand(STEPS, *x.shape, generator=torch.Generator().manual_seed(1))
     balance_thresholds(model, x, lambda t: u[t], STEPS, percentile)
     return model, x, u
+
+
+def random_set(seed=0, count=6):
+    pixels = torch.randint(256, (count, 1, 28, 28), generator=torch.Generator().manual_seed(seed)).byte()
+    return ImageSet("MNIST", pixels, torch.zeros(count, dtype=torch.int64))
+
+
+BALANCING = {"balance_images": 4, "balance_timesteps": 3, "balance_percentile": 99.0, "seed": 0}
+
+
+def through_the_cache(folder, train=None, weight=1.0, **own):
+    """(thresholds, lines said) of a network that is balanced, or of which a cache in folder tells. own: flags and settings."""
+    torch.manual_seed(0)
+    args = SimpleNamespace(**{name: own.pop(name, default) for name, default in BALANCING.items()})
+    model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 8, "timesteps": 5, "readout": "membrane_linear"} | own)
+    model.features[0].weight.data *= weight
+    said = []
+    balanced_thresholds(model, random_set() if train is None else train, args, folder, said.append)
+    return model.thresholds, said
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"train": random_set(1)}, True), ({"weight": 1.5}, True), ({"seed": 1}, True), ({"update": "immediate"}, True),
+        ({"balance_images": 5}, True), ({"balance_timesteps": 4}, True), ({"balance_percentile": 90.0}, True),
+        ({"feedback_interval": 2}, True), ({"encoding": "direct"}, True), ({"timesteps": 6}, False),
+        ({"gate": "block", "latch": True}, False), ({"rule": "confidence"}, False), ({"dropout": 0.0}, False),
+        ({"activation": "STDB"}, False), ({"init": "kaiming", "weight": 1.0}, True), ({"train": random_set(0, 7)}, False),
+    ], ids=str,
+)  # fmt: skip
+def test_a_cache_is_of_these_weights_images_and_settings(tmp_path, change, counts):
+    first, said = through_the_cache(tmp_path)
+    assert said[0] == "balancing thresholds: 4 images, 3 steps" and len(said) == 1 + len(first) == 7
+    assert said[1] == f"  features.1: threshold {first[0]:.4f}"
+    found, said = through_the_cache(tmp_path, **change)
+    assert said[0].startswith("balancing thresholds: " if counts else f"balanced thresholds read from {tmp_path}/balanced_thr")
+    assert len(list(tmp_path.iterdir())) == 1 + counts
+    (tmp_path / "anew").mkdir()
+    assert found == through_the_cache(tmp_path / "anew", **change)[0]
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"thresholds": [1, 2]}', "[]", "[" * 100_000, "a digit"])
+def test_a_damaged_cache_is_found_again(tmp_path, damage):
+    first, _ = through_the_cache(tmp_path)
+    (cache,) = tmp_path.iterdir()
+    whole = cache.read_text()
+    cache.write_text(whole.replace('"thresholds": [', '"thresholds": [1') if damage == "a digit" else damage)
+    found, said = through_the_cache(tmp_path)
+    assert found == first and said[0].startswith("balancing") and cache.read_text() == whole
+
+
+# --- devices and engines
+
+
+@pytest.mark.parametrize(
+    ("flags", "there", "rank", "expected"),
+    [
+        ({}, "", 0, "cpu"), ({}, "cuda mps", 0, "cuda:0"), ({}, "mps", 0, "mps"), ({"gpu": False}, "cuda mps", 0, "cpu"),
+        ({"gpu": False, "device": "cuda"}, "cuda", 0, "cpu"), ({"device": "cpu"}, "cuda", 0, "cpu"),
+        ({"devices": 1}, "cuda", 0, "cuda:1"), ({}, "cuda", 1, "cuda:1"), ({"engine": "event"}, "cuda", 0, "cpu"),
+        ({"engine": "event", "device": "cpu"}, "", 0, "cpu"), ({"engine": "dense"}, "cuda", 0, "cuda:0"),
+        ({"device": "cuda"}, "mps", 0, "--device cuda: there is none here; choose auto or cpu"),
+        ({"device": "mps"}, "cuda", 0, "--device mps: there is none here; choose auto or cpu"),
+        ({"devices": 2}, "cuda", 0, "--devices 2: there are GPUs 0 to 1 here"),
+        ({"devices": 1}, "cuda", 1, "--devices 1 (rank 1 of this machine): there are GPUs 0 to 1 here"),
+        ({"engine": "event", "device": "cuda"}, "cuda", 0, "--engine event runs on the CPU: leave out --device cuda, or use"),
+        ({}, "mps", 1, "several processes cannot share work on mps, whose tensors gloo does not carry: add --device cpu"),
+        ({"device": "cpu"}, "mps", 1, "cpu"),
+    ], ids=str,
+)  # fmt: skip
+def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expected):
+    """On a machine with two CUDA GPUs, or a Mac, or neither; rank 1 is one of two processes."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr("harness.processes.ranks.count", lambda: 1 + rank)
+    monkeypatch.setattr("harness.processes.ranks.local_rank", lambda: rank)
+    args = SimpleNamespace(**{"device": "auto", "gpu": True, "devices": 0} | flags)
+    if " " in expected:
+        with pytest.raises(UserError) as error:
+            find_device(args)
+        assert str(error.value).startswith(expected)
+    else:
+        assert str(find_device(args)) == expected
+        is_cuda = "cuda" in expected
+        assert chosen == ([int(expected[-1])] if is_cuda else []) and torch.backends.cudnn.allow_tf32 is not is_cuda
+
+
+@pytest.mark.parametrize(
+    ("engine", "images", "reason", "line"),
+    [
+        ("auto", 1999, "", "engine: dense (few images)"),
+        ("auto", 2000, "", "engine: event, or dense for batches that spike too much for it"),
+        ("auto", 2000, "no numba", "engine: dense (no numba)"),
+        ("event", 1, "", "engine: event"),
+        ("event", 1, "no numba", "no numba"),
+        ("dense", 9999, "", "engine: dense"),
+    ],
+)
+def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, reason, line):
+    """10,000 steps of images are worth the time that the event engine takes to load; the image that warms it up is nobody's."""
+
+    class Engine:
+        def __init__(self, chooses):
+            self.chooses, self.runs, self.seen = chooses, {"event": 0}, []
+
+        def __call__(self, x, seed):
+            self.runs["event"] += 1
+            self.seen.append(x.shape)
+
+    def engine_for(model, chooses):
+        return (None, reason) if reason else (Engine(chooses), "")
+
+    monkeypatch.setattr("harness.building.models.event_engine_for", engine_for)
+    model, args = SimpleNamespace(image_shape=(1, 4, 4), engine=None), SimpleNamespace(engine=engine, timesteps=5)
+    if reason and engine == "event":
+        with pytest.raises(UserError, match=line):
+            use_engine(model, args, images)
+        return
+    assert use_engine(model, args, images) == line and (model.engine is None) == ("dense" in line and "event," not in line)
+    if model.engine:
+        assert model.engine.chooses == (engine == "auto") and model.engine.runs == {"event": 0}
+        assert model.engine.seen == [(1, 1, 4, 4)]
+
+
+# --- balancing
 
 
 def largest_drives(model, x, u, of=torch.max):

@@ -40,7 +40,7 @@ from conftest import (
 
 import harness.data.sets
 from harness import UserError
-from harness.building.models import SNNSource, find_device, snn_from, teacher_from
+from harness.building.models import SNNSource, snn_from, teacher_from
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data, load_set
 from harness.measuring.evaluation import evaluate, spikes_over_time
@@ -285,23 +285,6 @@ def test_short_flags_of_the_original():
     assert (args.seed, args.architecture, args.learning_rate, args.lr_interval) == (3, "VGG9", 0.5, [0.5, 0.75])
 
 
-def test_device_flags():
-    for words in (["--no-gpu"], ["--gpu", "False"], ["--device", "cpu"]):
-        assert find_device(parse(ANN, *words)) == torch.device("cpu")
-
-
-@pytest.mark.parametrize("flags", [[], ["--device", "mps"]])
-def test_several_processes_are_refused_on_a_mac_gpu(monkeypatch, flags):
-    """gloo carries no tensors of mps; and a Mac has one such GPU."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert find_device(parse(ANN, *flags)) == torch.device("mps")
-    monkeypatch.setattr("harness.processes.ranks.count", lambda: 2)
-    with pytest.raises(UserError, match="--device cpu"):
-        find_device(parse(ANN, *flags))
-    assert find_device(parse(ANN, "--device", "cpu")) == torch.device("cpu")
-
-
 # --- data
 
 
@@ -472,16 +455,15 @@ def test_log_begins_with_every_parameter(trained):
 
 def test_the_log_says_the_gate_that_the_network_has(tmp_path):
     """--epsilon alone stands for --gate block."""
-    run_here(SNN, f"{SPIKING} --epsilon 0.2 --readout membrane_linear --run_name blocked --output_dir {tmp_path}")
+    tiny = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING}".replace(BALANCE, "")
+    run_here(SNN, f"{tiny} --epsilon 0.2 --readout membrane_linear --run_name blocked --output_dir {tmp_path}")
     opening = json.loads((tmp_path / "logs/snn/blocked.jsonl").read_text().splitlines()[0])
     saved = load_checkpoint(tmp_path / "trained_models/snn/blocked.pth")
     assert opening["parameters"]["gate"] == saved["settings"]["gate"] == "block"
 
 
-def test_a_network_without_a_decoder_is_given_one_in_training_only(trained, tmp_path):
+def test_a_network_without_a_decoder_is_given_one_in_training_only(twin, tmp_path):
     here = f"--fc_width 16 {SPIKING} --output_dir {tmp_path}"
-    run_here(SNN, f"-a VGG5_small {here} --run_name twin")
-    twin = tmp_path / "trained_models/snn/twin.pth"
     grown = f"-a VGG5_wFeedback_linear --pretrained_snn {twin} --output_dir {tmp_path} {DATA} --readout membrane_linear"
     assert "generate.0.weight is missing" in refused(SNN, grown, "--test_only")
     assert "generate.0.weight is missing" in refused(OBJ1, grown)
@@ -489,9 +471,8 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(trained, tmp_
     assert "--trade_off above 0" in refused(SNN, grown, "--train decoder --trade_off 0")
     _, said = run_here(SNN, grown, "--train decoder --epochs 1 -lr 0.1 --epsilon 0.1 --latch --run_name grown")
     run_here(SNN, grown, "--epochs 1 -lr 1e-9 --epsilon 0.1 --latch --run_name start")
-    twin, grown, start = (
-        load_checkpoint(tmp_path / f"trained_models/snn/{name}.pth")["state_dict"] for name in ("twin", "grown", "start")
-    )
+    here = tmp_path / "trained_models/snn"
+    twin, grown, start = (load_checkpoint(path)["state_dict"] for path in (twin, here / "grown.pth", here / "start.pth"))
     decoder = [name for name in grown if name.startswith("generate") and name.endswith("weight")]
     assert "has no decoder: this one starts at random" in said and decoder
     for name in decoder:
@@ -599,19 +580,6 @@ def test_checkpoint_holds_all_that_rebuilds_the_model(tmp_path, cls):
     assert torch.equal(results[0].predictions, results[1].predictions)
 
 
-def log_of(folder, name="x"):
-    return (folder / f"logs/snn/{name}.log").read_text()
-
-
-def test_settings_of_a_checkpoint_hold_unless_typed(trained, tmp_path):
-    run_here(SNN, f"--pretrained_snn {trained.snn} --test_only {DATA} --run_name x --output_dir {tmp_path}")
-    for words in ("architecture=VGG5_wFeedback_small", "fc_width=16", "timesteps=5", "update=immediate"):
-        assert f"{words}," in log_of(tmp_path)
-    run_here(SNN, f"--pretrained_snn {trained.snn} --test_only --timesteps 3 {DATA} --run_name y --output_dir {tmp_path}")
-    assert "timesteps=3," in log_of(tmp_path, "y") and "update=immediate," in log_of(tmp_path, "y")
-    assert [records(tmp_path / f"logs/snn/{name}.jsonl")[0]["timesteps"] for name in "xy"] == [5, 3]
-
-
 def test_balanced_thresholds_are_cached_beside_the_snn(trained, tmp_path):
     assert digests(trained.ann.parent) == trained.ann_files  # the user's ANN is as it was
     caches = list(trained.snn.parent.glob("balanced_thresholds_*.json"))
@@ -620,26 +588,6 @@ def test_balanced_thresholds_are_cached_beside_the_snn(trained, tmp_path):
     saved = load_checkpoint(trained.snn)["state_dict"]
     kept = [value.item() for name, value in saved.items() if name.endswith(".threshold")]
     assert kept == pytest.approx([0.3 * value for value in balanced]) and len(set(balanced)) > 3  # scaled, once
-
-
-def test_cached_thresholds_are_used_again(trained, tmp_path):
-    def convert(name, *more):
-        flags = f"--pretrained_ann {trained.ann} {SPIKING} --test_only --run_name {name} --output_dir {tmp_path}"
-        run_here(SNN, flags, *more)
-        return figures(records(tmp_path / f"logs/snn/{name}.jsonl")), log_of(tmp_path, name)
-
-    first, log = convert("x")
-    assert "balancing thresholds: 8 images, 12 steps" in log
-    (cache,) = tmp_path.rglob("balanced_*.json")
-    again, log = convert("y")
-    assert again == first and f"read from {cache}" in log and "balancing" not in log
-    flipped = cache.read_text().replace('"thresholds": [', '"thresholds": [1')  # 0.5 becomes 10.5
-    for damage in ("", "{}", '{"thresholds": [1, 2]}', "[]", flipped):
-        cache.write_text(damage)
-        again, log = convert(f"z{len(damage)}")
-        assert again == first and "balancing thresholds" in log
-    _, log = convert("other", "--balance_timesteps 3")
-    assert "balancing thresholds: 8 images, 3 steps" in log
 
 
 def original(saved, **beside):

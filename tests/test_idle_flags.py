@@ -23,7 +23,11 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
         (SNN, "--alpha 0.2", "--alpha does nothing with --activation Linear: it counts with STDB; leave it out"),
         (SNN, "--beta 0.2 --activation Triangle", "--beta does nothing with --activation Triangle: it counts with STDB"),
         (SNN, "--gap_bound 1", "--gap_bound does nothing with --rule never"),
-        (SNN, "--rule both --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
+        (SNN, "--rule both --epsilon 0.1 --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
+        (SNN, "--gate block --grid 4", "--grid does nothing with --gate block: it counts with once; leave it out"),
+        (SNN, "--latch", "--latch does nothing with --gate open: it counts with block or contrast; leave it out"),
+        (SNN, "--distillation 0.7", "--distillation does nothing without --teacher_ann: there is no trained ANN"),
+        (SNN, "--gate open --epsilon 0.1", "--epsilon does nothing with --gate open: it counts with block or contrast or once"),
     ],
 )
 def test_a_flag_that_another_makes_idle(tmp_path, name, flags, line):
@@ -96,9 +100,7 @@ def test_flags_of_training_in_an_evaluation_are_one_warning(trained, tmp_path, n
     assert "warning" not in run_here(name, here, "--overwrite")[1]
 
 
-def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_first(trained, tmp_path):
-    run_here(SNN, f"-a VGG5_small --fc_width 8 --timesteps 2 --epochs 1 {DATA} --run_name twin --output_dir {tmp_path}")
-    twin = tmp_path / "trained_models/snn/twin.pth"
+def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_first(trained, twin, tmp_path):
     flags = f"--timesteps 2 --update immediate --readout membrane_rescaled {BALANCE} {DATA} --output_dir {tmp_path}"
     run_here(OBJ2, f"--pretrained_ann {trained.ann} --baseline_snn {twin} {flags}")
 
@@ -135,6 +137,11 @@ def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
 def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
     args = importlib.import_module(OBJ1).build_parser().parse_args(["--preset", "fast_feedback", "--output_dir", str(tmp_path)])
     assert args.pretrained_snn == str(REPOSITORY / "trained_models/snn/fast_feedback.pth") and args.epsilon == [0.5]
+    own = tmp_path / "trained_models/snn/fast_feedback.pth"
+    own.parent.mkdir(parents=True)
+    own.touch()  # what the user has trained himself comes first
+    args = importlib.import_module(OBJ1).build_parser().parse_args(["--preset", "fast_feedback", "--output_dir", str(tmp_path)])
+    assert args.pretrained_snn == str(own)
 
 
 def test_what_settings_need_are_flags():

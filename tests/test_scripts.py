@@ -224,7 +224,7 @@ def test_colour_images_go_the_whole_way(tmp_path, monkeypatch):
 
 def test_a_preset_prints_the_flags_it_stands_for(tmp_path):
     words = "--epochs 1 --limit_train 8 --limit_test 4 --holdout 4 --fc_width 8 --batch_size 4"
-    printed = quiet(run_script(ANN, f"--preset residual_twin {words} --output_dir {tmp_path}"))
+    printed = run_here(ANN, f"--preset residual_twin {words} --output_dir {tmp_path}")[1]
     assert printed.startswith(
         "preset residual_twin: -a VGG4_narrow --dataset MNIST --augment --precision bfloat16 --fc_width 128 "
     )

@@ -95,7 +95,7 @@ def test_flags_help_checkpoint_and_cache_know_a_made_up_setting(strict, trained,
     assert "strictness=0.25" in (tmp_path / "logs/snn/own.log").read_text()
     assert opens["own"] > opens["typed"] == opens["other"]
     line = refused(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")
-    assert "strictness is a setting of gate strict" in line
+    assert "--strictness does nothing with --gate open: it counts with strict; leave it out" in line
 
 
 def test_resume_knows_a_made_up_setting(strict, trained, tmp_path):

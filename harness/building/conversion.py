@@ -6,6 +6,7 @@ import json
 import math
 from functools import cache
 
+import numpy as np
 import torch
 
 from harness import UserError
@@ -25,11 +26,11 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     a percentile below 100 the largest over steps of that percentile over images and neurons (Rueckauer et al., 2017).
 
     Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019), once: its
-    spikes at all steps are kept for the layers after it. The input neurons see the whole image, whatever the gate. The decoder is
-    driven as in a run, by the encoder's output summed over feedback_interval steps. The model's leaks are put back, its
-    thresholds are the ones found. images: (B, C, H, W); draws: t -> (B, C, H, W), uniform in [0, 1); on_layer: called with (name,
-    threshold); on_step: after each step of a layer, of which balancing_steps tells the number. Raises UserError for fewer steps
-    than the decoder needs to run once.
+    spikes at all steps, a bit each, are kept for the layers after it. The input neurons see the whole image, whatever the gate.
+    The decoder is driven as in a run, by the encoder's output summed over feedback_interval steps. The model's leaks are put
+    back, its thresholds are the ones found. images: (B, C, H, W); draws: t -> (B, C, H, W), uniform in [0, 1); on_layer: called
+    with (name, threshold); on_step: after each step of a layer. Raises UserError for fewer steps than the decoder needs to run
+    once.
     """
     interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
@@ -68,28 +69,25 @@ def balance_stage(name, layers, signal, steps, percentile, on_layer, on_step):
     return signal
 
 
-def balancing_steps(model, timesteps):
-    """How often balance_thresholds calls on_step."""
-    return sum(timesteps // (model.feedback_interval if name.startswith("generate") else 1) for name in model.neurons())
-
-
 def through(name, linear, signal):
     """t -> what layers that do not spike make of the signal at step t, (B, ...)."""
     return lambda t: run_stage(name, linear, signal(t)[None], {})[0]
 
 
 def spikes_of(neuron, drive, steps, percentile, on_step):
-    """Set a layer's threshold from its drives, t -> (B, ...); returns t -> its spikes, likewise."""
+    """Set a layer's threshold from its drives, t -> (B, ...); returns t -> its spikes, likewise, of which it keeps a bit each."""
     first = drive(0)
+    count, kind = first.numel(), (first.device, first.dtype)
     drive = cache(drive) if steps * first.nbytes <= KEPT else drive
     neuron.threshold.copy_(usable_threshold(torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()))
-    spikes, state = [], None
+    bits, state = [], None
     for t in range(steps):
         fired, state, _ = neuron(drive(t), state)
-        spikes.append(fired.bool())
+        bits.append(np.packbits(fired.bool().as_strided((count,), (1,)).cpu().numpy()))  # in the order of the memory
         if on_step:
             on_step()
-    return lambda t: spikes[t].to(first.dtype)
+    shape, strides = fired.shape, fired.stride()
+    return lambda t: torch.from_numpy(np.unpackbits(bits[t], count=count)).as_strided(shape, strides).to(*kind)
 
 
 def largest(values, percentile):
@@ -122,38 +120,29 @@ def balanced_thresholds(model, train, args, folder, say):
     The cache lies in folder, beside the SNN's own files. train: ImageSet; args: the flags balance_images,
     balance_timesteps, balance_percentile and seed; say: called with a line for the reader.
     """
-    images = train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
-    known = model.declared()
-    used = {name: value for name, value in model.settings.items() if known[name].balanced}
-    settings = [RULE, used, args.balance_timesteps, args.balance_percentile, args.seed, len(images.index)]
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6)
-    digest.update(train.images[images.index].numpy().tobytes())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
-    cache = folder / f"balanced_thresholds_{digest.hexdigest()}.json"
-    if cache.is_file():
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):  # what a damaged cache held is found again
-            saved = json.loads(cache.read_text())
-            if saved["check"] == check_of(saved["thresholds"]):
-                model.set_thresholds(saved["thresholds"])
-                say(f"balanced thresholds read from {cache}")
-                return
-    say(f"balancing thresholds: {len(images.index)} images, {args.balance_timesteps} steps")
-    before_training = Draws(args.seed, 0, images.index)
+    batch = train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
+    cache = folder / f"balanced_thresholds_{_digest(model, train.images[batch.index], args)}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # none there, or damaged: found again
+        saved = json.loads(cache.read_text())
+        if saved["check"] == check_of(saved["thresholds"]):
+            model.set_thresholds(saved["thresholds"])
+            say(f"balanced thresholds read from {cache}")
+            return
+    say(f"balancing thresholds: {len(batch.index)} images, {args.balance_timesteps} steps")
+    before_training, done = Draws(args.seed, 0, batch.index), []
 
     def draws(t):
-        return before_training.at_step(t, model.image_shape, images.images.device)
-
-    done = []
+        return before_training.at_step(t, model.image_shape, batch.images.device)
 
     def on_layer(name, threshold):
         done.append(name)
         say(f"  {name}: threshold {threshold:.4f}")
 
+    total = sum(args.balance_timesteps // (model.feedback_interval if "generate" in name else 1) for name in model.neurons())
     try:
-        with progress_bar("balancing thresholds", balancing_steps(model, args.balance_timesteps)) as bar:
+        with progress_bar("balancing thresholds", total) as bar:
             found = balance_thresholds(
-                model, images.images, draws, args.balance_timesteps, args.balance_percentile, on_layer, bar.update
+                model, batch.images, draws, args.balance_timesteps, args.balance_percentile, on_layer, bar.update
             )
     except Interrupted as stop:
         layers = f"{len(done)} of {len(model.neurons())} layers done"
@@ -161,6 +150,18 @@ def balanced_thresholds(model, train, args, folder, say):
         raise Interrupted(stop.number, message) from None
     saved = {"layers": list(model.neurons()), "thresholds": found, "check": check_of(found)}
     write_whole(cache, lambda file: file.write(json.dumps(saved).encode()))
+
+
+def _digest(model, images, args):
+    """Of all that balanced thresholds depend on. images: (B, C, H, W), uint8."""
+    known = model.declared()
+    used = {name: value for name, value in model.settings.items() if known[name].balanced and not known[name].training}
+    settings = [RULE, used, args.balance_timesteps, args.balance_percentile, args.seed, len(images)]
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=6)
+    digest.update(images.numpy().tobytes())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_of(thresholds):

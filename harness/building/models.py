@@ -37,12 +37,10 @@ def adopt(args, saved, cls, names):
     if not isinstance(settings, dict):
         raise UserError("the checkpoint's settings are damaged; use another copy")
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
-    known = cls.declared()
-    for name in names:
-        flag = known[name].flag(name)
-        if name in settings and flag and flag not in args.given:
+    for name, one in ((name, one) for name, one in cls.declared().items() if name in names and name in settings):
+        if (flag := one.flag(name)) and flag not in args.given:
             try:
-                setattr(args, flag, known[name].check(name, settings[name]))
+                setattr(args, flag, one.check(name, settings[name]))
             except ModelError as error:
                 raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
     args.plan = None if "architecture" in args.given else settings.get("plan")
@@ -53,23 +51,18 @@ def adopt(args, saved, cls, names):
 
 
 def settings_from(cls, args, **own):
-    """The arguments of the constructor of cls, from the flags; own: settings that hold instead of a flag's."""
-    known, given = cls.declared(), dict.fromkeys(own, True)
-    values = {**facts_of(args), "plan": getattr(args, "plan", None), **own}
-    for name, flag in ((name, one.flag(name)) for name, one in known.items()):
-        if flag and hasattr(args, flag) and name not in own:
-            values[name] = getattr(args, flag)
-            given[name] = flag in args.given
-    if given.get("epsilon") and values["gate"] == "open" and not given["gate"]:  # --epsilon alone asks for blocking, or for none
-        values["gate"] = "block" if values["epsilon"] else "open"
-        given["epsilon"] = bool(values["epsilon"])
-    in_force = cls.in_force(values)
-    for part, registry in cls.parts.items():  # a rule's bounds may be set under any rule, but typing them must have an effect
-        owners = {name: [word for word, one in registry.items() if name in declared(one)] for name in in_force if given.get(name)}
-        for name, words in owners.items():
-            if words and values[part] not in words:
-                raise UserError(f"--{name} does nothing with --{part} {values[part]}: it counts with {' or '.join(words)}")
-    return {name: value for name, value in values.items() if name in in_force or given.get(name)}
+    """The arguments of the constructor of cls, from the flags that count; own: settings that hold instead of a flag's. --epsilon
+    alone stands for --gate block, which args then say, and 0 for nothing."""
+    if "epsilon" in {*args.given, *own} and getattr(args, "gate", "") == "open" and "gate" not in args.given:
+        if own.get("epsilon", args.epsilon):
+            args.gate = "block"
+        else:
+            args.typed = [flag for flag in args.typed if flag != "epsilon"]
+    flags = {name: one.flag(name) for name, one in cls.declared().items()}
+    values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
+    values |= {**facts_of(args), "plan": getattr(args, "plan", None), **own}
+    counting = {*cls.in_force(values), *own}
+    return {name: value for name, value in values.items() if name in counting}
 
 
 def build(cls, settings, args):
@@ -139,12 +132,8 @@ def ann_from(args, flag="pretrained_ann"):
 
 def teacher_from(args):
     """The Teacher of --teacher_ann, None without that flag or where nothing is trained. Raises UserError for one of another
-    data set, and where --distillation has nobody to learn from."""
-    if args.test_only:
-        return None
-    if not args.teacher_ann:
-        if "distillation" in args.given or "temperature" in args.given:
-            raise UserError("--distillation and --temperature need --teacher_ann PATH, a trained ANN to learn from")
+    data set."""
+    if args.test_only or not args.teacher_ann:
         return None
     own = argparse.Namespace(**{**vars(args), "given": {}})  # all of its settings are its own
     model = ann_from(own, "teacher_ann").eval()
@@ -171,18 +160,16 @@ def choose_trained(model, args):
 def use_engine(model, args, images):
     """Put the model on the engine of --engine, for its evaluations; training is dense. images: how many are evaluated at a time.
     Returns the line that says which engine it is. Raises UserError where the event engine cannot serve."""
-    if args.engine == "auto" and images * args.timesteps < WORTH_IT:
-        return "engine: dense (few images)"
-    if args.engine != "dense":
-        model.engine, reason = event_engine_for(model, chooses=args.engine == "auto")
-        if reason and args.engine == "event":
-            raise UserError(reason)
-        if reason:
-            return f"engine: dense ({reason})"
-        warm_up(model)
-    if args.engine == "auto":
-        return "engine: event, or dense for batches that spike too much for it"
-    return f"engine: {args.engine}"
+    chooses = args.engine == "auto"
+    if args.engine == "dense" or (chooses and images * args.timesteps < WORTH_IT):
+        return "engine: dense" + " (few images)" * chooses
+    model.engine, reason = event_engine_for(model, chooses)
+    if reason and not chooses:
+        raise UserError(reason)
+    if reason:
+        return f"engine: dense ({reason})"
+    warm_up(model)
+    return "engine: event" + ", or dense for batches that spike too much for it" * chooses
 
 
 def warm_up(model):
@@ -205,7 +192,7 @@ class SNNSource:
     """
 
     def __init__(self, args, keeps=()):
-        self.args, self.saved = args, None
+        self.args, self.saved, self.settings = args, None, {}  # settings: the checkpoint's, if it has any
         self.path = args.pretrained_snn or args.pretrained_ann
         self.converts = bool(self.path) and not args.pretrained_snn
         if not self.path:
@@ -217,6 +204,7 @@ class SNNSource:
         common = declared(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
         names = common if self.converts else VGG_SNN_STDB_wFeedback.declared().keys() - set(keeps)
         adopt(args, self.saved, VGG_SNN_STDB_wFeedback, names)
+        self.settings = self.saved.get("settings", {})
 
     def fill(self, model, train, run, may_grow=False):
         """Load the weights; after a conversion balance the thresholds on training images and scale them once.

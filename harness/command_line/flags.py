@@ -1,39 +1,28 @@
 """The settings of a run that are not the model's, declared; and the parsers of the scripts, of both."""
 
 from dataclasses import dataclass
+from functools import partial
 
-from harness.command_line.parser import Parser, add_settings, typed
+from harness.command_line.parser import GROUPS, Parser, typed
 from harness.command_line.presets import EVALUATIONS
 from harness.training.losses import STEP_WEIGHTS
-from self_models.basics.settings import (
-    COUNT,
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    WHOLE,
-    Choice,
-    Need,
-    Number,
-    Switch,
-    Text,
-    declared,
-    setting,
-)
+from self_models.basics import settings
+from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, WHOLE, Choice, Need, Switch, Text, setting
 from self_models.network.plans import PLANS
 from self_models.vgg_wFeedback import PRECISIONS, VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 ENGINES = ("auto", "dense", "event")
+STEPPED, WITH_SGD, WITH_ADAM = Need("lr_schedule", ("step",)), Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",))
+WITH_DECODER = Need(
+    "architecture", tuple(name for name, (_, decoder) in PLANS.items() if decoder), "it has no decoder that could reconstruct"
+)
+CONVERTED = Need("pretrained_snn", ("",), "an SNN has its thresholds already, and nothing is converted")
+TAUGHT = Need("teacher_ann", why="there is no trained ANN to learn from")
 
-
-def run_setting(default, kind, help, group="run", **more):
-    """A setting that training does not depend on: --resume may come with another value, which then holds."""
-    return setting(default, kind, help, group=group, fixed=False, **more)
-
-
-def training_setting(default, kind, help, group="training", **more):
-    """A setting that counts in training only."""
-    return setting(default, kind, help, group=group, training=True, **more)
+run_setting = partial(setting, group="run", fixed=False)  # --resume may come with another value, which then holds
+training_setting = partial(setting, group="training", training=True)
+conversion_setting = partial(setting, group="conversion", needs=(CONVERTED,))
 
 
 def segments(text):
@@ -46,20 +35,10 @@ def fractions(text):
     return [FRACTION.parse(word) for word in text.replace(",", " ").split()]
 
 
-def conversion_setting(default, kind, help):
-    """A setting that counts where an ANN is converted."""
-    return setting(default, kind, help, group="conversion", needs=(CONVERTED,))
-
-
-STEPPED, WITH_SGD, WITH_ADAM = (Need("lr_schedule", ("step",)), Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",)))
-WITH_DECODER = Need(
-    "architecture", tuple(name for name, (_, decoder) in PLANS.items() if decoder), "it has no decoder that could reconstruct"
-)
-CONVERTED = Need("pretrained_snn", ("",), "an SNN has its thresholds already, and nothing is converted")
-
-
 @dataclass
-class RunFlags:
+class OfAll:
+    """Flags of every script that trains or evaluates."""
+
     seed: int = setting(0, WHOLE, "of every random choice", flags=("-s", "--seed"), group="run", common=True)
     log: bool = run_setting(True, Switch(), "write logs/…/NAME.log and NAME.jsonl")
     output_dir: str = run_setting(".", Text(), "folder that holds logs/ and trained_models/", taken_up=False, common=True)
@@ -71,30 +50,6 @@ class RunFlags:
     devices: int = run_setting(0, WHOLE, "index of the GPU to use, where there are several")
     test_only: bool = run_setting(False, Switch(), "evaluate once, train nothing", taken_up=False, common=True)
     overwrite: bool = run_setting(False, Switch(), "replace an earlier run of the same name", taken_up=False, common=True)
-
-
-@dataclass
-class ResumeFlags:
-    resume: str = run_setting(
-        "", Text(), "go on from this run's own last checkpoint, all of whose flags hold unless typed, or from PATH; begin where "
-        "there is none yet", taken_up=False, training=True, metavar="PATH", argparse={"nargs": "?", "const": "last"}, common=True,
-    )  # fmt: skip
-    checkpoint_minutes: float = run_setting(
-        15.0, NOT_NEGATIVE, "also save the last checkpoint within an epoch, every so many minutes; 0 = never", training=True,
-        metavar="M",
-    )  # fmt: skip
-
-
-@dataclass
-class BoardFlags:
-    tensorboard: bool = run_setting(
-        False, Switch(), "also write figures and predictions of each epoch to logs/…/tensorboard/NAME; needs the package "
-        "tensorboard", training=True,
-    )  # fmt: skip
-
-
-@dataclass
-class DataFlags:
     data_dir: str = run_setting(
         "", Text(), "folder of the files of a known data set; default: the repository's data/", group="data"
     )
@@ -110,34 +65,6 @@ class DataFlags:
     batch_size: int = setting(64, COUNT, "images per step, at least 1", group="data", common=True)
     limit_train: int = setting(None, COUNT, "use the first N training images only", group="data", metavar="N", common=True)
     limit_test: int = setting(None, COUNT, "use the first N test images only", group="data", metavar="N", common=True)
-
-
-@dataclass
-class SelectionFlags:
-    holdout: int = training_setting(
-        None, WHOLE, "hold out the last N training images, choose the best epoch on them; 0: nothing is chosen, the last epoch "
-        "counts; default: a tenth of the training images in use, from 1 to 5000", group="data", metavar="N", common=True,
-    )  # fmt: skip
-    select: str = training_setting(
-        "held-out", Choice(("held-out", "test")), "what the best epoch, the first of equals, is chosen on; test: the test "
-        "images, as the original does, so that its figures are better than they should be", group="data",
-    )  # fmt: skip
-
-
-@dataclass
-class HeldOut:
-    holdout: int = setting(
-        0,
-        WHOLE,
-        "evaluate on the last N training images, held out, instead of the test images",
-        group="data",
-        metavar="N",
-        common=True,
-    )
-
-
-@dataclass
-class TrainingFlags:
     epochs: int = training_setting(100, COUNT, "passes over the training images", fixed=False, common=True)
     learning_rate: float = training_setting(1e-4, POSITIVE, "above 0", flags=("-lr", "--learning_rate"), common=True)
     lr_schedule: str = training_setting("step", Choice(("step", "cosine")), "cosine: warm up, then fall to 0")
@@ -162,27 +89,87 @@ class TrainingFlags:
     )  # fmt: skip
     test_acc_every_batch: bool = run_setting(False, Switch(), "log accuracy after each test batch", group="training")
     train_acc_batches: int = training_setting(200, COUNT, "log running figures every so many batches", fixed=False)
+    results_json: str = run_setting(
+        "", Text(), "write the list of all evaluations there as well", group="results", metavar="PATH", taken_up=False,
+        common=True,
+    )  # fmt: skip
 
 
 @dataclass
-class FineTuningFlags:
+class OfTraining:
+    """Flags of both scripts that train."""
+
+    resume: str = run_setting(
+        "", Text(), "go on from this run's own last checkpoint, all of whose flags hold unless typed, or from PATH; begin where "
+        "there is none yet", taken_up=False, training=True, metavar="PATH", argparse={"nargs": "?", "const": "last"}, common=True,
+    )  # fmt: skip
+    checkpoint_minutes: float = run_setting(
+        15.0, NOT_NEGATIVE, "also save the last checkpoint within an epoch, every so many minutes; 0 = never", training=True,
+        metavar="M",
+    )  # fmt: skip
+    tensorboard: bool = run_setting(
+        False, Switch(), "also write figures and predictions of each epoch to logs/…/tensorboard/NAME; needs the package "
+        "tensorboard", training=True,
+    )  # fmt: skip
+    holdout: int = training_setting(
+        None, WHOLE, "hold out the last N training images, choose the best epoch on them; 0: nothing is chosen, the last epoch "
+        "counts; default: a tenth of the training images in use, from 1 to 5000", group="data", metavar="N", common=True,
+    )  # fmt: skip
+    select: str = training_setting(
+        "held-out", Choice(("held-out", "test")), "what the best epoch, the first of equals, is chosen on; test: the test "
+        "images, as the original does, so that its figures are better than they should be", group="data",
+    )  # fmt: skip
+
+
+@dataclass
+class OfEvaluation:
+    holdout: int = setting(
+        0, WHOLE, "evaluate on the last N training images, held out, instead of the test images", group="data", metavar="N",
+        common=True,
+    )  # fmt: skip
+
+
+@dataclass
+class OfANN:
+    pretrained_ann: str = run_setting(
+        "", Text(), "ANN checkpoint to start from, or to test", group="checkpoint", metavar="PATH", common=True
+    )
+
+
+@dataclass
+class OfSNN:
+    """Flags of every script that trains or evaluates an SNN."""
+
+    pretrained_snn: str = run_setting(
+        "", Text(), "SNN checkpoint; its settings hold unless typed; training starts a decoder that it lacks at random",
+        group="checkpoint", metavar="PATH", common=True,
+    )  # fmt: skip
+    engine: str = run_setting(
+        "auto", Choice(ENGINES), "what evaluates: dense; event, whose cost follows the spikes, on the CPU, with numba; auto: "
+        "event where that pays; training is dense", group="engine", common=True,
+    )  # fmt: skip
+    pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to convert", fixed=False, metavar="PATH", common=True)
+    scaling_factor: float = conversion_setting(0.7, POSITIVE, "what balanced thresholds are multiplied by")
+    balance_images: int = conversion_setting(128, COUNT, "training images to balance with (original: 512)")
+    balance_timesteps: int = conversion_setting(100, COUNT, "steps to balance with (original: 1000)")
+    balance_percentile: float = conversion_setting(
+        100.0, settings.PERCENTILE, "which of a layer's drives is its threshold; 100: the largest"
+    )
     trade_off_type: str = setting(
         "last_t", Choice(STEP_WEIGHTS), "which steps' errors count", group="fine-tuning", needs=(WITH_DECODER,)
     )
     classification_type: str = training_setting(
         "last_t", Choice(STEP_WEIGHTS), "which steps' outputs count in training; mean_t: all alike, so that early stops are "
-        "right",
-        group="fine-tuning",
+        "right", group="fine-tuning",
     )  # fmt: skip
     spike_penalty: float = training_setting(0.0, NOT_NEGATIVE, "loss per spike", group="fine-tuning", common=True)
 
 
 @dataclass
-class TeachingFlags:
+class OfFineTuning:
     bptt_segments: str = training_setting(
         0, Text(segments), "compute steps again in the backward pass, in N segments: memory for T/N steps; auto: root of T; "
-        "0 = off",
-        group="fine-tuning", fixed=False, metavar="N|auto",
+        "0 = off", group="fine-tuning", fixed=False, metavar="N|auto",
     )  # fmt: skip
     train: str = training_setting(
         "all", Choice(("all", "decoder")), "which weights; decoder: the others stay as they are", group="fine-tuning"
@@ -191,97 +178,49 @@ class TeachingFlags:
         "", Text(), "ANN checkpoint whose outputs to learn, too", group="fine-tuning", metavar="PATH"
     )
     distillation: float = training_setting(
-        0.5, FRACTION, "how much the teacher counts, 0 to 1; the labels count for the rest", group="fine-tuning"
+        0.5, FRACTION, "how much the teacher counts, 0 to 1; the labels count for the rest", group="fine-tuning", needs=(TAUGHT,)
     )
-    temperature: float = training_setting(2.0, POSITIVE, "that softens the teacher's outputs", group="fine-tuning")
-
-
-@dataclass
-class PretrainedANN:
-    pretrained_ann: str = run_setting(
-        "", Text(), "ANN checkpoint to start from, or to test", group="checkpoint", metavar="PATH", common=True
-    )
-
-
-@dataclass
-class SNNFlags:
-    pretrained_snn: str = run_setting(
-        "", Text(), "SNN checkpoint; its settings hold unless typed; training starts a decoder that it lacks at random",
-        group="checkpoint", metavar="PATH", common=True,
-    )  # fmt: skip
-    engine: str = run_setting(
-        "auto", Choice(ENGINES), "what evaluates: dense; event, whose cost follows the spikes, on the CPU, with numba; auto: "
-        "event where that pays; training is dense",
-        group="engine", common=True,
-    )  # fmt: skip
-    pretrained_ann: str = run_setting(
-        "", Text(), "ANN checkpoint to convert", group="conversion", metavar="PATH", common=True, needs=(CONVERTED,)
-    )
-    scaling_factor: float = conversion_setting(0.7, POSITIVE, "what balanced thresholds are multiplied by")
-    balance_images: int = conversion_setting(128, COUNT, "training images to balance with (original: 512)")
-    balance_timesteps: int = conversion_setting(100, COUNT, "steps to balance with (original: 1000)")
-    balance_percentile: float = conversion_setting(
-        100.0,
-        Number(float, 0, 100, above=True),
-        "which of a layer's drives is its threshold; 100: the largest",
-    )
-
-
-@dataclass
-class ResultsFlags:
-    results_json: str = run_setting(
-        "",
-        Text(),
-        "write the list of all evaluations there as well",
-        group="results",
-        metavar="PATH",
-        taken_up=False,
-        common=True,
+    temperature: float = training_setting(
+        2.0, POSITIVE, "that softens the teacher's outputs", group="fine-tuning", needs=(TAUGHT,)
     )
 
 
 NOT_USED = "accepted for the original's command lines; only --trade_off, its type and --test_acc_every_batch are used here"
 UNUSED_GROUPS = ("training", "fine-tuning")  # where nothing is trained
-OF_BOTH = (RunFlags, SNNFlags, DataFlags, TrainingFlags, FineTuningFlags, ResultsFlags)
 SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
 
 def ann_settings():
     """name -> Setting of all that the ANN's script has flags for."""
-    own = declared(RunFlags, ResumeFlags, BoardFlags, PretrainedANN, DataFlags, SelectionFlags, TrainingFlags, ResultsFlags)
-    return own | VGG_wFeedback.declared()
+    return settings.declared(OfAll, OfTraining, OfANN) | VGG_wFeedback.declared()
 
 
 def snn_settings():
     """name -> Setting of all that the SNN's training script has flags for."""
-    return declared(*OF_BOTH, ResumeFlags, BoardFlags, SelectionFlags, TeachingFlags) | VGG_SNN_STDB_wFeedback.declared()
+    own = settings.declared(OfAll, OfTraining, OfSNN, OfFineTuning)
+    return settings.with_defaults(own, SNN_DEFAULTS) | VGG_SNN_STDB_wFeedback.declared()
 
 
 def posthoc_settings(cls):
     """name -> Setting of all that a script has flags for that evaluates a trained SNN as a model of class cls."""
-    return declared(*OF_BOTH, HeldOut) | cls.declared()
+    own = settings.declared(OfAll, OfEvaluation, OfSNN)
+    return settings.with_defaults(own, SNN_DEFAULTS | {"test_only": True}) | cls.declared()
 
 
 def ann_parser(description, presets):
-    parser = Parser(description, presets)
-    add_settings(parser, ann_settings())
-    return parser
+    return Parser(description, presets, ann_settings())
 
 
 def snn_parser(description, presets):
-    parser = Parser(description, presets)
-    add_settings(parser, snn_settings(), **SNN_DEFAULTS)
-    return parser
+    return Parser(description, presets, snn_settings())
 
 
 def posthoc_parser(description, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that the script has its own
     flags for, which it adds."""
-    parser = Parser(description, EVALUATIONS)
-    settings = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
-    notes = dict.fromkeys(UNUSED_GROUPS, NOT_USED)
-    add_settings(parser, settings, notes, test_only=True, **SNN_DEFAULTS)
-    parser.rare |= {one.flag(name) for name, one in settings.items() if one.group in UNUSED_GROUPS or name == "test_only"}
+    own = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
+    parser = Parser(description, EVALUATIONS, own, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
+    parser.rare |= {one.flag(name) for name, one in own.items() if one.group in UNUSED_GROUPS or name == "test_only"}
     return parser
 
 
@@ -293,10 +232,9 @@ def number_or_path(text):
 def add_picture_flags(parser):
     """What a GIF shows, and how fast; returns the group."""
     group = parser.add_argument_group("pictures")
-    number_or_path_type = typed(Text(number_or_path))
     group.add_argument(
-        "--images", type=number_or_path_type, nargs="+", default=[5], metavar="N|PATH", help="show N test images, the first of "
-        "each class; or these files and folders of your own: no data set is needed then, and no accuracy is claimed",
+        "--images", type=typed(Text(number_or_path)), nargs="+", default=[5], metavar="N|PATH", help="show N test images, the "
+        "first of each class; or these files and folders of your own: no data set is needed then, and no accuracy is claimed",
     )  # fmt: skip
     group.add_argument(
         "--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help="show the test images of these numbers, from 0"

@@ -18,7 +18,9 @@ def lines_on_idle(args, declared):
     typed = {one.flag(name): one for name, one in declared.items() if one.flag(name) in args.typed}
     of_training = [flag for flag, one in typed.items() if one.training and args.test_only]
     for flag, need in ((flag, need) for flag, one in typed.items() if flag not in of_training for need in one.needs):
-        if (value := getattr(args, need.flag)) not in need.values:
+        value = getattr(args, need.flag)
+        if not need.holds(value):
+            beside = f"with --{need.flag} {value}" if need.values else f"without --{need.flag}"
             why = need.why or f"it counts with {' or '.join(need.values)}"
-            raise UserError(f"--{flag} does nothing with --{need.flag} {value}: {why}; leave it out")
+            raise UserError(f"--{flag} does nothing {beside}: {why}; leave it out")
     return [f"warning: nothing is trained, so these do nothing: --{', --'.join(of_training)}"] if of_training else []

@@ -1,9 +1,7 @@
 """A parser made of declared settings (self_models/basics/settings.py): their flags, groups, ranges and defaults.
 
-Plain argparse on purpose. Tried in November 2026: simple-parsing 0.1.9 comes nearest, but `--no-log True` ends with status 0,
-titles read "Run ['run']", results nest; jsonargparse 4.53 has no short flags or bare --log and --resume from dataclasses, and
-errors of two lines; tyro 1.0.17 boxes its errors and takes --no-log or --log False, not both; argparse-dataclass 2.0 turns --log
-into False and has no groups. With each, ranges in our words, switches, presets and `given` would stay our own code.
+Plain argparse on purpose: of simple-parsing 0.1.9, jsonargparse 4.53, tyro 1.0.17 and argparse-dataclass 2.0, tried in November
+2026, each lacks short flags, bare and valued switches, groups or errors of one line, and ranges, presets and `given` stay ours.
 """
 
 import argparse
@@ -30,29 +28,6 @@ GROUPS = {  # title -> description, in the order of --help
 }
 
 
-def add_settings(parser, settings, notes=(), **defaults):
-    """Add the flags of name -> Setting in their groups; notes: group -> description; defaults: where this script's differ."""
-    settings = {name: one for name, one in settings.items() if one.option_strings(name)}
-    for title, description in GROUPS.items():
-        chosen = {name: one for name, one in settings.items() if one.group == title}
-        if chosen:
-            group = parser.add_argument_group(title, dict(notes).get(title, description))
-            for name, one in chosen.items():
-                _add_flag(group, name, one, defaults.get(name, one.default))
-    parser.rare |= {one.flag(name) for name, one in settings.items() if not one.common}
-
-
-def _add_flag(group, name, setting, default):
-    more = {"default": default, "help": setting.help}
-    if isinstance(setting.kind, Switch):
-        more["action"] = SwitchAction
-    else:
-        more |= {"type": typed(setting.kind), "metavar": setting.metavar}
-        if isinstance(setting.kind, Choice):
-            more["choices"] = list(setting.kind.names)
-    group.add_argument(*setting.option_strings(name), **more, **setting.argparse)
-
-
 def typed(kind):
     """An argparse type that parses as this kind of setting."""
 
@@ -66,16 +41,17 @@ def typed(kind):
 
 
 class Parser(argparse.ArgumentParser):
-    """Fails with one line and exit status 2; parse_args also fills `given`, flag -> value of those that were typed, a preset's
-    among them, and `typed`, the flags beside the preset.
+    """The flags of name -> Setting in their groups, title -> description. Fails with one line and exit status 2. parse_args also
+    fills `given`, flag -> value of those that were typed, a preset's among them, and `typed`, the flags beside the preset.
 
-    --help shows the flags that most people need, --help_all the others, too. presets: name -> Preset that `--preset NAME` stands
-    for; its flags count as typed before the others.
+    --help shows the flags that most people need, --help_all the others, too, which are `rare`. presets: name -> Preset that
+    `--preset NAME` stands for; its flags count as typed before the others.
     """
 
-    def __init__(self, description, presets=None):
+    def __init__(self, description, presets=(), settings=(), groups=GROUPS):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, usage="%(prog)s [FLAG ...]")
-        self.presets, self.rare = presets or {}, set()
+        self.presets, flags = dict(presets), {name: one for name, one in dict(settings).items() if one.option_strings(name)}
+        self.rare = {one.flag(name) for name, one in flags.items() if not one.common}
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if presets:
             names = ", ".join(name for name, one in presets.items() if one.is_run)
@@ -83,40 +59,50 @@ class Parser(argparse.ArgumentParser):
                 names += f"; not run: for a GPU: {proposals}"
             self.add_argument("--preset", choices=list(presets), default="", metavar="NAME", help="a recipe, with the checkpoint "
                               f"that it starts from; what is typed beside it holds instead: {names}")  # fmt: skip
+        for title, text in groups.items():
+            group = self.add_argument_group(title, text)  # --help leaves out one without flags
+            for name, one in flags.items():
+                if one.group == title:
+                    group.add_argument(*one.option_strings(name), default=one.default, help=one.help, **_of_kind(one))
 
     def error(self, message):
         fail(f"{message} (--help lists the flags)", 2)
 
     def format_help(self):
         """What --help shows: no rare flag, and no group that has no other."""
-        shown = [(action, "help") for action in self._actions if action.dest in self.rare]
-        groups = [group for group in self._action_groups if all(one.dest in self.rare for one in group._group_actions)]
-        shown += [(group, "description") for group in groups]
-        before = [(one, name, getattr(one, name)) for one, name in shown]
-        for one, name in shown:
-            setattr(one, name, argparse.SUPPRESS if name == "help" else None)
-        try:
-            return super().format_help()
-        finally:
-            for one, name, value in before:
-                setattr(one, name, value)
+        page = self._get_formatter()
+        page.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        page.add_text(self.description)
+        for group in self._action_groups:
+            if shown := [action for action in group._group_actions if action.dest not in self.rare]:
+                page.start_section(group.title)
+                page.add_text(group.description)
+                page.add_arguments(shown)
+                page.end_section()
+        return page.format_help()
 
     def parse_args(self, args=None, namespace=None):
         args = list(sys.argv[1:] if args is None else args)
         for word in args:
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
                 self.error(f"{word!a} is not UTF-8")
-        preset = getattr(super().parse_args(args), "preset", "")
-        flags = self.presets[preset].flags if preset else ""
-        typed = list(vars(super().parse_args(args, _Given())))
-        args = shlex.split(flags) + args
-        parsed = super().parse_args(args, namespace)
+        parsed, typed = super().parse_args(args, namespace), vars(super().parse_args(args, _Given()))
+        preset = self.presets.get(getattr(parsed, "preset", ""))
+        words = preset.flags if preset else ""
+        parsed.given, parsed.typed = vars(super().parse_args(shlex.split(words) + args, _Given())), list(typed)
+        vars(parsed).update(parsed.given)
         if preset:
-            parsed.preset_flags = flags
-        parsed.given, parsed.typed = vars(super().parse_args(args, _Given())), typed
-        if preset:
-            self.presets[preset].complete(parsed)
+            parsed.preset_flags = words
+            preset.complete(parsed)
         return parsed
+
+
+def _of_kind(setting):
+    """What argparse is told of a flag by its setting's kind."""
+    if isinstance(setting.kind, Switch):
+        return {"action": SwitchAction}
+    choices = {"choices": list(setting.kind.names)} if isinstance(setting.kind, Choice) else {}
+    return {"type": typed(setting.kind), "metavar": setting.metavar} | choices | setting.argparse
 
 
 class _Given(argparse.Namespace):

@@ -14,7 +14,7 @@ from harness.data.facts import check_fits
 from harness.data.sets import ImageSet, load_data
 from harness.drawing.film import film_of
 from harness.measuring.report import evaluation_record, save_results_json
-from harness.runs.place import snn_name
+from harness.runs.place import Paths, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
@@ -27,16 +27,20 @@ MOST = 50  # files of one's own that a picture shows
 
 
 def source_for(args, cls):
-    """The SNNSource of the checkpoint that the flags name. From now on its settings hold where no flag was typed, epsilon among
-    them, and its gate where that lasts; a network that has nothing to predict with gets epsilon 0. cls: the model's class. Raises
-    UserError where it is not to be had."""
+    """The SNNSource of the checkpoint that the flags name, as a file or, as in training, by the run's name. From now on its
+    settings hold where no flag was typed, epsilon among them, and its gate where that lasts; a network with nothing to predict by
+    gets epsilon 0. cls: the model's class. Raises UserError where it is not to be had."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
-    find_checkpoint(args)
+    if not args.pretrained_snn and not args.pretrained_ann:
+        path = Paths("snn", snn_name(args), args.output_dir).best_path
+        if not path.is_file():
+            raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
+        args.pretrained_snn = str(path)
     source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
-    trained_gate = GATES.get(str(((source.saved or {}).get("settings") or {}).get("gate")), Gate)
+    trained_gate = GATES.get(str(source.settings.get("gate")), Gate)
     if trained_gate.lasts and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
-        args.gate = source.saved["settings"]["gate"]
+        args.gate = source.settings["gate"]
     if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder and not GATES[args.gate].completes:
         args.epsilon = 0.0
     return source
@@ -59,21 +63,11 @@ def open_posthoc(args, cls, suffix, source=None, **own):
     for line in lines:
         run.say(line)
     source.fill(model, train, run).eval()
-    trained = ((source.saved or {}).get("settings") or {}).get("epsilon")
+    trained = source.settings.get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     if trained and trained not in typed:
         run.say(f"note: this SNN was trained with epsilon {trained:g}")
     return Posthoc(args, model, test, run, [path.name for path in files])
-
-
-def find_checkpoint(args):
-    """Where no checkpoint is given, --pretrained_snn becomes the one that the other flags name. Raises UserError without one."""
-    if args.pretrained_snn or args.pretrained_ann:
-        return
-    default = Path(args.output_dir) / "trained_models" / "snn" / f"{snn_name(args)}.pth"
-    if not default.is_file():
-        raise UserError(f"--pretrained_snn is missing, and {default} is not there: give an SNN's checkpoint")
-    args.pretrained_snn = str(default)
 
 
 def own_files(args, needs_data):

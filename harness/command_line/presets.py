@@ -52,32 +52,29 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
 COMMON = "--holdout 5000 --lr_schedule cosine --weight_decay 0 --no-amsgrad"
 READOUT = "--readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2"
 
+BFLOAT = "--augment --precision bfloat16"
 FIRST = {"feedback": "-a VGG5_wFeedback_linear --fc_width 256", "twin": "-a VGG5_small --fc_width 256"}
 WIDE = {"feedback": "-a VGG4_wFeedback_linear", "twin": "-a VGG4_narrow"}
 DEEP = {"feedback": "-a VGG9_wFeedback", "twin": "-a VGG9"}
 COLOUR = {"feedback": "-a VGG8_wFeedback_early --fc_width 256", "twin": "-a VGG8_small --fc_width 256"}
-OF_FAMILY = {  # family -> (plans, flags)
-    "cifar10": (COLOUR, "--dataset CIFAR10 --augment --init kaiming --fc_dropout 0"),
-    "vgg9": (DEEP, "--dataset CIFAR10 --augment --precision bfloat16"),
-    "vgg16": ({"twin": "-a VGG16"}, "--dataset CIFAR10 --augment --precision bfloat16"),
-    "quick": (FIRST, "--dataset MNIST"),
-    "accurate": (FIRST, "--dataset MNIST --augment --precision bfloat16"),
-    "residual": (WIDE, "--dataset MNIST --augment --precision bfloat16 --fc_width 128"),
-    "fast": (WIDE, "--dataset MNIST --augment --precision bfloat16 --fc_width 128"),
-    "fashion": (WIDE, "--dataset FashionMNIST --precision bfloat16 --fc_width 256"),
-    "": (FIRST, "--dataset MNIST --augment"),
-}
 NORMALISED = "--norm scale --init kaiming --optimizer SGD -lr 0.05 --weight_decay 5e-4 --batch_size 128"
-ANN_RECIPES = {  # family -> flags
-    "cifar10": "-a VGG8_wFeedback_fork --norm scale -lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 12",
-    "vgg9": f"{NORMALISED} --dropout 0.1 --trade_off 1e-4 --epochs 120",
-    "vgg16": f"{NORMALISED} --dropout 0.2 --epochs 160",
-    "quick": "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2",
-    "accurate": "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 16",
-    "residual": "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 5",
-    "fashion": "-lr 2e-3 --dropout 0.3 --trade_off 0.001 --epochs 12",
-    "": "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 1",
-}
+FAMILIES = {  # family -> (plans, flags, those of its ANNs)
+    "cifar10": (
+        COLOUR, "--dataset CIFAR10 --augment --init kaiming --fc_dropout 0",
+        "-a VGG8_wFeedback_fork --norm scale -lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 12",
+    ),
+    "vgg9": (DEEP, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.1 --trade_off 1e-4 --epochs 120"),
+    "vgg16": ({"twin": "-a VGG16"}, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.2 --epochs 160"),
+    "quick": (FIRST, "--dataset MNIST", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2"),
+    "accurate": (FIRST, f"--dataset MNIST {BFLOAT}", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 16"),
+    "residual": (WIDE, f"--dataset MNIST {BFLOAT} --fc_width 128", "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 5"),
+    "fast": (WIDE, f"--dataset MNIST {BFLOAT} --fc_width 128", ""),
+    "fashion": (
+        WIDE, "--dataset FashionMNIST --precision bfloat16 --fc_width 256",
+        "-lr 2e-3 --dropout 0.3 --trade_off 0.001 --epochs 12",
+    ),
+    "": (FIRST, "--dataset MNIST --augment", "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 1"),
+}  # fmt: skip
 QUICK = "--activation Triangle --timesteps 6 --epochs 1 -lr 1e-3 --spike_penalty 3e-5"
 STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
@@ -89,6 +86,7 @@ FASHION_LONG = f"{FASHION} --epochs 3 --dropout 0.3"
 LATER = "--readout membrane_linear --latch --trade_off_type mean_t --trade_off 1e-5"  # a decoder given to a trained twin
 BY_STEP = "--trade_off_type linear_over_t"
 CONVERTED = "--scaling_factor 1 --balance_percentile 99.9"
+SEGMENTS = "--bptt_segments auto"
 GPU = f"{CONVERTED} --activation Triangle --encoding direct --timesteps 8 --epochs 30 -lr 1e-4 --batch_size 128"
 ONCE = "--gate once --epsilon 0.1 --together --readout membrane_linear --trade_off 1e-4 --trade_off_type mean_t"
 CIFAR10 = "--activation Triangle --encoding direct --epochs 1 -lr 5e-4"
@@ -112,28 +110,16 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "fast_twin": ("snn fast_twin_base", STEPS_3),
     "fashion_twin_base": ("ann fashion_twin", f"{FASHION} --epochs 5"),
     "fashion_twin_long": ("snn fashion_twin_base", FASHION_LONG),
-    "fashion_feedback": (
-        "snn fashion_twin_long",
-        f"{FASHION_LONG} {LATER} --readout_slew 0.15 --epsilon 0.08",
-    ),
+    "fashion_feedback": ("snn fashion_twin_long", f"{FASHION_LONG} {LATER} --readout_slew 0.15 --epsilon 0.08"),
     "fashion_twin": ("snn fashion_twin_long", FASHION_LONG),
     "cifar10_twin_base": ("ann cifar10_feedback", f"{CIFAR10} --timesteps 4 --spike_penalty 5e-6 {CIFAR10_BALANCE}"),
     "cifar10_twin_long": ("snn cifar10_twin_base", f"{CIFAR10_MORE} --timesteps 5"),
-    "cifar10_feedback": (
-        "snn cifar10_twin_long",
-        f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} {CIFAR10_DECODER}",
-    ),
-    "cifar10_blind": (
-        "snn cifar10_twin_long",
-        f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} --guess interpolation",
-    ),
+    "cifar10_feedback": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} {CIFAR10_DECODER}"),
+    "cifar10_blind": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} --guess interpolation"),
     "cifar10_twin": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 5"),
     "vgg9_feedback": ("ann vgg9_feedback", f"{GPU} {ONCE}"),
     "vgg9_twin": ("ann vgg9_twin", f"{GPU} --gate once --epsilon 0.1 --together --guess interpolation"),
-    "vgg16_plain": (
-        "ann vgg16_plain",
-        f"{CONVERTED} --activation Triangle --timesteps 50 --epochs 20 -lr 1e-4 --bptt_segments auto",
-    ),
+    "vgg16_plain": ("ann vgg16_plain", f"{CONVERTED} --activation Triangle --timesteps 50 --epochs 20 -lr 1e-4 {SEGMENTS}"),
 }
 NOT_RUN = ("vgg9_feedback", "vgg9_twin", "vgg16_plain")
 TEACHERS = {"fashion": "fashion_feedback", "cifar10": "cifar10_feedback"}  # family -> preset of the ANN that teaches its SNNs
@@ -191,15 +177,12 @@ def family_of(name):
 
 def plan_of(name):
     """The flags of a preset's plan and images."""
-    plans, flags = OF_FAMILY[family_of(name)]
-    return f"{plans['feedback' if 'feedback' in name else 'twin']} {flags}"
+    plans, flags, _ = FAMILIES[family_of(name)]
+    return f"{plans['feedback' if 'feedback' in name else 'twin']} {flags} {COMMON}"
 
 
 def ann_preset(name):
-    """Of the ANN from which the SNN of this preset comes in the end."""
-    while (start := SNN_RECIPES[name][0].split())[0] == "snn":
-        name = start[1]
-    return Preset("ann", start[1], f"{plan_of(start[1])} {COMMON} {ANN_RECIPES[family_of(start[1])]}")
+    return Preset("ann", name, f"{plan_of(name)} {FAMILIES[family_of(name)][2]}")
 
 
 def snn_preset(name):
@@ -208,14 +191,17 @@ def snn_preset(name):
     starts = ((f"pretrained_{kind}", kind, origin),)
     if teacher := TEACHERS.get(family_of(name)):
         starts += (("teacher_ann", "ann", teacher),)
-    return Preset("snn", name, f"{plan_of(name)} {COMMON} --dropout 0 --scaling_factor 0.4 --update immediate {flags}", starts)
+    return Preset("snn", name, f"{plan_of(name)} --dropout 0 --scaling_factor 0.4 --update immediate {flags}", starts)
 
 
-ANN_PRESETS = {name: ann_preset(name) for name in SNN_RECIPES}
-for teacher in TEACHERS.values():
-    ANN_PRESETS[teacher] = Preset("ann", teacher, f"{plan_of(teacher)} {COMMON} {ANN_RECIPES[family_of(teacher)]}")
+def origin_of(name):
+    """The preset of the ANN from which the SNN of this preset comes in the end."""
+    kind, start = SNN_RECIPES[name][0].split()
+    return start if kind == "ann" else origin_of(start)
+
+
+ANN_PRESETS = {name: ann_preset(origin_of(name)) for name in SNN_RECIPES}
+ANN_PRESETS |= {teacher: ann_preset(teacher) for teacher in TEACHERS.values()}
 SNN_PRESETS = {name: snn_preset(name) for name in SNN_RECIPES}
-EPSILONS = {name: one.epsilon for name, one in NETWORKS.items() if one.epsilon is not None}
-EVALUATIONS = {  # the scripts that evaluate have these
-    name: Preset("snn", name, f"--epsilon {EPSILONS[name]:g}" if name in EPSILONS else "") for name in SNN_PRESETS
-}
+EPSILONS = {name: f"--epsilon {one.epsilon:g}" for name, one in NETWORKS.items() if one.epsilon is not None}
+EVALUATIONS = {name: Preset("snn", name, EPSILONS.get(name, "")) for name in SNN_PRESETS}  # of the scripts that evaluate

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 
 import torch
 
@@ -11,6 +12,16 @@ from harness.processes import ranks
 from harness.processes.signals import end_at_once, handling
 from harness.runs.commands import resume_command
 from self_models.basics.errors import ModelError
+
+HELPS = {  # how the functions at work begin -> (what they do, what takes less memory there); the first that fits counts
+    "harness.building.conversion.": ("balancing thresholds", "fewer --balance_images or --balance_timesteps"),
+    "harness.measuring.evaluation.spikes_over_time": ("the chart of spikes", "fewer --chart_images"),
+    "harness.measuring.evaluation.": ("evaluating", "a smaller --batch_size"),
+    "harness.command_line.posthoc.watch": ("pictures", "fewer --images"),
+    "harness.training.epoch.": ("training", "a smaller --batch_size or fewer --timesteps, or for an SNN --bptt_segments auto"),
+    "harness.data.": ("the images", "a smaller --limit_train or --limit_test or, of a folder, a smaller --image_size"),
+    "harness.building.models.": ("the network", "a smaller --fc_width, a narrower --architecture or, of a folder, --image_size"),
+}
 
 
 def run_script(main):
@@ -37,11 +48,11 @@ def run_script(main):
 
 def fail_for(error):
     """End the script for an error that is no fault in the program: full memory, or a lost rank."""
-    reason = " ".join(str(error).split())
-    if isinstance(error, torch.OutOfMemoryError):
-        fail("the GPU's memory is full: try a smaller --batch_size, or --device cpu", 2)
-    if isinstance(error, MemoryError) or "allocate memory" in reason or "size calculation overflowed" in reason:
-        fail(f"the memory is too small: try a smaller --batch_size, --fc_width or --timesteps ({reason[-120:]})", 2)
+    reason, on_gpu = " ".join(str(error).split()), isinstance(error, torch.OutOfMemoryError)
+    if on_gpu or isinstance(error, MemoryError) or "allocate memory" in reason or "size calculation overflowed" in reason:
+        full, more = ("the GPU's memory", ", or --device cpu") if on_gpu else ("the memory", "")
+        work, advice = at_work(error)
+        fail(f"{full} is too small for {work}: try {advice}{more} ({reason[-120:]})", 2)
     if ranks.lost_contact(error):
         fail(
             f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]}). The last "
@@ -49,6 +60,14 @@ def fail_for(error):
             1,
         )
     raise error
+
+
+def at_work(error):
+    """(what the program was doing when the memory was full, what takes less there), in words."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    functions = [f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}" for frame in frames]
+    found = (HELPS[start] for start in HELPS if any(name.startswith(start) for name in functions))
+    return next(found, ("this", "a smaller --batch_size, --fc_width or --timesteps"))
 
 
 def fail(message, status):

@@ -55,10 +55,8 @@ class Number:
             raise ValueError(f"{value!r} is not {self.wanted}")
         if abs(value) > LARGEST:
             raise ValueError(f"{value} is too large")
-        inside = (value > self.low if self.above else value >= self.low) and (
-            value < self.high if self.below else value <= self.high
-        )
-        if not inside:
+        beyond = not self.low <= value <= self.high or (self.above and value == self.low) or (self.below and value == self.high)
+        if beyond:
             raise ValueError(f"{value} is not {self.wanted}")
         return self.kind(value)
 
@@ -111,43 +109,48 @@ POSITIVE = Number(float, 0, above=True)
 NOT_NEGATIVE = Number(float, 0)
 FRACTION = Number(float, 0, 1)
 PROBABILITY = Number(float, 0, 1, below=True)
+PERCENTILE = Number(float, 0, 100, above=True)
 
 
 class Need(NamedTuple):
-    """A setting counts only where another flag has one of these values; why: the words for where it does not, if need be."""
+    """A setting counts only where another one has one of these values, or, with none named, any that is not empty; why: the words
+    for where it does not, if need be."""
 
     flag: str
-    values: tuple
+    values: tuple = ()
     why: str = ""
+
+    def holds(self, value):
+        return value in self.values if self.values else bool(value)
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is declared of a setting beside its name and default.
+    """What is declared of a setting beside its name.
 
-    kind: its type and range; help: with unit. flags: option strings, else --NAME; none for an empty tuple. group: of --help.
-    common: the short --help has it, too.
-    adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds depend on it. taken_up: --resume takes
-    it over where it is not typed; fixed: it must not be typed with another value then. kernel: the event engine's compiled code
-    reads it. training: it counts in training only. needs: Needs, all of which must hold for it to count. metavar, argparse: for
-    its flag.
+    kind: its type and range; help: with unit; needs: Needs, all of which must hold for it to count, that of its part among them.
+    Its flag: flags: option strings, else --NAME; none for an empty tuple. group: of --help; common: the short one has it, too.
+    metavar, argparse: for argparse.
+    Who asks it: training: it counts in training only. taken_up: --resume takes it over where it is not typed; fixed: it must not
+    be typed with another value then. adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds
+    depend on it, unless it counts in training only. kernel: the event engine's compiled code reads it.
     """
 
     kind: object
     help: str
     default: object
+    needs: tuple = ()
     flags: tuple | None = None
     group: str = ""
-    adopted: bool = True
-    balanced: bool = True
-    taken_up: bool = True
-    fixed: bool = True
-    kernel: bool = False
-    training: bool = False
     common: bool = False
-    needs: tuple = ()
     metavar: str | None = None
     argparse: dict = dataclasses.field(default_factory=dict)
+    training: bool = False
+    taken_up: bool = True
+    fixed: bool = True
+    adopted: bool = True
+    balanced: bool = True
+    kernel: bool = False
 
     def check(self, name, value):
         """The value, of its proper type. Raises ModelError for a value that cannot be."""
@@ -159,7 +162,7 @@ class Setting:
 
     def flag(self, name):
         """The name under which a parser keeps it, '' for one without a flag."""
-        return self.option_strings(name)[-1].removeprefix("--") if self.option_strings(name) else ""
+        return next((words.removeprefix("--") for words in reversed(self.option_strings(name))), "")
 
     def scalar(self, value):
         """The value as a number for compiled code."""
@@ -184,14 +187,15 @@ def objective_setting(default, kind, help, **more):
     return setting(default, kind, help, **{"adopted": False, "balanced": False, "kernel": True, **more})
 
 
-def declared(*declarations):
-    """name -> Setting of these dataclasses, in their order; a name that several have counts once."""
-    return {name: one for each in declarations for name, one in _declared(each).items()}
-
-
 @functools.cache
-def _declared(declaration):
-    return {field.name: field.metadata["setting"] for field in dataclasses.fields(declaration)}
+def declared(*declarations):
+    """name -> Setting of these dataclasses, in their order; of a name that several have the last counts. Not to be changed."""
+    return {field.name: field.metadata["setting"] for each in declarations for field in dataclasses.fields(each)}
+
+
+def with_defaults(settings, defaults):
+    """These name -> Setting, but for the defaults that name -> value says."""
+    return settings | {name: dataclasses.replace(settings[name], default=value) for name, value in defaults.items()}
 
 
 class Configured:
@@ -208,21 +212,22 @@ class Configured:
 
     @classmethod
     def declared(cls):
-        """name -> Setting, the parts' included, with this class's defaults."""
-        found = declared(cls.Settings, *(part for registry in cls.parts.values() for part in registry.values()))
+        """name -> Setting, with this class's defaults; a part's settings are among them, and need that it is chosen."""
+        parts, defaults = {}, {}
+        for kind, registry in cls.parts.items():
+            for name, one in declared(*registry.values()).items():
+                owners = tuple(word for word, part in registry.items() if name in declared(part))
+                parts[name] = dataclasses.replace(one, needs=(*one.needs, Need(kind, owners)))
         for base in reversed(cls.__mro__):
-            for name, value in vars(base).get("defaults", {}).items():
-                found[name] = dataclasses.replace(found[name], default=value)
-        return found
+            defaults |= vars(base).get("defaults", {})
+        return with_defaults(declared(cls.Settings) | parts, defaults)
 
     @classmethod
     def in_force(cls, values):
         """Names of the settings that count for these values: this class's own, and those of the parts that are chosen."""
-        names = {*declared(cls.Settings)}
-        for name, registry in cls.parts.items():
-            chosen = registry.values() if registry.all_may_be_set else [registry.find(values[name])]
-            names |= declared(*chosen).keys()
-        return names
+        chosen = {name: values[name] for name, registry in cls.parts.items() if not registry.all_may_be_set}
+        needs = {name: [need for need in one.needs if need.flag in chosen] for name, one in cls.declared().items()}
+        return {name for name, asked in needs.items() if all(need.holds(chosen[need.flag]) for need in asked)}
 
     @classmethod
     def checked(cls, values, kept=()):
@@ -234,9 +239,8 @@ class Configured:
         found = {name: one.check(name, values.get(name, dict(kept).get(name, one.default))) for name, one in known.items()}
         in_force = cls.in_force(found)
         if idle := [name for name in values if name not in in_force]:
-            owners = {f"{kind} {name}" for kind, registry in cls.parts.items() for name, part in registry.items()
-                      if idle[0] in declared(part)}  # fmt: skip
-            raise ModelError(f"{idle[0]} is a setting of {' or '.join(sorted(owners))}, which is not chosen")
+            owners = [f"{need.flag} {word}" for need in known[idle[0]].needs if need.flag in cls.parts for word in need.values]
+            raise ModelError(f"{idle[0]} is a setting of {' or '.join(owners)}, which is not chosen")
         return {name: value for name, value in found.items() if name in in_force}
 
     def configure(self, args, named):

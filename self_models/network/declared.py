@@ -41,22 +41,15 @@ class NetworkSettings:
     the data set, and background what its border is like. None of them is a flag."""
 
     vgg_name: str = setting(
-        "VGG5_wFeedback",
-        Text(Choice(PLANS).parse),
-        ", ".join(PLANS),
-        flags=("-a", "--architecture"),
-        group="network",
-        metavar="PLAN",
-        common=True,
-    )
+        "VGG5_wFeedback", Text(Choice(PLANS).parse), ", ".join(PLANS), flags=("-a", "--architecture"), group="network",
+        metavar="PLAN", common=True,
+    )  # fmt: skip
     fc_width: int = setting(4096, COUNT, "width of the classifier's two hidden layers", group="network", common=True)
     kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "of the convolutions, odd", group="network")
-    dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False, training=True)
-    fc_dropout: float = setting(
-        0.5, PROBABILITY, "probability in the classifier, 0 to below 1", group="network", balanced=False, training=True
-    )
+    dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", training=True)
+    fc_dropout: float = setting(0.5, PROBABILITY, "probability in the classifier, 0 to below 1", group="network", training=True)
     init: str = setting(
-        "original", Choice(INITS), "of new weights; kaiming: as large as deep plans need", group="network", balanced=False
+        "original", Choice(INITS), "of new weights; kaiming: as large as deep plans need", group="network", training=True
     )
     timesteps: int = setting(
         1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True, common=True
@@ -82,11 +75,6 @@ class ANNSettings(NetworkSettings):
     )  # fmt: skip
 
 
-def learning_setting(default, kind, help, **more):
-    """A setting of how a spiking network learns: it counts in training only."""
-    return setting(default, kind, help, balanced=False, training=True, **more)
-
-
 STDB = Need("activation", ("STDB",))
 RANDOM_WEIGHTS = (
     Need("pretrained_snn", ("",), "an SNN has its thresholds already"),
@@ -98,21 +86,21 @@ RANDOM_WEIGHTS = (
 class SpikingSettings(NetworkSettings):
     """One time unit is one simulation step."""
 
-    dropout: float = setting(0.3, PROBABILITY, "probability, 0 to below 1", group="network", balanced=False, training=True)
+    dropout: float = setting(0.3, PROBABILITY, "probability, 0 to below 1", group="network", training=True)
     timesteps: int = setting(50, COUNT, "T, steps per image", group="spiking", balanced=False, kernel=True, common=True)
     leak: float = setting(1.0, FRACTION, "membrane kept per step, 0 to 1; 1 = no leak", group="spiking")
     default_threshold: float = setting(
         1.0, POSITIVE, "of every layer of a network that starts from random weights", group="spiking", needs=RANDOM_WEIGHTS
     )
-    activation: str = learning_setting("Linear", Choice(SURROGATES), "surrogate gradient", group="spiking")
-    alpha: float = learning_setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate", group="spiking", needs=(STDB,))
-    beta: float = learning_setting(0.01, NOT_NEGATIVE, "how fast the STDB surrogate fades", group="spiking", needs=(STDB,))
+    activation: str = setting("Linear", Choice(SURROGATES), "surrogate gradient", group="spiking", training=True)
+    alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate", group="spiking", needs=(STDB,), training=True)
+    beta: float = setting(0.01, NOT_NEGATIVE, "how fast the STDB surrogate fades", group="spiking", needs=(STDB,), training=True)
     update: str = setting("delayed", Choice(UPDATES), "immediate: charge, then fire at once", group="spiking")
     encoding: str = setting("poisson", Choice(ENCODINGS), "direct: the analog image at each step", group="spiking", kernel=True)
     readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", kernel=True)
     feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", kernel=True, metavar="K")
-    learn_threshold: bool = learning_setting(False, Switch(), "train each layer's threshold", group="fine-tuning")
-    learn_leak: bool = learning_setting(False, Switch(), "train each layer's leak", group="fine-tuning")
+    learn_threshold: bool = setting(False, Switch(), "train each layer's threshold", group="fine-tuning", training=True)
+    learn_leak: bool = setting(False, Switch(), "train each layer's leak", group="fine-tuning", training=True)
     gate: str = objective_setting(
         "open", Choice(GATES), "what decides which pixels the input neurons see", group="gate", common=True
     )
