@@ -7,9 +7,9 @@ from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
+from harness.drawing.film import save_film
 from harness.drawing.plots import save_spikes_over_time
 from harness.measuring.evaluation import spikes_over_time
-from harness.reporting.steps import save_steps, steps_of
 from self_models.basics.settings import COUNT
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -33,14 +33,14 @@ def main(argv=None):
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)
     if args.log:
-        save_steps(run.place.steps_path, steps_of(film))
+        save_film(run.place.steps_path, film)
     endings = [".gif", ".png", "_spikes.png"]
     if film.once:
         save_knowledge(run.place.picture("_known.png"), film)
         endings.append("_known.png")
     many = posthoc.test.part(0, args.chart_images).whole(posthoc.device)
     spikes, open_share = spikes_over_time(model, many, args.seed)
-    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share)
+    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share, film.epsilon)
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()
         words, name = ("values sent", "sent_share") if film.once else ("active pixels blocked", "blocked_share")
