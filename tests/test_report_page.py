@@ -181,26 +181,84 @@ def test_wilsons_interval():
         assert wilson(found / count, count) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_accuracy_against_cost(tmp_path):
+def chart(data, title):
+    (found,) = (chart for chart in data["charts"].values() if chart["title"] == title)
+    return found["data"], found["layout"]
+
+
+def cells(path, section):
+    """The rows of a section's first table, as lists of text."""
+    (text,) = re.findall(f"<h2>{section}</h2>.*?<table>(.*?)</table>", path.read_text(), re.DOTALL)
+    rows = [re.findall("<t[hd].*?>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", text)]
+    return rows[0], rows[1:]
+
+
+def test_two_results_compared(tmp_path):
+    """In the table, against cost, by part and by layer: a network and its twin, which takes ten times the spikes."""
     one = write(tmp_path / "logs/snn/good_feedback.jsonl", opening(epsilon=0.1, run_name="a"), MEASURED)
     twin = MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": 70.0}, "feedback": False, "epsilon": 0.0}
-    other = write(
-        tmp_path / "logs/snn/good_twin.jsonl", opening(epsilon=0.0, run_name="b"), {**twin, "energy_event_joules": None}
-    )
-    data, _ = report(one, other, "--output", tmp_path / "page.html")
-    a, b = traces(data, "Accuracy against spikes")
+    twin |= {
+        "energy_event_joules": None,
+        "mean_steps": 4.5,
+        "holdout": 2000,
+        "spikes_per_layer": {"features.10": 3.0, "input": 1.0},
+    }
+    other = write(tmp_path / "logs/snn/good_twin.jsonl", opening(epsilon=0.0, run_name="b"), twin)
+    page = tmp_path / "page.html"
+    data, _ = report(one, other, "--output", page)
+    (a, b), layout = chart(data, "Accuracy against spikes")
     assert (a["x"], a["y"], b["x"], b["y"]) == ([7.0], [90.0], [70.0], [80.0])
     low, high = wilson(0.9, 100)
-    assert a["error_y"]["array"] == pytest.approx([100 * high - 90]) and a["error_y"]["arrayminus"] == pytest.approx(
-        [90 - 100 * low]
-    )
+    assert a["error_y"]["array"] == pytest.approx([100 * high - 90])
+    assert a["error_y"]["arrayminus"] == pytest.approx([90 - 100 * low])
+    assert (a["text"], b["text"]) == (["A ε = 0.1"], ["B ε = 0.0"]) and layout["xaxis"]["type"] == "log"
+    assert (a["textposition"], b["textposition"]) == (["bottom right"], ["bottom left"])  # towards the middle
+    low, high = layout["xaxis"]["range"]
+    assert 10**low < 7 < 70 < 10**high
+    assert a["customdata"][0][0] == "T = 5, ε = 0.1" and a["customdata"][0][3] == "100 MNIST test images"
     assert [trace["x"] for trace in traces(data, "Accuracy against energy, event by event")] == [[1.0]]
-    assert [trace["x"] for trace in traces(data, "Accuracy against energy, layer by layer")] == [[2.0], [2.0]]
-    assert (
-        a["marker"]["color"] == b["marker"]["color"] and a["marker"]["symbol"] != b["marker"]["symbol"]
-    )  # a network and its twin
-    assert data["flags"] == {"epsilon": ["0.1", "0.0"]}  # a name is no flag to compare
-    assert "Not in the logs of 1 of these" in (tmp_path / "page.html").read_text()
+    (one, two), layout = chart(data, "Accuracy against energy, layer by layer")
+    assert (one["x"], two["x"]) == ([2.0], [2.0]) and "type" not in layout["xaxis"] and layout["xaxis"]["range"][0] < 2
+    assert a["marker"]["color"] == b["marker"]["color"] and a["marker"]["symbol"] != b["marker"]["symbol"]
+    assert (a["line"]["dash"], b["line"]["dash"]) == ("solid", "dash")
+    head, rows = cells(page, "Results")
+    assert head[1:5] == ["run with", "accuracy in %", "95 % interval", "images"]
+    assert rows == [
+        ["A good_feedback", "ε = 0.1", "90.00", "82.56 to 94.48", "100 (MNIST test images)", "7", "1", "2", "-"],
+        ["B good_twin", "ε = 0.0", "80.00", "71.12 to 86.66", "100 (2,000 held-out images)", "70", "-", "2", "4.50"],
+    ]
+    assert cells(page, "Flags that differ") == (["run", "epsilon"], [["A good_feedback", "0.1"], ["B good_twin", "0.0"]])
+    assert data["flags"] == {"epsilon": ["0.1", "0.0"]} and "all 2 parameters" in page.read_text()  # a name is no flag to compare
+    assert page.read_text().count("Not in the logs of 1 of these") == 1
+    bars, layout = chart(data, "By part of the network")
+    assert {bar["name"]: bar["x"] for bar in bars} == {
+        "input": [1, 1],
+        "encoder": [2, 2],
+        "decoder": [0, 0],
+        "classifier": [4, 4],
+    }
+    assert [(note["text"].strip(), note["x"], note["y"]) for note in layout["annotations"]] == [("7", 7, 0), ("70", 70, 1)]
+    assert layout["yaxis"]["ticktext"] == ["A ε = 0.1", "B ε = 0.0"] and layout["xaxis"]["range"][1] > 70
+    marks, layout = chart(data, "By layer")
+    assert layout["yaxis"]["ticktext"] == ["input", "encoder, layer 1", "encoder, layer 2", "classifier, hidden layer 1"]
+    assert [list(zip(mark["y"], mark["x"], strict=True)) for mark in marks] == [[(0, 1), (1, 2), (3, 4)], [(2, 3), (0, 1)]]
+
+
+@pytest.mark.parametrize(("epochs", "tick"), [(1, 1), (8, 1), (9, 2), (20, 5), (100, 20), (2_000_000, 500_000)])
+def test_letters_and_ticks_of_curves(tmp_path, epochs, tick):
+    """Two runs that end alike: their letters stand apart, right of the last epoch, and within the chart."""
+    last = EPOCH | {"epoch": epochs}
+    logs = [write(tmp_path / f"{name}.jsonl", *([EPOCH, last] if epochs > 1 else [EPOCH])) for name in ("one", "two")]
+    data, _ = report(*logs, "--output", tmp_path / "page.html")
+    lines, layout = chart(data, "Accuracy")
+    assert layout["xaxis"]["dtick"] == tick and [line["x"][-1] for line in lines] == [epochs] * 4
+    assert [line["name"] for line in lines] == ["A one, training", "A one, judged", "B two, training", "B two, judged"]
+    assert len({line["line"]["color"] for line in lines}) == 2 and lines[0]["line"]["width"] < lines[1]["line"]["width"]
+    first, second = layout["annotations"]
+    assert ("A" in first["text"], "B" in second["text"], first["x"], second["x"]) == (True, True, epochs, epochs)
+    (low, high), gap = layout["yaxis"]["range"], second["y"] - first["y"]
+    assert first["y"] == 60 and gap >= 0.05 * (high - low) and low < 50 and second["y"] < high < 65
+    assert layout["xaxis"]["range"][0] < 1 and epochs < layout["xaxis"]["range"][1] < 1.3 * epochs + 1
 
 
 def test_a_curve_of_open_input_only_of_results_that_block(tmp_path):
