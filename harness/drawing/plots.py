@@ -12,6 +12,7 @@ from harness.drawing.film import in_words, shown
 from harness.drawing.intervals import wilson
 
 ACCURACY_COLOUR = "#222222"
+SPIKES = "spikes per image: input, encoder, decoder and classifier"
 
 
 @contextmanager
@@ -74,12 +75,8 @@ def save_sent_sweep(path, series, values):
                     f"{epsilon:g}", mean, (5, -5), textcoords="offset points", va="top", fontsize=8, color=line.get_color()
                 )
         axis.axvline(100, color="#999999", linestyle=":", zorder=0)
-        ticks = [step * 10.0**power for power in range(-1, 5) for step in (1, 2, 5)]
-        axis.set_xscale("log")
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
-        axis.set_xlim(min(shares) / 1.3, max(*shares, 100) * 1.3)
-        axis.set(xlabel="values sent, % of the image's values (dotted: each of them once)", ylabel="accuracy in %")
+        _log_axis(axis, [*shares, 100], "values sent, % of the image's values (dotted: each of them once)")
+        axis.set_ylabel("accuracy in %")
         bars_are = "standard deviation over seeds" if several else "95 % interval"
         axis.set_title(f"accuracy against what is sent; numbers: epsilon, bars: {bars_are}")
         axis.figure.legend(loc="outside right upper", frameon=False)
@@ -163,7 +160,7 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
             by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
         by_steps.set(title="accuracy against mean steps, 95 % intervals", xlabel="mean steps per image", ylabel="accuracy in %")
         by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
-        _spike_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records])
+        _log_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records], SPIKES)
         by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
         labels = sorted(set(per_image["label"].tolist()))
         steps = [per_image["steps"][per_image["label"] == label].numpy() for label in labels]
@@ -191,7 +188,7 @@ def save_accuracy_against_spikes(path, rows):
             several = f" (means of {seeds} seeds, bars: standard deviation)" if seeds > 1 else " (one seed)"
             axis.set(title=f"{name} (filled) and its twin without a decoder (hollow)\n{rows[0]['dataset']} test set{several}")
             axis.set(ylabel="accuracy in %", ylim=(middle - 1.05 * room, middle + 0.95 * room))
-            _spike_axis(axis, spikes, room=3)
+            _log_axis(axis, spikes, SPIKES, room=3)
             for feedback in (True, False):
                 draw_runs(axis, [row for row in members if row["feedback"] == feedback], f"C{number}", feedback)
 
@@ -275,14 +272,14 @@ def save_dimming(path, rows, epsilon):
         axis.legend(frameon=False, ncols=2, loc="upper center")
 
 
-def _spike_axis(axis, totals, room=1.3):
-    """A logarithmic axis of total spikes with plain numbers at its ticks. room: factor right of the last, for labels."""
-    ticks = [step * 10**power for power in range(9) for step in (1, 2, 5)]
+def _log_axis(axis, values, label, room=1.3):
+    """A logarithmic axis for these values with plain numbers at its ticks. room: factor right of the last, for labels."""
+    ticks = [step * 10.0**power for power in range(-1, 9) for step in (1, 2, 5)]
     axis.set_xscale("log")
-    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks])
     axis.minorticks_off()
-    axis.set_xlim(max(min(totals), 1) / 1.3, max(max(totals), 1) * room)
-    axis.set_xlabel("spikes per image: input, encoder, decoder and classifier")
+    axis.set_xlim(max(min(values), 0.1) / 1.3, max(*values, 0.1) * room)
+    axis.set_xlabel(label)
 
 
 def _stack(axis, places, records):

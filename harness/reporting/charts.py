@@ -150,9 +150,18 @@ def accuracy_against(cost, axis, runs, styles, names):
     return figure, lacking
 
 
-def spikes_by_part(runs, styles, names):
-    """Stacked bars, one for each result with spikes."""
-    figure, rows = go.Figure(), list(_spiking(runs, styles, names))
+def spikes(runs, styles, names):
+    """(title, figure) of results that counted spikes. names: of the settings that labels say."""
+    rows = list(_spiking(runs, styles, names))
+    if rows:
+        yield "By part of the network", spikes_by_part(rows)
+        yield "By layer", spikes_by_layer(rows)
+        yield "Active input pixels open at each step", open_input(rows, runs)
+
+
+def spikes_by_part(rows):
+    """Stacked bars, one for each result. rows: (label, style, result)."""
+    figure = go.Figure()
     places, ticks = list(range(len(rows))), ["<br>".join(map(plain, wrap(label, 24))) for label, *_ in rows]
     for part, colour in PART_COLOURS.items():
         figure.add_bar(y=places, x=[result.spikes.get(part, 0) for *_, result in rows], name=part, orientation="h",
@@ -162,7 +171,7 @@ def spikes_by_part(runs, styles, names):
         total = result.spikes["total"]
         figure.add_annotation(x=total, y=place, text=f" {total:,.0f}", showarrow=False, xanchor="left", font={"size": 12})
     _layout(figure, "spikes per image", "", height=90 + (40 if any("<br>" in tick for tick in ticks) else 32) * len(rows))
-    largest = max((result.spikes["total"] for *_, result in rows), default=1)
+    largest = max((result.spikes["total"] for *_, result in rows))
     figure.update_xaxes(range=[0, 1.18 * largest])
     figure.update_yaxes(tickvals=places, ticktext=ticks, autorange="reversed", showgrid=False)
     legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal", "font": {"size": 12}}
@@ -170,9 +179,8 @@ def spikes_by_part(runs, styles, names):
     return figure
 
 
-def spikes_by_layer(runs, styles, names):
+def spikes_by_layer(rows):
     """A mark for each result and layer."""
-    rows = list(_spiking(runs, styles, names))
     layers = sorted({layer for *_, result in rows for layer in result.layers}, key=_order)
     figure = go.Figure()
     for label, style, result in rows:
@@ -186,11 +194,11 @@ def spikes_by_layer(runs, styles, names):
     return figure
 
 
-def open_input(runs, styles, names):
+def open_input(rows, runs):
     """The share of active input that is open at each step, of results in which input was blocked."""
     lines = [
         Line(style, f"{label} {style.name}", list(range(1, len(result.open_share) + 1)), [100 * one for one in result.open_share])
-        for label, style, result in _spiking(runs, styles, names)
+        for label, style, result in rows
         if result.open_share and min(result.open_share) < 1
     ]
     return over(lines, "step", "open in %", runs, low=0)

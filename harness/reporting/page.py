@@ -54,19 +54,14 @@ def page(runs):
     rows = [(style, result) for run, style in zip(runs, styles, strict=True) for result in run.results]
     if rows:
         content.section("Results", tables.results_table(rows, names), INTERVALS)
-        content.charts("Accuracy against cost", against_cost(runs, styles, names), "Bars: the 95 % intervals above.")
+    content.charts("Accuracy against cost", against_cost(runs, styles, names), "Bars: the 95 % intervals above.")
     players, note = players_of(runs, styles)
     if note:
         content.section("Single images, step by step", _read("player.html") if players else "", note)
-    if any(result.spikes for _, result in rows):
-        figures = [("By part of the network", charts.spikes_by_part(runs, styles, names), "")]
-        figures.append(("By layer", charts.spikes_by_layer(runs, styles, names), ""))
-        figures.append(("Active input pixels open at each step", charts.open_input(runs, styles, names), ""))
-        content.charts("Spikes", figures)
-    if any(run.analysis for run in runs):
-        content.charts("Prediction over the steps", [(*chart, "") for chart in charts.analysed(runs, styles)])
+    content.charts("Spikes", charts.spikes(runs, styles, names))
+    content.charts("Prediction over the steps", charts.analysed(runs, styles))
     thick = "Thick: on the images that judge an epoch. Thin: in training, while the weights change."
-    content.charts("Curves over epochs", [(*chart, "") for chart in charts.curves(runs, styles)], thick)
+    content.charts("Curves over epochs", charts.curves(runs, styles), thick)
     if len(runs) > 1:
         same = "<p>No flag differs between these runs.</p>"
         content.section("Flags that differ", tables.flags_table(runs, styles) or same, "A dash: the run has no such flag.")
@@ -101,13 +96,13 @@ class Content:
         self.parts.append(f"<section><h2>{escape(title)}</h2>{note}\n{body}\n</section>")
 
     def charts(self, title, figures, note=""):
-        """A section of (title, figure, note) side by side; a figure without data is left out."""
+        """A section of (title, figure[, note]) side by side; a figure without data is left out."""
         boxes = []
-        for name, figure, words in figures:
+        for name, figure, *words in figures:
             if figure.data:
                 chart = f"chart{len(self.figures)}"
                 self.figures[chart] = json.loads(figure.to_json()) | {"title": name}
-                words = f"<figcaption>{escape(words)}</figcaption>" if words else ""
+                words = "".join(f"<figcaption>{escape(word)}</figcaption>" for word in words if word)
                 boxes.append(f'<figure><h3>{escape(name)}</h3><div id="{chart}" class=chart></div>{words}</figure>')
         if boxes:
             self.section(title, "<div class=charts>" + "\n".join(boxes) + "</div>", note)
