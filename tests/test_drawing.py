@@ -11,29 +11,13 @@ from harness.data.classes import first_of_each_class
 from harness.data.sets import Batch, ImageSet
 from harness.drawing import plots
 from harness.drawing.figures import rows_of, save_contact_sheet, save_gif, save_knowledge
-from harness.drawing.film import (
-    BLOCKED,
-    BRIGHT,
-    DARK,
-    HELD,
-    LATER,
-    PREDICTED,
-    SENDS,
-    SENT,
-    SILENT,
-    STATES,
-    WAITS,
-    film_of,
-    in_words,
-    keyed,
-    load_film,
-    save_film,
-)
+from harness.drawing.film import STATES, film_of, in_words, keyed, load_film, save_film
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import Blocking, Gate
 from self_models.objectives.once import Once
 from self_models.running.outputs import SNNOutput
 
+SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # as page.js numbers them, too
 READOUT = SimpleNamespace(guess=lambda prediction: prediction)
 EPSILON = 0.1  # the gate's default
 IMAGE = torch.tensor([[[[0.0, 0.5, 0.5, 0.5, 0.5]]]])  # one image of five pixels

@@ -16,21 +16,7 @@ from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
 from harness.data.sets import Batch
-from harness.drawing.film import (
-    BLOCKED,
-    BRIGHT,
-    DARK,
-    HELD,
-    LATER,
-    SENDS,
-    SENT,
-    SILENT,
-    WAITS,
-    Film,
-    film_of,
-    load_film,
-    save_film,
-)
+from harness.drawing.film import Film, film_of, load_film, save_film
 from harness.drawing.intervals import wilson
 from harness.reporting import page, reading
 from harness.reporting.page import as_json, save_page
@@ -39,6 +25,7 @@ from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SILENT, DARK, BRIGHT, _, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel, as page.js numbers them
 EPOCH = {
     "event": "epoch", "epoch": 1, "train": {"accuracy": 0.5, "total": 2.0}, "selected_on": "held-out",
     "evaluated": {"images": 50, "accuracy": 0.6, "total": 1.5, "mean_steps": 5.0, "parts": {"input": 3.0, "total": 10.0},
@@ -197,12 +184,8 @@ def test_two_results_compared(tmp_path):
     """In the table, against cost, by part and by layer: a network and its twin, which takes ten times the spikes."""
     one = write(tmp_path / "logs/snn/good_feedback.jsonl", opening(epsilon=0.1, run_name="a"), MEASURED)
     twin = MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": 70.0}, "feedback": False, "epsilon": 0.0}
-    twin |= {
-        "energy_event_joules": None,
-        "mean_steps": 4.5,
-        "holdout": 2000,
-        "spikes_per_layer": {"features.10": 3.0, "input": 1.0},
-    }
+    twin |= {"energy_event_joules": None, "mean_steps": 4.5, "holdout": 2000}
+    twin["spikes_per_layer"] = {"features.10": 3.0, "input": 1.0}
     other = write(tmp_path / "logs/snn/good_twin.jsonl", opening(epsilon=0.0, run_name="b"), twin)
     page = tmp_path / "page.html"
     data, _ = report(one, other, "--output", page)
@@ -231,12 +214,8 @@ def test_two_results_compared(tmp_path):
     assert data["flags"] == {"epsilon": ["0.1", "0.0"]} and "all 2 parameters" in page.read_text()  # a name is no flag to compare
     assert page.read_text().count("Not in the logs of 1 of these") == 1
     bars, layout = chart(data, "By part of the network")
-    assert {bar["name"]: bar["x"] for bar in bars} == {
-        "input": [1, 1],
-        "encoder": [2, 2],
-        "decoder": [0, 0],
-        "classifier": [4, 4],
-    }
+    found = {bar["name"]: bar["x"] for bar in bars}
+    assert found == {"input": [1, 1], "encoder": [2, 2], "decoder": [0, 0], "classifier": [4, 4]}
     assert [(note["text"].strip(), note["x"], note["y"]) for note in layout["annotations"]] == [("7", 7, 0), ("70", 70, 1)]
     assert layout["yaxis"]["ticktext"] == ["A ε = 0.1", "B ε = 0.0"] and layout["xaxis"]["range"][1] > 70
     marks, layout = chart(data, "By layer")
@@ -365,9 +344,8 @@ def test_odd_lines_are_left_out_and_told(tmp_path, monkeypatch):
 
 
 def test_of_several_logs_the_bad_ones_are_left_out(tmp_path):
-    logs = [
-        write(tmp_path / f"{name}.jsonl", *lines) for name, *lines in (("a", EPOCH), ("b", "[", "]"), ("c", MEASURED), ("d",))
-    ]
+    files = {"a": [EPOCH], "b": ["[", "]"], "c": [MEASURED], "d": []}
+    logs = [write(tmp_path / f"{name}.jsonl", *lines) for name, lines in files.items()]
     data, said = report(*logs, "--output", tmp_path / "page.html")
     assert [run["name"] for run in data["runs"]] == ["a", "c"]
     assert f"left out: {logs[1]} is no run's log: line 1 left out: no whole JSON object" in said
@@ -376,11 +354,8 @@ def test_of_several_logs_the_bad_ones_are_left_out(tmp_path):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["features.x", "input", 10**400, -0.5]),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.sampled_from(["total", "input", "x.1"]), inner, max_size=3)
-    ),
-    max_leaves=5,
-)
+    lambda some: st.lists(some) | st.dictionaries(st.text() | st.sampled_from(["total", "input", "x.1"]), some), max_leaves=5,
+)  # fmt: skip
 PLACES = [(base, path) for base in (EPOCH, MEASURED, STEP, opening(epsilon=1)) for name, value in base.items()
           for path in ((name,), *((name, inner) for inner in (value if isinstance(value, dict) else ())))]  # fmt: skip
 

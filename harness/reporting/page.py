@@ -162,7 +162,7 @@ def players_of(runs, styles):
             room -= len(json.dumps(players[-1]))
     notes = [NEURONS] * bool(watched) + [ONCE] * any(film.once for film, _ in watched)
     notes += [THINNED] * any(_every(film) > 1 for film, _ in watched)
-    notes += [f"Since the page would be too large, of {', of '.join(cut)}: fewer steps leave room for more."] * bool(cut)
+    notes += [f"All would be too large for the page, which has of {', of '.join(cut)}: fewer steps leave room."] * bool(cut)
     return players, " ".join(notes)
 
 
