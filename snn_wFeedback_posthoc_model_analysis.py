@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
 """Look at a trained SNN's predictions over time: a GIF with a frame per step, PNGs, and the steps that report.py plays."""
 
+from functools import partial
+
+import numpy as np
+
 from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
@@ -38,8 +42,7 @@ def main(argv=None):
     if film.once:
         save_knowledge(run.place.picture("_known.png"), film)
         endings.append("_known.png")
-    many = posthoc.test.part(0, args.chart_images).whole(posthoc.device)
-    spikes, open_share = spikes_over_time(model, many, args.seed)
+    spikes, open_share = spikes_of(model, posthoc.test.part(0, args.chart_images), args.batch_size, args.seed)
     save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share, film.epsilon)
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()
@@ -53,6 +56,15 @@ def main(argv=None):
     if args.log:
         run.say(f"wrote {run.place.steps_path}, for report.py")
     posthoc.finish()
+
+
+def spikes_of(model, images, batch_size, seed):
+    """What spikes_over_time says of an ImageSet, (layer -> (T,), (T,) or None), of which one batch at a time is in memory."""
+    parts = [images.part(first, first + batch_size) for first in range(0, len(images), batch_size)]
+    device = next(model.parameters()).device
+    spikes, shares = zip(*[spikes_over_time(model, part.whole(device), seed) for part in parts], strict=True)
+    mean = partial(np.average, axis=0, weights=[len(part) for part in parts])
+    return {layer: mean([each[layer] for each in spikes]) for layer in spikes[0]}, None if shares[0] is None else mean(shares)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
-from harness.data.sets import Batch
+from harness.data.sets import Batch, load_data
 from harness.drawing.film import Film, film_of, load_film, save_film
 from harness.drawing.intervals import wilson
 from harness.reporting import page, reading
@@ -23,6 +23,7 @@ from harness.reporting.page import as_json, save_page
 from harness.reporting.reading import find_runs
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from snn_wFeedback_posthoc_model_analysis import spikes_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SILENT, DARK, BRIGHT, _, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel, as page.js numbers them
@@ -134,6 +135,15 @@ def test_steps_recorded_are_those_of_a_run(tmp_path):
         steps.images / 255, batch.images[:, 0], atol=0.002
     )
     assert (steps.labels.tolist(), steps.index.tolist(), steps.stopped.tolist()) == ([1, 2, 3], [4, 5, 6], [6, 6, 6])
+
+
+def test_spikes_over_time_do_not_depend_on_the_batch_size():
+    torch.manual_seed(0)
+    model = InputBlockingSNN(plan=PLAN, fc_width=8, timesteps=4, update="immediate", default_threshold=0.2, epsilon=0.3).eval()
+    digits = load_data("MNIST", limit_test=7)[2]
+    (spikes, share), (whole, share_of_all) = (spikes_of(model, digits, size, 0) for size in (3, 7))
+    assert spikes.keys() == whole.keys() and share == pytest.approx(share_of_all) and share[-1] < share[0] == 1
+    assert all(spikes[layer] == pytest.approx(whole[layer]) for layer in whole) and sum(whole["features.1"]) > 0
 
 
 def test_the_player_of_a_network_that_sends_once(tmp_path):
