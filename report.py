@@ -19,11 +19,10 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    runs = find_runs(args.runs, args.output_dir)
+    runs, left_out = find_runs(args.runs, args.output_dir)
     save_page(args.output, runs, args.overwrite)
-    for run in runs:
-        for fault in run.faults:
-            print(f"{run.path}: {fault}")
+    for line in (*left_out, *(f"{run.path}, {fault}" for run in runs for fault in run.faults)):
+        print(line)
     print(f"wrote {args.output}: {', '.join(run.name for run in runs)}")
 
 

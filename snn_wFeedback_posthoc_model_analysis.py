@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Look at a trained SNN's predictions over time: a GIF with a frame per step, PNGs, and the steps that report.py plays."""
 
+from functools import partial
+
+import numpy as np
+
 from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
+from harness.drawing.film import save_film
 from harness.drawing.plots import save_spikes_over_time
 from harness.measuring.evaluation import spikes_over_time
-from harness.reporting.steps import save_steps, steps_of
 from self_models.basics.settings import COUNT
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -33,14 +37,13 @@ def main(argv=None):
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)
     if args.log:
-        save_steps(run.place.steps_path, steps_of(film))
+        save_film(run.place.steps_path, film)
     endings = [".gif", ".png", "_spikes.png"]
     if film.once:
         save_knowledge(run.place.picture("_known.png"), film)
         endings.append("_known.png")
-    many = posthoc.test.part(0, args.chart_images).whole(posthoc.device)
-    spikes, open_share = spikes_over_time(model, many, args.seed)
-    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share)
+    spikes, open_share = spikes_of(model, posthoc.test.part(0, args.chart_images), args.batch_size, args.seed)
+    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share, film.epsilon)
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()
         words, name = ("values sent", "sent_share") if film.once else ("active pixels blocked", "blocked_share")
@@ -53,6 +56,15 @@ def main(argv=None):
     if args.log:
         run.say(f"wrote {run.place.steps_path}, for report.py")
     posthoc.finish()
+
+
+def spikes_of(model, images, batch_size, seed):
+    """What spikes_over_time says of an ImageSet, (layer -> (T,), (T,) or None), of which one batch at a time is in memory."""
+    parts = [images.part(first, first + batch_size) for first in range(0, len(images), batch_size)]
+    device = next(model.parameters()).device
+    spikes, shares = zip(*[spikes_over_time(model, part.whole(device), seed) for part in parts], strict=True)
+    mean = partial(np.average, axis=0, weights=[len(part) for part in parts])
+    return {layer: mean([each[layer] for each in spikes]) for layer in spikes[0]}, None if shares[0] is None else mean(shares)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def main(argv=None):
     for line in difficulty_lines(epsilons[-1], correlations):
         run.say(line)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records)
-    save_extremes(run.place.picture("_extremes.png"), posthoc.test, per_image)
+    save_extremes(run.place.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
     run.say(f"wrote {run.place.picture('_sweep.png')}, {run.place.picture('_extremes.png')}")
     return posthoc.finish()
 

@@ -45,7 +45,8 @@ def main(argv=None):
     for line in adaptive_table(series):
         run.say(line)
     name, ((record, per_image), *_) = next(iter(series.items()))
-    shown = per_image, posthoc.model.timesteps, setting_in_words(name, record["bounds"]), posthoc.model.classes
+    setting = f"{setting_in_words(name, record['bounds'])}, ε = {record['epsilon']:g}"
+    shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes
     save_adaptive(run.place.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
     save_step_histograms(run.place.picture("_steps.png"), *shown)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('_steps.png')}")

@@ -41,7 +41,7 @@ def main(argv=None):
     posthoc.records.append({"event": "contrast", **summary})
     for line in contrast_table(rows, summary):
         run.say(line)
-    save_dimming(run.place.picture(".png"), rows)
+    save_dimming(run.place.picture(".png"), rows, args.epsilon)
     save_gif(run.place.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")
     return posthoc.finish()

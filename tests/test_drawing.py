@@ -1,5 +1,6 @@
 """What pictures show: the facts of a run step by step, and how they are chosen."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,30 +8,16 @@ import pytest
 import torch
 
 from harness.data.classes import first_of_each_class
-from harness.data.sets import Batch
+from harness.data.sets import Batch, ImageSet
 from harness.drawing import plots
 from harness.drawing.figures import rows_of, save_contact_sheet, save_gif, save_knowledge
-from harness.drawing.film import (
-    BLOCKED,
-    BRIGHT,
-    DARK,
-    HELD,
-    LATER,
-    PREDICTED,
-    SENDS,
-    SENT,
-    SILENT,
-    STATES,
-    WAITS,
-    film_of,
-    in_words,
-    keyed,
-)
+from harness.drawing.film import STATES, film_of, in_words, keyed, load_film, save_film
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import Blocking, Gate
 from self_models.objectives.once import Once
 from self_models.running.outputs import SNNOutput
 
+SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # as page.js numbers them, too
 READOUT = SimpleNamespace(guess=lambda prediction: prediction)
 EPSILON = 0.1  # the gate's default
 IMAGE = torch.tensor([[[[0.0, 0.5, 0.5, 0.5, 0.5]]]])  # one image of five pixels
@@ -43,11 +30,12 @@ def output_of(guesses=GUESSES, image=IMAGE, steps=3):
     """The output of a run with permanent blocking that predicts so, worked out by hand from the rule."""
     predicted = (guesses - image).abs() < EPSILON
     is_open = torch.cat([torch.ones_like(predicted[:1]), ~predicted[:-1]]).int().cummin(0).values.bool()
-    logits = torch.tensor([[[0.0, 0.0]], [[0.0, np.log(3)]], [[np.log(9), 0.0]]]).float()
+    steps = min(steps, len(guesses))
+    logits = torch.tensor([[[0.0, 0.0]], [[0.0, np.log(3)]], [[np.log(9), 0.0]]]).float()[: len(guesses)]
     spikes = {"input": [[4.0], [2.0], [1.0]], "features.1": [[0.0], [5.0], [5.0]], "features.4": [[0.0], [1.0], [0.0]]}
     return SNNOutput(
         logits[-1], guesses, (image - guesses) ** 2, {}, torch.tensor([steps]), predicted, is_open,
-        logits_by_step=logits, spikes_by_step={name: torch.tensor(count) for name, count in spikes.items()},
+        logits_by_step=logits, spikes_by_step={name: torch.tensor(count)[: len(guesses)] for name, count in spikes.items()},
     )  # fmt: skip
 
 
@@ -62,7 +50,7 @@ def test_the_answer_is_that_of_each_step():
     """Outputs 0 0, then 0 log 3 (softmax 1/4, 3/4), then log 9 0 (9/10, 1/10): not the last verdict from the start."""
     found = film()
     assert found.answers.tolist() == [[-1], [1], [0]]
-    assert found.sureness.ravel().tolist() == pytest.approx([0.5, 0.75, 0.9])
+    assert found.sure[:, 0] == pytest.approx(np.array([[1 / 2, 1 / 2], [1 / 4, 3 / 4], [9 / 10, 1 / 10]]))
     assert [found.names[number] for number in found.answers[1:, 0]] == ["dog", "cat"]
 
 
@@ -90,7 +78,7 @@ def test_a_colour_pixel_is_blocked_with_its_last_channel():
     output = output_of(guesses, image)._replace(predicted=predicted, is_open=is_open)
     found = film(output, image)
     assert found.states.ravel().tolist() == [DARK, BRIGHT, BLOCKED]
-    assert found.images.shape == (1, 1, 1, 3) and found.images.ravel().tolist() == [0.75] * 3  # from [-1, 1] to [0, 1]
+    assert found.images.shape == (1, 1, 1, 3) and found.images.ravel().tolist() == [191] * 3  # from [-1, 1]
 
 
 def test_contrast_judges_by_what_is_seen():
@@ -119,11 +107,8 @@ def test_layers_have_names_for_a_reader():
 
 def test_spikes_and_errors_add_up():
     found = film()
-    assert {name: count[:, 0].tolist() for name, count in found.spikes.items()} == {
-        "input": [4, 6, 7],
-        "features.1": [0, 5, 10],
-        "features.4": [0, 1, 1],
-    }
+    assert found.layers.tolist() == ["input", "encoder, layer 1", "encoder, layer 2"]
+    assert found.spikes[:, 0].tolist() == [[4, 0, 0], [6, 5, 1], [7, 10, 1]]
     parts = {part: count[:, 0].tolist() for part, count in found.spikes_by_part().items()}
     assert parts == {
         "input": [4, 6, 7], "encoder": [0, 6, 11], "decoder": [0, 0, 0], "classifier": [0, 0, 0], "total": [4, 12, 18],
@@ -163,6 +148,11 @@ def row(*pixels):
     return torch.tensor(pixels)[None, None, None]
 
 
+def in_bytes(values):
+    """Values from 0 to 1 as a Film has them, rounded to a 255th."""
+    return pytest.approx(np.multiply(255, values), abs=0.51)
+
+
 def test_states_of_pixels_that_send_once():
     """Grid 2, epsilon 0.2: 0.2 and 0.6 send first, 0 says so by silence; 0.5 between 0.2 and 0.6 is 0.1 off the interpolation and
     is held as 0.4, 0.9 between 0.6 and 0 is 0.6 off and sends, 0 right of the last is right."""
@@ -173,8 +163,8 @@ def test_states_of_pixels_that_send_once():
         [SENT, HELD, SENT, SENT, SILENT, HELD],
     ]
     assert (film_once(row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0), grid=2, epsilon=0.2, waiting=True).states == found.states).all()
-    assert found.guesses[:, 0, 0].ravel() == pytest.approx([0.2, 0.4, 0.6, 0.3, 0, 0] + 2 * [0.2, 0.4, 0.6, 0.9, 0, 0])
-    assert found.misses[:, 0, 0].ravel() == pytest.approx([0, 0.1, 0, 0.6, 0, 0] + 2 * [0, 0.1, 0, 0, 0, 0], abs=1e-6)
+    assert found.guesses[:, 0, 0].ravel() == in_bytes([0.2, 0.4, 0.6, 0.3, 0, 0] + 2 * [0.2, 0.4, 0.6, 0.9, 0, 0])
+    assert found.misses[:, 0, 0].ravel() == in_bytes([0, 0.1, 0, 0.6, 0, 0] + 2 * [0, 0.1, 0, 0, 0, 0])
     assert found.sent_share[:, 0] == pytest.approx([2 / 6, 3 / 6, 3 / 6])
     assert keyed(found.states) == [SILENT, SENDS, SENT, HELD, LATER] and keyed(film().states) == [*range(WAITS)]
 
@@ -182,8 +172,8 @@ def test_states_of_pixels_that_send_once():
 def test_the_sent_row_shows_the_sent_pixels_on_a_checkerboard():
     image = row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0)
     _, frames = rows_of(film_once(image, grid=2, epsilon=0.2))["sent so far"]
-    assert frames[0, 0, 0].tolist() == pytest.approx([0.2, 0.7, 0.6, 0.7, 0.6, 0.6])
-    assert frames[1, 0, 0].tolist() == pytest.approx([0.2, 0.7, 0.6, 0.9, 0.6, 0.6])
+    assert frames[0, 0, 0] == in_bytes([0.2, 0.7, 0.6, 0.7, 0.6, 0.6])
+    assert frames[1, 0, 0] == in_bytes([0.2, 0.7, 0.6, 0.9, 0.6, 0.6])
     assert set(rows_of(film())) == {"prediction", "input neurons"}  # of another gate
 
 
@@ -193,9 +183,9 @@ def test_a_colour_pixel_shows_what_any_channel_does():
     image[0, 2, 0, 1] = 0.4
     found = film_once(image, grid=2, epsilon=0.2)
     assert found.states[:, 0, 0].tolist() == [[SENDS, LATER, SENDS], [SENT, SENDS, SENT], [SENT, SENT, SENT]]
-    assert found.misses[0, 0, 0].tolist() == pytest.approx([0, 0.4, 0]) and found.tolerance == pytest.approx(0.1)
+    assert found.misses[0, 0, 0] == in_bytes([0, 0.4, 0]) and found.tolerance == pytest.approx(0.1)
     assert found.mean_errors[:, 0].tolist() == pytest.approx([0.4 / 3, 0, 0])  # one of nine values
-    assert (found.spikes["input"][:, 0] == [6, 7, 7]).all() and found.sent[2, 0, 0, 1].tolist() == pytest.approx([0.3, 0.3, 0.7])
+    assert found.spikes[:, 0, 0].tolist() == [6, 7, 7] and found.sent[2, 0, 0, 1] == in_bytes([0.3, 0.3, 0.7])
 
 
 class Drawn:
@@ -225,7 +215,7 @@ def test_scales_beside_pictures(drawn, tmp_path):
         (film_once(grey, grid=2), {"grey value", "absolute error, % of a pixel's range", "ε"}),
         (film_once(colour, grid=2), {"absolute error, % of a pixel's range", "ε"}),
     ):
-        for draw in (save_contact_sheet, lambda path, of: save_gif(path, of, 0.5)):
+        for draw in (save_contact_sheet, *[lambda path, of: save_gif(path, of, 0.5)] * (not scales or found.colour)):
             draw(tmp_path / "picture", found)
             assert {"grey value", "absolute error, % of a pixel's range", "ε"} & set(drawn.words()) == scales
             assert any("never sent: a value guessed within" in words for words in drawn.words()) == found.once
@@ -243,7 +233,7 @@ def test_the_image_as_known_after_each_step(drawn, tmp_path):
         "after step 2",
         "after step 3",
     ]  # then all is had
-    sent, error = found.spikes["input"][2, 1], 100 * found.mean_errors[2, 1]
+    sent, error = found.spikes[2, 1, 0], 100 * found.mean_errors[2, 1]
     assert f"{sent} sent ({100 * sent / 192:.0f} %)\nerror {error:.1f} %" in words and words.count("label: cat\n192 values") == 2
 
 
@@ -261,3 +251,71 @@ def test_accuracy_against_what_is_sent(drawn, tmp_path):
     assert twin[0].get_xydata().tolist() == [[400, 90]] and "standard deviation" in axis.get_title()
     plots.save_sent_sweep(tmp_path / "sweep.png", {"twin": [record(0.0, 400, 0.9)]}, 100)
     assert "95 % interval" in drawn.figures[-1].axes[0].get_title()
+
+
+PARTS = {"input": 4.0, "encoder": 3.0, "decoder": 2.0, "classifier": 1.0, "total": 10.0}
+EVALUATED = {"images": 100, "accuracy": 0.9, "spikes": PARTS}
+ONE = {
+    "label": torch.tensor([0, 1]), "steps": torch.tensor([2, 3]), "spikes": torch.tensor([7.0, 5.0]),
+    "found": torch.tensor([0, 0]), "correct": torch.tensor([True, False]),
+}  # fmt: skip
+
+
+def test_the_cheapest_and_the_dearest_images(drawn, tmp_path):
+    digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
+    plots.save_extremes(tmp_path / "extremes.png", digits, ONE, 0.25)
+    words = drawn.words()
+    assert "The 2 cheapest and the 2 dearest test images, ε = 0.25" in words
+    said = [axis.get_title() for axis in drawn.figures[-1].axes]
+    assert said == ["5 spikes\ntaken for 0", "7 spikes\nright", "7 spikes\nright", "5 spikes\ntaken for 0"]
+    assert [axis.get_ylabel() for axis in drawn.figures[-1].axes] == ["cheapest", "", "dearest", ""]
+    assert [axis.images[0].get_array()[0, 0] for axis in drawn.figures[-1].axes] == [80, 40, 40, 80]
+
+
+def test_pictures_name_their_epsilon(drawn, tmp_path):
+    """Those that a film makes, and those over steps, of dimmed digits and of what is known."""
+    once, path = film_once(row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0), grid=2, epsilon=0.125), tmp_path / "x"
+    for draw, name in (
+        (lambda: save_contact_sheet(path, film(epsilon=0.125)), "within ε = 0.125 of the pixel"),
+        (lambda: save_gif(path, film(epsilon=0.125), 0.1), "blocked within ε = 0.125: 75 % of the pixels that are not 0"),
+        (lambda: save_contact_sheet(path, once), "within ε = 0.125, 12.5 % of its range"),
+        (lambda: save_knowledge(path, once), "within ε = 0.125, 12.5 % of its range"),
+        (lambda: plots.save_spikes_over_time(path, {"input": [1.0, 2.0]}, None, 0.125), "per image and step, ε = 0.125"),
+        (
+            lambda: plots.save_dimming(path, [{"dimming": "none", "plain": 0.5, "contrast": 0.6}], 0.125),
+            "dimmed digits, ε = 0.125",
+        ),
+    ):
+        draw()
+        assert any(name in words for words in drawn.words()), name
+
+
+def test_a_curve_of_open_input_only_where_input_is_blocked(drawn, tmp_path):
+    def curves():
+        return {axis.get_title(): len(axis.lines) for axis in drawn.figures[-1].axes if "still open" in axis.get_title()}
+
+    off, on = EVALUATED | {"epsilon": 0.0}, EVALUATED | {"epsilon": 0.1, "open_share": [1.0, 0.5]}
+    for records, found in (([off], {}), ([off, on], {"input pixels that are not 0: still open": 1})):
+        plots.save_sweep(tmp_path / "x.png", records)
+        assert curves() == found
+    for share, found in ((None, {}), ([1.0, 0.5], {"input pixels that are not 0: still open": 1})):
+        plots.save_spikes_over_time(tmp_path / "x.png", {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}, share, 0.1)
+        assert curves() == found
+
+
+def test_a_film_of_other_shapes_or_values_is_refused(tmp_path):
+    found = film()
+    save_film(tmp_path / "film.npz", found)
+    again = load_film(tmp_path / "film.npz")
+    assert all(np.array_equal(getattr(again, name), getattr(found, name)) for name in ("guesses", "states", "titles", "errors"))
+    assert again.epsilon == found.epsilon and not again.once
+    for wrong in (
+        {"guesses": found.guesses[:, :, :, :4]}, {"images": found.images.astype(float)}, {"outputs": found.outputs * np.nan},
+        {"states": found.states + 10}, {"labels": found.labels + 2}, {"labels": found.labels - 3}, {"titles": found.titles[:0]},
+        {"stopped": found.stopped + 1}, {"stopped": found.stopped - 3}, {"epsilon": -1.0}, {"epsilon": np.inf},
+        {"names": found.names[:1]}, {"spikes": found.spikes[..., :2]}, {"images": found.images[..., None]},
+    ):  # fmt: skip
+        with pytest.raises(ValueError):
+            replace(found, **wrong)
+    first = film_once(torch.rand(3, 1, 8, 8), grid=2).first(2)
+    assert first.misses.shape == (3, 2, 8, 8) and first.index.tolist() == [0, 1] and first.images.shape == (2, 8, 8)

@@ -11,17 +11,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import ANALYSIS, ANN, DATA, PLAN, SNN, SPIKING, digests, images, records, refused, run_here
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from plotly.offline import get_plotlyjs
 
-from harness.data.sets import Batch
-from harness.drawing.film import BLOCKED, BRIGHT, DARK, HELD, LATER, SENDS, SENT, SILENT, WAITS, film_of
-from harness.reporting.page import LARGEST_PLAYERS, as_json
+from harness.data.sets import Batch, load_data
+from harness.drawing.film import Film, film_of, load_film, save_film
+from harness.drawing.intervals import wilson
+from harness.reporting import page, reading
+from harness.reporting.page import as_json, save_page
 from harness.reporting.reading import find_runs
-from harness.reporting.records import wilson
-from harness.reporting.steps import load_steps, steps_of
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from snn_wFeedback_posthoc_model_analysis import spikes_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SILENT, DARK, BRIGHT, _, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel, as page.js numbers them
 EPOCH = {
     "event": "epoch", "epoch": 1, "train": {"accuracy": 0.5, "total": 2.0}, "selected_on": "held-out",
     "evaluated": {"images": 50, "accuracy": 0.6, "total": 1.5, "mean_steps": 5.0, "parts": {"input": 3.0, "total": 10.0},
@@ -33,6 +38,9 @@ MEASURED = {
     "spikes_per_layer": {"input": 1.0, "features.1": 2.0, "classifier.1": 4.0}, "energy_event_joules": 1e-6,
     "open_share": [1.0, 0.5, 0.25, 0.0, 0.0], "command": "obj1.py --epsilon 0.1",
 }  # fmt: skip
+
+
+STEP = {"event": "step", "step": 1, "squared_error": 3.0, "blocked_share": 0.25, "epsilon": 0.1}
 
 
 def opening(**parameters):
@@ -98,7 +106,7 @@ def test_the_player_has_what_the_network_did(trained, reported, tmp_path):
     (player,) = data["players"]
     assert "misses" not in player and player["key"] == [*range(WAITS)]
     said = records(path.parent / "logs/snn/looked.jsonl", "step")
-    steps = load_steps(path.parent / "logs/snn/looked_steps.npz")
+    steps = load_film(path.parent / "logs/snn/looked_steps.npz")
     assert (player["steps"], len(player["labels"]), player["epsilon"]) == (5, 2, 0.1)
     for t, record in enumerate(said):
         active, blocked = ((steps.states[t] != SILENT).sum((1, 2)), (steps.states[t] == BLOCKED).sum((1, 2)))
@@ -116,7 +124,7 @@ def test_steps_recorded_are_those_of_a_run(tmp_path):
                              default_threshold=0.2).eval()  # fmt: skip
     batch = Batch(images(3), torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]))
     output = model(batch.images, draws=Draws(0, EVALUATION, batch.index))
-    steps = steps_of(film_of(model, batch, output, [str(label) for label in range(10)], ["a", "b", "c"]))
+    steps = film_of(model, batch, output, [str(label) for label in range(10)], ["a", "b", "c"])
     assert np.allclose(steps.outputs[-1], output.logits.detach().numpy())
     assert [steps.spikes[-1, :, n].tolist() for n in range(len(steps.layers))] == [v.tolist() for v in output.spikes.values()]
     blocked = ~output.is_open[:, :, 0].numpy() & (batch.images[:, 0] != 0).numpy()
@@ -127,6 +135,15 @@ def test_steps_recorded_are_those_of_a_run(tmp_path):
         steps.images / 255, batch.images[:, 0], atol=0.002
     )
     assert (steps.labels.tolist(), steps.index.tolist(), steps.stopped.tolist()) == ([1, 2, 3], [4, 5, 6], [6, 6, 6])
+
+
+def test_spikes_over_time_do_not_depend_on_the_batch_size():
+    torch.manual_seed(0)
+    model = InputBlockingSNN(plan=PLAN, fc_width=8, timesteps=4, update="immediate", default_threshold=0.2, epsilon=0.3).eval()
+    digits = load_data("MNIST", limit_test=7)[2]
+    (spikes, share), (whole, share_of_all) = (spikes_of(model, digits, size, 0) for size in (3, 7))
+    assert spikes.keys() == whole.keys() and share == pytest.approx(share_of_all) and share[-1] < share[0] == 1
+    assert all(spikes[layer] == pytest.approx(whole[layer]) for layer in whole) and sum(whole["features.1"]) > 0
 
 
 def test_the_player_of_a_network_that_sends_once(tmp_path):
@@ -142,7 +159,7 @@ def test_the_player_of_a_network_that_sends_once(tmp_path):
     assert {SENDS, SENT, HELD, LATER} <= set(player["key"]) and not {DARK, BRIGHT, BLOCKED} & set(player["key"])
     assert sent["y"] == pytest.approx([100 * np.mean(step, axis=0)[0] / 784 for step in player["spikes"]])
     assert not any(chart["title"] == "Active input pixels blocked" for chart in data["charts"].values())
-    steps = load_steps(tmp_path / "logs/snn/looked_steps.npz")
+    steps = load_film(tmp_path / "logs/snn/looked_steps.npz")
     misses = steps.misses.astype(int)
     assert np.abs(misses - np.abs(steps.guesses.astype(int) - steps.images)).max() <= 1
     assert misses[steps.states == SENDS].max() == 0 and 0 < misses[steps.states == HELD].max() <= 0.1 * 255 + 0.5
@@ -161,26 +178,84 @@ def test_wilsons_interval():
         assert wilson(found / count, count) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_accuracy_against_cost(tmp_path):
+def chart(data, title):
+    (found,) = (chart for chart in data["charts"].values() if chart["title"] == title)
+    return found["data"], found["layout"]
+
+
+def cells(path, section):
+    """The rows of a section's first table, as lists of text."""
+    (text,) = re.findall(f"<h2>{section}</h2>.*?<table>(.*?)</table>", path.read_text(), re.DOTALL)
+    rows = [re.findall("<t[hd].*?>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", text)]
+    return rows[0], rows[1:]
+
+
+def test_two_results_compared(tmp_path):
+    """In the table, against cost, by part and by layer: a network and its twin, which takes ten times the spikes."""
     one = write(tmp_path / "logs/snn/good_feedback.jsonl", opening(epsilon=0.1, run_name="a"), MEASURED)
     twin = MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": 70.0}, "feedback": False, "epsilon": 0.0}
-    other = write(
-        tmp_path / "logs/snn/good_twin.jsonl", opening(epsilon=0.0, run_name="b"), {**twin, "energy_event_joules": None}
-    )
-    data, _ = report(one, other, "--output", tmp_path / "page.html")
-    a, b = traces(data, "Accuracy against spikes")
+    twin |= {"energy_event_joules": None, "mean_steps": 4.5, "holdout": 2000}
+    twin["spikes_per_layer"] = {"features.10": 3.0, "input": 1.0}
+    other = write(tmp_path / "logs/snn/good_twin.jsonl", opening(epsilon=0.0, run_name="b"), twin)
+    page = tmp_path / "page.html"
+    data, _ = report(one, other, "--output", page)
+    (a, b), layout = chart(data, "Accuracy against spikes")
     assert (a["x"], a["y"], b["x"], b["y"]) == ([7.0], [90.0], [70.0], [80.0])
     low, high = wilson(0.9, 100)
-    assert a["error_y"]["array"] == pytest.approx([100 * high - 90]) and a["error_y"]["arrayminus"] == pytest.approx(
-        [90 - 100 * low]
-    )
+    assert a["error_y"]["array"] == pytest.approx([100 * high - 90])
+    assert a["error_y"]["arrayminus"] == pytest.approx([90 - 100 * low])
+    assert (a["text"], b["text"]) == (["A ε = 0.1"], ["B ε = 0.0"]) and layout["xaxis"]["type"] == "log"
+    assert (a["textposition"], b["textposition"]) == (["bottom right"], ["bottom left"])  # towards the middle
+    low, high = layout["xaxis"]["range"]
+    assert 10**low < 7 < 70 < 10**high
+    assert a["customdata"][0][0] == "T = 5, ε = 0.1" and a["customdata"][0][3] == "100 MNIST test images"
     assert [trace["x"] for trace in traces(data, "Accuracy against energy, event by event")] == [[1.0]]
-    assert [trace["x"] for trace in traces(data, "Accuracy against energy, layer by layer")] == [[2.0], [2.0]]
-    assert (
-        a["marker"]["color"] == b["marker"]["color"] and a["marker"]["symbol"] != b["marker"]["symbol"]
-    )  # a network and its twin
-    assert data["flags"] == {"epsilon": ["0.1", "0.0"]}  # a name is no flag to compare
-    assert "Not in the logs of 1 of these" in (tmp_path / "page.html").read_text()
+    (one, two), layout = chart(data, "Accuracy against energy, layer by layer")
+    assert (one["x"], two["x"]) == ([2.0], [2.0]) and "type" not in layout["xaxis"] and layout["xaxis"]["range"][0] < 2
+    assert a["marker"]["color"] == b["marker"]["color"] and a["marker"]["symbol"] != b["marker"]["symbol"]
+    assert (a["line"]["dash"], b["line"]["dash"]) == ("solid", "dash")
+    head, rows = cells(page, "Results")
+    assert head[1:5] == ["run with", "accuracy in %", "95 % interval", "images"]
+    assert rows == [
+        ["A good_feedback", "ε = 0.1", "90.00", "82.56 to 94.48", "100 (MNIST test images)", "7", "1", "2", "-"],
+        ["B good_twin", "ε = 0.0", "80.00", "71.12 to 86.66", "100 (2,000 held-out images)", "70", "-", "2", "4.50"],
+    ]
+    assert cells(page, "Flags that differ") == (["run", "epsilon"], [["A good_feedback", "0.1"], ["B good_twin", "0.0"]])
+    assert data["flags"] == {"epsilon": ["0.1", "0.0"]} and "all 2 parameters" in page.read_text()  # a name is no flag to compare
+    assert page.read_text().count("Not in the logs of 1 of these") == 1
+    bars, layout = chart(data, "By part of the network")
+    found = {bar["name"]: bar["x"] for bar in bars}
+    assert found == {"input": [1, 1], "encoder": [2, 2], "decoder": [0, 0], "classifier": [4, 4]}
+    assert [(note["text"].strip(), note["x"], note["y"]) for note in layout["annotations"]] == [("7", 7, 0), ("70", 70, 1)]
+    assert layout["yaxis"]["ticktext"] == ["A ε = 0.1", "B ε = 0.0"] and layout["xaxis"]["range"][1] > 70
+    marks, layout = chart(data, "By layer")
+    assert layout["yaxis"]["ticktext"] == ["input", "encoder, layer 1", "encoder, layer 2", "classifier, hidden layer 1"]
+    assert [list(zip(mark["y"], mark["x"], strict=True)) for mark in marks] == [[(0, 1), (1, 2), (3, 4)], [(2, 3), (0, 1)]]
+
+
+@pytest.mark.parametrize(("epochs", "tick"), [(1, 1), (8, 1), (9, 2), (20, 5), (100, 20), (2_000_000, 500_000)])
+def test_letters_and_ticks_of_curves(tmp_path, epochs, tick):
+    """Two runs that end alike: their letters stand apart, right of the last epoch, and within the chart."""
+    last = EPOCH | {"epoch": epochs}
+    logs = [write(tmp_path / f"{name}.jsonl", *([EPOCH, last] if epochs > 1 else [EPOCH])) for name in ("one", "two")]
+    data, _ = report(*logs, "--output", tmp_path / "page.html")
+    lines, layout = chart(data, "Accuracy")
+    assert layout["xaxis"]["dtick"] == tick and [line["x"][-1] for line in lines] == [epochs] * 4
+    assert [line["name"] for line in lines] == ["A one, training", "A one, judged", "B two, training", "B two, judged"]
+    assert len({line["line"]["color"] for line in lines}) == 2 and lines[0]["line"]["width"] < lines[1]["line"]["width"]
+    first, second = layout["annotations"]
+    assert ("A" in first["text"], "B" in second["text"], first["x"], second["x"]) == (True, True, epochs, epochs)
+    (low, high), gap = layout["yaxis"]["range"], second["y"] - first["y"]
+    assert first["y"] == 60 and gap >= 0.05 * (high - low) and low < 50 and second["y"] < high < 65
+    assert layout["xaxis"]["range"][0] < 1 and epochs < layout["xaxis"]["range"][1] < 1.3 * epochs + 1
+
+
+def test_a_curve_of_open_input_only_of_results_that_block(tmp_path):
+    title, page = "Active input pixels open at each step", tmp_path / "page.html"
+    log = write(tmp_path / "x.jsonl", MEASURED | {"open_share": [1.0, 1.0]})
+    assert title not in {chart["title"] for chart in report(log, "--output", page)[0]["charts"].values()}
+    write(log, MEASURED | {"open_share": [1.0, 1.0]}, MEASURED)
+    assert [line["y"] for line in traces(report(log, "--output", page)[0], title)] == [[100, 50, 25, 0, 0]]
 
 
 def test_flags_and_commands_of_logs_without_an_opening(tmp_path):
@@ -195,7 +270,7 @@ def test_flags_and_commands_of_logs_without_an_opening(tmp_path):
 
 def test_of_a_resumed_run_the_last_flags_count(tmp_path):
     log = write(tmp_path / "x.jsonl", opening(epochs=1), EPOCH, opening(epochs=2), {**EPOCH, "epoch": 2})
-    (run,) = find_runs([str(log)], ".")
+    (run,), _ = find_runs([str(log)], ".")
     assert run.parameters == {"epochs": "2"} and len(run.commands) == 2 and len(run.epochs) == 2
 
 
@@ -242,17 +317,88 @@ def test_the_page_in_a_browser(reported, tmp_path):
 # --- bad input
 
 
-def test_damaged_lines_are_skipped_and_counted(tmp_path):
-    text = json.dumps(EPOCH)
-    worse = [text[:-9], "[1, 2]", "null", '{"event": 3}', json.dumps({**EPOCH, "train": {"total": "much"}}), '{"event": "epoch"}',
-             json.dumps({**MEASURED, "accuracy": 7}), json.dumps({**MEASURED, "spikes": [1]}), "\x00\ufffd", "9" * 5000,
-             json.dumps({**MEASURED, "accuracy": float("nan")}), "[" * 3000, json.dumps({**MEASURED, "bounds": "all"}),
-             json.dumps({**MEASURED, "open_share": "x"}), json.dumps({**MEASURED, "spikes": {"input": 1}}),
-             json.dumps({"event": "run", "parameters": []})]  # fmt: skip
-    log = write(tmp_path / "x.jsonl", EPOCH, *worse, {"event": "difficulty"}, "", MEASURED)
-    data, said = report(log, "--output", tmp_path / "page.html")
-    assert f"{len(worse)} damaged lines skipped" in said and f"{len(worse)} damaged lines" in (tmp_path / "page.html").read_text()
+ODD = {  # what a line says -> what is said of it
+    '{"event": "epoch", "epo': "no whole JSON object with an event", "[1, 2]": "no whole", "null": "no whole",
+    '{"event": 3}': "no whole", "\x00\ufffd": "no whole", "9" * 5000: "no whole", "[" * 3000: "recursion",
+    '{"event": "epoch"}': "no epoch", '{"event": "run", "parameters": []}': "no versions",
+    json.dumps(opening() | {"parameters": []}): "parameters: [] is no object",
+    **{json.dumps(base | changed): words for base, changed, words in (
+        (EPOCH, {"train": {"total": "much"}}, "train: total: 'much' is not a number"),
+        (EPOCH, {"epoch": 10**12}, "epoch: 1000000000000 is not a whole number"), (EPOCH, {"epoch": 1.5}, "epoch: 1.5"),
+        (EPOCH, {"evaluated": [1]}, "evaluated: [1] is no object"),
+        (EPOCH, {"evaluated": EPOCH["evaluated"] | {"mean_steps": "5"}}, "mean_steps: '5'"),
+        (MEASURED, {"accuracy": 7}, "accuracy: 7 is not a number at least 0 and at most 1"),
+        (MEASURED, {"accuracy": None}, "no accuracy"), (MEASURED, {"accuracy": float("nan")}, "accuracy: nan"),
+        (MEASURED, {"images": 0}, "images: 0 is not a whole number"), (MEASURED, {"spikes": [1]}, "spikes: [1] is no object"),
+        (MEASURED, {"spikes": {"input": 1}}, "spikes: no total"),
+        (MEASURED, {"spikes": MEASURED["spikes"] | {"total": -7}}, "spikes: total: -7 is not a number at least 0"),
+        (MEASURED, {"spikes_per_layer": {"7": 1.0}}, "spikes_per_layer: '7' is no layer: its name begins with input, features"),
+        (MEASURED, {"energy_joules": -1e-6}, "energy_joules: -1e-06"), (MEASURED, {"bounds": "all"}, "bounds: 'all'"),
+        (MEASURED, {"open_share": "x"}, "open_share: 'x' is no list"), (MEASURED, {"open_share": [2]}, "open_share: 2"),
+        (MEASURED, {"feedback": [1]}, "feedback: [1] is neither True nor False"), (MEASURED, {"holdout": "x"}, "holdout: 'x'"),
+        (STEP, {"step": 0}, "step: 0"), (STEP, {"blocked_share": None}, "neither blocked_share nor sent_share"),
+    )},
+}  # fmt: skip
+
+
+def test_odd_lines_are_left_out_and_told(tmp_path, monkeypatch):
+    """Which file, which line, what is wrong; of many in a log the first five."""
+    log, page = write(tmp_path / "x.jsonl", EPOCH, *ODD, {"event": "difficulty"}, "", MEASURED), tmp_path / "page.html"
+    data, said = report(log, "--output", page)
     assert len(data["results"]) == 1 and traces(data, "Accuracy")[0]["y"] == [50.0]
+    assert f"{log}, {len(ODD) - 5} more lines left out\n" in said and "line 2 left out: no whole" in page.read_text()
+    monkeypatch.setattr(reading, "MOST_FAULTS", 99)
+    (run,), _ = find_runs([str(log)], ".")
+    for number, (fault, words) in enumerate(zip(run.faults, ODD.values(), strict=True), 2):
+        assert fault.startswith(f"line {number} left out: ") and words in fault, fault
+
+
+def test_of_several_logs_the_bad_ones_are_left_out(tmp_path):
+    files = {"a": [EPOCH], "b": ["[", "]"], "c": [MEASURED], "d": []}
+    logs = [write(tmp_path / f"{name}.jsonl", *lines) for name, lines in files.items()]
+    data, said = report(*logs, "--output", tmp_path / "page.html")
+    assert [run["name"] for run in data["runs"]] == ["a", "c"]
+    assert f"left out: {logs[1]} is no run's log: line 1 left out: no whole JSON object" in said
+    assert f"left out: {logs[3]} is no run's log: it is empty" in said
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["features.x", "input", 10**400, -0.5]),
+    lambda some: st.lists(some) | st.dictionaries(st.text() | st.sampled_from(["total", "input", "x.1"]), some), max_leaves=5,
+)  # fmt: skip
+PLACES = [(base, path) for base in (EPOCH, MEASURED, STEP, opening(epsilon=1)) for name, value in base.items()
+          for path in ((name,), *((name, inner) for inner in (value if isinstance(value, dict) else ())))]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=5, max_size=20))
+def test_a_report_is_written_whatever_a_record_says(tmp_path, changes):
+    """Any value may be any JSON: the page is written, and the sound record is in it."""
+    lines = [EPOCH]
+    for (base, (name, *inner)), value in changes:
+        lines.append(base | {name: base[name] | {inner[0]: value} if inner else value})
+    (run,), _ = find_runs([str(write(tmp_path / "x.jsonl", *lines))], ".")
+    assert len(run.faults) <= reading.MOST_FAULTS + 1 and any(epoch.train["total"] == 2 for epoch in run.epochs)
+    save_page(tmp_path / "page.html", [run], overwrite=False)
+
+
+def test_no_text_of_a_log_is_taken_for_html(tmp_path):
+    """A data set's name can neither open a comment nor a script, in a chart neither a tag."""
+    evil, page = "<!--<script><i>", tmp_path / "page.html"
+    more = {"dataset": evil, "rule": evil, "spikes_per_layer": {f"input.{evil}": 1.0}}
+    log = write(tmp_path / f"{evil.replace('/', '')}.jsonl", opening(**{evil: evil}), MEASURED | more, MEASURED | {"rule": "b"})
+    data, _ = report(log, "--output", page)
+    text = page.read_text().replace(get_plotlyjs(), "")
+    assert evil not in text and "<i>" not in text.replace("<i id=tolerance>", "") and text.count("<script") == 3
+    assert (
+        "&lt;!--&lt;script&gt;&lt;i&gt;" in text
+        and "<" not in as_json({"a": evil})
+        and json.loads(as_json({"a": evil})) == {"a": evil}
+    )
+    assert (
+        "<" not in re.sub("</?(b|br|extra)>", "", json.dumps(data["charts"]))
+        and data["results"][0]["where"] == f"{evil} test images"
+    )
 
 
 def test_a_damaged_file_of_steps_is_left_out(reported, tmp_path):
@@ -273,8 +419,8 @@ def test_lines_on_bad_input(tmp_path, trained):
         (f"nothing --output_dir {tmp_path}", "there is no run nothing"),
         (f"{tmp_path}/gone.jsonl", "gone.jsonl is not there"),
         (trained.folder / "logs/snn/tiny.log", "give the run's .jsonl"),
-        (write(tmp_path / "list.jsonl", "[", "]"), "is no run's log: none of its 2 lines"),
-        (write(tmp_path / "empty.jsonl"), "is no run's log"),
+        (write(tmp_path / "list.jsonl", "[", "]"), "is no run's log: line 1 left out: no whole JSON object"),
+        (write(tmp_path / "empty.jsonl"), "is no run's log: it is empty"),
         (write(tmp_path / "begun.jsonl", opening()), "has nothing to show yet"),
         (f"{log} --output {tmp_path}/no/page.html", "cannot write"),
         (f"{log} --output {tmp_path}", "exists and is no report"),
@@ -293,21 +439,61 @@ def test_only_a_report_is_replaced(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_page_stays_small_and_its_data_whole(tmp_path):
-    """More steps than fit are left out, and said; a name cannot end the page's script."""
-    steps, images_, side = 60, 8, 120
-    arrays = {
-        "images": np.zeros((images_, side, side), np.uint8), "guesses": np.zeros((steps, images_, side, side), np.uint8),
-        "states": np.zeros((steps, images_, side, side), np.uint8), "spikes": np.zeros((steps, images_, 1), np.int32),
-        "layers": np.array(["input"]), "outputs": np.zeros((steps, images_, 10), np.float32), "labels": np.zeros(images_, int),
-        "stopped": np.full(images_, steps), "index": np.arange(images_), "epsilon": np.array(0.1),
-    }  # fmt: skip
-    log = write(tmp_path / "big.jsonl", EPOCH)
-    np.savez(tmp_path / "big_steps.npz", **arrays)
-    data, _ = report(log, "--output", tmp_path / "page.html")
-    assert data["players"] == [] and (tmp_path / "page.html").stat().st_size < 10 * 2**20 and LARGEST_PLAYERS < 5 * 2**20
-    assert "too large" in (tmp_path / "page.html").read_text()
-    assert "</script>" not in as_json({"name": "</script><b>"}) and json.loads(as_json({"a": "</b>"})) == {"a": "</b>"}
+def a_film(images, steps=2, side=40, colour=False):
+    """A Film without content."""
+    shape = (images, side, side) + (3,) * colour
+    return Film(
+        images=np.zeros(shape, np.uint8), guesses=np.zeros((steps, *shape), np.uint8),
+        states=np.zeros((steps, images, side, side), np.uint8), spikes=np.zeros((steps, images, 1), int),
+        layers=np.array(["input"]), outputs=np.zeros((steps, images, 2)), names=np.array(["a", "b"]),
+        titles=np.array(["x"] * images),
+        labels=np.zeros(images, int), index=np.arange(images), stopped=np.full(images, steps), epsilon=0.1,
+    )  # fmt: skip
+
+
+def players(tmp_path, *films):
+    """What the page's player has of these films, and the note above it."""
+    logs = [write(tmp_path / f"{number}.jsonl", EPOCH) for number in range(len(films))]
+    for number, film in enumerate(films):
+        save_film(tmp_path / f"{number}_steps.npz", film)
+    data, _ = report(*logs, "--output", tmp_path / "page.html")
+    notes = re.findall("<h2>Single images, step by step</h2><p class=note>(.*?)</p>", (tmp_path / "page.html").read_text())
+    return data["players"], notes
+
+
+@pytest.mark.parametrize(
+    ("films", "shown", "said"),
+    [
+        ((3, 3), (2, 2), "of A 0 2 of 3 images, of B 1 2 of 3 images"),
+        ((1, 5), (1, 3), "of B 1 3 of 5 images"),
+        ((2, 2), (2, 2), ""),
+    ],
+)
+def test_runs_share_the_players_room(tmp_path, monkeypatch, films, shown, said):
+    """Room for four images and a half: an equal part for each, and what the first leaves is the second's."""
+    one = len(json.dumps({"run": "A", "name": "0", **page.as_player(a_film(1))}))
+    monkeypatch.setattr(page, "LARGEST_PLAYERS", int(4.5 * one))
+    found, (note,) = players(tmp_path, *map(a_film, films))
+    assert tuple(len(player["titles"]) for player in found) == shown and ("too large" in note) == bool(said) and said in note
+    assert sum(len(json.dumps(player)) for player in found) <= page.LARGEST_PLAYERS < 2**23
+
+
+def test_large_images_leave_the_page_small(tmp_path):
+    """Of 224 x 224 every third pixel is shown, all are counted; what has no room at all is said."""
+    film = a_film(2, 4, 224, colour=True)
+    film.states[1:, :, 3, 6:9] = BLOCKED
+    film.guesses[1, 1, 3, 6] = 7
+    found, (note,) = players(tmp_path, film, a_film(1, 50_000, 10))
+    assert (
+        [len(player["titles"]) for player in found] == [2] and "of B 1 0 of 1 images" in note and "second or third pixel" in note
+    )
+    (player,) = found
+    assert (player["height"], player["width"], player["values"]) == (75, 75, 3 * 224 * 224)
+    assert player["counts"][1][0][BLOCKED] == 3 and sum(player["counts"][1][0]) == 224 * 224
+    states, guesses = (np.frombuffer(base64.b64decode(player[name]), np.uint8) for name in ("states", "guesses"))
+    assert np.argwhere(states.reshape(4, 2, 75, 75)[1, 0]).tolist() == [[1, 2]]
+    assert guesses.reshape(4, 2, 75, 75, 3)[1, 1, 1, 2].tolist() == [7] * 3
+    assert (tmp_path / "page.html").stat().st_size < 10 * 2**20
 
 
 # --- --tensorboard

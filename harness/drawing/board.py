@@ -70,7 +70,6 @@ def predictions(model, images, seed):
     batch = images.part(0, PICTURES).whole(next(model.parameters()).device)
     guess = model(batch.images, draws=Draws(seed, EVALUATION, batch.index)).predictions[-1]
     guess = model.readout.guess(guess) if hasattr(model, "readout") else guess
-    rows = [np.concatenate(list(shown(pictures)), axis=1) for pictures in (batch.images, guess)]
-    picture = np.concatenate(rows)
-    picture = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
-    return (255 * picture).round().astype(np.uint8)
+    rows = [torch.cat([*shown(pictures)], 1) for pictures in (batch.images, guess)]
+    picture = torch.cat(rows).cpu().numpy()
+    return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)

@@ -1,5 +1,6 @@
 """Pictures of a Film: prediction, input neurons and answer over time. One style for all pictures."""
 
+from contextlib import contextmanager
 from functools import partial
 
 import matplotlib
@@ -25,31 +26,40 @@ ERROR_MAP = "magma"
 SURE = "sure: softmax of the network's outputs so far"
 
 
+@contextmanager
+def picture(path):
+    """What is drawn inside, in the style of all pictures, becomes a PNG."""
+    with plt.rc_context(STYLE):
+        yield
+        figure = plt.gcf()
+        write_whole(path, lambda file: figure.savefig(file, format="png"))
+        plt.close(figure)
+
+
 def save_gif(path, film, seconds_per_step):
     """One frame per step: input, the rows of rows_of, answer, spikes so far; the last frame stays longer."""
-    frames = list(_frames(film))
-    some = np.concatenate(frames[:: -(-len(frames) // 8)])
+    steps = range(len(film.guesses))
+    some = np.concatenate([*_frames(film, steps[:: -(-len(steps) // 8)])])
     palette = Image.fromarray(some).quantize()  # one for all frames, so that the colours of what stands still do not flicker
-    first, *rest = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    pauses = [1000 * seconds_per_step] * len(rest) + [3000]
-    look = {"save_all": True, "append_images": rest, "duration": pauses, "loop": 0}
-    write_whole(path, lambda file: first.save(file, "GIF", **look))
+    frames = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in _frames(film, steps))
+    pauses = [1000 * seconds_per_step] * (len(steps) - 1) + [3000]
+    look = {"save_all": True, "append_images": frames, "duration": pauses, "loop": 0}
+    write_whole(path, lambda file: next(frames).save(file, "GIF", **look))
 
 
 def save_contact_sheet(path, film, images=3, columns=6):
     """A PNG: for the first images, each its input, then the rows of rows_of and the answer at selected steps."""
     chosen, rows, listed = _spread(len(film.guesses), columns), rows_of(film), film.titles[:images]
-    ratios = [1, 0.25, *[1] * len(chosen)]  # the narrow column keeps the input apart
-    with plt.rc_context(STYLE):
+    with picture(path):
         heights = [*[1] * len(rows), 0.45]  # the last row is for what stands below the one before
+        ratios = [1, 0.25, *[1] * len(chosen)]  # the narrow column keeps the input apart
         figure, axes = _grid(heights * len(listed), ratios, below=_below(film))
         for number, title in enumerate(listed):
             *pictures, gap = axes[len(heights) * number : len(heights) * (number + 1)]
             for axis in (pictures[0][1], *[axis for row in pictures[1:] for axis in row[:2]], *gap):
                 axis.set_visible(False)
             _picture(pictures[0][0], film.images[number])
-            pictures[0][0].set_xlabel(short(title))
-            pictures[0][0].set_ylabel("input")
+            pictures[0][0].set(xlabel=short(title), ylabel="input")
             for row, (label, (draw, frames)) in zip(pictures, rows.items(), strict=True):
                 row[2].set_ylabel(label)
                 for axis, t in zip(row[2:], chosen, strict=True):
@@ -60,32 +70,28 @@ def save_contact_sheet(path, film, images=3, columns=6):
                     pictures[0][column].set_title(f"step {t}")
         _head(figure, _subject(film))
         _finish(figure, film)
-        write_whole(path, lambda file: figure.savefig(file, format="png"))
-        plt.close(figure)
 
 
 def save_knowledge(path, film, images=6, columns=8):
     """A PNG: for the first images a row each, the input and then the image as the network knows it after each step, until each
     pixel has had its turn; below it the values sent so far and the error. film: of a gate of which each pixel sends once."""
     steps = min(1 + int((film.states == LATER).any((1, 2, 3)).sum()), len(film.states))
-    chosen, listed, values = _spread(steps, columns), film.titles[:images], film.images[0].size
-    with plt.rc_context(STYLE):
+    chosen, listed = _spread(steps, columns), film.titles[:images]
+    with picture(path):
         figure, axes = _grid([1, 0.22] * len(listed), [1, 0.1, *[1] * len(chosen)], below=0.05, beside=0.6)
         for axis in (*axes[1::2].flat, *axes[:, 1]):
             axis.set_visible(False)
         for number, (row, title) in enumerate(zip(axes[::2], listed, strict=True)):
             _picture(row[0], film.images[number])
-            row[0].set_xlabel(f"{short(title)}\n{values:,} values")
+            row[0].set_xlabel(f"{short(title)}\n{film.values:,} values")
             for axis, t in zip(row[2:], chosen, strict=True):
                 _picture(axis, film.guesses[t - 1, number])
                 error = 100 * film.mean_errors[t - 1, number]
                 axis.set_xlabel(f"{_sent(film, t - 1, number)}\nerror {error:.1f} %")
         for axis, title in zip(axes[0], ["input", "", *[f"after step {t}" for t in chosen]], strict=True):
             axis.set_title(title)
-        _head(figure, "The image as the network knows it\nerror: root mean square, % of range")
+        _head(figure, f"The image as the network knows it\n{_not_sent(film)}\nerror: root mean square, % of range")
         _spread_out(figure, right=0.1)
-        write_whole(path, lambda file: figure.savefig(file, format="png"))
-        plt.close(figure)
 
 
 def rows_of(film):
@@ -93,14 +99,9 @@ def rows_of(film):
     states = {"input neurons": (_state, film.states)}
     if not film.once:
         return {"prediction": (_picture, film.guesses)} | states
-    draw_miss = partial(_picture, cmap=ERROR_MAP, vmax=largest_shown(film.misses, film.tolerance))
+    draw_miss = partial(_picture, cmap=ERROR_MAP, vmax=255 * film.largest_miss)
     rows = {"sent so far": (_picture, film.sent), "image as known": (_picture, film.guesses)}
     return rows | {"absolute error": (draw_miss, film.misses)} | states
-
-
-def largest_shown(misses, tolerance):
-    """Where the colour scale of absolute errors ends: at most 0.5 % of them are beyond."""
-    return max(float(np.quantile(misses, 0.995)), 2 * tolerance, 0.01)
 
 
 def _spread(steps, columns):
@@ -108,7 +109,8 @@ def _spread(steps, columns):
     return sorted({round(t) for t in np.geomspace(1, steps, min(columns, steps))})
 
 
-def _frames(film):
+def _frames(film, chosen):
+    """The picture at each of these steps, from 0, as an array of bytes."""
     steps = len(film.guesses)
     rows = {"input": (_picture, [film.images] * steps)}
     if film.seen is not None:
@@ -129,10 +131,10 @@ def _frames(film):
         heading = _head(figure, "")
         _finish(figure, film)
         say_spikes = _spike_bar(figure, film)
-        for t in range(steps):
+        for t in chosen:
             heading.set_text(f"step {t + 1} of {steps}   |   {_how_much(film, t)}")
-            for picture, frames, column in drawn:
-                picture.set_data(frames[t][column])
+            for image, frames, column in drawn:
+                image.set_data(frames[t][column])
             for column, answer in enumerate(answers):
                 _say_answer(answer, film, t, column)
             say_spikes(t)
@@ -147,16 +149,21 @@ def _subject(film):
         return f"What is sent of the image, what the network takes it for, and the answer\n{_not_sent(film)}\n{SURE}"
     return (
         f"Prediction of the input, the input neurons it blocks (within ε = {film.epsilon:g} of the pixel), and the answer\n"
-        f"{SURE}; blocked: share of the pixels that are not 0"
+        f"{SURE}; blocked: share of {_active(film)}"
     )
 
 
 def _how_much(film, t):
     """How much of these images is blocked, or was sent."""
     if film.once:
-        values, sent = film.images[0].size, film.spikes["input"][t].mean()
+        values, sent = film.values, film.spikes[t, :, 0].mean()
         return f"sent: {sent:,.0f} of {values:,} values ({100 * sent / values:.0f} %)\n{_not_sent(film)}\n{SURE}"
-    return f"blocked within ε = {film.epsilon:g}: {100 * film.blocked[t].mean():.0f} % of the pixels that are not 0\n{SURE}"
+    return f"blocked within ε = {film.epsilon:g}: {100 * film.blocked[t].mean():.0f} % of {_active(film)}\n{SURE}"
+
+
+def _active(film):
+    """What shares of blocked input are of."""
+    return "the pixels' channels that are not 0" if film.colour else "the pixels that are not 0"
 
 
 def _not_sent(film):
@@ -164,7 +171,7 @@ def _not_sent(film):
 
 
 def _sent(film, t, number):
-    return f"{film.spikes['input'][t, number]:,.0f} sent ({100 * film.sent_share[t, number]:.0f} %)"
+    return f"{film.spikes[t, number, 0]:,} sent ({100 * film.sent_share[t, number]:.0f} %)"
 
 
 def short(title):
@@ -177,8 +184,8 @@ def _say_answer(text, film, t, number):
     answer = film.answers[t, number]
     label = film.labels[number]
     verdict, colour = ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
-    stopped = f", stopped at {film.steps[number]}" if t >= film.steps[number] else ""
-    said = f"answer: {film.names[answer]}{verdict}\n{100 * film.sureness[t, number]:.0f} % sure{stopped}"
+    stopped = f", stopped at {film.stopped[number]}" if t >= film.stopped[number] else ""
+    said = f"answer: {film.names[answer]}{verdict}\n{100 * film.sure[t, number, answer]:.0f} % sure{stopped}"
     said = "no answer yet\n" if answer < 0 else said
     amount = f"{100 * film.blocked[t, number]:.0f} % blocked" if not film.once else _sent(film, t, number)
     text.set_text(f"{said}\n{amount}")
@@ -231,7 +238,7 @@ def _grid(heights, widths, below, beside=1.6):
 
 def _below(film):
     """Inches for the key."""
-    return 0.65 if film.once else 0.35
+    return 0.65 if film.once else 0.55 if film.colour else 0.35
 
 
 def _head(figure, words):
@@ -247,16 +254,16 @@ def _spread_out(figure, right):
 def _finish(figure, film):
     """The scales at the right, of grey values and of errors, and the key of the states below."""
     _spread_out(figure, right=1)
-    grey, colour = film.images.ndim == 3, film.images.ndim == 4
-    if grey:
+    if not film.colour:
         _scale(figure, "gray", 1, "grey value", place=0)
     if film.once:
-        largest = 100 * largest_shown(film.misses, film.tolerance)
-        bar = _scale(figure, ERROR_MAP, largest, "absolute error, % of a pixel's range", place=int(grey), extend="max")
+        words, place = "absolute error, % of a pixel's range", int(not film.colour)
+        bar = _scale(figure, ERROR_MAP, 100 * film.largest_miss, words, place, extend="max")
         bar.ax.axhline(100 * film.tolerance, color="white", linewidth=2)
         bar.ax.text(-0.4, 100 * film.tolerance, "ε", ha="right", va="center", transform=bar.ax.get_yaxis_transform())
     key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=STATES[state]) for state in keyed(film.states)]
-    title = "a pixel's colour: the first of these that any of its channels does" if film.once and colour else None
+    does = "the first of these that any of its channels does" if film.once else "open while one of its channels is"
+    title = f"a pixel's colour: {does}" if film.colour else None
     look = {"ncols": 2 if film.once else 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
     figure.legend(handles=key, loc="lower left", frameon=False, **look)
 
@@ -268,8 +275,8 @@ def _scale(figure, cmap, largest, label, place, **look):
     return figure.colorbar(plt.cm.ScalarMappable(norm=plt.Normalize(0, largest), cmap=cmap), cax=axis, label=label, **look)
 
 
-def _picture(axis, image, cmap="gray", vmax=1):
-    return axis.imshow(image, cmap=cmap, vmin=0, vmax=vmax, interpolation="nearest")
+def _picture(axis, image, cmap="gray", vmax=255):
+    return axis.imshow(image, cmap=cmap, vmin=0, vmax=vmax)
 
 
 def _state(axis, state):

@@ -1,11 +1,14 @@
-"""What a run shows step by step: the facts that pictures are made of."""
+"""What a run shows of each image, step by step: the facts that pictures and the player of the report's page are made of."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 
-from self_models.counting.spikes import by_part, part_of
+from harness.runs.checkpoints import write_whole
+from self_models.counting.spikes import PARTS, part_of
 from self_models.objectives.once import Once, on_grid
 from self_models.running.outputs import open_share_by_step
 
@@ -22,137 +25,214 @@ STATES = (
     "guessed right and held, never sent",
     "its turn is to come",
 )
+SHAPES = {  # array of a Film -> its axes: T steps, B images, H and W pixels, L layers, K classes; and what its values are
+    "images": ("BHW", np.uint8), "guesses": ("TBHW", np.uint8), "states": ("TBHW", np.uint8), "spikes": ("TBL", np.integer),
+    "layers": ("L", np.str_), "outputs": ("TBK", np.floating), "names": ("K", np.str_), "titles": ("B", np.str_),
+    "labels": ("B", np.integer), "index": ("B", np.integer), "stopped": ("B", np.integer), "misses": ("TBHW", np.uint8),
+    "seen": ("TBHW", np.uint8), "blocked": ("TB", np.floating), "errors": ("TB", np.floating),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Film:
-    """A run of B images over T steps, as numpy arrays.
+    """A run of B images over T steps, as numpy arrays; later steps of an image that has stopped repeat its last.
 
-    images (B, H, W[, 3]) and guesses (T, B, H, W[, 3]), in [0, 1]: the input, and what each step predicts of it. seen: as
-    guesses, what the input neurons see from a gate that changes the image, else None. once: whether the gate is one of which
-    each pixel sends once. states (T, B, H, W): SILENT, … as in STATES, the state in a step and the prediction that it makes.
-    blocked (T, B): share of active pixels blocked in a step. misses (T, B, H, W): absolute error of a guess, the largest of the
-    channels, 1 being a pixel's range. errors (T, B): squared error of a guess on the image's scale, summed over the image's
-    pixels. answers (T, B): the class that the network would answer after each step, -1 where no output is ahead; sureness (T,
-    B): softmax of its outputs so far, for that class. spikes: layer name -> spikes so far (T, B). outputs (T, B, classes): summed
-    so far. steps (B,): how many each image took; later ones repeat the last. labels (B,), -1 where nobody knows them; index (B,):
-    positions in the data set; names: of the classes; titles: of the images; epsilon: 0 where nothing is blocked.
+    images (B, H, W[, 3]) and guesses (T, B, H, W[, 3]): the input, and what each step predicts of it, 0 to 255. states (T, B, H,
+    W): SILENT, … as in STATES, the state in a step and the prediction that it makes. spikes (T, B, L): so far, of the layers
+    named in layers (L,). outputs (T, B, K): summed so far, of the classes named in names (K,). titles (B,): of the images; labels
+    (B,), -1 where nobody knows them; index (B,): positions in the data set; stopped (B,): steps that each image took. epsilon: of
+    the gate, 0 where nothing is blocked. misses (T, B, H, W): from a gate of which each pixel sends once, absolute error of a
+    guess, the largest of the channels, 255 being a pixel's range. seen: as guesses, what the input neurons see, from a gate that
+    changes the image. blocked (T, B): share of active values blocked in a step; errors (T, B): squared error of a guess on the
+    image's scale, summed over its pixels: both None in a file of an earlier version. Raises ValueError where these do not fit.
     """
 
     images: np.ndarray
     guesses: np.ndarray
-    seen: np.ndarray | None
-    once: bool
     states: np.ndarray
-    blocked: np.ndarray
-    misses: np.ndarray
-    errors: np.ndarray
-    answers: np.ndarray
-    sureness: np.ndarray
-    spikes: dict
+    spikes: np.ndarray
+    layers: np.ndarray
     outputs: np.ndarray
-    steps: np.ndarray
+    names: np.ndarray
+    titles: np.ndarray
     labels: np.ndarray
     index: np.ndarray
-    names: list
-    titles: list
+    stopped: np.ndarray
     epsilon: float
+    misses: np.ndarray | None = None
+    seen: np.ndarray | None = None
+    blocked: np.ndarray | None = None
+    errors: np.ndarray | None = None
+
+    def __post_init__(self):
+        sizes, colours = {}, self.images.shape[3:]
+        for name, (axes, kind) in self._arrays():
+            array = getattr(self, name)
+            sizes = dict(zip(axes, array.shape, strict=False)) | sizes
+            shape = tuple(sizes.get(axis) for axis in axes) + colours * (name in ("images", "guesses", "seen"))
+            if array.shape != shape or not array.size or not np.issubdtype(array.dtype, kind) or colours not in ((), (3,)):
+                raise ValueError(f"{name} do not fit the images")
+        for name, low, high in (("states", 0, len(STATES) - 1), ("labels", -1, sizes["K"] - 1), ("stopped", 1, sizes["T"])):
+            if getattr(self, name).min() < low or getattr(self, name).max() > high:
+                raise ValueError(f"{name} are not {low} to {high}")
+        if not np.isfinite(self.outputs).all() or not 0 <= self.epsilon < np.inf:
+            raise ValueError("outputs or epsilon are no numbers")
+
+    def _arrays(self):
+        """(name, (axes, kind)) of the arrays that are there."""
+        return [(name, shape) for name, shape in SHAPES.items() if getattr(self, name) is not None]
+
+    @property
+    def once(self):
+        """Whether the gate is one of which each pixel sends once."""
+        return self.misses is not None
+
+    @property
+    def colour(self):
+        return self.images.ndim == 4
 
     @property
     def tolerance(self):
         """epsilon, 1 being a pixel's range."""
-        return self.epsilon / pixel_range(self.images.ndim == 4)
+        return self.epsilon / pixel_range(self.colour)
+
+    @property
+    def largest_miss(self):
+        """Where the colour scale of misses ends, 1 being a pixel's range: at most 0.5 % of them are beyond."""
+        return max(float(np.quantile(self.misses, 0.995)) / 255, 2 * self.tolerance, 0.01)
 
     @property
     def sent(self):
         """The pixels sent so far as the network knows them, on a checkerboard, as guesses."""
-        where, (down, right) = (self.states == SENDS) | (self.states == SENT), np.indices(self.images.shape[1:3]) // 4
-        colour = self.images.ndim == 4
-        board = np.array(board_tones(colour))[(down + right) % 2]
-        if colour:
-            where, board = where[..., None], board[..., None]
-        return np.where(where, self.guesses, board)
+        where, (down, right) = (self.states == SENDS) | (self.states == SENT), np.indices(self.images.shape[1:3]) // self.square
+        board = np.array(self.board, np.uint8)[(down + right) % 2]
+        return np.where(where[..., None], self.guesses, board[..., None]) if self.colour else np.where(where, self.guesses, board)
+
+    @property
+    def board(self):
+        """The two greys of a checkerboard, apart from what is common in such images: black and white in grey ones."""
+        return (255, 224) if self.colour else (178, 153)
+
+    @property
+    def square(self):
+        """Pixels along a side of the checkerboard's squares."""
+        return max(4, max(self.images.shape[1:3]) // 7)
+
+    @property
+    def values(self):
+        """How many an image has, C * H * W."""
+        return self.images[0].size
 
     @property
     def sent_share(self):
         """Values sent so far, of all values of an image (T, B)."""
-        return self.spikes["input"] / self.images[0].size
+        return self.spikes[..., 0] / self.values
 
     @property
     def mean_errors(self):
         """Root of the mean squared error of a guess (T, B), 1 being a pixel's range."""
-        return np.sqrt(self.errors / self.images[0].size) / pixel_range(self.images.ndim == 4)
+        return np.sqrt(self.errors / self.values) / pixel_range(self.colour)
+
+    @cached_property
+    def sure(self):
+        """How sure the network is of each class after each step, (T, B, K): the softmax of its outputs so far."""
+        raised = np.exp(self.outputs - self.outputs.max(-1, keepdims=True))
+        return raised / raised.sum(-1, keepdims=True)
+
+    @cached_property
+    def answers(self):
+        """The class that it would answer after each step, (T, B): -1 where none is ahead of all others."""
+        is_ahead = (self.sure == self.sure.max(-1, keepdims=True)).sum(-1) == 1
+        return np.where(is_ahead, self.sure.argmax(-1), -1)
 
     def spikes_by_part(self):
         """input, encoder, decoder, classifier, total -> spikes so far (T, B)."""
-        none = np.zeros(self.answers.shape)  # of a part without spiking layers
-        return {part: none + count for part, count in by_part(self.spikes).items()}
+        of = np.array([layer.split(",")[0] for layer in self.layers])
+        return {part: self.spikes[..., of == part].sum(-1) for part in PARTS.values()} | {"total": self.spikes.sum(-1)}
+
+    def first(self, count):
+        """The Film of the first images."""
+        per_image = [(name, axes.index("B")) for name, (axes, _) in self._arrays() if "B" in axes]
+        return replace(self, **{name: getattr(self, name)[(slice(None),) * axis + (slice(count),)] for name, axis in per_image})
+
+
+def save_film(path, film):
+    """Write it, compressed."""
+    arrays = {name: value for name, value in vars(film).items() if name in (*SHAPES, "epsilon") and value is not None}
+    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+
+
+def load_film(path):
+    """The Film in a file. Raises ValueError where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = dict(saved)
+        return Film(**arrays | {"epsilon": float(arrays["epsilon"])})
+    except Exception as error:  # numpy and zipfile raise all kinds for a byte that is another
+        raise ValueError(str(error)) from None
 
 
 def film_of(model, batch, output, names, titles):
     """The Film of an SNN that predicts, has run on a Batch and gave this SNNOutput, with its frames; names: of the classes;
-    titles: of the images."""
-    images, gate, unknown = batch.images, model.gate, torch.full((len(batch.images),), -1)
-    guesses = model.guess(output.predictions)
-    is_open = torch.ones_like(guesses, dtype=torch.bool) if output.is_open is None else output.is_open
-    predicted = torch.zeros_like(is_open) if output.predicted is None else output.predicted
-    see, once = getattr(gate, "seen", None), isinstance(gate, Once)
+    titles: of the images. Floats of no more than a step beside the output."""
+    images, gate, everywhere = batch.images, model.gate, torch.ones_like(batch.images, dtype=torch.bool)
+    once, see, steps = isinstance(gate, Once), getattr(gate, "seen", None), len(output.predictions)
+    is_open = [everywhere] * steps if output.is_open is None else output.is_open
+    predicted = [~everywhere] * steps if output.predicted is None else output.predicted
+
+    def each(of):
+        """What it makes of the guess of each step."""
+        return np.stack([of(model.guess(prediction)).cpu().numpy() for prediction in output.predictions])
+
     if once:
-        states, share = states_of_once(is_open, had_turn(gate, images, output.steps), images), None
+        states, share = states_of_once(gate, images, output.steps, is_open), None
     else:
-        states, share = states_of_blocking(gate, images, guesses, is_open, predicted), open_share_by_step(output, images)
-    (sureness, second), (answers, _) = (each.unbind(-1) for each in output.logits_by_step.softmax(-1).topk(2))
+        guesses = map(model.guess, output.predictions)
+        states = map(partial(state_of_blocking, gate, images), guesses, is_open, predicted)
+        share = open_share_by_step(output, images)
     return Film(
-        images=shown(images),
-        guesses=shown(guesses),
-        seen=np.stack([shown(see(images, where)) for where in is_open]) if see else None,
-        once=once,
-        states=states.cpu().numpy(),
-        blocked=np.zeros(answers.shape) if share is None else 1 - share.cpu().numpy(),
-        misses=(guesses - images).abs().amax(2).cpu().numpy() / pixel_range(images.shape[1] > 1),
-        errors=(guesses - images).square().sum((2, 3, 4)).cpu().numpy(),
-        answers=answers.where(sureness > second, -1).cpu().numpy(),
-        sureness=sureness.cpu().numpy(),
-        spikes={name: count.cumsum(0).cpu().numpy() for name, count in output.spikes_by_step.items()},
+        images=shown(images).cpu().numpy(),
+        guesses=each(shown),
+        states=np.stack([state.byte().cpu().numpy() for state in states]),
+        spikes=torch.stack([*output.spikes_by_step.values()], -1).cumsum(0).int().cpu().numpy(),
+        layers=np.array(in_words(output.spikes_by_step)),
         outputs=output.logits_by_step.float().cpu().numpy(),
-        steps=output.steps.cpu().numpy(),
-        labels=(unknown if batch.labels is None else batch.labels).cpu().numpy(),
+        names=np.array(names),
+        titles=np.array(titles),
+        labels=(torch.full_like(batch.index, -1) if batch.labels is None else batch.labels).cpu().numpy(),
         index=batch.index.cpu().numpy(),
-        names=names,
-        titles=titles,
+        stopped=output.steps.cpu().numpy(),
         epsilon=getattr(gate, "epsilon", 0.0),
+        misses=each(lambda guess: as_bytes((guess - images).abs().amax(1) / pixel_range(images.shape[1] > 1))) if once else None,
+        seen=np.stack([shown(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
+        blocked=np.zeros((steps, len(images))) if share is None else 1 - share.cpu().numpy(),
+        errors=each(lambda guess: (guess - images).square().sum((1, 2, 3))),
     )
 
 
-def states_of_blocking(gate, images, guesses, is_open, predicted):
-    """The state of each pixel, (T, B, H, W), from whether its channels are open, and predicted, (T, B, C, H, W). Too dark or too
-    bright: what the open channels that are not predicted miss in sum."""
-    judged = [gate.judged_by(images, where) for where in is_open]
-    aims = torch.stack([aim for aim, _ in judged])
-    attended = torch.stack([torch.ones_like(is_open[0]) & where for _, where in judged])
+def state_of_blocking(gate, images, guesses, is_open, predicted):
+    """The state of each pixel in a step, (B, H, W), from whether its channels are open, and predicted, (B, C, H, W). Too dark or
+    too bright: what the open channels that are not predicted miss in sum."""
+    aims, attended = gate.judged_by(images, is_open)
     sends = (images != 0) | getattr(gate, "residual", False)  # then a pixel of value 0 sends its error, too
-    miss = ((guesses - aims) * (is_open & ~predicted)).sum(2)
+    miss = ((guesses - aims) * (is_open & ~predicted)).sum(1)
     open_states = torch.where(miss < 0, DARK, torch.where(miss > 0, BRIGHT, PREDICTED))
-    open_states = torch.where((is_open & attended).any(2), open_states, WAITS)
-    states = torch.where(is_open.any(2), open_states, BLOCKED)
-    return torch.where(sends.any(1), states, SILENT)
+    open_states = torch.where((is_open & attended).any(1), open_states, WAITS)
+    return torch.where(sends.any(1), torch.where(is_open.any(1), open_states, BLOCKED), SILENT)
 
 
-def states_of_once(is_open, had_turn, images):
-    """The state of each pixel of images (B, C, H, W), (T, B, H, W), from whether its channels may still send, and have had their
-    turn, (T, B, C, H, W): what any channel does, sending before having sent before having been guessed."""
-    sends = is_open & had_turn
-    states = torch.where(had_turn.any(2), HELD, LATER)
-    states = torch.where((sends.cumsum(0) > 0).any(2), SENT, states)
-    states = torch.where(sends.any(2), SENDS, states)
-    return torch.where((sends[0] & (images == 0)).all(1), SILENT, states)
-
-
-def had_turn(gate, images, steps):
-    """Where each pixel has had its turn, (T, B, C, H, W), of images that took so many steps (B,); later ones repeat the last."""
-    turns = torch.stack([on_grid(images, gate.grid_at(t)) for t in range(int(steps.max()))])
-    last = torch.arange(len(turns), device=steps.device)[:, None].minimum(steps - 1)
-    return turns[last, torch.arange(len(images), device=steps.device)]
+def states_of_once(gate, images, steps, is_open):
+    """The state of each pixel in each step, (B, H, W), of images that took so many steps (B,), from whether its channels may
+    still send, T of (B, C, H, W): what any channel does, sending before having sent before having been guessed."""
+    had_turn = on_grid(images, gate.grid_at(0))
+    sent = is_open[0] & had_turn
+    silent = (sent & (images == 0)).all(1)
+    for t, may_send in enumerate(is_open):
+        had_turn = torch.where((t < steps)[:, None, None, None], on_grid(images, gate.grid_at(t)), had_turn)
+        sends = may_send & had_turn
+        sent = sent | sends
+        states = torch.where(sent.any(1), SENT, torch.where(had_turn.any(1), HELD, LATER))
+        yield torch.where(silent, SILENT, torch.where(sends.any(1), SENDS, states))
 
 
 def keyed(states):
@@ -161,28 +241,28 @@ def keyed(states):
     return sorted(there | (once if there & once else set(range(WAITS))))
 
 
-def board_tones(colour):
-    """The two greys of a checkerboard, apart from what is common in such images: black and white in grey ones."""
-    return (1.0, 0.88) if colour else (0.7, 0.6)
-
-
 def pixel_range(colour):
-    """How far a pixel's values lie apart on the model's scale, where shown() makes it 1."""
+    """How far a pixel's values lie apart on the model's scale."""
     return 2.0 if colour else 1.0
 
 
 def in_words(layers):
     """What to call layers, in their order, for a reader: 'input', 'encoder, layer 2', 'classifier, hidden layer 1'."""
-    numbers, words = {}, []
+    numbers, words = Counter(), []
     for part in map(part_of, layers):
-        numbers[part] = numbers.get(part, 0) + 1
+        numbers[part] += 1
         kind = "hidden layer" if part == "classifier" else "layer"
         words.append(part if part == "input" else f"{part}, {kind} {numbers[part]}")
     return words
 
 
 def shown(images):
-    """(..., C, H, W) on the model's scale -> (..., H, W) or (..., H, W, 3) in [0, 1]."""
+    """(..., C, H, W) on the model's scale -> (..., H, W) or (..., H, W, 3), 0 to 255."""
     colour = images.shape[-3] > 1
-    images = ((images + 1) / 2 if colour else images).clamp(0, 1).cpu().numpy()
-    return np.moveaxis(images, -3, -1) if colour else images[..., 0, :, :]
+    images = as_bytes((images + 1) / 2 if colour else images)
+    return images.movedim(-3, -1) if colour else images[..., 0, :, :]
+
+
+def as_bytes(values):
+    """0 to 1, what is beyond being cut off -> 0 to 255."""
+    return (255 * values.clamp(0, 1)).round().byte()

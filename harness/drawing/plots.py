@@ -1,34 +1,37 @@
 """Charts of spikes, accuracy and steps, in the style of figures.py."""
 
+from contextlib import contextmanager
 from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 
-from harness.drawing.figures import PART_COLOURS, STYLE
+from harness.drawing.figures import PART_COLOURS, picture
 from harness.drawing.film import in_words, shown
-from harness.runs.checkpoints import write_whole
+from harness.drawing.intervals import wilson
 
 ACCURACY_COLOUR = "#222222"
+SPIKES = "spikes per image: input, encoder, decoder and classifier"
 
 
-def save_chart(path, draw, size=(7, 4), panels=1, columns=None, **layout):
-    """A PNG with `panels` axes, `columns` of them side by side, by default all; draw(*axes) fills them."""
+@contextmanager
+def chart(path, size=(7, 4), panels=1, columns=None, **layout):
+    """A PNG with as many axes as panels, which are yielded; columns: how many of them stand side by side, by default all."""
     columns = columns or panels
-    with plt.rc_context(STYLE | {"axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(-(-panels // columns), columns, figsize=size, squeeze=False, layout="constrained", **layout)
+    with picture(path), plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
+        _, axes = plt.subplots(-(-panels // columns), columns, figsize=size, squeeze=False, layout="constrained", **layout)
         for spare in axes.flat[panels:]:
             spare.remove()
-        draw(*axes.flat[:panels])
-        write_whole(path, lambda file: figure.savefig(file, format="png"))
-        plt.close(figure)
+        yield axes.flat[:panels]
 
 
 def save_sweep(path, records):
-    """Accuracy and spikes per image, by part, against epsilon, and open input over time; records: evaluations in this order."""
-    places = np.arange(len(records))
-
-    def draw(accuracy, spikes, share):
+    """Accuracy and spikes per image, by part, against epsilon, and open input over time where any is blocked; records:
+    evaluations in this order."""
+    places, blocking = np.arange(len(records)), [record for record in records if record.get("open_share")]
+    panels = 3 if blocking else 2
+    with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
         found, spread = zip(*(accuracy_interval(record) for record in records), strict=True)
         accuracy.errorbar(places, found, np.transpose(spread).clip(0), fmt="o-", color=ACCURACY_COLOUR, capsize=3)
         accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xlim=(-0.5, len(places) - 0.5))
@@ -40,14 +43,13 @@ def save_sweep(path, records):
         for axis in (accuracy, spikes):
             axis.set_xticks(places, [f"{record['epsilon']:g}" if record["epsilon"] else "0 (off)" for record in records])
             axis.set_xlabel("epsilon: pixels predicted this well are blocked")
-        for record in records:
-            open_share = 100 * np.array(record.get("open_share", [np.nan]))
-            share.plot(np.arange(1, len(open_share) + 1), open_share, ".-", label=f"epsilon {record['epsilon']:g}")
-        share.set(title="input pixels that are not 0: still open", xlabel="step", ylabel="open in %", ylim=(0, 105))
-        share.xaxis.get_major_locator().set_params(integer=True)
-        share.legend(frameon=False)
-
-    save_chart(path, draw, size=(14, 4), panels=3)
+        for share in shares:
+            for record in blocking:
+                steps, open_share = np.arange(1, len(record["open_share"]) + 1), 100 * np.array(record["open_share"])
+                share.plot(steps, open_share, ".-", label=f"epsilon {record['epsilon']:g}")
+            share.set(title="input pixels that are not 0: still open", xlabel="step", ylabel="open in %", ylim=(0, 105))
+            share.xaxis.get_major_locator().set_params(integer=True)
+            share.legend(frameon=False)
 
 
 def save_sent_sweep(path, series, values):
@@ -59,8 +61,7 @@ def save_sent_sweep(path, series, values):
     points = {label: _points(records, values) for label, records in series.items()}
     several = any(len(seeds) > 1 for points_here in points.values() for _, seeds in points_here)
     shares = [share for points_here in points.values() for _, seeds in points_here for share, _ in seeds]
-
-    def draw(axis):
+    with chart(path, size=(10, 4.5)) as (axis,):
         for (label, found), marker in zip(points.items(), cycle("osD^vPX*")):
             means = np.array([np.mean(seeds, axis=0) for _, seeds in found])
             if several:
@@ -74,17 +75,11 @@ def save_sent_sweep(path, series, values):
                     f"{epsilon:g}", mean, (5, -5), textcoords="offset points", va="top", fontsize=8, color=line.get_color()
                 )
         axis.axvline(100, color="#999999", linestyle=":", zorder=0)
-        ticks = [step * 10.0**power for power in range(-1, 5) for step in (1, 2, 5)]
-        axis.set_xscale("log")
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
-        axis.set_xlim(min(shares) / 1.3, max(*shares, 100) * 1.3)
-        axis.set(xlabel="values sent, % of the image's values (dotted: each of them once)", ylabel="accuracy in %")
+        _log_axis(axis, [*shares, 100], "values sent, % of the image's values (dotted: each of them once)")
+        axis.set_ylabel("accuracy in %")
         bars_are = "standard deviation over seeds" if several else "95 % interval"
         axis.set_title(f"accuracy against what is sent; numbers: epsilon, bars: {bars_are}")
         axis.figure.legend(loc="outside right upper", frameon=False)
-
-    save_chart(path, draw, size=(10, 4.5))
 
 
 def _points(records, values):
@@ -102,65 +97,53 @@ def _points(records, values):
 
 
 def accuracy_interval(record):
-    """Accuracy in percent, and how far its 95 % interval (Wilson's) goes down and up, for the images that were evaluated."""
-    n, p, z = record["images"], record["accuracy"], 1.96
-    centre, half = (p + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    return 100 * p, (100 * (p - centre + half), 100 * (centre + half - p))
+    """Accuracy in percent, and how far its 95 % interval goes down and up, for the images that were evaluated."""
+    accuracy = record["accuracy"]
+    low, high = wilson(accuracy, record["images"])
+    return 100 * accuracy, (100 * (accuracy - low), 100 * (high - accuracy))
 
 
-def save_spikes_over_time(path, spikes, open_share):
+def save_spikes_over_time(path, spikes, open_share, epsilon):
     """Mean spikes of each layer at each step as a table of colours, and the share of open input below it.
 
-    spikes: layer -> (T,) per image; open_share: (T,) or None.
+    spikes: layer -> (T,) per image; open_share: (T,) or None; epsilon: of the gate.
     """
-    with plt.rc_context(STYLE):
-        rows = 2 if open_share is not None else 1
-        height = 0.45 * len(spikes) + 1.2 + 1.8 * (rows - 1)
-        ratios = [0.45 * len(spikes) + 0.4, 1.8][:rows]
-        figure, axes = plt.subplots(rows, 1, figsize=(8, height), squeeze=False, layout="constrained", height_ratios=ratios)
+    ratios = [0.45 * len(spikes) + 0.4, 1.8][: 1 if open_share is None else 2]
+    with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios) as (table, *below):
         counts = np.array(list(spikes.values()))
         steps = counts.shape[1]
         extent = (0.5, steps + 0.5, len(spikes) - 0.5, -0.5)
-        shown = axes[0, 0].imshow(np.sqrt(counts), cmap="magma", aspect="auto", interpolation="nearest", extent=extent)
-        axes[0, 0].set_yticks(
-            range(len(spikes)), [f"{name}  ({count.sum():,.0f})" for name, count in zip(in_words(spikes), counts, strict=True)]
-        )
-        axes[0, 0].set_title("spikes per image and step (in brackets: sum over all steps)")
+        colours = table.imshow(np.sqrt(counts), cmap="magma", aspect="auto", interpolation="nearest", extent=extent)
+        names = [f"{name}  ({count.sum():,.0f})" for name, count in zip(in_words(spikes), counts, strict=True)]
+        table.set_yticks(range(len(spikes)), names)
+        table.set_title(f"spikes per image and step, ε = {epsilon:g} (in brackets: sum over all steps)")
         ticks = np.linspace(0, np.sqrt(counts.max()), 5)
-        bar = figure.colorbar(shown, ax=axes[0, 0], ticks=ticks, label="spikes per step")
+        bar = table.figure.colorbar(colours, ax=table, ticks=ticks, label="spikes per step")
         bar.set_ticklabels([f"{tick**2:,.0f}" for tick in ticks])
-        if open_share is not None:
-            axes[1, 0].step(np.arange(1, steps + 1), 100 * np.array(open_share), where="mid", color=PART_COLOURS["input"])
-            axes[1, 0].set(
-                ylim=(0, 105), xlim=(0.5, steps + 0.5), ylabel="open in %", title="input pixels that are not 0: still open"
-            )
-        for axis in axes[:, 0]:
+        for axis in below:
+            axis.step(np.arange(1, steps + 1), 100 * np.array(open_share), where="mid", color=PART_COLOURS["input"])
+            axis.set(ylim=(0, 105), xlim=(0.5, steps + 0.5), ylabel="open in %", title="input pixels that are not 0: still open")
+        for axis in (table, *below):
             axis.xaxis.get_major_locator().set_params(integer=True)
-        axes[-1, 0].set_xlabel("step")
-        write_whole(path, lambda file: figure.savefig(file, format="png"))
-        plt.close(figure)
+        axis.set_xlabel("step")
 
 
-def save_extremes(path, images, per_image, count=10):
-    """The cheapest and the dearest images, with their spikes. images: ImageSet; per_image: see evaluation.py."""
+def save_extremes(path, images, per_image, epsilon, count=10):
+    """The cheapest and the dearest images, with their spikes. images: ImageSet; per_image: see evaluation.py; epsilon: that they
+    were evaluated with."""
     order, count = per_image["spikes"].argsort(), min(count, len(images))
-    chosen = [order[:count], order[-count:].flip(0)]
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, count, figsize=(1.1 * count, 3.6), squeeze=False, layout="constrained")
-        for row, label in enumerate(("cheapest", "dearest")):
-            pictures = shown(images.batch(chosen[row]).images)
-            for axis, position, picture in zip(axes[row], chosen[row].tolist(), pictures, strict=True):
-                axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-                found = int(per_image["found"][position])
-                name = images.classes[found] if images.classes else found
-                verdict = "right" if per_image["correct"][position] else f"taken for {name}"
-                axis.set_title(f"{per_image['spikes'][position]:,.0f} spikes\n{verdict}", fontsize=8)
-                axis.set_xticks([])
-                axis.set_yticks([])
-            axes[row, 0].set_ylabel(label)
-        figure.suptitle(f"The {count} cheapest and the {count} dearest test images")
-        write_whole(path, lambda file: figure.savefig(file, format="png"))
-        plt.close(figure)
+    chosen = torch.cat([order[:count], order[-count:].flip(0)])
+    with chart(path, (1.1 * count, 3.6), 2 * count, count) as axes:
+        for axis, position, pixels in zip(axes, chosen.tolist(), shown(images.batch(chosen).images).numpy(), strict=True):
+            axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+            found = int(per_image["found"][position])
+            name = images.classes[found] if images.classes else found
+            verdict = "right" if per_image["correct"][position] else f"taken for {name}"
+            axis.set_title(f"{per_image['spikes'][position]:,.0f} spikes\n{verdict}", fontsize=8)
+            axis.set(xticks=[], yticks=[])
+        for axis, label in zip(axes[::count], ("cheapest", "dearest"), strict=True):
+            axis.set_ylabel(label)
+        axis.figure.suptitle(f"The {count} cheapest and the {count} dearest test images, ε = {epsilon:g}")
 
 
 def save_adaptive(path, series, per_image, timesteps, setting, names):
@@ -168,8 +151,7 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
 
     series: name -> list of evaluation records; per_image: of this setting, which is named in words; names: of the classes.
     """
-
-    def draw(by_steps, by_spikes, boxes):
+    with chart(path, size=(14, 4.2), panels=3) as (by_steps, by_spikes, boxes):
         for name, records in series.items():
             accuracy, spread = zip(*(accuracy_interval(record) for record in records), strict=True)
             style = {"marker": "s" if "without" in name else "o", "linestyle": ":" if "without" in name else "-", "label": name}
@@ -178,7 +160,7 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
             by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
         by_steps.set(title="accuracy against mean steps, 95 % intervals", xlabel="mean steps per image", ylabel="accuracy in %")
         by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
-        _spike_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records])
+        _log_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records], SPIKES)
         by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
         labels = sorted(set(per_image["label"].tolist()))
         steps = [per_image["steps"][per_image["label"] == label].numpy() for label in labels]
@@ -186,8 +168,6 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
         boxes.set(title=f"steps by class, {setting}:\nmedian, quartiles, 5 % and 95 %", xlabel="class", ylabel="steps")
         boxes.set_xticks(labels, [names[label] for label in labels], rotation=45 if max(map(len, names)) > 3 else 0)
         boxes.set_ylim(0, timesteps + 1)
-
-    save_chart(path, draw, size=(14, 4.2), panels=3)
 
 
 def save_accuracy_against_spikes(path, rows):
@@ -200,20 +180,17 @@ def save_accuracy_against_spikes(path, rows):
         families.setdefault(row["name"].removeprefix("twin of "), []).append(row)
     spikes, accuracy = [row["spikes"]["total"] for row in rows], [100 * row["accuracy"] for row in rows]
     middle, room = (max(accuracy) + min(accuracy)) / 2, max(accuracy) - min(accuracy)
-
-    def draw(*axes):
+    columns = min(2, len(families))
+    size = (6.5 * columns, 4.3 * -(-len(families) // columns))
+    with chart(path, size, len(families), columns) as axes:
         for number, (axis, (name, members)) in enumerate(zip(axes, families.items(), strict=False)):
             seeds = max(row["seeds"] for row in members)
             several = f" (means of {seeds} seeds, bars: standard deviation)" if seeds > 1 else " (one seed)"
             axis.set(title=f"{name} (filled) and its twin without a decoder (hollow)\n{rows[0]['dataset']} test set{several}")
             axis.set(ylabel="accuracy in %", ylim=(middle - 1.05 * room, middle + 0.95 * room))
-            _spike_axis(axis, spikes, room=3)
+            _log_axis(axis, spikes, SPIKES, room=3)
             for feedback in (True, False):
                 draw_runs(axis, [row for row in members if row["feedback"] == feedback], f"C{number}", feedback)
-
-    columns = min(2, len(families))
-    size = (6.5 * columns, 4.3 * -(-len(families) // columns))
-    save_chart(path, draw, size, len(families), columns)
 
 
 def draw_runs(axis, rows, colour, filled):
@@ -247,19 +224,15 @@ def run_in_words(row):
 def save_step_histograms(path, per_image, timesteps, setting, names):
     """One histogram of steps per class, on common axes; setting: how images stopped, in words; names: of the classes."""
     classes = sorted(set(per_image["label"].tolist()))
-    with plt.rc_context(STYLE):
-        columns = min(5, len(classes))
-        rows = -(-len(classes) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 1.8 * rows + 0.9), squeeze=False, sharex=True,
-                                    sharey=True, layout="constrained")  # fmt: skip
-        for axis, label in zip(axes.flat, classes, strict=False):
+    columns = min(5, len(classes))
+    size = (2.2 * columns, 1.8 * -(-len(classes) // columns) + 0.9)
+    with chart(path, size, len(classes), columns, sharex=True, sharey=True) as axes:
+        for axis, label in zip(axes, classes, strict=True):
             axis.hist(per_image["steps"][per_image["label"] == label].numpy(), np.arange(0.5, timesteps + 1.5), color="#4477aa")
             axis.set_title(f"class {names[label]}", fontsize=9)
-        figure.suptitle(f"steps until an image stops, {setting}")
-        figure.supxlabel("steps")
-        figure.supylabel("images")
-        write_whole(path, lambda file: figure.savefig(file, format="png"))
-        plt.close(figure)
+        axes[0].figure.suptitle(f"steps until an image stops, {setting}")
+        axes[0].figure.supxlabel("steps")
+        axes[0].figure.supylabel("images")
 
 
 def save_simulators(path, records):
@@ -268,8 +241,8 @@ def save_simulators(path, records):
     names |= {"spikingjelly": "SpikingJelly", "norse": "Norse", "sinabs": "sinabs"}
     names = {name: label for name, label in names.items() if any(record[name] for record in records)}
     speeds = [record[name] for record in records for name in names if record[name]]
-
-    def draw(*axes):
+    columns = min(4, len(records))
+    with chart(path, (3.3 * columns, 2.2 * -(-len(records) // columns) + 0.4), len(records), columns, sharey=True) as axes:
         for axis, record in zip(axes, records, strict=True):
             values = [record[name] or np.nan for name in names]
             colours = ["#aa3377" if name == "ours_event" else "#4477aa" if name == "ours_dense" else "#999999" for name in names]
@@ -281,38 +254,32 @@ def save_simulators(path, records):
             axis.set_title(record["case"].replace(", ours", ",\nours"), fontsize=9)
         axes[0].figure.supxlabel("images per second")
 
-    columns = min(4, len(records))
-    save_chart(path, draw, (3.3 * columns, 2.2 * -(-len(records) // columns) + 0.4), len(records), columns, sharey=True)
 
-
-def save_dimming(path, rows):
+def save_dimming(path, rows, epsilon):
     """Accuracy on each kind of dimmed digits, with plain blocking and with contrast; rows: dicts dimming, plain, contrast."""
     places = np.arange(len(rows))
-
-    def draw(axis):
+    with chart(path, size=(8, 4)) as (axis,):
         for shift, key, colour in ((-0.2, "plain", "#4477aa"), (0.2, "contrast", "#e66100")):
             bars = axis.bar(places + shift, [100 * row[key] for row in rows], 0.4, label=f"{key} blocking", color=colour)
             axis.bar_label(bars, fmt="%.1f", fontsize=8)
         axis.set_xticks(places, [row["dimming"] for row in rows])
         axis.set(
             ylabel="accuracy in %",
-            title="accuracy on dimmed digits: the same weights, the same draws",
+            title=f"accuracy on dimmed digits, ε = {epsilon:g}: the same weights, the same draws",
             ylim=(0, 119),
             yticks=range(0, 101, 20),
         )
         axis.legend(frameon=False, ncols=2, loc="upper center")
 
-    save_chart(path, draw, size=(8, 4))
 
-
-def _spike_axis(axis, totals, room=1.3):
-    """A logarithmic axis of total spikes with plain numbers at its ticks. room: factor right of the last, for labels."""
-    ticks = [step * 10**power for power in range(9) for step in (1, 2, 5)]
+def _log_axis(axis, values, label, room=1.3):
+    """A logarithmic axis for these values with plain numbers at its ticks. room: factor right of the last, for labels."""
+    ticks = [step * 10.0**power for power in range(-1, 9) for step in (1, 2, 5)]
     axis.set_xscale("log")
-    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks])
     axis.minorticks_off()
-    axis.set_xlim(max(min(totals), 1) / 1.3, max(max(totals), 1) * room)
-    axis.set_xlabel("spikes per image: input, encoder, decoder and classifier")
+    axis.set_xlim(max(min(values), 0.1) / 1.3, max(*values, 0.1) * room)
+    axis.set_xlabel(label)
 
 
 def _stack(axis, places, records):

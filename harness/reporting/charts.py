@@ -1,6 +1,8 @@
 """The page's charts, as plotly figures: curves over epochs, accuracy against cost, spikes by part and by layer, steps."""
 
 from dataclasses import dataclass
+from html import escape
+from itertools import count
 from math import log10, sqrt
 from textwrap import wrap
 
@@ -8,6 +10,7 @@ import plotly.graph_objects as go
 
 from harness.drawing.figures import PART_COLOURS
 from harness.drawing.film import in_words
+from self_models.counting.spikes import PARTS
 
 HUES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b8860b", "#882255", "#555555")  # told apart by the colour-blind
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross", "hexagon")
@@ -24,6 +27,10 @@ class Style:
     colour: str
     dash: str
     symbol: str
+
+    @property
+    def title(self):
+        return f"{self.letter} {self.name}"
 
 
 def styles_of(runs):
@@ -46,8 +53,39 @@ def letter(position):
     return (letter(position // 26 - 1) if position >= 26 else "") + chr(ord("A") + position % 26)
 
 
+@dataclass
+class Line:
+    """A curve over epochs or steps: what it is called, the numbers of these, and a value of each; thick ones have a letter."""
+
+    style: Style
+    title: str
+    numbers: list
+    values: list
+    is_thick: bool = True
+
+
+def over(lines, axis, unit, runs, low=None):
+    """A chart of Lines. low: where the axis of values begins, by default below the least of them."""
+    figure = go.Figure()
+    for line in lines:
+        size, title = 2.5 if line.is_thick else 1, plain(line.title)
+        figure.add_scatter(x=line.numbers, y=line.values, name=title, mode="lines+markers" if len(line.numbers) < 20 else "lines",
+                           line={"color": line.style.colour, "dash": line.style.dash, "width": size},
+                           marker=_marker(line.style, 3 * size), opacity=1 if line.is_thick else 0.55,
+                           hovertemplate=f"{title}<br>{axis} %{{x}}<br>{unit}: %{{y:,.4~g}}<extra></extra>")  # fmt: skip
+    _layout(figure, axis, unit)
+    if lines:  # a tick at whole numbers only, about eight of them
+        eighth = max(max(line.numbers) for line in lines) / 8
+        tick = next(step * 10**power for power in count() for step in (1, 2, 5) if step * 10**power >= eighth)
+        figure.update_xaxes(dtick=tick, tick0=0)
+    named = [line for line in lines if line.is_thick]
+    if 1 < len(runs) >= len(named) > 0:  # else letters would pile up
+        _label_ends(figure, lines, named, low)
+    return figure
+
+
 CURVES = {  # figure -> (title, unit on the axis, factor)
-    "accuracy": ("Accuracy", "%", 100),
+    "accuracy": ("Accuracy", "accuracy in %", 100),
     "total": ("Loss that is trained: all terms", "loss", 1),
     "classification": ("Classification loss", "loss", 1),
     "reconstruction": ("Reconstruction loss, before its weight", "loss", 1),
@@ -56,27 +94,18 @@ CURVES = {  # figure -> (title, unit on the axis, factor)
 
 
 def curves(runs, styles):
-    """(title, chart) of each figure over epochs that the runs have, thick on the images that judge an epoch, thin in training."""
+    """(title, chart) of each figure over epochs, thick on the images that judge an epoch, thin in training where any judge."""
     for name, (title, unit, factor) in CURVES.items():
-        figure, ends = go.Figure(), []
+        lines = []
         for run, style in zip(runs, styles, strict=True):
-            for kind, width in (("train", 1), ("judged", 2.5)):
-                epochs = [epoch for epoch in run.epochs if name in getattr(epoch, kind)]
-                values = [factor * getattr(epoch, kind)[name] for epoch in epochs]
-                if values and any(value != 0 for value in values):
-                    numbers = [epoch.number for epoch in epochs]
-                    words = f"{style.letter} {style.name}, {'training' if kind == 'train' else 'judged'}"
-                    figure.add_scatter(x=numbers, y=values, name=words, mode="lines+markers", marker=_marker(style, 3 * width),
-                                       line={"color": style.colour, "dash": style.dash, "width": width},
-                                       opacity=1 if width > 1 else 0.55,
-                                       hovertemplate=f"{words}<br>epoch %{{x}}: %{{y:,.4~g}} {unit}<extra></extra>")  # fmt: skip
-                    if kind == "judged" or not any(epoch.judged for epoch in run.epochs):
-                        ends.append((numbers[-1], values[-1], style))
-        if figure.data:
-            _layout(figure, "epoch", "accuracy in %" if unit == "%" else unit)
-            _whole_steps(figure)
-            _label_ends(figure, ends if len(runs) > 1 else [])
-            yield title, figure
+            is_judged = any(epoch.judged for epoch in run.epochs)
+            for kind, words in (("train", "training"), ("judged", "judged")):
+                each = {epoch.number: getattr(epoch, kind) for epoch in run.epochs}
+                found = {number: factor * figures[name] for number, figures in each.items() if name in figures}
+                if any(found.values()):
+                    is_thick = kind == "judged" or not is_judged
+                    lines.append(Line(style, f"{style.title}, {words}", list(found), list(found.values()), is_thick))
+        yield title, over(lines, "epoch", unit, runs)
 
 
 def accuracy_against(cost, axis, runs, styles, names):
@@ -94,9 +123,9 @@ def accuracy_against(cost, axis, runs, styles, names):
             figure.add_scatter(
                 x=[cost(result) for result in results],
                 y=shares,
-                name=f"{style.letter} {style.name}",
+                name=plain(style.title),
                 mode="lines+markers+text",
-                text=[f"{style.letter if len(runs) > 1 else ''} {result.label(names)}".strip() for result in results],
+                text=[plain(f"{style.letter if len(runs) > 1 else ''} {result.label(names)}".strip()) for result in results],
                 textfont={"color": style.colour, "size": 12},
                 marker=_marker(style, 10),
                 line={"color": style.colour, "dash": style.dash, "width": 1},
@@ -105,11 +134,10 @@ def accuracy_against(cost, axis, runs, styles, names):
                     "arrayminus": [share - low for (low, _), share in zip(intervals, shares, strict=True)],
                     "thickness": 1,
                 },
-                customdata=[[style.letter, style.name, result.label(result.settings), *ends, result.where, f"{result.images:,}"]
+                customdata=[[plain(result.label(result.settings)), *ends, f"{result.images:,} {plain(result.where)}"]
                             for result, ends in zip(results, intervals, strict=True)],
-                hovertemplate="%{customdata[0]} %{customdata[1]}<br>%{customdata[2]}<br>%{y:.2f} % (95 %: "
-                "%{customdata[3]:.2f} to %{customdata[4]:.2f})<br>%{x:,.4~g} "
-                + axis + "<br>%{customdata[6]} %{customdata[5]}<extra></extra>",
+                hovertemplate="%{fullData.name}<br>%{customdata[0]}<br>%{y:.2f} % (95 %: %{customdata[1]:.2f} to "
+                f"%{{customdata[2]:.2f}})<br>%{{x:,.4~g}} {axis}<br>%{{customdata[3]}}<extra></extra>",
             )  # fmt: skip
     if len(known) > MOST_LABELS:
         figure.update_traces(mode="lines+markers")
@@ -122,19 +150,28 @@ def accuracy_against(cost, axis, runs, styles, names):
     return figure, lacking
 
 
-def spikes_by_part(runs, styles, names):
-    """Stacked bars, one for each result with spikes."""
-    figure, rows = go.Figure(), list(_spiking(runs, styles, names))
-    places, ticks = list(range(len(rows))), ["<br>".join(wrap(label, 24)) for label, *_ in rows]
+def spikes(runs, styles, names):
+    """(title, figure) of results that counted spikes. names: of the settings that labels say."""
+    rows = list(_spiking(runs, styles, names))
+    if rows:
+        yield "By part of the network", spikes_by_part(rows)
+        yield "By layer", spikes_by_layer(rows)
+        yield "Active input pixels open at each step", open_input(rows, runs)
+
+
+def spikes_by_part(rows):
+    """Stacked bars, one for each result. rows: (label, style, result)."""
+    figure = go.Figure()
+    places, ticks = list(range(len(rows))), ["<br>".join(map(plain, wrap(label, 24))) for label, *_ in rows]
     for part, colour in PART_COLOURS.items():
         figure.add_bar(y=places, x=[result.spikes.get(part, 0) for *_, result in rows], name=part, orientation="h",
-                       marker={"color": colour}, customdata=[label for label, *_ in rows],
+                       marker={"color": colour}, customdata=[plain(label) for label, *_ in rows],
                        hovertemplate=f"%{{customdata}}<br>{part}: %{{x:,.0f}} spikes per image<extra></extra>")  # fmt: skip
     for place, (_, _, result) in enumerate(rows):
         total = result.spikes["total"]
         figure.add_annotation(x=total, y=place, text=f" {total:,.0f}", showarrow=False, xanchor="left", font={"size": 12})
     _layout(figure, "spikes per image", "", height=90 + (40 if any("<br>" in tick for tick in ticks) else 32) * len(rows))
-    largest = max((result.spikes["total"] for *_, result in rows), default=1)
+    largest = max((result.spikes["total"] for *_, result in rows))
     figure.update_xaxes(range=[0, 1.18 * largest])
     figure.update_yaxes(tickvals=places, ticktext=ticks, autorange="reversed", showgrid=False)
     legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal", "font": {"size": 12}}
@@ -142,33 +179,29 @@ def spikes_by_part(runs, styles, names):
     return figure
 
 
-def spikes_by_layer(runs, styles, names):
+def spikes_by_layer(rows):
     """A mark for each result and layer."""
-    rows = list(_spiking(runs, styles, names))
     layers = sorted({layer for *_, result in rows for layer in result.layers}, key=_order)
     figure = go.Figure()
     for label, style, result in rows:
-        places, words = [layers.index(layer) for layer in result.layers], f"{label} {style.name}<br>%{{customdata}}: %{{x:,.1f}}"
-        figure.add_scatter(x=list(result.layers.values()), y=places, mode="markers", name=label, marker=_marker(style, 10),
-                           customdata=list(result.layers), hovertemplate=f"{words} spikes per image<extra></extra>")  # fmt: skip
+        places, words = [layers.index(layer) for layer in result.layers], f"{plain(f'{label} {style.name}')}<br>%{{customdata}}: "
+        figure.add_scatter(x=list(result.layers.values()), y=places, mode="markers", name=plain(label), marker=_marker(style, 10),
+                           customdata=list(map(plain, result.layers)),
+                           hovertemplate=words + "%{x:,.1f} spikes per image<extra></extra>")  # fmt: skip
     _layout(figure, "spikes per image", "", height=90 + 30 * len(layers))
     figure.update_yaxes(tickvals=list(range(len(layers))), ticktext=in_words(layers), autorange="reversed")
     figure.update_xaxes(rangemode="tozero")
     return figure
 
 
-def open_input(runs, styles, names):
+def open_input(rows, runs):
     """The share of active input that is open at each step, of results in which input was blocked."""
-    figure, ends = go.Figure(), []
-    for label, style, result in _spiking(runs, styles, names):
-        if result.open_share and min(result.open_share) < 1:
-            steps, shares = list(range(1, len(result.open_share) + 1)), [100 * share for share in result.open_share]
-            _add_steps(figure, steps, shares, style, f"{label} {style.name}", "% open")
-            ends.append((steps[-1], shares[-1], style))
-    _layout(figure, "step", "open in %")
-    _whole_steps(figure)
-    _label_ends(figure, ends if 1 < len(runs) >= len(ends) else [], low=0, high=100)  # else letters would pile up
-    return figure
+    lines = [
+        Line(style, f"{label} {style.name}", list(range(1, len(result.open_share) + 1)), [100 * one for one in result.open_share])
+        for label, style, result in rows
+        if result.open_share and min(result.open_share) < 1
+    ]
+    return over(lines, "step", "open in %", runs, low=0)
 
 
 ANALYSED = {  # title -> (axis, figure of a step, factor)
@@ -180,24 +213,13 @@ ANALYSED = {  # title -> (axis, figure of a step, factor)
 
 def analysed(runs, styles):
     """(title, figure) over the steps of runs of the analysis: error of the prediction, and blocked, or sent input."""
-    for title, (axis, name, factor) in ANALYSED.items():
-        figure, ends = go.Figure(), []
+    for title, (unit, name, factor) in ANALYSED.items():
+        lines = []
         for run, style in zip(runs, styles, strict=True):
-            steps = [step for step in run.analysis if getattr(step, name) is not None]
-            if steps:
-                numbers, values = [step.number for step in steps], [factor * getattr(step, name) for step in steps]
-                _add_steps(figure, numbers, values, style, f"{style.letter} {style.name}", axis)
-                ends.append((numbers[-1], values[-1], style))
-        _layout(figure, "step", axis)
-        _whole_steps(figure)
-        _label_ends(figure, ends if len(runs) > 1 else [], low=0)
-        yield title, figure
-
-
-def _add_steps(figure, steps, values, style, label, unit):
-    figure.add_scatter(x=steps, y=values, name=label, line={"color": style.colour, "dash": style.dash}, marker=_marker(style, 6),
-                       mode="lines+markers" if len(steps) < 20 else "lines",
-                       hovertemplate=f"{label}<br>step %{{x}}: %{{y:.4~g}} {unit}<extra></extra>")  # fmt: skip
+            found = {step.number: factor * getattr(step, name) for step in run.analysis if getattr(step, name) is not None}
+            if found:
+                lines.append(Line(style, style.title, list(found), list(found.values())))
+        yield title, over(lines, "step", unit, runs, low=0)
 
 
 def _spiking(runs, styles, names):
@@ -211,8 +233,14 @@ def _spiking(runs, styles, names):
 
 
 def _order(layer):
-    part, *number = layer.split(".")
-    return ["input", "features", "generate", "classifier"].index(part), [int(word) for word in number]
+    """By part as the image goes through the network, then by number."""
+    part, *numbers = layer.split(".")
+    return list(PARTS).index(part), [(len(number), number) for number in numbers]
+
+
+def plain(text):
+    """Text that a chart shows as it is."""
+    return escape(text, quote=False)
 
 
 def _marker(style, size):
@@ -227,30 +255,18 @@ def _layout(figure, x, y, height=320):
                          xaxis={**axis, "title": {"text": x}}, yaxis={**axis, "title": {"text": y}})  # fmt: skip
 
 
-def _whole_steps(figure):
-    """A tick at whole numbers only, about eight of them."""
-    largest = max((max(trace.x) for trace in figure.data), default=1)
-    step = next(step * 10**power for power in range(9) for step in (1, 2, 5) if largest / (step * 10**power) <= 8)
-    figure.update_xaxes(dtick=step, tick0=0)
-
-
-def _label_ends(figure, ends, low=None, high=None):
-    """Letters at the ends of lines, moved apart where they would cover each other. ends: (x, y, style); low, high: of the axis,
-    default: what is drawn."""
-    if not ends:
-        return
-    drawn = [value for trace in figure.data for value in trace.y]
-    low, high = min(drawn) if low is None else low, max(drawn) if high is None else high
-    margin = 0.06 * (high - low) or 1
-    low, high, gap, last = low - margin, high + margin, margin, low - 9 * margin
-    last_x = max(max(trace.x) for trace in figure.data)
-    for x, y, style in sorted(ends, key=lambda end: end[1]):
-        last = max(y, last + gap)
-        figure.add_annotation(x=x, y=last, text=f"<b>{style.letter}</b>", font={"color": style.colour}, showarrow=False,
-                              xanchor="left", xshift=8)  # fmt: skip
-    high = max(high, last + margin)
-    figure.update_yaxes(range=[low, high])
-    figure.update_xaxes(range=[0.7 if last_x > 1 else 0, 1.08 * last_x + 0.2])
+def _label_ends(figure, lines, named, low):
+    """Letters at the ends of the named lines, moved apart where they would cover each other."""
+    drawn = [value for line in lines for value in line.values]
+    low, high = min(drawn) if low is None else low, max(drawn)
+    gap = 0.06 * (high - low) or 1
+    last, last_number = low - 9 * gap, max(max(line.numbers) for line in lines)
+    for line in sorted(named, key=lambda line: line.values[-1]):
+        last = max(line.values[-1], last + gap)
+        figure.add_annotation(x=line.numbers[-1], y=last, text=f"<b>{line.style.letter}</b>", font={"color": line.style.colour},
+                              showarrow=False, xanchor="left", xshift=8)  # fmt: skip
+    figure.update_yaxes(range=[low - gap, max(high, last) + gap])
+    figure.update_xaxes(range=[0.7 if last_number > 1 else 0, 1.08 * last_number + 0.2])
 
 
 def _cost_axis(figure, low, high):

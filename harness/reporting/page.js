@@ -10,8 +10,7 @@ for (const [id, chart] of Object.entries(data.charts)) {
 }
 
 // The player. data.states: [colour, words] of each state of a pixel's input neuron, in the order of harness/drawing/film.py.
-const STATES = data.states, BLOCKED = 4, SENDS = 6, SENT = 7;
-const PARTS = { input: "#4477aa", encoder: "#228833", decoder: "#ccbb44", classifier: "#aa3377" };
+const STATES = data.states, SILENT = 0, BLOCKED = 4, SENDS = 6, SENT = 7;
 const at = (id) => document.getElementById(id);
 
 function bytes(text) {
@@ -34,9 +33,9 @@ function grey(values, start, channels) {
 }
 
 // Pixels that were sent, on a checkerboard.
-function sentOnly(state, known, { width, board }) {
+function sentOnly(state, known, { width, board, square }) {
   return (pixel) => {
-    const square = Math.floor(pixel / width / 4) + Math.floor((pixel % width) / 4), tone = board[square % 2];
+    const tone = board[(Math.floor(pixel / width / square) + Math.floor((pixel % width) / square)) % 2];
     return state[pixel] === SENDS || state[pixel] === SENT ? known(pixel) : [tone, tone, tone];
   };
 }
@@ -62,7 +61,7 @@ function startPlayer(players) {
     images: bytes(player.images), guesses: bytes(player.guesses), states: bytes(player.states),
     misses: player.misses && bytes(player.misses),
   }));
-  const errorColours = data.error_colours.map(rgb);
+  const errorColours = data.error_colours.map(rgb), stateColours = STATES.map(([colour]) => rgb(colour));
   at("scale").style.background = `linear-gradient(to right, ${data.error_colours})`;
   let run = 0, image = 0, timer = null;
 
@@ -79,8 +78,8 @@ function startPlayer(players) {
       draw(at("miss"), player, (pixel) =>
         errorColours[Math.min(255, Math.floor(misses[place * size + pixel] / player.largest))]);
     }
-    draw(at("state"), player, (pixel) => rgb(STATES[state[pixel]][0]));
-    const seen = STATES.map((_, kind) => state.filter((value) => value === kind).length);
+    draw(at("state"), player, (pixel) => stateColours[state[pixel]]);
+    const seen = player.counts[step - 1][image];
     at("states").replaceChildren(...player.key.map((kind) => {
       const [colour, words] = STATES[kind];
       const item = document.createElement("li");
@@ -90,15 +89,16 @@ function startPlayer(players) {
     const spikes = player.spikes[step - 1][image];
     const most = Math.max(1, ...player.spikes[player.stopped[image] - 1].flat());
     bars(at("spikes"), player.layers.map((name, layer) =>
-      [name, spikes[layer], spikes[layer].toLocaleString("en"), PARTS[name.split(",")[0]]]), most);
+      [name, spikes[layer], spikes[layer].toLocaleString("en"), data.parts[name.split(",")[0]]]), most);
     const sure = player.sure[step - 1][image], label = player.labels[image];
-    const best = sure.indexOf(Math.max(...sure)), isOpen = sure.every((share) => share === sure[0]);
+    const best = player.answers[step - 1][image];
     const shown = sure.map((share, name) => [share, name]).sort((a, b) => b[0] - a[0]).slice(0, 10).map(([, name]) => name);
     bars(at("sure"), shown.sort((a, b) => a - b).map((name) =>
-      [player.names[name], sure[name], `${(100 * sure[name]).toFixed(1)} %`, name === best && !isOpen ? "#222222" : "#999999"]), 1);
-    const answer = isOpen ? "the network has no answer yet"
+      [player.names[name], sure[name], `${(100 * sure[name]).toFixed(1)} %`, name === best ? "#222222" : "#999999"]), 1);
+    const answer = best < 0 ? "the network has no answer yet"
       : `the network answers ${player.names[best]}, ${(100 * sure[best]).toFixed(1)}\u00a0% sure${label < 0 ? "" : best === label ? "; right" : `; wrong, it is ${player.names[label]}`}`;
-    const active = size - seen[0], open = active - seen[BLOCKED], values = size * player.channels, total = spikes.reduce((a, b) => a + b, 0).toLocaleString("en");
+    const active = seen.reduce((a, b) => a + b, 0) - seen[SILENT], open = active - seen[BLOCKED], values = player.values;
+    const total = spikes.reduce((a, b) => a + b, 0).toLocaleString("en");
     const last = player.stopped[image];
     at("now").textContent = `step ${step} of ${last}`;
     at("said").textContent = `After step ${step}, ${answer}. ${total} spikes so far. `

@@ -11,18 +11,25 @@ from matplotlib.colors import to_hex
 from plotly.offline import get_plotlyjs
 
 from harness import UserError
-from harness.drawing.figures import ERROR_MAP, STATE_COLOURS, largest_shown
-from harness.drawing.film import STATES, board_tones, keyed, pixel_range
+from harness.drawing.figures import ERROR_MAP, PART_COLOURS, STATE_COLOURS
+from harness.drawing.film import SHAPES, STATES, keyed
 from harness.reporting import charts, tables
 from harness.runs.checkpoints import write_whole
 
 HERE = Path(__file__).resolve().parent
 MADE_BY = '<meta name="generator" content="report.py">'
 LARGEST_PLAYERS = 4 * 2**20  # bytes of step data in the page, so that it stays below 10 MB with plotly's 4.8
+MOST_PIXELS = 96  # along a side of a picture in the player
 INTERVALS = (
     "Intervals: 95 % of an accuracy on that many images (Wilson), how much another sample of images could differ. They say "
     "nothing about another seed, which can differ more; on the same images, two networks are compared more exactly in pairs."
 )
+NEURONS = "Neurons: which input neurons were open in the step, and how the prediction made in it judges them."
+ONCE = (
+    "Where each pixel sends once: the first in the key that any of its channels does. A pixel that sent is shown as it is known; "
+    "the error is the largest of its channels, in % of a pixel's range."
+)
+THINNED = f"Of images of more than {MOST_PIXELS} pixels a side every second or third pixel is shown, and so on; all are counted."
 ENERGY = "An estimate of the arithmetic alone, 45 nm: 0.9 pJ per accumulate, 4.6 pJ per multiply-accumulate; no memory traffic."
 
 
@@ -31,7 +38,7 @@ def save_page(path, runs, overwrite):
     path = Path(path)
     if path.exists() and not overwrite and not (path.is_file() and _is_report(path)):
         raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
-    write_whole(path, lambda file: file.write(page(runs).encode()))
+    write_whole(path, lambda file: file.write(page(runs).encode("utf-8", "replace")))
 
 
 def _is_report(path):
@@ -47,26 +54,21 @@ def page(runs):
     rows = [(style, result) for run, style in zip(runs, styles, strict=True) for result in run.results]
     if rows:
         content.section("Results", tables.results_table(rows, names), INTERVALS)
-        content.charts("Accuracy against cost", against_cost(runs, styles, names), "Bars: the 95 % intervals above.")
+    content.charts("Accuracy against cost", against_cost(runs, styles, names), "Bars: the 95 % intervals above.")
     players, note = players_of(runs, styles)
-    if players:
-        content.section("Single images, step by step", _read("player.html"), note)
-    if any(result.spikes for _, result in rows):
-        figures = [("By part of the network", charts.spikes_by_part(runs, styles, names), "")]
-        figures.append(("By layer", charts.spikes_by_layer(runs, styles, names), ""))
-        figures.append(("Active input pixels open at each step", charts.open_input(runs, styles, names), ""))
-        content.charts("Spikes", figures)
-    if any(run.analysis for run in runs):
-        content.charts("Prediction over the steps", [(*chart, "") for chart in charts.analysed(runs, styles)])
+    if note:
+        content.section("Single images, step by step", _read("player.html") if players else "", note)
+    content.charts("Spikes", charts.spikes(runs, styles, names))
+    content.charts("Prediction over the steps", charts.analysed(runs, styles))
     thick = "Thick: on the images that judge an epoch. Thin: in training, while the weights change."
-    content.charts("Curves over epochs", [(*chart, "") for chart in charts.curves(runs, styles)], thick)
+    content.charts("Curves over epochs", charts.curves(runs, styles), thick)
     if len(runs) > 1:
         same = "<p>No flag differs between these runs.</p>"
         content.section("Flags that differ", tables.flags_table(runs, styles) or same, "A dash: the run has no such flag.")
     content.section("Commands", tables.commands_list(runs, styles))
     data = {"runs": [vars(style) for style in styles], "results": [as_data(*row) for row in rows]}
     data |= {"flags": tables.differing(runs), "charts": content.figures, "players": players}
-    data["states"] = list(zip(STATE_COLOURS, STATES, strict=True))
+    data |= {"states": list(zip(STATE_COLOURS, STATES, strict=True)), "parts": PART_COLOURS}
     data["error_colours"] = [to_hex(colour) for colour in plt.get_cmap(ERROR_MAP)(np.arange(256))]
     return "\n".join(
         (
@@ -94,13 +96,13 @@ class Content:
         self.parts.append(f"<section><h2>{escape(title)}</h2>{note}\n{body}\n</section>")
 
     def charts(self, title, figures, note=""):
-        """A section of (title, figure, note) side by side; a figure without data is left out."""
+        """A section of (title, figure[, note]) side by side; a figure without data is left out."""
         boxes = []
-        for name, figure, words in figures:
+        for name, figure, *words in figures:
             if figure.data:
                 chart = f"chart{len(self.figures)}"
                 self.figures[chart] = json.loads(figure.to_json()) | {"title": name}
-                words = f"<figcaption>{escape(words)}</figcaption>" if words else ""
+                words = "".join(f"<figcaption>{escape(word)}</figcaption>" for word in words if word)
                 boxes.append(f'<figure><h3>{escape(name)}</h3><div id="{chart}" class=chart></div>{words}</figure>')
         if boxes:
             self.section(title, "<div class=charts>" + "\n".join(boxes) + "</div>", note)
@@ -145,57 +147,57 @@ def key(runs, styles):
 
 
 def players_of(runs, styles):
-    """(what the player shows of each run that has steps, a note): as many runs as there is room for."""
-    players, left_out, room = [], [], LARGEST_PLAYERS
-    for run, style in zip(runs, styles, strict=True):
-        if run.steps:
-            player = {"run": style.letter, "name": style.name, **as_player(run.steps)}
-            room -= (size := len(json.dumps(player)))
-            if room < 0:
-                left_out.append(style.name)
-                room += size
-            else:
-                players.append(player)
-    note = "Neurons: which input neurons were open in the step, and how the prediction made in it judges them."
-    if any(run.steps is not None and run.steps.misses is not None for run in runs):
-        note += (
-            " Where each pixel sends once: the first in the key that any of its channels does. A pixel that sent is shown as it "
-            "is known; the error is the largest of its channels, in % of a pixel's range."
-        )
-    if left_out:
-        note += (
-            f" Left out, since the page would be too large: {', '.join(left_out)}; --images of the analysis script takes fewer."
-        )
-    return players, note
+    """(what the player shows of each run that has a film, a note). Each gets an equal part of the room that is left, for as many
+    of its first images as fit."""
+    watched = [(run.film, style) for run, style in zip(runs, styles, strict=True) if run.film]
+    players, cut, room = [], [], LARGEST_PLAYERS
+    for number, (film, style) in enumerate(watched):
+        one = {"run": style.letter, "name": style.name, **as_player(film.first(1))}
+        images = len(film.titles)
+        count = min(images, int(room / (len(watched) - number) // len(json.dumps(one))))
+        if count < images:
+            cut.append(f"{style.title} {count} of {images} images")
+        if count:
+            players.append(one | as_player(film.first(count)))
+            room -= len(json.dumps(players[-1]))
+    notes = [NEURONS] * bool(watched) + [ONCE] * any(film.once for film, _ in watched)
+    notes += [THINNED] * any(_every(film) > 1 for film, _ in watched)
+    notes += [f"All would be too large for the page, which has of {', of '.join(cut)}: fewer steps leave room."] * bool(cut)
+    return players, " ".join(notes)
 
 
-def as_player(steps):
-    """Steps as JSON: pixels as base64 of bytes; key: the states to explain; sure: share of each class, the softmax of the outputs
-    summed so far. With misses: largest, where their colour scale ends, and tolerance, epsilon, 1 being a pixel's range;
-    board: greys of the checkerboard."""
-    logits = steps.outputs - steps.outputs.max(-1, keepdims=True)
-    sure = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    colour = steps.images.ndim == 4
-    player = {"steps": len(steps.states), "height": steps.images.shape[1], "width": steps.images.shape[2]}
-    player |= {"channels": 3 if colour else 1, "epsilon": float(steps.epsilon), "key": keyed(steps.states)}
-    player |= {name: as_base64(getattr(steps, name)) for name in ("images", "guesses", "states")}
-    player |= {
-        name: getattr(steps, name).tolist() for name in ("spikes", "labels", "names", "titles", "layers", "stopped", "index")
-    }
-    if steps.misses is not None:
-        tolerance = player["epsilon"] / pixel_range(colour)
-        scale = {"largest": largest_shown(steps.misses / 255, tolerance), "tolerance": tolerance}
-        player |= {"misses": as_base64(steps.misses), **scale, "board": [round(255 * tone) for tone in board_tones(colour)]}
-    return player | {"sure": sure.round(4).tolist()}
+def _every(film):
+    """Which pixels of each row and column the player shows: every so manyth."""
+    return -(-max(film.images.shape[1:3]) // MOST_PIXELS)
+
+
+def as_player(film):
+    """A Film as JSON: pixels as base64 of bytes; key: the states to explain; counts: pixels in each state (T, B, states); sure:
+    share of each class; answers: the class ahead of all others, or -1. Of a gate of which each pixel sends once: largest, where
+    the colour scale of misses ends, and tolerance, epsilon, 1 being a pixel's range; board: greys of the checkerboard, square:
+    pixels along a side of its squares."""
+    some = (slice(None, None, _every(film)),) * 2
+    pixels = ("images", "guesses", "states", "misses") if film.once else ("images", "guesses", "states")
+    height, width = film.images[0][some].shape[:2]
+    player = {"steps": len(film.states), "height": height, "width": width, "channels": 3 if film.colour else 1}
+    player |= {name: as_base64(getattr(film, name)[(slice(None),) * SHAPES[name][0].index("H") + some]) for name in pixels}
+    lists = ("spikes", "labels", "names", "titles", "layers", "stopped", "index", "answers")
+    player |= {name: getattr(film, name).tolist() for name in lists}
+    player |= {"epsilon": film.epsilon, "key": keyed(film.states), "values": film.values, "sure": film.sure.round(4).tolist()}
+    player["counts"] = np.stack([(film.states == state).sum((2, 3)) for state in range(len(STATES))], -1).tolist()
+    if film.once:
+        player |= {"largest": film.largest_miss, "tolerance": film.tolerance, "board": film.board}
+        player["square"] = -(-film.square // _every(film))
+    return player
 
 
 def as_base64(pixels):
-    return base64.b64encode(pixels.astype(np.uint8).tobytes()).decode()
+    return base64.b64encode(pixels.tobytes()).decode()
 
 
 def as_json(data):
-    """JSON that may stand inside a script element."""
-    return json.dumps(data, allow_nan=False).replace("</", "<\\/")
+    """JSON that may stand inside a script element, whatever its texts are."""
+    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
 def _read(name):

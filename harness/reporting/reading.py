@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import UserError
+from harness.drawing.film import Film, load_film
 from harness.reporting.records import KINDS
-from harness.reporting.steps import Steps, load_steps
+
+MOST_FAULTS = 5  # of a log that are told one by one
 
 
 @dataclass
 class Run:
     """A run: its log's path and its name; openings, epochs, evaluations, analysis (its steps): what records.py makes of its JSON
-    objects; steps: of single images, or None; readable: the text of the log beside it; faults: what was not whole, in words."""
+    objects; film: of single images, or None; readable: the text of the log beside it; faults: lines that say what was left out of
+    it and why."""
 
     path: Path
     name: str
@@ -21,7 +24,7 @@ class Run:
     epochs: list
     evaluations: list
     analysis: list
-    steps: Steps | None
+    film: Film | None
     readable: str
     faults: list
 
@@ -51,7 +54,7 @@ class Run:
         """Whether the network has a decoder, as far as the log tells; else by its name."""
         told = [result.feedback for result in self.evaluations if result.feedback is not None]
         plan = self.parameters.get("architecture", "" if "twin" in self.name else "wFeedback")
-        return told[0] if told else "wFeedback" in plan or (self.steps is not None and self.steps.misses is None)
+        return told[0] if told else "wFeedback" in plan or (self.film is not None and not self.film.once)
 
     @property
     def family(self):
@@ -62,15 +65,21 @@ class Run:
 
 
 def find_runs(words, output_dir):
-    """The Runs that these words name: paths of logs, or names of runs in output_dir, an ANN's and an SNN's. Raises UserError for
-    a word that names none, and for a log with nothing to show."""
-    paths = dict.fromkeys(path.resolve() for word in words for path in find_logs(word, output_dir))
-    runs = [read_run(path) for path in paths]
+    """(the Runs that these words name, lines that say which others were left out and why). words: paths of logs, or names of runs
+    in output_dir, an ANN's and an SNN's. Raises UserError for a word that names none, and where no log has anything to show."""
+    runs, left_out = [], []
+    for path in dict.fromkeys(path.resolve() for word in words for path in find_logs(word, output_dir)):
+        try:
+            runs.append(read_run(path))
+        except UserError as error:
+            left_out.append(str(error))
+    if not runs:
+        raise UserError("; ".join(left_out))
     names = [run.name for run in runs]
     for run in runs:
         if names.count(run.name) > 1:
             run.name += f" ({run.path.parent.name})"
-    return runs
+    return runs, [f"left out: {line}" for line in left_out]
 
 
 def find_logs(word, output_dir):
@@ -95,32 +104,41 @@ def read_run(path):
         readable = path.with_suffix(".log").read_bytes().decode("utf-8", "replace") if path.with_suffix(".log").is_file() else ""
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    found, others, skipped = {kind: [] for kind in KINDS}, 0, 0
-    for line in filter(str.strip, lines):
+    found, others, faults = {kind: [] for kind in KINDS}, 0, []
+    for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-            event = record["event"]
-            if not isinstance(event, str):
-                raise TypeError("an event has a name")
-            if event in KINDS:
-                found[event].append(KINDS[event].of(record))
-            others += event not in KINDS
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            skipped += 1
+            if line.strip():
+                event, what = read_record(line)
+                found.get(event, []).append(what)
+                others += event not in KINDS
+        except (ValueError, RecursionError) as error:
+            faults.append(f"line {number} left out: {str(error)[:200]}")
     if not others and not any(found.values()):
-        raise UserError(f"{path} is no run's log: none of its {skipped} lines is a whole JSON object with an event")
-    faults = [f"{skipped} damaged line{'s' * (skipped > 1)} skipped"] if skipped else []
-    run = Run(path, path.stem, *found.values(), _steps_beside(path, faults), readable, faults)
-    if not (run.results or run.epochs or run.analysis or run.steps):
+        raise UserError(f"{path} is no run's log: {faults[0] if faults else 'it is empty'}")
+    if len(faults) > MOST_FAULTS:
+        faults[MOST_FAULTS:] = [f"{len(faults) - MOST_FAULTS} more lines left out"]
+    run = Run(path, path.stem, *found.values(), _film_beside(path, faults), readable, faults)
+    if not (run.results or run.epochs or run.analysis or run.film):
         raise UserError(f"{path} has nothing to show yet: no whole epoch, evaluation or step")
     return run
 
 
-def _steps_beside(path, faults):
-    """The Steps that the analysis has written beside a log, or None; a damaged file is one of the faults."""
+def read_record(line):
+    """(event, what records.py makes of it, None of another event) of a line of a log. Raises ValueError or RecursionError."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(event := record.get("event"), str):
+        raise ValueError("no whole JSON object with an event")
+    return event, KINDS[event].of(record) if event in KINDS else None
+
+
+def _film_beside(path, faults):
+    """The Film that the analysis has written beside a log, or None; a damaged file is one of the faults."""
     path = path.with_name(f"{path.stem}_steps.npz")
     try:
-        return load_steps(path) if path.is_file() else None
-    except ValueError:
-        faults.append(f"{path.name} is damaged and left out")
+        return load_film(path) if path.is_file() else None
+    except ValueError as error:
+        faults.append(f"{path.name} is damaged and left out: {str(error)[:200]}")
         return None

@@ -1,46 +1,64 @@
-"""What a log's JSON objects say, one class for each kind of event. Each has of(record), which raises ValueError, TypeError,
-KeyError or AttributeError where a record lacks something or is damaged."""
+"""What a log's JSON objects say, one class for each kind of event. Each has of(record), which raises ValueError, in words for a
+reader, where a record lacks something or says what cannot be."""
 
 from dataclasses import dataclass
-from math import isfinite, sqrt
 
-Z = 1.959964  # standard deviations of a normal distribution that hold 95 %
+from harness.drawing.intervals import wilson
+from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, WHOLE, Number, Switch
+from self_models.counting.spikes import PARTS
+
+FIGURE = Number(float)
+SHARE = Number(float, -1e-6, 1 + 1e-6)  # a mean may be rounded so far
+JUDGED = ("accuracy", "classification", "reconstruction", "total")  # figures of an epoch that are drawn
+REQUIRED = object()
 
 
-def number(value):
-    """A finite number; raises ValueError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-        raise ValueError(f"not a number: {value!r}")
+def take(record, name, check, default=REQUIRED):
+    """What check makes of record[name]; the default where that is not there. Raises ValueError for what check refuses, and for
+    what is required and not there."""
+    value = record.get(name)
+    if value is None:
+        if default is REQUIRED:
+            raise ValueError(f"no {name}")
+        return default
+    try:
+        return check(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def an_object(value):
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is no object")
     return value
 
 
-def named(values):
-    """name -> finite number, of a dict; of None an empty one."""
-    return {str(name): number(value) for name, value in ({} if values is None else values).items()}
+def named(check=FIGURE.check):
+    """A check of an object: name -> what check makes of its value."""
+    return lambda value: {name: take(value, name, check) for name in an_object(value)}
 
 
-def in_order(values):
-    """A list of finite numbers; of None an empty one."""
-    if not isinstance(values, (list, type(None))):
-        raise ValueError("no list")
-    return [number(value) for value in values or ()]
+def shares(values):
+    """Numbers from 0 to 1, in order."""
+    if not isinstance(values, list):
+        raise ValueError(f"{values!r} is no list")
+    return [SHARE.check(value) for value in values]
 
 
 def spikes_by_part(values):
-    """part -> spikes per image, of which 'total' is one; of None an empty dict."""
-    spikes = named(values)
-    if spikes and "total" not in spikes:
-        raise ValueError("no total")
+    """part -> spikes per image, of which 'total' is one."""
+    spikes = named(NOT_NEGATIVE.check)(values)
+    take(spikes, "total", FIGURE.check)
     return spikes
 
 
-def wilson(share, count):
-    """The 95 % interval (low, high) of a share of `count` images (Wilson 1927): the true shares that what was found is likely
-    under, if the images are a random sample."""
-    centre = share + Z**2 / (2 * count)
-    spread = Z * sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    scale = 1 + Z**2 / count
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+def spikes_by_layer(values):
+    """layer -> spikes per image."""
+    spikes = named(NOT_NEGATIVE.check)(values)
+    for layer in spikes:
+        if layer.split(".")[0] not in PARTS:
+            raise ValueError(f"{layer!r} is no layer: its name begins with {', '.join(PARTS)}")
+    return spikes
 
 
 @dataclass
@@ -54,10 +72,11 @@ class Opening:
 
     @classmethod
     def of(cls, record):
-        versions = [f"{name} {version}" for name, version in record["versions"].items()]
-        code = ", ".join([*versions, f"git {record['git_revision']}"])
-        parameters = {str(name): str(value) for name, value in record["parameters"].items()}
-        return cls(f"{record['began']} {record['time']}", str(record["command"]), parameters, code)
+        versions = [f"{name} {version}" for name, version in take(record, "versions", named(str)).items()]
+        code = ", ".join([*versions, f"git {take(record, 'git_revision', str)}"])
+        when = f"{take(record, 'began', str)} {take(record, 'time', str)}"
+        parameters = take(record, "parameters", an_object)
+        return cls(when, take(record, "command", str), {name: str(value) for name, value in parameters.items()}, code)
 
 
 @dataclass
@@ -81,52 +100,42 @@ class Result:
 
     @classmethod
     def of(cls, record):
-        settings = {"T": record.get("timesteps"), "ε": record.get("epsilon")} if record.get("spikes") else {}
-        settings |= {"rule": record.get("rule"), **named(record.get("bounds"))}
+        spikes, holdout = take(record, "spikes", spikes_by_part, {}), take(record, "holdout", WHOLE.check, 0)
+        settings = {"T": record.get("timesteps"), "ε": record.get("epsilon")} if spikes else {}
+        settings |= {"rule": record.get("rule"), **take(record, "bounds", named(), {})}
         settings |= {name: record.get(name) for name in ("dimming", "contrast")}
-        where = f"{record['holdout']:,} held-out images" if record.get("holdout") else f"{record.get('dataset', '')} test images"
+        where = f"{holdout:,} held-out images" if holdout else f"{record.get('dataset', '')} test images".strip()
         return cls(
-            *_accuracy(record),
-            where=where.strip() + ", which chose the epoch" * (record.get("selected_on") == "test"),
+            **_found(record, spikes, take(record, "spikes_per_layer", spikes_by_layer, {})),
+            where=where + ", which chose the epoch" * (record.get("selected_on") == "test"),
             settings={name: str(value) for name, value in settings.items() if value is not None},
-            spikes=spikes_by_part(record.get("spikes")),
-            layers=named(record.get("spikes_per_layer")),
-            **{f"energy_{way}": _known(record.get(name)) for way, name in ENERGIES.items()},
-            mean_steps=_known(record.get("mean_steps")),
-            open_share=in_order(record.get("open_share")),
-            feedback=record.get("feedback"),
-            command=str(record.get("command", "")),
+            energy_event=take(record, "energy_event_joules", NOT_NEGATIVE.check, None),
+            energy_layer=take(record, "energy_joules", NOT_NEGATIVE.check, None),
+            feedback=take(record, "feedback", Switch().check, None),
+            command=take(record, "command", str, ""),
         )
 
     @classmethod
-    def of_epoch(cls, record):
-        """What an epoch was judged by; None where no images judge."""
-        figures = record.get("evaluated") or {}
-        if not figures:
-            return None
-        chosen_on = {"test": "test images, which chose"}.get(record.get("selected_on"), "held-out images, which chose")
-        parts, layers = spikes_by_part(figures.get("parts")), named(figures.get("spikes"))
-        settings = {"T": f"{number(figures['mean_steps']):g}"} if layers else {}
-        where, shares = f"{chosen_on} epoch {record['epoch']}", in_order(figures.get("open_share"))
-        return cls(*_accuracy(figures), where, settings, parts, layers, mean_steps=figures.get("mean_steps"), open_share=shares)
+    def of_epoch(cls, figures, epoch, selected_on):
+        """What an epoch was judged by."""
+        chosen_on = "test images, which chose" if selected_on == "test" else "held-out images, which chose"
+        layers = take(figures, "spikes", spikes_by_layer, {})
+        found = _found(figures, take(figures, "parts", spikes_by_part, {}), layers)
+        settings = {"T": f"{take(figures, 'mean_steps', NOT_NEGATIVE.check):g}"} if layers else {}
+        return cls(**found, where=f"{chosen_on} epoch {epoch}", settings=settings)
 
     def label(self, names):
         """'T = 8, ε = 0.2' of those of these settings that it has."""
         return ", ".join(f"{name} = {self.settings[name]}" for name in names if name in self.settings)
 
 
-ENERGIES = {"event": "energy_event_joules", "layer": "energy_joules"}
-
-
-def _accuracy(record):
-    accuracy, images = number(record["accuracy"]), record["images"]
-    if not 0 <= accuracy <= 1 or not isinstance(images, int) or images < 1:
-        raise ValueError("no accuracy of images")
-    return accuracy, wilson(accuracy, images), images
-
-
-def _known(value):
-    return None if value is None else number(value)
+def _found(record, spikes, layers):
+    """What an evaluation and an epoch's figures say alike."""
+    accuracy, images = take(record, "accuracy", FRACTION.check), take(record, "images", COUNT.check)
+    return {
+        "accuracy": accuracy, "interval": wilson(accuracy, images), "images": images, "spikes": spikes, "layers": layers,
+        "mean_steps": take(record, "mean_steps", NOT_NEGATIVE.check, None), "open_share": take(record, "open_share", shares, ()),
+    }  # fmt: skip
 
 
 @dataclass
@@ -141,11 +150,12 @@ class Epoch:
 
     @classmethod
     def of(cls, record):
-        result, judged = Result.of_epoch(record), record.get("evaluated") or {}
-        judged = {name: judged[name] for name in ("accuracy", "classification", "reconstruction", "total") if name in judged}
+        number, figures = take(record, "epoch", COUNT.check), take(record, "evaluated", an_object, {})
+        result = Result.of_epoch(figures, number, record.get("selected_on")) if figures else None
+        judged = {name: take(figures, name, FIGURE.check) for name in figures if name in JUDGED}
         if result and result.spikes:
             judged["spikes"] = result.spikes["total"]
-        return cls(int(number(record["epoch"])), named(record["train"]), named(judged), result)
+        return cls(number, take(record, "train", named()), judged, result)
 
 
 @dataclass
@@ -160,10 +170,10 @@ class Step:
 
     @classmethod
     def of(cls, record):
-        blocked, sent = _known(record.get("blocked_share")), _known(record.get("sent_share"))
+        blocked, sent = (take(record, name, SHARE.check, None) for name in ("blocked_share", "sent_share"))
         if blocked is None and sent is None:
-            raise ValueError("neither blocked nor sent")
-        return cls(int(number(record["step"])), number(record["squared_error"]), blocked, sent)
+            raise ValueError("neither blocked_share nor sent_share")
+        return cls(take(record, "step", COUNT.check), take(record, "squared_error", NOT_NEGATIVE.check), blocked, sent)
 
 
 KINDS = {"run": Opening, "epoch": Epoch, "evaluation": Result, "step": Step}  # by the event's name

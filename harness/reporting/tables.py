@@ -2,17 +2,7 @@
 
 from html import escape
 
-NOT_COMPARED = (
-    "run_name",
-    "output_dir",
-    "overwrite",
-    "resume",
-    "log",
-    "test_only",
-    "results_json",
-    "preset_flags",
-    "tensorboard",
-)
+NOT_COMPARED = "run_name output_dir overwrite resume log test_only results_json preset_flags tensorboard"
 
 
 def table(head, rows, numeric=()):
@@ -36,7 +26,7 @@ def results_table(rows, names):
         low, high = (100 * end for end in result.interval)
         lines.append(
             [
-                f"{style.letter} {style.name}",
+                style.title,
                 result.label(names) or None,
                 f"{100 * result.accuracy:.2f}",
                 f"{low:.2f} to {high:.2f}",
@@ -52,7 +42,7 @@ def results_table(rows, names):
 def differing(runs):
     """name -> values, one for each run and None where it has no such flag, of those flags that differ between runs."""
     each = [run.parameters for run in runs]
-    names = sorted({name for parameters in each for name in parameters} - set(NOT_COMPARED))
+    names = sorted({name for parameters in each for name in parameters} - set(NOT_COMPARED.split()))
     values = {name: [parameters.get(name) for parameters in each] for name in names}
     return {name: found for name, found in values.items() if len(set(found)) > 1}
 
@@ -60,7 +50,7 @@ def differing(runs):
 def flags_table(runs, styles):
     """A row for each run, a column for each flag that differs; None where none does."""
     flags = differing(runs)
-    rows = [[f"{style.letter} {style.name}", *values] for style, *values in zip(styles, *flags.values(), strict=True)]
+    rows = [[style.title, *values] for style, *values in zip(styles, *flags.values(), strict=True)]
     return table(["run", *flags], rows) if flags else None
 
 
@@ -71,5 +61,5 @@ def commands_list(runs, styles):
         commands = "".join(f"<pre>{escape(command)}</pre>" for command in run.commands) or "<p>not in the log</p>"
         rows = list(run.parameters.items())
         unfold = f"<details><summary>all {len(rows)} parameters</summary>{table(['parameter', 'value'], rows)}</details>"
-        parts.append(f"<h3>{style.letter} {escape(style.name)}</h3>{commands}{unfold if rows else ''}")
+        parts.append(f"<h3>{escape(style.title)}</h3>{commands}{unfold if rows else ''}")
     return "\n".join(parts)
