@@ -12,7 +12,7 @@ from self_models.network.norms import NORMS
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, decoder_layers, encoder_parts, list_layers, run_stage
 from self_models.running.draws import draws_for
-from self_models.running.outputs import ANNOutput
+from self_models.running.outputs import ANNOutput, Sums
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -59,16 +59,19 @@ class VGG_wFeedback(Configured, nn.Module):
     def has_feedback(self):
         return self.generate is not None
 
-    def forward(self, x, draws=None, seed=None):
-        """x: (B, C, H, W) -> ANNOutput. draws, seed: of the dropout masks, see draws_for. Raises ModelError for other images, see
-        checked_images."""
+    def forward(self, x, draws=None, seed=None, frames=True):
+        """x: (B, C, H, W) -> ANNOutput. draws, seed: of the dropout masks, see draws_for; frames: else predictions and errors are
+        None, and sums has their place. Raises ModelError for other images, see checked_images."""
         x = checked_images(x, self)
         with mixed_precision(self, x):
             logits, predictions = self.run(x, draws_for(x, draws, seed) if self.training else None)
         if not predictions:
             return ANNOutput(logits, None, None)
         predictions = torch.stack(predictions)
-        return ANNOutput(logits, predictions, (x - predictions) ** 2)
+        errors = (x - predictions) ** 2
+        return (
+            ANNOutput(logits, predictions, errors) if frames else ANNOutput(logits, None, None, Sums(errors.sum((2, 3, 4)), None))
+        )
 
     def run(self, x, draws):
         """(logits, list of T predictions)"""

@@ -441,7 +441,7 @@ LOOK = f"--pretrained_snn SNN {DATA}"
         (ANN, TINY, "harness.data.sets.load_set", "the images: try a smaller --limit_train"),
         (SNN, f"--pretrained_ann ANN {SPIKING}", "harness.building.conversion.largest", "balancing thresholds: try fewer --bal"),
         (ANALYSIS, LOOK, "self_models.running.outputs.SNNOutput.__init__", "pictures: try fewer --images"),
-        (ANALYSIS, LOOK, "harness.measuring.evaluation.output_of", "the chart of spikes: try fewer --chart_images"),
+        (ANALYSIS, LOOK, "harness.measuring.evaluation.Draws", "the chart of spikes: try fewer --chart_images"),
     ],
 )
 @pytest.mark.parametrize("fault", [RuntimeError, MemoryError, torch.OutOfMemoryError])

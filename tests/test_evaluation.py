@@ -7,7 +7,7 @@ from torch import nn
 
 import self_models.counting.evaluation
 from self_models.basics.errors import ModelError
-from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image, output_of
+from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.operations import OperationCounter
 from self_models.event.counts import Counted, Inputs
 from self_models.running.chunks import AT_ONCE, chunk_length
@@ -177,7 +177,7 @@ def test_an_evaluation_keeps_sums_and_no_frames(x, settings, monkeypatch):
     draws, whole = Draws(0, 0, torch.arange(5)), model(x, draws=Draws(0, 0, torch.arange(5)))
     for at_once in (1, 3 * 5 * model.wiring.largest, 2**30):
         monkeypatch.setitem(AT_ONCE, "cpu", at_once)
-        output = output_of(model, x, draws)
+        output = model(x, draws=draws, frames=False)
         assert output.predictions is None and output.errors is None and output.is_open is None and output.predicted is None
         torch.testing.assert_close(output.sums.errors, errors_by_step(whole))
         assert torch.equal(output.logits_by_step, whole.logits_by_step) and torch.equal(output.steps, whole.steps)

@@ -3,7 +3,7 @@
 import torch
 
 from harness.processes import ranks
-from self_models.counting.evaluation import evaluate_parts, output_of
+from self_models.counting.evaluation import evaluate_parts
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import open_share_by_step
 
@@ -23,7 +23,7 @@ def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=Fa
 @torch.no_grad()
 def spikes_over_time(model, batch, seed):
     """Mean spikes per image of each layer at each step, layer -> (T,), and the mean share of active input open (T,) or None."""
-    output = output_of(model, batch.images, Draws(seed, EVALUATION, batch.index))
+    output = model(batch.images, draws=Draws(seed, EVALUATION, batch.index), frames=False)
     spikes = {name: count.double().mean(1).tolist() for name, count in output.spikes_by_step.items()}
     share = open_share_by_step(output, batch.images)
     return spikes, None if share is None else share.mean(1).tolist()

@@ -106,7 +106,7 @@ def forward(model, batch, criterion, seed, epoch):
     """(output, Losses, what the model's buffers have moved to) of a batch in training. The buffers themselves, a normalisation's
     statistics say, stay as they are until the step is taken."""
     moved = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    output = functional_call(model, moved, (batch.images,), {"draws": Draws(seed, epoch, batch.index)})
+    output = functional_call(model, moved, (batch.images,), {"draws": Draws(seed, epoch, batch.index), "frames": False})
     return output, criterion(output, batch.labels, batch.images), moved.values()
 
 

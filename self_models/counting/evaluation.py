@@ -174,15 +174,10 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
             if part.counts:
-                output = output_of(model, part.images, Draws(seed, EVALUATION, part.index))
+                output = model(part.images, draws=Draws(seed, EVALUATION, part.index), frames=False)
                 evaluation.add(output, part.images, part.labels, **(losses(output, part.labels) if losses else {}))
             else:
                 evaluation.skip()
             if on_part:
                 on_part(number, evaluation.average)
     return evaluation.result(merge(evaluation.parts()))
-
-
-def output_of(model, images, draws):
-    """The model's output; of an SNN without frames, whose sums are all that an evaluation needs."""
-    return model(images, draws=draws, **{"frames": False} if isinstance(model, VGG_SNN_STDB_wFeedback) else {})

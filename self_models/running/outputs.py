@@ -5,20 +5,22 @@ from typing import NamedTuple
 import torch
 
 
-class ANNOutput(NamedTuple):
-    """logits (B, labels); predictions and errors = (x - p)^2, (T, B, C, H, W), None for a plan without feedback."""
-
-    logits: torch.Tensor
-    predictions: torch.Tensor | None
-    errors: torch.Tensor | None
-
-
 class Sums(NamedTuple):
     """What a run gives in place of frames (T, B, C, H, W): errors (T, B), summed over pixels, None without feedback;
     open_share (T, B), share of active input pixels open, None from a model that does not block."""
 
     errors: torch.Tensor | None
     open_share: torch.Tensor | None
+
+
+class ANNOutput(NamedTuple):
+    """logits (B, labels); predictions and errors = (x - p)^2, (T, B, C, H, W), None for a plan without feedback, and where no
+    frames are kept: then there are sums."""
+
+    logits: torch.Tensor
+    predictions: torch.Tensor | None
+    errors: torch.Tensor | None
+    sums: Sums | None = None
 
 
 class SNNOutput(NamedTuple):
@@ -47,7 +49,7 @@ class SNNOutput(NamedTuple):
 
 def errors_by_step(output):
     """Squared error of an ANNOutput or SNNOutput at each step, summed over an image's pixels (T, B), None without feedback."""
-    if getattr(output, "sums", None):
+    if output.sums:
         return output.sums.errors
     return None if output.errors is None else output.errors.sum((2, 3, 4))
 
