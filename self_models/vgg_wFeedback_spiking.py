@@ -11,7 +11,7 @@ from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured, declared
 from self_models.network.datasets import background, class_names, find_image_shape
 from self_models.network.declared import SpikingSettings
-from self_models.network.neurons import HeldDropout, SpikingNeuron, count_events
+from self_models.network.neurons import HeldDropout, SpikingLayers, SpikingNeuron, count_events
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, decoder_layers, encoder_parts, list_layers, run_stage
 from self_models.network.surrogates import SURROGATES
@@ -24,11 +24,11 @@ from self_models.objectives.stopping import RULES
 from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
-from self_models.running.steps import Frame, RunState, Schedule, joined, stack_frames
+from self_models.running.steps import Frame, RunState, Schedule, joined, placed, stack_frames
 from self_models.vgg_wFeedback import mixed_precision
 
 
-class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
+class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
 
     The classifier's last layer does not spike, it accumulates. Settings: SpikingSettings in network/declared.py, and those of
@@ -115,33 +115,6 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         """Which layers' spikes go where, see network/wiring.py."""
         return wire(self)
 
-    def neurons(self):
-        """Name -> spiking layer, in the order encoder, decoder, classifier."""
-        return {name: module for name, module in self.named_modules() if isinstance(module, SpikingNeuron)}
-
-    @property
-    def thresholds(self):
-        """Threshold of each spiking layer, in the order encoder, decoder, classifier."""
-        return [neuron.threshold.item() for neuron in self.neurons().values()]
-
-    @torch.no_grad()
-    def set_thresholds(self, thresholds):
-        """Set the threshold of each spiking layer, in the same order. Raises ModelError for a wrong number or value."""
-        neurons, thresholds = self.neurons(), [float(value) for value in thresholds]
-        if len(thresholds) != len(neurons):
-            raise ModelError(f"{len(thresholds)} thresholds given for {len(neurons)} spiking layers: {', '.join(neurons)}")
-        if not all(value > 0 for value in thresholds):
-            raise ModelError(f"thresholds must be above 0: {thresholds}")
-        for neuron, value in zip(neurons.values(), thresholds, strict=True):
-            neuron.threshold.fill_(value)
-
-    @torch.no_grad()
-    def set_leak(self, leak):
-        """Set the leak of every spiking layer, 0 to 1. Raises ModelError for another."""
-        leak = self.declared()["leak"].check("leak", leak)
-        for neuron in self.neurons().values():
-            neuron.leak.fill_(leak)
-
     def set_bptt_segments(self, segments):
         """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
         memory for T / segments steps at a third more time. 0: keep all; "auto": the square root of T. Raises ModelError for
@@ -150,11 +123,6 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
         if not 0 <= segments <= self.timesteps:
             raise ModelError(f"bptt_segments must be 0 (keep all steps) to the {self.timesteps} timesteps, not {segments}")
         self.bptt_segments = segments
-
-    def clamp_dynamics(self):
-        """Bring learned thresholds and leaks back into their range; call after each optimiser step."""
-        for neuron in self.neurons().values():
-            neuron.clamp_dynamics()
 
     def integrate(self, trace, decoded, view):
         """The read-out's trace after the decoder has run, (B, C, H, W), held where the gate says so."""
@@ -317,15 +285,3 @@ class VGG_SNN_STDB_wFeedback(Configured, nn.Module):
             frames.logits,
             by_step,
         )
-
-
-def placed(counts, steps, among, image):
-    """Counts (t, B) of the last t of these steps, or None for none, as (T, B) of the T steps among: 0 in all others."""
-    known = 0 if counts is None else len(counts)
-    if known == len(among):
-        return counts
-    found = image.new_zeros(len(among), len(image), dtype=torch.float32)
-    if not known:
-        return found
-    at = [step - among[0] for step in steps[len(steps) - known :]]
-    return found.index_copy(0, torch.tensor(at, device=image.device), counts)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from self_models.basics.errors import ModelError
 from self_models.basics.settings import FRACTION, POSITIVE, Registry, required
 from self_models.network.surrogates import new_age, next_age
 
@@ -171,6 +172,42 @@ class SpikingNeuron(nn.Module):
             self.threshold.clamp_(min=1e-2)
         if self.leak.requires_grad:
             self.leak.clamp_(0, 1)
+
+
+class SpikingLayers:
+    """What a network of spiking layers tells of them all, and sets: their thresholds and leaks."""
+
+    def neurons(self):
+        """Name -> spiking layer, in the order encoder, decoder, classifier."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, SpikingNeuron)}
+
+    @property
+    def thresholds(self):
+        """Threshold of each spiking layer, in the order encoder, decoder, classifier."""
+        return [neuron.threshold.item() for neuron in self.neurons().values()]
+
+    @torch.no_grad()
+    def set_thresholds(self, thresholds):
+        """Set the threshold of each spiking layer, in the same order. Raises ModelError for a wrong number or value."""
+        neurons, thresholds = self.neurons(), [float(value) for value in thresholds]
+        if len(thresholds) != len(neurons):
+            raise ModelError(f"{len(thresholds)} thresholds given for {len(neurons)} spiking layers: {', '.join(neurons)}")
+        if not all(value > 0 for value in thresholds):
+            raise ModelError(f"thresholds must be above 0: {thresholds}")
+        for neuron, value in zip(neurons.values(), thresholds, strict=True):
+            neuron.threshold.fill_(value)
+
+    @torch.no_grad()
+    def set_leak(self, leak):
+        """Set the leak of every spiking layer, 0 to 1. Raises ModelError for another."""
+        leak = required(FRACTION, "leak", leak)
+        for neuron in self.neurons().values():
+            neuron.leak.fill_(leak)
+
+    def clamp_dynamics(self):
+        """Bring learned thresholds and leaks back into their range; call after each optimiser step."""
+        for neuron in self.neurons().values():
+            neuron.clamp_dynamics()
 
 
 class HeldDropout(nn.Module):

@@ -141,6 +141,18 @@ def joined(parts):
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+def placed(counts, steps, among, image):
+    """Counts (t, B) of the last t of these steps, or None for none, as (T, B) of the T steps among: 0 in all others."""
+    known = 0 if counts is None else len(counts)
+    if known == len(among):
+        return counts
+    found = image.new_zeros(len(among), len(image), dtype=torch.float32)
+    if not known:
+        return found
+    at = [step - among[0] for step in steps[len(steps) - known :]]
+    return found.index_copy(0, torch.tensor(at, device=image.device), counts)
+
+
 def _each(join, frames):
     return Frame(*(None if tensors[0] is None else join(tensors) for tensors in zip(*frames, strict=True)))
 
