@@ -25,14 +25,10 @@ HERE = Path(__file__).resolve().parent
 README, TABLES = "README.md", "docs/tables.md"  # what stands between the marks there is written here
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")
 OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
-
-
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
 CHECKPOINTS = {  # name -> (its preset, seed)
     run_name("snn", preset, seed): (preset, seed) for preset, network in NETWORKS.items() for seed in range(network.seeds)
 }
-
-
 OF_FOLDER = [name for name, (preset, _) in CHECKPOINTS.items() if NETWORKS[preset].images]
 
 
@@ -75,12 +71,11 @@ def main(argv=None):
         rows += [row_of(network, record) for record in json.loads(path.read_text())]
     write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
     if not few:
-        chosen = [row for row in rows if is_shown(row)]
-        rows = means_over_seeds(rows)
+        chosen, rows = list(filter(is_shown, rows)), means_over_seeds(rows)
         for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
             picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
-        put_into(HERE / TABLES, [*table(row for row in rows if is_shown(row)), "", *pairs_table(chosen)])
+        put_into(HERE / TABLES, [*table(filter(is_shown, rows)), "", *pairs_table(chosen)])
         put_into(HERE / README, short_table(rows))
 
 
@@ -91,10 +86,9 @@ def check_all_there(folder, only):
     if missing:
         add = " ".join(dict.fromkeys([*only, *(needed[path] for path in missing)]))
         add += " --dataset FOLDER" * any(needed[path] in OF_FOLDER for path in missing)
-        which = f"{missing[0]} is missing: evaluate its network"
-        if len(missing) > 1:
-            which = f"{missing[0]} and {len(missing) - 1} more files are missing: evaluate their networks"
-        raise UserError(f"{which}, too: --only {add}")
+        more = f"and {len(missing) - 1} more files are missing: evaluate their networks"
+        what = more if len(missing) > 1 else "is missing: evaluate its network"
+        raise UserError(f"{missing[0]} {what}, too: --only {add}")
 
 
 def is_shown(row):
@@ -128,8 +122,7 @@ def row_of(network, record):
         **{key: record[key] for key in keys if key in record},
         **({"dataset": network.images, "date": record["date"]} if network.images else {}),
         "operations": {kind: value for kind, value in record["operations"].items() if kind != "layers"},
-        **{key: record[key] for key in ("energy_joules", "energy_event_joules")},
-        "images_per_second": record["images_per_second"],
+        **{key: record[key] for key in ("energy_joules", "energy_event_joules", "images_per_second")},
     }
 
 
@@ -206,9 +199,8 @@ def table(rows):
         images = ", ".join(row[key] for key in ("dataset", "date") if key in row)
         spikes = " | ".join(f"{row['spikes'][part]:,.0f}" for part in ("input", "encoder", "decoder", "classifier"))
         yield (
-            f"| {images} | {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | "
-            f"{stop_of(row)} | {row['mean_steps']:.1f} | {shown(row, 'accuracy', '.2f')} | {spikes} | "
-            f"{shown(row, 'spikes', ',.0f')} | "
+            f"| {images} | {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | {stop_of(row)} | "
+            f"{row['mean_steps']:.1f} | {shown(row, 'accuracy', '.2f')} | {spikes} | {shown(row, 'spikes', ',.0f')} | "
             f"{row['operations']['event_acs'] / 1000:,.0f} k | {shown(row, 'energy_joules', '.1f')} | "
             f"{shown(row, 'energy_event_joules', '.2f')} |"
         )
@@ -262,12 +254,11 @@ def cell(name, value, half, count):
 
 def put_into(page, lines):
     """Replace what stands between the marks of a page. Raises UserError where they are missing."""
-    text = page.read_text(encoding="utf-8")
-    if not all(mark in text for mark in MARKS):
+    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not end:
         raise UserError(f"{page} lacks the line {MARKS[0]!r} or {MARKS[1]!r}: put both back where the tables belong")
-    before, rest = text.split(MARKS[0], 1)
-    after = rest.split(MARKS[1], 1)[1]
-    new = f"{before}{MARKS[0]}\n" + "\n".join(lines) + f"\n{MARKS[1]}{after}"
+    new = "\n".join([before + MARKS[0], *lines, MARKS[1] + after])
     write_whole(page, lambda file: file.write(new.encode()))
 
 

@@ -1,5 +1,7 @@
 """Somebody else's stack of convolutions and integrate-and-fire neurons as a network of ours: from_layers(stack)."""
 
+from itertools import takewhile
+
 import torch
 from torch import nn
 
@@ -95,15 +97,9 @@ def leaves(module, name="the stack"):
 
 def encoder_tokens(given):
     """The tokens of the layers before nn.Flatten; the numbers of channels are checked later, with all else."""
-    tokens = []
-    for _, module in given:
-        if isinstance(module, nn.Flatten):
-            break
-        if isinstance(module, nn.Conv2d):
-            tokens.append("D" if halves(module) else module.out_channels)
-        elif isinstance(module, nn.AvgPool2d):
-            tokens.append("A")
-    return tokens
+    before = takewhile(lambda module: not isinstance(module, nn.Flatten), (module for _, module in given))
+    layers = [module for module in before if isinstance(module, nn.Conv2d | nn.AvgPool2d)]
+    return ["A" if isinstance(one, nn.AvgPool2d) else "D" if halves(one) else one.out_channels for one in layers]
 
 
 def halves(convolution):
@@ -156,10 +152,8 @@ def describe(name, module):
 
 
 def plain(module, name):
-    """The module's attribute of this name, where it may be written in several ways in one of them."""
+    """The module's attribute of this name; sizes, which may be written in several ways, in one of them."""
     value = getattr(module, name)
-    if isinstance(module, nn.Flatten):
-        return value
-    if name == "padding" and value == "same":
-        value = tuple(size // 2 for size in module.kernel_size)
-    return (value, value) if name in ("kernel_size", "stride", "padding", "dilation") and isinstance(value, int) else value
+    if value == "same":
+        return tuple(size // 2 for size in module.kernel_size)
+    return (value, value) if name in ("kernel_size", "stride", "padding") and isinstance(value, int) else value

@@ -1,8 +1,6 @@
 """Flags, losses, schedules, data, conversion, checkpoints and training, apart from what goes wrong."""
 
 import argparse
-import gzip
-import hashlib
 import importlib
 import json
 import os
@@ -13,10 +11,8 @@ import sys
 from math import cos, exp, log, pi
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-import torchvision
 from conftest import (
     ANALYSIS,
     ANN,
@@ -42,7 +38,7 @@ import harness.data.sets
 from harness import UserError
 from harness.building.models import SNNSource, snn_from, teacher_from
 from harness.command_line.scripts import run_script
-from harness.data.sets import ImageSet, load_data, load_set
+from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate, spikes_over_time
 from harness.measuring.report import blocking_table, losses_text
 from harness.runs.checkpoints import save_checkpoint, write_whole
@@ -296,65 +292,6 @@ def test_bundled_mnist():
     batch = test.batch(torch.tensor([3, 0]))
     assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
     assert torch.equal(batch.images, test.images[[3, 0]] / 255) and batch.images.max() == 1
-
-
-def test_limits_and_holdout():
-    whole, _, _ = load_data("MNIST")
-    train, selection, test = load_data("MNIST", limit_train=30, limit_test=20, holdout=10)
-    assert (len(train), len(selection), len(test)) == (30, 10, 20)
-    assert torch.equal(train.images, whole.images[:30]) and torch.equal(selection.images, whole.images[-10:])
-    assert selection.batch(torch.tensor([0])).index.tolist() == [59990]  # its draws are those of its place in the whole set
-
-
-@pytest.mark.parametrize("limit", [None, 59990])
-def test_held_out_images_are_not_trained_on(limit):
-    train, selection, _ = load_data("MNIST", limit_train=limit, holdout=10)
-    assert [(part.start, len(part), len(part.labels)) for part in (train, selection)] == [(0, 59990, 59990), (59990, 10, 10)]
-
-
-def test_batches_hold_every_image_once():
-    digits = load_data("MNIST", limit_test=10)[2]
-    order = shuffled(10, 0, 1)
-    batches = list(digits.batches(4, order=order))
-    assert [len(batch.labels) for batch in batches] == [4, 4, 2]
-    assert torch.cat([batch.index for batch in batches]).tolist() == order.tolist()
-    assert torch.equal(torch.cat([batch.labels for batch in batches]), digits.labels[order])
-
-
-def test_colour_images_lie_between_minus_1_and_1(monkeypatch, tmp_path):
-    class Downloaded:
-        def __init__(self, root, train, download):
-            self.data = np.arange(2 * 32 * 32 * 3, dtype=np.uint64).reshape(2, 32, 32, 3).astype(np.uint8)
-            self.targets = [3, 9]
-
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Downloaded)
-    found = load_set("CIFAR10", tmp_path, True)
-    batch = found.batch(torch.tensor([0, 1]))
-    assert batch.images.shape == (2, 3, 32, 32) and batch.labels.tolist() == [3, 9]
-    assert (batch.images.min(), batch.images.max()) == (-1, 1)
-    assert batch.images[0, :, 0, 0].tolist() == pytest.approx([-1, 2 / 255 - 1, 4 / 255 - 1])  # channels are 0, 1, 2
-
-
-def write_idx(path, values, monkeypatch):
-    """An IDX file, gzip if its name says so, that is taken for FashionMNIST's."""
-    content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    monkeypatch.setitem(harness.data.sets.MD5, ("FashionMNIST", path.name.removesuffix(".gz")), hashlib.md5(content).hexdigest())
-
-
-@pytest.mark.parametrize("ending", ["", ".gz"])
-@pytest.mark.parametrize("place", ["debian", "fashionmnist", "FashionMNIST/raw"])
-def test_fashion_mnist_is_found(monkeypatch, tmp_path, place, ending):
-    folder = tmp_path / place
-    folder.mkdir(parents=True)
-    monkeypatch.setitem(harness.data.sets.DEBIAN, "FashionMNIST", tmp_path / "debian")
-    pixels = np.arange(2 * 28 * 28, dtype=np.uint64).astype(np.uint8).reshape(2, 28, 28)
-    write_idx(folder / f"t10k-images-idx3-ubyte{ending}", pixels, monkeypatch)
-    write_idx(folder / f"t10k-labels-idx1-ubyte{ending}", np.array([8, 1], np.uint8), monkeypatch)
-    before = digests(tmp_path)
-    found = load_set("FashionMNIST", tmp_path, False)
-    assert torch.equal(found.images, torch.from_numpy(pixels)[:, None]) and found.labels.tolist() == [8, 1]
-    assert digests(tmp_path) == before
 
 
 # --- figures
@@ -752,12 +689,6 @@ def test_training_lowers_the_loss(tmp_path):
         run_here(name, base, f"--epochs 6 -lr 3e-3 --weight_decay 0 --dropout 0 --run_name x --output_dir {tmp_path}")
         losses = [record["train"]["total"] for record in records(tmp_path / f"logs/{kind}/x.jsonl")]
         assert losses[-1] < 0.9 * losses[0], name
-
-
-def test_part_of_a_set_keeps_its_positions():
-    digits = ImageSet("MNIST", torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4), start=10)
-    part = digits.part(1, 3)
-    assert part.labels.tolist() == [1, 2] and part.batch(torch.tensor([1])).index.tolist() == [12]
 
 
 def test_an_original_ann_with_thresholds_beside_is_still_an_ann(trained, tmp_path):

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from PIL import Image
 import harness.data.folders
 import harness.data.sets
 from harness import UserError
+from harness.data.cache import kept, places
+from harness.data.facts import adopt_facts, facts_of
 from harness.data.folders import list_folder
 from harness.data.sets import Batch, augmented, load_data, mirrored
 from self_models import load, read_images
@@ -220,7 +223,9 @@ def test_a_file_that_can_be_read_again_is(pets):
 def test_bad_files_are_skipped_if_asked_and_named(pets, capsys):
     damage(pets)
     run_here(ANN, f"--dataset {pets} {NET} --epochs 1 --skip_bad --output_dir {pets.parent / 'out'}")
-    assert f"in {pets / 'train'} cannot be read and are left out: train/cat/" in capsys.readouterr().err
+    assert (
+        capsys.readouterr().err.count(f"note: 1 of 8 files in {pets / 'train'} cannot be read and are left out: train/cat/") == 1
+    )
     damage(pets, 4)
     line = refused(ANN, f"--dataset {pets} {NET} --skip_bad --output_dir {pets.parent / 'out'} --run_name y")
     assert "no file of class cat can be read" in line
@@ -261,8 +266,12 @@ def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at)
     line = refused(ANN, f"--data_dir {folder} --output_dir {pets.parent / 'out'}")
     assert "train-images-idx3-ubyte.gz" in line and f"give --dataset {folder} with {folder}/train/CLASS/" in line
     assert len(list(folder.rglob("*.*"))) == 1
-    (folder / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")  # beside the data set's files pictures do not matter
-    assert len(load_data("MNIST", str(folder), limit_test=3)[2]) == 3
+
+
+def test_beside_the_files_of_a_data_set_pictures_do_not_matter(tmp_path):
+    write(tmp_path / "a.png", pixels(0))
+    (tmp_path / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")
+    assert len(load_data("MNIST", str(tmp_path), limit_test=3)[2]) == 3
 
 
 # --- the decoded images
@@ -285,12 +294,17 @@ def flipped(raw):
     return bytes([raw[0] ^ 1]) + raw[1:]
 
 
-@pytest.mark.parametrize("spoil", [flipped, lambda raw: raw[:-1], lambda raw: raw[1:], lambda raw: b"", lambda raw: raw[-300:]])
-@pytest.mark.parametrize("name", ["train_3x12x12.pixels", "test.json"])
-def test_a_damaged_cache_is_made_again(pets, name, spoil):
+DAMAGES = [flipped, lambda raw: raw[:-1], lambda raw: raw[1:], lambda raw: b"", lambda raw: raw[-300:]]
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"), [*(("train_3x12x12.pixels", spoil) for spoil in DAMAGES), ("test.json", lambda raw: b"{")]
+)
+def test_a_damaged_cache_is_made_again(pets, monkeypatch, name, spoil):
+    monkeypatch.setattr(harness.data.cache, "BLOCK", 1000)  # several of them
     load_data(str(pets))
     files, path = digests(pets / ".cache"), pets / ".cache" / name
-    path.write_bytes(spoil(path.read_bytes()) if name.endswith("pixels") else b"{")
+    path.write_bytes(spoil(path.read_bytes()))
     os.utime(path, (0, 0))
     assert torch.equal(load_data(str(pets))[0].images[0], torch.from_numpy(pixels(0)).permute(2, 0, 1))
     assert digests(pets / ".cache") == files
@@ -320,6 +334,29 @@ def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_pa
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match=r"no place to keep the decoded images.*XDG_CACHE_HOME"):
         load_data(str(pets))
+
+
+def test_where_the_caches_of_a_folder_lie(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    own, users = places(tmp_path / "pets")
+    assert own == tmp_path / "pets/.cache" and users.parent == tmp_path / ".cache/snn_wFeedback" and users.name[:5] == "pets_"
+
+
+def test_ranks_of_several_machines_make_a_cache_on_each(pets, monkeypatch):
+    load_data(str(pets))
+    monkeypatch.setattr(harness.data.cache.ranks, "largest", lambda value: 1)  # some rank lacks the file
+    monkeypatch.setattr(harness.data.cache.ranks, "from_first", lambda make: "no room")  # the first one cannot make it
+    with pytest.raises(UserError, match=r"^no room$"):
+        load_data(str(pets))
+    monkeypatch.setattr(harness.data.cache.ranks, "from_first", lambda make: "")  # the first one has it, elsewhere
+    shutil.rmtree(pets / ".cache")
+    assert len(load_data(str(pets))[0]) == 8 and len(digests(pets / ".cache")) == 4
+
+
+def test_a_cache_that_is_stale_at_once_is_not_made_for_ever(tmp_path):
+    with pytest.raises(UserError, match=rf"^x changed while it was read: leave the images of {tmp_path} alone"):
+        kept(tmp_path, "x", lambda path: int("x"), lambda file: None)
 
 
 def test_what_is_interrupted_leaves_no_cache(pets, monkeypatch):
@@ -354,6 +391,33 @@ def test_files_of_every_kind(tmp_path):
 
 
 # --- a network and its images
+
+
+def test_what_a_network_must_know_of_a_folder(tmp_path):
+    """Borders of 51 and of 102 are light by 0.2 and 0.4; what is inside does not matter."""
+    for part in ("train", "test"):
+        for name, light in (("a", 51), ("b", 102)):
+            image = np.full((8, 8), light if part == "train" else 0, np.uint8)
+            image[1:-1, 1:-1] = 255
+            write(tmp_path / part / name / "0.png", image)
+    args = SimpleNamespace(dataset=str(tmp_path), given={}, image_size=None, grey=None, skip_bad=False)
+    expected = {"labels": 2, "image_shape": (1, 8, 8), "classes": ["a", "b"], "background": 0.3}
+    assert facts_of(args) == args.facts == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "settings", "facts"),
+    [
+        ("MNIST", {"labels": 10}, {"labels": 10}),
+        ("/x", {"labels": 10}, {"labels": 10, "image_shape": (1, 28, 28), "background": 0.0, "classes": list("0123456789")}),
+        ("/x", {"dataset": "/y", "labels": 2, "classes": ["a", "b"]}, {"labels": 2, "classes": ["a", "b"]}),
+    ],
+)
+def test_what_a_checkpoint_says_of_its_images(dataset, settings, facts):
+    """What goes without saying of a known data set is said where another takes its place."""
+    args = SimpleNamespace(dataset=dataset)
+    adopt_facts(args, settings)
+    assert args.facts == facts
 
 
 def test_a_checkpoint_keeps_what_it_knows_of_its_images(zoo):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import digests
 
 import harness.data.sets
 from harness import UserError
@@ -34,6 +35,13 @@ def test_batches_begin_where_they_are_told():
     assert [batch.index.tolist() for batch in batches] == [[23, 24, 25], [26]]
     assert [len(list(image_set(7).batches(3, first=first))) for first in (0, 3)] == [3, 0]
     assert [(batch.whole, batch.counts, batch.counted, batch.weight) for batch in batches] == [(3, True, 3, 1), (1, True, 1, 1)]
+    in_order = list(image_set(4).batches(3, order=torch.tensor([2, 0, 3, 1])))
+    assert [numbers_of(batch) for batch in in_order] == [batch.labels.tolist() for batch in in_order] == [[2, 0, 3], [1]]
+
+
+def test_a_part_keeps_its_positions():
+    batch = image_set(7, start=20).part(1, 3).batch(torch.tensor([1]))
+    assert (numbers_of(batch), batch.labels.tolist(), batch.index.tolist()) == ([2], [2], [22])
 
 
 def test_all_images_as_one_batch():
@@ -209,14 +217,17 @@ def download(monkeypatch):
     return replace
 
 
-@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", ""])
+@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", "", "fashionmnist", "FashionMNIST/raw"])
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_mnist_is_found(put, tmp_path, place, ending):
-    put(tmp_path / place, 4, ending=ending)
-    put(tmp_path / place, 7, ending=ending, is_train=True)
+    name = "FashionMNIST" if "fashion" in place.lower() else "MNIST"
+    put(tmp_path / place, 4, name, ending)
+    put(tmp_path / place, 7, name, ending, is_train=True)
+    before = digests(tmp_path)
     for is_train, label in ((False, 4), (True, 7)):
-        found = load_set("MNIST", tmp_path, is_train)
-        assert (found.name, found.start, found.labels.tolist(), found.labels.dtype) == ("MNIST", 0, [label], torch.int64)
+        found = load_set(name, tmp_path, is_train)
+        assert digests(tmp_path) == before  # nothing is unpacked there
+        assert (found.name, found.start, found.labels.tolist(), found.labels.dtype) == (name, 0, [label], torch.int64)
         assert found.images.tolist() == [[[[label, label + 1, label + 2], [label + 3, label + 4, label + 5]]]]
         assert found.images.dtype == torch.uint8
 
@@ -263,6 +274,7 @@ def test_what_torchvision_has(download, tmp_path):
     found = load_set("CIFAR100", tmp_path, False)
     assert found.images.shape == (2, 3, 2, 3) and found.images[0, :, 0, 0].tolist() == [0, 1, 2] and found.name == "CIFAR100"
     assert found.images.is_contiguous() and found.labels.dtype == torch.int64
+    assert found.whole().images[0, :, 0, 0].tolist() == pytest.approx([-1, 2 / 255 - 1, 4 / 255 - 1])
 
 
 @pytest.mark.parametrize(

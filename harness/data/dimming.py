@@ -20,8 +20,7 @@ def dimmed_sets(images):
 
 
 def dimmed(images, where, part):
-    """An ImageSet like this one, in whose batches the pixels of where = (rows, columns) have this part of their brightness,
-    rounded."""
+    """An ImageSet like this one; in its batches the pixels of where = (rows, columns) have this part of their light, rounded."""
 
     def change(pixels):
         region = pixels[..., where[0], where[1]]

@@ -215,14 +215,15 @@ def check_no_pictures(name, folder):
 
 def load_set(name, folder, is_train):
     """The training or the test images of one data set. Raises UserError as load_data does."""
-    images_name, labels_name = IDX_FILES[is_train]
-    for place in (folder / name.lower(), folder / name / "raw", folder, DEBIAN.get(name)):
-        if name in DEBIAN | {"MNIST": None} and place and _find(place, images_name) and _find(place, labels_name):
-            if place == folder and name != "MNIST":
-                continue  # files that lie loose in the folder are MNIST's
-            images = read_idx(_find(place, images_name), MD5[name, images_name], 3)[:, None]
-            labels = read_idx(_find(place, labels_name), MD5[name, labels_name], 1).long()
-            return ImageSet(name, images, labels)
+    places = (
+        folder / name.lower(),
+        folder / name / "raw",
+        folder if name == "MNIST" else DEBIAN.get(name),
+    )  # or loose
+    for place in filter(None, places if name in ("MNIST", "FashionMNIST") else ()):
+        if all(paths := [_find(place, file) for file in IDX_FILES[is_train]]):
+            images, labels = (read_idx(path, MD5[name, file]) for path, file in zip(paths, IDX_FILES[is_train], strict=True))
+            return ImageSet(name, images[:, None], labels.long())
     if folder != BUNDLED:
         check_no_pictures(name, folder)
     return _from_torchvision(name, folder, is_train)
@@ -232,8 +233,8 @@ def _find(place, name):
     return next((path for path in (place / f"{name}.gz", place / name) if path.is_file()), None)
 
 
-def read_idx(path, md5, dims):
-    """A uint8 tensor of `dims` dimensions from an IDX file, plain or gzip. Raises UserError unless its MD5 is right.
+def read_idx(path, md5):
+    """A uint8 tensor from an IDX file, plain or gzip. Raises UserError unless its MD5 is right.
 
     torchvision's reader wants the unpacked file on disk; this one leaves the user's folder as it is.
     """
@@ -244,7 +245,7 @@ def read_idx(path, md5, dims):
         raise UserError(f"{path} is corrupt or unreadable ({error}): put a fresh copy in its place") from None
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise UserError(f"{path} is corrupt: its MD5 (uncompressed) is not {md5}; put a fresh copy in its place")
-    head = 4 + 4 * dims
+    head = 4 + 4 * content[3]  # the number of dimensions
     shape = [int(size) for size in np.frombuffer(content[4:head], ">u4")]
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy())
 

@@ -6,14 +6,13 @@ from datetime import date
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
 
+LOSSES = ("classification", "reconstruction", "total")
 
-def running(means):
-    """'accuracy 97.10 % | total 0.123 | spikes 4,123' of running means."""
-    return " | ".join(
-        f"{name} {100 * means[name]:.2f} %" if name == "accuracy" else f"{name} {figure(means[name])}"
-        for name in ("accuracy", "classification", "reconstruction", "total", "spikes")
-        if name in means
-    )
+
+def running(means, names=("accuracy", *LOSSES, "spikes")):
+    """'accuracy 97.10 % | total 0.123 | spikes 4,123' of those of these means that there are."""
+    accuracy = f"accuracy {100 * means.get('accuracy', 0):.2f} %"
+    return " | ".join(accuracy if name == "accuracy" else f"{name} {figure(means[name])}" for name in names if name in means)
 
 
 def figure(value):
@@ -28,10 +27,7 @@ def numbers_only(result):
 
 def losses_text(means):
     """Losses and accuracy in words; means: name -> mean per image, accuracy 0 to 1."""
-    losses = " | ".join(
-        f"{name} {figure(means[name])}" for name in ("classification", "reconstruction", "total") if name in means
-    )
-    return f"{losses}, accuracy {100 * means['accuracy']:.2f} %"
+    return f"{running(means, LOSSES)}, {running(means, ['accuracy'])}"
 
 
 JUDGES = {"held-out": "held out", "test": "test (which chooses)"}  # what an epoch is chosen on, in its line
@@ -50,14 +46,13 @@ def best_line(best, on):
     """'best: epoch 3, held-out accuracy 97.10 %' of the epoch that is kept; on: what it was chosen on."""
     if on == "last epoch":
         return f"last: epoch {best['epoch']}, nothing was chosen"
-    return f"best: epoch {best['epoch']}, {on} accuracy {100 * best['accuracy']:.2f} %" + (
-        ", chosen on the test images" if on == "test" else ""
-    )
+    warned = ", chosen on the test images" if on == "test" else ""
+    return f"best: epoch {best['epoch']}, {on} accuracy {100 * best['accuracy']:.2f} %{warned}"
 
 
 def report_evaluation(result, say):
     """Accuracy, reconstruction, and spikes by part of an evaluation, as lines."""
-    say(f"accuracy {100 * result['accuracy']:.2f} % on {result['images']:,} images, {result['seconds']:.1f} s")
+    say(f"{running(result, ['accuracy'])} on {result['images']:,} images, {result['seconds']:.1f} s")
     if "error" in result:
         say(f"squared error of the last prediction, summed over an image: {figure(result['error'])}")
     if "parts" in result:
@@ -165,10 +160,9 @@ def evaluation_record(model, result, args, **more):
     }
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
-        record |= {name: result[name] for name in ("median_steps", "p95_steps", "comparisons")}
-    further = ("open_share", "operations", "energy_joules", "energy_event_joules")
-    selected_on = getattr(args, "selected_on", None)  # what the network's epoch was chosen on, where it is known
+    further = ("median_steps", "p95_steps", "comparisons", "open_share", "operations", "energy_joules", "energy_event_joules")
     record |= {name: result[name] for name in further if name in result}
+    selected_on = getattr(args, "selected_on", None)  # what the network's epoch was chosen on, where it is known
     return record | ({"selected_on": selected_on} if selected_on else {}) | more
 
 
