@@ -181,6 +181,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the
         logits after each step (T, B, labels)."""
         drives = self.through(run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
+        if not len(drives):  # nothing has arrived; a loss still has a gradient, which is 0
+            run.logits = run.logits + drives.sum(0)
         so_far = [run.logits] * (steps - len(drives))
         for drive in drives.to(run.image.dtype):
             run.logits = run.logits + drive

@@ -72,7 +72,7 @@ def here(model, images, seed):
     draws = draws_for(images, seed=seed)
     signals = model.encoding.send(images, draws.uniforms(model.timesteps, model.image_shape))
     neurons = {name: module for name, module in model.neurons().items() if not name.startswith("generate")}
-    counts = watch(neurons, lambda output: output[0])
+    counts = watch(neurons, lambda output: output[0].unflatten(0, (-1, len(images))).sum(0))
     return counts, model(images, draws=draws).logits, signals
 
 
