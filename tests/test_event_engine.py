@@ -27,7 +27,7 @@ from self_models.event.compiled.vectors import above, add_rows, lowest
 from self_models.event.engine import EventEngine
 from self_models.loading import load
 from self_models.objectives.contrast import CONTRASTS, Contrast
-from self_models.objectives.gates import GATES
+from self_models.objectives.gates import GATES, Blocking
 from self_models.objectives.readouts import READOUTS
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -199,6 +199,18 @@ def test_images_stop_at_the_same_step(gate, rule):
     dense = model(x, u)
     check_same(dense, EventEngine(model)(x, u))
     assert dense.steps.min() < 15 and (rule["rule"] == "all_predicted" or len(set(dense.steps.tolist())) > 1)
+
+
+@torch.no_grad()
+def test_no_image_stops_before_its_gate_lets_the_network_answer(monkeypatch):
+    """Not even a black one, which has nothing left to do after the first step."""
+    monkeypatch.setattr(Blocking, "least_steps", 4)
+    model = build(AdaptiveTimestepsSNN, rule="confidence", gap_bound=0.0, epsilon=2.0)
+    x, u = inputs(model)
+    x[0] = 0
+    dense, event = model(x, u), EventEngine(model)(x, u)
+    check_same(dense, event)
+    assert dense.steps.tolist() == [4] * COUNT
 
 
 @pytest.mark.parametrize("readout", ["membrane_linear", "membrane"])
