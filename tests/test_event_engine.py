@@ -714,66 +714,27 @@ def test_the_images_that_decided_for_a_batch_are_counted_once(monkeypatch):
             torch.testing.assert_close(here, there, rtol=1e-6, atol=0)
 
 
-class OwnIntegrate(InputBlockingSNN):
-    """As benchmarks/ramp_control.py has."""
-
-    def integrate(self, trace, decoded, view):
-        return super().integrate(trace, decoded / 2, view)
-
-
-class OwnForward(InputBlockingSNN):
-    def forward(self, x, uniforms=None, draws=None, seed=None):
-        return super().forward(x, uniforms, draws, seed)
-
-
-class OwnClassify(InputBlockingSNN):
-    def classify(self, run, parts):
-        return super().classify(run, parts)
-
-
-class OwnName(InputBlockingSNN):
-    def title(self):
-        return "a method that the SNN does not have"
-
-
-@GATES.register("inverse")
-class Inverse(Contrast):
-    """The compiled form that it inherits knows nothing of what it overrides."""
-
-    def seen(self, image, is_open):
-        return (1 - image) * is_open
-
-
-del GATES["inverse"]
-
-
-@pytest.mark.parametrize(
-    ("cls", "words"),
-    [(OwnIntegrate, "OwnIntegrate.integrate"), (OwnForward, "OwnForward.forward"), (OwnClassify, "OwnClassify.classify")],
-)
+@pytest.mark.parametrize("hook", ["forward", "integrate", "classify"])  # benchmarks/ramp_control.py has an integrate
 @torch.no_grad()
-def test_a_model_with_a_hook_of_its_own_is_refused_and_auto_takes_dense(cls, words):
-    model = build(cls)
+def test_a_model_with_a_hook_of_its_own_is_refused_and_auto_takes_dense(hook):
+    model = build(type("Own", (InputBlockingSNN,), {hook: getattr(InputBlockingSNN, hook)}))
     x, u = inputs(model)
     for use in (EventEngine(model).check, lambda: EventEngine(model)(x, u)):
-        with pytest.raises(ModelError, match=f"{words}: use --engine dense"):
+        with pytest.raises(ModelError, match=f"Own.{hook}: use --engine dense"):
             use()
     chooses = EventEngine(model, chooses=True)
     assert torch.equal(chooses(x, u).logits, model(x, u).logits) and chooses.name == "dense"
-    EventEngine(build(OwnName)).check()
+    EventEngine(build(type("Named", (InputBlockingSNN,), {"title": lambda self: "what the SNN does not have"}))).check()
 
 
 @torch.no_grad()
 def test_a_part_that_overrides_anything_is_refused_and_auto_takes_dense(monkeypatch):
-    monkeypatch.setitem(GATES, "inverse", Inverse)
-    model = build(VGG_SNN_STDB_wFeedback, gate="inverse", contrast="none", epsilon=0.3)
-    wanted = r"no compiled form of the gate Inverse \(kernels\): use --engine dense"
-    for known in (
-        self_models.event.compiled.run.PARTS,
-        {*GATES.values()} | self_models.event.compiled.run.PARTS,
-    ):  # had it come first
-        monkeypatch.setattr(self_models.event.compiled.run, "PARTS", known)
-        with pytest.raises(ModelError, match=wanted):
+    """Its compiled form, which it inherits, knows nothing of that, even where it has been compiled."""
+    monkeypatch.setitem(GATES, "own", type("Own", (Contrast,), {"seen": lambda self, image, is_open: (1 - image) * is_open}))
+    model, run = build(VGG_SNN_STDB_wFeedback, gate="own", contrast="none", epsilon=0.3), self_models.event.compiled.run
+    for known in (run.PARTS, {GATES["own"], *run.PARTS}):
+        monkeypatch.setattr(run, "PARTS", known)
+        with pytest.raises(ModelError, match=r"no compiled form of the gate Own \(kernels\): use --engine dense"):
             EventEngine(model).check()
     engine, (x, u) = EventEngine(model, chooses=True), inputs(model)
     assert torch.equal(engine(x, u).is_open, model(x, u).is_open) and engine.name == "dense"
