@@ -86,10 +86,10 @@ def test_residual_input_is_what_the_prediction_left_open(images):
     assert torch.equal(output.spikes["input"], torch.stack(sent).abs().sum((0, 2, 3, 4)))
 
 
-def test_contrast_without_contrast_is_plain_blocking_of_residuals_too(images):
-    plain, none = (run(build(cls, residual=True, **own), images) for cls, own in
-                   ((InputBlockingSNN, {}), (ContrastAttentionSNN, {"contrast": "none"})))  # fmt: skip
-    same(plain, none)
+@pytest.mark.parametrize("residual", [False, True])
+def test_no_contrast_is_plain_blocking(images, residual):
+    plain, none = build(InputBlockingSNN, residual=residual), build(ContrastAttentionSNN, contrast="none", residual=residual)
+    same(run(plain, images), run(none, images))
 
 
 def test_slew_limits_each_move_of_the_prediction(images):
@@ -232,10 +232,6 @@ def test_contrast_leaves_an_empty_image_empty(contrast):
     empty = torch.zeros(2, 1, 28, 28)
     assert model.start(empty).view.image.abs().sum() == 0
     assert run(model, (empty, torch.rand(STEPS, *empty.shape))).spikes["input"].sum() == 0
-
-
-def test_no_contrast_is_plain_blocking(images):
-    same(run(build(InputBlockingSNN), images), run(build(ContrastAttentionSNN, contrast="none"), images))
 
 
 def test_local_gain_follows_what_is_open():

@@ -310,15 +310,6 @@ def test_what_cannot_work_is_refused(own, words):
     assert str(refused.value) == words
 
 
-def test_a_checkpoint_keeps_it(x, tmp_path):
-    own = {"grid": 4, "grid_steps": 2, "guess": "decoder", "fill": False, "epsilon": 0.2, "together": True}
-    model = build(**own)
-    torch.save({"model": type(model).__name__, "settings": model.settings, "state_dict": model.state_dict()}, tmp_path / "x.pth")
-    found = load(tmp_path / "x.pth", engine="dense")
-    assert {name: found.settings[name] for name in own} == own and found.settings["gate"] == "once"
-    same(run(found, x), run(model, x))
-
-
 def test_the_scripts_evaluate_as_trained_without_any_flag(tmp_path):
     """A colour folder: the gate and its settings come from the checkpoint; another epsilon is one typed."""
     folder = make_folder(tmp_path / "pets", count=3)

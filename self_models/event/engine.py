@@ -14,7 +14,7 @@ from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.event.compiled.counts import blank
 from self_models.event.costs import LARGE_BATCH, LOOKED_AT, dense_pays
-from self_models.event.counts import counted_runs, new_activity, no_activity
+from self_models.event.counts import Counted, counted_runs, new_activity, no_activity
 from self_models.event.layouts import KeptLayout
 from self_models.event.settings import kernel_settings, why_not
 from self_models.event.threads import Rooms, spread
@@ -49,14 +49,31 @@ class EventEngine:
 
     def prepare(self):
         """The model's Layout, its weights folded now if they are not. Raises ModelError as check does."""
+        self._forget_changed()
+        self.check()
+        return self._laid_out()
+
+    def _laid_out(self):
+        layout = self._kept.prepare()
+        self._rooms = self._rooms or Rooms(layout, no_activity(layout.net))
+        return layout
+
+    def _forget_changed(self):
         if self._kept.forget_changed():
             if self._counted:
                 raise ModelError("the weights or settings changed while operations were counted")
             self._rooms = None
-        self.check()
-        layout = self._kept.prepare()
-        self._rooms = self._rooms or Rooms(layout, no_activity(layout.net))
-        return layout
+
+    def _serves(self):
+        """Whether the model runs here; where not, and there is no choice, raises ModelError as check does."""
+        self._forget_changed()
+        try:
+            self.check()
+        except ModelError:
+            if not self.chooses:
+                raise
+            return False
+        return True
 
     def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
         """x: (B, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames: else predictions, errors,
@@ -64,15 +81,9 @@ class EventEngine:
         x = checked_images(x, self.model)
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
-        draws, output = draws_for(x, draws, seed), None
+        draws = draws_for(x, draws, seed)
         self.model.drawn(x, uniforms, draws)  # which checks uniforms
-        try:
-            layout = self.prepare()
-        except ModelError:
-            if not self.chooses or self._counted:
-                raise
-        else:
-            output = self._run(layout, x, uniforms, draws, frames)
+        output = self._run(x, uniforms, draws, frames) if self._serves() else None
         self.runs["event" if output else "dense"] += len(x)
         if output is None:
             with torch.no_grad():
@@ -88,22 +99,26 @@ class EventEngine:
 
     def start_counting(self):
         """Count the inputs of each linear module from now on."""
-        layout = self.prepare()
-        self._rooms, self._counted = Rooms(layout, new_activity(layout)), {"steps": 0, "decodes": 0}
+        if self._serves():
+            layout = self._laid_out()
+            self._rooms, self._counted = Rooms(layout, new_activity(layout)), {"steps": 0, "decodes": 0}
 
     def stop_counting(self):
-        """The Counted runs since start_counting."""
-        layout, rooms, counted = self._kept.layout, self._rooms, self._counted
+        """The Counted runs since start_counting, but for those of the dense engine."""
+        rooms, counted = self._rooms, self._counted
+        if counted is None:
+            return Counted({}, {})
         self._rooms = self._counted = None
-        return counted_runs(layout, rooms.counted(), **counted)
+        return counted_runs(rooms.layout, rooms.counted(), **counted)
 
     # --- a run
 
-    def _run(self, layout, x, uniforms, draws, frames):
+    def _run(self, x, uniforms, draws, frames):
         """The SNNOutput; None where the dense engine should be faster."""
         from self_models.event.compiled import run  # now, see settings.why_not
 
-        model, batch, steps, rooms = self.model, len(x), self.model.timesteps, self._rooms
+        model, batch, steps = self.model, len(x), self.model.timesteps
+        layout, rooms = self._laid_out(), self._rooms
         images, given = pixels_of(x), np.zeros((0, 0, 0), np.float32)
         if uniforms is not None:
             given = pixels_of(uniforms.flatten(0, 1)).reshape(steps, *images.shape)

@@ -38,11 +38,13 @@ def count(net, state, activity, n, rests):
         for e in range(state.event_start[begin], state.event_start[end]):
             if abs(state.event_value[e]) != 1:
                 kind = OTHER
+    spiked, unread, is_read = activity.events[kind], activity.events[UNREAD], not (rests and n == net.forked)
     for i in range(begin, end):
         for e in range(state.event_start[i], state.event_start[i + 1]):
-            at = first + state.event_place[i] * channels + state.event_channel[e]
-            activity.events[kind, at] += 1
-            activity.events[UNREAD, at] += rests and n == net.forked
+            at = np.uint64(first + state.event_place[i] * channels + state.event_channel[e])
+            spiked[at] += 1
+            if not is_read:
+                unread[at] += 1
     for m in range(len(net.nodes), len(activity.maps.nodes)):
         if activity.maps.nodes[m, SOURCE] == n and not (rests and m >= activity.decoders):
             count_reached(state, activity, m)

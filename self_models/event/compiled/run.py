@@ -219,7 +219,7 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
     logits = state.v[first : first + net.nodes[net.output, CHANNELS]]
     start(net, state, settings, pixels, image)
     t, stops = 0, False
-    while not stops and t < settings.timesteps and (t == 0 or not is_over(net, state, settings, pixels)):
+    while not stops and t < settings.timesteps and (t < settings.least_steps or not is_over(net, state, settings, pixels)):
         begin_step(results, pixels)
         take_step(net, state, activity, settings, pixels, image, uniforms, number, results, b, t)
         show(results, pixels, logits, b, t)
