@@ -1,5 +1,6 @@
 """Threshold balancing: each layer's threshold is the largest drive that reaches it in a run; and the cache of what was found."""
 
+import json
 import os
 import signal
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from harness.building.conversion import balance_thresholds, balanced_thresholds,
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 STEPS = 12
@@ -70,6 +72,20 @@ def test_a_cache_is_of_these_weights_images_and_settings(tmp_path, change, count
     assert len(list(tmp_path.iterdir())) == 1 + counts
     (tmp_path / "anew").mkdir()
     assert found == through_the_cache(tmp_path / "anew", **change)[0]
+
+
+def test_the_cache_holds_what_balancing_finds_with_the_draws_before_training(tmp_path):
+    """Of the training images that there are, in their order."""
+    found, said = through_the_cache(tmp_path, seed=3, balance_images=9)
+    assert said[0] == "balancing thresholds: 6 images, 3 steps"
+    torch.manual_seed(0)
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=5, readout="membrane_linear")
+    batch = random_set().batch(torch.arange(6))
+    draws = Draws(3, 0, batch.index)
+    expected = balance_thresholds(model, batch.images, lambda t: draws.at_step(t, (1, 28, 28), "cpu"), 3, 99.0)
+    (cache,) = tmp_path.iterdir()
+    saved = json.loads(cache.read_text())
+    assert found == expected == saved["thresholds"] and saved["layers"] == list(model.neurons())
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"thresholds": [1, 2]}', "[]", "[" * 100_000, "a digit"])
