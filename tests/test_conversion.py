@@ -1,6 +1,6 @@
-"""From flags and checkpoints to a model: devices, engines, balancing, where each layer's threshold is the largest drive that
-reaches it in a run, and the cache of what it found."""
+"""Threshold balancing: each layer's threshold is the largest drive that reaches it in a run; and the cache of what was found."""
 
+import json
 import os
 import signal
 from types import SimpleNamespace
@@ -12,10 +12,10 @@ from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, imag
 import harness.building.conversion
 from harness import UserError
 from harness.building.conversion import balance_thresholds, balanced_thresholds, largest
-from harness.building.models import find_device, use_engine
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 STEPS = 12
@@ -74,6 +74,20 @@ def test_a_cache_is_of_these_weights_images_and_settings(tmp_path, change, count
     assert found == through_the_cache(tmp_path / "anew", **change)[0]
 
 
+def test_the_cache_holds_what_balancing_finds_with_the_draws_before_training(tmp_path):
+    """Of the training images that there are, in their order."""
+    found, said = through_the_cache(tmp_path, seed=3, balance_images=9)
+    assert said[0] == "balancing thresholds: 6 images, 3 steps"
+    torch.manual_seed(0)
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=5, readout="membrane_linear")
+    batch = random_set().batch(torch.arange(6))
+    draws = Draws(3, 0, batch.index)
+    expected = balance_thresholds(model, batch.images, lambda t: draws.at_step(t, (1, 28, 28), "cpu"), 3, 99.0)
+    (cache,) = tmp_path.iterdir()
+    saved = json.loads(cache.read_text())
+    assert found == expected == saved["thresholds"] and saved["layers"] == list(model.neurons())
+
+
 @pytest.mark.parametrize("damage", ["", "{}", '{"thresholds": [1, 2]}', "[]", "[" * 100_000, "a digit"])
 def test_a_damaged_cache_is_found_again(tmp_path, damage):
     first, _ = through_the_cache(tmp_path)
@@ -84,84 +98,26 @@ def test_a_damaged_cache_is_found_again(tmp_path, damage):
     assert found == first and said[0].startswith("balancing") and cache.read_text() == whole
 
 
-# --- devices and engines
-
-
-@pytest.mark.parametrize(
-    ("flags", "there", "rank", "expected"),
-    [
-        ({}, "", 0, "cpu"), ({}, "cuda mps", 0, "cuda:0"), ({}, "mps", 0, "mps"), ({"gpu": False}, "cuda mps", 0, "cpu"),
-        ({"gpu": False, "device": "cuda"}, "cuda", 0, "cpu"), ({"device": "cpu"}, "cuda", 0, "cpu"),
-        ({"devices": 1}, "cuda", 0, "cuda:1"), ({}, "cuda", 1, "cuda:1"), ({"engine": "event"}, "cuda", 0, "cpu"),
-        ({"engine": "event", "device": "cpu"}, "", 0, "cpu"), ({"engine": "dense"}, "cuda", 0, "cuda:0"),
-        ({"device": "cuda"}, "mps", 0, "--device cuda: there is none here; choose auto or cpu"),
-        ({"device": "mps"}, "cuda", 0, "--device mps: there is none here; choose auto or cpu"),
-        ({"devices": 2}, "cuda", 0, "--devices 2: there are GPUs 0 to 1 here"),
-        ({"devices": 1}, "cuda", 1, "--devices 1 (rank 1 of this machine): there are GPUs 0 to 1 here"),
-        ({"engine": "event", "device": "cuda"}, "cuda", 0, "--engine event runs on the CPU: leave out --device cuda, or use"),
-        ({}, "mps", 1, "several processes cannot share work on mps, whose tensors gloo does not carry: add --device cpu"),
-        ({"device": "cpu"}, "mps", 1, "cpu"),
-    ], ids=str,
-)  # fmt: skip
-def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expected):
-    """On a machine with two CUDA GPUs, or a Mac, or neither; rank 1 is one of two processes."""
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr("harness.processes.ranks.count", lambda: 1 + rank)
-    monkeypatch.setattr("harness.processes.ranks.local_rank", lambda: rank)
-    args = SimpleNamespace(**{"device": "auto", "gpu": True, "devices": 0} | flags)
-    if " " in expected:
-        with pytest.raises(UserError) as error:
-            find_device(args)
-        assert str(error.value).startswith(expected)
-    else:
-        assert str(find_device(args)) == expected
-        is_cuda = "cuda" in expected
-        assert chosen == ([int(expected[-1])] if is_cuda else []) and torch.backends.cudnn.allow_tf32 is not is_cuda
-
-
-@pytest.mark.parametrize(
-    ("engine", "images", "reason", "line"),
-    [
-        ("auto", 1999, "", "engine: dense (few images)"),
-        ("auto", 2000, "", "engine: event, or dense for batches that spike too much for it"),
-        ("auto", 2000, "no numba", "engine: dense (no numba)"),
-        ("event", 1, "", "engine: event"),
-        ("event", 1, "no numba", "no numba"),
-        ("dense", 9999, "", "engine: dense"),
-    ],
-)
-def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, reason, line):
-    """10,000 steps of images are worth the time that the event engine takes to load; the image that warms it up is nobody's."""
-
-    class Engine:
-        def __init__(self, chooses):
-            self.chooses, self.runs, self.seen = chooses, {"event": 0}, []
-
-        def __call__(self, x, seed):
-            self.runs["event"] += 1
-            self.seen.append(x.shape)
-
-    def engine_for(model, chooses):
-        return (None, reason) if reason else (Engine(chooses), "")
-
-    monkeypatch.setattr("harness.building.models.event_engine_for", engine_for)
-    model, args = SimpleNamespace(image_shape=(1, 4, 4), engine=None), SimpleNamespace(engine=engine, timesteps=5)
-    if reason and engine == "event":
-        with pytest.raises(UserError, match=line):
-            use_engine(model, args, images)
-        return
-    assert use_engine(model, args, images) == line and (model.engine is None) == ("dense" in line and "event," not in line)
-    if model.engine:
-        assert model.engine.chooses == (engine == "auto") and model.engine.runs == {"event": 0}
-        assert model.engine.seen == [(1, 1, 4, 4)]
+@pytest.mark.parametrize("interval", [1, 2])
+def test_the_bar_comes_to_its_end(tmp_path, monkeypatch, interval):
+    bars, real = [], harness.building.conversion.progress_bar
+    monkeypatch.setattr(harness.building.conversion, "progress_bar", lambda *given: bars.append(real(*given)) or bars[-1])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    through_the_cache(tmp_path, feedback_interval=interval)
+    assert bars[0].n == bars[0].total == 5 * 3 + 3 // interval and bars[0].desc == "balancing thresholds"
 
 
 # --- balancing
+
+
+def test_balancing_leaves_leaks_and_mode_as_they_were():
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, leak=0.5).train()
+    x = images(2)
+    found = balance_thresholds(model, x, lambda t: torch.full_like(x, 0.3), 4)
+    assert model.training and {neuron.leak.item() for neuron in model.neurons().values()} == {0.5}
+    model.set_leak(1.0)
+    assert found == model.thresholds == balance_thresholds(model.eval(), x, lambda t: torch.full_like(x, 0.3), 4)
+    assert not model.training
 
 
 def largest_drives(model, x, u, of=torch.max):

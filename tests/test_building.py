@@ -1,0 +1,163 @@
+"""How flags and checkpoints become a model, on which device, and which engine evaluates it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import PLAN
+
+from harness import UserError
+from harness.building.models import adopt, find_device, settings_from, snn_from, teacher_from, use_engine
+from harness.command_line.flags import snn_parser
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+
+def parse(words=""):
+    return snn_parser("", {}).parse_args(words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "saved", "expected"),
+    [
+        ("", {"settings": {"timesteps": 7, "leak": 0.5}}, {"timesteps": 7, "leak": 0.5, "gate": "open", "selected_on": None}),
+        ("--timesteps 3", {"settings": {"timesteps": 7, "leak": 0.5}}, {"timesteps": 3, "leak": 0.5}),
+        ("", {"settings": {"vgg_name": "VGG5", "plan": PLAN}}, {"architecture": "VGG5", "plan": PLAN}),
+        ("-a VGG9", {"settings": {"vgg_name": "VGG5", "plan": PLAN}}, {"architecture": "VGG9", "plan": None}),
+        ("", {"settings": {"update": "immediate", "fc_width": 9}}, {"update": "delayed", "fc_width": 9}),  # not among the names
+        ("", {"model": "InputBlockingSNN", "settings": {"timesteps": 7}}, {"gate": "block"}),  # its class's default
+        ("", {"model": "Unknown", "settings": {"timesteps": 7}}, {"gate": "open"}),
+        ("", {"settings": {"labels": 3, "leak": 1}, "selected_on": "held-out"}, {"selected_on": "held-out"}),
+        ("", {"settings": {"leak": 1}, "selected_on": "elsewhere"}, {"selected_on": None}),
+        ("", {}, {"selected_on": "test", "plan": None, "timesteps": 50}),  # the original's
+    ],
+)
+def test_a_checkpoints_settings_hold_unless_typed(words, saved, expected):
+    args = parse(words)
+    adopt(args, saved, VGG_SNN_STDB_wFeedback, VGG_SNN_STDB_wFeedback.declared().keys() - {"update"})
+    assert {name: getattr(args, name) for name in expected} == expected
+    if "settings" in saved:
+        assert args.facts.get("labels") == saved["settings"].get("labels")
+    else:
+        assert not hasattr(args, "facts")
+
+
+@pytest.mark.parametrize("settings", [[3], None, {"timesteps": 2.5}, {"gate": "wide"}, {"latch": 1}], ids=str)
+def test_settings_that_cannot_be_are_damaged(settings):
+    with pytest.raises(UserError, match="use another copy"):
+        adopt(parse(), {"settings": settings}, VGG_SNN_STDB_wFeedback, VGG_SNN_STDB_wFeedback.declared())
+
+
+@pytest.mark.parametrize(
+    ("words", "own", "gate", "typed", "there", "left_out"),
+    [
+        ("", {}, "open", [], {"timesteps": 50, "labels": 10}, ("epsilon", "latch", "grid")),
+        ("--epsilon 0.2 --latch", {}, "block", ["epsilon", "latch"], {"epsilon": 0.2, "latch": True}, ("grid",)),
+        ("--epsilon 0 --leak 0.5", {}, "open", ["leak"], {"leak": 0.5}, ("epsilon",)),  # nothing is asked for, so nothing is idle
+        ("--gate open --epsilon 0.2", {}, "open", ["gate", "epsilon"], {}, ("epsilon",)),
+        ("--gate once --grid 4", {}, "once", ["gate", "grid"], {"grid": 4, "epsilon": 0.1}, ("latch",)),
+        ("", {"epsilon": 0.3}, "block", [], {"epsilon": 0.3}, ()),
+        ("--epsilon 0.2", {"epsilon": 0.0}, "open", [], {"epsilon": 0.0}, ()),
+        ("--rule both --gap_bound 2", {}, "open", ["rule", "gap_bound"], {"gap_bound": 2.0, "entropy_bound": 0.05}, ()),
+    ],
+)
+def test_the_flags_that_count_are_the_constructors(words, own, gate, typed, there, left_out):
+    args = parse(words)
+    found = settings_from(VGG_SNN_STDB_wFeedback, args, **own)
+    assert args.gate == gate and found["gate"] == gate and sorted(args.typed) == sorted(typed)
+    assert there.items() <= found.items() and not found.keys() & set(left_out)
+
+
+def test_the_seed_draws_the_weights():
+    first, same, other = (snn_from(parse(f"-a VGG5_wFeedback_small --fc_width 8 --seed {seed}")) for seed in (3, 3, 4))
+    draws = [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in (first, same, other)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize(
+    ("words", "cls"),
+    [("", "VGG_SNN_STDB_wFeedback"), ("--epsilon 0.1", "InputBlockingSNN"), ("--gate contrast", "ContrastAttentionSNN"),
+     ("--gate once --encoding direct --readout membrane_linear", "InputBlockingSNN")],
+)  # fmt: skip
+def test_the_gate_names_the_class(words, cls):
+    assert type(snn_from(parse(f"-a VGG5_wFeedback_small --fc_width 8 {words}"))).__name__ == cls
+
+
+def test_nobody_teaches_where_nothing_is_trained():
+    assert teacher_from(parse("--test_only --teacher_ann nowhere.pth")) is None and teacher_from(parse()) is None
+
+
+# --- devices and engines
+
+
+@pytest.mark.parametrize(
+    ("flags", "there", "rank", "expected"),
+    [
+        ({}, "", 0, "cpu"), ({}, "cuda mps", 0, "cuda:0"), ({}, "mps", 0, "mps"), ({"gpu": False}, "cuda mps", 0, "cpu"),
+        ({"gpu": False, "device": "cuda"}, "cuda", 0, "cpu"), ({"device": "cpu"}, "cuda", 0, "cpu"),
+        ({"devices": 1}, "cuda", 0, "cuda:1"), ({}, "cuda", 1, "cuda:1"), ({"engine": "event"}, "cuda", 0, "cpu"),
+        ({"engine": "event", "device": "cpu"}, "", 0, "cpu"), ({"engine": "dense"}, "cuda", 0, "cuda:0"),
+        ({"device": "cuda"}, "mps", 0, "--device cuda: there is none here; choose auto or cpu"),
+        ({"device": "mps"}, "cuda", 0, "--device mps: there is none here; choose auto or cpu"),
+        ({"devices": 2}, "cuda", 0, "--devices 2: there are GPUs 0 to 1 here"),
+        ({"devices": 1}, "cuda", 1, "--devices 1 (rank 1 of this machine): there are GPUs 0 to 1 here"),
+        ({"engine": "event", "device": "cuda"}, "cuda", 0, "--engine event runs on the CPU: leave out --device cuda, or use"),
+        ({}, "mps", 1, "several processes cannot share work on mps, whose tensors gloo does not carry: add --device cpu"),
+        ({"device": "cpu"}, "mps", 1, "cpu"),
+    ], ids=str,
+)  # fmt: skip
+def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expected):
+    """On a machine with two CUDA GPUs, or a Mac, or neither; rank 1 is one of two processes."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr("harness.processes.ranks.count", lambda: 1 + rank)
+    monkeypatch.setattr("harness.processes.ranks.local_rank", lambda: rank)
+    args = SimpleNamespace(**{"device": "auto", "gpu": True, "devices": 0} | flags)
+    if " " in expected:
+        with pytest.raises(UserError) as error:
+            find_device(args)
+        assert str(error.value).startswith(expected)
+    else:
+        assert str(find_device(args)) == expected
+        is_cuda = "cuda" in expected
+        assert chosen == ([int(expected[-1])] if is_cuda else []) and torch.backends.cudnn.allow_tf32 is not is_cuda
+
+
+@pytest.mark.parametrize(
+    ("engine", "images", "reason", "line"),
+    [
+        ("auto", 1999, "", "engine: dense (few images)"),
+        ("auto", 2000, "", "engine: event, or dense for batches that spike too much for it"),
+        ("auto", 2000, "no numba", "engine: dense (no numba)"),
+        ("event", 1, "", "engine: event"),
+        ("event", 1, "no numba", "no numba"),
+        ("dense", 9999, "", "engine: dense"),
+    ],
+)
+def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, reason, line):
+    """10,000 steps of images are worth the time that the event engine takes to load; the image that warms it up is nobody's."""
+
+    class Engine:
+        def __init__(self, chooses):
+            self.chooses, self.runs, self.seen = chooses, {"event": 0}, []
+
+        def __call__(self, x, seed):
+            self.runs["event"] += 1
+            self.seen.append(x.shape)
+
+    def engine_for(model, chooses):
+        return (None, reason) if reason else (Engine(chooses), "")
+
+    monkeypatch.setattr("harness.building.models.event_engine_for", engine_for)
+    model, args = SimpleNamespace(image_shape=(1, 4, 4), engine=None), SimpleNamespace(engine=engine, timesteps=5)
+    if reason and engine == "event":
+        with pytest.raises(UserError, match=line):
+            use_engine(model, args, images)
+        return
+    assert use_engine(model, args, images) == line and (model.engine is None) == ("dense" in line and "event," not in line)
+    if model.engine:
+        assert model.engine.chooses == (engine == "auto") and model.engine.runs == {"event": 0}
+        assert model.engine.seen == [(1, 1, 4, 4)]
