@@ -448,6 +448,8 @@ def test_repair_by_hand(tmp_path):
         assert path.read_text() == after and (aside is not None) == loses
         if loses:
             assert aside.read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"x", "x.old", "x.old.2"}
+    assert repair(tmp_path / "lost", [one], is_epoch_line) is None and (tmp_path / "lost").read_text() == f"{one}\n"
     path.write_bytes(b'\xff\n{"event": "epoch"}\n\n{"event": "other"}\n[1]\n')
     repair(path, ['{"event": "epoch", "epoch": 1}'], is_epoch_record)
     assert path.read_bytes() == b'\n{"event": "other"}\n{"event": "epoch", "epoch": 1}\n'
