@@ -382,11 +382,13 @@ def test_resume_without_the_last_checkpoint_does_not_begin_anew(alone, tmp_path,
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
     last.rename(previous if with_previous else tmp_path / "elsewhere")
+    log = tmp_path / "logs/snn/x.log"
+    log.write_bytes(b"\xff\n" + log.read_bytes())  # damaged, but it says enough
     before = digests(tmp_path)
     line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     assert str(last) in line and (str(previous) if with_previous else "--overwrite") in line
     assert digests(tmp_path) == before
-    (tmp_path / "logs/snn/x.log").unlink()  # then the best checkpoint tells
+    log.unlink()  # then the best checkpoint tells
     assert str(last) in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
 
 
@@ -446,6 +448,8 @@ def test_repair_by_hand(tmp_path):
         assert path.read_text() == after and (aside is not None) == loses
         if loses:
             assert aside.read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"x", "x.old", "x.old.2"}
+    assert repair(tmp_path / "lost", [one], is_epoch_line) is None and (tmp_path / "lost").read_text() == f"{one}\n"
     path.write_bytes(b'\xff\n{"event": "epoch"}\n\n{"event": "other"}\n[1]\n')
     repair(path, ['{"event": "epoch", "epoch": 1}'], is_epoch_record)
     assert path.read_bytes() == b'\n{"event": "other"}\n{"event": "epoch", "epoch": 1}\n'
@@ -478,6 +482,15 @@ def test_what_is_finite(loss, gradient, failed):
     assert (check.failed(), check.flag.item()) == (bool(failed), failed)
 
 
+@pytest.mark.parametrize(
+    ("loss", "what"), [(torch.inf, "the loss is inf"), (torch.nan, "the loss is nan"), (2.0, "a gradient is not finite")]
+)
+def test_the_line_on_what_is_not_finite(loss, what):
+    found = harness.training.epoch._not_finite_line(loss, 3, 2, "layer x")
+    advice = "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
+    assert found == f"{what} at epoch 3, step 2: first not finite: layer x; {advice}"
+
+
 def step_of(model, loss=lambda output: output.logits.sum() + output.errors.sum()):
     x = images(4, (1, 12, 12))
     return lambda: loss(model(x, torch.rand(3, *x.shape, generator=torch.Generator().manual_seed(0))))
@@ -491,7 +504,7 @@ def test_the_first_layer_that_is_not_finite_is_named(activation):
     assert first_not_finite(model, step_of(model)) == "the loss itself"  # nothing is wrong
     with torch.no_grad():
         model.classifier[0].weight.fill_(3e38)  # overflows when several of its inputs fire
-    assert first_not_finite(model, step_of(model)).startswith("the output of layer classifier.0 (Linear), call ")
+    assert first_not_finite(model, step_of(model)) == "the output of layer classifier.0 (Linear), call 1 of the step"
     model = network(default_threshold=0.05)
     root = lambda output: (output.logits * 0).sqrt().sum()  # noqa: E731  its slope at 0 is infinite
     assert first_not_finite(model, step_of(model, root)) == "the gradient at layer classifier.6 (Linear)"
