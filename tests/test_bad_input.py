@@ -430,28 +430,27 @@ def test_results_that_are_missing_are_noticed_before_anything_is_evaluated(tmp_p
 # --- memory
 
 WORDS = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
-LOOK = f"--pretrained_snn SNN {DATA}"
+LOOK, CONVERT, FULL_GPU = f"--pretrained_snn SNN {DATA}", f"--pretrained_ann ANN {SPIKING}", torch.OutOfMemoryError
 
 
 @pytest.mark.parametrize(
-    ("script", "flags", "where", "words"),
+    ("script", "flags", "where", "fault", "words"),
     [
-        (ANN, TINY, "torch.optim.Adam.step", "training: try a smaller --batch_size or fewer --timesteps, or"),
-        (ANN, TINY, "self_models.counting.evaluation.Evaluation.add", "evaluating: try a smaller --batch_size"),
-        (ANN, TINY, "harness.data.sets.load_set", "the images: try a smaller --limit_train"),
-        (SNN, f"--pretrained_ann ANN {SPIKING}", "harness.building.conversion.largest", "balancing thresholds: try fewer --bal"),
-        (ANALYSIS, LOOK, "self_models.running.outputs.SNNOutput.__init__", "pictures: try fewer --images"),
-        (ANALYSIS, LOOK, "harness.measuring.evaluation.Draws", "the chart of spikes: try fewer --chart_images"),
+        (ANN, TINY, "torch.optim.Adam.step", RuntimeError, "training: try a smaller --batch_size or fewer --timesteps, or"),
+        (ANN, TINY, "self_models.counting.evaluation.Evaluation.add", FULL_GPU, "evaluating: try a smaller --batch_size, or"),
+        (ANN, TINY, "harness.data.sets.load_set", MemoryError, "the images: try a smaller --limit_train"),
+        (SNN, CONVERT, "harness.building.conversion.largest", RuntimeError, "balancing thresholds: try fewer --balance_images"),
+        (ANALYSIS, LOOK, "self_models.running.outputs.SNNOutput.__init__", MemoryError, "pictures: try fewer --images"),
+        (ANALYSIS, LOOK, "harness.measuring.evaluation.Draws", FULL_GPU, "the chart of spikes: try fewer --chart_images"),
     ],
 )
-@pytest.mark.parametrize("fault", [RuntimeError, MemoryError, torch.OutOfMemoryError])
-def test_full_memory_says_at_what_and_what_helps_there(trained, tmp_path, monkeypatch, script, flags, where, words, fault):
+def test_full_memory_says_at_what_and_what_helps_there(trained, tmp_path, monkeypatch, script, flags, where, fault, words):
     def fail(*args, **more):
         raise fault(WORDS)
 
     monkeypatch.setattr(where, fail)
     line = refused(script, flags.replace("ANN", str(trained.ann)).replace("SNN", str(trained.snn)), f"--output_dir {tmp_path}")
-    full, more = ("the GPU's memory", ", or --device cpu") if fault is torch.OutOfMemoryError else ("the memory", "")
+    full, more = ("the GPU's memory", ", or --device cpu") if fault is FULL_GPU else ("the memory", "")
     assert line.startswith(f"error: {full} is too small for {words}") and line.endswith(f"{more} ({WORDS})")
 
 

@@ -61,7 +61,7 @@ def through_the_cache(folder, train=None, weight=1.0, **own):
         ({"feedback_interval": 2}, True), ({"encoding": "direct"}, True), ({"timesteps": 6}, False),
         ({"gate": "block", "latch": True}, False), ({"rule": "confidence"}, False), ({"dropout": 0.0}, False),
         ({"activation": "STDB"}, False), ({"init": "kaiming", "weight": 1.0}, True), ({"train": random_set(0, 7)}, False),
-    ], ids=str,
+    ], ids=lambda value: "_".join(value) if isinstance(value, dict) else str(value),
 )  # fmt: skip
 def test_a_cache_is_of_these_weights_images_and_settings(tmp_path, change, counts):
     first, said = through_the_cache(tmp_path)

@@ -149,8 +149,9 @@ def test_objectives_2_and_3(trained, tmp_path, name, words):
 def test_test_only_evaluates_once_and_writes_no_checkpoint(trained, tmp_path, name):
     kind = "ann" if name == ANN else "snn"
     before = digests(trained.folder)
-    process = run_script(name, f"--pretrained_{kind}", getattr(trained, kind), f"--test_only {DATA} --output_dir", tmp_path)
-    assert re.match(r"accuracy [\d.]+ % on 16 images, [\d.]+ s\n", quiet(process))
+    flags = f"--pretrained_{kind} {getattr(trained, kind)} --test_only {DATA} --output_dir {tmp_path}"
+    printed = quiet(run_script(name, flags)) if name == ANN else run_here(name, flags)[1]
+    assert re.search(r"^accuracy [\d.]+ % on 16 images, [\d.]+ s\n", printed, re.MULTILINE)
     (log,) = tmp_path.rglob("*.jsonl")
     (record,) = records(log)
     assert record["event"] == "evaluation" and record["images"] == 16
