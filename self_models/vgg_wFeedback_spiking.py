@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -181,12 +182,12 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the
         logits after each step (T, B, labels)."""
         drives = self.through(run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
-        if not len(drives):  # nothing has arrived; a loss still has a gradient, which is 0
-            run.logits = run.logits + drives.sum(0)
-        so_far = [run.logits] * (steps - len(drives))
-        for drive in drives.to(run.image.dtype):
-            run.logits = run.logits + drive
-            so_far.append(run.logits)
+        drives = drives.to(run.image.dtype)
+        if self.training:  # one operation; where nothing has arrived a loss still has a gradient, which is 0
+            so_far = [run.logits + drives.sum(0)] * (steps - len(drives)) + [*(run.logits + drives.cumsum(0))]
+        else:  # rounded alike, however many steps are taken at once
+            so_far = [run.logits] * (steps - len(drives)) + [*accumulate(drives, initial=run.logits)][1:]
+        run.logits = so_far[-1]
         return torch.stack(so_far)
 
     def through(self, run, name, part, signal, steps, counts, among=None):

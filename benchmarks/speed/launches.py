@@ -3,7 +3,8 @@
 
 On a GPU each operation is a kernel that Python must launch, and what is small waits for launches. `ours`: of the dense engine per
 further step, what a run of 2 T steps has more than one of T, by T; `draws`, those of them that make random numbers. They are made
-by operations on tensors, as on a GPU: this program notes a reason against compiled code, so that the CPU's is not taken.
+by operations on tensors, as on a GPU: this program notes a reason against compiled code, so that the CPU's is not taken, and as
+many steps are taken at once as on a GPU.
 `minimal`: the same of a loop of plain PyTorch for the same network, weights and thresholds, with torch.rand, without figures per
 step; its logits and gradients are ours where the draws are. `whole_run`: both with what happens once, a run of T steps by T. In
 training a run is forward, loss, backward and a step of fused Adam, without dropout. Counted with TorchDispatchMode; `not_counted`
@@ -25,6 +26,7 @@ from self_models import load
 from self_models.basics.compiled import WHY_NOT
 from self_models.basics.settings import COUNT
 from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.running.chunks import AT_ONCE
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import SNNOutput
 
@@ -40,6 +42,7 @@ NOT_COUNTED = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_s
 def main(argv=None):
     args = build_parser().parse_args(argv)
     WHY_NOT.append("as on a GPU")
+    AT_ONCE["cpu"] = AT_ONCE["cuda"]
     for mode, run in (("evaluation", evaluate), ("training", train)):
         steps = getattr(args, f"{mode}_timesteps")
         for name, (file, settings) in NETWORKS.items():
