@@ -13,22 +13,18 @@ from self_models.basics.settings import declared
 from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
-BOUNDS_TO_TRY = {
-    "open_bound": [0.0, 0.05, 0.1, 0.2],
-    "gap_bound": [2.0, 4.0, 8.0, 16.0],
-    "entropy_bound": [0.2, 0.05, 0.01, 0.001],
-}
+BOUNDS = declared(*RULES.values())
 
 
 def build_parser():
-    parser = posthoc_parser(__doc__, AdaptiveTimestepsSNN, without=("rule", "open_bound", "gap_bound", "entropy_bound"))
+    parser = posthoc_parser(__doc__, AdaptiveTimestepsSNN, without=("rule", *BOUNDS))
     group = parser.add_argument_group("objective 2")
     rules = [name for name, rule in RULES.items() if rule.stops]
     group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="when an image stops")
-    bounds = declared(*RULES.values())
-    for name, one in bounds.items():
-        group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=BOUNDS_TO_TRY[name], help=one.help)
-    help_text = "SNN of a plan without feedback, stopped by confidence and entropy for comparison"
+    for name, one in BOUNDS.items():
+        default = [*one.tried] or [one.default]
+        group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=default, help=one.help)
+    help_text = "SNN of a plan without feedback, stopped by the rules that look at outputs alone for comparison"
     group.add_argument("--baseline_snn", default="", metavar="PATH", help=help_text)
     return parser
 
@@ -40,7 +36,8 @@ def main(argv=None):
     run, series = posthoc.run, {}
     sweep(posthoc, args.rules, series)
     if baseline:
-        sweep(baseline, ["confidence", "entropy"], series, prefix="without feedback, ")
+        on_outputs = [name for name, rule in RULES.items() if rule.stops and not rule.looks_at_input]
+        sweep(baseline, on_outputs, series, prefix="without feedback, ")
         posthoc.records += baseline.records
     for line in adaptive_table(series):
         run.say(line)

@@ -22,16 +22,32 @@ class Registry(dict):
 
     def __init__(self, kind, *, all_may_be_set=False, **entries):
         super().__init__(entries)
-        self.kind, self.all_may_be_set = kind, all_may_be_set
+        self.kind, self.all_may_be_set, self.base, self.own = kind, all_may_be_set, None, ()
+
+    def expects(self, base, *own):
+        """What is registered from now on is derived from this class, and has these methods beside those of the class."""
+        self.base, self.own = base, own
 
     def register(self, name):
-        """Decorator: enter a class or function under this name."""
+        """Decorator: enter a class or function under this name. Raises ModelError for a class that lacks something."""
 
         def enter(thing):
+            if self.base:
+                self.check_class(name, thing)
             self[name] = thing
             return thing
 
         return enter
+
+    def check_class(self, name, cls):
+        """Raises ModelError, with what to do, unless this class can be what is expected."""
+        told, base = f"{self.kind} {name!r}", f"{self.base.__name__} of {self.base.__module__}"
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            raise ModelError(f"{told}: derive {getattr(cls, '__name__', cls)} from {base}")
+        if lacking := [method for method in self.own if not callable(getattr(cls, method, None))]:
+            raise ModelError(f"{told}: {cls.__name__} lacks {lacking[0]}(), see {base}")
+        if any(isinstance(value, dataclasses.Field) for value in vars(cls).values()):
+            raise ModelError(f"{told}: write @dataclass under its registration, so that the settings of {cls.__name__} count")
 
     def find(self, name):
         """self[name], or a ModelError that lists the valid names."""
@@ -143,6 +159,7 @@ class Setting:
     flags: tuple | None = None
     group: str = ""
     common: bool = False
+    tried: tuple = ()
     metavar: str | None = None
     argparse: dict = dataclasses.field(default_factory=dict)
     training: bool = False

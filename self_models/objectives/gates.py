@@ -104,6 +104,9 @@ class Gate:
         return 0
 
 
+GATES.expects(Gate)
+
+
 # --- objective 1: a pixel that is predicted is blocked
 
 

@@ -54,6 +54,9 @@ class Readout:
         return prediction
 
 
+READOUTS.expects(Readout)
+
+
 @compiled
 def _activation(settings, trace):
     return np.float32(math.tanh(trace)) if settings.colour else np.float32(sigmoid(trace))

@@ -44,7 +44,8 @@ class Never:
 
 
 class Rule(Never):
-    """A rule after which images stop. looks_at_input: whether at what of the input is open, too."""
+    """A rule after which images stop: derive one from it, with holds(run). looks_at_input: whether it asks what of the input is
+    open, which needs a gate that blocks."""
 
     stops = True
     kernel = None
@@ -53,6 +54,9 @@ class Rule(Never):
         """Which images of a RunState may stop, bool (B,): those for which the rule holds, once the network answers, which it does
         from the gate's least_steps on."""
         return self.holds(run) & (run.steps >= least_steps)
+
+
+RULES.expects(Rule, "holds")
 
 
 @compiled
@@ -66,8 +70,8 @@ class AllPredicted(Rule):
     """The share of active (non-zero) input pixels still open is at most open_bound."""
 
     open_bound: float = objective_setting(
-        0.0, ANY, "all_predicted: largest share of active input pixels still open", group="stopping"
-    )
+        0.0, ANY, "all_predicted: largest share of active input pixels still open", group="stopping", tried=(0.0, 0.05, 0.1, 0.2),
+    )  # fmt: skip
     looks_at_input = True
     kernel = _all_predicted
 
@@ -89,7 +93,9 @@ def _confidence(settings, logits, open_active, active):
 class Confidence(Rule):
     """The gap between the two best outputs is at least gap_bound."""
 
-    gap_bound: float = objective_setting(8.0, ANY, "confidence: smallest gap between the two best outputs", group="stopping")
+    gap_bound: float = objective_setting(
+        8.0, ANY, "confidence: smallest gap between the two best outputs", group="stopping", tried=(2.0, 4.0, 8.0, 16.0)
+    )
     kernel = _confidence
 
     def holds(self, run):
@@ -114,7 +120,9 @@ def _entropy(settings, logits, open_active, active):
 class Entropy(Rule):
     """The entropy of the outputs, 0 to 1, is at most entropy_bound."""
 
-    entropy_bound: float = objective_setting(0.05, ANY, "entropy: largest entropy of the outputs, 0 to 1", group="stopping")
+    entropy_bound: float = objective_setting(
+        0.05, ANY, "entropy: largest entropy of the outputs, 0 to 1", group="stopping", tried=(0.2, 0.05, 0.01, 0.001)
+    )
     kernel = _entropy
 
     def holds(self, run):
