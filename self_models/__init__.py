@@ -1,9 +1,19 @@
 """The models: plans, layers, neurons, and the objectives built on them. load() gives a trained one, evaluate() judges it,
-read_images() turns image files into what it takes, from_layers() makes one of somebody else's layers."""
+read_images() turns image files into what it takes, load_data() gives a data set's, from_layers() makes one of somebody else's
+layers."""
 
 from self_models.adopting import from_layers
 from self_models.basics.files import read_images
 from self_models.counting.evaluation import evaluate
 from self_models.loading import load
 
-__all__ = ["evaluate", "from_layers", "load", "read_images"]
+__all__ = ["evaluate", "from_layers", "load", "load_data", "read_images"]
+
+
+def __getattr__(name):
+    """load_data, of the harness, which builds on the models: brought when it is asked for."""
+    if name != "load_data":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from harness.data.sets import load_data
+
+    return load_data

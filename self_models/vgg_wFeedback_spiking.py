@@ -77,7 +77,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def change(self, **settings):
         """Change settings of a model that is built: those of its gate, its rule and its read-out, timesteps, encoding and
-        feedback_interval. Raises ModelError for any other, or a value that cannot be; then nothing is changed."""
+        feedback_interval. Returns the model. Raises ModelError for any other, or a value that cannot be; then nothing changes."""
         changeable = ("timesteps", "encoding", "feedback_interval", "gate", "rule")
         for name in settings.keys() & declared(self.Settings).keys():
             if name not in changeable:
@@ -91,6 +91,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             raise
         self.gate, self.rule, self.readout = parts["gate"], parts["rule"], parts["readout"]
         self.encoding = ENCODINGS.find(self.settings["encoding"])
+        return self
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
     feedback_interval = property(lambda self: self.settings["feedback_interval"])

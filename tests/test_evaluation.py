@@ -1,9 +1,12 @@
 """What an evaluation adds up, over batches and over processes, and what it asks of a model."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import self_models.counting.evaluation
 from self_models.basics.errors import ModelError
@@ -157,10 +160,33 @@ def test_energy_of_an_analog_input(x, encoding):
     assert found["energy_event_joules"] == pytest.approx(expected) and events["features.0"] > 0
 
 
+def test_evaluate_takes_what_people_have(x):
+    """Arrays, an ImageSet's attributes, pairs of torch's Dataset and a DataLoader: the same figures."""
+    model, labels = snn(), LABELS
+    expected = evaluate(model, x, labels)
+    pairs = TensorDataset(x, labels)
+    for data in (
+        SimpleNamespace(images=x, labels=labels),
+        pairs,
+        DataLoader(pairs, batch_size=2),
+        DataLoader(pairs, batch_size=5),
+    ):
+        found = evaluate(model, data)
+        assert (found["accuracy"], found["spikes"], found["operations"]) == tuple(
+            expected[name] for name in ("accuracy", "spikes", "operations")
+        )
+    assert evaluate(model, x.numpy(), labels.numpy())["spikes"] == expected["spikes"]
+    with pytest.raises(ModelError, match=r"a Dataset or a DataLoader, not a list"):
+        evaluate(model, [x])
+    with pytest.raises(ModelError, match="these are 1 to 3"):
+        evaluate(model, TensorDataset(x, labels + 1))
+    assert not model.training and model.change(timesteps=2) is model
+
+
 def test_what_evaluate_refuses(x):
     model = snn()
-    for images in (x[:0], x.numpy()):
-        with pytest.raises(ModelError, match=r"^images must be a tensor of at least one image$"):
+    for images in (x[:0], x.tolist()):
+        with pytest.raises(ModelError, match=r"^images must be a tensor or array of at least one image$"):
             evaluate(model, images, LABELS[: len(images)])
     for labels, words in ((LABELS[:4], r"\(5,\)"), (LABELS + 1, "0 to 2; these are 1 to 3")):
         with pytest.raises(ModelError, match=words):

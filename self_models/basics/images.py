@@ -1,5 +1,6 @@
 """What a network takes as images: checked, never rescaled in silence."""
 
+import numpy as np
 import torch
 
 from self_models.basics.errors import ModelError
@@ -25,14 +26,16 @@ def of_light(values):
 
 
 def checked_images(x, model):
-    """x (B, C, H, W) as the model takes it, in the dtype of its weights: uint8 scaled, floats in their range as they are.
+    """x (B, C, H, W), a tensor or array, as the model takes it, in the dtype of its weights: uint8 scaled, floats in their range
+    as they are.
 
     Raises ModelError for anything else; on a GPU, which would have to be waited for, the values are not looked at.
     """
     lowest = 0 if model.image_shape[0] == 1 else -1
-    wanted = f"a tensor (B, {', '.join(map(str, model.image_shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
+    wanted = f"a tensor or array (B, {', '.join(map(str, model.image_shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
+    x = tensor_of(x)
     if not isinstance(x, torch.Tensor):
-        raise ModelError(f"images must be {wanted}, not a {type(x).__name__}: torch.as_tensor makes a tensor of an array")
+        raise ModelError(f"images must be {wanted}, not a {type(x).__name__}: read_images takes files")
     if x.dim() != 4 or tuple(x.shape[1:]) != model.image_shape:
         raise ModelError(f"images must be {wanted}, not of shape {tuple(x.shape)}")
     if x.dtype not in (torch.uint8, torch.float32, torch.float64):
@@ -44,6 +47,11 @@ def checked_images(x, model):
         if not (low >= lowest - TOLERANCE and high <= 1 + TOLERANCE):  # not where one is NaN
             raise ModelError(f"images must be {wanted}; these lie in [{low:g}, {high:g}]")
     return x.to(model.features[0].weight.dtype)
+
+
+def tensor_of(values):
+    """A NumPy array as the tensor that shares its memory, anything else as it is."""
+    return torch.from_numpy(values) if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" else values
 
 
 def check_labels(labels, images, classes):

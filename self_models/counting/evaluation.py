@@ -4,10 +4,11 @@ import time
 from typing import NamedTuple
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from self_models.basics.devices import wide
 from self_models.basics.errors import ModelError
-from self_models.basics.images import check_labels, checked_images, light
+from self_models.basics.images import check_labels, checked_images, light, tensor_of
 from self_models.basics.settings import COUNT, required
 from self_models.counting.operations import OperationCounter, energies
 from self_models.counting.spikes import by_part, total_spikes
@@ -147,23 +148,47 @@ class Part(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model, images, labels, batch_size=64, seed=0):
-    """What Evaluation.result says of an ANN or SNN on images (N, C, H, W), uint8 or float as the model takes them, with labels
-    (N,); of an SNN with operations.
+def evaluate(model, data, labels=None, batch_size=64, seed=0):
+    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations.
 
-    Image n has draws of its own, which follow from the seed and n: the figures are those that the scripts report for these
+    data: images (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with their labels (N,); or alone an
+    ImageSet (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own batches are taken, in its
+    order. Image n has draws of its own, which follow from the seed and n: the figures are those that the scripts report for these
     images, whatever the batch size. Raises ModelError for other images or labels.
     """
-    was_training, device = model.training, next(model.parameters()).device
-    if not isinstance(images, torch.Tensor) or not len(images):
-        raise ModelError("images must be a tensor of at least one image")
-    check_labels(labels, len(images), model.settings["labels"])
-    indices = torch.arange(len(images)).split(required(COUNT, "batch_size", batch_size))
-    parts = (Part(checked_images(images[index], model).to(device), labels[index].to(device), index) for index in indices)
+    was_training, size = model.training, required(COUNT, "batch_size", batch_size)
     try:
+        parts = parts_of(model, data, labels, size)
         return evaluate_parts(model.eval(), parts, seed, count_operations=isinstance(model, VGG_SNN_STDB_wFeedback))
     finally:
         model.train(was_training)
+
+
+def parts_of(model, data, labels, batch_size):
+    """The Parts of evaluate's data, one after the other. Raises ModelError for data that it cannot take."""
+    if labels is None and hasattr(data, "images") and hasattr(data, "labels"):
+        data, labels = data.images, data.labels
+    if labels is not None:
+        images, labels = tensor_of(data), tensor_of(labels)
+        if not isinstance(images, torch.Tensor) or not len(images):
+            raise ModelError("images must be a tensor or array of at least one image")
+        check_labels(labels, len(images), model.settings["labels"])
+        data = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    elif isinstance(data, Dataset):
+        data = DataLoader(data, batch_size)
+    elif not isinstance(data, DataLoader):
+        raise ModelError(f"data must be images with labels, an ImageSet, a Dataset or a DataLoader, not a {type(data).__name__}")
+    return batches_of(model, data)
+
+
+def batches_of(model, pairs):
+    """Parts of (images, labels) pairs, on the model's device."""
+    device, begin = next(model.parameters()).device, 0
+    for images, labels in pairs:
+        check_labels(labels, len(images), model.settings["labels"])
+        images = checked_images(images, model).to(device)
+        yield Part(images, labels.to(device), torch.arange(begin, begin + len(images)))
+        begin += len(images)
 
 
 @torch.no_grad()
