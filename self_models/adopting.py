@@ -1,6 +1,6 @@
 """Somebody else's stack of convolutions and integrate-and-fire neurons as a network of ours: from_layers(stack)."""
 
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 
 import torch
 from torch import nn
@@ -109,7 +109,9 @@ def halves(convolution):
 @torch.no_grad()
 def copy_layers(ours, given):
     """Fill our modules from the (name, module) pairs given. Raises ModelError at the first that is not the same."""
-    for module, (name, other) in zip(ours, given, strict=False):
+    after = f"after {given[-1][0]}", None
+    for module, leaf in zip_longest(ours, given):
+        name, other = leaf or after
         found, wanted = describe(name, other), describe("", module)
         if found[0] != wanted[0] or (found[0] != "neuron" and found != wanted):
             raise ModelError(f"{name} is {told(found)}; a plan has {told(wanted)} there")
@@ -118,11 +120,6 @@ def copy_layers(ours, given):
             module.leak.fill_(found[1]["leak"])
         elif hasattr(module, "weight"):
             module.weight.copy_(other.weight)
-    if len(given) > len(ours):
-        name, module = given[len(ours)]
-        raise ModelError(f"{name} is {told(describe(name, module))}; a plan has nothing there")
-    if len(given) < len(ours):
-        raise ModelError(f"after {given[-1][0]} the stack ends; a plan has {told(describe('', ours[len(given)]))} there")
 
 
 def told(description):
@@ -135,9 +132,9 @@ def shown(value):
 
 
 def describe(name, module):
-    """(kind, its arguments): equal for layers that do the same. Raises ModelError for a layer that a plan cannot have."""
-    if isinstance(module, SpikingNeuron):
-        return "neuron", {}
+    """(kind, its arguments): equal for layers that do the same; None is no layer. Raises ModelError for one that no plan has."""
+    if module is None or isinstance(module, SpikingNeuron):
+        return "nothing" if module is None else "neuron", {}
     kind = f"{type(module).__module__.split('.')[0]}.{type(module).__name__}"
     if kind in NEURONS:
         return "neuron", NEURONS[kind](name, module)

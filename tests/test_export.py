@@ -261,7 +261,7 @@ def changed(position, layer):
         (lambda: changed(3, jelly("IFNode", 1.0, v_reset=0.0)), "v_reset=0;"),
         (lambda: changed(3, jelly("LIFNode", 1.0)), "decay_input=True"),
         (lambda: nn.Sequential(*stack(leaky), leaky(1.0)), "layer 12 is neuron threshold=1 leak=1; a plan has nothing"),
-        (lambda: stack(leaky)[:-2], "after layer 9 the stack ends; a plan has neuron there"),
+        (lambda: stack(leaky)[:-2], "after layer 9 is nothing; a plan has neuron there"),
         (lambda: stack(leaky)[0][0], "takes an nn.Sequential"),
         (lambda: build(plan=FORK).features, "layer 1 is a neuron of this package"),
         (lambda: nn.Sequential(), "must begin with a number"),

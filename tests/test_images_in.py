@@ -489,8 +489,9 @@ def test_another_data_set_must_have_the_same_classes(zoo, tmp_path):
     assert "birds has the classes crow, gull, and the network was trained on cat, dog" in line
     line = refused(OBJ1, snn, "--dataset MNIST")
     assert "MNIST has grey images of 28x28 pixels, and the network takes colour images of 12x12 pixels" in line
-    assert "the checkpoint's network takes 12x12" in refused(OBJ1, snn, f"--dataset {other} --image_size 20")
-    assert "the checkpoint's network takes colour" in refused(OBJ1, snn, f"--dataset {other} --grey")
+    for wrong in ("--image_size 20", "--grey"):
+        words = f"{wrong.split()[0]}: the checkpoint's network takes colour images of 12x12 pixels; leave it out"
+        assert words in refused(OBJ1, snn, f"--dataset {other} {wrong}")
 
 
 def test_the_folder_of_a_checkpoint_that_is_gone_is_named(zoo, tmp_path):
