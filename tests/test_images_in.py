@@ -23,7 +23,6 @@ from harness.data.sets import Batch, augmented, load_data, mirrored
 from self_models import load, read_images
 from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded
-from self_models.vgg_wFeedback import VGG_wFeedback
 
 NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
 SPIKES = "--timesteps 3 --update immediate --readout membrane_rescaled --balance_images 4 --balance_timesteps 3"
@@ -88,14 +87,6 @@ def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(t
     in_order = ["dog/0", "cat/0", "dog/1", "dog/2", "dog/3", "cat/1", "dog/4", "dog/5"]
     assert [listing.shown(n) for n in range(8)] == [f"train/{name}.png" for name in in_order]
     assert list(listing.labels) == [name[:3] == "dog" for name in in_order]
-
-
-def test_known_data_sets_name_their_classes():
-    test = load_data("MNIST", limit_test=1)[2]
-    assert test.classes == tuple("0123456789")
-    for name, count, one in (("FashionMNIST", 10, "coat"), ("CIFAR10", 10, "frog"), ("CIFAR100", 100, "willow_tree")):
-        model = VGG_wFeedback("VGG5_wFeedback_small", dataset=name, labels=count, fc_width=4)
-        assert len(set(model.classes)) == count and one in model.classes
 
 
 def remove(path):
@@ -191,44 +182,38 @@ def test_odd_folders(pets, odd):
     assert (len(train), len(test), train.classes) == (count, 8, ("cat", "süße 猫" if change is rename_class else "dog"))
 
 
-def test_a_folder_of_damage_alone(pets):
+@pytest.mark.parametrize(("count", "gone"), [(4, "cat"), (8, "cat, dog")])
+def test_a_class_of_damage_alone(pets, count, gone):
     """Size and colour are given, so that no file's head is looked at before."""
-    for path in (pets / "train").rglob("*.png"):
+    for path in sorted((pets / "train").rglob("*.png"))[:count]:
         path.write_bytes(b"")
     here = f"--dataset {pets} --image_size 8 --grey {NET} --output_dir {pets.parent / 'out'}"
-    assert "8 of 8 files in" in refused(ANN, here)
-    assert "no file of class cat, dog can be read" in refused(ANN, here, "--skip_bad")
+    assert f"{count} of 8 files in" in refused(ANN, here)
+    assert f"no file of class {gone} can be read" in refused(ANN, here, "--skip_bad")
 
 
-def test_damage_that_only_decoding_finds(pets):
-    path = pets / "train/dog/2.png"
-    path.write_bytes(path.read_bytes()[:-60])  # its head is whole
-    assert "train/dog/2.png (" in refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
-    train = load_data(str(pets), skip_bad=True)[0]
-    assert len(train) == 7 and train.labels.bincount().tolist() == [4, 3]
-    write(path, pixels(12))
-    assert len(load_data(str(pets))[0]) == 8
-
-
-def test_a_file_that_can_be_read_again_is(pets):
+@pytest.mark.parametrize("damaged", [lambda raw: raw[:-60] + bytes(60), lambda raw: bytes(len(raw))])  # with and without its head
+def test_a_file_that_can_be_read_again_is(pets, damaged):
     """Though neither its size nor its time of change says so, as after a disk that came back."""
     path = pets / "train/dog/2.png"
     whole, stat = path.read_bytes(), path.stat()
-    for content, count in ((bytes(len(whole)), 7), (whole, 8)):
+    for content, counts in ((damaged(whole), [4, 3]), (whole, [4, 4])):
         path.write_bytes(content)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert len(load_data(str(pets), skip_bad=True)[0]) == count
+        assert load_data(str(pets), skip_bad=True)[0].labels.bincount().tolist() == counts
+        if content != whole:
+            assert "train/dog/2.png (" in refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
 
 
-def test_bad_files_are_skipped_if_asked_and_named(pets, capsys):
+def test_bad_files_are_skipped_if_asked_and_named(pets, tmp_path, capsys):
+    """And in the run that goes on, which knows folder and flags from its checkpoint."""
     damage(pets)
-    run_here(ANN, f"--dataset {pets} {NET} --epochs 1 --skip_bad --output_dir {pets.parent / 'out'}")
-    assert (
-        capsys.readouterr().err.count(f"note: 1 of 8 files in {pets / 'train'} cannot be read and are left out: train/cat/") == 1
-    )
-    damage(pets, 4)
-    line = refused(ANN, f"--dataset {pets} {NET} --skip_bad --output_dir {pets.parent / 'out'} --run_name y")
-    assert "no file of class cat can be read" in line
+    here = f"--run_name x --output_dir {tmp_path}"
+    run_here(ANN, f"--dataset {pets} {NET} {here} --skip_bad --epochs 1")
+    note = f"note: 1 of 8 files in {pets / 'train'} cannot be read and are left out: train/cat/"
+    assert capsys.readouterr().err.count(note) == 1
+    run_here(ANN, f"{here} --resume --epochs 2")
+    assert len(records(tmp_path / "logs/ann/x.jsonl", "epoch")) == 2
 
 
 def test_size_and_colour_as_asked(tmp_path):
@@ -322,22 +307,18 @@ def test_a_stale_cache_is_made_again(pets):
 
 def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch):
     (pets / ".cache").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert [place.parent for place in places(pets)] == [pets, tmp_path / ".cache/snn_wFeedback"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     other = make_folder(tmp_path / "other" / "pets", count=3)  # of the same name
     (other / ".cache").touch()
     assert [len(load_data(str(folder))[0]) for folder in (pets, other)] == [8, 6]
-    assert len(list((tmp_path / "mine/snn_wFeedback").rglob("*.pixels"))) == 4  # each keeps its own
+    assert len(list((tmp_path / "mine/snn_wFeedback").glob("pets_*/*.pixels"))) == 4  # each keeps its own
     shutil.rmtree(tmp_path / "mine")
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match=r"no place to keep the decoded images.*XDG_CACHE_HOME"):
         load_data(str(pets))
-
-
-def test_where_the_caches_of_a_folder_lie(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    own, users = places(tmp_path / "pets")
-    assert own == tmp_path / "pets/.cache" and users.parent == tmp_path / ".cache/snn_wFeedback" and users.name[:5] == "pets_"
 
 
 def test_ranks_of_several_machines_make_a_cache_on_each(pets, monkeypatch):
@@ -457,17 +438,21 @@ def test_test_images_by_their_numbers(zoo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "words"),
-    [("none.png", "none.png: no such file"), ("empty", "empty has no image files"), ("text.png", "text.png: not an image")],
+    ("flags", "file", "words"),
+    [
+        ("", "none.png", "none.png: no such file"),
+        ("", "empty", "empty has no image files"),
+        ("", "text.png", "text.png: not an image"),
+        ("--limit_test 3", "a.png", "--limit_test does nothing with files as --images"),
+        ("--dataset x/", "a.png", "--dataset does nothing with files"),
+    ],
 )
-def test_own_files_that_are_no_images(zoo, tmp_path, files, words):
+def test_own_files_that_are_refused(zoo, tmp_path, flags, file, words):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("text")
+    write(tmp_path / "a.png", pixels(0))
     here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path / 'out'}"
-    assert words in refused(ANALYSIS, here, "--images", tmp_path / files)
-    own = write(tmp_path / "a.png", pixels(0))
-    assert "--limit_test does nothing with files as --images" in refused(ANALYSIS, here, "--limit_test 3 --images", own)
-    assert "--dataset does nothing with files" in refused(ANALYSIS, here, f"--dataset {zoo / 'data_moved'} --images", own)
+    assert words in refused(ANALYSIS, here, flags, "--images", tmp_path / file)
 
 
 def test_a_digit_on_white_paper_is_noticed(trained, tmp_path):
@@ -482,6 +467,7 @@ def test_a_digit_on_white_paper_is_noticed(trained, tmp_path):
 
 def test_another_data_set_must_have_the_same_classes(zoo, tmp_path):
     snn = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path}"
+    assert f"--dataset {zoo / 'data'}: neither" in refused(OBJ1, snn)  # the checkpoint's own, which is gone
     other = make_folder(tmp_path / "other", count=2, shape=(20, 14, 3))
     run_here(OBJ1, snn, f"--dataset {other}")  # resized to the network's size
     birds = make_folder(tmp_path / "birds", classes=("crow", "gull"), count=2)
@@ -492,17 +478,6 @@ def test_another_data_set_must_have_the_same_classes(zoo, tmp_path):
     for wrong in ("--image_size 20", "--grey"):
         words = f"{wrong.split()[0]}: the checkpoint's network takes colour images of 12x12 pixels; leave it out"
         assert words in refused(OBJ1, snn, f"--dataset {other} {wrong}")
-
-
-def test_the_folder_of_a_checkpoint_that_is_gone_is_named(zoo, tmp_path):
-    assert f"--dataset {zoo / 'data'}: neither" in refused(OBJ1, f"--pretrained_snn {zoo}/trained_models/snn/x.pth")
-
-
-def test_training_on_a_folder_is_resumed(pets, tmp_path):
-    here = f"{NET} --run_name x --output_dir {tmp_path}"
-    run_here(ANN, f"--dataset {pets} {here} --epochs 1")
-    run_here(ANN, f"--run_name x --output_dir {tmp_path} --resume --epochs 2")
-    assert len(records(tmp_path / "logs/ann/x.jsonl", "epoch")) == 2
 
 
 # --- augmentation

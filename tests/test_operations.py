@@ -13,9 +13,7 @@ from spikingjelly.activation_based.op_counter.base import DispatchCounterMode
 from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
-from self_models.counting.evaluation import evaluate
-from self_models.counting.operations import OperationCounter, energies, energy_joules, fan_out, sum_over_batch
-from self_models.event.engine import EventEngine
+from self_models.counting.operations import OperationCounter, energies, fan_out, sum_over_batch
 from self_models.network.neurons import SpikingNeuron
 from self_models.objectives.stopping import output_gap
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -233,23 +231,6 @@ def test_counts_are_wide():
         found, some = sum_over_batch(active), sum_over_batch(active, torch.tensor([True, True, False]))
         assert (found.dtype, found.shape) == (torch.float64, active.shape[1:])
         assert found.flatten().tolist() == [2, 2] and some.flatten().tolist() == [2, 1]
-
-
-def test_energy():
-    assert energy_joules(1000, 0) == pytest.approx(0.9e-9)
-    assert energy_joules(0, 1000) == pytest.approx(4.6e-9)
-
-
-@pytest.mark.parametrize("engine", ["dense", "event"])
-def test_energy_has_an_accumulate_for_each_comparison(engine):
-    model = build(FEEDBACK, gate="block", epsilon=0.3)
-    model.engine = EventEngine(model) if engine == "event" else None
-    x, labels = torch.rand(4, 1, 9, 10, generator=torch.Generator().manual_seed(2)), torch.zeros(4, dtype=torch.int64)
-    found = evaluate(model, x, labels)
-    operations, comparisons = found["operations"], model(x, seed=0).comparisons.mean(dtype=torch.float64).item()
-    assert found["comparisons"] == comparisons > 0 < operations["effective_macs"]
-    expected = 0.9e-12 * (operations["effective_acs"] + comparisons) + 4.6e-12 * operations["effective_macs"]
-    assert found["energy_joules"] == pytest.approx(expected)
 
 
 def test_rank_correlation_by_hand():

@@ -14,12 +14,34 @@ from conftest import digests
 import harness.data.sets
 from harness import UserError
 from harness.data.sets import ImageSet, augmented, default_holdout, load_data, load_set
+from self_models.vgg_wFeedback import VGG_wFeedback
 
 
 def image_set(count, name="MNIST", start=0):
     """Images that carry their number, and the labels too."""
     numbers = torch.arange(count)
     return ImageSet(name, numbers.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 3), numbers % 10, start)
+
+
+# --- known data sets
+
+
+def test_bundled_mnist():
+    train, selection, test = load_data("MNIST")
+    assert (len(train), selection, len(test), test.classes) == (60000, None, 10000, tuple("0123456789"))
+    assert train.images.shape[1:] == (1, 28, 28)
+    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    batch = test.batch(torch.tensor([3, 0]))
+    assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
+    assert torch.equal(batch.images, test.images[[3, 0]] / 255) and batch.images.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "one"), [("FashionMNIST", 10, "coat"), ("CIFAR10", 10, "frog"), ("CIFAR100", 100, "willow_tree")]
+)
+def test_known_data_sets_name_their_classes(name, count, one):
+    names = VGG_wFeedback("VGG5_wFeedback_small", dataset=name, labels=count, fc_width=4).classes
+    assert len(set(names)) == count and one in names
 
 
 # --- batches
@@ -39,12 +61,9 @@ def test_batches_begin_where_they_are_told():
     assert [numbers_of(batch) for batch in in_order] == [batch.labels.tolist() for batch in in_order] == [[2, 0, 3], [1]]
 
 
-def test_a_part_keeps_its_positions():
+def test_parts_and_wholes_keep_their_positions():
     batch = image_set(7, start=20).part(1, 3).batch(torch.tensor([1]))
     assert (numbers_of(batch), batch.labels.tolist(), batch.index.tolist()) == ([2], [2], [22])
-
-
-def test_all_images_as_one_batch():
     batch = image_set(4).whole()
     assert numbers_of(batch) == batch.labels.tolist() == batch.index.tolist() == [0, 1, 2, 3]
     assert (batch.counted, batch.weight) == (4, 1)
@@ -307,14 +326,9 @@ def test_damaged_files_are_named(put, monkeypatch, tmp_path):
     images.write_bytes(whole)
     labels.write_bytes(gzip.compress(b"others"))
     md5 = harness.data.sets.MD5["MNIST", labels.name.removesuffix(".gz")]
-    with pytest.raises(
-        UserError, match=rf"^{labels} is corrupt: its MD5 \(uncompressed\) is not {md5}; put a fresh copy in its place$"
-    ):
+    line = rf"{labels} is corrupt: its MD5 \(uncompressed\) is not {md5}; put a fresh copy in its place"
+    with pytest.raises(UserError, match=f"^{line}$"):
         load_set("MNIST", tmp_path, False)
-
-
-def test_a_file_that_unpacks_to_much_is_not_read_to_its_end(put, monkeypatch, tmp_path):
-    put(tmp_path, 4, ending=".gz")
-    monkeypatch.setattr(harness.data.sets, "LARGEST", 20)
-    with pytest.raises(UserError, match=r"images.* is corrupt: its MD5"):
+    monkeypatch.setattr(harness.data.sets, "LARGEST", 20)  # what unpacks to more is not read to its end
+    with pytest.raises(UserError, match=f"^{images} is corrupt: its MD5"):
         load_set("MNIST", tmp_path, False)
