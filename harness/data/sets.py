@@ -215,12 +215,8 @@ def check_no_pictures(name, folder):
 
 def load_set(name, folder, is_train):
     """The training or the test images of one data set. Raises UserError as load_data does."""
-    places = (
-        folder / name.lower(),
-        folder / name / "raw",
-        folder if name == "MNIST" else DEBIAN.get(name),
-    )  # or loose
-    for place in filter(None, places if name in ("MNIST", "FashionMNIST") else ()):
+    last = {"MNIST": folder, **DEBIAN}  # MNIST's files may lie about loose
+    for place in (folder / name.lower(), folder / name / "raw", last[name]) if name in last else ():
         if all(paths := [_find(place, file) for file in IDX_FILES[is_train]]):
             images, labels = (read_idx(path, MD5[name, file]) for path, file in zip(paths, IDX_FILES[is_train], strict=True))
             return ImageSet(name, images[:, None], labels.long())
