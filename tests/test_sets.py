@@ -247,16 +247,6 @@ def test_mnist_is_found(put, tmp_path, place, ending):
         assert found.images.dtype == torch.uint8
 
 
-def test_one_file_of_a_pair_is_not_enough(put, download, tmp_path):
-    asked = download("MNIST", np.zeros((2, 2, 3), np.uint8))
-    for missing in harness.data.sets.IDX_FILES[False]:
-        folder = tmp_path / missing
-        put(folder, 4)
-        (folder / missing).unlink()
-        assert load_set("MNIST", folder, False).labels.tolist() == [9, 9]
-    assert [root for root, *_ in asked] == [str(tmp_path / name) for name in harness.data.sets.IDX_FILES[False]]
-
-
 def test_the_folder_of_the_name_goes_before_others(put, tmp_path):
     """And a packed file before the plain one. Each time the file that was put last has the right MD5."""
     for label, (place, ending) in enumerate((("", ""), ("MNIST/raw", ""), ("mnist", ""), ("mnist", ".gz"))):
@@ -264,21 +254,27 @@ def test_the_folder_of_the_name_goes_before_others(put, tmp_path):
         assert load_set.__wrapped__("MNIST", tmp_path, False).labels.tolist() == [label]
 
 
-def test_loose_files_are_mnists(put, download, monkeypatch, tmp_path):
-    """Not FashionMNIST's, whose Debian package is looked for all the same, nor those of a set that has other files."""
-    put(tmp_path / "loose", 4, "FashionMNIST")
+@pytest.mark.parametrize(
+    ("name", "place", "without"),
+    [
+        *(("MNIST", "", file) for file in harness.data.sets.IDX_FILES[False]),  # one file of a pair is not enough
+        ("FashionMNIST", "", ""),  # loose files are MNIST's
+        ("CIFAR10", "cifar10", ""),  # it has other files
+    ],
+)
+def test_what_is_not_there_is_downloaded(put, download, tmp_path, name, place, without):
+    asked = download(name, np.zeros((2, 4, 4, 3), np.uint8))
+    put(tmp_path / place, 4, name)
+    if without:
+        (tmp_path / place / without).unlink()
+    assert load_set(name, tmp_path, False).labels.tolist() == [9, 9] and asked == [(str(tmp_path), False, True)]
+
+
+def test_debians_package_of_fashion_mnist_is_found(put, download, monkeypatch, tmp_path):
+    download("FashionMNIST", error=RuntimeError())
     put(tmp_path / "debian", 5, "FashionMNIST")
-    asked = download("FashionMNIST", np.zeros((2, 2, 3), np.uint8))
-    assert load_set("FashionMNIST", tmp_path / "loose", False).labels.tolist() == [9, 9]
     monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": tmp_path / "debian"})
-    (tmp_path / "other").mkdir()
-    put(tmp_path / "other", 4, "FashionMNIST")
-    put(tmp_path / "debian", 5, "FashionMNIST")
-    assert load_set("FashionMNIST", tmp_path / "other", False).labels.tolist() == [5] and len(asked) == 1
-    put(tmp_path / "loose/cifar10", 4, "CIFAR10")
-    assert download("CIFAR10", np.zeros((2, 4, 4, 3), np.uint8)) is asked
-    assert load_set("CIFAR10", tmp_path / "loose", True).labels.tolist() == [9, 9]
-    assert asked[1] == (str(tmp_path / "loose"), True, True)
+    assert load_set("FashionMNIST", tmp_path, False).labels.tolist() == [5]
 
 
 def test_what_torchvision_has(download, tmp_path):
