@@ -115,17 +115,16 @@ def damage(folder, count=1):
 
 FAULTS = {
     "absent": (lambda folder: shutil.rmtree(folder), "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
-    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "is a file: give a folder"),
-    "empty": (lambda folder: (shutil.rmtree(folder), folder.mkdir()), "is empty"),
+    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "nor a folder"),
     "no train": (remove("train"), "has no folder train/"),
     "no test": (remove("test"), "has no folder test/"),
-    "no classes": (lambda folder: [remove(f"train/{name}")(folder) for name in ("cat", "dog")], "has no class folders"),
-    "one class": (remove("train/dog"), "only one class, cat"),
+    "no classes": (lambda folder: [remove(f"train/{name}")(folder) for name in ("cat", "dog")], "which has none:"),
+    "one class": (remove("train/dog"), "which has cat:"),
     "an empty class": (empty_class, "of class dog"),
-    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "differ: cow, dog"),
-    "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "differ: cow only in test/"),
-    "two sizes": (two_sizes, "2 sizes, from 9x12 (test/dog/0.png) to 12x12 (train/cat/0.png): add --image_size N"),
-    "not square": (oblong, "are 9x12, not square: add --image_size N"),
+    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "only one has train/dog, test/cow"),
+    "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "only one has test/cow"),
+    "two sizes": (two_sizes, "one size, but 9x12 (test/dog/0.png), 12x12 (train/cat/0.png): add --image_size N"),
+    "not square": (oblong, "are not square and of one size, but 9x12 (train/cat/0.png): add --image_size N"),
     "a link to nowhere": (
         lambda folder: (folder / "train/cat/9.png").symlink_to("x"),
         "train/cat/9.png (no such file or directory)",
@@ -467,7 +466,7 @@ def test_a_digit_on_white_paper_is_noticed(trained, tmp_path):
 
 def test_another_data_set_must_have_the_same_classes(zoo, tmp_path):
     snn = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path}"
-    assert f"--dataset {zoo / 'data'}: neither" in refused(OBJ1, snn)  # the checkpoint's own, which is gone
+    assert f"--dataset {zoo / 'data'} is neither" in refused(OBJ1, snn)  # the checkpoint's own, which is gone
     other = make_folder(tmp_path / "other", count=2, shape=(20, 14, 3))
     run_here(OBJ1, snn, f"--dataset {other}")  # resized to the network's size
     birds = make_folder(tmp_path / "birds", classes=("crow", "gull"), count=2)

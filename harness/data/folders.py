@@ -44,20 +44,14 @@ class Listing:
 
 def list_folder(name):
     """(training, test) Listings of a folder. Raises UserError where they make no data set."""
-    folder = Path(name)
-    if not folder.exists():
-        raise UserError(f"--dataset {name}: neither {', '.join(IMAGE_SHAPES)} nor a folder that is there; {LAYOUT}")
-    if not folder.is_dir():
-        raise UserError(f"--dataset {name} is a file: give a folder; {LAYOUT}")
-    for part in ("train", "test"):
-        if not (folder / part).is_dir():
-            what = "is empty" if not any(folder.iterdir()) else f"has no folder {part}/"
-            raise UserError(f"--dataset {name} {what}: {LAYOUT}")
-    train, test = (list_part(folder, part) for part in ("train", "test"))
-    if train.classes != test.classes:
-        lone = sorted(set(train.classes) ^ set(test.classes))
-        only = f"{some(lone)} only in {'train' if lone[0] in train.classes else 'test'}/" if len(lone) == 1 else some(lone)
-        raise UserError(f"--dataset {name}: train/ and test/ must have the same classes, and differ: {only}")
+    folder, parts = Path(name), ("train", "test")
+    if lacks := [part for part in parts if not (folder / part).is_dir()]:
+        known = f"is neither {', '.join(IMAGE_SHAPES)} nor a folder that is there"
+        raise UserError(f"--dataset {name} {f'has no folder {lacks[0]}/' if folder.is_dir() else known}: {LAYOUT}")
+    train, test = (list_part(folder, part) for part in parts)
+    both = set(train.classes) & set(test.classes)
+    if lone := [f"{one.part}/{each}" for one in (train, test) for each in one.classes if each not in both]:
+        raise UserError(f"--dataset {name}: train/ and test/ must have the same classes, and only one has {some(lone)}")
     return train, test
 
 
@@ -67,8 +61,7 @@ def list_part(folder, part):
     try:
         names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
         if len(names) < 2:
-            what = f"only one class, {names[0]}" if names else "no class folders"
-            raise UserError(f"{root} has {what}: two or more are needed; {LAYOUT}")
+            raise UserError(f"two class folders or more are needed in {root}, which has {some(names) or 'none'}: {LAYOUT}")
         files = [sorted(files_below(root / name), key=os.path.split) for name in names]
         if empty := [name for name, paths in zip(names, files, strict=True) if not paths]:
             raise UserError(f"{root}: no images ({', '.join(ENDINGS)}) of class {some(empty)}: add some, or remove the folder")
@@ -114,19 +107,15 @@ def shape_of(listings, image_size=None, grey=None, skip_bad=False):
     if grey is None:
         grey = not any(colour for _, _, colour in heads)
     if image_size is None:
-        name, sizes = listings[0].folder, {(width, height): path for (width, height, _), path in heads.items()}
-        if len(sizes) > 1:
-            (a, b), (c, d) = min(sizes), max(sizes)
-            of = f"from {a}x{b} ({sizes[a, b]}) to {c}x{d} ({sizes[c, d]})"
-            raise UserError(f"the images of {name} have {len(sizes)} sizes, {of}: add --image_size N, {RESIZED}")
-        ((width, height),) = sizes
-        if width != height:
-            raise UserError(f"the images of {name} are {width}x{height}, not square: add --image_size N, {RESIZED}")
-        image_size = width
+        sizes = {(width, height): path for (width, height, _), path in heads.items()}
+        image_size, height = min(sizes)
+        if len(sizes) > 1 or image_size != height:
+            found = some([f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())])
+            raise UserError(
+                f"the images of {listings[0].folder} are not square and of one size, but {found}: add --image_size N, to which "
+                "their short side is resized before the middle is cut out, N x N pixels"
+            )
     return 1 if grey else 3, image_size, image_size
-
-
-RESIZED = "to which their short side is resized before the middle is cut out, N x N pixels"
 
 
 def heads_of(listing, skip_bad):
