@@ -14,6 +14,7 @@ from conftest import digests
 
 import harness.data.sets
 from harness import UserError
+from harness.data.dimming import dimmed, dimmed_sets
 from harness.data.sets import ImageSet, augmented, default_holdout, load_data, load_set
 from self_models.vgg_wFeedback import VGG_wFeedback
 
@@ -135,6 +136,33 @@ def test_turns_are_up_to_10_degrees_and_scales_up_to_a_tenth(monkeypatch, turn, 
     c, s = (f(turn * pi / 18) / (1 + scale / 10) for f in (cos, sin))
     torch.testing.assert_close(right, c * x - s * y, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(down, s * x + c * y, atol=1e-5, rtol=1e-5)
+
+
+# --- dimming
+
+
+def test_dimmed_sets_by_hand():
+    """200 of 255: towards black, be the images grey or colour; the set itself stays as it is."""
+    grey, colour = (torch.full((2, channels, 4, 6), 200, dtype=torch.uint8) for channels in (1, 3))
+    whole = ImageSet("MNIST", grey, torch.zeros(2, dtype=torch.int64))
+    sets = {name: (255 * one.whole().images).round() for name, one in dimmed_sets(whole).items()}
+    assert list(sets) == ["top half", "bottom half", "left half", "right half", "whole"]
+    assert sets["whole"].unique().tolist() == [200 * 0.3]
+    dim = 200 * 0.15
+    assert (sets["top half"][..., :2, :] == dim).all() and (sets["top half"][..., 2:, :] == 200).all()
+    assert (sets["bottom half"][..., :2, :] == 200).all() and (sets["bottom half"][..., 2:, :] == dim).all()
+    assert (sets["left half"][..., :3] == dim).all() and (sets["left half"][..., 3:] == 200).all()
+    assert (sets["right half"][..., 3:] == dim).all() and (sets["right half"][..., :3] == 200).all()
+    found = dimmed_sets(ImageSet("CIFAR10", colour, whole.labels))["whole"].whole().images
+    assert found.unique().tolist() == pytest.approx([2 * 60 / 255 - 1]) and grey.unique().tolist() == [200]
+
+
+def test_dimming_rounds_to_the_nearest():
+    values = torch.tensor([0, 3, 4, 10, 13, 99, 255], dtype=torch.uint8).reshape(1, 1, 1, 7)
+    row = ImageSet("MNIST", values, torch.zeros(1, dtype=torch.int64), start=4)
+    found = dimmed(row, (slice(None), slice(None)), 0.15).whole()  # exactly 0, 0.45, 0.6, 1.5, 1.95, 14.85, 38.25
+    assert (255 * found.images).flatten().tolist() in (pytest.approx([0, 0, 1, rounded, 2, 15, 38]) for rounded in (1, 2))
+    assert found.index.tolist() == [4] and found.labels.tolist() == [0]
 
 
 # --- training, selection and test images
