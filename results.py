@@ -170,7 +170,12 @@ def paired(rows, network):
 
 def run_of(row):
     """What tells the runs of one network apart, the seed aside."""
-    return row["timesteps"], row["rule"], *row["bounds"].values()
+    return row["timesteps"], stop_of(row)
+
+
+def stop_of(row):
+    """'confidence 1', of a rule and its bounds; '' where all steps are run."""
+    return " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
 
 
 def difference(name, ours, theirs):
@@ -220,10 +225,6 @@ def short_table(rows):
             yield f"| {name} | {' | '.join(figures)} |"
 
 
-def stop_of(row):
-    return " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
-
-
 def shown(row, name, form):
     """A figure of a row, with its standard deviation where there are several seeds."""
     spread = f" ± {row['deviation'][name]:{form}}" if name in row["deviation"] else ""
@@ -236,9 +237,8 @@ def pairs_table(rows):
     yield "|" + " --- |" * 9
     blocked = [row for row in rows if row["blocking"] or not row["feedback"]]
     for network, dataset in dict.fromkeys((row["name"], row["dataset"]) for row in rows if row["feedback"]):
-        for (steps, *stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
+        for (steps, stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
             cells = " | ".join(cell(name, *figures[name]) for name in FIGURES)
-            stop = " ".join(word if isinstance(word, str) else f"{word:g}" for word in stop if word != "none")
             yield f"| {dataset} | {network} | {figures['accuracy'][2]} | {steps} | {stop} | {cells} |"
 
 
