@@ -4,7 +4,7 @@ classes, image shape, and how bright a background is."""
 from harness import UserError
 from harness.data.folders import list_folder, pixels_of, shape_of, some
 from self_models.basics.files import border
-from self_models.network.datasets import CLASSES, IMAGE_SHAPES, background, class_names, find_image_shape
+from self_models.network.datasets import BACKGROUNDS, CLASSES, IMAGE_SHAPES, class_names, find_image_shape
 
 FACTS = ("labels", "image_shape", "classes", "background")  # settings of a network
 OF_FOLDERS = ("image_size", "grey", "skip_bad")  # flags
@@ -19,9 +19,7 @@ def facts_of(args):
     """The settings FACTS for the flags: those that adopt_facts has taken over, else the data set's. Raises UserError where the
     data set is not to be had, or a flag has no effect or contradicts the checkpoint."""
     if not is_folder(args.dataset) and (idle := [flag for flag in OF_FOLDERS if flag in args.given]):
-        raise UserError(
-            f"--{idle[0]} does nothing with --dataset {args.dataset}: it counts with a folder of images; leave it out"
-        )
+        raise UserError(f"--{idle[0]} does nothing with --dataset {args.dataset}, which is no folder of images; leave it out")
     if getattr(args, "facts", None):
         known = shape_and_classes(args.facts, args.dataset)
         if not is_folder(args.dataset):  # before it is downloaded
@@ -46,8 +44,8 @@ def adopt_facts(args, settings):
     was = settings.get("dataset", "MNIST")
     facts = {name: settings[name] for name in FACTS if settings.get(name) is not None}
     if was != args.dataset and was in IMAGE_SHAPES:  # what goes without saying there is said here
-        facts = {"image_shape": IMAGE_SHAPES[was], "background": background({"dataset": was, "background": None}), **facts}
-        facts.setdefault("classes", list(CLASSES[was]))
+        known = {"image_shape": IMAGE_SHAPES[was], "background": BACKGROUNDS.get(was), "classes": list(CLASSES[was])}
+        facts = known | facts
     args.facts = facts
 
 
