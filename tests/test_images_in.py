@@ -241,10 +241,13 @@ def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at)
 # --- the decoded images
 
 
+CACHED = ["test_3x12x12.pixels", "test_heads", "train_3x12x12.pixels", "train_heads"]
+
+
 def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
     first = load_data(str(pets))[0]
     files = digests(pets / ".cache")
-    assert sorted(files) == ["test_3x12x12.pixels", "test_heads", "train_3x12x12.pixels", "train_heads"]
+    assert sorted(files) == CACHED
     monkeypatch.setattr(harness.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again"))
     monkeypatch.setattr(harness.data.folders, "size_and_colour", lambda path: pytest.fail("looked at again"))
     monkeypatch.setattr(harness.data.cache.zipfile, "ZipFile", lambda *args: pytest.fail("summed up again"))  # in this process
@@ -284,8 +287,13 @@ def test_a_stale_cache_is_made_again(pets):
     assert len(load_data(str(pets))[0]) == 8
 
 
-def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch):
-    (pets / ".cache").touch()
+@pytest.mark.parametrize("names", [[], CACHED])
+def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch, names):
+    """Neither where .cache cannot be made nor where a file in it cannot be replaced."""
+    for name in names:
+        (pets / ".cache" / name).mkdir(parents=True)
+    if not names:
+        (pets / ".cache").touch()
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert [place.parent for place in places(pets)] == [pets, tmp_path / ".cache/snn_wFeedback"]
