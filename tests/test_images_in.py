@@ -18,7 +18,7 @@ import harness.data.sets
 from harness import UserError
 from harness.data.cache import kept, places
 from harness.data.facts import adopt_facts, facts_of
-from harness.data.folders import list_folder
+from harness.data.folders import list_folder, shape_of
 from harness.data.sets import Batch, augmented, load_data, mirrored
 from self_models import load, read_images
 from self_models.basics.errors import ModelError
@@ -213,10 +213,12 @@ def test_size_and_colour_as_asked(tmp_path):
     ("one", "shape", "channels"), [("train/cat/0", (12, 12), 1), ("train/cat/0", (12, 12, 3), 3), ("test/dog/3", (12, 12, 3), 3)]
 )
 def test_grey_where_all_files_are(tmp_path, one, shape, channels):
-    """One file with colours, be it the first or the last, is enough."""
+    """One file with colours, be it the first or the last, is enough; size and colour are found each without the other."""
     folder = make_folder(tmp_path / "x", shape=(12, 12))
     write(folder / f"{one}.png", pixels(0, shape))
     assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
+    assert shape_of(list_folder(folder), image_size=8) == (channels, 8, 8)
+    assert shape_of(list_folder(folder), grey=True) == (1, 12, 12)
 
 
 def test_flags_of_folders_do_nothing_elsewhere(pets):
