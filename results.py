@@ -18,6 +18,7 @@ from harness import UserError
 from harness.command_line.presets import NETWORKS, RULE_SHOWN, run_name
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_accuracy_against_spikes
+from harness.measuring.report import save_results_json
 from harness.runs.checkpoints import write_whole
 from self_models.network.datasets import IMAGE_SHAPES
 
@@ -52,24 +53,24 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit_test", metavar="N", help="first N test images only, to try it out; results in results_few/")
     help_text = "evaluate these checkpoints, or none, and take the others' results/*.json as they are"
-    parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), default=list(CHECKPOINTS), metavar="NAME", help=help_text)
+    parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), metavar="NAME", help=help_text)
     parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that want it")
     args = parser.parse_args(argv)
-    if not args.dataset:
-        if args.only is not parser.get_default("only") and (wanting := [name for name in args.only if name in OF_FOLDER]):
-            raise UserError(f"{wanting[0]} needs its images: add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/")
-        args.only = [name for name in args.only if name not in OF_FOLDER]
+    if not args.dataset and (wanting := [name for name in args.only or () if name in OF_FOLDER]):
+        raise UserError(f"{wanting[0]} needs its images: add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/")
+    if args.only is None:
+        args.only = [name for name in CHECKPOINTS if args.dataset or name not in OF_FOLDER]
     folder = HERE / ("results_few" if args.limit_test else "results")
     few = f"--limit_test {args.limit_test}" if args.limit_test else ""
     check_all_there(folder, args.only)
     folder.mkdir(exist_ok=True)
     rows = []
     for checkpoint, run, network, command in commands(args.dataset and str(Path(args.dataset).absolute())):
-        path = folder / f"{run}.json"
+        into = f"--output_dir {folder.name} --results_json {folder.name}/{run}.json"
         if checkpoint in args.only:
-            evaluate(f"{command} --run_name {run} --output_dir {quote(folder)} --results_json {quote(path)} --overwrite {few}")
-        rows += [row_of(network, record) for record in json.loads(path.read_text())]
-    write_whole(folder / "results.json", lambda file: file.write(json.dumps(rows, indent=1).encode()))
+            evaluate(f"{command} --run_name {run} {into} --overwrite {few}")
+        rows += [row_of(network, record) for record in json.loads((folder / f"{run}.json").read_text())]
+    save_results_json(folder / "results.json", rows)
     if not few:
         chosen, rows = list(filter(is_shown, rows)), means_over_seeds(rows)
         for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
@@ -82,22 +83,17 @@ def main(argv=None):
 def check_all_there(folder, only):
     """Raises UserError where the folder lacks results of networks that are not to be evaluated; only: those that are."""
     needed = {folder / f"{run}.json": checkpoint for checkpoint, run, *_ in commands() if checkpoint not in only}
-    missing = [path for path in needed if not path.is_file()]
-    if missing:
-        add = " ".join(dict.fromkeys([*only, *(needed[path] for path in missing)]))
-        add += " --dataset FOLDER" * any(needed[path] in OF_FOLDER for path in missing)
-        more = f"and {len(missing) - 1} more files are missing: evaluate their networks"
-        what = more if len(missing) > 1 else "is missing: evaluate its network"
-        raise UserError(f"{missing[0]} {what}, too: --only {add}")
+    if missing := {path: checkpoint for path, checkpoint in needed.items() if not path.is_file()}:
+        first, *others = missing
+        what = f"and {len(others)} more files are missing: evaluate their" if others else "is missing: evaluate its"
+        add = " ".join(dict.fromkeys([*only, *missing.values()]))
+        add += " --dataset FOLDER" * any(checkpoint in OF_FOLDER for checkpoint in missing.values())
+        raise UserError(f"{first} {what} network{'s' * bool(others)}, too: --only {add}")
 
 
 def is_shown(row):
     """Whether a row is in the tables: all steps, or stopped by confidence at a gap of 1."""
     return row["rule"] == "none" or row["bounds"].get("gap_bound") == RULE_SHOWN["gap_bound"]
-
-
-def quote(path):
-    return shlex.quote(str(path.relative_to(HERE)))
 
 
 def evaluate(command):
@@ -137,7 +133,7 @@ def means_over_seeds(rows):
 
 def setting_of(row):
     """What tells rows apart, the seed aside."""
-    return (*(row[key] for key in ("name", "dataset", "timesteps", "epsilon", "rule")), *row["bounds"].values())
+    return (row["name"], row["dataset"], row["epsilon"], *run_of(row))
 
 
 FIGURES = {  # of a row -> where a spread is given
@@ -159,23 +155,27 @@ def mean(values):
         return {key: mean([value[key] for value in values]) for key in first}
     if isinstance(first, list):
         return [mean(list(group)) for group in zip(*values, strict=True)]
-    is_number = isinstance(first, int | float) and not isinstance(first, bool)
-    return first if not is_number or values.count(first) == len(values) else sum(values) / len(values)
+    return first if values.count(first) == len(values) or not isinstance(first, int | float) else fmean(values)
 
 
 def paired(rows, network):
     """How `network` differs from its twin run for the same steps by the same rule, each seed's pair by itself: figure -> (mean,
     half width of the 95 % interval or None for one seed, pairs); accuracy in points, the others in percent of the twin's."""
-    of = {}
+    twins, pairs = {(row["seed"], *run_of(row)): row for row in rows if row["name"] == f"twin of {network}"}, {}
     for row in rows:
-        of.setdefault((row["timesteps"], row["rule"], *row["bounds"].values()), {}).setdefault(row["seed"], {})[row["name"]] = row
-    found = {}
-    for setting, seeds in of.items():
-        both = network, f"twin of {network}"
-        pairs = [[pair[name] for name in both] for pair in seeds.values() if pair.keys() >= set(both)]
-        if pairs:
-            found[setting] = {name: interval([difference(name, *pair) for pair in pairs]) for name in FIGURES}
-    return found
+        if row["name"] == network and (twin := twins.get((row["seed"], *run_of(row)))):
+            pairs.setdefault(run_of(row), []).append((row, twin))
+    return {run: {name: interval([difference(name, *pair) for pair in each]) for name in FIGURES} for run, each in pairs.items()}
+
+
+def run_of(row):
+    """What tells the runs of one network apart, the seed aside."""
+    return row["timesteps"], stop_of(row)
+
+
+def stop_of(row):
+    """'confidence 1', of a rule and its bounds; '' where all steps are run."""
+    return " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
 
 
 def difference(name, ours, theirs):
@@ -225,10 +225,6 @@ def short_table(rows):
             yield f"| {name} | {' | '.join(figures)} |"
 
 
-def stop_of(row):
-    return " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
-
-
 def shown(row, name, form):
     """A figure of a row, with its standard deviation where there are several seeds."""
     spread = f" ± {row['deviation'][name]:{form}}" if name in row["deviation"] else ""
@@ -241,9 +237,8 @@ def pairs_table(rows):
     yield "|" + " --- |" * 9
     blocked = [row for row in rows if row["blocking"] or not row["feedback"]]
     for network, dataset in dict.fromkeys((row["name"], row["dataset"]) for row in rows if row["feedback"]):
-        for (steps, *stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
+        for (steps, stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
             cells = " | ".join(cell(name, *figures[name]) for name in FIGURES)
-            stop = " ".join(word if isinstance(word, str) else f"{word:g}" for word in stop if word != "none")
             yield f"| {dataset} | {network} | {figures['accuracy'][2]} | {steps} | {stop} | {cells} |"
 
 

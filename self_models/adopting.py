@@ -1,6 +1,7 @@
 """Somebody else's stack of convolutions and integrate-and-fire neurons as a network of ours: from_layers(stack)."""
 
-from itertools import takewhile
+from itertools import takewhile, zip_longest
+from math import inf
 
 import torch
 from torch import nn
@@ -16,46 +17,37 @@ SHAPES = {  # class -> what two layers that do the same have in common
     nn.Flatten: ("start_dim", "end_dim"),
     nn.Linear: ("in_features", "out_features"),
 }
+NEURONS = {  # class -> its attribute that is the threshold, whether it fires at the threshold, too, and what others must be
+    "snntorch.Leaky": ("threshold", False, {"beta": 1, "reset_mechanism": "subtract", "reset_delay": True, "inhibition": False,
+                                            "state_quant": False, "graded_spikes_factor": 1}),
+    "spikingjelly.IFNode": ("v_threshold", True, {"v_reset": None}),
+    "spikingjelly.LIFNode": ("v_threshold", True, {"v_reset": None, "decay_input": False}),
+}  # fmt: skip
 
 
-def leaky(name, module):
-    """Of snnTorch: with beta 1 and the reset in the next step, V'[t] = V'[t-1] - theta s[t-1] + drive[t], which is ours."""
-    own = {"beta": 1, "threshold": None, "reset_mechanism": "subtract", "reset_delay": True, "inhibition": False,
-           "state_quant": False, "graded_spikes_factor": 1}  # fmt: skip
-    return {"threshold": number(name, module, "threshold", own), "leak": 1.0}
+def neuron(name, module, threshold, fires_at_it, own):
+    """Threshold and leak of a user's neurons, floats. Raises ModelError for neurons that are not ours under another name.
 
-
-def if_node(name, module):
-    """Of SpikingJelly: it fires where V >= theta, we above it, so the threshold is the float below."""
-    threshold = torch.tensor(number(name, module, "v_threshold", {"v_threshold": None, "v_reset": None}))
-    return {"threshold": torch.nextafter(threshold, torch.tensor(0.0)).item(), "leak": 1.0}
-
-
-def lif_node(name, module):
-    """The same with V[t+1] = (1 - 1/tau) V[t] + drive."""
-    tau = number(name, module, "tau", {"tau": None, "decay_input": False})
-    return {**if_node(name, module), "leak": 1 - 1 / tau}
-
-
-NEURONS = {"snntorch.Leaky": leaky, "spikingjelly.IFNode": if_node, "spikingjelly.LIFNode": lif_node}
-
-
-def number(name, module, wanted, own):
-    """The module's attribute of this name, one float for all its neurons. own: attribute -> the value that it must have; None:
-    of the wanted one any above 0, else None itself. Raises ModelError."""
+    snnTorch's are, with beta 1 and the reset in the next step: V'[t] = V'[t-1] - theta s[t-1] + drive[t]. SpikingJelly's fire
+    where V >= theta, ours above it, so the threshold is the float below; LIFNode: V[t+1] = (1 - 1/tau) V[t] + drive.
+    """
     for attribute, value in own.items():
-        found = getattr(module, attribute)
-        if isinstance(found, torch.Tensor):
-            if found.numel() != 1:
-                raise ModelError(f"{name}: {attribute} differs from neuron to neuron; here a layer has one")
-            found = found.item()
-        if attribute == wanted:
-            result = found
-        elif found != value:
+        if (found := value_of(name, module, attribute)) != value:
             raise ModelError(f"{name}: {type(module).__name__} with {attribute}={shown(found)}; here it must be {value}")
-    if not result > 0:
-        raise ModelError(f"{name}: {wanted}={shown(result)} is not above 0")
-    return float(result)
+    theta, tau = map(float, (value_of(name, module, threshold), value_of(name, module, "tau", inf)))
+    for attribute, value in ((threshold, theta), ("tau", tau)):
+        if not value > 0:
+            raise ModelError(f"{name}: {attribute}={shown(value)} is not above 0")
+    below = torch.nextafter(torch.tensor(theta), torch.tensor(0.0)).item()
+    return {"threshold": below if fires_at_it else theta, "leak": 1 - 1 / tau}
+
+
+def value_of(name, module, attribute, default=None):
+    """The module's attribute of this name; of a tensor its one number. Raises ModelError where it has several."""
+    found = getattr(module, attribute, default)
+    if isinstance(found, torch.Tensor) and found.numel() != 1:
+        raise ModelError(f"{name}: {attribute} differs from neuron to neuron; here a layer has one")
+    return found.item() if isinstance(found, torch.Tensor) else found
 
 
 def from_layers(stack, decoder="", **settings):
@@ -109,7 +101,9 @@ def halves(convolution):
 @torch.no_grad()
 def copy_layers(ours, given):
     """Fill our modules from the (name, module) pairs given. Raises ModelError at the first that is not the same."""
-    for module, (name, other) in zip(ours, given, strict=False):
+    after = f"after {given[-1][0]}", None
+    for module, leaf in zip_longest(ours, given):
+        name, other = leaf or after
         found, wanted = describe(name, other), describe("", module)
         if found[0] != wanted[0] or (found[0] != "neuron" and found != wanted):
             raise ModelError(f"{name} is {told(found)}; a plan has {told(wanted)} there")
@@ -118,11 +112,6 @@ def copy_layers(ours, given):
             module.leak.fill_(found[1]["leak"])
         elif hasattr(module, "weight"):
             module.weight.copy_(other.weight)
-    if len(given) > len(ours):
-        name, module = given[len(ours)]
-        raise ModelError(f"{name} is {told(describe(name, module))}; a plan has nothing there")
-    if len(given) < len(ours):
-        raise ModelError(f"after {given[-1][0]} the stack ends; a plan has {told(describe('', ours[len(given)]))} there")
 
 
 def told(description):
@@ -135,12 +124,12 @@ def shown(value):
 
 
 def describe(name, module):
-    """(kind, its arguments): equal for layers that do the same. Raises ModelError for a layer that a plan cannot have."""
-    if isinstance(module, SpikingNeuron):
-        return "neuron", {}
+    """(kind, its arguments): equal for layers that do the same; None is no layer. Raises ModelError for one that no plan has."""
+    if module is None or isinstance(module, SpikingNeuron):
+        return "nothing" if module is None else "neuron", {}
     kind = f"{type(module).__module__.split('.')[0]}.{type(module).__name__}"
     if kind in NEURONS:
-        return "neuron", NEURONS[kind](name, module)
+        return "neuron", neuron(name, module, *NEURONS[kind])
     for base, arguments in SHAPES.items():
         if isinstance(module, base):
             if getattr(module, "bias", None) is not None and module.bias.any():

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.classes import first_of_each_class
-from harness.data.sets import Batch, ImageSet
+from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import rows_of, save_contact_sheet, save_gif, save_knowledge
 from harness.drawing.film import STATES, film_of, in_words, keyed, load_film, save_film

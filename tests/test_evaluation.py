@@ -13,6 +13,7 @@ from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.operations import OperationCounter
 from self_models.event.counts import Counted, Inputs
+from self_models.event.engine import EventEngine
 from self_models.running.chunks import AT_ONCE, chunk_length
 from self_models.running.draws import Draws
 from self_models.running.outputs import ANNOutput, SNNOutput, errors_by_step, open_share_by_step
@@ -53,21 +54,16 @@ def test_averages_of_several_weigh_images_and_keep_every_figure():
     assert Average.of([]).images == 0 and Average().means() == {}
 
 
-def test_counts_add_up_exactly():
+def test_averages_are_exact_and_have_no_gradient():
     """In float32 the sum would stay at 2 ** 24."""
-    average = Average()
-    average.add_up({"spikes": torch.tensor([2.0**24, 1.0, 1.0])})
-    average.add_up({"spikes": torch.tensor([1.0], requires_grad=True)})
-    assert average.images == 4 and average.means() == {"spikes": (2**24 + 3) / 4}
-    assert not average.sums["spikes"].requires_grad
-
-
-def test_a_mean_has_no_gradient():
-    average = Average()
-    average.add(2, loss=torch.tensor(3.0, requires_grad=True))
-    average.add(1, loss=torch.tensor(0.0))
-    assert average.means() == {"loss": 2.0} and not average.sums["loss"].requires_grad
-    assert average.sums["loss"].dtype == torch.float64
+    counts, losses = Average(), Average()
+    counts.add_up({"spikes": torch.tensor([2.0**24, 1.0, 1.0])})
+    counts.add_up({"spikes": torch.tensor([1.0], requires_grad=True)})
+    assert counts.images == 4 and counts.means() == {"spikes": (2**24 + 3) / 4}
+    losses.add(2, loss=torch.tensor(3.0, requires_grad=True))
+    losses.add(1, loss=torch.tensor(0.0))
+    assert losses.means() == {"loss": 2.0} and losses.sums["loss"].dtype == torch.float64
+    assert not counts.sums["spikes"].requires_grad and not losses.sums["loss"].requires_grad
 
 
 # --- an evaluation
@@ -92,7 +88,8 @@ def test_processes_merge_what_each_has_in_the_images_order():
     found = parts[0].result([part.parts() for part in parts])
     assert found["per_image"]["steps"].tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert (found["images"], found["mean_steps"], found["comparisons"]) == (7, 4.0, 12.0)
-    assert found["spikes"] == {"input": 4.0, "features.1": 8.0}
+    assert (found["median_steps"], found["p95_steps"]) == (4, pytest.approx(1 + 0.95 * 6))
+    assert found["spikes"] == {"input": 4.0, "features.1": 8.0} and found["parts"]["total"] == 12
     assert found["loss"] == pytest.approx((2 * 1 + 3 + 4 + 2 * 5 + 7) / 7)
     assert found["open_share"] == pytest.approx([1, 4 / 7])
     with pytest.raises(ValueError):  # one process lacks a batch
@@ -114,7 +111,7 @@ def test_images_per_second_and_what_an_ann_has_not(monkeypatch):
 
 def test_figures_of_spiking_images():
     output = spiking_output([2, 3])._replace(errors=torch.ones(2, 2, 1, 1, 2))
-    found = figures_per_image(output, torch.full((2, 1, 1, 2), 0.25), torch.tensor([0, 1]))
+    found = figures_per_image(output, torch.tensor([0.25, -0.25, 0.5, 0.0]).reshape(2, 1, 1, 2), torch.tensor([0, 1]))
     assert {name: values.tolist() for name, values in found.items()} == {
         "label": [0, 1], "found": [0, 0], "correct": [True, False], "margin": [2.0, 3.0], "error": [2.0, 2.0],
         "spikes": [6.0, 9.0], "steps": [2, 3], "ink": [0.5, 0.5], "comparisons": [6.0, 9.0],
@@ -150,14 +147,19 @@ def test_evaluate_runs_in_evaluation_and_leaves_the_mode(x, is_spiking):
     assert model.training
 
 
-@pytest.mark.parametrize("encoding", ["poisson", "direct"])
-def test_energy_of_an_analog_input(x, encoding):
-    """Event by event, each of its events multiplies."""
-    found = evaluate(snn(encoding=encoding), x, LABELS)
-    events = found["operations"]["layers"]["event_acs"]
+@pytest.mark.parametrize(("engine", "encoding"), [("dense", "poisson"), ("dense", "direct"), ("event", "poisson")])
+def test_energy_has_an_accumulate_for_each_comparison(x, engine, encoding):
+    """And each event of an analog input multiplies, event by event."""
+    model = snn(encoding=encoding)
+    model.engine = EventEngine(model) if engine == "event" else None
+    found = evaluate(model, x, LABELS)
+    operations, events = found["operations"], found["operations"]["layers"]["event_acs"]
     analog = events["features.0"] if encoding == "direct" else 0.0
-    expected = 0.9e-12 * (sum(events.values()) - analog + found["comparisons"]) + 4.6e-12 * analog
-    assert found["energy_event_joules"] == pytest.approx(expected) and events["features.0"] > 0
+    by_layer, by_event = (operations["effective_acs"], operations["effective_macs"]), (sum(events.values()) - analog, analog)
+    for name, (acs, macs) in {"energy_joules": by_layer, "energy_event_joules": by_event}.items():
+        assert found[name] == pytest.approx(0.9e-12 * (acs + found["comparisons"]) + 4.6e-12 * macs), name
+    assert events["features.0"] > 0 < operations["effective_macs"]
+    assert found["comparisons"] == model(x, seed=0).comparisons.mean(dtype=torch.float64).item() > 0
 
 
 def test_evaluate_takes_what_people_have(x):

@@ -51,12 +51,10 @@ from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOut
 from harness.training.schedules import make_optimizer, make_schedule
 from results import cell, interval, means_over_seeds, paired, table
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.evaluation import Average, Evaluation
 from self_models.counting.spikes import by_part
 from self_models.event.engine import EventEngine
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, shuffled
-from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -281,66 +279,12 @@ def test_short_flags_of_the_original():
     assert (args.seed, args.architecture, args.learning_rate, args.lr_interval) == (3, "VGG9", 0.5, [0.5, 0.75])
 
 
-# --- data
-
-
-def test_bundled_mnist():
-    train, selection, test = load_data("MNIST")
-    assert (len(train), selection, len(test)) == (60000, None, 10000)
-    assert train.images.shape[1:] == (1, 28, 28)
-    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
-    batch = test.batch(torch.tensor([3, 0]))
-    assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
-    assert torch.equal(batch.images, test.images[[3, 0]] / 255) and batch.images.max() == 1
-
-
 # --- figures
-
-
-def test_average_weighs_images():
-    average = Average()
-    average.add(3, loss=1.0)
-    average.add(1, loss=torch.tensor(5.0))
-    assert average.means() == {"loss": 2.0} and average.images == 4
 
 
 def test_spikes_by_part_by_hand():
     layers = {"input": 1, "features.1": 2, "features.4": 3, "generate.2": 4, "classifier.1": 5, "classifier.4": 6}
     assert by_part(layers) == {"input": 1, "encoder": 5, "decoder": 4, "classifier": 11, "total": 21}
-
-
-def test_evaluation_does_not_depend_on_the_batch_size():
-    torch.manual_seed(0)
-    model = InputBlockingSNN(plan=PLAN, fc_width=8, timesteps=4, update="immediate", default_threshold=0.2, epsilon=0.3)
-    digits = load_data("MNIST", limit_test=7)[2]
-    small, large = (evaluate(model, digits.batches(size), Criterion(1.0, "last_t"), seed=0) for size in (2, 7))
-    assert small["spikes"] == pytest.approx(large["spikes"]) and small["open_share"] == pytest.approx(large["open_share"])
-    for name in ("images", "accuracy", "classification", "reconstruction", "total", "error", "mean_steps"):
-        assert small[name] == pytest.approx(large[name], rel=1e-5), name
-    assert small["spikes"]["features.1"] > 0 and small["open_share"][0] == 1 > small["open_share"][-1]
-    assert small["parts"]["total"] == pytest.approx(sum(small["spikes"].values()))
-
-
-def test_figures_of_an_evaluation_by_hand():
-    """Image n of 21 takes n squared steps; every third is wrong; two outputs lie n apart."""
-    n = torch.arange(1.0, 22)
-    logits, labels = torch.stack([n, 0 * n, 0 * n - 1], 1), torch.where(n % 3 == 0, 1, 0)
-    x = n.reshape(-1, 1, 1, 1) * torch.tensor([0.01, 0.0, -0.02, 0.01]).reshape(1, 1, 2, 2)
-    evaluation = Evaluation(None)
-    for part in (slice(0, 8), slice(8, 21)):
-        spikes = {"input": n[part], "features.1": 2 * n[part]}
-        output = SNNOutput(logits[part], None, None, spikes, steps=(n[part] ** 2).long(), comparisons=3 * n[part])
-        evaluation.add(output, x[part], labels[part], total=float(n[part].mean()))
-    found = evaluation.result()
-    assert (found["images"], found["accuracy"]) == (21, pytest.approx(2 / 3))
-    assert (found["median_steps"], found["p95_steps"]) == (11**2, 20**2)
-    assert found["mean_steps"] == pytest.approx(21 * 22 * 43 / 6 / 21) and found["comparisons"] == 33
-    assert found["spikes"] == {"input": 11, "features.1": 22} and found["parts"]["total"] == 33
-    assert found["total"] == pytest.approx(11)
-    per_image = {name: values.tolist() for name, values in found["per_image"].items()}
-    assert per_image["margin"] == n.tolist() and per_image["spikes"] == (3 * n).tolist()
-    assert per_image["ink"] == pytest.approx((0.04 * n).tolist())
-    assert found["images_per_second"] == pytest.approx(21 / found["seconds"])
 
 
 def tiny_snn(**settings):
@@ -350,9 +294,12 @@ def tiny_snn(**settings):
 
 
 def test_an_evaluation_has_draws_of_its_own():
-    """Those of the epoch EVALUATION, which no training comes to."""
+    """Those of the epoch EVALUATION, which no training comes to, whatever the batch size."""
     model, digits = tiny_snn(), load_data("MNIST", limit_test=5)[2]
-    found = evaluate(model, digits.batches(2), Criterion(1.0, "last_t"), seed=3)
+    found, large = (evaluate(model, digits.batches(size), Criterion(1.0, "last_t"), seed=3) for size in (2, 5))
+    for name in ("classification", "reconstruction", "total", "error", "open_share"):
+        assert found[name] == pytest.approx(large[name], rel=1e-5), name
+    assert found["spikes"]["features.1"] > 0 and found["open_share"][0] == 1 > found["open_share"][-1]
     for epoch, same in ((EVALUATION, True), (1, False)):
         spikes = model(digits.whole().images, draws=Draws(3, epoch, torch.arange(5))).spikes
         assert (found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})) == same

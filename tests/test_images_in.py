@@ -18,12 +18,11 @@ import harness.data.sets
 from harness import UserError
 from harness.data.cache import kept, places
 from harness.data.facts import adopt_facts, facts_of
-from harness.data.folders import list_folder
+from harness.data.folders import list_folder, shape_of
 from harness.data.sets import Batch, augmented, load_data, mirrored
 from self_models import load, read_images
 from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded
-from self_models.vgg_wFeedback import VGG_wFeedback
 
 NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
 SPIKES = "--timesteps 3 --update immediate --readout membrane_rescaled --balance_images 4 --balance_timesteps 3"
@@ -90,14 +89,6 @@ def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(t
     assert list(listing.labels) == [name[:3] == "dog" for name in in_order]
 
 
-def test_known_data_sets_name_their_classes():
-    test = load_data("MNIST", limit_test=1)[2]
-    assert test.classes == tuple("0123456789")
-    for name, count, one in (("FashionMNIST", 10, "coat"), ("CIFAR10", 10, "frog"), ("CIFAR100", 100, "willow_tree")):
-        model = VGG_wFeedback("VGG5_wFeedback_small", dataset=name, labels=count, fc_width=4)
-        assert len(set(model.classes)) == count and one in model.classes
-
-
 def remove(path):
     return lambda folder: shutil.rmtree(folder / path)
 
@@ -108,15 +99,6 @@ def empty_class(folder):
     (folder / "train/dog/notes.txt").touch()
 
 
-def two_sizes(folder):
-    write(folder / "test/dog/0.png", pixels(0, (12, 9, 3)))
-
-
-def oblong(folder):
-    for path in folder.rglob("*.png"):
-        write(path, pixels(0, (12, 9, 3)))
-
-
 def damage(folder, count=1):
     for path in sorted((folder / "train/cat").iterdir())[:count]:
         path.write_bytes(path.read_bytes()[:60])
@@ -124,17 +106,22 @@ def damage(folder, count=1):
 
 FAULTS = {
     "absent": (lambda folder: shutil.rmtree(folder), "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
-    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "is a file: give a folder"),
-    "empty": (lambda folder: (shutil.rmtree(folder), folder.mkdir()), "is empty"),
+    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "nor a folder"),
     "no train": (remove("train"), "has no folder train/"),
     "no test": (remove("test"), "has no folder test/"),
-    "no classes": (lambda folder: [remove(f"train/{name}")(folder) for name in ("cat", "dog")], "has no class folders"),
-    "one class": (remove("train/dog"), "only one class, cat"),
+    "no classes": (lambda folder: [remove(f"train/{name}")(folder) for name in ("cat", "dog")], "which has none:"),
+    "one class": (remove("train/dog"), "which has cat:"),
     "an empty class": (empty_class, "of class dog"),
-    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "differ: cow, dog"),
-    "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "differ: cow only in test/"),
-    "two sizes": (two_sizes, "2 sizes, from 9x12 (test/dog/0.png) to 12x12 (train/cat/0.png): add --image_size N"),
-    "not square": (oblong, "are 9x12, not square: add --image_size N"),
+    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "only one has train/dog, test/cow"),
+    "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "only one has test/cow"),
+    "two sizes": (
+        lambda folder: write(folder / "test/dog/0.png", pixels(0, (12, 9, 3))),
+        "one size, but 9x12 (test/dog/0.png), 12x12 (train/cat/0.png): add --image_size N",
+    ),
+    "not square": (
+        lambda folder: [write(path, pixels(0, (12, 9, 3))) for path in sorted(folder.rglob("*.png"))],
+        "are not square and of one size, but 9x12 (train/cat/0.png): add --image_size N",
+    ),
     "a link to nowhere": (
         lambda folder: (folder / "train/cat/9.png").symlink_to("x"),
         "train/cat/9.png (no such file or directory)",
@@ -153,24 +140,9 @@ def test_a_folder_that_is_no_data_set(pets, fault):
     assert not (pets.parent / "out").exists()
 
 
-def rename_class(folder):
-    for part in ("train", "test"):
-        (folder / part / "dog").rename(folder / part / "süße 猫")
-
-
-def link_class(folder):
-    (folder / "train/dog").rename(folder / "elsewhere")
-    (folder / "train/dog").symlink_to(folder / "elsewhere")
-
-
-def link_file(folder):
-    (folder / "train/dog/9.png").symlink_to(folder / "test/cat/0.png")
-
-
 ODD = {  # what is done to a folder, how many training images it then has
-    "spaces and letters of all kinds": (rename_class, 8),
-    "a class elsewhere": (link_class, 8),
-    "a file elsewhere": (link_file, 9),
+    "a class elsewhere": (lambda folder: (folder / "train/dog").symlink_to((folder / "train/dog").rename(folder / "other")), 8),
+    "a file elsewhere": (lambda folder: (folder / "train/dog/9.png").symlink_to(folder / "test/cat/0.png"), 9),
     "folders in folders": (lambda folder: write(folder / "train/cat/a/b/9.png", pixels(9)), 9),
     "upper case": (lambda folder: (folder / "train/cat/0.png").rename(folder / "train/cat/0.PNG"), 8),
     "a hidden file": (lambda folder: write(folder / "train/cat/.9.png", pixels(9)), 8),
@@ -187,48 +159,44 @@ ODD = {  # what is done to a folder, how many training images it then has
 def test_odd_folders(pets, odd):
     change, count = ODD[odd]
     change(pets)
+    for part in ("train", "test"):
+        (pets / part / "dog").rename(pets / part / "süße 猫")
     train, _, test = load_data(str(pets))
-    assert (len(train), len(test), train.classes) == (count, 8, ("cat", "süße 猫" if change is rename_class else "dog"))
+    assert (len(train), len(test), train.classes) == (count, 8, ("cat", "süße 猫"))
 
 
-def test_a_folder_of_damage_alone(pets):
+@pytest.mark.parametrize(("count", "gone"), [(4, "cat"), (8, "cat, dog")])
+def test_a_class_of_damage_alone(pets, count, gone):
     """Size and colour are given, so that no file's head is looked at before."""
-    for path in (pets / "train").rglob("*.png"):
+    for path in sorted((pets / "train").rglob("*.png"))[:count]:
         path.write_bytes(b"")
     here = f"--dataset {pets} --image_size 8 --grey {NET} --output_dir {pets.parent / 'out'}"
-    assert "8 of 8 files in" in refused(ANN, here)
-    assert "no file of class cat, dog can be read" in refused(ANN, here, "--skip_bad")
+    assert f"{count} of 8 files in" in refused(ANN, here)
+    assert f"no file of class {gone} can be read" in refused(ANN, here, "--skip_bad")
 
 
-def test_damage_that_only_decoding_finds(pets):
-    path = pets / "train/dog/2.png"
-    path.write_bytes(path.read_bytes()[:-60])  # its head is whole
-    assert "train/dog/2.png (" in refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
-    train = load_data(str(pets), skip_bad=True)[0]
-    assert len(train) == 7 and train.labels.bincount().tolist() == [4, 3]
-    write(path, pixels(12))
-    assert len(load_data(str(pets))[0]) == 8
-
-
-def test_a_file_that_can_be_read_again_is(pets):
+@pytest.mark.parametrize("damaged", [lambda raw: raw[:-60] + bytes(60), lambda raw: bytes(len(raw))])  # with and without its head
+def test_a_file_that_can_be_read_again_is(pets, damaged):
     """Though neither its size nor its time of change says so, as after a disk that came back."""
     path = pets / "train/dog/2.png"
     whole, stat = path.read_bytes(), path.stat()
-    for content, count in ((bytes(len(whole)), 7), (whole, 8)):
+    for content, counts in ((damaged(whole), [4, 3]), (whole, [4, 4])):
         path.write_bytes(content)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        assert len(load_data(str(pets), skip_bad=True)[0]) == count
+        assert load_data(str(pets), skip_bad=True)[0].labels.bincount().tolist() == counts
+        if content != whole:
+            assert "train/dog/2.png (" in refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
 
 
-def test_bad_files_are_skipped_if_asked_and_named(pets, capsys):
+def test_bad_files_are_skipped_if_asked_and_named(pets, tmp_path, capsys):
+    """And in the run that goes on, which knows folder and flags from its checkpoint."""
     damage(pets)
-    run_here(ANN, f"--dataset {pets} {NET} --epochs 1 --skip_bad --output_dir {pets.parent / 'out'}")
-    assert (
-        capsys.readouterr().err.count(f"note: 1 of 8 files in {pets / 'train'} cannot be read and are left out: train/cat/") == 1
-    )
-    damage(pets, 4)
-    line = refused(ANN, f"--dataset {pets} {NET} --skip_bad --output_dir {pets.parent / 'out'} --run_name y")
-    assert "no file of class cat can be read" in line
+    here = f"--run_name x --output_dir {tmp_path}"
+    run_here(ANN, f"--dataset {pets} {NET} {here} --skip_bad --epochs 1")
+    note = f"note: 1 of 8 files in {pets / 'train'} cannot be read and are left out: train/cat/"
+    assert capsys.readouterr().err.count(note) == 1
+    run_here(ANN, f"{here} --resume --epochs 2")
+    assert len(records(tmp_path / "logs/ann/x.jsonl", "epoch")) == 2
 
 
 def test_size_and_colour_as_asked(tmp_path):
@@ -245,10 +213,12 @@ def test_size_and_colour_as_asked(tmp_path):
     ("one", "shape", "channels"), [("train/cat/0", (12, 12), 1), ("train/cat/0", (12, 12, 3), 3), ("test/dog/3", (12, 12, 3), 3)]
 )
 def test_grey_where_all_files_are(tmp_path, one, shape, channels):
-    """One file with colours, be it the first or the last, is enough."""
+    """One file with colours, be it the first or the last, is enough; size and colour are found each without the other."""
     folder = make_folder(tmp_path / "x", shape=(12, 12))
     write(folder / f"{one}.png", pixels(0, shape))
     assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
+    assert shape_of(list_folder(folder), image_size=8) == (channels, 8, 8)
+    assert shape_of(list_folder(folder), grey=True) == (1, 12, 12)
 
 
 def test_flags_of_folders_do_nothing_elsewhere(pets):
@@ -266,24 +236,23 @@ def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at)
     line = refused(ANN, f"--data_dir {folder} --output_dir {pets.parent / 'out'}")
     assert "train-images-idx3-ubyte.gz" in line and f"give --dataset {folder} with {folder}/train/CLASS/" in line
     assert len(list(folder.rglob("*.*"))) == 1
-
-
-def test_beside_the_files_of_a_data_set_pictures_do_not_matter(tmp_path):
-    write(tmp_path / "a.png", pixels(0))
-    (tmp_path / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")
-    assert len(load_data("MNIST", str(tmp_path), limit_test=3)[2]) == 3
+    (folder / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")  # beside the files of a data set they do not matter
+    assert len(load_data("MNIST", str(folder), limit_test=3)[2]) == 3
 
 
 # --- the decoded images
 
 
+CACHED = ["test_3x12x12.pixels", "test_heads", "train_3x12x12.pixels", "train_heads"]
+
+
 def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
     first = load_data(str(pets))[0]
     files = digests(pets / ".cache")
-    assert sorted(files) == ["test.json", "test_3x12x12.pixels", "train.json", "train_3x12x12.pixels"]
+    assert sorted(files) == CACHED
     monkeypatch.setattr(harness.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again"))
     monkeypatch.setattr(harness.data.folders, "size_and_colour", lambda path: pytest.fail("looked at again"))
-    monkeypatch.setattr(harness.data.cache.zlib, "crc32", lambda *args: pytest.fail("summed up again"))  # in this process
+    monkeypatch.setattr(harness.data.cache.zipfile, "ZipFile", lambda *args: pytest.fail("summed up again"))  # in this process
     again = load_data(str(pets))[0]
     assert torch.equal(first.images, again.images) and digests(pets / ".cache") == files
     if sys.platform == "linux":
@@ -297,11 +266,8 @@ def flipped(raw):
 DAMAGES = [flipped, lambda raw: raw[:-1], lambda raw: raw[1:], lambda raw: b"", lambda raw: raw[-300:]]
 
 
-@pytest.mark.parametrize(
-    ("name", "spoil"), [*(("train_3x12x12.pixels", spoil) for spoil in DAMAGES), ("test.json", lambda raw: b"{")]
-)
-def test_a_damaged_cache_is_made_again(pets, monkeypatch, name, spoil):
-    monkeypatch.setattr(harness.data.cache, "BLOCK", 1000)  # several of them
+@pytest.mark.parametrize(("name", "spoil"), [*(("train_3x12x12.pixels", spoil) for spoil in DAMAGES), ("test_heads", flipped)])
+def test_a_damaged_cache_is_made_again(pets, name, spoil):
     load_data(str(pets))
     files, path = digests(pets / ".cache"), pets / ".cache" / name
     path.write_bytes(spoil(path.read_bytes()))
@@ -323,24 +289,25 @@ def test_a_stale_cache_is_made_again(pets):
     assert len(load_data(str(pets))[0]) == 8
 
 
-def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch):
-    (pets / ".cache").touch()
+@pytest.mark.parametrize("names", [[], CACHED])
+def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch, names):
+    """Neither where .cache cannot be made nor where a file in it cannot be replaced."""
+    for name in names:
+        (pets / ".cache" / name).mkdir(parents=True)
+    if not names:
+        (pets / ".cache").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert [place.parent for place in places(pets)] == [pets, tmp_path / ".cache/snn_wFeedback"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     other = make_folder(tmp_path / "other" / "pets", count=3)  # of the same name
     (other / ".cache").touch()
     assert [len(load_data(str(folder))[0]) for folder in (pets, other)] == [8, 6]
-    assert len(list((tmp_path / "mine/snn_wFeedback").rglob("*.pixels"))) == 4  # each keeps its own
+    assert len(list((tmp_path / "mine/snn_wFeedback").glob("pets_*/*.pixels"))) == 4  # each keeps its own
     shutil.rmtree(tmp_path / "mine")
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match=r"no place to keep the decoded images.*XDG_CACHE_HOME"):
         load_data(str(pets))
-
-
-def test_where_the_caches_of_a_folder_lie(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    own, users = places(tmp_path / "pets")
-    assert own == tmp_path / "pets/.cache" and users.parent == tmp_path / ".cache/snn_wFeedback" and users.name[:5] == "pets_"
 
 
 def test_ranks_of_several_machines_make_a_cache_on_each(pets, monkeypatch):
@@ -349,9 +316,15 @@ def test_ranks_of_several_machines_make_a_cache_on_each(pets, monkeypatch):
     monkeypatch.setattr(harness.data.cache.ranks, "from_first", lambda make: "no room")  # the first one cannot make it
     with pytest.raises(UserError, match=r"^no room$"):
         load_data(str(pets))
-    monkeypatch.setattr(harness.data.cache.ranks, "from_first", lambda make: "")  # the first one has it, elsewhere
-    shutil.rmtree(pets / ".cache")
-    assert len(load_data(str(pets))[0]) == 8 and len(digests(pets / ".cache")) == 4
+
+    def elsewhere(make):
+        assert make() == ""
+        shutil.rmtree(pets / ".cache")
+        return ""
+
+    monkeypatch.setattr(harness.data.cache.ranks, "from_first", elsewhere)  # the first one has what it has made, not we
+    (pets / "train/dog/0.png").unlink()
+    assert len(load_data(str(pets))[0]) == 7 and list(digests(pets / ".cache")) == ["test_3x12x12.pixels"]  # the last is ours
 
 
 def test_a_cache_that_is_stale_at_once_is_not_made_for_ever(tmp_path):
@@ -366,7 +339,7 @@ def test_what_is_interrupted_leaves_no_cache(pets, monkeypatch):
     monkeypatch.setattr(harness.data.folders, "decoded", stop)
     with pytest.raises(KeyboardInterrupt):
         load_data(str(pets))
-    assert sorted(digests(pets / ".cache")) == ["test.json", "train.json"]
+    assert sorted(digests(pets / ".cache")) == ["test_heads", "train_heads"]
 
 
 # --- files
@@ -420,11 +393,13 @@ def test_what_a_checkpoint_says_of_its_images(dataset, settings, facts):
     assert args.facts == facts
 
 
-def test_a_checkpoint_keeps_what_it_knows_of_its_images(zoo):
-    for kind in ("ann", "snn"):
-        model = load(zoo / f"trained_models/{kind}/x.pth")
-        assert (model.image_shape, model.classes, model.settings["labels"]) == ((3, 12, 12), ["cat", "dog"], 2)
-        assert model.background == pytest.approx(0.5, abs=0.1)
+@pytest.mark.parametrize("kind", ["ann", "snn"])
+def test_a_checkpoint_keeps_what_it_knows_of_its_images(zoo, kind):
+    """So that files are the same pixels one by one as in their folder."""
+    model, test = load(zoo / f"trained_models/{kind}/x.pth"), load_data(str(zoo / "data_moved"))[2]
+    assert (model.image_shape, model.classes, model.settings["labels"]) == ((3, 12, 12), ["cat", "dog"], 2)
+    assert model.background == pytest.approx(0.5, abs=0.1)
+    assert torch.equal(read_images(zoo / "data_moved/test/dog", model), test.images[test.labels == 1])
 
 
 def test_own_files_need_no_data_set(zoo, tmp_path, monkeypatch):
@@ -445,12 +420,6 @@ def test_own_files_need_no_data_set(zoo, tmp_path, monkeypatch):
     assert any((tmp_path / "trained_models/snn").glob("x_contrast*.gif"))
 
 
-def test_the_same_files_are_the_same_pixels_both_ways(zoo):
-    test = load_data(str(zoo / "data_moved"))[2]
-    files = sorted((zoo / "data_moved/test/dog").iterdir())
-    assert torch.equal(read_images(files, load(zoo / "trained_models/snn/x.pth")), test.images[test.labels == 1])
-
-
 def test_test_images_by_their_numbers(zoo, tmp_path):
     here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --dataset {zoo / 'data_moved'} --output_dir {tmp_path}"
     run_here(ANALYSIS, here, "--index 7 2")
@@ -460,17 +429,21 @@ def test_test_images_by_their_numbers(zoo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "words"),
-    [("none.png", "none.png: no such file"), ("empty", "empty has no image files"), ("text.png", "text.png: not an image")],
+    ("flags", "file", "words"),
+    [
+        ("", "none.png", "none.png: no such file"),
+        ("", "empty", "empty has no image files"),
+        ("", "text.png", "text.png: not an image"),
+        ("--limit_test 3", "a.png", "--limit_test does nothing with files as --images"),
+        ("--dataset x/", "a.png", "--dataset does nothing with files"),
+    ],
 )
-def test_own_files_that_are_no_images(zoo, tmp_path, files, words):
+def test_own_files_that_are_refused(zoo, tmp_path, flags, file, words):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("text")
+    write(tmp_path / "a.png", pixels(0))
     here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path / 'out'}"
-    assert words in refused(ANALYSIS, here, "--images", tmp_path / files)
-    own = write(tmp_path / "a.png", pixels(0))
-    assert "--limit_test does nothing with files as --images" in refused(ANALYSIS, here, "--limit_test 3 --images", own)
-    assert "--dataset does nothing with files" in refused(ANALYSIS, here, f"--dataset {zoo / 'data_moved'} --images", own)
+    assert words in refused(ANALYSIS, here, flags, "--images", tmp_path / file)
 
 
 def test_a_digit_on_white_paper_is_noticed(trained, tmp_path):
@@ -485,6 +458,7 @@ def test_a_digit_on_white_paper_is_noticed(trained, tmp_path):
 
 def test_another_data_set_must_have_the_same_classes(zoo, tmp_path):
     snn = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path}"
+    assert f"--dataset {zoo / 'data'} is neither" in refused(OBJ1, snn)  # the checkpoint's own, which is gone
     other = make_folder(tmp_path / "other", count=2, shape=(20, 14, 3))
     run_here(OBJ1, snn, f"--dataset {other}")  # resized to the network's size
     birds = make_folder(tmp_path / "birds", classes=("crow", "gull"), count=2)
@@ -492,19 +466,9 @@ def test_another_data_set_must_have_the_same_classes(zoo, tmp_path):
     assert "birds has the classes crow, gull, and the network was trained on cat, dog" in line
     line = refused(OBJ1, snn, "--dataset MNIST")
     assert "MNIST has grey images of 28x28 pixels, and the network takes colour images of 12x12 pixels" in line
-    assert "the checkpoint's network takes 12x12" in refused(OBJ1, snn, f"--dataset {other} --image_size 20")
-    assert "the checkpoint's network takes colour" in refused(OBJ1, snn, f"--dataset {other} --grey")
-
-
-def test_the_folder_of_a_checkpoint_that_is_gone_is_named(zoo, tmp_path):
-    assert f"--dataset {zoo / 'data'}: neither" in refused(OBJ1, f"--pretrained_snn {zoo}/trained_models/snn/x.pth")
-
-
-def test_training_on_a_folder_is_resumed(pets, tmp_path):
-    here = f"{NET} --run_name x --output_dir {tmp_path}"
-    run_here(ANN, f"--dataset {pets} {here} --epochs 1")
-    run_here(ANN, f"--run_name x --output_dir {tmp_path} --resume --epochs 2")
-    assert len(records(tmp_path / "logs/ann/x.jsonl", "epoch")) == 2
+    for wrong in ("--image_size 20", "--grey"):
+        words = f"{wrong.split()[0]}: the checkpoint's network takes colour images of 12x12 pixels; leave it out"
+        assert words in refused(OBJ1, snn, f"--dataset {other} {wrong}")
 
 
 # --- augmentation

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.dimming import HALF, WHOLE, dimmed, dimmed_sets
-from harness.data.sets import ImageSet
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import figures_per_image
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
@@ -313,33 +311,6 @@ def test_ink_is_light():
     assert figures_per_image(output, colour[:, :1], labels)["ink"].tolist() == [2.5] * 2
     is_open = torch.tensor([True, True, True, False]).reshape(1, 1, 2, 2).expand(2, 3, 2, 2)
     assert share_of_active(is_open, colour).tolist() == pytest.approx([2 / 3] * 2)
-
-
-def test_colours_are_dimmed_towards_black():
-    colours = ImageSet("CIFAR10", torch.full((2, 3, 4, 6), 200, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
-    part = dimmed_sets(colours)["whole"].whole().images
-    assert part.unique().tolist() == pytest.approx([2 * 60 / 255 - 1])
-
-
-def test_dimmed_sets_by_hand():
-    whole = ImageSet("MNIST", torch.full((2, 1, 4, 6), 200, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
-    sets = {name: (255 * one.whole().images).round() for name, one in dimmed_sets(whole).items()}
-    assert list(sets) == ["top half", "bottom half", "left half", "right half", "whole"]
-    assert sets["whole"].unique().tolist() == [round(200 * WHOLE)]
-    dim = round(200 * HALF)
-    assert (sets["top half"][..., :2, :] == dim).all() and (sets["top half"][..., 2:, :] == 200).all()
-    assert (sets["bottom half"][..., :2, :] == 200).all() and (sets["bottom half"][..., 2:, :] == dim).all()
-    assert (sets["left half"][..., :3] == dim).all() and (sets["left half"][..., 3:] == 200).all()
-    assert (sets["right half"][..., 3:] == dim).all() and (sets["right half"][..., :3] == 200).all()
-    assert whole.images.unique().tolist() == [200]
-
-
-def test_dimming_rounds_to_the_nearest():
-    values = torch.tensor([0, 3, 4, 10, 13, 99, 255], dtype=torch.uint8).reshape(1, 1, 1, 7)
-    row = ImageSet("MNIST", values, torch.zeros(1, dtype=torch.long), start=4)
-    found = dimmed(row, (slice(None), slice(None)), 0.15).whole()  # exactly 0, 0.45, 0.6, 1.5, 1.95, 14.85, 38.25
-    assert (255 * found.images).flatten().tolist() in (pytest.approx([0, 0, 1, rounded, 2, 15, 38]) for rounded in (1, 2))
-    assert found.index.tolist() == [4] and found.labels.tolist() == [0]
 
 
 def test_what_contrast_wins_back_by_hand():

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import re
 from math import cos, pi, sin
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +14,36 @@ from conftest import digests
 
 import harness.data.sets
 from harness import UserError
+from harness.data.dimming import dimmed, dimmed_sets
 from harness.data.sets import ImageSet, augmented, default_holdout, load_data, load_set
+from self_models.vgg_wFeedback import VGG_wFeedback
 
 
 def image_set(count, name="MNIST", start=0):
     """Images that carry their number, and the labels too."""
     numbers = torch.arange(count)
     return ImageSet(name, numbers.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 3), numbers % 10, start)
+
+
+# --- known data sets
+
+
+def test_bundled_mnist():
+    train, selection, test = load_data("MNIST")
+    assert (len(train), selection, len(test), test.classes) == (60000, None, 10000, tuple("0123456789"))
+    assert train.images.shape[1:] == (1, 28, 28)
+    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    batch = test.batch(torch.tensor([3, 0]))
+    assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
+    assert torch.equal(batch.images, test.images[[3, 0]] / 255) and batch.images.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "one"), [("FashionMNIST", 10, "coat"), ("CIFAR10", 10, "frog"), ("CIFAR100", 100, "willow_tree")]
+)
+def test_known_data_sets_name_their_classes(name, count, one):
+    names = VGG_wFeedback("VGG5_wFeedback_small", dataset=name, labels=count, fc_width=4).classes
+    assert len(set(names)) == count and one in names
 
 
 # --- batches
@@ -39,12 +63,9 @@ def test_batches_begin_where_they_are_told():
     assert [numbers_of(batch) for batch in in_order] == [batch.labels.tolist() for batch in in_order] == [[2, 0, 3], [1]]
 
 
-def test_a_part_keeps_its_positions():
+def test_parts_and_wholes_keep_their_positions():
     batch = image_set(7, start=20).part(1, 3).batch(torch.tensor([1]))
     assert (numbers_of(batch), batch.labels.tolist(), batch.index.tolist()) == ([2], [2], [22])
-
-
-def test_all_images_as_one_batch():
     batch = image_set(4).whole()
     assert numbers_of(batch) == batch.labels.tolist() == batch.index.tolist() == [0, 1, 2, 3]
     assert (batch.counted, batch.weight) == (4, 1)
@@ -117,6 +138,33 @@ def test_turns_are_up_to_10_degrees_and_scales_up_to_a_tenth(monkeypatch, turn, 
     torch.testing.assert_close(down, s * x + c * y, atol=1e-5, rtol=1e-5)
 
 
+# --- dimming
+
+
+def test_dimmed_sets_by_hand():
+    """200 of 255: towards black, be the images grey or colour; the set itself stays as it is."""
+    grey, colour = (torch.full((2, channels, 4, 6), 200, dtype=torch.uint8) for channels in (1, 3))
+    whole = ImageSet("MNIST", grey, torch.zeros(2, dtype=torch.int64))
+    sets = {name: (255 * one.whole().images).round() for name, one in dimmed_sets(whole).items()}
+    assert list(sets) == ["top half", "bottom half", "left half", "right half", "whole"]
+    assert sets["whole"].unique().tolist() == [200 * 0.3]
+    dim = 200 * 0.15
+    assert (sets["top half"][..., :2, :] == dim).all() and (sets["top half"][..., 2:, :] == 200).all()
+    assert (sets["bottom half"][..., :2, :] == 200).all() and (sets["bottom half"][..., 2:, :] == dim).all()
+    assert (sets["left half"][..., :3] == dim).all() and (sets["left half"][..., 3:] == 200).all()
+    assert (sets["right half"][..., 3:] == dim).all() and (sets["right half"][..., :3] == 200).all()
+    found = dimmed_sets(ImageSet("CIFAR10", colour, whole.labels))["whole"].whole().images
+    assert found.unique().tolist() == pytest.approx([2 * 60 / 255 - 1]) and grey.unique().tolist() == [200]
+
+
+def test_dimming_rounds_to_the_nearest():
+    values = torch.tensor([0, 3, 4, 10, 13, 99, 255], dtype=torch.uint8).reshape(1, 1, 1, 7)
+    row = ImageSet("MNIST", values, torch.zeros(1, dtype=torch.int64), start=4)
+    found = dimmed(row, (slice(None), slice(None)), 0.15).whole()  # exactly 0, 0.45, 0.6, 1.5, 1.95, 14.85, 38.25
+    assert (255 * found.images).flatten().tolist() in (pytest.approx([0, 0, 1, rounded, 2, 15, 38]) for rounded in (1, 2))
+    assert found.index.tolist() == [4] and found.labels.tolist() == [0]
+
+
 # --- training, selection and test images
 
 
@@ -152,17 +200,11 @@ def bounds(part):
         ({"holdout": 10, "limit_train": 50}, [(0, 50, 0, 50), (50, 10, 50, 10), (0, 20, 0, 20)]),
     ],
 )
-def test_who_has_which_images(sets, more, expected):
-    found = load_data("CIFAR10", **more)
-    assert [bounds(part) for part in found] == expected and {part.name for part in found if part} == {"CIFAR10"}
-    assert sets == [("CIFAR10", harness.data.sets.BUNDLED, True), ("CIFAR10", harness.data.sets.BUNDLED, False)]
-
-
-def test_images_come_from_the_folder_named(sets, tmp_path):
-    load_data("MNIST", str(tmp_path))
-    assert [folder for _, folder, _ in sets] == [tmp_path] * 2
-    with pytest.raises(UserError, match=f"^--data_dir {tmp_path}/none: no such folder$"):
-        load_data("MNIST", f"{tmp_path}/none")
+def test_who_has_which_images(sets, tmp_path, more, expected):
+    for data_dir, folder in (("", harness.data.sets.BUNDLED), (str(tmp_path), tmp_path)):
+        found = load_data("CIFAR10", data_dir, **more)
+        assert [bounds(part) for part in found] == expected and {part.name for part in found if part} == {"CIFAR10"}
+        assert sets[-2:] == [("CIFAR10", folder, True), ("CIFAR10", folder, False)]
 
 
 @pytest.mark.parametrize(
@@ -172,9 +214,10 @@ def test_images_come_from_the_folder_named(sets, tmp_path):
         ({"limit_train": 61}, "--limit_train 61: MNIST has 60 training images, 0 of them held out"),
         ({"limit_train": 51, "holdout": 10}, "--limit_train 51: MNIST has 60 training images, 10 of them held out"),
         ({"limit_test": 21}, "--limit_test 21: MNIST has 20 test images"),
+        ({"data_dir": "/none"}, "--data_dir /none: no such folder"),
     ],
 )
-def test_more_images_than_there_are(sets, more, words):
+def test_what_there_is_not_is_refused(sets, more, words):
     with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
         load_data("MNIST", **more)
 
@@ -194,7 +237,7 @@ def put(monkeypatch):
             (folder / f"{file}{ending}").write_bytes(gzip.compress(content) if ending else content)
             monkeypatch.setitem(harness.data.sets.MD5, (name, file), hashlib.md5(content).hexdigest())
 
-    monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": None})
+    monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": Path("/none")})
     return put
 
 
@@ -232,16 +275,6 @@ def test_mnist_is_found(put, tmp_path, place, ending):
         assert found.images.dtype == torch.uint8
 
 
-def test_one_file_of_a_pair_is_not_enough(put, download, tmp_path):
-    asked = download("MNIST", np.zeros((2, 2, 3), np.uint8))
-    for missing in harness.data.sets.IDX_FILES[False]:
-        folder = tmp_path / missing
-        put(folder, 4)
-        (folder / missing).unlink()
-        assert load_set("MNIST", folder, False).labels.tolist() == [9, 9]
-    assert [root for root, *_ in asked] == [str(tmp_path / name) for name in harness.data.sets.IDX_FILES[False]]
-
-
 def test_the_folder_of_the_name_goes_before_others(put, tmp_path):
     """And a packed file before the plain one. Each time the file that was put last has the right MD5."""
     for label, (place, ending) in enumerate((("", ""), ("MNIST/raw", ""), ("mnist", ""), ("mnist", ".gz"))):
@@ -249,21 +282,27 @@ def test_the_folder_of_the_name_goes_before_others(put, tmp_path):
         assert load_set.__wrapped__("MNIST", tmp_path, False).labels.tolist() == [label]
 
 
-def test_loose_files_are_mnists(put, download, monkeypatch, tmp_path):
-    """Not FashionMNIST's, whose Debian package is looked for all the same, nor those of a set that has other files."""
-    put(tmp_path / "loose", 4, "FashionMNIST")
+@pytest.mark.parametrize(
+    ("name", "place", "without"),
+    [
+        *(("MNIST", "", file) for file in harness.data.sets.IDX_FILES[False]),  # one file of a pair is not enough
+        ("FashionMNIST", "", ""),  # loose files are MNIST's
+        ("CIFAR10", "cifar10", ""),  # it has other files
+    ],
+)
+def test_what_is_not_there_is_downloaded(put, download, tmp_path, name, place, without):
+    asked = download(name, np.zeros((2, 4, 4, 3), np.uint8))
+    put(tmp_path / place, 4, name)
+    if without:
+        (tmp_path / place / without).unlink()
+    assert load_set(name, tmp_path, False).labels.tolist() == [9, 9] and asked == [(str(tmp_path), False, True)]
+
+
+def test_debians_package_of_fashion_mnist_is_found(put, download, monkeypatch, tmp_path):
+    download("FashionMNIST", error=RuntimeError())
     put(tmp_path / "debian", 5, "FashionMNIST")
-    asked = download("FashionMNIST", np.zeros((2, 2, 3), np.uint8))
-    assert load_set("FashionMNIST", tmp_path / "loose", False).labels.tolist() == [9, 9]
     monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": tmp_path / "debian"})
-    (tmp_path / "other").mkdir()
-    put(tmp_path / "other", 4, "FashionMNIST")
-    put(tmp_path / "debian", 5, "FashionMNIST")
-    assert load_set("FashionMNIST", tmp_path / "other", False).labels.tolist() == [5] and len(asked) == 1
-    put(tmp_path / "loose/cifar10", 4, "CIFAR10")
-    assert download("CIFAR10", np.zeros((2, 4, 4, 3), np.uint8)) is asked
-    assert load_set("CIFAR10", tmp_path / "loose", True).labels.tolist() == [9, 9]
-    assert asked[1] == (str(tmp_path / "loose"), True, True)
+    assert load_set("FashionMNIST", tmp_path, False).labels.tolist() == [5]
 
 
 def test_what_torchvision_has(download, tmp_path):
@@ -282,7 +321,6 @@ def test_what_torchvision_has(download, tmp_path):
     [
         ("MNIST", "{files} in {folder}/mnist"),
         ("FashionMNIST", "{files} in {folder}/fashionmnist, or install Debian's package dataset-fashion-mnist"),
-        ("CIFAR10", "cifar-10-python.tar.gz in {folder}"),
         ("CIFAR100", "cifar-100-python.tar.gz in {folder}"),
     ],
 )
@@ -307,14 +345,9 @@ def test_damaged_files_are_named(put, monkeypatch, tmp_path):
     images.write_bytes(whole)
     labels.write_bytes(gzip.compress(b"others"))
     md5 = harness.data.sets.MD5["MNIST", labels.name.removesuffix(".gz")]
-    with pytest.raises(
-        UserError, match=rf"^{labels} is corrupt: its MD5 \(uncompressed\) is not {md5}; put a fresh copy in its place$"
-    ):
+    line = rf"{labels} is corrupt: its MD5 \(uncompressed\) is not {md5}; put a fresh copy in its place"
+    with pytest.raises(UserError, match=f"^{line}$"):
         load_set("MNIST", tmp_path, False)
-
-
-def test_a_file_that_unpacks_to_much_is_not_read_to_its_end(put, monkeypatch, tmp_path):
-    put(tmp_path, 4, ending=".gz")
-    monkeypatch.setattr(harness.data.sets, "LARGEST", 20)
-    with pytest.raises(UserError, match=r"images.* is corrupt: its MD5"):
+    monkeypatch.setattr(harness.data.sets, "LARGEST", 20)  # what unpacks to more is not read to its end
+    with pytest.raises(UserError, match=f"^{images} is corrupt: its MD5"):
         load_set("MNIST", tmp_path, False)

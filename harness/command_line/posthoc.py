@@ -9,9 +9,8 @@ from harness import UserError
 from harness.building.models import SNNSource, snn_from, use_engine
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.idle import lines_on_idle
-from harness.data.classes import first_of_each_class
 from harness.data.facts import check_fits
-from harness.data.sets import ImageSet, load_data
+from harness.data.sets import ImageSet, first_of_each_class, load_data
 from harness.drawing.film import film_of
 from harness.measuring.report import evaluation_record, save_results_json
 from harness.runs.place import Paths, snn_name

@@ -4,7 +4,7 @@ classes, image shape, and how bright a background is."""
 from harness import UserError
 from harness.data.folders import list_folder, pixels_of, shape_of, some
 from self_models.basics.files import border
-from self_models.network.datasets import CLASSES, IMAGE_SHAPES, background, class_names, find_image_shape
+from self_models.network.datasets import BACKGROUNDS, CLASSES, IMAGE_SHAPES, class_names, find_image_shape
 
 FACTS = ("labels", "image_shape", "classes", "background")  # settings of a network
 OF_FOLDERS = ("image_size", "grey", "skip_bad")  # flags
@@ -19,21 +19,15 @@ def facts_of(args):
     """The settings FACTS for the flags: those that adopt_facts has taken over, else the data set's. Raises UserError where the
     data set is not to be had, or a flag has no effect or contradicts the checkpoint."""
     if not is_folder(args.dataset) and (idle := [flag for flag in OF_FOLDERS if flag in args.given]):
-        raise UserError(
-            f"--{idle[0]} does nothing with --dataset {args.dataset}: it counts with a folder of images; leave it out"
-        )
+        raise UserError(f"--{idle[0]} does nothing with --dataset {args.dataset}, which is no folder of images; leave it out")
     if getattr(args, "facts", None):
         known = shape_and_classes(args.facts, args.dataset)
         if not is_folder(args.dataset):  # before it is downloaded
             check_same(args.dataset, IMAGE_SHAPES[args.dataset], CLASSES[args.dataset], *known)
-        channels, *size = known[0]
-        if "image_size" in args.given and size != [args.image_size] * 2:
-            raise UserError(
-                f"--image_size {args.image_size}: the checkpoint's network takes {size[1]}x{size[0]} pixels; leave it out"
-            )
-        if "grey" in args.given and args.grey != (channels == 1):
-            kind = "grey" if channels == 1 else "colour"
-            raise UserError(f"--grey {args.grey}: the checkpoint's network takes {kind} images; leave it out")
+        channels, height, width = known[0]
+        fits = {"image_size": height == width == args.image_size, "grey": args.grey == (channels == 1)}
+        if wrong := [flag for flag, is_so in fits.items() if flag in args.given and not is_so]:
+            raise UserError(f"--{wrong[0]}: the checkpoint's network takes {told(known[0])}; leave it out")
     elif is_folder(args.dataset):
         train, test = list_folder(args.dataset)
         shape = shape_of((train, test), args.image_size, args.grey, args.skip_bad)
@@ -50,8 +44,8 @@ def adopt_facts(args, settings):
     was = settings.get("dataset", "MNIST")
     facts = {name: settings[name] for name in FACTS if settings.get(name) is not None}
     if was != args.dataset and was in IMAGE_SHAPES:  # what goes without saying there is said here
-        facts = {"image_shape": IMAGE_SHAPES[was], "background": background({"dataset": was, "background": None}), **facts}
-        facts.setdefault("classes", list(CLASSES[was]))
+        known = {"image_shape": IMAGE_SHAPES[was], "background": BACKGROUNDS.get(was), "classes": list(CLASSES[was])}
+        facts = known | facts
     args.facts = facts
 
 
@@ -69,8 +63,7 @@ def check_fits(images, model):
 def check_same(name, shape, classes, known_shape, known_classes):
     """Raises UserError where this data set's image shape or classes are not those that a network knows."""
     if shape != known_shape:
-        ours, theirs = (f"{KINDS.get(c, '')}images of {w}x{h} pixels" for c, h, w in (known_shape, shape))
-        raise UserError(f"--dataset {name} has {theirs}, and the network takes {ours}: give it a data set that fits")
+        raise UserError(f"--dataset {name} has {told(shape)}, and the network takes {told(known_shape)}: give it one that fits")
     if list(classes) != list(known_classes):
         raise UserError(
             f"--dataset {name} has the classes {some(classes)}, and the network was trained on {some(known_classes)}: give it a "
@@ -78,4 +71,7 @@ def check_same(name, shape, classes, known_shape, known_classes):
         )
 
 
-KINDS = {1: "grey ", 3: "colour "}  # by the number of channels
+def told(shape):
+    """'grey images of 28x28 pixels', of (C, H, W)."""
+    channels, height, width = shape
+    return f"{ {1: 'grey ', 3: 'colour '}.get(channels, '') }images of {width}x{height} pixels"

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -11,11 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from harness import UserError
-from harness.data.cache import kept, read_pixels, write_pixels
+from harness.data.cache import kept, read_arrays, write_arrays
 from harness.processes import ranks
 from self_models.basics.errors import ModelError
 from self_models.basics.files import ENDINGS, decoded, is_image, size_and_colour
@@ -44,20 +44,14 @@ class Listing:
 
 def list_folder(name):
     """(training, test) Listings of a folder. Raises UserError where they make no data set."""
-    folder = Path(name)
-    if not folder.exists():
-        raise UserError(f"--dataset {name}: neither {', '.join(IMAGE_SHAPES)} nor a folder that is there; {LAYOUT}")
-    if not folder.is_dir():
-        raise UserError(f"--dataset {name} is a file: give a folder; {LAYOUT}")
-    for part in ("train", "test"):
-        if not (folder / part).is_dir():
-            what = "is empty" if not any(folder.iterdir()) else f"has no folder {part}/"
-            raise UserError(f"--dataset {name} {what}: {LAYOUT}")
-    train, test = (list_part(folder, part) for part in ("train", "test"))
-    if train.classes != test.classes:
-        lone = sorted(set(train.classes) ^ set(test.classes))
-        only = f"{some(lone)} only in {'train' if lone[0] in train.classes else 'test'}/" if len(lone) == 1 else some(lone)
-        raise UserError(f"--dataset {name}: train/ and test/ must have the same classes, and differ: {only}")
+    folder, parts = Path(name), ("train", "test")
+    if lacks := [part for part in parts if not (folder / part).is_dir()]:
+        known = f"is neither {', '.join(IMAGE_SHAPES)} nor a folder that is there"
+        raise UserError(f"--dataset {name} {f'has no folder {lacks[0]}/' if folder.is_dir() else known}: {LAYOUT}")
+    train, test = (list_part(folder, part) for part in parts)
+    both = set(train.classes) & set(test.classes)
+    if lone := [f"{one.part}/{each}" for one in (train, test) for each in one.classes if each not in both]:
+        raise UserError(f"--dataset {name}: train/ and test/ must have the same classes, and only one has {some(lone)}")
     return train, test
 
 
@@ -67,8 +61,7 @@ def list_part(folder, part):
     try:
         names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
         if len(names) < 2:
-            what = f"only one class, {names[0]}" if names else "no class folders"
-            raise UserError(f"{root} has {what}: two or more are needed; {LAYOUT}")
+            raise UserError(f"two class folders or more are needed in {root}, which has {some(names) or 'none'}: {LAYOUT}")
         files = [sorted(files_below(root / name), key=os.path.split) for name in names]
         if empty := [name for name, paths in zip(names, files, strict=True) if not paths]:
             raise UserError(f"{root}: no images ({', '.join(ENDINGS)}) of class {some(empty)}: add some, or remove the folder")
@@ -108,70 +101,67 @@ def size_and_time(path):
 def shape_of(listings, image_size=None, grey=None, skip_bad=False):
     """(C, H, W) of the images of these Listings, where not given their own: grey where all files are, and their size. Raises
     UserError where they have several, or are not square."""
-    if image_size is None or grey is None:
-        heads = [heads_of(listing, skip_bad) for listing in listings]
-        grey = not any(head["colour"] for head in heads) if grey is None else grey
+    heads = {}
+    for listing in listings if image_size is None or grey is None else ():
+        heads = heads_of(listing, skip_bad) | heads
+    if grey is None:
+        grey = not any(colour for _, _, colour in heads)
     if image_size is None:
-        name, sizes = listings[0].folder, {tuple(size): path for head in reversed(heads) for *size, path in head["sizes"]}
-        if len(sizes) > 1:
-            (a, b), (c, d) = min(sizes), max(sizes)
-            of = f"from {a}x{b} ({sizes[a, b]}) to {c}x{d} ({sizes[c, d]})"
-            raise UserError(f"the images of {name} have {len(sizes)} sizes, {of}: add --image_size N, {RESIZED}")
-        ((width, height),) = sizes
-        if width != height:
-            raise UserError(f"the images of {name} are {width}x{height}, not square: add --image_size N, {RESIZED}")
-        image_size = width
+        sizes = {(width, height): path for (width, height, _), path in heads.items()}
+        image_size, height = min(sizes)
+        if len(sizes) > 1 or image_size != height:
+            found = some([f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())])
+            raise UserError(
+                f"the images of {listings[0].folder} are not square and of one size, but {found}: add --image_size N, to which "
+                "their short side is resized before the middle is cut out, N x N pixels"
+            )
     return 1 if grey else 3, image_size, image_size
 
 
-RESIZED = "to which their short side is resized before the middle is cut out, N x N pixels"
-
-
 def heads_of(listing, skip_bad):
-    """{sizes: list of (width, height, a file that has it), colour: whether any file has colours}, from the files' heads."""
+    """(width, height, whether it has colours) -> the first file of a Listing whose head says so."""
+    heads, positions, _ = arrays_of(listing, "heads", head_of, skip_bad, "sizes of")
+    first = {tuple(head): position for head, position in zip(heads.tolist()[::-1], positions[::-1], strict=True)}
+    return {head: listing.shown(position) for head, position in first.items()}
 
-    def write(file):
-        sizes, bad, colour = {}, [], False
-        for position, (size, is_colour) in read_all(listing, size_and_colour, "sizes of", bad):
-            sizes.setdefault(size, listing.shown(position))
-            colour |= is_colour
-        about = {"digest": listing.digest, "sizes": [[*size, path] for size, path in sizes.items()], "colour": colour, "bad": bad}
-        file.write(json.dumps(about).encode())
 
-    def read(path):
-        return still_true(listing, json.loads(path.read_text()), size_and_colour)
-
-    found = kept(listing.folder, f"{listing.part}.json", read, write)
-    check_bad(listing, found["bad"], skip_bad)
-    return found
+def head_of(path):
+    size, has_colours = size_and_colour(path)
+    return np.array([*size, has_colours], np.int32)
 
 
 def pixels_of(listing, shape, skip_bad):
     """(uint8 (N, *shape) in a memory-mapped file, labels (N,)) of a Listing, decoded where there is no such file yet."""
-    take = partial(decoded, shape=shape)
+    name = f"{'x'.join(map(str, shape))}.pixels"
+    pixels, positions, note = arrays_of(listing, name, partial(decoded, shape=shape), skip_bad, "decoding")
+    if note and ranks.is_first():
+        say_once(note)
+    return pixels, torch.tensor(listing.labels)[positions]
+
+
+def arrays_of(listing, name, take, skip_bad, what):
+    """(a memory-mapped tensor of take(path), an array, of each file of a Listing that can be read; their positions; a line on the
+    others or ''). It is kept under this name. Raises UserError for files that cannot be read, unless they are to be skipped."""
 
     def write(file):
         bad = []
-        arrays = (pixels for _, pixels in read_all(listing, take, "decoding", bad))
-        write_pixels(file, arrays, lambda: {"digest": listing.digest, "shape": shape, "bad": bad})
+        write_arrays(file, read_all(listing, take, what, bad), lambda: {"digest": listing.digest, "bad": bad})
 
     def read(path):
-        pixels, about = read_pixels(path, shape)
-        if about["shape"] != list(shape):
-            raise ValueError("another shape")
-        return pixels, still_true(listing, about, take)
+        arrays, about = read_arrays(path)
+        still_bad = all(isinstance(attempt(take, listing.paths[position]), str) for position, _ in about["bad"])
+        if about["digest"] != listing.digest or not still_bad:
+            raise ValueError("the files have changed")
+        return arrays, about["bad"]
 
-    pixels, about = kept(listing.folder, f"{listing.part}_{'x'.join(map(str, shape))}.pixels", read, write)
-    check_bad(listing, about["bad"], skip_bad)
-    if about["bad"] and ranks.is_first():
-        count, named = unreadable(listing, about["bad"])
-        say_once(f"note: {count} cannot be read and are left out: {named}")
-    without = {position for position, _ in about["bad"]}
-    return pixels, torch.tensor([label for position, label in enumerate(listing.labels) if position not in without])
+    arrays, bad = kept(listing.folder, f"{listing.part}_{name}", read, write)
+    without = {position for position, _ in bad}
+    positions = [position for position in range(len(listing.paths)) if position not in without]
+    return arrays, positions, left_out(listing, bad, skip_bad)
 
 
 def read_all(listing, read, what, bad):
-    """(position, read(path)) of each file that can be read, with a progress bar; of the others bad gets [position, why]."""
+    """read(path) of each file that can be read, with a progress bar; of the others bad gets [position, why]."""
     count = len(listing.paths)
     label, off = f"{what} {listing.part} images", None if ranks.is_first() else True
     with ThreadPoolExecutor() as pool, tqdm(total=count, desc=label, disable=off, leave=False, unit="file") as bar:
@@ -180,7 +170,7 @@ def read_all(listing, read, what, bad):
                 if isinstance(found, str):
                     bad.append([position, found])
                 else:
-                    yield position, found
+                    yield found
                 bar.update()
 
 
@@ -192,29 +182,19 @@ def attempt(read, path):
         return str(error).removeprefix(f"{path}: ")
 
 
-def still_true(listing, about, read):
-    """What a cache file tells, if it is of these files and what could not be read then cannot be read now. Raises ValueError."""
-    if about["digest"] != listing.digest or any(not isinstance(attempt(read, listing.paths[at]), str) for at, _ in about["bad"]):
-        raise ValueError("the files have changed")
-    return about
-
-
-def check_bad(listing, bad, skip_bad):
-    """Raises UserError for files that cannot be read, unless they are to be skipped and leave an image of each class."""
+def left_out(listing, bad, skip_bad):
+    """A line that names the files which cannot be read, '' where all can. Raises UserError unless they are to be skipped and
+    leave an image of each class."""
     if not bad:
-        return
-    count, named = unreadable(listing, bad)
+        return ""
+    count = f"{len(bad):,} of {len(listing.paths):,} files in {listing.folder / listing.part}"
+    named = some([f"{listing.shown(position)} ({why})" for position, why in bad])
     if not skip_bad:
         raise UserError(f"{count} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out")
     left = Counter(listing.labels) - Counter(listing.labels[position] for position, _ in bad)
     if gone := [name for label, name in enumerate(listing.classes) if not left[label]]:
         raise UserError(f"{listing.folder / listing.part}: no file of class {some(gone)} can be read: {named}")
-
-
-def unreadable(listing, bad):
-    """('2 of 65 files in FOLDER/train', the first of them by name, each with why) of the files that cannot be read."""
-    named = some([f"{listing.shown(position)} ({why})" for position, why in bad])
-    return f"{len(bad):,} of {len(listing.paths):,} files in {listing.folder / listing.part}", named
+    return f"note: {count} cannot be read and are left out: {named}"
 
 
 @functools.cache

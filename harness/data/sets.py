@@ -122,6 +122,13 @@ class ImageSet:
         return self.batch(index[begin : max(end, begin + 1)], device)._replace(whole=len(index), counts=counts)
 
 
+def first_of_each_class(labels, count):
+    """Positions of the first image of class 0, 1, …, then the second of each and so on, `count` in all; labels (N,) int64."""
+    by_class, sizes = labels.argsort(stable=True), labels.bincount()
+    number = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]  # 0 for the first of its class
+    return by_class[torch.argsort(number * len(sizes) + labels[by_class])][:count]
+
+
 def augmented(batch, seed, epoch):
     """The batch with each image changed at random: grey ones turned, scaled and shifted, colour ones mirrored and shifted."""
     (numbers,) = Draws(seed, epoch, batch.index).numbers("augmentation", 4, batch.images.device)
@@ -215,12 +222,8 @@ def check_no_pictures(name, folder):
 
 def load_set(name, folder, is_train):
     """The training or the test images of one data set. Raises UserError as load_data does."""
-    places = (
-        folder / name.lower(),
-        folder / name / "raw",
-        folder if name == "MNIST" else DEBIAN.get(name),
-    )  # or loose
-    for place in filter(None, places if name in ("MNIST", "FashionMNIST") else ()):
+    last = {"MNIST": folder, **DEBIAN}  # MNIST's files may lie about loose
+    for place in (folder / name.lower(), folder / name / "raw", last[name]) if name in last else ():
         if all(paths := [_find(place, file) for file in IDX_FILES[is_train]]):
             images, labels = (read_idx(path, MD5[name, file]) for path, file in zip(paths, IDX_FILES[is_train], strict=True))
             return ImageSet(name, images[:, None], labels.long())

@@ -1,14 +1,10 @@
 """Does an image that is harder cost more spikes? Rank correlations with difficulty measures that do not use the spikes."""
 
-import torch
-
 
 def rank(values):
     """Ranks from 1, ties share their mean rank, (N,) -> (N,) float64."""
-    values = values.double()
-    smaller = torch.searchsorted(values.sort().values, values, right=False)
-    not_larger = torch.searchsorted(values.sort().values, values, right=True)
-    return (smaller + 1 + not_larger).double() / 2
+    _, place, counts = values.double().unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts.double() - 1) / 2)[place]
 
 
 def rank_correlation(a, b):

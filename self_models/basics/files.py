@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +62,21 @@ def decoded(path, shape):
     Transparent parts lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read.
     """
     channels, height, width = shape
+    with opened(path) as image:
+        image.draft(None, (2 * width, 2 * height))  # a large JPEG is read at a half, a quarter or an eighth, which is faster
+        image = in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
+        pixels = np.array(ImageOps.fit(image, (width, height)))
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+@contextmanager
+def opened(path):
+    """An image file as a PIL image, for as long as the block lasts. Raises ModelError where it cannot be read there."""
     try:
         with Image.open(path) as image:
-            image.draft(None, (2 * width, 2 * height))  # a large JPEG is read at a half, a quarter or an eighth, which is faster
-            image = in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
-            pixels = np.array(ImageOps.fit(image, (width, height)))
+            yield image
     except Exception as error:  # Pillow raises whatever a damaged file makes of it
         raise ModelError(f"{path}: {reason(error, path)}") from None
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
 def reason(error, path):
@@ -94,11 +102,8 @@ def in_mode(image, mode):
 
 def size_and_colour(path):
     """((width, height), whether it has colours) of an image file, from its head. Raises ModelError where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.size, image.mode not in ("1", "L", "LA", "I", "F") and not image.mode.startswith("I;16")
-    except Exception as error:
-        raise ModelError(f"{path}: {reason(error, path)}") from None
+    with opened(path) as image:
+        return image.size, Image.getmodebase(image.mode) != "L"
 
 
 def border(images):
