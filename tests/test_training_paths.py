@@ -36,6 +36,11 @@ CASES = {
     "direct input, leaking read-out": {"encoding": "direct", "readout": "membrane", "readout_leak": 0.8, "readout_slew": 0.3},
     "wide decoder, odd images": {"plan": [[4, "D", 6, "D"], ["U", "U", 5, "in"]], "image_shape": (1, 11, 14)},
     "linear decoder, odd colour images": {"plan": LINEAR, "image_shape": (3, 11, 14), "readout": "membrane"},
+    "delayed, dropout amid linear layers": {
+        "update": "delayed",
+        "timesteps": 9,
+        "plan": [[4, "D", 6, "D"], ["U", "drop", "U", "in"]],
+    },
     "blocking": BLOCKING,
     "blocking, latch, linear decoder": {**BLOCKING, "plan": LINEAR, "latch": True, "readout_slew": 0.38},
     "learned dynamics": {**BLOCKING, "learn_threshold": True, "learn_leak": True, "leak": 0.9},
@@ -119,7 +124,9 @@ def test_training_knows_the_output_after_each_step(name, segments):
 
 
 @pytest.mark.parametrize("segments", [1, 3, 4, "auto"])
-@pytest.mark.parametrize("name", ["plain", "delayed, leaky, STDB", "blocking, latch, linear decoder", "learned dynamics"])
+@pytest.mark.parametrize(
+    "name", [*(name for name in CASES if "delayed" in name), "plain", "blocking, latch, linear decoder", "learned dynamics"]
+)
 def test_segments_give_what_the_whole_run_gives(name, segments):
     """With dropout, whose masks the recomputation must draw again as they were."""
     expected = result(build(**CASES[name], dropout=0.2).train())
