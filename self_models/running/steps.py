@@ -59,14 +59,12 @@ class RunState:
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
     memory: dict = field(default_factory=dict)  # module name -> state
-    views: list = field(default_factory=list)  # after each of the steps that were taken last
+    reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
     schedules: list = field(default_factory=list)  # of these steps
 
     def after(self, frames):
-        """The state after each of the steps that were taken last, as far as it tells whether an image may stop."""
-        first = self.steps - len(self.views)
-        states = zip(frames.logits, self.views, strict=True)
-        return (replace(self, logits=logits, view=view, steps=first + t) for t, (logits, view) in enumerate(states, 1))
+        """The state after each of the steps that were taken last, without the layers' memory."""
+        return (replace(state, logits=logits) for state, logits in zip(self.reached, frames.logits, strict=True))
 
     def select(self, keep):
         """The same state for the images of keep, an index or a mask over the batch."""
