@@ -110,7 +110,7 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
 
 
 @pytest.mark.parametrize("segments", [0, 3])
-@pytest.mark.parametrize("name", ["plain", "blocking, latch, linear decoder"])
+@pytest.mark.parametrize("name", ["plain", "delayed, leaky, STDB", "blocking, latch, linear decoder"])
 def test_training_knows_the_output_after_each_step(name, segments):
     model = build(**CASES[name])
     model.set_bptt_segments(segments)
