@@ -140,15 +140,16 @@ def joined(parts):
 
 
 def placed(counts, steps, among, image):
-    """Counts (t, B) of the last t of these steps, or None for none, as (T, B) of the T steps among: 0 in all others."""
+    """Counts (t, B) of the last t of these steps, which lie evenly, or None for none, as (T, B) of the T steps among: 0 in all
+    others."""
     known = 0 if counts is None else len(counts)
     if known == len(among):
         return counts
     found = image.new_zeros(len(among), len(image), dtype=torch.float32)
-    if not known:
-        return found
-    at = [step - among[0] for step in steps[len(steps) - known :]]
-    return found.index_copy(0, torch.tensor(at, device=image.device), counts)
+    if known:
+        apart = steps[1] - steps[0] if len(steps) > 1 else 1
+        found[steps[-known] - among[0] : steps[-1] - among[0] + 1 : apart] = counts
+    return found
 
 
 def _each(join, frames):
