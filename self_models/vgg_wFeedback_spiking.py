@@ -141,11 +141,16 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if not self.training:  # without dropout, which does nothing
             stages = {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
         logits = x.new_zeros(len(x), self.settings["labels"])
+        if self.watcher:
+            self.watcher.begin()
         return RunState(x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws_for(x, draws), self.watcher)
 
     def step(self, run, draws):
         """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns the Frame of this step."""
-        return self.advance(run, draws[None]).at(0)
+        shown = self.advance(run, draws[None]).at(0)
+        if run.watcher:
+            run.watcher.settle(run.schedules, len(run.image))
+        return shown
 
     def advance(self, run, draws):
         """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns their Frame, with pictures.
@@ -153,7 +158,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         A layer takes all steps as one batch, but for encoder and decoder where the gate makes the input of a step depend on the
         prediction of the step before.
         """
-        run.views, run.schedules, counts = [], [], {name: [] for name in self.wiring.names}
+        run.reached, run.schedules, counts = [], [], {name: [] for name in self.wiring.names}
         parts = [self.perceive(run, part, counts) for part in draws.split(1 if self.gate.reacts else len(draws))]
         logits = self.classify(run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
         spikes = torch.stack([joined(one) for one in counts.values()], -1)
@@ -229,7 +234,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             elif self.gate.reacts:
                 compared = 0
         if self.rule.stops and not self.training:
-            run.views.append(run.view)
+            run.reached.append(replace(run, memory=None, reached=None))
         if isinstance(compared, int):
             compared = torch.zeros(len(run.image), dtype=torch.int64, device=run.image.device)
         return Frame(prediction, run.view.predicted, view.is_open, compared=compared) if self.predicts else Frame()

@@ -11,7 +11,8 @@ from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import figures_per_image
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
 from self_models.objectives.gates import Blocking, Gate
-from self_models.objectives.stopping import RULES, output_entropy, output_gap
+from self_models.objectives.stopping import RULES, Rule, output_entropy, output_gap
+from self_models.running import chunks
 from self_models.running.outputs import SNNOutput, share_of_active
 from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -148,6 +149,24 @@ def test_stopping_changes_nothing_but_the_number_of_steps(images, rule, bounds):
         torch.testing.assert_close(alone.logits[0], output.logits[image], rtol=1e-5, atol=1e-5)
         assert all(torch.equal(alone.spikes[name][0], output.spikes[name][image]) for name in alone.spikes)
         torch.testing.assert_close(alone.predictions[-1, 0], output.predictions[-1, image])
+
+
+def test_a_rule_sees_each_step_as_it_was(images, monkeypatch):
+    """A user's rule may look at the read-out, too, and not at how many steps are taken at once."""
+    found = {}
+
+    class Watching(Rule):
+        def holds(self, run):
+            found[at_once].append((run.steps, run.trace.sum().item(), run.view.is_open.sum().item(), run.logits.sum().item()))
+            return torch.zeros(len(run.image), dtype=torch.bool)
+
+    for at_once in (1, 4):
+        monkeypatch.setattr(chunks, "LOOKED_AFTER", at_once)
+        model, found[at_once] = build(InputBlockingSNN), []
+        model.rule = Watching()
+        run(model, images)
+    assert [steps for steps, *_ in found[1]] == list(range(1, STEPS + 1)) and len(set(found[1])) == STEPS
+    np.testing.assert_allclose(found[4], found[1], rtol=1e-5)
 
 
 def test_rules_by_hand():

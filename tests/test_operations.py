@@ -2,6 +2,7 @@
 
 import tracemalloc
 from math import prod
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from spikingjelly.activation_based.op_counter.base import DispatchCounterMode
 from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
+from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter, energies, fan_out, sum_over_batch
 from self_models.network.neurons import SpikingNeuron
 from self_models.objectives.stopping import output_gap
@@ -252,3 +254,30 @@ def test_energy_of_both_executions_by_hand(analog, event):
     assert found["energy_joules"] == pytest.approx(1e-12 * (0.9 * 120 + 4.6 * 7))
     assert found["energy_event_joules"] == pytest.approx(1e-12 * event)
     assert analog or energies(operations, 20) == found  # spikes unless told otherwise
+
+
+@pytest.mark.parametrize("gate", [{}, {"gate": "block", "epsilon": 0.3}])
+def test_counts_hold_step_by_step_after_a_failure_and_without_autograd(gate, monkeypatch):
+    """Whoever takes the steps one by one counts the same; a run that failed leaves nothing behind; nobody counts twice."""
+    model = build([[4, "D"], ["U", "in"]], shape=(1, 8, 8), steps=4, default_threshold=0.1, **gate)
+    x, u, _, expected = run(model)
+    with torch.inference_mode(), OperationCounter(model) as counter:
+        with monkeypatch.context() as broken:
+            broken.setattr(model.classifier[0], "forward", Mock(side_effect=MemoryError))
+            with pytest.raises(MemoryError):
+                model(torch.cat([x, x]), torch.cat([u, u], 1))
+        state = model.start(x)
+        for draws in u:
+            model.step(state, draws)
+        with pytest.raises(ModelError, match="already"), OperationCounter(model):
+            pass
+    assert counter.result(len(x)) == expected
+    assert expected["layers"]["active_share"].keys() == {"input", *model.neurons()}
+
+
+def test_layers_that_no_spike_has_reached_are_counted_as_silent():
+    short, long = (
+        run(build([[4, "D"], ["U", "in"]], shape=(1, 8, 8), steps=steps, update="delayed"))[3]["layers"] for steps in (1, 9)
+    )
+    assert {kind: by.keys() for kind, by in short.items()} == {kind: by.keys() for kind, by in long.items()}
+    assert list(short["active_share"].values())[1:] == [0] * 3 and any(long["active_share"].values())

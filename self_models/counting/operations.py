@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.basics.devices import wide
+from self_models.basics.errors import ModelError
 from self_models.counting.spikes import part_of
 from self_models.network.stages import LINEAR
 
@@ -43,7 +44,8 @@ def energies(operations, comparisons, analog_input=False):
 
 
 class OperationCounter:
-    """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`."""
+    """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`. Raises
+    ModelError where they are being counted already."""
 
     def __init__(self, model):
         self.model, self._noted, self._met = model, [], {}
@@ -61,6 +63,8 @@ class OperationCounter:
             self._ends[wiring.names[one.source]].append((end, torch.from_numpy(one.reach())))
 
     def __enter__(self):
+        if self.model.watcher:
+            raise ModelError("the operations of this model are being counted already")
         if self.model.engine:
             self.model.engine.start_counting()
         self.model.watcher = self
@@ -70,6 +74,10 @@ class OperationCounter:
         self.model.watcher = None
         if self.model.engine:
             self._take(self.model.engine.stop_counting())
+
+    def begin(self):
+        """A run begins; of one that has failed nothing counts that was not settled."""
+        self._noted = []
 
     def note(self, name, signal, steps):
         """What goes into the connection of this name, or comes out of the spiking layer, in the steps of these numbers, one after
@@ -108,6 +116,9 @@ class OperationCounter:
             self._count_dense(name, counted[self._part(name)])
         for name, size in self._sizes.items():
             self.neurons[name] = self.neurons.get(name, 0) + size * counted[self._part(name)]
+            self.spikes.setdefault(name, 0)
+            for end, _ in self._ends[name]:  # which no spike may have reached yet
+                self.events.setdefault(end, 0)
 
     @staticmethod
     def _left_to(flag, taken, active, fired):
@@ -219,6 +230,7 @@ def binary_rows(signal):
     return ((signal == 0) | (signal.abs() == 1)).flatten(1).all(1)
 
 
+@torch.inference_mode(False)  # it takes a gradient, whatever the caller is about
 def fan_out(layer, shape, every):
     """Weights that each input of a layer meets, float64 of this shape; every: all weights, else the non-zero ones."""
     ones = torch.ones(1, *shape, dtype=wide(layer.weight.device), device=layer.weight.device).requires_grad_()

@@ -213,12 +213,12 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
     looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
     sends = torch.linalg.vector_norm(signal, 1, tuple(range(1, signal.dim()))).tolist() if looks else []
     (steps, images), signal = signal.shape[:2], signal.flatten(0, 1)
-    idle = late_chains(layers) if final and not watch else ()
+    idle, driven = late_chains(layers) if final and not watch else (), steps  # steps of which the signal is
     for position, module in layers:
         key = f"{name}.{position}"
         if isinstance(module, SpikingNeuron):
             if steps:
-                if len(signal) < steps * images:
+                if driven < steps:
                     signal = torch.cat([signal, torch.zeros_like(signal[:images])])
                 was_at_rest = key not in memory
                 signal, memory[key], fired = module(signal, memory.get(key), steps)
@@ -228,14 +228,14 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                     counts[key] = fired
                 if watch:
                     watch(key, signal, steps)
-                sends = fired.any(1).tolist() if looks else []
+                sends, driven = fired.any(1).tolist() if looks else [], steps
         elif isinstance(module, HeldDropout):
-            signal, memory[key] = module(signal, memory.get(key), steps, draws)
+            signal, memory[key] = module(signal, memory.get(key), driven, draws)
         else:
             if watch:
                 watch(key, signal, steps)
             if position in idle and steps > 1:
-                signal, sends = signal[:-images], sends[:-1]
+                signal, sends, driven = signal[:-images], sends[:-1], steps - 1
             signal = module(signal) if all(sends) else sparsely(module, signal.unflatten(0, (len(sends), images)), sends)
     return signal.unflatten(0, (steps, images))
 

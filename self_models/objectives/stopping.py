@@ -1,7 +1,7 @@
 """Stopping rules: whether an image may stop after a step, because it is predicted or the network is sure.
 
-holds(run) -> (B,) bool for a RunState; the compiled form beside it: (settings, logits (labels,), open and active pixels, active
-pixels of the image) -> bool. Neither is asked before the network answers, see Rule.
+holds(run) -> (B,) bool for the RunState after a step, without its memory; the compiled form beside it: (settings, logits
+(labels,), open and active pixels, active pixels of the image) -> bool. Neither is asked before the network answers, see Rule.
 """
 
 import math

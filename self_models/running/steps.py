@@ -59,14 +59,12 @@ class RunState:
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
     memory: dict = field(default_factory=dict)  # module name -> state
-    views: list = field(default_factory=list)  # after each of the steps that were taken last
+    reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
     schedules: list = field(default_factory=list)  # of these steps
 
     def after(self, frames):
-        """The state after each of the steps that were taken last, as far as it tells whether an image may stop."""
-        first = self.steps - len(self.views)
-        states = zip(frames.logits, self.views, strict=True)
-        return (replace(self, logits=logits, view=view, steps=first + t) for t, (logits, view) in enumerate(states, 1))
+        """The state after each of the steps that were taken last, without the layers' memory."""
+        return (replace(state, logits=logits) for state, logits in zip(self.reached, frames.logits, strict=True))
 
     def select(self, keep):
         """The same state for the images of keep, an index or a mask over the batch."""
@@ -142,15 +140,16 @@ def joined(parts):
 
 
 def placed(counts, steps, among, image):
-    """Counts (t, B) of the last t of these steps, or None for none, as (T, B) of the T steps among: 0 in all others."""
+    """Counts (t, B) of the last t of these steps, which lie evenly, or None for none, as (T, B) of the T steps among: 0 in all
+    others."""
     known = 0 if counts is None else len(counts)
     if known == len(among):
         return counts
     found = image.new_zeros(len(among), len(image), dtype=torch.float32)
-    if not known:
-        return found
-    at = [step - among[0] for step in steps[len(steps) - known :]]
-    return found.index_copy(0, torch.tensor(at, device=image.device), counts)
+    if known:
+        apart = steps[1] - steps[0] if len(steps) > 1 else 1
+        found[steps[-known] - among[0] : steps[-1] - among[0] + 1 : apart] = counts
+    return found
 
 
 def _each(join, frames):
