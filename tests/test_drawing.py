@@ -237,22 +237,6 @@ def test_the_image_as_known_after_each_step(drawn, tmp_path):
     assert f"{sent} sent ({100 * sent / 192:.0f} %)\nerror {error:.1f} %" in words and words.count("label: cat\n192 values") == 2
 
 
-def test_accuracy_against_what_is_sent(drawn, tmp_path):
-    def record(epsilon, sent, accuracy):
-        return {"model": "m", "timesteps": 4, "epsilon": epsilon, "images": 100, "accuracy": accuracy, "spikes": {"input": sent}}
-
-    seeds = [record(0.1, 40, 0.7), record(0.2, 20, 0.6), record(0.1, 60, 0.9)]
-    plots.save_sent_sweep(tmp_path / "sweep.png", {"feedback": seeds, "twin": [record(0.0, 400, 0.9)]}, 100)
-    (axis,) = drawn.figures[-1].axes
-    feedback, twin = axis.containers
-    assert feedback[0].get_xydata() == pytest.approx(np.array([[20, 60], [50, 80]]))  # means, by what is sent
-    low, high = feedback[2][1].get_segments()[1][:, 1]  # bars of the accuracy: deviation of 70 and 90
-    assert (low, high) == pytest.approx((80 - 200**0.5, 80 + 200**0.5))
-    assert twin[0].get_xydata().tolist() == [[400, 90]] and "standard deviation" in axis.get_title()
-    plots.save_sent_sweep(tmp_path / "sweep.png", {"twin": [record(0.0, 400, 0.9)]}, 100)
-    assert "95 % interval" in drawn.figures[-1].axes[0].get_title()
-
-
 PARTS = {"input": 4.0, "encoder": 3.0, "decoder": 2.0, "classifier": 1.0, "total": 10.0}
 EVALUATED = {"images": 100, "accuracy": 0.9, "spikes": PARTS}
 ONE = {

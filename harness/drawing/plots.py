@@ -1,7 +1,6 @@
 """Charts of spikes, accuracy and steps, in the style of figures.py."""
 
 from contextlib import contextmanager
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,50 +49,6 @@ def save_sweep(path, records):
             share.set(title="input pixels that are not 0: still open", xlabel="step", ylabel="open in %", ylim=(0, 105))
             share.xaxis.get_major_locator().set_params(integer=True)
             share.legend(frameon=False)
-
-
-def save_sent_sweep(path, series, values):
-    """Accuracy against the share of an image's values that is sent, a line for each series, named beside it.
-
-    series: label -> evaluation records; those of one setting are seeds, and one point. Bars are standard deviations over the
-    seeds where a point has several, else 95 % intervals. values: how many an image has, C * H * W.
-    """
-    points = {label: _points(records, values) for label, records in series.items()}
-    several = any(len(seeds) > 1 for points_here in points.values() for _, seeds in points_here)
-    shares = [share for points_here in points.values() for _, seeds in points_here for share, _ in seeds]
-    with chart(path, size=(10, 4.5)) as (axis,):
-        for (label, found), marker in zip(points.items(), cycle("osD^vPX*")):
-            means = np.array([np.mean(seeds, axis=0) for _, seeds in found])
-            if several:
-                bars = np.array([np.std(seeds, axis=0, ddof=1) if len(seeds) > 1 else (0, 0) for _, seeds in found]).T
-            else:
-                bars = None, np.array([accuracy_interval(record)[1] for record, _ in found]).T.clip(0)
-            line, *_ = axis.errorbar(*means.T, xerr=bars[0], yerr=bars[1], marker=marker, capsize=3, elinewidth=0.8, label=label)
-            epsilons = [record["epsilon"] for record, _ in found]
-            for epsilon, mean in zip(epsilons, means, strict=True) if len(set(epsilons)) > 1 else ():
-                axis.annotate(
-                    f"{epsilon:g}", mean, (5, -5), textcoords="offset points", va="top", fontsize=8, color=line.get_color()
-                )
-        axis.axvline(100, color="#999999", linestyle=":", zorder=0)
-        _log_axis(axis, [*shares, 100], "values sent, % of the image's values (dotted: each of them once)")
-        axis.set_ylabel("accuracy in %")
-        bars_are = "standard deviation over seeds" if several else "95 % interval"
-        axis.set_title(f"accuracy against what is sent; numbers: epsilon, bars: {bars_are}")
-        axis.figure.legend(loc="outside right upper", frameon=False)
-
-
-def _points(records, values):
-    """(a record, (share sent in %, accuracy in %) of each seed) of each setting, by what is sent."""
-    settings = {}
-    for record in records:
-        settings.setdefault(tuple(record.get(name) for name in ("model", "timesteps", "epsilon", "grid", "guess")), []).append(
-            record
-        )
-    points = [
-        (same[0], [(100 * record["spikes"]["input"] / values, 100 * record["accuracy"]) for record in same])
-        for same in settings.values()
-    ]
-    return sorted(points, key=lambda point: np.mean(point[1], axis=0)[0])
 
 
 def accuracy_interval(record):
@@ -233,26 +188,6 @@ def save_step_histograms(path, per_image, timesteps, setting, names):
         axes[0].figure.suptitle(f"steps until an image stops, {setting}")
         axes[0].figure.supxlabel("steps")
         axes[0].figure.supylabel("images")
-
-
-def save_simulators(path, records):
-    """Images per second of each simulator, on a logarithmic axis; a panel per case. records: of speed/inference_peers.py."""
-    names = {"ours_event": "ours, event-driven", "ours_dense": "ours, dense", "snntorch": "snnTorch"}
-    names |= {"spikingjelly": "SpikingJelly", "norse": "Norse", "sinabs": "sinabs"}
-    names = {name: label for name, label in names.items() if any(record[name] for record in records)}
-    speeds = [record[name] for record in records for name in names if record[name]]
-    columns = min(4, len(records))
-    with chart(path, (3.3 * columns, 2.2 * -(-len(records) // columns) + 0.4), len(records), columns, sharey=True) as axes:
-        for axis, record in zip(axes, records, strict=True):
-            values = [record[name] or np.nan for name in names]
-            colours = ["#aa3377" if name == "ours_event" else "#4477aa" if name == "ours_dense" else "#999999" for name in names]
-            bars = axis.barh(range(len(names)), values, color=colours)
-            axis.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=8)
-            axis.set(xscale="log", xlim=(min(speeds) / 2, max(speeds) * 4))
-            axis.set_yticks(range(len(names)), names.values())
-            axis.set_ylim(len(names) - 0.5, -0.5)  # the first on top
-            axis.set_title(record["case"].replace(", ours", ",\nours"), fontsize=9)
-        axes[0].figure.supxlabel("images per second")
 
 
 def save_dimming(path, rows, epsilon):
