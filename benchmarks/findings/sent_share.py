@@ -21,13 +21,12 @@ from harness.command_line.parser import typed  # noqa: I001  (harness before tor
 from harness.command_line.scripts import run_script
 from harness.data.facts import check_fits
 from harness.data.sets import load_data
-from harness.drawing.plots import accuracy_interval, chart
+from harness.drawing.plots import accuracies, chart
 from self_models import evaluate, load
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, Number, WHOLE
 from self_models.objectives.gates import GATES
 from self_models.objectives.once import Once, on_grid
 
-import numpy as np
 import torch
 from matplotlib.ticker import LogLocator
 
@@ -117,9 +116,9 @@ def save_sweep(path, series, values):
         for (case, rows), marker in zip(series.items(), "osD^vP", strict=False):
             rows = sorted(rows, key=lambda row: row["spikes"]["input"])
             shares = [100 * row["spikes"]["input"] / values for row in rows]
-            accuracy, spread = zip(*map(accuracy_interval, rows), strict=True)
+            accuracy, spread = accuracies(rows)
             look = {"marker": marker, "capsize": 3, "elinewidth": 0.8, "label": case}
-            line, *_ = axis.errorbar(shares, accuracy, np.transpose(spread).clip(0), **look)
+            line, *_ = axis.errorbar(shares, accuracy, spread, **look)
             for row, *place in zip(rows, shares, accuracy, strict=True) if len(rows) > 1 else ():
                 words = {"textcoords": "offset points", "va": "top", "fontsize": 8, "color": line.get_color()}
                 axis.annotate(f"{row['epsilon']:g}", place, (5, -5), **words)

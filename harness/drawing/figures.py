@@ -212,13 +212,13 @@ def _spike_bar(figure, film):
 def _grid(heights, widths, below, right=1):
     """Room for small pictures, on axes that are hidden until they have one. heights, widths: of rows and columns, 1 for a whole
     picture; below, right: inches beneath and beside them, for texts, the key and the scales."""
-    above, width = 0.95, CELL * sum(widths) + 0.6 + right
+    above, width = 0.95, CELL * sum(widths) + (0.6 + right)
     height = (CELL + 0.1) * sum(heights) + above + below
     edges = {"left": 0.5 / width, "right": 1 - max(right, 0.1) / width, "top": 1 - above / height, "bottom": below / height}
-    look = {"height_ratios": heights, "width_ratios": widths, "hspace": 0.1, "wspace": 0.1}
+    edges |= {"hspace": 0.1, "wspace": 0.1}
     hidden = {"xticks": [], "yticks": [], "visible": False}
-    size = (width, height)
-    return plt.subplots(len(heights), len(widths), figsize=size, squeeze=False, subplot_kw=hidden, gridspec_kw=look | edges)
+    look = {"height_ratios": heights, "width_ratios": widths, "subplot_kw": hidden, "gridspec_kw": edges}
+    return plt.subplots(len(heights), len(widths), figsize=(width, height), squeeze=False, **look)
 
 
 def _below(film):

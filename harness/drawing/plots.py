@@ -31,8 +31,7 @@ def save_sweep(path, records):
     places, blocking = np.arange(len(records)), [record for record in records if record.get("open_share")]
     panels = 3 if blocking else 2
     with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
-        found, spread = zip(*(accuracy_interval(record) for record in records), strict=True)
-        accuracy.errorbar(places, found, np.transpose(spread).clip(0), fmt="o-", color=ACCURACY_COLOUR, capsize=3)
+        accuracy.errorbar(places, *accuracies(records), fmt="o-", color=ACCURACY_COLOUR, capsize=3)
         accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xlim=(-0.5, len(places) - 0.5))
         low, high = accuracy.get_ylim()
         margin = (high - low) / 4  # wider than the intervals
@@ -51,11 +50,11 @@ def save_sweep(path, records):
             share.legend(frameon=False)
 
 
-def accuracy_interval(record):
-    """Accuracy in percent, and how far its 95 % interval goes down and up, for the images that were evaluated."""
-    accuracy = record["accuracy"]
-    low, high = wilson(accuracy, record["images"])
-    return 100 * accuracy, (100 * (accuracy - low), 100 * (high - accuracy))
+def accuracies(records):
+    """Accuracies in percent (N,), and how far their 95 % intervals go down and up (2, N), for the images that were evaluated."""
+    found = np.array([record["accuracy"] for record in records])
+    ends = np.array([wilson(record["accuracy"], record["images"]) for record in records])
+    return 100 * found, 100 * abs(ends.T - found)
 
 
 def save_spikes_over_time(path, spikes, open_share, epsilon):
@@ -108,9 +107,9 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
     """
     with chart(path, size=(14, 4.2), panels=3) as (by_steps, by_spikes, boxes):
         for name, records in series.items():
-            accuracy, spread = zip(*(accuracy_interval(record) for record in records), strict=True)
+            accuracy, spread = accuracies(records)
             style = {"marker": "s" if "without" in name else "o", "linestyle": ":" if "without" in name else "-", "label": name}
-            style |= {"yerr": np.transpose(spread).clip(0), "elinewidth": 0.5}
+            style |= {"yerr": spread, "elinewidth": 0.5}
             by_steps.errorbar([record["mean_steps"] for record in records], accuracy, **style)
             by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
         by_steps.set(title="accuracy against mean steps, 95 % intervals", xlabel="mean steps per image", ylabel="accuracy in %")
@@ -198,12 +197,8 @@ def save_dimming(path, rows, epsilon):
             bars = axis.bar(places + shift, [100 * row[key] for row in rows], 0.4, label=f"{key} blocking", color=colour)
             axis.bar_label(bars, fmt="%.1f", fontsize=8)
         axis.set_xticks(places, [row["dimming"] for row in rows])
-        axis.set(
-            ylabel="accuracy in %",
-            title=f"accuracy on dimmed digits, ε = {epsilon:g}: the same weights, the same draws",
-            ylim=(0, 119),
-            yticks=range(0, 101, 20),
-        )
+        axis.set(ylabel="accuracy in %", ylim=(0, 119), yticks=range(0, 101, 20))
+        axis.set_title(f"accuracy on dimmed digits, ε = {epsilon:g}: the same weights, the same draws")
         axis.legend(frameon=False, ncols=2, loc="upper center")
 
 
