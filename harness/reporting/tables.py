@@ -39,19 +39,14 @@ def results_table(rows, names):
     return table(head, lines, numeric=(2, 3, 5, 6, 7, 8))
 
 
-def differing(runs):
-    """name -> values, one for each run and None where it has no such flag, of those flags that differ between runs."""
+def flags_table(runs, styles):
+    """A row for each run, a column for each flag that differs between them, None where one has no such flag; None where no flag
+    differs."""
     each = [run.parameters for run in runs]
     names = sorted({name for parameters in each for name in parameters} - set(NOT_COMPARED.split()))
-    values = {name: [parameters.get(name) for parameters in each] for name in names}
-    return {name: found for name, found in values.items() if len(set(found)) > 1}
-
-
-def flags_table(runs, styles):
-    """A row for each run, a column for each flag that differs; None where none does."""
-    flags = differing(runs)
-    rows = [[style.title, *values] for style, *values in zip(styles, *flags.values(), strict=True)]
-    return table(["run", *flags], rows) if flags else None
+    names = [name for name in names if len({parameters.get(name) for parameters in each}) > 1]
+    rows = [[style.title, *map(parameters.get, names)] for style, parameters in zip(styles, each, strict=True)]
+    return table(["run", *names], rows) if names else None
 
 
 def commands_list(runs, styles):
