@@ -116,9 +116,9 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
         by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
         _log_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records], SPIKES)
         by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
-        labels = sorted(set(per_image["label"].tolist()))
-        steps = [per_image["steps"][per_image["label"] == label].numpy() for label in labels]
-        boxes.boxplot(steps, whis=(5, 95), showfliers=False, positions=labels, medianprops={"color": "#aa3377"})
+        steps = steps_by_class(per_image)
+        labels = list(steps)
+        boxes.boxplot(steps.values(), whis=(5, 95), showfliers=False, positions=labels, medianprops={"color": "#aa3377"})
         boxes.set(title=f"steps by class, {setting}:\nmedian, quartiles, 5 % and 95 %", xlabel="class", ylabel="steps")
         boxes.set_xticks(labels, [names[label] for label in labels], rotation=45 if max(map(len, names)) > 3 else 0)
         boxes.set_ylim(0, timesteps + 1)
@@ -175,14 +175,19 @@ def run_in_words(row):
     return f"T = {row['timesteps']}{blocking}"
 
 
+def steps_by_class(per_image):
+    """label -> steps of its images, in order of the labels."""
+    return {label: per_image["steps"][per_image["label"] == label].numpy() for label in sorted(set(per_image["label"].tolist()))}
+
+
 def save_step_histograms(path, per_image, timesteps, setting, names):
     """One histogram of steps per class, on common axes; setting: how images stopped, in words; names: of the classes."""
-    classes = sorted(set(per_image["label"].tolist()))
+    classes = steps_by_class(per_image)
     columns = min(5, len(classes))
     size = (2.2 * columns, 1.8 * -(-len(classes) // columns) + 0.9)
     with chart(path, size, len(classes), columns, sharex=True, sharey=True) as axes:
-        for axis, label in zip(axes, classes, strict=True):
-            axis.hist(per_image["steps"][per_image["label"] == label].numpy(), np.arange(0.5, timesteps + 1.5), color="#4477aa")
+        for axis, (label, steps) in zip(axes, classes.items(), strict=True):
+            axis.hist(steps, np.arange(0.5, timesteps + 1.5), color="#4477aa")
             axis.set_title(f"class {names[label]}", fontsize=9)
         axes[0].figure.suptitle(f"steps until an image stops, {setting}")
         axes[0].figure.supxlabel("steps")

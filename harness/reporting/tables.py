@@ -21,21 +21,16 @@ def results_table(rows, names):
     """rows: (style, result); names: of the settings that labels say."""
     head = ["run", "run with", "accuracy in %", "95 % interval", "images", "spikes per image", "energy, event by event, µJ"]
     head += ["energy, layer by layer, µJ", "mean steps"]
-    lines = []
-    for style, result in rows:
-        low, high = (100 * end for end in result.interval)
-        lines.append(
-            [
-                style.title,
-                result.label(names) or None,
-                f"{100 * result.accuracy:.2f}",
-                f"{low:.2f} to {high:.2f}",
-                f"{result.images:,} ({result.where})",
-                f"{result.spikes['total']:,.0f}" if result.spikes else None,
-                *(None if energy is None else f"{1e6 * energy:.3g}" for energy in (result.energy_event, result.energy_layer)),
-                None if result.mean_steps is None else f"{result.mean_steps:.2f}",
-            ]
-        )
+    lines = [[
+        style.title,
+        result.label(names) or None,
+        f"{100 * result.accuracy:.2f}",
+        "{:.2f} to {:.2f}".format(*(100 * end for end in result.interval)),
+        f"{result.images:,} ({result.where})",
+        f"{result.spikes['total']:,.0f}" if result.spikes else None,
+        *(None if energy is None else f"{1e6 * energy:.3g}" for energy in (result.energy_event, result.energy_layer)),
+        None if result.mean_steps is None else f"{result.mean_steps:.2f}",
+    ] for style, result in rows]  # fmt: skip
     return table(head, lines, numeric=(2, 3, 5, 6, 7, 8))
 
 
