@@ -198,6 +198,7 @@ def test_scales_keys_and_epsilon_beside_pictures(drawn, tmp_path):
         for draw, name in zip((save_contact_sheet, lambda path, of: save_gif(path, of, 0.5)), words, strict=False):
             draw(tmp_path / "picture", found)
             said = words_of(drawn[-1])
+            assert all(axis.get_visible() for axis in drawn[-1].axes if axis.images)
             assert {GREY, ERROR, "ε"} & set(said) == scales and any(name in words for words in said), name
             assert ({STATES[SENDS], STATES[LATER]} <= set(said)) == found.once == (STATES[BLOCKED] not in said)
 
@@ -231,6 +232,11 @@ def test_the_cheapest_and_the_dearest_images(drawn, tmp_path):
     assert [axis.get_title() for axis in axes] == [cheap, dear, dear, cheap]
     assert [axis.get_ylabel() for axis in axes] == ["cheapest", "", "dearest", ""]
     assert [axis.images[0].get_array()[0, 0] for axis in axes] == [80, 40, 40, 80]
+
+
+def test_accuracies_with_their_intervals():
+    found, spread = plots.accuracies([EVALUATED, EVALUATED | {"accuracy": 0.5}])
+    assert found.tolist() == [90, 50] and spread == pytest.approx(np.array([[7.44, 9.62], [4.48, 9.62]]), abs=0.01)
 
 
 def test_a_curve_of_open_input_only_where_input_is_blocked(drawn, tmp_path):
