@@ -90,9 +90,10 @@ def test_sent_share_counts_what_is_sent(tmp_path, monkeypatch):
     folder = make_folder(tmp_path / "images", names.split(), 1, (32, 32, 3))
     networks = [f"--{name} trained_models/snn/cifar10_{file}.pth" for name, file in
                 (("feedback", "feedback"), ("interpolation", "blind"), ("twin", "twin"))]  # fmt: skip
-    said = run_here("benchmarks.findings.sent_share", *networks, "--limit_test 2 --epsilons 0.15 --gaps 1 --dataset", folder)[1]
+    said = run_here("benchmarks.findings.sent_share", *networks, "--limit_test 2 --epsilons 0.15 --gaps 1 --dataset", folder,
+                    "--picture", tmp_path / "sweep.png")[1]  # fmt: skip
     rows = [json.loads(line) for line in said.splitlines()]
-    assert len(rows) == 14 and {row["images"] for row in rows} == {2}
+    assert len(rows) == 14 and {row["images"] for row in rows} == {2} and (tmp_path / "sweep.png").is_file()
     (schedule,) = (row for row in rows if row["case"] == "schedule")
     assert (schedule["spikes"]["input"], schedule["surprises"]) == (3072, 3072 - 3 * 8 * 8)
     fewer = [row for row in rows if row["case"] in ("interpolation", "feedback") and row["gap"] is None]

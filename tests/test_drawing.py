@@ -45,12 +45,16 @@ def film(output=None, image=IMAGE, gate=Blocking, **settings):
     )
 
 
-def test_the_answer_is_that_of_each_step():
+def test_what_each_step_has_come_to():
     """Outputs 0 0, then 0 log 3 (softmax 1/4, 3/4), then log 9 0 (9/10, 1/10): not the last verdict from the start."""
     found = film()
     assert found.answers.tolist() == [[-1], [1], [0]]
     assert found.sure[:, 0] == pytest.approx(np.array([[1 / 2, 1 / 2], [1 / 4, 3 / 4], [9 / 10, 1 / 10]]))
-    assert [found.names[number] for number in found.answers[1:, 0]] == ["dog", "cat"]
+    assert found.layers.tolist() == ["input", "encoder, layer 1", "encoder, layer 2"]
+    assert found.spikes[:, 0].tolist() == [[4, 0, 0], [6, 5, 1], [7, 10, 1]]
+    parts = {"input": [4, 6, 7], "encoder": [0, 6, 11], "decoder": [0, 0, 0], "classifier": [0, 0, 0], "total": [4, 12, 18]}
+    assert {part: count[:, 0].tolist() for part, count in found.spikes_by_part().items()} == parts
+    assert found.errors[0, 0] == pytest.approx(0.3**2 + 0.4**2 + 0.4**2 + 2 * 0.05**2)
 
 
 def test_open_pixels_say_why():
@@ -62,10 +66,7 @@ def test_open_pixels_say_why():
     ]
     assert film().blocked[:, 0].tolist() == [0, 0.5, 0.75]  # of the four pixels that are not 0
     assert film(residual=True).states[:, 0, 0, 0].tolist() == [BRIGHT] * 3  # there a pixel of value 0 sends its error
-
-
-def test_without_blocking_everything_is_open():
-    found = film(output_of()._replace(is_open=None, predicted=None), gate=Gate)
+    found = film(output_of()._replace(is_open=None, predicted=None), gate=Gate)  # without blocking
     assert found.blocked.max() == 0 and found.states[2, 0, 0].tolist() == [SILENT, DARK, BRIGHT, DARK, DARK]
 
 
@@ -104,17 +105,6 @@ def test_layers_have_names_for_a_reader():
     ]  # fmt: skip
 
 
-def test_spikes_and_errors_add_up():
-    found = film()
-    assert found.layers.tolist() == ["input", "encoder, layer 1", "encoder, layer 2"]
-    assert found.spikes[:, 0].tolist() == [[4, 0, 0], [6, 5, 1], [7, 10, 1]]
-    parts = {part: count[:, 0].tolist() for part, count in found.spikes_by_part().items()}
-    assert parts == {
-        "input": [4, 6, 7], "encoder": [0, 6, 11], "decoder": [0, 0, 0], "classifier": [0, 0, 0], "total": [4, 12, 18],
-    }  # fmt: skip
-    assert found.errors[0, 0] == pytest.approx(0.3**2 + 0.4**2 + 0.4**2 + 2 * 0.05**2)
-
-
 def test_pictures_show_the_first_of_each_class():
     labels = torch.tensor([2, 0, 0, 2, 1, 0])
     assert first_of_each_class(labels, 4).tolist() == [1, 4, 0, 2]  # classes 0, 1, 2, then the second 0
@@ -143,10 +133,6 @@ def film_once(image, decoded=0.0, steps=3, waiting=False, **settings):
     return film_of(model, batch, output, ["cat", "dog"], ["label: cat"] * len(image))
 
 
-def row(*pixels):
-    return torch.tensor(pixels)[None, None, None]
-
-
 def in_bytes(values):
     """Values from 0 to 1 as a Film has them, rounded to a 255th."""
     return pytest.approx(np.multiply(255, values), abs=0.51)
@@ -155,24 +141,20 @@ def in_bytes(values):
 def test_states_of_pixels_that_send_once():
     """Grid 2, epsilon 0.2: 0.2 and 0.6 send first, 0 says so by silence; 0.5 between 0.2 and 0.6 is 0.1 off the interpolation and
     is held as 0.4, 0.9 between 0.6 and 0 is 0.6 off and sends, 0 right of the last is right."""
-    found = film_once(row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0), grid=2, epsilon=0.2)
+    six = torch.tensor([[[[0.2, 0.5, 0.6, 0.9, 0.0, 0.0]]]])
+    found = film_once(six, grid=2, epsilon=0.2)
     assert found.states[:, 0, 0].tolist() == [
         [SENDS, LATER, SENDS, LATER, SILENT, LATER],
         [SENT, HELD, SENT, SENDS, SILENT, HELD],
         [SENT, HELD, SENT, SENT, SILENT, HELD],
     ]
-    assert (film_once(row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0), grid=2, epsilon=0.2, waiting=True).states == found.states).all()
+    assert (film_once(six, grid=2, epsilon=0.2, waiting=True).states == found.states).all()
     assert found.guesses[:, 0, 0].ravel() == in_bytes([0.2, 0.4, 0.6, 0.3, 0, 0] + 2 * [0.2, 0.4, 0.6, 0.9, 0, 0])
     assert found.misses[:, 0, 0].ravel() == in_bytes([0, 0.1, 0, 0.6, 0, 0] + 2 * [0, 0.1, 0, 0, 0, 0])
     assert found.sent_share[:, 0] == pytest.approx([2 / 6, 3 / 6, 3 / 6])
     assert keyed(found.states) == [SILENT, SENDS, SENT, HELD, LATER] and keyed(film().states) == [*range(WAITS)]
-
-
-def test_the_sent_row_shows_the_sent_pixels_on_a_checkerboard():
-    image = row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0)
-    _, frames = rows_of(film_once(image, grid=2, epsilon=0.2))["sent so far"]
-    assert frames[0, 0, 0] == in_bytes([0.2, 0.7, 0.6, 0.7, 0.6, 0.6])
-    assert frames[1, 0, 0] == in_bytes([0.2, 0.7, 0.6, 0.9, 0.6, 0.6])
+    _, frames = rows_of(found)["sent so far"]  # on a checkerboard
+    assert frames[:2, 0, 0] == in_bytes([[0.2, 0.7, 0.6, 0.7, 0.6, 0.6], [0.2, 0.7, 0.6, 0.9, 0.6, 0.6]])
     assert set(rows_of(film())) == {"prediction", "input neurons"}  # of another gate
 
 
@@ -187,69 +169,49 @@ def test_a_colour_pixel_shows_what_any_channel_does():
     assert found.spikes[:, 0, 0].tolist() == [6, 7, 7] and found.sent[2, 0, 0, 1] == in_bytes([0.3, 0.3, 0.7])
 
 
-class Drawn:
-    """What matplotlib has written in pictures instead of files."""
-
-    def __init__(self, monkeypatch):
-        self.figures = []
-        close = plots.plt.close
-        monkeypatch.setattr(plots.plt, "close", lambda figure: (self.figures.append(figure), close(figure)))
-
-    def words(self):
-        return [text.get_text() for text in self.figures[-1].findobj(plots.plt.Text) if text.get_text()]
-
-
 @pytest.fixture
 def drawn(monkeypatch):
-    return Drawn(monkeypatch)
+    """The figures that matplotlib has written as pictures."""
+    figures, close = [], plots.plt.close
+    monkeypatch.setattr(plots.plt, "close", lambda figure: (figures.append(figure), close(figure)))
+    return figures
 
 
-def test_scales_beside_pictures(drawn, tmp_path):
-    """Grey values only beside grey images; errors only where they are shown."""
+def words_of(figure):
+    return [text.get_text() for text in figure.findobj(plots.plt.Text) if text.get_text()]
+
+
+GREY, ERROR = "grey value", "absolute error, % of a pixel's range"
+
+
+def test_scales_keys_and_epsilon_beside_pictures(drawn, tmp_path):
+    """Grey values only beside grey images; errors only where they are shown; in the GIF's heading how much is blocked at last."""
     grey, colour = torch.rand(2, 1, 8, 8, generator=torch.manual_seed(0)), torch.rand(2, 3, 8, 8) * 2 - 1
     blocking = output_of(torch.zeros(3, 1, 3, 1, 5), IMAGE.expand(1, 3, 1, 5))
-    for found, scales in (
-        (film(), {"grey value"}),
-        (film(blocking, IMAGE.expand(1, 3, 1, 5)), set()),
-        (film_once(grey, grid=2), {"grey value", "absolute error, % of a pixel's range", "ε"}),
-        (film_once(colour, grid=2), {"absolute error, % of a pixel's range", "ε"}),
+    for found, scales, words in (
+        (film(epsilon=0.125), {GREY}, ("within ε = 0.125 of the", "blocked within ε = 0.125: 75 % of the pixels that are not 0")),
+        (film(blocking, IMAGE.expand(1, 3, 1, 5)), set(), ("within ε = 0.1 of the", "of the pixels' channels that are not 0")),
+        (film_once(grey, grid=2, epsilon=0.125), {GREY, ERROR, "ε"}, ["never sent: a value guessed within ε = 0.125, 12.5 %"]),
+        (film_once(colour, grid=2), {ERROR, "ε"}, ["never sent: a value guessed within ε = 0.1, 5 % of its range"] * 2),
     ):
-        for draw in (save_contact_sheet, *[lambda path, of: save_gif(path, of, 0.5)] * (not scales or found.colour)):
+        for draw, name in zip((save_contact_sheet, lambda path, of: save_gif(path, of, 0.5)), words, strict=False):
             draw(tmp_path / "picture", found)
-            assert {"grey value", "absolute error, % of a pixel's range", "ε"} & set(drawn.words()) == scales
-            assert any("never sent: a value guessed within" in words for words in drawn.words()) == found.once
-            assert ({STATES[SENDS], STATES[LATER]} <= set(drawn.words())) == found.once
-            assert (STATES[BLOCKED] in drawn.words()) != found.once
+            said = words_of(drawn[-1])
+            assert all(axis.get_visible() for axis in drawn[-1].axes if axis.images)
+            assert {GREY, ERROR, "ε"} & set(said) == scales and any(name in words for words in said), name
+            assert ({STATES[SENDS], STATES[LATER]} <= set(said)) == found.once == (STATES[BLOCKED] not in said)
 
 
 def test_the_image_as_known_after_each_step(drawn, tmp_path):
     image = torch.rand(2, 3, 8, 8, generator=torch.manual_seed(0)) * 2 - 1
     found = film_once(image, grid=4, epsilon=0.1, steps=6)
     save_knowledge(tmp_path / "known.png", found)
-    words = drawn.words()
-    assert [word for word in words if word.startswith("after")] == [
-        "after step 1",
-        "after step 2",
-        "after step 3",
-    ]  # then all is had
+    words = words_of(drawn[-1])
+    steps = [word for word in words if word.startswith("after")]
+    assert steps == ["after step 1", "after step 2", "after step 3"]  # then all is had
     sent, error = found.spikes[2, 1, 0], 100 * found.mean_errors[2, 1]
     assert f"{sent} sent ({100 * sent / 192:.0f} %)\nerror {error:.1f} %" in words and words.count("label: cat\n192 values") == 2
-
-
-def test_accuracy_against_what_is_sent(drawn, tmp_path):
-    def record(epsilon, sent, accuracy):
-        return {"model": "m", "timesteps": 4, "epsilon": epsilon, "images": 100, "accuracy": accuracy, "spikes": {"input": sent}}
-
-    seeds = [record(0.1, 40, 0.7), record(0.2, 20, 0.6), record(0.1, 60, 0.9)]
-    plots.save_sent_sweep(tmp_path / "sweep.png", {"feedback": seeds, "twin": [record(0.0, 400, 0.9)]}, 100)
-    (axis,) = drawn.figures[-1].axes
-    feedback, twin = axis.containers
-    assert feedback[0].get_xydata() == pytest.approx(np.array([[20, 60], [50, 80]]))  # means, by what is sent
-    low, high = feedback[2][1].get_segments()[1][:, 1]  # bars of the accuracy: deviation of 70 and 90
-    assert (low, high) == pytest.approx((80 - 200**0.5, 80 + 200**0.5))
-    assert twin[0].get_xydata().tolist() == [[400, 90]] and "standard deviation" in axis.get_title()
-    plots.save_sent_sweep(tmp_path / "sweep.png", {"twin": [record(0.0, 400, 0.9)]}, 100)
-    assert "95 % interval" in drawn.figures[-1].axes[0].get_title()
+    assert any("within ε = 0.1, 5 % of its range" in word for word in words)
 
 
 PARTS = {"input": 4.0, "encoder": 3.0, "decoder": 2.0, "classifier": 1.0, "total": 10.0}
@@ -263,35 +225,22 @@ ONE = {
 def test_the_cheapest_and_the_dearest_images(drawn, tmp_path):
     digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
     plots.save_extremes(tmp_path / "extremes.png", digits, ONE, 0.25)
-    words = drawn.words()
-    assert "The 2 cheapest and the 2 dearest test images, ε = 0.25" in words
-    said = [axis.get_title() for axis in drawn.figures[-1].axes]
-    assert said == ["5 spikes\ntaken for 0", "7 spikes\nright", "7 spikes\nright", "5 spikes\ntaken for 0"]
-    assert [axis.get_ylabel() for axis in drawn.figures[-1].axes] == ["cheapest", "", "dearest", ""]
-    assert [axis.images[0].get_array()[0, 0] for axis in drawn.figures[-1].axes] == [80, 40, 40, 80]
+    axes = drawn[-1].axes
+    assert drawn[-1].get_suptitle() == "The 2 cheapest and the 2 dearest test images, ε = 0.25"
+    cheap, dear = "5 spikes\ntaken for 0", "7 spikes\nright"
+    assert [axis.get_title() for axis in axes] == [cheap, dear, dear, cheap]
+    assert [axis.get_ylabel() for axis in axes] == ["cheapest", "", "dearest", ""]
+    assert [axis.images[0].get_array()[0, 0] for axis in axes] == [80, 40, 40, 80]
 
 
-def test_pictures_name_their_epsilon(drawn, tmp_path):
-    """Those that a film makes, and those over steps, of dimmed digits and of what is known."""
-    once, path = film_once(row(0.2, 0.5, 0.6, 0.9, 0.0, 0.0), grid=2, epsilon=0.125), tmp_path / "x"
-    for draw, name in (
-        (lambda: save_contact_sheet(path, film(epsilon=0.125)), "within ε = 0.125 of the pixel"),
-        (lambda: save_gif(path, film(epsilon=0.125), 0.1), "blocked within ε = 0.125: 75 % of the pixels that are not 0"),
-        (lambda: save_contact_sheet(path, once), "within ε = 0.125, 12.5 % of its range"),
-        (lambda: save_knowledge(path, once), "within ε = 0.125, 12.5 % of its range"),
-        (lambda: plots.save_spikes_over_time(path, {"input": [1.0, 2.0]}, None, 0.125), "per image and step, ε = 0.125"),
-        (
-            lambda: plots.save_dimming(path, [{"dimming": "none", "plain": 0.5, "contrast": 0.6}], 0.125),
-            "dimmed digits, ε = 0.125",
-        ),
-    ):
-        draw()
-        assert any(name in words for words in drawn.words()), name
+def test_accuracies_with_their_intervals():
+    found, spread = plots.accuracies([EVALUATED, EVALUATED | {"accuracy": 0.5}])
+    assert found.tolist() == [90, 50] and spread == pytest.approx(np.array([[7.44, 9.62], [4.48, 9.62]]), abs=0.01)
 
 
 def test_a_curve_of_open_input_only_where_input_is_blocked(drawn, tmp_path):
     def curves():
-        return {axis.get_title(): len(axis.lines) for axis in drawn.figures[-1].axes if "still open" in axis.get_title()}
+        return {axis.get_title(): len(axis.lines) for axis in drawn[-1].axes if "still open" in axis.get_title()}
 
     off, on = EVALUATED | {"epsilon": 0.0}, EVALUATED | {"epsilon": 0.1, "open_share": [1.0, 0.5]}
     for records, found in (([off], {}), ([off, on], {"input pixels that are not 0: still open": 1})):
@@ -299,7 +248,9 @@ def test_a_curve_of_open_input_only_where_input_is_blocked(drawn, tmp_path):
         assert curves() == found
     for share, found in ((None, {}), ([1.0, 0.5], {"input pixels that are not 0: still open": 1})):
         plots.save_spikes_over_time(tmp_path / "x.png", {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}, share, 0.1)
-        assert curves() == found
+        assert curves() == found and "ε = 0.1" in drawn[-1].axes[0].get_title()
+    plots.save_dimming(tmp_path / "x.png", [{"dimming": "none", "plain": 0.5, "contrast": 0.6}], 0.125)
+    assert "dimmed digits, ε = 0.125" in drawn[-1].axes[0].get_title()
 
 
 def test_a_film_of_other_shapes_or_values_is_refused(tmp_path):

@@ -21,13 +21,14 @@ from harness.command_line.parser import typed  # noqa: I001  (harness before tor
 from harness.command_line.scripts import run_script
 from harness.data.facts import check_fits
 from harness.data.sets import load_data
-from harness.drawing.plots import save_sent_sweep
+from harness.drawing.plots import accuracies, chart
 from self_models import evaluate, load
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, Number, WHOLE
 from self_models.objectives.gates import GATES
 from self_models.objectives.once import Once, on_grid
 
 import torch
+from matplotlib.ticker import LogLocator
 
 SHOWN = ("accuracy", "mean_steps", "error", "open_share", "energy_joules", "energy_event_joules")
 DRAWN = ("twin", "twin, sent once", "schedule", "interpolation", "feedback", "feedback, nothing waits")
@@ -100,12 +101,36 @@ def main(argv=None):
             series.setdefault(case, []).append({"epsilon": 0.0, **row})
     if args.picture:
         channels, height, width = model.image_shape
-        save_sent_sweep(args.picture, series, channels * height * width)
+        save_sweep(args.picture, series, channels * height * width)
 
 
 def first_grid(model):
     """How many values the first step sends, of an image of which none is 0."""
     return int(on_grid(torch.empty(1, *model.image_shape), model.gate.grid).sum())
+
+
+def save_sweep(path, series, values):
+    """Accuracy with its 95 % interval against the share of an image's values that is sent, a line for each case. series: case ->
+    rows; values: how many an image has, C * H * W."""
+    with chart(path, size=(10, 4.5)) as (axis,):
+        for (case, rows), marker in zip(series.items(), "osD^vP", strict=False):
+            rows = sorted(rows, key=lambda row: row["spikes"]["input"])
+            shares = [100 * row["spikes"]["input"] / values for row in rows]
+            accuracy, spread = accuracies(rows)
+            look = {"marker": marker, "capsize": 3, "elinewidth": 0.8, "label": case}
+            line, *_ = axis.errorbar(shares, accuracy, spread, **look)
+            for row, *place in zip(rows, shares, accuracy, strict=True) if len(rows) > 1 else ():
+                words = {"textcoords": "offset points", "va": "top", "fontsize": 8, "color": line.get_color()}
+                axis.annotate(f"{row['epsilon']:g}", place, (5, -5), **words)
+        axis.axvline(100, color="#999999", linestyle=":", zorder=0)
+        axis.set(
+            xscale="log", ylabel="accuracy in %", title="accuracy against what is sent; numbers: epsilon, bars: 95 % interval"
+        )
+        axis.set_xlabel("values sent, % of the image's values (dotted: each of them once)")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:,.10g}")
+        axis.minorticks_off()
+        axis.figure.legend(loc="outside right upper", frameon=False)
 
 
 if __name__ == "__main__":

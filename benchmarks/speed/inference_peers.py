@@ -27,11 +27,12 @@ from harness.command_line.parser import Parser, typed
 from harness.command_line.presets import RULE_SHOWN
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
-from harness.drawing.plots import save_simulators
+from harness.drawing.plots import chart
 from self_models import load
 from self_models.basics.settings import COUNT
 from self_models.running.draws import EVALUATION, Draws
 
+import numpy as np
 import torch
 
 COMMITTED = Path(__file__).resolve().parents[2] / "trained_models"
@@ -160,6 +161,26 @@ def of_ours(outputs):
     spikes = sum(own.sum().item() for output in outputs for own in output.spikes.values())
     steps = sum(output.steps.sum().item() for output in outputs)
     return {"spikes_per_image": round(spikes / count, 1), "mean_steps": round(steps / count, 2)}
+
+
+def save_simulators(path, records):
+    """Images per second of each simulator, on a logarithmic axis; a panel per case. records: of one number of threads."""
+    names = {"ours_event": "ours, event-driven", "ours_dense": "ours, dense", "snntorch": "snnTorch"}
+    names |= {"spikingjelly": "SpikingJelly", "norse": "Norse", "sinabs": "sinabs"}
+    names = {name: label for name, label in names.items() if any(record[name] for record in records)}
+    speeds = [record[name] for record in records for name in names if record[name]]
+    columns = min(4, len(records))
+    with chart(path, (3.3 * columns, 2.2 * -(-len(records) // columns) + 0.4), len(records), columns, sharey=True) as axes:
+        for axis, record in zip(axes, records, strict=True):
+            values = [record[name] or np.nan for name in names]
+            colours = ["#aa3377" if name == "ours_event" else "#4477aa" if name == "ours_dense" else "#999999" for name in names]
+            bars = axis.barh(range(len(names)), values, color=colours)
+            axis.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=8)
+            axis.set(xscale="log", xlim=(min(speeds) / 2, max(speeds) * 4))
+            axis.set_yticks(range(len(names)), names.values())
+            axis.set_ylim(len(names) - 0.5, -0.5)  # the first on top
+            axis.set_title(record["case"].replace(", ours", ",\nours"), fontsize=9)
+        axes[0].figure.supxlabel("images per second")
 
 
 if __name__ == "__main__":

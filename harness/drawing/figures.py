@@ -55,9 +55,7 @@ def save_contact_sheet(path, film, images=3, columns=6):
         ratios = [1, 0.25, *[1] * len(chosen)]  # the narrow column keeps the input apart
         figure, axes = _grid(heights * len(listed), ratios, below=_below(film))
         for number, title in enumerate(listed):
-            *pictures, gap = axes[len(heights) * number : len(heights) * (number + 1)]
-            for axis in (pictures[0][1], *[axis for row in pictures[1:] for axis in row[:2]], *gap):
-                axis.set_visible(False)
+            pictures = axes[len(heights) * number :][: len(rows)]
             _picture(pictures[0][0], film.images[number])
             pictures[0][0].set(xlabel=short(title), ylabel="input")
             for row, (label, (draw, frames)) in zip(pictures, rows.items(), strict=True):
@@ -78,9 +76,7 @@ def save_knowledge(path, film, images=6, columns=8):
     steps = min(1 + int((film.states == LATER).any((1, 2, 3)).sum()), len(film.states))
     chosen, listed = _spread(steps, columns), film.titles[:images]
     with picture(path):
-        figure, axes = _grid([1, 0.22] * len(listed), [1, 0.1, *[1] * len(chosen)], below=0.05, beside=0.6)
-        for axis in (*axes[1::2].flat, *axes[:, 1]):
-            axis.set_visible(False)
+        figure, axes = _grid([1, 0.22] * len(listed), [1, 0.1, *[1] * len(chosen)], below=0.05, right=0)
         for number, (row, title) in enumerate(zip(axes[::2], listed, strict=True)):
             _picture(row[0], film.images[number])
             row[0].set_xlabel(f"{short(title)}\n{film.values:,} values")
@@ -91,12 +87,12 @@ def save_knowledge(path, film, images=6, columns=8):
         for axis, title in zip(axes[0], ["input", "", *[f"after step {t}" for t in chosen]], strict=True):
             axis.set_title(title)
         _head(figure, f"The image as the network knows it\n{_not_sent(film)}\nerror: root mean square, % of range")
-        _spread_out(figure, right=0.1)
 
 
 def rows_of(film):
     """What a picture shows of each step below the input: label -> (how to draw it on an axis, frames (T, B, ...))."""
-    states = {"input neurons": (_state, film.states)}
+    draw_state = partial(_picture, cmap=ListedColormap(STATE_COLOURS), vmax=len(STATES) - 1, interpolation="nearest")
+    states = {"input neurons": (draw_state, film.states)}
     if not film.once:
         return {"prediction": (_picture, film.guesses)} | states
     draw_miss = partial(_picture, cmap=ERROR_MAP, vmax=255 * film.largest_miss)
@@ -118,8 +114,6 @@ def _frames(film, chosen):
     rows |= rows_of(film)
     with plt.rc_context(STYLE):
         figure, axes = _grid([1] * len(rows), [1] * max(len(film.titles), FEWEST), below=1.65 + _below(film))
-        for axis in axes[:, len(film.titles) :].flat:
-            axis.set_visible(False)
         axes = axes[:, : len(film.titles)]
         drawn = []
         for axes_row, (label, (draw, frames)) in zip(axes, rows.items(), strict=True):
@@ -198,42 +192,33 @@ def _spike_bar(figure, film):
     total = spikes.pop("total")
     width, height = figure.get_size_inches()
     axis = figure.add_axes([0.5 / width, (0.43 + _below(film)) / height, 1 - 1.5 / width, 0.16 / height])
-    axis.set(xlim=(0, max(total[-1], 1)), yticks=[], xticks=[])
-    bars = {part: axis.barh(0, 0, 1, color=PART_COLOURS[part])[0] for part in spikes}
-    axis.set_ylim(-0.5, 0.5)
-    said = axis.set_title("", fontsize=10)
+    axis.set(xlim=(0, max(total[-1], 1)), ylim=(-0.5, 0.5), yticks=[], xticks=[])
+    heading, drawn = axis.set_title("", fontsize=10), []
+    for place, (part, count) in zip(np.linspace(0, 1, len(spikes), endpoint=False), spikes.items(), strict=True):
+        look = {"color": PART_COLOURS[part], "weight": "bold", "transform": axis.transAxes, "va": "top"}
+        drawn.append((part, count, axis.barh(0, 0, 1, color=PART_COLOURS[part])[0], axis.text(place, -0.35, "", **look)))
 
     def say(t):
+        heading.set_text(f"spikes so far, mean of these images: {total[t]:,.0f}")
         start = 0.0
-        for part, bar in bars.items():
-            bar.set_x(start)
-            bar.set_width(spikes[part][t])
-            start += spikes[part][t]
-        said.set_text(f"spikes so far, mean of these images: {total[t]:,.0f}")
-        for part, text in texts.items():
-            text.set_text(f"{part} {spikes[part][t]:,.0f}")
+        for part, count, bar, text in drawn:
+            bar.set(x=start, width=count[t])
+            text.set_text(f"{part} {count[t]:,.0f}")
+            start += count[t]
 
-    places = np.linspace(0, 1, len(bars), endpoint=False)
-    texts = {
-        part: axis.text(place, -0.35, "", color=PART_COLOURS[part], weight="bold", transform=axis.transAxes, va="top")
-        for place, part in zip(places, bars, strict=True)
-    }
     return say
 
 
-def _grid(heights, widths, below, beside=1.6):
-    """Small pictures. heights, widths: of rows and columns, 1 for a whole picture; below: inches beneath them, for texts and the
-    key; beside: left and right of them in sum."""
-    above = 0.95
-    size = (CELL * sum(widths) + beside, (CELL + 0.1) * sum(heights) + above + below)
-    figure, axes = plt.subplots(
-        len(heights), len(widths), figsize=size, squeeze=False, height_ratios=heights, width_ratios=widths
-    )
-    figure.subplots_adjust(top=1 - above / size[1], bottom=below / size[1])
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    return figure, axes
+def _grid(heights, widths, below, right=1):
+    """Room for small pictures, on axes that are hidden until they have one. heights, widths: of rows and columns, 1 for a whole
+    picture; below, right: inches beneath and beside them, for texts, the key and the scales."""
+    above, width = 0.95, CELL * sum(widths) + (0.6 + right)
+    height = (CELL + 0.1) * sum(heights) + above + below
+    edges = {"left": 0.5 / width, "right": 1 - max(right, 0.1) / width, "top": 1 - above / height, "bottom": below / height}
+    edges |= {"hspace": 0.1, "wspace": 0.1}
+    hidden = {"xticks": [], "yticks": [], "visible": False}
+    look = {"height_ratios": heights, "width_ratios": widths, "subplot_kw": hidden, "gridspec_kw": edges}
+    return plt.subplots(len(heights), len(widths), figsize=(width, height), squeeze=False, **look)
 
 
 def _below(film):
@@ -245,15 +230,8 @@ def _head(figure, words):
     return figure.suptitle(words, y=1 - 0.12 / figure.get_figheight())
 
 
-def _spread_out(figure, right):
-    """Room between the pictures, and so many inches right of them."""
-    width = figure.get_figwidth()
-    figure.subplots_adjust(left=0.5 / width, right=1 - right / width, hspace=0.1, wspace=0.1)
-
-
 def _finish(figure, film):
     """The scales at the right, of grey values and of errors, and the key of the states below."""
-    _spread_out(figure, right=1)
     if not film.colour:
         _scale(figure, "gray", 1, "grey value", place=0)
     if film.once:
@@ -275,10 +253,6 @@ def _scale(figure, cmap, largest, label, place, **look):
     return figure.colorbar(plt.cm.ScalarMappable(norm=plt.Normalize(0, largest), cmap=cmap), cax=axis, label=label, **look)
 
 
-def _picture(axis, image, cmap="gray", vmax=255):
-    return axis.imshow(image, cmap=cmap, vmin=0, vmax=vmax)
-
-
-def _state(axis, state):
-    last = len(STATES) - 1
-    return axis.imshow(state, cmap=ListedColormap(STATE_COLOURS), vmin=0, vmax=last, interpolation="nearest")
+def _picture(axis, image, cmap="gray", vmax=255, **look):
+    axis.set_visible(True)
+    return axis.imshow(image, cmap=cmap, vmin=0, vmax=vmax, **look)

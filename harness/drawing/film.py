@@ -104,9 +104,9 @@ class Film:
     @property
     def sent(self):
         """The pixels sent so far as the network knows them, on a checkerboard, as guesses."""
-        where, (down, right) = (self.states == SENDS) | (self.states == SENT), np.indices(self.images.shape[1:3]) // self.square
-        board = np.array(self.board, np.uint8)[(down + right) % 2]
-        return np.where(where[..., None], self.guesses, board[..., None]) if self.colour else np.where(where, self.guesses, board)
+        board = np.array(self.board, np.uint8)[(np.indices(self.images.shape[1:3]) // self.square).sum(0) % 2]
+        where, each = np.isin(self.states, (SENDS, SENT)), (..., *[None] * self.colour)
+        return np.where(where[each], self.guesses, board[each])
 
     @property
     def board(self):

@@ -1,7 +1,6 @@
 """Charts of spikes, accuracy and steps, in the style of figures.py."""
 
 from contextlib import contextmanager
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,8 +31,7 @@ def save_sweep(path, records):
     places, blocking = np.arange(len(records)), [record for record in records if record.get("open_share")]
     panels = 3 if blocking else 2
     with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
-        found, spread = zip(*(accuracy_interval(record) for record in records), strict=True)
-        accuracy.errorbar(places, found, np.transpose(spread).clip(0), fmt="o-", color=ACCURACY_COLOUR, capsize=3)
+        accuracy.errorbar(places, *accuracies(records), fmt="o-", color=ACCURACY_COLOUR, capsize=3)
         accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xlim=(-0.5, len(places) - 0.5))
         low, high = accuracy.get_ylim()
         margin = (high - low) / 4  # wider than the intervals
@@ -52,55 +50,11 @@ def save_sweep(path, records):
             share.legend(frameon=False)
 
 
-def save_sent_sweep(path, series, values):
-    """Accuracy against the share of an image's values that is sent, a line for each series, named beside it.
-
-    series: label -> evaluation records; those of one setting are seeds, and one point. Bars are standard deviations over the
-    seeds where a point has several, else 95 % intervals. values: how many an image has, C * H * W.
-    """
-    points = {label: _points(records, values) for label, records in series.items()}
-    several = any(len(seeds) > 1 for points_here in points.values() for _, seeds in points_here)
-    shares = [share for points_here in points.values() for _, seeds in points_here for share, _ in seeds]
-    with chart(path, size=(10, 4.5)) as (axis,):
-        for (label, found), marker in zip(points.items(), cycle("osD^vPX*")):
-            means = np.array([np.mean(seeds, axis=0) for _, seeds in found])
-            if several:
-                bars = np.array([np.std(seeds, axis=0, ddof=1) if len(seeds) > 1 else (0, 0) for _, seeds in found]).T
-            else:
-                bars = None, np.array([accuracy_interval(record)[1] for record, _ in found]).T.clip(0)
-            line, *_ = axis.errorbar(*means.T, xerr=bars[0], yerr=bars[1], marker=marker, capsize=3, elinewidth=0.8, label=label)
-            epsilons = [record["epsilon"] for record, _ in found]
-            for epsilon, mean in zip(epsilons, means, strict=True) if len(set(epsilons)) > 1 else ():
-                axis.annotate(
-                    f"{epsilon:g}", mean, (5, -5), textcoords="offset points", va="top", fontsize=8, color=line.get_color()
-                )
-        axis.axvline(100, color="#999999", linestyle=":", zorder=0)
-        _log_axis(axis, [*shares, 100], "values sent, % of the image's values (dotted: each of them once)")
-        axis.set_ylabel("accuracy in %")
-        bars_are = "standard deviation over seeds" if several else "95 % interval"
-        axis.set_title(f"accuracy against what is sent; numbers: epsilon, bars: {bars_are}")
-        axis.figure.legend(loc="outside right upper", frameon=False)
-
-
-def _points(records, values):
-    """(a record, (share sent in %, accuracy in %) of each seed) of each setting, by what is sent."""
-    settings = {}
-    for record in records:
-        settings.setdefault(tuple(record.get(name) for name in ("model", "timesteps", "epsilon", "grid", "guess")), []).append(
-            record
-        )
-    points = [
-        (same[0], [(100 * record["spikes"]["input"] / values, 100 * record["accuracy"]) for record in same])
-        for same in settings.values()
-    ]
-    return sorted(points, key=lambda point: np.mean(point[1], axis=0)[0])
-
-
-def accuracy_interval(record):
-    """Accuracy in percent, and how far its 95 % interval goes down and up, for the images that were evaluated."""
-    accuracy = record["accuracy"]
-    low, high = wilson(accuracy, record["images"])
-    return 100 * accuracy, (100 * (accuracy - low), 100 * (high - accuracy))
+def accuracies(records):
+    """Accuracies in percent (N,), and how far their 95 % intervals go down and up (2, N), for the images that were evaluated."""
+    found = np.array([record["accuracy"] for record in records])
+    ends = np.array([wilson(record["accuracy"], record["images"]) for record in records])
+    return 100 * found, 100 * abs(ends.T - found)
 
 
 def save_spikes_over_time(path, spikes, open_share, epsilon):
@@ -153,18 +107,18 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
     """
     with chart(path, size=(14, 4.2), panels=3) as (by_steps, by_spikes, boxes):
         for name, records in series.items():
-            accuracy, spread = zip(*(accuracy_interval(record) for record in records), strict=True)
+            accuracy, spread = accuracies(records)
             style = {"marker": "s" if "without" in name else "o", "linestyle": ":" if "without" in name else "-", "label": name}
-            style |= {"yerr": np.transpose(spread).clip(0), "elinewidth": 0.5}
+            style |= {"yerr": spread, "elinewidth": 0.5}
             by_steps.errorbar([record["mean_steps"] for record in records], accuracy, **style)
             by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
         by_steps.set(title="accuracy against mean steps, 95 % intervals", xlabel="mean steps per image", ylabel="accuracy in %")
         by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
         _log_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records], SPIKES)
         by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
-        labels = sorted(set(per_image["label"].tolist()))
-        steps = [per_image["steps"][per_image["label"] == label].numpy() for label in labels]
-        boxes.boxplot(steps, whis=(5, 95), showfliers=False, positions=labels, medianprops={"color": "#aa3377"})
+        steps = steps_by_class(per_image)
+        labels = list(steps)
+        boxes.boxplot(steps.values(), whis=(5, 95), showfliers=False, positions=labels, medianprops={"color": "#aa3377"})
         boxes.set(title=f"steps by class, {setting}:\nmedian, quartiles, 5 % and 95 %", xlabel="class", ylabel="steps")
         boxes.set_xticks(labels, [names[label] for label in labels], rotation=45 if max(map(len, names)) > 3 else 0)
         boxes.set_ylim(0, timesteps + 1)
@@ -221,38 +175,23 @@ def run_in_words(row):
     return f"T = {row['timesteps']}{blocking}"
 
 
+def steps_by_class(per_image):
+    """label -> steps of its images, in order of the labels."""
+    return {label: per_image["steps"][per_image["label"] == label].numpy() for label in sorted(set(per_image["label"].tolist()))}
+
+
 def save_step_histograms(path, per_image, timesteps, setting, names):
     """One histogram of steps per class, on common axes; setting: how images stopped, in words; names: of the classes."""
-    classes = sorted(set(per_image["label"].tolist()))
+    classes = steps_by_class(per_image)
     columns = min(5, len(classes))
     size = (2.2 * columns, 1.8 * -(-len(classes) // columns) + 0.9)
     with chart(path, size, len(classes), columns, sharex=True, sharey=True) as axes:
-        for axis, label in zip(axes, classes, strict=True):
-            axis.hist(per_image["steps"][per_image["label"] == label].numpy(), np.arange(0.5, timesteps + 1.5), color="#4477aa")
+        for axis, (label, steps) in zip(axes, classes.items(), strict=True):
+            axis.hist(steps, np.arange(0.5, timesteps + 1.5), color="#4477aa")
             axis.set_title(f"class {names[label]}", fontsize=9)
         axes[0].figure.suptitle(f"steps until an image stops, {setting}")
         axes[0].figure.supxlabel("steps")
         axes[0].figure.supylabel("images")
-
-
-def save_simulators(path, records):
-    """Images per second of each simulator, on a logarithmic axis; a panel per case. records: of speed/inference_peers.py."""
-    names = {"ours_event": "ours, event-driven", "ours_dense": "ours, dense", "snntorch": "snnTorch"}
-    names |= {"spikingjelly": "SpikingJelly", "norse": "Norse", "sinabs": "sinabs"}
-    names = {name: label for name, label in names.items() if any(record[name] for record in records)}
-    speeds = [record[name] for record in records for name in names if record[name]]
-    columns = min(4, len(records))
-    with chart(path, (3.3 * columns, 2.2 * -(-len(records) // columns) + 0.4), len(records), columns, sharey=True) as axes:
-        for axis, record in zip(axes, records, strict=True):
-            values = [record[name] or np.nan for name in names]
-            colours = ["#aa3377" if name == "ours_event" else "#4477aa" if name == "ours_dense" else "#999999" for name in names]
-            bars = axis.barh(range(len(names)), values, color=colours)
-            axis.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=8)
-            axis.set(xscale="log", xlim=(min(speeds) / 2, max(speeds) * 4))
-            axis.set_yticks(range(len(names)), names.values())
-            axis.set_ylim(len(names) - 0.5, -0.5)  # the first on top
-            axis.set_title(record["case"].replace(", ours", ",\nours"), fontsize=9)
-        axes[0].figure.supxlabel("images per second")
 
 
 def save_dimming(path, rows, epsilon):
@@ -263,12 +202,8 @@ def save_dimming(path, rows, epsilon):
             bars = axis.bar(places + shift, [100 * row[key] for row in rows], 0.4, label=f"{key} blocking", color=colour)
             axis.bar_label(bars, fmt="%.1f", fontsize=8)
         axis.set_xticks(places, [row["dimming"] for row in rows])
-        axis.set(
-            ylabel="accuracy in %",
-            title=f"accuracy on dimmed digits, ε = {epsilon:g}: the same weights, the same draws",
-            ylim=(0, 119),
-            yticks=range(0, 101, 20),
-        )
+        axis.set(ylabel="accuracy in %", ylim=(0, 119), yticks=range(0, 101, 20))
+        axis.set_title(f"accuracy on dimmed digits, ε = {epsilon:g}: the same weights, the same draws")
         axis.legend(frameon=False, ncols=2, loc="upper center")
 
 

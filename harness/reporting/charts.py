@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from html import escape
-from itertools import count
 from math import log10, sqrt
 from textwrap import wrap
 
@@ -15,6 +14,7 @@ from self_models.counting.spikes import PARTS
 HUES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b8860b", "#882255", "#555555")  # told apart by the colour-blind
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross", "hexagon")
 GREY = "#dddddd"
+TICKS = [step * 10**power for power in range(-6, 12) for step in (1, 2, 5)]
 MOST_LABELS = 12  # points with their settings beside them; more would cover each other
 
 
@@ -76,8 +76,7 @@ def over(lines, axis, unit, runs, low=None):
     _layout(figure, axis, unit)
     if lines:  # a tick at whole numbers only, about eight of them
         eighth = max(max(line.numbers) for line in lines) / 8
-        tick = next(step * 10**power for power in count() for step in (1, 2, 5) if step * 10**power >= eighth)
-        figure.update_xaxes(dtick=tick, tick0=0)
+        figure.update_xaxes(dtick=next(tick for tick in TICKS if tick >= max(1, eighth)), tick0=0)
     named = [line for line in lines if line.is_thick]
     if 1 < len(runs) >= len(named) > 0:  # else letters would pile up
         _label_ends(figure, lines, named, low)
@@ -275,7 +274,6 @@ def _cost_axis(figure, low, high):
         room = max(0.35 * (high - low), 0.1 * high)
         figure.update_xaxes(range=[max(0, low - room), high + room])
         return (low + high) / 2
-    ticks = [step * 10.0**power for power in range(-6, 12) for step in (1, 2, 5)]
-    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,.10g}" for tick in ticks],
+    figure.update_xaxes(type="log", tickvals=TICKS, ticktext=[f"{tick:,.10g}" for tick in TICKS],
                         range=[log10(low / 1.4), log10(1.8 * high)])  # fmt: skip
     return sqrt(low * high)

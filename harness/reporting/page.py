@@ -66,9 +66,8 @@ def page(runs):
         same = "<p>No flag differs between these runs.</p>"
         content.section("Flags that differ", tables.flags_table(runs, styles) or same, "A dash: the run has no such flag.")
     content.section("Commands", tables.commands_list(runs, styles))
-    data = {"runs": [vars(style) for style in styles], "results": [as_data(*row) for row in rows]}
-    data |= {"flags": tables.differing(runs), "charts": content.figures, "players": players}
-    data |= {"states": list(zip(STATE_COLOURS, STATES, strict=True)), "parts": PART_COLOURS}
+    data = {"charts": content.figures, "players": players, "parts": PART_COLOURS}
+    data["states"] = list(zip(STATE_COLOURS, STATES, strict=True))
     data["error_colours"] = [to_hex(colour) for colour in plt.get_cmap(ERROR_MAP)(np.arange(256))]
     return "\n".join(
         (
@@ -127,12 +126,6 @@ def varied(runs):
     results = [result for run in runs for result in run.results if result.spikes]
     names = dict.fromkeys(name for result in results for name in result.settings)
     return [name for name in names if len({result.settings.get(name) for result in results}) > 1]
-
-
-def as_data(style, result):
-    """A result as JSON."""
-    figures = {name: value for name, value in vars(result).items() if name not in ("open_share", "command", "feedback")}
-    return {"run": style.letter, **figures}
 
 
 def key(runs, styles):

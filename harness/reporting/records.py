@@ -1,7 +1,7 @@
 """What a log's JSON objects say, one class for each kind of event. Each has of(record), which raises ValueError, in words for a
 reader, where a record lacks something or says what cannot be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.drawing.intervals import wilson
 from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, WHOLE, Number, Switch
@@ -100,42 +100,39 @@ class Result:
 
     @classmethod
     def of(cls, record):
+        accuracy, images = take(record, "accuracy", FRACTION.check), take(record, "images", COUNT.check)
         spikes, holdout = take(record, "spikes", spikes_by_part, {}), take(record, "holdout", WHOLE.check, 0)
         settings = {"T": record.get("timesteps"), "ε": record.get("epsilon")} if spikes else {}
         settings |= {"rule": record.get("rule"), **take(record, "bounds", named(), {})}
         settings |= {name: record.get(name) for name in ("dimming", "contrast")}
         where = f"{holdout:,} held-out images" if holdout else f"{record.get('dataset', '')} test images".strip()
         return cls(
-            **_found(record, spikes, take(record, "spikes_per_layer", spikes_by_layer, {})),
+            accuracy=accuracy,
+            interval=wilson(accuracy, images),
+            images=images,
             where=where + ", which chose the epoch" * (record.get("selected_on") == "test"),
             settings={name: str(value) for name, value in settings.items() if value is not None},
+            spikes=spikes,
+            layers=take(record, "spikes_per_layer", spikes_by_layer, {}),
             energy_event=take(record, "energy_event_joules", NOT_NEGATIVE.check, None),
             energy_layer=take(record, "energy_joules", NOT_NEGATIVE.check, None),
+            mean_steps=take(record, "mean_steps", NOT_NEGATIVE.check, None),
+            open_share=take(record, "open_share", shares, ()),
             feedback=take(record, "feedback", Switch().check, None),
             command=take(record, "command", str, ""),
         )
 
     @classmethod
     def of_epoch(cls, figures, epoch, selected_on):
-        """What an epoch was judged by."""
-        chosen_on = "test images, which chose" if selected_on == "test" else "held-out images, which chose"
-        layers = take(figures, "spikes", spikes_by_layer, {})
-        found = _found(figures, take(figures, "parts", spikes_by_part, {}), layers)
-        settings = {"T": f"{take(figures, 'mean_steps', NOT_NEGATIVE.check):g}"} if layers else {}
-        return cls(**found, where=f"{chosen_on} epoch {epoch}", settings=settings)
+        """What an epoch was judged by: an evaluation's figures, where `spikes` are those by layer and `parts` those by part."""
+        images = "test images" if selected_on == "test" else "held-out images"
+        settings = {"T": f"{take(figures, 'mean_steps', NOT_NEGATIVE.check):g}"} if figures.get("spikes") else {}
+        result = cls.of(figures | {"spikes": figures.get("parts"), "spikes_per_layer": figures.get("spikes")})
+        return replace(result, where=f"{images}, which chose epoch {epoch}", settings=settings)
 
     def label(self, names):
         """'T = 8, ε = 0.2' of those of these settings that it has."""
         return ", ".join(f"{name} = {self.settings[name]}" for name in names if name in self.settings)
-
-
-def _found(record, spikes, layers):
-    """What an evaluation and an epoch's figures say alike."""
-    accuracy, images = take(record, "accuracy", FRACTION.check), take(record, "images", COUNT.check)
-    return {
-        "accuracy": accuracy, "interval": wilson(accuracy, images), "images": images, "spikes": spikes, "layers": layers,
-        "mean_steps": take(record, "mean_steps", NOT_NEGATIVE.check, None), "open_share": take(record, "open_share", shares, ()),
-    }  # fmt: skip
 
 
 @dataclass

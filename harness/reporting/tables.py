@@ -21,37 +21,27 @@ def results_table(rows, names):
     """rows: (style, result); names: of the settings that labels say."""
     head = ["run", "run with", "accuracy in %", "95 % interval", "images", "spikes per image", "energy, event by event, µJ"]
     head += ["energy, layer by layer, µJ", "mean steps"]
-    lines = []
-    for style, result in rows:
-        low, high = (100 * end for end in result.interval)
-        lines.append(
-            [
-                style.title,
-                result.label(names) or None,
-                f"{100 * result.accuracy:.2f}",
-                f"{low:.2f} to {high:.2f}",
-                f"{result.images:,} ({result.where})",
-                f"{result.spikes['total']:,.0f}" if result.spikes else None,
-                *(None if energy is None else f"{1e6 * energy:.3g}" for energy in (result.energy_event, result.energy_layer)),
-                None if result.mean_steps is None else f"{result.mean_steps:.2f}",
-            ]
-        )
+    lines = [[
+        style.title,
+        result.label(names) or None,
+        f"{100 * result.accuracy:.2f}",
+        "{:.2f} to {:.2f}".format(*(100 * end for end in result.interval)),
+        f"{result.images:,} ({result.where})",
+        f"{result.spikes['total']:,.0f}" if result.spikes else None,
+        *(None if energy is None else f"{1e6 * energy:.3g}" for energy in (result.energy_event, result.energy_layer)),
+        None if result.mean_steps is None else f"{result.mean_steps:.2f}",
+    ] for style, result in rows]  # fmt: skip
     return table(head, lines, numeric=(2, 3, 5, 6, 7, 8))
 
 
-def differing(runs):
-    """name -> values, one for each run and None where it has no such flag, of those flags that differ between runs."""
+def flags_table(runs, styles):
+    """A row for each run, a column for each flag that differs between them, None where one has no such flag; None where no flag
+    differs."""
     each = [run.parameters for run in runs]
     names = sorted({name for parameters in each for name in parameters} - set(NOT_COMPARED.split()))
-    values = {name: [parameters.get(name) for parameters in each] for name in names}
-    return {name: found for name, found in values.items() if len(set(found)) > 1}
-
-
-def flags_table(runs, styles):
-    """A row for each run, a column for each flag that differs; None where none does."""
-    flags = differing(runs)
-    rows = [[style.title, *values] for style, *values in zip(styles, *flags.values(), strict=True)]
-    return table(["run", *flags], rows) if flags else None
+    names = [name for name in names if len({parameters.get(name) for parameters in each}) > 1]
+    rows = [[style.title, *map(parameters.get, names)] for style, parameters in zip(styles, each, strict=True)]
+    return table(["run", *names], rows) if names else None
 
 
 def commands_list(runs, styles):
