@@ -456,13 +456,6 @@ def test_what_is_finite():
         assert (check.failed(), check.flag.item()) == (bool(failed), failed)
 
 
-def test_the_line_on_what_is_not_finite():
-    advice = "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
-    for loss, what in ((torch.inf, "the loss is inf"), (torch.nan, "the loss is nan"), (2.0, "a gradient is not finite")):
-        found = harness.training.epoch._not_finite_line(loss, 3, 2, "layer x")
-        assert found == f"{what} at epoch 3, step 2: first not finite: layer x; {advice}"
-
-
 def step_of(model, loss=lambda output: output.logits.sum() + output.errors.sum()):
     x = images(4, (1, 12, 12))
     return lambda: loss(model(x, torch.rand(3, *x.shape, generator=torch.Generator().manual_seed(0))))
@@ -484,9 +477,9 @@ def test_the_first_layer_that_is_not_finite_is_named(activation):
     assert first_not_finite(model, step_of(model)) == "weight classifier.3.weight was not finite before the step"
 
 
-def epoch_of(kind, norm, steep_at=None):
-    """(state after it, what on_batch saw, the error) of an epoch of three batches in which the loss's slope is not finite in one
-    step."""
+def epoch_of(kind, norm, bad=None, slope=True):
+    """(state after it, what on_batch saw, the error) of an epoch of three batches. bad: the step, if any, in which the loss's
+    slope is not finite, or the loss itself is infinite."""
     torch.manual_seed(0)
     cls, own = (VGG_wFeedback, {"norm": norm}) if norm else (VGG_SNN_STDB_wFeedback, {"timesteps": 2, "update": "immediate"})
     model = cls(plan=PLAN, fc_width=8, **own | ({} if norm else {"default_threshold": 0.05}))
@@ -494,39 +487,46 @@ def epoch_of(kind, norm, steep_at=None):
     optimizer = make_optimizer(model, SimpleNamespace(optimizer=kind, **flags))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     data, criterion, seen = load_data("MNIST", limit_train=12)[0], Criterion(1.0, "last_t"), []
-    bad = None if steep_at is None else list(data.batches(4))[steep_at - 1].labels
+    steep_on = list(data.batches(4))[bad - 1].labels if bad else torch.empty(0)
 
     def steep(output, labels, images):
         losses = criterion(output, labels)
-        root = (output.logits * 0).sqrt().sum()
-        return losses._replace(total=losses.total + root) if bad is not None and torch.equal(labels, bad) else losses
+        more = (output.logits * 0).sqrt().sum() if slope else torch.inf
+        return losses._replace(total=losses.total + more) if torch.equal(labels, steep_on) else losses
+
+    def sums():
+        return {name: value.double().sum().item() for name, value in model.state_dict().items()}
 
     def on_batch(number, average):
-        state = {name: value.double().sum().item() for name, value in model.state_dict().items()}
-        seen.append((number, average.means(), schedule.last_epoch, state))
+        seen.append((number, average.means(), schedule.last_epoch, sums()))
 
+    error = None
     try:
         train_one_epoch(model, data.batches(4), steep, optimizer, schedule, 0, 3, on_batch)
-    except UserError as error:
-        return model.state_dict(), seen, str(error)
-    return model.state_dict(), seen, None
+    except UserError as raised:
+        error = str(raised)
+    return model.state_dict(), seen, error, sums()
 
 
-@pytest.mark.parametrize(("kind", "norm"), [("Adam", None), ("SGD", None), ("Adam", "scale")])
-def test_a_check_one_step_later_loses_nothing(kind, norm, monkeypatch):
+STEEP = "a gradient is not finite at epoch 3, step {}: first not finite: the gradient at layer classifier.6 (Linear); "
+INFINITE = "the loss is inf at epoch 3, step {}: first not finite: the loss itself; "
+
+
+@pytest.mark.parametrize(("kind", "norm", "line"), [("Adam", None, STEEP), ("SGD", None, STEEP), ("Adam", "scale", INFINITE)])
+def test_a_check_one_step_later_loses_nothing(kind, norm, line, monkeypatch):
     """As on a GPU: weights, a normalisation's statistics, what is saved after each step, and the line are those of a check at
     once, wherever it fails; and those of before the step that fails."""
-    at_once = {bad: epoch_of(kind, norm, bad) for bad in (None, 1, 2, 3)}
+    slope = line is STEEP
+    at_once = {bad: epoch_of(kind, norm, bad, slope) for bad in (None, 1, 2, 3)}
     monkeypatch.setattr(harness.training.epoch, "looks_later", lambda model, optimizer: True)
-    for bad, (state, seen, error) in at_once.items():
-        later = epoch_of(kind, norm, bad)
-        assert later[1:] == (seen, error) and len(seen) == (3 if bad is None else bad - 1)
+    line += "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
+    for bad, (state, seen, error, sums) in at_once.items():
+        later = epoch_of(kind, norm, bad, slope)
+        assert later[1:] == (seen, error, sums) and len(seen) == (bad - 1 if bad else 3)
         assert all(torch.equal(value, state[name]) for name, value in later[0].items())
+        assert not seen or seen[-1][3] == sums
         if bad:
-            where = "first not finite: the gradient at layer classifier.6 (Linear)"
-            assert f"a gradient is not finite at epoch 3, step {bad}: {where}" in error and seen == at_once[None][1][: bad - 1]
-        if seen:
-            assert seen[-1][3] == {name: value.double().sum().item() for name, value in state.items()}
+            assert error == line.format(bad) and seen == at_once[None][1][: bad - 1]
 
 
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):

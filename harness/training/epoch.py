@@ -6,9 +6,8 @@ from typing import NamedTuple
 import torch
 from torch.func import functional_call
 
-from harness import UserError
 from harness.processes import ranks
-from harness.runs.health import NOWHERE, FiniteCheck, first_not_finite
+from harness.runs.health import NOWHERE, FiniteCheck, first_not_finite, not_finite
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes
 from self_models.network.norms import part_of_a_batch
@@ -63,7 +62,8 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
         if ranks.largest(step.check.failed()):
             here = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1].total)
             where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
-            raise UserError(_not_finite_line(step.loss.item(), epoch, step.number, where))
+            fault = "a gradient is not finite" if step.loss.isfinite() else f"the loss is {step.loss.item()}"
+            raise not_finite(f"{fault} at epoch {epoch}, step {step.number}: first not finite: {where}")
 
     def count(step):
         progress.step = step.number
@@ -124,11 +124,3 @@ def _figures(output, losses, batch):
     if spikes is not None:
         figures["spikes"] = total_spikes(spikes).mean()
     return {name: value.detach() for name, value in figures.items()}, spikes
-
-
-def _not_finite_line(loss, epoch, number, where):
-    what = f"the loss is {loss}" if not abs(loss) < float("inf") else "a gradient is not finite"
-    return (
-        f"{what} at epoch {epoch}, step {number}: first not finite: {where}; training stopped, the last checkpoint is kept; "
-        "try a lower --learning_rate or --trade_off"
-    )

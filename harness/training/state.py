@@ -12,7 +12,7 @@ from harness.processes import ranks
 from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.commands import resume_command
-from harness.runs.health import spoilt_weights
+from harness.runs.health import not_finite, spoilt_weights
 from harness.training.epoch import Progress
 from harness.training.resuming import flags_to_save
 from harness.training.schedules import set_rates
@@ -92,8 +92,7 @@ class TrainingState:
         """Raises UserError where a weight, or this loss, is not finite."""
         faults = [f"weight {name} is not finite" for name in spoilt_weights(self.model)]
         if faults or not isfinite(loss):
-            fault, advice = (*faults, f"the loss is {loss}")[0], "try a lower --learning_rate or --trade_off"
-            raise UserError(f"{fault} after epoch {self.where()}: training stopped, the last checkpoint is kept; {advice}")
+            raise not_finite(f"{(*faults, f'the loss is {loss}')[0]} after epoch {self.where()}")
 
     def where(self):
         """'3, step 17': the epoch and step that were done last."""
