@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ANN, DATA, OBJ1, REPOSITORY, SNN, TINY, digests, figures, records, run_here, split
+from test_survive import after_step
 from torch import nn
 
-import harness.training.fit
 from harness.building.models import new_ann, snn_from
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
@@ -147,14 +147,8 @@ def test_ranks_resume_what_other_numbers_of_ranks_began(alone, tmp_path):
 
 def stop_second(rank):
     """Send SIGTERM to rank 1 alone, in its first step of epoch 2."""
-    real = harness.training.fit.train_one_epoch
-
-    def train_one_epoch(*args):
-        if rank == 1 and args[6] == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args)
-
-    harness.training.fit.train_one_epoch = train_one_epoch
+    if rank == 1:
+        after_step(pytest.MonkeyPatch(), 2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all(tmp_path):
@@ -232,9 +226,7 @@ def test_what_ranks_tell_each_other_and_an_image_that_only_one_has(trained, tmp_
 def main(flags):
     """What each of two ranks does in the test above."""
     rank, sums = ranks.rank(), torch.tensor([[4.0, 1.0], [2.0, 8.0]])
-    assert [ranks.largest(value) for value in (15, 3 + 2 * rank, False)] == [15, 5, 0]
-    assert ranks.gathered({"rank": rank}) == [{"rank": 0}, {"rank": 1}] and ranks.from_first(lambda: rank) == 0
-    assert (ranks.count(), ranks.is_first()) == (2, rank == 0)
+    assert ranks.largest(3 + 2 * rank) == 5 and ranks.gathered(rank) == [0, 1] and ranks.from_first(lambda: rank) == 0
     for counts, expected, gradient in ((True, [6 / 4, 9 / 4], 3 / 4), (rank == 1, [2 / 3, 8 / 3], 3 / 3 * rank)):
         mine = sums[rank].clone().requires_grad_()
         with part_of_a_batch(counts):
@@ -252,29 +244,13 @@ def as_rank(monkeypatch, rank, count):
     monkeypatch.setattr("harness.processes.ranks.count", lambda: count)
 
 
-def of_ranks(monkeypatch, count, part):
-    """part() as each of several ranks has it."""
-    found = []
-    for rank in range(count):
-        as_rank(monkeypatch, rank, count)
-        found.append(part())
-    return found
-
-
-def test_bounds_by_hand(monkeypatch):
-    for size, *expected in (5, (0, 2), (2, 5)), (7, (0, 2), (2, 4), (4, 7)), (1, (0, 0), (0, 1)):
-        assert of_ranks(monkeypatch, len(expected), lambda size=size: ranks.bounds(size)) == expected
-
-
 def test_parts_of_a_batch_by_hand(monkeypatch):
-    digits = ImageSet("MNIST", torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.arange(6))
-
-    def part():
-        return [(batch.labels.tolist(), batch.whole, batch.counted, batch.weight) for batch in digits.batches(5)]
-
-    first, second = of_ranks(monkeypatch, 2, part)
-    assert first == [([0, 1], 5, 2, 4 / 5), ([5], 1, 0, 0)]  # the last batch has nothing for rank 0: a stand-in
-    assert second == [([2, 3, 4], 5, 3, 6 / 5), ([5], 1, 1, 2)]  # the weights' mean over ranks is 1
+    digits, found = ImageSet("MNIST", torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.arange(6)), []
+    for rank in range(2):
+        as_rank(monkeypatch, rank, 2)
+        found.append([(batch.labels.tolist(), batch.whole, batch.counted, batch.weight) for batch in digits.batches(5)])
+    assert found[0] == [([0, 1], 5, 2, 4 / 5), ([5], 1, 0, 0)]  # the last batch has nothing for rank 0: a stand-in
+    assert found[1] == [([2, 3, 4], 5, 3, 6 / 5), ([5], 1, 1, 2)]  # the weights' mean over ranks is 1
 
 
 def test_figures_of_ranks_are_summed_once(monkeypatch):

@@ -21,6 +21,7 @@ import harness.training.epoch
 import harness.training.fit
 import harness.training.state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
+from benchmarks.shared import same
 from harness import UserError
 from harness.building.models import find_device
 from harness.command_line.scripts import run_script
@@ -255,9 +256,9 @@ def test_a_lock_on_a_file_that_its_holder_removes_meanwhile_is_none(tmp_path, mo
     path, real, opened = tmp_path / ".x.lock", fcntl.flock, []
 
     def flock(*args):
-        opened.append(args)
-        if len(opened) == 1:
+        if not opened:
             path.unlink()
+        opened.append(args)
         return real(*args)
 
     monkeypatch.setattr("fcntl.flock", flock)
@@ -330,38 +331,25 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_the_checkpoint_before_a_damaged_one_is_offered(alone, tmp_path, monkeypatch, damage):
+@pytest.mark.parametrize(("damage", "hard_links"), [*((damage, True) for damage in DAMAGES), ("cut short", False)])
+def test_the_checkpoint_before_a_damaged_one_is_offered_and_kept(alone, tmp_path, monkeypatch, damage, hard_links):
+    """The damaged one does not take the good one's place when the run goes on."""
     with monkeypatch.context() as patch:
         after_step(patch, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
         stopped(tmp_path, signal.SIGTERM)
-    last = tmp_path / "trained_models/snn/x_last.pth"
+    last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
     DAMAGES[damage](last)
     line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
-    offered = line.rpartition("--resume ")[2]
-    assert str(last) in line and offered == str(last.with_name("x_last_previous.pth"))
-    train(tmp_path, f"--resume {offered}")
-    assert compare(alone, tmp_path) == []
-
-
-@pytest.mark.parametrize("hard_links", [True, False])
-def test_a_good_checkpoint_stays_beside_a_damaged_one(alone, tmp_path, monkeypatch, hard_links):
-    """The damaged one does not take the good one's place when the run goes on."""
+    assert str(last) in line and line.endswith(f"--resume {previous}")
+    good, held, real = load_checkpoint(previous), [], harness.training.state.save_checkpoint
     if not hard_links:
         monkeypatch.setattr("os.link", lambda *paths: os.stat("/there is no such file"))
-    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
-    shutil.copy(last, previous)
-    good, held, real = load_checkpoint(last)["state_dict"], [], harness.training.state.save_checkpoint
-    last.write_bytes(b"damaged")
-
-    def save_checkpoint(*args, **more):
-        real(*args, **more)
-        held.append(load_checkpoint(previous)["state_dict"])
-
-    monkeypatch.setattr("harness.training.state.save_checkpoint", save_checkpoint)
-    train(tmp_path, f"--resume {previous} --epochs 3")
-    assert all(torch.equal(value, held[0][name]) for name, value in good.items())
+    monkeypatch.setattr(
+        "harness.training.state.save_checkpoint",
+        lambda *args, **more: (real(*args, **more), held.append(load_checkpoint(previous))),
+    )
+    train(tmp_path, f"--resume {previous}")
+    assert same(held[0], good) and compare(alone, tmp_path) == []
 
 
 def test_resume_without_any_last_checkpoint_does_not_begin_anew(alone, tmp_path):

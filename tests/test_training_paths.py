@@ -64,7 +64,7 @@ def result(model):
 
 
 def check_same(found, expected):
-    for name in ("logits", "predictions", "errors"):
+    for name in ("logits", "logits_by_step", "predictions", "errors"):
         if getattr(expected[0], name) is not None:
             torch.testing.assert_close(getattr(found[0], name), getattr(expected[0], name), rtol=1e-4, atol=1e-5)
     for name in ("predicted", "is_open", "comparisons"):
@@ -101,20 +101,6 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
         found.append((len(chain), output, gradients))
     assert [number for number, *_ in found] == [layers, 4] and output.shape == (1, signals, 3, 19, 27)
     torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("segments", [0, 3])
-@pytest.mark.parametrize("name", ["plain", "blocking, latch, linear decoder"])
-def test_training_knows_the_output_after_each_step(name, segments):
-    model = build(**CASES[name])
-    model.set_bptt_segments(segments)
-    x, draws = images(5, model.image_shape), torch.rand(model.timesteps, 5, *model.image_shape)
-    found, evaluated = model.train()(x, draws).logits_by_step, model.eval()(x, draws).logits_by_step
-    run = model.start(x)
-    for logits, same, drawn in zip(found, evaluated, draws, strict=True):
-        model.step(run, drawn)
-        torch.testing.assert_close(logits, run.logits, rtol=1e-4, atol=1e-5)
-        assert torch.equal(same, run.logits)
 
 
 @pytest.mark.parametrize("segments", [1, 3, 4, "auto"])

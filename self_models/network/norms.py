@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 STATISTICS = ("gain", "mean_square")  # of a ScaledByBatch, in the state_dict
@@ -22,14 +23,26 @@ def part_of_a_batch(counts):
         COUNTS.reset(token)
 
 
+class SumOverRanks(torch.autograd.Function):
+    """The sum of the ranks' tensors, for each of them; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx, mine):
+        total = mine.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return SumOverRanks.apply(gradient)
+
+
 def batch_mean(sums, number):
     """Means over a batch, by channel: sums (C,) of `number` values each."""
     counts = COUNTS.get()
     if counts is None:
         return sums / number
-    from torch.distributed.nn.functional import all_reduce  # for its gradient; absent where torch has no several processes
-
-    both = all_reduce(counts * torch.cat([sums, sums.new_full((1,), number)]))
+    both = SumOverRanks.apply(counts * torch.cat([sums, sums.new_full((1,), number)]))
     return both[:-1] / both[-1]
 
 
