@@ -183,8 +183,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         logits after each step (T, B, labels)."""
         drives = self.through(run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
         drives = drives.to(run.image.dtype)
-        if self.training:  # one operation; where nothing has arrived a loss still has a gradient, which is 0
-            so_far = [run.logits + drives.sum(0)] * (steps - len(drives)) + [*(run.logits + drives.cumsum(0))]
+        if self.training:  # one operation; before anything has arrived a loss still has a gradient, which is 0
+            so_far = [run.logits + drives[:0].sum(0)] * (steps - len(drives)) + [*(run.logits + drives.cumsum(0))]
         else:  # rounded alike, however many steps are taken at once
             so_far = [run.logits] * (steps - len(drives)) + [*accumulate(drives, initial=run.logits)][1:]
         run.logits = so_far[-1]
