@@ -260,8 +260,8 @@ def test_figures_of_ranks_are_summed_once(monkeypatch):
     progress = Progress(average=averages[0])
     for rank in range(2):
         as_rank(monkeypatch, rank, 2)
-        monkeypatch.setattr("harness.processes.ranks.gathered", lambda value: [(average, Average()) for average in averages])
-        assert progress.gather()[0].means() == {"loss": 2.0, "spikes": 0.5}
+        monkeypatch.setattr("harness.processes.ranks.gathered", lambda value: averages)
+        assert progress.gather().means() == {"loss": 2.0, "spikes": 0.5}
         assert progress.average.images == (4 if rank == 0 else 0)
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, split
+from test_bad_input import flip
 
 import ann_wFeedback
 import harness.training.epoch
@@ -193,7 +194,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path, monkeypa
     """It knew whole epochs only, and nothing of the logs. A raised --epochs stretches the schedule from its first step on."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last = tmp_path / "trained_models/snn/x_last.pth"
-    new = ("step", "average", "fired", "seconds", "logs", "course", "recipe", "finished")
+    new = ("step", "average", "seconds", "logs", "course", "recipe", "finished")
     torch.save({name: value for name, value in load_checkpoint(last).items() if name not in new}, last)
     assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     before = (tmp_path / "logs/snn/x.jsonl").read_text()
@@ -318,17 +319,7 @@ def test_what_cannot_be_written_keeps_the_last_good_checkpoint(alone, tmp_path, 
 # --- damaged files
 
 
-def flip(path, place):
-    raw = bytearray(path.read_bytes())
-    raw[int(place * len(raw))] ^= 4
-    path.write_bytes(raw)
-
-
-DAMAGES = {
-    "flipped": lambda last: flip(last, 0.3),
-    "cut short": lambda last: last.write_bytes(last.read_bytes()[:-100]),
-    "gone": lambda last: last.unlink(),
-}
+DAMAGES = {"flipped": lambda raw: flip(raw, len(raw) // 3), "cut short": lambda raw: raw[:-100], "gone": None}
 
 
 @pytest.mark.parametrize(("damage", "hard_links"), [*((damage, True) for damage in DAMAGES), ("cut short", False)])
@@ -338,7 +329,7 @@ def test_the_checkpoint_before_a_damaged_one_is_offered_and_kept(alone, tmp_path
         after_step(patch, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
         stopped(tmp_path, signal.SIGTERM)
     last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
-    DAMAGES[damage](last)
+    last.write_bytes(DAMAGES[damage](last.read_bytes())) if DAMAGES[damage] else last.unlink()
     line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     assert str(last) in line and line.endswith(f"--resume {previous}")
     good, held, real = load_checkpoint(previous), [], harness.training.state.save_checkpoint

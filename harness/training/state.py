@@ -67,9 +67,9 @@ class TrainingState:
         """Write the last checkpoint; the one before it is kept until the run is finished. Raises UserError instead of saving
         weights that are not finite."""
         self.check_finite()
-        average, fired = self.progress.gather()
+        average = self.progress.gather()
         more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}
-        more |= {"step": self.progress.step, "average": vars(average), "fired": vars(fired)}
+        more |= {"step": self.progress.step, "average": vars(average)}
         more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         more |= {"logs": json.dumps({"text": self.lines, "records": self.json_lines})}
         more |= {"flags": flags_to_save(self.args, self.declared, self.model)}
@@ -118,7 +118,7 @@ class TrainingState:
             self.epoch, self.seconds = int(saved["epoch"]), float(saved.get("seconds", 0.0))  # earlier versions knew only epochs
             self.progress.step = int(saved.get("step", 0))
             if self.progress.step and ranks.is_first():
-                self.progress.average, self.progress.fired = (Average(**saved[name]) for name in ("average", "fired"))
+                self.progress.average = Average(**saved["average"])
             if place.is_resumed:
                 self.best, logs = saved["best"], json.loads(saved.get("logs", "{}"))
                 self.lines, self.json_lines = list(logs.get("text", [])), list(logs.get("records", []))
