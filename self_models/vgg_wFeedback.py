@@ -43,12 +43,7 @@ class VGG_wFeedback(Configured, nn.Module):
             )
         self.image_shape, self.classes = find_image_shape(self.settings), class_names(self.settings)
         self.background = background(self.settings)
-        self.features, self.generate, self.classifier = build_stages(
-            plan,
-            self.image_shape,
-            self.settings,
-            nonlinearity=self._nonlinearity,
-        )
+        self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, self.settings, self._nonlinearity)
         self.to(memory_format=torch.channels_last)
 
     def _nonlinearity(self, stage, channels):

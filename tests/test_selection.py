@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import ANN, DATA, OBJ1, SNN, SPIKING, digests, records, refused, run_here, same_weights
+from conftest import ANN, DATA, OBJ1, SNN, SPIKING, records, refused, run_here, same_weights
 
 import harness.training.fit
 from harness.command_line.presets import NETWORKS
@@ -116,21 +116,6 @@ def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path
         marked[name].append(row_of(NETWORKS["twin"], record)["name"])
     assert marked["x"] == ["test", "test", "twin of feedback (chosen on test images)"]
     assert marked["y"] == ["held-out", "held-out", "twin of feedback"]
-
-
-# --- --resume
-
-
-def test_resume_keeps_the_way_of_choosing(tmp_path):
-    run_here(ANN, NEW, f"--output_dir {tmp_path}")
-    here = f"--run_name x --resume --epochs 4 --output_dir {tmp_path}"
-    before = digests(tmp_path)
-    for typed in ("--holdout 0", "--holdout 4", "--select test"):
-        line = refused(ANN, here, typed)
-        assert typed.split()[0].removeprefix("--") in line and "same flags" in line
-    assert digests(tmp_path) == before
-    run_here(ANN, here, "--holdout 3")
-    assert [record["selected_on"] for record in files(tmp_path)[0]] == ["held-out"] * 4
 
 
 @pytest.mark.parametrize(("flags", "goes_on"), [("--select test", "test"), ("--holdout 4", "held-out")])

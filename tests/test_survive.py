@@ -8,20 +8,21 @@ import resource
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 from math import cos, pi
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, same_weights
+from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, split
+from test_bad_input import flip
 
 import ann_wFeedback
 import harness.training.epoch
 import harness.training.fit
 import harness.training.state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
+from benchmarks.shared import same
 from harness import UserError
 from harness.building.models import find_device
 from harness.command_line.scripts import run_script
@@ -61,6 +62,19 @@ def after_step(monkeypatch, epoch, step, act):
     monkeypatch.setattr("harness.training.fit.train_one_epoch", train_one_epoch)
 
 
+def in_evaluation(monkeypatch, number, act):
+    """Call act() as the run's evaluation of this number begins."""
+    calls = []
+
+    def ask(*args):
+        calls.append(args)
+        if len(calls) == number:
+            act()
+        return evaluate(*args)
+
+    monkeypatch.setattr("harness.training.fit.evaluate", ask)
+
+
 def stopped(folder, number, *more, flags=RUN):
     """Train in this process as a script does; it must end as a signal ends it. Returns what it says."""
     with pytest.raises(SystemExit) as stop:
@@ -85,50 +99,26 @@ def test_killed_three_times_and_resumed(tmp_path):
     assert found["kills"] == 3 and found["differences"] == []
 
 
-@pytest.mark.parametrize(("number", "epoch", "step"), [(signal.SIGINT, 1, 1), (signal.SIGTERM, 2, 2), (signal.SIGINT, 2, 3)])
-def test_a_signal_ends_the_step_and_the_run_goes_on_from_there(alone, tmp_path, monkeypatch, capsys, number, epoch, step):
+STOPS = [
+    (signal.SIGINT, (1, 1), (0, 1)), (signal.SIGTERM, (2, 2), (1, 2)), (signal.SIGINT, (2, 3), (1, 3)),
+    (signal.SIGINT, 1, (0, 3)), (signal.SIGTERM, 3, (2, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "at", "saved"), STOPS)
+def test_a_signal_ends_the_step_and_the_command_in_its_line_goes_on(alone, tmp_path, monkeypatch, capsys, number, at, saved):
+    """at: (epoch, step), or the number of an evaluation, of which the first follows the last step of an epoch, and the third is
+    the final test; saved: epochs and steps."""
+    monkeypatch.setattr(sys, "argv", [f"{SNN}.py", *split([RUN]), "--overwrite", "--output_dir", str(tmp_path)])
+    send = functools.partial(os.kill, os.getpid(), number)
     with monkeypatch.context() as patch:
-        after_step(patch, epoch, step, lambda: os.kill(os.getpid(), number))
+        in_evaluation(patch, at, send) if isinstance(at, int) else after_step(patch, *at, send)
         stopped(tmp_path, number)
-    said = capsys.readouterr().err
-    assert f"stopped by {number.name} after epoch {epoch}, step {step}, saved in" in said and said.count("\n") == 1
-    saved = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
-    assert (saved["epoch"], saved["step"]) == (epoch - 1, step)
-    train(tmp_path, "--resume")
-    assert compare(alone, tmp_path) == []
-
-
-@pytest.mark.parametrize(("number", "place", "words"), [(signal.SIGINT, 1, "epoch 1, step 3"), (signal.SIGTERM, 3, "epoch 2")])
-def test_a_signal_during_an_evaluation(alone, tmp_path, monkeypatch, capsys, number, place, words):
-    """After the last step of an epoch, and in the final test."""
-    calls = []
-
-    def ask(*args):
-        calls.append(args)
-        if len(calls) == place:
-            os.kill(os.getpid(), number)
-        return evaluate(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("harness.training.fit.evaluate", ask)
-        stopped(tmp_path, number)
-    assert f"after {words}, saved" in capsys.readouterr().err
-    train(tmp_path, "--resume")
-    assert compare(alone, tmp_path) == []
-
-
-def test_the_command_that_is_named_goes_on(alone, tmp_path):
-    """A process of its own, stopped by SIGTERM, then the command that it has printed."""
-    script = (
-        "import os, signal, sys; sys.path[:0] = ['tests', '.']; from test_survive import SNN, RUN, after_step, pytest\n"
-        "import snn_wFeedback; from harness.command_line.scripts import run_script\n"
-        "sys.argv = ['snn_wFeedback.py', *RUN.split(), '--overwrite', '--output_dir', sys.argv[1]]\n"
-        "after_step(pytest.MonkeyPatch(), 1, 2, lambda: os.kill(os.getpid(), signal.SIGTERM)); run_script(snn_wFeedback.main)"
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, env=environment)
-    assert done.returncode == 143, done.stderr
-    command = shlex.split(done.stderr.rpartition("go on with: ")[2])
+    said, words = capsys.readouterr().err, f"epoch {saved[0] + 1}, step {saved[1]}" if saved[1] else f"epoch {saved[0]}"
+    assert f"stopped by {number.name} after {words}, saved in" in said and said.count("\n") == 1
+    last = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
+    assert (last["epoch"], last["step"]) == saved
+    command = shlex.split(said.rpartition("go on with: ")[2])
     assert command[:2] == ["python", f"{SNN}.py"] and command[-1] == "--resume" and "--overwrite" not in command
     run_here(SNN, *command[2:])
     assert compare(alone, tmp_path) == []
@@ -204,7 +194,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path, monkeypa
     """It knew whole epochs only, and nothing of the logs. A raised --epochs stretches the schedule from its first step on."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     last = tmp_path / "trained_models/snn/x_last.pth"
-    new = ("step", "average", "fired", "seconds", "logs", "course", "recipe", "finished")
+    new = ("step", "average", "seconds", "logs", "course", "recipe", "finished")
     torch.save({name: value for name, value in load_checkpoint(last).items() if name not in new}, last)
     assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     before = (tmp_path / "logs/snn/x.jsonl").read_text()
@@ -232,15 +222,17 @@ def test_a_gpu_is_asked_for_the_same_result_each_time(monkeypatch):
 # --- started twice
 
 
-@pytest.mark.parametrize("more", ["", "--resume", "--overwrite"])
-def test_a_second_run_into_the_same_place_is_refused(alone, more):
+JUDGES = "--pretrained_snn {}/trained_models/snn/x.pth --limit_test 8 --run_name x --overwrite"
+
+
+@pytest.mark.parametrize(("name", "flags"), [(SNN, RUN), (SNN, f"{RUN} --resume"), (SNN, f"{RUN} --overwrite"), (OBJ1, JUDGES)])
+def test_a_second_run_into_the_same_place_is_refused(alone, name, flags):
     before = digests(alone)
     lock = Lock(alone / "trained_models/snn/.x.lock", "")
-    line = refused(SNN, RUN, more, f"--epochs 3 --output_dir {alone}")
+    line = refused(name, flags.format(alone), f"--output_dir {alone}")
     assert "being written by another process" in line and str(os.getpid()) in line
     lock.release()
     assert digests(alone) == before
-    Lock(alone / "trained_models/snn/.x.lock", "").release()
 
 
 def test_a_run_holds_its_lock_until_it_ends(tmp_path, monkeypatch):
@@ -265,9 +257,9 @@ def test_a_lock_on_a_file_that_its_holder_removes_meanwhile_is_none(tmp_path, mo
     path, real, opened = tmp_path / ".x.lock", fcntl.flock, []
 
     def flock(*args):
-        opened.append(args)
-        if len(opened) == 1:
+        if not opened:
             path.unlink()
+        opened.append(args)
         return real(*args)
 
     monkeypatch.setattr("fcntl.flock", flock)
@@ -300,136 +292,104 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.999, None])
-def test_a_full_disk_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch, small_files, share):
-    """Full while a checkpoint is being written, at the beginning or the end, or (None) a log after the first epoch."""
-    size = (alone / "trained_models/snn/x_last.pth").stat().st_size
+@pytest.mark.parametrize("full", [0.01, 0.999, "log", "gone"])
+def test_what_cannot_be_written_keeps_the_last_good_checkpoint(alone, tmp_path, monkeypatch, small_files, full):
+    """The disk is full while a checkpoint is being written, at the beginning or the end, or a log after the first epoch; or the
+    folder is gone, and is not made anew, since it may be on a disk that has gone."""
+    place, gone, size = tmp_path / "place", tmp_path / "gone", (alone / "trained_models/snn/x_last.pth").stat().st_size
     with monkeypatch.context() as patch:
-        if share:
-            after_step(patch, 2, 1, lambda: small_files(int(share * size)))
-        else:
+        if full == "log":
             real = harness.training.state.TrainingState.save
             patch.setattr("harness.training.state.TrainingState.save", lambda self: (real(self), small_files(9)))
-        line = refused(SNN, RUN, f"--output_dir {tmp_path}")
-    assert "cannot write" in line and "File too large" in line and (".pth" if share else "x.log") in line
-    assert share or "last checkpoint is kept" in line
+        else:
+            after_step(patch, 2, 1, lambda: place.rename(gone) if full == "gone" else small_files(int(full * size)))
+        line = refused(SNN, RUN, f"--output_dir {place}")
+    assert "cannot write" in line and ("x.log" if full == "log" else ".pth") in line
+    assert ("No such file or directory" if full == "gone" else "File too large") in line
+    assert full != "log" or "last checkpoint is kept" in line
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
-    assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["epoch"] >= 1
-    assert list(tmp_path.rglob("*.tmp")) == []
-    train(tmp_path, "--resume")
-    assert compare(alone, tmp_path) == []
-
-
-@pytest.mark.parametrize("log", ["--log", "--no-log"])
-def test_a_vanished_output_folder(alone, tmp_path, monkeypatch, log):
-    """It is not made anew, since it may be a disk that has gone."""
-    place, gone = tmp_path / "place", tmp_path / "gone"
-    with monkeypatch.context() as patch:
-        after_step(patch, 2, 1, lambda: place.rename(gone))
-        line = refused(SNN, RUN, log, f"--output_dir {place}")
-    assert "cannot write" in line and "No such file or directory" in line and not place.exists()
-    gone.rename(place)
-    assert load_checkpoint(place / "trained_models/snn/x_last.pth")["epoch"] == 1
-    train(place, "--resume", log)
-    assert same_weights(*(folder / "trained_models/snn/x_last.pth" for folder in (alone, place)))
+    if full == "gone":
+        assert not place.exists()
+        gone.rename(place)
+    assert load_checkpoint(place / "trained_models/snn/x_last.pth")["epoch"] >= 1 and list(place.rglob("*.tmp")) == []
+    train(place, "--resume")
+    assert compare(alone, place) == []
 
 
 # --- damaged files
 
 
-def flip(path, place):
-    raw = bytearray(path.read_bytes())
-    raw[int(place * len(raw))] ^= 4
-    path.write_bytes(raw)
+DAMAGES = {"flipped": lambda raw: flip(raw, len(raw) // 3), "cut short": lambda raw: raw[:-100], "gone": None}
 
 
-@pytest.mark.parametrize("place", [0.3, None])
-def test_the_checkpoint_before_a_damaged_one_is_offered(alone, tmp_path, monkeypatch, place):
+@pytest.mark.parametrize(("damage", "hard_links"), [*((damage, True) for damage in DAMAGES), ("cut short", False)])
+def test_the_checkpoint_before_a_damaged_one_is_offered_and_kept(alone, tmp_path, monkeypatch, damage, hard_links):
+    """The damaged one does not take the good one's place when the run goes on."""
     with monkeypatch.context() as patch:
         after_step(patch, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
         stopped(tmp_path, signal.SIGTERM)
-    last = tmp_path / "trained_models/snn/x_last.pth"
-    flip(last, place) if place else last.write_bytes(last.read_bytes()[:-100])
+    last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
+    last.write_bytes(DAMAGES[damage](last.read_bytes())) if DAMAGES[damage] else last.unlink()
     line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
-    offered = line.rpartition("--resume ")[2]
-    assert str(last) in line and offered == str(last.with_name("x_last_previous.pth"))
-    train(tmp_path, f"--resume {offered}")
-    assert compare(alone, tmp_path) == []
-
-
-@pytest.mark.parametrize("hard_links", [True, False])
-def test_a_good_checkpoint_stays_beside_a_damaged_one(alone, tmp_path, monkeypatch, hard_links):
-    """The damaged one does not take the good one's place when the run goes on."""
+    assert str(last) in line and line.endswith(f"--resume {previous}")
+    good, held, real = load_checkpoint(previous), [], harness.training.state.save_checkpoint
     if not hard_links:
         monkeypatch.setattr("os.link", lambda *paths: os.stat("/there is no such file"))
+    monkeypatch.setattr(
+        "harness.training.state.save_checkpoint",
+        lambda *args, **more: (real(*args, **more), held.append(load_checkpoint(previous))),
+    )
+    train(tmp_path, f"--resume {previous}")
+    assert same(held[0], good) and compare(alone, tmp_path) == []
+
+
+def test_resume_without_any_last_checkpoint_does_not_begin_anew(alone, tmp_path):
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
-    shutil.copy(last, previous)
-    good, held, real = load_checkpoint(last)["state_dict"], [], harness.training.state.save_checkpoint
-    last.write_bytes(b"damaged")
-
-    def save_checkpoint(*args, **more):
-        real(*args, **more)
-        held.append(load_checkpoint(previous)["state_dict"])
-
-    monkeypatch.setattr("harness.training.state.save_checkpoint", save_checkpoint)
-    train(tmp_path, f"--resume {previous} --epochs 3")
-    assert all(torch.equal(value, held[0][name]) for name, value in good.items())
-
-
-@pytest.mark.parametrize("with_previous", [True, False])
-def test_resume_without_the_last_checkpoint_does_not_begin_anew(alone, tmp_path, with_previous):
-    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    last, previous = (tmp_path / f"trained_models/snn/x_last{ending}.pth" for ending in ("", "_previous"))
-    last.rename(previous if with_previous else tmp_path / "elsewhere")
-    log = tmp_path / "logs/snn/x.log"
+    last, log = tmp_path / "trained_models/snn/x_last.pth", tmp_path / "logs/snn/x.log"
+    last.unlink()
     log.write_bytes(b"\xff\n" + log.read_bytes())  # damaged, but it says enough
-    before = digests(tmp_path)
-    line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
-    assert str(last) in line and (str(previous) if with_previous else "--overwrite") in line
-    assert digests(tmp_path) == before
-    log.unlink()  # then the best checkpoint tells
-    assert str(last) in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+    for _ in range(2):
+        before = digests(tmp_path)
+        line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
+        assert str(last) in line and "--overwrite" in line and digests(tmp_path) == before
+        log.unlink(missing_ok=True)  # then the best checkpoint tells
 
 
 def test_resume_wants_the_same_recipe_network_and_images(alone):
     """Also where the shapes fit: the run would not be the one that is gone on with."""
     recipe = ("-lr 0.5", "--trade_off 7", "--weight_decay 0.1", "--optimizer SGD", "--spike_penalty 1", "--timesteps 6")
-    for more in (*recipe, "--batch_size 8", "--seed 1", "--limit_train 64", "--no-augment"):
+    for more in (*recipe, "--batch_size 8", "--seed 1", "--limit_train 64", "--no-augment", "--holdout 4", "--select test"):
         line = refused(SNN, RUN, more, f"--epochs 3 --resume --output_dir {alone}")
         name = more.split()[0].removeprefix("--").removeprefix("no-").replace("-lr", "learning_rate")
         assert name in line and "same flags" in line
 
 
-def test_an_evaluation_does_not_replace_a_run_that_is_alive(alone, tmp_path):
-    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    before = digests(tmp_path)
-    lock = Lock(tmp_path / "trained_models/snn/.x.lock", "")
-    flags = f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --limit_test 8 --run_name x --output_dir {tmp_path}"
-    assert "being written by another process" in refused(OBJ1, flags, "--overwrite")
-    lock.release()
-    assert digests(tmp_path) == before
+def test_resume_wants_weights_and_images_of_the_checkpoints_network(alone, tmp_path):
+    """What has no flag comes from the checkpoint; where it is not its own, its weights or the data set tell."""
+    saved, path = load_checkpoint(alone / "trained_models/snn/x_last.pth"), tmp_path / "other.pth"
+    for changed, words in (
+        ({"plan": PLAN}, f"{path} does not fit InputBlockingSNN"),
+        ({"labels": 7}, "was trained on"),
+        ({"labels": 7, "classes": list("abcdefg")}, "was trained on"),
+        ({"image_shape": (1, 20, 20)}, "--dataset MNIST has grey images of 28x28 pixels, and the network takes"),
+    ):
+        torch.save(saved | {"settings": saved["settings"] | changed}, path)
+        assert words in refused(SNN, f"--run_name y --epochs 3 --resume {path} --output_dir {tmp_path}")
 
 
 def test_damaged_logs_are_put_right_from_the_checkpoint(alone, tmp_path):
-    """An epoch's line flipped, one doubled, one lost, and the end half-written; the user's own words stay."""
+    """An epoch's record flipped, and a line of the other log doubled; the user's own words stay."""
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
     log, lines = tmp_path / "logs/snn/x.log", tmp_path / "logs/snn/x.jsonl"
-    text, first = log.read_text(), records(alone / "logs/snn/x.jsonl")
-    epochs = [line for line in text.splitlines() if line.startswith("epoch")]
-    log.write_text(
-        text.replace("epoch 1/2: train", "epoch 1/2: trainx").replace(epochs[1], f"my own words\n{epochs[1]}\n{epochs[1]}")
-    )
-    opening, one, *more = lines.read_text().splitlines()
-    lines.write_text("\n".join([opening, one.replace('"epoch": 1', '"epoch" 1'), '{"event": "mine"}', *more])[:-40])
-    damaged = lines.read_bytes()
+    *head, one, two = log.read_text().partition("epoch 2/2")
+    log.write_text("".join([*head, f"{one}{two}".splitlines()[0], "\nmy own words\n", one, two]))
+    damaged = lines.read_text().replace('"epoch": 1', '"epoch" 1') + '{"event": "mine"}\n'
+    lines.write_text(damaged)
     _, said = train(tmp_path, "--resume --epochs 3")
-    assert [record["event"] for record in records(lines)] == ["mine", "epoch", "epoch", "evaluation", "epoch", "evaluation"]
-    assert [r for r in records(lines) if r["event"] != "mine"][:3] == first
-    assert lines.read_text().splitlines()[0] == opening
-    assert "my own words" in log.read_text()
-    assert [line for line in log.read_text().splitlines() if line.startswith("epoch")][:2] == epochs
-    assert (tmp_path / "logs/snn/x.jsonl.old").read_bytes() == damaged and "was put right" in said
+    found, first = records(lines), records(alone / "logs/snn/x.jsonl")
+    assert found[:4] == [*first, {"event": "mine"}] and [record["event"] for record in found[4:]] == ["epoch", "evaluation"]
+    assert "my own words" in log.read_text() and log.read_text().count("\nepoch ") == 3
+    assert lines.with_name("x.jsonl.old").read_text() == damaged and said.count("was put right") == 2
 
 
 def test_repair_by_hand(tmp_path):
@@ -458,37 +418,21 @@ def test_repair_by_hand(tmp_path):
 # --- networks that fail
 
 
-def network(**settings):
+def network(activation):
     torch.manual_seed(0)
-    return VGG_SNN_STDB_wFeedback(
-        plan=PLAN, fc_width=8, timesteps=3, update="immediate", readout="membrane", image_shape=(1, 12, 12), **settings
-    )
+    small = {"plan": PLAN, "fc_width": 8, "timesteps": 3, "image_shape": (1, 12, 12), "default_threshold": 0.05}
+    return VGG_SNN_STDB_wFeedback(update="immediate", readout="membrane", activation=activation, **small)
 
 
-@pytest.mark.parametrize(
-    ("loss", "gradient", "failed"),
-    [
-        (1, [1.0, -2.0], 0),
-        (torch.nan, [1.0, 1.0], 1),
-        (torch.inf, [1.0, 1.0], 1),
-        (1, [torch.inf, -torch.inf], 1),
-        (1, [1e30, 1], 0),
-    ],
-)
-def test_what_is_finite(loss, gradient, failed):
-    model = torch.nn.Linear(2, 1)  # its bias has no gradient
-    model.weight.grad = torch.tensor([gradient])
-    check = FiniteCheck(torch.tensor(float(loss)), model)
-    assert (check.failed(), check.flag.item()) == (bool(failed), failed)
-
-
-@pytest.mark.parametrize(
-    ("loss", "what"), [(torch.inf, "the loss is inf"), (torch.nan, "the loss is nan"), (2.0, "a gradient is not finite")]
-)
-def test_the_line_on_what_is_not_finite(loss, what):
-    found = harness.training.epoch._not_finite_line(loss, 3, 2, "layer x")
-    advice = "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
-    assert found == f"{what} at epoch 3, step 2: first not finite: layer x; {advice}"
+def test_what_is_finite():
+    nan, inf, model = torch.nan, torch.inf, torch.nn.Linear(2, 1)  # its bias has no gradient
+    for loss, gradient, failed in (
+        (1.0, [1.0, -2.0], 0), (1.0, [1e30, 1.0], 0),
+        (nan, [1.0, 1.0], 1), (inf, [1.0, 1.0], 1), (1.0, [inf, -inf], 1),
+    ):  # fmt: skip
+        model.weight.grad = torch.tensor([gradient])
+        check = FiniteCheck(torch.tensor(loss), model)
+        assert (check.failed(), check.flag.item()) == (bool(failed), failed)
 
 
 def step_of(model, loss=lambda output: output.logits.sum() + output.errors.sum()):
@@ -499,13 +443,12 @@ def step_of(model, loss=lambda output: output.logits.sum() + output.errors.sum()
 @pytest.mark.parametrize("activation", ["Linear", "STDB"])
 def test_the_first_layer_that_is_not_finite_is_named(activation):
     """STDB keeps the age of the last spike, which is infinite at first."""
-    network = functools.partial(globals()["network"], activation=activation)
-    model = network(default_threshold=0.05)
+    model = network(activation)
     assert first_not_finite(model, step_of(model)) == "the loss itself"  # nothing is wrong
     with torch.no_grad():
         model.classifier[0].weight.fill_(3e38)  # overflows when several of its inputs fire
     assert first_not_finite(model, step_of(model)) == "the output of layer classifier.0 (Linear), call 1 of the step"
-    model = network(default_threshold=0.05)
+    model = network(activation)
     root = lambda output: (output.logits * 0).sqrt().sum()  # noqa: E731  its slope at 0 is infinite
     assert first_not_finite(model, step_of(model, root)) == "the gradient at layer classifier.6 (Linear)"
     with torch.no_grad():
@@ -513,9 +456,9 @@ def test_the_first_layer_that_is_not_finite_is_named(activation):
     assert first_not_finite(model, step_of(model)) == "weight classifier.3.weight was not finite before the step"
 
 
-def epoch_of(kind, norm, steep_at=None):
-    """(state after it, what on_batch saw, the error) of an epoch of three batches in which the loss's slope is not finite in one
-    step."""
+def epoch_of(kind, norm, bad=None, slope=True):
+    """(state after it, what on_batch saw, the error) of an epoch of three batches. bad: the step, if any, in which the loss's
+    slope is not finite, or the loss itself is infinite."""
     torch.manual_seed(0)
     cls, own = (VGG_wFeedback, {"norm": norm}) if norm else (VGG_SNN_STDB_wFeedback, {"timesteps": 2, "update": "immediate"})
     model = cls(plan=PLAN, fc_width=8, **own | ({} if norm else {"default_threshold": 0.05}))
@@ -523,39 +466,46 @@ def epoch_of(kind, norm, steep_at=None):
     optimizer = make_optimizer(model, SimpleNamespace(optimizer=kind, **flags))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     data, criterion, seen = load_data("MNIST", limit_train=12)[0], Criterion(1.0, "last_t"), []
-    bad = None if steep_at is None else list(data.batches(4))[steep_at - 1].labels
+    steep_on = list(data.batches(4))[bad - 1].labels if bad else torch.empty(0)
 
     def steep(output, labels, images):
         losses = criterion(output, labels)
-        root = (output.logits * 0).sqrt().sum()
-        return losses._replace(total=losses.total + root) if bad is not None and torch.equal(labels, bad) else losses
+        more = (output.logits * 0).sqrt().sum() if slope else torch.inf
+        return losses._replace(total=losses.total + more) if torch.equal(labels, steep_on) else losses
+
+    def sums():
+        return {name: value.double().sum().item() for name, value in model.state_dict().items()}
 
     def on_batch(number, average):
-        state = {name: value.double().sum().item() for name, value in model.state_dict().items()}
-        seen.append((number, average.means(), schedule.last_epoch, state))
+        seen.append((number, average.means(), schedule.last_epoch, sums()))
 
+    error = None
     try:
         train_one_epoch(model, data.batches(4), steep, optimizer, schedule, 0, 3, on_batch)
-    except UserError as error:
-        return model.state_dict(), seen, str(error)
-    return model.state_dict(), seen, None
+    except UserError as raised:
+        error = str(raised)
+    return model.state_dict(), seen, error, sums()
 
 
-@pytest.mark.parametrize(("kind", "norm"), [("Adam", None), ("SGD", None), ("Adam", "scale")])
-def test_a_check_one_step_later_loses_nothing(kind, norm, monkeypatch):
+STEEP = "a gradient is not finite at epoch 3, step {}: first not finite: the gradient at layer classifier.6 (Linear); "
+INFINITE = "the loss is inf at epoch 3, step {}: first not finite: the loss itself; "
+
+
+@pytest.mark.parametrize(("kind", "norm", "line"), [("Adam", None, STEEP), ("SGD", None, STEEP), ("Adam", "scale", INFINITE)])
+def test_a_check_one_step_later_loses_nothing(kind, norm, line, monkeypatch):
     """As on a GPU: weights, a normalisation's statistics, what is saved after each step, and the line are those of a check at
     once, wherever it fails; and those of before the step that fails."""
-    at_once = {bad: epoch_of(kind, norm, bad) for bad in (None, 1, 2, 3)}
+    slope = line is STEEP
+    at_once = {bad: epoch_of(kind, norm, bad, slope) for bad in (None, 1, 2, 3)}
     monkeypatch.setattr(harness.training.epoch, "looks_later", lambda model, optimizer: True)
-    for bad, (state, seen, error) in at_once.items():
-        later = epoch_of(kind, norm, bad)
-        assert later[1:] == (seen, error) and len(seen) == (3 if bad is None else bad - 1)
+    line += "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
+    for bad, (state, seen, error, sums) in at_once.items():
+        later = epoch_of(kind, norm, bad, slope)
+        assert later[1:] == (seen, error, sums) and len(seen) == (bad - 1 if bad else 3)
         assert all(torch.equal(value, state[name]) for name, value in later[0].items())
+        assert not seen or seen[-1][3] == sums
         if bad:
-            where = "first not finite: the gradient at layer classifier.6 (Linear)"
-            assert f"a gradient is not finite at epoch 3, step {bad}: {where}" in error and seen == at_once[None][1][: bad - 1]
-        if seen:
-            assert seen[-1][3] == {name: value.double().sum().item() for name, value in state.items()}
+            assert error == line.format(bad) and seen == at_once[None][1][: bad - 1]
 
 
 def test_a_silent_layer_is_warned_of_once_an_epoch(tmp_path):

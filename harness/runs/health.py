@@ -5,6 +5,7 @@ from collections import Counter
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
+from harness import UserError
 from self_models.network.neurons import SpikingNeuron
 
 HELPS_AGAINST_SILENCE = (
@@ -12,6 +13,12 @@ HELPS_AGAINST_SILENCE = (
     "or --update immediate usually help"
 )
 NOWHERE = "the loss itself"  # where every layer's output and gradient is finite
+
+
+def not_finite(fault):
+    """The UserError that ends training. fault: what is not finite, and where."""
+    advice = "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
+    return UserError(f"{fault}; {advice}")
 
 
 class FiniteCheck:
@@ -61,7 +68,8 @@ def first_not_finite(model, run):
             return
         calls[module] += 1
         where = f"layer {names[module]} ({type(module).__name__})"
-        for value in _tensors((output[0], output[1].v) if isinstance(module, SpikingNeuron) else output):
+        signal, *more = output if isinstance(output, tuple) else (output,)
+        for value in (signal, more[0].v) if isinstance(module, SpikingNeuron) else (signal,):
             if not value.isfinite().all():
                 found.append(f"the output of {where}, call {calls[module]} of the step")
             elif value.requires_grad:
@@ -72,15 +80,6 @@ def first_not_finite(model, run):
         if not found and torch.isfinite(loss):
             loss.backward()
     return found[0] if found else NOWHERE
-
-
-def _tensors(output):
-    """The floating-point tensors of a module's output, however nested. (A neuron's age, which is infinite, is left out.)"""
-    if isinstance(output, torch.Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, tuple):
-        return [value for part in output for value in _tensors(part)]
-    return []
 
 
 def silence(layers, epoch):

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import torch
 from torch.func import functional_call
 
-from harness import UserError
 from harness.processes import ranks
-from harness.runs.health import NOWHERE, FiniteCheck, first_not_finite
+from harness.runs.health import NOWHERE, FiniteCheck, first_not_finite, not_finite
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes
 from self_models.network.norms import part_of_a_batch
@@ -18,35 +17,32 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 @dataclass
 class Progress:
-    """How far an epoch has come: steps taken, the figures so far, and the layers' spikes so far."""
+    """How far an epoch has come: steps taken, and the figures so far."""
 
     step: int = 0
     average: Average = field(default_factory=Average)
-    fired: Average = field(default_factory=Average)
 
     def gather(self):
-        """(average, fired) of all ranks; the first has them all from now on, the others begin at nothing."""
+        """The average of all ranks; the first has it all from now on, the others begin at nothing."""
         if ranks.count() == 1:
-            return self.average, self.fired
-        parts = ranks.gathered((self.average.to_cpu(), self.fired.to_cpu()))
-        whole = [Average.of(kind) for kind in zip(*parts, strict=True)]
-        self.average, self.fired = whole if ranks.is_first() else (Average(), Average())
+            return self.average
+        whole = Average.of(ranks.gathered(self.average.to_cpu()))
+        self.average = whole if ranks.is_first() else Average()
         return whole
 
 
 class Step(NamedTuple):
-    """A step that has been taken, or is about to be: number of its batch, Batch, loss, FiniteCheck, and what _figures found."""
+    """A step that has been taken, or is about to be: number of its batch, Batch, loss, FiniteCheck, and its _figures."""
 
     number: int
     batch: object
     loss: torch.Tensor
     check: FiniteCheck
     figures: dict
-    spikes: dict | None
 
 
 def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None):
-    """Mean losses, accuracy and spikes over an epoch. batches: Batches; schedule: stepped after each of them.
+    """Mean figures over an epoch, see _figures. batches: Batches; schedule: stepped after each of them.
 
     on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from, kept up
     to date; the batches begin where it stands. parallel: the model as one of several ranks. Raises UserError, with weights and
@@ -63,14 +59,13 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
         if ranks.largest(step.check.failed()):
             here = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1].total)
             where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
-            raise UserError(_not_finite_line(step.loss.item(), epoch, step.number, where))
+            fault = "a gradient is not finite" if step.loss.isfinite() else f"the loss is {step.loss.item()}"
+            raise not_finite(f"{fault} at epoch {epoch}, step {step.number}: first not finite: {where}")
 
     def count(step):
         progress.step = step.number
         if step.batch.counts:
             progress.average.add(step.batch.counted, **step.figures)
-            if step.spikes is not None:
-                progress.fired.add_up(step.spikes)
         if on_batch:
             on_batch(step.number, progress.average)
 
@@ -80,7 +75,7 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
         optimizer.zero_grad(set_to_none=True)
         (losses.total * batch.weight).backward()
         loss = losses.total.detach()
-        step = Step(number, batch, loss, FiniteCheck(loss, model), *_figures(output, losses, batch))
+        step = Step(number, batch, loss, FiniteCheck(loss, model), _figures(output, losses, batch))
         if late:
             if waiting:
                 look(waiting)
@@ -99,7 +94,7 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
     if waiting:
         look(waiting)
         count(waiting)
-    return progress.gather()[0].means()
+    return progress.gather().means()
 
 
 def forward(model, batch, criterion, seed, epoch):
@@ -116,19 +111,10 @@ def looks_later(model, optimizer):
 
 
 def _figures(output, losses, batch):
-    """(figures of a step: name -> mean over its images; spikes: name -> (B,), or None), without their gradients."""
+    """Means over a batch, without gradients: accuracy, losses and, of an SNN, spikes, and `fired`, each layer's (layers,)."""
     if not batch.counts:
-        return {}, None
+        return {}
     figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses.figures()}
-    spikes = {name: count.detach() for name, count in output.spikes.items()} if hasattr(output, "spikes") else None
-    if spikes is not None:
-        figures["spikes"] = total_spikes(spikes).mean()
-    return {name: value.detach() for name, value in figures.items()}, spikes
-
-
-def _not_finite_line(loss, epoch, number, where):
-    what = f"the loss is {loss}" if not abs(loss) < float("inf") else "a gradient is not finite"
-    return (
-        f"{what} at epoch {epoch}, step {number}: first not finite: {where}; training stopped, the last checkpoint is kept; "
-        "try a lower --learning_rate or --trade_off"
-    )
+    if hasattr(output, "spikes"):
+        figures |= {"spikes": total_spikes(output.spikes).mean(), "fired": torch.stack([*output.spikes.values()]).mean(1)}
+    return {name: value.detach() for name, value in figures.items()}

@@ -66,7 +66,7 @@ def fit_one_epoch(training, parallel, steps, foretell, board):
     def after_step(number, average):
         training.seconds = time.perf_counter() - began
         if number % args.train_acc_batches == 0:
-            run.note(f"  batch {number}: {running(training.progress.gather()[0].means())}")
+            run.note(f"  batch {number}: {running(training.progress.gather().means())}")
         foretell()
         advance(bar, average)
         training.heed(training.wants_saving())
@@ -84,8 +84,8 @@ def fit_one_epoch(training, parallel, steps, foretell, board):
             training.progress,
             parallel,
         )
-    fired = training.progress.gather()[1].sums
-    silent = [name for name, spikes in fired.items() if spikes == 0 and name != "input"]
+    fired = learned.pop("fired", None)
+    silent = [name for name, mean in zip(model.wiring.names, fired, strict=True) if not mean and name != "input"] if fired else []
     judgement = judged(training, epoch)  # a signal leaves only this to be made again
     seconds = time.perf_counter() - began
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement, "selected_on": args.selected_on}

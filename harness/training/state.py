@@ -12,7 +12,7 @@ from harness.processes import ranks
 from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.commands import resume_command
-from harness.runs.health import spoilt_weights
+from harness.runs.health import not_finite, spoilt_weights
 from harness.training.epoch import Progress
 from harness.training.resuming import flags_to_save
 from harness.training.schedules import set_rates
@@ -67,9 +67,9 @@ class TrainingState:
         """Write the last checkpoint; the one before it is kept until the run is finished. Raises UserError instead of saving
         weights that are not finite."""
         self.check_finite()
-        average, fired = self.progress.gather()
+        average = self.progress.gather()
         more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}
-        more |= {"step": self.progress.step, "average": vars(average), "fired": vars(fired)}
+        more |= {"step": self.progress.step, "average": vars(average)}
         more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         more |= {"logs": json.dumps({"text": self.lines, "records": self.json_lines})}
         more |= {"flags": flags_to_save(self.args, self.declared, self.model)}
@@ -92,8 +92,7 @@ class TrainingState:
         """Raises UserError where a weight, or this loss, is not finite."""
         faults = [f"weight {name} is not finite" for name in spoilt_weights(self.model)]
         if faults or not isfinite(loss):
-            fault, advice = (*faults, f"the loss is {loss}")[0], "try a lower --learning_rate or --trade_off"
-            raise UserError(f"{fault} after epoch {self.where()}: training stopped, the last checkpoint is kept; {advice}")
+            raise not_finite(f"{(*faults, f'the loss is {loss}')[0]} after epoch {self.where()}")
 
     def where(self):
         """'3, step 17': the epoch and step that were done last."""
@@ -119,7 +118,7 @@ class TrainingState:
             self.epoch, self.seconds = int(saved["epoch"]), float(saved.get("seconds", 0.0))  # earlier versions knew only epochs
             self.progress.step = int(saved.get("step", 0))
             if self.progress.step and ranks.is_first():
-                self.progress.average, self.progress.fired = (Average(**saved[name]) for name in ("average", "fired"))
+                self.progress.average = Average(**saved["average"])
             if place.is_resumed:
                 self.best, logs = saved["best"], json.loads(saved.get("logs", "{}"))
                 self.lines, self.json_lines = list(logs.get("text", [])), list(logs.get("records", []))
