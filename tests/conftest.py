@@ -66,13 +66,9 @@ def refused(name, *flags):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
         harness.command_line.scripts.run_script(lambda: importlib.import_module(name).main(split(flags)))
-    assert stop.value.code == 2
-    return only_error_line(err.getvalue())
-
-
-def only_error_line(text):
-    assert text.startswith("error: ") and text.endswith("\n") and text.count("\n") == 1, text
-    return text.strip()
+    line = err.getvalue()
+    assert stop.value.code == 2 and line.startswith("error: ") and line.endswith("\n") and line.count("\n") == 1, line
+    return line.strip()
 
 
 def split(flags):
