@@ -51,7 +51,6 @@ from results import cell, interval, means_over_seeds, paired, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import Evaluation
 from self_models.counting.spikes import by_part
-from self_models.event.engine import EventEngine
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, shuffled
 from self_models.running.outputs import ANNOutput, SNNOutput
@@ -326,10 +325,8 @@ def test_an_evaluation_has_draws_of_its_own():
     assert "epochs" in refused(ANN, f"--epochs {2**31}")
 
 
-@pytest.mark.parametrize("engine", ["dense", "event"])
-def test_spikes_over_time_add_up_to_spikes_per_image(engine):
+def test_spikes_over_time_add_up_to_spikes_per_image():
     model, digits = tiny_snn(), load_data("MNIST", limit_test=3)[2]
-    model.engine = EventEngine(model) if engine == "event" else None
     expected = evaluate(model, digits.batches(3), Criterion(1.0, "last_t"), seed=0)
     spikes, share = spikes_over_time(model, digits.whole(), seed=0)
     assert {name: sum(steps) for name, steps in spikes.items()} == pytest.approx(expected["spikes"])
