@@ -20,11 +20,11 @@ from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-FILES = sorted((REPOSITORY / "trained_models").glob("*/*.pth"))
-TRACKED = subprocess.run(
-    ["git", "ls-files", "-z", "trained_models"], cwd=REPOSITORY, capture_output=True, text=True
-).stdout.split("\0")
-COMMITTED = [path for path in FILES if str(path.relative_to(REPOSITORY)) in TRACKED] or FILES  # a user's own are none of them
+# a user's own are none of them
+LISTED = subprocess.run(
+    ["git", "ls-files", "trained_models/*.pth"], cwd=REPOSITORY, capture_output=True, text=True
+).stdout.split()
+COMMITTED = [REPOSITORY / path for path in LISTED] or sorted((REPOSITORY / "trained_models").glob("*/*.pth"))
 FEEDBACK, ANN = (REPOSITORY / "trained_models" / name for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth"))
 
 
