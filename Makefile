@@ -11,6 +11,7 @@ test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python -m self_models.event
 	$(BIN)/python -m pytest -n auto
 
 lint: .venv/dev

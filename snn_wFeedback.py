@@ -12,20 +12,18 @@ from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
 from harness.training.resuming import taken_up
 from harness.training.selection import data_for
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
 def build_parser():
     return snn_parser(__doc__, SNN_PRESETS)
 
 
-def main(argv=None, blocking=InputBlockingSNN):
-    """blocking: the model's class where --epsilon blocks predicted input."""
+def main(argv=None):
     args = build_parser().parse_args(argv)
     name = args.run_name or snn_name(args) + "_test" * args.test_only
     saved = taken_up(args, snn_settings(), "snn", name)
     source = SNNSource(args) if saved is None else None
-    model = snn_from(args, blocking=blocking)
+    model = snn_from(args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     choose_trained(model, args)

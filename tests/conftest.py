@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,15 @@ def run_script(name, *flags, check=True, cwd="/"):
     return done
 
 
+def run_as_program(name, *flags):
+    """Run a script in this process as if it were the program: from its last line on. Returns its stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", [f"{name}.py", *split(flags)])
+        runpy.run_path(str(REPOSITORY / f"{name}.py"), run_name="__main__")
+    return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+
+
 def run_here(name, *flags):
     """Run a script in this process, which saves the imports; returns what its main returns and what it printed."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -56,13 +66,9 @@ def refused(name, *flags):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
         harness.command_line.scripts.run_script(lambda: importlib.import_module(name).main(split(flags)))
-    assert stop.value.code == 2
-    return only_error_line(err.getvalue())
-
-
-def only_error_line(text):
-    assert text.startswith("error: ") and text.endswith("\n") and text.count("\n") == 1, text
-    return text.strip()
+    line = err.getvalue()
+    assert stop.value.code == 2 and line.startswith("error: ") and line.endswith("\n") and line.count("\n") == 1, line
+    return line.strip()
 
 
 def split(flags):
@@ -107,15 +113,10 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     ann, snn = folder / "trained_models/ann/tiny.pth", folder / "trained_models/snn/tiny.pth"
 
-    def train(name, *flags):
-        flags = split((*flags, f"--run_name tiny --output_dir {folder}"))
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as err:
-            patch.setattr(sys, "argv", [f"{name}.py", *flags])
-            return SimpleNamespace(stdout=run_here(name, *flags)[1], stderr=err.getvalue())
-
-    ann_run = train(ANN, TINY)
+    here = f"--run_name tiny --output_dir {folder}"
+    ann_run = run_as_program(ANN, TINY, here)
     ann_files = digests(ann.parent)
-    snn_run = train(SNN, f"--pretrained_ann {ann}", SPIKING)
+    snn_run = run_as_program(SNN, f"--pretrained_ann {ann}", SPIKING, here)
     return SimpleNamespace(folder=folder, ann=ann, snn=snn, ann_run=ann_run, snn_run=snn_run, ann_files=ann_files)
 
 

@@ -36,13 +36,11 @@ def test_a_flag_that_another_makes_idle(tmp_path, name, flags, line):
     assert digests(tmp_path) == {}
 
 
-@pytest.mark.parametrize("flags", ["--activation STDB --alpha 0.2 --beta 0.1", "--optimizer SGD --momentum 0.5 --lr_reduce 2"])
-def test_flags_that_count_are_taken(tmp_path, flags):
-    run_here(SNN, FRESH, flags, f"--output_dir {tmp_path}")
-
-
-@pytest.mark.parametrize("name", [SNN, OBJ1, ANALYSIS])
-@pytest.mark.parametrize("flags", [*BALANCE.replace(" --", "|--").split("|"), "--default_threshold 2", "--pretrained_ann ANN"])
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [(SNN, flags) for flags in [*BALANCE.replace(" --", "|--").split("|"), "--default_threshold 2"]]
+    + [(OBJ1, "--balance_images 8"), (ANALYSIS, "--pretrained_ann ANN")],
+)
 def test_what_a_trained_snn_makes_idle(trained, tmp_path, name, flags):
     here = f"--pretrained_snn {trained.snn} {DATA} --output_dir {tmp_path}"
     line = refused(name, here, flags.replace("ANN", str(trained.ann)))
@@ -110,18 +108,18 @@ def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_f
 
 @pytest.mark.parametrize("family", ["quick", "accurate", "residual|fast", "fashion", "feedback|twin"])
 def test_every_preset_finds_what_it_starts_from(tmp_path, family):
-    """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone."""
+    """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone; training prints what it stands for."""
     small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --seed 7 --output_dir {tmp_path}"
     train = f"{small} --precision float32 --epochs 1 --limit_train 8 --holdout 2"
     names = [name for name in SNN_PRESETS if name.startswith(tuple(family.split("|")))]
     for name in dict.fromkeys(preset.name for name, preset in ANN_PRESETS.items() if name in names):
-        run_here(ANN, f"{train} --preset {name}")
+        out = run_here(ANN, f"{train} --preset {name}")[1]
+        assert out.startswith(f"preset {name}: {ANN_PRESETS[name].flags}\n")
         assert "warning" not in run_here(ANN, f"{small} --test_only --preset {name}")[1]
     for name in names:
         balance = "--balance_images 4 --balance_timesteps 3" if SNN_PRESETS[name].starts[0][1] == "ann" else ""
         out = run_here(SNN, f"{train} --preset {name} {balance}")[1]
-        assert "random weights" not in out
-        assert "warning" not in run_here(SNN, f"{small} --test_only --preset {name}")[1]
+        assert out.startswith(f"preset {name}: {SNN_PRESETS[name].flags}; from ") and "random weights" not in out
         run_here(OBJ1, f"{small} --preset {name}")
         assert (tmp_path / f"trained_models/snn/{run_name('snn', name, 7)}.pth").is_file()
 

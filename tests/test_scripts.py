@@ -1,4 +1,4 @@
-"""Every script, tiny, as the user runs it: a process of its own, from another folder."""
+"""Every script, tiny, as the program that the user runs; one in a process of its own, from another folder."""
 
 import re
 
@@ -20,6 +20,7 @@ from conftest import (
     figures,
     records,
     refused,
+    run_as_program,
     run_here,
     run_script,
 )
@@ -43,10 +44,6 @@ def check_spikes(record, parts=PARTS):
     assert spikes["total"] == pytest.approx(sum(spikes[part] for part in PARTS)) and spikes["input"] > 0
     assert [part for part in PARTS if spikes[part] == 0] == [part for part in PARTS if part not in parts]
     assert spikes["total"] == pytest.approx(sum(record["spikes_per_layer"].values()))
-
-
-def test_the_scripts_are_there():
-    assert {ANN, SNN, ANALYSIS, OBJ1} <= set(SCRIPTS)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -88,7 +85,7 @@ def test_training_writes_what_it_says(trained):
 
 
 def test_analysis(trained, tmp_path):
-    process = run_script(ANALYSIS, "--pretrained_snn", trained.snn, f"{DATA} --images 2 --output_dir", tmp_path)
+    process = run_as_program(ANALYSIS, "--pretrained_snn", trained.snn, f"{DATA} --images 2 --output_dir", tmp_path)
     gif, png = (tmp_path / f"trained_models/snn/tiny_posthoc_analysis.{kind}" for kind in ("gif", "png"))
     frames = imageio.imread(gif, index=None)
     assert len(frames) == 5  # one for each step
@@ -136,7 +133,7 @@ def test_posthoc_figures_of_held_out_images(trained, tmp_path):
 
 @pytest.mark.parametrize(("name", "words"), [(OBJ2, "mean steps"), (OBJ3, "contrast")])
 def test_objectives_2_and_3(trained, tmp_path, name, words):
-    printed = quiet(run_script(name, "--pretrained_snn", trained.snn, f"{DATA} --run_name x --output_dir", tmp_path))
+    printed = quiet(run_as_program(name, "--pretrained_snn", trained.snn, f"{DATA} --run_name x --output_dir", tmp_path))
     assert words in printed.splitlines()[0]
     found = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
     assert len(found) > 1 and all(1 <= record["mean_steps"] <= 5 for record in found)
@@ -150,7 +147,7 @@ def test_test_only_evaluates_once_and_writes_no_checkpoint(trained, tmp_path, na
     kind = "ann" if name == ANN else "snn"
     before = digests(trained.folder)
     flags = f"--pretrained_{kind} {getattr(trained, kind)} --test_only {DATA} --output_dir {tmp_path}"
-    printed = quiet(run_script(name, flags)) if name == ANN else run_here(name, flags)[1]
+    printed = quiet(run_as_program(name, flags))
     assert re.search(r"^accuracy [\d.]+ % on 16 images, [\d.]+ s\n", printed, re.MULTILINE)
     (log,) = tmp_path.rglob("*.jsonl")
     (record,) = records(log)
@@ -164,45 +161,40 @@ def test_test_only_evaluates_once_and_writes_no_checkpoint(trained, tmp_path, na
 
 def test_segments_and_precision_by_flag(trained, tmp_path):
     """Segments change no figure; bfloat16 changes them a little, in the ANN too."""
-    learned = {}
-    for name, script, flags in (
-        ("whole", SNN, f"--pretrained_ann {trained.ann} {SPIKING}"),
-        ("segments", SNN, f"--pretrained_ann {trained.ann} {SPIKING} --bptt_segments auto"),
-        ("rounded", SNN, f"--pretrained_ann {trained.ann} {SPIKING} --precision bfloat16"),
-        ("ann", ANN, TINY),
-        ("rounded ann", ANN, f"{TINY} --precision bfloat16"),
-    ):
-        run_here(script, flags, "--run_name", name.replace(" ", "_"), "--output_dir", tmp_path)
-        (record,) = records(tmp_path / f"logs/{script[:3]}/{name.replace(' ', '_')}.jsonl", "epoch")
-        learned[name] = record["train"]["total"]
-    assert learned["segments"] == pytest.approx(learned["whole"], rel=1e-4)
-    for exact, rounded in (("whole", "rounded"), ("ann", "rounded ann")):
-        assert learned[exact] != learned[rounded] == pytest.approx(learned[exact], rel=0.05)
+
+    def learned(folder, kind, name):
+        (record,) = records(folder / f"logs/{kind}/{name}.jsonl", "epoch")
+        return record["train"]["total"]
+
+    run_here(ANN, f"{TINY} --precision bfloat16 --run_name rounded --output_dir {tmp_path}")
+    for name, flags in (("segments", "--bptt_segments auto"), ("rounded", "--precision bfloat16")):
+        run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} {flags} --run_name {name} --output_dir {tmp_path}")
+    for kind in ("ann", "snn"):
+        exact = learned(trained.folder, kind, "tiny")
+        assert exact != learned(tmp_path, kind, "rounded") == pytest.approx(exact, rel=0.05)
+    assert learned(tmp_path, "snn", "segments") == pytest.approx(exact, rel=1e-4)
 
 
 def test_a_teacher_changes_what_is_learned_unless_it_counts_nothing(trained, tmp_path):
     """The teacher may be of another plan; it changes no setting of the SNN."""
     run_here(ANN, f"{TINY} -a VGG5_small --fc_width 8 --run_name teacher --output_dir {tmp_path}")
     teacher = tmp_path / "trained_models/ann/teacher.pth"
+    (alone,) = records(trained.folder / "logs/snn/tiny.jsonl", "epoch")
     learned = {}
-    for name, flags in (("alone", ""), ("mute", "--distillation 0"), ("taught", "--distillation 0.9")):
-        flags += f" --teacher_ann {teacher}" * bool(flags)
-        run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} {flags} --run_name {name} --output_dir {tmp_path}")
+    for name, weight in (("mute", 0), ("taught", 0.9)):
+        flags = f"--teacher_ann {teacher} --distillation {weight} --run_name {name} --output_dir {tmp_path}"
+        run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} {flags}")
         (record,) = records(tmp_path / f"logs/snn/{name}.jsonl", "epoch")
         learned[name] = figures(record)
-    assert learned["alone"] == learned["mute"] and learned["alone"]["train"] != learned["taught"]["train"]
+    assert learned["mute"] == figures(alone) and learned["mute"]["train"] != learned["taught"]["train"]
     line = refused(SNN, f"--resume --run_name taught --output_dir {tmp_path} --epochs 2 --distillation 0.1")
     assert "distillation" in line and "same flags" in line
 
 
-def test_plan_without_feedback_goes_the_whole_way(tmp_path):
-    ann, snn = (tmp_path / f"trained_models/{kind}/x.pth" for kind in ("ann", "snn"))
-    here = f"--limit_train 8 --limit_test 4 --run_name x --output_dir {tmp_path}"
-    run_here(ANN, f"-a VGG5 --fc_width 16 --epochs 1 {here}")
-    run_here(SNN, f"--pretrained_ann {ann}", SPIKING, here)
-    run_here(OBJ1, f"--pretrained_snn {snn} --epsilon 0 {here} --run_name y")
-    (record,) = records(tmp_path / "logs/snn/y.jsonl", "evaluation")
-    assert (record["model"], record["epsilon"], record["reconstruction_error"]) == ("VGG5", 0, None)
+def test_a_plan_without_feedback(tmp_path):
+    run_here(OBJ1, f"--preset quick_twin --limit_test 16 --run_name x --output_dir {tmp_path}")
+    (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
+    assert (record["model"], record["epsilon"], record["reconstruction_error"]) == ("VGG5_small", 0, None)
     check_spikes(record, ("input", "encoder", "classifier"))
 
 
@@ -219,38 +211,21 @@ def test_colour_images_go_the_whole_way(tmp_path, monkeypatch):
     (record,) = records(tmp_path / "logs/snn/y.jsonl", "evaluation")
     assert record["dataset"] == "CIFAR10"
     check_spikes(record)
-    run_here(ANALYSIS, f"--pretrained_snn {snn} --images 1 {here} --run_name z")
-    assert len(imageio.imread(tmp_path / "trained_models/snn/z.gif", index=None)) == 5
-
-
-def test_a_preset_prints_the_flags_it_stands_for(tmp_path):
-    words = "--epochs 1 --limit_train 8 --limit_test 4 --holdout 4 --fc_width 8 --batch_size 4"
-    printed = run_here(ANN, f"--preset residual_twin {words} --output_dir {tmp_path}")[1]
-    assert printed.startswith(
-        "preset residual_twin: -a VGG4_narrow --dataset MNIST --augment --precision bfloat16 --fc_width 128 "
-    )
 
 
 def test_default_names_lead_from_one_script_to_the_next(tmp_path):
-    """Without --pretrained_snn the post-hoc scripts take the checkpoint that the flags name, as in the original."""
+    """Without --pretrained_snn the post-hoc scripts take the checkpoint that the flags name, as in the original; --no-log writes
+    no log."""
     here = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 {DATA} --output_dir {tmp_path}"
-    run_here(SNN, f"--epochs 1 {here}")
-    run_here(OBJ1, here)
     name = "snn_vgg5_wfeedback_small_mnist_2_tradeoff1.0_typelast_t"
-    assert (tmp_path / f"trained_models/snn/{name}.pth").is_file()
+    run_here(SNN, f"--epochs 1 --no-log {here}")
+    assert digests(tmp_path).keys() == {f"trained_models/snn/{name}{ending}.pth" for ending in ("", "_last")}
+    run_here(OBJ1, here)
     assert len(records(tmp_path / f"logs/snn/{name}_epsilon_0.1.jsonl", "evaluation")) == 1
 
 
-def test_no_log_writes_no_log(tmp_path):
-    run_here(ANN, TINY, f"--no-log --output_dir {tmp_path}")
-    assert sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file()) == [".pth", ".pth"]
-
-
-def test_analysis_of_a_decoder_without_neurons(trained, tmp_path):
+def test_analysis_of_a_decoder_without_neurons(tmp_path):
     """The membrane read-out on a linear decoder: a GIF all the same, and no decoder spikes."""
-    fresh = "-a VGG5_wFeedback_linear --fc_width 16 --readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2"
-    run_here(SNN, SPIKING, fresh, f"--run_name linear --output_dir {tmp_path}")
-    snn = tmp_path / "trained_models/snn/linear.pth"
-    _, printed = run_here(ANALYSIS, f"--pretrained_snn {snn} {DATA} --images 2 --output_dir {tmp_path}")
+    _, printed = run_here(ANALYSIS, f"--preset quick_feedback --limit_test 4 --images 1 --output_dir {tmp_path}")
     assert "decoder 0, " in printed
-    assert len(imageio.imread(tmp_path / "trained_models/snn/linear_posthoc_analysis.gif", index=None)) == 5
+    assert len(imageio.imread(tmp_path / "trained_models/snn/quick_feedback_posthoc_analysis.gif", index=None)) == 6

@@ -1,13 +1,12 @@
 """A setting is declared once: a made-up gate with a made-up setting, and all that must know of it; then --resume."""
 
-import json
 import os
 import signal
 from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import ANN, OBJ1, PLAN, REPOSITORY, SNN, SPIKING, TINY, digests, figures, images, records, refused, run_here
+from conftest import OBJ1, PLAN, REPOSITORY, SNN, SPIKING, digests, images, records, refused, run_here
 from test_survive import RUN, after_step, compare, stopped, train
 
 from harness.command_line.flags import snn_parser
@@ -74,7 +73,7 @@ def test_the_event_engine_refuses_a_gate_without_a_compiled_form(strict):
     assert kernel_settings(model, draws_for(images(3))).strictness == 0.5  # and a compiled form of its own would find it
 
 
-def test_flags_help_checkpoint_and_cache_know_a_made_up_setting(strict, trained, tmp_path):
+def test_flags_help_checkpoint_cache_and_resume_know_a_made_up_setting(strict, trained, tmp_path):
     parser = snn_parser("", {})
     parser.rare = set()  # as --help_all does
     shown = parser.format_help()
@@ -85,6 +84,11 @@ def test_flags_help_checkpoint_and_cache_know_a_made_up_setting(strict, trained,
     path = tmp_path / "trained_models/snn/x.pth"
     settings = load_checkpoint(path)["settings"]
     assert (settings["gate"], settings["strictness"], settings["epsilon"]) == ("strict", 0.25, 0.4)
+    again = f"--resume --epochs 2 --run_name x --output_dir {tmp_path}"
+    line = refused(SNN, again, "--strictness 0.5")
+    assert "strictness" in line and "same flags" in line
+    run_here(SNN, again)
+    assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["settings"]["strictness"] == 0.25
     run_here(SNN, here, "--test_only --run_name y --strictness 0.75")
     assert "balanced thresholds read from" in (tmp_path / "logs/snn/y.log").read_text()  # they do not depend on it
     opens = {}
@@ -96,15 +100,6 @@ def test_flags_help_checkpoint_and_cache_know_a_made_up_setting(strict, trained,
     assert opens["own"] > opens["typed"] == opens["other"]
     line = refused(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")
     assert "--strictness does nothing with --gate open: it counts with strict; leave it out" in line
-
-
-def test_resume_knows_a_made_up_setting(strict, trained, tmp_path):
-    here = f"--run_name x --output_dir {tmp_path}"
-    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --strictness 0.25 {here}")
-    line = refused(SNN, f"--resume --epochs 2 --strictness 0.5 {here}")
-    assert "strictness" in line and "same flags" in line
-    run_here(SNN, f"--resume --epochs 2 {here}")
-    assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["settings"]["strictness"] == 0.25
 
 
 def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
@@ -134,14 +129,6 @@ def test_the_name_alone_resumes(tmp_path, monkeypatch):
         assert compare(tmp_path / "alone", place) == []
 
 
-def test_an_ann_resumes_by_its_name(tmp_path):
-    run_here(ANN, TINY, f"--epochs 3 --run_name whole --output_dir {tmp_path}")
-    run_here(ANN, TINY, f"--epochs 3 --lr_schedule cosine --run_name x --output_dir {tmp_path}")
-    run_here(ANN, f"--run_name x --resume --epochs 4 --output_dir {tmp_path}")
-    epochs = records(tmp_path / "logs/ann/x.jsonl", "epoch")
-    assert [record["epoch"] for record in epochs] == [1, 2, 3, 4] and epochs[3]["evaluated"]["images"] == 16
-
-
 def test_resume_begins_where_there_is_nothing_yet(tmp_path):
     """One command serves a scheduler that starts jobs again."""
     _, said = train(tmp_path, "--resume")
@@ -152,42 +139,34 @@ def test_resume_begins_where_there_is_nothing_yet(tmp_path):
     assert digests(tmp_path) == before
 
 
-MAY_NOT_CHANGE = ("--epsilon 0.3", "--no-latch", "--gate open", "--update delayed", "--limit_test 8", "--holdout 9")
-
-
-@pytest.mark.parametrize("typed", [*MAY_NOT_CHANGE, "--precision bfloat16"])
-def test_resume_at_an_epochs_end_refuses_what_may_not_change(tmp_path, typed):
-    flags = "--gate block --epsilon 0.2 --latch --readout membrane_linear"
-    train(tmp_path, flags)
-    line = refused(SNN, f"--run_name x --resume --epochs 3 {typed} --output_dir {tmp_path}")
-    assert typed.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
-
-
-def test_what_was_trained_with_blocking_is_resumed_with_blocking(tmp_path):
-    """It once became a plain SNN without a word."""
-    train(tmp_path, "--epsilon 0.2 --latch --readout membrane_linear")
-    train(tmp_path, "--readout membrane_linear --resume --epochs 3")
-    saved = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
+def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):
+    """It once became a plain SNN without a word. --epsilon alone stands for --gate block, and the log says so."""
+    flags, path = "--readout membrane_linear", tmp_path / "trained_models/snn/x_last.pth"
+    train(tmp_path, flags, "--epsilon 0.2 --latch")
+    (opening,) = records(tmp_path / "logs/snn/x.jsonl", "run")
+    assert opening["parameters"]["gate"] == load_checkpoint(path)["settings"]["gate"] == "block"
+    for typed in (
+        "--epsilon 0.3", "--no-latch", "--gate open", "--update delayed", "--limit_test 8", "--holdout 9", "--precision bfloat16"
+    ):  # fmt: skip
+        line = refused(SNN, f"--run_name x --resume --epochs 3 {typed} --output_dir {tmp_path}")
+        assert typed.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
+    saved = load_checkpoint(path)
+    torch.save(saved | {"model": "RampSNN"}, path)
+    assert "a RampSNN, not a InputBlockingSNN" in refused(SNN, f"--run_name x --resume --epochs 3 --output_dir {tmp_path}")
+    torch.save(saved, path)
+    train(tmp_path, flags, "--resume --epochs 3")
+    saved = load_checkpoint(path)
     assert (saved["model"], saved["settings"]["epsilon"], saved["settings"]["latch"]) == ("InputBlockingSNN", 0.2, True)
 
 
-def test_resume_refuses_another_class(tmp_path):
-    train(tmp_path, "--epsilon 0.2")
-    path = tmp_path / "trained_models/snn/x_last.pth"
-    torch.save(load_checkpoint(path) | {"model": "RampSNN"}, path)
-    assert "a RampSNN, not a InputBlockingSNN" in refused(SNN, f"--run_name x --resume --epochs 3 --output_dir {tmp_path}")
-
-
 def test_objectives_combine_by_flags(trained, tmp_path):
-    """Contrast, blocking and stopping in one network, the same in both engines."""
+    """Contrast, blocking and stopping in one network."""
     flags = "--gate contrast --contrast local --epsilon 0.2 --rule both --open_bound 0.9 --gap_bound 0"
-    found = {}
-    for engine in ("dense", "event"):
-        here = f"--limit_test 16 --engine {engine} --run_name {engine} --output_dir {tmp_path}"
-        run_here(OBJ1, f"--pretrained_snn {trained.snn}", flags, here)
-        (record,) = records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")
-        found[engine] = json.dumps(figures(record)["spikes"]), record["mean_steps"]
-    assert found["dense"] == found["event"] and found["dense"][1] < 5
+    run_here(OBJ1, f"--pretrained_snn {trained.snn}", flags, f"--limit_test 16 --run_name x --output_dir {tmp_path}")
+    (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
+    settings = records(tmp_path / "logs/snn/x.jsonl", "run")[0]["parameters"]
+    assert (settings["gate"], settings["rule"], settings["gap_bound"]) == ("contrast", "both", 0)
+    assert record["mean_steps"] < 5 and record["open_share"][-1] < 1
 
 
 def test_auto_is_dense_where_the_event_engine_would_refuse_to_run(strict):

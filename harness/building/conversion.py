@@ -75,11 +75,13 @@ def through(name, linear, signal):
 
 
 def spikes_of(neuron, drive, steps, percentile, on_step):
-    """Set a layer's threshold from its drives, t -> (B, ...); returns t -> its spikes, likewise, of which it keeps a bit each."""
+    """Set a layer's threshold from its drives, t -> (B, ...), to 1 where nothing positive ever reaches it; returns t -> its
+    spikes, likewise, of which it keeps a bit each."""
     first = drive(0)
     count, kind = first.numel(), (first.device, first.dtype)
     drive = cache(drive) if steps * first.nbytes <= KEPT else drive
-    neuron.threshold.copy_(usable_threshold(torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()))
+    found = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
+    neuron.threshold.copy_(torch.where(found > 0, found, 1.0))
     bits, state = [], None
     for t in range(steps):
         fired, state, _ = neuron(drive(t), state)
@@ -99,19 +101,9 @@ def largest(values, percentile):
     return values.max()
 
 
-def usable_threshold(largest):
-    """The threshold for a layer's largest drive; 1 where nothing positive ever reached the layer."""
-    return torch.where(largest > 0, largest, torch.ones_like(largest))
-
-
 def scale_thresholds(model, factor):
     """Multiply every threshold by factor, as the original does before use (0.7)."""
     model.set_thresholds([factor * threshold for threshold in model.thresholds])
-
-
-def dynamics_parameters(model):
-    """Names of the parameters that an ANN does not have: each layer's threshold and leak."""
-    return [f"{name}.{key}" for name in model.neurons() for key in ("threshold", "leak")]
 
 
 def balanced_thresholds(model, train, args, folder, say):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.conversion import balanced_thresholds, dynamics_parameters, scale_thresholds
+from harness.building.conversion import balanced_thresholds, scale_thresholds
 from harness.data.facts import adopt_facts, facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher
@@ -27,6 +27,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 WORTH_IT = 10_000  # images times steps from which the event engine wins back the seconds that it takes to load
+OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
 DECODER = "generate."  # how the names of the decoder's weights begin
 
 
@@ -110,12 +111,11 @@ def new_ann(args):
     return build(VGG_wFeedback, settings_from(VGG_wFeedback, args), args)
 
 
-def snn_from(args, cls=None, blocking=InputBlockingSNN, **own):
-    """An SNN for the flags, with new weights. cls: default, that of the gate that they name; blocking: that of the gates
-    `block` and `once`; own: settings that hold instead of a flag's."""
+def snn_from(args, cls=None, **own):
+    """An SNN for the flags, with new weights. cls: default, that of the gate that they name; own: settings that hold instead of
+    a flag's."""
     settings = settings_from(cls or VGG_SNN_STDB_wFeedback, args, **own)
-    of_gate = {"block": blocking, "once": blocking, "contrast": ContrastAttentionSNN}
-    return build(cls or of_gate.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, args)
+    return build(cls or OF_GATE.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, args)
 
 
 def ann_from(args, flag="pretrained_ann"):
@@ -215,8 +215,9 @@ class SNNSource:
             run.say(f"warning: no --pretrained_ann: training starts from random weights, {thresholds}")
             return model
         ours = "settings" in self.saved
-        may_lack = [] if ours and not self.converts else dynamics_parameters(model)
-        decoder = [name for name in model.state_dict() if name.startswith(DECODER)]
+        names = list(model.state_dict())
+        may_lack = [] if ours and not self.converts else [name for name in names if name.endswith((".threshold", ".leak"))]
+        decoder = [name for name in names if name.startswith(DECODER)]
         if may_grow and not self.converts and decoder and not any(name in self.saved["state_dict"] for name in decoder):
             run.say(f"{self.path} has no decoder: this one starts at random")
             may_lack += decoder

@@ -86,13 +86,13 @@ class Parser(argparse.ArgumentParser):
         for word in args:
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
                 self.error(f"{word!a} is not UTF-8")
-        parsed, typed = super().parse_args(args, namespace), vars(super().parse_args(args, _Given()))
-        preset = self.presets.get(getattr(parsed, "preset", ""))
-        words = preset.flags if preset else ""
-        parsed.given, parsed.typed = vars(super().parse_args(shlex.split(words) + args, _Given())), list(typed)
-        vars(parsed).update(parsed.given)
+        typed = vars(super().parse_args(args, _Given()))
+        if preset := self.presets.get(typed.get("preset")):
+            args = shlex.split(preset.flags) + args
+        parsed = super().parse_args(args, namespace)
+        parsed.given, parsed.typed = vars(super().parse_args(args, _Given())), list(typed)
         if preset:
-            parsed.preset_flags = words
+            parsed.preset_flags = preset.flags
             preset.complete(parsed)
         return parsed
 

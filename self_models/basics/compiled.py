@@ -84,13 +84,12 @@ def sources_digest():
 
 def switch(kernels):
     """One compiled function of (number, *arguments) that calls the kernel of this number."""
-    first, rest = kernels[0], kernels[1:]
-    others = switch(rest) if rest else first
-
-    def only(number, *arguments):
-        return first(*arguments)
+    first, *rest = kernels
+    if not rest:
+        return compiled(lambda number, *arguments: first(*arguments))
+    others = switch(rest)
 
     def chosen(number, *arguments):
         return first(*arguments) if number == 0 else others(number - 1, *arguments)
 
-    return compiled(chosen if rest else only)
+    return compiled(chosen)

@@ -60,7 +60,7 @@ class Number:
     """An int or float between low and high; above, below: exclude that end."""
 
     def __init__(self, kind, low=-math.inf, high=math.inf, *, above=False, below=False):
-        self.kind, self.low, self.high, self.above, self.below = kind, low, high, above, below
+        self.kind, self.low, self.high, self.excluded = kind, low, high, [low] * above + [high] * below
         ends = [f"{'above' if above else 'at least'} {low}"] * (low > -math.inf)
         ends += [f"{'below' if below else 'at most'} {high}"] * (high < math.inf)
         self.wanted = f"{'a whole number' if kind is int else 'a number'} {' and '.join(ends)}".strip()
@@ -71,8 +71,7 @@ class Number:
             raise ValueError(f"{value!r} is not {self.wanted}")
         if abs(value) > LARGEST:
             raise ValueError(f"{value} is too large")
-        beyond = not self.low <= value <= self.high or (self.above and value == self.low) or (self.below and value == self.high)
-        if beyond:
+        if not self.low <= value <= self.high or value in self.excluded:
             raise ValueError(f"{value} is not {self.wanted}")
         return self.kind(value)
 
