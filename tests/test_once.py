@@ -249,21 +249,6 @@ def test_the_decoder_learns_from_pixels_that_are_not_sent(x):
     assert len(gradients) == 3 and not any(grad.any() for grad in gradients if grad is not None)
 
 
-def test_training_is_the_steps_one_by_one(x):
-    """With linear layers of the decoder folded, and segments computed again."""
-    results = []
-    for training, segments in ((False, 0), (True, 0), (True, 3)):
-        model = build(plan=[[4, "D", 6, "fork", 6, "D"], ["U", "in"]], grid=4, dropout=0.0, fc_dropout=0.0).train(training)
-        model.set_bptt_segments(segments)
-        output = model(x, seed=0)
-        (output.logits.square().sum() + output.errors.sum()).backward()
-        results.append((output, [weight.grad for weight in model.parameters() if weight.requires_grad]))
-    for output, gradients in results[1:]:
-        same(output, results[0][0])
-        for found, expected in zip(gradients, results[0][1], strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
-
-
 @pytest.mark.parametrize(
     ("own", "words"),
     [

@@ -27,6 +27,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 LINEAR = [[4, "D", 6, 6, "D"], ["U", "U", "in"]]
+FORK = [[4, "D", 6, "fork", 6, "D"], ["U", "in"]]
 BLOCKING = {"cls": InputBlockingSNN, "readout": "membrane_linear", "epsilon": 0.2}
 CASES = {
     "plain": {},
@@ -40,6 +41,7 @@ CASES = {
     "blocking, latch, linear decoder": {**BLOCKING, "plan": LINEAR, "latch": True, "readout_slew": 0.38},
     "learned dynamics": {**BLOCKING, "learn_threshold": True, "learn_leak": True, "leak": 0.9},
     "contrast": {**BLOCKING, "cls": ContrastAttentionSNN},
+    "gate once, fork": {**BLOCKING, "gate": "once", "grid": 4, "encoding": "direct", "plan": FORK, "image_shape": (3, 9, 10)},
 }
 
 
@@ -119,7 +121,9 @@ def test_training_knows_the_output_after_each_step(name, segments):
 
 
 @pytest.mark.parametrize("segments", [1, 3, 4, "auto"])
-@pytest.mark.parametrize("name", ["plain", "delayed, leaky, STDB", "blocking, latch, linear decoder", "learned dynamics"])
+@pytest.mark.parametrize(
+    "name", ["plain", "delayed, leaky, STDB", "blocking, latch, linear decoder", "learned dynamics", "gate once, fork"]
+)
 def test_segments_give_what_the_whole_run_gives(name, segments):
     """With dropout, whose masks the recomputation must draw again as they were."""
     expected = result(build(**CASES[name], dropout=0.2).train())
