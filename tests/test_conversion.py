@@ -133,7 +133,9 @@ def largest_drives(model, x, u, of=torch.max):
 
     for name, neuron in model.neurons().items():
         neuron.register_forward_pre_hook(watch(name))
-    model.watcher = SimpleNamespace(note=lambda *_: None, settle=lambda *_: None)  # then no drive is left out, read or not
+    model.watcher = SimpleNamespace(
+        **dict.fromkeys(("begin", "note", "settle"), lambda *_: None)
+    )  # then no drive is left out, read or not
     with torch.no_grad():
         model(x, u)
     return [found[name] for name in model.neurons()]

@@ -109,22 +109,14 @@ def test_threshold_balancing(name):
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.3])
-def test_input_blocking(epsilon):
-    data = load(f"obj1_mnist_eps{epsilon}")
-    model = spiking(data, InputBlockingSNN, epsilon=epsilon)
-    output = model(torch.from_numpy(data["x"]), torch.from_numpy(data["u"]))
+@pytest.mark.parametrize(
+    ("name", "cls", "own"), [("obj1", InputBlockingSNN, {}), ("obj3", ContrastAttentionSNN, {"contrast": "original"})]
+)
+def test_blocking_and_contrast(name, cls, own, epsilon):
+    data = load(f"{name}_mnist_eps{epsilon}")
+    output = spiking(data, cls, epsilon=epsilon, **own)(torch.from_numpy(data["x"]), torch.from_numpy(data["u"]))
     close(output.logits, data["logits"])
     close(output.predictions, data["predictions"])
     assert output.predicted.sum((1, 2, 3, 4)).tolist() == data["predicted_pixels_per_step"].tolist()
     spiking_layers = sum(count.sum().item() for name, count in output.spikes.items() if name != "input")
-    assert spiking_layers == float(data["spike_count"])
-
-
-@pytest.mark.parametrize("epsilon", [0.1, 0.3])
-def test_contrast(epsilon):
-    data = load(f"obj3_mnist_eps{epsilon}")
-    model = spiking(data, ContrastAttentionSNN, epsilon=epsilon, contrast="original")
-    output = model(torch.from_numpy(data["x"]), torch.from_numpy(data["u"]))
-    close(output.logits, data["logits"])
-    close(output.predictions, data["predictions"])
-    assert output.predicted.sum((1, 2, 3, 4)).tolist() == data["predicted_pixels_per_step"].tolist()
+    assert name == "obj3" or spiking_layers == float(data["spike_count"])

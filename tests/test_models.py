@@ -74,7 +74,7 @@ def test_every_plan_builds_and_runs(cls, name):
     if model.has_feedback:
         assert output.predictions.shape == output.errors.shape == (1, 2, 1, 28, 28)
     else:
-        assert output.predictions is None and output.errors is None and "generate" not in " ".join(getattr(output, "spikes", ()))
+        assert output.predictions is None and output.errors is None and model.generate is None
 
 
 @BOTH
@@ -140,16 +140,6 @@ def test_new_weights_by_hand(cls, init, plan):
         assert abs(values.mean().item()) < 4 * sqrt(square / values.numel()), name
 
 
-def test_kaiming_keeps_the_signal_of_a_deep_plan():
-    """With the original's weights nothing of the image reaches the outputs."""
-    x = images(4, (3, 32, 32))
-    spread = {}
-    for init in ("original", "kaiming"):
-        torch.manual_seed(0)
-        spread[init] = VGG_wFeedback("VGG16", dataset="CIFAR10", fc_width=256, init=init).eval()(x).logits.std().item()
-    assert spread["original"] < 1e-3 and 0.03 < spread["kaiming"] < 10
-
-
 @BOTH
 @pytest.mark.parametrize(
     ("settings", "words"),
@@ -199,9 +189,12 @@ def test_draws_of_another_shape_are_refused():
             model(x, torch.zeros(shape))
 
 
-def test_an_ann_without_feedback_takes_one_step():
+def test_an_ann_without_feedback_or_with_a_norm_takes_one_step():
+    """The passes of a normalised one differ, and what is folded into the weights is one set of statistics."""
     with pytest.raises(ModelError, match="no decoder"):
         VGG_wFeedback("VGG5", timesteps=2, fc_width=4)
+    with pytest.raises(ModelError, match=r"^norm scale .* give 1 timestep"):
+        tiny(VGG_wFeedback, norm="scale", timesteps=2)
 
 
 def test_thresholds_are_checked_when_set():
@@ -268,12 +261,6 @@ def test_scaling_by_the_batch_by_hand():
     assert layer.mean_square.tolist() == pytest.approx([running, 0.81])  # nothing is learned in evaluation
     spread = x.t().reshape(1, 2, 1, 2)  # the same values over space
     torch.testing.assert_close(ScaledByBatch(2, nn.Identity())(spread), spread / sqrt(12.5 + 1e-5))
-
-
-def test_a_normalised_ann_runs_one_pass():
-    """Its passes differ, and what is folded into the weights is one set of statistics."""
-    with pytest.raises(ModelError, match=r"^norm scale .* give 1 timestep"):
-        tiny(VGG_wFeedback, norm="scale", timesteps=2)
 
 
 def test_folded_weights_are_the_normalised_network():
@@ -382,22 +369,18 @@ def test_readouts_by_hand(name, spiking, prediction, guess):
     assert colour.guess(colour.prediction(-QUARTERS / 2)).flatten().tolist() == pytest.approx([0, -0.5, -0.75])
 
 
+@pytest.mark.parametrize("leak", [1.0, 0.5])
 @pytest.mark.parametrize("name", READOUTS)
-def test_prediction_follows_the_sum_of_the_decoders_output(name):
-    model, x = tiny(readout=name), images(2)
+def test_prediction_follows_the_sum_of_the_decoders_output(name, leak):
+    model, x = tiny(readout=name, readout_leak=leak), images(2)
     last = model.generate[-1]
     sent = Watched(last, 2)
-    output = model(x, draws(model, x))
+    output, traces = model(x, draws(model, x)), [torch.zeros_like(x)]
     assert isinstance(last, SpikingNeuron) == model.readout.spiking
-    torch.testing.assert_close(output.predictions, model.readout.prediction(sent.steps.cumsum(0)))
+    for decoded in sent.steps:
+        traces.append(leak * traces[-1] + decoded)
+    torch.testing.assert_close(output.predictions, model.readout.prediction(torch.stack(traces[1:])))
     torch.testing.assert_close(output.errors, (x - output.predictions) ** 2)
-
-
-def test_readout_leak_by_hand():
-    model, x = tiny(readout="membrane", readout_leak=0.5, timesteps=2), images(1)
-    sent = Watched(model.generate[-1], 1)
-    predictions = model(x, draws(model, x)).predictions
-    torch.testing.assert_close(predictions[1], torch.sigmoid(0.5 * sent.steps[0] + sent.steps[1]))
 
 
 # --- input blocking
@@ -422,8 +405,7 @@ def test_blocked_pixel_never_spikes_again(shape):
     prevented = 0
     for t in range(1, model.timesteps):
         closed = ~output.is_open[t]
-        assert (closed >= ~output.is_open[t - 1]).all()  # for good
-        assert torch.equal(closed, ~output.is_open[t - 1] | output.predicted[t - 1])
+        assert torch.equal(closed, ~output.is_open[t - 1] | output.predicted[t - 1])  # for good
         assert not signals[t][closed].any()
         assert torch.equal(signals[t][~closed], unblocked[t][~closed])  # the others spike as they would
         prevented += (unblocked[t][closed] != 0).sum().item()
@@ -433,18 +415,13 @@ def test_blocked_pixel_never_spikes_again(shape):
 @pytest.mark.parametrize("readout", READOUTS)
 def test_epsilon_0_is_no_blocking(readout):
     x = images(3)
-    model, plain = tiny(InputBlockingSNN, epsilon=0.0, readout=readout), tiny(readout=readout)
+    model, plain = tiny(InputBlockingSNN, epsilon=0.4, readout=readout), tiny(readout=readout)
+    model.change(epsilon=0.0)
+    assert model.settings["epsilon"] == 0
     found, expected = (network(x, draws(network, x)) for network in (model, plain))
     assert torch.equal(found.logits, expected.logits) and torch.equal(found.predictions, expected.predictions)
     assert {name: count.tolist() for name, count in found.spikes.items()} == {n: c.tolist() for n, c in expected.spikes.items()}
     assert found.is_open.all() and not found.predicted.any()
-
-
-def test_set_epsilon_is_the_same_as_building_with_it():
-    x, model = images(2), blocking(0.1)
-    model.change(epsilon=0.4)
-    assert torch.equal(model(x, draws(model, x)).is_open, blocking(0.4)(x, draws(model, x)).is_open)
-    assert model.settings["epsilon"] == 0.4
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
@@ -463,26 +440,3 @@ def test_original_contrast_by_hand():
     image = torch.tensor([0.9, 0.2, 0.4, 0.0]).reshape(1, 1, 2, 2)
     is_open = torch.tensor([False, True, True, True]).reshape(1, 1, 2, 2)
     assert original_contrast(image, is_open).flatten().tolist() == pytest.approx([0, 0.5, 1, 0], abs=1e-4)
-
-
-# --- runs that lose images on the way
-
-
-@pytest.mark.parametrize("update", ["delayed", "immediate"])
-@pytest.mark.parametrize(
-    ("cls", "own"),
-    [(VGG_SNN_STDB_wFeedback, {"activation": "STDB"}), (InputBlockingSNN, {"epsilon": 0.3}), (ContrastAttentionSNN, {})],
-)
-def test_run_on_a_subset_continues_as_the_full_run(cls, own, update):
-    model, x = tiny(cls, update=update, **own), images(6)
-    u, keep = draws(model, x), torch.tensor([True, False, True, True, False, False])
-    full, part = model.start(x), model.start(x)
-    for t in range(3):
-        model.step(full, u[t])
-        model.step(part, u[t])
-    part = part.select(keep)
-    for t in range(3, 6):
-        step, whole = model.step(part, u[t, keep]), model.step(full, u[t])
-        torch.testing.assert_close(step.prediction, whole.prediction[keep])
-        assert step.spikes.tolist() == whole.spikes[keep].tolist() and len(step.spikes) == 3
-    torch.testing.assert_close(part.logits, full.logits[keep])

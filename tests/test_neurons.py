@@ -29,47 +29,22 @@ def trace(drives, **settings):
 
 
 @pytest.mark.parametrize(
-    ("drives", "threshold", "leak", "expected"),
+    ("update", "drives", "threshold", "leak", "expected"),
     [
-        ([0.6, 0.6, 0.0], 1, 1, [(0, 0.6), (0, 1.2), (1, 0.2)]),
-        ([3, 3, 0, 0], 2, 0.5, [(0, 3), (1, 2.5), (1, -0.75), (0, -0.375)]),
-        ([2.5, 0, 0, 0], 1, 1, [(0, 2.5), (1, 1.5), (1, 0.5), (0, 0.5)]),
-        ([-1, 1, 1, 0.5, 0], 1, 0, [(0, -1), (0, 1), (0, 1), (0, 0.5), (0, 0)]),
-        ([1, 0, 0], 1, 1, [(0, 1), (0, 1), (0, 1)]),  # exactly at threshold: no spike
+        ("delayed", [0.6, 0.6, 0.0], 1, 1, [(0, 0.6), (0, 1.2), (1, 0.2)]),
+        ("delayed", [3, 3, 0, 0], 2, 0.5, [(0, 3), (1, 2.5), (1, -0.75), (0, -0.375)]),
+        ("delayed", [2.5, 0, 0, 0], 1, 1, [(0, 2.5), (1, 1.5), (1, 0.5), (0, 0.5)]),
+        ("delayed", [-1, 1, 1, 0.5, 0], 1, 0, [(0, -1), (0, 1), (0, 1), (0, 0.5), (0, 0)]),
+        ("delayed", [1, 0, 0], 1, 1, [(0, 1), (0, 1), (0, 1)]),  # exactly at threshold: no spike
+        ("immediate", [0.6, 0.6, 0.0], 1, 1, [(0, 0.6), (1, 0.2), (0, 0.2)]),
+        ("immediate", [3, 3, 0], 2, 0.5, [(1, 1), (1, 1.5), (0, 0.75)]),
+        ("immediate", [2.5, 0, 0, 0], 1, 1, [(1, 1.5), (1, 0.5), (0, 0.5), (0, 0.5)]),
+        ("immediate", [-1, 1, 2, 0.5], 1, 0, [(0, -1), (0, 1), (1, 1), (0, 0.5)]),
+        ("immediate", [1, 0.5], 1, 1, [(0, 1), (1, 0.5)]),  # exactly at threshold: no spike
     ],
 )
-def test_delayed_by_hand(drives, threshold, leak, expected):
-    assert trace(drives, update="delayed", threshold=threshold, leak=leak) == expected
-
-
-@pytest.mark.parametrize(
-    ("drives", "threshold", "leak", "expected"),
-    [
-        ([0.6, 0.6, 0.0], 1, 1, [(0, 0.6), (1, 0.2), (0, 0.2)]),
-        ([3, 3, 0], 2, 0.5, [(1, 1), (1, 1.5), (0, 0.75)]),
-        ([2.5, 0, 0, 0], 1, 1, [(1, 1.5), (1, 0.5), (0, 0.5), (0, 0.5)]),
-        ([-1, 1, 2, 0.5], 1, 0, [(0, -1), (0, 1), (1, 1), (0, 0.5)]),
-        ([1, 0.5], 1, 1, [(0, 1), (1, 0.5)]),  # exactly at threshold: no spike
-    ],
-)
-def test_immediate_by_hand(drives, threshold, leak, expected):
-    assert trace(drives, update="immediate", threshold=threshold, leak=leak) == expected
-
-
-def test_spikes_are_counted_per_image():
-    drive = torch.tensor([[2.0, 0.0, 2.0], [0.0, 0.0, 0.4]])
-    _, _, counts = neuron("immediate")(drive.repeat(3, 1), steps=3)
-    assert counts.tolist() == [[2, 0], [2, 0], [2, 1]]  # 0.4, 0.8, 1.2: one spike
-
-
-@pytest.mark.parametrize("update", ["delayed", "immediate"])
-def test_reset_carries_no_gradient(update):
-    layer, drive = neuron(update, threshold=2.0, leak=0.9), torch.tensor([[0.5]], requires_grad=True)
-    v = torch.tensor([[3.0]], requires_grad=True)
-    spikes, state, _ = layer(drive, NeuronState(v))
-    assert spikes.item() == 1
-    grads = torch.autograd.grad(state.v.sum(), (v, drive))
-    assert [grad.item() for grad in grads] == pytest.approx([0.9, 1.0])  # leak and 1: nothing through the spike
+def test_updates_by_hand(update, drives, threshold, leak, expected):
+    assert trace(drives, update=update, threshold=threshold, leak=leak) == expected
 
 
 def by_autograd(drives, v, theta, leak, update, slope):
@@ -132,43 +107,22 @@ def test_steps_together_are_the_steps_one_by_one(update):
         assert torch.equal(last.v, state.v) and (not gradient or torch.equal(last.age, state.age))
 
 
-def spike_gradients(activation, v, age, alpha=0.3, beta=0.01):
-    surrogate, v = SURROGATES.find(activation)(alpha, beta), torch.tensor(v)
-    return (surrogate.scale * surrogate.onto(torch.ones_like(v), v, torch.tensor(age))).tolist()
+DISTANCES = [-1.5, -1.0, -0.5, 0.0, 0.25, 2.0]
 
 
-def test_linear_surrogate_by_hand():
-    found = spike_gradients("Linear", [-1.5, -1.0, -0.5, 0.0, 0.25, 2.0], [inf] * 6)
-    assert found == pytest.approx([0, 0, 0.15, 0.3, 0.225, 0])  # 0.3 max(0, 1 - |v|)
-
-
-def test_triangle_surrogate_by_hand():
-    assert spike_gradients("Triangle", [-1.5, -1.0, -0.5, 0.0, 0.25, 2.0], [inf] * 6) == [0, 0, 0.5, 1, 0.75, 0]
-
-
-def test_stdb_surrogate_by_hand():
-    found = spike_gradients("STDB", [0.5, -3.0, 0.5, 0.5], [1.0, 2.0, 50.0, inf], alpha=0.4, beta=0.02)
-    assert found == pytest.approx([0.4 * exp(-0.02), 0.4 * exp(-0.04), 0.4 * exp(-1), 0])  # never spiked: 0
-
-
-@pytest.mark.parametrize(("activation", "expected"), [("Linear", 0.3 * (1 - 0.5) / 2), ("STDB", 0.3 * exp(-2 * 0.01) / 2)])
-def test_surrogate_of_the_membrane_by_hand(activation, expected):
-    """Threshold 2, drives 5 -2 2: V = 5 1 3, with a spike at step 2. At step 4, v = 0.5 and that spike is 2 steps old."""
-    layer, state, seen = neuron(threshold=2.0, activation=activation, learn_leak=True), None, []
-    for drive in (5.0, -2.0, 2.0):
-        spikes, state, _ = layer(torch.tensor([[drive]]), state)
-        seen.append((spikes.item(), state.v.item()))
-    assert seen == [(0, 5), (1, 1), (0, 3)]
-    v = state.v.detach().requires_grad_()
-    spikes, _, _ = layer(torch.tensor([[0.0]]), state._replace(v=v))
-    assert torch.autograd.grad(spikes.sum(), v)[0].item() == pytest.approx(expected)
-
-
-def test_stdb_neuron_that_never_spiked_has_no_gradient():
-    v = torch.tensor([[0.9, -2.0]], requires_grad=True)
-    layer = neuron(activation="STDB")
-    spikes, _, _ = layer(torch.zeros(1, 2), NeuronState(v))
-    assert torch.autograd.grad(spikes.sum(), v)[0].tolist() == [[0, 0]]
+@pytest.mark.parametrize(
+    ("activation", "v", "age", "expected"),
+    [
+        ("Linear", DISTANCES, [inf] * 6, [0, 0, 0.15, 0.3, 0.225, 0]),  # 0.3 max(0, 1 - |v|)
+        ("Triangle", DISTANCES, [inf] * 6, [0, 0, 0.5, 1, 0.75, 0]),
+        ("STDB", [0.5, -3.0, 0.5, 0.5], [1.0, 2.0, 50.0, inf], [0.4 * exp(-0.02), 0.4 * exp(-0.04), 0.4 * exp(-1), 0]),
+    ],
+)
+def test_surrogates_by_hand(activation, v, age, expected):
+    """Age infinity: a neuron that has never spiked."""
+    surrogate, v = SURROGATES.find(activation)(alpha=0.4, beta=0.02), torch.tensor(v)
+    found = surrogate.scale * surrogate.onto(torch.ones_like(v), v, torch.tensor(age))
+    assert found.tolist() == pytest.approx(expected)
 
 
 def test_clamp_dynamics():
@@ -209,10 +163,8 @@ def test_held_dropout():
     dropout, ones = HeldDropout(0.25), torch.ones(2, 2000)
     first, mask = dropout(ones, draws=Draws(0, 1, torch.arange(2)))
     again, _ = dropout(2 * ones, mask)
-    assert first.unique().tolist() == pytest.approx([0, 4 / 3])
     assert torch.equal(again, 2 * first)
     assert not torch.equal(first[0], first[1])  # each image has a mask of its own
-    assert (first == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
     assert torch.equal(dropout.eval()(ones)[0], ones)
 
 

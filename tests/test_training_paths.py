@@ -27,6 +27,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 LINEAR = [[4, "D", 6, 6, "D"], ["U", "U", "in"]]
+FORK = [[4, "D", 6, "fork", 6, "D"], ["U", "in"]]
 BLOCKING = {"cls": InputBlockingSNN, "readout": "membrane_linear", "epsilon": 0.2}
 CASES = {
     "plain": {},
@@ -45,6 +46,7 @@ CASES = {
     "blocking, latch, linear decoder": {**BLOCKING, "plan": LINEAR, "latch": True, "readout_slew": 0.38},
     "learned dynamics": {**BLOCKING, "learn_threshold": True, "learn_leak": True, "leak": 0.9},
     "contrast": {**BLOCKING, "cls": ContrastAttentionSNN},
+    "gate once, fork": {**BLOCKING, "gate": "once", "grid": 4, "encoding": "direct", "plan": FORK, "image_shape": (3, 9, 10)},
 }
 
 
@@ -111,7 +113,14 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
 
 @pytest.mark.parametrize("segments", [1, 3, 4, "auto"])
 @pytest.mark.parametrize(
-    "name", [*(name for name in CASES if "delayed" in name), "plain", "blocking, latch, linear decoder", "learned dynamics"]
+    "name",
+    [
+        *(name for name in CASES if "delayed" in name),
+        "plain",
+        "blocking, latch, linear decoder",
+        "learned dynamics",
+        "gate once, fork",
+    ],
 )
 def test_segments_give_what_the_whole_run_gives(name, segments):
     """With dropout, whose masks the recomputation must draw again as they were."""

@@ -23,7 +23,8 @@ from harness.data.sets import load_data
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.basics.settings import COUNT
 from self_models.counting.operations import OperationCounter
-from self_models.loading import load, with_engine
+from self_models.event.engine import EventEngine
+from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -91,7 +92,9 @@ def widened_network():
                 weight = weight / copies if is_source else weight
         vary = 1 + 0.1 * (2 * torch.rand(weight.shape, generator=draw) - 1) if weight.dim() > 1 else 1
         state[name] = weight * vary
-    return with_engine(restore(model, {"state_dict": state}, SMALL).eval(), "event")
+    model = restore(model, {"state_dict": state}, SMALL).eval()
+    model.engine = EventEngine(model)
+    return model
 
 
 def part(batch, begin, end):

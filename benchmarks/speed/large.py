@@ -159,7 +159,7 @@ def event(args, model, images):
     spikes = {n: output.spikes[name].sum().item() for n, name in enumerate(layout.names)}
     spikes[layout.net.waiting] = spikes.get(layout.net.forked)
     total = sum(spikes[each.source] * each.side**2 * each.target_shape[0] for each in layout.connections)
-    net, largest = layout.net, max(layout.connections, key=lambda each: each.padded_size)
+    net, largest = layout.net, max(layout.connections, key=lambda each: each.size)
     weights = sum(part.nbytes for part in (net.weights, net.phase, net.row, net.column))
     return {
         "seconds": round(seconds, 3),
@@ -170,7 +170,7 @@ def event(args, model, images):
         "foretold_gb": {name: round(size / 1e9, 3) for name, size in told._asdict().items()},
         "taken_gb": {"weights": round(weights / 1e9, 3), "state": round(sum(part.nbytes for part in new_state(net)) / 1e9, 3)},
         "largest": [layout.names[largest.target] if largest.target < len(layout.names) else "output",
-                    round(largest.padded_size * 4 / 1e9, 3)],
+                    round(largest.size * 4 / 1e9, 3)],
     }  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def new_activity(layout):
     shapes = [*layout.shapes, *(each.target_shape for each in maps)]
     nodes, entries = node_table(shapes), [0, *np.cumsum([prod(each.source_shape[1:]) for each in maps])]
     nodes[: len(net.nodes)] = net.nodes
-    weights = [each.padded_weights() for each in maps]
+    weights = [each.weights().ravel() for each in maps]
     firsts = [0, *np.cumsum([part.size for part in weights])]
     for node, each, first_w, entry in zip(nodes[len(net.nodes) :], maps, firsts, entries, strict=False):
         node[SOURCE:] = each.source, each.side, each.source_shape[0], each.row, first_w, entry, 0

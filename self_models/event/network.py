@@ -29,18 +29,13 @@ class Folded(Connection):
         return self.source_shape[1] * self.source_shape[2] if self.is_linear else 4**self.halvings
 
     @property
-    def size(self):
-        """Number of folded weights."""
-        return self.phases * self.source_shape[0] * self.side**2 * self.target_shape[0]
-
-    @property
     def row(self):
         """Floats of one row of a window, with zeros at its end: fours are added faster than ones."""
         return -(-self.side * self.target_shape[0] // 4) * 4
 
     @property
-    def padded_size(self):
-        """Number of folded weights with these zeros."""
+    def size(self):
+        """Number of folded weights, with these zeros."""
         return self.phases * self.source_shape[0] * self.side * self.row
 
     def tables(self):
@@ -57,14 +52,12 @@ class Folded(Connection):
 
     @torch.no_grad()
     def weights(self):
-        """Folded weights (phase, channel, window row, window column, target channel), float32 but added up in float64."""
+        """Folded weights (phase, channel, window row, window column by target channel, with each row's zeros), float32 but added
+        up in float64."""
         modules = copy.deepcopy(nn.Sequential(*self.modules)).double()
-        return self._linear_weights(modules) if self.is_linear else self._window_weights(modules)
-
-    def padded_weights(self):
-        """The same with each row's zeros."""
-        rows = self.weights().reshape(-1, self.side * self.target_shape[0])
-        return rows.ravel() if rows.shape[1] == self.row else np.pad(rows, ((0, 0), (0, self.row - rows.shape[1]))).ravel()
+        folded = np.zeros((self.phases, self.source_shape[0], self.side, self.row), np.float32)
+        (self._fold_linear if self.is_linear else self._fold_window)(modules, folded)
+        return folded
 
     @property
     def around(self):
@@ -88,40 +81,35 @@ class Folded(Connection):
                 numbers = max(numbers, before[0] * prod(module.kernel_size) * prod(after[1:]))
         return min(signals, max(1, AT_ONCE // numbers)), numbers
 
-    def _window_weights(self, modules):
+    def _fold_window(self, modules, folded):
         """The modules' answer to one spike of each channel at each phase of a block far enough from the border."""
-        channels, block = self.source_shape[0], 2**self.halvings
-        corner = self._margin * 2**self.doublings - self.padding
-        folded = np.empty((block, block, channels, self.side, self.side, self.target_shape[0]), np.float32)
-        for part in torch.arange(channels).split(self.part[0]):
-            for y, x in np.ndindex(block, block):
+        block, corner = 2**self.halvings, self._margin * 2**self.doublings - self.padding
+        for part in torch.arange(self.source_shape[0]).split(self.part[0]):
+            for phase, (y, x) in enumerate(np.ndindex(block, block)):
                 impulses = torch.zeros(len(part), *self.around).double()
                 impulses[torch.arange(len(part)), part, self._margin * block + y, self._margin * block + x] = 1
                 window = modules(impulses)[..., corner : corner + self.side, corner : corner + self.side]
-                folded[y, x, part[0] : part[-1] + 1] = window.permute(0, 2, 3, 1).float().numpy()
-        return folded.ravel()
+                rows = window.permute(0, 2, 3, 1).flatten(2).float().numpy()
+                folded[phase, part[0] : part[-1] + 1, :, : rows.shape[2]] = rows
 
-    def _linear_weights(self, modules):
+    def _fold_linear(self, modules, folded):
         """Each output's weights carried back to the source, by the transposed map."""
         linear, before = modules[-1], modules[:-1]
-        folded = np.empty((self.phases, self.source_shape[0], linear.out_features), np.float32)
         for rows in torch.arange(linear.out_features).split(self.part[0]):
             spikes = torch.zeros(len(rows), *self.source_shape).double().requires_grad_()
             with torch.enable_grad():
                 (back,) = torch.autograd.grad(before(spikes).flatten(1), spikes, linear.weight[rows])
-            folded[:, :, rows[0] : rows[-1] + 1] = back.permute(2, 3, 1, 0).flatten(0, 1).numpy()
-        return folded.ravel()
+            folded[:, :, 0, rows[0] : rows[-1] + 1] = back.permute(2, 3, 1, 0).flatten(0, 1).numpy()
 
 
 class Layout(NamedTuple):
     """names: of the Wiring; shapes: (C, H, W) of every node of the Net; connections: Folded; signals: node -> shapes of what goes
-    into each module of its connection; v_size: membranes of all nodes; and the Net."""
+    into each module of its connection; and the Net."""
 
     names: list
     shapes: list
     connections: list
     signals: dict
-    v_size: int
     net: Net
 
 
@@ -149,7 +137,7 @@ def lay_out(model):
     """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
     wiring, shapes, connections, special = nodes_of(model)
     signals = {connection.target: connection.sizes()[:-1] for connection in connections}
-    return Layout(wiring.names, shapes, connections, signals, sum(map(prod, shapes)), _net(model, shapes, connections, **special))
+    return Layout(wiring.names, shapes, connections, signals, _net(model, shapes, connections, **special))
 
 
 class Memory(NamedTuple):
@@ -171,17 +159,17 @@ def memory_of(model):
     neurons = max(map(prod, shapes))
     if neurons > LARGEST:
         raise ModelError(f"the event engine numbers at most {LARGEST:,} neurons of a layer, not {neurons:,}: use --engine dense")
-    floats = sum(connection.padded_size for connection in connections) + WORD
+    floats = sum(connection.size for connection in connections) + WORD
     places = sum(prod(connection.source_shape[1:]) for connection in connections)
     state = sum(size * np.dtype(kind).itemsize for size, kind in state_sizes(node_table(shapes)).values())
     return Memory(4 * floats + 12 * places, max(map(_folding, connections)), state)
 
 
 def _folding(connection):
-    """Bytes that hold one connection while it is folded, at the most: its weights before and after their zeros, its modules in
-    float32 and float64, and signals on their way through them, with copies."""
+    """Bytes that hold one connection while it is folded, at the most: its weights, its modules in float32 and float64, and
+    signals on their way through them, with copies."""
     parameters = sum(value.numel() for module in connection.modules for value in module.parameters())
-    return 4 * (connection.size + connection.padded_size) + 12 * parameters + 3 * 8 * prod(connection.part)
+    return 4 * connection.size + 12 * parameters + 3 * 8 * prod(connection.part)
 
 
 def node_table(shapes):
@@ -197,16 +185,16 @@ def node_table(shapes):
 
 def _net(model, shapes, connections, **special):
     nodes = node_table(shapes)
-    weights = np.zeros(sum(connection.padded_size for connection in connections) + WORD, np.float32)
+    weights = np.zeros(sum(connection.size for connection in connections) + WORD, np.float32)
     tables, first_w, first_entry = [], 0, 0
     for connection in connections:
         nodes[connection.target, SOURCE:] = (
             connection.source, connection.side, connection.source_shape[0], connection.row, first_w, first_entry,
             connection.source in (0, special["waiting"]),
         )  # fmt: skip
-        weights[first_w : first_w + connection.padded_size] = connection.padded_weights()
+        weights[first_w : first_w + connection.size] = connection.weights().ravel()
         tables.append(connection.tables())
-        first_w += connection.padded_size
+        first_w += connection.size
         first_entry += len(tables[-1][0])
     if special["drive"] > 0:
         nodes[special["drive"], SOURCE:] = nodes[connections[0].target, SOURCE:]

@@ -101,15 +101,14 @@ def run_layers(net, state, activity, nodes, clock, counts, rests):
 
 
 @compiled
-def wait(net, state):
-    """Count the encoder's latest spikes until the decoder runs."""
-    source, n = net.forked, net.waiting
-    places, channels = net.nodes[source, FIRST_PLACE], net.nodes[source, CHANNELS]
+def pass_on(net, state, source, n):
+    """Add a node's latest spikes, 1 each, to the membranes of node n, which has its shape."""
+    places, channels, first = net.nodes[source, FIRST_PLACE], net.nodes[source, CHANNELS], net.nodes[n, FIRST_V]
     for i in range(places, places + state.event_count[source]):
         place = state.event_place[i]
         touch(net, state, n, place, place + 1, 0)
         for e in range(state.event_start[i], state.event_start[i + 1]):
-            state.v[net.nodes[n, FIRST_V] + place * channels + state.event_channel[e]] += 1
+            state.v[first + place * channels + state.event_channel[e]] += 1
 
 
 @compiled
@@ -140,14 +139,8 @@ def decode(net, state, activity, clock, counts):
             count(net, state, activity, net.waiting, False)
     run_layers(net, state, activity, net.feedback, clock, counts, False)
     last = net.feedback[len(net.feedback) - 1]
-    if last == net.decoded:
-        return
-    places, channels = net.nodes[last, FIRST_PLACE], net.nodes[last, CHANNELS]
-    for i in range(places, places + state.event_count[last]):
-        place = state.event_place[i]
-        touch(net, state, net.decoded, place, place + 1, 0)
-        for e in range(state.event_start[i], state.event_start[i + 1]):
-            state.v[net.nodes[net.decoded, FIRST_V] + place * channels + state.event_channel[e]] = 1
+    if last != net.decoded:
+        pass_on(net, state, last, net.decoded)
 
 
 # --- a whole run
@@ -193,7 +186,7 @@ def take_step(net, state, activity, settings, pixels, image, uniforms, number, r
         count(net, state, activity, 0, rests)
     run_layers(net, state, activity, net.forward, t, counts, rests)
     if net.waiting > 0:
-        wait(net, state)
+        pass_on(net, state, net.forked, net.waiting)  # until the decoder runs
     if decodes:
         decode(net, state, activity, pixels.run.decodes, counts)
     if look_is_due(settings, pixels, decodes):
