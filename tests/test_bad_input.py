@@ -401,3 +401,16 @@ def test_full_memory_says_at_what_and_what_helps_there(trained, tmp_path, monkey
 def test_a_network_too_large_for_the_memory(tmp_path):
     line = refused(ANN, TINY, f"--fc_width 2000000000 --output_dir {tmp_path}")
     assert line.startswith("error: the memory is too small for the network: try a smaller --fc_width")
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "words"),
+    [
+        (ANN, "", "nothing is asked for: --preset quick_feedback trains in minutes"), (SNN, "", "nothing is asked for"),
+        (SNN, "--preset quik_feedback", "did you mean quick_feedback?"), (OBJ1, "--epsilom 3", "did you mean --epsilon?"),
+        (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
+        (ANN, "--dataset MINST", "did you mean MNIST?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
+    ],
+)  # fmt: skip
+def test_who_mistypes_is_told_what_is_near_and_who_types_nothing_what_can_be_done(script, flags, words):
+    assert words in refused(script, flags)

@@ -207,12 +207,18 @@ def posthoc_settings(cls):
     return settings.with_defaults(own, SNN_DEFAULTS | {"test_only": True}) | cls.declared()
 
 
+BARE = (
+    "nothing is asked for: --preset quick_feedback trains in minutes, another --preset longer; --dataset FOLDER trains on your "
+    "own images; --dataset MNIST is the original's run, of many hours on a CPU"
+)
+
+
 def ann_parser(description, presets):
-    return Parser(description, presets, ann_settings())
+    return Parser(description, presets, ann_settings(), bare=BARE)
 
 
 def snn_parser(description, presets):
-    return Parser(description, presets, snn_settings())
+    return Parser(description, presets, snn_settings(), bare=BARE)
 
 
 def posthoc_parser(description, cls, without=()):

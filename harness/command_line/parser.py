@@ -5,12 +5,13 @@ Plain argparse on purpose: of simple-parsing 0.1.9, jsonargparse 4.53, tyro 1.0.
 """
 
 import argparse
+import re
 import shlex
 import sys
 from types import MappingProxyType
 
 from harness.command_line.scripts import fail
-from self_models.basics.settings import Choice, Switch
+from self_models.basics.settings import Choice, Switch, meant
 
 GROUPS = {  # title -> description, in the order of --help
     "run": None,
@@ -45,12 +46,13 @@ class Parser(argparse.ArgumentParser):
     fills `given`, flag -> value of those that were typed, a preset's among them, and `typed`, the flags beside the preset.
 
     --help shows the flags that most people need, --help_all the others, too, which are `rare`. presets: name -> Preset that
-    `--preset NAME` stands for; its flags count as typed before the others.
+    `--preset NAME` stands for; its flags count as typed before the others. bare: what to say where nothing is typed at all.
     """
 
-    def __init__(self, description, presets=(), settings=(), groups=GROUPS):
+    def __init__(self, description, presets=(), settings=(), groups=GROUPS, bare=""):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, usage="%(prog)s [FLAG ...]")
-        self.presets, flags = dict(presets), {name: one for name, one in dict(settings).items() if one.option_strings(name)}
+        self.bare, self.presets = bare, dict(presets)
+        flags = {name: one for name, one in dict(settings).items() if one.option_strings(name)}
         self.rare = {one.flag(name) for name, one in flags.items() if not one.common}
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if presets:
@@ -66,7 +68,12 @@ class Parser(argparse.ArgumentParser):
                     group.add_argument(*one.option_strings(name), default=one.default, help=one.help, **_of_kind(one))
 
     def error(self, message):
-        fail(f"{message} (--help lists the flags)", 2)
+        known = {
+            "unrecognized arguments: (--[^ =]+)": self._option_string_actions,
+            "--preset: invalid choice: '(.*?)'": self.presets,
+        }
+        likely = [meant(found[1], names) for text, names in known.items() if (found := re.search(text, message))]
+        fail(f"{message} ({''.join(likely)}--help lists the flags)", 2)
 
     def format_help(self):
         """What --help shows: no rare flag, and no group that has no other."""
@@ -83,6 +90,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         args = list(sys.argv[1:] if args is None else args)
+        if self.bare and not args:
+            self.error(self.bare)
         for word in args:
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
                 self.error(f"{word!a} is not UTF-8")

@@ -19,6 +19,7 @@ from harness.data.cache import kept, read_arrays, write_arrays
 from harness.processes import ranks
 from self_models.basics.errors import ModelError
 from self_models.basics.files import ENDINGS, decoded, is_image, size_and_colour
+from self_models.basics.settings import meant
 from self_models.network.datasets import IMAGE_SHAPES
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
@@ -46,7 +47,8 @@ def list_folder(name):
     """(training, test) Listings of a folder. Raises UserError where they make no data set."""
     folder, parts = Path(name), ("train", "test")
     if lacks := [part for part in parts if not (folder / part).is_dir()]:
-        known = f"is neither {', '.join(IMAGE_SHAPES)} nor a folder that is there"
+        near = meant(folder.name, IMAGE_SHAPES)
+        known = f"is neither {', '.join(IMAGE_SHAPES)} nor a folder that is there{near and f' ({near.strip()})'}"
         raise UserError(f"--dataset {name} {f'has no folder {lacks[0]}/' if folder.is_dir() else known}: {LAYOUT}")
     train, test = (list_part(folder, part) for part in parts)
     both = set(train.classes) & set(test.classes)

@@ -6,6 +6,7 @@ network's declaration is completed by its parts: what is registered as a gate, a
 """
 
 import dataclasses
+import difflib
 import functools
 import math
 from numbers import Integral, Real
@@ -14,6 +15,17 @@ from typing import NamedTuple
 from self_models.basics.errors import ModelError
 
 LARGEST = 1e30  # of any number: 32-bit floats overflow not far beyond
+
+
+def choices(value, names):
+    """What to say where a name is none of these: which it was meant to be, if one is like it, and all."""
+    return f"{meant(value, names)}choose from {', '.join(names)}"
+
+
+def meant(value, names):
+    """'did you mean NAME? ', or '' where none of the names is like the value."""
+    like = difflib.get_close_matches(value, names, 1) if isinstance(value, str) else ()
+    return f"did you mean {like[0]}? " if like else ""
 
 
 class Registry(dict):
@@ -52,7 +64,7 @@ class Registry(dict):
     def find(self, name):
         """self[name], or a ModelError that lists the valid names."""
         if not isinstance(name, str) or name not in self:
-            raise ModelError(f"unknown {self.kind} {name!r}: choose from {', '.join(self)}")
+            raise ModelError(f"unknown {self.kind} {name!r}: {choices(name, self)}")
         return self[name]
 
 
@@ -92,7 +104,7 @@ class Choice:
 
     def check(self, value):
         if not isinstance(value, str) or value not in self.names:
-            raise ValueError(f"unknown name {value!r}: choose from {', '.join(self.names)}")
+            raise ValueError(f"unknown name {value!r}: {choices(value, self.names)}")
         return value
 
     parse = check

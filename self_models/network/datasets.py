@@ -1,6 +1,7 @@
 """What is known of the named data sets before their files are read: image shapes, class names, and how bright a background is."""
 
 from self_models.basics.errors import ModelError
+from self_models.basics.settings import choices
 
 # data set -> image shape (channels, height, width)
 IMAGE_SHAPES = {
@@ -33,7 +34,7 @@ def data_set(value):
     """The name of a known data set, or the path of a folder, which has a slash in it. Raises ValueError for another text."""
     if isinstance(value, str) and (value in IMAGE_SHAPES or "/" in value or "\\" in value):
         return value
-    raise ValueError(f"unknown name {value!r}: choose from {', '.join(IMAGE_SHAPES)}, or give the path of a folder of images")
+    raise ValueError(f"unknown name {value!r}: {choices(value, IMAGE_SHAPES)}, or give the path of a folder of images")
 
 
 def names(value):
