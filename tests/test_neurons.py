@@ -4,10 +4,12 @@ from math import exp, inf
 
 import pytest
 import torch
-from conftest import PLAN, images
+from conftest import PLAN, REPOSITORY, images
 
 import self_models.network.stages
+from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
+from self_models.loading import load
 from self_models.network.neurons import HeldDropout, NeuronState, SpikingNeuron
 from self_models.network.stages import late_chains
 from self_models.network.surrogates import SURROGATES
@@ -216,3 +218,21 @@ def test_steps_that_cannot_matter_change_nothing(settings, activation, monkeypat
     assert output.logits.any()
     for each, short in zip(*found, strict=True):
         torch.testing.assert_close(short, each, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"blocking": "dynamic"}, {"leak": 0.9}, {"rule": "confidence"}], ids=str)
+@torch.no_grad()
+def test_quiet_neurons_are_left_alone_and_nothing_changes(settings, monkeypatch):
+    """With blocking a network falls silent; then its layers are not asked any more, unless something may still happen in them."""
+    model = load(REPOSITORY / "trained_models/snn/quick_feedback.pth", engine="dense", timesteps=30, **settings)
+    x, found, asked = load_data("MNIST")[2].images[:2], [], []
+    model.features[3].register_forward_hook(lambda _, given, output: asked.append(len(output)))
+    for quiet in (SpikingNeuron.stays_quiet, False):
+        monkeypatch.setattr(SpikingNeuron, "stays_quiet", quiet)
+        output = model(x, seed=1)
+        found.append((*output.spikes_by_step.values(), output.logits_by_step, output.predictions, output.is_open))
+        if not settings:
+            silent = (output.spikes_by_step["features.1"].sum(1) == 0).sum().item()
+            assert silent > 5 and (len(asked) == 30) == (not quiet) and sum(asked) == 2 * (30 - silent)
+        asked.clear()
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

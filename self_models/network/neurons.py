@@ -17,10 +17,12 @@ from self_models.network.surrogates import new_age, next_age
 
 
 class NeuronState(NamedTuple):
-    """State of one layer between steps. v: membrane potential (B, ...); age: steps since the last spike (B, ...) or None."""
+    """State of one layer between steps. v: membrane potential (B, ...); age: steps since the last spike (B, ...) or None; quiet:
+    whether it is known that nothing changes until a drive comes."""
 
     v: torch.Tensor
     age: torch.Tensor | None = None
+    quiet: bool = False
 
 
 class Update(NamedTuple):
@@ -143,7 +145,8 @@ class SpikingNeuron(nn.Module):
 
     forward(drive, state, steps) -> (spikes, state, counts): drive (steps B, ...) as the synapses deliver it, one step after the
     other, spikes likewise; state a NeuronState, or None for neurons at rest (V = 0); counts (steps, B), spikes per image.
-    begins_silent: whether at rest the first step's spikes are all 0, and so is every gradient through them.
+    begins_silent: whether at rest the first step's spikes are all 0, and so is every gradient through them. stays_quiet: whether
+    neurons that have not fired in a step will not, and keep their membrane, until a drive comes.
     """
 
     def __init__(self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False):
@@ -154,9 +157,13 @@ class SpikingNeuron(nn.Module):
         self.leak = nn.Parameter(torch.tensor(required(FRACTION, "leak", leak)), requires_grad=learn_leak)
         self.begins_silent = self.update.delays and not surrogate.at_rest()
 
+    @property
+    def stays_quiet(self):
+        return not self.update.delays and self.leak.item() == 1
+
     def forward(self, drive, state=None, steps=1):
         drive = drive.to(self.threshold.dtype).unflatten(0, (steps, -1))  # float32 where matrix products are bfloat16
-        v, age = state or NeuronState(torch.zeros_like(drive[0]))
+        v, age, _ = state or NeuronState(torch.zeros_like(drive[0]))
         learns = torch.is_grad_enabled() and any(value.requires_grad for value in (drive, v, self.threshold, self.leak))
         if learns or age is not None:
             age = new_age(v) if age is None and self.surrogate.needs_age else age

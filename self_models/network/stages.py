@@ -208,20 +208,28 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
     A signal may lack steps at its beginning, all of them even, in which nothing can have arrived yet: with the update `delayed` a
     layer at rest is silent in its first step, so k layers take k steps off. So it is with counts. Linear layers are not asked
     about the drive of the last step, if it would be fired after it, nor, in evaluation on a CPU, about steps in which no image of
-    the batch sends anything (a GPU would have to be waited for).
+    the batch sends anything (a GPU would have to be waited for); nor are quiet neurons that then get nothing.
     """
     looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
     sends = torch.linalg.vector_norm(signal, 1, tuple(range(1, signal.dim()))).tolist() if looks else []
     (steps, images), signal = signal.shape[:2], signal.flatten(0, 1)
     idle, driven = late_chains(layers) if final and not watch else (), steps  # steps of which the signal is
+    waiting = []  # linear layers that are not asked unless their neurons need them
     for position, module in layers:
         key = f"{name}.{position}"
         if isinstance(module, SpikingNeuron):
             if steps:
+                state = memory.get(key)
+                if looks and state and state.quiet and not any(sends):
+                    waiting, signal = [], state.v.new_zeros(1).expand(steps * images, *state.v.shape[1:])
+                    if counts is not None:
+                        counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
+                    continue
+                signal, waiting = silently(waiting, signal, sends, images), []
                 if driven < steps:
                     signal = torch.cat([signal, torch.zeros_like(signal[:images])])
                 was_at_rest = key not in memory
-                signal, memory[key], fired = module(signal, memory.get(key), steps)
+                signal, memory[key], fired = module(signal, state, steps)
                 if was_at_rest and module.begins_silent:
                     steps, signal, fired = steps - 1, signal[images:], fired[1:]
                 if counts is not None:
@@ -229,6 +237,8 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                 if watch:
                     watch(key, signal, steps)
                 sends, driven = fired.any(1).tolist() if looks else [], steps
+                if sends and not sends[-1] and module.stays_quiet:
+                    memory[key] = memory[key]._replace(quiet=True)
         elif isinstance(module, HeldDropout):
             signal, memory[key] = module(signal, memory.get(key), driven, draws)
         else:
@@ -236,8 +246,18 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                 watch(key, signal, steps)
             if position in idle and steps > 1:
                 signal, sends, driven = signal[:-images], sends[:-1], steps - 1
-            signal = module(signal) if all(sends) else sparsely(module, signal.unflatten(0, (len(sends), images)), sends)
-    return signal.unflatten(0, (steps, images))
+            if sends and not any(sends) and not watch:
+                waiting.append(module)
+            else:
+                signal = module(signal) if all(sends) else sparsely(module, signal.unflatten(0, (len(sends), images)), sends)
+    return silently(waiting, signal, sends, images).unflatten(0, (steps, images))
+
+
+def silently(modules, signal, sends, images):
+    """What linear layers make of a signal (T B, ...) of zeros; sends: T numbers."""
+    for module in modules:
+        signal = sparsely(module, signal.unflatten(0, (len(sends), images)), sends)
+    return signal
 
 
 def late_chains(layers):
