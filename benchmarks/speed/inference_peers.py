@@ -92,7 +92,10 @@ def measured(model, ann, peers, batch, args):
     parts = load_data("MNIST")[2].part(0, args.images).batches(batch)
     parts = [(one.images, Draws(0, EVALUATION, one.index).uniforms(model.timesteps, model.image_shape)) for one in parts]
     ways = {(peer, way): by_layer for peer in peers for way, by_layer in WAYS.items()}
-    runs = {("ours_event", ""): lambda x, uniforms: model.engine(x, uniforms, frames=False), ("ours_dense", ""): model.forward}
+    runs = {
+        ("ours_event", ""): lambda x, uniforms: model.engine(x, uniforms, frames=False),
+        ("ours_dense", ""): lambda x, uniforms: model.forward(x, uniforms, frames=False),
+    }
     ours = {name: [run(*each) for each in parts] for (name, _), run in runs.items()}  # compiles and folds, too
     spikes = {name: joined(output.spikes for output in outputs) for name, outputs in ours.items()}
     same = {"ours_event": compared(spikes["ours_event"], spikes["ours_dense"])}
