@@ -1,10 +1,12 @@
 """Bad input: one clear line on standard error, exit status 2, no traceback, nothing lost."""
 
 import gzip
+import importlib
 import io
 import pickle
 import re
 import shutil
+import sys
 import urllib.request
 from pathlib import Path
 from urllib.error import URLError
@@ -31,6 +33,7 @@ from conftest import (
 import harness.data.sets
 import harness.training.fit
 import results
+from harness.command_line.scripts import run_script
 from self_models.basics.checkpoints import load_checkpoint
 
 LABELS = "train-labels-idx1-ubyte.gz"
@@ -406,11 +409,19 @@ def test_a_network_too_large_for_the_memory(tmp_path):
 @pytest.mark.parametrize(
     ("script", "flags", "words"),
     [
-        (ANN, "", "nothing is asked for: --preset quick_feedback trains in minutes"), (SNN, "", "nothing is asked for"),
         (SNN, "--preset quik_feedback", "did you mean quick_feedback?"), (OBJ1, "--epsilom 3", "did you mean --epsilon?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--dataset MINST", "did you mean MNIST?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
     ],
 )  # fmt: skip
-def test_who_mistypes_is_told_what_is_near_and_who_types_nothing_what_can_be_done(script, flags, words):
+def test_who_mistypes_is_told_what_is_near(script, flags, words):
     assert words in refused(script, flags)
+
+
+@pytest.mark.parametrize("script", [ANN, SNN])
+def test_who_types_nothing_is_told_what_can_be_done(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py"])
+    with pytest.raises(SystemExit) as stop:
+        run_script(importlib.import_module(script).main)
+    assert stop.value.code == 2
+    assert "error: nothing is asked for: --preset quick_feedback trains in minutes" in capsys.readouterr().err

@@ -89,8 +89,8 @@ class Parser(argparse.ArgumentParser):
         return page.format_help()
 
     def parse_args(self, args=None, namespace=None):
-        args = list(sys.argv[1:] if args is None else args)
-        if self.bare and not args:
+        is_typed, args = args is None, list(sys.argv[1:] if args is None else args)
+        if self.bare and is_typed and not args:
             self.error(self.bare)
         for word in args:
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
