@@ -3,11 +3,12 @@ read_images() turns image files into what it takes, load_data() gives a data set
 layers."""
 
 from self_models.adopting import from_layers
+from self_models.basics.errors import ModelError
 from self_models.basics.files import read_images
 from self_models.counting.evaluation import evaluate
 from self_models.loading import load
 
-__all__ = ["evaluate", "from_layers", "load", "load_data", "read_images"]
+__all__ = ["ModelError", "evaluate", "from_layers", "load", "load_data", "read_images"]
 
 
 def __getattr__(name):

@@ -67,3 +67,10 @@ def test_what_a_part_lacks_is_said_at_once(registry, base, own, words):
     with pytest.raises(ModelError, match=words):
         registry.register("x")(type("Own", (base,), own))
     assert registry == before
+
+
+def test_a_name_that_is_taken_stays_whose_it_is():
+    before = RULES["confidence"]
+    with pytest.raises(ModelError, match="rule 'confidence' is there already"):
+        RULES.register("confidence")(type("Own", (Rule,), {"holds": id}))
+    assert RULES["confidence"] is before

@@ -44,6 +44,8 @@ class Registry(dict):
         """Decorator: enter a class or function under this name. Raises ModelError for a class that lacks something."""
 
         def enter(thing):
+            if name in self:
+                raise ModelError(f"{self.kind} {name!r} is there already: register {thing.__name__} under another name")
             if self.base:
                 self.check_class(name, thing)
             self[name] = thing
