@@ -8,11 +8,11 @@ from harness.command_line.presets import EVALUATIONS
 from harness.training.losses import STEP_WEIGHTS
 from self_models.basics import settings
 from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, WHOLE, Choice, Need, Switch, Text, setting
+from self_models.loading import ENGINES
 from self_models.network.plans import PLANS
 from self_models.vgg_wFeedback import PRECISIONS, VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-ENGINES = ("auto", "dense", "event")
 STEPPED, WITH_SGD, WITH_ADAM = Need("lr_schedule", ("step",)), Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",))
 WITH_DECODER = Need(
     "architecture", tuple(name for name, (_, decoder) in PLANS.items() if decoder), "it has no decoder that could reconstruct"

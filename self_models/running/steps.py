@@ -126,12 +126,12 @@ COUNTS = ("compared", "spikes")
 
 def stack_frames(frames):
     """A list of T Frames of one step as one whose tensors are (T, B, ...)."""
-    return _each(torch.stack, frames)
+    return _field_by_field(torch.stack, frames)
 
 
 def join_frames(parts):
     """Frames of (t, B, ...) as one of (T, B, ...)."""
-    return _each(joined, parts)
+    return _field_by_field(joined, parts)
 
 
 def joined(parts):
@@ -152,7 +152,7 @@ def placed(counts, steps, among, image):
     return found
 
 
-def _each(join, frames):
+def _field_by_field(join, frames):
     return Frame(*(None if tensors[0] is None else join(tensors) for tensors in zip(*frames, strict=True)))
 
 
