@@ -29,7 +29,7 @@ def main(argv=None):
     with RunLog("ann", name, args, trains=not args.test_only) as run:
         for line in warnings:
             run.say(line)
-        criterion = Criterion(args.trade_off, "sum")
+        criterion = Criterion(args.trade_off, "sum", smoothing=args.label_smoothing)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
         return fit(model, data, criterion, args, run, ann_settings(), saved)

@@ -29,7 +29,9 @@ def main(argv=None):
     choose_trained(model, args)
     teacher = teacher_from(args)
     trade_off = args.trade_off if model.has_feedback else 0.0  # what a gate makes of the image by itself is not learned
-    criterion = Criterion(trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher)
+    criterion = Criterion(
+        trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher, args.label_smoothing
+    )
     warnings = lines_on_idle(args, snn_settings())
     data = data_for(args, model)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True)  # of training steps
+# of training steps
+OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True, bias_lr_factor=1.0)
 PRODUCTS = r"^aten::(.*conv.*|(add|b|)mm|im2col|col2im)$"  # convolutions and matrix products, operators by their names
 
 

@@ -31,6 +31,7 @@ from conftest import (
     refused,
     run_here,
     same_weights,
+    split,
 )
 
 import harness.data.sets
@@ -161,9 +162,10 @@ def test_a_criterion_goes_by_its_own_settings():
         assert losses_of(output, labels, *changed).total.item() != pytest.approx(found)
 
 
-def rates(lr_schedule, epochs, steps_per_epoch):
+def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
     """The learning rate of each optimiser step, of a rate of 1."""
-    args = argparse.Namespace(epochs=epochs, lr_interval=[0.6, 0.8, 0.9], lr_reduce=10, lr_schedule=lr_schedule)
+    flags = {"epochs": epochs, "lr_interval": [0.6, 0.8, 0.9], "lr_reduce": 10, "lr_schedule": lr_schedule, "warm_up": warm_up}
+    args = argparse.Namespace(**flags)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule, seen = make_schedule(optimizer, args, steps_per_epoch), []
     for _ in range(epochs * steps_per_epoch):
@@ -185,6 +187,11 @@ def test_cosine_schedule_by_hand():
     assert seen[5:] == sorted(seen[5:], reverse=True) and 0 < seen[-1] < 0.001
 
 
+def test_triangle_schedule_by_hand():
+    assert rates("triangle", 4, 3, 0.25) == pytest.approx([1 / 4, 2 / 4, 3 / 4, *(1 - step / 9 for step in range(9))])
+    assert rates("triangle", 1, 4, 0) == [1, 3 / 4, 2 / 4, 1 / 4]
+
+
 @pytest.mark.parametrize(("name", "kind"), [("Adam", torch.optim.Adam), ("SGD", torch.optim.SGD)])
 def test_thresholds_leaks_and_gains_have_no_weight_decay(name, kind):
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
@@ -202,6 +209,27 @@ def test_thresholds_leaks_and_gains_have_no_weight_decay(name, kind):
     ann = VGG_wFeedback(plan=PLAN, fc_width=4, norm="scale")
     gains = make_optimizer(ann, parse(ANN, "--optimizer", name)).param_groups[1]["params"]
     assert {id(one) for one in gains} == {id(one) for name, one in ann.named_parameters() if name.endswith("gain")} and gains
+
+
+def test_biases_have_a_learning_rate_of_their_own():
+    flags = parse(ANN, *split(["--optimizer SGD --nesterov -lr 0.5 --weight_decay 0.1 --bias_lr_factor 64"]))
+    optimizer = make_optimizer(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), flags)
+    found = [
+        ([tuple(one.shape) for one in group["params"]], group["lr"], group["weight_decay"]) for group in optimizer.param_groups
+    ]
+    assert found == [([(2, 3)], 0.5, 0.1), ([(2,)], 0.5, 0), ([(2,), (2,)], 32, 0)] and optimizer.defaults["nesterov"]
+    with pytest.raises(UserError, match="no biases"):
+        make_optimizer(torch.nn.Linear(3, 2, bias=False), flags)
+
+
+def test_label_smoothing_by_hand():
+    """3 classes, a quarter spread: the target is 5/6, 1/12, 1/12. An evaluation judges by the label alone."""
+    logits, labels = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0])
+    logs, criterion = logits[0].log_softmax(0).tolist(), Criterion(0.0, "sum", smoothing=0.25)
+    output = output_of(logits=logits)
+    expected = -(5 / 6 * logs[0] + (logs[1] + logs[2]) / 12)
+    assert criterion(output, labels).total.item() == pytest.approx(expected)
+    assert criterion.judging()(output, labels).total.item() == pytest.approx(-logs[0])
 
 
 # --- flags

@@ -481,6 +481,8 @@ def test_colour_images_are_mirrored_and_shifted_by_hand():
         assert (found[0], found[-1]) == (first, last), (across, flip)
     down = mirrored(image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]))[0, 0, :, 0].tolist()
     assert down == [*range(2, 16), 14, 13]  # what comes in is a reflection
+    far = mirrored(image, torch.tensor([[0.5, 0.999, 0.0, 0.0]]), shift=5)[0, 0, 0].tolist()
+    assert far == [*range(5, 16), 14, 13, 12, 11, 10]
 
 
 def test_augmentation_of_colour_belongs_to_the_image():
@@ -489,3 +491,20 @@ def test_augmentation_of_colour_belongs_to_the_image():
     part = torch.tensor([4, 1])
     assert torch.equal(augmented(Batch(x[part], part, part), 2, 1).images, whole[part])
     assert not torch.equal(augmented(Batch(x, index, index), 2, 2).images, whole)
+
+
+def test_alternating_mirror_images():
+    """Of two epochs each image is mirrored in exactly one; in which follows from seed and image, for half of them in the first.
+    Without a shift nothing else happens."""
+    x, index = torch.rand(400, 3, 8, 8), torch.arange(400)
+    flips = []
+    for seed, epoch in ((2, 1), (2, 2), (2, 3), (3, 1)):
+        found = augmented(Batch(x, index, index), seed, epoch, "alternate", 0).images
+        as_it_is, mirrored = ((found == one).flatten(1).all(1) for one in (x, x.flip(3)))
+        assert (as_it_is ^ mirrored).all()
+        flips.append(mirrored)
+    assert torch.equal(flips[0], ~flips[1]) and torch.equal(flips[0], flips[2]) and not torch.equal(flips[0], flips[3])
+    assert flips[0].sum().item() == pytest.approx(200, abs=40)
+    part = torch.tensor([4, 1])
+    whole = augmented(Batch(x, index, index), 2, 1, "alternate", 3).images
+    assert torch.equal(augmented(Batch(x[part], part, part), 2, 1, "alternate", 3).images, whole[part])

@@ -462,8 +462,8 @@ def epoch_of(kind, norm, bad=None, slope=True):
     torch.manual_seed(0)
     cls, own = (VGG_wFeedback, {"norm": norm}) if norm else (VGG_SNN_STDB_wFeedback, {"timesteps": 2, "update": "immediate"})
     model = cls(plan=PLAN, fc_width=8, **own | ({} if norm else {"default_threshold": 0.05}))
-    flags = {"learning_rate": 0.01, "weight_decay": 1e-4, "momentum": 0.9, "amsgrad": True}
-    optimizer = make_optimizer(model, SimpleNamespace(optimizer=kind, **flags))
+    flags = {"learning_rate": 0.01, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": False, "amsgrad": True}
+    optimizer = make_optimizer(model, SimpleNamespace(optimizer=kind, bias_lr_factor=1.0, **flags))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     data, criterion, seen = load_data("MNIST", limit_train=12)[0], Criterion(1.0, "last_t"), []
     steep_on = list(data.batches(4))[bad - 1].labels if bad else torch.empty(0)

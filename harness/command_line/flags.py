@@ -7,13 +7,27 @@ from harness.command_line.parser import GROUPS, Parser, typed
 from harness.command_line.presets import EVALUATIONS
 from harness.training.losses import STEP_WEIGHTS
 from self_models.basics import settings
-from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, WHOLE, Choice, Need, Switch, Text, setting
+from self_models.basics.settings import (
+    COUNT,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    WHOLE,
+    Choice,
+    Need,
+    Switch,
+    Text,
+    setting,
+)
 from self_models.loading import ENGINES
 from self_models.network.plans import PLANS
 from self_models.vgg_wFeedback import PRECISIONS, VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-STEPPED, WITH_SGD, WITH_ADAM = Need("lr_schedule", ("step",)), Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",))
+STEPPED, RISING = Need("lr_schedule", ("step",)), Need("lr_schedule", ("cosine", "triangle"))
+WITH_SGD, WITH_ADAM = Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",))
+AUGMENTED = Need("augment", why="the images stay as they are")
 WITH_DECODER = Need(
     "architecture", tuple(name for name, (_, decoder) in PLANS.items() if decoder), "it has no decoder that could reconstruct"
 )
@@ -67,7 +81,7 @@ class OfAll:
     limit_test: int = setting(None, COUNT, "use the first N test images only", group="data", metavar="N", common=True)
     epochs: int = training_setting(100, COUNT, "passes over the training images", fixed=False, common=True)
     learning_rate: float = training_setting(1e-4, POSITIVE, "above 0", flags=("-lr", "--learning_rate"), common=True)
-    lr_schedule: str = training_setting("step", Choice(("step", "cosine")), "cosine: warm up, then fall to 0")
+    lr_schedule: str = training_setting("step", Choice(("step", "cosine", "triangle")), "cosine, triangle: rise, then fall to 0")
     lr_interval: list = setting(
         "0.60 0.80 0.90", Text(fractions), "step: when, parts of epochs", group="training", training=True, needs=(STEPPED,)
     )
@@ -118,6 +132,24 @@ class OfTraining:
     select: str = training_setting(
         "held-out", Choice(("held-out", "test")), "what the best epoch, the first of equals, is chosen on; test: the test "
         "images, as the original does, so that its figures are better than they should be", group="data",
+    )  # fmt: skip
+    warm_up: float = training_setting(
+        0.05, PROBABILITY, "cosine, triangle: part of all steps in which the learning rate rises", needs=(RISING,)
+    )
+    nesterov: bool = training_setting(
+        False, Switch(), "of SGD: Nesterov's momentum", needs=(WITH_SGD, Need("momentum", why="there is no momentum"))
+    )
+    bias_lr_factor: float = training_setting(
+        1.0, POSITIVE, "the learning rate of biases (a normalisation's, an SNN's), times that of weights"
+    )
+    label_smoothing: float = training_setting(0.0, PROBABILITY, "part of each label that is spread evenly over all classes")
+    mirror: str = training_setting(
+        "random", Choice(("random", "alternate")), "when --augment mirrors a colour image: in half of the epochs at random; "
+        "alternate: in every second epoch", needs=(AUGMENTED,),
+    )  # fmt: skip
+    shift: int = training_setting(
+        None, WHOLE, "by how many pixels --augment shifts an image at most; default: 2 of grey ones, an eighth of the size of "
+        "colour ones", metavar="N", needs=(AUGMENTED,),
     )  # fmt: skip
 
 

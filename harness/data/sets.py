@@ -129,30 +129,39 @@ def first_of_each_class(labels, count):
     return by_class[torch.argsort(number * len(sizes) + labels[by_class])][:count]
 
 
-def augmented(batch, seed, epoch):
-    """The batch with each image changed at random: grey ones turned, scaled and shifted, colour ones mirrored and shifted."""
+def augmented(batch, seed, epoch, mirror="random", shift=None):
+    """The batch with each image changed at random: grey ones turned, scaled and shifted, colour ones mirrored and shifted.
+
+    mirror: 'random': in half of the epochs; 'alternate': in every second one, of which seed and image say whether it is an even
+    one (Jordan, arXiv:2404.00498). shift: at most so many pixels, None for as many as moved and mirrored say.
+    """
     (numbers,) = Draws(seed, epoch, batch.index).numbers("augmentation", 4, batch.images.device)
+    if mirror == "alternate":
+        (first,) = Draws(seed, 0, batch.index).numbers("augmentation", 4, batch.images.device)
+        numbers[:, 2] = ((first[:, 2] < 0.5) ^ (epoch % 2 == 0)).to(numbers.dtype)  # 0: mirrored
     change = moved if batch.images.shape[1] == 1 else mirrored
-    return batch._replace(images=change(batch.images, numbers))
+    return batch._replace(images=change(batch.images, numbers, shift))
 
 
-def moved(images, numbers):
-    """Each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to 2 pixels. numbers: (B, 4) in [0, 1)."""
+def moved(images, numbers, shift=None):
+    """Each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to `shift` pixels, 2 by default. numbers:
+    (B, 4) in [0, 1)."""
+    most = 2 if shift is None else shift
     height, width = images.shape[2:]
     turn, scale, across, down = (2 * numbers - 1).unbind(1)
     angle, scale = turn * math.pi / 18, 1 + 0.1 * scale
     cosine, sine = angle.cos() / scale, angle.sin() / scale
-    rows = (torch.stack([cosine, -sine, across * 4 / width], 1), torch.stack([sine, cosine, down * 4 / height], 1))
+    rows = (torch.stack([cosine, -sine, across * 2 * most / width], 1), torch.stack([sine, cosine, down * 2 * most / height], 1))
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def mirrored(images, numbers):
-    """Half of the images mirrored, left for right, and each shifted by up to an eighth of its size (CIFAR's 4 pixels), what comes
-    in at the edges being a reflection. numbers: (B, 4) in [0, 1)."""
+def mirrored(images, numbers, shift=None):
+    """Half of the images mirrored, left for right, and each shifted by up to `shift` pixels, by default an eighth of its size
+    (CIFAR's 4 pixels), what comes in at the edges being a reflection. numbers: (B, 4) in [0, 1)."""
     places = []
     for size, number in zip(images.shape[2:], numbers[:, :2].T, strict=True):
-        most = size // 8
+        most = size // 8 if shift is None else shift
         place = torch.arange(size, device=images.device) + (number * (2 * most + 1)).long()[:, None] - most
         place = place.abs()
         places.append(size - 1 - (size - 1 - place).abs())  # (B, size): where each row or column comes from

@@ -46,10 +46,11 @@ class TeacherOutput(NamedTuple):
     temperature: float
 
 
-def classification_loss(logits, labels, taught=None):
-    """Mean cross-entropy of the logits (B, labels); taught: (1 - w) of it + w τ² KL(teacher || student), both
-    softened by the temperature τ (Hinton et al., 2015, arXiv:1503.02531)."""
-    loss = F.cross_entropy(logits, labels)
+def classification_loss(logits, labels, taught=None, smoothing=0.0):
+    """Mean cross-entropy of the logits (B, labels) with the labels, of which this part is spread evenly over all classes (Szegedy
+    et al., CVPR 2016); taught: (1 - w) of it + w τ² KL(teacher || student), both softened by the temperature τ (Hinton et al.,
+    2015, arXiv:1503.02531)."""
+    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
     if taught is None:
         return loss
     student, teacher = ((each / taught.temperature).log_softmax(1) for each in (logits, taught.logits))
@@ -57,17 +58,17 @@ def classification_loss(logits, labels, taught=None):
     return (1 - taught.weight) * loss + taught.weight * taught.temperature**2 * divergence
 
 
-def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t", taught=None):
+def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t", taught=None, smoothing=0.0):
     """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty.
 
     classification: the mean of the steps' classification_loss, weighted by step_weights(classification_kind); reconstruction: the
     sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind). taught: a TeacherOutput, None
-    for none."""
+    for none; smoothing: of the labels."""
     by_step = getattr(output, "logits_by_step", None)
     if by_step is None or classification_kind == "last_t":
         by_step = output.logits[None]
     weights = step_weights(classification_kind, len(by_step), labels.device)
-    per_step = torch.stack([classification_loss(logits, labels, taught) for logits in by_step])
+    per_step = torch.stack([classification_loss(logits, labels, taught, smoothing) for logits in by_step])
     classification = weights @ per_step / weights.sum()
     reconstruction, penalty, errors = None, torch.zeros_like(classification), errors_by_step(output)
     if spike_penalty:
@@ -94,19 +95,21 @@ class Teacher(NamedTuple):
 @dataclass(frozen=True)
 class Criterion:
     """What training minimises; see losses_of. kind: step weights of the reconstruction, 'sum' for the ANN;
-    classification_kind: of the outputs; teacher: a Teacher to learn from, too."""
+    classification_kind: of the outputs; teacher: a Teacher to learn from, too; smoothing: of the labels."""
 
     trade_off: float
     kind: str
     spike_penalty: float = 0.0
     classification_kind: str = "last_t"
     teacher: Teacher | None = None
+    smoothing: float = 0.0
 
     def judging(self):
-        """The same for an evaluation, which judges the last output."""
-        return replace(self, classification_kind="last_t")
+        """The same for an evaluation, which judges the last output by the labels as they are."""
+        return replace(self, classification_kind="last_t", smoothing=0.0)
 
     def __call__(self, output, labels, images=None):
         """Losses of an output; images: what the teacher looks at, in training; None: the labels count alone."""
         taught = self.teacher.output(images) if self.teacher and images is not None else None
-        return losses_of(output, labels, self.trade_off, self.kind, self.spike_penalty, self.classification_kind, taught)
+        own = self.trade_off, self.kind, self.spike_penalty, self.classification_kind
+        return losses_of(output, labels, *own, taught, self.smoothing)

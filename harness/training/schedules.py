@@ -4,39 +4,53 @@ from math import cos, pi
 
 import torch
 
-WARM_UP = 0.05  # of all steps, for the cosine schedule
+from harness import UserError
 
 
 def make_optimizer(model, args):
-    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Thresholds, leaks and the gains
-    of a normalisation have no weight decay."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Thresholds, leaks, and the gains and
+    biases of a normalisation have no weight decay; biases have a learning rate of their own. Raises UserError where the flags
+    ask for one and there are none."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
     groups = [
-        {"params": [parameter for parameter in trained if parameter.dim() > 1]},
-        {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trained.values() if parameter.dim() > 1]},
+        {"params": [parameter for parameter in trained.values() if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
+    if biases:
+        groups.append({"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor})
+    elif args.bias_lr_factor != 1:
+        raise UserError(f"--bias_lr_factor {args.bias_lr_factor:g} does nothing: this network has no biases; leave it out")
     common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "SGD":
-        return torch.optim.SGD(groups, momentum=args.momentum, **common)
+        return torch.optim.SGD(groups, momentum=args.momentum, nesterov=args.nesterov and args.momentum > 0, **common)
     return torch.optim.Adam(groups, amsgrad=args.amsgrad, **common)
 
 
 def make_schedule(optimizer, args, steps_per_epoch):
     """Learning rate per optimiser step.
 
-    step: divided by lr_reduce after each part lr_interval of the epochs. cosine: rises linearly over the first 5 % of all
-    steps, then falls to 0 as half a cosine.
+    step: divided by lr_reduce after each part lr_interval of the epochs. cosine, triangle: rises linearly over the first part
+    warm_up of all steps, then falls to 0 as half a cosine, or linearly.
     """
-    total = args.epochs * steps_per_epoch
+    total, warm_up = args.epochs * steps_per_epoch, args.warm_up
 
     def step_factor(step):
         return args.lr_reduce ** -sum(step >= part * total for part in args.lr_interval)
 
-    def cosine_factor(step):
-        done = step / total
-        return (step + 1) / (WARM_UP * total + 1) if done < WARM_UP else (1 + cos(pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
+    def warmed_up(fall):
+        def factor(step):
+            done = step / total
+            return (step + 1) / (warm_up * total + 1) if done < warm_up else fall(done - warm_up, 1 - warm_up)
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, {"step": step_factor, "cosine": cosine_factor}[args.lr_schedule])
+        return factor
+
+    factors = {
+        "step": step_factor,
+        "cosine": warmed_up(lambda past, whole: (1 + cos(pi * past / whole)) / 2),
+        "triangle": warmed_up(lambda past, whole: 1 - past / whole),
+    }
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors[args.lr_schedule])
 
 
 def set_rates(optimizer, schedule):

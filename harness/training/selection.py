@@ -11,7 +11,8 @@ def data_for(args, model):
     """(training, selection or None, test) ImageSets for the flags of a training script.
 
     In training args.holdout becomes the number of images held out, args.selected_on what chooses the epoch. Raises UserError
-    as load_data does, for images or classes that are not the model's, and for held-out images that would choose nothing.
+    as load_data does, for images or classes that are not the model's, for held-out images that would choose nothing, and for
+    --mirror or --shift where these images have no use for them.
     """
 
     def load(holdout):
@@ -27,5 +28,10 @@ def data_for(args, model):
     holdout = 0 if args.select == "test" else args.holdout
     train, selection, test = load(holdout)
     args.holdout = len(selection) if selection else 0
+    channels, *size = train.images.shape[1:]
+    if args.mirror == "alternate" and channels == 1:
+        raise UserError("--mirror alternate does nothing with grey images, which --augment does not mirror; leave it out")
+    if (args.shift or 0) >= min(size):
+        raise UserError(f"--shift {args.shift} moves images of {size[0]}x{size[1]} pixels out of sight; give fewer pixels")
     args.selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
     return train, selection, test
