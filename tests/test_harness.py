@@ -1,6 +1,7 @@
 """Flags, losses, schedules, data, conversion, checkpoints and training, apart from what goes wrong."""
 
 import argparse
+import functools
 import importlib
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import runpy
 import shlex
 import shutil
+import signal
 from math import cos, exp, log, pi
 
 import pytest
@@ -33,8 +35,10 @@ from conftest import (
     same_weights,
     split,
 )
+from test_survive import after_step, in_evaluation
 
-import harness.data.sets
+from benchmarks.robustness.kill_resume import CLOCK
+from benchmarks.shared import same
 from harness import UserError
 from harness.building.models import SNNSource, snn_from, teacher_from
 from harness.command_line.scripts import run_script
@@ -43,11 +47,11 @@ from harness.measuring.evaluation import evaluate, spikes_over_time
 from harness.runs.checkpoints import save_checkpoint, write_whole
 from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
-from harness.training.epoch import train_one_epoch
+from harness.training.epoch import renew_statistics, train_one_epoch
 from harness.training.fit import training_batches
 from harness.training.forecast import forecast, plan_line, slow_precision_line
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
-from harness.training.schedules import make_optimizer, make_schedule
+from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
 from results import cell, interval, means_over_seeds, paired, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.spikes import by_part
@@ -222,6 +226,34 @@ def test_biases_have_a_learning_rate_of_their_own():
         make_optimizer(torch.nn.Linear(3, 2, bias=False), flags)
 
 
+@pytest.mark.parametrize("kind", ["mean", "ema"])
+def test_averaged_weights_by_hand(kind):
+    """8 steps, averaged after the last 4 of them: their mean, or 9 tenths of the average so far and a tenth of each. A raised
+    number of epochs begins later, and anew."""
+    model, flags = torch.nn.Linear(1, 1), parse(ANN, *split([f"--epochs 4 --average_weights {kind}"]))
+    flags.average_from, flags.average_decay = 0.45, 0.9
+    averaged, seen = WeightAverage(model, flags, 2), [2.0, -1.0, 4.0, 8.0]
+    assert averaged.begin == 4
+    for averaged.begin in (4, 6):
+        for step, value in enumerate([*[100.0] * (averaged.begin - 1), *seen], 1):
+            torch.nn.init.constant_(model.weight, value)
+            averaged.update(model, step)
+        expected = 3.25 if kind == "mean" else 0.729 * 2 + 0.081 * -1 + 0.09 * 4 + 0.1 * 8
+        assert averaged.module.weight.item() == pytest.approx(expected)
+
+
+def test_averaged_weights_have_statistics_of_their_own():
+    """Of a norm's first layer: the mean square of its inputs over the batches, each alike; its momentum is what it was."""
+    torch.manual_seed(0)
+    model, other = (VGG_wFeedback(plan=PLAN, fc_width=4, norm="scale", dropout=0.0) for _ in range(2))
+    batches, before = list(load_data("MNIST", limit_train=12)[0].batches(4)), other.features[1].mean_square.clone()
+    renew_statistics(model, other, batches, 0, 1)
+    drives = [model.features[0](batch.images) for batch in batches]
+    expected = torch.stack([drive.square().mean((0, 2, 3)) for drive in drives]).mean(0)
+    torch.testing.assert_close(model.features[1].mean_square, expected)
+    assert torch.equal(other.features[1].mean_square, before) and model.features[1].momentum == 0.1
+
+
 def test_label_smoothing_by_hand():
     """3 classes, a quarter spread: the target is 5/6, 1/12, 1/12. An evaluation judges by the label alone."""
     logits, labels = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0])
@@ -323,9 +355,9 @@ def test_an_evaluation_has_draws_of_its_own():
     for name in ("classification", "reconstruction", "total", "error", "open_share"):
         assert found[name] == pytest.approx(large[name], rel=1e-5), name
     assert found["spikes"]["features.1"] > 0 and found["open_share"][0] == 1 > found["open_share"][-1]
-    for epoch, same in ((EVALUATION, True), (1, False)):
+    for epoch, equal in ((EVALUATION, True), (1, False)):
         spikes = model(digits.whole().images, draws=Draws(3, epoch, torch.arange(5))).spikes
-        assert (found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})) == same
+        assert (found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})) == equal
     assert parse(ANN, "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be
     assert "epochs" in refused(ANN, f"--epochs {2**31}")
 
@@ -524,29 +556,36 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
 # --- training
 
 
-def test_an_ann_interrupted_and_resumed_by_its_name(tmp_path, monkeypatch):
-    """The same numbers and weights, bit for bit, whether a run goes through or is stopped in its last epoch and resumed."""
+SGD = "--optimizer SGD --nesterov --momentum 0.8 -lr 1e-2 --lr_schedule triangle --warm_up 0.25"
+AVERAGED = "--norm scale --average_weights {} --average_from 0.5 --label_smoothing 0.1"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "step"),
+    [("-lr 1e-3", 2), (f"{SGD} {AVERAGED.format('mean')}", 1), (f"-lr 1e-3 {AVERAGED.format('ema')} --average_decay 0.9", 4)],
+)
+def test_an_ann_interrupted_and_resumed_by_its_name(tmp_path, monkeypatch, recipe, step):
+    """The same numbers and checkpoints, bit for bit, whether a run goes through or is stopped in its last epoch and resumed:
+    after this step, or for the one after the last in its evaluation, when averaged weights have been given statistics."""
 
     def training(folder, *flags):
         run_here(ANN, *flags, f"--run_name x --output_dir {folder}")
         files = folder / "trained_models/ann"
         return figures(records(folder / "logs/ann/x.jsonl", "epoch")), [files / "x.pth", files / "x_last.pth"]
 
-    command, train_one_epoch = f"{TINY} --epochs 3 -lr 1e-3", harness.training.fit.train_one_epoch
-
-    def stop_in_epoch_3(*args):
-        if args[6] == 3:
-            raise KeyboardInterrupt
-        return train_one_epoch(*args)
+    command = f"{TINY} --limit_train 48 --epochs 3 {recipe}"
+    stop_here = functools.partial(os.kill, os.getpid(), signal.SIGINT)
 
     first, checkpoints = training(tmp_path / "first", command)
     assert [record["epoch"] for record in first] == [1, 2, 3]  # --epochs 3 is 3 epochs
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr("harness.training.fit.train_one_epoch", stop_in_epoch_3)
+        in_evaluation(patch, 3, stop_here) if step == 4 else after_step(patch, 3, step, stop_here)
         run_script(lambda: training(tmp_path / "stopped", command))
     assert stop.value.code == 130
     resumed, others = training(tmp_path / "stopped", "--resume")
-    assert resumed == first and all(map(same_weights, checkpoints, others))
+    assert resumed == first
+    for pair in zip(checkpoints, others, strict=True):
+        assert same(*map(load_checkpoint, pair), aside=(*CLOCK, "logs"))
     longer, _ = training(tmp_path / "stopped", "--resume --epochs 4")
     assert [record["epoch"] for record in longer] == [1, 2, 3, 4] and longer[3]["evaluated"]["images"] == 16
     other_seed, others = training(tmp_path / "seed", command, "--seed 1")

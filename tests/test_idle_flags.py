@@ -21,6 +21,8 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
         (ANN, "--warm_up 0.2", "--warm_up does nothing with --lr_schedule step: it counts with cosine or triangle; leave it out"),
         (ANN, "--nesterov", "--nesterov does nothing with --optimizer Adam: it counts with SGD; leave it out"),
         (ANN, "--optimizer SGD --nesterov --momentum 0", "--nesterov does nothing without --momentum: there is no momentum"),
+        (ANN, "--average_from 0.5", "--average_from does nothing with --average_weights none: it counts with mean or ema"),
+        (SNN, "--average_weights mean --average_decay 0.9", "--average_decay does nothing with --average_weights mean"),
         (SNN, "--bias_lr_factor 64", "--bias_lr_factor 64 does nothing: this network has no biases; leave it out"),
         (ANN, "--shift 2", "--shift does nothing without --augment: the images stay as they are; leave it out"),
         (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),

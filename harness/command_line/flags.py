@@ -27,6 +27,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 STEPPED, RISING = Need("lr_schedule", ("step",)), Need("lr_schedule", ("cosine", "triangle"))
 WITH_SGD, WITH_ADAM = Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",))
+AVERAGED = Need("average_weights", ("mean", "ema"))
 AUGMENTED = Need("augment", why="the images stay as they are")
 WITH_DECODER = Need(
     "architecture", tuple(name for name, (_, decoder) in PLANS.items() if decoder), "it has no decoder that could reconstruct"
@@ -141,6 +142,19 @@ class OfTraining:
     )
     bias_lr_factor: float = training_setting(
         1.0, POSITIVE, "the learning rate of biases (a normalisation's, an SNN's), times that of weights"
+    )
+    average_weights: str = training_setting(
+        "none", Choice(("none", "mean", "ema")), "judge and keep, in place of the weights, their average over the last steps: "
+        "their mean, or the exponential moving average",
+    )  # fmt: skip
+    average_from: float = training_setting(
+        0.75, PROBABILITY, "part of all steps after which weights are averaged", needs=(AVERAGED,)
+    )
+    average_decay: float = training_setting(
+        0.999,
+        PROBABILITY,
+        "of ema: part of the average that each step leaves as it is",
+        needs=(Need("average_weights", ("ema",)),),
     )
     label_smoothing: float = training_setting(0.0, PROBABILITY, "part of each label that is spread evenly over all classes")
     mirror: str = training_setting(

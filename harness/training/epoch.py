@@ -41,11 +41,14 @@ class Step(NamedTuple):
     figures: dict
 
 
-def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None):
+def train_one_epoch(
+    model, batches, criterion, optimizer, schedule, seed, epoch, on_batch=None, progress=None, parallel=None, averaged=None
+):
     """Mean figures over an epoch, see _figures. batches: Batches; schedule: stepped after each of them.
 
     on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from, kept up
-    to date; the batches begin where it stands. parallel: the model as one of several ranks. Raises UserError, with weights and
+    to date; the batches begin where it stands. parallel: the model as one of several ranks. averaged: a WeightAverage to keep up
+    to date. Raises UserError, with weights and
     buffers as they were before the step, where the loss or a gradient is not finite, with the layer where that begins.
 
     On a GPU a step is looked at, counted, and handed to on_batch one step later, before the next one changes the weights: the
@@ -89,6 +92,8 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
             buffer.copy_(torch.where(step.check.flag > 0, buffer, value))
         if isinstance(model, VGG_SNN_STDB_wFeedback):
             model.clamp_dynamics()
+        if averaged:
+            averaged.update(model, schedule.last_epoch)
         if not late:
             count(step)
     if waiting:
@@ -103,6 +108,22 @@ def forward(model, batch, criterion, seed, epoch):
     moved = {name: buffer.clone() for name, buffer in model.named_buffers()}
     output = functional_call(model, moved, (batch.images,), {"draws": Draws(seed, epoch, batch.index), "frames": False})
     return output, criterion(output, batch.labels, batch.images), moved.values()
+
+
+@torch.no_grad()
+def renew_statistics(model, like, batches, seed, epoch):
+    """Make a normalisation's statistics in this model the means over these Batches, seen as in training, since weights that are
+    averaged have others than any of those that were trained. Other buffers become those of the model `like`."""
+    for mine, other in zip(model.buffers(), like.buffers(), strict=True):
+        mine.copy_(other)
+    momenta = {norm: norm.momentum for norm in model.train().modules() if hasattr(norm, "momentum")}
+    for number, batch in enumerate(batches if momenta else (), 1):
+        for norm in momenta:
+            norm.momentum = 1 / number
+        with part_of_a_batch(batch.counts if ranks.count() > 1 else None):
+            model(batch.images, draws=Draws(seed, epoch, batch.index), frames=False)
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
 
 
 def looks_later(model, optimizer):

@@ -3,6 +3,7 @@
 import copy
 import json
 import time
+from itertools import islice
 
 from harness.data.sets import augmented
 from harness.drawing.board import Board, NoBoard
@@ -21,14 +22,16 @@ from harness.processes.signals import noted_signals
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import silence
 from harness.runs.progress import progress_bar
-from harness.training.epoch import Progress, train_one_epoch
+from harness.training.epoch import Progress, renew_statistics, train_one_epoch
 from harness.training.forecast import forecast, plan_line, slow_precision_line
-from harness.training.schedules import make_optimizer, make_schedule
+from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
 from harness.training.state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import Average
 from self_models.running.draws import shuffled
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+OF_STATISTICS = 40  # batches whose statistics averaged weights are given
 
 
 def fit(model, data, criterion, args, run, declared, saved=None):
@@ -42,7 +45,8 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     steps = -(-len(data[0]) // args.batch_size)
     optimizer = make_optimizer(model, args)
     schedule = make_schedule(optimizer, args, steps)
-    training = TrainingState(model, data, criterion, args, run, declared, optimizer, schedule)
+    averaged = WeightAverage(model, args, steps) if args.average_weights != "none" else None
+    training = TrainingState(model, data, criterion, args, run, declared, optimizer, schedule, averaged)
     if args.resume:
         training.resume(saved)
     writes_board = args.tensorboard and ranks.is_first()
@@ -83,10 +87,12 @@ def fit_one_epoch(training, parallel, steps, foretell, board):
             after_step,
             training.progress,
             parallel,
+            training.averaged,
         )
     fired = learned.pop("fired", None)
     silent = [name for name, mean in zip(model.wiring.names, fired, strict=True) if not mean and name != "input"] if fired else []
-    judgement = judged(training, epoch)  # a signal leaves only this to be made again
+    candidate = to_judge(training, epoch)
+    judgement = judged(training, candidate, epoch)  # a signal leaves only this to be made again
     seconds = time.perf_counter() - began
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement, "selected_on": args.selected_on}
     record |= {"seconds": seconds} | ({"silent": silent} if silent else {})
@@ -97,7 +103,7 @@ def fit_one_epoch(training, parallel, steps, foretell, board):
     groups = {"training": learned, args.selected_on: evaluated, "spikes": evaluated.get("spikes", {})}
     figures = {f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()}
     numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
-    board.add(epoch, model, numbers, shown)  # again after a kill
+    board.add(epoch, candidate, numbers, shown)  # again after a kill
     training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
     training.save()  # first, since the logs can be put right from it
     for line in lines:
@@ -106,10 +112,20 @@ def fit_one_epoch(training, parallel, steps, foretell, board):
     training.heed()
 
 
-def judged(training, epoch):
-    """Evaluate the epoch on the images that choose, and keep its checkpoint if it is the best so far, or if none choose.
+def to_judge(training, epoch):
+    """The model that counts after the epoch: that of the averaged weights, once there are any, with statistics of its own."""
+    averaged, args = training.averaged, training.args
+    if not averaged or training.schedule.last_epoch < averaged.begin:
+        return training.model
+    batches = islice(training_batches(training.data[0], args, epoch, training.device), OF_STATISTICS)
+    renew_statistics(averaged.module, training.model, batches, args.seed, epoch)
+    return averaged.module
+
+
+def judged(training, model, epoch):
+    """Evaluate the epoch's model on the images that choose, and keep its checkpoint if it is the best so far, or if none choose.
     Returns its figures `evaluated` and the accuracy `best` so far; nothing if none choose."""
-    model, args, run, best = training.model, training.args, training.run, training.best
+    args, run, best = training.args, training.run, training.best
     found, images = {}, training.judging
     if images:
         found = numbers_only(evaluate_with_bar(model, images, training.criterion, args, run, False, training.heed))

@@ -13,6 +13,7 @@ def plan_line(model, images, steps, args):
     """One line: the network, its data, and how large the checkpoints are."""
     weights = sum(value.numel() for value in model.state_dict().values())
     kept = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
+    kept += args.average_weights != "none"
     small, large = (4e-6 * weights * numbers for numbers in (1, 1 + kept))
     return (
         f"training {args.architecture}, {weights:,} weights, for {args.epochs} epochs of {images:,} images, {steps:,} steps "

@@ -22,7 +22,7 @@ from self_models.counting.evaluation import Average
 
 @dataclass
 class TrainingState:
-    """A model, its optimiser and schedule, and how far they have come.
+    """A model, its optimiser and schedule, the average of its weights, if one is asked for, and how far they have come.
 
     data: (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; epoch: epochs completed;
     progress: of the epoch after them; seconds: that it has taken; best: figures of the best epoch; lines, json_lines: on epochs,
@@ -39,6 +39,7 @@ class TrainingState:
     declared: dict
     optimizer: object
     schedule: object
+    averaged: object = None
     epoch: int = 0
     progress: Progress = field(default_factory=Progress)
     seconds: float = 0.0
@@ -71,6 +72,7 @@ class TrainingState:
         more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}
         more |= {"step": self.progress.step, "average": vars(average)}
         more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        more |= {"averaged": self.averaged.state_dict()} if self.averaged else {}
         more |= {"logs": json.dumps({"text": self.lines, "records": self.json_lines})}
         more |= {"flags": flags_to_save(self.args, self.declared, self.model)}
         save_checkpoint(self.run.place.last_path, self.model, self.run.place.previous_path, **more)
@@ -115,6 +117,8 @@ class TrainingState:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             set_rates(self.optimizer, self.schedule)
+            if self.averaged:
+                self.averaged.load_state_dict(saved["averaged"])
             self.epoch, self.seconds = int(saved["epoch"]), float(saved.get("seconds", 0.0))  # earlier versions knew only epochs
             self.progress.step = int(saved.get("step", 0))
             if self.progress.step and ranks.is_first():

@@ -55,6 +55,8 @@ class ScaledByBatch(nn.Module):
     tenth of the way at each pass.
     """
 
+    momentum = MOMENTUM
+
     def __init__(self, channels, nonlinearity):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(channels))
@@ -66,7 +68,7 @@ class ScaledByBatch(nn.Module):
         if self.training:
             norm = torch.linalg.vector_norm(x, dim=(0, *range(2, x.dim())), dtype=torch.float32)
             mean_square = batch_mean(norm**2, x.numel() // x.shape[1])
-            self.mean_square.lerp_(mean_square.detach(), MOMENTUM)
+            self.mean_square.lerp_(mean_square.detach(), self.momentum)
         scale = scale_of(self.gain, mean_square).to(x.dtype)
         return self.nonlinearity(x * scale.view(-1, *[1] * (x.dim() - 2)))
 
