@@ -167,8 +167,8 @@ def mirrored(images, numbers, shift=None):
         places.append(size - 1 - (size - 1 - place).abs())  # (B, size): where each row or column comes from
     rows, columns = places
     columns = torch.where(numbers[:, 2:3] < 0.5, columns, images.shape[3] - 1 - columns)
-    image, channel = (torch.arange(size, device=images.device) for size in images.shape[:2])
-    return images[image[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+    place = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)  # (B, H W): where each pixel comes from
+    return images.flatten(2).gather(2, place[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
 
 def default_holdout(count):
