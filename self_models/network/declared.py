@@ -11,6 +11,7 @@ from self_models.basics.settings import (
     PROBABILITY,
     Choice,
     Need,
+    Number,
     Switch,
     Text,
     objective_setting,
@@ -18,7 +19,7 @@ from self_models.basics.settings import (
 )
 from self_models.network.datasets import IMAGE_SHAPES, data_set, names
 from self_models.network.neurons import UPDATES
-from self_models.network.norms import NORMS
+from self_models.network.norms import ACTIVATIONS, NORMS
 from self_models.network.plans import PLANS
 from self_models.network.stages import INITS
 from self_models.network.surrogates import SURROGATES
@@ -35,6 +36,9 @@ def odd(value):
     return value
 
 
+HIDDEN = Need("fc_layers", why="the classifier has no hidden layers")
+
+
 @dataclass
 class NetworkSettings:
     """plan=[encoder, decoder] overrides vgg_name; image_shape=(C, H, W) and classes, a list of names, override what is known of
@@ -44,10 +48,15 @@ class NetworkSettings:
         "VGG5_wFeedback", Text(Choice(PLANS).parse), ", ".join(PLANS), flags=("-a", "--architecture"), group="network",
         metavar="PLAN", common=True,
     )  # fmt: skip
-    fc_width: int = setting(4096, COUNT, "width of the classifier's two hidden layers", group="network", common=True)
+    fc_width: int = setting(4096, COUNT, "width of the classifier's hidden layers", group="network", common=True, needs=(HIDDEN,))
+    fc_layers: int = setting(
+        2, Number(int, 0, 100), "hidden layers of the classifier; 0: one linear layer on the encoder's output", group="network"
+    )
     kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "of the convolutions, odd", group="network")
     dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", training=True)
-    fc_dropout: float = setting(0.5, PROBABILITY, "probability in the classifier, 0 to below 1", group="network", training=True)
+    fc_dropout: float = setting(
+        0.5, PROBABILITY, "probability in the classifier, 0 to below 1", group="network", needs=(HIDDEN,), training=True
+    )
     init: str = setting(
         "original", Choice(INITS), "of new weights; kaiming: as large as deep plans need", group="network", training=True
     )
@@ -70,8 +79,20 @@ class NetworkSettings:
 @dataclass
 class ANNSettings(NetworkSettings):
     norm: str = setting(
-        "none", Choice(NORMS), "scale: divide what each nonlinearity gets by its root mean square over the batch, by channel; "
-        "conversion folds it into the weights; for deep plans", group="network", common=True,
+        "none", Choice(NORMS), "of what each nonlinearity gets, by channel, for deep plans; scale: divide by root mean square "
+        "over the batch; batch: torch.nn.BatchNorm2d; conversion folds both into the weights", group="network", common=True,
+    )  # fmt: skip
+    norm_scale: bool = setting(
+        True, Switch(), "learn a scale of each channel behind its norm, which else stays 1", group="network",
+        needs=(Need("norm", ("scale", "batch")),), training=True,
+    )  # fmt: skip
+    activation_ann: str = setting(
+        "relu", Choice(ACTIVATIONS), "nonlinearity; qcfs: in steps up to a learned bound of each layer, which becomes its "
+        "threshold in conversion", group="network", common=True,
+    )  # fmt: skip
+    qcfs_levels: int = setting(
+        4, Number(int, 0, 2**16), "steps from 0 to the bound; 0: clipped, without steps", group="network",
+        needs=(Need("activation_ann", ("qcfs",)),),
     )  # fmt: skip
 
 
