@@ -256,16 +256,18 @@ def test_averaged_weights_by_hand(kind):
         assert averaged.module.weight.item() == pytest.approx(expected)
 
 
-def test_averaged_weights_have_statistics_of_their_own():
-    """Of a norm's first layer: the mean square of its inputs over the batches, each alike; its momentum is what it was."""
+@pytest.mark.parametrize(("norm", "name"), [("scale", "mean_square"), ("batch", "running_mean")])
+def test_averaged_weights_have_statistics_of_their_own(norm, name):
+    """Of the first layer: the mean of its inputs, or of their squares, over the batches; the norm's momentum is what it was."""
     torch.manual_seed(0)
-    model, other = (VGG_wFeedback(plan=PLAN, fc_width=4, norm="scale", dropout=0.0) for _ in range(2))
-    batches, before = list(load_data("MNIST", limit_train=12)[0].batches(4)), other.features[1].mean_square.clone()
+    model, other = (VGG_wFeedback(plan=PLAN, fc_width=4, norm=norm, dropout=0.0) for _ in range(2))
+    batches, before = list(load_data("MNIST", limit_train=12)[0].batches(4)), other.state_dict()[f"features.1.{name}"].clone()
     renew_statistics(model, other, batches, 0, 1)
     drives = [model.features[0](batch.images) for batch in batches]
-    expected = torch.stack([drive.square().mean((0, 2, 3)) for drive in drives]).mean(0)
-    torch.testing.assert_close(model.features[1].mean_square, expected)
-    assert torch.equal(other.features[1].mean_square, before) and model.features[1].momentum == 0.1
+    expected = torch.stack([drive.pow(1 + (norm == "scale")).mean((0, 2, 3)) for drive in drives]).mean(0)
+    found, kept = (one.state_dict()[f"features.1.{name}"] for one in (model, other))
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(kept, before) and model.features[1].momentum == 0.1
 
 
 def test_label_smoothing_by_hand():
@@ -571,16 +573,16 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
 
 
 SGD = "--optimizer SGD --nesterov --momentum 0.8 -lr 1e-2 --lr_schedule triangle --warm_up 0.25"
-AVERAGED = "--norm scale --average_weights {} --average_from 0.5 --label_smoothing 0.1"
+AVERAGED = "--norm {} --average_weights {} --average_from 0.5 --label_smoothing 0.1"
 
 
 @pytest.mark.parametrize(
     ("recipe", "step"),
     [
         ("-lr 1e-3", 2),
-        (f"{SGD} {AVERAGED.format('mean')}", 1),
+        (f"{SGD} {AVERAGED.format('scale', 'mean')}", 1),
         (SGD.replace("SGD", "Muon"), 2),
-        (f"-lr 1e-3 {AVERAGED.format('ema')} --average_decay 0.9", 4),
+        (f"-lr 1e-3 {AVERAGED.format('batch', 'ema')} --average_decay 0.9 --bias_lr_factor 8", 4),
     ],
 )
 def test_an_ann_interrupted_and_resumed_by_its_name(tmp_path, monkeypatch, recipe, step):
