@@ -28,7 +28,7 @@ from self_models.network.norms import batch_mean, part_of_a_batch
 # 37 images: a batch of 5 is left over, in parts of unequal size; of 34 one of 2, which leaves one of three ranks without
 ANN_RUN = (
     f"{TINY} --norm scale --epochs 3 --limit_train 34 --augment --dropout 0.3 --select held-out --holdout 20 "
-    "--checkpoint_minutes 0"
+    "--average_weights mean --average_from 0.5 --checkpoint_minutes 0"
 )
 # SGD: Adam divides by a gradient's size, so that rounded ones can move a weight as far as any, and flip spikes
 SNN_RUN = (
@@ -113,10 +113,12 @@ def test_ranks_give_the_loss_curve_of_one_process(alone, tmp_path, count, name, 
     learned = check_same_training(alone, tmp_path / "run", kind)
     assert len({figures["total"] for figures in learned}) == 3
     assert [record["event"] for record in records(tmp_path / f"run/logs/{kind}/x.jsonl")] == ["epoch"] * 3 + ["evaluation"]
-    saved = [load_checkpoint(folder / f"trained_models/{kind}/x_last.pth")["state_dict"] for folder in (alone, tmp_path / "run")]
-    for key, value in first_weights(name, flags).items():
-        learned, differs = saved[0][key] - value, saved[1][key] - saved[0][key]
-        assert differs.norm() <= 1e-4 * learned.norm(), key
+    for file in ("x", "x_last"):  # of the ANN, averaged weights with statistics of their own, and the weights
+        saved = [load_checkpoint(run / f"trained_models/{kind}/{file}.pth") for run in (alone, tmp_path / "run")]
+        assert saved[0]["epoch"] == saved[1]["epoch"]
+        for key, value in first_weights(name, flags).items():
+            first, second = (one["state_dict"][key] for one in saved)
+            assert (second - first).norm() <= 1e-4 * (first - value).norm(), key
     # one writer: the same files, and not a word from the other ranks
     assert digests(tmp_path / "run").keys() == {path for path in digests(alone) if f"/{kind}/" in path}
     assert said[0][0].count("epoch ") >= 3 and [words for words in said[1:] if any(words)] == []
