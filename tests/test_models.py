@@ -11,7 +11,7 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.network.norms import ScaledByBatch, folded_in
-from self_models.network.plans import PLANS
+from self_models.network.plans import PLANS, find_plan, halvings
 from self_models.objectives.contrast import CONTRASTS, original_contrast
 from self_models.objectives.encoders import poisson
 from self_models.objectives.readouts import READOUTS
@@ -66,13 +66,14 @@ def watch_input(model, images):
 @BOTH
 @pytest.mark.parametrize("name", PLANS)
 def test_every_plan_builds_and_runs(cls, name):
-    model = cls(vgg_name=name, fc_width=8, timesteps=1).eval()
+    shape = (1, 32, 32) if halvings(find_plan(name).encoder) > 4 else (1, 28, 28)
+    model = cls(vgg_name=name, fc_width=8, timesteps=1, image_shape=shape).eval()
     with torch.no_grad():
-        output = model(images(2))
+        output = model(images(2, shape))
     assert output.logits.shape == (2, 10) and output.logits.isfinite().all()
     assert model.has_feedback == name.partition("_")[2].startswith("wFeedback")
     if model.has_feedback:
-        assert output.predictions.shape == output.errors.shape == (1, 2, 1, 28, 28)
+        assert output.predictions.shape == output.errors.shape == (1, 2, *shape)
     else:
         assert output.predictions is None and output.errors is None and model.generate is None
 
@@ -141,6 +142,22 @@ def test_new_weights_by_hand(cls, init, plan):
 
 
 @BOTH
+def test_maximum_pool_and_one_linear_layer_by_hand(cls):
+    """Weights of 2 make drives 0.5 and 1 in one 2x2 block, 2 in another. Spikes of threshold 1: in step 3, in steps 2 and 3, in
+    all 3; so the first block's maximum, the logical or, sends 2 spikes, the other's 3."""
+    own = {} if cls is VGG_wFeedback else {"encoding": "direct", "update": "immediate", "timesteps": 3}
+    plan = [[1, "fork", "M", "A"], ["in"]]
+    model = cls(plan=plan, image_shape=(1, 4, 4), kernel_size=1, labels=2, fc_layers=0, **own).eval()
+    assert [*model.state_dict()][-1] == "classifier.0.weight" and len(model.features) == 4 and model.features.fork == 2
+    model.features[0].weight.data.fill_(2.0)
+    model.classifier[0].weight.data = torch.tensor([[1.0], [-3.0]])
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 0, 0], x[0, 0, 1, 1], x[0, 0, 2, 3] = 0.25, 0.5, 1.0
+    mean = (1 + 2) / 4 if cls is VGG_wFeedback else (2 + 3) / 4
+    torch.testing.assert_close(model(x).logits, torch.tensor([[mean, -3 * mean]]))
+
+
+@BOTH
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -149,6 +166,9 @@ def test_new_weights_by_hand(cls, init, plan):
         ({"plan": [[4, "D"], ["U"]]}, "end with 'in'"), ({"plan": [[4, "D"], ["in"]]}, "halves the image 1 times"),
         ({"plan": [["D", 4], []]}, "begin with a number"), ({"plan": [[4, "X"], []]}, "unknown encoder token"),
         ({"plan": [[4, "D"], ["drop", "up", "in"]]}, "unknown decoder token"),
+        ({"plan": [[4, "D", "M"], []]}, "behind a number, not behind 'D'"), ({"plan": [[4, "A", "M"], []]}, "not behind 'A'"),
+        ({"plan": [["M", 4], []]}, "begin with a number"), ({"plan": [[4, "M"], ["in"]]}, "halves the image 1 times"),
+        ({"fc_layers": -1}, "fc_layers"),
         ({"plan": [[4, "fork", "D", "fork", 4], ["in"]]}, "have it once"),
         ({"plan": [[4, "fork", "D"], []]}, "only beside a decoder"),
         ({"plan": [["fork", 4, "D"], ["in"]]}, "begin with a number"),

@@ -11,6 +11,7 @@ from self_models.basics.settings import (
     PROBABILITY,
     Choice,
     Need,
+    Number,
     Switch,
     Text,
     objective_setting,
@@ -35,6 +36,9 @@ def odd(value):
     return value
 
 
+HIDDEN = Need("fc_layers", why="the classifier has no hidden layers")
+
+
 @dataclass
 class NetworkSettings:
     """plan=[encoder, decoder] overrides vgg_name; image_shape=(C, H, W) and classes, a list of names, override what is known of
@@ -44,10 +48,15 @@ class NetworkSettings:
         "VGG5_wFeedback", Text(Choice(PLANS).parse), ", ".join(PLANS), flags=("-a", "--architecture"), group="network",
         metavar="PLAN", common=True,
     )  # fmt: skip
-    fc_width: int = setting(4096, COUNT, "width of the classifier's two hidden layers", group="network", common=True)
+    fc_width: int = setting(4096, COUNT, "width of the classifier's hidden layers", group="network", common=True, needs=(HIDDEN,))
+    fc_layers: int = setting(
+        2, Number(int, 0, 100), "hidden layers of the classifier; 0: one linear layer on the encoder's output", group="network"
+    )
     kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "of the convolutions, odd", group="network")
     dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", training=True)
-    fc_dropout: float = setting(0.5, PROBABILITY, "probability in the classifier, 0 to below 1", group="network", training=True)
+    fc_dropout: float = setting(
+        0.5, PROBABILITY, "probability in the classifier, 0 to below 1", group="network", needs=(HIDDEN,), training=True
+    )
     init: str = setting(
         "original", Choice(INITS), "of new weights; kaiming: as large as deep plans need", group="network", training=True
     )

@@ -1,15 +1,19 @@
 """Network plans: which layers, in which order, for images of which shape.
 
-Encoder tokens: a number (3x3 convolution to that many channels), 'D' (2x2 strided convolution), 'A' (2x2 average pool), and
-'fork', once at most: from there the decoder takes its input, else from the encoder's end.
+Encoder tokens: a number (3x3 convolution to that many channels), 'D' (2x2 strided convolution), 'A' (2x2 average pool), 'M'
+(2x2 maximum pool, behind a nonlinearity: of spikes it is their logical or), and 'fork', once at most: from there the decoder
+takes its input, else from the encoder's end.
 Decoder tokens: a number (3x3 transposed convolution), 'U' (2x2 strided transposed convolution), 'drop' (dropout), and
 'in' (back to the image's channels), which comes last. A plan without a decoder is a plan without feedback.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
+
+HALVING = ("D", "A", "M")  # encoder tokens
 
 # name -> (encoder, decoder)
 PLANS = Registry("architecture")
@@ -22,7 +26,9 @@ PLANS |= {
     "VGG4_narrow": ("32 D 64 D", ""),
     "VGG8_wFeedback_fork": ("32 D 64 64 fork D 128 128 D 256", "U in"),
     "VGG8_wFeedback_early": ("32 fork D 64 64 D 128 128 D 256", "32 in"),
+    "VGG8_wFeedback_max": ("24 fork 64 M 64 256 M 256 256 M 256 A A", "24 in"),
     "VGG8_small": ("32 D 64 64 D 128 128 D 256", ""),
+    "VGG8_max": ("24 64 M 64 256 M 256 256 M 256 A A", ""),
     "VGG9_wFeedback": ("64 D 128 256 D 256 512 D 512 D 512", "512 U 512 U 256 drop 256 U 128 drop 64 U in"),
     "VGG5_small": ("16 D 32 32 D", ""),
     "VGG5": ("64 A 128 128 A", ""),
@@ -30,6 +36,7 @@ PLANS |= {
     "VGG11": ("64 A 128 256 A 512 512 A 512 A 512 512", ""),
     "VGG13": ("64 64 A 128 128 A 256 256 A 512 512 512 A 512", ""),
     "VGG16": ("64 64 A 128 128 A 256 256 256 A 512 512 512 A 512 512 512", ""),
+    "VGG16_max": ("64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512", ""),
 }
 
 
@@ -43,9 +50,12 @@ class Plan:
     def __post_init__(self):
         if not self.encoder or not _is_width(self.encoder[0]):
             raise ModelError(f"plan: the encoder must begin with a number of channels, not {list(self.encoder[:1])}")
-        _check_tokens("encoder", self.encoder, ("D", "A", "fork"))
+        _check_tokens("encoder", self.encoder, (*HALVING, "fork"))
         if self.encoder.count("fork") > 1 or ("fork" in self.encoder and not self.decoder):
             raise ModelError("plan: 'fork' is where the decoder takes its input: have it once, and only beside a decoder")
+        for before, token in pairwise(token for token in self.encoder if token != "fork"):
+            if token == "M" and not (_is_width(before) or before == "M"):
+                raise ModelError(f"plan: 'M' stands behind a nonlinearity, so behind a number, not behind {before!r}")
         if not self.decoder:
             return
         _check_tokens("decoder", self.decoder, ("U", "drop", "in"))
@@ -81,7 +91,7 @@ class Plan:
 
 def halvings(tokens):
     """How often these tokens of an encoder halve the image."""
-    return sum(token in ("D", "A") for token in tokens)
+    return sum(token in HALVING for token in tokens)
 
 
 def find_plan(name, plan=None):

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.network.neurons import HeldDropout, SpikingNeuron
-from self_models.network.plans import halvings
+from self_models.network.plans import HALVING, halvings
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+POOLS = {"A": nn.AvgPool2d, "M": nn.MaxPool2d}  # token -> class
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
@@ -22,12 +23,12 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
     """features, generate (None without a decoder) and classifier, initialised. features.fork: how many layers of it the decoder
     needs.
 
-    settings: fc_width, kernel_size, dropout, fc_dropout, labels, init; nonlinearity: (stage name, channels) -> new module;
-    output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have no bias. Raises
+    settings: fc_width, fc_layers, kernel_size, dropout, fc_dropout, labels, init; nonlinearity: (stage name, channels) -> new
+    module; output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have no bias. Raises
     ModelError where the image is too small for the plan.
     """
     channels, height, width = image_shape
-    kernel_size, fc_width = settings["kernel_size"], settings["fc_width"]
+    kernel_size = settings["kernel_size"]
     sizes, drop = plan.sizes(height, width), partial(HeldDropout, settings["dropout"])
     features, depth, at_fork = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
     generate = None
@@ -36,15 +37,7 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
         new_neuron, sizes_there = partial(nonlinearity, "generate"), sizes[: halvings(plan.before_fork) + 1]
         generate = _decoder(plan.decoder, at_fork, channels, sizes_there, kernel_size, new_neuron, drop, output_nonlinearity)
     flat = depth * sizes[-1][0] * sizes[-1][1]
-    classifier = nn.Sequential(
-        nn.Linear(flat, fc_width, bias=False),
-        nonlinearity("classifier", fc_width),
-        HeldDropout(settings["fc_dropout"]),
-        nn.Linear(fc_width, fc_width, bias=False),
-        nonlinearity("classifier", fc_width),
-        HeldDropout(settings["fc_dropout"]),
-        nn.Linear(fc_width, settings["labels"], bias=False),
-    )
+    classifier = _classifier(flat, settings, partial(nonlinearity, "classifier"))
     stages = nn.ModuleList(filter(None, (features, generate, classifier)))
     for stage in stages:
         initialise(stage, settings["init"])
@@ -59,12 +52,11 @@ def _encoder(tokens, channels, kernel_size, nonlinearity, drop):
     for token in tokens:
         if token == "fork":
             fork, at_fork = len(layers), channels
-        elif token in ("D", "A"):
+        elif token in HALVING:
             if isinstance(layers[-1], HeldDropout):
                 layers.pop()
                 fork = fork and min(fork, len(layers))
-            down = nn.Conv2d(channels, channels, 2, stride=2, bias=False) if token == "D" else nn.AvgPool2d(2)
-            layers.append(down)
+            layers.append(POOLS[token](2) if token in POOLS else nn.Conv2d(channels, channels, 2, stride=2, bias=False))
         else:
             layers += [nn.Conv2d(channels, token, kernel_size, padding=kernel_size // 2, bias=False)]
             layers += [nonlinearity(token), drop()]
@@ -92,14 +84,22 @@ def _decoder(tokens, channels, image_channels, sizes, kernel_size, nonlinearity,
     return nn.Sequential(*filter(None, layers))
 
 
+def _classifier(width, settings, nonlinearity):
+    layers = []
+    for _ in range(settings["fc_layers"]):
+        layers += [nn.Linear(width, settings["fc_width"], bias=False), nonlinearity(settings["fc_width"])]
+        layers += [HeldDropout(settings["fc_dropout"])]
+        width = settings["fc_width"]
+    return nn.Sequential(*layers, nn.Linear(width, settings["labels"], bias=False))
+
+
 def initialise(stage, init):
     """Draw a stage's weights, normal with the deviations of this name in INITS."""
     layers = list(stage)
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, LINEAR):
-            nn.init.normal_(
-                layer.weight, 0, INITS[init](layer, rectified=not isinstance(after, (*LINEAR, HeldDropout, type(None))))
-            )
+            rectified = not isinstance(after, (*LINEAR, *POOLS.values(), HeldDropout, type(None)))
+            nn.init.normal_(layer.weight, 0, INITS[init](layer, rectified))
 
 
 def original_deviation(layer, rectified):
