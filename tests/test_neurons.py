@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import PLAN, REPOSITORY, images
 
-import self_models.network.stages
+import self_models.network.forward
 from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
 from self_models.loading import load
+from self_models.network.forward import late_chains
 from self_models.network.neurons import HeldDropout, NeuronState, SpikingNeuron
-from self_models.network.stages import late_chains
 from self_models.network.surrogates import SURROGATES
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -205,7 +205,7 @@ def test_steps_that_cannot_matter_change_nothing(settings, activation, monkeypat
     count(0, model.features[0])
     count(1, model.features[6])
     for begins_silent, late in ((False, lambda layers: ()), (True, late_chains)):
-        monkeypatch.setattr(self_models.network.stages, "late_chains", late)
+        monkeypatch.setattr(self_models.network.forward, "late_chains", late)
         for neuron_ in model.neurons().values():
             neuron_.begins_silent = begins_silent
         asked[:] = [0, 0]

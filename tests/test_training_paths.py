@@ -16,10 +16,11 @@ from harness.command_line.presets import ANN_PRESETS, NOT_RUN, SNN_PRESETS
 from harness.training.losses import losses_of
 from harness.training.schedules import make_optimizer
 from self_models.basics.errors import ModelError
+from self_models.network.forward import decoder_layers, run_stage
 from self_models.network.neurons import HeldDropout
 from self_models.network.norms import folded_in
 from self_models.network.plans import PLANS, as_tokens
-from self_models.network.stages import decoder_layers, list_layers, run_stage
+from self_models.network.stages import list_layers
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

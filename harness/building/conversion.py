@@ -13,7 +13,8 @@ from harness import UserError
 from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
-from self_models.network.stages import chains, encoder_parts, list_layers, run_stage
+from self_models.network.forward import chains, run_stage
+from self_models.network.stages import encoder_parts, list_layers
 from self_models.running.draws import Draws
 
 RULE = 3  # of balancing: thresholds in caches of another rule are not read
