@@ -9,7 +9,7 @@ from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured
 from self_models.network.declared import ANNSettings
 from self_models.network.forward import decoder_layers, run_stage
-from self_models.network.norms import NORMS
+from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, encoder_parts, list_layers
 from self_models.running.draws import draws_for
@@ -21,9 +21,9 @@ PRECISIONS = ("float32", "bfloat16")
 class VGG_wFeedback(Configured, nn.Module):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
 
-    ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G. Images (B, C, H, W) in [0, 1] with one channel,
-    else in [-1, 1]. Settings: ANNSettings in network/declared.py. A plan without feedback runs one step, and so does a network
-    with a norm. Raises ModelError for settings that make no network.
+    ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G; or QCFS in all. Images (B, C, H, W) in [0, 1] with one
+    channel, else in [-1, 1]. Settings: ANNSettings in network/declared.py. A plan without feedback runs one step, and so does a
+    network with a norm. Raises ModelError for settings that make no network.
     """
 
     Settings = ANNSettings
@@ -48,8 +48,14 @@ class VGG_wFeedback(Configured, nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def _nonlinearity(self, stage, channels):
-        rectified = nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU()
-        return NORMS[self.settings["norm"]](channels, rectified)
+        own = self.settings
+        return NORMS[own["norm"]](channels, ACTIVATIONS[own["activation_ann"]](stage, own), own["norm_scale"])
+
+    def clamp_dynamics(self):
+        """Bring learned bounds of the nonlinearity back into their range; call after each optimiser step."""
+        for module in self.modules():
+            if isinstance(module, QCFS):
+                module.clamp_bound()
 
     @property
     def has_feedback(self):

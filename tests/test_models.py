@@ -10,7 +10,7 @@ from torch import nn
 
 from self_models.basics.errors import ModelError
 from self_models.network.neurons import HeldDropout, SpikingNeuron
-from self_models.network.norms import ScaledByBatch, folded_in
+from self_models.network.norms import QCFS, BatchNorm, ScaledByBatch, folded_in
 from self_models.network.plans import PLANS, find_plan, halvings
 from self_models.objectives.contrast import CONTRASTS, original_contrast
 from self_models.objectives.encoders import poisson
@@ -281,6 +281,77 @@ def test_scaling_by_the_batch_by_hand():
     assert layer.mean_square.tolist() == pytest.approx([running, 0.81])  # nothing is learned in evaluation
     spread = x.t().reshape(1, 2, 1, 2)  # the same values over space
     torch.testing.assert_close(ScaledByBatch(2, nn.Identity())(spread), spread / sqrt(12.5 + 1e-5))
+
+
+def test_batch_norm_is_that_of_pytorch():
+    """In training and evaluation, of maps and of vectors, with gradients and statistics; one value has no variance, so it gets
+    the running ones."""
+    torch.manual_seed(0)
+    for shape in ((4, 3, 5, 6), (4, 3)):
+        ours, theirs = BatchNorm(3, nn.ReLU()), nn.BatchNorm2d(3)
+        assert [*ours.state_dict()] == [*theirs.state_dict()]
+        for layer in (ours, theirs):
+            layer.weight.data, layer.bias.data = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([0.1, -0.3, 0.2])
+        for _ in range(3):
+            x = torch.randn(shape) * 3 + 1
+            mine, other = x.clone().requires_grad_(), x.view(4, 3, *shape[2:] or (1, 1)).clone().requires_grad_()
+            found, expected = ours(mine), theirs(other).relu()
+            torch.testing.assert_close(found, expected.view_as(x))
+            slope = torch.randn(shape)
+            (found * slope).sum().backward()
+            (expected.view_as(x) * slope).sum().backward()
+            torch.testing.assert_close(mine.grad, other.grad.view_as(x))
+        torch.testing.assert_close([*ours.state_dict().values()], [*theirs.state_dict().values()])
+        torch.testing.assert_close([ours.weight.grad, ours.bias.grad], [theirs.weight.grad, theirs.bias.grad])
+        alone, before = torch.randn(1, 3), ours.running_var.clone()
+        found = ours(alone)
+        torch.testing.assert_close(ours.eval()(alone), found)
+        torch.testing.assert_close(theirs.eval()(alone.view(1, 3, 1, 1)).relu().view(1, 3), found)
+        assert torch.equal(ours.running_var, before)
+
+
+def test_a_scale_that_stays_1():
+    for norm, name in (("batch", "weight"), ("scale", "gain")):
+        learned = {
+            which for which, one in tiny(VGG_wFeedback, norm=norm, norm_scale=False).named_parameters() if one.requires_grad
+        }
+        whole = {which for which, _ in tiny(VGG_wFeedback, norm=norm).named_parameters()}
+        assert whole - learned == {f"{where}.{name}" for where in ("features.1", "features.4", "features.7", "generate.2",
+                                                                   "classifier.1", "classifier.4")}  # fmt: skip
+
+
+def test_qcfs_by_hand():
+    """theta 8 and 4 levels make steps of 2 that begin at odd numbers. Slopes: 1 from 0 to theta; of theta (y - x) / theta there,
+    1 above."""
+    layer, x = QCFS(4, 8.0), torch.tensor([-3.0, 0.5, 0.99, 1.0, 4.4, 6.9, 7.5, 9.0], requires_grad=True)
+    y = layer(x)
+    assert y.tolist() == [0, 0, 0, 2, 4, 6, 8, 8]
+    torch.autograd.backward(y, torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8]))
+    assert x.grad.tolist() == [0, 2, 3, 4, 5, 6, 7, 0]
+    slopes = [0, 2 * -0.5, 3 * -0.99, 4 * 1, 5 * -0.4, 6 * -0.9, 7 * 0.5, 8 * 8]
+    assert layer.bound.grad.item() == pytest.approx(sum(slopes) / 8)
+    clipped = QCFS(0, 8.0)
+    y = clipped(x)
+    assert y.tolist() == pytest.approx([0, 0.5, 0.99, 1, 4.4, 6.9, 7.5, 8])
+    y.sum().backward()
+    assert clipped.bound.grad.item() == pytest.approx(1)  # of what is clipped
+    layer.bound.data.fill_(-1.0)
+    layer.clamp_bound()
+    assert layer.bound.item() > 0
+
+
+def test_qcfs_is_everywhere_under_its_names():
+    """Bounds begin at 8, behind a norm at 2.5; no step is taken at the decoder's last layer, nor at the classifier's."""
+    plain, normed = (tiny(VGG_wFeedback, activation_ann="qcfs", norm=norm) for norm in ("none", "batch"))
+    places = ["features.1", "features.4", "features.7", "generate.2", "classifier.1", "classifier.4"]
+    bounds = {name: value.item() for name, value in plain.state_dict().items() if name.endswith("bound")}
+    assert bounds == {f"{place}.bound": 8.0 for place in places}
+    bounds = {name: value.item() for name, value in normed.state_dict().items() if name.endswith("bound")}
+    assert bounds == {f"{place}.nonlinearity.bound": 2.5 for place in places}
+    assert not any(isinstance(module, nn.ReLU | nn.LeakyReLU) for module in normed.modules())
+    normed.features[1].nonlinearity.bound.data.fill_(-1.0)
+    normed.clamp_dynamics()
+    assert normed.features[1].nonlinearity.bound.item() > 0
 
 
 def test_folded_weights_are_the_normalised_network():

@@ -122,6 +122,17 @@ def test_ranks_give_the_loss_curve_of_one_process(alone, tmp_path, count, name, 
     assert said[0][0].count("epoch ") >= 3 and [words for words in said[1:] if any(words)] == []
 
 
+def test_batch_norm_takes_all_ranks_parts_for_one_batch(tmp_path):
+    """With its variance without bias, and where the last batch has two images, one for each rank."""
+    flags = f"{ANN_RUN} --norm batch --optimizer SGD -lr 1e-2 --epochs 2 --run_name x --output_dir"
+    run_here(ANN, flags, tmp_path / "one")
+    succeed(2, tmp_path / "said", ANN, flags, tmp_path / "two")
+    check_same_training(tmp_path / "one", tmp_path / "two", "ann")
+    here, there = (load_checkpoint(tmp_path / name / "trained_models/ann/x_last.pth")["state_dict"] for name in ("one", "two"))
+    torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)
+    assert here["features.1.num_batches_tracked"] == 2 * 1
+
+
 def test_a_loss_that_does_not_reach_every_weight(tmp_path):
     """Nothing asks the decoder. And a batch smaller than the ranks."""
     gate = "--gate once --encoding direct --guess interpolation --readout membrane_linear --spike_penalty 0"
@@ -227,10 +238,11 @@ def main(flags):
     """What each of two ranks does in the test above."""
     rank, sums = ranks.rank(), torch.tensor([[4.0, 1.0], [2.0, 8.0]])
     assert ranks.largest(3 + 2 * rank) == 5 and ranks.gathered(rank) == [0, 1] and ranks.from_first(lambda: rank) == 0
-    for counts, expected, gradient in ((True, [6 / 4, 9 / 4], 3 / 4), (rank == 1, [2 / 3, 8 / 3], 3 / 3 * rank)):
+    for counts, of, expected, gradient in ((True, 4, [6 / 4, 9 / 4], 3 / 4), (rank == 1, 3, [2 / 3, 8 / 3], 3 / 3 * rank)):
         mine = sums[rank].clone().requires_grad_()
         with part_of_a_batch(counts):
-            means = batch_mean(mine, 1 + 2 * rank)
+            means, number = batch_mean(mine, 1 + 2 * rank)
+        assert number == of
         ((1 + rank) * means).sum().backward()  # of the ranks' losses together three times the means
         torch.testing.assert_close((means.tolist(), mine.grad.tolist()), (expected, [gradient] * 2))
     importlib.import_module(ANN).main(flags)

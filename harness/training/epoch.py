@@ -12,7 +12,6 @@ from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes
 from self_models.network.norms import part_of_a_batch
 from self_models.running.draws import Draws
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
 @dataclass
@@ -87,8 +86,7 @@ def train_one_epoch(model, batches, criterion, optimizer, schedule, seed, epoch,
         schedule.step()
         for buffer, value in zip(model.buffers(), moved, strict=True):
             buffer.copy_(torch.where(step.check.flag > 0, buffer, value))
-        if isinstance(model, VGG_SNN_STDB_wFeedback):
-            model.clamp_dynamics()
+        model.clamp_dynamics()
         if not late:
             count(step)
     if waiting:

@@ -19,7 +19,7 @@ from self_models.basics.settings import (
     setting,
 )
 from self_models.network.neurons import UPDATES
-from self_models.network.norms import NORMS
+from self_models.network.norms import ACTIVATIONS, NORMS
 from self_models.network.plans import PLANS
 from self_models.network.stages import INITS
 from self_models.network.surrogates import SURROGATES
@@ -79,8 +79,20 @@ class NetworkSettings:
 @dataclass
 class ANNSettings(NetworkSettings):
     norm: str = setting(
-        "none", Choice(NORMS), "scale: divide what each nonlinearity gets by its root mean square over the batch, by channel; "
-        "conversion folds it into the weights; for deep plans", group="network", common=True,
+        "none", Choice(NORMS), "of what each nonlinearity gets, by channel, for deep plans; scale: divide by root mean square "
+        "over the batch; batch: torch.nn.BatchNorm2d; conversion folds both into the weights", group="network", common=True,
+    )  # fmt: skip
+    norm_scale: bool = setting(
+        True, Switch(), "learn a scale of each channel behind its norm, which else stays 1", group="network",
+        needs=(Need("norm", ("scale", "batch")),), training=True,
+    )  # fmt: skip
+    activation_ann: str = setting(
+        "relu", Choice(ACTIVATIONS), "nonlinearity; qcfs: in steps up to a learned bound of each layer, which becomes its "
+        "threshold in conversion", group="network", common=True,
+    )  # fmt: skip
+    qcfs_levels: int = setting(
+        4, Number(int, 0, 2**16), "steps from 0 to the bound; 0: clipped, without steps", group="network",
+        needs=(Need("activation_ann", ("qcfs",)),),
     )  # fmt: skip
 
 

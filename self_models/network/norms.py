@@ -1,11 +1,16 @@
-"""Normalisation of the ANN's layers by the batch, which conversion folds into the weights: an SNN has none."""
+"""What stands behind the ANN's weights, and an SNN has not: normalisation by the batch, which conversion folds into the weights,
+and the nonlinearity, whose bound, if it has one, becomes a threshold."""
 
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
+
+from self_models.basics.settings import Registry
 
 STATISTICS = ("gain", "mean_square")  # of a ScaledByBatch, in the state_dict
 MOMENTUM, SMALL = 0.1, 1e-5
@@ -38,12 +43,12 @@ class SumOverRanks(torch.autograd.Function):
 
 
 def batch_mean(sums, number):
-    """Means over a batch, by channel: sums (C,) of `number` values each."""
+    """(means over a batch, by channel, of how many values each): sums (C,) of `number` values each."""
     counts = COUNTS.get()
     if counts is None:
-        return sums / number
+        return sums / number, number
     both = SumOverRanks.apply(counts * torch.cat([sums, sums.new_full((1,), number)]))
-    return both[:-1] / both[-1]
+    return both[:-1] / both[-1], both[-1].item()
 
 
 class ScaledByBatch(nn.Module):
@@ -55,9 +60,9 @@ class ScaledByBatch(nn.Module):
     tenth of the way at each pass.
     """
 
-    def __init__(self, channels, nonlinearity):
+    def __init__(self, channels, nonlinearity, learns_scale=True):
         super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels))
+        self.gain = nn.Parameter(torch.ones(channels), requires_grad=learns_scale)
         self.register_buffer("mean_square", torch.ones(channels))
         self.nonlinearity = nonlinearity
 
@@ -65,10 +70,10 @@ class ScaledByBatch(nn.Module):
         mean_square = self.mean_square
         if self.training:
             norm = torch.linalg.vector_norm(x, dim=(0, *range(2, x.dim())), dtype=torch.float32)
-            mean_square = batch_mean(norm**2, x.numel() // x.shape[1])
+            mean_square, _ = batch_mean(norm**2, x.numel() // x.shape[1])
             self.mean_square.lerp_(mean_square.detach(), MOMENTUM)
         scale = scale_of(self.gain, mean_square).to(x.dtype)
-        return self.nonlinearity(x * scale.view(-1, *[1] * (x.dim() - 2)))
+        return self.nonlinearity(x * by_channel(scale, x))
 
 
 def scale_of(gain, mean_square):
@@ -76,7 +81,49 @@ def scale_of(gain, mean_square):
     return gain * torch.rsqrt(mean_square + SMALL)
 
 
-NORMS = {"none": lambda channels, nonlinearity: nonlinearity, "scale": ScaledByBatch}  # --norm
+class BatchNorm(nn.BatchNorm2d):
+    """y = nonlinearity(weight (x - mean x) / sqrt(var x + 1e-5) + bias), mean and variance over batch and space, of each channel
+    (Ioffe & Szegedy, ICML 2015).
+
+    forward(x): (B, C, H, W) or (B, C). In evaluation, and where the batch has one value of each channel, the running mean and
+    variance take the batch's place; they move a tenth of the way at each pass. All ranks' parts of a batch are one batch.
+    """
+
+    def __init__(self, channels, nonlinearity, learns_scale=True):
+        super().__init__(channels, eps=SMALL, momentum=MOMENTUM)
+        self.weight.requires_grad_(learns_scale)
+        self.nonlinearity = nonlinearity
+
+    def forward(self, x):
+        return self.nonlinearity(self.normalised(x))
+
+    def normalised(self, x):
+        mean, number, over = None, x.numel() // x.shape[1], (0, *range(2, x.dim()))
+        if self.training and COUNTS.get() is not None:
+            mean, number = batch_mean(x.sum(over, dtype=torch.float32), number)
+        learns = self.training and number > 1
+        self.num_batches_tracked.add_(int(learns))
+        if mean is None or not learns:
+            own = self.running_mean, self.running_var, self.weight, self.bias
+            return F.batch_norm(x, *own, learns, self.momentum, self.eps)
+        centred = x - by_channel(mean, x)
+        variance, _ = batch_mean(centred.square().sum(over), x.numel() // x.shape[1])
+        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_var.lerp_(variance.detach() * (number / (number - 1)), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * by_channel(scale, x) + by_channel(self.bias, x)).to(x.dtype)
+
+
+def by_channel(values, x):
+    """values (C,) that multiply x (B, C, ...)."""
+    return values.view(-1, *[1] * (x.dim() - 2))
+
+
+NORMS = {  # --norm: (channels, nonlinearity, whether it learns a scale) -> module
+    "none": lambda channels, nonlinearity, learns_scale: nonlinearity,
+    "scale": ScaledByBatch,
+    "batch": BatchNorm,
+}
 
 
 def folded_in(state):
@@ -90,3 +137,65 @@ def folded_in(state):
         shape = [-1 if dim == out else 1 for dim in range(state[before].dim())]
         state[before] = state[before] * scale_of(gain, mean_square).view(shape)
     return state
+
+
+class Staircase(torch.autograd.Function):
+    """QCFS's function and its gradient, see there; kept for it is x alone."""
+
+    @staticmethod
+    def forward(ctx, x, bound, levels):
+        ctx.save_for_backward(x, bound)
+        ctx.levels = levels
+        return quantised((x / bound).clamp_(0, 1), levels).mul_(bound)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, bound = ctx.saved_tensors
+        share = x / bound
+        ramp = share.clamp(0, 1)
+        inside = ramp == share
+        onto_bound = (quantised(ramp, ctx.levels) - share * inside).mul_(gradient)
+        return gradient * inside, onto_bound.sum(dtype=torch.float32).view_as(bound), None
+
+
+def quantised(share, levels):
+    """Shares from 0 to 1 as the nearest multiples of 1 / levels, halves upwards; for 0 levels as they are. A new tensor."""
+    return share.mul(levels).add_(0.5).floor_().div_(levels) if levels else share.clone()
+
+
+class QCFS(nn.Module):
+    """y = theta clip(floor(x L / theta + 1/2) / L, 0, 1), for L = 0 theta clip(x / theta, 0, 1): what a neuron of threshold theta
+    that begins at half of it sends in L steps of drive x, on average (quantisation, clip, floor and shift; Bu et al., ICLR 2022).
+
+    theta is the layer's learned bound, in the unit of x, L its levels. Backward, the floor is passed straight through:
+    dy/dx = 1 for 0 <= x <= theta, else 0; dy/dtheta = (y - x) / theta there, 0 below and 1 above.
+    """
+
+    def __init__(self, levels, bound):
+        super().__init__()
+        self.levels, self.bound = levels, nn.Parameter(torch.tensor(float(bound)))
+
+    def forward(self, x):
+        return Staircase.apply(x, self.bound, self.levels)
+
+    @torch.no_grad()
+    def clamp_bound(self):
+        """Bring the bound back above 0 after an optimiser step."""
+        self.bound.clamp_(min=1e-2)
+
+
+BOUND, NORMALISED_BOUND = 8.0, 2.5  # a QCFS layer's at first: as in its paper; where the norm makes the variance 1
+
+
+def rectified(stage, settings):
+    """ReLU, and LeakyReLU(0.01) in the decoder."""
+    return nn.LeakyReLU(0.01) if stage == "generate" else nn.ReLU()
+
+
+def clipped(stage, settings):
+    """QCFS in all stages."""
+    return QCFS(settings["qcfs_levels"], BOUND if settings["norm"] == "none" else NORMALISED_BOUND)
+
+
+ACTIVATIONS = Registry("activation_ann", relu=rectified, qcfs=clipped)  # (stage name, settings) -> module
