@@ -129,6 +129,13 @@ class Wiring(NamedTuple):
     decoded: int
     pools: list
 
+    def before_pools(self, node):
+        """The node of the neurons that fire the spikes of this node."""
+        sources = {pool.target: pool.source for pool in self.pools}
+        while node in sources:
+            node = sources[node]
+        return node
+
     @property
     def largest(self):
         """Numbers of the largest node."""
