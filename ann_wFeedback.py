@@ -2,6 +2,7 @@
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
 from harness.building.models import ann_from, new_ann
+from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.idle import lines_on_idle
 from harness.command_line.presets import ANN_PRESETS
@@ -32,6 +33,8 @@ def main(argv=None):
         criterion = Criterion(args.trade_off, "sum")
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
+        if model.settings["whitening"] and saved is None and not args.pretrained_ann:
+            run.say(whiten_first_layer(model, data[0]))
         return fit(model, data, criterion, args, run, ann_settings(), saved)
 
 

@@ -45,7 +45,18 @@ class VGG_wFeedback(Configured, nn.Module):
         self.image_shape, self.classes = find_image_shape(self.settings), class_names(self.settings)
         self.background = background(self.settings)
         self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, self.settings, self._nonlinearity)
+        if self.settings["whitening"]:
+            self._check_whitening()
+            self.features[0].weight.requires_grad_(False)  # filled from training images, see harness/building/whitening.py
         self.to(memory_format=torch.channels_last)
+
+    def _check_whitening(self):
+        width, inputs = self.features[0].out_channels, self.features[0].weight[0].numel()
+        if width % 2 or width > 2 * inputs:
+            raise ModelError(
+                f"whitening: the plan's first number is {width}, half for patterns, half for their negatives: make it even and "
+                f"at most {2 * inputs}, twice the {inputs} values of a patch"
+            )
 
     def _nonlinearity(self, stage, channels):
         own = self.settings

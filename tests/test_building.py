@@ -4,11 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import PLAN
 
 from harness import UserError
 from harness.building.models import adopt, find_device, settings_from, snn_from, teacher_from, use_engine
+from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import snn_parser
+from harness.data.sets import ImageSet
+from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -65,6 +69,26 @@ def test_the_flags_that_count_are_the_constructors(words, own, gate, typed, ther
     found = settings_from(VGG_SNN_STDB_wFeedback, args, **own)
     assert args.gate == gate and found["gate"] == gate and sorted(args.typed) == sorted(typed)
     assert there.items() <= found.items() and not found.keys() & set(left_out)
+
+
+def test_whitened_patches_are_uncorrelated_and_of_variance_1():
+    """What the first half of the filters makes of patches within the images; the second half is the first's negative. A few
+    patterns are those of most variance."""
+    torch.manual_seed(0)
+    smooth = F.interpolate(torch.randn(30, 3, 4, 4), size=12, mode="bicubic").mul(60).add(120).clamp(0, 255)
+    noisy = (smooth + 30 * torch.randn(30, 3, 12, 12)).clamp(0, 255).to(torch.uint8)
+    train, whole = ImageSet("CIFAR10", noisy, None), torch.eye(27)
+    for width in (54, 12):
+        model = VGG_wFeedback(plan=[[width], []], image_shape=(3, 12, 12), fc_layers=0, whitening=True)
+        said, half = whiten_first_layer(model, train), width // 2
+        assert said.startswith(f"whitening: {half} patterns of 3x3 pixels have ") and said.endswith("of 30 images' variance")
+        filters = model.features[0].weight
+        found = F.conv2d(train.whole().images, filters).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(found[:half].cov(correction=0), whole[:half, :half], atol=0.02, rtol=0)
+        assert torch.equal(filters[half:], -filters[:half]) and not filters.requires_grad
+    patches = F.unfold(train.whole().images, 3).transpose(1, 2).flatten(0, 1).t().cov(correction=0)
+    least = torch.linalg.eigvalsh(patches)[-6] + 5e-4
+    torch.testing.assert_close(1 / filters[5].square().sum(), least, rtol=1e-3, atol=0)
 
 
 def test_the_seed_draws_the_weights():

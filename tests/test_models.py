@@ -141,6 +141,19 @@ def test_new_weights_by_hand(cls, init, plan):
         assert abs(values.mean().item()) < 4 * sqrt(square / values.numel()), name
 
 
+def test_dirac_passes_an_image_through():
+    """Also through fewer or more channels than there are, and back through the decoder; layers of stride 2 are as kaiming's."""
+    model = VGG_wFeedback(plan=[[5, 3, "fork", 4, "D"], [6, "in"]], image_shape=(3, 5, 6), fc_width=4, init="dirac").eval()
+    signal = x = images(2, (3, 5, 6)).abs()
+    for layer in model.features[:6]:
+        signal = layer(signal) if not isinstance(layer, HeldDropout) else signal
+        torch.testing.assert_close(signal[:, :3], x)
+    torch.testing.assert_close(model.generate(x), x)
+    filters = model.features[0].weight
+    assert filters[:3].count_nonzero() == 3 and filters[3:].count_nonzero() == filters[3:].numel()
+    assert model.features[8].weight.count_nonzero() == 4 * 4 * 2 * 2 and model.classifier[0].weight.count_nonzero() == 4 * 4 * 6
+
+
 @BOTH
 def test_maximum_pool_and_one_linear_layer_by_hand(cls):
     """Weights of 2 make drives 0.5 and 1 in one 2x2 block, 2 in another. Spikes of threshold 1: in step 3, in steps 2 and 3, in
@@ -352,6 +365,12 @@ def test_qcfs_is_everywhere_under_its_names():
     normed.features[1].nonlinearity.bound.data.fill_(-1.0)
     normed.clamp_dynamics()
     assert normed.features[1].nonlinearity.bound.item() > 0
+
+
+@pytest.mark.parametrize("width", [7, 20])
+def test_a_whitening_layer_is_half_patterns_half_negatives(width):
+    with pytest.raises(ModelError, match=f"first number is {width}, .* even and at most 18, twice the 9"):
+        VGG_wFeedback(plan=[[width], []], whitening=True)
 
 
 def test_folded_weights_are_the_normalised_network():

@@ -58,7 +58,11 @@ class NetworkSettings:
         0.5, PROBABILITY, "probability in the classifier, 0 to below 1", group="network", needs=(HIDDEN,), training=True
     )
     init: str = setting(
-        "original", Choice(INITS), "of new weights; kaiming: as large as deep plans need", group="network", training=True
+        "original",
+        Choice(INITS),
+        "of new weights; kaiming: as large as deep plans need; dirac: so, but convolutions first hand on what they get",
+        group="network",
+        training=True,
     )
     timesteps: int = setting(
         1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True, common=True
@@ -93,6 +97,11 @@ class ANNSettings(NetworkSettings):
     qcfs_levels: int = setting(
         4, Number(int, 0, 2**16), "steps from 0 to the bound; 0: clipped, without steps", group="network",
         needs=(Need("activation_ann", ("qcfs",)),),
+    )  # fmt: skip
+    whitening: bool = setting(
+        False, Switch(), "the first convolution stays as it begins: the training images' patterns of most variance, scaled to "
+        "variance 1, and their negatives", group="network", training=True,
+        needs=(Need("pretrained_ann", ("",), "a trained first layer stays as trained"),),
     )  # fmt: skip
 
 

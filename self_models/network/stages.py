@@ -93,12 +93,11 @@ def _classifier(width, settings, nonlinearity):
 
 
 def initialise(stage, init):
-    """Draw a stage's weights, normal with the deviations of this name in INITS."""
+    """Draw a stage's weights as the function of this name in INITS does, see there."""
     layers = list(stage)
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, LINEAR):
-            rectified = not isinstance(after, (*LINEAR, *POOLS.values(), HeldDropout, type(None)))
-            nn.init.normal_(layer.weight, 0, INITS[init](layer, rectified))
+            INITS[init](layer, rectified=not isinstance(after, (*LINEAR, *POOLS.values(), HeldDropout, type(None))))
 
 
 def add_biases(stages):
@@ -111,21 +110,30 @@ def add_biases(stages):
                 layer.bias = nn.Parameter(torch.zeros(channels))
 
 
-def original_deviation(layer, rectified):
-    """The original's, whatever follows: sqrt(2 / (k k out_channels)) of a convolution, 0.01 of a linear layer."""
-    return 0.01 if isinstance(layer, nn.Linear) else sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
+def original(layer, rectified):
+    """Normal, whatever follows, of deviation sqrt(2 / (k k out_channels)) in a convolution, 0.01 in a linear layer."""
+    deviation = 0.01 if isinstance(layer, nn.Linear) else sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels))
+    nn.init.normal_(layer.weight, 0, deviation)
 
 
-def kaiming_deviation(layer, rectified):
-    """sqrt(2 / inputs of an output) where a nonlinearity follows (rectified), which takes half of the mean square, else
-    sqrt(1 / inputs): so a signal neither fades nor grows on its way through a deep network (He et al., ICCV 2015)."""
+def kaiming(layer, rectified):
+    """Normal, of deviation sqrt(2 / inputs of an output) where a nonlinearity follows (rectified), which takes half of the mean
+    square, else sqrt(1 / inputs): a signal neither fades nor grows on its way through a deep network (He et al., ICCV 2015)."""
     inputs = layer.weight[0].numel()
     if isinstance(layer, nn.ConvTranspose2d):
         inputs = layer.in_channels * (layer.kernel_size[0] / layer.stride[0]) ** 2
-    return sqrt((2 if rectified else 1) / inputs)
+    nn.init.normal_(layer.weight, 0, sqrt((2 if rectified else 1) / inputs))
 
 
-INITS = {"original": original_deviation, "kaiming": kaiming_deviation}
+def dirac(layer, rectified):
+    """As kaiming; but output channels of a k x k convolution hand on the input channels of their numbers, as far as there are."""
+    kaiming(layer, rectified)
+    if not isinstance(layer, nn.Linear) and layer.stride == (1, 1):
+        filters = layer.weight.detach().transpose(0, int(isinstance(layer, nn.ConvTranspose2d)))  # (C', C, k, k)
+        nn.init.dirac_(filters[: filters.shape[1]])
+
+
+INITS = {"original": original, "kaiming": kaiming, "dirac": dirac}
 
 
 def list_layers(stage):
