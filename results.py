@@ -20,7 +20,7 @@ from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring.report import save_results_json
 from harness.runs.checkpoints import write_whole
-from self_models.network.datasets import IMAGE_SHAPES
+from self_models.basics.datasets import IMAGE_SHAPES
 
 HERE = Path(__file__).resolve().parent
 README, TABLES = "README.md", "docs/tables.md"  # what stands between the marks there is written here

@@ -3,14 +3,15 @@
 import torch
 from torch import nn
 
+from self_models.basics.datasets import background, class_names, find_image_shape
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured
-from self_models.network.datasets import background, class_names, find_image_shape
 from self_models.network.declared import ANNSettings
+from self_models.network.forward import decoder_layers, run_stage
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, decoder_layers, encoder_parts, list_layers, run_stage
+from self_models.network.stages import build_stages, encoder_parts, list_layers
 from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput, Sums
 

@@ -7,14 +7,15 @@ from itertools import accumulate
 import torch
 from torch import nn
 
+from self_models.basics.datasets import background, class_names, find_image_shape
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import Configured, declared
-from self_models.network.datasets import background, class_names, find_image_shape
 from self_models.network.declared import SpikingSettings
+from self_models.network.forward import decoder_layers, run_stage
 from self_models.network.neurons import HeldDropout, SpikingLayers, SpikingNeuron, count_events
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, decoder_layers, encoder_parts, list_layers, run_stage
+from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers
 from self_models.network.surrogates import SURROGATES
 from self_models.network.wiring import wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
@@ -62,9 +63,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
 
         def neuron(stage, channels=None):
-            return SpikingNeuron(
-                surrogate, own["update"], own["default_threshold"], own["leak"], own["learn_threshold"], own["learn_leak"]
-            )
+            names = ("update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "bias")
+            return SpikingNeuron(surrogate, *(own[name] for name in names))
 
         self.features, self.generate, self.classifier = build_stages(
             plan,
@@ -73,6 +73,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             nonlinearity=neuron,
             output_nonlinearity=neuron("generate") if self.readout.spiking else None,
         )
+        if own["bias"]:
+            add_biases(filter(None, (self.features, self.generate, self.classifier)))
         self.to(memory_format=torch.channels_last)
 
     def change(self, **settings):

@@ -11,11 +11,23 @@ from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, imag
 
 import harness.building.conversion
 from harness import UserError
-from harness.building.conversion import balance_thresholds, balanced_thresholds, largest
+from harness.building.conversion import (
+    balance_thresholds,
+    balanced_thresholds,
+    biases_of,
+    bounds_as_thresholds,
+    fit_biases,
+    fit_thresholds,
+    largest,
+    scale_thresholds,
+    units,
+)
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.network.norms import QCFS, BatchNorm, folded_in
 from self_models.running.draws import Draws
+from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 STEPS = 12
@@ -215,6 +227,88 @@ def test_a_normalised_ann_is_converted_folded(tmp_path):
         torch.save(saved | {"state_dict": state}, tmp_path / "damaged.pth")
         line = refused(SNN, f"--pretrained_ann {tmp_path / 'damaged.pth'} {SPIKING} --test_only --output_dir {tmp_path / 'out'}")
         assert "damaged.pth: its normalisation does not fit its weights" in line
+
+
+def test_a_neuron_sends_what_qcfs_says_of_its_drive_by_hand():
+    """In T = L steps of a constant drive, membranes beginning at half the threshold, spikes / T theta is the ANN's value, exactly
+    where floats are exact."""
+    theta, levels = 2.0, 8
+    own = {"plan": [[2], []], "fc_layers": 0, "image_shape": (1, 8, 9), "kernel_size": 1}
+    ann = VGG_wFeedback(**own, activation_ann="qcfs", qcfs_levels=levels).eval()
+    state = ann.state_dict() | {"features.0.weight": torch.tensor([3.0, -1.0]).view(2, 1, 1, 1)}
+    state["features.1.bound"] = torch.tensor(theta)
+    ann.load_state_dict(state)
+    snn = VGG_SNN_STDB_wFeedback(
+        **own, update="immediate", encoding="direct", timesteps=levels, initial_potential=0.5, default_threshold=3.0
+    ).eval()
+    snn.load_state_dict(bounds_as_thresholds(state)[0], strict=False)
+    fit_thresholds(snn)
+    assert snn.thresholds == [theta]  # the first layer's drive is the ANN's
+    x = torch.linspace(0, 1, 72).mul(64).round().div(64).reshape(1, 1, 8, 9)
+    x[(3 * x * levels / theta + 0.5) % 1 == 0] += 1 / 128  # on a step's edge: QCFS counts it, a neuron at its threshold does not
+    spikes = []
+    snn.features[1].register_forward_hook(lambda module, given, output: spikes.append(output[0]))
+    snn(x)
+    rate = spikes[0].mean(0, keepdim=True)
+    assert torch.equal(rate * theta, ann.features[:2](x))
+    assert rate.unique().tolist() == [step / levels for step in range(levels + 1)]
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize("activation", ["relu", "qcfs"])
+@torch.no_grad()
+def test_with_biases_a_long_run_sends_what_the_ann_computes(activation, interval):
+    """Batch norms folded, thresholds balanced and scaled or taken from bounds: every layer's rate, in its unit, is the ANN's
+    activation, and so are outputs and prediction."""
+    torch.manual_seed(0)
+    own = {"plan": [[6, "D", 8, "A", 8], ["U", 6, "U", "in"]], "fc_width": 16, "image_shape": (1, 12, 12)}
+    ann = VGG_wFeedback(**own, norm="batch", activation_ann=activation, qcfs_levels=0, init="kaiming").eval()
+    for module in ann.modules():
+        if isinstance(module, BatchNorm):
+            for values, low in (
+                (module.weight, 0.5),
+                (module.running_var, 0.5),
+                (module.bias, -0.5),
+                (module.running_mean, -0.5),
+            ):
+                values.uniform_(low, low + 1)
+            if activation == "relu":  # in the decoder, too, whose nonlinearity leaks
+                module.nonlinearity = torch.nn.ReLU()
+        if isinstance(module, QCFS):
+            module.bound.uniform_(0.7, 1.2)
+    snn = VGG_SNN_STDB_wFeedback(
+        **own, bias=True, update="immediate", encoding="direct", timesteps=900, initial_potential=0.5, readout="membrane_linear",
+        feedback_interval=interval,
+    ).eval()  # fmt: skip
+    state, has_bounds = bounds_as_thresholds(folded_in(ann.state_dict()))
+    lost, extra = snn.load_state_dict(state, strict=False)
+    assert not extra and all(name.endswith((".leak", ".threshold")[: 2 - has_bounds]) for name in lost)
+    x, biases, values, spikes = images(3, (1, 12, 12)), biases_of(snn), {}, {}
+    if has_bounds:
+        fit_thresholds(snn)
+    else:
+        balance_thresholds(snn, x, lambda t: x, 60)
+        scale_thresholds(snn, 1.1)
+    fit_biases(snn, biases)
+    for name, module in ann.named_modules():
+        if isinstance(module, BatchNorm):
+            module.register_forward_hook(lambda _, given, output, name=name: values.update({name: output}))
+    for name, module in snn.neurons().items():
+        spikes[name] = 0
+        module.register_forward_hook(
+            lambda _, given, output, name=name: spikes.update({name: spikes[name] + output[0].unflatten(0, (-1, 3)).sum(0)})
+        )
+    expected, found, runs = ann(x), snn(x), {"generate": 900 // interval}
+    scale = {connection.target: unit for connection, unit in units(snn)}
+    for node, (name, neuron) in enumerate(snn.neurons().items(), 1):
+        rate, top = spikes[name] / runs.get(name.split(".")[0], 900), values[name].max()
+        assert rate.any()
+        torch.testing.assert_close(rate * scale[node] * neuron.threshold, values[name], rtol=0, atol=0.03 * top.item())
+    for sent, node, steps, wanted in (
+        (found.logits, snn.wiring.output, 900, expected.logits),
+        (found.predictions[-1], snn.wiring.decoded, 900 // interval, expected.predictions[-1].logit()),
+    ):
+        torch.testing.assert_close(sent / steps * scale[node], wanted, rtol=0, atol=0.05 * wanted.abs().max().item())
 
 
 def test_a_signal_while_balancing_says_what_was_done(trained, tmp_path, monkeypatch, capsys):

@@ -1,9 +1,14 @@
-"""From ANN to SNN: copy the weights, then balance the thresholds layer by layer."""
+"""From ANN to SNN: copy the weights, then balance the thresholds layer by layer, or take the bounds of a QCFS ANN for them.
+
+A spike counts 1 here, whatever its layer's threshold; an ANN's activation is on the scale of its layer. So what drives a layer is
+in a unit, the product of the thresholds before it, and with it that layer's bias and bound have to be divided.
+"""
 
 import contextlib
 import hashlib
 import json
 import math
+import re
 from functools import cache
 
 import numpy as np
@@ -13,7 +18,8 @@ from harness import UserError
 from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
-from self_models.network.stages import chains, encoder_parts, list_layers, run_stage
+from self_models.network.forward import chains, run_stage
+from self_models.network.stages import encoder_parts, list_layers
 from self_models.running.draws import Draws
 
 RULE = 3  # of balancing: thresholds in caches of another rule are not read
@@ -28,20 +34,25 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019), once: its
     spikes at all steps, a bit each, are kept for the layers after it. The input neurons see the whole image, whatever the gate.
     The decoder is driven as in a run, by the encoder's output summed over feedback_interval steps. The model's leaks are put
-    back, its thresholds are the ones found. images: (B, C, H, W); draws: t -> (B, C, H, W), uniform in [0, 1); on_layer: called
-    with (name, threshold); on_step: after each step of a layer. Raises UserError for fewer steps than the decoder needs to run
-    once.
+    back, its thresholds are the ones found, its biases, which were the ANN's, fit to them. images: (B, C, H, W); draws: t ->
+    (B, C, H, W), uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer. Raises
+    UserError for fewer steps than the decoder needs to run once.
     """
     interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
         raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
     leaks = {name: neuron.leak.item() for name, neuron in model.neurons().items()}
-    was_training = model.training
+    was_training, biases = model.training, biases_of(model)
     model.eval()
     model.set_leak(1.0)
 
+    def on_found(name, threshold):
+        fit_biases(model, biases)
+        if on_layer:
+            on_layer(name, threshold)
+
     def balance(stage, layers, signal, steps):
-        return balance_stage(stage, layers, signal, steps, percentile, on_layer, on_step)
+        return balance_stage(stage, layers, signal, steps, percentile, on_found, on_step)
 
     before_fork, after_fork = encoder_parts(model.features)
     forked = balance("features", before_fork, lambda t: model.encoding.send(images, draws(t)), timesteps)
@@ -64,8 +75,7 @@ def balance_stage(name, layers, signal, steps, percentile, on_layer, on_step):
         if neuron:
             position, module = neuron
             signal = spikes_of(module, signal, steps, percentile, on_step)
-            if on_layer:
-                on_layer(f"{name}.{position}", module.threshold.item())
+            on_layer(f"{name}.{position}", module.threshold.item())
     return signal
 
 
@@ -104,6 +114,47 @@ def largest(values, percentile):
 def scale_thresholds(model, factor):
     """Multiply every threshold by factor, as the original does before use (0.7)."""
     model.set_thresholds([factor * threshold for threshold in model.thresholds])
+
+
+def bounds_as_thresholds(state):
+    """(an ANN's state_dict with the bounds of its QCFS layers as thresholds, whether it has any)"""
+    renamed = {re.sub(r"(\.nonlinearity)?\.bound$", ".threshold", name): value for name, value in state.items()}
+    return renamed, renamed.keys() != state.keys()
+
+
+def biases_of(model):
+    """Number of a node -> a copy of the bias that its neurons have."""
+    wiring = model.wiring
+    return {one.target: one.bias.detach().clone() for one in (*wiring.forward, *wiring.feedback) if one.bias is not None}
+
+
+def fit_biases(model, biases):
+    """Bring the model's biases from the ANN's, see biases_of, to the unit of what drives each layer, for the thresholds now."""
+    with torch.no_grad():
+        for connection, unit in units(model):
+            if connection.target in biases:
+                connection.bias.copy_(biases[connection.target] / unit)
+
+
+@torch.no_grad()
+def fit_thresholds(model):
+    """Bring thresholds that are the ANN's bounds to the unit of what drives each layer."""
+    neurons = list(model.neurons().values())
+    for connection, unit in units(model):
+        if connection.target < model.wiring.output:
+            neurons[connection.target - 1].threshold.div_(unit)
+
+
+def units(model):
+    """(Connection, unit of its drive) of each, in their order: a drive of 1 stands for so much of the ANN's. Thresholds may be
+    changed on the way, each when its connection is met."""
+    wiring, thresholds, found = model.wiring, list(model.neurons().values()), {0: 1.0}
+    for connection in (*wiring.forward, *wiring.feedback):
+        sums = connection in wiring.feedback and connection.source == wiring.forked
+        unit = found[wiring.before_pools(connection.source)] / (model.feedback_interval if sums else 1)
+        yield connection, unit
+        if connection.target < wiring.output:
+            found[connection.target] = unit * thresholds[connection.target - 1].threshold.item()
 
 
 def balanced_thresholds(model, train, args, folder, say):

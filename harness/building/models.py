@@ -8,7 +8,14 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.conversion import balanced_thresholds, scale_thresholds
+from harness.building.conversion import (
+    balanced_thresholds,
+    biases_of,
+    bounds_as_thresholds,
+    fit_biases,
+    fit_thresholds,
+    scale_thresholds,
+)
 from harness.data.facts import adopt_facts, facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher
@@ -205,9 +212,24 @@ class SNNSource:
         names = common if self.converts else VGG_SNN_STDB_wFeedback.declared().keys() - set(keeps)
         adopt(args, self.saved, VGG_SNN_STDB_wFeedback, names)
         self.settings = self.saved.get("settings", {})
+        if self.converts:
+            self._ask_for_its_kind()
+
+    def _ask_for_its_kind(self):
+        """Let args be what an ANN of this kind needs, where nothing else is typed. Raises UserError where that is."""
+        args, kind = self.args, {}
+        if self.settings.get("norm") == "batch":
+            kind["bias"] = True
+            if "bias" in args.given and not args.bias:
+                raise UserError(f"--no-bias: the norm batch of {self.path} becomes a bias; leave it out")
+        if self.settings.get("activation_ann") == "qcfs":
+            kind |= {"initial_potential": 0.5, "scaling_factor": 1.0}
+        for flag in kind.keys() - args.given:
+            setattr(args, flag, kind[flag])
 
     def fill(self, model, train, run, may_grow=False):
-        """Load the weights; after a conversion balance the thresholds on training images and scale them once.
+        """Load the weights; in a conversion take an ANN's bounds as thresholds, or balance them on training images, and scale
+        them once.
 
         may_grow: an SNN without a decoder may be given one, which starts at random."""
         if not self.path:
@@ -216,18 +238,22 @@ class SNNSource:
             return model
         ours = "settings" in self.saved
         names = list(model.state_dict())
-        may_lack = [] if ours and not self.converts else [name for name in names if name.endswith((".threshold", ".leak"))]
+        new = (".threshold", ".leak", ".bias")[: 3 if self.converts else 2]
+        may_lack = [] if ours and not self.converts else [name for name in names if name.endswith(new)]
         decoder = [name for name in names if name.startswith(DECODER)]
         if may_grow and not self.converts and decoder and not any(name in self.saved["state_dict"] for name in decoder):
             run.say(f"{self.path} has no decoder: this one starts at random")
             may_lack += decoder
         try:
-            state = folded_in(self.saved["state_dict"])
+            state, has_bounds = bounds_as_thresholds(folded_in(self.saved["state_dict"]))
         except (KeyError, ValueError, RuntimeError):
             raise UserError(f"{self.path}: its normalisation does not fit its weights; use another copy") from None
         if not decoder and (left_out := [name for name in state if name.startswith(DECODER)]):
             run.say(f"{self.path} has a decoder, which {self.args.architecture} has not: it is left out")
             state = {name: value for name, value in state.items() if name not in left_out}
+        if has_bounds and (without := [name for name in model.neurons() if f"{name}.threshold" not in state]):
+            needed = f"--readout {model.settings['readout']} wants one for {without[0]}: choose a membrane read-out"
+            raise UserError(f"{self.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
         restore(model, {**self.saved, "state_dict": state}, self.path, may_lack)
         if not self.converts:
             if not ours:
@@ -235,6 +261,13 @@ class SNNSource:
             if "leak" in self.args.given:
                 model.set_leak(self.args.leak)
             return model
-        balanced_thresholds(model, train, self.args, run.place.files, run.say)
+        biases = biases_of(model)
+        if has_bounds:
+            fit_thresholds(model)
+            start = model.settings["initial_potential"]
+            run.say(f"thresholds are the bounds of {self.path}, nothing is balanced; membranes begin at {start:g} of them")
+        else:
+            balanced_thresholds(model, train, self.args, run.place.files, run.say)
         scale_thresholds(model, self.args.scaling_factor)
+        fit_biases(model, biases)
         return model

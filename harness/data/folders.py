@@ -17,10 +17,10 @@ from tqdm import tqdm
 from harness import UserError
 from harness.data.cache import kept, read_arrays, write_arrays
 from harness.processes import ranks
+from self_models.basics.datasets import IMAGE_SHAPES
 from self_models.basics.errors import ModelError
 from self_models.basics.files import ENDINGS, decoded, is_image, size_and_colour
 from self_models.basics.settings import meant
-from self_models.network.datasets import IMAGE_SHAPES
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
 AT_ONCE = 64  # files that are handed to the threads together

@@ -17,10 +17,10 @@ import torchvision
 from harness import UserError
 from harness.data.folders import list_folder, pixels_of, shape_of
 from harness.processes import ranks
+from self_models.basics.datasets import CLASSES, IMAGE_SHAPES
 from self_models.basics.devices import sent
 from self_models.basics.files import is_image
 from self_models.basics.images import scaled
-from self_models.network.datasets import CLASSES, IMAGE_SHAPES
 from self_models.running.draws import Draws
 
 BUNDLED = Path(__file__).resolve().parents[2] / "data"

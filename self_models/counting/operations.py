@@ -7,9 +7,12 @@ costs ACs, and the layer after it sees real values and costs MACs. Dense counts 
 
 Event-driven: a 2x2 layer (and pooling) is linear, so it folds into the layer after it. Then each spike of a neuron costs
 one AC for each neuron of the next spiking layer that it reaches, and no MAC is left. (With `--encoding direct` the input's
-analog values are counted as events too.) Leaks, thresholds and the read-out's own update are counted by neither.
+analog values are counted as events too.) A maximum pool costs nothing, and of several spikes lets one through, whose way on is
+counted. Leaks, thresholds, biases and the read-out's own update are counted by neither; how often a neuron gets a bias is said
+beside them.
 """
 
+from itertools import chain
 from math import prod
 
 import torch
@@ -24,7 +27,7 @@ from self_models.network.stages import LINEAR
 JOULES_PER_MAC = 4.6e-12  # 32-bit floating point, 45 nm (Horowitz, ISSCC 2014)
 JOULES_PER_AC = 0.9e-12
 FIRST = "features.0"  # whose inputs are the events of the input neurons
-COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons")
+COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases")
 
 
 def energy_joules(acs, macs):
@@ -49,18 +52,22 @@ class OperationCounter:
 
     def __init__(self, model):
         self.model, self._noted, self._met = model, [], {}
-        self.acs, self.macs, self.dense, self.events, self.spikes, self.neurons = {}, {}, {}, {}, {}, {}
+        self.acs, self.macs, self.dense, self.events, self.spikes, self.neurons, self.biases = {}, {}, {}, {}, {}, {}, {}
         names, wiring = {module: name for name, module in model.named_modules()}, model.wiring
         self._modules, self._inputs = {}, {}  # of the connections, with what goes into them: (C, H, W), or (N,)
+        self._biased = {}  # last connection -> neurons that get its bias
         self._sizes = dict(zip(wiring.names, map(prod, wiring.shapes), strict=False))
-        self._ends = {name: [] for name in wiring.names}  # where a node's spikes go: last connection, neurons that it reaches
+        sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
+        self._ends = {name: [] for name in sources.values()}  # where a node's spikes go: last connection, neurons that it reaches
         for one in (*wiring.forward, *wiring.feedback):
             for module, shape in zip(one.modules, one.sizes(), strict=False):
                 if isinstance(module, LINEAR):
                     end = names[module]
                     self._modules[end] = module
                     self._inputs[end] = (prod(shape),) if isinstance(module, nn.Linear) else shape
-            self._ends[wiring.names[one.source]].append((end, torch.from_numpy(one.reach())))
+            self._ends[sources[one.source]].append((end, torch.from_numpy(one.reach())))
+            if one.bias is not None:
+                self._biased[end] = prod(one.target_shape)
 
     def __enter__(self):
         if self.model.watcher:
@@ -80,8 +87,8 @@ class OperationCounter:
         self._noted = []
 
     def note(self, name, signal, steps):
-        """What goes into the connection of this name, or comes out of the spiking layer, in the steps of these numbers, one after
-        the other (T B, ...); it counts with settle()."""
+        """What goes into the connection of this name, or comes out of the spiking layer or pool, in the steps of these numbers,
+        one after the other (T B, ...); it counts with settle()."""
         self._noted.append((name, signal, steps))
 
     def settle(self, schedules, images, ends=None):
@@ -105,7 +112,7 @@ class OperationCounter:
                     self._count_operations(name, active, True)
                 else:
                     self._count_inputs(name, flat, rows)
-            if name in self._sizes or name == FIRST:
+            if name in self._ends or name == FIRST:
                 spikes, fired = signal, (flat != 0).float() if name == FIRST else flat
                 active = sum_over_batch(fired, rows)
                 left = {part: self._left_to(flag[at], taken[at.to(device)], active, fired) for part, flag in takes.items()}
@@ -117,8 +124,8 @@ class OperationCounter:
         for name, size in self._sizes.items():
             self.neurons[name] = self.neurons.get(name, 0) + size * counted[self._part(name)]
             self.spikes.setdefault(name, 0)
-            for end, _ in self._ends[name]:  # which no spike may have reached yet
-                self.events.setdefault(end, 0)
+        for end, _ in chain(*self._ends.values()):  # which no spike may have reached yet
+            self.events.setdefault(end, 0)
 
     @staticmethod
     def _left_to(flag, taken, active, fired):
@@ -143,7 +150,8 @@ class OperationCounter:
         for name, inputs in counted.neurons.items():
             active, unread = as_float(inputs.binary + inputs.other), as_float(inputs.unread)
             self._count_events(name, active, lambda end: active - unread if is_decoder(end) else active)  # noqa: B023
-            self.neurons[name] = self.neurons.get(name, 0) + active.numel() * inputs.steps
+            if name in self._sizes:
+                self.neurons[name] = self.neurons.get(name, 0) + active.numel() * inputs.steps
 
     def counts(self):
         """What was counted so far, kind -> layer -> number."""
@@ -158,8 +166,9 @@ class OperationCounter:
 
     def result(self, images):
         """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and
-        feedback_event_acs, the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; and
-        layers, the same counts and the active share by layer."""
+        feedback_event_acs, the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers,
+        the same counts and the active share by layer; and of a network with biases bias_additions, how often a neuron gets one.
+        """
         totals = {"effective_acs": self.acs, "effective_macs": self.macs, "dense": self.dense, "event_acs": self.events}
         layers = {kind: {name: float(value) / images for name, value in by.items()} for kind, by in totals.items()}
         decoder = {kind: sum(v for name, v in by.items() if part_of(name) == "decoder") for kind, by in layers.items()}
@@ -173,6 +182,7 @@ class OperationCounter:
             "feedback_event_acs": decoder["event_acs"],
             "activation_sparsity": 1 - spikes / max(neurons, 1),
             "layers": layers,
+            **({"bias_additions": sum(self.biases.values()) / images} if self.biases else {}),
         }
 
     def _count_inputs(self, name, signal, rows):
@@ -189,8 +199,10 @@ class OperationCounter:
         other.setdefault(name, 0)
 
     def _count_dense(self, name, steps):
-        """Add the operations of a connection that uses no sparsity; steps: of all images together."""
+        """Add the operations of a connection that uses no sparsity, and its biases; steps: of all images together."""
         self.dense[name] = self.dense.get(name, 0) + self._weights_met(name)[1] * steps
+        if name in self._biased:
+            self.biases[name] = self.biases.get(name, 0) + self._biased[name] * steps
 
     def _weights_met(self, name):
         """(non-zero weights that each input of a connection meets, all weights that all of them meet)"""
@@ -200,14 +212,15 @@ class OperationCounter:
         return self._met[name]
 
     def _count_events(self, name, active, taken_by):
-        """Add a layer's spikes; active: how often each neuron spiked; taken_by: the same, as far as the connection of a name
-        takes them."""
+        """Add spikes of a layer, or what a pool lets through; active: how often each neuron, or place, spiked; taken_by: the
+        same, as far as the connection of a name takes them."""
         for end, reached in self._ends[name]:
             taken = taken_by(end)
             self.events[end] = (
                 self.events.get(end, 0) + (taken.sum(0) * reached.to(taken) if taken.dim() == 3 else taken * reached.item()).sum()
             )
-        self.spikes[name] = self.spikes.get(name, 0) + active.sum()
+        if name in self._sizes:
+            self.spikes[name] = self.spikes.get(name, 0) + active.sum()
 
 
 def as_float(values):

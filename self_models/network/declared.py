@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from self_models.basics.datasets import IMAGE_SHAPES, data_set, names
 from self_models.basics.settings import (
     COUNT,
     FRACTION,
@@ -17,7 +18,6 @@ from self_models.basics.settings import (
     objective_setting,
     setting,
 )
-from self_models.network.datasets import IMAGE_SHAPES, data_set, names
 from self_models.network.neurons import UPDATES
 from self_models.network.norms import ACTIVATIONS, NORMS
 from self_models.network.plans import PLANS
@@ -119,6 +119,14 @@ class SpikingSettings(NetworkSettings):
     dropout: float = setting(0.3, PROBABILITY, "probability, 0 to below 1", group="network", training=True)
     timesteps: int = setting(50, COUNT, "T, steps per image", group="spiking", balanced=False, kernel=True, common=True)
     leak: float = setting(1.0, FRACTION, "membrane kept per step, 0 to 1; 1 = no leak", group="spiking")
+    bias: bool = setting(
+        False, Switch(), "neurons get a constant current at each step, learned by channel; the conversion of an ANN with norm "
+        "batch has it anyhow", group="spiking",
+    )  # fmt: skip
+    initial_potential: float = setting(
+        0.0, PROBABILITY, "where membranes begin, in thresholds, 0 to below 1; the conversion of an ANN with qcfs takes 0.5",
+        group="spiking",
+    )  # fmt: skip
     default_threshold: float = setting(
         1.0, POSITIVE, "of every layer of a network that starts from random weights", group="spiking", needs=RANDOM_WEIGHTS
     )

@@ -12,7 +12,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from self_models.basics.errors import ModelError
-from self_models.basics.settings import FRACTION, POSITIVE, Registry, required
+from self_models.basics.settings import FRACTION, POSITIVE, PROBABILITY, Registry, required
 from self_models.network.surrogates import new_age, next_age
 
 
@@ -144,26 +144,37 @@ class SpikingNeuron(nn.Module):
     """One layer of neurons with a common threshold and leak, both in the state_dict.
 
     forward(drive, state, steps) -> (spikes, state, counts): drive (steps B, ...) as the synapses deliver it, one step after the
-    other, spikes likewise; state a NeuronState, or None for neurons at rest (V = 0); counts (steps, B), spikes per image.
-    begins_silent: whether at rest the first step's spikes are all 0, and so is every gradient through them. stays_quiet: whether
-    neurons that have not fired in a step will not, and keep their membrane, until a drive comes.
+    other, spikes likewise; state a NeuronState, or None for neurons at rest, V = initial_potential * threshold, whose gradient a
+    learned threshold gets, too; counts (steps, B), spikes per image. biased: whether there is a drive even where nothing is sent.
+    begins_silent: whether at rest the first step's spikes are all 0, so is every gradient through them, and nothing but spikes
+    drives others. stays_quiet: whether neurons that have not fired in a step will not, and keep their membrane, until others do.
     """
 
-    def __init__(self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False):
+    def __init__(
+        self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False, initial_potential=0.0,
+        biased=False,
+    ):  # fmt: skip
         super().__init__()
         self.surrogate = surrogate
         self.update = UPDATES.find(update)
         self.threshold = nn.Parameter(torch.tensor(required(POSITIVE, "threshold", threshold)), requires_grad=learn_threshold)
         self.leak = nn.Parameter(torch.tensor(required(FRACTION, "leak", leak)), requires_grad=learn_leak)
-        self.begins_silent = self.update.delays and not surrogate.at_rest()
+        self.initial_potential = required(PROBABILITY, "initial_potential", initial_potential)
+        self.biased = biased
+        self.begins_silent = self.update.delays and not (surrogate.at_rest() or self.initial_potential or biased)
 
     @property
     def stays_quiet(self):
-        return not self.update.delays and self.leak.item() == 1
+        return not self.update.delays and self.leak.item() == 1 and not self.biased
+
+    def at_rest(self, drive):
+        """The NeuronState before the first step, for a drive (B, ...)."""
+        v = torch.zeros_like(drive)
+        return NeuronState(v + self.initial_potential * self.threshold if self.initial_potential else v)
 
     def forward(self, drive, state=None, steps=1):
         drive = drive.to(self.threshold.dtype).unflatten(0, (steps, -1))  # float32 where matrix products are bfloat16
-        v, age, _ = state or NeuronState(torch.zeros_like(drive[0]))
+        v, age, _ = state or self.at_rest(drive[0])
         learns = torch.is_grad_enabled() and any(value.requires_grad for value in (drive, v, self.threshold, self.leak))
         if learns or age is not None:
             age = new_age(v) if age is None and self.surrogate.needs_age else age

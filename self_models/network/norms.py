@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from self_models.basics.settings import Registry
 
 STATISTICS = ("gain", "mean_square")  # of a ScaledByBatch, in the state_dict
+BATCH_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # of a BatchNorm
 MOMENTUM, SMALL = 0.1, 1e-5
 COUNTS = ContextVar("whether this rank's part of the batch counts; None where it is the whole", default=None)
 
@@ -79,7 +80,7 @@ class ScaledByBatch(nn.Module):
 
 
 def scale_of(gain, mean_square):
-    """What each channel is multiplied by."""
+    """What each channel is multiplied by, for its mean square or variance."""
     return gain * torch.rsqrt(mean_square + SMALL)
 
 
@@ -131,15 +132,21 @@ NORMS = {  # --norm: (channels, nonlinearity, whether it learns a scale) -> modu
 
 
 def folded_in(state):
-    """A state_dict of an ANN with every normalisation folded into the weights of the layer before it; any other as it is."""
+    """A state_dict of an ANN with every normalisation folded into the weights of the layer before it, whose bias takes what
+    BatchNorm adds; any other as it is."""
     state = dict(state)
-    for name in [name for name in state if name.endswith(f".{STATISTICS[0]}")]:
-        stage, position, _ = name.split(".")
-        gain, mean_square = (state.pop(f"{stage}.{position}.{kind}") for kind in STATISTICS)
-        before = f"{stage}.{int(position) - 1}.weight"
+    for name in [name for name in state if name.endswith((f".{STATISTICS[0]}", ".running_mean"))]:
+        stage, position, kind = name.split(".")
+        before, own = f"{stage}.{int(position) - 1}", f"{stage}.{position}"
+        if kind == "running_mean":
+            weight, bias, mean, variance, _ = (state.pop(f"{own}.{kind}") for kind in BATCH_STATE)
+            scale = scale_of(weight, variance)
+            state[f"{before}.bias"] = bias - mean * scale
+        else:
+            scale = scale_of(*(state.pop(f"{own}.{kind}") for kind in STATISTICS))
+        weight = state[f"{before}.weight"]
         out = 1 if stage == "generate" else 0  # of a transposed convolution's weight (in, out, k, k)
-        shape = [-1 if dim == out else 1 for dim in range(state[before].dim())]
-        state[before] = state[before] * scale_of(gain, mean_square).view(shape)
+        state[f"{before}.weight"] = weight * scale.view([-1 if dim == out else 1 for dim in range(weight.dim())])
     return state
 
 

@@ -1,5 +1,7 @@
 """Which neurons a network's spikes reach: its spiking layers as nodes, and the linear layers between two of them as connections.
 
+A maximum pool is not linear: what comes out of it, spikes or-ed over 2x2 places, is a node, too, from which connections begin.
+
 2x2 layers, strided convolutions, pools and their transposes are linear, so a spike reaches, through whatever lies between two
 spiking layers, a window of neurons. Let d layers halve the image and u double it before a k x k convolution. A spike at (y, x)
 lies in block (y // 2^d, x // 2^d) and reaches a window of (2^u + k - 1)^2 places, which may stick out over the border. A linear
@@ -12,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from self_models.network.stages import chains, encoder_parts, list_layers
+from self_models.network.forward import chains
+from self_models.network.stages import encoder_parts, list_layers
 
 
 class Connection(NamedTuple):
@@ -27,6 +30,11 @@ class Connection(NamedTuple):
     @property
     def is_linear(self):
         return isinstance(self.modules[-1], nn.Linear)
+
+    @property
+    def bias(self):
+        """What the target's neurons get at each step whatever comes, by channel (C',), or None."""
+        return getattr(self.modules[-1], "bias", None)
 
     @property
     def halvings(self):
@@ -74,8 +82,16 @@ class Connection(NamedTuple):
         return np.where(lost, 0, np.minimum(first + self.side, target) - np.maximum(first, 0))
 
 
+class Pool(NamedTuple):
+    """A 2x2 maximum pool of the spikes of one node, which are another node's; name: of its module."""
+
+    source: int
+    target: int
+    name: str
+
+
 def shape_after(module, shape):
-    """(C, H, W) of what a linear module makes of a signal of this shape."""
+    """(C, H, W) of what a linear module, or a pool, makes of a signal of this shape."""
     if isinstance(module, nn.Linear):
         return module.out_features, 1, 1
     kernel, stride, padding = ((size, size) if isinstance(size, int) else size for size in
@@ -100,9 +116,9 @@ def is_doubling(layer):
 
 class Wiring(NamedTuple):
     """names: of the nodes that spike, 'input' first, then the spiking layers in the order encoder, decoder, classifier; after
-    them come the nodes output and decoded, the decoder's output, -1 without a decoder. shapes: (C, H, W) of every node. forward,
-    feedback: the Connections that run at every step, and those of the decoder, in their order; forked: the node whose spikes the
-    decoder takes."""
+    them come the nodes output and decoded, the decoder's output, -1 without a decoder, and then those that Pools make. shapes:
+    (C, H, W) of every node. forward, feedback: the Connections that run at every step, and those of the decoder, in their order;
+    forked: the node whose spikes the decoder takes; pools: in the order in which they run, each after its source."""
 
     names: list
     shapes: list
@@ -111,6 +127,14 @@ class Wiring(NamedTuple):
     forked: int
     output: int
     decoded: int
+    pools: list
+
+    def before_pools(self, node):
+        """The node of the neurons that fire the spikes of this node."""
+        sources = {pool.target: pool.source for pool in self.pools}
+        while node in sources:
+            node = sources[node]
+        return node
 
     @property
     def largest(self):
@@ -122,16 +146,22 @@ def wire(model):
     """The Wiring of an SNN, which takes no memory to speak of."""
     names = ["input", *model.neurons()]
     output = len(names)
-    shapes = {0: model.image_shape}
+    decoded = output + 1 if model.has_feedback else -1
+    shapes, pools, first_pool = {0: model.image_shape}, [], output + 1 + model.has_feedback
 
     def walk(stage, layers, source, rest, end=None):
         """(Connections of a stage's layers, the node in which they end, the linear modules after it); rest: modules before them;
         end: the node after these, if they lead to one."""
         found = []
         for linear, neuron in chains(layers):
-            rest, target = [*rest, *(module for _, module in linear)], end
-            if neuron:
-                target = names.index(f"{stage}.{neuron[0]}")
+            for position, module in linear:
+                if isinstance(module, nn.MaxPool2d):
+                    pools.append(Pool(source, first_pool + len(pools), f"{stage}.{position}"))
+                    shapes[pools[-1].target] = shape_after(module, shapes[source])
+                    source = pools[-1].target
+                else:
+                    rest = [*rest, module]
+            target = names.index(f"{stage}.{neuron[0]}") if neuron else end
             if target is not None:
                 connection = Connection(source, shapes[source], target, rest, ())
                 shapes[target] = connection.sizes()[-1]
@@ -143,9 +173,8 @@ def wire(model):
     forward, forked, rest = walk("features", before_fork, 0, [])
     later, source, last = walk("features", after_fork, forked, rest)
     forward += later + walk("classifier", list_layers(model.classifier), source, last, output)[0]
-    feedback, decoded = [], -1
+    feedback = []
     if model.has_feedback:
-        decoded = output + 1
         feedback, end, _ = walk("generate", list_layers(model.generate), forked, rest, decoded)
         shapes[decoded] = shapes[end]
-    return Wiring(names, [shapes[node] for node in sorted(shapes)], forward, feedback, forked, output, decoded)
+    return Wiring(names, [shapes[node] for node in sorted(shapes)], forward, feedback, forked, output, decoded, pools)
