@@ -226,20 +226,6 @@ def test_biases_have_a_learning_rate_of_their_own():
         make_optimizer(torch.nn.Linear(3, 2, bias=False), flags)
 
 
-def test_muon_by_hand():
-    """Filters go the learning rate in each direction of the gradient, however long it is; a matrix by Nesterov's SGD."""
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1, bias=False), torch.nn.Linear(2, 1, bias=False))
-    optimizer = make_optimizer(model, parse(ANN, *split(["--optimizer Muon --muon_lr 0.1 -lr 0.5 --nesterov --weight_decay 0"])))
-    filters, matrix = model.parameters()
-    before = filters.clone(), matrix.clone()
-    filters.grad, matrix.grad = torch.tensor([[0.0, 8.0, 0.0], [-4.0, 0.0, 0.0]]).view(2, 3, 1, 1), torch.tensor([[1.0, -1.0]])
-    optimizer.step()
-    moved = (before[0] - filters).flatten(1) / 0.1
-    assert moved[0, 1].item() == pytest.approx(1, abs=0.3) and moved[1, 0].item() == pytest.approx(-1, abs=0.3)
-    assert moved[[0, 0, 1, 1], [0, 2, 1, 2]].abs().max() < 1e-6
-    torch.testing.assert_close(before[1] - matrix, 0.5 * 1.9 * torch.tensor([[1.0, -1.0]]))
-
-
 @pytest.mark.parametrize("kind", ["mean", "ema"])
 def test_averaged_weights_by_hand(kind):
     """8 steps, averaged after the last 4 of them: their mean, or 9 tenths of the average so far and a tenth of each. A raised
@@ -608,7 +594,6 @@ AVERAGED = "--norm {} --average_weights {} --average_from 0.5 --label_smoothing 
     [
         ("-lr 1e-3", 2),
         (f"{SGD} {AVERAGED.format('scale', 'mean')}", 1),
-        (SGD.replace("SGD", "Muon"), 2),
         (f"-lr 1e-3 {AVERAGED.format('batch', 'ema')} --average_decay 0.9 --bias_lr_factor 8", 4),
     ],
 )

@@ -14,12 +14,12 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
 @pytest.mark.parametrize(
     ("name", "flags", "line"),
     [
-        (ANN, "--momentum 0.5", "--momentum does nothing with --optimizer Adam: it counts with SGD or Muon; leave it out"),
+        (ANN, "--momentum 0.5", "--momentum does nothing with --optimizer Adam: it counts with SGD; leave it out"),
         (ANN, "--no-amsgrad --optimizer SGD", "--amsgrad does nothing with --optimizer SGD: it counts with Adam; leave it out"),
         (ANN, "--lr_interval 0.5 --lr_schedule cosine", "--lr_interval does nothing with --lr_schedule cosine"),
         (ANN, "--lr_reduce 2 --lr_schedule cosine", "--lr_reduce does nothing with --lr_schedule cosine: it counts with step"),
         (ANN, "--warm_up 0.2", "--warm_up does nothing with --lr_schedule step: it counts with cosine or triangle; leave it out"),
-        (ANN, "--nesterov", "--nesterov does nothing with --optimizer Adam: it counts with SGD or Muon; leave it out"),
+        (ANN, "--nesterov", "--nesterov does nothing with --optimizer Adam: it counts with SGD; leave it out"),
         (ANN, "--optimizer SGD --nesterov --momentum 0", "--nesterov does nothing without --momentum: there is no momentum"),
         (ANN, "--average_from 0.5", "--average_from does nothing with --average_weights none: it counts with mean or ema"),
         (SNN, "--average_weights mean --average_decay 0.9", "--average_decay does nothing with --average_weights mean"),

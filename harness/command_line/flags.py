@@ -26,7 +26,7 @@ from self_models.vgg_wFeedback import PRECISIONS, VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 STEPPED, RISING = Need("lr_schedule", ("step",)), Need("lr_schedule", ("cosine", "triangle"))
-WITH_SGD, WITH_ADAM, WITH_MUON = (Need("optimizer", names) for names in (("SGD", "Muon"), ("Adam",), ("Muon",)))
+WITH_SGD, WITH_ADAM = Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",))
 AVERAGED = Need("average_weights", ("mean", "ema"))
 AUGMENTED = Need("augment", why="the images stay as they are")
 WITH_DECODER = Need(
@@ -87,9 +87,9 @@ class OfAll:
         "0.60 0.80 0.90", Text(fractions), "step: when, parts of epochs", group="training", training=True, needs=(STEPPED,)
     )
     lr_reduce: float = training_setting(10, POSITIVE, "step: what the learning rate is divided by", needs=(STEPPED,))
-    optimizer: str = training_setting("Adam", Choice(("Adam", "SGD", "Muon")), "Muon: SGD, but orthogonal steps of filters")
+    optimizer: str = training_setting("Adam", Choice(("Adam", "SGD")), "of torch.optim")
     weight_decay: float = training_setting(5e-4, NOT_NEGATIVE, "of weights; thresholds and leaks have none")
-    momentum: float = training_setting(0.9, FRACTION, "of SGD and Muon", needs=(WITH_SGD,))
+    momentum: float = training_setting(0.9, FRACTION, "of SGD", needs=(WITH_SGD,))
     amsgrad: bool = training_setting(True, Switch(), "of Adam", needs=(WITH_ADAM,))
     trade_off: float = setting(
         10.0, NOT_NEGATIVE, "weight of the reconstruction loss", group="training", common=True, needs=(WITH_DECODER,)
@@ -140,7 +140,6 @@ class OfTraining:
     nesterov: bool = training_setting(
         False, Switch(), "of SGD: Nesterov's momentum", needs=(WITH_SGD, Need("momentum", why="there is no momentum"))
     )
-    muon_lr: float = training_setting(0.02, POSITIVE, "learning rate of filters; of others: --learning_rate", needs=(WITH_MUON,))
     bias_lr_factor: float = training_setting(
         1.0, POSITIVE, "the learning rate of biases (a normalisation's, an SNN's), times that of weights"
     )

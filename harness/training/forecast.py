@@ -12,7 +12,7 @@ SHORT, LONG = 60, 2 * 3600  # seconds of training below which nothing is foretol
 def plan_line(model, images, steps, args):
     """One line: the network, its data, and how large the checkpoints are."""
     weights = sum(value.numel() for value in model.state_dict().values())
-    kept = 2 + args.amsgrad if args.optimizer == "Adam" else 1  # numbers that the optimiser has of each weight
+    kept = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
     kept += args.average_weights != "none"
     small, large = (4e-6 * weights * numbers for numbers in (1, 1 + kept))
     return (

@@ -8,40 +8,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 from harness import UserError
 
 
-class Muon(torch.optim.SGD):
-    """SGD whose groups with an entry `muon` M, of filters (out, in, k, k), have Nesterov's momentum M, and its direction made
-    orthogonal as a matrix (out, in k k): every direction is learned at the same speed (Jordan et al., 2024,
-    kellerjordan.github.io/posts/muon). torch.optim.Muon takes matrices alone."""
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            for weight in group["params"] if "muon" in group else ():
-                if weight.grad is not None:
-                    if not self.state[weight]:
-                        self.state[weight]["mean"] = torch.zeros_like(weight)
-                    mean = self.state[weight]["mean"]
-                    mean.lerp_(weight.grad, 1 - group["muon"])
-                    matrix = torch.lerp(weight.grad, mean, group["muon"]).flatten(1)
-                    stretch = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                    weight.grad = stretch * orthogonal(matrix).view_as(weight)
-        return super().step()
-
-
-def orthogonal(matrix, steps=3):
-    """About U V' of a matrix U S V', by Newton-Schulz iteration: singular values come close to 1, and need not do more."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / (wide.norm() + 1e-7)
-    for _ in range(steps):
-        square = wide @ wide.T
-        wide = 3.4445 * wide + (2.0315 * square @ square - 4.7750 * square) @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
-
-
 def make_optimizer(model, args):
-    """Adam, SGD or Muon as the flags say, PyTorch's fused ones, which pass over the weights once. Thresholds, leaks, the gains
-    and biases of a normalisation have no weight decay; biases have a learning rate of their own. Raises UserError where the
-    flags ask for one and there are none."""
+    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Thresholds, leaks, and the gains and
+    biases of a normalisation have no weight decay; biases have a learning rate of their own. Raises UserError where the flags
+    ask for one and there are none."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
     groups = [
@@ -53,15 +23,8 @@ def make_optimizer(model, args):
     elif args.bias_lr_factor != 1:
         raise UserError(f"--bias_lr_factor {args.bias_lr_factor:g} does nothing: this network has no biases; leave it out")
     common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
-    if args.optimizer in ("SGD", "Muon"):
-        common |= {"momentum": args.momentum, "nesterov": args.nesterov and args.momentum > 0}
     if args.optimizer == "SGD":
-        return torch.optim.SGD(groups, **common)
-    if args.optimizer == "Muon":
-        groups[0]["params"] = [parameter for parameter in trained.values() if 1 < parameter.dim() < 4]
-        filters = [parameter for parameter in trained.values() if parameter.dim() == 4]
-        own = {"lr": args.muon_lr, "muon": args.momentum, "momentum": 0.0, "nesterov": False}
-        return Muon([*groups, {"params": filters, **own}], **common)
+        return torch.optim.SGD(groups, momentum=args.momentum, nesterov=args.nesterov and args.momentum > 0, **common)
     return torch.optim.Adam(groups, amsgrad=args.amsgrad, **common)
 
 
