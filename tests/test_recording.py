@@ -1,11 +1,19 @@
 """What `record` gives: spikes and membrane potentials as worked out by hand, the same of both engines."""
 
+from itertools import product
+
+import numpy as np
 import pytest
 import torch
+from conftest import ANALYSIS, REPOSITORY, run_here
+from PIL import Image
 from test_event_engine import FORK, ONCE, POOLED, build, inputs, spiked
 
+from harness.drawing.raster import some_of
+from self_models import load, load_data
 from self_models.basics.errors import ModelError
 from self_models.event.engine import EventEngine
+from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
@@ -54,15 +62,18 @@ def test_by_hand(update, traces, engine):
 SETTINGS = (
     {}, {"leak": 0.5}, {"epsilon": 0.0, "leak": 0.5}, {"leak": 0.5, "feedback_interval": 3}, {"image_shape": (3, 12, 10)},
     {"encoding": "direct", "residual": True, "default_threshold": 0.5}, {"plan": FORK, "feedback_interval": 2},
-    {"readout": "spike_count", "latch": True}, POOLED, {**ONCE, "leak": 0.5}, {**ONCE, "plan": FORK},
+    {"readout": "spike_count", "latch": True}, POOLED, ONCE, {**ONCE, "plan": FORK},
     {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 0.5, "leak": 0.5},
     {"cls": AdaptiveTimestepsSNN, "rule": "all_predicted", "open_bound": 0.3, "epsilon": 0.4},
 )  # fmt: skip
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize("update", ["immediate", "delayed"])
+@pytest.mark.parametrize(
+    ("update", "settings"),
+    [*product(("immediate", "delayed"), SETTINGS), ("immediate", {**ONCE, "leak": 0.5})],  # delayed, its sums would be rounded
+    ids=str,
+)
 def test_both_engines_record_the_same_and_it_is_what_they_count(update, settings):
     slow = {"timesteps": 12} | ({"grid_steps": 4} if "gate" in settings else {})  # else its decoder rests before spikes reach it
     model = build(**{"update": update, "timesteps": 9, **(slow if update == "delayed" else {}), **settings})
@@ -131,3 +142,34 @@ def test_what_cannot_be_recorded_is_said(engine, record, words):
     model = build()
     with pytest.raises(ModelError, match=words):
         ENGINES[engine](model)(inputs(model)[0], record=record)
+
+
+@torch.no_grad()
+def test_the_raster_is_what_record_gives(tmp_path):
+    """Of a network and test image that stop early: silent from then on, and the arrays those of one's own run."""
+    flags = f"--limit_test 8 --chart_images 1 --index 5 --engine dense --rule confidence --gap_bound 4 --output_dir {tmp_path}"
+    _, printed = run_here(ANALYSIS, f"--preset quick_feedback --raster 6 --seed 0 {flags}")
+    picture, file = (tmp_path / f"trained_models/snn/quick_feedback_posthoc_analysis_raster.{end}" for end in ("png", "npz"))
+    assert f"wrote {picture}" in printed and f"wrote {file}" in printed and min(Image.open(picture).size) > 600
+    arrays = dict(np.load(file))
+    snn = load(REPOSITORY / "trained_models/snn/quick_feedback.pth", engine="dense", rule="confidence", gap_bound=4)
+    test = load_data("MNIST", limit_test=8)[2].batch(torch.tensor([5]))
+    neurons = {name: arrays[f"{name}.neurons"] for name in snn.wiring.names}
+    record = {name: ("spikes", *["membrane"] * (name != "input"), numbers) for name, numbers in neurons.items()}
+    output = snn(test.images, draws=Draws(0, EVALUATION, test.index), record=record | {"output": "membrane"})
+    kept = {f"{name}.{kind}": part[:, 0].numpy() for name, parts in output.recorded.items() for kind, part in parts.items()}
+    assert arrays.keys() - kept.keys() == {f"{name}.{what}" for name in snn.neurons() for what in ("neurons", "threshold")} | {
+        "input.neurons"
+    }
+    for name, values in kept.items():
+        assert np.array_equal(arrays[name], values), name
+    for name, total in output.spikes.items():
+        assert arrays[f"{name}.spikes"].any(0).all() and len(neurons[name]) == 6 <= total.item()  # those that spike, as many
+    assert output.steps.item() < snn.timesteps and not arrays["input.spikes"][output.steps.item() :].any()
+
+
+def test_neurons_of_a_raster_are_drawn_by_the_seed_among_those_that_spike():
+    totals = torch.tensor([0, 3, 1, 0, 2, 1, 5])
+    assert some_of(totals, 0, 9).tolist() == [6, 1, 4, 2, 5]
+    assert len({tuple(some_of(totals, seed, 2).tolist()) for seed in range(20)}) > 5
+    assert len(some_of(0 * totals, 0, 3)) == 3

@@ -38,7 +38,7 @@ def positions(net, asked):
     found = [np.zeros((3, 0), np.int64)]
     for node, neurons in asked:
         channels, places = net.nodes[node, CHANNELS], net.nodes[node, HEIGHT] * net.nodes[node, WIDTH]
-        channel, place = np.divmod(np.arange(channels * places) if neurons is None else neurons, places)
+        channel, place = np.divmod(np.arange(channels * places) if neurons is None else neurons.numpy(), places)
         found.append(np.stack([np.full_like(place, node), place, net.nodes[node, FIRST_V] + place * channels + channel]))
     return np.ascontiguousarray(np.concatenate(found, 1))
 
