@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Look at a trained SNN's predictions over time: a GIF with a frame per step, PNGs, and the steps that report.py plays."""
+"""Look at a trained SNN's predictions over time: a GIF with a frame per step, PNGs, and the steps that report.py plays; and at
+single neurons."""
 
 from functools import partial
 
@@ -13,6 +14,7 @@ from harness.command_line.scripts import run_script
 from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
 from harness.drawing.film import save_film
 from harness.drawing.plots import save_spikes_over_time
+from harness.drawing.raster import raster_of, save_arrays, save_raster
 from harness.measuring.evaluation import spikes_over_time
 from self_models.basics.settings import COUNT
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -22,6 +24,10 @@ def build_parser():
     parser = posthoc_parser(__doc__, InputBlockingSNN)
     group = add_picture_flags(parser)
     group.add_argument("--chart_images", type=typed(COUNT), default=200, metavar="N", help="chart spikes of the first N")
+    group.add_argument(
+        "--raster", type=typed(COUNT), nargs="?", const=20, default=None, metavar="N", help="also draw the spikes of N "
+        "neurons of each layer on the first image shown, and the membrane potentials of three, and write them as .npz; N: 20",
+    )  # fmt: skip
     return parser
 
 
@@ -51,11 +57,23 @@ def main(argv=None):
         run.record(event="step", step=t + 1, squared_error=float(error), **{name: float(share)}, epsilon=args.epsilon)
     parts = {part: count[-1].mean() for part, count in film.spikes_by_part().items()}
     run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
+    if args.raster:
+        draw_raster(posthoc)
+        endings += ["_raster.png", "_raster.npz"]
     for ending in endings:
         run.say(f"wrote {run.place.picture(ending)}")
     if args.log:
         run.say(f"wrote {run.place.steps_path}, for report.py")
     posthoc.finish()
+
+
+def draw_raster(posthoc):
+    """The raster of the first image that the flags name, as a picture and as arrays."""
+    batch, place = posthoc.shown(), posthoc.run.place
+    raster = raster_of(posthoc.model, batch, posthoc.args.seed, posthoc.args.raster)
+    title = f"One image through the network ({posthoc.titles(batch)[0]})"
+    save_raster(place.picture("_raster.png"), raster, title, posthoc.model.classes)
+    save_arrays(place.picture("_raster.npz"), raster)
 
 
 def spikes_of(model, images, batch_size, seed):

@@ -26,7 +26,8 @@ from self_models.objectives.stopping import RULES
 from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
-from self_models.running.steps import Frame, RunState, Schedule, joined, placed, stack_frames
+from self_models.running.recording import Recorder
+from self_models.running.steps import Frame, RunState, Schedule, gathered, joined, placed, stack_frames
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -133,9 +134,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         moved, rests = self.readout.integrate(trace, decoded), self.gate.rests(view)
         return moved if rests is None else torch.where(rests, trace, moved)
 
-    def start(self, x, draws=None):
-        """A run at rest for images x (B, C, H, W). draws: see draws_for. In training, chains of the decoder's linear layers are
-        folded into one where that pays."""
+    def start(self, x, draws=None, recorder=None):
+        """A run at rest for images x (B, C, H, W). draws: see draws_for; recorder: a Recorder, or None. In training, chains of
+        the decoder's linear layers are folded into one where that pays."""
         stages = dict(zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True))
         stages["classifier"] = list_layers(self.classifier)
         if self.has_feedback:
@@ -145,7 +146,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         logits = x.new_zeros(len(x), self.settings["labels"])
         if self.watcher:
             self.watcher.begin()
-        return RunState(x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws_for(x, draws), self.watcher)
+        draws, recorder = draws_for(x, draws), recorder or Recorder()
+        return RunState(x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder)
 
     def step(self, run, draws):
         """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns the Frame of this step."""
@@ -164,14 +166,17 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         parts = [self.perceive(run, part, counts) for part in draws.split(1 if self.gate.reacts else len(draws))]
         logits = self.classify(run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
         spikes = torch.stack([joined(one) for one in counts.values()], -1)
-        return stack_frames([frame for _, frames in parts for frame in frames])._replace(logits=logits, spikes=spikes)
+        shown = stack_frames([frame for _, frames in parts for frame in frames])
+        return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
 
     def perceive(self, run, draws, counts):
         """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to counts what
         their layers send. Returns the encoder's output (t, B, ...), of the last t steps, and a Frame of each step."""
         view, steps = run.view, range(run.steps, run.steps + len(draws))
         signal = self.encoding.send(view.unexplained(), draws)
-        counts["input"].append(count_events(view.sent(signal)))
+        sent = view.sent(signal)
+        counts["input"].append(count_events(sent))
+        run.recorder.note_input(sent)
         waits, rests = self.gate.waits(view), self.has_feedback and not self.gate.wants(view)
         decodes = [self.has_feedback and not rests and (step + 1) % self.feedback_interval == 0 for step in steps]
         run.schedules.append(Schedule(run.steps, waits, rests, decodes))
@@ -179,7 +184,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         encoded = self.through(run, "features", "after_fork", forked[:0] if waits else forked, steps, counts)
         decoded = [None] * len(draws)
         if self.has_feedback:
-            inflow = forked if self.feedback_interval == 1 else self.gather(run, forked, decodes)
+            inflow = forked if self.feedback_interval == 1 else gathered(run, forked, decodes)
             chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
             output = self.through(run, "generate", "generate", inflow if chosen else inflow[:0], chosen, counts, steps)
             output = iter([*[torch.zeros_like(run.image)] * (len(chosen) - len(output)), *output])
@@ -203,24 +208,16 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """A part of the stage of this name, in place: see run_stage. steps: numbers of those in which it runs; the signal is of
         their last ones. Adds to counts each layer's spikes per step and image, (T, B), of the steps among; default: these."""
         sent, among, watch = {}, steps if among is None else among, None
+        keys = [f"{name}.{position}" for position, module in run.stages[part] if isinstance(module, SpikingNeuron)]
+        kept = run.recorder.begin(keys, run.memory)
         if run.watcher:
             watch = lambda key, signal, count: run.watcher.note(key, signal, steps[len(steps) - count :])  # noqa: E731
         final = among[-1] + 1 == self.timesteps
-        signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final)
-        for key in (f"{name}.{position}" for position, module in run.stages[part] if isinstance(module, SpikingNeuron)):
+        signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final, kept)
+        for key in keys:
             counts[key].append(placed(sent.get(key), steps, among, run.image))
+        run.recorder.end(kept, steps, among, run.image)
         return signal
-
-    def gather(self, run, forked, decodes):
-        """What the decoder gets at the steps at which it runs, (t, B, ...) of the last t of them: forked, its input, summed since
-        it last ran."""
-        inflow = []
-        for codes, now in zip([*[0] * (len(decodes) - len(forked)), *forked], decodes, strict=True):
-            run.waiting = run.waiting + codes
-            if now:
-                inflow += [run.waiting] if isinstance(run.waiting, torch.Tensor) else []
-                run.waiting = 0
-        return torch.stack(inflow) if inflow else forked[:0]
 
     def show(self, run, decoded):
         """One step of the read-out, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W),
@@ -254,13 +251,15 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             return self.engine(x, *args, **kwargs)
         return super().__call__(checked_images(x, self), *args, **kwargs)
 
-    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True):
+    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
         """x: (B, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see draws_for; uniforms: (T, B, C, H,
         W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors, predicted and is_open are None, and
-        sums has their place. Raises ModelError for other images or another number of draws."""
+        sums has their place. record: see Recorder. Raises ModelError for other images, another number of draws, or what cannot
+        be recorded."""
+        recorder = Recorder(record, self.wiring)
         with mixed_precision(self, x):
-            shown, steps = all_steps(self, x, uniforms, draws_for(x, draws, seed), frames)
-        return self.output(x, shown, steps)
+            shown, steps = all_steps(self, x, uniforms, draws_for(x, draws, seed), frames, recorder)
+        return self.output(x, shown, steps, recorder)
 
     def segment(self, run, draws, frames):
         """advance() that leaves its run as it is: (the run after these steps, their Frame)."""
@@ -279,7 +278,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         starts = range(0, self.timesteps, length)
         return (draws.uniforms(min(length, self.timesteps - t), self.image_shape, x.device, t) for t in starts)
 
-    def output(self, x, frames, steps):
+    def output(self, x, frames, steps, recorder):
         """SNNOutput of a run on images x. frames: its Frame (T, B, ...); steps: how many each image took (B,)."""
         counts = (frames.spikes, frames.spikes.sum(0))
         by_step, total = (dict(zip(self.wiring.names, each.unbind(-1), strict=True)) for each in counts)
@@ -296,4 +295,5 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             Sums(frames.error, frames.open_share) if summed else None,
             frames.logits,
             by_step,
+            recorder.recorded(frames.fired, frames.membranes, frames.logits),
         )

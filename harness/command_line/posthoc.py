@@ -149,8 +149,11 @@ class Posthoc:
         for file, found in zip(self.files, output.logits.argmax(1).tolist(), strict=False):
             self.run.say(f"{file}: read as {names[found]}")
             self.run.record(event="image", file=file, read_as=names[found])
-        titles = self.files or [f"label: {names[label]}" for label in batch.labels.tolist()]
-        return film_of(self.model, batch, output, names, titles)
+        return film_of(self.model, batch, output, names, self.titles(batch))
+
+    def titles(self, batch):
+        """What to call the images of what shown() gave."""
+        return self.files or [f"label: {self.model.classes[label]}" for label in batch.labels.tolist()]
 
     def finish(self):
         """Write the records where --results_json says, and name the log."""

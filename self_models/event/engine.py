@@ -13,6 +13,7 @@ from self_models.basics.compiled import WHY_NOT, in_words, try_out
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.event.compiled.counts import blank
+from self_models.event.compiled.recording import new_recorded
 from self_models.event.costs import LARGE_BATCH, LOOKED_AT, dense_pays
 from self_models.event.counts import Counted, counted_runs, new_activity, no_activity
 from self_models.event.layouts import KeptLayout
@@ -20,6 +21,7 @@ from self_models.event.settings import kernel_settings, why_not
 from self_models.event.threads import Rooms, spread
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
+from self_models.running.recording import KINDS, Recorder
 
 
 class EventEngine:
@@ -75,19 +77,20 @@ class EventEngine:
             return False
         return True
 
-    def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True):
-        """x: (B, C, H, W) -> SNNOutput. uniforms, draws, seed: as in the model's forward. frames: else predictions, errors,
-        predicted and is_open are None, and sums has their place. Raises ModelError as forward and check do."""
+    def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
+        """x: (B, C, H, W) -> SNNOutput. uniforms, draws, seed, record: as in the model's forward. frames: else predictions,
+        errors, predicted and is_open are None, and sums has their place. Raises ModelError as forward and check do."""
         x = checked_images(x, self.model)
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         draws = draws_for(x, draws, seed)
         self.model.drawn(x, uniforms, draws)  # which checks uniforms
-        output = self._run(x, uniforms, draws, frames) if self._serves() else None
+        recorder = Recorder(record, self.model.wiring)
+        output = self._run(x, uniforms, draws, frames, recorder) if self._serves() else None
         self.runs["event" if output else "dense"] += len(x)
         if output is None:
             with torch.no_grad():
-                return self.model.forward(x, uniforms, draws, frames=frames)
+                return self.model.forward(x, uniforms, draws, frames=frames, record=record)
         return output
 
     @property
@@ -113,7 +116,7 @@ class EventEngine:
 
     # --- a run
 
-    def _run(self, x, uniforms, draws, frames):
+    def _run(self, x, uniforms, draws, frames, recorder):
         """The SNNOutput; None where the dense engine should be faster."""
         from self_models.event.compiled import run  # now, see settings.why_not
 
@@ -123,7 +126,9 @@ class EventEngine:
         if uniforms is not None:
             given = pixels_of(uniforms.flatten(0, 1)).reshape(steps, *images.shape)
         labels, shown = layout.shapes[layout.net.output][0], frames and model.predicts
-        results = run.new_results(images, steps, len(layout.shapes), labels, shown)
+        asked = ([(layout.names.index(name), one.neurons) for name, one in recorder.of(kind)] for kind in KINDS)
+        recorded = new_recorded(layout.net, steps, batch, *asked)
+        results = run.new_results(images, steps, len(layout.shapes), labels, shown, recorded)
         settings, index = kernel_settings(model, draws), draws.index.numpy()
 
         def work(room, first, last):
@@ -147,9 +152,9 @@ class EventEngine:
         if self._counted:
             self._counted["steps"] += int(results.steps.sum())
             self._counted["decodes"] += int(results.decodes.sum())
-        return self._output(layout.names, x, results, frames)
+        return self._output(layout.names, x, results, frames, recorder)
 
-    def _output(self, names, x, results, frames):
+    def _output(self, names, x, results, frames, recorder):
         model = self.model
         blocks = model.gate.reacts
         spikes, total = (  # layer name -> (T, B), and over all steps (B,)
@@ -179,6 +184,7 @@ class EventEngine:
             sums,
             logits,
             spikes,
+            recorder.recorded(*(torch.from_numpy(part) for part in results.recorded[:2]), logits),
         )
 
 

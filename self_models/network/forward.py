@@ -82,11 +82,13 @@ def chains(layers):
         yield linear, None
 
 
-def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, final=False):
+def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, final=False, kept=None):
     """Steps of a stage; returns the signal that comes out. layers: (position, module) pairs; signal: (T, B, ...); memory: module
     name -> state, updated in place; draws: the batch's Draws, of the dropout masks in training. counts: filled with spiking layer
     -> spikes per step and image. watch: called with the name of each linear layer and what goes into it, (T B, ...), or of each
-    spiking layer and maximum pool and what comes out of it, and with T. final: whether no step will follow.
+    spiking layer and maximum pool and what comes out of it, and with T. final: whether no step will follow. kept: spiking
+    layer -> a dict whose keys 'spikes' and 'membrane', where they are there, get what it sends and its potential after each step,
+    (T, B, ...).
 
     A signal may lack steps at its beginning, all of them even, in which nothing can have arrived yet: with the update `delayed` a
     layer at rest is silent in its first step, so k layers take k steps off. So it is with counts. Linear layers are not asked
@@ -100,7 +102,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
     if steps > 1 and not signal.stride(0):
         signal, sends = of_all_steps(name, layers, signal, sends, watch)
     signal = signal.flatten(0, 1)
-    idle, driven = late_chains(layers) if final and not watch else (), steps  # steps of which the signal is
+    idle, driven = late_chains(layers) if final and not (watch or kept) else (), steps  # steps of which the signal is
     waiting = []  # linear layers that are not asked unless their neurons need them
     for position, module in layers:
         key = f"{name}.{position}"
@@ -116,9 +118,15 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                 if driven < steps:
                     signal = torch.cat([signal, torch.zeros_like(signal[:images])])
                 was_at_rest = key not in memory
-                signal, memory[key], fired = module(signal, state, steps)
+                asked = (kept or {}).get(key, {})
+                run = module.traced if "membrane" in asked else module
+                signal, memory[key], fired, *membranes = run(signal, state, steps)
+                if membranes:
+                    asked["membrane"] = membranes[0].unflatten(0, (steps, images))
                 if was_at_rest and module.begins_silent:
                     steps, signal, fired = steps - 1, signal[images:], fired[1:]
+                if "spikes" in asked:
+                    asked["spikes"] = signal.unflatten(0, (steps, images))
                 if counts is not None:
                     counts[key] = fired
                 if watch:

@@ -183,6 +183,15 @@ class SpikingNeuron(nn.Module):
             spikes, v, counts = run_steps(drive, v, self.update, self.threshold, self.leak)
         return spikes.flatten(0, 1), NeuronState(v, age), counts
 
+    def traced(self, drive, state=None, steps=1):
+        """What forward gives, and the membrane potential after each step's reset, (steps B, ...)."""
+        spikes, counts, membranes = [], [], []
+        for now in drive.chunk(steps):
+            fired, state, count = self(now, state)
+            for values, one in ((spikes, fired), (counts, count), (membranes, state.v)):
+                values.append(one)
+        return torch.cat(spikes), state, torch.cat(counts), torch.cat(membranes)
+
     @torch.no_grad()
     def clamp_dynamics(self):
         """Bring a learned threshold or leak back into its range after an optimiser step; what is not learned stays."""

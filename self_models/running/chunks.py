@@ -10,13 +10,13 @@ AT_ONCE = {"cpu": 2**20, "cuda": 2**25}
 LOOKED_AFTER = 4  # steps taken at once while images may stop
 
 
-def all_steps(model, x, uniforms, draws, frames):
+def all_steps(model, x, uniforms, draws, frames, recorder):
     """(Frame of T steps, steps that each image took (B,)) for images x (B, C, H, W).
 
     In evaluation each image stops after the first step at which model.rule holds, or after T steps. uniforms, draws: as in the
-    model's forward; frames: whether the Frame has pictures, else sums over them.
+    model's forward; frames: whether the Frame has pictures, else sums over them; recorder: see Recorder.
     """
-    run, parts, stops = model.start(x, draws), [], model.rule.stops and not model.training
+    run, parts, stops = model.start(x, draws, recorder), [], model.rule.stops and not model.training
     running = torch.arange(len(x), device=x.device)
     taken = torch.full_like(running, model.timesteps)
     for drawn in model.drawn(x, uniforms, draws, chunk_length(model, x)):

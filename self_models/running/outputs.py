@@ -32,6 +32,8 @@ class SNNOutput(NamedTuple):
     epsilon at that step; is_open: bool, same shape, input neurons that could spike at that step. Both only from models
     that block, else None. comparisons: pixels compared with their prediction over the run (B,). sums: where no frames are kept.
     logits_by_step: the logits after each step (T, B, labels). spikes_by_step: layer name -> spikes of each step (T, B).
+    recorded: layer name -> 'spikes', bool, and 'membrane', float32 after the reset of that step, (T, B, ...), as far as `record`
+    asked for them, else None. Once an image has stopped nothing spikes, and membranes stay.
     """
 
     logits: torch.Tensor
@@ -45,6 +47,7 @@ class SNNOutput(NamedTuple):
     sums: Sums | None = None
     logits_by_step: torch.Tensor | None = None
     spikes_by_step: dict | None = None
+    recorded: dict | None = None
 
 
 def errors_by_step(output):

@@ -7,6 +7,7 @@ import torch
 
 from self_models.running.draws import Draws
 from self_models.running.outputs import share_of_active
+from self_models.running.recording import Recorder
 
 
 class View(NamedTuple):
@@ -56,6 +57,7 @@ class RunState:
     stages: dict = field(default_factory=dict)  # name -> layers, as run_stage takes them
     draws: Draws | None = None  # of the dropout masks
     watcher: object = None  # see note() of OperationCounter
+    recorder: Recorder = field(default_factory=Recorder)  # of nothing
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
     memory: dict = field(default_factory=dict)  # module name -> state
@@ -75,7 +77,8 @@ class Frame(NamedTuple):
     """What steps show, (T, B, ...), or one step (B, ...). prediction (C, H, W); predicted and is_open, bool likewise, pixels
     within epsilon and input neurons that could spike; where nobody asks for these three, error, squared and summed over pixels,
     and open_share, of active pixels. logits so far (labels,). In this step alone: compared, pixels compared with their
-    prediction, and spikes of each layer (layers,). None where not there."""
+    prediction, spikes of each layer (layers,), and fired, bool, which recorded neurons spiked; membranes, of recorded neurons
+    after the step: see Recorder. None where not there."""
 
     prediction: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
@@ -85,6 +88,8 @@ class Frame(NamedTuple):
     logits: torch.Tensor | None = None
     compared: torch.Tensor | None = None
     spikes: torch.Tensor | None = None
+    fired: torch.Tensor | None = None
+    membranes: torch.Tensor | None = None
 
     def at(self, step):
         """The Frame of one step."""
@@ -121,7 +126,7 @@ class Frame(NamedTuple):
         return Frame(*(None if values is None else change(values, name in COUNTS) for name, values in self._asdict().items()))
 
 
-COUNTS = ("compared", "spikes")
+COUNTS = ("compared", "spikes", "fired")
 
 
 def stack_frames(frames):
@@ -137,6 +142,18 @@ def join_frames(parts):
 def joined(parts):
     """A list of tensors (t, ...) as one (T, ...)."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def gathered(run, forked, decodes):
+    """What the decoder gets at the steps at which it runs, (t, B, ...) of the last t of them: forked, its input, summed since it
+    last ran, in place. decodes: for each step, whether it runs."""
+    inflow = []
+    for codes, now in zip([*[0] * (len(decodes) - len(forked)), *forked], decodes, strict=True):
+        run.waiting = run.waiting + codes
+        if now:
+            inflow += [run.waiting] if isinstance(run.waiting, torch.Tensor) else []
+            run.waiting = 0
+    return torch.stack(inflow) if inflow else forked[:0]
 
 
 def placed(counts, steps, among, image):

@@ -19,6 +19,7 @@ from self_models.event.compiled.kernels import (
     unlist,
 )
 from self_models.event.compiled.pixels import clear, integrate, look_is_due, send, start
+from self_models.event.compiled.recording import Recorded, record_input, record_layers, record_membranes
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
@@ -31,7 +32,7 @@ holds = switch([rule.kernel or Never.kernel for rule in RULES.values()])
 class Results(NamedTuple):
     """What a run fills in. logits (B, T, labels), after each step; counts (B, T, nodes), spikes of each step, 0 before; steps,
     comparisons, decodes (B,), these of the decoder's steps; errors (B, T), squared error summed over pixels; open_share (B, T),
-    of active pixels; frames (T, B, Q), (0, 0, 0) if not wanted."""
+    of active pixels; frames (T, B, Q), (0, 0, 0) if not wanted; recorded: what record asks for."""
 
     logits: np.ndarray
     counts: np.ndarray
@@ -43,10 +44,11 @@ class Results(NamedTuple):
     predictions: np.ndarray
     predicted: np.ndarray
     is_open: np.ndarray
+    recorded: Recorded
 
 
-def new_results(batch, steps, nodes, labels, frames):
-    """Results of images (batch, Q) over so many steps. frames: whether they are wanted."""
+def new_results(batch, steps, nodes, labels, frames, recorded):
+    """Results of images (batch, Q) over so many steps. frames: whether they are wanted; recorded: to be filled, too."""
     size, pixels = len(batch), (steps, *batch.shape) if frames else (0, 0, 0)
     return Results(
         logits=np.empty((size, steps, labels), np.float32),
@@ -54,6 +56,7 @@ def new_results(batch, steps, nodes, labels, frames):
         **{name: np.zeros(size, np.int64) for name in ("steps", "comparisons", "decodes")},
         **{name: np.zeros((size, steps), np.float32) for name in ("errors", "open_share")},
         **{name: np.empty(pixels, kind) for name, kind in (("predictions", "f4"), ("predicted", "?"), ("is_open", "?"))},
+        recorded=recorded,
     )
 
 
@@ -179,6 +182,7 @@ def take_step(net, state, activity, settings, pixels, image, uniforms, number, r
     counts, rests = results.counts[b, t], settings.has_feedback and not pixels.gate.wants
     decodes = settings.has_feedback and not rests and (t + 1) % settings.feedback_interval == 0
     counts[0] = send(net, state, settings, pixels, uniforms, number, b, t)
+    record_input(net, state, results.recorded, pixels, image, b, t)
     if pixels.run.renewed:
         drive(net, state)
         pixels.run.renewed = False
@@ -191,6 +195,7 @@ def take_step(net, state, activity, settings, pixels, image, uniforms, number, r
         decode(net, state, activity, pixels.run.decodes, counts)
     if look_is_due(settings, pixels, decodes):
         integrate(net, state, settings, pixels, image, decodes, t + 1)
+    record_layers(net, state, results.recorded, t + 1, pixels.run.decodes, decodes, b, t)
 
 
 @compiled
@@ -218,15 +223,18 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
         show(results, pixels, logits, b, t)
         t += 1
         stops = t >= settings.least_steps and holds(settings.rule, settings, logits, run.active, run.of_image)
+    decodes, goes_on = run.decodes, not stops and settings.has_feedback and pixels.gate.wants  # the decoder
     if not stops:
         begin_step(results, pixels)
-        if settings.has_feedback and pixels.gate.wants:
+        if goes_on:
             left = settings.timesteps // settings.feedback_interval - run.decodes
             run.decodes, run.comparisons = run.decodes + left, run.comparisons + left * pixels.gate.compared
     results.steps[b] = t if stops else settings.timesteps
     results.comparisons[b], results.decodes[b] = run.comparisons, run.decodes
     for later in range(t, settings.timesteps):
         show(results, pixels, logits, b, later)
+        decodes += goes_on and (later + 1) % settings.feedback_interval == 0
+        record_membranes(net, state, results.recorded, t if stops else later + 1, decodes, b, later)
 
 
 def entry_point():
