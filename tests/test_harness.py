@@ -305,7 +305,7 @@ def test_an_evaluation_has_draws_of_its_own():
 def test_spikes_over_time_add_up_to_spikes_per_image():
     model, digits = tiny_snn(), load_data("MNIST", limit_test=3)[2]
     expected = evaluate(model, digits.batches(3), Criterion(1.0, "last_t"), seed=0)
-    spikes, share = spikes_over_time(model, digits.whole(), seed=0)
+    spikes, share, _ = spikes_over_time(model, digits.whole(), seed=0)
     assert {name: sum(steps) for name, steps in spikes.items()} == pytest.approx(expected["spikes"])
     assert all(len(steps) == 4 for steps in spikes.values()) and share == pytest.approx(expected["open_share"])
 

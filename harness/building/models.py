@@ -18,6 +18,7 @@ from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared
 from self_models.loading import MODELS, event_engine_for
+from self_models.network.datasets import lasting_name
 from self_models.network.declared import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
 from self_models.running.draws import seed_for
@@ -41,7 +42,8 @@ def adopt(args, saved, cls, names):
     for name, one in ((name, one) for name, one in cls.declared().items() if name in names and name in settings):
         if (flag := one.flag(name)) and flag not in args.given:
             try:
-                setattr(args, flag, one.check(name, settings[name]))
+                value = one.check(name, settings[name])
+                setattr(args, flag, lasting_name(value) if name == "dataset" else value)
             except ModelError as error:
                 raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
     args.plan = None if "architecture" in args.given else settings.get("plan")
@@ -61,7 +63,7 @@ def settings_from(cls, args, **own):
             args.typed = [flag for flag in args.typed if flag != "epsilon"]
     flags = {name: one.flag(name) for name, one in cls.declared().items()}
     values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
-    values |= {**facts_of(args), "plan": getattr(args, "plan", None), **own}
+    values |= {**facts_of(args), "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
     counting = {*cls.in_force(values), *own}
     return {name: value for name, value in values.items() if name in counting}
 

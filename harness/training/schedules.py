@@ -1,10 +1,21 @@
-"""The optimiser and the learning rate over time."""
+"""How long training is, the optimiser, and the learning rate over time."""
 
-from math import cos, pi
+from dataclasses import replace
+from math import ceil, cos, pi
 
 import torch
 
-WARM_UP = 0.05  # of all steps, for the cosine schedule
+WARM_UP = 0.05  # of all updates, for the cosine schedule
+LEAST = 50  # updates of an epoch, where --updates counts
+
+
+def length_of(train, args):
+    """(the ImageSet of an epoch, its updates). With --updates an epoch has each image as often as gives LEAST updates, and
+    args.epochs becomes the number of epochs that has so many updates, or more."""
+    if args.updates:
+        train = replace(train, passes=ceil(LEAST * args.batch_size / len(train)))
+        args.epochs = ceil(args.updates / ceil(len(train) / args.batch_size))
+    return train, ceil(len(train) / args.batch_size)
 
 
 def make_optimizer(model, args):
@@ -21,13 +32,13 @@ def make_optimizer(model, args):
     return torch.optim.Adam(groups, amsgrad=args.amsgrad, **common)
 
 
-def make_schedule(optimizer, args, steps_per_epoch):
-    """Learning rate per optimiser step.
+def make_schedule(optimizer, args, updates):
+    """Learning rate at each update; updates: of an epoch.
 
     step: divided by lr_reduce after each part lr_interval of the epochs. cosine: rises linearly over the first 5 % of all
-    steps, then falls to 0 as half a cosine.
+    updates, then falls to 0 as half a cosine.
     """
-    total = args.epochs * steps_per_epoch
+    total = args.epochs * updates
 
     def step_factor(step):
         return args.lr_reduce ** -sum(step >= part * total for part in args.lr_interval)
