@@ -10,6 +10,7 @@ from harness.runs.health import HELPS_AGAINST_SILENCE
 from self_models.counting.spikes import part_of
 from self_models.network.datasets import ELSEWHERE
 
+NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is the same for all images"
 LOSSES = ("classification", "reconstruction", "total")
 
 
@@ -109,7 +110,14 @@ def difficulty_lines(epsilon, correlations):
     """Rank correlations between difficulty and spikes, as lines."""
     yield f"Spearman's rank correlation with difficulty (epsilon {epsilon:g}): spikes per image; spikes per unit of ink"
     for name, rho in correlations.items():
-        yield f"  {name}: {rho['spikes']:+.3f}; {rho['spikes_per_ink']:+.3f}"
+        yield f"  {name}: {signed(rho['spikes'])}; {signed(rho['spikes_per_ink'])}"
+    if any(each is None for rho in correlations.values() for each in rho.values()):
+        yield NOT_DEFINED
+
+
+def signed(rho):
+    """'+0.250' of a correlation; a dash where there is none."""
+    return "-" if rho is None else f"{rho:+.3f}"
 
 
 def adaptive_table(series):
@@ -128,10 +136,12 @@ def adaptive_table(series):
                 f"{setting_in_words(name, record['bounds']):46}  "
                 f"{100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
                 f"{record['median_steps']:6.0f}  {record['p95_steps']:4.0f}  {record['spikes']['total']:6,.0f}  "
-                f"{record['rank_correlation']:+6.3f}   {record['rank_correlation_per_ink']:+6.3f}  "
+                f"{signed(record['rank_correlation']):>6}   {signed(record['rank_correlation_per_ink']):>6}  "
                 f"{record['images_per_second']:8.1f}  {faster:6.2f}  "
                 f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
             )
+    if any(record["rank_correlation"] is None for rows in series.values() for record, _ in rows):
+        yield NOT_DEFINED
 
 
 def setting_in_words(rule, bounds):
