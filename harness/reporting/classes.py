@@ -8,6 +8,7 @@ from harness.measuring.classes import MOST_CLASSES, accuracy_by_class, worst_pai
 from harness.reporting.tables import table
 
 SHORT = 14  # letters of a class's name on an axis
+LETTERS = 30  # below the picture, in one line
 NOTE = "Rows: the class of an image; columns: what it was read as; colours: share of the row. In brackets: accuracy by class."
 
 
@@ -27,7 +28,7 @@ def matrices(runs, styles):
 def matrix(result):
     """A confusion matrix in colours, counts in its cells."""
     shares = [[count / sum(row) if sum(row) else 0 for count in row] for row in result.confusion]
-    names = [name if len(name) <= SHORT else f"{name[: SHORT - 1]}…" for name in result.classes]
+    names = [name if len(name) <= SHORT else f"{name[: SHORT // 2]}…{name[-(SHORT // 2) :]}" for name in result.classes]
     known = accuracy_by_class(result.confusion)
     rows = [
         f"{escape(name)} ({100 * one:.0f} %)" if one is not None else escape(name) for name, one in zip(names, known, strict=True)
@@ -45,7 +46,8 @@ def matrix(result):
     axis = {"tickvals": places, "showgrid": False, "zeroline": False, "automargin": True}
     figure.update_layout(template="none", height=110 + max(3, len(names)) * 30, margin={"l": 10, "r": 10, "t": 12, "b": 10},
                          font={"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
-                         xaxis={**axis, "ticktext": [escape(name) for name in names], "title": {"text": "read as"}},
+                         xaxis={**axis, "ticktext": [escape(name) for name in names], "title": {"text": "read as"},
+                                "tickangle": 0 if len(names) * max(map(len, names)) < LETTERS else -90},
                          yaxis={**axis, "ticktext": rows, "autorange": "reversed"})  # fmt: skip
     return figure
 
