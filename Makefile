@@ -30,11 +30,14 @@ docs: .venv/dev
 
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
+	@echo "setting up .venv, once: some minutes, mostly downloads (PyTorch above all); pip says what it is at"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -r requirements.txt
+	@echo "compiling the event engine, once: about a minute"
 	$(BIN)/python -m self_models.event
 	touch $@
 
 .venv/dev: .venv/ready pyproject.toml
-	$(BIN)/pip install -q -e '.[dev]'
+	@echo "installing what tests and docs need, once: minutes"
+	$(BIN)/pip install -e '.[dev]'
 	touch $@

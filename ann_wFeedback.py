@@ -7,6 +7,7 @@ from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.idle import lines_on_idle
 from harness.command_line.presets import ANN_PRESETS
 from harness.command_line.scripts import run_script
+from harness.data.facts import lines_on
 from harness.runs.place import ann_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
@@ -27,8 +28,9 @@ def main(argv=None):
     model.precision = args.precision
     warnings = lines_on_idle(args, ann_settings())
     data = data_for(args, model)
+    about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
-        for line in warnings:
+        for line in (*warnings, *about_data):
             run.say(line)
         criterion = Criterion(args.trade_off, "sum", smoothing=args.label_smoothing)
         if args.test_only:

@@ -6,6 +6,7 @@ from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.idle import lines_on_idle
 from harness.command_line.presets import SNN_PRESETS
 from harness.command_line.scripts import run_script
+from harness.data.facts import lines_on
 from harness.runs.place import snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
@@ -34,9 +35,10 @@ def main(argv=None):
     )
     warnings = lines_on_idle(args, snn_settings())
     data = data_for(args, model)
+    about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
     with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
-        for line in (*warnings, engine):
+        for line in (*warnings, *about_data, engine):
             run.say(line)
         if source:
             source.fill(model, data[0], run, may_grow=not args.test_only)

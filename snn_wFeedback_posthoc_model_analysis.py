@@ -17,6 +17,7 @@ from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_arrays, save_raster
 from harness.measuring.evaluation import spikes_over_time
 from self_models.basics.settings import COUNT
+from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
@@ -48,15 +49,20 @@ def main(argv=None):
     if film.once:
         save_knowledge(run.place.picture("_known.png"), film)
         endings.append("_known.png")
-    spikes, open_share = spikes_of(model, posthoc.test.part(0, args.chart_images), args.batch_size, args.seed)
-    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share, film.epsilon)
+    charted = posthoc.test.part(0, args.chart_images)
+    spikes, open_share, accuracy = spikes_of(model, charted, args.batch_size, args.seed)
+    kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
+    all_charted = f"the first {len(charted):,} {kind}"
+    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share, film.epsilon, all_charted)
+    run.say(f"of the {len(film.titles)} images shown:")
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()
         words, name = ("values sent", "sent_share") if film.once else ("active pixels blocked", "blocked_share")
-        run.say(f"step {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of {words}")
+        run.say(f"  step {t + 1}: squared error {error:.2f} per image, {100 * share:.1f} % of {words}")
         run.record(event="step", step=t + 1, squared_error=float(error), **{name: float(share)}, epsilon=args.epsilon)
-    parts = {part: count[-1].mean() for part, count in film.spikes_by_part().items()}
-    run.say("spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
+    say_spikes(run, {part: count[-1].mean() for part, count in film.spikes_by_part().items()})
+    run.say(f"of {all_charted}, in the chart of spikes:" + (f" accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""))
+    say_spikes(run, by_part({layer: sum(counts) for layer, counts in spikes.items()}))
     if args.raster:
         draw_raster(posthoc)
         endings += ["_raster.png", "_raster.npz"]
@@ -76,13 +82,18 @@ def draw_raster(posthoc):
     save_arrays(place.picture("_raster.npz"), raster)
 
 
+def say_spikes(run, parts):
+    run.say("  spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
+
+
 def spikes_of(model, images, batch_size, seed):
-    """What spikes_over_time says of an ImageSet, (layer -> (T,), (T,) or None), of which one batch at a time is in memory."""
+    """What spikes_over_time says of an ImageSet, of which one batch at a time is in memory."""
     parts = [images.part(first, first + batch_size) for first in range(0, len(images), batch_size)]
     device = next(model.parameters()).device
-    spikes, shares = zip(*[spikes_over_time(model, part.whole(device), seed) for part in parts], strict=True)
+    spikes, shares, right = zip(*[spikes_over_time(model, part.whole(device), seed) for part in parts], strict=True)
     mean = partial(np.average, axis=0, weights=[len(part) for part in parts])
-    return {layer: mean([each[layer] for each in spikes]) for layer in spikes[0]}, None if shares[0] is None else mean(shares)
+    by_layer = {layer: mean([each[layer] for each in spikes]) for layer in spikes[0]}
+    return by_layer, *(None if of[0] is None else mean(of) for of in (shares, right))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, source_for
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_extremes, save_sweep
+from harness.measuring.classes import class_lines
 from harness.measuring.difficulty import difficulty_correlations
 from harness.measuring.report import blocking_table, difficulty_lines, operations_table
 from self_models.basics.settings import NOT_NEGATIVE
@@ -36,7 +37,8 @@ def main(argv=None):
         for line in lines(posthoc.records):
             run.say(line)
         run.say()
-    for line in difficulty_lines(epsilons[-1], correlations):
+    by_class = class_lines(posthoc.records[-1]["confusion"], posthoc.model.classes)
+    for line in (*difficulty_lines(epsilons[-1], correlations), *by_class):
         run.say(line)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records)
     save_extremes(run.place.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])

@@ -279,7 +279,7 @@ RUNS = [(ANN, "ann", TINY), (SNN, "snn", f"-a VGG5_wFeedback_small --fc_width 16
 @pytest.mark.parametrize(("name", "kind", "base"), RUNS)
 def test_loss_that_is_not_finite_stops_the_first_epoch(tmp_path, name, kind, base):
     line = refused(name, base, f"-lr 1e30 --batch_size 8 --output_dir {tmp_path}")
-    begins = "(the loss is (nan|inf)|a gradient is not finite) at epoch 1, step [23]: first not finite: "  # of 4 steps
+    begins = "(the loss is (nan|inf)|a gradient is not finite) at epoch 1, update [23]: first not finite: "  # of 4 steps
     assert re.search(f"{begins}(the (output|gradient) (of|at) layer|weight) [a-z]+[.][0-9].*--learning_rate", line)
     assert files_of_run(tmp_path, kind) == {}
 
@@ -290,7 +290,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, name, 
     run_here(name, base, f"--lr_interval 1 --run_name good --output_dir {tmp_path}")
     rising = "--epochs 2 --lr_interval 0.5 --lr_reduce 1e-30"  # from the second epoch on
     line = refused(name, base, f"{rising} --run_name x --output_dir {tmp_path}")
-    assert re.search("(the loss is (nan|inf)|a gradient is not finite) at epoch 2, step [23]:", line)
+    assert re.search("(the loss is (nan|inf)|a gradient is not finite) at epoch 2, update [23]:", line)
     files = tmp_path / "trained_models" / kind
     assert same_weights(files / "x.pth", files / "good.pth") and same_weights(files / "x_last.pth", files / "good_last.pth")
 
@@ -306,7 +306,7 @@ def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(tmp_path, mon
 
     monkeypatch.setattr("harness.training.fit.train_one_epoch", spoil)
     line = refused(name, base, f"--output_dir {tmp_path}")
-    assert "epoch 1, step 2" in line and files_of_run(tmp_path, kind) == {}
+    assert "epoch 1, update 2" in line and files_of_run(tmp_path, kind) == {}
 
 
 @pytest.mark.parametrize(("name", "kind", "base"), RUNS)

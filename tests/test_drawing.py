@@ -247,7 +247,7 @@ def test_a_curve_of_open_input_only_where_input_is_blocked(drawn, tmp_path):
         plots.save_sweep(tmp_path / "x.png", records)
         assert curves() == found
     for share, found in ((None, {}), ([1.0, 0.5], {"input pixels that are not 0: still open": 1})):
-        plots.save_spikes_over_time(tmp_path / "x.png", {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}, share, 0.1)
+        plots.save_spikes_over_time(tmp_path / "x.png", {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}, share, 0.1, "7 images")
         assert curves() == found and "ε = 0.1" in drawn[-1].axes[0].get_title()
     plots.save_dimming(tmp_path / "x.png", [{"dimming": "none", "plain": 0.5, "contrast": 0.6}], 0.125)
     assert "dimmed digits, ε = 0.125" in drawn[-1].axes[0].get_title()

@@ -42,14 +42,14 @@ from benchmarks.shared import same
 from harness import UserError
 from harness.building.models import SNNSource, snn_from, teacher_from
 from harness.command_line.scripts import run_script
-from harness.data.sets import load_data
+from harness.data.sets import ImageSet, load_data
 from harness.measuring.evaluation import evaluate, spikes_over_time
 from harness.runs.checkpoints import save_checkpoint, write_whole
 from harness.runs.place import ann_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.epoch import renew_statistics, train_one_epoch
 from harness.training.fit import training_batches
-from harness.training.forecast import forecast, plan_line, slow_precision_line
+from harness.training.forecast import forecast, plan_lines, slow_precision_line
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
 from results import cell, interval, means_over_seeds, paired, table
@@ -287,7 +287,7 @@ def test_switch_refuses(words):
 def test_a_preset_stands_for_its_flags_and_typed_flags_hold_instead(name):
     parser = __import__(name).build_parser()
     for name, preset in parser.presets.items():
-        args = parser.parse_args(["--preset", name])
+        args = parser.parse_args(["--preset", name, *["--dataset", "MNIST"] * (name == "own")])
         plain = parser.parse_args(shlex.split(preset.flags))
         own = ("given", "typed", "made_by", "run_name", "pretrained_ann", "pretrained_snn", "teacher_ann")
         other = dict.fromkeys(own)
@@ -367,7 +367,7 @@ def test_an_evaluation_has_draws_of_its_own():
 def test_spikes_over_time_add_up_to_spikes_per_image():
     model, digits = tiny_snn(), load_data("MNIST", limit_test=3)[2]
     expected = evaluate(model, digits.batches(3), Criterion(1.0, "last_t"), seed=0)
-    spikes, share = spikes_over_time(model, digits.whole(), seed=0)
+    spikes, share, _ = spikes_over_time(model, digits.whole(), seed=0)
     assert {name: sum(steps) for name, steps in spikes.items()} == pytest.approx(expected["spikes"])
     assert all(len(steps) == 4 for steps in spikes.values()) and share == pytest.approx(expected["open_share"])
 
@@ -381,13 +381,16 @@ def test_log_begins_with_every_parameter(trained):
     for name, path in ((ANN, "logs/ann/tiny.log"), (SNN, "logs/snn/tiny.log")):
         lines = (trained.folder / path).read_text().splitlines()
         head = lines[: lines.index("")]
-        parameters = next(line for line in head if line.startswith("parameters: "))
-        assert all(f"{flag}=" in parameters for flag in vars(parse(name)) if flag not in ("given", "typed"))
+        flags, first = vars(parse(name)).keys() - {"given", "typed", "about"}, head.index("all parameters:")
+        assert all(sum(f"{flag}=" in f" {line}" for line in head[first:]) for flag in flags)  # in the groups of --help
+        assert any(line.startswith("  training: ") and "learning_rate=0.005" in line for line in head) == (name == ANN)
+        differ = head[first - 1].removeprefix("not as by default: ").split(", ")
+        assert "batch_size=16" in differ and not any(word.startswith(("seed=", "lr_interval=")) for word in differ)
         for words in ("started 20", f"command: {name}.py", "versions: Python", "seed: 0", "git revision: "):
             assert any(line.startswith(words) for line in head), words
         opening = json.loads((trained.folder / path).with_suffix(".jsonl").read_text().splitlines()[0])
         assert opening["event"] == "run" and opening["began"] == "started" and opening["seed"] == 0
-        assert opening["parameters"].keys() >= vars(parse(name)).keys() - {"given", "typed"} | {"selected_on"}
+        assert opening["parameters"].keys() >= flags | {"selected_on"}
         assert opening["parameters"]["limit_train"] == 32 and opening["command"].startswith(f"{name}.py")
         assert opening["versions"].keys() == {"Python", "torch", "torchvision"} and opening["git_revision"]
 
@@ -702,8 +705,10 @@ def test_slow_bfloat16_is_warned_of(monkeypatch, precision, device, features, wa
 @pytest.mark.parametrize(("optimizer", "kept"), [("--no-amsgrad", "1.2"), ("--amsgrad", "1.6"), ("--optimizer SGD", "0.8")])
 def test_the_plan_says_how_large_checkpoints_become(optimizer, kept):
     args = parse(ANN, *f"--epochs 7 {optimizer}".split())
-    assert plan_line(torch.nn.Linear(1000, 100, bias=False), 60000, 938, args) == (
-        "training VGG5_wFeedback, 100,000 weights, for 7 epochs of 60,000 images, 938 steps each; checkpoints: 0.4 MB, and twice "
+    train = ImageSet("x", torch.zeros(60000, 1), None)
+    (line,) = plan_lines(torch.nn.Linear(1000, 100, bias=False), train, 938, args)
+    assert line == (
+        "training VGG5_wFeedback, 100,000 weights: 6,566 updates in 7 epochs of 60,000 images; checkpoints: 0.4 MB, and twice "
         f"{kept} MB to go on from"
     )
 

@@ -58,7 +58,11 @@ def zoo(tmp_path_factory):
     make_folder(folder / "data")
     process = run_script(ANN, f"--dataset {folder / 'data'} {NET} --epochs 1 --augment --run_name x --output_dir", folder)
     assert process.stderr == ""
-    run_here(SNN, f"--pretrained_ann {folder}/trained_models/ann/x.pth {SPIKES} --epochs 1 --run_name x --output_dir {folder}")
+    run_here(
+        SNN,
+        f"--pretrained_ann {folder}/trained_models/ann/x.pth {SPIKES} --epochs 1 --run_name x --output_dir {folder}",
+        f"--dataset {folder}/data",
+    )
     (folder / "data").rename(folder / "data_moved")
     return folder
 

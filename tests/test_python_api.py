@@ -204,6 +204,25 @@ def test_other_images_are_refused(taking, x, words):
 # --- evaluate
 
 
+@pytest.mark.parametrize("item", [0, {"image": 0}, (0, 0, 0)])
+def test_a_dataset_without_labels_is_refused(digits, item):
+    class Unlabelled(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, number):
+            return digits.images[number] if item == 0 else item
+
+    with pytest.raises(ModelError, match="data must give pairs of an image and its label"):
+        evaluate(load(FEEDBACK, timesteps=2), Unlabelled())
+
+
+def test_which_class_is_found_to_be_which(digits):
+    found = evaluate(load(FEEDBACK, timesteps=8), digits.images[:20], digits.labels[:20])
+    assert [sum(row) for row in found["confusion"]] == digits.labels[:20].bincount(minlength=10).tolist()
+    assert sum(found["confusion"][label][label] for label in range(10)) == round(20 * found["accuracy"])
+
+
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_the_same_figures_as_the_script(tmp_path, digits, engine):
     flags = f"--pretrained_snn {FEEDBACK} --epsilon 0.2 --limit_test 20 --seed 3 --engine {engine} --batch_size 7"

@@ -150,7 +150,7 @@ def test_ranks_resume_what_other_numbers_of_ranks_began(alone, tmp_path):
         2, tmp_path / "said", SNN, SNN_RUN, f"--run_name x --output_dir {tmp_path / 'run'}", act=stop_second
     )
     assert statuses == [143, 143]
-    assert "stopped by SIGTERM after epoch 2, step 1, saved" in said[0][1] and said[1][1] == ""
+    assert "stopped by SIGTERM after epoch 2, update 1, saved" in said[0][1] and said[1][1] == ""
     saved = load_checkpoint(tmp_path / "run/trained_models/snn/x_last.pth")
     assert (saved["epoch"], saved["step"], saved["average"]["images"]) == (1, 1, 16)
     succeed(3, tmp_path / "said", SNN, SNN_RUN, f"--resume --epochs 2 --run_name x --output_dir {tmp_path / 'run'}")
@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all(tmp_path):
     assert statuses == [2, 2]
     for rank in range(2):  # the one whose own loss is finite names the layer as well
         assert said[rank][1].startswith(f"error (rank {rank}): ") and said[rank][1].count("\n") == 1
-        assert "at epoch 1, step 1: first not finite: the output of layer classifier.1.nonlinearity (ReLU)" in said[rank][1]
+        assert "at epoch 1, update 1: first not finite: the output of layer classifier.1.nonlinearity (ReLU)" in said[rank][1]
     assert list(tmp_path.rglob("*.pth")) == []
 
 

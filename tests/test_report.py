@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.measuring.classes import accuracy_by_class, class_lines, worst_pairs
 from harness.measuring.report import (
     adaptive_table,
     best_line,
@@ -75,13 +76,35 @@ def test_the_best_epochs_line_says_what_chose_it(on, line):
 
 def test_an_evaluations_lines():
     result, lines = {"accuracy": 0.971, "images": 1234, "seconds": 61.26}, []
-    report_evaluation(result, lines.append)
-    report_evaluation(result | {"error": 26.284, "parts": {"input": 1234.5, "decoder": 0.25}}, lines.append)
-    assert lines == [
-        *["accuracy 97.10 % on 1,234 images, 61.3 s"] * 2,
-        "squared error of the last prediction, summed over an image: 26.28",
-        "spikes per image: input 1,234, decoder 0.25",
+    result |= {"confusion": [[1000, 20], [14, 200]]}
+    report_evaluation(result, ["cat", "elk"], lines.append)
+    layers = {"input": 1234.5, "classifier.1": 7.0, "classifier.4": 0.0}  # the last hidden layer of the classifier is silent
+    more = {"error": 26.284, "parts": {"input": 1234.5, "decoder": 0.25}, "spikes": layers}
+    report_evaluation(result | more, ["cat", "elk"], lines.append)
+    by_class = [
+        "accuracy by class: cat 98.0 %, elk 93.5 %",
+        "images by class (rows) and by what they were read as (columns):",
+        "      cat elk",
+        "cat 1,000  20",
+        "elk    14 200",
     ]
+    first, second = ["accuracy 97.10 % on 1,234 images, 61.3 s"], lines[6:]
+    assert lines[:6] == first + by_class and second[0] == first[0] and second[-5:] == by_class
+    assert second[1] == "squared error of the last prediction, summed over an image: 26.28"
+    assert second[2] == "spikes per image: input 1,234, decoder 0.25"
+    assert second[3].startswith("warning: the classifier's last hidden layer sent no spike on any image, so all outputs are 0")
+
+
+def test_of_many_classes_the_worst_are_said():
+    names = [f"c{number}" for number in range(21)]
+    matrix = [[10 * (found == label) for found in range(21)] for label in range(21)]
+    matrix[3][4], matrix[3][5], matrix[7][7], matrix[8] = 30, 2, 0, [0] * 21
+    matrix[7][0] = 6
+    assert accuracy_by_class(matrix)[3] == pytest.approx(10 / 42) and accuracy_by_class(matrix)[8] is None
+    assert worst_pairs(matrix) == [(3, 4, 30, 30 / 42), (7, 0, 6, 1.0), (3, 5, 2, 2 / 42)]
+    lowest, wrong = class_lines(matrix, names)
+    assert lowest.startswith("accuracy by class, the lowest of 21: c7 0.0 %, c3 23.8 %, c0 100.0 %, ")
+    assert wrong == "read wrong most often, images: c3 as c4 30, c7 as c0 6, c3 as c5 2"
 
 
 SPIKES = {"input": 1611.6, "encoder": 722.4, "decoder": 550.2, "classifier": 37.5, "total": 2922.2}
@@ -119,6 +142,8 @@ def test_lines_of_difficulty():
           wrong: +0.250; -0.500
           small margin: -0.123; +1.000
     """)  # fmt: skip
+    last = list(difficulty_lines(0.2, {"wrong": wrong | {"spikes": None}}))[-2:]
+    assert last[0] == "  wrong: -; -0.500" and last[1].startswith("-: no correlation, since one of the two")
 
 
 def test_the_table_of_rules():

@@ -113,7 +113,7 @@ def test_the_player_has_what_the_network_did(trained, reported, tmp_path):
         active, blocked = ((steps.states[t] != SILENT).sum((1, 2)), (steps.states[t] == BLOCKED).sum((1, 2)))
         assert (blocked / active).mean() == pytest.approx(record["blocked_share"], abs=1e-6)
     assert np.allclose(np.sum(player["sure"], axis=2), 1, atol=1e-3)
-    (words,) = re.findall(r"spikes per image: .* total ([\d,]+)", (path.parent / "logs/snn/looked.log").read_text())
+    words, _ = re.findall(r"spikes per image: .* total ([\d,]+)", (path.parent / "logs/snn/looked.log").read_text())
     assert np.sum(player["spikes"][-1]) / 2 == pytest.approx(float(words.replace(",", "")), abs=1)
     assert np.array(player["spikes"]).shape == (5, 2, len(player["layers"])) and player["layers"][0] == "input"
 
@@ -141,7 +141,8 @@ def test_spikes_over_time_do_not_depend_on_the_batch_size():
     torch.manual_seed(0)
     model = InputBlockingSNN(plan=PLAN, fc_width=8, timesteps=4, update="immediate", default_threshold=0.2, epsilon=0.3).eval()
     digits = load_data("MNIST", limit_test=7)[2]
-    (spikes, share), (whole, share_of_all) = (spikes_of(model, digits, size, 0) for size in (3, 7))
+    (spikes, share, right), (whole, share_of_all, right_of_all) = (spikes_of(model, digits, size, 0) for size in (3, 7))
+    assert right == pytest.approx(right_of_all)
     assert spikes.keys() == whole.keys() and share == pytest.approx(share_of_all) and share[-1] < share[0] == 1
     assert all(spikes[layer] == pytest.approx(whole[layer]) for layer in whole) and sum(whole["features.1"]) > 0
 

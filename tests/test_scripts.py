@@ -68,9 +68,7 @@ def test_training_prints_figures_only(trained):
     epoch = r"epoch 1/1: train classification .* accuracy [\d.]+ %.*; [\d.]+ s"
     best = r"best: epoch 1, test accuracy [\d.]+ %, .*/tiny\.pth"
     balancing = r"balancing thresholds: 8 images, 12 steps(\n  (features|generate|classifier)\.\d+: threshold [\d.]+)+"
-    plan = (
-        r"training VGG5_wFeedback_small, [\d,]+ weights, for 1 epochs of 32 images, 2 steps each; checkpoints: .* to go on from"
-    )
+    plan = r"training VGG5_wFeedback_small, [\d,]+ weights: 2 updates in 1 epoch of 32 images; checkpoints: .* to go on from"
     assert re.fullmatch(f"{plan}\n{epoch}\n{best}\n", quiet(trained.ann_run))
     silent = r"(warning: epoch 1: layer \S+ sent no spike.*\n)*"  # hardly trained
     assert re.fullmatch(f"{balancing}\n{plan}\n{silent}{epoch}\n{best}\n", quiet(trained.snn_run))

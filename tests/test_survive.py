@@ -114,7 +114,7 @@ def test_a_signal_ends_the_step_and_the_command_in_its_line_goes_on(alone, tmp_p
     with monkeypatch.context() as patch:
         in_evaluation(patch, at, send) if isinstance(at, int) else after_step(patch, *at, send)
         stopped(tmp_path, number)
-    said, words = capsys.readouterr().err, f"epoch {saved[0] + 1}, step {saved[1]}" if saved[1] else f"epoch {saved[0]}"
+    said, words = capsys.readouterr().err, f"epoch {saved[0] + 1}, update {saved[1]}" if saved[1] else f"epoch {saved[0]}"
     assert f"stopped by {number.name} after {words}, saved in" in said and said.count("\n") == 1
     last = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
     assert (last["epoch"], last["step"]) == saved
@@ -487,7 +487,7 @@ def epoch_of(kind, norm, bad=None, slope=True):
     return model.state_dict(), seen, error, sums()
 
 
-STEEP = "a gradient is not finite at epoch 3, step {}: first not finite: the gradient at layer classifier.6 (Linear); "
+STEEP = "a gradient is not finite at epoch 3, update {}: first not finite: the gradient at layer classifier.6 (Linear); "
 INFINITE = "the loss is inf at epoch 3, step {}: first not finite: the loss itself; "
 
 

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import torch
+from self_models.network.datasets import lasting_name
 
 from harness import UserError
 from harness.building.conversion import (
@@ -48,7 +49,8 @@ def adopt(args, saved, cls, names):
     for name, one in ((name, one) for name, one in cls.declared().items() if name in names and name in settings):
         if (flag := one.flag(name)) and flag not in args.given:
             try:
-                setattr(args, flag, one.check(name, settings[name]))
+                value = one.check(name, settings[name])
+                setattr(args, flag, lasting_name(value) if name == "dataset" else value)
             except ModelError as error:
                 raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
     args.plan = None if "architecture" in args.given else settings.get("plan")
@@ -68,7 +70,7 @@ def settings_from(cls, args, **own):
             args.typed = [flag for flag in args.typed if flag != "epsilon"]
     flags = {name: one.flag(name) for name, one in cls.declared().items()}
     values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
-    values |= {**facts_of(args), "plan": getattr(args, "plan", None), **own}
+    values |= {**facts_of(args), "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
     counting = {*cls.in_force(values), *own}
     return {name: value for name, value in values.items() if name in counting}
 

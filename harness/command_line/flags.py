@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from harness.command_line.parser import GROUPS, Parser, typed
+from harness.command_line.parser import GROUPS, Parser, SwitchAction, typed
 from harness.command_line.presets import EVALUATIONS
 from harness.training.losses import STEP_WEIGHTS
 from self_models.basics import settings
@@ -33,6 +33,7 @@ WITH_DECODER = Need(
     "architecture", tuple(name for name, (_, decoder) in PLANS.items() if decoder), "it has no decoder that could reconstruct"
 )
 CONVERTED = Need("pretrained_snn", ("",), "an SNN has its thresholds already, and nothing is converted")
+NOT_COUNTED = Need("updates", (None,), "a length in --updates takes the place of one in epochs")
 TAUGHT = Need("teacher_ann", why="there is no trained ANN to learn from")
 
 run_setting = partial(setting, group="run", fixed=False)  # --resume may come with another value, which then holds
@@ -77,10 +78,10 @@ class OfAll:
         group="data",
     )  # fmt: skip
     skip_bad: bool = setting(False, Switch(), "of a folder: leave out files that cannot be read", group="data")
-    batch_size: int = setting(64, COUNT, "images per step, at least 1", group="data", common=True)
+    batch_size: int = setting(64, COUNT, "images per update, at least 1", group="data", common=True)
     limit_train: int = setting(None, COUNT, "use the first N training images only", group="data", metavar="N", common=True)
     limit_test: int = setting(None, COUNT, "use the first N test images only", group="data", metavar="N", common=True)
-    epochs: int = training_setting(100, COUNT, "passes over the training images", fixed=False, common=True)
+    epochs: int = training_setting(100, COUNT, "passes over the training images", fixed=False, common=True, needs=(NOT_COUNTED,))
     learning_rate: float = training_setting(1e-4, POSITIVE, "above 0", flags=("-lr", "--learning_rate"), common=True)
     lr_schedule: str = training_setting("step", Choice(("step", "cosine", "triangle")), "cosine, triangle: rise, then fall to 0")
     lr_interval: list = setting(
@@ -125,6 +126,10 @@ class OfTraining:
     tensorboard: bool = run_setting(
         False, Switch(), "also write figures and predictions of each epoch to logs/…/tensorboard/NAME; needs the package "
         "tensorboard", training=True,
+    )  # fmt: skip
+    updates: int = training_setting(
+        None, COUNT, "instead of --epochs: so many optimiser steps, or more to end an epoch, which goes through a small set "
+        "several times", fixed=False, metavar="N", common=True,
     )  # fmt: skip
     holdout: int = training_setting(
         None, WHOLE, "hold out the last N training images, choose the best epoch on them; 0: nothing is chosen, the last epoch "
@@ -291,5 +296,7 @@ def add_picture_flags(parser):
     group.add_argument(
         "--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help="show the test images of these numbers, from 0"
     )
+    group.add_argument("--invert", action=SwitchAction, default=False, help="of files that --images names: turn dark and bright "
+                       "round, as for ink on paper and a network that was trained on light digits")  # fmt: skip
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.5, help="seconds per frame of the GIF")
     return group

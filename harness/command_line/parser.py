@@ -43,7 +43,8 @@ def typed(kind):
 
 class Parser(argparse.ArgumentParser):
     """The flags of name -> Setting in their groups, title -> description. Fails with one line and exit status 2. parse_args also
-    fills `given`, flag -> value of those that were typed, a preset's among them, and `typed`, the flags beside the preset.
+    fills `given`, flag -> value of those that were typed, a preset's among them, `typed`, the flags beside the preset, and
+    `about`, flag -> (title of its group, default).
 
     --help shows the flags that most people need, --help_all the others, too, which are `rare`. presets: name -> Preset that
     `--preset NAME` stands for; its flags count as typed before the others. bare: what to say where nothing is typed at all.
@@ -88,6 +89,12 @@ class Parser(argparse.ArgumentParser):
                 page.end_section()
         return page.format_help()
 
+    def _about(self):
+        flags = [(group.title, flag) for group in self._action_groups for flag in group._group_actions]
+        default = {flag.dest: self._get_value(flag, flag.default) if isinstance(flag.default, str) else flag.default
+                   for _, flag in flags}  # fmt: skip
+        return {flag.dest: (title, default[flag.dest]) for title, flag in flags}
+
     def parse_args(self, args=None, namespace=None):
         is_typed, args = args is None, list(sys.argv[1:] if args is None else args)
         if self.bare and is_typed and not args:
@@ -100,6 +107,7 @@ class Parser(argparse.ArgumentParser):
             args = shlex.split(preset.flags) + args
         parsed = super().parse_args(args, namespace)
         parsed.given, parsed.typed = vars(super().parse_args(args, _Given())), list(typed)
+        parsed.about = self._about()
         if preset:
             parsed.preset_flags = preset.flags
             preset.complete(parsed)

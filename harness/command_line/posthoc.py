@@ -9,15 +9,15 @@ from harness import UserError
 from harness.building.models import SNNSource, snn_from, use_engine
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.idle import lines_on_idle
-from harness.data.facts import check_fits
+from harness.data.facts import check_fits, where_images_lie
 from harness.data.sets import ImageSet, first_of_each_class, load_data
 from harness.drawing.film import film_of
-from harness.measuring.report import evaluation_record, save_results_json
+from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
 from harness.runs.place import Paths, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
-from self_models.basics.files import image_files, read_images
+from self_models.basics.files import image_sources, read_images
 from self_models.network.plans import find_plan
 from self_models.objectives.gates import GATES, Gate
 from self_models.running.draws import EVALUATION, Draws
@@ -55,7 +55,7 @@ def open_posthoc(args, cls, suffix, source=None, **own):
     files = own_files(args, needs_data)
     train, test = find_images(args, model) if needs_data or not files else (None, None)
     if files:
-        test = ImageSet("own images", read_images(files, model, lines.append), None, names=tuple(model.classes))
+        test = ImageSet("own images", read_images(files, model, lines.append, args.invert), None, names=tuple(model.classes))
     lines.append(use_engine(model, args, len(test)))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
@@ -77,13 +77,15 @@ def own_files(args, needs_data):
     if index and "images" in args.given:
         raise UserError("--index does nothing beside --images: leave out one of the two")
     if isinstance(words[0], int) and len(words) == 1:
+        if getattr(args, "invert", False):
+            raise UserError("--invert is of files that --images names, and none are: leave it out")
         return []
     if numbers := [word for word in words if isinstance(word, int)]:
         raise UserError(f"--images {numbers[0]}: one number or files and folders; test images by their numbers are --index")
     of_data = () if needs_data else ("dataset", "data_dir", "limit_train", "image_size", "grey", "skip_bad")
     if idle := [flag for flag in ("limit_test", "holdout", "chart_images", *of_data) if flag in args.typed]:
         raise UserError(f"--{idle[0]} does nothing with files as --images: leave it out")
-    files = image_files(words)
+    files = image_sources(words)
     if len(files) > MOST:
         raise UserError(f"--images names {len(files):,} files, and a picture shows {MOST} at most: name fewer")
     return files
@@ -94,7 +96,7 @@ def find_images(args, model):
     if args.holdout and args.limit_test:
         raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
     limits = args.limit_train, args.limit_test, args.holdout
-    train, held_out, test = load_data(args.dataset, args.data_dir, *limits, model.image_shape, args.skip_bad)
+    train, held_out, test = load_data(where_images_lie(args), args.data_dir, *limits, model.image_shape, args.skip_bad)
     check_fits(test, model)
     return train, held_out or test
 
@@ -122,6 +124,8 @@ class Posthoc:
         result = evaluate_with_bar(self.model, test or self.test, criterion, self.args, self.run, count_operations=True)
         more = {"holdout": self.args.holdout} | more if self.args.holdout else more
         record = evaluation_record(self.model, result, self.args, **more)
+        for line in silent_outputs(result):
+            self.run.say(line)
         self.records.append(record)
         self.run.record(**record)
         return record, result["per_image"]

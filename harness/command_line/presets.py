@@ -2,7 +2,7 @@
 
 Each network of docs/tables.md is a preset of both training scripts, and of those that evaluate. A twin is the same network by
 the same recipe without a decoder; quick_... is the one to begin with; ..._base is a stage on the way to another. Those of
-NOT_RUN are proposals for a GPU: nobody has trained them.
+NOT_RUN are proposals for a GPU: nobody has trained them. `own` is for images of somebody's own, however few.
 """
 
 import shlex
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from harness import UserError
+from harness.data.folders import LAYOUT
 from harness.runs.place import Paths
 
 REPOSITORY = Path(__file__).resolve().parents[2]  # its checkpoints serve where --output_dir has none
@@ -49,7 +51,9 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "cifar10_twin": Network("twin of CIFAR-10 feedback", 5, images=JPEG),
 }
 
-COMMON = "--holdout 5000 --lr_schedule cosine --weight_decay 0 --no-amsgrad"
+FALLING = "--lr_schedule cosine --weight_decay 0 --no-amsgrad"
+COMMON = f"--holdout 5000 {FALLING}"
+CONVERT = "--dropout 0 --scaling_factor 0.4 --update immediate"
 READOUT = "--readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2"
 
 BFLOAT = "--augment --precision bfloat16"
@@ -139,7 +143,12 @@ class Preset:
 
     def complete(self, args):
         """Name the run, and the checkpoints that it starts from or, in an evaluation, the network itself, where no flag does.
-        args.made_by: path of such a checkpoint -> the command that makes it."""
+        args.made_by: path of such a checkpoint -> the command that makes it. Raises UserError for `own` without images."""
+        has_images = {"dataset", "resume", "pretrained_ann"} & args.given.keys()
+        if (self.kind, self.name) == ("ann", "own") and not args.test_only and not has_images:
+            raise UserError(f"--preset own trains on images of your own: add --dataset FOLDER. {LAYOUT}")
+        if "epochs" in args.typed and "updates" not in args.typed and args.given.pop("updates", None):
+            args.updates = None  # what is typed holds
         args.made_by = {}
         starts = ((f"pretrained_{self.kind}", self.kind, self.name),) if args.test_only else self.starts
         has_one = {"pretrained_ann", "pretrained_snn"} & args.given.keys()
@@ -191,7 +200,7 @@ def snn_preset(name):
     starts = ((f"pretrained_{kind}", kind, origin),)
     if teacher := TEACHERS.get(family_of(name)):
         starts += (("teacher_ann", "ann", teacher),)
-    return Preset("snn", name, f"{plan_of(name)} --dropout 0 --scaling_factor 0.4 --update immediate {flags}", starts)
+    return Preset("snn", name, f"{plan_of(name)} {CONVERT} {flags}", starts)
 
 
 def origin_of(name):
@@ -200,8 +209,16 @@ def origin_of(name):
     return start if kind == "ann" else origin_of(start)
 
 
-ANN_PRESETS = {name: ann_preset(origin_of(name)) for name in SNN_RECIPES}
+OWN = f"{FIRST['feedback']} --augment --holdout 0 {FALLING}"  # of few images, a part held out would choose by chance
+OWN_ANN = f"{OWN} -lr 2e-3 --dropout 0 --trade_off 0.001 --updates 2000"
+OWN_SNN = (
+    f"{OWN} {CONVERT} --activation Triangle -lr 1e-3 --spike_penalty 3e-5 {READOUT} --trade_off 0.005 {BY_STEP} --timesteps 8"
+)
+OWN_SNN += " --updates 500"
+ANN_PRESETS = {"own": Preset("ann", "own", OWN_ANN)}
+ANN_PRESETS |= {name: ann_preset(origin_of(name)) for name in SNN_RECIPES}
 ANN_PRESETS |= {teacher: ann_preset(teacher) for teacher in TEACHERS.values()}
-SNN_PRESETS = {name: snn_preset(name) for name in SNN_RECIPES}
+SNN_PRESETS = {"own": Preset("snn", "own", OWN_SNN, (("pretrained_ann", "ann", "own"),))}
+SNN_PRESETS |= {name: snn_preset(name) for name in SNN_RECIPES}
 EPSILONS = {name: f"--epsilon {one.epsilon:g}" for name, one in NETWORKS.items() if one.epsilon is not None}
 EVALUATIONS = {name: Preset("snn", name, EPSILONS.get(name, "")) for name in SNN_PRESETS}  # of the scripts that evaluate

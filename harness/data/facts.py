@@ -2,12 +2,14 @@
 classes, image shape, and how bright a background is."""
 
 from harness import UserError
-from harness.data.folders import list_folder, pixels_of, shape_of, some
-from self_models.basics.datasets import BACKGROUNDS, CLASSES, IMAGE_SHAPES, class_names, find_image_shape
+from harness.data.folders import LAYOUT, each_of, list_folder, pixels_of, shape_of, some
+from self_models.basics.datasets import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, class_names, find_image_shape
 from self_models.basics.files import border
 
 FACTS = ("labels", "image_shape", "classes", "background")  # settings of a network
 OF_FOLDERS = ("image_size", "grey", "skip_bad")  # flags
+FEWEST = 10  # training images of a class, below which a line warns
+LISTED = 20  # classes of which each is named with its images
 LOOKED_AT = 1000  # training images, for the light of their borders
 
 
@@ -29,14 +31,27 @@ def facts_of(args):
         if wrong := [flag for flag, is_so in fits.items() if flag in args.given and not is_so]:
             raise UserError(f"--{wrong[0]}: the checkpoint's network takes {told(known[0])}; leave it out")
     elif is_folder(args.dataset):
-        train, test = list_folder(args.dataset)
-        shape = shape_of((train, test), args.image_size, args.grey, args.skip_bad)
-        some_images = pixels_of(train, shape, args.skip_bad)[0][:LOOKED_AT]
+        listings = list_folder(args.dataset)
+        train, shape = listings[0], shape_of(listings, args.image_size, args.grey, args.skip_bad)
+        some_images = each_of(listings, lambda listing: pixels_of(listing, shape, args.skip_bad)[0])[0][:LOOKED_AT]
         light = round(border(some_images).mean().item(), 4)
         args.facts = {"labels": len(train.classes), "image_shape": shape, "classes": list(train.classes), "background": light}
     else:
         args.facts = {"labels": len(CLASSES[args.dataset])}
     return args.facts
+
+
+def where_images_lie(args):
+    """args.dataset. Raises UserError for a folder of which only a checkpoint has told: nobody said where there is one."""
+    if not args.dataset.startswith(ELSEWHERE):
+        return args.dataset
+    shape, classes = shape_and_classes(args.facts, args.dataset)
+    known = next((name for name in IMAGE_SHAPES if (IMAGE_SHAPES[name], list(CLASSES[name])) == (shape, list(classes))), "")
+    same = f", or --dataset {known}, whose classes they are" * bool(known)
+    raise UserError(
+        f"the network was trained on a folder of images, {args.dataset.removeprefix(ELSEWHERE)} ({told(shape)}, {len(classes)} "
+        f"classes: {some(classes)}), and nothing says where it is: add --dataset FOLDER{same}. {LAYOUT}"
+    )
 
 
 def adopt_facts(args, settings):
@@ -69,6 +84,29 @@ def check_same(name, shape, classes, known_shape, known_classes):
             f"--dataset {name} has the classes {some(classes)}, and the network was trained on {some(known_classes)}: give it a "
             "data set of its own classes, or train a new one"
         )
+
+
+def lines_on(data, names):
+    """What a network is given, in lines. data: (training, selection or None, test) ImageSets, None for what is not used;
+    names: of the classes."""
+    parts = {name: images for name, images in zip(("training", "held out", "test"), data, strict=True) if images}
+    counts = {name: images.labels.bincount(minlength=len(names)).tolist() for name, images in parts.items()}
+    first = next(iter(parts.values()))
+    said = (f"{name} {sum(each):,} ({by_class(each, names)})" for name, each in counts.items())
+    yield f"data: {first.name}, {told(first.images.shape[1:])}, {len(names)} classes; images: {', '.join(said)}"
+    of = counts.get("training", ())
+    if rare := [f"{name} ({count})" for name, count in zip(names, of, strict=False) if count < FEWEST]:
+        yield f"warning: fewer than {FEWEST} training images of class {some(rare)}: more of them would be learned from better"
+
+
+def by_class(counts, names):
+    """'20 of each class'; '19 of cat, 21 of dog'; of many classes the fewest and the most."""
+    least, most = min(counts), max(counts)
+    if least == most:
+        return f"{least:,} of each class"
+    if len(counts) > LISTED:
+        return f"{least:,} of {names[counts.index(least)]} to {most:,} of {names[counts.index(most)]}"
+    return ", ".join(f"{count:,} of {name}" for count, name in zip(counts, names, strict=True))
 
 
 def told(shape):

@@ -23,6 +23,7 @@ from self_models.basics.files import ENDINGS, decoded, is_image, size_and_colour
 from self_models.basics.settings import meant
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
+REPAIR = "; repair or remove them, or --skip_bad leaves them out"
 AT_ONCE = 64  # files that are handed to the threads together
 
 
@@ -103,16 +104,21 @@ def size_and_time(path):
 def shape_of(listings, image_size=None, grey=None, skip_bad=False):
     """(C, H, W) of the images of these Listings, where not given their own: grey where all files are, and their size. Raises
     UserError where they have several, or are not square."""
-    heads = {}
-    for listing in listings if image_size is None or grey is None else ():
-        heads = heads_of(listing, skip_bad) | heads
+    heads, looks = [], image_size is None or grey is None
+    for found in each_of(listings, partial(heads_of, skip_bad=skip_bad)) if looks else ():
+        heads += found
     if grey is None:
-        grey = not any(colour for _, _, colour in heads)
+        without = sum(not colour for (_, _, colour), _ in heads)
+        grey = without == len(heads)
+        if without and not grey and ranks.is_first():
+            say_once(
+                f"note: {without:,} of {len(heads):,} files are grey, the others in colour: all are read in colour (--grey: grey)"
+            )
     if image_size is None:
-        sizes = {(width, height): path for (width, height, _), path in heads.items()}
+        sizes = {(width, height): where for (width, height, _), where in reversed(heads)}
         image_size, height = min(sizes)
         if len(sizes) > 1 or image_size != height:
-            found = some([f"{width}x{height} ({path})" for (width, height), path in sorted(sizes.items())])
+            found = some([f"{width}x{height} ({of.shown(at)})" for (width, height), (of, at) in sorted(sizes.items())])
             raise UserError(
                 f"the images of {listings[0].folder} are not square and of one size, but {found}: add --image_size N, to which "
                 "their short side is resized before the middle is cut out, N x N pixels"
@@ -120,11 +126,23 @@ def shape_of(listings, image_size=None, grey=None, skip_bad=False):
     return 1 if grey else 3, image_size, image_size
 
 
+def each_of(listings, take):
+    """[take(listing) of each of these]. Raises one UserError for all of them whose files cannot be read."""
+    found, faults = [], []
+    for listing in listings:
+        try:
+            found.append(take(listing))
+        except UserError as error:
+            faults.append(str(error))
+    if faults := list(dict.fromkeys(faults)):
+        raise UserError("; ".join([*(fault.removesuffix(REPAIR) for fault in faults[:-1]), faults[-1]]))
+    return found
+
+
 def heads_of(listing, skip_bad):
-    """(width, height, whether it has colours) -> the first file of a Listing whose head says so."""
+    """[((width, height, whether it has colours), (the Listing, position))] of the files of a Listing that can be read."""
     heads, positions, _ = arrays_of(listing, "heads", head_of, skip_bad, "sizes of")
-    first = {tuple(head): position for head, position in zip(heads.tolist()[::-1], positions[::-1], strict=True)}
-    return {head: listing.shown(position) for head, position in first.items()}
+    return [(head, (listing, position)) for head, position in zip(heads.tolist(), positions, strict=True)]
 
 
 def head_of(path):
@@ -192,7 +210,7 @@ def left_out(listing, bad, skip_bad):
     count = f"{len(bad):,} of {len(listing.paths):,} files in {listing.folder / listing.part}"
     named = some([f"{listing.shown(position)} ({why})" for position, why in bad])
     if not skip_bad:
-        raise UserError(f"{count} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out")
+        raise UserError(f"{count} cannot be read: {named}{REPAIR}")
     left = Counter(listing.labels) - Counter(listing.labels[position] for position, _ in bad)
     if gone := [name for label, name in enumerate(listing.classes) if not left[label]]:
         raise UserError(f"{listing.folder / listing.part}: no file of class {some(gone)} can be read: {named}")

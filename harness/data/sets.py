@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import torchvision
 
 from harness import UserError
-from harness.data.folders import list_folder, pixels_of, shape_of
+from harness.data.folders import each_of, list_folder, pixels_of, shape_of
 from harness.processes import ranks
 from self_models.basics.datasets import CLASSES, IMAGE_SHAPES
 from self_models.basics.devices import sent
@@ -79,7 +79,8 @@ class Batch(NamedTuple):
 class ImageSet:
     """images: uint8 (N, C, H, W), maybe of a memory-mapped file; labels: int64 (N,), None where nobody knows them; start:
     position of the first in its whole set; names: of the classes, where the data set's name does not say them; change: what
-    batches hold instead of their uint8 pixels, of which it is given a copy."""
+    batches hold instead of their uint8 pixels, of which it is given a copy; passes: how often each image is in the set, at
+    positions N apart, each time with draws of its own."""
 
     name: str
     images: torch.Tensor
@@ -87,9 +88,10 @@ class ImageSet:
     start: int = 0
     names: tuple = ()
     change: object = None
+    passes: int = 1
 
     def __len__(self):
-        return len(self.images)
+        return self.passes * len(self.images)
 
     @property
     def classes(self):
@@ -102,8 +104,9 @@ class ImageSet:
 
     def batch(self, index, device="cpu"):
         """The Batch of the images at these positions, (B,) int64."""
-        labels = None if self.labels is None else sent(self.labels[index], device)
-        pixels = self.images[index] if self.change is None else self.change(self.images[index])
+        at = index % len(self.images)
+        labels = None if self.labels is None else sent(self.labels[at], device)
+        pixels = self.images[at] if self.change is None else self.change(self.images[at])
         return Batch(scaled(sent(pixels, device)), labels, index + self.start)
 
     def whole(self, device="cpu"):
@@ -212,8 +215,8 @@ def load_folder(name, image_shape=None, skip_bad=False):
     """(training, test) ImageSets of a folder of images. Raises UserError as folders.py does."""
     listings = list_folder(name)
     shape = image_shape or shape_of(listings, skip_bad=skip_bad)
-    parts = ((each, *pixels_of(each, shape, skip_bad)) for each in listings)
-    return tuple(ImageSet(Path(name).name, images, labels, names=each.classes) for each, images, labels in parts)
+    parts = each_of(listings, lambda listing: pixels_of(listing, shape, skip_bad))
+    return tuple(ImageSet(Path(name).name, *part, names=each.classes) for each, part in zip(listings, parts, strict=True))
 
 
 def check_no_pictures(name, folder):

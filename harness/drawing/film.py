@@ -236,9 +236,10 @@ def states_of_once(gate, images, steps, is_open):
 
 
 def keyed(states):
-    """The states that a key explains beside these (T, B, H, W): those of their gate, others only where they are there."""
+    """The states that a key explains beside these (T, B, H, W): those of their gate, others only where they are there. In colour
+    hardly a pixel is SILENT: 0 is a mid grey, which bytes do not hold."""
     there, once = set(np.unique(states).tolist()), set(range(SENDS, len(STATES)))
-    return sorted(there | (once if there & once else set(range(WAITS))))
+    return sorted(there | (once if there & once else set(range(DARK, WAITS))))
 
 
 def pixel_range(colour):

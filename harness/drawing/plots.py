@@ -57,10 +57,10 @@ def accuracies(records):
     return 100 * found, 100 * abs(ends.T - found)
 
 
-def save_spikes_over_time(path, spikes, open_share, epsilon):
+def save_spikes_over_time(path, spikes, open_share, epsilon, images):
     """Mean spikes of each layer at each step as a table of colours, and the share of open input below it.
 
-    spikes: layer -> (T,) per image; open_share: (T,) or None; epsilon: of the gate.
+    spikes: layer -> (T,) per image; open_share: (T,) or None; epsilon: of the gate; images: which they are of, in words.
     """
     ratios = [0.45 * len(spikes) + 0.4, 1.8][: 1 if open_share is None else 2]
     with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios) as (table, *below):
@@ -70,7 +70,7 @@ def save_spikes_over_time(path, spikes, open_share, epsilon):
         colours = table.imshow(np.sqrt(counts), cmap="magma", aspect="auto", interpolation="nearest", extent=extent)
         names = [f"{name}  ({count.sum():,.0f})" for name, count in zip(in_words(spikes), counts, strict=True)]
         table.set_yticks(range(len(spikes)), names)
-        table.set_title(f"spikes per image and step, ε = {epsilon:g} (in brackets: sum over all steps)")
+        table.set_title(f"spikes per image and step, mean of {images}\nε = {epsilon:g} (in brackets: sum over all steps)")
         ticks = np.linspace(0, np.sqrt(counts.max()), 5)
         bar = table.figure.colorbar(colours, ax=table, ticks=ticks, label="spikes per step")
         bar.set_ticklabels([f"{tick**2:,.0f}" for tick in ticks])

@@ -8,11 +8,11 @@ def rank(values):
 
 
 def rank_correlation(a, b):
-    """Spearman's rho of two (N,) tensors; 0 where one of them is constant."""
+    """Spearman's rho of two (N,) tensors, None where one of them is constant: it says nothing then."""
     a, b = rank(a), rank(b)
     a, b = a - a.mean(), b - b.mean()
     scale = (a.square().sum() * b.square().sum()).sqrt()
-    return (a @ b / scale).item() if scale > 0 else 0.0
+    return (a @ b / scale).item() if scale > 0 else None
 
 
 def difficulty_measures(per_image):
@@ -32,7 +32,7 @@ def difficulty_correlations(per_image):
 
 
 def spike_correlations(difficulty, per_image):
-    """Spearman's rho of one measure of difficulty (N,) with spikes and with spikes per unit of ink, as a dict."""
+    """Spearman's rho, see rank_correlation, of one measure of difficulty (N,) with spikes and with spikes per unit of ink."""
     per_ink = per_image["spikes"] / per_image["ink"].clamp(min=1e-6)
     return {
         "spikes": rank_correlation(difficulty, per_image["spikes"]),

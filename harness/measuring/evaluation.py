@@ -22,8 +22,10 @@ def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=Fa
 
 @torch.no_grad()
 def spikes_over_time(model, batch, seed):
-    """Mean spikes per image of each layer at each step, layer -> (T,), and the mean share of active input open (T,) or None."""
+    """Mean spikes per image of each layer at each step, layer -> (T,), the mean share of active input open, (T,) or None, and the
+    accuracy, None without labels."""
     output = model(batch.images, draws=Draws(seed, EVALUATION, batch.index), frames=False)
     spikes = {name: count.double().mean(1).tolist() for name, count in output.spikes_by_step.items()}
     share = open_share_by_step(output, batch.images)
-    return spikes, None if share is None else share.mean(1).tolist()
+    accuracy = None if batch.labels is None else (output.logits.argmax(1) == batch.labels).double().mean().item()
+    return spikes, None if share is None else share.mean(1).tolist(), accuracy

@@ -3,9 +3,15 @@
 import json
 from datetime import date
 
+from self_models.network.datasets import ELSEWHERE
+
+from harness.measuring.classes import accuracy_by_class, class_lines
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
+from harness.runs.health import HELPS_AGAINST_SILENCE
+from self_models.counting.spikes import part_of
 
+NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is the same for all images"
 LOSSES = ("classification", "reconstruction", "total")
 
 
@@ -50,13 +56,25 @@ def best_line(best, on):
     return f"best: epoch {best['epoch']}, {on} accuracy {100 * best['accuracy']:.2f} %{warned}"
 
 
-def report_evaluation(result, say):
-    """Accuracy, reconstruction, and spikes by part of an evaluation, as lines."""
+def report_evaluation(result, names, say):
+    """Accuracy, in all and by class, reconstruction, and spikes by part of an evaluation, as lines; names: of the classes."""
     say(f"{running(result, ['accuracy'])} on {result['images']:,} images, {result['seconds']:.1f} s")
     if "error" in result:
         say(f"squared error of the last prediction, summed over an image: {figure(result['error'])}")
     if "parts" in result:
         say("spikes per image: " + ", ".join(f"{part} {figure(count)}" for part, count in result["parts"].items()))
+    for line in (*silent_outputs(result), *class_lines(result["confusion"], names)):
+        say(line)
+
+
+def silent_outputs(result):
+    """A warning where an SNN's outputs say nothing, since the layer before them sends no spike."""
+    hidden = [layer for layer in result.get("spikes", ()) if part_of(layer) == "classifier"]
+    if hidden and not result["spikes"][hidden[-1]]:
+        yield (
+            "warning: the classifier's last hidden layer sent no spike on any image, so all outputs are 0 and each image is read "
+            f"as the first class: {HELPS_AGAINST_SILENCE}"
+        )
 
 
 def blocking_table(records):
@@ -93,7 +111,14 @@ def difficulty_lines(epsilon, correlations):
     """Rank correlations between difficulty and spikes, as lines."""
     yield f"Spearman's rank correlation with difficulty (epsilon {epsilon:g}): spikes per image; spikes per unit of ink"
     for name, rho in correlations.items():
-        yield f"  {name}: {rho['spikes']:+.3f}; {rho['spikes_per_ink']:+.3f}"
+        yield f"  {name}: {signed(rho['spikes'])}; {signed(rho['spikes_per_ink'])}"
+    if any(each is None for rho in correlations.values() for each in rho.values()):
+        yield NOT_DEFINED
+
+
+def signed(rho):
+    """'+0.250' of a correlation; a dash where there is none."""
+    return "-" if rho is None else f"{rho:+.3f}"
 
 
 def adaptive_table(series):
@@ -112,10 +137,12 @@ def adaptive_table(series):
                 f"{setting_in_words(name, record['bounds']):46}  "
                 f"{100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
                 f"{record['median_steps']:6.0f}  {record['p95_steps']:4.0f}  {record['spikes']['total']:6,.0f}  "
-                f"{record['rank_correlation']:+6.3f}   {record['rank_correlation_per_ink']:+6.3f}  "
+                f"{signed(record['rank_correlation']):>6}   {signed(record['rank_correlation_per_ink']):>6}  "
                 f"{record['images_per_second']:8.1f}  {faster:6.2f}  "
                 f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
             )
+    if any(record["rank_correlation"] is None for rows in series.values() for record, _ in rows):
+        yield NOT_DEFINED
 
 
 def setting_in_words(rule, bounds):
@@ -143,7 +170,7 @@ def evaluation_record(model, result, args, **more):
         "event": "evaluation",
         "model": settings["vgg_name"],
         "feedback": model.has_feedback,
-        "dataset": settings["dataset"],
+        "dataset": settings["dataset"].removeprefix(ELSEWHERE),
         "images": result["images"],
         "timesteps": settings["timesteps"],
         "epsilon": settings.get("epsilon", 0.0),
@@ -160,6 +187,9 @@ def evaluation_record(model, result, args, **more):
     }
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
+    if "confusion" in result:  # not kept by a checkpoint of an earlier version
+        record |= {"classes": model.classes, "accuracy_by_class": accuracy_by_class(result["confusion"])}
+        record["confusion"] = result["confusion"]
     further = ("median_steps", "p95_steps", "comparisons", "open_share", "operations", "energy_joules", "energy_event_joules")
     record |= {name: result[name] for name in further if name in result}
     selected_on = getattr(args, "selected_on", None)  # what the network's epoch was chosen on, where it is known

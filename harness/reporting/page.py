@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from harness import UserError
 from harness.drawing.figures import ERROR_MAP, PART_COLOURS, STATE_COLOURS
 from harness.drawing.film import SHAPES, STATES, keyed
-from harness.reporting import charts, tables
+from harness.reporting import charts, classes, tables
 from harness.runs.checkpoints import write_whole
 
 HERE = Path(__file__).resolve().parent
@@ -55,6 +55,9 @@ def page(runs):
     if rows:
         content.section("Results", tables.results_table(rows, names), INTERVALS)
     content.charts("Accuracy against cost", against_cost(runs, styles, names), "Bars: the 95 % intervals above.")
+    content.charts("Which class is read as which", classes.matrices(runs, styles), classes.NOTE)
+    if worst := classes.worst_table(runs, styles):
+        content.section("Classes that are taken for others most often", worst)
     players, note = players_of(runs, styles)
     if note:
         content.section("Single images, step by step", _read("player.html") if players else "", note)

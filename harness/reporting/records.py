@@ -45,6 +45,20 @@ def shares(values):
     return [SHARE.check(value) for value in values]
 
 
+def confusion(values):
+    """Counts of images, a row for each class and as many columns."""
+    if not isinstance(values, list) or not all(isinstance(row, list) and len(row) == len(values) for row in values):
+        raise ValueError("not as many columns as rows")
+    return [[WHOLE.check(count) for count in row] for row in values]
+
+
+def names(values):
+    """Names of classes."""
+    if not isinstance(values, list):
+        raise ValueError(f"{values!r} is no list")
+    return [str(name) for name in values]
+
+
 def spikes_by_part(values):
     """part -> spikes per image, of which 'total' is one."""
     spikes = named(NOT_NEGATIVE.check)(values)
@@ -97,6 +111,8 @@ class Result:
     open_share: list | tuple = ()
     feedback: bool | None = None
     command: str = ""
+    classes: list | tuple = ()
+    confusion: list | tuple = ()
 
     @classmethod
     def of(cls, record):
@@ -105,6 +121,8 @@ class Result:
         settings = {"T": record.get("timesteps"), "ε": record.get("epsilon")} if spikes else {}
         settings |= {"rule": record.get("rule"), **take(record, "bounds", named(), {})}
         settings |= {name: record.get(name) for name in ("dimming", "contrast")}
+        matrix = take(record, "confusion", confusion, ())
+        classes = take(record, "classes", names, [str(label) for label in range(len(matrix))])
         where = f"{holdout:,} held-out images" if holdout else f"{record.get('dataset', '')} test images".strip()
         return cls(
             accuracy=accuracy,
@@ -120,6 +138,8 @@ class Result:
             open_share=take(record, "open_share", shares, ()),
             feedback=take(record, "feedback", Switch().check, None),
             command=take(record, "command", str, ""),
+            classes=classes,
+            confusion=matrix if len(matrix) == len(classes) else (),
         )
 
     @classmethod

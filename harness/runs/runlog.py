@@ -16,7 +16,7 @@ from harness.runs.commands import command_line
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.place import Place
 
-NOT_PARAMETERS = ("given", "typed", "made_by")  # of what a parser leaves in its arguments
+NOT_PARAMETERS = ("given", "typed", "made_by", "about")  # of what a parser leaves in its arguments
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -35,7 +35,13 @@ class RunLog(AbstractContextManager):
         self._waiting = []  # (line, ending of the log) said before begin(); None after it
         if preset := getattr(args, "preset", ""):
             stands_for = f"preset {preset}: {args.preset_flags}".removesuffix(": ")
-            self.say("; ".join([stands_for, *(f"from {path}" for path in args.made_by)]))
+            self.say("; ".join([stands_for, *(f"from {self._told(path)}" for path in args.made_by)]))
+
+    def _told(self, path):
+        """A path that a preset starts from; one elsewhere than in --output_dir is what came with the program."""
+        here = self.args.output_dir
+        is_here = Path(path).resolve().is_relative_to(Path(here).resolve())
+        return path if is_here else f"{path}, which came with the program: --output_dir {here} has none of that name"
 
     def __exit__(self, *exception):
         self.place.release()
@@ -49,7 +55,7 @@ class RunLog(AbstractContextManager):
         if ranks.is_first():
             self.place.take()
             opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started", self._settings)
-            for line in header(opening):
+            for line in header(opening, getattr(self.args, "about", {})):
                 self.note(line)
             self.record(**opening)
             for words in waiting:
@@ -105,12 +111,22 @@ def opening_record(args, began, settings=()):
     }
 
 
-def header(opening):
-    """The same as lines for a reader."""
-    parts = {name: ", ".join(f"{key}{sign}{value}" for key, value in opening[name].items())
-             for name, sign in (("parameters", "="), ("versions", " "))}  # fmt: skip
-    said = {"command": opening["command"], **parts, "seed": opening["seed"], "git revision": opening["git_revision"]}
-    return f"{opening['began']} {opening['time']}", *(f"{name}: {words}" for name, words in said.items()), ""
+def header(opening, about):
+    """The same as lines for a reader: of the parameters first those that differ from their defaults, then all, by the groups of
+    --help. about: flag -> (its group, its default)."""
+    parameters, groups = opening["parameters"], {}
+    for name, value in parameters.items():
+        groups.setdefault(about[name][0] if name in about else "found", []).append(f"{name}={value}")
+    differ = [f"{name}={value}" for name, value in parameters.items() if name in about and value != about[name][1]]
+    versions = ", ".join(f"{name} {version}" for name, version in opening["versions"].items())
+    return (
+        f"{opening['began']} {opening['time']}",
+        f"command: {opening['command']}",
+        f"not as by default: {', '.join(differ) or 'nothing'}",
+        "all parameters:",
+        *(f"  {title}: {', '.join(groups[title])}" for title in groups),
+        *(f"versions: {versions}", f"seed: {opening['seed']}", f"git revision: {opening['git_revision']}", ""),
+    )
 
 
 def git_revision():

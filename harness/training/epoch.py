@@ -62,7 +62,7 @@ def train_one_epoch(
             here = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1].total)
             where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
             fault = "a gradient is not finite" if step.loss.isfinite() else f"the loss is {step.loss.item()}"
-            raise not_finite(f"{fault} at epoch {epoch}, step {step.number}: first not finite: {where}")
+            raise not_finite(f"{fault} at epoch {epoch}, update {step.number}: first not finite: {where}")
 
     def count(step):
         progress.step = step.number

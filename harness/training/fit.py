@@ -23,8 +23,8 @@ from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import silence
 from harness.runs.progress import progress_bar
 from harness.training.epoch import Progress, renew_statistics, train_one_epoch
-from harness.training.forecast import forecast, plan_line, slow_precision_line
-from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
+from harness.training.forecast import forecast, plan_lines, slow_precision_line
+from harness.training.schedules import WeightAverage, length_of, make_optimizer, make_schedule
 from harness.training.state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import Average
@@ -40,30 +40,32 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     data: (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; saved: what taken_up returned.
     The best epoch, the first of equals, is chosen on what args.selected_on says, see selection.py; for 'last epoch' it is the
     last. Its test figures are measured once at the end, and returned; where the test images choose, those of the best epoch are.
-    SIGINT and SIGTERM end it after the step, saved: then Interrupted is raised.
+    SIGINT and SIGTERM end it after the update, saved: then Interrupted is raised.
     """
-    steps = -(-len(data[0]) // args.batch_size)
+    train, updates = length_of(data[0], args)
+    data = (train, *data[1:])
     optimizer = make_optimizer(model, args)
-    schedule = make_schedule(optimizer, args, steps)
-    averaged = WeightAverage(model, args, steps) if args.average_weights != "none" else None
+    schedule = make_schedule(optimizer, args, updates)
+    averaged = WeightAverage(model, args, updates) if args.average_weights != "none" else None
     training = TrainingState(model, data, criterion, args, run, declared, optimizer, schedule, averaged)
     if args.resume:
         training.resume(saved)
     writes_board = args.tensorboard and ranks.is_first()
     board = Board(run.place.board_path, training.epoch, args.seed) if writes_board else NoBoard()
-    for line in (slow_precision_line(args.precision, training.device), plan_line(model, len(data[0]), steps, args)):
+    for line in (slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args)):
         if line:
             run.say(line)
     run.begin()
-    parallel, foretell = ranks.parallel(model), forecast(steps, args.epochs, run.say)
+    parallel, foretell = ranks.parallel(model), forecast(updates, args.epochs, run.say)
     with board, noted_signals(patient=ranks.count() > 1) as training.signals:
         while training.epoch < args.epochs:
-            fit_one_epoch(training, parallel, steps, foretell, board)
+            fit_one_epoch(training, parallel, updates, foretell, board)
         return finish(training)
 
 
-def fit_one_epoch(training, parallel, steps, foretell, board):
-    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines; board: a Board."""
+def fit_one_epoch(training, parallel, updates, foretell, board):
+    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines. updates: of an epoch;
+    board: a Board."""
     model, args, run = training.model, training.args, training.run
     epoch, began = training.epoch + 1, time.perf_counter() - training.seconds
 
@@ -75,7 +77,7 @@ def fit_one_epoch(training, parallel, steps, foretell, board):
         advance(bar, average)
         training.heed(training.wants_saving())
 
-    with progress_bar(f"epoch {epoch}/{args.epochs}", steps, training.progress.step) as bar:
+    with progress_bar(f"epoch {epoch}/{args.epochs}", updates, training.progress.step) as bar:
         learned = train_one_epoch(
             model,
             training_batches(training.data[0], args, epoch, training.device, training.progress.step),
@@ -130,11 +132,12 @@ def judged(training, model, epoch):
     if images:
         found = numbers_only(evaluate_with_bar(model, images, training.criterion, args, run, False, training.heed))
     training.check_finite(found.get("total", 0.0))
+    evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
     if not images or best is None or found["accuracy"] > best["accuracy"]:
         training.best = best = {"epoch": epoch, **found}
         accuracy = {"accuracy": found["accuracy"]} if images else {}
         save_checkpoint(run.place.best_path, model, epoch=epoch, **accuracy, selected_on=args.selected_on)
-    return {"evaluated": found, "best": best["accuracy"]} if images else {}
+    return {"evaluated": evaluated, "best": best["accuracy"]} if images else {}
 
 
 def finish(training):
@@ -165,7 +168,7 @@ def test_once(model, test, criterion, args, run, after_batch=None):
     run.begin()
     is_spiking = isinstance(model, VGG_SNN_STDB_wFeedback)
     result = evaluate_with_bar(model, test, criterion, args, run, is_spiking, after_batch)
-    report_evaluation(result, run.say)
+    report_evaluation(result, model.classes, run.say)
     record = evaluation_record(model, result, args)
     run.record(**record)
     if args.results_json:

@@ -6,19 +6,32 @@ import torch
 
 LOOKED_AT = 5  # steps from which an epoch's time is foretold, after one that is slower
 QUICK = "--preset quick_feedback"  # the recipe that takes minutes
+FEW = 300  # updates below which a network from scratch or from a conversion hardly learns, see docs/scripts.md
 SHORT, LONG = 60, 2 * 3600  # seconds of training below which nothing is foretold, and above which a shorter way is shown
 
 
-def plan_line(model, images, steps, args):
-    """One line: the network, its data, and how large the checkpoints are."""
+def plan_lines(model, train, updates, args):
+    """The network, how long it trains, and how large the checkpoints are; and a warning where that is short. train: the ImageSet
+    of an epoch, of so many updates."""
     weights = sum(value.numel() for value in model.state_dict().values())
     kept = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
     kept += args.average_weights != "none"
     small, large = (4e-6 * weights * numbers for numbers in (1, 1 + kept))
-    return (
-        f"training {args.architecture}, {weights:,} weights, for {args.epochs} epochs of {images:,} images, {steps:,} steps "
-        f"each; checkpoints: {small:.1f} MB, and twice {large:.1f} MB to go on from"
+    total, passes = args.epochs * updates, f"{train.passes} times each of " * (train.passes > 1)
+    yield (
+        f"training {args.architecture}, {weights:,} weights: {counted(total, 'update')} in {counted(args.epochs, 'epoch')} of "
+        f"{passes}{counted(len(train.images), 'image')}; checkpoints: {small:.1f} MB, and twice {large:.1f} MB to go on from"
     )
+    if total < FEW:
+        yield (
+            f"warning: {counted(total, 'update')} of the weights {'is' if total == 1 else 'are'} few: a network may need {FEW} "
+            "and more, however few its images are; --updates N sets the length so, in place of --epochs"
+        )
+
+
+def counted(number, word):
+    """'1 update', '1,200 updates'"""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def slow_precision_line(precision, device):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from self_models.network.datasets import lasting_name
+
 from harness import UserError
 from harness.data.facts import adopt_facts
 from harness.processes import ranks
@@ -33,9 +35,13 @@ def taken_up(args, declared, kind, name):
     if "select" not in was:  # an earlier version, which chose on the test images where it held out none
         was["holdout"] = was.get("holdout", args.holdout or 0)
         was["select"] = "held-out" if was["holdout"] else "test"
+    if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
+        was["dataset"] = typed  # the same, though it may have moved
     kept = {one.flag(name): one for name, one in declared.items() if one.taken_up and one.flag(name) in was}
     if changed := [flag for flag, one in kept.items() if one.fixed and args.given.get(flag, was[flag]) != was[flag]]:
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
+    if args.updates and not was.get("updates"):
+        raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
     for flag in kept.keys() - args.given.keys():
         setattr(args, flag, was[flag])
     args.plan = settings.get("plan")
@@ -48,14 +54,16 @@ def flags_of(saved, settings, declared):
     """flag -> value of the run that wrote a last checkpoint; an earlier version's knows only some of them."""
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
     flags = {declared[name].flag(name): value for name, value in settings.items() if name in declared}
-    earlier = saved.get("recipe", {}) | saved.get("course", {})
-    return {flag: value for flag, value in (earlier | saved.get("flags", {}) | flags).items() if flag}
+    earlier, last = saved.get("recipe", {}) | saved.get("course", {}), saved.get("flags", {})
+    known = earlier | last | flags | {name: last[name] for name in last if name == "dataset"}  # settings do not say where it lies
+    return {flag: value for flag, value in known.items() if flag}
 
 
 def flags_to_save(args, declared, model):
     """flag -> value of this run, for its last checkpoint: the model's settings as they are in force."""
-    flags = {name: one.flag(name) for name, one in declared.items() if one.taken_up}
-    return {flag: model.settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
+    flags, settings = {name: one.flag(name) for name, one in declared.items() if one.taken_up}, dict(model.settings)
+    settings["dataset"] = args.dataset  # where it lies, too
+    return {flag: settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
 
 
 def _read(path, paths):

@@ -1,11 +1,23 @@
-"""The optimiser, the learning rate over time, and the average of the weights."""
+"""How long training is, the optimiser, the learning rate over time, and the average of the weights."""
 
+from dataclasses import replace
 from math import ceil, cos, pi
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from harness import UserError
+
+LEAST = 50  # updates of an epoch, where --updates counts
+
+
+def length_of(train, args):
+    """(the ImageSet of an epoch, its updates). With --updates an epoch has each image as often as gives LEAST updates, and
+    args.epochs becomes the number of epochs that has so many updates, or more."""
+    if args.updates:
+        train = replace(train, passes=ceil(LEAST * args.batch_size / len(train)))
+        args.epochs = ceil(args.updates / ceil(len(train) / args.batch_size))
+    return train, ceil(len(train) / args.batch_size)
 
 
 def make_optimizer(model, args):
@@ -28,13 +40,13 @@ def make_optimizer(model, args):
     return torch.optim.Adam(groups, amsgrad=args.amsgrad, **common)
 
 
-def make_schedule(optimizer, args, steps_per_epoch):
-    """Learning rate per optimiser step.
+def make_schedule(optimizer, args, updates):
+    """Learning rate at each update; updates: of an epoch.
 
     step: divided by lr_reduce after each part lr_interval of the epochs. cosine, triangle: rises linearly over the first part
-    warm_up of all steps, then falls to 0 as half a cosine, or linearly.
+    warm_up of all updates, then falls to 0 as half a cosine, or linearly.
     """
-    total, warm_up = args.epochs * steps_per_epoch, args.warm_up
+    total, warm_up = args.epochs * updates, args.warm_up
 
     def step_factor(step):
         return args.lr_reduce ** -sum(step >= part * total for part in args.lr_interval)

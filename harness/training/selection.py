@@ -1,7 +1,7 @@
 """What the epoch that counts is chosen on."""
 
 from harness import UserError
-from harness.data.facts import check_fits
+from harness.data.facts import check_fits, where_images_lie
 from harness.data.sets import load_data
 
 SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; nothing; the test images, as in the original
@@ -17,7 +17,7 @@ def data_for(args, model):
 
     def load(holdout):
         limits = args.limit_train, args.limit_test
-        data = load_data(args.dataset, args.data_dir, *limits, holdout, model.image_shape, args.skip_bad)
+        data = load_data(where_images_lie(args), args.data_dir, *limits, holdout, model.image_shape, args.skip_bad)
         check_fits(data[0], model)
         return data
 

@@ -97,8 +97,8 @@ class TrainingState:
             raise not_finite(f"{(*faults, f'the loss is {loss}')[0]} after epoch {self.where()}")
 
     def where(self):
-        """'3, step 17': the epoch and step that were done last."""
-        return f"{self.epoch + 1}, step {self.progress.step}" if self.progress.step else f"{self.epoch}"
+        """'3, update 17': the epoch and update that were done last."""
+        return f"{self.epoch + 1}, update {self.progress.step}" if self.progress.step else f"{self.epoch}"
 
     def resume(self, saved):
         """Go on from a last checkpoint, as taken_up read it; None: the run begins. The model, the optimiser and this object

@@ -1,5 +1,7 @@
 """What is known of the named data sets before their files are read: image shapes, class names, and how bright a background is."""
 
+from pathlib import Path
+
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import choices
 
@@ -10,6 +12,7 @@ IMAGE_SHAPES = {
     "CIFAR10": (3, 32, 32),
     "CIFAR100": (3, 32, 32),
 }
+ELSEWHERE = "…/"  # begins the name of a folder of images, in a checkpoint
 
 CIFAR100 = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -35,6 +38,11 @@ def data_set(value):
     if isinstance(value, str) and (value in IMAGE_SHAPES or "/" in value or "\\" in value):
         return value
     raise ValueError(f"unknown name {value!r}: {choices(value, IMAGE_SHAPES)}, or give the path of a folder of images")
+
+
+def lasting_name(dataset):
+    """What a checkpoint calls a data set: a known one by its name, a folder by ELSEWHERE and its own name, wherever it lies."""
+    return dataset if dataset in IMAGE_SHAPES else ELSEWHERE + Path(dataset).resolve().name
 
 
 def names(value):

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +12,46 @@ from PIL import Image, ImageOps
 from self_models.basics.errors import ModelError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+NAMED = 5  # files that look inverted, in the line on them
+TURN_ROUND = "invert=True, or --invert of the scripts, turns dark and bright round"
 FAR = 0.5  # from the training images' border, of a border in light: then dark and bright are likely the other way round
 
 
-def read_images(paths, model, note=warnings.warn):
-    """The images of these files and folders (str or Path, one or a list) as the model takes them: uint8 (N, C, H, W), see
-    decoded.
+def read_images(images, model, note=warnings.warn, invert=False):
+    """The images of these files and folders (str or Path) and PIL images, one or a list, as the model takes them: uint8
+    (N, C, H, W), see decoded. invert: turn dark and bright round.
 
     note: called with one line where dark and bright look the other way round than in the images that the model was trained on.
-    Raises ModelError for a file that cannot be read, and for a folder without images.
+    Raises ModelError for what cannot be read, and for a folder without images.
     """
     if model.image_shape[0] not in (1, 3):
         raise ModelError(f"image files are grey or colour, and this network takes {model.image_shape[0]} channels")
-    files = image_files([paths] if isinstance(paths, str | Path) else paths)
-    images = torch.from_numpy(np.stack([decoded(path, model.image_shape) for path in files]))
+    sources = image_sources([images] if isinstance(images, str | Path | Image.Image) else images)
+    images = torch.from_numpy(np.stack([decoded(source, model.image_shape) for source in sources]))
+    images = 255 - images if invert else images
     usual, found = model.background, border(images)
     if usual is not None and (far := (found - usual).abs() > FAR).any():
         kinds = ("dark", "bright") if usual < 0.5 else ("bright", "dark")
+        named = [name_of(source, number) for number, source in enumerate(sources) if far[number]]
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         note(
-            f"note: values look inverted: {int(far.sum())} of {len(images)} images have a {kinds[1]} border, and the network was "
-            f"trained on images with a {kinds[0]} one; turn {kinds[1]} and {kinds[0]} round for a fair reading"
+            f"note: values look inverted: {len(named)} of {len(images)} images have a {kinds[1]} border "
+            f"({', '.join(named[:NAMED])}{more}), and the network was trained on images with a {kinds[0]} one; {TURN_ROUND}"
         )
     return images
 
 
-def image_files(paths):
-    """The files that paths name: files as they are, of a folder its images in the order of their names, as Paths. Raises
+def image_sources(images):
+    """What is to be read: PIL images and files as they are, of a folder its images in the order of their names, as Paths. Raises
     ModelError where there is none."""
     files = []
-    for path in map(Path, paths):
+    for each in images:
+        if isinstance(each, Image.Image):
+            files.append(each)
+            continue
+        if not isinstance(each, str | os.PathLike):
+            raise ModelError(f"images are named by paths, or are PIL images, not of type {type(each).__name__}")
+        path = Path(each)
         inside = sorted(each for each in path.iterdir() if is_image(each.name)) if path.is_dir() else [path]
         if not inside:
             raise ModelError(f"{path} has no image files ({', '.join(ENDINGS)})")
@@ -50,33 +61,42 @@ def image_files(paths):
     return files
 
 
+def name_of(source, number):
+    """What to call an image, of this number among all, in a line."""
+    return source.name if isinstance(source, Path) else f"image {number}"
+
+
 def is_image(name):
     """Whether a file of this name is taken for an image; hidden ones are not."""
     return name.lower().endswith(ENDINGS) and not os.path.basename(name).startswith(".")
 
 
-def decoded(path, shape):
-    """An image file as a uint8 array of this shape (C, H, W), grey with one channel, else colour.
+def decoded(source, shape):
+    """An image file, or a PIL image, as a uint8 array of this shape (C, H, W), grey with one channel, else colour.
 
     It is turned as its EXIF entry says; the largest part of these proportions is cut from its middle and resized (bicubic).
     Transparent parts lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read.
     """
     channels, height, width = shape
-    with opened(path) as image:
-        image.draft(None, (2 * width, 2 * height))  # a large JPEG is read at a half, a quarter or an eighth, which is faster
+    with opened(source) as image:
+        if image is not source:  # a large JPEG is read at a half, a quarter or an eighth, which is faster, and changes it
+            image.draft(None, (2 * width, 2 * height))
         image = in_mode(ImageOps.exif_transpose(image), "L" if channels == 1 else "RGB")
         pixels = np.array(ImageOps.fit(image, (width, height)))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
 @contextmanager
-def opened(path):
-    """An image file as a PIL image, for as long as the block lasts. Raises ModelError where it cannot be read there."""
+def opened(source):
+    """An image file as a PIL image, for as long as the block lasts; a PIL image as it is. Raises ModelError where it cannot be
+    read there."""
+    is_open = isinstance(source, Image.Image)
     try:
-        with Image.open(path) as image:
+        with nullcontext(source) if is_open else Image.open(source) as image:
             yield image
     except Exception as error:  # Pillow raises whatever a damaged file makes of it
-        raise ModelError(f"{path}: {reason(error, path)}") from None
+        name = (getattr(source, "filename", "") or "a PIL image") if is_open else source
+        raise ModelError(f"{name}: {reason(error, name)}") from None
 
 
 def reason(error, path):

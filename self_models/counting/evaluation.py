@@ -64,6 +64,7 @@ class Evaluation:
 
     def __init__(self, model, count_operations=False):
         self.average, self.spikes, self.per_image, self.began = Average(), Average(), [], time.perf_counter()
+        self.labels = model.settings["labels"]
         self.counter = OperationCounter(model) if count_operations else None
 
     def __enter__(self):
@@ -95,7 +96,8 @@ class Evaluation:
 
     def result(self, parts=None):
         """The figures as a dict: images, accuracy (0 to 1), seconds, images_per_second (counting included), and each of the
-        losses; with feedback error (squared error summed over an image after the last step).
+        losses; confusion, lists: of the images of each class, how many were found to be of each; with feedback error (squared
+        error summed over an image after the last step).
 
         From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
         median_steps, p95_steps and comparisons (of a pixel with its prediction, per image); from a model that blocks
@@ -111,6 +113,7 @@ class Evaluation:
         result = {"images": average.images, **average.means(), "per_image": per_image}
         result |= {MEANS[name]: values.double().mean().item() for name, values in per_image.items() if name in MEANS}
         result |= {"seconds": seconds, "images_per_second": average.images / seconds}
+        result["confusion"] = confusion(per_image["label"], per_image["found"], self.labels).tolist()
         if spikes:
             steps = per_image["steps"].double()
             result |= {"median_steps": steps.median().item(), "p95_steps": steps.quantile(0.95).item()}
@@ -120,6 +123,11 @@ class Evaluation:
             analog = not self.counter.model.encoding.uses_draws
             result |= {"operations": operations} | energies(operations, result["comparisons"], analog)
         return result
+
+
+def confusion(labels, found, classes):
+    """How many images of each class (rows) were found to be of each (columns), (K, K); labels, found (N,)."""
+    return torch.bincount(labels.long() * classes + found, minlength=classes**2).view(classes, classes)
 
 
 def figures_per_image(output, images, labels):
@@ -182,9 +190,12 @@ def parts_of(model, data, labels, batch_size):
 
 
 def batches_of(model, pairs):
-    """Parts of (images, labels) pairs, on the model's device."""
+    """Parts of (images, labels) pairs, on the model's device. Raises ModelError for what are no pairs."""
     device, begin = next(model.parameters()).device, 0
-    for images, labels in pairs:
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ModelError("data must give pairs of an image and its label: an accuracy needs labels")
+        images, labels = pair
         check_labels(labels, len(images), model.settings["labels"])
         images = checked_images(images, model).to(device)
         yield Part(images, labels.to(device), torch.arange(begin, begin + len(images)))
