@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import torch
-from self_models.network.datasets import lasting_name
 
 from harness import UserError
 from harness.building.conversion import (
@@ -22,6 +21,7 @@ from harness.processes import ranks
 from harness.training.losses import Teacher
 from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
+from self_models.basics.datasets import lasting_name
 from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared

@@ -3,12 +3,11 @@
 import json
 from datetime import date
 
-from self_models.network.datasets import ELSEWHERE
-
 from harness.measuring.classes import accuracy_by_class, class_lines
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
 from harness.runs.health import HELPS_AGAINST_SILENCE
+from self_models.basics.datasets import ELSEWHERE
 from self_models.counting.spikes import part_of
 
 NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is the same for all images"

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from self_models.network.datasets import lasting_name
-
 from harness import UserError
 from harness.data.facts import adopt_facts
 from harness.processes import ranks
 from harness.runs.journal import is_epoch_line
 from harness.runs.place import Paths
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
+from self_models.basics.datasets import lasting_name
 from self_models.loading import MODELS
 
 
