@@ -28,10 +28,10 @@ demo: .venv/ready
 docs: .venv/dev
 	$(BIN)/mkdocs build --strict
 
-.venv/ready: requirements.txt
+.venv/ready: requirements.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -q -e .
 	$(BIN)/python -m self_models.event
 	touch $@
 

@@ -4,13 +4,18 @@ import ast
 import importlib
 import sys
 
-from harness.command_line.scripts import fail, run_script
+from harness import UserError
+from harness.command_line.scripts import run_script
 from harness.runs.commands import COMMANDS
 from self_models.basics.home import HOME
 from self_models.basics.settings import choices
 
 
 def main():
+    run_script(run_command)
+
+
+def run_command():
     """Run the script that the first word names, as in COMMANDS or by its file, with the other words as its flags."""
     name, *flags = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "--help_all"):
@@ -18,10 +23,10 @@ def main():
     script = COMMANDS.get(name, name.removesuffix(".py"))
     known = {script: name for name, script in COMMANDS.items()}
     if script not in known:
-        fail(f"there is no command wfeedback {name}: {choices(name, COMMANDS)}", 2)
+        raise UserError(f"there is no command wfeedback {name}: {choices(name, COMMANDS)}")
     sys.argv = [f"wfeedback {known[script]}", *flags]
     sys.path.insert(0, str(HOME))
-    run_script(importlib.import_module(script).main)
+    importlib.import_module(script).main()
 
 
 def overview():
