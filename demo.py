@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """The whole path on MNIST in one go: train an ANN, convert it, fine-tune the SNN, look at it, block predicted input."""
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -9,28 +8,35 @@ import sys
 import time
 from pathlib import Path
 
+from harness.command_line.parser import Parser
+from harness.command_line.scripts import run_script
+from harness.runs.commands import COMMANDS, program
+from self_models.basics.home import HOME
+
 OUTPUT = Path("demo")
 HERE = f"--output_dir {OUTPUT} --overwrite"
 FEWER = "--limit_train 30000"  # half of the preset's images, in half the time
-STAGES = {
-    "train the ANN": f"ann_wFeedback.py --preset quick_feedback {FEWER} {HERE}",
-    "convert, fine-tune the SNN": f"snn_wFeedback.py --preset quick_feedback {FEWER} {HERE}",
-    "pictures": f"snn_wFeedback_posthoc_model_analysis.py --preset quick_feedback {HERE}",
-    "inference": f"snn_wFeedback_posthoc_model_inference_obj1.py --preset quick_feedback --timesteps 50 --epsilon 0 0.2 "
-    f"--limit_test 2000 --run_name inference {HERE}",
-    "report": "report.py quick_feedback quick_feedback_posthoc_analysis inference "
-    f"--output_dir {OUTPUT} --output {OUTPUT / 'report.html'} --overwrite",
-}
+STAGES = {  # what it does -> (command, its flags)
+    "train the ANN": ("ann", f"--preset quick_feedback {FEWER} {HERE}"),
+    "convert, fine-tune the SNN": ("snn", f"--preset quick_feedback {FEWER} {HERE}"),
+    "pictures": ("analysis", f"--preset quick_feedback {HERE}"),
+    "inference": (
+        "obj1", f"--preset quick_feedback --timesteps 50 --epsilon 0 0.2 --limit_test 2000 --run_name inference {HERE}"
+    ),
+    "report": (
+        "report", "quick_feedback quick_feedback_posthoc_analysis inference "
+        f"--output_dir {OUTPUT} --output {OUTPUT / 'report.html'} --overwrite"
+    ),
+}  # fmt: skip
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, epilog=f"All is written to {OUTPUT}/, in place of an earlier demo.")
-    parser.parse_args(argv)
+    Parser(f"{__doc__} All is written to {OUTPUT}/, in place of an earlier demo.").parse_args(argv)
     seconds = {}
-    for stage, command in STAGES.items():
-        print(f"\n== {stage}\n$ python {command}", flush=True)
+    for stage, (name, flags) in STAGES.items():
+        print(f"\n== {stage}\n$ {shlex.join(program(name))} {flags}", flush=True)
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, *shlex.split(command)])
+        done = subprocess.run([sys.executable, HOME / f"{COMMANDS[name]}.py", *shlex.split(flags)])
         if done.returncode:
             sys.exit(done.returncode)
         seconds[stage] = time.perf_counter() - began
@@ -61,4 +67,4 @@ def events(path, kind):
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

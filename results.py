@@ -4,7 +4,6 @@
 The networks of CIFAR-10 (JPEG) need its folder, --dataset; without it their rows stay as they are, with the day they are of.
 """
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from statistics import fmean, stdev
 from scipy.special import stdtrit
 
 from harness import UserError
+from harness.command_line.parser import Parser
 from harness.command_line.presets import NETWORKS, RULE_SHOWN, run_name
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_accuracy_against_spikes
@@ -50,7 +50,7 @@ def commands(folder=""):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--limit_test", metavar="N", help="first N test images only, to try it out; results in results_few/")
     help_text = "evaluate these checkpoints, or none, and take the others' results/*.json as they are"
     parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), metavar="NAME", help=help_text)
@@ -215,14 +215,14 @@ SHORT = {  # of the README's table: (network, steps, rule, blocking) -> name
 
 def short_table(rows):
     """The README's table: the original's published figures, then a few rows of ours."""
-    yield "| MNIST test set | accuracy, % | spikes per image | energy, event-driven, µJ |"
+    yield "| MNIST test set | accuracy, % | spikes per image | energy, µJ: event-driven; layer by layer |"
     yield "| --- | --- | --- | --- |"
     yield "| the original, with blocking, T = 50 (one run) | 99.05 | 366,000 | not known |"
     found = {(row["name"], row["timesteps"], row["rule"], row["blocking"]): row for row in filter(is_shown, rows)}
     for key, name in SHORT.items():
         if row := found.get(key):
-            figures = (shown(row, "accuracy", ".2f"), shown(row, "spikes", ",.0f"), shown(row, "energy_event_joules", ".2f"))
-            yield f"| {name} | {' | '.join(figures)} |"
+            energies = f"{shown(row, 'energy_event_joules', '.2f')}; {shown(row, 'energy_joules', '.1f')}"
+            yield f"| {name} | {shown(row, 'accuracy', '.2f')} | {shown(row, 'spikes', ',.0f')} | {energies} |"
 
 
 def shown(row, name, form):
@@ -243,7 +243,10 @@ def pairs_table(rows):
 
 
 def cell(name, value, half, count):
-    form, unit = ("+.2f", "") if name == "accuracy" else ("+.0f", " %")
+    """A difference in words; one whose 95 % interval is wider than ± 1 point, or ± 50 %, is not known."""
+    form, unit, widest = ("+.2f", "", 1) if name == "accuracy" else ("+.0f", " %", 50)
+    if half is not None and half > widest:
+        return "not known"
     return f"{value:{form}}{unit}" + ("" if half is None else f" ± {half:{form[1:]}}{unit}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATA, REPOSITORY, refused, run_here, run_script
+from conftest import DATA, REPOSITORY, SPIKING, records, refused, run_here, run_script
 from PIL import Image
 from test_images_in import make_folder
 
@@ -28,6 +28,18 @@ from self_models.running import draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 RAMP = "benchmarks.findings.ramp_control"
+
+
+def test_a_network_trained_with_the_ramp_is_the_ramp_of_the_control(trained, tmp_path):
+    """What its training evaluates at the end is what the control finds of its checkpoint in the case ramp."""
+    here = f"--epsilon 0.2 --latch --output_dir {tmp_path}"
+    flags = SPIKING.replace("membrane_rescaled", "membrane_linear --readout_slew 0.38").replace("--select test", "")
+    run_here(RAMP, "train", f"--pretrained_ann {trained.ann} {flags} --run_name ramp {here}")
+    (was,) = records(tmp_path / "logs/snn/ramp.jsonl", "evaluation")
+    lines = run_here(RAMP, f"--pretrained_snn {tmp_path}/trained_models/snn/ramp.pth {DATA} {here}")[1].splitlines()
+    found = {line["case"]: line for line in (json.loads(line) for line in lines if line.startswith("{"))}
+    assert (found["ramp"]["accuracy"], found["ramp"]["spikes"]) == (was["accuracy"], was["spikes"])
+    assert found["decoder"]["reconstruction_error"] != found["ramp"]["reconstruction_error"]
 
 
 def test_ramp_control_shuffled_gives_no_image_its_own_decoder_output(trained, tmp_path, monkeypatch):

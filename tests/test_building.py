@@ -156,6 +156,7 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
         ("auto", 1999, "", "engine: dense (few images)"),
         ("auto", 2000, "", "engine: event, or dense for batches that spike too much for it"),
         ("auto", 2000, "no numba", "engine: dense (no numba)"),
+        ("auto", 2000, "no form: use --engine dense", "engine: dense (no form)"),
         ("event", 1, "", "engine: event"),
         ("event", 1, "no numba", "no numba"),
         ("dense", 9999, "", "engine: dense"),

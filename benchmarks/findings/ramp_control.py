@@ -7,17 +7,23 @@ each step, whatever the network does; shuffled: each image gets the decoder outp
 blocking and no latch, so that the prediction is the decoder's own. With --rule and its bound each image stops as in objective 2,
 but in the case shuffled all run on to the last step (`rule` never): an image that has stopped has no output for another.
 `python benchmarks/findings/ramp_control.py --pretrained_snn trained_models/snn/snn_feedback.pth`: 2 minutes.
+
+With `train` as its first word it is snn_wFeedback.py, with its flags, and the ramp in the decoder's place from the first step of
+training on: `python benchmarks/findings/ramp_control.py train --preset quick_feedback --run_name ramp --output_dir runs`.
 """
 
 import json
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.flags import posthoc_parser  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
 from harness.command_line.posthoc import open_posthoc
+from harness.building.models import OF_GATE
+import snn_wFeedback
 from self_models.basics.errors import ModelError
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -40,7 +46,17 @@ class ControlSNN(InputBlockingSNN):
         return super().integrate(trace, decoded, view)
 
 
+class RampSNN(ControlSNN):
+    """The ramp from the first step of training on."""
+
+    case = "ramp"
+
+
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["train"]:
+        with patch.dict(OF_GATE, block=RampSNN):
+            return snn_wFeedback.main(argv[1:])
     parser = posthoc_parser(__doc__, ControlSNN)
     parser.set_defaults(epsilon=0.2)
     args = parser.parse_args(argv)

@@ -1,6 +1,7 @@
 """Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
 
 import argparse
+import re
 import sys
 import threading
 from pathlib import Path
@@ -24,6 +25,7 @@ from self_models.basics.checkpoints import from_original, load_checkpoint, may_h
 from self_models.basics.datasets import lasting_name
 from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
+from self_models.basics.home import INSTALLED
 from self_models.basics.settings import declared
 from self_models.loading import MODELS, event_engine_for
 from self_models.network.declared import NetworkSettings, SpikingSettings
@@ -36,6 +38,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 WORTH_IT = 10_000  # images times steps from which the event engine wins back the seconds that it takes to load
 OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
+OF_REPOSITORY = "; the repository has the networks of docs/tables.md in trained_models/"  # not all of them are installed
 DECODER = "generate."  # how the names of the decoder's weights begin
 
 
@@ -111,7 +114,8 @@ def read(path, args):
     """The checkpoint. Raises UserError for one that is missing, with the command that makes it if it is a preset's."""
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
-        raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {made_by[path]}")
+        makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
+        raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}")
     return load_checkpoint(path)
 
 
@@ -175,8 +179,8 @@ def use_engine(model, args, images):
     model.engine, reason = event_engine_for(model, chooses)
     if reason and not chooses:
         raise UserError(reason)
-    if reason:
-        return f"engine: dense ({reason})"
+    if reason:  # without what it advises: there is nothing to do
+        return f"engine: dense ({re.sub(r'(:|, or) use --engine dense$', '', reason)})"
     warm_up(model)
     return "engine: event" + ", or dense for batches that spike too much for it" * chooses
 

@@ -1,6 +1,6 @@
 """The settings of a run that are not the model's, declared; and the parsers of the scripts, of both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.command_line.parser import GROUPS, Parser, SwitchAction, typed
@@ -67,11 +67,15 @@ class OfAll:
     test_only: bool = run_setting(False, Switch(), "evaluate once, train nothing", taken_up=False, common=True)
     overwrite: bool = run_setting(False, Switch(), "replace an earlier run of the same name", taken_up=False, common=True)
     data_dir: str = run_setting(
-        "", Text(), "folder of the files of a known data set; default: the repository's data/", group="data"
+        "",
+        Text(),
+        "folder of the files of a known data set; default: data/ of the repository; installed: data/ in "
+        "$XDG_CACHE_HOME/snn_wFeedback or ~/.cache/snn_wFeedback",
+        group="data",
     )
     image_size: int = setting(
         None, COUNT, "of a folder: resize the short side to N pixels and cut out the middle, N x N; default: the network's, or "
-        "the files' own where all have one and are square", group="data", metavar="N",
+        "the files' own where all have one and are square", group="data", metavar="N", common=True,
     )  # fmt: skip
     grey: bool = setting(
         None, Switch(), "of a folder: read its images as grey ones; default: the network's way, or grey where all files are",
@@ -192,15 +196,14 @@ class OfSNN:
     """Flags of every script that trains or evaluates an SNN."""
 
     pretrained_snn: str = run_setting(
-        "", Text(), "SNN checkpoint; its settings hold unless typed; training starts a decoder that it lacks at random",
-        group="checkpoint", metavar="PATH", common=True,
-    )  # fmt: skip
+        "", Text(), "SNN checkpoint; its settings hold unless typed", group="checkpoint", metavar="PATH", common=True
+    )
     engine: str = run_setting(
         "auto", Choice(ENGINES), "what evaluates: dense; event, whose cost follows the spikes, on the CPU, with numba; auto: "
         "event where that pays; training is dense", group="engine", common=True,
     )  # fmt: skip
     pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to convert", fixed=False, metavar="PATH", common=True)
-    scaling_factor: float = conversion_setting(0.7, POSITIVE, "what balanced thresholds are multiplied by")
+    scaling_factor: float = conversion_setting(0.7, POSITIVE, "what balanced thresholds are multiplied by", common=True)
     balance_images: int = conversion_setting(128, COUNT, "training images to balance with (original: 512)")
     balance_timesteps: int = conversion_setting(100, COUNT, "steps to balance with (original: 1000)")
     balance_percentile: float = conversion_setting(
@@ -238,6 +241,8 @@ class OfFineTuning:
 
 NOT_USED = "accepted for the original's command lines; only --trade_off, its type and --test_acc_every_batch are used here"
 UNUSED_GROUPS = ("training", "fine-tuning")  # where nothing is trained
+EVALUATED_WITH = ("timesteps", "epsilon", "dataset")  # of what a checkpoint holds, these are what an evaluation varies
+SELDOM = ("pretrained_ann", "scaling_factor", "limit_train", "image_size", "test_only")  # of an evaluation
 SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
 
@@ -275,9 +280,12 @@ def snn_parser(description, presets):
 def posthoc_parser(description, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that the script has its own
     flags for, which it adds."""
+    held = {name for name, one in cls.declared().items() if one.adopted}
     own = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
+    own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}
     parser = Parser(description, EVALUATIONS, own, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
-    parser.rare |= {one.flag(name) for name, one in own.items() if one.group in UNUSED_GROUPS or name == "test_only"}
+    seldom = {*held.difference(EVALUATED_WITH), *SELDOM}
+    parser.rare |= {one.flag(name) for name, one in own.items() if one.group in UNUSED_GROUPS or name in seldom}
     return parser
 
 

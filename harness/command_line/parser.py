@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
             names = ", ".join(name for name, one in presets.items() if one.is_run)
             if proposals := ", ".join(name for name, one in presets.items() if not one.is_run):
                 names += f"; not run: for a GPU: {proposals}"
-            self.add_argument("--preset", choices=list(presets), default="", metavar="NAME", help="a recipe, with the checkpoint "
+            self.add_argument("--preset", type=self._preset, default="", metavar="NAME", help="a recipe, with the checkpoint "
                               f"that it starts from; what is typed beside it holds instead: {names}")  # fmt: skip
         for title, text in groups.items():
             group = self.add_argument_group(title, text)  # --help leaves out one without flags
@@ -68,13 +68,16 @@ class Parser(argparse.ArgumentParser):
                 if one.group == title:
                     group.add_argument(*one.option_strings(name), default=one.default, help=one.help, **_of_kind(one))
 
+    def _preset(self, name):
+        """The name of a preset, or '' for none, as an argparse type."""
+        if name and name not in self.presets:
+            raise argparse.ArgumentTypeError(f"unknown preset {name!r}: {meant(name, self.presets)}--help names all")
+        return name
+
     def error(self, message):
-        known = {
-            "unrecognized arguments: (--[^ =]+)": self._option_string_actions,
-            "--preset: invalid choice: '(.*?)'": self.presets,
-        }
-        likely = [meant(found[1], names) for text, names in known.items() if (found := re.search(text, message))]
-        fail(f"{message} ({''.join(likely)}--help lists the flags)", 2)
+        typo = re.search("unrecognized arguments: (--[^ =]+)", message)
+        likely = meant(typo[1], self._option_string_actions) if typo else ""
+        fail(message if "--help" in message else f"{message} ({likely}--help lists the flags)", 2)
 
     def format_help(self):
         """What --help shows: no rare flag, and no group that has no other."""
@@ -150,7 +153,10 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return ", ".join(action.option_strings) + words
 
     def _get_help_string(self, action):
-        return action.help if action.default in (None, "") else super()._get_help_string(action)
+        if action.default in (None, "", argparse.SUPPRESS) or "default:" in action.help:
+            return action.help
+        default = action.default if isinstance(action.default, list) else [action.default]
+        return f"{action.help} (default: {' '.join(map(str, default))})"
 
 
 class SwitchAction(argparse.Action):

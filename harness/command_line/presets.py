@@ -7,15 +7,13 @@ NOT_RUN are proposals for a GPU: nobody has trained them. `own` is for images of
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from harness import UserError
 from harness.data.folders import LAYOUT
+from harness.runs.commands import program
 from harness.runs.place import Paths
-
-REPOSITORY = Path(__file__).resolve().parents[2]  # its checkpoints serve where --output_dir has none
-SCRIPTS = {"ann": "ann_wFeedback.py", "snn": "snn_wFeedback.py"}
+from self_models.basics.home import HOME
 
 
 class Network(NamedTuple):
@@ -168,15 +166,15 @@ def run_name(kind, name, seed):
 
 
 def checkpoint_path(kind, name, args):
-    """A preset's checkpoint: under --output_dir, or where there is none the repository's own."""
-    ours, committed = (Paths(kind, run_name(kind, name, args.seed), folder).best_path for folder in (args.output_dir, REPOSITORY))
+    """A preset's checkpoint: under --output_dir, or where there is none that which came with the program."""
+    ours, committed = (Paths(kind, run_name(kind, name, args.seed), folder).best_path for folder in (args.output_dir, HOME))
     return committed if committed.is_file() and not ours.is_file() else ours
 
 
 def command(kind, name, args):
     """What makes a preset's checkpoint."""
     more = ["--seed", args.seed] * bool(args.seed) + ["--output_dir", args.output_dir] * (args.output_dir != ".")
-    return shlex.join(["python", SCRIPTS[kind], "--preset", name, *map(str, more)])
+    return shlex.join([*program(kind), "--preset", name, *map(str, more)])
 
 
 def family_of(name):

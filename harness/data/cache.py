@@ -14,15 +14,15 @@ import torch
 from harness import UserError
 from harness.processes import ranks
 from harness.runs.checkpoints import write_here
+from self_models.basics.home import users_folder
 
 
 def places(folder):
     """Where the cache files of a folder of images may lie: in its own .cache/, else in snn_wFeedback/ of the user's cache folder,
     $XDG_CACHE_HOME or ~/.cache."""
     folder = Path(folder).resolve()
-    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn_wFeedback"
     digest = hashlib.blake2b(os.fsencode(folder), digest_size=6).hexdigest()
-    return folder / ".cache", users / f"{folder.name}_{digest}"
+    return folder / ".cache", users_folder() / f"{folder.name}_{digest}"
 
 
 def kept(folder, name, read, write):

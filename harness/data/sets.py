@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import math
+import os
 import pickle
 import zlib
 from dataclasses import dataclass, replace
@@ -20,10 +21,11 @@ from harness.processes import ranks
 from self_models.basics.datasets import CLASSES, IMAGE_SHAPES
 from self_models.basics.devices import sent
 from self_models.basics.files import is_image
+from self_models.basics.home import HOME, INSTALLED, users_folder
 from self_models.basics.images import scaled
 from self_models.running.draws import Draws
 
-BUNDLED = Path(__file__).resolve().parents[2] / "data"
+BUNDLED = HOME / "data"
 IDX_FILES = {  # training set or not -> images, labels
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -187,7 +189,7 @@ def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, i
     Raises UserError where files are absent, corrupt, or fewer than asked for.
     """
     if name in IMAGE_SHAPES:
-        folder = Path(data_dir) if data_dir else BUNDLED
+        folder = Path(data_dir) if data_dir else usual_folder(name)
         if data_dir and not folder.is_dir():
             raise UserError(f"--data_dir {data_dir}: no such folder")
         train, test = (load_set(name, folder, is_train) for is_train in (True, False))
@@ -209,6 +211,13 @@ def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, i
     if limit_test and limit_test > len(test):
         raise UserError(f"--limit_test {limit_test}: {name} has {len(test)} test images")
     return train.part(0, limit_train or len(train)), selection, test.part(0, limit_test or len(test))
+
+
+def usual_folder(name):
+    """Where a known data set's files are looked for, and downloaded to, if nobody says: data/ of the repository; of an installed
+    program, or where that cannot be written, data/ of the user's cache folder for all but MNIST, which comes with it."""
+    ours = name == "MNIST" or (not INSTALLED and os.access(BUNDLED, os.W_OK))
+    return BUNDLED if ours else users_folder() / "data"
 
 
 def load_folder(name, image_shape=None, skip_bad=False):

@@ -5,7 +5,6 @@ import platform
 import subprocess
 from contextlib import AbstractContextManager
 from datetime import datetime
-from pathlib import Path
 
 import torch
 import torchvision
@@ -15,9 +14,9 @@ from harness.processes import ranks
 from harness.runs.commands import command_line
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.place import Place
+from self_models.basics.home import HOME
 
 NOT_PARAMETERS = ("given", "typed", "made_by", "about")  # of what a parser leaves in its arguments
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class RunLog(AbstractContextManager):
@@ -130,8 +129,10 @@ def header(opening, about):
 
 
 def git_revision():
-    """Revision of the code, with '+changes' where it differs from it; 'unknown' outside a git checkout."""
-    command = ["git", "-C", REPOSITORY, "describe", "--always", "--exclude=*", "--dirty=+changes"]
+    """Revision of the code, with '+changes' where it differs from it; 'unknown' outside a git checkout of its own."""
+    if not (HOME / ".git").exists():  # git would tell of a repository around this folder
+        return "unknown"
+    command = ["git", "-C", HOME, "describe", "--always", "--exclude=*", "--dirty=+changes"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
     except OSError:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from self_models.basics.errors import ModelError
+from self_models.basics.home import came_with_it
 
 
 class CheckpointError(ModelError):
@@ -20,7 +21,8 @@ def load_checkpoint(path):
     The original's `module.` prefix is taken off. Raises CheckpointError for a file that is missing or is no checkpoint.
     """
     if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
+        ours = f"; {found} came with the program" if (found := came_with_it(path)) else ""
+        raise CheckpointError(f"{path}: no such checkpoint file{ours}")
     try:
         saved = _read(path)
     except OSError as error:

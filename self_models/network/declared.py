@@ -133,9 +133,11 @@ class SpikingSettings(NetworkSettings):
     activation: str = setting("Linear", Choice(SURROGATES), "surrogate gradient", group="spiking", training=True)
     alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate", group="spiking", needs=(STDB,), training=True)
     beta: float = setting(0.01, NOT_NEGATIVE, "how fast the STDB surrogate fades", group="spiking", needs=(STDB,), training=True)
-    update: str = setting("delayed", Choice(UPDATES), "immediate: charge, then fire at once", group="spiking")
+    update: str = setting("delayed", Choice(UPDATES), "immediate: charge, then fire at once", group="spiking", common=True)
     encoding: str = setting("poisson", Choice(ENCODINGS), "direct: the analog image at each step", group="spiking", kernel=True)
-    readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", kernel=True)
+    readout: str = setting(
+        "spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", kernel=True, common=True
+    )
     feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", kernel=True, metavar="K")
     learn_threshold: bool = setting(False, Switch(), "train each layer's threshold", group="fine-tuning", training=True)
     learn_leak: bool = setting(False, Switch(), "train each layer's leak", group="fine-tuning", training=True)

@@ -198,7 +198,9 @@ class Blocking(Tolerance):
     """
 
     blocking: str = objective_setting("permanent", Choice(BLOCKINGS), "dynamic: a blocked pixel may open again", group="gate")
-    latch: bool = objective_setting(False, Switch(), "hold the prediction of a blocked pixel", group="gate", adopted=True)
+    latch: bool = objective_setting(
+        False, Switch(), "hold the prediction of a blocked pixel", group="gate", adopted=True, common=True
+    )
     residual: bool = objective_setting(
         False, Switch(), "an open pixel sends its prediction error, not itself", group="gate", adopted=True
     )

@@ -34,7 +34,7 @@ class Readout:
 
     readout_leak: float = setting(1.0, FRACTION, "part of the read-out kept per step, 0 to 1", group="spiking", kernel=True)
     readout_slew: float = setting(
-        0.0, NOT_NEGATIVE, "largest move of the read-out per step; 0 = any", group="spiking", kernel=True
+        0.0, NOT_NEGATIVE, "largest move of the read-out per step; 0 = any", group="spiking", kernel=True, common=True
     )
     spiking = False
     on_scale = True  # whether predictions are on the scale of the image

@@ -1,0 +1,156 @@
+"""The program as pip installs it: what is in the package, and its commands and Python in a folder far from the repository."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from conftest import ANN, OBJ1, REPOSITORY, SCRIPTS, refused, run_here
+
+import harness.data.sets
+from harness.command_line import wfeedback
+from harness.runs.commands import COMMANDS, program, resume_command
+
+NOT_COMMANDS = {"results", "setup"}  # of the repository alone
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """lib: a folder with what a wheel holds; run(*words): python in an empty folder, with that on its path."""
+    folder = tmp_path_factory.mktemp("installed")
+    lib, work = folder / "lib", folder / "work"
+    work.mkdir()
+    build = f"-q egg_info --egg-base {folder} build --build-base {folder}/build --build-lib {lib}"
+    done = subprocess.run([sys.executable, "setup.py", *shlex.split(build)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    own = {
+        "PYTHONPATH": str(lib),
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "https_proxy": "http://127.0.0.1:9",
+    }
+
+    def run(*words):
+        return subprocess.run([sys.executable, *words], cwd=work, capture_output=True, text=True, env={**os.environ, **own})
+
+    return SimpleNamespace(lib=lib, work=work, run=run)
+
+
+def test_the_package_has_all_modules_pages_data_and_the_networks_that_the_pages_load(installed):
+    held = {str(path.relative_to(installed.lib)) for path in installed.lib.rglob("*") if path.is_file()}
+    ours = [path for room in ("harness", "self_models") for path in (REPOSITORY / room).rglob("*") if path.is_file()]
+    assert {str(path.relative_to(REPOSITORY)) for path in ours if "__pycache__" not in path.parts} <= held
+    assert {f"wfeedback/{script}.py" for script in COMMANDS.values()} <= held
+    assert {f"wfeedback/data/mnist/{path.name}" for path in (REPOSITORY / "data/mnist").iterdir()} <= held
+    pages = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/python.md"))
+    named = set(re.findall(r'load\("(trained_models/\S+?)"', pages))
+    assert named and {f"wfeedback/{path}" for path in named} <= held
+    assert not any(path.startswith(("tests", "benchmarks", "docs")) for path in held)
+
+
+def test_each_script_is_a_command():
+    scripts = {path.stem for path in REPOSITORY.glob("*.py")} - NOT_COMMANDS
+    assert set(COMMANDS.values()) == scripts > set(SCRIPTS) and len(COMMANDS) == len(scripts)
+
+
+def test_commands_in_a_folder_far_from_the_repository(installed):
+    """They find MNIST and a committed network, write where they are called, and say what to type there."""
+    command = ("-m", "harness.command_line.wfeedback")
+    done = installed.run(*command, OBJ1, "--preset", "quick_feedback", "--limit_test", "16", "--engine", "dense")
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+    log = (installed.work / "logs/snn/quick_feedback_epsilon_0.2.log").read_text()
+    assert "git revision: unknown" in log and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
+    done = installed.run(*command, "snn", "--preset", "quick_twin")
+    assert done.returncode == 2 and "makes it: wfeedback ann --preset quick_twin; the repository has" in done.stderr
+
+
+def test_python_in_a_folder_far_from_the_repository(installed):
+    program = """
+from self_models import evaluate, load, load_data, read_images
+try:
+    load("trained_models/snn/quick_feedback.pth")
+except ValueError as error:
+    path = str(error).split("; ")[1].removesuffix(" came with the program")
+test = load_data("MNIST")[2]
+print("right:", evaluate(load(path, engine="dense"), test.images[:8], test.labels[:8])["accuracy"])
+try:
+    load_data("CIFAR10")
+except Exception as error:
+    print(error)
+"""
+    done = installed.run("-c", program)
+    assert "right: 1.0" in done.stdout and f"in {installed.work.parent}/cache/snn_wFeedback/data" in done.stdout, done.stderr
+
+
+def test_data_are_kept_in_the_repository_where_it_can_be_written(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    usual, ours, users = harness.data.sets.usual_folder, REPOSITORY / "data", tmp_path / "snn_wFeedback/data"
+    assert usual("MNIST") == usual("CIFAR10") == ours
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert (usual("MNIST"), usual("CIFAR10")) == (ours, users)
+
+
+def test_the_command_says_what_there_is(monkeypatch, capsys):
+    def called(*words):
+        monkeypatch.setattr(sys, "argv", ["/usr/bin/wfeedback", *words])
+        wfeedback.main()
+        return capsys.readouterr().out
+
+    said = called()
+    assert said == called("--help") == called("--help_all")
+    for name, script in COMMANDS.items():
+        first = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text())).splitlines()[0]
+        assert re.search(rf"^  {name} +{script}\.py\n +{re.escape(first)}$", said, re.MULTILINE)
+    with pytest.raises(SystemExit) as stop:
+        called("anm")
+    assert stop.value.code == 2 and "did you mean ann?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        called("report", "--help")
+    assert capsys.readouterr().out.startswith("usage: wfeedback report ")
+
+
+def test_who_started_by_a_command_is_told_commands(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["wfeedback ann", "--overwrite", "--run_name", "my run"])
+    assert program("snn") == ["wfeedback", "snn"] and resume_command() == "wfeedback ann --run_name 'my run' --resume"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert resume_command().startswith("torchrun --nproc_per_node 1 --no-python wfeedback ann")
+    monkeypatch.setattr(sys, "argv", ["/somewhere/ann_wFeedback.py"])
+    assert program("snn") == ["python", "snn_wFeedback.py"]
+
+
+def commands_of_readme():
+    """(script, its flags) of each command that README shows."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"^ {4}python (\w+)\.py (.*)$", text, re.MULTILINE)
+    return [(script, re.findall(r"(?<!\S)--?[a-z]\w*", flags)) for script, flags in found]
+
+
+@pytest.mark.parametrize(("script", "flags"), commands_of_readme())
+def test_help_shows_the_flags_of_readme(script, flags):
+    shown = __import__(script).build_parser().format_help()
+    assert [flag for flag in flags if not re.search(rf"(?<!\S){flag}\b", shown)] == []
+
+
+def test_help_of_an_evaluation_shows_what_one_varies():
+    parser = __import__(OBJ1).build_parser()
+    shown = parser.format_help()
+    assert "T, steps per image (default: the checkpoint's)" in shown and "default: 50" not in shown and "[0.1]" not in shown
+    hidden = "fc_width|architecture|readout|update|latch|pretrained_ann|limit_train|image_size|scaling_factor"
+    assert not re.search(rf"--({hidden})\b", shown)
+    assert all(f"--{flag} " in shown for flag in ("epsilon", "timesteps", "dataset", "holdout", "engine", "rule"))
+
+
+@pytest.mark.parametrize("name", ["demo", "results"])
+def test_every_script_knows_help_all(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_here(name, "--help_all")
+    assert stop.value.code == 0
+
+
+def test_a_mistyped_preset_gets_the_nearest_and_no_list():
+    line = refused(ANN, "--preset quick_fedback")
+    assert line.endswith("unknown preset 'quick_fedback': did you mean quick_feedback? --help names all")
