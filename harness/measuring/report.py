@@ -5,6 +5,8 @@ from datetime import date
 
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
+from self_models.basics.settings import declared
+from self_models.objectives.stopping import RULES
 
 LOSSES = ("classification", "reconstruction", "total")
 
@@ -158,6 +160,8 @@ def evaluation_record(model, result, args, **more):
         "date": date.today().isoformat(),
         "command": command_line(),
     }
+    if settings.get("rule", "never") != "never":
+        record |= {"rule": settings["rule"], "bounds": {name: settings[name] for name in declared(RULES[settings["rule"]])}}
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
     further = ("median_steps", "p95_steps", "comparisons", "open_share", "operations", "energy_joules", "energy_event_joules")

@@ -110,14 +110,12 @@ class Content:
 def against_cost(runs, styles, names):
     """(title, figure, note) of accuracy against spikes and against both energies."""
     kinds = {
-        "Accuracy against spikes": ("spikes per image", lambda result: result.spikes.get("total"), ""),
-        "Accuracy against energy, event by event": (
-            "energy in µJ per image", lambda result: result.energy_event and 1e6 * result.energy_event, ENERGY),
-        "Accuracy against energy, layer by layer": (
-            "energy in µJ per image", lambda result: result.energy_layer and 1e6 * result.energy_layer, ENERGY),
-    }  # fmt: skip
-    for title, (axis, cost, note) in kinds.items():
-        figure, lacking = charts.accuracy_against(cost, axis, runs, styles, names)
+        "Accuracy against spikes": ("spikes", "spikes per image", ""),
+        "Accuracy against energy, event by event": ("energy_event_joules", "energy in µJ per image", ENERGY),
+        "Accuracy against energy, layer by layer": ("energy_joules", "energy in µJ per image", ENERGY),
+    }
+    for title, (name, axis, note) in kinds.items():
+        figure, lacking = charts.accuracy_against(name, axis, runs, styles, names)
         yield title, figure, note + f" Not in the logs of {lacking} of these results." * (lacking > 0)
 
 

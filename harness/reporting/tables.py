@@ -28,7 +28,7 @@ def results_table(rows, names):
         "{:.2f} to {:.2f}".format(*(100 * end for end in result.interval)),
         f"{result.images:,} ({result.where})",
         f"{result.spikes['total']:,.0f}" if result.spikes else None,
-        *(None if energy is None else f"{1e6 * energy:.3g}" for energy in (result.energy_event, result.energy_layer)),
+        *(None if energy is None else f"{1e6 * energy:.3g}" for energy in (result.energy_event_joules, result.energy_joules)),
         None if result.mean_steps is None else f"{result.mean_steps:.2f}",
     ] for style, result in rows]  # fmt: skip
     return table(head, lines, numeric=(2, 3, 5, 6, 7, 8))

@@ -16,7 +16,7 @@ from harness.runs.commands import command_line
 from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.place import Place
 
-NOT_PARAMETERS = ("given", "typed", "made_by")  # of what a parser leaves in its arguments
+NOT_PARAMETERS = ("given", "typed", "made_by", "seeds")  # of what a parser leaves in its arguments
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
