@@ -171,7 +171,7 @@ def check_alike(recipes, seeds):
 def write(args, runs, pairs):
     path = Path(args.output)
     if path.suffix == ".html":
-        save_page(path, runs, args.overwrite)
+        save_page(path, runs, args.overwrite, pairs)
     else:
         write_whole(path, lambda file: file.write(as_text(pairs, path.suffix).encode()))
 

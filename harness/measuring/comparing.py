@@ -13,7 +13,7 @@ from self_models.counting.spikes import PARTS
 NOT_KNOWN = "not known"
 EXPLAINED = (
     "Mean ± standard deviation over the seeds. Differences are paired by seed, ± the 95 % interval of their mean (Student's t): "
-    "where it holds 0, nothing is shown either way; 'not known': where it is wider than all of what is compared with."
+    "where it holds 0, nothing is shown either way; one in percent that is wider than 100 % says 'not known'."
 )
 
 

@@ -58,6 +58,11 @@ class Run:
         return said or list(dict.fromkeys(result.command for result in self.evaluations if result.command))
 
     @property
+    def is_spiking(self):
+        """Whether it is an SNN's run, as far as the log tells."""
+        return "pretrained_snn" in self.parameters or any(result.spikes for result in self.results)
+
+    @property
     def has_feedback(self):
         """Whether the network has a decoder, as far as the log tells; else by its name."""
         told = [result.feedback for result in self.evaluations if result.feedback is not None]

@@ -39,6 +39,13 @@ def recipes_of(runs):
     return list(found.values())
 
 
+def over_seeds(runs):
+    """The pairs of those Recipes of Runs that have several seeds; SNNs, which have spikes, and ANNs by themselves."""
+    several = [recipe for recipe in recipes_of(runs) if len(recipe.results) > 1]
+    kinds = [[recipe for recipe in several if is_spiking == bool(recipe.settings)] for is_spiking in (True, False)]
+    return [pair for recipes in kinds if recipes for pair in pairs_of(recipes)]
+
+
 def pairs_of(recipes):
     """(Recipe, the one that it is compared with or None): with the network named last, run alike on the same images. What is in
     no pair is there without a second one."""
@@ -62,7 +69,8 @@ def comparison(recipe, other):
     """Rows of text that compare a Recipe with another, or show it alone where other is None; the first row is the head."""
     both = [recipe] if other is None else [recipe, other]
     rows = [["", *(one.name for one in both)], ["seeds", *(" ".join(map(str, one.results)) for one in both)]]
-    rows += [["run with", *(one.run_with for one in both)], ["images", *(one.on for one in both)]]
+    facts = {"run with": [one.run_with for one in both], "images": [one.on for one in both]}
+    rows += [[name, *words, *[""] * (other is not None)] for name, words in facts.items() if any(words)]
     for name, figure in FIGURES.items():
         spreads = [spread(name, one.results) for one in both]
         if any(spreads):
@@ -74,7 +82,6 @@ def comparison(recipe, other):
         count = len(recipe.results.keys() & other.results.keys())
         rows[0].append("difference")
         rows[1].append(f"{count} pair{'s' * (count != 1)}")
-        rows[2:4] = [[*row, ""] for row in rows[2:4]]
     return rows
 
 
