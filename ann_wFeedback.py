@@ -7,6 +7,7 @@ from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.idle import lines_on_idle
 from harness.command_line.presets import ANN_PRESETS
 from harness.command_line.scripts import run_script
+from harness.command_line.seeds import train_each
 from harness.data.facts import lines_on
 from harness.runs.place import ann_name
 from harness.runs.runlog import RunLog
@@ -21,8 +22,15 @@ def build_parser():
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
-    name = args.run_name or ann_name(args) + "_test" * args.test_only
+    return train_each(train, build_parser(), argv, name_of)
+
+
+def name_of(args):
+    return args.run_name or ann_name(args) + "_test" * args.test_only
+
+
+def train(args):
+    name = name_of(args)
     saved = taken_up(args, ann_settings(), "ann", name)
     model = ann_from(args) if saved is None else new_ann(args)
     model.precision = args.precision

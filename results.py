@@ -9,18 +9,17 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from statistics import fmean, stdev
-
-from scipy.special import stdtrit
+from statistics import fmean
 
 from harness import UserError
 from harness.command_line.parser import Parser
 from harness.command_line.presets import NETWORKS, RULE_SHOWN, run_name
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_accuracy_against_spikes
+from harness.measuring.comparing import FIGURES, Spread, difference, spread
 from harness.measuring.report import save_results_json
 from harness.runs.checkpoints import write_whole
-from self_models.basics.datasets import IMAGE_SHAPES
+from self_models.basics.images import IMAGE_SHAPES
 
 HERE = Path(__file__).resolve().parent
 README, TABLES = "README.md", "docs/tables.md"  # what stands between the marks there is written here
@@ -136,16 +135,12 @@ def setting_of(row):
     return (row["name"], row["dataset"], row["epsilon"], *run_of(row))
 
 
-FIGURES = {  # of a row -> where a spread is given
-    "accuracy": lambda row: 100 * row["accuracy"],
-    "spikes": lambda row: row["spikes"]["total"],
-    "energy_joules": lambda row: 1e6 * row["energy_joules"],
-    "energy_event_joules": lambda row: 1e6 * row["energy_event_joules"],
-}
+SPREAD = ("accuracy", "spikes", "energy_joules", "energy_event_joules")  # figures of which a spread is given
 
 
 def deviations(rows):
-    return {name: stdev(map(figure, rows)) for name, figure in FIGURES.items()} if len(rows) > 1 else {}
+    spreads = {name: spread(name, dict(enumerate(rows))) for name in SPREAD}
+    return {name: found.deviation for name, found in spreads.items()} if len(rows) > 1 else {}
 
 
 def mean(values):
@@ -159,13 +154,14 @@ def mean(values):
 
 
 def paired(rows, network):
-    """How `network` differs from its twin run for the same steps by the same rule, each seed's pair by itself: figure -> (mean,
-    half width of the 95 % interval or None for one seed, pairs); accuracy in points, the others in percent of the twin's."""
-    twins, pairs = {(row["seed"], *run_of(row)): row for row in rows if row["name"] == f"twin of {network}"}, {}
+    """How `network` differs from its twin run for the same steps by the same rule, each seed's pair by itself: run -> figure ->
+    Difference."""
+    runs = {}
     for row in rows:
-        if row["name"] == network and (twin := twins.get((row["seed"], *run_of(row)))):
-            pairs.setdefault(run_of(row), []).append((row, twin))
-    return {run: {name: interval([difference(name, *pair) for pair in each]) for name in FIGURES} for run, each in pairs.items()}
+        if (is_twin := row["name"] == f"twin of {network}") or row["name"] == network:
+            runs.setdefault(run_of(row), ({}, {}))[is_twin][row["seed"]] = row
+    found = {run: {name: difference(name, *pair) for name in SPREAD} for run, pair in runs.items()}
+    return {run: figures for run, figures in found.items() if figures["accuracy"]}
 
 
 def run_of(row):
@@ -178,18 +174,6 @@ def stop_of(row):
     return " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
 
 
-def difference(name, ours, theirs):
-    ours, theirs = FIGURES[name](ours), FIGURES[name](theirs)
-    return ours - theirs if name == "accuracy" else 100 * (ours / theirs - 1)
-
-
-def interval(differences):
-    """(mean, half width of its 95 % interval by Student's t or None for a single value, how many)"""
-    count = len(differences)
-    half = stdtrit(count - 1, 0.975) * stdev(differences) / count**0.5 if count > 1 else None
-    return fmean(differences), half, count
-
-
 def table(rows):
     """The rows as a Markdown table, in thousands of operations and microjoules per image; with several seeds mean ± standard
     deviation."""
@@ -200,9 +184,9 @@ def table(rows):
         spikes = " | ".join(f"{row['spikes'][part]:,.0f}" for part in ("input", "encoder", "decoder", "classifier"))
         yield (
             f"| {images} | {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | {stop_of(row)} | "
-            f"{row['mean_steps']:.1f} | {shown(row, 'accuracy', '.2f')} | {spikes} | {shown(row, 'spikes', ',.0f')} | "
-            f"{row['operations']['event_acs'] / 1000:,.0f} k | {shown(row, 'energy_joules', '.1f')} | "
-            f"{shown(row, 'energy_event_joules', '.2f')} |"
+            f"{row['mean_steps']:.1f} | {shown(row, 'accuracy')} | {spikes} | {shown(row, 'spikes')} | "
+            f"{row['operations']['event_acs'] / 1000:,.0f} k | {shown(row, 'energy_joules')} | "
+            f"{shown(row, 'energy_event_joules')} |"
         )
 
 
@@ -221,14 +205,13 @@ def short_table(rows):
     found = {(row["name"], row["timesteps"], row["rule"], row["blocking"]): row for row in filter(is_shown, rows)}
     for key, name in SHORT.items():
         if row := found.get(key):
-            energies = f"{shown(row, 'energy_event_joules', '.2f')}; {shown(row, 'energy_joules', '.1f')}"
-            yield f"| {name} | {shown(row, 'accuracy', '.2f')} | {shown(row, 'spikes', ',.0f')} | {energies} |"
+            energies = f"{shown(row, 'energy_event_joules')}; {shown(row, 'energy_joules')}"
+            yield f"| {name} | {shown(row, 'accuracy')} | {shown(row, 'spikes')} | {energies} |"
 
 
-def shown(row, name, form):
+def shown(row, name):
     """A figure of a row, with its standard deviation where there are several seeds."""
-    spread = f" ± {row['deviation'][name]:{form}}" if name in row["deviation"] else ""
-    return f"{FIGURES[name](row):{form}}{spread}"
+    return Spread(FIGURES[name].of(row), row["deviation"].get(name), {}).text(FIGURES[name].form)
 
 
 def pairs_table(rows):
@@ -238,16 +221,8 @@ def pairs_table(rows):
     blocked = [row for row in rows if row["blocking"] or not row["feedback"]]
     for network, dataset in dict.fromkeys((row["name"], row["dataset"]) for row in rows if row["feedback"]):
         for (steps, stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
-            cells = " | ".join(cell(name, *figures[name]) for name in FIGURES)
-            yield f"| {dataset} | {network} | {figures['accuracy'][2]} | {steps} | {stop} | {cells} |"
-
-
-def cell(name, value, half, count):
-    """A difference in words; one whose 95 % interval is wider than ± 1 point, or ± 50 %, is not known."""
-    form, unit, widest = ("+.2f", "", 1) if name == "accuracy" else ("+.0f", " %", 50)
-    if half is not None and half > widest:
-        return "not known"
-    return f"{value:{form}}{unit}" + ("" if half is None else f" ± {half:{form[1:]}}{unit}")
+            cells = " | ".join(found.text(FIGURES[name]) for name, found in figures.items())
+            yield f"| {dataset} | {network} | {figures['accuracy'].pairs} | {steps} | {stop} | {cells} |"
 
 
 def put_into(page, lines):

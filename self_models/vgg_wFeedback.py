@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from self_models.basics.datasets import background, class_names, find_image_shape
 from self_models.basics.errors import ModelError
-from self_models.basics.images import checked_images
+from self_models.basics.images import background, checked_images, class_names, find_image_shape
 from self_models.basics.settings import Configured
 from self_models.network.declared import ANNSettings
 from self_models.network.forward import decoder_layers, run_stage

@@ -43,6 +43,7 @@ from harness import UserError
 from harness.building.models import SNNSource, snn_from, teacher_from
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data
+from harness.measuring.comparing import FIGURES, interval
 from harness.measuring.evaluation import evaluate, spikes_over_time
 from harness.runs.checkpoints import save_checkpoint, write_whole
 from harness.runs.place import ann_name, snn_name
@@ -52,7 +53,7 @@ from harness.training.fit import training_batches
 from harness.training.forecast import forecast, plan_lines, slow_precision_line
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
 from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
-from results import cell, interval, means_over_seeds, paired, table
+from results import means_over_seeds, paired, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.spikes import by_part
 from self_models.loading import load
@@ -754,9 +755,9 @@ def test_pairs_of_seeds_by_hand():
     rows += [row("n", seed, total, 2e-6) for seed, total in enumerate((90.0, 105.0, 82.0, 50.0))]
     (found,) = paired(rows, "n").values()
     mean, half, count = found["spikes"]
+    assert found["spikes"].text(FIGURES["spikes"]) == "-8 ± 29 %" and interval([3.0]) == (3.0, None, 1)
     assert (mean, count) == (pytest.approx(-23 / 3), 3) and half == pytest.approx(4.303 * 11.676 / 3**0.5, rel=1e-3)
     assert found["accuracy"] == (0, 0, 3) and found["energy_joules"][0] == pytest.approx(100)
-    assert cell("spikes", *found["spikes"]) == "-8 % ± 29 %" and interval([3.0]) == (3.0, None, 1)
 
 
 @pytest.mark.parametrize(("pairs", "quantile"), [(2, 12.706), (10, 2.262), (11, 2.228), (30, 2.045)])  # as tables of t have them

@@ -262,7 +262,7 @@ def test_parts_of_a_batch_by_hand(monkeypatch):
     digits, found = ImageSet("MNIST", torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.arange(6)), []
     for rank in range(2):
         as_rank(monkeypatch, rank, 2)
-        found.append([(batch.labels.tolist(), batch.whole, batch.counted, batch.weight) for batch in digits.batches(5)])
+        found.append([(batch.labels.tolist(), batch.whole, batch.counted, 2 * batch.share) for batch in digits.batches(5)])
     assert found[0] == [([0, 1], 5, 2, 4 / 5), ([5], 1, 0, 0)]  # the last batch has nothing for rank 0: a stand-in
     assert found[1] == [([2, 3, 4], 5, 3, 6 / 5), ([5], 1, 1, 2)]  # the weights' mean over ranks is 1
 

@@ -58,7 +58,7 @@ def test_batches_begin_where_they_are_told():
     assert [numbers_of(batch) for batch in batches] == [[3, 4, 5], [6]]
     assert [batch.index.tolist() for batch in batches] == [[23, 24, 25], [26]]
     assert [len(list(image_set(7).batches(3, first=first))) for first in (0, 3)] == [3, 0]
-    assert [(batch.whole, batch.counts, batch.counted, batch.weight) for batch in batches] == [(3, True, 3, 1), (1, True, 1, 1)]
+    assert [(batch.whole, batch.counts, batch.counted, batch.share) for batch in batches] == [(3, True, 3, 1), (1, True, 1, 1)]
     in_order = list(image_set(4).batches(3, order=torch.tensor([2, 0, 3, 1])))
     assert [numbers_of(batch) for batch in in_order] == [batch.labels.tolist() for batch in in_order] == [[2, 0, 3], [1]]
 
@@ -68,7 +68,7 @@ def test_parts_and_wholes_keep_their_positions():
     assert (numbers_of(batch), batch.labels.tolist(), batch.index.tolist()) == ([2], [2], [22])
     batch = image_set(4).whole()
     assert numbers_of(batch) == batch.labels.tolist() == batch.index.tolist() == [0, 1, 2, 3]
-    assert (batch.counted, batch.weight) == (4, 1)
+    assert (batch.counted, batch.share) == (4, 1)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_ranks_share_a_batch(monkeypatch, size, count, expected):
         monkeypatch.setattr("harness.processes.ranks.rank", lambda rank=rank: rank)
         (batch,) = image_set(size).batches(size)
         assert (numbers_of(batch), batch.whole, batch.counts) == (numbers, size, counted > 0)
-        assert (batch.counted, batch.weight) == (counted, pytest.approx(weight))
+        assert (batch.counted, batch.share * count) == (counted, pytest.approx(weight))
 
 
 def test_a_set_stays_on_its_device():

@@ -22,10 +22,10 @@ from harness.processes import ranks
 from harness.training.losses import Teacher
 from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
-from self_models.basics.datasets import lasting_name
 from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
 from self_models.basics.home import INSTALLED
+from self_models.basics.images import lasting_name
 from self_models.basics.settings import declared
 from self_models.loading import MODELS, event_engine_for
 from self_models.network.declared import NetworkSettings, SpikingSettings

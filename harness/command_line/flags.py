@@ -119,6 +119,10 @@ class OfAll:
 class OfTraining:
     """Flags of both scripts that train."""
 
+    seeds: list = setting(
+        None, WHOLE, "instead of --seed: one run after the other, for seeds 0 1 2 NAME, NAME_1 and NAME_2", group="run",
+        fixed=False, taken_up=False, metavar="N", argparse={"nargs": "+"}, common=True,
+    )  # fmt: skip
     resume: str = run_setting(
         "", Text(), "go on from this run's own last checkpoint, all of whose flags hold unless typed, or from PATH; begin where "
         "there is none yet", taken_up=False, training=True, metavar="PATH", argparse={"nargs": "?", "const": "last"}, common=True,

@@ -3,8 +3,8 @@ classes, image shape, and how bright a background is."""
 
 from harness import UserError
 from harness.data.folders import LAYOUT, each_of, list_folder, pixels_of, shape_of, some
-from self_models.basics.datasets import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, class_names, find_image_shape
 from self_models.basics.files import border
+from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, class_names, find_image_shape
 
 FACTS = ("labels", "image_shape", "classes", "background")  # settings of a network
 OF_FOLDERS = ("image_size", "grey", "skip_bad")  # flags

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from harness import UserError
 from harness.data.cache import kept, read_arrays, write_arrays
 from harness.processes import ranks
-from self_models.basics.datasets import IMAGE_SHAPES
 from self_models.basics.errors import ModelError
 from self_models.basics.files import ENDINGS, decoded, is_image, size_and_colour
+from self_models.basics.images import IMAGE_SHAPES
 from self_models.basics.settings import meant
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"

@@ -8,7 +8,6 @@ import pickle
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +17,11 @@ import torchvision
 from harness import UserError
 from harness.data.folders import each_of, list_folder, pixels_of, shape_of
 from harness.processes import ranks
-from self_models.basics.datasets import CLASSES, IMAGE_SHAPES
 from self_models.basics.devices import sent
 from self_models.basics.files import is_image
 from self_models.basics.home import HOME, INSTALLED, users_folder
-from self_models.basics.images import scaled
+from self_models.basics.images import CLASSES, IMAGE_SHAPES, scaled
+from self_models.counting.evaluation import Batch
 from self_models.running.draws import Draws
 
 BUNDLED = HOME / "data"
@@ -50,31 +49,6 @@ FILES = {  # which files a data set has, and where
     "CIFAR10": "cifar-10-python.tar.gz in {folder}",
     "CIFAR100": "cifar-100-python.tar.gz in {folder}",
 }
-
-
-class Batch(NamedTuple):
-    """images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,), None where nobody knows them; index: positions
-    in the set (B,).
-
-    whole: size of the whole batch, of which one of several ranks has a part.
-    counts: False for the stand-in of a rank that no image is left for; it weighs nothing.
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    index: torch.Tensor
-    whole: int = 0  # 0: this is the whole
-    counts: bool = True
-
-    @property
-    def counted(self):
-        """Images that weigh in means."""
-        return len(self.labels) if self.counts else 0
-
-    @property
-    def weight(self):
-        """What the batch's mean loss weighs in the mean over ranks, so that this is the whole batch's mean."""
-        return self.counted * ranks.count() / (self.whole or len(self.labels))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ STATE_COLOURS = ("#20262e", "#4c9be8", "#e8743b", "#f5f5f5", "#8b9098", "#7a5ea8
 PART_COLOURS = dict(zip(PARTS.values(), ("#4477aa", "#228833", "#b8a21e", "#aa3377"), strict=True))
 RIGHT, WRONG, NO_ANSWER = "#1a6b2f", "#b3261e", "#555555"
 CELL = 1.45  # inches of one small picture
-FEWEST = 5  # columns of a GIF, for the words below and above
+FEWEST = 5  # columns that a GIF has room for, for the words below and above
 ERROR_MAP = "magma"
 SURE = "sure: softmax of the network's outputs so far"
 
@@ -113,8 +113,7 @@ def _frames(film, chosen):
         rows["seen by neurons"] = (_picture, film.seen)
     rows |= rows_of(film)
     with plt.rc_context(STYLE):
-        figure, axes = _grid([1] * len(rows), [1] * max(len(film.titles), FEWEST), below=1.65 + _below(film))
-        axes = axes[:, : len(film.titles)]
+        figure, axes = _grid([1] * len(rows), [1] * len(film.titles), below=1.65 + _below(film), fewest=FEWEST)
         drawn = []
         for axes_row, (label, (draw, frames)) in zip(axes, rows.items(), strict=True):
             axes_row[0].set_ylabel(label)
@@ -209,12 +208,14 @@ def _spike_bar(figure, film):
     return say
 
 
-def _grid(heights, widths, below, right=1):
+def _grid(heights, widths, below, right=1, fewest=0):
     """Room for small pictures, on axes that are hidden until they have one. heights, widths: of rows and columns, 1 for a whole
-    picture; below, right: inches beneath and beside them, for texts, the key and the scales."""
-    above, width = 0.95, CELL * sum(widths) + (0.6 + right)
+    picture; below, right: inches beneath and beside them, for texts, the key and the scales; fewest: whole pictures that there is
+    room for side by side, in the middle of which fewer stand."""
+    above, width, spare = 0.95, CELL * max(sum(widths), fewest) + (0.6 + right), CELL * max(fewest - sum(widths), 0) / 2
     height = (CELL + 0.1) * sum(heights) + above + below
-    edges = {"left": 0.5 / width, "right": 1 - max(right, 0.1) / width, "top": 1 - above / height, "bottom": below / height}
+    edges = {"left": (0.5 + spare) / width, "right": 1 - (max(right, 0.1) + spare) / width}
+    edges |= {"top": 1 - above / height, "bottom": below / height}
     edges |= {"hspace": 0.1, "wspace": 0.1}
     hidden = {"xticks": [], "yticks": [], "visible": False}
     look = {"height_ratios": heights, "width_ratios": widths, "subplot_kw": hidden, "gridspec_kw": edges}
@@ -232,11 +233,12 @@ def _head(figure, words):
 
 def _finish(figure, film):
     """The scales at the right, of grey values and of errors, and the key of the states below."""
+    edge = max(axis.get_position().x1 for axis in figure.axes)
     if not film.colour:
-        _scale(figure, "gray", 1, "grey value", place=0)
+        _scale(figure, edge, "gray", 1, "grey value", place=0)
     if film.once:
         words, place = "absolute error, % of a pixel's range", int(not film.colour)
-        bar = _scale(figure, ERROR_MAP, 100 * film.largest_miss, words, place, extend="max")
+        bar = _scale(figure, edge, ERROR_MAP, 100 * film.largest_miss, words, place, extend="max")
         bar.ax.axhline(100 * film.tolerance, color="white", linewidth=2)
         bar.ax.text(-0.4, 100 * film.tolerance, "ε", ha="right", va="center", transform=bar.ax.get_yaxis_transform())
     key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=STATES[state]) for state in keyed(film.states)]
@@ -246,10 +248,10 @@ def _finish(figure, film):
     figure.legend(handles=key, loc="lower left", frameon=False, **look)
 
 
-def _scale(figure, cmap, largest, label, place, **look):
-    """A colour bar from 0 to the largest, right of the pictures, the upper (place 0) or lower (1) of two."""
+def _scale(figure, edge, cmap, largest, label, place, **look):
+    """A colour bar from 0 to the largest, right of the pictures' edge, the upper (place 0) or lower (1) of two."""
     width = figure.get_figwidth()
-    axis = figure.add_axes([1 - 0.8 / width, (0.55, 0.25)[place], 0.15 / width, 0.25])
+    axis = figure.add_axes([edge + 0.2 / width, (0.55, 0.25)[place], 0.15 / width, 0.25])
     return figure.colorbar(plt.cm.ScalarMappable(norm=plt.Normalize(0, largest), cmap=cmap), cax=axis, label=label, **look)
 
 

@@ -7,8 +7,10 @@ from harness.measuring.classes import accuracy_by_class, class_lines
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
 from harness.runs.health import HELPS_AGAINST_SILENCE
-from self_models.basics.datasets import ELSEWHERE
+from self_models.basics.images import ELSEWHERE
+from self_models.basics.settings import declared
 from self_models.counting.spikes import part_of
+from self_models.objectives.stopping import RULES
 
 NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is the same for all images"
 LOSSES = ("classification", "reconstruction", "total")
@@ -184,6 +186,8 @@ def evaluation_record(model, result, args, **more):
         "date": date.today().isoformat(),
         "command": command_line(),
     }
+    if settings.get("rule", "never") != "never":
+        record |= {"rule": settings["rule"], "bounds": {name: settings[name] for name in declared(RULES[settings["rule"]])}}
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
     if "confusion" in result:  # not kept by a checkpoint of an earlier version

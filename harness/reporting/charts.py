@@ -1,8 +1,8 @@
-"""The page's charts, as plotly figures: curves over epochs, accuracy against cost, spikes by part and by layer, steps."""
+"""The page's charts, as plotly figures: curves over epochs, spikes by part and by layer, steps."""
 
 from dataclasses import dataclass
 from html import escape
-from math import log10, sqrt
+from statistics import fmean
 from textwrap import wrap
 
 import plotly.graph_objects as go
@@ -15,12 +15,12 @@ HUES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b8860b", "#8822
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross", "hexagon")
 GREY = "#dddddd"
 TICKS = [step * 10**power for power in range(-6, 12) for step in (1, 2, 5)]
-MOST_LABELS = 12  # points with their settings beside them; more would cover each other
 
 
 @dataclass
 class Style:
-    """How a run is drawn: a network and its twin have one hue, the twin is dashed and hollow; letter: its short name."""
+    """How a run is drawn: a recipe has one hue, each of its seeds a mark; without feedback it is dashed and hollow. letter: its
+    short name."""
 
     letter: str
     name: str
@@ -35,14 +35,11 @@ class Style:
 
 def styles_of(runs):
     """A Style for each run, in order."""
-    families, kin, styles = [], {}, []
+    members, styles = {}, []
     for position, run in enumerate(runs):
-        if run.family not in families:
-            families.append(run.family)
-        hue = families.index(run.family)
-        members = kin.setdefault((run.family, run.has_feedback), [])
-        members.append(run)
-        symbol = SYMBOLS[(len(members) - 1 + hue // len(HUES)) % len(SYMBOLS)]
+        members.setdefault(run.recipe, []).append(run)
+        hue = list(members).index(run.recipe)
+        symbol = SYMBOLS[(len(members[run.recipe]) - 1 + hue // len(HUES)) % len(SYMBOLS)]
         dash, symbol = ("solid", symbol) if run.has_feedback else ("dash", f"{symbol}-open")
         styles.append(Style(letter(position), run.name, HUES[hue % len(HUES)], dash, symbol))
     return styles
@@ -71,15 +68,17 @@ def over(lines, axis, unit, runs, low=None):
         size, title = 2.5 if line.is_thick else 1, plain(line.title)
         figure.add_scatter(x=line.numbers, y=line.values, name=title, mode="lines+markers" if len(line.numbers) < 20 else "lines",
                            line={"color": line.style.colour, "dash": line.style.dash, "width": size},
-                           marker=_marker(line.style, 3 * size), opacity=1 if line.is_thick else 0.55,
+                           marker=marker(line.style, 3 * size), opacity=1 if line.is_thick else 0.55,
                            hovertemplate=f"{title}<br>{axis} %{{x}}<br>{unit}: %{{y:,.4~g}}<extra></extra>")  # fmt: skip
-    _layout(figure, axis, unit)
+    lay_out(figure, axis, unit)
     if lines:  # a tick at whole numbers only, about eight of them
         eighth = max(max(line.numbers) for line in lines) / 8
         figure.update_xaxes(dtick=next(tick for tick in TICKS if tick >= max(1, eighth)), tick0=0)
     named = [line for line in lines if line.is_thick]
+    if lines:
+        _fit(figure, lines, unit, low)
     if 1 < len(runs) >= len(named) > 0:  # else letters would pile up
-        _label_ends(figure, lines, named, low)
+        _label_ends(figure, named)
     return figure
 
 
@@ -107,48 +106,6 @@ def curves(runs, styles):
         yield title, over(lines, "epoch", unit, runs)
 
 
-def accuracy_against(cost, axis, runs, styles, names):
-    """Accuracy with its interval against a cost, one mark per result; cost(result): None where not known. names: of the settings
-    that labels say. Returns (figure, how many results it lacks)."""
-    figure, known, lacking = go.Figure(), [], 0
-    for run, style in zip(runs, styles, strict=True):
-        here = [result for result in run.results if cost(result)]
-        lacking += sum(bool(result.spikes) for result in run.results) - len(here)
-        known += here
-        for rule in dict.fromkeys(result.settings.get("rule") for result in here):
-            results = sorted((result for result in here if result.settings.get("rule") == rule), key=cost)
-            shares = [100 * result.accuracy for result in results]
-            intervals = [[100 * end for end in result.interval] for result in results]
-            figure.add_scatter(
-                x=[cost(result) for result in results],
-                y=shares,
-                name=plain(style.title),
-                mode="lines+markers+text",
-                text=[plain(f"{style.letter if len(runs) > 1 else ''} {result.label(names)}".strip()) for result in results],
-                textfont={"color": style.colour, "size": 12},
-                marker=_marker(style, 10),
-                line={"color": style.colour, "dash": style.dash, "width": 1},
-                error_y={
-                    "array": [high - share for (_, high), share in zip(intervals, shares, strict=True)],
-                    "arrayminus": [share - low for (low, _), share in zip(intervals, shares, strict=True)],
-                    "thickness": 1,
-                },
-                customdata=[[plain(result.label(result.settings)), *ends, f"{result.images:,} {plain(result.where)}"]
-                            for result, ends in zip(results, intervals, strict=True)],
-                hovertemplate="%{fullData.name}<br>%{customdata[0]}<br>%{y:.2f} % (95 %: %{customdata[1]:.2f} to "
-                f"%{{customdata[2]:.2f}})<br>%{{x:,.4~g}} {axis}<br>%{{customdata[3]}}<extra></extra>",
-            )  # fmt: skip
-    if len(known) > MOST_LABELS:
-        figure.update_traces(mode="lines+markers")
-    _layout(figure, axis, "accuracy in %")
-    if known:
-        values = [cost(result) for result in known]
-        middle = _cost_axis(figure, min(values), max(values))
-        for trace in figure.data:
-            trace.textposition = ["bottom left" if x > middle else "bottom right" for x in trace.x]
-    return figure, lacking
-
-
 def spikes(runs, styles, names):
     """(title, figure) of results that counted spikes. names: of the settings that labels say."""
     rows = list(_spiking(runs, styles, names))
@@ -169,7 +126,7 @@ def spikes_by_part(rows):
     for place, (_, _, result) in enumerate(rows):
         total = result.spikes["total"]
         figure.add_annotation(x=total, y=place, text=f" {total:,.0f}", showarrow=False, xanchor="left", font={"size": 12})
-    _layout(figure, "spikes per image", "", height=90 + (40 if any("<br>" in tick for tick in ticks) else 32) * len(rows))
+    lay_out(figure, "spikes per image", "", height=90 + (40 if any("<br>" in tick for tick in ticks) else 32) * len(rows))
     largest = max((result.spikes["total"] for *_, result in rows))
     figure.update_xaxes(range=[0, 1.18 * largest])
     figure.update_yaxes(tickvals=places, ticktext=ticks, autorange="reversed", showgrid=False)
@@ -179,15 +136,16 @@ def spikes_by_part(rows):
 
 
 def spikes_by_layer(rows):
-    """A mark for each result and layer."""
+    """A mark for each result and layer; those of a layer below each other."""
     layers = sorted({layer for *_, result in rows for layer in result.layers}, key=_order)
-    figure = go.Figure()
-    for label, style, result in rows:
-        places, words = [layers.index(layer) for layer in result.layers], f"{plain(f'{label} {style.name}')}<br>%{{customdata}}: "
-        figure.add_scatter(x=list(result.layers.values()), y=places, mode="markers", name=plain(label), marker=_marker(style, 10),
+    figure, apart = go.Figure(), 0.7 / len(rows)
+    for number, (label, style, result) in enumerate(rows):
+        shift = apart * (number - (len(rows) - 1) / 2)
+        places, words = [layers.index(layer) + shift for layer in result.layers], plain(f"{label} {style.name}")
+        figure.add_scatter(x=list(result.layers.values()), y=places, mode="markers", name=plain(label), marker=marker(style, 8),
                            customdata=list(map(plain, result.layers)),
-                           hovertemplate=words + "%{x:,.1f} spikes per image<extra></extra>")  # fmt: skip
-    _layout(figure, "spikes per image", "", height=90 + 30 * len(layers))
+                           hovertemplate=f"{words}<br>%{{customdata}}: %{{x:,.1f}} spikes per image<extra></extra>")  # fmt: skip
+    lay_out(figure, "spikes per image", "", height=90 + max(30, 9 * len(rows)) * len(layers))
     figure.update_yaxes(tickvals=list(range(len(layers))), ticktext=in_words(layers), autorange="reversed")
     figure.update_xaxes(rangemode="tozero")
     return figure
@@ -242,38 +200,47 @@ def plain(text):
     return escape(text, quote=False)
 
 
-def _marker(style, size):
+def marker(style, size):
     return {"color": style.colour, "symbol": style.symbol, "size": size, "line": {"width": 1.5, "color": style.colour}}
 
 
-def _layout(figure, x, y, height=320):
+def lay_out(figure, x, y, height=320):
     """The same look everywhere; the page gives width and title."""
     axis = {"gridcolor": GREY, "linecolor": "#888888", "automargin": True, "zeroline": False}
     figure.update_layout(template="none", height=height, margin={"l": 10, "r": 24, "t": 12, "b": 10}, showlegend=False,
                          font={"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}, hoverlabel={"align": "left"},
-                         xaxis={**axis, "title": {"text": x}}, yaxis={**axis, "title": {"text": y}})  # fmt: skip
+                         xaxis={**axis, "title": {"text": x, "standoff": 10}, "tickangle": 0},
+                         yaxis={**axis, "title": {"text": y, "standoff": 12}})  # fmt: skip
 
 
-def _label_ends(figure, lines, named, low):
-    """Letters at the ends of the named lines, moved apart where they would cover each other."""
-    drawn = [value for line in lines for value in line.values]
+def percent_top(high, room):
+    """Where an axis of percents ends above its highest value: 100 % and what a mark needs, at most."""
+    return min(high + room, 100 + room / 4)
+
+
+def _fit(figure, lines, unit, low):
+    """Axes that hold all lines, percents no further than to 100."""
+    drawn, last = [value for line in lines for value in line.values], max(max(line.numbers) for line in lines)
     low, high = min(drawn) if low is None else low, max(drawn)
-    gap = 0.06 * (high - low) or 1
-    last, last_number = low - 9 * gap, max(max(line.numbers) for line in lines)
-    for line in sorted(named, key=lambda line: line.values[-1]):
-        last = max(line.values[-1], last + gap)
-        figure.add_annotation(x=line.numbers[-1], y=last, text=f"<b>{line.style.letter}</b>", font={"color": line.style.colour},
-                              showarrow=False, xanchor="left", xshift=8)  # fmt: skip
-    figure.update_yaxes(range=[low - gap, max(high, last) + gap])
-    figure.update_xaxes(range=[0.7 if last_number > 1 else 0, 1.08 * last_number + 0.2])
+    room = 0.06 * (high - low) or 1
+    figure.update_yaxes(range=[low - room, percent_top(high, room) if "%" in unit else high + room])
+    figure.update_xaxes(range=[0.7 if last > 1 else 0.5, last + 0.04 * last + 0.1])
 
 
-def _cost_axis(figure, low, high):
-    """Plain numbers on a logarithmic axis where the values differ much, else a linear one. Returns its middle."""
-    if high < 4 * low:
-        room = max(0.35 * (high - low), 0.1 * high)
-        figure.update_xaxes(range=[max(0, low - room), high + room])
-        return (low + high) / 2
-    figure.update_xaxes(type="log", tickvals=TICKS, ticktext=[f"{tick:,.10g}" for tick in TICKS],
-                        range=[log10(low / 1.4), log10(1.8 * high)])  # fmt: skip
-    return sqrt(low * high)
+def _label_ends(figure, named):
+    """Letters at the ends of the named lines; those that would cover each other stand side by side."""
+    low, high = figure.layout.yaxis.range
+    groups = []
+    for line in sorted(named, key=lambda line: (line.numbers[-1], line.values[-1])):
+        first = groups[-1][0] if groups else None
+        if first and first.numbers[-1] == line.numbers[-1] and line.values[-1] - first.values[-1] < 0.06 * (high - low):
+            groups[-1].append(line)
+        else:
+            groups.append([line])
+    for group in groups:
+        group.sort(key=lambda line: (len(line.style.letter), line.style.letter))
+        words = " ".join(f'<b><span style="color:{line.style.colour}">{line.style.letter}</span></b>' for line in group)
+        height = fmean(line.values[-1] for line in group)
+        figure.add_annotation(x=group[0].numbers[-1], y=height, text=words, showarrow=False, xanchor="left", xshift=8,
+                              bgcolor="rgba(255, 255, 255, 0.7)")  # fmt: skip
+    figure.update_layout(margin={"r": 14 + 12 * max(map(len, groups))})

@@ -13,7 +13,10 @@ from plotly.offline import get_plotlyjs
 from harness import UserError
 from harness.drawing.figures import ERROR_MAP, PART_COLOURS, STATE_COLOURS
 from harness.drawing.film import SHAPES, STATES, keyed
+from harness.measuring.comparing import EXPLAINED
 from harness.reporting import charts, classes, tables
+from harness.reporting.costs import against_cost
+from harness.reporting.recipes import over_seeds
 from harness.runs.checkpoints import write_whole
 
 HERE = Path(__file__).resolve().parent
@@ -24,21 +27,22 @@ INTERVALS = (
     "Intervals: 95 % of an accuracy on that many images (Wilson), how much another sample of images could differ. They say "
     "nothing about another seed, which can differ more; on the same images, two networks are compared more exactly in pairs."
 )
+BARS = "Bars: the 95 % intervals above. Of a recipe's several seeds a large mark is the mean, its bars standard deviations."
 NEURONS = "Neurons: which input neurons were open in the step, and how the prediction made in it judges them."
 ONCE = (
     "Where each pixel sends once: the first in the key that any of its channels does. A pixel that sent is shown as it is known; "
     "the error is the largest of its channels, in % of a pixel's range."
 )
 THINNED = f"Of images of more than {MOST_PIXELS} pixels a side every second or third pixel is shown, and so on; all are counted."
-ENERGY = "An estimate of the arithmetic alone, 45 nm: 0.9 pJ per accumulate, 4.6 pJ per multiply-accumulate; no memory traffic."
 
 
-def save_page(path, runs, overwrite):
-    """Write the page of Runs. Raises UserError where that can't be done, or a file is in the way that no report wrote."""
+def save_page(path, runs, overwrite, pairs=None):
+    """Write the page of Runs. pairs: of Recipes to compare, by default those that have several seeds. Raises UserError where that
+    can't be done, or a file is in the way that no report wrote."""
     path = Path(path)
     if path.exists() and not overwrite and not (path.is_file() and _is_report(path)):
         raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
-    write_whole(path, lambda file: file.write(page(runs).encode("utf-8", "replace")))
+    write_whole(path, lambda file: file.write(page(runs, pairs).encode("utf-8", "replace")))
 
 
 def _is_report(path):
@@ -46,7 +50,7 @@ def _is_report(path):
         return MADE_BY.encode() in file.read(1000)
 
 
-def page(runs):
+def page(runs, pairs=None):
     """The page of Runs, as HTML."""
     styles = charts.styles_of(runs)
     names, content = varied(runs), Content()
@@ -54,7 +58,9 @@ def page(runs):
     rows = [(style, result) for run, style in zip(runs, styles, strict=True) for result in run.results]
     if rows:
         content.section("Results", tables.results_table(rows, names), INTERVALS)
-    content.charts("Accuracy against cost", against_cost(runs, styles, names), "Bars: the 95 % intervals above.")
+    if pairs := over_seeds(runs) if pairs is None else pairs:
+        content.section("Over seeds", tables.comparisons(pairs), EXPLAINED)
+    content.charts("Accuracy against cost", against_cost(runs, styles, names), BARS)
     content.charts("Which class is read as which", classes.matrices(runs, styles), classes.NOTE)
     if worst := classes.worst_table(runs, styles):
         content.section("Classes that are taken for others most often", worst)
@@ -65,9 +71,8 @@ def page(runs):
     content.charts("Prediction over the steps", charts.analysed(runs, styles))
     thick = "Thick: on the images that judge an epoch. Thin: in training, while the weights change."
     content.charts("Curves over epochs", charts.curves(runs, styles), thick)
-    if len(runs) > 1:
-        same = "<p>No flag differs between these runs.</p>"
-        content.section("Flags that differ", tables.flags_table(runs, styles) or same, "A dash: the run has no such flag.")
+    if flags := tables.flags_tables(runs, styles):
+        content.section("Flags that differ", flags, "A dash: the run has no such flag.")
     content.section("Commands", tables.commands_list(runs, styles))
     data = {"charts": content.figures, "players": players, "parts": PART_COLOURS}
     data["states"] = list(zip(STATE_COLOURS, STATES, strict=True))
@@ -108,20 +113,6 @@ class Content:
                 boxes.append(f'<figure><h3>{escape(name)}</h3><div id="{chart}" class=chart></div>{words}</figure>')
         if boxes:
             self.section(title, "<div class=charts>" + "\n".join(boxes) + "</div>", note)
-
-
-def against_cost(runs, styles, names):
-    """(title, figure, note) of accuracy against spikes and against both energies."""
-    kinds = {
-        "Accuracy against spikes": ("spikes per image", lambda result: result.spikes.get("total"), ""),
-        "Accuracy against energy, event by event": (
-            "energy in µJ per image", lambda result: result.energy_event and 1e6 * result.energy_event, ENERGY),
-        "Accuracy against energy, layer by layer": (
-            "energy in µJ per image", lambda result: result.energy_layer and 1e6 * result.energy_layer, ENERGY),
-    }  # fmt: skip
-    for title, (axis, cost, note) in kinds.items():
-        figure, lacking = charts.accuracy_against(cost, axis, runs, styles, names)
-        yield title, figure, note + f" Not in the logs of {lacking} of these results." * (lacking > 0)
 
 
 def varied(runs):

@@ -16,7 +16,8 @@ MOST_FAULTS = 5  # of a log that are told one by one
 class Run:
     """A run: its log's path and its name; openings, epochs, evaluations, analysis (its steps): what records.py makes of its JSON
     objects; film: of single images, or None; readable: the text of the log beside it; faults: lines that say what was left out of
-    it and why."""
+    it and why; seed: of its random choices, as far as the log tells, else 0; recipe: what runs have in common that only the seed
+    tells apart, NAME of NAME, NAME_1 and NAME_2."""
 
     path: Path
     name: str
@@ -27,6 +28,13 @@ class Run:
     film: Film | None
     readable: str
     faults: list
+    seed: int = 0
+    recipe: str = ""
+
+    def __post_init__(self):
+        said = next((result.seed for result in self.evaluations if result.seed is not None), self.parameters.get("seed", "0"))
+        self.seed = int(said) if str(said).isdecimal() else 0
+        self.recipe = self.name.removesuffix(f"_{self.seed}") if self.seed else self.name
 
     @property
     def results(self):
@@ -50,18 +58,16 @@ class Run:
         return said or list(dict.fromkeys(result.command for result in self.evaluations if result.command))
 
     @property
+    def is_spiking(self):
+        """Whether it is an SNN's run, as far as the log tells."""
+        return "pretrained_snn" in self.parameters or any(result.spikes for result in self.results)
+
+    @property
     def has_feedback(self):
         """Whether the network has a decoder, as far as the log tells; else by its name."""
         told = [result.feedback for result in self.evaluations if result.feedback is not None]
         plan = self.parameters.get("architecture", "" if "twin" in self.name else "wFeedback")
         return told[0] if told else "wFeedback" in plan or (self.film is not None and not self.film.once)
-
-    @property
-    def family(self):
-        """What a network, its twin, and evaluations of them have in common: the name up to 'feedback' or 'twin'."""
-        evaluated = "" if self.epochs else self.parameters.get("pretrained_snn", "")
-        name = Path(evaluated).stem or self.path.stem
-        return re.split("feedback|twin", name)[0].strip("_") or name
 
 
 def find_runs(words, output_dir):
@@ -79,6 +85,7 @@ def find_runs(words, output_dir):
     for run in runs:
         if names.count(run.name) > 1:
             run.name += f" ({run.path.parent.name})"
+            run.recipe += f" ({run.path.parent.name})"
     return runs, [f"left out: {line}" for line in left_out]
 
 

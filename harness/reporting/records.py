@@ -105,14 +105,15 @@ class Result:
     settings: dict
     spikes: dict
     layers: dict
-    energy_event: float | None = None
-    energy_layer: float | None = None
+    energy_joules: float | None = None  # layer by layer
+    energy_event_joules: float | None = None
     mean_steps: float | None = None
     open_share: list | tuple = ()
     feedback: bool | None = None
     command: str = ""
     classes: list | tuple = ()
     confusion: list | tuple = ()
+    seed: int | None = None
 
     @classmethod
     def of(cls, record):
@@ -132,14 +133,15 @@ class Result:
             settings={name: str(value) for name, value in settings.items() if value is not None},
             spikes=spikes,
             layers=take(record, "spikes_per_layer", spikes_by_layer, {}),
-            energy_event=take(record, "energy_event_joules", NOT_NEGATIVE.check, None),
-            energy_layer=take(record, "energy_joules", NOT_NEGATIVE.check, None),
+            energy_joules=take(record, "energy_joules", NOT_NEGATIVE.check, None),
+            energy_event_joules=take(record, "energy_event_joules", NOT_NEGATIVE.check, None),
             mean_steps=take(record, "mean_steps", NOT_NEGATIVE.check, None),
             open_share=take(record, "open_share", shares, ()),
             feedback=take(record, "feedback", Switch().check, None),
             command=take(record, "command", str, ""),
             classes=classes,
             confusion=matrix if len(matrix) == len(classes) else (),
+            seed=take(record, "seed", WHOLE.check, None),
         )
 
     @classmethod
@@ -149,6 +151,11 @@ class Result:
         settings = {"T": f"{take(figures, 'mean_steps', NOT_NEGATIVE.check):g}"} if figures.get("spikes") else {}
         result = cls.of(figures | {"spikes": figures.get("parts"), "spikes_per_layer": figures.get("spikes")})
         return replace(result, where=f"{images}, which chose epoch {epoch}", settings=settings)
+
+    @property
+    def on(self):
+        """Which images, whatever was chosen on them."""
+        return f"{self.images:,} {self.where.split(', which chose')[0]}"
 
     def label(self, names):
         """'T = 8, ε = 0.2' of those of these settings that it has."""

@@ -2,6 +2,8 @@
 
 from html import escape
 
+from harness.reporting.recipes import comparison
+
 NOT_COMPARED = "run_name output_dir overwrite resume log test_only results_json preset_flags tensorboard"
 
 
@@ -28,20 +30,30 @@ def results_table(rows, names):
         "{:.2f} to {:.2f}".format(*(100 * end for end in result.interval)),
         f"{result.images:,} ({result.where})",
         f"{result.spikes['total']:,.0f}" if result.spikes else None,
-        *(None if energy is None else f"{1e6 * energy:.3g}" for energy in (result.energy_event, result.energy_layer)),
+        *(None if energy is None else f"{1e6 * energy:.3g}" for energy in (result.energy_event_joules, result.energy_joules)),
         None if result.mean_steps is None else f"{result.mean_steps:.2f}",
     ] for style, result in rows]  # fmt: skip
     return table(head, lines, numeric=(2, 3, 5, 6, 7, 8))
 
 
-def flags_table(runs, styles):
-    """A row for each run, a column for each flag that differs between them, None where one has no such flag; None where no flag
-    differs."""
-    each = [run.parameters for run in runs]
-    names = sorted({name for parameters in each for name in parameters} - set(NOT_COMPARED.split()))
-    names = [name for name in names if len({parameters.get(name) for parameters in each}) > 1]
-    rows = [[style.title, *map(parameters.get, names)] for style, parameters in zip(styles, each, strict=True)]
-    return table(["run", *names], rows) if names else None
+def comparisons(pairs):
+    """A table for each pair of Recipes, of which the second may be None."""
+    tables = (comparison(*pair) for pair in pairs)
+    return "\n".join(table(head, rows, numeric=range(1, len(head))) for head, *rows in tables)
+
+
+def flags_tables(runs, styles):
+    """Of the ANNs and of the SNNs, where there are several: a row for each run, a column for each flag that differs between them,
+    None where one has no such flag. '' where there are not several."""
+    parts = {}
+    for kind in ("ANNs", "SNNs"):
+        some = [(run.parameters, style) for run, style in zip(runs, styles, strict=True) if run.is_spiking == (kind == "SNNs")]
+        names = sorted({name for parameters, _ in some for name in parameters} - set(NOT_COMPARED.split()))
+        names = [name for name in names if len({parameters.get(name) for parameters, _ in some}) > 1]
+        rows = [[style.title, *map(parameters.get, names)] for parameters, style in some]
+        if len(some) > 1:
+            parts[kind] = table(["run", *names], rows) if names else "<p>No flag differs between these runs.</p>"
+    return "\n".join(f"<h3>{kind}</h3>{part}" if len(parts) > 1 else part for kind, part in parts.items())
 
 
 def commands_list(runs, styles):

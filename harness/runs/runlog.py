@@ -5,6 +5,7 @@ import platform
 import subprocess
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 
 import torch
 import torchvision
@@ -16,7 +17,7 @@ from harness.runs.journal import is_epoch_line, is_epoch_record, repair
 from harness.runs.place import Place
 from self_models.basics.home import HOME
 
-NOT_PARAMETERS = ("given", "typed", "made_by", "about")  # of what a parser leaves in its arguments
+NOT_PARAMETERS = ("given", "typed", "made_by", "about", "seeds")  # of what a parser leaves in its arguments
 
 
 class RunLog(AbstractContextManager):

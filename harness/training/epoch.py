@@ -75,7 +75,7 @@ def train_one_epoch(
         with part_of_a_batch(batch.counts if ranks.count() > 1 else None):
             output, losses, moved = forward(parallel, batch, criterion, seed, epoch)
         optimizer.zero_grad(set_to_none=True)
-        (losses.total * batch.weight).backward()
+        (losses.total * (batch.share * ranks.count())).backward()  # the mean over ranks is the whole batch's mean
         loss = losses.total.detach()
         step = Step(number, batch, loss, FiniteCheck(loss, model), _figures(output, losses, batch))
         if late:

@@ -8,7 +8,7 @@ from harness.processes import ranks
 from harness.runs.journal import is_epoch_line
 from harness.runs.place import Paths
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
-from self_models.basics.datasets import lasting_name
+from self_models.basics.images import lasting_name
 from self_models.loading import MODELS
 
 

@@ -20,6 +20,10 @@ from self_models.basics.checkpoints import restore
 from self_models.counting.evaluation import Average
 
 
+class Finished(UserError):
+    """The run that was to go on has had all its epochs."""
+
+
 @dataclass
 class TrainingState:
     """A model, its optimiser and schedule, the average of its weights, if one is asked for, and how far they have come.
@@ -129,7 +133,7 @@ class TrainingState:
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
         if self.epoch > args.epochs or (self.epoch == args.epochs and (saved.get("finished", True) or not place.is_resumed)):
-            raise UserError(f"{path} has trained {self.epoch} epochs already: raise --epochs {args.epochs} to go on")
+            raise Finished(f"{path} has trained {self.epoch} epochs already: raise --epochs {args.epochs} to go on")
         if place.is_resumed and "logs" in saved:
             self.run.repair(self.lines, self.json_lines)
         if ranks.is_first() and path.resolve() == place.previous_path.resolve():

@@ -145,14 +145,29 @@ def figures_per_image(output, images, labels):
     return figures
 
 
-class Part(NamedTuple):
-    """Some images of a set: images (B, C, H, W), labels (B,), index, their positions in the set (B,); counts: False for the
-    stand-in of a process that has none of a batch."""
+class Batch(NamedTuple):
+    """Some images of a set: images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,), None where nobody knows
+    them; index: positions in the set (B,).
+
+    whole: size of the whole batch, of which one of several processes has a part; 0: this is the whole.
+    counts: False for the stand-in of a process that no image is left for; it weighs nothing.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     index: torch.Tensor
+    whole: int = 0
     counts: bool = True
+
+    @property
+    def counted(self):
+        """Images that weigh in means."""
+        return len(self.labels) if self.counts else 0
+
+    @property
+    def share(self):
+        """Of the whole batch's images."""
+        return self.counted / (self.whole or len(self.labels))
 
 
 @torch.no_grad()
@@ -173,7 +188,7 @@ def evaluate(model, data, labels=None, batch_size=64, seed=0):
 
 
 def parts_of(model, data, labels, batch_size):
-    """The Parts of evaluate's data, one after the other. Raises ModelError for data that it cannot take."""
+    """The Batches of evaluate's data, one after the other. Raises ModelError for data that it cannot take."""
     if labels is None and hasattr(data, "images") and hasattr(data, "labels"):
         data, labels = data.images, data.labels
     if labels is not None:
@@ -190,7 +205,7 @@ def parts_of(model, data, labels, batch_size):
 
 
 def batches_of(model, pairs):
-    """Parts of (images, labels) pairs, on the model's device. Raises ModelError for what are no pairs."""
+    """Batches of (images, labels) pairs, on the model's device. Raises ModelError for what are no pairs."""
     device, begin = next(model.parameters()).device, 0
     for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -198,13 +213,13 @@ def batches_of(model, pairs):
         images, labels = pair
         check_labels(labels, len(images), model.settings["labels"])
         images = checked_images(images, model).to(device)
-        yield Part(images, labels.to(device), torch.arange(begin, begin + len(images)))
+        yield Batch(images, labels.to(device), torch.arange(begin, begin + len(images)))
         begin += len(images)
 
 
 @torch.no_grad()
 def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operations=False, merge=lambda mine: [mine]):
-    """What Evaluation.result says of a model in evaluation on all Parts of a set. losses: (output, labels) -> further means, by
+    """What Evaluation.result says of a model in evaluation on all Batches of a set. losses: (output, labels) -> further means, by
     name; on_part: called after each with (its number, Average so far); merge: what Evaluation.parts() says to what it says in
     each of several processes, in their order."""
     with Evaluation(model, count_operations) as evaluation:

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from self_models.basics.datasets import IMAGE_SHAPES, data_set, names
+from self_models.basics.images import IMAGE_SHAPES, data_set, names
 from self_models.basics.settings import (
     COUNT,
     FRACTION,

@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Compare trained networks over seeds: mean and standard deviation of each figure, and differences paired by seed.
+
+Figures are read from the networks' logs; with --evaluate they are measured anew, on the images and as the other flags say."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from harness import UserError
+from harness.command_line.flags import posthoc_parser
+from harness.command_line.parser import typed
+from harness.command_line.posthoc import open_posthoc
+from harness.command_line.presets import EVALUATIONS, REPOSITORY, SCRIPTS, run_name
+from harness.command_line.scripts import run_script
+from harness.measuring.comparing import EXPLAINED
+from harness.measuring.report import running
+from harness.reporting.page import save_page
+from harness.reporting.reading import read_run
+from harness.reporting.recipes import aligned, as_text, comparison, pairs_of, recipes_of
+from harness.runs.checkpoints import write_whole
+from harness.runs.place import Paths
+from self_models.basics.settings import WHOLE, meant
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+ENDINGS = (".csv", ".json", ".html")
+OWN = ("networks", "seeds", "evaluate", "output", "output_dir", "overwrite")
+NAMED_HERE = ("preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", "results_json")
+
+
+def build_parser():
+    parser = posthoc_parser(__doc__, InputBlockingSNN)
+    parser.usage = "%(prog)s A [B ...] --seeds 0 1 2 [--evaluate] [FLAG ...]"
+    help_text = "a preset, a run's name, or the path of a checkpoint: of seed 0; of seed 1 it is NAME_1. The others are compared "
+    parser.add_argument("networks", nargs="+", metavar="A", help=f"{help_text}with the last")
+    group = parser.add_argument_group("comparing")
+    group.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0], metavar="N", help="of the networks")
+    help_text = "evaluate the checkpoints, instead of reading their logs; only then do flags say how"
+    group.add_argument("--evaluate", action="store_true", help=help_text)
+    help_text = "also write a table, numbers for programs, or the page that report.py makes of these runs"
+    group.add_argument("--output", default="", metavar="X.csv|.json|.html", help=help_text)
+    parser.rare |= {*NAMED_HERE, "test_only"}
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    check(args)
+    argv = sys.argv[1:] if argv is None else argv
+    words, seeds = list(dict.fromkeys(args.networks)), list(dict.fromkeys(args.seeds))
+    found, runs = [one for word in words for one in find(word, seeds, args)], []
+    for one in found:
+        runs.append(evaluated(one, argv) if args.evaluate else read(one))
+        alike = [word for word in words if Path(word).stem == Path(one.word).stem]
+        runs[-1].seed, runs[-1].recipe = one.seed, Path(one.word).stem if len(alike) == 1 else one.word
+    recipes = recipes_of(runs)
+    check_alike(recipes, seeds)
+    pairs = pairs_of(recipes)
+    if not args.evaluate:
+        print(f"read, not measured anew (--evaluate does): {' '.join(str(run.path) for run in runs)}")
+    for pair in pairs:
+        print(*["", *aligned(comparison(*pair))], sep="\n")
+    print(f"\n{EXPLAINED}")
+    if args.output:
+        write(args, runs, pairs)
+        print(f"wrote {args.output}")
+    return pairs
+
+
+def check(args):
+    """Raises UserError for flags that do not go together, before anything is evaluated."""
+    own = [flag for flag in args.typed if flag in NAMED_HERE]
+    if own:
+        raise UserError(f"--{own[0]} does nothing here: networks are named by themselves, seeds by --seeds, results by --output")
+    if not args.evaluate and (idle := [flag for flag in args.typed if flag not in OWN]):
+        raise UserError(f"--{idle[0]} says how to evaluate, and logs are only read: add --evaluate, or leave it out")
+    if args.evaluate and not args.log:
+        raise UserError("--no-log with --evaluate: the logs are what is compared; leave it out")
+    path = Path(args.output or "x.csv")
+    if path.suffix not in ENDINGS or not path.parent.is_dir():
+        raise UserError(f"--output {path}: give a name that ends in {', '.join(ENDINGS)}, in a folder that exists")
+    if path.suffix != ".html" and path.exists() and not args.overwrite:
+        raise UserError(f"{path} exists: --overwrite replaces it, --output writes elsewhere")
+
+
+class Trained(NamedTuple):
+    """A network of one seed: the word that names it for all seeds, the name of its run, and its files."""
+
+    word: str
+    seed: int
+    name: str
+    checkpoint: Path
+    log: Path
+
+
+def find(word, seeds, args):
+    """The Trained of each seed. Raises UserError where a file is missing, with the command that makes it if it is known."""
+    found = [trained(word, seed, args.output_dir) for seed in seeds]
+    missing = [one for one in found if not (one.checkpoint if args.evaluate else one.log).is_file()]
+    if not missing:
+        return found
+    path = missing[0].checkpoint if args.evaluate else missing[0].log
+    if missing[0].checkpoint.is_file():
+        raise UserError(f"{path} is missing, but {missing[0].checkpoint} is there: --evaluate measures it")
+    if len(missing) == len(found) and word not in EVALUATIONS and not any(one.log.is_file() for one in found):
+        names = [*EVALUATIONS, *(log.stem for log in missing[0].log.parent.glob("*.jsonl"))]
+        raise UserError(f"there is no network {word}: {path} is missing; {meant(word, names)}give a preset or a run's name")
+    seeds = " ".join(str(one.seed) for one in missing)
+    raise UserError(f"{word} of seed {seeds} is missing ({path}): {command_for(word, seeds, found, args)}")
+
+
+def trained(word, seed, output_dir):
+    """The Trained of a word: a path, or a name under output_dir or, where nothing there has it, in the repository."""
+    path = Path(word)
+    if path.suffix == ".pth":
+        path = path.with_stem(run_name("snn", path.stem, seed))
+        return Trained(word, seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
+    name = run_name("snn", word, seed)
+    both = [Paths("snn", name, folder) for folder in (output_dir, REPOSITORY)]
+    paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
+    return Trained(word, seed, name, paths.best_path, paths.json_path)
+
+
+def command_for(word, seeds, found, args):
+    """What makes the networks of these seeds, in words."""
+    if word in EVALUATIONS:
+        where = f" --output_dir {shlex.quote(args.output_dir)}" * (args.output_dir != ".")
+        return f"python {SCRIPTS['snn']} --preset {word} --seeds {seeds}{where} makes it"
+    logs = [one.log for one in found if one.log.is_file()]
+    openings = read_run(logs[0]).openings if logs else ()
+    if openings and openings[0].command.startswith(SCRIPTS["snn"]):
+        return f"{logs[0].stem} was made by python {openings[0].command}; the same with --seeds {seeds} makes it"
+    return f"train it as the others were, with --seeds {seeds}"
+
+
+def read(one):
+    """The Run of a network's log. Raises UserError where it holds no result, or is of another seed."""
+    run = read_run(one.log)
+    if not any(result.spikes for result in run.results):
+        raise UserError(f"{run.path} has no evaluation of an SNN: --evaluate measures its network")
+    if run.epochs and run.seed != one.seed:
+        raise UserError(f"{run.path} is of seed {run.seed}, not {one.seed}: name it without its number, or give the seed it has")
+    return run
+
+
+def evaluated(one, argv):
+    """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
+    preset = ["--preset", one.word] if one.word in EVALUATIONS else []
+    args = build_parser().parse_args([*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)])
+    args.run_name = f"{one.name}_compared"
+    posthoc = open_posthoc(args, InputBlockingSNN, "")
+    record, _ = posthoc.evaluate()
+    posthoc.run.say(f"{one.name}: {running(record, ['accuracy'])} on {record['images']:,} images")
+    return read_run(posthoc.run.place.json_path)
+
+
+def check_alike(recipes, seeds):
+    """Raises UserError where networks were evaluated on different images, or one in another way for each seed."""
+    if len(kinds := {recipe.on: recipe for recipe in recipes}) > 1:
+        one, other, *_ = kinds.values()
+        raise UserError(
+            f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}: compare networks of one data set; --evaluate "
+            "takes the same images of it for all"
+        )
+    if short := next((recipe for recipe in recipes if len(recipe.results) < len(seeds)), None):
+        of = " ".join(map(str, short.results))
+        raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
+
+
+def write(args, runs, pairs):
+    path = Path(args.output)
+    if path.suffix == ".html":
+        save_page(path, runs, args.overwrite, pairs)
+    else:
+        write_whole(path, lambda file: file.write(as_text(pairs, path.suffix).encode()))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,101 @@
+"""Recipes compared over seeds: means and standard deviations of an evaluation's figures, and differences paired by seed.
+
+A record is the JSON object of an evaluation, or a mapping with the same names."""
+
+from collections.abc import Callable
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from scipy.special import stdtrit
+
+from self_models.counting.spikes import PARTS
+
+NOT_KNOWN = "not known"
+EXPLAINED = (
+    "Mean ± standard deviation over the seeds. Differences are paired by seed, ± the 95 % interval of their mean (Student's t): "
+    "where it holds 0, nothing is shown either way; one in percent that is wider than 100 % says 'not known'."
+)
+
+
+class Figure(NamedTuple):
+    """A figure of an evaluation. of: record -> number, or None where it has none; form: of a mean; points: the unit of a
+    difference, '' where it is one in percent of what is compared with."""
+
+    title: str
+    of: Callable
+    form: str
+    points: str = ""
+
+
+def _joules(name):
+    return lambda record: None if record.get(name) is None else 1e6 * record[name]
+
+
+def _spikes(part):
+    return lambda record: (record.get("spikes") or {}).get(part)
+
+
+def _open_at_the_end(record):
+    return 100 * record["open_share"][-1] if record.get("open_share") else None
+
+
+FIGURES = {
+    "accuracy": Figure("accuracy, %", lambda record: 100 * record["accuracy"], ".2f", "points"),
+    "spikes": Figure("spikes, all parts", _spikes("total"), ",.0f"),
+    **{part: Figure(f"spikes, {part}", _spikes(part), ",.0f") for part in PARTS.values()},
+    "mean_steps": Figure("steps", lambda record: record.get("mean_steps"), ".2f", "steps"),
+    "energy_joules": Figure("energy layer by layer, µJ", _joules("energy_joules"), ".1f"),
+    "energy_event_joules": Figure("energy event-driven, µJ", _joules("energy_event_joules"), ".2f"),
+    "open_share": Figure("input open at the end, %", _open_at_the_end, ".1f", "points"),
+}
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation (n - 1; None for one seed) of a figure over seeds, seed -> value."""
+
+    mean: float
+    deviation: float | None
+    values: dict
+
+    def text(self, form):
+        return f"{self.mean:{form}}" + ("" if self.deviation is None else f" ± {self.deviation:{form}}")
+
+
+class Difference(NamedTuple):
+    """Mean of the differences of so many pairs, and half the width of its 95 % interval, None for one pair."""
+
+    mean: float
+    half: float | None
+    pairs: int
+
+    def text(self, figure):
+        """'+0.14 ± 0.13' or '-91 ± 1 %'; 'not known' where the interval is wider than the whole that percents are of."""
+        form, unit = (figure.form, "") if figure.points else (".0f", " %")
+        if self.half is not None and not figure.points and 2 * self.half > 100:
+            return NOT_KNOWN
+        return f"{self.mean:+{form}}" + ("" if self.half is None else f" ± {self.half:{form}}") + unit
+
+
+def spread(name, records):
+    """The Spread of a figure over seed -> record; None where a record lacks it."""
+    values = {seed: FIGURES[name].of(record) for seed, record in records.items()}
+    if not values or None in values.values():
+        return None
+    return Spread(fmean(values.values()), stdev(values.values()) if len(values) > 1 else None, values)
+
+
+def difference(name, ours, theirs):
+    """The Difference of a figure between two of seed -> record, over the seeds of both; None where there is none."""
+    figure, found = FIGURES[name], []
+    for one, other in ((figure.of(record), figure.of(theirs[seed])) for seed, record in ours.items() if seed in theirs):
+        if one is None or other is None or (not figure.points and not other):
+            return None
+        found.append(one - other if figure.points else 100 * (one / other - 1))
+    return interval(found) if found else None
+
+
+def interval(differences):
+    """The Difference of these, its interval by Student's t."""
+    count = len(differences)
+    half = float(stdtrit(count - 1, 0.975)) * stdev(differences) / count**0.5 if count > 1 else None
+    return Difference(fmean(differences), half, count)

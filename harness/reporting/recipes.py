@@ -1,0 +1,120 @@
+"""Recipes over seeds: runs that only the seed tells apart, compared in tables; the arithmetic is in measuring/comparing.py."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+
+from harness.measuring.comparing import FIGURES, difference, spread
+
+
+@dataclass
+class Recipe:
+    """Results of a network that was run in one way. settings: what it was run with; on: which images; results: seed -> what a
+    Result knows, by name."""
+
+    name: str
+    settings: dict
+    on: str
+    results: dict
+
+    @property
+    def run_with(self):
+        return ", ".join(f"{name} = {value}" for name, value in self.settings.items())
+
+    @property
+    def key(self):
+        """What recipes to be compared have in common, epsilon aside, which a network without a decoder lacks."""
+        return {name: value for name, value in self.settings.items() if name != "ε"}
+
+
+def recipes_of(runs):
+    """The Recipes of Runs. Of a seed that has several results alike the last counts."""
+    found = {}
+    for run in runs:
+        for result in run.results:
+            key = run.recipe, result.on, tuple(result.settings.items())
+            recipe = found.setdefault(key, Recipe(run.recipe, result.settings, result.on, {}))
+            recipe.results[run.seed] = vars(result)
+    return list(found.values())
+
+
+def over_seeds(runs):
+    """The pairs of those Recipes of Runs that have several seeds; SNNs, which have spikes, and ANNs by themselves."""
+    several = [recipe for recipe in recipes_of(runs) if len(recipe.results) > 1]
+    kinds = [[recipe for recipe in several if is_spiking == bool(recipe.settings)] for is_spiking in (True, False)]
+    return [pair for recipes in kinds if recipes for pair in pairs_of(recipes)]
+
+
+def pairs_of(recipes):
+    """(Recipe, the one that it is compared with or None): with the network named last, run alike on the same images. What is in
+    no pair is there without a second one."""
+    last = [recipe for recipe in recipes if recipe.name == recipes[-1].name]
+    pairs = [(recipe, _partner(recipe, recipes, last)) for recipe in recipes if recipe not in last]
+    return pairs + [(recipe, None) for recipe in last if not any(recipe is other for _, other in pairs)]
+
+
+def _partner(recipe, recipes, last):
+    """The one of `last` that is run like this recipe: with the same epsilon, if there are several; the only one, if each network
+    was run in one way only."""
+    mine = [other for other in recipes if other.name == recipe.name]
+    some = [other for other in last if other.on == recipe.on]
+    if len(mine) > 1 or len(some) > 1:
+        some = [other for other in some if other.key == recipe.key]
+        some = [other for other in some if other.settings == recipe.settings] or some
+    return some[0] if len(some) == 1 else None
+
+
+def comparison(recipe, other):
+    """Rows of text that compare a Recipe with another, or show it alone where other is None; the first row is the head."""
+    both = [recipe] if other is None else [recipe, other]
+    rows = [["", *(one.name for one in both)], ["seeds", *(" ".join(map(str, one.results)) for one in both)]]
+    facts = {"run with": [one.run_with for one in both], "images": [one.on for one in both]}
+    rows += [[name, *words, *[""] * (other is not None)] for name, words in facts.items() if any(words)]
+    for name, figure in FIGURES.items():
+        spreads = [spread(name, one.results) for one in both]
+        if any(spreads):
+            rows.append([figure.title, *(one.text(figure.form) if one else "-" for one in spreads)])
+            if other:
+                found = difference(name, recipe.results, other.results)
+                rows[-1].append(found.text(figure) if found else "-")
+    if other:
+        count = len(recipe.results.keys() & other.results.keys())
+        rows[0].append("difference")
+        rows[1].append(f"{count} pair{'s' * (count != 1)}")
+    return rows
+
+
+def aligned(rows):
+    """Rows of text as lines for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
+def figures_of(pairs):
+    """One dict for each network of these pairs, run in one way, and figure: numbers for programs."""
+    recipes = {id(one): (one, None) for pair in pairs for one in pair if one} | {id(one): (one, other) for one, other in pairs}
+    for recipe, other in recipes.values():
+        for name, figure in FIGURES.items():
+            if found := spread(name, recipe.results):
+                compared = other and difference(name, recipe.results, other.results)
+                yield {
+                    "network": recipe.name, "run_with": recipe.run_with, "images": recipe.on, "figure": figure.title,
+                    "mean": found.mean, "standard_deviation": found.deviation, "by_seed": found.values,
+                    "compared_with": other.name if compared else None, "difference": compared.mean if compared else None,
+                    "difference_in": (figure.points or "%") if compared else None,
+                    "half_of_95_percent_interval": compared.half if compared else None,
+                    "pairs": compared.pairs if compared else None,
+                }  # fmt: skip
+
+
+def as_text(pairs, ending):
+    """The figures as a file of this ending: .json or .csv."""
+    rows = list(figures_of(pairs))
+    if ending == ".json":
+        return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    text = io.StringIO()
+    table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    table.writeheader()
+    table.writerows(row | {"by_seed": " ".join(f"{seed}:{value}" for seed, value in row["by_seed"].items())} for row in rows)
+    return text.getvalue()
