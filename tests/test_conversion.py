@@ -213,16 +213,17 @@ def test_a_twin_may_start_from_a_network_with_a_decoder(trained, tmp_path, kind)
     assert twin["spikes_per_layer"] == kept != whole["spikes_per_layer"] and twin["accuracy"] == whole["accuracy"]
 
 
-def test_a_normalised_ann_is_converted_folded(tmp_path):
+@pytest.mark.parametrize(("norm", "statistic"), [("scale", "mean_square"), ("batch", "running_var")])
+def test_a_normalised_ann_is_converted_folded(tmp_path, norm, statistic):
     """And one whose normalisation is damaged is refused."""
     ann = tmp_path / "trained_models/ann/x.pth"
-    run_here(ANN, f"{TINY} --norm scale --run_name x --output_dir {tmp_path}")
+    run_here(ANN, f"{TINY} --norm {norm} --run_name x --output_dir {tmp_path}")
     out = run_here(SNN, f"--pretrained_ann {ann} {SPIKING} --test_only --run_name y --output_dir {tmp_path}")[1]
     assert out.count("threshold ") == 7
     saved = load_checkpoint(ann)
-    assert saved["settings"]["norm"] == "scale"
+    assert saved["settings"]["norm"] == norm
     for wrong in (None, torch.ones(3)):
-        state = {name: wrong if name == "features.1.mean_square" else value for name, value in saved["state_dict"].items()}
+        state = {name: wrong if name == f"features.1.{statistic}" else value for name, value in saved["state_dict"].items()}
         state = {name: value for name, value in state.items() if value is not None}
         torch.save(saved | {"state_dict": state}, tmp_path / "damaged.pth")
         line = refused(SNN, f"--pretrained_ann {tmp_path / 'damaged.pth'} {SPIKING} --test_only --output_dir {tmp_path / 'out'}")
