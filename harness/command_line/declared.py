@@ -133,8 +133,8 @@ class OfTraining:
         "tensorboard", training=True,
     )  # fmt: skip
     updates: int = training_setting(
-        None, COUNT, "instead of --epochs: so many optimiser steps, or more to end an epoch, which goes through a small set "
-        "several times", fixed=False, metavar="N", common=True,
+        None, COUNT, "instead of --epochs: so many updates of the weights, or more to end an epoch, which goes through a small "
+        "set several times", fixed=False, metavar="N", common=True,
     )  # fmt: skip
     holdout: int = training_setting(
         None, WHOLE, "hold out the last N training images, choose the best epoch on them; 0: nothing is chosen, the last epoch "

@@ -35,8 +35,8 @@ def posthoc_settings(cls):
 
 
 BARE = (
-    "nothing is asked for: --preset quick_feedback trains in minutes, another --preset longer; --dataset FOLDER trains on your "
-    "own images; --dataset MNIST is the original's run, of many hours on a CPU"
+    "nothing is asked for: --preset quick_feedback trains in minutes, another --preset longer; --preset own --dataset FOLDER "
+    "trains on your own images; --dataset MNIST is the original's run, of many hours on a CPU"
 )
 
 
