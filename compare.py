@@ -16,7 +16,7 @@ from harness.command_line.presets import EVALUATIONS, REPOSITORY, SCRIPTS, run_n
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import running
-from harness.reporting.page import save_page
+from harness.reporting.page import check_replaceable, save_page
 from harness.reporting.reading import read_run
 from harness.reporting.recipes import aligned, as_text, comparison, pairs_of, recipes_of
 from harness.runs.checkpoints import write_whole
@@ -54,8 +54,9 @@ def main(argv=None):
         runs.append(evaluated(one, argv) if args.evaluate else read(one))
         alike = [word for word in words if Path(word).stem == Path(one.word).stem]
         runs[-1].seed, runs[-1].recipe = one.seed, Path(one.word).stem if len(alike) == 1 else one.word
-    recipes = recipes_of(runs)
-    check_alike(recipes, seeds)
+        recipes = recipes_of(runs)
+        check_images(recipes)
+    check_seeds(recipes, seeds)
     pairs = pairs_of(recipes)
     if not args.evaluate:
         print(f"read, not measured anew (--evaluate does): {' '.join(str(run.path) for run in runs)}")
@@ -80,7 +81,9 @@ def check(args):
     path = Path(args.output or "x.csv")
     if path.suffix not in ENDINGS or not path.parent.is_dir():
         raise UserError(f"--output {path}: give a name that ends in {', '.join(ENDINGS)}, in a folder that exists")
-    if path.suffix != ".html" and path.exists() and not args.overwrite:
+    if path.suffix == ".html":
+        check_replaceable(path, args.overwrite)
+    elif path.exists() and args.output and not args.overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output writes elsewhere")
 
 
@@ -114,7 +117,7 @@ def trained(word, seed, output_dir):
     """The Trained of a word: a path, or a name under output_dir or, where nothing there has it, in the repository."""
     path = Path(word)
     if path.suffix == ".pth":
-        path = path.with_stem(run_name("snn", path.stem, seed))
+        path = path.with_stem(path.stem + f"_{seed}" * bool(seed))
         return Trained(word, seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
     name = run_name("snn", word, seed)
     both = [Paths("snn", name, folder) for folder in (output_dir, REPOSITORY)]
@@ -155,14 +158,18 @@ def evaluated(one, argv):
     return read_run(posthoc.run.place.json_path)
 
 
-def check_alike(recipes, seeds):
-    """Raises UserError where networks were evaluated on different images, or one in another way for each seed."""
+def check_images(recipes):
+    """Raises UserError where networks were evaluated on different images."""
     if len(kinds := {recipe.on: recipe for recipe in recipes}) > 1:
         one, other, *_ = kinds.values()
         raise UserError(
             f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}: compare networks of one data set; --evaluate "
             "takes the same images of it for all"
         )
+
+
+def check_seeds(recipes, seeds):
+    """Raises UserError where a network was evaluated in another way for each seed."""
     if short := next((recipe for recipe in recipes if len(recipe.results) < len(seeds)), None):
         of = " ".join(map(str, short.results))
         raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
