@@ -23,12 +23,12 @@ def recipes(tmp_path_factory):
     """(folder, what training printed) of two tiny recipes, `fed` with a decoder and `twin`, of seeds 0 and 1 each."""
     folder = tmp_path_factory.mktemp("recipes")
     here = f"--seeds 0 1 --output_dir {folder}"
-    run_script(ANN, f"-a VGG5_wFeedback_small -lr 5e-3 {HELD_OUT} --run_name ann {here}")
+    run_here(ANN, f"-a VGG5_wFeedback_small -lr 5e-3 {HELD_OUT} --run_name ann {here}")
     ann = folder / "trained_models/ann/ann.pth"
     fed = run_script(
         SNN, "--pretrained_ann", ann, f"{SHORT} {BALANCE} --readout membrane_rescaled --epsilon 0.2 --run_name fed {here}"
     )
-    run_script(SNN, f"-a VGG5_small {SHORT} --run_name twin {here}")
+    run_here(SNN, f"-a VGG5_small {SHORT} --run_name twin {here}")
     return folder, fed.stdout
 
 
