@@ -12,7 +12,7 @@ from harness import UserError
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
-from harness.command_line.presets import COMMITTED_AS, EVALUATIONS, REPOSITORY, SCRIPTS, run_name
+from harness.command_line.presets import COMMITTED_AS, EVALUATIONS, run_name
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import running
@@ -20,7 +20,9 @@ from harness.reporting.page import check_replaceable, save_page
 from harness.reporting.reading import read_run
 from harness.reporting.recipes import aligned, as_text, comparison, pairs_of, recipes_of
 from harness.runs.checkpoints import write_whole
+from harness.runs.commands import COMMANDS, program
 from harness.runs.place import Paths
+from self_models.basics.home import HOME
 from self_models.basics.settings import WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -129,7 +131,7 @@ def trained(word, preset, seed, output_dir):
         path = path.with_stem(numbered(path.stem, seed))
         return Trained(word, "", seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
     name = run_name("snn", preset, seed) if preset else numbered(word, seed)
-    both = [Paths("snn", name, folder) for folder in (output_dir, REPOSITORY)]
+    both = [Paths("snn", name, folder) for folder in (output_dir, HOME)]
     paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
     return Trained(word, preset, seed, name, paths.best_path, paths.json_path)
 
@@ -138,10 +140,10 @@ def command_for(preset, seeds, found, args):
     """What makes the networks of these seeds, in words."""
     if preset:
         where = f" --output_dir {shlex.quote(args.output_dir)}" * (args.output_dir != ".")
-        return f"python {SCRIPTS['snn']} --preset {preset} --seeds {seeds}{where} makes it"
+        return f"{' '.join(program('snn'))} --preset {preset} --seeds {seeds}{where} makes it"
     logs = [one.log for one in found if one.log.is_file()]
     openings = read_run(logs[0]).openings if logs else ()
-    if openings and openings[0].command.startswith(SCRIPTS["snn"]):
+    if openings and openings[0].command.startswith(COMMANDS["snn"]):
         return f"{logs[0].stem} was made by python {openings[0].command}; the same with --seeds {seeds} makes it"
     return f"train it as the others were, with --seeds {seeds}"
 

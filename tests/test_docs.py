@@ -31,12 +31,6 @@ def test_make_results_finds_its_marks(page):
     assert [text.count(mark) for mark in results.MARKS] == [1, 1] and text.index(results.MARKS[0]) < text.index(results.MARKS[1])
 
 
-def test_an_interval_that_tells_nothing_is_not_given():
-    shown = [results.cell(*one) for one in (("spikes", -91, 1.2, 5), ("spikes", 152, 116, 2), ("accuracy", -0.21, 1.02, 2))]
-    assert shown == ["-91 % ± 1 %", "not known", "not known"]
-    assert results.cell("accuracy", 0.136, 0.14, 5) == "+0.14 ± 0.14" and results.cell("spikes", 33.3, None, 1) == "+33 %"
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Folder of the site, built without a warning."""
