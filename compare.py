@@ -22,6 +22,7 @@ from harness.reporting.recipes import aligned, as_text, comparison, pairs_of, re
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import COMMANDS, program
 from harness.runs.place import Paths
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.home import HOME
 from self_models.basics.settings import WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -149,12 +150,17 @@ def command_for(preset, seeds, found, args):
 
 
 def read(one):
-    """The Run of a network's log. Raises UserError where it holds no result, or is of another seed."""
+    """The Run of a network's log. Raises UserError where it holds no result, or is of another seed or another training than the
+    checkpoint beside it."""
     run = read_run(one.log)
     if not any(result.spikes for result in run.results):
         raise UserError(f"{run.path} has no evaluation of an SNN: --evaluate measures its network")
     if run.epochs and run.seed != one.seed:
         raise UserError(f"{run.path} is of seed {run.seed}, not {one.seed}: name it without its number, or give the seed it has")
+    kept = load_checkpoint(one.checkpoint) if run.epochs and one.checkpoint.is_file() else {}
+    chosen = {epoch.number: epoch.judged.get("accuracy") for epoch in run.epochs}
+    if "accuracy" in kept and chosen.get(kept.get("epoch")) != kept["accuracy"]:
+        raise UserError(f"{run.path} is of another training than {one.checkpoint}: --evaluate measures the checkpoint")
     return run
 
 

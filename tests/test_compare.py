@@ -143,6 +143,7 @@ def test_what_is_wider_than_everything_is_not_known():
         ("fed twin --output x.txt", "ends in .csv, .json, .html"),
         ("fed twin --seeds one", "'one' is not a whole number"),
         ("fed_1 twin", "fed_1.jsonl is of seed 1, not 0"),
+        ("accurate_twin twin", "accurate_twin.jsonl is of another training than .*accurate_twin.pth: --evaluate"),
     ],
 )
 def test_lines_on_bad_input(recipes, words, line):
