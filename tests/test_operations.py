@@ -273,7 +273,7 @@ def test_difficulty_takes_ink_out():
     ink = torch.tensor([1.0, 2.0, 3.0, 4.0])
     per_image = {"spikes": 10 * ink, "ink": ink, "margin": -ink, "correct": torch.tensor([True, True, True, False])}
     found = difficulty_correlations(per_image)
-    assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] == 0
+    assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] is None
     assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
     found = difficulty_correlations(per_image | {"error": torch.tensor([1.0, 3.0, 2.0, 4.0])})
     assert found["reconstruction error"] == pytest.approx({"spikes": 0.8, "spikes_per_ink": 0})
