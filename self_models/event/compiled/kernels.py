@@ -13,28 +13,36 @@ from self_models.basics.compiled import compiled, inlined
 from self_models.event.compiled.vectors import LANES, above, add_rows, lowest
 
 # columns of Net.nodes: shape; first membrane and first place in the state; where the spikes come from, window side, channels
-# of the source, floats of a row of the window, first weight, first entry of the tables, whether the source's events have values
-# other than 1
-HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, ROW, FIRST_W, FIRST_ENTRY, VALUED = range(12)
+# of the source, channels of it whose weights stay in the cache together, floats of a row of the window, first weight, first entry
+# of the tables, whether the source's events have values other than 1; first bias, and the node of the maximum pool of its spikes,
+# 0 where there is none
+HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, GROUP, ROW, FIRST_W, FIRST_ENTRY, VALUED = range(13)
+FIRST_BIAS, POOL, COLUMNS = range(13, 16)
 WORD = 64  # bits of a word of State.listed, membranes compared with their threshold at once, and floats of a small window
-TOGETHER, LINES, FEWER = 16, 1024, 6  # rows of weights read at once; fewer that lie whole LINES floats apart: they share lines
-# of the cache
+TOGETHER, LINES, FEWER = 16, 1024, 6  # rows of weights read at once; fewer that lie whole LINES floats apart, which share lines
+# of the cache, or two and more
+FOR_A_GROUP = 4  # spikes of a place in a group of channels, at least, in the mean, so that it pays to take groups one by one
 FULL = np.uint64(2**WORD - 1)
 
 
 class Net(NamedTuple):
     """Arrays that the kernels read. Node 0 is the input; then the spiking layers in the model's order; then the output, the
-    decoder's output, the encoder's spikes that wait for the decoder, and what a held input adds to the first layer in a step.
+    decoder's output, maximum pools of spikes, the encoder's spikes that wait for the decoder, and what a held input adds to the
+    first layer in a step.
 
-    nodes: (nodes, 12) int64, see above. forward, feedback: nodes that run at every step, and at those at which the decoder runs,
-    in their order, each with a connection into it; forked, output, decoded, waiting, drive: nodes, -1 where absent. weights: each
-    connection's (phase, channel, window row, window column, target channel). phase, row, column: for each place of a connection's
-    source the phase, -1 where it reaches nothing, and the window's corner.
+    nodes: (nodes, COLUMNS) int64, see above. threshold, leak, start: by node, start being the potential with which a run begins;
+    bias: by channel, from FIRST_BIAS on, what a neuron gets at each step whatever comes. forward, feedback: nodes that run at
+    every step, and at those at which the decoder runs, in their order, each with a connection into it; forked, output, decoded,
+    waiting, drive: nodes, -1 where absent. weights: each connection's (phase, channel, window row, window column, target
+    channel). phase, row, column: for each place of a connection's source the phase, -1 where it reaches nothing, and the
+    window's corner.
     """
 
     nodes: np.ndarray
     threshold: np.ndarray
     leak: np.ndarray
+    start: np.ndarray
+    bias: np.ndarray
     forward: np.ndarray
     feedback: np.ndarray
     forked: int
@@ -120,9 +128,13 @@ def copy(to, values):
 
 
 @compiled
-def rest(state):
-    """Bring a state to rest, for the next image."""
+def rest(net, state):
+    """Bring a state to rest, for the next image: where a run begins."""
     state.v[:] = 0
+    for n in range(len(net.nodes)):
+        first = net.nodes[n, FIRST_V]
+        if net.start[n] != 0:
+            state.v[first : first + neurons_of(net, n)] = net.start[n]
     state.decayed[:] = 0
     state.listed[:] = 0
     state.busy[:] = False
@@ -158,6 +170,11 @@ def touch(net, state, n, first, last, clock):
     if net.leak[n] != 1:
         for place in range(first, last):
             decay(net, state, n, place, clock)
+
+
+@inlined
+def neurons_of(net, n):
+    return net.nodes[n, HEIGHT] * net.nodes[n, WIDTH] * net.nodes[n, CHANNELS]
 
 
 @inlined
@@ -198,7 +215,7 @@ def add_window(net, state, n, row, column, count, clock):
     left, right = max(0, -column), min(side, width - column)
     size = (net.nodes[n, ROW] if right == side else right * channels) - left * channels  # with the zeros at the row's end
     valued, weights, block = net.nodes[n, VALUED] != 0, net.weights, side * net.nodes[n, ROW]
-    together = TOGETHER if block % LINES else FEWER
+    together = TOGETHER if block % LINES and block < 2 * LINES else FEWER
     if count > 1 and block <= WORD:  # a small window: add them all up first, and what follows them
         state.window[:] = 0
         add_rows(state.window, 0, weights, state.rows, state.values, 0, count, 0, WORD, valued)
@@ -212,12 +229,37 @@ def add_window(net, state, n, row, column, count, clock):
 
 
 @compiled
+def add_bias(net, state, n, clock):
+    """Add a node's bias to all of its membranes, all of which it lists as candidates."""
+    places, channels = net.nodes[n, HEIGHT] * net.nodes[n, WIDTH], np.uint64(net.nodes[n, CHANNELS])
+    at, bias = np.uint64(net.nodes[n, FIRST_V]), np.uint64(net.nodes[n, FIRST_BIAS])
+    touch(net, state, n, 0, places, clock)
+    for _ in range(places):
+        for o in range(channels):
+            state.v[at + o] += net.bias[bias + o]
+        at += channels
+
+
+@compiled
 def charge(net, state, n, clock):
-    """Add the weights of the source's latest spikes to the membranes they reach, and list these places as candidates."""
-    source, fan, entry = net.nodes[n, SOURCE], net.nodes[n, FAN], net.nodes[n, FIRST_ENTRY]
-    block = net.nodes[n, SIDE] * net.nodes[n, ROW]
-    first = net.nodes[source, FIRST_PLACE]
-    last = first + state.event_count[source]
+    """Add the weights of the source's latest spikes to the membranes they reach, and list these places as candidates.
+
+    Where weights are more than the cache holds and places have many spikes, one group of channels after the other: its weights
+    are read from far once, and then for every place from near.
+    """
+    fan, group, first = net.nodes[n, FAN], net.nodes[n, GROUP], net.nodes[net.nodes[n, SOURCE], FIRST_PLACE]
+    last = first + state.event_count[net.nodes[n, SOURCE]]
+    if (state.event_start[last] - state.event_start[first]) * group < FOR_A_GROUP * fan * (last - first):
+        group = fan
+    for begin in range(0, fan, group):
+        charge_group(net, state, n, clock, first, last, begin, begin + group)
+
+
+@compiled
+def charge_group(net, state, n, clock, first, last, begin, end):
+    """The same for the channels begin to end - 1 of the source's events first to last - 1. state.places: how many events of each
+    place earlier groups had."""
+    fan, entry, block = net.nodes[n, FAN], net.nodes[n, FIRST_ENTRY], net.nodes[n, SIDE] * net.nodes[n, ROW]
     count = row = column = next_row = next_column = 0
     for i in range(first, last + 1):
         phase = 0
@@ -231,10 +273,13 @@ def charge(net, state, n, clock):
             count = 0
         if i < last:
             row, column = next_row, next_column
-            for e in range(state.event_start[i], state.event_start[i + 1]):
+            e = state.event_start[i] + (state.places[i - first] if begin else 0)
+            while e < state.event_start[i + 1] and state.event_channel[e] < end:
                 state.rows[count] = net.nodes[n, FIRST_W] + (phase * fan + state.event_channel[e]) * block
                 state.values[count] = state.event_value[e]
                 count += 1
+                e += 1
+            state.places[i - first] = e - state.event_start[i]
 
 
 @compiled

@@ -204,7 +204,7 @@ def list_sending(pixels, image):
 @compiled
 def start(net, state, settings, pixels, image):
     """Everything at rest and open, and what the gate shows first."""
-    rest(state)
+    rest(net, state)
     gate, run = pixels.gate, pixels.run
     gate.changed, gate.look_again, gate.wants, gate.compared, gate.events = False, True, True, 0, -1
     run.of_image, run.renewed, run.explained, run.decodes, run.comparisons, run.error = 0, True, False, 0, 0, 0.0
