@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from conftest import PLAN, REPOSITORY, digests, images, refused, run_here
-from test_event_engine import FORK, ONCE, build, inputs, spiked
+from test_event_engine import FORK, GRID, ONCE, build, inputs, spiked
 from torch import nn
 
 from benchmarks.robustness.other_simulators import here, in_sinabs, in_snntorch, watch
@@ -31,8 +31,11 @@ def exported(tmp_path):
 
     def export(to, **settings):
         model = build(**settings)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.data.uniform_(-0.1, 0.2).mul_(GRID).round_().div_(GRID)
         save_checkpoint(tmp_path / "net.pth", model)
-        run_here("export", tmp_path / "net.pth", "--to", to)
+        run_here("export", tmp_path / "net.pth", "--overwrite --to", to)
         return load(tmp_path / "net.pth", engine="dense"), tmp_path / ("net.nir" if to == "nir" else "net_torch.pt")
 
     return export
@@ -47,7 +50,8 @@ def same(found, ours, logits):
     assert torch.equal(output, logits)
 
 
-PLANS = [{}, {"plan": TWIN}, {"plan": FORK}, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
+BIASED = {"plan": TWIN, "bias": True}
+PLANS = [{}, {"plan": TWIN}, {"plan": FORK}, BIASED, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
 READERS = {"sinabs": (in_sinabs, PLANS), "snntorch": (in_snntorch, [*PLANS, {"plan": POOLING, **LOW}])}  # one knows AvgPool2d
 
 
@@ -93,14 +97,19 @@ def test_the_nir_file_says_what_it_lacks(exported):
     said = nir.read(path).metadata
     assert "decoder" in said["left_out"] and "gate block" in said["left_out"] and "transposed" in said["why_left_out"]
     assert said["update"] == "immediate" and said["timesteps"] == 7 and "subtracted" in said["reset"]
+    _, path = exported("nir", **OPEN, **BIASED, initial_potential=0.5)
+    assert nir.read(path).metadata["initial_potential"] == 0.5
     free = nir_bytes(forward_layers(twin := build(VGG_SNN_STDB_wFeedback, plan=TWIN)), conventions(twin))
     assert b"nothing" in free
     assert conventions(build(VGG_SNN_STDB_wFeedback, plan=TWIN, **ONCE))["left_out"] == "the gate once"
 
 
-def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported):
+@pytest.mark.parametrize(
+    "settings", [{"leak": 0.5}, {"plan": [[4, "M", 6, "M"], []], "bias": True, "initial_potential": 0.5, "fc_layers": 1}], ids=str
+)
+def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported, settings):
     """Loaded without executing code, rebuilt by the few lines of docs/export.md."""
-    model, path = exported("torch", **OPEN, leak=0.5)
+    model, path = exported("torch", **OPEN, **settings)
     ours, logits, signals = here(model, images(3, model.image_shape), seed=5)
     (code,) = re.findall(r"^```python\n(# rebuild.*?)^```$", (REPOSITORY / "docs/export.md").read_text(), re.M | re.S)
     space = {"input_spikes": signals, "watch": watch}
@@ -127,7 +136,9 @@ def test_export_tells_and_replaces_nothing_unasked(tmp_path):
 def test_export_refuses_what_it_cannot_do(tmp_path, monkeypatch):
     ann = VGG_wFeedback(plan=PLAN, fc_width=8)
     save_checkpoint(tmp_path / "ann.pth", ann)
+    save_checkpoint(tmp_path / "pooled.pth", VGG_SNN_STDB_wFeedback(plan=[[4, "M"], []], fc_width=8))
     before = digests(tmp_path)
+    assert "no maximum pool, which features.2 is" in refused("export", tmp_path / "pooled.pth", "--to nir")
     assert "holds an ANN" in refused("export", tmp_path / "ann.pth", "--to torch")
     assert "no such checkpoint" in refused("export", tmp_path / "none.pth", "--to torch")
     assert "checkpoint itself" in refused("export", tmp_path / "ann.pth", "--to torch --overwrite --output", tmp_path / "ann.pth")

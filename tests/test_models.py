@@ -12,9 +12,11 @@ from self_models.basics.errors import ModelError
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.network.norms import QCFS, BatchNorm, ScaledByBatch, folded_in
 from self_models.network.plans import PLANS, find_plan, halvings
+from self_models.network.stages import encoder_parts, list_layers
 from self_models.objectives.contrast import CONTRASTS, original_contrast
 from self_models.objectives.encoders import poisson
 from self_models.objectives.readouts import READOUTS
+from self_models.running.chunks import AT_ONCE
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -420,6 +422,73 @@ def test_spikes_are_counted_as_they_happen(settings):
             assert by_step == counted * 12
         else:
             assert by_step == [[0] * 3] * (12 - len(counted)) + counted, name
+
+
+def plain_run(model, x, u):
+    """The network layer by layer and step by step, from the equations alone: (spikes by layer (T, B), logits by step, what the
+    decoder's output has added up to)."""
+    potentials, spikes, logits, trace = {}, {name: [] for name in model.neurons()}, 0, 0
+
+    def run(stage, layers, signal):
+        for position, module in layers:
+            key = f"{stage}.{position}"
+            if isinstance(module, SpikingNeuron):
+                theta, drive = module.threshold, signal
+                v = potentials.get(key, torch.full_like(drive, model.settings["initial_potential"] * theta.item()))
+                v = v * module.leak + drive if model.settings["update"] == "immediate" else v
+                signal = (v > theta).float()
+                v = v if model.settings["update"] == "immediate" else v * module.leak + drive
+                potentials[key] = v - theta * signal
+                spikes[key].append(signal.flatten(1).sum(1))
+            elif not isinstance(module, HeldDropout):
+                signal = module(signal)
+        return signal
+
+    by_step, (before_fork, after_fork) = [], encoder_parts(model.features)
+    for now in u:
+        forked = run("features", before_fork, model.encoding.send(x, now))
+        logits = logits + run("classifier", list_layers(model.classifier), run("features", after_fork, forked).flatten(1))
+        trace = trace + run("generate", list_layers(model.generate), forked)
+        by_step.append(logits)
+    return {name: torch.stack(each) for name, each in spikes.items()}, torch.stack(by_step), trace
+
+
+@pytest.mark.parametrize("update", ["delayed", "immediate"])
+@pytest.mark.parametrize("encoding", ["poisson", "direct"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"bias": True},
+        {"initial_potential": 0.5, "leak": 0.9},
+        {"bias": True, "initial_potential": 0.5, "readout": "spike_count"},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_what_evaluation_leaves_out_changes_nothing(update, encoding, settings, monkeypatch):
+    """Silent steps, quiet neurons, a first layer that is asked once, some steps at a time; with maximum pools on both sides of
+    the fork. A black image is silent, but for biases."""
+    plan = [[4, "M", 6, "fork", "M", "M", 6, "A"], [5, "U", "in"]]
+    model = tiny(
+        plan=plan, update=update, encoding=encoding, timesteps=9, **{"readout": "membrane_linear", "leak": 0.95} | settings
+    )
+    torch.manual_seed(2)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.uniform_(-0.02, 0.04)
+    some = images(3)
+    for x in (some, torch.zeros_like(some), some * torch.tensor([0.0, 1, 0]).view(3, 1, 1, 1)):
+        spikes, logits, trace = plain_run(model, x, u := draws(model, x))
+        for at_once in (1, 2 * 3 * model.wiring.largest, 2**30):
+            monkeypatch.setitem(AT_ONCE, "cpu", at_once)
+            output = model(x, u)
+            for name, each in spikes.items():
+                assert torch.equal(output.spikes_by_step[name], each), name
+            torch.testing.assert_close(output.logits_by_step, logits)
+            if not model.readout.spiking:
+                torch.testing.assert_close(output.predictions[-1], trace)
+    assert settings.get("bias", False) == any(each.any() for each in plain_run(model, 0 * x, u)[0].values())
 
 
 def test_layers_of_spikes_come_in_the_order_of_the_thresholds():

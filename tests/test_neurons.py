@@ -49,6 +49,38 @@ def test_updates_by_hand(update, drives, threshold, leak, expected):
     assert trace(drives, update=update, threshold=threshold, leak=leak) == expected
 
 
+@pytest.mark.parametrize(
+    ("update", "leak", "expected"),
+    [("immediate", 0.8, [(1, 0.1), (0, 0.58), (0, 0.964)]), ("delayed", 1, [(0, 1.75), (1, 0.75), (0, 1.25)])],
+)
+def test_a_start_at_half_the_threshold_by_hand(update, leak, expected):
+    """Threshold 1.5, drives 1, 0.5, 0.5: V begins at 0.75."""
+    found = trace([1, 0.5, 0.5], update=update, threshold=1.5, leak=leak, initial_potential=0.5)
+    assert found == expected
+
+
+@pytest.mark.parametrize("update", ["delayed", "immediate"])
+def test_a_learned_threshold_learns_from_where_membranes_begin(update):
+    """As PyTorch differentiates the equations with V = 0.4 theta at first. So the first spike of a delayed neuron, which compares
+    one with the other, has no gradient."""
+    drives = torch.randn(4, 5, 7, generator=torch.Generator().manual_seed(0)) + 0.3
+    layer = neuron(update, 0.8, 0.9, learn_threshold=True, initial_potential=0.4)
+    spikes, state, _ = layer(drives.flatten(0, 1), None, 4)
+    v = (0.4 * layer.threshold).expand(5, 7)
+    expected, last = by_autograd(drives, v, layer.threshold, layer.leak, update, SLOPES["Linear"])
+    assert torch.equal(spikes.unflatten(0, (4, 5)), expected) and expected.any() and not layer.begins_silent
+    weights = torch.rand(4, 5, 7)
+    for found, wanted in (
+        ((spikes.unflatten(0, (4, 5)) * weights).sum(), (expected * weights).sum()),
+        (state.v.sum(), last.sum()),
+    ):
+        (gradient,), (other,) = (torch.autograd.grad(loss, layer.threshold, retain_graph=True) for loss in (found, wanted))
+        torch.testing.assert_close(gradient, other)
+    if update == "delayed":
+        first, *_ = layer(drives[0])
+        assert not first.any() and torch.autograd.grad(first.sum(), layer.threshold)[0].item() == pytest.approx(0, abs=1e-5)
+
+
 def by_autograd(drives, v, theta, leak, update, slope):
     """The equations of a step, one operation at a time: (spikes (T, B, N), last V), with PyTorch's own gradients."""
     spikes, age = [], torch.full_like(v, inf)

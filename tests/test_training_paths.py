@@ -30,6 +30,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 LINEAR = [[4, "D", 6, 6, "D"], ["U", "U", "in"]]
 FORK = [[4, "D", 6, "fork", 6, "D"], ["U", "in"]]
 BLOCKING = {"cls": InputBlockingSNN, "readout": "membrane_linear", "epsilon": 0.2}
+POOLED = {"plan": [[4, "M", 6, "fork", "M", 6, "A"], ["U", "in"]], "bias": True, "readout": "membrane", "fc_layers": 1}
 CASES = {
     "plain": {},
     "delayed, leaky, STDB": {"update": "delayed", "leak": 0.9, "activation": "STDB", "timesteps": 9},
@@ -47,6 +48,9 @@ CASES = {
     "blocking, latch, linear decoder": {**BLOCKING, "plan": LINEAR, "latch": True, "readout_slew": 0.38},
     "learned dynamics": {**BLOCKING, "learn_threshold": True, "learn_leak": True, "leak": 0.9},
     "contrast": {**BLOCKING, "cls": ContrastAttentionSNN},
+    "biases, maximum pools": {**POOLED, "initial_potential": 0.5, "encoding": "direct", "learn_threshold": True},
+    "delayed, biases": {**POOLED, "update": "delayed", "timesteps": 9, "leak": 0.9},
+    "biases in all of the decoder": {"bias": True, "readout": "spike_count_rescaled", "feedback_interval": 2},
     "gate once, fork": {**BLOCKING, "gate": "once", "grid": 4, "encoding": "direct", "plan": FORK, "image_shape": (3, 9, 10)},
 }
 
@@ -60,6 +64,9 @@ def build(cls=VGG_SNN_STDB_wFeedback, dropout=0.0, **settings):
             module.p = dropout
     for layer in model.classifier[::3]:
         layer.weight.data *= 20  # else hardly any of its neurons fires in a few steps
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.uniform_(-0.05, 0.1)
     return model
 
 
