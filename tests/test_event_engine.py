@@ -22,7 +22,7 @@ from harness.runs.checkpoints import save_checkpoint
 from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
-from self_models.event.compiled.kernels import new_state
+from self_models.event.compiled.nets import new_state
 from self_models.event.compiled.vectors import above, add_rows, lowest
 from self_models.event.engine import EventEngine
 from self_models.event.network import Folded, lay_out, memory_of, nodes_of

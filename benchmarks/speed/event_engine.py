@@ -63,7 +63,13 @@ def build_parser():
     parser.add_argument("--repeats", type=typed(COUNT), default=3, metavar="N", help="of what is timed; the median counts")
     parser.add_argument("--threads", type=typed(COUNT), default=torch.get_num_threads(), metavar="N", help="of either engine")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: of this process, on a machine with others")
-    parser.add_argument("--plan", default=DEEP, help="encoder of the network of --parts rates, as in network/plans.py")
+    parser.add_argument(
+        "--plan",
+        nargs="+",
+        default=DEEP.split(),
+        metavar="TOKEN",
+        help="encoder of the network of --parts rates, as in network/plans.py",
+    )
     parser.add_argument("--rates", nargs="+", type=typed(PROBABILITY), default=[0.02, 0.05, 0.1, 0.15], metavar="SHARE", help=(
         "of each layer's neurons that spikes in a step, for --parts rates"))  # fmt: skip
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
@@ -236,8 +242,8 @@ def random_network(args, batch, rate):
     """A network of --plan with random weights and biases, its thresholds so that on this batch `rate` of each layer spikes."""
     torch.manual_seed(0)
     model = InputBlockingSNN(
-        plan=[as_tokens(args.plan), []], image_shape=(3, 32, 32), fc_layers=0, init="kaiming", encoding="direct", epsilon=0.0,
-        timesteps=4, update="immediate", bias=True, initial_potential=0.5,
+        plan=[as_tokens(" ".join(args.plan)), []], image_shape=(3, 32, 32), fc_layers=0, init="kaiming", encoding="direct",
+        epsilon=0.0, timesteps=4, update="immediate", bias=True, initial_potential=0.5,
     ).eval()  # fmt: skip
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from self_models.event.compiled.counts import Activity
-from self_models.event.compiled.kernels import FIRST_V, SOURCE, VALUED, WORD
+from self_models.event.compiled.nets import FIRST_V, SOURCE, VALUED, WORD
 from self_models.event.network import node_table
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.event.compiled.kernels import COLUMNS, FIRST_BIAS, POOL, SOURCE, VALUED, WORD, Net, padded_places, state_sizes
+from self_models.event.compiled.nets import COLUMNS, FIRST_BIAS, POOL, SOURCE, VALUED, WORD, Net, padded_places, state_sizes
 from self_models.network.wiring import Connection, wire
 
 AT_ONCE = 2**23  # numbers of a layer's signal while it is folded, in float64; a part of its weights after the other

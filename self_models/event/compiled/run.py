@@ -6,24 +6,8 @@ import numpy as np
 
 from self_models.basics.compiled import cached, compiled, sources_digest, switch
 from self_models.event.compiled.counts import count
-from self_models.event.compiled.kernels import (
-    CHANNELS,
-    FIRST_BIAS,
-    FIRST_PLACE,
-    FIRST_V,
-    HEIGHT,
-    POOL,
-    SOURCE,
-    WIDTH,
-    WORD,
-    add_bias,
-    charge,
-    copy,
-    fire,
-    list_places,
-    touch,
-    unlist,
-)
+from self_models.event.compiled.kernels import add_bias, charge, copy, fire, list_places, touch, unlist
+from self_models.event.compiled.nets import CHANNELS, FIRST_BIAS, FIRST_PLACE, FIRST_V, HEIGHT, POOL, SOURCE, WIDTH, WORD
 from self_models.event.compiled.pixels import clear, integrate, look_is_due, send, start
 from self_models.event.compiled.vectors import above, lowest
 from self_models.objectives.encoders import ENCODINGS
