@@ -152,25 +152,25 @@ def test_export_refuses_what_it_cannot_do(tmp_path, monkeypatch):
 # --- the other way
 
 
-def stack(neuron, threshold=0.25, hidden=24):
+def stack(neuron, threshold=0.25, hidden=24, bias=False, pool=nn.AvgPool2d):
     """A user's network, weights on a grid, with nested and dropout layers as they come; neuron: threshold -> new neuron."""
     torch.manual_seed(1)
     layers = nn.Sequential(
         nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), neuron(threshold)),
         nn.Conv2d(4, 4, 2, stride=2, bias=False),
-        nn.Conv2d(4, 6, 3, padding="same", bias=False),
+        nn.Conv2d(4, 6, 3, padding="same", bias=bias),
         neuron(threshold),
         nn.Dropout(0.2),
-        nn.AvgPool2d(2),
+        pool(2),
         nn.Flatten(),
-        nn.Linear(6 * 3 * 3, hidden, bias=False),
+        nn.Linear(6 * 3 * 3, hidden, bias=bias),
         neuron(threshold / 2),
         nn.Linear(hidden, hidden, bias=False),
         neuron(threshold / 4),
         nn.Linear(hidden, 10, bias=False),
     )
-    for parameter in layers.parameters():
-        if parameter.dim() > 1:
+    for module in layers.modules():
+        for parameter in module.parameters() if isinstance(module, nn.Conv2d | nn.Linear) else ():
             parameter.data.mul_(16).round_().div_(16)
     return layers.eval()
 
@@ -191,10 +191,11 @@ NEURONS = {
 }
 
 
+@pytest.mark.parametrize("more", [{}, {"bias": True, "pool": nn.MaxPool2d}], ids=str)
 @pytest.mark.parametrize("kind", NEURONS)
 @torch.no_grad()
-def test_a_users_layers_send_the_same_spikes_as_a_model_with_a_decoder(kind):
-    users = stack(NEURONS[kind])
+def test_a_users_layers_send_the_same_spikes_as_a_model_with_a_decoder(kind, more):
+    users = stack(NEURONS[kind], **more)
     model = from_layers(users, decoder="U 4 U in", image_shape=(1, 12, 12), timesteps=9, readout="membrane_linear")
     x, u = inputs(model)
     neurons = ("Leaky", "IFNode", "LIFNode")
@@ -246,9 +247,9 @@ def changed(position, layer):
     ("layers", "words"),
     [
         (lambda: changed(1, nn.BatchNorm2d(4)), "layer 1 is torch.BatchNorm2d"),
-        (lambda: changed(1, nn.MaxPool2d(2)), "MaxPool2d"),
+        (lambda: changed(2, nn.MaxPool2d(2)), "'M' stands behind a nonlinearity"),
         (lambda: changed(1, nn.AvgPool2d(3, stride=2)), r"kernel_size=\(3, 3\).*kernel_size=\(2, 2\)"),
-        (lambda: changed(2, nn.Conv2d(4, 6, 3, padding=1)), "layer 2 has a bias"),
+        (lambda: changed(1, nn.Conv2d(4, 4, 2, stride=2)), "layer 1 has a bias and no neuron"),
         (lambda: changed(2, nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False)), r"stride=\(2, 2\)"),
         (lambda: changed(2, nn.Conv2d(4, 6, 5, padding=2, bias=False)), r"kernel_size=\(5, 5\)"),
         (lambda: changed(2, nn.Conv2d(4, 6, 3, bias=False)), r"padding=\(0, 0\)"),
@@ -263,7 +264,8 @@ def changed(position, layer):
         (lambda: changed(3, jelly("IFNode", 1.0, v_reset=0.0)), "v_reset=0;"),
         (lambda: changed(3, jelly("LIFNode", 1.0)), "decay_input=True"),
         (lambda: nn.Sequential(*stack(leaky), leaky(1.0)), "layer 12 is neuron threshold=1 leak=1; a plan has nothing"),
-        (lambda: stack(leaky)[:-2], "after layer 9 is nothing; a plan has neuron there"),
+        (lambda: stack(leaky)[:-1], "layer 10 is neuron threshold=0.0625 leak=1; a plan has nothing there"),
+        (lambda: nn.Sequential(*stack(leaky)[:2], *stack(leaky)[1:3]), "after layer 3 is nothing; a plan has neuron there"),
         (lambda: stack(leaky)[0][0], "takes an nn.Sequential"),
         (lambda: build(plan=FORK).features, "layer 1 is a neuron of this package"),
         (lambda: nn.Sequential(), "must begin with a number"),

@@ -496,6 +496,33 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
 # --- training
 
 
+def test_an_ann_with_all_that_deep_plans_need(tmp_path):
+    """Whitened, begun as identities, normalised, in steps, without hidden layers: what a run of two epochs learns, one of one
+    epoch that is resumed learns; its first layer is that of epoch 1; its checkpoint says what it is, and evaluates the same."""
+    made = "--whitening --init dirac --norm batch --no-norm_scale --activation_ann qcfs --qcfs_levels 8 --fc_layers 0"
+    command = f"-a VGG5_wFeedback_small -lr 5e-3 --lr_interval 1 --select test {DATA} {made} --output_dir {tmp_path} --run_name"
+    best, said = run_here(ANN, f"{command} whole --epochs 2")
+    assert "whitening: 8 patterns of 3x3 pixels have " in said
+    run_here(ANN, f"{command} parts --epochs 1")
+    files = tmp_path / "trained_models/ann"
+    first = load_checkpoint(files / "parts_last.pth")["state_dict"]
+    _, said = run_here(ANN, f"{command} parts --resume --epochs 2")
+    assert "whitening" not in said
+    here, there = (load_checkpoint(files / f"{name}_last.pth")["state_dict"] for name in ("whole", "parts"))
+    assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+    assert torch.equal(here["features.0.weight"], first["features.0.weight"]) and here["features.1.num_batches_tracked"] == 4
+    scales = {f"{place}.weight" for place in ("features.1", "features.4", "features.7", "generate.2", "generate.5")}
+    assert {name for name in here if torch.equal(here[name], first[name])} == {"features.0.weight", *scales}
+    model = load(files / "whole.pth")
+    assert (model.settings["norm"], model.settings["qcfs_levels"], model.settings["fc_layers"]) == ("batch", 8, 0)
+    assert not model.features[0].weight.requires_grad and len(model.classifier) == 1
+    again, _ = run_here(
+        ANN, f"--pretrained_ann {files / 'whole.pth'} --test_only {DATA} --output_dir {tmp_path} --run_name again"
+    )
+    assert again["accuracy"] == best["accuracy"] and again["total"] == pytest.approx(best["total"])
+    assert "trained first layer stays as trained" in refused(ANN, f"{command} more --pretrained_ann {files / 'whole.pth'}")
+
+
 def test_an_ann_interrupted_and_resumed_by_its_name(tmp_path, monkeypatch):
     """The same numbers and weights, bit for bit, whether a run goes through or is stopped in its last epoch and resumed."""
 

@@ -49,7 +49,7 @@ def batch_mean(sums, number):
     if counts is None:
         return sums / number, number
     both = SumOverRanks.apply(counts * torch.cat([sums, sums.new_full((1,), number)]))
-    return both[:-1] / both[-1], both[-1].item()
+    return both[:-1] / both[-1], both[-1].detach()
 
 
 class ScaledByBatch(nn.Module):
@@ -99,20 +99,22 @@ class BatchNorm(nn.BatchNorm2d):
         return self.nonlinearity(self.normalised(x))
 
     def normalised(self, x):
-        mean, number, over = None, x.numel() // x.shape[1], (0, *range(2, x.dim()))
-        if self.training and COUNTS.get() is not None:
-            mean, number = batch_mean(x.sum(over, dtype=torch.float32), number)
-        learns = self.training and number > 1
-        self.num_batches_tracked.add_(int(learns))
-        if mean is None or not learns:
+        each, over = x.numel() // x.shape[1], (0, *range(2, x.dim()))
+        if not self.training or COUNTS.get() is None:
+            learns = self.training and each > 1
+            if learns:
+                self.num_batches_tracked.add_(1)
             own = self.running_mean, self.running_var, self.weight, self.bias
             return F.batch_norm(x, *own, learns, self.momentum, self.eps)
-        centred = x - by_channel(mean, x)
-        variance, _ = batch_mean(centred.square().sum(over), x.numel() // x.shape[1])
+        mean, number = batch_mean(x.sum(over, dtype=torch.float32), each)
+        variance, _ = batch_mean((x - by_channel(mean, x)).square().sum(over), each)
+        learns = number > 1
+        mean, variance = torch.where(learns, mean, self.running_mean), torch.where(learns, variance, self.running_var)
+        self.num_batches_tracked.add_(learns)
         self.running_mean.lerp_(mean.detach(), self.momentum)
-        self.running_var.lerp_(variance.detach() * (number / (number - 1)), self.momentum)
+        self.running_var.lerp_(variance.detach() * number / (number - 1).clamp(min=1), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * by_channel(scale, x) + by_channel(self.bias, x)).to(x.dtype)
+        return ((x - by_channel(mean, x)) * by_channel(scale, x) + by_channel(self.bias, x)).to(x.dtype)
 
 
 def by_channel(values, x):
