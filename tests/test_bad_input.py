@@ -73,7 +73,7 @@ LABELS = "train-labels-idx1-ubyte.gz"
         (SNN, "-a VGG5_small --gate once --encoding direct --grid 3", "power of 2"),
         (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs a plan with feedback"),
         (SNN, "--balance_percentile 0", "above 0"), (SNN, "--balance_percentile 100.1", "at most 100"),
-        (ANN, "--norm batch", "choose from"), (ANN, "--fc_dropout 1", "below 1"),
+        (ANN, "--norm layer", "choose from"), (ANN, "--fc_dropout 1", "below 1"),
     ],
 )  # fmt: skip
 def test_wrong_flags(tmp_path, name, flags, words):
