@@ -382,7 +382,7 @@ def test_log_begins_with_every_parameter(trained):
     for name, path in ((ANN, "logs/ann/tiny.log"), (SNN, "logs/snn/tiny.log")):
         lines = (trained.folder / path).read_text().splitlines()
         head = lines[: lines.index("")]
-        flags, first = vars(parse(name)).keys() - {"given", "typed", "about"}, head.index("all parameters:")
+        flags, first = vars(parse(name)).keys() - {"given", "typed", "about", "seeds"}, head.index("all parameters:")
         assert all(sum(f"{flag}=" in f" {line}" for line in head[first:]) for flag in flags)  # in the groups of --help
         assert any(line.startswith("  training: ") and "learning_rate=0.005" in line for line in head) == (name == ANN)
         differ = head[first - 1].removeprefix("not as by default: ").split(", ")

@@ -138,6 +138,8 @@ def test_a_rule_sees_each_step_as_it_was(images, monkeypatch):
     found = {}
 
     class Watching(Rule):
+        looks_at_input = True
+
         def holds(self, run):
             found[at_once].append((run.steps, run.trace.sum().item(), run.view.is_open.sum().item(), run.logits.sum().item()))
             return torch.zeros(len(run.image), dtype=torch.bool)

@@ -267,14 +267,14 @@ def test_what_cannot_work_is_refused(own, words):
         build(VGG_SNN_STDB_wFeedback, **own)
 
 
-def test_the_scripts_evaluate_as_trained_without_any_flag(tmp_path):
+def test_the_scripts_evaluate_as_trained_without_any_flag_but_where_the_images_are(tmp_path):
     """A colour folder: the gate and its settings come from the checkpoint; another epsilon is one typed."""
     folder = make_folder(tmp_path / "pets", count=3)
     once = "--encoding direct --gate once --grid 4 --epsilon 0.3 --together --guess prediction --no-fill"
     flags = f"--dataset {folder} {NET} --timesteps 3 --update immediate --readout membrane_linear --epochs 1"
     run_here(SNN, f"{flags} {once} --run_name x --output_dir {tmp_path}")
     path = tmp_path / "trained_models/snn/x.pth"
-    run_here(OBJ1, f"--pretrained_snn {path} --run_name y --output_dir {tmp_path}")
+    run_here(OBJ1, f"--pretrained_snn {path} --dataset {folder} --run_name y --output_dir {tmp_path}")
     (record,) = records(tmp_path / "logs/snn/y.jsonl", "evaluation")
     model, test = load(path, engine="dense"), load_data(str(folder))[2]
     kept = {name: model.settings[name] for name in ("gate", "encoding", "grid", "epsilon", "together", "fill")}

@@ -61,7 +61,7 @@ def test_help_lists_the_flags(name, capsys):
         assert action.help, action.option_strings
     for flag in ("--seed", "--output_dir", "--data_dir", "--device", "--fc_width", "--limit_train", "--epochs", "--trade_off"):
         assert flag in shown
-    assert ("--readout" in shown) == ("--update" in shown) == ("--pretrained_snn" in shown) == (name != ANN)
+    assert ("--readout" in shown) == ("--update {" in shown) == ("--pretrained_snn" in shown) == (name != ANN)
 
 
 def test_training_prints_figures_only(trained):

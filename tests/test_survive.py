@@ -488,7 +488,7 @@ def epoch_of(kind, norm, bad=None, slope=True):
 
 
 STEEP = "a gradient is not finite at epoch 3, update {}: first not finite: the gradient at layer classifier.6 (Linear); "
-INFINITE = "the loss is inf at epoch 3, step {}: first not finite: the loss itself; "
+INFINITE = "the loss is inf at epoch 3, update {}: first not finite: the loss itself; "
 
 
 @pytest.mark.parametrize(("kind", "norm", "line"), [("Adam", None, STEEP), ("SGD", None, STEEP), ("Adam", "scale", INFINITE)])
