@@ -63,17 +63,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
 
         def neuron(stage, channels=None):
-            names = (
-                "update",
-                "default_threshold",
-                "leak",
-                "learn_threshold",
-                "learn_leak",
-                "initial_potential",
-                "bias",
-                "membrane_floor",
-            )
-            return SpikingNeuron(surrogate, *(own[name] for name in names))
+            names = ("update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "bias")
+            return SpikingNeuron(surrogate, *(own[name] for name in names), own["membrane_floor"])
 
         self.features, self.generate, self.classifier = build_stages(
             plan,
