@@ -207,13 +207,13 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """A part of the stage of this name, in place: see run_stage. steps: numbers of those in which it runs; the signal is of
         their last ones. Adds to counts each layer's spikes per step and image, (T, B), of the steps among; default: these."""
         sent, among, watch = {}, steps if among is None else among, None
-        keys = [f"{name}.{position}" for position, module in run.stages[part] if isinstance(module, SpikingNeuron)]
-        kept = run.recorder.begin(keys, run.memory)
+        neurons = {f"{name}.{at}": module for at, module in run.stages[part] if isinstance(module, SpikingNeuron)}
+        kept = run.recorder.begin(neurons, run.memory)
         if run.watcher:
             watch = lambda key, signal, count: run.watcher.note(key, signal, steps[len(steps) - count :])  # noqa: E731
         final = among[-1] + 1 == run.last
         signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final, kept)
-        for key in keys:
+        for key in neurons:
             counts[key].append(placed(sent.get(key), steps, among, run.image))
         run.recorder.end(kept, steps, among, run.image)
         return signal

@@ -40,7 +40,7 @@ class Recorder:
     """
 
     def __init__(self, record=None, wiring=None):
-        self.asked, self._parts, self._before = {}, {}, {}
+        self.asked, self._parts, self._neurons, self._before = {}, {}, {}, {}
         if record is None:
             return
         spaces = spaces_of(wiring)
@@ -57,10 +57,11 @@ class Recorder:
 
     # --- the dense engine
 
-    def begin(self, names, memory):
-        """What run_stage is to keep of these layers, layer -> kind -> None until it has. memory: as run_stage takes it."""
-        self._before = dict(memory)
-        return {name: dict.fromkeys(self.asked[name].kinds) for name in names if name in self.asked}
+    def begin(self, neurons, memory):
+        """What run_stage is to keep of these layers, layer -> kind -> None until it has. neurons: layer -> SpikingNeuron; memory:
+        as run_stage takes it."""
+        self._neurons, self._before = neurons, dict(memory)
+        return {name: dict.fromkeys(self.asked[name].kinds) for name in neurons if name in self.asked}
 
     def end(self, kept, steps, among, images):
         """Take what run_stage has kept of the last ones of these steps, for the steps among: in others no neuron spikes, and the
@@ -75,6 +76,8 @@ class Recorder:
                     last = last.bool()
                 elif name in self._before:
                     (last,) = asked.chosen(self._before[name].v[None])
+                else:
+                    last = self._neurons[name].at_rest(last).v
                 for step in among:
                     now = at.get(step, last)
                     found.append(now)
