@@ -20,16 +20,16 @@ class Stream:
 
     The first call says how many images there are at once, each with a network of its own. No stopping rule is asked. Draws follow
     from the seed, the image's place in the batch and the stream's own step, so a stream in pieces is the same as one at once.
+    steps: taken so far. Either engine runs it, and goes on from the other's state.
     """
 
     def __init__(self, model, seed=0):
-        self.model, self.seed, self._run = model, required(WHOLE, "seed", seed), None
-
-    steps = property(lambda self: self._run.steps if self._run else 0)  # taken so far
+        self.model, self.seed = model, required(WHOLE, "seed", seed)
+        self.reset()
 
     def reset(self):
         """Bring the network to rest, at step 0; then the batch may be another."""
-        self._run = None
+        self.steps, self._count, self._run, self._engine = 0, None, None, None
 
     @torch.no_grad()
     def __call__(self, images, steps=1, frames=True, record=None):
@@ -41,57 +41,92 @@ class Stream:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
         if not model.gate.turns:
             raise ModelError(f"gate {model.settings['gate']} is for one image: for a stream choose block, or open")
-        if self._run and len(x) != len(self._run.image):
-            raise ModelError(f"this stream has {len(self._run.image)} images at once, not {len(x)}: call reset() to begin anew")
-        run = turned(model, self._run, x) if self._run else self._begun(x)
-        shown, taken, self._run = all_steps(model, replace(run, recorder=recorder), steps, frames=frames)
-        return model.output(x, shown, taken, recorder)
+        if len(x) != (len(x) if self._run is None else self._count):
+            raise ModelError(f"this stream has {self._count} images at once, not {len(x)}: call reset() to begin anew")
+        engine = model.engine if model.engine and x.device.type == "cpu" and model.engine.serves_stream() else None
+        if self._run is None:
+            self._run, self._count = (engine or Dense(model)).begun(x, self._draws(len(x))), len(x)
+        elif engine is not self._engine:
+            self._run = (engine or Dense(model)).restored(self.state_dict(), self._draws(len(x)))
+        self._engine = engine
+        output, self._run = (engine or Dense(model)).go_on(self._run, x, steps, frames, recorder)
+        self.steps += steps
+        return output
 
-    def _begun(self, x):
-        return replace(self.model.start(x, Draws(self.seed, EVALUATION, torch.arange(len(x)))), last=None)
+    def _draws(self, count):
+        return Draws(self.seed, EVALUATION, torch.arange(count))
 
+    @torch.no_grad()
     def state_dict(self):
         """What the next step needs: seed, steps, and tensors (B, ...) by name, for torch.save."""
-        return {"seed": self.seed, "steps": self.steps, **(state_of(self._run) if self._run else {})}
+        held = {} if self._run is None else (self._engine or Dense(self.model)).state_of(self._run)
+        return {"seed": self.seed, "steps": self.steps, **held}
 
     def load_state_dict(self, state):
         """Go on from what state_dict gave. Raises ModelError where that is of another network; then the stream is as it was."""
-        state = dict(state)
-        seed, steps = (required(WHOLE, name, state.pop(name, None)) for name in ("seed", "steps"))
-        image = state.get("image", torch.zeros(0, *self.model.image_shape))
-        begun = replace(Stream(self.model, seed)._begun(image), steps=steps)
-        self.seed, self._run = seed, restored(self.model, begun, state) if state else None
+        held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
+        seed, steps = (required(WHOLE, name, state.get(name)) for name in ("seed", "steps"))
+        if held:
+            check_state(self.model, held)
+        self.reset()
+        self.seed, self.steps = seed, steps
+        if held:
+            self._count = len(held["image"])
+            self._run = Dense(self.model).restored(state, self._draws(self._count))
 
 
-def state_of(run):
-    """What the next step of a run needs, name -> tensor (B, ...): of its state what is there."""
-    view = run.view
-    found = {"image": run.image, "logits": run.logits, "trace": run.trace, "waiting": run.waiting}
-    found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
-    found |= {MEMBRANES + name: one.v for name, one in run.memory.items()}
-    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+class Dense:
+    """A stream in the dense engine: its runs are RunStates. The event engine has the same four methods."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def begun(self, x, draws):
+        """A run on images x, at rest."""
+        return replace(self.model.start(x, draws), last=None)
+
+    def go_on(self, run, x, steps, frames, recorder):
+        """(the SNNOutput of a run's next steps, in which it sees images x, the run after them)"""
+        model = self.model
+        if model.watcher:
+            model.watcher.begin()
+        run = replace(turned(model, run, x), recorder=recorder, watcher=model.watcher)
+        shown, taken, run = all_steps(model, run, steps, frames=frames)
+        return model.output(x, shown, taken, recorder), run
+
+    def state_of(self, run):
+        """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
+        view = run.view
+        found = {"image": run.image, "logits": run.logits, "trace": run.trace, "waiting": run.waiting}
+        found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
+        found |= {MEMBRANES + name: one.v for name, one in run.memory.items()}
+        return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+    def restored(self, state, draws):
+        """The run of which that is the state_dict."""
+        run, neurons = self.begun(state["image"], draws), self.model.neurons()
+        view = {name: state[name] for name in ("is_open", "predicted", "explained") if name in state}
+        if run.view.is_open is None:
+            view = {}
+        elif "is_open" in view:
+            view["image"] = run.image * view["is_open"]
+        potentials = {name: state[MEMBRANES + name] for name in neurons if MEMBRANES + name in state}
+        memory = {name: neurons[name].at_rest(v)._replace(v=v) for name, v in potentials.items()}
+        held = {name: state[name] for name in ("logits", "trace", "waiting") if name in state}
+        return replace(run, view=run.view._replace(**view), memory=memory, steps=state["steps"], **held)
 
 
-def restored(model, run, state):
-    """A run that has just begun, in a state that state_of gave. Raises ModelError for one of another network."""
-    wiring, neurons, count = model.wiring, model.neurons(), len(run.image)
-    spaces = spaces_of(wiring)
-    shapes = {"logits": run.logits.shape[1:], "waiting": wiring.shapes[wiring.forked]}
+def check_state(model, state):
+    """Raises ModelError unless that can be the state of a stream of this model."""
+    wiring, spaces = model.wiring, spaces_of(model.wiring)
+    shapes = {"logits": spaces["output"], "waiting": wiring.shapes[wiring.forked]}
     shapes |= dict.fromkeys(("image", "trace", "is_open", "predicted", "explained"), model.image_shape)
-    shapes |= {MEMBRANES + name: spaces[name] for name in neurons}
-    for name, value in state.items():
-        if name not in shapes or value.shape != (count, *shapes[name]):
-            raise ModelError(f"{name} of shape {tuple(value.shape)}: this is the state of another network's stream")
-    if lacking := [name for name in state_of(run) if name not in state]:
+    shapes |= {MEMBRANES + name: spaces[name] for name in model.neurons()}
+    if lacking := [name for name in ("image", "logits", "trace") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
-    held = {name: state[name] for name in ("logits", "trace", "waiting") if name in state}
-    view = {name: state[name] for name in ("is_open", "predicted", "explained") if name in state}
-    if "is_open" in view:
-        view["image"] = run.image * view["is_open"]
-    layers = {name: neuron for name, neuron in neurons.items() if MEMBRANES + name in state}
-    potentials = {name: state[MEMBRANES + name] for name in layers}
-    memory = {name: neuron.at_rest(potentials[name])._replace(v=potentials[name]) for name, neuron in layers.items()}
-    return replace(run, view=run.view._replace(**view), memory=memory, **held)
+    for name, value in state.items():
+        if name not in shapes or value.shape != (len(state["image"]), *shapes[name]):
+            raise ModelError(f"{name} of shape {tuple(value.shape)}: this is the state of another network's stream")
 
 
 def turned(model, run, image):
