@@ -64,7 +64,7 @@ def scene(model, count=3):
     x, _ = inputs(model, 2 * count)
     part = x[count:].clone()
     part[:, :, : x.shape[2] // 2] = x[:count, :, : x.shape[2] // 2]
-    return (x[:count], x[count:], part), (5, 4, 6)
+    return (x[:count], x[count:], part), (6, 4, 6)
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
@@ -289,6 +289,9 @@ def test_what_a_stream_refuses_leaves_it_as_it_was():
         with pytest.raises(ModelError, match=words):
             call()
     check_same(stream(x, 4), other(x, 4))
+    model.change(feedback_interval=2)
+    with pytest.raises(ModelError, match="feedback_interval 2 save a stream after a multiple of 2 steps, not 7"):
+        stream.state_dict()
     model.train()
     with pytest.raises(ModelError, match=r"call eval\(\)"):
         stream(x)

@@ -40,7 +40,7 @@ class LeftOn:
         if nodes.shape != before.shape or (nodes != before).any():
             raise ModelError("this stream began with another feedback_interval or encoding: call reset() to begin anew")
         if self.settings and (layout is not self.layout or self.settings._replace(timesteps=settings.timesteps) != settings):
-            self.wake(layout)
+            self.wake(layout.net)
         self.layout, self.settings = layout, settings
         if self.state.busy.shape[1] < len(maps.nodes):
             larger = new_state(maps, len(self.state.busy))
@@ -48,18 +48,15 @@ class LeftOn:
                 grown[:, : values.shape[1]] = values
             self.state = larger
 
-    def wake(self, layout):
+    def wake(self, net):
         """All neurons and pixels are looked at in the next step, whatever has changed."""
-        for n in range(1, layout.net.output):
-            self._list(layout.net, n)
+        for n in range(1, net.output):
+            full, left = divmod(int(net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]), WORD)
+            first = net.nodes[n, FIRST_PLACE] // WORD
+            self.state.listed[:, first : first + full] = np.uint64(2**WORD - 1)
+            self.state.listed[:, first + full] = np.uint64(2**left - 1)
+            self.state.busy[:, n] = True
         self.pixels.gate["look_again"] = True
-
-    def _list(self, net, n):
-        full, left = divmod(int(net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]), WORD)
-        first = net.nodes[n, FIRST_PLACE] // WORD
-        self.state.listed[:, first : first + full] = np.uint64(2**WORD - 1)
-        self.state.listed[:, first + full] = np.uint64(2**left - 1)
-        self.state.busy[:, n] = True
 
     def _membranes(self, n):
         """Those of a node, (B, H W C)."""
@@ -67,10 +64,9 @@ class LeftOn:
         return self.state.v[:, first : first + math.prod(self.layout.shapes[n])]
 
     def _nodes(self):
-        """(name, node) of what a state holds of the membranes' kind."""
+        """(name, node) of the potentials that a state holds."""
         net = self.layout.net
-        layers = [(MEMBRANES + name, n) for n, name in enumerate(self.layout.names) if n]
-        return [*layers, ("logits", net.output)] + ([("waiting", net.waiting)] if net.waiting > 0 else [])
+        return [*((MEMBRANES + name, n) for n, name in enumerate(self.layout.names) if n), ("logits", net.output)]
 
     def state_dict(self, spaces):
         """See state_of of running/stream.py; spaces: name -> shape (C, H, W) or (N,), the pixels' under 'input'. Membranes must
@@ -80,7 +76,9 @@ class LeftOn:
             of_image["explained"] = self.pixels.guess
         found = {name: in_planes(values, spaces["input"]) for name, values in of_image.items()}
         for name, n in self._nodes():
-            found[name] = in_planes(self._membranes(n), spaces.get(name.removeprefix(MEMBRANES), self.layout.shapes[n]))
+            found[name] = in_planes(
+                self._membranes(n), spaces[name.removeprefix(MEMBRANES) if n < self.layout.net.output else "output"]
+            )
         return found
 
     def load(self, state, steps, decodes):
@@ -102,9 +100,7 @@ class LeftOn:
         pixels.gate["changed"] = pixels.gate["wants"] = True
         pixels.gate["events"] = -1
         pixels.run["steps"], pixels.run["decodes"], pixels.run["explained"] = steps, decodes, "explained" in state
-        self.wake(self.layout)
-        if net.waiting > 0:
-            self._list(net, net.waiting)
+        self.wake(net)
 
 
 def in_rows(values):

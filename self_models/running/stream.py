@@ -58,7 +58,12 @@ class Stream:
 
     @torch.no_grad()
     def state_dict(self):
-        """What the next step needs: seed, steps, and tensors (B, ...) by name, for torch.save."""
+        """What the next step needs: seed, steps, tensors (B, ...) by name, for torch.save. Raises ModelError between two steps
+        of the decoder, while spikes wait for it."""
+        if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
+            raise ModelError(
+                f"with feedback_interval {interval} save a stream after a multiple of {interval} steps, not {self.steps}"
+            )
         held = {} if self._run is None else (self._engine or Dense(self.model)).state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **held}
 
@@ -97,7 +102,7 @@ class Dense:
     def state_of(self, run):
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
         view = run.view
-        found = {"image": run.image, "logits": run.logits, "trace": run.trace, "waiting": run.waiting}
+        found = {"image": run.image, "logits": run.logits, "trace": run.trace}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
         found |= {MEMBRANES + name: one.v for name, one in run.memory.items()}
         return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
@@ -112,15 +117,16 @@ class Dense:
             view["image"] = run.image * view["is_open"]
         potentials = {name: state[MEMBRANES + name] for name in neurons if MEMBRANES + name in state}
         memory = {name: neurons[name].at_rest(v)._replace(v=v) for name, v in potentials.items()}
-        held = {name: state[name] for name in ("logits", "trace", "waiting") if name in state}
-        return replace(run, view=run.view._replace(**view), memory=memory, steps=state["steps"], **held)
+        view, held = run.view._replace(**view), {name: state[name] for name in ("logits", "trace", "steps")}
+        return replace(run, view=view, memory=memory, **held)
 
 
 def check_state(model, state):
     """Raises ModelError unless that can be the state of a stream of this model."""
-    wiring, spaces = model.wiring, spaces_of(model.wiring)
-    shapes = {"logits": spaces["output"], "waiting": wiring.shapes[wiring.forked]}
-    shapes |= dict.fromkeys(("image", "trace", "is_open", "predicted", "explained"), model.image_shape)
+    spaces = spaces_of(model.wiring)
+    shapes = {"logits": spaces["output"]} | dict.fromkeys(
+        ("image", "trace", "is_open", "predicted", "explained"), model.image_shape
+    )
     shapes |= {MEMBRANES + name: spaces[name] for name in model.neurons()}
     if lacking := [name for name in ("image", "logits", "trace") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
