@@ -2,20 +2,25 @@
 
 import copy
 import gc
+import json
 
 import pytest
 import torch
+from conftest import REPOSITORY, run_here
 from test_event_engine import DEEP, FORK, POOLED, TOTALS, TWIN, build, check_same, inputs
 
+from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.event.engine import EventEngine
+from self_models.loading import load
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.surrogates import SURROGATES
 from self_models.running.steps import accumulated
 from self_models.running.stream import turned
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
+TRAINED = REPOSITORY / "trained_models/snn"
 DYNAMIC = {"blocking": "dynamic", "latch": True}
 SETTINGS = [
     {}, DYNAMIC, {"cls": VGG_SNN_STDB_wFeedback}, {"plan": DEEP, **DYNAMIC}, {"plan": FORK, "update": "delayed", **DYNAMIC},
@@ -64,7 +69,7 @@ def scene(model, count=3):
     x, _ = inputs(model, 2 * count)
     part = x[count:].clone()
     part[:, :, : x.shape[2] // 2] = x[:count, :, : x.shape[2] // 2]
-    return (x[:count], x[count:], part), (6, 4, 6)
+    return (x[:count], x[count:], part), (6, 6, 6)
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
@@ -82,9 +87,9 @@ def test_a_stream_on_one_image_is_a_run_however_it_is_cut(settings, engine):
 
 @pytest.mark.parametrize("settings", [*SETTINGS, *({**DYNAMIC, **one} for one in FORGETTING), *MIXED], ids=str)
 def test_both_engines_are_left_on_alike(settings):
-    """Spike for spike, membrane for membrane; what a surprise leaves is off the grid on which sums are exact."""
+    """Spike for spike, membrane for membrane; what a surprise or a leak leaves is off the grid on which sums are exact."""
     model = build(**settings)
-    event, (frames, pieces), exact = in_event(model), scene(model), "surprise" not in settings
+    event, (frames, pieces), exact = in_event(model), scene(model), not {"surprise", "leak"} & settings.keys()
     near = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-5, "atol": 1e-5}
     streams = model.stream(7), event.stream(7)
     record = dict.fromkeys(model.neurons(), ("spikes", "membrane")) | {"output": "membrane"}
@@ -105,7 +110,7 @@ def test_a_stream_goes_on_from_its_state_and_each_image_is_its_own(settings, eng
     dense = build(**DYNAMIC, **settings)
     models, (frames, pieces) = {"dense": dense, "event": in_event(dense)}, scene(dense)
     first, second = (models[name] for name in engines.split())
-    exact = first is second or "surprise" not in settings
+    exact = first is second or not {"surprise", "leak"} & settings.keys()
     stream = first.stream(seed=1)
     expected = in_pieces(stream, frames, pieces)
     assert all(counts.sum() > 0 for one in expected for counts in one.spikes.values())
@@ -307,3 +312,21 @@ def test_a_stopping_rule_is_not_asked_and_settings_may_change_in_between():
     whole = other(x).logits
     model.change(output_leak=0.5)
     assert torch.equal(stream(x).logits, whole - 0.5 * before.logits)
+
+
+def test_programs_that_leave_a_network_on():
+    """Each run tiny: what they print is what a stream gives."""
+    lines = run_here("benchmarks.speed.stream", "--engines dense --streams 2 --lengths 2 --steps 32 --settle 32 --every 8")[1]
+    rest, changing = map(json.loads, lines.splitlines())
+    assert changing["spikes_per_step"] > 4 * rest["spikes_per_step"] and rest["steps_per_second"] > 0
+    lines = [json.loads(line) for line in run_here("benchmarks.findings.forgetting", "--sequences 4 --digits 2")[1].splitlines()]
+    model = load(TRAINED / "accurate_feedback.pth", engine="dense", blocking="dynamic", latch=True, surprise=2.0)
+    test = load_data("MNIST")[2]
+    drawn = torch.randperm(10_000, generator=torch.Generator().manual_seed(0))[:8].view(2, 4)
+    stream = model.stream(0)
+    _, second = (stream(test.images[digit], 16) for digit in drawn)
+    (line,) = [one for one in lines if one.get("surprise") == 2 and one.get("digit") == 2]
+    assert line["right_after_16"] == (second.logits.argmax(1) == test.labels[drawn[1]]).float().mean()
+    assert line["spikes"] == round(sum(counts.mean().item() for counts in second.spikes.values()), 1)
+    lines = run_here("benchmarks.robustness.left_on", "--engine dense --steps 40 --every 2 --bound 100")[1].splitlines()
+    assert json.loads(lines[-1])["steps"] == 40 and len(lines) == 10
