@@ -131,8 +131,9 @@ def check_state(model, state):
     if lacking := [name for name in ("image", "logits", "trace") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
     for name, value in state.items():
-        if name not in shapes or value.shape != (len(state["image"]), *shapes[name]):
-            raise ModelError(f"{name} of shape {tuple(value.shape)}: this is the state of another network's stream")
+        shape = tuple(getattr(value, "shape", ()))
+        if name not in shapes or shape != (len(state["image"]), *shapes[name]):
+            raise ModelError(f"{name} of shape {shape}: this is the state of another network's stream")
 
 
 def turned(model, run, image):
