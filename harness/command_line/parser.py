@@ -23,6 +23,7 @@ GROUPS = {  # title -> description, in the order of --help
     "data": None,
     "network": None,
     "spiking": "one time unit = one simulation step",
+    "forgetting": "how a network that is left on lets go of what is past",
     "gate": "which pixels the input neurons see next",
     "stopping": "when an image stops before T steps, in evaluation",
     "training": None,

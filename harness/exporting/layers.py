@@ -48,12 +48,15 @@ def conventions(model):
     """How the layers are to be run, name -> text or number, for whoever reads the file."""
     settings = model.settings
     after = "one step later than charged" if settings["update"] == "delayed" else "in the step that charges"
+    floor, leak = settings["membrane_floor"], settings["output_leak"]
+    held = "" if floor is None else f"; V does not fall below {-floor:g} thresholds"
+    fades = "" if leak == 1 else f", of which a part of {leak:g} is kept per step"
     return {
         "timesteps": model.timesteps,
         "encoding": settings["encoding"],
         "update": settings["update"],
-        "neuron": f"fires where V > threshold, {after}; then the threshold is subtracted from V",
+        "neuron": f"fires where V > threshold, {after}; then the threshold is subtracted from V{held}",
         "initial_potential": settings["initial_potential"],  # V before the first step, in thresholds
-        "output": "the last layer has no neurons: its output, summed over all steps, is the logits",
+        "output": f"the last layer has no neurons: its output, summed over all steps{fades}, is the logits",
         "left_out": ", ".join(left_out(model)) or "nothing",
     }

@@ -43,6 +43,13 @@ def inlined(function):
     return compiled(function, inline="always")
 
 
+def apart(function):
+    """Machine code that is called, and no part of its callers, which then compile sooner: for what runs rarely."""
+    with noting_failure():
+        return _dispatched(function)
+    return function
+
+
 def intrinsic(function):
     """A function of numba.extending.intrinsic: it writes LLVM's instructions itself."""
     SOURCES.add(function.__code__.co_filename)

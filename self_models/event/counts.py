@@ -51,7 +51,8 @@ def new_activity(layout):
         node[SOURCE : VALUED + 1] = each.source, each.side, each.source_shape[0], each.group, each.row, first_w, entry, 0
     phase, row, column = [np.concatenate(parts) for parts in zip(*(each.tables() for each in maps), strict=True)] or net[-3:]
     weights, leak = np.concatenate([*weights, np.zeros(WORD, np.float32)]), np.ones(len(nodes), np.float32)
-    with_maps = net._replace(nodes=nodes, leak=leak, start=0 * leak, weights=weights, phase=phase, row=row, column=column)
+    of_nodes = {"nodes": nodes, "leak": leak, "start": 0 * leak, "floor": np.full(len(nodes), -np.inf, np.float32)}
+    with_maps = net._replace(**of_nodes, weights=weights, phase=phase, row=row, column=column)
     decoders = len(nodes) - sum(each.target in net.feedback for each in maps)
     return Activity(np.zeros((3, sum(map(prod, shapes))), np.int64), with_maps, decoders)
 

@@ -18,10 +18,11 @@ from self_models.event.costs import LARGE_BATCH, LOOKED_AT, dense_pays
 from self_models.event.counts import Counted, counted_runs, new_activity, no_activity
 from self_models.event.layouts import KeptLayout
 from self_models.event.settings import kernel_settings, why_not
-from self_models.event.threads import Rooms, spread
+from self_models.event.threads import CHUNK, LeftOn, Rooms, in_planes, spread
+from self_models.running.chunks import check_uniforms
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
-from self_models.running.recording import KINDS, Recorder
+from self_models.running.recording import KINDS, Recorder, spaces_of
 
 
 class EventEngine:
@@ -84,7 +85,7 @@ class EventEngine:
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         draws = draws_for(x, draws, seed)
-        self.model.drawn(x, uniforms, draws)  # which checks uniforms
+        check_uniforms(uniforms, self.model.timesteps, x)
         recorder = Recorder(record, self.model.wiring)
         output = self._run(x, uniforms, draws, frames, recorder) if self._serves() else None
         self.runs["event" if output else "dense"] += len(x)
@@ -92,6 +93,35 @@ class EventEngine:
             with torch.no_grad():
                 return self.model.forward(x, uniforms, draws, frames=frames, record=record)
         return output
+
+    # --- a stream
+
+    def serves_stream(self):
+        """Whether a stream of the model as it is now runs here; where not, and there is no choice, raises ModelError as check."""
+        return self._serves()
+
+    def begun(self, x, draws):
+        """The LeftOn of images x with these Draws, at rest."""
+        return LeftOn(self._laid_out(), draws)
+
+    def go_on(self, left_on, x, steps, frames, recorder):
+        """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them)"""
+        output = self._run(x, None, left_on.draws, frames, recorder, steps, left_on)
+        self.runs["event"] += len(x)
+        return output, left_on
+
+    def state_of(self, left_on):
+        """As state_of of running/stream.py."""
+        spaces = spaces_of(self.model.wiring)
+        images = in_planes(left_on.pixels.image, spaces["input"])
+        self._run(images, None, left_on.draws, False, Recorder(), 0, left_on)  # which brings membranes up to date
+        return left_on.state_dict(spaces)
+
+    def restored(self, state, draws):
+        """The LeftOn of which that is the state_dict."""
+        left_on, model, steps = self.begun(state["image"], draws), self.model, state["steps"]
+        left_on.load(state, steps, steps // model.feedback_interval if model.has_feedback else 0)
+        return left_on
 
     @property
     def name(self):
@@ -116,11 +146,12 @@ class EventEngine:
 
     # --- a run
 
-    def _run(self, x, uniforms, draws, frames, recorder):
-        """The SNNOutput; None where the dense engine should be faster."""
+    def _run(self, x, uniforms, draws, frames, recorder, steps=None, left_on=None):
+        """The SNNOutput; None where the dense engine should be faster. steps, left_on: of a stream, how many, and its state."""
         from self_models.event.compiled import run  # now, see settings.why_not
 
-        model, batch, steps = self.model, len(x), self.model.timesteps
+        model, batch, settings = self.model, len(x), kernel_settings(self.model, draws, steps)
+        steps = settings.timesteps
         layout, rooms = self._laid_out(), self._rooms
         images, given = pixels_of(x), np.zeros((0, 0, 0), np.float32)
         if uniforms is not None:
@@ -129,12 +160,15 @@ class EventEngine:
         asked = ([(layout.names.index(name), one.neurons) for name, one in recorder.of(kind)] for kind in KINDS)
         recorded = new_recorded(layout.net, steps, batch, *asked)
         results = run.new_results(images, steps, len(layout.shapes), labels, shown, recorded)
-        settings, index = kernel_settings(model, draws), draws.index.numpy()
+        index = draws.index.numpy()
+        if left_on:
+            left_on.take_up(layout, rooms.activity.maps, settings)
 
         def work(room, first, last):
-            run.run_images(layout.net, *room, settings, images, given, index, results, first, last)
+            state, pixels = (left_on.state, left_on.pixels) if left_on else (room.state, room.pixels)
+            run.run_images(layout.net, state, room.activity, pixels, settings, images, given, index, results, first, last)
 
-        looked_at = LOOKED_AT if self.chooses and batch >= LARGE_BATCH else 0
+        looked_at = LOOKED_AT if self.chooses and batch >= LARGE_BATCH and not left_on else 0
         if looked_at:
             room = rooms.take()
             here = blank(room.activity)  # which counts only if they do
@@ -144,7 +178,7 @@ class EventEngine:
                 return None
             room.activity.events[:] += here.events
         try:
-            spread(work, rooms, looked_at, batch)
+            spread(work, rooms, looked_at, batch, batch if left_on else CHUNK)
         except MemoryError:
             raise
         except Exception as error:
@@ -152,7 +186,7 @@ class EventEngine:
         if self._counted:
             self._counted["steps"] += int(results.steps.sum())
             self._counted["decodes"] += int(results.decodes.sum())
-        return self._output(layout.names, x, results, frames, recorder)
+        return self._output(layout.names, x, results, frames, recorder) if steps else None
 
     def _output(self, names, x, results, frames, recorder):
         model = self.model

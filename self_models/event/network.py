@@ -225,12 +225,14 @@ def _net(model, wiring, shapes, connections, **special):
     if special["drive"] > 0:
         nodes[special["drive"], SOURCE : VALUED + 1] = nodes[connections[0].target, SOURCE : VALUED + 1]
     neurons = list(model.neurons().values())
-    threshold, leak, start = (np.full(len(shapes), value, np.float32) for value in (1, 1, 0))
+    threshold, leak, start, floor = (np.full(len(shapes), value, np.float32) for value in (1, 1, 0, -np.inf))
+    leak[special["output"]] = model.settings["output_leak"]
     for n, neuron in enumerate(neurons, 1):
         threshold[n], leak[n] = neuron.threshold.item(), neuron.leak.item()
         start[n] = (neuron.initial_potential * neuron.threshold).item()
+        floor[n] = -np.inf if neuron.floor is None else (-neuron.floor * neuron.threshold).item()
     phase, row, column = (np.concatenate(parts) for parts in zip(*tables, strict=True))
     immediate = model.settings["update"] == "immediate"
     bias = np.concatenate(biases)
-    return Net(nodes, threshold, leak, start, bias, immediate=immediate, weights=weights, phase=phase, row=row, column=column,
-               **special)  # fmt: skip
+    return Net(nodes, threshold, leak, start, floor, bias, immediate=immediate, weights=weights, phase=phase, row=row,
+               column=column, **special)  # fmt: skip

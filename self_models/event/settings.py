@@ -52,14 +52,16 @@ def methods(cls):
     return [name for name in own if not name.startswith("__")]
 
 
-def kernel_settings(model, draws):
-    """What compiled code reads of a model: settings that are declared so, names as numbers, its images' shape, the draws' key."""
+def kernel_settings(model, draws, steps=None):
+    """What compiled code reads of a model: settings that are declared so, names as numbers, its images' shape, the draws' key.
+    steps: how many are to be taken, of a network that is left on."""
     registered = tuple(part for registry in model.parts.values() for part in registry.values())
     held = model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)  # a part may have been changed in place
     values = {name: one.scalar(held.get(name, one.default)) for name, one in read_by_kernels(type(model), registered)}
     values = {name: np.float32(value) if isinstance(value, float) else value for name, value in values.items()}
     channels, _, width = model.image_shape
     values |= {"has_feedback": model.has_feedback, "completes": model.gate.completes, "least_steps": model.gate.least_steps}
+    values |= {"left_on": steps is not None, "timesteps": model.timesteps if steps is None else steps}
     values |= {"colour": channels > 1, "channels": channels, "width": width}
     values |= {"uses_draws": model.encoding.uses_draws, "epoch": draws.epoch, "key": key_for(draws.seed, "input")}
     return settings_class(tuple(values))._make(values.values())

@@ -5,10 +5,13 @@ import math
 import threading
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from self_models.basics.errors import ModelError
 from self_models.event.compiled.counts import Activity, blank
-from self_models.event.compiled.nets import State, new_state
+from self_models.event.compiled.nets import FIRST_PLACE, FIRST_V, HEIGHT, SOURCE, WIDTH, WORD, State, new_state
+from self_models.running.stream import MEMBRANES
 
 CHUNK = 4  # images that a thread takes at once
 
@@ -19,6 +22,98 @@ class Room(NamedTuple):
     state: State
     activity: Activity
     pixels: tuple
+
+
+class LeftOn:
+    """The networks of a stream between its calls, one for each image: state and pixels have a row for each. draws: Draws."""
+
+    def __init__(self, layout, draws):
+        from self_models.event.compiled.pixels import new_pixels
+
+        self.draws, self.layout, self.settings, count = draws, layout, None, len(draws.index)
+        self.state, self.pixels = new_state(layout.net, count), new_pixels(math.prod(layout.shapes[0]), count)
+
+    def take_up(self, layout, maps, settings):
+        """Make ready for steps with this Layout, whose Activity has these maps, and these settings. Raises ModelError where it is
+        that of another network."""
+        nodes, before = layout.net.nodes[:, :SOURCE], self.layout.net.nodes[:, :SOURCE]
+        if nodes.shape != before.shape or (nodes != before).any():
+            raise ModelError("this stream began with another feedback_interval or encoding: call reset() to begin anew")
+        if self.settings and (layout is not self.layout or self.settings._replace(timesteps=settings.timesteps) != settings):
+            self.wake(layout.net)
+        self.layout, self.settings = layout, settings
+        if self.state.busy.shape[1] < len(maps.nodes):
+            larger = new_state(maps, len(self.state.busy))
+            for values, grown in zip(self.state, larger, strict=True):
+                grown[:, : values.shape[1]] = values
+            self.state = larger
+
+    def wake(self, net):
+        """All neurons and pixels are looked at in the next step, whatever has changed."""
+        for n in range(1, net.output):
+            full, left = divmod(int(net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]), WORD)
+            first = net.nodes[n, FIRST_PLACE] // WORD
+            self.state.listed[:, first : first + full] = np.uint64(2**WORD - 1)
+            self.state.listed[:, first + full] = np.uint64(2**left - 1)
+            self.state.busy[:, n] = True
+        self.pixels.gate["look_again"] = True
+
+    def _membranes(self, n):
+        """Those of a node, (B, H W C)."""
+        first = self.layout.net.nodes[n, FIRST_V]
+        return self.state.v[:, first : first + math.prod(self.layout.shapes[n])]
+
+    def _nodes(self):
+        """(name, node) of the potentials that a state holds."""
+        net = self.layout.net
+        return [*((MEMBRANES + name, n) for n, name in enumerate(self.layout.names) if n), ("logits", net.output)]
+
+    def state_dict(self, spaces):
+        """See state_of of running/stream.py; spaces: name -> shape (C, H, W) or (N,), the pixels' under 'input'. Membranes must
+        be up to date."""
+        of_image = {name: getattr(self.pixels, name) for name in ("image", "trace", "is_open", "predicted")}
+        if self.settings and self.settings.residual and self.pixels.run["explained"].any():
+            of_image["explained"] = self.pixels.guess
+        found = {name: in_planes(values, spaces["input"]) for name, values in of_image.items()}
+        for name, n in self._nodes():
+            found[name] = in_planes(
+                self._membranes(n), spaces[name.removeprefix(MEMBRANES) if n < self.layout.net.output else "output"]
+            )
+        return found
+
+    def load(self, state, steps, decodes):
+        """Fill in what state_dict gave, after so many steps, and steps of the decoder."""
+        net, pixels = self.layout.net, self.pixels
+        for n, start in enumerate(net.start):
+            self._membranes(n)[:] = start
+        for name, n in self._nodes():
+            if name in state:
+                self._membranes(n)[:] = in_rows(state[name])
+        for nodes, clock in ((net.forward, steps), (net.feedback, decodes)):
+            for n in nodes:
+                first = net.nodes[n, FIRST_PLACE]
+                self.state.decayed[:, first : first + net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]] = clock
+        pixels.is_open[:] = pixels.attended[:] = True
+        for name in ("image", "trace", "is_open", "predicted"):
+            if name in state:
+                getattr(pixels, name)[:] = in_rows(state[name])
+        pixels.gate["changed"] = pixels.gate["wants"] = True
+        pixels.gate["events"] = -1
+        pixels.run["steps"], pixels.run["decodes"], pixels.run["explained"] = steps, decodes, "explained" in state
+        self.wake(net)
+
+
+def in_rows(values):
+    """(B, C, H, W) or (B, N) -> array (B, H W C), the order of the membranes of a node."""
+    values = values.detach().cpu().numpy()
+    return (values.transpose(0, 2, 3, 1) if values.ndim == 4 else values).reshape(len(values), -1)
+
+
+def in_planes(values, shape):
+    """The same back, a tensor of its own; shape: (C, H, W) or (N,)."""
+    channels, *space = shape
+    planes = torch.from_numpy(values.copy()).reshape(len(values), *space, channels)
+    return planes.movedim(-1, 1).contiguous()
 
 
 class Rooms:
@@ -44,11 +139,11 @@ class Rooms:
         return total
 
 
-def spread(work, rooms, first, last):
-    """Call work(room, begin, end) for chunks of the images first to last - 1, here and, if there are many, in more threads, which
-    hold no lock in compiled code. Raises what work raises."""
+def spread(work, rooms, first, last, most=CHUNK):
+    """Call work(room, begin, end) for chunks of the images first to last - 1, of `most` at the most, here and, if there are many,
+    in more threads, which hold no lock in compiled code. Raises what work raises."""
     threads, begins, lock, failures = torch.get_num_threads(), itertools.count(), threading.Lock(), []
-    chunk = max(1, min(CHUNK, -(-(last - first) // threads)))
+    chunk = max(1, min(most, -(-(last - first) // threads)))
 
     def take():
         room = rooms.take()

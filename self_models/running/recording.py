@@ -43,9 +43,7 @@ class Recorder:
         self.asked, self._parts, self._neurons, self._before = {}, {}, {}, {}
         if record is None:
             return
-        flat = {one.target for one in wiring.forward if one.is_linear}
-        spaces = enumerate(zip([*wiring.names, "output"], wiring.shapes, strict=False))
-        spaces = {name: shape[:1] if node in flat else shape for node, (name, shape) in spaces}
+        spaces = spaces_of(wiring)
         if not isinstance(record, dict):
             raise ModelError("record: give a dict, such as {'features.1': 'spikes'}")
         for name, words in record.items():
@@ -113,6 +111,13 @@ class Recorder:
             }
             for name, one in self.asked.items()
         } or None
+
+
+def spaces_of(wiring):
+    """Layer -> shape of what it sends of one image in one step, (C, H, W) or (N,); of 'output', what the last one accumulates."""
+    flat = {one.target for one in wiring.forward if one.is_linear}
+    spaces = enumerate(zip([*wiring.names, "output"], wiring.shapes, strict=False))
+    return {name: shape[:1] if node in flat else shape for node, (name, shape) in spaces}
 
 
 def asked_of(name, words, space):

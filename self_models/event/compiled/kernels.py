@@ -24,6 +24,7 @@ from self_models.event.compiled.nets import (
     VALUED,
     WIDTH,
     WORD,
+    State,
 )
 from self_models.event.compiled.vectors import above, add_rows, lowest
 
@@ -31,6 +32,16 @@ TOGETHER, LINES, FEWER = 16, 1024, 6  # rows of weights read at once; fewer that
 # of the cache, or two and more
 FOR_A_GROUP = 4  # spikes of a place in a group of channels, at least, in the mean, so that it pays to take groups one by one
 FULL = np.uint64(2**WORD - 1)
+
+
+@inlined
+def state_at(states, b):
+    """The State of image b among several."""
+    return State(
+        states.v[b], states.decayed[b], states.listed[b], states.busy[b], states.places[b], states.event_place[b],
+        states.event_start[b], states.event_channel[b], states.event_value[b], states.event_count[b], states.held[b],
+        states.rows[b], states.values[b], states.window[b],
+    )  # fmt: skip
 
 
 @compiled
@@ -57,15 +68,44 @@ def rest(net, state):
 
 @inlined
 def decay(net, state, n, place, clock):
-    """Apply the leak of the steps that a place's membranes have missed, one after the other, as the dense engine rounds."""
+    """Apply the leak of the steps that a place's membranes have missed, one after the other, as the dense engine rounds; until it
+    changes nothing any more."""
     leak = net.leak[n]
     at = net.nodes[n, FIRST_PLACE] + place
     size = np.uint64(net.nodes[n, CHANNELS])
     first = np.uint64(net.nodes[n, FIRST_V] + place * net.nodes[n, CHANNELS])
-    for _ in range(clock - state.decayed[at]):
+    missed, moves = clock - state.decayed[at], True
+    while missed > 0 and moves:
+        moves = False
         for o in range(size):
-            state.v[first + o] *= leak
+            value = state.v[first + o] * leak
+            moves |= value != state.v[first + o]
+            state.v[first + o] = value
+        missed -= 1
     state.decayed[at] = clock
+
+
+@inlined
+def lift(net, state, n, place):
+    """Bring a place's membranes up to their floor."""
+    size = np.uint64(net.nodes[n, CHANNELS])
+    first = np.uint64(net.nodes[n, FIRST_V] + place * net.nodes[n, CHANNELS])
+    for o in range(size):
+        state.v[first + o] = max(state.v[first + o], net.floor[n])
+
+
+@compiled
+def forget(net, state, n, clock, keep):
+    """Bring a node's membranes up to date with this clock, and keep so much of what they are away from rest."""
+    start, size = net.start[n], np.uint64(net.nodes[n, CHANNELS])
+    for place in range(net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]):
+        if net.leak[n] != 1:
+            decay(net, state, n, place, clock)
+        lift(net, state, n, place)
+        first = np.uint64(net.nodes[n, FIRST_V] + place * net.nodes[n, CHANNELS])
+        if keep != 1:
+            for o in range(size):
+                state.v[first + o] = start + (state.v[first + o] - start) * keep
 
 
 @inlined
@@ -197,11 +237,12 @@ def charge_group(net, state, n, clock, first, last, begin, end):
 
 @compiled
 def fire(net, state, n, clock):
-    """Spikes of the candidates, their soft reset, and how many; who is still above threshold stays a candidate.
+    """Spikes of the candidates, their soft reset, and how many; who is still above threshold stays a candidate, and so does who
+    is below the floor, to which candidates are brought up first.
 
     clock: steps whose leak the potential compared with the threshold has had. A delayed neuron leaks before its reset.
     """
-    threshold, leaks = net.threshold[n], net.leak[n] != 1
+    threshold, floor, leaks = net.threshold[n], net.floor[n], net.leak[n] != 1
     channels, first_v, places = net.nodes[n, CHANNELS], net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
     events, event, kept = 0, first_v, False
     begin_word, end_word = words_of(net, n)
@@ -214,6 +255,8 @@ def fire(net, state, n, clock):
             at = first_v + place * channels
             if leaks:
                 decay(net, state, n, place, clock)
+            if floor > -np.inf:
+                lift(net, state, n, place)
             start = event
             for begin in range(0, channels, WORD):
                 mask = above(state.v, at + begin, min(WORD, channels - begin), threshold)
@@ -229,7 +272,7 @@ def fire(net, state, n, clock):
                 for e in range(start, event):
                     neuron = at + state.event_channel[e]
                     state.v[neuron] -= threshold
-                    if state.v[neuron] > threshold:
+                    if state.v[neuron] > threshold or state.v[neuron] < floor:
                         keep |= np.uint64(1) << np.uint64(bit)
         state.listed[word] = keep
         kept |= keep != 0

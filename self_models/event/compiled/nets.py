@@ -23,18 +23,19 @@ class Net(NamedTuple):
     decoder's output, maximum pools of spikes, the encoder's spikes that wait for the decoder, and what a held input adds to the
     first layer in a step.
 
-    nodes: (nodes, COLUMNS) int64, see above. threshold, leak, start: by node, start being the potential with which a run begins;
-    bias: by channel, from FIRST_BIAS on, what a neuron gets at each step whatever comes. forward, feedback: nodes that run at
-    every step, and at those at which the decoder runs, in their order, each with a connection into it; forked, output, decoded,
-    waiting, drive: nodes, -1 where absent. weights: each connection's (phase, channel, window row, window column, target
-    channel). phase, row, column: for each place of a connection's source the phase, -1 where it reaches nothing, and the
-    window's corner.
+    nodes: (nodes, COLUMNS) int64, see above. threshold, leak, start, floor: by node, start being the potential with which a run
+    begins, floor the lowest that there is; bias: by channel, from FIRST_BIAS on, what a neuron gets at each step whatever comes.
+    forward, feedback: nodes that run at every step, and at those at which the decoder runs, in their order, each with a
+    connection into it; forked, output, decoded, waiting, drive: nodes, -1 where absent. weights: each connection's (phase,
+    channel, window row, window column, target channel). phase, row, column: for each place of a connection's source the phase, -1
+    where it reaches nothing, and the window's corner.
     """
 
     nodes: np.ndarray
     threshold: np.ndarray
     leak: np.ndarray
     start: np.ndarray
+    floor: np.ndarray
     bias: np.ndarray
     forward: np.ndarray
     feedback: np.ndarray
@@ -51,7 +52,8 @@ class Net(NamedTuple):
 
 
 class State(NamedTuple):
-    """One image's network between steps; every array covers all nodes, see FIRST_V and FIRST_PLACE.
+    """One image's network between steps; every array covers all nodes, see FIRST_V and FIRST_PLACE. Several images' have another
+    dimension before.
 
     v: membrane potentials. decayed: steps whose leak a place's membranes have had. listed: a bit for each place, whether it is a
     candidate: its membranes may have passed their threshold; busy: by node, whether it has one. event_place, event_start,
@@ -108,6 +110,6 @@ def state_sizes(nodes):
     }
 
 
-def new_state(net):
-    """A State at rest for one image."""
-    return State(**{name: np.zeros(*sizes) for name, sizes in state_sizes(net.nodes).items()})
+def new_state(net, count=1):
+    """The State of this many images, zeros."""
+    return State(**{name: np.zeros((count, size), kind) for name, (size, kind) in state_sizes(net.nodes).items()})

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.basics.compiled import compiled, switch
-from self_models.event.compiled.kernels import list_places, rest, unlist
+from self_models.basics.compiled import compiled, inlined, switch
+from self_models.event.compiled.kernels import copy, list_places, rest, unlist
 from self_models.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, WORD
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES, Gate
@@ -32,23 +32,25 @@ DECIDED = np.dtype([("changed", "?"), ("look_again", "?"), ("wants", "?"), ("com
 
 # What an image's run has come to. sending: how many pixels may send, listed in Pixels.sending; active: how many of the open ones
 # are not 0, of_image: of all; open_share: of these at the beginning of the step; renewed: whether what is sent may differ from
-# what the last step sent; explained: whether the prediction is taken away from what is seen; decodes: steps of the decoder;
-# comparisons: of a pixel with its prediction; error: squared error of the prediction.
+# what the last step sent; explained: whether the prediction is taken away from what is seen; steps: taken so far; decodes: of
+# the decoder; comparisons: of a pixel with its prediction; error: squared error of the prediction.
 PROGRESS = np.dtype(
     [("sending", "i8"), ("active", "i8"), ("of_image", "i8"), ("open_share", "f4"), ("renewed", "?"), ("explained", "?"),
-     ("decodes", "i8"), ("comparisons", "i8"), ("error", "f8")], align=True,
+     ("steps", "i8"), ("decodes", "i8"), ("comparisons", "i8"), ("error", "f8")], align=True,
 )  # fmt: skip
 
 
 class Pixels(NamedTuple):
-    """One image's input and prediction, arrays (Q,) with Q = H W C in the order of the input node, and two records.
+    """One image's input and prediction, arrays (Q,) with Q = H W C in the order of the input node, and two records; or several
+    images', with another dimension before.
 
-    is_open; step_open: is_open of the step that is shown; predicted; trace, prediction, error: of the read-out; guess: the
+    image; is_open; step_open: is_open of the step that is shown; predicted; trace, prediction, error: of the read-out; guess: the
     prediction on the gate's scale; seen: what the input neurons see; sending: the pixels that may send; sent: what each of these
     sends. Of the gate contrast: attended, whether a prediction is made of a pixel; brightness, of its surroundings. Of the gate
     once: done, known. gate: see DECIDED; run: see PROGRESS.
     """
 
+    image: np.ndarray
     is_open: np.ndarray
     step_open: np.ndarray
     predicted: np.ndarray
@@ -67,11 +69,21 @@ class Pixels(NamedTuple):
     run: np.record
 
 
-def new_pixels(size):
-    """Pixels of an image of this many; filled by start."""
-    flags = (np.zeros(size, np.bool_) for _ in range(5))
-    values = (np.zeros(size, np.float32) for _ in range(8))
-    return Pixels(*flags, *values, np.zeros(size, np.int32), *(np.recarray(1, kind)[0] for kind in (DECIDED, PROGRESS)))
+def new_pixels(size, count=1):
+    """Pixels of this many images of that many; filled by start."""
+    kinds = ["f4"] + ["?"] * 5 + ["f4"] * 8 + ["i4"]
+    records = (np.zeros(count, kind) for kind in (DECIDED, PROGRESS))
+    return Pixels(*(np.zeros((count, size), kind) for kind in kinds), *records)
+
+
+@inlined
+def pixels_at(pixels, b):
+    """The Pixels of image b among several."""
+    return Pixels(
+        pixels.image[b], pixels.is_open[b], pixels.step_open[b], pixels.predicted[b], pixels.attended[b], pixels.done[b],
+        pixels.trace[b], pixels.prediction[b], pixels.error[b], pixels.guess[b], pixels.seen[b], pixels.brightness[b],
+        pixels.known[b], pixels.sent[b], pixels.sending[b], pixels.gate[b], pixels.run[b],
+    )  # fmt: skip
 
 
 # --- input and read-out
@@ -99,8 +111,8 @@ def emit(net, state, pixels):
 
 @compiled
 def send(net, state, settings, pixels, uniforms, number, b, t):
-    """The input neurons at step t, and how many events that is. uniforms: (T, B, Q), or empty: then the pixels that need a draw
-    get it by the image's number, see draws.py."""
+    """The input neurons at step t of these, and how many events that is. uniforms: (T, B, Q), or empty: then the pixels that need
+    a draw get it by the image's number and the step's in its run, see draws.py."""
     block, words, u = -1, (0, 0, 0, 0), np.float32(0)
     for i in range(pixels.run.sending):
         pixel = pixels.sending[i]
@@ -113,7 +125,7 @@ def send(net, state, settings, pixels, uniforms, number, b, t):
             else:
                 if pixel // 4 != block:
                     block = pixel // 4
-                    words = philox_block(block, t, number, settings.epoch, settings.key[0], settings.key[1])
+                    words = philox_block(block, pixels.run.steps, number, settings.epoch, settings.key[0], settings.key[1])
                 u = uniform(words[pixel % 4])
         pixels.sent[i] = encode(settings.encoding, value, u)
     sent = emit(net, state, pixels)
@@ -176,17 +188,24 @@ def move(settings, pixels, pixel, value, decoded, decodes):
             if settings.readout_slew > 0:
                 decoded = settings.readout_slew * np.float32(math.tanh(decoded / settings.readout_slew))
             pixels.trace[pixel] = settings.readout_leak * pixels.trace[pixel] + decoded
-        prediction = complete(settings.gate, settings, pixels, pixel, predict(settings.readout, settings, pixels.trace[pixel]))
-        pixels.prediction[pixel] = prediction
         change -= pixels.error[pixel]
-        pixels.error[pixel] = (value - prediction) * (value - prediction)
+        predict_anew(settings, pixels, pixel, value)
         change += pixels.error[pixel]
-    guess = pixels.prediction[pixel]
-    if settings.has_feedback:
-        guess = guess_of(settings.readout, settings, guess)
-    pixels.guess[pixel] = guess
-    look(settings.gate, settings, pixels, pixel, value, guess)
+    look(settings.gate, settings, pixels, pixel, value, pixels.guess[pixel])
     return change
+
+
+@compiled
+def predict_anew(settings, pixels, pixel, value):
+    """What the read-out makes of a pixel's trace: prediction, the same on the gate's scale, squared error. value: image's."""
+    prediction = complete(settings.gate, settings, pixels, pixel, predict(settings.readout, settings, pixels.trace[pixel]))
+    pixels.prediction[pixel], pixels.guess[pixel] = prediction, as_guess(settings, prediction)
+    pixels.error[pixel] = (value - prediction) * (value - prediction)
+
+
+@compiled
+def as_guess(settings, prediction):
+    return guess_of(settings.readout, settings, prediction) if settings.has_feedback else prediction
 
 
 @compiled
@@ -206,14 +225,17 @@ def list_sending(pixels, image):
 def start(net, state, settings, pixels, image):
     """Everything at rest and open, and what the gate shows first."""
     rest(net, state)
+    copy(pixels.image, image)
     gate, run = pixels.gate, pixels.run
     gate.changed, gate.look_again, gate.wants, gate.compared, gate.events = False, True, True, 0, -1
-    run.of_image, run.renewed, run.explained, run.decodes, run.comparisons, run.error = 0, True, False, 0, 0, 0.0
+    run.of_image, run.renewed, run.explained, run.comparisons, run.error = 0, True, False, 0, 0.0
+    run.steps, run.decodes = 0, 0
     pixels.is_open[:] = True
     pixels.attended[:] = True
     pixels.predicted[:] = False
     pixels.trace[:] = 0
     pixels.prediction[:] = predict(settings.readout, settings, np.float32(0))
+    pixels.guess[:] = as_guess(settings, pixels.prediction[0])
     for pixel in range(len(image)):
         run.of_image += image[pixel] != 0
         error = image[pixel] - pixels.prediction[pixel]

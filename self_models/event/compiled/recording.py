@@ -88,4 +88,4 @@ def record_membranes(net, state, recorded, clock, decodes, b, t):
         n = recorded.node[i]
         if net.leak[n] != 1:
             decay(net, state, n, recorded.place[i], decodes if recorded.decodes[n] else clock)
-        recorded.membranes[t, b, i] = state.v[recorded.neuron[i]]
+        recorded.membranes[t, b, i] = max(state.v[recorded.neuron[i]], net.floor[n])

@@ -6,10 +6,11 @@ import numpy as np
 
 from self_models.basics.compiled import cached, compiled, sources_digest, switch
 from self_models.event.compiled.counts import count
-from self_models.event.compiled.kernels import add_bias, charge, copy, fire, list_places, touch, unlist
+from self_models.event.compiled.kernels import add_bias, charge, copy, decay, fire, list_places, state_at, touch, unlist
 from self_models.event.compiled.nets import CHANNELS, FIRST_BIAS, FIRST_PLACE, FIRST_V, HEIGHT, POOL, SOURCE, WIDTH, WORD
-from self_models.event.compiled.pixels import clear, integrate, look_is_due, send, start
+from self_models.event.compiled.pixels import clear, integrate, look_is_due, pixels_at, send, start
 from self_models.event.compiled.recording import Recorded, record_input, record_layers, record_membranes
+from self_models.event.compiled.turning import forget_all, turn
 from self_models.event.compiled.vectors import above, lowest
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -191,9 +192,10 @@ def begin_step(results, pixels):
 
 @compiled
 def take_step(net, state, activity, settings, pixels, image, uniforms, number, results, b, t):
-    """Step t of one image, row b of the results: input, layers, and where the decoder runs or the gate looks, the pixels."""
+    """Step t of these of one image, row b of the results: input, layers, and where the decoder runs or the gate looks, pixels."""
     counts, rests = results.counts[b, t], settings.has_feedback and not pixels.gate.wants
-    decodes = settings.has_feedback and not rests and (t + 1) % settings.feedback_interval == 0
+    clock = pixels.run.steps
+    decodes = settings.has_feedback and not rests and (clock + 1) % settings.feedback_interval == 0
     counts[0] = send(net, state, settings, pixels, uniforms, number, b, t)
     record_input(net, state, results.recorded, pixels, image, b, t)
     if pixels.run.renewed:
@@ -201,19 +203,24 @@ def take_step(net, state, activity, settings, pixels, image, uniforms, number, r
         pixels.run.renewed = False
     if activity.events.size:
         count(net, state, activity, 0, rests)
-    run_layers(net, state, activity, net.forward, t, counts, rests)
+    run_layers(net, state, activity, net.forward, clock, counts, rests)
     if net.waiting > 0:
         pass_on(net, state, net.forked, net.waiting)  # until the decoder runs
     if decodes:
         decode(net, state, activity, pixels.run.decodes, counts)
     if look_is_due(settings, pixels, decodes):
-        integrate(net, state, settings, pixels, image, decodes, t + 1)
-    record_layers(net, state, results.recorded, t + 1, pixels.run.decodes, decodes, b, t)
+        integrate(net, state, settings, pixels, image, decodes, clock + 1)
+    pixels.run.steps = clock + 1
+    record_layers(net, state, results.recorded, clock + 1, pixels.run.decodes, decodes, b, t)
 
 
 @compiled
-def show(results, pixels, logits, b, t):
-    """Fill in what step t shows, beside its spikes."""
+def show(net, state, results, pixels, b, t):
+    """Fill in what step t shows, beside its spikes; the outputs leak up to the steps taken."""
+    first = net.nodes[net.output, FIRST_V]
+    if net.leak[net.output] != 1:
+        decay(net, state, net.output, 0, pixels.run.steps)
+    logits = state.v[first : first + net.nodes[net.output, CHANNELS]]
     results.errors[b, t], results.open_share[b, t] = pixels.run.error, pixels.run.open_share
     copy(results.logits[b, t], logits)
     if len(results.predictions):
@@ -225,29 +232,35 @@ def show(results, pixels, logits, b, t):
 @compiled
 def run_image(net, state, activity, settings, pixels, image, uniforms, number, results, b):
     """All steps of one image, row b of the results: until it stops, or to the last, or until nothing can change any more. What
-    later steps show is filled in."""
-    first, run = net.nodes[net.output, FIRST_V], pixels.run
+    later steps show is filled in. A network that is left on goes on from its state, and does not stop."""
+    first, run, goes_on = net.nodes[net.output, FIRST_V], pixels.run, settings.left_on and pixels.run.steps > 0
     logits = state.v[first : first + net.nodes[net.output, CHANNELS]]
-    start(net, state, settings, pixels, image)
-    t, stops = 0, False
-    while not stops and t < settings.timesteps and (t < settings.least_steps or not is_over(net, state, settings, pixels)):
+    if goes_on:
+        turn(net, state, settings, pixels, image)
+    else:
+        start(net, state, settings, pixels, image)
+    begun, end, t, stops, run.comparisons = run.decodes, run.steps + settings.timesteps, 0, False, 0
+    while not stops and run.steps < end and (t < settings.least_steps or not is_over(net, state, settings, pixels)):
         begin_step(results, pixels)
         take_step(net, state, activity, settings, pixels, image, uniforms, number, results, b, t)
-        show(results, pixels, logits, b, t)
+        show(net, state, results, pixels, b, t)
         t += 1
-        stops = t >= settings.least_steps and holds(settings.rule, settings, logits, run.active, run.of_image)
-    decodes, goes_on = run.decodes, not stops and settings.has_feedback and pixels.gate.wants  # the decoder
+        may_stop = t >= settings.least_steps and not settings.left_on
+        stops = may_stop and holds(settings.rule, settings, logits, run.active, run.of_image)
+    decodes = not stops and settings.has_feedback and pixels.gate.wants  # the decoder goes on
+    results.steps[b] = t if stops else settings.timesteps
     if not stops:
         begin_step(results, pixels)
-        if goes_on:
-            left = settings.timesteps // settings.feedback_interval - run.decodes
-            run.decodes, run.comparisons = run.decodes + left, run.comparisons + left * pixels.gate.compared
-    results.steps[b] = t if stops else settings.timesteps
-    results.comparisons[b], results.decodes[b] = run.comparisons, run.decodes
     for later in range(t, settings.timesteps):
-        show(results, pixels, logits, b, later)
-        decodes += goes_on and (later + 1) % settings.feedback_interval == 0
-        record_membranes(net, state, results.recorded, t if stops else later + 1, decodes, b, later)
+        if not stops:
+            run.steps += 1
+            if decodes and run.steps % settings.feedback_interval == 0:
+                run.decodes, run.comparisons = run.decodes + 1, run.comparisons + pixels.gate.compared
+        show(net, state, results, pixels, b, later)
+        record_membranes(net, state, results.recorded, run.steps, run.decodes, b, later)
+    if settings.timesteps == 0:
+        forget_all(net, state, pixels, np.float32(1))
+    results.comparisons[b], results.decodes[b] = run.comparisons, run.decodes - begun
 
 
 def entry_point():
@@ -255,11 +268,15 @@ def entry_point():
     digest = sources_digest()
 
     @cached
-    def run_images(net, state, activity, pixels, settings, images, uniforms, index, results, first, last):
-        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; index (B,)."""
+    def run_images(net, states, activity, pixels, settings, images, uniforms, index, results, first, last):
+        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; index (B,).
+        states, pixels: of one image, for each in turn, or of all, if the network is left on; with no step to take these are then
+        brought up to date."""
         assert digest
         for b in range(first, last):
-            run_image(net, state, activity, settings, pixels, images[b], uniforms, index[b], results, b)
+            row = b if settings.left_on else 0
+            state, own = state_at(states, row), pixels_at(pixels, row)
+            run_image(net, state, activity, settings, own, images[b], uniforms, index[b], results, b)
 
     return run_images
 

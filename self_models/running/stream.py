@@ -1,0 +1,170 @@
+"""A network that is left on: it answers at every step while its images change, and keeps its state in between."""
+
+from dataclasses import replace
+
+import torch
+
+from self_models.basics.errors import ModelError
+from self_models.basics.images import checked_images
+from self_models.basics.settings import COUNT, WHOLE, required
+from self_models.running.chunks import all_steps
+from self_models.running.draws import EVALUATION, Draws
+from self_models.running.outputs import share_of_active
+from self_models.running.recording import Recorder, spaces_of
+
+MEMBRANES = "membranes."  # begins the name of a layer's in a state_dict
+
+
+class Stream:
+    """stream(images, steps) -> SNNOutput of these steps: the network goes on from where it is, looking at images (B, C, H, W).
+
+    The first call says how many images there are at once, each with a network of its own. No stopping rule is asked. Draws follow
+    from the seed, the image's place in the batch and the stream's own step, so a stream in pieces is the same as one at once.
+    steps: taken so far. Either engine runs it, and goes on from the other's state.
+    """
+
+    def __init__(self, model, seed=0):
+        self.model, self.seed = model, required(WHOLE, "seed", seed)
+        self.reset()
+
+    def reset(self):
+        """Bring the network to rest, at step 0; then the batch may be another."""
+        self.steps, self._count, self._run, self._engine = 0, None, None, None
+
+    @torch.no_grad()
+    def __call__(self, images, steps=1, frames=True, record=None):
+        """frames, record: as in the model's forward. Raises ModelError for images that the model does not take, another batch,
+        a gate that cannot go on with other images, or a model in training mode; then the stream is as it was."""
+        model, steps = self.model, required(COUNT, "steps", steps)
+        x, recorder = checked_images(images, model), Recorder(record, model.wiring)
+        if model.training:
+            raise ModelError("a stream is for evaluation: call eval() of the model first")
+        if not model.gate.turns:
+            raise ModelError(f"gate {model.settings['gate']} is for one image: for a stream choose block, or open")
+        if len(x) != (len(x) if self._run is None else self._count):
+            raise ModelError(f"this stream has {self._count} images at once, not {len(x)}: call reset() to begin anew")
+        engine = model.engine if model.engine and x.device.type == "cpu" and model.engine.serves_stream() else None
+        if self._run is None:
+            self._run, self._count = (engine or Dense(model)).begun(x, self._draws(len(x))), len(x)
+        elif engine is not self._engine:
+            self._run = (engine or Dense(model)).restored(self.state_dict(), self._draws(len(x)))
+        self._engine = engine
+        output, self._run = (engine or Dense(model)).go_on(self._run, x, steps, frames, recorder)
+        self.steps += steps
+        return output
+
+    def _draws(self, count):
+        return Draws(self.seed, EVALUATION, torch.arange(count))
+
+    @torch.no_grad()
+    def state_dict(self):
+        """What the next step needs: seed, steps, tensors (B, ...) by name, for torch.save. Raises ModelError between two steps
+        of the decoder, while spikes wait for it."""
+        if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
+            raise ModelError(
+                f"with feedback_interval {interval} save a stream after a multiple of {interval} steps, not {self.steps}"
+            )
+        held = {} if self._run is None else (self._engine or Dense(self.model)).state_of(self._run)
+        return {"seed": self.seed, "steps": self.steps, **held}
+
+    def load_state_dict(self, state):
+        """Go on from what state_dict gave. Raises ModelError where that is of another network; then the stream is as it was."""
+        held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
+        seed, steps = (required(WHOLE, name, state.get(name)) for name in ("seed", "steps"))
+        if held:
+            check_state(self.model, held)
+        self.reset()
+        self.seed, self.steps = seed, steps
+        if held:
+            self._count = len(held["image"])
+            self._run = Dense(self.model).restored(state, self._draws(self._count))
+
+
+class Dense:
+    """A stream in the dense engine: its runs are RunStates. The event engine has the same four methods."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def begun(self, x, draws):
+        """A run on images x, at rest."""
+        return replace(self.model.start(x, draws), last=None)
+
+    def go_on(self, run, x, steps, frames, recorder):
+        """(the SNNOutput of a run's next steps, in which it sees images x, the run after them)"""
+        model = self.model
+        if model.watcher:
+            model.watcher.begin()
+        run = replace(turned(model, run, x), recorder=recorder, watcher=model.watcher)
+        shown, taken, run = all_steps(model, run, steps, frames=frames)
+        return model.output(x, shown, taken, recorder), run
+
+    def state_of(self, run):
+        """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
+        view = run.view
+        found = {"image": run.image, "logits": run.logits, "trace": run.trace}
+        found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
+        found |= {MEMBRANES + name: one.v for name, one in run.memory.items()}
+        return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+    def restored(self, state, draws):
+        """The run of which that is the state_dict."""
+        run, neurons = self.begun(state["image"], draws), self.model.neurons()
+        view = {name: state[name] for name in ("is_open", "predicted", "explained") if name in state}
+        if run.view.is_open is None:
+            view = {}
+        elif "is_open" in view:
+            view["image"] = run.image * view["is_open"]
+        potentials = {name: state[MEMBRANES + name] for name in neurons if MEMBRANES + name in state}
+        memory = {name: neurons[name].at_rest(v)._replace(v=v) for name, v in potentials.items()}
+        view, held = run.view._replace(**view), {name: state[name] for name in ("logits", "trace", "steps")}
+        return replace(run, view=view, memory=memory, **held)
+
+
+def check_state(model, state):
+    """Raises ModelError unless that can be the state of a stream of this model."""
+    spaces = spaces_of(model.wiring)
+    shapes = {"logits": spaces["output"]} | dict.fromkeys(
+        ("image", "trace", "is_open", "predicted", "explained"), model.image_shape
+    )
+    shapes |= {MEMBRANES + name: spaces[name] for name in model.neurons()}
+    if lacking := [name for name in ("image", "logits", "trace") if name not in state]:
+        raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
+    for name, value in state.items():
+        shape = tuple(getattr(value, "shape", ()))
+        if name not in shapes or shape != (len(state["image"]), *shapes[name]):
+            raise ModelError(f"{name} of shape {shape}: this is the state of another network's stream")
+
+
+def turned(model, run, image):
+    """The run (a RunState) with another image (B, C, H, W) in place of its own, from its next step on."""
+    changed = image != run.image
+    if not changed.any():
+        return run
+    view = model.gate.turned(image, predicted(model, run), run.view, changed)
+    after = replace(run, image=image, view=view)
+    return surprised(model, after, view.is_open & ~run.view.is_open) if model.settings["surprise"] else after
+
+
+def surprised(model, run, opened):
+    """The run once it has forgotten as much as its image surprises, of which these pixels, bool (B, C, H, W), have just opened
+    again: a share r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's trace keep
+    1 - min(1, gain r), the trace of these pixels nothing; and all pixels are judged anew by what is then predicted."""
+    keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
+    memory, neurons = dict(run.memory), model.neurons()
+    for name in memory.keys() & neurons.keys():
+        rest = neurons[name].initial_potential * neurons[name].threshold
+        memory[name] = memory[name]._replace(v=rest + kept(memory[name].v - rest, keep))
+    trace = kept(run.trace, keep).masked_fill(opened, 0)
+    run = replace(run, memory=memory, trace=trace, logits=kept(run.logits, keep))
+    return replace(run, view=model.gate.next_view(run.image, predicted(model, run), run.view))
+
+
+def kept(values, keep):
+    """Values (B, ...), each image's times keep (B,)."""
+    return values * keep.view(-1, *[1] * (values.dim() - 1))
+
+
+def predicted(model, run):
+    """What a run predicts now, on the scale on which its gate compares it with the image."""
+    return model.guess(model.readout.prediction(run.trace)) if model.has_feedback else 0.0

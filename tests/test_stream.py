@@ -1,0 +1,332 @@
+"""A network that is left on: pieces and wholes, hand-worked traces of what is forgotten, states that go on, what is refused."""
+
+import copy
+import gc
+import json
+
+import pytest
+import torch
+from conftest import REPOSITORY, run_here
+from test_event_engine import DEEP, FORK, POOLED, TOTALS, TWIN, build, check_same, inputs
+
+from harness.data.sets import load_data
+from self_models.basics.errors import ModelError
+from self_models.counting.operations import OperationCounter
+from self_models.event.engine import EventEngine
+from self_models.loading import load
+from self_models.network.neurons import SpikingNeuron
+from self_models.network.surrogates import SURROGATES
+from self_models.running.steps import accumulated
+from self_models.running.stream import turned
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+TRAINED = REPOSITORY / "trained_models/snn"
+DYNAMIC = {"blocking": "dynamic", "latch": True}
+SETTINGS = [
+    {}, DYNAMIC, {"cls": VGG_SNN_STDB_wFeedback}, {"plan": DEEP, **DYNAMIC}, {"plan": FORK, "update": "delayed", **DYNAMIC},
+    {"plan": TWIN, "epsilon": 0.0, "update": "delayed"}, POOLED, {"leak": 0.5, **DYNAMIC}, {"feedback_interval": 3, **DYNAMIC},
+    {"image_shape": (3, 12, 10), "together": True, **DYNAMIC}, {"blocking": "dynamic", "residual": True}, {"encoding": "direct"},
+    {"readout_leak": 0.5, **DYNAMIC}, {"readout": "spike_count_rescaled", "update": "delayed", **DYNAMIC},
+    {"initial_potential": 0.5, **DYNAMIC},
+]  # fmt: skip
+MIXED = [
+    {"plan": FORK, "update": "delayed", "leak": 0.5, "membrane_floor": 0.25, "surprise": 1.0, **DYNAMIC},
+    {"feedback_interval": 2, "leak": 0.5, "membrane_floor": 0.0, "output_leak": 0.5, "surprise": 1.0, **DYNAMIC},
+    {"initial_potential": 0.5, "bias": True, "membrane_floor": 0.5, "surprise": 0.5, **DYNAMIC},
+    {"image_shape": (3, 12, 10), "together": True, "residual": True, "surprise": 1.0, "blocking": "dynamic"},
+]
+FORGETTING = [{"output_leak": 0.5}, {"membrane_floor": 0.25}, {"surprise": 2.0}, {"surprise": 0.75, "output_leak": 0.75}]
+
+
+def in_pieces(stream, frames, pieces):
+    """The outputs of a stream that sees these frames for so many steps each: one per call of it, call by call."""
+    return [stream(frame, steps) for frame, steps in zip(frames, pieces, strict=True)]
+
+
+def joined(outputs, name):
+    values = [getattr(one, name) for one in outputs]
+    return None if values[0] is None else torch.cat(values)
+
+
+def check_joined(pieces, whole, exact=True):
+    """Calls of a stream show, one after the other, what another one shows, bit for bit."""
+    for name in ("logits_by_step", "predictions", "predicted", "is_open"):
+        found, expected = joined(pieces, name), getattr(whole, name)
+        assert found is expected is None or torch.equal(found, expected), name
+    for name, counts in whole.spikes_by_step.items():
+        assert torch.equal(torch.cat([one.spikes_by_step[name] for one in pieces]), counts), name
+
+
+def in_event(model):
+    """The same network in the event engine."""
+    twin = copy.deepcopy(model)
+    twin.engine = EventEngine(twin)
+    return twin
+
+
+def scene(model, count=3):
+    """Three frames, other images and then a part of the first ones, and how many steps each is shown."""
+    x, _ = inputs(model, 2 * count)
+    part = x[count:].clone()
+    part[:, :, : x.shape[2] // 2] = x[:count, :, : x.shape[2] // 2]
+    return (x[:count], x[count:], part), (6, 6, 6)
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_stream_on_one_image_is_a_run_however_it_is_cut(settings, engine):
+    model = build(**settings)
+    x, _ = inputs(model)
+    run, stream = model(x, seed=3), (in_event(model) if engine == "event" else model).stream(seed=3)
+    whole = stream(x, steps=model.timesteps)
+    check_same(whole, run)
+    assert whole.spikes["input"].sum() > 0 and stream.steps == model.timesteps
+    stream.reset()
+    check_joined(in_pieces(stream, [x] * 4, (1, 4, 1, 3)), run)
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, *({**DYNAMIC, **one} for one in FORGETTING), *MIXED], ids=str)
+def test_both_engines_are_left_on_alike(settings):
+    """Spike for spike, membrane for membrane; what a surprise or a leak leaves is off the grid on which sums are exact."""
+    model = build(**settings)
+    event, (frames, pieces), exact = in_event(model), scene(model), not {"surprise", "leak"} & settings.keys()
+    near = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-5, "atol": 1e-5}
+    streams = model.stream(7), event.stream(7)
+    record = dict.fromkeys(model.neurons(), ("spikes", "membrane")) | {"output": "membrane"}
+    for frame, steps in zip(frames, pieces, strict=True):
+        dense, found = (stream(frame, steps, record=record) for stream in streams)
+        check_same(found, dense, exact)
+        torch.testing.assert_close(found.recorded, dense.recorded, **near)
+    dense, found = (stream.state_dict() for stream in streams)
+    for name, value in dense.items():
+        assert torch.is_tensor(value) or found[name] == value
+        torch.testing.assert_close(found[name], value, **near)
+
+
+@pytest.mark.parametrize("engines", ["dense dense", "event event", "dense event", "event dense"])
+@pytest.mark.parametrize("settings", [{}, *FORGETTING, {"feedback_interval": 2, "leak": 0.5, "surprise": 1.0}], ids=str)
+def test_a_stream_goes_on_from_its_state_and_each_image_is_its_own(settings, engines):
+    """Saved in between, and an image alone or in a batch: nothing differs, whichever engine goes on."""
+    dense = build(**DYNAMIC, **settings)
+    models, (frames, pieces) = {"dense": dense, "event": in_event(dense)}, scene(dense)
+    first, second = (models[name] for name in engines.split())
+    exact = first is second or not {"surprise", "leak"} & settings.keys()
+    stream = first.stream(seed=1)
+    expected = in_pieces(stream, frames, pieces)
+    assert all(counts.sum() > 0 for one in expected for counts in one.spikes.values())
+    other = second.stream()
+    for at in (1, 2):
+        stream.reset()
+        in_pieces(stream, frames[:at], pieces[:at])
+        other.load_state_dict(copy.deepcopy(stream.state_dict()))
+        assert (other.seed, other.steps) == (1, sum(pieces[:at]))
+        for found, wanted in zip(in_pieces(other, frames[at:], pieces[at:]), expected[at:], strict=True):
+            check_same(found, wanted, exact)
+    alone = second.stream(seed=1)
+    for found, wanted in zip(in_pieces(alone, [frame[:1] for frame in frames], pieces), expected, strict=True):
+        torch.testing.assert_close(
+            found.logits_by_step, wanted.logits_by_step[:, :1], **({"rtol": 0, "atol": 0} if exact else {})
+        )
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_operations_of_a_stream_are_those_of_a_run(engine):
+    model = build(**DYNAMIC)
+    x, _ = inputs(model)
+    model = in_event(model) if engine == "event" else model
+    with OperationCounter(model) as run:
+        model(x, seed=0)
+    stream = model.stream()
+    stream(x, 4)
+    with OperationCounter(model) as rest:  # opened while the stream is on
+        stream(x, 5)
+    stream.reset()
+    with OperationCounter(model) as begin:
+        stream(x, 4)
+    whole, *parts = (counter.result(len(x)) for counter in (run, begin, rest))
+    for name in TOTALS:
+        assert sum(part[name] for part in parts) == pytest.approx(whole[name])
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_2000_steps_take_no_more_memory_than_1000(engine):
+    model = build(image_shape=(1, 8, 8), plan=[[4, "D"], ["U", "in"]], surprise=2.0, membrane_floor=1.0, **DYNAMIC)
+    stream, (frames, _) = (in_event(model) if engine == "event" else model).stream(), scene(model, 1)
+    sizes = []
+    for step in range(0, 2000, 20):
+        stream(frames[step // 20 % 3], 20, frames=False)
+        held = [one for one in gc.get_objects() if type(one) is torch.Tensor]
+        sizes.append((len(held), sum(map(torch.numel, held))))
+    assert stream.steps == 2000 and max(sizes[50:]) <= max(sizes[:50])
+
+
+# --- what is forgotten, by hand
+
+
+def test_an_output_leaks_by_hand():
+    drives = torch.tensor([[[1.0]], [[0.0]], [[2.0]]])
+    start = torch.tensor([[4.0]])
+    for at_once in (False, True):
+        assert accumulated(start, drives, 4, 0.5, at_once).flatten().tolist() == [2, 2, 1, 2.5]
+        assert accumulated(start, drives, 4, 1.0, at_once).flatten().tolist() == [4, 5, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("update", "spikes", "membranes"),
+    [("delayed", [0, 0, 0, 1, 0], [-0.5, 0.25, 1.5, 0.5, -0.5]), ("immediate", [0, 0, 1, 0, 0], [-0.5, 0.25, 0.5, 0.5, -0.5])],
+)
+def test_a_membrane_does_not_fall_below_its_floor_by_hand(update, spikes, membranes):
+    """theta 1, floor 0.5, drives -2 .75 1.25 0 -3; what learns takes the same steps, and where V lies on its floor no gradient
+    goes back."""
+    neuron = SpikingNeuron(SURROGATES.find("Linear")(0.3, 0.01), update, floor=0.5)
+    drive = torch.tensor([-2.0, 0.75, 1.25, 0, -3]).view(5, 1)
+    with torch.no_grad():
+        found, _, _, potentials = neuron.traced(drive, steps=5)
+    assert (found.flatten().tolist(), potentials.flatten().tolist()) == (spikes, membranes)
+    drive.requires_grad_()
+    learned, state, _ = neuron(drive, steps=5)
+    assert learned.flatten().tolist() == spikes and state.v.item() == membranes[-1]
+    _, state, _ = neuron(drive[:4], steps=4)
+    state.v.sum().backward()
+    assert drive.grad[0].item() == 0 and drive.grad[3].item() == 1
+
+
+@pytest.mark.parametrize("update", ["delayed", "immediate"])
+def test_the_gradient_through_a_floor_is_autograds(update):
+    """Against the same dynamics written as operations, whose spikes have the same surrogate gradient."""
+
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, v):
+            ctx.save_for_backward(v)
+            return (v > 0).to(v.dtype)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * 0.3 * (1 - ctx.saved_tensors[0].abs()).clamp(min=0)
+
+    neuron = SpikingNeuron(SURROGATES.find("Linear")(0.3, 0.01), update, 0.8, 0.9, True, True, floor=0.3)
+    drive = torch.randn(12, 7, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(12, 7, generator=torch.Generator().manual_seed(1))
+    ours = drive.clone().requires_grad_()
+    spikes, state, _ = neuron(ours, steps=12)
+    ((spikes * weight).sum() + state.v.sum()).backward()
+    theirs, theta, leak = (value.detach().clone().requires_grad_() for value in (drive, neuron.threshold, neuron.leak))
+    v, total = torch.zeros(7), 0
+    for t, now in enumerate(theirs):
+        deciding = v if update == "delayed" else leak * v + now
+        s = Spike.apply(deciding / theta - 1)
+        v = leak * v + now - theta * s.detach()
+        v = torch.maximum(v, -0.3 * theta)
+        total = total + (s * weight[t]).sum()
+    (total + v.sum()).backward()
+    for found, expected in ((ours, theirs), (neuron.threshold, theta), (neuron.leak, leak)):
+        torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_surprise_by_hand():
+    """Of the second image's 4 active pixels one was predicted to be dark: r = 1/4, and with gain 2 one half is kept of outputs,
+    membranes and traces, of the opened pixel's nothing."""
+    model = build(epsilon=0.25, surprise=2.0, image_shape=(1, 4, 4), plan=[[2, "D"], ["U", "in"]], **DYNAMIC)
+    stream = model.stream()
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, 0] = 1
+    stream(image)
+    state = stream.state_dict()
+    state["trace"] = image.clone()  # all is predicted
+    state |= {"is_open": image > 1, "predicted": image > -1, "logits": torch.full((1, 10), 3.0)}
+    name = "membranes.features.1"
+    state[name] = torch.full_like(state[name], 0.125)
+    stream.load_state_dict(state)
+    after = image.clone()
+    after[0, 0, 0, 0], after[0, 0, 3, 3] = 0, 1  # one goes, one comes
+    run = turned(model, stream._run, after)
+    assert run.logits.unique().tolist() == [1.5] and run.memory["features.1"].v.unique().tolist() == [0.0625]
+    expected = torch.zeros(4, 4)
+    expected[0] = torch.tensor([0, 0.5, 0.5, 0.5])
+    assert torch.equal(run.trace[0, 0], expected)
+    open_now = torch.zeros(4, 4, dtype=torch.bool)
+    open_now[0, 1:], open_now[3, 3] = True, True  # whose prediction has faded, and the new one; the one that went is dark again
+    assert torch.equal(run.view.is_open[0, 0], open_now)
+    assert turned(model, stream._run, image) is stream._run
+
+
+def test_what_is_dark_where_it_was_lit_opens_and_is_forgotten():
+    """Without surprise a change opens what no longer fits, and the rest stays as it is."""
+    model = build(**DYNAMIC)
+    x, _ = inputs(model, 2)
+    stream = model.stream()
+    before = stream(x[:1], 9)
+    part = x[:1].clone()
+    part[..., :7, :] = x[1:, :, :7]
+    after = stream(part, 1)
+    changed = (part != x[:1])[0]
+    wrong = (before.predictions[-1, 0].clamp(0, 1) - part[0]).abs() >= model.gate.epsilon
+    assert torch.equal(after.is_open[0, 0][changed], wrong[changed]) and wrong[changed].any()
+    closed = ~wrong & ~changed
+    assert not after.is_open[0, 0][closed].any() and closed.any()
+
+
+# --- bounds and refusals
+
+
+def test_what_a_stream_refuses_leaves_it_as_it_was():
+    model = build(**DYNAMIC)
+    x, _ = inputs(model)
+    stream, other = model.stream(), model.stream()
+    stream(x, 3), other(x, 3)
+    for call, words in (
+        (lambda: stream(x[:2]), r"this stream has 5 images at once, not 2: call reset\(\)"),
+        (lambda: stream(x[..., :9]), r"images must be a tensor or array \(B, 1, 28, 28\)"),
+        (lambda: stream(x, 0), "steps: 0 is not a whole number"),
+        (lambda: model.stream(-1), "seed: -1 is not"),
+        (lambda: stream.load_state_dict({}), "seed: None is not"),
+        (lambda: stream.load_state_dict(other.state_dict() | {"logits": torch.zeros(5, 3)}), "another network's stream"),
+        (
+            lambda: build(plan=TWIN, epsilon=0.0).stream().load_state_dict(other.state_dict()),
+            "another network's stream",
+        ),
+        (lambda: build(gate="contrast").stream()(x), "gate contrast is for one image"),
+        (lambda: build(surprise=2.0), "surprise: .* blocking dynamic"),
+        (lambda: build(membrane_floor=-1), "membrane_floor: -1 is not"),
+        (lambda: build(output_leak=1.5), "output_leak: 1.5 is not"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            call()
+    check_same(stream(x, 4), other(x, 4))
+    model.change(feedback_interval=2)
+    with pytest.raises(ModelError, match="feedback_interval 2 save a stream after a multiple of 2 steps, not 7"):
+        stream.state_dict()
+    model.train()
+    with pytest.raises(ModelError, match=r"call eval\(\)"):
+        stream(x)
+
+
+def test_a_stopping_rule_is_not_asked_and_settings_may_change_in_between():
+    model = build(**DYNAMIC, rule="confidence", gap_bound=-1.0)
+    x, _ = inputs(model)
+    assert model(x, seed=0).steps.unique().tolist() == [1]
+    stream, other = model.stream(), model.stream()
+    before, _ = stream(x, 5), other(x, 5)
+    assert before.steps.unique().tolist() == [5] and before.logits.any()
+    whole = other(x).logits
+    model.change(output_leak=0.5)
+    assert torch.equal(stream(x).logits, whole - 0.5 * before.logits)
+
+
+def test_programs_that_leave_a_network_on():
+    """Each run tiny: what they print is what a stream gives."""
+    lines = run_here("benchmarks.speed.stream", "--engines dense --streams 2 --lengths 2 --steps 32 --settle 32 --every 8")[1]
+    rest, changing = map(json.loads, lines.splitlines())
+    assert changing["spikes_per_step"] > 4 * rest["spikes_per_step"] and rest["steps_per_second"] > 0
+    lines = [json.loads(line) for line in run_here("benchmarks.findings.forgetting", "--sequences 4 --digits 2")[1].splitlines()]
+    model = load(TRAINED / "accurate_feedback.pth", engine="dense", blocking="dynamic", latch=True, surprise=2.0)
+    test = load_data("MNIST")[2]
+    drawn = torch.randperm(10_000, generator=torch.Generator().manual_seed(0))[:8].view(2, 4)
+    stream = model.stream(0)
+    _, second = (stream(test.images[digit], 16) for digit in drawn)
+    (line,) = [one for one in lines if one.get("surprise") == 2 and one.get("digit") == 2]
+    assert line["right_after_16"] == (second.logits.argmax(1) == test.labels[drawn[1]]).float().mean()
+    assert line["spikes"] == round(sum(counts.mean().item() for counts in second.spikes.values()), 1)
+    lines = run_here("benchmarks.robustness.left_on", "--engine dense --steps 40 --every 2 --bound 100")[1].splitlines()
+    assert json.loads(lines[-1])["steps"] == 40 and len(lines) == 10
