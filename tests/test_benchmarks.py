@@ -13,7 +13,7 @@ from conftest import DATA, REPOSITORY, SPIKING, records, refused, run_here, run_
 from PIL import Image
 from test_images_in import make_folder
 
-from benchmarks.findings.ramp_control import ControlSNN
+from benchmarks.findings.controls import ControlSNN
 from benchmarks.findings.sent_share import Exchanged
 from benchmarks.speed import launches
 from benchmarks.speed.gpu import compared as compared_with_cpu
@@ -268,6 +268,6 @@ def test_each_program_asks_a_question_first(program):
     """Its docstring begins with it, and --help says it; none imports another program, but for what a room shares."""
     text = program.read_text()
     imported = set(re.findall(r"^from benchmarks\.(\S+) import", text, re.MULTILINE))
-    assert imported <= {"shared", "speed.peers"}
+    assert imported <= {"shared", "findings.controls", "speed.peers"}
     if "__main__" in text:
         assert ast.get_docstring(ast.parse(text)).split("\n")[0].count("?") == 1

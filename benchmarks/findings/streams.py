@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""What is feedback worth in a network that is left on while the world changes? Scenes of test images, with controls.
+
+One JSON object per line, scene, pair of networks and case; then, by scene and control, how feedback differs from it, paired by
+seed: [mean, half of the 95 % interval], of accuracy in points, of the others in percent. Cases: feedback: blocks what it
+predicts, and forgets when it is surprised; ramp: the same with a blind ramp in the decoder's place (dense engine); twin: always
+on, its outputs and membranes leak; send-on-delta: the twin, given of each pixel the value last sent, a new one where it differs
+by epsilon or more; detector: the twin begins anew with a frame of which a pixel differs so from the frame that it last began
+with, stops when sure (gap 1), and sleeps; its answer is that of the last run that was sure, of the first run what it is so far.
+
+Per step and stream: accuracy (of steps with a label), spikes by part (of send-on-delta the values sent in the place of input
+spikes), energies; after_change and at_rest: spikes within 8 steps of a changed frame, and after 20 steps without one. By steps
+since the label last changed (1: the first): accuracy_since. Of changes of the label that last 6 steps or more: within_6, the
+share after which the answer is right by the 6th step and stays so; settles, the median of the steps until then (null: never).
+"""
+
+import argparse
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from harness.command_line.parser import typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.scripts import run_script
+from harness.data.scenes import SCENES, make_scene
+from harness.data.sets import load_data
+from harness.measuring.comparing import difference
+from benchmarks.findings.controls import RampSNN
+from self_models import load
+from self_models.basics.images import scaled
+from self_models.basics.settings import COUNT, WHOLE
+from self_models.counting.operations import OperationCounter, energies, energy_joules
+from self_models.counting.spikes import PARTS, by_part, part_of
+from self_models.loading import MODELS
+from self_models.objectives.stopping import output_gap
+
+import numpy as np
+import torch
+
+STEPS = {"switch": 160, "watch": 560, "part": 120, "drift": 120, "noise": 160}  # a frame each
+ENGINE, EPSILON = "event", 0.2
+FEEDBACK = {"blocking": "dynamic", "latch": True, "surprise": 2.0, "epsilon": EPSILON}
+TWIN = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
+SURE = {"rule": "confidence", "gap_bound": 1.0}
+LONGEST = 50  # steps of a run that is never sure
+SOON, LATE = 8, 20
+ENERGIES = ("energy_joules", "energy_event_joules")
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", nargs=2, default=["accurate_feedback", "accurate_twin"], metavar="NAME", help="checkpoints of "
+                        "trained_models/snn: NAME.pth, NAME_1.pth, …")  # fmt: skip
+    parser.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0, 1, 2], help="of the pairs, and of their scenes")
+    parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
+    parser.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help="default: 120 to 560, as the scene wants")
+    return parser
+
+
+def main(argv=None):
+    args, found = build_parser().parse_args(argv), {}
+    test = load_data("MNIST")[2]
+    for name in args.scenes:
+        for seed in args.seeds:
+            scene = make_scene(name, test, args.streams, args.steps or STEPS[name], seed, EPSILON)
+            for case in args.cases:
+                path = f"trained_models/snn/{args.pair[case not in OF_FEEDBACK]}{f'_{seed}' * bool(seed)}.pth"
+                row = CASES[case](path, scene, seed)
+                found.setdefault((name, case), {})[seed] = row
+                print(json.dumps({"scene": name, "case": case, "seed": seed, "streams": args.streams, **row}), flush=True)
+    for name, case in found:
+        if case != "feedback" and (name, "feedback") in found:
+            ours, theirs = found[name, "feedback"], found[name, case]
+            figures = ("accuracy", "spikes", "energy_event_joules", "energy_joules")
+            apart = {figure: difference(figure, ours, theirs)[:2] for figure in figures}
+            print(json.dumps({"scene": name, "feedback against": case, "pairs": len(ours), **apart}), flush=True)
+
+
+# --- cases: (path of the checkpoint, Scene, seed) -> figures
+
+
+def feedback(path, scene, seed):
+    return figures(scene, *left_on(load(path, ENGINE, **FEEDBACK), scaled_frames(scene), seed))
+
+
+def ramp(path, scene, seed):
+    with patch.dict(MODELS, InputBlockingSNN=RampSNN):
+        model = load(path, "dense", **FEEDBACK)
+    return figures(scene, *left_on(model, scaled_frames(scene), seed))
+
+
+def twin(path, scene, seed):
+    return figures(scene, *left_on(load(path, ENGINE, **TWIN), scaled_frames(scene), seed))
+
+
+def send_on_delta(path, scene, seed):
+    frames, sent = list(scaled_frames(scene)), []
+    held = torch.zeros_like(frames[0])  # what nobody has sent is black
+    for number, frame in enumerate(frames):
+        differs = (frame - held).abs() >= EPSILON
+        held = torch.where(differs, frame, held)
+        frames[number] = held
+        sent.append(differs.sum((1, 2, 3)))
+    answers, spikes, joules = left_on(load(path, ENGINE, **TWIN), frames, seed)
+    spikes["input"] = torch.stack(sent).double()
+    return figures(scene, answers, spikes, joules, compared=held[0].numel())
+
+
+def detector(path, scene, seed):
+    model, frames = load(path, ENGINE, **SURE), torch.stack([*scaled_frames(scene)])
+    answers, joules = torch.full(scene.labels.shape, -1), np.zeros(2)
+    spikes = {part: torch.zeros(scene.labels.shape, dtype=torch.float64) for part in PARTS.values()}
+    runs, done = runs_of(frames), {}
+    for steps in sorted({run.steps for run in runs}):
+        model.change(timesteps=steps)
+        some = [run for run in runs if run.steps == steps]
+        for part in (some[first : first + 200] for first in range(0, len(some), 200)):
+            images = torch.stack([frames[run.first, run.stream] for run in part])
+            with OperationCounter(model) as counter:
+                output = model(images, seed=seed, frames=False)
+            joules += len(part) * joules_of(counter, len(part), output.comparisons)
+            sure = (output.steps < steps) | (output_gap(output.logits) >= SURE["gap_bound"]) | (steps == LONGEST)
+            for number, run in enumerate(part):
+                done[run] = output.logits_by_step[: output.steps[number], number].argmax(-1), bool(sure[number])
+                for name, counts in output.spikes_by_step.items():
+                    spikes[part_of(name)][run.first : run.first + steps, run.stream] += counts[:, number]
+    held = {}  # stream -> the answer of its last run that was sure
+    for run in runs:
+        shown, sure = done[run]
+        answers[run.first : run.end, run.stream] = held.get(run.stream, shown[-1])
+        if run.stream not in held:
+            answers[run.first : run.first + len(shown), run.stream] = shown
+        if sure:
+            held[run.stream] = answers[run.first + len(shown) - 1 : run.end, run.stream] = shown[-1]
+    joules = dict(zip(ENERGIES, joules / answers.numel(), strict=True))
+    return figures(scene, answers, spikes, joules, compared=frames[0, 0].numel())
+
+
+class Run(NamedTuple):
+    """A run that begins with a stream's frame of step `first`, and has room for so many steps before the next, at `end`."""
+
+    stream: int
+    first: int
+    end: int
+
+    @property
+    def steps(self):
+        return min(self.end - self.first, LONGEST)
+
+
+def runs_of(frames):
+    """The Runs of frames (T, B, C, H, W), stream by stream: one begins where a pixel differs by EPSILON or more from the frame
+    with which the last one began."""
+    runs = []
+    for stream, shown in enumerate(frames.transpose(0, 1)):
+        starts = [0]
+        for step, frame in enumerate(shown):
+            if ((frame - shown[starts[-1]]).abs() >= EPSILON).any():
+                starts.append(step)
+        runs += [Run(stream, *ends) for ends in pairwise([*starts, len(shown)])]
+    return runs
+
+
+CASES = {"feedback": feedback, "ramp": ramp, "twin": twin, "send-on-delta": send_on_delta, "detector": detector}
+OF_FEEDBACK = ("feedback", "ramp")
+
+
+# --- what they share
+
+
+def scaled_frames(scene):
+    return (scaled(frame) for frame in scene.frames)
+
+
+def left_on(model, frames, seed):
+    """Answers (T, B), -1 where no class is ahead, spikes, part -> (T, B), and energies per step and stream of a stream."""
+    answers, spikes, comparisons = [], {}, 0
+    stream = model.stream(seed)
+    with OperationCounter(model) as counter:
+        for frame in frames:
+            output = stream(frame, 1, frames=False)
+            answers.append(torch.where(output_gap(output.logits) > 0, output.logits.argmax(1), -1))
+            comparisons += output.comparisons.double().mean()
+            for part, count in by_part({name: each[0].double() for name, each in output.spikes_by_step.items()}).items():
+                spikes.setdefault(part, []).append(count + torch.zeros(len(frame), dtype=torch.float64))
+    answers = torch.stack(answers)
+    joules = dict(zip(ENERGIES, joules_of(counter, answers.numel(), comparisons / len(answers)), strict=True))
+    return answers, {part: torch.stack(counts) for part, counts in spikes.items() if part != "total"}, joules
+
+
+def joules_of(counter, images, comparisons):
+    """Energies per image (or step of a stream), layer by layer and event-driven."""
+    found = energies(counter.result(images), float(comparisons.double().mean()))
+    return np.array([found[name] for name in ENERGIES])
+
+
+def figures(scene, answers, spikes, joules, compared=0):
+    """The figures of a case, see above. compared: pixels that are compared in each step, an accumulate each."""
+    labels, since = scene.labels, scene.since() + 1
+    known, right = labels >= 0, answers == labels
+    total = sum(spikes.values())
+    parts = {part: count.mean().item() for part, count in spikes.items()}
+    rests = torch.zeros_like(labels)  # steps since a frame changed
+    for step, changes in enumerate(scene.changes()):
+        rests[step] = torch.where(changes, 0, rests[step - 1] + 1)
+    row = {"accuracy": right[known].double().mean().item(), "spikes": {**parts, "total": sum(parts.values())}}
+    row |= {name: value + energy_joules(compared, 0) for name, value in joules.items()}
+    row |= {"after_change": mean_of(total, rests < SOON), "at_rest": mean_of(total, rests >= LATE)}
+    row["accuracy_since"] = [mean_of(right.double(), known & (since == step)) for step in range(1, 41)]
+    settled = settling(labels, right)
+    middle = np.median(settled) if len(settled) else np.inf
+    row |= {"changes": len(settled), "within_6": float((settled <= 6).mean()) if len(settled) else None}
+    return row | {"settles": None if np.isinf(middle) else float(middle)}
+
+
+def mean_of(values, where):
+    return values[where].mean().item() if where.any() else None
+
+
+def settling(labels, right):
+    """Of each label that lasts 6 steps or more, but the first of a stream: the step from which on the answer is right as long as
+    it lasts, inf where it is not at its end, (N,)."""
+    found = []
+    for column, answers in zip(labels.T.numpy(), right.T.numpy(), strict=True):
+        starts = np.flatnonzero(np.diff(column, prepend=-2))
+        for first, end in zip(starts, np.append(starts[1:], len(column)), strict=True):
+            if first > 0 and column[first] >= 0 and end - first >= 6:
+                wrong = np.flatnonzero(~answers[first:end])
+                step = 1 if not len(wrong) else wrong[-1] + 2
+                found.append(step if step <= end - first else np.inf)
+    return np.array(found)
+
+
+if __name__ == "__main__":
+    run_script(main)
