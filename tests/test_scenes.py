@@ -1,20 +1,26 @@
 """What a network that is left on is shown: scenes made of test images, and frames from files."""
 
+import json
 from itertools import pairwise
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
+from conftest import STREAM, digests, records, refused, run_here, run_script
 from PIL import Image
 
 from harness import UserError
 from harness.data.frames import read_frames
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import ImageSet, load_data
+from harness.drawing.stream import MOST, Reel
+from self_models import load
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 EPSILON = 0.2
+NAME = "tiny_posthoc_stream"
+PARTS = ("input", "encoder", "decoder", "classifier")
 
 
 def coloured(count=12, classes=3, size=16):
@@ -189,3 +195,76 @@ def test_what_is_no_frames_gets_a_line(tmp_path, model, monkeypatch):
     assert "give a folder of images" in line("words.txt") and "no such file" in line("none")
     (tmp_path / "empty").mkdir()
     assert "no image files" in line("empty")
+
+
+# --- the script
+
+
+def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
+    flags = f"--pretrained_snn {trained.snn} --scene switch --scene_frames 9 --steps_per_frame 2 --limit_test 16"
+    done = run_script(STREAM, flags, f"--output_dir {tmp_path} --results_json {tmp_path}/a.json --frame_seconds 0.02")
+    logged = [record for record in records(tmp_path / f"logs/snn/{NAME}.jsonl") if record["event"] != "run"]
+    frames, (whole,) = logged[:-1], logged[-1:]
+    said = [line for line in done.stdout.splitlines() if line.startswith("frame ")]
+    assert len(said) == len(frames) == whole["frames"] == 9 and json.loads((tmp_path / "a.json").read_text()) == logged
+    for number, (line, record) in enumerate(zip(said, frames, strict=True)):
+        assert record["frame"] == number and line.startswith(f"frame {number}: {record['answer'] or 'no answer'}")
+        assert f"{record['spikes']['total']:,.0f} spikes" in line and 0 <= record["open_share"] <= 1
+        assert record["spikes"]["total"] == sum(record["spikes"][part] for part in PARTS) and 0 < record["sure"] <= 1
+    known = [record for record in frames if record["label"]]
+    assert whole["accuracy"] == pytest.approx(sum(record["answer"] == record["label"] for record in known) / len(known))
+    assert whole["spikes_per_step"] == pytest.approx(sum(record["spikes"]["total"] for record in frames) / 18)
+    files = tmp_path / "trained_models/snn"
+    assert {path.name for path in files.iterdir() if not path.name.startswith(".")} == {f"{NAME}.png", f"{NAME}.gif"}
+    with Image.open(files / f"{NAME}.gif") as gif:
+        assert gif.n_frames == 18  # one for each step
+
+
+def test_the_script_takes_frames_without_a_data_set(trained, twin, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.command_line.posthoc.load_data", None)  # nobody asks for one
+    np.save(tmp_path / "a.npy", moving(5))
+    here = f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --frame_seconds 0.02"
+    found, said = run_here(STREAM, f"--pretrained_snn {trained.snn} --run_name a {here}")
+    assert [record["label"] for record in found[:-1]] == [None] * 5 and found[-1]["steps_per_frame"] == 4
+    assert "accuracy" not in found[-1] and "right" not in said and (tmp_path / "trained_models/snn/a.gif").is_file()
+    model = load(trained.snn, "dense", gate="block", blocking="dynamic", surprise=2.0, epsilon=0.1)
+    stream = model.stream(0)
+    for record, frame in zip(found, moving(5), strict=False):  # what the script says is what the stream does
+        output = stream(torch.from_numpy(frame)[None, None], 4)
+        assert record["spikes"]["total"] == sum(float(count) for count in output.spikes.values())
+    run_here(STREAM, f"--pretrained_snn {twin} --run_name b {here}")
+    assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("", "give --frames PATH, or --scene with one of switch"),
+        ("--scene watch --frames a.npy", "give --frames PATH, or --scene"),
+        ("--scene watch --invert", "--invert does nothing without --frames"),
+        ("--frames a.npy --scene_frames 3", "--scene_frames does nothing without --scene"),
+        ("--frames a.npy --limit_test 3", "--limit_test does nothing with --frames"),
+        ("--frames no.npy", "no such file or folder"),
+        ("--frames a.npy", "(4, 1, 30, 30)"),
+    ],
+)
+def test_bad_streams_get_a_line(trained, tmp_path, flags, words):
+    np.save(tmp_path / "a.npy", np.zeros((4, 30, 30), np.uint8))
+    before = digests(tmp_path)
+    flags = flags.replace("--frames ", f"--frames {tmp_path}/")
+    assert words in refused(STREAM, f"--pretrained_snn {trained.snn} --output_dir {tmp_path}", flags)
+    assert digests(tmp_path) == before
+
+
+def test_a_gif_of_many_steps_has_some_of_them(trained):
+    model = load(trained.snn, "dense", gate="block", blocking="dynamic")
+    reel, stream = Reel(model, 2 * MOST + 2, "a"), model.stream(0)
+    images = ImageSet("frames", torch.from_numpy(moving(2))[:, None], torch.tensor([3, 4]))
+    for number in (0, 1):
+        batch = images.batch(torch.tensor([number]))
+        reel.add(batch, stream(batch.images, MOST + 1))
+    film, figures = reel.film(), reel.so_far()
+    assert film.every == 3 and len(film.guesses) == len(film.inputs) == (2 * MOST + 2) // 3 <= MOST
+    assert np.array_equal(film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3])
+    assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(film.inputs[-1, 0], moving(2)[1])
+    assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}

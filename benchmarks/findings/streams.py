@@ -12,12 +12,13 @@ Per step and stream: accuracy (of steps with a label), spikes by part (of send-o
 spikes), energies; after_change and at_rest: spikes within 8 steps of a changed frame, and after 20 steps without one. By steps
 since the label last changed (1: the first): accuracy_since. Of changes of the label that last 6 steps or more: within_6, the
 share after which the answer is right by the 6th step and stays so; settles, the median of the steps until then (null: never).
+Beside send-on-delta sent_if_motion_is_known: values sent if what is held could first be shifted by a pixel, as fits best.
 """
 
 import argparse
 import json
 import sys
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -43,7 +44,7 @@ import torch
 
 STEPS = {"switch": 160, "watch": 560, "part": 120, "drift": 120, "noise": 160}  # a frame each
 ENGINE, EPSILON = "event", 0.2
-FEEDBACK = {"blocking": "dynamic", "latch": True, "surprise": 2.0, "epsilon": EPSILON}
+FEEDBACK = {"gate": "block", "blocking": "dynamic", "latch": True, "surprise": 2.0, "epsilon": EPSILON}
 TWIN = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
 SURE = {"rule": "confidence", "gap_bound": 1.0}
 LONGEST = 50  # steps of a run that is never sure
@@ -53,8 +54,8 @@ ENERGIES = ("energy_joules", "energy_event_joules")
 
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pair", nargs=2, default=["accurate_feedback", "accurate_twin"], metavar="NAME", help="checkpoints of "
-                        "trained_models/snn: NAME.pth, NAME_1.pth, …")  # fmt: skip
+    pair = [f"trained_models/snn/accurate_{kind}.pth" for kind in ("feedback", "twin")]
+    parser.add_argument("--pair", nargs=2, default=pair, metavar="PATH", help="of seed 0; of seed 1 they end in _1.pth, …")
     parser.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0, 1, 2], help="of the pairs, and of their scenes")
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
@@ -70,8 +71,8 @@ def main(argv=None):
         for seed in args.seeds:
             scene = make_scene(name, test, args.streams, args.steps or STEPS[name], seed, EPSILON)
             for case in args.cases:
-                path = f"trained_models/snn/{args.pair[case not in OF_FEEDBACK]}{f'_{seed}' * bool(seed)}.pth"
-                row = CASES[case](path, scene, seed)
+                path = Path(args.pair[case not in OF_FEEDBACK])
+                row = CASES[case](path.with_stem(path.stem + f"_{seed}" * bool(seed)), scene, seed)
                 found.setdefault((name, case), {})[seed] = row
                 print(json.dumps({"scene": name, "case": case, "seed": seed, "streams": args.streams, **row}), flush=True)
     for name, case in found:
@@ -100,16 +101,28 @@ def twin(path, scene, seed):
 
 
 def send_on_delta(path, scene, seed):
-    frames, sent = list(scaled_frames(scene)), []
-    held = torch.zeros_like(frames[0])  # what nobody has sent is black
-    for number, frame in enumerate(frames):
-        differs = (frame - held).abs() >= EPSILON
-        held = torch.where(differs, frame, held)
-        frames[number] = held
-        sent.append(differs.sum((1, 2, 3)))
-    answers, spikes, joules = left_on(load(path, ENGINE, **TWIN), frames, seed)
-    spikes["input"] = torch.stack(sent).double()
-    return figures(scene, answers, spikes, joules, compared=held[0].numel())
+    frames = torch.stack([*scaled_frames(scene)])
+    held, sent = sent_and_held(frames, shifts=[(0, 0)])
+    answers, spikes, joules = left_on(load(path, ENGINE, **TWIN), held, seed)
+    spikes["input"] = sent
+    row = figures(scene, answers, spikes, joules, compared=frames[0, 0].numel())
+    _, sent = sent_and_held(frames, shifts=[*product((-1, 0, 1), repeat=2)])
+    return row | {"sent_if_motion_is_known": sent.mean().item()}
+
+
+def sent_and_held(frames, shifts):
+    """(what is known of frames (T, B, C, H, W) at each step, values sent (T, B)) where a value is sent that a guess misses by
+    EPSILON or more. The guess is what was known before, shifted as fits best, which nobody pays for; at first black."""
+    known, found, sent = torch.zeros_like(frames[0]), [], []
+    for frame in frames:
+        guesses = torch.stack([known.roll(shift, (2, 3)) for shift in shifts])
+        misses = (guesses - frame).abs() >= EPSILON
+        counts, best = misses.flatten(2).sum(2).min(0)
+        stream = torch.arange(len(frame))
+        known = torch.where(misses[best, stream], frame, guesses[best, stream])
+        found.append(known)
+        sent.append(counts.double())
+    return found, torch.stack(sent)
 
 
 def detector(path, scene, seed):

@@ -30,7 +30,8 @@ class Reel:
         spikes = by_part({name: counts[:, 0].double().cpu().numpy() for name, counts in output.spikes_by_step.items()})
         share = open_share_by_step(output, batch.images)
         found = {part: spikes[part] + np.zeros(steps) for part in PART_COLOURS}
-        found |= {"answer": answers_of(sure), "sure": sure.max(-1), "label": np.full(steps, int(batch.labels[0]))}
+        label = -1 if batch.labels is None else int(batch.labels[0])
+        found |= {"answer": answers_of(sure), "sure": sure.max(-1), "label": np.full(steps, label)}
         found["open"] = np.ones(steps) if share is None else share[:, 0].cpu().numpy()
         for name, values in found.items():
             self.figures[name].append(values)
