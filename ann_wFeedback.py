@@ -4,7 +4,7 @@
 from harness.building.models import ann_from, new_ann
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
-from harness.command_line.idle import lines_on_idle
+from harness.command_line.parser import lines_on_idle
 from harness.command_line.presets import ANN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each

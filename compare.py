@@ -12,15 +12,18 @@ from harness import UserError
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
-from harness.command_line.presets import EVALUATIONS, REPOSITORY, SCRIPTS, run_name
+from harness.command_line.presets import COMMITTED_AS, EVALUATIONS, run_name
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import running
-from harness.reporting.page import save_page
+from harness.reporting.page import check_replaceable, save_page
 from harness.reporting.reading import read_run
 from harness.reporting.recipes import aligned, as_text, comparison, pairs_of, recipes_of
 from harness.runs.checkpoints import write_whole
+from harness.runs.commands import COMMANDS, program
 from harness.runs.place import Paths
+from self_models.basics.checkpoints import load_checkpoint
+from self_models.basics.home import HOME
 from self_models.basics.settings import WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -54,8 +57,9 @@ def main(argv=None):
         runs.append(evaluated(one, argv) if args.evaluate else read(one))
         alike = [word for word in words if Path(word).stem == Path(one.word).stem]
         runs[-1].seed, runs[-1].recipe = one.seed, Path(one.word).stem if len(alike) == 1 else one.word
-    recipes = recipes_of(runs)
-    check_alike(recipes, seeds)
+        recipes = recipes_of(runs)
+        check_images(recipes)
+    check_seeds(recipes, seeds)
     pairs = pairs_of(recipes)
     if not args.evaluate:
         print(f"read, not measured anew (--evaluate does): {' '.join(str(run.path) for run in runs)}")
@@ -80,14 +84,17 @@ def check(args):
     path = Path(args.output or "x.csv")
     if path.suffix not in ENDINGS or not path.parent.is_dir():
         raise UserError(f"--output {path}: give a name that ends in {', '.join(ENDINGS)}, in a folder that exists")
-    if path.suffix != ".html" and path.exists() and not args.overwrite:
+    if path.suffix == ".html":
+        check_replaceable(path, args.overwrite)
+    elif path.exists() and args.output and not args.overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output writes elsewhere")
 
 
 class Trained(NamedTuple):
-    """A network of one seed: the word that names it for all seeds, the name of its run, and its files."""
+    """A network of one seed: the word that names it for all seeds, its preset or '', the name of its run, and its files."""
 
     word: str
+    preset: str
     seed: int
     name: str
     checkpoint: Path
@@ -96,57 +103,70 @@ class Trained(NamedTuple):
 
 def find(word, seeds, args):
     """The Trained of each seed. Raises UserError where a file is missing, with the command that makes it if it is known."""
-    found = [trained(word, seed, args.output_dir) for seed in seeds]
+    own = [Paths("snn", numbered(word, seed), args.output_dir) for seed in seeds]
+    is_own = any(path.is_file() for paths in own for path in (paths.best_path, paths.json_path))
+    preset = word if word in EVALUATIONS and not (is_own and word in COMMITTED_AS) else ""
+    found = [trained(word, preset, seed, args.output_dir) for seed in seeds]
     missing = [one for one in found if not (one.checkpoint if args.evaluate else one.log).is_file()]
     if not missing:
         return found
     path = missing[0].checkpoint if args.evaluate else missing[0].log
     if missing[0].checkpoint.is_file():
         raise UserError(f"{path} is missing, but {missing[0].checkpoint} is there: --evaluate measures it")
-    if len(missing) == len(found) and word not in EVALUATIONS and not any(one.log.is_file() for one in found):
+    if len(missing) == len(found) and not preset and not any(one.log.is_file() for one in found):
         names = [*EVALUATIONS, *(log.stem for log in missing[0].log.parent.glob("*.jsonl"))]
         raise UserError(f"there is no network {word}: {path} is missing; {meant(word, names)}give a preset or a run's name")
     seeds = " ".join(str(one.seed) for one in missing)
-    raise UserError(f"{word} of seed {seeds} is missing ({path}): {command_for(word, seeds, found, args)}")
+    raise UserError(f"{word} of seed {seeds} is missing ({path}): {command_for(preset, seeds, found, args)}")
 
 
-def trained(word, seed, output_dir):
+def numbered(name, seed):
+    """NAME of seed 0, NAME_1 of seed 1."""
+    return f"{name}_{seed}" if seed else name
+
+
+def trained(word, preset, seed, output_dir):
     """The Trained of a word: a path, or a name under output_dir or, where nothing there has it, in the repository."""
     path = Path(word)
     if path.suffix == ".pth":
-        path = path.with_stem(run_name("snn", path.stem, seed))
-        return Trained(word, seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
-    name = run_name("snn", word, seed)
-    both = [Paths("snn", name, folder) for folder in (output_dir, REPOSITORY)]
+        path = path.with_stem(numbered(path.stem, seed))
+        return Trained(word, "", seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
+    name = run_name("snn", preset, seed) if preset else numbered(word, seed)
+    both = [Paths("snn", name, folder) for folder in (output_dir, HOME)]
     paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
-    return Trained(word, seed, name, paths.best_path, paths.json_path)
+    return Trained(word, preset, seed, name, paths.best_path, paths.json_path)
 
 
-def command_for(word, seeds, found, args):
+def command_for(preset, seeds, found, args):
     """What makes the networks of these seeds, in words."""
-    if word in EVALUATIONS:
+    if preset:
         where = f" --output_dir {shlex.quote(args.output_dir)}" * (args.output_dir != ".")
-        return f"python {SCRIPTS['snn']} --preset {word} --seeds {seeds}{where} makes it"
+        return f"{' '.join(program('snn'))} --preset {preset} --seeds {seeds}{where} makes it"
     logs = [one.log for one in found if one.log.is_file()]
     openings = read_run(logs[0]).openings if logs else ()
-    if openings and openings[0].command.startswith(SCRIPTS["snn"]):
+    if openings and openings[0].command.startswith(COMMANDS["snn"]):
         return f"{logs[0].stem} was made by python {openings[0].command}; the same with --seeds {seeds} makes it"
     return f"train it as the others were, with --seeds {seeds}"
 
 
 def read(one):
-    """The Run of a network's log. Raises UserError where it holds no result, or is of another seed."""
+    """The Run of a network's log. Raises UserError where it holds no result, or is of another seed or another training than the
+    checkpoint beside it."""
     run = read_run(one.log)
     if not any(result.spikes for result in run.results):
         raise UserError(f"{run.path} has no evaluation of an SNN: --evaluate measures its network")
     if run.epochs and run.seed != one.seed:
         raise UserError(f"{run.path} is of seed {run.seed}, not {one.seed}: name it without its number, or give the seed it has")
+    kept = load_checkpoint(one.checkpoint) if run.epochs and one.checkpoint.is_file() else {}
+    chosen = {epoch.number: epoch.judged.get("accuracy") for epoch in run.epochs}
+    if "accuracy" in kept and chosen.get(kept.get("epoch")) != kept["accuracy"]:
+        raise UserError(f"{run.path} is of another training than {one.checkpoint}: --evaluate measures the checkpoint")
     return run
 
 
 def evaluated(one, argv):
     """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
-    preset = ["--preset", one.word] if one.word in EVALUATIONS else []
+    preset = ["--preset", one.preset] if one.preset else []
     args = build_parser().parse_args([*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)])
     args.run_name = f"{one.name}_compared"
     posthoc = open_posthoc(args, InputBlockingSNN, "")
@@ -155,14 +175,18 @@ def evaluated(one, argv):
     return read_run(posthoc.run.place.json_path)
 
 
-def check_alike(recipes, seeds):
-    """Raises UserError where networks were evaluated on different images, or one in another way for each seed."""
+def check_images(recipes):
+    """Raises UserError where networks were evaluated on different images."""
     if len(kinds := {recipe.on: recipe for recipe in recipes}) > 1:
         one, other, *_ = kinds.values()
         raise UserError(
             f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}: compare networks of one data set; --evaluate "
             "takes the same images of it for all"
         )
+
+
+def check_seeds(recipes, seeds):
+    """Raises UserError where a network was evaluated in another way for each seed."""
     if short := next((recipe for recipe in recipes if len(recipe.results) < len(seeds)), None):
         of = " ".join(map(str, short.results))
         raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")

@@ -3,7 +3,7 @@
 
 from harness.building.models import SNNSource, choose_trained, snn_from, teacher_from, use_engine
 from harness.command_line.flags import snn_parser, snn_settings
-from harness.command_line.idle import lines_on_idle
+from harness.command_line.parser import lines_on_idle
 from harness.command_line.presets import SNN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each

@@ -9,11 +9,13 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.plans import as_tokens
+from self_models.network.stages import POOLS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 SHAPES = {  # class -> what two layers that do the same have in common
     nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"),
     nn.AvgPool2d: ("kernel_size", "stride", "padding", "ceil_mode", "divisor_override"),
+    nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
     nn.Flatten: ("start_dim", "end_dim"),
     nn.Linear: ("in_features", "out_features"),
 }
@@ -53,10 +55,10 @@ def value_of(name, module, attribute, default=None):
 def from_layers(stack, decoder="", **settings):
     """A VGG_SNN_STDB_wFeedback in eval mode with the weights, thresholds and leaks of an nn.Sequential; a decoder is new.
 
-    stack: what a plan is made of (network/plans.py): convolutions with a neuron after each, 2x2 strided convolutions or average
-    pools, nn.Flatten, three nn.Linear with neurons between them. If it ends before nn.Flatten the classifier is new, too.
-    Neurons: snntorch.Leaky with beta 1, SpikingJelly's IFNode and LIFNode, each with reset by subtraction. decoder: its tokens,
-    a text or list. settings: the model's others. Raises ModelError for what would not run the same here.
+    stack: what a plan is made of (network/plans.py): convolutions with a neuron after each, 2x2 strided convolutions or pools,
+    nn.Flatten, nn.Linear with neurons between them; biases where a neuron follows. If it ends before nn.Flatten the classifier
+    is new, too. Neurons: snntorch.Leaky with beta 1, SpikingJelly's IFNode and LIFNode, each with reset by subtraction. decoder:
+    its tokens, a text or list. settings: the model's others. Raises ModelError for what would not run the same here.
     """
     if not isinstance(stack, nn.Sequential):
         raise ModelError(f"from_layers takes an nn.Sequential of the layers in order, not a {type(stack).__name__}")
@@ -70,7 +72,9 @@ def from_layers(stack, decoder="", **settings):
     decoder = as_tokens(decoder) if isinstance(decoder, str) else decoder
     own = {"plan": [encoder_tokens(given), decoder], "update": "immediate", "kernel_size": (kernels or [3])[0]}
     if linears:
-        own |= {"fc_width": linears[0].out_features, "labels": linears[-1].out_features}
+        own |= {"fc_layers": len(linears) - 1, "fc_width": linears[0].out_features, "labels": linears[-1].out_features}
+    if any(getattr(module, "bias", None) is not None for _, module in given):
+        own["bias"] = True
     if both := own.keys() & settings.keys():
         raise ModelError(f"{min(both)} follows from the layers: leave it out")
     model = VGG_SNN_STDB_wFeedback(**own, **settings)
@@ -90,8 +94,9 @@ def leaves(module, name="the stack"):
 def encoder_tokens(given):
     """The tokens of the layers before nn.Flatten; the numbers of channels are checked later, with all else."""
     before = takewhile(lambda module: not isinstance(module, nn.Flatten), (module for _, module in given))
-    layers = [module for module in before if isinstance(module, nn.Conv2d | nn.AvgPool2d)]
-    return ["A" if isinstance(one, nn.AvgPool2d) else "D" if halves(one) else one.out_channels for one in layers]
+    layers = [module for module in before if isinstance(module, (nn.Conv2d, *POOLS.values()))]
+    pools = {cls: token for token, cls in POOLS.items()}
+    return [pools.get(type(one)) or ("D" if halves(one) else one.out_channels) for one in layers]
 
 
 def halves(convolution):
@@ -112,6 +117,10 @@ def copy_layers(ours, given):
             module.leak.fill_(found[1]["leak"])
         elif hasattr(module, "weight"):
             module.weight.copy_(other.weight)
+            if other.bias is not None and module.bias is not None:
+                module.bias.copy_(other.bias)
+            elif other.bias is not None and other.bias.any():
+                raise ModelError(f"{name} has a bias and no neuron right after it: train it with bias=False")
 
 
 def told(description):
@@ -132,8 +141,6 @@ def describe(name, module):
         return "neuron", neuron(name, module, *NEURONS[kind])
     for base, arguments in SHAPES.items():
         if isinstance(module, base):
-            if getattr(module, "bias", None) is not None and module.bias.any():
-                raise ModelError(f"{name} has a bias, and layers have none here: train it with bias=False")
             return base.__name__, {each: plain(module, each) for each in arguments}
     raise ModelError(
         f"{name} is {kind}, which no plan can have: give {', '.join(base.__name__ for base in SHAPES)} and {', '.join(NEURONS)}"

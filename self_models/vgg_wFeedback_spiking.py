@@ -2,7 +2,6 @@
 
 import functools
 from dataclasses import replace
-from itertools import accumulate
 
 import torch
 from torch import nn
@@ -10,7 +9,7 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape
 from self_models.basics.settings import Configured, declared
-from self_models.network.declared import SpikingSettings
+from self_models.network.declared import CHANGEABLE, SpikingSettings
 from self_models.network.forward import decoder_layers, run_stage
 from self_models.network.neurons import HeldDropout, SpikingLayers, SpikingNeuron, count_events
 from self_models.network.plans import find_plan
@@ -26,7 +25,8 @@ from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
 from self_models.running.recording import Recorder
-from self_models.running.steps import Frame, RunState, Schedule, gathered, joined, placed, stack_frames
+from self_models.running.steps import Frame, RunState, Schedule, accumulated, gathered, joined, placed, stack_frames
+from self_models.running.stream import Stream
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -64,7 +64,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
         def neuron(stage, channels=None):
             names = ("update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "bias")
-            return SpikingNeuron(surrogate, *(own[name] for name in names))
+            return SpikingNeuron(surrogate, *(own[name] for name in names), own["membrane_floor"])
 
         self.features, self.generate, self.classifier = build_stages(
             plan,
@@ -78,11 +78,10 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def change(self, **settings):
-        """Change settings of a model that is built: those of its gate, its rule and its read-out, timesteps, encoding and
-        feedback_interval. Returns the model. Raises ModelError for any other, or a value that cannot be; then nothing changes."""
-        changeable = ("timesteps", "encoding", "feedback_interval", "gate", "rule")
+        """Change settings of a model that is built: those of its gate, its rule and its read-out, and CHANGEABLE. Returns the
+        model. Raises ModelError for any other, or a value that cannot be; then nothing changes."""
         for name in settings.keys() & declared(self.Settings).keys():
-            if name not in changeable:
+            if name not in CHANGEABLE:
                 raise ModelError(f"{name} cannot be changed in a model that is built: build another")
         before, self.settings = self.settings, self.checked(settings, kept=self.settings)
         try:
@@ -93,6 +92,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             raise
         self.gate, self.rule, self.readout = parts["gate"], parts["rule"], parts["readout"]
         self.encoding = ENCODINGS.find(self.settings["encoding"])
+        self.set_floor(self.settings["membrane_floor"])
         return self
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
@@ -104,6 +104,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if interval > steps:
             raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
         gate.check(self.has_feedback, self.settings["encoding"])
+        if self.settings["surprise"] and not gate.reopens:
+            raise ModelError("surprise: it is what opens again, which needs gate block and blocking dynamic: choose them")
         if steps < gate.least_steps:
             raise ModelError(f"timesteps: with these settings of its gate the network answers from step {gate.least_steps} on")
         if gate.completes and self.has_feedback and not readout.on_scale:
@@ -146,7 +148,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if self.watcher:
             self.watcher.begin()
         draws, recorder = draws_for(x, draws), recorder or Recorder()
-        return RunState(x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder)
+        trace, last = torch.zeros_like(x), self.timesteps
+        return RunState(x, self.gate.start(x), logits, trace, stages, draws, self.watcher, recorder, last=last)
 
     def step(self, run, draws):
         """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns the Frame of this step."""
@@ -196,24 +199,21 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         drives = self.through(run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
         drives = drives.to(run.image.dtype)
         so_far = run.logits + drives[:0].sum(0)  # 0, so that a loss has a gradient where nothing has arrived
-        if self.training:  # one operation
-            so_far = [so_far] * (steps - len(drives)) + [*(so_far + drives.cumsum(0))]
-        else:  # rounded alike, however many steps are taken at once
-            so_far = [so_far] * (steps - len(drives)) + [*accumulate(drives, initial=so_far)][1:]
+        so_far = accumulated(so_far, drives, steps, self.settings["output_leak"], at_once=self.training)
         run.logits = so_far[-1]
-        return torch.stack(so_far)
+        return so_far
 
     def through(self, run, name, part, signal, steps, counts, among=None):
         """A part of the stage of this name, in place: see run_stage. steps: numbers of those in which it runs; the signal is of
         their last ones. Adds to counts each layer's spikes per step and image, (T, B), of the steps among; default: these."""
         sent, among, watch = {}, steps if among is None else among, None
-        keys = [f"{name}.{position}" for position, module in run.stages[part] if isinstance(module, SpikingNeuron)]
-        kept = run.recorder.begin(keys, run.memory)
+        neurons = {f"{name}.{at}": module for at, module in run.stages[part] if isinstance(module, SpikingNeuron)}
+        kept = run.recorder.begin(neurons, run.memory)
         if run.watcher:
             watch = lambda key, signal, count: run.watcher.note(key, signal, steps[len(steps) - count :])  # noqa: E731
-        final = among[-1] + 1 == self.timesteps
+        final = among[-1] + 1 == run.last
         signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final, kept)
-        for key in keys:
+        for key in neurons:
             counts[key].append(placed(sent.get(key), steps, among, run.image))
         run.recorder.end(kept, steps, among, run.image)
         return signal
@@ -257,25 +257,19 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         be recorded."""
         recorder = Recorder(record, self.wiring)
         with mixed_precision(self, x):
-            shown, steps = all_steps(self, x, uniforms, draws_for(x, draws, seed), frames, recorder)
+            run = self.start(x, draws_for(x, draws, seed), recorder)
+            shown, steps, _ = all_steps(self, run, self.timesteps, uniforms, frames)
         return self.output(x, shown, steps, recorder)
+
+    def stream(self, seed=0):
+        """A Stream: this network, left on while its images change. seed: of its draws."""
+        return Stream(self, seed)
 
     def segment(self, run, draws, frames):
         """advance() that leaves its run as it is: (the run after these steps, their Frame)."""
         run = replace(run, memory=dict(run.memory))
         shown = self.advance(run, draws)
         return run, shown if frames else shown.summed(run.image)
-
-    def drawn(self, x, uniforms, draws, length=1):
-        """The draws of all steps, `length` of them at a time, (length, B, C, H, W): uniforms if given, else those of draws."""
-        if uniforms is not None and uniforms.shape != (self.timesteps, *x.shape):
-            raise ModelError(f"uniforms must have shape {(self.timesteps, *x.shape)}, not {tuple(uniforms.shape)}")
-        if not self.encoding.uses_draws:
-            uniforms = x.new_zeros(()).expand(self.timesteps, *x.shape)
-        if uniforms is not None:
-            return iter(uniforms.split(length))
-        starts = range(0, self.timesteps, length)
-        return (draws.uniforms(min(length, self.timesteps - t), self.image_shape, x.device, t) for t in starts)
 
     def output(self, x, frames, steps, recorder):
         """SNNOutput of a run on images x. frames: its Frame (T, B, ...); steps: how many each image took (B,)."""

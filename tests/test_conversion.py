@@ -213,20 +213,38 @@ def test_a_twin_may_start_from_a_network_with_a_decoder(trained, tmp_path, kind)
     assert twin["spikes_per_layer"] == kept != whole["spikes_per_layer"] and twin["accuracy"] == whole["accuracy"]
 
 
-def test_a_normalised_ann_is_converted_folded(tmp_path):
+@pytest.mark.parametrize(("norm", "statistic"), [("scale", "mean_square"), ("batch", "running_var")])
+def test_a_normalised_ann_is_converted_folded(tmp_path, norm, statistic):
     """And one whose normalisation is damaged is refused."""
     ann = tmp_path / "trained_models/ann/x.pth"
-    run_here(ANN, f"{TINY} --norm scale --run_name x --output_dir {tmp_path}")
+    run_here(ANN, f"{TINY} --norm {norm} --run_name x --output_dir {tmp_path}")
     out = run_here(SNN, f"--pretrained_ann {ann} {SPIKING} --test_only --run_name y --output_dir {tmp_path}")[1]
     assert out.count("threshold ") == 7
     saved = load_checkpoint(ann)
-    assert saved["settings"]["norm"] == "scale"
+    assert saved["settings"]["norm"] == norm
     for wrong in (None, torch.ones(3)):
-        state = {name: wrong if name == "features.1.mean_square" else value for name, value in saved["state_dict"].items()}
+        state = {name: wrong if name == f"features.1.{statistic}" else value for name, value in saved["state_dict"].items()}
         state = {name: value for name, value in state.items() if value is not None}
         torch.save(saved | {"state_dict": state}, tmp_path / "damaged.pth")
         line = refused(SNN, f"--pretrained_ann {tmp_path / 'damaged.pth'} {SPIKING} --test_only --output_dir {tmp_path / 'out'}")
         assert "damaged.pth: its normalisation does not fit its weights" in line
+
+
+def test_an_ann_with_batch_norm_and_qcfs_brings_biases_and_thresholds(tmp_path):
+    """Nothing is balanced; the SNN that is trained remembers what it is made of."""
+    ann, snn, here = tmp_path / "trained_models/ann/x.pth", tmp_path / "trained_models/snn/y.pth", f"--output_dir {tmp_path}"
+    run_here(ANN, f"{TINY} --norm batch --activation_ann qcfs --run_name x {here}")
+    own = SPIKING.replace(BALANCE, "")
+    out = run_here(SNN, f"--pretrained_ann {ann} {own} --engine dense --run_name y {here}")[1]
+    assert f"thresholds are the bounds of {ann}, nothing is balanced; membranes begin at 0.5 of them" in out
+    saved, given = load_checkpoint(snn), load_checkpoint(ann)["state_dict"]
+    assert saved["settings"]["bias"] and saved["settings"]["initial_potential"] == 0.5
+    names = [name.removesuffix(".threshold") for name in saved["state_dict"] if name.endswith(".threshold")]
+    assert f"{names[0]}.nonlinearity.bound" in given and len(names) == sum(name.endswith(".bound") for name in given)
+    assert saved["state_dict"]["features.1.threshold"] == given["features.1.nonlinearity.bound"]
+    run_here(SNN, f"--pretrained_snn {snn} --test_only --engine dense --run_name z {DATA} {here}")
+    assert "becomes a bias" in refused(SNN, f"--pretrained_ann {ann} {own} --no-bias --run_name v {here}")
+    assert "choose a membrane read-out" in refused(SNN, f"--pretrained_ann {ann} {own} --readout spike_count --run_name v {here}")
 
 
 def test_a_neuron_sends_what_qcfs_says_of_its_drive_by_hand():

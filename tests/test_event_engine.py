@@ -22,7 +22,7 @@ from harness.runs.checkpoints import save_checkpoint
 from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
-from self_models.event.compiled.kernels import new_state
+from self_models.event.compiled.nets import new_state
 from self_models.event.compiled.vectors import above, add_rows, lowest
 from self_models.event.engine import EventEngine
 from self_models.event.network import Folded, lay_out, memory_of, nodes_of
@@ -44,6 +44,8 @@ FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
 DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]
 POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
 ONCE = {"gate": "once", "encoding": "direct", "grid": 4, "default_threshold": 0.25}
+BIAS = {"bias": True, "initial_potential": 0.5}
+MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
 
 
 def build(cls=InputBlockingSNN, on_grid=True, **settings):
@@ -53,6 +55,10 @@ def build(cls=InputBlockingSNN, on_grid=True, **settings):
     common = {"plan": PLAN, "timesteps": STEPS, "fc_width": 24, "readout": "membrane_linear", "update": "immediate", **own}
     model = cls(**{**common, "default_threshold": 0.25, **settings}).eval()
     for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_(0, 0.06)
+            if on_grid:
+                parameter.data.mul_(GRID).round_().div_(GRID)
         if parameter.dim() > 1:
             parameter.data *= 1 if name.startswith(("features", "generate")) else 15  # else few of the classifier's fire
             if on_grid:
@@ -120,6 +126,16 @@ def spiked(output):
         {**ONCE, "plan": TWIN, "image_shape": (3, 9, 14), "together": True, "grid": 1},
         {**ONCE, "guess": "interpolation", "fill": False}, {**ONCE, "guess": "decoder", "grid": 64, "epsilon": 0.1},
         {**ONCE, "epsilon": 0.0, "leak": 0.5},
+        BIAS, {**BIAS, "leak": 0.5}, {**BIAS, "latch": True, "readout": "spike_count"},
+        {**BIAS, "plan": FORK, "feedback_interval": 2},
+        {**BIAS, "encoding": "direct", "residual": True, "blocking": "dynamic"}, {"initial_potential": 0.75, "leak": 0.5},
+        {**BIAS, **ONCE}, {**BIAS, **ONCE, "plan": TWIN, "leak": 0.5}, {**BIAS, **MAXIMUM, "encoding": "direct", "fc_layers": 0},
+        MAXIMUM, {**BIAS, **ONCE, **MAXIMUM, "fc_layers": 0}, {"fc_layers": 0, "leak": 0.5},
+        {"plan": [[4, "M", 6, "M", "M", 5], []], "epsilon": 0.0, "image_shape": (1, 27, 13)},
+        {**BIAS, "plan": [[4, "M", 6, "M", "fork", 3], ["U", 3, "U", "in"]], "image_shape": (1, 13, 14)},
+        {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "feedback_interval": 2},
+        {**BIAS, "plan": [[4, "fork", "M", 6, "M"], ["in"]]},
+        {**BIAS, "plan": [[128, 256], []], "image_shape": (1, 4, 5), "fc_layers": 0, "epsilon": 0.0, "encoding": "direct"},
     ],
     ids=str,
 )  # fmt: skip
@@ -156,7 +172,7 @@ def test_same_with_every_read_out(readout, settings):
     ],
     ids=lambda rule: rule["rule"],
 )  # fmt: skip
-@pytest.mark.parametrize("gate", [{}, {"latch": True}, ONCE, {**ONCE, "plan": TWIN}], ids=str)
+@pytest.mark.parametrize("gate", [{}, {"latch": True}, ONCE, {**ONCE, "plan": TWIN}, BIAS], ids=str)
 @torch.no_grad()
 def test_images_stop_at_the_same_step(gate, rule):
     model = build(AdaptiveTimestepsSNN, **gate, **rule, timesteps=15)
@@ -177,6 +193,17 @@ def test_no_image_stops_before_its_gate_lets_the_network_answer(monkeypatch):
     dense, event = model(x, u), EventEngine(model)(x, u)
     check_same(dense, event)
     assert dense.steps.tolist() == [4] * COUNT
+
+
+@pytest.mark.parametrize("settings", [BIAS, {**BIAS, **MAXIMUM, "encoding": "direct", "fc_layers": 0}], ids=str)
+@torch.no_grad()
+def test_a_bias_drives_a_network_that_sees_nothing(settings):
+    """A black image, of which nothing is sent, is not over."""
+    model = build(**settings, timesteps=20)
+    x = torch.zeros(2, 1, 28, 28)
+    dense, event = model(x, seed=0), EventEngine(model)(x, seed=0)
+    check_same(dense, event)
+    assert event.spikes["input"].sum() == 0 and event.spikes_by_step["features.4"][10:].sum() > 0
 
 
 @pytest.mark.parametrize("readout", ["membrane_linear", "membrane"])
@@ -219,7 +246,9 @@ def test_contrast_gives_the_same(contrast, settings, dim):
 
 RANDOM = {
     "contrast": CONTRASTS, "encoding": ["direct", "poisson"], "update": ["immediate", "delayed"], "residual": [True, False],
-    "image_shape": [(1, 9, 14), (3, 4, 4), (1, 12, 12)], "plan": [PLAN, FORK, [[4, "D", 5], [4, "U", "in"]]],
+    "image_shape": [(1, 9, 14), (3, 4, 4), (1, 12, 12)],
+    "plan": [PLAN, FORK, [[4, "D", 5], [4, "U", "in"]], [[4, "M", "fork", 5, "A"], [4, "U", "in"]]],
+    "bias": [True, False], "initial_potential": [0.0, 0.5], "fc_layers": [0, 2],
     "kernel_size": [1, 3], "timesteps": [1, 6], "epsilon": [0.0, 0.3], "attention": [0.0, 0.5, 1.0], "latch": [True, False],
     "together": [True, False], "blocking": ["permanent", "dynamic"], "readout": READOUTS, "readout_leak": [1.0, 0.5],
     "readout_slew": [0.0, 0.4], "leak": [1.0, 0.9], "default_threshold": [0.125, 0.5], "open_bound": [0.3], "gap_bound": [1.0],
@@ -443,6 +472,9 @@ def test_changed_weights_and_settings_count_at_the_next_run():
         {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5}, {"plan": FORK},
         {"plan": [[4, "D", "fork", 6, "D", 5], ["U", 3, "in"]], "feedback_interval": 2},
         {**ONCE, "image_shape": (3, 12, 10), "plan": FORK}, {**ONCE, "plan": TWIN, "rule": "confidence", "gap_bound": 1.5},
+        {**BIAS, "update": "delayed"}, {**BIAS, **MAXIMUM, "encoding": "direct", "fc_layers": 0},
+        {**BIAS, "plan": [[4, "M", "M", "fork", 6, "D", 5], ["U", 3, "U", "in"]], "feedback_interval": 2},
+        {**ONCE, "plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "rule": "confidence", "gap_bound": 1.5},
     ],
     ids=str,
 )  # fmt: skip
@@ -694,11 +726,14 @@ def test_wrong_images_and_draws_are_refused():
 # --- memory
 
 
-@pytest.mark.parametrize("settings", [{}, {"feedback_interval": 2}, {"plan": [[4, "A", 6, "fork", "A", 5], [3, "U", "in"]]}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"feedback_interval": 2, **BIAS}, {"plan": [[4, "A", 6, "fork", "M", 5], [3, "U", "in"]]}]
+)
 def test_memory_is_known_before_it_is_taken(settings):
     model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 7, "image_shape": (3, 13, 10), **settings})
     told, layout = memory_of(model), lay_out(model)
-    assert told.weights == sum(part.nbytes for part in (layout.net.weights, layout.net.phase, layout.net.row, layout.net.column))
+    net = layout.net
+    assert told.weights == sum(part.nbytes for part in (net.weights, net.bias, net.phase, net.row, net.column))
     assert told.state == sum(part.nbytes for part in new_state(layout.net))
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from conftest import PLAN, REPOSITORY, digests, images, refused, run_here
-from test_event_engine import FORK, ONCE, build, inputs, spiked
+from test_event_engine import FORK, GRID, ONCE, build, inputs, spiked
 from torch import nn
 
 from benchmarks.robustness.other_simulators import here, in_sinabs, in_snntorch, watch
@@ -31,8 +31,11 @@ def exported(tmp_path):
 
     def export(to, **settings):
         model = build(**settings)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.data.uniform_(-0.1, 0.2).mul_(GRID).round_().div_(GRID)
         save_checkpoint(tmp_path / "net.pth", model)
-        run_here("export", tmp_path / "net.pth", "--to", to)
+        run_here("export", tmp_path / "net.pth", "--overwrite --to", to)
         return load(tmp_path / "net.pth", engine="dense"), tmp_path / ("net.nir" if to == "nir" else "net_torch.pt")
 
     return export
@@ -47,7 +50,8 @@ def same(found, ours, logits):
     assert torch.equal(output, logits)
 
 
-PLANS = [{}, {"plan": TWIN}, {"plan": FORK}, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
+BIASED = {"plan": TWIN, "bias": True}
+PLANS = [{}, {"plan": TWIN}, {"plan": FORK}, BIASED, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
 READERS = {"sinabs": (in_sinabs, PLANS), "snntorch": (in_snntorch, [*PLANS, {"plan": POOLING, **LOW}])}  # one knows AvgPool2d
 
 
@@ -93,14 +97,19 @@ def test_the_nir_file_says_what_it_lacks(exported):
     said = nir.read(path).metadata
     assert "decoder" in said["left_out"] and "gate block" in said["left_out"] and "transposed" in said["why_left_out"]
     assert said["update"] == "immediate" and said["timesteps"] == 7 and "subtracted" in said["reset"]
+    _, path = exported("nir", **OPEN, **BIASED, initial_potential=0.5)
+    assert nir.read(path).metadata["initial_potential"] == 0.5
     free = nir_bytes(forward_layers(twin := build(VGG_SNN_STDB_wFeedback, plan=TWIN)), conventions(twin))
     assert b"nothing" in free
     assert conventions(build(VGG_SNN_STDB_wFeedback, plan=TWIN, **ONCE))["left_out"] == "the gate once"
 
 
-def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported):
+@pytest.mark.parametrize(
+    "settings", [{"leak": 0.5}, {"plan": [[4, "M", 6, "M"], []], "bias": True, "initial_potential": 0.5, "fc_layers": 1}], ids=str
+)
+def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported, settings):
     """Loaded without executing code, rebuilt by the few lines of docs/export.md."""
-    model, path = exported("torch", **OPEN, leak=0.5)
+    model, path = exported("torch", **OPEN, **settings)
     ours, logits, signals = here(model, images(3, model.image_shape), seed=5)
     (code,) = re.findall(r"^```python\n(# rebuild.*?)^```$", (REPOSITORY / "docs/export.md").read_text(), re.M | re.S)
     space = {"input_spikes": signals, "watch": watch}
@@ -127,7 +136,9 @@ def test_export_tells_and_replaces_nothing_unasked(tmp_path):
 def test_export_refuses_what_it_cannot_do(tmp_path, monkeypatch):
     ann = VGG_wFeedback(plan=PLAN, fc_width=8)
     save_checkpoint(tmp_path / "ann.pth", ann)
+    save_checkpoint(tmp_path / "pooled.pth", VGG_SNN_STDB_wFeedback(plan=[[4, "M"], []], fc_width=8))
     before = digests(tmp_path)
+    assert "no maximum pool, which features.2 is" in refused("export", tmp_path / "pooled.pth", "--to nir")
     assert "holds an ANN" in refused("export", tmp_path / "ann.pth", "--to torch")
     assert "no such checkpoint" in refused("export", tmp_path / "none.pth", "--to torch")
     assert "checkpoint itself" in refused("export", tmp_path / "ann.pth", "--to torch --overwrite --output", tmp_path / "ann.pth")
@@ -141,25 +152,25 @@ def test_export_refuses_what_it_cannot_do(tmp_path, monkeypatch):
 # --- the other way
 
 
-def stack(neuron, threshold=0.25, hidden=24):
+def stack(neuron, threshold=0.25, hidden=24, bias=False, pool=nn.AvgPool2d):
     """A user's network, weights on a grid, with nested and dropout layers as they come; neuron: threshold -> new neuron."""
     torch.manual_seed(1)
     layers = nn.Sequential(
         nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), neuron(threshold)),
         nn.Conv2d(4, 4, 2, stride=2, bias=False),
-        nn.Conv2d(4, 6, 3, padding="same", bias=False),
+        nn.Conv2d(4, 6, 3, padding="same", bias=bias),
         neuron(threshold),
         nn.Dropout(0.2),
-        nn.AvgPool2d(2),
+        pool(2),
         nn.Flatten(),
-        nn.Linear(6 * 3 * 3, hidden, bias=False),
+        nn.Linear(6 * 3 * 3, hidden, bias=bias),
         neuron(threshold / 2),
         nn.Linear(hidden, hidden, bias=False),
         neuron(threshold / 4),
         nn.Linear(hidden, 10, bias=False),
     )
-    for parameter in layers.parameters():
-        if parameter.dim() > 1:
+    for module in layers.modules():
+        for parameter in module.parameters() if isinstance(module, nn.Conv2d | nn.Linear) else ():
             parameter.data.mul_(16).round_().div_(16)
     return layers.eval()
 
@@ -180,10 +191,11 @@ NEURONS = {
 }
 
 
+@pytest.mark.parametrize("more", [{}, {"bias": True, "pool": nn.MaxPool2d}], ids=str)
 @pytest.mark.parametrize("kind", NEURONS)
 @torch.no_grad()
-def test_a_users_layers_send_the_same_spikes_as_a_model_with_a_decoder(kind):
-    users = stack(NEURONS[kind])
+def test_a_users_layers_send_the_same_spikes_as_a_model_with_a_decoder(kind, more):
+    users = stack(NEURONS[kind], **more)
     model = from_layers(users, decoder="U 4 U in", image_shape=(1, 12, 12), timesteps=9, readout="membrane_linear")
     x, u = inputs(model)
     neurons = ("Leaky", "IFNode", "LIFNode")
@@ -235,9 +247,9 @@ def changed(position, layer):
     ("layers", "words"),
     [
         (lambda: changed(1, nn.BatchNorm2d(4)), "layer 1 is torch.BatchNorm2d"),
-        (lambda: changed(1, nn.MaxPool2d(2)), "MaxPool2d"),
+        (lambda: changed(2, nn.MaxPool2d(2)), "'M' stands behind a nonlinearity"),
         (lambda: changed(1, nn.AvgPool2d(3, stride=2)), r"kernel_size=\(3, 3\).*kernel_size=\(2, 2\)"),
-        (lambda: changed(2, nn.Conv2d(4, 6, 3, padding=1)), "layer 2 has a bias"),
+        (lambda: changed(1, nn.Conv2d(4, 4, 2, stride=2)), "layer 1 has a bias and no neuron"),
         (lambda: changed(2, nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False)), r"stride=\(2, 2\)"),
         (lambda: changed(2, nn.Conv2d(4, 6, 5, padding=2, bias=False)), r"kernel_size=\(5, 5\)"),
         (lambda: changed(2, nn.Conv2d(4, 6, 3, bias=False)), r"padding=\(0, 0\)"),
@@ -252,7 +264,8 @@ def changed(position, layer):
         (lambda: changed(3, jelly("IFNode", 1.0, v_reset=0.0)), "v_reset=0;"),
         (lambda: changed(3, jelly("LIFNode", 1.0)), "decay_input=True"),
         (lambda: nn.Sequential(*stack(leaky), leaky(1.0)), "layer 12 is neuron threshold=1 leak=1; a plan has nothing"),
-        (lambda: stack(leaky)[:-2], "after layer 9 is nothing; a plan has neuron there"),
+        (lambda: stack(leaky)[:-1], "layer 10 is neuron threshold=0.0625 leak=1; a plan has nothing there"),
+        (lambda: nn.Sequential(*stack(leaky)[:2], *stack(leaky)[1:3]), "after layer 3 is nothing; a plan has neuron there"),
         (lambda: stack(leaky)[0][0], "takes an nn.Sequential"),
         (lambda: build(plan=FORK).features, "layer 1 is a neuron of this package"),
         (lambda: nn.Sequential(), "must begin with a number"),

@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import DATA, REPOSITORY
 
 from self_models.basics.errors import ModelError
@@ -13,6 +15,8 @@ from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES, Rule
+from self_models.running.steps import RunState, View
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 PAGE = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -67,6 +71,46 @@ def test_what_a_part_lacks_is_said_at_once(registry, base, own, words):
     with pytest.raises(ModelError, match=words):
         registry.register("x")(type("Own", (base,), own))
     assert registry == before
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        (0.5, r"rule 'x': declare lead of Own by setting\(\) or objective_setting\(\)"),
+        (
+            objective_setting(1.0, NOT_NEGATIVE, ""),
+            "rule 'x': confidence has a setting gap_bound, too: inherit it, or take another",
+        ),
+    ],
+)
+def test_a_setting_is_declared_once(field, words):
+    """A field that is no setting, and one of another rule's name, which would change that rule's default."""
+    before, name = dict(RULES), "lead" if field == 0.5 else "gap_bound"
+    own = {"__annotations__": {name: float}, name: field, "holds": id}
+    with pytest.raises(ModelError, match=words):
+        RULES.register("x")(dataclass(type("Own", (Rule,), own)))
+    assert before == RULES
+
+
+def test_a_part_does_not_take_a_setting_of_the_network(monkeypatch):
+    own = {"__annotations__": {"timesteps": float}, "timesteps": objective_setting(1.0, NOT_NEGATIVE, ""), "holds": id}
+    monkeypatch.setitem(RULES, "x", dataclass(type("Own", (Rule,), own)))
+    with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
+        InputBlockingSNN.declared()
+
+
+def test_a_rule_that_looks_at_the_input_must_say_so():
+    """Else it would run with one gate and fail with another; other fields of the view it may read."""
+    view = View(torch.ones(2, 1, 1, 1), is_open=torch.tensor([True, False]).view(2, 1, 1, 1))
+    run = RunState(view.image, view, torch.zeros(2, 3), steps=1)
+
+    def looking(says, field):
+        return type("Own", (Rule,), {"looks_at_input": says, "holds": lambda self, run: getattr(run.view, field).flatten() > 0})()
+
+    assert looking(True, "is_open").may_stop(run, 1).tolist() == [True, False]
+    assert looking(False, "image").may_stop(run, 1).all()
+    with pytest.raises(ModelError, match=r"rule Own asks for view.is_open: it must say looks_at_input = True"):
+        looking(False, "is_open").may_stop(run, 1)
 
 
 def test_a_name_that_is_taken_stays_whose_it_is():

@@ -26,8 +26,8 @@ TWIN = [[3, "D", 4, 5, "D"], []]
 
 def build(plan, shape=(1, 9, 10), steps=5, **settings):
     torch.manual_seed(1)
-    settings = {"readout": "membrane_linear", "update": "immediate", "default_threshold": 0.1, **settings}
-    model = VGG_SNN_STDB_wFeedback(plan=plan, image_shape=shape, timesteps=steps, fc_width=7, labels=3, **settings)
+    settings = {"readout": "membrane_linear", "update": "immediate", "default_threshold": 0.1, "fc_width": 7, **settings}
+    model = VGG_SNN_STDB_wFeedback(plan=plan, image_shape=shape, timesteps=steps, labels=3, **settings)
     for parameter in model.parameters():  # some weights are 0, so that effective and dense differ
         if parameter.dim() > 1:
             parameter.data *= torch.rand_like(parameter) > 0.1
@@ -71,10 +71,31 @@ def test_two_layers_by_hand():
     assert result["layers"]["active_share"]["features.1"] == pytest.approx(8 / 24)
 
 
-@pytest.mark.parametrize("plan", [FEEDBACK, TWIN])
-def test_neurobench_counts_the_same(plan):
+def test_a_pool_and_biases_by_hand():
+    """A 1x1 convolution to 2 channels on 4x4 pixels, three of one 2x2 square and one of another sent in each of two steps: every
+    neuron there fires, and the pool lets one spike of each square through."""
+    own = {"shape": (1, 4, 4), "steps": 2, "default_threshold": 0.5, "kernel_size": 1, "fc_layers": 1}
+    model = build([[2, "M"], []], bias=True, **own)
+    for layer in (model.features[0], *model.classifier[::3]):
+        nn.init.ones_(layer.weight)
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 0, 0] = x[0, 0, 0, 1] = x[0, 0, 1, 1] = x[0, 0, 3, 2] = 1
+    with torch.no_grad(), OperationCounter(model) as counter:
+        output = model(x, torch.full((2, 1, 1, 4, 4), 0.5))
+    result = counter.result(1)
+    assert output.spikes["features.1"].item() == 2 * 4 * 2  # at the neurons, before the pool
+    assert result["layers"]["event_acs"]["features.0"] == 2 * 4 * 2
+    assert result["layers"]["effective_acs"]["classifier.0"] == result["layers"]["event_acs"]["classifier.0"] == 2 * (2 * 2) * 7
+    assert result["effective_macs"] == 0 and result["layers"]["dense"]["classifier.0"] == 2 * (2 * 2 * 2) * 7
+    assert result["bias_additions"] == 2 * (2 * 16 + 7)  # at each step to each neuron, the outputs are none
+    assert result["activation_sparsity"] == 1 - (2 * 4 * 2 + 2 * 7) / (2 * (2 * 16 + 7))
+    assert "bias_additions" not in run(build([[2, "M"], []], **own))[-1]
+
+
+@pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": TWIN}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
+def test_neurobench_counts_the_same(settings):
     """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
-    model = build(plan)
+    model = build(**settings)
     x, u, _, ours = run(model)
     connections = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     hooks = {name: LayerHook(layer) for name, layer in connections.items()}
@@ -167,6 +188,23 @@ def test_where_spikes_go():
     assert [one.modules[-1] for one in connections_of(build(TWIN), "features.7")] and not build(TWIN).wiring.feedback
 
 
+def test_what_pools_let_through_is_a_node():
+    """Of the same numbers are all others as without pools. The decoder takes what a pool lets through, where the fork is behind
+    it; and so does the layer after it."""
+    plain, pooled = (
+        build([[3, token, token, "fork", 4, 5, token], ["U", "U", "in"]], (1, 16, 16), bias=True).wiring for token in "AM"
+    )
+    first, last = len(pooled.shapes) - 3, len(pooled.shapes) - 1
+    assert [(pool.source, pool.target) for pool in pooled.pools] == [(1, first), (first, first + 1), (3, last)]
+    assert [pool.name for pool in pooled.pools] == ["features.2", "features.3", "features.9"] and not plain.pools
+    assert pooled.shapes[first:] == [(3, 8, 8), (3, 4, 4), (5, 2, 2)] and pooled.shapes[:first] == plain.shapes
+    assert (pooled.names, pooled.output, pooled.decoded) == (plain.names, plain.output, plain.decoded)
+    assert (pooled.forked, plain.forked) == (first + 1, 1) and pooled.before_pools(pooled.forked) == 1
+    assert [one.source for one in pooled.forward] == [0, first + 1, 2, last, 4, 5] and pooled.feedback[0].source == first + 1
+    assert not any(isinstance(module, nn.MaxPool2d) for one in (*pooled.forward, *pooled.feedback) for module in one.modules)
+    assert [one.bias is None for one in (*pooled.forward, *pooled.feedback)] == [False] * 5 + [True, True]
+
+
 def test_counting_at_size():
     """What a spike reaches is separable: 224 x 224 pixels in colour take no time and no memory to speak of."""
     model = build([[2, "D", 3, "D"], ["U", "U", "in"]], (3, 224, 224), steps=1)
@@ -235,7 +273,7 @@ def test_difficulty_takes_ink_out():
     ink = torch.tensor([1.0, 2.0, 3.0, 4.0])
     per_image = {"spikes": 10 * ink, "ink": ink, "margin": -ink, "correct": torch.tensor([True, True, True, False])}
     found = difficulty_correlations(per_image)
-    assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] == 0
+    assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] is None
     assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
     found = difficulty_correlations(per_image | {"error": torch.tensor([1.0, 3.0, 2.0, 4.0])})
     assert found["reconstruction error"] == pytest.approx({"spikes": 0.8, "spikes_per_ink": 0})

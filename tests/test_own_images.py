@@ -120,7 +120,7 @@ def test_the_preset_from_a_folder_to_a_page(own):
 
 
 def test_the_preset_asks_for_what_it_lacks(tmp_path):
-    assert "add --dataset FOLDER. images belong in FOLDER/train/CLASS/" in refused(ANN, f"--preset own --output_dir {tmp_path}")
+    assert "add --dataset FOLDER (images belong in FOLDER/train/CLASS/" in refused(ANN, f"--preset own --output_dir {tmp_path}")
     line = refused(SNN, f"--preset own --output_dir {tmp_path}")
     assert "ann/own.pth, which is not there; this makes it: python ann_wFeedback.py --preset own" in line
 

@@ -69,9 +69,12 @@ def test_training_prints_figures_only(trained):
     best = r"best: epoch 1, test accuracy [\d.]+ %, .*/tiny\.pth"
     balancing = r"balancing thresholds: 8 images, 12 steps(\n  (features|generate|classifier)\.\d+: threshold [\d.]+)+"
     plan = r"training VGG5_wFeedback_small, [\d,]+ weights: 2 updates in 1 epoch of 32 images; checkpoints: .* to go on from"
-    assert re.fullmatch(f"{plan}\n{epoch}\n{best}\n", quiet(trained.ann_run))
+    data = "data: MNIST, grey images of 28x28 pixels, 10 classes; images: training 32 .*, test 16 .*"
+    data += "\nwarning: fewer than 10 training images of class 0 .*"
+    plan += "\nwarning: 2 updates of the weights are few: .*"
+    assert re.fullmatch(f"{data}\n{plan}\n{epoch}\n{best}\n", quiet(trained.ann_run))
     silent = r"(warning: epoch 1: layer \S+ sent no spike.*\n)*"  # hardly trained
-    assert re.fullmatch(f"{balancing}\n{plan}\n{silent}{epoch}\n{best}\n", quiet(trained.snn_run))
+    assert re.fullmatch(f"{data}\n{balancing}\n{plan}\n{silent}{epoch}\n{best}\n", quiet(trained.snn_run))
 
 
 def test_training_writes_what_it_says(trained):

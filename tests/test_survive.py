@@ -447,13 +447,13 @@ def test_the_first_layer_that_is_not_finite_is_named(activation):
     assert first_not_finite(model, step_of(model)) == "the loss itself"  # nothing is wrong
     with torch.no_grad():
         model.classifier[0].weight.fill_(3e38)  # overflows when several of its inputs fire
-    assert first_not_finite(model, step_of(model)) == "the output of layer classifier.0 (Linear), call 1 of the step"
+    assert first_not_finite(model, step_of(model)) == "the output of layer classifier.0 (Linear), call 1 of the update"
     model = network(activation)
     root = lambda output: (output.logits * 0).sqrt().sum()  # noqa: E731  its slope at 0 is infinite
     assert first_not_finite(model, step_of(model, root)) == "the gradient at layer classifier.6 (Linear)"
     with torch.no_grad():
         model.classifier[3].weight[0] = torch.nan
-    assert first_not_finite(model, step_of(model)) == "weight classifier.3.weight was not finite before the step"
+    assert first_not_finite(model, step_of(model)) == "weight classifier.3.weight was not finite before the update"
 
 
 def epoch_of(kind, norm, bad=None, slope=True):

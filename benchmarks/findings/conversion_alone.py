@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from harness.command_line.flags import posthoc_parser, posthoc_settings  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness import UserError
 from harness.building.models import SNNSource, ann_from, snn_from, use_engine
-from harness.command_line.idle import lines_on_idle
+from harness.command_line.parser import lines_on_idle
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import Posthoc, find_images
 from harness.command_line.scripts import run_script

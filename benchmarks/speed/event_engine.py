@@ -5,26 +5,30 @@ One JSON object per line, each with its `case`; docs/event_engine.md reads them.
 (encoder 16 D 32 32 D, fc_width 256); `full`, --pretrained_snn, or a stand-in for a trained network of VGG5_wFeedback's width: the
 committed one widened (encoder 64 D 128 128 D, fc_width 4096), each channel and each hidden unit copied and its weights varied by
 10 %, so that rates per neuron are those of a trained network. `speed` runs both engines in turn on the same images and draws,
-`scaling` the event engine against T, epsilon and spikes, `flips` looks for spikes that differ; `accumulates` are the event-driven
-ACs of counting/operations.py, one per spike and neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: some
-minutes; --networks small --images 12 --repeats 1, all parts: one minute.
+`scaling` the event engine against T, epsilon and spikes, `flips` looks for spikes that differ; `rates` runs both engines on a
+random network of --plan, with biases, of whose neurons, layer by layer, a given share spikes in a step (T = 4, colour images of
+32 x 32 random pixels, sent as they are). `accumulates` are the event-driven ACs of counting/operations.py, one per spike and
+neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: some minutes; --networks small --images 12
+--repeats 1, all parts: one minute.
 """
 
 import json
 import sys
 import time
+from math import prod
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.scripts import run_script
-from harness.data.sets import load_data
+from harness.data.sets import Batch, load_data
 from self_models.basics.checkpoints import load_checkpoint, restore
-from self_models.basics.settings import COUNT
+from self_models.basics.settings import COUNT, PROBABILITY
 from self_models.counting.operations import OperationCounter
 from self_models.event.engine import EventEngine
 from self_models.loading import load
+from self_models.network.plans import as_tokens
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -32,6 +36,8 @@ import numpy as np
 import torch
 
 SMALL = Path(__file__).resolve().parents[2] / "trained_models/snn/snn_feedback.pth"
+DEEP = "24 64 M 64 256 M 256 256 M 256 A A"
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 EPSILON = 0.2
 SETTINGS = {"gate": "block", "timesteps": 50, "epsilon": EPSILON}
 RULES = {  # name -> rule and bounds
@@ -56,6 +62,16 @@ def build_parser():
     parser.add_argument("--full_images", type=typed(COUNT), default=16, metavar="N", help="of the full-width network")
     parser.add_argument("--repeats", type=typed(COUNT), default=3, metavar="N", help="of what is timed; the median counts")
     parser.add_argument("--threads", type=typed(COUNT), default=torch.get_num_threads(), metavar="N", help="of either engine")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: of this process, on a machine with others")
+    parser.add_argument(
+        "--plan",
+        nargs="+",
+        default=DEEP.split(),
+        metavar="TOKEN",
+        help="encoder of the network of --parts rates, as in network/plans.py",
+    )
+    parser.add_argument("--rates", nargs="+", type=typed(PROBABILITY), default=[0.02, 0.05, 0.1, 0.15], metavar="SHARE", help=(
+        "of each layer's neurons that spikes in a step, for --parts rates"))  # fmt: skip
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
     return parser
 
@@ -110,10 +126,11 @@ def event_run(model, batch):
     return model.engine(batch.images, draws=Draws(0, EVALUATION, batch.index), frames=False)
 
 
-def timed(run, model, batch):
-    began = time.perf_counter()
+def timed(args, run, model, batch):
+    clock = CLOCKS[args.clock]
+    began = clock()
     output = run(model, batch)
-    return time.perf_counter() - began, output
+    return clock() - began, output
 
 
 def accumulates_of(model, batch):
@@ -137,12 +154,12 @@ def measure_speed(args):
         throughput(f"{name}, no blocking", args, model, batch)
 
 
-def throughput(case, args, model, batch):
-    """Both engines in turn on the same images, as one batch."""
+def throughput(case, args, model, batch, **more):
+    """Both engines in turn on the same images, as one batch. more: to be said with it."""
     seconds, outputs = {"dense": [], "event": []}, {}
     for _ in range(args.repeats):
         for name, run in (("dense", dense_run), ("event", event_run)):
-            taken, outputs[name] = timed(run, model, batch)
+            taken, outputs[name] = timed(args, run, model, batch)
             seconds[name].append(taken)
     images, (acs, spikes) = len(batch.images), accumulates_of(model, batch)
     dense, event = (images / float(np.median(times)) for times in seconds.values())
@@ -153,7 +170,7 @@ def throughput(case, args, model, batch):
     say(
         case, args, model, batch=images, dense_images_per_second=dense, event_images_per_second=event, speedup=event / dense,
         accumulates_per_second=acs * event, accumulates=acs, spikes=spikes, mean_steps=steps[1].double().mean().item(),
-        same_steps=torch.equal(*steps), dense_accuracy=accuracy[0], event_accuracy=accuracy[1],
+        same_steps=torch.equal(*steps), dense_accuracy=accuracy[0], event_accuracy=accuracy[1], **more,
     )  # fmt: skip
 
 
@@ -162,9 +179,9 @@ def latency(case, args, model, batch, dense_images=8):
     event, dense = [], []
     for n in range(len(batch.images)):
         one = part(batch, n, n + 1)
-        event.append(timed(event_run, model, one)[0])
+        event.append(timed(args, event_run, model, one)[0])
         if n < dense_images:
-            dense.append(timed(dense_run, model, one)[0])
+            dense.append(timed(args, dense_run, model, one)[0])
     figures = {}
     for name, seconds in (("dense", dense), ("event", event)):
         median, late = np.percentile(seconds, [50, 95])
@@ -182,7 +199,7 @@ def measure_scaling(args):
     for name, model, batch in networks(args):
         for setting, value in tried:
             model.change(**SETTINGS | {setting: value})
-            seconds = min(timed(event_run, model, batch)[0] for _ in range(args.repeats)) / len(batch.images)
+            seconds = min(timed(args, event_run, model, batch)[0] for _ in range(args.repeats)) / len(batch.images)
             acs, spikes = accumulates_of(model, batch)
             say(f"{name}, {setting} {value}", args, model, event_ms_per_image=1e3 * seconds, accumulates=acs, spikes=spikes,
                 accumulates_per_second=acs / seconds)  # fmt: skip
@@ -209,13 +226,54 @@ def flips(model, batch):
     return int(spikes), int((~torch.stack(same).all(0)).sum()), *wrong
 
 
+def measure_rates(args):
+    """Both engines where this share of each layer's neurons spikes in a step, in a batch and at batch 1."""
+    images = 2 * torch.rand(args.images, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 1
+    batch = Batch(images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)))
+    for rate in args.rates:
+        model = random_network(args, part(batch, 0, 2), rate)
+        event_run(model, part(batch, 0, 2))
+        throughput(f"rate {rate}", args, model, batch, auto=chosen(model, batch))
+        latency(f"rate {rate}, batch 1", args, model, part(batch, 0, 8))
+
+
+@torch.no_grad()
+def random_network(args, batch, rate):
+    """A network of --plan with random weights and biases, its thresholds so that on this batch `rate` of each layer spikes."""
+    torch.manual_seed(0)
+    model = InputBlockingSNN(
+        plan=[as_tokens(" ".join(args.plan)), []], image_shape=(3, 32, 32), fc_layers=0, init="kaiming", encoding="direct",
+        epsilon=0.0, timesteps=4, update="immediate", bias=True, initial_potential=0.5,
+    ).eval()  # fmt: skip
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.normal_(0, 0.1)
+    thresholds = model.thresholds
+    for layer, (name, shape) in enumerate(zip(model.neurons(), model.wiring.shapes[1:], strict=False)):
+        low, high = 1e-3, 1e2
+        for _ in range(12):
+            thresholds[layer] = (low * high) ** 0.5
+            model.set_thresholds(thresholds)
+            found = dense_run(model, batch).spikes[name].mean().item() / model.timesteps / prod(shape)
+            low, high = (thresholds[layer], high) if found > rate else (low, thresholds[layer])
+    model.engine = EventEngine(model)
+    return model
+
+
+def chosen(model, batch):
+    """The engine that --engine auto takes for the batch."""
+    engine = EventEngine(model, chooses=True)
+    engine(batch.images, draws=Draws(0, EVALUATION, batch.index), frames=False)
+    return engine.name
+
+
 def say(case, args, model, **figures):
     figures = {"threads": args.threads, "timesteps": model.timesteps, "epsilon": model.gate.epsilon, **figures}
     rounded = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
     print(json.dumps({"case": case, **rounded}), flush=True)
 
 
-PARTS = {"speed": measure_speed, "scaling": measure_scaling, "flips": measure_flips}
+PARTS = {"speed": measure_speed, "scaling": measure_scaling, "flips": measure_flips, "rates": measure_rates}
 
 if __name__ == "__main__":
     run_script(main)

@@ -32,7 +32,7 @@ from harness.training.losses import losses_of
 from self_models.basics.settings import COUNT, POSITIVE
 from self_models.event.costs import multiply_adds
 from self_models.event.engine import EventEngine
-from self_models.event.compiled.kernels import new_state
+from self_models.event.compiled.nets import new_state
 from self_models.event.network import memory_of, nodes_of
 from self_models.network.plans import as_tokens
 from self_models.running.draws import Draws

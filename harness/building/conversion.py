@@ -18,6 +18,7 @@ from harness import UserError
 from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
+from harness.training.forecast import counted
 from self_models.network.forward import chains, run_stage
 from self_models.network.stages import encoder_parts, list_layers
 from self_models.running.draws import Draws
@@ -171,7 +172,7 @@ def balanced_thresholds(model, train, args, folder, say):
             model.set_thresholds(saved["thresholds"])
             say(f"balanced thresholds read from {cache}")
             return
-    say(f"balancing thresholds: {len(batch.index)} images, {args.balance_timesteps} steps")
+    say(f"balancing thresholds: {counted(len(batch.index), 'image')}, {counted(args.balance_timesteps, 'step')}")
     before_training, done = Draws(args.seed, 0, batch.index), []
 
     def draws(t):

@@ -8,7 +8,7 @@ import torch
 from harness import UserError
 from harness.building.models import SNNSource, snn_from, use_engine
 from harness.command_line.flags import posthoc_settings
-from harness.command_line.idle import lines_on_idle
+from harness.command_line.parser import lines_on_idle
 from harness.data.facts import check_fits, where_images_lie
 from harness.data.frames import read_frames
 from harness.data.sets import ImageSet, first_of_each_class, load_data

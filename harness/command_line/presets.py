@@ -144,7 +144,7 @@ class Preset:
         args.made_by: path of such a checkpoint -> the command that makes it. Raises UserError for `own` without images."""
         has_images = {"dataset", "resume", "pretrained_ann"} & args.given.keys()
         if (self.kind, self.name) == ("ann", "own") and not args.test_only and not has_images:
-            raise UserError(f"--preset own trains on images of your own: add --dataset FOLDER. {LAYOUT}")
+            raise UserError(f"--preset own trains on images of your own: add --dataset FOLDER ({LAYOUT})")
         if "epochs" in args.typed and "updates" not in args.typed and args.given.pop("updates", None):
             args.updates = None  # what is typed holds
         args.made_by = {}

@@ -50,7 +50,7 @@ def where_images_lie(args):
     same = f", or --dataset {known}, whose classes they are" * bool(known)
     raise UserError(
         f"the network was trained on a folder of images, {args.dataset.removeprefix(ELSEWHERE)} ({told(shape)}, {len(classes)} "
-        f"classes: {some(classes)}), and nothing says where it is: add --dataset FOLDER{same}. {LAYOUT}"
+        f"classes: {some(classes)}), and nothing says where it is: add --dataset FOLDER{same} ({LAYOUT})"
     )
 
 

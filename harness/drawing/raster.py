@@ -81,26 +81,24 @@ def save_raster(path, raster, title, names):
     rows = len(raster.layers) + 1
     with chart(path, (12, 1.55 * rows + 0.8), 2 * rows, 2) as axes:
         for layer, word, spikes, membranes in zip(raster.layers, words, axes[::2], axes[1::2], strict=False):
-            draw_spikes(spikes, layer, word)
+            draw_spikes(spikes, layer, word, raster.steps)
             if layer.membrane is not None:
                 draw_membranes(membranes, layer)
         draw_image(axes[1], raster.image)
         draw_outputs(axes[-1], raster.output, names)
         explain(axes[-2])
         for axis in (*axes[:-2:2], *axes[3::2]):
-            axis.set_xlim(0.5, steps + 0.5)
+            axis.set_xlim(0.5, raster.steps + 0.5)
             axis.xaxis.get_major_locator().set_params(integer=True)
-            if raster.steps < steps:
-                axis.axvline(raster.steps + 0.5, color="#999999", linestyle=":")
         for axis in (axes[-4], axes[-1]):
-            axis.set_xlabel("step" if raster.steps == steps else f"step (dotted: the image stops after step {raster.steps})")
+            axis.set_xlabel("step" if raster.steps == steps else f"step (the image stops after {raster.steps} of {steps})")
         axes[0].figure.suptitle(title)
 
 
-def draw_spikes(axis, layer, words):
-    """A mark where a neuron spikes, a row for each, the most active on top."""
+def draw_spikes(axis, layer, words, steps):
+    """A mark where a neuron spikes, a row for each, the most active on top. steps: how many there are to be seen."""
     count, look = len(layer.neurons), {"colors": PART_COLOURS[part_of(layer.name)], "linelengths": 0.75}
-    look["linewidths"] = min(8, 150 / len(layer.spikes))
+    look["linewidths"] = min(8, 150 / steps)
     axis.eventplot([1 + spikes.nonzero()[0] for spikes in layer.spikes.T], lineoffsets=np.arange(1, count + 1), **look)
     axis.set(ylim=(count + 0.7, 0.3), yticks=sorted({1, count}), ylabel="neuron")
     which = f"{count} of the {layer.active:,} neurons that spike" if layer.active else "no neuron spikes"

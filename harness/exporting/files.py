@@ -43,9 +43,9 @@ def half(checkpoint):
     return file.getvalue(), f"{file.tell():,} bytes; evaluate it anew, its weights are rounded"
 
 
-def forward_part(bytes_of, lacks, *notes):
+def forward_part(bytes_of, lacks, notes=lambda facts: ()):
     """What makes (the file, lines on it) of a checkpoint's encoder and classifier. bytes_of(layers, facts): the file; lacks: why
-    the rest stays behind; notes: what else is to be said. It raises UserError for an ANN."""
+    the rest stays behind; notes: facts -> what else is to be said. It raises UserError for an ANN."""
 
     def content_of(checkpoint):
         model = load(checkpoint, engine="dense")
@@ -53,13 +53,13 @@ def forward_part(bytes_of, lacks, *notes):
         facts = {"source": checkpoint.name, **conventions(model), "why_left_out": lacks if rest else "nothing is"}
         lines = [f"encoder and classifier, {len(layers)} layers"]
         lines += [f"left out: {', '.join(rest)} ({lacks})"] if rest else []
-        return bytes_of(layers, facts), *lines, *(f"note: {line}" for line in notes)
+        return bytes_of(layers, facts), *lines, *(f"note: {line}" for line in notes(facts))
 
     return content_of
 
 
 FORMATS = {  # ending of the file, what makes (its content, lines for the user) of a checkpoint's Path
-    "nir": (".nir", forward_part(nir_file.nir_bytes, nir_file.LACKS, nir_file.RESET)),
+    "nir": (".nir", forward_part(nir_file.nir_bytes, nir_file.LACKS, nir_file.notes)),
     "torch": ("_torch.pt", forward_part(torch_file.torch_bytes, "a chain of layers has no way back from output to input")),
     "half": ("_half.pth", half),
 }

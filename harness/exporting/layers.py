@@ -11,8 +11,8 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
 class Layer(NamedTuple):
-    """name: of the module in the checkpoint, say features.0, or flatten; module: Conv2d, AvgPool2d, Flatten, Linear or
-    SpikingNeuron; before, after: shape of its input and output, without the batch."""
+    """name: of the module in the checkpoint, say features.0, or flatten; module: Conv2d, AvgPool2d, MaxPool2d, Flatten, Linear
+    or SpikingNeuron; before, after: shape of its input and output, without the batch."""
 
     name: str
     module: nn.Module
@@ -53,6 +53,7 @@ def conventions(model):
         "encoding": settings["encoding"],
         "update": settings["update"],
         "neuron": f"fires where V > threshold, {after}; then the threshold is subtracted from V",
+        "initial_potential": settings["initial_potential"],  # V before the first step, in thresholds
         "output": "the last layer has no neurons: its output, summed over all steps, is the logits",
         "left_out": ", ".join(left_out(model)) or "nothing",
     }

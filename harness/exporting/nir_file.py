@@ -11,6 +11,7 @@ from self_models.network.neurons import SpikingNeuron
 
 STEP = 1e-4  # seconds per step that snnTorch and Norse read a time constant by
 LACKS = "NIR has no transposed convolution, no gate of two signals and no rule that stops"
+START = "membranes begin at initial_potential times the threshold, which NIR has no word for: set that where you read the file"
 RESET = "NIR knows a reset to a value only; here the threshold is subtracted from V: set that where you read the file"
 
 
@@ -28,9 +29,14 @@ def nir_bytes(layers, facts):
     return file.getvalue()
 
 
+def notes(facts):
+    """What is to be said of the file beside that, line by line."""
+    return [RESET, *([START] if facts["initial_potential"] else [])]
+
+
 def node_of(layer, nir):
     """The NIR node of a Layer. A matrix is an Affine, since not every reader knows Linear; a neuron with a leak a LIF, whose time
-    constant gives that leak in steps of STEP."""
+    constant gives that leak in steps of STEP. Raises UserError for a maximum pool."""
     module = layer.module
     if isinstance(module, SpikingNeuron):
         values = module.threshold.item(), module.leak.item(), 1, 0
@@ -41,10 +47,12 @@ def node_of(layer, nir):
     if isinstance(module, nn.AvgPool2d):
         pair = np.array([module.kernel_size] * 2)
         return nir.AvgPool2d(kernel_size=pair, stride=pair, padding=np.zeros(2, int))
+    if isinstance(module, nn.MaxPool2d):
+        raise UserError(f"NIR has no maximum pool, which {layer.name} is: use --to torch")
     if isinstance(module, nn.Flatten):
         return nir.Flatten({"input": np.array(layer.before)}, start_dim=0, end_dim=-1)
     weight = np.ascontiguousarray(module.weight.detach().numpy())
-    bias = np.zeros(len(weight), weight.dtype)
+    bias = np.zeros(len(weight), weight.dtype) if module.bias is None else module.bias.detach().numpy()
     if isinstance(module, nn.Linear):
         return nir.Affine(weight, bias)
     return nir.Conv2d(layer.before[1:], weight, module.stride, module.padding, module.dilation, module.groups, bias)

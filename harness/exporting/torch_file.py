@@ -10,6 +10,7 @@ from self_models.network.neurons import SpikingNeuron
 ARGUMENTS = {  # class -> its arguments that rebuild it
     nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding"),
     nn.AvgPool2d: ("kernel_size",),
+    nn.MaxPool2d: ("kernel_size",),
     nn.Flatten: (),
     nn.Linear: ("in_features", "out_features"),
 }
@@ -21,7 +22,8 @@ def torch_bytes(layers, facts):
     state, file = {}, io.BytesIO()
     for position, layer in enumerate(layers):
         if hasattr(layer.module, "weight"):
-            state[f"{position}.weight"] = layer.module.weight.detach().contiguous()
+            own = layer.module.named_parameters()
+            state |= {f"{position}.{name}": value.detach().contiguous() for name, value in own}
     described = [described_layer(layer.module) for layer in layers]
     torch.save({"layers": described, "names": [layer.name for layer in layers], "state_dict": state, **facts}, file)
     return file.getvalue()
@@ -30,6 +32,7 @@ def torch_bytes(layers, facts):
 def described_layer(module):
     """(class name, arguments)"""
     if isinstance(module, SpikingNeuron):
-        return "Neuron", {"threshold": module.threshold.item(), "leak": module.leak.item()}
+        threshold = module.threshold.item()
+        return "Neuron", {"threshold": threshold, "leak": module.leak.item(), "start": module.initial_potential * threshold}
     arguments = {name: getattr(module, name) for name in ARGUMENTS[type(module)]}
-    return type(module).__name__, arguments | ({"bias": False} if hasattr(module, "weight") else {})
+    return type(module).__name__, arguments | ({"bias": module.bias is not None} if hasattr(module, "weight") else {})

@@ -39,10 +39,14 @@ THINNED = f"Of images of more than {MOST_PIXELS} pixels a side every second or t
 def save_page(path, runs, overwrite, pairs=None):
     """Write the page of Runs. pairs: of Recipes to compare, by default those that have several seeds. Raises UserError where that
     can't be done, or a file is in the way that no report wrote."""
-    path = Path(path)
+    check_replaceable(Path(path), overwrite)
+    write_whole(path, lambda file: file.write(page(runs, pairs).encode("utf-8", "replace")))
+
+
+def check_replaceable(path, overwrite):
+    """Raises UserError where a file is in the way that no report wrote."""
     if path.exists() and not overwrite and not (path.is_file() and _is_report(path)):
         raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
-    write_whole(path, lambda file: file.write(page(runs, pairs).encode("utf-8", "replace")))
 
 
 def _is_report(path):

@@ -56,7 +56,7 @@ def first_not_finite(model, run):
     Layers are watched in the order in which they run; where all their outputs are finite, their gradients on the way back.
     """
     if spoilt := spoilt_weights(model):
-        return f"weight {spoilt[0]} was not finite before the step"
+        return f"weight {spoilt[0]} was not finite before the update"
     names = {module: name for name, module in model.named_modules() if not list(module.children())}
     found, calls = [], Counter()
 
@@ -71,7 +71,7 @@ def first_not_finite(model, run):
         signal, *more = output if isinstance(output, tuple) else (output,)
         for value in (signal, more[0].v) if isinstance(module, SpikingNeuron) else (signal,):
             if not value.isfinite().all():
-                found.append(f"the output of {where}, call {calls[module]} of the step")
+                found.append(f"the output of {where}, call {calls[module]} of the update")
             elif value.requires_grad:
                 value.register_hook(lambda gradient: found.append(f"the gradient at {where}") if bad(gradient) else None)
 

@@ -114,9 +114,9 @@ def opening_record(args, began, settings=()):
 def header(opening, about):
     """The same as lines for a reader: of the parameters first those that differ from their defaults, then all, by the groups of
     --help. about: flag -> (its group, its default)."""
-    parameters, groups = opening["parameters"], {}
+    parameters, groups = opening["parameters"], {title: [] for title, _ in about.values()} | {"found": []}
     for name, value in parameters.items():
-        groups.setdefault(about[name][0] if name in about else "found", []).append(f"{name}={value}")
+        groups[about[name][0] if name in about else "found"].append(f"{name}={value}")
     differ = [f"{name}={value}" for name, value in parameters.items() if name in about and value != about[name][1]]
     versions = ", ".join(f"{name} {version}" for name, version in opening["versions"].items())
     return (
@@ -124,7 +124,7 @@ def header(opening, about):
         f"command: {opening['command']}",
         f"not as by default: {', '.join(differ) or 'nothing'}",
         "all parameters:",
-        *(f"  {title}: {', '.join(groups[title])}" for title in groups),
+        *(f"  {title}: {', '.join(words)}" for title, words in groups.items() if words),
         *(f"versions: {versions}", f"seed: {opening['seed']}", f"git revision: {opening['git_revision']}", ""),
     )
 

@@ -54,7 +54,8 @@ def forecast(steps, epochs, say):
         epoch = steps * (ends[-1] - ends[0]) / LOOKED_AT
         if len(ends) > LOOKED_AT and epochs * epoch > SHORT:
             hint = f"; {QUICK} takes minutes" if epochs * epoch > LONG else ""
-            say(f"an epoch will take about {duration(epoch)}, all {epochs} about {duration(epochs * epoch)}{hint}")
+            each, all_of_them = duration(epoch), duration(epochs * epoch)
+            say(f"an epoch will take about {each}" + f", all {epochs} about {all_of_them}" * (epochs > 1) + hint)
 
     return after_step
 

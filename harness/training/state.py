@@ -14,6 +14,7 @@ from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.commands import resume_command
 from harness.runs.health import not_finite, spoilt_weights
 from harness.training.epoch import Progress
+from harness.training.forecast import counted
 from harness.training.resuming import flags_to_save
 from harness.training.schedules import set_rates
 from self_models.basics.checkpoints import restore
@@ -133,7 +134,7 @@ class TrainingState:
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
         if self.epoch > args.epochs or (self.epoch == args.epochs and (saved.get("finished", True) or not place.is_resumed)):
-            raise Finished(f"{path} has trained {self.epoch} epochs already: raise --epochs {args.epochs} to go on")
+            raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
         if place.is_resumed and "logs" in saved:
             self.run.repair(self.lines, self.json_lines)
         if ranks.is_first() and path.resolve() == place.previous_path.resolve():

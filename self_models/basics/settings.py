@@ -62,6 +62,13 @@ class Registry(dict):
             raise ModelError(f"{told}: {cls.__name__} lacks {lacking[0]}(), see {base}")
         if any(isinstance(value, dataclasses.Field) for value in vars(cls).values()):
             raise ModelError(f"{told}: write @dataclass under its registration, so that the settings of {cls.__name__} count")
+        for field in dataclasses.fields(cls):
+            one = field.metadata.get("setting")
+            if not one:
+                raise ModelError(f"{told}: declare {field.name} of {cls.__name__} by setting() or objective_setting()")
+            for other, part in self.items():
+                if declared(part).get(field.name, one) is not one:
+                    raise ModelError(f"{told}: {other} has a setting {field.name}, too: inherit it, or take another name")
 
     def find(self, name):
         """self[name], or a ModelError that lists the valid names."""
@@ -246,6 +253,8 @@ class Configured:
         parts, defaults = {}, {}
         for kind, registry in cls.parts.items():
             for name, one in declared(*registry.values()).items():
+                if name in parts or name in declared(cls.Settings):
+                    raise ModelError(f"a {kind} declares a setting {name}, which {cls.__name__} has already: take another name")
                 owners = tuple(word for word, part in registry.items() if name in declared(part))
                 parts[name] = dataclasses.replace(one, needs=(*one.needs, Need(kind, owners)))
         for base in reversed(cls.__mro__):

@@ -64,7 +64,6 @@ class Evaluation:
 
     def __init__(self, model, count_operations=False):
         self.average, self.spikes, self.per_image, self.began = Average(), Average(), [], time.perf_counter()
-        self.labels = model.settings["labels"]
         self.counter = OperationCounter(model) if count_operations else None
 
     def __enter__(self):
@@ -96,8 +95,7 @@ class Evaluation:
 
     def result(self, parts=None):
         """The figures as a dict: images, accuracy (0 to 1), seconds, images_per_second (counting included), and each of the
-        losses; confusion, lists: of the images of each class, how many were found to be of each; with feedback error (squared
-        error summed over an image after the last step).
+        losses; with feedback error (squared error summed over an image after the last step).
 
         From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
         median_steps, p95_steps and comparisons (of a pixel with its prediction, per image); from a model that blocks
@@ -113,7 +111,6 @@ class Evaluation:
         result = {"images": average.images, **average.means(), "per_image": per_image}
         result |= {MEANS[name]: values.double().mean().item() for name, values in per_image.items() if name in MEANS}
         result |= {"seconds": seconds, "images_per_second": average.images / seconds}
-        result["confusion"] = confusion(per_image["label"], per_image["found"], self.labels).tolist()
         if spikes:
             steps = per_image["steps"].double()
             result |= {"median_steps": steps.median().item(), "p95_steps": steps.quantile(0.95).item()}
@@ -219,9 +216,10 @@ def batches_of(model, pairs):
 
 @torch.no_grad()
 def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operations=False, merge=lambda mine: [mine]):
-    """What Evaluation.result says of a model in evaluation on all Batches of a set. losses: (output, labels) -> further means, by
-    name; on_part: called after each with (its number, Average so far); merge: what Evaluation.parts() says to what it says in
-    each of several processes, in their order."""
+    """What Evaluation.result says of a model in evaluation on all Batches of a set, and `confusion`, lists: of the images of each
+    class, how many were found to be of each. losses: (output, labels) -> further means, by name; on_part: called after each with
+    (its number, Average so far); merge: what Evaluation.parts() says to what it says in each of several processes, in their
+    order."""
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
             if part.counts:
@@ -231,4 +229,6 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
                 evaluation.skip()
             if on_part:
                 on_part(number, evaluation.average)
-    return evaluation.result(merge(evaluation.parts()))
+    result = evaluation.result(merge(evaluation.parts()))
+    of, found = (result["per_image"][name] for name in ("label", "found"))
+    return result | {"confusion": confusion(of, found, model.settings["labels"]).tolist()}

@@ -4,12 +4,14 @@ The figures were measured on one core of an Intel Xeon with AVX-512 (docs/event_
 faster or slower, and it is their ratio that counts. They are rough: where the engines are near each other either will do.
 """
 
-from math import prod
+from math import exp, prod
 
 from torch import nn
 
-SPIKE, IN_CACHE, IN_MEMORY = 35e-9, 1 / 8e9, 1 / 5e9  # event engine: of a spike, of an accumulate by where its weight lies
-CACHE = 2**18  # floats of a connection whose weights stay in the cache
+WINDOW, IN_CACHE, IN_MEMORY = 35e-9, 1 / 8e9, 1 / 5e9  # event engine: of a place's spikes in a step that share a window, of an
+# accumulate by where its weight lies
+LOOK = 0.5e-9  # and of a neuron with a bias in a step
+CACHE = 2**22  # floats of a connection whose weights stay in the cache, the last one
 LOOKED_AT, LARGE_BATCH = 2, 16  # images whose spikes decide for a batch, and batches large enough for that
 PRODUCT, NEURON, STEP = 1 / 29e9, 5.6e-9, 1e-3  # dense engine: of a multiply-add, of a neuron's step, of a batch's step
 
@@ -22,14 +24,17 @@ def dense_pays(layout, counts, steps, batch):
 
 
 def event_seconds(layout, spikes, steps):
-    """Of an image with these spikes by node over all its steps."""
-    seconds = SPIKE * float(spikes.sum())
+    """Of an image with these spikes by node over all its steps, which are taken to lie anywhere."""
+    seconds = 0.0
     for connection in layout.connections:
         if connection.source == 0 and layout.net.drive > 0:  # what is held is added as a whole at each step
             accumulates = steps * prod(connection.target_shape)
         else:
-            accumulates = float(spikes[connection.source]) * connection.side * connection.row
+            sent, places = float(spikes[connection.source]), steps * prod(connection.source_shape[1:])
+            seconds += WINDOW * places * (1 - exp(-sent / places))
+            accumulates = sent * connection.side * connection.row
         seconds += accumulates * (IN_CACHE if connection.size <= CACHE else IN_MEMORY)
+        seconds += LOOK * steps * prod(connection.target_shape) * (connection.bias is not None)
     return seconds
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from self_models.event.compiled.counts import Activity
-from self_models.event.compiled.kernels import FIRST_V, SOURCE, WORD
+from self_models.event.compiled.nets import FIRST_V, SOURCE, VALUED, WORD
 from self_models.event.network import node_table
 
 
@@ -27,7 +27,8 @@ class Inputs(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """modules: linear module -> Inputs; neurons: spiking layer or 'input' -> Inputs of what it feeds, its spikes."""
+    """modules: linear module -> Inputs; neurons: spiking layer, maximum pool or 'input' -> Inputs of what it feeds, which are its
+    spikes."""
 
     modules: dict
     neurons: dict
@@ -47,10 +48,10 @@ def new_activity(layout):
     weights = [each.weights().ravel() for each in maps]
     firsts = [0, *np.cumsum([part.size for part in weights])]
     for node, each, first_w, entry in zip(nodes[len(net.nodes) :], maps, firsts, entries, strict=False):
-        node[SOURCE:] = each.source, each.side, each.source_shape[0], each.row, first_w, entry, 0
+        node[SOURCE : VALUED + 1] = each.source, each.side, each.source_shape[0], each.group, each.row, first_w, entry, 0
     phase, row, column = [np.concatenate(parts) for parts in zip(*(each.tables() for each in maps), strict=True)] or net[-3:]
     weights, leak = np.concatenate([*weights, np.zeros(WORD, np.float32)]), np.ones(len(nodes), np.float32)
-    with_maps = net._replace(nodes=nodes, leak=leak, weights=weights, phase=phase, row=row, column=column)
+    with_maps = net._replace(nodes=nodes, leak=leak, start=0 * leak, weights=weights, phase=phase, row=row, column=column)
     decoders = len(nodes) - sum(each.target in net.feedback for each in maps)
     return Activity(np.zeros((3, sum(map(prod, shapes))), np.int64), with_maps, decoders)
 
@@ -85,7 +86,8 @@ def counted_runs(layout, activity, steps, decodes):
             of_map += behind
             inputs = Inputs(binary - unread if for_decoder else binary, other, taken, np.zeros(shape, np.int64))
             modules.setdefault(module, inputs)  # the encoder's last modules feed the classifier, then the decoder
-    for node, name in enumerate(layout.names):
+    pools = [(pool.target, pool.name) for pool in layout.pools]
+    for node, name in (*enumerate(layout.names), *pools):
         binary, other, unread = events(node, layout.shapes[node])
         neurons[name] = Inputs(binary, other, decodes if node in layout.net.feedback else steps, unread)
     return Counted(modules, neurons)

@@ -19,6 +19,7 @@ from self_models.event.counts import Counted, counted_runs, new_activity, no_act
 from self_models.event.layouts import KeptLayout
 from self_models.event.settings import kernel_settings, why_not
 from self_models.event.threads import Rooms, spread
+from self_models.running.chunks import check_uniforms
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
 from self_models.running.recording import KINDS, Recorder
@@ -84,7 +85,7 @@ class EventEngine:
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         draws = draws_for(x, draws, seed)
-        self.model.drawn(x, uniforms, draws)  # which checks uniforms
+        check_uniforms(uniforms, self.model.timesteps, x)
         recorder = Recorder(record, self.model.wiring)
         output = self._run(x, uniforms, draws, frames, recorder) if self._serves() else None
         self.runs["event" if output else "dense"] += len(x)

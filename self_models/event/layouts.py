@@ -16,7 +16,7 @@ class KeptLayout:
 
     def forget_changed(self):
         """Let go of a layout that is no longer the model's, before the next one takes its memory; returns whether it was so."""
-        version = [self.model.gate.completes, self.model.feedback_interval]
+        version = [self.model.gate.completes, self.model.encoding.uses_draws, self.model.feedback_interval]
         for parameters, name in self._parameters:
             value = parameters[name]
             if value is not None:

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.event.compiled.kernels import SOURCE, WORD, Net, padded_places, state_sizes
+from self_models.event.compiled.nets import COLUMNS, FIRST_BIAS, POOL, SOURCE, VALUED, WORD, Net, padded_places, state_sizes
 from self_models.network.wiring import Connection, wire
 
 AT_ONCE = 2**23  # numbers of a layer's signal while it is folded, in float64; a part of its weights after the other
+CACHE, NEAR = 2**18, 3 * 2**16  # floats of a connection whose weights stay in the cache, and of a part of a larger one
 LARGEST = 2**31 - 1  # neurons of a layer: places, channels and phases of one are numbered in 32 bits, all else in 64
 
 
@@ -38,6 +39,12 @@ class Folded(Connection):
         """Number of folded weights, with these zeros."""
         return self.phases * self.source_shape[0] * self.side * self.row
 
+    @property
+    def group(self):
+        """Channels of the source whose weights stay in the cache, where each place uses the same ones."""
+        channels, together = self.source_shape[0], max(1, NEAR // (self.side * self.row))
+        return channels if self.phases > 1 or self.size <= CACHE else min(channels, together)
+
     def tables(self):
         """(phase, row, column) of each source place, int32 (H W,)."""
         (_, height, width), block = self.source_shape, 2**self.halvings
@@ -55,6 +62,7 @@ class Folded(Connection):
         """Folded weights (phase, channel, window row, window column by target channel, with each row's zeros), float32 but added
         up in float64."""
         modules = copy.deepcopy(nn.Sequential(*self.modules)).double()
+        modules[-1].bias = None  # which is no weight of a spike
         folded = np.zeros((self.phases, self.source_shape[0], self.side, self.row), np.float32)
         (self._fold_linear if self.is_linear else self._fold_window)(modules, folded)
         return folded
@@ -103,10 +111,11 @@ class Folded(Connection):
 
 
 class Layout(NamedTuple):
-    """names: of the Wiring; shapes: (C, H, W) of every node of the Net; connections: Folded; signals: node -> shapes of what goes
-    into each module of its connection; and the Net."""
+    """names: of the Wiring; pools: its Pools; shapes: (C, H, W) of every node of the Net; connections: Folded; signals: node ->
+    shapes of what goes into each module of its connection; and the Net."""
 
     names: list
+    pools: list
     shapes: list
     connections: list
     signals: dict
@@ -121,7 +130,7 @@ def nodes_of(model):
     if model.has_feedback and model.feedback_interval > 1:
         waiting = len(shapes)
         shapes.append(shapes[forked])
-    if model.gate.completes:
+    if holds_input(model, wiring):
         drive = len(shapes)
         shapes.append(shapes[first])
     feedback = [one._replace(source=waiting) if waiting > 0 and one.source == forked else one for one in wiring.feedback]
@@ -131,13 +140,19 @@ def nodes_of(model):
     return wiring, shapes, [Folded(*one) for one in (*wiring.forward, *feedback)], special
 
 
+def holds_input(model, wiring):
+    """Whether what the input neurons send drives the first layer until it changes: that of the gate `once`, and analog values,
+    at least where a bias has all of the layer's membranes looked at anyway."""
+    return model.gate.completes or (not model.encoding.uses_draws and wiring.forward[0].bias is not None)
+
+
 @torch.inference_mode(False)  # folding takes gradients, whatever the caller is about
 @torch.no_grad()
 def lay_out(model):
     """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
     wiring, shapes, connections, special = nodes_of(model)
     signals = {connection.target: connection.sizes()[:-1] for connection in connections}
-    return Layout(wiring.names, shapes, connections, signals, _net(model, shapes, connections, **special))
+    return Layout(wiring.names, wiring.pools, shapes, connections, signals, _net(model, wiring, shapes, connections, **special))
 
 
 class Memory(NamedTuple):
@@ -159,7 +174,8 @@ def memory_of(model):
     neurons = max(map(prod, shapes))
     if neurons > LARGEST:
         raise ModelError(f"the event engine numbers at most {LARGEST:,} neurons of a layer, not {neurons:,}: use --engine dense")
-    floats = sum(connection.size for connection in connections) + WORD
+    biases = sum(connection.bias.numel() for connection in connections if connection.bias is not None)
+    floats = sum(connection.size for connection in connections) + biases + 2 * WORD
     places = sum(prod(connection.source_shape[1:]) for connection in connections)
     state = sum(size * np.dtype(kind).itemsize for size, kind in state_sizes(node_table(shapes)).values())
     return Memory(4 * floats + 12 * places, max(map(_folding, connections)), state)
@@ -174,7 +190,7 @@ def _folding(connection):
 
 def node_table(shapes):
     """The rows of Net.nodes, as far as they follow from the nodes' shapes: all before SOURCE."""
-    nodes = np.zeros((len(shapes), 12), np.int64)
+    nodes = np.zeros((len(shapes), COLUMNS), np.int64)
     first_v = first_place = 0
     for node, (channels, height, width) in zip(nodes, shapes, strict=True):
         node[:SOURCE] = height, width, channels, first_v, first_place
@@ -183,26 +199,38 @@ def node_table(shapes):
     return nodes
 
 
-def _net(model, shapes, connections, **special):
-    nodes = node_table(shapes)
+def bias_of(connection):
+    """Its bias as an array, which is empty where there is none."""
+    return np.zeros(0, np.float32) if connection.bias is None else connection.bias.detach().float().numpy()
+
+
+def _net(model, wiring, shapes, connections, **special):
+    nodes, biases = node_table(shapes), [np.zeros(WORD, np.float32)]
+    for pool in wiring.pools:
+        nodes[pool.source, POOL] = pool.target
     weights = np.zeros(sum(connection.size for connection in connections) + WORD, np.float32)
     tables, first_w, first_entry = [], 0, 0
     for connection in connections:
-        nodes[connection.target, SOURCE:] = (
-            connection.source, connection.side, connection.source_shape[0], connection.row, first_w, first_entry,
-            connection.source in (0, special["waiting"]),
+        nodes[connection.target, SOURCE : VALUED + 1] = (
+            connection.source, connection.side, connection.source_shape[0], connection.group, connection.row, first_w,
+            first_entry, connection.source in (0, special["waiting"]),
         )  # fmt: skip
         weights[first_w : first_w + connection.size] = connection.weights().ravel()
         tables.append(connection.tables())
+        if connection.bias is not None:
+            nodes[connection.target, FIRST_BIAS] = sum(map(len, biases))
+        biases.append(bias_of(connection))
         first_w += connection.size
         first_entry += len(tables[-1][0])
     if special["drive"] > 0:
-        nodes[special["drive"], SOURCE:] = nodes[connections[0].target, SOURCE:]
+        nodes[special["drive"], SOURCE : VALUED + 1] = nodes[connections[0].target, SOURCE : VALUED + 1]
     neurons = list(model.neurons().values())
-    threshold, leak = (np.ones(len(shapes), np.float32) for _ in range(2))
+    threshold, leak, start = (np.full(len(shapes), value, np.float32) for value in (1, 1, 0))
     for n, neuron in enumerate(neurons, 1):
         threshold[n], leak[n] = neuron.threshold.item(), neuron.leak.item()
+        start[n] = (neuron.initial_potential * neuron.threshold).item()
     phase, row, column = (np.concatenate(parts) for parts in zip(*tables, strict=True))
     immediate = model.settings["update"] == "immediate"
-    return Net(nodes, threshold, leak, immediate=immediate, weights=weights, phase=phase, row=row, column=column,
+    bias = np.concatenate(biases)
+    return Net(nodes, threshold, leak, start, bias, immediate=immediate, weights=weights, phase=phase, row=row, column=column,
                **special)  # fmt: skip

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from self_models.event.compiled.counts import Activity, blank
-from self_models.event.compiled.kernels import State, new_state
+from self_models.event.compiled.nets import State, new_state
 
 CHUNK = 4  # images that a thread takes at once
 

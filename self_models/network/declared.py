@@ -36,6 +36,9 @@ def odd(value):
     return value
 
 
+CHANGEABLE = (  # settings of a network that may change once it is built, beside those of its parts
+    "timesteps", "encoding", "feedback_interval", "output_leak", "membrane_floor", "surprise", "gate", "rule",
+)  # fmt: skip
 HIDDEN = Need("fc_layers", why="the classifier has no hidden layers")
 
 
@@ -141,6 +144,17 @@ class SpikingSettings(NetworkSettings):
     feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", kernel=True, metavar="K")
     learn_threshold: bool = setting(False, Switch(), "train each layer's threshold", group="fine-tuning", training=True)
     learn_leak: bool = setting(False, Switch(), "train each layer's leak", group="fine-tuning", training=True)
+    output_leak: float = setting(
+        1.0, FRACTION, "part of the outputs kept per step, 0 to 1; below 1 old evidence fades", group="forgetting", balanced=False
+    )
+    membrane_floor: float = setting(
+        None, NOT_NEGATIVE, "membranes do not fall below -F thresholds; default: no floor", group="forgetting", metavar="F"
+    )
+    surprise: float = setting(
+        0.0, NOT_NEGATIVE, "of a network that is left on: when its image changes, so that a share r of the active pixels opens "
+        "again, outputs, membranes and predictions keep 1 - min(1, G r) of what they were; 0 = all", group="forgetting",
+        balanced=False, metavar="G",
+    )  # fmt: skip
     gate: str = objective_setting(
         "open", Choice(GATES), "what decides which pixels the input neurons see", group="gate", common=True
     )

@@ -75,21 +75,25 @@ UPDATES = Registry(
 )
 
 
-def run_steps(drive, v, update, theta, leak, kept=None):
+def run_steps(drive, v, update, theta, leak, floor=None, kept=None):
     """T steps of one layer: drive (T, B, ...), V before the first -> (spikes (T, B, ...), V after the last, spikes per image and
-    step (T, B)). kept: tensors (T, B, ...) that are filled for a backward pass, see NeuronSteps."""
-    s, following = torch.empty_like(drive), torch.empty_like(v)
-    fired, leaking = kept or ([following] * len(drive), None)
+    step (T, B)). floor: after each step V = max(V, -floor theta), None for no floor. kept: tensors (T, B, ...) that are filled
+    for a backward pass, see NeuronSteps."""
+    s, following, lowest = torch.empty_like(drive), torch.empty_like(v), None if floor is None else -floor * theta
+    fired, leaking, floored = kept or ([following] * len(drive), None, None)
     for t, (now, deciding, spikes) in enumerate(zip(drive.unbind(), fired, s.unbind(), strict=True)):
         if leaking is not None:
             leaking[t] = v
         update.step(now, v, theta, leak, deciding, spikes, following)
-        v = following
+        if floored is not None:
+            torch.lt(following, lowest, out=floored[t])
+        v = following if floor is None else following.clamp_(min=lowest)
     return s, v, count_events(s)
 
 
 class NeuronSteps(torch.autograd.Function):
-    """run_steps with a gradient: (drive (T, B, ...), v, age, theta, leak, update, surrogate) -> (s (T, B, ...), v, age, counts).
+    """run_steps with a gradient: (drive (T, B, ...), v, age, theta, leak, floor, update, surrogate) -> (s (T, B, ...), v, age,
+    counts).
 
     v and age (B, ...) are those before the first step and after the last, counts (T, B) spikes per image and step. Written by
     hand, it passes over the tensors less often than the operations one by one, and keeps for the backward pass of each step only
@@ -97,25 +101,26 @@ class NeuronSteps(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, drive, v, age, theta, leak, update, surrogate):
+    def forward(ctx, drive, v, age, theta, leak, floor, update, surrogate):
         fired = torch.empty_like(drive)
         leaking = torch.empty_like(drive) if ctx.needs_input_grad[4] else None  # V that the leak multiplies
-        s, v, counts = run_steps(drive, v, update, theta, leak, (fired, leaking))
+        floored = None if floor is None else torch.empty_like(drive, dtype=torch.bool)  # where V was below its floor
+        s, v, counts = run_steps(drive, v, update, theta, leak, floor, (fired, leaking, floored))
         ages = None if age is None else torch.empty_like(drive)
         if age is not None:
             for t, spikes in enumerate(s):
                 ages[t] = age
                 age = next_age(age, spikes)
             ctx.mark_non_differentiable(age)
-        ctx.save_for_backward(fired, ages, leaking, theta, leak)
-        ctx.update, ctx.surrogate = update, surrogate
+        ctx.save_for_backward(fired, ages, leaking, floored, theta, leak)
+        ctx.floor, ctx.update, ctx.surrogate = floor, update, surrogate
         ctx.set_materialize_grads(False)
         return s, v, age, counts
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_s, grad_v, _, grad_counts):
-        fired, ages, leaking, theta, leak = ctx.saved_tensors
+        fired, ages, leaking, floored, theta, leak = ctx.saved_tensors
         grad_drive, g = torch.empty_like(fired), torch.empty_like(fired[0])
         grad_theta, grad_leak = torch.zeros_like(theta), torch.zeros_like(leak)
         each = g.new_zeros(fired.shape[:2]) if grad_counts is None else grad_counts
@@ -123,6 +128,10 @@ class NeuronSteps(torch.autograd.Function):
         scale = ctx.surrogate.scale / theta  # of v = V/theta - 1
         after = torch.zeros_like(g) if grad_v is None else grad_v
         for t in reversed(range(len(fired))):
+            if floored is not None:  # V is -floor theta there, whatever it was
+                if ctx.needs_input_grad[3]:
+                    grad_theta -= ctx.floor * (after * floored[t]).sum()
+                after = after.masked_fill(floored[t], 0)
             onto = each[t] if grad_s is None else grad_s[t] if grad_counts is None else grad_s[t] + each[t]
             v = torch.div(fired[t], theta, out=grad_drive[t]).sub_(1)
             through = ctx.surrogate.onto(onto, v, None if ages is None else ages[t])
@@ -132,7 +141,7 @@ class NeuronSteps(torch.autograd.Function):
             if leaking is not None:
                 grad_leak += (grad_drive[t] * leaking[t]).sum()
             after = g
-        return grad_drive, g, None, grad_theta, grad_leak, None, None
+        return grad_drive, g, None, grad_theta, grad_leak, None, None, None
 
 
 def count_events(signal):
@@ -146,13 +155,14 @@ class SpikingNeuron(nn.Module):
     forward(drive, state, steps) -> (spikes, state, counts): drive (steps B, ...) as the synapses deliver it, one step after the
     other, spikes likewise; state a NeuronState, or None for neurons at rest, V = initial_potential * threshold, whose gradient a
     learned threshold gets, too; counts (steps, B), spikes per image. biased: whether there is a drive even where nothing is sent.
+    floor: in thresholds, below which V does not fall, or None.
     begins_silent: whether at rest the first step's spikes are all 0, so is every gradient through them, and nothing but spikes
     drives others. stays_quiet: whether neurons that have not fired in a step will not, and keep their membrane, until others do.
     """
 
     def __init__(
         self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False, initial_potential=0.0,
-        biased=False,
+        biased=False, floor=None,
     ):  # fmt: skip
         super().__init__()
         self.surrogate = surrogate
@@ -160,7 +170,7 @@ class SpikingNeuron(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(required(POSITIVE, "threshold", threshold)), requires_grad=learn_threshold)
         self.leak = nn.Parameter(torch.tensor(required(FRACTION, "leak", leak)), requires_grad=learn_leak)
         self.initial_potential = required(PROBABILITY, "initial_potential", initial_potential)
-        self.biased = biased
+        self.biased, self.floor = biased, floor
         self.begins_silent = self.update.delays and not (surrogate.at_rest() or self.initial_potential or biased)
 
     @property
@@ -178,9 +188,10 @@ class SpikingNeuron(nn.Module):
         learns = torch.is_grad_enabled() and any(value.requires_grad for value in (drive, v, self.threshold, self.leak))
         if learns or age is not None:
             age = new_age(v) if age is None and self.surrogate.needs_age else age
-            spikes, v, age, counts = NeuronSteps.apply(drive, v, age, self.threshold, self.leak, self.update, self.surrogate)
+            dynamics = self.threshold, self.leak, self.floor, self.update, self.surrogate
+            spikes, v, age, counts = NeuronSteps.apply(drive, v, age, *dynamics)
         else:
-            spikes, v, counts = run_steps(drive, v, self.update, self.threshold, self.leak)
+            spikes, v, counts = run_steps(drive, v, self.update, self.threshold, self.leak, self.floor)
         return spikes.flatten(0, 1), NeuronState(v, age), counts
 
     def traced(self, drive, state=None, steps=1):
@@ -230,6 +241,11 @@ class SpikingLayers:
         leak = required(FRACTION, "leak", leak)
         for neuron in self.neurons().values():
             neuron.leak.fill_(leak)
+
+    def set_floor(self, floor):
+        """Set the floor of every spiking layer's membranes, in thresholds below 0, or None."""
+        for neuron in self.neurons().values():
+            neuron.floor = floor
 
     def clamp_dynamics(self):
         """Bring learned thresholds and leaks back into their range; call after each optimiser step."""

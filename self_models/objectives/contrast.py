@@ -181,6 +181,7 @@ class Contrast(Blocking):
     attention: float = objective_setting(
         ATTENTION, FRACTION, "local: what is dimmer than this part of full brightness, with the gain, waits", group="gate"
     )
+    turns = False  # what it shows of a pixel follows from all others
     kernels = Kernels(see_contrast, look, rests, as_predicted)
 
     def start(self, image):

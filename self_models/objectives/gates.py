@@ -64,6 +64,8 @@ class Gate:
     reacts = False  # whether what is seen depends on predictions
     completes = False  # whether it knows something of the image, decoder or not: complete() says what
     least_steps = 1  # from which the network answers: before, no image stops
+    turns = True  # whether it can go on with another image
+    reopens = False  # whether what is closed may open again, by itself or for another image
     lasts = False  # whether a network that was trained with it runs with it wherever it is evaluated
     kernels = Kernels(see_all, no_look, never, as_predicted)
 
@@ -77,6 +79,11 @@ class Gate:
     def next_view(self, image, guess, view):
         """The View of the next step; image, guess (B, C, H, W) on the same scale; view: that of this step."""
         return view
+
+    def turned(self, image, guess, view, changed):
+        """The View of the next step where another image takes the place of the one before: image, guess (B, C, H, W) on the same
+        scale; changed: bool likewise, where it differs."""
+        return self.start(image)
 
     def wants(self, view):
         """Whether a prediction made in this step can still matter; where not, the decoder rests."""
@@ -207,6 +214,10 @@ class Blocking(Tolerance):
     reacts = True
     kernels = Kernels(see_open, look_at_image, held_if_latched, as_predicted)
 
+    @property
+    def reopens(self):
+        return BLOCKINGS[self.blocking]
+
     def start(self, image):
         everywhere = torch.ones_like(image, dtype=torch.bool)
         return View(image, is_open=everywhere, predicted=~everywhere)
@@ -215,6 +226,14 @@ class Blocking(Tolerance):
         predicted = self.is_predicted(image, guess)
         is_open = ~predicted if BLOCKINGS[self.blocking] else view.is_open & ~predicted  # once closed, stays closed
         return View(image * is_open, is_open, predicted, explained=guess.detach() if self.residual else None)
+
+    def turned(self, image, guess, view, changed):
+        """Each changed pixel is judged at once: it opens where it no longer fits its prediction, if it may; others stay as they
+        are."""
+        changed = changed.any(1, keepdim=True).expand_as(changed) if self.together else changed
+        predicted = torch.where(changed, self.is_predicted(image, guess), view.predicted)
+        is_open = torch.where(changed, ~predicted if BLOCKINGS[self.blocking] else view.is_open & ~predicted, view.is_open)
+        return view._replace(image=image * is_open, is_open=is_open, predicted=predicted)
 
     def rests(self, view):
         return ~view.is_open if self.latch else None

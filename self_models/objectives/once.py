@@ -174,6 +174,7 @@ class Once(Tolerance):
         adopted=True,
     )  # fmt: skip
     reacts = completes = lasts = True
+    turns = False  # each pixel has one turn
     kernels = Kernels(see_once, look_once, never, complete_once)
 
     def check(self, has_feedback, encoding="poisson"):

@@ -5,11 +5,12 @@ holds(run) -> (B,) bool for the RunState after a step, without its memory; the c
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from self_models.basics.compiled import compiled
+from self_models.basics.errors import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
 from self_models.running.outputs import share_of_active
 
@@ -53,7 +54,20 @@ class Rule(Never):
     def may_stop(self, run, least_steps):
         """Which images of a RunState may stop, bool (B,): those for which the rule holds, once the network answers, which it does
         from the gate's least_steps on."""
-        return self.holds(run) & (run.steps >= least_steps)
+        seen = run if self.looks_at_input else replace(run, view=Unopened(run.view, type(self).__name__))
+        return self.holds(seen) & (run.steps >= least_steps)
+
+
+class Unopened:
+    """A View for a rule of this name that has not said that it looks at what is open: where it does, a ModelError tells it to."""
+
+    def __init__(self, view, rule):
+        self._view, self._rule = view, rule
+
+    def __getattr__(self, name):
+        if name in ("is_open", "predicted"):
+            raise ModelError(f"rule {self._rule} asks for view.{name}: it must say looks_at_input = True")
+        return getattr(self._view, name)
 
 
 RULES.expects(Rule, "holds")

@@ -3,6 +3,7 @@
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from self_models.basics.errors import ModelError
 from self_models.running.steps import join_frames
 
 # numbers of the largest layer's signal, of all images and all steps at once in evaluation: what a cache holds, or fills a GPU
@@ -10,18 +11,18 @@ AT_ONCE = {"cpu": 2**20, "cuda": 2**25}
 LOOKED_AFTER = 4  # steps taken at once while images may stop
 
 
-def all_steps(model, x, uniforms, draws, frames, recorder):
-    """(Frame of T steps, steps that each image took (B,)) for images x (B, C, H, W).
+def all_steps(model, run, steps, uniforms=None, frames=True):
+    """(Frame of T = steps, how many of them each image took (B,), the run after them) of a run that begins, or goes on.
 
-    In evaluation each image stops after the first step at which model.rule holds, or after T steps. uniforms, draws: as in the
-    model's forward; frames: whether the Frame has pictures, else sums over them; recorder: see Recorder.
+    In evaluation each image stops after the first step at which model.rule holds, or after all; one that is left on does not.
+    uniforms: as in the model's forward; frames: whether the Frame has pictures, else sums over them.
     """
-    run, parts, stops = model.start(x, draws, recorder), [], model.rule.stops and not model.training
+    x, end, parts, stops = run.image, run.steps + steps, [], run.last is not None and model.rule.stops and not model.training
     running = torch.arange(len(x), device=x.device)
-    taken = torch.full_like(running, model.timesteps)
-    for drawn in model.drawn(x, uniforms, draws, chunk_length(model, x)):
+    taken = torch.full_like(running, steps)
+    for drawn in drawn_for(model, run, steps, uniforms, chunk_length(model, x, steps, stops)):
         drawn, first = drawn if len(running) == len(x) else drawn[:, running], run.steps
-        keeps = not model.training or model.bptt_segments == 0 or first + len(drawn) >= model.timesteps
+        keeps = not model.training or model.bptt_segments == 0 or first + len(drawn) >= end
         run, shown = (model.segment if keeps else recomputed(model.segment))(run, drawn, frames)
         ends = None
         if stops:
@@ -34,19 +35,37 @@ def all_steps(model, x, uniforms, draws, frames, recorder):
         if stops:
             left = (~may_stop.any(0)).nonzero().flatten()
             if not len(left):
-                parts.append(parts[-1].held(model.timesteps - run.steps))
+                parts.append(parts[-1].held(end - run.steps))
                 break
             if len(left) < len(running):
                 run, running = run.select(left), running[left]
-    return join_frames(parts), taken
+    return join_frames(parts), taken, run
 
 
-def chunk_length(model, x):
+def chunk_length(model, x, steps, stops):
     """Steps that run together: all or a segment in training, in evaluation what the bound on memory allows."""
     if model.training:
-        return -(-model.timesteps // max(1, model.bptt_segments))
+        return -(-steps // max(1, model.bptt_segments))
     fit = max(1, AT_ONCE.get(x.device.type, 2**20) // max(1, len(x) * model.wiring.largest))
-    return min(fit, LOOKED_AFTER if model.rule.stops else model.timesteps)
+    return min(fit, LOOKED_AFTER if stops else steps)
+
+
+def check_uniforms(uniforms, steps, x):
+    """Raises ModelError where uniforms are given and not of these images' shape."""
+    if uniforms is not None and uniforms.shape != (steps, *x.shape):
+        raise ModelError(f"uniforms must have shape {(steps, *x.shape)}, not {tuple(uniforms.shape)}")
+
+
+def drawn_for(model, run, steps, uniforms=None, length=1):
+    """The draws of a run's next steps, `length` of them at a time, (length, B, C, H, W): uniforms if given, else run.draws'."""
+    x, first = run.image, run.steps
+    check_uniforms(uniforms, steps, x)
+    if not model.encoding.uses_draws:
+        uniforms = x.new_zeros(()).expand(steps, *x.shape)
+    if uniforms is not None:
+        return iter(uniforms.split(length))
+    starts, draws = range(0, steps, length), run.draws
+    return (draws.uniforms(min(length, steps - t), model.image_shape, x.device, first + t) for t in starts)
 
 
 def recomputed(segment):

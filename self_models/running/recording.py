@@ -40,12 +40,10 @@ class Recorder:
     """
 
     def __init__(self, record=None, wiring=None):
-        self.asked, self._parts, self._before = {}, {}, {}
+        self.asked, self._parts, self._neurons, self._before = {}, {}, {}, {}
         if record is None:
             return
-        flat = {one.target for one in wiring.forward if one.is_linear}
-        spaces = enumerate(zip([*wiring.names, "output"], wiring.shapes, strict=False))
-        spaces = {name: shape[:1] if node in flat else shape for node, (name, shape) in spaces}
+        spaces = spaces_of(wiring)
         if not isinstance(record, dict):
             raise ModelError("record: give a dict, such as {'features.1': 'spikes'}")
         for name, words in record.items():
@@ -59,10 +57,11 @@ class Recorder:
 
     # --- the dense engine
 
-    def begin(self, names, memory):
-        """What run_stage is to keep of these layers, layer -> kind -> None until it has. memory: as run_stage takes it."""
-        self._before = dict(memory)
-        return {name: dict.fromkeys(self.asked[name].kinds) for name in names if name in self.asked}
+    def begin(self, neurons, memory):
+        """What run_stage is to keep of these layers, layer -> kind -> None until it has. neurons: layer -> SpikingNeuron; memory:
+        as run_stage takes it."""
+        self._neurons, self._before = neurons, dict(memory)
+        return {name: dict.fromkeys(self.asked[name].kinds) for name in neurons if name in self.asked}
 
     def end(self, kept, steps, among, images):
         """Take what run_stage has kept of the last ones of these steps, for the steps among: in others no neuron spikes, and the
@@ -77,6 +76,8 @@ class Recorder:
                     last = last.bool()
                 elif name in self._before:
                     (last,) = asked.chosen(self._before[name].v[None])
+                else:
+                    last = self._neurons[name].at_rest(last).v
                 for step in among:
                     now = at.get(step, last)
                     found.append(now)
@@ -110,6 +111,13 @@ class Recorder:
             }
             for name, one in self.asked.items()
         } or None
+
+
+def spaces_of(wiring):
+    """Layer -> shape of what it sends of one image in one step, (C, H, W) or (N,); of 'output', what the last one accumulates."""
+    flat = {one.target for one in wiring.forward if one.is_linear}
+    spaces = enumerate(zip([*wiring.names, "output"], wiring.shapes, strict=False))
+    return {name: shape[:1] if node in flat else shape for node, (name, shape) in spaces}
 
 
 def asked_of(name, words, space):

@@ -60,6 +60,7 @@ class RunState:
     recorder: Recorder = field(default_factory=Recorder)  # of nothing
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
+    last: int | None = None  # how many there will be; None: the network is left on
     memory: dict = field(default_factory=dict)  # module name -> state
     reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
     schedules: list = field(default_factory=list)  # of these steps
@@ -142,6 +143,20 @@ def join_frames(parts):
 def joined(parts):
     """A list of tensors (t, ...) as one (T, ...)."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def accumulated(logits, drives, steps, leak, at_once):
+    """The outputs O after each of so many steps, (T, B, labels): O <- leak O + d, for the drives d (t, B, labels) of the last
+    t of them. at_once: whether what does not leak may be one operation, which rounds otherwise than steps do."""
+    waiting = steps - len(drives)
+    if at_once and leak == 1:
+        return torch.stack([logits] * waiting + [*(logits + drives.cumsum(0))])
+    found = []
+    for now in [None] * waiting + [*drives]:
+        logits = logits if leak == 1 else leak * logits
+        logits = logits if now is None else logits + now
+        found.append(logits)
+    return torch.stack(found)
 
 
 def gathered(run, forked, decodes):

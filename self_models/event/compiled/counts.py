@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics.compiled import compiled
-from self_models.event.compiled.kernels import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, Net, charge, list_places, unlist
+from self_models.event.compiled.kernels import charge, list_places, unlist
+from self_models.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, Net
 
 BINARY, OTHER, UNREAD = range(3)  # rows of Activity.events
 

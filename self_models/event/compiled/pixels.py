@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics.compiled import compiled, switch
-from self_models.event.compiled.kernels import CHANNELS, FIRST_PLACE, FIRST_V, WORD, list_places, rest, unlist
+from self_models.event.compiled.kernels import list_places, rest, unlist
+from self_models.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, WORD
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES, Gate
 from self_models.objectives.readouts import READOUTS
@@ -204,7 +205,7 @@ def list_sending(pixels, image):
 @compiled
 def start(net, state, settings, pixels, image):
     """Everything at rest and open, and what the gate shows first."""
-    rest(state)
+    rest(net, state)
     gate, run = pixels.gate, pixels.run
     gate.changed, gate.look_again, gate.wants, gate.compared, gate.events = False, True, True, 0, -1
     run.of_image, run.renewed, run.explained, run.decodes, run.comparisons, run.error = 0, True, False, 0, 0, 0.0

@@ -6,20 +6,11 @@ import numpy as np
 
 from self_models.basics.compiled import cached, compiled, sources_digest, switch
 from self_models.event.compiled.counts import count
-from self_models.event.compiled.kernels import (
-    CHANNELS,
-    FIRST_PLACE,
-    FIRST_V,
-    SOURCE,
-    charge,
-    copy,
-    fire,
-    list_places,
-    touch,
-    unlist,
-)
+from self_models.event.compiled.kernels import add_bias, charge, copy, fire, list_places, touch, unlist
+from self_models.event.compiled.nets import CHANNELS, FIRST_BIAS, FIRST_PLACE, FIRST_V, HEIGHT, POOL, SOURCE, WIDTH, WORD
 from self_models.event.compiled.pixels import clear, integrate, look_is_due, send, start
 from self_models.event.compiled.recording import Recorded, record_input, record_layers, record_membranes
+from self_models.event.compiled.vectors import above, lowest
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
@@ -73,17 +64,22 @@ def drive(net, state):
 
 @compiled
 def charge_node(net, state, n, clock):
-    """charge, or for the events of an input that is held the sum of drive."""
+    """A node's bias, and charge, or for the events of an input that is held the sum of drive."""
+    if net.nodes[n, FIRST_BIAS]:
+        add_bias(net, state, n, clock)
+    if state.event_count[net.nodes[n, SOURCE]] == 0:
+        return
     if net.drive < 0 or net.nodes[n, SOURCE] != 0:
         charge(net, state, n, clock)
         return
-    channels = net.nodes[n, CHANNELS]
-    first, source = net.nodes[n, FIRST_V], net.nodes[net.drive, FIRST_V]
+    channels = np.uint64(net.nodes[n, CHANNELS])
     for i in range(list_places(net, state, net.drive)):
         place = state.places[i]
         touch(net, state, n, place, place + 1, clock)
-        for c in range(channels):
-            state.v[first + place * channels + c] += state.v[source + place * channels + c]
+        at = np.uint64(net.nodes[n, FIRST_V] + place * net.nodes[n, CHANNELS])
+        source = np.uint64(net.nodes[net.drive, FIRST_V] + place * net.nodes[n, CHANNELS])
+        for o in range(channels):
+            state.v[at + o] += state.v[source + o]
 
 
 @compiled
@@ -91,53 +87,70 @@ def run_layers(net, state, activity, nodes, clock, counts, rests):
     """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before;
     rests: whether the decoder does."""
     for n in nodes:
-        source = net.nodes[n, SOURCE]
-        if net.immediate and state.event_count[source]:
+        if net.immediate:
             charge_node(net, state, n, clock + 1)
         state.event_count[n] = 0
         if n < net.output and state.busy[n]:
             counts[n] = fire(net, state, n, clock + net.immediate)
             if activity.events.size:
                 count(net, state, activity, n, rests)
-        if not net.immediate and state.event_count[source]:
+        if not net.immediate:
             charge_node(net, state, n, clock + 1)
+        source, pool = n, net.nodes[n, POOL]
+        while pool:
+            pass_on(net, state, source, pool)
+            counts[pool] = release(net, state, pool)
+            if activity.events.size:
+                count(net, state, activity, pool, rests)
+            source, pool = pool, net.nodes[pool, POOL]
 
 
 @compiled
 def pass_on(net, state, source, n):
-    """Add a node's latest spikes, 1 each, to the membranes of node n, which has its shape."""
+    """Add a node's latest spikes, 1 each, to the membranes of node n, which has its shape, or is a pool of it: there those of 2x2
+    places meet, and an odd row or column is left out."""
     places, channels, first = net.nodes[source, FIRST_PLACE], net.nodes[source, CHANNELS], net.nodes[n, FIRST_V]
+    width, side = net.nodes[source, WIDTH], 2 if net.nodes[source, POOL] == n else 1
     for i in range(places, places + state.event_count[source]):
         place = state.event_place[i]
+        if side > 1:
+            row, column = place // width // side, place % width // side
+            if row == net.nodes[n, HEIGHT] or column == net.nodes[n, WIDTH]:
+                continue
+            place = row * net.nodes[n, WIDTH] + column
         touch(net, state, n, place, place + 1, 0)
         for e in range(state.event_start[i], state.event_start[i + 1]):
             state.v[first + place * channels + state.event_channel[e]] += 1
 
 
 @compiled
-def release(net, state):
-    """Make the spikes that wait for the decoder into events whose value is their number."""
-    n = net.waiting
-    places, channels, event = net.nodes[n, FIRST_PLACE], net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
-    count = list_places(net, state, n)
+def release(net, state, n):
+    """Make the spikes that have met in a node, of a pool or waiting for the decoder, into events whose value is their number.
+    Returns how many events."""
+    places, channels, first = net.nodes[n, FIRST_PLACE], net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
+    count, event = list_places(net, state, n), first
     for i in range(count):
         place = state.places[i]
         state.event_place[places + i], state.event_start[places + i] = place, event
-        at = net.nodes[n, FIRST_V] + place * channels
-        for c in range(channels):
-            if state.v[at + c] > 0:
-                state.event_channel[event], state.event_value[event] = c, state.v[at + c]
+        for begin in range(0, channels, WORD):
+            at = first + place * channels + begin
+            mask = above(state.v, at, min(WORD, channels - begin), np.float32(0))
+            while mask:
+                neuron = at + lowest(mask)
+                mask &= mask - np.uint64(1)
+                state.event_channel[event], state.event_value[event] = neuron - at + begin, state.v[neuron]
                 event += 1
-                state.v[at + c] = 0
+                state.v[neuron] = 0
     state.event_start[places + count], state.event_count[n] = event, count
     unlist(net, state, n)
+    return event - first
 
 
 @compiled
 def decode(net, state, activity, clock, counts):
     """The decoder's step number `clock`; its output is then net.decoded's membranes, at that node's candidates."""
     if net.waiting > 0:
-        release(net, state)
+        release(net, state, net.waiting)
         if activity.events.size:
             count(net, state, activity, net.waiting, False)
     run_layers(net, state, activity, net.feedback, clock, counts, False)
@@ -151,11 +164,11 @@ def decode(net, state, activity, clock, counts):
 
 @compiled
 def is_quiet(net, state):
-    """Whether no neuron has anything left to do."""
+    """Whether no neuron has anything left to do; one with a bias always has."""
     busy = False
     for n in range(len(net.nodes)):
         if n != net.output and n != net.drive:
-            busy |= state.busy[n]
+            busy |= state.busy[n] or net.nodes[n, FIRST_BIAS] > 0
     return not busy
 
 

@@ -1,0 +1,196 @@
+"""compare.py, and --seeds of the scripts that train: what a user types, the table against sums by hand, and bad input."""
+
+import csv
+import json
+import re
+from argparse import Namespace
+
+import pytest
+from conftest import ANN, BALANCE, DATA, SNN, digests, records, refused, run_here, run_script, same_weights
+
+from harness.command_line.seeds import train_each
+from harness.measuring.comparing import FIGURES, difference, interval
+from harness.processes.signals import Interrupted
+from snn_wFeedback import build_parser
+
+HELD_OUT = f"--fc_width 16 --holdout 8 --epochs 1 {DATA}"
+SHORT = f"{HELD_OUT} --timesteps 3 --update immediate"
+FED = f"{SHORT} {BALANCE} --readout membrane_rescaled --epsilon 0.2"
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory):
+    """(folder, what training printed) of two tiny recipes, `fed` with a decoder and `twin`, of seeds 0 and 1 each."""
+    folder = tmp_path_factory.mktemp("recipes")
+    here = f"--seeds 0 1 --output_dir {folder}"
+    run_here(ANN, f"-a VGG5_wFeedback_small -lr 5e-3 {HELD_OUT} --run_name ann {here}")
+    ann = folder / "trained_models/ann/ann.pth"
+    fed = run_script(
+        SNN, "--pretrained_ann", ann, f"{SHORT} {BALANCE} --readout membrane_rescaled --epsilon 0.2 --run_name fed {here}"
+    )
+    run_here(SNN, f"-a VGG5_small {SHORT} --run_name twin {here}")
+    return folder, fed.stdout
+
+
+def test_seeds_one_after_the_other(recipes, tmp_path):
+    """Each run is what --seed makes of it, from an ANN of its own; those that are whole are left as they are."""
+    folder, said = recipes
+    ann = folder / "trained_models/ann/ann_1.pth"
+    assert re.findall("== seed .*", said) == ["== seed 0: fed; --pretrained_ann " + str(ann).replace("_1", ""),
+                                              f"== seed 1: fed_1; --pretrained_ann {ann}"]  # fmt: skip
+    run_here(SNN, "--pretrained_ann", ann, FED, f"--seed 1 --run_name alone --output_dir {tmp_path}")
+    alone, fed = tmp_path / "trained_models/snn/alone.pth", folder / "trained_models/snn/fed_1.pth"
+    assert same_weights(alone, fed) and not same_weights(alone, folder / "trained_models/snn/fed.pth")
+    before = digests(folder)
+    found, printed = run_here(SNN, f"--run_name fed --seeds 0 1 --resume --output_dir {folder}")
+    assert found == [] and printed.count("left as it is: ") == 2 and digests(folder) == before
+
+
+def figures_by_hand(folder, name):
+    """title -> figure of the one evaluation in a run's log."""
+    (record,) = records(folder / f"logs/snn/{name}.jsonl", "evaluation")
+    found = {f"spikes, {part}": record["spikes"][part] for part in ("input", "encoder", "decoder", "classifier")}
+    found |= {
+        "accuracy, %": 100 * record["accuracy"],
+        "spikes, all parts": record["spikes"]["total"],
+        "steps": record["mean_steps"],
+    }
+    found |= {"energy layer by layer, µJ": 1e6 * record["energy_joules"]}
+    found |= {"energy event-driven, µJ": 1e6 * record["energy_event_joules"]}
+    return found | ({"input open at the end, %": 100 * record["open_share"][-1]} if record["epsilon"] else {})
+
+
+def test_the_table_by_hand(recipes):
+    """As numbers and as text: of two values x and y the mean is (x + y) / 2, the deviation |x - y| / sqrt 2; of two differences
+    half the interval is t(1) = 12.706 times half of what is between them."""
+    folder, _ = recipes
+    path = folder / "table.json"
+    said = run_script("compare", f"fed twin --seeds 0 1 --output_dir {folder} --output {path}").stdout
+    rows = {(row["network"], row["figure"]): row for row in json.loads(path.read_text())}
+    fed, twin = ([figures_by_hand(folder, f"{name}{end}") for end in ("", "_1")] for name in ("fed", "twin"))
+    assert {figure for name, figure in rows if name == "fed"} == fed[0].keys() == {one.title for one in FIGURES.values()}
+    for name, (one, two) in (("fed", fed), ("twin", twin)):
+        for figure in one:
+            row = rows[name, figure]
+            assert row["by_seed"] == {"0": pytest.approx(one[figure]), "1": pytest.approx(two[figure])}
+            assert row["mean"] == pytest.approx((one[figure] + two[figure]) / 2)
+            assert row["standard_deviation"] == pytest.approx(abs(one[figure] - two[figure]) / 2**0.5)
+    for figure in twin[0]:
+        row, pairs = rows["fed", figure], [(fed[seed][figure], twin[seed][figure]) for seed in (0, 1)]
+        is_relative = figure.startswith(("spikes", "energy"))
+        if is_relative and not all(other for _, other in pairs):
+            assert row["difference"] is None
+            continue
+        a, b = (100 * (one / other - 1) if is_relative else one - other for one, other in pairs)
+        assert (row["difference"], row["compared_with"], row["pairs"]) == (pytest.approx((a + b) / 2), "twin", 2)
+        assert row["half_of_95_percent_interval"] == pytest.approx(12.7062 * abs(a - b) / 2, rel=1e-4)
+    (line,) = re.findall("spikes, all parts .*", said)
+    row, other = rows["fed", "spikes, all parts"], rows["twin", "spikes, all parts"]
+    known = row["half_of_95_percent_interval"] <= 50
+    change = f"{row['difference']:+.0f} ± {row['half_of_95_percent_interval']:.0f} %" if known else "not known"
+    cells = [f"{one['mean']:,.0f} ± {one['standard_deviation']:,.0f}" for one in (row, other)]
+    assert re.split("  +", line) == ["spikes, all parts", *cells, change] and "read, not measured anew" in said
+    assert rows["fed", "steps"]["run_with"] == "T = 3, ε = 0.2" and rows["twin", "steps"]["images"] == "16 MNIST test images"
+
+
+def test_measured_anew_it_is_the_same_and_the_page_says_so(recipes):
+    """--evaluate has the figures that training logged; .csv and .html hold them; other flags say how to evaluate."""
+    folder, _ = recipes
+    table, page = folder / "table.csv", folder / "page.html"
+    flags = f"fed twin --seeds 0 1 --output_dir {folder}"
+    _, read = run_here("compare", f"{flags} --output {table}")
+    _, anew = run_here("compare", f"{flags} --evaluate {DATA.replace('--limit_train 32 ', '')} --output {page}")
+    rows = list(csv.DictReader(table.open()))
+    assert [row["by_seed"].split()[0].split(":")[0] for row in rows] == ["0"] * len(rows) and float(rows[0]["mean"]) <= 100
+    cells = lambda text: re.findall("^(?:accuracy|spikes|energy|steps|input open).*", text, re.MULTILINE)  # noqa: E731
+    assert len(cells(read)) == len(FIGURES) and cells(anew) == cells(read)
+    (shown,) = re.findall("<h2>Over seeds</h2>.*?</table>", page.read_text(), re.DOTALL)
+    rows = ["".join(re.findall(">([^<]*)<", row)) for row in re.findall("<tr>.*?</tr>", shown)]
+    assert rows[-len(FIGURES) :] == [re.sub("  +", "", line) for line in cells(read)]
+    _, said = run_here("compare", f"{flags} --evaluate --limit_test 8 --batch_size 8 --timesteps 2")
+    assert "T = 2, ε = 0.2" in said and "8 MNIST test images" in said
+    _, said = run_here("report", f"fed fed_1 twin twin_1 --output_dir {folder} --overwrite --output {page}")
+    assert "<h2>Over seeds</h2>" in page.read_text() and "2 pairs" in page.read_text()
+
+
+def test_what_is_wider_than_everything_is_not_known():
+    ours, theirs = (
+        {seed: {"spikes": {"total": spikes}} for seed, spikes in enumerate(each)} for each in ((100, 300), (100, 100))
+    )
+    found = difference("spikes", ours, theirs)
+    assert (found.mean, found.pairs, found.text(FIGURES["spikes"])) == (100, 2, "not known")
+    assert interval([8.0, 9.0]).text(FIGURES["spikes"]) == "+8 ± 6 %" and interval([8.0]).text(FIGURES["spikes"]) == "+8 %"
+    assert difference("spikes", ours, {0: {"spikes": {"total": 0}}}) is None and difference("spikes", ours, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("fedd twin", "there is no network fedd: .*did you mean fed\\? give a preset or a run's name"),
+        ("quick_fedback twin", "did you mean quick_feedback\\?"),
+        (
+            "fed twin --seeds 0 2 3",
+            "fed of seed 2 3 is missing .*by python snn_wFeedback.py .*with --seeds 2 3 makes it",
+        ),
+        (
+            "quick_feedback quick_twin --seeds 0 7",
+            "snn_wFeedback.py --preset quick_feedback --seeds 7 --output_dir .* makes it",
+        ),
+        ("fed quick_twin", "fed was evaluated on 16 MNIST test images, quick_twin on 10,000 MNIST test images: .*--evaluate"),
+        ("fashion_feedback quick_twin", "on 10,000 FashionMNIST test images, quick_twin on 10,000 MNIST"),
+        ("fed twin --timesteps 5", "--timesteps says how to evaluate, .*: add --evaluate"),
+        ("fed twin --evaluate --seed 1", "--seed does nothing here"),
+        ("fed twin --output x.txt", "ends in .csv, .json, .html"),
+        ("fed twin --seeds one", "'one' is not a whole number"),
+        ("fed_1 twin", "fed_1.jsonl is of seed 1, not 0"),
+        ("accurate_twin twin", "accurate_twin.jsonl is of another training than .*accurate_twin.pth: --evaluate"),
+    ],
+)
+def test_lines_on_bad_input(recipes, words, line):
+    folder, _ = recipes
+    before = digests(folder)
+    assert re.search(line, refused("compare", f"{words} --output_dir {folder}"))
+    assert digests(folder) == before
+
+
+def test_a_file_of_somebody_elses_is_not_replaced(recipes):
+    folder, _ = recipes
+    for name in ("mine.csv", "mine.html"):
+        (folder / name).write_text("mine")
+        flags = f"fed twin --output_dir {folder} --output {folder / name}"
+        assert "--overwrite replaces it" in refused("compare", flags) and (folder / name).read_text() == "mine"
+    run_here("compare", flags, "--overwrite")
+
+
+def test_a_checkpoint_by_its_path_is_measured(recipes):
+    folder, _ = recipes
+    path = folder / "trained_models/snn/fed.pth"
+    ((recipe, other),), _ = run_here("compare", path, f"--evaluate --seeds 1 0 --limit_test 8 --output_dir {folder}")
+    assert (recipe.name, list(recipe.results), other) == ("fed", [1, 0], None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ("--seed 3 --seeds 0 1", "--seed is of one run"), ("--seeds 0 1 --results_json x.json", "--results_json is of one run"),
+        ("--seeds 0 1 --resume x_last.pth", "say --resume alone"), ("--seeds", "expected at least one argument"),
+    ],
+)  # fmt: skip
+def test_seeds_of_one_run_are_refused(flags, line):
+    assert line in refused(SNN, flags)
+
+
+def test_a_signal_stops_all_and_names_follow_seeds():
+    called = []
+
+    def train(args):
+        called.append(args)
+        if len(called) == 2:
+            raise Interrupted(15)
+
+    with pytest.raises(Interrupted):
+        train_each(train, build_parser(), ["--preset", "quick_feedback", "--seeds", "4", "0", "5"], lambda args: "name")
+    assert [(args.seed, args.run_name) for args in called] == [(4, "quick_feedback_4"), (0, "quick_feedback")]
+    assert called[0].pretrained_ann.endswith("quick_feedback_4.pth")
+    found = train_each(lambda args: args, build_parser(), ["--seeds", "0", "2"], lambda args: "name")
+    assert [args.run_name for args in found] == ["name", "name_2"] and isinstance(found[0], Namespace)
