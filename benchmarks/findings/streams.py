@@ -5,8 +5,9 @@ One JSON object per line, scene, pair of networks and case; then, by scene and c
 seed: [mean, half of the 95 % interval], of accuracy in points, of the others in percent. Cases: feedback: blocks what it
 predicts, and forgets when it is surprised; ramp: the same with a blind ramp in the decoder's place (dense engine); twin: always
 on, its outputs and membranes leak; send-on-delta: the twin, given of each pixel the value last sent, a new one where it differs
-by epsilon or more; detector: the twin begins anew with a frame of which a pixel differs so from the frame that it last began
-with, stops when sure (gap 1), and sleeps; its answer is that of the last run that was sure, of the first run what it is so far.
+by epsilon or more; detector: the twin wakes by a frame of which a pixel differs so from the frame that it last began with,
+begins anew, stops when sure (gap 1, or after the T that it was trained for), and sleeps; its answer is that of the last run that
+has ended, of the first run what it is so far.
 
 Per step and stream: accuracy (of steps with a label), spikes by part (of send-on-delta the values sent in the place of input
 spikes), energies; after_change and at_rest: spikes within 8 steps of a changed frame, and after 20 steps without one. By steps
@@ -18,9 +19,8 @@ Beside send-on-delta sent_if_motion_is_known: values sent if what is held could 
 import argparse
 import json
 import sys
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -33,21 +33,20 @@ from harness.measuring.comparing import difference
 from benchmarks.findings.controls import RampSNN
 from self_models import load
 from self_models.basics.images import scaled
-from self_models.basics.settings import COUNT, WHOLE
+from self_models.basics.settings import COUNT, NOT_NEGATIVE, WHOLE
 from self_models.counting.operations import OperationCounter, energies, energy_joules
-from self_models.counting.spikes import PARTS, by_part, part_of
-from self_models.loading import MODELS
+from self_models.counting.spikes import PARTS, by_part
+from self_models.loading import ENGINES, MODELS
 from self_models.objectives.stopping import output_gap
 
 import numpy as np
 import torch
 
 STEPS = {"switch": 160, "watch": 560, "part": 120, "drift": 120, "noise": 160}  # a frame each
-ENGINE, EPSILON = "event", 0.2
-FEEDBACK = {"gate": "block", "blocking": "dynamic", "latch": True, "surprise": 2.0, "epsilon": EPSILON}
+EPSILON = 0.2
+FEEDBACK = {"gate": "block", "blocking": "dynamic", "latch": True, "epsilon": EPSILON}
 TWIN = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
 SURE = {"rule": "confidence", "gap_bound": 1.0}
-LONGEST = 50  # steps of a run that is never sure
 SOON, LATE = 8, 20
 ENERGIES = ("energy_joules", "energy_event_joules")
 
@@ -60,21 +59,29 @@ def build_parser():
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
+    parser.add_argument("--surprise", type=typed(NOT_NEGATIVE), default=2.0, metavar="G", help="gain of feedback's forgetting")
+    parser.add_argument("--holdout", action="store_true", help="the last 5,000 training images instead of the test images")
+    parser.add_argument("--engine", choices=list(ENGINES), default="auto", help="of all but the ramp, which is dense")
     parser.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help="default: 120 to 560, as the scene wants")
     return parser
 
 
 def main(argv=None):
     args, found = build_parser().parse_args(argv), {}
-    test = load_data("MNIST")[2]
+    images = load_data("MNIST", holdout=5000)[1 if args.holdout else 2]
     for name in args.scenes:
         for seed in args.seeds:
-            scene = make_scene(name, test, args.streams, args.steps or STEPS[name], seed, EPSILON)
+            scene = make_scene(name, images, args.streams, args.steps or STEPS[name], seed, EPSILON)
             for case in args.cases:
                 path = Path(args.pair[case not in OF_FEEDBACK])
-                row = CASES[case](path.with_stem(path.stem + f"_{seed}" * bool(seed)), scene, seed)
+                row = CASES[case](path.with_stem(path.stem + f"_{seed}" * bool(seed)), scene, seed, args)
                 found.setdefault((name, case), {})[seed] = row
-                print(json.dumps({"scene": name, "case": case, "seed": seed, "streams": args.streams, **row}), flush=True)
+                print(
+                    json.dumps(
+                        {"scene": name, "case": case, "seed": seed, "streams": args.streams, "surprise": args.surprise, **row}
+                    ),
+                    flush=True,
+                )
     for name, case in found:
         if case != "feedback" and (name, "feedback") in found:
             ours, theirs = found[name, "feedback"], found[name, case]
@@ -83,27 +90,27 @@ def main(argv=None):
             print(json.dumps({"scene": name, "feedback against": case, "pairs": len(ours), **apart}), flush=True)
 
 
-# --- cases: (path of the checkpoint, Scene, seed) -> figures
+# --- cases: (path of the checkpoint, Scene, seed, flags) -> figures
 
 
-def feedback(path, scene, seed):
-    return figures(scene, *left_on(load(path, ENGINE, **FEEDBACK), scaled_frames(scene), seed))
+def feedback(path, scene, seed, asked):
+    return figures(scene, *left_on(load(path, asked.engine, **FEEDBACK, surprise=asked.surprise), scaled_frames(scene), seed))
 
 
-def ramp(path, scene, seed):
+def ramp(path, scene, seed, asked):
     with patch.dict(MODELS, InputBlockingSNN=RampSNN):
-        model = load(path, "dense", **FEEDBACK)
+        model = load(path, "dense", **FEEDBACK, surprise=asked.surprise)
     return figures(scene, *left_on(model, scaled_frames(scene), seed))
 
 
-def twin(path, scene, seed):
-    return figures(scene, *left_on(load(path, ENGINE, **TWIN), scaled_frames(scene), seed))
+def twin(path, scene, seed, asked):
+    return figures(scene, *left_on(load(path, asked.engine, **TWIN), scaled_frames(scene), seed))
 
 
-def send_on_delta(path, scene, seed):
+def send_on_delta(path, scene, seed, asked):
     frames = torch.stack([*scaled_frames(scene)])
     held, sent = sent_and_held(frames, shifts=[(0, 0)])
-    answers, spikes, joules = left_on(load(path, ENGINE, **TWIN), held, seed)
+    answers, spikes, joules = left_on(load(path, asked.engine, **TWIN), held, seed)
     spikes["input"] = sent
     row = figures(scene, answers, spikes, joules, compared=frames[0, 0].numel())
     _, sent = sent_and_held(frames, shifts=[*product((-1, 0, 1), repeat=2)])
@@ -125,59 +132,37 @@ def sent_and_held(frames, shifts):
     return found, torch.stack(sent)
 
 
-def detector(path, scene, seed):
-    model, frames = load(path, ENGINE, **SURE), torch.stack([*scaled_frames(scene)])
-    answers, joules = torch.full(scene.labels.shape, -1), np.zeros(2)
-    spikes = {part: torch.zeros(scene.labels.shape, dtype=torch.float64) for part in PARTS.values()}
-    runs, done = runs_of(frames), {}
-    for steps in sorted({run.steps for run in runs}):
-        model.change(timesteps=steps)
-        some = [run for run in runs if run.steps == steps]
-        for part in (some[first : first + 200] for first in range(0, len(some), 200)):
-            images = torch.stack([frames[run.first, run.stream] for run in part])
-            with OperationCounter(model) as counter:
-                output = model(images, seed=seed, frames=False)
-            joules += len(part) * joules_of(counter, len(part), output.comparisons)
-            sure = (output.steps < steps) | (output_gap(output.logits) >= SURE["gap_bound"]) | (steps == LONGEST)
-            for number, run in enumerate(part):
-                done[run] = output.logits_by_step[: output.steps[number], number].argmax(-1), bool(sure[number])
-                for name, counts in output.spikes_by_step.items():
-                    spikes[part_of(name)][run.first : run.first + steps, run.stream] += counts[:, number]
-    held = {}  # stream -> the answer of its last run that was sure
-    for run in runs:
-        shown, sure = done[run]
-        answers[run.first : run.end, run.stream] = held.get(run.stream, shown[-1])
-        if run.stream not in held:
-            answers[run.first : run.first + len(shown), run.stream] = shown
-        if sure:
-            held[run.stream] = answers[run.first + len(shown) - 1 : run.end, run.stream] = shown[-1]
+def detector(path, scene, seed, asked):
+    model, frames = load(path, asked.engine, **SURE), torch.stack([*scaled_frames(scene)])
+    steps, streams = scene.labels.shape
+    answers, spikes, joules = torch.full((steps, streams), -1), torch.zeros(len(PARTS), steps, streams).double(), np.zeros(2)
+    begins, runs = torch.zeros(streams, dtype=torch.int64), torch.arange(streams)  # of those that wake: when, and which
+    while len(runs):
+        images, is_first = frames[begins, runs], begins == 0
+        with OperationCounter(model) as counter:
+            output = model(images, seed=seed, frames=False)
+        joules += len(runs) * joules_of(counter, len(runs), output.comparisons)
+        ends = begins + output.steps
+        for step in range(int(output.steps.max())):
+            now, some = begins + step, (output.steps > step) & (begins + step < steps)
+            for part, counts in enumerate(by_part(output.spikes_by_step).values()):
+                if part < len(PARTS) and isinstance(counts, torch.Tensor):
+                    spikes[part, now[some], runs[some]] += counts[step, some].double()
+            shown = some & is_first
+            answers[now[shown], runs[shown]] = output.logits_by_step[step, shown].argmax(1)
+        wakes = torch.full_like(begins, steps)
+        for number, (stream, end) in enumerate(zip(runs.tolist(), ends.tolist(), strict=True)):
+            answers[end - 1 :, stream] = output.logits[number].argmax()
+            if len(later := (differs(frames[end:, stream], images[number])).nonzero()):
+                wakes[number] = end + later[0]
+        begins, runs = wakes[wakes < steps], runs[wakes < steps]
     joules = dict(zip(ENERGIES, joules / answers.numel(), strict=True))
-    return figures(scene, answers, spikes, joules, compared=frames[0, 0].numel())
+    return figures(scene, answers, dict(zip(PARTS.values(), spikes, strict=True)), joules, compared=images[0].numel())
 
 
-class Run(NamedTuple):
-    """A run that begins with a stream's frame of step `first`, and has room for so many steps before the next, at `end`."""
-
-    stream: int
-    first: int
-    end: int
-
-    @property
-    def steps(self):
-        return min(self.end - self.first, LONGEST)
-
-
-def runs_of(frames):
-    """The Runs of frames (T, B, C, H, W), stream by stream: one begins where a pixel differs by EPSILON or more from the frame
-    with which the last one began."""
-    runs = []
-    for stream, shown in enumerate(frames.transpose(0, 1)):
-        starts = [0]
-        for step, frame in enumerate(shown):
-            if ((frame - shown[starts[-1]]).abs() >= EPSILON).any():
-                starts.append(step)
-        runs += [Run(stream, *ends) for ends in pairwise([*starts, len(shown)])]
-    return runs
+def differs(frames, image):
+    """Which frames (N, C, H, W) have a pixel that is EPSILON or more from the image's."""
+    return ((frames - image).abs() >= EPSILON).flatten(1).any(1)
 
 
 CASES = {"feedback": feedback, "ramp": ramp, "twin": twin, "send-on-delta": send_on_delta, "detector": detector}
