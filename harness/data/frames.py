@@ -35,8 +35,7 @@ def read_frames(path, model, invert=False):
             frames = array_in(path)
             checked_images(frames, model)
         else:
-            pictures = pictures_in(path)
-            frames = torch.from_numpy(np.stack([decoded(each, model.image_shape) for each in same_size(pictures, path)]))
+            frames = torch.from_numpy(np.stack([decoded(each, model.image_shape) for each in same_size(pictures_in(path))]))
     except ModelError as error:
         raise UserError(f"--frames {path}: {str(error).removeprefix(f'{path}: ')}") from None
     if not invert:
@@ -86,7 +85,7 @@ def by_numbers(path):
     return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split("([0-9]+)", path.name)]
 
 
-def same_size(pictures, path):
+def same_size(pictures):
     """The pictures as they come. Raises ModelError for one that has not the size of the first, and for none at all."""
     size = None
     for number, picture in enumerate(pictures):
