@@ -14,9 +14,11 @@ from harness import UserError
 from harness.data.frames import read_frames
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import ImageSet, load_data
-from harness.drawing.stream import MOST, Reel
+from harness.drawing.figures import save_gif
+from harness.drawing.stream import MOST, Reel, save_stream
 from self_models import load
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 EPSILON = 0.2
 NAME = "tiny_posthoc_stream"
@@ -268,3 +270,22 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
     assert np.array_equal(film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3])
     assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(film.inputs[-1, 0], moving(2)[1])
     assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}
+
+
+def test_pictures_of_a_coloured_scene(tmp_path):
+    torch.manual_seed(0)
+    model = InputBlockingSNN(
+        vgg_name="VGG5_wFeedback_small", dataset="CIFAR10", fc_width=8, labels=10, blocking="dynamic", epsilon=0.5, surprise=2.0
+    ).eval()
+    scene = make_scene("part", coloured(size=32), 1, 6)
+    images = ImageSet("scene part", scene.frames[:, 0], scene.labels[:, 0])
+    reel, stream = Reel(model, 6, "scene part"), model.stream(0)
+    for number in range(6):
+        batch = images.batch(torch.tensor([number]))
+        reel.add(batch, stream(batch.images, 1))
+    film = reel.film()
+    assert np.array_equal(film.inputs[:, 0], scene.frames[:, 0].movedim(1, -1).numpy())
+    save_stream(tmp_path / "a.png", reel, blocks=True)
+    save_gif(tmp_path / "a.gif", film, 0.02)
+    with Image.open(tmp_path / "a.gif") as gif, Image.open(tmp_path / "a.png") as chart:
+        assert gif.n_frames == 6 and min(chart.size) > 500
