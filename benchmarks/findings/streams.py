@@ -7,7 +7,7 @@ predicts, and forgets when it is surprised; ramp: the same with a blind ramp in 
 on, its outputs and membranes leak; send-on-delta: the twin, given of each pixel the value last sent, a new one where it differs
 by epsilon or more; detector: the twin wakes by a frame of which a pixel differs so from the frame that it last began with,
 begins anew, stops when sure (gap 1, or after the T that it was trained for), and sleeps; its answer is that of the last run that
-has ended, of the first run what it is so far.
+has ended, of the first run what it is so far. The others' is held while no class is ahead, as after a surprise.
 
 Per step and stream: accuracy (of steps with a label), spikes by part (of send-on-delta the values sent in the place of input
 spikes), energies; after_change and at_rest: spikes within 8 steps of a changed frame, and after 20 steps without one. By steps
@@ -177,13 +177,15 @@ def scaled_frames(scene):
 
 
 def left_on(model, frames, seed):
-    """Answers (T, B), -1 where no class is ahead, spikes, part -> (T, B), and energies per step and stream of a stream."""
-    answers, spikes, comparisons = [], {}, 0
+    """Answers (T, B), spikes, part -> (T, B), and energies per step and stream of a stream. An answer is held while no class is
+    ahead, and -1 before one is."""
+    answers, spikes, comparisons, answer = [], {}, 0, -1
     stream = model.stream(seed)
     with OperationCounter(model) as counter:
         for frame in frames:
             output = stream(frame, 1, frames=False)
-            answers.append(torch.where(output_gap(output.logits) > 0, output.logits.argmax(1), -1))
+            answer = torch.where(output_gap(output.logits) > 0, output.logits.argmax(1), answer)
+            answers.append(answer)
             comparisons += output.comparisons.double().mean()
             for part, count in by_part({name: each[0].double() for name, each in output.spikes_by_step.items()}).items():
                 spikes.setdefault(part, []).append(count + torch.zeros(len(frame), dtype=torch.float64))
