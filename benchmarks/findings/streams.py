@@ -82,12 +82,17 @@ def main(argv=None):
                     ),
                     flush=True,
                 )
+    for line in differences(found):
+        print(json.dumps(line), flush=True)
+
+
+def differences(found):
+    """How feedback differs from each control, paired by seed. found: (scene, case) -> seed -> row."""
     for name, case in found:
         if case != "feedback" and (name, "feedback") in found:
             ours, theirs = found[name, "feedback"], found[name, case]
-            figures = ("accuracy", "spikes", "energy_event_joules", "energy_joules")
-            apart = {figure: difference(figure, ours, theirs)[:2] for figure in figures}
-            print(json.dumps({"scene": name, "feedback against": case, "pairs": len(ours), **apart}), flush=True)
+            apart = {figure: difference(figure, ours, theirs)[:2] for figure in ("accuracy", "spikes", *ENERGIES)}
+            yield {"scene": name, "feedback against": case, "pairs": len(ours), **apart}
 
 
 # --- cases: (path of the checkpoint, Scene, seed, flags) -> figures
