@@ -74,14 +74,10 @@ def main(argv=None):
             scene = make_scene(name, images, args.streams, args.steps or STEPS[name], seed, EPSILON)
             for case in args.cases:
                 path = Path(args.pair[case not in OF_FEEDBACK])
-                row = CASES[case](path.with_stem(path.stem + f"_{seed}" * bool(seed)), scene, seed, args)
+                row = {"scene": name, "case": case, "seed": seed, "streams": args.streams, "surprise": args.surprise}
+                row |= CASES[case](path.with_stem(path.stem + f"_{seed}" * bool(seed)), scene, seed, args)
                 found.setdefault((name, case), {})[seed] = row
-                print(
-                    json.dumps(
-                        {"scene": name, "case": case, "seed": seed, "streams": args.streams, "surprise": args.surprise, **row}
-                    ),
-                    flush=True,
-                )
+                print(json.dumps(row), flush=True)
     for line in differences(found):
         print(json.dumps(line), flush=True)
 
