@@ -23,6 +23,7 @@ from self_models.basics.checkpoints import load_checkpoint
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANN, SNN = "ann_wFeedback", "snn_wFeedback"
 ANALYSIS = "snn_wFeedback_posthoc_model_analysis"
+STREAM = "snn_wFeedback_posthoc_model_stream"
 OBJ1, OBJ2, OBJ3 = (f"snn_wFeedback_posthoc_model_inference_obj{number}" for number in (1, 2, 3))
 SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
 

@@ -13,7 +13,8 @@ from conftest import DATA, REPOSITORY, SPIKING, records, refused, run_here, run_
 from PIL import Image
 from test_images_in import make_folder
 
-from benchmarks.findings.ramp_control import ControlSNN
+from benchmarks.findings import streams
+from benchmarks.findings.controls import ControlSNN
 from benchmarks.findings.sent_share import Exchanged
 from benchmarks.speed import launches
 from benchmarks.speed.gpu import compared as compared_with_cpu
@@ -110,6 +111,38 @@ def test_sent_share_counts_what_is_sent(tmp_path, monkeypatch):
     assert (schedule["spikes"]["input"], schedule["surprises"]) == (3072, 3072 - 3 * 8 * 8)
     fewer = [row for row in rows if row["case"] in ("interpolation", "feedback") and row["gap"] is None]
     assert len(fewer) == 2 and all(0 < row["surprises"] < schedule["surprises"] for row in fewer)
+
+
+def test_streams_counts_by_hand():
+    labels = torch.tensor([[3] * 6 + [5] * 7 + [-1] * 2 + [4] * 6 + [2] * 3]).T
+    right = torch.tensor([[0] * 6 + [0, 0, 1, 0, 1, 1, 1] + [0] * 2 + [1, 1, 1, 1, 1, 0] + [1] * 3]).T.bool()
+    assert streams.settling(labels, right).tolist() == [5, float("inf")]  # the first is no change, 2 is too short
+    frames = torch.zeros(5, 2, 1, 1, 2)
+    frames[:, 0, 0, 0, 0] = torch.tensor([0.0, 0.1, 0.15, 0.25, 0.3])  # creeps
+    frames[:, 1, 0, 0, 1] = torch.tensor([0.0, 0.5, 0.5, 0.5, 0.0])
+    assert streams.differs(frames[:, 0], frames[0, 0]).tolist() == [False, False, False, True, True]
+    held, sent = streams.sent_and_held(frames, [(0, 0)])
+    assert sent.T.tolist() == [[0, 0, 0, 1, 0], [0, 1, 0, 0, 1]]
+    assert torch.stack(held)[:, 0, 0, 0, 0].tolist() == pytest.approx([0, 0, 0, 0.25, 0.25])
+    moving = torch.eye(4)[:, None, None, None, :]  # a point that goes right
+    assert streams.sent_and_held(moving, [(0, 0)])[1].tolist() == [[1], [2], [2], [2]]
+    assert streams.sent_and_held(moving, [(0, 0), (0, 1)])[1].tolist() == [[1], [0], [0], [0]]
+
+
+def test_streams_compares_with_the_controls(trained, twin):
+    flags = f"--pair {trained.snn} {twin} --seeds 0 --scenes part noise --streams 3 --steps 24 --engine dense"
+    lines = [json.loads(line) for line in run_here("benchmarks.findings.streams", flags)[1].splitlines()]
+    rows = {(row["scene"], row["case"]): row for row in lines if "case" in row}
+    assert len(rows) == 10 and len(lines) == 10 + 8
+    for scene in ("part", "noise"):
+        of = {case: row for (name, case), row in rows.items() if name == scene}
+        assert of["send-on-delta"]["spikes"]["input"] < of["twin"]["spikes"]["input"]
+        assert all(row["spikes"]["total"] == pytest.approx(sum(list(row["spikes"].values())[:4])) for row in of.values())
+        assert all(row["energy_joules"] > 0 and 0 <= row["accuracy"] <= 1 for row in of.values())
+    assert rows["noise", "detector"]["spikes"]["total"] < rows["part", "detector"]["spikes"]["total"]  # which sleeps
+    (apart,) = [row for row in lines if (row["scene"], row.get("feedback against")) == ("part", "twin")]
+    ours, theirs = (rows["part", case]["spikes"]["total"] for case in ("feedback", "twin"))
+    assert apart["spikes"] == [pytest.approx(100 * (ours / theirs - 1)), None]
 
 
 def test_inference_peers_send_our_spikes(tmp_path):
@@ -270,6 +303,6 @@ def test_each_program_asks_a_question_first(program):
     """Its docstring begins with it, and --help says it; none imports another program, but for what a room shares."""
     text = program.read_text()
     imported = set(re.findall(r"^from benchmarks\.(\S+) import", text, re.MULTILINE))
-    assert imported <= {"shared", "speed.peers"}
+    assert imported <= {"shared", "findings.controls", "speed.peers"}
     if "__main__" in text:
         assert ast.get_docstring(ast.parse(text)).split("\n")[0].count("?") == 1

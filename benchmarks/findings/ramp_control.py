@@ -23,33 +23,8 @@ from harness.command_line.flags import posthoc_parser  # noqa: I001  (harness be
 from harness.command_line.scripts import run_script
 from harness.command_line.posthoc import open_posthoc
 from harness.building.models import OF_GATE
+from benchmarks.findings.controls import ControlSNN, RampSNN
 import snn_wFeedback
-from self_models.basics.errors import ModelError
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
-
-import torch
-
-
-class ControlSNN(InputBlockingSNN):
-    """Input blocking with a decoder whose output may be replaced."""
-
-    case = "decoder"
-
-    def integrate(self, trace, decoded, view):
-        if self.case == "ramp":
-            looked = view.predicted.any() or not view.is_open.all()
-            decoded = torch.full_like(decoded, 1e6 if looked else 0.0)  # limited to the slew
-        elif self.case == "shuffled":
-            if len(decoded) == 1:
-                raise ModelError("shuffled: an image alone in its batch has no other's output: choose another --batch_size")
-            decoded = decoded.roll(1, 0)
-        return super().integrate(trace, decoded, view)
-
-
-class RampSNN(ControlSNN):
-    """The ramp from the first step of training on."""
-
-    case = "ramp"
 
 
 def main(argv=None):

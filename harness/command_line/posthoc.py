@@ -10,6 +10,7 @@ from harness.building.models import SNNSource, snn_from, use_engine
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_idle
 from harness.data.facts import check_fits, where_images_lie
+from harness.data.frames import read_frames
 from harness.data.sets import ImageSet, first_of_each_class, load_data
 from harness.drawing.film import film_of
 from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
@@ -52,10 +53,13 @@ def open_posthoc(args, cls, suffix, source=None, **own):
     model = snn_from(args, cls, **own)
     lines = lines_on_idle(args, posthoc_settings(cls))
     needs_data = source.converts or "settings" not in source.saved
-    files = own_files(args, needs_data)
-    train, test = find_images(args, model) if needs_data or not files else (None, None)
-    if files:
-        test = ImageSet("own images", read_images(files, model, lines.append, args.invert), None, names=tuple(model.classes))
+    files, frames = own_files(args, needs_data), getattr(args, "frames", "")
+    if frames:
+        refuse_flags_of_data(args, "--frames", needs_data)
+    train, test = find_images(args, model) if needs_data or not (files or frames) else (None, None)
+    if files or frames:
+        own = read_images(files, model, lines.append, args.invert) if files else read_frames(frames, model, args.invert)
+        test = ImageSet("own images", own, None, names=tuple(model.classes))
     lines.append(use_engine(model, args, len(test)))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
@@ -82,13 +86,18 @@ def own_files(args, needs_data):
         return []
     if numbers := [word for word in words if isinstance(word, int)]:
         raise UserError(f"--images {numbers[0]}: one number or files and folders; test images by their numbers are --index")
-    of_data = () if needs_data else ("dataset", "data_dir", "limit_train", "image_size", "grey", "skip_bad")
-    if idle := [flag for flag in ("limit_test", "holdout", "chart_images", *of_data) if flag in args.typed]:
-        raise UserError(f"--{idle[0]} does nothing with files as --images: leave it out")
+    refuse_flags_of_data(args, "files as --images", needs_data)
     files = image_sources(words)
     if len(files) > MOST:
         raise UserError(f"--images names {len(files):,} files, and a picture shows {MOST} at most: name fewer")
     return files
+
+
+def refuse_flags_of_data(args, beside, needs_data):
+    """Raises UserError for typed flags of a data set beside images of one's own. needs_data: it is needed all the same."""
+    of_data = () if needs_data else ("dataset", "data_dir", "limit_train", "image_size", "grey", "skip_bad")
+    if idle := [flag for flag in ("limit_test", "holdout", "chart_images", *of_data) if flag in args.typed]:
+        raise UserError(f"--{idle[0]} does nothing with {beside}: leave it out")
 
 
 def find_images(args, model):

@@ -53,10 +53,10 @@ FILES = {  # which files a data set has, and where
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: uint8 (N, C, H, W), maybe of a memory-mapped file; labels: int64 (N,), None where nobody knows them; start:
-    position of the first in its whole set; names: of the classes, where the data set's name does not say them; change: what
-    batches hold instead of their uint8 pixels, of which it is given a copy; passes: how often each image is in the set, at
-    positions N apart, each time with draws of its own."""
+    """images: uint8 (N, C, H, W), maybe of a memory-mapped file, or floats as the model takes them; labels: int64 (N,), None
+    where nobody knows them; start: position of the first in its whole set; names: of the classes, where the data set's name does
+    not say them; change: what batches hold instead of their uint8 pixels, of which it is given a copy; passes: how often each
+    image is in the set, at positions N apart, each time with draws of its own."""
 
     name: str
     images: torch.Tensor
@@ -83,7 +83,8 @@ class ImageSet:
         at = index % len(self.images)
         labels = None if self.labels is None else sent(self.labels[at], device)
         pixels = self.images[at] if self.change is None else self.change(self.images[at])
-        return Batch(scaled(sent(pixels, device)), labels, index + self.start)
+        pixels = sent(pixels, device)
+        return Batch(pixels if pixels.is_floating_point() else scaled(pixels), labels, index + self.start)
 
     def whole(self, device="cpu"):
         """All images as one Batch."""

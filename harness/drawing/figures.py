@@ -108,7 +108,7 @@ def _spread(steps, columns):
 def _frames(film, chosen):
     """The picture at each of these steps, from 0, as an array of bytes."""
     steps = len(film.guesses)
-    rows = {"input": (_picture, [film.images] * steps)}
+    rows = {"input": (_picture, [film.images] * steps if film.inputs is None else film.inputs)}
     if film.seen is not None:
         rows["seen by neurons"] = (_picture, film.seen)
     rows |= rows_of(film)
@@ -125,7 +125,7 @@ def _frames(film, chosen):
         _finish(figure, film)
         say_spikes = _spike_bar(figure, film)
         for t in chosen:
-            heading.set_text(f"step {t + 1} of {steps}   |   {_how_much(film, t)}")
+            heading.set_text(f"step {film.every * (t + 1)} of {film.every * steps}   |   {_how_much(film, t)}")
             for image, frames, column in drawn:
                 image.set_data(frames[t][column])
             for column, answer in enumerate(answers):

@@ -29,7 +29,7 @@ SHAPES = {  # array of a Film -> its axes: T steps, B images, H and W pixels, L 
     "images": ("BHW", np.uint8), "guesses": ("TBHW", np.uint8), "states": ("TBHW", np.uint8), "spikes": ("TBL", np.integer),
     "layers": ("L", np.str_), "outputs": ("TBK", np.floating), "names": ("K", np.str_), "titles": ("B", np.str_),
     "labels": ("B", np.integer), "index": ("B", np.integer), "stopped": ("B", np.integer), "misses": ("TBHW", np.uint8),
-    "seen": ("TBHW", np.uint8), "blocked": ("TB", np.floating), "errors": ("TB", np.floating),
+    "seen": ("TBHW", np.uint8), "blocked": ("TB", np.floating), "errors": ("TB", np.floating), "inputs": ("TBHW", np.uint8),
 }  # fmt: skip
 
 
@@ -44,7 +44,8 @@ class Film:
     the gate, 0 where nothing is blocked. misses (T, B, H, W): from a gate of which each pixel sends once, absolute error of a
     guess, the largest of the channels, 255 being a pixel's range. seen: as guesses, what the input neurons see, from a gate that
     changes the image. blocked (T, B): share of active values blocked in a step; errors (T, B): squared error of a guess on the
-    image's scale, summed over its pixels: both None in a file of an earlier version. Raises ValueError where these do not fit.
+    image's scale, summed over its pixels: both None in a file of an earlier version. inputs: as guesses, the image at each step,
+    where it changes; every: only each step of this many is in the Film. Raises ValueError where these do not fit.
     """
 
     images: np.ndarray
@@ -63,13 +64,15 @@ class Film:
     seen: np.ndarray | None = None
     blocked: np.ndarray | None = None
     errors: np.ndarray | None = None
+    inputs: np.ndarray | None = None
+    every: int = 1
 
     def __post_init__(self):
         sizes, colours = {}, self.images.shape[3:]
         for name, (axes, kind) in self._arrays():
             array = getattr(self, name)
             sizes = dict(zip(axes, array.shape, strict=False)) | sizes
-            shape = tuple(sizes.get(axis) for axis in axes) + colours * (name in ("images", "guesses", "seen"))
+            shape = tuple(sizes.get(axis) for axis in axes) + colours * (name in ("images", "guesses", "seen", "inputs"))
             if array.shape != shape or not array.size or not np.issubdtype(array.dtype, kind) or colours not in ((), (3,)):
                 raise ValueError(f"{name} do not fit the images")
         for name, low, high in (("states", 0, len(STATES) - 1), ("labels", -1, sizes["K"] - 1), ("stopped", 1, sizes["T"])):
@@ -136,14 +139,12 @@ class Film:
     @cached_property
     def sure(self):
         """How sure the network is of each class after each step, (T, B, K): the softmax of its outputs so far."""
-        raised = np.exp(self.outputs - self.outputs.max(-1, keepdims=True))
-        return raised / raised.sum(-1, keepdims=True)
+        return sureness(self.outputs)
 
     @cached_property
     def answers(self):
-        """The class that it would answer after each step, (T, B): -1 where none is ahead of all others."""
-        is_ahead = (self.sure == self.sure.max(-1, keepdims=True)).sum(-1) == 1
-        return np.where(is_ahead, self.sure.argmax(-1), -1)
+        """The class that it would answer after each step, (T, B), as answers_of says."""
+        return answers_of(self.sure)
 
     def spikes_by_part(self):
         """input, encoder, decoder, classifier, total -> spikes so far (T, B)."""
@@ -154,6 +155,18 @@ class Film:
         """The Film of the first images."""
         per_image = [(name, axes.index("B")) for name, (axes, _) in self._arrays() if "B" in axes]
         return replace(self, **{name: getattr(self, name)[(slice(None),) * axis + (slice(count),)] for name, axis in per_image})
+
+
+def sureness(outputs):
+    """How sure a network is of each class, (..., K): the softmax of its outputs."""
+    raised = np.exp(outputs - outputs.max(-1, keepdims=True))
+    return raised / raised.sum(-1, keepdims=True)
+
+
+def answers_of(sure):
+    """The class that it would answer, (...): -1 where none is ahead of all others."""
+    is_ahead = (sure == sure.max(-1, keepdims=True)).sum(-1) == 1
+    return np.where(is_ahead, sure.argmax(-1), -1)
 
 
 def save_film(path, film):

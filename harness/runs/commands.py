@@ -13,6 +13,7 @@ COMMANDS = {  # of `wfeedback`, once the package is installed -> the script
     "obj1": "snn_wFeedback_posthoc_model_inference_obj1",
     "obj2": "snn_wFeedback_posthoc_model_inference_obj2",
     "obj3": "snn_wFeedback_posthoc_model_inference_obj3",
+    "stream": "snn_wFeedback_posthoc_model_stream",
     "compare": "compare",
     "report": "report",
     "export": "export",

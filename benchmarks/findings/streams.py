@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""What is feedback worth in a network that is left on while the world changes? Scenes of test images, with controls.
+
+One JSON object per line, scene, pair of networks and case; then, by scene and control, how feedback differs from it, paired by
+seed: [mean, half of the 95 % interval], of accuracy in points, of the others in percent. Cases: feedback: blocks what it
+predicts, and forgets when it is surprised; ramp: the same with a blind ramp in the decoder's place (dense engine); twin: always
+on, its outputs and membranes leak; send-on-delta: the twin, given of each pixel the value last sent, a new one where it differs
+by epsilon or more; detector: the twin wakes by a frame of which a pixel differs so from the frame that it last began with,
+begins anew, stops when sure (gap 1, or after the T that it was trained for), and sleeps; its answer is that of the last run that
+has ended, of the first run what it is so far. The others' is held while no class is ahead, as after a surprise.
+
+Per step and stream: accuracy (of steps with a label), spikes by part (of send-on-delta the values sent in the place of input
+spikes), energies; after_change and at_rest: spikes within 8 steps of a changed frame, and after 20 steps without one. By steps
+since the label last changed (1: the first): accuracy_since. Of changes of the label that last 6 steps or more: within_6, the
+share after which the answer is right by the 6th step and stays so; settles, the median of the steps until then (null: never).
+Beside send-on-delta sent_if_motion_is_known: values sent if what is held could first be shifted by a pixel, as fits best.
+"""
+
+import argparse
+import json
+import sys
+from itertools import product
+from pathlib import Path
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from harness.command_line.parser import typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.scripts import run_script
+from harness.data.scenes import SCENES, make_scene
+from harness.data.sets import load_data
+from harness.measuring.comparing import difference
+from benchmarks.findings.controls import RampSNN
+from self_models import load
+from self_models.basics.images import scaled
+from self_models.basics.settings import COUNT, NOT_NEGATIVE, WHOLE
+from self_models.counting.operations import OperationCounter, energies, energy_joules
+from self_models.counting.spikes import PARTS, by_part
+from self_models.loading import ENGINES, MODELS
+from self_models.objectives.stopping import output_gap
+
+import numpy as np
+import torch
+
+STEPS = {"switch": 160, "watch": 560, "part": 120, "drift": 120, "noise": 160}  # a frame each
+EPSILON = 0.2
+FEEDBACK = {"gate": "block", "blocking": "dynamic", "latch": True, "epsilon": EPSILON}
+TWIN = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
+SURE = {"rule": "confidence", "gap_bound": 1.0}
+SOON, LATE = 8, 20
+ENERGIES = ("energy_joules", "energy_event_joules")
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    pair = [f"trained_models/snn/accurate_{kind}.pth" for kind in ("feedback", "twin")]
+    parser.add_argument("--pair", nargs=2, default=pair, metavar="PATH", help="of seed 0; of seed 1 they end in _1.pth, …")
+    parser.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0, 1, 2], help="of the pairs, and of their scenes")
+    parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
+    parser.add_argument("--surprise", type=typed(NOT_NEGATIVE), default=2.0, metavar="G", help="gain of feedback's forgetting")
+    parser.add_argument("--holdout", action="store_true", help="the last 5,000 training images instead of the test images")
+    parser.add_argument("--engine", choices=list(ENGINES), default="auto", help="of all but the ramp, which is dense")
+    parser.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help="default: 120 to 560, as the scene wants")
+    return parser
+
+
+def main(argv=None):
+    args, found = build_parser().parse_args(argv), {}
+    images = load_data("MNIST", holdout=5000)[1 if args.holdout else 2]
+    for name in args.scenes:
+        for seed in args.seeds:
+            scene = make_scene(name, images, args.streams, args.steps or STEPS[name], seed, EPSILON)
+            for case in args.cases:
+                path = Path(args.pair[case not in OF_FEEDBACK])
+                row = {"scene": name, "case": case, "seed": seed, "streams": args.streams, "surprise": args.surprise}
+                row |= CASES[case](path.with_stem(path.stem + f"_{seed}" * bool(seed)), scene, seed, args)
+                found.setdefault((name, case), {})[seed] = row
+                print(json.dumps(row), flush=True)
+    for line in differences(found):
+        print(json.dumps(line), flush=True)
+
+
+def differences(found):
+    """How feedback differs from each control, paired by seed. found: (scene, case) -> seed -> row."""
+    for name, case in found:
+        if case != "feedback" and (name, "feedback") in found:
+            ours, theirs = found[name, "feedback"], found[name, case]
+            apart = {figure: difference(figure, ours, theirs)[:2] for figure in ("accuracy", "spikes", *ENERGIES)}
+            yield {"scene": name, "feedback against": case, "pairs": len(ours), **apart}
+
+
+# --- cases: (path of the checkpoint, Scene, seed, flags) -> figures
+
+
+def feedback(path, scene, seed, asked):
+    return figures(scene, *left_on(load(path, asked.engine, **FEEDBACK, surprise=asked.surprise), scaled_frames(scene), seed))
+
+
+def ramp(path, scene, seed, asked):
+    with patch.dict(MODELS, InputBlockingSNN=RampSNN):
+        model = load(path, "dense", **FEEDBACK, surprise=asked.surprise)
+    return figures(scene, *left_on(model, scaled_frames(scene), seed))
+
+
+def twin(path, scene, seed, asked):
+    return figures(scene, *left_on(load(path, asked.engine, **TWIN), scaled_frames(scene), seed))
+
+
+def send_on_delta(path, scene, seed, asked):
+    frames = torch.stack([*scaled_frames(scene)])
+    held, sent = sent_and_held(frames, shifts=[(0, 0)])
+    answers, spikes, joules = left_on(load(path, asked.engine, **TWIN), held, seed)
+    spikes["input"] = sent
+    row = figures(scene, answers, spikes, joules, compared=frames[0, 0].numel())
+    _, sent = sent_and_held(frames, shifts=[*product((-1, 0, 1), repeat=2)])
+    return row | {"sent_if_motion_is_known": sent.mean().item()}
+
+
+def sent_and_held(frames, shifts):
+    """(what is known of frames (T, B, C, H, W) at each step, values sent (T, B)) where a value is sent that a guess misses by
+    EPSILON or more. The guess is what was known before, shifted as fits best, which nobody pays for; at first black."""
+    known, found, sent = torch.zeros_like(frames[0]), [], []
+    for frame in frames:
+        guesses = torch.stack([known.roll(shift, (2, 3)) for shift in shifts])
+        misses = (guesses - frame).abs() >= EPSILON
+        counts, best = misses.flatten(2).sum(2).min(0)
+        stream = torch.arange(len(frame))
+        known = torch.where(misses[best, stream], frame, guesses[best, stream])
+        found.append(known)
+        sent.append(counts.double())
+    return found, torch.stack(sent)
+
+
+def detector(path, scene, seed, asked):
+    model, frames = load(path, asked.engine, **SURE), torch.stack([*scaled_frames(scene)])
+    steps, streams = scene.labels.shape
+    answers, spikes, joules = torch.full((steps, streams), -1), torch.zeros(len(PARTS), steps, streams).double(), np.zeros(2)
+    begins, runs = torch.zeros(streams, dtype=torch.int64), torch.arange(streams)  # of those that wake: when, and which
+    while len(runs):
+        images, is_first = frames[begins, runs], begins == 0
+        with OperationCounter(model) as counter:
+            output = model(images, seed=seed, frames=False)
+        joules += len(runs) * joules_of(counter, len(runs), output.comparisons)
+        ends = begins + output.steps
+        for step in range(int(output.steps.max())):
+            now, some = begins + step, (output.steps > step) & (begins + step < steps)
+            for part, counts in enumerate(by_part(output.spikes_by_step).values()):
+                if part < len(PARTS) and isinstance(counts, torch.Tensor):
+                    spikes[part, now[some], runs[some]] += counts[step, some].double()
+            shown = some & is_first
+            answers[now[shown], runs[shown]] = output.logits_by_step[step, shown].argmax(1)
+        wakes = torch.full_like(begins, steps)
+        for number, (stream, end) in enumerate(zip(runs.tolist(), ends.tolist(), strict=True)):
+            answers[end - 1 :, stream] = output.logits[number].argmax()
+            if len(later := (differs(frames[end:, stream], images[number])).nonzero()):
+                wakes[number] = end + later[0]
+        begins, runs = wakes[wakes < steps], runs[wakes < steps]
+    joules = dict(zip(ENERGIES, joules / answers.numel(), strict=True))
+    return figures(scene, answers, dict(zip(PARTS.values(), spikes, strict=True)), joules, compared=images[0].numel())
+
+
+def differs(frames, image):
+    """Which frames (N, C, H, W) have a pixel that is EPSILON or more from the image's."""
+    return ((frames - image).abs() >= EPSILON).flatten(1).any(1)
+
+
+CASES = {"feedback": feedback, "ramp": ramp, "twin": twin, "send-on-delta": send_on_delta, "detector": detector}
+OF_FEEDBACK = ("feedback", "ramp")
+
+
+# --- what they share
+
+
+def scaled_frames(scene):
+    return (scaled(frame) for frame in scene.frames)
+
+
+def left_on(model, frames, seed):
+    """Answers (T, B), spikes, part -> (T, B), and energies per step and stream of a stream. An answer is held while no class is
+    ahead, and -1 before one is."""
+    answers, spikes, comparisons, answer = [], {}, 0, -1
+    stream = model.stream(seed)
+    with OperationCounter(model) as counter:
+        for frame in frames:
+            output = stream(frame, 1, frames=False)
+            answer = torch.where(output_gap(output.logits) > 0, output.logits.argmax(1), answer)
+            answers.append(answer)
+            comparisons += output.comparisons.double().mean()
+            for part, count in by_part({name: each[0].double() for name, each in output.spikes_by_step.items()}).items():
+                spikes.setdefault(part, []).append(count + torch.zeros(len(frame), dtype=torch.float64))
+    answers = torch.stack(answers)
+    joules = dict(zip(ENERGIES, joules_of(counter, answers.numel(), comparisons / len(answers)), strict=True))
+    return answers, {part: torch.stack(counts) for part, counts in spikes.items() if part != "total"}, joules
+
+
+def joules_of(counter, images, comparisons):
+    """Energies per image (or step of a stream), layer by layer and event-driven."""
+    found = energies(counter.result(images), float(comparisons.double().mean()))
+    return np.array([found[name] for name in ENERGIES])
+
+
+def figures(scene, answers, spikes, joules, compared=0):
+    """The figures of a case, see above. compared: pixels that are compared in each step, an accumulate each."""
+    labels, since = scene.labels, scene.since() + 1
+    known, right = labels >= 0, answers == labels
+    total = sum(spikes.values())
+    parts = {part: count.mean().item() for part, count in spikes.items()}
+    rests = torch.zeros_like(labels)  # steps since a frame changed
+    for step, changes in enumerate(scene.changes()):
+        rests[step] = torch.where(changes, 0, rests[step - 1] + 1)
+    row = {"accuracy": right[known].double().mean().item(), "spikes": {**parts, "total": sum(parts.values())}}
+    row |= {name: value + energy_joules(compared, 0) for name, value in joules.items()}
+    row |= {"after_change": mean_of(total, rests < SOON), "at_rest": mean_of(total, rests >= LATE)}
+    row["accuracy_since"] = [mean_of(right.double(), known & (since == step)) for step in range(1, 41)]
+    settled = settling(labels, right)
+    middle = np.median(settled) if len(settled) else np.inf
+    row |= {"changes": len(settled), "within_6": float((settled <= 6).mean()) if len(settled) else None}
+    return row | {"settles": None if np.isinf(middle) else float(middle)}
+
+
+def mean_of(values, where):
+    return values[where].mean().item() if where.any() else None
+
+
+def settling(labels, right):
+    """Of each label that lasts 6 steps or more, but the first of a stream: the step from which on the answer is right as long as
+    it lasts, inf where it is not at its end, (N,)."""
+    found = []
+    for column, answers in zip(labels.T.numpy(), right.T.numpy(), strict=True):
+        starts = np.flatnonzero(np.diff(column, prepend=-2))
+        for first, end in zip(starts, np.append(starts[1:], len(column)), strict=True):
+            if first > 0 and column[first] >= 0 and end - first >= 6:
+                wrong = np.flatnonzero(~answers[first:end])
+                step = 1 if not len(wrong) else wrong[-1] + 2
+                found.append(step if step <= end - first else np.inf)
+    return np.array(found)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,144 @@
+"""Scenes: images of a data set, one after the other, as a network sees them that is left on while the world changes.
+
+A scene is a function of a Source and of epsilon that yields frames for ever, each an image (C, H, W) uint8 with its label, -1
+where there is nothing to be answered. What is drawn follows from the seed and the number of the stream alone.
+"""
+
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from harness import UserError
+from self_models.basics.settings import Registry
+from self_models.running.draws import seed_for
+
+SCENES = Registry("scene")
+GREY, BLACK = 128, 0  # what a pause shows: no input of a colour network, whose images lie in -1 to 1, or of a grey one
+
+
+class Scene(NamedTuple):
+    """What B streams show: frames uint8 (N, B, C, H, W) and their labels int64 (N, B), -1 where nothing is to be answered."""
+
+    frames: torch.Tensor
+    labels: torch.Tensor
+
+    def changes(self):
+        """Where a frame is not the one before it, bool (N, B); the first never is."""
+        return changed(self.frames.flatten(2)).any(-1)
+
+    def since(self):
+        """Frames since the label last changed, int64 (N, B): 0 where it does."""
+        number = torch.arange(len(self.labels))[:, None]
+        return number - torch.where(changed(self.labels), number, 0).cummax(0).values
+
+
+def changed(values):
+    """Where values (N, ...) are not those before them, bool (N, ...), as the first are not."""
+    return torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values[1:] != values[:-1]])
+
+
+def make_scene(name, images, streams, frames, seed=0, epsilon=0.2):
+    """The Scene of this name, of so many streams and frames, made of an ImageSet's images. epsilon: 0 to 1, 1 being a pixel's
+    range, below and above which a pixel flickers. Raises UserError where the images are of one class only."""
+    if len(images.labels.unique()) < 2:
+        raise UserError("a scene shows images of one class after those of another, and these are all of one: use more images")
+    scene, shown = SCENES.find(name), []
+    for stream in range(streams):
+        source = Source(images, seed_for(seed, f"{name} {stream}"))
+        shown.append(list(islice(scene(source, epsilon), frames)))
+    pixels = np.stack([np.stack([frame for frame, _ in stream]) for stream in shown], 1)
+    return Scene(torch.from_numpy(pixels), torch.tensor([[label for _, label in stream] for stream in shown]).T)
+
+
+class Source:
+    """Images of a set, and numbers, drawn one after the other."""
+
+    def __init__(self, images, seed):
+        self.images, self.draw = images, np.random.default_rng(seed)
+        self.shape = tuple(images.images.shape[1:])
+
+    def between(self, low, high):
+        """A whole number, low to high."""
+        return int(self.draw.integers(low, high + 1))
+
+    def image(self, but=-1):
+        """(an image, its label), of another class than this one."""
+        label = but
+        while label == but:
+            number = self.between(0, len(self.images.labels) - 1)
+            label = int(self.images.labels[number])
+        return self.images.images[number].numpy(), label
+
+
+@SCENES.register("switch")
+def switch(source, epsilon):
+    """An image for 4 to 40 frames, then one of another class; before half of them a pause of 4 to 16 frames that show nothing."""
+    label, pause = -1, np.full(source.shape, GREY if source.shape[0] > 1 else BLACK, np.uint8)
+    while True:
+        image, label = source.image(label)
+        yield from [(image, label)] * source.between(4, 40)
+        if source.between(0, 1):
+            yield from [(pause, -1)] * source.between(4, 16)
+
+
+@SCENES.register("watch")
+def watch(source, epsilon):
+    """An image stands still for nine tenths of the time; in the tenth between, one of another class pushes it out at the left, by
+    a column in each frame. The label is that of which more is seen."""
+    image, label = source.image()
+    width = source.shape[2]
+    while True:
+        yield from [(image, label)] * (9 * width)
+        (after, next_label), before = source.image(label), label
+        both = np.concatenate([image, after], 2)
+        for column in range(1, width + 1):
+            label = before if 2 * column < width else next_label
+            yield both[..., column : column + width], label
+        image = after
+
+
+@SCENES.register("part")
+def part(source, epsilon):
+    """An image of which a quarter, always the same, becomes that of one of another class after every 10 to 30 frames. The label
+    stays."""
+    image, label = source.image()
+    height, width = (size // 2 for size in source.shape[1:])
+    down, right = source.between(0, 1) * height, source.between(0, 1) * width
+    quarter = np.s_[:, down : down + height, right : right + width]
+    shown = image
+    while True:
+        yield from [(shown, label)] * source.between(10, 30)
+        shown = image.copy()
+        shown[quarter] = source.image(label)[0][quarter]
+
+
+@SCENES.register("drift")
+def drift(source, epsilon):
+    """An image moves by a pixel in every fourth frame, straight or aslant, by up to an eighth of its size to each side, where it
+    turns round. What comes in at an edge is what was at it."""
+    image, label = source.image()
+    room = [size // 8 for size in source.shape[1:]]
+    whole = np.pad(image, [(0, 0), *((each, each) for each in room)], "edge")
+    step = (0, 0)
+    while step == (0, 0):
+        step = source.between(-1, 1), source.between(-1, 1)
+    place = list(room)
+    while True:
+        rows, columns = (slice(at, at + size) for at, size in zip(place, source.shape[1:], strict=True))
+        yield from [(whole[:, rows, columns], label)] * 4
+        step = [-move if not 0 <= at + move <= 2 * most else move for at, move, most in zip(place, step, room, strict=True)]
+        place = [at + move for at, move in zip(place, step, strict=True)]
+
+
+@SCENES.register("noise")
+def noise(source, epsilon):
+    """One image whose pixels flicker, each by a random amount in each frame: for 40 frames by up to half of epsilon, for 40 by up
+    to one and a half of it, and so on."""
+    image, label = source.image()
+    while True:
+        for most in (0.5 * epsilon, 1.5 * epsilon):
+            for _ in range(40):
+                flicker = 255 * most * source.draw.uniform(-1, 1, source.shape)
+                yield np.clip(np.round(image + flicker), 0, 255).astype(np.uint8), label

@@ -1,0 +1,124 @@
+"""What a network does that is left on while its image changes: a Film for its GIF, and a chart of its steps."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from harness.drawing.figures import NO_ANSWER, PART_COLOURS, RIGHT, WRONG
+from harness.drawing.film import answers_of, film_of, shown, sureness
+from harness.drawing.plots import ACCURACY_COLOUR, chart
+from self_models.counting.spikes import by_part
+from self_models.running.outputs import open_share_by_step
+
+MOST = 240  # steps that a GIF shows
+SHOWN = 14  # images above a chart
+
+
+class Reel:
+    """What a stream of one image at a time has shown so far, to be drawn: figures of each step, and a Film, which has all of
+    them, or every second, third, … so that there are no more than MOST. steps: how many there will be; title: of the stream."""
+
+    def __init__(self, model, steps, title):
+        self.model, self.title, self.steps, self.taken = model, title, steps, 0
+        self.every, self.films, self.spikes, self.images = -(-steps // MOST), [], 0, []
+        self.figures = {name: [] for name in ("answer", "sure", "label", "open", *PART_COLOURS)}
+
+    def add(self, batch, output):
+        """The SNNOutput of the next steps, on this Batch of one image. Returns the figures of these steps, name -> (T,)."""
+        steps = len(output.logits_by_step)
+        sure = sureness(output.logits_by_step[:, 0].double().cpu().numpy())
+        spikes = by_part({name: counts[:, 0].double().cpu().numpy() for name, counts in output.spikes_by_step.items()})
+        share = open_share_by_step(output, batch.images)
+        found = {part: spikes[part] + np.zeros(steps) for part in PART_COLOURS}
+        label = -1 if batch.labels is None else int(batch.labels[0])
+        found |= {"answer": answers_of(sure), "sure": sure.max(-1), "label": np.full(steps, label)}
+        found["open"] = np.ones(steps) if share is None else share[:, 0].cpu().numpy()
+        for name, values in found.items():
+            self.figures[name].append(values)
+        self._keep(batch, output, [t for t in range(steps) if (self.taken + t + 1) % self.every == 0])
+        self.taken += steps
+        return found
+
+    def _keep(self, batch, output, some):
+        """Keep these steps for the Film, and the image for the chart where its time has come."""
+        if self.taken * SHOWN >= len(self.images) * self.steps:
+            self.images.append(shown(batch.images)[0].cpu().numpy())
+        if not self.model.predicts:
+            return
+        film = film_of(self.model, batch._replace(labels=None), output, self.model.classes, [self.title])
+        spikes, self.spikes = film.spikes + self.spikes, film.spikes[-1] + self.spikes
+        if some:
+            inputs = film.images[None].repeat(len(film.guesses), 0)
+            by_step = {name: getattr(film, name)[some] for name in ("guesses", "states", "outputs", "blocked", "errors")}
+            self.films.append(replace(film, **by_step, spikes=spikes[some], inputs=inputs[some], stopped=np.array([len(some)])))
+
+    def film(self):
+        """The Film of the steps so far; None of a network that predicts nothing."""
+        if not self.films:
+            return None
+        names = ("guesses", "states", "outputs", "blocked", "errors", "spikes", "inputs")
+        parts = {name: np.concatenate([getattr(film, name) for film in self.films]) for name in names}
+        return replace(self.films[-1], **parts, stopped=np.array([len(parts["guesses"])]), every=self.every)
+
+    def so_far(self):
+        """The figures of all steps, name -> (T,)."""
+        return {name: np.concatenate(values) for name, values in self.figures.items()}
+
+
+def save_stream(path, reel, blocks):
+    """A PNG over the steps of a Reel: its images; the answer at each step, right or wrong where labels are known; how sure the
+    network is; spikes by part; and, of a gate that blocks, the share of active pixels that is open."""
+    figures, names = reel.so_far(), reel.model.classes
+    steps = np.arange(1, len(figures["answer"]) + 1)
+    ratios = [1, 2.2, 1.5, 2, 1.5][: 5 if blocks else 4]
+    with chart(path, (12, 1.15 * sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as axes:
+        pictures, answers, sure, spikes, *shares = axes
+        draw_images(pictures, reel.images, len(steps))
+        draw_answers(answers, steps, figures["answer"], figures["label"], names)
+        sure.plot(steps, 100 * figures["sure"], color=ACCURACY_COLOUR, linewidth=1)
+        sure.set(ylim=(0, 104), ylabel="sure, %", title="how sure the network is: softmax of its outputs so far")
+        base, edges = np.zeros(len(steps)), np.arange(len(steps) + 1) + 0.5
+        for part, colour in PART_COLOURS.items():
+            top = base + figures[part]
+            ends = (np.append(values, values[-1]) for values in (base, top))
+            spikes.fill_between(edges, *ends, step="post", color=colour, linewidth=0, label=part)
+            base = top
+        spikes.set(ylabel="spikes", title=f"spikes of each step, mean {base.mean():,.0f}", ylim=(0, None))
+        beside_title(spikes)
+        for axis in shares:
+            axis.step(steps, 100 * figures["open"], where="mid", color=PART_COLOURS["input"])
+            axis.set(ylim=(0, 104), ylabel="open, %", title="input pixels that are not 0: open")
+        axes[-1].set(xlim=(0.5, len(steps) + 0.5), xlabel="step")
+        axes[-1].xaxis.get_major_locator().set_params(integer=True)
+        axes[0].figure.suptitle(reel.title)
+
+
+def draw_images(axis, images, steps):
+    """The images in a row, each about when it was shown."""
+    ends = np.linspace(0.5, steps + 0.5, len(images) + 1)
+    height, width = images[0].shape[:2]
+    for image, left, right in zip(images, ends, ends[1:], strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, right, 0, 1), aspect="auto")
+    axis.set(yticks=[], ylim=(0, 1), title=f"what it is shown ({width}x{height} pixels), stretched to fit")
+    axis.tick_params(bottom=False)
+
+
+def draw_answers(axis, steps, answers, labels, names):
+    """A point for each answer, on a bar where its label is known."""
+    known = labels >= 0
+    ahead = answers >= 0
+    colours = np.where(known, np.where(answers == labels, RIGHT, WRONG), NO_ANSWER)
+    axis.fill_between(steps, labels - 0.4, labels + 0.4, where=known, step="mid", color="#cfe3d4", linewidth=0)
+    axis.scatter(steps[ahead], answers[ahead], s=6, c=colours[ahead], marker="s", linewidths=0)
+    places = sorted({*answers[ahead].tolist(), *labels[known].tolist()})
+    axis.set(ylabel="answer", title="what it answers at each step")
+    axis.set_yticks(places, [names[place] for place in places])
+    if known.any():
+        for colour, word in ((RIGHT, "right"), (WRONG, "wrong"), (NO_ANSWER, "nothing to be answered")):
+            axis.scatter([], [], s=12, color=colour, marker="s", label=word)
+        beside_title(axis)
+
+
+def beside_title(axis):
+    """The key, where it hides nothing."""
+    axis.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 0.97), borderaxespad=0, handletextpad=0.3)

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Leave a trained SNN on while what it sees changes: its answer, its spikes and what is open after each frame of a stream."""
+
+import time
+from statistics import fmean
+
+import torch
+
+from harness import UserError
+from harness.command_line.flags import posthoc_parser
+from harness.command_line.parser import SwitchAction, typed
+from harness.command_line.posthoc import open_posthoc, source_for
+from harness.command_line.scripts import run_script
+from harness.data.scenes import SCENES, make_scene
+from harness.data.sets import ImageSet
+from harness.drawing.figures import save_gif
+from harness.drawing.film import pixel_range
+from harness.drawing.stream import Reel, save_stream
+from self_models.basics.settings import COUNT, POSITIVE, declared
+from self_models.counting.spikes import PARTS
+from self_models.objectives.stopping import RULES
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+NO_STOP = ("timesteps", "rule", *declared(*RULES.values()))  # a stream has no last step
+FORGETTING = {  # whether pixels are blocked -> how the network forgets, where nobody says
+    True: {"blocking": "dynamic", "surprise": 2.0},
+    False: {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9},
+}
+EPSILON = 0.2  # of a scene's flicker, 1 being a pixel's range, for a network without one
+
+
+def build_parser():
+    parser = posthoc_parser(__doc__, InputBlockingSNN, without=NO_STOP)
+    group = parser.add_argument_group("stream")
+    group.add_argument("--frames", default="", metavar="PATH", help="a folder of images, a GIF or video, or an array (N, C, H, "
+                       "W) or (N, H, W) in .npy or .npz: no data set is needed then")  # fmt: skip
+    group.add_argument("--scene", choices=list(SCENES), default=None, help="made of test images instead")
+    group.add_argument("--scene_frames", type=typed(COUNT), default=200, metavar="N", help="length of a scene")
+    group.add_argument("--steps_per_frame", type=typed(COUNT), default=None, metavar="K", help="default: 4; of a scene 1")
+    group.add_argument("--invert", action=SwitchAction, default=False, help="turn dark and bright round in --frames")
+    group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.1, help="seconds per frame of the GIF")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    if bool(args.frames) == bool(args.scene):
+        raise UserError(f"give --frames PATH, or --scene with one of {', '.join(SCENES)}")
+    for flag, beside in (("invert", "frames"), ("scene_frames", "scene")):
+        if flag in args.typed and not getattr(args, beside):
+            raise UserError(f"--{flag} does nothing without --{beside}: leave it out")
+    source = source_for(args, InputBlockingSNN)
+    for flag, value in FORGETTING[args.gate != "open" and args.epsilon > 0].items():
+        if flag not in args.given:
+            args.given[flag] = value
+            setattr(args, flag, value)
+    posthoc = open_posthoc(args, InputBlockingSNN, "_posthoc_stream", source)
+    model, run, title = posthoc.model, posthoc.run, f"scene {args.scene}" if args.scene else args.frames
+    frames = scene_of(args, posthoc.test, model) if args.scene else posthoc.test
+    steps = args.steps_per_frame or (1 if args.scene else 4)
+    reel, stream, began = Reel(model, steps * len(frames), title), model.stream(args.seed), time.perf_counter()
+    for number in range(len(frames)):
+        batch = frames.batch(torch.tensor([number]), posthoc.device)
+        figures = reel.add(batch, stream(batch.images, steps))
+        run.begin()
+        tell(run, posthoc.records, number, figures, model.classes)
+    conclude(posthoc, steps, time.perf_counter() - began)
+    save_stream(run.place.picture(".png"), reel, blocks=model.gate.reacts)
+    run.say(f"wrote {run.place.picture('.png')}")
+    if film := reel.film():
+        save_gif(run.place.picture(".gif"), film, args.frame_seconds)
+        run.say(f"wrote {run.place.picture('.gif')}")
+    return posthoc.finish()
+
+
+def scene_of(args, test, model):
+    """An ImageSet of the frames of one stream."""
+    epsilon = model.settings["epsilon"] / pixel_range(model.image_shape[0] > 1) or EPSILON
+    scene = make_scene(args.scene, test, 1, args.scene_frames, args.seed, epsilon)
+    return ImageSet(f"scene {args.scene}", scene.frames[:, 0], scene.labels[:, 0], names=tuple(model.classes))
+
+
+def tell(run, records, number, figures, names):
+    """What has come of a frame, as a line and as a record. figures: name -> (T,), of its steps."""
+    answer, label, sure, is_open = (figures[name][-1].item() for name in ("answer", "label", "sure", "open"))
+    spikes = {part: figures[part].sum().item() for part in PARTS.values()}
+    spikes["total"] = sum(spikes.values())
+    record = {"event": "frame", "frame": number, "answer": names[answer] if answer >= 0 else None}
+    record |= {"label": names[label] if label >= 0 else None, "sure": sure, "spikes": spikes, "open_share": is_open}
+    records.append(record)
+    run.record(**record)
+    verdict = "" if label < 0 else ", right" if answer == label else f", wrong: {names[label]}"
+    said = f"{names[answer]}, {100 * sure:.0f} % sure{verdict}" if answer >= 0 else "no answer"
+    run.say(f"frame {number}: {said}; {spikes['total']:,.0f} spikes, {100 * is_open:.1f} % open")
+
+
+def conclude(posthoc, steps, seconds):
+    """The figures of the whole stream, as lines and as a record."""
+    rows, run = posthoc.records, posthoc.run
+    spikes = [row["spikes"]["total"] for row in rows]
+    record = {"event": "stream", "frames": len(rows), "steps_per_frame": steps, "steps_per_second": steps * len(rows) / seconds}
+    record |= {"spikes_per_step": fmean(spikes) / steps, "silent_frames": spikes.count(0) / len(rows)}
+    run.say(
+        f"{len(rows):,} frames of {steps} steps: {record['spikes_per_step']:,.1f} spikes per step, none in "
+        f"{100 * record['silent_frames']:.0f} % of the frames; {record['steps_per_second']:,.0f} steps per second, film included"
+    )
+    if known := [row["answer"] == row["label"] for row in rows if row["label"] is not None]:
+        record["accuracy"] = fmean(known)
+        run.say(f"right after {100 * record['accuracy']:.1f} % of the {len(known):,} frames with a label")
+    run.record(**record)
+    posthoc.records.append(record)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,291 @@
+"""What a network that is left on is shown: scenes made of test images, and frames from files."""
+
+import json
+from itertools import pairwise
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from conftest import STREAM, digests, records, refused, run_here, run_script
+from PIL import Image
+
+from harness import UserError
+from harness.data.frames import read_frames
+from harness.data.scenes import SCENES, make_scene
+from harness.data.sets import ImageSet, load_data
+from harness.drawing.figures import save_gif
+from harness.drawing.stream import MOST, Reel, save_stream
+from self_models import load
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+EPSILON = 0.2
+NAME = "tiny_posthoc_stream"
+PARTS = ("input", "encoder", "decoder", "classifier")
+
+
+def coloured(count=12, classes=3, size=16):
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (count, 3, size, size), generator=draw, dtype=torch.uint8)
+    return ImageSet("colours", pixels, torch.arange(count) % classes, names=tuple("abc"))
+
+
+@pytest.fixture(scope="module", params=["digits", "colours"])
+def images(request):
+    return load_data("MNIST", limit_test=50)[2] if request.param == "digits" else coloured()
+
+
+def runs(labels):
+    """[(label, frames that it lasts)] of one stream (N,)."""
+    values, counts = torch.unique_consecutive(labels, return_counts=True)
+    return [*zip(values.tolist(), counts.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_seed_and_number_of_a_stream_make_its_scene(images, name):
+    scene = make_scene(name, images, 3, 100, seed=1, epsilon=EPSILON)
+    assert scene.frames.shape == (100, 3, *images.images.shape[1:]) and scene.frames.dtype == torch.uint8
+    one = make_scene(name, images, 1, 60, seed=1, epsilon=EPSILON)
+    assert torch.equal(one.frames, scene.frames[:60, :1]) and torch.equal(one.labels, scene.labels[:60, :1])
+    assert not torch.equal(make_scene(name, images, 1, 60, seed=2, epsilon=EPSILON).frames, one.frames)
+    shown = set(scene.labels.unique().tolist())
+    assert shown <= {-1, *images.labels.tolist()} and (name == "switch" or -1 not in shown)
+    assert (scene.changes() | (scene.since() > 0)).all()  # a label changes only with what is seen
+
+
+def test_switch_shows_images_for_4_to_40_frames_and_pauses(images):
+    scene = make_scene("switch", images, 4, 400)
+    pauses = images_shown = 0
+    for stream in range(4):
+        pieces = runs(scene.labels[:, stream])[:-1]  # the last is cut off
+        for (label, frames), (after, _) in pairwise(pieces):
+            assert 4 <= frames <= 40 and (label >= 0 or frames <= 16) and (label >= 0 or after >= 0)
+            pauses, images_shown = pauses + (label < 0), images_shown + (label >= 0)
+        assert runs(scene.changes()[:, stream].int())[0] == (1, 1)  # one frame in which what is seen changes
+    assert 0.3 < pauses / images_shown < 0.7
+    nothing = scene.frames[scene.labels < 0]
+    assert (nothing == (128 if images.images.shape[1] == 3 else 0)).all()  # no pixel sends
+    assert all(any(torch.equal(frame, image) for image in images.images) for frame in scene.frames[scene.labels >= 0][::50])
+
+
+def test_watch_changes_in_a_tenth_of_the_time(images):
+    width = images.images.shape[3]
+    scene = make_scene("watch", images, 2, 30 * width)
+    for stream in range(2):
+        pieces = runs(scene.changes()[1:, stream].int())
+        assert [moving for moving, _ in pieces] == [0, 1, 0, 1, 0, 1]
+        still, moving = (sum(n for which, n in pieces if which == kind) for kind in (0, 1))
+        assert moving / (still + moving) == pytest.approx(0.1, abs=0.02)
+        half = 9 * width + width // 2 - 1  # then the next one covers half
+        before, after = scene.frames[[0, 10 * width], stream]
+        assert torch.equal(scene.frames[half, stream], torch.cat([before[..., width // 2 :], after[..., : width // 2]], 2))
+        assert scene.labels[half - 1, stream] == scene.labels[0, stream] != scene.labels[half, stream]
+
+
+def test_part_changes_one_quarter(images):
+    scene = make_scene("part", images, 6, 80)
+    height, width = (size // 2 for size in images.images.shape[2:])
+    quarters = set()
+    for stream in range(6):
+        assert len(scene.labels[:, stream].unique()) == 1 and scene.changes()[:, stream].sum() >= 3
+        where = (scene.frames[1:, stream] != scene.frames[:-1, stream]).any((0, 1)).nonzero()
+        low, high = where.min(0).values.tolist(), where.max(0).values.tolist()
+        quarter = [at // size for at, size in zip(low, (height, width), strict=True)]
+        assert quarter == [min(at // size, 1) for at, size in zip(high, (height, width), strict=True)]
+        quarters.add(tuple(quarter))
+    assert len(quarters) > 1
+
+
+def test_drift_moves_by_a_pixel(images):
+    scene = make_scene("drift", images, 6, 120)
+    most = images.images.shape[2] // 8
+    for stream in range(6):
+        assert scene.changes()[:, stream].nonzero().flatten().tolist() == list(range(0, 120, 4))
+        seen, home = scene.frames[::4, stream], scene.frames[0, stream]
+        inner = (slice(None), slice(most, -most), slice(most, -most))
+        places = [(down, across) for down in range(-most, most + 1) for across in range(-most, most + 1)]
+        found = [next(at for at in places if torch.equal(home.roll(at, (1, 2))[inner], frame[inner])) for frame in seen]
+        moves = {tuple(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in pairwise(found)}
+        assert len(moves) == 1 and moves < {(0, 1), (1, 0), (1, 1)} and max(max(at) for at in found) == most
+
+
+def test_noise_stays_below_epsilon_and_goes_beyond(images):
+    scene = make_scene("noise", images, 1, 160, epsilon=EPSILON)
+    image = min(images.images, key=lambda each: (each.float() - scene.frames[0, 0]).abs().sum())
+    off = (scene.frames[:, 0].float() - image.float()).abs().amax((1, 2, 3)) / 255
+    below, above = off.view(2, 2, 40).transpose(0, 1).reshape(2, -1)
+    assert below.min() > 0.09 and below.max() <= 0.5 * EPSILON + 0.003
+    assert above.min() > 0.28 and above.max() <= 1.5 * EPSILON + 0.003
+
+
+def test_images_of_one_class_make_no_scene():
+    with pytest.raises(UserError, match="all of one"):
+        make_scene("part", coloured(4, classes=1), 1, 2)
+
+
+# --- frames from files
+
+
+@pytest.fixture(scope="module")
+def model():
+    return VGG_SNN_STDB_wFeedback(vgg_name="VGG5_wFeedback_small", fc_width=8)
+
+
+def moving(count=12, size=28):
+    """A bright square that goes right, (N, H, W) uint8."""
+    frames = np.zeros((count, size, size), np.uint8)
+    for number, frame in enumerate(frames):
+        frame[8:16, number : number + 8] = 200
+    return frames
+
+
+def test_frames_come_in_their_order_from_every_kind_of_file(tmp_path, model):
+    frames = moving()
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"frame_{number}.png")  # frame_10 before frame_2, as letters go
+    files = {name: tmp_path / f"a{name}" for name in (".gif", ".npy", ".npz")}
+    imageio.imwrite(files[".gif"], frames, plugin="pillow", duration=40)
+    np.save(files[".npy"], frames)
+    np.savez(files[".npz"], other=np.zeros(3), frames=frames[:, None] / np.float32(255))
+    for path in (tmp_path, *files.values()):
+        found = read_frames(path, model)
+        assert found.shape == (12, 1, 28, 28)
+        found = found if found.dtype == torch.uint8 else found * 255
+        assert torch.allclose(found[:, 0].float(), torch.from_numpy(frames).float(), atol=1), path
+    for name in (".npy", ".npz"):
+        assert torch.allclose(
+            read_frames(files[name], model, invert=True).float().flatten()[0] / (255, 1)[name == ".npz"], torch.ones(())
+        )
+
+
+def test_a_video(tmp_path, model):
+    pytest.importorskip("av")
+    frames = np.repeat(moving(size=64)[..., None], 3, 3)
+    imageio.imwrite(tmp_path / "a.mp4", frames, plugin="pyav", codec="libx264", fps=10)
+    found = read_frames(tmp_path / "a.mp4", model)
+    bright = (found[:, 0] > 100).float().nonzero()
+    columns = [bright[bright[:, 0] == number][:, 2].float().mean() for number in range(12)]
+    assert len(found) == 12 and all(a < b for a, b in pairwise(columns))
+
+
+def test_what_is_no_frames_gets_a_line(tmp_path, model, monkeypatch):
+    def line(name):
+        with pytest.raises(UserError) as error:
+            read_frames(tmp_path / name, model)
+        assert str(error.value).startswith(f"--frames {tmp_path / name}: ") and "\n" not in str(error.value)
+        return str(error.value)
+
+    (tmp_path / "sizes").mkdir()
+    for number, size in enumerate((28, 28, 30)):
+        Image.new("L", (size, 28)).save(tmp_path / "sizes" / f"{number}.png")
+    assert "frames 0 and 2 are of 28 x 28 and 30 x 28 pixels" in line("sizes")
+    np.save(tmp_path / "large.npy", np.zeros((4, 30, 30), np.uint8))
+    assert "(B, 1, 28, 28)" in line("large.npy") and "(4, 1, 30, 30)" in line("large.npy")
+    np.save(tmp_path / "range.npy", np.full((4, 28, 28), 7.0))
+    assert "these lie in [7, 7]" in line("range.npy")
+    np.savez(tmp_path / "two.npz", a=np.zeros(2), b=np.zeros(2))
+    assert "a, b: name the array of the frames 'frames'" in line("two.npz")
+    np.save(tmp_path / "words.npy", np.array(["a"]))
+    assert "must be numbers (N, C, H, W) or (N, H, W)" in line("words.npy")
+    for name in ("broken.npy", "broken.npz", "broken.gif"):
+        (tmp_path / name).write_bytes(b"GIF89a" + bytes(20))
+        assert "can be read" in line(name) or "damaged" in line(name)
+    for name in ("clip.mp4", "words.txt"):
+        (tmp_path / name).write_bytes(b"no frames")
+    assert "package is needed: pip install av" in line("clip.mp4") or "not a video, or damaged" in line("clip.mp4")
+    assert "give a folder of images" in line("words.txt") and "no such file" in line("none")
+    (tmp_path / "empty").mkdir()
+    assert "no image files" in line("empty")
+
+
+# --- the script
+
+
+def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
+    flags = f"--pretrained_snn {trained.snn} --scene switch --scene_frames 9 --steps_per_frame 2 --limit_test 16"
+    done = run_script(STREAM, flags, f"--output_dir {tmp_path} --results_json {tmp_path}/a.json --frame_seconds 0.02")
+    logged = [record for record in records(tmp_path / f"logs/snn/{NAME}.jsonl") if record["event"] != "run"]
+    frames, (whole,) = logged[:-1], logged[-1:]
+    said = [line for line in done.stdout.splitlines() if line.startswith("frame ")]
+    assert len(said) == len(frames) == whole["frames"] == 9 and json.loads((tmp_path / "a.json").read_text()) == logged
+    for number, (line, record) in enumerate(zip(said, frames, strict=True)):
+        assert record["frame"] == number and line.startswith(f"frame {number}: {record['answer'] or 'no answer'}")
+        assert f"{record['spikes']['total']:,.0f} spikes" in line and 0 <= record["open_share"] <= 1
+        assert record["spikes"]["total"] == sum(record["spikes"][part] for part in PARTS) and 0 < record["sure"] <= 1
+    known = [record for record in frames if record["label"]]
+    assert whole["accuracy"] == pytest.approx(sum(record["answer"] == record["label"] for record in known) / len(known))
+    assert whole["spikes_per_step"] == pytest.approx(sum(record["spikes"]["total"] for record in frames) / 18)
+    files = tmp_path / "trained_models/snn"
+    assert {path.name for path in files.iterdir() if not path.name.startswith(".")} == {f"{NAME}.png", f"{NAME}.gif"}
+    with Image.open(files / f"{NAME}.gif") as gif:
+        assert gif.n_frames == 18  # one for each step
+
+
+def test_the_script_takes_frames_without_a_data_set(trained, twin, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.command_line.posthoc.load_data", None)  # nobody asks for one
+    np.save(tmp_path / "a.npy", moving(5))
+    here = f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --frame_seconds 0.02"
+    found, said = run_here(STREAM, f"--pretrained_snn {trained.snn} --run_name a {here}")
+    assert [record["label"] for record in found[:-1]] == [None] * 5 and found[-1]["steps_per_frame"] == 4
+    assert "accuracy" not in found[-1] and "right" not in said and (tmp_path / "trained_models/snn/a.gif").is_file()
+    model = load(trained.snn, "dense", gate="block", blocking="dynamic", surprise=2.0, epsilon=0.1)
+    stream = model.stream(0)
+    for record, frame in zip(found, moving(5), strict=False):  # what the script says is what the stream does
+        output = stream(torch.from_numpy(frame)[None, None], 4)
+        assert record["spikes"]["total"] == sum(float(count) for count in output.spikes.values())
+    run_here(STREAM, f"--pretrained_snn {twin} --run_name b {here}")
+    assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("", "give --frames PATH, or --scene with one of switch"),
+        ("--scene watch --frames a.npy", "give --frames PATH, or --scene"),
+        ("--scene watch --invert", "--invert does nothing without --frames"),
+        ("--frames a.npy --scene_frames 3", "--scene_frames does nothing without --scene"),
+        ("--frames a.npy --limit_test 3", "--limit_test does nothing with --frames"),
+        ("--frames no.npy", "no such file or folder"),
+        ("--frames a.npy", "(4, 1, 30, 30)"),
+    ],
+)
+def test_bad_streams_get_a_line(trained, tmp_path, flags, words):
+    np.save(tmp_path / "a.npy", np.zeros((4, 30, 30), np.uint8))
+    before = digests(tmp_path)
+    flags = flags.replace("--frames ", f"--frames {tmp_path}/")
+    assert words in refused(STREAM, f"--pretrained_snn {trained.snn} --output_dir {tmp_path}", flags)
+    assert digests(tmp_path) == before
+
+
+def test_a_gif_of_many_steps_has_some_of_them(trained):
+    model = load(trained.snn, "dense", gate="block", blocking="dynamic")
+    reel, stream = Reel(model, 2 * MOST + 2, "a"), model.stream(0)
+    images = ImageSet("frames", torch.from_numpy(moving(2))[:, None], torch.tensor([3, 4]))
+    for number in (0, 1):
+        batch = images.batch(torch.tensor([number]))
+        reel.add(batch, stream(batch.images, MOST + 1))
+    film, figures = reel.film(), reel.so_far()
+    assert film.every == 3 and len(film.guesses) == len(film.inputs) == (2 * MOST + 2) // 3 <= MOST
+    assert np.array_equal(film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3])
+    assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(film.inputs[-1, 0], moving(2)[1])
+    assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}
+
+
+def test_pictures_of_a_coloured_scene(tmp_path):
+    torch.manual_seed(0)
+    model = InputBlockingSNN(
+        vgg_name="VGG5_wFeedback_small", dataset="CIFAR10", fc_width=8, labels=10, blocking="dynamic", epsilon=0.5, surprise=2.0
+    ).eval()
+    scene = make_scene("part", coloured(size=32), 1, 6)
+    images = ImageSet("scene part", scene.frames[:, 0], scene.labels[:, 0])
+    reel, stream = Reel(model, 6, "scene part"), model.stream(0)
+    for number in range(6):
+        batch = images.batch(torch.tensor([number]))
+        reel.add(batch, stream(batch.images, 1))
+    film = reel.film()
+    assert np.array_equal(film.inputs[:, 0], scene.frames[:, 0].movedim(1, -1).numpy())
+    save_stream(tmp_path / "a.png", reel, blocks=True)
+    save_gif(tmp_path / "a.gif", film, 0.02)
+    with Image.open(tmp_path / "a.gif") as gif, Image.open(tmp_path / "a.png") as chart:
+        assert gif.n_frames == 6 and min(chart.size) > 500
