@@ -107,6 +107,8 @@ def find(word, seeds, args):
     is_own = any(path.is_file() for paths in own for path in (paths.best_path, paths.json_path))
     preset = word if word in EVALUATIONS and not (is_own and word in COMMITTED_AS) else ""
     found = [trained(word, preset, seed, args.output_dir) for seed in seeds]
+    if Path(word).suffix == ".pth" and (absent := [one.checkpoint for one in found if not one.checkpoint.is_file()]):
+        raise UserError(f"there is no checkpoint {absent[0]}: give the path of one, a preset or a run's name")
     missing = [one for one in found if not (one.checkpoint if args.evaluate else one.log).is_file()]
     if not missing:
         return found

@@ -141,6 +141,7 @@ def test_what_is_wider_than_everything_is_not_known():
         ("fed twin --timesteps 5", "--timesteps says how to evaluate, .*: add --evaluate"),
         ("fed twin --evaluate --seed 1", "--seed does nothing here"),
         ("fed twin --output x.txt", "ends in .csv, .json, .html"),
+        ("trained_models/ann/fed.pth twin", "there is no checkpoint trained_models/ann/fed.pth"),
         ("fed twin --seeds one", "'one' is not a whole number"),
         ("fed_1 twin", "fed_1.jsonl is of seed 1, not 0"),
         ("accurate_twin twin", "accurate_twin.jsonl is of another training than .*accurate_twin.pth: --evaluate"),

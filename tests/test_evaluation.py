@@ -217,11 +217,11 @@ def test_an_evaluation_keeps_sums_and_no_frames(x, settings, monkeypatch):
 def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
     model, large = snn(timesteps=50), torch.empty(4, 3, 224, 224)
     monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
-    assert [chunk_length(model, images) for images in (large[:2], large, torch.empty(100, 1))] == [6, 3, 1]
+    assert [chunk_length(model, images, 50, False) for images in (large[:2], large, torch.empty(100, 1))] == [6, 3, 1]
     model.change(rule="confidence")
-    assert chunk_length(model, large[:2]) == 4  # images that are sure leave the batch before long
+    assert chunk_length(model, large[:2], 50, True) == 4  # images that are sure leave the batch before long
     model.train().set_bptt_segments(4)
-    assert chunk_length(model, large) == 13
+    assert chunk_length(model, large, 50, False) == 13
 
 
 # --- operations of an engine, and of several processes

@@ -167,7 +167,7 @@ class Preset:
             if flag not in args.given and not (has_one and flag != "teacher_ann"):
                 path = str(checkpoint_path(kind, name, args))
                 setattr(args, flag, path)
-                args.made_by[path] = command(kind, name, args)
+                args.made_by[path] = command(kind, name, args) + " --dataset FOLDER" * (name == "own")
         if not args.test_only and not args.run_name:
             args.run_name = run_name(self.kind, self.name, args.seed)
 
