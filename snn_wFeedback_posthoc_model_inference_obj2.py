@@ -74,9 +74,10 @@ def sweep(posthoc, rules, series, prefix=""):
     for rule, settings in [(rule, settings_of(rule, posthoc.args)) for rule in rules]:
         for bounds in settings:
             posthoc.model.change(rule=rule, **bounds)
-            series.setdefault(prefix + rule, []).append(posthoc.evaluate(rule=rule, bounds=bounds))
+            doing = setting_in_words(f"evaluating {prefix}{rule}", bounds)
+            series.setdefault(prefix + rule, []).append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
     posthoc.model.change(rule="never")
-    series[f"{prefix}all steps"] = [posthoc.evaluate(rule="none", bounds={})]
+    series[f"{prefix}all steps"] = [posthoc.evaluate(doing=f"evaluating {prefix}all steps", rule="none", bounds={})]
     difficulty = -series[f"{prefix}all steps"][0][1]["margin"]
     for name, rows in series.items():
         for record, per_image in rows if name.startswith(prefix) else ():

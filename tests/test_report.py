@@ -160,7 +160,9 @@ def test_the_table_of_rules():
         "twin, all steps": [record(40.0, 50.0)],
         "twin, confidence": [record(100.0, 7.0, gap_bound=2.0), record(10.0, 35.0, gap_bound=4.0)],
     }
-    assert_reads([line[:36] + line[48:] for line in adaptive_table(series)], """
+    *rows, legend = adaptive_table(series)
+    assert all(f"{column}:" in legend for column in ("95 %", "rho", "per ink", "faster", "goal"))
+    assert_reads([line[:36] + line[48:] for line in rows], """
         rule                                accuracy  mean steps  median  95 %  spikes     rho  per ink  images/s  faster  (goal)
         all steps                            98.76 %       50.00       3    11   2,346  +0.432   -0.125      20.0    1.00  (0.70)
         both open_bound 0.05, gap_bound 1    98.76 %        4.00       3    11   2,346  +0.432   -0.125     100.0    5.00  (8.75)

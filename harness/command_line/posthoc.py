@@ -126,11 +126,14 @@ class Posthoc:
     def device(self):
         return next(self.model.parameters()).device
 
-    def evaluate(self, test=None, **more):
-        """Figures of the model as it is now, on the test images or others; kept as a record, with more in it."""
+    def evaluate(self, test=None, doing="evaluating", **more):
+        """Figures of the model as it is now, on the test images or others; kept as a record, with more in it.
+        doing: what the progress bar says."""
         self.run.begin()
         criterion = Criterion(self.args.trade_off, self.args.trade_off_type)
-        result = evaluate_with_bar(self.model, test or self.test, criterion, self.args, self.run, count_operations=True)
+        result = evaluate_with_bar(
+            self.model, test or self.test, criterion, self.args, self.run, count_operations=True, doing=doing
+        )
         more = {"holdout": self.args.holdout} | more if self.args.holdout else more
         record = evaluation_record(self.model, result, self.args, **more)
         for line in silent_outputs(result):

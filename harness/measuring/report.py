@@ -13,6 +13,11 @@ from self_models.counting.spikes import part_of
 from self_models.objectives.stopping import RULES
 
 NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is the same for all images"
+COLUMNS = (
+    "95 %: steps that suffice for 95 % of the images; rho: Spearman's rank correlation of an image's spikes with how small its "
+    "margin is after all steps; per ink: of its spikes per unit of light; faster: images per second against all steps; goal: "
+    "0.7 T / mean steps"
+)
 LOSSES = ("classification", "reconstruction", "total")
 
 
@@ -123,11 +128,7 @@ def signed(rho):
 
 
 def adaptive_table(series):
-    """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image).
-
-    rho: rank correlation of spikes per image with a small margin after all steps; per ink: of spikes per unit of ink. faster:
-    images per second against the same network's run of all steps; goal: 0.7 T / mean steps.
-    """
+    """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image)."""
     yield f"{'rule':46}  accuracy  mean steps  median  95 %  spikes     rho  per ink  images/s  faster  (goal)"
     for name, rows in series.items():
         prefix = name.rpartition(", ")[0]
@@ -142,6 +143,7 @@ def adaptive_table(series):
                 f"{record['images_per_second']:8.1f}  {faster:6.2f}  "
                 f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
             )
+    yield COLUMNS
     if any(record["rank_correlation"] is None for rows in series.values() for record, _ in rows):
         yield NOT_DEFINED
 

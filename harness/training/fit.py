@@ -176,7 +176,7 @@ def test_once(model, test, criterion, args, run, after_batch=None):
     return result
 
 
-def evaluate_with_bar(model, images, criterion, args, run, count_operations=False, after_batch=None):
+def evaluate_with_bar(model, images, criterion, args, run, count_operations=False, after_batch=None, doing="evaluating"):
     """evaluate() with a progress bar; --test_acc_every_batch also logs each batch. after_batch: called after each of them."""
     device = next(model.parameters()).device
 
@@ -187,7 +187,7 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
         if after_batch:
             after_batch()
 
-    with progress_bar("evaluating", -(-len(images) // args.batch_size)) as bar:
+    with progress_bar(doing, -(-len(images) // args.batch_size)) as bar:
         batches = images.batches(args.batch_size, device)
         return evaluate(model, batches, criterion, args.seed, on_batch, count_operations)
 
