@@ -74,6 +74,7 @@ FAMILIES = {  # family -> (plans, flags, those of its ANNs)
     ),
     "vgg9": (DEEP, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.1 --trade_off 1e-4 --epochs 120"),
     "vgg16": ({"twin": "-a VGG16"}, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.2 --epochs 160"),
+    "full": ({"feedback": "-a VGG5_wFeedback"}, "--dataset MNIST --augment", "-lr 5e-4 --dropout 0 --trade_off 0.001 --epochs 3"),
     "quick": (FIRST, "--dataset MNIST", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2"),
     "accurate": (FIRST, f"--dataset MNIST {BFLOAT}", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 16"),
     "residual": (WIDE, f"--dataset MNIST {BFLOAT} --fc_width 128", "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 5"),
@@ -93,6 +94,7 @@ STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
 STEPS_3 = "--timesteps 3 --epochs 2 -lr 1e-3 --spike_penalty 2e-5"
 ACCURATE = "--activation Triangle --timesteps 8 --spike_penalty 5e-5 -lr 5e-4 --epochs 10"
+FULL = "--activation Triangle --timesteps 8 --epochs 1 -lr 2e-4 --spike_penalty 5e-6"
 THEN = "--no-augment --epochs 2 -lr 2e-4"
 FASHION = "--activation Triangle --encoding direct --timesteps 4 --spike_penalty 3e-6 -lr 5e-4 --distillation 0.7"
 FASHION_LONG = f"{FASHION} --epochs 3 --dropout 0.3"
@@ -117,6 +119,7 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "accurate_twin_base": ("ann accurate_twin", ACCURATE),
     "accurate_feedback": ("snn accurate_feedback_base", f"{ACCURATE} {THEN} {READOUT} --trade_off 0.002 {BY_STEP}"),
     "accurate_twin": ("snn accurate_twin_base", f"{ACCURATE} {THEN}"),
+    "full_feedback": ("ann full_feedback", f"{FULL} {READOUT} --trade_off 0.002 {BY_STEP}"),
     "residual_feedback": ("ann residual_feedback", f"{STEPS_5} {READOUT} --residual --trade_off 0.003 --trade_off_type mean_t"),
     "residual_twin": ("ann residual_twin", STEPS_5),
     "fast_twin_base": ("snn residual_twin", f"{STEPS_3} --epochs 4 -lr 3e-3"),
