@@ -21,7 +21,7 @@ from harness.reporting.reading import read_run
 from harness.reporting.recipes import aligned, as_text, comparison, pairs_of, recipes_of
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import COMMANDS, program
-from harness.runs.place import Paths
+from harness.runs.place import Paths, numbered
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.home import HOME
 from self_models.basics.settings import WHOLE, meant
@@ -120,11 +120,6 @@ def find(word, seeds, args):
         raise UserError(f"there is no network {word}: {path} is missing; {meant(word, names)}give a preset or a run's name")
     seeds = " ".join(str(one.seed) for one in missing)
     raise UserError(f"{word} of seed {seeds} is missing ({path}): {command_for(preset, seeds, found, args)}")
-
-
-def numbered(name, seed):
-    """NAME of seed 0, NAME_1 of seed 1."""
-    return f"{name}_{seed}" if seed else name
 
 
 def trained(word, preset, seed, output_dir):

@@ -30,6 +30,7 @@ from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import load_data
 from harness.measuring.comparing import difference
+from harness.runs.place import numbered
 from benchmarks.findings.controls import RampSNN
 from self_models import load
 from self_models.basics.images import scaled
@@ -75,7 +76,7 @@ def main(argv=None):
             for case in args.cases:
                 path = Path(args.pair[case not in OF_FEEDBACK])
                 row = {"scene": name, "case": case, "seed": seed, "streams": args.streams, "surprise": args.surprise}
-                row |= CASES[case](path.with_stem(path.stem + f"_{seed}" * bool(seed)), scene, seed, args)
+                row |= CASES[case](path.with_stem(numbered(path.stem, seed)), scene, seed, args)
                 found.setdefault((name, case), {})[seed] = row
                 print(json.dumps(row), flush=True)
     for line in differences(found):

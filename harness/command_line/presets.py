@@ -12,7 +12,7 @@ from typing import NamedTuple
 from harness import UserError
 from harness.data.folders import LAYOUT
 from harness.runs.commands import program
-from harness.runs.place import Paths
+from harness.runs.place import Paths, numbered
 from self_models.basics.home import HOME
 
 
@@ -179,7 +179,7 @@ class Preset:
 def run_name(kind, name, seed):
     """NAME for seed 0, NAME_3 for seed 3; the first networks' names are longer."""
     name = COMMITTED_AS.get(name, name).format(kind=kind)
-    return f"{name}_{seed}" if seed else name
+    return numbered(name, seed)
 
 
 def checkpoint_path(kind, name, args):

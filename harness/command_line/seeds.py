@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.processes import ranks
+from harness.runs.place import numbered
 from harness.training.state import Finished
 
 OF_ONE_RUN = ("seed", "results_json")
@@ -28,13 +29,12 @@ def train_each(train, parser, argv, name_of):
     words, found = list(sys.argv[1:] if argv is None else argv), []
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
-        suffix = f"_{seed}" * bool(seed)
         if "run_name" in args.given or not own.run_name:
-            own.run_name = (own.run_name or name_of(own)) + suffix
+            own.run_name = numbered(own.run_name or name_of(own), seed)
         said = [f"== seed {seed}: {own.run_name}"]
         for flag in CHECKPOINTS:
             path = Path(getattr(own, flag, "") or ".")
-            if flag in args.given and (sibling := path.with_stem(path.stem + suffix)).is_file():
+            if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
                 setattr(own, flag, str(sibling))
                 said.append(f"--{flag} {sibling}")
         if ranks.is_first():

@@ -106,6 +106,11 @@ class Place(Paths):
             self._lock.release()
 
 
+def numbered(name, seed):
+    """What a run of this name is called with a seed: NAME with seed 0, NAME_1 with seed 1."""
+    return f"{name}_{seed}" if seed else name
+
+
 def ann_name(args):
     """As the original names its runs."""
     network = f"{args.architecture}_t{args.timesteps}_{Path(args.dataset).name}".lower()
