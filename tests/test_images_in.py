@@ -19,7 +19,7 @@ from harness import UserError
 from harness.data.cache import kept, places
 from harness.data.facts import adopt_facts, facts_of
 from harness.data.folders import list_folder, shape_of
-from harness.data.sets import Batch, augmented, load_data, mirrored
+from harness.data.sets import Batch, augmented, load_data, mirrored, without_square
 from self_models import load, read_images
 from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded
@@ -495,6 +495,23 @@ def test_augmentation_of_colour_belongs_to_the_image():
     part = torch.tensor([4, 1])
     assert torch.equal(augmented(Batch(x[part], part, part), 2, 1).images, whole[part])
     assert not torch.equal(augmented(Batch(x, index, index), 2, 2).images, whole)
+
+
+def test_a_square_is_cut_out_by_hand():
+    """Side 4 of 8 x 8 pixels, its middle at row 2, column 7: columns 5 to 7 lose what lies inside; side 3 around (0, 0)
+    keeps 2 x 2 of its nine pixels. Other pixels, and images of a batch in parts, are the same."""
+    x = torch.ones(2, 3, 8, 8)
+    found = without_square(x, 4, torch.tensor([[2 / 8, 7 / 8], [4.9 / 8, 4.1 / 8]]))
+    zero = torch.zeros(2, 8, 8, dtype=torch.bool)
+    zero[0, 0:4, 5:8] = zero[1, 2:6, 2:6] = True
+    assert torch.equal(found, (~zero).float()[:, None].expand(-1, 3, -1, -1))
+    assert (without_square(x, 3, torch.zeros(2, 2)) == 0).sum().item() == 2 * 3 * 4
+    x, index = torch.rand(50, 3, 16, 16) + 1, torch.arange(50)
+    whole = augmented(Batch(x, index, index), 2, 1, cutout=4).images
+    same = (whole == augmented(Batch(x, index, index), 2, 1).images).sum((1, 2, 3))
+    assert same.min() >= 3 * (256 - 16) and same.max() < 3 * 256 and len(same.unique()) > 1
+    part = torch.tensor([4, 1])
+    assert torch.equal(augmented(Batch(x[part], part, part), 2, 1, cutout=4).images, whole[part])
 
 
 def test_alternating_mirror_images():

@@ -175,6 +175,10 @@ class OfTraining:
         None, WHOLE, "by how many pixels --augment shifts an image at most; default: 2 of grey ones, an eighth of the size of "
         "colour ones", metavar="N", needs=(AUGMENTED,),
     )  # fmt: skip
+    cutout: int = training_setting(
+        0, WHOLE, "side in pixels of a square, anywhere, that --augment sets to 0 in each image; 0: none", metavar="N",
+        needs=(AUGMENTED,),
+    )  # fmt: skip
 
 
 @dataclass

@@ -109,18 +109,22 @@ def first_of_each_class(labels, count):
     return by_class[torch.argsort(number * len(sizes) + labels[by_class])][:count]
 
 
-def augmented(batch, seed, epoch, mirror="random", shift=None):
+def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
     """The batch with each image changed at random: grey ones turned, scaled and shifted, colour ones mirrored and shifted.
 
     mirror: 'random': in half of the epochs; 'alternate': in every second one, of which seed and image say whether it is an even
-    one (Jordan, arXiv:2404.00498). shift: at most so many pixels, None for as many as moved and mirrored say.
+    one (Jordan, arXiv:2404.00498). shift: at most so many pixels, None for as many as moved and mirrored say. cutout: the side
+    of the square that each image then loses, see without_square; 0 for none.
     """
     (numbers,) = Draws(seed, epoch, batch.index).numbers("augmentation", 4, batch.images.device)
     if mirror == "alternate":
         (first,) = Draws(seed, 0, batch.index).numbers("augmentation", 4, batch.images.device)
         numbers[:, 2] = ((first[:, 2] < 0.5) ^ (epoch % 2 == 0)).to(numbers.dtype)  # 0: mirrored
     change = moved if batch.images.shape[1] == 1 else mirrored
-    return batch._replace(images=change(batch.images, numbers, shift))
+    images = change(batch.images, numbers, shift)
+    if cutout:
+        images = without_square(images, cutout, *Draws(seed, epoch, batch.index).numbers("cutout", 2, images.device))
+    return batch._replace(images=images)
 
 
 def moved(images, numbers, shift=None):
@@ -149,6 +153,18 @@ def mirrored(images, numbers, shift=None):
     columns = torch.where(numbers[:, 2:3] < 0.5, columns, images.shape[3] - 1 - columns)
     place = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)  # (B, H W): where each pixel comes from
     return images.flatten(2).gather(2, place[:, None].expand(-1, images.shape[1], -1)).view_as(images)
+
+
+def without_square(images, side, numbers):
+    """Each image with a square of so many pixels set to 0 (mid-grey in colour, black in grey), whose middle is anywhere, so that
+    part of it may lie outside (cutout; DeVries and Taylor, arXiv:1708.04552). numbers: (B, 2) in [0, 1)."""
+    inside = []
+    for size, number in zip(images.shape[2:], numbers.T, strict=True):
+        first = (number * size).long()[:, None] - side // 2
+        place = torch.arange(size, device=images.device)
+        inside.append((place >= first) & (place < first + side))  # (B, size)
+    rows, columns = inside
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
 
 
 def default_holdout(count):

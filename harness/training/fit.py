@@ -160,7 +160,8 @@ def training_batches(train, args, epoch, device, first=0):
     """The epoch's Batches from the one numbered `first` on, shuffled, and augmented if the flags say so; they follow from seed
     and epoch alone."""
     batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
-    return (augmented(batch, args.seed, epoch, args.mirror, args.shift) for batch in batches) if args.augment else batches
+    how = args.mirror, args.shift, args.cutout
+    return (augmented(batch, args.seed, epoch, *how) for batch in batches) if args.augment else batches
 
 
 def test_once(model, test, criterion, args, run, after_batch=None):
