@@ -45,6 +45,7 @@ DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]
 POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
 ONCE = {"gate": "once", "encoding": "direct", "grid": 4, "default_threshold": 0.25}
 BIAS = {"bias": True, "initial_potential": 0.5}
+COUNTED = {"max_pool": "count"}
 MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
 
 
@@ -135,6 +136,10 @@ def spiked(output):
         {**BIAS, "plan": [[4, "M", 6, "M", "fork", 3], ["U", 3, "U", "in"]], "image_shape": (1, 13, 14)},
         {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "feedback_interval": 2},
         {**BIAS, "plan": [[4, "fork", "M", 6, "M"], ["in"]]},
+        {**MAXIMUM, **COUNTED}, {**BIAS, **MAXIMUM, **COUNTED, "leak": 0.5},
+        {**BIAS, **ONCE, **MAXIMUM, **COUNTED, "fc_layers": 0},
+        {**COUNTED, "plan": [[4, "M", 6, "M", "M", 5], []], "epsilon": 0.0, "image_shape": (1, 27, 13)},
+        {**BIAS, **COUNTED, "plan": [[4, "M", 6, "M", "fork", 3], ["U", 3, "U", "in"]], "image_shape": (1, 13, 14)},
         {**BIAS, "plan": [[128, 256], []], "image_shape": (1, 4, 5), "fc_layers": 0, "epsilon": 0.0, "encoding": "direct"},
     ],
     ids=str,
@@ -248,7 +253,7 @@ RANDOM = {
     "contrast": CONTRASTS, "encoding": ["direct", "poisson"], "update": ["immediate", "delayed"], "residual": [True, False],
     "image_shape": [(1, 9, 14), (3, 4, 4), (1, 12, 12)],
     "plan": [PLAN, FORK, [[4, "D", 5], [4, "U", "in"]], [[4, "M", "fork", 5, "A"], [4, "U", "in"]]],
-    "bias": [True, False], "initial_potential": [0.0, 0.5], "fc_layers": [0, 2],
+    "bias": [True, False], "max_pool": ["or", "count"], "initial_potential": [0.0, 0.5], "fc_layers": [0, 2],
     "kernel_size": [1, 3], "timesteps": [1, 6], "epsilon": [0.0, 0.3], "attention": [0.0, 0.5, 1.0], "latch": [True, False],
     "together": [True, False], "blocking": ["permanent", "dynamic"], "readout": READOUTS, "readout_leak": [1.0, 0.5],
     "readout_slew": [0.0, 0.4], "leak": [1.0, 0.9], "default_threshold": [0.125, 0.5], "open_bound": [0.3], "gap_bound": [1.0],
@@ -727,7 +732,9 @@ def test_wrong_images_and_draws_are_refused():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"feedback_interval": 2, **BIAS}, {"plan": [[4, "A", 6, "fork", "M", 5], [3, "U", "in"]]}]
+    "settings",
+    [{}, {"feedback_interval": 2, **BIAS}, {"plan": [[4, "A", 6, "fork", "M", 5], [3, "U", "in"]]}, {**MAXIMUM, **COUNTED}],
+    ids=str,
 )
 def test_memory_is_known_before_it_is_taken(settings):
     model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 7, "image_shape": (3, 13, 10), **settings})

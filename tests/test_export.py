@@ -105,7 +105,13 @@ def test_the_nir_file_says_what_it_lacks(exported):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"leak": 0.5}, {"plan": [[4, "M", 6, "M"], []], "bias": True, "initial_potential": 0.5, "fc_layers": 1}], ids=str
+    "settings",
+    [
+        {"leak": 0.5},
+        {"plan": [[4, "M", 6, "M"], []], "bias": True, "initial_potential": 0.5, "fc_layers": 1},
+        {"plan": [[4, "M", 6, "M"], []], "max_pool": "count"},
+    ],
+    ids=str,
 )
 def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported, settings):
     """Loaded without executing code, rebuilt by the few lines of docs/export.md."""

@@ -9,7 +9,7 @@ from conftest import PLAN, images
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.norms import QCFS, BatchNorm, ScaledByBatch, folded_in
 from self_models.network.plans import PLANS, find_plan, halvings
 from self_models.network.stages import encoder_parts, list_layers
@@ -170,6 +170,28 @@ def test_maximum_pool_and_one_linear_layer_by_hand(cls):
     x[0, 0, 0, 0], x[0, 0, 1, 1], x[0, 0, 2, 3] = 0.25, 0.5, 1.0
     mean = (1 + 2) / 4 if cls is VGG_wFeedback else (2 + 3) / 4
     torch.testing.assert_close(model(x).logits, torch.tensor([[mean, -3 * mean]]))
+
+
+def test_a_pool_that_counts_by_hand():
+    """Two neurons that take turns send twice each in 4 steps: their or sends 4 times, the highest count rises twice. The third
+    window has three that spike at once, then one of them again. What a step passes is the same in pieces."""
+    pool, spikes = CountingMaxPool(2), torch.zeros(4, 1, 1, 2, 6)
+    spikes[0::2, 0, 0, 0, 0] = spikes[1::2, 0, 0, 1, 1] = 1
+    spikes[:, 0, 0, 0, 2] = 1
+    spikes[1, 0, 0, :, 4] = spikes[1, 0, 0, 0, 5] = spikes[3, 0, 0, 1, 4] = 1
+    passed, counts = pool.run(spikes.flatten(0, 1), None, 4)
+    assert passed.view(4, 3).T.tolist() == [[1, 0, 1, 0], [1, 1, 1, 1], [0, 1, 0, 1]]
+    assert torch.equal(counts, spikes.sum(0)) and pool(spikes.flatten(0, 1)).view(4, 3)[:, 0].sum() == 4
+    first, between = pool.run(spikes[:3].flatten(0, 1), None, 3)
+    assert torch.equal(torch.cat([first, pool.run(spikes[3], between, 1)[0]]), passed)
+    silent, after = pool.run(spikes[:0].flatten(0, 1), between, 0)
+    assert silent.shape == (0, 1, 1, 3) and after is between
+
+
+def test_a_network_that_counts_before_its_pools_forgets_nothing_and_is_no_stream():
+    model = tiny(plan=[[4, "M", 6], []], max_pool="count")
+    with pytest.raises(ModelError, match="max_pool count never forgets"):
+        model.stream()(images(1))
 
 
 @BOTH
@@ -440,6 +462,10 @@ def plain_run(model, x, u):
                 v = v if model.settings["update"] == "immediate" else v * module.leak + drive
                 potentials[key] = v - theta * signal
                 spikes[key].append(signal.flatten(1).sum(1))
+            elif isinstance(module, CountingMaxPool):
+                before = potentials.get(key, torch.zeros_like(signal))
+                potentials[key] = before + signal
+                signal = module(potentials[key]) - module(before)
             elif not isinstance(module, HeldDropout):
                 signal = module(signal)
         return signal
@@ -462,6 +488,8 @@ def plain_run(model, x, u):
         {"bias": True},
         {"initial_potential": 0.5, "leak": 0.9},
         {"bias": True, "initial_potential": 0.5, "readout": "spike_count"},
+        {"max_pool": "count"},
+        {"max_pool": "count", "bias": True, "initial_potential": 0.5},
     ],
     ids=str,
 )

@@ -30,6 +30,7 @@ from self_models.basics.settings import declared
 from self_models.loading import MODELS, event_engine_for
 from self_models.network.declared import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
+from self_models.network.plans import find_plan
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -230,6 +231,8 @@ class SNNSource:
                 raise UserError(f"--no-bias: the norm batch of {self.path} becomes a bias; leave it out")
         if self.settings.get("activation_ann") == "qcfs":
             kind |= {"initial_potential": 0.5, "scaling_factor": 1.0}
+        if "M" in find_plan(args.architecture, self.settings.get("plan")).encoder:
+            kind["max_pool"] = "count"
         for flag in kind.keys() - args.given:
             setattr(args, flag, kind[flag])
 

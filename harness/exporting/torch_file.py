@@ -5,12 +5,13 @@ import io
 import torch
 from torch import nn
 
-from self_models.network.neurons import SpikingNeuron
+from self_models.network.neurons import CountingMaxPool, SpikingNeuron
 
 ARGUMENTS = {  # class -> its arguments that rebuild it
     nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding"),
     nn.AvgPool2d: ("kernel_size",),
     nn.MaxPool2d: ("kernel_size",),
+    CountingMaxPool: ("kernel_size",),
     nn.Flatten: (),
     nn.Linear: ("in_features", "out_features"),
 }

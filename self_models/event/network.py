@@ -14,7 +14,18 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.event.compiled.nets import COLUMNS, FIRST_BIAS, POOL, SOURCE, VALUED, WORD, Net, padded_places, state_sizes
+from self_models.event.compiled.nets import (
+    COLUMNS,
+    COUNTS,
+    FIRST_BIAS,
+    POOL,
+    SOURCE,
+    VALUED,
+    WORD,
+    Net,
+    padded_places,
+    state_sizes,
+)
 from self_models.network.wiring import Connection, wire
 
 AT_ONCE = 2**23  # numbers of a layer's signal while it is folded, in float64; a part of its weights after the other
@@ -170,14 +181,14 @@ class Memory(NamedTuple):
 
 def memory_of(model):
     """The Memory of an SNN, before any of it is taken. Raises ModelError for a layer whose neurons the engine cannot number."""
-    _, shapes, connections, _ = nodes_of(model)
+    wiring, shapes, connections, _ = nodes_of(model)
     neurons = max(map(prod, shapes))
     if neurons > LARGEST:
         raise ModelError(f"the event engine numbers at most {LARGEST:,} neurons of a layer, not {neurons:,}: use --engine dense")
     biases = sum(connection.bias.numel() for connection in connections if connection.bias is not None)
     floats = sum(connection.size for connection in connections) + biases + 2 * WORD
     places = sum(prod(connection.source_shape[1:]) for connection in connections)
-    state = sum(size * np.dtype(kind).itemsize for size, kind in state_sizes(node_table(shapes)).values())
+    state = sum(size * np.dtype(kind).itemsize for size, kind in state_sizes(nodes_with_pools(model, wiring, shapes)).values())
     return Memory(4 * floats + 12 * places, max(map(_folding, connections)), state)
 
 
@@ -199,15 +210,21 @@ def node_table(shapes):
     return nodes
 
 
+def nodes_with_pools(model, wiring, shapes):
+    """The same, and which nodes are maximum pools of which others."""
+    nodes = node_table(shapes)
+    for pool in wiring.pools:
+        nodes[pool.source, POOL], nodes[pool.target, COUNTS] = pool.target, model.settings["max_pool"] == "count"
+    return nodes
+
+
 def bias_of(connection):
     """Its bias as an array, which is empty where there is none."""
     return np.zeros(0, np.float32) if connection.bias is None else connection.bias.detach().float().numpy()
 
 
 def _net(model, wiring, shapes, connections, **special):
-    nodes, biases = node_table(shapes), [np.zeros(WORD, np.float32)]
-    for pool in wiring.pools:
-        nodes[pool.source, POOL] = pool.target
+    nodes, biases = nodes_with_pools(model, wiring, shapes), [np.zeros(WORD, np.float32)]
     weights = np.zeros(sum(connection.size for connection in connections) + WORD, np.float32)
     tables, first_w, first_entry = [], 0, 0
     for connection in connections:

@@ -21,7 +21,7 @@ from self_models.basics.settings import (
 from self_models.network.neurons import UPDATES
 from self_models.network.norms import ACTIVATIONS, NORMS
 from self_models.network.plans import PLANS
-from self_models.network.stages import INITS
+from self_models.network.stages import INITS, MAX_POOLS
 from self_models.network.surrogates import SURROGATES
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -129,6 +129,10 @@ class SpikingSettings(NetworkSettings):
     initial_potential: float = setting(
         0.0, PROBABILITY, "where membranes begin, in thresholds, 0 to below 1; the conversion of an ANN with qcfs takes 0.5",
         group="spiking",
+    )  # fmt: skip
+    max_pool: str = setting(
+        "or", Choice(MAX_POOLS), "what passes a maximum pool of spikes: or, a spike of any of its neurons; count, one at which "
+        "their highest spike count rises; the conversion of an ANN takes count", group="spiking",
     )  # fmt: skip
     default_threshold: float = setting(
         1.0, POSITIVE, "of every layer of a network that starts from random weights", group="spiking", needs=RANDOM_WEIGHTS

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR, list_layers
 
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
@@ -142,7 +142,9 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                 watch(key, signal, steps)
             if position in idle and steps > 1:
                 signal, sends, driven = signal[:-images], sends[:-1], steps - 1
-            if sends and not any(sends) and not watch:
+            if isinstance(module, CountingMaxPool):
+                signal, memory[key] = module.run(signal, memory.get(key), driven)
+            elif sends and not any(sends) and not watch:
                 waiting.append(module)
             else:
                 signal = module(signal) if all(sends) else sparsely(module, signal.unflatten(0, (len(sends), images)), sends)

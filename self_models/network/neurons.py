@@ -253,6 +253,25 @@ class SpikingLayers:
             neuron.clamp_dynamics()
 
 
+class CountingMaxPool(nn.MaxPool2d):
+    """A maximum pool of spike counts: it lets a spike through where the highest count of its window's neurons rises.
+
+    After each step it has sent as many spikes as the neuron of its window that has sent most: the maximum of the rates, as in the
+    ANN; the logical or of the spikes sends more wherever two neurons take turns. At most one spike a step, since a count rises by
+    at most 1. (Rueckauer et al., Front. Neurosci. 2017, let the neuron of the highest estimated rate through.)
+    """
+
+    def run(self, spikes, counts=None, steps=1):
+        """(what passes (steps B, C, H/2, W/2), the counts after it) for spikes (steps B, C, H, W), one step after the other;
+        counts (B, C, H, W): of the steps before, None for none."""
+        highest, passed = None if counts is None else self(counts), []
+        for now in spikes.chunk(steps) if steps else ():
+            counts = now if counts is None else counts + now
+            before, highest = highest, self(counts)
+            passed.append(highest if before is None else highest - before)
+        return torch.cat(passed) if passed else self(spikes), counts
+
+
 class HeldDropout(nn.Module):
     """Dropout whose mask is drawn once per image and held for all steps. layer: its number among the network's.
 

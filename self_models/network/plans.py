@@ -1,7 +1,7 @@
 """Network plans: which layers, in which order, for images of which shape.
 
 Encoder tokens: a number (3x3 convolution to that many channels), 'D' (2x2 strided convolution), 'A' (2x2 average pool), 'M'
-(2x2 maximum pool, behind a nonlinearity: of spikes it is their logical or), and 'fork', once at most: from there the decoder
+(2x2 maximum pool, behind a nonlinearity: of spikes see MAX_POOLS in stages.py), and 'fork', once at most: from there the decoder
 takes its input, else from the encoder's end.
 Decoder tokens: a number (3x3 transposed convolution), 'U' (2x2 strided transposed convolution), 'drop' (dropout), and
 'in' (back to the image's channels), which comes last. A plan without a decoder is a plan without feedback.

@@ -11,25 +11,27 @@ from math import sqrt
 import torch
 from torch import nn
 
-from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.plans import HALVING, halvings
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 POOLS = {"A": nn.AvgPool2d, "M": nn.MaxPool2d}  # token -> class
+MAX_POOLS = {"or": nn.MaxPool2d, "count": CountingMaxPool}  # of spikes: --max_pool -> class of the token M
 
 
 def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=None):
     """features, generate (None without a decoder) and classifier, initialised. features.fork: how many layers of it the decoder
     needs.
 
-    settings: fc_width, fc_layers, kernel_size, dropout, fc_dropout, labels, init; nonlinearity: (stage name, channels) -> new
-    module; output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have no bias. Raises
-    ModelError where the image is too small for the plan.
+    settings: fc_width, fc_layers, kernel_size, dropout, fc_dropout, labels, init, of an SNN max_pool; nonlinearity: (stage name,
+    channels) -> new module; output_nonlinearity: the module after the decoder's last layer, or None for none. Convolutions have
+    no bias. Raises ModelError where the image is too small for the plan.
     """
     channels, height, width = image_shape
     kernel_size = settings["kernel_size"]
     sizes, drop = plan.sizes(height, width), partial(HeldDropout, settings["dropout"])
-    features, depth, at_fork = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop)
+    pools = POOLS | {"M": MAX_POOLS[settings.get("max_pool", "or")]}
+    features, depth, at_fork = _encoder(plan.encoder, channels, kernel_size, partial(nonlinearity, "features"), drop, pools)
     generate = None
     features.fork = features.fork if plan.decoder else 0  # whose end it is where the plan names none
     if plan.decoder:
@@ -45,7 +47,7 @@ def build_stages(plan, image_shape, settings, nonlinearity, output_nonlinearity=
     return features, generate, classifier
 
 
-def _encoder(tokens, channels, kernel_size, nonlinearity, drop):
+def _encoder(tokens, channels, kernel_size, nonlinearity, drop, pools):
     """(stage, its channels at the end, those at its fork)"""
     layers, fork, at_fork = [], None, None
     for token in tokens:
@@ -55,7 +57,7 @@ def _encoder(tokens, channels, kernel_size, nonlinearity, drop):
             if isinstance(layers[-1], HeldDropout):
                 layers.pop()
                 fork = fork and min(fork, len(layers))
-            layers.append(POOLS[token](2) if token in POOLS else nn.Conv2d(channels, channels, 2, stride=2, bias=False))
+            layers.append(pools[token](2) if token in pools else nn.Conv2d(channels, channels, 2, stride=2, bias=False))
         else:
             layers += [nn.Conv2d(channels, token, kernel_size, padding=kernel_size // 2, bias=False)]
             layers += [nonlinearity(token), drop()]

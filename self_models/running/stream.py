@@ -7,6 +7,7 @@ import torch
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import COUNT, WHOLE, required
+from self_models.network.neurons import CountingMaxPool
 from self_models.running.chunks import all_steps
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import share_of_active
@@ -41,6 +42,8 @@ class Stream:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
         if not model.gate.turns:
             raise ModelError(f"gate {model.settings['gate']} is for one image: for a stream choose block, or open")
+        if any(isinstance(module, CountingMaxPool) for module in model.features):
+            raise ModelError("max_pool count never forgets an image: a stream wants a network with max_pool or, or without M")
         if len(x) != (len(x) if self._run is None else self._count):
             raise ModelError(f"this stream has {self._count} images at once, not {len(x)}: call reset() to begin anew")
         engine = model.engine if model.engine and x.device.type == "cpu" and model.engine.serves_stream() else None

@@ -39,8 +39,8 @@ def state_at(states, b):
     """The State of image b among several."""
     return State(
         states.v[b], states.decayed[b], states.listed[b], states.busy[b], states.places[b], states.event_place[b],
-        states.event_start[b], states.event_channel[b], states.event_value[b], states.event_count[b], states.held[b],
-        states.rows[b], states.values[b], states.window[b],
+        states.event_start[b], states.event_channel[b], states.event_value[b], states.event_count[b], states.sent[b],
+        states.held[b], states.rows[b], states.values[b], states.window[b],
     )  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def rest(net, state):
     state.listed[:] = 0
     state.busy[:] = False
     state.event_count[:] = 0
+    state.sent[:] = 0
     state.held[:] = 0
 
 

@@ -12,9 +12,9 @@ SOURCES.add(__file__)  # compiled code holds its numbers
 # columns of Net.nodes: shape; first membrane and first place in the state; where the spikes come from, window side, channels
 # of the source, channels of it whose weights stay in the cache together, floats of a row of the window, first weight, first entry
 # of the tables, whether the source's events have values other than 1; first bias, and the node of the maximum pool of its spikes,
-# 0 where there is none
+# 0 where there is none; whether the node is a pool of spike counts
 HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, GROUP, ROW, FIRST_W, FIRST_ENTRY, VALUED = range(13)
-FIRST_BIAS, POOL, COLUMNS = range(13, 16)
+FIRST_BIAS, POOL, COUNTS, COLUMNS = range(13, 17)
 WORD = 64  # bits of a word of State.listed, membranes compared with their threshold at once, and floats of a small window
 
 
@@ -58,6 +58,7 @@ class State(NamedTuple):
     v: membrane potentials. decayed: steps whose leak a place's membranes have had. listed: a bit for each place, whether it is a
     candidate: its membranes may have passed their threshold; busy: by node, whether it has one. event_place, event_start,
     event_channel, event_value: the node's latest spikes, in the order of their places; event_count: places with spikes, by node.
+    sent: spikes of each neuron so far, and of what passes, where a maximum pool counts, else no room.
     held: a bit for each place, whether its prediction is held, so that the decoder's output there does not matter. places: room
     for a node's candidates; rows, values: for where one window's weights are; window: for the sum of a small one's.
     """
@@ -72,6 +73,7 @@ class State(NamedTuple):
     event_channel: np.ndarray
     event_value: np.ndarray
     event_count: np.ndarray
+    sent: np.ndarray
     held: np.ndarray
     rows: np.ndarray
     values: np.ndarray
@@ -103,6 +105,7 @@ def state_sizes(nodes):
         "event_channel": (v, np.int32),
         "event_value": (v, np.float32),
         "event_count": (len(nodes), np.int64),
+        "sent": (v if nodes[:, COUNTS].any() else 0, np.int32),
         "held": (padded_places(sizes[0]) // WORD, np.uint64),
         "rows": (room, np.int64),
         "values": (room, np.float32),

@@ -7,7 +7,7 @@ import numpy as np
 from self_models.basics.compiled import cached, compiled, sources_digest, switch
 from self_models.event.compiled.counts import count
 from self_models.event.compiled.kernels import add_bias, charge, copy, decay, fire, list_places, state_at, touch, unlist
-from self_models.event.compiled.nets import CHANNELS, FIRST_BIAS, FIRST_PLACE, FIRST_V, HEIGHT, POOL, SOURCE, WIDTH, WORD
+from self_models.event.compiled.nets import CHANNELS, COUNTS, FIRST_BIAS, FIRST_PLACE, FIRST_V, HEIGHT, POOL, SOURCE, WIDTH, WORD
 from self_models.event.compiled.pixels import clear, integrate, look_is_due, pixels_at, send, start
 from self_models.event.compiled.recording import Recorded, record_input, record_layers, record_membranes
 from self_models.event.compiled.turning import forget_all, turn
@@ -109,7 +109,7 @@ def run_layers(net, state, activity, nodes, clock, counts, rests):
 @compiled
 def pass_on(net, state, source, n):
     """Add a node's latest spikes, 1 each, to the membranes of node n, which has its shape, or is a pool of it: there those of 2x2
-    places meet, and an odd row or column is left out."""
+    places meet, and an odd row or column is left out; where it counts, the first that makes a new highest count."""
     places, channels, first = net.nodes[source, FIRST_PLACE], net.nodes[source, CHANNELS], net.nodes[n, FIRST_V]
     width, side = net.nodes[source, WIDTH], 2 if net.nodes[source, POOL] == n else 1
     for i in range(places, places + state.event_count[source]):
@@ -120,8 +120,15 @@ def pass_on(net, state, source, n):
                 continue
             place = row * net.nodes[n, WIDTH] + column
         touch(net, state, n, place, place + 1, 0)
+        from_, onto = net.nodes[source, FIRST_V] + state.event_place[i] * channels, first + place * channels
         for e in range(state.event_start[i], state.event_start[i + 1]):
-            state.v[first + place * channels + state.event_channel[e]] += 1
+            channel = state.event_channel[e]
+            if net.nodes[n, COUNTS]:
+                state.sent[from_ + channel] += 1
+                if state.sent[from_ + channel] <= state.sent[onto + channel]:
+                    continue
+                state.sent[onto + channel] += 1
+            state.v[onto + channel] += 1
 
 
 @compiled
