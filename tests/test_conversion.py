@@ -243,6 +243,11 @@ def test_an_ann_with_batch_norm_and_qcfs_brings_biases_and_thresholds(tmp_path):
     assert f"{names[0]}.nonlinearity.bound" in given and len(names) == sum(name.endswith(".bound") for name in given)
     assert saved["state_dict"]["features.1.threshold"] == given["features.1.nonlinearity.bound"]
     run_here(SNN, f"--pretrained_snn {snn} --test_only --engine dense --run_name z {DATA} {here}")
+    run_here(ANN, f"{TINY} --norm batch --run_name r {here}")  # the same is to be had from an ANN that began with ReLU
+    began = f"--pretrained_ann {tmp_path}/trained_models/ann/r.pth"
+    run_here(ANN, f"{began} {DATA} --activation_ann qcfs --epochs 1 --limit_train 40 --limit_test 20 --run_name q {here}")
+    later = load_checkpoint(tmp_path / "trained_models/ann/q.pth")
+    assert later["state_dict"].keys() == given.keys() and later["settings"]["activation_ann"] == "qcfs"
     assert "becomes a bias" in refused(SNN, f"--pretrained_ann {ann} {own} --no-bias --run_name v {here}")
     assert "choose a membrane read-out" in refused(SNN, f"--pretrained_ann {ann} {own} --readout spike_count --run_name v {here}")
 

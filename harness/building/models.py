@@ -133,7 +133,8 @@ def snn_from(args, cls=None, **own):
 
 
 def ann_from(args, flag="pretrained_ann"):
-    """The ANN for the flags, with the weights of the checkpoint that this flag names, if given."""
+    """The ANN for the flags, with the weights of the checkpoint that this flag names, if given. One with ReLU may go on with qcfs,
+    whose bounds then are new."""
     path = getattr(args, flag)
     if not path:
         return new_ann(args)
@@ -141,7 +142,8 @@ def ann_from(args, flag="pretrained_ann"):
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
     adopt(args, saved, VGG_wFeedback, VGG_wFeedback.declared())
-    return restore(new_ann(args), saved, path)
+    model, bounds = new_ann(args), (".bound",) if saved.get("settings", {}).get("activation_ann", "relu") == "relu" else ()
+    return restore(model, saved, path, [name for name in model.state_dict() if name.endswith(bounds)])
 
 
 def teacher_from(args):
