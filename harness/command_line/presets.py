@@ -59,10 +59,10 @@ BFLOAT = "--augment --precision bfloat16"
 FIRST = {"feedback": "-a VGG5_wFeedback_linear --fc_width 256", "twin": "-a VGG5_small --fc_width 256"}
 WIDE = {"feedback": "-a VGG4_wFeedback_linear", "twin": "-a VGG4_narrow"}
 DEEP = {"feedback": "-a VGG9_wFeedback", "twin": "-a VGG9"}
-POOLED = {"twin": "-a VGG8_max --fc_layers 0"}
+POOLED = {"feedback": "-a VGG8_wFeedback_max --fc_layers 0", "twin": "-a VGG8_max --fc_layers 0"}
 COLOUR = {"feedback": "-a VGG8_wFeedback_early --fc_width 256", "twin": "-a VGG8_small --fc_width 256"}
 NORMALISED = "--norm scale --init kaiming --optimizer SGD -lr 0.05 --weight_decay 5e-4 --batch_size 128"
-STEEP = "--optimizer SGD --nesterov -lr 0.1 --bias_lr_factor 8 --lr_schedule triangle --warm_up 0.2 --weight_decay 5e-4"
+STEEP = "--optimizer SGD --nesterov --bias_lr_factor 16 --lr_schedule triangle --weight_decay 1e-3 --batch_size 250"
 FAMILIES = {  # family -> (plans, flags, those of its ANNs)
     "cifar10": (
         COLOUR, "--dataset CIFAR10 --augment --init kaiming --fc_dropout 0",
@@ -70,7 +70,7 @@ FAMILIES = {  # family -> (plans, flags, those of its ANNs)
     ),
     "deep": (
         POOLED, f"--dataset CIFAR10 {BFLOAT} --mirror alternate --label_smoothing 0.1",
-        f"--norm batch --no-norm_scale --activation_ann qcfs --dropout 0 --shift 2 --epochs 10 --batch_size 250 {STEEP}",
+        f"--norm batch --no-norm_scale --dropout 0 --shift 2 --cutout 8 {STEEP}",
     ),
     "vgg9": (DEEP, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.1 --trade_off 1e-4 --epochs 120"),
     "vgg16": ({"twin": "-a VGG16"}, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.2 --epochs 160"),
@@ -86,8 +86,8 @@ FAMILIES = {  # family -> (plans, flags, those of its ANNs)
     "": (FIRST, "--dataset MNIST --augment", "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 1"),
 }  # fmt: skip
 ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
-    "deep_twin_base": ("", "--init dirac --whitening"),
-    "deep_twin": ("deep_twin_base", "--average_weights ema --average_decay 0.99 --average_from 0.5"),
+    "deep_twin_base": ("", "--init dirac --whitening -lr 0.2 --warm_up 0.2 --epochs 20"),
+    "deep_twin": ("deep_twin_base", "--activation_ann qcfs -lr 0.05 --warm_up 0.1 --epochs 5"),
 }
 QUICK = "--activation Triangle --timesteps 6 --epochs 1 -lr 1e-3 --spike_penalty 3e-5"
 STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
@@ -107,8 +107,10 @@ ONCE = "--gate once --epsilon 0.1 --together --readout membrane_linear --trade_o
 CIFAR10 = "--activation Triangle --encoding direct --epochs 1 -lr 5e-4"
 CIFAR10_MORE = f"{CIFAR10} --spike_penalty 2e-6"
 CIFAR10_BALANCE = "--scaling_factor 0.5 --balance_percentile 99.9 --balance_timesteps 8"
-DEEP_SNN = "--scaling_factor 1 --activation Triangle --encoding direct --batch_size 125 -lr 5e-4 --spike_penalty 1e-6"
-CIFAR10_GATE = "--gate once --grid 4 --wait --epsilon 0.15"
+DEEP_SNN = "--scaling_factor 1 --activation Triangle --encoding direct --batch_size 125 -lr 2e-4 --spike_penalty 1e-6"
+SENT_ONCE = "--gate once --grid 4 --wait"
+CIFAR10_GATE = f"{SENT_ONCE} --epsilon 0.15"
+DEEP_GATE = f"{SENT_ONCE} --epsilon 0.1 --timesteps 7 --epochs 1"
 CIFAR10_DECODER = "--readout membrane_linear --readout_leak 0 --trade_off 2e-3 --trade_off_type mean_t"
 SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "quick_feedback": ("ann quick_feedback", f"{QUICK} {READOUT} --trade_off 0.005 {BY_STEP}"),
@@ -134,8 +136,11 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "cifar10_feedback": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} {CIFAR10_DECODER}"),
     "cifar10_blind": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} --guess interpolation"),
     "cifar10_twin": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 5"),
-    "deep_twin": ("ann deep_twin", f"{DEEP_SNN} --timesteps 4 --epochs 2"),
-    "deep_twin_short": ("snn deep_twin", f"{DEEP_SNN} --timesteps 2 --epochs 1"),
+    "deep_twin_base": ("ann deep_twin", f"{DEEP_SNN} --timesteps 4 --epochs 2"),
+    "deep_twin_short": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 2 --epochs 1"),
+    "deep_feedback": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} {CIFAR10_DECODER}"),
+    "deep_blind": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --guess interpolation"),
+    "deep_twin": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
     "vgg9_feedback": ("ann vgg9_feedback", f"{GPU} {ONCE}"),
     "vgg9_twin": ("ann vgg9_twin", f"{GPU} --gate once --epsilon 0.1 --together --guess interpolation"),
     "vgg16_plain": ("ann vgg16_plain", f"{CONVERTED} --activation Triangle --timesteps 50 --epochs 20 -lr 1e-4 {SEGMENTS}"),
