@@ -133,8 +133,8 @@ def snn_from(args, cls=None, **own):
 
 
 def ann_from(args, flag="pretrained_ann"):
-    """The ANN for the flags, with the weights of the checkpoint that this flag names, if given. One that began with ReLU may go on
-    with qcfs, whose bounds then are new."""
+    """The ANN for the flags, with the weights of the checkpoint that this flag names, if given. One that began with ReLU may go
+    on with qcfs, whose bounds then are new."""
     path = getattr(args, flag)
     if not path:
         return new_ann(args)
