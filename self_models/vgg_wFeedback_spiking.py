@@ -255,10 +255,10 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         return super().__call__(checked_images(x, self, self.frames), *args, **kwargs)
 
     def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see draws_for; uniforms: (T, B, C, H,
-        W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors, predicted and is_open are None, and
-        sums has their place. record: see Recorder. Raises ModelError for other images, another number of draws, or what cannot
-        be recorded."""
+        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
+        draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
+        predicted and is_open are None, and sums has their place. record: see Recorder. Raises ModelError for other images,
+        another number of draws, or what cannot be recorded."""
         recorder = Recorder(record, self.wiring)
         with mixed_precision(self, x):
             run = self.start(x, draws_for(x, draws, seed), recorder)

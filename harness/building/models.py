@@ -127,6 +127,11 @@ def new_ann(args):
 def snn_from(args, cls=None, **own):
     """An SNN for the flags, with new weights. cls: default, that of the gate that they name; own: settings that hold instead of
     a flag's."""
+    if frames := facts_of(args).get("recorded_frames"):
+        if not args.pretrained_snn and "timesteps" not in args.given:
+            args.timesteps = frames
+        if "blocking" not in args.given:
+            args.blocking = "dynamic"  # what is blocked for good would not be seen later
     settings = settings_from(cls or VGG_SNN_STDB_wFeedback, args, **own)
     return build(cls or OF_GATE.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, args)
 
@@ -191,7 +196,7 @@ def warm_up(model):
     slow = threading.Timer(3.0, print, [words], {"file": sys.stderr, "flush": True})
     slow.start()
     try:
-        model.engine(torch.zeros(1, *model.image_shape), seed=0)
+        model.engine(torch.zeros(1, *[model.frames] * bool(model.frames), *model.image_shape), seed=0)
         model.engine.runs["event"] = 0  # that image is nobody's
     finally:
         slow.cancel()

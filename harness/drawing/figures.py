@@ -90,11 +90,13 @@ def save_knowledge(path, film, images=6, columns=8):
 
 
 def rows_of(film):
-    """What a picture shows of each step below the input: label -> (how to draw it on an axis, frames (T, B, ...))."""
+    """What a picture shows of each step below the input, or of one that changes with it: label -> (how to draw it on an axis,
+    frames (T, B, ...))."""
+    inputs = {} if film.inputs is None else {"input": (_picture, film.inputs)}
     draw_state = partial(_picture, cmap=ListedColormap(STATE_COLOURS), vmax=len(STATES) - 1, interpolation="nearest")
     states = {"input neurons": (draw_state, film.states)}
     if not film.once:
-        return {"prediction": (_picture, film.guesses)} | states
+        return inputs | {"prediction": (_picture, film.guesses)} | states
     draw_miss = partial(_picture, cmap=ERROR_MAP, vmax=255 * film.largest_miss)
     rows = {"sent so far": (_picture, film.sent), "image as known": (_picture, film.guesses)}
     return rows | {"absolute error": (draw_miss, film.misses)} | states
@@ -108,7 +110,7 @@ def _spread(steps, columns):
 def _frames(film, chosen):
     """The picture at each of these steps, from 0, as an array of bytes."""
     steps = len(film.guesses)
-    rows = {"input": (_picture, [film.images] * steps if film.inputs is None else film.inputs)}
+    rows = {"input": (_picture, [film.images] * steps)}
     if film.seen is not None:
         rows["seen by neurons"] = (_picture, film.seen)
     rows |= rows_of(film)

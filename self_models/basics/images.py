@@ -82,7 +82,7 @@ def background(settings):
 
 def has_colour(channels):
     """Whether images of so many channels are in colour, which lie in [-1, 1]; grey ones, and the two channels of an event camera,
-    on and off, lie in [0, 1], where 0 is nothing."""
+    off and on, lie in [0, 1], where 0 is nothing."""
     return channels > 2
 
 

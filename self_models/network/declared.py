@@ -78,13 +78,13 @@ class NetworkSettings:
         group="data", metavar="NAME|FOLDER", common=True,
     )  # fmt: skip
     count_bound: int = setting(
-        1, COUNT, "of recordings: events of a pixel in a step, and polarity, from which its value is 1; fewer count in proportion",
+        1, COUNT, "of recordings: a pixel's events in a step, of one polarity, from which its value is 1; fewer in proportion",
         group="data", metavar="N", balanced=False,
     )  # fmt: skip
     labels: int = setting(10, COUNT, "number of classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
-    recorded_frames: int = setting(0, WHOLE, "frames in a file of the recordings that it takes; 0: images", flags=(), balanced=False)
+    recorded_frames: int = setting(0, WHOLE, "frames of a recording's file; 0: of images", flags=(), balanced=False)
     classes: list = setting(None, Text(check=names), "names of the classes", flags=(), balanced=False)
     background: float = setting(None, FRACTION, "light of the images' border", flags=(), balanced=False)
 
