@@ -49,7 +49,7 @@ def array_in(path):
     """A tensor (N, C, H, W) of what a file holds: the only array of an .npz, or that named frames. Raises ModelError."""
     try:
         values = np.load(path, allow_pickle=False)
-        if path.suffix.lower() == ".npz":
+        if str(path).lower().endswith(".npz"):
             with values as held:
                 names = held.files
                 if len(names) != 1 and "frames" not in names:
