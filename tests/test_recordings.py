@@ -151,7 +151,7 @@ def test_balancing_sees_the_frames_one_after_the_other():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"gate": "block"}, "blocking permanent would hide what a recording shows later: choose dynamic"),
+        ({"gate": "block"}, "blocking: what is closed for good would not see what a recording shows later: choose dynamic"),
         ({"gate": "contrast"}, "gate contrast is for an image that stays"),
         ({"gate": "once", "encoding": "direct"}, "gate once is for an image that stays"),
         ({"timesteps": 7}, "have 6 frames, one for a step: give at most 6, not 7"),
@@ -248,14 +248,14 @@ def test_from_a_folder_to_the_report(moving, tmp_path):
     for one, other in zip(dense, event, strict=True):
         assert (one["spikes"], one["accuracy"]) == (other["spikes"], other["accuracy"]) and one["epsilon"] == other["epsilon"]
     run_here(OBJ2, f"{trained} --rules all_predicted confidence --timesteps 2")  # neighbours added up
-    run_here(ANALYSIS, f"{trained} --images 2 --run_name x --raster")
-    film = load_film(tmp_path / "logs/snn/x_steps.npz")
+    run_here(ANALYSIS, f"{trained} --images 2 --run_name seen --raster")
+    film = load_film(tmp_path / "logs/snn/seen_steps.npz")
     frames = np.load(moving / "test/down/0.npz")["frames"][:, 1]
     assert film.inputs.shape == (4, 2, 12, 12, 3) and np.array_equal(film.inputs[:, 0, ..., 0], np.round(frames * 85))
     assert np.array_equal(film.images, film.inputs.max(0))
-    with Image.open(tmp_path / "logs/snn/x.gif") as gif:
+    with Image.open(tmp_path / "trained_models/snn/seen.gif") as gif:
         assert gif.n_frames == 4
-    run_here("report", f"{tmp_path}/logs/snn/x.jsonl --output {tmp_path}/page.html")
+    run_here("report", f"{tmp_path}/logs/snn/seen.jsonl --output {tmp_path}/page.html")
     assert '"inputs":' in (tmp_path / "page.html").read_text()
     line = refused(OBJ3, trained)
     assert "gate contrast is for an image that stays: for recordings choose block, or open" in line

@@ -19,7 +19,7 @@ def check_recordings(settings, gate):
     if not gate.turns:
         raise ModelError(f"gate {settings['gate']} is for an image that stays: for recordings choose block, or open")
     if gate.reacts and not gate.reopens:
-        raise ModelError(f"blocking {gate.blocking} would hide what a recording shows later: choose dynamic")
+        raise ModelError("blocking: what is closed for good would not see what a recording shows later: choose dynamic")
 
 
 def shown_next(model, run, steps):
