@@ -34,27 +34,21 @@ def facts_of(args):
     elif is_folder(args.dataset):
         listings = list_folder(args.dataset)
         train = listings[0]
-        args.facts = {"labels": len(train.classes), "classes": list(train.classes)} | (
-            facts_of_recordings(args, listings) if train.of_recordings else facts_of_images(args, listings)
-        )
+        args.facts = {"labels": len(train.classes), "classes": list(train.classes)}
+        if train.of_recordings:
+            frames, *shape = recorded_shape(listings, args.skip_bad)
+            args.facts |= {"image_shape": tuple(shape), "recorded_frames": frames}
+        else:
+            shape = shape_of(listings, args.image_size, args.grey, args.skip_bad)
+            some_images = each_of(listings, lambda listing: pixels_of(listing, shape, args.skip_bad)[0])[0][:LOOKED_AT]
+            args.facts |= {"image_shape": shape, "background": round(border(some_images).mean().item(), 4)}
     else:
         args.facts = {"labels": len(CLASSES[args.dataset])}
-    if not args.facts.get("recorded_frames") and (idle := [flag for flag in OF_RECORDINGS if flag in args.given]):
-        raise UserError(f"--{idle[0]} is of recordings of event cameras, and {args.dataset} has images: leave it out")
+    recordings = args.facts.get("recorded_frames")
+    if idle := [flag for flag in (OF_IMAGES if recordings else OF_RECORDINGS) if flag in args.given]:
+        kinds = ("images", "recordings of event cameras") if recordings else ("recordings of event cameras", "images")
+        raise UserError(f"--{idle[0]} is of {kinds[0]}, and {args.dataset} has {kinds[1]}: leave it out")
     return args.facts
-
-
-def facts_of_images(args, listings):
-    shape = shape_of(listings, args.image_size, args.grey, args.skip_bad)
-    some_images = each_of(listings, lambda listing: pixels_of(listing, shape, args.skip_bad)[0])[0][:LOOKED_AT]
-    return {"image_shape": shape, "background": round(border(some_images).mean().item(), 4)}
-
-
-def facts_of_recordings(args, listings):
-    if idle := [flag for flag in OF_IMAGES if flag in args.given]:
-        raise UserError(f"--{idle[0]} is of images, and {args.dataset} has recordings of event cameras: leave it out")
-    frames, *shape = recorded_shape(listings, args.skip_bad)
-    return {"image_shape": tuple(shape), "recorded_frames": frames}
 
 
 def where_images_lie(args):

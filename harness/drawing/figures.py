@@ -57,7 +57,7 @@ def save_contact_sheet(path, film, images=3, columns=6):
         for number, title in enumerate(listed):
             pictures = axes[len(heights) * number :][: len(rows)]
             _picture(pictures[0][0], film.images[number])
-            pictures[0][0].set(xlabel=short(title), ylabel="input")
+            pictures[0][0].set(xlabel=short(title), ylabel="input" if film.inputs is None else "most of all steps")
             for row, (label, (draw, frames)) in zip(pictures, rows.items(), strict=True):
                 row[2].set_ylabel(label)
                 for axis, t in zip(row[2:], chosen, strict=True):
