@@ -247,6 +247,9 @@ def test_from_a_folder_to_the_report(moving, tmp_path):
     dense, event = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation") for name in ("dense", "event"))
     for one, other in zip(dense, event, strict=True):
         assert (one["spikes"], one["accuracy"]) == (other["spikes"], other["accuracy"]) and one["epsilon"] == other["epsilon"]
+    run_here(SNN, f"--dataset {moving} {small} --timesteps 2 --epochs 1 --engine dense --run_name y {here}")
+    run_here(SNN, f"--resume --epochs 2 --run_name y {here}")
+    assert load(tmp_path / "trained_models/snn/y.pth", engine="dense").frames == 2
     run_here(OBJ2, f"{trained} --rules all_predicted confidence --timesteps 2")  # neighbours added up
     run_here(ANALYSIS, f"{trained} --images 2 --run_name seen --raster")
     film = load_film(tmp_path / "logs/snn/seen_steps.npz")

@@ -127,11 +127,6 @@ def new_ann(args):
 def snn_from(args, cls=None, **own):
     """An SNN for the flags, with new weights. cls: default, that of the gate that they name; own: settings that hold instead of
     a flag's."""
-    if frames := facts_of(args).get("recorded_frames"):
-        if not args.pretrained_snn and "timesteps" not in args.given:
-            args.timesteps = frames
-        if "blocking" not in args.given:
-            args.blocking = "dynamic"  # what is blocked for good would not be seen later
     settings = settings_from(cls or VGG_SNN_STDB_wFeedback, args, **own)
     return build(cls or OF_GATE.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, args)
 
@@ -214,6 +209,7 @@ class SNNSource:
         self.path = args.pretrained_snn or args.pretrained_ann
         self.converts = bool(self.path) and not args.pretrained_snn
         if not self.path:
+            self._ask_for_recordings()
             return
         self.saved = read(self.path, args)
         flag, wanted, wrong = ("ann", "ANN", "SNN") if self.converts else ("snn", "SNN", "ANN")
@@ -223,8 +219,17 @@ class SNNSource:
         names = common if self.converts else VGG_SNN_STDB_wFeedback.declared().keys() - set(keeps)
         adopt(args, self.saved, VGG_SNN_STDB_wFeedback, names)
         self.settings = self.saved.get("settings", {})
+        self._ask_for_recordings()
         if self.converts:
             self._ask_for_its_kind()
+
+    def _ask_for_recordings(self):
+        """Let args be what recordings need, where nothing else is typed: a step for each frame, and nothing blocked for good."""
+        if frames := facts_of(self.args).get("recorded_frames"):
+            if (self.converts or not self.path) and "timesteps" not in self.args.given:
+                self.args.timesteps = frames
+            if "blocking" not in self.args.given:
+                self.args.blocking = "dynamic"
 
     def _ask_for_its_kind(self):
         """Let args be what an ANN of this kind needs, where nothing else is typed. Raises UserError where that is."""

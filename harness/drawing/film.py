@@ -47,7 +47,8 @@ class Film:
     guess, the largest of the channels, 255 being a pixel's range. seen: as guesses, what the input neurons see, from a gate that
     changes the image. blocked (T, B): share of active values blocked in a step; errors (T, B): squared error of a guess on the
     image's scale, summed over its pixels: both None in a file of an earlier version. inputs: as guesses, the image at each step,
-    where it changes, as in a recording, of which images then has the most of each pixel; every: only each step of this many is in the Film. Raises ValueError where these do not fit.
+    where it changes; of a recording images have each pixel's most. every: only each step of this many is in the Film. Raises
+    ValueError where these do not fit.
     """
 
     images: np.ndarray
