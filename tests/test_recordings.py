@@ -29,7 +29,7 @@ CASES = {
     "open": {},
     "block": {**BLOCKS, "latch": True},
     "next": {**BLOCKS, "predict": "next", "encoding": "direct", "surprise": 2.0},
-    "stops": {**BLOCKS, "predict": "next", "rule": "confidence", "gap_bound": 0.05},
+    "stops": {**BLOCKS, "predict": "next", "rule": "confidence", "gap_bound": 0.015},
 }
 
 
@@ -43,7 +43,7 @@ def recordings():
 def spiking(case):
     torch.manual_seed(1)
     model = VGG_SNN_STDB_wFeedback(**NETWORK, **SPIKING, **CASES[case]).eval()
-    model.set_thresholds([0.3] * len(model.thresholds))
+    model.set_thresholds([0.05 if "classifier" in name else 0.3 for name in model.neurons()])
     return model
 
 
@@ -80,7 +80,7 @@ def test_a_recording_is_a_stream_of_its_frames(case):
     assert torch.equal(whole.predictions, torch.cat([part.predictions for part in parts]))
     for name, counts in whole.spikes_by_step.items():
         assert torch.equal(counts, torch.cat([part.spikes_by_step[name] for part in parts])), name
-    assert all(count.sum() for count in list(whole.spikes.values())[:4])
+    assert all(count.sum() for count in whole.spikes.values())
     if case != "open":
         assert torch.equal(whole.is_open, torch.cat([part.is_open for part in parts]))
 

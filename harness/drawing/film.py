@@ -226,7 +226,7 @@ def film_of(model, batch, output, names, titles):
         seen=np.stack([shown(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
         blocked=np.zeros((steps, len(images))) if share is None else 1 - share.cpu().numpy(),
         errors=each(lambda guess, aim: (guess - aim).square().sum((1, 2, 3)), aims(model, batch.images, output.steps)),
-        inputs=shown(seen).cpu().numpy() if model.frames else None,
+        inputs=None if images is batch.images else shown(seen).cpu().numpy(),
     )
 
 

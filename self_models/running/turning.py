@@ -36,7 +36,7 @@ def shown_next(model, run, steps):
 
 def aims(model, x, steps=None):
     """What a model's predictions of each step are compared with, for images or recordings x. steps: see by_step."""
-    return by_step(x, steps, ahead=model.settings["predict"] == "next")
+    return x if x.dim() == 4 else by_step(x, steps, ahead=model.settings["predict"] == "next")
 
 
 def seen_and_aims(model, run, first):
