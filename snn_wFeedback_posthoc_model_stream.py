@@ -50,6 +50,8 @@ def main(argv=None):
         if flag in args.typed and not getattr(args, beside):
             raise UserError(f"--{flag} does nothing without --{beside}: leave it out")
     source = source_for(args, InputBlockingSNN)
+    if source.settings.get("recorded_frames"):
+        raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
     for flag, value in FORGETTING[args.gate != "open" and args.epsilon > 0].items():
         if flag not in args.given:
             args.given[flag] = value

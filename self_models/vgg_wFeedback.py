@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.basics.images import background, checked_images, class_names, find_image_shape
+from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured
 from self_models.network.declared import ANNSettings
 from self_models.network.forward import decoder_layers, run_stage
@@ -20,8 +20,8 @@ PRECISIONS = ("float32", "bfloat16")
 class VGG_wFeedback(Configured, nn.Module):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
 
-    ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G; or QCFS in all. Images (B, C, H, W) in [0, 1] with one
-    channel, else in [-1, 1]. Settings: ANNSettings in network/declared.py. A plan without feedback runs one step, and so does a
+    ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G; or QCFS in all. Images (B, C, H, W) in [-1, 1] in
+    colour, else in [0, 1]. Settings: ANNSettings in network/declared.py. A plan without feedback runs one step, and so does a
     network with a norm. Raises ModelError for settings that make no network.
     """
 
@@ -71,10 +71,17 @@ class VGG_wFeedback(Configured, nn.Module):
     def has_feedback(self):
         return self.generate is not None
 
+    @property
+    def frames(self):
+        """Of each recording that it takes; 0: it takes images."""
+        return self.settings["recorded_frames"]
+
     def forward(self, x, draws=None, seed=None, frames=True):
-        """x: (B, C, H, W) -> ANNOutput. draws, seed: of the dropout masks, see draws_for; frames: else predictions and errors are
-        None, and sums has their place. Raises ModelError for other images, see checked_images."""
-        x = checked_images(x, self)
+        """x: (B, C, H, W), or recordings (B, T, C, H, W), of each of which it sees the mean frame, -> ANNOutput. draws, seed: of
+        the dropout masks, see draws_for; frames: else predictions and errors are None, and sums has their place. Raises
+        ModelError for other images, see checked_images."""
+        x = checked_images(x, self, self.frames)
+        x = x.mean(1) if self.frames else x
         with mixed_precision(self, x):
             logits, predictions = self.run(x, draws_for(x, draws, seed) if self.training else None)
         if not predictions:
@@ -87,7 +94,7 @@ class VGG_wFeedback(Configured, nn.Module):
 
     def run(self, x, draws):
         """(logits, list of T predictions)"""
-        masks, activation = {}, torch.sigmoid if self.image_shape[0] == 1 else torch.tanh  # masks are held over all passes
+        masks, activation = {}, torch.tanh if has_colour(self.image_shape[0]) else torch.sigmoid  # masks are held over all passes
         before_fork, after_fork = encoder_parts(self.features)
 
         def stage(name, layers, signal):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.basics.images import background, checked_images, class_names, find_image_shape
+from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, declared
 from self_models.network.declared import CHANGEABLE, SpikingSettings
 from self_models.network.forward import decoder_layers, run_stage
@@ -27,6 +27,7 @@ from self_models.running.outputs import SNNOutput, Sums
 from self_models.running.recording import Recorder
 from self_models.running.steps import Frame, RunState, Schedule, accumulated, gathered, joined, placed, stack_frames
 from self_models.running.stream import Stream
+from self_models.running.turning import aims, check_recordings, seen_and_aims, shown_next
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -85,7 +86,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
                 raise ModelError(f"{name} cannot be changed in a model that is built: build another")
         before, self.settings = self.settings, self.checked(settings, kept=self.settings)
         try:
-            parts = self.make_parts(colour=self.image_shape[0] > 1)
+            parts = self.make_parts(colour=has_colour(self.image_shape[0]))
             self._check_parts(**parts)
         except ModelError:
             self.settings = before
@@ -97,6 +98,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
     feedback_interval = property(lambda self: self.settings["feedback_interval"])
+    frames = property(lambda self: self.timesteps if self.settings["recorded_frames"] else 0)  # of a recording that it takes
     predicts = property(lambda self: self.has_feedback or self.gate.completes)  # whether there is something to show
 
     def _check_parts(self, gate, rule, readout):
@@ -104,6 +106,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if interval > steps:
             raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
         gate.check(self.has_feedback, self.settings["encoding"])
+        check_recordings(self.settings, gate)
         if self.settings["surprise"] and not gate.reopens:
             raise ModelError("surprise: it is what opens again, which needs gate block and blocking dynamic: choose them")
         if steps < gate.least_steps:
@@ -136,8 +139,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         return moved if rests is None else torch.where(rests, trace, moved)
 
     def start(self, x, draws=None, recorder=None):
-        """A run at rest for images x (B, C, H, W). draws: see draws_for; recorder: a Recorder, or None. In training, chains of
-        the decoder's linear layers are folded into one where that pays."""
+        """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; recorder: a Recorder, or
+        None. In training, chains of the decoder's linear layers are folded into one where that pays."""
+        recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
         stages = dict(zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True))
         stages["classifier"] = list_layers(self.classifier)
         if self.has_feedback:
@@ -147,9 +151,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         logits = x.new_zeros(len(x), self.settings["labels"])
         if self.watcher:
             self.watcher.begin()
-        draws, recorder = draws_for(x, draws), recorder or Recorder()
-        trace, last = torch.zeros_like(x), self.timesteps
-        return RunState(x, self.gate.start(x), logits, trace, stages, draws, self.watcher, recorder, last=last)
+        draws, recorder, view = draws_for(x, draws), recorder or Recorder(), self.gate.start(x)
+        run = RunState(x, view, logits, torch.zeros_like(x), stages, draws, self.watcher, recorder, last=self.timesteps)
+        return replace(run, recording=recording)
 
     def step(self, run, draws):
         """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns the Frame of this step."""
@@ -174,7 +178,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     def perceive(self, run, draws, counts):
         """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to counts what
         their layers send. Returns the encoder's output (t, B, ...), of the last t steps, and a Frame of each step."""
-        view, steps = run.view, range(run.steps, run.steps + len(draws))
+        view, steps = shown_next(self, run, len(draws)), range(run.steps, run.steps + len(draws))
         signal = self.encoding.send(view.unexplained(), draws)
         sent = view.sent(signal)
         counts["input"].append(count_events(sent))
@@ -248,13 +252,13 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         wants_gradient = torch.is_grad_enabled() and getattr(x, "requires_grad", False)
         if self.engine and not self.training and not wants_gradient:
             return self.engine(x, *args, **kwargs)
-        return super().__call__(checked_images(x, self), *args, **kwargs)
+        return super().__call__(checked_images(x, self, self.frames), *args, **kwargs)
 
     def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """x: (B, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see draws_for; uniforms: (T, B, C, H,
-        W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors, predicted and is_open are None, and
-        sums has their place. record: see Recorder. Raises ModelError for other images, another number of draws, or what cannot
-        be recorded."""
+        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
+        draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
+        predicted and is_open are None, and sums has their place. record: see Recorder. Raises ModelError for other images,
+        another number of draws, or what cannot be recorded."""
         recorder = Recorder(record, self.wiring)
         with mixed_precision(self, x):
             run = self.start(x, draws_for(x, draws, seed), recorder)
@@ -267,19 +271,19 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def segment(self, run, draws, frames):
         """advance() that leaves its run as it is: (the run after these steps, their Frame)."""
-        run = replace(run, memory=dict(run.memory))
+        run, first = replace(run, memory=dict(run.memory)), run.steps
         shown = self.advance(run, draws)
-        return run, shown if frames else shown.summed(run.image)
+        return run, shown if frames else shown.summed(*seen_and_aims(self, run, first))
 
     def output(self, x, frames, steps, recorder):
-        """SNNOutput of a run on images x. frames: its Frame (T, B, ...); steps: how many each image took (B,)."""
+        """SNNOutput of a run on images, or recordings, x. frames: its Frame (T, B, ...); steps: how many each image took (B,)."""
         counts = (frames.spikes, frames.spikes.sum(0))
         by_step, total = (dict(zip(self.wiring.names, each.unbind(-1), strict=True)) for each in counts)
         summed = frames.prediction is None and self.predicts
         return SNNOutput(
             frames.logits[-1],
             frames.prediction,
-            None if frames.prediction is None else (x - frames.prediction) ** 2,
+            None if frames.prediction is None else (aims(self, x, steps) - frames.prediction) ** 2,
             total,
             steps,
             frames.predicted,

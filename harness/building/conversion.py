@@ -35,9 +35,10 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019), once: its
     spikes at all steps, a bit each, are kept for the layers after it. The input neurons see the whole image, whatever the gate.
     The decoder is driven as in a run, by the encoder's output summed over feedback_interval steps. The model's leaks are put
-    back, its thresholds are the ones found, its biases, which were the ANN's, fit to them. images: (B, C, H, W); draws: t ->
-    (B, C, H, W), uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer. Raises
-    UserError for fewer steps than the decoder needs to run once.
+    back, its thresholds are the ones found, its biases, which were the ANN's, fit to them. images: (B, C, H, W), or
+    recordings (B, T, C, H, W), which begin again at their end; draws: t -> (B, C, H, W), uniform in [0, 1); on_layer: called
+    with (name, threshold); on_step: after each step of a layer. Raises UserError for fewer steps than the decoder needs to run
+    once.
     """
     interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
@@ -56,7 +57,8 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
         return balance_stage(stage, layers, signal, steps, percentile, on_found, on_step)
 
     before_fork, after_fork = encoder_parts(model.features)
-    forked = balance("features", before_fork, lambda t: model.encoding.send(images, draws(t)), timesteps)
+    shown = images.unbind(1) if images.dim() > 4 else [images]
+    forked = balance("features", before_fork, lambda t: model.encoding.send(shown[t % len(shown)], draws(t)), timesteps)
     encoded = balance("features", after_fork, forked, timesteps)
     if model.has_feedback:
         inflow = lambda n: sum(forked(n * interval + t) for t in range(interval))  # noqa: E731
@@ -197,7 +199,7 @@ def balanced_thresholds(model, train, args, folder, say):
 
 
 def _digest(model, images, args):
-    """Of all that balanced thresholds depend on. images: (B, C, H, W), uint8."""
+    """Of all that balanced thresholds depend on. images: (B, ..., C, H, W), uint8."""
     known = model.declared()
     used = {name: value for name, value in model.settings.items() if known[name].balanced and not known[name].training}
     settings = [RULE, used, args.balance_timesteps, args.balance_percentile, args.seed, len(images)]

@@ -194,7 +194,7 @@ def warm_up(model):
     slow = threading.Timer(3.0, print, [words], {"file": sys.stderr, "flush": True})
     slow.start()
     try:
-        model.engine(torch.zeros(1, *model.image_shape), seed=0)
+        model.engine(torch.zeros(1, *[model.frames] * bool(model.frames), *model.image_shape), seed=0)
         model.engine.runs["event"] = 0  # that image is nobody's
     finally:
         slow.cancel()
@@ -212,6 +212,7 @@ class SNNSource:
         self.path = args.pretrained_snn or args.pretrained_ann
         self.converts = bool(self.path) and not args.pretrained_snn
         if not self.path:
+            self._ask_for_recordings()
             return
         self.saved = read(self.path, args)
         flag, wanted, wrong = ("ann", "ANN", "SNN") if self.converts else ("snn", "SNN", "ANN")
@@ -221,8 +222,17 @@ class SNNSource:
         names = common if self.converts else VGG_SNN_STDB_wFeedback.declared().keys() - set(keeps)
         adopt(args, self.saved, VGG_SNN_STDB_wFeedback, names)
         self.settings = self.saved.get("settings", {})
+        self._ask_for_recordings()
         if self.converts:
             self._ask_for_its_kind()
+
+    def _ask_for_recordings(self):
+        """Let args be what recordings need, where nothing else is typed: a step for each frame, and nothing blocked for good."""
+        if frames := facts_of(self.args).get("recorded_frames"):
+            if (self.converts or not self.path) and "timesteps" not in self.args.given:
+                self.args.timesteps = frames
+            if "blocking" not in self.args.given:
+                self.args.blocking = "dynamic"
 
     def _ask_for_its_kind(self):
         """Let args be what an ANN of this kind needs, where nothing else is typed. Raises UserError where that is."""

@@ -15,7 +15,7 @@ def whiten_first_layer(model, images):
     each, size = weight.shape[0] // 2, weight.shape[-1]
     used = max(1, PATCHES // images.images[0, 0].numel())
     index = torch.arange(0, len(images), -(-len(images) // used))
-    filters, share = whitening_filters((images.batch(part).images for part in index.split(100)), size, each)
+    filters, share = whitening_filters((images.batch(part).images.flatten(0, -4) for part in index.split(100)), size, each)
     weight.copy_(torch.cat([filters, -filters]).view_as(weight))
     return f"whitening: {each} patterns of {size}x{size} pixels have {100 * share:.1f} % of {len(index)} images' variance"
 

@@ -105,7 +105,8 @@ def find_images(args, model):
     if args.holdout and args.limit_test:
         raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
     limits = args.limit_train, args.limit_test, args.holdout
-    train, held_out, test = load_data(where_images_lie(args), args.data_dir, *limits, model.image_shape, args.skip_bad)
+    shape = model.image_shape, args.skip_bad, model.frames, model.settings["count_bound"]
+    train, held_out, test = load_data(where_images_lie(args), args.data_dir, *limits, *shape)
     check_fits(test, model)
     return train, held_out or test
 

@@ -2,12 +2,13 @@
 classes, image shape, and how bright a background is."""
 
 from harness import UserError
-from harness.data.folders import LAYOUT, each_of, list_folder, pixels_of, shape_of, some
+from harness.data.folders import LAYOUT, each_of, list_folder, pixels_of, recorded_shape, shape_of, some
 from self_models.basics.files import border
 from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, class_names, find_image_shape
 
-FACTS = ("labels", "image_shape", "classes", "background")  # settings of a network
+FACTS = ("labels", "image_shape", "classes", "background", "recorded_frames")  # settings of a network
 OF_FOLDERS = ("image_size", "grey", "skip_bad")  # flags
+OF_IMAGES, OF_RECORDINGS = ("image_size", "grey"), ("count_bound", "predict")  # flags
 FEWEST = 10  # training images of a class, below which a line warns
 LISTED = 20  # classes of which each is named with its images
 LOOKED_AT = 1000  # training images, for the light of their borders
@@ -32,12 +33,21 @@ def facts_of(args):
             raise UserError(f"--{wrong[0]}: the checkpoint's network takes {told(known[0])}; leave it out")
     elif is_folder(args.dataset):
         listings = list_folder(args.dataset)
-        train, shape = listings[0], shape_of(listings, args.image_size, args.grey, args.skip_bad)
-        some_images = each_of(listings, lambda listing: pixels_of(listing, shape, args.skip_bad)[0])[0][:LOOKED_AT]
-        light = round(border(some_images).mean().item(), 4)
-        args.facts = {"labels": len(train.classes), "image_shape": shape, "classes": list(train.classes), "background": light}
+        train = listings[0]
+        args.facts = {"labels": len(train.classes), "classes": list(train.classes)}
+        if train.of_recordings:
+            frames, *shape = recorded_shape(listings, args.skip_bad)
+            args.facts |= {"image_shape": tuple(shape), "recorded_frames": frames}
+        else:
+            shape = shape_of(listings, args.image_size, args.grey, args.skip_bad)
+            some_images = each_of(listings, lambda listing: pixels_of(listing, shape, args.skip_bad)[0])[0][:LOOKED_AT]
+            args.facts |= {"image_shape": shape, "background": round(border(some_images).mean().item(), 4)}
     else:
         args.facts = {"labels": len(CLASSES[args.dataset])}
+    recordings = args.facts.get("recorded_frames")
+    if idle := [flag for flag in (OF_IMAGES if recordings else OF_RECORDINGS) if flag in args.given]:
+        kinds = ("images", "recordings of event cameras") if recordings else ("recordings of event cameras", "images")
+        raise UserError(f"--{idle[0]} is of {kinds[0]}, and {args.dataset} has {kinds[1]}: leave it out")
     return args.facts
 
 
@@ -72,7 +82,7 @@ def shape_and_classes(facts, dataset):
 
 def check_fits(images, model):
     """Raises UserError unless the ImageSet's images have the shape, and its classes the names, that the network knows."""
-    check_same(images.name, tuple(images.images.shape[1:]), images.classes or model.classes, model.image_shape, model.classes)
+    check_same(images.name, tuple(images.images.shape[-3:]), images.classes or model.classes, model.image_shape, model.classes)
 
 
 def check_same(name, shape, classes, known_shape, known_classes):
@@ -110,6 +120,7 @@ def by_class(counts, names):
 
 
 def told(shape):
-    """'grey images of 28x28 pixels', of (C, H, W)."""
-    channels, height, width = shape
-    return f"{ {1: 'grey ', 3: 'colour '}.get(channels, '') }images of {width}x{height} pixels"
+    """'grey images of 28x28 pixels', of (C, H, W), or of recordings of (2, H, W) or (T, 2, H, W)."""
+    *frames, channels, height, width = shape
+    kinds = {1: "grey images", 2: "recordings", 3: "colour images"}
+    return f"{kinds.get(channels, 'images')} of {''.join(f'{count} frames of ' for count in frames)}{width}x{height} pixels"

@@ -1,4 +1,5 @@
-"""A folder of images as a data set: FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, decoded once into memory-mapped tensors."""
+"""A folder of images, or of recordings of event cameras, as a data set: FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, decoded once
+into memory-mapped tensors."""
 
 import functools
 import hashlib
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from harness import UserError
 from harness.data.cache import kept, read_arrays, write_arrays
+from harness.data.frames import ARRAYS, is_recording, shape_in, steps_in
 from harness.processes import ranks
 from self_models.basics.errors import ModelError
 from self_models.basics.files import ENDINGS, decoded, is_image, size_and_colour
@@ -29,8 +31,9 @@ AT_ONCE = 64  # files that are handed to the threads together
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of FOLDER/train or FOLDER/test, in an order that mixes the classes in their proportions: the first and the
-    last N images are of all classes. labels: positions in classes; digest: of names, sizes and times of change."""
+    """The image files of FOLDER/train or FOLDER/test, or the recordings there, in an order that mixes the classes in their
+    proportions: the first and the last N are of all classes. labels: positions in classes; digest: of names, sizes and times of
+    change."""
 
     folder: Path
     part: str
@@ -38,6 +41,10 @@ class Listing:
     labels: tuple
     classes: tuple
     digest: str
+
+    @property
+    def of_recordings(self):
+        return is_recording(self.paths[0])
 
     def shown(self, position):
         """A file's path within FOLDER, for a reader."""
@@ -52,6 +59,8 @@ def list_folder(name):
         known = f"is neither {', '.join(IMAGE_SHAPES)} nor a folder that is there{near and f' ({near.strip()})'}"
         raise UserError(f"--dataset {name} {f'has no folder {lacks[0]}/' if folder.is_dir() else known}: {LAYOUT}")
     train, test = (list_part(folder, part) for part in parts)
+    if train.of_recordings != test.of_recordings:
+        raise UserError(f"--dataset {name}: one of train/ and test/ has images, the other recordings: both must have the same")
     both = set(train.classes) & set(test.classes)
     if lone := [f"{one.part}/{each}" for one in (train, test) for each in one.classes if each not in both]:
         raise UserError(f"--dataset {name}: train/ and test/ must have the same classes, and only one has {some(lone)}")
@@ -59,15 +68,21 @@ def list_folder(name):
 
 
 def list_part(folder, part):
-    """The Listing of one part. Raises UserError for fewer than two classes, or an empty one."""
+    """The Listing of one part, of recordings where there are no images. Raises UserError for fewer than two classes, or an empty
+    one."""
     root, keyed, digest = folder / part, [], hashlib.blake2b(digest_size=12)
     try:
         names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
         if len(names) < 2:
             raise UserError(f"two class folders or more are needed in {root}, which has {some(names) or 'none'}: {LAYOUT}")
-        files = [sorted(files_below(root / name), key=os.path.split) for name in names]
+        for is_wanted in (is_image, is_recording):
+            files = [sorted(files_below(root / name, is_wanted), key=os.path.split) for name in names]
+            if any(files):
+                break
         if empty := [name for name, paths in zip(names, files, strict=True) if not paths]:
-            raise UserError(f"{root}: no images ({', '.join(ENDINGS)}) of class {some(empty)}: add some, or remove the folder")
+            kinds = [f"images ({', '.join(ENDINGS)})"] * (is_wanted is is_image or not any(files))
+            kinds += [f"recordings ({', '.join(ARRAYS)})"] * (is_wanted is is_recording)
+            raise UserError(f"{root}: no {' or '.join(kinds)} of class {some(empty)}: add some, or remove the folder")
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror}") from None
     for label, paths in enumerate(files):
@@ -80,15 +95,15 @@ def list_part(folder, part):
     )
 
 
-def files_below(folder, above=()):
-    """The paths of the image files in a folder and in those inside it, hidden ones aside; a link that leads back is not followed.
-    above: the folders around it."""
+def files_below(folder, is_wanted, above=()):
+    """The paths of the files whose name is wanted in a folder and in those inside it, hidden ones aside; a link that leads back
+    is not followed. above: the folders around it."""
     if (itself := os.path.realpath(folder)) in above:
         return
     for entry in os.scandir(folder):
         if entry.is_dir() and not entry.name.startswith("."):
-            yield from files_below(entry.path, (*above, itself))
-        elif is_image(entry.name) and (entry.is_file() or entry.is_symlink()):  # a link to nowhere is a file that cannot be read
+            yield from files_below(entry.path, is_wanted, (*above, itself))
+        elif is_wanted(entry.name) and (entry.is_file() or entry.is_symlink()):  # a link to nowhere is a file that cannot be read
             yield entry.path
 
 
@@ -126,6 +141,19 @@ def shape_of(listings, image_size=None, grey=None, skip_bad=False):
     return 1 if grey else 3, image_size, image_size
 
 
+def recorded_shape(listings, skip_bad=False):
+    """(T, 2, H, W) of the recordings of these Listings. Raises UserError where they have several."""
+    heads = [head for found in each_of(listings, partial(heads_of, skip_bad=skip_bad)) for head in found]
+    shapes = {tuple(shape): where for shape, where in reversed(heads)}
+    if len(shapes) > 1:
+        found = some([f"{shape} ({of.shown(at)})" for shape, (of, at) in sorted(shapes.items())])
+        raise UserError(
+            f"the recordings of {listings[0].folder} are not of one shape (T, C, H, W), but {found}: split each into as many "
+            "frames as the others, of one size"
+        )
+    return next(iter(shapes))
+
+
 def each_of(listings, take):
     """[take(listing) of each of these]. Raises one UserError for all of them whose files cannot be read."""
     found, faults = [], []
@@ -140,8 +168,10 @@ def each_of(listings, take):
 
 
 def heads_of(listing, skip_bad):
-    """[((width, height, whether it has colours), (the Listing, position))] of the files of a Listing that can be read."""
-    heads, positions, _ = arrays_of(listing, "heads", head_of, skip_bad, "sizes of")
+    """[((width, height, whether it has colours), or of recordings (T, C, H, W), (the Listing, position))] of the files of a
+    Listing that can be read."""
+    take = shape_in if listing.of_recordings else head_of
+    heads, positions, _ = arrays_of(listing, "heads", take, skip_bad, "sizes of")
     return [(head, (listing, position)) for head, position in zip(heads.tolist(), positions, strict=True)]
 
 
@@ -150,10 +180,13 @@ def head_of(path):
     return np.array([*size, has_colours], np.int32)
 
 
-def pixels_of(listing, shape, skip_bad):
-    """(uint8 (N, *shape) in a memory-mapped file, labels (N,)) of a Listing, decoded where there is no such file yet."""
-    name = f"{'x'.join(map(str, shape))}.pixels"
-    pixels, positions, note = arrays_of(listing, name, partial(decoded, shape=shape), skip_bad, "decoding")
+def pixels_of(listing, shape, skip_bad, bound=1):
+    """(uint8 (N, *shape) in a memory-mapped file, labels (N,)) of a Listing, decoded where there is no such file yet. bound: of
+    recordings, see steps_in."""
+    name, take = f"{'x'.join(map(str, shape))}.pixels", partial(decoded, shape=shape)
+    if listing.of_recordings:
+        name, take = f"to_{bound}_{name}", partial(steps_in, shape=shape, bound=bound)
+    pixels, positions, note = arrays_of(listing, name, take, skip_bad, "decoding")
     if note and ranks.is_first():
         say_once(note)
     return pixels, torch.tensor(listing.labels)[positions]

@@ -1,7 +1,9 @@
-"""Frames from files, in their order: a folder of images, a GIF, a video, or an array."""
+"""Frames from files, in their order: a folder of images, a GIF, a video, or an array; and recordings of event cameras."""
 
+import os
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -12,7 +14,7 @@ from PIL import Image
 from harness import UserError
 from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded, image_sources, opened, reason
-from self_models.basics.images import checked_images
+from self_models.basics.images import checked_images, has_colour
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ogv", ".wmv")
 ANIMATED = (".gif", ".apng", ".webp")
@@ -40,25 +42,56 @@ def read_frames(path, model, invert=False):
         raise UserError(f"--frames {path}: {str(error).removeprefix(f'{path}: ')}") from None
     if not invert:
         return frames
-    return 255 - frames if frames.dtype == torch.uint8 else 1 - frames if model.image_shape[0] == 1 else -frames
+    return 255 - frames if frames.dtype == torch.uint8 else -frames if has_colour(model.image_shape[0]) else 1 - frames
 
 
 def array_in(path):
     """A tensor (N, C, H, W) of what a file holds: the only array of an .npz, or that named frames. Raises ModelError."""
     try:
         values = np.load(path, allow_pickle=False)
-        if path.suffix.lower() == ".npz":
+        if str(path).lower().endswith(".npz"):
             with values as held:
                 names = held.files
                 if len(names) != 1 and "frames" not in names:
                     raise ModelError(f"it holds {', '.join(names) or 'no array'}: name the array of the frames 'frames'")
                 values = held["frames" if "frames" in names else names[0]]
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"no array can be read from it ({reason(error, path)})") from None
     values = values[:, None] if values.ndim == 3 else values
     if not values.size or values.dtype.kind not in "biuf":
         raise ModelError(f"frames must be numbers (N, C, H, W) or (N, H, W), not {values.dtype} of shape {values.shape}")
     return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def is_recording(name):
+    """Whether a file of this name is taken for a recording of an event camera; hidden ones are not."""
+    return name.lower().endswith(ARRAYS) and not os.path.basename(name).startswith(".")
+
+
+def recording_in(path):
+    """The counts of events (T, 2, H, W), an array, in a file as SpikingJelly and tonic write them, see array_in. Raises
+    ModelError."""
+    counts = array_in(path).numpy()
+    if counts.shape[1] != 2:
+        raise ModelError(f"frames must be (T, 2, H, W), of events off and on, not of shape {counts.shape}")
+    if not (counts >= 0).all() or not np.isfinite(counts).all():
+        raise ModelError("frames must be counts of events, and some are negative or no numbers")
+    return counts
+
+
+def shape_in(path):
+    return np.array(recording_in(path).shape, np.int32)
+
+
+def steps_in(path, shape, bound):
+    """A recording as uint8 (steps, 2, H, W), this shape: neighbouring frames are added up to so many steps, as even as can be,
+    and a pixel that has had `bound` events or more in a step is 255, fewer count in proportion. Raises ModelError."""
+    counts = recording_in(path)
+    if counts.shape[1:] != shape[1:]:
+        raise ModelError(f"frames are of shape {counts.shape[1:]}, not {shape[1:]}")
+    first = -(-np.arange(shape[0]) * len(counts) // shape[0])
+    summed = np.add.reduceat(counts, first, dtype=np.float64)
+    return np.round(np.minimum(summed, bound) * (255 / bound)).astype(np.uint8)
 
 
 def pictures_in(path):

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 import torchvision
 
 from harness import UserError
-from harness.data.folders import each_of, list_folder, pixels_of, shape_of
+from harness.data.folders import each_of, list_folder, pixels_of, recorded_shape, shape_of
 from harness.processes import ranks
 from self_models.basics.devices import sent
 from self_models.basics.files import is_image
 from self_models.basics.home import HOME, INSTALLED, users_folder
-from self_models.basics.images import CLASSES, IMAGE_SHAPES, scaled
+from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, scaled
 from self_models.counting.evaluation import Batch
 from self_models.running.draws import Draws
 
@@ -53,10 +53,10 @@ FILES = {  # which files a data set has, and where
 
 @dataclass(frozen=True)
 class ImageSet:
-    """images: uint8 (N, C, H, W), maybe of a memory-mapped file, or floats as the model takes them; labels: int64 (N,), None
-    where nobody knows them; start: position of the first in its whole set; names: of the classes, where the data set's name does
-    not say them; change: what batches hold instead of their uint8 pixels, of which it is given a copy; passes: how often each
-    image is in the set, at positions N apart, each time with draws of its own."""
+    """images: uint8 (N, C, H, W), of recordings (N, T, 2, H, W), maybe of a memory-mapped file, or floats as the model takes
+    them; labels: int64 (N,), None where nobody knows them; start: position of the first in its whole set; names: of the classes,
+    where the data set's name does not say them; change: what batches hold instead of their uint8 pixels, of which it is given a
+    copy; passes: how often each image is in the set, at positions N apart, each time with draws of its own."""
 
     name: str
     images: torch.Tensor
@@ -110,7 +110,8 @@ def first_of_each_class(labels, count):
 
 
 def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
-    """The batch with each image changed at random: grey ones turned, scaled and shifted, colour ones mirrored and shifted.
+    """The batch with each image, or recording, changed at random: in colour mirrored and shifted, others turned, scaled and
+    shifted.
 
     mirror: 'random': in half of the epochs; 'alternate': in every second one, of which seed and image say whether it is an even
     one (Jordan, arXiv:2404.00498). shift: at most so many pixels, None for as many as moved and mirrored say. cutout: the side
@@ -120,11 +121,11 @@ def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
     if mirror == "alternate":
         (first,) = Draws(seed, 0, batch.index).numbers("augmentation", 4, batch.images.device)
         numbers[:, 2] = ((first[:, 2] < 0.5) ^ (epoch % 2 == 0)).to(numbers.dtype)  # 0: mirrored
-    change = moved if batch.images.shape[1] == 1 else mirrored
-    images = change(batch.images, numbers, shift)
+    change = mirrored if has_colour(batch.images.shape[-3]) else moved
+    images = change(batch.images.flatten(1, -3), numbers, shift)
     if cutout:
         images = without_square(images, cutout, *Draws(seed, epoch, batch.index).numbers("cutout", 2, images.device))
-    return batch._replace(images=images)
+    return batch._replace(images=images.view_as(batch.images))
 
 
 def moved(images, numbers, shift=None):
@@ -172,10 +173,13 @@ def default_holdout(count):
     return min(max(count // 10, 1), 5000)
 
 
-def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, image_shape=None, skip_bad=False):
-    """Training, selection and test ImageSets of a known data set or a folder of images, see folders.py. selection: the last
-    `holdout` images of the whole training set, None for 0 of them; with holdout None as many as default_holdout says of those
-    that limit_train leaves. image_shape: of a folder's images, default their own; skip_bad: leave out those that cannot be read.
+def load_data(
+    name, data_dir="", limit_train=None, limit_test=None, holdout=0, image_shape=None, skip_bad=False, frames=0, count_bound=1
+):
+    """Training, selection and test ImageSets of a known data set or a folder of images or recordings, see folders.py. selection:
+    the last `holdout` images of the whole training set, None for 0 of them; with holdout None as many as default_holdout says of
+    those that limit_train leaves. image_shape: of a folder's images, default their own; skip_bad: leave out those that cannot be
+    read; frames, count_bound: of recordings, how many each is to have, default their own, and see steps_in.
 
     Raises UserError where files are absent, corrupt, or fewer than asked for.
     """
@@ -187,7 +191,7 @@ def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, i
     elif data_dir:
         raise UserError(f"--data_dir {data_dir} does nothing with --dataset {name}, which is a folder of images; leave it out")
     else:
-        train, test = load_folder(name, image_shape, skip_bad)
+        train, test = load_folder(name, image_shape, skip_bad, frames, count_bound)
         name = train.name
     if holdout is None:
         holdout = default_holdout(limit_train or len(train))
@@ -211,11 +215,20 @@ def usual_folder(name):
     return BUNDLED if ours else users_folder() / "data"
 
 
-def load_folder(name, image_shape=None, skip_bad=False):
-    """(training, test) ImageSets of a folder of images. Raises UserError as folders.py does."""
+def load_folder(name, image_shape=None, skip_bad=False, frames=0, count_bound=1):
+    """(training, test) ImageSets of a folder of images or recordings. Raises UserError as folders.py does, and where a network
+    that takes recordings would be given images, or too few frames."""
     listings = list_folder(name)
-    shape = image_shape or shape_of(listings, skip_bad=skip_bad)
-    parts = each_of(listings, lambda listing: pixels_of(listing, shape, skip_bad))
+    if listings[0].of_recordings:
+        there, *shape = recorded_shape(listings, skip_bad)
+        shape = (frames or there, *shape)
+        if frames > there:
+            raise UserError(f"--dataset {name}: its recordings have {there} frames, and the network takes {frames}")
+    elif frames:
+        raise UserError(f"--dataset {name} has images, and the network takes recordings of event cameras: give it those")
+    else:
+        shape = image_shape or shape_of(listings, skip_bad=skip_bad)
+    parts = each_of(listings, lambda listing: pixels_of(listing, shape, skip_bad, count_bound))
     return tuple(ImageSet(Path(name).name, *part, names=each.classes) for each, part in zip(listings, parts, strict=True))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.drawing.film import shown
+from harness.drawing.film import shown, still
 from self_models.running.draws import EVALUATION, Draws
 
 PICTURES = 8  # images whose prediction is shown
@@ -70,6 +70,6 @@ def predictions(model, images, seed):
     batch = images.part(0, PICTURES).whole(next(model.parameters()).device)
     guess = model(batch.images, draws=Draws(seed, EVALUATION, batch.index)).predictions[-1]
     guess = model.readout.guess(guess) if hasattr(model, "readout") else guess
-    rows = [torch.cat([*shown(pictures)], 1) for pictures in (batch.images, guess)]
+    rows = [torch.cat([*shown(pictures)], 1) for pictures in (still(batch.images), guess)]
     picture = torch.cat(rows).cpu().numpy()
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)

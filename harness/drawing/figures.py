@@ -57,7 +57,7 @@ def save_contact_sheet(path, film, images=3, columns=6):
         for number, title in enumerate(listed):
             pictures = axes[len(heights) * number :][: len(rows)]
             _picture(pictures[0][0], film.images[number])
-            pictures[0][0].set(xlabel=short(title), ylabel="input")
+            pictures[0][0].set(xlabel=short(title), ylabel="input" if film.inputs is None else "most of all steps")
             for row, (label, (draw, frames)) in zip(pictures, rows.items(), strict=True):
                 row[2].set_ylabel(label)
                 for axis, t in zip(row[2:], chosen, strict=True):
@@ -90,11 +90,13 @@ def save_knowledge(path, film, images=6, columns=8):
 
 
 def rows_of(film):
-    """What a picture shows of each step below the input: label -> (how to draw it on an axis, frames (T, B, ...))."""
+    """What a picture shows of each step below the input, or of one that changes with it: label -> (how to draw it on an axis,
+    frames (T, B, ...))."""
+    inputs = {} if film.inputs is None else {"input": (_picture, film.inputs)}
     draw_state = partial(_picture, cmap=ListedColormap(STATE_COLOURS), vmax=len(STATES) - 1, interpolation="nearest")
     states = {"input neurons": (draw_state, film.states)}
     if not film.once:
-        return {"prediction": (_picture, film.guesses)} | states
+        return inputs | {"prediction": (_picture, film.guesses)} | states
     draw_miss = partial(_picture, cmap=ERROR_MAP, vmax=255 * film.largest_miss)
     rows = {"sent so far": (_picture, film.sent), "image as known": (_picture, film.guesses)}
     return rows | {"absolute error": (draw_miss, film.misses)} | states
@@ -108,7 +110,7 @@ def _spread(steps, columns):
 def _frames(film, chosen):
     """The picture at each of these steps, from 0, as an array of bytes."""
     steps = len(film.guesses)
-    rows = {"input": (_picture, [film.images] * steps if film.inputs is None else film.inputs)}
+    rows = {"input": (_picture, [film.images] * steps)}
     if film.seen is not None:
         rows["seen by neurons"] = (_picture, film.seen)
     rows |= rows_of(film)

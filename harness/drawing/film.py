@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from harness.runs.checkpoints import write_whole
+from self_models.basics.images import has_colour
 from self_models.counting.spikes import PARTS, part_of
 from self_models.objectives.once import Once, on_grid
-from self_models.running.outputs import open_share_by_step
+from self_models.running.outputs import by_step, open_share_by_step
+from self_models.running.turning import aims
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel's input neurons in a step
 STATES = (
@@ -45,7 +47,8 @@ class Film:
     guess, the largest of the channels, 255 being a pixel's range. seen: as guesses, what the input neurons see, from a gate that
     changes the image. blocked (T, B): share of active values blocked in a step; errors (T, B): squared error of a guess on the
     image's scale, summed over its pixels: both None in a file of an earlier version. inputs: as guesses, the image at each step,
-    where it changes; every: only each step of this many is in the Film. Raises ValueError where these do not fit.
+    where it changes; of a recording images have each pixel's most. every: only each step of this many is in the Film. Raises
+    ValueError where these do not fit.
     """
 
     images: np.ndarray
@@ -188,21 +191,24 @@ def load_film(path):
 def film_of(model, batch, output, names, titles):
     """The Film of an SNN that predicts, has run on a Batch and gave this SNNOutput, with its frames; names: of the classes;
     titles: of the images. Floats of no more than a step beside the output."""
-    images, gate, everywhere = batch.images, model.gate, torch.ones_like(batch.images, dtype=torch.bool)
-    once, see, steps = isinstance(gate, Once), getattr(gate, "seen", None), len(output.predictions)
+    images, gate, steps = still(batch.images), model.gate, len(output.predictions)
+    once, see, everywhere = isinstance(gate, Once), getattr(gate, "seen", None), torch.ones_like(images, dtype=torch.bool)
+    span = pixel_range(has_colour(images.shape[1]))
+    seen = by_step(batch.images, output.steps).expand(steps, *images.shape)
     is_open = [everywhere] * steps if output.is_open is None else output.is_open
     predicted = [~everywhere] * steps if output.predicted is None else output.predicted
 
-    def each(of):
-        """What it makes of the guess of each step."""
-        return np.stack([of(model.guess(prediction)).cpu().numpy() for prediction in output.predictions])
+    def each(of, *beside):
+        """What it makes of the guess of each step, and of images beside it, of that step or of all."""
+        pairs = zip(output.predictions, *(values.expand(steps, *images.shape) for values in beside), strict=True)
+        return np.stack([of(model.guess(prediction), *more).cpu().numpy() for prediction, *more in pairs])
 
     if once:
         states, share = states_of_once(gate, images, output.steps, is_open), None
     else:
         guesses = map(model.guess, output.predictions)
-        states = map(partial(state_of_blocking, gate, images), guesses, is_open, predicted)
-        share = open_share_by_step(output, images)
+        states = map(partial(state_of_blocking, gate), seen, guesses, is_open, predicted)
+        share = open_share_by_step(output, batch.images)
     return Film(
         images=shown(images).cpu().numpy(),
         guesses=each(shown),
@@ -216,10 +222,11 @@ def film_of(model, batch, output, names, titles):
         index=batch.index.cpu().numpy(),
         stopped=output.steps.cpu().numpy(),
         epsilon=getattr(gate, "epsilon", 0.0),
-        misses=each(lambda guess: as_bytes((guess - images).abs().amax(1) / pixel_range(images.shape[1] > 1))) if once else None,
+        misses=each(lambda guess: as_bytes((guess - images).abs().amax(1) / span)) if once else None,
         seen=np.stack([shown(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
         blocked=np.zeros((steps, len(images))) if share is None else 1 - share.cpu().numpy(),
-        errors=each(lambda guess: (guess - images).square().sum((1, 2, 3))),
+        errors=each(lambda guess, aim: (guess - aim).square().sum((1, 2, 3)), aims(model, batch.images, output.steps)),
+        inputs=None if images is batch.images else shown(seen).cpu().numpy(),
     )
 
 
@@ -255,6 +262,11 @@ def keyed(states):
     return sorted(there | (once if there & once else set(range(DARK, WAITS))))
 
 
+def still(images):
+    """Images as they are; of recordings (B, T, C, H, W) one (B, C, H, W) in which each pixel is what it was at most."""
+    return images.amax(1) if images.dim() > 4 else images
+
+
 def pixel_range(colour):
     """How far a pixel's values lie apart on the model's scale."""
     return 2.0 if colour else 1.0
@@ -271,10 +283,13 @@ def in_words(layers):
 
 
 def shown(images):
-    """(..., C, H, W) on the model's scale -> (..., H, W) or (..., H, W, 3), 0 to 255."""
-    colour = images.shape[-3] > 1
-    images = as_bytes((images + 1) / 2 if colour else images)
-    return images.movedim(-3, -1) if colour else images[..., 0, :, :]
+    """(..., C, H, W) on the model's scale -> (..., H, W) or (..., H, W, 3), 0 to 255; events on are orange, off blue."""
+    channels = images.shape[-3]
+    if channels == 2:
+        off, on = images.unbind(-3)
+        images = torch.stack([on, (on + off) / 2, off], -3)
+    images = as_bytes((images + 1) / 2 if has_colour(channels) else images)
+    return images[..., 0, :, :] if channels == 1 else images.movedim(-3, -1)
 
 
 def as_bytes(values):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from harness.drawing.figures import PART_COLOURS, picture
-from harness.drawing.film import in_words, shown
+from harness.drawing.film import in_words, shown, still
 from harness.drawing.intervals import wilson
 
 ACCURACY_COLOUR = "#222222"
@@ -88,7 +88,7 @@ def save_extremes(path, images, per_image, epsilon, count=10):
     order, count = per_image["spikes"].argsort(), min(count, len(images))
     chosen = torch.cat([order[:count], order[-count:].flip(0)])
     with chart(path, (1.1 * count, 3.6), 2 * count, count) as axes:
-        for axis, position, pixels in zip(axes, chosen.tolist(), shown(images.batch(chosen).images).numpy(), strict=True):
+        for axis, position, pixels in zip(axes, chosen.tolist(), shown(still(images.batch(chosen).images)).numpy(), strict=True):
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
             found = int(per_image["found"][position])
             name = images.classes[found] if images.classes else found

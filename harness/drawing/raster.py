@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from harness.drawing.figures import PART_COLOURS
-from harness.drawing.film import in_words, shown
+from harness.drawing.film import in_words, shown, still
 from harness.drawing.plots import ACCURACY_COLOUR, chart
 from harness.runs.checkpoints import write_whole
 from self_models.counting.spikes import part_of
@@ -55,7 +55,7 @@ def raster_of(model, batch, seed, count):
         )
         for name in names
     ]  # fmt: skip
-    return Raster(shown(image)[0].cpu().numpy(), int(output.steps[0]), layers, found["output"]["membrane"])
+    return Raster(shown(still(image))[0].cpu().numpy(), int(output.steps[0]), layers, found["output"]["membrane"])
 
 
 def some_of(totals, seed, count):

@@ -59,18 +59,19 @@ function bars(box, rows, largest) {
 function startPlayer(players) {
   const pixels = players.map((player) => ({
     images: bytes(player.images), guesses: bytes(player.guesses), states: bytes(player.states),
-    misses: player.misses && bytes(player.misses),
+    misses: player.misses && bytes(player.misses), inputs: player.inputs && bytes(player.inputs),
   }));
   const errorColours = data.error_colours.map(rgb), stateColours = STATES.map(([colour]) => rgb(colour));
   at("scale").style.background = `linear-gradient(to right, ${data.error_colours})`;
   let run = 0, image = 0, timer = null;
 
   function show() {
-    const player = players[run], { images, guesses, states, misses } = pixels[run];
+    const player = players[run], { images, guesses, states, misses, inputs } = pixels[run];
     const count = player.labels.length, size = player.width * player.height, step = Number(at("step").value);
     const place = (step - 1) * count + image;
     const state = states.subarray(place * size, (place + 1) * size);
-    draw(at("input"), player, grey(images, image * size * player.channels, player.channels));
+    draw(at("input"), player, inputs ? grey(inputs, place * size * player.channels, player.channels)
+      : grey(images, image * size * player.channels, player.channels));
     const guess = grey(guesses, place * size * player.channels, player.channels);
     draw(at("guess"), player, guess);
     if (misses) {

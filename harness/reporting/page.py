@@ -168,7 +168,7 @@ def as_player(film):
     the colour scale of misses ends, and tolerance, epsilon, 1 being a pixel's range; board: greys of the checkerboard, square:
     pixels along a side of its squares."""
     some = (slice(None, None, _every(film)),) * 2
-    pixels = ("images", "guesses", "states", "misses") if film.once else ("images", "guesses", "states")
+    pixels = ("images", "guesses", "states", *["misses"] * film.once, *["inputs"] * (film.inputs is not None))
     height, width = film.images[0][some].shape[:2]
     player = {"steps": len(film.states), "height": height, "width": width, "channels": 3 if film.colour else 1}
     player |= {name: as_base64(getattr(film, name)[(slice(None),) * SHAPES[name][0].index("H") + some]) for name in pixels}

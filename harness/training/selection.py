@@ -3,6 +3,7 @@
 from harness import UserError
 from harness.data.facts import check_fits, where_images_lie
 from harness.data.sets import load_data
+from self_models.basics.images import has_colour
 
 SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; nothing; the test images, as in the original
 
@@ -17,7 +18,8 @@ def data_for(args, model):
 
     def load(holdout):
         limits = args.limit_train, args.limit_test
-        data = load_data(where_images_lie(args), args.data_dir, *limits, holdout, model.image_shape, args.skip_bad)
+        recorded = model.frames, model.settings["count_bound"]
+        data = load_data(where_images_lie(args), args.data_dir, *limits, holdout, model.image_shape, args.skip_bad, *recorded)
         check_fits(data[0], model)
         return data
 
@@ -28,9 +30,10 @@ def data_for(args, model):
     holdout = 0 if args.select == "test" else args.holdout
     train, selection, test = load(holdout)
     args.holdout = len(selection) if selection else 0
-    channels, *size = train.images.shape[1:]
-    if args.mirror == "alternate" and channels == 1:
-        raise UserError("--mirror alternate does nothing with grey images, which --augment does not mirror; leave it out")
+    channels, *size = train.images.shape[-3:]
+    if args.mirror == "alternate" and not has_colour(channels):
+        kind = "grey images" if channels == 1 else "recordings"
+        raise UserError(f"--mirror alternate does nothing with {kind}, which --augment does not mirror; leave it out")
     if (args.shift or 0) >= min(size):
         raise UserError(f"--shift {args.shift} moves images of {size[0]}x{size[1]} pixels out of sight; give fewer pixels")
     args.selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"

@@ -80,35 +80,40 @@ def background(settings):
     return BACKGROUNDS.get(settings["dataset"]) if settings["background"] is None else settings["background"]
 
 
+def has_colour(channels):
+    """Whether images of so many channels are in colour, which lie in [-1, 1]; grey ones, and the two channels of an event camera,
+    off and on, lie in [0, 1], where 0 is nothing."""
+    return channels > 2
+
+
 def scaled(images):
-    """uint8 images (B, C, H, W) as float32: grey in [0, 1], colour in [-1, 1]."""
+    """uint8 images (..., C, H, W) as float32: in colour in [-1, 1], else in [0, 1]."""
     images = images.float().div_(255)
-    return images if images.shape[1] == 1 else images.mul_(2).sub_(1)
+    return images.mul_(2).sub_(1) if has_colour(images.shape[-3]) else images
 
 
 def light(images):
-    """How bright each value of images (..., C, H, W) is, 0 (black) to 1: |x| of grey ones in [0, 1], (x + 1) / 2 of colour in
-    [-1, 1]."""
-    return images.abs() if images.shape[-3] == 1 else (images + 1) / 2
+    """How bright each value of images (..., C, H, W) is, 0 (black) to 1: (x + 1) / 2 in colour, else |x|."""
+    return (images + 1) / 2 if has_colour(images.shape[-3]) else images.abs()
 
 
 def of_light(values):
     """Images (..., C, H, W) in their range, of which values in [0, 1] are the light."""
-    return values if values.shape[-3] == 1 else 2 * values - 1
+    return 2 * values - 1 if has_colour(values.shape[-3]) else values
 
 
-def checked_images(x, model):
-    """x (B, C, H, W), a tensor or array, as the model takes it, in the dtype of its weights: uint8 scaled, floats in their range
-    as they are.
+def checked_images(x, model, frames=0):
+    """x (B, C, H, W), or recordings (B, T, C, H, W) of so many frames, a tensor or array, as the model takes it, in the dtype of
+    its weights: uint8 scaled, floats in their range as they are.
 
     Raises ModelError for anything else; on a GPU, which would have to be waited for, the values are not looked at.
     """
-    lowest = 0 if model.image_shape[0] == 1 else -1
-    wanted = f"a tensor or array (B, {', '.join(map(str, model.image_shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
+    lowest, shape = -1 if has_colour(model.image_shape[0]) else 0, (*[frames] * bool(frames), *model.image_shape)
+    wanted = f"a tensor or array (B, {', '.join(map(str, shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
     x = tensor_of(x)
     if not isinstance(x, torch.Tensor):
         raise ModelError(f"images must be {wanted}, not a {type(x).__name__}: read_images takes files")
-    if x.dim() != 4 or tuple(x.shape[1:]) != model.image_shape:
+    if x.dim() != len(shape) + 1 or tuple(x.shape[1:]) != shape:
         raise ModelError(f"images must be {wanted}, not of shape {tuple(x.shape)}")
     if x.dtype not in (torch.uint8, torch.float32, torch.float64):
         raise ModelError(f"images must be {wanted}, not {x.dtype}".replace("torch.", ""))

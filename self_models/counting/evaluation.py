@@ -137,8 +137,8 @@ def figures_per_image(output, images, labels):
     if errors is not None:
         figures["error"] = errors[-1]
     if hasattr(output, "spikes"):
-        figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "ink": light(images).sum((1, 2, 3))}
-        figures["comparisons"] = output.comparisons
+        figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "comparisons": output.comparisons}
+        figures["ink"] = light(images).sum(tuple(range(1, images.dim())))
     return figures
 
 
@@ -209,7 +209,7 @@ def batches_of(model, pairs):
             raise ModelError("data must give pairs of an image and its label: an accuracy needs labels")
         images, labels = pair
         check_labels(labels, len(images), model.settings["labels"])
-        images = checked_images(images, model).to(device)
+        images = checked_images(images, model, model.frames).to(device)
         yield Batch(images, labels.to(device), torch.arange(begin, begin + len(images)))
         begin += len(images)
 

@@ -23,6 +23,7 @@ from self_models.running.chunks import check_uniforms
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
 from self_models.running.recording import KINDS, Recorder, spaces_of
+from self_models.running.turning import aims
 
 
 class EventEngine:
@@ -79,13 +80,14 @@ class EventEngine:
         return True
 
     def __call__(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """x: (B, C, H, W) -> SNNOutput. uniforms, draws, seed, record: as in the model's forward. frames: else predictions,
-        errors, predicted and is_open are None, and sums has their place. Raises ModelError as forward and check do."""
-        x = checked_images(x, self.model)
+        """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. uniforms, draws, seed, record: as in the model's forward.
+        frames: else predictions, errors, predicted and is_open are None, and sums has their place. Raises ModelError as forward
+        and check do."""
+        x = checked_images(x, self.model, self.model.frames)
         if x.device.type != "cpu":
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         draws = draws_for(x, draws, seed)
-        check_uniforms(uniforms, self.model.timesteps, x)
+        check_uniforms(uniforms, self.model.timesteps, x[:, 0] if self.model.frames else x)
         recorder = Recorder(record, self.model.wiring)
         output = self._run(x, uniforms, draws, frames, recorder) if self._serves() else None
         self.runs["event" if output else "dense"] += len(x)
@@ -153,13 +155,14 @@ class EventEngine:
         model, batch, settings = self.model, len(x), kernel_settings(self.model, draws, steps)
         steps = settings.timesteps
         layout, rooms = self._laid_out(), self._rooms
-        images, given = pixels_of(x), np.zeros((0, 0, 0), np.float32)
+        images = pixels_of(x.flatten(0, -4)).reshape(batch, -1, math.prod(layout.shapes[0]))
+        given = np.zeros((0, 0, 0), np.float32)
         if uniforms is not None:
-            given = pixels_of(uniforms.flatten(0, 1)).reshape(steps, *images.shape)
+            given = pixels_of(uniforms.flatten(0, 1)).reshape(steps, *images[:, 0].shape)
         labels, shown = layout.shapes[layout.net.output][0], frames and model.predicts
         asked = ([(layout.names.index(name), one.neurons) for name, one in recorder.of(kind)] for kind in KINDS)
         recorded = new_recorded(layout.net, steps, batch, *asked)
-        results = run.new_results(images, steps, len(layout.shapes), labels, shown, recorded)
+        results = run.new_results(images[:, 0], steps, len(layout.shapes), labels, shown, recorded)
         index = draws.index.numpy()
         if left_on:
             left_on.take_up(layout, rooms.activity.maps, settings)
@@ -200,7 +203,7 @@ class EventEngine:
             prediction, predicted, is_open = (
                 frames_of(part, x) for part in (results.predictions, results.predicted, results.is_open)
             )
-            errors = (x - prediction) ** 2
+            errors = (aims(model, x, torch.from_numpy(results.steps)) - prediction) ** 2
         elif not frames:
             errors_sum = torch.from_numpy(results.errors).T if model.predicts else None
             share = torch.from_numpy(results.open_share).T if blocks and model.predicts else None
@@ -235,6 +238,6 @@ def pixels_of(x):
 
 
 def frames_of(values, x):
-    """(T, B, H W C) array -> tensor (T, B, C, H, W), for images x (B, C, H, W)."""
-    channels, height, width = x.shape[1:]
+    """(T, B, H W C) array -> tensor (T, B, C, H, W), for images or recordings x (B, ..., C, H, W)."""
+    channels, height, width = x.shape[-3:]
     return torch.from_numpy(values).reshape(len(values), len(x), height, width, channels).permute(0, 1, 4, 2, 3)

@@ -7,6 +7,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from self_models.basics.images import has_colour
 from self_models.running.draws import key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -62,7 +63,7 @@ def kernel_settings(model, draws, steps=None):
     channels, _, width = model.image_shape
     values |= {"has_feedback": model.has_feedback, "completes": model.gate.completes, "least_steps": model.gate.least_steps}
     values |= {"left_on": steps is not None, "timesteps": model.timesteps if steps is None else steps}
-    values |= {"colour": channels > 1, "channels": channels, "width": width}
+    values |= {"colour": has_colour(channels), "channels": channels, "width": width}
     values |= {"uses_draws": model.encoding.uses_draws, "epoch": draws.epoch, "key": key_for(draws.seed, "input")}
     return settings_class(tuple(values))._make(values.values())
 

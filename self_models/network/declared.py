@@ -10,6 +10,7 @@ from self_models.basics.settings import (
     NOT_NEGATIVE,
     POSITIVE,
     PROBABILITY,
+    WHOLE,
     Choice,
     Need,
     Number,
@@ -37,7 +38,7 @@ def odd(value):
 
 
 CHANGEABLE = (  # settings of a network that may change once it is built, beside those of its parts
-    "timesteps", "encoding", "feedback_interval", "output_leak", "membrane_floor", "surprise", "gate", "rule",
+    "timesteps", "encoding", "predict", "feedback_interval", "output_leak", "membrane_floor", "surprise", "gate", "rule",
 )  # fmt: skip
 HIDDEN = Need("fc_layers", why="the classifier has no hidden layers")
 
@@ -73,12 +74,17 @@ class NetworkSettings:
     dataset: str = setting(
         "MNIST", Text(lambda text: text if text in IMAGE_SHAPES else os.path.abspath(text), data_set),
         f"{', '.join(IMAGE_SHAPES)} (MNIST comes with the repository), or a folder of your own images: FOLDER/train/CLASS/* and "
-        "FOLDER/test/CLASS/*, PNG, JPEG, WebP, ...",
+        "FOLDER/test/CLASS/*, PNG, JPEG, WebP, ..., or recordings of an event camera, .npz or .npy",
         group="data", metavar="NAME|FOLDER", common=True,
+    )  # fmt: skip
+    count_bound: int = setting(
+        1, COUNT, "of recordings: a pixel's events in a step, of one polarity, from which its value is 1; fewer in proportion",
+        group="data", metavar="N", balanced=False,
     )  # fmt: skip
     labels: int = setting(10, COUNT, "number of classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
+    recorded_frames: int = setting(0, WHOLE, "frames of a recording's file; 0: of images", flags=(), balanced=False)
     classes: list = setting(None, Text(check=names), "names of the classes", flags=(), balanced=False)
     background: float = setting(None, FRACTION, "light of the images' border", flags=(), balanced=False)
 
@@ -145,6 +151,10 @@ class SpikingSettings(NetworkSettings):
     readout: str = setting(
         "spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", kernel=True, common=True
     )
+    predict: str = setting(
+        "frame", Choice(("frame", "next")), "of recordings: what a step's prediction is compared with, the frame of that step or "
+        "of the next; at the end the last one", group="spiking", balanced=False, kernel=True,
+    )  # fmt: skip
     feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", kernel=True, metavar="K")
     learn_threshold: bool = setting(False, Switch(), "train each layer's threshold", group="fine-tuning", training=True)
     learn_leak: bool = setting(False, Switch(), "train each layer's leak", group="fine-tuning", training=True)

@@ -43,7 +43,10 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
 
 
 def chunk_length(model, x, steps, stops):
-    """Steps that run together: all or a segment in training, in evaluation what the bound on memory allows."""
+    """Steps that run together: all or a segment in training, in evaluation what the bound on memory allows; 1 where a recording
+    may surprise, since all layers forget between two frames."""
+    if model.frames and model.settings["surprise"]:
+        return 1
     if model.training:
         return -(-steps // max(1, model.bptt_segments))
     fit = max(1, AT_ONCE.get(x.device.type, 2**20) // max(1, len(x) * model.wiring.largest))

@@ -61,14 +61,26 @@ def open_share_by_step(output, images):
     """Share of each image's active (non-zero) input pixels that were open at each step (T, B), None where nothing blocks."""
     if output.sums:
         return output.sums.open_share
-    return None if output.is_open is None else share_of_active(output.is_open, images)
+    return None if output.is_open is None else share_of_active(output.is_open, by_step(images, output.steps))
+
+
+def by_step(images, steps=None, ahead=0):
+    """Images (B, C, H, W) as they are, or the frames that recordings (B, T, C, H, W) show in each step, (T, B, C, H, W). steps:
+    how many each took (B,), after which it shows the last of them again. ahead: of each step the frame that comes so many later,
+    the last one at the end."""
+    if images.dim() == 4:
+        return images
+    shown = torch.arange(images.shape[1], device=images.device)[:, None].expand(-1, len(images))
+    shown = shown if steps is None else torch.minimum(shown, steps - 1)
+    return images[torch.arange(len(images), device=images.device), (shown + ahead).clamp(max=images.shape[1] - 1)]
 
 
 def share_of_active(where, images):
-    """Share of each image's active pixels among those of where, bool (..., B, C, H, W) -> (..., B).
+    """Share of each image's active pixels among those of where, bool (..., B, C, H, W) -> (..., B); images likewise, or the same
+    for all, (B, C, H, W).
 
     Active is what sends something while it is open: a value other than 0. That is not a matter of light: black is silent in
     a grey image, and in a colour one, where it is -1, it sends.
     """
     active = images != 0
-    return (where & active).sum((-3, -2, -1)) / active.sum((1, 2, 3)).clamp(min=1)
+    return (where & active).sum((-3, -2, -1)) / active.sum((-3, -2, -1)).clamp(min=1)

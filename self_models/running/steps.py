@@ -50,7 +50,7 @@ class Schedule(NamedTuple):
 class RunState:
     """Everything that one step hands to the next, batch first."""
 
-    image: torch.Tensor  # (B, C, H, W)
+    image: torch.Tensor  # (B, C, H, W), of a recording that of the step
     view: View
     logits: torch.Tensor  # (B, labels)
     trace: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
@@ -61,6 +61,7 @@ class RunState:
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
     last: int | None = None  # how many there will be; None: the network is left on
+    recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
     reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
     schedules: list = field(default_factory=list)  # of these steps
@@ -96,9 +97,10 @@ class Frame(NamedTuple):
         """The Frame of one step."""
         return self._each(lambda values, counts: values[step])
 
-    def summed(self, image):
-        """The same with sums over pixels in the place of pictures."""
-        error = None if self.prediction is None else ((image - self.prediction) ** 2).sum((2, 3, 4))
+    def summed(self, image, target):
+        """The same with sums over pixels in the place of pictures; image: what was seen, target: what the prediction is compared
+        with, (T, B, C, H, W) or (B, C, H, W)."""
+        error = None if self.prediction is None else ((target - self.prediction) ** 2).sum((2, 3, 4))
         share = None if self.is_open is None else share_of_active(self.is_open, image)
         return self._replace(prediction=None, predicted=None, is_open=None, error=error, open_share=share)
 

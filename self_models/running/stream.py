@@ -10,8 +10,8 @@ from self_models.basics.settings import COUNT, WHOLE, required
 from self_models.network.neurons import CountingMaxPool
 from self_models.running.chunks import all_steps
 from self_models.running.draws import EVALUATION, Draws
-from self_models.running.outputs import share_of_active
 from self_models.running.recording import Recorder, spaces_of
+from self_models.running.turning import turned
 
 MEMBRANES = "membranes."  # begins the name of a layer's in a state_dict
 
@@ -137,37 +137,3 @@ def check_state(model, state):
         shape = tuple(getattr(value, "shape", ()))
         if name not in shapes or shape != (len(state["image"]), *shapes[name]):
             raise ModelError(f"{name} of shape {shape}: this is the state of another network's stream")
-
-
-def turned(model, run, image):
-    """The run (a RunState) with another image (B, C, H, W) in place of its own, from its next step on."""
-    changed = image != run.image
-    if not changed.any():
-        return run
-    view = model.gate.turned(image, predicted(model, run), run.view, changed)
-    after = replace(run, image=image, view=view)
-    return surprised(model, after, view.is_open & ~run.view.is_open) if model.settings["surprise"] else after
-
-
-def surprised(model, run, opened):
-    """The run once it has forgotten as much as its image surprises, of which these pixels, bool (B, C, H, W), have just opened
-    again: a share r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's trace keep
-    1 - min(1, gain r), the trace of these pixels nothing; and all pixels are judged anew by what is then predicted."""
-    keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
-    memory, neurons = dict(run.memory), model.neurons()
-    for name in memory.keys() & neurons.keys():
-        rest = neurons[name].initial_potential * neurons[name].threshold
-        memory[name] = memory[name]._replace(v=rest + kept(memory[name].v - rest, keep))
-    trace = kept(run.trace, keep).masked_fill(opened, 0)
-    run = replace(run, memory=memory, trace=trace, logits=kept(run.logits, keep))
-    return replace(run, view=model.gate.next_view(run.image, predicted(model, run), run.view))
-
-
-def kept(values, keep):
-    """Values (B, ...), each image's times keep (B,)."""
-    return values * keep.view(-1, *[1] * (values.dim() - 1))
-
-
-def predicted(model, run):
-    """What a run predicts now, on the scale on which its gate compares it with the image."""
-    return model.guess(model.readout.prediction(run.trace)) if model.has_feedback else 0.0

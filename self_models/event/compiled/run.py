@@ -222,13 +222,19 @@ def take_step(net, state, activity, settings, pixels, image, uniforms, number, r
 
 
 @compiled
-def show(net, state, results, pixels, b, t):
-    """Fill in what step t shows, beside its spikes; the outputs leak up to the steps taken."""
+def show(net, state, settings, results, pixels, aim, b, t):
+    """Fill in what step t shows, beside its spikes; the outputs leak up to the steps taken. aim: what a prediction of the next
+    frame is compared with."""
     first = net.nodes[net.output, FIRST_V]
     if net.leak[net.output] != 1:
         decay(net, state, net.output, 0, pixels.run.steps)
     logits = state.v[first : first + net.nodes[net.output, CHANNELS]]
     results.errors[b, t], results.open_share[b, t] = pixels.run.error, pixels.run.open_share
+    if settings.predict:
+        error = 0.0
+        for pixel in range(len(aim)):
+            error += (aim[pixel] - pixels.prediction[pixel]) ** 2
+        results.errors[b, t] = error
     copy(results.logits[b, t], logits)
     if len(results.predictions):
         copy(results.predictions[t, b], pixels.prediction)
@@ -237,9 +243,11 @@ def show(net, state, results, pixels, b, t):
 
 
 @compiled
-def run_image(net, state, activity, settings, pixels, image, uniforms, number, results, b):
+def run_image(net, state, activity, settings, pixels, frames, uniforms, number, results, b):
     """All steps of one image, row b of the results: until it stops, or to the last, or until nothing can change any more. What
-    later steps show is filled in. A network that is left on goes on from its state, and does not stop."""
+    later steps show is filled in. A network that is left on goes on from its state, and does not stop. frames (F, Q): of a
+    recording what each step sees, else the image alone."""
+    image = aim = frames[0]
     first, run, goes_on = net.nodes[net.output, FIRST_V], pixels.run, settings.left_on and pixels.run.steps > 0
     logits = state.v[first : first + net.nodes[net.output, CHANNELS]]
     if goes_on:
@@ -247,10 +255,15 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
     else:
         start(net, state, settings, pixels, image)
     begun, end, t, stops, run.comparisons = run.decodes, run.steps + settings.timesteps, 0, False, 0
-    while not stops and run.steps < end and (t < settings.least_steps or not is_over(net, state, settings, pixels)):
+    least = max(settings.least_steps, len(frames))
+    while not stops and run.steps < end and (t < least or not is_over(net, state, settings, pixels)):
+        if 0 < t < len(frames):
+            image = frames[t]
+            turn(net, state, settings, pixels, image)
+        aim = frames[min(t + settings.predict, len(frames) - 1)]
         begin_step(results, pixels)
         take_step(net, state, activity, settings, pixels, image, uniforms, number, results, b, t)
-        show(net, state, results, pixels, b, t)
+        show(net, state, settings, results, pixels, aim, b, t)
         t += 1
         may_stop = t >= settings.least_steps and not settings.left_on
         stops = may_stop and holds(settings.rule, settings, logits, run.active, run.of_image)
@@ -263,7 +276,7 @@ def run_image(net, state, activity, settings, pixels, image, uniforms, number, r
             run.steps += 1
             if decodes and run.steps % settings.feedback_interval == 0:
                 run.decodes, run.comparisons = run.decodes + 1, run.comparisons + pixels.gate.compared
-        show(net, state, results, pixels, b, later)
+        show(net, state, settings, results, pixels, aim, b, later)
         record_membranes(net, state, results.recorded, run.steps, run.decodes, b, later)
     if settings.timesteps == 0:
         forget_all(net, state, pixels, np.float32(1))
@@ -276,9 +289,9 @@ def entry_point():
 
     @cached
     def run_images(net, states, activity, pixels, settings, images, uniforms, index, results, first, last):
-        """Images first to last - 1, one after the other. images (B, Q); uniforms (T, B, Q), see send, or empty; index (B,).
-        states, pixels: of one image, for each in turn, or of all, if the network is left on; with no step to take these are then
-        brought up to date."""
+        """Images first to last - 1, one after the other. images (B, F, Q), F frames of a recording, or 1;
+        uniforms (T, B, Q), see send, or empty; index (B,). states, pixels: of one image, for each in turn, or of all, if the
+        network is left on; with no step to take these are then brought up to date."""
         assert digest
         for b in range(first, last):
             row = b if settings.left_on else 0

@@ -1,4 +1,4 @@
-"""Compiled: another image takes the place of the one before, and what is forgotten then; as in running/stream.py."""
+"""Compiled: another image takes the place of the one before, and what is forgotten then; as in running/turning.py."""
 
 import numpy as np
 

@@ -1,0 +1,80 @@
+"""Another image takes the place of the one before, in a recording or a stream, and what is forgotten then."""
+
+from dataclasses import replace
+
+from self_models.basics.errors import ModelError
+from self_models.running.outputs import by_step, share_of_active
+
+
+def check_recordings(settings, gate):
+    """Raises ModelError where a network with these settings and this gate can make nothing of recordings, or has no use for a
+    setting that is of recordings."""
+    frames, steps = settings["recorded_frames"], settings["timesteps"]
+    if not frames:
+        if settings["predict"] != "frame":
+            raise ModelError("predict: an image that stays has no next frame: choose frame")
+        return
+    if steps > frames:
+        raise ModelError(f"timesteps: these recordings have {frames} frames, one for a step: give at most {frames}, not {steps}")
+    if not gate.turns:
+        raise ModelError(f"gate {settings['gate']} is for an image that stays: for recordings choose block, or open")
+    if gate.reacts and not gate.reopens:
+        raise ModelError("blocking: what is closed for good would not see what a recording shows later: choose dynamic")
+
+
+def shown_next(model, run, steps):
+    """The View of a run's (a RunState's) next steps: of a recording each sees its own frame, which in place becomes the image of
+    the run if it is one step; several are seen at once where no prediction matters, (T, B, C, H, W)."""
+    if run.recording is None:
+        return run.view
+    frames = run.recording[:, run.steps : run.steps + steps].transpose(0, 1)
+    if steps > 1:
+        return model.gate.start(frames)
+    vars(run).update(vars(turned(model, run, frames[0])))
+    return run.view
+
+
+def aims(model, x, steps=None):
+    """What a model's predictions of each step are compared with, for images or recordings x. steps: see by_step."""
+    return x if x.dim() == 4 else by_step(x, steps, ahead=model.settings["predict"] == "next")
+
+
+def seen_and_aims(model, run, first):
+    """(what a run has seen in its steps from this one on, what their predictions are compared with)"""
+    if run.recording is None:
+        return run.image, run.image
+    return (each[first : run.steps] for each in (by_step(run.recording), aims(model, run.recording)))
+
+
+def turned(model, run, image):
+    """The run (a RunState) with another image (B, C, H, W) in place of its own, from its next step on."""
+    changed = image != run.image
+    if not changed.any():
+        return run
+    view = model.gate.turned(image, predicted(model, run), run.view, changed)
+    after = replace(run, image=image, view=view)
+    return surprised(model, after, view.is_open & ~run.view.is_open) if model.settings["surprise"] else after
+
+
+def surprised(model, run, opened):
+    """The run once it has forgotten as much as its image surprises, of which these pixels, bool (B, C, H, W), have just opened
+    again: a share r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's trace keep
+    1 - min(1, gain r), the trace of these pixels nothing; and all pixels are judged anew by what is then predicted."""
+    keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
+    memory, neurons = dict(run.memory), model.neurons()
+    for name in memory.keys() & neurons.keys():
+        rest = neurons[name].initial_potential * neurons[name].threshold
+        memory[name] = memory[name]._replace(v=rest + kept(memory[name].v - rest, keep))
+    trace = kept(run.trace, keep).masked_fill(opened, 0)
+    run = replace(run, memory=memory, trace=trace, logits=kept(run.logits, keep))
+    return replace(run, view=model.gate.next_view(run.image, predicted(model, run), run.view))
+
+
+def kept(values, keep):
+    """Values (B, ...), each image's times keep (B,)."""
+    return values * keep.view(-1, *[1] * (values.dim() - 1))
+
+
+def predicted(model, run):
+    """What a run predicts now, on the scale on which its gate compares it with the image."""
+    return model.guess(model.readout.prediction(run.trace)) if model.has_feedback else 0.0

@@ -1,0 +1,323 @@
+"""Recordings of event cameras: a frame of off and on counts for each step."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import ANALYSIS, ANN, BALANCE, OBJ1, OBJ2, OBJ3, PLAN, SNN, STREAM, digests, records, refused, run_here, run_script
+from PIL import Image
+from test_images_in import make_folder
+
+from harness.building.conversion import balance_thresholds
+from harness.data.frames import steps_in
+from harness.data.scenes import counted, drifting_events, events_of
+from harness.data.sets import augmented, load_data
+from harness.drawing.film import load_film, shown
+from self_models import ModelError, load
+from self_models.counting.evaluation import Batch
+from self_models.event.engine import EventEngine
+from self_models.running.outputs import errors_by_step, open_share_by_step
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+SIZE, FRAMES = (2, 12, 12), 6
+NETWORK = {"plan": PLAN, "fc_width": 8, "image_shape": SIZE, "labels": 3, "recorded_frames": FRAMES}
+SPIKING = {"timesteps": FRAMES, "update": "immediate", "readout": "membrane_linear", "readout_slew": 0.3}
+BLOCKS = {"gate": "block", "blocking": "dynamic", "epsilon": 0.2}
+CASES = {
+    "open": {},
+    "block": {**BLOCKS, "latch": True},
+    "next": {**BLOCKS, "predict": "next", "encoding": "direct", "surprise": 2.0},
+    "stops": {**BLOCKS, "predict": "next", "rule": "confidence", "gap_bound": 0.015},
+}
+
+
+def recordings():
+    """Random ones (4, 6, 2, 12, 12); in the fourth frame nothing moves, in the second recording not before the last."""
+    x = (torch.rand(4, FRAMES, *SIZE, generator=torch.Generator().manual_seed(0)) < 0.2).float()
+    x[1, :-1], x[:, 3] = 0, 0
+    return x
+
+
+def spiking(case):
+    torch.manual_seed(1)
+    model = VGG_SNN_STDB_wFeedback(**NETWORK, **SPIKING, **CASES[case]).eval()
+    model.set_thresholds([0.05 if "classifier" in name else 0.3 for name in model.neurons()])
+    return model
+
+
+def write(path, frames):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, frames=frames)
+
+
+@pytest.fixture
+def moving(tmp_path):
+    """A folder of recordings of two classes, (4, 2, 12, 12): what is seen goes down, or to the right."""
+    for part, seed in (("train", 0), ("test", 1)):
+        draw = np.random.default_rng(seed)
+        for name in ("down", "right"):
+            for number in range(6):
+                frames = np.zeros((4, *SIZE), np.uint8)
+                for t, place in enumerate(draw.integers(0, 4) + np.arange(4)):
+                    line = np.s_[t, 1, place, 2:9] if name == "down" else np.s_[t, 1, 2:9, place]
+                    frames[line] = draw.integers(1, 4, 7)
+                write(tmp_path / "moving" / part / name / f"{number}.npz", frames)
+    return tmp_path / "moving"
+
+
+# --- the network
+
+
+@pytest.mark.parametrize("case", ["open", "block", "next"])
+def test_a_recording_is_a_stream_of_its_frames(case):
+    """That a step sees its own frame follows from this, however many steps are taken at once."""
+    model, x = spiking(case), recordings()
+    whole, stream = model(x, seed=3), model.stream(seed=3)
+    parts = [stream(x[:, t]) for t in range(FRAMES)]
+    assert torch.equal(whole.logits_by_step, torch.cat([part.logits for part in parts]).view(FRAMES, len(x), -1))
+    assert torch.equal(whole.predictions, torch.cat([part.predictions for part in parts]))
+    for name, counts in whole.spikes_by_step.items():
+        assert torch.equal(counts, torch.cat([part.spikes_by_step[name] for part in parts])), name
+    assert all(count.sum() for count in whole.spikes.values())
+    if case != "open":
+        assert torch.equal(whole.is_open, torch.cat([part.is_open for part in parts]))
+
+
+def test_what_is_predicted_of_the_next_frame_is_blocked():
+    """An input neuron is closed in a step if the step before has predicted this one's frame."""
+    model, x = spiking("block"), recordings()
+    output = model(x, seed=3)
+    fits = (output.predictions[:-1].clamp(0, 1) - x.transpose(0, 1)[1:]).abs() < 0.2
+    held = output.is_open[1:] == ~fits
+    assert held.all() and 0.1 < output.is_open[1:].float().mean() < 0.9
+
+
+def test_predict_next_compares_with_the_next_frame():
+    x, frames = recordings(), recordings().transpose(0, 1)
+    output = spiking("next")(x, seed=3)
+    for t in range(FRAMES):
+        assert torch.allclose(output.errors[t], (frames[min(t + 1, FRAMES - 1)] - output.predictions[t]) ** 2)
+    now = spiking("next").change(predict="frame")(x, seed=3)
+    assert torch.equal(now.is_open, output.is_open) and torch.equal(now.errors, (frames - now.predictions) ** 2)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_engines_see_the_same(case):
+    model, x = spiking(case), recordings()
+    engine, shares = EventEngine(model), []
+    for frames in (True, False):
+        a, b = model(x, seed=3, frames=frames), engine(x, seed=3, frames=frames)
+        assert torch.equal(a.steps, b.steps) and torch.allclose(a.logits_by_step, b.logits_by_step, atol=1e-5)
+        assert all(torch.equal(a.spikes_by_step[name], b.spikes_by_step[name]) for name in a.spikes)
+        assert torch.allclose(errors_by_step(a), errors_by_step(b), rtol=1e-4) and torch.equal(a.comparisons, b.comparisons)
+        shares += [errors_by_step(a), *([] if case == "open" else [open_share_by_step(a, x), open_share_by_step(b, x)])]
+    half = len(shares) // 2
+    assert all(torch.allclose(one, other) for one, other in zip(shares[:half], shares[half:], strict=True))
+    if case == "stops":
+        assert 1 < a.steps.float().mean() < FRAMES
+
+
+def test_training_in_segments_gives_the_same_gradients():
+    found = []
+    for segments in (0, 3):
+        model = spiking("block").train()
+        model.set_bptt_segments(segments)
+        output = model(recordings(), seed=3)
+        (output.logits.square().sum() + output.errors.sum()).backward()
+        found.append([weights.grad for weights in model.parameters() if weights.grad is not None])
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*found, strict=True)) and found[0]
+
+
+def test_the_ann_sees_the_mean_frame():
+    torch.manual_seed(0)
+    ann = VGG_wFeedback(**NETWORK).eval()
+    still = VGG_wFeedback(**{**NETWORK, "recorded_frames": 0}).eval()
+    still.load_state_dict(ann.state_dict())
+    assert torch.equal(ann(recordings()).logits, still(recordings().mean(1)).logits)
+
+
+def test_balancing_sees_the_frames_one_after_the_other():
+    """And again from the first: with a recording whose frames are one, thresholds are those of the image."""
+    x, model = recordings()[[0, 2, 3], :1], spiking("open")
+    draws = lambda t: torch.zeros(3, *SIZE)  # noqa: E731
+    assert balance_thresholds(model, x.expand(-1, FRAMES, -1, -1, -1), draws, 8) == balance_thresholds(model, x[:, 0], draws, 8)
+    x = torch.cat([x, torch.zeros_like(x)], 1)
+    half = torch.cat([x, x, x, x], 1)
+    assert balance_thresholds(model, x, draws, 8) == balance_thresholds(model, half, draws, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"gate": "block"}, "blocking: what is closed for good would not see what a recording shows later: choose dynamic"),
+        ({"gate": "contrast"}, "gate contrast is for an image that stays"),
+        ({"gate": "once", "encoding": "direct"}, "gate once is for an image that stays"),
+        ({"timesteps": 7}, "have 6 frames, one for a step: give at most 6, not 7"),
+        ({"recorded_frames": 0, "predict": "next"}, "predict: an image that stays has no next frame"),
+    ],
+)
+def test_what_makes_no_network(settings, words):
+    with pytest.raises(ModelError, match=words):
+        VGG_SNN_STDB_wFeedback(**{**NETWORK, **SPIKING, **settings})
+
+
+def test_what_is_no_recording():
+    for model in (spiking("open"), VGG_wFeedback(**NETWORK)):
+        for wrong in (recordings()[:, 0], recordings()[:, :5], recordings()[:, :, :1], -recordings()):
+            with pytest.raises(ModelError, match=r"\(B, 6, 2, 12, 12\), uint8, or float32 or float64 in \[0, 1\]"):
+                model(wrong)
+
+
+# --- what they are made of
+
+
+def test_neighbouring_frames_are_added_up(tmp_path):
+    counts = np.zeros((5, 2, 1, 2), np.int64)
+    counts[:, 0, 0, 0], counts[:, 1, 0, 1] = [1, 2, 3, 4, 5], [0, 0, 0, 1, 0]
+    write(tmp_path / "a.npz", counts)
+    np.save(tmp_path / "a.npy", counts.astype(np.float32))
+    for name in ("a.npz", "a.npy"):
+        taken = {steps: steps_in(tmp_path / name, (steps, 2, 1, 2), 8) for steps in (1, 2, 3, 5)}
+        assert [taken[steps][:, 0, 0, 0].tolist() for steps in (1, 2, 3, 5)] == [
+            [255], [191, 255], [96, 223, 159], [32, 64, 96, 128, 159]
+        ]  # fmt: skip
+        assert taken[5][:, 1, 0, 1].tolist() == [0, 0, 0, 32, 0]
+    assert steps_in(tmp_path / "a.npz", (5, 2, 1, 2), 1)[:, 1, 0, 1].tolist() == [0, 0, 0, 255, 0]
+
+
+def test_events_by_hand():
+    """Two for a step of two bounds, none for less than one, and the rest counts on."""
+    frames = np.array([[[0, 100]], [[130, 60]], [[130, 20]], [[0, 20]]], np.uint8)
+    events = events_of(frames, 64)
+    assert [list(map(int, each)) for each in zip(*events, strict=True)] == [
+        [1, 0, 0, 1], [1, 0, 0, 1], [2, 1, 0, 0], [3, 0, 0, 0], [3, 0, 0, 0]
+    ]  # fmt: skip
+    first, second = counted(events, 2, 1, 2).tolist()  # of five events the first frame has two, the last the rest
+    assert first == [[[0, 0]], [[2, 0]]] and second == [[[2, 1]], [[0, 0]]]
+
+
+def test_a_digit_that_drifts_makes_events_where_its_edges_are():
+    images = load_data("MNIST", limit_test=3)[2]
+    events = drifting_events(images, 0)
+    assert all(np.array_equal(*pair) for pair in zip(events, drifting_events(images, 0), strict=True))
+    assert len(events.t) and set(np.unique(events.t)) <= set(range(1, 25)) and set(np.unique(events.p)) == {0, 1}
+    assert len(drifting_events(images, 0, seed=1).t) != len(events.t)
+
+
+def test_spikingjelly_makes_the_same_frames():
+    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
+    out = run_here("benchmarks.robustness.recordings", "--check --test 20 --frames 7")[1]
+    found = json.loads(out)
+    assert found["same"] == found["recordings"] == 20 and found["events"] > 10_000
+
+
+def test_augmentation_moves_all_frames_alike():
+    square = torch.zeros(2, 3, *SIZE)
+    square[..., 4:8, 4:8] = 1
+    moved = augmented(Batch(square, None, torch.arange(2)), 0, 1).images
+    assert moved.shape == square.shape and torch.equal(moved[:, 0], moved[:, 2]) and not torch.equal(moved[0], moved[1])
+
+
+def test_the_colours_of_events():
+    assert shown(torch.tensor([[[0.0, 1, 0, 1]], [[0, 0, 1, 1]]]))[0].tolist() == [
+        [0, 0, 0], [0, 128, 255], [255, 128, 0], [255, 255, 255]
+    ]  # fmt: skip
+
+
+# --- the scripts
+
+
+def test_from_a_folder_to_the_report(moving, tmp_path):
+    """Training, conversion, evaluation by both engines, pictures and the page."""
+    here, small = f"--output_dir {tmp_path}", "-a VGG5_wFeedback_small --fc_width 16 --batch_size 4"
+    run = run_script(ANN, f"--dataset {moving} {small} --augment --epochs 2 -lr 5e-3 --run_name x {here}")
+    assert run.stderr == "" and "recordings of 4 frames of 12x12 pixels, 2 classes" in run.stdout
+    spikes = f"--update immediate --readout membrane_linear --latch --epsilon 0.2 --epochs 1 {BALANCE} --engine dense"
+    run_here(SNN, f"--dataset {moving} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {spikes} {here}",
+             "--batch_size 4 --count_bound 3 --predict next --run_name x --trade_off_type mean_t")  # fmt: skip
+    path = tmp_path / "trained_models/snn/x.pth"
+    model = load(path, engine="dense")
+    told = ("timesteps", "recorded_frames", "count_bound", "blocking", "predict", "image_shape")
+    assert [model.settings[name] for name in told] == [4, 4, 3, "dynamic", "next", SIZE]
+    trained = f"--pretrained_snn {path} --dataset {moving} {here} --batch_size 4"
+    for engine in ("dense", "event"):
+        run_here(OBJ1, f"{trained} --epsilon 0 0.2 --engine {engine} --run_name {engine}")
+    dense, event = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation") for name in ("dense", "event"))
+    for one, other in zip(dense, event, strict=True):
+        assert (one["spikes"], one["accuracy"]) == (other["spikes"], other["accuracy"]) and one["epsilon"] == other["epsilon"]
+    run_here(SNN, f"--dataset {moving} {small} --timesteps 2 --epochs 1 --engine dense --run_name y {here}")
+    run_here(SNN, f"--resume --epochs 2 --run_name y {here}")
+    assert load(tmp_path / "trained_models/snn/y.pth", engine="dense").frames == 2
+    run_here(OBJ2, f"{trained} --rules all_predicted confidence --timesteps 2")  # neighbours added up
+    run_here(ANALYSIS, f"{trained} --images 2 --run_name seen --raster")
+    film = load_film(tmp_path / "logs/snn/seen_steps.npz")
+    frames = np.load(moving / "test/down/0.npz")["frames"][:, 1]
+    assert film.inputs.shape == (4, 2, 12, 12, 3) and np.array_equal(film.inputs[:, 0, ..., 0], np.round(frames * 85))
+    assert np.array_equal(film.images, film.inputs.max(0))
+    with Image.open(tmp_path / "trained_models/snn/seen.gif") as gif:
+        assert gif.n_frames == 4
+    run_here("report", f"{tmp_path}/logs/snn/seen.jsonl --output {tmp_path}/page.html")
+    assert '"inputs":' in (tmp_path / "page.html").read_text()
+    line = refused(OBJ3, trained)
+    assert "gate contrast is for an image that stays: for recordings choose block, or open" in line
+    assert "takes recordings" in refused(STREAM, f"{trained} --scene watch")
+    make_folder(tmp_path / "pets", ("down", "right"))
+    assert "has images, and the network takes recordings" in refused(OBJ1, trained.replace(str(moving), f"{tmp_path}/pets"))
+    assert "--dataset MNIST has grey images of 28x28 pixels" in refused(OBJ1, trained.replace(str(moving), "MNIST"))
+    assert "give at most 4, not 5" in refused(OBJ1, f"{trained} --timesteps 5")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda good: write_events(good), "it holds t, x, y, p: name the array"),
+        (lambda good: write(good, np.zeros((4, 2, 12, 10))), "not of one shape (T, C, H, W), but (4, 2, 12, 10) (train/"),
+        (lambda good: write(good, np.zeros((5, 2, 12, 12))), "(5, 2, 12, 12) (train/down/0.npz)"),
+        (lambda good: write(good, np.zeros((4, 3, 12, 12))), "frames must be (T, 2, H, W), of events off and on, not of shape"),
+        (lambda good: write(good, np.zeros((0, 2, 12, 12))), "frames must be numbers (N, C, H, W) or (N, H, W), not float64"),
+        (lambda good: write(good, np.full((4, 2, 12, 12), -1)), "frames must be counts of events, and some are negative"),
+        (lambda good: write(good, np.full((4, 2, 12, 12), np.nan)), "some are negative or no numbers"),
+        (lambda good: write(good, np.array([None])), "no array can be read from it"),
+        (lambda good: good.write_bytes(good.read_bytes()[:-40]), "no array can be read from it"),
+        (lambda good: good.write_bytes(b""), "no array can be read from it"),
+        (lambda good: flip(good), "no array can be read from it"),
+    ],
+)
+def test_bad_files(moving, tmp_path, damage, words):
+    damage(moving / "train/down/0.npz")
+    before = digests(tmp_path / "out")
+    line = refused(SNN, f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'}")
+    assert words in line and "train/down/0.npz" in line and digests(tmp_path / "out") == before
+
+
+def write_events(path):
+    np.savez(path, **{name: np.arange(9) for name in "txyp"})
+
+
+def flip(path):
+    """Change a byte of what is compressed."""
+    raw = bytearray(path.read_bytes())
+    raw[90] ^= 255
+    path.write_bytes(raw)
+
+
+def test_bad_folders(moving, tmp_path):
+    def line(*flags, dataset=moving, script=SNN):
+        return refused(script, f"--dataset {dataset} --epochs 1 --output_dir {tmp_path / 'out'}", *flags)
+
+    assert "--image_size is of images" in line("--image_size 8") and "--grey is of images" in line("--grey")
+    assert "give at most 4, not 9" in line("--timesteps 9")
+    assert "--mirror alternate does nothing with recordings" in line("--augment --mirror alternate", script=ANN)
+    for flags in ("--predict next", "--count_bound 2"):
+        assert f"{flags.split()[0]} is of recordings of event cameras, and MNIST has images" in line(flags, dataset="MNIST")
+    for number in range(6):
+        (moving / f"train/down/{number}.npz").rename(moving / f"train/right/1{number}.npz")
+    assert "no recordings (.npy, .npz) of class down" in line()
+    (moving / "train/down").rmdir()
+    assert "two class folders or more are needed" in line()
+    (moving / "train").rename(tmp_path / "away")
+    make_folder(tmp_path / "pets", ("down", "right"))
+    (tmp_path / "pets/train").rename(moving / "train")
+    assert "one of train/ and test/ has images, the other recordings" in line()
