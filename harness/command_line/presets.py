@@ -91,7 +91,7 @@ ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
     "deep_twin": ("deep_twin_base", "--average_weights ema --average_decay 0.99 --average_from 0.5"),
 }
 QUICK = "--activation Triangle --timesteps 6 --epochs 1 -lr 1e-3 --spike_penalty 3e-5"
-STREAM = f"{QUICK} --sequence 4 --classification_type linear_over_t --limit_train 20000"  # of a network that is left on
+STREAM = f"{QUICK} --sequence 4 --limit_train 20000"  # of a network that is left on
 STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
 STEPS_3 = "--timesteps 3 --epochs 2 -lr 1e-3 --spike_penalty 2e-5"
@@ -117,9 +117,13 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "quick_twin": ("ann quick_twin", QUICK),
     "stream_feedback": (
         "snn quick_feedback",
-        f"{STREAM} {READOUT} --trade_off 0.005 {BY_STEP} --blocking dynamic --surprise 2",
+        f"{STREAM} --timesteps 8 {READOUT} --trade_off 0.01 {BY_STEP} --classification_type linear_over_t --blocking dynamic "
+        "--surprise 4",
     ),
-    "stream_twin": ("snn quick_twin", f"{STREAM} --output_leak 0.6 --membrane_floor 0 --leak 0.8"),
+    "stream_twin": (
+        "snn quick_twin",
+        f"{STREAM} --timesteps 10 -lr 2e-4 --spike_penalty 1e-4 --output_leak 0.7 --membrane_floor 0 --leak 0.9",
+    ),
     "feedback": ("ann feedback", f"{STEPS_8} {READOUT} --trade_off 0.01 {BY_STEP}"),
     "twin": ("ann twin", STEPS_8),
     "accurate_feedback_base": ("ann accurate_feedback", f"{ACCURATE} {READOUT} --trade_off 0.002 {BY_STEP}"),
