@@ -74,6 +74,19 @@ def test_a_first_image_is_a_run_of_training(settings):
     assert all(torch.equal(one, other) and one.any() for one, other in zip(*found, strict=True))
 
 
+def test_a_later_image_in_segments():
+    """Whose steps are computed again in the backward pass: the same gradients, but for rounding."""
+    found = []
+    for segments in (0, 2):
+        model = build(**DYNAMIC, dropout=0.3, surprise=1.0).train()
+        model.set_bptt_segments(segments)
+        outputs, _ = in_places(model, *scene(model))
+        outputs[1].logits.square().sum().backward()
+        found.append([weight.grad for weight in model.classifier.parameters() if weight.requires_grad])
+    assert all(gradient.any() for gradient in found[0])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("engine", ["dense", "event"])
 @pytest.mark.parametrize("settings", [{}, *FORGETTING, {"leak": 0.5, "surprise": 1.0}], ids=str)
 def test_an_image_after_others_is_seen_as_in_a_stream(settings, engine):
