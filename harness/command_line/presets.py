@@ -117,8 +117,7 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "quick_twin": ("ann quick_twin", QUICK),
     "stream_feedback": (
         "snn quick_feedback",
-        f"{STREAM} --timesteps 8 {READOUT} --trade_off 0.01 {BY_STEP} --classification_type linear_over_t --blocking dynamic "
-        "--surprise 4",
+        f"{STREAM} {READOUT} --trade_off 0.005 {BY_STEP} --classification_type linear_over_t --blocking dynamic --surprise 2",
     ),
     "stream_twin": (
         "snn quick_twin",
