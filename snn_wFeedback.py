@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.building.models import SNNSource, choose_trained, snn_from, teacher_from, use_engine
+from harness.building.models import SNNSource, check_sequence, choose_trained, snn_from, teacher_from, use_engine
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
 from harness.command_line.presets import SNN_PRESETS
@@ -36,6 +36,7 @@ def train(args):
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     choose_trained(model, args)
+    check_sequence(model, args)
     teacher = teacher_from(args)
     trade_off = args.trade_off if model.has_feedback else 0.0  # what a gate makes of the image by itself is not learned
     criterion = Criterion(

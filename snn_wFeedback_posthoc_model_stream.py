@@ -52,10 +52,12 @@ def main(argv=None):
     source = source_for(args, InputBlockingSNN)
     if source.settings.get("recorded_frames"):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
+    kept = source.settings  # of one that was trained to be left on they hold
+    own = kept if kept.get("surprise") or kept.get("output_leak", 1.0) < 1 else {}
     for flag, value in FORGETTING[args.gate != "open" and args.epsilon > 0].items():
         if flag not in args.given:
-            args.given[flag] = value
-            setattr(args, flag, value)
+            args.given[flag] = own.get(flag, value)
+            setattr(args, flag, args.given[flag])
     posthoc = open_posthoc(args, InputBlockingSNN, "_posthoc_stream", source)
     model, run, title = posthoc.model, posthoc.run, f"scene {args.scene}" if args.scene else args.frames
     frames = scene_of(args, posthoc.test, model) if args.scene else posthoc.test

@@ -250,18 +250,21 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """forward, of checked images; in evaluation by the engine, where there is one, which checks them, unless x wants a
         gradient."""
         wants_gradient = torch.is_grad_enabled() and getattr(x, "requires_grad", False)
-        if self.engine and not self.training and not wants_gradient:
+        if self.engine and not self.training and not wants_gradient and not kwargs.get("place"):
             return self.engine(x, *args, **kwargs)
         return super().__call__(checked_images(x, self, self.frames), *args, **kwargs)
 
-    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None):
+    def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None, place=None):
         """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
         draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
-        predicted and is_open are None, and sums has their place. record: see Recorder. Raises ModelError for other images,
-        another number of draws, or what cannot be recorded."""
-        recorder = Recorder(record, self.wiring)
+        predicted and is_open are None, and sums has their place. record: see Recorder. place: a Place, of images that come after
+        others, in the steps that it says, on draws. Raises ModelError for other images, another number of draws, or what cannot
+        be recorded."""
+        recorder, draws = Recorder(record, self.wiring), draws_for(x, draws, seed)
         with mixed_precision(self, x):
-            run = self.start(x, draws_for(x, draws, seed), recorder)
+            if place:
+                return place.go_on(self, x, draws, frames, recorder)
+            run = self.start(x, draws, recorder)
             shown, steps, _ = all_steps(self, run, self.timesteps, uniforms, frames)
         return self.output(x, shown, steps, recorder)
 

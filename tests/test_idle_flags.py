@@ -115,7 +115,7 @@ def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_f
 # --- presets
 
 
-@pytest.mark.parametrize("family", ["quick", "accurate", "residual|fast", "fashion", "feedback|twin"])
+@pytest.mark.parametrize("family", ["quick|stream", "accurate", "residual|fast", "fashion", "feedback|twin"])
 def test_every_preset_finds_what_it_starts_from(tmp_path, family):
     """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone; training prints what it stands for."""
     small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --seed 7 --output_dir {tmp_path}"

@@ -61,6 +61,7 @@ def build_parser():
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--streams", type=typed(COUNT), default=200, metavar="N")
     parser.add_argument("--surprise", type=typed(NOT_NEGATIVE), default=2.0, metavar="G", help="gain of feedback's forgetting")
+    parser.add_argument("--as_trained", action="store_true", help="each network forgets as it was trained to, for --sequence")
     parser.add_argument("--holdout", action="store_true", help="the last 5,000 training images instead of the test images")
     parser.add_argument("--engine", choices=list(ENGINES), default="auto", help="of all but the ramp, which is dense")
     parser.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help="default: 120 to 560, as the scene wants")
@@ -75,7 +76,8 @@ def main(argv=None):
             scene = make_scene(name, images, args.streams, args.steps or STEPS[name], seed, EPSILON)
             for case in args.cases:
                 path = Path(args.pair[case not in OF_FEEDBACK])
-                row = {"scene": name, "case": case, "seed": seed, "streams": args.streams, "surprise": args.surprise}
+                row = {"scene": name, "case": case, "seed": seed, "streams": args.streams}
+                row |= {"as_trained": True} if args.as_trained else {"surprise": args.surprise}
                 row |= CASES[case](path.with_stem(numbered(path.stem, seed)), scene, seed, args)
                 found.setdefault((name, case), {})[seed] = row
                 print(json.dumps(row), flush=True)
@@ -95,24 +97,29 @@ def differences(found):
 # --- cases: (path of the checkpoint, Scene, seed, flags) -> figures
 
 
+def forgetting(asked, is_twin=False):
+    """The settings that networks are left on with."""
+    return {} if asked.as_trained else TWIN if is_twin else {**FEEDBACK, "surprise": asked.surprise}
+
+
 def feedback(path, scene, seed, asked):
-    return figures(scene, *left_on(load(path, asked.engine, **FEEDBACK, surprise=asked.surprise), scaled_frames(scene), seed))
+    return figures(scene, *left_on(load(path, asked.engine, **forgetting(asked)), scaled_frames(scene), seed))
 
 
 def ramp(path, scene, seed, asked):
     with patch.dict(MODELS, InputBlockingSNN=RampSNN):
-        model = load(path, "dense", **FEEDBACK, surprise=asked.surprise)
+        model = load(path, "dense", **forgetting(asked))
     return figures(scene, *left_on(model, scaled_frames(scene), seed))
 
 
 def twin(path, scene, seed, asked):
-    return figures(scene, *left_on(load(path, asked.engine, **TWIN), scaled_frames(scene), seed))
+    return figures(scene, *left_on(load(path, asked.engine, **forgetting(asked, True)), scaled_frames(scene), seed))
 
 
 def send_on_delta(path, scene, seed, asked):
     frames = torch.stack([*scaled_frames(scene)])
     held, sent = sent_and_held(frames, shifts=[(0, 0)])
-    answers, spikes, joules = left_on(load(path, asked.engine, **TWIN), held, seed)
+    answers, spikes, joules = left_on(load(path, asked.engine, **forgetting(asked, True)), held, seed)
     spikes["input"] = sent
     row = figures(scene, answers, spikes, joules, compared=frames[0, 0].numel())
     _, sent = sent_and_held(frames, shifts=[*product((-1, 0, 1), repeat=2)])

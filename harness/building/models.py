@@ -173,6 +173,20 @@ def choose_trained(model, args):
             parameter.requires_grad_(False)
 
 
+def check_sequence(model, args):
+    """Raises UserError where the network cannot be trained with --sequence as the flags say."""
+    if args.sequence == 1 or args.test_only:
+        return
+    if model.frames:
+        raise UserError(f"--sequence {args.sequence} is of images, and {args.dataset} has recordings: leave it out")
+    if not model.gate.turns:
+        raise UserError(f"--sequence {args.sequence}: gate {args.gate} is for one image: choose block, or open")
+    if model.feedback_interval > 1:
+        raise UserError(f"--sequence {args.sequence}: an image may go between two steps of the decoder: --feedback_interval 1")
+    if ranks.count() > 1 and args.update == "delayed":  # see ranks.parallel
+        raise UserError(f"--sequence {args.sequence} in several processes wants --update immediate")
+
+
 def use_engine(model, args, images):
     """Put the model on the engine of --engine, for its evaluations; training is dense. images: how many are evaluated at a time.
     Returns the line that says which engine it is. Raises UserError where the event engine cannot serve."""

@@ -226,6 +226,11 @@ class OfSNN:
 
 @dataclass
 class OfFineTuning:
+    sequence: int = training_setting(
+        1, COUNT, "train as a network that is left on: the images of N updates come one after the other, each for T/2 to 3T/2 "
+        "steps, at random, and membranes, outputs and predictions go on; gradients are cut, and weights updated, where an image "
+        "goes; the best epoch is the best at such sequences of held-out images, T steps each", group="fine-tuning", metavar="N",
+    )  # fmt: skip
     bptt_segments: str = training_setting(
         0, Text(segments), "compute steps again in the backward pass, in N segments: memory for T/N steps; auto: root of T; "
         "0 = off", group="fine-tuning", fixed=False, metavar="N|auto",

@@ -76,6 +76,7 @@ FAMILIES = {  # family -> (plans, flags, those of its ANNs)
     "vgg16": ({"twin": "-a VGG16"}, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.2 --epochs 160"),
     "full": ({"feedback": "-a VGG5_wFeedback"}, "--dataset MNIST --augment", "-lr 5e-4 --dropout 0 --trade_off 0.001 --epochs 3"),
     "quick": (FIRST, "--dataset MNIST", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2"),
+    "stream": (FIRST, "--dataset MNIST", ""),
     "accurate": (FIRST, f"--dataset MNIST {BFLOAT}", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 16"),
     "residual": (WIDE, f"--dataset MNIST {BFLOAT} --fc_width 128", "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 5"),
     "fast": (WIDE, f"--dataset MNIST {BFLOAT} --fc_width 128", ""),
@@ -90,6 +91,7 @@ ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
     "deep_twin": ("deep_twin_base", "--activation_ann qcfs -lr 0.05 --warm_up 0.1 --epochs 5"),
 }
 QUICK = "--activation Triangle --timesteps 6 --epochs 1 -lr 1e-3 --spike_penalty 3e-5"
+STREAM = f"{QUICK} --sequence 4 --limit_train 20000"  # of a network that is left on
 STEPS_8 = "--timesteps 8 --epochs 8 -lr 2e-3 --spike_penalty 3e-6"
 STEPS_5 = "--timesteps 5 --epochs 6 -lr 3e-3 --spike_penalty 2e-5"
 STEPS_3 = "--timesteps 3 --epochs 2 -lr 1e-3 --spike_penalty 2e-5"
@@ -115,6 +117,14 @@ CIFAR10_DECODER = "--readout membrane_linear --readout_leak 0 --trade_off 2e-3 -
 SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "quick_feedback": ("ann quick_feedback", f"{QUICK} {READOUT} --trade_off 0.005 {BY_STEP}"),
     "quick_twin": ("ann quick_twin", QUICK),
+    "stream_feedback": (
+        "snn quick_feedback",
+        f"{STREAM} {READOUT} --trade_off 0.005 {BY_STEP} --classification_type linear_over_t --blocking dynamic --surprise 2",
+    ),
+    "stream_twin": (
+        "snn quick_twin",
+        f"{STREAM} --timesteps 10 -lr 2e-4 --spike_penalty 1e-4 --output_leak 0.7 --membrane_floor 0 --leak 0.9",
+    ),
     "feedback": ("ann feedback", f"{STEPS_8} {READOUT} --trade_off 0.01 {BY_STEP}"),
     "twin": ("ann twin", STEPS_8),
     "accurate_feedback_base": ("ann accurate_feedback", f"{ACCURATE} {READOUT} --trade_off 0.002 {BY_STEP}"),

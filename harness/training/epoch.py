@@ -11,7 +11,6 @@ from harness.runs.health import NOWHERE, FiniteCheck, first_not_finite, not_fini
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes
 from self_models.network.norms import part_of_a_batch
-from self_models.running.draws import Draws
 
 
 @dataclass
@@ -104,7 +103,7 @@ def forward(model, batch, criterion, seed, epoch):
     """(output, Losses, what the model's buffers have moved to) of a batch in training. The buffers themselves, a normalisation's
     statistics say, stay as they are until the step is taken."""
     moved = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    output = functional_call(model, moved, (batch.images,), {"draws": Draws(seed, epoch, batch.index), "frames": False})
+    output = batch.run(lambda *images, **more: functional_call(model, moved, images, more), seed, epoch)
     return output, criterion(output, batch.labels, batch.images), moved.values()
 
 
@@ -119,7 +118,7 @@ def renew_statistics(model, like, batches, seed, epoch):
         for norm in momenta:
             norm.momentum = 1 / number
         with part_of_a_batch(batch.counts if ranks.count() > 1 else None):
-            model(batch.images, draws=Draws(seed, epoch, batch.index), frames=False)
+            batch.run(model, seed, epoch)
     for norm, momentum in momenta.items():
         norm.momentum = momentum
 

@@ -5,6 +5,8 @@ import json
 import time
 from itertools import islice
 
+import torch
+
 from harness.data.sets import augmented
 from harness.drawing.board import Board, NoBoard
 from harness.measuring.evaluation import evaluate
@@ -28,7 +30,8 @@ from harness.training.schedules import WeightAverage, length_of, make_optimizer,
 from harness.training.state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import Average
-from self_models.running.draws import shuffled
+from self_models.running.draws import Draws, shuffled
+from self_models.running.stream import Place
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 OF_STATISTICS = 40  # batches whose statistics averaged weights are given
@@ -67,7 +70,7 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
     """The rest of the epoch that training has come to, its evaluation, checkpoints and lines. updates: of an epoch;
     board: a Board."""
     model, args, run = training.model, training.args, training.run
-    epoch, began = training.epoch + 1, time.perf_counter() - training.seconds
+    epoch, began, sequence = training.epoch + 1, time.perf_counter() - training.seconds, sequence_of(args)
 
     def after_step(number, average):
         training.seconds = time.perf_counter() - began
@@ -75,7 +78,8 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
             run.note(f"  batch {number}: {running(training.progress.gather().means())}")
         foretell()
         advance(bar, average)
-        training.heed(training.wants_saving())
+        if number % sequence == 0 or number == updates:  # what a network has in mind between images is not saved
+            training.heed(training.wants_saving())
 
     with progress_bar(f"epoch {epoch}/{args.epochs}", updates, training.progress.step) as bar:
         learned = train_one_epoch(
@@ -130,7 +134,8 @@ def judged(training, model, epoch):
     args, run, best = training.args, training.run, training.best
     found, images = {}, training.judging
     if images:
-        found = numbers_only(evaluate_with_bar(model, images, training.criterion, args, run, False, training.heed))
+        found = evaluate_with_bar(model, images, training.criterion, args, run, False, training.heed, sequence=sequence_of(args))
+        found = numbers_only(found)
     training.check_finite(found.get("total", 0.0))
     evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
     if not images or best is None or found["accuracy"] > best["accuracy"]:
@@ -144,7 +149,7 @@ def finish(training):
     """Report the best epoch, on the test images unless they have chosen it; returns its figures."""
     model, args, run, best = training.model, training.args, training.run, training.best
     run.say(f"{best_line(best, args.selected_on)}, {run.place.best_path}")
-    if args.selected_on != "test":
+    if args.selected_on != "test" or sequence_of(args) > 1:  # which chose on sequences
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.place.best_path)), run.place.best_path)
         best = test_once(model, training.data[2], training.criterion, args, run, training.heed)
@@ -157,11 +162,36 @@ def finish(training):
 
 
 def training_batches(train, args, epoch, device, first=0):
-    """The epoch's Batches from the one numbered `first` on, shuffled, and augmented if the flags say so; they follow from seed
-    and epoch alone."""
+    """The epoch's Batches from the one numbered `first` on, shuffled, augmented if the flags say so, and with --sequence one
+    after the other in a network that is left on; they follow from seed and epoch alone."""
     batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
-    how = args.mirror, args.shift, args.cutout
-    return (augmented(batch, args.seed, epoch, *how) for batch in batches) if args.augment else batches
+    if args.augment:
+        how = args.mirror, args.shift, args.cutout
+        batches = (augmented(batch, args.seed, epoch, *how) for batch in batches)
+
+    def steps(number):  # half of T to one and a half, T in the mean
+        least = -(-args.timesteps // 2)
+        drawn = Draws(args.seed, epoch, torch.tensor([number])).numbers("steps", 1).item()
+        return least + int(drawn * (2 * (args.timesteps - least) + 1))
+
+    return in_sequence(batches, sequence_of(args), steps, first)
+
+
+def sequence_of(args):
+    """How many images each sequence has in training; 1 where there is no such flag."""
+    return getattr(args, "sequence", 1)
+
+
+def in_sequence(batches, length, steps, first=0):
+    """Batches, the first of which has this number, whose images come after those of the batch before in the same networks: so
+    many batches after each other, then others at rest; so, too, where a batch is of another size. steps: of a batch's number.
+    The next batch wants the one before to have been run."""
+    place, size = None, 0
+    for number, batch in enumerate(batches, first):
+        if length > 1:
+            goes_on = place and number % length and len(batch.index) == size
+            place, size = Place(steps(number), place.after if goes_on else None), len(batch.index)
+        yield batch._replace(place=place)
 
 
 def test_once(model, test, criterion, args, run, after_batch=None):
@@ -177,8 +207,11 @@ def test_once(model, test, criterion, args, run, after_batch=None):
     return result
 
 
-def evaluate_with_bar(model, images, criterion, args, run, count_operations=False, after_batch=None, doing="evaluating"):
-    """evaluate() with a progress bar; --test_acc_every_batch also logs each batch. after_batch: called after each of them."""
+def evaluate_with_bar(
+    model, images, criterion, args, run, count_operations=False, after_batch=None, doing="evaluating", sequence=1
+):
+    """evaluate() with a progress bar; --test_acc_every_batch also logs each batch. after_batch: called after each of them;
+    sequence: so many images come one after the other, for T steps each."""
     device = next(model.parameters()).device
 
     def on_batch(number, average):
@@ -189,7 +222,7 @@ def evaluate_with_bar(model, images, criterion, args, run, count_operations=Fals
             after_batch()
 
     with progress_bar(doing, -(-len(images) // args.batch_size)) as bar:
-        batches = images.batches(args.batch_size, device)
+        batches = in_sequence(images.batches(args.batch_size, device), sequence, lambda number: model.timesteps)
         return evaluate(model, batches, criterion, args.seed, on_batch, count_operations)
 
 

@@ -148,6 +148,7 @@ class Batch(NamedTuple):
 
     whole: size of the whole batch, of which one of several processes has a part; 0: this is the whole.
     counts: False for the stand-in of a process that no image is left for; it weighs nothing.
+    place: a Place of running/stream.py, where these images come after others in a network that is left on.
     """
 
     images: torch.Tensor
@@ -155,6 +156,12 @@ class Batch(NamedTuple):
     index: torch.Tensor
     whole: int = 0
     counts: bool = True
+    place: object = None
+
+    def run(self, model, seed, epoch=EVALUATION):
+        """The model's output, without frames."""
+        more = {"place": self.place} if self.place else {}
+        return model(self.images, draws=Draws(seed, epoch, self.index), frames=False, **more)
 
     @property
     def counted(self):
@@ -223,7 +230,7 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
             if part.counts:
-                output = model(part.images, draws=Draws(seed, EVALUATION, part.index), frames=False)
+                output = part.run(model, seed)
                 evaluation.add(output, part.images, part.labels, **(losses(output, part.labels) if losses else {}))
             else:
                 evaluation.skip()

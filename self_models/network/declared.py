@@ -167,7 +167,7 @@ class SpikingSettings(NetworkSettings):
     surprise: float = setting(
         0.0, NOT_NEGATIVE, "of a network that is left on: when its image changes, so that a share r of the active pixels opens "
         "again, outputs, membranes and predictions keep 1 - min(1, G r) of what they were; 0 = all", group="forgetting",
-        balanced=False, kernel=True, metavar="G",
+        balanced=False, kernel=True, adopted=False, metavar="G",
     )  # fmt: skip
     gate: str = objective_setting(
         "open", Choice(GATES), "what decides which pixels the input neurons see", group="gate", common=True

@@ -1,13 +1,12 @@
 """A network that is left on: it answers at every step while its images change, and keeps its state in between."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import COUNT, WHOLE, required
-from self_models.network.neurons import CountingMaxPool
 from self_models.running.chunks import all_steps
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import Recorder, spaces_of
@@ -42,17 +41,15 @@ class Stream:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
         if not model.gate.turns:
             raise ModelError(f"gate {model.settings['gate']} is for one image: for a stream choose block, or open")
-        if any(isinstance(module, CountingMaxPool) for module in model.features):
-            raise ModelError("max_pool count never forgets an image: a stream wants a network with max_pool or, or without M")
         if len(x) != (len(x) if self._run is None else self._count):
             raise ModelError(f"this stream has {self._count} images at once, not {len(x)}: call reset() to begin anew")
-        engine = model.engine if model.engine and x.device.type == "cpu" and model.engine.serves_stream() else None
+        engine = engine_of(model, x)
         if self._run is None:
-            self._run, self._count = (engine or Dense(model)).begun(x, self._draws(len(x))), len(x)
-        elif engine is not self._engine:
-            self._run = (engine or Dense(model)).restored(self.state_dict(), self._draws(len(x)))
+            self._run, self._count = engine.begun(x, self._draws(len(x))), len(x)
+        elif engine != self._engine:
+            self._run = engine.restored(self.state_dict(), self._draws(len(x)))
         self._engine = engine
-        output, self._run = (engine or Dense(model)).go_on(self._run, x, steps, frames, recorder)
+        output, self._run = engine.go_on(self._run, x, steps, frames, recorder)
         self.steps += steps
         return output
 
@@ -67,7 +64,7 @@ class Stream:
             raise ModelError(
                 f"with feedback_interval {interval} save a stream after a multiple of {interval} steps, not {self.steps}"
             )
-        held = {} if self._run is None else (self._engine or Dense(self.model)).state_of(self._run)
+        held = {} if self._run is None else self._engine.state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **held}
 
     def load_state_dict(self, state):
@@ -79,15 +76,47 @@ class Stream:
         self.reset()
         self.seed, self.steps = seed, steps
         if held:
-            self._count = len(held["image"])
-            self._run = Dense(self.model).restored(state, self._draws(self._count))
+            self._count, self._engine = len(held["image"]), Dense(self.model)
+            self._run = self._engine.restored(state, self._draws(self._count))
 
 
+@dataclass
+class Place:
+    """An image's place in a sequence of them: a stream that may be trained, of which each image is one call of the model. No
+    gradient goes from an image to those before it: `after` is detached.
+
+    steps: that the image is shown; before, after: what a stream has, name -> tensor (B, ...), and its steps, when the image comes
+    (None: it is at rest) and when it goes, which go_on fills in.
+    """
+
+    steps: int
+    before: dict | None = None
+    after: dict | None = None
+
+    def go_on(self, model, x, draws, frames, recorder):
+        """The SNNOutput of these steps, on images x (B, C, H, W); draws: of these images, so a dropout mask is each one's own."""
+        engine = engine_of(model, x)
+        run = engine.restored(self.before, draws) if self.before else engine.begun(x, draws)
+        output, run = engine.go_on(run, x, self.steps, frames, recorder)
+        steps = self.steps + (self.before["steps"] if self.before else 0)
+        self.after = {name: value.detach() for name, value in engine.state_of(run).items()} | {"steps": steps}
+        return output
+
+
+def engine_of(model, x):
+    """What runs a stream of images x: the model's event engine, if it has one that can, else a Dense. Raises ModelError for a
+    network whose maximum pools count spikes."""
+    if model.wiring.pools and model.settings["max_pool"] == "count":
+        raise ModelError("max_pool count never forgets an image: a network that is left on wants max_pool or, or no M")
+    is_served = model.engine and not model.training and x.device.type == "cpu" and model.engine.serves_stream()
+    return model.engine if is_served else Dense(model)
+
+
+@dataclass(frozen=True)
 class Dense:
     """A stream in the dense engine: its runs are RunStates. The event engine has the same four methods."""
 
-    def __init__(self, model):
-        self.model = model
+    model: object
 
     def begun(self, x, draws):
         """A run on images x, at rest."""
@@ -107,7 +136,7 @@ class Dense:
         view = run.view
         found = {"image": run.image, "logits": run.logits, "trace": run.trace}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
-        found |= {MEMBRANES + name: one.v for name, one in run.memory.items()}
+        found |= {MEMBRANES + name: run.memory[name].v for name in self.model.neurons() if name in run.memory}  # no dropout mask
         return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
     def restored(self, state, draws):
