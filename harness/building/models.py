@@ -177,8 +177,6 @@ def check_sequence(model, args):
     """Raises UserError where the network cannot be trained with --sequence as the flags say."""
     if args.sequence == 1 or args.test_only:
         return
-    if model.frames:
-        raise UserError(f"--sequence {args.sequence} is of images, and {args.dataset} has recordings: leave it out")
     if not model.gate.turns:
         raise UserError(f"--sequence {args.sequence}: gate {args.gate} is for one image: choose block, or open")
     if model.feedback_interval > 1:
