@@ -155,7 +155,8 @@ class EventEngine:
         model, batch, settings = self.model, len(x), kernel_settings(self.model, draws, steps)
         steps = settings.timesteps
         layout, rooms = self._laid_out(), self._rooms
-        images = pixels_of(x.flatten(0, -4)).reshape(batch, -1, math.prod(layout.shapes[0]))
+        count = x.shape[1] if x.dim() > 4 else 1
+        images = pixels_of(x.flatten(0, -4)).reshape(batch, count, math.prod(layout.shapes[0]))
         given = np.zeros((0, 0, 0), np.float32)
         if uniforms is not None:
             given = pixels_of(uniforms.flatten(0, 1)).reshape(steps, *images[:, 0].shape)
