@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.building.models import SNNSource, check_sequence, choose_trained, snn_from, teacher_from, use_engine
+from harness.building.models import check_sequence, choose_trained, snn_from, teacher_from, use_engine
+from harness.building.source import SNNSource
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
 from harness.command_line.presets import SNN_PRESETS

@@ -40,7 +40,8 @@ from test_survive import after_step, in_evaluation
 from benchmarks.robustness.kill_resume import CLOCK
 from benchmarks.shared import same
 from harness import UserError
-from harness.building.models import SNNSource, snn_from, teacher_from
+from harness.building.models import snn_from, teacher_from
+from harness.building.source import SNNSource
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data
 from harness.measuring.comparing import FIGURES, interval

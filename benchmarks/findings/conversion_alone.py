@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.flags import posthoc_parser, posthoc_settings  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness import UserError
-from harness.building.models import SNNSource, ann_from, snn_from, use_engine
+from harness.building.models import ann_from, snn_from, use_engine
+from harness.building.source import SNNSource
 from harness.command_line.parser import lines_on_idle
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import Posthoc, find_images

@@ -9,28 +9,16 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.conversion import (
-    balanced_thresholds,
-    biases_of,
-    bounds_as_thresholds,
-    fit_biases,
-    fit_thresholds,
-    scale_thresholds,
-)
 from harness.data.facts import adopt_facts, facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher
 from harness.training.selection import SELECTED_ON
-from self_models.basics.checkpoints import from_original, load_checkpoint, may_hold, restore
+from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
 from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
 from self_models.basics.home import INSTALLED
 from self_models.basics.images import lasting_name
-from self_models.basics.settings import declared
 from self_models.loading import MODELS, event_engine_for
-from self_models.network.declared import NetworkSettings, SpikingSettings
-from self_models.network.norms import folded_in
-from self_models.network.plans import find_plan
 from self_models.running.draws import seed_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -210,97 +198,3 @@ def warm_up(model):
         model.engine.runs["event"] = 0  # that image is nobody's
     finally:
         slow.cancel()
-
-
-class SNNSource:
-    """Where an SNN's weights come from: an SNN checkpoint, an ANN to convert, or nothing.
-
-    Reading it adopts its settings into args, but for those that are named in `keeps`; so it comes first, then the run, the data,
-    the model. From an ANN only what an SNN has in common with it is adopted.
-    """
-
-    def __init__(self, args, keeps=()):
-        self.args, self.saved, self.settings = args, None, {}  # settings: the checkpoint's, if it has any
-        self.path = args.pretrained_snn or args.pretrained_ann
-        self.converts = bool(self.path) and not args.pretrained_snn
-        if not self.path:
-            self._ask_for_recordings()
-            return
-        self.saved = read(self.path, args)
-        flag, wanted, wrong = ("ann", "ANN", "SNN") if self.converts else ("snn", "SNN", "ANN")
-        if wanted not in may_hold(self.saved):
-            raise UserError(f"{self.path} holds an {wrong}; --pretrained_{flag} wants an {wanted}")
-        common = declared(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        names = common if self.converts else VGG_SNN_STDB_wFeedback.declared().keys() - set(keeps)
-        adopt(args, self.saved, VGG_SNN_STDB_wFeedback, names)
-        self.settings = self.saved.get("settings", {})
-        self._ask_for_recordings()
-        if self.converts:
-            self._ask_for_its_kind()
-
-    def _ask_for_recordings(self):
-        """Let args be what recordings need, where nothing else is typed: a step for each frame, and nothing blocked for good."""
-        if frames := facts_of(self.args).get("recorded_frames"):
-            if (self.converts or not self.path) and "timesteps" not in self.args.given:
-                self.args.timesteps = frames
-            if "blocking" not in self.args.given:
-                self.args.blocking = "dynamic"
-
-    def _ask_for_its_kind(self):
-        """Let args be what an ANN of this kind needs, where nothing else is typed. Raises UserError where that is."""
-        args, kind = self.args, {}
-        if self.settings.get("norm") == "batch":
-            kind["bias"] = True
-            if "bias" in args.given and not args.bias:
-                raise UserError(f"--no-bias: the norm batch of {self.path} becomes a bias; leave it out")
-        if self.settings.get("activation_ann") == "qcfs":
-            kind |= {"initial_potential": 0.5, "scaling_factor": 1.0}
-        if "M" in find_plan(args.architecture, self.settings.get("plan")).encoder:
-            kind["max_pool"] = "count"
-        for flag in kind.keys() - args.given:
-            setattr(args, flag, kind[flag])
-
-    def fill(self, model, train, run, may_grow=False):
-        """Load the weights; in a conversion take an ANN's bounds as thresholds, or balance them on training images, and scale
-        them once.
-
-        may_grow: an SNN without a decoder may be given one, which starts at random."""
-        if not self.path:
-            thresholds = f"with every threshold at {self.args.default_threshold:g}"
-            run.say(f"warning: no --pretrained_ann: training starts from random weights, {thresholds}")
-            return model
-        ours = "settings" in self.saved
-        names = list(model.state_dict())
-        new = (".threshold", ".leak", ".bias")[: 3 if self.converts else 2]
-        may_lack = [] if ours and not self.converts else [name for name in names if name.endswith(new)]
-        decoder = [name for name in names if name.startswith(DECODER)]
-        if may_grow and not self.converts and decoder and not any(name in self.saved["state_dict"] for name in decoder):
-            run.say(f"{self.path} has no decoder: this one starts at random")
-            may_lack += decoder
-        try:
-            state, has_bounds = bounds_as_thresholds(folded_in(self.saved["state_dict"]))
-        except (KeyError, ValueError, RuntimeError):
-            raise UserError(f"{self.path}: its normalisation does not fit its weights; use another copy") from None
-        if not decoder and (left_out := [name for name in state if name.startswith(DECODER)]):
-            run.say(f"{self.path} has a decoder, which {self.args.architecture} has not: it is left out")
-            state = {name: value for name, value in state.items() if name not in left_out}
-        if has_bounds and (without := [name for name in model.neurons() if f"{name}.threshold" not in state]):
-            needed = f"--readout {model.settings['readout']} wants one for {without[0]}: choose a membrane read-out"
-            raise UserError(f"{self.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
-        restore(model, {**self.saved, "state_dict": state}, self.path, may_lack)
-        if not self.converts:
-            if not ours:
-                from_original(model, self.saved)
-            if "leak" in self.args.given:
-                model.set_leak(self.args.leak)
-            return model
-        biases = biases_of(model)
-        if has_bounds:
-            fit_thresholds(model)
-            start = model.settings["initial_potential"]
-            run.say(f"thresholds are the bounds of {self.path}, nothing is balanced; membranes begin at {start:g} of them")
-        else:
-            balanced_thresholds(model, train, self.args, run.place.files, run.say)
-        scale_thresholds(model, self.args.scaling_factor)
-        fit_biases(model, biases)
-        return model

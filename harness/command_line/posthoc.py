@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.models import SNNSource, snn_from, use_engine
+from harness.building.models import snn_from, use_engine
+from harness.building.source import SNNSource
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_idle
 from harness.data.facts import check_fits, where_images_lie
