@@ -1,5 +1,7 @@
 """Where an SNN's weights come from: an SNN's checkpoint, an ANN to convert, or nothing."""
 
+import torch
+
 from harness import UserError
 from harness.building.conversion import (
     balanced_thresholds,
@@ -71,7 +73,8 @@ class SNNSource:
         """Load the weights; in a conversion take an ANN's bounds as thresholds, or balance them on training images, and scale
         them once.
 
-        may_grow: an SNN without a decoder may be given one, which starts at random."""
+        may_grow: an SNN without a decoder may be given one, which starts at random; beside a gate that completes the image itself
+        its last layer starts at 0, so that at first nothing is added to what the gate knows."""
         if not self.path:
             thresholds = f"with every threshold at {self.args.default_threshold:g}"
             run.say(f"warning: no --pretrained_ann: training starts from random weights, {thresholds}")
@@ -82,8 +85,10 @@ class SNNSource:
         may_lack = [] if ours and not self.converts else [name for name in names if name.endswith(new)]
         decoder = [name for name in names if name.startswith(DECODER)]
         if may_grow and not self.converts and decoder and not any(name in self.saved["state_dict"] for name in decoder):
-            run.say(f"{self.path} has no decoder: this one starts at random")
+            run.say(f"{self.path} has no decoder: this one starts at {'0' if model.gate.completes else 'random'}")
             may_lack += decoder
+            if model.gate.completes:
+                torch.nn.init.zeros_([one for name, one in model.named_parameters() if name in decoder and one.dim() > 1][-1])
         try:
             state, has_bounds = bounds_as_thresholds(folded_in(self.saved["state_dict"]))
         except (KeyError, ValueError, RuntimeError):
