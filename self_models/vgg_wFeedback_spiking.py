@@ -186,6 +186,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         waits, rests = self.gate.waits(view), self.has_feedback and not self.gate.wants(view)
         decodes = [self.has_feedback and not rests and (step + 1) % self.feedback_interval == 0 for step in steps]
         run.schedules.append(Schedule(run.steps, waits, rests, decodes))
+        if self.gate.begins_anew(view):
+            for position, _ in run.stages["before_fork"]:
+                run.memory.pop(f"features.{position}", None)
         forked = self.through(run, "features", "before_fork", signal, steps, counts)
         encoded = self.through(run, "features", "after_fork", forked[:0] if waits else forked, steps, counts)
         decoded = [None] * len(draws)

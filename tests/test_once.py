@@ -306,6 +306,22 @@ def test_waiting_layers_begin_when_all_is_known(x):
 
 
 @torch.no_grad()
+def test_layers_that_begin_anew_know_nothing_of_the_blurred_image(x):
+    """With --anew what is classified is the image as known in the end, from rest, whatever the decoder saw before."""
+    late = build(grid=4, wait=True, anew=True, default_threshold=0.02, initial_potential=0.5)
+    known = late(x).predictions[-1]
+    own = {"plan": [[4, "D", 6, 6, "D"], []], "grid": 1, "guess": "interpolation"}
+    soon = build(VGG_SNN_STDB_wFeedback, **own, default_threshold=0.02, initial_potential=0.5, timesteps=STEPS - 2)
+    soon.load_state_dict({name: value for name, value in late.state_dict().items() if name in soon.state_dict()})
+    for images in (x, x.flip(0)):
+        waited = late(images)
+        assert torch.equal(waited.logits_by_step[2:], soon(waited.predictions[-1]).logits_by_step)
+    assert known.any() and waited.logits.any()
+    late.change(anew=False)
+    assert not torch.equal(late(x.flip(0)).logits, waited.logits)
+
+
+@torch.no_grad()
 def test_only_what_the_decoder_needs_runs_while_the_others_wait(x):
     model = build(grid=4, wait=True, default_threshold=0.1)
     with OperationCounter(model) as counter:

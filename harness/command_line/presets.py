@@ -148,7 +148,7 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "cifar10_twin": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 5"),
     "deep_twin_base": ("ann deep_twin", f"{DEEP_SNN} --timesteps 4 --epochs 2"),
     "deep_twin_short": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 2 --epochs 1"),
-    "deep_feedback": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} {CIFAR10_DECODER}"),
+    "deep_feedback": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --anew {CIFAR10_DECODER}"),
     "deep_blind": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --guess interpolation"),
     "deep_twin": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
     "vgg9_feedback": ("ann vgg9_feedback", f"{GPU} {ONCE}"),

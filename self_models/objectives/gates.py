@@ -93,6 +93,10 @@ class Gate:
         """Whether the layers that the decoder does not need rest in this step; not again once they have run."""
         return False
 
+    def begins_anew(self, view):
+        """Whether the layers that the decoder needs are at rest again at the beginning of this step."""
+        return False
+
     def complete(self, prediction, view):
         """What the image is taken for, (B, C, H, W), where the read-out predicts this of it."""
         return prediction

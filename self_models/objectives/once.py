@@ -13,7 +13,7 @@ import torch
 
 from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
-from self_models.basics.settings import COUNT, Choice, Switch, objective_setting
+from self_models.basics.settings import COUNT, Choice, Need, Switch, objective_setting
 from self_models.objectives.gates import GATES, Kernels, Tolerance, all_predicted, never
 from self_models.running.steps import View
 
@@ -173,6 +173,10 @@ class Once(Tolerance):
         False, Switch(), "once: the layers that the decoder does not need rest until each pixel has had its turn", group="gate",
         adopted=True,
     )  # fmt: skip
+    anew: bool = objective_setting(
+        False, Switch(), "once, --wait: when each pixel has had its turn the other layers of the encoder begin anew, too",
+        group="gate", adopted=True, needs=(Need("wait", why="no layer waits"),),
+    )  # fmt: skip
     reacts = completes = lasts = True
     turns = False  # each pixel has one turn
     kernels = Kernels(see_once, look_once, never, complete_once)
@@ -215,6 +219,10 @@ class Once(Tolerance):
 
     def waits(self, view):
         return self.wait and self.grid_at(view.known.step) > 1
+
+    def begins_anew(self, view):
+        step = view.known.step
+        return self.wait and self.anew and step > 0 and self.grid_at(step - 1) > 1 == self.grid_at(step)
 
     def complete(self, prediction, view):
         return view.known.of_image(0.0 if self.guess == "interpolation" else prediction)
