@@ -47,7 +47,9 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "cifar10_feedback": Network("CIFAR-10 feedback", 7, images=JPEG),
     "cifar10_blind": Network("CIFAR-10, blind interpolation", 7, images=JPEG),
     "cifar10_twin": Network("twin of CIFAR-10 feedback", 5, images=JPEG),
-    "deep_twin": Network("CIFAR-10, deep, without feedback", 4, images=JPEG),
+    "deep_feedback": Network("CIFAR-10, deep, feedback", 7, images=JPEG),
+    "deep_blind": Network("CIFAR-10, deep, blind interpolation", 7, images=JPEG),
+    "deep_twin": Network("twin of CIFAR-10, deep, feedback", 4, images=JPEG),
 }
 
 FALLING = "--lr_schedule cosine --weight_decay 0 --no-amsgrad"
