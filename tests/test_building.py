@@ -177,7 +177,7 @@ def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, reason, 
         return (None, reason) if reason else (Engine(chooses), "")
 
     monkeypatch.setattr("harness.building.models.event_engine_for", engine_for)
-    model, args = SimpleNamespace(image_shape=(1, 4, 4), engine=None), SimpleNamespace(engine=engine, timesteps=5)
+    model, args = SimpleNamespace(image_shape=(1, 4, 4), frames=0, engine=None), SimpleNamespace(engine=engine, timesteps=5)
     if reason and engine == "event":
         with pytest.raises(UserError, match=line):
             use_engine(model, args, images)

@@ -124,7 +124,7 @@ def pass_on(net, state, source, n):
         for e in range(state.event_start[i], state.event_start[i + 1]):
             channel = state.event_channel[e]
             if net.nodes[n, COUNTS]:
-                state.sent[from_ + channel] += 1
+                state.sent[from_ + channel] += not net.nodes[source, COUNTS]  # which has counted what it let through
                 if state.sent[from_ + channel] <= state.sent[onto + channel]:
                     continue
                 state.sent[onto + channel] += 1
