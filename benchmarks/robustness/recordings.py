@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Are the frames that we make of events those that SpikingJelly makes? Recordings of an event camera before which digits drift.
 
-FOLDER/train/CLASS/N.npz and FOLDER/test/CLASS/N.npz have the key `frames`, counts of events (T, 2, H, W), off and on, of a digit of
-MNIST that moves by 24 pixels back and forth: a data set for `--dataset FOLDER` where no real one can be had. With --check nothing is
-written, and the frames are compared with those that SpikingJelly (pip install spikingjelly) counts of the same events. One JSON
-object; exit status 1 where one differs.
+FOLDER/train/CLASS/N.npz and FOLDER/test/CLASS/N.npz have the key `frames`, counts of events (T, 2, H, W), off and on, of a digit
+of MNIST that moves by 24 pixels back and forth: a data set for `--dataset FOLDER` where no real one can be had. With --check
+nothing is written, and the frames are compared with those that SpikingJelly (pip install spikingjelly) counts of the same events.
+One JSON object; exit status 1 where one differs.
 """
 
 import importlib.util
