@@ -18,6 +18,7 @@ from self_models.basics.settings import declared
 from self_models.network.declared import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
 from self_models.network.plans import find_plan
+from self_models.network.stages import LINEAR
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -88,7 +89,7 @@ class SNNSource:
             run.say(f"{self.path} has no decoder: this one starts at {'0' if model.gate.completes else 'random'}")
             may_lack += decoder
             if model.gate.completes:
-                torch.nn.init.zeros_([one for name, one in model.named_parameters() if name in decoder and one.dim() > 1][-1])
+                torch.nn.init.zeros_([layer for layer in model.generate if isinstance(layer, LINEAR)][-1].weight)
         try:
             state, has_bounds = bounds_as_thresholds(folded_in(self.saved["state_dict"]))
         except (KeyError, ValueError, RuntimeError):

@@ -211,7 +211,7 @@ def node_table(shapes):
 
 
 def nodes_with_pools(model, wiring, shapes):
-    """The same, and which nodes are maximum pools of which others."""
+    """node_table, and which nodes are maximum pools of which others."""
     nodes = node_table(shapes)
     for pool in wiring.pools:
         nodes[pool.source, POOL], nodes[pool.target, COUNTS] = pool.target, model.settings["max_pool"] == "count"

@@ -218,11 +218,14 @@ class Once(Tolerance):
         return self.guess != "interpolation" and self.grid_at(view.known.step) > 1
 
     def waits(self, view):
-        return self.wait and self.grid_at(view.known.step) > 1
+        return self.waits_at(view.known.step)
+
+    def waits_at(self, step):
+        return self.wait and self.grid_at(step) > 1
 
     def begins_anew(self, view):
         step = view.known.step
-        return self.wait and self.anew and step > 0 and self.grid_at(step - 1) > 1 == self.grid_at(step)
+        return self.anew and step > 0 and self.waits_at(step - 1) and not self.waits_at(step)
 
     def complete(self, prediction, view):
         return view.known.of_image(0.0 if self.guess == "interpolation" else prediction)
