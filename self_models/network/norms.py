@@ -151,28 +151,24 @@ def folded_in(state):
 
 
 class Staircase(torch.autograd.Function):
-    """QCFS's function and its gradient, see there; kept for it is x alone."""
+    """QCFS's function and its gradient, see there, in few passes over the data; kept are x and y, which the next layer keeps anyway."""
 
     @staticmethod
     def forward(ctx, x, bound, levels):
-        ctx.save_for_backward(x, bound)
-        ctx.levels = levels
-        return quantised((x / bound).clamp_(0, 1), levels).mul_(bound)
+        ctx.top = levels or 1
+        share = x.mul(ctx.top / bound)
+        share = share.add_(0.5).clamp_(0, levels).floor_() if levels else share.clamp_(0, 1)
+        y = share.mul_(bound / ctx.top)
+        ctx.save_for_backward(x, y, bound)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        x, bound = ctx.saved_tensors
-        share = x / bound
-        ramp = share.clamp(0, 1)
-        inside = ramp == share
-        onto_bound = (quantised(ramp, ctx.levels) - share * inside).mul_(gradient)
-        return gradient * inside, onto_bound.sum(dtype=torch.float32).view_as(bound), None
-
-
-def quantised(share, levels):
-    """Shares from 0 to 1 as the nearest multiples of 1 / levels, halves upwards; for 0 levels as they are. A new tensor."""
-    return share.mul(levels).add_(0.5).floor_().div_(levels) if levels else share.clone()
+        x, y, bound = ctx.saved_tensors
+        onto_x = torch.ops.aten.hardtanh_backward(gradient, x.mul(ctx.top / bound), 0, ctx.top)
+        onto_bound = gradient.mul(y).addcmul_(onto_x, x, value=-1)
+        return onto_x, onto_bound.sum().view_as(bound).to(bound.dtype) / bound, None
 
 
 class QCFS(nn.Module):
@@ -180,7 +176,7 @@ class QCFS(nn.Module):
     that begins at half of it sends in L steps of drive x, on average (quantisation, clip, floor and shift; Bu et al., ICLR 2022).
 
     theta is the layer's learned bound, in the unit of x, L its levels. Backward, the floor is passed straight through:
-    dy/dx = 1 for 0 <= x <= theta, else 0; dy/dtheta = (y - x) / theta there, 0 below and 1 above.
+    dy/dx = 1 for 0 < x < theta, else 0; dy/dtheta = (y - x) / theta there, 0 below and 1 above.
     """
 
     def __init__(self, levels, bound):
