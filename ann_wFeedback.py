@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
-from harness.building.models import ann_from, new_ann
+from harness.building.models import ann_from, new_ann, teacher_from
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.parser import lines_on_idle
@@ -34,13 +34,14 @@ def train(args):
     saved = taken_up(args, ann_settings(), "ann", name)
     model = ann_from(args) if saved is None else new_ann(args)
     model.precision = args.precision
+    teacher = teacher_from(args)
     warnings = lines_on_idle(args, ann_settings())
     data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
         for line in (*warnings, *about_data):
             run.say(line)
-        criterion = Criterion(args.trade_off, "sum", smoothing=args.label_smoothing)
+        criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
         if model.settings["whitening"] and saved is None and not args.pretrained_ann:

@@ -1,5 +1,7 @@
 """The ANN: a VGG that classifies, and a decoder that predicts its input from its features."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
@@ -27,7 +29,7 @@ class VGG_wFeedback(Configured, nn.Module):
 
     Settings = ANNSettings
     positional = ("vgg_name", "timesteps", "labels", "dataset", "kernel_size", "dropout", "fc_width", "plan")
-    precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is always float32
+    precision = "float32"  # of matrix products in training, one of PRECISIONS; evaluation is in float32
 
     def __init__(self, *args, **settings):
         super().__init__()
@@ -118,6 +120,11 @@ class VGG_wFeedback(Configured, nn.Module):
 
 
 def mixed_precision(model, x):
-    """Context in which a model in training computes its matrix products as model.precision says."""
-    enabled = model.training and model.precision == "bfloat16"
-    return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
+    """Context in which a model in training computes its matrix products as model.precision says; else as they are computed
+    around it."""
+    return in_precision(model.precision, x.device) if model.training else nullcontext()
+
+
+def in_precision(precision, device):
+    """Context in which matrix products are computed in one of PRECISIONS."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -188,6 +188,10 @@ def test_a_teacher_changes_what_is_learned_unless_it_counts_nothing(trained, tmp
         (record,) = records(tmp_path / f"logs/snn/{name}.jsonl", "epoch")
         learned[name] = figures(record)
     assert learned["mute"] == figures(alone) and learned["mute"]["train"] != learned["taught"]["train"]
+    run_here(ANN, f"{TINY} --run_name taught --output_dir {tmp_path} --teacher_ann {teacher} --distillation 0.9")
+    (record,) = records(tmp_path / "logs/ann/taught.jsonl", "epoch")
+    (alone,) = records(trained.folder / "logs/ann/tiny.jsonl", "epoch")
+    assert figures(record)["train"] != figures(alone)["train"]  # an ANN can learn from another, too
     line = refused(SNN, f"--resume --run_name taught --output_dir {tmp_path} --epochs 2 --distillation 0.1")
     assert "distillation" in line and "same flags" in line
 

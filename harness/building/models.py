@@ -143,7 +143,7 @@ def teacher_from(args):
     model = ann_from(own, "teacher_ann").eval()
     if (model.image_shape, model.classes) != shape_and_classes(facts_of(args), args.dataset):
         raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {own.dataset}; give one of {args.dataset}")
-    return Teacher(model, args.distillation, args.temperature)
+    return Teacher(model, args.distillation, args.temperature, args.precision)
 
 
 def choose_trained(model, args):

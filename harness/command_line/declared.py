@@ -179,6 +179,11 @@ class OfTraining:
         0, WHOLE, "side in pixels of a square, anywhere, that --augment sets to 0 in each image; 0: none", metavar="N",
         needs=(AUGMENTED,),
     )  # fmt: skip
+    teacher_ann: str = training_setting("", Text(), "ANN checkpoint whose outputs to learn, too", metavar="PATH")
+    distillation: float = training_setting(
+        0.5, FRACTION, "how much the teacher counts, 0 to 1; the labels count for the rest", needs=(TAUGHT,)
+    )
+    temperature: float = training_setting(2.0, POSITIVE, "that softens the teacher's outputs", needs=(TAUGHT,))
 
 
 @dataclass
@@ -237,13 +242,4 @@ class OfFineTuning:
     )  # fmt: skip
     train: str = training_setting(
         "all", Choice(("all", "decoder")), "which weights; decoder: the others stay as they are", group="fine-tuning"
-    )
-    teacher_ann: str = training_setting(
-        "", Text(), "ANN checkpoint whose outputs to learn, too", group="fine-tuning", metavar="PATH"
-    )
-    distillation: float = training_setting(
-        0.5, FRACTION, "how much the teacher counts, 0 to 1; the labels count for the rest", group="fine-tuning", needs=(TAUGHT,)
-    )
-    temperature: float = training_setting(
-        2.0, POSITIVE, "that softens the teacher's outputs", group="fine-tuning", needs=(TAUGHT,)
     )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from self_models.counting.spikes import total_spikes
 from self_models.running.outputs import errors_by_step
+from self_models.vgg_wFeedback import in_precision
 
 
 class Losses(NamedTuple):
@@ -81,15 +82,17 @@ def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification
 
 
 class Teacher(NamedTuple):
-    """A trained ANN to learn from; weight, temperature: see classification_loss."""
+    """A trained ANN to learn from; weight, temperature: see classification_loss; precision: of its matrix products."""
 
     model: object
     weight: float
     temperature: float
+    precision: str = "float32"
 
     @torch.no_grad()
     def output(self, images):
-        return TeacherOutput(self.model(images).logits, self.weight, self.temperature)
+        with in_precision(self.precision, images.device):
+            return TeacherOutput(self.model(images).logits, self.weight, self.temperature)
 
 
 @dataclass(frozen=True)

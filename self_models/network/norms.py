@@ -151,7 +151,7 @@ def folded_in(state):
 
 
 class Staircase(torch.autograd.Function):
-    """QCFS's function and its gradient, see there, in few passes over the data; kept are x and y, which the next layer keeps anyway."""
+    """QCFS's function and its gradient, see there, in few passes. Kept are x and y, which the next layer keeps anyway."""
 
     @staticmethod
     def forward(ctx, x, bound, levels):
