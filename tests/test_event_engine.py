@@ -683,10 +683,41 @@ def test_a_part_that_overrides_anything_is_refused_and_auto_takes_dense(monkeypa
     assert torch.equal(engine(x, u).is_open, model(x, u).is_open) and engine.name == "dense"
 
 
+WAITING = [  # gates whose layers wait, and what else they are
+    {"wait": True, "epsilon": 0.2},
+    {"wait": True, "epsilon": 0.2, "anew": True, "initial_potential": 0.5},
+    {"wait": True, "epsilon": 0.2, "anew": True, "plan": [[4, "M", 5, "fork", "M", 6, "A"], ["U", 4, "in"]], **BIAS},
+    {"wait": True, "epsilon": 0.2, "anew": True, "plan": [[4, "M", "fork", 5, "A", 6], ["U", "in"]], **COUNTED, **BIAS},
+    {"wait": True, "epsilon": 0.2, "anew": True, "plan": [[4, "D", "fork", 5], ["U", "in"]], "image_shape": (3, 9, 14)},
+    {"wait": True, "guess": "interpolation", **MAXIMUM, "epsilon": 0.2, **COUNTED, **BIAS, "fc_layers": 0},
+    {"wait": True, "epsilon": 0.2, "guess": "interpolation", "rule": "confidence", "cls": AdaptiveTimestepsSNN},
+    {"wait": True, "epsilon": 0.2, "guess": "interpolation", "grid_steps": 2, "plan": TWIN},
+    {"wait": True, "epsilon": 0.2, "update": "delayed", "feedback_interval": 2, "output_leak": 0.8},
+]
+
+
+@pytest.mark.parametrize("settings", WAITING)
+@torch.no_grad()
+def test_layers_wait_as_in_the_dense_engine(settings):
+    """Spikes and all that is counted, with layers that begin when each pixel has had its turn, and others that begin anew."""
+    own = dict(settings)
+    cls = own.pop("cls", VGG_SNN_STDB_wFeedback)
+    dense, event = both(build(cls, **ONCE | {"timesteps": 7} | own))
+    check_same(dense, event)
+    assert dense.spikes["features.1"].any()
+    model, counts = build(cls, False, **ONCE | {"timesteps": 7} | own), []
+    for engine in (None, EventEngine(model)):
+        model.engine = engine
+        with OperationCounter(model) as counter:
+            model(*inputs(model))
+        counts.append(counter.counts())
+    assert counts[0] == counts[1]
+
+
 @torch.no_grad()
 def test_auto_takes_dense_while_a_changed_setting_asks_for_it():
-    """The gate's `wait`, which the event engine has not; the engine that was asked for by name refuses."""
-    model = build(VGG_SNN_STDB_wFeedback, **ONCE, epsilon=0.3)
+    """Layers that wait and leak, which the event engine has not; the engine that was asked for by name refuses."""
+    model = build(VGG_SNN_STDB_wFeedback, **ONCE, epsilon=0.3, leak=0.9)
     x, u = inputs(model)
     model.engine = EventEngine(model, chooses=True)
     model.change(wait=True)
@@ -702,7 +733,7 @@ def test_auto_takes_dense_while_a_changed_setting_asks_for_it():
             model(x, u)
         counts.append(counter.counts())
     assert counts[0] == counts[1] and counts[0]["spikes"]["features.1"] > 0
-    with pytest.raises(ModelError, match="lets no layer wait"):
+    with pytest.raises(ModelError, match="no layer wait whose membranes leak"):
         EventEngine(model)(x, u)
 
 

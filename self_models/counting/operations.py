@@ -148,8 +148,9 @@ class OperationCounter:
                     self._count_operations(name, as_float(active).reshape(self._inputs[name]), is_binary)
                 self._count_dense(name, inputs.steps)
         for name, inputs in counted.neurons.items():
-            active, unread = as_float(inputs.binary + inputs.other), as_float(inputs.unread)
-            self._count_events(name, active, lambda end: active - unread if is_decoder(end) else active)  # noqa: B023
+            active = as_float(inputs.binary + inputs.other)
+            missed = {"encoder": 0, "after": as_float(inputs.unheard + inputs.unheard_other), "decoder": as_float(inputs.unread)}
+            self._count_events(name, active, lambda end: active - missed[self._part(end)])  # noqa: B023
             if name in self._sizes:
                 self.neurons[name] = self.neurons.get(name, 0) + active.numel() * inputs.steps
 

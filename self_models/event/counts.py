@@ -11,19 +11,28 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from self_models.event.compiled.counts import Activity
+from self_models.event.compiled.counts import ROWS, Activity
 from self_models.event.compiled.nets import FIRST_V, SOURCE, VALUED, WORD
 from self_models.event.network import node_table
 
 
 class Inputs(NamedTuple):
-    """Counts of inputs that were not 0, (C, H, W): where all of a step's inputs were -1 or 1, and in other steps. steps: how
-    many there were in all, of all images. unread: spikes that a resting decoder did not take, (C, H, W)."""
+    """Counts of inputs that were not 0, (C, H, W): where all of a step's inputs were -1 or 1, and in other steps; unread: of the
+    first what a resting decoder did not take; unheard, unheard_other: of each what the layers behind the fork did not take, while
+    they waited. steps: how many there were in all, of all images."""
 
     binary: np.ndarray
     other: np.ndarray
-    steps: int
     unread: np.ndarray
+    unheard: np.ndarray
+    unheard_other: np.ndarray
+    steps: int
+
+    def heard(self, steps):
+        """Those that were taken, in so many steps."""
+        none = np.zeros_like(self.unheard)
+        binary, other = self.binary - self.unheard, self.other - self.unheard_other
+        return self._replace(binary=binary, other=other, unheard=none, unheard_other=none, steps=steps)
 
 
 class Counted(NamedTuple):
@@ -36,12 +45,12 @@ class Counted(NamedTuple):
 
 def no_activity(net):
     """The Activity of runs in which nothing is counted."""
-    return Activity(np.zeros((3, 0), np.int64), net, 0)
+    return Activity(np.zeros((ROWS, 0), np.int64), net, np.zeros(len(net.nodes), np.bool_), 0)
 
 
 def new_activity(layout):
     """An Activity of zeros that counts a Layout's inputs."""
-    net, maps = layout.net, befores(layout)
+    net, (maps, behind) = layout.net, befores(layout)
     shapes = [*layout.shapes, *(each.target_shape for each in maps)]
     nodes, entries = node_table(shapes), [0, *np.cumsum([prod(each.source_shape[1:]) for each in maps])]
     nodes[: len(net.nodes)] = net.nodes
@@ -54,12 +63,18 @@ def new_activity(layout):
     of_nodes = {"nodes": nodes, "leak": leak, "start": 0 * leak, "floor": np.full(len(nodes), -np.inf, np.float32)}
     with_maps = net._replace(**of_nodes, weights=weights, phase=phase, row=row, column=column)
     decoders = len(nodes) - sum(each.target in net.feedback for each in maps)
-    return Activity(np.zeros((3, sum(map(prod, shapes))), np.int64), with_maps, decoders)
+    late = [False] * len(net.nodes) + [may_wait(layout, *pair) for pair in zip(maps, behind, strict=True)]
+    return Activity(np.zeros((ROWS, sum(map(prod, shapes))), np.int64), with_maps, np.array(late), decoders)
+
+
+def may_wait(layout, connection, module):
+    """Whether a module of a connection is behind the fork, and waits where the gate says so."""
+    return connection.target not in layout.net.feedback and not any(module is each for each in layout.early)
 
 
 def befores(layout):
-    """For each module behind others the Connection of the modules before it, with the size of their weights."""
-    found = []
+    """(for each module behind others the Connection of the modules before it, with the size of their weights; these modules)"""
+    found, behind = [], []
     for connection in layout.connections:
         for count in range(1, len(connection.modules)):
             modules = copy.deepcopy(nn.Sequential(*connection.modules[:count]))
@@ -67,12 +82,15 @@ def befores(layout):
                 parameter.data.abs_()
             shape = layout.signals[connection.target][count]
             found.append(connection._replace(modules=list(modules), target_shape=shape))
-    return found
+            behind.append(connection.modules[count])
+    return found, behind
 
 
-def counted_runs(layout, activity, steps, decodes):
-    """Counted for an Activity of this many steps of images, at `decodes` of which the decoder ran."""
+def counted_runs(layout, activity, steps, decodes, waited):
+    """Counted for an Activity of this many steps of images, at `decodes` of which the decoder ran, and in `waited` of which the
+    layers behind the fork did not."""
     modules, neurons, of_map = {}, {}, len(layout.shapes)
+    before = {0, layout.net.forked, *layout.net.early} if layout.net.forked else ()  # what does not wait
 
     def events(node, shape):
         first = activity.maps.nodes[node, FIRST_V]
@@ -80,17 +98,20 @@ def counted_runs(layout, activity, steps, decodes):
 
     for connection in layout.connections:
         for_decoder = connection.target in layout.net.feedback
-        taken = decodes if for_decoder else steps
         for module, shape in zip(connection.modules, layout.signals[connection.target], strict=True):
             behind = module is not connection.modules[0]
-            binary, other, unread = events(of_map if behind else connection.source, shape)
+            inputs = Inputs(*events(of_map if behind else connection.source, shape), steps)
             of_map += behind
-            inputs = Inputs(binary - unread if for_decoder else binary, other, taken, np.zeros(shape, np.int64))
+            if for_decoder:
+                inputs = inputs._replace(binary=inputs.binary - inputs.unread, steps=decodes)
+            elif may_wait(layout, connection, module):
+                inputs = inputs.heard(steps - waited)
             modules.setdefault(module, inputs)  # the encoder's last modules feed the classifier, then the decoder
     pools = [(pool.target, pool.name) for pool in layout.pools]
     for node, name in (*enumerate(layout.names), *pools):
-        binary, other, unread = events(node, layout.shapes[node])
-        neurons[name] = Inputs(binary, other, decodes if node in layout.net.feedback else steps, unread)
+        taken = decodes if node in layout.net.feedback else steps - waited * (node not in before)
+        inputs = Inputs(*events(node, layout.shapes[node]), taken)
+        neurons[name] = inputs if node in before else inputs.heard(taken)
     return Counted(modules, neurons)
 
 

@@ -46,8 +46,8 @@ class EventEngine:
 
     def check(self):
         """Raises ModelError where the model, as it is now, cannot run: one that overrides a method of the SNN's, or has a part
-        without a compiled form; with a gate that waits, or an update other than delayed and immediate; or larger than the
-        memory that is free."""
+        without a compiled form; with a gate that waits beside a leak, or an update other than delayed and immediate; or larger
+        than the memory that is free."""
         if words := why_not(self.model) or self._kept.why_not():
             raise ModelError(words)
 
@@ -136,7 +136,7 @@ class EventEngine:
         """Count the inputs of each linear module from now on."""
         if self._serves():
             layout = self._laid_out()
-            self._rooms, self._counted = Rooms(layout, new_activity(layout)), {"steps": 0, "decodes": 0}
+            self._rooms, self._counted = Rooms(layout, new_activity(layout)), {"steps": 0, "decodes": 0, "waited": 0}
 
     def stop_counting(self):
         """The Counted runs since start_counting, but for those of the dense engine."""
@@ -190,6 +190,7 @@ class EventEngine:
         if self._counted:
             self._counted["steps"] += int(results.steps.sum())
             self._counted["decodes"] += int(results.decodes.sum())
+            self._counted["waited"] += int(np.minimum(results.steps, settings.least_steps - 1).sum())
         return self._output(layout.names, x, results, frames, recorder) if steps else None
 
     def _output(self, names, x, results, frames, recorder):

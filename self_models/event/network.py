@@ -26,6 +26,7 @@ from self_models.event.compiled.nets import (
     padded_places,
     state_sizes,
 )
+from self_models.network.stages import encoder_parts
 from self_models.network.wiring import Connection, wire
 
 AT_ONCE = 2**23  # numbers of a layer's signal while it is folded, in float64; a part of its weights after the other
@@ -122,11 +123,12 @@ class Folded(Connection):
 
 
 class Layout(NamedTuple):
-    """names: of the Wiring; pools: its Pools; shapes: (C, H, W) of every node of the Net; connections: Folded; signals: node ->
-    shapes of what goes into each module of its connection; and the Net."""
+    """names: of the Wiring; pools: its Pools; early: modules before the fork; shapes: (C, H, W) of every node of the Net;
+    connections: Folded; signals: node -> shapes of what goes into each module of its connection; and the Net."""
 
     names: list
     pools: list
+    early: list
     shapes: list
     connections: list
     signals: dict
@@ -147,6 +149,7 @@ def nodes_of(model):
     feedback = [one._replace(source=waiting) if waiting > 0 and one.source == forked else one for one in wiring.feedback]
     special = {name: np.array([one.target for one in part], np.int64)
                for name, part in (("forward", wiring.forward), ("feedback", feedback))}  # fmt: skip
+    special["early"] = special["forward"][: sum(one.target <= wiring.before_pools(forked) for one in wiring.forward)]
     special |= {"forked": forked, "output": wiring.output, "decoded": wiring.decoded, "waiting": waiting, "drive": drive}
     return wiring, shapes, [Folded(*one) for one in (*wiring.forward, *feedback)], special
 
@@ -163,7 +166,9 @@ def lay_out(model):
     """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
     wiring, shapes, connections, special = nodes_of(model)
     signals = {connection.target: connection.sizes()[:-1] for connection in connections}
-    return Layout(wiring.names, wiring.pools, shapes, connections, signals, _net(model, wiring, shapes, connections, **special))
+    early = [module for _, module in encoder_parts(model.features)[0]]
+    net = _net(model, wiring, shapes, connections, **special)
+    return Layout(wiring.names, wiring.pools, early, shapes, connections, signals, net)
 
 
 class Memory(NamedTuple):

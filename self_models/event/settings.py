@@ -28,8 +28,8 @@ def why_not(model):
         return f"the event engine has no compiled form of the encoding {model.settings['encoding']}: use --engine dense"
     if model.settings["update"] not in ("delayed", "immediate"):
         return "the event engine knows the updates delayed and immediate: use --engine dense"
-    if getattr(model.gate, "wait", False):
-        return "the event engine lets no layer wait (setting wait of gate once): use --engine dense"
+    if getattr(model.gate, "wait", False) and any(neuron.leak.item() != 1 for neuron in model.neurons().values()):
+        return "the event engine lets no layer wait whose membranes leak (setting wait of gate once): use --engine dense"
     return ""
 
 

@@ -76,6 +76,8 @@ def see_once(settings, pixels, image, step):
     pixels.gate.compared = turns if settings.epsilon > 0 else 0
     pixels.gate.look_again = is_turn or grid > 1  # once more after the last turn, to show what is then predicted
     pixels.gate.wants = settings.guess != INTERPOLATION and grid > 1
+    pixels.gate.anew = settings.anew and pixels.gate.waits and grid == 1
+    pixels.gate.waits = settings.wait and grid > 1
 
 
 @compiled

@@ -8,17 +8,20 @@ from self_models.basics.compiled import compiled
 from self_models.event.compiled.kernels import charge, list_places, unlist
 from self_models.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, Net
 
-BINARY, OTHER, UNREAD = range(3)  # rows of Activity.events
+BINARY, OTHER, UNREAD, UNHEARD = range(4)  # rows of Activity.events; UNHEARD + OTHER is one, too
+ROWS = 5
 
 
 class Activity(NamedTuple):
-    """events (3, V): how often each neuron spiked, how often it sent another value than -1 or 1, and how often it spiked while
-    the decoder, which it feeds, rested, in the order of State.v; (3, 0) where nothing is counted. maps: the Net with further
-    nodes, one for the inputs of each module behind another one, whose events are the steps in which an input was reached;
-    decoders: the first of them that is the decoder's."""
+    """events (ROWS, V): how often each neuron spiked, how often it sent another value than -1 or 1, and how often it did while
+    the decoder, which it feeds, rested, or, BINARY or OTHER, the layers behind it waited, in the order of State.v; (ROWS, 0)
+    where nothing is counted. maps: the Net with further nodes, one for the inputs of each module behind another one, whose
+    events are the steps in which an input was reached; late: which of the modules wait; decoders: the first of these nodes that
+    is the decoder's."""
 
     events: np.ndarray
     maps: Net
+    late: np.ndarray
     decoders: int
 
 
@@ -28,8 +31,9 @@ def blank(activity):
 
 
 @compiled
-def count(net, state, activity, n, rests):
-    """Count a node's latest spikes, and the inputs that they reach of modules behind others. rests: whether the decoder does."""
+def count(net, state, activity, n, rests, waits):
+    """Count a node's latest spikes, and the inputs that they reach of modules behind others. rests: whether the decoder does;
+    waits: whether the layers behind the fork do."""
     places, channels, first = net.nodes[n, FIRST_PLACE], net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
     begin, end = places, places + state.event_count[n]
     if begin == end:
@@ -39,15 +43,17 @@ def count(net, state, activity, n, rests):
         for e in range(state.event_start[begin], state.event_start[end]):
             if abs(state.event_value[e]) != 1:
                 kind = OTHER
-    spiked, unread, is_read = activity.events[kind], activity.events[UNREAD], not (rests and n == net.forked)
+    spiked, unread, unheard = activity.events[kind], activity.events[UNREAD], activity.events[UNHEARD + kind]
+    forked = n == net.forked
     for i in range(begin, end):
         for e in range(state.event_start[i], state.event_start[i + 1]):
             at = np.uint64(first + state.event_place[i] * channels + state.event_channel[e])
             spiked[at] += 1
-            if not is_read:
-                unread[at] += 1
+            unread[at] += rests and forked
+            unheard[at] += waits and forked
     for m in range(len(net.nodes), len(activity.maps.nodes)):
-        if activity.maps.nodes[m, SOURCE] == n and not (rests and m >= activity.decoders):
+        takes = not (rests and m >= activity.decoders) and not (waits and activity.late[m])
+        if activity.maps.nodes[m, SOURCE] == n and takes:
             count_reached(state, activity, m)
 
 

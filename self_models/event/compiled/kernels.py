@@ -18,6 +18,7 @@ from self_models.event.compiled.nets import (
     FIRST_W,
     GROUP,
     HEIGHT,
+    POOL,
     ROW,
     SIDE,
     SOURCE,
@@ -65,6 +66,20 @@ def rest(net, state):
     state.event_count[:] = 0
     state.sent[:] = 0
     state.held[:] = 0
+
+
+@compiled
+def rest_again(net, state, n):
+    """Bring one node, and the maximum pools of its spikes, to rest."""
+    while n:
+        first, places = net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
+        state.v[first : first + neurons_of(net, n)] = net.start[n]
+        if len(state.sent):
+            state.sent[first : first + neurons_of(net, n)] = 0
+        state.decayed[places : places + net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]] = 0
+        unlist(net, state, n)
+        state.event_count[n] = 0
+        n = net.nodes[n, POOL]
 
 
 @inlined

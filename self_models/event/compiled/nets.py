@@ -26,7 +26,8 @@ class Net(NamedTuple):
     nodes: (nodes, COLUMNS) int64, see above. threshold, leak, start, floor: by node, start being the potential with which a run
     begins, floor the lowest that there is; bias: by channel, from FIRST_BIAS on, what a neuron gets at each step whatever comes.
     forward, feedback: nodes that run at every step, and at those at which the decoder runs, in their order, each with a
-    connection into it; forked, output, decoded, waiting, drive: nodes, -1 where absent. weights: each connection's (phase,
+    connection into it; early: of forward, those that the gate lets run while the others wait, the first ones; forked, output,
+    decoded, waiting, drive: nodes, -1 where absent. weights: each connection's (phase,
     channel, window row, window column, target channel). phase, row, column: for each place of a connection's source the phase, -1
     where it reaches nothing, and the window's corner.
     """
@@ -39,6 +40,7 @@ class Net(NamedTuple):
     bias: np.ndarray
     forward: np.ndarray
     feedback: np.ndarray
+    early: np.ndarray
     forked: int
     output: int
     decoded: int

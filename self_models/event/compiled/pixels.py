@@ -27,8 +27,12 @@ see, look, rests, complete = (
 
 # What a gate has decided. changed: whether a pixel has opened or closed, so that what is seen may change; look_again: whether all
 # pixels must be looked at next time, those that the decoder has not moved, too; wants: whether it wants a prediction; compared:
-# how many pixels it compares at each look; events: how many there are in this step, -1 where they are what is sent.
-DECIDED = np.dtype([("changed", "?"), ("look_again", "?"), ("wants", "?"), ("compared", "i8"), ("events", "i8")], align=True)
+# how many pixels it compares at each look; events: how many there are in this step, -1 where they are what is sent; waits, anew:
+# whether in this step the layers that the decoder does not need rest, and whether the others begin anew.
+DECIDED = np.dtype(
+    [("changed", "?"), ("look_again", "?"), ("wants", "?"), ("compared", "i8"), ("events", "i8"), ("waits", "?"), ("anew", "?")],
+    align=True,
+)
 
 # What an image's run has come to. sending: how many pixels may send, listed in Pixels.sending; active: how many of the open ones
 # are not 0, of_image: of all; open_share: of these at the beginning of the step; renewed: whether what is sent may differ from
@@ -228,6 +232,7 @@ def start(net, state, settings, pixels, image):
     copy(pixels.image, image)
     gate, run = pixels.gate, pixels.run
     gate.changed, gate.look_again, gate.wants, gate.compared, gate.events = False, True, True, 0, -1
+    gate.waits = gate.anew = False
     run.of_image, run.renewed, run.explained, run.comparisons, run.error = 0, True, False, 0, 0.0
     run.steps, run.decodes = 0, 0
     pixels.is_open[:] = True

@@ -6,7 +6,18 @@ import numpy as np
 
 from self_models.basics.compiled import cached, compiled, sources_digest, switch
 from self_models.event.compiled.counts import count
-from self_models.event.compiled.kernels import add_bias, charge, copy, decay, fire, list_places, state_at, touch, unlist
+from self_models.event.compiled.kernels import (
+    add_bias,
+    charge,
+    copy,
+    decay,
+    fire,
+    list_places,
+    rest_again,
+    state_at,
+    touch,
+    unlist,
+)
 from self_models.event.compiled.nets import CHANNELS, COUNTS, FIRST_BIAS, FIRST_PLACE, FIRST_V, HEIGHT, POOL, SOURCE, WIDTH, WORD
 from self_models.event.compiled.pixels import clear, integrate, look_is_due, pixels_at, send, start
 from self_models.event.compiled.recording import Recorded, record_input, record_layers, record_membranes
@@ -84,9 +95,9 @@ def charge_node(net, state, n, clock):
 
 
 @compiled
-def run_layers(net, state, activity, nodes, clock, counts, rests):
+def run_layers(net, state, activity, nodes, clock, counts, rests, waits):
     """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before;
-    rests: whether the decoder does."""
+    rests: whether the decoder does; waits: whether what is behind the fork does."""
     for n in nodes:
         if net.immediate:
             charge_node(net, state, n, clock + 1)
@@ -94,15 +105,15 @@ def run_layers(net, state, activity, nodes, clock, counts, rests):
         if n < net.output and state.busy[n]:
             counts[n] = fire(net, state, n, clock + net.immediate)
             if activity.events.size:
-                count(net, state, activity, n, rests)
+                count(net, state, activity, n, rests, waits)
         if not net.immediate:
             charge_node(net, state, n, clock + 1)
         source, pool = n, net.nodes[n, POOL]
-        while pool:
+        while pool and not (waits and source == net.forked):
             pass_on(net, state, source, pool)
             counts[pool] = release(net, state, pool)
             if activity.events.size:
-                count(net, state, activity, pool, rests)
+                count(net, state, activity, pool, rests, waits)
             source, pool = pool, net.nodes[pool, POOL]
 
 
@@ -160,8 +171,8 @@ def decode(net, state, activity, clock, counts):
     if net.waiting > 0:
         release(net, state, net.waiting)
         if activity.events.size:
-            count(net, state, activity, net.waiting, False)
-    run_layers(net, state, activity, net.feedback, clock, counts, False)
+            count(net, state, activity, net.waiting, False, False)
+    run_layers(net, state, activity, net.feedback, clock, counts, False, False)
     last = net.feedback[len(net.feedback) - 1]
     if last != net.decoded:
         pass_on(net, state, last, net.decoded)
@@ -186,7 +197,7 @@ def is_over(net, state, settings, pixels):
     pixels that the gate has yet to look at nor a read-out that leaks change what is seen."""
     decodes = settings.has_feedback and pixels.gate.wants
     looks = look_is_due(settings, pixels, decodes) and (pixels.gate.look_again or settings.readout_leak != 1)
-    return pixels.run.sending == 0 and not looks and is_quiet(net, state)
+    return pixels.run.sending == 0 and not (looks or pixels.gate.waits) and is_quiet(net, state)
 
 
 @compiled
@@ -201,7 +212,11 @@ def begin_step(results, pixels):
 def take_step(net, state, activity, settings, pixels, image, uniforms, number, results, b, t):
     """Step t of these of one image, row b of the results: input, layers, and where the decoder runs or the gate looks, pixels."""
     counts, rests = results.counts[b, t], settings.has_feedback and not pixels.gate.wants
-    clock = pixels.run.steps
+    clock, waits = pixels.run.steps, pixels.gate.waits
+    if pixels.gate.anew:
+        for n in net.early:
+            rest_again(net, state, n)
+        pixels.gate.anew = False
     decodes = settings.has_feedback and not rests and (clock + 1) % settings.feedback_interval == 0
     counts[0] = send(net, state, settings, pixels, uniforms, number, b, t)
     record_input(net, state, results.recorded, pixels, image, b, t)
@@ -209,8 +224,8 @@ def take_step(net, state, activity, settings, pixels, image, uniforms, number, r
         drive(net, state)
         pixels.run.renewed = False
     if activity.events.size:
-        count(net, state, activity, 0, rests)
-    run_layers(net, state, activity, net.forward, clock, counts, rests)
+        count(net, state, activity, 0, rests, waits)
+    run_layers(net, state, activity, net.early if waits else net.forward, clock, counts, rests, waits)
     if net.waiting > 0:
         pass_on(net, state, net.forked, net.waiting)  # until the decoder runs
     if decodes:
