@@ -69,7 +69,7 @@ def new_activity(layout):
 
 def may_wait(layout, connection, module):
     """Whether a module of a connection is behind the fork, and waits where the gate says so."""
-    return connection.target not in layout.net.feedback and not any(module is each for each in layout.early)
+    return layout.waits(connection.target) and not any(module is each for each in layout.early)
 
 
 def befores(layout):
@@ -90,7 +90,7 @@ def counted_runs(layout, activity, steps, decodes, waited):
     """Counted for an Activity of this many steps of images, at `decodes` of which the decoder ran, and in `waited` of which the
     layers behind the fork did not."""
     modules, neurons, of_map = {}, {}, len(layout.shapes)
-    before = {0, layout.net.forked, *layout.net.early} if layout.net.forked else ()  # what does not wait
+    before = (0, layout.net.forked) if layout.net.forked else ()  # which are no neurons, but do not wait
 
     def events(node, shape):
         first = activity.maps.nodes[node, FIRST_V]
@@ -109,9 +109,9 @@ def counted_runs(layout, activity, steps, decodes, waited):
             modules.setdefault(module, inputs)  # the encoder's last modules feed the classifier, then the decoder
     pools = [(pool.target, pool.name) for pool in layout.pools]
     for node, name in (*enumerate(layout.names), *pools):
-        taken = decodes if node in layout.net.feedback else steps - waited * (node not in before)
-        inputs = Inputs(*events(node, layout.shapes[node]), taken)
-        neurons[name] = inputs if node in before else inputs.heard(taken)
+        waits = layout.waits(node) and node not in before
+        inputs = Inputs(*events(node, layout.shapes[node]), decodes if node in layout.net.feedback else steps)
+        neurons[name] = inputs.heard(steps - waited) if waits else inputs
     return Counted(modules, neurons)
 
 

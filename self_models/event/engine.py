@@ -178,7 +178,7 @@ class EventEngine:
             here = blank(room.activity)  # which counts only if they do
             work(room._replace(activity=here), 0, looked_at)
             rooms.free.append(room)
-            if dense_pays(layout, results.counts[:looked_at], results.steps[:looked_at], batch):
+            if dense_pays(layout, results.counts[:looked_at], results.steps[:looked_at], batch, settings.least_steps - 1):
                 return None
             room.activity.events[:] += here.events
         try:

@@ -134,6 +134,10 @@ class Layout(NamedTuple):
     signals: dict
     net: Net
 
+    def waits(self, node):
+        """Whether this layer's neurons lie behind the fork, and rest where the gate lets them wait."""
+        return node not in self.net.early and node not in self.net.feedback
+
 
 def nodes_of(model):
     """(Wiring, shapes of the Net's nodes, connections as Folded, the Net's numbers of nodes by name), without taking memory."""
