@@ -199,7 +199,7 @@ def test_impossible_segments_are_refused(segments):
 # the presets' plans, an eighth as wide: the full ones take a minute
 THIN = {
     name: [[token // 8 if isinstance(token, int) else token for token in as_tokens(text)] for text in PLANS[plan]]
-    for name, plan in (("vgg9_feedback", "VGG9_wFeedback"), ("vgg9_twin", "VGG9"), ("vgg16_plain", "VGG16"))
+    for name, plan in (("vgg9_feedback", "VGG9_wFeedback"), ("vgg9_twin", "VGG9"))
 }
 
 

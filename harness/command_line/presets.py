@@ -64,18 +64,17 @@ DEEP = {"feedback": "-a VGG9_wFeedback", "twin": "-a VGG9"}
 POOLED = {"feedback": "-a VGG8_wFeedback_max --fc_layers 0", "twin": "-a VGG8_max --fc_layers 0"}
 COLOUR = {"feedback": "-a VGG8_wFeedback_early --fc_width 256", "twin": "-a VGG8_small --fc_width 256"}
 NORMALISED = "--norm scale --init kaiming --optimizer SGD -lr 0.05 --weight_decay 5e-4 --batch_size 128"
-STEEP = "--optimizer SGD --nesterov --bias_lr_factor 16 --lr_schedule triangle --weight_decay 1e-3 --batch_size 250"
+LABELLED = f"--dataset CIFAR10 {BFLOAT} --mirror alternate --label_smoothing 0.1"
+STEEP = "--norm batch --no-norm_scale --dropout 0 --optimizer SGD --nesterov --lr_schedule triangle --batch_size 250"
+STEEP += " --bias_lr_factor 16 --weight_decay 1e-3"
 FAMILIES = {  # family -> (plans, flags, those of its ANNs)
     "cifar10": (
         COLOUR, "--dataset CIFAR10 --augment --init kaiming --fc_dropout 0",
         "-a VGG8_wFeedback_fork --norm scale -lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 12",
     ),
-    "deep": (
-        POOLED, f"--dataset CIFAR10 {BFLOAT} --mirror alternate --label_smoothing 0.1",
-        f"--norm batch --no-norm_scale --dropout 0 --shift 2 --cutout 8 {STEEP}",
-    ),
+    "deep": (POOLED, LABELLED, f"{STEEP} --cutout 12"),
     "vgg9": (DEEP, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.1 --trade_off 1e-4 --epochs 120"),
-    "vgg16": ({"twin": "-a VGG16"}, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.2 --epochs 160"),
+    "vgg16": ({"twin": "-a VGG16_max --fc_layers 0"}, LABELLED, f"{STEEP} --shift 2 --cutout 8"),
     "full": ({"feedback": "-a VGG5_wFeedback"}, "--dataset MNIST --augment", "-lr 5e-4 --dropout 0 --trade_off 0.001 --epochs 3"),
     "quick": (FIRST, "--dataset MNIST", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2"),
     "stream": (FIRST, "--dataset MNIST", ""),
@@ -88,9 +87,12 @@ FAMILIES = {  # family -> (plans, flags, those of its ANNs)
     ),
     "": (FIRST, "--dataset MNIST --augment", "-lr 2e-3 --dropout 0 --trade_off 0.01 --epochs 1"),
 }  # fmt: skip
+RELU, LEVELS = "--init dirac -lr 0.2 --warm_up 0.2", "--activation_ann qcfs -lr 0.05 --warm_up 0.1"
 ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
-    "deep_twin_base": ("", "--init dirac --whitening -lr 0.2 --warm_up 0.2 --epochs 20"),
-    "deep_twin": ("deep_twin_base", "--activation_ann qcfs -lr 0.05 --warm_up 0.1 --epochs 5"),
+    "deep_twin_base": ("", f"{RELU} --whitening --epochs 36"),
+    "deep_twin": ("deep_twin_base", f"{LEVELS} --epochs 7"),
+    "vgg16_plain_base": ("", f"{RELU} --epochs 11"),
+    "vgg16_plain": ("vgg16_plain_base", f"{LEVELS} --epochs 3"),
 }
 QUICK = "--activation Triangle --timesteps 6 --epochs 1 -lr 1e-3 --spike_penalty 3e-5"
 STREAM = f"{QUICK} --sequence 4 --limit_train 20000"  # of a network that is left on
@@ -105,7 +107,6 @@ FASHION_LONG = f"{FASHION} --epochs 3 --dropout 0.3"
 LATER = "--readout membrane_linear --latch --trade_off_type mean_t --trade_off 1e-5"  # a decoder given to a trained twin
 BY_STEP = "--trade_off_type linear_over_t"
 CONVERTED = "--scaling_factor 1 --balance_percentile 99.9"
-SEGMENTS = "--bptt_segments auto"
 GPU = f"{CONVERTED} --activation Triangle --encoding direct --timesteps 8 --epochs 30 -lr 1e-4 --batch_size 128"
 ONCE = "--gate once --epsilon 0.1 --together --readout membrane_linear --trade_off 1e-4 --trade_off_type mean_t"
 CIFAR10 = "--activation Triangle --encoding direct --epochs 1 -lr 5e-4"
@@ -148,17 +149,19 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "cifar10_feedback": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} {CIFAR10_DECODER}"),
     "cifar10_blind": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 7 {CIFAR10_GATE} --guess interpolation"),
     "cifar10_twin": ("snn cifar10_twin_long", f"{CIFAR10_MORE} --timesteps 5"),
-    "deep_twin_base": ("ann deep_twin", f"{DEEP_SNN} --timesteps 4 --epochs 2"),
+    "deep_twin_base": ("ann deep_twin", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
     "deep_twin_short": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 2 --epochs 1"),
     "deep_feedback": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --anew {CIFAR10_DECODER}"),
     "deep_blind": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --guess interpolation"),
     "deep_twin": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
     "vgg9_feedback": ("ann vgg9_feedback", f"{GPU} {ONCE}"),
     "vgg9_twin": ("ann vgg9_twin", f"{GPU} --gate once --epsilon 0.1 --together --guess interpolation"),
-    "vgg16_plain": ("ann vgg16_plain", f"{CONVERTED} --activation Triangle --timesteps 50 --epochs 20 -lr 1e-4 {SEGMENTS}"),
+    "vgg16_plain": ("ann vgg16_plain", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
 }
-NOT_RUN = ("vgg9_feedback", "vgg9_twin", "vgg16_plain")
-TEACHERS = {"fashion": "fashion_feedback", "cifar10": "cifar10_feedback"}  # family -> preset of the ANN that teaches its SNNs
+NOT_RUN = ("vgg9_feedback", "vgg9_twin")
+TEACHERS = {  # family -> preset of the ANN that teaches its SNNs, and ANNs that come from it
+    "fashion": "fashion_feedback", "cifar10": "cifar10_feedback", "deep": "deep_twin_base", "vgg16": "vgg16_plain_base",
+}  # fmt: skip
 COMMITTED_AS = {"feedback": "{kind}_feedback", "twin": "{kind}_twin", "fast_twin_base": "fast_base"}
 
 
@@ -224,16 +227,20 @@ def plan_of(name):
 
 def ann_preset(name):
     start, flags = ANN_RECIPES.get(name, ("", ""))
-    starts = (("pretrained_ann", "ann", start),) if start else ()
+    starts = (("pretrained_ann", "ann", start), *taught(name)) if start else ()
     return Preset("ann", name, f"{plan_of(name)} {FAMILIES[family_of(name)][2]} {flags}".rstrip(), starts)
+
+
+def taught(name):
+    """Where a preset's network learns from another's outputs: the start that says so, in a tuple."""
+    teacher = TEACHERS.get(family_of(name))
+    return (("teacher_ann", "ann", teacher),) if teacher else ()
 
 
 def snn_preset(name):
     start, flags = SNN_RECIPES[name]
     kind, origin = start.split()
-    starts = ((f"pretrained_{kind}", kind, origin),)
-    if teacher := TEACHERS.get(family_of(name)):
-        starts += (("teacher_ann", "ann", teacher),)
+    starts = ((f"pretrained_{kind}", kind, origin), *taught(name))
     return Preset("snn", name, f"{plan_of(name)} {CONVERT} {flags}", starts)
 
 
