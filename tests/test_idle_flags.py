@@ -26,6 +26,7 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
         (SNN, "--bias_lr_factor 64", "--bias_lr_factor 64 does nothing: this network has no biases; leave it out"),
         (ANN, "--shift 2", "--shift does nothing without --augment: the images stay as they are; leave it out"),
         (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
+        (ANN, "--augment --cutout 56", "--cutout 56 can take all of an image of 28x28 pixels; give fewer pixels"),
         (ANN, "--augment --mirror alternate", "--mirror alternate does nothing with grey images, which --augment does not"),
         (ANN, "--preset twin --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
         (ANN, "-a VGG5_small --trade_off 2", "--trade_off does nothing with --architecture VGG5_small: it has no decoder"),

@@ -200,7 +200,10 @@ def test_the_best_epoch_is_the_best_at_sequences_and_its_test_figures_are_of_sin
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--gate once --epsilon 0.2 --encoding direct", "gate once is for one image: choose block, or open"),
+        (
+            "--gate once --epsilon 0.2 --encoding direct",
+            "gate once is for one image: a network that is left on wants block, or open",
+        ),
         ("--feedback_interval 2", "--feedback_interval 1"),
         ("--sequence 0", "--sequence"),
     ],

@@ -20,6 +20,7 @@ from self_models.basics.home import INSTALLED
 from self_models.basics.images import lasting_name
 from self_models.loading import MODELS, event_engine_for
 from self_models.running.draws import seed_for
+from self_models.running.stream import check_left_on
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -165,8 +166,10 @@ def check_sequence(model, args):
     """Raises UserError where the network cannot be trained with --sequence as the flags say."""
     if args.sequence == 1 or args.test_only:
         return
-    if not model.gate.turns:
-        raise UserError(f"--sequence {args.sequence}: gate {args.gate} is for one image: choose block, or open")
+    try:
+        check_left_on(model)
+    except ModelError as error:
+        raise UserError(f"--sequence {args.sequence}: {error}") from None
     if model.feedback_interval > 1:
         raise UserError(f"--sequence {args.sequence}: an image may go between two steps of the decoder: --feedback_interval 1")
     if ranks.count() > 1 and args.update == "delayed":  # see ranks.parallel

@@ -13,7 +13,7 @@ def data_for(args, model):
 
     In training args.holdout becomes the number of images held out, args.selected_on what chooses the epoch. Raises UserError
     as load_data does, for images or classes that are not the model's, for held-out images that would choose nothing, and for
-    --mirror or --shift where these images have no use for them.
+    --mirror, --shift or --cutout where these images have no use for them.
     """
 
     def load(holdout):
@@ -36,5 +36,7 @@ def data_for(args, model):
         raise UserError(f"--mirror alternate does nothing with {kind}, which --augment does not mirror; leave it out")
     if (args.shift or 0) >= min(size):
         raise UserError(f"--shift {args.shift} moves images of {size[0]}x{size[1]} pixels out of sight; give fewer pixels")
+    if args.cutout >= 2 * min(size):
+        raise UserError(f"--cutout {args.cutout} can take all of an image of {size[0]}x{size[1]} pixels; give fewer pixels")
     args.selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
     return train, selection, test

@@ -39,8 +39,6 @@ class Stream:
         x, recorder = checked_images(images, model), Recorder(record, model.wiring)
         if model.training:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
-        if not model.gate.turns:
-            raise ModelError(f"gate {model.settings['gate']} is for one image: for a stream choose block, or open")
         if len(x) != (len(x) if self._run is None else self._count):
             raise ModelError(f"this stream has {self._count} images at once, not {len(x)}: call reset() to begin anew")
         engine = engine_of(model, x)
@@ -103,11 +101,18 @@ class Place:
         return output
 
 
-def engine_of(model, x):
-    """What runs a stream of images x: the model's event engine, if it has one that can, else a Dense. Raises ModelError for a
-    network whose maximum pools count spikes."""
+def check_left_on(model):
+    """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
+    if not model.gate.turns:
+        raise ModelError(f"gate {model.settings['gate']} is for one image: a network that is left on wants block, or open")
     if model.wiring.pools and model.settings["max_pool"] == "count":
         raise ModelError("max_pool count never forgets an image: a network that is left on wants max_pool or, or no M")
+
+
+def engine_of(model, x):
+    """What runs a stream of images x: the model's event engine, if it has one that can, else a Dense. Raises ModelError as
+    check_left_on does."""
+    check_left_on(model)
     is_served = model.engine and not model.training and x.device.type == "cpu" and model.engine.serves_stream()
     return model.engine if is_served else Dense(model)
 
