@@ -7,7 +7,8 @@ committed one widened (encoder 64 D 128 128 D, fc_width 4096), each channel and 
 10 %, so that rates per neuron are those of a trained network. `speed` runs both engines in turn on the same images and draws,
 `scaling` the event engine against T, epsilon and spikes, `flips` looks for spikes that differ; `rates` runs both engines on a
 random network of --plan, with biases, of whose neurons, layer by layer, a given share spikes in a step (T = 4, colour images of
-32 x 32 random pixels, sent as they are). `accumulates` are the event-driven ACs of counting/operations.py, one per spike and
+32 x 32 random pixels, sent as they are); `trained`, where --trained names checkpoints, runs both on each of these as it was
+trained, on test images of its data set. `accumulates` are the event-driven ACs of counting/operations.py, one per spike and
 neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: some minutes; --networks small --images 12
 --repeats 1, all parts: one minute.
 """
@@ -72,6 +73,8 @@ def build_parser():
     )
     parser.add_argument("--rates", nargs="+", type=typed(PROBABILITY), default=[0.02, 0.05, 0.1, 0.15], metavar="SHARE", help=(
         "of each layer's neurons that spikes in a step, for --parts rates"))  # fmt: skip
+    parser.add_argument("--trained", nargs="+", default=[], metavar="PATH", help="checkpoints of --parts trained")
+    parser.add_argument("--dataset", default="MNIST", metavar="NAME|FOLDER", help="their images")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
     return parser
 
@@ -237,6 +240,16 @@ def measure_rates(args):
         latency(f"rate {rate}, batch 1", args, model, part(batch, 0, 8))
 
 
+def measure_trained(args):
+    """Both engines on trained networks, in a batch and at batch 1."""
+    for path in args.trained:
+        model = load(path, engine="event")
+        batch = load_data(args.dataset, image_shape=model.image_shape)[2].part(0, args.images).whole()
+        event_run(model, part(batch, 0, 2))
+        throughput(Path(path).stem, args, model, batch, auto=chosen(model, batch))
+        latency(f"{Path(path).stem}, batch 1", args, model, part(batch, 0, 8))
+
+
 @torch.no_grad()
 def random_network(args, batch, rate):
     """A network of --plan with random weights and biases, its thresholds so that on this batch `rate` of each layer spikes."""
@@ -268,12 +281,18 @@ def chosen(model, batch):
 
 
 def say(case, args, model, **figures):
-    figures = {"threads": args.threads, "timesteps": model.timesteps, "epsilon": model.gate.epsilon, **figures}
+    figures = {"threads": args.threads, "timesteps": model.timesteps, "epsilon": model.settings.get("epsilon", 0.0), **figures}
     rounded = {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()}
     print(json.dumps({"case": case, **rounded}), flush=True)
 
 
-PARTS = {"speed": measure_speed, "scaling": measure_scaling, "flips": measure_flips, "rates": measure_rates}
+PARTS = {
+    "speed": measure_speed,
+    "scaling": measure_scaling,
+    "flips": measure_flips,
+    "rates": measure_rates,
+    "trained": measure_trained,
+}
 
 if __name__ == "__main__":
     run_script(main)
