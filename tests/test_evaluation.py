@@ -241,11 +241,11 @@ class Counting:
 
 
 def inputs(shape, steps, binary=(), other=()):
-    counts = [np.zeros(shape, np.int64) for _ in range(2)]
-    for values, places in zip(counts, (binary, other), strict=True):
+    counts = [np.zeros(shape, np.int64) for _ in range(5)]
+    for values, places in zip(counts, (binary, other), strict=False):
         for place, count in places:
             values[place] = count
-    return Inputs(*counts, steps, np.zeros(shape, np.int64))
+    return Inputs(*counts, steps)
 
 
 def test_what_the_engine_has_counted_by_hand():
