@@ -159,7 +159,7 @@ def test_inference_peers_send_our_spikes(tmp_path):
     for row in rows:
         assert row["case"].endswith("ours stopped when sure") == row["stopped"] == (row["mean_steps"] < 8)
         assert row["norse"] is None and row["missing"] == ["norse", "sinabs"] and row["spikes_per_image"] > 500
-        assert row["ratio_to_fastest_peer"] == pytest.approx(row["ours_event"] / max(row[peer] for peer in peers), rel=0.02)
+        assert row["ratio_to_fastest_peer"] == pytest.approx(row["ours_event"] / max(row[peer] for peer in peers), abs=0.01)
         assert row["ratio_to_ann"] == pytest.approx(row["ours_event"] / row["ann"], abs=0.01)
         for name, same in row["same_spikes"].items():
             expects = name == "ours_event" or (name in peers and not row["stopped"])
@@ -228,12 +228,14 @@ def test_launches_counts_operations_but_no_views():
 def test_launches_compares_with_the_same_network(name):
     file, settings = launches.NETWORKS[name]
     model = load(launches.COMMITTED / file, engine="dense", timesteps=6, **settings)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:  # whole parts of 1/1024: no sum is rounded, however many steps a product takes at once
+            parameter.data.mul_(1024).round_().div_(1024)
     images = load_data("MNIST")[2].part(0, 4).whole().images
     uniforms = torch.rand(6, *images.shape, generator=torch.Generator().manual_seed(0))
     minimal, begun, gradients = launches.Minimal(model), copy.deepcopy(model.state_dict()), []
     ours, theirs = (launches.evaluate(network, images, uniforms) for network in (model, minimal))
-    torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-4, atol=1e-4)  # one processor rounds them alike, another not
-    assert ours.logits.any()
+    assert torch.equal(ours.logits, theirs.logits) and ours.logits.any()
     for network in (model.train(), minimal):
         model.load_state_dict(begun)
         launches.train(network, images, uniforms)

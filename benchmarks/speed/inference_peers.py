@@ -124,11 +124,11 @@ def in_turns(runs, parts, args):
 
 
 def figures(speeds):
-    """The figures of a record from (name, way) -> images per second: each at its faster way."""
-    fastest = {name: max((speed, way) for (other, way), speed in speeds.items() if other == name) for name, _ in speeds}
+    """The figures of a record from (name, way) -> images per second: each at its faster way; ratios are of what is shown."""
+    fastest = {name: max((round(speed, 1), way) for (other, way), speed in speeds.items() if other == name) for name, _ in speeds}
     best = max((fastest[peer][0] for peer in SIMULATORS if peer in fastest), default=None)
     return {
-        **{name: round(fastest[name][0], 1) if name in fastest else None for name in SHOWN},
+        **{name: fastest[name][0] if name in fastest else None for name in SHOWN},
         "ratio_to_fastest_peer": best and round(fastest["ours_event"][0] / best, 2),
         "ratio_to_ann": round(fastest["ours_event"][0] / fastest["ann"][0], 2),
         "missing": [peer for peer in SIMULATORS if peer not in fastest],
