@@ -60,11 +60,8 @@ class Parser(argparse.ArgumentParser):
         self.rare = {one.flag(name) for name, one in flags.items() if not one.common}
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
         if presets:
-            names = ", ".join(name for name, one in presets.items() if one.is_run)
-            if proposals := ", ".join(name for name, one in presets.items() if not one.is_run):
-                names += f"; not run: for a GPU: {proposals}"
             self.add_argument("--preset", type=self._preset, default="", metavar="NAME", help="a recipe, with the checkpoint "
-                              f"that it starts from; what is typed beside it holds instead: {names}")  # fmt: skip
+                              f"that it starts from; what is typed beside it holds instead: {', '.join(presets)}")  # fmt: skip
         for title, text in groups.items():
             group = self.add_argument_group(title, text)  # --help leaves out one without flags
             for name, one in flags.items():

@@ -1,8 +1,8 @@
 """Named recipes: `--preset NAME` stands for the flags of one, and names the checkpoints that it starts from.
 
 Each network of docs/tables.md is a preset of both training scripts, and of those that evaluate. A twin is the same network by
-the same recipe without a decoder; quick_... is the one to begin with; ..._base is a stage on the way to another. Those of
-NOT_RUN are proposals for a GPU: nobody has trained them. `own` is for images of somebody's own, however few.
+the same recipe without a decoder; quick_... is the one to begin with; ..._base is a stage on the way to another; `own` is for
+images of somebody's own, however few.
 """
 
 import shlex
@@ -60,21 +60,22 @@ READOUT = "--readout membrane_linear --readout_slew 0.38 --latch --epsilon 0.2"
 BFLOAT = "--augment --precision bfloat16"
 FIRST = {"feedback": "-a VGG5_wFeedback_linear --fc_width 256", "twin": "-a VGG5_small --fc_width 256"}
 WIDE = {"feedback": "-a VGG4_wFeedback_linear", "twin": "-a VGG4_narrow"}
-DEEP = {"feedback": "-a VGG9_wFeedback", "twin": "-a VGG9"}
+STRIDED = {"feedback": "-a VGG9_wFeedback --fc_layers 0", "twin": "-a VGG9_strided --fc_layers 0"}
 POOLED = {"feedback": "-a VGG8_wFeedback_max --fc_layers 0", "twin": "-a VGG8_max --fc_layers 0"}
 COLOUR = {"feedback": "-a VGG8_wFeedback_early --fc_width 256", "twin": "-a VGG8_small --fc_width 256"}
-NORMALISED = "--norm scale --init kaiming --optimizer SGD -lr 0.05 --weight_decay 5e-4 --batch_size 128"
 LABELLED = f"--dataset CIFAR10 {BFLOAT} --mirror alternate --label_smoothing 0.1"
 STEEP = "--norm batch --no-norm_scale --dropout 0 --optimizer SGD --nesterov --lr_schedule triangle --batch_size 250"
 STEEP += " --bias_lr_factor 16 --weight_decay 1e-3"
+FEW_EPOCHS = f"{STEEP} --shift 2 --cutout 8"
 FAMILIES = {  # family -> (plans, flags, those of its ANNs)
     "cifar10": (
         COLOUR, "--dataset CIFAR10 --augment --init kaiming --fc_dropout 0",
         "-a VGG8_wFeedback_fork --norm scale -lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 12",
     ),
     "deep": (POOLED, LABELLED, f"{STEEP} --cutout 12"),
-    "vgg9": (DEEP, f"--dataset CIFAR10 {BFLOAT}", f"{NORMALISED} --dropout 0.1 --trade_off 1e-4 --epochs 120"),
-    "vgg16": ({"twin": "-a VGG16_max --fc_layers 0"}, LABELLED, f"{STEEP} --shift 2 --cutout 8"),
+    "vgg9": (STRIDED, LABELLED, FEW_EPOCHS),
+    "vgg11": ({"twin": "-a VGG11 --fc_layers 0"}, LABELLED, FEW_EPOCHS),
+    "vgg16": ({"twin": "-a VGG16_max --fc_layers 0"}, LABELLED, FEW_EPOCHS),
     "full": ({"feedback": "-a VGG5_wFeedback"}, "--dataset MNIST --augment", "-lr 5e-4 --dropout 0 --trade_off 0.001 --epochs 3"),
     "quick": (FIRST, "--dataset MNIST", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2"),
     "stream": (FIRST, "--dataset MNIST", ""),
@@ -91,6 +92,10 @@ RELU, LEVELS = "--init dirac -lr 0.2 --warm_up 0.2", "--activation_ann qcfs -lr 
 ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
     "deep_twin_base": ("", f"{RELU} --whitening --epochs 36"),
     "deep_twin": ("deep_twin_base", f"{LEVELS} --epochs 7"),
+    "vgg9_twin_base": ("", f"{RELU} --epochs 6"),
+    "vgg9_twin": ("vgg9_twin_base", f"{LEVELS} --epochs 1"),
+    "vgg11_plain_base": ("", f"{RELU} --epochs 4"),
+    "vgg11_plain": ("vgg11_plain_base", f"{LEVELS} --epochs 1"),
     "vgg16_plain_base": ("", f"{RELU} --epochs 11"),
     "vgg16_plain": ("vgg16_plain_base", f"{LEVELS} --epochs 3"),
 }
@@ -106,9 +111,6 @@ FASHION = "--activation Triangle --encoding direct --timesteps 4 --spike_penalty
 FASHION_LONG = f"{FASHION} --epochs 3 --dropout 0.3"
 LATER = "--readout membrane_linear --latch --trade_off_type mean_t --trade_off 1e-5"  # a decoder given to a trained twin
 BY_STEP = "--trade_off_type linear_over_t"
-CONVERTED = "--scaling_factor 1 --balance_percentile 99.9"
-GPU = f"{CONVERTED} --activation Triangle --encoding direct --timesteps 8 --epochs 30 -lr 1e-4 --batch_size 128"
-ONCE = "--gate once --epsilon 0.1 --together --readout membrane_linear --trade_off 1e-4 --trade_off_type mean_t"
 CIFAR10 = "--activation Triangle --encoding direct --epochs 1 -lr 5e-4"
 CIFAR10_MORE = f"{CIFAR10} --spike_penalty 2e-6"
 CIFAR10_BALANCE = "--scaling_factor 0.5 --balance_percentile 99.9 --balance_timesteps 8"
@@ -154,13 +156,13 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "deep_feedback": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --anew {CIFAR10_DECODER}"),
     "deep_blind": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --guess interpolation"),
     "deep_twin": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
-    "vgg9_feedback": ("ann vgg9_feedback", f"{GPU} {ONCE}"),
-    "vgg9_twin": ("ann vgg9_twin", f"{GPU} --gate once --epsilon 0.1 --together --guess interpolation"),
+    "vgg9_twin": ("ann vgg9_twin", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
+    "vgg11_plain": ("ann vgg11_plain", f"{DEEP_SNN} --timesteps 4 --epochs 1 --limit_train 20000"),
     "vgg16_plain": ("ann vgg16_plain", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
 }
-NOT_RUN = ("vgg9_feedback", "vgg9_twin")
 TEACHERS = {  # family -> preset of the ANN that teaches its SNNs, and ANNs that come from it
-    "fashion": "fashion_feedback", "cifar10": "cifar10_feedback", "deep": "deep_twin_base", "vgg16": "vgg16_plain_base",
+    "fashion": "fashion_feedback", "cifar10": "cifar10_feedback", "deep": "deep_twin_base", "vgg9": "deep_twin_base",
+    "vgg11": "deep_twin_base", "vgg16": "vgg16_plain_base",
 }  # fmt: skip
 COMMITTED_AS = {"feedback": "{kind}_feedback", "twin": "{kind}_twin", "fast_twin_base": "fast_base"}
 
@@ -168,13 +170,12 @@ COMMITTED_AS = {"feedback": "{kind}_feedback", "twin": "{kind}_twin", "fast_twin
 @dataclass(frozen=True)
 class Preset:
     """kind: ann or snn, what it trains; name: of its checkpoint for seed 0; flags: that it stands for; starts: (flag, kind, name
-    of a preset) of each checkpoint that it takes; is_run: whether it has been trained."""
+    of a preset) of each checkpoint that it takes."""
 
     kind: str
     name: str
     flags: str
     starts: tuple = ()
-    is_run = property(lambda self: self.name not in NOT_RUN)
 
     def complete(self, args):
         """Name the run, and the checkpoints that it starts from or, in an evaluation, the network itself, where no flag does.

@@ -20,6 +20,7 @@ from harness.measuring.report import (
     save_results_json,
 )
 from harness.processes import ranks
+from harness.processes.memory import keep_freed_memory
 from harness.processes.signals import noted_signals
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import silence
@@ -59,6 +60,7 @@ def fit(model, data, criterion, args, run, declared, saved=None):
         if line:
             run.say(line)
     run.begin()
+    keep_freed_memory()
     parallel, foretell = ranks.parallel(model), forecast(updates, args.epochs, run.say)
     with board, noted_signals(patient=ranks.count() > 1) as training.signals:
         while training.epoch < args.epochs:
