@@ -32,14 +32,15 @@ def name_of(args):
 def train(args):
     name = name_of(args)
     saved = taken_up(args, ann_settings(), "ann", name)
-    model = ann_from(args) if saved is None else new_ann(args)
+    about_start = []
+    model = ann_from(args, say=None if args.test_only else about_start.append) if saved is None else new_ann(args)
     model.precision = args.precision
     teacher = teacher_from(args)
     warnings = lines_on_idle(args, ann_settings())
     data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
-        for line in (*warnings, *about_data):
+        for line in (*warnings, *about_data, *about_start):
             run.say(line)
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:

@@ -416,6 +416,19 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(twin, tmp_pat
         torch.testing.assert_close(start[name], value, atol=1e-6, rtol=0)
 
 
+def test_an_ann_without_a_decoder_is_given_one_in_training_only(tmp_path):
+    here = f"--fc_width 16 {DATA} --output_dir {tmp_path}"
+    run_here(ANN, f"-a VGG5_small --epochs 1 --run_name twin {here}")
+    began = f"-a VGG5_wFeedback_linear --pretrained_ann {tmp_path}/trained_models/ann/twin.pth {here} --run_name grown"
+    assert "generate.0.weight is missing" in refused(ANN, began, "--test_only")
+    _, said = run_here(ANN, began, "--epochs 1 -lr 1e-9")
+    assert "twin.pth has no decoder: this one starts at random" in said
+    twin, grown = (load_checkpoint(tmp_path / f"trained_models/ann/{name}.pth")["state_dict"] for name in ("twin", "grown"))
+    for name, value in twin.items():
+        torch.testing.assert_close(grown[name], value, atol=1e-6, rtol=0)
+    assert any(name.startswith("generate") for name in grown)
+
+
 def test_a_decoder_beside_a_gate_that_completes_begins_by_adding_nothing(twin, tmp_path):
     own = f"--pretrained_snn {twin} --output_dir {tmp_path} {DATA} --gate once --encoding direct --epsilon 0.1"
     own += " --timesteps 5 --epochs 1 --optimizer SGD -lr 1e-30"

@@ -121,9 +121,10 @@ def snn_from(args, cls=None, **own):
     return build(cls or OF_GATE.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, args)
 
 
-def ann_from(args, flag="pretrained_ann"):
+def ann_from(args, flag="pretrained_ann", say=None):
     """The ANN for the flags, with the weights of the checkpoint that this flag names, if given. One that began with ReLU may go
-    on with qcfs, whose bounds then are new."""
+    on with qcfs, whose bounds then are new; with say, which is called with a line for the reader, one without a decoder may be
+    given one, to be trained."""
     path = getattr(args, flag)
     if not path:
         return new_ann(args)
@@ -132,7 +133,16 @@ def ann_from(args, flag="pretrained_ann"):
         raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
     adopt(args, saved, VGG_wFeedback, VGG_wFeedback.declared())
     model, bounds = new_ann(args), (".bound",) if saved.get("settings", {}).get("activation_ann", "relu") == "relu" else ()
-    return restore(model, saved, path, [name for name in model.state_dict() if name.endswith(bounds)])
+    decoder = ()
+    if say and model.has_feedback and not has_decoder(saved):
+        say(f"{path} has no decoder: this one starts at random")
+        decoder = (DECODER,)
+    return restore(model, saved, path, [name for name in model.state_dict() if name.endswith(bounds) or name.startswith(decoder)])
+
+
+def has_decoder(saved):
+    """Whether a checkpoint holds weights of a decoder."""
+    return any(name.startswith(DECODER) for name in saved["state_dict"])
 
 
 def teacher_from(args):

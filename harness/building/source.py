@@ -11,7 +11,7 @@ from harness.building.conversion import (
     fit_thresholds,
     scale_thresholds,
 )
-from harness.building.models import DECODER, adopt, read
+from harness.building.models import DECODER, adopt, has_decoder, read
 from harness.data.facts import facts_of
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import declared
@@ -85,7 +85,7 @@ class SNNSource:
         new = (".threshold", ".leak", ".bias")[: 3 if self.converts else 2]
         may_lack = [] if ours and not self.converts else [name for name in names if name.endswith(new)]
         decoder = [name for name in names if name.startswith(DECODER)]
-        if may_grow and not self.converts and decoder and not any(name in self.saved["state_dict"] for name in decoder):
+        if may_grow and not self.converts and decoder and not has_decoder(self.saved):
             run.say(f"{self.path} has no decoder: this one starts at {'0' if model.gate.completes else 'random'}")
             may_lack += decoder
             if model.gate.completes:

@@ -94,7 +94,8 @@ ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
     "deep_twin": ("deep_twin_base", f"{LEVELS} --epochs 7"),
     "vgg9_twin_base": ("", f"{RELU} --epochs 6"),
     "vgg9_twin": ("vgg9_twin_base", f"{LEVELS} --epochs 1"),
-    "vgg11_plain_base": ("", f"{RELU} --epochs 4"),
+    "vgg9_feedback": ("vgg9_twin_base", f"{LEVELS} --epochs 1 --trade_off 1e-4"),
+    "vgg11_plain_base": ("", f"{RELU} --epochs 3"),
     "vgg11_plain": ("vgg11_plain_base", f"{LEVELS} --epochs 1"),
     "vgg16_plain_base": ("", f"{RELU} --epochs 11"),
     "vgg16_plain": ("vgg16_plain_base", f"{LEVELS} --epochs 3"),
@@ -115,6 +116,7 @@ CIFAR10 = "--activation Triangle --encoding direct --epochs 1 -lr 5e-4"
 CIFAR10_MORE = f"{CIFAR10} --spike_penalty 2e-6"
 CIFAR10_BALANCE = "--scaling_factor 0.5 --balance_percentile 99.9 --balance_timesteps 8"
 DEEP_SNN = "--scaling_factor 1 --activation Triangle --encoding direct --batch_size 125 -lr 2e-4 --spike_penalty 1e-6"
+LESS = f"{DEEP_SNN} --timesteps 4 --epochs 1 --limit_train 20000"
 SENT_ONCE = "--gate once --grid 4 --wait"
 CIFAR10_GATE = f"{SENT_ONCE} --epsilon 0.15"
 DEEP_GATE = f"{SENT_ONCE} --epsilon 0.1 --timesteps 7 --epochs 1"
@@ -156,8 +158,9 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "deep_feedback": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --anew {CIFAR10_DECODER}"),
     "deep_blind": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --guess interpolation"),
     "deep_twin": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
-    "vgg9_twin": ("ann vgg9_twin", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
-    "vgg11_plain": ("ann vgg11_plain", f"{DEEP_SNN} --timesteps 4 --epochs 1 --limit_train 20000"),
+    "vgg9_feedback": ("ann vgg9_feedback", f"{LESS} --gate block --epsilon 0.1 --latch {CIFAR10_DECODER} --readout membrane"),
+    "vgg9_twin": ("ann vgg9_twin", LESS),
+    "vgg11_plain": ("ann vgg11_plain", f"{LESS} --limit_train 10000"),
     "vgg16_plain": ("ann vgg16_plain", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
 }
 TEACHERS = {  # family -> preset of the ANN that teaches its SNNs, and ANNs that come from it
