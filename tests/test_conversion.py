@@ -16,9 +16,12 @@ from harness.building.conversion import (
     balanced_thresholds,
     biases_of,
     bounds_as_thresholds,
+    calibrate_biases,
+    channel_means,
     fit_biases,
     fit_thresholds,
     largest,
+    layer_by_layer,
     scale_thresholds,
     units,
 )
@@ -334,6 +337,71 @@ def test_with_biases_a_long_run_sends_what_the_ann_computes(activation, interval
         torch.testing.assert_close(sent / steps * scale[node], wanted, rtol=0, atol=0.05 * wanted.abs().max().item())
 
 
+@pytest.mark.parametrize("interval", [1, 2])
+def test_layer_by_layer_each_layer_gets_what_it_gets_in_a_run(interval):
+    """Pools that count what they have seen, a fork, a decoder that runs at every second step."""
+    torch.manual_seed(0)
+    plan = [[4, "M", 6, "fork", "M", 6, "A"], ["U", 5, "in"]]
+    model = VGG_SNN_STDB_wFeedback(
+        plan=plan, image_shape=(1, 9, 12), fc_layers=1, fc_width=8, timesteps=6, update="immediate", encoding="direct", bias=True,
+        initial_potential=0.5, max_pool="count", default_threshold=0.3, readout="membrane_linear", feedback_interval=interval,
+    ).eval()  # fmt: skip
+    x, seen, run = images(3, (1, 9, 12)), {}, {}
+
+    def note(name, linear, neuron, drive, steps):
+        seen[name] = torch.cat([drive(t) for t in range(steps)])
+        return drive
+
+    layer_by_layer(model, x, lambda t: x, 6, note)
+    for name, neuron in model.neurons().items():
+        neuron.register_forward_hook(lambda _, given, out, name=name: run.setdefault(name, []).append(given[0]))
+    model(x)
+    assert seen.keys() == run.keys() == model.neurons().keys()
+    for name, drives in run.items():
+        torch.testing.assert_close(seen[name], torch.cat(drives))
+        assert len(torch.unique(seen[name].unflatten(0, (-1, 3)), dim=0)) > 1 or name == "features.1"  # steps differ
+
+
+@torch.no_grad()
+def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
+    torch.manual_seed(0)
+    own = {"plan": [[6, "M", 8, "M", 8, "A"], []], "fc_layers": 1, "fc_width": 16, "image_shape": (1, 12, 12)}
+    ann = VGG_wFeedback(**own, norm="batch", activation_ann="qcfs", init="kaiming").train()
+    x = images(16, (1, 12, 12))
+    for _ in range(20):
+        ann(x, seed=0)
+    ann.eval()
+    snn = VGG_SNN_STDB_wFeedback(
+        **own, bias=True, update="immediate", encoding="direct", timesteps=4, initial_potential=0.5, max_pool="count"
+    ).eval()
+    snn.load_state_dict(bounds_as_thresholds(folded_in(ann.state_dict()))[0], strict=False)
+    biases, values, sent, said = biases_of(snn), {}, {}, []
+    fit_thresholds(snn)
+    fit_biases(snn, biases)
+    calibrate_biases(snn, ann, x, lambda t: x, lambda *one: said.append(one))
+    for name, module in ann.named_modules():
+        if name in snn.neurons():
+            module.register_forward_hook(lambda _, given, output, name=name: values.update({name: output}))
+    for name, neuron in snn.neurons().items():
+        neuron.register_forward_hook(lambda _, given, output, name=name: sent.setdefault(name, []).append(output[0]))
+    ann(x), snn(x)
+    assert [name for name, *_ in said] == list(snn.neurons())
+    scale = {connection.target: unit for connection, unit in units(snn)}
+    for node, (name, before, after) in enumerate(said, 1):
+        wanted = channel_means(values[name]) / (scale[node] * snn.neurons()[name].threshold)
+        off = (channel_means(torch.cat(sent[name])) - wanted).square().mean().sqrt().item()
+        assert off == pytest.approx(after, abs=1e-6)
+        assert after < before / 3 or (name == "features.1" and before < 1e-6)  # of a constant drive the rate is exact
+    assert all(name in values for name in snn.neurons())
+
+
+def test_calibrating_wants_biases_and_an_ann(trained, tmp_path):
+    command = f"--pretrained_ann {trained.ann} {SPIKING} --calibrate --test_only --output_dir {tmp_path}"
+    assert "--calibrate shifts biases, and features.1 has none" in refused(SNN, command)
+    _, said = run_here(SNN, f"{command} --bias --timesteps 3")
+    assert "calibrating biases: " in said and "features.1: mean rates of its channels off by " in said
+
+
 def test_a_signal_while_balancing_says_what_was_done(trained, tmp_path, monkeypatch, capsys):
     real, calls = harness.building.conversion.spikes_of, []
 
@@ -349,7 +417,7 @@ def test_a_signal_while_balancing_says_what_was_done(trained, tmp_path, monkeypa
         run_script(lambda: run_here(SNN, command))
     assert stop.value.code == 128 + signal.SIGTERM
     line = capsys.readouterr().err
-    assert "while balancing thresholds, 2 of " in line and line.count("\n") == 1
+    assert "while balancing thresholds, 3 of " in line and line.count("\n") == 1
     before = digests(tmp_path)
     run_here(SNN, command)  # begins anew
     assert len(digests(tmp_path)) > len(before)

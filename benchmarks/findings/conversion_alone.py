@@ -6,7 +6,6 @@ and `timesteps` with its spikes per image, then, with --tuned_snn, that of an SN
 training adds. The decoder is left out, since nothing is blocked. The images are the last --holdout training images.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.flags import posthoc_parser, posthoc_settings  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness import UserError
-from harness.building.models import ann_from, snn_from, use_engine
+from harness.building.models import ann_as_saved, snn_from, use_engine
 from harness.building.source import SNNSource
 from harness.command_line.parser import lines_on_idle
 from harness.command_line.parser import typed
@@ -53,7 +52,7 @@ def main(argv=None):
         raise UserError("give --pretrained_ann PATH, the ANN to convert, and no SNN")
     if not args.holdout:
         raise UserError("--holdout 0 is the test images, on which nothing is chosen: leave it out")
-    ann = ann_from(argparse.Namespace(**{**vars(args), "given": {}}))  # all of its settings are its own
+    ann, _ = ann_as_saved(args)
     source, steps, encodings, percentiles = SNNSource(args), args.timesteps, args.encoding, args.balance_percentile
     args.timesteps, args.encoding = max(steps), encodings[0]
     encoder = [token for token in find_plan(args.architecture, args.plan).encoder if token != "fork"]

@@ -1,4 +1,5 @@
-"""From ANN to SNN: copy the weights, then balance the thresholds layer by layer, or take the bounds of a QCFS ANN for them.
+"""From ANN to SNN: copy the weights, then balance the thresholds layer by layer, or take the bounds of a QCFS ANN for them; then,
+where asked, calibrate the biases.
 
 A spike counts 1 here, whatever its layer's threshold; an ANN's activation is on the scale of its layer. So what drives a layer is
 in a unit, the product of the thresholds before it, and with it that layer's bias and bound have to be divided.
@@ -20,11 +21,13 @@ from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
 from harness.training.forecast import counted
 from self_models.network.forward import chains, run_stage
+from self_models.network.norms import by_channel
 from self_models.network.stages import encoder_parts, list_layers
 from self_models.running.draws import Draws
 
-RULE = 3  # of balancing: thresholds in caches of another rule are not read
-KEPT = 2**31  # bytes of a layer's drives that are kept until its threshold is known; more are computed twice
+RULE = 4  # of balancing: thresholds in caches of another rule are not read
+KEPT = 2**31  # bytes of a layer's drives that are kept until it is settled; more are computed again
+ROUNDS, GAIN = 16, 1.5  # of calibrating a layer's biases; a change of a bias by a threshold is one of the rate by 1 at most
 
 
 @torch.no_grad()
@@ -43,61 +46,71 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
         raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
-    leaks = {name: neuron.leak.item() for name, neuron in model.neurons().items()}
-    was_training, biases = model.training, biases_of(model)
-    model.eval()
+    leaks, biases = {name: neuron.leak.item() for name, neuron in model.neurons().items()}, biases_of(model)
     model.set_leak(1.0)
 
-    def on_found(name, threshold):
+    def balance(name, linear, neuron, drive, steps):
+        found = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
+        neuron.threshold.copy_(torch.where(found > 0, found, 1.0))  # 1 where nothing positive ever reaches it
         fit_biases(model, biases)
         if on_layer:
-            on_layer(name, threshold)
+            on_layer(name, neuron.threshold.item())
+        return drive
 
-    def balance(stage, layers, signal, steps):
-        return balance_stage(stage, layers, signal, steps, percentile, on_found, on_step)
-
-    before_fork, after_fork = encoder_parts(model.features)
-    shown = images.unbind(1) if images.dim() > 4 else [images]
-    forked = balance("features", before_fork, lambda t: model.encoding.send(shown[t % len(shown)], draws(t)), timesteps)
-    encoded = balance("features", after_fork, forked, timesteps)
-    if model.has_feedback:
-        inflow = lambda n: sum(forked(n * interval + t) for t in range(interval))  # noqa: E731
-        balance("generate", list_layers(model.generate), inflow, timesteps // interval)
-    balance("classifier", list_layers(model.classifier), lambda t: encoded(t).flatten(1), timesteps)
+    layer_by_layer(model, images, draws, timesteps, balance, on_step)
     for name, neuron in model.neurons().items():
         neuron.leak.fill_(leaks[name])
-    model.train(was_training)
     return model.thresholds
 
 
-def balance_stage(name, layers, signal, steps, percentile, on_layer, on_step):
-    """Balance the spiking layers of a stage. layers: as run_stage takes them; signal: t -> the stage's input at step t, (B, ...).
-    Returns t -> its output likewise."""
-    for linear, neuron in chains(layers):
-        signal = through(name, linear, signal)
-        if neuron:
-            position, module = neuron
-            signal = spikes_of(module, signal, steps, percentile, on_step)
-            on_layer(f"{name}.{position}", module.threshold.item())
-    return signal
+def layer_by_layer(model, images, draws, timesteps, settle, on_step=None):
+    """Run the network in evaluation, each layer once for all steps on the spikes of those before it, which are kept, a bit each.
+
+    settle: called before a spiking layer runs with (name, the layers that do not spike before it, the SpikingNeuron, its drive
+    t -> (B, ...), its steps); it returns the drive with which it then runs. The rest as in balance_thresholds."""
+    was_training, interval = model.training, model.feedback_interval
+    model.eval()
+
+    def run(stage, layers, signal, steps):
+        """t -> the stage's output at step t. layers: as run_stage takes them; signal: t -> its input, (B, ...)."""
+        for linear, neuron in chains(layers):
+            signal = through(stage, linear, signal)
+            if neuron:
+                position, module = neuron
+                signal = cache(signal) if steps * signal(0).nbytes <= KEPT else signal
+                signal = spikes_of(module, settle(f"{stage}.{position}", linear, module, signal, steps), steps, on_step)
+        return signal
+
+    before_fork, after_fork = encoder_parts(model.features)
+    shown = images.unbind(1) if images.dim() > 4 else [images]
+    forked = run("features", before_fork, lambda t: model.encoding.send(shown[t % len(shown)], draws(t)), timesteps)
+    encoded = run("features", after_fork, forked, timesteps)
+    if model.has_feedback:
+        inflow = lambda n: sum(forked(n * interval + t) for t in range(interval))  # noqa: E731
+        run("generate", list_layers(model.generate), inflow, timesteps // interval)
+    run("classifier", list_layers(model.classifier), lambda t: encoded(t).flatten(1), timesteps)
+    model.train(was_training)
 
 
 def through(name, linear, signal):
-    """t -> what layers that do not spike make of the signal at step t, (B, ...)."""
-    return lambda t: run_stage(name, linear, signal(t)[None], {})[0]
+    """t -> what layers that do not spike make of the signal at step t, (B, ...); asked from step 0 on, in turn, as often as
+    wanted: a maximum pool counts what it has seen."""
+    memory = {}
+
+    def at(t):
+        if t == 0:
+            memory.clear()
+        return run_stage(name, linear, signal(t)[None], memory)[0]
+
+    return at
 
 
-def spikes_of(neuron, drive, steps, percentile, on_step):
-    """Set a layer's threshold from its drives, t -> (B, ...), to 1 where nothing positive ever reaches it; returns t -> its
-    spikes, likewise, of which it keeps a bit each."""
-    first = drive(0)
-    count, kind = first.numel(), (first.device, first.dtype)
-    drive = cache(drive) if steps * first.nbytes <= KEPT else drive
-    found = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
-    neuron.threshold.copy_(torch.where(found > 0, found, 1.0))
+def spikes_of(neuron, drive, steps, on_step=None):
+    """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each."""
     bits, state = [], None
     for t in range(steps):
         fired, state, _ = neuron(drive(t), state)
+        count, kind = fired.numel(), (fired.device, fired.dtype)
         bits.append(np.packbits(fired.bool().as_strided((count,), (1,)).cpu().numpy()))  # in the order of the memory
         if on_step:
             on_step()
@@ -112,6 +125,58 @@ def largest(values, percentile):
         if found > 0:
             return found
     return values.max()
+
+
+@torch.no_grad()
+def calibrate_biases(model, ann, images, draws, on_layer=None):
+    """Shift each bias so that its channel's mean rate over images, neurons and the model's T steps is that of the ANN it comes
+    from, in the order encoder, decoder, classifier, each layer on what those before it send then.
+
+    Conversion promises equal rates only if what a layer gets is spread evenly over the steps. It is not, and in a few steps the
+    difference is largely one of whole channels, which a bias takes away (Li et al., ICML 2021, who correct it once; here in
+    ROUNDS rounds, since most neurons are silent and do not feel a small change). ann: in evaluation; on_layer: called with (name,
+    root mean square over channels of the rates' difference before, after); the rest as in balance_thresholds. Raises UserError
+    where a layer has no bias.
+    """
+    wanted, shifts = {}, []  # by name of a layer, its channels' mean rates (C,); (bias, what is added to it)
+    worth = {one.target: unit for one, unit in units(model)}
+    for node, (name, neuron) in enumerate(model.neurons().items(), 1):
+        worth[name] = worth[node] * neuron.threshold  # of a spike, in the ANN's unit
+
+    def note(name, output):
+        wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
+
+    with contextlib.ExitStack() as stack:
+        for name, module in ann.named_modules():
+            if name in worth:
+                hook = module.register_forward_hook(lambda _, given, output, name=name: note(name, output))
+                stack.callback(hook.remove)
+        ann(images)
+
+    def calibrate(name, linear, neuron, drive, steps):
+        if name not in wanted:  # a decoder's last layer, which spikes in the SNN alone
+            return drive
+        if (bias := getattr(linear[-1][1], "bias", None)) is None:
+            raise UserError(f"--calibrate shifts biases, and {name} has none: an ANN with norm batch gives them, or --bias")
+        shift, off = torch.zeros_like(bias), []
+        for _ in range(ROUNDS + 1):
+            shift = shift + GAIN * off[-1] * neuron.threshold if off else shift
+            shifted = lambda t, shift=shift: drive(t) + by_channel(shift, drive(t))  # noqa: E731
+            spikes = spikes_of(neuron, shifted, steps)
+            off.append(wanted[name] - sum(channel_means(spikes(t)) for t in range(steps)) / steps)
+        shifts.append((bias, shift))
+        if on_layer:
+            on_layer(name, *(one.square().mean().sqrt().item() for one in (off[0], off[-1])))
+        return shifted
+
+    layer_by_layer(model, images, draws, model.timesteps, calibrate)
+    for bias, shift in shifts:
+        bias.add_(shift)
+
+
+def channel_means(values):
+    """(B, C, ...) -> (C,)"""
+    return values.mean((0, *range(2, values.dim())))
 
 
 def scale_thresholds(model, factor):
@@ -166,7 +231,7 @@ def balanced_thresholds(model, train, args, folder, say):
     The cache lies in folder, beside the SNN's own files. train: ImageSet; args: the flags balance_images,
     balance_timesteps, balance_percentile and seed; say: called with a line for the reader.
     """
-    batch = train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
+    batch = balancing_batch(model, train, args)
     cache = folder / f"balanced_thresholds_{_digest(model, train.images[batch.index], args)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # none there, or damaged: found again
         saved = json.loads(cache.read_text())
@@ -175,10 +240,7 @@ def balanced_thresholds(model, train, args, folder, say):
             say(f"balanced thresholds read from {cache}")
             return
     say(f"balancing thresholds: {counted(len(batch.index), 'image')}, {counted(args.balance_timesteps, 'step')}")
-    before_training, done = Draws(args.seed, 0, batch.index), []
-
-    def draws(t):
-        return before_training.at_step(t, model.image_shape, batch.images.device)
+    done, draws = [], draws_before_training(model, batch, args)
 
     def on_layer(name, threshold):
         done.append(name)
@@ -196,6 +258,28 @@ def balanced_thresholds(model, train, args, folder, say):
         raise Interrupted(stop.number, message) from None
     saved = {"layers": list(model.neurons()), "thresholds": found, "check": check_of(found)}
     write_whole(cache, lambda file: file.write(json.dumps(saved).encode()))
+
+
+def balancing_batch(model, train, args):
+    """The Batch of the training images with which thresholds are balanced and biases calibrated."""
+    return train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
+
+
+def draws_before_training(model, batch, args):
+    """t -> the draws of these images at step t, as balance_thresholds takes them."""
+    draws = Draws(args.seed, 0, batch.index)
+    return lambda t: draws.at_step(t, model.image_shape, batch.images.device)
+
+
+def calibrated_biases(model, ann, train, args, say):
+    """calibrate_biases on the images with which thresholds are balanced. say: called with lines for the reader."""
+    batch = balancing_batch(model, train, args)
+    say(f"calibrating biases: {counted(len(batch.index), 'image')}, {counted(model.timesteps, 'step')}")
+
+    def on_layer(name, before, after):
+        say(f"  {name}: mean rates of its channels off by {before:.4f}, now by {after:.4f}")
+
+    calibrate_biases(model, ann, batch.images, draws_before_training(model, batch, args), on_layer)
 
 
 def _digest(model, images, args):

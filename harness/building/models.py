@@ -140,6 +140,12 @@ def ann_from(args, flag="pretrained_ann", say=None):
     return restore(model, saved, path, [name for name in model.state_dict() if name.endswith(bounds) or name.startswith(decoder)])
 
 
+def ann_as_saved(args, flag="pretrained_ann"):
+    """(the ANN of the checkpoint that this flag names, in evaluation, flags that say its own settings)"""
+    own = argparse.Namespace(**{**vars(args), "given": {}})
+    return ann_from(own, flag).eval(), own
+
+
 def has_decoder(saved):
     """Whether a checkpoint holds weights of a decoder."""
     return any(name.startswith(DECODER) for name in saved["state_dict"])
@@ -150,8 +156,7 @@ def teacher_from(args):
     data set."""
     if args.test_only or not args.teacher_ann:
         return None
-    own = argparse.Namespace(**{**vars(args), "given": {}})  # all of its settings are its own
-    model = ann_from(own, "teacher_ann").eval()
+    model, own = ann_as_saved(args, "teacher_ann")
     if (model.image_shape, model.classes) != shape_and_classes(facts_of(args), args.dataset):
         raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {own.dataset}; give one of {args.dataset}")
     return Teacher(model, args.distillation, args.temperature, args.precision)

@@ -7,11 +7,12 @@ from harness.building.conversion import (
     balanced_thresholds,
     biases_of,
     bounds_as_thresholds,
+    calibrated_biases,
     fit_biases,
     fit_thresholds,
     scale_thresholds,
 )
-from harness.building.models import DECODER, adopt, has_decoder, read
+from harness.building.models import DECODER, adopt, ann_as_saved, has_decoder, read
 from harness.data.facts import facts_of
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import declared
@@ -116,4 +117,6 @@ class SNNSource:
             balanced_thresholds(model, train, self.args, run.place.files, run.say)
         scale_thresholds(model, self.args.scaling_factor)
         fit_biases(model, biases)
+        if self.args.calibrate:
+            calibrated_biases(model, ann_as_saved(self.args)[0], train, self.args, run.say)
         return model

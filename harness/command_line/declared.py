@@ -219,6 +219,9 @@ class OfSNN:
     balance_percentile: float = conversion_setting(
         100.0, settings.PERCENTILE, "which of a layer's drives is its threshold; 100: the largest"
     )
+    calibrate: bool = conversion_setting(
+        False, Switch(), "shift biases until each channel's mean rate in T steps is the ANN's, on --balance_images images"
+    )
     trade_off_type: str = setting(
         "last_t", Choice(STEP_WEIGHTS), "which steps' errors count", group="fine-tuning", needs=(WITH_DECODER,)
     )
