@@ -159,11 +159,16 @@ def calibrate_biases(model, ann, images, draws, on_layer=None):
         if (bias := getattr(linear[-1][1], "bias", None)) is None:
             raise UserError(f"--calibrate shifts biases, and {name} has none: an ANN with norm batch gives them, or --bias")
         shift, off = torch.zeros_like(bias), []
-        for _ in range(ROUNDS + 1):
-            shift = shift + GAIN * off[-1] * neuron.threshold if off else shift
-            shifted = lambda t, shift=shift: drive(t) + by_channel(shift, drive(t))  # noqa: E731
+
+        def shifted(t):
+            now = drive(t)
+            return now + by_channel(shift, now)
+
+        for last in [False] * ROUNDS + [True]:
             spikes = spikes_of(neuron, shifted, steps)
             off.append(wanted[name] - sum(channel_means(spikes(t)) for t in range(steps)) / steps)
+            if not last:
+                shift += GAIN * off[-1] * neuron.threshold
         shifts.append((bias, shift))
         if on_layer:
             on_layer(name, *(one.square().mean().sqrt().item() for one in (off[0], off[-1])))
