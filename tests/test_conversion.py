@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
+from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here, split
 
 import harness.building.conversion
+import snn_wFeedback
 from harness import UserError
 from harness.building.conversion import (
     balance_thresholds,
@@ -25,6 +26,8 @@ from harness.building.conversion import (
     scale_thresholds,
     units,
 )
+from harness.building.models import snn_from
+from harness.building.source import SNNSource
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
 from self_models.basics.checkpoints import load_checkpoint
@@ -363,6 +366,25 @@ def test_layer_by_layer_each_layer_gets_what_it_gets_in_a_run(interval):
 
 
 @torch.no_grad()
+def test_layer_by_layer_a_drive_without_spikes_has_its_places():
+    """A layer that fires from its bias, behind one that is silent in the first steps."""
+    torch.manual_seed(0)
+    own = {"plan": [[4, 6, 6, "D"], []], "image_shape": (1, 8, 8), "fc_layers": 0, "timesteps": 6, "encoding": "direct"}
+    model = VGG_SNN_STDB_wFeedback(**own, update="immediate", bias=True, default_threshold=0.4).eval()
+    model.features[0].weight.zero_()
+    model.features[0].bias.fill_(0.15)
+    model.features[3].bias.copy_(torch.linspace(0, 0.9, 6))
+    x, seen, run = images(3, (1, 8, 8)), {}, {}
+    layer_by_layer(model, x, lambda t: x, 6, lambda name, _, neuron, drive, steps: seen.setdefault(name, drive))
+    drives = {name: torch.cat([drive(t) for t in range(6)]) for name, drive in seen.items()}
+    for name, neuron in model.neurons().items():
+        neuron.register_forward_hook(lambda _, given, out, name=name: run.setdefault(name, []).append(given[0]))
+    model(x)
+    for name in model.neurons():
+        torch.testing.assert_close(drives[name], torch.cat(run[name]))
+
+
+@torch.no_grad()
 def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
     torch.manual_seed(0)
     own = {"plan": [[6, "M", 8, "M", 8, "A"], []], "fc_layers": 1, "fc_width": 16, "image_shape": (1, 12, 12)}
@@ -395,11 +417,28 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
     assert all(name in values for name in snn.neurons())
 
 
-def test_calibrating_wants_biases_and_an_ann(trained, tmp_path):
-    command = f"--pretrained_ann {trained.ann} {SPIKING} --calibrate --test_only --output_dir {tmp_path}"
-    assert "--calibrate shifts biases, and features.1 has none" in refused(SNN, command)
-    _, said = run_here(SNN, f"{command} --bias --timesteps 3")
+def test_calibrating_says_what_it_needs(trained, tmp_path):
+    here = f"--pretrained_ann {trained.ann} {SPIKING} --timesteps 3 --calibrate --output_dir {tmp_path}"
+    assert "leave one of the two out" in refused(SNN, here, "--no-bias")
+    assert "wants --update immediate" in refused(SNN, here, "--update delayed")
+    assert "nothing is converted" in refused(SNN, f"--calibrate {DATA} --epochs 1 --update immediate --output_dir {tmp_path}")
+    run_here(ANN, f"{TINY} --timesteps 2 --run_name passes --output_dir {tmp_path}")
+    passes = f"--pretrained_ann {tmp_path}/trained_models/ann/passes.pth"
+    assert "wants an ANN of one pass" in refused(SNN, here, passes)
+    _, said = run_here(SNN, here, "--test_only --run_name x")
     assert "calibrating biases: " in said and "features.1: mean rates of its channels off by " in said
+
+
+def test_a_second_conversion_does_not_begin_from_the_biases_of_the_first(trained):
+    args = snn_wFeedback.build_parser().parse_args(split([f"--pretrained_ann {trained.ann} {SPIKING} --timesteps 3 --calibrate"]))
+    source, said = SNNSource(args), SimpleNamespace(say=lambda line: None, place=SimpleNamespace(files=trained.folder))
+    model, train = snn_from(args), random_set()
+    found = []
+    for _ in range(2):
+        source.fill(model, train, said)
+        found.append({name: value.clone() for name, value in model.state_dict().items()})
+    assert any(value.any() for name, value in found[0].items() if name.endswith(".bias"))
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_a_signal_while_balancing_says_what_was_done(trained, tmp_path, monkeypatch, capsys):

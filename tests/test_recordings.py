@@ -119,6 +119,15 @@ def test_both_engines_see_the_same(case):
         assert 1 < a.steps.float().mean() < FRAMES
 
 
+def test_a_conversion_is_calibrated_on_the_frames_that_the_ann_sees(moving, tmp_path):
+    flags = f"-a VGG5_wFeedback_small --fc_width 16 --dataset {moving} --batch_size 4 --output_dir {tmp_path}"
+    run_here(ANN, f"{flags} --epochs 1 --run_name seen")
+    ann = f"--pretrained_ann {tmp_path}/trained_models/ann/seen.pth --update immediate --calibrate --test_only"
+    assert "sees 4 frames; give --timesteps 4" in refused(SNN, f"{flags} {ann} --timesteps 2")
+    _, said = run_here(SNN, f"{flags} {ann} --balance_timesteps 4 --run_name y")
+    assert "calibrating biases: " in said and "features.1: mean rates of its channels off by " in said
+
+
 def test_training_in_segments_gives_the_same_gradients():
     found = []
     for segments in (0, 3):

@@ -73,9 +73,10 @@ def main(argv=None):
     for encoding in encodings:
         model.change(encoding=encoding)
         for args.balance_percentile in percentiles:
-            source.fill(model, train, run)
-            for timesteps in steps:
+            for number, timesteps in enumerate(steps):
                 model.change(timesteps=timesteps)
+                if args.calibrate or not number:
+                    source.fill(model, train, run)
                 tried = {"encoding": encoding, "percentile": args.balance_percentile, "timesteps": timesteps}
                 show(case="converted", **tried, **figures_of(posthoc, **tried))
     if args.tuned_snn:

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from functools import cache
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -110,12 +111,17 @@ def spikes_of(neuron, drive, steps, on_step=None):
     bits, state = [], None
     for t in range(steps):
         fired, state, _ = neuron(drive(t), state)
-        count, kind = fired.numel(), (fired.device, fired.dtype)
-        bits.append(np.packbits(fired.bool().as_strided((count,), (1,)).cpu().numpy()))  # in the order of the memory
+        in_memory = fired.bool().as_strided((fired.numel(),), (1,))
+        bits.append((np.packbits(in_memory.cpu().numpy()), fired.stride()))  # a drive without spikes has another order
         if on_step:
             on_step()
-    shape, strides = fired.shape, fired.stride()
-    return lambda t: torch.from_numpy(np.unpackbits(bits[t], count=count)).as_strided(shape, strides).to(*kind)
+    shape, kind = fired.shape, (fired.device, fired.dtype)
+
+    def at(t):
+        packed, strides = bits[t]
+        return torch.from_numpy(np.unpackbits(packed, count=shape.numel())).as_strided(shape, strides).to(*kind)
+
+    return at
 
 
 def largest(values, percentile):
@@ -135,8 +141,8 @@ def calibrate_biases(model, ann, images, draws, on_layer=None):
     Conversion promises equal rates only if what a layer gets is spread evenly over the steps. It is not, and in a few steps the
     difference is largely one of whole channels, which a bias takes away (Li et al., ICML 2021, who correct it once; here in
     ROUNDS rounds, since most neurons are silent and do not feel a small change). ann: in evaluation; on_layer: called with (name,
-    root mean square over channels of the rates' difference before, after); the rest as in balance_thresholds. Raises UserError
-    where a layer has no bias.
+    root mean square over channels of the rates' difference before, after); the rest as in balance_thresholds. The best of the
+    rounds counts. Every neuron has a bias; nothing is delayed, else later layers had fewer steps than rates are taken over.
     """
     wanted, shifts = {}, []  # by name of a layer, its channels' mean rates (C,); (bias, what is added to it)
     worth = {one.target: unit for one, unit in units(model)}
@@ -144,7 +150,8 @@ def calibrate_biases(model, ann, images, draws, on_layer=None):
         worth[name] = worth[node] * neuron.threshold  # of a spike, in the ANN's unit
 
     def note(name, output):
-        wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
+        if len(output):  # of black images nothing comes, which is not asked about
+            wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
 
     with contextlib.ExitStack() as stack:
         for name, module in ann.named_modules():
@@ -156,22 +163,22 @@ def calibrate_biases(model, ann, images, draws, on_layer=None):
     def calibrate(name, linear, neuron, drive, steps):
         if name not in wanted:  # a decoder's last layer, which spikes in the SNN alone
             return drive
-        if (bias := getattr(linear[-1][1], "bias", None)) is None:
-            raise UserError(f"--calibrate shifts biases, and {name} has none: an ANN with norm batch gives them, or --bias")
-        shift, off = torch.zeros_like(bias), []
+        bias = linear[-1][1].bias
+        shift, tried = torch.zeros_like(bias), []
 
         def shifted(t):
             now = drive(t)
             return now + by_channel(shift, now)
 
-        for last in [False] * ROUNDS + [True]:
+        for _ in range(ROUNDS + 1):
             spikes = spikes_of(neuron, shifted, steps)
-            off.append(wanted[name] - sum(channel_means(spikes(t)) for t in range(steps)) / steps)
-            if not last:
-                shift += GAIN * off[-1] * neuron.threshold
+            off = wanted[name] - sum(channel_means(spikes(t)) for t in range(steps)) / steps
+            tried.append((off.square().mean().sqrt().item(), shift))
+            shift = shift + GAIN * off * neuron.threshold
+        least, shift = min(tried, key=itemgetter(0))
         shifts.append((bias, shift))
         if on_layer:
-            on_layer(name, *(one.square().mean().sqrt().item() for one in (off[0], off[-1])))
+            on_layer(name, tried[0][0], least)
         return shifted
 
     layer_by_layer(model, images, draws, model.timesteps, calibrate)

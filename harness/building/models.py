@@ -142,7 +142,7 @@ def ann_from(args, flag="pretrained_ann", say=None):
 
 def ann_as_saved(args, flag="pretrained_ann"):
     """(the ANN of the checkpoint that this flag names, in evaluation, flags that say its own settings)"""
-    own = argparse.Namespace(**{**vars(args), "given": {}})
+    own = argparse.Namespace(**{**vars(args), "given": {}, "timesteps": 1})  # the original's files do not say how many
     return ann_from(own, flag).eval(), own
 
 

@@ -66,10 +66,25 @@ class SNNSource:
                 raise UserError(f"--no-bias: the norm batch of {self.path} becomes a bias; leave it out")
         if self.settings.get("activation_ann") == "qcfs":
             kind |= {"initial_potential": 0.5, "scaling_factor": 1.0}
+        if args.calibrate:
+            self._ask_for_calibration(kind)
         if "M" in find_plan(args.architecture, self.settings.get("plan")).encoder:
             kind["max_pool"] = "count"
         for flag in kind.keys() - args.given:
             setattr(args, flag, kind[flag])
+
+    def _ask_for_calibration(self, kind):
+        """Let kind be what calibration needs. Raises UserError where something else is typed, or the ANN does not have it."""
+        args, frames = self.args, self.settings.get("recorded_frames", 0)
+        if "bias" in args.given and not args.bias:
+            raise UserError("--no-bias: --calibrate shifts biases; leave one of the two out")
+        kind["bias"] = True
+        if args.update != "immediate":
+            raise UserError("--calibrate wants --update immediate: with delayed a layer answers a step later than the one before")
+        if self.settings.get("timesteps", 1) > 1:
+            raise UserError(f"--calibrate wants an ANN of one pass, and {self.path} has --timesteps {self.settings['timesteps']}")
+        if frames and args.timesteps != frames:
+            raise UserError(f"--calibrate: {self.path} sees {frames} frames; give --timesteps {frames}")
 
     def fill(self, model, train, run, may_grow=False):
         """Load the weights; in a conversion take an ANN's bounds as thresholds, or balance them on training images, and scale
@@ -108,6 +123,9 @@ class SNNSource:
             if "leak" in self.args.given:
                 model.set_leak(self.args.leak)
             return model
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias") and name not in state:  # the ANN has none; what is there is of an earlier conversion
+                torch.nn.init.zeros_(parameter)
         biases = biases_of(model)
         if has_bounds:
             fit_thresholds(model)

@@ -220,8 +220,9 @@ class OfSNN:
         100.0, settings.PERCENTILE, "which of a layer's drives is its threshold; 100: the largest"
     )
     calibrate: bool = conversion_setting(
-        False, Switch(), "shift biases until each channel's mean rate in T steps is the ANN's, on --balance_images images"
-    )
+        False, Switch(), "shift biases until each channel's mean rate in T steps is the ANN's, on --balance_images images; "
+        "wants --update immediate", needs=(CONVERTED, Need("pretrained_ann", why="nothing is converted")),
+    )  # fmt: skip
     trade_off_type: str = setting(
         "last_t", Choice(STEP_WEIGHTS), "which steps' errors count", group="fine-tuning", needs=(WITH_DECODER,)
     )

@@ -117,6 +117,7 @@ CIFAR10_MORE = f"{CIFAR10} --spike_penalty 2e-6"
 CIFAR10_BALANCE = "--scaling_factor 0.5 --balance_percentile 99.9 --balance_timesteps 8"
 DEEP_SNN = "--scaling_factor 1 --activation Triangle --encoding direct --batch_size 125 -lr 2e-4 --spike_penalty 1e-6"
 LESS = f"{DEEP_SNN} --calibrate --timesteps 4 --epochs 1 --limit_train 20000"
+BLOCKED = "--gate block --epsilon 0.1 --latch --readout membrane --readout_leak 0 --trade_off 2e-3 --trade_off_type mean_t"
 SENT_ONCE = "--gate once --grid 4 --wait"
 CIFAR10_GATE = f"{SENT_ONCE} --epsilon 0.15"
 DEEP_GATE = f"{SENT_ONCE} --epsilon 0.1 --timesteps 7 --epochs 1"
@@ -158,7 +159,7 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "deep_feedback": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --anew {CIFAR10_DECODER}"),
     "deep_blind": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --guess interpolation"),
     "deep_twin": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
-    "vgg9_feedback": ("ann vgg9_feedback", f"{LESS} --gate block --epsilon 0.1 --latch {CIFAR10_DECODER} --readout membrane"),
+    "vgg9_feedback": ("ann vgg9_feedback", f"{LESS} --limit_train 10000 {BLOCKED}"),
     "vgg9_twin": ("ann vgg9_twin", LESS),
     "vgg11_plain": ("ann vgg11_plain", f"{LESS} --limit_train 10000"),
     "vgg16_plain": ("ann vgg16_plain", f"{DEEP_SNN} --timesteps 4 --epochs 1"),

@@ -3,11 +3,12 @@
 import ctypes
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from glibc's malloc.h
-LARGEST = 2**31 - 1
+NEVER = -1
 
 
 def keep_freed_memory():
-    """Let this process keep the memory that it frees, for what it allocates next. Returns whether that can be had: with glibc.
+    """Let this process keep the memory that it frees, for what it allocates next: what it needed at most it has until it
+    ends. Returns whether that can be had: with glibc.
 
     By default glibc returns each block above 32 MB to the system when it is freed. A training step allocates the same large
     blocks as the one before, and the system clears them anew, page by page: a quarter of the time of a deep SNN's step.
@@ -16,4 +17,4 @@ def keep_freed_memory():
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
         return False
-    return all(mallopt(*option) == 1 for option in ((MMAP_MAX, 0), (TRIM_THRESHOLD, LARGEST), (TOP_PAD, 2**26)))
+    return all(mallopt(*option) == 1 for option in ((MMAP_MAX, 0), (TRIM_THRESHOLD, NEVER), (TOP_PAD, 2**26)))
