@@ -74,7 +74,6 @@ FAMILIES = {  # family -> (plans, flags, those of its ANNs)
     ),
     "deep": (POOLED, LABELLED, f"{STEEP} --cutout 12"),
     "vgg9": (STRIDED, LABELLED, FEW_EPOCHS),
-    "vgg11": ({"twin": "-a VGG11 --fc_layers 0"}, LABELLED, FEW_EPOCHS),
     "vgg16": ({"twin": "-a VGG16_max --fc_layers 0"}, LABELLED, FEW_EPOCHS),
     "full": ({"feedback": "-a VGG5_wFeedback"}, "--dataset MNIST --augment", "-lr 5e-4 --dropout 0 --trade_off 0.001 --epochs 3"),
     "quick": (FIRST, "--dataset MNIST", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2"),
@@ -95,8 +94,6 @@ ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
     "vgg9_twin_base": ("", f"{RELU} --epochs 6"),
     "vgg9_twin": ("vgg9_twin_base", f"{LEVELS} --epochs 1"),
     "vgg9_feedback": ("vgg9_twin_base", f"{LEVELS} --epochs 1 --trade_off 1e-4"),
-    "vgg11_plain_base": ("", f"{RELU} --epochs 3"),
-    "vgg11_plain": ("vgg11_plain_base", f"{LEVELS} --epochs 1"),
     "vgg16_plain_base": ("", f"{RELU} --epochs 11"),
     "vgg16_plain": ("vgg16_plain_base", f"{LEVELS} --epochs 3"),
 }
@@ -161,12 +158,11 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "deep_twin": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
     "vgg9_feedback": ("ann vgg9_feedback", f"{LESS} --limit_train 10000 {BLOCKED}"),
     "vgg9_twin": ("ann vgg9_twin", LESS),
-    "vgg11_plain": ("ann vgg11_plain", f"{LESS} --limit_train 10000"),
     "vgg16_plain": ("ann vgg16_plain", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
 }
 TEACHERS = {  # family -> preset of the ANN that teaches its SNNs, and ANNs that come from it
     "fashion": "fashion_feedback", "cifar10": "cifar10_feedback", "deep": "deep_twin_base", "vgg9": "deep_twin_base",
-    "vgg11": "deep_twin_base", "vgg16": "vgg16_plain_base",
+    "vgg16": "vgg16_plain_base",
 }  # fmt: skip
 COMMITTED_AS = {"feedback": "{kind}_feedback", "twin": "{kind}_twin", "fast_twin_base": "fast_base"}
 
