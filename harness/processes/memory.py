@@ -11,7 +11,8 @@ def keep_freed_memory():
     ends. Returns whether that can be had: with glibc.
 
     By default glibc returns each block above 32 MB to the system when it is freed. A training step allocates the same large
-    blocks as the one before, and the system clears them anew, page by page: a quarter of the time of a deep SNN's step.
+    blocks as the one before, and the system clears them anew, page by page: 7 to 27 % of the time of a deep SNN's step
+    (docs/training_speed.md).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
