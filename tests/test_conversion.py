@@ -24,6 +24,7 @@ from harness.building.conversion import (
     largest,
     layer_by_layer,
     scale_thresholds,
+    spikes_of,
     units,
 )
 from harness.building.models import snn_from
@@ -340,6 +341,21 @@ def test_with_biases_a_long_run_sends_what_the_ann_computes(activation, interval
         torch.testing.assert_close(sent / steps * scale[node], wanted, rtol=0, atol=0.05 * wanted.abs().max().item())
 
 
+def drives_of(model, x):
+    """Name of a layer -> its drives at all steps, (T B, ...): layer by layer, and in a run."""
+    seen, run = {}, {}
+
+    def note(name, linear, neuron, drive, steps):
+        seen[name] = torch.cat([drive(t) for t in range(steps)])
+        return spikes_of(neuron, drive, steps)
+
+    layer_by_layer(model, x, lambda t: x, model.timesteps, note)
+    for name, neuron in model.neurons().items():
+        neuron.register_forward_hook(lambda _, given, out, name=name: run.setdefault(name, []).append(given[0]))
+    model(x)
+    return seen, {name: torch.cat(drives) for name, drives in run.items()}
+
+
 @pytest.mark.parametrize("interval", [1, 2])
 def test_layer_by_layer_each_layer_gets_what_it_gets_in_a_run(interval):
     """Pools that count what they have seen, a fork, a decoder that runs at every second step."""
@@ -349,19 +365,10 @@ def test_layer_by_layer_each_layer_gets_what_it_gets_in_a_run(interval):
         plan=plan, image_shape=(1, 9, 12), fc_layers=1, fc_width=8, timesteps=6, update="immediate", encoding="direct", bias=True,
         initial_potential=0.5, max_pool="count", default_threshold=0.3, readout="membrane_linear", feedback_interval=interval,
     ).eval()  # fmt: skip
-    x, seen, run = images(3, (1, 9, 12)), {}, {}
-
-    def note(name, linear, neuron, drive, steps):
-        seen[name] = torch.cat([drive(t) for t in range(steps)])
-        return drive
-
-    layer_by_layer(model, x, lambda t: x, 6, note)
-    for name, neuron in model.neurons().items():
-        neuron.register_forward_hook(lambda _, given, out, name=name: run.setdefault(name, []).append(given[0]))
-    model(x)
+    seen, run = drives_of(model, images(3, (1, 9, 12)))
     assert seen.keys() == run.keys() == model.neurons().keys()
     for name, drives in run.items():
-        torch.testing.assert_close(seen[name], torch.cat(drives))
+        torch.testing.assert_close(seen[name], drives)
         assert len(torch.unique(seen[name].unflatten(0, (-1, 3)), dim=0)) > 1 or name == "features.1"  # steps differ
 
 
@@ -374,14 +381,9 @@ def test_layer_by_layer_a_drive_without_spikes_has_its_places():
     model.features[0].weight.zero_()
     model.features[0].bias.fill_(0.15)
     model.features[3].bias.copy_(torch.linspace(0, 0.9, 6))
-    x, seen, run = images(3, (1, 8, 8)), {}, {}
-    layer_by_layer(model, x, lambda t: x, 6, lambda name, _, neuron, drive, steps: seen.setdefault(name, drive))
-    drives = {name: torch.cat([drive(t) for t in range(6)]) for name, drive in seen.items()}
-    for name, neuron in model.neurons().items():
-        neuron.register_forward_hook(lambda _, given, out, name=name: run.setdefault(name, []).append(given[0]))
-    model(x)
+    seen, run = drives_of(model, images(3, (1, 8, 8)))
     for name in model.neurons():
-        torch.testing.assert_close(drives[name], torch.cat(run[name]))
+        torch.testing.assert_close(seen[name], run[name])
 
 
 @torch.no_grad()
@@ -456,7 +458,7 @@ def test_a_signal_while_balancing_says_what_was_done(trained, tmp_path, monkeypa
         run_script(lambda: run_here(SNN, command))
     assert stop.value.code == 128 + signal.SIGTERM
     line = capsys.readouterr().err
-    assert "while balancing thresholds, 3 of " in line and line.count("\n") == 1
+    assert "while balancing thresholds, 2 of " in line and line.count("\n") == 1
     before = digests(tmp_path)
     run_here(SNN, command)  # begins anew
     assert len(digests(tmp_path)) > len(before)

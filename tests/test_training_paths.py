@@ -9,10 +9,17 @@ from conftest import PLAN, images
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import self_models.vgg_wFeedback_spiking
+from harness.building.conversion import bounds_as_thresholds, fit_thresholds
+from harness.building.models import new_ann, snn_from
+from harness.command_line.flags import ann_parser, snn_parser
+from harness.command_line.presets import ANN_PRESETS, SNN_PRESETS
 from harness.training.losses import losses_of
+from harness.training.schedules import make_optimizer
 from self_models.basics.errors import ModelError
 from self_models.network.forward import decoder_layers, run_stage
 from self_models.network.neurons import HeldDropout
+from self_models.network.norms import folded_in
+from self_models.network.plans import PLANS, as_tokens
 from self_models.network.stages import list_layers
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -184,6 +191,44 @@ def test_segments_keep_less_for_the_backward_pass():
 def test_impossible_segments_are_refused(segments):
     with pytest.raises(ModelError, match="bptt_segments"):
         build().set_bptt_segments(segments)
+
+
+# --- presets whose networks are not committed
+
+
+# the presets' plans, an eighth as wide: the full ones take a minute
+THIN = {
+    name: [[token // 8 if isinstance(token, int) else token for token in as_tokens(text)] for text in PLANS[plan]]
+    for name, plan in (("vgg9_feedback", "VGG9_wFeedback"), ("vgg9_twin", "VGG9_strided"), ("vgg16_plain", "VGG16_max"))
+}
+
+
+@pytest.mark.parametrize("name", THIN)
+def test_a_preset_of_a_large_network_converts_and_learns(name):
+    """ANN and SNN by its flags, but small: one step of each, the conversion between them, and an evaluation."""
+    x, labels = images(2, (3, 32, 32)), torch.tensor([1, 2])
+
+    def learns(model, args):
+        optimizer, before = make_optimizer(model, args), {name: one.clone() for name, one in model.state_dict().items()}
+        output = model.train()(x, seed=0)
+        losses_of(output, labels, args.trade_off, getattr(args, "trade_off_type", "sum")).total.backward()
+        assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
+        optimizer.step()
+        assert any(not torch.equal(before[name], one) for name, one in model.state_dict().items() if name.endswith("weight"))
+        assert model.eval()(x, seed=0).logits.isfinite().all()
+
+    args = ann_parser("", ANN_PRESETS).parse_args(["--preset", name])
+    args.facts, args.plan = {"labels": 10}, THIN[name]
+    ann = new_ann(args)
+    learns(ann, args)
+    args = snn_parser("", SNN_PRESETS).parse_args(["--preset", name, "--timesteps", "2", "--bias", "--initial_potential", "0.5"])
+    args.facts, args.plan = {"labels": 10}, THIN[name]
+    snn = snn_from(args)
+    lost, extra = snn.load_state_dict(bounds_as_thresholds(folded_in(ann.state_dict()))[0], strict=False)
+    assert not extra and all(name.endswith(".leak") for name in lost)
+    fit_thresholds(snn)
+    learns(snn, args)
+    assert ann.settings["norm"] == "batch" and snn.settings["dataset"] == "CIFAR10"
 
 
 class Copies(TorchDispatchMode):

@@ -54,21 +54,22 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
         found = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
         neuron.threshold.copy_(torch.where(found > 0, found, 1.0))  # 1 where nothing positive ever reaches it
         fit_biases(model, biases)
+        spikes = spikes_of(neuron, drive, steps, on_step)
         if on_layer:
             on_layer(name, neuron.threshold.item())
-        return drive
+        return spikes
 
-    layer_by_layer(model, images, draws, timesteps, balance, on_step)
+    layer_by_layer(model, images, draws, timesteps, balance)
     for name, neuron in model.neurons().items():
         neuron.leak.fill_(leaks[name])
     return model.thresholds
 
 
-def layer_by_layer(model, images, draws, timesteps, settle, on_step=None):
+def layer_by_layer(model, images, draws, timesteps, settle):
     """Run the network in evaluation, each layer once for all steps on the spikes of those before it, which are kept, a bit each.
 
-    settle: called before a spiking layer runs with (name, the layers that do not spike before it, the SpikingNeuron, its drive
-    t -> (B, ...), its steps); it returns the drive with which it then runs. The rest as in balance_thresholds."""
+    settle: runs a spiking layer: called with (name, the layers that do not spike before it, the SpikingNeuron, its drive
+    t -> (B, ...), its steps), it returns its spikes_of. The rest as in balance_thresholds."""
     was_training, interval = model.training, model.feedback_interval
     model.eval()
 
@@ -79,7 +80,7 @@ def layer_by_layer(model, images, draws, timesteps, settle, on_step=None):
             if neuron:
                 position, module = neuron
                 signal = cache(signal) if steps * signal(0).nbytes <= KEPT else signal
-                signal = spikes_of(module, settle(f"{stage}.{position}", linear, module, signal, steps), steps, on_step)
+                signal = settle(f"{stage}.{position}", linear, module, signal, steps)
         return signal
 
     before_fork, after_fork = encoder_parts(model.features)
@@ -162,7 +163,7 @@ def calibrate_biases(model, ann, images, draws, on_layer=None):
 
     def calibrate(name, linear, neuron, drive, steps):
         if name not in wanted:  # a decoder's last layer, which spikes in the SNN alone
-            return drive
+            return spikes_of(neuron, drive, steps)
         bias = linear[-1][1].bias
         shift, tried = torch.zeros_like(bias), []
 
@@ -173,13 +174,13 @@ def calibrate_biases(model, ann, images, draws, on_layer=None):
         for _ in range(ROUNDS + 1):
             spikes = spikes_of(neuron, shifted, steps)
             off = wanted[name] - sum(channel_means(spikes(t)) for t in range(steps)) / steps
-            tried.append((off.square().mean().sqrt().item(), shift))
+            tried.append((off.square().mean().sqrt().item(), shift, spikes))
             shift = shift + GAIN * off * neuron.threshold
-        least, shift = min(tried, key=itemgetter(0))
+        least, shift, spikes = min(tried, key=itemgetter(0))
         shifts.append((bias, shift))
         if on_layer:
             on_layer(name, tried[0][0], least)
-        return shifted
+        return spikes
 
     layer_by_layer(model, images, draws, model.timesteps, calibrate)
     for bias, shift in shifts:
