@@ -199,7 +199,12 @@ def test_impossible_segments_are_refused(segments):
 # the presets' plans, an eighth as wide: the full ones take a minute
 THIN = {
     name: [[token // 8 if isinstance(token, int) else token for token in as_tokens(text)] for text in PLANS[plan]]
-    for name, plan in (("vgg9_feedback", "VGG9_wFeedback"), ("vgg9_twin", "VGG9_strided"), ("vgg16_plain", "VGG16_max"))
+    for name, plan in (
+        ("vgg9_feedback", "VGG9_wFeedback"),
+        ("vgg9_twin", "VGG9_strided"),
+        ("vgg11_plain", "VGG11"),
+        ("vgg16_plain", "VGG16_max"),
+    )
 }
 
 

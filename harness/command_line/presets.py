@@ -61,6 +61,7 @@ BFLOAT = "--augment --precision bfloat16"
 FIRST = {"feedback": "-a VGG5_wFeedback_linear --fc_width 256", "twin": "-a VGG5_small --fc_width 256"}
 WIDE = {"feedback": "-a VGG4_wFeedback_linear", "twin": "-a VGG4_narrow"}
 STRIDED = {"feedback": "-a VGG9_wFeedback --fc_layers 0", "twin": "-a VGG9_strided --fc_layers 0"}
+LINEAR = {"twin": "-a VGG8_strided --fc_layers 0"}  # halved by a linear layer instead of maximum pools
 POOLED = {"feedback": "-a VGG8_wFeedback_max --fc_layers 0", "twin": "-a VGG8_max --fc_layers 0"}
 COLOUR = {"feedback": "-a VGG8_wFeedback_early --fc_width 256", "twin": "-a VGG8_small --fc_width 256"}
 LABELLED = f"--dataset CIFAR10 {BFLOAT} --mirror alternate --label_smoothing 0.1"
@@ -73,7 +74,9 @@ FAMILIES = {  # family -> (plans, flags, those of its ANNs)
         "-a VGG8_wFeedback_fork --norm scale -lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 12",
     ),
     "deep": (POOLED, LABELLED, f"{STEEP} --cutout 12"),
+    "strided": (LINEAR, LABELLED, FEW_EPOCHS),
     "vgg9": (STRIDED, LABELLED, FEW_EPOCHS),
+    "vgg11": ({"twin": "-a VGG11 --fc_layers 0"}, LABELLED, FEW_EPOCHS),
     "vgg16": ({"twin": "-a VGG16_max --fc_layers 0"}, LABELLED, FEW_EPOCHS),
     "full": ({"feedback": "-a VGG5_wFeedback"}, "--dataset MNIST --augment", "-lr 5e-4 --dropout 0 --trade_off 0.001 --epochs 3"),
     "quick": (FIRST, "--dataset MNIST", "-lr 2e-3 --dropout 0 --trade_off 0.001 --epochs 2"),
@@ -91,9 +94,13 @@ RELU, LEVELS = "--init dirac -lr 0.2 --warm_up 0.2", "--activation_ann qcfs -lr 
 ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
     "deep_twin_base": ("", f"{RELU} --whitening --epochs 36"),
     "deep_twin": ("deep_twin_base", f"{LEVELS} --epochs 7"),
+    "strided_twin_base": ("", f"{RELU} --whitening --epochs 20"),
+    "strided_twin": ("strided_twin_base", f"{LEVELS} --epochs 4"),
     "vgg9_twin_base": ("", f"{RELU} --epochs 6"),
     "vgg9_twin": ("vgg9_twin_base", f"{LEVELS} --epochs 1"),
     "vgg9_feedback": ("vgg9_twin_base", f"{LEVELS} --epochs 1 --trade_off 1e-4"),
+    "vgg11_plain_base": ("", f"{RELU} --epochs 6"),
+    "vgg11_plain": ("vgg11_plain_base", f"{LEVELS} --epochs 1"),
     "vgg16_plain_base": ("", f"{RELU} --epochs 11"),
     "vgg16_plain": ("vgg16_plain_base", f"{LEVELS} --epochs 3"),
 }
@@ -156,13 +163,15 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "deep_feedback": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --anew {CIFAR10_DECODER}"),
     "deep_blind": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --guess interpolation"),
     "deep_twin": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
+    "strided_twin": ("ann strided_twin", f"{DEEP_SNN} --calibrate --timesteps 4 --epochs 1"),
     "vgg9_feedback": ("ann vgg9_feedback", f"{LESS} --limit_train 10000 {BLOCKED}"),
     "vgg9_twin": ("ann vgg9_twin", LESS),
+    "vgg11_plain": ("ann vgg11_plain", LESS),
     "vgg16_plain": ("ann vgg16_plain", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
 }
 TEACHERS = {  # family -> preset of the ANN that teaches its SNNs, and ANNs that come from it
     "fashion": "fashion_feedback", "cifar10": "cifar10_feedback", "deep": "deep_twin_base", "vgg9": "deep_twin_base",
-    "vgg16": "vgg16_plain_base",
+    "vgg11": "deep_twin_base", "strided": "deep_twin_base", "vgg16": "vgg16_plain_base",
 }  # fmt: skip
 COMMITTED_AS = {"feedback": "{kind}_feedback", "twin": "{kind}_twin", "fast_twin_base": "fast_base"}
 

@@ -30,6 +30,7 @@ PLANS |= {
     "VGG8_wFeedback_context": ("24 64 M 64 256 fork M 256 256 M 256 A A", "U in"),
     "VGG8_small": ("32 D 64 64 D 128 128 D 256", ""),
     "VGG8_max": ("24 64 M 64 256 M 256 256 M 256 A A", ""),
+    "VGG8_strided": ("24 64 D 64 256 D 256 256 D 256 A A", ""),
     "VGG9_wFeedback": ("64 D 128 256 D 256 512 D 512 D 512", "512 U 512 U 256 drop 256 U 128 drop 64 U in"),
     "VGG9_strided": ("64 D 128 256 D 256 512 D 512 D 512", ""),
     "VGG5_small": ("16 D 32 32 D", ""),
