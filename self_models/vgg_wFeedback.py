@@ -53,6 +53,8 @@ class VGG_wFeedback(Configured, nn.Module):
 
     def _check_whitening(self):
         width, inputs = self.features[0].out_channels, self.features[0].weight[0].numel()
+        if (size := self.settings["kernel_size"]) > min(self.image_shape[1:]):
+            raise ModelError(f"whitening: images of {self.image_shape[1]}x{self.image_shape[2]} have no patches of {size}x{size}")
         if width % 2 or width > 2 * inputs:
             raise ModelError(
                 f"whitening: the plan's first number is {width}, half for patterns, half for their negatives: make it even and "

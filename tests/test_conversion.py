@@ -237,6 +237,27 @@ def test_a_normalised_ann_is_converted_folded(tmp_path, norm, statistic):
         assert "damaged.pth: its normalisation does not fit its weights" in line
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("running_var", -1.0, "is below 0"),
+        ("weight", float("nan"), "is not finite"),
+        ("nonlinearity.bound", 0.0, "is not above 0"),
+    ],
+)
+def test_a_checkpoint_of_what_cannot_be_is_refused(tmp_path, name, value, said):
+    here, name = f"--output_dir {tmp_path}", f"features.1.{name}"
+    run_here(ANN, f"{TINY} --norm batch --activation_ann qcfs --run_name x {here}")
+    saved = load_checkpoint(tmp_path / "trained_models/ann/x.pth")
+    saved["state_dict"][name].fill_(value)
+    torch.save(saved, tmp_path / "damaged.pth")
+    assert f"damaged.pth is damaged: {name} {said}; use another copy" in refused(
+        ANN, f"--pretrained_ann {tmp_path / 'damaged.pth'} {DATA} --test_only {here}"
+    )
+    line = refused(SNN, f"--pretrained_ann {tmp_path / 'damaged.pth'} {SPIKING.replace(BALANCE, '')} --test_only {here}")
+    assert "damaged.pth is damaged: " in line and "; use another copy" in line
+
+
 def test_an_ann_with_batch_norm_and_qcfs_brings_biases_and_thresholds(tmp_path):
     """Nothing is balanced; the SNN that is trained remembers what it is made of."""
     ann, snn, here = tmp_path / "trained_models/ann/x.pth", tmp_path / "trained_models/snn/y.pth", f"--output_dir {tmp_path}"
@@ -253,8 +274,12 @@ def test_an_ann_with_batch_norm_and_qcfs_brings_biases_and_thresholds(tmp_path):
     run_here(ANN, f"{TINY} --norm batch --run_name r {here}")  # the same is to be had from an ANN that began with ReLU
     began = f"--pretrained_ann {tmp_path}/trained_models/ann/r.pth"
     run_here(ANN, f"{began} {DATA} --activation_ann qcfs --epochs 1 --limit_train 40 --limit_test 20 --run_name q {here}")
+    evaluated = refused(ANN, f"{began} {DATA} --activation_ann qcfs --test_only --run_name e {here}")  # nobody trained its bounds
+    assert "r.pth does not fit" in evaluated and ".bound is missing" in evaluated
     later = load_checkpoint(tmp_path / "trained_models/ann/q.pth")
     assert later["state_dict"].keys() == given.keys() and later["settings"]["activation_ann"] == "qcfs"
+    line = refused(SNN, f"--pretrained_ann {ann} {own} --balance_timesteps 9 --run_name v {here}")
+    assert f"--balance_timesteps does nothing, nothing is balanced: the bounds of {ann} are its thresholds; leave it out" in line
     assert "becomes a bias" in refused(SNN, f"--pretrained_ann {ann} {own} --no-bias --run_name v {here}")
     assert "choose a membrane read-out" in refused(SNN, f"--pretrained_ann {ann} {own} --readout spike_count --run_name v {here}")
 
@@ -443,22 +468,26 @@ def test_a_second_conversion_does_not_begin_from_the_biases_of_the_first(trained
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
-def test_a_signal_while_balancing_says_what_was_done(trained, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [(3, "balancing thresholds, 2 of "), (7 + 17 + 2, "calibrating biases, 1 of 7 layers done; nothing is kept")],
+)
+def test_a_signal_in_a_conversion_says_what_was_done(trained, tmp_path, monkeypatch, capsys, call, said):
     real, calls = harness.building.conversion.spikes_of, []
 
     def spikes_of(*given):
         calls.append(given)
-        if len(calls) == 3:
+        if len(calls) == call:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
     monkeypatch.setattr(harness.building.conversion, "spikes_of", spikes_of)
-    command = f"--pretrained_ann {trained.ann} {SPIKING} --output_dir {tmp_path}"
+    command = f"--pretrained_ann {trained.ann} {SPIKING} --calibrate --output_dir {tmp_path}"
     with pytest.raises(SystemExit) as stop:
         run_script(lambda: run_here(SNN, command))
     assert stop.value.code == 128 + signal.SIGTERM
     line = capsys.readouterr().err
-    assert "while balancing thresholds, 2 of " in line and line.count("\n") == 1
+    assert f"interrupted while {said}" in line and line.count("\n") == 1
     before = digests(tmp_path)
     run_here(SNN, command)  # begins anew
     assert len(digests(tmp_path)) > len(before)

@@ -26,7 +26,7 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
         (SNN, "--bias_lr_factor 64", "--bias_lr_factor 64 does nothing: this network has no biases; leave it out"),
         (ANN, "--shift 2", "--shift does nothing without --augment: the images stay as they are; leave it out"),
         (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
-        (ANN, "--augment --cutout 56", "--cutout 56 can take all of an image of 28x28 pixels; give fewer pixels"),
+        (ANN, "--augment --cutout 28", "--cutout 28 can take all of an image of 28x28 pixels; give fewer pixels"),
         (ANN, "--augment --mirror alternate", "--mirror alternate does nothing with grey images, which --augment does not"),
         (ANN, "--preset twin --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
         (ANN, "-a VGG5_small --trade_off 2", "--trade_off does nothing with --architecture VGG5_small: it has no decoder"),
@@ -35,6 +35,7 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
         (SNN, "--gap_bound 1", "--gap_bound does nothing with --rule never"),
         (SNN, "--rule both --epsilon 0.1 --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
         (SNN, "--gate block --grid 4", "--grid does nothing with --gate block: it counts with once; leave it out"),
+        (SNN, "--max_pool count", "--max_pool does nothing with --architecture VGG5_wFeedback_small: it has no such pool"),
         (SNN, "--latch", "--latch does nothing with --gate open: it counts with block or contrast; leave it out"),
         (SNN, "--distillation 0.7", "--distillation does nothing without --teacher_ann: there is no trained ANN"),
         (SNN, "--gate open --epsilon 0.1", "--epsilon does nothing with --gate open: it counts with block or contrast or once"),
@@ -135,9 +136,9 @@ def test_every_preset_finds_what_it_starts_from(tmp_path, family):
 
 
 def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
-    line = refused(SNN, f"--preset fast_twin --seed 7 --output_dir {tmp_path} {DATA}")
+    line = refused(SNN, f"--preset fast_twin --seed 7 --output_dir {tmp_path} --dataset {tmp_path} {DATA}")
     path = tmp_path / "trained_models/snn/fast_base_7.pth"
-    command = f"python snn_wFeedback.py --preset fast_twin_base --seed 7 --output_dir {tmp_path}"
+    command = f"python snn_wFeedback.py --preset fast_twin_base --dataset {tmp_path} --seed 7 --output_dir {tmp_path}"
     assert f"--preset fast_twin wants {path}, which is not there; this makes it: {command}" in line
     assert digests(tmp_path) == {}
 

@@ -391,6 +391,32 @@ def test_qcfs_is_everywhere_under_its_names():
     assert normed.features[1].nonlinearity.bound.item() > 0
 
 
+@torch.no_grad()
+def test_a_black_image_is_classified_alone_as_beside_another():
+    """What the mean of a norm and the bias of its scale make of nothing is not nothing."""
+    model = tiny(VGG_wFeedback, norm="batch").eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.fill_(-0.5)
+            module.bias.fill_(0.25)
+    x = images(2, (1, 28, 28))
+    x[0] = 0
+    alone, both = model(x[:1]), model(x)
+    torch.testing.assert_close(alone.logits, both.logits[:1])
+    torch.testing.assert_close(alone.predictions, both.predictions[:, :1])
+    assert alone.logits.any()
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_a_whitening_layer_wants_images_that_hold_a_patch(kernel_size):
+    own = {"plan": [[8], []], "fc_layers": 0, "image_shape": (1, 4, 4), "whitening": True, "kernel_size": kernel_size}
+    if kernel_size == 3:
+        VGG_wFeedback(**own)
+        return
+    with pytest.raises(ModelError, match="images of 4x4 have no patches of 5x5"):
+        VGG_wFeedback(**own)
+
+
 @pytest.mark.parametrize("width", [7, 20])
 def test_a_whitening_layer_is_half_patterns_half_negatives(width):
     with pytest.raises(ModelError, match=f"first number is {width}, .* even and at most 18, twice the 9"):

@@ -135,7 +135,7 @@ def largest(values, percentile):
 
 
 @torch.no_grad()
-def calibrate_biases(model, ann, images, draws, on_layer=None):
+def calibrate_biases(model, ann, images, draws, on_layer=None, on_step=None):
     """Shift each bias so that its channel's mean rate over images, neurons and the model's T steps is that of the ANN it comes
     from, in the order encoder, decoder, classifier, each layer on what those before it send then.
 
@@ -151,8 +151,7 @@ def calibrate_biases(model, ann, images, draws, on_layer=None):
         worth[name] = worth[node] * neuron.threshold  # of a spike, in the ANN's unit
 
     def note(name, output):
-        if len(output):  # of black images nothing comes, which is not asked about
-            wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
+        wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
 
     with contextlib.ExitStack() as stack:
         for name, module in ann.named_modules():
@@ -163,7 +162,7 @@ def calibrate_biases(model, ann, images, draws, on_layer=None):
 
     def calibrate(name, linear, neuron, drive, steps):
         if name not in wanted:  # a decoder's last layer, which spikes in the SNN alone
-            return spikes_of(neuron, drive, steps)
+            return spikes_of(neuron, drive, steps, on_step)
         bias = linear[-1][1].bias
         shift, tried = torch.zeros_like(bias), []
 
@@ -172,7 +171,7 @@ def calibrate_biases(model, ann, images, draws, on_layer=None):
             return now + by_channel(shift, now)
 
         for _ in range(ROUNDS + 1):
-            spikes = spikes_of(neuron, shifted, steps)
+            spikes = spikes_of(neuron, shifted, steps, on_step)
             off = wanted[name] - sum(channel_means(spikes(t)) for t in range(steps)) / steps
             tried.append((off.square().mean().sqrt().item(), shift, spikes))
             shift = shift + GAIN * off * neuron.threshold
@@ -253,24 +252,30 @@ def balanced_thresholds(model, train, args, folder, say):
             say(f"balanced thresholds read from {cache}")
             return
     say(f"balancing thresholds: {counted(len(batch.index), 'image')}, {counted(args.balance_timesteps, 'step')}")
-    done, draws = [], draws_before_training(model, batch, args)
+    steps, how = args.balance_timesteps, args.balance_percentile
+    with layers_settled("balancing thresholds", model, steps) as (done, on_step):
 
-    def on_layer(name, threshold):
-        done.append(name)
-        say(f"  {name}: threshold {threshold:.4f}")
+        def on_layer(name, threshold):
+            done.append(name)
+            say(f"  {name}: threshold {threshold:.4f}")
 
-    total = sum(args.balance_timesteps // (model.feedback_interval if "generate" in name else 1) for name in model.neurons())
-    try:
-        with progress_bar("balancing thresholds", total) as bar:
-            found = balance_thresholds(
-                model, batch.images, draws, args.balance_timesteps, args.balance_percentile, on_layer, bar.update
-            )
-    except Interrupted as stop:
-        layers = f"{len(done)} of {len(model.neurons())} layers done"
-        message = f"interrupted while balancing thresholds, {layers}; nothing is kept: the same command begins anew"
-        raise Interrupted(stop.number, message) from None
+        found = balance_thresholds(model, batch.images, draws_before_training(model, batch, args), steps, how, on_layer, on_step)
     saved = {"layers": list(model.neurons()), "thresholds": found, "check": check_of(found)}
     write_whole(cache, lambda file: file.write(json.dumps(saved).encode()))
+
+
+@contextlib.contextmanager
+def layers_settled(what, model, steps):
+    """(list for the names of the layers that are done, what to call after each of `steps` of a layer), beside a progress bar.
+    Raises Interrupted with how many were done."""
+    total, done = sum(steps // (model.feedback_interval if "generate" in name else 1) for name in model.neurons()), []
+    try:
+        with progress_bar(what, total) as bar:
+            yield done, bar.update
+    except Interrupted as stop:
+        layers = f"{len(done)} of {len(model.neurons())} layers done"
+        message = f"interrupted while {what}, {layers}; nothing is kept: the same command begins anew"
+        raise Interrupted(stop.number, message) from None
 
 
 def balancing_batch(model, train, args):
@@ -289,10 +294,13 @@ def calibrated_biases(model, ann, train, args, say):
     batch = balancing_batch(model, train, args)
     say(f"calibrating biases: {counted(len(batch.index), 'image')}, {counted(model.timesteps, 'step')}")
 
-    def on_layer(name, before, after):
-        say(f"  {name}: mean rates of its channels off by {before:.4f}, now by {after:.4f}")
+    with layers_settled("calibrating biases", model, model.timesteps * (ROUNDS + 1)) as (done, on_step):
 
-    calibrate_biases(model, ann, batch.images, draws_before_training(model, batch, args), on_layer)
+        def on_layer(name, before, after):
+            done.append(name)
+            say(f"  {name}: mean rates of its channels off by {before:.4f}, now by {after:.4f}")
+
+        calibrate_biases(model, ann, batch.images, draws_before_training(model, batch, args), on_layer, on_step)
 
 
 def _digest(model, images, args):

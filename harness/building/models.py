@@ -122,9 +122,9 @@ def snn_from(args, cls=None, **own):
 
 
 def ann_from(args, flag="pretrained_ann", say=None):
-    """The ANN for the flags, with the weights of the checkpoint that this flag names, if given. One that began with ReLU may go
-    on with qcfs, whose bounds then are new; with say, which is called with a line for the reader, one without a decoder may be
-    given one, to be trained."""
+    """The ANN for the flags, with the weights of the checkpoint that this flag names, if given. With say, which is called with a
+    line for the reader, it may get what then is trained: one that began with ReLU the bounds of qcfs, one without a decoder
+    that."""
     path = getattr(args, flag)
     if not path:
         return new_ann(args)
@@ -132,12 +132,16 @@ def ann_from(args, flag="pretrained_ann", say=None):
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
     adopt(args, saved, VGG_wFeedback, VGG_wFeedback.declared())
-    model, bounds = new_ann(args), (".bound",) if saved.get("settings", {}).get("activation_ann", "relu") == "relu" else ()
-    decoder = ()
+    model = new_ann(args)
+    names, new = list(model.state_dict()), []
+    bounds = [name for name in names if name.endswith(".bound")]
+    if say and bounds and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
+        say(f"{path} has no bounds of qcfs: they start where those of new networks do")
+        new += bounds
     if say and model.has_feedback and not has_decoder(saved):
         say(f"{path} has no decoder: this one starts at random")
-        decoder = (DECODER,)
-    return restore(model, saved, path, [name for name in model.state_dict() if name.endswith(bounds) or name.startswith(decoder)])
+        new += [name for name in names if name.startswith(DECODER)]
+    return restore(model, saved, path, new)
 
 
 def ann_as_saved(args, flag="pretrained_ann"):

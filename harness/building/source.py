@@ -66,6 +66,10 @@ class SNNSource:
                 raise UserError(f"--no-bias: the norm batch of {self.path} becomes a bias; leave it out")
         if self.settings.get("activation_ann") == "qcfs":
             kind |= {"initial_potential": 0.5, "scaling_factor": 1.0}
+            of_balancing = {"balance_timesteps", "balance_percentile", *["balance_images"] * (not args.calibrate)}
+            if idle := [flag for flag in args.typed if flag in of_balancing]:
+                why = f"the bounds of {self.path} are its thresholds"
+                raise UserError(f"--{idle[0]} does nothing, nothing is balanced: {why}; leave it out")
         if args.calibrate:
             self._ask_for_calibration(kind)
         if "M" in find_plan(args.architecture, self.settings.get("plan")).encoder:

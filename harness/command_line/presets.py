@@ -201,7 +201,7 @@ class Preset:
             if flag not in args.given and not (has_one and flag != "teacher_ann"):
                 path = str(checkpoint_path(kind, name, args))
                 setattr(args, flag, path)
-                args.made_by[path] = command(kind, name, args) + " --dataset FOLDER" * (name == "own")
+                args.made_by[path] = command(kind, name, args)
         if not args.test_only and not args.run_name:
             args.run_name = run_name(self.kind, self.name, args.seed)
 
@@ -219,8 +219,10 @@ def checkpoint_path(kind, name, args):
 
 
 def command(kind, name, args):
-    """What makes a preset's checkpoint."""
-    more = ["--seed", args.seed] * bool(args.seed) + ["--output_dir", args.output_dir] * (args.output_dir != ".")
+    """What makes a preset's checkpoint, of the images that were typed."""
+    images = args.dataset if "dataset" in args.typed else "FOLDER" if name == "own" else ""
+    more = ["--dataset", images] * bool(images)
+    more += ["--seed", args.seed] * bool(args.seed) + ["--output_dir", args.output_dir] * (args.output_dir != ".")
     return shlex.join([*program(kind), "--preset", name, *map(str, more)])
 
 

@@ -32,7 +32,7 @@ def make_optimizer(model, args):
     ]
     if biases:
         groups.append({"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor})
-    elif args.bias_lr_factor != 1:
+    elif args.bias_lr_factor != 1 and "bias_lr_factor" in args.typed:
         raise UserError(f"--bias_lr_factor {args.bias_lr_factor:g} does nothing: this network has no biases; leave it out")
     common = {"lr": args.learning_rate, "weight_decay": args.weight_decay, "fused": True}
     if args.optimizer == "SGD":

@@ -31,12 +31,12 @@ def data_for(args, model):
     train, selection, test = load(holdout)
     args.holdout = len(selection) if selection else 0
     channels, *size = train.images.shape[-3:]
-    if args.mirror == "alternate" and not has_colour(channels):
+    if "mirror" in args.typed and args.mirror == "alternate" and not has_colour(channels):
         kind = "grey images" if channels == 1 else "recordings"
         raise UserError(f"--mirror alternate does nothing with {kind}, which --augment does not mirror; leave it out")
     if (args.shift or 0) >= min(size):
         raise UserError(f"--shift {args.shift} moves images of {size[0]}x{size[1]} pixels out of sight; give fewer pixels")
-    if args.cutout >= 2 * min(size):
+    if args.cutout >= max(size):
         raise UserError(f"--cutout {args.cutout} can take all of an image of {size[0]}x{size[1]} pixels; give fewer pixels")
     args.selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
     return train, selection, test

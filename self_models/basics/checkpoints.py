@@ -10,6 +10,8 @@ import torch
 from self_models.basics.errors import ModelError
 from self_models.basics.home import came_with_it
 
+POSITIVE = (".threshold", ".bound")  # ends of the names of tensors that are above 0
+
 
 class CheckpointError(ModelError):
     """A checkpoint that is missing, damaged, or of another model."""
@@ -65,7 +67,8 @@ def may_hold(saved):
 def restore(model, saved, path, may_lack=()):
     """Load saved["state_dict"] into the model, exactly; may_lack: names that the file need not have.
 
-    Raises CheckpointError with the names that differ. The original keeps thresholds, already scaled, and leak beside the state.
+    Raises CheckpointError with the names that differ, or of a tensor that cannot be. The original keeps thresholds, already
+    scaled, and leak beside the state.
     """
     state, own = saved["state_dict"], model.state_dict()
     lost = [name for name in own if name not in state and name not in may_lack]
@@ -77,8 +80,20 @@ def restore(model, saved, path, may_lack=()):
         more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
         named = f"{path} does not fit {type(model).__name__}: {'; '.join(differences[:4])}{more}"
         raise CheckpointError(f"{named}. Give the settings it was trained with (flags -a, --fc_width, --dataset, --readout, …)")
+    for name, value in state.items():
+        if why := impossible(name, value):
+            raise CheckpointError(f"{path} is damaged: {name} {why}; use another copy")
     model.load_state_dict(state, strict=False)
     return model
+
+
+def impossible(name, value):
+    """What is wrong with a tensor of this name, in words; '' where it may be."""
+    if not value.isfinite().all():
+        return "is not finite"
+    if name.endswith(POSITIVE) and (value <= 0).any():
+        return "is not above 0"
+    return "is below 0" if name.endswith(".running_var") and (value < 0).any() else ""
 
 
 def from_original(model, saved):

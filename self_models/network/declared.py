@@ -114,6 +114,7 @@ class ANNSettings(NetworkSettings):
     )  # fmt: skip
 
 
+WITH_MAX_POOL = Need("architecture", tuple(name for name, (encoder, _) in PLANS.items() if "M" in encoder), "it has no such pool")
 STDB = Need("activation", ("STDB",))
 RANDOM_WEIGHTS = (
     Need("pretrained_snn", ("",), "an SNN has its thresholds already"),
@@ -139,6 +140,7 @@ class SpikingSettings(NetworkSettings):
     max_pool: str = setting(
         "or", Choice(MAX_POOLS), "what passes a maximum pool of spikes: or, a spike of any of its neurons; count, one at which "
         "their highest spike count rises; the conversion of an ANN takes count", group="spiking",
+        needs=(WITH_MAX_POOL,),
     )  # fmt: skip
     default_threshold: float = setting(
         1.0, POSITIVE, "of every layer of a network that starts from random weights", group="spiking", needs=RANDOM_WEIGHTS

@@ -120,7 +120,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def by_channel(values, x):
-    """values (C,) that multiply x (B, C, ...)."""
+    """values (C,), shaped to go with x (B, C, ...)."""
     return values.view(-1, *[1] * (x.dim() - 2))
 
 
