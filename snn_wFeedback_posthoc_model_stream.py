@@ -2,6 +2,7 @@
 """Leave a trained SNN on while what it sees changes: its answer, its spikes and what is open after each frame of a stream."""
 
 import time
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -59,7 +60,8 @@ def main(argv=None):
             args.given[flag] = own.get(flag, value)
             setattr(args, flag, args.given[flag])
     posthoc = open_posthoc(args, InputBlockingSNN, "_posthoc_stream", source)
-    model, run, title = posthoc.model, posthoc.run, f"scene {args.scene}" if args.scene else args.frames
+    model, run = posthoc.model, posthoc.run
+    title = f"{Path(source.path).stem}: " + (f"scene {args.scene}" if args.scene else args.frames)
     frames = scene_of(args, posthoc.test, model) if args.scene else posthoc.test
     steps = args.steps_per_frame or (1 if args.scene else 4)
     reel, stream, began = Reel(model, steps * len(frames), title), model.stream(args.seed), time.perf_counter()

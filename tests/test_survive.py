@@ -24,7 +24,7 @@ import harness.training.state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from benchmarks.shared import same
 from harness import UserError
-from harness.building.models import find_device
+from harness.building.models import find_device, warm_up
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
@@ -122,6 +122,19 @@ def test_a_signal_ends_the_step_and_the_command_in_its_line_goes_on(alone, tmp_p
     assert command[:2] == ["python", f"{SNN}.py"] and command[-1] == "--resume" and "--overwrite" not in command
     run_here(SNN, *command[2:])
     assert compare(alone, tmp_path) == []
+
+
+def test_a_signal_while_the_event_engine_compiles_counts_after_it():
+    """What is raised in the compiler's own calls is lost."""
+    done = []
+
+    def engine(x, seed):
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append(x.shape)
+
+    with pytest.raises(Interrupted) as stop:
+        warm_up(SimpleNamespace(engine=engine, frames=0, image_shape=(1, 4, 4)))
+    assert (stop.value.number, done) == (signal.SIGTERM, [(1, 1, 4, 4)])
 
 
 def test_resume_command(monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from harness import UserError
 from harness.data.facts import adopt_facts, facts_of, shape_and_classes
 from harness.processes import ranks
+from harness.processes.signals import Interrupted, noted_signals
 from harness.training.losses import Teacher
 from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
@@ -211,12 +212,16 @@ def use_engine(model, args, images):
 
 
 def warm_up(model):
-    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long."""
+    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long. A signal ends the
+    program after it: raised in the compiler, Interrupted would be lost."""
     words = "compiling the event engine, once: about a minute (--engine dense does without)"
     slow = threading.Timer(3.0, print, [words], {"file": sys.stderr, "flush": True})
     slow.start()
     try:
-        model.engine(torch.zeros(1, *[model.frames] * bool(model.frames), *model.image_shape), seed=0)
+        with noted_signals() as signals:
+            model.engine(torch.zeros(1, *[model.frames] * bool(model.frames), *model.image_shape), seed=0)
+        if signals.caught:
+            raise Interrupted(signals.caught)
         model.engine.runs["event"] = 0  # that image is nobody's
     finally:
         slow.cancel()

@@ -95,7 +95,7 @@ ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
     "deep_twin_base": ("", f"{RELU} --whitening --epochs 36"),
     "deep_twin": ("deep_twin_base", f"{LEVELS} --epochs 7"),
     "strided_twin_base": ("", f"{RELU} --whitening --epochs 20"),
-    "strided_twin": ("strided_twin_base", f"{LEVELS} --epochs 4"),
+    "strided_twin": ("strided_twin_base", f"{LEVELS} --epochs 3"),
     "vgg9_twin_base": ("", f"{RELU} --epochs 6"),
     "vgg9_twin": ("vgg9_twin_base", f"{LEVELS} --epochs 1"),
     "vgg9_feedback": ("vgg9_twin_base", f"{LEVELS} --epochs 1 --trade_off 1e-4"),
@@ -166,7 +166,7 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "strided_twin": ("ann strided_twin", f"{DEEP_SNN} --calibrate --timesteps 4 --epochs 1"),
     "vgg9_feedback": ("ann vgg9_feedback", f"{LESS} --limit_train 10000 {BLOCKED}"),
     "vgg9_twin": ("ann vgg9_twin", LESS),
-    "vgg11_plain": ("ann vgg11_plain", LESS),
+    "vgg11_plain": ("ann vgg11_plain", f"{LESS} --limit_train 10000"),
     "vgg16_plain": ("ann vgg16_plain", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
 }
 TEACHERS = {  # family -> preset of the ANN that teaches its SNNs, and ANNs that come from it

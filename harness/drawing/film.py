@@ -16,7 +16,7 @@ from self_models.running.turning import aims
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel's input neurons in a step
 STATES = (
-    "value 0, never spikes",
+    "value 0: never spikes, whatever is predicted",
     "open: predicted too dark",
     "open: predicted too bright",
     "predicted now: blocked from the next step on",

@@ -72,7 +72,7 @@ def save_spikes_over_time(path, spikes, open_share, epsilon, images):
         table.set_yticks(range(len(spikes)), names)
         table.set_title(f"spikes per image and step, mean of {images}\nε = {epsilon:g} (in brackets: sum over all steps)")
         ticks = np.linspace(0, np.sqrt(counts.max()), 5)
-        bar = table.figure.colorbar(colours, ax=table, ticks=ticks, label="spikes per step")
+        bar = table.figure.colorbar(colours, ax=table, ticks=ticks, label="spikes per step (square-root scale)")
         bar.set_ticklabels([f"{tick**2:,.0f}" for tick in ticks])
         for axis in below:
             axis.step(np.arange(1, steps + 1), 100 * np.array(open_share), where="mid", color=PART_COLOURS["input"])

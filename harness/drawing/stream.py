@@ -11,7 +11,9 @@ from self_models.counting.spikes import by_part
 from self_models.running.outputs import open_share_by_step
 
 MOST = 240  # steps that a GIF shows
-SHOWN = 14  # images above a chart
+SHOWN = 28  # images above a chart at most
+LABEL_COLOUR = "#cfe3d4"
+SQUARE = 0.1  # of a chart's width is the height of these images
 
 
 class Reel:
@@ -40,9 +42,11 @@ class Reel:
         return found
 
     def _keep(self, batch, output, some):
-        """Keep these steps for the Film, and the image for the chart where its time has come."""
-        if self.taken * SHOWN >= len(self.images) * self.steps:
-            self.images.append(shown(batch.images)[0].cpu().numpy())
+        """Keep these steps for the Film, and for the chart the image where it is another, but for one that comes too soon."""
+        image = shown(batch.images)[0].cpu().numpy()
+        since, last = self.images[-1] if self.images else (-self.steps, None)
+        if (self.taken - since) * SHOWN >= self.steps and not np.array_equal(image, last):
+            self.images.append((self.taken, image))
         if not self.model.predicts:
             return
         film = film_of(self.model, batch._replace(labels=None), output, self.model.classes, [self.title])
@@ -83,7 +87,8 @@ def save_stream(path, reel, blocks):
             ends = (np.append(values, values[-1]) for values in (base, top))
             spikes.fill_between(edges, *ends, step="post", color=colour, linewidth=0, label=part)
             base = top
-        spikes.set(ylabel="spikes", title=f"spikes of each step, mean {base.mean():,.0f}", ylim=(0, None))
+        spikes.set(ylabel="spikes", ylim=(0, None))
+        spikes.set_title(f"spikes of each step, mean {base.mean():,.0f}", loc="left")
         beside_title(spikes)
         for axis in shares:
             axis.step(steps, 100 * figures["open"], where="mid", color=PART_COLOURS["input"])
@@ -94,12 +99,14 @@ def save_stream(path, reel, blocks):
 
 
 def draw_images(axis, images, steps):
-    """The images in a row, each about when it was shown."""
-    ends = np.linspace(0.5, steps + 0.5, len(images) + 1)
-    height, width = images[0].shape[:2]
-    for image, left, right in zip(images, ends, ends[1:], strict=False):
-        axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, right, 0, 1), aspect="auto")
-    axis.set(yticks=[], ylim=(0, 1), title=f"what it is shown ({width}x{height} pixels), stretched to fit")
+    """The images (step, pixels) in a row, each from the step on that it was first shown at, black where it is black."""
+    height, width = images[0][1].shape[:2]
+    ends = [step + 0.5 for step, _ in images] + [steps + 0.5]
+    for (_, image), left, right in zip(images, ends[:-1], ends[1:], strict=True):
+        wide = min(right - left, SQUARE * steps * width / height)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, left + wide, 0, 1), aspect="auto")
+        axis.axvline(left, color="white", linewidth=1)
+    axis.set(yticks=[], ylim=(0, 1), title=f"what it is shown ({width}x{height} pixels): each picture from its left edge on")
     axis.tick_params(bottom=False)
 
 
@@ -108,14 +115,16 @@ def draw_answers(axis, steps, answers, labels, names):
     known = labels >= 0
     ahead = answers >= 0
     colours = np.where(known, np.where(answers == labels, RIGHT, WRONG), NO_ANSWER)
-    axis.fill_between(steps, labels - 0.4, labels + 0.4, where=known, step="mid", color="#cfe3d4", linewidth=0)
+    axis.fill_between(steps, labels - 0.4, labels + 0.4, where=known, step="mid", color=LABEL_COLOUR, linewidth=0)
     axis.scatter(steps[ahead], answers[ahead], s=6, c=colours[ahead], marker="s", linewidths=0)
     places = sorted({*answers[ahead].tolist(), *labels[known].tolist()})
-    axis.set(ylabel="answer", title="what it answers at each step")
+    axis.set(ylabel="answer")
+    axis.set_title("what it answers at each step", loc="left")
     axis.set_yticks(places, [names[place] for place in places])
     if known.any():
         for colour, word in ((RIGHT, "right"), (WRONG, "wrong"), (NO_ANSWER, "nothing to be answered")):
             axis.scatter([], [], s=12, color=colour, marker="s", label=word)
+        axis.fill_between([], [], [], color=LABEL_COLOUR, linewidth=0, label="label, while it is shown")
         beside_title(axis)
 
 
