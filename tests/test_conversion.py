@@ -278,8 +278,11 @@ def test_an_ann_with_batch_norm_and_qcfs_brings_biases_and_thresholds(tmp_path):
     assert "r.pth does not fit" in evaluated and ".bound is missing" in evaluated
     later = load_checkpoint(tmp_path / "trained_models/ann/q.pth")
     assert later["state_dict"].keys() == given.keys() and later["settings"]["activation_ann"] == "qcfs"
-    line = refused(SNN, f"--pretrained_ann {ann} {own} --balance_timesteps 9 --run_name v {here}")
-    assert f"--balance_timesteps does nothing, nothing is balanced: the bounds of {ann} are its thresholds; leave it out" in line
+    for idle in ("--balance_timesteps 9", "--balance_percentile 99", "--balance_images 9"):
+        line = refused(SNN, f"--pretrained_ann {ann} {own} {idle} --run_name v {here}")
+        why = f"does nothing, nothing is balanced: the bounds of {ann} are its thresholds; leave it out"
+        assert f"{idle.split()[0]} {why}" in line
+    run_here(SNN, f"--pretrained_ann {ann} {own} --calibrate --balance_images 9 --test_only --run_name calibrated {here}")
     assert "becomes a bias" in refused(SNN, f"--pretrained_ann {ann} {own} --no-bias --run_name v {here}")
     assert "choose a membrane read-out" in refused(SNN, f"--pretrained_ann {ann} {own} --readout spike_count --run_name v {here}")
 
@@ -470,7 +473,7 @@ def test_a_second_conversion_does_not_begin_from_the_biases_of_the_first(trained
 
 @pytest.mark.parametrize(
     ("call", "said"),
-    [(3, "balancing thresholds, 2 of "), (7 + 17 + 2, "calibrating biases, 1 of 7 layers done; nothing is kept")],
+    [(3, "balancing thresholds, 2 of "), (7 + 17 + 2, "calibrating biases, 1 of 7 layers done; nothing of that is kept")],
 )
 def test_a_signal_in_a_conversion_says_what_was_done(trained, tmp_path, monkeypatch, capsys, call, said):
     real, calls = harness.building.conversion.spikes_of, []

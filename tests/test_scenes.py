@@ -272,6 +272,23 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
     assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}
 
 
+def test_a_chart_shows_each_image_from_where_it_begins(trained):
+    """Of those that come too fast, some."""
+    model = load(trained.snn, "dense")
+    reel, stream = Reel(model, 280, "a"), model.stream(0)
+    frames = torch.zeros(281, 1, 1, 28, 28, dtype=torch.uint8)
+    for begins, value in ((3, 10), (60, 20), (66, 30), (72, 40), (200, 10)):
+        frames[begins:] = value
+    frames[100:150] = torch.arange(50)[:, None, None, None, None] + 100
+    images = ImageSet("frames", frames[:280, 0], torch.zeros(280, dtype=torch.long))
+    for number in range(280):
+        batch = images.batch(torch.tensor([number]))
+        reel.add(batch, stream(batch.images, 1))
+    begun = [step for step, _ in reel.images]
+    assert begun[:6] == [0, 3, 60, 66, 72, 100] and begun[-1] == 200 and len(begun) <= 28
+    assert all(image[0, 0] == frames[step].max() for step, image in reel.images)
+
+
 def test_pictures_of_a_coloured_scene(tmp_path):
     torch.manual_seed(0)
     model = InputBlockingSNN(

@@ -57,6 +57,8 @@ def main(argv=None):
     args.timesteps, args.encoding = max(steps), encodings[0]
     encoder = [token for token in find_plan(args.architecture, args.plan).encoder if token != "fork"]
     model = snn_from(args, plan=[encoder, []])
+    if source.settings.get("activation_ann") == "qcfs":
+        percentiles = [None]  # nothing is balanced
     lines = lines_on_idle(args, posthoc_settings(VGG_SNN_STDB_wFeedback))
     train, images = find_images(args, model)
     lines.append(use_engine(model, args, len(images)))

@@ -142,7 +142,8 @@ def calibrate_biases(model, ann, images, draws, on_layer=None, on_step=None):
     Conversion promises equal rates only if what a layer gets is spread evenly over the steps. It is not, and in a few steps the
     difference is largely one of whole channels, which a bias takes away (Li et al., ICML 2021, who correct it once; here in
     ROUNDS rounds, since most neurons are silent and do not feel a small change). ann: in evaluation; on_layer: called with (name,
-    root mean square over channels of the rates' difference before, after); the rest as in balance_thresholds. The best of the
+    root mean square over channels of the rates' difference before, after); on_step: after each step of each round, or with the
+    number of those that a layer does not need; the rest as in balance_thresholds. The best of the
     rounds counts. Every neuron has a bias; nothing is delayed, else later layers had fewer steps than rates are taken over.
     """
     wanted, shifts = {}, []  # by name of a layer, its channels' mean rates (C,); (bias, what is added to it)
@@ -162,6 +163,8 @@ def calibrate_biases(model, ann, images, draws, on_layer=None, on_step=None):
 
     def calibrate(name, linear, neuron, drive, steps):
         if name not in wanted:  # a decoder's last layer, which spikes in the SNN alone
+            if on_step:
+                on_step(ROUNDS * steps)
             return spikes_of(neuron, drive, steps, on_step)
         bias = linear[-1][1].bias
         shift, tried = torch.zeros_like(bias), []
@@ -265,16 +268,17 @@ def balanced_thresholds(model, train, args, folder, say):
 
 
 @contextlib.contextmanager
-def layers_settled(what, model, steps):
-    """(list for the names of the layers that are done, what to call after each of `steps` of a layer), beside a progress bar.
-    Raises Interrupted with how many were done."""
-    total, done = sum(steps // (model.feedback_interval if "generate" in name else 1) for name in model.neurons()), []
+def layers_settled(what, model, steps, rounds=1):
+    """(list for the names of the layers that are done, what to call after each of `steps` of a layer, so many rounds of them),
+    beside a progress bar. Raises Interrupted with how many were done."""
+    done = []
+    total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in model.neurons())
     try:
         with progress_bar(what, total) as bar:
             yield done, bar.update
     except Interrupted as stop:
         layers = f"{len(done)} of {len(model.neurons())} layers done"
-        message = f"interrupted while {what}, {layers}; nothing is kept: the same command begins anew"
+        message = f"interrupted while {what}, {layers}; nothing of that is kept: the same command does it again"
         raise Interrupted(stop.number, message) from None
 
 
@@ -294,7 +298,7 @@ def calibrated_biases(model, ann, train, args, say):
     batch = balancing_batch(model, train, args)
     say(f"calibrating biases: {counted(len(batch.index), 'image')}, {counted(model.timesteps, 'step')}")
 
-    with layers_settled("calibrating biases", model, model.timesteps * (ROUNDS + 1)) as (done, on_step):
+    with layers_settled("calibrating biases", model, model.timesteps, ROUNDS + 1) as (done, on_step):
 
         def on_layer(name, before, after):
             done.append(name)

@@ -191,6 +191,8 @@ def lines_on_idle(args, declared):
     of_training = [flag for flag, one in typed.items() if one.training and args.test_only]
     for flag, need in ((flag, need) for flag, one in typed.items() if flag not in of_training for need in one.needs):
         value = getattr(args, need.flag)
+        if need.flag == "architecture" and getattr(args, "plan", None):
+            continue  # a plan of its own, whatever its name
         if not need.holds(value):
             beside = f"with --{need.flag} {value}" if need.values else f"without --{need.flag}"
             why = need.why or f"it counts with {' or '.join(need.values)}"

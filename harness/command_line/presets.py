@@ -7,6 +7,7 @@ images of somebody's own, however few.
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from harness import UserError
@@ -95,7 +96,7 @@ ANN_RECIPES = {  # preset -> (the ANN that it starts from, further flags)
     "deep_twin_base": ("", f"{RELU} --whitening --epochs 36"),
     "deep_twin": ("deep_twin_base", f"{LEVELS} --epochs 7"),
     "strided_twin_base": ("", f"{RELU} --whitening --epochs 20"),
-    "strided_twin": ("strided_twin_base", f"{LEVELS} --epochs 3"),
+    "strided_twin": ("strided_twin_base", f"{LEVELS} --epochs 2"),
     "vgg9_twin_base": ("", f"{RELU} --epochs 6"),
     "vgg9_twin": ("vgg9_twin_base", f"{LEVELS} --epochs 1"),
     "vgg9_feedback": ("vgg9_twin_base", f"{LEVELS} --epochs 1 --trade_off 1e-4"),
@@ -163,7 +164,7 @@ SNN_RECIPES = {  # preset -> (what it starts from, flags)
     "deep_feedback": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --anew {CIFAR10_DECODER}"),
     "deep_blind": ("snn deep_twin_base", f"{DEEP_SNN} {DEEP_GATE} --guess interpolation"),
     "deep_twin": ("snn deep_twin_base", f"{DEEP_SNN} --timesteps 4 --epochs 1"),
-    "strided_twin": ("ann strided_twin", f"{DEEP_SNN} --calibrate --timesteps 4 --epochs 1"),
+    "strided_twin": ("ann strided_twin", LESS),
     "vgg9_feedback": ("ann vgg9_feedback", f"{LESS} --limit_train 10000 {BLOCKED}"),
     "vgg9_twin": ("ann vgg9_twin", LESS),
     "vgg11_plain": ("ann vgg11_plain", f"{LESS} --limit_train 10000"),
@@ -219,8 +220,8 @@ def checkpoint_path(kind, name, args):
 
 
 def command(kind, name, args):
-    """What makes a preset's checkpoint, of the images that were typed."""
-    images = args.dataset if "dataset" in args.typed else "FOLDER" if name == "own" else ""
+    """What makes a preset's checkpoint, of the images in the folder that was typed, if any."""
+    images = args.dataset if "dataset" in args.typed and Path(args.dataset).is_dir() else "FOLDER" if name == "own" else ""
     more = ["--dataset", images] * bool(images)
     more += ["--seed", args.seed] * bool(args.seed) + ["--output_dir", args.output_dir] * (args.output_dir != ".")
     return shlex.join([*program(kind), "--preset", name, *map(str, more)])

@@ -22,7 +22,8 @@ class Reel:
 
     def __init__(self, model, steps, title):
         self.model, self.title, self.steps, self.taken = model, title, steps, 0
-        self.every, self.films, self.spikes, self.images = -(-steps // MOST), [], 0, []
+        self.every, self.films, self.spikes = -(-steps // MOST), [], 0
+        self.images, self.now, self.since, self.next = [], None, 0, 0  # now: the image that began at step since
         self.figures = {name: [] for name in ("answer", "sure", "label", "open", *PART_COLOURS)}
 
     def add(self, batch, output):
@@ -42,11 +43,13 @@ class Reel:
         return found
 
     def _keep(self, batch, output, some):
-        """Keep these steps for the Film, and for the chart the image where it is another, but for one that comes too soon."""
+        """Keep these steps for the Film, and for the chart the image, once, where the last one was kept long enough ago."""
         image = shown(batch.images)[0].cpu().numpy()
-        since, last = self.images[-1] if self.images else (-self.steps, None)
-        if (self.taken - since) * SHOWN >= self.steps and not np.array_equal(image, last):
-            self.images.append((self.taken, image))
+        if not np.array_equal(image, self.now):
+            self.now, self.since = image, self.taken
+        if self.taken >= self.next and (not self.images or self.images[-1][0] < self.since):
+            self.images.append((self.since, image))
+            self.next = self.taken + self.steps / SHOWN
         if not self.model.predicts:
             return
         film = film_of(self.model, batch._replace(labels=None), output, self.model.classes, [self.title])

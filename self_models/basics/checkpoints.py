@@ -11,6 +11,7 @@ from self_models.basics.errors import ModelError
 from self_models.basics.home import came_with_it
 
 POSITIVE = (".threshold", ".bound")  # ends of the names of tensors that are above 0
+SQUARES = (".running_var", ".mean_square")  # and of those that may be 0
 
 
 class CheckpointError(ModelError):
@@ -93,7 +94,9 @@ def impossible(name, value):
         return "is not finite"
     if name.endswith(POSITIVE) and (value <= 0).any():
         return "is not above 0"
-    return "is below 0" if name.endswith(".running_var") and (value < 0).any() else ""
+    if name.endswith(".leak") and ((value < 0) | (value > 1)).any():
+        return "is not within 0 and 1"
+    return "is below 0" if name.endswith(SQUARES) and (value < 0).any() else ""
 
 
 def from_original(model, saved):
