@@ -5,7 +5,9 @@ import importlib
 import pytest
 from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, OBJ2, REPOSITORY, SNN, SPIKING, digests, refused, run_here
 
-from harness.command_line.flags import ann_settings, snn_settings
+from harness import UserError
+from harness.command_line.flags import ann_settings, snn_parser, snn_settings
+from harness.command_line.parser import lines_on_idle
 from harness.command_line.presets import ANN_PRESETS, SNN_PRESETS, run_name
 
 FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
@@ -45,6 +47,15 @@ def test_a_flag_that_another_makes_idle(tmp_path, name, flags, line):
     size = "" if "preset" in flags else "-a VGG5_wFeedback_small "
     assert line in refused(name, f"{size}--fc_width 8 {flags} {DATA} --output_dir {tmp_path}")
     assert digests(tmp_path) == {}
+
+
+def test_a_plan_of_ones_own_is_asked_and_not_its_name():
+    args = snn_parser("", SNN_PRESETS).parse_args(["-a", "VGG5_wFeedback", "--max_pool", "count"])
+    args.plan = [[4, "M", 6], []]
+    assert lines_on_idle(args, snn_settings()) == []
+    args.typed.append("trade_off")
+    with pytest.raises(UserError, match="--trade_off does nothing with --architecture VGG5_wFeedback: it has no decoder"):
+        lines_on_idle(args, snn_settings())
 
 
 @pytest.mark.parametrize(

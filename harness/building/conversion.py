@@ -143,8 +143,8 @@ def calibrate_biases(model, ann, images, draws, on_layer=None, on_step=None):
     difference is largely one of whole channels, which a bias takes away (Li et al., ICML 2021, who correct it once; here in
     ROUNDS rounds, since most neurons are silent and do not feel a small change). ann: in evaluation; on_layer: called with (name,
     root mean square over channels of the rates' difference before, after); on_step: after each step of each round, or with the
-    number of those that a layer does not need; the rest as in balance_thresholds. The best of the
-    rounds counts. Every neuron has a bias; nothing is delayed, else later layers had fewer steps than rates are taken over.
+    number of those that a layer does not need; the rest as in balance_thresholds. The best of the rounds counts. Every neuron has
+    a bias; nothing is delayed, else later layers had fewer steps than rates are taken over.
     """
     wanted, shifts = {}, []  # by name of a layer, its channels' mean rates (C,); (bias, what is added to it)
     worth = {one.target: unit for one, unit in units(model)}
@@ -256,26 +256,27 @@ def balanced_thresholds(model, train, args, folder, say):
             return
     say(f"balancing thresholds: {counted(len(batch.index), 'image')}, {counted(args.balance_timesteps, 'step')}")
     steps, how = args.balance_timesteps, args.balance_percentile
-    with layers_settled("balancing thresholds", model, steps) as (done, on_step):
-
-        def on_layer(name, threshold):
-            done.append(name)
-            say(f"  {name}: threshold {threshold:.4f}")
-
-        found = balance_thresholds(model, batch.images, draws_before_training(model, batch, args), steps, how, on_layer, on_step)
+    line = "threshold {:.4f}"
+    with layers_settled("balancing thresholds", model, steps, say, line) as on:
+        found = balance_thresholds(model, batch.images, draws_before_training(model, batch, args), steps, how, *on)
     saved = {"layers": list(model.neurons()), "thresholds": found, "check": check_of(found)}
     write_whole(cache, lambda file: file.write(json.dumps(saved).encode()))
 
 
 @contextlib.contextmanager
-def layers_settled(what, model, steps, rounds=1):
-    """(list for the names of the layers that are done, what to call after each of `steps` of a layer, so many rounds of them),
-    beside a progress bar. Raises Interrupted with how many were done."""
+def layers_settled(what, model, steps, say, line, rounds=1):
+    """(on_layer, on_step), to be called with a layer's name and the figures of its line, and after each of its steps, so many
+    rounds of them, beside a progress bar. Raises Interrupted with how many layers were done."""
     done = []
+
+    def on_layer(name, *figures):
+        done.append(name)
+        say(f"  {name}: {line.format(*figures)}")
+
     total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in model.neurons())
     try:
         with progress_bar(what, total) as bar:
-            yield done, bar.update
+            yield on_layer, bar.update
     except Interrupted as stop:
         layers = f"{len(done)} of {len(model.neurons())} layers done"
         message = f"interrupted while {what}, {layers}; nothing of that is kept: the same command does it again"
@@ -298,13 +299,9 @@ def calibrated_biases(model, ann, train, args, say):
     batch = balancing_batch(model, train, args)
     say(f"calibrating biases: {counted(len(batch.index), 'image')}, {counted(model.timesteps, 'step')}")
 
-    with layers_settled("calibrating biases", model, model.timesteps, ROUNDS + 1) as (done, on_step):
-
-        def on_layer(name, before, after):
-            done.append(name)
-            say(f"  {name}: mean rates of its channels off by {before:.4f}, now by {after:.4f}")
-
-        calibrate_biases(model, ann, batch.images, draws_before_training(model, batch, args), on_layer, on_step)
+    line = "mean rates of its channels off by {:.4f}, now by {:.4f}"
+    with layers_settled("calibrating biases", model, model.timesteps, say, line, ROUNDS + 1) as on:
+        calibrate_biases(model, ann, batch.images, draws_before_training(model, batch, args), *on)
 
 
 def _digest(model, images, args):

@@ -19,16 +19,13 @@ from self_models.basics.settings import (
     setting,
 )
 from self_models.loading import ENGINES
-from self_models.network.plans import PLANS
 from self_models.vgg_wFeedback import PRECISIONS
 
 STEPPED, RISING = Need("lr_schedule", ("step",)), Need("lr_schedule", ("cosine", "triangle"))
 WITH_SGD, WITH_ADAM = Need("optimizer", ("SGD",)), Need("optimizer", ("Adam",))
 AVERAGED = Need("average_weights", ("mean", "ema"))
 AUGMENTED = Need("augment", why="the images stay as they are")
-WITH_DECODER = Need(
-    "architecture", tuple(name for name, (_, decoder) in PLANS.items() if decoder), "it has no decoder that could reconstruct"
-)
+WITH_DECODER = Need("architecture", why="it has no decoder that could reconstruct", of_plan=lambda plan: bool(plan.decoder))
 CONVERTED = Need("pretrained_snn", ("",), "an SNN has its thresholds already, and nothing is converted")
 NOT_COUNTED = Need("updates", (None,), "a length in --updates takes the place of one in epochs")
 TAUGHT = Need("teacher_ann", why="there is no trained ANN to learn from")

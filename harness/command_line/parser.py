@@ -13,6 +13,7 @@ from types import MappingProxyType
 from harness import UserError
 from harness.command_line.scripts import fail
 from self_models.basics.settings import Choice, Switch, meant
+from self_models.network.plans import find_plan
 
 CHECKPOINTS = ("pretrained_ann", "pretrained_snn")
 GROUPS = {  # title -> description, in the order of --help
@@ -191,10 +192,9 @@ def lines_on_idle(args, declared):
     of_training = [flag for flag, one in typed.items() if one.training and args.test_only]
     for flag, need in ((flag, need) for flag, one in typed.items() if flag not in of_training for need in one.needs):
         value = getattr(args, need.flag)
-        if need.flag == "architecture" and getattr(args, "plan", None):
-            continue  # a plan of its own, whatever its name
-        if not need.holds(value):
-            beside = f"with --{need.flag} {value}" if need.values else f"without --{need.flag}"
+        holds = need.of_plan(find_plan(value, getattr(args, "plan", None))) if need.of_plan else need.holds(value)
+        if not holds:
+            beside = f"with --{need.flag} {value}" if need.values or need.of_plan else f"without --{need.flag}"
             why = need.why or f"it counts with {' or '.join(need.values)}"
             raise UserError(f"--{flag} does nothing {beside}: {why}; leave it out")
     return [f"warning: nothing is trained, so these do nothing: --{', --'.join(of_training)}"] if of_training else []

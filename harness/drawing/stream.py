@@ -102,7 +102,7 @@ def save_stream(path, reel, blocks):
 
 
 def draw_images(axis, images, steps):
-    """The images (step, pixels) in a row, each from the step on that it was first shown at, black where it is black."""
+    """The images (step, pixels) in a row, each with its left edge at the step from which on it was shown."""
     height, width = images[0][1].shape[:2]
     ends = [step + 0.5 for step, _ in images] + [steps + 0.5]
     for (_, image), left, right in zip(images, ends[:-1], ends[1:], strict=True):

@@ -150,11 +150,12 @@ PERCENTILE = Number(float, 0, 100, above=True)
 
 class Need(NamedTuple):
     """A setting counts only where another one has one of these values, or, with none named, any that is not empty; why: the words
-    for where it does not, if need be."""
+    for where it does not, if need be. of_plan: instead, of an architecture: whether its Plan serves."""
 
     flag: str
     values: tuple = ()
     why: str = ""
+    of_plan: object = None
 
     def holds(self, value):
         return value in self.values if self.values else bool(value)

@@ -114,7 +114,7 @@ class ANNSettings(NetworkSettings):
     )  # fmt: skip
 
 
-WITH_MAX_POOL = Need("architecture", tuple(name for name, (encoder, _) in PLANS.items() if "M" in encoder), "it has no such pool")
+WITH_MAX_POOL = Need("architecture", why="it has no such pool", of_plan=lambda plan: "M" in plan.encoder)
 STDB = Need("activation", ("STDB",))
 RANDOM_WEIGHTS = (
     Need("pretrained_snn", ("",), "an SNN has its thresholds already"),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
-from self_models.network.stages import LINEAR, POOLS, list_layers
+from self_models.network.stages import LINEAR, LINEAR_OR_POOL, list_layers
 
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
@@ -138,7 +138,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
             signal, memory[key] = module(signal, memory.get(key), driven, draws)
         else:
             pools = isinstance(module, nn.MaxPool2d)
-            if not isinstance(module, (*LINEAR, *POOLS.values())):
+            if not isinstance(module, LINEAR_OR_POOL):
                 signal, waiting, sends = silently(waiting, signal, sends, images), [], [True] * len(sends)
             if watch and not pools:
                 watch(key, signal, steps)

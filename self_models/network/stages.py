@@ -16,6 +16,7 @@ from self_models.network.plans import HALVING, halvings
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 POOLS = {"A": nn.AvgPool2d, "M": nn.MaxPool2d}  # token -> class
+LINEAR_OR_POOL = (*LINEAR, *POOLS.values())  # of an input of zeros they make their bias, if anything
 MAX_POOLS = {"or": nn.MaxPool2d, "count": CountingMaxPool}  # of spikes: --max_pool -> class of the token M
 
 
@@ -99,7 +100,7 @@ def initialise(stage, init):
     layers = list(stage)
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, LINEAR):
-            INITS[init](layer, rectified=not isinstance(after, (*LINEAR, *POOLS.values(), HeldDropout, type(None))))
+            INITS[init](layer, rectified=not isinstance(after, (*LINEAR_OR_POOL, HeldDropout, type(None))))
 
 
 def add_biases(stages):

@@ -108,13 +108,9 @@ class Confidence(Rule):
     """The gap between the two best outputs is at least gap_bound."""
 
     gap_bound: float = objective_setting(
-        8.0,
-        ANY,
-        "confidence: smallest gap between the two best outputs",
-        group="stopping",
-        tried=(2.0, 4.0, 8.0, 16.0),
+        8.0, ANY, "confidence: smallest gap between the two best outputs", group="stopping", tried=(2.0, 4.0, 8.0, 16.0),
         common=True,
-    )
+    )  # fmt: skip
     kernel = _confidence
 
     def holds(self, run):
