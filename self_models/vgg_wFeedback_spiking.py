@@ -152,7 +152,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if self.watcher:
             self.watcher.begin()
         draws, recorder, view = draws_for(x, draws), recorder or Recorder(), self.gate.start(x)
-        run = RunState(x, view, logits, torch.zeros_like(x), stages, draws, self.watcher, recorder, last=self.timesteps)
+        held = torch.zeros_like(x), stages, draws, self.watcher, recorder
+        run = RunState(x, view, type(self.gate), logits, *held, last=self.timesteps)
         return replace(run, recording=recording)
 
     def step(self, run, draws):

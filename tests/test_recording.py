@@ -62,6 +62,7 @@ def test_by_hand(update, traces, engine):
 SETTINGS = (
     {}, {"leak": 0.5}, {"epsilon": 0.0, "leak": 0.5}, {"leak": 0.5, "feedback_interval": 3}, {"image_shape": (3, 12, 10)},
     {"encoding": "direct", "residual": True, "default_threshold": 0.5}, {"plan": FORK, "feedback_interval": 2},
+    {"cls": VGG_SNN_STDB_wFeedback, "feedback_interval": 3},
     {"readout": "spike_count", "latch": True}, POOLED, ONCE, {**ONCE, "plan": FORK},
     {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 0.5, "leak": 0.5},
     {"cls": AdaptiveTimestepsSNN, "rule": "all_predicted", "open_bound": 0.3, "epsilon": 0.4},

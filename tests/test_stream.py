@@ -1,5 +1,6 @@
 """A network that is left on: pieces and wholes, hand-worked traces of what is forgotten, states that go on, what is refused."""
 
+import contextlib
 import copy
 import gc
 import json
@@ -7,7 +8,7 @@ import json
 import pytest
 import torch
 from conftest import REPOSITORY, run_here
-from test_event_engine import DEEP, FORK, POOLED, TOTALS, TWIN, build, check_same, inputs
+from test_event_engine import DEEP, FORK, POOLED, STEPS, TOTALS, TWIN, build, check_same, inputs
 
 from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
@@ -16,8 +17,9 @@ from self_models.event.engine import EventEngine
 from self_models.loading import load
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.surrogates import SURROGATES
+from self_models.running.draws import draws_for
 from self_models.running.steps import accumulated
-from self_models.running.stream import turned
+from self_models.running.stream import Place, turned
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TRAINED = REPOSITORY / "trained_models/snn"
@@ -83,6 +85,15 @@ def test_a_stream_on_one_image_is_a_run_however_it_is_cut(settings, engine):
     assert whole.spikes["input"].sum() > 0 and stream.steps == model.timesteps
     stream.reset()
     check_joined(in_pieces(stream, [x] * 4, (1, 4, 1, 3)), run)
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_pieces_of_a_stream_are_the_whole_whatever_is_rounded(engine):
+    """Weights off the grid: a product of many steps would be rounded otherwise than one of each."""
+    model = build(on_grid=False, cls=VGG_SNN_STDB_wFeedback)
+    model, (x, _) = in_event(model) if engine == "event" else model, inputs(model)
+    whole, stream = model.stream(seed=3)(x, 8), model.stream(seed=3)
+    check_joined(in_pieces(stream, [x] * 4, (1, 4, 1, 2)), whole)
 
 
 @pytest.mark.parametrize("settings", [*SETTINGS, *({**DYNAMIC, **one} for one in FORGETTING), *MIXED], ids=str)
@@ -159,6 +170,117 @@ def test_2000_steps_take_no_more_memory_than_1000(engine):
         gc.collect()
         sizes.append(sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor))
     assert stream.steps == 2000 and max(sizes[5:]) <= max(sizes[:5])
+
+
+# --- settings that change in between hold from the next step on
+
+CHANGES = [
+    lambda snn: snn.change(output_leak=0.5), lambda snn: snn.set_leak(0.5), lambda snn: snn.change(membrane_floor=0.25),
+    lambda snn: snn.change(latch=False), lambda snn: snn.change(blocking="dynamic"), lambda snn: snn.change(gate="open"),
+    lambda snn: snn.change(gate="open").change(gate="block", epsilon=0.3), lambda snn: snn.change(residual=True),
+    lambda snn: snn.change(epsilon=0.0), lambda snn: snn.change(readout_leak=0.5),
+    lambda snn: snn.set_thresholds([theta / 2 for theta in snn.thresholds]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"latch": True, "leak": 0.75, "output_leak": 0.75, "membrane_floor": 1.0, "initial_potential": 0.5},
+        {"feedback_interval": 3, "update": "delayed", "initial_potential": 0.5, "surprise": 1.0, **DYNAMIC},
+        {"cls": VGG_SNN_STDB_wFeedback, "gate": "open"},
+    ],
+    ids=["leaks", "forgets", "open"],
+)
+def test_both_engines_change_in_mid_stream_alike(settings, change):
+    """Before, silence for some steps, so that layers have gone quiet; with the change another image, and then none."""
+    dense = build(**settings)
+    event, (frames, _) = in_event(dense), scene(dense)
+    streams = [(model, model.stream(3)) for model in (dense, event)]
+    scenes = [(frames[0], 5), (0 * frames[0], 4), None, (frames[1], 1), (frames[1], 4), (frames[2], 3)]
+    for one in scenes:
+        if one is None:
+            with contextlib.suppress(ModelError):  # of a gate that has no such setting: nothing changes
+                change(dense), change(event)
+            continue
+        wanted, found = (stream(*one) for _, stream in streams)
+        check_same(found, wanted, exact=False)
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_a_leak_that_begins_in_mid_stream_counts_from_then_on(engine):
+    """By hand, for a network in which nothing has happened for two steps, and nothing does."""
+    model = build(**DYNAMIC)
+    model = in_event(model) if engine == "event" else model
+    stream, dark = model.stream(), torch.zeros(1, *model.image_shape)
+    stream(dark)
+    state = stream.state_dict()
+    layers = [name for name in state if name.startswith("membranes.")]
+    state |= {name: torch.full_like(state[name], 0.125) for name in layers} | {"logits": torch.full((1, 10), 3.0)}
+    stream.load_state_dict(state)
+    stream(dark, 2)
+    model.change(output_leak=0.5).set_leak(0.5)
+    assert stream(dark, 3).logits.unique().tolist() == [3 / 8]
+    after = stream.state_dict()
+    assert {value for name in layers for value in after[name].unique().tolist()} == {0.125 / 8}
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_where_the_decoder_waits_a_stream_does_not_depend_on_its_neighbours(engine):
+    """Before the decoder first runs one image changes, to dark and back; what the others see stays open."""
+    model = build(feedback_interval=4, surprise=1.0, encoding="direct", **DYNAMIC)
+    model, (x, _) = in_event(model) if engine == "event" else model, inputs(model, 2)
+    dark = torch.stack([0 * x[0], x[1]])
+    together, alone = model.stream(), model.stream()
+    for frames in (x, dark, x):
+        found, wanted = together(frames), alone(frames[1:])
+        assert torch.equal(found.is_open[:, 1:], wanted.is_open) and wanted.is_open.all()
+    assert not found.is_open[:, 0].all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"residual": True}, {"update": "delayed", "initial_potential": 0.5}, {"image_shape": (2, 12, 10), "predict": "next"}],
+)
+def test_recordings_that_surprise_between_two_steps_of_the_decoder(settings):
+    model = build(feedback_interval=3, surprise=1.0, recorded_frames=STEPS, **DYNAMIC, **settings)
+    x, _ = inputs(model, 3 * STEPS)
+    x = x.unflatten(0, (3, STEPS))
+    x[0, 1], x[1, 4:7], x[2, :, :, :5] = 0, x[1, 3].clone(), x[2, :1, :, :5]
+    with torch.no_grad():
+        check_same(EventEngine(model)(x, seed=2), model(x, seed=2), exact=False)
+
+
+def test_a_stream_that_is_taken_up_sends_nothing_where_it_was_blocked():
+    model = build(encoding="direct", **DYNAMIC)
+    stream, other, (x, _) = model.stream(), model.stream(), inputs(model)
+    stream(x, 6)
+    other.load_state_dict(copy.deepcopy(stream.state_dict()))
+    wanted, found = stream(x), other(x)
+    assert (~wanted.is_open[0] & (x != 0)).any()
+    assert torch.equal(found.spikes["input"], wanted.spikes["input"]) and torch.equal(found.logits, wanted.logits)
+
+
+def test_ages_of_neurons_outlive_an_image():
+    """Two images in a row have the gradient of one whose steps they are, as far as the second one's weights go."""
+    own = {"cls": VGG_SNN_STDB_wFeedback, "activation": "STDB", "beta": 0.5, "dropout": 0.0, "fc_dropout": 0.0}
+    model = build(**own).train()
+    x, _ = inputs(model)
+    first = Place(4)
+    model(x, seed=1, place=first)
+    assert any(name.startswith("ages.") for name in first.after)
+    whole = model.start(x, draws_for(x, seed=1))
+    for t in range(8):
+        model.step(whole, whole.draws.at_step(t, model.image_shape))
+        if t == 3:  # no gradient goes from an image to those before it
+            whole.memory = {name: state and state._replace(v=state.v.detach()) for name, state in whole.memory.items()}
+            whole.logits, whole.trace = whole.logits.detach(), whole.trace.detach()
+    gradients = []
+    for logits in (whole.logits, model(x, seed=1, place=Place(4, first.after)).logits):
+        gradients.append(torch.autograd.grad(logits.square().sum(), [model.features[0].weight, model.classifier[0].weight]))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+    assert gradients[0][0].any()
 
 
 # --- what is forgotten, by hand

@@ -18,7 +18,7 @@ from self_models.event.costs import LARGE_BATCH, LOOKED_AT, dense_pays
 from self_models.event.counts import Counted, counted_runs, new_activity, no_activity
 from self_models.event.layouts import KeptLayout
 from self_models.event.settings import kernel_settings, why_not
-from self_models.event.threads import CHUNK, LeftOn, Rooms, in_planes, spread
+from self_models.event.threads import CHUNK, LeftOn, Rooms, spread
 from self_models.running.chunks import check_uniforms
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
@@ -104,7 +104,7 @@ class EventEngine:
 
     def begun(self, x, draws):
         """The LeftOn of images x with these Draws, at rest."""
-        return LeftOn(self._laid_out(), draws)
+        return LeftOn(self._laid_out(), draws, kernel_settings(self.model, draws, 0))
 
     def go_on(self, left_on, x, steps, frames, recorder):
         """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them)"""
@@ -114,14 +114,16 @@ class EventEngine:
 
     def state_of(self, left_on):
         """As state_of of running/stream.py."""
-        spaces = spaces_of(self.model.wiring)
-        images = in_planes(left_on.pixels.image, spaces["input"])
-        self._run(images, None, left_on.draws, False, Recorder(), 0, left_on)  # which brings membranes up to date
-        return left_on.state_dict(spaces)
+        layout = self._laid_out()
+        left_on.take_up(layout, self._rooms.activity.maps, kernel_settings(self.model, left_on.draws, 0))
+        left_on.settle()
+        return left_on.state_dict(spaces_of(self.model.wiring))
 
     def restored(self, state, draws):
         """The LeftOn of which that is the state_dict."""
         left_on, model, steps = self.begun(state["image"], draws), self.model, state["steps"]
+        if not model.gate.reacts:  # whatever the gate was that it comes from
+            state = {name: value for name, value in state.items() if name not in ("is_open", "predicted")}
         left_on.load(state, steps, steps // model.feedback_interval if model.has_feedback else 0)
         return left_on
 
@@ -191,7 +193,7 @@ class EventEngine:
             self._counted["steps"] += int(results.steps.sum())
             self._counted["decodes"] += int(results.decodes.sum())
             self._counted["waited"] += int(np.minimum(results.steps, settings.least_steps - 1).sum())
-        return self._output(layout.names, x, results, frames, recorder) if steps else None
+        return self._output(layout.names, x, results, frames, recorder)
 
     def _output(self, names, x, results, frames, recorder):
         model = self.model

@@ -11,6 +11,8 @@ import torch
 from self_models.basics.errors import ModelError
 from self_models.event.compiled.counts import Activity, blank
 from self_models.event.compiled.nets import FIRST_PLACE, FIRST_V, HEIGHT, SOURCE, WIDTH, WORD, State, new_state
+from self_models.event.compiled.recording import new_recorded
+from self_models.event.counts import no_activity
 from self_models.running.stream import MEMBRANES
 
 CHUNK = 4  # images that a thread takes at once
@@ -25,12 +27,13 @@ class Room(NamedTuple):
 
 
 class LeftOn:
-    """The networks of a stream between its calls, one for each image: state and pixels have a row for each. draws: Draws."""
+    """The networks of a stream between its calls, one for each image: state and pixels have a row for each. draws: Draws;
+    settings: those that compiled code read in the latest steps."""
 
-    def __init__(self, layout, draws):
+    def __init__(self, layout, draws, settings):
         from self_models.event.compiled.pixels import new_pixels
 
-        self.draws, self.layout, self.settings, count = draws, layout, None, len(draws.index)
+        self.draws, self.layout, self.settings, count = draws, layout, settings, len(draws.index)
         self.state, self.pixels = new_state(layout.net, count), new_pixels(math.prod(layout.shapes[0]), count)
 
     def take_up(self, layout, maps, settings):
@@ -39,7 +42,10 @@ class LeftOn:
         nodes, before = layout.net.nodes[:, :SOURCE], self.layout.net.nodes[:, :SOURCE]
         if nodes.shape != before.shape or (nodes != before).any():
             raise ModelError("this stream began with another feedback_interval or encoding: call reset() to begin anew")
-        if self.settings and (layout is not self.layout or self.settings._replace(timesteps=settings.timesteps) != settings):
+        if layout is not self.layout or self.settings._replace(timesteps=settings.timesteps) != settings:
+            self.settle()  # up to now the settings before hold
+            if settings.gate != self.settings.gate:
+                self.open_all()
             self.wake(layout.net)
         self.layout, self.settings = layout, settings
         if self.state.busy.shape[1] < len(maps.nodes):
@@ -48,15 +54,39 @@ class LeftOn:
                 grown[:, : values.shape[1]] = values
             self.state = larger
 
+    def settle(self):
+        """Bring all membranes up to date."""
+        from self_models.event.compiled.run import new_results, run_images
+
+        images, settings, net = self.pixels.image, self.settings._replace(timesteps=0), self.layout.net
+        none, nobody = np.zeros((0, 0, 0), np.float32), new_recorded(net, 0, len(images), (), ())
+        results = new_results(images, 0, len(net.nodes), 0, False, nobody)
+        index = self.draws.index.numpy()
+        run_images(
+            net, self.state, no_activity(net), self.pixels, settings, images[:, None], none, index, results, 0, len(images)
+        )
+
+    def open_all(self):
+        """All pixels are open, and none is predicted, as at the beginning of a run: the gate is another one."""
+        self.pixels.is_open[:] = self.pixels.attended[:] = True
+        self.pixels.predicted[:] = self.pixels.run["explained"] = False
+
     def wake(self, net):
-        """All neurons and pixels are looked at in the next step, whatever has changed."""
+        """All neurons and pixels are looked at in the next step, whatever has changed, and until then no prediction is held.
+        Membranes are brought up to their floor."""
+        for n, floor in enumerate(net.floor):
+            np.maximum(self._membranes(n), floor, out=self._membranes(n))
+        if net.decoded > 0:
+            self._membranes(net.decoded)[:] = 0  # what has come while predictions were held
+        self.state.held[:] = 0
         for n in range(1, net.output):
             full, left = divmod(int(net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]), WORD)
             first = net.nodes[n, FIRST_PLACE] // WORD
             self.state.listed[:, first : first + full] = np.uint64(2**WORD - 1)
             self.state.listed[:, first + full] = np.uint64(2**left - 1)
             self.state.busy[:, n] = True
-        self.pixels.gate["look_again"] = True
+        self.pixels.gate["changed"] = self.pixels.gate["look_again"] = True
+        self.pixels.gate["compared"] = 0
 
     def _membranes(self, n):
         """Those of a node, (B, H W C)."""
@@ -93,11 +123,11 @@ class LeftOn:
             for n in nodes:
                 first = net.nodes[n, FIRST_PLACE]
                 self.state.decayed[:, first : first + net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]] = clock
-        pixels.is_open[:] = pixels.attended[:] = True
+        self.open_all()
         for name in ("image", "trace", "is_open", "predicted"):
             if name in state:
                 getattr(pixels, name)[:] = in_rows(state[name])
-        pixels.gate["changed"] = pixels.gate["wants"] = True
+        pixels.gate["wants"] = True
         pixels.gate["events"] = -1
         pixels.run["steps"], pixels.run["decodes"], pixels.run["explained"] = steps, decodes, "explained" in state
         self.wake(net)

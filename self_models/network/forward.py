@@ -109,7 +109,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
         if isinstance(module, SpikingNeuron):
             if steps:
                 state = memory.get(key)
-                if looks and state and state.quiet and not any(sends):
+                if looks and state and state.quiet == module.dynamics and not any(sends):
                     waiting, signal = [], state.v.new_zeros(1).expand(steps * images, *state.v.shape[1:])
                     if counts is not None:
                         counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
@@ -133,7 +133,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                     watch(key, signal, steps)
                 sends, driven = fired.any(1).tolist() if looks else [], steps
                 if sends and not sends[-1] and module.stays_quiet:
-                    memory[key] = memory[key]._replace(quiet=True)
+                    memory[key] = memory[key]._replace(quiet=module.dynamics)
         elif isinstance(module, HeldDropout):
             signal, memory[key] = module(signal, memory.get(key), driven, draws)
         else:

@@ -18,11 +18,11 @@ from self_models.network.surrogates import new_age, next_age
 
 class NeuronState(NamedTuple):
     """State of one layer between steps. v: membrane potential (B, ...); age: steps since the last spike (B, ...) or None; quiet:
-    whether it is known that nothing changes until a drive comes."""
+    the SpikingNeuron.dynamics with which it is known that nothing changes until a drive comes, or None."""
 
     v: torch.Tensor
     age: torch.Tensor | None = None
-    quiet: bool = False
+    quiet: tuple | None = None
 
 
 class Update(NamedTuple):
@@ -77,10 +77,11 @@ UPDATES = Registry(
 
 def run_steps(drive, v, update, theta, leak, floor=None, kept=None):
     """T steps of one layer: drive (T, B, ...), V before the first -> (spikes (T, B, ...), V after the last, spikes per image and
-    step (T, B)). floor: after each step V = max(V, -floor theta), None for no floor. kept: tensors (T, B, ...) that are filled
-    for a backward pass, see NeuronSteps."""
+    step (T, B)). floor: before the first and after each step V = max(V, -floor theta), None for no floor. kept: tensors
+    (T, B, ...) that are filled for a backward pass, see NeuronSteps."""
     s, following, lowest = torch.empty_like(drive), torch.empty_like(v), None if floor is None else -floor * theta
     fired, leaking, floored = kept or ([following] * len(drive), None, None)
+    v = v if floor is None else v.clamp(min=lowest)  # it may have been another one before
     for t, (now, deciding, spikes) in enumerate(zip(drive.unbind(), fired, s.unbind(), strict=True)):
         if leaking is not None:
             leaking[t] = v
@@ -172,6 +173,16 @@ class SpikingNeuron(nn.Module):
         self.initial_potential = required(PROBABILITY, "initial_potential", initial_potential)
         self.biased, self.floor = biased, floor
         self.begins_silent = self.update.delays and not (surrogate.at_rest() or self.initial_potential or biased)
+
+    @property
+    def dynamics(self):
+        """(threshold, leak, floor), numbers."""
+        return self.threshold.item(), self.leak.item(), self.floor
+
+    @property
+    def lowest(self):
+        """The potential below which V does not fall."""
+        return -self.floor * self.threshold
 
     @property
     def stays_quiet(self):

@@ -161,8 +161,7 @@ def judge(settings, pixels, pixel, predicted):
 
 @compiled
 def look_at_image(settings, pixels, pixel, value, guess):
-    if settings.epsilon > 0:
-        judge(settings, pixels, pixel, abs(guess - value) < settings.epsilon)
+    judge(settings, pixels, pixel, abs(guess - value) < settings.epsilon)
 
 
 @compiled

@@ -52,6 +52,7 @@ class RunState:
 
     image: torch.Tensor  # (B, C, H, W), of a recording that of the step
     view: View
+    gate: type  # of the gate that has made the view
     logits: torch.Tensor  # (B, labels)
     trace: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
     stages: dict = field(default_factory=dict)  # name -> layers, as run_stage takes them

@@ -10,9 +10,9 @@ from self_models.basics.settings import COUNT, WHOLE, required
 from self_models.running.chunks import all_steps
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import Recorder, spaces_of
-from self_models.running.turning import turned
+from self_models.running.turning import of_this_gate, turned
 
-MEMBRANES = "membranes."  # begins the name of a layer's in a state_dict
+MEMBRANES, AGES = "membranes.", "ages."  # begin the name of a layer's in a state_dict; ages are there in training alone
 
 
 class Stream:
@@ -124,24 +124,30 @@ class Dense:
     model: object
 
     def begun(self, x, draws):
-        """A run on images x, at rest."""
-        return replace(self.model.start(x, draws), last=None)
+        """A run on images x, at rest, that of all layers being that of their thresholds now."""
+        model, memory = self.model, {}
+        if model.settings["initial_potential"]:
+            spaces, neurons = spaces_of(model.wiring), model.neurons()
+            memory = {name: neuron.at_rest(x.new_zeros(len(x), *spaces[name])) for name, neuron in neurons.items()}
+        return replace(model.start(x, draws), last=None, memory=memory)
 
     def go_on(self, run, x, steps, frames, recorder):
         """(the SNNOutput of a run's next steps, in which it sees images x, the run after them)"""
         model = self.model
         if model.watcher:
             model.watcher.begin()
-        run = replace(turned(model, run, x), recorder=recorder, watcher=model.watcher)
+        run = replace(turned(model, of_this_gate(model, run), x), recorder=recorder, watcher=model.watcher)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, recorder), run
 
     def state_of(self, run):
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
+        run = of_this_gate(self.model, run)
         view = run.view
         found = {"image": run.image, "logits": run.logits, "trace": run.trace}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
-        found |= {MEMBRANES + name: run.memory[name].v for name in self.model.neurons() if name in run.memory}  # no dropout mask
+        for name, state in ((name, run.memory.get(name)) for name in self.model.neurons()):  # no dropout mask
+            found |= {MEMBRANES + name: state.v, AGES + name: state.age} if state else {}
         return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
     def restored(self, state, draws):
@@ -153,9 +159,10 @@ class Dense:
         elif "is_open" in view:
             view["image"] = run.image * view["is_open"]
         potentials = {name: state[MEMBRANES + name] for name in neurons if MEMBRANES + name in state}
-        memory = {name: neurons[name].at_rest(v)._replace(v=v) for name, v in potentials.items()}
+        ages = {name: state.get(AGES + name) for name in potentials}
+        memory = {name: neurons[name].at_rest(v)._replace(v=v, age=ages[name]) for name, v in potentials.items()}
         view, held = run.view._replace(**view), {name: state[name] for name in ("logits", "trace", "steps")}
-        return replace(run, view=view, memory=memory, **held)
+        return replace(run, view=view, memory=run.memory | memory, **held)
 
 
 def check_state(model, state):

@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import torch
+
 from self_models.basics.errors import ModelError
 from self_models.running.outputs import by_step, share_of_active
+from self_models.running.steps import View
 
 
 def check_recordings(settings, gate):
@@ -53,21 +56,43 @@ def turned(model, run, image):
         return run
     view = model.gate.turned(image, predicted(model, run), run.view, changed)
     after = replace(run, image=image, view=view)
-    return surprised(model, after, view.is_open & ~run.view.is_open) if model.settings["surprise"] else after
+    if not model.settings["surprise"]:
+        return after
+    opened = view.is_open & ~run.view.is_open
+    return surprised(model, after, opened) if opened.any() else after
 
 
 def surprised(model, run, opened):
     """The run once it has forgotten as much as its image surprises, of which these pixels, bool (B, C, H, W), have just opened
     again: a share r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's trace keep
-    1 - min(1, gain r), the trace of these pixels nothing; and all pixels are judged anew by what is then predicted."""
+    1 - min(1, gain r), the trace of these pixels nothing; and where any has opened all of an image's pixels are judged anew by
+    what is then predicted."""
     keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
     memory, neurons = dict(run.memory), model.neurons()
     for name in memory.keys() & neurons.keys():
-        rest = neurons[name].initial_potential * neurons[name].threshold
-        memory[name] = memory[name]._replace(v=rest + kept(memory[name].v - rest, keep))
+        neuron, v = neurons[name], memory[name].v
+        rest, v = neuron.initial_potential * neuron.threshold, v if neuron.floor is None else v.clamp(min=neuron.lowest)
+        memory[name] = memory[name]._replace(v=rest + kept(v - rest, keep))
     trace = kept(run.trace, keep).masked_fill(opened, 0)
     run = replace(run, memory=memory, trace=trace, logits=kept(run.logits, keep))
-    return replace(run, view=model.gate.next_view(run.image, predicted(model, run), run.view))
+    judged, surprises = model.gate.next_view(run.image, predicted(model, run), run.view), opened.flatten(1).any(1)
+    return replace(run, view=chosen(surprises, judged, run.view))
+
+
+def chosen(images, view, other):
+    """The View that is `view` for these images, bool (B,), and `other` for the rest, with 0 for what that lacks."""
+    rows = images.view(-1, 1, 1, 1)
+    pairs = zip(view, other, strict=True)
+    return View(
+        *(one if one is None else torch.where(rows, one, one.new_zeros(()) if old is None else old) for one, old in pairs)
+    )
+
+
+def of_this_gate(model, run):
+    """The run; where the model's gate is of another class than the one that has made its view, all is open again as at the
+    beginning of a run."""
+    cls = type(model.gate)
+    return run if run.gate is cls else replace(run, view=model.gate.start(run.image), gate=cls)
 
 
 def kept(values, keep):

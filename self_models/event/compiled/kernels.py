@@ -115,8 +115,7 @@ def forget(net, state, n, clock, keep):
     """Bring a node's membranes up to date with this clock, and keep so much of what they are away from rest."""
     start, size = net.start[n], np.uint64(net.nodes[n, CHANNELS])
     for place in range(net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]):
-        if net.leak[n] != 1:
-            decay(net, state, n, place, clock)
+        decay(net, state, n, place, clock)
         lift(net, state, n, place)
         first = np.uint64(net.nodes[n, FIRST_V] + place * net.nodes[n, CHANNELS])
         if keep != 1:

@@ -56,6 +56,7 @@ def surprise(net, state, settings, pixels, keep):
     """Keep so much of membranes, outputs and traces, nothing of the trace of a pixel that has opened since step_open, and judge
     all pixels by what is then predicted."""
     forget_all(net, state, pixels, keep)
+    pixels.run.explained = settings.residual
     for pixel in range(len(pixels.image)):
         opened = pixels.is_open[pixel] and not pixels.step_open[pixel]
         pixels.trace[pixel] = np.float32(0) if opened else pixels.trace[pixel] * keep
