@@ -8,8 +8,9 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured
+from self_models.fast.batched.folding import decoder_layers
 from self_models.network.declared import ANNSettings
-from self_models.network.forward import decoder_layers, run_stage
+from self_models.network.neurons import HeldDropout
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, encoder_parts, list_layers
@@ -102,7 +103,13 @@ class VGG_wFeedback(Configured, nn.Module):
         before_fork, after_fork = encoder_parts(self.features)
 
         def stage(name, layers, signal):
-            return run_stage(name, layers, signal[None], masks, draws)[0]
+            for position, layer in layers:
+                key = f"{name}.{position}"
+                if isinstance(layer, HeldDropout):
+                    signal, masks[key] = layer(signal, masks.get(key), draws=draws)
+                else:
+                    signal = layer(signal)
+            return signal
 
         def encode(signal):
             forked = stage("features", before_fork, signal)

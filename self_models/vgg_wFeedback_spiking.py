@@ -1,6 +1,8 @@
 """The SNN: the ANN's network run with spikes for T steps; parts decide what it sees, when it stops and how it predicts."""
 
 import functools
+import inspect
+import itertools
 from dataclasses import replace
 
 import torch
@@ -9,9 +11,9 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, declared
+from self_models.fast import batched
 from self_models.network.declared import CHANGEABLE, SpikingSettings
-from self_models.network.forward import decoder_layers, run_stage
-from self_models.network.neurons import HeldDropout, SpikingLayers, SpikingNeuron, count_events
+from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers
 from self_models.network.surrogates import SURROGATES
@@ -25,9 +27,9 @@ from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
 from self_models.running.recording import Recorder
-from self_models.running.steps import Frame, RunState, Schedule, accumulated, gathered, joined, placed, stack_frames
+from self_models.running.steps import Frame, RunState, Schedule, stack_frames
 from self_models.running.stream import Stream
-from self_models.running.turning import aims, check_recordings, seen_and_aims, shown_next
+from self_models.running.turning import aims, check_recordings, on_image_change, seen_and_aims
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -51,6 +53,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
+    batched = True  # whether forward takes whole layers over many steps where it can, see fast/batched; else step() by step()
     watcher = None  # an OperationCounter, while one counts
 
     def __init__(self, *args, **settings):
@@ -119,6 +122,14 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
             raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
 
+    @classmethod
+    @functools.cache
+    def overridden(cls):
+        """The name of a method of this class that one derived from it has made its own, '' if there is none: what runs a network
+        other than by its step() does not know it."""
+        below = itertools.takewhile(lambda base: base is not VGG_SNN_STDB_wFeedback, cls.__mro__)
+        return next((name for base in below for name in methods(base) if hasattr(VGG_SNN_STDB_wFeedback, name)), "")
+
     @functools.cached_property
     def wiring(self):
         """Which layers' spikes go where, see network/wiring.py."""
@@ -133,102 +144,77 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             raise ModelError(f"bptt_segments must be 0 (keep all steps) to the {self.timesteps} timesteps, not {segments}")
         self.bptt_segments = segments
 
-    def integrate(self, trace, decoded, view):
-        """The read-out's trace after the decoder has run, (B, C, H, W), held where the gate says so."""
-        moved, rests = self.readout.integrate(trace, decoded), self.gate.rests(view)
-        return moved if rests is None else torch.where(rests, trace, moved)
-
     def start(self, x, draws=None, recorder=None):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; recorder: a Recorder, or
-        None. In training, chains of the decoder's linear layers are folded into one where that pays."""
+        None."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
         stages = dict(zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True))
+        stages["generate"] = list_layers(self.generate) if self.has_feedback else []
         stages["classifier"] = list_layers(self.classifier)
-        if self.has_feedback:
-            stages["generate"] = decoder_layers(self.generate, len(x) * self.timesteps // self.feedback_interval, x.shape[2:])
-        if not self.training:  # without dropout, which does nothing
-            stages = {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
-        logits = x.new_zeros(len(x), self.settings["labels"])
+        at_once = self.batched and not batched.why_not(self)
+        if at_once:
+            stages = batched.prepared(self, stages, x)
         if self.watcher:
             self.watcher.begin()
-        draws, recorder, view = draws_for(x, draws), recorder or Recorder(), self.gate.start(x)
+        draws, recorder, logits = draws_for(x, draws), recorder or Recorder(), x.new_zeros(len(x), self.settings["labels"])
         held = torch.zeros_like(x), stages, draws, self.watcher, recorder
-        run = RunState(x, view, type(self.gate), logits, *held, last=self.timesteps)
-        return replace(run, recording=recording)
+        run = RunState(x, self.gate.start(x), type(self.gate), logits, *held, last=self.timesteps)
+        return replace(run, recording=recording, at_once=at_once)
 
-    def step(self, run, draws):
-        """One step, in place. draws: uniform in [0, 1), (B, C, H, W). Returns the Frame of this step."""
-        shown = self.advance(run, draws[None]).at(0)
-        if run.watcher:
-            run.watcher.settle(run.schedules, len(run.image))
-        return shown
-
-    def advance(self, run, draws):
-        """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns their Frame, with pictures.
-
-        A layer takes all steps as one batch, but for encoder and decoder where the gate makes the input of a step depend on the
-        prediction of the step before.
-        """
-        run.reached, run.schedules, counts = [], [], {name: [] for name in self.wiring.names}
-        parts = [self.perceive(run, part, counts) for part in draws.split(1 if self.gate.reacts else len(draws))]
-        logits = self.classify(run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
-        spikes = torch.stack([joined(one) for one in counts.values()], -1)
-        shown = stack_frames([frame for _, frames in parts for frame in frames])
-        return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
-
-    def perceive(self, run, draws, counts):
-        """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to counts what
-        their layers send. Returns the encoder's output (t, B, ...), of the last t steps, and a Frame of each step."""
-        view, steps = shown_next(self, run, len(draws)), range(run.steps, run.steps + len(draws))
-        signal = self.encoding.send(view.unexplained(), draws)
-        sent = view.sent(signal)
-        counts["input"].append(count_events(sent))
-        run.recorder.note_input(sent)
-        waits, rests = self.gate.waits(view), self.has_feedback and not self.gate.wants(view)
-        decodes = [self.has_feedback and not rests and (step + 1) % self.feedback_interval == 0 for step in steps]
-        run.schedules.append(Schedule(run.steps, waits, rests, decodes))
+    def step(self, run, image, u):
+        """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
+        Returns the Frame of this step."""
+        on_image_change(self, run, image)  # of a recording or a stream
+        view, run.spikes = run.view, {}
+        signal = self.encoding.send(view.unexplained(), u)  # input spikes
+        run.note_sent(view.sent(signal))
         if self.gate.begins_anew(view):
-            for position, _ in run.stages["before_fork"]:
-                run.memory.pop(f"features.{position}", None)
-        forked = self.through(run, "features", "before_fork", signal, steps, counts)
-        encoded = self.through(run, "features", "after_fork", forked[:0] if waits else forked, steps, counts)
-        decoded = [None] * len(draws)
-        if self.has_feedback:
-            inflow = forked if self.feedback_interval == 1 else gathered(run, forked, decodes)
-            chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
-            output = self.through(run, "generate", "generate", inflow if chosen else inflow[:0], chosen, counts, steps)
-            output = iter([*[torch.zeros_like(run.image)] * (len(chosen) - len(output)), *output])
-            decoded = [next(output) if now else None for now in decodes]
-        return encoded, [self.show(run, codes) for codes in decoded]
+            run.forget("features", "before_fork")
+        shared = self.propagate(run, "features", "before_fork", signal)  # encoder, as far as the decoder needs it
+        run.logits = self.settings["output_leak"] * run.logits
+        if not self.gate.waits(view):
+            features = self.propagate(run, "features", "after_fork", shared)
+            drive = self.propagate(run, "classifier", "classifier", features.flatten(1))
+            run.logits = run.logits + drive.to(run.logits.dtype)
+        decoded, decodes = None, self.decodes(view, run.steps)
+        run.schedules.append(Schedule(run.steps, self.gate.waits(view), self.decoder_idle(view), [decodes]))
+        if self.has_feedback and not self.decoder_idle(view):
+            run.waiting = run.waiting + shared
+            if decodes:
+                decoded, run.waiting = self.propagate(run, "generate", "generate", run.waiting), 0
+        recorded = run.recorder.of_step(run.spikes, run.memory, self.neurons(), image)
+        shown = self.read_out_and_gate(run, decoded)
+        return shown._replace(logits=run.logits, spikes=run.spike_counts(self.wiring.names), **recorded)
 
-    def classify(self, run, codes, steps, counts):
-        """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the
-        logits after each step (T, B, labels)."""
-        drives = self.through(run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
-        drives = drives.to(run.image.dtype)
-        so_far = run.logits + drives[:0].sum(0)  # 0, so that a loss has a gradient where nothing has arrived
-        so_far = accumulated(so_far, drives, steps, self.settings["output_leak"], at_once=self.training)
-        run.logits = so_far[-1]
-        return so_far
-
-    def through(self, run, name, part, signal, steps, counts, among=None):
-        """A part of the stage of this name, in place: see run_stage. steps: numbers of those in which it runs; the signal is of
-        their last ones. Adds to counts each layer's spikes per step and image, (T, B), of the steps among; default: these."""
-        sent, among, watch = {}, steps if among is None else among, None
-        neurons = {f"{name}.{at}": module for at, module in run.stages[part] if isinstance(module, SpikingNeuron)}
-        kept = run.recorder.begin(neurons, run.memory)
-        if run.watcher:
-            watch = lambda key, signal, count: run.watcher.note(key, signal, steps[len(steps) - count :])  # noqa: E731
-        final = among[-1] + 1 == run.last
-        signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final, kept)
-        for key in neurons:
-            counts[key].append(placed(sent.get(key), steps, among, run.image))
-        run.recorder.end(kept, steps, among, run.image)
+    def propagate(self, run, stage, part, signal):
+        """One step of a part of a stage, layer by layer: the signal (B, ...) that comes out."""
+        for position, layer in run.stages[part]:
+            name = f"{stage}.{position}"
+            if isinstance(layer, SpikingNeuron):
+                signal, run.memory[name] = layer(signal, run.memory.get(name))
+                run.note_spikes(name, signal)
+            elif isinstance(layer, HeldDropout):
+                signal, run.memory[name] = layer(signal, run.memory.get(name), draws=run.draws)
+            elif isinstance(layer, nn.MaxPool2d):
+                counts = isinstance(layer, CountingMaxPool)
+                signal, run.memory[name] = layer.run(signal, run.memory.get(name)) if counts else (layer(signal), None)
+                run.note(name, signal)
+            else:
+                run.note(name, signal)
+                signal = layer(signal)
         return signal
 
-    def show(self, run, decoded):
-        """One step of the read-out, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W),
-        or None where there is none, or it does not run in this step. Returns a Frame."""
+    def decoder_idle(self, view):
+        """Whether no prediction is wanted of what is seen in this step."""
+        return self.has_feedback and not self.gate.wants(view)
+
+    def decodes(self, view, step):
+        """Whether the decoder runs in the step of this number."""
+        return self.has_feedback and not self.decoder_idle(view) and (step + 1) % self.feedback_interval == 0
+
+    def read_out_and_gate(self, run, decoded):
+        """The end of a step, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W), or None
+        where there is none, or it does not run in this step. Returns a Frame."""
         run.steps += 1
         view, prediction, compared = run.view, None, None
         if self.predicts:
@@ -245,6 +231,11 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if isinstance(compared, int):
             compared = torch.zeros(len(run.image), dtype=torch.int64, device=run.image.device)
         return Frame(prediction, run.view.predicted, view.is_open, compared=compared) if self.predicts else Frame()
+
+    def integrate(self, trace, decoded, view):
+        """The read-out's trace after the decoder has run, (B, C, H, W), held where the gate says so."""
+        moved, rests = self.readout.integrate(trace, decoded), self.gate.rests(view)
+        return moved if rests is None else torch.where(rests, trace, moved)
 
     def guess(self, predictions):
         """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""
@@ -277,9 +268,12 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         return Stream(self, seed)
 
     def segment(self, run, draws, frames):
-        """advance() that leaves its run as it is: (the run after these steps, their Frame)."""
-        run, first = replace(run, memory=dict(run.memory)), run.steps
-        shown = self.advance(run, draws)
+        """(the run after T steps, their Frame) of a run that stays as it is, on draws (T, B, C, H, W)."""
+        run, first = replace(run, memory=dict(run.memory), reached=[], schedules=[]), run.steps
+        if run.at_once:
+            shown = batched.advance(self, run, draws)
+        else:
+            shown = stack_frames([self.step(run, run.shown_now(), u) for u in draws])
         return run, shown if frames else shown.summed(*seen_and_aims(self, run, first))
 
     def output(self, x, frames, steps, recorder):
@@ -301,3 +295,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             by_step,
             recorder.recorded(frames.fired, frames.membranes, frames.logits),
         )
+
+
+def methods(cls):
+    """Names of a class's own methods and properties, but for those that Python calls."""
+    own = (name for name, value in vars(cls).items() if inspect.isroutine(value) or isinstance(value, property))
+    return [name for name in own if not name.startswith("__")]

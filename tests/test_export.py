@@ -233,7 +233,7 @@ def test_a_users_layers_see_an_image_by_the_gate_that_sends_once(decoder):
     run, logits = model.start(x), 0
     for draws in torch.zeros(9, *x.shape):
         logits = logits + users(run.view.image)
-        model.step(run, draws)
+        model.step(run, x, draws)
     output = model(x)
     assert output.spikes["classifier.4"].sum() > 0 and torch.equal(output.logits, logits)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import PLAN, REPOSITORY, images
 
-import self_models.network.forward
 from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
+from self_models.fast.batched import stages
+from self_models.fast.batched.neurons import begins_silent, neuron_steps
 from self_models.loading import load
-from self_models.network.forward import late_chains
 from self_models.network.neurons import HeldDropout, NeuronState, SpikingNeuron
 from self_models.network.surrogates import SURROGATES
 from self_models.running.draws import Draws
@@ -22,10 +22,12 @@ def neuron(update="delayed", threshold=1.0, leak=1.0, activation="Linear", **lea
 
 
 def trace(drives, **settings):
-    """(spike, membrane potential) after each drive."""
-    layer, state, seen = neuron(**settings), None, []
-    for drive in drives:
-        spikes, state, _ = layer(torch.tensor([[drive]]), state)
+    """(spike, membrane potential) after each drive, by a step's equations and as fast/batched takes the steps."""
+    layer, state, other, seen = neuron(**settings), None, None, []
+    for drive in torch.tensor(drives).view(-1, 1, 1):
+        spikes, state = layer(drive, state)
+        fast, other, _ = neuron_steps(layer, drive, other)
+        assert torch.equal(spikes, fast) and torch.equal(state.v, other.v)
         seen.append((spikes.item(), pytest.approx(state.v.item(), abs=1e-6)))
     return seen
 
@@ -65,10 +67,10 @@ def test_a_learned_threshold_learns_from_where_membranes_begin(update):
     one with the other, has no gradient."""
     drives = torch.randn(4, 5, 7, generator=torch.Generator().manual_seed(0)) + 0.3
     layer = neuron(update, 0.8, 0.9, learn_threshold=True, initial_potential=0.4)
-    spikes, state, _ = layer(drives.flatten(0, 1), None, 4)
+    spikes, state, _ = neuron_steps(layer, drives.flatten(0, 1), None, 4)
     v = (0.4 * layer.threshold).expand(5, 7)
     expected, last = by_autograd(drives, v, layer.threshold, layer.leak, update, SLOPES["Linear"])
-    assert torch.equal(spikes.unflatten(0, (4, 5)), expected) and expected.any() and not layer.begins_silent
+    assert torch.equal(spikes.unflatten(0, (4, 5)), expected) and expected.any() and not begins_silent(layer)
     weights = torch.rand(4, 5, 7)
     for found, wanted in (
         ((spikes.unflatten(0, (4, 5)) * weights).sum(), (expected * weights).sum()),
@@ -77,7 +79,7 @@ def test_a_learned_threshold_learns_from_where_membranes_begin(update):
         (gradient,), (other,) = (torch.autograd.grad(loss, layer.threshold, retain_graph=True) for loss in (found, wanted))
         torch.testing.assert_close(gradient, other)
     if update == "delayed":
-        first, *_ = layer(drives[0])
+        first, *_ = neuron_steps(layer, drives[0])
         assert not first.any() and torch.autograd.grad(first.sum(), layer.threshold)[0].item() == pytest.approx(0, abs=1e-5)
 
 
@@ -110,7 +112,7 @@ def test_hand_written_gradient_is_that_of_the_equations(update, activation, used
     drives, v, weights = (torch.randn(shape, generator=draw) for shape in ((6, 5, 7), (5, 7), (6, 5, 7)))
     layer = neuron(update, 0.8, 0.9, activation, learn_threshold=True, learn_leak=True)
     inputs = [drives.requires_grad_(), v.requires_grad_(), layer.threshold, layer.leak]
-    spikes, state, counts = layer(drives.flatten(0, 1), NeuronState(v), 6)
+    spikes, state, counts = neuron_steps(layer, drives.flatten(0, 1), NeuronState(v), 6)
     spikes = spikes.unflatten(0, (6, 5))
     expected, last = by_autograd(*inputs, update, SLOPES[activation])
     assert torch.equal(spikes, expected) and 0.1 < spikes.mean() < 0.9
@@ -133,9 +135,9 @@ def test_steps_together_are_the_steps_one_by_one(update):
     for gradient in (True, False):
         layer, state, seen = neuron(update, 0.8, 0.9, "STDB", learn_leak=gradient), None, []
         for drive in drives:
-            spikes, state, counts = layer(drive, state)
+            spikes, state, counts = neuron_steps(layer, drive, state)
             seen.append((spikes, counts))
-        together, last, counted = layer(drives.flatten(0, 1), steps=6)
+        together, last, counted = neuron_steps(layer, drives.flatten(0, 1), steps=6)
         for whole, parts in zip((together, counted), zip(*seen, strict=True), strict=True):
             assert torch.equal(whole, torch.cat(parts))
         assert torch.equal(last.v, state.v) and (not gradient or torch.equal(last.age, state.age))
@@ -208,7 +210,7 @@ def test_dropout_masks_are_held_over_all_steps_of_a_model():
     run, names = model.start(x), [name for name, module in model.named_modules() if isinstance(module, HeldDropout)]
     held = []
     for draws in torch.rand(8, *x.shape):
-        model.step(run, draws)
+        model.step(run, x, draws)
         held.append({name: run.memory[name] for name in names})
     assert {name.split(".")[0] for name in names} == {"features", "generate", "classifier"}
     for name in names:
@@ -236,17 +238,16 @@ def test_steps_that_cannot_matter_change_nothing(settings, activation, monkeypat
 
     count(0, model.features[0])
     count(1, model.features[6])
-    for begins_silent, late in ((False, lambda layers: ()), (True, late_chains)):
-        monkeypatch.setattr(self_models.network.forward, "late_chains", late)
-        for neuron_ in model.neurons().values():
-            neuron_.begins_silent = begins_silent
+    for leaves_out, late in ((False, lambda layers: ()), (True, stages.late_chains)):
+        monkeypatch.setattr(stages, "late_chains", late)
+        monkeypatch.setattr(stages, "begins_silent", begins_silent if leaves_out else lambda neuron: False)
         asked[:] = [0, 0]
         output = model(images(3), seed=4)
         loss = output.logits.square().sum() + output.errors.sum() + 1e-3 * sum(count.sum() for count in output.spikes.values())
         gradients = torch.autograd.grad(loss, [value for value in model.parameters() if value.requires_grad])
         found.append([*output.spikes_by_step.values(), output.logits_by_step, output.errors, *gradients])
         together = not model.gate.reacts
-        assert asked == ([8 - together, 6 - together] if begins_silent else [8, 8])
+        assert asked == ([8 - together, 6 - together] if leaves_out else [8, 8])
     assert output.logits.any()
     for each, short in zip(*found, strict=True):
         torch.testing.assert_close(short, each, rtol=1e-4, atol=1e-4)
@@ -259,8 +260,9 @@ def test_quiet_neurons_are_left_alone_and_nothing_changes(settings, monkeypatch)
     model = load(REPOSITORY / "trained_models/snn/quick_feedback.pth", engine="dense", timesteps=30, **settings)
     x, found, asked = load_data("MNIST")[2].images[:2], [], []
     model.features[3].register_forward_hook(lambda _, given, output: asked.append(len(output)))
-    for quiet in (SpikingNeuron.stays_quiet, False):
-        monkeypatch.setattr(SpikingNeuron, "stays_quiet", quiet)
+    for quiet in (True, False):
+        if not quiet:
+            monkeypatch.setattr(stages, "stays_quiet", lambda neuron: False)
         output = model(x, seed=1)
         found.append((*output.spikes_by_step.values(), output.logits_by_step, output.predictions, output.is_open))
         if not settings:

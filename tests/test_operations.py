@@ -295,8 +295,8 @@ def test_energy_of_both_executions_by_hand(analog, event):
 
 
 @pytest.mark.parametrize("gate", [{}, {"gate": "block", "epsilon": 0.3}])
-def test_counts_hold_step_by_step_after_a_failure_and_without_autograd(gate, monkeypatch):
-    """Whoever takes the steps one by one counts the same; a run that failed leaves nothing behind; nobody counts twice."""
+def test_counts_hold_after_a_failure_and_without_autograd(gate, monkeypatch):
+    """A run that failed leaves nothing behind; nobody counts twice."""
     model = build([[4, "D"], ["U", "in"]], shape=(1, 8, 8), steps=4, default_threshold=0.1, **gate)
     x, u, _, expected = run(model)
     with torch.inference_mode(), OperationCounter(model) as counter:
@@ -304,9 +304,7 @@ def test_counts_hold_step_by_step_after_a_failure_and_without_autograd(gate, mon
             broken.setattr(model.classifier[0], "forward", Mock(side_effect=MemoryError))
             with pytest.raises(MemoryError):
                 model(torch.cat([x, x]), torch.cat([u, u], 1))
-        state = model.start(x)
-        for draws in u:
-            model.step(state, draws)
+        model(x, u)
         with pytest.raises(ModelError, match="already"), OperationCounter(model):
             pass
     assert counter.result(len(x)) == expected

@@ -14,6 +14,7 @@ from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.event.engine import EventEngine
+from self_models.fast.batched.neurons import neuron_steps, traced_steps
 from self_models.loading import load
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.surrogates import SURROGATES
@@ -272,7 +273,7 @@ def test_ages_of_neurons_outlive_an_image():
     assert any(name.startswith("ages.") for name in first.after)
     whole = model.start(x, draws_for(x, seed=1))
     for t in range(8):
-        model.step(whole, whole.draws.at_step(t, model.image_shape))
+        model.step(whole, x, whole.draws.at_step(t, model.image_shape))
         if t == 3:  # no gradient goes from an image to those before it
             whole.memory = {name: state and state._replace(v=state.v.detach()) for name, state in whole.memory.items()}
             whole.logits, whole.trace = whole.logits.detach(), whole.trace.detach()
@@ -304,12 +305,12 @@ def test_a_membrane_does_not_fall_below_its_floor_by_hand(update, spikes, membra
     neuron = SpikingNeuron(SURROGATES.find("Linear")(0.3, 0.01), update, floor=0.5)
     drive = torch.tensor([-2.0, 0.75, 1.25, 0, -3]).view(5, 1)
     with torch.no_grad():
-        found, _, _, potentials = neuron.traced(drive, steps=5)
+        found, _, _, potentials = traced_steps(neuron, drive, steps=5)
     assert (found.flatten().tolist(), potentials.flatten().tolist()) == (spikes, membranes)
     drive.requires_grad_()
-    learned, state, _ = neuron(drive, steps=5)
+    learned, state, _ = neuron_steps(neuron, drive, steps=5)
     assert learned.flatten().tolist() == spikes and state.v.item() == membranes[-1]
-    _, state, _ = neuron(drive[:4], steps=4)
+    _, state, _ = neuron_steps(neuron, drive[:4], steps=4)
     state.v.sum().backward()
     assert drive.grad[0].item() == 0 and drive.grad[3].item() == 1
 
@@ -332,7 +333,7 @@ def test_the_gradient_through_a_floor_is_autograds(update):
     drive = torch.randn(12, 7, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(12, 7, generator=torch.Generator().manual_seed(1))
     ours = drive.clone().requires_grad_()
-    spikes, state, _ = neuron(ours, steps=12)
+    spikes, state, _ = neuron_steps(neuron, ours, steps=12)
     ((spikes * weight).sum() + state.v.sum()).backward()
     theirs, theta, leak = (value.detach().clone().requires_grad_() for value in (drive, neuron.threshold, neuron.leak))
     v, total = torch.zeros(7), 0

@@ -16,7 +16,9 @@ from harness.command_line.presets import ANN_PRESETS, SNN_PRESETS
 from harness.training.losses import losses_of
 from harness.training.schedules import make_optimizer
 from self_models.basics.errors import ModelError
-from self_models.network.forward import decoder_layers, run_stage
+from self_models.fast.batched import stages
+from self_models.fast.batched.folding import decoder_layers
+from self_models.fast.batched.neurons import neuron_steps
 from self_models.network.neurons import HeldDropout
 from self_models.network.norms import folded_in
 from self_models.network.plans import PLANS, as_tokens
@@ -112,7 +114,7 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     found = []
     for chain in (decoder_layers(generate, signals, (19, 27)), list_layers(generate)):
         signal = x.clone().requires_grad_()
-        output = run_stage("generate", chain, signal[None], {})
+        output = stages.run_stage("generate", chain, signal[None], {})
         gradients = torch.autograd.grad(output.square().sum(), [signal, *generate.parameters()])
         found.append((len(chain), output, gradients))
     assert [number for number, *_ in found] == [layers, 4] and output.shape == (1, signals, 3, 19, 27)
@@ -139,16 +141,19 @@ def test_segments_give_what_the_whole_run_gives(name, segments):
 
 
 @pytest.mark.parametrize("name", ["plain", "blocking, latch, linear decoder", "learned dynamics"])
-def test_bfloat16_products_keep_float32_membranes_and_learn_as_well(name):
+def test_bfloat16_products_keep_float32_membranes_and_learn_as_well(name, monkeypatch):
     """A rounded drive can flip a spike, so single gradients differ; losses do not by much, at the start and after learning."""
     losses, dtypes = {}, {}
     for precision in ("float32", "bfloat16"):
         model, dtypes[precision] = build(**CASES[name]).train(), set()
         model.precision = precision
-        for neuron in model.neurons().values():
-            neuron.register_forward_hook(
-                lambda _, given, output, precision=precision: dtypes[precision].add((given[0].dtype, output[1].v.dtype))
-            )
+
+        def noted(neuron, drive, *more, precision=precision):
+            found = neuron_steps(neuron, drive, *more)
+            dtypes[precision].add((drive.dtype, found[1].v.dtype))
+            return found
+
+        monkeypatch.setattr(stages, "neuron_steps", noted)
         optimizer, losses[precision] = torch.optim.Adam(model.parameters(), 5e-3), []
         for _ in range(12):
             optimizer.zero_grad()

@@ -21,9 +21,9 @@ from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
 from harness.training.forecast import counted
-from self_models.network.forward import chains, run_stage
+from self_models.network.neurons import CountingMaxPool
 from self_models.network.norms import by_channel
-from self_models.network.stages import encoder_parts, list_layers
+from self_models.network.stages import chains, encoder_parts, list_layers
 from self_models.running.draws import Draws
 
 RULE = 4  # of balancing: thresholds in caches of another rule are not read
@@ -74,9 +74,9 @@ def layer_by_layer(model, images, draws, timesteps, settle):
     model.eval()
 
     def run(stage, layers, signal, steps):
-        """t -> the stage's output at step t. layers: as run_stage takes them; signal: t -> its input, (B, ...)."""
+        """t -> the stage's output at step t. layers: (position, module) pairs; signal: t -> its input, (B, ...)."""
         for linear, neuron in chains(layers):
-            signal = through(stage, linear, signal)
+            signal = through(linear, signal)
             if neuron:
                 position, module = neuron
                 signal = cache(signal) if steps * signal(0).nbytes <= KEPT else signal
@@ -94,7 +94,7 @@ def layer_by_layer(model, images, draws, timesteps, settle):
     model.train(was_training)
 
 
-def through(name, linear, signal):
+def through(linear, signal):
     """t -> what layers that do not spike make of the signal at step t, (B, ...); asked from step 0 on, in turn, as often as
     wanted: a maximum pool counts what it has seen."""
     memory = {}
@@ -102,7 +102,13 @@ def through(name, linear, signal):
     def at(t):
         if t == 0:
             memory.clear()
-        return run_stage(name, linear, signal(t)[None], memory)[0]
+        values = signal(t)
+        for position, layer in linear:
+            if isinstance(layer, CountingMaxPool):
+                values, memory[position] = layer.run(values, memory.get(position))
+            else:
+                values = layer(values)
+        return values
 
     return at
 
@@ -111,7 +117,7 @@ def spikes_of(neuron, drive, steps, on_step=None):
     """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each."""
     bits, state = [], None
     for t in range(steps):
-        fired, state, _ = neuron(drive(t), state)
+        fired, state = neuron(drive(t), state)
         in_memory = fired.bool().as_strided((fired.numel(),), (1,))
         bits.append((np.packbits(in_memory.cpu().numpy()), fired.stride()))  # a drive without spikes has another order
         if on_step:

@@ -1,7 +1,6 @@
 """What compiled code knows of a model: whether it has a form of all that the model does, and the settings that it reads."""
 
 import functools
-import inspect
 import itertools
 from collections import namedtuple
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from self_models.basics.images import has_colour
 from self_models.running.draws import key_for
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking import methods
 
 PARTS = {"gate": "kernels", "rule": "kernel", "readout": "kernels"}  # setting -> attribute with the part's compiled form
 
@@ -18,7 +17,7 @@ def why_not(model):
     """Why compiled code cannot run the model as it is now, or ''."""
     from self_models.event.compiled import run  # now: it knows the parts that are registered when it is first imported
 
-    if hook := own_hook(type(model)):
+    if hook := model.overridden():
         return f"the event engine does not know {type(model).__name__}.{hook}: use --engine dense"
     for name, kernel in PARTS.items():
         part = type(getattr(model, name))
@@ -34,23 +33,10 @@ def why_not(model):
 
 
 @functools.cache
-def own_hook(cls):
-    """The name of a method of the SNN's that a class below it has made its own, '' if there is none."""
-    below = itertools.takewhile(lambda base: base is not VGG_SNN_STDB_wFeedback, cls.__mro__)
-    return next((name for base in below for name in methods(base) if hasattr(VGG_SNN_STDB_wFeedback, name)), "")
-
-
-@functools.cache
 def is_compiled(cls, kernel):
     """Whether a part has a compiled form, its attribute `kernel`, and no class below the one that it is of has a method."""
     below = itertools.takewhile(lambda base: kernel not in vars(base), cls.__mro__)
     return getattr(cls, kernel, None) is not None and not any(methods(base) for base in below)
-
-
-def methods(cls):
-    """Names of a class's own methods and properties, but for those that Python calls."""
-    own = (name for name, value in vars(cls).items() if inspect.isroutine(value) or isinstance(value, property))
-    return [name for name in own if not name.startswith("__")]
 
 
 def kernel_settings(model, draws, steps=None):

@@ -148,3 +148,16 @@ def encoder_parts(features):
     """The same of the encoder in two parts: up to where the decoder takes its input, and the rest, maybe none."""
     layers = list_layers(features)
     return layers[: features.fork], layers[features.fork :]
+
+
+def chains(layers):
+    """The (position, module) pairs of a stage's layers as (linear ones in a row, the spiking layer that ends them or None)."""
+    linear = []
+    for position, module in layers:
+        if isinstance(module, SpikingNeuron):
+            yield linear, (position, module)
+            linear = []
+        elif not isinstance(module, HeldDropout):
+            linear.append((position, module))
+    if linear:
+        yield linear, None

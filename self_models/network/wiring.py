@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from self_models.network.forward import chains
-from self_models.network.stages import encoder_parts, list_layers
+from self_models.network.stages import chains, encoder_parts, list_layers
 
 
 class Connection(NamedTuple):

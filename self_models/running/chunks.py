@@ -20,7 +20,8 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
     x, end, parts, stops = run.image, run.steps + steps, [], run.last is not None and model.rule.stops and not model.training
     running = torch.arange(len(x), device=x.device)
     taken = torch.full_like(running, steps)
-    for drawn in drawn_for(model, run, steps, uniforms, chunk_length(model, x, steps, stops, run.last is None)):
+    length = chunk_length(model, x, steps, stops, one_by_one=run.last is None or not run.at_once)
+    for drawn in drawn_for(model, run, steps, uniforms, length):
         drawn, first = drawn if len(running) == len(x) else drawn[:, running], run.steps
         keeps = not model.training or model.bptt_segments == 0 or first + len(drawn) >= end
         run, shown = (model.segment if keeps else recomputed(model.segment))(run, drawn, frames)
@@ -42,15 +43,15 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
     return join_frames(parts), taken, run
 
 
-def chunk_length(model, x, steps, stops, streams=False):
+def chunk_length(model, x, steps, stops, one_by_one=False):
     """Steps that run together: all or a segment in training, in evaluation what the bound on memory allows; 1 where a recording
-    may surprise, since all layers forget between two frames, and of a stream, so that its pieces give what the whole gives to the
-    last bit."""
+    may surprise, since all layers forget between two frames, where step() is taken step by step, and of a stream, so that its
+    pieces give what the whole gives to the last bit."""
     if model.frames and model.settings["surprise"]:
         return 1
     if model.training:
         return -(-steps // max(1, model.bptt_segments))
-    if streams:
+    if one_by_one:
         return 1
     fit = max(1, AT_ONCE.get(x.device.type, 2**20) // max(1, len(x) * model.wiring.largest))
     return min(fit, LOOKED_AFTER if stops else steps)

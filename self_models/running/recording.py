@@ -95,6 +95,21 @@ class Recorder:
         rows = {kind: [torch.cat(parts[name, kind]) for name, _ in self.of(kind)] for kind in KINDS}
         return {FIELDS[kind]: torch.cat(row, -1) if row else None for kind, row in rows.items()}
 
+    # --- step by step
+
+    def of_step(self, spikes, memory, neurons, images):
+        """As taken(), of one step, (B, n). spikes: layer -> what it has sent, of those that ran; memory: module name -> state."""
+        rows = {kind: [] for kind in KINDS}
+        for kind in KINDS:
+            for name, one in self.of(kind):
+                values = torch.zeros(len(images), *one.space, device=images.device)
+                if kind == "spikes":
+                    values = spikes.get(name, values) != 0
+                else:
+                    values = (memory.get(name) or neurons[name].at_rest(values)).v
+                rows[kind].append(one.chosen(values[None])[0])
+        return {FIELDS[kind]: torch.cat(row, -1) if row else None for kind, row in rows.items()}
+
     # --- both engines
 
     def recorded(self, fired, membranes, logits):

@@ -66,6 +66,37 @@ class RunState:
     memory: dict = field(default_factory=dict)  # module name -> state
     reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
     schedules: list = field(default_factory=list)  # of these steps
+    at_once: bool = False  # whether layers take many steps at once, see fast/batched
+    spikes: dict = field(default_factory=dict)  # of the latest step: layer -> spikes (B, ...), of those that ran
+
+    def shown_now(self):
+        """The image of the coming step, (B, C, H, W)."""
+        return self.image if self.recording is None else self.recording[:, self.steps]
+
+    def note(self, name, signal):
+        """What goes into a linear layer, or comes out of a maximum pool, in this step."""
+        if self.watcher:
+            self.watcher.note(name, signal, [self.steps])
+
+    def note_spikes(self, name, spikes):
+        """What a layer sends in this step."""
+        self.spikes[name] = spikes
+        self.note(name, spikes)
+
+    def note_sent(self, sent):
+        """Which input neurons send in this step, bool (B, C, H, W)."""
+        self.spikes["input"] = sent
+
+    def spike_counts(self, names):
+        """Spikes of each of these layers in this step, (B, layers) float32."""
+        none = self.logits.new_zeros(len(self.logits), dtype=torch.float32)
+        sums = {name: spikes.flatten(1).sum(1, dtype=torch.float32) for name, spikes in self.spikes.items()}
+        return torch.stack([sums.get(name, none) for name in names], -1)
+
+    def forget(self, stage, part):
+        """Bring the layers of a part of a stage to rest."""
+        for position, _ in self.stages[part]:
+            self.memory.pop(f"{stage}.{position}", None)
 
     def after(self, frames):
         """The state after each of the steps that were taken last, without the layers' memory."""

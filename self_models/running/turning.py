@@ -33,8 +33,14 @@ def shown_next(model, run, steps):
     frames = run.recording[:, run.steps : run.steps + steps].transpose(0, 1)
     if steps > 1:
         return model.gate.start(frames)
-    vars(run).update(vars(turned(model, run, frames[0])))
+    on_image_change(model, run, frames[0])
     return run.view
+
+
+def on_image_change(model, run, image):
+    """turned(), in place."""
+    if image is not run.image:
+        vars(run).update(vars(turned(model, run, image)))
 
 
 def aims(model, x, steps=None):
@@ -71,7 +77,7 @@ def surprised(model, run, opened):
     memory, neurons = dict(run.memory), model.neurons()
     for name in memory.keys() & neurons.keys():
         neuron, v = neurons[name], memory[name].v
-        rest, v = neuron.initial_potential * neuron.threshold, v if neuron.floor is None else v.clamp(min=neuron.lowest)
+        rest, v = neuron.initial_potential * neuron.threshold, neuron.floored(v)
         memory[name] = memory[name]._replace(v=rest + kept(v - rest, keep))
     trace = kept(run.trace, keep).masked_fill(opened, 0)
     run = replace(run, memory=memory, trace=trace, logits=kept(run.logits, keep))

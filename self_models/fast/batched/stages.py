@@ -1,85 +1,11 @@
-"""How a stage's layers are run, step by step or all steps at once, without asking layers what is known anyhow."""
-
-from math import prod
+"""Many steps of a stage's layers at once, without asking layers what is known anyhow."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from self_models.fast.batched.neurons import UPDATES, begins_silent, dynamics, neuron_steps, stays_quiet, traced_steps
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
-from self_models.network.stages import LINEAR, LINEAR_OR_POOL, list_layers
-
-FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
-
-
-def decoder_layers(stage, signals, image_size):
-    """list_layers of a decoder, in training each chain of U layers and the convolution after it as one FoldedChain, as far as
-    that pays: the same map in fewer multiply-adds. signals: how many of them will come; image_size: (height, width) of the
-    decoder's output."""
-    if not stage.training:
-        return list_layers(stage)
-    layers, size, chain = [], list(image_size), None
-    for position, module in reversed(list_layers(stage)):
-        is_transposed = isinstance(module, nn.ConvTranspose2d)
-        if is_transposed and module.stride[0] > 1:
-            size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
-            if chain and chain.pays_with(module, signals * prod(size)):
-                chain.fold_in(module)
-                layers[0] = (layers[0][0], chain)
-                continue
-            chain = None
-        else:
-            chain = FoldedChain(module) if is_transposed else None
-        layers.insert(0, (position, module))
-    return layers
-
-
-class FoldedChain:
-    """A k x k transposed convolution and U layers before it, which are linear together, as one transposed convolution.
-
-    Two transposed convolutions after each other are one, whose kernel is the first kernel passed through the second as if it
-    were an image. Begun at the end, where channels are fewest, that takes the fewest operations. At borders nothing changes: a
-    U layer's output pixels each come from one input pixel.
-    """
-
-    def __init__(self, module):
-        self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]
-        self.bias = module.bias
-
-    def pays_with(self, up, places):
-        """Whether fewer multiply-adds are needed with this U layer before it folded in than without, for this many places
-        (of all signals together) before that layer. (The backward pass needs twice the forward pass's, whichever way.)"""
-        (channels, width, size, _), grown = self.kernel.shape, self.kernel.shape[-1] + self.stride
-        apart = places * up.weight.numel() + 4 * places * channels * width * size**2
-        return up.weight.numel() * width * size**2 + places * up.in_channels * width * grown**2 < apart
-
-    def fold_in(self, up):
-        """Become the map of this U layer and what was before."""
-        self.kernel = F.conv_transpose2d(up.weight, self.kernel, stride=self.stride)
-        self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
-        self.stride *= up.stride[0]
-
-    def __call__(self, signal):
-        """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""
-        channels, size = self.kernel.shape[1], self.kernel.shape[-1]
-        if channels > FEW_CHANNELS or self.bias is not None:
-            return F.conv_transpose2d(signal, self.kernel, self.bias, self.stride, self.padding, self.lost)
-        columns = self.kernel.flatten(1).t() @ signal.flatten(2)
-        shape = [self.stride * here + lost for here, lost in zip(signal.shape[2:], self.lost, strict=True)]
-        return F.fold(columns, shape, size, padding=self.padding, stride=self.stride)
-
-
-def chains(layers):
-    """The (position, module) pairs of a stage's layers as (linear ones in a row, the spiking layer that ends them or None)."""
-    linear = []
-    for position, module in layers:
-        if isinstance(module, SpikingNeuron):
-            yield linear, (position, module)
-            linear = []
-        elif not isinstance(module, HeldDropout):
-            linear.append((position, module))
-    if linear:
-        yield linear, None
+from self_models.network.stages import LINEAR, LINEAR_OR_POOL, chains
 
 
 def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, final=False, kept=None):
@@ -109,7 +35,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
         if isinstance(module, SpikingNeuron):
             if steps:
                 state = memory.get(key)
-                if looks and state and state.quiet == module.dynamics and not any(sends):
+                if looks and state and state.quiet == dynamics(module) and not any(sends):
                     waiting, signal = [], state.v.new_zeros(1).expand(steps * images, *state.v.shape[1:])
                     if counts is not None:
                         counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
@@ -119,11 +45,11 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                     signal = torch.cat([signal, torch.zeros_like(signal[:images])])
                 was_at_rest = key not in memory
                 asked = (kept or {}).get(key, {})
-                run = module.traced if "membrane" in asked else module
-                signal, memory[key], fired, *membranes = run(signal, state, steps)
+                run = traced_steps if "membrane" in asked else neuron_steps
+                signal, memory[key], fired, *membranes = run(module, signal, state, steps)
                 if membranes:
                     asked["membrane"] = membranes[0].unflatten(0, (steps, images))
-                if was_at_rest and module.begins_silent:
+                if was_at_rest and begins_silent(module):
                     steps, signal, fired = steps - 1, signal[images:], fired[1:]
                 if "spikes" in asked:
                     asked["spikes"] = signal.unflatten(0, (steps, images))
@@ -132,8 +58,8 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                 if watch:
                     watch(key, signal, steps)
                 sends, driven = fired.any(1).tolist() if looks else [], steps
-                if sends and not sends[-1] and module.stays_quiet:
-                    memory[key] = memory[key]._replace(quiet=module.dynamics)
+                if sends and not sends[-1] and stays_quiet(module):
+                    memory[key] = memory[key]._replace(quiet=dynamics(module))
         elif isinstance(module, HeldDropout):
             signal, memory[key] = module(signal, memory.get(key), driven, draws)
         else:
@@ -176,7 +102,7 @@ def silently(modules, signal, sends, images):
 
 def late_chains(layers):
     """The positions at which chains of linear layers begin that drive neurons which fire a step later."""
-    return [linear[0][0] for linear, neuron in chains(layers) if linear and neuron and neuron[1].update.delays]
+    return [linear[0][0] for linear, neuron in chains(layers) if linear and neuron and UPDATES[neuron[1].update].delays]
 
 
 def sparsely(module, signal, sends):

@@ -1,0 +1,67 @@
+"""Linear layers of a decoder that training runs as one: the same map in fewer multiply-adds."""
+
+from math import prod
+
+import torch.nn.functional as F
+from torch import nn
+
+from self_models.network.stages import list_layers
+
+FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
+
+
+def decoder_layers(stage, signals, image_size):
+    """list_layers of a decoder, in training each chain of U layers and the convolution after it as one FoldedChain, as far as
+    that pays: the same map in fewer multiply-adds. signals: how many of them will come; image_size: (height, width) of the
+    decoder's output."""
+    if not stage.training:
+        return list_layers(stage)
+    layers, size, chain = [], list(image_size), None
+    for position, module in reversed(list_layers(stage)):
+        is_transposed = isinstance(module, nn.ConvTranspose2d)
+        if is_transposed and module.stride[0] > 1:
+            size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
+            if chain and chain.pays_with(module, signals * prod(size)):
+                chain.fold_in(module)
+                layers[0] = (layers[0][0], chain)
+                continue
+            chain = None
+        else:
+            chain = FoldedChain(module) if is_transposed else None
+        layers.insert(0, (position, module))
+    return layers
+
+
+class FoldedChain:
+    """A k x k transposed convolution and U layers before it, which are linear together, as one transposed convolution.
+
+    Two transposed convolutions after each other are one, whose kernel is the first kernel passed through the second as if it
+    were an image. Begun at the end, where channels are fewest, that takes the fewest operations. At borders nothing changes: a
+    U layer's output pixels each come from one input pixel.
+    """
+
+    def __init__(self, module):
+        self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]
+        self.bias = module.bias
+
+    def pays_with(self, up, places):
+        """Whether fewer multiply-adds are needed with this U layer before it folded in than without, for this many places
+        (of all signals together) before that layer. (The backward pass needs twice the forward pass's, whichever way.)"""
+        (channels, width, size, _), grown = self.kernel.shape, self.kernel.shape[-1] + self.stride
+        apart = places * up.weight.numel() + 4 * places * channels * width * size**2
+        return up.weight.numel() * width * size**2 + places * up.in_channels * width * grown**2 < apart
+
+    def fold_in(self, up):
+        """Become the map of this U layer and what was before."""
+        self.kernel = F.conv_transpose2d(up.weight, self.kernel, stride=self.stride)
+        self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
+        self.stride *= up.stride[0]
+
+    def __call__(self, signal):
+        """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""
+        channels, size = self.kernel.shape[1], self.kernel.shape[-1]
+        if channels > FEW_CHANNELS or self.bias is not None:
+            return F.conv_transpose2d(signal, self.kernel, self.bias, self.stride, self.padding, self.lost)
+        columns = self.kernel.flatten(1).t() @ signal.flatten(2)
+        shape = [self.stride * here + lost for here, lost in zip(signal.shape[2:], self.lost, strict=True)]
+        return F.fold(columns, shape, size, padding=self.padding, stride=self.stride)

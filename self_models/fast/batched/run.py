@@ -1,0 +1,98 @@
+"""Steps of a run that a layer takes as one batch, as far as no prediction comes in between: what the model's step() says."""
+
+import torch
+
+from self_models.fast.batched.folding import decoder_layers
+from self_models.fast.batched.neurons import UPDATES, count_events
+from self_models.fast.batched.stages import run_stage
+from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.running.steps import Schedule, accumulated, gathered, joined, placed, stack_frames
+from self_models.running.turning import shown_next
+
+
+def why_not(model):
+    """Why the model's steps cannot be taken at once, in words, or ''."""
+    if hook := model.overridden():
+        return f"{type(model).__name__}.{hook} is its own"
+    for name, neuron in model.neurons().items():
+        if type(neuron) is not SpikingNeuron or neuron.update not in UPDATES:
+            return f"the neurons {name} are its own"
+        if neuron._forward_hooks or neuron._forward_pre_hooks:
+            return f"the neurons {name} have a hook, which wants to be called step by step"
+    return ""
+
+
+def prepared(model, stages, x):
+    """The layers of a run's stages, name -> (position, module) pairs, for images x: in training chains of the decoder's linear
+    layers folded into one where that pays, else without dropout, which does nothing."""
+    if not model.training:
+        return {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
+    if not model.has_feedback:
+        return stages
+    times = len(x) * model.timesteps // model.feedback_interval
+    return stages | {"generate": decoder_layers(model.generate, times, x.shape[2:])}
+
+
+def advance(model, run, draws):
+    """T steps, in place. draws: uniform in [0, 1), (T, B, C, H, W). Returns their Frame, with pictures.
+
+    A layer takes all steps as one batch, but for encoder and decoder where the gate makes the input of a step depend on the
+    prediction of the step before.
+    """
+    counts = {name: [] for name in model.wiring.names}
+    parts = [perceive(model, run, part, counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
+    logits = classify(model, run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
+    spikes = torch.stack([joined(one) for one in counts.values()], -1)
+    shown = stack_frames([frame for _, frames in parts for frame in frames])
+    return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
+
+
+def perceive(model, run, draws, counts):
+    """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to counts what
+    their layers send. Returns the encoder's output (t, B, ...), of the last t steps, and a Frame of each step."""
+    view, steps = shown_next(model, run, len(draws)), range(run.steps, run.steps + len(draws))
+    signal = model.encoding.send(view.unexplained(), draws)
+    sent = view.sent(signal)
+    counts["input"].append(count_events(sent))
+    run.recorder.note_input(sent)
+    waits, decodes = model.gate.waits(view), [model.decodes(view, step) for step in steps]
+    run.schedules.append(Schedule(run.steps, waits, model.decoder_idle(view), decodes))
+    if model.gate.begins_anew(view):
+        run.forget("features", "before_fork")
+    forked = through(model, run, "features", "before_fork", signal, steps, counts)
+    encoded = through(model, run, "features", "after_fork", forked[:0] if waits else forked, steps, counts)
+    decoded = [None] * len(draws)
+    if model.has_feedback:
+        inflow = forked if model.feedback_interval == 1 else gathered(run, forked, decodes)
+        chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
+        output = through(model, run, "generate", "generate", inflow if chosen else inflow[:0], chosen, counts, steps)
+        output = iter([*[torch.zeros_like(run.image)] * (len(chosen) - len(output)), *output])
+        decoded = [next(output) if now else None for now in decodes]
+    return encoded, [model.read_out_and_gate(run, codes) for codes in decoded]
+
+
+def classify(model, run, codes, steps, counts):
+    """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the
+    logits after each step (T, B, labels)."""
+    drives = through(model, run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
+    drives = drives.to(run.image.dtype)
+    so_far = run.logits + drives[:0].sum(0)  # 0, so that a loss has a gradient where nothing has arrived
+    so_far = accumulated(so_far, drives, steps, model.settings["output_leak"], at_once=model.training)
+    run.logits = so_far[-1]
+    return so_far
+
+
+def through(model, run, name, part, signal, steps, counts, among=None):
+    """A part of the stage of this name, in place: see run_stage. steps: numbers of those in which it runs; the signal is of
+    their last ones. Adds to counts each layer's spikes per step and image, (T, B), of the steps among; default: these."""
+    sent, among, watch = {}, steps if among is None else among, None
+    neurons = {f"{name}.{at}": module for at, module in run.stages[part] if isinstance(module, SpikingNeuron)}
+    kept = run.recorder.begin(neurons, run.memory)
+    if run.watcher:
+        watch = lambda key, signal, count: run.watcher.note(key, signal, steps[len(steps) - count :])  # noqa: E731
+    final = among[-1] + 1 == run.last
+    signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final, kept)
+    for key in neurons:
+        counts[key].append(placed(sent.get(key), steps, among, run.image))
+    run.recorder.end(kept, steps, among, run.image)
+    return signal
