@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import UserError
+from harness.building.models import OF_REPOSITORY
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
@@ -23,7 +24,7 @@ from harness.runs.checkpoints import write_whole
 from harness.runs.commands import COMMANDS, program
 from harness.runs.place import Paths, numbered
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.home import HOME
+from self_models.basics.home import HOME, INSTALLED
 from self_models.basics.settings import WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -112,14 +113,16 @@ def find(word, seeds, args):
     missing = [one for one in found if not (one.checkpoint if args.evaluate else one.log).is_file()]
     if not missing:
         return found
-    path = missing[0].checkpoint if args.evaluate else missing[0].log
-    if missing[0].checkpoint.is_file():
-        raise UserError(f"{path} is missing, but {missing[0].checkpoint} is there: --evaluate measures it")
-    if len(missing) == len(found) and not preset and not any(one.log.is_file() for one in found):
-        names = [*EVALUATIONS, *(log.stem for log in missing[0].log.parent.glob("*.jsonl"))]
+    absent = [one for one in missing if not one.checkpoint.is_file()]
+    if not absent:
+        raise UserError(f"{missing[0].log} is missing, but {missing[0].checkpoint} is there: --evaluate measures it")
+    paths = Paths("snn", absent[0].name, args.output_dir)  # where it would be made
+    path = paths.best_path if args.evaluate else paths.json_path
+    if len(absent) == len(found) and not preset and not any(one.log.is_file() for one in found):
+        names = [*EVALUATIONS, *(log.stem for log in paths.logs.glob("*.jsonl"))]
         raise UserError(f"there is no network {word}: {path} is missing; {meant(word, names)}give a preset or a run's name")
-    seeds = " ".join(str(one.seed) for one in missing)
-    raise UserError(f"{word} of seed {seeds} is missing ({path}): {command_for(preset, seeds, found, args)}")
+    seeds, then = " ".join(str(one.seed) for one in absent), "; then --evaluate measures all" * (absent != missing)
+    raise UserError(f"{word} of seed {seeds} is missing ({path}): {command_for(preset, seeds, found, args)}{then}")
 
 
 def trained(word, preset, seed, output_dir):
@@ -138,7 +141,7 @@ def command_for(preset, seeds, found, args):
     """What makes the networks of these seeds, in words."""
     if preset:
         where = f" --output_dir {shlex.quote(args.output_dir)}" * (args.output_dir != ".")
-        return f"{' '.join(program('snn'))} --preset {preset} --seeds {seeds}{where} makes it"
+        return f"{' '.join(program('snn'))} --preset {preset} --seeds {seeds}{where} makes it{OF_REPOSITORY * INSTALLED}"
     logs = [one.log for one in found if one.log.is_file()]
     openings = read_run(logs[0]).openings if logs else ()
     if openings and openings[0].command.startswith(COMMANDS["snn"]):

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Evaluate every committed checkpoint on its whole test set; write results/results.json and the tables of README and docs.
 
-The networks of CIFAR-10 (JPEG) need its folder, --dataset; without it their rows stay as they are, with the day they are of.
+All images are looked for first. Of networks whose images are not there the rows stay as they are, and the last lines say so;
+those of CIFAR-10 (JPEG), whose rows have the day they are of, need its folder, --dataset.
 """
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -13,8 +15,10 @@ from statistics import fmean
 
 from harness import UserError
 from harness.command_line.parser import Parser
-from harness.command_line.presets import NETWORKS, RULE_SHOWN, run_name
+from harness.command_line.presets import NETWORKS, RULE_SHOWN, SNN_PRESETS, run_name
 from harness.command_line.scripts import run_script
+from harness.data.folders import list_folder
+from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring.comparing import FIGURES, Spread, difference, spread
 from harness.measuring.report import save_results_json
@@ -29,7 +33,10 @@ RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 
 CHECKPOINTS = {  # name -> (its preset, seed)
     run_name("snn", preset, seed): (preset, seed) for preset, network in NETWORKS.items() for seed in range(network.seeds)
 }
-OF_FOLDER = [name for name, (preset, _) in CHECKPOINTS.items() if NETWORKS[preset].images]
+IMAGES = {  # name -> what its images are called
+    name: NETWORKS[preset].images or re.findall(r"--dataset (\S+)", SNN_PRESETS[preset].flags)[-1]
+    for name, (preset, _) in CHECKPOINTS.items()
+}
 
 
 def commands(folder=""):
@@ -55,19 +62,23 @@ def main(argv=None):
     parser.add_argument("--only", nargs="*", choices=list(CHECKPOINTS), metavar="NAME", help=help_text)
     parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that want it")
     args = parser.parse_args(argv)
-    if not args.dataset and (wanting := [name for name in args.only or () if name in OF_FOLDER]):
-        raise UserError(f"{wanting[0]} needs its images: add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/")
-    if args.only is None:
-        args.only = [name for name in CHECKPOINTS if args.dataset or name not in OF_FOLDER]
+    wanted = list(CHECKPOINTS) if args.only is None else args.only
+    missing = missing_images(dict.fromkeys(IMAGES[name] for name in wanted), args.dataset)
+    without = [name for name in wanted if IMAGES[name] in missing]
+    if args.only and without:
+        raise UserError(f"{without[0]} needs its images: {missing[IMAGES[without[0]]]}")
+    there = [name for name in wanted if name not in without]
     folder = HERE / ("results_few" if args.limit_test else "results")
     few = f"--limit_test {args.limit_test}" if args.limit_test else ""
-    check_all_there(folder, args.only)
+    check_all_there(folder, wanted if few else there)  # a trial has no rows of before
     folder.mkdir(exist_ok=True)
     rows = []
     for checkpoint, run, network, command in commands(args.dataset and str(Path(args.dataset).absolute())):
         into = f"--output_dir {folder.name} --results_json {folder.name}/{run}.json"
-        if checkpoint in args.only:
+        if checkpoint in there:
             evaluate(f"{command} --run_name {run} {into} --overwrite {few}")
+        elif few and checkpoint in without:
+            continue
         rows += [row_of(network, record) for record in json.loads((folder / f"{run}.json").read_text())]
     save_results_json(folder / "results.json", rows)
     if not few:
@@ -77,6 +88,26 @@ def main(argv=None):
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
         put_into(HERE / TABLES, [*table(filter(is_shown, rows)), "", *pairs_table(chosen)])
         put_into(HERE / README, short_table(rows))
+    for images, why in missing.items():
+        names = ", ".join(name for name in without if IMAGES[name] == images)
+        print(f"not evaluated, and rows of before stay as they are: {names}; {why}")
+
+
+def missing_images(names, folder):
+    """name -> what to do, of these names of images those that are not there; folder: of what is no known data set, or ''. Raises
+    UserError for a folder without images."""
+    missing = {}
+    for name in names:
+        if name in IMAGE_SHAPES:
+            try:
+                load_data(name)
+            except UserError as error:
+                missing[name] = str(error)
+        elif folder:
+            list_folder(folder)
+        else:
+            missing[name] = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
+    return missing
 
 
 def check_all_there(folder, only):
@@ -86,7 +117,7 @@ def check_all_there(folder, only):
         first, *others = missing
         what = f"and {len(others)} more files are missing: evaluate their" if others else "is missing: evaluate its"
         add = " ".join(dict.fromkeys([*only, *missing.values()]))
-        add += " --dataset FOLDER" * any(checkpoint in OF_FOLDER for checkpoint in missing.values())
+        add += " --dataset FOLDER" * any(IMAGES[checkpoint] not in IMAGE_SHAPES for checkpoint in missing.values())
         raise UserError(f"{first} {what} network{'s' * bool(others)}, too: --only {add}")
 
 

@@ -1,14 +1,24 @@
-"""What pyproject.toml cannot say: the scripts, MNIST and a few trained networks are installed as they lie here, in wfeedback/."""
+"""What pyproject.toml cannot say: the scripts, MNIST, a few trained networks and records are installed as they lie here, in
+wfeedback/."""
+
+from tempfile import TemporaryDirectory
 
 from setuptools import find_packages, setup
 
 NETWORKS = ("quick_feedback", "quick_twin", "accurate_feedback", "snn_feedback")  # those of README and docs/python.md
+RECORDS = [f"{name}{seed}" for name in NETWORKS[:2] for seed in ("", "_1", "_2", "_3", "_4")]  # that README compares
 
-setup(
-    packages=[*find_packages(include=["self_models*", "harness*"]), "wfeedback"],
-    package_dir={"wfeedback": "."},  # the Python files beside this one, and:
-    package_data={
-        "harness.reporting": ["page.css", "page.js", "player.html"],
-        "wfeedback": ["data/mnist/*", *(f"trained_models/snn/{name}.pth" for name in NETWORKS)],
-    },
-)
+with TemporaryDirectory() as build:  # a build/ that stays here would hand on modules that have been deleted since
+    setup(
+        packages=[*find_packages(include=["self_models*", "harness*"]), "wfeedback"],
+        package_dir={"wfeedback": "."},  # the Python files beside this one, and:
+        package_data={
+            "harness.reporting": ["page.css", "page.js", "player.html"],
+            "wfeedback": [
+                "data/mnist/*",
+                *(f"trained_models/snn/{name}.pth" for name in NETWORKS),
+                *(f"logs/snn/{name}.jsonl" for name in RECORDS),
+            ],
+        },
+        options={"build": {"build_base": build}},
+    )

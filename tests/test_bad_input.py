@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import io
+import json
 import pickle
 import re
 import shutil
@@ -21,6 +22,7 @@ from conftest import (
     OBJ1,
     OBJ2,
     OBJ3,
+    REPOSITORY,
     SNN,
     SPIKING,
     TINY,
@@ -33,6 +35,8 @@ from conftest import (
 import harness.data.sets
 import harness.training.fit
 import results
+from harness import UserError
+from harness.command_line.presets import NETWORKS
 from harness.command_line.scripts import run_script
 from self_models.basics.checkpoints import load_checkpoint
 
@@ -372,6 +376,43 @@ def test_results_that_are_missing_are_noticed_before_anything_is_evaluated(tmp_p
     assert f"{files[0]}.json is missing: evaluate its network, too: --only snn_twin {others[0]}" in refused(
         "results", "--only snn_twin", few
     )
+
+
+def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatch):
+    """All images are looked for before anything is evaluated; without them a network's rows stay, and the last lines say so."""
+
+    real = harness.data.sets.load_set
+
+    def looked_for(name, *where):
+        if name == "FashionMNIST":
+            raise UserError("FashionMNIST is not there: put it into data/")
+        return real(name, *where)
+
+    for path in ("results", "docs"):
+        shutil.copytree(REPOSITORY / path, tmp_path / path, ignore=shutil.ignore_patterns("*.png", "*.gif"))
+    shutil.copy(REPOSITORY / "README.md", tmp_path)
+    said, rows = [], json.loads((tmp_path / "results/results.json").read_text())
+    monkeypatch.setattr("results.HERE", tmp_path)
+    monkeypatch.setattr("harness.data.sets.load_set", looked_for)
+    monkeypatch.setattr("results.evaluate", said.append)
+    monkeypatch.setattr("results.save_accuracy_against_spikes", lambda *_: None)
+    _, printed = run_here("results")
+    assert {command.split()[2] for command in said} == {
+        preset for preset, one in NETWORKS.items() if not one.images and "fashion" not in preset
+    }
+    assert json.loads((tmp_path / "results/results.json").read_text()) == rows
+    fashion, cifar = printed.splitlines()[-2:]
+    assert fashion.endswith(" stay as they are: fashion_feedback, fashion_twin; FashionMNIST is not there: put it into data/")
+    assert " stay as they are: cifar10_feedback, " in cifar and "; add --dataset FOLDER, of " in cifar
+    said.clear()
+    line = refused("results", "--only snn_twin fashion_twin")
+    assert line == "error: fashion_twin needs its images: FashionMNIST is not there: put it into data/" and not said
+    assert f"--dataset {tmp_path}/gone is neither" in refused("results", f"--dataset {tmp_path}/gone") and not said
+    monkeypatch.setattr(
+        "results.evaluate", lambda command: (tmp_path / re.search(r"results_few/\S+json", command)[0]).write_text("[]")
+    )
+    _, printed = run_here("results", "--limit_test 4")  # a trial has no rows of before
+    assert printed.splitlines()[-2:] == [fashion, cifar]
 
 
 # --- memory

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from argparse import Namespace
 
 import pytest
@@ -152,6 +153,17 @@ def test_lines_on_bad_input(recipes, words, line):
     before = digests(folder)
     assert re.search(line, refused("compare", f"{words} --output_dir {folder}"))
     assert digests(folder) == before
+
+
+def test_what_lacks_only_its_record_is_measured(recipes, tmp_path):
+    """Where there is neither record nor checkpoint, one line says all that has to be done."""
+    for folder in ("trained_models/snn", "logs/snn"):
+        shutil.copytree(recipes[0] / folder, tmp_path / folder)
+    (tmp_path / "logs/snn/fed.jsonl").unlink()
+    line = refused("compare", f"fed twin --seeds 0 1 --output_dir {tmp_path}")
+    assert "snn/fed.jsonl is missing, but " in line and line.endswith("fed.pth is there: --evaluate measures it")
+    line = refused("compare", f"fed twin --seeds 0 1 2 --output_dir {tmp_path}")
+    assert "fed of seed 2 is missing (" in line and line.endswith("with --seeds 2 makes it; then --evaluate measures all")
 
 
 def test_a_file_of_somebody_elses_is_not_replaced(recipes):

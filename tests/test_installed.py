@@ -4,8 +4,10 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -52,6 +54,22 @@ def test_the_package_has_all_modules_pages_data_and_the_networks_that_the_pages_
     assert not any(path.startswith(("tests", "benchmarks", "docs")) for path in held)
 
 
+def test_a_build_leaves_nothing_that_the_next_one_would_install(tmp_path):
+    """Of a module that was added, installed and deleted again; what pip calls is called."""
+    tree, added = tmp_path / "tree", tmp_path / "tree/harness/added.py"
+    shutil.copytree(REPOSITORY / "harness", tree / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "requirements.txt"):
+        shutil.copy(REPOSITORY / name, tree)
+    held = []
+    for number in range(2):
+        added.unlink() if number else added.touch()
+        build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path / str(number))!r})"
+        done = subprocess.run([sys.executable, "-c", build], cwd=tree, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        held.append(zipfile.ZipFile(*(tmp_path / str(number)).glob("*.whl")).namelist())
+    assert "harness/added.py" in held[0] and "harness/added.py" not in held[1] and not (tree / "build").exists()
+
+
 def test_each_script_is_a_command():
     scripts = {path.stem for path in REPOSITORY.glob("*.py")} - NOT_COMMANDS
     assert set(COMMANDS.values()) == scripts > set(SCRIPTS) and len(COMMANDS) == len(scripts)
@@ -66,6 +84,12 @@ def test_commands_in_a_folder_far_from_the_repository(installed):
     assert "git revision: unknown" in log and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
     done = installed.run(*command, "snn", "--preset", "quick_twin")
     assert done.returncode == 2 and "makes it: wfeedback ann --preset quick_twin; the repository has" in done.stderr
+    (flags,) = re.findall(r"^ {4}python compare\.py (.*)$", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    done = installed.run(*command, "compare", *flags.split())
+    assert done.returncode == 0 and done.stdout.count("5 pairs") == 1, done.stderr
+    done = installed.run(*command, "compare", *flags.split(), "--evaluate")
+    assert done.returncode == 2 and "(trained_models/snn/quick_feedback_1.pth): wfeedback snn" in done.stderr
+    assert "--preset quick_feedback --seeds 1 2 3 4 makes it; the repository has the networks of" in done.stderr
 
 
 def test_python_in_a_folder_far_from_the_repository(installed):
@@ -103,8 +127,8 @@ def test_the_command_says_what_there_is(monkeypatch, capsys):
     said = called()
     assert said == called("--help") == called("--help_all")
     for name, script in COMMANDS.items():
-        first = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text())).splitlines()[0]
-        assert re.search(rf"^  {name} +{script}\.py\n +{re.escape(first)}$", said, re.MULTILINE)
+        first = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text())).split("\n\n")[0]
+        assert f" {name} {script}.py {' '.join(first.split())} " in f"{' '.join(said.split())} " and first.endswith(".")
     with pytest.raises(SystemExit) as stop:
         called("anm")
     assert stop.value.code == 2 and "did you mean ann?" in capsys.readouterr().err

@@ -1,12 +1,14 @@
 """Somebody trains on images of his own, few of them: the preset `own`, a length in updates, what is said of classes."""
 
+import os
+import re
 import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, ANN, OBJ1, SNN, records, refused, run_as_program, run_here
+from conftest import ANALYSIS, ANN, OBJ1, SNN, digests, records, refused, run_as_program, run_here
 from PIL import Image
 from test_images_in import make_folder, pixels, write
 
@@ -83,6 +85,27 @@ def test_a_run_counted_in_updates_goes_on_and_is_made_longer(own, tmp_path):
     assert "--epochs does nothing with --updates 90: " in refused(ANN, f"--resume --epochs 9 {here}")
     run_here(ANN, f"{NET} --dataset {folder / 'data'} --epochs 1 {here} --overwrite")
     assert "x_last.pth has its length in epochs" in refused(ANN, f"--resume --updates 90 {here}")
+
+
+def test_a_run_goes_on_with_the_files_that_it_began_with_only(tmp_path):
+    """Also where flags take no more of them than there still are; how old they are does not matter."""
+    folder, out = make_folder(tmp_path / "data", CLASSES, shape=(12, 12)), tmp_path / "out"
+    for flags in ("--run_name x", "--run_name few --limit_train 8 --holdout 2 --limit_test 2"):
+        here = f"{flags} --output_dir {out}"
+        run_here(ANN, f"{NET} --dataset {folder} --epochs 1 {here}")
+        before = digests(out)
+        for file, moved, counts in (
+            ("train/cat/0.png", tmp_path / "0.png", ("12 files", "11 files")),
+            ("test/elk/1.png", tmp_path / "1.png", ("12 files", "11 files")),
+            ("train/dog/3.png", folder / "train/dog/other.png", ("12 files", "12 files")),
+        ):
+            (folder / file).rename(moved)
+            line = refused(ANN, f"{here} --resume --epochs 2")
+            words = rf"{file.split('/')[0]}/ had {counts[0]} \(names and sizes: \w+\) and has {counts[1]} \("
+            assert re.search(words, line) and "bring them back, or begin a new run" in line and digests(out) == before
+            moved.rename(folder / file)
+        os.utime(folder / "train/cat/0.png", (0, 0))
+        run_here(ANN, f"{here} --resume --epochs 2")
 
 
 def test_few_updates_are_warned_of_and_what_is_typed_holds(own, tmp_path):

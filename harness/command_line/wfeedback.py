@@ -3,6 +3,7 @@
 import ast
 import importlib
 import sys
+from textwrap import indent
 
 from harness import UserError
 from harness.command_line.scripts import run_script
@@ -34,8 +35,8 @@ def overview():
     yield "usage: wfeedback COMMAND [FLAG ...]\n"
     yield "wfeedback COMMAND --help shows a command's flags; the name of its script serves as well:\n"
     for name, script in COMMANDS.items():
-        said = ast.get_docstring(ast.parse((HOME / f"{script}.py").read_text(encoding="utf-8")))
-        yield f"  {name:10}{script}.py\n  {'':10}{said.splitlines()[0]}"
+        said, *_ = ast.get_docstring(ast.parse((HOME / f"{script}.py").read_text(encoding="utf-8"))).split("\n\n")
+        yield f"  {name:10}{script}.py\n{indent(said, ' ' * 12)}"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ AT_ONCE = 64  # files that are handed to the threads together
 class Listing:
     """The image files of FOLDER/train or FOLDER/test, or the recordings there, in an order that mixes the classes in their
     proportions: the first and the last N are of all classes. labels: positions in classes; digest: of names, sizes and times of
-    change."""
+    change; known_by: how many there are and a digest of names and sizes, in words, the same wherever the folder is copied to."""
 
     folder: Path
     part: str
@@ -41,6 +41,7 @@ class Listing:
     labels: tuple
     classes: tuple
     digest: str
+    known_by: str
 
     @property
     def of_recordings(self):
@@ -70,7 +71,7 @@ def list_folder(name):
 def list_part(folder, part):
     """The Listing of one part, of recordings where there are no images. Raises UserError for fewer than two classes, or an empty
     one."""
-    root, keyed, digest = folder / part, [], hashlib.blake2b(digest_size=12)
+    root, keyed, digest, lasting = folder / part, [], hashlib.blake2b(digest_size=12), hashlib.blake2b(digest_size=6)
     try:
         names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
         if len(names) < 2:
@@ -89,10 +90,12 @@ def list_part(folder, part):
         keyed += [((within + 0.5) / len(paths), label, path) for within, path in enumerate(paths)]
     _, labels, paths = zip(*sorted(keyed), strict=True)
     for path in paths:
-        digest.update(os.fsencode(path.removeprefix(f"{root}{os.sep}")) + f"\0{size_and_time(path)}\0".encode())
-    return Listing(
-        folder, part, paths, labels, tuple(os.fsencode(name).decode(errors="replace") for name in names), digest.hexdigest()
-    )
+        within, size, time = os.fsencode(path.removeprefix(f"{root}{os.sep}")), *size_and_time(path)
+        digest.update(within + f"\0{size} {time}\0".encode())
+        lasting.update(within + f"\0{size}\0".encode())
+    classes = tuple(os.fsencode(name).decode(errors="replace") for name in names)
+    known_by = f"{len(paths):,} files (names and sizes: {lasting.hexdigest()})"
+    return Listing(folder, part, paths, labels, classes, digest.hexdigest(), known_by)
 
 
 def files_below(folder, is_wanted, above=()):
@@ -108,12 +111,12 @@ def files_below(folder, is_wanted, above=()):
 
 
 def size_and_time(path):
-    """What changes with a file, in a text."""
+    """(bytes, ns) of a file, or why there is nothing to be known of it, twice."""
     try:
         about = os.stat(path)
     except OSError as error:
-        return error.strerror
-    return f"{about.st_size} {about.st_mtime_ns}"
+        return error.strerror, error.strerror
+    return about.st_size, about.st_mtime_ns
 
 
 def shape_of(listings, image_size=None, grey=None, skip_bad=False):

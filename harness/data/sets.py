@@ -56,7 +56,8 @@ class ImageSet:
     """images: uint8 (N, C, H, W), of recordings (N, T, 2, H, W), maybe of a memory-mapped file, or floats as the model takes
     them; labels: int64 (N,), None where nobody knows them; start: position of the first in its whole set; names: of the classes,
     where the data set's name does not say them; change: what batches hold instead of their uint8 pixels, of which it is given a
-    copy; passes: how often each image is in the set, at positions N apart, each time with draws of its own."""
+    copy; passes: how often each image is in the set, at positions N apart, each time with draws of its own; known_by: what
+    is known of the files of the whole set, of a folder, see Listing."""
 
     name: str
     images: torch.Tensor
@@ -65,6 +66,7 @@ class ImageSet:
     names: tuple = ()
     change: object = None
     passes: int = 1
+    known_by: str = ""
 
     def __len__(self):
         return self.passes * len(self.images)
@@ -229,7 +231,10 @@ def load_folder(name, image_shape=None, skip_bad=False, frames=0, count_bound=1)
     else:
         shape = image_shape or shape_of(listings, skip_bad=skip_bad)
     parts = each_of(listings, lambda listing: pixels_of(listing, shape, skip_bad, count_bound))
-    return tuple(ImageSet(Path(name).name, *part, names=each.classes) for each, part in zip(listings, parts, strict=True))
+    name = Path(name).name
+    return tuple(
+        ImageSet(name, *part, names=each.classes, known_by=each.known_by) for each, part in zip(listings, parts, strict=True)
+    )
 
 
 def check_no_pictures(name, folder):

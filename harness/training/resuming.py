@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from harness import UserError
-from harness.data.facts import adopt_facts
+from harness.data.facts import adopt_facts, is_folder
+from harness.data.folders import list_folder
 from harness.processes import ranks
 from harness.runs.journal import is_epoch_line
 from harness.runs.place import Paths
@@ -16,8 +17,8 @@ def taken_up(args, declared, kind, name):
     """The checkpoint that --resume asks for, whose flags are adopted into args; None without --resume, or where the run has not
     saved yet.
 
-    declared: name -> Setting of all flags; kind, name: of the run. Raises UserError where the checkpoint is damaged or gone, or
-    a flag was typed that may not change.
+    declared: name -> Setting of all flags; kind, name: of the run. Raises UserError where the checkpoint is damaged or gone, a
+    flag was typed that may not change, or a folder's images are not those that the run was given.
     """
     if not args.resume or args.test_only:
         return None
@@ -46,7 +47,20 @@ def taken_up(args, declared, kind, name):
     args.plan = settings.get("plan")
     if settings:
         adopt_facts(args, settings)
+    if is_folder(args.dataset) and isinstance(saved.get("files"), dict):  # which earlier versions did not keep
+        check_files(saved["files"], args.dataset, path)
     return saved
+
+
+def check_files(were, folder, path):
+    """Raises UserError where the images of a folder are not those of which the checkpoint of this path knows, 'train' and 'test'
+    -> Listing.known_by."""
+    now = {listing.part: listing.known_by for listing in list_folder(folder)}
+    if changed := [f"{part}/ had {were.get(part)} and has {known}" for part, known in now.items() if were.get(part) != known]:
+        raise UserError(
+            f"the images of {folder} are not those that the run of {path} was given: {'; '.join(changed)}; bring them back, or "
+            "begin a new run: another --run_name, or --overwrite, in place of --resume"
+        )
 
 
 def flags_of(saved, settings, declared):

@@ -80,6 +80,7 @@ class TrainingState:
         more |= {"averaged": self.averaged.state_dict()} if self.averaged else {}
         more |= {"logs": json.dumps({"text": self.lines, "records": self.json_lines})}
         more |= {"flags": flags_to_save(self.args, self.declared, self.model)}
+        more |= {"files": {part: images.known_by for part, images in (("train", self.data[0]), ("test", self.data[2]))}}
         save_checkpoint(self.run.place.last_path, self.model, self.run.place.previous_path, **more)
         self.saved_at = time.monotonic()
         if self.finished and ranks.is_first():
