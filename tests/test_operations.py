@@ -6,11 +6,6 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from neurobench.hooks.layer import LayerHook
-from neurobench.hooks.neuron import NeuronHook
-from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
-from spikingjelly.activation_based.op_counter import SynOpCounter
-from spikingjelly.activation_based.op_counter.base import DispatchCounterMode
 from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
@@ -95,12 +90,15 @@ def test_a_pool_and_biases_by_hand():
 @pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": TWIN}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
 def test_neurobench_counts_the_same(settings):
     """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
+    layers, neurons, metrics = (
+        pytest.importorskip(f"neurobench.{name}") for name in ("hooks.layer", "hooks.neuron", "metrics.workload")
+    )
     model = build(**settings)
     x, u, _, ours = run(model)
     connections = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
-    hooks = {name: LayerHook(layer) for name, layer in connections.items()}
+    hooks = {name: layers.LayerHook(layer) for name, layer in connections.items()}
 
-    class SpikesHook(NeuronHook):  # our neurons return (spikes, state)
+    class SpikesHook(neurons.NeuronHook):  # our neurons return (spikes, state)
         def hook_fn(self, layer, inputs, output):
             self.activation_outputs.append(output[0])
 
@@ -109,10 +107,10 @@ def test_neurobench_counts_the_same(settings):
         connection_hooks = ()
 
     model(x, u)  # with gradients: without, no layer is asked about a step in which nothing is sent
-    assert ActivationSparsity()(Seen, None, (x, None)) == pytest.approx(ours["activation_sparsity"])
+    assert metrics.ActivationSparsity()(Seen, None, (x, None)) == pytest.approx(ours["activation_sparsity"])
     for name, hook in hooks.items():
         Seen.connection_hooks = [hook]
-        theirs = SynapticOperations()(Seen, None, (x, None))
+        theirs = metrics.SynapticOperations()(Seen, None, (x, None))
         for key in ("Effective_ACs", "Effective_MACs", "Dense"):
             assert ours["layers"][key.lower()][name] == theirs[key], (name, key)
     assert ours["effective_macs"] > 0 < ours["effective_acs"]
@@ -120,12 +118,13 @@ def test_neurobench_counts_the_same(settings):
 
 def test_spikingjelly_counts_the_same_where_inputs_are_binary():
     """SynOpCounter counts layers with {0, 1} inputs: in this plan all of them. It takes every weight as non-zero."""
+    counting = pytest.importorskip("spikingjelly.activation_based.op_counter")
     model = build([[3, 4], []])
     for parameter in model.parameters():
         parameter.data[parameter == 0] = 0.01
     x, u, _, ours = run(model)
-    counter = SynOpCounter()
-    with torch.no_grad(), DispatchCounterMode([counter]):
+    counter = counting.SynOpCounter()
+    with torch.no_grad(), counting.base.DispatchCounterMode([counter]):
         model(x, u)
     assert counter.get_total() == pytest.approx(ours["effective_acs"] * len(x))
     assert ours["effective_macs"] == 0
