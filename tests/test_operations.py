@@ -11,6 +11,7 @@ from torch import nn
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter, energies, fan_out, sum_over_batch
+from self_models.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.objectives.stopping import output_gap
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -85,6 +86,23 @@ def test_a_pool_and_biases_by_hand():
     assert result["bias_additions"] == 2 * (2 * 16 + 7)  # at each step to each neuron, the outputs are none
     assert result["activation_sparsity"] == 1 - (2 * 4 * 2 + 2 * 7) / (2 * (2 * 16 + 7))
     assert "bias_additions" not in run(build([[2, "M"], []], **own))[-1]
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_averages_are_real_values_whatever_they_are(engine):
+    """1x1 convolutions to 2, and behind an average pool to 3 channels; of 4x4 pixels each is sent, and each neuron fires, in both
+    steps. So all averages are 1, and they are multiplied."""
+    model = build([[2, "A", 3], []], shape=(1, 4, 4), steps=2, default_threshold=0.5, kernel_size=1, fc_layers=0)
+    model.engine = EventEngine(model) if engine == "event" else None
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.ones_(parameter)
+    with torch.no_grad(), OperationCounter(model) as counter:
+        output = model(torch.ones(1, 1, 4, 4), torch.full((2, 1, 1, 4, 4), 0.5))
+    assert [count.item() for count in output.spikes.values()] == [2 * 16, 2 * 16 * 2, 2 * 4 * 3]
+    layers = counter.result(1)["layers"]
+    assert list(layers["effective_acs"].values()) == [2 * 16 * 2, 0, 2 * 12 * 3]
+    assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
 
 
 @pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": TWIN}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
@@ -284,13 +302,16 @@ def test_difficulty_takes_ink_out():
 
 @pytest.mark.parametrize(("analog", "event"), [(False, 0.9 * 50), (True, 0.9 * 40 + 4.6 * 10)])
 def test_energy_of_both_executions_by_hand(analog, event):
-    """10 + 20 event-driven ACs, the first layer's 10 multiply where the input is analog; 20 comparisons cost an AC each."""
+    """10 + 20 event-driven ACs, the first layer's 10 multiply where the input is analog; 20 comparisons cost an AC each, and so
+    does each time that a neuron gets its bias."""
     operations = {"effective_acs": 100, "effective_macs": 7, "event_acs": 30}
     operations["layers"] = {"event_acs": {"features.0": 10, "features.3": 20}}
-    found = energies(operations, 20, analog)
-    assert found["energy_joules"] == pytest.approx(1e-12 * (0.9 * 120 + 4.6 * 7))
-    assert found["energy_event_joules"] == pytest.approx(1e-12 * event)
-    assert analog or energies(operations, 20) == found  # spikes unless told otherwise
+    for biases in (0, 5):
+        found = energies(operations | {"bias_additions": biases}, 20, analog)
+        assert 1e12 * found["energy_joules"] == pytest.approx(0.9 * (120 + biases) + 4.6 * 7)
+        assert 1e12 * found["energy_event_joules"] == pytest.approx(event + 0.9 * biases)
+    assert energies(operations, 20, analog) == energies(operations | {"bias_additions": 0}, 20, analog)  # as without biases
+    assert analog or energies(operations, 20) == energies(operations, 20, False)  # spikes unless told otherwise
 
 
 @pytest.mark.parametrize("gate", [{}, {"gate": "block", "epsilon": 0.3}])
