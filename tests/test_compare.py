@@ -10,7 +10,7 @@ import pytest
 from conftest import ANN, BALANCE, DATA, SNN, digests, records, refused, run_here, run_script, same_weights
 
 from harness.command_line.seeds import train_each
-from harness.measuring.comparing import FIGURES, difference, interval
+from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval
 from harness.processes.signals import Interrupted
 from snn_wFeedback import build_parser
 
@@ -87,8 +87,7 @@ def test_the_table_by_hand(recipes):
         assert row["half_of_95_percent_interval"] == pytest.approx(12.7062 * abs(a - b) / 2, rel=1e-4)
     (line,) = re.findall("spikes, all parts .*", said)
     row, other = rows["fed", "spikes, all parts"], rows["twin", "spikes, all parts"]
-    known = row["half_of_95_percent_interval"] <= 50
-    change = f"{row['difference']:+.0f} ± {row['half_of_95_percent_interval']:.0f} %" if known else "not known"
+    change = Difference(row["difference"], row["half_of_95_percent_interval"], 2).text(FIGURES["spikes"])
     cells = [f"{one['mean']:,.0f} ± {one['standard_deviation']:,.0f}" for one in (row, other)]
     assert re.split("  +", line) == ["spikes, all parts", *cells, change] and "read, not measured anew" in said
     assert rows["fed", "steps"]["run_with"] == "T = 3, ε = 0.2" and rows["twin", "steps"]["images"] == "16 MNIST test images"
@@ -120,8 +119,33 @@ def test_what_is_wider_than_everything_is_not_known():
     )
     found = difference("spikes", ours, theirs)
     assert (found.mean, found.pairs, found.text(FIGURES["spikes"])) == (100, 2, "not known")
-    assert interval([8.0, 9.0]).text(FIGURES["spikes"]) == "+8 ± 6 %" and interval([8.0]).text(FIGURES["spikes"]) == "+8 %"
+    assert interval([8.0, 9.0]).text(FIGURES["spikes"]) == "+9 ± 6 %" and interval([8.0]).text(FIGURES["spikes"]) == "+8 %"
     assert difference("spikes", ours, {0: {"spikes": {"total": 0}}}) is None and difference("spikes", ours, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "half", "text"),
+    [
+        ("input", -28.4, 27.9, "-28.4 ± 27.9 %"),  # not -28 ± 28, which would hold 0
+        ("input", 27.6, 28.4, "+28 ± 28 %"),  # which holds it, too
+        ("input", 8.4, 8.5, "+8 ± 9 %"),
+        ("input", 8.44, 8.42, "+8.44 ± 8.42 %"),  # 8 ± 8 and 8.4 ± 8.4 hold it
+        ("input", 8.48, 8.52, "+8 ± 9 %"),
+        ("input", 0.3, 0.0, "+0.3 ± 0.0 %"),
+        ("accuracy", 0.134, 0.131, "+0.134 ± 0.131"),
+        ("accuracy", 0.0, 0.0, "+0.00 ± 0.00"),
+        ("input", -28.4, None, "-28 %"),
+    ],
+)
+def test_rounding_does_not_move_an_interval_onto_0_or_off_it(name, mean, half, text):
+    assert Difference(mean, half, 2).text(FIGURES[name]) == text
+
+
+def test_a_half_is_rounded_away_from_0():
+    """As it is in decimals, whatever float is next to it, and whatever sums of floats leave behind it."""
+    texts = {-0.135: "-0.14", 0.135: "+0.14", 98.65 - 98.785: "-0.14", 0.125: "+0.13", -0.1349: "-0.13"}
+    assert {mean: interval([mean]).text(FIGURES["accuracy"]) for mean in texts} == texts
+    assert Spread(98.665, 0.005, {}).text(".2f") == "98.67 ± 0.01" and Spread(1234.5, None, {}).text(",.0f") == "1,235"
 
 
 @pytest.mark.parametrize(

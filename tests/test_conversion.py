@@ -447,6 +447,28 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
     assert all(name in values for name in snn.neurons())
 
 
+@pytest.mark.parametrize(
+    ("steps", "rate", "bias", "off"),
+    [
+        (4, 0.5, 3.0, 0.0),  # off by 0.5, so 1.5 * 0.5 * 4 is added: V' = 3, 6, 5, 4, which is 2 spikes in 4 steps
+        (1, 0.3, 0.0, 0.3),  # of rate 0 or 1: thrice 1.8 is added, it fires, 4.2 is taken off, …; after the 16th round it fires
+    ],
+)
+@torch.no_grad()
+def test_a_bias_is_shifted_in_thresholds_and_the_best_round_counts(steps, rate, bias, off):
+    """One neuron of threshold 4 that gets nothing but its bias, from an ANN's that has this rate."""
+    own = {"plan": [[1], []], "image_shape": (1, 1, 1), "kernel_size": 1, "fc_layers": 0}
+    ann, snn = VGG_wFeedback(**own).eval(), VGG_SNN_STDB_wFeedback(
+        **own, bias=True, update="immediate", encoding="direct", timesteps=steps, default_threshold=4.0
+    ).eval()  # fmt: skip
+    x, said = torch.ones(1, 1, 1, 1), []
+    ann.features[0].weight.fill_(4 * rate)
+    snn.features[0].weight.zero_()
+    calibrate_biases(snn, ann, x, lambda t: x, lambda *one: said.append(one))
+    assert said == [("features.1", pytest.approx(rate), pytest.approx(off))]
+    assert snn.features[0].bias.item() == pytest.approx(bias)
+
+
 def test_calibrating_says_what_it_needs(trained, tmp_path):
     here = f"--pretrained_ann {trained.ann} {SPIKING} --timesteps 3 --calibrate --output_dir {tmp_path}"
     assert "leave one of the two out" in refused(SNN, here, "--no-bias")

@@ -1,7 +1,5 @@
 """What an evaluation adds up, over batches and over processes, and what it asks of a model."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import self_models.counting.evaluation
+from harness.data.sets import ImageSet
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.operations import OperationCounter
@@ -163,12 +162,12 @@ def test_energy_has_an_accumulate_for_each_comparison(x, engine, encoding):
 
 
 def test_evaluate_takes_what_people_have(x):
-    """Arrays, an ImageSet's attributes, pairs of torch's Dataset and a DataLoader: the same figures."""
+    """Arrays, an ImageSet, pairs of torch's Dataset and a DataLoader: the same figures."""
     model, labels = snn(), LABELS
     expected = evaluate(model, x, labels)
     pairs = TensorDataset(x, labels)
     for data in (
-        SimpleNamespace(images=x, labels=labels),
+        ImageSet("own", x, labels),
         pairs,
         DataLoader(pairs, batch_size=2),
         DataLoader(pairs, batch_size=5),

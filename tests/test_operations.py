@@ -6,16 +6,12 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from neurobench.hooks.layer import LayerHook
-from neurobench.hooks.neuron import NeuronHook
-from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
-from spikingjelly.activation_based.op_counter import SynOpCounter
-from spikingjelly.activation_based.op_counter.base import DispatchCounterMode
 from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter, energies, fan_out, sum_over_batch
+from self_models.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.objectives.stopping import output_gap
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -92,15 +88,35 @@ def test_a_pool_and_biases_by_hand():
     assert "bias_additions" not in run(build([[2, "M"], []], **own))[-1]
 
 
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_averages_are_real_values_whatever_they_are(engine):
+    """1x1 convolutions to 2, and behind an average pool to 3 channels; of 4x4 pixels each is sent, and each neuron fires, in both
+    steps. So all averages are 1, and they are multiplied."""
+    model = build([[2, "A", 3], []], shape=(1, 4, 4), steps=2, default_threshold=0.5, kernel_size=1, fc_layers=0)
+    model.engine = EventEngine(model) if engine == "event" else None
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.ones_(parameter)
+    with torch.no_grad(), OperationCounter(model) as counter:
+        output = model(torch.ones(1, 1, 4, 4), torch.full((2, 1, 1, 4, 4), 0.5))
+    assert [count.item() for count in output.spikes.values()] == [2 * 16, 2 * 16 * 2, 2 * 4 * 3]
+    layers = counter.result(1)["layers"]
+    assert list(layers["effective_acs"].values()) == [2 * 16 * 2, 0, 2 * 12 * 3]
+    assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
+
+
 @pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": TWIN}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
 def test_neurobench_counts_the_same(settings):
     """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
+    layers, neurons, metrics = (
+        pytest.importorskip(f"neurobench.{name}") for name in ("hooks.layer", "hooks.neuron", "metrics.workload")
+    )
     model = build(**settings)
     x, u, _, ours = run(model)
     connections = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
-    hooks = {name: LayerHook(layer) for name, layer in connections.items()}
+    hooks = {name: layers.LayerHook(layer) for name, layer in connections.items()}
 
-    class SpikesHook(NeuronHook):  # our neurons return (spikes, state)
+    class SpikesHook(neurons.NeuronHook):  # our neurons return (spikes, state)
         def hook_fn(self, layer, inputs, output):
             self.activation_outputs.append(output[0])
 
@@ -109,10 +125,10 @@ def test_neurobench_counts_the_same(settings):
         connection_hooks = ()
 
     model(x, u)  # with gradients: without, no layer is asked about a step in which nothing is sent
-    assert ActivationSparsity()(Seen, None, (x, None)) == pytest.approx(ours["activation_sparsity"])
+    assert metrics.ActivationSparsity()(Seen, None, (x, None)) == pytest.approx(ours["activation_sparsity"])
     for name, hook in hooks.items():
         Seen.connection_hooks = [hook]
-        theirs = SynapticOperations()(Seen, None, (x, None))
+        theirs = metrics.SynapticOperations()(Seen, None, (x, None))
         for key in ("Effective_ACs", "Effective_MACs", "Dense"):
             assert ours["layers"][key.lower()][name] == theirs[key], (name, key)
     assert ours["effective_macs"] > 0 < ours["effective_acs"]
@@ -120,12 +136,13 @@ def test_neurobench_counts_the_same(settings):
 
 def test_spikingjelly_counts_the_same_where_inputs_are_binary():
     """SynOpCounter counts layers with {0, 1} inputs: in this plan all of them. It takes every weight as non-zero."""
+    counting = pytest.importorskip("spikingjelly.activation_based.op_counter")
     model = build([[3, 4], []])
     for parameter in model.parameters():
         parameter.data[parameter == 0] = 0.01
     x, u, _, ours = run(model)
-    counter = SynOpCounter()
-    with torch.no_grad(), DispatchCounterMode([counter]):
+    counter = counting.SynOpCounter()
+    with torch.no_grad(), counting.base.DispatchCounterMode([counter]):
         model(x, u)
     assert counter.get_total() == pytest.approx(ours["effective_acs"] * len(x))
     assert ours["effective_macs"] == 0
@@ -285,13 +302,16 @@ def test_difficulty_takes_ink_out():
 
 @pytest.mark.parametrize(("analog", "event"), [(False, 0.9 * 50), (True, 0.9 * 40 + 4.6 * 10)])
 def test_energy_of_both_executions_by_hand(analog, event):
-    """10 + 20 event-driven ACs, the first layer's 10 multiply where the input is analog; 20 comparisons cost an AC each."""
+    """10 + 20 event-driven ACs, the first layer's 10 multiply where the input is analog; 20 comparisons cost an AC each, and so
+    does each time that a neuron gets its bias."""
     operations = {"effective_acs": 100, "effective_macs": 7, "event_acs": 30}
     operations["layers"] = {"event_acs": {"features.0": 10, "features.3": 20}}
-    found = energies(operations, 20, analog)
-    assert found["energy_joules"] == pytest.approx(1e-12 * (0.9 * 120 + 4.6 * 7))
-    assert found["energy_event_joules"] == pytest.approx(1e-12 * event)
-    assert analog or energies(operations, 20) == found  # spikes unless told otherwise
+    for biases in (0, 5):
+        found = energies(operations | {"bias_additions": biases}, 20, analog)
+        assert 1e12 * found["energy_joules"] == pytest.approx(0.9 * (120 + biases) + 4.6 * 7)
+        assert 1e12 * found["energy_event_joules"] == pytest.approx(event + 0.9 * biases)
+    assert energies(operations, 20, analog) == energies(operations | {"bias_additions": 0}, 20, analog)  # as without biases
+    assert analog or energies(operations, 20) == energies(operations, 20, False)  # spikes unless told otherwise
 
 
 @pytest.mark.parametrize("gate", [{}, {"gate": "block", "epsilon": 0.3}])

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from self_models import evaluate, load
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.event.engine import EventEngine
+from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -223,12 +225,14 @@ def test_which_class_is_found_to_be_which(digits):
     assert sum(found["confusion"][label][label] for label in range(10)) == round(20 * found["accuracy"])
 
 
-@pytest.mark.parametrize("engine", ["dense", "event"])
-def test_the_same_figures_as_the_script(tmp_path, digits, engine):
-    flags = f"--pretrained_snn {FEEDBACK} --epsilon 0.2 --limit_test 20 --seed 3 --engine {engine} --batch_size 7"
-    run_here(OBJ1, flags, f"--run_name x --output_dir {tmp_path}")
+@pytest.mark.parametrize(("engine", "held_out"), [("dense", False), ("event", False), ("event", True)])
+def test_the_same_figures_as_the_script(tmp_path, digits, engine, held_out):
+    """Of an ImageSet, too, whose images are not the first of their files."""
+    flags = f"--pretrained_snn {FEEDBACK} --epsilon 0.2 --seed 3 --engine {engine} --batch_size 7"
+    run_here(OBJ1, flags, f"--{'holdout' if held_out else 'limit_test'} 20 --run_name x --output_dir {tmp_path}")
     (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
-    found = evaluate(load(FEEDBACK, engine=engine), digits.images, digits.labels, batch_size=6, seed=3)
+    data = [load_data("MNIST", holdout=20)[1]] if held_out else [digits.images, digits.labels]
+    found = evaluate(load(FEEDBACK, engine=engine), *data, batch_size=6, seed=3)
     for name, key in (("accuracy",) * 2, ("spikes", "parts"), ("spikes_per_layer", "spikes"), ("mean_steps",) * 2):
         assert record[name] == found[key], name
     for name, key in (("reconstruction_error", "error"), ("energy_joules",) * 2, ("open_share",) * 2, ("comparisons",) * 2):
@@ -251,6 +255,36 @@ def test_an_image_has_the_draws_of_its_place_and_seed_as_bytes_and_as_floats(dig
     for same in (x, digits.batch(torch.arange(5)).images):
         found = evaluate(model, same, digits.labels[:5], batch_size=2, seed=7)["per_image"]["spikes"].tolist()
         assert found == expected != other
+
+
+def test_an_image_set_says_what_its_images_are_and_which_draws_they_have(digits):
+    """Image by image: those of its own first image, start, and of what change makes of them, which is what the scripts show."""
+    model = load(FEEDBACK, engine="dense", timesteps=4)
+    later = replace(digits.part(5, 12), change=lambda pixels: pixels // 2)
+    output = model(later.images // 2, draws=Draws(0, EVALUATION, torch.arange(5, 12)))
+    expected = sum(output.spikes.values()).tolist()
+    assert evaluate(model, later, batch_size=3)["per_image"]["spikes"].tolist() == expected
+    for other in (replace(later, start=0), replace(later, change=None)):
+        assert evaluate(model, other)["per_image"]["spikes"].tolist() != expected
+
+
+@pytest.mark.parametrize("kind", ["set", "dataset", "stream", "loader", "tensor"])
+def test_no_images_are_nothing_to_evaluate(digits, kind):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    none = torch.utils.data.TensorDataset(digits.images[:0], digits.labels[:0])
+    data = {"set": digits.part(0, 0), "dataset": none, "stream": Stream(), "loader": torch.utils.data.DataLoader(none)}
+    with pytest.raises(ModelError, match="at least one image"):
+        evaluate(load(ANN), *([data[kind]] if kind in data else [digits.images[:0], digits.labels[:0]]))
+
+
+@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
+def test_a_network_of_one_class_has_no_second_best(cls):
+    model = cls(plan=PLAN, fc_width=4, timesteps=2, image_shape=(1, 8, 8), labels=1)
+    with pytest.raises(ModelError, match=r"labels=1: .*at least 2"):
+        evaluate(model, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def main(argv=None):
             train, held, test = load_data(args.dataset, "", None, args.limit_test, args.holdout, model.image_shape)
             check_fits(train, model)
             images = held or test
-        result = evaluate(model, images.images, images.labels, seed=args.seed)
+        result = evaluate(model, images, seed=args.seed)
         row = {"case": case, "seed": args.seed, "images": result["images"], "timesteps": model.timesteps}
         row |= {name: model.settings[name] for name in ("epsilon", "grid", "guess") if name in model.settings}
         row |= {"gap": settings.get("gap_bound"), **{name: result[name] for name in SHOWN if name in result}}

@@ -3,6 +3,7 @@
 A record is the JSON object of an evaluation, or a mapping with the same names."""
 
 from collections.abc import Callable
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from scipy.special import stdtrit
 from self_models.counting.spikes import PARTS
 
 NOT_KNOWN = "not known"
+PLACES = 9  # of decimals, beyond which a figure is what sums of floats leave behind
 EXPLAINED = (
     "Mean ± standard deviation over the seeds. Differences are paired by seed, ± the 95 % interval of their mean (Student's t): "
     "where it holds 0, nothing is shown either way; one in percent that is wider than 100 % says 'not known'."
@@ -58,7 +60,7 @@ class Spread(NamedTuple):
     values: dict
 
     def text(self, form):
-        return f"{self.mean:{form}}" + ("" if self.deviation is None else f" ± {self.deviation:{form}}")
+        return written(self.mean, form) + ("" if self.deviation is None else f" ± {written(self.deviation, form)}")
 
 
 class Difference(NamedTuple):
@@ -69,11 +71,24 @@ class Difference(NamedTuple):
     pairs: int
 
     def text(self, figure):
-        """'+0.14 ± 0.13' or '-91 ± 1 %'; 'not known' where the interval is wider than the whole that percents are of."""
+        """'+0.14 ± 0.13' or '-91 ± 1 %', with as many decimals as it takes to hold 0 only if the interval does; 'not known' where
+        the interval is wider than the whole that percents are of."""
         form, unit = (figure.form, "") if figure.points else (".0f", " %")
-        if self.half is not None and not figure.points and 2 * self.half > 100:
+        if self.half is None:
+            return written(self.mean, f"+{form}") + unit
+        if not figure.points and 2 * self.half > 100:
             return NOT_KNOWN
-        return f"{self.mean:+{form}}" + ("" if self.half is None else f" ± {self.half:{form}}") + unit
+        for places in range(int(form[1:-1]), PLACES + 1):
+            mean, half = written(self.mean, f"+.{places}f"), written(self.half, f".{places}f")
+            if (abs(float(mean)) <= float(half)) == (abs(round(self.mean, PLACES)) <= round(self.half, PLACES)):
+                break
+        return f"{mean} ± {half}{unit}"
+
+
+def written(value, form):
+    """The number in this form, a half rounded away from 0."""
+    with localcontext(Context(rounding=ROUND_HALF_UP)):
+        return format(Decimal(f"{value:.{PLACES}f}"), form)
 
 
 def spread(name, records):

@@ -12,6 +12,7 @@ from self_models.basics.images import check_labels, checked_images, light, tenso
 from self_models.basics.settings import COUNT, required
 from self_models.counting.operations import OperationCounter, energies
 from self_models.counting.spikes import by_part, total_spikes
+from self_models.objectives.stopping import output_gap
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -130,9 +131,8 @@ def confusion(labels, found, classes):
 def figures_per_image(output, images, labels):
     """Figures of each image (B,): label, found (the class), correct, margin (gap between the two best outputs); error; from
     an SNN spikes (all layers), steps, ink (sum of light) and comparisons (of a pixel with its prediction)."""
-    best, second = output.logits.topk(2).values.unbind(1)
     found = output.logits.argmax(1)
-    figures = {"label": labels, "found": found, "correct": found == labels, "margin": best - second}
+    figures = {"label": labels, "found": found, "correct": found == labels, "margin": output_gap(output.logits)}
     errors = errors_by_step(output)
     if errors is not None:
         figures["error"] = errors[-1]
@@ -180,8 +180,9 @@ def evaluate(model, data, labels=None, batch_size=64, seed=0):
 
     data: images (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with their labels (N,); or alone an
     ImageSet (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own batches are taken, in its
-    order. Image n has draws of its own, which follow from the seed and n: the figures are those that the scripts report for these
-    images, whatever the batch size. Raises ModelError for other images or labels.
+    order. Image n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are
+    those that the scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for
+    none, and for a network of one class.
     """
     was_training, size = model.training, required(COUNT, "batch_size", batch_size)
     try:
@@ -193,32 +194,38 @@ def evaluate(model, data, labels=None, batch_size=64, seed=0):
 
 def parts_of(model, data, labels, batch_size):
     """The Batches of evaluate's data, one after the other. Raises ModelError for data that it cannot take."""
-    if labels is None and hasattr(data, "images") and hasattr(data, "labels"):
-        data, labels = data.images, data.labels
     if labels is not None:
         images, labels = tensor_of(data), tensor_of(labels)
         if not isinstance(images, torch.Tensor) or not len(images):
             raise ModelError("images must be a tensor or array of at least one image")
         check_labels(labels, len(images), model.settings["labels"])
-        data = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+        parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    elif hasattr(data, "batches"):  # an ImageSet
+        parts = (data.batch(index) for index in torch.arange(len(data)).split(batch_size) if len(index))
     elif isinstance(data, Dataset):
-        data = DataLoader(data, batch_size)
-    elif not isinstance(data, DataLoader):
+        parts = DataLoader(data, batch_size)
+    elif isinstance(data, DataLoader):
+        parts = data
+    else:
         raise ModelError(f"data must be images with labels, an ImageSet, a Dataset or a DataLoader, not a {type(data).__name__}")
-    return batches_of(model, data)
+    return batches_of(model, parts)
 
 
-def batches_of(model, pairs):
-    """Batches of (images, labels) pairs, on the model's device. Raises ModelError for what are no pairs."""
+def batches_of(model, parts):
+    """Batches, checked and on the model's device, of Batches or of (images, labels) pairs, whose positions go on from 0. Raises
+    ModelError for what is neither, or nothing."""
     device, begin = next(model.parameters()).device, 0
-    for pair in pairs:
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise ModelError("data must give pairs of an image and its label: an accuracy needs labels")
-        images, labels = pair
-        check_labels(labels, len(images), model.settings["labels"])
-        images = checked_images(images, model, model.frames).to(device)
-        yield Batch(images, labels.to(device), torch.arange(begin, begin + len(images)))
+    for part in parts:
+        if not isinstance(part, Batch):
+            if not isinstance(part, tuple | list) or len(part) != 2:
+                raise ModelError("data must give pairs of an image and its label: an accuracy needs labels")
+            part = Batch(*part, torch.arange(begin, begin + len(part[0])))
+        check_labels(part.labels, len(part.images), model.settings["labels"])
+        images = checked_images(part.images, model, model.frames).to(device)
+        yield part._replace(images=images, labels=part.labels.to(device))
         begin += len(images)
+    if not begin:
+        raise ModelError("data must have at least one image")
 
 
 @torch.no_grad()

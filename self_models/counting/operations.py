@@ -2,14 +2,15 @@
 
 NeuroBench: an operation is a non-zero input times a non-zero weight, at every place where the weight is used, exact at
 borders. A layer call whose inputs are all -1, 0 or 1 costs accumulates (ACs), any other multiply-accumulates (MACs); NeuroBench
-judges a whole batch, we each image and step, so that the counts do not depend on the batch. So a 2x2 layer takes spikes and
-costs ACs, and the layer after it sees real values and costs MACs. Dense counts zeros too.
+judges a whole batch, we each image and step, so that the counts do not depend on the batch. A 2x2 layer or average takes spikes
+and costs ACs, if anything, and the layer after it takes real values and costs MACs, whatever they are (NeuroBench: ACs where all
+happen to be -1, 0 or 1). Dense counts zeros too.
 
 Event-driven: a 2x2 layer (and pooling) is linear, so it folds into the layer after it. Then each spike of a neuron costs
 one AC for each neuron of the next spiking layer that it reaches, and no MAC is left. (With `--encoding direct` the input's
 analog values are counted as events too.) A maximum pool costs nothing, and of several spikes lets one through, whose way on is
 counted. Leaks, thresholds, biases and the read-out's own update are counted by neither; how often a neuron gets a bias is said
-beside them.
+beside them, and costs an AC in both energies.
 """
 
 from itertools import chain
@@ -37,12 +38,14 @@ def energy_joules(acs, macs):
 
 def energies(operations, comparisons, analog_input=False):
     """Estimated energy per image of the two ways to run a network, in J, for OperationCounter's result and the pixels compared
-    with their prediction, an AC each. energy_joules: layer by layer, effective ACs and MACs; energy_event_joules: event by
-    event, ACs alone, but for an analog input (--encoding direct), each of whose events multiplies."""
+    with their prediction, an AC each, as is each bias that a neuron gets. energy_joules: layer by layer, effective ACs and MACs;
+    energy_event_joules: event by event, ACs alone, but for an analog input (--encoding direct), each of whose events multiplies.
+    """
     analog = next(iter(operations["layers"]["event_acs"].values())) if analog_input else 0.0  # the first layer's
+    added = comparisons + operations.get("bias_additions", 0)
     return {
-        "energy_joules": energy_joules(operations["effective_acs"] + comparisons, operations["effective_macs"]),
-        "energy_event_joules": energy_joules(operations["event_acs"] - analog + comparisons, analog),
+        "energy_joules": energy_joules(operations["effective_acs"] + added, operations["effective_macs"]),
+        "energy_event_joules": energy_joules(operations["event_acs"] - analog + added, analog),
     }
 
 
@@ -55,6 +58,7 @@ class OperationCounter:
         self.acs, self.macs, self.dense, self.events, self.spikes, self.neurons, self.biases = {}, {}, {}, {}, {}, {}, {}
         names, wiring = {module: name for name, module in model.named_modules()}, model.wiring
         self._modules, self._inputs = {}, {}  # of the connections, with what goes into them: (C, H, W), or (N,)
+        self._behind = set()  # connections behind another one, or behind an average pool
         self._biased = {}  # last connection -> neurons that get its bias
         self._sizes = dict(zip(wiring.names, map(prod, wiring.shapes), strict=False))
         sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
@@ -65,6 +69,8 @@ class OperationCounter:
                     end = names[module]
                     self._modules[end] = module
                     self._inputs[end] = (prod(shape),) if isinstance(module, nn.Linear) else shape
+                    if module is not one.modules[0]:
+                        self._behind.add(end)
             self._ends[sources[one.source]].append((end, torch.from_numpy(one.reach())))
             if one.bias is not None:
                 self._biased[end] = prod(one.target_shape)
@@ -188,7 +194,7 @@ class OperationCounter:
 
     def _count_inputs(self, name, signal, rows):
         """Add a connection's operations for its inputs, (N, ...), of which these rows count, bool (N,)."""
-        is_active, is_binary = (signal != 0).float(), binary_rows(signal)
+        is_active, is_binary = (signal != 0).float(), binary_rows(signal) & (name not in self._behind)
         for among, kind in ((rows & is_binary, True), (rows & ~is_binary, False)):
             self._count_operations(name, sum_over_batch(is_active, among), kind)
 

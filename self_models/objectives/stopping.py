@@ -19,7 +19,9 @@ ANY = Number(float)
 
 
 def output_gap(logits):
-    """Gap between the two best outputs, in units of the output (B,)."""
+    """Gap between the two best outputs, in units of the output (B,). Raises ModelError where there is one output only."""
+    if logits.shape[1] < 2:
+        raise ModelError("labels=1: an accuracy, or a gap between the two best outputs, wants a network of at least 2 classes")
     best, second = logits.topk(2).values.unbind(1)
     return best - second
 
