@@ -12,15 +12,16 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN)
 MODELS = {cls.__name__: cls for cls in CLASSES}
-ENGINES = Registry("engine", auto=None, dense=None, event=None)
+ENGINES = Registry("engine", auto=None, dense=None, event=None, reference=None)
 
 
 def load(path, engine="auto", device="cpu", **changed):
     """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device.
 
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
-    engine: of an SNN: dense; event, which costs what the spikes cost (on the CPU, with numba; see docs/event_engine.md); or
-    auto, event where it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the
+    engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
+    event, which costs what the spikes cost (on the CPU, with numba; see docs/event_engine.md); or auto, event where it serves
+    and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the
     figures are the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine
     or device that cannot be, and CheckpointError, which is one, for a file that cannot be used.
     """
@@ -48,7 +49,9 @@ def load(path, engine="auto", device="cpu", **changed):
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r}: {str(error).splitlines()[0]}") from None
-    if engine != "dense":
+    if engine == "reference" and isinstance(model, VGG_SNN_STDB_wFeedback):
+        model.batched = False
+    elif engine != "dense":
         found, reason = event_engine_for(model, chooses=engine == "auto")
         if found:
             model.engine = found

@@ -64,22 +64,23 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         self.background = background(own)
         self.has_feedback = bool(plan.decoder)
         self.change()
-        surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
-
-        def neuron(stage, channels=None):
-            names = ("update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "bias")
-            return SpikingNeuron(surrogate, *(own[name] for name in names), own["membrane_floor"])
-
         self.features, self.generate, self.classifier = build_stages(
             plan,
             self.image_shape,
             own,
-            nonlinearity=neuron,
-            output_nonlinearity=neuron("generate") if self.readout.spiking else None,
+            nonlinearity=self.new_neuron,
+            output_nonlinearity=self.new_neuron("generate") if self.readout.spiking else None,
         )
         if own["bias"]:
             add_biases(filter(None, (self.features, self.generate, self.classifier)))
         self.to(memory_format=torch.channels_last)
+
+    def new_neuron(self, stage, channels=None):
+        """A layer of neurons, as they begin, of the stage of this name. channels: of its current; None for the decoder's last."""
+        own = self.settings
+        names = ("update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "bias")
+        surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
+        return SpikingNeuron(surrogate, *(own[name] for name in names), own["membrane_floor"])
 
     def change(self, **settings):
         """Change settings of a model that is built: those of its gate, its rule and its read-out, and CHANGEABLE. Returns the
