@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import UserError
+from harness.command_line import presets
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
-from harness.command_line.presets import COMMITTED_AS, EVALUATIONS, run_name
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import running
@@ -105,7 +105,7 @@ def find(word, seeds, args):
     """The Trained of each seed. Raises UserError where a file is missing, with the command that makes it if it is known."""
     own = [Paths("snn", numbered(word, seed), args.output_dir) for seed in seeds]
     is_own = any(path.is_file() for paths in own for path in (paths.best_path, paths.json_path))
-    preset = word if word in EVALUATIONS and not (is_own and word in COMMITTED_AS) else ""
+    preset = word if word in presets.names("snn") and not (is_own and presets.find(word, "snn").run != word) else ""
     found = [trained(word, preset, seed, args.output_dir) for seed in seeds]
     if Path(word).suffix == ".pth" and (absent := [one.checkpoint for one in found if not one.checkpoint.is_file()]):
         raise UserError(f"there is no checkpoint {absent[0]}: give the path of one, a preset or a run's name")
@@ -116,7 +116,7 @@ def find(word, seeds, args):
     if missing[0].checkpoint.is_file():
         raise UserError(f"{path} is missing, but {missing[0].checkpoint} is there: --evaluate measures it")
     if len(missing) == len(found) and not preset and not any(one.log.is_file() for one in found):
-        names = [*EVALUATIONS, *(log.stem for log in missing[0].log.parent.glob("*.jsonl"))]
+        names = [*presets.names("snn"), *(log.stem for log in missing[0].log.parent.glob("*.jsonl"))]
         raise UserError(f"there is no network {word}: {path} is missing; {meant(word, names)}give a preset or a run's name")
     seeds = " ".join(str(one.seed) for one in missing)
     raise UserError(f"{word} of seed {seeds} is missing ({path}): {command_for(preset, seeds, found, args)}")
@@ -128,7 +128,7 @@ def trained(word, preset, seed, output_dir):
     if path.suffix == ".pth":
         path = path.with_stem(numbered(path.stem, seed))
         return Trained(word, "", seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
-    name = run_name("snn", preset, seed) if preset else numbered(word, seed)
+    name = numbered(presets.find(preset, "snn").run if preset else word, seed)
     both = [Paths("snn", name, folder) for folder in (output_dir, HOME)]
     paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
     return Trained(word, preset, seed, name, paths.best_path, paths.json_path)

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the scripts, MNIST and a few trained networks are installed as they lie here, in wfeedback/."""
+"""What pyproject.toml cannot say: the scripts, recipes, MNIST and some networks are installed as they lie here, in wfeedback/."""
 
 from setuptools import find_packages, setup
 
@@ -9,6 +9,6 @@ setup(
     package_dir={"wfeedback": "."},  # the Python files beside this one, and:
     package_data={
         "harness.reporting": ["page.css", "page.js", "player.html"],
-        "wfeedback": ["data/mnist/*", *(f"trained_models/snn/{name}.pth" for name in NETWORKS)],
+        "wfeedback": ["data/mnist/*", "recipes/*.toml", *(f"trained_models/snn/{name}.pth" for name in NETWORKS)],
     },
 )
