@@ -29,7 +29,7 @@ docs: .venv/dev
 	$(BIN)/mkdocs build --strict
 
 .venv/ready: requirements.txt setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	@echo "setting up .venv, once: some minutes, mostly downloads (PyTorch above all); pip says what it is at"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -e .

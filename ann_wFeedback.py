@@ -5,7 +5,6 @@ from harness.building.models import ann_from, new_ann, teacher_from
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.parser import lines_on_idle
-from harness.command_line.presets import ANN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each
 from harness.data.facts import lines_on
@@ -18,7 +17,7 @@ from harness.training.selection import data_for
 
 
 def build_parser():
-    return ann_parser(__doc__, ANN_PRESETS)
+    return ann_parser(__doc__)
 
 
 def main(argv=None):

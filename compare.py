@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.building.models import OF_REPOSITORY
+from harness.command_line import presets
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
-from harness.command_line.presets import COMMITTED_AS, EVALUATIONS, run_name
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import running
@@ -106,7 +106,7 @@ def find(word, seeds, args):
     """The Trained of each seed. Raises UserError where a file is missing, with the command that makes it if it is known."""
     own = [Paths("snn", numbered(word, seed), args.output_dir) for seed in seeds]
     is_own = any(path.is_file() for paths in own for path in (paths.best_path, paths.json_path))
-    preset = word if word in EVALUATIONS and not (is_own and word in COMMITTED_AS) else ""
+    preset = word if word in presets.names("snn") and not (is_own and presets.find(word, "snn").run != word) else ""
     found = [trained(word, preset, seed, args.output_dir) for seed in seeds]
     if Path(word).suffix == ".pth" and (absent := [one.checkpoint for one in found if not one.checkpoint.is_file()]):
         raise UserError(f"there is no checkpoint {absent[0]}: give the path of one, a preset or a run's name")
@@ -119,7 +119,7 @@ def find(word, seeds, args):
     paths = Paths("snn", absent[0].name, args.output_dir)  # where it would be made
     path = paths.best_path if args.evaluate else paths.json_path
     if len(absent) == len(found) and not preset and not any(one.log.is_file() for one in found):
-        names = [*EVALUATIONS, *(log.stem for log in paths.logs.glob("*.jsonl"))]
+        names = [*presets.names("snn"), *(log.stem for log in paths.logs.glob("*.jsonl"))]
         raise UserError(f"there is no network {word}: {path} is missing; {meant(word, names)}give a preset or a run's name")
     seeds, then = " ".join(str(one.seed) for one in absent), "; then --evaluate measures all" * (absent != missing)
     raise UserError(f"{word} of seed {seeds} is missing ({path}): {command_for(preset, seeds, found, args)}{then}")
@@ -131,7 +131,7 @@ def trained(word, preset, seed, output_dir):
     if path.suffix == ".pth":
         path = path.with_stem(numbered(path.stem, seed))
         return Trained(word, "", seed, path.stem, path, path.absolute().parent.parent.parent / f"logs/snn/{path.stem}.jsonl")
-    name = run_name("snn", preset, seed) if preset else numbered(word, seed)
+    name = numbered(presets.find(preset, "snn").run if preset else word, seed)
     both = [Paths("snn", name, folder) for folder in (output_dir, HOME)]
     paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
     return Trained(word, preset, seed, name, paths.best_path, paths.json_path)

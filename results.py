@@ -6,16 +6,16 @@ those of CIFAR-10 (JPEG), whose rows have the day they are of, need its folder, 
 """
 
 import json
-import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from harness import UserError
 from harness.command_line.parser import Parser
-from harness.command_line.presets import NETWORKS, RULE_SHOWN, SNN_PRESETS, run_name
+from harness.command_line.presets import find
 from harness.command_line.scripts import run_script
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
@@ -23,6 +23,7 @@ from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring.comparing import FIGURES, Spread, difference, spread
 from harness.measuring.report import save_results_json
 from harness.runs.checkpoints import write_whole
+from harness.runs.place import numbered
 from self_models.basics.images import IMAGE_SHAPES
 
 HERE = Path(__file__).resolve().parent
@@ -30,12 +31,46 @@ README, TABLES = "README.md", "docs/tables.md"  # what stands between the marks 
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")
 OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
+RULE_SHOWN = {"rule": "confidence", "gap_bound": 1.0}  # at most 50 steps
+
+
+class Network(NamedTuple):
+    """What the tables show of a network. label: its name there; seeds: how many are committed; opened: it is also run with its
+    gate open; images: what its images are called, where they come from a folder of the reader's."""
+
+    label: str
+    seeds: int = 1
+    opened: bool = False
+    images: str = ""
+
+
+JPEG = "CIFAR-10 (JPEG)"
+NETWORKS = {  # by the presets of their SNNs, in the order of the tables
+    "quick_feedback": Network("quick feedback", seeds=5),
+    "quick_twin": Network("twin of quick feedback", seeds=5),
+    "feedback": Network("feedback", opened=True),
+    "twin": Network("twin of feedback"),
+    "accurate_feedback": Network("accurate feedback", seeds=3, opened=True),
+    "accurate_twin": Network("twin of accurate feedback", seeds=3),
+    "residual_feedback": Network("residual feedback", opened=True),
+    "residual_twin": Network("twin of residual feedback"),
+    "fast_feedback": Network("fast feedback", seeds=2, opened=True),
+    "fast_twin": Network("twin of fast feedback", seeds=2),
+    "fashion_feedback": Network("Fashion feedback", opened=True),
+    "fashion_twin": Network("twin of Fashion feedback"),
+    "cifar10_feedback": Network("CIFAR-10 feedback", images=JPEG),
+    "cifar10_blind": Network("CIFAR-10, blind interpolation", images=JPEG),
+    "cifar10_twin": Network("twin of CIFAR-10 feedback", images=JPEG),
+    "deep_feedback": Network("CIFAR-10, deep, feedback", images=JPEG),
+    "deep_blind": Network("CIFAR-10, deep, blind interpolation", images=JPEG),
+    "deep_twin": Network("twin of CIFAR-10, deep, feedback", images=JPEG),
+}
+RECIPES = {preset: find(preset, "snn") for preset in NETWORKS}
 CHECKPOINTS = {  # name -> (its preset, seed)
-    run_name("snn", preset, seed): (preset, seed) for preset, network in NETWORKS.items() for seed in range(network.seeds)
+    numbered(RECIPES[preset].run, seed): (preset, seed) for preset, one in NETWORKS.items() for seed in range(one.seeds)
 }
 IMAGES = {  # name -> what its images are called
-    name: NETWORKS[preset].images or re.findall(r"--dataset (\S+)", SNN_PRESETS[preset].flags)[-1]
-    for name, (preset, _) in CHECKPOINTS.items()
+    name: NETWORKS[preset].images or RECIPES[preset].flags["dataset"] for name, (preset, _) in CHECKPOINTS.items()
 }
 
 
@@ -46,7 +81,8 @@ def commands(folder=""):
         network = NETWORKS[preset]
         source = f"--preset {preset} --seed {seed} --pretrained_snn trained_models/snn/{checkpoint}.pth"
         source += f" --dataset {shlex.quote(folder)} --engine dense" * bool(network.images)
-        runs = {f"T{network.steps}": f"{OBJ1} {source} --timesteps {network.steps}"}
+        steps = RECIPES[preset].flags["timesteps"]
+        runs = {f"T{steps}": f"{OBJ1} {source} --timesteps {steps}"}
         if not network.images:  # of these an evaluation takes minutes
             runs["stop"] = f"{OBJ2} {source} --timesteps 50 {RULES}"
         if network.opened:

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the scripts, MNIST, a few trained networks and records are installed as they lie here, in
+"""What pyproject.toml cannot say: scripts, recipes, MNIST, a few trained networks and records are installed as they lie here, in
 wfeedback/."""
 
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ with TemporaryDirectory() as build:  # a build/ that stays here would hand on mo
             "harness.reporting": ["page.css", "page.js", "player.html"],
             "wfeedback": [
                 "data/mnist/*",
+                "recipes/*.toml",
                 *(f"trained_models/snn/{name}.pth" for name in NETWORKS),
                 *(f"logs/snn/{name}.jsonl" for name in RECORDS),
             ],

@@ -5,7 +5,6 @@ from harness.building.models import check_sequence, choose_trained, snn_from, te
 from harness.building.source import SNNSource
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
-from harness.command_line.presets import SNN_PRESETS
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each
 from harness.data.facts import lines_on
@@ -18,7 +17,7 @@ from harness.training.selection import data_for
 
 
 def build_parser():
-    return snn_parser(__doc__, SNN_PRESETS)
+    return snn_parser(__doc__)
 
 
 def main(argv=None):

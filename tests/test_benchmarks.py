@@ -5,6 +5,7 @@ import copy
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -294,7 +295,6 @@ def test_loader_says_its_share():
 
 def test_rooms_of_mutants_are_there():
     """Each room has code, and each of its tests is a file."""
-    tomllib = pytest.importorskip("tomllib", reason="needs Python 3.11")
     rooms = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["mutmut"]["rooms"]
     for room, tests in rooms.items():
         assert (REPOSITORY / f"{room}.py").is_file() or list((REPOSITORY / room).glob("*.py")), room

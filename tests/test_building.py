@@ -17,7 +17,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
 def parse(words=""):
-    return snn_parser("", {}).parse_args(words.split())
+    return snn_parser("").parse_args(words.split())
 
 
 @pytest.mark.parametrize(

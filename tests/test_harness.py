@@ -7,7 +7,6 @@ import io
 import json
 import os
 import runpy
-import shlex
 import shutil
 import signal
 from math import cos, exp, log, pi
@@ -283,20 +282,6 @@ def test_switch(words, expected):
 @pytest.mark.parametrize("words", ["--no-log False", "--no-log True", "--log maybe", "--amsgrad 2"])
 def test_switch_refuses(words):
     assert words.split()[0] in refused(ANN, words)
-
-
-@pytest.mark.parametrize("name", [ANN, SNN])
-def test_a_preset_stands_for_its_flags_and_typed_flags_hold_instead(name):
-    parser = __import__(name).build_parser()
-    for name, preset in parser.presets.items():
-        args = parser.parse_args(["--preset", name, *["--dataset", "MNIST"] * (name == "own")])
-        plain = parser.parse_args(shlex.split(preset.flags))
-        own = ("given", "typed", "made_by", "run_name", "pretrained_ann", "pretrained_snn", "teacher_ann")
-        other = dict.fromkeys(own)
-        assert {**vars(plain), "preset": name, "preset_flags": preset.flags, **other} == {**vars(args), **other}
-        assert plain.given.items() <= args.given.items()
-    assert parser.parse_args(["--preset", "residual_feedback", "--epochs", "3"]).epochs == 3
-    assert parser.parse_args([]).preset == ""
 
 
 def test_given_holds_the_typed_flags_only():

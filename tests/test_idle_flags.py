@@ -1,6 +1,7 @@
 """A flag that cannot take effect is an error; in an evaluation, flags of training are one warning, and a preset's are neither."""
 
 import importlib
+import re
 
 import pytest
 from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, OBJ2, REPOSITORY, SNN, SPIKING, digests, refused, run_here
@@ -8,7 +9,7 @@ from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, OBJ2, REPOSITORY, SNN, 
 from harness import UserError
 from harness.command_line.flags import ann_settings, snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
-from harness.command_line.presets import ANN_PRESETS, SNN_PRESETS, run_name
+from harness.command_line.presets import find, names
 
 FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
 
@@ -50,7 +51,7 @@ def test_a_flag_that_another_makes_idle(tmp_path, name, flags, line):
 
 
 def test_a_plan_of_ones_own_is_asked_and_not_its_name():
-    args = snn_parser("", SNN_PRESETS).parse_args(["-a", "VGG5_wFeedback", "--max_pool", "count"])
+    args = snn_parser("").parse_args(["-a", "VGG5_wFeedback", "--max_pool", "count"])
     args.plan = [[4, "M", 6], []]
     assert lines_on_idle(args, snn_settings()) == []
     args.typed.append("trade_off")
@@ -133,17 +134,18 @@ def test_every_preset_finds_what_it_starts_from(tmp_path, family):
     """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone; training prints what it stands for."""
     small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --seed 7 --output_dir {tmp_path}"
     train = f"{small} --precision float32 --epochs 1 --limit_train 8 --holdout 2"
-    names = [name for name in SNN_PRESETS if name.startswith(tuple(family.split("|")))]
-    for name in dict.fromkeys(preset.name for name, preset in ANN_PRESETS.items() if name in names):
+    recipes = {name: find(name, "snn") for name in names("snn") if name.startswith(tuple(family.split("|")))}
+    for name in dict.fromkeys(find(name, "ann").path.stem for name in recipes):
         out = run_here(ANN, f"{train} --preset {name}")[1]
-        assert out.startswith(f"preset {name}: {ANN_PRESETS[name].flags}\n")
+        assert out.startswith(f"preset {name}: --architecture VGG")
         assert "warning" not in run_here(ANN, f"{small} --test_only --preset {name}")[1]
-    for name in names:
-        balance = "--balance_images 4 --balance_timesteps 3" if SNN_PRESETS[name].starts[0][1] == "ann" else ""
+    while recipes:  # each after what it starts from
+        name, recipe = next((name, one) for name, one in recipes.items() if one.starts.get("pretrained_snn") not in recipes)
+        balance = "--balance_images 4 --balance_timesteps 3" if "pretrained_ann" in recipe.starts else ""
         out = run_here(SNN, f"{train} --preset {name} {balance}")[1]
-        assert out.startswith(f"preset {name}: {SNN_PRESETS[name].flags}; from ") and "random weights" not in out
+        assert re.match(f"preset {name}: --.*; from ", out) and "random weights" not in out
         run_here(OBJ1, f"{small} --preset {name}")
-        assert (tmp_path / f"trained_models/snn/{run_name('snn', name, 7)}.pth").is_file()
+        assert (tmp_path / f"trained_models/snn/{recipes.pop(name).run}_7.pth").is_file()
 
 
 def test_a_preset_without_its_start_says_what_makes_it(tmp_path):

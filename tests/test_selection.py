@@ -7,9 +7,8 @@ import torch
 from conftest import ANN, DATA, OBJ1, SNN, SPIKING, records, refused, run_here, same_weights
 
 import harness.training.fit
-from harness.command_line.presets import NETWORKS
 from harness.data.sets import default_holdout, load_data
-from results import row_of
+from results import NETWORKS, row_of
 from self_models.basics.checkpoints import load_checkpoint
 
 NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_name x"  # 32 training images

@@ -74,7 +74,7 @@ def test_the_event_engine_refuses_a_gate_without_a_compiled_form(strict):
 
 
 def test_flags_help_checkpoint_cache_and_resume_know_a_made_up_setting(strict, trained, tmp_path):
-    parser = snn_parser("", {})
+    parser = snn_parser("")
     parser.rare = set()  # as --help_all does
     shown = parser.format_help()
     assert "--strictness" in shown and "part of epsilon that counts (default: 0.5)" in shown and "contrast,once,strict}" in shown

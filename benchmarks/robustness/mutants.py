@@ -15,9 +15,8 @@ import os
 import random
 import shutil
 import time
+import tomllib
 from pathlib import Path
-
-import tomllib  # Python 3.11
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENDS = {"killed": ("killed", "timeout", "segfault"), "survived": ("survived",), "no_tests": ("no tests",)}

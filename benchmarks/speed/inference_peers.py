@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from benchmarks.speed.peers import SIMULATORS, Peer, is_installed
 from harness.command_line.parser import Parser, typed
-from harness.command_line.presets import RULE_SHOWN
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.drawing.plots import chart
 from self_models import load
 from self_models.basics.settings import COUNT
 from self_models.running.draws import EVALUATION, Draws
+from results import RULE_SHOWN
 
 import numpy as np
 import torch

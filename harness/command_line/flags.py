@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from harness.command_line.declared import OfAll, OfANN, OfEvaluation, OfFineTuning, OfSNN, OfTraining
 from harness.command_line.parser import GROUPS, Parser, SwitchAction, typed
-from harness.command_line.presets import EVALUATIONS
 from self_models.basics import settings
 from self_models.basics.settings import COUNT, POSITIVE, WHOLE, Text
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -40,12 +39,12 @@ BARE = (
 )
 
 
-def ann_parser(description, presets):
-    return Parser(description, presets, ann_settings(), bare=BARE)
+def ann_parser(description):
+    return Parser(description, "ann", ann_settings(), bare=BARE)
 
 
-def snn_parser(description, presets):
-    return Parser(description, presets, snn_settings(), bare=BARE)
+def snn_parser(description):
+    return Parser(description, "snn", snn_settings(), bare=BARE)
 
 
 def posthoc_parser(description, cls, without=()):
@@ -54,7 +53,7 @@ def posthoc_parser(description, cls, without=()):
     held = {name for name, one in cls.declared().items() if one.adopted}
     own = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
     own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}
-    parser = Parser(description, EVALUATIONS, own, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
+    parser = Parser(description, "evaluation", own, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
     seldom = {*held.difference(EVALUATED_WITH), *SELDOM}
     parser.rare |= {one.flag(name) for name, one in own.items() if one.group in UNUSED_GROUPS or name in seldom}
     return parser

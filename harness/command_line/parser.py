@@ -11,8 +11,9 @@ import sys
 from types import MappingProxyType
 
 from harness import UserError
+from harness.command_line import presets
 from harness.command_line.scripts import fail
-from self_models.basics.settings import Choice, Switch, meant
+from self_models.basics.settings import Choice, Switch, Text, meant
 from self_models.network.plans import find_plan
 
 CHECKPOINTS = ("pretrained_ann", "pretrained_snn")
@@ -34,7 +35,7 @@ GROUPS = {  # title -> description, in the order of --help
 
 
 def typed(kind):
-    """An argparse type that parses as this kind of setting."""
+    """An argparse type that parses as this kind of setting, which it keeps as `kind`."""
 
     def parse(text):
         try:
@@ -42,6 +43,7 @@ def typed(kind):
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
+    parse.kind = kind
     return parse
 
 
@@ -50,30 +52,26 @@ class Parser(argparse.ArgumentParser):
     fills `given`, flag -> value of those that were typed, a preset's among them, `typed`, the flags beside the preset, and
     `about`, flag -> (title of its group, default).
 
-    --help shows the flags that most people need, --help_all the others, too, which are `rare`. presets: name -> Preset that
-    `--preset NAME` stands for; its flags count as typed before the others. bare: what to say where nothing is typed at all.
+    --help shows the flags that most people need, --help_all the others, too, which are `rare`. table: of the recipe that --preset
+    names (presets.py); its flags count as typed before the others; '': there is no --preset. bare: what to say where nothing is
+    typed at all.
     """
 
-    def __init__(self, description, presets=(), settings=(), groups=GROUPS, bare=""):
+    def __init__(self, description, table="", settings=(), groups=GROUPS, bare=""):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, usage="%(prog)s [FLAG ...]")
-        self.bare, self.presets = bare, dict(presets)
+        self.bare, self.table = bare, table
         flags = {name: one for name, one in dict(settings).items() if one.option_strings(name)}
         self.rare = {one.flag(name) for name, one in flags.items() if not one.common}
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
-        if presets:
-            self.add_argument("--preset", type=self._preset, default="", metavar="NAME", help="a recipe, with the checkpoint "
-                              f"that it starts from; what is typed beside it holds instead: {', '.join(presets)}")  # fmt: skip
+        if table:
+            self.add_argument("--preset", default="", metavar="NAME|PATH.toml", help="a recipe, with the checkpoint that it "
+                              f"starts from; what is typed beside it holds instead: {', '.join(presets.names(table))}; or one of "
+                              f"your own, copied from {presets.FOLDER}")  # fmt: skip
         for title, text in groups.items():
             group = self.add_argument_group(title, text)  # --help leaves out one without flags
             for name, one in flags.items():
                 if one.group == title:
                     group.add_argument(*one.option_strings(name), default=one.default, help=one.help, **_of_kind(one))
-
-    def _preset(self, name):
-        """The name of a preset, or '' for none, as an argparse type."""
-        if name and name not in self.presets:
-            raise argparse.ArgumentTypeError(f"unknown preset {name!r}: {meant(name, self.presets)}--help names all")
-        return name
 
     def error(self, message):
         typo = re.search("unrecognized arguments: (--[^ =]+)", message)
@@ -94,28 +92,64 @@ class Parser(argparse.ArgumentParser):
         return page.format_help()
 
     def _about(self):
+        """flag -> (title of its group, default)."""
         flags = [(group.title, flag) for group in self._action_groups for flag in group._group_actions]
-        default = {flag.dest: self._get_value(flag, flag.default) if isinstance(flag.default, str) else flag.default
-                   for _, flag in flags}  # fmt: skip
-        return {flag.dest: (title, default[flag.dest]) for title, flag in flags}
+        return {
+            flag.dest: (title, self._get_value(flag, one) if isinstance(one := flag.default, str) else one)
+            for title, flag in flags
+            if argparse.SUPPRESS not in (flag.dest, flag.default)
+        }
 
-    def parse_args(self, args=None, namespace=None):
+    def _flags_of(self, recipe):
+        """(flag -> value, the same as words to type) of a recipe, for this script. Raises UserError, with the recipe's file, for
+        a flag that the script has not, or a value that it cannot have."""
+        known, found, words = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}, []
+        for name, value in (recipe.evaluation if self.table == "evaluation" else recipe.flags).items():
+            if name not in known:
+                likely = meant(name, [*known, *presets.TABLES, "like"])
+                raise UserError(f"{recipe.path}: {name} is no flag of this script: {likely}--help_all lists them")
+            try:
+                found[name], typed = _taken(known[name], value)
+            except ValueError as error:
+                raise UserError(f"{recipe.path}: {name}: {error}") from None
+            words += typed
+        return found, shlex.join(words)
+
+    def parse_args(self, args=None):
         is_typed, args = args is None, list(sys.argv[1:] if args is None else args)
         if self.bare and is_typed and not args:
             self.error(self.bare)
         for word in args:
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
                 self.error(f"{word!a} is not UTF-8")
-        typed = vars(super().parse_args(args, _Given()))
-        if preset := self.presets.get(typed.get("preset")):
-            args = shlex.split(preset.flags) + args
-        parsed = super().parse_args(args, namespace)
-        parsed.given, parsed.typed = vars(super().parse_args(args, _Given())), list(typed)
-        parsed.about = self._about()
-        if preset:
-            parsed.preset_flags = preset.flags
-            preset.complete(parsed)
+        given = vars(super().parse_args(args, _Given()))
+        parsed = argparse.Namespace(given=given, typed=list(given), about=self._about())
+        if recipe := given.get("preset") and presets.find(given["preset"], "ann" if self.table == "ann" else "snn"):
+            flags, parsed.preset_flags = self._flags_of(recipe)
+            parsed.given = flags | given
+        vars(parsed).update({flag: default for flag, (_, default) in parsed.about.items()} | parsed.given)
+        if recipe:
+            recipe.complete(parsed)
         return parsed
+
+
+def _kind_of(flag):
+    """The kind of setting that a parser's flag has, None of another flag."""
+    return Switch() if isinstance(flag, SwitchAction) else getattr(flag.type, "kind", None)
+
+
+def _taken(flag, value):
+    """(a recipe's value as that of a flag, the words that one would type). Raises ValueError for a value that cannot be."""
+    kind, parts = _kind_of(flag), value if isinstance(value, list) else [value]
+    if isinstance(kind, Switch):
+        return kind.check(value), [f"--{'no-' * (not value)}{flag.dest}"]
+    check = kind.check
+    if isinstance(kind, Text):
+        if any(not isinstance(part, str | int | float) or isinstance(part, bool) for part in parts):
+            raise ValueError(f"{value!r} is neither text nor a number")
+        parts = [str(part) for part in parts] if flag.nargs == "+" else [" ".join(map(str, parts))]
+        value, check = parts[0], kind.parse
+    return [check(part) for part in parts] if flag.nargs == "+" else check(value), [f"--{flag.dest}", *map(str, parts)]
 
 
 def _of_kind(setting):
