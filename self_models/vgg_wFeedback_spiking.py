@@ -159,8 +159,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             self.watcher.begin()
         draws, recorder, logits = draws_for(x, draws), recorder or Recorder(), x.new_zeros(len(x), self.settings["labels"])
         held = torch.zeros_like(x), stages, draws, self.watcher, recorder
-        run = RunState(x, self.gate.start(x), type(self.gate), logits, *held, last=self.timesteps)
-        return replace(run, recording=recording, at_once=at_once)
+        run = RunState(x, self.gate.start(x), logits, *held, last=self.timesteps)
+        return replace(run, recording=recording, gate=type(self.gate), at_once=at_once)
 
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
