@@ -15,6 +15,7 @@ from harness.data.sets import load_data
 from self_models import evaluate, load
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.errors import ModelError
+from self_models.basics.images import checked_images
 from self_models.event.engine import EventEngine
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -190,7 +191,8 @@ def taking(request):
         (torch.zeros(28, 28), r"not of shape \(28, 28\)"),
         (torch.zeros(2, 28, 28, 1), r"array \(B, 1, 28, 28\), .*not of shape \(2, 28, 28, 1\)"),
         (np.zeros((2, 28, 28), np.uint8), r"not of shape \(2, 28, 28\)"),
-        (np.zeros((2, 1, 28, 28), str), "not a ndarray"),
+        (np.zeros((2, 1, 28, 28), str), "not a ndarray of <U1"),
+        (np.zeros((2, 1, 28, 28), complex), "not a ndarray of complex128"),
         ([0.5], "not a list: read_images takes files"),
     ],
 )
@@ -199,6 +201,12 @@ def test_other_images_are_refused(taking, x, words):
         taking(x)
     with pytest.raises(ModelError):
         evaluate(taking, x, torch.zeros(2, dtype=torch.int64))
+
+
+def test_arrays_of_another_byte_order_and_mirrored_ones_are_taken(taking):
+    x = images(2)
+    for array, expected in ((x.numpy()[..., ::-1], x.flip(-1)), (x.numpy().astype(np.dtype("f4").newbyteorder()), x)):
+        assert torch.equal(checked_images(array, taking), expected)
 
 
 # --- evaluate
