@@ -7,9 +7,9 @@ from harness.data.facts import adopt_facts
 from harness.processes import ranks
 from harness.runs.journal import is_epoch_line
 from harness.runs.place import Paths
-from self_models.basics.checkpoints import CheckpointError, load_checkpoint
+from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
-from self_models.loading import MODELS
+from self_models.loading import MODELS, whole_checkpoint
 
 
 def taken_up(args, declared, kind, name):
@@ -29,7 +29,7 @@ def taken_up(args, declared, kind, name):
         return None
     if "optimizer" not in saved:
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
-    settings = saved.get("settings") if isinstance(saved.get("settings"), dict) else {}
+    settings = saved.get("settings", {})
     was = flags_of(saved, settings, declared)
     if "select" not in was:  # an earlier version, which chose on the test images where it held out none
         was["holdout"] = was.get("holdout", args.holdout or 0)
@@ -73,11 +73,11 @@ def _read(path, paths):
             raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite to begin anew")
         return None
     try:
-        return load_checkpoint(path)
+        return whole_checkpoint(path)
     except CheckpointError as error:
         if not is_last or not previous.exists():
             raise
-        load_checkpoint(previous)
+        whole_checkpoint(previous)
         raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None
 
 

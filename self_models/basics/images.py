@@ -17,6 +17,7 @@ IMAGE_SHAPES = {
     "CIFAR10": (3, 32, 32),
     "CIFAR100": (3, 32, 32),
 }
+LARGEST_SIDE = 2**15  # of images, and of their channels
 ELSEWHERE = "…/"  # begins the name of a folder of images, in a checkpoint
 
 CIFAR100 = """
@@ -70,8 +71,8 @@ def class_names(settings):
 def find_image_shape(settings):
     """(C, H, W) as given, else that of the data set. Raises ModelError for no such shape."""
     shape = IMAGE_SHAPES.get(settings["dataset"]) if settings["image_shape"] is None else settings["image_shape"]
-    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ModelError(f"image_shape must be three whole numbers above 0, (C, H, W), not {shape}")
+    if not isinstance(shape, list | tuple) or [isinstance(n, int) and 0 < n <= LARGEST_SIDE for n in shape] != [True] * 3:
+        raise ModelError(f"image_shape must be three whole numbers, 1 to {LARGEST_SIDE}, (C, H, W), not {shape}")
     return tuple(shape)
 
 
