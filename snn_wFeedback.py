@@ -8,7 +8,7 @@ from harness.command_line.parser import lines_on_idle
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each
 from harness.data.facts import lines_on
-from harness.runs.place import snn_name
+from harness.runs.place import evaluation_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
@@ -25,7 +25,7 @@ def main(argv=None):
 
 
 def name_of(args):
-    return args.run_name or snn_name(args) + "_test" * args.test_only
+    return args.run_name or (evaluation_name(args) if args.test_only else snn_name(args))
 
 
 def train(args):

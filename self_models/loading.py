@@ -1,6 +1,9 @@
 """A trained network from its file, ready to use: load(path)."""
 
-from self_models.basics.checkpoints import CheckpointError, load_checkpoint, restore
+import torch
+from torch.overrides import TorchFunctionMode
+
+from self_models.basics.checkpoints import CheckpointError, differences, load_checkpoint, may_hold, restore
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
 from self_models.event.engine import EventEngine
@@ -12,6 +15,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN)
 MODELS = {cls.__name__: cls for cls in CLASSES}
+TOO_LARGE = 2**24  # of a number of neurons in a setting
 ENGINES = Registry("engine", auto=None, dense=None, event=None, reference=None)
 
 
@@ -26,14 +30,14 @@ def load(path, engine="auto", device="cpu", **changed):
     or device that cannot be, and CheckpointError, which is one, for a file that cannot be used.
     """
     ENGINES.find(engine)
-    saved = load_checkpoint(path)
+    saved = whole_checkpoint(path)
     if "settings" not in saved:
         raise CheckpointError(
             f"{path} holds weights without the settings of their network, as files of the original do: give it to "
             "snn_wFeedback.py as --pretrained_snn or --pretrained_ann, with the flags (-a, --fc_width, ...) it was trained with"
         )
     name, settings = str(saved.get("model")), saved["settings"]
-    if name not in MODELS or not isinstance(settings, dict):
+    if name not in MODELS:
         raise CheckpointError(f"{path} holds the settings of no model known here ({', '.join(MODELS)}), but of {name[:40]!r}")
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
@@ -42,7 +46,10 @@ def load(path, engine="auto", device="cpu", **changed):
         kept = cls.checked(settings)
     except ModelError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    model = restore(cls(**cls.checked(changed, kept)), saved, path).eval()
+    chosen = cls.checked(changed, kept)
+    if words := changed and differences(shapes_of(cls, chosen), saved["state_dict"]):
+        raise CheckpointError(f"{path} does not fit {name} with these settings: {words}")
+    model = restore(cls(**chosen), saved, path).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
     try:
@@ -58,6 +65,44 @@ def load(path, engine="auto", device="cpu", **changed):
         elif engine == "event":
             raise ModelError(reason)
     return model
+
+
+def whole_checkpoint(path):
+    """As load_checkpoint; the settings, if there are any, are those of the network that the tensors are of, which nothing is
+    allocated to find out. Raises CheckpointError where they are not."""
+    saved = load_checkpoint(path)
+    if "settings" not in saved:
+        return saved
+    if not isinstance(saved["settings"], dict):
+        raise CheckpointError(f"{path}: its settings are damaged; use another copy")
+    cls = MODELS.get(str(saved.get("model"))) or (VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback)
+    try:
+        words = differences(shapes_of(cls, cls.checked({}, saved["settings"])), saved["state_dict"])
+    except ModelError as error:
+        raise CheckpointError(f"{path}: its settings build no {cls.__name__} ({error}); use another copy") from None
+    if words:
+        raise CheckpointError(f"{path} is damaged: its settings are of another {cls.__name__}: {words}; use another copy")
+    return saved
+
+
+def shapes_of(cls, settings):
+    """name -> tensor without values, of the network of class cls with these settings, which may be of any size. Raises ModelError
+    where they make none."""
+    try:
+        with torch.device("meta"), NothingDrawn():
+            return cls(**{**settings, "init": "original"}).state_dict()
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            return cls(**settings).state_dict()  # a part of somebody's own wants values
+        large = [f"{name} {value}" for name, value in settings.items() if isinstance(value, int) and value > TOO_LARGE]
+        raise ModelError(f"{' and '.join(large) or str(error).splitlines()[0]}: no network can be so large") from None
+
+
+class NothingDrawn(TorchFunctionMode):
+    """Initial values are not filled in: tensors on the device meta have none, and torch would load its compiler to say so."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return None if getattr(function, "__module__", "") == "torch.nn.init" else function(*args, **(kwargs or {}))
 
 
 def event_engine_for(model, chooses=False):

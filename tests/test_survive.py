@@ -380,13 +380,17 @@ def test_resume_wants_the_same_recipe_network_and_images(alone):
 def test_resume_wants_weights_and_images_of_the_checkpoints_network(alone, tmp_path):
     """What has no flag comes from the checkpoint; where it is not its own, its weights or the data set tell."""
     saved, path = load_checkpoint(alone / "trained_models/snn/x_last.pth"), tmp_path / "other.pth"
-    for changed, words in (
-        ({"plan": PLAN}, f"{path} does not fit InputBlockingSNN"),
-        ({"labels": 7}, "was trained on"),
-        ({"labels": 7, "classes": list("abcdefg")}, "was trained on"),
-        ({"image_shape": (1, 20, 20)}, "--dataset MNIST has grey images of 28x28 pixels, and the network takes"),
+    weight = saved["state_dict"]
+    fewer = {"classifier.6.weight": weight["classifier.6.weight"][:7]}
+    smaller = {"classifier.0.weight": weight["classifier.0.weight"][:, :800]}
+    for changed, weights, words in (
+        ({"plan": PLAN}, {}, f"{path} is damaged: its settings are of another InputBlockingSNN: "),
+        ({"labels": 7}, fewer, "was trained on"),
+        ({"labels": 7, "classes": list("abcdefg")}, fewer, "was trained on"),
+        ({"image_shape": (1, 20, 20)}, smaller, "--dataset MNIST has grey images of 28x28 pixels, and the network takes"),
     ):
-        torch.save(saved | {"settings": saved["settings"] | changed}, path)
+        other = {"settings": saved["settings"] | changed, "state_dict": weight | weights}
+        torch.save(saved | other, path)
         assert words in refused(SNN, f"--run_name y --epochs 3 --resume {path} --output_dir {tmp_path}")
 
 

@@ -14,12 +14,12 @@ from harness.processes import ranks
 from harness.processes.signals import Interrupted, noted_signals
 from harness.training.losses import Teacher
 from harness.training.selection import SELECTED_ON
-from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
+from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
 from self_models.basics.home import INSTALLED
 from self_models.basics.images import lasting_name
-from self_models.loading import MODELS, event_engine_for
+from self_models.loading import MODELS, event_engine_for, whole_checkpoint
 from self_models.running.draws import seed_for
 from self_models.running.stream import check_left_on
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -35,18 +35,13 @@ DECODER = "generate."  # how the names of the decoder's weights begin
 
 def adopt(args, saved, cls, names):
     """Take these settings of a checkpoint over into args, but for flags that were typed. cls: the class that they are for.
-    args.selected_on becomes what its epoch was chosen on, if known. Raises UserError where they are damaged."""
+    args.selected_on becomes what its epoch was chosen on, if known."""
     settings = saved.get("settings", {})
-    if not isinstance(settings, dict):
-        raise UserError("the checkpoint's settings are damaged; use another copy")
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
     for name, one in ((name, one) for name, one in cls.declared().items() if name in names and name in settings):
         if (flag := one.flag(name)) and flag not in args.given:
-            try:
-                value = one.check(name, settings[name])
-                setattr(args, flag, lasting_name(value) if name == "dataset" else value)
-            except ModelError as error:
-                raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
+            value = one.check(name, settings[name])
+            setattr(args, flag, lasting_name(value) if name == "dataset" else value)
     args.plan = None if "architecture" in args.given else settings.get("plan")
     if saved.get("settings"):
         adopt_facts(args, settings)
@@ -107,7 +102,7 @@ def read(path, args):
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
         raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}")
-    return load_checkpoint(path)
+    return whole_checkpoint(path)
 
 
 def new_ann(args):

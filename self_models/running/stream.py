@@ -6,13 +6,14 @@ import torch
 
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
-from self_models.basics.settings import COUNT, WHOLE, required
+from self_models.basics.settings import COUNT, WHOLE, Number, required
 from self_models.running.chunks import all_steps
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import Recorder, spaces_of
 from self_models.running.turning import of_this_gate, turned
 
 MEMBRANES, AGES = "membranes.", "ages."  # begin the name of a layer's in a state_dict; ages are there in training alone
+STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
 
 
 class Stream:
@@ -66,10 +67,11 @@ class Stream:
         return {"seed": self.seed, "steps": self.steps, **held}
 
     def load_state_dict(self, state):
-        """Go on from what state_dict gave. Raises ModelError where that is of another network; then the stream is as it was."""
+        """Go on from what state_dict gave. Raises ModelError where that is damaged, or of another network; then the stream is as
+        it was."""
         held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
-        seed, steps = (required(WHOLE, name, state.get(name)) for name in ("seed", "steps"))
-        if held:
+        seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
+        if held or steps:
             check_state(self.model, held)
         self.reset()
         self.seed, self.steps = seed, steps
@@ -174,7 +176,14 @@ def check_state(model, state):
     shapes |= {MEMBRANES + name: spaces[name] for name in model.neurons()}
     if lacking := [name for name in ("image", "logits", "trace") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
+    weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     for name, value in state.items():
-        shape = tuple(getattr(value, "shape", ()))
-        if name not in shapes or shape != (len(state["image"]), *shapes[name]):
-            raise ModelError(f"{name} of shape {shape}: this is the state of another network's stream")
+        if name not in shapes or not isinstance(value, torch.Tensor) or found[name] != (*found["image"][:1], *shapes[name]):
+            raise ModelError(f"{name} of shape {found[name]}: this is the state of another network's stream")
+        kinds = (value.dtype, value), (torch.bool if name in ("is_open", "predicted") else weight.dtype, weight)
+        kind, wanted = (f"{dtype}, {of.layout}, on {of.device}".replace("torch.", "") for dtype, of in kinds)
+        if kind != wanted:
+            raise ModelError(f"{name} is {kind}, and must be {wanted}")
+        if not value.isfinite().all():
+            raise ModelError(f"{name} is not finite: this state is damaged")
+    checked_images(state["image"], model)
