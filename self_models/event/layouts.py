@@ -4,27 +4,27 @@ import torch
 
 from self_models.basics.devices import free_memory
 from self_models.event.network import lay_out, memory_of
+from self_models.network.neurons import SpikingNeuron
+from self_models.network.wiring import modules_of
 
 
 class KeptLayout:
-    """layout: the model's Layout, or None before it is wanted, and once its weights have changed (but for a change through
-    `.data`, which torch does not count)."""
+    """layout: the model's Layout, or None before it is wanted, and once what it was made of has changed.
+
+    Weights, thresholds, leaks and biases are compared byte by byte with a copy, at every run: torch counts no change that a fused
+    optimiser makes, nor one through `.data` or numpy.
+    """
 
     def __init__(self, model):
-        self.model, self.layout, self._version = model, None, None
-        self._parameters = [(module._parameters, name) for module in model.modules() for name in module._parameters]
+        self.model, self.layout, self._made_of, self._copies = model, None, None, []
 
-    def forget_changed(self):
-        """Let go of a layout that is no longer the model's, before the next one takes its memory; returns whether it was so."""
-        version = [self.model.gate.completes, self.model.encoding.uses_draws]
-        version += [self.model.settings[name] for name in ("feedback_interval", "output_leak", "membrane_floor")]
-        for parameters, name in self._parameters:
-            value = parameters[name]
-            if value is not None:
-                version += id(value), value._version
-        if version == self._version:
+    def forget_changed(self, frozen=False):
+        """Let go of a layout that is no longer the model's, before the next one takes its memory; returns whether it was so.
+        frozen: nobody has changed a value of the model's tensors."""
+        kept = self.layout is None or self._made_of == parts_of(self.model)
+        if kept and (frozen or all(copy == now.data for copy, now in self._copies)):
             return False
-        self.layout, self._version = None, version
+        self.layout, self._copies = None, []
         return True
 
     def why_not(self):
@@ -39,5 +39,30 @@ class KeptLayout:
 
     def prepare(self):
         """The Layout, its weights folded now if they are not."""
-        self.layout = self.layout or lay_out(self.model)
+        if self.layout is None:
+            self._made_of = parts_of(self.model)
+            storages = [tensor.untyped_storage() for tensor in tensors_of(self._made_of[0])]
+            storages = {storage.data_ptr(): storage for storage in storages}.values()
+            self._copies = [(bytearray(now), now) for now in map(bytes_of, storages)]  # compared as fast as memory is read
+            self.layout = lay_out(self.model)
         return self.layout
+
+
+def parts_of(model):
+    """(modules, where their tensors lie in the memory, what else a layout is made of): equal while nothing but values of these
+    tensors has changed."""
+    modules = modules_of(model)
+    others = [model.gate.completes, model.encoding.uses_draws]
+    others += [model.settings[name] for name in ("feedback_interval", "output_leak")]
+    others += [(one.initial_potential, one.floor) for one in modules if isinstance(one, SpikingNeuron)]
+    return modules, [(value.data_ptr(), value.dtype, value.shape, value.stride()) for value in tensors_of(modules)], others
+
+
+def tensors_of(modules):
+    """Their parameters and buffers."""
+    return [value for one in modules for kind in (one._parameters, one._buffers) for value in kind.values() if value is not None]
+
+
+def bytes_of(storage):
+    """A tensor's memory as an array, uint8, whatever its type and order."""
+    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy()

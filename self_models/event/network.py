@@ -176,16 +176,17 @@ def lay_out(model):
 
 
 class Memory(NamedTuple):
-    """Bytes that the engine takes for a model: weights, folded, with their tables; folding: more for a while, at the most; state:
-    of each thread."""
+    """Bytes that the engine takes for a model: weights, folded, with their tables; copy: of the model's own, see layouts.py;
+    folding: more for a while, at the most; state: of each thread."""
 
     weights: int
+    copy: int
     folding: int
     state: int
 
     def total(self, states):
         """With this many states at once, which come when the folding is done."""
-        return self.weights + max(self.folding, states * self.state)
+        return self.weights + self.copy + max(self.folding, states * self.state)
 
 
 def memory_of(model):
@@ -198,7 +199,8 @@ def memory_of(model):
     floats = sum(connection.size for connection in connections) + biases + 2 * WORD
     places = sum(prod(connection.source_shape[1:]) for connection in connections)
     state = sum(size * np.dtype(kind).itemsize for size, kind in state_sizes(nodes_with_pools(model, wiring, shapes)).values())
-    return Memory(4 * floats + 12 * places, max(map(_folding, connections)), state)
+    copy = sum(value.nbytes for value in model.parameters())
+    return Memory(4 * floats + 12 * places, copy, max(map(_folding, connections)), state)
 
 
 def _folding(connection):

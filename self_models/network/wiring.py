@@ -142,6 +142,14 @@ class Wiring(NamedTuple):
         return max(map(prod, self.shapes))
 
 
+def modules_of(model):
+    """A model and all modules in it, once for each place that has one; in a few microseconds."""
+    found = [model]
+    for module in found:
+        found += [part for part in module._modules.values() if part is not None]
+    return found
+
+
 def wire(model):
     """The Wiring of an SNN, which takes no memory to speak of."""
     names = ["input", *model.neurons()]
