@@ -1,6 +1,5 @@
 """The SNN: the ANN's network run with spikes for T steps; parts decide what it sees, when it stops and how it predicts."""
 
-import functools
 from dataclasses import replace
 
 import torch
@@ -15,7 +14,7 @@ from self_models.network.neurons import HeldDropout, SpikingLayers, SpikingNeuro
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers
 from self_models.network.surrogates import SURROGATES
-from self_models.network.wiring import wire
+from self_models.network.wiring import modules_of, wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -52,6 +51,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
     watcher = None  # an OperationCounter, while one counts
+    _wired = ()  # the modules as they were when they were wired, and their Wiring
 
     def __init__(self, *args, **settings):
         super().__init__()
@@ -119,10 +119,13 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
             raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
 
-    @functools.cached_property
+    @property
     def wiring(self):
         """Which layers' spikes go where, see network/wiring.py."""
-        return wire(self)
+        modules = modules_of(self)
+        if not self._wired or self._wired[0] != modules:
+            self._wired = modules, wire(self)
+        return self._wired[1]
 
     def set_bptt_segments(self, segments):
         """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
@@ -171,7 +174,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         run.reached, run.schedules, counts = [], [], {name: [] for name in self.wiring.names}
         parts = [self.perceive(run, part, counts) for part in draws.split(1 if self.gate.reacts else len(draws))]
         logits = self.classify(run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
-        spikes = torch.stack([joined(one) for one in counts.values()], -1)
+        none = [draws.new_zeros(draws.shape[:2])]  # of neurons beside the stages, which nobody has run
+        spikes = torch.stack([joined(one or none) for one in counts.values()], -1)
         shown = stack_frames([frame for _, frames in parts for frame in frames])
         return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
 

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ from self_models.event.engine import EventEngine
 from self_models.event.layouts import KeptLayout
 from self_models.event.network import Folded, memory_of, nodes_of
 from self_models.loading import load
+from self_models.network.neurons import UPDATES, SpikingNeuron
 from self_models.objectives.contrast import CONTRASTS, Contrast
 from self_models.objectives.gates import GATES, Blocking
 from self_models.objectives.readouts import READOUTS
@@ -734,6 +736,78 @@ def test_a_model_with_a_hook_of_its_own_is_refused_and_auto_takes_dense(hook):
     chooses = EventEngine(model, chooses=True)
     assert torch.equal(chooses(x, u).logits, model(x, u).logits) and chooses.name == "dense"
     EventEngine(build(type("Named", (InputBlockingSNN,), {"title": lambda self: "what the SNN does not have"}))).check()
+
+
+class Tired(SpikingNeuron):
+    """Neurons that get half of their drive."""
+
+    def forward(self, drive, state=None, steps=1):
+        return super().forward(drive / 2, state, steps)
+
+
+class Half(nn.ConvTranspose2d):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+def become(cls):
+    """What makes a module one of this class, which is derived from its own."""
+    return lambda module: setattr(module, "__class__", cls)
+
+
+UNKNOWN = {  # what no plan has -> what makes it part of a network of PLAN
+    "features.1 (Tired)": lambda model: become(Tired)(model.features[1]),
+    "generate.1 (Half)": lambda model: become(Half)(model.generate[1]),
+    "features.5 (Identity)": lambda model: model.features.__setitem__(5, nn.Identity()),
+    "features.0 (Conv2d)": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=2, dilation=2)),
+    "features.8 (Conv2d)": lambda model: model.features.__setitem__(8, nn.Conv2d(6, 6, 2, 2)),  # with a bias, before no neuron
+    "features.2 (AvgPool2d)": lambda model: model.features.__setitem__(2, nn.AvgPool2d(4, 2, 1)),
+    "features.4 (SpikingNeuron)": lambda model: setattr(model.features[4], "update", UPDATES["delayed"]),
+    "generate2 (Sequential)": lambda model: setattr(model, "generate2", copy.deepcopy(model.generate)),
+    "gain (Parameter)": lambda model: setattr(model, "gain", nn.Parameter(torch.ones(1))),
+}
+
+
+@pytest.mark.parametrize("part", UNKNOWN)
+@torch.no_grad()
+def test_a_layer_that_no_plan_has_is_refused_and_auto_takes_dense(part):
+    """Whether it was there from the beginning or came to a network that has run."""
+    model = build()
+    engine, auto, (x, u) = EventEngine(model), EventEngine(model, chooses=True), inputs(model)
+    assert torch.equal(engine(x, u).logits, auto(x, u).logits)
+    UNKNOWN[part](model)
+    for one in (engine, EventEngine(model)):
+        with pytest.raises(ModelError, match=rf"^the event engine does not know {re.escape(part)}: use --engine dense$"):
+            one(x, u)
+    check_same(model(x, u), auto(x, u))
+    assert auto.runs == {"event": COUNT, "dense": COUNT}
+
+
+ALTERED = {
+    "a hook or forward of its own of features.1": lambda model: model.features[1].register_forward_hook(
+        lambda module, given, output: (0 * output[0], *output[1:])
+    ),
+    "a hook or forward of its own of features.0": lambda model: model.features[0].register_forward_pre_hook(
+        lambda module, given: (given[0] / 2,)
+    ),
+    "a hook or forward of its own of classifier.0": lambda model: setattr(model.classifier[0], "forward", lambda x: x[:, :24]),
+    "InputBlockingSNN.integrate": lambda model: setattr(model, "integrate", lambda trace, decoded, view: trace),
+}
+
+
+@pytest.mark.parametrize("part", ALTERED)
+@torch.no_grad()
+def test_an_altered_layer_is_refused_and_auto_takes_dense(part):
+    """It would not be called."""
+    model = build()
+    auto, (x, u) = EventEngine(model, chooses=True), inputs(model)
+    before = auto(x, u)
+    ALTERED[part](model)
+    with pytest.raises(ModelError, match=rf"^the event engine does not know {re.escape(part)}: use --engine dense$"):
+        EventEngine(model)(x, u)
+    after = auto(x, u)
+    check_same(model(x, u), after)
+    assert auto.name == "event and dense" and not torch.equal(before.logits, after.logits)
 
 
 @torch.no_grad()

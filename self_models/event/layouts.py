@@ -5,7 +5,7 @@ import torch
 from self_models.basics.devices import free_memory
 from self_models.event.network import lay_out, memory_of
 from self_models.network.neurons import SpikingNeuron
-from self_models.network.wiring import modules_of
+from self_models.network.wiring import modules_of, unknown
 
 
 class KeptLayout:
@@ -28,10 +28,12 @@ class KeptLayout:
         return True
 
     def why_not(self):
-        """Why the model does not fit into the free memory, or ''. Nothing is taken for the answer. Raises ModelError for a layer
-        whose neurons the engine cannot number."""
+        """Why there is no layout of the model, or '': a part that no plan makes, or that would not be called, or too little free
+        memory, of which nothing is taken for the answer. Raises ModelError for a layer whose neurons the engine cannot number."""
         if self.layout is not None:
             return ""
+        if part := unknown(self.model) or altered(self.model):
+            return f"the event engine does not know {part}: use --engine dense"
         needed, free = memory_of(self.model).total(torch.get_num_threads()) / 1e9, free_memory()
         if free is None or needed <= free / 1e9:
             return ""
@@ -54,8 +56,21 @@ def parts_of(model):
     modules = modules_of(model)
     others = [model.gate.completes, model.encoding.uses_draws]
     others += [model.settings[name] for name in ("feedback_interval", "output_leak")]
-    others += [(one.initial_potential, one.floor) for one in modules if isinstance(one, SpikingNeuron)]
+    others += [(one.initial_potential, one.floor, one.update) for one in modules if isinstance(one, SpikingNeuron)]
+    others += map(type, modules)
+    others += map(is_altered, modules)
     return modules, [(value.data_ptr(), value.dtype, value.shape, value.stride()) for value in tensors_of(modules)], others
+
+
+def is_altered(module):
+    """Whether a module does what its class does not say: by a hook, or a forward of its own, which would not be called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
+def altered(model):
+    """The first of a model's altered modules, in words, or ''."""
+    names = (name or "the network" for name, module in model.named_modules() if is_altered(module))
+    return next((f"a hook or forward of its own of {name}" for name in names), "")
 
 
 def tensors_of(modules):

@@ -26,6 +26,7 @@ from self_models.event.compiled.nets import (
     padded_places,
     state_sizes,
 )
+from self_models.network.neurons import CountingMaxPool
 from self_models.network.stages import encoder_parts
 from self_models.network.wiring import Connection, wire
 
@@ -225,7 +226,8 @@ def nodes_with_pools(model, wiring, shapes):
     """node_table, and which nodes are maximum pools of which others."""
     nodes = node_table(shapes)
     for pool in wiring.pools:
-        nodes[pool.source, POOL], nodes[pool.target, COUNTS] = pool.target, model.settings["max_pool"] == "count"
+        counts = isinstance(model.get_submodule(pool.name), CountingMaxPool)
+        nodes[pool.source, POOL], nodes[pool.target, COUNTS] = pool.target, counts
     return nodes
 
 
