@@ -36,19 +36,16 @@ def load(path, engine="auto", device="cpu", **changed):
             f"{path} holds weights without the settings of their network, as files of the original do: give it to "
             "snn_wFeedback.py as --pretrained_snn or --pretrained_ann, with the flags (-a, --fc_width, ...) it was trained with"
         )
-    name, settings = str(saved.get("model")), saved["settings"]
-    if name not in MODELS:
-        raise CheckpointError(f"{path} holds the settings of no model known here ({', '.join(MODELS)}), but of {name[:40]!r}")
+    cls, settings = class_of(saved, path), saved["settings"]
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
-    cls = MODELS[name]
     try:
         kept = cls.checked(settings)
     except ModelError as error:
         raise CheckpointError(f"{path}: {error}") from None
     chosen = cls.checked(changed, kept)
     if words := changed and differences(shapes_of(cls, chosen), saved["state_dict"]):
-        raise CheckpointError(f"{path} does not fit {name} with these settings: {words}")
+        raise CheckpointError(f"{path} does not fit {cls.__name__} with these settings: {words}")
     model = restore(cls(**chosen), saved, path).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
@@ -103,6 +100,14 @@ class NothingDrawn(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return None if getattr(function, "__module__", "") == "torch.nn.init" else function(*args, **(kwargs or {}))
+
+
+def class_of(saved, path):
+    """The class of a checkpoint's network. Raises CheckpointError for one that is not in MODELS."""
+    name = str(saved.get("model"))
+    if name not in MODELS:
+        raise CheckpointError(f"{path} holds the settings of no model known here ({', '.join(MODELS)}), but of {name[:40]!r}")
+    return MODELS[name]
 
 
 def event_engine_for(model, chooses=False):
