@@ -6,7 +6,7 @@ from torch.overrides import TorchFunctionMode
 from self_models.basics.checkpoints import CheckpointError, differences, load_checkpoint, may_hold, restore
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
-from self_models.event.engine import EventEngine
+from self_models.fast.event.engine import EventEngine
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

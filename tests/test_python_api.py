@@ -17,7 +17,7 @@ from self_models import evaluate, load
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
-from self_models.event.engine import EventEngine
+from self_models.fast.event.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -199,7 +199,7 @@ def test_auto_is_the_event_engine_where_it_serves(trained):
 
 
 def test_without_numba_auto_is_dense(monkeypatch):
-    monkeypatch.setattr("self_models.event.engine.WHY_NOT", ["not installed"])
+    monkeypatch.setattr("self_models.fast.event.engine.WHY_NOT", ["not installed"])
     assert load(FEEDBACK).engine is None
     with pytest.raises(ModelError, match="numba"):
         load(FEEDBACK, engine="event")

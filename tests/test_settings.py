@@ -13,8 +13,8 @@ from harness.command_line.flags import snn_parser
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import FRACTION, setting
-from self_models.event.engine import EventEngine
-from self_models.event.settings import kernel_settings
+from self_models.fast.event.engine import EventEngine
+from self_models.fast.event.settings import kernel_settings
 from self_models.loading import load
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import draws_for

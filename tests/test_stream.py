@@ -13,8 +13,8 @@ from test_event_engine import DEEP, FORK, POOLED, STEPS, TOTALS, TWIN, build, ch
 from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
-from self_models.event.engine import EventEngine
 from self_models.fast.batched.neurons import neuron_steps, traced_steps
+from self_models.fast.event.engine import EventEngine
 from self_models.loading import load
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.surrogates import SURROGATES

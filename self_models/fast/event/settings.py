@@ -15,7 +15,7 @@ PARTS = {"gate": "kernels", "rule": "kernel", "readout": "kernels"}  # setting -
 
 def why_not(model):
     """Why compiled code cannot run the model as it is now, or ''."""
-    from self_models.event.compiled import run  # now: it knows the parts that are registered when it is first imported
+    from self_models.fast.event.compiled import run  # now: it knows the parts that are registered when it is first imported
 
     replaced = (name for name in vars(model) if callable(getattr(type(model), name, None)))  # in this one model
     if hook := model.overridden() or next(replaced, ""):
