@@ -231,8 +231,8 @@ def warm_up(model):
         done.set()
 
     thread = threading.Thread(target=run, daemon=True)
-    thread.start()
     try:
+        thread.start()
         if not done.wait(3.0):
             print("compiling the event engine, once: about a minute (--engine dense does without)", file=sys.stderr, flush=True)
             done.wait()
