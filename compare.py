@@ -155,7 +155,7 @@ def read(one):
     if run.epochs and run.seed != one.seed:
         raise UserError(f"{run.path} is of seed {run.seed}, not {one.seed}: name it without its number, or give the seed it has")
     kept = load_checkpoint(one.checkpoint) if run.epochs and one.checkpoint.is_file() else {}
-    chosen = {epoch.number: epoch.judged.get("accuracy") for epoch in run.epochs}
+    chosen = {epoch.epoch: epoch.judged.get("accuracy") for epoch in run.epochs}
     if "accuracy" in kept and chosen.get(kept.get("epoch")) != kept["accuracy"]:
         raise UserError(f"{run.path} is of another training than {one.checkpoint}: --evaluate measures the checkpoint")
     return run

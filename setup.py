@@ -8,7 +8,7 @@ setup(
     packages=[*find_packages(include=["self_models*", "harness*"]), "wfeedback"],
     package_dir={"wfeedback": "."},  # the Python files beside this one, and:
     package_data={
-        "harness.reporting": ["page.css", "page.js", "player.html"],
+        "harness.reporting": ["page.html", "page.css", "page.js", "player.html"],
         "wfeedback": ["data/mnist/*", *(f"trained_models/snn/{name}.pth" for name in NETWORKS)],
     },
 )
