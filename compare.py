@@ -16,9 +16,10 @@ from harness.command_line.presets import COMMITTED_AS, EVALUATIONS, run_name
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import running
+from harness.measuring.tables import aligned
 from harness.reporting.page import check_replaceable, save_page
 from harness.reporting.reading import read_run
-from harness.reporting.recipes import aligned, as_text, comparison, pairs_of, recipes_of
+from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import COMMANDS, program
 from harness.runs.place import Paths, numbered

@@ -85,12 +85,6 @@ def comparison(recipe, other):
     return rows
 
 
-def aligned(rows):
-    """Rows of text as lines for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-
-
 def figures_of(pairs):
     """One dict for each network of these pairs, run in one way, and figure: numbers for programs."""
     recipes = {id(one): (one, None) for pair in pairs for one in pair if one} | {id(one): (one, other) for one, other in pairs}
