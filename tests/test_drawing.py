@@ -10,7 +10,7 @@ import torch
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import rows_of, save_contact_sheet, save_gif, save_knowledge
-from harness.drawing.film import STATES, film_of, in_words, keyed, load_film, save_film
+from harness.drawing.film import STATES, film_of, keyed, load_film, save_film
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import Blocking, Gate
 from self_models.objectives.once import Once
@@ -19,29 +19,25 @@ from self_models.running.outputs import SNNOutput
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # as page.js numbers them, too
 EPSILON = 0.1  # the gate's default
 IMAGE = torch.tensor([[[[0.0, 0.5, 0.5, 0.5, 0.5]]]])  # one image of five pixels
-PREDICTIONS = torch.tensor([[0.3, 0.1, 0.9, 0.45, 0.55], [0.3, 0.45, 0.9, 0.45, 0.0], [0.3, 0.45, 0.9, 0.45, 0.0]]).view(
-    3, 1, 1, 1, 5
-)
+PREDICTIONS = torch.tensor([[0.3, 0.1, 0.9, 0.45, 0.55], *[[0.3, 0.45, 0.9, 0.45, 0.0]] * 2]).view(3, 1, 1, 1, 5)
 
 
-def output_of(predictions=PREDICTIONS, image=IMAGE, steps=3):
+def output_of(predictions=PREDICTIONS, image=IMAGE):
     """The output of a run with permanent blocking that predicts so, worked out by hand from the rule."""
-    predicted = (predictions - image).abs() < EPSILON
+    predicted, steps = (predictions - image).abs() < EPSILON, len(predictions)
     is_open = torch.cat([torch.ones_like(predicted[:1]), ~predicted[:-1]]).int().cummin(0).values.bool()
-    steps = min(steps, len(predictions))
-    logits = torch.tensor([[[0.0, 0.0]], [[0.0, np.log(3)]], [[np.log(9), 0.0]]]).float()[: len(predictions)]
+    logits = torch.tensor([[[0.0, 0.0]], [[0.0, np.log(3)]], [[np.log(9), 0.0]]]).float()[:steps]
     spikes = {"input": [[4.0], [2.0], [1.0]], "features.1": [[0.0], [5.0], [5.0]], "features.4": [[0.0], [1.0], [0.0]]}
     return SNNOutput(
         logits[-1], predictions, (image - predictions) ** 2, {}, torch.tensor([steps]), predicted, is_open,
-        logits_by_step=logits, spikes_by_step={name: torch.tensor(count)[: len(predictions)] for name, count in spikes.items()},
+        logits_by_step=logits, spikes_by_step={name: torch.tensor(count)[:steps] for name, count in spikes.items()},
     )  # fmt: skip
 
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
     model = SimpleNamespace(guess=lambda prediction: prediction, gate=gate(**settings))
-    return film_of(
-        model, Batch(image, torch.tensor([1]), torch.tensor([7])), output or output_of(), ["cat", "dog"], ["label: dog"]
-    )
+    batch = Batch(image, torch.tensor([1]), torch.tensor([7]))
+    return film_of(model, batch, output or output_of(), ["cat", "dog"], ["label: dog"])
 
 
 def test_what_each_step_has_come_to():
@@ -94,14 +90,6 @@ def test_contrast_judges_by_what_is_seen():
     assert film(output, image, Contrast).states[:, 0, 0, [0, 19]].tolist() == [[PREDICTED, WAITS], [BLOCKED, DARK]]
     found = film(output, image, Contrast, contrast="none")  # compared with the image
     assert found.states[:, 0, 0, [0, 19]].tolist() == [[PREDICTED, DARK], [BLOCKED, BRIGHT]]
-
-
-def test_layers_have_names_for_a_reader():
-    layers = ["input", "features.1", "features.4", "generate.1", "classifier.1", "classifier.4"]
-    assert in_words(layers) == [
-        "input", "encoder, layer 1", "encoder, layer 2", "decoder, layer 1", "classifier, hidden layer 1",
-        "classifier, hidden layer 2",
-    ]  # fmt: skip
 
 
 def test_pictures_show_the_first_of_each_class():
@@ -230,11 +218,6 @@ def test_the_cheapest_and_the_dearest_images(drawn, tmp_path):
     assert [axis.get_title() for axis in axes] == [cheap, dear, dear, cheap]
     assert [axis.get_ylabel() for axis in axes] == ["cheapest", "", "dearest", ""]
     assert [axis.images[0].get_array()[0, 0] for axis in axes] == [80, 40, 40, 80]
-
-
-def test_accuracies_with_their_intervals():
-    found, spread = plots.accuracies([EVALUATED, EVALUATED | {"accuracy": 0.5}])
-    assert found.tolist() == [90, 50] and spread == pytest.approx(np.array([[7.44, 9.62], [4.48, 9.62]]), abs=0.01)
 
 
 def test_a_curve_of_open_input_only_where_input_is_blocked(drawn, tmp_path):

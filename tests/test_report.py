@@ -35,17 +35,12 @@ def assert_reads(lines, text):
     assert dedent("\n".join(map(str.rstrip, lines))) == dedent(text).strip("\n ")
 
 
-def test_four_digits_and_commas():
+def test_figures_in_words():
+    """Four digits, with commas from thousands on; of means those that there are; no tensors in a record."""
     found = [figure(value) for value in (0.000123456, 12.3456, 999.96, 1000, 1234567.8, -4321, -0.5)]
     assert found == ["0.0001235", "12.35", "1000", "1,000", "1,234,568", "-4,321", "-0.5"]
-
-
-def test_running_means():
     assert running({"spikes": 4123.2, "accuracy": 0.971, "total": 0.123}) == "accuracy 97.10 % | total 0.123 | spikes 4,123"
     assert "error" not in running(MEANS | {"error": 3.0}) and losses_text(MEANS | {"spikes": 7.0}) == SAID
-
-
-def test_numbers_only_leaves_out_the_images():
     assert numbers_only({"accuracy": 0.5, "per_image": {}, "images": 3}) == {"accuracy": 0.5, "images": 3}
 
 
@@ -62,16 +57,11 @@ def test_an_epochs_line(on, judged, best, said):
     assert line == f"epoch 2/5: train {SAID.replace('24.82', '7')}; {said}3.2 s"
 
 
-@pytest.mark.parametrize(
-    ("on", "line"),
-    [
-        ("last epoch", "last: epoch 3, nothing was chosen"),
-        ("held-out", "best: epoch 3, held-out accuracy 97.10 %"),
-        ("test", "best: epoch 3, test accuracy 97.10 %, chosen on the test images"),
-    ],
-)
-def test_the_best_epochs_line_says_what_chose_it(on, line):
-    assert best_line({"epoch": 3, "accuracy": 0.971}, on) == line
+def test_the_best_epochs_line_says_what_chose_it():
+    best = {"epoch": 3, "accuracy": 0.971}
+    assert best_line(best, "last epoch") == "last: epoch 3, nothing was chosen"
+    assert best_line(best, "held-out") == "best: epoch 3, held-out accuracy 97.10 %"
+    assert best_line(best, "test") == "best: epoch 3, test accuracy 97.10 %, chosen on the test images"
 
 
 def test_an_evaluations_lines():
