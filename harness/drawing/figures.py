@@ -64,7 +64,8 @@ def save_contact_sheet(path, film, images=3, columns=6):
                 _say_answer(axis, film, t - 1, number)
         for axis, t in zip(axes[0][1:], chosen, strict=True):
             axis.set_title(f"step {t}")
-        figure.suptitle(_subject(film))
+        shows = "What is sent, what the network takes it for" if film.once else "Prediction, and the input neurons it blocks"
+        figure.suptitle(f"{shows}, and the answer\n{_rule(film)}\n{SURE}")
         _explain(figure, axes, film)
 
 
@@ -81,10 +82,10 @@ def save_knowledge(path, film, images=6, columns=8):
             for axis, t in zip(row[1:], chosen, strict=True):
                 _picture(axis, film.predictions[t - 1, number])
                 error = 100 * film.mean_errors[t - 1, number]
-                axis.set_xlabel(f"{_sent(film, t - 1, number)}\nerror {error:.1f} %")
+                axis.set_xlabel(f"{_amount(film, t - 1, number)}\nerror {error:.1f} %")
         for axis, title in zip(axes[0], ["input", *[f"after step {t}" for t in chosen]], strict=True):
             axis.set_title(title)
-        figure.suptitle(f"The image as the network knows it\n{_not_sent(film)}\nerror: root mean square, % of range")
+        figure.suptitle(f"The image as the network knows it\n{_rule(film)}\nerror: root mean square, % of range")
 
 
 def rows_of(film):
@@ -125,7 +126,8 @@ def _frames(film, chosen):
         heading = figure.suptitle("")
         _explain(figure, grid[:-1], film)
         for t in chosen:
-            heading.set_text(f"step {film.every * (t + 1)} of {film.every * steps}   |   {_how_much(film, t)}")
+            now = f"step {film.every * (t + 1)} of {film.every * steps}   |   {_amount(film, t)}"
+            heading.set_text(f"{now}\n{_rule(film)}\n{SURE}")
             for image, frames, number in drawn:
                 image.set_data(frames[t][number])
             for number, axis in enumerate(axes[-1]):
@@ -137,35 +139,19 @@ def _frames(film, chosen):
         plt.close(figure)
 
 
-def _subject(film):
-    """What a contact sheet is of."""
+def _rule(film):
+    """What epsilon decides, in words."""
     if film.once:
-        return f"What is sent of the image, what the network takes it for, and the answer\n{_not_sent(film)}\n{SURE}"
-    return (
-        f"Prediction of the input, the input neurons it blocks (within ε = {film.epsilon:g} of the pixel), and the answer\n"
-        f"{SURE}; blocked: share of {_active(film)}"
-    )
+        return f"never sent: a value guessed within ε = {film.epsilon:g}, {100 * film.tolerance:.3g} % of its range"
+    active = "the pixels' channels that are not 0" if film.colour else "the pixels that are not 0"
+    return f"blocked: what is predicted within ε = {film.epsilon:g} of the pixel, in % of {active}"
 
 
-def _how_much(film, t):
-    """How much of these images is blocked, or was sent."""
-    if film.once:
-        values, sent = film.values, film.spikes[t, :, 0].mean()
-        return f"sent: {sent:,.0f} of {values:,} values ({100 * sent / values:.0f} %)\n{_not_sent(film)}\n{SURE}"
-    return f"blocked within ε = {film.epsilon:g}: {100 * film.blocked[t].mean():.0f} % of {_active(film)}\n{SURE}"
-
-
-def _active(film):
-    """What shares of blocked input are of."""
-    return "the pixels' channels that are not 0" if film.colour else "the pixels that are not 0"
-
-
-def _not_sent(film):
-    return f"never sent: a value guessed within ε = {film.epsilon:g}, {100 * film.tolerance:.3g} % of its range"
-
-
-def _sent(film, t, number):
-    return f"{film.spikes[t, number, 0]:,} sent ({100 * film.sent_share[t, number]:.0f} %)"
+def _amount(film, t, number=slice(None)):
+    """How much of an image, or of all in the mean, is blocked or was sent."""
+    if not film.once:
+        return f"{100 * film.blocked[t, number].mean():.0f} % blocked"
+    return f"{film.spikes[t, number, 0].mean():,.0f} sent ({100 * film.sent_share[t, number].mean():.0f} %)"
 
 
 def short(title):
@@ -180,8 +166,7 @@ def _say_answer(axis, film, t, number):
     stopped = f", stopped at {film.stopped[number]}" if t >= film.stopped[number] else ""
     said = f"answer: {film.names[answer]}{verdict}\n{100 * film.sure[t, number, answer]:.0f} % sure{stopped}"
     said, colour = ("no answer yet\n", NO_ANSWER) if answer < 0 else (said, colour)
-    amount = f"{100 * film.blocked[t, number]:.0f} % blocked" if not film.once else _sent(film, t, number)
-    axis.set_xlabel(f"{said}\n{amount}", color=colour)
+    axis.set_xlabel(f"{said}\n{_amount(film, t, number)}", color=colour)
 
 
 def _draw_spikes(axis, film, t):
