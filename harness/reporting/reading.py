@@ -47,9 +47,10 @@ class Run:
 
     @property
     def has_feedback(self):
-        """Whether the network has a decoder; before an evaluation has told, by the name of its architecture."""
+        """Whether the network has a decoder; before an evaluation has told, by its architecture's name, or what it predicts."""
         told = [result.feedback for result in self.evaluations if result.feedback is not None]
-        return told[0] if told else "wFeedback" in self.parameters.get("architecture", "")
+        predicts = self.film is not None and not self.film.once
+        return told[0] if told else predicts or "wFeedback" in self.parameters.get("architecture", "")
 
 
 def find_runs(words, output_dir):
