@@ -32,12 +32,11 @@ def load(path, engine="auto", device="cpu", **changed):
             f"{path} holds weights without the settings of their network, as files of the original do: give it to "
             "snn_wFeedback.py as --pretrained_snn or --pretrained_ann, with the flags (-a, --fc_width, ...) it was trained with"
         )
-    name, settings = str(saved.get("model")), saved["settings"]
-    if name not in MODELS or not isinstance(settings, dict):
-        raise CheckpointError(f"{path} holds the settings of no model known here ({', '.join(MODELS)}), but of {name[:40]!r}")
+    cls, settings = class_of(saved, path), saved["settings"]
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path}: its settings are damaged; use another copy")
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
-    cls = MODELS[name]
     try:
         kept = cls.checked(settings)
     except ModelError as error:
@@ -58,6 +57,14 @@ def load(path, engine="auto", device="cpu", **changed):
         elif engine == "event":
             raise ModelError(reason)
     return model
+
+
+def class_of(saved, path):
+    """The class of a checkpoint's network. Raises CheckpointError for one that is not in MODELS."""
+    name = str(saved.get("model"))
+    if name not in MODELS:
+        raise CheckpointError(f"{path} holds the settings of no model known here ({', '.join(MODELS)}), but of {name[:40]!r}")
+    return MODELS[name]
 
 
 def event_engine_for(model, chooses=False):

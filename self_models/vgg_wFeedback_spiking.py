@@ -17,7 +17,7 @@ from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingLay
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers
 from self_models.network.surrogates import SURROGATES
-from self_models.network.wiring import wire
+from self_models.network.wiring import modules_of, wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -55,6 +55,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
     batched = True  # whether forward takes whole layers over many steps where it can, see fast/batched; else step() by step()
     watcher = None  # an OperationCounter, while one counts
+    _wired = ()  # the modules as they were when they were wired, and their Wiring
 
     def __init__(self, *args, **settings):
         super().__init__()
@@ -131,10 +132,13 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         below = itertools.takewhile(lambda base: base is not VGG_SNN_STDB_wFeedback, cls.__mro__)
         return next((name for base in below for name in methods(base) if hasattr(VGG_SNN_STDB_wFeedback, name)), "")
 
-    @functools.cached_property
+    @property
     def wiring(self):
         """Which layers' spikes go where, see network/wiring.py."""
-        return wire(self)
+        modules = modules_of(self)
+        if not self._wired or self._wired[0] != modules:
+            self._wired = modules, wire(self)
+        return self._wired[1]
 
     def set_bptt_segments(self, segments):
         """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:

@@ -264,10 +264,11 @@ def test_event_engine_beside_the_dense_one():
     flags = "--networks small --images 3 --repeats 1 --threads 1 --rates 0.1 --plan 4 M 5"
     said = run_here("benchmarks.speed.event_engine", flags)[1]
     rows = {row["case"]: row for row in map(json.loads, said.splitlines())}
-    assert len(rows) == 7 + 9 + 2 + 2
+    assert len(rows) == 7 + 9 + 2 + 2 + 1
     speeds = [row for row in rows.values() if "same_steps" in row]
     assert len(speeds) == 5 and all(row["same_steps"] and row["dense_accuracy"] == row["event_accuracy"] for row in speeds)
     assert rows["small, epsilon 0.2"]["spikes"] < rows["small, epsilon 0.1"]["spikes"] < rows["small, epsilon 0.0"]["spikes"]
+    assert rows["small, changes"]["comparing_us"] > rows["small, changes"]["compare_alone_us"] > 0
     flips = rows["small, epsilon 0.2, differing spikes"]
     assert (flips["images"], flips["differing_images"]) == (3, 0) and flips["spikes"] > 1000
     assert (rows["rate 0.1"]["spikes"] - 4 * 3 * 32**2) / (4 * (4 * 32**2 + 5 * 16**2)) == pytest.approx(0.1, rel=0.3)

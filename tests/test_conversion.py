@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here, split
+from test_event_engine import BIAS, UNKNOWN, build
 
 import harness.building.conversion
 import snn_wFeedback
@@ -32,7 +34,8 @@ from harness.building.source import SNNSource
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.network.norms import QCFS, BatchNorm, folded_in
+from self_models.basics.errors import ModelError
+from self_models.network.norms import ACTIVATIONS, QCFS, BatchNorm, folded_in
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -204,6 +207,32 @@ def test_fewer_steps_than_the_decoder_waits_are_refused():
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, feedback_interval=4)
     with pytest.raises(UserError, match="feedback_interval is 4"):
         balance_thresholds(model, images(2), lambda t: torch.rand(2, 1, 28, 28), 3)
+
+
+@pytest.mark.parametrize("part", UNKNOWN)
+def test_a_network_with_what_no_plan_has_is_not_converted(part):
+    model, x = build(**BIAS), images(2)
+    UNKNOWN[part](model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for convert in (balance_thresholds, lambda *given: calibrate_biases(model, None, *given[1:3])):
+        with pytest.raises(ModelError, match=rf"^conversion does not know {re.escape(part)}"):
+            convert(model, x, lambda t: torch.rand(2, 1, 28, 28), 3)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_checkpoint_of_a_class_of_ones_own_is_no_ordinary_one(trained, tmp_path, monkeypatch):
+    """Its weights alone do not say what it did with them; nor do those of an ANN with another nonlinearity."""
+    here = f"{SPIKING} --test_only --output_dir {tmp_path}"
+    for kind in ("ann", "snn"):
+        torch.save(load_checkpoint(getattr(trained, kind)) | {"model": "Own"}, tmp_path / f"{kind}.pth")
+        flags = f"--pretrained_{kind} {tmp_path / kind}.pth {here if kind == 'ann' else here.replace(BALANCE, '')}"
+        said = refused(SNN, flags)
+        assert f"{kind}.pth holds the settings of no model known here" in said and said.endswith("but of 'Own'")
+    saved = load_checkpoint(trained.ann)
+    torch.save(saved | {"settings": {**saved["settings"], "activation_ann": "tanh"}}, tmp_path / "ann.pth")
+    monkeypatch.setitem(ACTIVATIONS, "tanh", lambda stage, settings: torch.nn.Tanh())
+    said = refused(SNN, f"--pretrained_ann {tmp_path / 'ann.pth'} {here}")
+    assert "conversion knows the nonlinearities relu and qcfs, and " in said and "ann.pth has tanh" in said
 
 
 @pytest.mark.parametrize("kind", ["ann", "snn"])

@@ -1,6 +1,8 @@
 """The event engine gives what the dense engine gives. Weights on a grid make every sum exact, so that equal means equal."""
 
+import copy
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,16 +19,20 @@ from torch import nn
 import self_models.event.compiled.run
 import self_models.event.engine
 import self_models.event.layouts
+from harness.command_line.declared import OfAll
 from harness.data.sets import load_data
 from harness.runs.checkpoints import save_checkpoint
 from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
+from self_models.basics.settings import declared
 from self_models.counting.operations import OperationCounter
 from self_models.event.compiled.nets import new_state
 from self_models.event.compiled.vectors import above, add_rows, lowest
 from self_models.event.engine import EventEngine
-from self_models.event.network import Folded, lay_out, memory_of, nodes_of
+from self_models.event.layouts import KeptLayout
+from self_models.event.network import Folded, memory_of, nodes_of
 from self_models.loading import load
+from self_models.network.neurons import UPDATES, SpikingNeuron
 from self_models.objectives.contrast import CONTRASTS, Contrast
 from self_models.objectives.gates import GATES, Blocking
 from self_models.objectives.readouts import READOUTS
@@ -451,6 +457,30 @@ def test_without_frames_there_are_their_sums(settings):
     assert all(torch.equal(count.sum(0).float(), whole.spikes[name]) for name, count in short.spikes_by_step.items())
 
 
+def steps_by(cls, **how):
+    """What takes a step with an optimiser of torch.optim."""
+    return lambda model: cls(model.parameters(), 0.5, **how).step()
+
+
+CHANGES = {
+    **{f"{cls.__name__} {how}": steps_by(cls, **{how: True}) for cls in (torch.optim.Adam, torch.optim.SGD)
+       for how in ("fused", "foreach", "maximize")},
+    "one weight through .data": lambda model: model.features[0].weight.data[0, 0, 1, 1].add_(2),
+    "through numpy": lambda model: np.negative(array := model.features[0].weight.detach().numpy(), out=array),
+    "a bias": lambda model: model.features[0].bias.data.add_(0.25),
+    "a threshold": lambda model: model.features[1].threshold.data.mul_(2),
+    "a leak": lambda model: model.features[1].leak.data.mul_(0.5),
+    "data put in its place": lambda model: setattr(model.features[0].weight, "data", -model.features[0].weight),
+    "another order of its data": lambda model: setattr(
+        model.classifier[3].weight, "data", model.classifier[3].weight.t()
+    ),
+    "a parameter in its place": lambda model: setattr(model.features[0], "weight", nn.Parameter(-model.features[0].weight)),
+    "a layer in its place": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=1)),
+    "a start potential": lambda model: setattr(model.features[1], "initial_potential", 0.0),
+    "a floor": lambda model: model.set_floor(0.0),
+}  # fmt: skip
+
+
 def test_changed_weights_and_settings_count_at_the_next_run():
     model = build()
     engine, (x, u) = EventEngine(model), inputs(model)
@@ -464,6 +494,39 @@ def test_changed_weights_and_settings_count_at_the_next_run():
     changed = engine(x, u)
     check_same(model(x, u), changed)
     assert not torch.equal(first.logits, changed.logits)
+    engine.frozen = True  # a promise, which is broken here
+    model.features[0].weight.data.neg_()
+    assert torch.equal(engine(x, u).logits, changed.logits)
+    engine.frozen = False
+    check_same(model(x, u), engine(x, u))
+
+
+@pytest.mark.parametrize("way", CHANGES, ids=CHANGES)
+def test_whatever_changes_a_weight_counts_at_the_next_run(way):
+    """Not all that writes to a tensor is counted by its version: fused optimisers are not, nor is what goes around autograd."""
+    model = build(**BIAS, on_grid=False)
+    engine, (x, u) = EventEngine(model), inputs(model)
+    with torch.no_grad():
+        before = engine(x, u)
+        check_same(model(x, u), before, exact=False)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.25)
+    CHANGES[way](model)
+    with torch.no_grad():
+        after = engine(x, u)
+        check_same(model(x, u), after, exact=False)
+        assert not torch.equal(before.logits, after.logits)
+        assert engine.prepare() is engine.prepare()  # which is kept while nothing changes
+
+
+@torch.no_grad()
+def test_a_copy_of_a_model_runs_on_its_own_weights():
+    model = build()
+    model.engine, (x, u) = EventEngine(model), inputs(model)
+    before, other = model(x, u), copy.deepcopy(model)
+    other.features[0].weight.data.neg_()
+    check_same(other.forward(x, u), other(x, u))
+    check_same(before, model(x, u))
 
 
 # --- operations
@@ -558,15 +621,20 @@ def test_analysis_with_the_event_engine(trained, tmp_path):
     assert said["event"] == said["dense"]
 
 
-def test_training_evaluates_on_the_engine_that_the_flag_names(trained, tmp_path):
-    found = {}
+@pytest.mark.parametrize("optimizer", declared(OfAll)["optimizer"].kind.names)
+def test_training_evaluates_on_the_engine_that_the_flag_names(trained, tmp_path, optimizer):
+    """After each epoch, with the weights as they are then."""
+    found, rate = {}, {"Adam": 0.02, "SGD": 1}[optimizer]
     for engine in ("dense", "event"):
-        flags = f"--pretrained_ann {trained.ann} {SPIKING} --engine {engine} --run_name {engine} --output_dir {tmp_path}"
-        assert f"engine: {engine}\n" in run_here(SNN, flags)[1]
-        (found[engine],) = records(tmp_path / f"logs/snn/{engine}.jsonl", "epoch")
-    losses = [found[engine]["train"]["total"] for engine in found]
-    spikes = [found[engine]["evaluated"]["parts"]["total"] for engine in found]
-    assert losses[0] == losses[1] and spikes[0] == pytest.approx(spikes[1], rel=0.01)
+        here = f"--optimizer {optimizer} -lr {rate} --engine {engine} --run_name {engine} --output_dir {tmp_path}"
+        assert f"engine: {engine}\n" in run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --epochs 2 {here}")[1]
+        found[engine] = records(tmp_path / f"logs/snn/{engine}.jsonl", "epoch")
+    for dense, event in zip(found["dense"], found["event"], strict=True):
+        assert dense["train"]["total"] == event["train"]["total"]
+        assert event["evaluated"]["parts"]["total"] == pytest.approx(dense["evaluated"]["parts"]["total"], rel=0.01)
+        assert event["evaluated"]["classification"] == pytest.approx(dense["evaluated"]["classification"], rel=0.01)
+    first, second = (epoch["evaluated"]["parts"]["total"] for epoch in found["dense"])
+    assert first != pytest.approx(second, rel=0.02)
     assert "--device" in refused(SNN, f"--engine event --test_only --device cuda {DATA} --output_dir {tmp_path}")
 
 
@@ -657,7 +725,7 @@ def test_the_images_that_decided_for_a_batch_are_counted_once(monkeypatch):
             torch.testing.assert_close(here, there, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("hook", ["forward", "integrate", "classify"])  # benchmarks/findings/ramp_control.py has an integrate
+@pytest.mark.parametrize("hook", ["forward", "integrate", "propagate"])  # benchmarks/findings/ramp_control.py has an integrate
 @torch.no_grad()
 def test_a_model_with_a_hook_of_its_own_is_refused_and_auto_takes_dense(hook):
     model = build(type("Own", (InputBlockingSNN,), {hook: getattr(InputBlockingSNN, hook)}))
@@ -668,6 +736,78 @@ def test_a_model_with_a_hook_of_its_own_is_refused_and_auto_takes_dense(hook):
     chooses = EventEngine(model, chooses=True)
     assert torch.equal(chooses(x, u).logits, model(x, u).logits) and chooses.name == "dense"
     EventEngine(build(type("Named", (InputBlockingSNN,), {"title": lambda self: "what the SNN does not have"}))).check()
+
+
+class Tired(SpikingNeuron):
+    """Neurons that get half of their drive."""
+
+    def forward(self, drive, state=None, steps=1):
+        return super().forward(drive / 2, state, steps)
+
+
+class Half(nn.ConvTranspose2d):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+def become(cls):
+    """What makes a module one of this class, which is derived from its own."""
+    return lambda module: setattr(module, "__class__", cls)
+
+
+UNKNOWN = {  # what no plan has -> what makes it part of a network of PLAN
+    "features.1 (Tired)": lambda model: become(Tired)(model.features[1]),
+    "generate.1 (Half)": lambda model: become(Half)(model.generate[1]),
+    "features.5 (Identity)": lambda model: model.features.__setitem__(5, nn.Identity()),
+    "features.0 (Conv2d)": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=2, dilation=2)),
+    "features.8 (Conv2d)": lambda model: model.features.__setitem__(8, nn.Conv2d(6, 6, 2, 2)),  # with a bias, before no neuron
+    "features.2 (AvgPool2d)": lambda model: model.features.__setitem__(2, nn.AvgPool2d(4, 2, 1)),
+    "features.4 (SpikingNeuron)": lambda model: setattr(model.features[4], "update", UPDATES["delayed"]),
+    "generate2 (Sequential)": lambda model: setattr(model, "generate2", copy.deepcopy(model.generate)),
+    "gain (Parameter)": lambda model: setattr(model, "gain", nn.Parameter(torch.ones(1))),
+}
+
+
+@pytest.mark.parametrize("part", UNKNOWN)
+@torch.no_grad()
+def test_a_layer_that_no_plan_has_is_refused_and_auto_takes_dense(part):
+    """Whether it was there from the beginning or came to a network that has run."""
+    model = build()
+    engine, auto, (x, u) = EventEngine(model), EventEngine(model, chooses=True), inputs(model)
+    assert torch.equal(engine(x, u).logits, auto(x, u).logits)
+    UNKNOWN[part](model)
+    for one in (engine, EventEngine(model)):
+        with pytest.raises(ModelError, match=rf"^the event engine does not know {re.escape(part)}: use --engine dense$"):
+            one(x, u)
+    check_same(model(x, u), auto(x, u))
+    assert auto.runs == {"event": COUNT, "dense": COUNT}
+
+
+ALTERED = {
+    "a hook or forward of its own of features.1": lambda model: model.features[1].register_forward_hook(
+        lambda module, given, output: (0 * output[0], *output[1:])
+    ),
+    "a hook or forward of its own of features.0": lambda model: model.features[0].register_forward_pre_hook(
+        lambda module, given: (given[0] / 2,)
+    ),
+    "a hook or forward of its own of classifier.0": lambda model: setattr(model.classifier[0], "forward", lambda x: x[:, :24]),
+    "InputBlockingSNN.integrate": lambda model: setattr(model, "integrate", lambda trace, decoded, view: trace),
+}
+
+
+@pytest.mark.parametrize("part", ALTERED)
+@torch.no_grad()
+def test_an_altered_layer_is_refused_and_auto_takes_dense(part):
+    """It would not be called."""
+    model = build()
+    auto, (x, u) = EventEngine(model, chooses=True), inputs(model)
+    before = auto(x, u)
+    ALTERED[part](model)
+    with pytest.raises(ModelError, match=rf"^the event engine does not know {re.escape(part)}: use --engine dense$"):
+        EventEngine(model)(x, u)
+    after = auto(x, u)
+    check_same(model(x, u), after)
+    assert auto.name == "event and dense" and not torch.equal(before.logits, after.logits)
 
 
 @torch.no_grad()
@@ -774,10 +914,11 @@ def test_wrong_images_and_draws_are_refused():
 )
 def test_memory_is_known_before_it_is_taken(settings):
     model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 7, "image_shape": (3, 13, 10), **settings})
-    told, layout = memory_of(model), lay_out(model)
-    net = layout.net
+    told, kept = memory_of(model), KeptLayout(model)
+    net = kept.prepare().net
+    assert told.copy == sum(len(copy) for copy, _ in kept._copies)
     assert told.weights == sum(part.nbytes for part in (net.weights, net.bias, net.phase, net.row, net.column))
-    assert told.state == sum(part.nbytes for part in new_state(layout.net))
+    assert told.state == sum(part.nbytes for part in new_state(net))
 
 
 def test_a_network_of_any_size_is_measured_without_its_memory():

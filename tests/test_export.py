@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from conftest import PLAN, REPOSITORY, digests, images, refused, run_here
-from test_event_engine import FORK, GRID, ONCE, build, inputs, spiked
+from test_event_engine import FORK, GRID, ONCE, UNKNOWN, Tired, build, inputs, spiked
 from torch import nn
 
 from benchmarks.robustness.other_simulators import here, in_sinabs, in_snntorch, watch
@@ -15,8 +15,10 @@ from harness.exporting.nir_file import nir_bytes
 from harness.runs.checkpoints import save_checkpoint
 from self_models import from_layers, load
 from self_models.basics.errors import ModelError
+from self_models.loading import MODELS
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 nir = pytest.importorskip("nir", reason="pip install nir")
 FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
@@ -152,6 +154,31 @@ def test_export_refuses_what_it_cannot_do(tmp_path, monkeypatch):
     assert "--to" in refused("export", FEEDBACK)
     monkeypatch.setitem(sys.modules, "nir", None)  # as if it were not installed
     assert "pip install nir" in refused("export", FEEDBACK, "--to nir --output", tmp_path / "net.nir")
+    assert digests(tmp_path) == before
+
+
+@pytest.mark.parametrize("part", UNKNOWN)
+def test_what_no_plan_has_is_not_exported(part):
+    model = build()
+    UNKNOWN[part](model)
+    with pytest.raises(ModelError, match=rf"^an export does not know {re.escape(part)}"):
+        forward_layers(model)
+
+
+class Own(InputBlockingSNN):
+    """One whose first neurons are of another kind."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.features[1].__class__ = Tired
+
+
+def test_a_class_of_ones_own_is_exported_as_little_as_its_neurons(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "Own", Own)
+    save_checkpoint(tmp_path / "own.pth", build(Own))
+    before = digests(tmp_path)
+    for to in ("torch", "nir"):
+        assert "an export does not know features.1 (Tired)" in refused("export", tmp_path / "own.pth", "--to", to)
     assert digests(tmp_path) == before
 
 

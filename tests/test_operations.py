@@ -1,15 +1,19 @@
 """Spikes and operations, counted by hand, by brute force, by NeuroBench and by SpikingJelly."""
 
+import re
 import tracemalloc
 from math import prod
 from unittest.mock import Mock
 
 import pytest
+import test_event_engine as known
 import torch
+from test_event_engine import UNKNOWN
 from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
 from self_models.basics.errors import ModelError
+from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import OperationCounter, energies, fan_out, sum_over_batch
 from self_models.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
@@ -329,6 +333,21 @@ def test_counts_hold_after_a_failure_and_without_autograd(gate, monkeypatch):
             pass
     assert counter.result(len(x)) == expected
     assert expected["layers"]["active_share"].keys() == {"input", *model.neurons()}
+
+
+@pytest.mark.parametrize("part", UNKNOWN)
+def test_a_network_that_has_what_no_plan_has_is_evaluated_without_operations(part):
+    """What it does there is not known, and a count without it would be wrong."""
+    model = known.build()
+    x, labels = known.inputs(model)[0], torch.zeros(known.COUNT, dtype=torch.int64)
+    UNKNOWN[part](model)
+    for count in (lambda: OperationCounter(model), lambda: evaluate(model, x, labels)):
+        with pytest.raises(ModelError, match=rf"^a count of operations does not know {re.escape(part)}: evaluate"):
+            count()
+    found, output = evaluate(model, x, labels, operations=False), model(x, seed=0)
+    assert "operations" not in found and "energy_joules" not in found
+    assert found["spikes"] == {name: pytest.approx(count.mean().item()) for name, count in output.spikes.items()}
+    assert found["parts"]["total"] == pytest.approx(sum(found["spikes"].values()))
 
 
 def test_layers_that_no_spike_has_reached_are_counted_as_silent():

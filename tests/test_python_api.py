@@ -102,7 +102,7 @@ def test_files_that_cannot_be_loaded(tmp_path, trained):
     original = {"state_dict": {f"module.{name}": value for name, value in saved["state_dict"].items() if "weight" in name}}
     for content, words in (
         ({**saved, "model": "MyOwnSNN"}, "holds .* of 'MyOwnSNN'"),
-        ({**saved, "settings": [3]}, "holds the settings of no model"),
+        ({**saved, "settings": [3]}, "its settings are damaged"),
         ({**saved, "settings": saved["settings"] | {"warp": 9}}, "x.pth: .* has no setting 'warp'"),
         (original, "without the settings .* snn_wFeedback.py as --pretrained_snn"),
         ({**saved, "state_dict": original["state_dict"]}, "features.1.threshold is missing"),

@@ -8,8 +8,9 @@ committed one widened (encoder 64 D 128 128 D, fc_width 4096), each channel and 
 `scaling` the event engine against T, epsilon and spikes, `flips` looks for spikes that differ; `rates` runs both engines on a
 random network of --plan, with biases, of whose neurons, layer by layer, a given share spikes in a step (T = 4, colour images of
 32 x 32 random pixels, sent as they are); `trained`, where --trained names checkpoints, runs both on each of these as it was
-trained, on test images of its data set. `accumulates` are the event-driven ACs of counting/operations.py, one per spike and
-neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: some minutes; --networks small --images 12
+trained, on test images of its data set; `changes` runs the event engine on them, or else on small and full, with and without its
+comparing at each run whether weights have changed. `accumulates` are the event-driven ACs of counting/operations.py, one per
+spike and neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: some minutes; --networks small --images 12
 --repeats 1, all parts: one minute.
 """
 
@@ -73,7 +74,7 @@ def build_parser():
     )
     parser.add_argument("--rates", nargs="+", type=typed(PROBABILITY), default=[0.02, 0.05, 0.1, 0.15], metavar="SHARE", help=(
         "of each layer's neurons that spikes in a step, for --parts rates"))  # fmt: skip
-    parser.add_argument("--trained", nargs="+", default=[], metavar="PATH", help="checkpoints of --parts trained")
+    parser.add_argument("--trained", nargs="+", default=[], metavar="PATH", help="checkpoints of --parts trained, changes")
     parser.add_argument("--dataset", default="MNIST", metavar="NAME|FOLDER", help="their images")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
     return parser
@@ -242,12 +243,32 @@ def measure_rates(args):
 
 def measure_trained(args):
     """Both engines on trained networks, in a batch and at batch 1."""
+    for name, model, batch in trained_networks(args):
+        throughput(name, args, model, batch, auto=chosen(model, batch))
+        latency(f"{name}, batch 1", args, model, part(batch, 0, 8))
+
+
+def measure_changes(args):
+    """Microseconds of an image at batch 1 whose run compares the weights with those of the run before, of one that does not, and
+    of comparing alone."""
+    for name, model, batch in trained_networks(args) if args.trained else networks(args):
+        ways = {"comparing": event_run, "frozen": event_run, "compare_alone": lambda *_: model.engine._forget_changed()}  # noqa: B023
+        found = {way: [] for way in ways}
+        for _ in range(args.repeats):
+            for way, run in ways.items():
+                model.engine.frozen = way == "frozen"
+                for n in range(len(batch.images)):
+                    found[way].append(1e6 * timed(args, run, model, part(batch, n, n + 1))[0])
+        say(f"{name}, changes", args, model, **{f"{way}_us": float(np.median(taken)) for way, taken in found.items()})
+
+
+def trained_networks(args):
+    """(name, model, images) of each checkpoint of --trained."""
     for path in args.trained:
         model = load(path, engine="event")
         batch = load_data(args.dataset, image_shape=model.image_shape)[2].part(0, args.images).whole()
         event_run(model, part(batch, 0, 2))
-        throughput(Path(path).stem, args, model, batch, auto=chosen(model, batch))
-        latency(f"{Path(path).stem}, batch 1", args, model, part(batch, 0, 8))
+        yield Path(path).stem, model, batch
 
 
 @torch.no_grad()
@@ -292,6 +313,7 @@ PARTS = {
     "flips": measure_flips,
     "rates": measure_rates,
     "trained": measure_trained,
+    "changes": measure_changes,
 }
 
 if __name__ == "__main__":

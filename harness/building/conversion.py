@@ -24,6 +24,7 @@ from harness.training.forecast import counted
 from self_models.network.neurons import CountingMaxPool
 from self_models.network.norms import by_channel
 from self_models.network.stages import chains, encoder_parts, list_layers
+from self_models.network.wiring import check_known
 from self_models.running.draws import Draws
 
 RULE = 4  # of balancing: thresholds in caches of another rule are not read
@@ -42,8 +43,9 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     back, its thresholds are the ones found, its biases, which were the ANN's, fit to them. images: (B, C, H, W), or
     recordings (B, T, C, H, W), which begin again at their end; draws: t -> (B, C, H, W), uniform in [0, 1); on_layer: called
     with (name, threshold); on_step: after each step of a layer. Raises UserError for fewer steps than the decoder needs to run
-    once.
+    once, ModelError for a part that no plan makes.
     """
+    check_known(model, "conversion")
     interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
         raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
@@ -150,7 +152,7 @@ def calibrate_biases(model, ann, images, draws, on_layer=None, on_step=None):
     ROUNDS rounds, since most neurons are silent and do not feel a small change). ann: in evaluation; on_layer: called with (name,
     root mean square over channels of the rates' difference before, after); on_step: after each step of each round, or with the
     number of those that a layer does not need; the rest as in balance_thresholds. The best of the rounds counts. Every neuron has
-    a bias; nothing is delayed, else later layers had fewer steps than rates are taken over.
+    a bias; nothing is delayed, else later layers had fewer steps than rates are taken over. Raises ModelError as that does.
     """
     wanted, shifts = {}, []  # by name of a layer, its channels' mean rates (C,); (bias, what is added to it)
     worth = {one.target: unit for one, unit in units(model)}
@@ -236,7 +238,8 @@ def fit_thresholds(model):
 
 def units(model):
     """(Connection, unit of its drive) of each, in their order: a drive of 1 stands for so much of the ANN's. Thresholds may be
-    changed on the way, each when its connection is met."""
+    changed on the way, each when its connection is met. Raises ModelError for a part that no plan makes."""
+    check_known(model, "conversion")
     wiring, thresholds, found = model.wiring, list(model.neurons().values()), {0: 1.0}
     for connection in (*wiring.forward, *wiring.feedback):
         sums = connection in wiring.feedback and connection.source == wiring.forked

@@ -19,7 +19,7 @@ from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
 from self_models.basics.home import INSTALLED
 from self_models.basics.images import lasting_name
-from self_models.loading import MODELS, event_engine_for
+from self_models.loading import MODELS, class_of, event_engine_for
 from self_models.running.draws import seed_for
 from self_models.running.stream import check_left_on
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -102,12 +102,16 @@ def find_device(args):
 
 
 def read(path, args):
-    """The checkpoint. Raises UserError for one that is missing, with the command that makes it if it is a preset's."""
+    """The checkpoint. Raises UserError for one that is missing, with the command that makes it if it is a preset's,
+    CheckpointError for one of a class that is not known: its weights do not say what it does with them."""
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
         raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}")
-    return load_checkpoint(path)
+    saved = load_checkpoint(path)
+    if saved.keys() >= {"model", "settings"}:
+        class_of(saved, path)
+    return saved
 
 
 def new_ann(args):

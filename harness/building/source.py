@@ -60,6 +60,8 @@ class SNNSource:
     def _ask_for_its_kind(self):
         """Let args be what an ANN of this kind needs, where nothing else is typed. Raises UserError where that is."""
         args, kind = self.args, {}
+        if (own := self.settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
+            raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {self.path} has {own}")
         if self.settings.get("norm") == "batch":
             kind["bias"] = True
             if "bias" in args.given and not args.bias:

@@ -7,6 +7,7 @@ from torch import nn
 
 from harness import UserError
 from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.network.wiring import check_known
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -22,9 +23,11 @@ class Layer(NamedTuple):
 
 @torch.no_grad()
 def forward_layers(model):
-    """The Layers of encoder and classifier, dropout left out. Raises UserError for an ANN."""
+    """The Layers of encoder and classifier, dropout left out. Raises UserError for an ANN, ModelError for a network with a part
+    that no plan makes."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+    check_known(model, "an export")
     stages = {"features": model.features, "": nn.ModuleDict({"flatten": nn.Flatten()}), "classifier": model.classifier}
     layers, signal = [], torch.zeros(1, *model.image_shape)
     for stage, modules in stages.items():

@@ -175,19 +175,20 @@ class Batch(NamedTuple):
 
 
 @torch.no_grad()
-def evaluate(model, data, labels=None, batch_size=64, seed=0):
-    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations.
+def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
+    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations, unless they are not wanted.
 
     data: images (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with their labels (N,); or alone an
     ImageSet (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own batches are taken, in its
     order. Image n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are
     those that the scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for
-    none, and for a network of one class.
+    none, for a network of one class, and for an SNN with a part that no plan makes, whose operations are not known.
     """
     was_training, size = model.training, required(COUNT, "batch_size", batch_size)
     try:
         parts = parts_of(model, data, labels, size)
-        return evaluate_parts(model.eval(), parts, seed, count_operations=isinstance(model, VGG_SNN_STDB_wFeedback))
+        operations = operations and isinstance(model, VGG_SNN_STDB_wFeedback)
+        return evaluate_parts(model.eval(), parts, seed, count_operations=operations)
     finally:
         model.train(was_training)
 

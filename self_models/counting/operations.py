@@ -24,6 +24,7 @@ from self_models.basics.devices import wide
 from self_models.basics.errors import ModelError
 from self_models.counting.spikes import part_of
 from self_models.network.stages import LINEAR
+from self_models.network.wiring import check_known
 
 JOULES_PER_MAC = 4.6e-12  # 32-bit floating point, 45 nm (Horowitz, ISSCC 2014)
 JOULES_PER_AC = 0.9e-12
@@ -51,9 +52,10 @@ def energies(operations, comparisons, analog_input=False):
 
 class OperationCounter:
     """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`. Raises
-    ModelError where they are being counted already."""
+    ModelError for a network with a part whose operations are not known, and where they are being counted already."""
 
     def __init__(self, model):
+        check_known(model, "a count of operations", "evaluate(..., operations=False) does without")
         self.model, self._noted, self._met = model, [], {}
         self.acs, self.macs, self.dense, self.events, self.spikes, self.neurons, self.biases = {}, {}, {}, {}, {}, {}, {}
         names, wiring = {module: name for name, module in model.named_modules()}, model.wiring

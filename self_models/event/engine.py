@@ -29,13 +29,17 @@ from self_models.running.turning import aims
 class EventEngine:
     """Runs an SNN event by event: engine(x, uniforms) is model(x, uniforms), an SNNOutput.
 
-    The model's weights are laid out at the first run, and again when they have changed (see layouts.py); epsilon, rule and the
-    like are read at every run. Images are spread over torch.get_num_threads() threads. Raises ModelError without numba.
+    The model's weights are laid out at the first run, and again when they have changed, for which they are compared at every run
+    (see layouts.py); epsilon, rule and the like are read at every run. Images are spread over torch.get_num_threads() threads.
+    Raises ModelError without numba.
 
     chooses: a batch whose first images spike so much that the dense engine should be faster is given to that, see costs.py, and
     so is every batch of a model that check() refuses.
     runs: images so far, by engine.
+    frozen: set it where no weight changes any more: then they are not compared.
     """
+
+    frozen = False
 
     def __init__(self, model, chooses=False):
         try_out()
@@ -63,7 +67,7 @@ class EventEngine:
         return layout
 
     def _forget_changed(self):
-        if self._kept.forget_changed():
+        if self._kept.forget_changed(self.frozen):
             if self._counted:
                 raise ModelError("the weights or settings changed while operations were counted")
             self._rooms = None

@@ -26,6 +26,7 @@ from self_models.event.compiled.nets import (
     padded_places,
     state_sizes,
 )
+from self_models.network.neurons import CountingMaxPool
 from self_models.network.stages import encoder_parts
 from self_models.network.wiring import Connection, wire
 
@@ -176,16 +177,17 @@ def lay_out(model):
 
 
 class Memory(NamedTuple):
-    """Bytes that the engine takes for a model: weights, folded, with their tables; folding: more for a while, at the most; state:
-    of each thread."""
+    """Bytes that the engine takes for a model: weights, folded, with their tables; copy: of the model's own, see layouts.py;
+    folding: more for a while, at the most; state: of each thread."""
 
     weights: int
+    copy: int
     folding: int
     state: int
 
     def total(self, states):
         """With this many states at once, which come when the folding is done."""
-        return self.weights + max(self.folding, states * self.state)
+        return self.weights + self.copy + max(self.folding, states * self.state)
 
 
 def memory_of(model):
@@ -198,7 +200,8 @@ def memory_of(model):
     floats = sum(connection.size for connection in connections) + biases + 2 * WORD
     places = sum(prod(connection.source_shape[1:]) for connection in connections)
     state = sum(size * np.dtype(kind).itemsize for size, kind in state_sizes(nodes_with_pools(model, wiring, shapes)).values())
-    return Memory(4 * floats + 12 * places, max(map(_folding, connections)), state)
+    copy = sum(value.nbytes for value in model.parameters())
+    return Memory(4 * floats + 12 * places, copy, max(map(_folding, connections)), state)
 
 
 def _folding(connection):
@@ -223,7 +226,8 @@ def nodes_with_pools(model, wiring, shapes):
     """node_table, and which nodes are maximum pools of which others."""
     nodes = node_table(shapes)
     for pool in wiring.pools:
-        nodes[pool.source, POOL], nodes[pool.target, COUNTS] = pool.target, model.settings["max_pool"] == "count"
+        counts = isinstance(model.get_submodule(pool.name), CountingMaxPool)
+        nodes[pool.source, POOL], nodes[pool.target, COUNTS] = pool.target, counts
     return nodes
 
 

@@ -1,6 +1,7 @@
 """Which neurons a network's spikes reach: its spiking layers as nodes, and the linear layers between two of them as connections.
 
-A maximum pool is not linear: what comes out of it, spikes or-ed over 2x2 places, is a node, too, from which connections begin.
+Of modules that no plan makes, derived classes among them, nobody knows what they do: see check_known. A maximum pool is not
+linear: what comes out of it, spikes or-ed over 2x2 places, is a node, too, from which connections begin.
 
 2x2 layers, strided convolutions, pools and their transposes are linear, so a spike reaches, through whatever lies between two
 spiking layers, a window of neurons. Let d layers halve the image and u double it before a k x k convolution. A spike at (y, x)
@@ -14,7 +15,14 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from self_models.network.stages import chains, encoder_parts, list_layers
+from self_models.basics.errors import ModelError
+from self_models.network.neurons import UPDATES, CountingMaxPool, HeldDropout, SpikingNeuron
+from self_models.network.stages import LINEAR_OR_POOL, chains, encoder_parts, list_layers
+
+STAGES, POOLS = ("features", "generate", "classifier"), (nn.AvgPool2d, nn.MaxPool2d)
+FORMLESS = (nn.Linear, SpikingNeuron, HeldDropout)  # classes of a plan's layers that have one form
+KNOWN = (*LINEAR_OR_POOL, CountingMaxPool, *FORMLESS)  # all of them
+PLAIN = {"dilation": (1, (1, 1)), "groups": (1,), "padding_mode": ("zeros",), "ceil_mode": (False,), "divisor_override": (None,)}
 
 
 class Connection(NamedTuple):
@@ -90,17 +98,24 @@ class Pool(NamedTuple):
 
 
 def shape_after(module, shape):
-    """(C, H, W) of what a linear module, or a pool, makes of a signal of this shape."""
+    """(C, H, W) of what a linear module, or a pool, makes of a signal of this shape, which any other is taken to keep."""
     if isinstance(module, nn.Linear):
         return module.out_features, 1, 1
-    kernel, stride, padding = ((size, size) if isinstance(size, int) else size for size in
-                               (module.kernel_size, module.stride, module.padding))  # fmt: skip
+    if not isinstance(module, LINEAR_OR_POOL):
+        return shape
+    kernel, stride, padding = form_of(module)
     if isinstance(module, nn.ConvTranspose2d):
         sides = [(n - 1) * s + k - 2 * p + more for n, k, s, p, more in
                  zip(shape[1:], kernel, stride, padding, module.output_padding, strict=True)]  # fmt: skip
     else:
         sides = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, padding, strict=True)]
     return getattr(module, "out_channels", shape[0]), *sides
+
+
+def form_of(module):
+    """(kernel size, stride, padding) of a convolution or pool, each (height, width)."""
+    sizes = module.kernel_size, module.stride, module.padding
+    return tuple((size, size) if isinstance(size, int) else size for size in sizes)
 
 
 def is_halving(layer):
@@ -116,8 +131,9 @@ def is_doubling(layer):
 class Wiring(NamedTuple):
     """names: of the nodes that spike, 'input' first, then the spiking layers in the order encoder, decoder, classifier; after
     them come the nodes output and decoded, the decoder's output, -1 without a decoder, and then those that Pools make. shapes:
-    (C, H, W) of every node. forward, feedback: the Connections that run at every step, and those of the decoder, in their order;
-    forked: the node whose spikes the decoder takes; pools: in the order in which they run, each after its source."""
+    (C, H, W) of every node, () of neurons beside the stages. forward, feedback: the Connections that run at every step, and those
+    of the decoder, in their order; forked: the node whose spikes the decoder takes; pools: in the order in which they run, each
+    after its source."""
 
     names: list
     shapes: list
@@ -141,12 +157,59 @@ class Wiring(NamedTuple):
         return max(map(prod, self.shapes))
 
 
+def modules_of(model):
+    """A model and all modules in it, once for each place that has one; in a few microseconds."""
+    found = [model]
+    for module in found:
+        found += [part for part in module._modules.values() if part is not None]
+    return found
+
+
+def check_known(model, who, instead="it takes what plans make (network/plans.py)"):
+    """Raises ModelError where a model has a part that no plan makes: who, in words, does not know it; instead: what to do."""
+    if part := unknown(model):
+        raise ModelError(f"{who} does not know {part}: {instead}")
+
+
+def unknown(model):
+    """The first part of a model that no plan makes, in words, '' for none: its own parameter, a module beside its stages, or in
+    one of them a layer of another class (derived from a known one, too), of another form or update, or out of place."""
+    if own := [*model._parameters, *model._buffers]:
+        return f"{own[0]} ({type(getattr(model, own[0])).__name__})"
+    known, update = {""}, UPDATES.find(model.settings["update"])
+    for name, stage in ((name, getattr(model, name)) for name in STAGES):
+        if type(stage) is nn.Sequential:
+            plain = {at for at, layer in list_layers(stage) if is_plain(layer) and getattr(layer, "update", update) == update}
+            known |= {name, *(f"{name}.{at}" for at in plain.difference(misplaced_in(stage)))}
+    return next((f"{name} ({type(module).__name__})" for name, module in model.named_modules() if name not in known), "")
+
+
+def is_plain(layer):
+    """Whether a layer is one of a plan's: of 3x3 or another odd size that keeps the image's, or 2x2 and halving or doubling."""
+    if type(layer) not in KNOWN or type(layer) in FORMLESS:
+        return type(layer) in KNOWN
+    (side, *_), *_ = form = form_of(layer)
+    keeps = not isinstance(layer, POOLS) and side % 2 == 1 and form == ((side, side), (1, 1), (side // 2, side // 2))
+    resizes = form == ((2, 2), (2, 2), (0, 0))
+    return (keeps or resizes) and all(getattr(layer, name, plain[0]) in plain for name, plain in PLAIN.items())
+
+
+def misplaced_in(stage):
+    """Positions of a stage's layers with a bias that no neuron gets at once, and of maximum pools of what is no spike."""
+    for linear, neuron in chains(list_layers(stage)):
+        for number, (position, module) in enumerate(linear, 1):
+            ends, pools = neuron and number == len(linear), [isinstance(one, nn.MaxPool2d) for _, one in linear[:number]]
+            if (getattr(module, "bias", None) is not None and not ends) or (pools[-1] and not all(pools)):
+                yield position
+
+
 def wire(model):
     """The Wiring of an SNN, which takes no memory to speak of."""
     names = ["input", *model.neurons()]
     output = len(names)
     decoded = output + 1 if model.has_feedback else -1
-    shapes, pools, first_pool = {0: model.image_shape}, [], output + 1 + model.has_feedback
+    shapes, pools, first_pool = dict.fromkeys(range(output), ()), [], output + 1 + model.has_feedback
+    shapes[0] = model.image_shape
 
     def walk(stage, layers, source, rest, end=None):
         """(Connections of a stage's layers, the node in which they end, the linear modules after it); rest: modules before them;
