@@ -325,7 +325,7 @@ ODD = {  # what a line says -> what is said of it
         (MEASURED, {"images": 0}, "images: 0 is not a whole number"), (MEASURED, {"spikes": [1]}, "spikes: [1] is no object"),
         (MEASURED, {"spikes": {"input": 1}}, "spikes: no total"),
         (MEASURED, {"spikes": MEASURED["spikes"] | {"total": -7}}, "spikes: total: -7 is not a number at least 0"),
-        (MEASURED, {"spikes_per_layer": {"7": 1.0}}, "spikes_per_layer: '7' is no layer: its name begins with input, features"),
+        (MEASURED, {"spikes_per_layer": {"7": 1.0}}, "spikes_per_layer: '7' is no layer's name"),
         (MEASURED, {"energy_joules": -1e-6}, "energy_joules: -1e-06"), (MEASURED, {"bounds": "all"}, "bounds: 'all'"),
         (MEASURED, {"open_share": "x"}, "open_share: 'x' is no list"), (MEASURED, {"open_share": [2]}, "open_share: 2"),
         (MEASURED, {"feedback": [1]}, "feedback: [1] is neither True nor False"), (MEASURED, {"holdout": "x"}, "holdout: 'x'"),

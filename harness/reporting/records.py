@@ -1,11 +1,11 @@
 """What a log's JSON objects say, one class for each kind of event. Each has of(record), which raises ValueError, in words for a
 reader, where a record lacks something or says what cannot be."""
 
+import re
 from dataclasses import dataclass, replace
 
 from harness.drawing.intervals import wilson
 from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, WHOLE, Number, Switch
-from self_models.counting.spikes import PARTS
 
 FIGURE = Number(float)
 SHARE = Number(float, -1e-6, 1 + 1e-6)  # a mean may be rounded so far
@@ -70,8 +70,8 @@ def spikes_by_layer(values):
     """layer -> spikes per image."""
     spikes = named(NOT_NEGATIVE.check)(values)
     for layer in spikes:
-        if layer.split(".")[0] not in PARTS:
-            raise ValueError(f"{layer!r} is no layer: its name begins with {', '.join(PARTS)}")
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", layer):
+            raise ValueError(f"{layer!r} is no layer's name")
     return spikes
 
 
