@@ -16,12 +16,12 @@ from harness.training.resuming import taken_up
 from harness.training.selection import data_for
 
 
-def build_parser():
-    return snn_parser(__doc__)
+def build_parser(argv=None):
+    return snn_parser(__doc__, argv)
 
 
 def main(argv=None):
-    return train_each(train, build_parser(), argv, name_of)
+    return train_each(train, build_parser(argv), argv, name_of)
 
 
 def name_of(args):
@@ -30,7 +30,8 @@ def name_of(args):
 
 def train(args):
     name = name_of(args)
-    saved = taken_up(args, snn_settings(), "snn", name)
+    declared = snn_settings(args.model)
+    saved = taken_up(args, declared, "snn", name)
     source = SNNSource(args) if saved is None else None
     model = snn_from(args)
     model.set_bptt_segments(args.bptt_segments)
@@ -42,7 +43,7 @@ def train(args):
     criterion = Criterion(
         trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher, args.label_smoothing
     )
-    warnings = lines_on_idle(args, snn_settings())
+    warnings = lines_on_idle(args, declared)
     data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
@@ -53,7 +54,7 @@ def train(args):
             source.fill(model, data[0], run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        return fit(model, data, criterion, args, run, snn_settings(), saved)
+        return fit(model, data, criterion, args, run, declared, saved)
 
 
 if __name__ == "__main__":

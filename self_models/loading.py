@@ -7,6 +7,7 @@ from self_models.basics.checkpoints import CheckpointError, differences, load_ch
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
 from self_models.fast.event.engine import EventEngine
+from self_models.network.wiring import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -19,10 +20,12 @@ TOO_LARGE = 2**24  # of a number of neurons in a setting
 ENGINES = Registry("engine", auto=None, dense=None, event=None, reference=None)
 
 
-def load(path, engine="auto", device="cpu", **changed):
+def load(path, engine="auto", device="cpu", model=None, **changed):
     """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device.
 
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
+    model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an
+    ordinary network's weights; what that has not got is as the class makes it.
     engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
     event, which costs what the spikes cost (on the CPU, with numba; see docs/event_engine.md); or auto, event where it serves
     and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the
@@ -36,7 +39,7 @@ def load(path, engine="auto", device="cpu", **changed):
             f"{path} holds weights without the settings of their network, as files of the original do: give it to "
             "snn_wFeedback.py as --pretrained_snn or --pretrained_ann, with the flags (-a, --fc_width, ...) it was trained with"
         )
-    cls, settings = class_of(saved, path), saved["settings"]
+    cls, settings = class_of(saved, path, model), saved["settings"]
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
     try:
@@ -44,9 +47,10 @@ def load(path, engine="auto", device="cpu", **changed):
     except ModelError as error:
         raise CheckpointError(f"{path}: {error}") from None
     chosen = cls.checked(changed, kept)
-    if words := changed and differences(shapes_of(cls, chosen), saved["state_dict"]):
+    if words := changed and not model and differences(shapes_of(cls, chosen), saved["state_dict"]):
         raise CheckpointError(f"{path} does not fit {cls.__name__} with these settings: {words}")
-    model = restore(cls(**chosen), saved, path).eval()
+    model = cls(**chosen)
+    restore(model, saved, path, names_of_ones_own(model) if saved["model"] in MODELS else ()).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
     try:
@@ -72,7 +76,9 @@ def whole_checkpoint(path):
         return saved
     if not isinstance(saved["settings"], dict):
         raise CheckpointError(f"{path}: its settings are damaged; use another copy")
-    cls = MODELS.get(str(saved.get("model"))) or (VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback)
+    if (name := str(saved.get("model", ""))) and name not in MODELS:
+        return saved  # of somebody's own, see class_of
+    cls = MODELS.get(name) or (VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback)
     try:
         words = differences(shapes_of(cls, cls.checked({}, saved["settings"])), saved["state_dict"])
     except ModelError as error:
@@ -102,12 +108,35 @@ class NothingDrawn(TorchFunctionMode):
         return None if getattr(function, "__module__", "") == "torch.nn.init" else function(*args, **(kwargs or {}))
 
 
-def class_of(saved, path):
-    """The class of a checkpoint's network. Raises CheckpointError for one that is not in MODELS."""
-    name = str(saved.get("model"))
-    if name not in MODELS:
-        raise CheckpointError(f"{path} holds the settings of no model known here ({', '.join(MODELS)}), but of {name[:40]!r}")
-    return MODELS[name]
+def class_of(saved, path, own=None):
+    """The class of which to make a checkpoint's network: that in MODELS or, where it is given, own. Raises CheckpointError as
+    check_whose, and for a network of the other kind; ModelError where own cannot be one."""
+    kind = own and kind_of(own)
+    name = check_whose(saved, path, getattr(own, "__name__", ""))
+    if own and kind_of(MODELS.get(name, own)) is not kind:
+        raise CheckpointError(f"{path} holds {name!r}, and {own.__name__} is derived from {kind.__name__}")
+    return own or MODELS[name]
+
+
+def check_whose(saved, path, own=""):
+    """The class's name of a checkpoint's network. Raises CheckpointError for one of somebody's own that is not called own."""
+    name = str(saved.get("model"))[:40]
+    if name not in (*MODELS, own):
+        words = f"--model FILE.py:{name}, or load(path, model={name})"
+        raise CheckpointError(f"{path} holds {name!r}, a network of somebody's own: {words}")
+    return name
+
+
+def kind_of(cls):
+    """VGG_wFeedback or VGG_SNN_STDB_wFeedback, of which a class is derived. Raises ModelError for another, and for one that has
+    the name of a network that came with the program."""
+    kind = next((kind for kind in CLASSES[:2] if isinstance(cls, type) and issubclass(cls, kind)), None)
+    name = getattr(cls, "__name__", repr(cls))
+    if not kind:
+        raise ModelError(f"{name} is not derived from {' or '.join(one.__name__ for one in CLASSES[:2])}")
+    if MODELS.get(name, cls) is not cls:
+        raise ModelError(f"{name} is the name of a network that came with the program: call yours by another")
+    return kind
 
 
 def event_engine_for(model, chooses=False):

@@ -11,7 +11,7 @@ from harness.runs.place import Paths
 from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
-from self_models.loading import MODELS, whole_checkpoint
+from self_models.loading import MODELS, check_whose, whole_checkpoint
 
 
 def taken_up(args, declared, kind, name):
@@ -34,6 +34,8 @@ def taken_up(args, declared, kind, name):
         return None
     if "optimizer" not in saved:
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
+    if "model" in saved:
+        check_whose(saved, path, args.model.partition(".py:")[2])
     settings = saved.get("settings", {})
     was = flags_of(saved, settings, declared)
     if "select" not in was:  # an earlier version, which chose on the test images where it held out none
