@@ -1,7 +1,5 @@
 """Recordings of event cameras: a frame of off and on counts for each step."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from test_images_in import make_folder
 
 from harness.building.conversion import balance_thresholds
 from harness.data.frames import steps_in
-from harness.data.scenes import counted, drifting_events, events_of
 from harness.data.sets import augmented, load_data
 from harness.drawing.film import load_film, shown
 from self_models import ModelError, load
@@ -213,32 +210,6 @@ def test_long_doubles_are_named_and_can_be_skipped(moving, tmp_path, capsys):
     assert "1 of 12 files" in line and "train/down/0.npz (frames must be numbers of at most 64 bits" in line
     assert len(load_data(str(moving), skip_bad=True)[0]) == 11
     assert "train/down/0.npz (frames must be numbers of at most 64 bits" in capsys.readouterr().err
-
-
-def test_events_by_hand():
-    """Two for a step of two bounds, none for less than one, and the rest counts on."""
-    frames = np.array([[[0, 100]], [[130, 60]], [[130, 20]], [[0, 20]]], np.uint8)
-    events = events_of(frames, 64)
-    assert [list(map(int, each)) for each in zip(*events, strict=True)] == [
-        [1, 0, 0, 1], [1, 0, 0, 1], [2, 1, 0, 0], [3, 0, 0, 0], [3, 0, 0, 0]
-    ]  # fmt: skip
-    first, second = counted(events, 2, 1, 2).tolist()  # of five events the first frame has two, the last the rest
-    assert first == [[[0, 0]], [[2, 0]]] and second == [[[2, 1]], [[0, 0]]]
-
-
-def test_a_digit_that_drifts_makes_events_where_its_edges_are():
-    images = load_data("MNIST", limit_test=3)[2]
-    events = drifting_events(images, 0)
-    assert all(np.array_equal(*pair) for pair in zip(events, drifting_events(images, 0), strict=True))
-    assert len(events.t) and set(np.unique(events.t)) <= set(range(1, 25)) and set(np.unique(events.p)) == {0, 1}
-    assert len(drifting_events(images, 0, seed=1).t) != len(events.t)
-
-
-def test_spikingjelly_makes_the_same_frames():
-    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
-    out = run_here("benchmarks.robustness.recordings", "--check --test 20 --frames 7")[1]
-    found = json.loads(out)
-    assert found["same"] == found["recordings"] == 20 and found["events"] > 10_000
 
 
 def test_augmentation_moves_all_frames_alike():

@@ -31,7 +31,6 @@ from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import load_data
 from harness.measuring.comparing import difference
 from harness.runs.place import numbered
-from benchmarks.findings.controls import RampSNN
 from self_models import load
 from self_models.basics.images import scaled
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, WHOLE
@@ -39,6 +38,7 @@ from self_models.counting.operations import OperationCounter, energies, energy_j
 from self_models.counting.spikes import PARTS, by_part
 from self_models.loading import ENGINES, MODELS
 from self_models.objectives.stopping import output_gap
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 import numpy as np
 import torch
@@ -95,6 +95,14 @@ def differences(found):
 
 
 # --- cases: (path of the checkpoint, Scene, seed, flags) -> figures
+
+
+class RampSNN(InputBlockingSNN):
+    """Blocks as a trained network does, but after the first step every open pixel's prediction rises by the slew limit."""
+
+    def integrate(self, trace, decoded, view):
+        looked = view.predicted.any() or not view.is_open.all()
+        return super().integrate(trace, torch.full_like(decoded, 1e6 if looked else 0.0), view)
 
 
 def forgetting(asked, is_twin=False):
