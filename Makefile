@@ -11,7 +11,7 @@ test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m self_models.event
+	$(BIN)/python -m self_models.fast.event
 	$(BIN)/python -m pytest -n auto
 
 lint: .venv/dev
@@ -34,7 +34,7 @@ docs: .venv/dev
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -e .
 	@echo "compiling the event engine, once: about a minute"
-	$(BIN)/python -m self_models.event
+	$(BIN)/python -m self_models.fast.event
 	touch $@
 
 .venv/dev: .venv/ready pyproject.toml

@@ -2,13 +2,14 @@
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
 from harness.building.models import ann_from, new_ann, teacher_from
+from harness.building.own import named
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.parser import lines_on_idle
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each
 from harness.data.facts import lines_on
-from harness.runs.place import ann_name
+from harness.runs.place import ann_name, evaluation_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
@@ -25,13 +26,13 @@ def main(argv=None):
 
 
 def name_of(args):
-    return args.run_name or ann_name(args) + "_test" * args.test_only
+    return args.run_name or (evaluation_name(args) if args.test_only else ann_name(args))
 
 
 def train(args):
     name = name_of(args)
     declared = ann_settings(args.model)
-    saved = taken_up(args, declared, "ann", name)
+    saved = taken_up(args, declared, "ann", name, named(args.model))
     about_start = []
     model = ann_from(args, say=None if args.test_only else about_start.append) if saved is None else new_ann(args)
     model.precision = args.precision

@@ -2,13 +2,14 @@
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
 from harness.building.models import check_sequence, choose_trained, snn_from, teacher_from, use_engine
+from harness.building.own import named
 from harness.building.source import SNNSource
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each
 from harness.data.facts import lines_on
-from harness.runs.place import snn_name
+from harness.runs.place import evaluation_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
@@ -25,13 +26,13 @@ def main(argv=None):
 
 
 def name_of(args):
-    return args.run_name or snn_name(args) + "_test" * args.test_only
+    return args.run_name or (evaluation_name(args) if args.test_only else snn_name(args))
 
 
 def train(args):
     name = name_of(args)
     declared = snn_settings(args.model)
-    saved = taken_up(args, declared, "snn", name)
+    saved = taken_up(args, declared, "snn", name, named(args.model))
     source = SNNSource(args) if saved is None else None
     model = snn_from(args)
     model.set_bptt_segments(args.bptt_segments)

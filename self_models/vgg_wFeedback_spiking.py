@@ -17,7 +17,7 @@ from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingLay
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers
 from self_models.network.surrogates import SURROGATES
-from self_models.network.wiring import modules_of, wire
+from self_models.network.wiring import modules_of, unknown, wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
@@ -56,7 +56,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
     batched = True  # whether forward takes whole layers over many steps where it can, see fast/batched; else step() by step()
     watcher = None  # an OperationCounter, while one counts
-    _wired = ()  # the modules as they were when they were wired, and their Wiring
+    _wired = ()  # the modules as they were when they were looked at, their Wiring, and what is unknown among them
 
     def __init__(self, *args, **settings):
         super().__init__()
@@ -139,10 +139,18 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     @property
     def wiring(self):
         """Which layers' spikes go where, see network/wiring.py."""
+        return self._looked_at()[1]
+
+    @property
+    def unknown(self):
+        """The first part that no plan makes, in words, '' for none: see network/wiring.py."""
+        return self._looked_at()[2]
+
+    def _looked_at(self):
         modules = modules_of(self)
         if not self._wired or self._wired[0] != modules:
-            self._wired = modules, wire(self)
-        return self._wired[1]
+            self._wired = modules, wire(self), unknown(self)
+        return self._wired
 
     def set_bptt_segments(self, segments):
         """Train in this many segments of the T steps, whose steps the backward pass computes again instead of keeping them:
@@ -166,8 +174,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             self.watcher.begin()
         draws, recorder, logits = draws_for(x, draws), recorder or Recorder(), x.new_zeros(len(x), self.settings["labels"])
         held = torch.zeros_like(x), stages, draws, self.watcher, recorder
-        run = RunState(x, self.gate.start(x), type(self.gate), logits, *held, last=self.timesteps)
-        return replace(run, recording=recording, at_once=at_once)
+        run = RunState(x, self.gate.start(x), logits, *held, last=self.timesteps)
+        return replace(run, recording=recording, gate=type(self.gate), at_once=at_once)
 
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).

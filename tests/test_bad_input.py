@@ -36,7 +36,6 @@ import harness.data.sets
 import harness.training.fit
 import results
 from harness import UserError
-from harness.command_line.presets import NETWORKS
 from harness.command_line.scripts import run_script
 from self_models.basics.checkpoints import load_checkpoint
 
@@ -398,7 +397,7 @@ def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatc
     monkeypatch.setattr("results.save_accuracy_against_spikes", lambda *_: None)
     _, printed = run_here("results")
     assert {command.split()[2] for command in said} == {
-        preset for preset, one in NETWORKS.items() if not one.images and "fashion" not in preset
+        preset for preset, one in results.NETWORKS.items() if not one.images and "fashion" not in preset
     }
     assert json.loads((tmp_path / "results/results.json").read_text()) == rows
     fashion, cifar = printed.splitlines()[-2:]

@@ -45,12 +45,6 @@ def test_a_checkpoints_settings_hold_unless_typed(words, saved, expected):
         assert not hasattr(args, "facts")
 
 
-@pytest.mark.parametrize("settings", [[3], None, {"timesteps": 2.5}, {"gate": "wide"}, {"latch": 1}], ids=str)
-def test_settings_that_cannot_be_are_damaged(settings):
-    with pytest.raises(UserError, match="use another copy"):
-        adopt(parse(), {"settings": settings}, VGG_SNN_STDB_wFeedback, VGG_SNN_STDB_wFeedback.declared())
-
-
 @pytest.mark.parametrize(
     ("words", "own", "gate", "typed", "there", "left_out"),
     [

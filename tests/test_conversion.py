@@ -262,8 +262,13 @@ def test_a_normalised_ann_is_converted_folded(tmp_path, norm, statistic):
         state = {name: wrong if name == f"features.1.{statistic}" else value for name, value in saved["state_dict"].items()}
         state = {name: value for name, value in state.items() if value is not None}
         torch.save(saved | {"state_dict": state}, tmp_path / "damaged.pth")
-        line = refused(SNN, f"--pretrained_ann {tmp_path / 'damaged.pth'} {SPIKING} --test_only --output_dir {tmp_path / 'out'}")
-        assert "damaged.pth: its normalisation does not fit its weights" in line
+        torch.save({"state_dict": state}, tmp_path / "bare.pth")
+        for file, words in (
+            ("damaged.pth", f" is damaged: its settings are of another VGG_wFeedback: features.1.{statistic} is "),
+            ("bare.pth", ": its normalisation does not fit its weights"),
+        ):
+            used = f"-a VGG5_wFeedback_small --fc_width 16 --pretrained_ann {tmp_path / file}"
+            assert f"{file}{words}" in refused(SNN, f"{used} {SPIKING} --test_only --output_dir {tmp_path / 'out'}")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_event_engine import GRID, build
 
 from self_models.basics.errors import ModelError
-from self_models.event.engine import EventEngine
+from self_models.fast.event.engine import EventEngine
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 

@@ -11,8 +11,8 @@ from harness.data.sets import ImageSet
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.operations import OperationCounter
-from self_models.event.counts import Counted, Inputs
-from self_models.event.engine import EventEngine
+from self_models.fast.event.counts import Counted, Inputs
+from self_models.fast.event.engine import EventEngine
 from self_models.running.chunks import AT_ONCE, chunk_length
 from self_models.running.draws import Draws
 from self_models.running.outputs import ANNOutput, SNNOutput, errors_by_step, open_share_by_step

@@ -16,9 +16,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-import self_models.event.compiled.run
-import self_models.event.engine
-import self_models.event.layouts
+import self_models.fast.event.compiled.run
+import self_models.fast.event.engine
+import self_models.fast.event.layouts
 from harness.command_line.declared import OfAll
 from harness.data.sets import load_data
 from harness.runs.checkpoints import save_checkpoint
@@ -26,11 +26,11 @@ from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared
 from self_models.counting.operations import OperationCounter
-from self_models.event.compiled.nets import new_state
-from self_models.event.compiled.vectors import above, add_rows, lowest
-from self_models.event.engine import EventEngine
-from self_models.event.layouts import KeptLayout
-from self_models.event.network import Folded, memory_of, nodes_of
+from self_models.fast.event.compiled.nets import new_state
+from self_models.fast.event.compiled.vectors import above, add_rows, lowest
+from self_models.fast.event.engine import EventEngine
+from self_models.fast.event.layouts import KeptLayout
+from self_models.fast.event.network import Folded, memory_of, nodes_of
 from self_models.loading import load
 from self_models.network.neurons import UPDATES, SpikingNeuron
 from self_models.objectives.contrast import CONTRASTS, Contrast
@@ -712,7 +712,7 @@ def test_the_images_that_decided_for_a_batch_are_counted_once(monkeypatch):
     model, found = build(), {}
     x, u = inputs(model, 16)
     for name, chooses, pays in (("event", False, None), ("chosen event", True, False), ("chosen dense", True, True)):
-        monkeypatch.setattr(self_models.event.engine, "dense_pays", lambda *_, pays=pays: pays)
+        monkeypatch.setattr(self_models.fast.event.engine, "dense_pays", lambda *_, pays=pays: pays)
         model.engine = EventEngine(model, chooses)
         with OperationCounter(model) as counter:
             outputs = [model(x, u) for _ in range(2)]
@@ -725,7 +725,7 @@ def test_the_images_that_decided_for_a_batch_are_counted_once(monkeypatch):
             torch.testing.assert_close(here, there, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("hook", ["forward", "integrate", "propagate"])  # benchmarks/findings/ramp_control.py has an integrate
+@pytest.mark.parametrize("hook", ["forward", "integrate", "step"])  # benchmarks/findings/ramp_control.py has an integrate
 @torch.no_grad()
 def test_a_model_with_a_hook_of_its_own_is_refused_and_auto_takes_dense(hook):
     model = build(type("Own", (InputBlockingSNN,), {hook: getattr(InputBlockingSNN, hook)}))
@@ -739,10 +739,10 @@ def test_a_model_with_a_hook_of_its_own_is_refused_and_auto_takes_dense(hook):
 
 
 class Tired(SpikingNeuron):
-    """Neurons that get half of their drive."""
+    """Neurons that get half of their current."""
 
-    def forward(self, drive, state=None, steps=1):
-        return super().forward(drive / 2, state, steps)
+    def forward(self, current, state=None):
+        return super().forward(current / 2, state)
 
 
 class Half(nn.ConvTranspose2d):
@@ -814,7 +814,7 @@ def test_an_altered_layer_is_refused_and_auto_takes_dense(part):
 def test_a_part_that_overrides_anything_is_refused_and_auto_takes_dense(monkeypatch):
     """Its compiled form, which it inherits, knows nothing of that, even where it has been compiled."""
     monkeypatch.setitem(GATES, "own", type("Own", (Contrast,), {"seen": lambda self, image, is_open: (1 - image) * is_open}))
-    model, run = build(VGG_SNN_STDB_wFeedback, gate="own", contrast="none", epsilon=0.3), self_models.event.compiled.run
+    model, run = build(VGG_SNN_STDB_wFeedback, gate="own", contrast="none", epsilon=0.3), self_models.fast.event.compiled.run
     for known in (run.PARTS, {GATES["own"], *run.PARTS}):
         monkeypatch.setattr(run, "PARTS", known)
         with pytest.raises(ModelError, match=r"no compiled form of the gate Own \(kernels\): use --engine dense"):
@@ -935,7 +935,7 @@ def test_a_network_of_any_size_is_measured_without_its_memory():
 
 
 def test_a_network_larger_than_the_free_memory_is_refused_and_auto_takes_dense(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_models.event.layouts, "free_memory", lambda: 10**6)
+    monkeypatch.setattr(self_models.fast.event.layouts, "free_memory", lambda: 10**6)
     said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
     assert "GB for this network and 0.0 GB are free: use --engine dense" in said
     model = build()
@@ -944,5 +944,5 @@ def test_a_network_larger_than_the_free_memory_is_refused_and_auto_takes_dense(t
         assert torch.equal(engine(x, seed=0).logits, model(x, seed=0).logits)
     assert engine.name == "dense"
     assert load(FEEDBACK).engine is None
-    monkeypatch.setattr(self_models.event.layouts, "free_memory", lambda: None)  # nobody tells
+    monkeypatch.setattr(self_models.fast.event.layouts, "free_memory", lambda: None)  # nobody tells
     assert EventEngine(model, chooses=True)(x, seed=0) and load(FEEDBACK).engine

@@ -16,7 +16,7 @@ from harness.building.models import snn_from
 from harness.building.own import imported, named
 from self_models import load
 from self_models.basics.errors import ModelError
-from self_models.basics.settings import NOT_NEGATIVE, objective_setting
+from self_models.basics.settings import NOT_NEGATIVE, Choice, objective_setting
 from self_models.objectives.gates import GATES, Blocking
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES, Rule
@@ -98,6 +98,13 @@ def test_a_setting_is_declared_once(field, words):
     with pytest.raises(ModelError, match=words):
         RULES.register("x")(dataclass(type("Own", (Rule,), own)))
     assert before == RULES
+
+
+@pytest.mark.parametrize("names", [(0, 4), {"none": 1, None: 2}])
+def test_a_choice_is_of_texts(names):
+    """Else its setting would register, and --help_all end in a traceback."""
+    with pytest.raises(ModelError, match=r"a Choice is one of several texts, and (0|None) is none: write '(0|None)', or a"):
+        objective_setting(0, Choice(names), "")
 
 
 def test_a_part_does_not_take_a_setting_of_the_network(monkeypatch):

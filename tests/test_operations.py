@@ -15,7 +15,7 @@ from harness.measuring.difficulty import difficulty_correlations, rank, rank_cor
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import OperationCounter, energies, fan_out, sum_over_batch
-from self_models.event.engine import EventEngine
+from self_models.fast.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.objectives.stopping import output_gap
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

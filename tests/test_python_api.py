@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import OBJ1, PLAN, REPOSITORY, images, records, run_here
+from conftest import OBJ1, PLAN, REPOSITORY, SNN, images, records, refused, run_here
 
 from harness.data.sets import load_data
 from self_models import evaluate, load
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.errors import ModelError
-from self_models.event.engine import EventEngine
+from self_models.basics.images import checked_images
+from self_models.fast.event.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -102,7 +103,10 @@ def test_files_that_cannot_be_loaded(tmp_path, trained):
     original = {"state_dict": {f"module.{name}": value for name, value in saved["state_dict"].items() if "weight" in name}}
     for content, words in (
         ({**saved, "model": "MyOwnSNN"}, "holds .* of 'MyOwnSNN'"),
-        ({**saved, "settings": [3]}, "its settings are damaged"),
+        ({**saved, "settings": [3]}, "x.pth: its settings are damaged"),
+        ({**saved, "settings": None}, "x.pth: its settings are damaged"),
+        ({**saved, "settings": saved["settings"] | {"timesteps": 2.5}}, r"x.pth: its settings build no .*timesteps: 2\.5 is not"),
+        ({**saved, "settings": saved["settings"] | {"latch": 1}}, "x.pth: its settings build no .*latch: 1 is neither True"),
         ({**saved, "settings": saved["settings"] | {"warp": 9}}, "x.pth: .* has no setting 'warp'"),
         (original, "without the settings .* snn_wFeedback.py as --pretrained_snn"),
         ({**saved, "state_dict": original["state_dict"]}, "features.1.threshold is missing"),
@@ -113,6 +117,66 @@ def test_files_that_cannot_be_loaded(tmp_path, trained):
             load(tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="no such checkpoint file"):
         load(tmp_path / "none.pth")
+
+
+WEIGHT, THRESHOLD = "features.0.weight", "features.1.threshold"
+TENSORS = {  # case -> (which one, what becomes of it, what is said)
+    "sparse": (WEIGHT, lambda w: w.to_sparse(), "sparse, not a plain tensor of real numbers"),
+    "quantised": (WEIGHT, lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "quantised, not a plain tensor"),
+    "meta": (WEIGHT, lambda w: w.to("meta"), "without values, not a plain tensor"),
+    "nested": (WEIGHT, lambda w: torch.nested.nested_tensor(list(w)), "nested, not a plain tensor"),
+    "expanded": (WEIGHT, lambda w: w[:1, :1, :1, :1].expand(2**31, *w.shape[1:]), "expanded, not a plain tensor"),
+    "complex": (WEIGHT, lambda w: w.to(torch.complex64), "of complex64, not a plain tensor"),
+    "bool": (WEIGHT, lambda w: w > 0, "of bool, not a plain tensor"),
+    "whole": (WEIGHT, lambda w: w.long(), "of int64, not float32; use another copy"),
+    "large": (WEIGHT, lambda w: w.double() * 1e300, "not finite; use another copy"),
+    "small": (THRESHOLD, lambda w: w.double() * 1e-300, "not above 0; use another copy"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of what it will no longer make
+@pytest.mark.parametrize("case", TENSORS)
+def test_a_tensor_of_another_kind_is_named(tmp_path, trained, case):
+    (name, changed, words), saved, path = TENSORS[case], load_checkpoint(trained.snn), tmp_path / "x.pth"
+    saved["state_dict"][name] = changed(saved["state_dict"][name])
+    torch.save(saved, path)
+    with pytest.raises(CheckpointError, match=rf"x\.pth.*: {name} is {words}"):
+        load(path)
+    line = refused(OBJ1, f"--pretrained_snn {path} --output_dir {tmp_path / 'out'}")
+    assert "x.pth" in line and f"{name} is {words}" in line
+    torch.save({**saved, "state_dict": {3: torch.zeros(1)}}, path)
+    with pytest.raises(CheckpointError, match=r"x\.pth holds no state_dict of tensors by name"):
+        load(path)
+
+
+HUGE = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"fc_width": HUGE}, f"fc_width {HUGE}: no network can be so large"),
+        ({"fc_width": 10**6}, r"another VGG_SNN_STDB_wFeedback: classifier.0.weight is \(16, 1568\), not \(1000000, 1568\)"),
+        ({"kernel_size": HUGE}, f"kernel_size {HUGE}: no network can be so large"),
+        ({"labels": HUGE}, f"labels: {HUGE} is not a whole number at least 1 and at most"),
+        ({"labels": 2**20, "classes": None}, r"classifier.6.weight is \(10, 16\), not \(1048576, 16\)"),
+        ({"image_shape": (1, HUGE, HUGE)}, "image_shape must be three whole numbers"),
+        ({"image_shape": (1, 2**15, 2**15)}, "classifier.0.weight is"),
+        ({"plan": [[10**30, *PLAN[0]], PLAN[1]]}, "plan: the encoder must begin with a number of channels, not"),
+        ({"plan": [[HUGE, HUGE, *PLAN[0]], PLAN[1]], "init": "dirac"}, "no network can be so large"),
+    ],
+)  # fmt: skip
+def test_settings_of_huge_sizes_are_refused_before_anything_is_allocated(tmp_path, trained, settings, words):
+    saved, path, device = load_checkpoint(trained.snn), tmp_path / "x.pth", torch.get_default_device()
+    torch.save({**saved, "settings": saved["settings"] | settings}, path)
+    with pytest.raises(CheckpointError, match=rf"x\.pth.*{words}.*; use another copy"):
+        load(path)
+    assert torch.get_default_device() == device
+    for flags in ("--pretrained_snn", "--run_name y --resume"):
+        assert "x.pth" in refused(SNN, f"{flags} {path} --output_dir {tmp_path / 'out'}")
+    if "fc_width" in settings:
+        with pytest.raises(ModelError, match=r"no network can be so large|does not fit .*classifier.0.weight is"):
+            load(trained.snn, **settings)
 
 
 def test_a_fault_in_a_constructor_is_not_taken_for_a_damaged_file(monkeypatch):
@@ -135,7 +199,7 @@ def test_auto_is_the_event_engine_where_it_serves(trained):
 
 
 def test_without_numba_auto_is_dense(monkeypatch):
-    monkeypatch.setattr("self_models.event.engine.WHY_NOT", ["not installed"])
+    monkeypatch.setattr("self_models.fast.event.engine.WHY_NOT", ["not installed"])
     assert load(FEEDBACK).engine is None
     with pytest.raises(ModelError, match="numba"):
         load(FEEDBACK, engine="event")
@@ -192,7 +256,8 @@ def taking(request):
         (torch.zeros(28, 28), r"not of shape \(28, 28\)"),
         (torch.zeros(2, 28, 28, 1), r"array \(B, 1, 28, 28\), .*not of shape \(2, 28, 28, 1\)"),
         (np.zeros((2, 28, 28), np.uint8), r"not of shape \(2, 28, 28\)"),
-        (np.zeros((2, 1, 28, 28), str), "not a ndarray"),
+        (np.zeros((2, 1, 28, 28), str), "not a ndarray of <U1"),
+        (np.zeros((2, 1, 28, 28), complex), "not a ndarray of complex128"),
         ([0.5], "not a list: read_images takes files"),
     ],
 )
@@ -201,6 +266,12 @@ def test_other_images_are_refused(taking, x, words):
         taking(x)
     with pytest.raises(ModelError):
         evaluate(taking, x, torch.zeros(2, dtype=torch.int64))
+
+
+def test_arrays_of_another_byte_order_and_mirrored_ones_are_taken(taking):
+    x = images(2)
+    for array, expected in ((x.numpy()[..., ::-1], x.flip(-1)), (x.numpy().astype(np.dtype("f4").newbyteorder()), x)):
+        assert torch.equal(checked_images(array, taking), expected)
 
 
 # --- evaluate

@@ -12,7 +12,7 @@ from test_event_engine import FORK, ONCE, POOLED, build, inputs, spiked
 from harness.drawing.raster import some_of
 from self_models import load, load_data
 from self_models.basics.errors import ModelError
-from self_models.event.engine import EventEngine
+from self_models.fast.event.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN

@@ -16,7 +16,7 @@ from harness.data.sets import augmented, load_data
 from harness.drawing.film import load_film, shown
 from self_models import ModelError, load
 from self_models.counting.evaluation import Batch
-from self_models.event.engine import EventEngine
+from self_models.fast.event.engine import EventEngine
 from self_models.running.outputs import errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -196,6 +196,25 @@ def test_neighbouring_frames_are_added_up(tmp_path):
     assert steps_in(tmp_path / "a.npz", (5, 2, 1, 2), 1)[:, 1, 0, 1].tolist() == [0, 0, 0, 255, 0]
 
 
+def test_arrays_of_any_byte_order_and_memory_layout_are_read(moving):
+    expected = load_data(str(moving))[0].images.clone()
+    for number, path in enumerate(sorted((moving / "train").rglob("*.npz"))):
+        frames = np.load(path)["frames"].astype(("uint16", "float32", "int64")[number % 3])
+        path.unlink()
+        stored = frames.astype(frames.dtype.newbyteorder()) if number % 2 else np.asfortranarray(frames)
+        np.save(path.with_suffix(".npy"), stored)
+    assert torch.equal(load_data(str(moving))[0].images, expected)
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="a long double is a double here")
+def test_long_doubles_are_named_and_can_be_skipped(moving, tmp_path, capsys):
+    write(moving / "train/down/0.npz", np.zeros((4, *SIZE), np.longdouble))
+    line = refused(SNN, f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'}")
+    assert "1 of 12 files" in line and "train/down/0.npz (frames must be numbers of at most 64 bits" in line
+    assert len(load_data(str(moving), skip_bad=True)[0]) == 11
+    assert "train/down/0.npz (frames must be numbers of at most 64 bits" in capsys.readouterr().err
+
+
 def test_events_by_hand():
     """Two for a step of two bounds, none for less than one, and the rest counts on."""
     frames = np.array([[[0, 100]], [[130, 60]], [[130, 20]], [[0, 20]]], np.uint8)
@@ -285,7 +304,9 @@ def test_from_a_folder_to_the_report(moving, tmp_path):
         (lambda good: write(good, np.zeros((4, 2, 12, 10))), "not of one shape (T, C, H, W), but (4, 2, 12, 10) (train/"),
         (lambda good: write(good, np.zeros((5, 2, 12, 12))), "(5, 2, 12, 12) (train/down/0.npz)"),
         (lambda good: write(good, np.zeros((4, 3, 12, 12))), "frames must be (T, 2, H, W), of events off and on, not of shape"),
-        (lambda good: write(good, np.zeros((0, 2, 12, 12))), "frames must be numbers (N, C, H, W) or (N, H, W), not float64"),
+        (lambda good: write(good, np.zeros((0, 2, 12, 12))), "(N, C, H, W) or (N, H, W), not float64 of shape (0, "),
+        (lambda good: write(good, np.zeros(3)), "(N, C, H, W) or (N, H, W), not float64 of shape (3,)"),
+        (lambda good: write(good, np.zeros((4, 2))), "(N, C, H, W) or (N, H, W), not float64 of shape (4, 2)"),
         (lambda good: write(good, np.full((4, 2, 12, 12), -1)), "frames must be counts of events, and some are negative"),
         (lambda good: write(good, np.full((4, 2, 12, 12), np.nan)), "some are negative or no numbers"),
         (lambda good: write(good, np.array([None])), "no array can be read from it"),

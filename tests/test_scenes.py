@@ -153,6 +153,8 @@ def test_frames_come_in_their_order_from_every_kind_of_file(tmp_path, model):
         assert found.shape == (12, 1, 28, 28)
         found = found if found.dtype == torch.uint8 else found * 255
         assert torch.allclose(found[:, 0].float(), torch.from_numpy(frames).float(), atol=1), path
+    np.save(tmp_path / "swapped.npy", (frames / 255).astype(np.dtype(float).newbyteorder()))
+    assert torch.equal(read_frames(tmp_path / "swapped.npy", model)[:, 0], torch.from_numpy(frames / 255))
     for name in (".npy", ".npz"):
         assert torch.allclose(
             read_frames(files[name], model, invert=True).float().flatten()[0] / (255, 1)[name == ".npz"], torch.ones(())
@@ -187,7 +189,7 @@ def test_what_is_no_frames_gets_a_line(tmp_path, model, monkeypatch):
     np.savez(tmp_path / "two.npz", a=np.zeros(2), b=np.zeros(2))
     assert "a, b: name the array of the frames 'frames'" in line("two.npz")
     np.save(tmp_path / "words.npy", np.array(["a"]))
-    assert "must be numbers (N, C, H, W) or (N, H, W)" in line("words.npy")
+    assert "(N, C, H, W) or (N, H, W), not <U1 of shape (1,)" in line("words.npy")
     for name in ("broken.npy", "broken.npz", "broken.gif"):
         (tmp_path / name).write_bytes(b"GIF89a" + bytes(20))
         assert "can be read" in line(name) or "damaged" in line(name)
@@ -266,7 +268,7 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
         batch = images.batch(torch.tensor([number]))
         reel.add(batch, stream(batch.images, MOST + 1))
     film, figures = reel.film(), reel.so_far()
-    assert film.every == 3 and len(film.guesses) == len(film.inputs) == (2 * MOST + 2) // 3 <= MOST
+    assert film.every == 3 and len(film.predictions) == len(film.inputs) == (2 * MOST + 2) // 3 <= MOST
     assert np.array_equal(film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3])
     assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(film.inputs[-1, 0], moving(2)[1])
     assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}

@@ -152,7 +152,7 @@ def test_test_only_evaluates_once_and_writes_no_checkpoint(trained, tmp_path, na
     assert re.search(r"^accuracy [\d.]+ % on 16 images, [\d.]+ s\n", printed, re.MULTILINE)
     (log,) = tmp_path.rglob("*.jsonl")
     (record,) = records(log)
-    assert record["event"] == "evaluation" and record["images"] == 16
+    assert record["event"] == "evaluation" and record["images"] == 16 and log.name == "tiny_test.jsonl"
     best = records(trained.folder / f"logs/{kind}/tiny.jsonl")[0]["evaluated"]
     assert (record["accuracy"], record["reconstruction_error"]) == (best["accuracy"], best["error"])
     assert not list(tmp_path.rglob("*.pth")) and digests(trained.folder) == before

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import OBJ1, PLAN, REPOSITORY, SNN, SPIKING, digests, images, records, refused, run_here
+from conftest import ANN, OBJ1, PLAN, REPOSITORY, SNN, SPIKING, digests, images, records, refused, run_here
 from test_survive import RUN, after_step, compare, stopped, train
 
 from harness.command_line.flags import snn_parser
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import FRACTION, setting
-from self_models.event.engine import EventEngine
-from self_models.event.settings import kernel_settings
+from self_models.fast.event.engine import EventEngine
+from self_models.fast.event.settings import kernel_settings
 from self_models.loading import load
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import draws_for
@@ -137,6 +137,34 @@ def test_resume_begins_where_there_is_nothing_yet(tmp_path):
     before = digests(tmp_path)
     assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     assert digests(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", [ANN, SNN])
+def test_resume_of_a_run_that_is_not_there_names_those_that_are(tmp_path, monkeypatch, name):
+    """Where nothing says what to train: by default it would be 43 million weights for 100 epochs."""
+    monkeypatch.setattr("harness.building.models.build", None)
+    typed = f"--run_name digits --resume --epochs 2 --seed 1 --device cpu --output_dir {tmp_path}"
+    line = refused(name, typed)
+    assert f"{name[:3]}/digits_last.pth is not there, and no flag says what to train: there are no runs in {tmp_path}" in line
+    for other in ("ann/digts", "snn/digts", "ann/cats", "snn/cats"):
+        path = tmp_path / f"trained_models/{other}_last.pth"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    before = digests(tmp_path)
+    assert refused(name, typed).endswith("what to train: did you mean digts? there are cats, digts")
+    assert "--resume: " in refused(name, f"--seeds 0 1 --run_name digits --resume --output_dir {tmp_path}")
+    assert digests(tmp_path) == before
+
+
+def test_resume_of_a_run_that_was_killed_before_it_saved_names_its_command(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.training.state.TrainingState.save", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path)
+    monkeypatch.undo()
+    line = refused(SNN, f"--run_name x --resume --output_dir {tmp_path}")
+    assert "the run was stopped before it had saved; begin it with the flags that it had: " in line
+    _, said = train(tmp_path, "--resume")
+    assert "the run begins" in said
 
 
 def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):

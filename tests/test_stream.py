@@ -13,8 +13,8 @@ from test_event_engine import DEEP, FORK, POOLED, STEPS, TOTALS, TWIN, build, ch
 from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
-from self_models.event.engine import EventEngine
 from self_models.fast.batched.neurons import neuron_steps, traced_steps
+from self_models.fast.event.engine import EventEngine
 from self_models.loading import load
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.surrogates import SURROGATES
@@ -424,6 +424,41 @@ def test_what_a_stream_refuses_leaves_it_as_it_was():
     model.train()
     with pytest.raises(ModelError, match=r"call eval\(\)"):
         stream(x)
+
+
+V = "membranes.features.1"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (lambda s: {"is_open": s["is_open"].float()}, "is_open is float32, strided, on cpu, and must be bool"),
+        (lambda s: {V: s[V].double()}, f"{V} is float64, .* must be float32"),
+        (lambda s: {"image": (255 * s["image"]).byte()}, "image is uint8"),
+        (lambda s: {"logits": s["logits"].to_sparse()}, "logits is float32, sparse_coo"),
+        (lambda s: {"trace": s["trace"].to("meta")}, "trace is float32, strided, on meta"),
+        (lambda s: {V: s[V] * torch.nan}, f"{V} is not finite"),
+        (lambda s: {"logits": s["logits"] + torch.inf}, "logits is not finite"),
+        (lambda s: {"image": s["image"] + 7}, r"images must be .*; these lie in \[7, "),
+        (lambda s: {"image": 3}, "this is the state of another network's stream"),
+        (lambda s: {"image": s["image"].numpy()}, "image of shape .*: this is the state of another network's stream"),
+        (lambda s: {"steps": 2**31}, "steps: 2147483648 is not a whole number"),
+        (lambda s: {"steps": True}, "steps: True is not"),
+        (lambda s: {"steps": -1}, "steps: -1 is not"),
+        (lambda s: dict.fromkeys(s.keys() - {"seed", "steps"}), "there is no image"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_a_damaged_state_is_refused_by_name_when_it_is_loaded(engine, changed, words):
+    model = build(**DYNAMIC)
+    x, _ = inputs(model)
+    stream, other = ((in_event(model) if engine == "event" else model).stream() for _ in "ab")
+    stream(x, 3), other(x, 3)
+    state = other.state_dict()
+    damaged = {name: value for name, value in (state | changed(state)).items() if value is not None}
+    with pytest.raises(ModelError, match=words):
+        stream.load_state_dict(damaged)
+    check_same(stream(x, 4), other(x, 4))
 
 
 def test_a_stopping_rule_is_not_asked_and_settings_may_change_in_between():

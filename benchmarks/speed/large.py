@@ -5,7 +5,7 @@ One JSON object per line and case, each measured in a process of its own. peak_g
 before_gb: what it was when the network stood there (libraries, weights). What limits: of training `bytes_per_neuron_and_step`,
 which the backward pass keeps; of the dense engine its multiply-adds; of the event engine `accumulates`, each the reading and
 adding of one weight, and its folded weights: `foretold_gb` is said before they are taken (memory_of in
-self_models/event/network.py), `taken_gb` is what they are; a part of them is `largest`, one layer's.
+self_models/fast/event/network.py), `taken_gb` is what they are; a part of them is `largest`, one layer's.
 
 The default plan forks early, after its second A: there each of 56 x 56 places has 128 channels for its 4 x 4 pixels of 3
 colours, enough to predict them to within epsilon, which 14 x 14 places of 512 channels cannot (16 x 16 pixels each), and two
@@ -30,10 +30,10 @@ from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from harness.training.losses import losses_of
 from self_models.basics.settings import COUNT, POSITIVE
-from self_models.event.costs import multiply_adds
-from self_models.event.engine import EventEngine
-from self_models.event.compiled.nets import new_state
-from self_models.event.network import memory_of, nodes_of
+from self_models.fast.event.costs import multiply_adds
+from self_models.fast.event.engine import EventEngine
+from self_models.fast.event.compiled.nets import new_state
+from self_models.fast.event.network import memory_of, nodes_of
 from self_models.network.plans import as_tokens
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

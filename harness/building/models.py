@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -12,16 +13,16 @@ from harness import UserError
 from harness.building.own import as_saved, class_for, named
 from harness.data.facts import adopt_facts, facts_of, shape_and_classes
 from harness.processes import ranks
-from harness.processes.signals import Interrupted, noted_signals
+from harness.processes.signals import Interrupted
 from harness.training.losses import Teacher
 from harness.training.selection import SELECTED_ON
-from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
+from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
 from self_models.basics.home import INSTALLED
 from self_models.basics.images import lasting_name
 from self_models.fast import batched
-from self_models.loading import MODELS, class_of, event_engine_for
+from self_models.loading import MODELS, event_engine_for, whole_checkpoint
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.running.stream import check_left_on
@@ -38,18 +39,13 @@ DECODER = "generate"  # how the names of the decoder's weights begin, and those 
 
 def adopt(args, saved, cls, names):
     """Take these settings of a checkpoint over into args, but for flags that were typed. cls: the class that they are for.
-    args.selected_on becomes what its epoch was chosen on, if known. Raises UserError where they are damaged."""
+    args.selected_on becomes what its epoch was chosen on, if known."""
     settings = saved.get("settings", {})
-    if not isinstance(settings, dict):
-        raise UserError("the checkpoint's settings are damaged; use another copy")
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
     for name, one in ((name, one) for name, one in cls.declared().items() if name in names and name in settings):
         if (flag := one.flag(name)) and flag not in args.given:
-            try:
-                value = one.check(name, settings[name])
-                setattr(args, flag, lasting_name(value) if name == "dataset" else value)
-            except ModelError as error:
-                raise UserError(f"the checkpoint's settings build no {cls.__name__} ({error}); use another copy") from None
+            value = one.check(name, settings[name])
+            setattr(args, flag, lasting_name(value) if name == "dataset" else value)
     args.plan = None if "architecture" in args.given else settings.get("plan")
     if saved.get("settings"):
         adopt_facts(args, settings)
@@ -111,10 +107,7 @@ def read(path, args, model):
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
         raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}")
-    saved = load_checkpoint(path)
-    if saved.keys() >= {"model", "settings"}:
-        class_of(saved, path, named(model))
-    return saved
+    return whole_checkpoint(path, named(model))
 
 
 def new_ann(args):
@@ -240,16 +233,28 @@ def use_engine(model, args, images):
 
 
 def warm_up(model):
-    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long. A signal ends the
-    program after it: raised in the compiler, Interrupted would be lost."""
-    words = "compiling the event engine, once: about a minute (--engine dense does without)"
-    slow = threading.Timer(3.0, print, [words], {"file": sys.stderr, "flush": True})
-    slow.start()
-    try:
-        with noted_signals() as signals:
+    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long.
+
+    It does so in a thread, while this one waits for it or a signal: the compiler's own calls heed none for minutes, and lose what
+    is raised in them. Raises what the engine raises, and Interrupted."""
+    done, failures = threading.Event(), []
+
+    def run():
+        try:
             model.engine(torch.zeros(1, *[model.frames] * bool(model.frames), *model.image_shape), seed=0)
-        if signals.caught:
-            raise Interrupted(signals.caught)
-        model.engine.runs["event"] = 0  # that image is nobody's
-    finally:
-        slow.cancel()
+        except BaseException as error:
+            failures.append(error)
+        done.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    try:
+        thread.start()
+        if not done.wait(3.0):
+            print("compiling the event engine, once: about a minute (--engine dense does without)", file=sys.stderr, flush=True)
+            done.wait()
+    except KeyboardInterrupt as stop:
+        message = "interrupted while compiling the event engine, which the next run begins again"
+        raise Interrupted(getattr(stop, "number", signal.SIGINT), message, thread) from None
+    if failures:
+        raise failures[0]
+    model.engine.runs["event"] = 0  # that image is nobody's

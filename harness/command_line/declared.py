@@ -123,7 +123,8 @@ class OfTraining:
     )  # fmt: skip
     resume: str = run_setting(
         "", Text(), "go on from this run's own last checkpoint, all of whose flags hold unless typed, or from PATH; begin where "
-        "there is none yet", taken_up=False, training=True, metavar="PATH", argparse={"nargs": "?", "const": "last"}, common=True,
+        "there is none yet and other flags say what to train", taken_up=False, training=True, metavar="PATH",
+        argparse={"nargs": "?", "const": "last"}, common=True,
     )  # fmt: skip
     checkpoint_minutes: float = run_setting(
         15.0, NOT_NEGATIVE, "also save the last checkpoint within an epoch, every so many minutes; 0 = never", training=True,

@@ -6,6 +6,7 @@ from itertools import count
 
 from harness.runs.checkpoints import write_whole
 
+COMMAND = "command: "  # begins the line of the readable log that says how the run was started
 is_epoch_line = re.compile(r"(?:warning: )?epoch \d+\b[/:]").match  # of the readable log
 
 

@@ -111,6 +111,11 @@ def numbered(name, seed):
     return f"{name}_{seed}" if seed else name
 
 
+def evaluation_name(args):
+    """What --test_only is called: as the checkpoint that it evaluates or converts, with _test."""
+    return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
+
+
 def ann_name(args):
     """As the original names its runs."""
     network = f"{args.architecture}_t{args.timesteps}_{Path(args.dataset).name}".lower()

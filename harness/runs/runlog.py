@@ -13,7 +13,7 @@ import torchvision
 from harness import UserError
 from harness.processes import ranks
 from harness.runs.commands import command_line
-from harness.runs.journal import is_epoch_line, is_epoch_record, repair
+from harness.runs.journal import COMMAND, is_epoch_line, is_epoch_record, repair
 from harness.runs.place import Place
 from self_models.basics.home import HOME
 
@@ -121,7 +121,7 @@ def header(opening, about):
     versions = ", ".join(f"{name} {version}" for name, version in opening["versions"].items())
     return (
         f"{opening['began']} {opening['time']}",
-        f"command: {opening['command']}",
+        f"{COMMAND}{opening['command']}",
         f"not as by default: {', '.join(differ) or 'nothing'}",
         "all parameters:",
         *(f"  {title}: {', '.join(words)}" for title, words in groups.items() if words),

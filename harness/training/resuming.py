@@ -4,35 +4,37 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.facts import adopt_facts, is_folder
-from harness.data.folders import list_folder
+from harness.data.folders import list_folder, some
 from harness.processes import ranks
-from harness.runs.journal import is_epoch_line
+from harness.runs.journal import COMMAND, is_epoch_line
 from harness.runs.place import Paths
-from self_models.basics.checkpoints import CheckpointError, load_checkpoint
+from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
-from self_models.loading import MODELS, check_whose
+from self_models.basics.settings import meant
+from self_models.loading import MODELS, whole_checkpoint
 
 
-def taken_up(args, declared, kind, name):
+def taken_up(args, declared, kind, name, own=None):
     """The checkpoint that --resume asks for, whose flags are adopted into args; None without --resume, or where the run has not
-    saved yet.
+    saved yet, and is to begin.
 
-    declared: name -> Setting of all flags; kind, name: of the run. Raises UserError where the checkpoint is damaged or gone, a
-    flag was typed that may not change, or a folder's images are not those that the run was given.
+    declared: name -> Setting of all flags; kind, name: of the run; own: the class of --model. Raises UserError where the
+    checkpoint is damaged, gone or of another class, a flag was typed that may not change, or a folder's images are not those that
+    the run was given; or where there is no checkpoint, and no flag was typed that says what to train.
     """
     if not args.resume or args.test_only:
         return None
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
     args.resume = str(path)
-    saved = ranks.from_first(lambda: _read(path, paths))
+    of_recipe = {one.flag(name) for name, one in declared.items() if one.fixed and one.group != "run"}
+    may_begin = bool({"preset", "pretrained_ann", "pretrained_snn", *of_recipe}.intersection(args.typed))
+    saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
     if saved is None:
         return None
     if "optimizer" not in saved:
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
-    if "model" in saved:
-        check_whose(saved, path, args.model.partition(".py:")[2])
-    settings = saved.get("settings") if isinstance(saved.get("settings"), dict) else {}
+    settings = saved.get("settings", {})
     was = flags_of(saved, settings, declared)
     if "select" not in was:  # an earlier version, which chose on the test images where it held out none
         was["holdout"] = was.get("holdout", args.holdout or 0)
@@ -81,25 +83,38 @@ def flags_to_save(args, declared, model):
     return {flag: settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
 
 
-def _read(path, paths):
-    """The checkpoint, or None where the run at these paths has not saved yet. Offers the one before a damaged one."""
+def _read(path, paths, may_begin, own):
+    """The checkpoint, or None where the run at these paths has not saved yet, and may begin. Offers the one before a damaged
+    one."""
     is_last, previous = path.resolve() == paths.last_path.resolve(), paths.previous_path
     if is_last and not path.exists() and not previous.exists():
         if _has_epochs(paths):
             raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite to begin anew")
+        if not may_begin:
+            raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths)}")
         return None
     try:
-        return load_checkpoint(path)
+        return whole_checkpoint(path, own)
     except CheckpointError as error:
         if not is_last or not previous.exists():
             raise
-        load_checkpoint(previous)
+        whole_checkpoint(previous, own)
         raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None
+
+
+def _what_there_is(paths):
+    """What to resume instead of a run that has not saved yet, in words: how it was begun, or else which others are there."""
+    if begun := [line for line in _log_lines(paths) if line.startswith(COMMAND)]:
+        return f"the run was stopped before it had saved; begin it with the flags that it had: {begun[-1].removeprefix(COMMAND)}"
+    others = sorted(path.stem.removesuffix("_last") for path in paths.files.glob("*_last.pth"))
+    return f"{meant(paths.name, others)}there are {some(others, 20)}" if others else f"there are no runs in {paths.files}"
 
 
 def _has_epochs(paths):
     """Whether a run has completed an epoch: its log says so, or without a log there is a best checkpoint."""
-    if not paths.log_path.exists():
-        return paths.best_path.exists()
-    with open(paths.log_path, encoding="utf-8", errors="replace") as file:
-        return any(map(is_epoch_line, file))
+    return any(map(is_epoch_line, _log_lines(paths))) if paths.log_path.exists() else paths.best_path.exists()
+
+
+def _log_lines(paths):
+    """The lines of a run's log; none without one."""
+    return paths.log_path.read_text(encoding="utf-8", errors="replace").splitlines() if paths.log_path.exists() else []

@@ -39,8 +39,11 @@ def load_checkpoint(path):
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path} holds a {type(saved).__name__}, not a checkpoint")
     state = saved.get("state_dict", saved)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no state_dict of tensors; give a checkpoint written by these scripts")
+    is_state = isinstance(state, dict) and state
+    if not is_state or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
+        raise CheckpointError(f"{path} holds no state_dict of tensors by name; give a checkpoint written by these scripts")
+    if odd := [f"{name} is {kind}" for name, value in state.items() if (kind := unusual(value))]:
+        raise CheckpointError(f"{path}: {odd[0]}, not a plain tensor of real numbers; give a checkpoint written by these scripts")
     state = {name.removeprefix("module."): value for name, value in state.items()}
     return {**(saved if "state_dict" in saved else {}), "state_dict": state}
 
@@ -55,6 +58,17 @@ def _read(path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def unusual(value):
+    """What a tensor is, in words, that no network of ours can use; '' for one of real numbers, each of which is there."""
+    if value.is_nested or value.layout != torch.strided:
+        return "nested" if value.is_nested else "sparse"
+    if value.is_quantized or value.is_meta:
+        return "quantised" if value.is_quantized else "without values"
+    if value.is_complex() or value.dtype == torch.bool:
+        return f"of {value.dtype}".replace("torch.", "")
+    return "expanded" if value.nbytes > value.untyped_storage().nbytes() else ""
 
 
 def may_hold(saved):
@@ -72,24 +86,30 @@ def restore(model, saved, path, may_lack=()):
     scaled, and leak beside the state.
     """
     state, own = saved["state_dict"], model.state_dict()
-    lost = [name for name in own if name not in state and name not in may_lack]
-    extra = [name for name in state if name not in own]
-    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
-    differences = [f"{name} is missing" for name in lost] + [f"{name} is not in the model" for name in extra]
-    differences += [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}" for name in shapes]
-    if differences:
-        more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
-        named = f"{path} does not fit {type(model).__name__}: {'; '.join(differences[:4])}{more}"
+    if words := differences(own, state, may_lack):
+        named = f"{path} does not fit {type(model).__name__}: {words}"
         raise CheckpointError(f"{named}. Give the settings it was trained with (flags -a, --fc_width, --dataset, --readout, …)")
     for name, value in state.items():
-        if why := impossible(name, value):
+        if why := impossible(name, value, own[name].dtype):
             raise CheckpointError(f"{path} is damaged: {name} {why}; use another copy")
     model.load_state_dict(state, strict=False)
     return model
 
 
-def impossible(name, value):
-    """What is wrong with a tensor of this name, in words; '' where it may be."""
+def differences(own, state, may_lack=()):
+    """How a state_dict differs from a model's own in names and shapes, in words; '' where it does not. may_lack: see restore."""
+    words = [f"{name} is missing" for name in own if name not in state and name not in may_lack]
+    words += [f"{name} is not in the model" for name in state if name not in own]
+    shapes = {name: (tuple(state[name].shape), tuple(own[name].shape)) for name in own if name in state}
+    words += [f"{name} is {found}, not {wanted}" for name, (found, wanted) in shapes.items() if found != wanted]
+    return "; ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
+
+
+def impossible(name, value, dtype):
+    """What is wrong with a tensor of this name, which becomes one of this dtype, in words; '' where it may be."""
+    if value.is_floating_point() != dtype.is_floating_point:
+        return f"is of {value.dtype}, not {dtype}".replace("torch.", "")
+    value = value.to(dtype)
     if not value.isfinite().all():
         return "is not finite"
     if name.endswith(POSITIVE) and (value <= 0).any():

@@ -17,6 +17,7 @@ IMAGE_SHAPES = {
     "CIFAR10": (3, 32, 32),
     "CIFAR100": (3, 32, 32),
 }
+LARGEST_SIDE = 2**15  # of images, and of their channels
 ELSEWHERE = "…/"  # begins the name of a folder of images, in a checkpoint
 
 CIFAR100 = """
@@ -70,8 +71,8 @@ def class_names(settings):
 def find_image_shape(settings):
     """(C, H, W) as given, else that of the data set. Raises ModelError for no such shape."""
     shape = IMAGE_SHAPES.get(settings["dataset"]) if settings["image_shape"] is None else settings["image_shape"]
-    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ModelError(f"image_shape must be three whole numbers above 0, (C, H, W), not {shape}")
+    if not isinstance(shape, list | tuple) or [isinstance(n, int) and 0 < n <= LARGEST_SIDE for n in shape] != [True] * 3:
+        raise ModelError(f"image_shape must be three whole numbers, 1 to {LARGEST_SIDE}, (C, H, W), not {shape}")
     return tuple(shape)
 
 
@@ -112,7 +113,8 @@ def checked_images(x, model, frames=0):
     wanted = f"a tensor or array (B, {', '.join(map(str, shape))}), uint8, or float32 or float64 in [{lowest}, 1]"
     x = tensor_of(x)
     if not isinstance(x, torch.Tensor):
-        raise ModelError(f"images must be {wanted}, not a {type(x).__name__}: read_images takes files")
+        what = f" of {x.dtype}" if isinstance(x, np.ndarray) else ": read_images takes files"
+        raise ModelError(f"images must be {wanted}, not a {type(x).__name__}{what}")
     if x.dim() != len(shape) + 1 or tuple(x.shape[1:]) != shape:
         raise ModelError(f"images must be {wanted}, not of shape {tuple(x.shape)}")
     if x.dtype not in (torch.uint8, torch.float32, torch.float64):
@@ -127,8 +129,14 @@ def checked_images(x, model, frames=0):
 
 
 def tensor_of(values):
-    """A NumPy array as the tensor that shares its memory, anything else as it is."""
-    return torch.from_numpy(values) if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" else values
+    """A NumPy array as the tensor that shares its memory, or a copy's where torch knows neither its byte order nor its strides;
+    anything else as it is, also an array of long doubles, which torch has not."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
+        return values
+    try:
+        return torch.from_numpy(values)
+    except ValueError:
+        return torch.from_numpy(values.astype(values.dtype.newbyteorder("="), "C"))
 
 
 def check_labels(labels, images, classes):

@@ -106,9 +106,11 @@ class Number:
 
 
 class Choice:
-    """One of the names of a registry, a dict or a list."""
+    """One of the names of a registry, a dict or a list. Raises ModelError for names that are no texts, as flags are."""
 
     def __init__(self, names):
+        if others := [name for name in names if not isinstance(name, str)]:
+            raise ModelError(f"a Choice is one of several texts, and {others[0]!r} is none: write '{others[0]}', or a Number")
         self.names = names
 
     def check(self, value):

@@ -81,7 +81,7 @@ class NetworkSettings:
         1, COUNT, "of recordings: a pixel's events in a step, of one polarity, from which its value is 1; fewer in proportion",
         group="data", metavar="N", balanced=False,
     )  # fmt: skip
-    labels: int = setting(10, COUNT, "number of classes", flags=())
+    labels: int = setting(10, Number(int, 1, 2**20), "number of classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
     recorded_frames: int = setting(0, WHOLE, "frames of a recording's file; 0: of images", flags=(), balanced=False)

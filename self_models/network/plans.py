@@ -114,7 +114,7 @@ def as_tokens(text):
 
 
 def _is_width(token):
-    return isinstance(token, int) and not isinstance(token, bool) and token > 0
+    return isinstance(token, int) and not isinstance(token, bool) and 0 < token < 2**31
 
 
 def _check_tokens(part, tokens, letters):

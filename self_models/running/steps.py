@@ -52,7 +52,6 @@ class RunState:
 
     image: torch.Tensor  # (B, C, H, W), of a recording that of the step
     view: View
-    gate: type  # of the gate that has made the view
     logits: torch.Tensor  # (B, labels)
     trace: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
     stages: dict = field(default_factory=dict)  # name -> layers, as run_stage takes them
@@ -66,6 +65,7 @@ class RunState:
     memory: dict = field(default_factory=dict)  # module name -> state
     reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
     schedules: list = field(default_factory=list)  # of these steps
+    gate: type | None = None  # of the gate that has made the view
     at_once: bool = False  # whether layers take many steps at once, see fast/batched
     spikes: dict = field(default_factory=dict)  # of the latest step: layer -> spikes (B, ...), of those that ran
 

@@ -6,7 +6,7 @@ import torch
 
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
-from self_models.basics.settings import COUNT, WHOLE, required
+from self_models.basics.settings import COUNT, WHOLE, Number, required
 from self_models.running.chunks import all_steps
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import Recorder, spaces_of
@@ -15,6 +15,7 @@ from self_models.running.turning import of_this_gate, turned
 MEMBRANES = "membranes."
 STATE = {"v": MEMBRANES, "age": "ages."}  # field of neurons' state -> how it is called in a state_dict; others FIELD.LAYER
 MEMORY = "memory."  # and what a step of one's own keeps in a run's memory; ages are there in training alone
+STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
 
 
 class Stream:
@@ -68,10 +69,11 @@ class Stream:
         return {"seed": self.seed, "steps": self.steps, **held}
 
     def load_state_dict(self, state):
-        """Go on from what state_dict gave. Raises ModelError where that is of another network; then the stream is as it was."""
+        """Go on from what state_dict gave. Raises ModelError where that is damaged, or of another network; then the stream is as
+        it was."""
         held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
-        seed, steps = (required(WHOLE, name, state.get(name)) for name in ("seed", "steps"))
-        if held:
+        seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
+        if held or steps:
             check_state(self.model, held)
         self.reset()
         self.seed, self.steps = seed, steps
@@ -185,10 +187,20 @@ def check_state(model, state):
         shapes |= {key_of(field, name): spaces[name] if field == "v" else () for field in fields}
     if lacking := [name for name in ("image", "logits", "trace") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
+    weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     for name, value in state.items():
-        shape, own = tuple(getattr(value, "shape", ())), name.startswith(MEMORY) and model.overridden()
-        if not (name in shapes or own) or shape != (len(state["image"]), *(shapes.get(name) or shape[1:])):
-            raise ModelError(f"{name} of shape {shape}: this is the state of another network's stream")
+        own = name.startswith(MEMORY) and model.overridden()
+        inner = shapes.get(name) or found[name][1:]
+        if not (name in shapes or own) or not isinstance(value, torch.Tensor) or found[name] != (*found["image"][:1], *inner):
+            raise ModelError(f"{name} of shape {found[name]}: this is the state of another network's stream")
+        dtype = torch.bool if name in ("is_open", "predicted") else weight.dtype if shapes.get(name) else value.dtype
+        kinds = (value.dtype, value), (dtype, weight)
+        kind, wanted = (f"{dtype}, {of.layout}, on {of.device}".replace("torch.", "") for dtype, of in kinds)
+        if kind != wanted:
+            raise ModelError(f"{name} is {kind}, and must be {wanted}")
+        if not value.isfinite().all():
+            raise ModelError(f"{name} is not finite: this state is damaged")
+    checked_images(state["image"], model)
 
 
 def key_of(field, name):

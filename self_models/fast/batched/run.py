@@ -14,9 +14,11 @@ def why_not(model):
     """Why the model's steps cannot be taken at once, in words, or ''."""
     if hook := model.overridden():
         return f"{type(model).__name__}.{hook} is its own"
+    if model.unknown:
+        return f"{model.unknown} is its own"
     for name, neuron in model.neurons().items():
-        if type(neuron) is not SpikingNeuron or neuron.update not in UPDATES:
-            return f"the neurons {name} are its own"
+        if neuron.update not in UPDATES:
+            return f"the update of {name} is its own"
         if neuron._forward_hooks or neuron._forward_pre_hooks:
             return f"the neurons {name} have a hook, which wants to be called step by step"
     return ""

@@ -8,7 +8,7 @@ a negative value at every use.
 import numpy as np
 
 from self_models.basics.compiled import compiled, inlined
-from self_models.event.compiled.nets import (
+from self_models.fast.event.compiled.nets import (
     CHANNELS,
     FAN,
     FIRST_BIAS,
@@ -27,7 +27,7 @@ from self_models.event.compiled.nets import (
     WORD,
     State,
 )
-from self_models.event.compiled.vectors import above, add_rows, lowest
+from self_models.fast.event.compiled.vectors import above, add_rows, lowest
 
 TOGETHER, LINES, FEWER = 16, 1024, 6  # rows of weights read at once; fewer that lie whole LINES floats apart, which share lines
 # of the cache, or two and more

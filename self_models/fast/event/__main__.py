@@ -1,9 +1,9 @@
-"""python -m self_models.event: compile the event engine now, so that no evaluation waits for it. Without numba: one line."""
+"""python -m self_models.fast.event: compile the event engine now, so that no evaluation waits for it. Without numba: one line."""
 
 import torch
 
 from self_models.basics.errors import ModelError
-from self_models.event.engine import EventEngine
+from self_models.fast.event.engine import EventEngine
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 

@@ -15,7 +15,7 @@ PARTS = {"gate": "kernels", "rule": "kernel", "readout": "kernels"}  # setting -
 
 def why_not(model):
     """Why compiled code cannot run the model as it is now, or ''."""
-    from self_models.event.compiled import run  # now: it knows the parts that are registered when it is first imported
+    from self_models.fast.event.compiled import run  # now: it knows the parts that are registered when it is first imported
 
     if hook := model.overridden():
         return f"the event engine does not know {type(model).__name__}.{hook}: use --engine dense"

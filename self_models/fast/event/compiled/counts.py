@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics.compiled import compiled
-from self_models.event.compiled.kernels import charge, list_places, unlist
-from self_models.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, Net
+from self_models.fast.event.compiled.kernels import charge, list_places, unlist
+from self_models.fast.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, Net
 
 BINARY, OTHER, UNREAD, UNHEARD = range(4)  # rows of Activity.events; UNHEARD + OTHER is one, too
 ROWS = 5

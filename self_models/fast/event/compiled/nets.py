@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics.compiled import SOURCES
-from self_models.event.compiled.vectors import LANES
+from self_models.fast.event.compiled.vectors import LANES
 
 SOURCES.add(__file__)  # compiled code holds its numbers
 

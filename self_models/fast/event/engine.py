@@ -12,13 +12,13 @@ import torch
 from self_models.basics.compiled import WHY_NOT, in_words, try_out
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
-from self_models.event.compiled.counts import blank
-from self_models.event.compiled.recording import new_recorded
-from self_models.event.costs import LARGE_BATCH, LOOKED_AT, dense_pays
-from self_models.event.counts import Counted, counted_runs, new_activity, no_activity
-from self_models.event.layouts import KeptLayout
-from self_models.event.settings import kernel_settings, why_not
-from self_models.event.threads import CHUNK, LeftOn, Rooms, spread
+from self_models.fast.event.compiled.counts import blank
+from self_models.fast.event.compiled.recording import new_recorded
+from self_models.fast.event.costs import LARGE_BATCH, LOOKED_AT, dense_pays
+from self_models.fast.event.counts import Counted, counted_runs, new_activity, no_activity
+from self_models.fast.event.layouts import KeptLayout
+from self_models.fast.event.settings import kernel_settings, why_not
+from self_models.fast.event.threads import CHUNK, LeftOn, Rooms, spread
 from self_models.running.chunks import check_uniforms
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
@@ -156,7 +156,7 @@ class EventEngine:
 
     def _run(self, x, uniforms, draws, frames, recorder, steps=None, left_on=None):
         """The SNNOutput; None where the dense engine should be faster. steps, left_on: of a stream, how many, and its state."""
-        from self_models.event.compiled import run  # now, see settings.why_not
+        from self_models.fast.event.compiled import run  # now, see settings.why_not
 
         model, batch, settings = self.model, len(x), kernel_settings(self.model, draws, steps)
         steps = settings.timesteps

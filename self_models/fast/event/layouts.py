@@ -3,7 +3,7 @@
 import torch
 
 from self_models.basics.devices import free_memory
-from self_models.event.network import lay_out, memory_of
+from self_models.fast.event.network import lay_out, memory_of
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.wiring import modules_of, unknown
 

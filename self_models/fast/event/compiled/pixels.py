@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics.compiled import compiled, inlined, switch
-from self_models.event.compiled.kernels import copy, list_places, rest, unlist
-from self_models.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, WORD
+from self_models.fast.event.compiled.kernels import copy, list_places, rest, unlist
+from self_models.fast.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, WORD
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES, Gate
 from self_models.objectives.readouts import READOUTS

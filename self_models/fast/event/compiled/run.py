@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from self_models.basics.compiled import cached, compiled, sources_digest, switch
-from self_models.event.compiled.counts import count
-from self_models.event.compiled.kernels import (
+from self_models.fast.event.compiled.counts import count
+from self_models.fast.event.compiled.kernels import (
     add_bias,
     charge,
     copy,
@@ -18,11 +18,22 @@ from self_models.event.compiled.kernels import (
     touch,
     unlist,
 )
-from self_models.event.compiled.nets import CHANNELS, COUNTS, FIRST_BIAS, FIRST_PLACE, FIRST_V, HEIGHT, POOL, SOURCE, WIDTH, WORD
-from self_models.event.compiled.pixels import clear, integrate, look_is_due, pixels_at, send, start
-from self_models.event.compiled.recording import Recorded, record_input, record_layers, record_membranes
-from self_models.event.compiled.turning import forget_all, turn
-from self_models.event.compiled.vectors import above, lowest
+from self_models.fast.event.compiled.nets import (
+    CHANNELS,
+    COUNTS,
+    FIRST_BIAS,
+    FIRST_PLACE,
+    FIRST_V,
+    HEIGHT,
+    POOL,
+    SOURCE,
+    WIDTH,
+    WORD,
+)
+from self_models.fast.event.compiled.pixels import clear, integrate, look_is_due, pixels_at, send, start
+from self_models.fast.event.compiled.recording import Recorded, record_input, record_layers, record_membranes
+from self_models.fast.event.compiled.turning import forget_all, turn
+from self_models.fast.event.compiled.vectors import above, lowest
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from self_models.basics.errors import ModelError
-from self_models.event.compiled.counts import Activity, blank
-from self_models.event.compiled.nets import FIRST_PLACE, FIRST_V, HEIGHT, SOURCE, WIDTH, WORD, State, new_state
-from self_models.event.compiled.recording import new_recorded
-from self_models.event.counts import no_activity
+from self_models.fast.event.compiled.counts import Activity, blank
+from self_models.fast.event.compiled.nets import FIRST_PLACE, FIRST_V, HEIGHT, SOURCE, WIDTH, WORD, State, new_state
+from self_models.fast.event.compiled.recording import new_recorded
+from self_models.fast.event.counts import no_activity
 from self_models.running.stream import MEMBRANES
 
 CHUNK = 4  # images that a thread takes at once
@@ -31,7 +31,7 @@ class LeftOn:
     settings: those that compiled code read in the latest steps."""
 
     def __init__(self, layout, draws, settings):
-        from self_models.event.compiled.pixels import new_pixels
+        from self_models.fast.event.compiled.pixels import new_pixels
 
         self.draws, self.layout, self.settings, count = draws, layout, settings, len(draws.index)
         self.state, self.pixels = new_state(layout.net, count), new_pixels(math.prod(layout.shapes[0]), count)
@@ -56,7 +56,7 @@ class LeftOn:
 
     def settle(self):
         """Bring all membranes up to date."""
-        from self_models.event.compiled.run import new_results, run_images
+        from self_models.fast.event.compiled.run import new_results, run_images
 
         images, settings, net = self.pixels.image, self.settings._replace(timesteps=0), self.layout.net
         none, nobody = np.zeros((0, 0, 0), np.float32), new_recorded(net, 0, len(images), (), ())
@@ -157,7 +157,7 @@ class Rooms:
         try:
             return self.free.pop()
         except IndexError:
-            from self_models.event.compiled.pixels import new_pixels
+            from self_models.fast.event.compiled.pixels import new_pixels
 
             return Room(new_state(self.activity.maps), blank(self.activity), new_pixels(math.prod(self.layout.shapes[0])))
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.event.compiled.nets import (
+from self_models.fast.event.compiled.nets import (
     COLUMNS,
     COUNTS,
     FIRST_BIAS,

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from self_models.event.compiled.counts import ROWS, Activity
-from self_models.event.compiled.nets import FIRST_V, SOURCE, VALUED, WORD
-from self_models.event.network import node_table
+from self_models.fast.event.compiled.counts import ROWS, Activity
+from self_models.fast.event.compiled.nets import FIRST_V, SOURCE, VALUED, WORD
+from self_models.fast.event.network import node_table
 
 
 class Inputs(NamedTuple):
