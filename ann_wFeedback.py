@@ -2,6 +2,7 @@
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
 from harness.building.models import ann_from, new_ann, teacher_from
+from harness.building.own import named
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.parser import lines_on_idle
@@ -31,7 +32,7 @@ def name_of(args):
 def train(args):
     name = name_of(args)
     declared = ann_settings(args.model)
-    saved = taken_up(args, declared, "ann", name)
+    saved = taken_up(args, declared, "ann", name, named(args.model))
     about_start = []
     model = ann_from(args, say=None if args.test_only else about_start.append) if saved is None else new_ann(args)
     model.precision = args.precision

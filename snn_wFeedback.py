@@ -2,6 +2,7 @@
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
 from harness.building.models import check_sequence, choose_trained, snn_from, teacher_from, use_engine
+from harness.building.own import named
 from harness.building.source import SNNSource
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
@@ -31,7 +32,7 @@ def name_of(args):
 def train(args):
     name = name_of(args)
     declared = snn_settings(args.model)
-    saved = taken_up(args, declared, "snn", name)
+    saved = taken_up(args, declared, "snn", name, named(args.model))
     source = SNNSource(args) if saved is None else None
     model = snn_from(args)
     model.set_bptt_segments(args.bptt_segments)

@@ -725,7 +725,7 @@ def test_the_images_that_decided_for_a_batch_are_counted_once(monkeypatch):
             torch.testing.assert_close(here, there, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("hook", ["forward", "integrate", "step"])  # benchmarks/findings/streams.py has an integrate
+@pytest.mark.parametrize("hook", ["forward", "integrate", "step"])  # benchmarks/findings/ramp_control.py has an integrate
 @torch.no_grad()
 def test_a_model_with_a_hook_of_its_own_is_refused_and_auto_takes_dense(hook):
     model = build(type("Own", (InputBlockingSNN,), {hook: getattr(InputBlockingSNN, hook)}))

@@ -19,7 +19,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 PAGE = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
 IDEAS = {  # file -> (its class, flags, why its steps are taken one by one, what a count of operations does not know)
     "neighbours": ("", "--gate neighbours --around 1", "", ""),
-    "adaptive_threshold": ("AdaptiveSNN", "", "the neurons features.1 are its own", "features.1 (AdaptiveNeuron)"),
+    "adaptive_threshold": ("AdaptiveSNN", "", "features.1 (AdaptiveNeuron) is its own", "features.1 (AdaptiveNeuron)"),
     "two_decoders": ("TwoDecoders", "--readout spike_count", *["TwoDecoders.read_out_and_gate"] * 2),
     "refractory": ("Refractory", "", *["Refractory.step"] * 2),
 }

@@ -22,7 +22,7 @@ from self_models.basics.errors import ModelError
 from self_models.basics.home import INSTALLED
 from self_models.basics.images import lasting_name
 from self_models.fast import batched
-from self_models.loading import MODELS, class_of, event_engine_for, whole_checkpoint
+from self_models.loading import MODELS, event_engine_for, whole_checkpoint
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.running.stream import check_left_on
@@ -107,10 +107,7 @@ def read(path, args, model):
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
         raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}")
-    saved = whole_checkpoint(path)
-    if saved.keys() >= {"model", "settings"}:
-        class_of(saved, path, named(model))
-    return saved
+    return whole_checkpoint(path, named(model))
 
 
 def new_ann(args):

@@ -49,11 +49,9 @@ def spikes_by_part(values):
 
 def spikes_by_layer(values):
     """layer -> spikes per image."""
-    spikes = named(NATURAL)(values)
-    for layer in spikes:
-        if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", layer):
-            raise ValueError(f"{layer!r} is no layer's name")
-    return spikes
+    if odd := [layer for layer in of_kind(dict, values) if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", layer)]:
+        raise ValueError(f"{odd[0]!r} is no layer's name")
+    return named(NATURAL)(values)
 
 
 def confusion(values):

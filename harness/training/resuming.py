@@ -11,16 +11,16 @@ from harness.runs.place import Paths
 from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
-from self_models.loading import MODELS, check_whose, whole_checkpoint
+from self_models.loading import MODELS, whole_checkpoint
 
 
-def taken_up(args, declared, kind, name):
+def taken_up(args, declared, kind, name, own=None):
     """The checkpoint that --resume asks for, whose flags are adopted into args; None without --resume, or where the run has not
     saved yet, and is to begin.
 
-    declared: name -> Setting of all flags; kind, name: of the run. Raises UserError where the checkpoint is damaged or gone, a
-    flag was typed that may not change, or a folder's images are not those that the run was given; or where there is no
-    checkpoint, and no flag was typed that says what to train.
+    declared: name -> Setting of all flags; kind, name: of the run; own: the class of --model. Raises UserError where the
+    checkpoint is damaged, gone or of another class, a flag was typed that may not change, or a folder's images are not those that
+    the run was given; or where there is no checkpoint, and no flag was typed that says what to train.
     """
     if not args.resume or args.test_only:
         return None
@@ -29,13 +29,11 @@ def taken_up(args, declared, kind, name):
     args.resume = str(path)
     of_recipe = {one.flag(name) for name, one in declared.items() if one.fixed and one.group != "run"}
     may_begin = bool({"preset", "pretrained_ann", "pretrained_snn", *of_recipe}.intersection(args.typed))
-    saved = ranks.from_first(lambda: _read(path, paths, may_begin))
+    saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
     if saved is None:
         return None
     if "optimizer" not in saved:
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
-    if "model" in saved:
-        check_whose(saved, path, args.model.partition(".py:")[2])
     settings = saved.get("settings", {})
     was = flags_of(saved, settings, declared)
     if "select" not in was:  # an earlier version, which chose on the test images where it held out none
@@ -85,7 +83,7 @@ def flags_to_save(args, declared, model):
     return {flag: settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
 
 
-def _read(path, paths, may_begin):
+def _read(path, paths, may_begin, own):
     """The checkpoint, or None where the run at these paths has not saved yet, and may begin. Offers the one before a damaged
     one."""
     is_last, previous = path.resolve() == paths.last_path.resolve(), paths.previous_path
@@ -96,11 +94,11 @@ def _read(path, paths, may_begin):
             raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths)}")
         return None
     try:
-        return whole_checkpoint(path)
+        return whole_checkpoint(path, own)
     except CheckpointError as error:
         if not is_last or not previous.exists():
             raise
-        whole_checkpoint(previous)
+        whole_checkpoint(previous, own)
         raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None
 
 

@@ -190,12 +190,11 @@ def check_state(model, state):
     weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     for name, value in state.items():
         own = name.startswith(MEMORY) and model.overridden()
-        wanted = (*found["image"][:1], *(shapes.get(name) or found[name][1:]))
-        if not (name in shapes or own) or not isinstance(value, torch.Tensor) or found[name] != wanted:
+        inner = shapes.get(name) or found[name][1:]
+        if not (name in shapes or own) or not isinstance(value, torch.Tensor) or found[name] != (*found["image"][:1], *inner):
             raise ModelError(f"{name} of shape {found[name]}: this is the state of another network's stream")
-        if not shapes.get(name):
-            continue  # of neurons or a step of somebody's own, whatever that is
-        kinds = (value.dtype, value), (torch.bool if name in ("is_open", "predicted") else weight.dtype, weight)
+        dtype = torch.bool if name in ("is_open", "predicted") else weight.dtype if shapes.get(name) else value.dtype
+        kinds = (value.dtype, value), (dtype, weight)
         kind, wanted = (f"{dtype}, {of.layout}, on {of.device}".replace("torch.", "") for dtype, of in kinds)
         if kind != wanted:
             raise ModelError(f"{name} is {kind}, and must be {wanted}")
