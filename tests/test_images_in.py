@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ from PIL import Image
 import harness.data.folders
 import harness.data.sets
 from harness import UserError
-from harness.data.cache import kept, places
+from harness.data.cache import cached, places
 from harness.data.facts import adopt_facts, facts_of
 from harness.data.folders import list_folder, shape_of
 from harness.data.sets import Batch, augmented, load_data, mirrored, without_square
@@ -86,11 +88,11 @@ def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(t
     folder = make_folder(tmp_path / "x", count=2, shape=(8, 8))
     for n in range(2, 6):
         write(folder / "train/dog" / f"{n}.png", pixels(n, (8, 8)))
-    listing = list_folder(folder)[0]
+    listing = list_folder(folder)
     # a class's n-th of N files stands at (n + 1/2) / N: the cats at 3/12 and 9/12, the dogs at 1/12, 3/12, ... 11/12
     in_order = ["dog/0", "cat/0", "dog/1", "dog/2", "dog/3", "cat/1", "dog/4", "dog/5"]
-    assert [listing.shown(n) for n in range(8)] == [f"train/{name}.png" for name in in_order]
-    assert list(listing.labels) == [name[:3] == "dog" for name in in_order]
+    assert list(listing.paths[:8]) == [f"train/{name}.png" for name in in_order] and listing.trains == 8
+    assert list(listing.labels[:8]) == [name[:3] == "dog" for name in in_order]
 
 
 def remove(path):
@@ -115,7 +117,7 @@ FAULTS = {
     "no test": (remove("test"), "has no folder test/"),
     "no classes": (lambda folder: [remove(f"train/{name}")(folder) for name in ("cat", "dog")], "which has none:"),
     "one class": (remove("train/dog"), "which has cat:"),
-    "an empty class": (empty_class, "of class dog"),
+    "an empty class": (empty_class, "in train/dog: add some"),
     "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "only one has train/dog, test/cow"),
     "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "only one has test/cow"),
     "two sizes": (
@@ -130,7 +132,7 @@ FAULTS = {
         lambda folder: (folder / "train/cat/9.png").symlink_to("x"),
         "train/cat/9.png (no such file or directory)",
     ),
-    "a damaged file": (damage, "1 of 8 files in {folder}/train cannot be read: train/cat/0.png ("),
+    "a damaged file": (damage, "1 of 16 files in {folder} cannot be read: train/cat/0.png ("),
     "four of them": (lambda folder: damage(folder, 4), "train/cat/2.png (image file is truncated) and 1 more; repair"),
 }
 
@@ -169,14 +171,14 @@ def test_odd_folders(pets, odd):
     assert (len(train), len(test), train.classes) == (count, 8, ("cat", "süße 猫"))
 
 
-@pytest.mark.parametrize(("count", "gone"), [(4, "cat"), (8, "cat, dog")])
+@pytest.mark.parametrize(("count", "gone"), [(4, "train/cat"), (8, "train/cat, train/dog")])
 def test_a_class_of_damage_alone(pets, count, gone):
     """Size and colour are given, so that no file's head is looked at before."""
     for path in sorted((pets / "train").rglob("*.png"))[:count]:
         path.write_bytes(b"")
     here = f"--dataset {pets} --image_size 8 --grey {NET} --output_dir {pets.parent / 'out'}"
-    assert f"{count} of 8 files in" in refused(ANN, here)
-    assert f"no file of class {gone} can be read" in refused(ANN, here, "--skip_bad")
+    assert f"{count} of 16 files in" in refused(ANN, here)
+    assert f"no file of {gone} can be read" in refused(ANN, here, "--skip_bad")
 
 
 @pytest.mark.parametrize("damaged", [lambda raw: raw[:-60] + bytes(60), lambda raw: bytes(len(raw))])  # with and without its head
@@ -197,7 +199,7 @@ def test_bad_files_are_skipped_if_asked_and_named(pets, tmp_path, capsys):
     damage(pets)
     here = f"--run_name x --output_dir {tmp_path}"
     run_here(ANN, f"--dataset {pets} {NET} {here} --skip_bad --epochs 1")
-    note = f"note: 1 of 8 files in {pets / 'train'} cannot be read and are left out: train/cat/"
+    note = f"note: 1 of 16 files in {pets} cannot be read and are left out: train/cat/"
     assert capsys.readouterr().err.count(note) == 1
     run_here(ANN, f"{here} --resume --epochs 2")
     assert len(records(tmp_path / "logs/ann/x.jsonl", "epoch")) == 2
@@ -247,7 +249,7 @@ def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at)
 # --- the decoded images
 
 
-CACHED = ["test_3x12x12.pixels", "test_heads", "train_3x12x12.pixels", "train_heads"]
+CACHED = ["3x12x12.pixels", "heads"]
 
 
 def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
@@ -260,7 +262,7 @@ def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
     again = load_data(str(pets))[0]
     assert torch.equal(first.images, again.images) and digests(pets / ".cache") == files
     if sys.platform == "linux":
-        assert str(pets / ".cache/train_3x12x12.pixels") in Path("/proc/self/maps").read_text()
+        assert str(pets / ".cache/3x12x12.pixels") in Path("/proc/self/maps").read_text()
 
 
 def flipped(raw):
@@ -270,7 +272,7 @@ def flipped(raw):
 DAMAGES = [flipped, lambda raw: raw[:-1], lambda raw: raw[1:], lambda raw: b"", lambda raw: raw[-300:]]
 
 
-@pytest.mark.parametrize(("name", "spoil"), [*(("train_3x12x12.pixels", spoil) for spoil in DAMAGES), ("test_heads", flipped)])
+@pytest.mark.parametrize(("name", "spoil"), [*(("3x12x12.pixels", spoil) for spoil in DAMAGES), ("heads", flipped)])
 def test_a_damaged_cache_is_made_again(pets, name, spoil):
     load_data(str(pets))
     files, path = digests(pets / ".cache"), pets / ".cache" / name
@@ -307,43 +309,42 @@ def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_pa
     other = make_folder(tmp_path / "other" / "pets", count=3)  # of the same name
     (other / ".cache").touch()
     assert [len(load_data(str(folder))[0]) for folder in (pets, other)] == [8, 6]
-    assert len(list((tmp_path / "mine/snn_wFeedback").glob("pets_*/*.pixels"))) == 4  # each keeps its own
+    assert len(list((tmp_path / "mine/snn_wFeedback").glob("pets_*/*.pixels"))) == 2  # each keeps its own
     shutil.rmtree(tmp_path / "mine")
     (tmp_path / "mine").touch()
     with pytest.raises(UserError, match=r"no place to keep the decoded images.*XDG_CACHE_HOME"):
         load_data(str(pets))
 
 
-def test_ranks_of_several_machines_make_a_cache_on_each(pets, monkeypatch):
-    load_data(str(pets))
-    monkeypatch.setattr(harness.data.cache.ranks, "largest", lambda value: 1)  # some rank lacks the file
-    monkeypatch.setattr(harness.data.cache.ranks, "from_first", lambda make: "no room")  # the first one cannot make it
-    with pytest.raises(UserError, match=r"^no room$"):
-        load_data(str(pets))
+def test_who_wants_what_another_makes_waits_for_it(pets, monkeypatch):
+    """Be it another rank or another run."""
+    decoded_here, waits = [], threading.Event()
 
-    def elsewhere(make):
-        assert make() == ""
-        shutil.rmtree(pets / ".cache")
-        return ""
+    def slowly(path, shape):
+        decoded_here.append(path)
+        waits.wait(0.05)
+        return decoded(path, shape)
 
-    monkeypatch.setattr(harness.data.cache.ranks, "from_first", elsewhere)  # the first one has what it has made, not we
-    (pets / "train/dog/0.png").unlink()
-    assert len(load_data(str(pets))[0]) == 7 and list(digests(pets / ".cache")) == ["test_3x12x12.pixels"]  # the last is ours
+    monkeypatch.setattr(harness.data.folders, "decoded", slowly)
+    with ThreadPoolExecutor() as pool:
+        found = [*pool.map(load_data, [str(pets)] * 3)]
+    assert sorted(decoded_here) == sorted(pets.glob("t*/*/*.png")) and sorted(digests(pets / ".cache")) == CACHED
+    assert all(torch.equal(each[0].images, found[0][0].images) for each in found)
 
 
 def test_a_cache_that_is_stale_at_once_is_not_made_for_ever(tmp_path):
     with pytest.raises(UserError, match=rf"^x changed while it was read: leave the images of {tmp_path} alone"):
-        kept(tmp_path, "x", lambda path: int("x"), lambda file: None)
+        cached(tmp_path, "x", lambda about: False, lambda: ([], {}))
 
 
 def test_what_is_interrupted_leaves_no_cache(pets, monkeypatch):
     def stop(path, shape):
-        raise KeyboardInterrupt if "dog" in path else ModelError("unused")
+        raise KeyboardInterrupt if "dog" in str(path) else ModelError("unused")
 
     monkeypatch.setattr(harness.data.folders, "decoded", stop)
     with pytest.raises(KeyboardInterrupt):
         load_data(str(pets))
-    assert sorted(digests(pets / ".cache")) == ["test_heads", "train_heads"]
+    assert sorted(digests(pets / ".cache")) == ["heads"]
 
 
 # --- files
