@@ -11,7 +11,7 @@ from test_images_in import make_folder
 
 from harness.building.conversion import balance_thresholds
 from harness.data.frames import steps_in
-from harness.data.scenes import counted, drifting_events, events_of
+from benchmarks.robustness.recordings import counted, drifting_events, events_of
 from harness.data.sets import augmented, load_data
 from harness.drawing.film import load_film, shown
 from self_models import ModelError, load

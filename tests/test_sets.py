@@ -160,7 +160,7 @@ def test_dimmed_sets_by_hand():
 def test_dimming_rounds_to_the_nearest():
     values = torch.tensor([0, 3, 4, 10, 13, 99, 255], dtype=torch.uint8).reshape(1, 1, 1, 7)
     row = ImageSet("MNIST", values, torch.zeros(1, dtype=torch.int64), start=4)
-    found = dimmed(row, (slice(None), slice(None)), 0.15).whole()  # exactly 0, 0.45, 0.6, 1.5, 1.95, 14.85, 38.25
+    found = dimmed(row, ..., 0.15).whole()  # exactly 0, 0.45, 0.6, 1.5, 1.95, 14.85, 38.25
     assert (255 * found.images).flatten().tolist() in (pytest.approx([0, 0, 1, rounded, 2, 15, 38]) for rounded in (1, 2))
     assert found.index.tolist() == [4] and found.labels.tolist() == [0]
 

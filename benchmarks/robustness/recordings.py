@@ -10,16 +10,19 @@ One JSON object; exit status 1 where one differs.
 import importlib.util
 import json
 import sys
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.command_line.parser import Parser, SwitchAction, typed
 from harness.command_line.scripts import run_script
-from harness.data.scenes import counted, drifting_events
+from harness.data.scenes import Source, drift
 from harness.data.sets import load_data
 from self_models.basics.settings import COUNT, WHOLE
+from self_models.running.draws import seed_for
 
 import numpy as np
 
@@ -52,6 +55,44 @@ def check(images, args, height, width):
     print(json.dumps({"recordings": len(images), "frames": args.frames, "events": events, "same": same}))
     if same < len(images):
         raise SystemExit(1)
+
+
+class Events(NamedTuple):
+    """Of an event camera, in the order of their time, int64 (N,) each: t, the number of a frame; x and y, a column and a row; p,
+    1 where it grew brighter there, else 0."""
+
+    t: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+
+
+def events_of(frames, bound):
+    """The Events of frames (N, H, W), uint8: each time a pixel has moved by `bound` grey values since its last event, or since
+    the first frame."""
+    last, found = frames[0].astype(np.int64), []
+    for t, frame in enumerate(frames[1:], 1):
+        moved = np.trunc((frame - last) / bound).astype(np.int64)
+        last += moved * bound
+        y, x = moved.nonzero()
+        found.append(np.repeat([np.full_like(x, t), x, y, moved[y, x] > 0], abs(moved[y, x]), 1))
+    return Events(*np.concatenate(found, 1))
+
+
+def counted(events, frames, height, width):
+    """How many Events each pixel has in so many frames, (frames, 2, H, W): each frame has as many as the others, and what cannot
+    be shared goes to the last, as in SpikingJelly's split_by="number"."""
+    count = len(events.t)
+    number = np.minimum(np.arange(count) // max(count // frames, 1), frames - 1)
+    place = np.ravel_multi_index((number, events.p, events.y, events.x), (frames, 2, height, width))
+    return np.bincount(place, minlength=frames * 2 * height * width).reshape(frames, 2, height, width)
+
+
+def drifting_events(images, number, seed=0, moves=24, bound=64):
+    """The Events of a camera before which a grey image of a set, of this number, drifts by so many pixels."""
+    source = Source(images.part(number, number + 1), seed_for(seed, f"recording {number}"))
+    shown = [frame[0] for frame, _ in islice(drift(source, 0.0), 0, 4 * (moves + 1), 4)]
+    return events_of(np.stack(shown), bound)
 
 
 def spikingjelly():

@@ -77,8 +77,8 @@ def write_arrays(file, arrays, about):
 
 @functools.cache
 def read_arrays(path, *_state):
-    """(a memory-mapped tensor (N, ...), what is told about it) of a file that write_arrays wrote, all of which is checked once in a
-    process while its state is the same. Raises where it is damaged."""
+    """What a file that write_arrays wrote holds, see cached. All of it is checked, once in a process while its state is the same.
+    Raises where it is damaged."""
     with zipfile.ZipFile(path) as archive:
         if archive.testzip():
             raise zipfile.BadZipFile("a wrong check sum")

@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -56,23 +56,24 @@ def list_folder(name):
         raise UserError(f"--dataset {name} {f'has no folder {lacks[0]}/' if folder.is_dir() else known}: {LAYOUT}")
     try:
         names = class_folders(folder)
-        places = [*product(PARTS, names)]
-        for kind, endings in KINDS.items():
-            files = {place: sorted(files_below(folder, os.path.join(*place), endings), key=os.path.split) for place in places}
+        places = [f"{part}/{name}" for part in PARTS for name in names]
+        for kind in KINDS:
+            files = {place: sorted(files_below(folder, place, KINDS[kind]), key=os.path.split) for place in places}
             if any(files.values()):
                 break
         else:
-            kind, endings = "images or recordings", ENDINGS + ARRAYS
+            kind = "images"
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
-    if empty := ["/".join(place) for place, paths in files.items() if not paths]:
-        raise UserError(f"{folder}: no {kind} ({', '.join(endings)}) in {some(empty)}: add some, or remove the folder")
+    if empty := [place for place in places if not files[place]]:
+        raise UserError(f"{folder}: no {kind} ({', '.join(KINDS[kind])}) in {some(empty)}: add some, or remove the folder")
     keyed = []
-    for (part, of_class), paths in files.items():
-        label, count = names.index(of_class), len(paths)
-        keyed += [(part != "train", (number + 0.5) / count, label, path) for number, path in enumerate(paths)]
+    for number, place in enumerate(places):
+        is_test, label = divmod(number, len(names))
+        keyed += [(is_test, (n + 0.5) / len(files[place]), label, path) for n, path in enumerate(files[place])]
     is_test, _, labels, paths = zip(*sorted(keyed), strict=True)
-    trains, rows = is_test.count(False), [(path, *size_and_time(folder / path)) for path in paths]
+    trains = is_test.count(0)
+    rows = [(path, *size_and_time(folder / path)) for path in paths]
     known_by = {"train": lasting(rows[:trains]), "test": lasting(rows[trains:])}
     classes = tuple(os.fsencode(name).decode(errors="replace") for name in names)
     return Listing(folder, kind == "recordings", classes, paths, labels, trains, digest_of(rows), known_by)
@@ -99,7 +100,7 @@ def files_below(folder, within, endings, above=()):
     if (itself := os.path.realpath(folder / within)) in above:
         return
     for entry in os.scandir(folder / within):
-        path = os.path.join(within, entry.name)
+        path = f"{within}/{entry.name}"
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
@@ -119,7 +120,7 @@ def size_and_time(path):
 
 def lasting(rows):
     """What is known of the files of a part, (path, size, time) each, wherever they lie and however old they are."""
-    names_and_sizes = digest_of((path.split(os.sep, 1)[1], size) for path, size, _ in rows)
+    names_and_sizes = digest_of((path.split("/", 1)[1], size) for path, size, _ in rows)
     return f"{len(rows):,} files (names and sizes: {names_and_sizes})"
 
 
@@ -232,7 +233,7 @@ def check_left(listing, bad, skip_bad):
     named = some([f"{listing.paths[position]} ({why})" for position, why in bad.items()])
     if not skip_bad:
         raise UserError(f"{count} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out")
-    places = ["/".join(Path(path).parts[:2]) for path in listing.paths]
+    places = ["/".join(path.split("/")[:2]) for path in listing.paths]
     left = {place for position, place in enumerate(places) if position not in bad}
     if gone := sorted({*places} - left):
         raise UserError(f"{listing.folder}: no file of {some(gone)} can be read: {named}")
