@@ -9,9 +9,9 @@ from conftest import ANALYSIS, ANN, BALANCE, OBJ1, OBJ2, OBJ3, PLAN, SNN, STREAM
 from PIL import Image
 from test_images_in import make_folder
 
+from benchmarks.robustness.recordings import counted, drifting_events, events_of
 from harness.building.conversion import balance_thresholds
 from harness.data.frames import steps_in
-from benchmarks.robustness.recordings import counted, drifting_events, events_of
 from harness.data.sets import augmented, load_data
 from harness.drawing.film import load_film, shown
 from self_models import ModelError, load
