@@ -21,7 +21,7 @@ from harness import UserError
 from harness.data.cache import cached, places
 from harness.data.facts import adopt_facts, facts_of
 from harness.data.folders import list_folder, shape_of
-from harness.data.sets import Batch, augmented, load_data, mirrored, without_square
+from harness.data.sets import load_data
 from self_models import load, read_images
 from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded
@@ -66,6 +66,9 @@ def zoo(tmp_path_factory):
         f"--dataset {folder}/data",
     )
     (folder / "data").rename(folder / "data_moved")
+    make_folder(folder / "birds", ("crow", "gull"), count=2)
+    write(folder / "a.png", pixels(0))
+    (folder / "text.png").write_text("text")
     return folder
 
 
@@ -95,8 +98,8 @@ def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(t
     assert list(listing.labels[:8]) == [name[:3] == "dog" for name in in_order]
 
 
-def remove(path):
-    return lambda folder: shutil.rmtree(folder / path)
+def remove(*paths):
+    return lambda folder: [shutil.rmtree(folder / path) for path in paths]
 
 
 def empty_class(folder):
@@ -105,44 +108,62 @@ def empty_class(folder):
     (folder / "train/dog/notes.txt").touch()
 
 
-def damage(folder, count=1):
-    for path in sorted((folder / "train/cat").iterdir())[:count]:
-        path.write_bytes(path.read_bytes()[:60])
+def damage(folder, place="train/cat", count=1, left=60):
+    """Cut off the class's first files behind their heads, or with nothing left."""
+    for path in sorted((folder / place).iterdir())[:count]:
+        path.write_bytes(path.read_bytes()[:left])
 
 
-FAULTS = {
-    "absent": (lambda folder: shutil.rmtree(folder), "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
-    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "nor a folder"),
-    "no train": (remove("train"), "has no folder train/"),
-    "no test": (remove("test"), "has no folder test/"),
-    "no classes": (lambda folder: [remove(f"train/{name}")(folder) for name in ("cat", "dog")], "which has none:"),
-    "one class": (remove("train/dog"), "which has cat:"),
-    "an empty class": (empty_class, "in train/dog: add some"),
-    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "only one has train/dog, test/cow"),
-    "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "only one has test/cow"),
+def all_of_them(folder, shape):
+    for path in folder.rglob("*.png"):
+        write(path, pixels(0, shape))
+
+
+GIVEN = "--image_size 8 --grey"  # no file's head is looked at
+FAULTS = {  # what is done to a folder, flags, words
+    "absent": (remove(""), "", "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
+    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "", "nor a folder"),
+    "no train": (remove("train"), "", "has no folder train/"),
+    "no test": (remove("test"), "", "has no folder test/"),
+    "no classes": (remove("train/cat", "train/dog"), "", "/train, which has none: images belong in"),
+    "one class": (remove("train/dog"), "", "/train, which has cat:"),
+    "an empty class": (empty_class, "", "no images (.jpg, .jpeg, .png, .webp, .bmp, .ppm, .pgm, .tif, .tiff) in train/dog: add"),
+    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "", "only one has train/dog, test/cow"),
+    "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "", "only one has test/cow"),
     "two sizes": (
-        lambda folder: write(folder / "test/dog/0.png", pixels(0, (12, 9, 3))),
+        lambda folder: write(folder / "test/dog/0.png", pixels(0, (12, 9, 3))), "",
         "one size, but 9x12 (test/dog/0.png), 12x12 (train/cat/0.png): add --image_size N",
     ),
     "not square": (
-        lambda folder: [write(path, pixels(0, (12, 9, 3))) for path in sorted(folder.rglob("*.png"))],
+        lambda folder: all_of_them(folder, (12, 9, 3)), "",
         "are not square and of one size, but 9x12 (train/cat/0.png): add --image_size N",
     ),
     "a link to nowhere": (
-        lambda folder: (folder / "train/cat/9.png").symlink_to("x"),
-        "train/cat/9.png (no such file or directory)",
+        lambda folder: (folder / "train/cat/9.png").symlink_to("x"), "", "train/cat/9.png (no such file or directory)",
     ),
-    "a damaged file": (damage, "1 of 16 files in {folder} cannot be read: train/cat/0.png ("),
-    "four of them": (lambda folder: damage(folder, 4), "train/cat/2.png (image file is truncated) and 1 more; repair"),
-}
+    "a damaged file": (damage, "", "1 of 16 files in {folder} cannot be read: train/cat/0.png ("),
+    "four of them": (lambda folder: damage(folder, count=4), "", "train/cat/2.png (image file is truncated) and 1 more; repair"),
+    "of both parts": (
+        lambda folder: [damage(folder, f"{part}/cat", left=0) for part in ("train", "test")], GIVEN,
+        "train/cat/0.png (not an image, or damaged), test/cat/0.png (not an image, or damaged); repair or remove them, or --skip",
+    ),
+    "a damaged class": (
+        lambda folder: damage(folder, count=4, left=0), f"{GIVEN} --skip_bad", "no file of train/cat can be read: train/",
+    ),
+    "damage alone": (
+        lambda folder: [damage(folder, f"test/{name}", 4, 0) for name in ("cat", "dog")], "--skip_bad",
+        "no file of test/cat, test/dog can be read",
+    ),
+    "as --data_dir": (lambda folder: None, "--data_dir {folder}", "--data_dir {folder} does nothing with --dataset {folder}"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_folder_that_is_no_data_set(pets, fault):
-    spoil, words = FAULTS[fault]
+    spoil, flags, words = FAULTS[fault]
     spoil(pets)
-    line = refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
-    assert words.format(folder=pets) in line and str(pets) in line
+    line = refused(ANN, f"--dataset {pets} {NET} {flags.format(folder=pets)} --output_dir {pets.parent / 'out'}")
+    assert words.format(folder=pets) in line and str(pets) in line and line.count("--skip_bad") <= 1
     assert not (pets.parent / "out").exists()
 
 
@@ -169,16 +190,6 @@ def test_odd_folders(pets, odd):
         (pets / part / "dog").rename(pets / part / "süße 猫")
     train, _, test = load_data(str(pets))
     assert (len(train), len(test), train.classes) == (count, 8, ("cat", "süße 猫"))
-
-
-@pytest.mark.parametrize(("count", "gone"), [(4, "train/cat"), (8, "train/cat, train/dog")])
-def test_a_class_of_damage_alone(pets, count, gone):
-    """Size and colour are given, so that no file's head is looked at before."""
-    for path in sorted((pets / "train").rglob("*.png"))[:count]:
-        path.write_bytes(b"")
-    here = f"--dataset {pets} --image_size 8 --grey {NET} --output_dir {pets.parent / 'out'}"
-    assert f"{count} of 16 files in" in refused(ANN, here)
-    assert f"no file of {gone} can be read" in refused(ANN, here, "--skip_bad")
 
 
 @pytest.mark.parametrize("damaged", [lambda raw: raw[:-60] + bytes(60), lambda raw: bytes(len(raw))])  # with and without its head
@@ -218,20 +229,17 @@ def test_size_and_colour_as_asked(tmp_path):
 @pytest.mark.parametrize(
     ("one", "shape", "channels"), [("train/cat/0", (12, 12), 1), ("train/cat/0", (12, 12, 3), 3), ("test/dog/3", (12, 12, 3), 3)]
 )
-def test_grey_where_all_files_are(tmp_path, one, shape, channels):
-    """One file with colours, be it the first or the last, is enough; size and colour are found each without the other."""
+def test_grey_where_all_files_are(tmp_path, capsys, one, shape, channels):
+    """One file with colours, be it the first or the last, is enough, and the others are counted; size and colour are found each
+    without the other."""
     folder = make_folder(tmp_path / "x", shape=(12, 12))
     write(folder / f"{one}.png", pixels(0, shape))
+    harness.data.folders.say_once.cache_clear()
     assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
+    note = "note: 15 of 16 files are grey, the others in colour: all are read in colour (--grey: grey)"
+    assert capsys.readouterr().err.count(note) == (channels == 3)
     assert shape_of(list_folder(folder), image_size=8) == (channels, 8, 8)
     assert shape_of(list_folder(folder), grey=True) == (1, 12, 12)
-
-
-def test_flags_of_folders_do_nothing_elsewhere(pets):
-    assert "--image_size does nothing with --dataset MNIST" in refused(ANN, "--image_size 8")
-    assert "--skip_bad does nothing with --dataset MNIST" in refused(ANN, "--skip_bad")
-    line = refused(ANN, f"--dataset {pets} {NET} --data_dir {pets} --output_dir {pets.parent / 'out'}")
-    assert f"--data_dir {pets} does nothing with --dataset {pets}" in line
 
 
 @pytest.mark.parametrize("at", ["", "train", "training/cat"])
@@ -425,108 +433,40 @@ def test_own_files_need_no_data_set(zoo, tmp_path, monkeypatch):
     assert any((tmp_path / "trained_models/snn").glob("x_contrast*.gif"))
 
 
-def test_test_images_by_their_numbers(zoo, tmp_path):
-    here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --dataset {zoo / 'data_moved'} --output_dir {tmp_path}"
-    run_here(ANALYSIS, here, "--index 7 2")
-    assert "--index 8: the test images in use are 0 to 7" in refused(ANALYSIS, here, "--index 7 8")
-    assert "--index does nothing beside --images" in refused(ANALYSIS, here, "--index 7 --images 2")
-    assert "test images by their numbers are --index" in refused(ANALYSIS, here, "--images 3 7")
+SMALL = "the checkpoint's network takes colour images of 12x12 pixels; leave it out"
+REFUSED = [  # script, flags, words; of the trained SNN but for the first
+    (ANN, "--image_size 8", "--image_size does nothing with --dataset MNIST, which is no folder of images; leave it out"),
+    (ANN, "--skip_bad", "--skip_bad does nothing with --dataset MNIST"),
+    (ANALYSIS, "--images {zoo}/none.png", "none.png: no such file"),
+    (ANALYSIS, "--images {zoo}/logs", "logs has no image files"),
+    (ANALYSIS, "--images {zoo}/text.png", "text.png: not an image"),
+    (ANALYSIS, "--images {zoo}/a.png --limit_test 3", "--limit_test does nothing with files as --images"),
+    (ANALYSIS, "--images {zoo}/a.png --dataset x/", "--dataset does nothing with files"),
+    (ANALYSIS, "--images 3 7", "test images by their numbers are --index"),
+    (ANALYSIS, "--images 2 --invert", "--invert is of files that --images names"),
+    (ANALYSIS, "--images 2 --index 7", "--index does nothing beside --images"),
+    (ANALYSIS, "--index 7 8 --dataset {zoo}/data_moved", "--index 8: the test images in use are 0 to 7"),
+    (
+        OBJ1,
+        "",
+        "trained on a folder of images, data (colour images of 12x12 pixels, 2 classes: cat, dog), and nothing says where",
+    ),
+    (OBJ1, "--dataset {zoo}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog"),
+    (OBJ1, "--dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes colour images of 12x12 pixels"),
+    (OBJ1, "--dataset {zoo}/data_moved --image_size 20", f"--image_size: {SMALL}"),
+    (OBJ1, "--dataset {zoo}/data_moved --grey", f"--grey: {SMALL}"),
+]
 
 
-@pytest.mark.parametrize(
-    ("flags", "file", "words"),
-    [
-        ("", "none.png", "none.png: no such file"),
-        ("", "empty", "empty has no image files"),
-        ("", "text.png", "text.png: not an image"),
-        ("--limit_test 3", "a.png", "--limit_test does nothing with files as --images"),
-        ("--dataset x/", "a.png", "--dataset does nothing with files"),
-    ],
-)
-def test_own_files_that_are_refused(zoo, tmp_path, flags, file, words):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.png").write_text("text")
-    write(tmp_path / "a.png", pixels(0))
-    here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path / 'out'}"
-    assert words in refused(ANALYSIS, here, flags, "--images", tmp_path / file)
+@pytest.mark.parametrize(("script", "flags", "words"), REFUSED)
+def test_what_does_not_fit_a_network_is_refused(zoo, tmp_path, script, flags, words):
+    snn = "" if script == ANN else f"--pretrained_snn {zoo}/trained_models/snn/x.pth"
+    line = refused(script, f"{snn} {flags.format(zoo=zoo)} --output_dir {tmp_path}")
+    assert words in line and (flags or str(zoo) not in line)
 
 
-def test_a_digit_on_white_paper_is_noticed(trained, tmp_path):
-    digit = load_data("MNIST", limit_test=1)[2].images[0, 0].numpy()
-    right, wrong = write(tmp_path / "right.png", digit), write(tmp_path / "wrong.png", 255 - digit)
-    here = f"--pretrained_snn {trained.snn} --output_dir {tmp_path} --images"
-    assert "inverted" not in run_here(ANALYSIS, here, right)[1]
-    assert "look inverted: 1 of 2 images have a bright border" in run_here(ANALYSIS, here, right, wrong)[1]
-    with pytest.warns(UserWarning, match="look inverted"):
-        read_images(wrong, load(trained.snn))
-
-
-def test_another_data_set_must_have_the_same_classes(zoo, tmp_path):
-    snn = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path}"
-    assert "nothing says where it is: add --dataset FOLDER" in refused(OBJ1, snn)
-    other = make_folder(tmp_path / "other", count=2, shape=(20, 14, 3))
-    run_here(OBJ1, snn, f"--dataset {other}")  # resized to the network's size
-    birds = make_folder(tmp_path / "birds", classes=("crow", "gull"), count=2)
-    line = refused(OBJ1, snn, f"--dataset {birds}")
-    assert "birds has the classes crow, gull, and the network was trained on cat, dog" in line
-    line = refused(OBJ1, snn, "--dataset MNIST")
-    assert "MNIST has grey images of 28x28 pixels, and the network takes colour images of 12x12 pixels" in line
-    for wrong in ("--image_size 20", "--grey"):
-        words = f"{wrong.split()[0]}: the checkpoint's network takes colour images of 12x12 pixels; leave it out"
-        assert words in refused(OBJ1, snn, f"--dataset {other} {wrong}")
-
-
-# --- augmentation
-
-
-def test_colour_images_are_mirrored_and_shifted_by_hand():
-    image = torch.arange(16.0).view(1, 1, 1, 16).expand(1, 3, 16, 16)
-    for across, flip, first, last in ((0.5, 0.0, 0, 15), (0.5, 0.9, 15, 0), (0.999, 0.0, 2, 13), (0.0, 0.0, 2, 13)):
-        found = mirrored(image, torch.tensor([[0.5, across, flip, 0.0]]))[0, 0, 0].tolist()
-        assert (found[0], found[-1]) == (first, last), (across, flip)
-    down = mirrored(image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]))[0, 0, :, 0].tolist()
-    assert down == [*range(2, 16), 14, 13]  # what comes in is a reflection
-    far = mirrored(image, torch.tensor([[0.5, 0.999, 0.0, 0.0]]), shift=5)[0, 0, 0].tolist()
-    assert far == [*range(5, 16), 14, 13, 12, 11, 10]
-
-
-def test_augmentation_of_colour_belongs_to_the_image():
-    x, index = torch.rand(6, 3, 16, 16), torch.arange(6)
-    whole = augmented(Batch(x, index, index), 2, 1).images
-    part = torch.tensor([4, 1])
-    assert torch.equal(augmented(Batch(x[part], part, part), 2, 1).images, whole[part])
-    assert not torch.equal(augmented(Batch(x, index, index), 2, 2).images, whole)
-
-
-def test_a_square_is_cut_out_by_hand():
-    """Side 4 of 8 x 8 pixels, its middle at row 2, column 7: columns 5 to 7 lose what lies inside; side 3 around (0, 0)
-    keeps 2 x 2 of its nine pixels. Other pixels, and images of a batch in parts, are the same."""
-    x = torch.ones(2, 3, 8, 8)
-    found = without_square(x, 4, torch.tensor([[2 / 8, 7 / 8], [4.9 / 8, 4.1 / 8]]))
-    zero = torch.zeros(2, 8, 8, dtype=torch.bool)
-    zero[0, 0:4, 5:8] = zero[1, 2:6, 2:6] = True
-    assert torch.equal(found, (~zero).float()[:, None].expand(-1, 3, -1, -1))
-    assert (without_square(x, 3, torch.zeros(2, 2)) == 0).sum().item() == 2 * 3 * 4
-    x, index = torch.rand(50, 3, 16, 16) + 1, torch.arange(50)
-    whole = augmented(Batch(x, index, index), 2, 1, cutout=4).images
-    same = (whole == augmented(Batch(x, index, index), 2, 1).images).sum((1, 2, 3))
-    assert same.min() >= 3 * (256 - 16) and same.max() < 3 * 256 and len(same.unique()) > 1
-    part = torch.tensor([4, 1])
-    assert torch.equal(augmented(Batch(x[part], part, part), 2, 1, cutout=4).images, whole[part])
-
-
-def test_alternating_mirror_images():
-    """Of two epochs each image is mirrored in exactly one; in which follows from seed and image, for half of them in the first.
-    Without a shift nothing else happens."""
-    x, index = torch.rand(400, 3, 8, 8), torch.arange(400)
-    flips = []
-    for seed, epoch in ((2, 1), (2, 2), (2, 3), (3, 1)):
-        found = augmented(Batch(x, index, index), seed, epoch, "alternate", 0).images
-        as_it_is, mirrored = ((found == one).flatten(1).all(1) for one in (x, x.flip(3)))
-        assert (as_it_is ^ mirrored).all()
-        flips.append(mirrored)
-    assert torch.equal(flips[0], ~flips[1]) and torch.equal(flips[0], flips[2]) and not torch.equal(flips[0], flips[3])
-    assert flips[0].sum().item() == pytest.approx(200, abs=40)
-    part = torch.tensor([4, 1])
-    whole = augmented(Batch(x, index, index), 2, 1, "alternate", 3).images
-    assert torch.equal(augmented(Batch(x[part], part, part), 2, 1, "alternate", 3).images, whole[part])
+def test_other_images_of_the_same_classes(zoo, tmp_path):
+    """They are resized to the network's size."""
+    other, here = make_folder(tmp_path / "other", count=2, shape=(20, 14, 3)), f"--output_dir {tmp_path}"
+    run_here(OBJ1, f"--pretrained_snn {zoo}/trained_models/snn/x.pth --dataset {other} {here}")
+    run_here(ANALYSIS, f"--pretrained_snn {zoo}/trained_models/snn/x.pth --dataset {other} --index 3 2 {here}")

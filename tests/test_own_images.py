@@ -148,11 +148,7 @@ def test_the_preset_asks_for_what_it_lacks(tmp_path):
     assert "ann/own.pth, which is not there; this makes it: python ann_wFeedback.py --preset own" in line
 
 
-def test_where_images_lie_is_asked_for_and_not_kept(own, tmp_path):
-    folder = own[0]
-    line = refused(OBJ1, f"--preset own --output_dir {folder}")
-    words = "was trained on a folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says"
-    assert words in line and "add --dataset FOLDER" in line and str(folder) not in line
+def test_a_known_data_set_of_the_same_classes_is_named(tmp_path):
     assert "or --dataset CIFAR10, whose classes they are" in refused(OBJ1, f"--preset cifar10_feedback --output_dir {tmp_path}")
 
 
@@ -179,23 +175,7 @@ def test_classes_that_differ_in_size_are_told():
     assert many.endswith("test 67 (3 of c0 to 7 of c20)")
 
 
-# --- files
-
-
-def test_files_of_both_parts_that_cannot_be_read_are_named_together(tmp_path):
-    folder = make_folder(tmp_path / "pets")
-    for part in ("train", "test"):
-        (folder / part / "cat/0.png").write_bytes(b"")
-    for more in ("", "--image_size 8 --grey"):
-        line = refused(ANN, f"--dataset {folder} {NET} {more} --output_dir {tmp_path / 'out'}")
-        assert "train/cat/0.png (" in line and "test/cat/0.png (" in line and line.count("--skip_bad") == 1
-
-
-def test_grey_files_among_colour_ones_are_counted(tmp_path, capsys):
-    folder = make_folder(tmp_path / "pets")
-    write(folder / "train/dog/9.png", pixels(0, (12, 12)))
-    assert load_data(str(folder))[0].images.shape[1] == 3
-    assert "note: 1 of 17 files are grey, the others in colour: all are read in colour (--grey: grey)" in capsys.readouterr().err
+# --- pictures of one's own
 
 
 def test_images_of_pillow_are_read_as_files_are(own, tmp_path):
@@ -213,11 +193,14 @@ def test_images_of_pillow_are_read_as_files_are(own, tmp_path):
 
 def test_pictures_on_white_paper_are_named_and_can_be_turned_round(trained, tmp_path):
     digit = load_data("MNIST", limit_test=1)[2].images[0, 0].numpy()
-    files = [write(tmp_path / f"{name}.png", digit if name == "right" else 255 - digit) for name in ("right", *"abcdefg")]
-    here = f"--pretrained_snn {trained.snn} --output_dir {tmp_path} --images"
-    said = run_here(ANALYSIS, here, *files)[1]
-    assert "7 of 8 images have a bright border (a.png, b.png, c.png, d.png, e.png and 2 more), and the network" in said
-    assert "--invert of the scripts, turns dark and bright round" in said
-    said = run_here(ANALYSIS, here, *files[1:], "--invert")[1]
+    right, *files = [write(tmp_path / f"{name}.png", digit if name == "right" else 255 - digit) for name in ("right", *"abcdefg")]
+    here, snn = f"--pretrained_snn {trained.snn} --output_dir {tmp_path} --images", load(trained.snn)
+    named = "7 of 8 images have a bright border (a.png, b.png, c.png, d.png, e.png and 2 more), and the network was"
+    turn = "--invert of the scripts, turns dark and bright round"
+    said = run_here(ANALYSIS, here, right, *files)[1]
+    assert f"note: values look inverted: {named}" in said and turn in said
+    said = run_here(ANALYSIS, here, *files, "--invert")[1]
     assert "inverted" not in said and "of the first 7 images of your own, in the chart of spikes:\n" in said
-    assert "--invert is of files that --images names" in refused(ANALYSIS, f"--pretrained_snn {trained.snn} --invert --images 2")
+    with pytest.warns(UserWarning, match="look inverted: 1 of 2 images have a bright border"):
+        read_images([right, files[0]], snn)
+    assert torch.equal(*read_images([right, right], snn))  # no warning, which would be an error

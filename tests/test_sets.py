@@ -306,7 +306,7 @@ def test_the_folder_of_the_name_goes_before_others(put, tmp_path):
 )
 def test_what_is_not_there_is_downloaded(put, download, tmp_path, name, place, without):
     pixels = np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3)
-    pixels = pixels if name == "CIFAR10" else pixels[..., 0]
+    pixels = pixels if name == "CIFAR10" else pixels[..., 0].copy()
     asked = download(name, pixels)
     put(tmp_path / place, 4, name)
     if without:
