@@ -266,13 +266,18 @@ def test_bad_streams_get_a_line(trained, tmp_path, flags, words):
     assert digests(tmp_path) == before
 
 
+def filmed(model, frames, labels, steps=1):
+    """A Reel of a stream that these frames are shown to, for so many steps each."""
+    images = ImageSet("frames", frames, labels)
+    reel, stream = Reel(model, steps * len(images), "a"), model.stream(0)
+    for batch in images.batches(1):
+        reel.add(batch, stream(batch.images, steps))
+    return reel
+
+
 def test_a_gif_of_many_steps_has_some_of_them(trained):
     model = load(trained.snn, "dense", gate="block", blocking="dynamic")
-    reel, stream = Reel(model, 2 * MOST + 2, "a"), model.stream(0)
-    images = ImageSet("frames", torch.from_numpy(moving(2))[:, None], torch.tensor([3, 4]))
-    for number in (0, 1):
-        batch = images.batch(torch.tensor([number]))
-        reel.add(batch, stream(batch.images, MOST + 1))
+    reel = filmed(model, torch.from_numpy(moving(2))[:, None], torch.tensor([3, 4]), MOST + 1)
     film, figures = reel.film(), reel.so_far()
     assert film.every == 3 and len(film.guesses) == len(film.inputs) == (2 * MOST + 2) // 3 <= MOST
     assert np.array_equal(film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3])
@@ -282,16 +287,11 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
 
 def test_a_chart_shows_each_image_from_where_it_begins(trained):
     """Of those that come too fast, some."""
-    model = load(trained.snn, "dense")
-    reel, stream = Reel(model, 280, "a"), model.stream(0)
-    frames = torch.zeros(281, 1, 1, 28, 28, dtype=torch.uint8)
+    frames = torch.zeros(280, 1, 28, 28, dtype=torch.uint8)
     for begins, value in ((3, 10), (60, 20), (66, 30), (72, 40), (200, 10)):
         frames[begins:] = value
-    frames[100:150] = torch.arange(50)[:, None, None, None, None] + 100
-    images = ImageSet("frames", frames[:280, 0], torch.zeros(280, dtype=torch.long))
-    for number in range(280):
-        batch = images.batch(torch.tensor([number]))
-        reel.add(batch, stream(batch.images, 1))
+    frames[100:150] = torch.arange(50)[:, None, None, None] + 100
+    reel = filmed(load(trained.snn, "dense"), frames, torch.zeros(280, dtype=torch.long))
     begun = [step for step, _ in reel.images]
     assert begun[:6] == [0, 3, 60, 66, 72, 100] and begun[-1] == 200 and len(begun) <= 28
     assert all(image[0, 0] == frames[step].max() for step, image in reel.images)
@@ -299,15 +299,10 @@ def test_a_chart_shows_each_image_from_where_it_begins(trained):
 
 def test_pictures_of_a_coloured_scene(tmp_path):
     torch.manual_seed(0)
-    model = InputBlockingSNN(
-        vgg_name="VGG5_wFeedback_small", dataset="CIFAR10", fc_width=8, labels=10, blocking="dynamic", epsilon=0.5, surprise=2.0
-    ).eval()
+    network = {"vgg_name": "VGG5_wFeedback_small", "dataset": "CIFAR10", "fc_width": 8, "labels": 10}
+    model = InputBlockingSNN(**network, blocking="dynamic", epsilon=0.5, surprise=2.0).eval()
     scene = make_scene("part", coloured(size=32), 1, 6)
-    images = ImageSet("scene part", scene.frames[:, 0], scene.labels[:, 0])
-    reel, stream = Reel(model, 6, "scene part"), model.stream(0)
-    for number in range(6):
-        batch = images.batch(torch.tensor([number]))
-        reel.add(batch, stream(batch.images, 1))
+    reel = filmed(model, scene.frames[:, 0], scene.labels[:, 0])
     film = reel.film()
     assert np.array_equal(film.inputs[:, 0], scene.frames[:, 0].movedim(1, -1).numpy())
     save_stream(tmp_path / "a.png", reel, blocks=True)
