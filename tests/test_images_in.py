@@ -1,4 +1,4 @@
-"""Anyone's images: folders as data sets, the files they are decoded into, and pictures of one's own for a trained network."""
+"""Anyone's images: folders as data sets, the files they are decoded into, and what is made of image files."""
 
 import os
 import shutil
@@ -12,22 +12,21 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import ANALYSIS, ANN, OBJ1, OBJ3, SNN, digests, records, refused, run_here, run_script
+from conftest import ANN, digests, refused, run_here
 from PIL import Image
 
 import harness.data.folders
 import harness.data.sets
 from harness import UserError
 from harness.data.cache import cached
-from harness.data.facts import adopt_facts, facts_of
+from harness.data.facts import facts_of
 from harness.data.folders import list_folder, shape_of
 from harness.data.sets import load_data
-from self_models import load, read_images
+from self_models import load
 from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded
 
 NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
-SPIKES = "--timesteps 3 --update immediate --readout membrane_rescaled --balance_images 4 --balance_timesteps 3"
 
 
 def pixels(seed, shape=(12, 12, 3)):
@@ -51,25 +50,6 @@ def make_folder(folder, classes=("cat", "dog"), count=4, shape=(12, 12, 3)):
 @pytest.fixture
 def pets(tmp_path):
     return make_folder(tmp_path / "pets")
-
-
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory):
-    """folder: of an ANN and an SNN that the scripts trained on a colour folder, data, which moved away to data_moved."""
-    folder = tmp_path_factory.mktemp("zoo")
-    make_folder(folder / "data")
-    process = run_script(ANN, f"--dataset {folder / 'data'} {NET} --epochs 1 --augment --run_name x --output_dir", folder)
-    assert process.stderr == ""
-    run_here(
-        SNN,
-        f"--pretrained_ann {folder}/trained_models/ann/x.pth {SPIKES} --epochs 1 --run_name x --output_dir {folder}",
-        f"--dataset {folder}/data",
-    )
-    (folder / "data").rename(folder / "data_moved")
-    make_folder(folder / "birds", ("crow", "gull"), count=2)
-    write(folder / "a.png", pixels(0))
-    (folder / "text.png").write_text("text")
-    return folder
 
 
 # --- folders
@@ -243,6 +223,18 @@ def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at)
     assert len(load_data("MNIST", str(folder), limit_test=3)[2]) == 3
 
 
+def test_what_a_network_must_know_of_a_folder(tmp_path):
+    """Borders of 51 and of 102 are light by 0.2 and 0.4; what is inside does not matter."""
+    for part in ("train", "test"):
+        for name, light in (("a", 51), ("b", 102)):
+            image = np.full((8, 8), light if part == "train" else 0, np.uint8)
+            image[1:-1, 1:-1] = 255
+            write(tmp_path / part / name / "0.png", image)
+    args = SimpleNamespace(dataset=str(tmp_path), given={}, image_size=None, grey=None, skip_bad=False)
+    expected = {"labels": 2, "image_shape": (1, 8, 8), "classes": ["a", "b"], "background": 0.3}
+    assert facts_of(args) == args.facts == expected
+
+
 # --- the decoded images
 
 
@@ -359,99 +351,3 @@ def test_files_of_every_kind(tmp_path):
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
     assert decoded(write(tmp_path / "wide.png", wide), (3, 5, 5)).min() > 200  # the middle of it
-
-
-# --- a network and its images
-
-
-def test_what_a_network_must_know_of_a_folder(tmp_path):
-    """Borders of 51 and of 102 are light by 0.2 and 0.4; what is inside does not matter."""
-    for part in ("train", "test"):
-        for name, light in (("a", 51), ("b", 102)):
-            image = np.full((8, 8), light if part == "train" else 0, np.uint8)
-            image[1:-1, 1:-1] = 255
-            write(tmp_path / part / name / "0.png", image)
-    args = SimpleNamespace(dataset=str(tmp_path), given={}, image_size=None, grey=None, skip_bad=False)
-    expected = {"labels": 2, "image_shape": (1, 8, 8), "classes": ["a", "b"], "background": 0.3}
-    assert facts_of(args) == args.facts == expected
-
-
-@pytest.mark.parametrize(
-    ("dataset", "settings", "facts"),
-    [
-        ("MNIST", {"labels": 10}, {"labels": 10}),
-        ("/x", {"labels": 10}, {"labels": 10, "image_shape": (1, 28, 28), "background": 0.0, "classes": list("0123456789")}),
-        ("/x", {"dataset": "/y", "labels": 2, "classes": ["a", "b"]}, {"labels": 2, "classes": ["a", "b"]}),
-    ],
-)
-def test_what_a_checkpoint_says_of_its_images(dataset, settings, facts):
-    """What goes without saying of a known data set is said where another takes its place."""
-    args = SimpleNamespace(dataset=dataset)
-    adopt_facts(args, settings)
-    assert args.facts == facts
-
-
-@pytest.mark.parametrize("kind", ["ann", "snn"])
-def test_a_checkpoint_keeps_what_it_knows_of_its_images(zoo, kind):
-    """So that files are the same pixels one by one as in their folder."""
-    model, test = load(zoo / f"trained_models/{kind}/x.pth"), load_data(str(zoo / "data_moved"))[2]
-    assert (model.image_shape, model.classes, model.settings["labels"]) == ((3, 12, 12), ["cat", "dog"], 2)
-    assert model.background == pytest.approx(0.5, abs=0.1)
-    assert torch.equal(read_images(zoo / "data_moved/test/dog", model), test.images[test.labels == 1])
-
-
-def test_own_files_need_no_data_set(zoo, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.command_line.posthoc.load_data", lambda *args: pytest.fail("a data set"))
-    mine = write(tmp_path / "mine" / "photo.png", pixels(5, (30, 40, 3)))
-    write(tmp_path / "mine" / "b.jpg", pixels(6, (20, 20)))
-    (tmp_path / "mine" / "notes.txt").touch()
-    here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path}"
-    _, printed = run_here(ANALYSIS, here, "--images", mine, mine.parent)
-    read = records(tmp_path / "logs/snn/x_posthoc_analysis.jsonl", "image")
-    assert [record["file"] for record in read] == ["photo.png", "b.jpg", "photo.png"]
-    assert {record["read_as"] for record in read} <= {"cat", "dog"} and "accuracy" not in printed
-    snn = load(zoo / "trained_models/snn/x.pth")
-    taken = read_images([mine, mine.parent], snn)
-    assert taken.shape == (3, 3, 12, 12) and taken.dtype == torch.uint8
-    assert [snn.classes[n] for n in snn(taken, seed=0).logits.argmax(1)] == [record["read_as"] for record in read]
-    run_here(OBJ3, here, "--images", mine)
-    assert any((tmp_path / "trained_models/snn").glob("x_contrast*.gif"))
-
-
-SMALL = "the checkpoint's network takes colour images of 12x12 pixels; leave it out"
-REFUSED = [  # script, flags, words; of the trained SNN but for the first
-    (ANN, "--image_size 8", "--image_size does nothing with --dataset MNIST, which is no folder of images; leave it out"),
-    (ANN, "--skip_bad", "--skip_bad does nothing with --dataset MNIST"),
-    (ANALYSIS, "--images {zoo}/none.png", "none.png: no such file"),
-    (ANALYSIS, "--images {zoo}/logs", "logs has no image files"),
-    (ANALYSIS, "--images {zoo}/text.png", "text.png: not an image"),
-    (ANALYSIS, "--images {zoo}/a.png --limit_test 3", "--limit_test does nothing with files as --images"),
-    (ANALYSIS, "--images {zoo}/a.png --dataset x/", "--dataset does nothing with files"),
-    (ANALYSIS, "--images 3 7", "test images by their numbers are --index"),
-    (ANALYSIS, "--images 2 --invert", "--invert is of files that --images names"),
-    (ANALYSIS, "--images 2 --index 7", "--index does nothing beside --images"),
-    (ANALYSIS, "--index 7 8 --dataset {zoo}/data_moved", "--index 8: the test images in use are 0 to 7"),
-    (
-        OBJ1,
-        "",
-        "trained on a folder of images, data (colour images of 12x12 pixels, 2 classes: cat, dog), and nothing says where",
-    ),
-    (OBJ1, "--dataset {zoo}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog"),
-    (OBJ1, "--dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes colour images of 12x12 pixels"),
-    (OBJ1, "--dataset {zoo}/data_moved --image_size 20", f"--image_size: {SMALL}"),
-    (OBJ1, "--dataset {zoo}/data_moved --grey", f"--grey: {SMALL}"),
-]
-
-
-@pytest.mark.parametrize(("script", "flags", "words"), REFUSED)
-def test_what_does_not_fit_a_network_is_refused(zoo, tmp_path, script, flags, words):
-    snn = "" if script == ANN else f"--pretrained_snn {zoo}/trained_models/snn/x.pth"
-    line = refused(script, f"{snn} {flags.format(zoo=zoo)} --output_dir {tmp_path}")
-    assert words in line and (flags or str(zoo) not in line)
-
-
-def test_other_images_of_the_same_classes(zoo, tmp_path):
-    """They are resized to the network's size."""
-    other, here = make_folder(tmp_path / "other", count=2, shape=(20, 14, 3)), f"--output_dir {tmp_path}"
-    run_here(OBJ1, f"--pretrained_snn {zoo}/trained_models/snn/x.pth --dataset {other} {here}")
-    run_here(ANALYSIS, f"--pretrained_snn {zoo}/trained_models/snn/x.pth --dataset {other} --index 3 2 {here}")
