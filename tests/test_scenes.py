@@ -161,10 +161,8 @@ def test_frames_come_in_their_order_from_every_kind_of_file(tmp_path, model):
         assert torch.allclose(found[:, 0].float(), torch.from_numpy(frames).float(), atol=1), path
     np.save(tmp_path / "swapped.npy", (frames / 255).astype(np.dtype(float).newbyteorder()))
     assert torch.equal(read_frames(tmp_path / "swapped.npy", model)[:, 0], torch.from_numpy(frames / 255))
-    for name in (".npy", ".npz"):
-        assert torch.allclose(
-            read_frames(files[name], model, invert=True).float().flatten()[0] / (255, 1)[name == ".npz"], torch.ones(())
-        )
+    for name, white in ((".npy", 255), (".npz", 1)):
+        assert read_frames(files[name], model, invert=True)[0, 0, 0, 0] == white
 
 
 def test_a_video(tmp_path, model):
@@ -254,7 +252,6 @@ def test_the_script_takes_frames_without_a_data_set(trained, twin, tmp_path, mon
         ("--scene watch --invert", "--invert does nothing without --frames"),
         ("--frames a.npy --scene_frames 3", "--scene_frames does nothing without --scene"),
         ("--frames a.npy --limit_test 3", "--limit_test does nothing with --frames"),
-        ("--frames no.npy", "no such file or folder"),
         ("--frames a.npy", "(4, 1, 30, 30)"),
     ],
 )
