@@ -219,12 +219,13 @@ def joules_of(counter, images, comparisons):
 
 def figures(scene, answers, spikes, joules, compared=0):
     """The figures of a case, see above. compared: pixels that are compared in each step, an accumulate each."""
-    labels, since = scene.labels, scene.since() + 1
+    labels, number = scene.labels, torch.arange(len(scene.labels))[:, None]
+    since = number - torch.where(changed(labels), number, 0).cummax(0).values + 1  # steps with this label, with this one
     known, right = labels >= 0, answers == labels
     total = sum(spikes.values())
     parts = {part: count.mean().item() for part, count in spikes.items()}
     rests = torch.zeros_like(labels)  # steps since a frame changed
-    for step, changes in enumerate(scene.changes()):
+    for step, changes in enumerate(changed(scene.frames.flatten(2)).any(-1)):
         rests[step] = torch.where(changes, 0, rests[step - 1] + 1)
     row = {"accuracy": right[known].double().mean().item(), "spikes": {**parts, "total": sum(parts.values())}}
     row |= {name: value + energy_joules(compared, 0) for name, value in joules.items()}
@@ -234,6 +235,11 @@ def figures(scene, answers, spikes, joules, compared=0):
     middle = np.median(settled) if len(settled) else np.inf
     row |= {"changes": len(settled), "within_6": float((settled <= 6).mean()) if len(settled) else None}
     return row | {"settles": None if np.isinf(middle) else float(middle)}
+
+
+def changed(values):
+    """Where values (N, ...) are not those before them, bool (N, ...), as the first are not."""
+    return torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values[1:] != values[:-1]])
 
 
 def mean_of(values, where):

@@ -25,20 +25,6 @@ class Scene(NamedTuple):
     frames: torch.Tensor
     labels: torch.Tensor
 
-    def changes(self):
-        """Where a frame is not the one before it, bool (N, B); the first never is."""
-        return changed(self.frames.flatten(2)).any(-1)
-
-    def since(self):
-        """Frames since the label last changed, int64 (N, B): 0 where it does."""
-        number = torch.arange(len(self.labels))[:, None]
-        return number - torch.where(changed(self.labels), number, 0).cummax(0).values
-
-
-def changed(values):
-    """Where values (N, ...) are not those before them, bool (N, ...), as the first are not."""
-    return torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values[1:] != values[:-1]])
-
 
 def make_scene(name, images, streams, frames, seed=0, epsilon=0.2):
     """The Scene of this name, of so many streams and frames, made of an ImageSet's images. epsilon: 0 to 1, 1 being a pixel's

@@ -58,8 +58,8 @@ def taken_up(args, declared, kind, name, own=None):
 
 def check_files(were, folder, path):
     """Raises UserError where the images of a folder are not those of which the checkpoint of this path knows, 'train' and 'test'
-    -> Listing.known_by."""
-    now = {listing.part: listing.known_by for listing in list_folder(folder)}
+    -> what was known of its files, see Listing."""
+    now = list_folder(folder).known_by
     if changed := [f"{part}/ had {were.get(part)} and has {known}" for part, known in now.items() if were.get(part) != known]:
         raise UserError(
             f"the images of {folder} are not those that the run of {path} was given: {'; '.join(changed)}; bring them back, or "
