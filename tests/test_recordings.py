@@ -10,7 +10,7 @@ from conftest import ANALYSIS, ANN, BALANCE, OBJ1, OBJ2, OBJ3, PLAN, SNN, STREAM
 from PIL import Image
 from test_images_in import make_folder
 
-from benchmarks.robustness.recordings import counted, drifting_events, events_of
+from benchmarks.robustness.recordings import counted, events_of
 from harness.building.conversion import balance_thresholds
 from harness.data.frames import steps_in
 from harness.data.sets import augmented, load_data
@@ -216,14 +216,6 @@ def test_events_by_hand():
     ]  # fmt: skip
     first, second = counted(events, 2, 1, 2).tolist()  # of five events the first frame has two, the last the rest
     assert first == [[[0, 0]], [[2, 0]]] and second == [[[2, 1]], [[0, 0]]]
-
-
-def test_a_digit_that_drifts_makes_events_where_its_edges_are():
-    images = load_data("MNIST", limit_test=3)[2]
-    events = drifting_events(images, 0)
-    assert all(np.array_equal(*pair) for pair in zip(events, drifting_events(images, 0), strict=True))
-    assert len(events.t) and set(np.unique(events.t)) <= set(range(1, 25)) and set(np.unique(events.p)) == {0, 1}
-    assert len(drifting_events(images, 0, seed=1).t) != len(events.t)
 
 
 def test_spikingjelly_makes_the_same_frames():
