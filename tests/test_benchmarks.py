@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATA, REPOSITORY, SPIKING, records, refused, run_here, run_script
+from conftest import DATA, REPOSITORY, SNN, SPIKING, records, refused, run_here, run_script
 from PIL import Image
 from test_images_in import make_folder
 
@@ -36,7 +36,8 @@ def test_a_network_trained_with_the_ramp_is_the_ramp_of_the_control(trained, tmp
     """What its training evaluates at the end is what the control finds of its checkpoint in the case ramp."""
     here = f"--epsilon 0.2 --latch --output_dir {tmp_path}"
     flags = SPIKING.replace("membrane_rescaled", "membrane_linear --readout_slew 0.38").replace("--select test", "")
-    run_here(RAMP, "train", f"--pretrained_ann {trained.ann} {flags} --run_name ramp {here}")
+    own = f"--model {REPOSITORY}/benchmarks/findings/controls.py:RampSNN"
+    run_here(SNN, f"{own} --pretrained_ann {trained.ann} {flags} --run_name ramp {here}")
     (was,) = records(tmp_path / "logs/snn/ramp.jsonl", "evaluation")
     lines = run_here(RAMP, f"--pretrained_snn {tmp_path}/trained_models/snn/ramp.pth {DATA} {here}")[1].splitlines()
     found = {line["case"]: line for line in (json.loads(line) for line in lines if line.startswith("{"))}
