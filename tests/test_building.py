@@ -154,6 +154,7 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
         ("event", 1, "", "engine: event"),
         ("event", 1, "no numba", "no numba"),
         ("dense", 9999, "", "engine: dense"),
+        ("reference", 9999, "", "engine: reference"),
     ],
 )
 def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, reason, line):
@@ -171,12 +172,14 @@ def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, reason, 
         return (None, reason) if reason else (Engine(chooses), "")
 
     monkeypatch.setattr("harness.building.models.event_engine_for", engine_for)
+    monkeypatch.setattr("self_models.fast.batched.why_not", lambda model: "")
     model, args = SimpleNamespace(image_shape=(1, 4, 4), frames=0, engine=None), SimpleNamespace(engine=engine, timesteps=5)
     if reason and engine == "event":
         with pytest.raises(UserError, match=line):
             use_engine(model, args, images)
         return
-    assert use_engine(model, args, images) == line and (model.engine is None) == ("dense" in line and "event," not in line)
+    assert use_engine(model, args, images) == line and (model.engine is None) == (": event" not in line)
+    assert model.batched == (engine != "reference")
     if model.engine:
         assert model.engine.chooses == (engine == "auto") and model.engine.runs == {"event": 0}
         assert model.engine.seen == [(1, 1, 4, 4)]

@@ -209,15 +209,26 @@ def test_fewer_steps_than_the_decoder_waits_are_refused():
         balance_thresholds(model, images(2), lambda t: torch.rand(2, 1, 28, 28), 3)
 
 
+OWN = ("features.1 (Tired)", "features.4 (SpikingNeuron)", "generate2 (Sequential)", "gain (Parameter)")  # neurons, and beside
+
+
 @pytest.mark.parametrize("part", UNKNOWN)
-def test_a_network_with_what_no_plan_has_is_not_converted(part):
+def test_neurons_and_what_stands_beside_the_stages_may_be_ones_own_in_a_conversion(part):
+    """Any other part that no plan has is refused by name; what stands beside the stages keeps its threshold."""
     model, x = build(**BIAS), images(2)
     UNKNOWN[part](model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for convert in (balance_thresholds, lambda *given: calibrate_biases(model, None, *given[1:3])):
-        with pytest.raises(ModelError, match=rf"^conversion does not know {re.escape(part)}"):
+        if part in OWN and convert is balance_thresholds:
             convert(model, x, lambda t: torch.rand(2, 1, 28, 28), 3)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+            assert model.features[1].threshold != before["features.1.threshold"]
+            scale_thresholds(model, 0.5)
+            own = {name: value for name, value in model.state_dict().items() if name.startswith(("generate2", "gain"))}
+            assert all(torch.equal(value, before[name]) for name, value in own.items())
+        elif part not in OWN:
+            with pytest.raises(ModelError, match=rf"^conversion does not know {re.escape(part)}"):
+                convert(model, x, lambda t: torch.rand(2, 1, 28, 28), 3)
+            assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_checkpoint_of_a_class_of_ones_own_is_no_ordinary_one(trained, tmp_path, monkeypatch):
@@ -227,7 +238,7 @@ def test_a_checkpoint_of_a_class_of_ones_own_is_no_ordinary_one(trained, tmp_pat
         torch.save(load_checkpoint(getattr(trained, kind)) | {"model": "Own"}, tmp_path / f"{kind}.pth")
         flags = f"--pretrained_{kind} {tmp_path / kind}.pth {here if kind == 'ann' else here.replace(BALANCE, '')}"
         said = refused(SNN, flags)
-        assert f"{kind}.pth holds the settings of no model known here" in said and said.endswith("but of 'Own'")
+        assert f"{kind}.pth holds 'Own', a network of somebody's own: --model FILE.py:Own, or load(path, model=Own)" in said
     saved = load_checkpoint(trained.ann)
     torch.save(saved | {"settings": {**saved["settings"], "activation_ann": "tanh"}}, tmp_path / "ann.pth")
     monkeypatch.setitem(ACTIVATIONS, "tanh", lambda stage, settings: torch.nn.Tanh())

@@ -21,7 +21,6 @@ import json
 import sys
 from itertools import product
 from pathlib import Path
-from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -36,7 +35,7 @@ from self_models.basics.images import scaled
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, WHOLE
 from self_models.counting.operations import OperationCounter, energies, energy_joules
 from self_models.counting.spikes import PARTS, by_part
-from self_models.loading import ENGINES, MODELS
+from self_models.loading import ENGINES
 from self_models.objectives.stopping import output_gap
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -115,8 +114,7 @@ def feedback(path, scene, seed, asked):
 
 
 def ramp(path, scene, seed, asked):
-    with patch.dict(MODELS, InputBlockingSNN=RampSNN):
-        model = load(path, "dense", **forgetting(asked))
+    model = load(path, "dense", model=RampSNN, **forgetting(asked))
     return figures(scene, *left_on(model, scaled_frames(scene), seed))
 
 
