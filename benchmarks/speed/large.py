@@ -28,7 +28,7 @@ from benchmarks.shared import resident_gb
 from harness.building.conversion import balance_thresholds
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
-from harness.training.losses import losses_of
+from harness.training.losses import Criterion
 from self_models.basics.settings import COUNT, POSITIVE
 from self_models.fast.event.costs import multiply_adds
 from self_models.fast.event.engine import EventEngine
@@ -129,7 +129,7 @@ def train(args, model, images):
     for _ in range(args.rounds):
         model.zero_grad(set_to_none=True)
         began = time.perf_counter()
-        losses_of(model(images, draws=draws), labels, 0.01, "linear_over_t").total.backward()
+        Criterion(0.01, "linear_over_t")(model(images, draws=draws), labels)["total"].backward()
         seconds.append(time.perf_counter() - began)
     return {"seconds": round(min(seconds), 2), "batch": args.batch_size, "segments": model.bptt_segments}
 

@@ -37,7 +37,7 @@ def main(argv=None):
         batch = timed(seconds, "batch", lambda: next(batches))
         timed(seconds, "augment", lambda: augmented(batch, 0, 1))  # noqa: B023
         draws = timed(seconds, "draws", lambda: Draws(0, 1, batch.index).uniforms(8, model.image_shape))  # noqa: B023
-        step = lambda: criterion(model(batch.images, draws), batch.labels).total.backward()  # noqa: B023, E731
+        step = lambda: criterion(model(batch.images, draws), batch.labels)["total"].backward()  # noqa: B023, E731
         timed(seconds, "step", step)
     per_batch = {f"{name}_s": round(value / count, 5) for name, value in seconds.items()}
     share = round((seconds["batch"] + seconds["draws"]) / seconds["step"], 4)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from harness.command_line.declared import OfAll, OfANN, OfEvaluation, OfFineTuning, OfSNN, OfTraining
 from harness.command_line.parser import GROUPS, Parser, SwitchAction, typed
+from harness.training.losses import loss_settings
 from self_models.basics import settings
 from self_models.basics.settings import COUNT, POSITIVE, WHOLE, Text
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -24,7 +25,7 @@ def ann_settings():
 def snn_settings():
     """name -> Setting of all that the SNN's training script has flags for."""
     own = settings.declared(OfAll, OfTraining, OfSNN, OfFineTuning)
-    return settings.with_defaults(own, SNN_DEFAULTS) | VGG_SNN_STDB_wFeedback.declared()
+    return loss_settings() | settings.with_defaults(own, SNN_DEFAULTS) | VGG_SNN_STDB_wFeedback.declared()
 
 
 def posthoc_settings(cls):
