@@ -17,9 +17,10 @@ from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import running
+from harness.measuring.tables import aligned
 from harness.reporting.page import check_replaceable, save_page
 from harness.reporting.reading import read_run
-from harness.reporting.recipes import aligned, as_text, comparison, pairs_of, recipes_of
+from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import COMMANDS, program
 from harness.runs.place import Paths, numbered
@@ -158,7 +159,7 @@ def read(one):
     if run.epochs and run.seed != one.seed:
         raise UserError(f"{run.path} is of seed {run.seed}, not {one.seed}: name it without its number, or give the seed it has")
     kept = load_checkpoint(one.checkpoint) if run.epochs and one.checkpoint.is_file() else {}
-    chosen = {epoch.number: epoch.judged.get("accuracy") for epoch in run.epochs}
+    chosen = {epoch.epoch: epoch.judged.get("accuracy") for epoch in run.epochs}
     if "accuracy" in kept and chosen.get(kept.get("epoch")) != kept["accuracy"]:
         raise UserError(f"{run.path} is of another training than {one.checkpoint}: --evaluate measures the checkpoint")
     return run

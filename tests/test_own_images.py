@@ -127,7 +127,7 @@ def test_the_preset_from_a_folder_to_a_page(own):
             in done.stdout
         )
         assert "warning: fewer than 10 training images of class cat (4), dog (4), elk (4)" in done.stdout
-        assert "accuracy by class: cat " in done.stdout and "(columns):\n    cat dog elk\ncat " in done.stdout
+        assert "accuracy by class: cat " in done.stdout and "(columns):\n     cat  dog  elk\ncat " in done.stdout
         (record,) = records(folder / f"logs/{kind}/own.jsonl", "evaluation")
         assert record["classes"] == [*CLASSES] and [sum(row) for row in record["confusion"]] == [4, 4, 4]
         right = [record["confusion"][label][label] for label in range(3)]

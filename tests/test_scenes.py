@@ -268,7 +268,7 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
         batch = images.batch(torch.tensor([number]))
         reel.add(batch, stream(batch.images, MOST + 1))
     film, figures = reel.film(), reel.so_far()
-    assert film.every == 3 and len(film.guesses) == len(film.inputs) == (2 * MOST + 2) // 3 <= MOST
+    assert film.every == 3 and len(film.predictions) == len(film.inputs) == (2 * MOST + 2) // 3 <= MOST
     assert np.array_equal(film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3])
     assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(film.inputs[-1, 0], moving(2)[1])
     assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}

@@ -24,18 +24,20 @@ from harness.command_line.scripts import run_script
 from harness.command_line.posthoc import open_posthoc
 from harness.building.models import OF_GATE
 from benchmarks.findings.controls import ControlSNN, RampSNN
+from self_models.loading import MODELS
 import snn_wFeedback
 
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["train"]:
-        with patch.dict(OF_GATE, block=RampSNN):
+        with patch.dict(OF_GATE, block=RampSNN), patch.dict(MODELS, RampSNN=RampSNN):
             return snn_wFeedback.main(argv[1:])
     parser = posthoc_parser(__doc__, ControlSNN)
     parser.set_defaults(epsilon=0.2)
     args = parser.parse_args(argv)
-    posthoc = open_posthoc(args, ControlSNN, "_ramp_control")
+    with patch.dict(MODELS, RampSNN=RampSNN):  # what `train` makes
+        posthoc = open_posthoc(args, ControlSNN, "_ramp_control")
     model = posthoc.model
     for case in ("decoder", "ramp", "shuffled", "free"):
         model.case = case

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from harness import UserError
 from harness.data.facts import adopt_facts, facts_of, shape_and_classes
 from harness.processes import ranks
-from harness.processes.signals import Interrupted, noted_signals
+from harness.processes.signals import Interrupted
 from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import may_hold, restore
@@ -211,16 +212,28 @@ def use_engine(model, args, images):
 
 
 def warm_up(model):
-    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long. A signal ends the
-    program after it: raised in the compiler, Interrupted would be lost."""
-    words = "compiling the event engine, once: about a minute (--engine dense does without)"
-    slow = threading.Timer(3.0, print, [words], {"file": sys.stderr, "flush": True})
-    slow.start()
-    try:
-        with noted_signals() as signals:
+    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long.
+
+    It does so in a thread, while this one waits for it or a signal: the compiler's own calls heed none for minutes, and lose what
+    is raised in them. Raises what the engine raises, and Interrupted."""
+    done, failures = threading.Event(), []
+
+    def run():
+        try:
             model.engine(torch.zeros(1, *[model.frames] * bool(model.frames), *model.image_shape), seed=0)
-        if signals.caught:
-            raise Interrupted(signals.caught)
-        model.engine.runs["event"] = 0  # that image is nobody's
-    finally:
-        slow.cancel()
+        except BaseException as error:
+            failures.append(error)
+        done.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    try:
+        thread.start()
+        if not done.wait(3.0):
+            print("compiling the event engine, once: about a minute (--engine dense does without)", file=sys.stderr, flush=True)
+            done.wait()
+    except KeyboardInterrupt as stop:
+        message = "interrupted while compiling the event engine, which the next run begins again"
+        raise Interrupted(getattr(stop, "number", signal.SIGINT), message, thread) from None
+    if failures:
+        raise failures[0]
+    model.engine.runs["event"] = 0  # that image is nobody's

@@ -1,8 +1,10 @@
 """How a script fails: one clear line on standard error and an exit status other than 0."""
 
+import contextlib
 import os
 import signal
 import sys
+import time
 import traceback
 
 import torch
@@ -11,6 +13,7 @@ from harness import UserError
 from harness.processes import ranks
 from harness.processes.signals import end_at_once, handling
 from harness.runs.commands import resume_command
+from self_models.basics.compiled import is_saving
 from self_models.basics.errors import ModelError
 
 HELPS = {  # how the functions at work begin -> (what they do, what takes less memory there); the first that fits counts
@@ -43,7 +46,19 @@ def run_script(main):
         except KeyboardInterrupt as stop:
             if ranks.is_first():
                 print(str(stop) or "interrupted", file=sys.stderr)
-            sys.exit(128 + getattr(stop, "number", signal.SIGINT))
+            leave(128 + getattr(stop, "number", signal.SIGINT), getattr(stop, "goes_on", None))
+
+
+def leave(status, compiling=None):
+    """End the script. compiling: a thread that does so, or None; Python would wait for its calls, so it is left alone, but not
+    while it writes down what it has compiled."""
+    if compiling is None or not compiling.is_alive():
+        sys.exit(status)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    while is_saving(compiling):
+        time.sleep(0.01)
+    os._exit(status)
 
 
 def fail_for(error):

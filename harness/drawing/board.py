@@ -13,17 +13,7 @@ from self_models.running.draws import EVALUATION, Draws
 PICTURES = 8  # images whose prediction is shown
 
 
-class NoBoard(AbstractContextManager):
-    """Takes what a Board takes, and writes nothing."""
-
-    def __exit__(self, *exception):
-        pass
-
-    def add(self, *what):
-        pass
-
-
-class Board(NoBoard):
+class Board(AbstractContextManager):
     """Events in a folder, opened by `with`. epoch: the last one completed; what a killed run wrote of later ones is withdrawn;
     where it is 0, an earlier run's events are removed. Raises UserError where the package tensorboard is missing."""
 
@@ -53,9 +43,8 @@ class Board(NoBoard):
             self.writer.add_scalar(name, value, epoch)
         if model.has_feedback:
             model.eval()
-            self.writer.add_image(
-                "input above, prediction below", predictions(model, images, self.seed), epoch, dataformats="HWC"
-            )
+            picture = predictions(model, images, self.seed)
+            self.writer.add_image("input above, prediction below", picture, epoch, dataformats="HWC")
         self.writer.flush()
 
 
@@ -68,8 +57,8 @@ def dynamics(model):
 def predictions(model, images, seed):
     """The first images in a row, and below them their predictions after the last step, (2 H, N W, 3) uint8."""
     batch = images.part(0, PICTURES).whole(next(model.parameters()).device)
-    guess = model(batch.images, draws=Draws(seed, EVALUATION, batch.index)).predictions[-1]
-    guess = model.readout.guess(guess) if hasattr(model, "readout") else guess
-    rows = [torch.cat([*shown(pictures)], 1) for pictures in (still(batch.images), guess)]
+    predicted = model(batch.images, draws=Draws(seed, EVALUATION, batch.index)).predictions[-1]
+    predicted = model.readout.guess(predicted) if hasattr(model, "readout") else predicted
+    rows = [torch.cat([*shown(pictures)], 1) for pictures in (still(batch.images), predicted)]
     picture = torch.cat(rows).cpu().numpy()
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)

@@ -38,7 +38,7 @@ def picture(path):
 
 def save_gif(path, film, seconds_per_step):
     """One frame per step: input, the rows of rows_of, answer, spikes so far; the last frame stays longer."""
-    steps = range(len(film.guesses))
+    steps = range(len(film.predictions))
     some = np.concatenate([*_frames(film, steps[:: -(-len(steps) // 8)])])
     palette = Image.fromarray(some).quantize()  # one for all frames, so that the colours of what stands still do not flicker
     frames = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in _frames(film, steps))
@@ -49,44 +49,43 @@ def save_gif(path, film, seconds_per_step):
 
 def save_contact_sheet(path, film, images=3, columns=6):
     """A PNG: for the first images, each its input, then the rows of rows_of and the answer at selected steps."""
-    chosen, rows, listed = _spread(len(film.guesses), columns), rows_of(film), film.titles[:images]
+    chosen, rows, titles = _spread(len(film.predictions), columns), rows_of(film), film.titles[:images]
     with picture(path):
-        heights = [*[1] * len(rows), 0.45]  # the last row is for what stands below the one before
-        ratios = [1, 0.25, *[1] * len(chosen)]  # the narrow column keeps the input apart
-        figure, axes = _grid(heights * len(listed), ratios, below=_below(film))
-        for number, title in enumerate(listed):
-            pictures = axes[len(heights) * number :][: len(rows)]
+        figure, axes = _grid(film, len(rows) * len(titles), 1 + len(chosen), 0.55 * len(titles))
+        for number, title in enumerate(titles):
+            pictures = axes[len(rows) * number :][: len(rows)]
             _picture(pictures[0][0], film.images[number])
             pictures[0][0].set(xlabel=short(title), ylabel="input" if film.inputs is None else "most of all steps")
             for row, (label, (draw, frames)) in zip(pictures, rows.items(), strict=True):
-                row[2].set_ylabel(label)
-                for axis, t in zip(row[2:], chosen, strict=True):
+                row[1].set_ylabel(label)
+                for axis, t in zip(row[1:], chosen, strict=True):
                     draw(axis, frames[t - 1][number])
-            for column, t in enumerate(chosen, 2):
-                _say_answer(pictures[-1][column].set_xlabel(""), film, t - 1, number)
-                if number == 0:
-                    pictures[0][column].set_title(f"step {t}")
-        _head(figure, _subject(film))
-        _finish(figure, film)
+            for axis, t in zip(pictures[-1][1:], chosen, strict=True):
+                _say_answer(axis, film, t - 1, number)
+        for axis, t in zip(axes[0][1:], chosen, strict=True):
+            axis.set_title(f"step {t}")
+        shows = "What is sent, what the network takes it for" if film.once else "Prediction, and the input neurons it blocks"
+        figure.suptitle(f"{shows}, and the answer\n{_rule(film)}\n{SURE}")
+        _explain(figure, axes, film)
 
 
 def save_knowledge(path, film, images=6, columns=8):
     """A PNG: for the first images a row each, the input and then the image as the network knows it after each step, until each
     pixel has had its turn; below it the values sent so far and the error. film: of a gate of which each pixel sends once."""
     steps = min(1 + int((film.states == LATER).any((1, 2, 3)).sum()), len(film.states))
-    chosen, listed = _spread(steps, columns), film.titles[:images]
+    chosen, titles = _spread(steps, columns), film.titles[:images]
     with picture(path):
-        figure, axes = _grid([1, 0.22] * len(listed), [1, 0.1, *[1] * len(chosen)], below=0.05, right=0)
-        for number, (row, title) in enumerate(zip(axes[::2], listed, strict=True)):
+        figure, axes = _grid(film, len(titles), 1 + len(chosen), 0.4 * len(titles))
+        for number, (row, title) in enumerate(zip(axes, titles, strict=True)):
             _picture(row[0], film.images[number])
             row[0].set_xlabel(f"{short(title)}\n{film.values:,} values")
-            for axis, t in zip(row[2:], chosen, strict=True):
-                _picture(axis, film.guesses[t - 1, number])
+            for axis, t in zip(row[1:], chosen, strict=True):
+                _picture(axis, film.predictions[t - 1, number])
                 error = 100 * film.mean_errors[t - 1, number]
-                axis.set_xlabel(f"{_sent(film, t - 1, number)}\nerror {error:.1f} %")
-        for axis, title in zip(axes[0], ["input", "", *[f"after step {t}" for t in chosen]], strict=True):
+                axis.set_xlabel(f"{_amount(film, t - 1, number)}\nerror {error:.1f} %")
+        for axis, title in zip(axes[0], ["input", *[f"after step {t}" for t in chosen]], strict=True):
             axis.set_title(title)
-        _head(figure, f"The image as the network knows it\n{_not_sent(film)}\nerror: root mean square, % of range")
+        figure.suptitle(f"The image as the network knows it\n{_rule(film)}\nerror: root mean square, % of range")
 
 
 def rows_of(film):
@@ -96,9 +95,9 @@ def rows_of(film):
     draw_state = partial(_picture, cmap=ListedColormap(STATE_COLOURS), vmax=len(STATES) - 1, interpolation="nearest")
     states = {"input neurons": (draw_state, film.states)}
     if not film.once:
-        return inputs | {"prediction": (_picture, film.guesses)} | states
+        return inputs | {"prediction": (_picture, film.predictions)} | states
     draw_miss = partial(_picture, cmap=ERROR_MAP, vmax=255 * film.largest_miss)
-    rows = {"sent so far": (_picture, film.sent), "image as known": (_picture, film.guesses)}
+    rows = {"sent so far": (_picture, film.sent), "image as known": (_picture, film.predictions)}
     return rows | {"absolute error": (draw_miss, film.misses)} | states
 
 
@@ -109,64 +108,50 @@ def _spread(steps, columns):
 
 def _frames(film, chosen):
     """The picture at each of these steps, from 0, as an array of bytes."""
-    steps = len(film.guesses)
+    steps, images = len(film.predictions), len(film.titles)
     rows = {"input": (_picture, [film.images] * steps)}
     if film.seen is not None:
         rows["seen by neurons"] = (_picture, film.seen)
     rows |= rows_of(film)
     with plt.rc_context(STYLE):
-        figure, axes = _grid([1] * len(rows), [1] * len(film.titles), below=1.65 + _below(film), fewest=FEWEST)
-        drawn = []
-        for axes_row, (label, (draw, frames)) in zip(axes, rows.items(), strict=True):
-            axes_row[0].set_ylabel(label)
-            drawn += [(draw(axis, frames[0][column]), frames, column) for column, axis in enumerate(axes_row)]
+        figure, grid = _grid(film, len(rows) + 1, max(images, FEWEST), height_ratios=[*[1] * len(rows), 0.12])
+        spikes = figure.add_subplot(grid[-1][0].get_gridspec()[-1, :])
+        first, drawn = max(FEWEST - images, 0) // 2, []  # few images stand in the middle
+        axes = grid[:-1, first : first + images]
+        for row, (label, (draw, frames)) in zip(axes, rows.items(), strict=True):
+            row[0].set_ylabel(label)
+            drawn += [(draw(axis, frames[0][number]), frames, number) for number, axis in enumerate(row)]
         for axis, title in zip(axes[0], film.titles, strict=True):
             axis.set_title(short(title))
-        answers = [axis.set_xlabel("") for axis in axes[-1]]
-        heading = _head(figure, "")
-        _finish(figure, film)
-        say_spikes = _spike_bar(figure, film)
+        heading = figure.suptitle("")
+        _explain(figure, grid[:-1], film)
         for t in chosen:
-            heading.set_text(f"step {film.every * (t + 1)} of {film.every * steps}   |   {_how_much(film, t)}")
-            for image, frames, column in drawn:
-                image.set_data(frames[t][column])
-            for column, answer in enumerate(answers):
-                _say_answer(answer, film, t, column)
-            say_spikes(t)
+            now = f"step {film.every * (t + 1)} of {film.every * steps}   |   {_amount(film, t)}"
+            heading.set_text(f"{now}\n{_rule(film)}\n{SURE}")
+            for image, frames, number in drawn:
+                image.set_data(frames[t][number])
+            for number, axis in enumerate(axes[-1]):
+                _say_answer(axis, film, t, number)
+            _draw_spikes(spikes, film, t)
             figure.canvas.draw()
+            figure.set_layout_engine("none")  # from now on everything stays where it is
             yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
         plt.close(figure)
 
 
-def _subject(film):
-    """What a contact sheet is of."""
+def _rule(film):
+    """What epsilon decides, in words."""
     if film.once:
-        return f"What is sent of the image, what the network takes it for, and the answer\n{_not_sent(film)}\n{SURE}"
-    return (
-        f"Prediction of the input, the input neurons it blocks (within ε = {film.epsilon:g} of the pixel), and the answer\n"
-        f"{SURE}; blocked: share of {_active(film)}"
-    )
+        return f"never sent: a value guessed within ε = {film.epsilon:g}, {100 * film.tolerance:.3g} % of its range"
+    active = "the pixels' channels that are not 0" if film.colour else "the pixels that are not 0"
+    return f"blocked: what is predicted within ε = {film.epsilon:g} of the pixel, in % of {active}"
 
 
-def _how_much(film, t):
-    """How much of these images is blocked, or was sent."""
-    if film.once:
-        values, sent = film.values, film.spikes[t, :, 0].mean()
-        return f"sent: {sent:,.0f} of {values:,} values ({100 * sent / values:.0f} %)\n{_not_sent(film)}\n{SURE}"
-    return f"blocked within ε = {film.epsilon:g}: {100 * film.blocked[t].mean():.0f} % of {_active(film)}\n{SURE}"
-
-
-def _active(film):
-    """What shares of blocked input are of."""
-    return "the pixels' channels that are not 0" if film.colour else "the pixels that are not 0"
-
-
-def _not_sent(film):
-    return f"never sent: a value guessed within ε = {film.epsilon:g}, {100 * film.tolerance:.3g} % of its range"
-
-
-def _sent(film, t, number):
-    return f"{film.spikes[t, number, 0]:,} sent ({100 * film.sent_share[t, number]:.0f} %)"
+def _amount(film, t, number=slice(None)):
+    """How much of an image, or of all in the mean, is blocked or was sent."""
+    if not film.once:
+        return f"{100 * film.blocked[t, number].mean():.0f} % blocked"
+    return f"{film.spikes[t, number, 0].mean():,.0f} sent ({100 * film.sent_share[t, number].mean():.0f} %)"
 
 
 def short(title):
@@ -174,87 +159,50 @@ def short(title):
     return title if len(title) <= 18 else title[:17] + "…"
 
 
-def _say_answer(text, film, t, number):
+def _say_answer(axis, film, t, number):
     """What the network would answer after this step, how sure it is, and how much of the input is blocked, or was sent."""
-    answer = film.answers[t, number]
-    label = film.labels[number]
+    answer, label = film.answers[t, number], film.labels[number]
     verdict, colour = ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
     stopped = f", stopped at {film.stopped[number]}" if t >= film.stopped[number] else ""
     said = f"answer: {film.names[answer]}{verdict}\n{100 * film.sure[t, number, answer]:.0f} % sure{stopped}"
-    said = "no answer yet\n" if answer < 0 else said
-    amount = f"{100 * film.blocked[t, number]:.0f} % blocked" if not film.once else _sent(film, t, number)
-    text.set_text(f"{said}\n{amount}")
-    text.set_color(NO_ANSWER if answer < 0 else colour)
+    said, colour = ("no answer yet\n", NO_ANSWER) if answer < 0 else (said, colour)
+    axis.set_xlabel(f"{said}\n{_amount(film, t, number)}", color=colour)
 
 
-def _spike_bar(figure, film):
-    """A bar of the spikes so far by part, mean of the images; returns what draws it for a step."""
-    spikes = {part: count.mean(1) for part, count in film.spikes_by_part().items()}
+def _draw_spikes(axis, film, t):
+    """A bar of the spikes so far by part, mean of the images."""
+    spikes, start = {part: count.mean(1) for part, count in film.spikes_by_part().items()}, 0.0
     total = spikes.pop("total")
-    width, height = figure.get_size_inches()
-    axis = figure.add_axes([0.5 / width, (0.43 + _below(film)) / height, 1 - 1.5 / width, 0.16 / height])
+    axis.clear()
+    for part, count in spikes.items():
+        axis.barh(0, count[t], 1, start, color=PART_COLOURS[part], label=f"{part} {count[t]:,.0f}")
+        start += count[t]
     axis.set(xlim=(0, max(total[-1], 1)), ylim=(-0.5, 0.5), yticks=[], xticks=[])
-    heading, drawn = axis.set_title("", fontsize=10), []
-    for place, (part, count) in zip(np.linspace(0, 1, len(spikes), endpoint=False), spikes.items(), strict=True):
-        look = {"color": PART_COLOURS[part], "weight": "bold", "transform": axis.transAxes, "va": "top"}
-        drawn.append((part, count, axis.barh(0, 0, 1, color=PART_COLOURS[part])[0], axis.text(place, -0.35, "", **look)))
-
-    def say(t):
-        heading.set_text(f"spikes so far, mean of these images: {total[t]:,.0f}")
-        start = 0.0
-        for part, count, bar, text in drawn:
-            bar.set(x=start, width=count[t])
-            text.set_text(f"{part} {count[t]:,.0f}")
-            start += count[t]
-
-    return say
+    axis.set_title(f"spikes so far, mean of these images: {total[t]:,.0f}")
+    axis.legend(ncols=4, frameon=False, loc="upper left", bbox_to_anchor=(0, 0))
 
 
-def _grid(heights, widths, below, right=1, fewest=0):
-    """Room for small pictures, on axes that are hidden until they have one. heights, widths: of rows and columns, 1 for a whole
-    picture; below, right: inches beneath and beside them, for texts, the key and the scales; fewest: whole pictures that there is
-    room for side by side, in the middle of which fewer stand."""
-    above, width, spare = 0.95, CELL * max(sum(widths), fewest) + (0.6 + right), CELL * max(fewest - sum(widths), 0) / 2
-    height = (CELL + 0.1) * sum(heights) + above + below
-    edges = {"left": (0.5 + spare) / width, "right": 1 - (max(right, 0.1) + spare) / width}
-    edges |= {"top": 1 - above / height, "bottom": below / height}
-    edges |= {"hspace": 0.1, "wspace": 0.1}
+def _grid(film, rows, columns, words=0.0, **ratios):
+    """Room for small pictures, on axes that are hidden until they have one. words: inches for what stands below rows."""
+    size = (CELL * columns + 0.8 + 0.9 * film.once + 0.9 * (not film.colour), (CELL + 0.05) * rows + 1.5 + words)
     hidden = {"xticks": [], "yticks": [], "visible": False}
-    look = {"height_ratios": heights, "width_ratios": widths, "subplot_kw": hidden, "gridspec_kw": edges}
-    return plt.subplots(len(heights), len(widths), figsize=(width, height), squeeze=False, **look)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="compressed", subplot_kw=hidden, **ratios)
 
 
-def _below(film):
-    """Inches for the key."""
-    return 0.65 if film.once else 0.55 if film.colour else 0.35
-
-
-def _head(figure, words):
-    return figure.suptitle(words, y=1 - 0.12 / figure.get_figheight())
-
-
-def _finish(figure, film):
+def _explain(figure, axes, film):
     """The scales at the right, of grey values and of errors, and the key of the states below."""
-    edge = max(axis.get_position().x1 for axis in figure.axes)
+    scale = partial(figure.colorbar, ax=axes, shrink=0.4, aspect=25)
     if not film.colour:
-        _scale(figure, edge, "gray", 1, "grey value", place=0)
+        scale(plt.cm.ScalarMappable(plt.Normalize(0, 1), "gray"), label="grey value")
     if film.once:
-        words, place = "absolute error, % of a pixel's range", int(not film.colour)
-        bar = _scale(figure, edge, ERROR_MAP, 100 * film.largest_miss, words, place, extend="max")
+        errors = plt.cm.ScalarMappable(plt.Normalize(0, 100 * film.largest_miss), ERROR_MAP)
+        bar = scale(errors, label="absolute error, % of a pixel's range; white: ε", extend="max")
         bar.ax.axhline(100 * film.tolerance, color="white", linewidth=2)
-        bar.ax.text(-0.4, 100 * film.tolerance, "ε", ha="right", va="center", transform=bar.ax.get_yaxis_transform())
     key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=STATES[state]) for state in keyed(film.states)]
     does = "the first of these that any of its channels does" if film.once else "open while one of its channels is"
     title = f"a pixel's colour: {does}" if film.colour else None
     look = {"ncols": 2 if film.once else 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
-    figure.legend(handles=key, loc="lower left", frameon=False, **look)
-
-
-def _scale(figure, edge, cmap, largest, label, place, **look):
-    """A colour bar from 0 to the largest, right of the pictures' edge, the upper (place 0) or lower (1) of two."""
-    width = figure.get_figwidth()
-    axis = figure.add_axes([edge + 0.2 / width, (0.55, 0.25)[place], 0.15 / width, 0.25])
-    return figure.colorbar(plt.cm.ScalarMappable(norm=plt.Normalize(0, largest), cmap=cmap), cax=axis, label=label, **look)
+    figure.legend(handles=key, loc="outside lower left", frameon=False, **look)
 
 
 def _picture(axis, image, cmap="gray", vmax=255, **look):

@@ -6,6 +6,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from harness.runs.checkpoints import write_whole
 from self_models.basics.images import has_colour
@@ -27,66 +28,49 @@ STATES = (
     "guessed right and held, never sent",
     "its turn is to come",
 )
-SHAPES = {  # array of a Film -> its axes: T steps, B images, H and W pixels, L layers, K classes; and what its values are
-    "images": ("BHW", np.uint8), "guesses": ("TBHW", np.uint8), "states": ("TBHW", np.uint8), "spikes": ("TBL", np.integer),
-    "layers": ("L", np.str_), "outputs": ("TBK", np.floating), "names": ("K", np.str_), "titles": ("B", np.str_),
-    "labels": ("B", np.integer), "index": ("B", np.integer), "stopped": ("B", np.integer), "misses": ("TBHW", np.uint8),
-    "seen": ("TBHW", np.uint8), "blocked": ("TB", np.floating), "errors": ("TB", np.floating), "inputs": ("TBHW", np.uint8),
+
+AXES = {  # array of a Film -> T steps, B images, H and W pixels (in colour further 3), L layers, K classes
+    "images": "BHW", "predictions": "TBHW", "states": "TBHW", "spikes": "TBL", "layers": "L", "outputs": "TBK", "names": "K",
+    "titles": "B", "labels": "B", "index": "B", "stopped": "B", "blocked": "TB", "errors": "TB", "misses": "TBHW", "seen": "TBHW",
+    "inputs": "TBHW",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Film:
-    """A run of B images over T steps, as numpy arrays; later steps of an image that has stopped repeat its last.
+    """A run of B images over T steps, as numpy arrays; later steps of an image that has stopped repeat its last. Pixels are 0 to
+    255. Raises ValueError where these do not fit."""
 
-    images (B, H, W[, 3]) and guesses (T, B, H, W[, 3]): the input, and what each step predicts of it, 0 to 255. states (T, B, H,
-    W): SILENT, … as in STATES, the state in a step and the prediction that it makes. spikes (T, B, L): so far, of the layers
-    named in layers (L,). outputs (T, B, K): summed so far, of the classes named in names (K,). titles (B,): of the images; labels
-    (B,), -1 where nobody knows them; index (B,): positions in the data set; stopped (B,): steps that each image took. epsilon: of
-    the gate, 0 where nothing is blocked. misses (T, B, H, W): from a gate of which each pixel sends once, absolute error of a
-    guess, the largest of the channels, 255 being a pixel's range. seen: as guesses, what the input neurons see, from a gate that
-    changes the image. blocked (T, B): share of active values blocked in a step; errors (T, B): squared error of a guess on the
-    image's scale, summed over its pixels: both None in a file of an earlier version. inputs: as guesses, the image at each step,
-    where it changes; of a recording images have each pixel's most. every: only each step of this many is in the Film. Raises
-    ValueError where these do not fit.
-    """
-
-    images: np.ndarray
-    guesses: np.ndarray
-    states: np.ndarray
-    spikes: np.ndarray
+    images: np.ndarray  # of a recording each pixel's most
+    predictions: np.ndarray  # what each step predicts of the input
+    states: np.ndarray  # as in STATES: the state in a step and the prediction that it makes
+    spikes: np.ndarray  # so far
     layers: np.ndarray
-    outputs: np.ndarray
-    names: np.ndarray
-    titles: np.ndarray
-    labels: np.ndarray
-    index: np.ndarray
-    stopped: np.ndarray
-    epsilon: float
-    misses: np.ndarray | None = None
-    seen: np.ndarray | None = None
-    blocked: np.ndarray | None = None
-    errors: np.ndarray | None = None
-    inputs: np.ndarray | None = None
-    every: int = 1
+    outputs: np.ndarray  # summed so far
+    names: np.ndarray  # of the classes
+    titles: np.ndarray  # of the images
+    labels: np.ndarray  # -1 where nobody knows them
+    index: np.ndarray  # positions in the data set
+    stopped: np.ndarray  # steps that each image took
+    blocked: np.ndarray  # share of active values blocked in a step
+    errors: np.ndarray  # squared error of a prediction on the image's scale, summed over its pixels
+    misses: np.ndarray | None = None  # where each pixel sends once: the largest error of its channels, 255 being its range
+    seen: np.ndarray | None = None  # by the input neurons, from a gate that changes the image
+    inputs: np.ndarray | None = None  # the image at each step, where it changes
+    epsilon: float = 0.0  # of the gate, 0 where nothing is blocked
+    every: int = 1  # only each step of this many is in the Film
 
     def __post_init__(self):
         sizes, colours = {}, self.images.shape[3:]
-        for name, (axes, kind) in self._arrays():
-            array = getattr(self, name)
-            sizes = dict(zip(axes, array.shape, strict=False)) | sizes
-            shape = tuple(sizes.get(axis) for axis in axes) + colours * (name in ("images", "guesses", "seen", "inputs"))
-            if array.shape != shape or not array.size or not np.issubdtype(array.dtype, kind) or colours not in ((), (3,)):
+        for name, array in self.arrays().items():
+            sizes = dict(zip(AXES[name], array.shape, strict=False)) | sizes
+            shape = tuple(map(sizes.get, AXES[name])) + colours * ("H" in AXES[name] and name not in ("states", "misses"))
+            if array.shape != shape or not array.size or colours not in ((), (3,)):
                 raise ValueError(f"{name} do not fit the images")
-        for name, low, high in (("states", 0, len(STATES) - 1), ("labels", -1, sizes["K"] - 1), ("stopped", 1, sizes["T"])):
-            if getattr(self, name).min() < low or getattr(self, name).max() > high:
-                raise ValueError(f"{name} are not {low} to {high}")
-        if not np.isfinite(self.outputs).all() or not 0 <= self.epsilon < np.inf:
-            raise ValueError("outputs or epsilon are no numbers")
 
-    def _arrays(self):
-        """(name, (axes, kind)) of the arrays that are there."""
-        return [(name, shape) for name, shape in SHAPES.items() if getattr(self, name) is not None]
+    def arrays(self):
+        """name -> array of those that are there."""
+        return {name: array for name in AXES if (array := getattr(self, name)) is not None}
 
     @property
     def once(self):
@@ -109,20 +93,15 @@ class Film:
 
     @property
     def sent(self):
-        """The pixels sent so far as the network knows them, on a checkerboard, as guesses."""
-        board = np.array(self.board, np.uint8)[(np.indices(self.images.shape[1:3]) // self.square).sum(0) % 2]
+        """The pixels sent so far as the network knows them, on a checkerboard of 4 x 4 pixels, as predictions."""
+        board = np.array(self.board, np.uint8)[(np.indices(self.images.shape[1:3]) // 4).sum(0) % 2]
         where, each = np.isin(self.states, (SENDS, SENT)), (..., *[None] * self.colour)
-        return np.where(where[each], self.guesses, board[each])
+        return np.where(where[each], self.predictions, board[each])
 
     @property
     def board(self):
         """The two greys of a checkerboard, apart from what is common in such images: black and white in grey ones."""
         return (255, 224) if self.colour else (178, 153)
-
-    @property
-    def square(self):
-        """Pixels along a side of the checkerboard's squares."""
-        return max(4, max(self.images.shape[1:3]) // 7)
 
     @property
     def values(self):
@@ -136,13 +115,13 @@ class Film:
 
     @property
     def mean_errors(self):
-        """Root of the mean squared error of a guess (T, B), 1 being a pixel's range."""
+        """Root of the mean squared error of a prediction (T, B), 1 being a pixel's range."""
         return np.sqrt(self.errors / self.values) / pixel_range(self.colour)
 
     @cached_property
     def sure(self):
         """How sure the network is of each class after each step, (T, B, K): the softmax of its outputs so far."""
-        return sureness(self.outputs)
+        return softmax(self.outputs, -1)
 
     @cached_property
     def answers(self):
@@ -156,14 +135,8 @@ class Film:
 
     def first(self, count):
         """The Film of the first images."""
-        per_image = [(name, axes.index("B")) for name, (axes, _) in self._arrays() if "B" in axes]
-        return replace(self, **{name: getattr(self, name)[(slice(None),) * axis + (slice(count),)] for name, axis in per_image})
-
-
-def sureness(outputs):
-    """How sure a network is of each class, (..., K): the softmax of its outputs."""
-    raised = np.exp(outputs - outputs.max(-1, keepdims=True))
-    return raised / raised.sum(-1, keepdims=True)
+        of_images = {name: array for name, array in self.arrays().items() if "B" in AXES[name]}
+        return replace(self, **{name: array.take(range(count), AXES[name].index("B")) for name, array in of_images.items()})
 
 
 def answers_of(sure):
@@ -174,8 +147,7 @@ def answers_of(sure):
 
 def save_film(path, film):
     """Write it, compressed."""
-    arrays = {name: value for name, value in vars(film).items() if name in (*SHAPES, "epsilon") and value is not None}
-    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+    write_whole(path, lambda file: np.savez_compressed(file, **film.arrays(), epsilon=film.epsilon))
 
 
 def load_film(path):
@@ -194,25 +166,25 @@ def film_of(model, batch, output, names, titles):
     images, gate, steps = still(batch.images), model.gate, len(output.predictions)
     once, see, everywhere = isinstance(gate, Once), getattr(gate, "seen", None), torch.ones_like(images, dtype=torch.bool)
     span = pixel_range(has_colour(images.shape[1]))
-    seen = by_step(batch.images, output.steps).expand(steps, *images.shape)
+    shown_at = by_step(batch.images, output.steps).expand(steps, *images.shape)
     is_open = [everywhere] * steps if output.is_open is None else output.is_open
     predicted = [~everywhere] * steps if output.predicted is None else output.predicted
+    targets = aims(model, batch.images, output.steps).expand(steps, *images.shape)
 
     def each(of, *beside):
-        """What it makes of the guess of each step, and of images beside it, of that step or of all."""
-        pairs = zip(output.predictions, *(values.expand(steps, *images.shape) for values in beside), strict=True)
-        return np.stack([of(model.guess(prediction), *more).cpu().numpy() for prediction, *more in pairs])
+        """What it makes of the prediction of each step, on the pixels' scale, and of what is beside it in that step."""
+        pairs = zip(map(model.guess, output.predictions), *beside, strict=True)
+        return np.stack([of(*pair).cpu().numpy() for pair in pairs])
 
     if once:
-        states, share = states_of_once(gate, images, output.steps, is_open), None
+        states, share = np.stack([*states_of_once(gate, images, output.steps, is_open)]), None
     else:
-        guesses = map(model.guess, output.predictions)
-        states = map(partial(state_of_blocking, gate), seen, guesses, is_open, predicted)
+        states = each(partial(state_of_blocking, gate), shown_at, is_open, predicted)
         share = open_share_by_step(output, batch.images)
     return Film(
         images=shown(images).cpu().numpy(),
-        guesses=each(shown),
-        states=np.stack([state.byte().cpu().numpy() for state in states]),
+        predictions=each(shown),
+        states=states,
         spikes=torch.stack([*output.spikes_by_step.values()], -1).cumsum(0).int().cpu().numpy(),
         layers=np.array(in_words(output.spikes_by_step)),
         outputs=output.logits_by_step.float().cpu().numpy(),
@@ -221,24 +193,24 @@ def film_of(model, batch, output, names, titles):
         labels=(torch.full_like(batch.index, -1) if batch.labels is None else batch.labels).cpu().numpy(),
         index=batch.index.cpu().numpy(),
         stopped=output.steps.cpu().numpy(),
-        epsilon=getattr(gate, "epsilon", 0.0),
-        misses=each(lambda guess: as_bytes((guess - images).abs().amax(1) / span)) if once else None,
-        seen=np.stack([shown(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
         blocked=np.zeros((steps, len(images))) if share is None else 1 - share.cpu().numpy(),
-        errors=each(lambda guess, aim: (guess - aim).square().sum((1, 2, 3)), aims(model, batch.images, output.steps)),
-        inputs=None if images is batch.images else shown(seen).cpu().numpy(),
+        errors=each(lambda prediction, target: (prediction - target).square().sum((1, 2, 3)), targets),
+        misses=each(lambda prediction: as_bytes((prediction - images).abs().amax(1) / span)) if once else None,
+        seen=np.stack([shown(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
+        inputs=None if images is batch.images else shown(shown_at).cpu().numpy(),
+        epsilon=getattr(gate, "epsilon", 0.0),
     )
 
 
-def state_of_blocking(gate, images, guesses, is_open, predicted):
+def state_of_blocking(gate, prediction, images, is_open, predicted):
     """The state of each pixel in a step, (B, H, W), from whether its channels are open, and predicted, (B, C, H, W). Too dark or
     too bright: what the open channels that are not predicted miss in sum."""
-    aims, attended = gate.judged_by(images, is_open)
+    targets, attended = gate.judged_by(images, is_open)
     sends = (images != 0) | getattr(gate, "residual", False)  # then a pixel of value 0 sends its error, too
-    miss = ((guesses - aims) * (is_open & ~predicted)).sum(1)
+    miss = ((prediction - targets) * (is_open & ~predicted)).sum(1)
     open_states = torch.where(miss < 0, DARK, torch.where(miss > 0, BRIGHT, PREDICTED))
     open_states = torch.where((is_open & attended).any(1), open_states, WAITS)
-    return torch.where(sends.any(1), torch.where(is_open.any(1), open_states, BLOCKED), SILENT)
+    return torch.where(sends.any(1), torch.where(is_open.any(1), open_states, BLOCKED), SILENT).byte()
 
 
 def states_of_once(gate, images, steps, is_open):
@@ -252,7 +224,7 @@ def states_of_once(gate, images, steps, is_open):
         sends = may_send & had_turn
         sent = sent | sends
         states = torch.where(sent.any(1), SENT, torch.where(had_turn.any(1), HELD, LATER))
-        yield torch.where(silent, SILENT, torch.where(sends.any(1), SENDS, states))
+        yield torch.where(silent, SILENT, torch.where(sends.any(1), SENDS, states)).byte().cpu().numpy()
 
 
 def keyed(states):

@@ -5,13 +5,15 @@ from contextlib import contextmanager
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.colors import PowerNorm
+from matplotlib.ticker import LogLocator
 
 from harness.drawing.figures import PART_COLOURS, picture
 from harness.drawing.film import in_words, shown, still
-from harness.drawing.intervals import wilson
 
 ACCURACY_COLOUR = "#222222"
 SPIKES = "spikes per image: input, encoder, decoder and classifier"
+STILL_OPEN = "input pixels that are not 0: still open"
 
 
 @contextmanager
@@ -25,29 +27,12 @@ def chart(path, size=(7, 4), panels=1, columns=None, **layout):
         yield axes.flat[:panels]
 
 
-def save_sweep(path, records):
-    """Accuracy and spikes per image, by part, against epsilon, and open input over time where any is blocked; records:
-    evaluations in this order."""
-    places, blocking = np.arange(len(records)), [record for record in records if record.get("open_share")]
-    panels = 3 if blocking else 2
-    with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
-        accuracy.errorbar(places, *accuracies(records), fmt="o-", color=ACCURACY_COLOUR, capsize=3)
-        accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xlim=(-0.5, len(places) - 0.5))
-        low, high = accuracy.get_ylim()
-        margin = (high - low) / 4  # wider than the intervals
-        accuracy.set_ylim(low - margin, min(high + margin, 100 + margin / 4))
-        _stack(spikes, places, records)
-        spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image")
-        for axis in (accuracy, spikes):
-            axis.set_xticks(places, [f"{record['epsilon']:g}" if record["epsilon"] else "0 (off)" for record in records])
-            axis.set_xlabel("epsilon: pixels predicted this well are blocked")
-        for share in shares:
-            for record in blocking:
-                steps, open_share = np.arange(1, len(record["open_share"]) + 1), 100 * np.array(record["open_share"])
-                share.plot(steps, open_share, ".-", label=f"epsilon {record['epsilon']:g}")
-            share.set(title="input pixels that are not 0: still open", xlabel="step", ylabel="open in %", ylim=(0, 105))
-            share.xaxis.get_major_locator().set_params(integer=True)
-            share.legend(frameon=False)
+def wilson(share, count):
+    """The 95 % interval (low, high) of a share of `count` images (Wilson 1927): the true shares that what was found is likely
+    under, if the images are a random sample."""
+    from scipy.stats import binomtest  # half a second
+
+    return tuple(map(float, binomtest(round(share * count), count).proportion_ci(method="wilson")))
 
 
 def accuracies(records):
@@ -57,29 +42,58 @@ def accuracies(records):
     return 100 * found, 100 * abs(ends.T - found)
 
 
+def save_sweep(path, records):
+    """Accuracy and spikes per image, by part, against epsilon, and open input over time where any is blocked; records:
+    evaluations in this order."""
+    places, blocking = np.arange(len(records)), [record for record in records if record.get("open_share")]
+    panels = 3 if blocking else 2
+    with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
+        accuracy.errorbar(places, *accuracies(records), fmt="o-", color=ACCURACY_COLOUR, capsize=3)
+        accuracy.set(title="accuracy on the test images, 95 % interval", ylabel="accuracy in %", xmargin=0.2, ymargin=0.3)
+        base = np.zeros(len(records))
+        for part, colour in PART_COLOURS.items():
+            counts = np.array([record["spikes"][part] for record in records])
+            bars = spikes.bar(places, counts, 0.7, base, label=part, color=colour)
+            base += counts
+        spikes.bar_label(bars, [f"{total:,.0f}" for total in base], fontsize=8)
+        spikes.set(title="spikes per image, by part of the network", ylabel="spikes per image", ylim=(0, 1.3 * base.max()))
+        spikes.legend(frameon=False, loc="upper right", ncols=2)
+        for axis in (accuracy, spikes):
+            axis.set_xticks(places, [f"{record['epsilon']:g}" if record["epsilon"] else "0 (off)" for record in records])
+            axis.set_xlabel("epsilon: pixels predicted this well are blocked")
+        for share in shares:
+            for record in blocking:
+                _draw_open(share, record["open_share"], label=f"epsilon {record['epsilon']:g}")
+            share.legend(frameon=False)
+
+
+def _draw_open(axis, open_share, **look):
+    """The share of open input at each step."""
+    steps = np.arange(1, len(open_share) + 1)
+    axis.plot(steps, 100 * np.array(open_share), ".-", **look)
+    axis.set(title=STILL_OPEN, xlabel="step", ylabel="open in %", ylim=(0, 105))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
 def save_spikes_over_time(path, spikes, open_share, epsilon, images):
     """Mean spikes of each layer at each step as a table of colours, and the share of open input below it.
 
     spikes: layer -> (T,) per image; open_share: (T,) or None; epsilon: of the gate; images: which they are of, in words.
     """
     ratios = [0.45 * len(spikes) + 0.4, 1.8][: 1 if open_share is None else 2]
-    with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios) as (table, *below):
+    with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as (table, *below):
         counts = np.array(list(spikes.values()))
-        steps = counts.shape[1]
-        extent = (0.5, steps + 0.5, len(spikes) - 0.5, -0.5)
-        colours = table.imshow(np.sqrt(counts), cmap="magma", aspect="auto", interpolation="nearest", extent=extent)
+        extent = (0.5, counts.shape[1] + 0.5, len(spikes) - 0.5, -0.5)
+        look = {"cmap": "magma", "aspect": "auto", "interpolation": "nearest", "norm": PowerNorm(0.5, vmin=0), "extent": extent}
+        colours = table.imshow(counts, **look)
         names = [f"{name}  ({count.sum():,.0f})" for name, count in zip(in_words(spikes), counts, strict=True)]
         table.set_yticks(range(len(spikes)), names)
         table.set_title(f"spikes per image and step, mean of {images}\nε = {epsilon:g} (in brackets: sum over all steps)")
-        ticks = np.linspace(0, np.sqrt(counts.max()), 5)
-        bar = table.figure.colorbar(colours, ax=table, ticks=ticks, label="spikes per step (square-root scale)")
-        bar.set_ticklabels([f"{tick**2:,.0f}" for tick in ticks])
+        table.figure.colorbar(colours, ax=table, label="spikes per step (square-root scale)", format="{x:,.0f}")
         for axis in below:
-            axis.step(np.arange(1, steps + 1), 100 * np.array(open_share), where="mid", color=PART_COLOURS["input"])
-            axis.set(ylim=(0, 105), xlim=(0.5, steps + 0.5), ylabel="open in %", title="input pixels that are not 0: still open")
-        for axis in (table, *below):
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set_xlabel("step")
+            _draw_open(axis, open_share, color=PART_COLOURS["input"])
+        table.xaxis.get_major_locator().set_params(integer=True)
+        (below or [table])[0].set_xlabel("step")
 
 
 def save_extremes(path, images, per_image, epsilon, count=10):
@@ -114,7 +128,7 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
             by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
         by_steps.set(title="accuracy against mean steps, 95 % intervals", xlabel="mean steps per image", ylabel="accuracy in %")
         by_spikes.set(title="accuracy against spikes, 95 % intervals", ylabel="accuracy in %")
-        _log_axis(by_spikes, [record["spikes"]["total"] for records in series.values() for record in records], SPIKES)
+        _scale_by_logarithm(by_spikes)
         by_steps.legend(framealpha=0.9, edgecolor="none")  # hides what it lies on
         steps = steps_by_class(per_image)
         labels = list(steps)
@@ -132,47 +146,32 @@ def save_accuracy_against_spikes(path, rows):
     rows, families = [row for row in rows if row["rule"] != "entropy"], {}
     for row in rows:
         families.setdefault(row["name"].removeprefix("twin of "), []).append(row)
-    spikes, accuracy = [row["spikes"]["total"] for row in rows], [100 * row["accuracy"] for row in rows]
-    middle, room = (max(accuracy) + min(accuracy)) / 2, max(accuracy) - min(accuracy)
     columns = min(2, len(families))
     size = (6.5 * columns, 4.3 * -(-len(families) // columns))
-    with chart(path, size, len(families), columns) as axes:
-        for number, (axis, (name, members)) in enumerate(zip(axes, families.items(), strict=False)):
+    with chart(path, size, len(families), columns, sharex=True, sharey=True) as axes:
+        for axis, (name, members) in zip(axes, families.items(), strict=True):
             seeds = max(row["seeds"] for row in members)
             several = f" (means of {seeds} seeds, bars: standard deviation)" if seeds > 1 else " (one seed)"
             axis.set(title=f"{name} (filled) and its twin without a decoder (hollow)\n{rows[0]['dataset']} test set{several}")
-            axis.set(ylabel="accuracy in %", ylim=(middle - 1.05 * room, middle + 0.95 * room))
-            _log_axis(axis, spikes, SPIKES, room=3)
-            for feedback in (True, False):
-                draw_runs(axis, [row for row in members if row["feedback"] == feedback], f"C{number}", feedback)
+            axis.set_ylabel("accuracy in %")
+            _scale_by_logarithm(axis)
+            for kind, runs in runs_by_kind(members).items():
+                spikes, accuracy = [row["spikes"]["total"] for row in runs], [100 * row["accuracy"] for row in runs]
+                spread = [[row["deviation"].get(figure, 0) for row in runs] for figure in ("accuracy", "spikes")]
+                fill = {"fmt": "o-"} if runs[0]["feedback"] else {"fmt": "o:", "markerfacecolor": "white"}
+                axis.errorbar(spikes, accuracy, *spread, label=kind, markersize=6, elinewidth=0.7, **fill)
+            axis.tick_params(labelbottom=True, labelleft=True)
+            axis.legend(frameon=False, fontsize=9)
 
 
-def draw_runs(axis, rows, colour, filled):
-    """One network in every way that it was run, each named at its last point: below where filled, else above; the leftmost point
-    has the farthest name, so that no line to a name crosses another name."""
-    groups = {}
+def runs_by_kind(rows):
+    """How a network was run, its bounds aside -> its rows, by their spikes."""
+    kinds = {}
     for row in sorted(rows, key=lambda row: row["spikes"]["total"]):
-        groups.setdefault(run_in_words(row), []).append(row)
-    for number, (kind, members) in enumerate(sorted(groups.items(), key=lambda group: group[1][-1]["spikes"]["total"])):
-        spikes, accuracy = [row["spikes"]["total"] for row in members], [100 * row["accuracy"] for row in members]
-        spread = [[row["deviation"].get(figure, 0) for row in members] for figure in ("spikes", "accuracy")]
-        axis.errorbar(
-            spikes, accuracy, spread[1], spread[0], fmt="o-" if filled else "o:", color=colour, markersize=6,
-            markerfacecolor=colour if filled else "white", linewidth=1.2, elinewidth=0.7,
-        )  # fmt: skip
-        axis.annotate(
-            f"{'' if filled else 'twin, '}{kind}", (spikes[-1], accuracy[-1]), (spikes[-1], (0.02 + 0.05 * number) if filled else
-            (0.98 - 0.05 * number)), textcoords=axis.get_xaxis_transform(), fontsize=9, va="bottom" if filled else "top",
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "color": "#999999", "relpos": (0, 1 if filled else 0)},
-        )  # fmt: skip
-
-
-def run_in_words(row):
-    """How a network was run, its bounds aside."""
-    if row["rule"] != "none":
-        return f"stopped by {row['rule']}"
-    blocking = (", blocking" if row["epsilon"] else ", no blocking") if row["feedback"] else ""
-    return f"T = {row['timesteps']}{blocking}"
+        blocking = (", blocking" if row["epsilon"] else ", no blocking") if row["feedback"] else ""
+        how = f"T = {row['timesteps']}{blocking}" if row["rule"] == "none" else f"stopped by {row['rule']}"
+        kinds.setdefault("twin, " * (not row["feedback"]) + how, []).append(row)
+    return kinds
 
 
 def steps_by_class(per_image):
@@ -207,23 +206,9 @@ def save_dimming(path, rows, epsilon):
         axis.legend(frameon=False, ncols=2, loc="upper center")
 
 
-def _log_axis(axis, values, label, room=1.3):
-    """A logarithmic axis for these values with plain numbers at its ticks. room: factor right of the last, for labels."""
-    ticks = [step * 10.0**power for power in range(-1, 9) for step in (1, 2, 5)]
-    axis.set_xscale("log")
-    axis.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks])
+def _scale_by_logarithm(axis):
+    """Spikes on a logarithmic axis with plain numbers at its ticks."""
+    axis.set(xscale="log", xlabel=SPIKES)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:,.10g}")
     axis.minorticks_off()
-    axis.set_xlim(max(min(values), 0.1) / 1.3, max(*values, 0.1) * room)
-    axis.set_xlabel(label)
-
-
-def _stack(axis, places, records):
-    base = np.zeros(len(records))
-    for part, colour in PART_COLOURS.items():
-        counts = np.array([record["spikes"][part] for record in records])
-        axis.bar(places, counts, 0.7, base, label=part, color=colour)
-        base += counts
-    for place, total in zip(places, base, strict=True):
-        axis.annotate(f"{total:,.0f}", (place, total), ha="center", va="bottom", fontsize=8)
-    axis.set_ylim(0, 1.3 * base.max())  # room for the key
-    axis.legend(frameon=False, loc="upper right", ncols=2)

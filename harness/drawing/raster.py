@@ -13,28 +13,21 @@ from self_models.counting.spikes import part_of
 from self_models.running.draws import EVALUATION, Draws
 
 LOOKS = ({}, {"color": "#222222"}, {"color": "#e8743b"})  # of the neurons whose membrane is drawn, the first in its part's colour
-
-
-class Layer(NamedTuple):
-    """Some neurons of a layer. name: of the layer, of whose `size` neurons this many are `active`, spike; neurons: numbers in the
-    order of the flattened (C, H, W), most spikes first (n,); spikes bool, membrane (T, n), None of the input."""
-
-    name: str
-    size: int
-    active: int
-    neurons: np.ndarray
-    spikes: np.ndarray
-    membrane: np.ndarray | None
-    threshold: float
+WORDS = """Left: a mark where a neuron spikes; neurons drawn by the seed
+among those that spike, the most active on top.
+Right: membrane potential of the first three of them after the
+reset of each step; a dot where one spikes; dashed: threshold."""
 
 
 class Raster(NamedTuple):
-    """A run on one image (H, W[, 3]), 0 to 255, in so many steps: its Layers, and what the output accumulates (T, K)."""
+    """A run on one image (H, W[, 3]), 0 to 255, in so many steps. totals: layer -> spikes of each of its neurons (N,). arrays: of
+    some neurons of each layer, most spikes first, LAYER.neurons, their numbers in the order of the flattened (C, H, W), and
+    LAYER.spikes (T, n); of all but the input LAYER.membrane (T, n) and LAYER.threshold; output.membrane, accumulated (T, K)."""
 
     image: np.ndarray
     steps: int
-    layers: list
-    output: np.ndarray
+    totals: dict
+    arrays: dict
 
 
 @torch.no_grad()
@@ -42,20 +35,16 @@ def raster_of(model, batch, seed, count):
     """The Raster of a Batch's first image, with `count` neurons of each layer, drawn by the seed among those that spike."""
     image, draws = batch.images[:1], Draws(seed, EVALUATION, batch.index[:1])
     names, neurons = model.wiring.names, model.neurons()
-    fired = model(image, draws=draws, frames=False, record=dict.fromkeys(names, "spikes")).recorded
-    totals = {name: fired[name]["spikes"].flatten(1).sum(0).cpu() for name in names}
+    spikes = model(image, draws=draws, frames=False, record=dict.fromkeys(names, "spikes")).recorded
+    totals = {name: spikes[name]["spikes"].flatten(1).sum(0).cpu() for name in names}
     chosen = {name: some_of(total, seed, count) for name, total in totals.items()}
     record = {name: ("spikes", *["membrane"] * (name in neurons), chosen[name]) for name in names} | {"output": "membrane"}
     output = model(image, draws=draws, frames=False, record=record)
-    found = {name: {kind: part[:, 0].cpu().numpy() for kind, part in parts.items()} for name, parts in output.recorded.items()}
-    layers = [
-        Layer(
-            name, len(totals[name]), int((totals[name] > 0).sum()), chosen[name].numpy(), found[name]["spikes"],
-            found[name].get("membrane"), neurons[name].threshold.item() if name in neurons else 0.0,
-        )
-        for name in names
-    ]  # fmt: skip
-    return Raster(shown(still(image))[0].cpu().numpy(), int(output.steps[0]), layers, found["output"]["membrane"])
+    arrays = {f"{name}.{kind}": part[:, 0] for name, parts in output.recorded.items() for kind, part in parts.items()}
+    arrays |= {f"{name}.neurons": numbers for name, numbers in chosen.items()}
+    arrays |= {f"{name}.threshold": neuron.threshold for name, neuron in neurons.items()}
+    arrays = {name: values.detach().cpu().numpy() for name, values in arrays.items()}
+    return Raster(shown(still(image))[0].cpu().numpy(), int(output.steps[0]), totals, arrays)
 
 
 def some_of(totals, seed, count):
@@ -66,57 +55,56 @@ def some_of(totals, seed, count):
 
 
 def save_arrays(path, raster):
-    """Write what is drawn: LAYER.spikes, LAYER.membrane, LAYER.neurons and LAYER.threshold, and output.membrane."""
-    arrays = {"output.membrane": raster.output}
-    for layer in raster.layers:
-        kinds = ("spikes", "neurons", *("membrane", "threshold") * (layer.membrane is not None))
-        arrays |= {f"{layer.name}.{kind}": np.asarray(getattr(layer, kind)) for kind in kinds}
-    write_whole(path, lambda file: np.savez_compressed(file, **arrays))
+    """Write the arrays that are drawn."""
+    write_whole(path, lambda file: np.savez_compressed(file, **raster.arrays))
 
 
 def save_raster(path, raster, title, names):
     """A PNG: a row for each layer, its raster left and the membranes of a few neurons right; below them the outputs. title: of
     the image; names: of the classes."""
-    words, steps = in_words([layer.name for layer in raster.layers]), len(raster.output)
-    rows = len(raster.layers) + 1
+    arrays, output = raster.arrays, raster.arrays["output.membrane"]
+    rows = len(raster.totals) + 1
     with chart(path, (12, 1.55 * rows + 0.8), 2 * rows, 2) as axes:
-        for layer, word, spikes, membranes in zip(raster.layers, words, axes[::2], axes[1::2], strict=False):
-            draw_spikes(spikes, layer, word, raster.steps)
-            if layer.membrane is not None:
-                draw_membranes(membranes, layer)
-        draw_image(axes[1], raster.image)
-        draw_outputs(axes[-1], raster.output, names)
-        explain(axes[-2])
+        for name, words, left, right in zip(raster.totals, in_words(raster.totals), axes[::2], axes[1::2], strict=False):
+            draw_spikes(left, arrays[f"{name}.spikes"], name, raster.steps)
+            total = raster.totals[name]
+            some = f"{len(arrays[f'{name}.neurons'])} of the {int((total > 0).sum()):,} neurons that spike"
+            which = f"{some if total.any() else 'no neuron spikes'}, {len(total):,} in all"
+            left.set_title(f"{words if words == name else f'{words} ({name})'}: {which}", loc="left", fontsize=9)
+            if f"{name}.membrane" in arrays:
+                draw_membranes(right, arrays[f"{name}.membrane"], arrays[f"{name}.spikes"], arrays[f"{name}.threshold"], name)
+        draw_outputs(axes[-1], output, names)
         for axis in (*axes[:-2:2], *axes[3::2]):
             axis.set_xlim(0.5, raster.steps + 0.5)
             axis.xaxis.get_major_locator().set_params(integer=True)
         for axis in (axes[-4], axes[-1]):
-            axis.set_xlabel("step" if raster.steps == steps else f"step (the image stops after {raster.steps} of {steps})")
+            stops = f" (the image stops after {raster.steps} of {len(output)})" * (raster.steps < len(output))
+            axis.set_xlabel(f"step{stops}")
+        axes[1].imshow(raster.image, cmap="gray", vmin=0, vmax=255)
+        axes[1].set(xticks=[], yticks=[])
+        axes[1].set_title("the image", loc="left", fontsize=9)
+        axes[-2].set_axis_off()
+        axes[-2].text(0, 0.5, WORDS, va="center", transform=axes[-2].transAxes)
         axes[0].figure.suptitle(title)
 
 
-def draw_spikes(axis, layer, words, steps):
-    """A mark where a neuron spikes, a row for each, the most active on top. steps: how many there are to be seen."""
-    count, look = len(layer.neurons), {"colors": PART_COLOURS[part_of(layer.name)], "linelengths": 0.75}
-    look["linewidths"] = min(8, 150 / steps)
-    axis.eventplot([1 + spikes.nonzero()[0] for spikes in layer.spikes.T], lineoffsets=np.arange(1, count + 1), **look)
+def draw_spikes(axis, spikes, name, steps):
+    """A mark where a neuron of this layer spikes (T, n), a row for each, the most active on top. steps: to be seen."""
+    count, look = spikes.shape[1], {"colors": PART_COLOURS[part_of(name)], "linelengths": 0.75, "linewidths": min(8, 150 / steps)}
+    axis.eventplot([1 + each.nonzero()[0] for each in spikes.T], lineoffsets=np.arange(1, count + 1), **look)
     axis.set(ylim=(count + 0.7, 0.3), yticks=sorted({1, count}), ylabel="neuron")
-    which = f"{count} of the {layer.active:,} neurons that spike" if layer.active else "no neuron spikes"
-    name = words if words == layer.name else f"{words} ({layer.name})"
-    axis.set_title(f"{name}: {which}, {layer.size:,} in all", loc="left", fontsize=9)
 
 
-def draw_membranes(axis, layer):
-    """Potentials of the first neurons after each step, a dot where one has spiked, and their threshold."""
-    steps, colour = np.arange(1, len(layer.spikes) + 1), PART_COLOURS[part_of(layer.name)]
-    axis.axhline(layer.threshold, color="#222222", linestyle="--", linewidth=1)
-    for membrane, spikes, look in zip(layer.membrane.T, layer.spikes.T, LOOKS, strict=False):
+def draw_membranes(axis, membrane, spikes, threshold, name):
+    """Potentials of a layer's first neurons after each step (T, n), a dot where one has spiked, and their threshold."""
+    steps, colour = np.arange(1, len(spikes) + 1), PART_COLOURS[part_of(name)]
+    axis.axhline(threshold, color="#222222", linestyle="--", linewidth=1)
+    for potential, spiked, look in zip(membrane.T, spikes.T, LOOKS, strict=False):
         look = {"color": colour, "marker": "o", "markersize": 3.5, "linewidth": 1.2} | look
-        axis.plot(steps, membrane, markevery=spikes.nonzero()[0].tolist(), **look)
+        axis.plot(steps, potential, markevery=spiked.nonzero()[0].tolist(), **look)
     axis.set_ylabel("potential")
-    axis.set_title(
-        f"potential of the first {min(len(LOOKS), len(layer.neurons))}, threshold {layer.threshold:.3g}", loc="left", fontsize=9
-    )
+    words = f"potential of the first {min(len(LOOKS), spikes.shape[1])}, threshold {threshold:.3g}"
+    axis.set_title(words, loc="left", fontsize=9)
 
 
 def draw_outputs(axis, output, names):
@@ -126,20 +114,3 @@ def draw_outputs(axis, output, names):
     axis.plot(steps, output[:, answer], color=ACCURACY_COLOUR, linewidth=1.6)
     axis.set_ylabel("potential")
     axis.set_title(f"output: accumulated potential of each class, in black the answer {names[answer]}", loc="left", fontsize=9)
-
-
-def draw_image(axis, image):
-    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-    axis.set(xticks=[], yticks=[])
-    axis.set_title("the image", loc="left", fontsize=9)
-
-
-WORDS = """Left: a mark where a neuron spikes; neurons drawn by the seed
-among those that spike, the most active on top.
-Right: membrane potential of the first three of them after the
-reset of each step; a dot where one spikes; dashed: threshold."""
-
-
-def explain(axis):
-    axis.set_axis_off()
-    axis.text(0, 0.5, WORDS, va="center", transform=axis.transAxes)

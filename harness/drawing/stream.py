@@ -1,11 +1,12 @@
-"""What a network does that is left on while its image changes: a Film for its GIF, and a chart of its steps."""
+"""What a network does in a stream, while its image changes: a Film for its GIF, and a chart of its steps."""
 
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import softmax
 
 from harness.drawing.figures import NO_ANSWER, PART_COLOURS, RIGHT, WRONG
-from harness.drawing.film import answers_of, film_of, shown, sureness
+from harness.drawing.film import answers_of, film_of, shown
 from harness.drawing.plots import ACCURACY_COLOUR, chart
 from self_models.counting.spikes import by_part
 from self_models.running.outputs import open_share_by_step
@@ -14,6 +15,7 @@ MOST = 240  # steps that a GIF shows
 SHOWN = 28  # images above a chart at most
 LABEL_COLOUR = "#cfe3d4"
 SQUARE = 0.1  # of a chart's width is the height of these images
+BY_STEP = ("predictions", "states", "outputs", "blocked", "errors", "spikes", "inputs")  # arrays of a Film
 
 
 class Reel:
@@ -22,54 +24,51 @@ class Reel:
 
     def __init__(self, model, steps, title):
         self.model, self.title, self.steps, self.taken = model, title, steps, 0
-        self.every, self.films, self.spikes = -(-steps // MOST), [], 0
+        self.every, self.parts, self.spikes = -(-steps // MOST), [], 0
         self.images, self.now, self.since, self.next = [], None, 0, 0  # now: the image that began at step since
-        self.figures = {name: [] for name in ("answer", "sure", "label", "open", *PART_COLOURS)}
+        self.figures = []  # of each call of add
 
     def add(self, batch, output):
         """The SNNOutput of the next steps, on this Batch of one image. Returns the figures of these steps, name -> (T,)."""
         steps = len(output.logits_by_step)
-        sure = sureness(output.logits_by_step[:, 0].double().cpu().numpy())
+        sure = softmax(output.logits_by_step[:, 0].double().cpu().numpy(), -1)
         spikes = by_part({name: counts[:, 0].double().cpu().numpy() for name, counts in output.spikes_by_step.items()})
         share = open_share_by_step(output, batch.images)
         found = {part: spikes[part] + np.zeros(steps) for part in PART_COLOURS}
-        label = -1 if batch.labels is None else int(batch.labels[0])
-        found |= {"answer": answers_of(sure), "sure": sure.max(-1), "label": np.full(steps, label)}
+        found |= {"answer": answers_of(sure), "sure": sure.max(-1)}
+        found["label"] = np.full(steps, -1 if batch.labels is None else int(batch.labels[0]))
         found["open"] = np.ones(steps) if share is None else share[:, 0].cpu().numpy()
-        for name, values in found.items():
-            self.figures[name].append(values)
-        self._keep(batch, output, [t for t in range(steps) if (self.taken + t + 1) % self.every == 0])
+        self.figures.append(found)
+        self._keep_image(shown(batch.images)[0].cpu().numpy())
+        if self.model.predicts:
+            film = film_of(self.model, batch._replace(labels=None), output, self.model.classes, [self.title])
+            self._keep_film(film, [t for t in range(steps) if (self.taken + t + 1) % self.every == 0])
         self.taken += steps
         return found
 
-    def _keep(self, batch, output, some):
-        """Keep these steps for the Film, and for the chart the image, once, where the last one was kept long enough ago."""
-        image = shown(batch.images)[0].cpu().numpy()
+    def _keep_image(self, image):
+        """Keep it for the chart, once, where the last one was kept long enough ago."""
         if not np.array_equal(image, self.now):
             self.now, self.since = image, self.taken
         if self.taken >= self.next and (not self.images or self.images[-1][0] < self.since):
             self.images.append((self.since, image))
             self.next = self.taken + self.steps / SHOWN
-        if not self.model.predicts:
-            return
-        film = film_of(self.model, batch._replace(labels=None), output, self.model.classes, [self.title])
-        spikes, self.spikes = film.spikes + self.spikes, film.spikes[-1] + self.spikes
-        if some:
-            inputs = film.images[None].repeat(len(film.guesses), 0)
-            by_step = {name: getattr(film, name)[some] for name in ("guesses", "states", "outputs", "blocked", "errors")}
-            self.films.append(replace(film, **by_step, spikes=spikes[some], inputs=inputs[some], stopped=np.array([len(some)])))
+
+    def _keep_film(self, film, some):
+        """Keep some of these steps for the Film."""
+        inputs = np.repeat(film.images[None], len(film.spikes), 0)
+        self.last = replace(film, spikes=film.spikes + self.spikes, inputs=inputs)
+        self.spikes = self.last.spikes[-1]
+        self.parts.append({name: getattr(self.last, name)[some] for name in BY_STEP})
 
     def film(self):
         """The Film of the steps so far; None of a network that predicts nothing."""
-        if not self.films:
-            return None
-        names = ("guesses", "states", "outputs", "blocked", "errors", "spikes", "inputs")
-        parts = {name: np.concatenate([getattr(film, name) for film in self.films]) for name in names}
-        return replace(self.films[-1], **parts, stopped=np.array([len(parts["guesses"])]), every=self.every)
+        parts = {name: np.concatenate([part[name] for part in self.parts]) for name in BY_STEP if self.parts}
+        return replace(self.last, **parts, stopped=np.array([len(parts["spikes"])]), every=self.every) if parts else None
 
     def so_far(self):
         """The figures of all steps, name -> (T,)."""
-        return {name: np.concatenate(values) for name, values in self.figures.items()}
+        return {name: np.concatenate([figures[name] for figures in self.figures]) for name in self.figures[0]}
 
 
 def save_stream(path, reel, blocks):
@@ -84,14 +83,10 @@ def save_stream(path, reel, blocks):
         draw_answers(answers, steps, figures["answer"], figures["label"], names)
         sure.plot(steps, 100 * figures["sure"], color=ACCURACY_COLOUR, linewidth=1)
         sure.set(ylim=(0, 104), ylabel="sure, %", title="how sure the network is: softmax of its outputs so far")
-        base, edges = np.zeros(len(steps)), np.arange(len(steps) + 1) + 0.5
-        for part, colour in PART_COLOURS.items():
-            top = base + figures[part]
-            ends = (np.append(values, values[-1]) for values in (base, top))
-            spikes.fill_between(edges, *ends, step="post", color=colour, linewidth=0, label=part)
-            base = top
+        parts = [figures[part] for part in PART_COLOURS]
+        spikes.stackplot(steps, parts, labels=PART_COLOURS, colors=PART_COLOURS.values(), step="mid", linewidth=0)
         spikes.set(ylabel="spikes", ylim=(0, None))
-        spikes.set_title(f"spikes of each step, mean {base.mean():,.0f}", loc="left")
+        spikes.set_title(f"spikes of each step, mean {np.sum(parts, 0).mean():,.0f}", loc="left")
         beside_title(spikes)
         for axis in shares:
             axis.step(steps, 100 * figures["open"], where="mid", color=PART_COLOURS["input"])

@@ -1,5 +1,7 @@
 """Which classes are read as which: figures and lines from a confusion matrix, confusion[label][found] = images."""
 
+from harness.measuring.tables import aligned
+
 MOST_CLASSES = 20  # of which the whole matrix is shown; of more the worst pairs are
 WORST = 10  # of them
 
@@ -30,9 +32,7 @@ def class_lines(confusion, names):
         yield f"read wrong most often, images: {', '.join(pairs) or 'none'}"
         return
     yield "accuracy by class: " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in accuracies)
-    left = max(map(len, names))
-    widths = [max(len(name), *(len(f"{row[found]:,}") for row in confusion)) for found, name in enumerate(names)]
     yield "images by class (rows) and by what they were read as (columns):"
-    yield " ".join([" " * left, *(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))])
-    for name, row in zip(names, confusion, strict=True):
-        yield " ".join([f"{name:<{left}}", *(f"{count:>{width},}" for count, width in zip(row, widths, strict=True))])
+    yield from aligned(
+        [["", *names], *([name, *(f"{count:,}" for count in row)] for name, row in zip(names, confusion, strict=True))]
+    )

@@ -4,6 +4,7 @@ import json
 from datetime import date
 
 from harness.measuring.classes import accuracy_by_class, class_lines
+from harness.measuring.tables import aligned
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
 from harness.runs.health import HELPS_AGAINST_SILENCE
@@ -31,6 +32,10 @@ def running(means, names=("accuracy", *LOSSES, "spikes")):
 def figure(value):
     """Four significant digits, thousands with commas."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def percent(share):
+    return f"{100 * share:.2f} %"
 
 
 def numbers_only(result):
@@ -87,31 +92,32 @@ def silent_outputs(result):
 def blocking_table(records):
     """Lines of a table: one row per evaluation record of a network, spikes per image by part; with a decoder the reconstruction
     error and the share of open input, too."""
-    feedback = "   error  open at the end" if records[0]["reconstruction_error"] is not None else ""
-    yield f"epsilon  accuracy   input  encoder  decoder  classifier    total{feedback}"
+    parts = ("input", "encoder", "decoder", "classifier", "total")
+    rows = [["epsilon", "accuracy", *parts, *["error", "open at the end"] * (records[0]["reconstruction_error"] is not None)]]
     for record in records:
-        spikes, error, share = record["spikes"], record["reconstruction_error"], record.get("open_share")
-        yield (
-            f"{record['epsilon']:7g}  {100 * record['accuracy']:6.2f} %  {spikes['input']:6,.0f}  {spikes['encoder']:7,.0f}  "
-            f"{spikes['decoder']:7,.0f}  {spikes['classifier']:10,.0f}  {spikes['total']:7,.0f}  "
-            + ("" if error is None else f"{error:6.2f}  ")
-            + ("" if share is None else f"{100 * share[-1]:13.1f} %")
-        )
+        error, share = record["reconstruction_error"], record.get("open_share")
+        spikes = [f"{record['spikes'][part]:,.0f}" for part in parts]
+        more = [f"{error:.2f}" if error is not None else "", f"{100 * share[-1]:.1f} %" if share else ""]
+        rows.append([f"{record['epsilon']:g}", percent(record["accuracy"]), *spikes, *more])
+    return aligned(rows)
 
 
 def operations_table(records):
     """Lines of a table: operations per image as NeuroBench counts them, event-driven, and the estimated energy."""
-    yield (
-        "epsilon  effective ACs  effective MACs         dense  event-driven ACs  activation sparsity  energy: layer by layer"
-        "  event-driven (estimates)"
-    )
+    kinds = {
+        "effective_acs": "effective ACs",
+        "effective_macs": "effective MACs",
+        "dense": "dense",
+        "event_acs": "event-driven ACs",
+    }
+    energies = {"energy_joules": "energy: layer by layer", "energy_event_joules": "event-driven (estimates)"}
+    rows = [["epsilon", *kinds.values(), "activation sparsity", *energies.values()]]
     for record in records:
         operations = record["operations"]
-        yield (
-            f"{record['epsilon']:7g}  {operations['effective_acs']:13,.0f}  {operations['effective_macs']:14,.0f}  "
-            f"{operations['dense']:12,.0f}  {operations['event_acs']:16,.0f}  {operations['activation_sparsity']:19.4f}  "
-            f"{1e6 * record['energy_joules']:19.3f} uJ  {1e6 * record['energy_event_joules']:11.3f} uJ"
-        )
+        counts = [f"{operations[kind]:,.0f}" for kind in kinds]
+        counts.append(f"{operations['activation_sparsity']:.4f}")
+        rows.append([f"{record['epsilon']:g}", *counts, *(f"{1e6 * record[name]:.3f} uJ" for name in energies)])
+    return aligned(rows)
 
 
 def difficulty_lines(epsilon, correlations):
@@ -130,23 +136,21 @@ def signed(rho):
 
 def adaptive_table(series):
     """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image)."""
-    yield f"{'rule':46}  accuracy  mean steps  median  95 %  spikes     rho  per ink  images/s  faster  (goal)"
+    head = ["rule", "accuracy", "mean steps", "median", "95 %", "spikes", "rho", "per ink", "images/s", "faster", "(goal)"]
+    table, records = [head], [record for rows in series.values() for record, _ in rows]
     for name, rows in series.items():
         prefix = name.rpartition(", ")[0]
         whole = series[f"{prefix}, all steps" if prefix else "all steps"][0][0]
         for record, _ in rows:
-            faster = record["images_per_second"] / whole["images_per_second"]
-            yield (
-                f"{setting_in_words(name, record['bounds']):46}  "
-                f"{100 * record['accuracy']:6.2f} %  {record['mean_steps']:10.2f}  "
-                f"{record['median_steps']:6.0f}  {record['p95_steps']:4.0f}  {record['spikes']['total']:6,.0f}  "
-                f"{signed(record['rank_correlation']):>6}   {signed(record['rank_correlation_per_ink']):>6}  "
-                f"{record['images_per_second']:8.1f}  {faster:6.2f}  "
-                f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})"
-            )
-    yield COLUMNS
-    if any(record["rank_correlation"] is None for rows in series.values() for record, _ in rows):
-        yield NOT_DEFINED
+            table.append([
+                setting_in_words(name, record["bounds"]), percent(record["accuracy"]), f"{record['mean_steps']:.2f}",
+                f"{record['median_steps']:.0f}", f"{record['p95_steps']:.0f}", f"{record['spikes']['total']:,.0f}",
+                signed(record["rank_correlation"]), signed(record["rank_correlation_per_ink"]),
+                f"{record['images_per_second']:.1f}", f"{record['images_per_second'] / whole['images_per_second']:.2f}",
+                f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})",
+            ])  # fmt: skip
+    not_defined = [NOT_DEFINED] * any(record["rank_correlation"] is None for record in records)
+    return [*aligned(table), COLUMNS, *not_defined]
 
 
 def setting_in_words(rule, bounds):
@@ -156,10 +160,9 @@ def setting_in_words(rule, bounds):
 
 def contrast_table(rows, summary):
     """Lines of a table: accuracy on clean and dimmed images with plain blocking and with contrast, then the summary."""
-    yield "images        plain    contrast"
-    for row in rows:
-        yield f"{row['dimming']:12}  {100 * row['plain']:5.2f} %  {100 * row['contrast']:5.2f} %"
-    yield f"mean of dimmed: plain {100 * summary['dimmed_plain']:.2f} %, contrast {100 * summary['dimmed_contrast']:.2f} %"
+    accuracies = ([row["dimming"], percent(row["plain"]), percent(row["contrast"])] for row in rows)
+    yield from aligned([["images", "plain", "contrast"], *accuracies])
+    yield f"mean of dimmed: plain {percent(summary['dimmed_plain'])}, contrast {percent(summary['dimmed_contrast'])}"
     if summary["regained"] is not None:
         yield f"contrast wins back {100 * summary['regained']:.0f} % of the accuracy that dimming costs"
 

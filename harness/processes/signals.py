@@ -7,11 +7,13 @@ from types import SimpleNamespace
 
 
 class Interrupted(KeyboardInterrupt):
-    """The program was asked to end by this signal; the message says what was saved and how to go on."""
+    """The program was asked to end by this signal; the message says what was saved and how to go on.
 
-    def __init__(self, number, message="interrupted"):
+    goes_on: a thread that compiles meanwhile, or None."""
+
+    def __init__(self, number, message="interrupted", goes_on=None):
         super().__init__(message)
-        self.number = int(number)
+        self.number, self.goes_on = int(number), goes_on
 
 
 def end_at_once(number, frame):

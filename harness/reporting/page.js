@@ -33,9 +33,9 @@ function grey(values, start, channels) {
 }
 
 // Pixels that were sent, on a checkerboard.
-function sentOnly(state, known, { width, board, square }) {
+function sentOnly(state, known, { width, board }) {
   return (pixel) => {
-    const tone = board[(Math.floor(pixel / width / square) + Math.floor((pixel % width) / square)) % 2];
+    const tone = board[(Math.floor(pixel / width / 4) + Math.floor((pixel % width) / 4)) % 2];
     return state[pixel] === SENDS || state[pixel] === SENT ? known(pixel) : [tone, tone, tone];
   };
 }
@@ -58,7 +58,7 @@ function bars(box, rows, largest) {
 
 function startPlayer(players) {
   const pixels = players.map((player) => ({
-    images: bytes(player.images), guesses: bytes(player.guesses), states: bytes(player.states),
+    images: bytes(player.images), predictions: bytes(player.predictions), states: bytes(player.states),
     misses: player.misses && bytes(player.misses), inputs: player.inputs && bytes(player.inputs),
   }));
   const errorColours = data.error_colours.map(rgb), stateColours = STATES.map(([colour]) => rgb(colour));
@@ -66,16 +66,16 @@ function startPlayer(players) {
   let run = 0, image = 0, timer = null;
 
   function show() {
-    const player = players[run], { images, guesses, states, misses, inputs } = pixels[run];
+    const player = players[run], { images, predictions, states, misses, inputs } = pixels[run];
     const count = player.labels.length, size = player.width * player.height, step = Number(at("step").value);
     const place = (step - 1) * count + image;
     const state = states.subarray(place * size, (place + 1) * size);
     draw(at("input"), player, inputs ? grey(inputs, place * size * player.channels, player.channels)
       : grey(images, image * size * player.channels, player.channels));
-    const guess = grey(guesses, place * size * player.channels, player.channels);
-    draw(at("guess"), player, guess);
+    const prediction = grey(predictions, place * size * player.channels, player.channels);
+    draw(at("prediction"), player, prediction);
     if (misses) {
-      draw(at("sent"), player, sentOnly(state, guess, player));
+      draw(at("sent"), player, sentOnly(state, prediction, player));
       draw(at("miss"), player, (pixel) =>
         errorColours[Math.min(255, Math.floor(misses[place * size + pixel] / player.largest))]);
     }

@@ -1,7 +1,6 @@
 """Runs as a report knows them: read from their JSON lines, whoever wrote these and however much of them is whole."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,8 @@ MOST_FAULTS = 5  # of a log that are told one by one
 @dataclass
 class Run:
     """A run: its log's path and its name; openings, epochs, evaluations, analysis (its steps): what records.py makes of its JSON
-    objects; film: of single images, or None; readable: the text of the log beside it; faults: lines that say what was left out of
-    it and why; seed: of its random choices, as far as the log tells, else 0; recipe: what runs have in common that only the seed
-    tells apart, NAME of NAME, NAME_1 and NAME_2."""
+    objects; film: of single images, or None; faults: lines that say what was left out of it and why; seed: of its random choices;
+    recipe: what runs have in common that only the seed tells apart, NAME of NAME, NAME_1 and NAME_2."""
 
     path: Path
     name: str
@@ -26,14 +24,10 @@ class Run:
     evaluations: list
     analysis: list
     film: Film | None
-    readable: str
     faults: list
-    seed: int = 0
-    recipe: str = ""
 
     def __post_init__(self):
-        said = next((result.seed for result in self.evaluations if result.seed is not None), self.parameters.get("seed", "0"))
-        self.seed = int(said) if str(said).isdecimal() else 0
+        self.seed = self.openings[-1].seed if self.openings else 0
         self.recipe = self.name.removesuffix(f"_{self.seed}") if self.seed else self.name
 
     @property
@@ -44,30 +38,19 @@ class Run:
 
     @property
     def parameters(self):
-        """name -> value as text, when the run was last started; of an earlier version's log from the readable one."""
-        if self.openings:
-            return self.openings[-1].parameters
-        found = re.findall(r"^parameters: (.*)$", self.readable, re.MULTILINE)
-        return dict(re.findall(r"(\w+)=(.*?)(?=, \w+=|$)", found[-1])) if found else {}
-
-    @property
-    def commands(self):
-        """Its commands, with when and by which code where that is known."""
-        said = [f"{one.command}   ({one.when}; {one.code})" for one in self.openings]
-        said = said or re.findall(r"^command: (.*)$", self.readable, re.MULTILINE)
-        return said or list(dict.fromkeys(result.command for result in self.evaluations if result.command))
+        """name -> value as text, when the run was last started."""
+        return self.openings[-1].parameters if self.openings else {}
 
     @property
     def is_spiking(self):
-        """Whether it is an SNN's run, as far as the log tells."""
         return "pretrained_snn" in self.parameters or any(result.spikes for result in self.results)
 
     @property
     def has_feedback(self):
-        """Whether the network has a decoder, as far as the log tells; else by its name."""
+        """Whether the network has a decoder; before an evaluation has told, by its architecture's name, or what it predicts."""
         told = [result.feedback for result in self.evaluations if result.feedback is not None]
-        plan = self.parameters.get("architecture", "" if "twin" in self.name else "wFeedback")
-        return told[0] if told else "wFeedback" in plan or (self.film is not None and not self.film.once)
+        predicts = self.film is not None and not self.film.once
+        return told[0] if told else predicts or "wFeedback" in self.parameters.get("architecture", "")
 
 
 def find_runs(words, output_dir):
@@ -83,9 +66,8 @@ def find_runs(words, output_dir):
         raise UserError("; ".join(left_out))
     names = [run.name for run in runs]
     for run in runs:
-        if names.count(run.name) > 1:
-            run.name += f" ({run.path.parent.name})"
-            run.recipe += f" ({run.path.parent.name})"
+        where = f" ({run.path.parent.name})" * (names.count(run.name) > 1)
+        run.name, run.recipe = run.name + where, run.recipe + where
     return runs, [f"left out: {line}" for line in left_out]
 
 
@@ -107,24 +89,22 @@ def find_logs(word, output_dir):
 def read_run(path):
     """The Run that wrote this log. Raises UserError where the file can't be read, or holds nothing that a report shows."""
     try:
-        lines = path.read_bytes().decode("utf-8", "replace").split("\n")
-        readable = path.with_suffix(".log").read_bytes().decode("utf-8", "replace") if path.with_suffix(".log").is_file() else ""
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    found, others, faults = {kind: [] for kind in KINDS}, 0, []
+    found, faults = {}, []
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
                 event, what = read_record(line)
-                found.get(event, []).append(what)
-                others += event not in KINDS
+                found.setdefault(event, []).append(what)
         except (ValueError, RecursionError) as error:
             faults.append(f"line {number} left out: {str(error)[:200]}")
-    if not others and not any(found.values()):
+    if not found:
         raise UserError(f"{path} is no run's log: {faults[0] if faults else 'it is empty'}")
     if len(faults) > MOST_FAULTS:
         faults[MOST_FAULTS:] = [f"{len(faults) - MOST_FAULTS} more lines left out"]
-    run = Run(path, path.stem, *found.values(), _film_beside(path, faults), readable, faults)
+    run = Run(path, path.stem, *(found.get(event, []) for event in KINDS), _film_beside(path, faults), faults)
     if not (run.results or run.epochs or run.analysis or run.film):
         raise UserError(f"{path} has nothing to show yet: no whole epoch, evaluation or step")
     return run
@@ -138,7 +118,7 @@ def read_record(line):
         record = None
     if not isinstance(record, dict) or not isinstance(event := record.get("event"), str):
         raise ValueError("no whole JSON object with an event")
-    return event, KINDS[event].of(record) if event in KINDS else None
+    return event, KINDS[event](record) if event in KINDS else None
 
 
 def _film_beside(path, faults):

@@ -67,28 +67,20 @@ def _partner(recipe, recipes, last):
 
 def comparison(recipe, other):
     """Rows of text that compare a Recipe with another, or show it alone where other is None; the first row is the head."""
-    both = [recipe] if other is None else [recipe, other]
-    rows = [["", *(one.name for one in both)], ["seeds", *(" ".join(map(str, one.results)) for one in both)]]
-    facts = {"run with": [one.run_with for one in both], "images": [one.on for one in both]}
-    rows += [[name, *words, *[""] * (other is not None)] for name, words in facts.items() if any(words)]
+    both = [recipe, other or recipe]
+    pairs = len(both[0].results.keys() & both[1].results.keys())
+    rows = [
+        ["", *(one.name for one in both), "difference"],
+        ["seeds", *(" ".join(map(str, one.results)) for one in both), f"{pairs} pair{'s' * (pairs != 1)}"],
+        ["run with", *(one.run_with for one in both), ""],
+        ["images", *(one.on for one in both), ""],
+    ]
     for name, figure in FIGURES.items():
         spreads = [spread(name, one.results) for one in both]
-        if any(spreads):
-            rows.append([figure.title, *(one.text(figure.form) if one else "-" for one in spreads)])
-            if other:
-                found = difference(name, recipe.results, other.results)
-                rows[-1].append(found.text(figure) if found else "-")
-    if other:
-        count = len(recipe.results.keys() & other.results.keys())
-        rows[0].append("difference")
-        rows[1].append(f"{count} pair{'s' * (count != 1)}")
-    return rows
-
-
-def aligned(rows):
-    """Rows of text as lines for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+        found = difference(name, both[0].results, both[1].results)
+        words = [one.text(figure.form) if one else "-" for one in spreads]
+        rows += [[figure.title, *words, found.text(figure) if found else "-"]] * any(spreads)
+    return [row if other else row[:2] for row in rows if any(row[1:])]
 
 
 def figures_of(pairs):

@@ -1,203 +1,149 @@
-"""What a log's JSON objects say, one class for each kind of event. Each has of(record), which raises ValueError, in words for a
-reader, where a record lacks something or says what cannot be."""
+"""What a log's JSON objects say, one class for each kind of event: its attributes are their fields, each checked. Each raises
+ValueError, in words for a reader, where an object lacks a field or says what cannot be."""
 
-from dataclasses import dataclass, replace
+from functools import partial
 
-from harness.drawing.intervals import wilson
+from harness.drawing.plots import wilson
 from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, WHOLE, Number, Switch
 from self_models.counting.spikes import PARTS
 
-FIGURE = Number(float)
-SHARE = Number(float, -1e-6, 1 + 1e-6)  # a mean may be rounded so far
+FIGURE, NATURAL = Number(float).check, NOT_NEGATIVE.check
+SHARE = Number(float, -1e-6, 1 + 1e-6).check  # a mean may be rounded so far
 JUDGED = ("accuracy", "classification", "reconstruction", "total")  # figures of an epoch that are drawn
-REQUIRED = object()
 
 
-def take(record, name, check, default=REQUIRED):
-    """What check makes of record[name]; the default where that is not there. Raises ValueError for what check refuses, and for
-    what is required and not there."""
-    value = record.get(name)
-    if value is None:
-        if default is REQUIRED:
+def checked(record, name, check, required=True):
+    """What the check makes of record[name]; None where that is missing and not required. Raises ValueError."""
+    if (value := record.get(name)) is None:
+        if required:
             raise ValueError(f"no {name}")
-        return default
+        return None
     try:
         return check(value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
-def an_object(value):
-    if not isinstance(value, dict):
-        raise ValueError(f"{value!r} is no object")
+def of_kind(kind, value):
+    """The value, if it is an object (dict) or a list. Raises ValueError."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{value!r} is no {'object' if kind is dict else 'list'}")
     return value
 
 
-def named(check=FIGURE.check):
-    """A check of an object: name -> what check makes of its value."""
-    return lambda value: {name: take(value, name, check) for name in an_object(value)}
+def named(check):
+    """The check of an object: name -> what `check` makes of its value."""
+    return lambda values: {name: checked(values, name, check) for name in of_kind(dict, values)}
 
 
-def shares(values):
-    """Numbers from 0 to 1, in order."""
-    if not isinstance(values, list):
-        raise ValueError(f"{values!r} is no list")
-    return [SHARE.check(value) for value in values]
-
-
-def confusion(values):
-    """Counts of images, a row for each class and as many columns."""
-    if not isinstance(values, list) or not all(isinstance(row, list) and len(row) == len(values) for row in values):
-        raise ValueError("not as many columns as rows")
-    return [[WHOLE.check(count) for count in row] for row in values]
-
-
-def names(values):
-    """Names of classes."""
-    if not isinstance(values, list):
-        raise ValueError(f"{values!r} is no list")
-    return [str(name) for name in values]
+def listed(check):
+    """The check of a list: what `check` makes of each value."""
+    return lambda values: [check(value) for value in of_kind(list, values)]
 
 
 def spikes_by_part(values):
     """part -> spikes per image, of which 'total' is one."""
-    spikes = named(NOT_NEGATIVE.check)(values)
-    take(spikes, "total", FIGURE.check)
-    return spikes
+    checked(of_kind(dict, values), "total", NATURAL)
+    return named(NATURAL)(values)
 
 
 def spikes_by_layer(values):
     """layer -> spikes per image."""
-    spikes = named(NOT_NEGATIVE.check)(values)
-    for layer in spikes:
-        if layer.split(".")[0] not in PARTS:
-            raise ValueError(f"{layer!r} is no layer: its name begins with {', '.join(PARTS)}")
-    return spikes
+    if odd := [layer for layer in of_kind(dict, values) if layer.split(".")[0] not in PARTS]:
+        raise ValueError(f"{odd[0]!r} is no layer: its name begins with {', '.join(PARTS)}")
+    return named(NATURAL)(values)
 
 
-@dataclass
-class Opening:
-    """When a run was started or resumed, and what it is: parameters, name -> value as text; code: versions of it."""
-
-    when: str
-    command: str
-    parameters: dict
-    code: str
-
-    @classmethod
-    def of(cls, record):
-        versions = [f"{name} {version}" for name, version in take(record, "versions", named(str)).items()]
-        code = ", ".join([*versions, f"git {take(record, 'git_revision', str)}"])
-        when = f"{take(record, 'began', str)} {take(record, 'time', str)}"
-        parameters = take(record, "parameters", an_object)
-        return cls(when, take(record, "command", str), {name: str(value) for name, value in parameters.items()}, code)
+def confusion(values):
+    """Counts of images, a row for each class and as many columns."""
+    rows = listed(listed(WHOLE.check))(values)
+    if any(len(row) != len(rows) for row in rows):
+        raise ValueError("not as many columns as rows")
+    return rows
 
 
-@dataclass
-class Result:
-    """An evaluation: accuracy and its 95 % interval (0 to 1); spikes per image by part and by layer; energies in J. None or empty
-    where not known. settings: name -> what it was run with; where: on which images."""
+class Record:
+    def read(self, record, required, optional=()):
+        """Take from an object what is required and, if it is there, what is optional: name -> check."""
+        for name, check in {**required, **dict(optional)}.items():
+            setattr(self, name, checked(record, name, check, name in required))
 
-    accuracy: float
-    interval: tuple
-    images: int
-    where: str
-    settings: dict
-    spikes: dict
-    layers: dict
-    energy_joules: float | None = None  # layer by layer
-    energy_event_joules: float | None = None
-    mean_steps: float | None = None
-    open_share: list | tuple = ()
-    feedback: bool | None = None
-    command: str = ""
-    classes: list | tuple = ()
-    confusion: list | tuple = ()
-    seed: int | None = None
 
-    @classmethod
-    def of(cls, record):
-        accuracy, images = take(record, "accuracy", FRACTION.check), take(record, "images", COUNT.check)
-        spikes, holdout = take(record, "spikes", spikes_by_part, {}), take(record, "holdout", WHOLE.check, 0)
-        settings = {"T": record.get("timesteps"), "ε": record.get("epsilon")} if spikes else {}
-        settings |= {"rule": record.get("rule"), **take(record, "bounds", named(), {})}
-        settings |= {name: record.get(name) for name in ("dimming", "contrast")}
-        matrix = take(record, "confusion", confusion, ())
-        classes = take(record, "classes", names, [str(label) for label in range(len(matrix))])
-        where = f"{holdout:,} held-out images" if holdout else f"{record.get('dataset', '')} test images".strip()
-        return cls(
-            accuracy=accuracy,
-            interval=wilson(accuracy, images),
-            images=images,
-            where=where + ", which chose the epoch" * (record.get("selected_on") == "test"),
-            settings={name: str(value) for name, value in settings.items() if value is not None},
-            spikes=spikes,
-            layers=take(record, "spikes_per_layer", spikes_by_layer, {}),
-            energy_joules=take(record, "energy_joules", NOT_NEGATIVE.check, None),
-            energy_event_joules=take(record, "energy_event_joules", NOT_NEGATIVE.check, None),
-            mean_steps=take(record, "mean_steps", NOT_NEGATIVE.check, None),
-            open_share=take(record, "open_share", shares, ()),
-            feedback=take(record, "feedback", Switch().check, None),
-            command=take(record, "command", str, ""),
-            classes=classes,
-            confusion=matrix if len(matrix) == len(classes) else (),
-            seed=take(record, "seed", WHOLE.check, None),
-        )
+class Opening(Record):
+    """When a run was started or resumed, and what it is. parameters: name -> value as text; line: its command, and when and by
+    which code."""
 
-    @classmethod
-    def of_epoch(cls, figures, epoch, selected_on):
-        """What an epoch was judged by: an evaluation's figures, where `spikes` are those by layer and `parts` those by part."""
-        images = "test images" if selected_on == "test" else "held-out images"
-        settings = {"T": f"{take(figures, 'mean_steps', NOT_NEGATIVE.check):g}"} if figures.get("spikes") else {}
-        result = cls.of(figures | {"spikes": figures.get("parts"), "spikes_per_layer": figures.get("spikes")})
-        return replace(result, where=f"{images}, which chose epoch {epoch}", settings=settings)
+    def __init__(self, record):
+        texts = dict.fromkeys(("began", "time", "command", "git_revision"), str)
+        more = {"seed": WHOLE.check, "versions": named(str), "parameters": partial(of_kind, dict)}
+        self.read(record, texts | more)
+        self.parameters = {name: str(value) for name, value in self.parameters.items()}
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        self.line = f"{self.command}   ({self.began} {self.time}; {versions}, git {self.git_revision})"
+
+
+class Result(Record):
+    """An evaluation: accuracy (0 to 1), means per image of spikes by part and by layer, and of energies in J, layer by layer and
+    event by event; or what an epoch was judged by. settings: name -> what it was run with; on: which images; where: that, and
+    what was chosen on them."""
+
+    def __init__(self, record):
+        self.read(record, {"accuracy": FRACTION.check, "images": COUNT.check}, {
+            "spikes": spikes_by_part, "spikes_per_layer": spikes_by_layer, "energy_joules": NATURAL, "mean_steps": NATURAL,
+            "energy_event_joules": NATURAL, "open_share": listed(SHARE), "feedback": Switch().check, "classes": listed(str),
+            "confusion": confusion, "timesteps": str, "epsilon": str, "rule": str, "bounds": named(FIGURE), "dimming": str,
+            "contrast": str, "dataset": str, "holdout": WHOLE.check, "selected_on": str, "epoch": COUNT.check,
+        })  # fmt: skip
+        found = {"T": self.timesteps, "ε": self.epsilon} if self.spikes else {}
+        found |= {"rule": self.rule, **(self.bounds or {}), "dimming": self.dimming, "contrast": self.contrast}
+        self.settings = {name: str(value) for name, value in found.items() if value is not None}
+        self.classes = self.classes or [str(label) for label in range(len(self.confusion or ()))]
+        if self.confusion and len(self.confusion) != len(self.classes):
+            raise ValueError("confusion: not as many rows as classes")
+        kind = "held-out" if self.holdout or (self.epoch and self.selected_on != "test") else f"{self.dataset or ''} test"
+        images = (f"{self.holdout:,} " if self.holdout else "") + f"{kind} images".strip()
+        chosen = f"epoch {self.epoch}" if self.epoch else "the epoch" * (self.selected_on == "test")
+        self.on, self.where = f"{self.images:,} {images}", images + f", which chose {chosen}" * bool(chosen)
 
     @property
-    def on(self):
-        """Which images, whatever was chosen on them."""
-        return f"{self.images:,} {self.where.split(', which chose')[0]}"
+    def interval(self):
+        """The 95 % interval of its accuracy, (low, high)."""
+        return wilson(self.accuracy, self.images)
 
     def label(self, names):
         """'T = 8, ε = 0.2' of those of these settings that it has."""
         return ", ".join(f"{name} = {self.settings[name]}" for name in names if name in self.settings)
 
 
-@dataclass
-class Epoch:
-    """An epoch: its number; train, judged: figure -> mean per image in training and on the images that judge, the latter's result
-    in full, None without any."""
+class Epoch(Record):
+    """An epoch: train, judged: figure -> mean per image in training and on the images that judge; result: the latter in full, as
+    of an evaluation, None without any."""
 
-    number: int
-    train: dict
-    judged: dict
-    result: Result | None
+    def __init__(self, record):
+        optional = {"evaluated": partial(of_kind, dict), "selected_on": str}
+        self.read(record, {"epoch": COUNT.check, "train": named(FIGURE)}, optional)
+        figures = self.evaluated or {}
+        self.judged = {name: checked(figures, name, FIGURE) for name in JUDGED if name in figures}
+        other = {
+            "spikes": figures.get("parts"),
+            "spikes_per_layer": figures.get("spikes"),
+            "timesteps": figures.get("mean_steps"),
+        }
+        other |= {"epoch": self.epoch, "selected_on": self.selected_on}  # what an evaluation calls otherwise, or has beside
+        self.result = Result(figures | other) if figures else None
+        if self.result and self.result.spikes:
+            self.judged["spikes"] = self.result.spikes["total"]
 
-    @classmethod
-    def of(cls, record):
-        number, figures = take(record, "epoch", COUNT.check), take(record, "evaluated", an_object, {})
-        result = Result.of_epoch(figures, number, record.get("selected_on")) if figures else None
-        judged = {name: take(figures, name, FIGURE.check) for name in figures if name in JUDGED}
-        if result and result.spikes:
-            judged["spikes"] = result.spikes["total"]
-        return cls(number, take(record, "train", named()), judged, result)
 
-
-@dataclass
-class Step:
+class Step(Record):
     """A step of the analysis: squared error per image of the prediction, and the share of active input that is blocked, or of all
     input that was sent so far: None where the gate does the other."""
 
-    number: int
-    squared_error: float
-    blocked_share: float | None
-    sent_share: float | None
-
-    @classmethod
-    def of(cls, record):
-        blocked, sent = (take(record, name, SHARE.check, None) for name in ("blocked_share", "sent_share"))
-        if blocked is None and sent is None:
+    def __init__(self, record):
+        shares = {"blocked_share": SHARE, "sent_share": SHARE}
+        self.read(record, {"step": COUNT.check, "squared_error": NATURAL}, shares)
+        if self.blocked_share is None and self.sent_share is None:
             raise ValueError("neither blocked_share nor sent_share")
-        return cls(take(record, "step", COUNT.check), take(record, "squared_error", NOT_NEGATIVE.check), blocked, sent)
 
 
 KINDS = {"run": Opening, "epoch": Epoch, "evaluation": Result, "step": Step}  # by the event's name

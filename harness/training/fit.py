@@ -3,12 +3,13 @@
 import copy
 import json
 import time
+from contextlib import nullcontext
 from itertools import islice
 
 import torch
 
 from harness.data.sets import augmented
-from harness.drawing.board import Board, NoBoard
+from harness.drawing.board import Board
 from harness.measuring.evaluation import evaluate
 from harness.measuring.report import (
     best_line,
@@ -55,14 +56,14 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     if args.resume:
         training.resume(saved)
     writes_board = args.tensorboard and ranks.is_first()
-    board = Board(run.place.board_path, training.epoch, args.seed) if writes_board else NoBoard()
+    board = Board(run.place.board_path, training.epoch, args.seed) if writes_board else None
     for line in (slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args)):
         if line:
             run.say(line)
     run.begin()
     keep_freed_memory()
     parallel, foretell = ranks.parallel(model), forecast(updates, args.epochs, run.say)
-    with board, noted_signals(patient=ranks.count() > 1) as training.signals:
+    with board or nullcontext(), noted_signals(patient=ranks.count() > 1) as training.signals:
         while training.epoch < args.epochs:
             fit_one_epoch(training, parallel, updates, foretell, board)
         return finish(training)
@@ -70,7 +71,7 @@ def fit(model, data, criterion, args, run, declared, saved=None):
 
 def fit_one_epoch(training, parallel, updates, foretell, board):
     """The rest of the epoch that training has come to, its evaluation, checkpoints and lines. updates: of an epoch;
-    board: a Board."""
+    board: a Board, or None."""
     model, args, run = training.model, training.args, training.run
     epoch, began, sequence = training.epoch + 1, time.perf_counter() - training.seconds, sequence_of(args)
 
@@ -111,7 +112,8 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
     groups = {"training": learned, args.selected_on: evaluated, "spikes": evaluated.get("spikes", {})}
     figures = {f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()}
     numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
-    board.add(epoch, candidate, numbers, shown)  # again after a kill
+    if board:
+        board.add(epoch, candidate, numbers, shown)  # again after a kill
     training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
     training.save()  # first, since the logs can be put right from it
     for line in lines:

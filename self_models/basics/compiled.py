@@ -2,6 +2,8 @@
 
 import functools
 import hashlib
+import sys
+import traceback
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -70,6 +72,15 @@ def cached(function):
     with suppress(Exception):  # no place for it
         return _dispatched(function, cache=True)
     return compiled(function)
+
+
+def is_saving(thread):
+    """Whether a thread is just about numba's cache on disk. An index is written first, then the code: if a program ended between
+    the two, the next would take older code of the same name for it."""
+    frame = sys._current_frames().get(thread.ident)
+    return (
+        any(one.f_globals.get("__name__") == "numba.core.caching" for one, _ in traceback.walk_stack(frame)) if frame else False
+    )
 
 
 @functools.cache
