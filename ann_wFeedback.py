@@ -2,6 +2,7 @@
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
 from harness.building.models import ann_from, new_ann, teacher_from
+from harness.building.own import named
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.parser import lines_on_idle
@@ -16,12 +17,12 @@ from harness.training.resuming import taken_up
 from harness.training.selection import data_for
 
 
-def build_parser():
-    return ann_parser(__doc__)
+def build_parser(argv=None):
+    return ann_parser(__doc__, argv)
 
 
 def main(argv=None):
-    return train_each(train, build_parser(), argv, name_of)
+    return train_each(train, build_parser(argv), argv, name_of)
 
 
 def name_of(args):
@@ -30,12 +31,13 @@ def name_of(args):
 
 def train(args):
     name = name_of(args)
-    saved = taken_up(args, ann_settings(), "ann", name)
+    declared = ann_settings(args.model)
+    saved = taken_up(args, declared, "ann", name, named(args.model))
     about_start = []
     model = ann_from(args, say=None if args.test_only else about_start.append) if saved is None else new_ann(args)
     model.precision = args.precision
     teacher = teacher_from(args)
-    warnings = lines_on_idle(args, ann_settings())
+    warnings = lines_on_idle(args, declared)
     data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
@@ -46,7 +48,7 @@ def train(args):
             return test_once(model, data[2], criterion, args, run)
         if model.settings["whitening"] and saved is None and not args.pretrained_ann:
             run.say(whiten_first_layer(model, data[0]))
-        return fit(model, data, criterion, args, run, ann_settings(), saved)
+        return fit(model, data, criterion, args, run, declared, saved)
 
 
 if __name__ == "__main__":

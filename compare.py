@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.building.models import OF_REPOSITORY
+from harness.building.own import as_saved
 from harness.command_line import presets
-from harness.command_line.flags import posthoc_parser
+from harness.command_line.flags import asked_class, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
@@ -34,8 +35,8 @@ OWN = ("networks", "seeds", "evaluate", "output", "output_dir", "overwrite")
 NAMED_HERE = ("preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", "results_json")
 
 
-def build_parser():
-    parser = posthoc_parser(__doc__, InputBlockingSNN)
+def build_parser(argv=None):
+    parser = posthoc_parser(__doc__, asked_class(argv, InputBlockingSNN))
     parser.usage = "%(prog)s A [B ...] --seeds 0 1 2 [--evaluate] [FLAG ...]"
     help_text = "a preset, a run's name, or the path of a checkpoint: of seed 0; of seed 1 it is NAME_1. The others are compared "
     parser.add_argument("networks", nargs="+", metavar="A", help=f"{help_text}with the last")
@@ -50,7 +51,7 @@ def build_parser():
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = build_parser(argv).parse_args(argv)
     check(args)
     argv = sys.argv[1:] if argv is None else argv
     words, seeds = list(dict.fromkeys(args.networks)), list(dict.fromkeys(args.seeds))
@@ -168,8 +169,8 @@ def read(one):
 def evaluated(one, argv):
     """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
     preset = ["--preset", one.preset] if one.preset else []
-    args = build_parser().parse_args([*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)])
-    args.run_name = f"{one.name}_compared"
+    args = build_parser(argv).parse_args([*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)])
+    args.run_name, args.model = f"{one.name}_compared", as_saved(args.model, one.checkpoint)
     posthoc = open_posthoc(args, InputBlockingSNN, "")
     record, _ = posthoc.evaluate()
     posthoc.run.say(f"{one.name}: {running(record, ['accuracy'])} on {record['images']:,} images")

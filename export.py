@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Write a trained SNN's encoder and classifier for other programs (nir, torch), or a checkpoint of half the size (half)."""
 
+from harness.building.own import named
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.scripts import run_script
 from harness.exporting.files import FORMATS, export
@@ -18,13 +19,14 @@ def build_parser():
     parser.add_argument(
         "--output", default="", metavar="PATH", help="default: beside the checkpoint, NAME.nir, NAME_torch.pt or NAME_half.pth"
     )
+    parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="of a network of your own")
     parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")
     return parser
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    for line in export(args.checkpoint, args.to, args.output, args.overwrite):
+    for line in export(args.checkpoint, args.to, args.output, args.overwrite, named(args.model)):
         print(line)
 
 

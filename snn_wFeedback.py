@@ -2,6 +2,7 @@
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
 from harness.building.models import check_sequence, choose_trained, snn_from, teacher_from, use_engine
+from harness.building.own import named
 from harness.building.source import SNNSource
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
@@ -16,12 +17,12 @@ from harness.training.resuming import taken_up
 from harness.training.selection import data_for
 
 
-def build_parser():
-    return snn_parser(__doc__)
+def build_parser(argv=None):
+    return snn_parser(__doc__, argv)
 
 
 def main(argv=None):
-    return train_each(train, build_parser(), argv, name_of)
+    return train_each(train, build_parser(argv), argv, name_of)
 
 
 def name_of(args):
@@ -30,7 +31,8 @@ def name_of(args):
 
 def train(args):
     name = name_of(args)
-    saved = taken_up(args, snn_settings(), "snn", name)
+    declared = snn_settings(args.model)
+    saved = taken_up(args, declared, "snn", name, named(args.model))
     source = SNNSource(args) if saved is None else None
     model = snn_from(args)
     model.set_bptt_segments(args.bptt_segments)
@@ -41,7 +43,7 @@ def train(args):
     trade_off = args.trade_off if model.has_feedback else 0.0  # what a gate makes of the image by itself is not learned
     kinds = args.trade_off_type, args.spike_penalty, args.classification_type
     criterion = Criterion(trade_off, *kinds, teacher, args.label_smoothing, own_losses(args, model))
-    warnings = lines_on_idle(args, snn_settings())
+    warnings = lines_on_idle(args, declared)
     data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
@@ -52,7 +54,7 @@ def train(args):
             source.fill(model, data[0], run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        return fit(model, data, criterion, args, run, snn_settings(), saved)
+        return fit(model, data, criterion, args, run, declared, saved)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from harness import UserError
-from harness.command_line.flags import add_picture_flags, posthoc_parser
+from harness.command_line.flags import add_picture_flags, asked_class, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
@@ -21,8 +21,8 @@ from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
-def build_parser():
-    parser = posthoc_parser(__doc__, InputBlockingSNN)
+def build_parser(argv=None):
+    parser = posthoc_parser(__doc__, asked_class(argv, InputBlockingSNN))
     group = add_picture_flags(parser)
     group.add_argument("--chart_images", type=typed(COUNT), default=200, metavar="N", help="chart spikes of the first N")
     group.add_argument(
@@ -33,7 +33,7 @@ def build_parser():
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = build_parser(argv).parse_args(argv)
     posthoc = open_posthoc(args, InputBlockingSNN, "_posthoc_analysis")
     model, run = posthoc.model, posthoc.run
     if not model.predicts:

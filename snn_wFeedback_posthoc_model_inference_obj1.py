@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Objective 1, input blocking: accuracy and spikes per image of a trained SNN, for one epsilon or a sweep of several."""
 
-from harness.command_line.flags import posthoc_parser
+from harness.command_line.flags import asked_class, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, source_for
 from harness.command_line.scripts import run_script
@@ -13,8 +13,8 @@ from self_models.basics.settings import NOT_NEGATIVE
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
-def build_parser():
-    parser = posthoc_parser(__doc__, InputBlockingSNN, without=("epsilon",))
+def build_parser(argv=None):
+    parser = posthoc_parser(__doc__, asked_class(argv, InputBlockingSNN), without=("epsilon",))
     group = parser.add_argument_group("objective 1")
     help_text = "pixels predicted this well are blocked, one or several values; 0 = no blocking; default: the checkpoint's"
     group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=[0.1], help=help_text)
@@ -22,7 +22,7 @@ def build_parser():
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = build_parser(argv).parse_args(argv)
     source = source_for(args, InputBlockingSNN)
     epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in epsilons)

@@ -2,7 +2,8 @@
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
 from harness import UserError
-from harness.command_line.flags import posthoc_parser
+from harness.building.own import as_saved
+from harness.command_line.flags import asked_class, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc
 from harness.command_line.scripts import run_script
@@ -13,15 +14,15 @@ from self_models.basics.settings import declared
 from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
-BOUNDS = declared(*RULES.values())
 
-
-def build_parser():
-    parser = posthoc_parser(__doc__, AdaptiveTimestepsSNN, without=("rule", *BOUNDS))
+def build_parser(argv=None):
+    cls = asked_class(argv, AdaptiveTimestepsSNN)
+    bounds = declared(*RULES.values())
+    parser = posthoc_parser(__doc__, cls, without=("rule", *bounds))
     group = parser.add_argument_group("objective 2")
     rules = [name for name, rule in RULES.items() if rule.stops]
     group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="when an image stops")
-    for name, one in BOUNDS.items():
+    for name, one in bounds.items():
         default = [*one.tried] or [one.default]
         group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=default, help=one.help)
     help_text = "SNN of a plan without feedback, stopped by the rules that look at outputs alone for comparison"
@@ -30,7 +31,7 @@ def build_parser():
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = build_parser(argv).parse_args(argv)
     posthoc = open_posthoc(args, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
     baseline = baseline_of(args, argv)
     run, series = posthoc.run, {}
@@ -54,8 +55,8 @@ def baseline_of(args, argv):
     """The Posthoc of --baseline_snn, or None. Raises UserError where that SNN has feedback."""
     if not args.baseline_snn:
         return None
-    own = build_parser().parse_args(argv)
-    own.pretrained_snn, own.pretrained_ann = args.baseline_snn, ""
+    own = build_parser(argv).parse_args(argv)
+    own.pretrained_snn, own.pretrained_ann, own.model = args.baseline_snn, "", as_saved(args.model, args.baseline_snn)
     own.typed = []  # judged beside the first network
     own.given.pop("epsilon", None)  # of the first network
     own.run_name += "_baseline" if own.run_name else ""

@@ -2,7 +2,7 @@
 """Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it."""
 
 from harness import UserError
-from harness.command_line.flags import add_picture_flags, posthoc_parser
+from harness.command_line.flags import add_picture_flags, asked_class, posthoc_parser
 from harness.command_line.posthoc import open_posthoc, source_for
 from harness.command_line.scripts import run_script
 from harness.data.dimming import dimmed_sets
@@ -12,14 +12,14 @@ from harness.measuring.report import contrast_table
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 
-def build_parser():
-    parser = posthoc_parser(__doc__, ContrastAttentionSNN)
+def build_parser(argv=None):
+    parser = posthoc_parser(__doc__, asked_class(argv, ContrastAttentionSNN))
     add_picture_flags(parser)
     return parser
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = build_parser(argv).parse_args(argv)
     source = source_for(args, ContrastAttentionSNN)
     suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
     posthoc = open_posthoc(args, ContrastAttentionSNN, suffix, source)

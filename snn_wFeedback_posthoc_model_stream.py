@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 
 from harness import UserError
-from harness.command_line.flags import posthoc_parser
+from harness.command_line.flags import asked_class, posthoc_parser
 from harness.command_line.parser import SwitchAction, typed
 from harness.command_line.posthoc import open_posthoc, source_for
 from harness.command_line.scripts import run_script
@@ -22,7 +22,6 @@ from self_models.counting.spikes import PARTS
 from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-NO_STOP = ("timesteps", "rule", *declared(*RULES.values()))  # a stream has no last step
 FORGETTING = {  # whether pixels are blocked -> how the network forgets, where nobody says
     True: {"blocking": "dynamic", "surprise": 2.0},
     False: {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9},
@@ -30,8 +29,9 @@ FORGETTING = {  # whether pixels are blocked -> how the network forgets, where n
 EPSILON = 0.2  # of a scene's flicker, 1 being a pixel's range, for a network without one
 
 
-def build_parser():
-    parser = posthoc_parser(__doc__, InputBlockingSNN, without=NO_STOP)
+def build_parser(argv=None):
+    cls = asked_class(argv, InputBlockingSNN)
+    parser = posthoc_parser(__doc__, cls, without=("timesteps", "rule", *declared(*RULES.values())))  # there is no last step
     group = parser.add_argument_group("stream")
     group.add_argument("--frames", default="", metavar="PATH", help="a folder of images, a GIF or video, or an array (N, C, H, "
                        "W) or (N, H, W) in .npy or .npz: no data set is needed then")  # fmt: skip
@@ -44,7 +44,7 @@ def build_parser():
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = build_parser(argv).parse_args(argv)
     if bool(args.frames) == bool(args.scene):
         raise UserError(f"give --frames PATH, or --scene with one of {', '.join(SCENES)}")
     for flag, beside in (("invert", "frames"), ("scene_frames", "scene")):

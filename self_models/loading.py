@@ -7,6 +7,7 @@ from self_models.basics.checkpoints import CheckpointError, differences, load_ch
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
 from self_models.fast.event.engine import EventEngine
+from self_models.network.wiring import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -19,10 +20,12 @@ TOO_LARGE = 2**24  # of a number of neurons in a setting
 ENGINES = Registry("engine", auto=None, dense=None, event=None, reference=None)
 
 
-def load(path, engine="auto", device="cpu", **changed):
+def load(path, engine="auto", device="cpu", model=None, **changed):
     """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device.
 
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
+    model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an
+    ordinary network's weights; what that has not got is as the class makes it.
     engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
     event, which costs what the spikes cost (on the CPU, with numba; see docs/event_engine.md); or auto, event where it serves
     and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the
@@ -30,23 +33,26 @@ def load(path, engine="auto", device="cpu", **changed):
     or device that cannot be, and CheckpointError, which is one, for a file that cannot be used.
     """
     ENGINES.find(engine)
-    saved = whole_checkpoint(path)
+    saved = whole_checkpoint(path, model)
     if "settings" not in saved:
         raise CheckpointError(
             f"{path} holds weights without the settings of their network, as files of the original do: give it to "
             "snn_wFeedback.py as --pretrained_snn or --pretrained_ann, with the flags (-a, --fc_width, ...) it was trained with"
         )
-    cls, settings = class_of(saved, path), saved["settings"]
+    cls = model or MODELS[saved["model"]]
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
     try:
-        kept = cls.checked(settings)
+        kept = cls.checked(saved["settings"])
     except ModelError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    chosen = cls.checked(changed, kept)
-    if words := changed and differences(shapes_of(cls, chosen), saved["state_dict"]):
-        raise CheckpointError(f"{path} does not fit {cls.__name__} with these settings: {words}")
-    model = restore(cls(**chosen), saved, path).eval()
+    chosen, may_lack = cls.checked(changed, kept), ()
+    if changed or model:
+        empty = without_values(cls, chosen)
+        may_lack = names_of_ones_own(empty) if saved["model"] in MODELS else ()
+        if words := differences(empty.state_dict(), saved["state_dict"], may_lack):
+            raise CheckpointError(f"{path} does not fit {cls.__name__} with these settings: {words}")
+    model = restore(cls(**chosen), saved, path, may_lack).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
     try:
@@ -64,33 +70,54 @@ def load(path, engine="auto", device="cpu", **changed):
     return model
 
 
-def whole_checkpoint(path):
+def whole_checkpoint(path, own=None):
     """As load_checkpoint; the settings, if there are any, are those of the network that the tensors are of, which nothing is
-    allocated to find out. Raises CheckpointError where they are not."""
-    saved = load_checkpoint(path)
+    allocated to find out. own: a class of somebody's own, that the network may be of. Raises CheckpointError where they are not,
+    and for a network of another class of somebody's own, or of the other kind; ModelError where own cannot be one."""
+    kind, saved = own and kind_of(own), load_checkpoint(path)
     if "settings" not in saved:
         return saved
     if not isinstance(saved["settings"], dict):
         raise CheckpointError(f"{path}: its settings are damaged; use another copy")
-    cls = MODELS.get(str(saved.get("model"))) or (VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback)
+    cls, name = VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback, str(saved.get("model", ""))[:40]
+    if name:
+        cls = own if own and name == own.__name__ else MODELS.get(name)
+    if not cls:
+        words = f"--model FILE.py:{name}, or load(path, model={name})"
+        raise CheckpointError(f"{path} holds {name!r}, a network of somebody's own: {words}")
+    if own and not issubclass(cls, kind):
+        raise CheckpointError(f"{path} holds {name!r}, and {own.__name__} is derived from {kind.__name__}")
     try:
-        words = differences(shapes_of(cls, cls.checked({}, saved["settings"])), saved["state_dict"])
+        words = differences(without_values(cls, cls.checked({}, saved["settings"])).state_dict(), saved["state_dict"])
     except ModelError as error:
-        raise CheckpointError(f"{path}: its settings build no {cls.__name__} ({error}); use another copy") from None
+        advice = "use another copy" + ", or --model FILE.py, where somebody's own part is" * ("unknown name" in str(error))
+        raise CheckpointError(f"{path}: its settings build no {cls.__name__} ({error}); {advice}") from None
     if words:
         raise CheckpointError(f"{path} is damaged: its settings are of another {cls.__name__}: {words}; use another copy")
     return saved
 
 
-def shapes_of(cls, settings):
-    """name -> tensor without values, of the network of class cls with these settings, which may be of any size. Raises ModelError
-    where they make none."""
+def kind_of(cls):
+    """VGG_wFeedback or VGG_SNN_STDB_wFeedback, of which a class is derived. Raises ModelError for another, and for one that has
+    the name of a network that came with the program."""
+    kind = next((kind for kind in CLASSES[:2] if isinstance(cls, type) and issubclass(cls, kind)), None)
+    name = getattr(cls, "__name__", repr(cls))
+    if not kind:
+        raise ModelError(f"{name} is not derived from {' or '.join(one.__name__ for one in CLASSES[:2])}")
+    if MODELS.get(name, cls) is not cls:
+        raise ModelError(f"{name} is the name of a network that came with the program: call yours by another")
+    return kind
+
+
+def without_values(cls, settings):
+    """A network of class cls with these settings, which may be of any size: its tensors have no values. Raises ModelError where
+    they make none."""
     try:
         with torch.device("meta"), NothingDrawn():
-            return cls(**{**settings, "init": "original"}).state_dict()
+            return cls(**{**settings, "init": "original"})
     except RuntimeError as error:
         if "overflow" not in str(error):
-            return cls(**settings).state_dict()  # a part of somebody's own wants values
+            return cls(**settings)  # a part of somebody's own wants values
         large = [f"{name} {value}" for name, value in settings.items() if isinstance(value, int) and value > TOO_LARGE]
         raise ModelError(f"{' and '.join(large) or str(error).splitlines()[0]}: no network can be so large") from None
 
@@ -100,14 +127,6 @@ class NothingDrawn(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return None if getattr(function, "__module__", "") == "torch.nn.init" else function(*args, **(kwargs or {}))
-
-
-def class_of(saved, path):
-    """The class of a checkpoint's network. Raises CheckpointError for one that is not in MODELS."""
-    name = str(saved.get("model"))
-    if name not in MODELS:
-        raise CheckpointError(f"{path} holds the settings of no model known here ({', '.join(MODELS)}), but of {name[:40]!r}")
-    return MODELS[name]
 
 
 def event_engine_for(model, chooses=False):

@@ -49,6 +49,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         "dataset", "fc_width", "plan", "readout", "update", "encoding", "readout_leak", "readout_slew", "feedback_interval",
         "learn_threshold", "learn_leak", "image_shape",
     )  # fmt: skip
+    Neuron = SpikingNeuron  # of all layers, or a class derived from it
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
@@ -81,7 +82,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         own = self.settings
         names = ("update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "bias")
         surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
-        return SpikingNeuron(surrogate, *(own[name] for name in names), own["membrane_floor"])
+        return self.Neuron(surrogate, *(own[name] for name in names), own["membrane_floor"])
 
     def change(self, **settings):
         """Change settings of a model that is built: those of its gate, its rule and its read-out, and CHANGEABLE. Returns the
@@ -124,13 +125,16 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
             raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
 
-    @classmethod
-    @functools.cache
-    def overridden(cls):
-        """The name of a method of this class that one derived from it has made its own, '' if there is none: what runs a network
-        other than by its step() does not know it."""
-        below = itertools.takewhile(lambda base: base is not VGG_SNN_STDB_wFeedback, cls.__mro__)
-        return next((name for base in below for name in methods(base) if hasattr(VGG_SNN_STDB_wFeedback, name)), "")
+    def overridden(self, but=()):
+        """The name of a method that this model's class, derived from this one, has made its own, or the model alone, but for
+        these; '' if there is none: what runs a network other than by its step() does not know it."""
+        replaced = (name for name in vars(self) if callable(getattr(type(self), name, None)))
+        return next((name for name in (*own_methods(type(self), VGG_SNN_STDB_wFeedback), *replaced) if name not in but), "")
+
+    @property
+    def runs_by(self):
+        """'dense' where layers take many steps at once, 'reference' where step() is taken as it is written."""
+        return "dense" if self.batched and not batched.why_not(self) else "reference"
 
     @property
     def wiring(self):
@@ -161,10 +165,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; recorder: a Recorder, or
         None."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        stages = dict(zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True))
-        stages["generate"] = list_layers(self.generate) if self.has_feedback else []
-        stages["classifier"] = list_layers(self.classifier)
-        at_once = self.batched and not batched.why_not(self)
+        stages = {name: list_layers(stage) for name, stage in self.named_children()}
+        stages |= zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True)
+        at_once = self.runs_by == "dense"
         if at_once:
             stages = batched.prepared(self, stages, x)
         if self.watcher:
@@ -195,8 +198,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             run.waiting = run.waiting + shared
             if decodes:
                 decoded, run.waiting = self.propagate(run, "generate", "generate", run.waiting), 0
-        recorded = run.recorder.of_step(run.spikes, run.memory, self.neurons(), image)
         shown = self.read_out_and_gate(run, decoded)
+        recorded = run.recorder.of_step(run.spikes, run.memory, self.neurons(), image)
         return shown._replace(logits=run.logits, spikes=run.spike_counts(self.wiring.names), **recorded)
 
     def propagate(self, run, stage, part, signal):
@@ -233,7 +236,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if self.predicts:
             if decoded is not None:
                 run.trace = self.integrate(run.trace, decoded, view)
-            prediction = self.gate.complete(self.readout.prediction(run.trace) if self.has_feedback else 0.0, view)
+            prediction = self.gate.complete(self.prediction(run), view)
             if self.gate.reacts and (decoded is not None or self.gate.completes):
                 compared = self.gate.compared(view)
                 run.view = self.gate.next_view(run.image, self.guess(prediction), view)
@@ -249,6 +252,10 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """The read-out's trace after the decoder has run, (B, C, H, W), held where the gate says so."""
         moved, rests = self.readout.integrate(trace, decoded), self.gate.rests(view)
         return moved if rests is None else torch.where(rests, trace, moved)
+
+    def prediction(self, run):
+        """What is predicted after the decoder's output so far, (B, C, H, W); 0 without a decoder."""
+        return self.readout.prediction(run.trace) if self.has_feedback else 0.0
 
     def guess(self, predictions):
         """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""
@@ -308,6 +315,13 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             by_step,
             recorder.recorded(frames.fired, frames.membranes, frames.logits),
         )
+
+
+@functools.cache
+def own_methods(cls, base):
+    """Names of the methods of base that cls, derived from it, has made its own, but for new_neuron, which its neurons tell of."""
+    below = itertools.takewhile(lambda one: one is not base, cls.__mro__)
+    return [name for one in below for name in methods(one) if hasattr(base, name) and name != "new_neuron"]
 
 
 def methods(cls):

@@ -1,4 +1,5 @@
-"""The parts that docs/extending.md writes, a gate, a rule and a read-out, go through every script as those that are here do."""
+"""The parts that docs/extending.md writes, a gate, a rule and a read-out, go through every script as those that are here do; and
+what --model refuses."""
 
 import re
 import subprocess
@@ -8,11 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import DATA, REPOSITORY
+from conftest import ANN, DATA, OBJ1, REPOSITORY, SNN, SPIKING, TINY, digests, records, refused, run_here, run_script
 
+import snn_wFeedback
+from harness.building.models import snn_from
+from harness.building.own import imported, named
+from self_models import load
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Choice, objective_setting
-from self_models.objectives.gates import GATES
+from self_models.objectives.gates import GATES, Blocking
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES, Rule
 from self_models.running.steps import RunState, View
@@ -27,8 +32,7 @@ import snn_wFeedback_posthoc_model_analysis as analysis
 from snn_wFeedback_posthoc_model_inference_obj1 import main as obj1
 from snn_wFeedback_posthoc_model_inference_obj2 import main as obj2
 from snn_wFeedback_posthoc_model_inference_obj3 import main as obj3
-from self_models import evaluate
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models import load
 
 data, out, own = {data!r}, {out!r}, {own!r}
 path = out + "/trained_models/snn/own.pth"
@@ -42,18 +46,22 @@ obj1(f"{{later}} --gate relative --slack 0.02 --run_name o1".split())
 print([name for name, *_ in obj2(f"{{later}} --rules settled all_predicted --run_name o2".split())] or "", end="")
 print(obj2(f"{{later}} --rules settled --leads 0.1 0.9 --run_name o3".split())[0]["bounds"])
 obj3(f"{{later}} --run_name o4".split())
-snn = load(path)
+snn = load(path, slack=0.3)
 print({{name: snn.settings[name] for name in ("readout", "readout_gain", "gate", "slack", "rule", "lead")}})
 """
 
 
 def test_parts_of_ones_own_go_through_all_scripts(tmp_path):
-    program = "\n".join([*BLOCKS, PROGRAM.format(data=f"{DATA} --output_dir {tmp_path}", out=str(tmp_path), own=OWN)])
+    (tmp_path / "parts.py").write_text("\n\n".join(BLOCKS[1:]))
+    data = f"--model {tmp_path / 'parts.py'} {DATA} --output_dir {tmp_path}"
+    program = PROGRAM.format(data=data, out=str(tmp_path), own=OWN)
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "{'lead': 0.1}" in done.stdout
-    kept = {"readout": "membrane_scaled", "readout_gain": 3.0, "gate": "relative", "slack": 0.05, "rule": "settled", "lead": 0.4}
+    kept = {"readout": "membrane_scaled", "readout_gain": 3.0, "gate": "relative", "slack": 0.3, "rule": "settled", "lead": 0.4}
     assert done.stdout.splitlines()[-1] == str(kept)
+    shown = run_script(SNN, f"--model {tmp_path / 'parts.py'} --help_all").stdout
+    assert "--slack" in shown and "--readout_gain" in shown and "relative" in shown
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,7 @@ def test_a_part_does_not_take_a_setting_of_the_network(monkeypatch):
 def test_a_rule_that_looks_at_the_input_must_say_so():
     """Else it would run with one gate and fail with another; other fields of the view it may read."""
     view = View(torch.ones(2, 1, 1, 1), is_open=torch.tensor([True, False]).view(2, 1, 1, 1))
-    run = RunState(view.image, view, torch.zeros(2, 3), steps=1)
+    run = RunState(view.image, view, Blocking, torch.zeros(2, 3), steps=1)
 
     def looking(says, field):
         return type("Own", (Rule,), {"looks_at_input": says, "holds": lambda self, run: getattr(run.view, field).flatten() > 0})()
@@ -125,3 +133,114 @@ def test_a_name_that_is_taken_stays_whose_it_is():
     with pytest.raises(ModelError, match="rule 'confidence' is there already"):
         RULES.register("confidence")(type("Own", (Rule,), {"holds": id}))
     assert RULES["confidence"] is before
+
+
+NETWORK = """
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+class MyANN(VGG_wFeedback):
+    pass
+
+class MySNN(VGG_SNN_STDB_wFeedback):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "said"),
+    [
+        ("none.py:MySNN", "", "none.py: there is no such file"),
+        ("my_idea", "", "--model my_idea: give FILE.py:CLASS, or FILE.py alone for what it registers"),
+        ("x.py:Mine", NETWORK, "there is no class Mine; it has MyANN, MySNN"),
+        ("x.py:MyANN", NETWORK, "MyANN is not derived from VGG_SNN_STDB_wFeedback, as this script wants"),
+        ("x.py:Other", "class Other:\n    pass", "Other is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback"),
+        ("x.py:InputBlockingSNN", NETWORK.replace("MySNN", "InputBlockingSNN"), "is the name of a network that came with the"),
+        ("x.py", "import torch\n\nkaboom = torch.nope", "x.py:3: AttributeError: module 'torch' has no attribute 'nope'"),
+        ("x.py", "def f(:", "x.py:1: SyntaxError: invalid syntax"),
+        ("x.py", BLOCKS[1].replace('"relative"', '"block"'), "x.py:7: ModelError: gate 'block' is there already"),
+        ("x.py", "exit()", "x.py:1: SystemExit"),
+    ],
+)
+def test_what_model_cannot_take_is_one_line(word, text, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.py").write_text(text)
+    before = digests(tmp_path)
+    imported.cache_clear()
+    assert said in refused(SNN, f"--model {word} {DATA} --output_dir {tmp_path}")
+    assert digests(tmp_path) == before or list(tmp_path.iterdir()) == [tmp_path / "x.py", tmp_path / "__pycache__"]
+
+
+def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
+    """ANN and SNN of one file: trained, converted, taught, loaded; refused as anything else, with what to type."""
+    file, here = tmp_path / "x.py", f"--output_dir {tmp_path}"
+    ann, snn = tmp_path / "trained_models/ann/x.pth", tmp_path / "trained_models/snn/x.pth"
+    file.write_text(NETWORK)
+    imported.cache_clear()
+    run_here(ANN, TINY, f"--model {file}:MyANN --teacher_ann {trained.ann} --run_name x {here}")
+    convert = f"--pretrained_ann {ann} {SPIKING} --run_name x {here}"
+    assert f"{ann} holds 'MyANN', a network of somebody's own: --model FILE.py:MyANN, or load(path, m" in refused(SNN, convert)
+    run_here(SNN, convert, f"--model {file}:MySNN --teacher_ann {ann}")
+    assert "holds 'MySNN', a network of somebody's own" in refused("export", snn, "--to torch")
+    assert "wrote" in run_here("export", snn, f"--to torch --model {file}:MySNN")[1]
+    for wrong in (f"--pretrained_snn {snn} --test_only", "--run_name x --resume --epochs 2"):
+        assert "--model FILE.py:MySNN, or load(path, model=MySNN)" in refused(SNN, wrong, here)
+        assert "--model FILE.py:MySNN, or load(path, model=MySNN)" in refused(SNN, wrong, here, f"--model {file}")
+    assert "holds 'MySNN'" in refused(SNN, "--run_name x --resume", here, f"--model {other(tmp_path)}:Other")
+
+    own = named(f"{file}:MySNN")
+    assert type(load(snn, model=own)) is type(load(trained.snn, model=own)) is own
+    for path, cls, words in (
+        (snn, None, r"x.pth holds 'MySNN', a network of somebody's own: --model FILE.py:MySNN, or load\(path, model=MySNN\)"),
+        (snn, named(f"{other(tmp_path)}:Other"), "holds 'MySNN', a network of somebody's own"),
+        (ann, own, "holds 'MyANN', a network of somebody's own"),
+        (trained.ann, own, "holds 'VGG_wFeedback', and MySNN is derived from VGG_SNN_STDB_wFeedback"),
+        (snn, "MySNN", "'MySNN' is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            load(path, model=cls)
+
+
+def other(folder):
+    """A file with the class Other."""
+    (folder / "other.py").write_text(NETWORK.replace("MySNN", "Other"))
+    return folder / "other.py"
+
+
+def test_a_recipe_names_a_model_and_a_setting_of_its_class_is_a_flag(trained, tmp_path):
+    (tmp_path / "x.py").write_text(SETTING)
+    recipe = (
+        (REPOSITORY / "recipes/own.toml").read_text().replace("[snn]", f'[snn]\nmodel = "{tmp_path / "x.py"}:Gained"\ngain = 2.5')
+    )
+    (tmp_path / "gained.toml").write_text(f'dataset = "MNIST"\n{recipe}')
+    imported.cache_clear()
+    args = snn_wFeedback.build_parser(words := ["--preset", str(tmp_path / "gained.toml")]).parse_args(words)
+    assert args.gain == 2.5 and snn_from(args).settings["gain"] == 2.5
+
+
+SETTING = """
+from dataclasses import dataclass
+from self_models.basics.settings import POSITIVE, setting
+from self_models.network.declared import SpikingSettings
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+@dataclass
+class Gaining(SpikingSettings):
+    gain: float = setting(1.0, POSITIVE, "of the input", group="spiking")
+
+class Gained(VGG_SNN_STDB_wFeedback):
+    Settings = Gaining
+"""
+
+
+def test_the_reference_may_be_asked_for(trained, tmp_path):
+    """The same figures, step by step, in training, too; the log and the records say so."""
+    rows = []
+    for engine in ("dense", "reference"):
+        flags = f"--pretrained_snn {trained.snn} --engine {engine} {DATA} --output_dir {tmp_path} --run_name {engine}"
+        said = run_here(SNN, flags, "--epochs 1 --select test")[1]
+        assert f"engine: {engine}\n" in said
+        (epoch,) = records(tmp_path / f"logs/snn/{engine}.jsonl", "epoch")
+        rows.append((epoch["evaluated"]["accuracy"], epoch["evaluated"]["spikes"]))
+        assert run_here(OBJ1, flags.replace("--run_name ", "--run_name o"))[0][0]["engine"] == engine
+    assert rows[0][0] == rows[1][0] and rows[0][1] == pytest.approx(rows[1][1], rel=1e-2)

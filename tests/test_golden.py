@@ -96,6 +96,17 @@ def test_snn(name, training):
     check_losses_and_gradients(model, data, output, 0.01, "last_t")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name", SNN_FILES)
+def test_a_gpu_sends_the_spikes_of_the_cpu(name, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    data = load(name)
+    x, u = (torch.from_numpy(data[key]) for key in ("x", "u"))
+    here, there = (spiking(data).to(place)(x.to(place), u.to(place)) for place in ("cpu", "cuda"))
+    for layer, counts in here.spikes.items():
+        assert torch.equal(there.spikes[layer].cpu(), counts), layer
+
+
 @pytest.mark.parametrize("name", SNN_FILES[:3])
 def test_threshold_balancing(name):
     data = load(name)

@@ -1,6 +1,5 @@
 """Losses of one's own, examples/prediction_variance.py among them: flags, values, gradients, records, resuming."""
 
-import runpy
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -9,6 +8,7 @@ import torch
 from conftest import ANN, DATA, PLAN, REPOSITORY, SNN, images, records, refused, run_here, same_weights
 
 from harness import UserError
+from harness.building import own
 from harness.building.models import choose_trained
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
@@ -21,6 +21,7 @@ from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TINY = f"-a VGG5_wFeedback_small --fc_width 16 --timesteps 5 --update immediate --readout membrane_linear --select test {DATA}"
+FILE = REPOSITORY / "examples/prediction_variance.py"
 LABELS = torch.tensor([0, 1])
 
 
@@ -29,9 +30,10 @@ def variance():
     """The class that the example registers; nobody else's losses are there, and none stays."""
     before = dict(LOSSES)
     LOSSES.clear()
-    yield runpy.run_path(str(REPOSITORY / "examples/prediction_variance.py"))["PredictionVariance"]
+    yield own.imported(FILE).PredictionVariance
     LOSSES.clear()
     LOSSES.update(before)
+    own.imported.cache_clear()
 
 
 def register(name, value, base=Loss, **more):
@@ -64,7 +66,9 @@ def test_gradients_are_the_weighted_sums(variance):
 
 
 def test_the_example_trains_through_the_script_and_resumes(tmp_path):
-    weighed, here = f"{TINY} --variance_weight 0.02 --variance_steps 3", f"--output_dir {tmp_path}"
+    LOSSES.clear()  # the flag --model is to bring it
+    own.imported.cache_clear()
+    weighed, here = f"{TINY} --model {FILE} --variance_weight 0.02 --variance_steps 3", f"--output_dir {tmp_path}"
     run_here(SNN, f"{weighed} --epochs 2 --run_name whole {here}")
     run_here(SNN, f"{weighed} --epochs 1 --run_name part {here}")
     weights, logs = tmp_path / "trained_models/snn", tmp_path / "logs/snn"
@@ -90,7 +94,7 @@ def test_the_example_trains_through_the_script_and_resumes(tmp_path):
     assert not same_weights(weights / "part.pth", weights / "other.pth")
     assert "variance_loss" not in (logs / "other.jsonl").read_text()
     LOSSES.clear()
-    words = "part_last.pth was trained with --variance_weight 0.02, a loss that nobody registers here: add its file"
+    words = "part_last.pth was trained with --variance_weight 0.02, a loss that is not registered here: add its --model FILE.py"
     assert words in refused(SNN, again)
     register("later", lambda *_: None)
     assert "other settings (later_weight)" in refused(SNN, again.replace("part", "other"), "--later_weight 1")

@@ -311,7 +311,7 @@ ODD = {  # what a line says -> what is said of it
         (MEASURED, {"accuracy": None}, "no accuracy"), (MEASURED, {"accuracy": float("nan")}, "accuracy: nan"),
         (MEASURED, {"images": 0}, "images: 0 is not a whole number"), (MEASURED, {"spikes": {"input": 1}}, "spikes: no total"),
         (MEASURED, {"spikes": MEASURED["spikes"] | {"total": -7}}, "spikes: total: -7 is not a number at least 0"),
-        (MEASURED, {"spikes_per_layer": {"7": 1.0}}, "spikes_per_layer: '7' is no layer: its name begins with input, features"),
+        (MEASURED, {"spikes_per_layer": {"7": 1.0}}, "spikes_per_layer: '7' is no layer's name"),
         (MEASURED, {"open_share": [2]}, "open_share: 2"), (MEASURED, {"open_share": "x"}, "open_share: 'x' is no list"),
         (MEASURED, {"confusion": [[1, 2]]}, "confusion: not as many columns as rows"),
         (STEP, {"step": 0}, "step: 0"), (STEP, {"blocked_share": None}, "neither blocked_share nor sent_share"),
@@ -355,7 +355,7 @@ def test_a_report_is_written_whatever_a_record_says(tmp_path, changes):
 def test_no_text_of_a_log_is_taken_for_html(tmp_path):
     """A data set's name can neither open a comment nor a script, in a chart neither a tag."""
     evil, page = "<!--<script><i>", tmp_path / "page.html"
-    more = {"dataset": evil, "rule": evil, "spikes_per_layer": {f"input.{evil}": 1.0}}
+    more = {"dataset": evil, "rule": evil, "spikes_per_layer": {"input": 1.0}}
     log = write(tmp_path / f"{evil.replace('/', '')}.jsonl", opening(**{evil: evil}), MEASURED | more, MEASURED | {"rule": "b"})
     data, _ = report(log, "--output", page)
     text = page.read_text().replace(get_plotlyjs(), "")

@@ -21,10 +21,11 @@ from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
 from harness.training.forecast import counted
+from self_models.fast import batched
 from self_models.network.neurons import CountingMaxPool
 from self_models.network.norms import by_channel
 from self_models.network.stages import chains, encoder_parts, list_layers
-from self_models.network.wiring import check_known
+from self_models.network.wiring import check_known, in_stages
 from self_models.running.draws import Draws
 
 RULE = 4  # of balancing: thresholds in caches of another rule are not read
@@ -40,12 +41,13 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019), once: its
     spikes at all steps, a bit each, are kept for the layers after it. The input neurons see the whole image, whatever the gate.
     The decoder is driven as in a run, by the encoder's output summed over feedback_interval steps. The model's leaks are put
-    back, its thresholds are the ones found, its biases, which were the ANN's, fit to them. images: (B, C, H, W), or
+    back, its thresholds are the ones found, its biases, which were the ANN's, fit to them. Neurons of one's own are balanced as
+    they run; those beside the stages of a plan keep their thresholds. images: (B, C, H, W), or
     recordings (B, T, C, H, W), which begin again at their end; draws: t -> (B, C, H, W), uniform in [0, 1); on_layer: called
     with (name, threshold); on_step: after each step of a layer. Raises UserError for fewer steps than the decoder needs to run
     once, ModelError for a part that no plan makes.
     """
-    check_known(model, "conversion")
+    check_known(model, "conversion", own=True)
     interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
         raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
@@ -203,8 +205,9 @@ def channel_means(values):
 
 
 def scale_thresholds(model, factor):
-    """Multiply every threshold by factor, as the original does before use (0.7)."""
-    model.set_thresholds([factor * threshold for threshold in model.thresholds])
+    """Multiply the thresholds that are balanced by factor, as the original does before use (0.7)."""
+    neurons = model.neurons().items()
+    model.set_thresholds([(factor if in_stages(name) else 1) * neuron.threshold.item() for name, neuron in neurons])
 
 
 def bounds_as_thresholds(state):
@@ -239,7 +242,7 @@ def fit_thresholds(model):
 def units(model):
     """(Connection, unit of its drive) of each, in their order: a drive of 1 stands for so much of the ANN's. Thresholds may be
     changed on the way, each when its connection is met. Raises ModelError for a part that no plan makes."""
-    check_known(model, "conversion")
+    check_known(model, "conversion", own=True)
     wiring, thresholds, found = model.wiring, list(model.neurons().values()), {0: 1.0}
     for connection in (*wiring.forward, *wiring.feedback):
         sums = connection in wiring.feedback and connection.source == wiring.forked
@@ -258,7 +261,7 @@ def balanced_thresholds(model, train, args, folder, say):
     batch = balancing_batch(model, train, args)
     cache = folder / f"balanced_thresholds_{_digest(model, train.images[batch.index], args)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # none there, or damaged: found again
-        saved = json.loads(cache.read_text())
+        saved = {} if batched.why_not(model) else json.loads(cache.read_text())  # what neurons of one's own do may have changed
         if saved["check"] == check_of(saved["thresholds"]):
             model.set_thresholds(saved["thresholds"])
             say(f"balanced thresholds read from {cache}")
@@ -282,12 +285,13 @@ def layers_settled(what, model, steps, say, line, rounds=1):
         done.append(name)
         say(f"  {name}: {line.format(*figures)}")
 
-    total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in model.neurons())
+    names = [name for name in model.neurons() if in_stages(name)]
+    total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in names)
     try:
         with progress_bar(what, total) as bar:
             yield on_layer, bar.update
     except Interrupted as stop:
-        layers = f"{len(done)} of {len(model.neurons())} layers done"
+        layers = f"{len(done)} of {len(names)} layers done"
         message = f"interrupted while {what}, {layers}; nothing of that is kept: the same command does it again"
         raise Interrupted(stop.number, message) from None
 

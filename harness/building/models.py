@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
+from harness.building.own import as_saved, class_for, named
 from harness.data.facts import adopt_facts, facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.processes.signals import Interrupted
@@ -20,7 +21,9 @@ from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
 from self_models.basics.home import INSTALLED
 from self_models.basics.images import lasting_name
-from self_models.loading import MODELS, class_of, event_engine_for, whole_checkpoint
+from self_models.fast import batched
+from self_models.loading import MODELS, event_engine_for, whole_checkpoint
+from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
 from self_models.running.stream import check_left_on
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -31,7 +34,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 WORTH_IT = 10_000  # images times steps from which the event engine wins back the seconds that it takes to load
 OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
 OF_REPOSITORY = "; the repository has the networks of docs/tables.md in trained_models/"  # not all of them are installed
-DECODER = "generate."  # how the names of the decoder's weights begin
+DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
 
 
 def adopt(args, saved, cls, names):
@@ -97,29 +100,28 @@ def find_device(args):
     return torch.device("cuda", index)
 
 
-def read(path, args):
-    """The checkpoint. Raises UserError for one that is missing, with the command that makes it if it is a preset's,
-    CheckpointError for one of a class that is not known: its weights do not say what it does with them."""
+def read(path, args, model):
+    """The checkpoint. model: the --model that it may be of. Raises UserError for one that is missing, with the command that makes
+    it if it is a preset's, CheckpointError for one of another class: its weights do not say what it does with them."""
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
         raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}")
-    saved = whole_checkpoint(path)
-    if saved.keys() >= {"model", "settings"}:
-        class_of(saved, path)
-    return saved
+    return whole_checkpoint(path, named(model))
 
 
 def new_ann(args):
     """An ANN for the flags, with new weights."""
-    return build(VGG_wFeedback, settings_from(VGG_wFeedback, args), args)
+    cls = class_for(args.model, VGG_wFeedback)
+    return build(cls, settings_from(cls, args), args)
 
 
 def snn_from(args, cls=None, **own):
     """An SNN for the flags, with new weights. cls: default, that of the gate that they name; own: settings that hold instead of
-    a flag's."""
-    settings = settings_from(cls or VGG_SNN_STDB_wFeedback, args, **own)
-    return build(cls or OF_GATE.get(settings["gate"], VGG_SNN_STDB_wFeedback), settings, args)
+    a flag's. --model says of which class of somebody's own."""
+    settings = settings_from(class_for(args.model, cls or VGG_SNN_STDB_wFeedback), args, **own)
+    cls = cls or OF_GATE.get(settings["gate"], VGG_SNN_STDB_wFeedback)
+    return build(class_for(args.model, cls), settings, args)
 
 
 def ann_from(args, flag="pretrained_ann", say=None):
@@ -129,12 +131,13 @@ def ann_from(args, flag="pretrained_ann", say=None):
     path = getattr(args, flag)
     if not path:
         return new_ann(args)
-    saved = read(path, args)
+    saved = read(path, args, args.model)
     if "ANN" not in may_hold(saved):
         raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
-    adopt(args, saved, VGG_wFeedback, VGG_wFeedback.declared())
+    cls = class_for(args.model, VGG_wFeedback)
+    adopt(args, saved, cls, cls.declared())
     model = new_ann(args)
-    names, new = list(model.state_dict()), []
+    names, new = list(model.state_dict()), new_of_ones_own(model, saved, path, say or str)
     bounds = [name for name in names if name.endswith(".bound")]
     if say and bounds and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
         say(f"{path} has no bounds of qcfs: they start where those of new networks do")
@@ -147,8 +150,22 @@ def ann_from(args, flag="pretrained_ann", say=None):
 
 def ann_as_saved(args, flag="pretrained_ann"):
     """(the ANN of the checkpoint that this flag names, in evaluation, flags that say its own settings)"""
-    own = argparse.Namespace(**{**vars(args), "given": {}, "timesteps": 1})  # the original's files do not say how many
+    model = as_saved(args.model, getattr(args, flag))
+    own = argparse.Namespace(
+        **{**vars(args), "given": {}, "timesteps": 1, "model": model}
+    )  # the original's files have no timesteps
     return ann_from(own, flag).eval(), own
+
+
+def new_of_ones_own(model, saved, path, say):
+    """Names of a model's tensors that a checkpoint of an ordinary network, or of an ANN, has not got: those of the parts that are
+    somebody's own, which start as their class makes them. say: called with the line that tells."""
+    is_same = saved.get("model") == type(model).__name__
+    names = [] if is_same else [name for name in names_of_ones_own(model) if name not in saved["state_dict"]]
+    if names:
+        parts = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
+        say(f"{path} has no {', '.join(parts)}: of {type(model).__name__} alone, they start as it makes them")
+    return names
 
 
 def has_decoder(saved):
@@ -197,9 +214,13 @@ def check_sequence(model, args):
 
 
 def use_engine(model, args, images):
-    """Put the model on the engine of --engine, for its evaluations; training is dense. images: how many are evaluated at a time.
-    Returns the line that says which engine it is. Raises UserError where the event engine cannot serve."""
+    """Put the model on the engine of --engine: reference in training, too; of the others training is dense. images: how many are
+    evaluated at a time. Returns the line that says which engine it is. Raises UserError where the event engine cannot serve."""
     chooses = args.engine == "auto"
+    model.batched = args.engine != "reference"
+    why = batched.why_not(model)
+    if args.engine == "reference" or (why and args.engine != "event"):
+        return "engine: reference" + f" ({why})" * bool(why)
     if args.engine == "dense" or (chooses and images * args.timesteps < WORTH_IT):
         return "engine: dense" + " (few images)" * chooses
     model.engine, reason = event_engine_for(model, chooses)

@@ -12,7 +12,8 @@ from harness.building.conversion import (
     fit_thresholds,
     scale_thresholds,
 )
-from harness.building.models import DECODER, adopt, ann_as_saved, has_decoder, read
+from harness.building.models import DECODER, adopt, ann_as_saved, has_decoder, new_of_ones_own, read
+from harness.building.own import as_saved, class_for
 from harness.data.facts import facts_of
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import declared
@@ -20,6 +21,7 @@ from self_models.network.declared import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
 from self_models.network.plans import find_plan
 from self_models.network.stages import LINEAR
+from self_models.network.wiring import in_stages
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -37,13 +39,13 @@ class SNNSource:
         if not self.path:
             self._ask_for_recordings()
             return
-        self.saved = read(self.path, args)
+        self.saved = read(self.path, args, as_saved(args.model, self.path) if self.converts else args.model)
         flag, wanted, wrong = ("ann", "ANN", "SNN") if self.converts else ("snn", "SNN", "ANN")
         if wanted not in may_hold(self.saved):
             raise UserError(f"{self.path} holds an {wrong}; --pretrained_{flag} wants an {wanted}")
         common = declared(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        names = common if self.converts else VGG_SNN_STDB_wFeedback.declared().keys() - set(keeps)
-        adopt(args, self.saved, VGG_SNN_STDB_wFeedback, names)
+        cls = class_for(args.model, VGG_SNN_STDB_wFeedback)
+        adopt(args, self.saved, cls, common if self.converts else cls.declared().keys() - set(keeps))
         self.settings = self.saved.get("settings", {})
         self._ask_for_recordings()
         if self.converts:
@@ -106,6 +108,7 @@ class SNNSource:
         names = list(model.state_dict())
         new = (".threshold", ".leak", ".bias")[: 3 if self.converts else 2]
         may_lack = [] if ours and not self.converts else [name for name in names if name.endswith(new)]
+        may_lack += new_of_ones_own(model, self.saved, self.path, run.say)
         decoder = [name for name in names if name.startswith(DECODER)]
         if may_grow and not self.converts and decoder and not has_decoder(self.saved):
             run.say(f"{self.path} has no decoder: this one starts at {'0' if model.gate.completes else 'random'}")
@@ -119,7 +122,7 @@ class SNNSource:
         if not decoder and (left_out := [name for name in state if name.startswith(DECODER)]):
             run.say(f"{self.path} has a decoder, which {self.args.architecture} has not: it is left out")
             state = {name: value for name, value in state.items() if name not in left_out}
-        if has_bounds and (without := [name for name in model.neurons() if f"{name}.threshold" not in state]):
+        if has_bounds and (without := [one for one in model.neurons() if in_stages(one) and f"{one}.threshold" not in state]):
             needed = f"--readout {model.settings['readout']} wants one for {without[0]}: choose a membrane read-out"
             raise UserError(f"{self.path}: an ANN with qcfs has a threshold for each of its own nonlinearities, and {needed}")
         restore(model, {**self.saved, "state_dict": state}, self.path, may_lack)
@@ -130,7 +133,9 @@ class SNNSource:
                 model.set_leak(self.args.leak)
             return model
         for name, parameter in model.named_parameters():
-            if name.endswith(".bias") and name not in state:  # the ANN has none; what is there is of an earlier conversion
+            if (
+                name.endswith(".bias") and in_stages(name) and name not in state
+            ):  # the ANN has none; what is there is of an earlier conversion
                 torch.nn.init.zeros_(parameter)
         biases = biases_of(model)
         if has_bounds:

@@ -55,6 +55,10 @@ class OfAll:
     run_name: str = run_setting(
         "", Text(), "NAME of logs and checkpoints, instead of one made from the flags", taken_up=False, common=True
     )
+    model: str = run_setting(
+        "", Text(), "a network of your own, derived from the one here, or, without :CLASS, what the file registers, a gate say",
+        metavar="FILE.py[:CLASS]", taken_up=False, common=True,
+    )  # fmt: skip
     device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "auto: a GPU where there is one", common=True)
     gpu: bool = run_setting(True, Switch(), "--no-gpu is short for --device cpu")
     devices: int = run_setting(0, WHOLE, "index of the GPU to use, where there are several")

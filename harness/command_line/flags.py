@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from harness.building.own import class_for
 from harness.command_line.declared import OfAll, OfANN, OfEvaluation, OfFineTuning, OfSNN, OfTraining
-from harness.command_line.parser import GROUPS, Parser, SwitchAction, typed
+from harness.command_line.parser import GROUPS, Parser, SwitchAction, model_in, typed
 from harness.training.losses import loss_settings
 from self_models.basics import settings
 from self_models.basics.settings import COUNT, POSITIVE, WHOLE, Text
@@ -17,15 +18,16 @@ SELDOM = ("pretrained_ann", "scaling_factor", "limit_train", "image_size", "test
 SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
 
-def ann_settings():
-    """name -> Setting of all that the ANN's script has flags for."""
-    return settings.declared(OfAll, OfTraining, OfANN) | VGG_wFeedback.declared()
+def ann_settings(model=""):
+    """name -> Setting of all that the ANN's script has flags for. model: of --model."""
+    return settings.declared(OfAll, OfTraining, OfANN) | class_for(model, VGG_wFeedback).declared()
 
 
-def snn_settings():
-    """name -> Setting of all that the SNN's training script has flags for."""
+def snn_settings(model=""):
+    """name -> Setting of all that the SNN's training script has flags for. model: of --model."""
     own = settings.declared(OfAll, OfTraining, OfSNN, OfFineTuning)
-    return loss_settings() | settings.with_defaults(own, SNN_DEFAULTS) | VGG_SNN_STDB_wFeedback.declared()
+    own, network = settings.with_defaults(own, SNN_DEFAULTS), class_for(model, VGG_SNN_STDB_wFeedback)
+    return loss_settings() | own | network.declared()
 
 
 def posthoc_settings(cls):
@@ -40,12 +42,18 @@ BARE = (
 )
 
 
-def ann_parser(description):
-    return Parser(description, "ann", ann_settings(), bare=BARE)
+def ann_parser(description, argv=None):
+    return Parser(description, "ann", ann_settings(model_in(argv, "ann")), bare=BARE)
 
 
-def snn_parser(description):
-    return Parser(description, "snn", snn_settings(), bare=BARE)
+def snn_parser(description, argv=None):
+    return Parser(description, "snn", snn_settings(model_in(argv, "snn")), bare=BARE)
+
+
+def asked_class(argv, cls):
+    """The class that an evaluation's command line asks for, see class_for: its settings are flags, and so are those of what its
+    file registers."""
+    return class_for(model_in(argv, "evaluation"), cls)
 
 
 def posthoc_parser(description, cls, without=()):

@@ -8,6 +8,7 @@ import argparse
 import re
 import shlex
 import sys
+from contextlib import suppress
 from types import MappingProxyType
 
 from harness import UserError
@@ -45,6 +46,18 @@ def typed(kind):
 
     parse.kind = kind
     return parse
+
+
+def model_in(argv, table):
+    """--model of a command line, or of the recipe's table that it names, '' for none: to be known before there are flags."""
+    scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--model", "--preset"):
+        scan.add_argument(flag, nargs="?", default="")
+    found = scan.parse_known_args(argv)[0]
+    if found.preset and not found.model:
+        with suppress(UserError):  # of a recipe, which is told when flags are parsed
+            found.model = str(presets.find(found.preset, "ann" if table == "ann" else "snn").of(table).get("model", ""))
+    return found.model or ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -104,7 +117,7 @@ class Parser(argparse.ArgumentParser):
         """(flag -> value, the same as words to type) of a recipe, for this script. Raises UserError, with the recipe's file, for
         a flag that the script has not, or a value that it cannot have."""
         known, found, words = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}, []
-        for name, value in (recipe.evaluation if self.table == "evaluation" else recipe.flags).items():
+        for name, value in recipe.of(self.table).items():
             if name not in known:
                 likely = meant(name, [*known, *presets.TABLES, "like"])
                 raise UserError(f"{recipe.path}: {name} is no flag of this script: {likely}--help_all lists them")

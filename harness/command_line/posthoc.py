@@ -1,12 +1,14 @@
 """What the post-hoc scripts share: their flags, and opening the trained SNN, its data and its run."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from harness import UserError
 from harness.building.models import snn_from, use_engine
+from harness.building.own import class_for
 from harness.building.source import SNNSource
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_idle
@@ -19,7 +21,9 @@ from harness.runs.place import Paths, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
+from self_models.basics.errors import ModelError
 from self_models.basics.files import image_sources, read_images
+from self_models.counting.operations import OperationCounter
 from self_models.network.plans import find_plan
 from self_models.objectives.gates import GATES, Gate
 from self_models.running.draws import EVALUATION, Draws
@@ -38,6 +42,7 @@ def source_for(args, cls):
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
         args.pretrained_snn = str(path)
+    cls = class_for(args.model, cls)
     source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
     trained_gate = GATES.get(str(source.settings.get("gate")), Gate)
     if trained_gate.lasts and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
@@ -52,7 +57,7 @@ def open_posthoc(args, cls, suffix, source=None, **own):
     it was asked; own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
     source = source or source_for(args, cls)
     model = snn_from(args, cls, **own)
-    lines = lines_on_idle(args, posthoc_settings(cls))
+    lines = lines_on_idle(args, posthoc_settings(class_for(args.model, cls)))
     needs_data = source.converts or "settings" not in source.saved
     files, frames = own_files(args, needs_data), getattr(args, "frames", "")
     if frames:
@@ -128,13 +133,23 @@ class Posthoc:
     def device(self):
         return next(self.model.parameters()).device
 
+    @cached_property
+    def counts(self):
+        """Whether operations can be counted; a line says why not."""
+        try:
+            OperationCounter(self.model)
+        except ModelError as error:
+            self.run.say(f"note: {str(error).rpartition(': ')[0]}: there are none in the records")
+            return False
+        return True
+
     def evaluate(self, test=None, doing="evaluating", **more):
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it.
         doing: what the progress bar says."""
         self.run.begin()
         criterion = Criterion(self.args.trade_off, self.args.trade_off_type)
         result = evaluate_with_bar(
-            self.model, test or self.test, criterion, self.args, self.run, count_operations=True, doing=doing
+            self.model, test or self.test, criterion, self.args, self.run, count_operations=self.counts, doing=doing
         )
         more = {"holdout": self.args.holdout} | more if self.args.holdout else more
         record = evaluation_record(self.model, result, self.args, **more)

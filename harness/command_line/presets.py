@@ -44,6 +44,10 @@ class Recipe:
     evaluation: dict
     starts: dict
 
+    def of(self, table):
+        """flag -> value of the script that trains it, or, for evaluation, of those that evaluate it."""
+        return self.evaluation if table == "evaluation" else self.flags
+
     def complete(self, args):
         """Name the run, and the checkpoints that it starts from or, in an evaluation, the network itself, where no flag does.
         args.made_by: path of such a checkpoint -> the command that makes it. Raises UserError where images are wanting."""

@@ -11,6 +11,7 @@ from harness.drawing.plots import ACCURACY_COLOUR, chart
 from harness.runs.checkpoints import write_whole
 from self_models.counting.spikes import part_of
 from self_models.running.draws import EVALUATION, Draws
+from self_models.running.recording import spaces_of
 
 LOOKS = ({}, {"color": "#222222"}, {"color": "#e8743b"})  # of the neurons whose membrane is drawn, the first in its part's colour
 WORDS = """Left: a mark where a neuron spikes; neurons drawn by the seed
@@ -34,7 +35,7 @@ class Raster(NamedTuple):
 def raster_of(model, batch, seed, count):
     """The Raster of a Batch's first image, with `count` neurons of each layer, drawn by the seed among those that spike."""
     image, draws = batch.images[:1], Draws(seed, EVALUATION, batch.index[:1])
-    names, neurons = model.wiring.names, model.neurons()
+    names, neurons = [name for name, space in spaces_of(model.wiring).items() if space and name != "output"], model.neurons()
     spikes = model(image, draws=draws, frames=False, record=dict.fromkeys(names, "spikes")).recorded
     totals = {name: spikes[name]["spikes"].flatten(1).sum(0).cpu() for name in names}
     chosen = {name: some_of(total, seed, count) for name, total in totals.items()}

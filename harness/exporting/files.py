@@ -13,8 +13,9 @@ from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.loading import load
 
 
-def export(checkpoint, to, output="", overwrite=False):
-    """Write a checkpoint's network in another format. to: a name in FORMATS; output: the file's path, else beside it.
+def export(checkpoint, to, output="", overwrite=False, own=None):
+    """Write a checkpoint's network in another format. to: a name in FORMATS; output: the file's path, else beside it; own: the
+    network's class, where it is somebody's own.
 
     Returns what to tell the user, line by line. Raises UserError and CheckpointError, writing nothing.
     """
@@ -25,12 +26,12 @@ def export(checkpoint, to, output="", overwrite=False):
         raise UserError(f"--output {path} is the checkpoint itself: give another path")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
-    content, what, *notes = content_of(checkpoint)
+    content, what, *notes = content_of(checkpoint, own)
     write_whole(path, lambda file: file.write(content))
     return [f"wrote {path}: {what}", *notes]
 
 
-def half(checkpoint):
+def half(checkpoint, own=None):
     """(a checkpoint file like this one, but for weights in float16, a line on it); load() makes float32 of them again. Thresholds
     and leaks stay as they are. Raises CheckpointError for a file that is none, has more in it, or weights that are too large."""
     saved, file = load_checkpoint(checkpoint), io.BytesIO()
@@ -47,8 +48,8 @@ def forward_part(bytes_of, lacks, notes=lambda facts: ()):
     """What makes (the file, lines on it) of a checkpoint's encoder and classifier. bytes_of(layers, facts): the file; lacks: why
     the rest stays behind; notes: facts -> what else is to be said. It raises UserError for an ANN."""
 
-    def content_of(checkpoint):
-        model = load(checkpoint, engine="dense")
+    def content_of(checkpoint, own):
+        model = load(checkpoint, engine="dense", model=own)
         layers, rest = forward_layers(model), left_out(model)
         facts = {"source": checkpoint.name, **conventions(model), "why_left_out": lacks if rest else "nothing is"}
         lines = [f"encoder and classifier, {len(layers)} layers"]

@@ -103,7 +103,10 @@ def blocking_table(records):
 
 
 def operations_table(records):
-    """Lines of a table: operations per image as NeuroBench counts them, event-driven, and the estimated energy."""
+    """Lines of a table: operations per image as NeuroBench counts them, event-driven, and the estimated energy; none where none
+    were counted."""
+    if "operations" not in records[0]:
+        return []
     kinds = {
         "effective_acs": "effective ACs",
         "effective_macs": "effective MACs",
@@ -182,7 +185,7 @@ def evaluation_record(model, result, args, **more):
         "timesteps": settings["timesteps"],
         "epsilon": settings.get("epsilon", 0.0),
         "objective": getattr(model, "objective", "none"),
-        "engine": model.engine.name if getattr(model, "engine", None) else "dense",
+        "engine": model.engine.name if getattr(model, "engine", None) else getattr(model, "runs_by", "dense"),
         "accuracy": result["accuracy"],
         "mean_steps": result.get("mean_steps"),
         "reconstruction_error": result.get("error"),

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from harness.drawing.figures import PART_COLOURS
 from harness.drawing.film import in_words
-from self_models.counting.spikes import PARTS
+from self_models.counting.spikes import PARTS, part_of
 
 HUES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b8860b", "#882255", "#555555")  # told apart by the colour-blind
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "star", "cross", "hexagon")
@@ -168,8 +168,8 @@ def _spiking(runs, styles, names):
 
 def _order(layer):
     """By part as the image goes through the network, then by number."""
-    part, *numbers = layer.split(".")
-    return list(PARTS).index(part), [(len(number), number) for number in numbers]
+    _, *numbers = layer.split(".")
+    return list(PARTS.values()).index(part_of(layer)), [(len(number), number) for number in numbers]
 
 
 def plain(text):

@@ -1,11 +1,11 @@
 """What a log's JSON objects say, one class for each kind of event: its attributes are their fields, each checked. Each raises
 ValueError, in words for a reader, where an object lacks a field or says what cannot be."""
 
+import re
 from functools import partial
 
 from harness.drawing.plots import wilson
 from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, WHOLE, Number, Switch
-from self_models.counting.spikes import PARTS
 
 FIGURE, NATURAL = Number(float).check, NOT_NEGATIVE.check
 SHARE = Number(float, -1e-6, 1 + 1e-6).check  # a mean may be rounded so far
@@ -49,8 +49,8 @@ def spikes_by_part(values):
 
 def spikes_by_layer(values):
     """layer -> spikes per image."""
-    if odd := [layer for layer in of_kind(dict, values) if layer.split(".")[0] not in PARTS]:
-        raise ValueError(f"{odd[0]!r} is no layer: its name begins with {', '.join(PARTS)}")
+    if odd := [layer for layer in of_kind(dict, values) if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", layer)]:
+        raise ValueError(f"{odd[0]!r} is no layer's name")
     return named(NATURAL)(values)
 
 

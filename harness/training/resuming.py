@@ -15,13 +15,13 @@ from self_models.basics.settings import meant
 from self_models.loading import MODELS, whole_checkpoint
 
 
-def taken_up(args, declared, kind, name):
+def taken_up(args, declared, kind, name, own=None):
     """The checkpoint that --resume asks for, whose flags are adopted into args; None without --resume, or where the run has not
     saved yet, and is to begin.
 
-    declared: name -> Setting of all flags; kind, name: of the run. Raises UserError where the checkpoint is damaged or gone, a
-    flag was typed that may not change, or a folder's images are not those that the run was given; or where there is no
-    checkpoint, and no flag was typed that says what to train.
+    declared: name -> Setting of all flags; kind, name: of the run; own: the class of --model. Raises UserError where the
+    checkpoint is damaged, gone or of another class, a flag was typed that may not change, or a folder's images are not those that
+    the run was given; or where there is no checkpoint, and no flag was typed that says what to train.
     """
     if not args.resume or args.test_only:
         return None
@@ -30,7 +30,7 @@ def taken_up(args, declared, kind, name):
     args.resume = str(path)
     of_recipe = {one.flag(name) for name, one in declared.items() if one.fixed and one.group != "run"}
     may_begin = bool({"preset", "pretrained_ann", "pretrained_snn", *of_recipe}.intersection(args.typed))
-    saved = ranks.from_first(lambda: _read(path, paths, may_begin))
+    saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
     if saved is None:
         return None
     if "optimizer" not in saved:
@@ -42,7 +42,8 @@ def taken_up(args, declared, kind, name):
         was["select"] = "held-out" if was["holdout"] else "test"
     was = {flag: one.default for flag, one in loss_settings().items()} | was  # losses that it did not know
     if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in declared]:
-        raise UserError(f"{path} was trained with --{lost[0]} {was[lost[0]]:g}, a loss that nobody registers here: add its file")
+        unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
+        raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
     if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
         was["dataset"] = typed  # the same, though it may have moved
     kept = {one.flag(name): one for name, one in declared.items() if one.taken_up and one.flag(name) in was}
@@ -62,8 +63,8 @@ def taken_up(args, declared, kind, name):
 
 def check_files(were, folder, path):
     """Raises UserError where the images of a folder are not those of which the checkpoint of this path knows, 'train' and 'test'
-    -> Listing.known_by."""
-    now = {listing.part: listing.known_by for listing in list_folder(folder)}
+    -> what was known of its files, see Listing."""
+    now = list_folder(folder).known_by
     if changed := [f"{part}/ had {were.get(part)} and has {known}" for part, known in now.items() if were.get(part) != known]:
         raise UserError(
             f"the images of {folder} are not those that the run of {path} was given: {'; '.join(changed)}; bring them back, or "
@@ -87,7 +88,7 @@ def flags_to_save(args, declared, model):
     return {flag: settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
 
 
-def _read(path, paths, may_begin):
+def _read(path, paths, may_begin, own):
     """The checkpoint, or None where the run at these paths has not saved yet, and may begin. Offers the one before a damaged
     one."""
     is_last, previous = path.resolve() == paths.last_path.resolve(), paths.previous_path
@@ -98,11 +99,11 @@ def _read(path, paths, may_begin):
             raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths)}")
         return None
     try:
-        return whole_checkpoint(path)
+        return whole_checkpoint(path, own)
     except CheckpointError as error:
         if not is_last or not previous.exists():
             raise
-        whole_checkpoint(previous)
+        whole_checkpoint(previous, own)
         raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None
 
 

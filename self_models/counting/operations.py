@@ -52,7 +52,7 @@ def energies(operations, comparisons, analog_input=False):
 
 class OperationCounter:
     """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`. Raises
-    ModelError for a network with a part whose operations are not known, and where they are being counted already."""
+    ModelError for a network with a part or a method whose operations are not known, and where they are being counted already."""
 
     def __init__(self, model):
         check_known(model, "a count of operations", "evaluate(..., operations=False) does without")

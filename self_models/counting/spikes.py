@@ -4,16 +4,16 @@ PARTS = {"input": "input", "features": "encoder", "generate": "decoder", "classi
 
 
 def part_of(layer):
-    """Part that a layer belongs to: input, encoder, decoder or classifier; of a stage of one's own its name."""
-    stage = layer.split(".")[0]
-    return PARTS.get(stage, stage)
+    """Part that a layer belongs to: input, encoder, decoder or classifier; beside these stages that of the stage with which its
+    name begins (generate2: decoder), else the encoder."""
+    return next((part for stage, part in PARTS.items() if layer.startswith(stage)), "encoder")
 
 
 def by_part(spikes):
     """layer -> spikes to input, encoder, decoder, classifier, total -> spikes; numbers or tensors alike."""
     parts = dict.fromkeys(PARTS.values(), 0.0)
     for layer, count in spikes.items():
-        parts[part_of(layer)] = parts.get(part_of(layer), 0.0) + count
+        parts[part_of(layer)] = parts[part_of(layer)] + count
     return {**parts, "total": total_spikes(spikes)}
 
 

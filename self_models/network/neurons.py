@@ -65,6 +65,7 @@ class SpikingNeuron(nn.Module):
     forward(current, state) -> (spikes, state): one step; current (B, ...) as the synapses deliver it, spikes likewise, 0 or 1;
     state a NeuronState, or None for neurons at rest, V = initial_potential * threshold, whose gradient a learned threshold gets,
     too. biased: whether there is a current even where nothing is sent. floor: in thresholds, below which V does not fall.
+    Neurons of one's own override forward and, for a state of their own, at_rest.
     """
 
     def __init__(
@@ -89,10 +90,17 @@ class SpikingNeuron(nn.Module):
         v, age, _ = state or self.at_rest(current)
         if self.surrogate.needs_age and age is None and torch.is_grad_enabled():
             age = new_age(v)
-        spikes, v = self.update(
-            current, self.floored(v), self.threshold, self.leak, lambda v: Spike.apply(v, age, self.surrogate)
-        )
+        spikes, v = self.update(current, self.floored(v), self.threshold, self.leak, lambda v: self.spike(v, age))
         return spikes, NeuronState(self.floored(v), None if age is None else next_age(age, spikes))
+
+    def spike(self, v, age=None):
+        """s = H(v), v = V/theta - 1, with the surrogate's gradient; age: as in NeuronState. Raises ModelError where a gradient is
+        wanted of a surrogate that asks for ages, and there are none."""
+        if age is None and self.surrogate.needs_age and torch.is_grad_enabled():
+            raise ModelError(
+                f"{type(self).__name__} keeps no age of its last spike, and this surrogate asks for it: choose another"
+            )
+        return Spike.apply(v, age, self.surrogate)
 
     def floored(self, v):
         """V <- max(V, -floor theta)"""

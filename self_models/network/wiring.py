@@ -22,6 +22,7 @@ from self_models.network.stages import LINEAR_OR_POOL, chains, encoder_parts, li
 STAGES, POOLS = ("features", "generate", "classifier"), (nn.AvgPool2d, nn.MaxPool2d)
 FORMLESS = (nn.Linear, SpikingNeuron, HeldDropout)  # classes of a plan's layers that have one form
 KNOWN = (*LINEAR_OR_POOL, CountingMaxPool, *FORMLESS)  # all of them
+OF_READOUT = ("integrate", "prediction", "guess")  # methods that change neither what layers run nor on what
 PLAIN = {"dilation": (1, (1, 1)), "groups": (1,), "padding_mode": ("zeros",), "ceil_mode": (False,), "divisor_override": (None,)}
 
 
@@ -165,23 +166,40 @@ def modules_of(model):
     return found
 
 
-def check_known(model, who, instead="it takes what plans make (network/plans.py)"):
-    """Raises ModelError where a model has a part that no plan makes: who, in words, does not know it; instead: what to do."""
-    if part := unknown(model):
+def check_known(model, who, instead="it takes what plans make (network/plans.py)", own=False):
+    """Raises ModelError where a model has a part that no plan makes, or a method of its own but of the read-out: who, in words,
+    does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""
+    method = "" if own else model.overridden(but=OF_READOUT)
+    if part := f"{type(model).__name__}.{method}" if method else unknown(model, own):
         raise ModelError(f"{who} does not know {part}: {instead}")
 
 
-def unknown(model):
+def unknown(model, own=False):
     """The first part of a model that no plan makes, in words, '' for none: its own parameter, a module beside its stages, or in
-    one of them a layer of another class (derived from a known one, too), of another form or update, or out of place."""
-    if own := [*model._parameters, *model._buffers]:
-        return f"{own[0]} ({type(getattr(model, own[0])).__name__})"
+    one of them a layer of another class (derived from a known one, too), of another form or update, or out of place. own: as in
+    check_known."""
     known, update = {""}, UPDATES.find(model.settings["update"])
     for name, stage in ((name, getattr(model, name)) for name in STAGES):
         if type(stage) is nn.Sequential:
             plain = {at for at, layer in list_layers(stage) if is_plain(layer) and getattr(layer, "update", update) == update}
             known |= {name, *(f"{name}.{at}" for at in plain.difference(misplaced_in(stage)))}
-    return next((f"{name} ({type(module).__name__})" for name, module in model.named_modules() if name not in known), "")
+    parts = [*model._parameters.items(), *model._buffers.items()]
+    parts += [(name, module) for name, module in model.named_modules() if name not in known]
+    found = (one for one in parts if not own or (in_stages(one[0]) and not isinstance(one[1], SpikingNeuron)))
+    return next((f"{name} ({type(part).__name__})" for name, part in found), "")
+
+
+def in_stages(name):
+    """Whether a module or tensor of this name belongs to one of the stages that plans make."""
+    return name.split(".")[0] in STAGES
+
+
+def names_of_ones_own(model):
+    """Names of a model's tensors that no plan's network has: beside its stages, and of its neurons but for threshold and leak."""
+    neurons = [f"{name}." for name, module in model.named_modules() if isinstance(module, SpikingNeuron)]
+    of_neurons = {name for name in model.state_dict() if name.startswith(tuple(neurons))}
+    plain = {f"{neuron}{kind}" for neuron in neurons for kind in ("threshold", "leak")}
+    return [name for name in model.state_dict() if not in_stages(name) or name in of_neurons - plain]
 
 
 def is_plain(layer):

@@ -19,7 +19,7 @@ BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked p
 
 
 class Kernels(NamedTuple):
-    """A gate in compiled code; pixels: a Pixels of fast/event/compiled/pixels.py, in whose record `gate` it says what it has decided.
+    """A gate in compiled code; pixels: a Pixels of fast/event/compiled/pixels.py, in whose record `gate` it says what it decides.
 
     see(settings, pixels, image, step): what is seen in this step, into pixels.seen; called before step 0, when every pixel is
     open and seen, and after all looks if something has changed. look(settings, pixels, pixel, value, guess): open or close one

@@ -49,6 +49,8 @@ class Recorder:
         for name, words in record.items():
             if name not in spaces:
                 raise ModelError(f"record: there is no layer {name!r}: {choices(name, spaces)}")
+            if not spaces[name]:
+                raise ModelError(f"record: {name} stands beside the network's stages, and how many neurons it has is not known")
             self.asked[name] = asked_of(name, words, spaces[name])
 
     def of(self, kind):

@@ -12,7 +12,9 @@ from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import Recorder, spaces_of
 from self_models.running.turning import of_this_gate, turned
 
-MEMBRANES, AGES = "membranes.", "ages."  # begin the name of a layer's in a state_dict; ages are there in training alone
+MEMBRANES = "membranes."
+STATE = {"v": MEMBRANES, "age": "ages."}  # field of neurons' state -> how it is called in a state_dict; others FIELD.LAYER
+MEMORY = "memory."  # and what a step of one's own keeps in a run's memory; ages are there in training alone
 STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
 
 
@@ -130,7 +132,8 @@ class Dense:
         model, memory = self.model, {}
         if model.settings["initial_potential"]:
             spaces, neurons = spaces_of(model.wiring), model.neurons()
-            memory = {name: neuron.at_rest(x.new_zeros(len(x), *spaces[name])) for name, neuron in neurons.items()}
+            known = {name: neuron for name, neuron in neurons.items() if spaces[name]}
+            memory = {name: neuron.at_rest(x.new_zeros(len(x), *spaces[name])) for name, neuron in known.items()}
         return replace(model.start(x, draws), last=None, memory=memory)
 
     def go_on(self, run, x, steps, frames, recorder):
@@ -148,8 +151,11 @@ class Dense:
         view = run.view
         found = {"image": run.image, "logits": run.logits, "trace": run.trace}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
-        for name, state in ((name, run.memory.get(name)) for name in self.model.neurons()):  # no dropout mask
-            found |= {MEMBRANES + name: state.v, AGES + name: state.age} if state else {}
+        neurons = self.model.neurons()
+        for name, state in run.memory.items():
+            if name in neurons or not name.rpartition(".")[2].isdigit():  # a dropout layer's mask is an image's own
+                values = state._asdict() if hasattr(state, "_asdict") else {"": state}
+                found |= {key_of(field, name): value for field, value in values.items()}
         return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
     def restored(self, state, draws):
@@ -160,9 +166,12 @@ class Dense:
             view = {}
         elif "is_open" in view:
             view["image"] = run.image * view["is_open"]
-        potentials = {name: state[MEMBRANES + name] for name in neurons if MEMBRANES + name in state}
-        ages = {name: state.get(AGES + name) for name in potentials}
-        memory = {name: neurons[name].at_rest(v)._replace(v=v, age=ages[name]) for name, v in potentials.items()}
+        memory = {key.removeprefix(MEMORY): value for key, value in state.items() if key.startswith(MEMORY)}
+        for name, neuron in neurons.items():
+            if (key := key_of("v", name)) in state:
+                at_rest = neuron.at_rest(state[key])
+                keys = {field: key_of(field, name) for field in at_rest._fields}
+                memory[name] = at_rest._replace(**{field: state[key] for field, key in keys.items() if key in state})
         view, held = run.view._replace(**view), {name: state[name] for name in ("logits", "trace", "steps")}
         return replace(run, view=view, memory=run.memory | memory, **held)
 
@@ -173,17 +182,27 @@ def check_state(model, state):
     shapes = {"logits": spaces["output"]} | dict.fromkeys(
         ("image", "trace", "is_open", "predicted", "explained"), model.image_shape
     )
-    shapes |= {MEMBRANES + name: spaces[name] for name in model.neurons()}
+    for name, neuron in model.neurons().items():
+        fields = neuron.at_rest(torch.zeros(1))._fields
+        shapes |= {key_of(field, name): spaces[name] if field == "v" else () for field in fields}
     if lacking := [name for name in ("image", "logits", "trace") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
     weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     for name, value in state.items():
-        if name not in shapes or not isinstance(value, torch.Tensor) or found[name] != (*found["image"][:1], *shapes[name]):
+        own = name.startswith(MEMORY) and model.overridden()
+        inner = shapes.get(name) or found[name][1:]
+        if not (name in shapes or own) or not isinstance(value, torch.Tensor) or found[name] != (*found["image"][:1], *inner):
             raise ModelError(f"{name} of shape {found[name]}: this is the state of another network's stream")
-        kinds = (value.dtype, value), (torch.bool if name in ("is_open", "predicted") else weight.dtype, weight)
+        dtype = torch.bool if name in ("is_open", "predicted") else weight.dtype if shapes.get(name) else value.dtype
+        kinds = (value.dtype, value), (dtype, weight)
         kind, wanted = (f"{dtype}, {of.layout}, on {of.device}".replace("torch.", "") for dtype, of in kinds)
         if kind != wanted:
             raise ModelError(f"{name} is {kind}, and must be {wanted}")
         if not value.isfinite().all():
             raise ModelError(f"{name} is not finite: this state is damaged")
     checked_images(state["image"], model)
+
+
+def key_of(field, name):
+    """What a field of a layer's state is called in a state_dict; '' for what is kept under a name without fields."""
+    return STATE.get(field, f"{field}." if field else MEMORY) + name

@@ -60,7 +60,7 @@ def turned(model, run, image):
     changed = image != run.image
     if not changed.any():
         return run
-    view = model.gate.turned(image, predicted(model, run), run.view, changed)
+    view = model.gate.turned(image, model.guess(model.prediction(run)), run.view, changed)
     after = replace(run, image=image, view=view)
     if not model.settings["surprise"]:
         return after
@@ -81,7 +81,7 @@ def surprised(model, run, opened):
         memory[name] = memory[name]._replace(v=rest + kept(v - rest, keep))
     trace = kept(run.trace, keep).masked_fill(opened, 0)
     run = replace(run, memory=memory, trace=trace, logits=kept(run.logits, keep))
-    judged, surprises = model.gate.next_view(run.image, predicted(model, run), run.view), opened.flatten(1).any(1)
+    judged, surprises = model.gate.next_view(run.image, model.guess(model.prediction(run)), run.view), opened.flatten(1).any(1)
     return replace(run, view=chosen(surprises, judged, run.view))
 
 
@@ -104,8 +104,3 @@ def of_this_gate(model, run):
 def kept(values, keep):
     """Values (B, ...), each image's times keep (B,)."""
     return values * keep.view(-1, *[1] * (values.dim() - 1))
-
-
-def predicted(model, run):
-    """What a run predicts now, on the scale on which its gate compares it with the image."""
-    return model.guess(model.readout.prediction(run.trace)) if model.has_feedback else 0.0

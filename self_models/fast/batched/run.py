@@ -44,7 +44,8 @@ def advance(model, run, draws):
     counts = {name: [] for name in model.wiring.names}
     parts = [perceive(model, run, part, counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
     logits = classify(model, run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
-    spikes = torch.stack([joined(one) for one in counts.values()], -1)
+    none = [draws.new_zeros(draws.shape[:2])]  # of neurons beside the stages, which nobody has run
+    spikes = torch.stack([joined(one or none) for one in counts.values()], -1)
     shown = stack_frames([frame for _, frames in parts for frame in frames])
     return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
 

@@ -17,8 +17,7 @@ def why_not(model):
     """Why compiled code cannot run the model as it is now, or ''."""
     from self_models.fast.event.compiled import run  # now: it knows the parts that are registered when it is first imported
 
-    replaced = (name for name in vars(model) if callable(getattr(type(model), name, None)))  # in this one model
-    if hook := model.overridden() or next(replaced, ""):
+    if hook := model.overridden():
         return f"the event engine does not know {type(model).__name__}.{hook}: use --engine dense"
     for name, kernel in PARTS.items():
         part = type(getattr(model, name))
