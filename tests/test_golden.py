@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.building.conversion import balance_thresholds
-from harness.training.losses import losses_of
+from harness.training.losses import Criterion
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -55,9 +55,9 @@ def spiking(data, cls=VGG_SNN_STDB_wFeedback, **settings):
 
 def check_losses_and_gradients(model, data, output, trade_off, kind):
     labels = torch.arange(len(data["x"])) % 10
-    losses = losses_of(output, labels, trade_off=trade_off, kind=kind)
-    close(losses.total, data["loss"])
-    losses.total.backward()
+    losses = Criterion(trade_off, kind)(output, labels)
+    close(losses["total"], data["loss"])
+    losses["total"].backward()
     for name, parameter in model.named_parameters():
         if f"g/{name}" in data:
             close(parameter.grad, data[f"g/{name}"])

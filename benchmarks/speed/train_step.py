@@ -25,7 +25,7 @@ from benchmarks.speed.peers import Neurons, stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
-from harness.training.losses import losses_of
+from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models.basics.settings import COUNT
 from self_models.network.plans import PLANS
@@ -79,7 +79,7 @@ def measured(args):
         optimizers[name].zero_grad(set_to_none=True)
         with torch.autocast(args.device, torch.bfloat16, enabled=name != "ours" and args.precision == "bfloat16"):
             output = models[name](batch.images, draws)
-        loss = losses_of(output, batch.labels, 0.01, "linear_over_t").total
+        loss = Criterion(0.01, "linear_over_t")(output, batch.labels)["total"]
         loss.backward()
         optimizers[name].step()
         return loss
