@@ -562,7 +562,7 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
     typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}".replace(BALANCE, "")
     args = parse(SNN, "--pretrained_snn", str(path), *typed.split())
     source = SNNSource(args)
-    model = source.fill(snn_from(args), None, None)
+    model = source.fill(snn_from(args), None, SimpleNamespace(say=print))
     assert model.thresholds == pytest.approx(thresholds)
     assert [layer.leak.item() for layer in model.neurons().values()] == pytest.approx([0.9] * len(thresholds))
     assert torch.equal(model.features[0].weight, saved["state_dict"]["features.0.weight"])

@@ -47,7 +47,7 @@ def main(argv=None):
         steps = getattr(args, f"{mode}_timesteps")
         for name, (file, settings) in NETWORKS.items():
             model = load(COMMITTED / file, engine="dense", timesteps=steps, **settings).train(run is train)
-            x = torch.rand(args.batch_size, *model.image_shape)
+            x = torch.rand(args.batch_size, *model.image_shape, generator=torch.Generator().manual_seed(0))
             about = {"timesteps": steps, "batch": args.batch_size, "not_counted": ["views", *NOT_COUNTED]}
             print(json.dumps({"case": f"{mode}, {name}", **counted(run, model, x), **about}), flush=True)
 
