@@ -11,6 +11,7 @@ import shutil
 import signal
 from dataclasses import replace
 from math import cos, exp, log, pi
+from types import SimpleNamespace
 
 import pytest
 import torch
