@@ -22,10 +22,10 @@ import self_models.fast.event.layouts
 from harness.command_line.declared import OfAll
 from harness.data.sets import load_data
 from harness.runs.checkpoints import save_checkpoint
-from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import declared
 from self_models.counting.operations import OperationCounter
+from self_models.fast.compiling import compiled
 from self_models.fast.event.compiled.nets import new_state
 from self_models.fast.event.compiled.vectors import above, add_rows, lowest
 from self_models.fast.event.engine import EventEngine

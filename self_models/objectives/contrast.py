@@ -11,10 +11,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from self_models.basics.compiled import compiled
 from self_models.basics.devices import wide
 from self_models.basics.images import light, of_light
 from self_models.basics.settings import FRACTION, Choice, objective_setting
+from self_models.fast.compiling import compiled
 from self_models.objectives.gates import GATES, Blocking, Kernels, as_predicted, held_if_latched, judge, look_at_image, see_open
 
 WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is

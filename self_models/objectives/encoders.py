@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from self_models.basics.compiled import compiled
 from self_models.basics.settings import Registry
+from self_models.fast.compiling import compiled
 
 
 class Encoding(NamedTuple):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, objective_setting
+from self_models.fast.compiling import compiled
 from self_models.running.steps import View
 
 GATES = Registry("gate")

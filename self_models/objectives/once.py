@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import COUNT, Choice, Need, Switch, objective_setting
+from self_models.fast.compiling import compiled
 from self_models.objectives.gates import GATES, Kernels, Tolerance, all_predicted, never
 from self_models.running.steps import View
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from self_models.basics.compiled import compiled
 from self_models.basics.settings import FRACTION, NOT_NEGATIVE, Registry, setting
+from self_models.fast.compiling import compiled
 
 READOUTS = Registry("readout")
 ONE, TWO = np.float32(1), np.float32(2)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
+from self_models.fast.compiling import compiled
 from self_models.running.outputs import share_of_active
 
 RULES = Registry("rule", all_may_be_set=True)

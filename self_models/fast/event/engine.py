@@ -9,9 +9,9 @@ import math
 import numpy as np
 import torch
 
-from self_models.basics.compiled import WHY_NOT, in_words, try_out
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
+from self_models.fast.compiling import WHY_NOT, in_words, try_out
 from self_models.fast.event.compiled.counts import blank
 from self_models.fast.event.compiled.recording import new_recorded
 from self_models.fast.event.costs import LARGE_BATCH, LOOKED_AT, dense_pays

@@ -7,7 +7,7 @@ a negative value at every use.
 
 import numpy as np
 
-from self_models.basics.compiled import compiled, inlined
+from self_models.fast.compiling import compiled, inlined
 from self_models.fast.event.compiled.nets import (
     CHANNELS,
     FAN,

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.basics.compiled import SOURCES
+from self_models.fast.compiling import SOURCES
 from self_models.fast.event.compiled.vectors import LANES
 
 SOURCES.add(__file__)  # compiled code holds its numbers

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.basics.compiled import compiled, inlined, switch
+from self_models.fast.compiling import compiled, inlined, switch
 from self_models.fast.event.compiled.kernels import copy, list_places, rest, unlist
 from self_models.fast.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, WORD
+from self_models.fast.philox import philox_block, uniform
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES, Gate
 from self_models.objectives.readouts import READOUTS
-from self_models.running.draws import philox_block, uniform
 
 encode = switch([encoding.kernel for encoding in ENCODINGS.values()])
 predict, guess_of = (

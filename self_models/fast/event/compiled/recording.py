@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.basics.compiled import compiled
+from self_models.fast.compiling import compiled
 from self_models.fast.event.compiled.kernels import decay
 from self_models.fast.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, HEIGHT, WIDTH
 

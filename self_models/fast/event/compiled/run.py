@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.basics.compiled import cached, compiled, sources_digest, switch
+from self_models.fast.compiling import cached, compiled, sources_digest, switch
 from self_models.fast.event.compiled.counts import count
 from self_models.fast.event.compiled.kernels import (
     add_bias,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from self_models.basics.compiled import apart, compiled
+from self_models.fast.compiling import apart, compiled
 from self_models.fast.event.compiled.kernels import copy, forget
 from self_models.fast.event.compiled.pixels import list_sending, look, predict_anew, see
 
