@@ -20,7 +20,7 @@ from benchmarks.speed.inference_peers import compared, figures
 from benchmarks.speed.peers import is_installed
 from harness.data.sets import load_data
 from self_models import load
-from self_models.running import draws
+from self_models.fast import philox
 
 
 def test_streams_counts_by_hand():
@@ -132,7 +132,7 @@ def test_launches_of_a_step(monkeypatch):
     """The twin's minimal loop by hand: 3 operations draw, 5 convolutions, 5 layers of neurons with 3 each, 1 copy of the codes, 3
     matrix products, 1 sum. Draws are made by operations on tensors, Philox's ten rounds at each step, or once for several."""
     noted = []
-    for module in (launches, draws):
+    for module in (launches, philox):
         monkeypatch.setattr(module, "WHY_NOT", noted)
     said = run_here("benchmarks.speed.launches", "--evaluation_timesteps 2 --training_timesteps 2 --batch_size 2")[1]
     rows = {row["case"]: row for row in map(json.loads, said.splitlines())}

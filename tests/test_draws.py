@@ -7,11 +7,12 @@ import pytest
 import torch
 from conftest import PLAN, images
 
-import self_models.basics.compiled as compiled_module
-import self_models.running.draws as draws_module
-from self_models.basics.compiled import compiled
+import self_models.fast.compiling as compiling
+import self_models.fast.philox as philox_module
+from self_models.fast.compiling import compiled
+from self_models.fast.philox import philox_block, philox_words, uniform
 from self_models.network.neurons import HeldDropout
-from self_models.running.draws import EVALUATION, Draws, key_for, philox_block, philox_words, seed_for, shuffled, uniform
+from self_models.running.draws import EVALUATION, Draws, key_for, seed_for, shuffled
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -70,8 +71,8 @@ def test_which_word_a_pixel_takes_by_hand():
 def test_operations_on_tensors_give_what_compiled_code_gives(monkeypatch, shape):
     draws = Draws(2**70, EVALUATION, torch.tensor([0, 1, 2**31, 2**32 - 1, 59999]))
     ours = [draws.uniforms(4, shape, first=7), draws.mask(3, 0.4, shape)]
-    monkeypatch.setattr(draws_module, "WHY_NOT", ["numba is not there"])
-    monkeypatch.setattr(draws_module, "fill", None)
+    monkeypatch.setattr(philox_module, "WHY_NOT", ["numba is not there"])
+    monkeypatch.setattr(philox_module, "fill", None)
     assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(draws.mask(3, 0.4, shape), ours[1])
 
 
@@ -81,8 +82,8 @@ def test_without_a_place_for_compiled_code_it_is_not_kept(monkeypatch):
             raise RuntimeError("cannot cache function")
         return lambda function: function
 
-    monkeypatch.setattr(compiled_module, "njit", njit)
-    assert compiled_module.cached(reference) is reference
+    monkeypatch.setattr(compiling, "njit", njit)
+    assert compiling.cached(reference) is reference
 
 
 # --- what draws follow from

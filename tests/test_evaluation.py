@@ -1,6 +1,5 @@
 """What an evaluation adds up, over batches and over processes, and what it asks of a model."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -240,8 +239,8 @@ class Counting:
 
 
 def inputs(shape, steps, binary=(), other=()):
-    counts = [np.zeros(shape, np.int64) for _ in range(5)]
-    for values, places in zip(counts, (binary, other), strict=False):
+    counts = [torch.zeros(shape, dtype=torch.int64) for _ in range(2)]
+    for values, places in zip(counts, (binary, other), strict=True):
         for place, count in places:
             values[place] = count
     return Inputs(*counts, steps)

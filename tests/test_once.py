@@ -192,12 +192,6 @@ def run(model, x):
         return model(x, seed=0)
 
 
-def same(found, expected):
-    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.predictions[-1], expected.predictions[-1], rtol=1e-5, atol=1e-5)
-    assert all(torch.equal(count, expected.spikes[name]) for name, count in found.spikes.items())
-
-
 def test_grid_1_is_sample_and_hold(x):
     """Every pixel is sent in the first step, and drives the network in all of them, as with the gate open."""
     model = build(grid=1, grid_steps=3)
@@ -338,15 +332,6 @@ def test_only_what_the_decoder_needs_runs_while_the_others_wait(x):
         output = model(x)
     assert output.spikes["features.4"].sum() and not output.spikes["generate.2"].any()
     assert not counter.result(2)["feedback_event_acs"]
-
-
-def test_waiting_layers_learn(x):
-    model = build(grid=4, wait=True, default_threshold=0.1, dropout=0.0, fc_dropout=0.0)
-    expected = run(model, x)
-    output = model.train()(x)
-    same(output, expected)
-    (output.logits.square().sum() + output.errors.sum()).backward()
-    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.compiled import is_saving
 from self_models.basics.errors import ModelError
+from self_models.fast.compiling import is_saving
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -23,7 +23,7 @@ from harness.command_line.scripts import run_script
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models import load
-from self_models.basics.compiled import WHY_NOT
+from self_models.fast.compiling import WHY_NOT
 from self_models.basics.settings import COUNT
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.running.chunks import AT_ONCE

@@ -120,10 +120,6 @@ class Choice:
 
     parse = check
 
-    def index(self, value):
-        """Position of a name among all of them: its number in compiled code."""
-        return list(self.names).index(value)
-
 
 class Switch:
     """True or False."""
@@ -172,7 +168,7 @@ class Setting:
     metavar, argparse: for argparse.
     Who asks it: training: it counts in training only. taken_up: --resume takes it over where it is not typed; fixed: it must not
     be typed with another value then. adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds
-    depend on it, unless it counts in training only. kernel: the event engine's compiled code reads it.
+    depend on it, unless it counts in training only.
     """
 
     kind: object
@@ -190,7 +186,6 @@ class Setting:
     fixed: bool = True
     adopted: bool = True
     balanced: bool = True
-    kernel: bool = False
 
     def check(self, name, value):
         """The value, of its proper type. Raises ModelError for a value that cannot be."""
@@ -203,10 +198,6 @@ class Setting:
     def flag(self, name):
         """The name under which a parser keeps it, '' for one without a flag."""
         return next((words.removeprefix("--") for words in reversed(self.option_strings(name))), "")
-
-    def scalar(self, value):
-        """The value as a number for compiled code."""
-        return self.kind.index(value) if isinstance(self.kind, Choice) else value
 
 
 def required(kind, name, value):
@@ -224,7 +215,7 @@ def setting(default, kind, help, **more):
 
 def objective_setting(default, kind, help, **more):
     """A setting of what a trained network is told to do: post-hoc scripts have their own, and no threshold depends on it."""
-    return setting(default, kind, help, **{"adopted": False, "balanced": False, "kernel": True, **more})
+    return setting(default, kind, help, **{"adopted": False, "balanced": False, **more})
 
 
 @functools.cache

@@ -153,12 +153,11 @@ class OperationCounter:
         for module, inputs in counted.modules.items():
             if (name := names[module]) in self._modules:
                 for active, is_binary in ((inputs.binary, True), (inputs.other, False)):
-                    self._count_operations(name, as_float(active).reshape(self._inputs[name]), is_binary)
+                    self._count_operations(name, active.double().reshape(self._inputs[name]), is_binary)
                 self._count_dense(name, inputs.steps)
         for name, inputs in counted.neurons.items():
-            active = as_float(inputs.binary + inputs.other)
-            missed = {"encoder": 0, "after": as_float(inputs.unheard + inputs.unheard_other), "decoder": as_float(inputs.unread)}
-            self._count_events(name, active, lambda end: active - missed[self._part(end)])  # noqa: B023
+            active = (inputs.binary + inputs.other).double()
+            self._count_events(name, active, lambda end: active)  # noqa: B023
             if name in self._sizes:
                 self.neurons[name] = self.neurons.get(name, 0) + active.numel() * inputs.steps
 
@@ -230,11 +229,6 @@ class OperationCounter:
             )
         if name in self._sizes:
             self.spikes[name] = self.spikes.get(name, 0) + active.sum()
-
-
-def as_float(values):
-    """An array as float64 tensor."""
-    return torch.from_numpy(values).to(torch.float64)
 
 
 def sum_over_batch(active, among=None):

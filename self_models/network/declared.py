@@ -68,9 +68,7 @@ class NetworkSettings:
         group="network",
         training=True,
     )
-    timesteps: int = setting(
-        1, COUNT, "T, passes of feedback per image", group="network", balanced=False, kernel=True, common=True
-    )
+    timesteps: int = setting(1, COUNT, "T, passes of feedback per image", group="network", balanced=False, common=True)
     dataset: str = setting(
         "MNIST", Text(lambda text: text if text in IMAGE_SHAPES else os.path.abspath(text), data_set),
         f"{', '.join(IMAGE_SHAPES)} (MNIST comes with the repository), or a folder of your own images: FOLDER/train/CLASS/* and "
@@ -127,7 +125,7 @@ class SpikingSettings(NetworkSettings):
     """One time unit is one simulation step."""
 
     dropout: float = setting(0.3, PROBABILITY, "probability, 0 to below 1", group="network", training=True)
-    timesteps: int = setting(50, COUNT, "T, steps per image", group="spiking", balanced=False, kernel=True, common=True)
+    timesteps: int = setting(50, COUNT, "T, steps per image", group="spiking", balanced=False, common=True)
     leak: float = setting(1.0, FRACTION, "membrane kept per step, 0 to 1; 1 = no leak", group="spiking")
     bias: bool = setting(
         False, Switch(), "neurons get a constant current at each step, learned by channel; the conversion of an ANN with norm "
@@ -149,15 +147,13 @@ class SpikingSettings(NetworkSettings):
     alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate", group="spiking", needs=(STDB,), training=True)
     beta: float = setting(0.01, NOT_NEGATIVE, "how fast the STDB surrogate fades", group="spiking", needs=(STDB,), training=True)
     update: str = setting("delayed", Choice(UPDATES), "immediate: charge, then fire at once", group="spiking", common=True)
-    encoding: str = setting("poisson", Choice(ENCODINGS), "direct: the analog image at each step", group="spiking", kernel=True)
-    readout: str = setting(
-        "spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", kernel=True, common=True
-    )
+    encoding: str = setting("poisson", Choice(ENCODINGS), "direct: the analog image at each step", group="spiking")
+    readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", common=True)
     predict: str = setting(
         "frame", Choice(("frame", "next")), "of recordings: what a step's prediction is compared with, the frame of that step or "
-        "of the next; at the end the last one", group="spiking", balanced=False, kernel=True,
+        "of the next; at the end the last one", group="spiking", balanced=False,
     )  # fmt: skip
-    feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", kernel=True, metavar="K")
+    feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", metavar="K")
     learn_threshold: bool = setting(False, Switch(), "train each layer's threshold", group="fine-tuning", training=True)
     learn_leak: bool = setting(False, Switch(), "train each layer's leak", group="fine-tuning", training=True)
     output_leak: float = setting(
@@ -169,7 +165,7 @@ class SpikingSettings(NetworkSettings):
     surprise: float = setting(
         0.0, NOT_NEGATIVE, "of a network that is left on: when its image changes, so that a share r of the active pixels opens "
         "again, outputs, membranes and predictions keep 1 - min(1, G r) of what they were; 0 = all", group="forgetting",
-        balanced=False, kernel=True, adopted=False, metavar="G",
+        balanced=False, adopted=False, metavar="G",
     )  # fmt: skip
     gate: str = objective_setting(
         "open", Choice(GATES), "what decides which pixels the input neurons see", group="gate", common=True

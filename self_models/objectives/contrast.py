@@ -3,22 +3,18 @@
 Contrast is a matter of light, 0 (black) to 1, for grey and colour images alike; 0 as an input is what sends nothing.
 """
 
-import math
 from dataclasses import dataclass
-from types import MappingProxyType
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from self_models.basics.compiled import compiled
 from self_models.basics.devices import wide
 from self_models.basics.images import light, of_light
 from self_models.basics.settings import FRACTION, Choice, objective_setting
-from self_models.objectives.gates import GATES, Blocking, Kernels, as_predicted, held_if_latched, judge, look_at_image, see_open
+from self_models.objectives.gates import GATES, Blocking
 
 WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is
-LARGEST_GAIN = np.float32(10)
+LARGEST_GAIN = 10.0
 ATTENTION = 0.5  # chosen on held-out images, see docs/trials.md
 
 
@@ -58,7 +54,7 @@ def local_gain(image, is_open, attention=ATTENTION):
     count = unexplained.sum((1, 2, 3), keepdim=True)
     total = (brightness * unexplained).sum((1, 2, 3), keepdim=True, dtype=wide(image.device)).to(image.dtype)
     mean = total / count.clamp(min=1)
-    gain = torch.where(count > 0, 1 / mean.clamp(min=1 / float(LARGEST_GAIN)), torch.ones_like(mean))
+    gain = torch.where(count > 0, 1 / mean.clamp(min=1 / LARGEST_GAIN), torch.ones_like(mean))
     return gain, (gain * brightness >= attention) | (brightness == 0)
 
 
@@ -67,102 +63,7 @@ def no_contrast(image, is_open, attention=ATTENTION):
     return image * is_open
 
 
-# closed, since see_contrast below knows just these: another contrast is another gate
-CONTRASTS = MappingProxyType({"local": local_contrast, "original": original_contrast, "none": no_contrast})
-LOCAL, ORIGINAL = (list(CONTRASTS).index(name) for name in ("local", "original"))
-
-
-@compiled
-def light_of(settings, value):
-    return (value + np.float32(1)) / np.float32(2) if settings.colour else abs(value)
-
-
-@compiled
-def of_light_of(settings, value):
-    return np.float32(2) * value - np.float32(1) if settings.colour else value
-
-
-@compiled
-def see_contrast(settings, pixels, image, step):
-    if settings.contrast == LOCAL:
-        if step == 0:
-            note_surroundings(settings, pixels, image)
-        see_local(settings, pixels, image)
-    else:
-        see_open(settings, pixels, image, step)
-        if settings.contrast == ORIGINAL:
-            see_original(settings, pixels, image)
-
-
-@compiled
-def note_surroundings(settings, pixels, image):
-    """Brightness of each pixel's surroundings, see local_gain."""
-    channels, width, reach = settings.channels, settings.width, WINDOW // 2
-    height = len(image) // (channels * width)
-    for y in range(height):
-        for x in range(width):
-            first, last, largest = max(0, x - reach), min(width, x + reach + 1), np.float32(0)
-            for v in range(max(0, y - reach), min(height, y + reach + 1)):
-                for pixel in range((v * width + first) * channels, (v * width + last) * channels):
-                    largest = max(largest, light_of(settings, image[pixel]))
-            for channel in range(channels):
-                pixels.brightness[(y * width + x) * channels + channel] = largest
-
-
-@compiled
-def see_local(settings, pixels, image):
-    count, total, one = 0, 0.0, np.float32(1)
-    for pixel in range(len(image)):
-        if pixels.is_open[pixel] and light_of(settings, image[pixel]) > 0:
-            count += 1
-            total += pixels.brightness[pixel]
-    gain = one
-    if count:
-        gain = one / max(np.float32(total) / np.float32(count), one / LARGEST_GAIN)
-    compared = 0
-    for pixel in range(len(image)):
-        brightness = pixels.brightness[pixel]
-        attended = gain * brightness >= settings.attention or brightness == 0
-        pixels.attended[pixel] = attended
-        value = of_light_of(settings, min(gain * light_of(settings, image[pixel]), one))
-        pixels.seen[pixel] = value if pixels.is_open[pixel] and attended else 0
-        compared += attended and (settings.blocking or pixels.is_open[pixel])
-    pixels.gate.compared = compared if settings.epsilon > 0 else 0
-    pixels.gate.look_again = True  # each pixel is compared with what is seen of it, which has changed everywhere
-
-
-@compiled
-def see_original(settings, pixels, image):
-    """original_contrast, in place."""
-    mean = squares = 0.0
-    low, high = np.inf, -np.inf
-    for pixel in range(len(image)):
-        value = light_of(settings, image[pixel]) if pixels.is_open[pixel] else np.float32(0)
-        pixels.seen[pixel] = value
-        mean += value / len(image)
-        low, high = min(low, value), max(high, value)
-    for value in pixels.seen:
-        squares += (value - mean) ** 2
-    deviation = math.sqrt(squares / (len(image) - 1)) if len(image) > 1 and squares > 0 else 1.0
-    for pixel in range(len(image)):
-        stretched = ((pixels.seen[pixel] - low) / deviation) / ((high - low) / deviation + 1e-5)
-        pixels.seen[pixel] = of_light_of(settings, np.float32(stretched)) if pixels.is_open[pixel] else 0
-
-
-@compiled
-def rests(settings, pixels, pixel):
-    unattended = settings.contrast == LOCAL and not pixels.attended[pixel]
-    return unattended or held_if_latched(settings, pixels, pixel)
-
-
-@compiled
-def look(settings, pixels, pixel, value, guess):
-    if settings.contrast != LOCAL:
-        look_at_image(settings, pixels, pixel, value, guess)
-    elif not pixels.attended[pixel]:
-        pixels.predicted[pixel] = False
-    elif settings.epsilon > 0:
-        judge(settings, pixels, pixel, abs(guess - pixels.seen[pixel]) < settings.epsilon)
+CONTRASTS = {"local": local_contrast, "original": original_contrast, "none": no_contrast}
 
 
 @GATES.register("contrast")
@@ -182,7 +83,6 @@ class Contrast(Blocking):
         ATTENTION, FRACTION, "local: what is dimmer than this part of full brightness, with the gain, waits", group="gate"
     )
     turns = False  # what it shows of a pixel follows from all others
-    kernels = Kernels(see_contrast, look, rests, as_predicted)
 
     def start(self, image):
         return self.with_contrast(image, super().start(image))

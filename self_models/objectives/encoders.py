@@ -2,20 +2,17 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from self_models.basics.compiled import compiled
 from self_models.basics.settings import Registry
 
 
 class Encoding(NamedTuple):
     """send(image, draws): image (B, C, H, W) in [-1, 1], draws uniform in [0, 1), (B, C, H, W), or (T, B, C, H, W) for T steps,
-    as the result. uses_draws: whether anything need be drawn. kernel: the same for one pixel, (value, draw) -> float32."""
+    as the result. uses_draws: whether anything need be drawn."""
 
     send: callable
     uses_draws: bool
-    kernel: callable
 
 
 def poisson(image, draws):
@@ -23,20 +20,9 @@ def poisson(image, draws):
     return torch.where(draws <= image.abs(), image.sign(), 0.0)
 
 
-@compiled
-def _poisson(value, draw):
-    sign = np.float32(1) if value > 0 else np.float32(-1)
-    return sign if value != 0 and draw <= abs(value) else np.float32(0)
-
-
 def direct(image, draws):
     """The analog image itself drives the first layer at every step."""
     return image.expand_as(draws)
 
 
-@compiled
-def _direct(value, draw):
-    return value
-
-
-ENCODINGS = Registry("encoding", poisson=Encoding(poisson, True, _poisson), direct=Encoding(direct, False, _direct))
+ENCODINGS = Registry("encoding", poisson=Encoding(poisson, True), direct=Encoding(direct, False))

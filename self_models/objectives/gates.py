@@ -1,15 +1,13 @@
 """Input gates: what the input neurons see in the next step, once the prediction of this step is known.
 
-A gate is a dataclass of its settings with a few hooks on dense tensors, and beside them the same on one image's pixels in
-compiled code, see Kernels. Registered under a name, it is a choice of --gate, its settings are flags, and both engines run it.
+A gate is a dataclass of its settings with a few hooks on tensors. Registered under a name, it is a choice of --gate, and its
+settings are flags.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
-from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, objective_setting
 from self_models.running.steps import View
@@ -18,42 +16,7 @@ GATES = Registry("gate")
 BLOCKINGS = {"permanent": False, "dynamic": True}  # name -> whether a blocked pixel may open again
 
 
-class Kernels(NamedTuple):
-    """A gate in compiled code; pixels: a Pixels of fast/event/compiled/pixels.py, in whose record `gate` it says what it decides.
-
-    see(settings, pixels, image, step): what is seen in this step, into pixels.seen; called before step 0, when every pixel is
-    open and seen, and after all looks if something has changed. look(settings, pixels, pixel, value, guess): open or close one
-    pixel, of this value in the image, for its guess. rests(settings, pixels, pixel): whether its prediction is held.
-    complete(settings, pixels, pixel, prediction): what it is taken for, where the read-out predicts this of it.
-    """
-
-    see: callable
-    look: callable
-    rests: callable
-    complete: callable
-
-
 # --- no gate
-
-
-@compiled
-def see_all(settings, pixels, image, step):
-    pass
-
-
-@compiled
-def no_look(settings, pixels, pixel, value, guess):
-    pass
-
-
-@compiled
-def never(settings, pixels, pixel):
-    return False
-
-
-@compiled
-def as_predicted(settings, pixels, pixel, prediction):
-    return prediction
 
 
 @GATES.register("open")
@@ -67,7 +30,6 @@ class Gate:
     turns = True  # whether it can go on with another image
     reopens = False  # whether what is closed may open again, by itself or for another image
     lasts = False  # whether a network that was trained with it runs with it wherever it is evaluated
-    kernels = Kernels(see_all, no_look, never, as_predicted)
 
     def check(self, has_feedback, encoding="poisson"):
         """Raises ModelError where the gate cannot work in a network with or without a decoder, of this encoding (its name)."""
@@ -121,59 +83,6 @@ GATES.expects(Gate)
 # --- objective 1: a pixel that is predicted is blocked
 
 
-@compiled
-def held_if_latched(settings, pixels, pixel):
-    return settings.latch and not pixels.is_open[pixel]
-
-
-@compiled
-def close_or_open(settings, pixels, pixel, predicted):
-    """Note a pixel as predicted or not, and close or open it."""
-    pixels.predicted[pixel] = predicted
-    was_open = pixels.is_open[pixel]
-    is_open = not predicted if settings.blocking else was_open and not predicted
-    if is_open != was_open:
-        pixels.is_open[pixel] = is_open
-        pixels.gate.changed = True
-
-
-@compiled
-def all_predicted(settings, pixels, last):
-    """Whether all channels of a pixel are noted as predicted; last: the input neuron of the last of them."""
-    together = True
-    for channel in range(last + 1 - settings.channels, last + 1):
-        together &= pixels.predicted[channel]
-    return together
-
-
-@compiled
-def judge(settings, pixels, pixel, predicted):
-    """Close or open a pixel, together with the other channels once the last of them is judged."""
-    if not settings.together:
-        close_or_open(settings, pixels, pixel, predicted)
-        return
-    pixels.predicted[pixel] = predicted
-    if (pixel + 1) % settings.channels == 0:
-        predicted = all_predicted(settings, pixels, pixel)
-        for channel in range(pixel + 1 - settings.channels, pixel + 1):
-            close_or_open(settings, pixels, channel, predicted)
-
-
-@compiled
-def look_at_image(settings, pixels, pixel, value, guess):
-    judge(settings, pixels, pixel, abs(guess - value) < settings.epsilon)
-
-
-@compiled
-def see_open(settings, pixels, image, step):
-    still_open = 0
-    for pixel in range(len(image)):
-        pixels.seen[pixel] = image[pixel] if pixels.is_open[pixel] else 0
-        still_open += pixels.is_open[pixel]
-    if settings.epsilon > 0:
-        pixels.gate.compared = len(image) if settings.blocking else still_open
-
-
 @dataclass
 class Tolerance(Gate):
     """What counts as predicted: |guess - x| < epsilon; together: in all channels of a pixel, else none of them is."""
@@ -215,7 +124,6 @@ class Blocking(Tolerance):
         False, Switch(), "an open pixel sends its prediction error, not itself", group="gate", adopted=True
     )
     reacts = True
-    kernels = Kernels(see_open, look_at_image, held_if_latched, as_predicted)
 
     @property
     def reopens(self):

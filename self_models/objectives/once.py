@@ -8,17 +8,14 @@ decoder's prediction, which so learns what interpolation misses. What it knows a
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import COUNT, Choice, Need, Switch, objective_setting
-from self_models.objectives.gates import GATES, Kernels, Tolerance, all_predicted, never
+from self_models.objectives.gates import GATES, Tolerance
 from self_models.running.steps import View
 
 GUESSES = ("prediction", "interpolation", "decoder")
-INTERPOLATION, DECODER = (GUESSES.index(name) for name in ("interpolation", "decoder"))
 
 
 class Knowledge(NamedTuple):
@@ -33,120 +30,6 @@ class Knowledge(NamedTuple):
     def of_image(self, prediction):
         """The whole image (B, C, H, W), for the decoder's prediction of the rest."""
         return torch.where(self.done, self.held, self.blind + prediction)
-
-
-# In compiled code pixels.done are those that have had their turn; pixels.known is what these hold, and what the others are taken
-# for without the decoder.
-
-
-@compiled
-def grid_at(settings, step):
-    return max(1, settings.grid >> min(step // settings.grid_steps, 30))
-
-
-@compiled
-def size_of(settings, pixels, grid):
-    """How many input neurons lie on a grid."""
-    height = len(pixels.seen) // (settings.width * settings.channels)
-    return ((height + grid - 1) // grid) * ((settings.width + grid - 1) // grid) * settings.channels
-
-
-@compiled
-def see_once(settings, pixels, image, step):
-    """What this step sends: at the first step of a grid the turn of its pixels; and what drives the network."""
-    if step == 0:
-        pixels.done[:] = False
-        pixels.known[:] = 0
-    else:
-        note_predicted(settings, pixels, image)
-    grid, next_grid = grid_at(settings, step), grid_at(settings, step + 1)
-    is_turn = step == 0 or grid != grid_at(settings, step - 1)
-    pixels.is_open[:] = False
-    pixels.gate.events = 0
-    if is_turn:
-        take_turn(settings, pixels, image, grid, step)
-        if settings.guess != DECODER:
-            interpolate(settings, pixels, grid)
-    for pixel in range(len(image)):
-        done = pixels.done[pixel]
-        pixels.is_open[pixel] |= not done
-        value = pixels.known[pixel] if is_turn or not settings.fill else pixels.guess[pixel]
-        pixels.seen[pixel] = value if done or settings.fill else 0
-    turns = size_of(settings, pixels, next_grid) - size_of(settings, pixels, grid)
-    pixels.gate.compared = turns if settings.epsilon > 0 else 0
-    pixels.gate.look_again = is_turn or grid > 1  # once more after the last turn, to show what is then predicted
-    pixels.gate.wants = settings.guess != INTERPOLATION and grid > 1
-    pixels.gate.anew = settings.anew and pixels.gate.waits and grid == 1
-    pixels.gate.waits = settings.wait and grid > 1
-
-
-@compiled
-def note_predicted(settings, pixels, image):
-    """Which pixels are predicted by the latest guesses."""
-    for pixel in range(len(image)):
-        pixels.predicted[pixel] = abs(pixels.guess[pixel] - image[pixel]) < settings.epsilon
-    if settings.together:
-        for last in range(settings.channels - 1, len(image), settings.channels):
-            together = all_predicted(settings, pixels, last)
-            for channel in range(last + 1 - settings.channels, last + 1):
-                pixels.predicted[channel] = together
-
-
-@compiled
-def take_turn(settings, pixels, image, grid, step):
-    """Those on the grid that have not had their turn send their value, unless they are predicted: then their guess is held."""
-    channels, width = settings.channels, settings.width
-    for y in range(0, len(image) // (width * channels), grid):
-        for x in range(0, width, grid):
-            for pixel in range((y * width + x) * channels, (y * width + x + 1) * channels):
-                if not pixels.done[pixel]:
-                    sends = not pixels.predicted[pixel]
-                    pixels.known[pixel] = image[pixel] if sends else pixels.guess[pixel]
-                    pixels.done[pixel], pixels.is_open[pixel] = True, sends
-                    pixels.gate.events += sends and (image[pixel] != 0 or step > 0)
-
-
-@compiled
-def interpolate(settings, pixels, grid):
-    """What is known off the grid, as `interpolated` says."""
-    channels, width, size = settings.channels, settings.width, np.float32(grid)
-    row = width * channels
-    height = len(pixels.known) // row
-    for y in range(height):
-        top = y - y % grid
-        bottom = top + grid if top + grid < height else top
-        for x in range(width):
-            left = x - x % grid
-            right = left + grid if left + grid < width else left
-            down, across = np.float32(y % grid) / size, np.float32(x % grid) / size
-            for channel in range(channels):
-                pixel, at_left, at_right = y * row + x * channels + channel, left * channels + channel, right * channels + channel
-                if not pixels.done[pixel]:
-                    pixels.known[pixel] = between(
-                        between(pixels.known[top * row + at_left], pixels.known[bottom * row + at_left], down),
-                        between(pixels.known[top * row + at_right], pixels.known[bottom * row + at_right], down),
-                        across,
-                    )
-
-
-@compiled
-def between(start, end, part):
-    """torch.lerp, rounded as it does."""
-    if part < np.float32(0.5):
-        return start + part * (end - start)
-    return end - (end - start) * (np.float32(1) - part)
-
-
-@compiled
-def look_once(settings, pixels, pixel, value, guess):
-    """All is looked at by see_once, while a turn is to come or the last one is to be shown: later nothing changes."""
-    pixels.gate.changed |= pixels.gate.look_again
-
-
-@compiled
-def complete_once(settings, pixels, pixel, prediction):
-    uses_decoder = settings.has_feedback and settings.guess != INTERPOLATION
-    return pixels.known[pixel] + prediction if uses_decoder and not pixels.done[pixel] else pixels.known[pixel]
 
 
 @GATES.register("once")
@@ -181,7 +64,6 @@ class Once(Tolerance):
     )  # fmt: skip
     reacts = completes = lasts = True
     turns = False  # each pixel has one turn
-    kernels = Kernels(see_once, look_once, never, complete_once)
 
     def check(self, has_feedback, encoding="poisson"):
         super().check(True, encoding)

@@ -2,43 +2,28 @@
 
 That layer's output summed over the steps so far is the trace, (B, C, H, W): its spike count if it spikes, else its membrane
 potential. prediction(trace) is compared with the image in the loss, guess(prediction) by a gate. Grey images lie in [0, 1],
-colour images in [-1, 1]; `colour` says which. Each read-out's compiled form stands beside it: (settings, one pixel) -> float32.
+colour images in [-1, 1]; `colour` says which.
 """
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from self_models.basics.compiled import compiled
 from self_models.basics.settings import FRACTION, NOT_NEGATIVE, Registry, setting
 
 READOUTS = Registry("readout")
-ONE, TWO = np.float32(1), np.float32(2)
-
-
-@compiled
-def sigmoid(trace):
-    return ONE / (ONE + math.exp(-trace))
-
-
-@compiled
-def same(settings, value):
-    return value
 
 
 @dataclass
 class Readout:
     """integrate: trace and the decoder's output -> the trace one step later. spiking: whether the decoder's last layer spikes."""
 
-    readout_leak: float = setting(1.0, FRACTION, "part of the read-out kept per step, 0 to 1", group="spiking", kernel=True)
+    readout_leak: float = setting(1.0, FRACTION, "part of the read-out kept per step, 0 to 1", group="spiking")
     readout_slew: float = setting(
-        0.0, NOT_NEGATIVE, "largest move of the read-out per step; 0 = any", group="spiking", kernel=True, common=True
+        0.0, NOT_NEGATIVE, "largest move of the read-out per step; 0 = any", group="spiking", common=True
     )
     spiking = False
     on_scale = True  # whether predictions are on the scale of the image
-    kernels = None  # (prediction, guess), compiled
 
     def integrate(self, trace, decoded):
         """trace <- leak trace + d; a slew s > 0 limits each move: d = s tanh(decoded / s). With membrane_linear and s < 2 epsilon
@@ -57,37 +42,19 @@ class Readout:
 READOUTS.expects(Readout)
 
 
-@compiled
-def _activation(settings, trace):
-    return np.float32(math.tanh(trace)) if settings.colour else np.float32(sigmoid(trace))
-
-
-@compiled
-def _stretched(settings, prediction):
-    return prediction if settings.colour else TWO * prediction - ONE
-
-
 @READOUTS.register("spike_count")
 class SpikeCount(Readout):
     """The original: p = sigmoid(R) lies in [0.5, 1), so blocking stretches it back, 2p - 1, but the loss does not."""
 
     spiking = True
-    kernels = (_activation, _stretched)
     on_scale = property(lambda self: self.colour)
 
     def guess(self, prediction):
         return prediction if self.colour else 2 * prediction - 1
 
 
-@compiled
-def _rescaled(settings, trace):
-    return np.float32(math.tanh(trace)) if settings.colour else np.float32(TWO * sigmoid(trace) - ONE)
-
-
 class Rescaled(Readout):
     """p = 2 sigmoid(trace) - 1 for grey images, in loss and blocking alike."""
-
-    kernels = (_rescaled, same)
 
     def prediction(self, trace):
         return torch.tanh(trace) if self.colour else 2 * torch.sigmoid(trace) - 1
@@ -102,19 +69,10 @@ class SpikeCountRescaled(Rescaled):
 class Membrane(Readout):
     """The last layer integrates without spiking; p = sigmoid(V), tanh(V) in colour."""
 
-    kernels = (_activation, same)
-
-
-@compiled
-def _clamped(settings, prediction):
-    return min(max(prediction, np.float32(-1 if settings.colour else 0)), ONE)
-
 
 @READOUTS.register("membrane_linear")
 class MembraneLinear(Readout):
     """p = V; a gate sees it clamped to the image's range."""
-
-    kernels = (same, _clamped)
 
     def prediction(self, trace):
         return trace

@@ -1,15 +1,11 @@
 """Stopping rules: whether an image may stop after a step, because it is predicted or the network is sure.
 
-holds(run) -> (B,) bool for the RunState after a step, without its memory; the compiled form beside it: (settings, logits
-(labels,), open and active pixels, active pixels of the image) -> bool. Neither is asked before the network answers, see Rule.
+holds(run) -> (B,) bool for the RunState after a step, without its memory. It is not asked before the network answers, see Rule.
 """
 
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from self_models.basics.compiled import compiled
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
 from self_models.running.outputs import share_of_active
@@ -32,18 +28,12 @@ def output_entropy(logits):
     return -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
 
 
-@compiled
-def _never(settings, logits, open_active, active):
-    return False
-
-
 @RULES.register("never")
 @dataclass
 class Never:
     """Every image takes all T steps."""
 
     stops = looks_at_input = False
-    kernel = _never
 
 
 class Rule(Never):
@@ -51,7 +41,6 @@ class Rule(Never):
     open, which needs a gate that blocks."""
 
     stops = True
-    kernel = None
 
     def may_stop(self, run, least_steps):
         """Which images of a RunState may stop, bool (B,): those for which the rule holds, once the network answers, which it does
@@ -75,11 +64,6 @@ class Unopened:
 RULES.expects(Rule, "holds")
 
 
-@compiled
-def _all_predicted(settings, logits, open_active, active):
-    return np.float32(open_active) / np.float32(max(active, 1)) <= settings.open_bound
-
-
 @RULES.register("all_predicted")
 @dataclass
 class AllPredicted(Rule):
@@ -89,19 +73,9 @@ class AllPredicted(Rule):
         0.0, ANY, "all_predicted: largest share of active input pixels still open", group="stopping", tried=(0.0, 0.05, 0.1, 0.2),
     )  # fmt: skip
     looks_at_input = True
-    kernel = _all_predicted
 
     def holds(self, run):
         return share_of_active(run.view.is_open, run.image) <= self.open_bound
-
-
-@compiled
-def _confidence(settings, logits, open_active, active):
-    best, second = np.float32(-np.inf), np.float32(-np.inf)
-    for value in logits:
-        second = max(second, min(best, value))
-        best = max(best, value)
-    return best - second >= settings.gap_bound
 
 
 @RULES.register("confidence")
@@ -113,23 +87,9 @@ class Confidence(Rule):
         8.0, ANY, "confidence: smallest gap between the two best outputs", group="stopping", tried=(2.0, 4.0, 8.0, 16.0),
         common=True,
     )  # fmt: skip
-    kernel = _confidence
 
     def holds(self, run):
         return output_gap(run.logits) >= self.gap_bound
-
-
-@compiled
-def _entropy(settings, logits, open_active, active):
-    best = np.float32(-np.inf)
-    for value in logits:
-        best = max(best, value)
-    total = weighted = 0.0
-    for value in logits:
-        p = math.exp(np.float64(value - best))
-        total += p
-        weighted += p * np.float64(value - best)
-    return np.float32((math.log(total) - weighted / total) / math.log(len(logits))) <= settings.entropy_bound
 
 
 @RULES.register("entropy")
@@ -140,23 +100,15 @@ class Entropy(Rule):
     entropy_bound: float = objective_setting(
         0.05, ANY, "entropy: largest entropy of the outputs, 0 to 1", group="stopping", tried=(0.2, 0.05, 0.01, 0.001)
     )
-    kernel = _entropy
 
     def holds(self, run):
         return output_entropy(run.logits) <= self.entropy_bound
-
-
-@compiled
-def _both(settings, logits, open_active, active):
-    return _all_predicted(settings, logits, open_active, active) and _confidence(settings, logits, open_active, active)
 
 
 @RULES.register("both")
 @dataclass
 class Both(AllPredicted, Confidence):
     """all_predicted and confidence."""
-
-    kernel = _both
 
     def holds(self, run):
         return AllPredicted.holds(self, run) & Confidence.holds(self, run)

@@ -23,7 +23,7 @@ class Stream:
 
     The first call says how many images there are at once, each with a network of its own. No stopping rule is asked. Draws follow
     from the seed, the image's place in the batch and the stream's own step, so a stream in pieces is the same as one at once.
-    steps: taken so far. Either engine runs it, and goes on from the other's state.
+    steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one.
     """
 
     def __init__(self, model, seed=0):
@@ -44,7 +44,7 @@ class Stream:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
         if len(x) != (len(x) if self._run is None else self._count):
             raise ModelError(f"this stream has {self._count} images at once, not {len(x)}: call reset() to begin anew")
-        engine = engine_of(model, x)
+        engine = engine_of(model, x, recorder)
         if self._run is None:
             self._run, self._count = engine.begun(x, self._draws(len(x))), len(x)
         elif engine != self._engine:
@@ -63,7 +63,8 @@ class Stream:
         of the decoder, while spikes wait for it."""
         if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
             raise ModelError(
-                f"with feedback_interval {interval} save a stream after a multiple of {interval} steps, not {self.steps}"
+                f"with feedback_interval {interval} save a stream, or begin or end to record it, after a multiple of {interval} "
+                f"steps, not {self.steps}"
             )
         held = {} if self._run is None else self._engine.state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **held}
@@ -97,7 +98,7 @@ class Place:
 
     def go_on(self, model, x, draws, frames, recorder):
         """The SNNOutput of these steps, on images x (B, C, H, W); draws: of these images, so a dropout mask is each one's own."""
-        engine = engine_of(model, x)
+        engine = engine_of(model, x, recorder)
         run = engine.restored(self.before, draws) if self.before else engine.begun(x, draws)
         output, run = engine.go_on(run, x, self.steps, frames, recorder)
         steps = self.steps + (self.before["steps"] if self.before else 0)
@@ -113,12 +114,12 @@ def check_left_on(model):
         raise ModelError("max_pool count never forgets an image: a network that is left on wants max_pool or, or no M")
 
 
-def engine_of(model, x):
-    """What runs a stream of images x: the model's event engine, if it has one that can, else a Dense. Raises ModelError as
-    check_left_on does."""
+def engine_of(model, x, recorder):
+    """What runs a stream of images x: the model's event engine, if it has one that can, else a Dense, which also runs what is
+    recorded. Raises ModelError as check_left_on does."""
     check_left_on(model)
-    is_served = model.engine and not model.training and x.device.type == "cpu" and model.engine.serves_stream()
-    return model.engine if is_served else Dense(model)
+    may_serve = model.engine and not model.training and x.device.type == "cpu" and not recorder.asked
+    return model.engine if may_serve and model.engine.serves() else Dense(model)
 
 
 @dataclass(frozen=True)
@@ -176,15 +177,18 @@ class Dense:
         return replace(run, view=view, memory=run.memory | memory, **held)
 
 
+def shapes_of(model):
+    """Name -> shape, (C, H, W) or (N,), of what a state may have of each image."""
+    spaces = spaces_of(model.wiring)
+    shapes = dict.fromkeys(("image", "trace", "is_open", "predicted", "explained"), model.image_shape)
+    return shapes | {"logits": spaces["output"]} | {MEMBRANES + name: spaces[name] for name in model.neurons()}
+
+
 def check_state(model, state):
     """Raises ModelError unless that can be the state of a stream of this model."""
-    spaces = spaces_of(model.wiring)
-    shapes = {"logits": spaces["output"]} | dict.fromkeys(
-        ("image", "trace", "is_open", "predicted", "explained"), model.image_shape
-    )
-    for name, neuron in model.neurons().items():
-        fields = neuron.at_rest(torch.zeros(1))._fields
-        shapes |= {key_of(field, name): spaces[name] if field == "v" else () for field in fields}
+    shapes = shapes_of(model)
+    for name, neuron in model.neurons().items():  # of neurons of somebody's own there may be more
+        shapes = {key_of(field, name): () for field in neuron.at_rest(torch.zeros(1))._fields} | shapes
     if lacking := [name for name in ("image", "logits", "trace") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
     weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}

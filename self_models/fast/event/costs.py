@@ -16,35 +16,28 @@ LOOKED_AT, LARGE_BATCH = 2, 16  # images whose spikes decide for a batch, and ba
 PRODUCT, NEURON, STEP = 1 / 29e9, 5.6e-9, 1e-3  # dense engine: of a multiply-add, of a neuron's step, of a batch's step
 
 
-def dense_pays(layout, counts, steps, batch, waited=0):
+def dense_pays(layout, counts, steps, batch):
     """Whether the dense engine should be faster on this batch. counts: spikes of some of its images (images, T, nodes); steps:
-    that each took (images,); waited: in how many of them the layers behind the fork wait."""
+    that each took (images,)."""
     taken = float(steps.mean())
-    return dense_seconds(layout, taken, batch, waited) < event_seconds(layout, counts.sum(1).mean(0), taken, waited)
+    return dense_seconds(layout, taken, batch) < event_seconds(layout, counts.sum(1).mean(0), taken)
 
 
-def event_seconds(layout, spikes, taken, waited):
+def event_seconds(layout, spikes, steps):
     """Of an image with these spikes by node over all its steps, which are taken to lie anywhere."""
     seconds = 0.0
     for connection in layout.connections:
-        steps = taken - waited * layout.waits(connection.target)
-        if connection.source == 0 and layout.net.drive > 0:  # what is held is added as a whole at each step
-            accumulates = steps * prod(connection.target_shape)
-        else:
-            sent, places = float(spikes[connection.source]), steps * prod(connection.source_shape[1:])
-            seconds += WINDOW * places * (1 - exp(-sent / places))
-            accumulates = sent * connection.side * connection.row
-        seconds += accumulates * (IN_CACHE if connection.size <= CACHE else IN_MEMORY)
+        sent, places = float(spikes[connection.source]), steps * prod(connection.source_shape[1:])
+        seconds += WINDOW * places * (1 - exp(-sent / places))
+        seconds += sent * connection.side * connection.row * (IN_CACHE if connection.size <= CACHE else IN_MEMORY)
         seconds += LOOK * steps * prod(connection.target_shape) * (connection.bias is not None)
     return seconds
 
 
-def dense_seconds(layout, taken, batch, waited):
+def dense_seconds(layout, steps, batch):
     """Of an image in a batch of this many, of so many steps."""
-    late = [connection for connection in layout.connections if layout.waits(connection.target)]
-    products = taken * multiply_adds(layout.connections) - waited * multiply_adds(late)
-    neurons = sum((taken - waited * layout.waits(n)) * prod(layout.shapes[n]) for n in range(1, len(layout.names)))
-    return PRODUCT * products + NEURON * neurons + taken * STEP / batch
+    neurons = sum(map(prod, layout.shapes[1 : len(layout.names)]))
+    return steps * (PRODUCT * multiply_adds(layout.connections) + NEURON * neurons + STEP / batch)
 
 
 def multiply_adds(connections):

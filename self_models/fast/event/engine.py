@@ -9,21 +9,21 @@ import math
 import numpy as np
 import torch
 
-from self_models.basics.compiled import WHY_NOT, in_words, try_out
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
+from self_models.fast.compiling import WHY_NOT, in_words, try_out
 from self_models.fast.event.compiled.counts import blank
-from self_models.fast.event.compiled.recording import new_recorded
+from self_models.fast.event.compiled.run import new_results, run_images
 from self_models.fast.event.costs import LARGE_BATCH, LOOKED_AT, dense_pays
 from self_models.fast.event.counts import Counted, counted_runs, new_activity, no_activity
 from self_models.fast.event.layouts import KeptLayout
 from self_models.fast.event.settings import kernel_settings, why_not
-from self_models.fast.event.threads import CHUNK, LeftOn, Rooms, spread
+from self_models.fast.event.threads import CHUNK, LeftOn, Rooms, in_rows, spread
 from self_models.running.chunks import check_uniforms
-from self_models.running.draws import draws_for
-from self_models.running.outputs import SNNOutput, Sums
-from self_models.running.recording import KINDS, Recorder, spaces_of
-from self_models.running.turning import aims
+from self_models.running.draws import draws_for, in_space
+from self_models.running.recording import Recorder
+from self_models.running.steps import Frame
+from self_models.running.stream import shapes_of
 
 
 class EventEngine:
@@ -34,7 +34,7 @@ class EventEngine:
     Raises ModelError without numba.
 
     chooses: a batch whose first images spike so much that the dense engine should be faster is given to that, see costs.py, and
-    so is every batch of a model that check() refuses.
+    so is every batch of a model that check() refuses. What is recorded the dense engine runs anyhow.
     runs: images so far, by engine.
     frozen: set it where no weight changes any more: then they are not compared.
     """
@@ -49,9 +49,8 @@ class EventEngine:
         self._kept, self._rooms, self._counted = KeptLayout(model), None, None
 
     def check(self):
-        """Raises ModelError where the model, as it is now, cannot run: one that overrides a method of the SNN's, or has a part
-        without a compiled form; with a gate that waits beside a leak, or an update other than delayed and immediate; or larger
-        than the memory that is free."""
+        """Raises ModelError where the model, as it is now, cannot run: one that overrides a method of the SNN's, has a part
+        without a compiled form, or is larger than the memory that is free."""
         if words := why_not(self.model) or self._kept.why_not():
             raise ModelError(words)
 
@@ -72,8 +71,8 @@ class EventEngine:
                 raise ModelError("the weights or settings changed while operations were counted")
             self._rooms = None
 
-    def _serves(self):
-        """Whether the model runs here; where not, and there is no choice, raises ModelError as check does."""
+    def serves(self):
+        """Whether the model, as it is now, runs here; where not, and there is no choice, raises ModelError as check does."""
         self._forget_changed()
         try:
             self.check()
@@ -92,8 +91,7 @@ class EventEngine:
             raise ModelError("the event engine runs on the CPU: use --device cpu, or --engine dense")
         draws = draws_for(x, draws, seed)
         check_uniforms(uniforms, self.model.timesteps, x[:, 0] if self.model.frames else x)
-        recorder = Recorder(record, self.model.wiring)
-        output = self._run(x, uniforms, draws, frames, recorder) if self._serves() else None
+        output = self._run(x, uniforms, draws, frames) if record is None and self.serves() else None
         self.runs["event" if output else "dense"] += len(x)
         if output is None:
             with torch.no_grad():
@@ -102,17 +100,14 @@ class EventEngine:
 
     # --- a stream
 
-    def serves_stream(self):
-        """Whether a stream of the model as it is now runs here; where not, and there is no choice, raises ModelError as check."""
-        return self._serves()
-
     def begun(self, x, draws):
         """The LeftOn of images x with these Draws, at rest."""
         return LeftOn(self._laid_out(), draws, kernel_settings(self.model, draws, 0))
 
     def go_on(self, left_on, x, steps, frames, recorder):
-        """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them)"""
-        output = self._run(x, None, left_on.draws, frames, recorder, steps, left_on)
+        """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them). recorder: of
+        nothing, see engine_of of running/stream.py."""
+        output = self._run(x, None, left_on.draws, frames, steps, left_on)
         self.runs["event"] += len(x)
         return output, left_on
 
@@ -121,7 +116,7 @@ class EventEngine:
         layout = self._laid_out()
         left_on.take_up(layout, self._rooms.activity.maps, kernel_settings(self.model, left_on.draws, 0))
         left_on.settle()
-        return left_on.state_dict(spaces_of(self.model.wiring))
+        return left_on.state_dict(shapes_of(self.model))
 
     def restored(self, state, draws):
         """The LeftOn of which that is the state_dict."""
@@ -140,9 +135,9 @@ class EventEngine:
 
     def start_counting(self):
         """Count the inputs of each linear module from now on."""
-        if self._serves():
+        if self.serves():
             layout = self._laid_out()
-            self._rooms, self._counted = Rooms(layout, new_activity(layout)), {"steps": 0, "decodes": 0, "waited": 0}
+            self._rooms, self._counted = Rooms(layout, new_activity(layout)), {"steps": 0, "decodes": 0}
 
     def stop_counting(self):
         """The Counted runs since start_counting, but for those of the dense engine."""
@@ -154,29 +149,23 @@ class EventEngine:
 
     # --- a run
 
-    def _run(self, x, uniforms, draws, frames, recorder, steps=None, left_on=None):
+    def _run(self, x, uniforms, draws, frames, steps=None, left_on=None):
         """The SNNOutput; None where the dense engine should be faster. steps, left_on: of a stream, how many, and its state."""
-        from self_models.fast.event.compiled import run  # now, see settings.why_not
-
         model, batch, settings = self.model, len(x), kernel_settings(self.model, draws, steps)
-        steps = settings.timesteps
-        layout, rooms = self._laid_out(), self._rooms
-        count = x.shape[1] if x.dim() > 4 else 1
-        images = pixels_of(x.flatten(0, -4)).reshape(batch, count, math.prod(layout.shapes[0]))
-        given = np.zeros((0, 0, 0), np.float32)
+        layout, rooms, steps = self._laid_out(), self._rooms, settings.timesteps
+        count, size = x.shape[1] if x.dim() > 4 else 1, math.prod(layout.shapes[0])
+        images, given = in_rows(x.float()).reshape(batch, count, size), np.zeros((0, 0, 0), np.float32)
         if uniforms is not None:
-            given = pixels_of(uniforms.flatten(0, 1)).reshape(steps, *images[:, 0].shape)
-        labels, shown = layout.shapes[layout.net.output][0], frames and model.predicts
-        asked = ([(layout.names.index(name), one.neurons) for name, one in recorder.of(kind)] for kind in KINDS)
-        recorded = new_recorded(layout.net, steps, batch, *asked)
-        results = run.new_results(images[:, 0], steps, len(layout.shapes), labels, shown, recorded)
+            given = in_rows(uniforms.float())
+        labels, shown = layout.shapes[layout.net.output][0], frames and model.has_feedback
+        results = new_results(images[:, 0], steps, len(layout.shapes), labels, shown)
         index = draws.index.numpy()
         if left_on:
             left_on.take_up(layout, rooms.activity.maps, settings)
 
         def work(room, first, last):
             state, pixels = (left_on.state, left_on.pixels) if left_on else (room.state, room.pixels)
-            run.run_images(layout.net, state, room.activity, pixels, settings, images, given, index, results, first, last)
+            run_images(layout.net, state, room.activity, pixels, settings, images, given, index, results, first, last)
 
         looked_at = LOOKED_AT if self.chooses and batch >= LARGE_BATCH and not left_on else 0
         if looked_at:
@@ -184,7 +173,7 @@ class EventEngine:
             here = blank(room.activity)  # which counts only if they do
             work(room._replace(activity=here), 0, looked_at)
             rooms.free.append(room)
-            if dense_pays(layout, results.counts[:looked_at], results.steps[:looked_at], batch, settings.least_steps - 1):
+            if dense_pays(layout, results.counts[:looked_at], results.steps[:looked_at], batch):
                 return None
             room.activity.events[:] += here.events
         try:
@@ -196,41 +185,21 @@ class EventEngine:
         if self._counted:
             self._counted["steps"] += int(results.steps.sum())
             self._counted["decodes"] += int(results.decodes.sum())
-            self._counted["waited"] += int(np.minimum(results.steps, settings.least_steps - 1).sum())
-        return self._output(layout.names, x, results, frames, recorder)
+        return self._output(x, results, frames)
 
-    def _output(self, names, x, results, frames, recorder):
+    def _output(self, x, results, frames):
+        """The SNNOutput of what a run has filled in."""
         model = self.model
-        blocks = model.gate.reacts
-        spikes, total = (  # layer name -> (T, B), and over all steps (B,)
-            dict(zip(names, torch.from_numpy(part.T.astype(np.float32)).unbind(), strict=False))
-            for part in (results.counts, results.counts.sum(1, dtype=np.int64))
-        )
-        prediction = predicted = is_open = errors = sums = None
-        if frames and model.predicts:
-            prediction, predicted, is_open = (
-                frames_of(part, x) for part in (results.predictions, results.predicted, results.is_open)
-            )
-            errors = (aims(model, x, torch.from_numpy(results.steps)) - prediction) ** 2
-        elif not frames:
-            errors_sum = torch.from_numpy(results.errors).T if model.predicts else None
-            share = torch.from_numpy(results.open_share).T if blocks and model.predicts else None
-            sums = Sums(errors_sum, share)
-        logits = torch.from_numpy(results.logits).transpose(0, 1)
-        return SNNOutput(
-            logits[-1],
-            prediction,
-            errors,
-            total,
-            torch.from_numpy(results.steps),
-            predicted if blocks else None,
-            is_open if blocks else None,
-            torch.from_numpy(results.comparisons),
-            sums,
-            logits,
-            spikes,
-            recorder.recorded(*(torch.from_numpy(part) for part in results.recorded[:2]), logits),
-        )
+        counts = results.counts[..., : len(model.wiring.names)].astype(np.float32)
+        found = {"logits": results.logits, "spikes": counts}
+        if model.has_feedback and not frames:
+            found |= {"error": results.error, **({"open_share": results.open_share} if model.gate.reacts else {})}
+        found = {name: torch.from_numpy(values).transpose(0, 1) for name, values in found.items()}
+        if model.has_feedback and frames:
+            names = ("prediction", "predicted", "is_open") if model.gate.reacts else ("prediction",)
+            found |= {name: in_space(torch.from_numpy(getattr(results, name)), model.image_shape) for name in names}
+        compared = torch.from_numpy(results.comparisons)[None]
+        return model.output(x, Frame(**found, compared=compared), torch.from_numpy(results.steps), Recorder())
 
 
 def numba_failed(reason):
@@ -238,14 +207,3 @@ def numba_failed(reason):
     return ModelError(
         f"the event engine needs the package numba, which fails here ({reason}): pip install numba, or use --engine dense"
     )
-
-
-def pixels_of(x):
-    """(B, C, H, W) -> contiguous float32 array (B, H W C), the order of the input node."""
-    return np.ascontiguousarray(x.detach().float().numpy().transpose(0, 2, 3, 1)).reshape(len(x), math.prod(x.shape[1:]))
-
-
-def frames_of(values, x):
-    """(T, B, H W C) array -> tensor (T, B, C, H, W), for images or recordings x (B, ..., C, H, W)."""
-    channels, height, width = x.shape[-3:]
-    return torch.from_numpy(values).reshape(len(values), len(x), height, width, channels).permute(0, 1, 4, 2, 3)

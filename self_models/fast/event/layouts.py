@@ -54,8 +54,7 @@ def parts_of(model):
     """(modules, where their tensors lie in the memory, what else a layout is made of): equal while nothing but values of these
     tensors has changed."""
     modules = modules_of(model)
-    others = [model.gate.completes, model.encoding.uses_draws]
-    others += [model.settings[name] for name in ("feedback_interval", "output_leak")]
+    others = [model.settings[name] for name in ("feedback_interval", "output_leak")]
     others += [(one.initial_potential, one.floor, one.update) for one in modules if isinstance(one, SpikingNeuron)]
     others += map(type, modules)
     others += map(is_altered, modules)

@@ -14,20 +14,8 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.fast.event.compiled.nets import (
-    COLUMNS,
-    COUNTS,
-    FIRST_BIAS,
-    POOL,
-    SOURCE,
-    VALUED,
-    WORD,
-    Net,
-    padded_places,
-    state_sizes,
-)
+from self_models.fast.event.compiled.nets import NODE, WORD, Net, padded_places, state_sizes
 from self_models.network.neurons import CountingMaxPool
-from self_models.network.stages import encoder_parts
 from self_models.network.wiring import Connection, wire
 
 AT_ONCE = 2**23  # numbers of a layer's signal while it is folded, in float64; a part of its weights after the other
@@ -124,45 +112,29 @@ class Folded(Connection):
 
 
 class Layout(NamedTuple):
-    """names: of the Wiring; pools: its Pools; early: modules before the fork; shapes: (C, H, W) of every node of the Net;
-    connections: Folded; signals: node -> shapes of what goes into each module of its connection; and the Net."""
+    """names: of the Wiring; pools: its Pools; shapes: (C, H, W) of every node of the Net; connections: Folded; signals: node ->
+    shapes of what goes into each module of its connection; and the Net."""
 
     names: list
     pools: list
-    early: list
     shapes: list
     connections: list
     signals: dict
     net: Net
 
-    def waits(self, node):
-        """Whether this layer's neurons lie behind the fork, and rest where the gate lets them wait."""
-        return node not in self.net.early and node not in self.net.feedback
-
 
 def nodes_of(model):
     """(Wiring, shapes of the Net's nodes, connections as Folded, the Net's numbers of nodes by name), without taking memory."""
     wiring = wire(model)
-    shapes, forked, first = list(wiring.shapes), wiring.forked, wiring.forward[0].target
-    waiting = drive = -1
+    shapes, forked, waiting = list(wiring.shapes), wiring.forked, -1
     if model.has_feedback and model.feedback_interval > 1:
         waiting = len(shapes)
         shapes.append(shapes[forked])
-    if holds_input(model, wiring):
-        drive = len(shapes)
-        shapes.append(shapes[first])
     feedback = [one._replace(source=waiting) if waiting > 0 and one.source == forked else one for one in wiring.feedback]
     special = {name: np.array([one.target for one in part], np.int64)
                for name, part in (("forward", wiring.forward), ("feedback", feedback))}  # fmt: skip
-    special["early"] = special["forward"][: sum(one.target <= wiring.before_pools(forked) for one in wiring.forward)]
-    special |= {"forked": forked, "output": wiring.output, "decoded": wiring.decoded, "waiting": waiting, "drive": drive}
+    special |= {"forked": forked, "output": wiring.output, "decoded": wiring.decoded, "waiting": waiting}
     return wiring, shapes, [Folded(*one) for one in (*wiring.forward, *feedback)], special
-
-
-def holds_input(model, wiring):
-    """Whether what the input neurons send drives the first layer until it changes: that of the gate `once`, and analog values,
-    at least where a bias has all of the layer's membranes looked at anyway."""
-    return model.gate.completes or (not model.encoding.uses_draws and wiring.forward[0].bias is not None)
 
 
 @torch.inference_mode(False)  # folding takes gradients, whatever the caller is about
@@ -171,9 +143,8 @@ def lay_out(model):
     """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
     wiring, shapes, connections, special = nodes_of(model)
     signals = {connection.target: connection.sizes()[:-1] for connection in connections}
-    early = [module for _, module in encoder_parts(model.features)[0]]
     net = _net(model, wiring, shapes, connections, **special)
-    return Layout(wiring.names, wiring.pools, early, shapes, connections, signals, net)
+    return Layout(wiring.names, wiring.pools, shapes, connections, signals, net)
 
 
 class Memory(NamedTuple):
@@ -212,11 +183,12 @@ def _folding(connection):
 
 
 def node_table(shapes):
-    """The rows of Net.nodes, as far as they follow from the nodes' shapes: all before SOURCE."""
-    nodes = np.zeros((len(shapes), COLUMNS), np.int64)
+    """Net.nodes as far as they follow from the nodes' shapes."""
+    nodes = np.zeros(len(shapes), NODE)
     first_v = first_place = 0
     for node, (channels, height, width) in zip(nodes, shapes, strict=True):
-        node[:SOURCE] = height, width, channels, first_v, first_place
+        node["height"], node["width"], node["channels"] = height, width, channels
+        node["first_v"], node["first_place"] = first_v, first_place
         first_v += channels * height * width
         first_place += padded_places(height * width)
     return nodes
@@ -226,43 +198,39 @@ def nodes_with_pools(model, wiring, shapes):
     """node_table, and which nodes are maximum pools of which others."""
     nodes = node_table(shapes)
     for pool in wiring.pools:
-        counts = isinstance(model.get_submodule(pool.name), CountingMaxPool)
-        nodes[pool.source, POOL], nodes[pool.target, COUNTS] = pool.target, counts
+        nodes["pool"][pool.source] = pool.target
+        nodes["counts"][pool.target] = isinstance(model.get_submodule(pool.name), CountingMaxPool)
     return nodes
 
 
-def bias_of(connection):
-    """Its bias as an array, which is empty where there is none."""
-    return np.zeros(0, np.float32) if connection.bias is None else connection.bias.detach().float().numpy()
+def lay_connections(nodes, connections, valued=()):
+    """A Net's (weights, phase, row, column) for these of its nodes, each with the Folded connection into it, noted in it.
+    valued: nodes whose events have values other than 1."""
+    weights, tables = np.zeros(sum(one.size for one in connections) + WORD, np.float32), [np.zeros((3, 0), np.int32)]
+    first_w = first_entry = 0
+    for node, one in zip(nodes, connections, strict=True):
+        node["source"], node["valued"] = one.source, one.source in valued
+        node["side"], node["fan"], node["group"], node["row"] = one.side, one.source_shape[0], one.group, one.row
+        node["first_w"], node["first_entry"] = first_w, first_entry
+        weights[first_w : first_w + one.size] = one.weights().ravel()
+        tables.append(one.tables())
+        first_w += one.size
+        first_entry += len(tables[-1][0])
+    return weights, *np.concatenate(tables, 1)
 
 
 def _net(model, wiring, shapes, connections, **special):
     nodes, biases = nodes_with_pools(model, wiring, shapes), [np.zeros(WORD, np.float32)]
-    weights = np.zeros(sum(connection.size for connection in connections) + WORD, np.float32)
-    tables, first_w, first_entry = [], 0, 0
-    for connection in connections:
-        nodes[connection.target, SOURCE : VALUED + 1] = (
-            connection.source, connection.side, connection.source_shape[0], connection.group, connection.row, first_w,
-            first_entry, connection.source in (0, special["waiting"]),
-        )  # fmt: skip
-        weights[first_w : first_w + connection.size] = connection.weights().ravel()
-        tables.append(connection.tables())
-        if connection.bias is not None:
-            nodes[connection.target, FIRST_BIAS] = sum(map(len, biases))
-        biases.append(bias_of(connection))
-        first_w += connection.size
-        first_entry += len(tables[-1][0])
-    if special["drive"] > 0:
-        nodes[special["drive"], SOURCE : VALUED + 1] = nodes[connections[0].target, SOURCE : VALUED + 1]
-    neurons = list(model.neurons().values())
+    laid = lay_connections([nodes[one.target] for one in connections], connections, valued=(0, special["waiting"]))
+    for one in connections:
+        if one.bias is not None:
+            nodes["first_bias"][one.target] = sum(map(len, biases))
+            biases.append(one.bias.detach().float().numpy())
     threshold, leak, start, floor = (np.full(len(shapes), value, np.float32) for value in (1, 1, 0, -np.inf))
     leak[special["output"]] = model.settings["output_leak"]
-    for n, neuron in enumerate(neurons, 1):
+    for n, neuron in enumerate(model.neurons().values(), 1):
         threshold[n], leak[n] = neuron.threshold.item(), neuron.leak.item()
         start[n] = (neuron.initial_potential * neuron.threshold).item()
         floor[n] = -np.inf if neuron.floor is None else (-neuron.floor * neuron.threshold).item()
-    phase, row, column = (np.concatenate(parts) for parts in zip(*tables, strict=True))
-    immediate = model.settings["update"] == "immediate"
-    bias = np.concatenate(biases)
-    return Net(nodes, threshold, leak, start, floor, bias, immediate=immediate, weights=weights, phase=phase, row=row,
-               column=column, **special)  # fmt: skip
+    immediate, bias = model.settings["update"] == "immediate", np.concatenate(biases)
+    return Net(nodes, threshold, leak, start, floor, bias, immediate, *laid, **special)

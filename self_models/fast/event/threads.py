@@ -1,8 +1,7 @@
 """Threads, and the room in which each of them runs its images."""
 
-import itertools
 import math
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +9,11 @@ import torch
 
 from self_models.basics.errors import ModelError
 from self_models.fast.event.compiled.counts import Activity, blank
-from self_models.fast.event.compiled.nets import FIRST_PLACE, FIRST_V, HEIGHT, SOURCE, WIDTH, WORD, State, new_state
-from self_models.fast.event.compiled.recording import new_recorded
+from self_models.fast.event.compiled.nets import WORD, State, new_state
+from self_models.fast.event.compiled.pixels import new_pixels
+from self_models.fast.event.compiled.run import new_results, run_images
 from self_models.fast.event.counts import no_activity
+from self_models.running.draws import in_space
 from self_models.running.stream import MEMBRANES
 
 CHUNK = 4  # images that a thread takes at once
@@ -31,20 +32,17 @@ class LeftOn:
     settings: those that compiled code read in the latest steps."""
 
     def __init__(self, layout, draws, settings):
-        from self_models.fast.event.compiled.pixels import new_pixels
-
         self.draws, self.layout, self.settings, count = draws, layout, settings, len(draws.index)
         self.state, self.pixels = new_state(layout.net, count), new_pixels(math.prod(layout.shapes[0]), count)
 
     def take_up(self, layout, maps, settings):
         """Make ready for steps with this Layout, whose Activity has these maps, and these settings. Raises ModelError where it is
         that of another network."""
-        nodes, before = layout.net.nodes[:, :SOURCE], self.layout.net.nodes[:, :SOURCE]
-        if nodes.shape != before.shape or (nodes != before).any():
-            raise ModelError("this stream began with another feedback_interval or encoding: call reset() to begin anew")
+        if layout.shapes != self.layout.shapes:
+            raise ModelError("this stream began with another feedback_interval: call reset() to begin anew")
         if layout is not self.layout or self.settings._replace(timesteps=settings.timesteps) != settings:
             self.settle()  # up to now the settings before hold
-            if settings.gate != self.settings.gate:
+            if settings.blocks != self.settings.blocks:
                 self.open_all()
             self.wake(layout.net)
         self.layout, self.settings = layout, settings
@@ -56,19 +54,14 @@ class LeftOn:
 
     def settle(self):
         """Bring all membranes up to date."""
-        from self_models.fast.event.compiled.run import new_results, run_images
-
         images, settings, net = self.pixels.image, self.settings._replace(timesteps=0), self.layout.net
-        none, nobody = np.zeros((0, 0, 0), np.float32), new_recorded(net, 0, len(images), (), ())
-        results = new_results(images, 0, len(net.nodes), 0, False, nobody)
-        index = self.draws.index.numpy()
-        run_images(
-            net, self.state, no_activity(net), self.pixels, settings, images[:, None], none, index, results, 0, len(images)
-        )
+        none, results = np.zeros((0, 0, 0), np.float32), new_results(images, 0, len(net.nodes), 0, False)
+        given = images[:, None], none, self.draws.index.numpy()
+        run_images(net, self.state, no_activity(net), self.pixels, settings, *given, results, 0, len(images))
 
     def open_all(self):
         """All pixels are open, and none is predicted, as at the beginning of a run: the gate is another one."""
-        self.pixels.is_open[:] = self.pixels.attended[:] = True
+        self.pixels.is_open[:] = True
         self.pixels.predicted[:] = self.pixels.run["explained"] = False
 
     def wake(self, net):
@@ -80,36 +73,31 @@ class LeftOn:
             self._membranes(net.decoded)[:] = 0  # what has come while predictions were held
         self.state.held[:] = 0
         for n in range(1, net.output):
-            full, left = divmod(int(net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]), WORD)
-            first = net.nodes[n, FIRST_PLACE] // WORD
+            full, left = divmod(math.prod(self.layout.shapes[n][1:]), WORD)
+            first = net.nodes["first_place"][n] // WORD
             self.state.listed[:, first : first + full] = np.uint64(2**WORD - 1)
             self.state.listed[:, first + full] = np.uint64(2**left - 1)
             self.state.busy[:, n] = True
-        self.pixels.gate["changed"] = self.pixels.gate["look_again"] = True
-        self.pixels.gate["compared"] = 0
+        self.pixels.run["changed"] = self.pixels.run["look_again"] = True
 
     def _membranes(self, n):
         """Those of a node, (B, H W C)."""
-        first = self.layout.net.nodes[n, FIRST_V]
+        first = self.layout.net.nodes["first_v"][n]
         return self.state.v[:, first : first + math.prod(self.layout.shapes[n])]
 
     def _nodes(self):
         """(name, node) of the potentials that a state holds."""
-        net = self.layout.net
-        return [*((MEMBRANES + name, n) for n, name in enumerate(self.layout.names) if n), ("logits", net.output)]
+        names = [MEMBRANES + name for name in self.layout.names[1:]]
+        return [*zip(names, range(1, len(names) + 1), strict=True), ("logits", self.layout.net.output)]
 
-    def state_dict(self, spaces):
-        """See state_of of running/stream.py; spaces: name -> shape (C, H, W) or (N,), the pixels' under 'input'. Membranes must
-        be up to date."""
-        of_image = {name: getattr(self.pixels, name) for name in ("image", "trace", "is_open", "predicted")}
-        if self.settings and self.settings.residual and self.pixels.run["explained"].any():
-            of_image["explained"] = self.pixels.guess
-        found = {name: in_planes(values, spaces["input"]) for name, values in of_image.items()}
-        for name, n in self._nodes():
-            found[name] = in_planes(
-                self._membranes(n), spaces[name.removeprefix(MEMBRANES) if n < self.layout.net.output else "output"]
-            )
-        return found
+    def state_dict(self, shapes):
+        """See state_of of running/stream.py; shapes: those of its shapes_of. Membranes must be up to date."""
+        values = {name: getattr(self.pixels, name) for name in ("image", "trace", "is_open", "predicted")}
+        if self.settings.residual and self.pixels.run["explained"].any():
+            values["explained"] = self.pixels.guess
+        values |= {name: self._membranes(n) for name, n in self._nodes()}
+        values = {name: torch.from_numpy(each.copy()) for name, each in values.items()}
+        return {name: in_space(each, shapes[name]).contiguous() for name, each in values.items()}
 
     def load(self, state, steps, decodes):
         """Fill in what state_dict gave, after so many steps, and steps of the decoder."""
@@ -121,29 +109,20 @@ class LeftOn:
                 self._membranes(n)[:] = in_rows(state[name])
         for nodes, clock in ((net.forward, steps), (net.feedback, decodes)):
             for n in nodes:
-                first = net.nodes[n, FIRST_PLACE]
-                self.state.decayed[:, first : first + net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]] = clock
+                first = net.nodes["first_place"][n]
+                self.state.decayed[:, first : first + math.prod(self.layout.shapes[n][1:])] = clock
         self.open_all()
         for name in ("image", "trace", "is_open", "predicted"):
             if name in state:
                 getattr(pixels, name)[:] = in_rows(state[name])
-        pixels.gate["wants"] = True
-        pixels.gate["events"] = -1
         pixels.run["steps"], pixels.run["decodes"], pixels.run["explained"] = steps, decodes, "explained" in state
         self.wake(net)
 
 
 def in_rows(values):
-    """(B, C, H, W) or (B, N) -> array (B, H W C), the order of the membranes of a node."""
-    values = values.detach().cpu().numpy()
-    return (values.transpose(0, 2, 3, 1) if values.ndim == 4 else values).reshape(len(values), -1)
-
-
-def in_planes(values, shape):
-    """The same back, a tensor of its own; shape: (C, H, W) or (N,)."""
-    channels, *space = shape
-    planes = torch.from_numpy(values.copy()).reshape(len(values), *space, channels)
-    return planes.movedim(-1, 1).contiguous()
+    """(..., C, H, W) or (B, N) -> contiguous array (..., H W C), the order of a node's membranes."""
+    values = values.detach().cpu()
+    return (values.movedim(-3, -1).flatten(-3) if values.dim() > 2 else values).contiguous().numpy()
 
 
 class Rooms:
@@ -157,8 +136,6 @@ class Rooms:
         try:
             return self.free.pop()
         except IndexError:
-            from self_models.fast.event.compiled.pixels import new_pixels
-
             return Room(new_state(self.activity.maps), blank(self.activity), new_pixels(math.prod(self.layout.shapes[0])))
 
     def counted(self):
@@ -170,29 +147,21 @@ class Rooms:
 
 
 def spread(work, rooms, first, last, most=CHUNK):
-    """Call work(room, begin, end) for chunks of the images first to last - 1, of `most` at the most, here and, if there are many,
-    in more threads, which hold no lock in compiled code. Raises what work raises."""
-    threads, begins, lock, failures = torch.get_num_threads(), itertools.count(), threading.Lock(), []
-    chunk = max(1, min(most, -(-(last - first) // threads)))
+    """Call work(room, begin, end) for chunks of the images first to last - 1, of `most` at the most, in threads, which hold no
+    lock in compiled code, or here, if there is but one chunk. Raises what work raises."""
+    threads = torch.get_num_threads()
+    begins = range(first, last, max(1, min(most, -(-(last - first) // threads))))
 
-    def take():
+    def take(begin):
         room = rooms.take()
         try:
-            while True:
-                with lock:
-                    begin = first + next(begins) * chunk
-                if begin >= last or failures:
-                    break
-                work(room, begin, min(begin + chunk, last))
-        except BaseException as error:
-            failures.append(error)
-        rooms.free.append(room)
+            work(room, begin, min(begin + begins.step, last))
+        finally:
+            rooms.free.append(room)
 
-    others = [threading.Thread(target=take) for _ in range(min(threads, -(-(last - first) // chunk)) - 1)]
-    for thread in others:
-        thread.start()
-    take()
-    for thread in others:
-        thread.join()
-    if failures:
-        raise failures[0]
+    if min(threads, len(begins)) < 2:
+        for begin in begins:
+            take(begin)
+    else:
+        with ThreadPoolExecutor(min(threads, len(begins))) as pool:
+            list(pool.map(take, begins))

@@ -4,25 +4,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.basics.compiled import compiled
+from self_models.fast.compiling import compiled
 from self_models.fast.event.compiled.kernels import charge, list_places, unlist
-from self_models.fast.event.compiled.nets import CHANNELS, FIRST_PLACE, FIRST_V, SOURCE, Net
+from self_models.fast.event.compiled.nets import Net
 
-BINARY, OTHER, UNREAD, UNHEARD = range(4)  # rows of Activity.events; UNHEARD + OTHER is one, too
-ROWS = 5
+BINARY, OTHER, ROWS = range(3)  # rows of Activity.events, and how many
 
 
 class Activity(NamedTuple):
-    """events (ROWS, V): how often each neuron spiked, how often it sent another value than -1 or 1, and how often it did while
-    the decoder, which it feeds, rested, or, BINARY or OTHER, the layers behind it waited, in the order of State.v; (ROWS, 0)
-    where nothing is counted. maps: the Net with further nodes, one for the inputs of each module behind another one, whose
-    events are the steps in which an input was reached; late: which of the modules wait; decoders: the first of these nodes that
-    is the decoder's."""
+    """events (ROWS, V): how often each neuron spiked, and how often it sent another value than -1 or 1, in the order of State.v;
+    (ROWS, 0) where nothing is counted. maps: the Net with further nodes, one for the inputs of each module behind another one,
+    whose events are the steps in which an input was reached."""
 
     events: np.ndarray
     maps: Net
-    late: np.ndarray
-    decoders: int
 
 
 def blank(activity):
@@ -31,36 +26,30 @@ def blank(activity):
 
 
 @compiled
-def count(net, state, activity, n, rests, waits):
-    """Count a node's latest spikes, and the inputs that they reach of modules behind others. rests: whether the decoder does;
-    waits: whether the layers behind the fork do."""
-    places, channels, first = net.nodes[n, FIRST_PLACE], net.nodes[n, CHANNELS], net.nodes[n, FIRST_V]
+def count(net, state, activity, n):
+    """Count a node's latest spikes, and the inputs that they reach of modules behind others, if that is wanted."""
+    places, channels, first = net.nodes[n].first_place, net.nodes[n].channels, net.nodes[n].first_v
     begin, end = places, places + state.event_count[n]
-    if begin == end:
+    if begin == end or not activity.events.size:
         return
     kind = BINARY
     if n == 0 or n == net.waiting:
         for e in range(state.event_start[begin], state.event_start[end]):
             if abs(state.event_value[e]) != 1:
                 kind = OTHER
-    spiked, unread, unheard = activity.events[kind], activity.events[UNREAD], activity.events[UNHEARD + kind]
-    forked = n == net.forked
+    spiked = activity.events[kind]
     for i in range(begin, end):
         for e in range(state.event_start[i], state.event_start[i + 1]):
-            at = np.uint64(first + state.event_place[i] * channels + state.event_channel[e])
-            spiked[at] += 1
-            unread[at] += rests and forked
-            unheard[at] += waits and forked
+            spiked[np.uint64(first + state.event_place[i] * channels + state.event_channel[e])] += 1
     for m in range(len(net.nodes), len(activity.maps.nodes)):
-        takes = not (rests and m >= activity.decoders) and not (waits and activity.late[m])
-        if activity.maps.nodes[m, SOURCE] == n and takes:
+        if activity.maps.nodes[m].source == n:
             count_reached(state, activity, m)
 
 
 @compiled
 def count_reached(state, activity, m):
     """Count the inputs of map m that its source's latest spikes reach: no weight of a map is negative."""
-    channels, first = activity.maps.nodes[m, CHANNELS], activity.maps.nodes[m, FIRST_V]
+    channels, first = activity.maps.nodes[m].channels, activity.maps.nodes[m].first_v
     size, reached = np.uint64(channels), activity.events[OTHER]
     charge(activity.maps, state, m, 0)
     for i in range(list_places(activity.maps, state, m)):

@@ -7,26 +7,8 @@ a negative value at every use.
 
 import numpy as np
 
-from self_models.basics.compiled import compiled, inlined
-from self_models.fast.event.compiled.nets import (
-    CHANNELS,
-    FAN,
-    FIRST_BIAS,
-    FIRST_ENTRY,
-    FIRST_PLACE,
-    FIRST_V,
-    FIRST_W,
-    GROUP,
-    HEIGHT,
-    POOL,
-    ROW,
-    SIDE,
-    SOURCE,
-    VALUED,
-    WIDTH,
-    WORD,
-    State,
-)
+from self_models.fast.compiling import compiled, inlined
+from self_models.fast.event.compiled.nets import WORD, State
 from self_models.fast.event.compiled.vectors import above, add_rows, lowest
 
 TOGETHER, LINES, FEWER = 16, 1024, 6  # rows of weights read at once; fewer that lie whole LINES floats apart, which share lines
@@ -57,7 +39,7 @@ def rest(net, state):
     """Bring a state to rest, for the next image: where a run begins."""
     state.v[:] = 0
     for n in range(len(net.nodes)):
-        first = net.nodes[n, FIRST_V]
+        first = net.nodes[n].first_v
         if net.start[n] != 0:
             state.v[first : first + neurons_of(net, n)] = net.start[n]
     state.decayed[:] = 0
@@ -68,28 +50,14 @@ def rest(net, state):
     state.held[:] = 0
 
 
-@compiled
-def rest_again(net, state, n):
-    """Bring one node, and the maximum pools of its spikes, to rest."""
-    while n:
-        first, places = net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
-        state.v[first : first + neurons_of(net, n)] = net.start[n]
-        if len(state.sent):
-            state.sent[first : first + neurons_of(net, n)] = 0
-        state.decayed[places : places + net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]] = 0
-        unlist(net, state, n)
-        state.event_count[n] = 0
-        n = net.nodes[n, POOL]
-
-
 @inlined
 def decay(net, state, n, place, clock):
     """Apply the leak of the steps that a place's membranes have missed, one after the other, as the dense engine rounds; until it
     changes nothing any more."""
     leak = net.leak[n]
-    at = net.nodes[n, FIRST_PLACE] + place
-    size = np.uint64(net.nodes[n, CHANNELS])
-    first = np.uint64(net.nodes[n, FIRST_V] + place * net.nodes[n, CHANNELS])
+    at = net.nodes[n].first_place + place
+    size = np.uint64(net.nodes[n].channels)
+    first = np.uint64(net.nodes[n].first_v + place * net.nodes[n].channels)
     missed, moves = clock - state.decayed[at], True
     while missed > 0 and moves:
         moves = False
@@ -104,8 +72,8 @@ def decay(net, state, n, place, clock):
 @inlined
 def lift(net, state, n, place):
     """Bring a place's membranes up to their floor."""
-    size = np.uint64(net.nodes[n, CHANNELS])
-    first = np.uint64(net.nodes[n, FIRST_V] + place * net.nodes[n, CHANNELS])
+    size = np.uint64(net.nodes[n].channels)
+    first = np.uint64(net.nodes[n].first_v + place * net.nodes[n].channels)
     for o in range(size):
         state.v[first + o] = max(state.v[first + o], net.floor[n])
 
@@ -113,11 +81,11 @@ def lift(net, state, n, place):
 @compiled
 def forget(net, state, n, clock, keep):
     """Bring a node's membranes up to date with this clock, and keep so much of what they are away from rest."""
-    start, size = net.start[n], np.uint64(net.nodes[n, CHANNELS])
-    for place in range(net.nodes[n, HEIGHT] * net.nodes[n, WIDTH]):
+    start, size = net.start[n], np.uint64(net.nodes[n].channels)
+    for place in range(net.nodes[n].height * net.nodes[n].width):
         decay(net, state, n, place, clock)
         lift(net, state, n, place)
-        first = np.uint64(net.nodes[n, FIRST_V] + place * net.nodes[n, CHANNELS])
+        first = np.uint64(net.nodes[n].first_v + place * net.nodes[n].channels)
         if keep != 1:
             for o in range(size):
                 state.v[first + o] = start + (state.v[first + o] - start) * keep
@@ -132,7 +100,7 @@ def touch(net, state, n, first, last, clock):
         bits = (FULL >> np.uint64(WORD - size)) << np.uint64(place % WORD)
         if n == net.decoded:
             bits &= ~state.held[place // WORD]
-        state.listed[(net.nodes[n, FIRST_PLACE] + place) // WORD] |= bits
+        state.listed[(net.nodes[n].first_place + place) // WORD] |= bits
         place += size
     state.busy[n] = True
     if net.leak[n] != 1:
@@ -142,14 +110,14 @@ def touch(net, state, n, first, last, clock):
 
 @inlined
 def neurons_of(net, n):
-    return net.nodes[n, HEIGHT] * net.nodes[n, WIDTH] * net.nodes[n, CHANNELS]
+    return net.nodes[n].height * net.nodes[n].width * net.nodes[n].channels
 
 
 @inlined
 def words_of(net, n):
     """First and last + 1 of a node's words in State.listed."""
-    first = net.nodes[n, FIRST_PLACE] // WORD
-    return first, first + net.nodes[n, HEIGHT] * net.nodes[n, WIDTH] // WORD + 1
+    first = net.nodes[n].first_place // WORD
+    return first, first + net.nodes[n].height * net.nodes[n].width // WORD + 1
 
 
 @compiled
@@ -178,11 +146,11 @@ def unlist(net, state, n):
 @inlined
 def add_window(net, state, n, row, column, count, clock):
     """Add `count` windows of weights, state.rows, whose corner lies at (row, column) and may stick out over the border."""
-    side, channels, width = net.nodes[n, SIDE], net.nodes[n, CHANNELS], net.nodes[n, WIDTH]
-    top, bottom = max(0, -row), min(side, net.nodes[n, HEIGHT] - row)
+    side, channels, width = net.nodes[n].side, net.nodes[n].channels, net.nodes[n].width
+    top, bottom = max(0, -row), min(side, net.nodes[n].height - row)
     left, right = max(0, -column), min(side, width - column)
-    size = (net.nodes[n, ROW] if right == side else right * channels) - left * channels  # with the zeros at the row's end
-    valued, weights, block = net.nodes[n, VALUED] != 0, net.weights, side * net.nodes[n, ROW]
+    size = (net.nodes[n].row if right == side else right * channels) - left * channels  # with the zeros at the row's end
+    valued, weights, block = net.nodes[n].valued != 0, net.weights, side * net.nodes[n].row
     together = TOGETHER if block % LINES and block < 2 * LINES else FEWER
     if count > 1 and block <= WORD:  # a small window: add them all up first, and what follows them
         state.window[:] = 0
@@ -191,7 +159,7 @@ def add_window(net, state, n, row, column, count, clock):
     for y in range(top, bottom):
         first = (row + y) * width + column + left
         touch(net, state, n, first, first + right - left, clock)
-        at, shift = net.nodes[n, FIRST_V] + first * channels, y * net.nodes[n, ROW] + left * channels
+        at, shift = net.nodes[n].first_v + first * channels, y * net.nodes[n].row + left * channels
         for i in range(0, count, together):
             add_rows(state.v, at, weights, state.rows, state.values, i, min(i + together, count), shift, size, valued)
 
@@ -199,8 +167,8 @@ def add_window(net, state, n, row, column, count, clock):
 @compiled
 def add_bias(net, state, n, clock):
     """Add a node's bias to all of its membranes, all of which it lists as candidates."""
-    places, channels = net.nodes[n, HEIGHT] * net.nodes[n, WIDTH], np.uint64(net.nodes[n, CHANNELS])
-    at, bias = np.uint64(net.nodes[n, FIRST_V]), np.uint64(net.nodes[n, FIRST_BIAS])
+    places, channels = net.nodes[n].height * net.nodes[n].width, np.uint64(net.nodes[n].channels)
+    at, bias = np.uint64(net.nodes[n].first_v), np.uint64(net.nodes[n].first_bias)
     touch(net, state, n, 0, places, clock)
     for _ in range(places):
         for o in range(channels):
@@ -215,8 +183,8 @@ def charge(net, state, n, clock):
     Where weights are more than the cache holds and places have many spikes, one group of channels after the other: its weights
     are read from far once, and then for every place from near.
     """
-    fan, group, first = net.nodes[n, FAN], net.nodes[n, GROUP], net.nodes[net.nodes[n, SOURCE], FIRST_PLACE]
-    last = first + state.event_count[net.nodes[n, SOURCE]]
+    fan, group, first = net.nodes[n].fan, net.nodes[n].group, net.nodes[net.nodes[n].source].first_place
+    last = first + state.event_count[net.nodes[n].source]
     if (state.event_start[last] - state.event_start[first]) * group < FOR_A_GROUP * fan * (last - first):
         group = fan
     for begin in range(0, fan, group):
@@ -227,7 +195,7 @@ def charge(net, state, n, clock):
 def charge_group(net, state, n, clock, first, last, begin, end):
     """The same for the channels begin to end - 1 of the source's events first to last - 1. state.places: how many events of each
     place earlier groups had."""
-    fan, entry, block = net.nodes[n, FAN], net.nodes[n, FIRST_ENTRY], net.nodes[n, SIDE] * net.nodes[n, ROW]
+    fan, entry, block = net.nodes[n].fan, net.nodes[n].first_entry, net.nodes[n].side * net.nodes[n].row
     count = row = column = next_row = next_column = 0
     for i in range(first, last + 1):
         phase = 0
@@ -243,7 +211,7 @@ def charge_group(net, state, n, clock, first, last, begin, end):
             row, column = next_row, next_column
             e = state.event_start[i] + (state.places[i - first] if begin else 0)
             while e < state.event_start[i + 1] and state.event_channel[e] < end:
-                state.rows[count] = net.nodes[n, FIRST_W] + (phase * fan + state.event_channel[e]) * block
+                state.rows[count] = net.nodes[n].first_w + (phase * fan + state.event_channel[e]) * block
                 state.values[count] = state.event_value[e]
                 count += 1
                 e += 1
@@ -258,7 +226,7 @@ def fire(net, state, n, clock):
     clock: steps whose leak the potential compared with the threshold has had. A delayed neuron leaks before its reset.
     """
     threshold, floor, leaks = net.threshold[n], net.floor[n], net.leak[n] != 1
-    channels, first_v, places = net.nodes[n, CHANNELS], net.nodes[n, FIRST_V], net.nodes[n, FIRST_PLACE]
+    channels, first_v, places = net.nodes[n].channels, net.nodes[n].first_v, net.nodes[n].first_place
     events, event, kept = 0, first_v, False
     begin_word, end_word = words_of(net, n)
     for word in range(begin_word, end_word):

@@ -1,85 +1,58 @@
-"""What the compiled kernels of the event engine read and write: a model as a Net, and one image's network as a State."""
+"""What the compiled kernels of the event engine read and write: a model as Net and KernelSettings, one image as State."""
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 
-from self_models.basics.compiled import SOURCES
+from self_models.fast.compiling import SOURCES
 from self_models.fast.event.compiled.vectors import LANES
 
 SOURCES.add(__file__)  # compiled code holds its numbers
 
-# columns of Net.nodes: shape; first membrane and first place in the state; where the spikes come from, window side, channels
-# of the source, channels of it whose weights stay in the cache together, floats of a row of the window, first weight, first entry
-# of the tables, whether the source's events have values other than 1; first bias, and the node of the maximum pool of its spikes,
-# 0 where there is none; whether the node is a pool of spike counts
-HEIGHT, WIDTH, CHANNELS, FIRST_V, FIRST_PLACE, SOURCE, SIDE, FAN, GROUP, ROW, FIRST_W, FIRST_ENTRY, VALUED = range(13)
-FIRST_BIAS, POOL, COUNTS, COLUMNS = range(13, 17)
+# Of a node: its shape; its first membrane and first place in the state; where its spikes come from, side of their window,
+# channels of the source, channels of it whose weights stay in the cache together, floats of a row of the window, first weight,
+# first entry of the tables, whether the source's events have values other than 1; its first bias, and the node of the maximum
+# pool of its spikes, 0 where there is none; whether it is a pool of spike counts.
+NODE = np.dtype([(name, "i8") for name in (
+    "height", "width", "channels", "first_v", "first_place", "source", "side", "fan", "group", "row", "first_w", "first_entry",
+    "valued", "first_bias", "pool", "counts",
+)], align=True)  # fmt: skip
 WORD = 64  # bits of a word of State.listed, membranes compared with their threshold at once, and floats of a small window
 
 
-class Net(NamedTuple):
-    """Arrays that the kernels read. Node 0 is the input; then the spiking layers in the model's order; then the output, the
-    decoder's output, maximum pools of spikes, the encoder's spikes that wait for the decoder, and what a held input adds to the
-    first layer in a step.
+# What kernels read of a network, arrays. Node 0 is the input; then come the spiking layers in the model's order, the output, the
+# decoder's output, maximum pools of spikes, and the encoder's spikes that wait for the decoder. nodes: NODE. threshold, leak,
+# start, floor: by node, start being the potential with which a run begins, floor the lowest that there is; bias: by channel, from
+# first_bias on, what a neuron gets at each step whatever comes; immediate: of the update. weights: each connection's (phase,
+# channel, window row, window column, target channel); phase, row, column: for each place of a connection's source the phase, -1
+# where it reaches nothing, and the window's corner. forward, feedback: nodes that run at every step, and at those at which the
+# decoder runs, in their order, each with a connection into it; forked, output, decoded, waiting: nodes, -1 where absent.
+Net = namedtuple(
+    "Net",
+    "nodes threshold leak start floor bias immediate weights phase row column forward feedback forked output decoded waiting",
+)
 
-    nodes: (nodes, COLUMNS) int64, see above. threshold, leak, start, floor: by node, start being the potential with which a run
-    begins, floor the lowest that there is; bias: by channel, from FIRST_BIAS on, what a neuron gets at each step whatever comes.
-    forward, feedback: nodes that run at every step, and at those at which the decoder runs, in their order, each with a
-    connection into it; early: of forward, those that the gate lets run while the others wait, the first ones; forked, output,
-    decoded, waiting, drive: nodes, -1 where absent. weights: each connection's (phase,
-    channel, window row, window column, target channel). phase, row, column: for each place of a connection's source the phase, -1
-    where it reaches nothing, and the window's corner.
-    """
+# What kernels read of a model's settings, as they are now. rule, readout, encoding: numbers of its parts, see parts.py; blocks:
+# whether its gate does, the settings of which (epsilon to residual) are 0 and False where not; next_frame: predictions are
+# compared with that; left_on: the network goes on from its state, for so many timesteps; channels: of the image, in colour or
+# not; epoch, key: of the input's draws.
+KernelSettings = namedtuple(
+    "KernelSettings",
+    "rule readout encoding blocks epsilon reopens together latch residual open_bound gap_bound entropy_bound readout_leak "
+    "readout_slew surprise has_feedback feedback_interval next_frame left_on timesteps channels colour uses_draws epoch key",
+)
 
-    nodes: np.ndarray
-    threshold: np.ndarray
-    leak: np.ndarray
-    start: np.ndarray
-    floor: np.ndarray
-    bias: np.ndarray
-    forward: np.ndarray
-    feedback: np.ndarray
-    early: np.ndarray
-    forked: int
-    output: int
-    decoded: int
-    waiting: int
-    drive: int
-    immediate: bool
-    weights: np.ndarray
-    phase: np.ndarray
-    row: np.ndarray
-    column: np.ndarray
-
-
-class State(NamedTuple):
-    """One image's network between steps; every array covers all nodes, see FIRST_V and FIRST_PLACE. Several images' have another
-    dimension before.
-
-    v: membrane potentials. decayed: steps whose leak a place's membranes have had. listed: a bit for each place, whether it is a
-    candidate: its membranes may have passed their threshold; busy: by node, whether it has one. event_place, event_start,
-    event_channel, event_value: the node's latest spikes, in the order of their places; event_count: places with spikes, by node.
-    sent: spikes of each neuron so far, and of what passes, where a maximum pool counts, else no room.
-    held: a bit for each place, whether its prediction is held, so that the decoder's output there does not matter. places: room
-    for a node's candidates; rows, values: for where one window's weights are; window: for the sum of a small one's.
-    """
-
-    v: np.ndarray
-    decayed: np.ndarray
-    listed: np.ndarray
-    busy: np.ndarray
-    places: np.ndarray
-    event_place: np.ndarray
-    event_start: np.ndarray
-    event_channel: np.ndarray
-    event_value: np.ndarray
-    event_count: np.ndarray
-    sent: np.ndarray
-    held: np.ndarray
-    rows: np.ndarray
-    values: np.ndarray
-    window: np.ndarray
+# One image's network between steps; every array covers all nodes, see first_v and first_place. Several images' have another
+# dimension before. v: membrane potentials. decayed: steps whose leak a place's membranes have had. listed: a bit for each place,
+# whether it is a candidate: its membranes may have passed their threshold; busy: by node, whether it has one. event_place,
+# event_start, event_channel, event_value: the node's latest spikes, in the order of their places; event_count: places with
+# spikes, by node. sent: spikes of each neuron so far, and of what passes, where a maximum pool counts, else no room. held: a bit
+# for each place, whether its prediction is held, so that the decoder's output there does not matter. places: room for a node's
+# candidates; rows, values: for where one window's weights are; window: for the sum of a small one's.
+State = namedtuple(
+    "State",
+    "v decayed listed busy places event_place event_start event_channel event_value event_count sent held rows values window",
+)
 
 
 def padded_places(size):
@@ -93,9 +66,9 @@ def state_sizes(nodes):
     What numbers places or channels of one node has 32 bits, since a node has fewer than 2**31 neurons (memory_of in network.py
     refuses more); what numbers membranes or weights of all nodes together has 64.
     """
-    sizes = nodes[:, HEIGHT] * nodes[:, WIDTH]
-    neurons = sizes * nodes[:, CHANNELS]
-    v, room, places = int(neurons.sum()), int(neurons.max()), int(nodes[-1, FIRST_PLACE]) + padded_places(sizes[-1])
+    sizes = nodes["height"] * nodes["width"]
+    neurons = sizes * nodes["channels"]
+    v, room, places = int(neurons.sum()), int(neurons.max()), int(nodes["first_place"][-1]) + padded_places(sizes[-1])
     return {
         "v": (v + LANES, np.float32),
         "decayed": (places, np.int32),
@@ -107,7 +80,7 @@ def state_sizes(nodes):
         "event_channel": (v, np.int32),
         "event_value": (v, np.float32),
         "event_count": (len(nodes), np.int64),
-        "sent": (v if nodes[:, COUNTS].any() else 0, np.int32),
+        "sent": (v if nodes["counts"].any() else 0, np.int32),
         "held": (padded_places(sizes[0]) // WORD, np.uint64),
         "rows": (room, np.int64),
         "values": (room, np.float32),

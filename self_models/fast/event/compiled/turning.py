@@ -2,16 +2,18 @@
 
 import numpy as np
 
-from self_models.basics.compiled import apart, compiled
+from self_models.fast.compiling import apart, compiled
 from self_models.fast.event.compiled.kernels import copy, forget
-from self_models.fast.event.compiled.pixels import list_sending, look, predict_anew, see
+from self_models.fast.event.compiled.parts import look
+from self_models.fast.event.compiled.pixels import list_sending, predict_anew
 
 
 @apart
 def turn(net, state, settings, pixels, image):
-    """The image that is seen from the next step on. Where gate.changed says that the state comes from elsewhere, all that follows
+    """The image that is seen from the next step on. Where run.changed says that the state comes from elsewhere, all that follows
     from it is made anew, too."""
-    differs, run = pixels.gate.changed, pixels.run
+    run = pixels.run
+    differs = run.changed
     for pixel in range(len(image)):
         differs |= image[pixel] != pixels.image[pixel]
     if not differs:
@@ -20,10 +22,9 @@ def turn(net, state, settings, pixels, image):
     run.of_image = 0
     for pixel in range(len(image)):
         predict_anew(settings, pixels, pixel, image[pixel])
-        pixels.seen[pixel] = image[pixel]
         run.of_image += image[pixel] != 0
         if changes(settings, pixels, image, pixel):
-            look(settings.gate, settings, pixels, pixel, image[pixel], pixels.guess[pixel])
+            look(settings, pixels, pixel, image[pixel])
     copy(pixels.image, image)
     if settings.surprise > 0:
         opened = active = 0
@@ -36,9 +37,7 @@ def turn(net, state, settings, pixels, image):
     run.error = 0.0
     for error in pixels.error:
         run.error += error
-    see(settings.gate, settings, pixels, image, run.steps)
-    list_sending(pixels, image)
-    run.renewed = True
+    list_sending(settings, pixels)
 
 
 @compiled
@@ -62,7 +61,7 @@ def surprise(net, state, settings, pixels, keep):
         pixels.trace[pixel] = np.float32(0) if opened else pixels.trace[pixel] * keep
     for pixel in range(len(pixels.image)):
         predict_anew(settings, pixels, pixel, pixels.image[pixel])
-        look(settings.gate, settings, pixels, pixel, pixels.image[pixel], pixels.guess[pixel])
+        look(settings, pixels, pixel, pixels.image[pixel])
 
 
 @apart

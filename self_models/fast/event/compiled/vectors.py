@@ -3,7 +3,7 @@
 Written in LLVM's language, which is the same for all processors: a vector longer than theirs is taken in parts.
 """
 
-from self_models.basics.compiled import WHY_NOT, intrinsic, noting_failure
+from self_models.fast.compiling import WHY_NOT, intrinsic, noting_failure
 
 if not WHY_NOT:
     with noting_failure():
