@@ -1,8 +1,8 @@
 """Settings: each declared once, as a dataclass field that knows what everybody needs of it.
 
 A declaration is a dataclass whose fields come from setting(). Constructors check values by it; flags and --help are made of it;
-checkpoints keep its values; --resume, the cache of balanced thresholds and the event engine ask it what they may assume. A
-network's declaration is completed by its parts: what is registered as a gate, a stopping rule or a read-out brings its own.
+checkpoints keep its values; --resume and the cache of balanced thresholds ask it what they may assume. A network's
+declaration is completed by its parts: what is registered as a gate, a stopping rule or a read-out brings its own.
 """
 
 import dataclasses

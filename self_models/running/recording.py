@@ -112,7 +112,7 @@ class Recorder:
                 rows[kind].append(one.chosen(values[None])[0])
         return {FIELDS[kind]: torch.cat(row, -1) if row else None for kind, row in rows.items()}
 
-    # --- both engines
+    # --- of a whole run
 
     def recorded(self, fired, membranes, logits):
         """layer -> kind -> (T, B, ...), for what a run has kept and the logits after each step (T, B, labels); None where nothing
