@@ -12,7 +12,7 @@ from harness.data.facts import lines_on
 from harness.runs.place import evaluation_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
-from harness.training.losses import Criterion
+from harness.training.losses import Criterion, own_losses
 from harness.training.resuming import taken_up
 from harness.training.selection import data_for
 
@@ -41,9 +41,8 @@ def train(args):
     check_sequence(model, args)
     teacher = teacher_from(args)
     trade_off = args.trade_off if model.has_feedback else 0.0  # what a gate makes of the image by itself is not learned
-    criterion = Criterion(
-        trade_off, args.trade_off_type, args.spike_penalty, args.classification_type, teacher, args.label_smoothing
-    )
+    kinds = args.trade_off_type, args.spike_penalty, args.classification_type
+    criterion = Criterion(trade_off, *kinds, teacher, args.label_smoothing, own_losses(args, model))
     warnings = lines_on_idle(args, declared)
     data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)

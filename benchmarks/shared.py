@@ -1,29 +1,14 @@
-"""What the programs of several rooms share: an optimiser, memory, a profile, watched neurons, equal contents."""
+"""What the programs of several rooms share: an optimiser, memory, watched neurons, equal contents."""
 
 import argparse
-import re
 import resource
 import sys
-import time
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 # of training steps
 OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True, bias_lr_factor=1.0)
-PRODUCTS = r"^aten::(.*conv.*|(add|b|)mm|im2col|col2im)$"  # convolutions and matrix products, operators by their names
-
-
-def products_share(step):
-    """The share of step()'s time that convolutions and matrix products take, forward and backward; of three steps."""
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        began = time.perf_counter()
-        for _ in range(3):
-            step()
-        microseconds = 1e6 * (time.perf_counter() - began)
-    of_products = [event.self_cpu_time_total for event in profiled.key_averages() if re.search(PRODUCTS, event.key)]
-    return sum(of_products) / microseconds
 
 
 def resident_gb(which):
@@ -38,15 +23,12 @@ def resident_gb(which):
 def watch(neurons, total):
     """A dict that collects what these neurons, name -> module, send while the network runs; total: output -> spikes to add."""
     counts = dict.fromkeys(neurons, 0)
+    for name, neuron in neurons.items():
 
-    def noting(name):
-        def note(module, args, output):
+        def note(module, args, output, name=name):
             counts[name] = counts[name] + total(output)
 
-        return note
-
-    for name, neuron in neurons.items():
-        neuron.register_forward_hook(noting(name))
+        neuron.register_forward_hook(note)
     return counts
 
 

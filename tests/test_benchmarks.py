@@ -6,113 +6,21 @@ import json
 import re
 import sys
 import tomllib
-from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
-from conftest import DATA, REPOSITORY, SNN, SPIKING, records, refused, run_here, run_script
+from conftest import REPOSITORY, refused, run_here, run_script
 from PIL import Image
-from test_images_in import make_folder
 
 from benchmarks.findings import streams
-from benchmarks.findings.controls import ControlSNN
-from benchmarks.findings.sent_share import Exchanged
+from benchmarks.robustness import engines
 from benchmarks.speed import launches
-from benchmarks.speed.gpu import compared as compared_with_cpu
-from benchmarks.speed.gpu import table
 from benchmarks.speed.inference_peers import compared, figures
 from benchmarks.speed.peers import is_installed
 from harness.data.sets import load_data
 from self_models import load
-from self_models.basics.errors import ModelError
-from self_models.objectives.gates import GATES
 from self_models.running import draws
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
-
-RAMP = "benchmarks.findings.ramp_control"
-
-
-def test_a_network_trained_with_the_ramp_is_the_ramp_of_the_control(trained, tmp_path):
-    """What its training evaluates at the end is what the control finds of its checkpoint in the case ramp."""
-    here = f"--epsilon 0.2 --latch --output_dir {tmp_path}"
-    flags = SPIKING.replace("membrane_rescaled", "membrane_linear --readout_slew 0.38").replace("--select test", "")
-    own = f"--model {REPOSITORY}/benchmarks/findings/controls.py:RampSNN"
-    run_here(SNN, f"{own} --pretrained_ann {trained.ann} {flags} --run_name ramp {here}")
-    (was,) = records(tmp_path / "logs/snn/ramp.jsonl", "evaluation")
-    lines = run_here(RAMP, f"--pretrained_snn {tmp_path}/trained_models/snn/ramp.pth {DATA} {here}")[1].splitlines()
-    found = {line["case"]: line for line in (json.loads(line) for line in lines if line.startswith("{"))}
-    assert (found["ramp"]["accuracy"], found["ramp"]["spikes"]) == (was["accuracy"], was["spikes"])
-    assert found["decoder"]["reconstruction_error"] != found["ramp"]["reconstruction_error"]
-
-
-def test_ramp_control_shuffled_gives_no_image_its_own_decoder_output(trained, tmp_path, monkeypatch):
-    """Not when images stop, either: once only one is running, there is no other whose output it could get."""
-    given, made = [], []
-    swap, integrate = ControlSNN.integrate, InputBlockingSNN.integrate
-
-    def watch(self, trace, decoded, view):
-        made.append(decoded) if self.case == "shuffled" else None
-        return swap(self, trace, decoded, view)
-
-    def receive(self, trace, decoded, view):
-        given.append(decoded) if self.case == "shuffled" else None
-        return integrate(self, trace, decoded, view)
-
-    monkeypatch.setattr(ControlSNN, "integrate", watch)
-    monkeypatch.setattr(InputBlockingSNN, "integrate", receive)
-    flags = f"{DATA} --rule confidence --gap_bound 0.02 --output_dir {tmp_path}"
-    lines = [
-        json.loads(line)
-        for line in run_here(RAMP, "--pretrained_snn", trained.snn, flags)[1].splitlines()
-        if line.startswith("{")
-    ]
-    lines = {line["case"]: line for line in lines if "case" in line}
-    assert lines["decoder"]["mean_steps"] < lines["shuffled"]["mean_steps"] == 5
-    assert {name: line["rule"] for name, line in lines.items() if line["rule"] != "confidence"} == {"shuffled": "never"}
-    assert len(given) == len(made) == 5 and all(len(decoded) == 16 for decoded in given)
-    for own, others in zip(made, given, strict=True):
-        assert torch.equal(others, own[[15, *range(15)]])
-
-
-def test_ramp_control_refuses_to_shuffle_one_image():
-    model = ControlSNN(plan=[[4, "D"], ["U", "in"]], fc_width=4, timesteps=2)
-    model.case = "shuffled"
-    with pytest.raises(ModelError, match="batch_size"):
-        model(torch.rand(1, 1, 28, 28))
-
-
-def test_conversion_alone_beside_the_ann(trained, tmp_path):
-    """One line for the ANN, one for each way to convert and T, one for the tuned SNN; what is the same way gives the same."""
-    flags = "--holdout 16 --limit_train 16 --batch_size 16 --balance_images 8 --balance_timesteps 6 --update immediate"
-    flags += f" --timesteps 2 6 --encoding direct poisson --balance_percentile 100 90 --output_dir {tmp_path}"
-    networks = f"--pretrained_ann {trained.ann} --tuned_snn {trained.snn}"
-    said = run_here("benchmarks.findings.conversion_alone", networks, flags)[1]
-    ann, *converted, tuned = (json.loads(line) for line in said.splitlines() if line.startswith("{"))
-    tried = [(row["encoding"], row["percentile"], row["timesteps"]) for row in converted]
-    assert tried == [(code, percentile, t) for code in ("direct", "poisson") for percentile in (100, 90) for t in (2, 6)]
-    assert ann["case"] == "ann" and all(0 <= row["accuracy"] <= 1 and row["spikes"] > 0 for row in (*converted, tuned))
-    assert (tuned["case"], tuned["timesteps"]) == ("tuned", 5)
-    first, other = (next(row for row in converted if row["percentile"] == percentile) for percentile in (100, 90))
-    assert other["spikes"] > first["spikes"]  # lower thresholds
-    for words, wanted in (("", "give --pretrained_ann"), (f"--pretrained_ann {trained.ann} --holdout 0", "test images")):
-        assert wanted in refused("benchmarks.findings.conversion_alone", *filter(None, [words]))
-
-
-def test_sent_share_counts_what_is_sent(tmp_path, monkeypatch):
-    """Of colour images of 32 x 32, all 3,072 values without prediction, of which 3 x 8 x 8 are the first grid's."""
-    names = "airplane automobile bird cat deer dog frog horse ship truck"
-    monkeypatch.setitem(GATES, "exchanged", Exchanged)  # which the program adds: gone after this test
-    folder = make_folder(tmp_path / "images", names.split(), 1, (32, 32, 3))
-    networks = [f"--{name} trained_models/snn/cifar10_{file}.pth" for name, file in
-                (("feedback", "feedback"), ("interpolation", "blind"), ("twin", "twin"))]  # fmt: skip
-    said = run_here("benchmarks.findings.sent_share", *networks, "--limit_test 2 --epsilons 0.15 --gaps 1 --dataset", folder,
-                    "--picture", tmp_path / "sweep.png")[1]  # fmt: skip
-    rows = [json.loads(line) for line in said.splitlines()]
-    assert len(rows) == 14 and {row["images"] for row in rows} == {2} and (tmp_path / "sweep.png").is_file()
-    (schedule,) = (row for row in rows if row["case"] == "schedule")
-    assert (schedule["spikes"]["input"], schedule["surprises"]) == (3072, 3072 - 3 * 8 * 8)
-    fewer = [row for row in rows if row["case"] in ("interpolation", "feedback") and row["gap"] is None]
-    assert len(fewer) == 2 and all(0 < row["surprises"] < schedule["surprises"] for row in fewer)
 
 
 def test_streams_counts_by_hand():
@@ -193,32 +101,6 @@ def test_inference_peers_says_by_how_much_spikes_differ():
     assert compared({"input": torch.tensor([4.0, 4.0]), "features.1": torch.tensor([2.0, 10.0])}, ours) == 0.1  # 2 of 20
 
 
-def test_large_foretells_the_memory_that_is_taken():
-    """Both engines send the same spikes, but for one that rounding decides; a fault in a case is one line."""
-    flags = "--size 20 --timesteps 2 --fc_width 8 --labels 10 --batch_size 1 --scaling_factor 0.3 --cases dense event"
-    said = run_here("benchmarks.speed.large", flags, "--plan", Path("4 A 6 fork A 8"), Path("U in"))
-    dense, event = (json.loads(line) for line in said[1].splitlines() if line.startswith("{"))
-    assert event["spikes"] == pytest.approx(dense["spikes"], rel=0.01) and event["spikes"] > 0
-    assert event["taken_gb"].items() <= event["foretold_gb"].items()
-    assert dense["multiply_adds"] == 2 * (400 * 3 * 9 * 4 + 100 * 4 * 9 * 6 + 25 * 6 * 9 * 8 + 200 * 8 + 64 + 80
-                                          + 100 * 6 * 4 * 6 + 400 * 6 * 9 * 3)  # fmt: skip
-    assert "doubles it 0 times" in refused("benchmarks.speed.large", "--plan", Path("4 A"), "in")
-
-
-def test_gpu_wants_a_gpu_and_shows_what_it_found(monkeypatch):
-    """Without one: one line. A row that could not be measured says why; the CPU sends the spikes of the CPU."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    pytest.importorskip("snntorch", reason="snntorch is not installed")
-    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
-    assert "no GPU" in refused("benchmarks.speed.gpu")
-    assert "no GPU" in refused("benchmarks.speed.train_step", "--device cuda")
-    lines = table([10], lambda name, precision, steps: "no memory" if name == "snntorch" else (steps / 100, 1.0)).splitlines()
-    assert lines[2] == "| ours | float32 | 10 | 0.1000 | 1.00 |"
-    assert [line for line in lines if "snntorch" in line] == ["| snntorch | float32 | 10 | not run: no memory | |"]
-    spikes, differ, logits = compared_with_cpu("snn_mnist_linear_leak1.0", "cpu")
-    assert spikes > 1000 and differ == logits == 0
-
-
 def test_launches_counts_operations_but_no_views():
     with launches.Counter() as counter:
         x = torch.empty(2, 3).fill_(1)  # counted: fill_, mul, sum
@@ -265,13 +147,10 @@ def test_event_engine_beside_the_dense_one():
     flags = "--networks small --images 3 --repeats 1 --threads 1 --rates 0.1 --plan 4 M 5"
     said = run_here("benchmarks.speed.event_engine", flags)[1]
     rows = {row["case"]: row for row in map(json.loads, said.splitlines())}
-    assert len(rows) == 7 + 9 + 2 + 2 + 1
+    assert len(rows) == 7 + 2
     speeds = [row for row in rows.values() if "same_steps" in row]
     assert len(speeds) == 5 and all(row["same_steps"] and row["dense_accuracy"] == row["event_accuracy"] for row in speeds)
-    assert rows["small, epsilon 0.2"]["spikes"] < rows["small, epsilon 0.1"]["spikes"] < rows["small, epsilon 0.0"]["spikes"]
-    assert rows["small, changes"]["comparing_us"] > rows["small, changes"]["compare_alone_us"] > 0
-    flips = rows["small, epsilon 0.2, differing spikes"]
-    assert (flips["images"], flips["differing_images"]) == (3, 0) and flips["spikes"] > 1000
+    assert rows["small, blocking"]["spikes"] < rows["small, no blocking"]["spikes"]
     assert (rows["rate 0.1"]["spikes"] - 4 * 3 * 32**2) / (4 * (4 * 32**2 + 5 * 16**2)) == pytest.approx(0.1, rel=0.3)
 
 
@@ -280,19 +159,41 @@ def test_train_step_trains_the_same_network_three_times():
     pytest.importorskip("snntorch", reason="snntorch is not installed")
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
     tiny = "-a VGG5_wFeedback_small --fc_width 8 --timesteps 4 --batch_size 4 --rounds 1"
-    every, alone = (
-        json.loads(run_here("benchmarks.speed.train_step", tiny, more)[1]) for more in ("", "--only ours --bptt_segments auto")
-    )
+    ways = ("", "--only ours --bptt_segments auto", "--only ours --gate block")
+    every, alone, blocking = (json.loads(run_here("benchmarks.speed.train_step", tiny, more)[1]) for more in ways)
     first = every["first_loss_and_gradient"]
     assert list(first) == ["ours", "snntorch", "spikingjelly"] and list(alone["first_loss_and_gradient"]) == ["ours"]
     for found in (*first.values(), alone["first_loss_and_gradient"]["ours"]):
         assert found == pytest.approx(first["ours"], rel=1e-4) and min(found) > 0
     assert every["ratio_to_fastest_peer"] > 0 and 0 < every["products_share"] < 1 and alone["peak_gb"] > 0.1
+    assert blocking["first_loss_and_gradient"]["ours"] != first["ours"]
+    assert "--only ours" in refused("benchmarks.speed.train_step", "--gate block")
 
 
-def test_loader_says_its_share():
-    found = json.loads(run_here("benchmarks.speed.loader", "--batches 1")[1])
-    assert found["loader_share"] == pytest.approx((found["batch_s"] + found["draws_s"]) / found["step_s"], rel=0.1, abs=1e-3)
+def test_train_step_on_a_gpu_wants_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "no GPU" in refused("benchmarks.speed.train_step", "--device cuda")
+
+
+def test_engines_counts_cases_and_tells_of_those_that_fail(monkeypatch, capsys):
+    def check_case(case):
+        if case["plan"] == "plain":
+            hypothesis.reject()
+        assert case["gate"] != "once", "spikes differ"
+        return ["reference", *["event"] * (case["gate"] == "block")]
+
+    monkeypatch.setattr(engines.test_engines, "check_case", check_case)
+    with pytest.raises(SystemExit) as stop:
+        engines.main(["--cases", "50"])
+    found = json.loads(capsys.readouterr().out)
+    assert stop.value.code == 1 and found["run"] == 50 == sum(found["by_gate"].values()) < found["tried"]
+    assert found["by_engine"] == {"reference": 50 - found["by_gate"]["once"], "event": found["by_gate"]["block"]}
+    assert len(found["failures"]) == found["by_gate"]["once"] > 0
+    assert found["failures"][0]["case"]["gate"] == "once" and "spikes differ" in found["failures"][0]["error"]
+    monkeypatch.setattr(engines.test_engines, "check_case", lambda case: [])
+    with pytest.raises(SystemExit) as stop:
+        engines.main(["--cases", "2"])
+    assert not stop.value.code and json.loads(capsys.readouterr().out)["failures"] == []
 
 
 def test_rooms_of_mutants_are_there():
@@ -308,6 +209,6 @@ def test_each_program_asks_a_question_first(program):
     """Its docstring begins with it, and --help says it; none imports another program, but for what a room shares."""
     text = program.read_text()
     imported = set(re.findall(r"^from benchmarks\.(\S+) import", text, re.MULTILINE))
-    assert imported <= {"shared", "findings.controls", "speed.peers"}
+    assert imported <= {"shared", "speed.peers"}
     if "__main__" in text:
         assert ast.get_docstring(ast.parse(text)).split("\n")[0].count("?") == 1

@@ -9,7 +9,6 @@ from conftest import PLAN, images
 
 import self_models.basics.compiled as compiled_module
 import self_models.running.draws as draws_module
-from harness.data.sets import ImageSet, augmented
 from self_models.basics.compiled import compiled
 from self_models.network.neurons import HeldDropout
 from self_models.running.draws import EVALUATION, Draws, key_for, philox_block, philox_words, seed_for, shuffled, uniform
@@ -124,41 +123,6 @@ def test_order_of_an_epoch():
     places = torch.stack([shuffled(4, 0, epoch) for epoch in range(2000)])
     for place in places.T:  # each of 4 images comes to each place as often
         assert place.bincount().tolist() == pytest.approx([500] * 4, abs=80)
-
-
-def test_augmentation_belongs_to_the_image():
-    digits = ImageSet("MNIST", (images(6) * 255).byte(), torch.arange(6))
-    whole = augmented(digits.whole(), 2, 1).images
-    other = augmented(digits.batch(torch.tensor([4, 1])), 2, 1).images
-    torch.testing.assert_close(other, whole[[4, 1]])
-    for seed, epoch in ((3, 1), (2, 2)):
-        assert not torch.equal(augmented(digits.whole(), seed, epoch).images, whole)
-
-
-@pytest.mark.parametrize("end", [0.0, 1.0])
-def test_augmentation_goes_as_far_as_it_says(monkeypatch, end):
-    """A bar 2 pixels wide and 30 long, from its moments: turned by 10 degrees, scaled by 10 %, shifted by 2 pixels."""
-    bar = torch.zeros(1, 1, 64, 64, dtype=torch.uint8)
-    bar[..., 31:33, 17:47] = 255
-    found, sign = {}, 2 * end - 1
-    for kind, changed in enumerate(("turn", "scale", "across", "down", "nothing")):
-        numbers = torch.full((1, 1, 5), 0.5)  # the middle: no change
-        numbers[..., kind] = end
-        monkeypatch.setattr(Draws, "numbers", lambda *_, numbers=numbers: numbers[..., :4])
-        digits = ImageSet("MNIST", bar, torch.zeros(1, dtype=torch.int64))
-        image = augmented(digits.whole(), 0, 1).images[0, 0].double()
-        rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-        weight = image / image.sum()
-        middle = [(weight * at).sum().item() for at in (columns, rows)]
-        x, y = columns - middle[0], rows - middle[1]
-        xx, yy, xy = ((weight * product).sum() for product in (x * x, y * y, x * y))
-        angle = torch.rad2deg(torch.atan2(2 * xy, xx - yy) / 2).item()
-        found[changed] = (*middle, angle, (xx + yy).sqrt().item())
-    across, down, angle, size = found["nothing"]
-    assert (across, down, angle) == pytest.approx((31.5, 31.5, 0), abs=0.01)
-    assert abs(found["turn"][2]) == pytest.approx(10, abs=0.2) and found["turn"][3] == pytest.approx(size, rel=0.01)
-    assert found["scale"][3] / size == pytest.approx(1 + 0.1 * sign, rel=0.01)
-    assert [abs(found[name][place] - 31.5) for place, name in enumerate(("across", "down"))] == pytest.approx([2, 2], abs=0.01)
 
 
 # --- what models make of them

@@ -9,13 +9,14 @@ from conftest import PLAN, REPOSITORY, digests, images, refused, run_here
 from test_event_engine import FORK, GRID, ONCE, UNKNOWN, Tired, build, inputs, spiked
 from torch import nn
 
-from benchmarks.robustness.other_simulators import here, in_sinabs, in_snntorch, watch
+from benchmarks.shared import watch
 from harness.exporting.layers import conventions, forward_layers
 from harness.exporting.nir_file import nir_bytes
 from harness.runs.checkpoints import save_checkpoint
 from self_models import from_layers, load
 from self_models.basics.errors import ModelError
 from self_models.loading import MODELS
+from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -43,6 +44,31 @@ def exported(tmp_path):
     return export
 
 
+@torch.no_grad()
+def here(model):
+    """layer -> spikes of each neuron over all steps (B, ...), logits, and what the input sends (T, B, C, H, W). Gate open."""
+    x = images(3, model.image_shape)
+    draws = draws_for(x, seed=5)
+    neurons = {name: module for name, module in model.neurons().items() if not name.startswith("generate")}
+    counts = watch(neurons, lambda output: output[0].unflatten(0, (-1, len(x))).sum(0))
+    logits = model(x, draws=draws).logits
+    return counts, logits, model.encoding.send(x, draws.uniforms(model.timesteps, model.image_shape))
+
+
+@torch.no_grad()
+def on_the_page(title, path, signals, names):
+    """The same of a file that is read by the lines of docs/export.md that begin with this title. names: layer -> module there."""
+    (code,) = re.findall(rf"^```python\n(# {title}\n.*?)^```$", (REPOSITORY / "docs/export.md").read_text(), re.M | re.S)
+    before, after = re.sub('"trained_models.*?"', repr(str(path)), code).split("logits = ")
+    space = {"input_spikes": signals}
+    exec(before, space)
+    by_step = signals.shape[1::-1] if title == "sinabs" else (1, signals.shape[1])  # time runs fastest there
+    neurons = {name: space["network"].get_submodule(module) for name, module in names.items()}
+    counts = watch(neurons, lambda spikes: spikes.unflatten(0, by_step).sum(int(title == "sinabs")))
+    exec("logits = " + after, space)
+    return counts, space["logits"]
+
+
 def same(found, ours, logits):
     """Every neuron's spikes and all logits are the same, and no layer was silent."""
     counts, output = found
@@ -54,31 +80,33 @@ def same(found, ours, logits):
 
 BIASED = {"plan": TWIN, "bias": True}
 PLANS = [{}, {"plan": TWIN}, {"plan": FORK}, BIASED, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
-READERS = {"sinabs": (in_sinabs, PLANS), "snntorch": (in_snntorch, [*PLANS, {"plan": POOLING, **LOW}])}  # one knows AvgPool2d
+READERS = {"sinabs": PLANS, "snntorch": [*PLANS, {"plan": POOLING, **LOW}]}  # one knows AvgPool2d
 
 
 @pytest.mark.parametrize(
-    ("package", "settings"), [(name, settings) for name, (_, plans) in READERS.items() for settings in plans], ids=str
+    ("package", "settings"), [(name, settings) for name, plans in READERS.items() for settings in plans], ids=str
 )
 def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, package, settings):
     """Its neurons set to ours; strided layers between spiking layers, a decoder left out, the input's sizes odd."""
     pytest.importorskip(package, reason=f"{package} is not installed, see docs/export.md")
     model, path = exported("nir", **OPEN, **settings)
-    ours, logits, signals = here(model, images(3, model.image_shape), seed=5)
-    same(READERS[package][0](nir.read(path), signals), ours, logits)
-    as_read, _ = READERS[package][0](nir.read(path), signals, corrected=False)  # as docs/export.md warns, they differ
-    assert settings or any(not torch.equal(as_read[name], count) for name, count in ours.items())
+    ours, logits, signals = here(model)
+    same(on_the_page(package, path, signals, in_nir(ours)), ours, logits)
 
 
 def test_a_delayed_network_is_the_same_with_one_step_more_per_layer(exported):
     pytest.importorskip("snntorch")
     model, path = exported("nir", **OPEN, update="delayed", timesteps=12)
     neurons = [layer.name for layer in forward_layers(model) if layer.name in model.neurons()]
-    ours, logits, signals = here(model, images(3, model.image_shape), seed=5)
+    ours, logits, signals = here(model)
     for delay, name in enumerate(neurons, 1):  # a layer's spikes of 12 steps are those of 12 - delay steps elsewhere
-        counts, output = in_snntorch(nir.read(path), signals[: 12 - delay])
+        counts, output = on_the_page("snntorch", path, signals[: 12 - delay], in_nir(ours))
         assert torch.equal(counts[name], ours[name]) and ours[name].sum() > 0, name
     assert torch.equal(output, logits)
+
+
+def in_nir(names):
+    return {name: name.replace(".", "_") for name in names}
 
 
 def test_a_leak_is_read_as_it_is(exported):
@@ -118,16 +146,9 @@ def test_the_nir_file_says_what_it_lacks(exported):
 def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported, settings):
     """Loaded without executing code, rebuilt by the few lines of docs/export.md."""
     model, path = exported("torch", **OPEN, **settings)
-    ours, logits, signals = here(model, images(3, model.image_shape), seed=5)
-    (code,) = re.findall(r"^```python\n(# rebuild.*?)^```$", (REPOSITORY / "docs/export.md").read_text(), re.M | re.S)
-    space = {"input_spikes": signals, "watch": watch}
-    code = code.replace("trained_models/snn/snn_feedback_torch.pt", str(path))
-    before, after = code.split("logits = ")
-    exec(before, space)
+    ours, logits, signals = here(model)
     names = torch.load(path, weights_only=True)["names"]
-    counts = watch({name: space["network"][names.index(name)] for name in ours}, lambda spikes: spikes)
-    exec("logits = " + after, space)
-    same((counts, space["logits"]), ours, logits)
+    same(on_the_page("rebuild", path, signals, {name: str(names.index(name)) for name in ours}), ours, logits)
 
 
 def test_export_tells_and_replaces_nothing_unasked(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.building.conversion import balance_thresholds
-from harness.training.losses import losses_of
+from harness.training.losses import Criterion
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -55,9 +55,9 @@ def spiking(data, cls=VGG_SNN_STDB_wFeedback, **settings):
 
 def check_losses_and_gradients(model, data, output, trade_off, kind):
     labels = torch.arange(len(data["x"])) % 10
-    losses = losses_of(output, labels, trade_off=trade_off, kind=kind)
-    close(losses.total, data["loss"])
-    losses.total.backward()
+    losses = Criterion(trade_off, kind)(output, labels)
+    close(losses["total"], data["loss"])
+    losses["total"].backward()
     for name, parameter in model.named_parameters():
         if f"g/{name}" in data:
             close(parameter.grad, data[f"g/{name}"])
@@ -94,6 +94,17 @@ def test_snn(name, training):
     close(output.predictions, data["predictions"])
     close(output.errors[-1], data["last_error"])
     check_losses_and_gradients(model, data, output, 0.01, "last_t")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("name", SNN_FILES)
+def test_a_gpu_sends_the_spikes_of_the_cpu(name, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    data = load(name)
+    x, u = (torch.from_numpy(data[key]) for key in ("x", "u"))
+    here, there = (spiking(data).to(place)(x.to(place), u.to(place)) for place in ("cpu", "cuda"))
+    for layer, counts in here.spikes.items():
+        assert torch.equal(there.spikes[layer].cpu(), counts), layer
 
 
 @pytest.mark.parametrize("name", SNN_FILES[:3])

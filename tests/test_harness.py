@@ -9,6 +9,7 @@ import os
 import runpy
 import shutil
 import signal
+from dataclasses import replace
 from math import cos, exp, log, pi
 
 import pytest
@@ -51,7 +52,7 @@ from harness.runs.runlog import RunLog
 from harness.training.epoch import renew_statistics, train_one_epoch
 from harness.training.fit import training_batches
 from harness.training.forecast import forecast, plan_lines, slow_precision_line
-from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, TeacherOutput, losses_of, step_weights
+from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, step_weights
 from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
 from results import means_over_seeds, paired, table
 from self_models.basics.checkpoints import load_checkpoint
@@ -85,11 +86,11 @@ def output_of(logits, errors=None, **more):
 )
 def test_losses_by_hand(kind, reconstruction):
     output = output_of(logits=torch.zeros(2, 4), errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])})
-    losses = losses_of(output, torch.tensor([0, 1]), trade_off=0.5, kind=kind, spike_penalty=0.01)
-    assert losses.classification.item() == pytest.approx(log(4))
-    assert losses.reconstruction.item() == pytest.approx(reconstruction)
-    assert losses.penalty.item() == pytest.approx(0.02)  # 2 spikes per image
-    assert losses.total.item() == pytest.approx(log(4) + 0.5 * reconstruction + 0.02)
+    losses = Criterion(0.5, kind, spike_penalty=0.01)(output, torch.tensor([0, 1]))
+    assert losses["classification"].item() == pytest.approx(log(4))
+    assert losses["reconstruction"].item() == pytest.approx(reconstruction)
+    assert losses["penalty"].item() == pytest.approx(0.02)  # 2 spikes per image
+    assert losses["total"].item() == pytest.approx(log(4) + 0.5 * reconstruction + 0.02)
 
 
 @pytest.mark.parametrize(
@@ -99,34 +100,35 @@ def test_losses_by_hand(kind, reconstruction):
 def test_classification_loss_of_each_step_by_hand(kind, classification):
     unsure, surer = torch.zeros(1, 4), torch.tensor([[log(3), 0.0, 0.0, 0.0]])  # surer: softmax is 1/2 for class 0
     output = output_of(logits=unsure, logits_by_step=torch.stack([surer, unsure]))
-    losses = losses_of(output, torch.tensor([0]), 1.0, "last_t", classification_kind=kind)
-    assert losses.classification.item() == losses.total.item() == pytest.approx(classification)
-    alike = losses_of(output, torch.tensor([0]), 1.0, "last_t")  # the last output counts unless told otherwise
-    assert alike.classification.item() == pytest.approx(log(4))
+    losses = Criterion(1.0, "last_t", classification_kind=kind)(output, torch.tensor([0]))
+    assert losses["classification"].item() == losses["total"].item() == pytest.approx(classification)
+    alike = Criterion(1.0, "last_t")(output, torch.tensor([0]))  # the last output counts unless told otherwise
+    assert alike["classification"].item() == pytest.approx(log(4))
     judging = Criterion(1.0, "last_t", classification_kind=kind).judging()  # an evaluation
-    assert judging(output, torch.tensor([0])).total.item() == pytest.approx(log(4))
+    assert judging(output, torch.tensor([0]))["total"].item() == pytest.approx(log(4))
 
 
 def test_without_a_decoder_no_reconstruction_is_reported():
     output = output_of(logits=torch.zeros(1, 4))
-    figures = losses_of(output, torch.tensor([0]), 10.0, "last_t").figures()
-    assert figures.keys() == {"classification", "penalty", "total"}
+    assert Criterion(10.0, "last_t")(output, torch.tensor([0])).keys() == {"classification", "total"}
 
 
 @pytest.mark.parametrize("temperature", [2, 3])
 def test_distillation_loss_by_hand(temperature):
     """Teacher 3 : 1 and student 1 : 1 at this temperature: KL = 3/4 log(3/2) + 1/4 log(1/2)."""
-    taught = TeacherOutput(torch.tensor([[temperature * log(3), 0.0]]), 0.25, float(temperature))
+    taught, image = torch.tensor([[temperature * log(3), 0.0]]), torch.zeros(1)
+    teacher = Teacher(lambda images: ANNOutput(taught.repeat(len(images), 1), None, None), 0.25, float(temperature))
+    criterion = Criterion(0.0, "last_t", teacher=teacher)
     divergence = 0.25 * temperature**2 * (0.75 * log(1.5) + 0.25 * log(0.5))
     output = output_of(logits=torch.zeros(1, 2))
-    losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", taught=taught)
-    assert losses.classification.item() == losses.total.item() == pytest.approx(0.75 * log(2) + divergence)
+    losses = criterion(output, torch.tensor([1]), image)
+    assert losses["classification"].item() == losses["total"].item() == pytest.approx(0.75 * log(2) + divergence)
     twice = output_of(logits=torch.zeros(2, 2))  # the same image twice: a mean over the batch
-    both = losses_of(twice, torch.tensor([1, 1]), 0.0, "last_t", taught=taught._replace(logits=taught.logits.repeat(2, 1)))
-    assert both.total.item() == pytest.approx(losses.total.item())
-    output = output._replace(logits_by_step=torch.stack([taught.logits, output.logits]))  # first the student agrees
-    losses = losses_of(output, torch.tensor([1]), 0.0, "last_t", classification_kind="mean_t", taught=taught)
-    assert losses.total.item() == pytest.approx((0.75 * (log(1 + 3**temperature) + log(2)) + divergence) / 2)
+    both = criterion(twice, torch.tensor([1, 1]), image.repeat(2))
+    assert both["total"].item() == pytest.approx(losses["total"].item())
+    output = output._replace(logits_by_step=torch.stack([taught, output.logits]))  # first the student agrees
+    losses = replace(criterion, classification_kind="mean_t")(output, torch.tensor([1]), image)
+    assert losses["total"].item() == pytest.approx((0.75 * (log(1 + 3**temperature) + log(2)) + divergence) / 2)
 
 
 def test_the_teachers_loss_counts_in_training_only():
@@ -135,9 +137,9 @@ def test_the_teachers_loss_counts_in_training_only():
 
     criterion = Criterion(0.0, "last_t", teacher=Teacher(teacher, 1.0, 1.0))
     output = output_of(logits=torch.tensor([[1.0, 2.0]]))
-    found = criterion(output, torch.tensor([0]), torch.tensor([[[[1.0, 2.0]]]]))
-    assert found.total.item() == pytest.approx(0)
-    assert criterion(output, torch.tensor([0])).total.item() == pytest.approx(log(1 + exp(1)))
+    of = output, torch.tensor([0]), torch.tensor([[[[1.0, 2.0]]]])
+    assert criterion(*of)["total"].item() == pytest.approx(0)
+    assert criterion.judging()(*of)["total"].item() == pytest.approx(log(1 + exp(1)))
 
 
 def test_step_weights_by_hand():
@@ -151,8 +153,8 @@ def test_step_weights_by_hand():
 def test_losses_are_on_the_outputs_device():
     by_step, labels = torch.zeros(2, 2, 4, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
     output = output_of(logits=by_step[-1], logits_by_step=by_step, errors=ERRORS.to("meta"))
-    losses = losses_of(output, labels, 1.0, "sum", classification_kind="mean_t")
-    assert {loss.device.type for loss in losses} == {"meta"}
+    losses = Criterion(1.0, "sum", classification_kind="mean_t")(output, labels)
+    assert {loss.device.type for loss in losses.values()} == {"meta"}
 
 
 def test_a_criterion_goes_by_its_own_settings():
@@ -160,11 +162,10 @@ def test_a_criterion_goes_by_its_own_settings():
     by_step = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [0.0, 4.0]]])
     output = output_of(logits=by_step[-1], logits_by_step=by_step, errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])})
     labels, settings = torch.tensor([0, 1]), (0.5, "linear_over_t", 0.01, "linear_over_t")
-    found = Criterion(*settings)(output, labels).total.item()
-    assert found == pytest.approx(losses_of(output, labels, *settings).total.item())
+    found = Criterion(*settings)(output, labels)["total"].item()
     for place, other in enumerate((1.0, "last_t", 0.0, "last_t")):
         changed = (*settings[:place], other, *settings[place + 1 :])
-        assert losses_of(output, labels, *changed).total.item() != pytest.approx(found)
+        assert Criterion(*changed)(output, labels)["total"].item() != pytest.approx(found)
 
 
 def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
@@ -263,8 +264,8 @@ def test_label_smoothing_by_hand():
     logs, criterion = logits[0].log_softmax(0).tolist(), Criterion(0.0, "sum", smoothing=0.25)
     output = output_of(logits=logits)
     expected = -(5 / 6 * logs[0] + (logs[1] + logs[2]) / 12)
-    assert criterion(output, labels).total.item() == pytest.approx(expected)
-    assert criterion.judging()(output, labels).total.item() == pytest.approx(-logs[0])
+    assert criterion(output, labels)["total"].item() == pytest.approx(expected)
+    assert criterion.judging()(output, labels)["total"].item() == pytest.approx(-logs[0])
 
 
 # --- flags
@@ -728,7 +729,7 @@ def test_the_plan_says_how_large_checkpoints_become(optimizer, kept):
 
 def test_the_teacher_has_no_dropout(trained):
     teacher = teacher_from(parse(SNN, "--teacher_ann", str(trained.ann), "--dropout", "0.3"))
-    first, second = (teacher.output(images(3)).logits for _ in range(2))
+    first, second = (teacher.logits(images(3)) for _ in range(2))
     expected = load(trained.ann)(images(3)).logits
     assert not teacher.model.training and torch.equal(first, second) and torch.equal(first, expected)
 

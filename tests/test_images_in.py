@@ -1,8 +1,10 @@
-"""Anyone's images: folders as data sets, the files they are decoded into, and pictures of one's own for a trained network."""
+"""Anyone's images: folders as data sets, the files they are decoded into, and what is made of image files."""
 
 import os
 import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,22 +12,21 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import ANALYSIS, ANN, OBJ1, OBJ3, SNN, digests, records, refused, run_here, run_script
+from conftest import ANN, digests, refused, run_here
 from PIL import Image
 
 import harness.data.folders
 import harness.data.sets
 from harness import UserError
-from harness.data.cache import kept, places
-from harness.data.facts import adopt_facts, facts_of
+from harness.data.cache import cached
+from harness.data.facts import facts_of
 from harness.data.folders import list_folder, shape_of
-from harness.data.sets import Batch, augmented, load_data, mirrored, without_square
-from self_models import load, read_images
+from harness.data.sets import load_data
+from self_models import load
 from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded
 
 NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
-SPIKES = "--timesteps 3 --update immediate --readout membrane_rescaled --balance_images 4 --balance_timesteps 3"
 
 
 def pixels(seed, shape=(12, 12, 3)):
@@ -51,22 +52,6 @@ def pets(tmp_path):
     return make_folder(tmp_path / "pets")
 
 
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory):
-    """folder: of an ANN and an SNN that the scripts trained on a colour folder, data, which moved away to data_moved."""
-    folder = tmp_path_factory.mktemp("zoo")
-    make_folder(folder / "data")
-    process = run_script(ANN, f"--dataset {folder / 'data'} {NET} --epochs 1 --augment --run_name x --output_dir", folder)
-    assert process.stderr == ""
-    run_here(
-        SNN,
-        f"--pretrained_ann {folder}/trained_models/ann/x.pth {SPIKES} --epochs 1 --run_name x --output_dir {folder}",
-        f"--dataset {folder}/data",
-    )
-    (folder / "data").rename(folder / "data_moved")
-    return folder
-
-
 # --- folders
 
 
@@ -86,11 +71,11 @@ def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(t
     folder = make_folder(tmp_path / "x", count=2, shape=(8, 8))
     for n in range(2, 6):
         write(folder / "train/dog" / f"{n}.png", pixels(n, (8, 8)))
-    listing = list_folder(folder)[0]
+    listing = list_folder(folder)
     # a class's n-th of N files stands at (n + 1/2) / N: the cats at 3/12 and 9/12, the dogs at 1/12, 3/12, ... 11/12
     in_order = ["dog/0", "cat/0", "dog/1", "dog/2", "dog/3", "cat/1", "dog/4", "dog/5"]
-    assert [listing.shown(n) for n in range(8)] == [f"train/{name}.png" for name in in_order]
-    assert list(listing.labels) == [name[:3] == "dog" for name in in_order]
+    assert list(listing.paths[:8]) == [f"train/{name}.png" for name in in_order] and listing.trains == 8
+    assert list(listing.labels[:8]) == [name[:3] == "dog" for name in in_order]
 
 
 def remove(path):
@@ -103,44 +88,57 @@ def empty_class(folder):
     (folder / "train/dog/notes.txt").touch()
 
 
-def damage(folder, count=1):
-    for path in sorted((folder / "train/cat").iterdir())[:count]:
-        path.write_bytes(path.read_bytes()[:60])
+def damage(folder, place="train/cat", count=1, left=60):
+    """Cut off the class's first files behind their heads, or with nothing left."""
+    for path in sorted((folder / place).iterdir())[:count]:
+        path.write_bytes(path.read_bytes()[:left])
 
 
-FAULTS = {
-    "absent": (lambda folder: shutil.rmtree(folder), "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
-    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "nor a folder"),
-    "no train": (remove("train"), "has no folder train/"),
-    "no test": (remove("test"), "has no folder test/"),
-    "no classes": (lambda folder: [remove(f"train/{name}")(folder) for name in ("cat", "dog")], "which has none:"),
-    "one class": (remove("train/dog"), "which has cat:"),
-    "an empty class": (empty_class, "of class dog"),
-    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "only one has train/dog, test/cow"),
-    "one class more": (lambda folder: write(folder / "test/cow/0.png", pixels(0)), "only one has test/cow"),
+def all_of_them(folder, shape):
+    for path in folder.rglob("*.png"):
+        write(path, pixels(0, shape))
+
+
+GIVEN = "--image_size 8 --grey"  # no file's head is looked at
+FAULTS = {  # what is done to a folder, flags, words
+    "absent": (remove(""), "", "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
+    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "", "nor a folder"),
+    "no train": (remove("train"), "", "has no folder train/"),
+    "one class": (remove("train/dog"), "", "/train, which has cat:"),
+    "an empty class": (empty_class, "", "no images (.jpg, .jpeg, .png, .webp, .bmp, .ppm, .pgm, .tif, .tiff) in train/dog: add"),
+    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "", "only one has train/dog, test/cow"),
     "two sizes": (
-        lambda folder: write(folder / "test/dog/0.png", pixels(0, (12, 9, 3))),
+        lambda folder: write(folder / "test/dog/0.png", pixels(0, (12, 9, 3))), "",
         "one size, but 9x12 (test/dog/0.png), 12x12 (train/cat/0.png): add --image_size N",
     ),
     "not square": (
-        lambda folder: [write(path, pixels(0, (12, 9, 3))) for path in sorted(folder.rglob("*.png"))],
+        lambda folder: all_of_them(folder, (12, 9, 3)), "",
         "are not square and of one size, but 9x12 (train/cat/0.png): add --image_size N",
     ),
     "a link to nowhere": (
-        lambda folder: (folder / "train/cat/9.png").symlink_to("x"),
-        "train/cat/9.png (no such file or directory)",
+        lambda folder: (folder / "train/cat/9.png").symlink_to("x"), "", "train/cat/9.png (no such file or directory)",
     ),
-    "a damaged file": (damage, "1 of 8 files in {folder}/train cannot be read: train/cat/0.png ("),
-    "four of them": (lambda folder: damage(folder, 4), "train/cat/2.png (image file is truncated) and 1 more; repair"),
-}
+    "four damaged files": (
+        lambda folder: damage(folder, count=4), "",
+        "4 of 16 files in {folder} cannot be read: train/cat/0.png (image file is truncated), train/cat/1.png (",
+    ),
+    "of both parts": (
+        lambda folder: [damage(folder, f"{part}/cat", left=0) for part in ("train", "test")], GIVEN,
+        "train/cat/0.png (not an image, or damaged), test/cat/0.png (not an image, or damaged); repair or remove them, or --skip",
+    ),
+    "a damaged class": (
+        lambda folder: damage(folder, count=4, left=0), f"{GIVEN} --skip_bad", "no file of train/cat can be read: train/",
+    ),
+    "as --data_dir": (lambda folder: None, "--data_dir {folder}", "--data_dir {folder} does nothing with --dataset {folder}"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_folder_that_is_no_data_set(pets, fault):
-    spoil, words = FAULTS[fault]
+    spoil, flags, words = FAULTS[fault]
     spoil(pets)
-    line = refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
-    assert words.format(folder=pets) in line and str(pets) in line
+    line = refused(ANN, f"--dataset {pets} {NET} {flags.format(folder=pets)} --output_dir {pets.parent / 'out'}")
+    assert words.format(folder=pets) in line and str(pets) in line and line.count("--skip_bad") <= 1
     assert not (pets.parent / "out").exists()
 
 
@@ -169,16 +167,6 @@ def test_odd_folders(pets, odd):
     assert (len(train), len(test), train.classes) == (count, 8, ("cat", "süße 猫"))
 
 
-@pytest.mark.parametrize(("count", "gone"), [(4, "cat"), (8, "cat, dog")])
-def test_a_class_of_damage_alone(pets, count, gone):
-    """Size and colour are given, so that no file's head is looked at before."""
-    for path in sorted((pets / "train").rglob("*.png"))[:count]:
-        path.write_bytes(b"")
-    here = f"--dataset {pets} --image_size 8 --grey {NET} --output_dir {pets.parent / 'out'}"
-    assert f"{count} of 8 files in" in refused(ANN, here)
-    assert f"no file of class {gone} can be read" in refused(ANN, here, "--skip_bad")
-
-
 @pytest.mark.parametrize("damaged", [lambda raw: raw[:-60] + bytes(60), lambda raw: bytes(len(raw))])  # with and without its head
 def test_a_file_that_can_be_read_again_is(pets, damaged):
     """Though neither its size nor its time of change says so, as after a disk that came back."""
@@ -192,44 +180,35 @@ def test_a_file_that_can_be_read_again_is(pets, damaged):
             assert "train/dog/2.png (" in refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
 
 
-def test_bad_files_are_skipped_if_asked_and_named(pets, tmp_path, capsys):
-    """And in the run that goes on, which knows folder and flags from its checkpoint."""
-    damage(pets)
-    here = f"--run_name x --output_dir {tmp_path}"
-    run_here(ANN, f"--dataset {pets} {NET} {here} --skip_bad --epochs 1")
-    note = f"note: 1 of 8 files in {pets / 'train'} cannot be read and are left out: train/cat/"
+def test_a_run_takes_size_and_colour_as_asked_and_names_the_bad_files_that_it_skips(tmp_path, capsys):
+    """And goes on so: it knows folder and flags from its checkpoint."""
+    folder, here = make_folder(tmp_path / "x", shape=(9, 12, 3)), f"--run_name x --output_dir {tmp_path}"
+    write(folder / "train/cat/0.png", np.full((40, 20, 3), 255, np.uint8))
+    damage(folder, "train/dog")
+    run_here(ANN, f"--dataset {folder} --image_size 8 --grey --skip_bad {NET} --epochs 1 {here}")
+    note = f"note: 1 of 16 files in {folder} cannot be read and are left out: train/dog/0.png ("
     assert capsys.readouterr().err.count(note) == 1
     run_here(ANN, f"{here} --resume --epochs 2")
-    assert len(records(tmp_path / "logs/ann/x.jsonl", "epoch")) == 2
-
-
-def test_size_and_colour_as_asked(tmp_path):
-    folder = make_folder(tmp_path / "x", shape=(9, 12, 3))
-    write(folder / "train/cat/0.png", np.full((40, 20, 3), 255, np.uint8))
-    run_here(ANN, f"--dataset {folder} --image_size 8 --grey {NET} --epochs 1 --run_name x --output_dir {tmp_path}")
     model = load(tmp_path / "trained_models/ann/x.pth")
     assert model.image_shape == (1, 8, 8) and model.classes == ["cat", "dog"]
-    train = load_data(str(folder), image_shape=(1, 8, 8))[0]
-    assert train.images[train.labels == 0][0].unique().tolist() == [255]
+    train = load_data(str(folder), image_shape=(1, 8, 8), skip_bad=True)[0]
+    assert train.images[train.labels == 0][0].unique().tolist() == [255] and len(train) == 7
 
 
 @pytest.mark.parametrize(
     ("one", "shape", "channels"), [("train/cat/0", (12, 12), 1), ("train/cat/0", (12, 12, 3), 3), ("test/dog/3", (12, 12, 3), 3)]
 )
-def test_grey_where_all_files_are(tmp_path, one, shape, channels):
-    """One file with colours, be it the first or the last, is enough; size and colour are found each without the other."""
+def test_grey_where_all_files_are(tmp_path, capsys, one, shape, channels):
+    """One file with colours, be it the first or the last, is enough, and the others are counted; size and colour are found each
+    without the other."""
     folder = make_folder(tmp_path / "x", shape=(12, 12))
     write(folder / f"{one}.png", pixels(0, shape))
+    harness.data.folders.say_once.cache_clear()
     assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
+    note = "note: 15 of 16 files are grey, the others in colour: all are read in colour (--grey: grey)"
+    assert capsys.readouterr().err.count(note) == (channels == 3)
     assert shape_of(list_folder(folder), image_size=8) == (channels, 8, 8)
     assert shape_of(list_folder(folder), grey=True) == (1, 12, 12)
-
-
-def test_flags_of_folders_do_nothing_elsewhere(pets):
-    assert "--image_size does nothing with --dataset MNIST" in refused(ANN, "--image_size 8")
-    assert "--skip_bad does nothing with --dataset MNIST" in refused(ANN, "--skip_bad")
-    line = refused(ANN, f"--dataset {pets} {NET} --data_dir {pets} --output_dir {pets.parent / 'out'}")
-    assert f"--data_dir {pets} does nothing with --dataset {pets}" in line
 
 
 @pytest.mark.parametrize("at", ["", "train", "training/cat"])
@@ -244,10 +223,22 @@ def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at)
     assert len(load_data("MNIST", str(folder), limit_test=3)[2]) == 3
 
 
+def test_what_a_network_must_know_of_a_folder(tmp_path):
+    """Borders of 51 and of 102 are light by 0.2 and 0.4; what is inside does not matter."""
+    for part in ("train", "test"):
+        for name, light in (("a", 51), ("b", 102)):
+            image = np.full((8, 8), light if part == "train" else 0, np.uint8)
+            image[1:-1, 1:-1] = 255
+            write(tmp_path / part / name / "0.png", image)
+    args = SimpleNamespace(dataset=str(tmp_path), given={}, image_size=None, grey=None, skip_bad=False)
+    expected = {"labels": 2, "image_shape": (1, 8, 8), "classes": ["a", "b"], "background": 0.3}
+    assert facts_of(args) == args.facts == expected
+
+
 # --- the decoded images
 
 
-CACHED = ["test_3x12x12.pixels", "test_heads", "train_3x12x12.pixels", "train_heads"]
+CACHED = ["3x12x12.pixels", "heads"]
 
 
 def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
@@ -260,17 +251,17 @@ def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
     again = load_data(str(pets))[0]
     assert torch.equal(first.images, again.images) and digests(pets / ".cache") == files
     if sys.platform == "linux":
-        assert str(pets / ".cache/train_3x12x12.pixels") in Path("/proc/self/maps").read_text()
+        assert str(pets / ".cache/3x12x12.pixels") in Path("/proc/self/maps").read_text()
 
 
 def flipped(raw):
-    return bytes([raw[0] ^ 1]) + raw[1:]
+    """With another bit in its middle."""
+    at = len(raw) // 2
+    return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
 
 
-DAMAGES = [flipped, lambda raw: raw[:-1], lambda raw: raw[1:], lambda raw: b"", lambda raw: raw[-300:]]
-
-
-@pytest.mark.parametrize(("name", "spoil"), [*(("train_3x12x12.pixels", spoil) for spoil in DAMAGES), ("test_heads", flipped)])
+@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize("spoil", [flipped, lambda raw: raw[:-1], lambda raw: raw[1:], lambda raw: b""])
 def test_a_damaged_cache_is_made_again(pets, name, spoil):
     load_data(str(pets))
     files, path = digests(pets / ".cache"), pets / ".cache" / name
@@ -295,55 +286,50 @@ def test_a_stale_cache_is_made_again(pets):
 
 @pytest.mark.parametrize("names", [[], CACHED])
 def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch, names):
-    """Neither where .cache cannot be made nor where a file in it cannot be replaced."""
-    for name in names:
-        (pets / ".cache" / name).mkdir(parents=True)
-    if not names:
-        (pets / ".cache").touch()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert [place.parent for place in places(pets)] == [pets, tmp_path / ".cache/snn_wFeedback"]
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    other = make_folder(tmp_path / "other" / "pets", count=3)  # of the same name
+    """Neither where .cache cannot be made nor where a file in it cannot be replaced. Folders of one name have each its own."""
+    other = make_folder(tmp_path / "other" / "pets", count=3)
     (other / ".cache").touch()
+    (pets / ".cache").mkdir() if names else (pets / ".cache").touch()
+    for name in names:
+        (pets / ".cache" / name).mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     assert [len(load_data(str(folder))[0]) for folder in (pets, other)] == [8, 6]
-    assert len(list((tmp_path / "mine/snn_wFeedback").glob("pets_*/*.pixels"))) == 4  # each keeps its own
-    shutil.rmtree(tmp_path / "mine")
-    (tmp_path / "mine").touch()
+    assert len(list((tmp_path / "mine/snn_wFeedback").glob("pets_*/*.pixels"))) == 2
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(other / ".cache"))  # a file
     with pytest.raises(UserError, match=r"no place to keep the decoded images.*XDG_CACHE_HOME"):
         load_data(str(pets))
 
 
-def test_ranks_of_several_machines_make_a_cache_on_each(pets, monkeypatch):
-    load_data(str(pets))
-    monkeypatch.setattr(harness.data.cache.ranks, "largest", lambda value: 1)  # some rank lacks the file
-    monkeypatch.setattr(harness.data.cache.ranks, "from_first", lambda make: "no room")  # the first one cannot make it
-    with pytest.raises(UserError, match=r"^no room$"):
-        load_data(str(pets))
+def test_who_wants_what_another_makes_waits_for_it(pets, monkeypatch):
+    """Be it another rank or another run."""
+    decoded_here, waits = [], threading.Event()
 
-    def elsewhere(make):
-        assert make() == ""
-        shutil.rmtree(pets / ".cache")
-        return ""
+    def slowly(path, shape):
+        decoded_here.append(path)
+        waits.wait(0.05)
+        return decoded(path, shape)
 
-    monkeypatch.setattr(harness.data.cache.ranks, "from_first", elsewhere)  # the first one has what it has made, not we
-    (pets / "train/dog/0.png").unlink()
-    assert len(load_data(str(pets))[0]) == 7 and list(digests(pets / ".cache")) == ["test_3x12x12.pixels"]  # the last is ours
+    monkeypatch.setattr(harness.data.folders, "decoded", slowly)
+    with ThreadPoolExecutor() as pool:
+        found = [*pool.map(load_data, [str(pets)] * 3)]
+    assert sorted(decoded_here) == sorted(pets.glob("t*/*/*.png")) and sorted(digests(pets / ".cache")) == CACHED
+    assert all(torch.equal(each[0].images, found[0][0].images) for each in found)
 
 
 def test_a_cache_that_is_stale_at_once_is_not_made_for_ever(tmp_path):
     with pytest.raises(UserError, match=rf"^x changed while it was read: leave the images of {tmp_path} alone"):
-        kept(tmp_path, "x", lambda path: int("x"), lambda file: None)
+        cached(tmp_path, "x", lambda about: False, lambda: ([], {}))
 
 
 def test_what_is_interrupted_leaves_no_cache(pets, monkeypatch):
     def stop(path, shape):
-        raise KeyboardInterrupt if "dog" in path else ModelError("unused")
+        raise KeyboardInterrupt if "dog" in str(path) else ModelError("unused")
 
     monkeypatch.setattr(harness.data.folders, "decoded", stop)
     with pytest.raises(KeyboardInterrupt):
         load_data(str(pets))
-    assert sorted(digests(pets / ".cache")) == ["test_heads", "train_heads"]
+    assert sorted(digests(pets / ".cache")) == ["heads"]
 
 
 # --- files
@@ -365,167 +351,3 @@ def test_files_of_every_kind(tmp_path):
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
     assert decoded(write(tmp_path / "wide.png", wide), (3, 5, 5)).min() > 200  # the middle of it
-
-
-# --- a network and its images
-
-
-def test_what_a_network_must_know_of_a_folder(tmp_path):
-    """Borders of 51 and of 102 are light by 0.2 and 0.4; what is inside does not matter."""
-    for part in ("train", "test"):
-        for name, light in (("a", 51), ("b", 102)):
-            image = np.full((8, 8), light if part == "train" else 0, np.uint8)
-            image[1:-1, 1:-1] = 255
-            write(tmp_path / part / name / "0.png", image)
-    args = SimpleNamespace(dataset=str(tmp_path), given={}, image_size=None, grey=None, skip_bad=False)
-    expected = {"labels": 2, "image_shape": (1, 8, 8), "classes": ["a", "b"], "background": 0.3}
-    assert facts_of(args) == args.facts == expected
-
-
-@pytest.mark.parametrize(
-    ("dataset", "settings", "facts"),
-    [
-        ("MNIST", {"labels": 10}, {"labels": 10}),
-        ("/x", {"labels": 10}, {"labels": 10, "image_shape": (1, 28, 28), "background": 0.0, "classes": list("0123456789")}),
-        ("/x", {"dataset": "/y", "labels": 2, "classes": ["a", "b"]}, {"labels": 2, "classes": ["a", "b"]}),
-    ],
-)
-def test_what_a_checkpoint_says_of_its_images(dataset, settings, facts):
-    """What goes without saying of a known data set is said where another takes its place."""
-    args = SimpleNamespace(dataset=dataset)
-    adopt_facts(args, settings)
-    assert args.facts == facts
-
-
-@pytest.mark.parametrize("kind", ["ann", "snn"])
-def test_a_checkpoint_keeps_what_it_knows_of_its_images(zoo, kind):
-    """So that files are the same pixels one by one as in their folder."""
-    model, test = load(zoo / f"trained_models/{kind}/x.pth"), load_data(str(zoo / "data_moved"))[2]
-    assert (model.image_shape, model.classes, model.settings["labels"]) == ((3, 12, 12), ["cat", "dog"], 2)
-    assert model.background == pytest.approx(0.5, abs=0.1)
-    assert torch.equal(read_images(zoo / "data_moved/test/dog", model), test.images[test.labels == 1])
-
-
-def test_own_files_need_no_data_set(zoo, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.command_line.posthoc.load_data", lambda *args: pytest.fail("a data set"))
-    mine = write(tmp_path / "mine" / "photo.png", pixels(5, (30, 40, 3)))
-    write(tmp_path / "mine" / "b.jpg", pixels(6, (20, 20)))
-    (tmp_path / "mine" / "notes.txt").touch()
-    here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path}"
-    _, printed = run_here(ANALYSIS, here, "--images", mine, mine.parent)
-    read = records(tmp_path / "logs/snn/x_posthoc_analysis.jsonl", "image")
-    assert [record["file"] for record in read] == ["photo.png", "b.jpg", "photo.png"]
-    assert {record["read_as"] for record in read} <= {"cat", "dog"} and "accuracy" not in printed
-    snn = load(zoo / "trained_models/snn/x.pth")
-    taken = read_images([mine, mine.parent], snn)
-    assert taken.shape == (3, 3, 12, 12) and taken.dtype == torch.uint8
-    assert [snn.classes[n] for n in snn(taken, seed=0).logits.argmax(1)] == [record["read_as"] for record in read]
-    run_here(OBJ3, here, "--images", mine)
-    assert any((tmp_path / "trained_models/snn").glob("x_contrast*.gif"))
-
-
-def test_test_images_by_their_numbers(zoo, tmp_path):
-    here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --dataset {zoo / 'data_moved'} --output_dir {tmp_path}"
-    run_here(ANALYSIS, here, "--index 7 2")
-    assert "--index 8: the test images in use are 0 to 7" in refused(ANALYSIS, here, "--index 7 8")
-    assert "--index does nothing beside --images" in refused(ANALYSIS, here, "--index 7 --images 2")
-    assert "test images by their numbers are --index" in refused(ANALYSIS, here, "--images 3 7")
-
-
-@pytest.mark.parametrize(
-    ("flags", "file", "words"),
-    [
-        ("", "none.png", "none.png: no such file"),
-        ("", "empty", "empty has no image files"),
-        ("", "text.png", "text.png: not an image"),
-        ("--limit_test 3", "a.png", "--limit_test does nothing with files as --images"),
-        ("--dataset x/", "a.png", "--dataset does nothing with files"),
-    ],
-)
-def test_own_files_that_are_refused(zoo, tmp_path, flags, file, words):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.png").write_text("text")
-    write(tmp_path / "a.png", pixels(0))
-    here = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path / 'out'}"
-    assert words in refused(ANALYSIS, here, flags, "--images", tmp_path / file)
-
-
-def test_a_digit_on_white_paper_is_noticed(trained, tmp_path):
-    digit = load_data("MNIST", limit_test=1)[2].images[0, 0].numpy()
-    right, wrong = write(tmp_path / "right.png", digit), write(tmp_path / "wrong.png", 255 - digit)
-    here = f"--pretrained_snn {trained.snn} --output_dir {tmp_path} --images"
-    assert "inverted" not in run_here(ANALYSIS, here, right)[1]
-    assert "look inverted: 1 of 2 images have a bright border" in run_here(ANALYSIS, here, right, wrong)[1]
-    with pytest.warns(UserWarning, match="look inverted"):
-        read_images(wrong, load(trained.snn))
-
-
-def test_another_data_set_must_have_the_same_classes(zoo, tmp_path):
-    snn = f"--pretrained_snn {zoo}/trained_models/snn/x.pth --output_dir {tmp_path}"
-    assert "nothing says where it is: add --dataset FOLDER" in refused(OBJ1, snn)
-    other = make_folder(tmp_path / "other", count=2, shape=(20, 14, 3))
-    run_here(OBJ1, snn, f"--dataset {other}")  # resized to the network's size
-    birds = make_folder(tmp_path / "birds", classes=("crow", "gull"), count=2)
-    line = refused(OBJ1, snn, f"--dataset {birds}")
-    assert "birds has the classes crow, gull, and the network was trained on cat, dog" in line
-    line = refused(OBJ1, snn, "--dataset MNIST")
-    assert "MNIST has grey images of 28x28 pixels, and the network takes colour images of 12x12 pixels" in line
-    for wrong in ("--image_size 20", "--grey"):
-        words = f"{wrong.split()[0]}: the checkpoint's network takes colour images of 12x12 pixels; leave it out"
-        assert words in refused(OBJ1, snn, f"--dataset {other} {wrong}")
-
-
-# --- augmentation
-
-
-def test_colour_images_are_mirrored_and_shifted_by_hand():
-    image = torch.arange(16.0).view(1, 1, 1, 16).expand(1, 3, 16, 16)
-    for across, flip, first, last in ((0.5, 0.0, 0, 15), (0.5, 0.9, 15, 0), (0.999, 0.0, 2, 13), (0.0, 0.0, 2, 13)):
-        found = mirrored(image, torch.tensor([[0.5, across, flip, 0.0]]))[0, 0, 0].tolist()
-        assert (found[0], found[-1]) == (first, last), (across, flip)
-    down = mirrored(image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]))[0, 0, :, 0].tolist()
-    assert down == [*range(2, 16), 14, 13]  # what comes in is a reflection
-    far = mirrored(image, torch.tensor([[0.5, 0.999, 0.0, 0.0]]), shift=5)[0, 0, 0].tolist()
-    assert far == [*range(5, 16), 14, 13, 12, 11, 10]
-
-
-def test_augmentation_of_colour_belongs_to_the_image():
-    x, index = torch.rand(6, 3, 16, 16), torch.arange(6)
-    whole = augmented(Batch(x, index, index), 2, 1).images
-    part = torch.tensor([4, 1])
-    assert torch.equal(augmented(Batch(x[part], part, part), 2, 1).images, whole[part])
-    assert not torch.equal(augmented(Batch(x, index, index), 2, 2).images, whole)
-
-
-def test_a_square_is_cut_out_by_hand():
-    """Side 4 of 8 x 8 pixels, its middle at row 2, column 7: columns 5 to 7 lose what lies inside; side 3 around (0, 0)
-    keeps 2 x 2 of its nine pixels. Other pixels, and images of a batch in parts, are the same."""
-    x = torch.ones(2, 3, 8, 8)
-    found = without_square(x, 4, torch.tensor([[2 / 8, 7 / 8], [4.9 / 8, 4.1 / 8]]))
-    zero = torch.zeros(2, 8, 8, dtype=torch.bool)
-    zero[0, 0:4, 5:8] = zero[1, 2:6, 2:6] = True
-    assert torch.equal(found, (~zero).float()[:, None].expand(-1, 3, -1, -1))
-    assert (without_square(x, 3, torch.zeros(2, 2)) == 0).sum().item() == 2 * 3 * 4
-    x, index = torch.rand(50, 3, 16, 16) + 1, torch.arange(50)
-    whole = augmented(Batch(x, index, index), 2, 1, cutout=4).images
-    same = (whole == augmented(Batch(x, index, index), 2, 1).images).sum((1, 2, 3))
-    assert same.min() >= 3 * (256 - 16) and same.max() < 3 * 256 and len(same.unique()) > 1
-    part = torch.tensor([4, 1])
-    assert torch.equal(augmented(Batch(x[part], part, part), 2, 1, cutout=4).images, whole[part])
-
-
-def test_alternating_mirror_images():
-    """Of two epochs each image is mirrored in exactly one; in which follows from seed and image, for half of them in the first.
-    Without a shift nothing else happens."""
-    x, index = torch.rand(400, 3, 8, 8), torch.arange(400)
-    flips = []
-    for seed, epoch in ((2, 1), (2, 2), (2, 3), (3, 1)):
-        found = augmented(Batch(x, index, index), seed, epoch, "alternate", 0).images
-        as_it_is, mirrored = ((found == one).flatten(1).all(1) for one in (x, x.flip(3)))
-        assert (as_it_is ^ mirrored).all()
-        flips.append(mirrored)
-    assert torch.equal(flips[0], ~flips[1]) and torch.equal(flips[0], flips[2]) and not torch.equal(flips[0], flips[3])
-    assert flips[0].sum().item() == pytest.approx(200, abs=40)
-    part = torch.tensor([4, 1])
-    whole = augmented(Batch(x, index, index), 2, 1, "alternate", 3).images
-    assert torch.equal(augmented(Batch(x[part], part, part), 2, 1, "alternate", 3).images, whole[part])

@@ -1,18 +1,20 @@
-"""Somebody trains on images of his own, few of them: the preset `own`, a length in updates, what is said of classes."""
+"""Somebody trains on images of his own, few of them: the preset `own`, a length in updates, what is said of classes, and pictures
+that the network is then given."""
 
 import os
 import re
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, ANN, OBJ1, SNN, digests, records, refused, run_as_program, run_here
+from conftest import ANALYSIS, ANN, OBJ1, OBJ3, SNN, digests, records, refused, run_as_program, run_here
 from PIL import Image
 from test_images_in import make_folder, pixels, write
 
-from harness.data.facts import lines_on
+from harness.data.facts import adopt_facts, lines_on
 from harness.data.sets import ImageSet, load_data
 from harness.training.fit import training_batches
 from harness.training.schedules import LEAST, length_of
@@ -37,6 +39,8 @@ def own(tmp_path_factory):
     here = f"{SMALL} --dataset {folder / 'data'} --output_dir {folder}"
     ann = run_as_program(ANN, here)
     snn = run_as_program(SNN, here, "--timesteps 2 --balance_images 4 --balance_timesteps 3 --scaling_factor 0.1")
+    make_folder(folder / "birds", ("crow", "gull"), count=2)
+    (folder / "text.png").write_text("text")
     return folder, ann, snn
 
 
@@ -108,9 +112,8 @@ def test_a_run_goes_on_with_the_files_that_it_began_with_only(tmp_path):
         run_here(ANN, f"{here} --resume --epochs 2")
 
 
-def test_few_updates_are_warned_of_and_what_is_typed_holds(own, tmp_path):
+def test_few_updates_are_warned_of(own, tmp_path):
     here = f"--dataset {own[0] / 'data'} --output_dir {tmp_path}"
-    assert "--epochs does nothing with --updates 3" in refused(ANN, f"{NET} --epochs 2 --updates 3 {here}")
     _, said = run_here(ANN, f"--preset own --fc_width 8 --epochs 1 {here}")
     assert "weights: 1 update in 1 epoch of 12 images; " in said
     assert "\nwarning: 1 update of the weights is few: " in said and "--updates N" in said
@@ -142,20 +145,6 @@ def test_the_preset_from_a_folder_to_a_page(own):
     assert "Which class is read as which" in page and "cat (" in page and "of 12 images (data test images)" in page
 
 
-def test_the_preset_asks_for_what_it_lacks(tmp_path):
-    assert "add --dataset FOLDER (images belong in FOLDER/train/CLASS/" in refused(ANN, f"--preset own --output_dir {tmp_path}")
-    line = refused(SNN, f"--preset own --output_dir {tmp_path}")
-    assert "ann/own.pth, which is not there; this makes it: python ann_wFeedback.py --preset own" in line
-
-
-def test_where_images_lie_is_asked_for_and_not_kept(own, tmp_path):
-    folder = own[0]
-    line = refused(OBJ1, f"--preset own --output_dir {folder}")
-    words = "was trained on a folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says"
-    assert words in line and "add --dataset FOLDER" in line and str(folder) not in line
-    assert "or --dataset CIFAR10, whose classes they are" in refused(OBJ1, f"--preset cifar10_feedback --output_dir {tmp_path}")
-
-
 def test_a_log_of_an_analysis_says_which_images_each_figure_is_of(own, tmp_path):
     flags = f"--preset own --dataset {own[0] / 'data'} --output_dir {own[0]} --run_name looked --images 2 --chart_images 5"
     said = run_here(ANALYSIS, flags)[1].splitlines()
@@ -179,32 +168,63 @@ def test_classes_that_differ_in_size_are_told():
     assert many.endswith("test 67 (3 of c0 to 7 of c20)")
 
 
-# --- files
+# --- a network and its images
 
 
-def test_files_of_both_parts_that_cannot_be_read_are_named_together(tmp_path):
-    folder = make_folder(tmp_path / "pets")
-    for part in ("train", "test"):
-        (folder / part / "cat/0.png").write_bytes(b"")
-    for more in ("", "--image_size 8 --grey"):
-        line = refused(ANN, f"--dataset {folder} {NET} {more} --output_dir {tmp_path / 'out'}")
-        assert "train/cat/0.png (" in line and "test/cat/0.png (" in line and line.count("--skip_bad") == 1
+@pytest.mark.parametrize(
+    ("dataset", "settings", "facts"),
+    [
+        ("MNIST", {"labels": 10}, {"labels": 10}),
+        ("/x", {"labels": 10}, {"labels": 10, "image_shape": (1, 28, 28), "background": 0.0, "classes": list("0123456789")}),
+        ("/x", {"dataset": "/y", "labels": 2, "classes": ["a", "b"]}, {"labels": 2, "classes": ["a", "b"]}),
+    ],
+)
+def test_what_a_checkpoint_says_of_its_images(dataset, settings, facts):
+    """What goes without saying of a known data set is said where another takes its place."""
+    args = SimpleNamespace(dataset=dataset)
+    adopt_facts(args, settings)
+    assert args.facts == facts
 
 
-def test_grey_files_among_colour_ones_are_counted(tmp_path, capsys):
-    folder = make_folder(tmp_path / "pets")
-    write(folder / "train/dog/9.png", pixels(0, (12, 12)))
-    assert load_data(str(folder))[0].images.shape[1] == 3
-    assert "note: 1 of 17 files are grey, the others in colour: all are read in colour (--grey: grey)" in capsys.readouterr().err
+@pytest.mark.parametrize("kind", ["ann", "snn"])
+def test_a_checkpoint_keeps_what_it_knows_of_its_images(own, kind):
+    """So that files are the same pixels one by one as in their folder."""
+    model, test = load(own[0] / f"trained_models/{kind}/own.pth"), load_data(str(own[0] / "data"))[2]
+    assert (model.image_shape, model.classes, model.settings["labels"]) == ((1, 12, 12), [*CLASSES], 3)
+    assert model.background == pytest.approx(0.5, abs=0.1)
+    assert torch.equal(read_images(own[0] / "data/test/dog", model), test.images[test.labels == 1])
 
 
-def test_images_of_pillow_are_read_as_files_are(own, tmp_path):
-    snn, colours = load(own[0] / "trained_models/snn/own.pth"), Image.fromarray(pixels(3, (30, 40, 3)))
-    colours.save(tmp_path / "a.jpg", quality=95)
-    opened = Image.open(tmp_path / "a.jpg")
-    taken = read_images([opened, tmp_path / "a.jpg"], snn)
-    assert taken.shape == (2, 1, 12, 12) and torch.equal(taken[0], taken[1]) and opened.size == (40, 30)
-    assert torch.equal(read_images(opened, snn, invert=True)[0], 255 - taken[0])
+def test_other_images_of_the_same_classes(own, tmp_path):
+    """They are resized to the network's size."""
+    other = make_folder(tmp_path / "other", CLASSES, count=2, shape=(20, 14, 3))
+    here = f"--pretrained_snn {own[0]}/trained_models/snn/own.pth --dataset {other} --output_dir {tmp_path}"
+    run_here(OBJ1, here)
+    run_here(ANALYSIS, here, "--index 5 2")
+
+
+def test_own_files_need_no_data_set(own, tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.command_line.posthoc.load_data", lambda *args: pytest.fail("a data set"))
+    mine = write(tmp_path / "mine" / "photo.png", pixels(5, (30, 40, 3)))
+    write(tmp_path / "mine" / "b.jpg", pixels(6, (20, 20)))
+    (tmp_path / "mine" / "notes.txt").touch()
+    here = f"--pretrained_snn {own[0]}/trained_models/snn/own.pth --output_dir {tmp_path}"
+    _, printed = run_here(ANALYSIS, here, "--images", mine, mine.parent)
+    read = records(tmp_path / "logs/snn/own_posthoc_analysis.jsonl", "image")
+    assert [record["file"] for record in read] == ["photo.png", "b.jpg", "photo.png"]
+    assert {record["read_as"] for record in read} <= {*CLASSES} and "accuracy" not in printed
+    snn, opened = load(own[0] / "trained_models/snn/own.pth"), Image.open(tmp_path / "mine/b.jpg")
+    taken = read_images([mine, mine.parent], snn)
+    assert taken.shape == (3, 1, 12, 12) and taken.dtype == torch.uint8
+    assert [snn.classes[n] for n in snn(taken, seed=0).logits.argmax(1)] == [record["read_as"] for record in read]
+    assert torch.equal(read_images(opened, snn), taken[1:2]) and opened.size == (20, 20)  # images of Pillow as files are
+    assert torch.equal(read_images(opened, snn, invert=True), 255 - taken[1:2])
+    run_here(OBJ3, here, "--images", mine)
+    assert any((tmp_path / "trained_models/snn").glob("own_contrast*.gif"))
+
+
+def test_values_that_are_no_image_are_refused(own):
+    snn = load(own[0] / "trained_models/snn/own.pth")
     with pytest.raises(ModelError, match="named by paths, or are PIL images, not of type ndarray"):
         read_images([np.zeros((12, 12))], snn)
     with pytest.raises(ModelError, match="a PIL image: its values are neither of 8 nor of 16 bits"):
@@ -213,11 +233,44 @@ def test_images_of_pillow_are_read_as_files_are(own, tmp_path):
 
 def test_pictures_on_white_paper_are_named_and_can_be_turned_round(trained, tmp_path):
     digit = load_data("MNIST", limit_test=1)[2].images[0, 0].numpy()
-    files = [write(tmp_path / f"{name}.png", digit if name == "right" else 255 - digit) for name in ("right", *"abcdefg")]
+    right, *files = [write(tmp_path / f"{name}.png", digit if name == "right" else 255 - digit) for name in ("right", *"abcdefg")]
     here = f"--pretrained_snn {trained.snn} --output_dir {tmp_path} --images"
-    said = run_here(ANALYSIS, here, *files)[1]
-    assert "7 of 8 images have a bright border (a.png, b.png, c.png, d.png, e.png and 2 more), and the network" in said
-    assert "--invert of the scripts, turns dark and bright round" in said
-    said = run_here(ANALYSIS, here, *files[1:], "--invert")[1]
+    named = "7 of 8 images have a bright border (a.png, b.png, c.png, d.png, e.png and 2 more), and the network was"
+    said = run_here(ANALYSIS, here, right, *files)[1]
+    assert f"note: values look inverted: {named}" in said and "--invert of the scripts, turns dark and bright round" in said
+    said = run_here(ANALYSIS, here, *files, "--invert")[1]
     assert "inverted" not in said and "of the first 7 images of your own, in the chart of spikes:\n" in said
-    assert "--invert is of files that --images names" in refused(ANALYSIS, f"--pretrained_snn {trained.snn} --invert --images 2")
+    with pytest.warns(UserWarning, match="look inverted: 1 of 2 images have a bright border"):
+        read_images([right, files[0]], load(trained.snn))
+
+
+TAKES = "the checkpoint's network takes grey images of 12x12 pixels; leave it out"
+REFUSED = [
+    (ANN, "--preset own", "add --dataset FOLDER (images belong in FOLDER/train/CLASS/"),
+    (SNN, "--preset own", "ann/own.pth, which is not there; this makes it: python ann_wFeedback.py --preset own"),
+    (ANN, f"{NET} --dataset {{own}}/data --epochs 2 --updates 3", "--epochs does nothing with --updates 3"),
+    (ANN, "--image_size 8", "--image_size does nothing with --dataset MNIST, which is no folder of images; leave it out"),
+    (ANN, "--skip_bad", "--skip_bad does nothing with --dataset MNIST"),
+    (ANALYSIS, "{snn} --images {own}/none.png", "none.png: no such file"),
+    (ANALYSIS, "{snn} --images {own}/logs", "logs has no image files"),
+    (ANALYSIS, "{snn} --images {own}/text.png", "text.png: not an image"),
+    (ANALYSIS, "{snn} --images {own} --limit_test 3", "--limit_test does nothing with files as --images"),
+    (ANALYSIS, "{snn} --images {own} --dataset x/", "--dataset does nothing with files"),
+    (ANALYSIS, "{snn} --images 3 7", "test images by their numbers are --index"),
+    (ANALYSIS, "{snn} --images 2 --invert", "--invert is of files that --images names"),
+    (ANALYSIS, "{snn} --images 2 --index 7", "--index does nothing beside --images"),
+    (ANALYSIS, "{snn} --index 7 12 --dataset {own}/data", "--index 12: the test images in use are 0 to 11"),
+    (OBJ1, "{snn}", "folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says where it"),
+    (OBJ1, "--preset cifar10_feedback", "or --dataset CIFAR10, whose classes they are"),
+    (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
+    (OBJ1, "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),
+    (OBJ1, "{snn} --dataset {own}/data --image_size 20", f"--image_size: {TAKES}"),
+    (OBJ1, "{snn} --dataset {own}/data --no-grey", f"--grey: {TAKES}"),
+]
+
+
+@pytest.mark.parametrize(("script", "flags", "words"), REFUSED)
+def test_what_does_not_fit_images_of_ones_own_is_refused(own, tmp_path, script, flags, words):
+    snn = f"--pretrained_snn {own[0]}/trained_models/snn/own.pth"
+    line = refused(script, f"{flags.format(snn=snn, own=own[0])} --output_dir {tmp_path}")
+    assert words in line and (str(own[0]) not in line or str(own[0]) in flags.format(snn="", own=own[0]))

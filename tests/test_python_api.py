@@ -102,7 +102,7 @@ def test_files_that_cannot_be_loaded(tmp_path, trained):
     saved = load_checkpoint(trained.snn)
     original = {"state_dict": {f"module.{name}": value for name, value in saved["state_dict"].items() if "weight" in name}}
     for content, words in (
-        ({**saved, "model": "MyOwnSNN"}, "holds 'MyOwnSNN', a network of somebody's own: --model FILE.py:MyOwnSNN, or load"),
+        ({**saved, "model": "MyOwnSNN"}, "holds 'MyOwnSNN', a network of somebody's own"),
         ({**saved, "settings": [3]}, "x.pth: its settings are damaged"),
         ({**saved, "settings": None}, "x.pth: its settings are damaged"),
         ({**saved, "settings": saved["settings"] | {"timesteps": 2.5}}, r"x.pth: its settings build no .*timesteps: 2\.5 is not"),

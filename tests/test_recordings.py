@@ -1,6 +1,6 @@
 """Recordings of event cameras: a frame of off and on counts for each step."""
 
-import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from test_images_in import make_folder
 
 from harness.building.conversion import balance_thresholds
 from harness.data.frames import steps_in
-from harness.data.scenes import counted, drifting_events, events_of
 from harness.data.sets import augmented, load_data
 from harness.drawing.film import load_film, shown
 from self_models import ModelError, load
@@ -206,41 +205,6 @@ def test_arrays_of_any_byte_order_and_memory_layout_are_read(moving):
     assert torch.equal(load_data(str(moving))[0].images, expected)
 
 
-@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="a long double is a double here")
-def test_long_doubles_are_named_and_can_be_skipped(moving, tmp_path, capsys):
-    write(moving / "train/down/0.npz", np.zeros((4, *SIZE), np.longdouble))
-    line = refused(SNN, f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'}")
-    assert "1 of 12 files" in line and "train/down/0.npz (frames must be numbers of at most 64 bits" in line
-    assert len(load_data(str(moving), skip_bad=True)[0]) == 11
-    assert "train/down/0.npz (frames must be numbers of at most 64 bits" in capsys.readouterr().err
-
-
-def test_events_by_hand():
-    """Two for a step of two bounds, none for less than one, and the rest counts on."""
-    frames = np.array([[[0, 100]], [[130, 60]], [[130, 20]], [[0, 20]]], np.uint8)
-    events = events_of(frames, 64)
-    assert [list(map(int, each)) for each in zip(*events, strict=True)] == [
-        [1, 0, 0, 1], [1, 0, 0, 1], [2, 1, 0, 0], [3, 0, 0, 0], [3, 0, 0, 0]
-    ]  # fmt: skip
-    first, second = counted(events, 2, 1, 2).tolist()  # of five events the first frame has two, the last the rest
-    assert first == [[[0, 0]], [[2, 0]]] and second == [[[2, 1]], [[0, 0]]]
-
-
-def test_a_digit_that_drifts_makes_events_where_its_edges_are():
-    images = load_data("MNIST", limit_test=3)[2]
-    events = drifting_events(images, 0)
-    assert all(np.array_equal(*pair) for pair in zip(events, drifting_events(images, 0), strict=True))
-    assert len(events.t) and set(np.unique(events.t)) <= set(range(1, 25)) and set(np.unique(events.p)) == {0, 1}
-    assert len(drifting_events(images, 0, seed=1).t) != len(events.t)
-
-
-def test_spikingjelly_makes_the_same_frames():
-    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
-    out = run_here("benchmarks.robustness.recordings", "--check --test 20 --frames 7")[1]
-    found = json.loads(out)
-    assert found["same"] == found["recordings"] == 20 and found["events"] > 10_000
-
-
 def test_augmentation_moves_all_frames_alike():
     square = torch.zeros(2, 3, *SIZE)
     square[..., 4:8, 4:8] = 1
@@ -297,57 +261,64 @@ def test_from_a_folder_to_the_report(moving, tmp_path):
     assert "give at most 4, not 5" in refused(OBJ1, f"{trained} --timesteps 5")
 
 
+FIRST = "train/down/0.npz"
+WANTED = "frames must be numbers of at most 64 bits, (N, C, H, W) or (N, H, W), not"
+
+
+def frames_of(*shape, value=0, dtype=float):
+    return lambda folder: write(folder / FIRST, np.full(shape, value, dtype))
+
+
+def raw_of(change):
+    return lambda folder: (folder / FIRST).write_bytes(change((folder / FIRST).read_bytes()))
+
+
+def emptied(folder):
+    for number in range(6):
+        (folder / f"train/down/{number}.npz").rename(folder / f"train/right/1{number}.npz")
+
+
+def of_images(folder):
+    shutil.rmtree(folder / "train")
+    make_folder(folder.parent / "pets", ("down", "right"))
+    (folder.parent / "pets/train").rename(folder / "train")
+
+
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("spoil", "words"),
     [
-        (lambda good: write_events(good), "it holds t, x, y, p: name the array"),
-        (lambda good: write(good, np.zeros((4, 2, 12, 10))), "not of one shape (T, C, H, W), but (4, 2, 12, 10) (train/"),
-        (lambda good: write(good, np.zeros((5, 2, 12, 12))), "(5, 2, 12, 12) (train/down/0.npz)"),
-        (lambda good: write(good, np.zeros((4, 3, 12, 12))), "frames must be (T, 2, H, W), of events off and on, not of shape"),
-        (lambda good: write(good, np.zeros((0, 2, 12, 12))), "(N, C, H, W) or (N, H, W), not float64 of shape (0, "),
-        (lambda good: write(good, np.zeros(3)), "(N, C, H, W) or (N, H, W), not float64 of shape (3,)"),
-        (lambda good: write(good, np.zeros((4, 2))), "(N, C, H, W) or (N, H, W), not float64 of shape (4, 2)"),
-        (lambda good: write(good, np.full((4, 2, 12, 12), -1)), "frames must be counts of events, and some are negative"),
-        (lambda good: write(good, np.full((4, 2, 12, 12), np.nan)), "some are negative or no numbers"),
-        (lambda good: write(good, np.array([None])), "no array can be read from it"),
-        (lambda good: good.write_bytes(good.read_bytes()[:-40]), "no array can be read from it"),
-        (lambda good: good.write_bytes(b""), "no array can be read from it"),
-        (lambda good: flip(good), "no array can be read from it"),
+        (lambda folder: np.savez(folder / FIRST, **dict.fromkeys("txyp", np.arange(9))), "it holds t, x, y, p: name the array"),
+        (frames_of(4, 2, 12, 10), "not of one shape (T, C, H, W), but (4, 2, 12, 10) (train/"),
+        (frames_of(4, 3, 12, 12), "frames must be (T, 2, H, W), of events off and on, not of shape"),
+        (frames_of(3), f"{WANTED} float64 of shape (3,)"),
+        (frames_of(4, 2, 12, 12, value=-1), "frames must be counts of events, and some are negative"),
+        (frames_of(4, 2, 12, 12, value=np.nan), "some are negative or no numbers"),
+        (frames_of(1, value=None, dtype=object), "no array can be read from it"),
+        (raw_of(lambda raw: raw[:-40]), "no array can be read from it"),
+        (raw_of(lambda raw: raw[:90] + bytes([raw[90] ^ 255]) + raw[91:]), "no array can be read from it"),  # of what is packed
+        pytest.param(
+            frames_of(4, *SIZE, dtype=np.longdouble), f"1 of 24 files in {{folder}} cannot be read: {FIRST} ({WANTED} float128",
+            marks=pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="a long double is a double here"),
+        ),
+        (emptied, "no recordings (.npy, .npz) in train/down: add some"),
+        (lambda folder: shutil.rmtree(folder / "train/down"), "two class folders or more are needed in"),
+        (of_images, "in test/down, test/right: add some, or remove the folder"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_no_data_set(moving, tmp_path, spoil, words):
+    spoil(moving)
+    line = refused(SNN, f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'}")
+    assert words.format(folder=moving) in line and str(moving) in line and digests(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "words"),
+    [
+        (SNN, "--image_size 8", "--image_size is of images"),
+        (SNN, "--timesteps 9", "give at most 4, not 9"),
+        (SNN, "--predict next --dataset MNIST", "--predict is of recordings of event cameras, and MNIST has images"),
+        (ANN, "--augment --mirror alternate", "--mirror alternate does nothing with recordings"),
     ],
 )
-def test_bad_files(moving, tmp_path, damage, words):
-    damage(moving / "train/down/0.npz")
-    before = digests(tmp_path / "out")
-    line = refused(SNN, f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'}")
-    assert words in line and "train/down/0.npz" in line and digests(tmp_path / "out") == before
-
-
-def write_events(path):
-    np.savez(path, **{name: np.arange(9) for name in "txyp"})
-
-
-def flip(path):
-    """Change a byte of what is compressed."""
-    raw = bytearray(path.read_bytes())
-    raw[90] ^= 255
-    path.write_bytes(raw)
-
-
-def test_bad_folders(moving, tmp_path):
-    def line(*flags, dataset=moving, script=SNN):
-        return refused(script, f"--dataset {dataset} --epochs 1 --output_dir {tmp_path / 'out'}", *flags)
-
-    assert "--image_size is of images" in line("--image_size 8") and "--grey is of images" in line("--grey")
-    assert "give at most 4, not 9" in line("--timesteps 9")
-    assert "--mirror alternate does nothing with recordings" in line("--augment --mirror alternate", script=ANN)
-    for flags in ("--predict next", "--count_bound 2"):
-        assert f"{flags.split()[0]} is of recordings of event cameras, and MNIST has images" in line(flags, dataset="MNIST")
-    for number in range(6):
-        (moving / f"train/down/{number}.npz").rename(moving / f"train/right/1{number}.npz")
-    assert "no recordings (.npy, .npz) of class down" in line()
-    (moving / "train/down").rmdir()
-    assert "two class folders or more are needed" in line()
-    (moving / "train").rename(tmp_path / "away")
-    make_folder(tmp_path / "pets", ("down", "right"))
-    (tmp_path / "pets/train").rename(moving / "train")
-    assert "one of train/ and test/ has images, the other recordings" in line()
+def test_flags_that_do_not_go_with_the_data(moving, tmp_path, script, flags, words):
+    assert words in refused(script, f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'} {flags}")

@@ -355,7 +355,7 @@ def test_a_report_is_written_whatever_a_record_says(tmp_path, changes):
 def test_no_text_of_a_log_is_taken_for_html(tmp_path):
     """A data set's name can neither open a comment nor a script, in a chart neither a tag."""
     evil, page = "<!--<script><i>", tmp_path / "page.html"
-    more = {"dataset": evil, "rule": evil, "spikes_per_layer": {f"input.{evil}": 1.0}}
+    more = {"dataset": evil, "rule": evil, "spikes_per_layer": {"input": 1.0}}
     log = write(tmp_path / f"{evil.replace('/', '')}.jsonl", opening(**{evil: evil}), MEASURED | more, MEASURED | {"rule": "b"})
     data, _ = report(log, "--output", page)
     text = page.read_text().replace(get_plotlyjs(), "")

@@ -69,7 +69,7 @@ def test_a_first_image_is_a_run_of_training(settings):
     for more in ({}, {"place": Place(model.timesteps)}):
         model.zero_grad()
         output = model(x, draws=draws, frames=False, **more)
-        Criterion(0.1, "linear_over_t", 1e-3, "mean_t")(output, torch.zeros(len(x), dtype=torch.int64)).total.backward()
+        Criterion(0.1, "linear_over_t", 1e-3, "mean_t")(output, torch.zeros(len(x), dtype=torch.int64))["total"].backward()
         found.append([output.logits_by_step.detach(), *(weight.grad for weight in model.parameters() if weight.requires_grad)])
     assert all(torch.equal(one, other) and one.any() for one, other in zip(*found, strict=True))
 

@@ -14,8 +14,9 @@ from conftest import digests
 
 import harness.data.sets
 from harness import UserError
-from harness.data.dimming import dimmed, dimmed_sets
-from harness.data.sets import ImageSet, augmented, default_holdout, load_data, load_set
+from harness.data.dimming import dimmed_sets
+from harness.data.sets import Batch, ImageSet, augmented, load_data, load_set, mirrored, moved, without_square
+from self_models.basics.images import scaled
 from self_models.vgg_wFeedback import VGG_wFeedback
 
 
@@ -53,22 +54,18 @@ def numbers_of(batch):
     return (255 * batch.images[:, 0, 0, 0]).round().int().tolist()
 
 
-def test_batches_begin_where_they_are_told():
+def test_batches_begin_where_they_are_told_and_keep_their_positions():
     batches = list(image_set(7, start=20).batches(3, first=1))
     assert [numbers_of(batch) for batch in batches] == [[3, 4, 5], [6]]
     assert [batch.index.tolist() for batch in batches] == [[23, 24, 25], [26]]
     assert [len(list(image_set(7).batches(3, first=first))) for first in (0, 3)] == [3, 0]
     assert [(batch.whole, batch.counts, batch.counted, batch.share) for batch in batches] == [(3, True, 3, 1), (1, True, 1, 1)]
-    in_order = list(image_set(4).batches(3, order=torch.tensor([2, 0, 3, 1])))
+    in_order = list(image_set(4).batches(3, "cpu", torch.tensor([2, 0, 3, 1])))
     assert [numbers_of(batch) for batch in in_order] == [batch.labels.tolist() for batch in in_order] == [[2, 0, 3], [1]]
-
-
-def test_parts_and_wholes_keep_their_positions():
     batch = image_set(7, start=20).part(1, 3).batch(torch.tensor([1]))
     assert (numbers_of(batch), batch.labels.tolist(), batch.index.tolist()) == ([2], [2], [22])
-    batch = image_set(4).whole()
-    assert numbers_of(batch) == batch.labels.tolist() == batch.index.tolist() == [0, 1, 2, 3]
-    assert (batch.counted, batch.share) == (4, 1)
+    batch = image_set(4).whole("meta")
+    assert {batch.images.device.type, batch.labels.device.type} == {"meta"} and batch.index.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -88,88 +85,99 @@ def test_ranks_share_a_batch(monkeypatch, size, count, expected):
         assert (batch.counted, batch.share * count) == (counted, pytest.approx(weight))
 
 
-def test_a_set_stays_on_its_device():
-    (batch,) = image_set(2).batches(2, "meta")
-    assert {batch.images.device.type, batch.labels.device.type} == {"meta"} and batch.index.tolist() == [0, 1]
-    assert image_set(2).whole("meta").images.device.type == "meta"
+# --- augmentation, and dimming
 
 
-# --- augmentation
-
-
-def turned(monkeypatch, images, turn=0, scale=0, across=0, down=0):
+def turned(images, turn=0, scale=0, across=0, down=0):
     """The images after this turn, scale and shift, each from -1 to 1 of the largest."""
-
-    class Given:
-        def __init__(self, *key):
-            assert key == (5, 3, "index")
-
-        def numbers(self, purpose, size, device):
-            assert (purpose, size, device) == ("augmentation", 4, images.device)
-            return (torch.tensor([[turn, scale, across, down]]).expand(1, len(images), 4) + 1) / 2
-
-    monkeypatch.setattr(harness.data.sets, "Draws", Given)
-    batch = harness.data.sets.Batch(images, torch.arange(len(images)), "index", counts=False)
-    found = augmented(batch, 5, 3)
-    assert found.labels is batch.labels and not found.counts and found.images.shape == images.shape
-    return found.images
+    return moved(images, (torch.tensor([[turn, scale, across, down]]).expand(len(images), 4) + 1) / 2)
 
 
-def test_shifts_are_up_to_2_pixels(monkeypatch):
+def test_shifts_are_up_to_2_pixels():
     images = torch.rand(2, 1, 8, 12, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(turned(monkeypatch, images), images)
-    right, below = turned(monkeypatch, images, across=1), turned(monkeypatch, images, down=1)
+    torch.testing.assert_close(turned(images), images)
+    right, below = turned(images, across=1), turned(images, down=1)
     torch.testing.assert_close(right[..., :-2], images[..., 2:])
     torch.testing.assert_close(below[..., :-2, :], images[..., 2:, :])
-    torch.testing.assert_close(turned(monkeypatch, images, across=-0.5)[..., 1:], images[..., :-1])
-    torch.testing.assert_close(turned(monkeypatch, images, down=-0.5)[..., 1:, :], images[..., :-1, :])
+    torch.testing.assert_close(turned(images, across=-0.5, down=-0.5)[..., 1:, 1:], images[..., :-1, :-1])
     assert right[..., -1].abs().max() < images[..., -1].max() and below[..., -1, :].eq(0).all()
 
 
 @pytest.mark.parametrize(("turn", "scale"), [(1, 0), (-0.5, 0), (0, 1), (0, -1), (1, 1)])
-def test_turns_are_up_to_10_degrees_and_scales_up_to_a_tenth(monkeypatch, turn, scale):
+def test_turns_are_up_to_10_degrees_and_scales_up_to_a_tenth(turn, scale):
     """An image whose value grows evenly shows where each pixel was taken from."""
     place = torch.arange(11.0) - 5
     images = torch.stack([place.expand(11, 11), place[:, None].expand(11, 11)])[:, None]  # to the right, and downwards
-    right, down = (found[0, 2:-2, 2:-2] for found in turned(monkeypatch, images, turn, scale))
+    right, down = (found[0, 2:-2, 2:-2] for found in turned(images, turn, scale))
     x, y = (images[place, 0, 2:-2, 2:-2] for place in (0, 1))
     c, s = (f(turn * pi / 18) / (1 + scale / 10) for f in (cos, sin))
     torch.testing.assert_close(right, c * x - s * y, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(down, s * x + c * y, atol=1e-5, rtol=1e-5)
 
 
-# --- dimming
+def test_colour_images_are_mirrored_and_shifted_by_hand():
+    image = torch.arange(16.0).view(1, 1, 1, 16).expand(1, 3, 16, 16)
+    for across, flip, first, last in ((0.5, 0.0, 0, 15), (0.5, 0.9, 15, 0), (0.999, 0.0, 2, 13), (0.0, 0.0, 2, 13)):
+        found = mirrored(image, torch.tensor([[0.5, across, flip, 0.0]]))[0, 0, 0].tolist()
+        assert (found[0], found[-1]) == (first, last), (across, flip)
+    down = mirrored(image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]), shift=5)[0, 0, :, 0].tolist()
+    assert down == [*range(5, 16), 14, 13, 12, 11, 10]  # what comes in is a reflection
 
 
-def test_dimmed_sets_by_hand():
-    """200 of 255: towards black, be the images grey or colour; the set itself stays as it is."""
-    grey, colour = (torch.full((2, channels, 4, 6), 200, dtype=torch.uint8) for channels in (1, 3))
-    whole = ImageSet("MNIST", grey, torch.zeros(2, dtype=torch.int64))
-    sets = {name: (255 * one.whole().images).round() for name, one in dimmed_sets(whole).items()}
-    assert list(sets) == ["top half", "bottom half", "left half", "right half", "whole"]
-    assert sets["whole"].unique().tolist() == [200 * 0.3]
-    dim = 200 * 0.15
-    assert (sets["top half"][..., :2, :] == dim).all() and (sets["top half"][..., 2:, :] == 200).all()
-    assert (sets["bottom half"][..., :2, :] == 200).all() and (sets["bottom half"][..., 2:, :] == dim).all()
-    assert (sets["left half"][..., :3] == dim).all() and (sets["left half"][..., 3:] == 200).all()
-    assert (sets["right half"][..., 3:] == dim).all() and (sets["right half"][..., :3] == 200).all()
-    found = dimmed_sets(ImageSet("CIFAR10", colour, whole.labels))["whole"].whole().images
-    assert found.unique().tolist() == pytest.approx([2 * 60 / 255 - 1]) and grey.unique().tolist() == [200]
+def test_a_square_is_cut_out_by_hand():
+    """Side 4 of 8 x 8 pixels, its middle at row 2, column 7: columns 5 to 7 lose what lies inside; side 3 around (0, 0)
+    keeps 2 x 2 of its nine pixels."""
+    x = torch.ones(2, 3, 8, 8)
+    found = without_square(x, 4, torch.tensor([[2 / 8, 7 / 8], [4.9 / 8, 4.1 / 8]]))
+    zero = torch.zeros(2, 8, 8, dtype=torch.bool)
+    zero[0, 0:4, 5:8] = zero[1, 2:6, 2:6] = True
+    assert torch.equal(found, (~zero).float()[:, None].expand(-1, 3, -1, -1))
+    assert (without_square(x, 3, torch.zeros(2, 2)) == 0).sum().item() == 2 * 3 * 4
 
 
-def test_dimming_rounds_to_the_nearest():
-    values = torch.tensor([0, 3, 4, 10, 13, 99, 255], dtype=torch.uint8).reshape(1, 1, 1, 7)
-    row = ImageSet("MNIST", values, torch.zeros(1, dtype=torch.int64), start=4)
-    found = dimmed(row, (slice(None), slice(None)), 0.15).whole()  # exactly 0, 0.45, 0.6, 1.5, 1.95, 14.85, 38.25
-    assert (255 * found.images).flatten().tolist() in (pytest.approx([0, 0, 1, rounded, 2, 15, 38]) for rounded in (1, 2))
-    assert found.index.tolist() == [4] and found.labels.tolist() == [0]
+@pytest.mark.parametrize(("channels", "how"), [(1, {}), (3, {}), (3, {"cutout": 4}), (3, {"mirror": "alternate", "shift": 3})])
+def test_augmentation_belongs_to_the_image_the_seed_and_the_epoch(channels, how):
+    x, index = torch.rand(6, channels, 16, 16) + 1, torch.arange(6)
+    batch, part = Batch(x, index, index, counts=False), torch.tensor([4, 1])
+    whole = augmented(batch, 2, 1, **how)
+    assert torch.equal(whole.labels, index) and not whole.counts and not torch.equal(whole.images, x)
+    torch.testing.assert_close(augmented(Batch(x[part], part, part), 2, 1, **how).images, whole.images[part])
+    assert not any(torch.equal(augmented(batch, *other, **how).images, whole.images) for other in ((2, 2), (3, 1)))
+    if "cutout" in how:  # other pixels stay as they are
+        same = (whole.images == augmented(batch, 2, 1).images).sum((1, 2, 3))
+        assert same.min() >= 3 * (256 - 16) and same.max() < 3 * 256
+
+
+def test_alternating_mirror_images():
+    """Of two epochs each image is mirrored in exactly one; in which follows from seed and image, for half of them in the first.
+    Without a shift nothing else happens."""
+    x, index = torch.rand(400, 3, 8, 8), torch.arange(400)
+    flips = []
+    for seed, epoch in ((2, 1), (2, 2), (2, 3), (3, 1)):
+        found = augmented(Batch(x, index, index), seed, epoch, "alternate", 0).images
+        as_it_is, flipped = ((found == one).flatten(1).all(1) for one in (x, x.flip(3)))
+        assert (as_it_is ^ flipped).all()
+        flips.append(flipped)
+    assert torch.equal(flips[0], ~flips[1]) and torch.equal(flips[0], flips[2]) and not torch.equal(flips[0], flips[3])
+    assert flips[0].sum().item() == pytest.approx(200, abs=40)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dimmed_sets_by_hand(channels):
+    """Towards black, be the images grey or colour: 199 to 59.7 and 29.85, rounded; the set itself stays as it is."""
+    images = torch.full((2, channels, 4, 6), 199, dtype=torch.uint8)
+    sets = dimmed_sets(ImageSet("x", images, torch.zeros(2, dtype=torch.int64), start=4))
+    places = {"top half": np.s_[..., :2, :], "bottom half": np.s_[..., 2:, :], "left half": np.s_[..., :3]}
+    places |= {"right half": np.s_[..., 3:], "whole": np.s_[...]}
+    assert list(sets) == list(places)
+    for name, place in places.items():
+        expected, found = images.clone(), sets[name].whole()
+        expected[place] = 60 if name == "whole" else 30
+        assert torch.equal(found.images, scaled(expected)) and found.index.tolist() == [4, 5], name
+    assert images.unique().tolist() == [199]
 
 
 # --- training, selection and test images
-
-
-def test_a_tenth_is_held_out():
-    assert [default_holdout(count) for count in (1, 19, 20, 49_990, 50_010, 60_000)] == [1, 1, 2, 4999, 5000, 5000]
 
 
 @pytest.fixture
@@ -291,63 +299,40 @@ def test_the_folder_of_the_name_goes_before_others(put, tmp_path):
     ],
 )
 def test_what_is_not_there_is_downloaded(put, download, tmp_path, name, place, without):
-    asked = download(name, np.zeros((2, 4, 4, 3), np.uint8))
+    pixels = np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3)
+    pixels = pixels if name == "CIFAR10" else pixels[..., 0].copy()
+    asked = download(name, pixels)
     put(tmp_path / place, 4, name)
     if without:
         (tmp_path / place / without).unlink()
-    assert load_set(name, tmp_path, False).labels.tolist() == [9, 9] and asked == [(str(tmp_path), False, True)]
+    found = load_set(name, tmp_path, False)
+    assert found.images.tolist() == pixels.reshape(2, 2, 3, -1).transpose(0, 3, 1, 2).tolist() and found.images.is_contiguous()
+    assert (found.name, found.labels.tolist(), found.labels.dtype) == (name, [9, 9], torch.int64)
+    assert asked == [(str(tmp_path), False, True)]
 
 
-def test_debians_package_of_fashion_mnist_is_found(put, download, monkeypatch, tmp_path):
-    download("FashionMNIST", error=RuntimeError())
+def test_where_files_belong_is_said_where_they_cannot_be_downloaded(put, download, monkeypatch, tmp_path):
+    """In one line, with the reason; of FashionMNIST, whose files may come with Debian, that too."""
+    download("FashionMNIST", error=RuntimeError("no\n  way " + "x" * 300))
+    files = ", ".join(f"{kind}-{part}.gz" for kind in ("train", "t10k") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+    line = f"FashionMNIST is not there, or corrupt, and could not be downloaded (no way {'x' * 193}): put {files} in "
+    with pytest.raises(UserError) as refused:
+        load_set("FashionMNIST", tmp_path, True)
+    assert str(refused.value) == f"{line}{tmp_path}/fashionmnist, or install Debian's package dataset-fashion-mnist"
     put(tmp_path / "debian", 5, "FashionMNIST")
     monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": tmp_path / "debian"})
     assert load_set("FashionMNIST", tmp_path, False).labels.tolist() == [5]
 
 
-def test_what_torchvision_has(download, tmp_path):
-    grey = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    download("MNIST", grey), download("CIFAR100", np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3))
-    found = load_set("MNIST", tmp_path, False)
-    assert found.images.tolist() == grey[:, None].tolist() and found.labels.tolist() == [9, 9] and found.name == "MNIST"
-    found = load_set("CIFAR100", tmp_path, False)
-    assert found.images.shape == (2, 3, 2, 3) and found.images[0, :, 0, 0].tolist() == [0, 1, 2] and found.name == "CIFAR100"
-    assert found.images.is_contiguous() and found.labels.dtype == torch.int64
-    assert found.whole().images[0, :, 0, 0].tolist() == pytest.approx([-1, 2 / 255 - 1, 4 / 255 - 1])
-
-
-@pytest.mark.parametrize(
-    ("name", "where"),
-    [
-        ("MNIST", "{files} in {folder}/mnist"),
-        ("FashionMNIST", "{files} in {folder}/fashionmnist, or install Debian's package dataset-fashion-mnist"),
-        ("CIFAR100", "cifar-100-python.tar.gz in {folder}"),
-    ],
-)
-def test_what_cannot_be_downloaded_is_asked_for(download, put, tmp_path, name, where):
-    files = ", ".join(f"{kind}-{part}.gz" for kind in ("train", "t10k") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
-    download(name, error=RuntimeError("no\n  way " + "x" * 300))
-    with pytest.raises(UserError) as refused:
-        load_set(name, tmp_path, True)
-    reason = "no way " + "x" * 193  # 200 characters of one line
-    expected = f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put "
-    assert str(refused.value) == expected + where.format(files=files, folder=tmp_path)
-
-
-def test_damaged_files_are_named(put, monkeypatch, tmp_path):
+def test_a_file_with_other_content_is_named(put, monkeypatch, tmp_path):
     put(tmp_path, 4, ending=".gz")
     images, labels = (tmp_path / f"{name}.gz" for name in harness.data.sets.IDX_FILES[False])
-    whole = images.read_bytes()
-    for content in (whole[:-12], b"not gzip", whole[:12] + b"\0\1" + whole[14:]):
-        images.write_bytes(content)
-        with pytest.raises(UserError, match=f"^{images} is corrupt or unreadable .*: put a fresh copy in its place$"):
-            load_set("MNIST", tmp_path, False)
-    images.write_bytes(whole)
+    whole, md5 = labels.read_bytes(), harness.data.sets.MD5["MNIST", labels.name.removesuffix(".gz")]
     labels.write_bytes(gzip.compress(b"others"))
-    md5 = harness.data.sets.MD5["MNIST", labels.name.removesuffix(".gz")]
     line = rf"{labels} is corrupt: its MD5 \(uncompressed\) is not {md5}; put a fresh copy in its place"
     with pytest.raises(UserError, match=f"^{line}$"):
         load_set("MNIST", tmp_path, False)
+    labels.write_bytes(whole)
     monkeypatch.setattr(harness.data.sets, "LARGEST", 20)  # what unpacks to more is not read to its end
     with pytest.raises(UserError, match=f"^{images} is corrupt: its MD5"):
         load_set("MNIST", tmp_path, False)

@@ -179,8 +179,8 @@ def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):
         line = refused(SNN, f"--run_name x --resume --epochs 3 {typed} --output_dir {tmp_path}")
         assert typed.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
     saved = load_checkpoint(path)
-    torch.save(saved | {"model": "AdaptiveTimestepsSNN"}, path)
-    assert "a AdaptiveTimestepsSNN, not a InputBlockingSNN" in refused(
+    torch.save(saved | {"model": "RampSNN"}, path)
+    assert "holds 'RampSNN', a network of somebody's own" in refused(
         SNN, f"--run_name x --resume --epochs 3 --output_dir {tmp_path}"
     )
     torch.save(saved, path)

@@ -478,6 +478,7 @@ def test_programs_that_leave_a_network_on():
     lines = run_here("benchmarks.speed.stream", "--engines dense --streams 2 --lengths 2 --steps 32 --settle 32 --every 8")[1]
     rest, changing = map(json.loads, lines.splitlines())
     assert changing["spikes_per_step"] > 4 * rest["spikes_per_step"] and rest["steps_per_second"] > 0
+    assert max(rest["grown_mb"], changing["grown_mb"]) < 100
     lines = [json.loads(line) for line in run_here("benchmarks.findings.forgetting", "--sequences 4 --digits 2")[1].splitlines()]
     model = load(TRAINED / "accurate_feedback.pth", engine="dense", blocking="dynamic", latch=True, surprise=2.0)
     test = load_data("MNIST")[2]
@@ -487,5 +488,3 @@ def test_programs_that_leave_a_network_on():
     (line,) = [one for one in lines if one.get("surprise") == 2 and one.get("digit") == 2]
     assert line["right_after_16"] == (second.logits.argmax(1) == test.labels[drawn[1]]).float().mean()
     assert line["spikes"] == round(sum(counts.mean().item() for counts in second.spikes.values()), 1)
-    lines = run_here("benchmarks.robustness.left_on", "--engine dense --steps 40 --every 2 --bound 100")[1].splitlines()
-    assert json.loads(lines[-1])["steps"] == 40 and len(lines) == 10

@@ -12,7 +12,7 @@ import self_models.vgg_wFeedback_spiking
 from harness.building.conversion import bounds_as_thresholds, fit_thresholds
 from harness.building.models import new_ann, snn_from
 from harness.command_line.flags import ann_parser, snn_parser
-from harness.training.losses import losses_of
+from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models.basics.errors import ModelError
 from self_models.fast.batched import stages
@@ -32,6 +32,7 @@ LINEAR = [[4, "D", 6, 6, "D"], ["U", "U", "in"]]
 FORK = [[4, "D", 6, "fork", 6, "D"], ["U", "in"]]
 BLOCKING = {"cls": InputBlockingSNN, "readout": "membrane_linear", "epsilon": 0.2}
 POOLED = {"plan": [[4, "M", 6, "fork", "M", 6, "A"], ["U", "in"]], "bias": True, "readout": "membrane", "fc_layers": 1}
+CRITERION = Criterion(0.1, "linear_over_t", 1e-3)
 CASES = {
     "plain": {},
     "delayed, leaky, STDB": {"update": "delayed", "leak": 0.9, "activation": "STDB", "timesteps": 9},
@@ -76,7 +77,7 @@ def result(model):
     x = images(5, model.image_shape)
     torch.manual_seed(1)  # of dropout masks
     output = model(x, torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(2)))
-    losses_of(output, torch.arange(len(x)), 0.1, "linear_over_t", 1e-3).total.backward()
+    CRITERION(output, torch.arange(len(x)))["total"].backward()
     return output, {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
 
 
@@ -157,7 +158,7 @@ def test_bfloat16_products_keep_float32_membranes_and_learn_as_well(name, monkey
         for _ in range(12):
             optimizer.zero_grad()
             output, _ = result(model)
-            losses[precision].append(losses_of(output, torch.arange(5), 0.1, "linear_over_t", 1e-3).total.item())
+            losses[precision].append(CRITERION(output, torch.arange(5))["total"].item())
             optimizer.step()
         assert output.logits.dtype == output.predictions.dtype == torch.float32
         assert {weight.grad.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
@@ -220,7 +221,7 @@ def test_a_preset_of_a_large_network_converts_and_learns(name):
     def learns(model, args):
         optimizer, before = make_optimizer(model, args), {name: one.clone() for name, one in model.state_dict().items()}
         output = model.train()(x, seed=0)
-        losses_of(output, labels, args.trade_off, getattr(args, "trade_off_type", "sum")).total.backward()
+        Criterion(args.trade_off, getattr(args, "trade_off_type", "sum"))(output, labels)["total"].backward()
         assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
         optimizer.step()
         assert any(not torch.equal(before[name], one) for name, one in model.state_dict().items() if name.endswith("weight"))
@@ -266,7 +267,6 @@ def test_a_training_step_draws_on_the_device_and_reads_no_value(name, segments, 
     x, labels = torch.empty(3, *model.image_shape, device="meta"), torch.empty(3, dtype=torch.int64, device="meta")
     monkeypatch.setattr(torch, "tensor", Mock(side_effect=AssertionError("a list that a GPU is waited for to take")))
     with Copies() as copies:
-        losses = losses_of(model(x, draws=Draws(0, 1, torch.arange(3))), labels, 0.1, "linear_over_t", 1e-3)
-        losses.total.backward()
+        CRITERION(model(x, draws=Draws(0, 1, torch.arange(3))), labels)["total"].backward()
         model.clamp_dynamics()
     assert copies.shapes and set(copies.shapes) == {(3,)}

@@ -30,7 +30,6 @@ from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import load_data
 from harness.measuring.comparing import difference
 from harness.runs.place import numbered
-from benchmarks.findings.controls import RampSNN
 from self_models import load
 from self_models.basics.images import scaled
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, WHOLE
@@ -38,6 +37,7 @@ from self_models.counting.operations import OperationCounter, energies, energy_j
 from self_models.counting.spikes import PARTS, by_part
 from self_models.loading import ENGINES
 from self_models.objectives.stopping import output_gap
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 import numpy as np
 import torch
@@ -94,6 +94,14 @@ def differences(found):
 
 
 # --- cases: (path of the checkpoint, Scene, seed, flags) -> figures
+
+
+class RampSNN(InputBlockingSNN):
+    """Blocks as a trained network does, but after the first step every open pixel's prediction rises by the slew limit."""
+
+    def integrate(self, trace, decoded, view):
+        looked = view.predicted.any() or not view.is_open.all()
+        return super().integrate(trace, torch.full_like(decoded, 1e6 if looked else 0.0), view)
 
 
 def forgetting(asked, is_twin=False):
@@ -209,12 +217,13 @@ def joules_of(counter, images, comparisons):
 
 def figures(scene, answers, spikes, joules, compared=0):
     """The figures of a case, see above. compared: pixels that are compared in each step, an accumulate each."""
-    labels, since = scene.labels, scene.since() + 1
+    labels, number = scene.labels, torch.arange(len(scene.labels))[:, None]
+    since = number - torch.where(changed(labels), number, 0).cummax(0).values + 1  # steps with this label, with this one
     known, right = labels >= 0, answers == labels
     total = sum(spikes.values())
     parts = {part: count.mean().item() for part, count in spikes.items()}
     rests = torch.zeros_like(labels)  # steps since a frame changed
-    for step, changes in enumerate(scene.changes()):
+    for step, changes in enumerate(changed(scene.frames.flatten(2)).any(-1)):
         rests[step] = torch.where(changes, 0, rests[step - 1] + 1)
     row = {"accuracy": right[known].double().mean().item(), "spikes": {**parts, "total": sum(parts.values())}}
     row |= {name: value + energy_joules(compared, 0) for name, value in joules.items()}
@@ -224,6 +233,11 @@ def figures(scene, answers, spikes, joules, compared=0):
     middle = np.median(settled) if len(settled) else np.inf
     row |= {"changes": len(settled), "within_6": float((settled <= 6).mean()) if len(settled) else None}
     return row | {"settles": None if np.isinf(middle) else float(middle)}
+
+
+def changed(values):
+    """Where values (N, ...) are not those before them, bool (N, ...), as the first are not."""
+    return torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values[1:] != values[:-1]])
 
 
 def mean_of(values, where):

@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
-"""How fast is the event engine beside the dense one, what does its time follow, and how often do they differ by rounding?
+"""How fast is the event engine beside the dense one, and does it find the same?
 
-One JSON object per line, each with its `case`; docs/event_engine.md reads them. Networks: `small`, the committed snn_feedback.pth
-(encoder 16 D 32 32 D, fc_width 256); `full`, --pretrained_snn, or a stand-in for a trained network of VGG5_wFeedback's width: the
-committed one widened (encoder 64 D 128 128 D, fc_width 4096), each channel and each hidden unit copied and its weights varied by
-10 %, so that rates per neuron are those of a trained network. `speed` runs both engines in turn on the same images and draws,
-`scaling` the event engine against T, epsilon and spikes, `flips` looks for spikes that differ; `rates` runs both engines on a
-random network of --plan, with biases, of whose neurons, layer by layer, a given share spikes in a step (T = 4, colour images of
-32 x 32 random pixels, sent as they are); `trained`, where --trained names checkpoints, runs both on each of these as it was
-trained, on test images of its data set; `changes` runs the event engine on them, or else on small and full, with and without its
-comparing at each run whether weights have changed. `accumulates` are the event-driven ACs of counting/operations.py, one per
-spike and neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: some minutes; --networks small --images 12
+One JSON object per line, each with its `case`; docs/event_engine.md reads them. `speed` runs both engines in turn on the same
+images and draws, on the networks `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D, fc_width 256), and `full`,
+--pretrained_snn, or a stand-in for a trained network of VGG5_wFeedback's width: the committed one widened (encoder 64 D 128 128
+D, fc_width 4096), each channel and each hidden unit copied and its weights varied by 10 %, so that rates per neuron are those of
+a trained network. `rates` does so on a random network of --plan, with biases, of whose neurons, layer by layer, a given share
+spikes in a step (T = 4, colour images of 32 x 32 random pixels, sent as they are); `trained` on each of the checkpoints --trained
+as it was trained, on test images of its data set. `accumulates` are the event-driven ACs of counting/operations.py, one per spike
+and neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: some minutes; --networks small --images 12
 --repeats 1, all parts: one minute.
 """
 
@@ -40,8 +38,7 @@ import torch
 SMALL = Path(__file__).resolve().parents[2] / "trained_models/snn/snn_feedback.pth"
 DEEP = "24 64 M 64 256 M 256 256 M 256 A A"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-EPSILON = 0.2
-SETTINGS = {"gate": "block", "timesteps": 50, "epsilon": EPSILON}
+SETTINGS = {"gate": "block", "timesteps": 50, "epsilon": 0.2}
 RULES = {  # name -> rule and bounds
     "blocking": ("never", {}),
     "blocking, stop at confidence 4": ("confidence", {"gap_bound": 4.0}),
@@ -65,16 +62,10 @@ def build_parser():
     parser.add_argument("--repeats", type=typed(COUNT), default=3, metavar="N", help="of what is timed; the median counts")
     parser.add_argument("--threads", type=typed(COUNT), default=torch.get_num_threads(), metavar="N", help="of either engine")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: of this process, on a machine with others")
-    parser.add_argument(
-        "--plan",
-        nargs="+",
-        default=DEEP.split(),
-        metavar="TOKEN",
-        help="encoder of the network of --parts rates, as in network/plans.py",
-    )
+    parser.add_argument("--plan", nargs="+", default=DEEP.split(), metavar="TOKEN", help="encoder of --parts rates")
     parser.add_argument("--rates", nargs="+", type=typed(PROBABILITY), default=[0.02, 0.05, 0.1, 0.15], metavar="SHARE", help=(
         "of each layer's neurons that spikes in a step, for --parts rates"))  # fmt: skip
-    parser.add_argument("--trained", nargs="+", default=[], metavar="PATH", help="checkpoints of --parts trained, changes")
+    parser.add_argument("--trained", nargs="+", default=[], metavar="PATH", help="checkpoints of --parts trained")
     parser.add_argument("--dataset", default="MNIST", metavar="NAME|FOLDER", help="their images")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
     return parser
@@ -118,7 +109,7 @@ def widened_network():
 
 
 def part(batch, begin, end):
-    return batch._replace(images=batch.images[begin:end], labels=batch.labels[begin:end], index=batch.index[begin:end])
+    return Batch(*(each[begin:end] for each in batch[:3]))
 
 
 @torch.no_grad()
@@ -197,39 +188,6 @@ def latency(case, args, model, batch, dense_images=8):
         accumulates_per_second=acs * len(event) / sum(event), accumulates=acs)  # fmt: skip
 
 
-def measure_scaling(args):
-    """Time per image against T, and against epsilon."""
-    tried = [("timesteps", value) for value in (25, 50, 100, 200)] + [("epsilon", value) for value in (0.0, 0.05, 0.1, 0.2, 0.3)]
-    for name, model, batch in networks(args):
-        for setting, value in tried:
-            model.change(**SETTINGS | {setting: value})
-            seconds = min(timed(args, event_run, model, batch)[0] for _ in range(args.repeats)) / len(batch.images)
-            acs, spikes = accumulates_of(model, batch)
-            say(f"{name}, {setting} {value}", args, model, event_ms_per_image=1e3 * seconds, accumulates=acs, spikes=spikes,
-                accumulates_per_second=acs / seconds)  # fmt: skip
-
-
-def measure_flips(args):
-    """How many images have a step in which a layer's spikes differ between the engines, and how many each engine gets wrong."""
-    for name, model, batch in networks(args):
-        for epsilon in (EPSILON, 0.0):
-            model.change(epsilon=epsilon)
-            found = [flips(model, part(batch, begin, begin + 10)) for begin in range(0, len(batch.images), 10)]
-            spikes, differing, dense_wrong, event_wrong = map(sum, zip(*found, strict=True))
-            say(f"{name}, epsilon {epsilon}, differing spikes", args, model, images=len(batch.images), spikes=spikes,
-                differing_images=differing, per_million_spikes=1e6 * differing / spikes, dense_wrong=dense_wrong,
-                event_wrong=event_wrong)  # fmt: skip
-
-
-def flips(model, batch):
-    """(spikes, images with a difference, images that the dense engine gets wrong, and the event engine), of a batch."""
-    dense, event = outputs = dense_run(model, batch), event_run(model, batch)
-    same = [(counts == event.spikes_by_step[layer]).all(0) for layer, counts in dense.spikes_by_step.items()]
-    spikes = sum(count.sum().item() for count in dense.spikes.values())
-    wrong = [(output.logits.argmax(1) != batch.labels).sum().item() for output in outputs]
-    return int(spikes), int((~torch.stack(same).all(0)).sum()), *wrong
-
-
 def measure_rates(args):
     """Both engines where this share of each layer's neurons spikes in a step, in a batch and at batch 1."""
     images = 2 * torch.rand(args.images, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 1
@@ -243,32 +201,12 @@ def measure_rates(args):
 
 def measure_trained(args):
     """Both engines on trained networks, in a batch and at batch 1."""
-    for name, model, batch in trained_networks(args):
-        throughput(name, args, model, batch, auto=chosen(model, batch))
-        latency(f"{name}, batch 1", args, model, part(batch, 0, 8))
-
-
-def measure_changes(args):
-    """Microseconds of an image at batch 1 whose run compares the weights with those of the run before, of one that does not, and
-    of comparing alone."""
-    for name, model, batch in trained_networks(args) if args.trained else networks(args):
-        ways = {"comparing": event_run, "frozen": event_run, "compare_alone": lambda *_: model.engine._forget_changed()}  # noqa: B023
-        found = {way: [] for way in ways}
-        for _ in range(args.repeats):
-            for way, run in ways.items():
-                model.engine.frozen = way == "frozen"
-                for n in range(len(batch.images)):
-                    found[way].append(1e6 * timed(args, run, model, part(batch, n, n + 1))[0])
-        say(f"{name}, changes", args, model, **{f"{way}_us": float(np.median(taken)) for way, taken in found.items()})
-
-
-def trained_networks(args):
-    """(name, model, images) of each checkpoint of --trained."""
     for path in args.trained:
-        model = load(path, engine="event")
+        model, name = load(path, engine="event"), Path(path).stem
         batch = load_data(args.dataset, image_shape=model.image_shape)[2].part(0, args.images).whole()
         event_run(model, part(batch, 0, 2))
-        yield Path(path).stem, model, batch
+        throughput(name, args, model, batch, auto=chosen(model, batch))
+        latency(f"{name}, batch 1", args, model, part(batch, 0, 8))
 
 
 @torch.no_grad()
@@ -307,14 +245,7 @@ def say(case, args, model, **figures):
     print(json.dumps({"case": case, **rounded}), flush=True)
 
 
-PARTS = {
-    "speed": measure_speed,
-    "scaling": measure_scaling,
-    "flips": measure_flips,
-    "rates": measure_rates,
-    "trained": measure_trained,
-    "changes": measure_changes,
-}
+PARTS = {"speed": measure_speed, "rates": measure_rates, "trained": measure_trained}
 
 if __name__ == "__main__":
     run_script(main)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
 from benchmarks.shared import OPTIMIZER
 from harness.command_line.scripts import run_script
-from harness.training.losses import losses_of
+from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models import load
 from self_models.basics.compiled import WHY_NOT
@@ -103,7 +103,7 @@ def train(network, x, uniforms):
     optimizer = make_optimizer(network, OPTIMIZER)
     optimizer.zero_grad(set_to_none=True)
     output = network(x, uniforms, draws=Draws(0, 1, torch.arange(len(x))))
-    losses_of(output, torch.arange(len(x)) % output.logits.shape[1], 0.01, "linear_over_t").total.backward()
+    Criterion(0.01, "linear_over_t")(output, torch.arange(len(x)) % output.logits.shape[1])["total"].backward()
     optimizer.step()
     return output
 

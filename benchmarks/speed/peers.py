@@ -14,14 +14,15 @@ from benchmarks.shared import watch
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 
 
-def stage_of(stage, neuron, linear=lambda module: module):
-    """A copy of a stage, an nn.Sequential with its names, dropout left out. neuron: our SpikingNeuron -> a module in its place;
-    linear: a copy of any other layer -> a module in its place."""
-    layers = OrderedDict(
-        (name, neuron(module) if isinstance(module, SpikingNeuron) else linear(copy.deepcopy(module)))
-        for name, module in stage.named_children()
-        if not isinstance(module, HeldDropout)
-    )
+def stage_of(stage, simulator, by_layer):
+    """A copy of a stage, an nn.Sequential with its names, dropout left out, with a simulator's neurons at the thresholds of ours.
+    by_layer: it takes all steps at once, else one."""
+    layers = OrderedDict()
+    for name, module in stage.named_children():
+        if isinstance(module, SpikingNeuron):
+            layers[name] = SIMULATORS[simulator](module.threshold.item(), by_layer)
+        elif not isinstance(module, HeldDropout):
+            layers[name] = EachStep(copy.deepcopy(module)) if by_layer else copy.deepcopy(module)
     return nn.Sequential(layers)
 
 
@@ -189,17 +190,10 @@ class Peer(nn.Module):
         self.integrate, self.guess = model.integrate, model.guess
         self.by_layer, self.time_axis = by_layer, SIMULATORS[simulator].time_axis
         ahead = by_layer and not self.gate.reacts
-
-        def stage(name, by_layer):
-            return stage_of(
-                getattr(model, name),
-                lambda ours: SIMULATORS[simulator](ours.threshold.item(), by_layer),
-                EachStep if by_layer else lambda module: module,
-            )
-
         self.input = InputNeurons(ahead, self.time_axis)
-        self.features, self.classifier = stage("features", ahead), stage("classifier", by_layer)
-        self.generate = stage("generate", False) if self.gate.reacts else None
+        self.features = stage_of(model.features, simulator, ahead)
+        self.classifier = stage_of(model.classifier, simulator, by_layer)
+        self.generate = stage_of(model.generate, simulator, False) if self.gate.reacts else None
 
     @torch.inference_mode()
     def forward(self, x, uniforms):

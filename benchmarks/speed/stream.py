@@ -3,19 +3,22 @@
 
 One JSON object per line: engine, scene (`rest`: the same digits for --settle steps and more, only what follows is timed;
 `changing`: other digits every --every steps), streams at once, steps per call, microseconds per stream and step, steps per
-second, streams that one core can watch at 100 steps per second, spikes per stream and step. Times are the processor's, on one
-thread. The network is accurate_feedback.pth with dynamic blocking, latch and surprise 2.
-`OMP_NUM_THREADS=1 python benchmarks/speed/stream.py`: a minute or two.
+second, streams that one core can watch at 100 steps per second, spikes per stream and step, MB by which the process has grown
+meanwhile. Times are the processor's, on one thread. The network is accurate_feedback.pth with dynamic blocking, latch and
+surprise 2. `OMP_NUM_THREADS=1 python benchmarks/speed/stream.py`: a minute or two. A network that is left on for long should not
+grow: --engines event --streams 1 --lengths 50 --every 50 --settle 10000 --steps 100000.
 """
 
 import json
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+from benchmarks.shared import resident_gb
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from self_models.basics.settings import COUNT
@@ -33,14 +36,10 @@ def main(argv=None):
     digits = load_data("MNIST", limit_test=2 * max(args.streams))[2].images
     for engine in args.engines:
         model = load(args.pretrained_snn, engine=engine, **SETTINGS)
-        for scene in ("rest", "changing"):
-            for streams in args.streams:
-                for length in args.lengths:
-                    found = measured(model, digits[: 2 * streams], scene, length, args)
-                    print(
-                        json.dumps({"engine": engine, "scene": scene, "streams": streams, "per_call": length, **found}),
-                        flush=True,
-                    )
+        for scene, streams, length in product(("rest", "changing"), args.streams, args.lengths):
+            found = measured(model, digits[: 2 * streams], scene, length, args)
+            about = {"engine": engine, "scene": scene, "streams": streams, "per_call": length}
+            print(json.dumps({**about, **found}), flush=True)
 
 
 def build_parser():
@@ -59,8 +58,9 @@ def build_parser():
 def measured(model, digits, scene, length, args):
     """What is printed of one case; digits: two for each stream, which take turns where the scene changes."""
     frames, stream, taken, spikes = digits.chunk(2), model.stream(), 0, 0
-    stream(frames[0], args.settle, frames=False)
-    began = time.process_time()
+    for begun in range(0, args.settle, length):
+        stream(frames[0], min(length, args.settle - begun), frames=False)
+    before, began = resident_gb("VmRSS"), time.process_time()
     while taken < args.steps:
         frame = frames[(1 + taken // args.every) % 2 if scene == "changing" else 0]
         output = stream(frame, length, frames=False)
@@ -71,6 +71,7 @@ def measured(model, digits, scene, length, args):
         "steps_per_second": round(1 / seconds),
         "streams_per_core": round(1 / seconds / 100, 1),
         "spikes_per_step": round(spikes / taken / len(frames[0]), 2),
+        "grown_mb": round(1000 * (resident_gb("VmRSS") - before), 1),
     }
 
 

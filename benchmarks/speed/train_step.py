@@ -10,6 +10,7 @@ docs/training_speed.md.
 """
 
 import json
+import re
 import statistics
 import sys
 import time
@@ -19,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from harness.building.conversion import balance_thresholds
-from benchmarks.shared import OPTIMIZER, products_share, resident_gb
-from benchmarks.speed.peers import stage_of
+from benchmarks.shared import OPTIMIZER, resident_gb
+from benchmarks.speed.peers import Neurons, stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
-from harness.training.losses import losses_of
+from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models.basics.settings import COUNT
 from self_models.network.plans import PLANS
@@ -37,13 +38,21 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 import snntorch
 import torch
-from spikingjelly.activation_based import functional, layer, surrogate
+from snntorch.surrogate import custom_surrogate
 from spikingjelly.activation_based.neuron import IFNode
+from spikingjelly.activation_based.surrogate import PiecewiseQuadratic
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+PEERS = {"snntorch": False, "spikingjelly": True}  # by layer, that is multi-step, or by step
+BLOCKS = {"gate": "block", "epsilon": 0.2, "latch": True, "readout": "membrane_linear", "readout_slew": 0.38}
+PRODUCTS = r"^aten::(.*conv.*|(add|b|)mm|im2col|col2im)$"  # convolutions and matrix products, operators by their names
 
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
+    if args.gate == "block" and args.only != "ours":
+        raise UserError("--gate block is ours alone: add --only ours")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here")
     print(json.dumps(measured(args)))
@@ -57,8 +66,8 @@ def measured(args):
     batch = batch._replace(images=batch.images.to(args.device), labels=batch.labels.to(args.device))
     ours.set_bptt_segments("auto" if args.bptt_segments == "auto" else int(args.bptt_segments))
     ours.precision = args.precision  # which it sees to itself; the others run under autocast
-    makers = {"ours": lambda ours: ours, "snntorch": SnnTorch, "spikingjelly": SpikingJelly}
-    models = {name: make(ours) for name, make in makers.items() if args.only in (None, name)}
+    models = {"ours": ours} if args.only in (None, "ours") else {}
+    models |= {name: Peer(ours, name, way).to(args.device) for name, way in PEERS.items() if args.only in (None, name)}
     del ours  # else another's peak would have it, too
     optimizers = {name: make_optimizer(model, OPTIMIZER) for name, model in models.items()}
     draws = Draws(0, 1, batch.index).uniforms(args.timesteps, tuple(batch.images.shape[1:]), args.device)
@@ -70,7 +79,7 @@ def measured(args):
         optimizers[name].zero_grad(set_to_none=True)
         with torch.autocast(args.device, torch.bfloat16, enabled=name != "ours" and args.precision == "bfloat16"):
             output = models[name](batch.images, draws)
-        loss = losses_of(output, batch.labels, 0.01, "linear_over_t").total
+        loss = Criterion(0.01, "linear_over_t")(output, batch.labels)["total"]
         loss.backward()
         optimizers[name].step()
         return loss
@@ -87,8 +96,19 @@ def measured(args):
     found["peak_gb"] = round(peak_gb(args.device), 2)
     if args.device == "cpu" and "ours" in models:
         found["products_share"] = round(products_share(lambda: step("ours")), 3)
-    settings = {name: value for name, value in vars(args).items() if name not in ("given", "typed")}
+    settings = {name: getattr(args, name) for name in args.about}
     return {**found, "first_loss_and_gradient": checks, "threads": torch.get_num_threads(), **settings}
+
+
+def products_share(step):
+    """The share of step()'s time that convolutions and matrix products take, forward and backward; of three steps."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        began = time.perf_counter()
+        for _ in range(3):
+            step()
+        microseconds = 1e6 * (time.perf_counter() - began)
+    of_products = [event.self_cpu_time_total for event in profiled.key_averages() if re.search(PRODUCTS, event.key)]
+    return sum(of_products) / microseconds
 
 
 def now(device):
@@ -112,7 +132,8 @@ def build_parser():
     parser.add_argument("--timesteps", type=typed(COUNT), default=10)
     parser.add_argument("--batch_size", type=typed(COUNT), default=64)
     parser.add_argument("--rounds", type=typed(COUNT), default=5, help="timed steps of each network, after one that is not timed")
-    parser.add_argument("--only", choices=["ours", "snntorch", "spikingjelly"], help="one of them alone, for its peak_gb")
+    parser.add_argument("--only", choices=["ours", *PEERS], help="one of them alone, for its peak_gb")
+    parser.add_argument("--gate", choices=["open", "block"], default="open", help="block: as trained here, --only ours")
     parser.add_argument("--bptt_segments", choices=["0", "auto"], default="0", help="of ours: auto keeps few steps in memory")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="float32", help="of the matrix products")
@@ -123,6 +144,7 @@ def network(args, images):
     """Ours, without dropout, with weights scaled so that all layers spike at thresholds of 1, and the surrogate gradient that
     SpikingJelly has too, max(0, 1 - |v|)."""
     settings = {"timesteps": args.timesteps, "fc_width": args.fc_width, "update": "immediate", "readout": "membrane"}
+    settings |= BLOCKS if args.gate == "block" else {}
     model = VGG_SNN_STDB_wFeedback(args.architecture, dropout=0.0, **settings)
     draw = torch.Generator().manual_seed(0)
     thresholds = balance_thresholds(model, images[:8], lambda t: torch.rand(images[:8].shape, generator=draw), 4)
@@ -138,51 +160,34 @@ def network(args, images):
 
 
 class Peer(nn.Module):
-    """The same stages with another library's neurons; copies of the weights, in that library's usual memory format."""
+    """The same stages with another simulator's neurons and our surrogate gradient, max(0, 1 - |v|); copies of the weights, in its
+    usual memory format. by_layer: each layer takes all T steps, SpikingJelly's multi-step mode; else all layers take a step."""
 
-    def __init__(self, ours):
+    def __init__(self, ours, simulator, by_layer):
         super().__init__()
+        self.by_layer = by_layer
         for name in ("features", "generate", "classifier"):
-            stage = stage_of(getattr(ours, name), lambda _: self.neuron(), self.linear)
+            stage = stage_of(getattr(ours, name), simulator, by_layer)
             setattr(self, name, stage.to(memory_format=torch.contiguous_format))
-
-    def output(self, x, logits, trace):
-        predictions = trace.sigmoid()
-        return SNNOutput(logits, predictions, (x - predictions) ** 2, {}, None)
-
-
-class SnnTorch(Peer):
-    """As in snnTorch's tutorials: all layers of a step, then the next step; a Leaky with beta 1 has no leak."""
-
-    linear = staticmethod(lambda layer: layer)
-
-    def neuron(self):
-        def triangle(v, grad, spikes):
-            return grad * (1 - v.abs()).clamp(min=0)
-
-        return snntorch.Leaky(beta=1.0, spike_grad=snntorch.surrogate.custom_surrogate(triangle), init_hidden=True)
+        for module in self.modules():
+            if isinstance(module, snntorch.Leaky):
+                module.spike_grad = custom_surrogate(lambda v, grad, spikes: grad * (1 - v.abs()).clamp(min=0))
+            elif isinstance(module, IFNode):
+                module.detach_reset, module.surrogate_function = True, PiecewiseQuadratic()
 
     def forward(self, x, draws):
         for module in self.modules():
-            if isinstance(module, snntorch.Leaky):
-                module.reset_mem()
-        encoded = [self.features(poisson(x, draw)) for draw in draws]
-        logits = sum(self.classifier(codes.flatten(1)) for codes in encoded)
-        return self.output(x, logits, torch.stack([self.generate(codes) for codes in encoded]).cumsum(0))
-
-
-class SpikingJelly(Peer):
-    """Multi-step: each layer takes all T steps as one batch, each neuron goes through them."""
-
-    linear = layer.SeqToANNContainer
-
-    def neuron(self):
-        return IFNode(v_reset=None, detach_reset=True, step_mode="m", surrogate_function=surrogate.PiecewiseQuadratic())
-
-    def forward(self, x, draws):
-        functional.reset_net(self)
-        encoded = self.features(poisson(x, draws))
-        return self.output(x, self.classifier(encoded.flatten(2)).sum(0), self.generate(encoded).cumsum(0))
+            if isinstance(module, Neurons):
+                module.reset()
+        if self.by_layer:
+            encoded = self.features(poisson(x, draws))
+            logits, decoded = self.classifier(encoded.flatten(2)).sum(0), self.generate(encoded)
+        else:
+            encoded = [self.features(poisson(x, draw)) for draw in draws]
+            logits = sum(self.classifier(codes.flatten(1)) for codes in encoded)
+            decoded = torch.stack([self.generate(codes) for codes in encoded])
+        predictions = decoded.cumsum(0).sigmoid()
+        return SNNOutput(logits, predictions, (x - predictions) ** 2, {}, None)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from harness.building.own import as_saved, class_for, named
 from harness.data.facts import adopt_facts, facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.processes.signals import Interrupted
-from harness.training.losses import Teacher
+from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.devices import compute_exactly
@@ -190,8 +190,8 @@ def choose_trained(model, args):
         return
     if not model.has_feedback:
         raise UserError(f"--train decoder needs a plan with feedback; {args.architecture} has none")
-    if not args.trade_off:
-        raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction alone")
+    if not args.trade_off and not any(loss.needs_frames for loss in own_losses(args, model).values()):
+        raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction")
     if not model.gate.wants(model.gate.start(torch.zeros(1, *model.image_shape, device=next(model.parameters()).device))):
         raise UserError("--train decoder: with these settings of its gate nothing asks the decoder")
     for name, parameter in model.named_parameters():

@@ -5,6 +5,7 @@ from dataclasses import replace
 from harness.building.own import class_for
 from harness.command_line.declared import OfAll, OfANN, OfEvaluation, OfFineTuning, OfSNN, OfTraining
 from harness.command_line.parser import GROUPS, Parser, SwitchAction, model_in, typed
+from harness.training.losses import loss_settings
 from self_models.basics import settings
 from self_models.basics.settings import COUNT, POSITIVE, WHOLE, Text
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -25,7 +26,8 @@ def ann_settings(model=""):
 def snn_settings(model=""):
     """name -> Setting of all that the SNN's training script has flags for. model: of --model."""
     own = settings.declared(OfAll, OfTraining, OfSNN, OfFineTuning)
-    return settings.with_defaults(own, SNN_DEFAULTS) | class_for(model, VGG_SNN_STDB_wFeedback).declared()
+    own, network = settings.with_defaults(own, SNN_DEFAULTS), class_for(model, VGG_SNN_STDB_wFeedback)
+    return loss_settings() | own | network.declared()
 
 
 def posthoc_settings(cls):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.processes import ranks
+from harness.processes.lock import Lock
 from harness.runs.checkpoints import write_here
 from self_models.basics.home import users_folder
 
@@ -25,50 +25,46 @@ def places(folder):
     return folder / ".cache", users_folder() / f"{folder.name}_{digest}"
 
 
-def kept(folder, name, read, write):
-    """read(path) of the folder's cache file of this name, a tuple. Where read raises in all places, for a file that is absent,
-    damaged or stale, write(file) makes it anew in the first place that can be written.
+def cached(folder, name, is_current, make):
+    """(a memory-mapped tensor (N, ...), what is told about it) of the folder's cache file of this name.
 
-    The first of several ranks makes it; the others only where they do not see its file, on another machine.
+    Where no place has one that is whole and is_current(what is told), make() gives (arrays, about) for a new one, which is
+    written in the first place that can be. A process that wants it meanwhile, say another rank, waits for it.
     """
-    found = look(folder, name, read)
-    if not ranks.largest(found is None):
-        return found
-    failure = ranks.from_first(lambda: "" if found else make(folder, name, write))
-    found = found or look(folder, name, read)
-    if not found and not failure:
-        failure = make(folder, name, write)
-        found = look(folder, name, read)
-    if failure or not found:
-        changed = f"{name} changed while it was read: leave the images of {folder} alone until the run has begun"
-        raise UserError(failure or changed)
-    return found
-
-
-def look(folder, name, read):
-    """read(path) in the first place where it succeeds, else None."""
     for place in places(folder):
-        try:
-            return read(place / name)
-        except Exception:  # zipfile raises whatever a damaged file makes of it
-            continue
-    return None
-
-
-def make(folder, name, write):
-    """Write the file in the first place that can be written; '' or the line that says why there is none."""
+        if found := look(place / name, is_current):
+            return found
     for place in places(folder):
+        path = place / name
         try:
             place.mkdir(parents=True, exist_ok=True)
-            write_here(place / name, write)
-            return ""
+            lock = Lock(place / f"{name}.lock", path, waits=True)
+            try:
+                if not look(path, is_current):
+                    write_here(path, lambda file: write_arrays(file, *make()))
+            finally:
+                lock.release()
         except (OSError, UserError) as error:
-            failure = f"no place to keep the decoded images: {error}; set XDG_CACHE_HOME to a folder that can be written"
-    return failure
+            failure = error
+            continue
+        if found := look(path, is_current):
+            return found
+        raise UserError(f"{name} changed while it was read: leave the images of {folder} alone until the run has begun")
+    raise UserError(f"no place to keep the decoded images: {failure}; set XDG_CACHE_HOME to a folder that can be written")
+
+
+def look(path, is_current):
+    """What a cache file holds, see cached; None where it is absent, damaged or stale."""
+    try:
+        state = os.stat(path)
+        found = read_arrays(path, state.st_ino, state.st_size, state.st_mtime_ns)
+        return found if is_current(found[1]) else None
+    except Exception:  # zipfile raises whatever a damaged file makes of it
+        return None
 
 
 def write_arrays(file, arrays, about):
-    """Write arrays of one shape and type as they come, then about(), what JSON can hold: a zip archive, which has check sums."""
+    """Write arrays of one shape and type as they come, then about, what JSON can hold: a zip archive, which has check sums."""
     shape, dtype = (0,), "uint8"
     with zipfile.ZipFile(file, "w") as archive:
         with archive.open(zipfile.ZipInfo("values"), "w", force_zip64=True) as values:
@@ -76,24 +72,18 @@ def write_arrays(file, arrays, about):
             for array in arrays:
                 values.write(array.tobytes())
                 shape, dtype = (shape[0] + 1, *array.shape), str(array.dtype)
-        archive.writestr(zipfile.ZipInfo("about"), json.dumps({**about(), "begins": begins, "shape": shape, "dtype": dtype}))
-
-
-def read_arrays(path):
-    """(a memory-mapped tensor (N, ...), what is told about it) of a file that write_arrays wrote. Raises where it is damaged."""
-    now = os.stat(path)
-    about = about_file(path, now.st_ino, now.st_size, now.st_mtime_ns)
-    if not about["shape"][0]:
-        return torch.empty(0), about
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that the values must not be written to, and nothing does
-        return torch.from_numpy(np.memmap(path, about["dtype"], "r", about["begins"], tuple(about["shape"]))), about
+        archive.writestr(zipfile.ZipInfo("about"), json.dumps({**about, "begins": begins, "shape": shape, "dtype": dtype}))
 
 
 @functools.cache
-def about_file(path, *_state):
-    """What is told in a file, all of which is checked once in a process while its state is the same."""
+def read_arrays(path, *_state):
+    """What a file that write_arrays wrote holds, see cached. All of it is checked, once in a process while its state is the same.
+    Raises where it is damaged."""
     with zipfile.ZipFile(path) as archive:
         if archive.testzip():
             raise zipfile.BadZipFile("a wrong check sum")
-        return json.loads(archive.read("about"))
+        about = json.loads(archive.read("about"))
+    values = np.memmap(path, about["dtype"], "r", about["begins"], tuple(about["shape"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that the values must not be written to, and nothing does
+        return torch.from_numpy(values), about

@@ -2,7 +2,7 @@
 classes, image shape, and how bright a background is."""
 
 from harness import UserError
-from harness.data.folders import LAYOUT, each_of, list_folder, pixels_of, recorded_shape, shape_of, some
+from harness.data.folders import LAYOUT, list_folder, pixels_of, recorded_shape, shape_of, some
 from self_models.basics.files import border
 from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHAPES, class_names, find_image_shape
 
@@ -32,16 +32,15 @@ def facts_of(args):
         if wrong := [flag for flag, is_so in fits.items() if flag in args.given and not is_so]:
             raise UserError(f"--{wrong[0]}: the checkpoint's network takes {told(known[0])}; leave it out")
     elif is_folder(args.dataset):
-        listings = list_folder(args.dataset)
-        train = listings[0]
-        args.facts = {"labels": len(train.classes), "classes": list(train.classes)}
-        if train.of_recordings:
-            frames, *shape = recorded_shape(listings, args.skip_bad)
+        listing = list_folder(args.dataset)
+        args.facts = {"labels": len(listing.classes), "classes": list(listing.classes)}
+        if listing.of_recordings:
+            frames, *shape = recorded_shape(listing, args.skip_bad)
             args.facts |= {"image_shape": tuple(shape), "recorded_frames": frames}
         else:
-            shape = shape_of(listings, args.image_size, args.grey, args.skip_bad)
-            some_images = each_of(listings, lambda listing: pixels_of(listing, shape, args.skip_bad)[0])[0][:LOOKED_AT]
-            args.facts |= {"image_shape": shape, "background": round(border(some_images).mean().item(), 4)}
+            shape = shape_of(listing, args.image_size, args.grey, args.skip_bad)
+            images, _ = pixels_of(listing, shape, args.skip_bad)["train"]
+            args.facts |= {"image_shape": shape, "background": round(border(images[:LOOKED_AT]).mean().item(), 4)}
     else:
         args.facts = {"labels": len(CLASSES[args.dataset])}
     recordings = args.facts.get("recorded_frames")

@@ -1,6 +1,5 @@
 """Frames from files, in their order: a folder of images, a GIF, a video, or an array; and recordings of event cameras."""
 
-import os
 import re
 from pathlib import Path
 
@@ -63,11 +62,6 @@ def array_in(path):
         wanted = "numbers of at most 64 bits, (N, C, H, W) or (N, H, W)"
         raise ModelError(f"frames must be {wanted}, not {values.dtype} of shape {values.shape}")
     return frames
-
-
-def is_recording(name):
-    """Whether a file of this name is taken for a recording of an event camera; hidden ones are not."""
-    return name.lower().endswith(ARRAYS) and not os.path.basename(name).startswith(".")
 
 
 def recording_in(path):

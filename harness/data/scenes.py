@@ -1,8 +1,7 @@
 """Scenes: images of a data set, one after the other, as a network sees them that is left on while the world changes.
 
 A scene is a function of a Source and of epsilon that yields frames for ever, each an image (C, H, W) uint8 with its label, -1
-where there is nothing to be answered. What is drawn follows from the seed and the number of the stream alone. An event camera
-before which an image drifts makes a recording of it.
+where there is nothing to be answered. What is drawn follows from the seed and the number of the stream alone.
 """
 
 from itertools import islice
@@ -25,20 +24,6 @@ class Scene(NamedTuple):
 
     frames: torch.Tensor
     labels: torch.Tensor
-
-    def changes(self):
-        """Where a frame is not the one before it, bool (N, B); the first never is."""
-        return changed(self.frames.flatten(2)).any(-1)
-
-    def since(self):
-        """Frames since the label last changed, int64 (N, B): 0 where it does."""
-        number = torch.arange(len(self.labels))[:, None]
-        return number - torch.where(changed(self.labels), number, 0).cummax(0).values
-
-
-def changed(values):
-    """Where values (N, ...) are not those before them, bool (N, ...), as the first are not."""
-    return torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values[1:] != values[:-1]])
 
 
 def make_scene(name, images, streams, frames, seed=0, epsilon=0.2):
@@ -144,41 +129,3 @@ def noise(source, epsilon):
             for _ in range(40):
                 flicker = 255 * most * source.draw.uniform(-1, 1, source.shape)
                 yield np.clip(np.round(image + flicker), 0, 255).astype(np.uint8), label
-
-
-class Events(NamedTuple):
-    """Of an event camera, in the order of their time, int64 (N,) each: t, the number of a frame; x and y, a column and a row; p,
-    1 where it grew brighter there, else 0."""
-
-    t: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    p: np.ndarray
-
-
-def events_of(frames, bound):
-    """The Events of frames (N, H, W), uint8: each time a pixel has moved by `bound` grey values since its last event, or since
-    the first frame."""
-    last, found = frames[0].astype(np.int64), []
-    for t, frame in enumerate(frames[1:], 1):
-        moved = np.trunc((frame - last) / bound).astype(np.int64)
-        last += moved * bound
-        y, x = moved.nonzero()
-        found.append(np.repeat([np.full_like(x, t), x, y, moved[y, x] > 0], abs(moved[y, x]), 1))
-    return Events(*np.concatenate(found, 1))
-
-
-def counted(events, frames, height, width):
-    """How many Events each pixel has in so many frames, (frames, 2, H, W): each frame has as many as the others, and what cannot
-    be shared goes to the last, as in SpikingJelly's split_by="number"."""
-    count = len(events.t)
-    number = np.minimum(np.arange(count) // max(count // frames, 1), frames - 1)
-    place = np.ravel_multi_index((number, events.p, events.y, events.x), (frames, 2, height, width))
-    return np.bincount(place, minlength=frames * 2 * height * width).reshape(frames, 2, height, width)
-
-
-def drifting_events(images, number, seed=0, moves=24, bound=64):
-    """The Events of a camera before which a grey image of a set, of this number, drifts by so many pixels."""
-    source = Source(images.part(number, number + 1), seed_for(seed, f"recording {number}"))
-    shown = [frame[0] for frame, _ in islice(drift(source, 0.0), 0, 4 * (moves + 1), 4)]
-    return events_of(np.stack(shown), bound)

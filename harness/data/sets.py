@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import torchvision
 
 from harness import UserError
-from harness.data.folders import each_of, list_folder, pixels_of, recorded_shape, shape_of
+from harness.data.folders import list_folder, pixels_of, recorded_shape, shape_of
 from harness.processes import ranks
 from self_models.basics.devices import sent
 from self_models.basics.files import is_image
@@ -220,21 +220,18 @@ def usual_folder(name):
 def load_folder(name, image_shape=None, skip_bad=False, frames=0, count_bound=1):
     """(training, test) ImageSets of a folder of images or recordings. Raises UserError as folders.py does, and where a network
     that takes recordings would be given images, or too few frames."""
-    listings = list_folder(name)
-    if listings[0].of_recordings:
-        there, *shape = recorded_shape(listings, skip_bad)
+    listing = list_folder(name)
+    if listing.of_recordings:
+        there, *shape = recorded_shape(listing, skip_bad)
         shape = (frames or there, *shape)
         if frames > there:
             raise UserError(f"--dataset {name}: its recordings have {there} frames, and the network takes {frames}")
     elif frames:
         raise UserError(f"--dataset {name} has images, and the network takes recordings of event cameras: give it those")
     else:
-        shape = image_shape or shape_of(listings, skip_bad=skip_bad)
-    parts = each_of(listings, lambda listing: pixels_of(listing, shape, skip_bad, count_bound))
-    name = Path(name).name
-    return tuple(
-        ImageSet(name, *part, names=each.classes, known_by=each.known_by) for each, part in zip(listings, parts, strict=True)
-    )
+        shape = image_shape or shape_of(listing, skip_bad=skip_bad)
+    parts, name = pixels_of(listing, shape, skip_bad, count_bound), listing.folder.name
+    return [ImageSet(name, *part, names=listing.classes, known_by=listing.known_by[of]) for of, part in parts.items()]
 
 
 def check_no_pictures(name, folder):

@@ -10,14 +10,8 @@ from self_models.running.outputs import open_share_by_step
 
 def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=False):
     """What Evaluation.result says of a model over Batches, each image with draws of its own, and the means of the criterion's
-    losses, of the last output: classification, reconstruction (with a decoder), penalty, total. on_batch: called after each with
-    (its number, Average so far)."""
-    judging = criterion.judging()
-
-    def losses(output, labels):
-        return judging(output, labels).figures()
-
-    return evaluate_parts(model.eval(), batches, seed, losses, on_batch, count_operations, ranks.gathered)
+    losses, of the last output, and of their total. on_batch: called after each with (its number, Average so far)."""
+    return evaluate_parts(model.eval(), batches, seed, criterion.judging(), on_batch, count_operations, ranks.gathered)
 
 
 @torch.no_grad()

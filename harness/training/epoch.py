@@ -58,7 +58,7 @@ def train_one_epoch(
 
     def look(step):
         if ranks.largest(step.check.failed()):
-            here = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1].total)
+            here = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1]["total"])
             where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
             fault = "a gradient is not finite" if step.loss.isfinite() else f"the loss is {step.loss.item()}"
             raise not_finite(f"{fault} at epoch {epoch}, update {step.number}: first not finite: {where}")
@@ -74,8 +74,8 @@ def train_one_epoch(
         with part_of_a_batch(batch.counts if ranks.count() > 1 else None):
             output, losses, moved = forward(parallel, batch, criterion, seed, epoch)
         optimizer.zero_grad(set_to_none=True)
-        (losses.total * (batch.share * ranks.count())).backward()  # the mean over ranks is the whole batch's mean
-        loss = losses.total.detach()
+        (losses["total"] * (batch.share * ranks.count())).backward()  # the mean over ranks is the whole batch's mean
+        loss = losses["total"].detach()
         step = Step(number, batch, loss, FiniteCheck(loss, model), _figures(output, losses, batch))
         if late:
             if waiting:
@@ -100,10 +100,10 @@ def train_one_epoch(
 
 
 def forward(model, batch, criterion, seed, epoch):
-    """(output, Losses, what the model's buffers have moved to) of a batch in training. The buffers themselves, a normalisation's
+    """(output, losses, what the model's buffers have moved to) of a batch in training. The buffers themselves, a normalisation's
     statistics say, stay as they are until the step is taken."""
     moved = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    output = batch.run(lambda *images, **more: functional_call(model, moved, images, more), seed, epoch)
+    output = batch.run(lambda *images, **more: functional_call(model, moved, images, more), seed, epoch, criterion.needs_frames)
     return output, criterion(output, batch.labels, batch.images), moved.values()
 
 
@@ -132,7 +132,7 @@ def _figures(output, losses, batch):
     """Means over a batch, without gradients: accuracy, losses and, of an SNN, spikes, and `fired`, each layer's (layers,)."""
     if not batch.counts:
         return {}
-    figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses.figures()}
+    figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses}
     if hasattr(output, "spikes"):
         figures |= {"spikes": total_spikes(output.spikes).mean(), "fired": torch.stack([*output.spikes.values()]).mean(1)}
     return {name: value.detach() for name, value in figures.items()}

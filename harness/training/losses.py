@@ -1,28 +1,59 @@
 """Loss terms, the same in training and evaluation, and the criterion they make up."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from harness import UserError
+from self_models.basics.errors import ModelError
+from self_models.basics.settings import NOT_NEGATIVE, Need, Registry, declared, setting
 from self_models.counting.spikes import total_spikes
 from self_models.running.outputs import errors_by_step
 from self_models.vgg_wFeedback import in_precision
 
+LOSSES = Registry("loss")
 
-class Losses(NamedTuple):
-    """Scalars: classification (see classification_loss), reconstruction (before trade_off; None without a
-    decoder), penalty (after its weight), total."""
 
-    classification: torch.Tensor
-    reconstruction: torch.Tensor | None
-    penalty: torch.Tensor
-    total: torch.Tensor
+@dataclass
+class Loss:
+    """A term of one's own, of the SNN's loss. Registered as NAME it has a flag --NAME_weight, and one for each other setting;
+    its value, before the weight, is NAME_loss in epoch lines and records.
 
-    def figures(self):
-        """name -> loss, of those that there are."""
-        return {name: loss for name, loss in self._asdict().items() if loss is not None}
+    value(output, images, labels): a scalar, the mean over the batch of an SNNOutput for images (B, C, H, W), or recordings
+    (B, T, C, H, W), with labels (B,). needs_frames: it looks at predictions, errors, predicted or is_open, (T, B, C, H, W), which
+    are kept for it alone; then the network must have a decoder.
+    """
+
+    weight: float = setting(0.0, NOT_NEGATIVE, "weight; 0 = off")
+    needs_frames = False
+
+
+LOSSES.expects(Loss, "value")
+
+
+def loss_settings():
+    """NAME_SETTING -> Setting of all losses that are registered, which but for their weight need that."""
+    found = {}
+    for name, loss in LOSSES.items():
+        for own, one in declared(loss).items():
+            needs = (*one.needs, Need(f"{name}_weight")) if own != "weight" else ()
+            more = {"help": f"{loss.__name__}: {one.help}", "needs": needs, "group": "training", "training": True}
+            found[f"{name}_{own}"] = replace(one, **more)
+    return found
+
+
+def own_losses(args, model):
+    """NAME_loss -> Loss of those that weigh something in training. Raises UserError where one lacks a decoder."""
+    found = {}
+    for name, cls in LOSSES.items():
+        loss = cls(**{own: getattr(args, f"{name}_{own}") for own in declared(cls)})
+        if loss.weight and not args.test_only:
+            found[f"{name}_loss"] = loss
+            if loss.needs_frames and not model.has_feedback:
+                raise UserError(f"--{name}_weight needs predictions, and {args.architecture} has no decoder; leave it out")
+    return found
 
 
 def step_weights(kind, timesteps, device=None):
@@ -39,50 +70,8 @@ def step_weights(kind, timesteps, device=None):
 STEP_WEIGHTS = ("last_t", "linear_over_t", "mean_t")  # kinds that are flags
 
 
-class TeacherOutput(NamedTuple):
-    """A teacher's logits for a batch (B, labels), how much they count (0 to 1), and the temperature."""
-
-    logits: torch.Tensor
-    weight: float
-    temperature: float
-
-
-def classification_loss(logits, labels, taught=None, smoothing=0.0):
-    """Mean cross-entropy of the logits (B, labels) with the labels, of which this part is spread evenly over all classes (Szegedy
-    et al., CVPR 2016); taught: (1 - w) of it + w τ² KL(teacher || student), both softened by the temperature τ (Hinton et al.,
-    2015, arXiv:1503.02531)."""
-    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    if taught is None:
-        return loss
-    student, teacher = ((each / taught.temperature).log_softmax(1) for each in (logits, taught.logits))
-    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return (1 - taught.weight) * loss + taught.weight * taught.temperature**2 * divergence
-
-
-def losses_of(output, labels, trade_off, kind, spike_penalty=0.0, classification_kind="last_t", taught=None, smoothing=0.0):
-    """Losses of an ANNOutput (kind 'sum') or SNNOutput; total = classification + trade_off reconstruction + penalty.
-
-    classification: the mean of the steps' classification_loss, weighted by step_weights(classification_kind); reconstruction: the
-    sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind). taught: a TeacherOutput, None
-    for none; smoothing: of the labels."""
-    by_step = getattr(output, "logits_by_step", None)
-    if by_step is None or classification_kind == "last_t":
-        by_step = output.logits[None]
-    weights = step_weights(classification_kind, len(by_step), labels.device)
-    per_step = torch.stack([classification_loss(logits, labels, taught, smoothing) for logits in by_step])
-    classification = weights @ per_step / weights.sum()
-    reconstruction, penalty, errors = None, torch.zeros_like(classification), errors_by_step(output)
-    if spike_penalty:
-        penalty = spike_penalty * total_spikes(output.spikes).mean()
-    total = classification + penalty
-    if errors is not None:
-        reconstruction = step_weights(kind, len(errors), errors.device) @ errors.mean(1)
-        total = classification + trade_off * reconstruction + penalty
-    return Losses(classification, reconstruction, penalty, total)
-
-
 class Teacher(NamedTuple):
-    """A trained ANN to learn from; weight, temperature: see classification_loss; precision: of its matrix products."""
+    """A trained ANN to learn from. weight: how much it counts, 0 to 1; precision: of its matrix products."""
 
     model: object
     weight: float
@@ -90,15 +79,30 @@ class Teacher(NamedTuple):
     precision: str = "float32"
 
     @torch.no_grad()
-    def output(self, images):
+    def logits(self, images):
         with in_precision(self.precision, images.device):
-            return TeacherOutput(self.model(images).logits, self.weight, self.temperature)
+            return self.model(images).logits
+
+
+def classification_loss(logits, labels, smoothing=0.0, teacher=None, taught=None):
+    """Mean cross-entropy of the logits (B, labels) with the labels, of which this part is spread evenly over all classes (Szegedy
+    et al., CVPR 2016); with a Teacher, whose logits are these, (1 - w) of it + w τ² KL(teacher || student), both softened by the
+    temperature τ (Hinton et al., 2015, arXiv:1503.02531)."""
+    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if teacher is None:
+        return loss
+    student, taught = ((each / teacher.temperature).log_softmax(1) for each in (logits, taught))
+    divergence = F.kl_div(student, taught, reduction="batchmean", log_target=True)
+    return (1 - teacher.weight) * loss + teacher.weight * teacher.temperature**2 * divergence
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """What training minimises; see losses_of. kind: step weights of the reconstruction, 'sum' for the ANN;
-    classification_kind: of the outputs; teacher: a Teacher to learn from, too; smoothing: of the labels."""
+    """What training minimises: classification + trade_off reconstruction + penalty + the weighted losses of one's own.
+
+    classification: the mean of the steps' classification_loss, weighted by step_weights(classification_kind); reconstruction: the
+    sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind), 'sum' for the ANN;
+    spike_penalty: per spike of an image; smoothing: of the labels; own: name -> Loss."""
 
     trade_off: float
     kind: str
@@ -106,13 +110,34 @@ class Criterion:
     classification_kind: str = "last_t"
     teacher: Teacher | None = None
     smoothing: float = 0.0
+    own: dict = field(default_factory=dict)
+
+    needs_frames = property(lambda self: any(loss.needs_frames for loss in self.own.values()))
 
     def judging(self):
         """The same for an evaluation, which judges the last output by the labels as they are."""
-        return replace(self, classification_kind="last_t", smoothing=0.0)
+        return replace(self, classification_kind="last_t", teacher=None, smoothing=0.0)
 
     def __call__(self, output, labels, images=None):
-        """Losses of an output; images: what the teacher looks at, in training; None: the labels count alone."""
-        taught = self.teacher.output(images) if self.teacher and images is not None else None
-        own = self.trade_off, self.kind, self.spike_penalty, self.classification_kind
-        return losses_of(output, labels, *own, taught, self.smoothing)
+        """name -> scalar, of the terms that there are and their `total`, of an ANNOutput or SNNOutput; images: what it is of, for
+        a teacher and losses of one's own. Raises ModelError for one of these that is no scalar."""
+        terms = {"classification": (1, self.classification(output, labels, images))}
+        if (errors := errors_by_step(output)) is not None:
+            terms["reconstruction"] = self.trade_off, step_weights(self.kind, len(errors), errors.device) @ errors.mean(1)
+        if self.spike_penalty:
+            terms["penalty"] = 1, self.spike_penalty * total_spikes(output.spikes).mean()
+        for name, loss in self.own.items():
+            terms[name] = loss.weight, loss.value(output, images, labels)
+            if getattr(terms[name][1], "shape", None) != ():
+                raise ModelError(f"{name}: value() of {type(loss).__name__} must be a scalar tensor, the mean over the batch")
+        total = sum(weight * value for weight, value in terms.values())
+        return {name: value for name, (_, value) in terms.items()} | {"total": total}
+
+    def classification(self, output, labels, images):
+        by_step = getattr(output, "logits_by_step", None)
+        if by_step is None or self.classification_kind == "last_t":
+            by_step = output.logits[None]
+        taught = self.teacher and self.teacher.logits(images)
+        per_step = [classification_loss(logits, labels, self.smoothing, self.teacher, taught) for logits in by_step]
+        weights = step_weights(self.classification_kind, len(by_step), labels.device)
+        return weights @ torch.stack(per_step) / weights.sum()

@@ -8,6 +8,7 @@ from harness.data.folders import list_folder, some
 from harness.processes import ranks
 from harness.runs.journal import COMMAND, is_epoch_line
 from harness.runs.place import Paths
+from harness.training.losses import loss_settings
 from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
@@ -39,6 +40,10 @@ def taken_up(args, declared, kind, name, own=None):
     if "select" not in was:  # an earlier version, which chose on the test images where it held out none
         was["holdout"] = was.get("holdout", args.holdout or 0)
         was["select"] = "held-out" if was["holdout"] else "test"
+    was = {flag: one.default for flag, one in loss_settings().items()} | was  # losses that it did not know
+    if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in declared]:
+        unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
+        raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
     if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
         was["dataset"] = typed  # the same, though it may have moved
     kept = {one.flag(name): one for name, one in declared.items() if one.taken_up and one.flag(name) in was}
@@ -58,8 +63,8 @@ def taken_up(args, declared, kind, name, own=None):
 
 def check_files(were, folder, path):
     """Raises UserError where the images of a folder are not those of which the checkpoint of this path knows, 'train' and 'test'
-    -> Listing.known_by."""
-    now = {listing.part: listing.known_by for listing in list_folder(folder)}
+    -> what was known of its files, see Listing."""
+    now = list_folder(folder).known_by
     if changed := [f"{part}/ had {were.get(part)} and has {known}" for part, known in now.items() if were.get(part) != known]:
         raise UserError(
             f"the images of {folder} are not those that the run of {path} was given: {'; '.join(changed)}; bring them back, or "

@@ -158,10 +158,10 @@ class Batch(NamedTuple):
     counts: bool = True
     place: object = None
 
-    def run(self, model, seed, epoch=EVALUATION):
-        """The model's output, without frames."""
+    def run(self, model, seed, epoch=EVALUATION, frames=False):
+        """The model's output; frames: whether it keeps them."""
         more = {"place": self.place} if self.place else {}
-        return model(self.images, draws=Draws(seed, epoch, self.index), frames=False, **more)
+        return model(self.images, draws=Draws(seed, epoch, self.index), frames=frames, **more)
 
     @property
     def counted(self):
@@ -232,14 +232,14 @@ def batches_of(model, parts):
 @torch.no_grad()
 def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operations=False, merge=lambda mine: [mine]):
     """What Evaluation.result says of a model in evaluation on all Batches of a set, and `confusion`, lists: of the images of each
-    class, how many were found to be of each. losses: (output, labels) -> further means, by name; on_part: called after each with
-    (its number, Average so far); merge: what Evaluation.parts() says to what it says in each of several processes, in their
-    order."""
+    class, how many were found to be of each. losses: (output, labels, images) -> further means, by name, which says whether it
+    needs_frames; on_part: called after each with (its number, Average so far); merge: what Evaluation.parts() says to what it
+    says in each of several processes, in their order."""
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
             if part.counts:
-                output = part.run(model, seed)
-                evaluation.add(output, part.images, part.labels, **(losses(output, part.labels) if losses else {}))
+                output = part.run(model, seed, frames=bool(losses) and losses.needs_frames)
+                evaluation.add(output, part.images, part.labels, **(losses(output, part.labels, part.images) if losses else {}))
             else:
                 evaluation.skip()
             if on_part:

@@ -1,0 +1,21 @@
+"""A loss of one's own: predictions that come to rest. Its value, before its weight, is variance_loss in epoch lines and records.
+
+python snn_wFeedback.py --model examples/prediction_variance.py --preset quick_feedback --variance_weight 0.01 --run_name steady
+"""
+
+from dataclasses import dataclass
+
+from harness.training.losses import LOSSES, Loss
+from self_models.basics.settings import COUNT, setting
+
+
+@LOSSES.register("variance")
+@dataclass
+class PredictionVariance(Loss):
+    """The variance of each pixel's prediction over the last steps, summed over an image's pixels, mean over images."""
+
+    steps: int = setting(4, COUNT, "over so many of the last steps", metavar="N")
+    needs_frames = True
+
+    def value(self, output, images, labels):
+        return output.predictions[-self.steps :].var(0, correction=0).sum((1, 2, 3)).mean()
