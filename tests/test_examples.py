@@ -17,6 +17,7 @@ from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 PAGE = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
+ON_HELD_OUT = SPIKING.replace("--select test", "--holdout 8")
 IDEAS = {  # file -> (its class, flags, why its steps are taken one by one, what a count of operations does not know)
     "neighbours": ("", "--gate neighbours --around 1", "", ""),
     "adaptive_threshold": ("AdaptiveSNN", "", "features.1 (AdaptiveNeuron) is its own", "features.1 (AdaptiveNeuron)"),
@@ -48,12 +49,14 @@ def word_for(name, folder=REPOSITORY / "examples"):
 def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_path):
     cls, flags, stepwise, not_counted = IDEAS[name]
     word, path, here = word_for(name, tmp_path), tmp_path / "trained_models/snn/x.pth", f"--output_dir {tmp_path}"
-    said = run_here(SNN, f"--pretrained_ann {trained.ann}", SPIKING, f"--model {word} {flags} {here} --run_name x")[1]
+    said = run_here(SNN, f"--pretrained_ann {trained.ann}", ON_HELD_OUT, f"--model {word} {flags} {here} --run_name x")[1]
     assert len(Path(word.removesuffix(f":{cls}")).read_text().splitlines()) <= 40
     assert ("engine: dense (few images)" if not cls else f"engine: reference ({stepwise}") in said
-    assert cls != "TwoDecoders" or f"{trained.ann} has no generate2.0, generate2.1: of TwoDecoders alone" in said
+    assert cls != "TwoDecoders" or f"{trained.ann} has no generate2.0, generate2.1: what is TwoDecoders's own starts" in said
     assert records(tmp_path / "logs/snn/x.jsonl", "run")[0]["parameters"]["model"] == word
     assert load_checkpoint(path)["model"] == (cls or "VGG_SNN_STDB_wFeedback")
+
+    assert ("operations" in records(tmp_path / "logs/snn/x.jsonl", "evaluation")[0]) == (not cls)
 
     resumed = f"--run_name x --resume --epochs 2 {here}"
     if cls:

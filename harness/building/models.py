@@ -72,7 +72,7 @@ def build(cls, settings, args):
     """A model of class cls on the device that the flags name."""
     device = find_device(args)
     torch.manual_seed(seed_for(args.seed, "weights"))  # of the initial weights
-    return cls(**settings).to(device)
+    return cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
 
 
 def find_device(args):
@@ -164,7 +164,7 @@ def new_of_ones_own(model, saved, path, say):
     names = [] if is_same else [name for name in names_of_ones_own(model) if name not in saved["state_dict"]]
     if names:
         parts = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
-        say(f"{path} has no {', '.join(parts)}: of {type(model).__name__} alone, they start as it makes them")
+        say(f"{path} has no {', '.join(parts)}: what is {type(model).__name__}'s own starts as it makes it")
     return names
 
 

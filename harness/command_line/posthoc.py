@@ -16,14 +16,13 @@ from harness.data.facts import check_fits, where_images_lie
 from harness.data.frames import read_frames
 from harness.data.sets import ImageSet, first_of_each_class, load_data
 from harness.drawing.film import film_of
+from harness.measuring.evaluation import counts_operations
 from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
 from harness.runs.place import Paths, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
-from self_models.basics.errors import ModelError
 from self_models.basics.files import image_sources, read_images
-from self_models.counting.operations import OperationCounter
 from self_models.network.plans import find_plan
 from self_models.objectives.gates import GATES, Gate
 from self_models.running.draws import EVALUATION, Draws
@@ -135,13 +134,8 @@ class Posthoc:
 
     @cached_property
     def counts(self):
-        """Whether operations can be counted; a line says why not."""
-        try:
-            OperationCounter(self.model)
-        except ModelError as error:
-            self.run.say(f"note: {str(error).rpartition(': ')[0]}: there are none in the records")
-            return False
-        return True
+        """Whether operations can be counted, said once."""
+        return counts_operations(self.model, self.run.say)
 
     def evaluate(self, test=None, doing="evaluating", **more):
         """Figures of the model as it is now, on the test images or others; kept as a record, with more in it.

@@ -3,15 +3,27 @@
 import torch
 
 from harness.processes import ranks
+from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate_parts
+from self_models.counting.operations import OperationCounter
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import open_share_by_step
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
 def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=False):
     """What Evaluation.result says of a model over Batches, each image with draws of its own, and the means of the criterion's
     losses, of the last output, and of their total. on_batch: called after each with (its number, Average so far)."""
     return evaluate_parts(model.eval(), batches, seed, criterion.judging(), on_batch, count_operations, ranks.gathered)
+
+
+def counts_operations(model, say):
+    """Whether a model's operations can be counted: an SNN's, but for one with parts of its own, of which a line tells."""
+    try:
+        return isinstance(model, VGG_SNN_STDB_wFeedback) and bool(OperationCounter(model))
+    except ModelError as error:
+        say(f"note: {str(error).rpartition(': ')[0]}: there are none in the records")
+        return False
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ def spikes_by_part(values):
 
 def spikes_by_layer(values):
     """layer -> spikes per image."""
-    if odd := [layer for layer in of_kind(dict, values) if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", layer)]:
+    if odd := [layer for layer in of_kind(dict, values) if not re.match(r"[A-Za-z_]\w*(\.|$)", layer)]:
         raise ValueError(f"{odd[0]!r} is no layer's name")
     return named(NATURAL)(values)
 

@@ -10,7 +10,7 @@ import torch
 
 from harness.data.sets import augmented
 from harness.drawing.board import Board
-from harness.measuring.evaluation import evaluate
+from harness.measuring.evaluation import counts_operations, evaluate
 from harness.measuring.report import (
     best_line,
     epoch_line,
@@ -34,7 +34,6 @@ from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import Average
 from self_models.running.draws import Draws, shuffled
 from self_models.running.stream import Place
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 OF_STATISTICS = 40  # batches whose statistics averaged weights are given
 
@@ -201,8 +200,7 @@ def in_sequence(batches, length, steps, first=0):
 def test_once(model, test, criterion, args, run, after_batch=None):
     """Evaluate on the test images, report, record, and return the figures."""
     run.begin()
-    is_spiking = isinstance(model, VGG_SNN_STDB_wFeedback)
-    result = evaluate_with_bar(model, test, criterion, args, run, is_spiking, after_batch)
+    result = evaluate_with_bar(model, test, criterion, args, run, counts_operations(model, run.say), after_batch)
     report_evaluation(result, model.classes, run.say)
     record = evaluation_record(model, result, args)
     run.record(**record)
