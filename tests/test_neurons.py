@@ -14,6 +14,7 @@ from self_models.loading import load
 from self_models.network.neurons import HeldDropout, NeuronState, SpikingNeuron
 from self_models.network.surrogates import SURROGATES
 from self_models.running.draws import Draws
+from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -270,3 +271,13 @@ def test_quiet_neurons_are_left_alone_and_nothing_changes(settings, monkeypatch)
             assert silent > 5 and (len(asked) == 30) == (not quiet) and sum(asked) == 2 * (30 - silent)
         asked.clear()
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_a_part_of_a_batch_keeps_what_is_known_of_its_neurons():
+    """Some images stop while the layers of others are quiet."""
+    state = NeuronState(torch.arange(3.0), None, (1.0, 1.0, None))
+    run = RunState(
+        torch.zeros(3, 1, 2, 2), View(torch.zeros(3, 1, 2, 2)), torch.zeros(3, 4), memory={"features.1": state, "x": None}
+    )
+    chosen = run.select(torch.tensor([2, 0])).memory
+    assert chosen["features.1"].v.tolist() == [2, 0] and chosen["features.1"].quiet == state.quiet and chosen["x"] is None

@@ -229,6 +229,6 @@ def _select(value, keep):
         return value.select(keep)
     if isinstance(value, dict):
         return {name: _select(state, keep) for name, state in value.items()}
-    if isinstance(value, tuple):
+    if hasattr(value, "_fields"):
         return type(value)(*(_select(part, keep) for part in value))
     return value
