@@ -244,6 +244,28 @@ def test_a_leak_that_begins_in_mid_stream_counts_from_then_on(engine):
     assert {value for name in layers for value in after[name].unique().tolist()} == {0.125 / 8}
 
 
+def test_between_two_steps_of_the_decoder_a_floor_lifts_and_weights_stay():
+    """A floor that is set for one step has lifted all membranes, whichever layers it runs; spikes that wait for the decoder have met
+    the weights of their step, which the event engine cannot know."""
+    dense = build(feedback_interval=3, **DYNAMIC)
+    event, (frames, _) = in_event(dense), scene(dense)
+    streams = [(model, model.stream(3)) for model in (dense, event)]
+    for model, stream in streams:
+        stream(frames[0], 6)
+        model.change(membrane_floor=0.0)
+        stream(frames[0])
+        model.change(membrane_floor=None)
+    outputs = [stream(frames[0], 4) for _, stream in streams]
+    check_same(outputs[1], outputs[0], exact=False)
+    for model, _ in streams:
+        model.features[2].weight.data.mul_(2)
+    streams[0][1](frames[0])
+    with pytest.raises(ModelError, match=r"weights have changed while spikes wait .* multiple of so many steps"):
+        streams[1][1](frames[0])
+    with pytest.raises(ModelError, match="a state is a dict"):
+        streams[0][1].load_state_dict(None)
+
+
 @pytest.mark.parametrize("engine", ["dense", "event"])
 def test_where_the_decoder_waits_a_stream_does_not_depend_on_its_neighbours(engine):
     """Before the decoder first runs one image changes, to dark and back; what the others see stays open."""

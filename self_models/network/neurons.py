@@ -90,7 +90,7 @@ class SpikingNeuron(nn.Module):
         v, age, _ = state or self.at_rest(current)
         if self.surrogate.needs_age and age is None and torch.is_grad_enabled():
             age = new_age(v)
-        spikes, v = self.update(current, self.floored(v), self.threshold, self.leak, lambda v: self.spike(v, age))
+        spikes, v = self.update(current, v, self.threshold, self.leak, lambda v: self.spike(v, age))
         return spikes, NeuronState(self.floored(v), None if age is None else next_age(age, spikes))
 
     def spike(self, v, age=None):

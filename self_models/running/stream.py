@@ -10,7 +10,7 @@ from self_models.basics.settings import COUNT, WHOLE, Number, required
 from self_models.running.chunks import all_steps
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import Recorder, spaces_of
-from self_models.running.turning import of_this_gate, turned
+from self_models.running.turning import as_set_now, turned
 
 MEMBRANES = "membranes."
 STATE = {"v": MEMBRANES, "age": "ages."}  # field of neurons' state -> how it is called in a state_dict; others FIELD.LAYER
@@ -72,6 +72,8 @@ class Stream:
     def load_state_dict(self, state):
         """Go on from what state_dict gave. Raises ModelError where that is damaged, or of another network; then the stream is as
         it was."""
+        if not isinstance(state, dict):
+            raise ModelError(f"a state is a dict, as state_dict gives it, not a {type(state).__name__}")
         held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
         seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
         if held or steps:
@@ -142,13 +144,13 @@ class Dense:
         model = self.model
         if model.watcher:
             model.watcher.begin()
-        run = replace(turned(model, of_this_gate(model, run), x), recorder=recorder, watcher=model.watcher)
+        run = replace(turned(model, as_set_now(model, run), x), recorder=recorder, watcher=model.watcher)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, recorder), run
 
     def state_of(self, run):
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
-        run = of_this_gate(self.model, run)
+        run = as_set_now(self.model, run)
         view = run.view
         found = {"image": run.image, "logits": run.logits, "trace": run.trace}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}

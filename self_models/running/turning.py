@@ -76,9 +76,8 @@ def surprised(model, run, opened):
     keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
     memory, neurons = dict(run.memory), model.neurons()
     for name in memory.keys() & neurons.keys():
-        neuron, v = neurons[name], memory[name].v
-        rest, v = neuron.initial_potential * neuron.threshold, neuron.floored(v)
-        memory[name] = memory[name]._replace(v=rest + kept(v - rest, keep))
+        rest = neurons[name].initial_potential * neurons[name].threshold
+        memory[name] = memory[name]._replace(v=rest + kept(memory[name].v - rest, keep))
     trace = kept(run.trace, keep).masked_fill(opened, 0)
     run = replace(run, memory=memory, trace=trace, logits=kept(run.logits, keep))
     judged, surprises = model.gate.next_view(run.image, model.guess(model.prediction(run)), run.view), opened.flatten(1).any(1)
@@ -94,10 +93,13 @@ def chosen(images, view, other):
     )
 
 
-def of_this_gate(model, run):
-    """The run; where the model's gate is of another class than the one that has made its view, all is open again as at the
-    beginning of a run."""
-    cls = type(model.gate)
+def as_set_now(model, run):
+    """The run as the model's settings of now take it up: no membrane is below its floor, and where the gate is of another class
+    than the one that has made its view, all is open again as at the beginning of a run."""
+    neurons, cls = model.neurons(), type(model.gate)
+    lifted = {name: run.memory[name] for name, neuron in neurons.items() if neuron.floor is not None and name in run.memory}
+    lifted = {name: state._replace(v=neurons[name].floored(state.v)) for name, state in lifted.items()}
+    run = replace(run, memory=run.memory | lifted)
     return run if run.gate is cls else replace(run, view=model.gate.start(run.image), gate=cls)
 
 

@@ -63,11 +63,10 @@ UPDATES = {
 
 def run_steps(drive, v, update, theta, leak, floor=None, kept=None):
     """T steps of one layer: drive (T, B, ...), V before the first -> (spikes (T, B, ...), V after the last, spikes per image and
-    step (T, B)). floor: before the first and after each step V = max(V, -floor theta), None for no floor. kept: tensors
-    (T, B, ...) that are filled for a backward pass, see NeuronSteps."""
+    step (T, B)). floor: after each step V = max(V, -floor theta), None for no floor. kept: tensors (T, B, ...) that are filled
+    for a backward pass, see NeuronSteps."""
     s, following, lowest = torch.empty_like(drive), torch.empty_like(v), None if floor is None else -floor * theta
     fired, leaking, floored = kept or ([following] * len(drive), None, None)
-    v = v if floor is None else v.clamp(min=lowest)  # it may have been another one before
     for t, (now, deciding, spikes) in enumerate(zip(drive.unbind(), fired, s.unbind(), strict=True)):
         if leaking is not None:
             leaking[t] = v

@@ -40,6 +40,10 @@ class LeftOn:
         that of another network."""
         if layout.shapes != self.layout.shapes:
             raise ModelError("this stream began with another feedback_interval: call reset() to begin anew")
+        waits = settings.has_feedback and self.pixels.run["steps"][0] % settings.feedback_interval
+        if waits and layout is not self.layout and not np.array_equal(layout.net.weights, self.layout.net.weights):
+            every = f"with feedback_interval {settings.feedback_interval} change them after a multiple of so many steps"
+            raise ModelError(f"weights have changed while spikes wait for the decoder: {every}, or use --engine dense")
         if layout is not self.layout or self.settings._replace(timesteps=settings.timesteps) != settings:
             self.settle()  # up to now the settings before hold
             if settings.blocks != self.settings.blocks:
