@@ -245,8 +245,8 @@ def test_a_leak_that_begins_in_mid_stream_counts_from_then_on(engine):
 
 
 def test_between_two_steps_of_the_decoder_a_floor_lifts_and_weights_stay():
-    """A floor that is set for one step has lifted all membranes, whichever layers it runs; spikes that wait for the decoder have met
-    the weights of their step, which the event engine cannot know."""
+    """A floor that is set for one step has lifted all membranes, whichever layers it runs; spikes that wait for the decoder
+    have met the weights of their step, which the event engine cannot know."""
     dense = build(feedback_interval=3, **DYNAMIC)
     event, (frames, _) = in_event(dense), scene(dense)
     streams = [(model, model.stream(3)) for model in (dense, event)]
