@@ -148,8 +148,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def _looked_at(self):
         modules = modules_of(self)
-        if not self._wired or self._wired[0] != modules:
-            self._wired = modules, wire(self), unknown(self)
+        seen = modules, [*map(type, modules)]  # a module may become one of another class
+        if not self._wired or self._wired[0] != seen:
+            self._wired = seen, wire(self), unknown(self)
         return self._wired
 
     def set_bptt_segments(self, segments):

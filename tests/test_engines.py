@@ -7,9 +7,10 @@ are compared within rounding. benchmarks/robustness/engines.py takes a thousand 
 import copy
 
 import hypothesis
+import pytest
 import torch
 from hypothesis import strategies as st
-from test_event_engine import GRID, build
+from test_event_engine import GRID, Tired, become, build
 
 from self_models.basics.errors import ModelError
 from self_models.fast.event.engine import EventEngine
@@ -186,3 +187,21 @@ def on_grid_images(model):
     draw = torch.Generator().manual_seed(0)
     x = (torch.rand(IMAGES, *model.image_shape, generator=draw) * GRID).round() / GRID
     return x, torch.rand(model.timesteps, *x.shape, generator=draw)
+
+
+def halve_current(neuron):
+    forward = neuron.forward
+    neuron.forward = lambda current, state=None: forward(current / 2, state)
+
+
+@pytest.mark.parametrize("change", [become(Tired), halve_current])
+@torch.no_grad()
+def test_neurons_that_change_what_they_do_are_run_as_they_do_from_then_on(change):
+    """In a network that has run, many steps at once: its neurons become others, or get a forward of their own."""
+    model = build()
+    x, u = on_grid_images(model)
+    model(x, u)
+    assert model.runs_by == "dense"
+    change(model.features[1])
+    assert model.runs_by == "reference"
+    check_equal(model(x, u), by_steps(model)(x, u), exact=True)

@@ -166,6 +166,11 @@ def modules_of(model):
     return found
 
 
+def is_altered(module):
+    """Whether a module does what its class does not say: by a hook, or a forward of its own, which a fast path would not call."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+
+
 def check_known(model, who, instead="it takes what plans make (network/plans.py)", own=False):
     """Raises ModelError where a model has a part that no plan makes, or a method of its own but of the read-out: who, in words,
     does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""

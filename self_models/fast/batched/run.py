@@ -6,6 +6,7 @@ from self_models.fast.batched.folding import decoder_layers
 from self_models.fast.batched.neurons import UPDATES, count_events
 from self_models.fast.batched.stages import run_stage
 from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.network.wiring import is_altered
 from self_models.running.steps import Schedule, accumulated, gathered, joined, placed, stack_frames
 from self_models.running.turning import shown_next
 
@@ -19,8 +20,8 @@ def why_not(model):
     for name, neuron in model.neurons().items():
         if neuron.update not in UPDATES:
             return f"the update of {name} is its own"
-        if neuron._forward_hooks or neuron._forward_pre_hooks:
-            return f"the neurons {name} have a hook, which wants to be called step by step"
+        if is_altered(neuron):
+            return f"the neurons {name} have a hook or a forward of their own, which wants to be called step by step"
     return ""
 
 
@@ -44,8 +45,7 @@ def advance(model, run, draws):
     counts = {name: [] for name in model.wiring.names}
     parts = [perceive(model, run, part, counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
     logits = classify(model, run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
-    none = [draws.new_zeros(draws.shape[:2])]  # of neurons beside the stages, which nobody has run
-    spikes = torch.stack([joined(one or none) for one in counts.values()], -1)
+    spikes = torch.stack([joined(one) for one in counts.values()], -1)
     shown = stack_frames([frame for _, frames in parts for frame in frames])
     return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
 

@@ -5,7 +5,7 @@ import torch
 from self_models.basics.devices import free_memory
 from self_models.fast.event.network import lay_out, memory_of
 from self_models.network.neurons import SpikingNeuron
-from self_models.network.wiring import modules_of, unknown
+from self_models.network.wiring import is_altered, modules_of, unknown
 
 
 class KeptLayout:
@@ -59,11 +59,6 @@ def parts_of(model):
     others += map(type, modules)
     others += map(is_altered, modules)
     return modules, [(value.data_ptr(), value.dtype, value.shape, value.stride()) for value in tensors_of(modules)], others
-
-
-def is_altered(module):
-    """Whether a module does what its class does not say: by a hook, or a forward of its own, which would not be called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def altered(model):
