@@ -10,10 +10,9 @@ from self_models.basics.images import background, checked_images, class_names, f
 from self_models.basics.settings import Configured
 from self_models.fast.batched.folding import decoder_layers
 from self_models.network.declared import ANNSettings
-from self_models.network.neurons import HeldDropout
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
-from self_models.network.stages import build_stages, encoder_parts, list_layers
+from self_models.network.stages import build_stages, encoder_parts, list_layers, pass_on
 from self_models.running.draws import draws_for
 from self_models.running.outputs import ANNOutput, Sums
 
@@ -104,11 +103,7 @@ class VGG_wFeedback(Configured, nn.Module):
 
         def stage(name, layers, signal):
             for position, layer in layers:
-                key = f"{name}.{position}"
-                if isinstance(layer, HeldDropout):
-                    signal, masks[key] = layer(signal, masks.get(key), draws=draws)
-                else:
-                    signal = layer(signal)
+                signal = pass_on(layer, signal, masks, f"{name}.{position}", draws)
             return signal
 
         def encode(signal):

@@ -13,9 +13,9 @@ from self_models.basics.images import background, checked_images, class_names, f
 from self_models.basics.settings import Configured, declared
 from self_models.fast import batched
 from self_models.network.declared import CHANGEABLE, SpikingSettings
-from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingLayers, SpikingNeuron
+from self_models.network.neurons import SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
-from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers
+from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, pass_on
 from self_models.network.surrogates import SURROGATES
 from self_models.network.wiring import modules_of, unknown, wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
@@ -182,23 +182,23 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
         Returns the Frame of this step."""
         on_image_change(self, run, image)  # of a recording or a stream
-        view, run.spikes = run.view, {}
+        view = run.view
         signal = self.encoding.send(view.unexplained(), u)  # input spikes
-        run.note_sent(view.sent(signal))
+        run.spikes = {"input": view.sent(signal)}
         if self.gate.begins_anew(view):
             run.forget("features", "before_fork")
         shared = self.propagate(run, "features", "before_fork", signal)  # encoder, as far as the decoder needs it
-        run.logits = self.settings["output_leak"] * run.logits
-        if not self.gate.waits(view):
+        run.logits, waits = self.settings["output_leak"] * run.logits, self.gate.waits(view)
+        if not waits:
             features = self.propagate(run, "features", "after_fork", shared)
             drive = self.propagate(run, "classifier", "classifier", features.flatten(1))
             run.logits = run.logits + drive.to(run.logits.dtype)
-        decoded, decodes = None, self.decodes(view, run.steps)
-        run.schedules.append(Schedule(run.steps, self.gate.waits(view), self.decoder_idle(view), [decodes]))
-        if self.has_feedback and not self.decoder_idle(view):
+        decoded, idle, decodes = None, self.decoder_idle(view), self.decodes(view, run.steps)
+        if self.has_feedback and not idle:
             run.waiting = run.waiting + shared
-            if decodes:
-                decoded, run.waiting = self.propagate(run, "generate", "generate", run.waiting), 0
+        if decodes:
+            decoded, run.waiting = self.propagate(run, "generate", "generate", run.waiting), 0
+        run.schedules.append(Schedule(run.steps, waits, idle, [decodes]))
         shown = self.read_out_and_gate(run, decoded)
         recorded = run.recorder.of_step(run.spikes, run.memory, self.neurons(), image)
         return shown._replace(logits=run.logits, spikes=run.spike_counts(self.wiring.names), **recorded)
@@ -210,15 +210,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             if isinstance(layer, SpikingNeuron):
                 signal, run.memory[name] = layer(signal, run.memory.get(name))
                 run.note_spikes(name, signal)
-            elif isinstance(layer, HeldDropout):
-                signal, run.memory[name] = layer(signal, run.memory.get(name), draws=run.draws)
-            elif isinstance(layer, nn.MaxPool2d):
-                counts = isinstance(layer, CountingMaxPool)
-                signal, run.memory[name] = layer.run(signal, run.memory.get(name)) if counts else (layer(signal), None)
-                run.note(name, signal)
-            else:
-                run.note(name, signal)
-                signal = layer(signal)
+                continue
+            before, signal = signal, pass_on(layer, signal, run.memory, name, run.draws)
+            run.note(name, signal if isinstance(layer, nn.MaxPool2d) else before)
         return signal
 
     def decoder_idle(self, view):

@@ -22,9 +22,8 @@ from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
 from harness.training.forecast import counted
 from self_models.fast import batched
-from self_models.network.neurons import CountingMaxPool
 from self_models.network.norms import by_channel
-from self_models.network.stages import chains, encoder_parts, list_layers
+from self_models.network.stages import chains, encoder_parts, list_layers, pass_on
 from self_models.network.wiring import check_known, in_stages
 from self_models.running.draws import Draws
 
@@ -108,10 +107,7 @@ def through(linear, signal):
             memory.clear()
         values = signal(t)
         for position, layer in linear:
-            if isinstance(layer, CountingMaxPool):
-                values, memory[position] = layer.run(values, memory.get(position))
-            else:
-                values = layer(values)
+            values = pass_on(layer, values, memory, position)
         return values
 
     return at

@@ -108,7 +108,7 @@ class SNNSource:
         names = list(model.state_dict())
         new = (".threshold", ".leak", ".bias")[: 3 if self.converts else 2]
         may_lack = [] if ours and not self.converts else [name for name in names if name.endswith(new)]
-        may_lack += new_of_ones_own(model, self.saved, self.path, run and run.say)
+        may_lack += new_of_ones_own(model, self.saved, self.path, run.say)
         decoder = [name for name in names if name.startswith(DECODER)]
         if may_grow and not self.converts and decoder and not has_decoder(self.saved):
             run.say(f"{self.path} has no decoder: this one starts at {'0' if model.gate.completes else 'random'}")
@@ -133,9 +133,8 @@ class SNNSource:
                 model.set_leak(self.args.leak)
             return model
         for name, parameter in model.named_parameters():
-            if (
-                name.endswith(".bias") and in_stages(name) and name not in state
-            ):  # the ANN has none; what is there is of an earlier conversion
+            # the ANN has none; what is there is of an earlier conversion
+            if name.endswith(".bias") and in_stages(name) and name not in state:
                 torch.nn.init.zeros_(parameter)
         biases = biases_of(model)
         if has_bounds:

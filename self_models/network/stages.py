@@ -150,6 +150,18 @@ def encoder_parts(features):
     return layers[: features.fork], layers[features.fork :]
 
 
+def pass_on(layer, signal, memory, key, draws=None):
+    """What a layer that does not spike makes of one step's signal (B, ...). memory: key -> its state, if it has one, updated in
+    place; draws: the batch's Draws, of a dropout mask in training."""
+    if isinstance(layer, HeldDropout):
+        signal, memory[key] = layer(signal, memory.get(key), draws=draws)
+    elif isinstance(layer, CountingMaxPool):
+        signal, memory[key] = layer.run(signal, memory.get(key))
+    else:
+        signal = layer(signal)
+    return signal
+
+
 def chains(layers):
     """The (position, module) pairs of a stage's layers as (linear ones in a row, the spiking layer that ends them or None)."""
     linear = []

@@ -67,14 +67,14 @@ class RunState:
     schedules: list = field(default_factory=list)  # of these steps
     gate: type | None = None  # of the gate that has made the view
     at_once: bool = False  # whether layers take many steps at once, see fast/batched
-    spikes: dict = field(default_factory=dict)  # of the latest step: layer -> spikes (B, ...), of those that ran
+    spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...), of those that ran
 
     def shown_now(self):
         """The image of the coming step, (B, C, H, W)."""
         return self.image if self.recording is None else self.recording[:, self.steps]
 
     def note(self, name, signal):
-        """What goes into a linear layer, or comes out of a maximum pool, in this step."""
+        """What goes into a linear layer, or comes out of a maximum pool or of neurons, in this step."""
         if self.watcher:
             self.watcher.note(name, signal, [self.steps])
 
@@ -82,10 +82,6 @@ class RunState:
         """What a layer sends in this step."""
         self.spikes[name] = spikes
         self.note(name, spikes)
-
-    def note_sent(self, sent):
-        """Which input neurons send in this step, bool (B, C, H, W)."""
-        self.spikes["input"] = sent
 
     def spike_counts(self, names):
         """Spikes of each of these layers in this step, (B, layers) float32."""
@@ -124,10 +120,6 @@ class Frame(NamedTuple):
     spikes: torch.Tensor | None = None
     fired: torch.Tensor | None = None
     membranes: torch.Tensor | None = None
-
-    def at(self, step):
-        """The Frame of one step."""
-        return self._each(lambda values, counts: values[step])
 
     def summed(self, image, target):
         """The same with sums over pixels in the place of pictures; image: what was seen, target: what the prediction is compared

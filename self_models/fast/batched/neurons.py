@@ -25,11 +25,7 @@ class Update(NamedTuple):
 
 
 def delayed_step(drive, v, theta, leak, fired, s, following):
-    """s[t] = H(V[t]/theta - 1);   V[t+1] = leak V[t] + drive[t] - theta s[t]
-
-    Fire, then charge and reset: s[t] reads V before drive[t] arrives, so each layer delays by one step
-    (Rathi et al., ICLR 2020). theta in the unit of V and drive; leak per step.
-    """
+    """delayed() of network/neurons.py."""
     torch.gt(fired.copy_(v), theta, out=s)
     torch.addcmul(drive, fired, leak, out=following).addcmul_(s, theta, value=-1)
 
@@ -42,10 +38,7 @@ def delayed_gradient(after, through, scale, leak, grad_drive, before):
 
 
 def immediate_step(drive, v, theta, leak, fired, s, following):
-    """V'[t] = leak V[t-1] + drive[t];   s[t] = H(V'[t]/theta - 1);   V[t] = V'[t] - theta s[t]
-
-    Charge, then fire and reset, as in snnTorch, SpikingJelly and Norse: depth costs no steps.
-    """
+    """immediate() of network/neurons.py."""
     torch.gt(torch.addcmul(drive, v, leak, out=fired), theta, out=s)
     torch.addcmul(fired, s, theta, value=-1, out=following)
 

@@ -35,7 +35,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
         if isinstance(module, SpikingNeuron):
             if steps:
                 state = memory.get(key)
-                if looks and state and state.quiet == dynamics(module) and not any(sends):
+                if looks and state and state.quiet and not any(sends) and state.quiet == dynamics(module):
                     waiting, signal = [], state.v.new_zeros(1).expand(steps * images, *state.v.shape[1:])
                     if counts is not None:
                         counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
