@@ -47,23 +47,23 @@ class Network(NamedTuple):
 JPEG = "CIFAR-10 (JPEG)"
 NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "quick_feedback": Network("quick feedback", seeds=5),
-    "quick_twin": Network("twin of quick feedback", seeds=5),
+    "quick_baseline": Network("baseline of quick feedback", seeds=5),
     "feedback": Network("feedback", opened=True),
-    "twin": Network("twin of feedback"),
+    "baseline": Network("baseline of feedback"),
     "accurate_feedback": Network("accurate feedback", seeds=3, opened=True),
-    "accurate_twin": Network("twin of accurate feedback", seeds=3),
+    "accurate_baseline": Network("baseline of accurate feedback", seeds=3),
     "residual_feedback": Network("residual feedback", opened=True),
-    "residual_twin": Network("twin of residual feedback"),
+    "residual_baseline": Network("baseline of residual feedback"),
     "fast_feedback": Network("fast feedback", seeds=2, opened=True),
-    "fast_twin": Network("twin of fast feedback", seeds=2),
+    "fast_baseline": Network("baseline of fast feedback", seeds=2),
     "fashion_feedback": Network("Fashion feedback", opened=True),
-    "fashion_twin": Network("twin of Fashion feedback"),
+    "fashion_baseline": Network("baseline of Fashion feedback"),
     "cifar10_feedback": Network("CIFAR-10 feedback", images=JPEG),
     "cifar10_blind": Network("CIFAR-10, blind interpolation", images=JPEG),
-    "cifar10_twin": Network("twin of CIFAR-10 feedback", images=JPEG),
+    "cifar10_baseline": Network("baseline of CIFAR-10 feedback", images=JPEG),
     "deep_feedback": Network("CIFAR-10, deep, feedback", images=JPEG),
     "deep_blind": Network("CIFAR-10, deep, blind interpolation", images=JPEG),
-    "deep_twin": Network("twin of CIFAR-10, deep, feedback", images=JPEG),
+    "deep_baseline": Network("baseline of CIFAR-10, deep, feedback", images=JPEG),
 }
 RECIPES = {preset: find(preset, "snn") for preset in NETWORKS}
 CHECKPOINTS = {  # name -> (its preset, seed)
@@ -221,12 +221,12 @@ def mean(values):
 
 
 def paired(rows, network):
-    """How `network` differs from its twin run for the same steps by the same rule, each seed's pair by itself: run -> figure ->
-    Difference."""
+    """How `network` differs from its baseline run for the same steps by the same rule, each seed's pair by itself: run ->
+    figure -> Difference."""
     runs = {}
     for row in rows:
-        if (is_twin := row["name"] == f"twin of {network}") or row["name"] == network:
-            runs.setdefault(run_of(row), ({}, {}))[is_twin][row["seed"]] = row
+        if (is_baseline := row["name"] == f"baseline of {network}") or row["name"] == network:
+            runs.setdefault(run_of(row), ({}, {}))[is_baseline][row["seed"]] = row
     found = {run: {name: difference(name, *pair) for name in SPREAD} for run, pair in runs.items()}
     return {run: figures for run, figures in found.items() if figures["accuracy"]}
 
@@ -259,7 +259,7 @@ def table(rows):
 
 SHORT = {  # of the README's table: (network, steps, rule, blocking) -> name
     ("quick feedback", 50, "none", True): "ours, with blocking, T = 50",
-    ("twin of quick feedback", 50, "none", False): "its twin, T = 50",
+    ("baseline of quick feedback", 50, "none", False): "its baseline, T = 50",
     ("quick feedback", 50, "confidence", True): "ours, each image stopped when the network is sure",
 }
 
@@ -282,7 +282,7 @@ def shown(row, name):
 
 
 def pairs_table(rows):
-    """What feedback with blocking changes against the twin, as a Markdown table: paired by seed, with 95 % intervals."""
+    """What feedback with blocking changes against the baseline, as a Markdown table: paired by seed, with 95 % intervals."""
     yield "| data set | network | pairs | T | stop | accuracy, points | spikes | energy layer by layer | energy event-driven |"
     yield "|" + " --- |" * 9
     blocked = [row for row in rows if row["blocking"] or not row["feedback"]]

@@ -122,8 +122,8 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def twin(tmp_path_factory):
+def baseline(tmp_path_factory):
     """Path of an SNN of a plan without a decoder, trained by the script. Read only."""
-    folder = tmp_path_factory.mktemp("twin")
-    run_here(SNN, f"-a VGG5_small --fc_width 16 {SPIKING} --run_name twin --output_dir {folder}".replace(BALANCE, ""))
-    return folder / "trained_models/snn/twin.pth"
+    folder = tmp_path_factory.mktemp("baseline")
+    run_here(SNN, f"-a VGG5_small --fc_width 16 {SPIKING} --run_name baseline --output_dir {folder}".replace(BALANCE, ""))
+    return folder / "trained_models/snn/baseline.pth"

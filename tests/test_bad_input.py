@@ -351,8 +351,8 @@ def test_results_json_must_have_a_place(trained, tmp_path):
 @pytest.mark.parametrize(
     ("name", "epsilons"), [(OBJ1, "0 0.1"), (OBJ2, "0.1"), (OBJ3, "0.1"), (OBJ3, "0"), (ANALYSIS, "0.1"), (ANALYSIS, "0")]
 )
-def test_a_plan_without_feedback_is_refused_where_feedback_is_needed(twin, tmp_path, name, epsilons):
-    line = refused(name, f"--pretrained_snn {twin} {DATA} --epsilon {epsilons} --output_dir {tmp_path}")
+def test_a_plan_without_feedback_is_refused_where_feedback_is_needed(baseline, tmp_path, name, epsilons):
+    line = refused(name, f"--pretrained_snn {baseline} {DATA} --epsilon {epsilons} --output_dir {tmp_path}")
     assert "_wFeedback" in line or "plan with feedback" in line
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -362,18 +362,18 @@ def test_results_that_are_missing_are_noticed_before_anything_is_evaluated(tmp_p
     """Of the networks that --only leaves out: one line names a file, and what to add."""
     monkeypatch.setattr("results.HERE", tmp_path)
     monkeypatch.setattr("results.evaluate", lambda command: pytest.fail(command))
-    line = refused("results", "--only snn_twin", few)
+    line = refused("results", "--only snn_baseline", few)
     folder = tmp_path / ("results_few" if few else "results")
-    files = [run for checkpoint, run, *_ in results.commands() if checkpoint != "snn_twin"]
-    others = [name for name in results.CHECKPOINTS if name != "snn_twin"]
+    files = [run for checkpoint, run, *_ in results.commands() if checkpoint != "snn_baseline"]
+    others = [name for name in results.CHECKPOINTS if name != "snn_baseline"]
     begins = f"error: {folder / files[0]}.json and {len(files) - 1} more files are missing"
-    assert line == f"{begins}: evaluate their networks, too: --only snn_twin {' '.join(others)} --dataset FOLDER"
+    assert line == f"{begins}: evaluate their networks, too: --only snn_baseline {' '.join(others)} --dataset FOLDER"
     assert digests(tmp_path) == {} and not folder.exists()
     folder.mkdir()
     for run in files[1:]:
         (folder / f"{run}.json").write_text("[]")
-    assert f"{files[0]}.json is missing: evaluate its network, too: --only snn_twin {others[0]}" in refused(
-        "results", "--only snn_twin", few
+    assert f"{files[0]}.json is missing: evaluate its network, too: --only snn_baseline {others[0]}" in refused(
+        "results", "--only snn_baseline", few
     )
 
 
@@ -401,11 +401,11 @@ def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatc
     }
     assert json.loads((tmp_path / "results/results.json").read_text()) == rows
     fashion, cifar = printed.splitlines()[-2:]
-    assert fashion.endswith(" stay as they are: fashion_feedback, fashion_twin; FashionMNIST is not there: put it into data/")
+    assert fashion.endswith(" stay as they are: fashion_feedback, fashion_baseline; FashionMNIST is not there: put it into data/")
     assert " stay as they are: cifar10_feedback, " in cifar and "; add --dataset FOLDER, of " in cifar
     said.clear()
-    line = refused("results", "--only snn_twin fashion_twin")
-    assert line == "error: fashion_twin needs its images: FashionMNIST is not there: put it into data/" and not said
+    line = refused("results", "--only snn_baseline fashion_baseline")
+    assert line == "error: fashion_baseline needs its images: FashionMNIST is not there: put it into data/" and not said
     assert f"--dataset {tmp_path}/gone is neither" in refused("results", f"--dataset {tmp_path}/gone") and not said
     monkeypatch.setattr(
         "results.evaluate", lambda command: (tmp_path / re.search(r"results_few/\S+json", command)[0]).write_text("[]")

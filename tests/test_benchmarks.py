@@ -39,19 +39,19 @@ def test_streams_counts_by_hand():
     assert streams.sent_and_held(moving, [(0, 0), (0, 1)])[1].tolist() == [[1], [0], [0], [0]]
 
 
-def test_streams_compares_with_the_controls(trained, twin):
-    flags = f"--pair {trained.snn} {twin} --seeds 0 --scenes part noise --streams 3 --steps 24 --engine dense"
+def test_streams_compares_with_the_controls(trained, baseline):
+    flags = f"--pair {trained.snn} {baseline} --seeds 0 --scenes part noise --streams 3 --steps 24 --engine dense"
     lines = [json.loads(line) for line in run_here("benchmarks.findings.streams", flags)[1].splitlines()]
     rows = {(row["scene"], row["case"]): row for row in lines if "case" in row}
     assert len(rows) == 10 and len(lines) == 10 + 8
     for scene in ("part", "noise"):
         of = {case: row for (name, case), row in rows.items() if name == scene}
-        assert of["send-on-delta"]["spikes"]["input"] < of["twin"]["spikes"]["input"]
+        assert of["send-on-delta"]["spikes"]["input"] < of["baseline"]["spikes"]["input"]
         assert all(row["spikes"]["total"] == pytest.approx(sum(list(row["spikes"].values())[:4])) for row in of.values())
         assert all(row["energy_joules"] > 0 and 0 <= row["accuracy"] <= 1 for row in of.values())
     assert rows["noise", "detector"]["spikes"]["total"] < rows["part", "detector"]["spikes"]["total"]  # which sleeps
-    (apart,) = [row for row in lines if (row["scene"], row.get("feedback against")) == ("part", "twin")]
-    ours, theirs = (rows["part", case]["spikes"]["total"] for case in ("feedback", "twin"))
+    (apart,) = [row for row in lines if (row["scene"], row.get("feedback against")) == ("part", "baseline")]
+    ours, theirs = (rows["part", case]["spikes"]["total"] for case in ("feedback", "baseline"))
     assert apart["spikes"] == [pytest.approx(100 * (ours / theirs - 1)), None]
 
 
@@ -64,7 +64,7 @@ def test_inference_peers_send_our_spikes(tmp_path):
     done = run_script("benchmarks/speed/inference_peers", flags, tmp_path / "peers.png")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["network"], row["stopped"]) for row in rows] == [
-        ("twin", False), ("blocking", False), ("twin", True), ("blocking", True)
+        ("baseline", False), ("blocking", False), ("baseline", True), ("blocking", True)
     ]  # fmt: skip
     for row in rows:
         assert row["case"].endswith("ours stopped when sure") == row["stopped"] == (row["mean_steps"] < 8)
@@ -129,17 +129,18 @@ def test_launches_compares_with_the_same_network(name):
 
 
 def test_launches_of_a_step(monkeypatch):
-    """The twin's minimal loop by hand: 3 operations draw, 5 convolutions, 5 layers of neurons with 3 each, 1 copy of the codes, 3
-    matrix products, 1 sum. Draws are made by operations on tensors, Philox's ten rounds at each step, or once for several."""
+    """The baseline's minimal loop by hand: 3 operations draw, 5 convolutions, 5 layers of neurons with 3 each, 1 copy of the
+    codes, 3 matrix products, 1 sum. Draws are made by operations on tensors, Philox's ten rounds at each step, or once for
+    several."""
     noted = []
     for module in (launches, philox):
         monkeypatch.setattr(module, "WHY_NOT", noted)
     said = run_here("benchmarks.speed.launches", "--evaluation_timesteps 2 --training_timesteps 2 --batch_size 2")[1]
     rows = {row["case"]: row for row in map(json.loads, said.splitlines())}
-    assert list(rows) == ["evaluation, twin", "evaluation, blocking", "training, twin", "training, blocking"]
-    assert rows["evaluation, twin"]["minimal"] == 3 + 5 + 5 * 3 + 1 + 3 + 1
+    assert list(rows) == ["evaluation, baseline", "evaluation, blocking", "training, baseline", "training, blocking"]
+    assert rows["evaluation, baseline"]["minimal"] == 3 + 5 + 5 * 3 + 1 + 3 + 1
     assert all(row["ours"] > row["draws"] >= 0 and row["whole_run"]["ours"] >= row["ours"] for row in rows.values())
-    assert all(rows[f"{mode}, blocking"][who] > rows[f"{mode}, twin"][who]
+    assert all(rows[f"{mode}, blocking"][who] > rows[f"{mode}, baseline"][who]
                for mode in ("evaluation", "training") for who in ("ours", "minimal"))  # fmt: skip
 
 

@@ -21,7 +21,7 @@ FED = f"{SHORT} {BALANCE} --readout membrane_rescaled --epsilon 0.2"
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory):
-    """(folder, what training printed) of two tiny recipes, `fed` with a decoder and `twin`, of seeds 0 and 1 each."""
+    """(folder, what training printed) of two tiny recipes, `fed` with a decoder and `baseline`, of seeds 0 and 1 each."""
     folder = tmp_path_factory.mktemp("recipes")
     here = f"--seeds 0 1 --output_dir {folder}"
     run_here(ANN, f"-a VGG5_wFeedback_small -lr 5e-3 {HELD_OUT} --run_name ann {here}")
@@ -29,7 +29,7 @@ def recipes(tmp_path_factory):
     fed = run_script(
         SNN, "--pretrained_ann", ann, f"{SHORT} {BALANCE} --readout membrane_rescaled --epsilon 0.2 --run_name fed {here}"
     )
-    run_here(SNN, f"-a VGG5_small {SHORT} --run_name twin {here}")
+    run_here(SNN, f"-a VGG5_small {SHORT} --run_name baseline {here}")
     return folder, fed.stdout
 
 
@@ -66,38 +66,38 @@ def test_the_table_by_hand(recipes):
     half the interval is t(1) = 12.706 times half of what is between them."""
     folder, _ = recipes
     path = folder / "table.json"
-    said = run_script("compare", f"fed twin --seeds 0 1 --output_dir {folder} --output {path}").stdout
+    said = run_script("compare", f"fed baseline --seeds 0 1 --output_dir {folder} --output {path}").stdout
     rows = {(row["network"], row["figure"]): row for row in json.loads(path.read_text())}
-    fed, twin = ([figures_by_hand(folder, f"{name}{end}") for end in ("", "_1")] for name in ("fed", "twin"))
+    fed, baseline = ([figures_by_hand(folder, f"{name}{end}") for end in ("", "_1")] for name in ("fed", "baseline"))
     assert {figure for name, figure in rows if name == "fed"} == fed[0].keys() == {one.title for one in FIGURES.values()}
-    for name, (one, two) in (("fed", fed), ("twin", twin)):
+    for name, (one, two) in (("fed", fed), ("baseline", baseline)):
         for figure in one:
             row = rows[name, figure]
             assert row["by_seed"] == {"0": pytest.approx(one[figure]), "1": pytest.approx(two[figure])}
             assert row["mean"] == pytest.approx((one[figure] + two[figure]) / 2)
             assert row["standard_deviation"] == pytest.approx(abs(one[figure] - two[figure]) / 2**0.5)
-    for figure in twin[0]:
-        row, pairs = rows["fed", figure], [(fed[seed][figure], twin[seed][figure]) for seed in (0, 1)]
+    for figure in baseline[0]:
+        row, pairs = rows["fed", figure], [(fed[seed][figure], baseline[seed][figure]) for seed in (0, 1)]
         is_relative = figure.startswith(("spikes", "energy"))
         if is_relative and not all(other for _, other in pairs):
             assert row["difference"] is None
             continue
         a, b = (100 * (one / other - 1) if is_relative else one - other for one, other in pairs)
-        assert (row["difference"], row["compared_with"], row["pairs"]) == (pytest.approx((a + b) / 2), "twin", 2)
+        assert (row["difference"], row["compared_with"], row["pairs"]) == (pytest.approx((a + b) / 2), "baseline", 2)
         assert row["half_of_95_percent_interval"] == pytest.approx(12.7062 * abs(a - b) / 2, rel=1e-4)
     (line,) = re.findall("spikes, all parts .*", said)
-    row, other = rows["fed", "spikes, all parts"], rows["twin", "spikes, all parts"]
+    row, other = rows["fed", "spikes, all parts"], rows["baseline", "spikes, all parts"]
     change = Difference(row["difference"], row["half_of_95_percent_interval"], 2).text(FIGURES["spikes"])
     cells = [f"{one['mean']:,.0f} ± {one['standard_deviation']:,.0f}" for one in (row, other)]
     assert re.split("  +", line) == ["spikes, all parts", *cells, change] and "read, not measured anew" in said
-    assert rows["fed", "steps"]["run_with"] == "T = 3, ε = 0.2" and rows["twin", "steps"]["images"] == "16 MNIST test images"
+    assert rows["fed", "steps"]["run_with"] == "T = 3, ε = 0.2" and rows["baseline", "steps"]["images"] == "16 MNIST test images"
 
 
 def test_measured_anew_it_is_the_same_and_the_page_says_so(recipes):
     """--evaluate has the figures that training logged; .csv and .html hold them; other flags say how to evaluate."""
     folder, _ = recipes
     table, page = folder / "table.csv", folder / "page.html"
-    flags = f"fed twin --seeds 0 1 --output_dir {folder}"
+    flags = f"fed baseline --seeds 0 1 --output_dir {folder}"
     _, read = run_here("compare", f"{flags} --output {table}")
     _, anew = run_here("compare", f"{flags} --evaluate {DATA.replace('--limit_train 32 ', '')} --output {page}")
     rows = list(csv.DictReader(table.open()))
@@ -109,7 +109,7 @@ def test_measured_anew_it_is_the_same_and_the_page_says_so(recipes):
     assert rows[-len(FIGURES) :] == [re.sub("  +", "", line) for line in cells(read)]
     _, said = run_here("compare", f"{flags} --evaluate --limit_test 8 --batch_size 8 --timesteps 2")
     assert "T = 2, ε = 0.2" in said and "8 MNIST test images" in said
-    _, said = run_here("report", f"fed fed_1 twin twin_1 --output_dir {folder} --overwrite --output {page}")
+    _, said = run_here("report", f"fed fed_1 baseline baseline_1 --output_dir {folder} --overwrite --output {page}")
     assert "<h2>Over seeds</h2>" in page.read_text() and "2 pairs" in page.read_text()
 
 
@@ -151,25 +151,28 @@ def test_a_half_is_rounded_away_from_0():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("fedd twin", "there is no network fedd: .*did you mean fed\\? give a preset or a run's name"),
-        ("quick_fedback twin", "did you mean quick_feedback\\?"),
+        ("fedd baseline", "there is no network fedd: .*did you mean fed\\? give a preset or a run's name"),
+        ("quick_fedback baseline", "did you mean quick_feedback\\?"),
         (
-            "fed twin --seeds 0 2 3",
+            "fed baseline --seeds 0 2 3",
             "fed of seed 2 3 is missing .*by python snn_wFeedback.py .*with --seeds 2 3 makes it",
         ),
         (
-            "quick_feedback quick_twin --seeds 0 7",
+            "quick_feedback quick_baseline --seeds 0 7",
             "snn_wFeedback.py --preset quick_feedback --seeds 7 --output_dir .* makes it",
         ),
-        ("fed quick_twin", "fed was evaluated on 16 MNIST test images, quick_twin on 10,000 MNIST test images: .*--evaluate"),
-        ("fashion_feedback quick_twin", "on 10,000 FashionMNIST test images, quick_twin on 10,000 MNIST"),
-        ("fed twin --timesteps 5", "--timesteps says how to evaluate, .*: add --evaluate"),
-        ("fed twin --evaluate --seed 1", "--seed does nothing here"),
-        ("fed twin --output x.txt", "ends in .csv, .json, .html"),
-        ("trained_models/ann/fed.pth twin", "there is no checkpoint trained_models/ann/fed.pth"),
-        ("fed twin --seeds one", "'one' is not a whole number"),
-        ("fed_1 twin", "fed_1.jsonl is of seed 1, not 0"),
-        ("accurate_twin twin", "accurate_twin.jsonl is of another training than .*accurate_twin.pth: --evaluate"),
+        (
+            "fed quick_baseline",
+            "fed was evaluated on 16 MNIST test images, quick_baseline on 10,000 MNIST test images: .*--evaluate",
+        ),
+        ("fashion_feedback quick_baseline", "on 10,000 FashionMNIST test images, quick_baseline on 10,000 MNIST"),
+        ("fed baseline --timesteps 5", "--timesteps says how to evaluate, .*: add --evaluate"),
+        ("fed baseline --evaluate --seed 1", "--seed does nothing here"),
+        ("fed baseline --output x.txt", "ends in .csv, .json, .html"),
+        ("trained_models/ann/fed.pth baseline", "there is no checkpoint trained_models/ann/fed.pth"),
+        ("fed baseline --seeds one", "'one' is not a whole number"),
+        ("fed_1 baseline", "fed_1.jsonl is of seed 1, not 0"),
+        ("accurate_baseline baseline", "accurate_baseline.jsonl is of another training than .*accurate_baseline.pth: --evaluate"),
     ],
 )
 def test_lines_on_bad_input(recipes, words, line):
@@ -184,9 +187,9 @@ def test_what_lacks_only_its_record_is_measured(recipes, tmp_path):
     for folder in ("trained_models/snn", "logs/snn"):
         shutil.copytree(recipes[0] / folder, tmp_path / folder)
     (tmp_path / "logs/snn/fed.jsonl").unlink()
-    line = refused("compare", f"fed twin --seeds 0 1 --output_dir {tmp_path}")
+    line = refused("compare", f"fed baseline --seeds 0 1 --output_dir {tmp_path}")
     assert "snn/fed.jsonl is missing, but " in line and line.endswith("fed.pth is there: --evaluate measures it")
-    line = refused("compare", f"fed twin --seeds 0 1 2 --output_dir {tmp_path}")
+    line = refused("compare", f"fed baseline --seeds 0 1 2 --output_dir {tmp_path}")
     assert "fed of seed 2 is missing (" in line and line.endswith("with --seeds 2 makes it; then --evaluate measures all")
 
 
@@ -194,7 +197,7 @@ def test_a_file_of_somebody_elses_is_not_replaced(recipes):
     folder, _ = recipes
     for name in ("mine.csv", "mine.html"):
         (folder / name).write_text("mine")
-        flags = f"fed twin --output_dir {folder} --output {folder / name}"
+        flags = f"fed baseline --output_dir {folder} --output {folder / name}"
         assert "--overwrite replaces it" in refused("compare", flags) and (folder / name).read_text() == "mine"
     run_here("compare", flags, "--overwrite")
 

@@ -247,17 +247,17 @@ def test_a_checkpoint_of_a_class_of_ones_own_is_no_ordinary_one(trained, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["ann", "snn"])
-def test_a_twin_may_start_from_a_network_with_a_decoder(trained, tmp_path, kind):
+def test_a_baseline_may_start_from_a_network_with_a_decoder(trained, tmp_path, kind):
     """The decoder is left out, and said; without blocking it changes nothing of what the rest does."""
     flags = f"--test_only {DATA} --output_dir {tmp_path} --pretrained_{kind} {getattr(trained, kind)}"
     flags += f" --update immediate --timesteps 5 --readout membrane_rescaled {BALANCE}" * (kind == "ann")
     out = run_here(SNN, f"{flags} --run_name whole")[1]
     assert "left out" not in out
-    out = run_here(SNN, f"{flags} -a VGG5_small --run_name twin")[1]
+    out = run_here(SNN, f"{flags} -a VGG5_small --run_name baseline")[1]
     assert f"{getattr(trained, kind)} has a decoder, which VGG5_small has not: it is left out" in out
-    whole, twin = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")[0] for name in ("whole", "twin"))
+    whole, baseline = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")[0] for name in ("whole", "baseline"))
     kept = {name: count for name, count in whole["spikes_per_layer"].items() if not name.startswith("generate")}
-    assert twin["spikes_per_layer"] == kept != whole["spikes_per_layer"] and twin["accuracy"] == whole["accuracy"]
+    assert baseline["spikes_per_layer"] == kept != whole["spikes_per_layer"] and baseline["accuracy"] == whole["accuracy"]
 
 
 @pytest.mark.parametrize(("norm", "statistic"), [("scale", "mean_square"), ("batch", "running_var")])

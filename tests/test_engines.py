@@ -100,9 +100,9 @@ def on_grid(model, seed):
 
 
 def by_steps(model):
-    twin = copy.deepcopy(model)
-    twin.batched = False
-    return twin
+    baseline = copy.deepcopy(model)
+    baseline.batched = False
+    return baseline
 
 
 def check_equal(found, wanted, exact):

@@ -42,7 +42,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimeste
 STEPS, COUNT, GRID = 9, 5, 16
 TOTALS = ("event_acs", "dense")  # others differ where sums cancel, which they do on a grid
 FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
-TWIN = [[4, "D", 6, 6, "D"], []]
+BASELINE = [[4, "D", 6, 6, "D"], []]
 FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
 DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]
 POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
@@ -723,7 +723,9 @@ def test_the_scripts_refuse_a_gate_without_a_compiled_form_by_name(on_grid, tmp_
     assert f"engine: dense ({refusal})" in run_here(OBJ3, "--pretrained_snn", on_grid, flags)[1]
 
 
-@pytest.mark.parametrize("settings", [{}, {"rule": "confidence", "cls": AdaptiveTimestepsSNN}, {"epsilon": 0.0, "plan": TWIN}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"rule": "confidence", "cls": AdaptiveTimestepsSNN}, {"epsilon": 0.0, "plan": BASELINE}]
+)
 @pytest.mark.parametrize("drawn", [False, True])
 @torch.no_grad()
 def test_a_batch_of_no_images(drawn, settings):

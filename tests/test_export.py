@@ -24,7 +24,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 nir = pytest.importorskip("nir", reason="pip install nir")
 FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
 OPEN = {"cls": VGG_SNN_STDB_wFeedback}  # sees its input, whatever is predicted
-TWIN, POOLING, ODD = [[4, "D", 6, 6, "D"], []], [[4, "A", 6, 5, "A"], []], (1, 9, 14)
+BASELINE, POOLING, ODD = [[4, "D", 6, 6, "D"], []], [[4, "A", 6, 5, "A"], []], (1, 9, 14)
 LOW = {"default_threshold": 0.0625}  # else the second layer of pooled spikes is silent
 
 
@@ -78,8 +78,8 @@ def same(found, ours, logits):
     assert torch.equal(output, logits)
 
 
-BIASED = {"plan": TWIN, "bias": True}
-PLANS = [{}, {"plan": TWIN}, {"plan": FORK}, BIASED, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
+BIASED = {"plan": BASELINE, "bias": True}
+PLANS = [{}, {"plan": BASELINE}, {"plan": FORK}, BIASED, {"image_shape": ODD}, {"image_shape": (3, 12, 10), "kernel_size": 5}]
 READERS = {"sinabs": PLANS, "snntorch": [*PLANS, {"plan": POOLING, **LOW}]}  # one knows AvgPool2d
 
 
@@ -129,9 +129,9 @@ def test_the_nir_file_says_what_it_lacks(exported):
     assert said["update"] == "immediate" and said["timesteps"] == 7 and "subtracted" in said["reset"]
     _, path = exported("nir", **OPEN, **BIASED, initial_potential=0.5)
     assert nir.read(path).metadata["initial_potential"] == 0.5
-    free = nir_bytes(forward_layers(twin := build(VGG_SNN_STDB_wFeedback, plan=TWIN)), conventions(twin))
+    free = nir_bytes(forward_layers(baseline := build(VGG_SNN_STDB_wFeedback, plan=BASELINE)), conventions(baseline))
     assert b"nothing" in free
-    assert conventions(build(VGG_SNN_STDB_wFeedback, plan=TWIN, **ONCE))["left_out"] == "the gate once"
+    assert conventions(build(VGG_SNN_STDB_wFeedback, plan=BASELINE, **ONCE))["left_out"] == "the gate once"
 
 
 @pytest.mark.parametrize(

@@ -383,9 +383,9 @@ def test_log_begins_with_every_parameter(trained):
         assert opening["versions"].keys() == {"Python", "torch", "torchvision"} and opening["git_revision"]
 
 
-def test_a_network_without_a_decoder_is_given_one_in_training_only(twin, tmp_path):
+def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp_path):
     here = f"--fc_width 16 {SPIKING} --output_dir {tmp_path}"
-    grown = f"-a VGG5_wFeedback_linear --pretrained_snn {twin} --output_dir {tmp_path} {DATA} --readout membrane_linear"
+    grown = f"-a VGG5_wFeedback_linear --pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --readout membrane_linear"
     assert "generate.0.weight is missing" in refused(SNN, grown, "--test_only")
     assert "generate.0.weight is missing" in refused(OBJ1, grown)
     assert "plan with feedback" in refused(SNN, f"-a VGG5_small {here} --train decoder")
@@ -393,31 +393,33 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(twin, tmp_pat
     _, said = run_here(SNN, grown, "--train decoder --epochs 1 -lr 0.1 --epsilon 0.1 --latch --run_name grown")
     run_here(SNN, grown, "--epochs 1 -lr 1e-9 --epsilon 0.1 --latch --run_name start")
     here = tmp_path / "trained_models/snn"
-    twin, grown, start = (load_checkpoint(path)["state_dict"] for path in (twin, here / "grown.pth", here / "start.pth"))
+    baseline, grown, start = (load_checkpoint(path)["state_dict"] for path in (baseline, here / "grown.pth", here / "start.pth"))
     decoder = [name for name in grown if name.startswith("generate") and name.endswith("weight")]
     assert "has no decoder: this one starts at random" in said and decoder
     for name in decoder:
         assert not torch.allclose(grown[name], start[name], atol=1e-3), name
-    for name, value in twin.items():
+    for name, value in baseline.items():
         assert torch.equal(grown[name], value), name
         torch.testing.assert_close(start[name], value, atol=1e-6, rtol=0)
 
 
 def test_an_ann_without_a_decoder_is_given_one_in_training_only(tmp_path):
     here = f"--fc_width 16 {DATA} --output_dir {tmp_path}"
-    run_here(ANN, f"-a VGG5_small --epochs 1 --run_name twin {here}")
-    began = f"-a VGG5_wFeedback_linear --pretrained_ann {tmp_path}/trained_models/ann/twin.pth {here} --run_name grown"
+    run_here(ANN, f"-a VGG5_small --epochs 1 --run_name baseline {here}")
+    began = f"-a VGG5_wFeedback_linear --pretrained_ann {tmp_path}/trained_models/ann/baseline.pth {here} --run_name grown"
     assert "generate.0.weight is missing" in refused(ANN, began, "--test_only")
     _, said = run_here(ANN, began, "--epochs 1 -lr 1e-9")
-    assert "twin.pth has no decoder: this one starts at random" in said
-    twin, grown = (load_checkpoint(tmp_path / f"trained_models/ann/{name}.pth")["state_dict"] for name in ("twin", "grown"))
-    for name, value in twin.items():
+    assert "baseline.pth has no decoder: this one starts at random" in said
+    baseline, grown = (
+        load_checkpoint(tmp_path / f"trained_models/ann/{name}.pth")["state_dict"] for name in ("baseline", "grown")
+    )
+    for name, value in baseline.items():
         torch.testing.assert_close(grown[name], value, atol=1e-6, rtol=0)
     assert any(name.startswith("generate") for name in grown)
 
 
-def test_a_decoder_beside_a_gate_that_completes_begins_by_adding_nothing(twin, tmp_path):
-    own = f"--pretrained_snn {twin} --output_dir {tmp_path} {DATA} --gate once --encoding direct --epsilon 0.1"
+def test_a_decoder_beside_a_gate_that_completes_begins_by_adding_nothing(baseline, tmp_path):
+    own = f"--pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --gate once --encoding direct --epsilon 0.1"
     own += " --timesteps 5 --epochs 1 --optimizer SGD -lr 1e-30"
     grown = f"-a VGG5_wFeedback_linear --readout membrane_linear --readout_leak 0 {own} --run_name grown"
     _, said = run_here(SNN, grown)
@@ -759,13 +761,13 @@ def test_results_are_means_over_seeds():
 
 
 def test_pairs_of_seeds_by_hand():
-    """Differences of -10, +5 and -18 %: mean -7.67, deviation 11.68, t(2) = 4.303: +-29.0. A seed without a twin is left out."""
+    """Differences of -10, +5 and -18 %: mean -7.67, deviation 11.68, t(2) = 4.303: +-29.0. A seed without a baseline is out."""
 
     def row(name, seed, total, energy=1e-6):
         figures = {"accuracy": 0.99, "spikes": {"total": total}, "energy_joules": energy, "energy_event_joules": energy}
         return {"name": name, "seed": seed, "timesteps": 8, "rule": "none", "bounds": {}, **figures}
 
-    rows = [row("twin of n", seed, 100.0) for seed in range(3)]
+    rows = [row("baseline of n", seed, 100.0) for seed in range(3)]
     rows += [row("n", seed, total, 2e-6) for seed, total in enumerate((90.0, 105.0, 82.0, 50.0))]
     (found,) = paired(rows, "n").values()
     mean, half, count = found["spikes"]

@@ -31,7 +31,7 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
         (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
         (ANN, "--augment --cutout 28", "--cutout 28 can take all of an image of 28x28 pixels; give fewer pixels"),
         (ANN, "--augment --mirror alternate", "--mirror alternate does nothing with grey images, which --augment does not"),
-        (ANN, "--preset twin --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
+        (ANN, "--preset baseline --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
         (ANN, "-a VGG5_small --trade_off 2", "--trade_off does nothing with --architecture VGG5_small: it has no decoder"),
         (SNN, "--alpha 0.2", "--alpha does nothing with --activation Linear: it counts with STDB; leave it out"),
         (SNN, "--beta 0.2 --activation Triangle", "--beta does nothing with --activation Triangle: it counts with STDB"),
@@ -121,15 +121,15 @@ def test_flags_of_training_in_an_evaluation_are_one_warning(trained, tmp_path, n
     assert "warning" not in run_here(name, here, "--overwrite")[1]
 
 
-def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_first(trained, twin, tmp_path):
+def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_first(trained, baseline, tmp_path):
     flags = f"--timesteps 2 --update immediate --readout membrane_rescaled {BALANCE} {DATA} --output_dir {tmp_path}"
-    run_here(OBJ2, f"--pretrained_ann {trained.ann} --baseline_snn {twin} {flags}")
+    run_here(OBJ2, f"--pretrained_ann {trained.ann} --baseline_snn {baseline} {flags}")
 
 
 # --- presets
 
 
-@pytest.mark.parametrize("family", ["quick|stream", "accurate", "residual|fast", "fashion", "feedback|twin"])
+@pytest.mark.parametrize("family", ["quick|stream", "accurate", "residual|fast", "fashion", "feedback|baseline"])
 def test_every_preset_finds_what_it_starts_from(tmp_path, family):
     """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone; training prints what it stands for."""
     small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --seed 7 --output_dir {tmp_path}"
@@ -149,10 +149,10 @@ def test_every_preset_finds_what_it_starts_from(tmp_path, family):
 
 
 def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
-    line = refused(SNN, f"--preset fast_twin --seed 7 --output_dir {tmp_path} --dataset {tmp_path} {DATA}")
+    line = refused(SNN, f"--preset fast_baseline --seed 7 --output_dir {tmp_path} --dataset {tmp_path} {DATA}")
     path = tmp_path / "trained_models/snn/fast_base_7.pth"
-    command = f"python snn_wFeedback.py --preset fast_twin_base --dataset {tmp_path} --seed 7 --output_dir {tmp_path}"
-    assert f"--preset fast_twin wants {path}, which is not there; this makes it: {command}" in line
+    command = f"python snn_wFeedback.py --preset fast_base --dataset {tmp_path} --seed 7 --output_dir {tmp_path}"
+    assert f"--preset fast_baseline wants {path}, which is not there; this makes it: {command}" in line
     assert digests(tmp_path) == {}
 
 

@@ -83,8 +83,8 @@ def test_commands_in_a_folder_far_from_the_repository(installed):
     assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
     log = (installed.work / "logs/snn/quick_feedback_epsilon_0.2.log").read_text()
     assert "git revision: unknown" in log and "command: wfeedback obj1 --preset quick_feedback --limit_test 16" in log
-    done = installed.run(*command, "snn", "--preset", "quick_twin")
-    assert done.returncode == 2 and "makes it: wfeedback ann --preset quick_twin; the repository has" in done.stderr
+    done = installed.run(*command, "snn", "--preset", "quick_baseline")
+    assert done.returncode == 2 and "makes it: wfeedback ann --preset quick_baseline; the repository has" in done.stderr
     (flags,) = re.findall(r"^ {4}python compare\.py (.*)$", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     done = installed.run(*command, "compare", *flags.split())
     assert done.returncode == 0 and done.stdout.count("5 pairs") == 1, done.stderr

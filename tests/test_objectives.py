@@ -223,10 +223,10 @@ def test_blocking_wants_feedback_unless_it_is_off():
 
 
 def test_without_feedback_only_output_rules():
-    twin = {"plan": [[4, "D"], []], "epsilon": 0.0}
-    assert not build(AdaptiveTimestepsSNN, rule="entropy", **twin).has_feedback
+    baseline = {"plan": [[4, "D"], []], "epsilon": 0.0}
+    assert not build(AdaptiveTimestepsSNN, rule="entropy", **baseline).has_feedback
     with pytest.raises(ModelError, match="needs a plan with feedback"):
-        build(AdaptiveTimestepsSNN, rule="all_predicted", **twin)
+        build(AdaptiveTimestepsSNN, rule="all_predicted", **baseline)
 
 
 def test_local_gain_follows_what_is_open():

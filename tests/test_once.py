@@ -20,7 +20,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
 PLAN = [[4, "D", 6, "fork", 6, "D"], ["U", 4, "in"]]
-TWIN = [[4, "D", 6], []]
+BASELINE = [[4, "D", 6], []]
 SHAPE, STEPS = (3, 9, 10), 6
 
 IMAGE = torch.tensor([[0.0, 0.25, 0.4, 0.6], [0.4, 0.0, 0.4, 0.45], [0.8, 0.6, 0.4, 0.4], [0.8, 0.6, 0.4, 1.0]])[None, None]
@@ -248,12 +248,12 @@ def test_the_decoder_learns_from_pixels_that_are_not_sent(x):
     [
         ({"grid": 3}, "grid must be a power of 2 (1, 2, 4, ...), not 3"),
         ({"encoding": "poisson"}, "gate once sends a pixel's value, once: it needs --encoding direct, not poisson"),
-        ({"plan": TWIN, "guess": "decoder"}, "guess decoder needs a plan with feedback: choose one, or guess interpolation"),
+        ({"plan": BASELINE, "guess": "decoder"}, "guess decoder needs a plan with feedback: choose one, or guess interpolation"),
         (
             {"image_shape": (1, 8, 8), "readout": "spike_count"},
             "readout spike_count predicts 0.5 to 1 of a grey image, and gate once wants the image's scale: choose another",
         ),
-        ({"plan": TWIN, "wait": True, "grid": 4, "timesteps": 4, "grid_steps": 2}, "answers from step 5 on"),
+        ({"plan": BASELINE, "wait": True, "grid": 4, "timesteps": 4, "grid_steps": 2}, "answers from step 5 on"),
     ],
 )
 def test_what_cannot_work_is_refused(own, words):
@@ -345,7 +345,7 @@ def test_only_what_the_decoder_needs_runs_while_the_others_wait(x):
 @torch.no_grad()
 def test_no_image_stops_before_the_waiting_classifier_has_run(x, rule, bounds, grid_steps, first):
     """With bounds that always hold: at the first step that has an answer, and with the answer of that step."""
-    own = {"plan": TWIN, "grid": 4, "grid_steps": grid_steps, "guess": "interpolation", "default_threshold": 0.02}
+    own = {"plan": BASELINE, "grid": 4, "grid_steps": grid_steps, "guess": "interpolation", "default_threshold": 0.02}
     model = build(VGG_SNN_STDB_wFeedback, wait=True, **own)
     whole = run(model, x)
     model.change(rule=rule, **bounds)

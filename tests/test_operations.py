@@ -21,7 +21,7 @@ from self_models.objectives.stopping import output_gap
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FEEDBACK = [[3, "D", 4, 5, "D"], ["U", 4, "drop", 3, "U", "in"]]
-TWIN = [[3, "D", 4, 5, "D"], []]
+BASELINE = [[3, "D", 4, 5, "D"], []]
 
 
 def build(plan, shape=(1, 9, 10), steps=5, **settings):
@@ -109,7 +109,7 @@ def test_averages_are_real_values_whatever_they_are(engine):
     assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
 
 
-@pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": TWIN}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
+@pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
 def test_neurobench_counts_the_same(settings):
     """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
     layers, neurons, metrics = (
@@ -206,7 +206,7 @@ def test_where_spikes_go():
         [down, *model.generate[:2]],
     ]
     assert connections_of(model, "generate.7") == []
-    assert [one.modules[-1] for one in connections_of(build(TWIN), "features.7")] and not build(TWIN).wiring.feedback
+    assert [one.modules[-1] for one in connections_of(build(BASELINE), "features.7")] and not build(BASELINE).wiring.feedback
 
 
 def test_what_pools_let_through_is_a_node():
@@ -236,7 +236,7 @@ def test_counting_at_size():
     assert reached.shape == (224, 224) and reached[0, 0] == 4 * 2 and reached[0, 5] == 6 * 2 and reached[9, 9] == 9 * 2
 
 
-@pytest.mark.parametrize("plan", [FEEDBACK, TWIN])
+@pytest.mark.parametrize("plan", [FEEDBACK, BASELINE])
 def test_an_image_that_has_stopped_counts_no_further(plan):
     """What is computed of it in the rest of the chunk, while it is among others, is not what it costs."""
     model = build(plan, steps=9, default_threshold=0.01)

@@ -58,9 +58,9 @@ def test_an_evaluation_takes_its_own_flags_and_no_others():
 
 
 def test_an_snn_s_recipe_means_to_the_ann_s_script_the_ann_that_it_comes_from():
-    assert find("deep_feedback", "ann").path.stem == "deep_twin"  # by way of the SNN of deep_twin_base
+    assert find("deep_feedback", "ann").path.stem == "deep_baseline"  # by way of the SNN of deep_base
     args = parsed(ANN, "--preset", "deep_feedback")
-    assert args.run_name == "deep_twin" and Path(args.pretrained_ann).stem == Path(args.teacher_ann).stem == "deep_twin_base"
+    assert args.run_name == "deep_baseline" and Path(args.pretrained_ann).stem == Path(args.teacher_ann).stem == "deep_base"
 
 
 # --- one of somebody's own
@@ -91,10 +91,12 @@ def test_a_recipe_like_another_goes_on_from_it_or_from_a_checkpoint(own):
     assert (args.fc_width, args.epochs, args.timesteps, args.given["augment"]) == (16, 2, 3, True)
     assert args.run_name == "longer_2" and args.pretrained_ann == "trained_models/ann/mine_2.pth"
     assert args.made_by == {args.pretrained_ann: "python ann_wFeedback.py --preset mine.toml --seed 2"}
-    Path("other.toml").write_text('like = "mine"\n[snn]\npretrained_snn = "longer"\nteacher_ann = "quick_twin"\n')
+    Path("other.toml").write_text('like = "mine"\n[snn]\npretrained_snn = "longer"\nteacher_ann = "quick_baseline"\n')
     args = parsed(SNN, "--preset", "other.toml")
     assert (args.pretrained_snn, args.pretrained_ann) == ("trained_models/snn/longer.pth", "")
-    assert args.teacher_ann == "trained_models/ann/quick_twin.pth" and parsed(ANN, "--preset", "other.toml").run_name == "mine"
+    assert (
+        args.teacher_ann == "trained_models/ann/quick_baseline.pth" and parsed(ANN, "--preset", "other.toml").run_name == "mine"
+    )
     Path("other.toml").write_text('like = "mine"\n[snn]\npretrained_snn = "x.pth"\n')
     args = parsed(SNN, "--preset", "other.toml")
     assert args.pretrained_snn == args.given["pretrained_snn"] == "x.pth" and not args.made_by
@@ -110,7 +112,7 @@ def test_a_recipe_like_another_goes_on_from_it_or_from_a_checkpoint(own):
         ("fc_with = 8", "mine.toml: fc_with is no flag of this script: did you mean fc_width? --help_all lists them"),
         ("[anm]\n", "mine.toml: anm is no flag of this script: did you mean ann?"),
         ("calibrate = true", "mine.toml: calibrate is no flag of this script: "),  # of SNNs
-        ("preset = 'twin'", "mine.toml: preset is no flag of this script: "),
+        ("preset = 'baseline'", "mine.toml: preset is no flag of this script: "),
         ("fc_width = 0", "mine.toml: fc_width: 0 is not a whole number at least 1"),
         ("fc_width = '8'", "mine.toml: fc_width: '8' is not a whole number at least 1"),
         ("dropout = nan", "mine.toml: dropout: nan is not a number at least 0"),
@@ -120,13 +122,13 @@ def test_a_recipe_like_another_goes_on_from_it_or_from_a_checkpoint(own):
         ("data_dir = true", "mine.toml: data_dir: True is neither text nor a number"),
         ("lr_interval = [0.5, 2.0]", "mine.toml: lr_interval: 2.0 is not a number at least 0"),
         ("epochs = [1]", "mine.toml: epochs: [1] is not a whole number"),
-        ("teacher_ann = 'quick_twn'", "mine.toml: teacher_ann: unknown preset 'quick_twn': did you mean quick_twin?"),
+        ("teacher_ann = 'quick_twn'", "mine.toml: teacher_ann: unknown preset 'quick_twn': did you mean quick_baseline?"),
         ("teacher_ann = 5", "mine.toml: teacher_ann: unknown preset 5: "),
-        ("like = 'twn'", "mine.toml: like: unknown preset 'twn': did you mean twin?"),
+        ("like = 'baselin'", "mine.toml: like: unknown preset 'baselin': did you mean baseline?"),
         ("like = 'mine'", "mine.toml: like: mine leads back to itself"),
         (
-            "run_name = 'ann_twin'",
-            "mine.toml: the ANN of recipe twin is called ann_twin: change the file's name, or run_name",
+            "run_name = 'ann_baseline'",
+            "mine.toml: the ANN of recipe baseline is called ann_baseline: change the file's name, or run_name",
         ),
         ("pretrained_snn = 'x.pth'", "mine.toml: pretrained_snn is no flag of this script: did you mean pretrained_ann?"),
         ("ann = 3", "mine.toml: ann is no flag but a table, [ann]"),
@@ -147,7 +149,7 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
     assert "round.toml: pretrained_snn: round leads back to itself" in refused(ANN, "--preset round.toml")
     Path("plain.toml").write_text("[snn]\n")
     assert "plain.toml has no [ann]" in refused(ANN, "--preset plain.toml")
-    assert "strided_twin_base has no [snn]" in refused(SNN, "--preset strided_twin_base")
-    Path("quick_twin.toml").write_text(OWN)
-    line = "quick_twin.toml: the SNN of recipe quick_twin is called quick_twin: change the file's name, or run_name"
-    assert line in refused(OBJ1, "--preset quick_twin.toml")
+    assert "strided_base has no [snn]" in refused(SNN, "--preset strided_base")
+    Path("quick_baseline.toml").write_text(OWN)
+    line = "quick_baseline.toml: the SNN of recipe quick_baseline is called quick_baseline: change the file's name, or run_name"
+    assert line in refused(OBJ1, "--preset quick_baseline.toml")

@@ -143,8 +143,8 @@ def test_the_table_of_rules():
     series = {
         "all steps": [record(20.0, 50.0)],
         "both": [record(100.0, 4.0, open_bound=0.05, gap_bound=1.0)],
-        "twin, all steps": [record(40.0, 50.0)],
-        "twin, confidence": [record(100.0, 7.0, gap_bound=2.0), record(10.0, 35.0, gap_bound=4.0)],
+        "baseline, all steps": [record(40.0, 50.0)],
+        "baseline, confidence": [record(100.0, 7.0, gap_bound=2.0), record(10.0, 35.0, gap_bound=4.0)],
     }
     *rows, legend = adaptive_table(series)
     assert all(f"{column}:" in legend for column in ("95 %", "rho", "per ink", "faster", "goal"))
@@ -152,9 +152,9 @@ def test_the_table_of_rules():
         rule                               accuracy  mean steps  median  95 %  spikes     rho  per ink  images/s  faster  (goal)
         all steps                           98.76 %       50.00       3    11   2,346  +0.432   -0.125      20.0    1.00  (0.70)
         both open_bound 0.05, gap_bound 1   98.76 %        4.00       3    11   2,346  +0.432   -0.125     100.0    5.00  (8.75)
-        twin, all steps                     98.76 %       50.00       3    11   2,346  +0.432   -0.125      40.0    1.00  (0.70)
-        twin, confidence gap_bound 2        98.76 %        7.00       3    11   2,346  +0.432   -0.125     100.0    2.50  (5.00)
-        twin, confidence gap_bound 4        98.76 %       35.00       3    11   2,346  +0.432   -0.125      10.0    0.25  (1.00)
+        baseline, all steps                 98.76 %       50.00       3    11   2,346  +0.432   -0.125      40.0    1.00  (0.70)
+        baseline, confidence gap_bound 2    98.76 %        7.00       3    11   2,346  +0.432   -0.125     100.0    2.50  (5.00)
+        baseline, confidence gap_bound 4    98.76 %       35.00       3    11   2,346  +0.432   -0.125      10.0    0.25  (1.00)
     """)  # fmt: skip
 
 

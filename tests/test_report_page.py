@@ -179,12 +179,12 @@ def test_wilsons_interval():
 
 
 def test_two_results_compared(tmp_path):
-    """In the table, against cost, by part and by layer: a network and its twin, which takes ten times the spikes."""
+    """In the table, against cost, by part and by layer: a network and its baseline, which takes ten times the spikes."""
     one = write(tmp_path / "logs/snn/good_feedback.jsonl", opening(epsilon=0.1, run_name="a"), MEASURED)
-    twin = MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": 70.0}, "feedback": False, "epsilon": 0.0}
-    twin |= {"energy_event_joules": None, "mean_steps": 4.5, "holdout": 2000}
-    twin["spikes_per_layer"] = {"features.10": 3.0, "input": 1.0}
-    other = write(tmp_path / "logs/snn/good_twin.jsonl", opening(epsilon=0.0, run_name="b"), twin)
+    baseline = MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": 70.0}, "feedback": False, "epsilon": 0.0}
+    baseline |= {"energy_event_joules": None, "mean_steps": 4.5, "holdout": 2000}
+    baseline["spikes_per_layer"] = {"features.10": 3.0, "input": 1.0}
+    other = write(tmp_path / "logs/snn/good_baseline.jsonl", opening(epsilon=0.0, run_name="b"), baseline)
     page = tmp_path / "page.html"
     data, _ = report(one, other, "--output", page)
     (a, b), layout = chart(data, "Accuracy against spikes")
@@ -203,9 +203,9 @@ def test_two_results_compared(tmp_path):
     assert head[1:5] == ["run with", "accuracy in %", "95 % interval", "images"]
     assert rows == [
         ["A good_feedback", "ε = 0.1", "90.00", "82.56 to 94.48", "100 (MNIST test images)", "7", "1", "2", "-"],
-        ["B good_twin", "ε = 0.0", "80.00", "71.12 to 86.66", "100 (2,000 held-out images)", "70", "-", "2", "4.50"],
+        ["B good_baseline", "ε = 0.0", "80.00", "71.12 to 86.66", "100 (2,000 held-out images)", "70", "-", "2", "4.50"],
     ]
-    assert cells(page, "Flags that differ") == (["run", "epsilon"], [["A good_feedback", "0.1"], ["B good_twin", "0.0"]])
+    assert cells(page, "Flags that differ") == (["run", "epsilon"], [["A good_feedback", "0.1"], ["B good_baseline", "0.0"]])
     assert "all 2 parameters" in page.read_text()  # a name is no flag to compare
     assert page.read_text().count("Not in the logs of 1 of these") == 1
     bars, layout = chart(data, "By part of the network")

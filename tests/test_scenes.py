@@ -228,7 +228,7 @@ def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
         assert gif.n_frames == 18  # one for each step
 
 
-def test_the_script_takes_frames_without_a_data_set(trained, twin, tmp_path, monkeypatch):
+def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.command_line.posthoc.load_data", None)  # nobody asks for one
     np.save(tmp_path / "a.npy", moving(5))
     here = f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --frame_seconds 0.02"
@@ -240,7 +240,7 @@ def test_the_script_takes_frames_without_a_data_set(trained, twin, tmp_path, mon
     for record, frame in zip(found, moving(5), strict=False):  # what the script says is what the stream does
         output = stream(torch.from_numpy(frame)[None, None], 4)
         assert record["spikes"]["total"] == sum(float(count) for count in output.spikes.values())
-    run_here(STREAM, f"--pretrained_snn {twin} --run_name b {here}")
+    run_here(STREAM, f"--pretrained_snn {baseline} --run_name b {here}")
     assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
 
 

@@ -197,7 +197,7 @@ def test_a_teacher_changes_what_is_learned_unless_it_counts_nothing(trained, tmp
 
 
 def test_a_plan_without_feedback(tmp_path):
-    run_here(OBJ1, f"--preset quick_twin --limit_test 16 --run_name x --output_dir {tmp_path}")
+    run_here(OBJ1, f"--preset quick_baseline --limit_test 16 --run_name x --output_dir {tmp_path}")
     (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
     assert (record["model"], record["epsilon"], record["reconstruction_error"]) == ("VGG5_small", 0, None)
     check_spikes(record, ("input", "encoder", "classifier"))

@@ -112,9 +112,9 @@ def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path
             run_here(script, f"--pretrained_snn {snn} {flags} {DATA} --run_name {name}_{script} --output_dir {tmp_path}")
             (record,) = records(tmp_path / f"logs/snn/{name}_{script}.jsonl", "evaluation")
             marked.setdefault(name, []).append(record["selected_on"])
-        marked[name].append(row_of(NETWORKS["twin"], record)["name"])
-    assert marked["x"] == ["test", "test", "twin of feedback (chosen on test images)"]
-    assert marked["y"] == ["held-out", "held-out", "twin of feedback"]
+        marked[name].append(row_of(NETWORKS["baseline"], record)["name"])
+    assert marked["x"] == ["test", "test", "baseline of feedback (chosen on test images)"]
+    assert marked["y"] == ["held-out", "held-out", "baseline of feedback"]
 
 
 @pytest.mark.parametrize(("flags", "goes_on"), [("--select test", "test"), ("--holdout 4", "held-out")])

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 from conftest import REPOSITORY, run_here
-from test_event_engine import DEEP, FORK, POOLED, STEPS, TOTALS, TWIN, build, check_same, inputs
+from test_event_engine import BASELINE, DEEP, FORK, POOLED, STEPS, TOTALS, build, check_same, inputs
 
 from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
@@ -27,8 +27,9 @@ TRAINED = REPOSITORY / "trained_models/snn"
 DYNAMIC = {"blocking": "dynamic", "latch": True}
 SETTINGS = [
     {}, DYNAMIC, {"cls": VGG_SNN_STDB_wFeedback}, {"plan": DEEP, **DYNAMIC}, {"plan": FORK, "update": "delayed", **DYNAMIC},
-    {"plan": TWIN, "epsilon": 0.0, "update": "delayed"}, POOLED, {"leak": 0.5, **DYNAMIC}, {"feedback_interval": 3, **DYNAMIC},
-    {"image_shape": (3, 12, 10), "together": True, **DYNAMIC}, {"blocking": "dynamic", "residual": True}, {"encoding": "direct"},
+    {"plan": BASELINE, "epsilon": 0.0, "update": "delayed"}, POOLED, {"leak": 0.5, **DYNAMIC},
+    {"feedback_interval": 3, **DYNAMIC}, {"image_shape": (3, 12, 10), "together": True, **DYNAMIC},
+    {"blocking": "dynamic", "residual": True}, {"encoding": "direct"},
     {"readout_leak": 0.5, **DYNAMIC}, {"readout": "spike_count_rescaled", "update": "delayed", **DYNAMIC},
     {"initial_potential": 0.5, **DYNAMIC},
 ]  # fmt: skip
@@ -62,9 +63,9 @@ def check_joined(pieces, whole, exact=True):
 
 def in_event(model):
     """The same network in the event engine."""
-    twin = copy.deepcopy(model)
-    twin.engine = EventEngine(twin)
-    return twin
+    baseline = copy.deepcopy(model)
+    baseline.engine = EventEngine(baseline)
+    return baseline
 
 
 def scene(model, count=3):
@@ -446,7 +447,7 @@ def test_what_a_stream_refuses_leaves_it_as_it_was():
         (lambda: stream.load_state_dict({}), "seed: None is not"),
         (lambda: stream.load_state_dict(other.state_dict() | {"logits": torch.zeros(5, 3)}), "another network's stream"),
         (
-            lambda: build(plan=TWIN, epsilon=0.0).stream().load_state_dict(other.state_dict()),
+            lambda: build(plan=BASELINE, epsilon=0.0).stream().load_state_dict(other.state_dict()),
             "another network's stream",
         ),
         (lambda: build(gate="contrast").stream()(x), "gate contrast is for one image"),

@@ -206,7 +206,7 @@ THIN = {
     name: [[token // 8 if isinstance(token, int) else token for token in as_tokens(text)] for text in PLANS[plan]]
     for name, plan in (
         ("vgg9_feedback", "VGG9_wFeedback"),
-        ("vgg9_twin", "VGG9_strided"),
+        ("vgg9_baseline", "VGG9_strided"),
         ("vgg11_plain", "VGG11"),
         ("vgg16_plain", "VGG16_max"),
     )

@@ -23,8 +23,8 @@ import torch
 SNNS = Path(__file__).resolve().parents[2] / "trained_models/snn"
 DYNAMIC = {"blocking": "dynamic", "latch": True}
 CASES = [  # network, settings
-    ("accurate_twin", {}),
-    ("accurate_twin", {"leak": 0.9, "membrane_floor": 0.0, "output_leak": 0.8}),
+    ("accurate_baseline", {}),
+    ("accurate_baseline", {"leak": 0.9, "membrane_floor": 0.0, "output_leak": 0.8}),
     ("accurate_feedback", DYNAMIC),
     ("accurate_feedback", {**DYNAMIC, "membrane_floor": 0.0, "output_leak": 0.8}),
     *[("accurate_feedback", {**DYNAMIC, "surprise": gain}) for gain in (1.0, 2.0, 4.0)],

@@ -3,11 +3,11 @@
 
 One JSON object per line, scene, pair of networks and case; then, by scene and control, how feedback differs from it, paired by
 seed: [mean, half of the 95 % interval], of accuracy in points, of the others in percent. Cases: feedback: blocks what it
-predicts, and forgets when it is surprised; ramp: the same with a blind ramp in the decoder's place (dense engine); twin: always
-on, its outputs and membranes leak; send-on-delta: the twin, given of each pixel the value last sent, a new one where it differs
-by epsilon or more; detector: the twin wakes by a frame of which a pixel differs so from the frame that it last began with,
-begins anew, stops when sure (gap 1, or after the T that it was trained for), and sleeps; its answer is that of the last run that
-has ended, of the first run what it is so far. The others' is held while no class is ahead, as after a surprise.
+predicts, and forgets when it is surprised; ramp: the same with a blind ramp in the decoder's place (dense engine); baseline:
+always on, its outputs and membranes leak; send-on-delta: the baseline, given of each pixel the value last sent, a new one where
+it differs by epsilon or more; detector: the baseline wakes by a frame of which a pixel differs so from the frame that it last
+began with, begins anew, stops when sure (gap 1, or after the T that it was trained for), and sleeps; its answer is that of the
+last run that has ended, of the first run what it is so far. The others' is held while no class is ahead, as after a surprise.
 
 Per step and stream: accuracy (of steps with a label), spikes by part (of send-on-delta the values sent in the place of input
 spikes), energies; after_change and at_rest: spikes within 8 steps of a changed frame, and after 20 steps without one. By steps
@@ -45,7 +45,7 @@ import torch
 STEPS = {"switch": 160, "watch": 560, "part": 120, "drift": 120, "noise": 160}  # a frame each
 EPSILON = 0.2
 FEEDBACK = {"gate": "block", "blocking": "dynamic", "latch": True, "epsilon": EPSILON}
-TWIN = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
+BASELINE = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
 SURE = {"rule": "confidence", "gap_bound": 1.0}
 SOON, LATE = 8, 20
 ENERGIES = ("energy_joules", "energy_event_joules")
@@ -53,7 +53,7 @@ ENERGIES = ("energy_joules", "energy_event_joules")
 
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    pair = [f"trained_models/snn/accurate_{kind}.pth" for kind in ("feedback", "twin")]
+    pair = [f"trained_models/snn/accurate_{kind}.pth" for kind in ("feedback", "baseline")]
     parser.add_argument("--pair", nargs=2, default=pair, metavar="PATH", help="of seed 0; of seed 1 they end in _1.pth, …")
     parser.add_argument("--seeds", type=typed(WHOLE), nargs="+", default=[0, 1, 2], help="of the pairs, and of their scenes")
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
@@ -104,9 +104,9 @@ class RampSNN(InputBlockingSNN):
         return super().integrate(trace, torch.full_like(decoded, 1e6 if looked else 0.0), view)
 
 
-def forgetting(asked, is_twin=False):
+def forgetting(asked, is_baseline=False):
     """The settings that networks are left on with."""
-    return {} if asked.as_trained else TWIN if is_twin else {**FEEDBACK, "surprise": asked.surprise}
+    return {} if asked.as_trained else BASELINE if is_baseline else {**FEEDBACK, "surprise": asked.surprise}
 
 
 def feedback(path, scene, seed, asked):
@@ -118,7 +118,7 @@ def ramp(path, scene, seed, asked):
     return figures(scene, *left_on(model, scaled_frames(scene), seed))
 
 
-def twin(path, scene, seed, asked):
+def baseline(path, scene, seed, asked):
     return figures(scene, *left_on(load(path, asked.engine, **forgetting(asked, True)), scaled_frames(scene), seed))
 
 
@@ -180,7 +180,7 @@ def differs(frames, image):
     return ((frames - image).abs() >= EPSILON).flatten(1).any(1)
 
 
-CASES = {"feedback": feedback, "ramp": ramp, "twin": twin, "send-on-delta": send_on_delta, "detector": detector}
+CASES = {"feedback": feedback, "ramp": ramp, "baseline": baseline, "send-on-delta": send_on_delta, "detector": detector}
 OF_FEEDBACK = ("feedback", "ramp")
 
 

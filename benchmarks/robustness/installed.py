@@ -37,7 +37,7 @@ RUNS = [  # (command, exit status, words in what it prints)
     ("wfeedback obj2 --preset quick_feedback --limit_test 100 --rules confidence", 0, "confidence"),
     ("wfeedback obj3 --preset quick_feedback --limit_test 100", 0, "contrast"),
     ("wfeedback snn --preset quick_feedback", 2, "this makes it: wfeedback ann --preset quick_feedback; the repository has"),
-    ("wfeedback compare quick_feedback quick_twin --seeds 0 1 2 3 4", 0, "5 pairs"),
+    ("wfeedback compare quick_feedback quick_baseline --seeds 0 1 2 3 4", 0, "5 pairs"),
     (f"wfeedback ann --preset quick_feedback {FEW}", 0, "accuracy"),
     (f"wfeedback snn --preset quick_feedback {FEW}", 0, "accuracy"),
     ("wfeedback report quick_feedback quick_feedback_posthoc_analysis", 2, "quick_feedback_posthoc_analysis"),

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """How fast is a trained network here, in snnTorch, SpikingJelly, Norse and sinabs, and as an ANN? JSON objects, one per `case`.
 
-Networks: `twin`, the committed snn_twin.pth, and `blocking`, snn_feedback.pth with its decoder, which blocks predicted input; for
-that the others get a loop over the steps (Peer in peers.py). All have the same weights, thresholds, images and draws. Draws are
-made beforehand for all; that spikes are made of them counts. `stopped`: ours stops each image when it is sure, as a user would
-have it; the others know no such rule and run all T steps. `ann`: the ANN each network was made from, one dense pass of it.
+Networks: `baseline`, the committed snn_baseline.pth, and `blocking`, snn_feedback.pth with its decoder, which blocks predicted
+input; for that the others get a loop over the steps (Peer in peers.py). All have the same weights, thresholds, images and draws.
+Draws are made beforehand for all; that spikes are made of them counts. `stopped`: ours stops each image when it is sure, as a
+user would have it; the others know no such rule and run all T steps. `ann`: the ANN each network was made from, one dense pass of
+it.
 
 Images per second are medians over rounds in which all take turns. A peer runs by step and by layer; the faster one counts, `way`
 says which. `same_spikes`: true where a run sends as many spikes as ours_dense in each layer for each image, else the share of the
@@ -36,7 +37,7 @@ import numpy as np
 import torch
 
 COMMITTED = Path(__file__).resolve().parents[2] / "trained_models"
-NETWORKS = {"twin": "twin", "blocking": "feedback"}  # name -> that of its files
+NETWORKS = {"baseline": "baseline", "blocking": "feedback"}  # name -> that of its files
 SHOWN = ("ours_event", "ours_dense", *SIMULATORS, "ann")
 WAYS = {"by step": False, "by layer": True}
 

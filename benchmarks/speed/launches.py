@@ -35,7 +35,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 COMMITTED = Path(__file__).resolve().parents[2] / "trained_models/snn"
-NETWORKS = {"twin": ("snn_twin.pth", {}), "blocking": ("snn_feedback.pth", {"gate": "block", "epsilon": 0.2})}
+NETWORKS = {"baseline": ("snn_baseline.pth", {}), "blocking": ("snn_feedback.pth", {"gate": "block", "epsilon": 0.2})}
 NOT_COUNTED = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "detach", "alias")
 
 

@@ -139,20 +139,20 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
 
 
 def save_accuracy_against_spikes(path, rows):
-    """Accuracy against total spikes, a panel per network and its twin: the network filled, the twin hollow, joined where only the
-    bound of the stopping rule differs; bars are standard deviations over the seeds.
+    """Accuracy against total spikes, a panel per network and its baseline: the network filled, the baseline hollow, joined where
+    only the bound of the stopping rule differs; bars are standard deviations over the seeds.
 
     rows: of results.json, of one data set, means over the seeds. Entropy stops where confidence does, and is left out."""
     rows, families = [row for row in rows if row["rule"] != "entropy"], {}
     for row in rows:
-        families.setdefault(row["name"].removeprefix("twin of "), []).append(row)
+        families.setdefault(row["name"].removeprefix("baseline of "), []).append(row)
     columns = min(2, len(families))
     size = (6.5 * columns, 4.3 * -(-len(families) // columns))
     with chart(path, size, len(families), columns, sharex=True, sharey=True) as axes:
         for axis, (name, members) in zip(axes, families.items(), strict=True):
             seeds = max(row["seeds"] for row in members)
             several = f" (means of {seeds} seeds, bars: standard deviation)" if seeds > 1 else " (one seed)"
-            axis.set(title=f"{name} (filled) and its twin without a decoder (hollow)\n{rows[0]['dataset']} test set{several}")
+            axis.set(title=f"{name} (filled) and its baseline without a decoder (hollow)\n{rows[0]['dataset']} test set{several}")
             axis.set_ylabel("accuracy in %")
             _scale_by_logarithm(axis)
             for kind, runs in runs_by_kind(members).items():
@@ -170,7 +170,7 @@ def runs_by_kind(rows):
     for row in sorted(rows, key=lambda row: row["spikes"]["total"]):
         blocking = (", blocking" if row["epsilon"] else ", no blocking") if row["feedback"] else ""
         how = f"T = {row['timesteps']}{blocking}" if row["rule"] == "none" else f"stopped by {row['rule']}"
-        kinds.setdefault("twin, " * (not row["feedback"]) + how, []).append(row)
+        kinds.setdefault("baseline, " * (not row["feedback"]) + how, []).append(row)
     return kinds
 
 
