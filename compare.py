@@ -24,7 +24,7 @@ from harness.reporting.reading import read_run
 from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import COMMANDS, program
-from harness.runs.place import Paths, numbered
+from harness.runs.paths import Paths, numbered
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.home import HOME, INSTALLED
 from self_models.basics.settings import WHOLE, meant
@@ -159,9 +159,9 @@ def read(one):
         raise UserError(f"{run.path} has no evaluation of an SNN: --evaluate measures its network")
     if run.epochs and run.seed != one.seed:
         raise UserError(f"{run.path} is of seed {run.seed}, not {one.seed}: name it without its number, or give the seed it has")
-    kept = load_checkpoint(one.checkpoint) if run.epochs and one.checkpoint.is_file() else {}
+    saved = load_checkpoint(one.checkpoint) if run.epochs and one.checkpoint.is_file() else {}
     chosen = {epoch.epoch: epoch.judged.get("accuracy") for epoch in run.epochs}
-    if "accuracy" in kept and chosen.get(kept.get("epoch")) != kept["accuracy"]:
+    if "accuracy" in saved and chosen.get(saved.get("epoch")) != saved["accuracy"]:
         raise UserError(f"{run.path} is of another training than {one.checkpoint}: --evaluate measures the checkpoint")
     return run
 

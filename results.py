@@ -23,7 +23,7 @@ from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring.comparing import FIGURES, Spread, difference, spread
 from harness.measuring.report import save_results_json
 from harness.runs.checkpoints import write_whole
-from harness.runs.place import numbered
+from harness.runs.paths import numbered
 from self_models.basics.images import IMAGE_SHAPES
 
 HERE = Path(__file__).resolve().parent

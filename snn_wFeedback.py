@@ -9,7 +9,7 @@ from harness.command_line.parser import lines_on_idle
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each
 from harness.data.facts import lines_on
-from harness.runs.place import evaluation_name, snn_name
+from harness.runs.paths import evaluation_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion, own_losses

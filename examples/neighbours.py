@@ -17,8 +17,8 @@ class Neighbours(Blocking):
     """As `block`, but a pixel counts as predicted only where all pixels around it are, as far as the image goes."""
 
     around: int = objective_setting(1, WHOLE, "neighbours: how far around a pixel all others must be predicted", group="gate")
-    lasts = True  # evaluated with this gate wherever it was trained with it
+    stays_in_evaluation = True  # evaluated with this gate wherever it was trained with it
 
-    def is_predicted(self, image, guess):
-        missed = 1.0 - super().is_predicted(image, guess).float()  # (B, C, H, W)
+    def is_predicted(self, image, prediction):
+        missed = 1.0 - super().is_predicted(image, prediction).float()  # (B, C, H, W)
         return F.max_pool2d(missed, 2 * self.around + 1, stride=1, padding=self.around) == 0

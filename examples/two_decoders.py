@@ -28,4 +28,4 @@ class TwoDecoders(VGG_SNN_STDB_wFeedback):
 
     def of_second(self, run):
         """What the second decoder has sent so far, (B, C, H, W)."""
-        return run.memory.get("generate2", torch.zeros_like(run.trace))
+        return run.memory.get("generate2", torch.zeros_like(run.readout_sum))

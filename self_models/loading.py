@@ -43,10 +43,10 @@ def load(path, engine="auto", device="cpu", model=None, **changed):
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
     try:
-        kept = cls.checked(saved["settings"])
+        as_saved = cls.checked(saved["settings"])
     except ModelError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    chosen, may_lack = cls.checked(changed, kept), ()
+    chosen, may_lack = cls.checked(changed, as_saved), ()
     if changed or model:
         empty = without_values(cls, chosen)
         may_lack = names_of_ones_own(empty) if saved["model"] in MODELS else ()

@@ -23,13 +23,13 @@ from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
+from self_models.running.changing import check_recordings, prediction_targets, seen_and_targets, show_image
 from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
 from self_models.running.recording import Recorder
 from self_models.running.steps import Frame, RunState, Schedule, stack_frames
 from self_models.running.stream import Stream
-from self_models.running.turning import aims, check_recordings, on_image_change, seen_and_aims
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -90,7 +90,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         for name in settings.keys() & declared(self.Settings).keys():
             if name not in CHANGEABLE:
                 raise ModelError(f"{name} cannot be changed in a model that is built: build another")
-        before, self.settings = self.settings, self.checked(settings, kept=self.settings)
+        before, self.settings = self.settings, self.checked(settings, may_idle=self.settings)
         try:
             parts = self.make_parts(colour=has_colour(self.image_shape[0]))
             self._check_parts(**parts)
@@ -181,7 +181,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
         Returns the Frame of this step."""
-        on_image_change(self, run, image)  # of a recording or a stream
+        show_image(self, run, image)  # of a recording or a stream
         view = run.view
         signal = self.encoding.send(view.unexplained(), u)  # input spikes
         run.spikes = {"input": view.sent(signal)}
@@ -230,11 +230,11 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         view, prediction, compared = run.view, None, None
         if self.predicts:
             if decoded is not None:
-                run.trace = self.integrate(run.trace, decoded, view)
+                run.readout_sum = self.integrate(run.readout_sum, decoded, view)
             prediction = self.gate.complete(self.prediction(run), view)
             if self.gate.reacts and (decoded is not None or self.gate.completes):
                 compared = self.gate.compared(view)
-                run.view = self.gate.next_view(run.image, self.guess(prediction), view)
+                run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
             elif self.gate.reacts:
                 compared = 0
         if self.rule.stops and not self.training:
@@ -243,18 +243,18 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             compared = torch.zeros(len(run.image), dtype=torch.int64, device=run.image.device)
         return Frame(prediction, run.view.predicted, view.is_open, compared=compared) if self.predicts else Frame()
 
-    def integrate(self, trace, decoded, view):
-        """The read-out's trace after the decoder has run, (B, C, H, W), held where the gate says so."""
-        moved, rests = self.readout.integrate(trace, decoded), self.gate.rests(view)
-        return moved if rests is None else torch.where(rests, trace, moved)
+    def integrate(self, readout_sum, decoded, view):
+        """The read-out's sum after the decoder has run, (B, C, H, W), held where the gate says so."""
+        moved, held = self.readout.integrate(readout_sum, decoded), self.gate.held(view)
+        return moved if held is None else torch.where(held, readout_sum, moved)
 
     def prediction(self, run):
         """What is predicted after the decoder's output so far, (B, C, H, W); 0 without a decoder."""
-        return self.readout.prediction(run.trace) if self.has_feedback else 0.0
+        return self.readout.prediction(run.readout_sum) if self.has_feedback else 0.0
 
-    def guess(self, predictions):
+    def on_pixel_scale(self, predictions):
         """Predictions (..., B, C, H, W) on the scale on which a gate compares them with the image."""
-        return self.readout.guess(predictions) if self.has_feedback else predictions
+        return self.readout.on_pixel_scale(predictions) if self.has_feedback else predictions
 
     def __call__(self, x, *args, **kwargs):
         """forward, of checked images; in evaluation by the engine, where there is one, which checks them, unless x wants a
@@ -267,9 +267,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None, place=None):
         """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
         draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
-        predicted and is_open are None, and sums has their place. record: see Recorder. place: a Place, of images that come after
-        others, in the steps that it says, on draws. Raises ModelError for other images, another number of draws, or what cannot
-        be recorded."""
+        predicted and is_open are None, and sums has their place. record: see Recorder. place: a SequenceState, of images that
+        come after others, in the steps that it says, on draws. Raises ModelError for other images, another number of draws, or
+        what cannot be recorded."""
         recorder, draws = Recorder(record, self.wiring), draws_for(x, draws, seed)
         with mixed_precision(self, x):
             if place:
@@ -289,7 +289,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             shown = batched.advance(self, run, draws)
         else:
             shown = stack_frames([self.step(run, run.shown_now(), u) for u in draws])
-        return run, shown if frames else shown.summed(*seen_and_aims(self, run, first))
+        return run, shown if frames else shown.summed(*seen_and_targets(self, run, first))
 
     def output(self, x, frames, steps, recorder):
         """SNNOutput of a run on images, or recordings, x. frames: its Frame (T, B, ...); steps: how many each image took (B,)."""
@@ -299,7 +299,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         return SNNOutput(
             frames.logits[-1],
             frames.prediction,
-            None if frames.prediction is None else (aims(self, x, steps) - frames.prediction) ** 2,
+            None if frames.prediction is None else (prediction_targets(self, x, steps) - frames.prediction) ** 2,
             total,
             steps,
             frames.predicted,
@@ -308,7 +308,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             Sums(frames.error, frames.open_share) if summed else None,
             frames.logits,
             by_step,
-            recorder.recorded(frames.fired, frames.membranes, frames.logits),
+            recorder.recorded(frames.recorded_spikes, frames.recorded_v, frames.logits),
         )
 
 

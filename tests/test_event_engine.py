@@ -674,7 +674,7 @@ ALTERED = {
         lambda module, given: (given[0] / 2,)
     ),
     "a hook or forward of its own of classifier.0": lambda model: setattr(model.classifier[0], "forward", lambda x: x[:, :24]),
-    "InputBlockingSNN.integrate": lambda model: setattr(model, "integrate", lambda trace, decoded, view: trace),
+    "InputBlockingSNN.integrate": lambda model: setattr(model, "integrate", lambda readout_sum, decoded, view: readout_sum),
 }
 
 

@@ -48,7 +48,7 @@ from harness.data.sets import ImageSet, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.measuring.evaluation import evaluate, spikes_over_time
 from harness.runs.checkpoints import save_checkpoint, write_whole
-from harness.runs.place import ann_name, snn_name
+from harness.runs.paths import ann_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.epoch import renew_statistics, train_one_epoch
 from harness.training.fit import training_batches

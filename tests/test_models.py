@@ -595,8 +595,8 @@ def test_readouts_by_hand(name, spiking, prediction, guess):
     readout.colour, colour.colour = False, True  # colour images lie in [-1, 1]: tanh in every read-out
     assert readout.spiking == spiking
     assert readout.prediction(QUARTERS).flatten().tolist() == pytest.approx(prediction)
-    assert readout.guess(readout.prediction(QUARTERS)).flatten().tolist() == pytest.approx(guess)
-    assert colour.guess(colour.prediction(-QUARTERS / 2)).flatten().tolist() == pytest.approx([0, -0.5, -0.75])
+    assert readout.on_pixel_scale(readout.prediction(QUARTERS)).flatten().tolist() == pytest.approx(guess)
+    assert colour.on_pixel_scale(colour.prediction(-QUARTERS / 2)).flatten().tolist() == pytest.approx([0, -0.5, -0.75])
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.5])

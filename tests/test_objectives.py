@@ -142,7 +142,9 @@ def test_a_rule_sees_each_step_as_it_was(images, monkeypatch):
         looks_at_input = True
 
         def holds(self, run):
-            found[at_once].append((run.steps, run.trace.sum().item(), run.view.is_open.sum().item(), run.logits.sum().item()))
+            found[at_once].append(
+                (run.steps, run.readout_sum.sum().item(), run.view.is_open.sum().item(), run.logits.sum().item())
+            )
             return torch.zeros(len(run.image), dtype=torch.bool)
 
     for at_once in (1, 4):
@@ -192,7 +194,7 @@ def test_blocking_by_hand():
         gate = Blocking(epsilon=0.25, blocking=blocking)
         first = gate.start(image)
         assert first.image is image and first.is_open.all() and first.is_open.dtype == torch.bool and not first.predicted.any()
-        assert gate.compared(first).tolist() == [4, 4] and gate.rests(first) is None
+        assert gate.compared(first).tolist() == [4, 4] and gate.held(first) is None
         first.is_open[..., 2] = False
         second = gate.next_view(image, guess, first)
         assert second.predicted[0, 0, 0].tolist() == [True, True, False, False]
@@ -201,7 +203,7 @@ def test_blocking_by_hand():
         assert gate.compared(second).tolist() == [1 if blocking == "permanent" else 4] * 2
         assert Blocking(epsilon=0.0, blocking=blocking).compared(second) == 0
         own = Blocking(epsilon=0.25, blocking=blocking, latch=True, residual=True)
-        assert torch.equal(own.rests(second), ~second.is_open)
+        assert torch.equal(own.held(second), ~second.is_open)
         explained = own.next_view(image, guess, first).explained
         assert torch.equal(explained, guess) and not explained.requires_grad
 
@@ -211,7 +213,7 @@ def test_an_open_gate_does_nothing():
     gate = Gate()
     view = gate.start(image)
     assert view == View(image) and gate.next_view(image, image, view) is view
-    assert gate.rests(view) is None and gate.compared(view) == 0 and gate.check(False) is None
+    assert gate.held(view) is None and gate.compared(view) == 0 and gate.check(False) is None
 
 
 def test_blocking_wants_feedback_unless_it_is_off():

@@ -137,7 +137,7 @@ def test_steps_recorded_are_those_of_a_run(tmp_path):
     blocked = ~output.is_open[:, :, 0].numpy() & (batch.images[:, 0] != 0).numpy()
     assert blocked.any() and ((steps.states == BLOCKED) == blocked).all()
     assert (steps.spikes[1:] >= steps.spikes[:-1]).all()
-    on_pixel_scale = model.readout.guess(output.predictions)[:, :, 0].detach().numpy()
+    on_pixel_scale = model.readout.on_pixel_scale(output.predictions)[:, :, 0].detach().numpy()
     assert np.abs(steps.predictions / 255 - on_pixel_scale).max() < 0.5 / 255 + 1e-6
     assert (steps.labels.tolist(), steps.index.tolist(), steps.stopped.tolist()) == ([1, 2, 3], [4, 5, 6], [6, 6, 6])
 

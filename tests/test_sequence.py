@@ -22,7 +22,7 @@ from harness.training.losses import Criterion
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.network.neurons import HeldDropout
 from self_models.running.draws import EVALUATION, Draws
-from self_models.running.stream import Place
+from self_models.running.stream import SequenceState
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 SEQUENCE = "--sequence 2 --blocking dynamic --latch --surprise 1 --epsilon 0.2"
@@ -30,9 +30,9 @@ SEQUENCE = "--sequence 2 --blocking dynamic --latch --surprise 1 --epsilon 0.2"
 
 def in_places(model, frames, pieces, seed=1):
     """The outputs of Places one after the other, on draws as a stream with this seed has them; and the Places."""
-    place, found, places = Place(0), [], []
+    place, found, places = SequenceState(0), [], []
     for x, steps in zip(frames, pieces, strict=True):
-        place = Place(steps, place.after)
+        place = SequenceState(steps, place.after)
         found.append(model(x, draws=Draws(seed, EVALUATION, torch.arange(len(x))), frames=False, place=place))
         places.append(place)
     return found, places
@@ -66,7 +66,7 @@ def test_a_first_image_is_a_run_of_training(settings):
     model = build(**settings).train()
     x, _ = inputs(model)
     draws, found = Draws(1, 2, torch.arange(len(x))), []
-    for more in ({}, {"place": Place(model.timesteps)}):
+    for more in ({}, {"place": SequenceState(model.timesteps)}):
         model.zero_grad()
         output = model(x, draws=draws, frames=False, **more)
         Criterion(0.1, "linear_over_t", 1e-3, "mean_t")(output, torch.zeros(len(x), dtype=torch.int64))["total"].backward()
@@ -105,13 +105,13 @@ def test_an_image_after_others_is_seen_as_in_a_stream(settings, engine):
 
 
 def test_each_image_has_dropout_masks_of_its_own():
-    model, place, used = build(dropout=0.5).train(), Place(0), []
+    model, place, used = build(dropout=0.5).train(), SequenceState(0), []
     x, _ = inputs(model)
     drops = [module for module in model.modules() if isinstance(module, HeldDropout) and module.p]
     for module in drops:
         module.register_forward_hook(lambda module, given, output: used.append((module, output[1])))
     for number in (1, 2):
-        draws, place = Draws(0, 1, torch.arange(len(x)) + number * len(x)), Place(model.timesteps, place.after)
+        draws, place = Draws(0, 1, torch.arange(len(x)) + number * len(x)), SequenceState(model.timesteps, place.after)
         used.clear()
         model(x, draws=draws, frames=False, place=place)
         assert {module for module, _ in used} == {*drops}

@@ -20,7 +20,7 @@ from self_models.network.neurons import SpikingNeuron
 from self_models.network.surrogates import SURROGATES
 from self_models.running.draws import draws_for
 from self_models.running.steps import accumulated
-from self_models.running.stream import Place, turned
+from self_models.running.stream import SequenceState, with_image
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TRAINED = REPOSITORY / "trained_models/snn"
@@ -308,7 +308,7 @@ def test_ages_of_neurons_outlive_an_image():
     own = {"cls": VGG_SNN_STDB_wFeedback, "activation": "STDB", "beta": 0.5, "dropout": 0.0, "fc_dropout": 0.0}
     model = build(**own).train()
     x, _ = inputs(model)
-    first = Place(4)
+    first = SequenceState(4)
     model(x, seed=1, place=first)
     assert any(name.startswith("ages.") for name in first.after)
     whole = model.start(x, draws_for(x, seed=1))
@@ -316,9 +316,9 @@ def test_ages_of_neurons_outlive_an_image():
         model.step(whole, x, whole.draws.at_step(t, model.image_shape))
         if t == 3:  # no gradient goes from an image to those before it
             whole.memory = {name: state and state._replace(v=state.v.detach()) for name, state in whole.memory.items()}
-            whole.logits, whole.trace = whole.logits.detach(), whole.trace.detach()
+            whole.logits, whole.readout_sum = whole.logits.detach(), whole.readout_sum.detach()
     gradients = []
-    for logits in (whole.logits, model(x, seed=1, place=Place(4, first.after)).logits):
+    for logits in (whole.logits, model(x, seed=1, place=SequenceState(4, first.after)).logits):
         gradients.append(torch.autograd.grad(logits.square().sum(), [model.features[0].weight, model.classifier[0].weight]))
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
     assert gradients[0][0].any()
@@ -397,22 +397,22 @@ def test_surprise_by_hand():
     image[0, 0, 0] = 1
     stream(image)
     state = stream.state_dict()
-    state["trace"] = image.clone()  # all is predicted
+    state["readout_sum"] = image.clone()  # all is predicted
     state |= {"is_open": image > 1, "predicted": image > -1, "logits": torch.full((1, 10), 3.0)}
     name = "membranes.features.1"
     state[name] = torch.full_like(state[name], 0.125)
     stream.load_state_dict(state)
     after = image.clone()
     after[0, 0, 0, 0], after[0, 0, 3, 3] = 0, 1  # one goes, one comes
-    run = turned(model, stream._run, after)
+    run = with_image(model, stream._run, after)
     assert run.logits.unique().tolist() == [1.5] and run.memory["features.1"].v.unique().tolist() == [0.0625]
     expected = torch.zeros(4, 4)
     expected[0] = torch.tensor([0, 0.5, 0.5, 0.5])
-    assert torch.equal(run.trace[0, 0], expected)
+    assert torch.equal(run.readout_sum[0, 0], expected)
     open_now = torch.zeros(4, 4, dtype=torch.bool)
     open_now[0, 1:], open_now[3, 3] = True, True  # whose prediction has faded, and the new one; the one that went is dark again
     assert torch.equal(run.view.is_open[0, 0], open_now)
-    assert turned(model, stream._run, image) is stream._run
+    assert with_image(model, stream._run, image) is stream._run
 
 
 def test_what_is_dark_where_it_was_lit_opens_and_is_forgotten():
@@ -476,7 +476,7 @@ V = "membranes.features.1"
         (lambda s: {V: s[V].double()}, f"{V} is float64, .* must be float32"),
         (lambda s: {"image": (255 * s["image"]).byte()}, "image is uint8"),
         (lambda s: {"logits": s["logits"].to_sparse()}, "logits is float32, sparse_coo"),
-        (lambda s: {"trace": s["trace"].to("meta")}, "trace is float32, strided, on meta"),
+        (lambda s: {"readout_sum": s["readout_sum"].to("meta")}, "readout_sum is float32, strided, on meta"),
         (lambda s: {V: s[V] * torch.nan}, f"{V} is not finite"),
         (lambda s: {"logits": s["logits"] + torch.inf}, "logits is not finite"),
         (lambda s: {"image": s["image"] + 7}, r"images must be .*; these lie in \[7, "),

@@ -29,7 +29,7 @@ from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import load_data
 from harness.measuring.comparing import difference
-from harness.runs.place import numbered
+from harness.runs.paths import numbered
 from self_models import load
 from self_models.basics.images import scaled
 from self_models.basics.settings import COUNT, NOT_NEGATIVE, WHOLE
@@ -99,9 +99,9 @@ def differences(found):
 class RampSNN(InputBlockingSNN):
     """Blocks as a trained network does, but after the first step every open pixel's prediction rises by the slew limit."""
 
-    def integrate(self, trace, decoded, view):
+    def integrate(self, readout_sum, decoded, view):
         looked = view.predicted.any() or not view.is_open.all()
-        return super().integrate(trace, torch.full_like(decoded, 1e6 if looked else 0.0), view)
+        return super().integrate(readout_sum, torch.full_like(decoded, 1e6 if looked else 0.0), view)
 
 
 def forgetting(asked, is_baseline=False):

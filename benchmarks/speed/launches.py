@@ -124,24 +124,30 @@ class Minimal(nn.Module):
     def forward(self, x, uniforms=None, draws=None):
         """As the model's, but that torch.rand draws where no uniforms are given."""
         fire = charge_and_fire if torch.is_grad_enabled() else charge_and_fire_in_place
-        potentials, logits, trace, is_open, predictions = {}, 0, torch.zeros_like(x), torch.ones_like(x, dtype=torch.bool), []
+        potentials, logits, readout_sum, is_open, predictions = (
+            {},
+            0,
+            torch.zeros_like(x),
+            torch.ones_like(x, dtype=torch.bool),
+            [],
+        )
         for t in range(self.model.timesteps):
             drawn = torch.rand(x.shape) if uniforms is None else uniforms[t]
             codes = through(self.encoder, (drawn < (x * is_open if self.decoder else x)).to(x.dtype), potentials, fire)
             if self.decoder:
-                trace, is_open = self.predict(x, codes, trace, is_open)
-                predictions.append(trace)
+                readout_sum, is_open = self.predict(x, codes, readout_sum, is_open)
+                predictions.append(readout_sum)
             logits = logits + through(self.classifier, codes.flatten(1), potentials, fire)
         predictions = torch.stack(predictions) if self.decoder else None
         return SNNOutput(logits, predictions, None if predictions is None else (x - predictions) ** 2, {}, None)
 
-    def predict(self, x, codes, trace, is_open):
+    def predict(self, x, codes, readout_sum, is_open):
         """Decoder, read-out (slew and latch), comparison: (prediction, which pixels are still open)."""
         for layer in self.decoder:
             codes = layer(codes)
         slew = self.settings["readout_slew"]
-        trace = torch.where(is_open, torch.add(trace, torch.tanh(codes / slew), alpha=slew), trace)
-        return trace, is_open & ((trace.clamp(0, 1) - x).abs() >= self.settings["epsilon"])
+        readout_sum = torch.where(is_open, torch.add(readout_sum, torch.tanh(codes / slew), alpha=slew), readout_sum)
+        return readout_sum, is_open & ((readout_sum.clamp(0, 1) - x).abs() >= self.settings["epsilon"])
 
 
 def pairs(stage):

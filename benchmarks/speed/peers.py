@@ -210,12 +210,12 @@ class Peer(nn.Module):
     def encoded(self, x, uniforms):
         """The encoder's output at each step (B, ...): spikes of the open input neurons, the simulator's encoder and decoder, the
         prediction, and its comparison with the image, which blocks input neurons from the next step on."""
-        view, trace = self.gate.start(x), torch.zeros_like(x)
+        view, readout_sum = self.gate.start(x), torch.zeros_like(x)
         for draws in uniforms:
             codes = self.features(self.input(self.encoding.send(view.unexplained(), draws)))
             if self.generate is not None:
-                trace = self.integrate(trace, self.generate(codes), view)
-                view = self.gate.next_view(x, self.guess(self.readout.prediction(trace)), view)
+                readout_sum = self.integrate(readout_sum, self.generate(codes), view)
+                view = self.gate.next_view(x, self.on_pixel_scale(self.readout.prediction(readout_sum)), view)
             yield codes
 
     def neurons(self):

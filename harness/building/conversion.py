@@ -28,7 +28,7 @@ from self_models.network.wiring import check_known, in_stages
 from self_models.running.draws import Draws
 
 RULE = 4  # of balancing: thresholds in caches of another rule are not read
-KEPT = 2**31  # bytes of a layer's drives that are kept until it is settled; more are computed again
+CACHED = 2**31  # bytes of a layer's drives that are kept until it is settled; more are computed again
 ROUNDS, GAIN = 16, 1.5  # of calibrating a layer's biases; a change of a bias by a threshold is one of the rate by 1 at most
 
 
@@ -82,7 +82,7 @@ def layer_by_layer(model, images, draws, timesteps, settle):
             signal = through(linear, signal)
             if neuron:
                 position, module = neuron
-                signal = cache(signal) if steps * signal(0).nbytes <= KEPT else signal
+                signal = cache(signal) if steps * signal(0).nbytes <= CACHED else signal
                 signal = settle(f"{stage}.{position}", linear, module, signal, steps)
         return signal
 
@@ -117,12 +117,12 @@ def spikes_of(neuron, drive, steps, on_step=None):
     """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each."""
     bits, state = [], None
     for t in range(steps):
-        fired, state = neuron(drive(t), state)
-        in_memory = fired.bool().as_strided((fired.numel(),), (1,))
-        bits.append((np.packbits(in_memory.cpu().numpy()), fired.stride()))  # a drive without spikes has another order
+        spikes, state = neuron(drive(t), state)
+        in_memory = spikes.bool().as_strided((spikes.numel(),), (1,))
+        bits.append((np.packbits(in_memory.cpu().numpy()), spikes.stride()))  # a drive without spikes has another order
         if on_step:
             on_step()
-    shape, kind = fired.shape, (fired.device, fired.dtype)
+    shape, kind = spikes.shape, (spikes.device, spikes.dtype)
 
     def at(t):
         packed, strides = bits[t]

@@ -18,7 +18,7 @@ from harness.data.sets import ImageSet, first_of_each_class, load_data
 from harness.drawing.film import film_of
 from harness.measuring.evaluation import counts_operations
 from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
-from harness.runs.place import Paths, snn_name
+from harness.runs.paths import Paths, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
@@ -32,8 +32,8 @@ MOST = 50  # files of one's own that a picture shows
 
 def source_for(args, cls):
     """The SNNSource of the checkpoint that the flags name, as a file or, as in training, by the run's name. From now on its
-    settings hold where no flag was typed, epsilon among them, and its gate where that lasts; a network with nothing to predict by
-    gets epsilon 0. cls: the model's class. Raises UserError where it is not to be had."""
+    settings hold where no flag was typed, epsilon among them, and its gate where that stays in evaluation; a network with nothing
+    to predict by gets epsilon 0. cls: the model's class. Raises UserError where it is not to be had."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
     if not args.pretrained_snn and not args.pretrained_ann:
@@ -44,7 +44,7 @@ def source_for(args, cls):
     cls = class_for(args.model, cls)
     source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
     trained_gate = GATES.get(str(source.settings.get("gate")), Gate)
-    if trained_gate.lasts and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
+    if trained_gate.stays_in_evaluation and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
         args.gate = source.settings["gate"]
     if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder and not GATES[args.gate].completes:
         args.epsilon = 0.0

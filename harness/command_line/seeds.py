@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.processes import ranks
-from harness.runs.place import numbered
+from harness.runs.paths import numbered
 from harness.training.state import Finished
 
 OF_ONE_RUN = ("seed", "results_json")

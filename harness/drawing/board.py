@@ -58,7 +58,7 @@ def predictions(model, images, seed):
     """The first images in a row, and below them their predictions after the last step, (2 H, N W, 3) uint8."""
     batch = images.part(0, PICTURES).whole(next(model.parameters()).device)
     predicted = model(batch.images, draws=Draws(seed, EVALUATION, batch.index)).predictions[-1]
-    predicted = model.readout.guess(predicted) if hasattr(model, "readout") else predicted
+    predicted = model.readout.on_pixel_scale(predicted) if hasattr(model, "readout") else predicted
     rows = [torch.cat([*shown(pictures)], 1) for pictures in (still(batch.images), predicted)]
     picture = torch.cat(rows).cpu().numpy()
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)

@@ -12,8 +12,8 @@ from harness.runs.checkpoints import write_whole
 from self_models.basics.images import has_colour
 from self_models.counting.spikes import PARTS, part_of
 from self_models.objectives.once import Once, on_grid
+from self_models.running.changing import prediction_targets
 from self_models.running.outputs import by_step, open_share_by_step
-from self_models.running.turning import aims
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel's input neurons in a step
 STATES = (
@@ -169,11 +169,11 @@ def film_of(model, batch, output, names, titles):
     shown_at = by_step(batch.images, output.steps).expand(steps, *images.shape)
     is_open = [everywhere] * steps if output.is_open is None else output.is_open
     predicted = [~everywhere] * steps if output.predicted is None else output.predicted
-    targets = aims(model, batch.images, output.steps).expand(steps, *images.shape)
+    targets = prediction_targets(model, batch.images, output.steps).expand(steps, *images.shape)
 
     def each(of, *beside):
         """What it makes of the prediction of each step, on the pixels' scale, and of what is beside it in that step."""
-        pairs = zip(map(model.guess, output.predictions), *beside, strict=True)
+        pairs = zip(map(model.on_pixel_scale, output.predictions), *beside, strict=True)
         return np.stack([of(*pair).cpu().numpy() for pair in pairs])
 
     if once:

@@ -14,14 +14,14 @@ from harness import UserError
 from harness.processes import ranks
 from harness.runs.commands import command_line
 from harness.runs.journal import COMMAND, is_epoch_line, is_epoch_record, repair
-from harness.runs.place import Place
+from harness.runs.paths import RunPaths
 from self_models.basics.home import HOME
 
 NOT_PARAMETERS = ("given", "typed", "made_by", "about", "seeds")  # of what a parser leaves in its arguments
 
 
 class RunLog(AbstractContextManager):
-    """NAME.log and NAME.jsonl of the run at `place`; kind, name, trains: see Place. settings: of the network, where a flag may
+    """NAME.log and NAME.jsonl of the run at `place`; kind, name, trains: see RunPaths. settings: of the network, where a flag may
     stand for another one (--epsilon alone for --gate block), so that the parameters say what is.
 
     Both begin with what the run is: when it started, its command, all parameters, versions, seed and git revision. Lines are kept
@@ -30,7 +30,7 @@ class RunLog(AbstractContextManager):
     """
 
     def __init__(self, kind, name, args, trains, settings=()):
-        self.args, self.place, self._writes = args, Place(kind, name, args, trains), args.log and ranks.is_first()
+        self.args, self.place, self._writes = args, RunPaths(kind, name, args, trains), args.log and ranks.is_first()
         self._settings = dict(settings)
         self._waiting = []  # (line, ending of the log) said before begin(); None after it
         if preset := getattr(args, "preset", ""):

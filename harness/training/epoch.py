@@ -129,10 +129,11 @@ def looks_later(model, optimizer):
 
 
 def _figures(output, losses, batch):
-    """Means over a batch, without gradients: accuracy, losses and, of an SNN, spikes, and `fired`, each layer's (layers,)."""
+    """Means over a batch, without gradients: accuracy, losses and, of an SNN, spikes, and `mean_spikes`, each layer's
+    (layers,)."""
     if not batch.counts:
         return {}
     figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses}
     if hasattr(output, "spikes"):
-        figures |= {"spikes": total_spikes(output.spikes).mean(), "fired": torch.stack([*output.spikes.values()]).mean(1)}
+        figures |= {"spikes": total_spikes(output.spikes).mean(), "mean_spikes": torch.stack([*output.spikes.values()]).mean(1)}
     return {name: value.detach() for name, value in figures.items()}

@@ -33,7 +33,7 @@ from harness.training.state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.counting.evaluation import Average
 from self_models.running.draws import Draws, shuffled
-from self_models.running.stream import Place
+from self_models.running.stream import SequenceState
 
 OF_STATISTICS = 40  # batches whose statistics averaged weights are given
 
@@ -81,7 +81,7 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
         foretell()
         advance(bar, average)
         if number % sequence == 0 or number == updates:  # what a network has in mind between images is not saved
-            training.heed(training.wants_saving())
+            training.save_if_asked(training.wants_saving())
 
     with progress_bar(f"epoch {epoch}/{args.epochs}", updates, training.progress.step) as bar:
         learned = train_one_epoch(
@@ -97,8 +97,12 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
             parallel,
             training.averaged,
         )
-    fired = learned.pop("fired", None)
-    silent = [name for name, mean in zip(model.wiring.names, fired, strict=True) if not mean and name != "input"] if fired else []
+    mean_spikes = learned.pop("mean_spikes", None)
+    silent = (
+        [name for name, mean in zip(model.wiring.names, mean_spikes, strict=True) if not mean and name != "input"]
+        if mean_spikes
+        else []
+    )
     candidate = to_judge(training, epoch)
     judgement = judged(training, candidate, epoch)  # a signal leaves only this to be made again
     seconds = time.perf_counter() - began
@@ -118,7 +122,7 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
     for line in lines:
         run.say(line)
     run.record(**record)
-    training.heed()
+    training.save_if_asked()
 
 
 def to_judge(training, epoch):
@@ -137,7 +141,9 @@ def judged(training, model, epoch):
     args, run, best = training.args, training.run, training.best
     found, images = {}, training.judging
     if images:
-        found = evaluate_with_bar(model, images, training.criterion, args, run, False, training.heed, sequence=sequence_of(args))
+        found = evaluate_with_bar(
+            model, images, training.criterion, args, run, False, training.save_if_asked, sequence=sequence_of(args)
+        )
         found = numbers_only(found)
     training.check_finite(found.get("total", 0.0))
     evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
@@ -155,7 +161,7 @@ def finish(training):
     if args.selected_on != "test" or sequence_of(args) > 1:  # which chose on sequences
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.place.best_path)), run.place.best_path)
-        best = test_once(model, training.data[2], training.criterion, args, run, training.heed)
+        best = test_once(model, training.data[2], training.criterion, args, run, training.save_if_asked)
         training.json_lines.append(json.dumps(evaluation_record(model, best, args)))
     elif args.results_json:  # the JSON lines have these figures with their epoch
         save_results_json(args.results_json, [evaluation_record(model, best, args)])
@@ -193,7 +199,7 @@ def in_sequence(batches, length, steps, first=0):
     for number, batch in enumerate(batches, first):
         if length > 1:
             goes_on = place and number % length and len(batch.index) == size
-            place, size = Place(steps(number), place.after if goes_on else None), len(batch.index)
+            place, size = SequenceState(steps(number), place.after if goes_on else None), len(batch.index)
         yield batch._replace(place=place)
 
 

@@ -14,9 +14,9 @@ def plan_lines(model, train, updates, args):
     """The network, how long it trains, and how large the checkpoints are; and a warning where that is short. train: the ImageSet
     of an epoch, of so many updates."""
     weights = sum(value.numel() for value in model.state_dict().values())
-    kept = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
-    kept += args.average_weights != "none"
-    small, large = (4e-6 * weights * numbers for numbers in (1, 1 + kept))
+    states = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
+    states += args.average_weights != "none"
+    small, large = (4e-6 * weights * numbers for numbers in (1, 1 + states))
     total, passes = args.epochs * updates, f"{train.passes} times each of " * (train.passes > 1)
     yield (
         f"training {args.architecture}, {weights:,} weights: {counted(total, 'update')} in {counted(args.epochs, 'epoch')} of "

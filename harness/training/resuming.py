@@ -7,7 +7,7 @@ from harness.data.facts import adopt_facts, is_folder
 from harness.data.folders import list_folder, some
 from harness.processes import ranks
 from harness.runs.journal import COMMAND, is_epoch_line
-from harness.runs.place import Paths
+from harness.runs.paths import Paths
 from harness.training.losses import loss_settings
 from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
@@ -46,12 +46,12 @@ def taken_up(args, declared, kind, name, own=None):
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
     if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
         was["dataset"] = typed  # the same, though it may have moved
-    kept = {one.flag(name): one for name, one in declared.items() if one.taken_up and one.flag(name) in was}
-    if changed := [flag for flag, one in kept.items() if one.fixed and args.given.get(flag, was[flag]) != was[flag]]:
+    taken_up = {one.flag(name): one for name, one in declared.items() if one.taken_up and one.flag(name) in was}
+    if changed := [flag for flag, one in taken_up.items() if one.fixed and args.given.get(flag, was[flag]) != was[flag]]:
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
-    for flag in kept.keys() - args.given.keys():
+    for flag in taken_up.keys() - args.given.keys():
         setattr(args, flag, was[flag])
     args.plan = settings.get("plan")
     if settings:

@@ -86,7 +86,7 @@ class TrainingState:
         if self.finished and ranks.is_first():
             self.run.place.previous_path.unlink(missing_ok=True)
 
-    def heed(self, wants_saving=False):
+    def save_if_asked(self, wants_saving=False):
         """Save where a rank wants it, or was sent a signal, for which Interrupted is raised; every rank must ask."""
         wish = ranks.largest(self.signals.caught or wants_saving)  # 0, 1, or a signal's larger number
         if wish:

@@ -263,13 +263,13 @@ class Configured:
         return {name for name, asked in needs.items() if all(need.holds(chosen[need.flag]) for need in asked)}
 
     @classmethod
-    def checked(cls, values, kept=()):
-        """All settings in force, these values among them; kept: values that may be idle. Raises ModelError for an unknown name,
-        an impossible value, or a setting of a part that is not chosen."""
+    def checked(cls, values, may_idle=()):
+        """All settings in force, these values among them; may_idle: values that need no part that uses them. Raises ModelError
+        for an unknown name, an impossible value, or a setting of a part that is not chosen."""
         known = cls.declared()
         if unknown := [name for name in values if name not in known]:
             raise ModelError(f"{cls.__name__} has no setting {unknown[0]!r}: choose from {', '.join(known)}")
-        found = {name: one.check(name, values.get(name, dict(kept).get(name, one.default))) for name, one in known.items()}
+        found = {name: one.check(name, values.get(name, dict(may_idle).get(name, one.default))) for name, one in known.items()}
         in_force = cls.in_force(found)
         if idle := [name for name in values if name not in in_force]:
             owners = [f"{need.flag} {word}" for need in known[idle[0]].needs if need.flag in cls.parts for word in need.values]

@@ -148,7 +148,7 @@ class Batch(NamedTuple):
 
     whole: size of the whole batch, of which one of several processes has a part; 0: this is the whole.
     counts: False for the stand-in of a process that no image is left for; it weighs nothing.
-    place: a Place of running/stream.py, where these images come after others in a network that is left on.
+    place: a SequenceState of running/stream.py, where these images come after others in a network that is left on.
     """
 
     images: torch.Tensor

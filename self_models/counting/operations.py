@@ -103,7 +103,7 @@ class OperationCounter:
         """Count what has been noted of some steps. schedules: these steps' Schedules; images: how many took them; ends: how many
         of them each image took (B,), None for all."""
         noted, self._noted = self._noted, []
-        flags = [(True, not one.waits, not one.rests, now) for one in schedules for now in one.decodes]
+        flags = [(True, not one.waits, not one.decoder_idle, now) for one in schedules for now in one.decodes]
         always, goes_on, asks, decodes = torch.tensor(flags).T
         runs = {"encoder": always, "after": goes_on, "decoder": decodes}  # which parts run in which steps
         takes = runs | {"decoder": asks}  # and which take the events of others

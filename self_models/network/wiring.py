@@ -22,7 +22,7 @@ from self_models.network.stages import LINEAR_OR_POOL, chains, encoder_parts, li
 STAGES, POOLS = ("features", "generate", "classifier"), (nn.AvgPool2d, nn.MaxPool2d)
 FORMLESS = (nn.Linear, SpikingNeuron, HeldDropout)  # classes of a plan's layers that have one form
 KNOWN = (*LINEAR_OR_POOL, CountingMaxPool, *FORMLESS)  # all of them
-OF_READOUT = ("integrate", "prediction", "guess")  # methods that change neither what layers run nor on what
+OF_READOUT = ("integrate", "prediction", "on_pixel_scale")  # methods that change neither what layers run nor on what
 PLAIN = {"dilation": (1, (1, 1)), "groups": (1,), "padding_mode": ("zeros",), "ceil_mode": (False,), "divisor_override": (None,)}
 
 

@@ -73,7 +73,7 @@ class Contrast(Blocking):
 
     With `original` and `none` (plain blocking) a prediction is compared with the image. With `local` it is compared with what
     the input neurons see: a dim part counts as predicted when it is predicted as bright as it is seen, and not because it is
-    nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction rests.
+    nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction is held.
     """
 
     contrast: str = objective_setting(
@@ -82,20 +82,20 @@ class Contrast(Blocking):
     attention: float = objective_setting(
         ATTENTION, FRACTION, "local: what is dimmer than this part of full brightness, with the gain, waits", group="gate"
     )
-    turns = False  # what it shows of a pixel follows from all others
+    follows_changes = False  # what it shows of a pixel follows from all others
 
     def start(self, image):
         return self.with_contrast(image, super().start(image))
 
-    def next_view(self, image, guess, view):
+    def next_view(self, image, prediction, view):
         if view.attended is None:
-            return self.with_contrast(image, super().next_view(image, guess, view))
-        following = super().next_view(view.image, guess, view)
+            return self.with_contrast(image, super().next_view(image, prediction, view))
+        following = super().next_view(view.image, prediction, view)
         is_open = torch.where(view.attended, following.is_open, view.is_open)
         return self.with_contrast(image, following._replace(is_open=is_open, predicted=following.predicted & view.attended))
 
-    def rests(self, view):
-        latched = super().rests(view)
+    def held(self, view):
+        latched = super().held(view)
         if view.attended is None:
             return latched
         return ~view.attended if latched is None else latched | ~view.attended

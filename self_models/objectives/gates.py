@@ -27,9 +27,9 @@ class Gate:
     reacts = False  # whether what is seen depends on predictions
     completes = False  # whether it knows something of the image, decoder or not: complete() says what
     least_steps = 1  # from which the network answers: before, no image stops
-    turns = True  # whether it can go on with another image
+    follows_changes = True  # whether it can go on with another image
     reopens = False  # whether what is closed may open again, by itself or for another image
-    lasts = False  # whether a network that was trained with it runs with it wherever it is evaluated
+    stays_in_evaluation = False  # whether a network that was trained with it runs with it wherever it is evaluated
 
     def check(self, has_feedback, encoding="poisson"):
         """Raises ModelError where the gate cannot work in a network with or without a decoder, of this encoding (its name)."""
@@ -38,17 +38,17 @@ class Gate:
         """The View of the first step, for images (B, C, H, W)."""
         return View(image)
 
-    def next_view(self, image, guess, view):
-        """The View of the next step; image, guess (B, C, H, W) on the same scale; view: that of this step."""
+    def next_view(self, image, prediction, view):
+        """The View of the next step; image, prediction (B, C, H, W) on the same scale; view: that of this step."""
         return view
 
-    def turned(self, image, guess, view, changed):
-        """The View of the next step where another image takes the place of the one before: image, guess (B, C, H, W) on the same
-        scale; changed: bool likewise, where it differs."""
+    def on_image_change(self, image, prediction, view, changed):
+        """The View of the next step where another image takes the place of the one before: image, prediction (B, C, H, W) on the
+        same scale; changed: bool likewise, where it differs."""
         return self.start(image)
 
     def wants(self, view):
-        """Whether a prediction made in this step can still matter; where not, the decoder rests."""
+        """Whether a prediction made in this step can still matter; where not, the decoder is idle."""
         return True
 
     def waits(self, view):
@@ -63,7 +63,7 @@ class Gate:
         """What the image is taken for, (B, C, H, W), where the read-out predicts this of it."""
         return prediction
 
-    def rests(self, view):
+    def held(self, view):
         """Where predictions are held, bool (B, C, H, W); None for nowhere."""
         return None
 
@@ -85,7 +85,7 @@ GATES.expects(Gate)
 
 @dataclass
 class Tolerance(Gate):
-    """What counts as predicted: |guess - x| < epsilon; together: in all channels of a pixel, else none of them is."""
+    """What counts as predicted: |prediction - x| < epsilon; together: in all channels of a pixel, else none of them is."""
 
     epsilon: float = objective_setting(
         0.1, NOT_NEGATIVE, "block pixels predicted this well, on the image's scale; 0 = off; alone it stands for --gate block",
@@ -101,18 +101,18 @@ class Tolerance(Gate):
                 "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0 for no blocking"
             )
 
-    def is_predicted(self, image, guess):
+    def is_predicted(self, image, prediction):
         """bool (B, C, H, W)"""
-        predicted = (guess - image).abs() < self.epsilon
+        predicted = (prediction - image).abs() < self.epsilon
         return predicted.all(1, keepdim=True).expand_as(predicted) if self.together else predicted
 
 
 @GATES.register("block")
 @dataclass
 class Blocking(Tolerance):
-    """A pixel with |guess - x| < epsilon is predicted; its input is 0 in all later steps, for good or until it opens again.
+    """A pixel with |prediction - x| < epsilon is predicted; its input is 0 in all later steps, for good or until it opens again.
 
-    residual: an open pixel sends its prediction error, x minus guess with its sign, instead of x (predictive coding, Rao &
+    residual: an open pixel sends its prediction error, x minus prediction with its sign, instead of x (predictive coding, Rao &
     Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off.
     """
 
@@ -133,20 +133,20 @@ class Blocking(Tolerance):
         everywhere = torch.ones_like(image, dtype=torch.bool)
         return View(image, is_open=everywhere, predicted=~everywhere)
 
-    def next_view(self, image, guess, view):
-        predicted = self.is_predicted(image, guess)
+    def next_view(self, image, prediction, view):
+        predicted = self.is_predicted(image, prediction)
         is_open = ~predicted if BLOCKINGS[self.blocking] else view.is_open & ~predicted  # once closed, stays closed
-        return View(image * is_open, is_open, predicted, explained=guess.detach() if self.residual else None)
+        return View(image * is_open, is_open, predicted, explained=prediction.detach() if self.residual else None)
 
-    def turned(self, image, guess, view, changed):
+    def on_image_change(self, image, prediction, view, changed):
         """Each changed pixel is judged at once: it opens where it no longer fits its prediction, if it may; others stay as they
         are."""
         changed = changed.any(1, keepdim=True).expand_as(changed) if self.together else changed
-        predicted = torch.where(changed, self.is_predicted(image, guess), view.predicted)
+        predicted = torch.where(changed, self.is_predicted(image, prediction), view.predicted)
         is_open = torch.where(changed, ~predicted if BLOCKINGS[self.blocking] else view.is_open & ~predicted, view.is_open)
         return view._replace(image=image * is_open, is_open=is_open, predicted=predicted)
 
-    def rests(self, view):
+    def held(self, view):
         return ~view.is_open if self.latch else None
 
     def compared(self, view):

@@ -62,8 +62,8 @@ class Once(Tolerance):
         False, Switch(), "once, --wait: when each pixel has had its turn the other layers of the encoder begin anew, too",
         group="gate", adopted=True, needs=(Need("wait", why="no layer waits"),),
     )  # fmt: skip
-    reacts = completes = lasts = True
-    turns = False  # each pixel has one turn
+    reacts = completes = stays_in_evaluation = True
+    follows_changes = False  # each pixel has one turn
 
     def check(self, has_feedback, encoding="poisson"):
         super().check(True, encoding)

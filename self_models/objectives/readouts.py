@@ -1,9 +1,8 @@
 """Read-outs: how the output of the decoder's last layer becomes a prediction of the image.
 
-That layer's output summed over the steps so far is the trace, (B, C, H, W): its spike count if it spikes, else its membrane
-potential. prediction(trace) is compared with the image in the loss, guess(prediction) by a gate. Grey images lie in [0, 1],
-colour images in [-1, 1]; `colour` says which.
-"""
+That layer's output summed over the steps so far is readout_sum, (B, C, H, W): its spike count if it spikes, else its membrane
+potential. prediction(readout_sum) is compared with the image in the loss, on_pixel_scale(prediction) by a gate. Grey images lie
+in [0, 1], colour images in [-1, 1]; `colour` says which."""
 
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ READOUTS = Registry("readout")
 
 @dataclass
 class Readout:
-    """integrate: trace and the decoder's output -> the trace one step later. spiking: whether the decoder's last layer spikes."""
+    """integrate: the sum and the decoder's output -> the sum one step later. spiking: whether the decoder's last layer spikes."""
 
     readout_leak: float = setting(1.0, FRACTION, "part of the read-out kept per step, 0 to 1", group="spiking")
     readout_slew: float = setting(
@@ -25,17 +24,17 @@ class Readout:
     spiking = False
     on_scale = True  # whether predictions are on the scale of the image
 
-    def integrate(self, trace, decoded):
-        """trace <- leak trace + d; a slew s > 0 limits each move: d = s tanh(decoded / s). With membrane_linear and s < 2 epsilon
+    def integrate(self, readout_sum, decoded):
+        """sum <- leak sum + d; a slew s > 0 limits each move: d = s tanh(decoded / s). With membrane_linear and s < 2 epsilon
         no prediction can jump over its pixel's tolerance band."""
         if self.readout_slew:
             decoded = self.readout_slew * torch.tanh(decoded / self.readout_slew)
-        return self.readout_leak * trace + decoded
+        return self.readout_leak * readout_sum + decoded
 
-    def prediction(self, trace):
-        return torch.tanh(trace) if self.colour else torch.sigmoid(trace)
+    def prediction(self, readout_sum):
+        return torch.tanh(readout_sum) if self.colour else torch.sigmoid(readout_sum)
 
-    def guess(self, prediction):
+    def on_pixel_scale(self, prediction):
         return prediction
 
 
@@ -49,15 +48,15 @@ class SpikeCount(Readout):
     spiking = True
     on_scale = property(lambda self: self.colour)
 
-    def guess(self, prediction):
+    def on_pixel_scale(self, prediction):
         return prediction if self.colour else 2 * prediction - 1
 
 
 class Rescaled(Readout):
-    """p = 2 sigmoid(trace) - 1 for grey images, in loss and blocking alike."""
+    """p = 2 sigmoid(sum) - 1 for grey images, in loss and blocking alike."""
 
-    def prediction(self, trace):
-        return torch.tanh(trace) if self.colour else 2 * torch.sigmoid(trace) - 1
+    def prediction(self, readout_sum):
+        return torch.tanh(readout_sum) if self.colour else 2 * torch.sigmoid(readout_sum) - 1
 
 
 @READOUTS.register("spike_count_rescaled")
@@ -74,10 +73,10 @@ class Membrane(Readout):
 class MembraneLinear(Readout):
     """p = V; a gate sees it clamped to the image's range."""
 
-    def prediction(self, trace):
-        return trace
+    def prediction(self, readout_sum):
+        return readout_sum
 
-    def guess(self, prediction):
+    def on_pixel_scale(self, prediction):
         return prediction.clamp(-1 if self.colour else 0, 1)
 
 

@@ -8,7 +8,7 @@ import torch
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import choices
 
-FIELDS = {"spikes": "fired", "membrane": "membranes"}  # of a Frame
+FIELDS = {"spikes": "recorded_spikes", "membrane": "recorded_v"}  # of a Frame
 KINDS = tuple(FIELDS)
 OF_ENDS = {"input": ("spikes",), "output": ("membrane",)}  # what these have of them
 
@@ -65,10 +65,10 @@ class Recorder:
         self._neurons, self._before = neurons, dict(memory)
         return {name: dict.fromkeys(self.asked[name].kinds) for name in neurons if name in self.asked}
 
-    def end(self, kept, steps, among, images):
-        """Take what run_stage has kept of the last ones of these steps, for the steps among: in others no neuron spikes, and the
-        membranes stay. images: (B, ...)."""
-        for name, of_kind in kept.items():
+    def end(self, recorded, steps, among, images):
+        """Take what run_stage has recorded of the last ones of these steps, for the steps among: in others no neuron spikes, and
+        the membranes stay. images: (B, ...)."""
+        for name, of_kind in recorded.items():
             asked = self.asked[name]
             for kind, values in of_kind.items():
                 values = [] if values is None else asked.chosen(values if kind == "membrane" else values != 0)
@@ -114,11 +114,11 @@ class Recorder:
 
     # --- of a whole run
 
-    def recorded(self, fired, membranes, logits):
-        """layer -> kind -> (T, B, ...), for what a run has kept and the logits after each step (T, B, labels); None where nothing
-        is asked for."""
+    def recorded(self, spikes, membranes, logits):
+        """layer -> kind -> (T, B, ...), for what a run has recorded and the logits after each step (T, B, labels); None where
+        nothing is asked for."""
         rows = {}
-        for kind, values in zip(KINDS, (fired, membranes), strict=True):
+        for kind, values in zip(KINDS, (spikes, membranes), strict=True):
             sizes = [prod(one.shape) for _, one in self.of(kind)]
             rows[kind] = iter(values.split(sizes, -1) if sizes else ())
         return {

@@ -38,11 +38,11 @@ class View(NamedTuple):
 
 class Schedule(NamedTuple):
     """Of some steps, the first of which has this number, from 0: waits, whether the layers that the decoder does not need rest;
-    rests, whether the decoder does; decodes: for each step, whether the decoder runs in it."""
+    decoder_idle, whether the decoder does; decodes: for each step, whether the decoder runs in it."""
 
     first: int
     waits: bool
-    rests: bool
+    decoder_idle: bool
     decodes: list
 
 
@@ -53,7 +53,7 @@ class RunState:
     image: torch.Tensor  # (B, C, H, W), of a recording that of the step
     view: View
     logits: torch.Tensor  # (B, labels)
-    trace: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
+    readout_sum: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
     stages: dict = field(default_factory=dict)  # name -> layers, as run_stage takes them
     draws: Draws | None = None  # of the dropout masks
     watcher: object = None  # see note() of OperationCounter
@@ -107,8 +107,8 @@ class Frame(NamedTuple):
     """What steps show, (T, B, ...), or one step (B, ...). prediction (C, H, W); predicted and is_open, bool likewise, pixels
     within epsilon and input neurons that could spike; where nobody asks for these three, error, squared and summed over pixels,
     and open_share, of active pixels. logits so far (labels,). In this step alone: compared, pixels compared with their
-    prediction, spikes of each layer (layers,), and fired, bool, which recorded neurons spiked; membranes, of recorded neurons
-    after the step: see Recorder. None where not there."""
+    prediction, spikes of each layer (layers,), and recorded_spikes, bool, which recorded neurons spiked; recorded_v, of recorded
+    neurons after the step: see Recorder. None where not there."""
 
     prediction: torch.Tensor | None = None
     predicted: torch.Tensor | None = None
@@ -118,8 +118,8 @@ class Frame(NamedTuple):
     logits: torch.Tensor | None = None
     compared: torch.Tensor | None = None
     spikes: torch.Tensor | None = None
-    fired: torch.Tensor | None = None
-    membranes: torch.Tensor | None = None
+    recorded_spikes: torch.Tensor | None = None
+    recorded_v: torch.Tensor | None = None
 
     def summed(self, image, target):
         """The same with sums over pixels in the place of pictures; image: what was seen, target: what the prediction is compared
@@ -153,7 +153,7 @@ class Frame(NamedTuple):
         return Frame(*(None if values is None else change(values, name in COUNTS) for name, values in self._asdict().items()))
 
 
-COUNTS = ("compared", "spikes", "fired")
+COUNTS = ("compared", "spikes", "recorded_spikes")
 
 
 def stack_frames(frames):

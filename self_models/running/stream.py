@@ -7,10 +7,10 @@ import torch
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import COUNT, WHOLE, Number, required
+from self_models.running.changing import as_set_now, with_image
 from self_models.running.chunks import all_steps
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import Recorder, spaces_of
-from self_models.running.turning import as_set_now, turned
 
 MEMBRANES = "membranes."
 STATE = {"v": MEMBRANES, "age": "ages."}  # field of neurons' state -> how it is called in a state_dict; others FIELD.LAYER
@@ -86,7 +86,7 @@ class Stream:
 
 
 @dataclass
-class Place:
+class SequenceState:
     """An image's place in a sequence of them: a stream that may be trained, of which each image is one call of the model. No
     gradient goes from an image to those before it: `after` is detached.
 
@@ -110,7 +110,7 @@ class Place:
 
 def check_left_on(model):
     """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
-    if not model.gate.turns:
+    if not model.gate.follows_changes:
         raise ModelError(f"gate {model.settings['gate']} is for one image: a network that is left on wants block, or open")
     if model.wiring.pools and model.settings["max_pool"] == "count":
         raise ModelError("max_pool count never forgets an image: a network that is left on wants max_pool or, or no M")
@@ -144,7 +144,7 @@ class Dense:
         model = self.model
         if model.watcher:
             model.watcher.begin()
-        run = replace(turned(model, as_set_now(model, run), x), recorder=recorder, watcher=model.watcher)
+        run = replace(with_image(model, as_set_now(model, run), x), recorder=recorder, watcher=model.watcher)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, recorder), run
 
@@ -152,7 +152,7 @@ class Dense:
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
         run = as_set_now(self.model, run)
         view = run.view
-        found = {"image": run.image, "logits": run.logits, "trace": run.trace}
+        found = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
         neurons = self.model.neurons()
         for name, state in run.memory.items():
@@ -175,14 +175,14 @@ class Dense:
                 at_rest = neuron.at_rest(state[key])
                 keys = {field: key_of(field, name) for field in at_rest._fields}
                 memory[name] = at_rest._replace(**{field: state[key] for field, key in keys.items() if key in state})
-        view, held = run.view._replace(**view), {name: state[name] for name in ("logits", "trace", "steps")}
+        view, held = run.view._replace(**view), {name: state[name] for name in ("logits", "readout_sum", "steps")}
         return replace(run, view=view, memory=run.memory | memory, **held)
 
 
 def shapes_of(model):
     """Name -> shape, (C, H, W) or (N,), of what a state may have of each image."""
     spaces = spaces_of(model.wiring)
-    shapes = dict.fromkeys(("image", "trace", "is_open", "predicted", "explained"), model.image_shape)
+    shapes = dict.fromkeys(("image", "readout_sum", "is_open", "predicted", "explained"), model.image_shape)
     return shapes | {"logits": spaces["output"]} | {MEMBRANES + name: spaces[name] for name in model.neurons()}
 
 
@@ -191,7 +191,7 @@ def check_state(model, state):
     shapes = shapes_of(model)
     for name, neuron in model.neurons().items():  # of neurons of somebody's own there may be more
         shapes = {key_of(field, name): () for field in neuron.at_rest(torch.zeros(1))._fields} | shapes
-    if lacking := [name for name in ("image", "logits", "trace") if name not in state]:
+    if lacking := [name for name in ("image", "logits", "readout_sum") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
     weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     for name, value in state.items():

@@ -13,9 +13,9 @@ from self_models.network.surrogates import new_age, next_age
 class Update(NamedTuple):
     """The order of charge, fire and reset, forward and backward. All tensors are (B, ...); the last ones are written to.
 
-    step(drive, v, theta, leak, fired, s, following): fired is the membrane potential that decides on s, following the V of
+    step(drive, v, theta, leak, tested_v, s, following): tested_v is the membrane potential that decides on s, following the V of
     the next step. gradient(after, through, scale, leak, grad_drive, before): after and before are dL/dV on either side of
-    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dfired. delays: whether a spike
+    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dtested_v. delays: whether a spike
     follows from the drives of earlier steps alone.
     """
 
@@ -24,10 +24,10 @@ class Update(NamedTuple):
     delays: bool = False
 
 
-def delayed_step(drive, v, theta, leak, fired, s, following):
+def delayed_step(drive, v, theta, leak, tested_v, s, following):
     """delayed() of network/neurons.py."""
-    torch.gt(fired.copy_(v), theta, out=s)
-    torch.addcmul(drive, fired, leak, out=following).addcmul_(s, theta, value=-1)
+    torch.gt(tested_v.copy_(v), theta, out=s)
+    torch.addcmul(drive, tested_v, leak, out=following).addcmul_(s, theta, value=-1)
 
 
 def delayed_gradient(after, through, scale, leak, grad_drive, before):
@@ -37,10 +37,10 @@ def delayed_gradient(after, through, scale, leak, grad_drive, before):
     before.copy_(earlier)
 
 
-def immediate_step(drive, v, theta, leak, fired, s, following):
+def immediate_step(drive, v, theta, leak, tested_v, s, following):
     """immediate() of network/neurons.py."""
-    torch.gt(torch.addcmul(drive, v, leak, out=fired), theta, out=s)
-    torch.addcmul(fired, s, theta, value=-1, out=following)
+    torch.gt(torch.addcmul(drive, v, leak, out=tested_v), theta, out=s)
+    torch.addcmul(tested_v, s, theta, value=-1, out=following)
 
 
 def immediate_gradient(after, through, scale, leak, grad_drive, before):
@@ -54,13 +54,13 @@ UPDATES = {
 }
 
 
-def run_steps(drive, v, update, theta, leak, floor=None, kept=None):
+def run_steps(drive, v, update, theta, leak, floor=None, saved=None):
     """T steps of one layer: drive (T, B, ...), V before the first -> (spikes (T, B, ...), V after the last, spikes per image and
-    step (T, B)). floor: after each step V = max(V, -floor theta), None for no floor. kept: tensors (T, B, ...) that are filled
+    step (T, B)). floor: after each step V = max(V, -floor theta), None for no floor. saved: tensors (T, B, ...) that are filled
     for a backward pass, see NeuronSteps."""
     s, following, lowest = torch.empty_like(drive), torch.empty_like(v), None if floor is None else -floor * theta
-    fired, leaking, floored = kept or ([following] * len(drive), None, None)
-    for t, (now, deciding, spikes) in enumerate(zip(drive.unbind(), fired, s.unbind(), strict=True)):
+    tested_v, leaking, floored = saved or ([following] * len(drive), None, None)
+    for t, (now, deciding, spikes) in enumerate(zip(drive.unbind(), tested_v, s.unbind(), strict=True)):
         if leaking is not None:
             leaking[t] = v
         update.step(now, v, theta, leak, deciding, spikes, following)
@@ -81,17 +81,17 @@ class NeuronSteps(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, drive, v, age, theta, leak, floor, update, surrogate):
-        fired = torch.empty_like(drive)
+        tested_v = torch.empty_like(drive)
         leaking = torch.empty_like(drive) if ctx.needs_input_grad[4] else None  # V that the leak multiplies
         floored = None if floor is None else torch.empty_like(drive, dtype=torch.bool)  # where V was below its floor
-        s, v, counts = run_steps(drive, v, update, theta, leak, floor, (fired, leaking, floored))
+        s, v, counts = run_steps(drive, v, update, theta, leak, floor, (tested_v, leaking, floored))
         ages = None if age is None else torch.empty_like(drive)
         if age is not None:
             for t, spikes in enumerate(s):
                 ages[t] = age
                 age = next_age(age, spikes)
             ctx.mark_non_differentiable(age)
-        ctx.save_for_backward(fired, ages, leaking, floored, theta, leak)
+        ctx.save_for_backward(tested_v, ages, leaking, floored, theta, leak)
         ctx.floor, ctx.update, ctx.surrogate = floor, update, surrogate
         ctx.set_materialize_grads(False)
         return s, v, age, counts
@@ -99,23 +99,23 @@ class NeuronSteps(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_s, grad_v, _, grad_counts):
-        fired, ages, leaking, floored, theta, leak = ctx.saved_tensors
-        grad_drive, g = torch.empty_like(fired), torch.empty_like(fired[0])
+        tested_v, ages, leaking, floored, theta, leak = ctx.saved_tensors
+        grad_drive, g = torch.empty_like(tested_v), torch.empty_like(tested_v[0])
         grad_theta, grad_leak = torch.zeros_like(theta), torch.zeros_like(leak)
-        each = g.new_zeros(fired.shape[:2]) if grad_counts is None else grad_counts
+        each = g.new_zeros(tested_v.shape[:2]) if grad_counts is None else grad_counts
         each = each.view(*each.shape, *[1] * (g.dim() - 1))  # of a spike, by its step and image
         scale = ctx.surrogate.scale / theta  # of v = V/theta - 1
         after = torch.zeros_like(g) if grad_v is None else grad_v
-        for t in reversed(range(len(fired))):
+        for t in reversed(range(len(tested_v))):
             if floored is not None:  # V is -floor theta there, whatever it was
                 if ctx.needs_input_grad[3]:
                     grad_theta -= ctx.floor * (after * floored[t]).sum()
                 after = after.masked_fill(floored[t], 0)
             onto = each[t] if grad_s is None else grad_s[t] if grad_counts is None else grad_s[t] + each[t]
-            v = torch.div(fired[t], theta, out=grad_drive[t]).sub_(1)
+            v = torch.div(tested_v[t], theta, out=grad_drive[t]).sub_(1)
             through = ctx.surrogate.onto(onto, v, None if ages is None else ages[t])
             if ctx.needs_input_grad[3]:  # theta in v = V/theta - 1, and in the reset
-                grad_theta -= scale / theta * (through * fired[t]).sum() + (after * (fired[t] > theta)).sum()
+                grad_theta -= scale / theta * (through * tested_v[t]).sum() + (after * (tested_v[t] > theta)).sum()
             ctx.update.gradient(after, through, scale, leak, grad_drive[t], g)
             if leaking is not None:
                 grad_leak += (grad_drive[t] * leaking[t]).sum()
@@ -143,8 +143,8 @@ def traced_steps(neuron, drive, state=None, steps=1):
     """The same, and the membrane potential after each step's reset, (steps B, ...)."""
     spikes, counts, membranes = [], [], []
     for now in drive.chunk(steps):
-        fired, state, count = neuron_steps(neuron, now, state)
-        for values, one in ((spikes, fired), (counts, count), (membranes, state.v)):
+        tested_v, state, count = neuron_steps(neuron, now, state)
+        for values, one in ((spikes, tested_v), (counts, count), (membranes, state.v)):
             values.append(one)
     return torch.cat(spikes), state, torch.cat(counts), torch.cat(membranes)
 
@@ -161,7 +161,7 @@ def begins_silent(neuron):
 
 
 def stays_quiet(neuron):
-    """Whether neurons that have not fired in a step will not, and keep their membrane, until others do."""
+    """Whether neurons that have not tested_v in a step will not, and keep their membrane, until others do."""
     return not UPDATES[neuron.update].delays and neuron.leak.item() == 1 and not neuron.biased
 
 

@@ -7,8 +7,8 @@ from self_models.fast.batched.neurons import UPDATES, count_events
 from self_models.fast.batched.stages import run_stage
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.network.wiring import is_altered
+from self_models.running.changing import shown_next
 from self_models.running.steps import Schedule, accumulated, gathered, joined, placed, stack_frames
-from self_models.running.turning import shown_next
 
 
 def why_not(model):
@@ -43,14 +43,14 @@ def advance(model, run, draws):
     prediction of the step before.
     """
     counts = {name: [] for name in model.wiring.names}
-    parts = [perceive(model, run, part, counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
+    parts = [encode_and_decode(model, run, part, counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
     logits = classify(model, run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
     spikes = torch.stack([joined(one) for one in counts.values()], -1)
     shown = stack_frames([frame for _, frames in parts for frame in frames])
     return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
 
 
-def perceive(model, run, draws, counts):
+def encode_and_decode(model, run, draws, counts):
     """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to counts what
     their layers send. Returns the encoder's output (t, B, ...), of the last t steps, and a Frame of each step."""
     view, steps = shown_next(model, run, len(draws)), range(run.steps, run.steps + len(draws))
@@ -62,13 +62,13 @@ def perceive(model, run, draws, counts):
     run.schedules.append(Schedule(run.steps, waits, model.decoder_idle(view), decodes))
     if model.gate.begins_anew(view):
         run.forget("features", "before_fork")
-    forked = through(model, run, "features", "before_fork", signal, steps, counts)
-    encoded = through(model, run, "features", "after_fork", forked[:0] if waits else forked, steps, counts)
+    forked = propagate(model, run, "features", "before_fork", signal, steps, counts)
+    encoded = propagate(model, run, "features", "after_fork", forked[:0] if waits else forked, steps, counts)
     decoded = [None] * len(draws)
     if model.has_feedback:
         inflow = forked if model.feedback_interval == 1 else gathered(run, forked, decodes)
         chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
-        output = through(model, run, "generate", "generate", inflow if chosen else inflow[:0], chosen, counts, steps)
+        output = propagate(model, run, "generate", "generate", inflow if chosen else inflow[:0], chosen, counts, steps)
         output = iter([*[torch.zeros_like(run.image)] * (len(chosen) - len(output)), *output])
         decoded = [next(output) if now else None for now in decodes]
     return encoded, [model.read_out_and_gate(run, codes) for codes in decoded]
@@ -77,7 +77,7 @@ def perceive(model, run, draws, counts):
 def classify(model, run, codes, steps, counts):
     """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the
     logits after each step (T, B, labels)."""
-    drives = through(model, run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
+    drives = propagate(model, run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
     drives = drives.to(run.image.dtype)
     so_far = run.logits + drives[:0].sum(0)  # 0, so that a loss has a gradient where nothing has arrived
     so_far = accumulated(so_far, drives, steps, model.settings["output_leak"], at_once=model.training)
@@ -85,17 +85,17 @@ def classify(model, run, codes, steps, counts):
     return so_far
 
 
-def through(model, run, name, part, signal, steps, counts, among=None):
+def propagate(model, run, name, part, signal, steps, counts, among=None):
     """A part of the stage of this name, in place: see run_stage. steps: numbers of those in which it runs; the signal is of
     their last ones. Adds to counts each layer's spikes per step and image, (T, B), of the steps among; default: these."""
     sent, among, watch = {}, steps if among is None else among, None
     neurons = {f"{name}.{at}": module for at, module in run.stages[part] if isinstance(module, SpikingNeuron)}
-    kept = run.recorder.begin(neurons, run.memory)
+    recorded = run.recorder.begin(neurons, run.memory)
     if run.watcher:
         watch = lambda key, signal, count: run.watcher.note(key, signal, steps[len(steps) - count :])  # noqa: E731
     final = among[-1] + 1 == run.last
-    signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final, kept)
+    signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final, recorded)
     for key in neurons:
         counts[key].append(placed(sent.get(key), steps, among, run.image))
-    run.recorder.end(kept, steps, among, run.image)
+    run.recorder.end(recorded, steps, among, run.image)
     return signal

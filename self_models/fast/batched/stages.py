@@ -8,27 +8,26 @@ from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeu
 from self_models.network.stages import LINEAR, LINEAR_OR_POOL, chains
 
 
-def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, final=False, kept=None):
+def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, final=False, recorded=None):
     """Steps of a stage; returns the signal that comes out. layers: (position, module) pairs; signal: (T, B, ...); memory: module
     name -> state, updated in place; draws: the batch's Draws, of the dropout masks in training. counts: filled with spiking layer
     -> spikes per step and image. watch: called with the name of each linear layer and what goes into it, (T B, ...), or of each
-    spiking layer and maximum pool and what comes out of it, and with T. final: whether no step will follow. kept: spiking
+    spiking layer and maximum pool and what comes out of it, and with T. final: whether no step will follow. recorded: spiking
     layer -> a dict whose keys 'spikes' and 'membrane', where they are there, get what it sends and its potential after each step,
     (T, B, ...).
 
     A signal may lack steps at its beginning, all of them even, in which nothing can have arrived yet: with the update `delayed` a
     layer at rest is silent in its first step, so k layers take k steps off. So it is with counts. Linear layers are not asked
-    about the drive of the last step, if it would be fired after it, nor, in evaluation on a CPU, about steps in which no image of
-    the batch sends anything (a GPU would have to be waited for); nor are quiet neurons that then get nothing. Where all steps are
-    views of one, as of an image that is sent as it is, the layers before the first neurons are asked once.
-    """
+    about the drive of the last step, if it would be spiked after it, nor, in evaluation on a CPU, about steps in which no image
+    of the batch sends anything (a GPU would have to be waited for); nor are quiet neurons that then get nothing. Where all steps
+    are views of one, as of an image that is sent as it is, the layers before the first neurons are asked once."""
     looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
     sends = torch.linalg.vector_norm(signal, 1, tuple(range(1, signal.dim()))).tolist() if looks else []
     (steps, images), layers = signal.shape[:2], list(layers)
     if steps > 1 and not signal.stride(0):
         signal, sends = of_all_steps(name, layers, signal, sends, watch)
     signal = signal.flatten(0, 1)
-    idle, driven = late_chains(layers) if final and not (watch or kept) else (), steps  # steps of which the signal is
+    idle, driven = late_chains(layers) if final and not (watch or recorded) else (), steps  # steps of which the signal is
     waiting = []  # linear layers that are not asked unless their neurons need them
     for position, module in layers:
         key = f"{name}.{position}"
@@ -40,24 +39,24 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                     if counts is not None:
                         counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
                     continue
-                signal, waiting = silently(waiting, signal, sends, images), []
+                signal, waiting = apply_to_silence(waiting, signal, sends, images), []
                 if driven < steps:
                     signal = torch.cat([signal, torch.zeros_like(signal[:images])])
                 was_at_rest = key not in memory
-                asked = (kept or {}).get(key, {})
+                asked = (recorded or {}).get(key, {})
                 run = traced_steps if "membrane" in asked else neuron_steps
-                signal, memory[key], fired, *membranes = run(module, signal, state, steps)
+                signal, memory[key], spiked, *membranes = run(module, signal, state, steps)
                 if membranes:
                     asked["membrane"] = membranes[0].unflatten(0, (steps, images))
                 if was_at_rest and begins_silent(module):
-                    steps, signal, fired = steps - 1, signal[images:], fired[1:]
+                    steps, signal, spiked = steps - 1, signal[images:], spiked[1:]
                 if "spikes" in asked:
                     asked["spikes"] = signal.unflatten(0, (steps, images))
                 if counts is not None:
-                    counts[key] = fired
+                    counts[key] = spiked
                 if watch:
                     watch(key, signal, steps)
-                sends, driven = fired.any(1).tolist() if looks else [], steps
+                sends, driven = spiked.any(1).tolist() if looks else [], steps
                 if sends and not sends[-1] and stays_quiet(module):
                     memory[key] = memory[key]._replace(quiet=dynamics(module))
         elif isinstance(module, HeldDropout):
@@ -65,7 +64,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
         else:
             pools = isinstance(module, nn.MaxPool2d)
             if not isinstance(module, LINEAR_OR_POOL):
-                signal, waiting, sends = silently(waiting, signal, sends, images), [], [True] * len(sends)
+                signal, waiting, sends = apply_to_silence(waiting, signal, sends, images), [], [True] * len(sends)
             if watch and not pools:
                 watch(key, signal, steps)
             if position in idle and steps > 1:
@@ -75,10 +74,14 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
             elif sends and not any(sends) and not watch:
                 waiting.append(module)
             else:
-                signal = module(signal) if all(sends) else sparsely(module, signal.unflatten(0, (len(sends), images)), sends)
+                signal = (
+                    module(signal)
+                    if all(sends)
+                    else apply_to_active_steps(module, signal.unflatten(0, (len(sends), images)), sends)
+                )
             if watch and pools:
                 watch(key, signal, steps)
-    return silently(waiting, signal, sends, images).unflatten(0, (steps, images))
+    return apply_to_silence(waiting, signal, sends, images).unflatten(0, (steps, images))
 
 
 def of_all_steps(name, layers, signal, sends, watch):
@@ -93,10 +96,10 @@ def of_all_steps(name, layers, signal, sends, watch):
     return torch.cat([signal] * steps).unflatten(0, (steps, -1)), sends
 
 
-def silently(modules, signal, sends, images):
+def apply_to_silence(modules, signal, sends, images):
     """What linear layers make of a signal (T B, ...) of zeros; sends: T numbers."""
     for module in modules:
-        signal = sparsely(module, signal.unflatten(0, (len(sends), images)), sends)
+        signal = apply_to_active_steps(module, signal.unflatten(0, (len(sends), images)), sends)
     return signal
 
 
@@ -105,7 +108,7 @@ def late_chains(layers):
     return [linear[0][0] for linear, neuron in chains(layers) if linear and neuron and UPDATES[neuron[1].update].delays]
 
 
-def sparsely(module, signal, sends):
+def apply_to_active_steps(module, signal, sends):
     """What a linear layer makes, (T B, ...), of a signal (T, B, ...) that is 0 where sends, T numbers, is 0: its bias there."""
     at = [t for t, any_ in enumerate(sends) if any_]
     found = module(signal[at].flatten(0, 1)).unflatten(0, (len(at), signal.shape[1]))

@@ -21,8 +21,8 @@ class KeptLayout:
     def forget_changed(self, frozen=False):
         """Let go of a layout that is no longer the model's, before the next one takes its memory; returns whether it was so.
         frozen: nobody has changed a value of the model's tensors."""
-        kept = self.layout is None or self._made_of == parts_of(self.model)
-        if kept and (frozen or all(copy == now.data for copy, now in self._copies)):
+        unchanged = self.layout is None or self._made_of == parts_of(self.model)
+        if unchanged and (frozen or all(copy == now.data for copy, now in self._copies)):
             return False
         self.layout, self._copies = None, []
         return True

@@ -96,7 +96,7 @@ class LeftOn:
 
     def state_dict(self, shapes):
         """See state_of of running/stream.py; shapes: those of its shapes_of. Membranes must be up to date."""
-        values = {name: getattr(self.pixels, name) for name in ("image", "trace", "is_open", "predicted")}
+        values = {name: getattr(self.pixels, name) for name in ("image", "readout_sum", "is_open", "predicted")}
         if self.settings.residual and self.pixels.run["explained"].any():
             values["explained"] = self.pixels.guess
         values |= {name: self._membranes(n) for name, n in self._nodes()}
@@ -116,7 +116,7 @@ class LeftOn:
                 first = net.nodes["first_place"][n]
                 self.state.decayed[:, first : first + math.prod(self.layout.shapes[n][1:])] = clock
         self.open_all()
-        for name in ("image", "trace", "is_open", "predicted"):
+        for name in ("image", "readout_sum", "is_open", "predicted"):
             if name in state:
                 getattr(pixels, name)[:] = in_rows(state[name])
         pixels.run["steps"], pixels.run["decodes"], pixels.run["explained"] = steps, decodes, "explained" in state

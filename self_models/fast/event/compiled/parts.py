@@ -33,12 +33,12 @@ def send_direct(value, draw):
 ENCODINGS = {poisson: send_poisson, direct: send_direct}
 encode = switch([*ENCODINGS.values()])
 
-# --- read-outs: (settings, trace of a pixel) -> its prediction; (settings, prediction) -> the same on the gate's scale
+# --- read-outs: (settings, sum of a pixel) -> its prediction; (settings, prediction) -> the same on the gate's scale
 
 
 @compiled
-def sigmoid(trace):
-    return ONE / (ONE + math.exp(-trace))
+def sigmoid(x):
+    return ONE / (ONE + math.exp(-x))
 
 
 @compiled
@@ -47,13 +47,13 @@ def same(settings, value):
 
 
 @compiled
-def activation(settings, trace):
-    return np.float32(math.tanh(trace)) if settings.colour else np.float32(sigmoid(trace))
+def activation(settings, readout_sum):
+    return np.float32(math.tanh(readout_sum)) if settings.colour else np.float32(sigmoid(readout_sum))
 
 
 @compiled
-def rescaled(settings, trace):
-    return np.float32(math.tanh(trace)) if settings.colour else np.float32(TWO * sigmoid(trace) - ONE)
+def rescaled(settings, readout_sum):
+    return np.float32(math.tanh(readout_sum)) if settings.colour else np.float32(TWO * sigmoid(readout_sum) - ONE)
 
 
 @compiled

@@ -24,10 +24,10 @@ PROGRESS = np.dtype(
 
 
 # One image's input and prediction, arrays (Q,) with Q = H W C in the order of the input node, and a record; or several images',
-# with another dimension before. step_open: is_open of the step that is shown; trace, prediction, error: of the read-out; guess:
-# the prediction on the gate's scale; sending: the pixels that may send; run: PROGRESS.
+# with another dimension before. step_open: is_open of the step that is shown; readout_sum, prediction, error: of the read-out;
+# guess: the prediction on the gate's scale; sending: the pixels that may send; run: PROGRESS.
 KINDS = {
-    "image": "f4", "is_open": "?", "step_open": "?", "predicted": "?", "trace": "f4", "prediction": "f4", "error": "f4",
+    "image": "f4", "is_open": "?", "step_open": "?", "predicted": "?", "readout_sum": "f4", "prediction": "f4", "error": "f4",
     "guess": "f4", "sending": "i4",
 }  # fmt: skip
 Pixels = namedtuple("Pixels", [*KINDS, "run"])
@@ -42,7 +42,7 @@ def new_pixels(size, count=1):
 def pixels_at(pixels, b):
     """The Pixels of image b among several."""
     return Pixels(
-        pixels.image[b], pixels.is_open[b], pixels.step_open[b], pixels.predicted[b], pixels.trace[b], pixels.prediction[b],
+        pixels.image[b], pixels.is_open[b], pixels.step_open[b], pixels.predicted[b], pixels.readout_sum[b], pixels.prediction[b],
         pixels.error[b], pixels.guess[b], pixels.sending[b], pixels.run[b],
     )  # fmt: skip
 
@@ -106,12 +106,12 @@ def integrate(net, state, settings, pixels):
 
 @compiled
 def move(settings, pixels, pixel, decoded):
-    """One pixel's trace and prediction, and its gate's look at it; returns the change of its squared error."""
+    """One pixel's read-out and prediction, and its gate's look at it; returns the change of its squared error."""
     value, change = pixels.image[pixel], 0.0
     if not (settings.latch and not pixels.is_open[pixel]):
         if settings.readout_slew > 0:
             decoded = settings.readout_slew * np.float32(math.tanh(decoded / settings.readout_slew))
-        pixels.trace[pixel] = settings.readout_leak * pixels.trace[pixel] + decoded
+        pixels.readout_sum[pixel] = settings.readout_leak * pixels.readout_sum[pixel] + decoded
         change -= pixels.error[pixel]
         predict_anew(settings, pixels, pixel, value)
         change += pixels.error[pixel]
@@ -121,8 +121,8 @@ def move(settings, pixels, pixel, decoded):
 
 @compiled
 def predict_anew(settings, pixels, pixel, value):
-    """What the read-out makes of a pixel's trace: prediction, the same on the gate's scale, squared error. value: image's."""
-    prediction = predict(settings.readout, settings, pixels.trace[pixel])
+    """What the read-out makes of a pixel: prediction, the same on the gate's scale, squared error. value: image's."""
+    prediction = predict(settings.readout, settings, pixels.readout_sum[pixel])
     pixels.prediction[pixel], pixels.guess[pixel] = prediction, guess_of(settings.readout, settings, prediction)
     pixels.error[pixel] = (value - prediction) * (value - prediction)
 
@@ -152,7 +152,7 @@ def start(net, state, settings, pixels, image):
     run.look_again, run.explained, run.steps, run.decodes, run.of_image, run.error = True, False, 0, 0, 0, 0.0
     pixels.is_open[:] = True
     pixels.predicted[:] = False
-    pixels.trace[:] = 0
+    pixels.readout_sum[:] = 0
     pixels.prediction[:] = predict(settings.readout, settings, np.float32(0))
     pixels.guess[:] = guess_of(settings.readout, settings, pixels.prediction[0])
     for pixel in range(len(image)):

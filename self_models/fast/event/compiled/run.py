@@ -5,12 +5,12 @@ from collections import namedtuple
 import numpy as np
 
 from self_models.fast.compiling import cached, compiled, sources_digest
+from self_models.fast.event.compiled.changing import forget_all, turn
 from self_models.fast.event.compiled.counts import count
 from self_models.fast.event.compiled.kernels import add_bias, charge, copy, decay, fire, list_places, state_at, touch, unlist
 from self_models.fast.event.compiled.nets import WORD
 from self_models.fast.event.compiled.parts import holds
 from self_models.fast.event.compiled.pixels import integrate, pixels_at, send, start
-from self_models.fast.event.compiled.turning import forget_all, turn
 from self_models.fast.event.compiled.vectors import above, lowest
 
 # What a run fills in. logits (B, T, labels), after each step; counts (B, T, nodes), spikes of each step, 0 before; steps,

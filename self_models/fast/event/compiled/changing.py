@@ -1,4 +1,4 @@
-"""Compiled: another image takes the place of the one before, and what is forgotten then; as in running/turning.py."""
+"""Compiled: another image takes the place of the one before, and what is forgotten then; as in running/changing.py."""
 
 import numpy as np
 
@@ -52,13 +52,13 @@ def changes(settings, pixels, image, pixel):
 
 @compiled
 def surprise(net, state, settings, pixels, keep):
-    """Keep so much of membranes, outputs and traces, nothing of the trace of a pixel that has opened since step_open, and judge
-    all pixels by what is then predicted."""
+    """Keep so much of membranes, outputs and read-out, nothing of the read-out of a pixel that has opened since step_open, and
+    judge all pixels by what is then predicted."""
     forget_all(net, state, pixels, keep)
     pixels.run.explained = settings.residual
     for pixel in range(len(pixels.image)):
         opened = pixels.is_open[pixel] and not pixels.step_open[pixel]
-        pixels.trace[pixel] = np.float32(0) if opened else pixels.trace[pixel] * keep
+        pixels.readout_sum[pixel] = np.float32(0) if opened else pixels.readout_sum[pixel] * keep
     for pixel in range(len(pixels.image)):
         predict_anew(settings, pixels, pixel, pixels.image[pixel])
         look(settings, pixels, pixel, pixels.image[pixel])

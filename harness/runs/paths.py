@@ -30,7 +30,7 @@ class Paths:
         return self.files / f"{self.name}{ending}"
 
 
-class Place(Paths):
+class RunPaths(Paths):
     """The paths that a run has a right to. trains: else it is an evaluation.
 
     A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite, or while

@@ -19,7 +19,7 @@ def check_recordings(settings, gate):
         return
     if steps > frames:
         raise ModelError(f"timesteps: these recordings have {frames} frames, one for a step: give at most {frames}, not {steps}")
-    if not gate.turns:
+    if not gate.follows_changes:
         raise ModelError(f"gate {settings['gate']} is for an image that stays: for recordings choose block, or open")
     if gate.reacts and not gate.reopens:
         raise ModelError("blocking: what is closed for good would not see what a recording shows later: choose dynamic")
@@ -33,34 +33,34 @@ def shown_next(model, run, steps):
     frames = run.recording[:, run.steps : run.steps + steps].transpose(0, 1)
     if steps > 1:
         return model.gate.start(frames)
-    on_image_change(model, run, frames[0])
+    show_image(model, run, frames[0])
     return run.view
 
 
-def on_image_change(model, run, image):
-    """turned(), in place."""
+def show_image(model, run, image):
+    """with_image(), in place."""
     if image is not run.image:
-        vars(run).update(vars(turned(model, run, image)))
+        vars(run).update(vars(with_image(model, run, image)))
 
 
-def aims(model, x, steps=None):
+def prediction_targets(model, x, steps=None):
     """What a model's predictions of each step are compared with, for images or recordings x. steps: see by_step."""
     return x if x.dim() == 4 else by_step(x, steps, ahead=model.settings["predict"] == "next")
 
 
-def seen_and_aims(model, run, first):
+def seen_and_targets(model, run, first):
     """(what a run has seen in its steps from this one on, what their predictions are compared with)"""
     if run.recording is None:
         return run.image, run.image
-    return (each[first : run.steps] for each in (by_step(run.recording), aims(model, run.recording)))
+    return (each[first : run.steps] for each in (by_step(run.recording), prediction_targets(model, run.recording)))
 
 
-def turned(model, run, image):
+def with_image(model, run, image):
     """The run (a RunState) with another image (B, C, H, W) in place of its own, from its next step on."""
     changed = image != run.image
     if not changed.any():
         return run
-    view = model.gate.turned(image, model.guess(model.prediction(run)), run.view, changed)
+    view = model.gate.on_image_change(image, model.on_pixel_scale(model.prediction(run)), run.view, changed)
     after = replace(run, image=image, view=view)
     if not model.settings["surprise"]:
         return after
@@ -70,17 +70,20 @@ def turned(model, run, image):
 
 def surprised(model, run, opened):
     """The run once it has forgotten as much as its image surprises, of which these pixels, bool (B, C, H, W), have just opened
-    again: a share r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's trace keep
-    1 - min(1, gain r), the trace of these pixels nothing; and where any has opened all of an image's pixels are judged anew by
+    again: a share r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's sum keep
+    1 - min(1, gain r), the sum of these pixels nothing; and where any has opened all of an image's pixels are judged anew by
     what is then predicted."""
     keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
     memory, neurons = dict(run.memory), model.neurons()
     for name in memory.keys() & neurons.keys():
         rest = neurons[name].initial_potential * neurons[name].threshold
-        memory[name] = memory[name]._replace(v=rest + kept(memory[name].v - rest, keep))
-    trace = kept(run.trace, keep).masked_fill(opened, 0)
-    run = replace(run, memory=memory, trace=trace, logits=kept(run.logits, keep))
-    judged, surprises = model.gate.next_view(run.image, model.guess(model.prediction(run)), run.view), opened.flatten(1).any(1)
+        memory[name] = memory[name]._replace(v=rest + decayed(memory[name].v - rest, keep))
+    readout_sum = decayed(run.readout_sum, keep).masked_fill(opened, 0)
+    run = replace(run, memory=memory, readout_sum=readout_sum, logits=decayed(run.logits, keep))
+    judged, surprises = (
+        model.gate.next_view(run.image, model.on_pixel_scale(model.prediction(run)), run.view),
+        opened.flatten(1).any(1),
+    )
     return replace(run, view=chosen(surprises, judged, run.view))
 
 
@@ -103,6 +106,6 @@ def as_set_now(model, run):
     return run if run.gate is cls else replace(run, view=model.gate.start(run.image), gate=cls)
 
 
-def kept(values, keep):
+def decayed(values, keep):
     """Values (B, ...), each image's times keep (B,)."""
     return values * keep.view(-1, *[1] * (values.dim() - 1))
