@@ -41,8 +41,8 @@ from test_survive import after_step, in_evaluation
 from benchmarks.robustness.kill_resume import CLOCK
 from benchmarks.shared import same
 from harness import UserError
-from harness.building.models import snn_from, teacher_from
-from harness.building.source import SNNSource
+from harness.building.models import new_snn, teacher_from
+from harness.building.start import resolve_snn, start_snn
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data
 from harness.measuring.comparing import FIGURES, interval
@@ -563,9 +563,8 @@ def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_
     thresholds = [value.item() for name, value in saved["state_dict"].items() if name.endswith(".threshold")]
     torch.save(original(saved, thresholds=thresholds, leak=0.9, timesteps=5), path)
     typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}".replace(BALANCE, "")
-    args = parse(SNN, "--pretrained_snn", str(path), *typed.split())
-    source = SNNSource(args)
-    model = source.fill(snn_from(args), None, SimpleNamespace(say=print))
+    args, start = resolve_snn(parse(SNN, "--pretrained_snn", str(path), *typed.split()))
+    model = start_snn(new_snn(args), start, None, args, SimpleNamespace(say=print))
     assert model.thresholds == pytest.approx(thresholds)
     assert [layer.leak.item() for layer in model.neurons().values()] == pytest.approx([0.9] * len(thresholds))
     assert torch.equal(model.features[0].weight, saved["state_dict"]["features.0.weight"])

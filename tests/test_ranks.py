@@ -16,8 +16,10 @@ from conftest import ANN, DATA, OBJ1, REPOSITORY, SNN, TINY, digests, figures, r
 from test_survive import after_step
 from torch import nn
 
-from harness.building.models import new_ann, snn_from
+from harness.building.models import new_ann, new_snn
+from harness.building.start import with_gate
 from harness.command_line.scripts import run_script
+from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
 from harness.processes import ranks
 from harness.training.epoch import Progress
@@ -103,8 +105,8 @@ def alone(tmp_path_factory):
 
 def first_weights(name, flags):
     """The state_dict that a run with these flags begins with."""
-    args = importlib.import_module(name).build_parser().parse_args(split([flags]))
-    return (new_ann(args) if name == ANN else snn_from(args)).state_dict()
+    args = with_gate(with_facts(importlib.import_module(name).build_parser().parse_args(split([flags]))))
+    return (new_ann(args) if name == ANN else new_snn(args)).state_dict()
 
 
 @pytest.mark.parametrize(("count", "name", "kind", "flags"), [(3, ANN, "ann", ANN_RUN), (2, SNN, "snn", SNN_RUN)])
