@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
-from harness.building.models import ann_from, new_ann, teacher_from
-from harness.building.own import named
+from harness.building.models import load_ann, new_ann, teacher_from
+from harness.building.start import resolve
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.parser import lines_on_idle
@@ -13,7 +13,6 @@ from harness.runs.paths import ann_name, evaluation_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
-from harness.training.resuming import taken_up
 from harness.training.selection import data_for
 
 
@@ -30,15 +29,15 @@ def name_of(args):
 
 
 def train(args):
-    name = name_of(args)
-    declared = ann_settings(args.model)
-    saved = taken_up(args, declared, "ann", name, named(args.model))
-    about_start = []
-    model = ann_from(args, say=None if args.test_only else about_start.append) if saved is None else new_ann(args)
+    name, declared, about_start = name_of(args), ann_settings(args.model), []
+    args, start = resolve(args, "ann", name, declared)
+    model = new_ann(args)
+    if start.kind == "ann":
+        load_ann(model, start.saved, start.path, None if args.test_only else about_start.append)
     model.precision = args.precision
     teacher = teacher_from(args)
     warnings = lines_on_idle(args, declared)
-    data = data_for(args, model)
+    args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
         for line in (*warnings, *about_data, *about_start):
@@ -46,9 +45,9 @@ def train(args):
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        if model.settings["whitening"] and saved is None and not args.pretrained_ann:
+        if model.settings["whitening"] and not start.kind:
             run.say(whiten_first_layer(model, data[0]))
-        return fit(model, data, criterion, args, run, declared, saved)
+        return fit(model, data, criterion, args, run, declared, start.run)
 
 
 if __name__ == "__main__":

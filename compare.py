@@ -14,7 +14,7 @@ from harness.building.own import as_saved
 from harness.command_line import presets
 from harness.command_line.flags import asked_class, posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import open_posthoc
+from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import running
@@ -170,8 +170,8 @@ def evaluated(one, argv):
     """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
     preset = ["--preset", one.preset] if one.preset else []
     args = build_parser(argv).parse_args([*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)])
-    args.run_name, args.model = f"{one.name}_compared", as_saved(args.model, one.checkpoint)
-    posthoc = open_posthoc(args, InputBlockingSNN, "")
+    args = args.settle(run_name=f"{one.name}_compared", model=as_saved(args.model, one.checkpoint))
+    posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN), InputBlockingSNN, "")
     record, _ = posthoc.evaluate()
     posthoc.run.say(f"{one.name}: {running(record, ['accuracy'])} on {record['images']:,} images")
     return read_run(posthoc.run.place.json_path)

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
-from harness.building.models import check_sequence, choose_trained, snn_from, teacher_from, use_engine
-from harness.building.own import named
-from harness.building.source import SNNSource
+from harness.building.models import check_sequence, choose_trained, new_snn, teacher_from, use_engine
+from harness.building.start import resolve, start_snn
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
 from harness.command_line.scripts import run_script
@@ -13,7 +12,6 @@ from harness.runs.paths import evaluation_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion, own_losses
-from harness.training.resuming import taken_up
 from harness.training.selection import data_for
 
 
@@ -30,11 +28,9 @@ def name_of(args):
 
 
 def train(args):
-    name = name_of(args)
-    declared = snn_settings(args.model)
-    saved = taken_up(args, declared, "snn", name, named(args.model))
-    source = SNNSource(args) if saved is None else None
-    model = snn_from(args)
+    name, declared = name_of(args), snn_settings(args.model)
+    args, start = resolve(args, "snn", name, declared)
+    model = new_snn(args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     choose_trained(model, args)
@@ -44,17 +40,16 @@ def train(args):
     kinds = args.trade_off_type, args.spike_penalty, args.classification_type
     criterion = Criterion(trade_off, *kinds, teacher, args.label_smoothing, own_losses(args, model))
     warnings = lines_on_idle(args, declared)
-    data = data_for(args, model)
+    args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
     with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
         for line in (*warnings, *about_data, engine):
             run.say(line)
-        if source:
-            source.fill(model, data[0], run, may_grow=not args.test_only)
+        start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        return fit(model, data, criterion, args, run, declared, saved)
+        return fit(model, data, criterion, args, run, declared, start.run)
 
 
 if __name__ == "__main__":

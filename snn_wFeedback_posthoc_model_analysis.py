@@ -9,7 +9,7 @@ import numpy as np
 from harness import UserError
 from harness.command_line.flags import add_picture_flags, asked_class, posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import open_posthoc
+from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
 from harness.drawing.film import save_film
@@ -33,8 +33,8 @@ def build_parser(argv=None):
 
 
 def main(argv=None):
-    args = build_parser(argv).parse_args(argv)
-    posthoc = open_posthoc(args, InputBlockingSNN, "_posthoc_analysis")
+    args, start = resolve_evaluation(build_parser(argv).parse_args(argv), InputBlockingSNN)
+    posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_analysis")
     model, run = posthoc.model, posthoc.run
     if not model.predicts:
         raise UserError(

@@ -3,7 +3,7 @@
 
 from harness.command_line.flags import asked_class, posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import open_posthoc, source_for
+from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.classes import class_lines
@@ -22,11 +22,10 @@ def build_parser(argv=None):
 
 
 def main(argv=None):
-    args = build_parser(argv).parse_args(argv)
-    source = source_for(args, InputBlockingSNN)
+    args, start = resolve_evaluation(build_parser(argv).parse_args(argv), InputBlockingSNN)
     epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in epsilons)
-    posthoc = open_posthoc(args, InputBlockingSNN, suffix, source, epsilon=max(epsilons))
+    posthoc = open_posthoc(args, start, InputBlockingSNN, suffix, epsilon=max(epsilons))
     run = posthoc.run
     for epsilon in epsilons:
         posthoc.model.change(epsilon=epsilon)

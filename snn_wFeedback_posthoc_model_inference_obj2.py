@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
+from dataclasses import replace
+
 from harness import UserError
 from harness.building.own import as_saved
 from harness.command_line.flags import asked_class, posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import open_posthoc
+from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_adaptive, save_step_histograms
 from harness.measuring.difficulty import spike_correlations
@@ -31,8 +33,8 @@ def build_parser(argv=None):
 
 
 def main(argv=None):
-    args = build_parser(argv).parse_args(argv)
-    posthoc = open_posthoc(args, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
+    args, start = resolve_evaluation(build_parser(argv).parse_args(argv), AdaptiveTimestepsSNN)
+    posthoc = open_posthoc(args, start, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
     baseline = baseline_of(args, argv)
     run, series = posthoc.run, {}
     sweep(posthoc, args.rules, series)
@@ -56,11 +58,14 @@ def baseline_of(args, argv):
     if not args.baseline_snn:
         return None
     own = build_parser(argv).parse_args(argv)
-    own.pretrained_snn, own.pretrained_ann, own.model = args.baseline_snn, "", as_saved(args.model, args.baseline_snn)
-    own.typed = []  # judged beside the first network
-    own.given.pop("epsilon", None)  # of the first network
-    own.run_name += "_baseline" if own.run_name else ""
-    baseline = open_posthoc(own, AdaptiveTimestepsSNN, "_adaptive", rule="confidence")
+    given = {flag: value for flag, value in own.given.items() if flag != "epsilon"}  # which is of the first network
+    own = replace(own, recipe=given, typed={}).settle(  # typed flags are judged beside the first network
+        pretrained_snn=args.baseline_snn,
+        pretrained_ann="",
+        model=as_saved(args.model, args.baseline_snn),
+        run_name=own.run_name and f"{own.run_name}_baseline",
+    )
+    baseline = open_posthoc(*resolve_evaluation(own, AdaptiveTimestepsSNN), AdaptiveTimestepsSNN, "_adaptive", rule="confidence")
     if baseline.model.has_feedback:
         raise UserError(f"--baseline_snn {args.baseline_snn} has a decoder: give an SNN of a plan without feedback")
     return baseline

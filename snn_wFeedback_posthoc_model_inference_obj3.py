@@ -3,7 +3,7 @@
 
 from harness import UserError
 from harness.command_line.flags import add_picture_flags, asked_class, posthoc_parser
-from harness.command_line.posthoc import open_posthoc, source_for
+from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.data.dimming import dimmed_sets
 from harness.drawing.figures import save_gif
@@ -19,10 +19,9 @@ def build_parser(argv=None):
 
 
 def main(argv=None):
-    args = build_parser(argv).parse_args(argv)
-    source = source_for(args, ContrastAttentionSNN)
+    args, start = resolve_evaluation(build_parser(argv).parse_args(argv), ContrastAttentionSNN)
     suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
-    posthoc = open_posthoc(args, ContrastAttentionSNN, suffix, source)
+    posthoc = open_posthoc(args, start, ContrastAttentionSNN, suffix)
     if not posthoc.model.has_feedback:
         raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose a plan named ..._wFeedback")
     if posthoc.files:

@@ -10,7 +10,7 @@ import torch
 from harness import UserError
 from harness.command_line.flags import asked_class, posthoc_parser
 from harness.command_line.parser import SwitchAction, typed
-from harness.command_line.posthoc import open_posthoc, source_for
+from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import ImageSet
@@ -50,18 +50,16 @@ def main(argv=None):
     for flag, beside in (("invert", "frames"), ("scene_frames", "scene")):
         if flag in args.typed and not getattr(args, beside):
             raise UserError(f"--{flag} does nothing without --{beside}: leave it out")
-    source = source_for(args, InputBlockingSNN)
-    if source.settings.get("recorded_frames"):
+    args, start = resolve_evaluation(args, InputBlockingSNN)
+    if start.settings.get("recorded_frames"):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
-    kept = source.settings  # of one that was trained to be left on they hold
-    own = kept if kept.get("surprise") or kept.get("output_leak", 1.0) < 1 else {}
-    for flag, value in FORGETTING[args.gate != "open" and args.epsilon > 0].items():
-        if flag not in args.given:
-            args.given[flag] = own.get(flag, value)
-            setattr(args, flag, args.given[flag])
-    posthoc = open_posthoc(args, InputBlockingSNN, "_posthoc_stream", source)
+    trained = start.settings  # of one that was trained to be left on they hold
+    own = trained if trained.get("surprise") or trained.get("output_leak", 1.0) < 1 else {}
+    forgets = FORGETTING[args.gate != "open" and args.epsilon > 0]
+    args = args.adopt(**{flag: own.get(flag, value) for flag, value in forgets.items()})
+    posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream")
     model, run = posthoc.model, posthoc.run
-    title = f"{Path(source.path).stem}: " + (f"scene {args.scene}" if args.scene else args.frames)
+    title = f"{Path(start.path).stem}: " + (f"scene {args.scene}" if args.scene else args.frames)
     frames = scene_of(args, posthoc.test, model) if args.scene else posthoc.test
     steps = args.steps_per_frame or (1 if args.scene else 4)
     reel, stream, began = Reel(model, steps * len(frames), title), model.stream(args.seed), time.perf_counter()

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from conftest import PLAN
 
 from harness import UserError
-from harness.building.models import adopt, find_device, settings_from, snn_from, teacher_from, use_engine
+from harness.building.models import adopted, find_device, new_snn, settings_from, teacher_from, use_engine
+from harness.building.start import with_gate
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import snn_parser
+from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -18,6 +20,10 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 def parse(words=""):
     return snn_parser("").parse_args(words.split())
+
+
+def resolved(words):
+    return with_gate(with_facts(parse(words)))
 
 
 @pytest.mark.parametrize(
@@ -36,8 +42,7 @@ def parse(words=""):
     ],
 )
 def test_a_checkpoints_settings_hold_unless_typed(words, saved, expected):
-    args = parse(words)
-    adopt(args, saved, VGG_SNN_STDB_wFeedback, VGG_SNN_STDB_wFeedback.declared().keys() - {"update"})
+    args = adopted(parse(words), saved, VGG_SNN_STDB_wFeedback, VGG_SNN_STDB_wFeedback.declared().keys() - {"update"})
     assert {name: getattr(args, name) for name in expected} == expected
     if "settings" in saved:
         assert args.facts.get("labels") == saved["settings"].get("labels")
@@ -46,21 +51,19 @@ def test_a_checkpoints_settings_hold_unless_typed(words, saved, expected):
 
 
 @pytest.mark.parametrize(
-    ("words", "own", "gate", "typed", "there", "left_out"),
+    ("words", "gate", "typed", "there", "left_out"),
     [
-        ("", {}, "open", [], {"timesteps": 50, "labels": 10}, ("epsilon", "latch", "grid")),
-        ("--epsilon 0.2 --latch", {}, "block", ["epsilon", "latch"], {"epsilon": 0.2, "latch": True}, ("grid",)),
-        ("--epsilon 0 --leak 0.5", {}, "open", ["leak"], {"leak": 0.5}, ("epsilon",)),  # nothing is asked for, so nothing is idle
-        ("--gate open --epsilon 0.2", {}, "open", ["gate", "epsilon"], {}, ("epsilon",)),
-        ("--gate once --grid 4", {}, "once", ["gate", "grid"], {"grid": 4, "epsilon": 0.1}, ("latch",)),
-        ("", {"epsilon": 0.3}, "block", [], {"epsilon": 0.3}, ()),
-        ("--epsilon 0.2", {"epsilon": 0.0}, "open", [], {"epsilon": 0.0}, ()),
-        ("--rule both --gap_bound 2", {}, "open", ["rule", "gap_bound"], {"gap_bound": 2.0, "entropy_bound": 0.05}, ()),
+        ("", "open", [], {"timesteps": 50, "labels": 10}, ("epsilon", "latch", "grid")),
+        ("--epsilon 0.2 --latch", "block", ["epsilon", "latch"], {"epsilon": 0.2, "latch": True}, ("grid",)),
+        ("--epsilon 0 --leak 0.5", "open", ["leak"], {"leak": 0.5}, ("epsilon",)),  # nothing is asked for, so nothing is idle
+        ("--gate open --epsilon 0.2", "open", ["gate", "epsilon"], {}, ("epsilon",)),
+        ("--gate once --grid 4", "once", ["gate", "grid"], {"grid": 4, "epsilon": 0.1}, ("latch",)),
+        ("--rule both --gap_bound 2", "open", ["rule", "gap_bound"], {"gap_bound": 2.0, "entropy_bound": 0.05}, ()),
     ],
 )
-def test_the_flags_that_count_are_the_constructors(words, own, gate, typed, there, left_out):
-    args = parse(words)
-    found = settings_from(VGG_SNN_STDB_wFeedback, args, **own)
+def test_the_flags_that_count_are_the_constructors(words, gate, typed, there, left_out):
+    args = resolved(words)
+    found = settings_from(VGG_SNN_STDB_wFeedback, args)
     assert args.gate == gate and found["gate"] == gate and sorted(args.typed) == sorted(typed)
     assert there.items() <= found.items() and not found.keys() & set(left_out)
 
@@ -86,7 +89,7 @@ def test_whitened_patches_are_uncorrelated_and_of_variance_1():
 
 
 def test_the_seed_draws_the_weights():
-    first, same, other = (snn_from(parse(f"-a VGG5_wFeedback_small --fc_width 8 --seed {seed}")) for seed in (3, 3, 4))
+    first, same, other = (new_snn(resolved(f"-a VGG5_wFeedback_small --fc_width 8 --seed {seed}")) for seed in (3, 3, 4))
     draws = [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in (first, same, other)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
@@ -97,7 +100,7 @@ def test_the_seed_draws_the_weights():
      ("--gate once --encoding direct --readout membrane_linear", "InputBlockingSNN")],
 )  # fmt: skip
 def test_the_gate_names_the_class(words, cls):
-    assert type(snn_from(parse(f"-a VGG5_wFeedback_small --fc_width 8 {words}"))).__name__ == cls
+    assert type(new_snn(resolved(f"-a VGG5_wFeedback_small --fc_width 8 {words}"))).__name__ == cls
 
 
 def test_nobody_teaches_where_nothing_is_trained():

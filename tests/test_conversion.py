@@ -29,8 +29,8 @@ from harness.building.conversion import (
     spikes_of,
     units,
 )
-from harness.building.models import snn_from
-from harness.building.source import SNNSource
+from harness.building.models import new_snn
+from harness.building.start import resolve_snn, start_snn
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
 from self_models.basics.checkpoints import load_checkpoint
@@ -527,12 +527,13 @@ def test_calibrating_says_what_it_needs(trained, tmp_path):
 
 
 def test_a_second_conversion_does_not_begin_from_the_biases_of_the_first(trained):
-    args = snn_wFeedback.build_parser().parse_args(split([f"--pretrained_ann {trained.ann} {SPIKING} --timesteps 3 --calibrate"]))
-    source, said = SNNSource(args), SimpleNamespace(say=lambda line: None, place=SimpleNamespace(files=trained.folder))
-    model, train = snn_from(args), random_set()
+    words = split([f"--pretrained_ann {trained.ann} {SPIKING} --timesteps 3 --calibrate"])
+    args, start = resolve_snn(snn_wFeedback.build_parser().parse_args(words))
+    said = SimpleNamespace(say=lambda line: None, place=SimpleNamespace(files=trained.folder))
+    model, train = new_snn(args), random_set()
     found = []
     for _ in range(2):
-        source.fill(model, train, said)
+        start_snn(model, start, train, args, said)
         found.append({name: value.clone() for name, value in model.state_dict().items()})
     assert any(value.any() for name, value in found[0].items() if name.endswith(".bias"))
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())

@@ -12,8 +12,9 @@ import torch
 from conftest import ANN, DATA, OBJ1, REPOSITORY, SNN, SPIKING, TINY, digests, records, refused, run_here, run_script
 
 import snn_wFeedback
-from harness.building.models import snn_from
+from harness.building.models import new_snn
 from harness.building.own import imported, named
+from harness.data.facts import with_facts
 from self_models import load
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Choice, objective_setting
@@ -215,7 +216,7 @@ def test_a_recipe_names_a_model_and_a_setting_of_its_class_is_a_flag(trained, tm
     (tmp_path / "gained.toml").write_text(f'dataset = "MNIST"\n{recipe}')
     imported.cache_clear()
     args = snn_wFeedback.build_parser(words := ["--preset", str(tmp_path / "gained.toml")]).parse_args(words)
-    assert args.gain == 2.5 and snn_from(args).settings["gain"] == 2.5
+    assert args.gain == 2.5 and new_snn(with_facts(args)).settings["gain"] == 2.5
 
 
 SETTING = """

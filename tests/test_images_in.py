@@ -6,7 +6,6 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +17,9 @@ from PIL import Image
 import harness.data.folders
 import harness.data.sets
 from harness import UserError
+from harness.command_line.configuration import Configuration
 from harness.data.cache import cached
-from harness.data.facts import facts_of
+from harness.data.facts import with_facts
 from harness.data.folders import list_folder, shape_of
 from harness.data.sets import load_data
 from self_models import load
@@ -230,9 +230,9 @@ def test_what_a_network_must_know_of_a_folder(tmp_path):
             image = np.full((8, 8), light if part == "train" else 0, np.uint8)
             image[1:-1, 1:-1] = 255
             write(tmp_path / part / name / "0.png", image)
-    args = SimpleNamespace(dataset=str(tmp_path), given={}, image_size=None, grey=None, skip_bad=False)
+    args = Configuration(settled={"dataset": str(tmp_path), "image_size": None, "grey": None, "skip_bad": False})
     expected = {"labels": 2, "image_shape": (1, 8, 8), "classes": ["a", "b"], "background": 0.3}
-    assert facts_of(args) == args.facts == expected
+    assert with_facts(args).facts == expected
 
 
 # --- the decoded images

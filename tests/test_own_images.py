@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,8 @@ from conftest import ANALYSIS, ANN, OBJ1, OBJ3, SNN, digests, records, refused, 
 from PIL import Image
 from test_images_in import make_folder, pixels, write
 
-from harness.data.facts import adopt_facts, lines_on
+from harness.command_line.configuration import Configuration
+from harness.data.facts import facts_of, lines_on
 from harness.data.sets import ImageSet, load_data
 from harness.training.fit import training_batches
 from harness.training.schedules import LEAST, length_of
@@ -28,7 +28,7 @@ NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
 
 
 def of(updates, batch_size=64, epochs=7):
-    return type("Args", (), {"updates": updates, "batch_size": batch_size, "epochs": epochs, "seed": 0, "augment": False})()
+    return Configuration(found={"updates": updates, "batch_size": batch_size, "epochs": epochs, "seed": 0, "augment": False})
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,10 @@ def own(tmp_path_factory):
 )
 def test_a_length_in_updates_is_one_in_epochs_of_at_least_50(images, updates, passes, epochs, each):
     args, few = of(updates), ImageSet("x", torch.zeros(images, 1, 1, 1, dtype=torch.uint8), torch.zeros(images).long())
-    train, found = length_of(few, args)
+    train, found, args = length_of(few, args)
     assert (train.passes, args.epochs, found) == (passes, epochs, each) and epochs * each >= updates and each >= LEAST
     args = of(None)
-    assert length_of(few, args) == (few, -(-images // 64)) and args.epochs == 7
+    assert length_of(few, args) == (few, -(-images // 64), args)
 
 
 def test_an_epoch_of_several_passes_has_each_image_as_often_each_time_for_itself():
@@ -181,9 +181,7 @@ def test_classes_that_differ_in_size_are_told():
 )
 def test_what_a_checkpoint_says_of_its_images(dataset, settings, facts):
     """What goes without saying of a known data set is said where another takes its place."""
-    args = SimpleNamespace(dataset=dataset)
-    adopt_facts(args, settings)
-    assert args.facts == facts
+    assert facts_of(settings, dataset) == facts
 
 
 @pytest.mark.parametrize("kind", ["ann", "snn"])

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import self_models.vgg_wFeedback_spiking
 from harness.building.conversion import bounds_as_thresholds, fit_thresholds
-from harness.building.models import new_ann, snn_from
+from harness.building.models import new_ann, new_snn
 from harness.command_line.flags import ann_parser, snn_parser
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
@@ -227,13 +227,11 @@ def test_a_preset_of_a_large_network_converts_and_learns(name):
         assert any(not torch.equal(before[name], one) for name, one in model.state_dict().items() if name.endswith("weight"))
         assert model.eval()(x, seed=0).logits.isfinite().all()
 
-    args = ann_parser("").parse_args(["--preset", name])
-    args.facts, args.plan = {"labels": 10}, THIN[name]
+    args = ann_parser("").parse_args(["--preset", name]).settle(facts={"labels": 10}, plan=THIN[name])
     ann = new_ann(args)
     learns(ann, args)
     args = snn_parser("").parse_args(["--preset", name, "--timesteps", "2", "--bias", "--initial_potential", "0.5"])
-    args.facts, args.plan = {"labels": 10}, THIN[name]
-    snn = snn_from(args)
+    snn = new_snn(args := args.settle(facts={"labels": 10}, plan=THIN[name]))
     lost, extra = snn.load_state_dict(bounds_as_thresholds(folded_in(ann.state_dict()))[0], strict=False)
     assert not extra and all(name.endswith(".leak") for name in lost)
     fit_thresholds(snn)

@@ -1,17 +1,17 @@
 """Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
 
-import argparse
 import re
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from harness import UserError
 from harness.building.own import as_saved, class_for, named
-from harness.data.facts import adopt_facts, facts_of, shape_and_classes
+from harness.data.facts import facts_of, shape_and_classes, with_facts
 from harness.processes import ranks
 from harness.processes.signals import Interrupted
 from harness.training.losses import Teacher, own_losses
@@ -37,33 +37,29 @@ OF_REPOSITORY = "; the repository has the networks of docs/tables.md in trained_
 DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
 
 
-def adopt(args, saved, cls, names):
-    """Take these settings of a checkpoint over into args, but for flags that were typed. cls: the class that they are for.
-    args.selected_on becomes what its epoch was chosen on, if known."""
-    settings = saved.get("settings", {})
+def adopted(config, saved, cls, names):
+    """The Configuration with these settings of a checkpoint. cls: the class that they are for. selected_on: what its epoch was
+    chosen on, if known."""
+    settings, found = saved.get("settings", {}), {}
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
-    for name, one in ((name, one) for name, one in cls.declared().items() if name in names and name in settings):
-        if (flag := one.flag(name)) and flag not in args.given:
+    for name, one in cls.declared().items():
+        if name in names and name in settings and (flag := one.flag(name)) and flag not in config.given:
             value = one.check(name, settings[name])
-            setattr(args, flag, lasting_name(value) if name == "dataset" else value)
-    args.plan = None if "architecture" in args.given else settings.get("plan")
-    if saved.get("settings"):
-        adopt_facts(args, settings)
+            found[flag] = lasting_name(value) if name == "dataset" else value
+    config = config.adopt(**found)
     selected_on = saved.get("selected_on", None if settings else "test")  # the original chose so; earlier versions do not say
-    args.selected_on = selected_on if selected_on in SELECTED_ON else None
+    config = config.settle(
+        plan=None if "architecture" in config.given else settings.get("plan"),
+        selected_on=selected_on if selected_on in SELECTED_ON else None,
+    )
+    return config.settle(facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
 
 
 def settings_from(cls, args, **own):
-    """The arguments of the constructor of cls, from the flags that count; own: settings that hold instead of a flag's. --epsilon
-    alone stands for --gate block, which args then say, and 0 for nothing."""
-    if "epsilon" in {*args.given, *own} and getattr(args, "gate", "") == "open" and "gate" not in args.given:
-        if own.get("epsilon", args.epsilon):
-            args.gate = "block"
-        else:
-            args.typed = [flag for flag in args.typed if flag != "epsilon"]
+    """The arguments of the constructor of cls, from the flags that count; own: settings that hold instead of a flag's."""
     flags = {name: one.flag(name) for name, one in cls.declared().items()}
     values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
-    values |= {**facts_of(args), "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
+    values |= {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
     counting = {*cls.in_force(values), *own}
     return {name: value for name, value in values.items() if name in counting}
 
@@ -116,7 +112,7 @@ def new_ann(args):
     return build(cls, settings_from(cls, args), args)
 
 
-def snn_from(args, cls=None, **own):
+def new_snn(args, cls=None, **own):
     """An SNN for the flags, with new weights. cls: default, that of the gate that they name; own: settings that hold instead of
     a flag's. --model says of which class of somebody's own."""
     settings = settings_from(class_for(args.model, cls or VGG_SNN_STDB_wFeedback), args, **own)
@@ -124,19 +120,9 @@ def snn_from(args, cls=None, **own):
     return build(class_for(args.model, cls), settings, args)
 
 
-def ann_from(args, flag="pretrained_ann", say=None):
-    """The ANN for the flags, with the weights of the checkpoint that this flag names, if given. With say, which is called with a
-    line for the reader, it may get what then is trained: one that began with ReLU the bounds of qcfs, one without a decoder
-    that."""
-    path = getattr(args, flag)
-    if not path:
-        return new_ann(args)
-    saved = read(path, args, args.model)
-    if "ANN" not in may_hold(saved):
-        raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
-    cls = class_for(args.model, VGG_wFeedback)
-    adopt(args, saved, cls, cls.declared())
-    model = new_ann(args)
+def load_ann(model, saved, path, say=None):
+    """The ANN with the weights of a checkpoint. With say, which is called with a line for the reader, it may get what then is
+    trained: one that began with ReLU the bounds of qcfs, one without a decoder that."""
     names, new = list(model.state_dict()), new_of_ones_own(model, saved, path, say or str)
     bounds = [name for name in names if name.endswith(".bound")]
     if say and bounds and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
@@ -148,13 +134,16 @@ def ann_from(args, flag="pretrained_ann", say=None):
     return restore(model, saved, path, new)
 
 
-def ann_as_saved(args, flag="pretrained_ann"):
-    """(the ANN of the checkpoint that this flag names, in evaluation, flags that say its own settings)"""
-    model = as_saved(args.model, getattr(args, flag))
-    own = argparse.Namespace(
-        **{**vars(args), "given": {}, "timesteps": 1, "model": model}
-    )  # the original's files have no timesteps
-    return ann_from(own, flag).eval(), own
+def ann_as_saved(config, flag="pretrained_ann"):
+    """(the ANN of the checkpoint that this flag names, in evaluation, the Configuration of its own settings)"""
+    path = getattr(config, flag)
+    own = {"timesteps": 1, "model": as_saved(config.model, path)}  # the original's files have no timesteps
+    own = replace(config, found=config.values | own, recipe={}, typed={}, settled={})
+    saved, cls = read(path, own, own.model), class_for(own.model, VGG_wFeedback)
+    if "ANN" not in may_hold(saved):
+        raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
+    own = with_facts(adopted(own, saved, cls, cls.declared()))
+    return load_ann(new_ann(own), saved, path).eval(), own
 
 
 def new_of_ones_own(model, saved, path, say):
@@ -179,7 +168,7 @@ def teacher_from(args):
     if args.test_only or not args.teacher_ann:
         return None
     model, own = ann_as_saved(args, "teacher_ann")
-    if (model.image_shape, model.classes) != shape_and_classes(facts_of(args), args.dataset):
+    if (model.image_shape, model.classes) != shape_and_classes(args.facts, args.dataset):
         raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {own.dataset}; give one of {args.dataset}")
     return Teacher(model, args.distillation, args.temperature, args.precision)
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from harness import UserError
 from harness.command_line import presets
+from harness.command_line.configuration import Configuration
 from harness.command_line.scripts import fail
 from self_models.basics.settings import Choice, Switch, Text, meant
 from self_models.network.plans import find_plan
@@ -61,9 +62,8 @@ def model_in(argv, table):
 
 
 class Parser(argparse.ArgumentParser):
-    """The flags of name -> Setting in their groups, title -> description. Fails with one line and exit status 2. parse_args also
-    fills `given`, flag -> value of those that were typed, a preset's among them, `typed`, the flags beside the preset, and
-    `about`, flag -> (title of its group, default).
+    """The flags of name -> Setting in their groups, title -> description. Fails with one line and exit status 2; parse_args
+    returns a Configuration.
 
     --help shows the flags that most people need, --help_all the others, too, which are `rare`. table: of the recipe that --preset
     names (presets.py); its flags count as typed before the others; '': there is no --preset. bare: what to say where nothing is
@@ -135,15 +135,11 @@ class Parser(argparse.ArgumentParser):
         for word in args:
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
                 self.error(f"{word!a} is not UTF-8")
-        given = vars(super().parse_args(args, _Given()))
-        parsed = argparse.Namespace(given=given, typed=list(given), about=self._about())
-        if recipe := given.get("preset") and presets.find(given["preset"], "ann" if self.table == "ann" else "snn"):
-            flags, parsed.preset_flags = self._flags_of(recipe)
-            parsed.given = flags | given
-        vars(parsed).update({flag: default for flag, (_, default) in parsed.about.items()} | parsed.given)
-        if recipe:
-            recipe.complete(parsed)
-        return parsed
+        config = Configuration(self._about(), typed=vars(super().parse_args(args, _Given())))
+        if not (preset := config.typed.get("preset")):
+            return config
+        recipe = presets.find(preset, "ann" if self.table == "ann" else "snn")
+        return recipe.complete(config, *self._flags_of(recipe))
 
 
 def _kind_of(flag):

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.models import snn_from, use_engine
+from harness.building.models import new_snn, use_engine
 from harness.building.own import class_for
-from harness.building.source import SNNSource
+from harness.building.start import resolve_snn, start_snn, with_gate
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_idle
 from harness.data.facts import check_fits, where_images_lie
@@ -30,34 +30,34 @@ from self_models.running.draws import EVALUATION, Draws
 MOST = 50  # files of one's own that a picture shows
 
 
-def source_for(args, cls):
-    """The SNNSource of the checkpoint that the flags name, as a file or, as in training, by the run's name. From now on its
-    settings hold where no flag was typed, epsilon among them, and its gate where that stays in evaluation; a network with nothing
-    to predict by gets epsilon 0. cls: the model's class. Raises UserError where it is not to be had."""
+def resolve_evaluation(args, cls):
+    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags name, as a file or, as in
+    training, by the run's name. Its settings hold where no flag was given, epsilon among them, and its gate where that stays in
+    evaluation; a network with nothing to predict by gets epsilon 0. cls: the model's class. Raises UserError where it is not to
+    be had."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
     if not args.pretrained_snn and not args.pretrained_ann:
         path = Paths("snn", snn_name(args), args.output_dir).best_path
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
-        args.pretrained_snn = str(path)
+        args = args.adopt(pretrained_snn=str(path))
     cls = class_for(args.model, cls)
-    source = SNNSource(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
-    trained_gate = GATES.get(str(source.settings.get("gate")), Gate)
+    args, start = resolve_snn(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
+    trained_gate = GATES.get(str(start.settings.get("gate")), Gate)
     if trained_gate.stays_in_evaluation and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
-        args.gate = source.settings["gate"]
+        args = args.adopt(gate=start.settings["gate"])
     if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder and not GATES[args.gate].completes:
-        args.epsilon = 0.0
-    return source
+        args = args.adopt(epsilon=0.0)
+    return with_gate(args), start
 
 
-def open_posthoc(args, cls, suffix, source=None, **own):
-    """The Posthoc that the flags ask for. cls: the model's class; suffix: of the run's name; source: what source_for returned, if
-    it was asked; own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
-    source = source or source_for(args, cls)
-    model = snn_from(args, cls, **own)
+def open_posthoc(args, start, cls, suffix, **own):
+    """The Posthoc that the flags ask for. args, start: see resolve_evaluation; cls: the model's class; suffix: of the run's name;
+    own: settings of no shared flag. Raises UserError where checkpoint, images or run are not to be had."""
+    model = new_snn(args, cls, **own)
     lines = lines_on_idle(args, posthoc_settings(class_for(args.model, cls)))
-    needs_data = source.converts or "settings" not in source.saved
+    needs_data = start.kind == "ann" or "settings" not in start.saved
     files, frames = own_files(args, needs_data), getattr(args, "frames", "")
     if frames:
         refuse_flags_of_data(args, "--frames", needs_data)
@@ -70,8 +70,8 @@ def open_posthoc(args, cls, suffix, source=None, **own):
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
     for line in lines:
         run.say(line)
-    source.fill(model, train, run).eval()
-    trained = source.settings.get("epsilon")
+    start_snn(model, start, train, args, run).eval()
+    trained = start.settings.get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     if trained and trained not in typed:
         run.say(f"note: this SNN was trained with epsilon {trained:g}")

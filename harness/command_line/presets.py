@@ -9,7 +9,7 @@ this one says nothing, but for tables that this one lacks. A recipe that names n
 import os
 import shlex
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import UserError
@@ -48,24 +48,26 @@ class Recipe:
         """flag -> value of the script that trains it, or, for evaluation, of those that evaluate it."""
         return self.evaluation if table == "evaluation" else self.flags
 
-    def complete(self, args):
-        """Name the run, and the checkpoints that it starts from or, in an evaluation, the network itself, where no flag does.
-        args.made_by: path of such a checkpoint -> the command that makes it. Raises UserError where images are wanting."""
+    def complete(self, config, flags, words):
+        """The Configuration with the flags of this recipe, and where no flag does it, with the run's name and the checkpoints
+        that it starts from or, in an evaluation, the network itself. words: the flags as one would type them. made_by: path of
+        such a checkpoint -> the command that makes it. Raises UserError where images are wanting."""
+        if "epochs" in config.typed and "updates" not in config.typed:
+            flags = {flag: value for flag, value in flags.items() if flag != "updates"}  # what is typed holds
+        args = replace(config, recipe=flags)
         if self.kind == "ann" and not args.test_only and not {"dataset", "resume", "pretrained_ann"} & args.given.keys():
             raise UserError(f"--preset {args.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
-        if "epochs" in args.typed and "updates" not in args.typed and args.given.pop("updates", None):
-            args.updates = None  # what is typed holds
         starts = {f"pretrained_{self.kind}": ""} if args.test_only else self.starts
-        has_one, args.made_by = PRETRAINED & args.given.keys(), {}
+        has_one, found, named, made_by = PRETRAINED & args.given.keys(), {}, {}, {}
         for flag in [flag for flag in starts if flag not in args.given and not (has_one and flag in PRETRAINED)]:
             if maker := self if args.test_only else self.start(flag):
-                path, command = maker.network(args)
-                args.made_by[path] = command
+                found[flag], command = maker.network(args)
+                made_by[found[flag]] = command
             else:
-                path = args.given[flag] = starts[flag]
-            setattr(args, flag, path)
+                named[flag] = starts[flag]
         if not args.test_only and not args.run_name:
-            args.run_name = numbered(self.run, args.seed)
+            found["run_name"] = numbered(self.run, args.seed)
+        return replace(args, recipe=flags | named).adopt(**found).settle(made_by=made_by, preset_flags=words)
 
     def start(self, flag, after=()):
         """The Recipe of a checkpoint that it takes, None for a .pth. after: see find()."""

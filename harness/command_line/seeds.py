@@ -30,12 +30,12 @@ def train_each(train, parser, argv, name_of):
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
         if "run_name" in args.given or not own.run_name:
-            own.run_name = numbered(own.run_name or name_of(own), seed)
+            own = own.settle(run_name=numbered(own.run_name or name_of(own), seed))
         said = [f"== seed {seed}: {own.run_name}"]
         for flag in CHECKPOINTS:
             path = Path(getattr(own, flag, "") or ".")
             if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
-                setattr(own, flag, str(sibling))
+                own = own.settle(**{flag: str(sibling)})
                 said.append(f"--{flag} {sibling}")
         if ranks.is_first():
             print("; ".join(said), flush=True)

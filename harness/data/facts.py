@@ -18,13 +18,13 @@ def is_folder(name):
     return name not in IMAGE_SHAPES
 
 
-def facts_of(args):
-    """The settings FACTS for the flags: those that adopt_facts has taken over, else the data set's. Raises UserError where the
-    data set is not to be had, or a flag has no effect or contradicts the checkpoint."""
+def with_facts(args):
+    """The Configuration with `facts`, the settings FACTS: those of a checkpoint, see facts_of, else the data set's. Raises
+    UserError where the data set is not to be had, or a flag has no effect or contradicts the checkpoint."""
     if not is_folder(args.dataset) and (idle := [flag for flag in OF_FOLDERS if flag in args.given]):
         raise UserError(f"--{idle[0]} does nothing with --dataset {args.dataset}, which is no folder of images; leave it out")
-    if getattr(args, "facts", None):
-        known = shape_and_classes(args.facts, args.dataset)
+    if facts := getattr(args, "facts", None):
+        known = shape_and_classes(facts, args.dataset)
         if not is_folder(args.dataset):  # before it is downloaded
             check_same(args.dataset, IMAGE_SHAPES[args.dataset], CLASSES[args.dataset], *known)
         channels, height, width = known[0]
@@ -33,21 +33,21 @@ def facts_of(args):
             raise UserError(f"--{wrong[0]}: the checkpoint's network takes {told(known[0])}; leave it out")
     elif is_folder(args.dataset):
         listing = list_folder(args.dataset)
-        args.facts = {"labels": len(listing.classes), "classes": list(listing.classes)}
+        facts = {"labels": len(listing.classes), "classes": list(listing.classes)}
         if listing.of_recordings:
             frames, *shape = recorded_shape(listing, args.skip_bad)
-            args.facts |= {"image_shape": tuple(shape), "recorded_frames": frames}
+            facts |= {"image_shape": tuple(shape), "recorded_frames": frames}
         else:
             shape = shape_of(listing, args.image_size, args.grey, args.skip_bad)
             images, _ = pixels_of(listing, shape, args.skip_bad)["train"]
-            args.facts |= {"image_shape": shape, "background": round(border(images[:LOOKED_AT]).mean().item(), 4)}
+            facts |= {"image_shape": shape, "background": round(border(images[:LOOKED_AT]).mean().item(), 4)}
     else:
-        args.facts = {"labels": len(CLASSES[args.dataset])}
-    recordings = args.facts.get("recorded_frames")
+        facts = {"labels": len(CLASSES[args.dataset])}
+    recordings = facts.get("recorded_frames")
     if idle := [flag for flag in (OF_IMAGES if recordings else OF_RECORDINGS) if flag in args.given]:
         kinds = ("images", "recordings of event cameras") if recordings else ("recordings of event cameras", "images")
         raise UserError(f"--{idle[0]} is of {kinds[0]}, and {args.dataset} has {kinds[1]}: leave it out")
-    return args.facts
+    return args.settle(facts=facts)
 
 
 def where_images_lie(args):
@@ -63,14 +63,14 @@ def where_images_lie(args):
     )
 
 
-def adopt_facts(args, settings):
-    """Take over what a checkpoint's settings say of its images. Call it when args.dataset is the data set to be used."""
+def facts_of(settings, dataset):
+    """What a checkpoint's settings say of its images, FACTS, for a network that is to be used on this data set."""
     was = settings.get("dataset", "MNIST")
     facts = {name: settings[name] for name in FACTS if settings.get(name) is not None}
-    if was != args.dataset and was in IMAGE_SHAPES:  # what goes without saying there is said here
+    if was != dataset and was in IMAGE_SHAPES:  # what goes without saying there is said here
         known = {"image_shape": IMAGE_SHAPES[was], "background": BACKGROUNDS.get(was), "classes": list(CLASSES[was])}
         facts = known | facts
-    args.facts = facts
+    return facts
 
 
 def shape_and_classes(facts, dataset):

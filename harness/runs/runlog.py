@@ -17,7 +17,7 @@ from harness.runs.journal import COMMAND, is_epoch_line, is_epoch_record, repair
 from harness.runs.paths import RunPaths
 from self_models.basics.home import HOME
 
-NOT_PARAMETERS = ("given", "typed", "made_by", "about", "seeds")  # of what a parser leaves in its arguments
+NOT_PARAMETERS = ("made_by", "seeds")
 
 
 class RunLog(AbstractContextManager):
@@ -55,7 +55,7 @@ class RunLog(AbstractContextManager):
         if ranks.is_first():
             self.place.take()
             opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started", self._settings)
-            for line in header(opening, getattr(self.args, "about", {})):
+            for line in header(opening, self.args.about):
                 self.note(line)
             self.record(**opening)
             for words in waiting:
@@ -98,7 +98,7 @@ class RunLog(AbstractContextManager):
 def opening_record(args, began, settings=()):
     """The first JSON object of a log, once more where a run goes on: what the run is. began: 'started' or 'resumed'; settings: as
     in RunLog."""
-    values = vars(args) | {name: value for name, value in dict(settings).items() if name in vars(args)}
+    values = args.values | {name: value for name, value in dict(settings).items() if name in args.values}
     return {
         "event": "run",
         "began": began,

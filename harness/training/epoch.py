@@ -129,11 +129,14 @@ def looks_later(model, optimizer):
 
 
 def _figures(output, losses, batch):
-    """Means over a batch, without gradients: accuracy, losses and, of an SNN, spikes, and `mean_spikes`, each layer's
+    """Means over a batch, without gradients: accuracy, losses and, of an SNN, spikes, and `spikes_by_layer`, each layer's
     (layers,)."""
     if not batch.counts:
         return {}
     figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses}
     if hasattr(output, "spikes"):
-        figures |= {"spikes": total_spikes(output.spikes).mean(), "mean_spikes": torch.stack([*output.spikes.values()]).mean(1)}
+        figures |= {
+            "spikes": total_spikes(output.spikes).mean(),
+            "spikes_by_layer": torch.stack([*output.spikes.values()]).mean(1),
+        }
     return {name: value.detach() for name, value in figures.items()}

@@ -46,7 +46,7 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     last. Its test figures are measured once at the end, and returned; where the test images choose, those of the best epoch are.
     SIGINT and SIGTERM end it after the update, saved: then Interrupted is raised.
     """
-    train, updates = length_of(data[0], args)
+    train, updates, args = length_of(data[0], args)
     data = (train, *data[1:])
     optimizer = make_optimizer(model, args)
     schedule = make_schedule(optimizer, args, updates)
@@ -97,12 +97,9 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
             parallel,
             training.averaged,
         )
-    mean_spikes = learned.pop("mean_spikes", None)
-    silent = (
-        [name for name, mean in zip(model.wiring.names, mean_spikes, strict=True) if not mean and name != "input"]
-        if mean_spikes
-        else []
-    )
+    by_layer = learned.pop("spikes_by_layer", ())
+    layers = zip(model.wiring.names if by_layer else (), by_layer, strict=True)
+    silent = [name for name, mean in layers if not mean and name != "input"]
     candidate = to_judge(training, epoch)
     judgement = judged(training, candidate, epoch)  # a signal leaves only this to be made again
     seconds = time.perf_counter() - began

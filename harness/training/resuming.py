@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from harness import UserError
-from harness.data.facts import adopt_facts, is_folder
+from harness.data.facts import facts_of, is_folder
 from harness.data.folders import list_folder, some
 from harness.processes import ranks
 from harness.runs.journal import COMMAND, is_epoch_line
@@ -16,23 +16,23 @@ from self_models.loading import MODELS, whole_checkpoint
 
 
 def taken_up(args, declared, kind, name, own=None):
-    """The checkpoint that --resume asks for, whose flags are adopted into args; None without --resume, or where the run has not
-    saved yet, and is to begin.
+    """(the Configuration, the checkpoint that --resume asks for, whose flags it has adopted); None without --resume, or where the
+    run has not saved yet, and is to begin.
 
     declared: name -> Setting of all flags; kind, name: of the run; own: the class of --model. Raises UserError where the
     checkpoint is damaged, gone or of another class, a flag was typed that may not change, or a folder's images are not those that
     the run was given; or where there is no checkpoint, and no flag was typed that says what to train.
     """
     if not args.resume or args.test_only:
-        return None
+        return args, None
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
-    args.resume = str(path)
+    args = args.settle(resume=str(path))
     of_recipe = {one.flag(name) for name, one in declared.items() if one.fixed and one.group != "run"}
     may_begin = bool({"preset", "pretrained_ann", "pretrained_snn", *of_recipe}.intersection(args.typed))
     saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
     if saved is None:
-        return None
+        return args, None
     if "optimizer" not in saved:
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
     settings = saved.get("settings", {})
@@ -51,14 +51,11 @@ def taken_up(args, declared, kind, name, own=None):
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
-    for flag in taken_up.keys() - args.given.keys():
-        setattr(args, flag, was[flag])
-    args.plan = settings.get("plan")
-    if settings:
-        adopt_facts(args, settings)
+    args = args.adopt(**{flag: was[flag] for flag in taken_up})
+    args = args.settle(plan=settings.get("plan"), facts=facts_of(settings, args.dataset) if settings else None)
     if is_folder(args.dataset) and isinstance(saved.get("files"), dict):  # which earlier versions did not keep
         check_files(saved["files"], args.dataset, path)
-    return saved
+    return args, saved
 
 
 def check_files(were, folder, path):

@@ -12,12 +12,12 @@ LEAST = 50  # updates of an epoch, where --updates counts
 
 
 def length_of(train, args):
-    """(the ImageSet of an epoch, its updates). With --updates an epoch has each image as often as gives LEAST updates, and
-    args.epochs becomes the number of epochs that has so many updates, or more."""
+    """(the ImageSet of an epoch, its updates, the Configuration). With --updates an epoch has each image as often as gives LEAST
+    updates, and `epochs` becomes the number of epochs that has so many updates, or more."""
     if args.updates:
         train = replace(train, passes=ceil(LEAST * args.batch_size / len(train)))
-        args.epochs = ceil(args.updates / ceil(len(train) / args.batch_size))
-    return train, ceil(len(train) / args.batch_size)
+        args = args.settle(epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))
+    return train, ceil(len(train) / args.batch_size), args
 
 
 def make_optimizer(model, args):

@@ -9,10 +9,10 @@ SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; no
 
 
 def data_for(args, model):
-    """(training, selection or None, test) ImageSets for the flags of a training script.
+    """(the Configuration, (training, selection or None, test) ImageSets) of a training script.
 
-    In training args.holdout becomes the number of images held out, args.selected_on what chooses the epoch. Raises UserError
-    as load_data does, for images or classes that are not the model's, for held-out images that would choose nothing, and for
+    In training `holdout` becomes the number of images held out, `selected_on` what chooses the epoch. Raises UserError as
+    load_data does, for images or classes that are not the model's, for held-out images that would choose nothing, and for
     --mirror, --shift or --cutout where these images have no use for them.
     """
 
@@ -24,12 +24,11 @@ def data_for(args, model):
         return data
 
     if args.test_only:
-        return load(0)
+        return args, load(0)
     if args.select == "test" and args.holdout:
         raise UserError(f"--select test makes no use of --holdout {args.holdout}: type --holdout 0, or leave out --select")
     holdout = 0 if args.select == "test" else args.holdout
     train, selection, test = load(holdout)
-    args.holdout = len(selection) if selection else 0
     channels, *size = train.images.shape[-3:]
     if "mirror" in args.typed and args.mirror == "alternate" and not has_colour(channels):
         kind = "grey images" if channels == 1 else "recordings"
@@ -38,5 +37,5 @@ def data_for(args, model):
         raise UserError(f"--shift {args.shift} moves images of {size[0]}x{size[1]} pixels out of sight; give fewer pixels")
     if args.cutout >= max(size):
         raise UserError(f"--cutout {args.cutout} can take all of an image of {size[0]}x{size[1]} pixels; give fewer pixels")
-    args.selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
-    return train, selection, test
+    selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
+    return args.settle(holdout=len(selection) if selection else 0, selected_on=selected_on), (train, selection, test)
