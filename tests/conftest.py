@@ -127,3 +127,11 @@ def baseline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("baseline")
     run_here(SNN, f"-a VGG5_small --fc_width 16 {SPIKING} --run_name baseline --output_dir {folder}".replace(BALANCE, ""))
     return folder / "trained_models/snn/baseline.pth"
+
+
+@pytest.fixture(scope="session")
+def looked(trained, tmp_path_factory):
+    """folder; run: stdout and stderr of an analysis of two images in it, under the script's own name. Read only."""
+    folder = tmp_path_factory.mktemp("looked")
+    flags = f"{DATA} --images 2 --chart_images 4 --epsilon 0.1 --output_dir {folder}"
+    return SimpleNamespace(folder=folder, run=run_as_program(ANALYSIS, "--pretrained_snn", trained.snn, flags))

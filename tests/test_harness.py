@@ -39,7 +39,6 @@ from test_survive import after_step, in_evaluation
 from benchmarks.robustness.kill_resume import CLOCK
 from benchmarks.shared import same
 from harness import UserError
-from harness.building.models import teacher_from
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data
 from harness.measuring.comparing import FIGURES, interval
@@ -593,20 +592,6 @@ def test_an_ann_interrupted_and_resumed_by_its_name(tmp_path, monkeypatch, recip
         assert same(*map(load_checkpoint, pair), aside=(*CLOCK, "logs"))
 
 
-def test_epoch_lines_and_records(trained):
-    for kind, process in (("ann", trained.ann_run), ("snn", trained.snn_run)):
-        log = (trained.folder / f"logs/{kind}/tiny.log").read_text()
-        (record,) = records(trained.folder / f"logs/{kind}/tiny.jsonl")
-        (line,) = (line for line in log.splitlines() if line.startswith("epoch "))
-        assert line in process.stdout
-        assert f"{100 * record['evaluated']['accuracy']:.2f} %" in line
-        assert record["event"] == "epoch" and record["best"] == record["evaluated"]["accuracy"]
-        assert ("spikes per image" in line) == ("parts" in record["evaluated"]) == (kind == "snn")
-        assert record["train"]["total"] == pytest.approx(
-            record["train"]["classification"] + (10 if kind == "ann" else 1) * record["train"]["reconstruction"], rel=1e-5
-        )
-
-
 def test_each_epoch_augments_anew():
     args = parse(ANN, "--augment", "--batch_size", "3")
     train = load_data("MNIST", limit_train=6)[0]
@@ -676,13 +661,6 @@ def test_the_plan_says_how_large_checkpoints_become(optimizer, kept):
         "training VGG5_wFeedback, 100,000 weights: 6,566 updates in 7 epochs of 60,000 images; checkpoints: 0.4 MB, and twice "
         f"{kept} MB to go on from"
     )
-
-
-def test_the_teacher_has_no_dropout(trained):
-    teacher = teacher_from(parse(SNN, "--teacher_ann", str(trained.ann), "--dropout", "0.3"))
-    first, second = (teacher.logits(images(3)) for _ in range(2))
-    expected = load(trained.ann)(images(3)).logits
-    assert not teacher.model.training and torch.equal(first, second) and torch.equal(first, expected)
 
 
 def test_training_lowers_the_loss(tmp_path):
