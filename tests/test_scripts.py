@@ -134,8 +134,6 @@ def test_posthoc_figures_of_held_out_images(trained, tmp_path):
     run_here(OBJ1, f"--pretrained_snn {trained.snn} --holdout 48 --limit_train 32 --run_name x {data}", tmp_path)
     (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
     assert (record["images"], record["holdout"]) == (48, 48)
-    flags = f"--pretrained_snn {trained.snn} --holdout 48 --limit_test 16 {data}"
-    assert "leave out one" in refused(OBJ1, flags, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "more", "words"), [(OBJ2, "", "mean steps"), (OBJ3, "--images 1", "contrast")])
