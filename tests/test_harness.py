@@ -44,6 +44,7 @@ from harness import UserError
 from harness.building.models import new_snn, teacher_from
 from harness.building.start import resolve_snn, start_snn
 from harness.command_line.scripts import run_script
+from harness.data.facts import with_facts
 from harness.data.sets import ImageSet, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.measuring.evaluation import evaluate, spikes_over_time
@@ -233,8 +234,8 @@ def test_biases_have_a_learning_rate_of_their_own():
 def test_averaged_weights_by_hand(kind):
     """8 steps, averaged after the last 4 of them: their mean, or 9 tenths of the average so far and a tenth of each. A raised
     number of epochs begins later, and anew."""
-    model, flags = torch.nn.Linear(1, 1), parse(ANN, *split([f"--epochs 4 --average_weights {kind}"]))
-    flags.average_from, flags.average_decay = 0.45, 0.9
+    words = f"--epochs 4 --average_weights {kind} --average_from 0.45 --average_decay 0.9"
+    model, flags = torch.nn.Linear(1, 1), parse(ANN, *split([words]))
     averaged, seen = WeightAverage(model, flags, 2), [2.0, -1.0, 4.0, 8.0]
     assert averaged.begin == 4
     for averaged.begin in (4, 6):
@@ -315,8 +316,8 @@ OF_SNN = COMMON | {
     ],
 )
 def test_defaults_are_the_originals(name, expected):
-    args = vars(parse(name))
-    assert {flag: args[flag] for flag in expected} == expected
+    args = parse(name)
+    assert {flag: getattr(args, flag) for flag in expected} == expected
 
 
 def test_short_flags_of_the_original():
@@ -369,7 +370,7 @@ def test_log_begins_with_every_parameter(trained):
     for name, path in ((ANN, "logs/ann/tiny.log"), (SNN, "logs/snn/tiny.log")):
         lines = (trained.folder / path).read_text().splitlines()
         head = lines[: lines.index("")]
-        flags, first = vars(parse(name)).keys() - {"given", "typed", "about", "seeds"}, head.index("all parameters:")
+        flags, first = parse(name).values.keys() - {"seeds"}, head.index("all parameters:")
         assert all(sum(f"{flag}=" in f" {line}" for line in head[first:]) for flag in flags)  # in the groups of --help
         assert any(line.startswith("  training: ") and "learning_rate=0.005" in line for line in head) == (name == ANN)
         differ = head[first - 1].removeprefix("not as by default: ").split(", ")
@@ -730,7 +731,7 @@ def test_the_plan_says_how_large_checkpoints_become(optimizer, kept):
 
 
 def test_the_teacher_has_no_dropout(trained):
-    teacher = teacher_from(parse(SNN, "--teacher_ann", str(trained.ann), "--dropout", "0.3"))
+    teacher = teacher_from(with_facts(parse(SNN, "--teacher_ann", str(trained.ann), "--dropout", "0.3")))
     first, second = (teacher.logits(images(3)) for _ in range(2))
     expected = load(trained.ann)(images(3)).logits
     assert not teacher.model.training and torch.equal(first, second) and torch.equal(first, expected)
