@@ -186,7 +186,7 @@ def test_a_percentile_is_taken_of_each_steps_drives():
 
 def test_layers_whose_drives_are_too_many_to_keep_get_the_same_thresholds(monkeypatch):
     kept = balanced(readout="spike_count", image_shape=(3, 12, 14))[0].thresholds
-    monkeypatch.setattr(harness.building.conversion, "KEPT", 0)
+    monkeypatch.setattr(harness.building.conversion, "CACHED", 0)
     assert balanced(readout="spike_count", image_shape=(3, 12, 14))[0].thresholds == kept
 
 

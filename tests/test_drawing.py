@@ -36,7 +36,7 @@ def output_of(predictions=PREDICTIONS, image=IMAGE):
 
 
 def film(output=None, image=IMAGE, gate=Blocking, **settings):
-    model = SimpleNamespace(guess=lambda prediction: prediction, gate=gate(**settings))
+    model = SimpleNamespace(on_pixel_scale=lambda prediction: prediction, gate=gate(**settings))
     batch = Batch(image, torch.tensor([1]), torch.tensor([7]))
     return film_of(model, batch, output or output_of(), ["cat", "dog"], ["label: dog"])
 
@@ -117,7 +117,7 @@ def film_once(image, decoded=0.0, steps=3, waiting=False, **settings):
         logits_by_step=logits, spikes_by_step={"input": events.sum((2, 3, 4)), "features.1": events.sum((2, 3, 4))},
     )  # fmt: skip
     batch = Batch(image, torch.zeros(len(image), dtype=torch.long), torch.arange(len(image)))
-    model = SimpleNamespace(guess=lambda prediction: prediction, gate=gate)
+    model = SimpleNamespace(on_pixel_scale=lambda prediction: prediction, gate=gate)
     return film_of(model, batch, output, ["cat", "dog"], ["label: cat"] * len(image))
 
 

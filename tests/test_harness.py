@@ -1,6 +1,5 @@
 """Flags, losses, schedules, data, conversion, checkpoints and training, apart from what goes wrong."""
 
-import argparse
 import functools
 import importlib
 import io
@@ -325,8 +324,7 @@ def test_log_begins_with_every_parameter(trained):
     for name, path in ((ANN, "logs/ann/tiny.log"), (SNN, "logs/snn/tiny.log")):
         lines = (trained.folder / path).read_text().splitlines()
         head = lines[: lines.index("")]
-        parser, first = importlib.import_module(name).build_parser(), head.index("all parameters:")
-        flags = {action.dest for action in parser._actions} - {"help", "seeds", argparse.SUPPRESS}
+        flags, first = parse(name).values.keys() - {"seeds"}, head.index("all parameters:")
         assert all(sum(f"{flag}=" in f" {line}" for line in head[first:]) for flag in flags)  # in the groups of --help
         assert any(line.startswith("  training: ") and "learning_rate=0.005" in line for line in head) == (name == ANN)
         differ = head[first - 1].removeprefix("not as by default: ").split(", ")

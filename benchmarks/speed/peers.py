@@ -187,7 +187,7 @@ class Peer(nn.Module):
     def __init__(self, model, simulator, by_layer):
         super().__init__()
         self.gate, self.encoding, self.readout = model.gate, model.encoding, model.readout
-        self.integrate, self.guess = model.integrate, model.guess
+        self.integrate, self.on_pixel_scale = model.integrate, model.on_pixel_scale
         self.by_layer, self.time_axis = by_layer, SIMULATORS[simulator].time_axis
         ahead = by_layer and not self.gate.reacts
         self.input = InputNeurons(ahead, self.time_axis)

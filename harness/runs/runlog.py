@@ -64,9 +64,12 @@ class RunLog(AbstractContextManager):
                 self.place.release()
 
     def say(self, text=""):
-        """A line for the reader: on standard output and in the log."""
+        """A line for the reader: on standard output and in the log, where paths are relative to --output_dir."""
         if ranks.is_first():
             print(text, flush=True)
+        folder = Path(self.args.output_dir)
+        for name in {str(folder), str(folder.resolve())} - {"."}:
+            text = text.replace(f"{name}/", "")
         self.note(text)
 
     def record(self, **values):
