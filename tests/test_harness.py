@@ -434,33 +434,25 @@ def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path
     ("raised", "expected"),
     [(OSError("disk full"), UserError), (RuntimeError("enforce fail"), UserError), (KeyboardInterrupt,) * 2],
 )
-def test_write_whole_keeps_the_old_file_when_writing_fails(tmp_path, raised, expected):
-    path = tmp_path / "x.pth"
+def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch, raised, expected):
+    """The old one stays when writing fails, and until a whole new one takes its name, in one move."""
+    path, move = tmp_path / "x.pth", os.replace
     write_whole(path, lambda file: file.write(b"old"))
 
     def write(file):
         file.write(b"ne")
         raise raised
 
-    with pytest.raises(expected):
-        write_whole(path, write)
-    assert path.read_bytes() == b"old" and os.listdir(path.parent) == ["x.pth"]
-    write_whole(path, lambda file: file.write(b"new"))
-    assert path.read_bytes() == b"new"
-
-
-def test_write_whole_renames(tmp_path, monkeypatch):
-    """The old file is there until a whole new one takes its name, in one move."""
-    (tmp_path / "x").write_bytes(b"old")
-
     def replace(new, old):
         assert (new.read_bytes(), old.read_bytes()) == (b"new", b"old")
-        raise OSError("stopped here")
+        move(new, old)
 
+    with pytest.raises(expected):
+        write_whole(path, write)
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.pth"]
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(UserError, match="stopped here"):
-        write_whole(tmp_path / "x", lambda file: file.write(b"new"))
-    assert (tmp_path / "x").read_bytes() == b"old" and os.listdir(tmp_path) == ["x"]
+    write_whole(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["x.pth"]
 
 
 @pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN])
