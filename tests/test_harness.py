@@ -27,7 +27,6 @@ from conftest import (
     TINY,
     digests,
     figures,
-    images,
     records,
     refused,
     run_here,
@@ -42,7 +41,7 @@ from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.measuring.evaluation import evaluate
-from harness.runs.checkpoints import save_checkpoint, write_whole
+from harness.runs.checkpoints import write_whole
 from harness.runs.paths import ann_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.epoch import renew_statistics, train_one_epoch
@@ -453,25 +452,6 @@ def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch, raised, expected):
     monkeypatch.setattr(os, "replace", replace)
     write_whole(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["x.pth"]
-
-
-@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN])
-def test_checkpoint_holds_all_that_rebuilds_the_model(tmp_path, cls):
-    own = {} if cls is VGG_wFeedback else {"activation": "STDB", "leak": 0.9, "readout": "membrane", "update": "immediate"}
-    torch.manual_seed(0)
-    model = cls(plan=PLAN, fc_width=8, timesteps=3, image_shape=(1, 12, 12), **own).eval()
-    if own:
-        model.set_thresholds([0.01, 0.02, 0.03, 0.04, 0.0001, 0.0001])
-    save_checkpoint(tmp_path / "x.pth", model, epoch=3)
-    saved = load_checkpoint(tmp_path / "x.pth")
-    assert cls.in_force(model.settings) == set(saved["settings"])
-    assert (saved["model"], saved["epoch"]) == (cls.__name__, 3)
-    x, results = images(2, (1, 12, 12)), []
-    for network in (model, load(tmp_path / "x.pth", engine="dense")):
-        torch.manual_seed(1)
-        results.append(network(x))
-    assert torch.equal(results[0].logits, results[1].logits) and results[0].logits.abs().sum() > 0
-    assert torch.equal(results[0].predictions, results[1].predictions)
 
 
 def test_balanced_thresholds_are_cached_beside_the_snn(trained, tmp_path):

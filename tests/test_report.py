@@ -26,8 +26,6 @@ def test_figures_in_words():
     assert found == ["0.0001235", "12.35", "1000", "1,000", "1,234,568", "-4,321", "-0.5"]
     means = {"spikes": 4123.2, "accuracy": 0.971, "total": 0.123}
     assert report.running(means) == "accuracy 97.10 % | total 0.123 | spikes 4,123"
-        report.running({"spikes": 4123.2, "accuracy": 0.971, "total": 0.123}) == "accuracy 97.10 % | total 0.123 | spikes 4,123"
-    )
     assert "error" not in report.running(MEANS | {"error": 3.0}) and report.losses_text(MEANS | {"spikes": 7.0}) == SAID
     assert report.numbers_only({"accuracy": 0.5, "per_image": {}, "images": 3}) == {"accuracy": 0.5, "images": 3}
 
