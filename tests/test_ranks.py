@@ -26,7 +26,7 @@ from self_models.network.norms import BatchNorm, batch_mean, part_of_a_batch
 # 37 images: a batch of 5 is left over, in parts of unequal size; of 34 one of 2, which leaves one of three ranks without
 ANN_RUN = (
     f"{TINY} --norm scale --epochs 3 --limit_train 34 --augment --dropout 0.3 --select held-out --holdout 20 "
-    "--average_weights mean --average_from 0.5 --checkpoint_minutes 0"
+    "--average_weights mean --average_from 0.5 --checkpoint_minutes 0 --train_acc_batches 1"
 )
 # SGD: Adam divides by a gradient's size, so that rounded ones can move a weight as far as any, and flip spikes
 SNN_RUN = (
