@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import softmax
 
 from harness.drawing.figures import NO_ANSWER, PART_COLOURS, RIGHT, WRONG
-from harness.drawing.film import answers_of, film_of, shown
+from harness.drawing.film import BY_STEP, answers_of, film_of, shown
 from harness.drawing.plots import ACCURACY_COLOUR, chart
 from self_models.counting.spikes import by_part
 from self_models.running.outputs import open_share_by_step
@@ -15,7 +15,6 @@ MOST = 240  # steps that a GIF shows
 SHOWN = 28  # images above a chart at most
 LABEL_COLOUR = "#cfe3d4"
 SQUARE = 0.1  # of a chart's width is the height of these images
-BY_STEP = ("predictions", "states", "outputs", "blocked", "errors", "spikes", "inputs")  # arrays of a Film
 
 
 class Reel:
@@ -59,12 +58,14 @@ class Reel:
         inputs = np.repeat(film.images[None], len(film.spikes), 0)
         self.last = replace(film, spikes=film.spikes + self.spikes, inputs=inputs)
         self.spikes = self.last.spikes[-1]
-        self.parts.append({name: getattr(self.last, name)[some] for name in BY_STEP})
+        self.parts.append({name: array[some] for name, array in self.last.arrays().items() if name in BY_STEP})
 
     def film(self):
         """The Film of the steps so far; None of a network that predicts nothing."""
-        parts = {name: np.concatenate([part[name] for part in self.parts]) for name in BY_STEP if self.parts}
-        return replace(self.last, **parts, stopped=np.array([len(parts["spikes"])]), every=self.every) if parts else None
+        if not self.parts:
+            return None
+        parts = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
+        return replace(self.last, **parts, stopped=np.array([len(parts["spikes"])]), every=self.every)
 
     def so_far(self):
         """The figures of all steps, name -> (T,)."""
