@@ -32,10 +32,9 @@ def cached(folder, name, is_current, make):
     written in the first place that can be. A process that wants it meanwhile, say another rank, waits for it.
     """
     for place in places(folder):
-        if found := look(place / name, is_current):
-            return found
-    for place in places(folder):
         path = place / name
+        if found := look(path, is_current):
+            return found
         try:
             place.mkdir(parents=True, exist_ok=True)
             lock = Lock(place / f"{name}.lock", path, waits=True)

@@ -57,14 +57,13 @@ def list_folder(name):
     try:
         names = class_folders(folder)
         places = [f"{part}/{name}" for part in PARTS for name in names]
-        for kind in KINDS:
-            files = {place: sorted(files_below(folder, place, KINDS[kind]), key=os.path.split) for place in places}
-            if any(files.values()):
-                break
-        else:
-            kind = "images"
+        found = {place: sorted(files_below(folder, place), key=os.path.split) for place in places}
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    by_kind = {kind: {place: [path for path in found[place] if path.lower().endswith(endings)] for place in places}
+               for kind, endings in KINDS.items()}  # fmt: skip
+    kind = next((kind for kind, files in by_kind.items() if any(files.values())), "images")
+    files = by_kind[kind]
     if empty := [place for place in places if not files[place]]:
         raise UserError(f"{folder}: no {kind} ({', '.join(KINDS[kind])}) in {some(empty)}: add some, or remove the folder")
     keyed = []
@@ -94,9 +93,9 @@ def class_folders(folder):
     return found["train"]
 
 
-def files_below(folder, within, endings, above=()):
-    """The paths, within the folder, of the files with these endings in a folder of it and in those inside, hidden ones aside; a
-    link that leads back is not followed. above: the folders around it."""
+def files_below(folder, within, above=()):
+    """The paths, within the folder, of the files in a folder of it and in those inside, hidden ones aside; a link that leads back
+    is not followed. above: the folders around it."""
     if (itself := os.path.realpath(folder / within)) in above:
         return
     for entry in os.scandir(folder / within):
@@ -104,17 +103,14 @@ def files_below(folder, within, endings, above=()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from files_below(folder, path, endings, (*above, itself))
-        elif path.lower().endswith(endings) and (entry.is_file() or entry.is_symlink()):  # a link to nowhere is a bad file
+            yield from files_below(folder, path, (*above, itself))
+        elif entry.is_file() or entry.is_symlink():  # a link to nowhere is a bad file
             yield path
 
 
 def size_and_time(path):
-    """(bytes, ns) of a file, or why there is nothing to be known of it, twice."""
-    try:
-        about = os.stat(path)
-    except OSError as error:
-        return error.strerror, error.strerror
+    """(bytes, ns) of a file, or of a link to nowhere itself."""
+    about = path.stat() if path.exists() else path.lstat()
     return about.st_size, about.st_mtime_ns
 
 

@@ -45,17 +45,13 @@ def read_frames(path, model, invert=False):
 def array_in(path):
     """A tensor (N, C, H, W) of what a file holds: the only array of an .npz, or that named frames. Raises ModelError."""
     try:
-        values = np.load(path, allow_pickle=False)
-        if not isinstance(values, np.ndarray):
-            with values as held:
-                names = held.files
-                if len(names) != 1 and "frames" not in names:
-                    raise ModelError(f"it holds {', '.join(names) or 'no array'}: name the array of the frames 'frames'")
-                values = held["frames" if "frames" in names else names[0]]
-    except ModelError:
-        raise
+        held = np.load(path, allow_pickle=False)
+        arrays = {"frames": held} if isinstance(held, np.ndarray) else dict(held)
     except Exception as error:  # NumPy raises whatever a damaged file makes of it
         raise ModelError(f"no array can be read from it ({reason(error, path)})") from None
+    if len(arrays) != 1 and "frames" not in arrays:
+        raise ModelError(f"it holds {', '.join(arrays) or 'no array'}: name the array of the frames 'frames'")
+    values = arrays.get("frames", next(iter(arrays.values())))
     values = values[:, None] if values.ndim == 3 else values
     frames = tensor_of(values)
     if values.ndim != 4 or not values.size or not isinstance(frames, torch.Tensor):
