@@ -14,8 +14,7 @@ from harness import UserError
 from harness.drawing.figures import PART_COLOURS, STATE_COLOURS, amount, answer_of, rows_of, rule_of
 from harness.drawing.film import STATES, keyed
 from harness.measuring.comparing import EXPLAINED
-from harness.reporting import charts, classes, tables
-from harness.reporting.costs import against_cost
+from harness.reporting import charts, tables
 from harness.reporting.recipes import comparison, over_seeds
 from harness.runs.checkpoints import write_whole
 
@@ -52,8 +51,8 @@ def page(runs, pairs=None):
     films = [run.film for run in runs if run.film]
     players, cut = players_of(runs, styles)
     sections = {
-        "costs": against_cost(runs, styles, names),
-        "classes": classes.matrices(runs, styles),
+        "costs": charts.against_cost(runs, styles, names),
+        "classes": charts.matrices(runs, styles),
         "spikes": charts.spikes(runs, styles, names),
         "steps": charts.analysed(runs, styles),
         "curves": charts.curves(runs, styles),
@@ -67,7 +66,7 @@ def page(runs, pairs=None):
         runs=list(zip(runs, styles, strict=True)),
         results=list(tables.results_table(runs, styles, names)),
         comparisons=[comparison(*pair) for pair in pairs],
-        worst=list(classes.worst(runs, styles)),
+        worst=list(tables.worst_classes(runs, styles)),
         flags=tables.flags_tables(runs, styles),
         charts=shown,
         films=films,
