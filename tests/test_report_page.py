@@ -324,9 +324,8 @@ ODD = {  # what a line says -> what is said of it
         (MEASURED, {"accuracy": None}, "no accuracy"), (MEASURED, {"accuracy": float("nan")}, "accuracy: nan"),
         (MEASURED, {"images": 0}, "images: 0 is not a whole number"), (MEASURED, {"spikes": {"input": 1}}, "spikes: no total"),
         (MEASURED, {"spikes": MEASURED["spikes"] | {"total": -7}}, "spikes: total: -7 is not a number at least 0"),
-        (MEASURED, {"spikes_per_layer": {"7": 1.0}}, "spikes_per_layer: '7' is no layer's name"),
         (MEASURED, {"open_share": [2]}, "open_share: 2"), (MEASURED, {"open_share": "x"}, "open_share: 'x' is no list"),
-        (MEASURED, {"confusion": [[1, 2]]}, "confusion: not as many columns as rows"),
+        (MEASURED, {"confusion": [[1, 2]]}, "confusion: not as many rows and columns as classes"),
         (STEP, {"step": 0}, "step: 0"), (STEP, {"blocked_share": None}, "neither blocked_share nor sent_share"),
     )},
 }  # fmt: skip

@@ -94,13 +94,11 @@ class ImageSet:
     def batches(self, batch_size, device="cpu", order=None, first=0):
         """All images once, in this order (N,) or their own, from the batch numbered `first` on; of each, this rank's part."""
         order = torch.arange(len(self)) if order is None else order
-        return (self._part_of(index, device) for index in order.split(batch_size)[first:])
-
-    def _part_of(self, index, device):
-        begin, end = ranks.bounds(len(index))
-        counts = begin < end
-        begin = begin if counts else max(begin - 1, 0)
-        return self.batch(index[begin : max(end, begin + 1)], device)._replace(whole=len(index), counts=counts)
+        for index in order.split(batch_size)[first:]:
+            begin, end = ranks.bounds(len(index))
+            counts = begin < end
+            begin = begin if counts else max(begin - 1, 0)
+            yield self.batch(index[begin : max(end, begin + 1)], device)._replace(whole=len(index), counts=counts)
 
 
 def first_of_each_class(labels, count):
@@ -256,7 +254,15 @@ def load_set(name, folder, is_train):
             return ImageSet(name, images[:, None], labels.long())
     if folder != BUNDLED:
         check_no_pictures(name, folder)
-    return _from_torchvision(name, folder, is_train)
+    try:
+        data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
+    except (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        where = FILES[name].format(folder=folder)
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put {where}") from None
+    images = torch.as_tensor(np.asarray(data.data))
+    images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return ImageSet(name, images, torch.as_tensor(data.targets).long())
 
 
 def read_idx(path, md5):
@@ -271,15 +277,3 @@ def read_idx(path, md5):
     head = 4 + 4 * content[3]  # the number of dimensions
     shape = np.frombuffer(content[4:head], ">u4").astype(int)
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy())
-
-
-def _from_torchvision(name, folder, is_train):
-    try:
-        data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
-    except (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        where = FILES[name].format(folder=folder)
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name} is not there, or corrupt, and could not be downloaded ({reason}): put {where}") from None
-    images = torch.as_tensor(np.asarray(data.data))
-    images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
-    return ImageSet(name, images, torch.as_tensor(data.targets).long())
