@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from harness import UserError
 from harness.data.cache import cached
-from harness.data.frames import ARRAYS, shape_in, steps_in
+from harness.data.frames import ARRAYS, recording_in, steps_in
 from harness.processes import ranks
 from self_models.basics.errors import ModelError
 from self_models.basics.files import ENDINGS, decoded, size_and_colour
@@ -152,7 +152,8 @@ def shape_of(listing, image_size=None, grey=None, skip_bad=False):
 
 def recorded_shape(listing, skip_bad=False):
     """(T, 2, H, W) of a Listing's recordings. Raises UserError where they have several."""
-    shapes = {tuple(shape): path for shape, path in reversed(heads_of(listing, shape_in, skip_bad))}
+    heads = heads_of(listing, lambda path: np.array(recording_in(path).shape, np.int32), skip_bad)
+    shapes = {tuple(shape): path for shape, path in reversed(heads)}
     if len(shapes) > 1:
         found = some([f"{shape} ({path})" for shape, path in sorted(shapes.items())])
         raise UserError(

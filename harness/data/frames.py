@@ -71,10 +71,6 @@ def recording_in(path):
     return counts
 
 
-def shape_in(path):
-    return np.array(recording_in(path).shape, np.int32)
-
-
 def steps_in(path, shape, bound):
     """A recording as uint8 (steps, 2, H, W), this shape: neighbouring frames are added up to so many steps, as even as can be,
     and a pixel that has had `bound` events or more in a step is 255, fewer count in proportion. Raises ModelError."""

@@ -36,13 +36,8 @@ def save_page(path, runs, overwrite, pairs=None):
 
 def check_replaceable(path, overwrite):
     """Raises UserError where a file is in the way that no report wrote."""
-    if path.exists() and not overwrite and not (path.is_file() and _is_report(path)):
+    if path.exists() and not overwrite and not (path.is_file() and MADE_BY.encode() in path.read_bytes()[:1000]):
         raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
-
-
-def _is_report(path):
-    with open(path, "rb") as file:
-        return MADE_BY.encode() in file.read(1000)
 
 
 def page(runs, pairs=None):

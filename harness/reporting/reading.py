@@ -96,8 +96,8 @@ def read_run(path):
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                event, what = read_record(line)
-                found.setdefault(event, []).append(what)
+                event, record = read_record(line)
+                found.setdefault(event, []).append(KINDS.get(event, dict)(record))
         except (ValueError, RecursionError) as error:
             faults.append(f"line {number} left out: {str(error)[:200]}")
     if not found:
@@ -116,11 +116,11 @@ def read_run(path):
 
 
 def read_record(line):
-    """(event, what records.py makes of it, None of another event) of a line of a log. Raises ValueError or RecursionError."""
+    """(event, JSON object) of a line of a log. Raises ValueError or RecursionError."""
     try:
         record = json.loads(line)
     except ValueError:
         record = None
     if not isinstance(record, dict) or not isinstance(event := record.get("event"), str):
         raise ValueError("no whole JSON object with an event")
-    return event, KINDS[event](record) if event in KINDS else None
+    return event, record
