@@ -1,5 +1,4 @@
-"""A folder of images, or of recordings of event cameras, as a data set: FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, decoded once
-into a memory-mapped tensor."""
+"""A folder of images, or of recordings of event cameras, as a data set, decoded once into a memory-mapped tensor."""
 
 import functools
 import hashlib
@@ -175,8 +174,7 @@ def head_of(path):
 
 
 def pixels_of(listing, shape, skip_bad=False, bound=1):
-    """'train' and 'test' -> (uint8 (N, *shape) in a memory-mapped file, labels (N,)), decoded where there is no such file yet.
-    bound: of recordings, see steps_in."""
+    """'train' and 'test' -> (uint8 (N, *shape), memory-mapped, labels (N,)). bound: of recordings, see steps_in."""
     name, take = f"{'x'.join(map(str, shape))}.pixels", partial(decoded, shape=shape)
     if listing.of_recordings:
         name, take = f"to_{bound}_{name}", partial(steps_in, shape=shape, bound=bound)
@@ -224,8 +222,7 @@ def good_ones(attempt, paths, doing, bad):
 
 
 def check_left(listing, bad, skip_bad):
-    """Say which files cannot be read; bad: position -> why. Raises UserError unless they are to be skipped and leave a file of
-    each class in each part."""
+    """Say which files are bad, position -> why. Raises UserError unless they may be skipped and leave one of each class."""
     count = f"{len(bad):,} of {len(listing.paths):,} files in {listing.folder}"
     named = some([f"{listing.paths[position]} ({why})" for position, why in bad.items()])
     if not skip_bad:

@@ -61,8 +61,7 @@ def array_in(path):
 
 
 def recording_in(path):
-    """The counts of events (T, 2, H, W), an array, in a file as SpikingJelly and tonic write them, see array_in. Raises
-    ModelError."""
+    """The counts of events (T, 2, H, W), an array, in a file of SpikingJelly or tonic, see array_in. Raises ModelError."""
     counts = array_in(path).numpy()
     if counts.shape[1] != 2:
         raise ModelError(f"frames must be (T, 2, H, W), of events off and on, not of shape {counts.shape}")

@@ -128,8 +128,7 @@ def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
 
 
 def moved(images, numbers, shift=None):
-    """Each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to `shift` pixels, 2 by default. numbers:
-    (B, 4) in [0, 1)."""
+    """Each image turned by up to 10 degrees, scaled by up to 10 %, shifted by up to `shift` pixels. numbers: (B, 4) in [0, 1)."""
     most = 2 if shift is None else shift
     height, width = images.shape[2:]
     turn, scale, across, down = (2 * numbers - 1).unbind(1)
@@ -266,8 +265,7 @@ def load_set(name, folder, is_train):
 
 
 def read_idx(path, md5):
-    """A uint8 tensor from an IDX file, plain or gzip; torchvision's reader wants it unpacked on disk. Raises UserError unless its
-    MD5 is right."""
+    """A uint8 tensor from an IDX file, plain or gzip (torchvision reads it plain). Raises UserError for another MD5."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

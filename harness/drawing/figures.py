@@ -89,8 +89,7 @@ def save_knowledge(path, film, images=6, columns=8):
 
 
 def rows_of(film):
-    """What pictures show of each step below the input, or of one that changes with it: label -> pixels (T, B, H, W) or
-    (T, B, H, W, 3), 0 to 255."""
+    """What pictures show of each step: label -> pixels (T, B, H, W) or (T, B, H, W, 3), 0 to 255."""
     rows = {} if film.inputs is None else {"input": film.inputs}
     colours = np.array([to_rgb(colour) for colour in STATE_COLOURS])
     states = {"input neurons": (255 * colours).astype(np.uint8)[film.states]}
@@ -157,8 +156,7 @@ def short(title):
 
 
 def answer_of(film, t, number):
-    """(words, colour): what the network would answer after this step, counted from 0, how sure it is, and whether it has
-    stopped."""
+    """(words, colour): what the network would answer after step t, from 0, how sure it is, and whether it has stopped."""
     answer, label = film.answers[t, number], film.labels[number]
     if answer < 0:
         return "no answer yet\n", NO_ANSWER

@@ -16,8 +16,7 @@ RESET = "NIR knows a reset to a value only; here the threshold is subtracted fro
 
 
 def nir_bytes(layers, facts):
-    """(the file's content, lines on it). layers: Layers; facts: name -> text or number, its metadata. Raises UserError without
-    the package."""
+    """(the file's content, lines on it). facts: its metadata, name -> text or number. Raises UserError without the package."""
     try:
         import nir
     except ImportError:

@@ -9,8 +9,7 @@ def rank_correlation(a, b):
 
 
 def difficulty_correlations(per_image):
-    """spike_correlations of each measure of difficulty, by name: a small margin of the final output, being wrong, and the error
-    of the prediction."""
+    """spike_correlations by measure of difficulty: a small margin of the output, being wrong, the error of the prediction."""
     measures = {"small margin": -per_image["margin"], "wrong": ~per_image["correct"]}
     if "error" in per_image:
         measures["reconstruction error"] = per_image["error"]

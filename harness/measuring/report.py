@@ -112,8 +112,7 @@ def aligned(rows):
 
 
 def blocking_table(records):
-    """Lines of a table: one row per evaluation record of a network, spikes per image by part; with a decoder the reconstruction
-    error and the share of open input, too."""
+    """Lines of a table: a row per evaluation record; with a decoder the reconstruction error and the open input, too."""
     parts = ("input", "encoder", "decoder", "classifier", "total")
     rows = [["epsilon", "accuracy", *parts, *["error", "open at the end"] * (records[0]["reconstruction_error"] is not None)]]
     for record in records:
@@ -125,8 +124,7 @@ def blocking_table(records):
 
 
 def operations_table(records):
-    """Lines of a table: operations per image as NeuroBench counts them, event-driven, and the estimated energy; none where none
-    were counted."""
+    """Lines of a table: operations per image, as NeuroBench counts them and event-driven, and energies, where counted."""
     if "operations" not in records[0]:
         return []
     kinds = {

@@ -275,8 +275,7 @@ def plain(text):
 
 
 def blank(x, y, height=340, xaxis=(), yaxis=(), **layout):
-    """A figure without data in the look of all; the page gives width and title. x, y: titles of the axes; xaxis, yaxis: more of
-    their layout."""
+    """A figure without data in the look of all. x, y: titles of the axes; xaxis, yaxis: more of their layout."""
     axis = {"gridcolor": "#dddddd", "linecolor": "#888888", "automargin": True, "zeroline": False}
     font = {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}
     legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal"}

@@ -48,8 +48,7 @@ class Record:
 
 
 class Opening(Record):
-    """When a run was started or resumed, and what it is. parameters: name -> value as text; line: its command, and when and by
-    which code."""
+    """A start of a run. parameters: name -> value as text; line: its command, and when and by which code."""
 
     def __init__(self, record):
         texts = dict.fromkeys(("began", "time", "command", "git_revision"), str)
@@ -95,8 +94,7 @@ class Result(Record):
 
 
 class Epoch(Record):
-    """An epoch: train, judged: figure -> mean per image in training and on the images that judge; result: the latter in full, as
-    of an evaluation, None without any."""
+    """An epoch: train, judged: figure -> mean per image; result: of the images that judge, as of an evaluation, or None."""
 
     def __init__(self, record):
         optional = {"evaluated": partial(of_kind, dict), "selected_on": str}
