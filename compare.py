@@ -17,8 +17,7 @@ from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
-from harness.measuring.report import running
-from harness.measuring.tables import aligned
+from harness.measuring.report import aligned, running
 from harness.reporting.page import check_replaceable, save_page
 from harness.reporting.reading import read_run
 from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of

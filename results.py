@@ -99,7 +99,7 @@ def main(argv=None):
     parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that want it")
     args = parser.parse_args(argv)
     wanted = list(CHECKPOINTS) if args.only is None else args.only
-    missing = missing_images(dict.fromkeys(IMAGES[name] for name in wanted), args.dataset)
+    missing = missing_images({IMAGES[name] for name in wanted}, args.dataset)
     without = [name for name in wanted if IMAGES[name] in missing]
     if args.only and without:
         raise UserError(f"{without[0]} needs its images: {missing[IMAGES[without[0]]]}")
@@ -110,12 +110,12 @@ def main(argv=None):
     folder.mkdir(exist_ok=True)
     rows = []
     for checkpoint, run, network, command in commands(args.dataset and str(Path(args.dataset).absolute())):
-        into = f"--output_dir {folder.name} --results_json {folder.name}/{run}.json"
+        path = folder / f"{run}.json"
         if checkpoint in there:
+            into = f"--output_dir {folder.name} --results_json {folder.name}/{path.name}"
             evaluate(f"{command} --run_name {run} {into} --overwrite {few}")
-        elif few and checkpoint in without:
-            continue
-        rows += [row_of(network, record) for record in json.loads((folder / f"{run}.json").read_text())]
+        if checkpoint in there or not (few and checkpoint in without):
+            rows += [row_of(network, record) for record in json.loads(path.read_text())]
     save_results_json(folder / "results.json", rows)
     if not few:
         chosen, rows = list(filter(is_shown, rows)), means_over_seeds(rows)
@@ -124,25 +124,24 @@ def main(argv=None):
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
         put_into(HERE / TABLES, [*table(filter(is_shown, rows)), "", *pairs_table(chosen)])
         put_into(HERE / README, short_table(rows))
-    for images, why in missing.items():
+    for images in dict.fromkeys(IMAGES[name] for name in without):
         names = ", ".join(name for name in without if IMAGES[name] == images)
-        print(f"not evaluated, and rows of before stay as they are: {names}; {why}")
+        print(f"not evaluated, and rows of before stay as they are: {names}; {missing[images]}")
 
 
 def missing_images(names, folder):
     """name -> what to do, of these names of images those that are not there; folder: of what is no known data set, or ''. Raises
     UserError for a folder without images."""
     missing = {}
-    for name in names:
-        if name in IMAGE_SHAPES:
-            try:
-                load_data(name)
-            except UserError as error:
-                missing[name] = str(error)
-        elif folder:
-            list_folder(folder)
-        else:
-            missing[name] = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
+    if JPEG in names and folder:
+        list_folder(folder)
+    elif JPEG in names:
+        missing[JPEG] = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
+    for name in names & IMAGE_SHAPES.keys():
+        try:
+            load_data(name)
+        except UserError as error:
+            missing[name] = str(error)
     return missing
 
 
@@ -191,23 +190,17 @@ def row_of(network, record):
 def means_over_seeds(rows):
     """One row for all rows that only the seed tells apart, with the means of their figures. seeds: how many they are; deviation:
     figure -> standard deviation over the seeds (n - 1), where there are several."""
-    same = {}
+    same, means = {}, []
     for row in rows:
-        same.setdefault(setting_of(row), []).append(row)
-    return [mean(group) | {"seeds": len(group), "deviation": deviations(group)} for group in same.values()]
-
-
-def setting_of(row):
-    """What tells rows apart, the seed aside."""
-    return (row["name"], row["dataset"], row["epsilon"], *run_of(row))
+        same.setdefault((row["name"], row["dataset"], row["epsilon"], *run_of(row)), []).append(row)
+    for group in same.values():
+        several = SPREAD if len(group) > 1 else ()
+        deviation = {name: spread(name, dict(enumerate(group))).deviation for name in several}
+        means.append(mean(group) | {"seeds": len(group), "deviation": deviation})
+    return means
 
 
 SPREAD = ("accuracy", "spikes", "energy_joules", "energy_event_joules")  # figures of which a spread is given
-
-
-def deviations(rows):
-    spreads = {name: spread(name, dict(enumerate(rows))) for name in SPREAD}
-    return {name: found.deviation for name, found in spreads.items()} if len(rows) > 1 else {}
 
 
 def mean(values):

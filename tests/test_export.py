@@ -129,7 +129,7 @@ def test_the_nir_file_says_what_it_lacks(exported):
     assert said["update"] == "immediate" and said["timesteps"] == 7 and "subtracted" in said["reset"]
     _, path = exported("nir", **OPEN, **BIASED, initial_potential=0.5)
     assert nir.read(path).metadata["initial_potential"] == 0.5
-    free = nir_bytes(forward_layers(baseline := build(VGG_SNN_STDB_wFeedback, plan=BASELINE)), conventions(baseline))
+    free, *_ = nir_bytes(forward_layers(baseline := build(VGG_SNN_STDB_wFeedback, plan=BASELINE)), conventions(baseline))
     assert b"nothing" in free
     assert conventions(build(VGG_SNN_STDB_wFeedback, plan=BASELINE, **ONCE))["left_out"] == "the gate once"
 

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.measuring.classes import accuracy_by_class, class_lines, worst_pairs
+from harness.measuring.classes import accuracy_by_class, worst_pairs
 from harness.measuring.report import (
     adaptive_table,
     best_line,
     blocking_table,
+    class_lines,
     contrast_table,
     difficulty_lines,
     epoch_line,

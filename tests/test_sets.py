@@ -326,13 +326,9 @@ def test_where_files_belong_is_said_where_they_cannot_be_downloaded(put, downloa
 
 def test_a_file_with_other_content_is_named(put, monkeypatch, tmp_path):
     put(tmp_path, 4, ending=".gz")
-    images, labels = (tmp_path / f"{name}.gz" for name in harness.data.sets.IDX_FILES[False])
-    whole, md5 = labels.read_bytes(), harness.data.sets.MD5["MNIST", labels.name.removesuffix(".gz")]
+    labels = tmp_path / f"{harness.data.sets.IDX_FILES[False][1]}.gz"
+    md5 = harness.data.sets.MD5["MNIST", labels.name.removesuffix(".gz")]
     labels.write_bytes(gzip.compress(b"others"))
     line = rf"{labels} is corrupt: its MD5 \(uncompressed\) is not {md5}; put a fresh copy in its place"
     with pytest.raises(UserError, match=f"^{line}$"):
-        load_set("MNIST", tmp_path, False)
-    labels.write_bytes(whole)
-    monkeypatch.setattr(harness.data.sets, "LARGEST", 20)  # what unpacks to more is not read to its end
-    with pytest.raises(UserError, match=f"^{images} is corrupt: its MD5"):
         load_set("MNIST", tmp_path, False)

@@ -88,8 +88,7 @@ def watch(source, epsilon):
 
 @SCENES.register("part")
 def part(source, epsilon):
-    """An image of which a quarter, always the same, becomes that of one of another class after every 10 to 30 frames. The label
-    stays."""
+    """An image of which a quarter becomes that of one of another class after every 10 to 30 frames; the label stays."""
     image, label = source.image()
     height, width = (size // 2 for size in source.shape[1:])
     down, right = source.between(0, 1) * height, source.between(0, 1) * width
@@ -121,8 +120,7 @@ def drift(source, epsilon):
 
 @SCENES.register("noise")
 def noise(source, epsilon):
-    """One image whose pixels flicker, each by a random amount in each frame: for 40 frames by up to half of epsilon, for 40 by up
-    to one and a half of it, and so on."""
+    """One image whose pixels flicker in each frame: for 40 frames by up to half of epsilon, for 40 by up to one and a half."""
     image, label = source.image()
     while True:
         for most in (0.5 * epsilon, 1.5 * epsilon):
