@@ -47,10 +47,10 @@ def adopted(config, saved, cls, names):
             value = one.check(name, settings[name])
             found[flag] = lasting_name(value) if name == "dataset" else value
     config = config.adopt(**found)
-    selected_on = saved.get("selected_on", None if settings else "test")  # the original chose so; earlier versions do not say
+    chosen_on = saved.get("selected_on", None if settings else "test")  # the original chose so; some committed files do not say
     config = config.settle(
         plan=None if "architecture" in config.given else settings.get("plan"),
-        selected_on=selected_on if selected_on in SELECTED_ON else None,
+        selected_on=chosen_on if chosen_on in SELECTED_ON else None,
     )
     return config.settle(facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
 

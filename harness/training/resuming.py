@@ -12,7 +12,7 @@ from harness.training.losses import loss_settings
 from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
-from self_models.loading import MODELS, whole_checkpoint
+from self_models.loading import whole_checkpoint
 
 
 def taken_up(args, declared, kind, name, own=None):
@@ -33,14 +33,9 @@ def taken_up(args, declared, kind, name, own=None):
     saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
     if saved is None:
         return args, None
-    if "optimizer" not in saved:
+    if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
-    settings = saved.get("settings", {})
-    was = flags_of(saved, settings, declared)
-    if "select" not in was:  # an earlier version, which chose on the test images where it held out none
-        was["holdout"] = was.get("holdout", args.holdout or 0)
-        was["select"] = "held-out" if was["holdout"] else "test"
-    was = {flag: one.default for flag, one in loss_settings().items()} | was  # losses that it did not know
+    was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
     if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in declared]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
@@ -52,30 +47,15 @@ def taken_up(args, declared, kind, name, own=None):
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
     args = args.adopt(**{flag: was[flag] for flag in taken_up})
-    args = args.settle(plan=settings.get("plan"), facts=facts_of(settings, args.dataset) if settings else None)
-    if is_folder(args.dataset) and isinstance(saved.get("files"), dict):  # which earlier versions did not keep
-        check_files(saved["files"], args.dataset, path)
+    args = args.settle(plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
+    if is_folder(args.dataset):
+        now, were = list_folder(args.dataset).known_by, saved["files"]
+        if changed := [f"{part}/ had {were[part]} and has {known}" for part, known in now.items() if were[part] != known]:
+            raise UserError(
+                f"the images of {args.dataset} are not those that the run of {path} was given: {'; '.join(changed)}; bring them "
+                "back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
+            )
     return args, saved
-
-
-def check_files(were, folder, path):
-    """Raises UserError where the images of a folder are not those of which the checkpoint of this path knows, 'train' and 'test'
-    -> what was known of its files, see Listing."""
-    now = list_folder(folder).known_by
-    if changed := [f"{part}/ had {were.get(part)} and has {known}" for part, known in now.items() if were.get(part) != known]:
-        raise UserError(
-            f"the images of {folder} are not those that the run of {path} was given: {'; '.join(changed)}; bring them back, or "
-            "begin a new run: another --run_name, or --overwrite, in place of --resume"
-        )
-
-
-def flags_of(saved, settings, declared):
-    """flag -> value of the run that wrote a last checkpoint; an earlier version's knows only some of them."""
-    settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
-    flags = {declared[name].flag(name): value for name, value in settings.items() if name in declared}
-    earlier, last = saved.get("recipe", {}) | saved.get("course", {}), saved.get("flags", {})
-    known = earlier | last | flags | {name: last[name] for name in last if name == "dataset"}  # settings do not say where it lies
-    return {flag: value for flag, value in known.items() if flag}
 
 
 def flags_to_save(args, declared, model):

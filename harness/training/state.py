@@ -117,26 +117,23 @@ class TrainingState:
             raise UserError(f"--resume: {path} holds a {was}, not a {name}; it wants the same flags, or none")
         restore(self.model, saved, path)
         try:
-            kinds = [state["param_groups"][0].keys() for state in (saved["optimizer"], self.optimizer.state_dict())]
-            if kinds[0] != kinds[1]:
-                raise ValueError("it comes from another kind of optimiser")
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             set_rates(self.optimizer, self.schedule)
             if self.averaged:
                 self.averaged.load_state_dict(saved["averaged"])
-            self.epoch, self.seconds = int(saved["epoch"]), float(saved.get("seconds", 0.0))  # earlier versions knew only epochs
-            self.progress.step = int(saved.get("step", 0))
+            self.epoch, self.progress.step, finished = int(saved["epoch"]), int(saved["step"]), saved["finished"]
+            self.seconds = float(saved["seconds"])
             if self.progress.step and ranks.is_first():
                 self.progress.average = Average(**saved["average"])
             if place.is_resumed:
-                self.best, logs = saved["best"], json.loads(saved.get("logs", "{}"))
-                self.lines, self.json_lines = list(logs.get("text", [])), list(logs.get("records", []))
+                self.best, logs = saved["best"], json.loads(saved["logs"])
+                self.lines, self.json_lines = logs["text"], logs["records"]
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
-        if self.epoch > args.epochs or (self.epoch == args.epochs and (saved.get("finished", True) or not place.is_resumed)):
+        if self.epoch > args.epochs or (self.epoch == args.epochs and (finished or not place.is_resumed)):
             raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
-        if place.is_resumed and "logs" in saved:
+        if place.is_resumed:
             self.run.repair(self.lines, self.json_lines)
         if ranks.is_first() and path.resolve() == place.previous_path.resolve():
             keep(path, place.last_path)  # else a damaged one would be kept in its place
