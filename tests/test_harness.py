@@ -638,7 +638,7 @@ def test_an_ann_interrupted_and_resumed_by_its_name(tmp_path, monkeypatch, recip
     resumed, others = training(tmp_path / "stopped", "--resume")
     assert resumed == first
     for pair in zip(checkpoints, others, strict=True):
-        assert same(*map(load_checkpoint, pair), aside=(*CLOCK, "logs"))
+        assert same(*map(load_checkpoint, pair), aside=CLOCK)
     longer, _ = training(tmp_path / "stopped", "--resume --epochs 4")
     assert [record["epoch"] for record in longer] == [1, 2, 3, 4] and longer[3]["evaluated"]["images"] == 16
     other_seed, others = training(tmp_path / "seed", command, "--seed 1")

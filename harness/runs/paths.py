@@ -33,9 +33,9 @@ class Paths:
 class RunPaths(Paths):
     """The paths that a run has a right to. trains: else it is an evaluation.
 
-    A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite, or while
-    another process trains under that name. An evaluation takes the next free name instead, unless told to overwrite. Nothing
-    is replaced before take(): until then the run may turn out to be impossible. Only the first of several ranks has a say.
+    A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite, and while another
+    process trains under that name. An evaluation takes the next free name instead, unless told to overwrite. Nothing is replaced
+    before take(): until then the run may turn out to be impossible. Only the first of several ranks has a say.
     """
 
     def __init__(self, kind, name, args, trains):
@@ -78,8 +78,8 @@ class RunPaths(Paths):
         return f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
 
     def take(self):
-        """Make way for the run's files: an evaluation gets its name, locked until release(), and what is to be overwritten
-        goes. Raises UserError where an evaluation is told to overwrite a run that another process trains."""
+        """Make way for the run's files: an evaluation gets its name, locked until release(), and what is to be overwritten goes.
+        Raises UserError where another process trains the run that an evaluation is to overwrite."""
         if not self.trains and self.overwrites:
             self._lock = self._locked()
         elif not self.trains:

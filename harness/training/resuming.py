@@ -6,8 +6,8 @@ from harness import UserError
 from harness.data.facts import facts_of, is_folder
 from harness.data.folders import list_folder, some
 from harness.processes import ranks
-from harness.runs.journal import COMMAND, is_epoch_line
 from harness.runs.paths import Paths
+from harness.runs.runlog import COMMAND, on_epoch
 from harness.training.losses import loss_settings
 from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
@@ -20,8 +20,8 @@ def taken_up(args, declared, kind, name, own=None):
     run has not saved yet, and is to begin.
 
     declared: name -> Setting of all flags; kind, name: of the run; own: the class of --model. Raises UserError where the
-    checkpoint is damaged, gone or of another class, a flag was typed that may not change, or a folder's images are not those that
-    the run was given; or where there is no checkpoint, and no flag was typed that says what to train.
+    checkpoint is damaged or gone, a flag was typed that may not change, or a folder's images are others; or where there is no
+    checkpoint, and no flag was typed that says what to train.
     """
     if not args.resume or args.test_only:
         return args, None
@@ -70,10 +70,13 @@ def _read(path, paths, may_begin, own):
     one."""
     is_last, previous = path.resolve() == paths.last_path.resolve(), paths.previous_path
     if is_last and not path.exists() and not previous.exists():
-        if _has_epochs(paths):
+        logged = paths.log_path.exists()
+        lines = paths.log_path.read_text(encoding="utf-8", errors="replace").splitlines() if logged else []
+        last = on_epoch(lines[-1]) if lines else None  # where that is epoch 1, it was killed just before it saved
+        if any(map(on_epoch, lines)) and not (last and last[1] == "1") if logged else paths.best_path.exists():
             raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite to begin anew")
         if not may_begin:
-            raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths)}")
+            raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths, lines)}")
         return None
     try:
         return whole_checkpoint(path, own)
@@ -84,19 +87,10 @@ def _read(path, paths, may_begin, own):
         raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None
 
 
-def _what_there_is(paths):
-    """What to resume instead of a run that has not saved yet, in words: how it was begun, or else which others are there."""
-    if begun := [line for line in _log_lines(paths) if line.startswith(COMMAND)]:
+def _what_there_is(paths, lines):
+    """What to resume instead of a run that has not saved yet, in words: how it was begun, by the lines of its log, or else which
+    others are there."""
+    if begun := [line for line in lines if line.startswith(COMMAND)]:
         return f"the run was stopped before it had saved; begin it with the flags that it had: {begun[-1].removeprefix(COMMAND)}"
     others = sorted(path.stem.removesuffix("_last") for path in paths.files.glob("*_last.pth"))
     return f"{meant(paths.name, others)}there are {some(others, 20)}" if others else f"there are no runs in {paths.files}"
-
-
-def _has_epochs(paths):
-    """Whether a run has completed an epoch: its log says so, or without a log there is a best checkpoint."""
-    return any(map(is_epoch_line, _log_lines(paths))) if paths.log_path.exists() else paths.best_path.exists()
-
-
-def _log_lines(paths):
-    """The lines of a run's log; none without one."""
-    return paths.log_path.read_text(encoding="utf-8", errors="replace").splitlines() if paths.log_path.exists() else []

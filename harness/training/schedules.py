@@ -26,10 +26,8 @@ def make_optimizer(model, args):
     ask for one and there are none."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
-    groups = [
-        {"params": [parameter for parameter in trained.values() if parameter.dim() > 1]},
-        {"params": [parameter for parameter in trained.values() if parameter.dim() <= 1], "weight_decay": 0.0},
-    ]
+    weights, others = ([one for one in trained.values() if (one.dim() > 1) == many] for many in (True, False))
+    groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     if biases:
         groups.append({"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor})
     elif args.bias_lr_factor != 1 and "bias_lr_factor" in args.typed:
