@@ -181,10 +181,8 @@ def check_images(recipes):
     """Raises UserError where networks were evaluated on different images."""
     if len(kinds := {recipe.on: recipe for recipe in recipes}) > 1:
         one, other, *_ = kinds.values()
-        raise UserError(
-            f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}: compare networks of one data set; --evaluate "
-            "takes the same images of it for all"
-        )
+        differ = f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}"
+        raise UserError(f"{differ}: compare networks of one data set; --evaluate takes the same images of it for all")
 
 
 def check_seeds(recipes, seeds):

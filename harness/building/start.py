@@ -5,15 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from harness import UserError
-from harness.building.conversion import (
-    balanced_thresholds,
-    biases_of,
-    bounds_as_thresholds,
-    calibrated_biases,
-    fit_biases,
-    fit_thresholds,
-    scale_thresholds,
-)
+from harness.building import conversion
 from harness.building.models import DECODER, adopted, ann_as_saved, has_decoder, new_of_ones_own, read
 from harness.building.own import as_saved, class_for, named
 from harness.data.facts import with_facts
@@ -106,8 +98,7 @@ def with_gate(config):
 
 
 def of_ann(config, start):
-    """flag -> value that the conversion of an ANN of this kind needs where nothing else is given. Raises UserError where that is
-    typed, or the ANN cannot be converted."""
+    """flag -> value that the conversion of this ANN needs. Raises UserError where another is typed, or it cannot be converted."""
     settings, needs = start.settings, {}
     if (own := settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
         raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {start.path} has {own}")
@@ -191,17 +182,17 @@ def convert_ann(model, start, train, config, run):
         # the ANN has none; what is there is of an earlier conversion
         if name.endswith(".bias") and in_stages(name) and name not in state:
             torch.nn.init.zeros_(parameter)
-    biases = biases_of(model)
+    biases = conversion.biases_of(model)
     if has_bounds:
-        fit_thresholds(model)
+        conversion.fit_thresholds(model)
         begin = model.settings["initial_potential"]
         run.say(f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them")
     else:
-        balanced_thresholds(model, train, config, run.place.files, run.say)
-    scale_thresholds(model, config.scaling_factor)
-    fit_biases(model, biases)
+        conversion.balanced_thresholds(model, train, config, run.place.files, run.say)
+    conversion.scale_thresholds(model, config.scaling_factor)
+    conversion.fit_biases(model, biases)
     if config.calibrate:
-        calibrated_biases(model, ann_as_saved(config)[0], train, config, run.say)
+        conversion.calibrated_biases(model, ann_as_saved(config)[0], train, config, run.say)
     return model
 
 
@@ -209,7 +200,7 @@ def weights_for(model, start, config, run):
     """(name -> weight of a checkpoint, a norm's folded in and without a decoder that the model has not; whether bounds of qcfs
     are among them, now thresholds). Raises UserError where a norm does not fit."""
     try:
-        state, has_bounds = bounds_as_thresholds(folded_in(start.saved["state_dict"]))
+        state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
         raise UserError(f"{start.path}: its normalisation does not fit its weights; use another copy") from None
     has_one = any(name.startswith(DECODER) for name in model.state_dict())

@@ -111,9 +111,11 @@ def numbered(name, seed):
     return f"{name}_{seed}" if seed else name
 
 
-def evaluation_name(args):
-    """What --test_only is called: as the checkpoint that it evaluates or converts, with _test."""
-    return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
+def run_name(kind, args):
+    """What a run of a training script is called: as --run_name says; --test_only as the checkpoint, with _test."""
+    if not args.run_name and args.test_only:
+        return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
+    return args.run_name or (ann_name(args) if kind == "ann" else snn_name(args))
 
 
 def ann_name(args):

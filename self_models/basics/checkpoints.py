@@ -19,10 +19,8 @@ class CheckpointError(ModelError):
 
 
 def load_checkpoint(path):
-    """A checkpoint as a dict with at least state_dict; ours have model and settings too, the original's do not.
-
-    The original's `module.` prefix is taken off. Raises CheckpointError for a file that is missing or is no checkpoint.
-    """
+    """A checkpoint as a dict with at least state_dict; ours have model and settings too. The original's `module.` prefix is taken
+    off. Raises CheckpointError for a file that is missing or is no checkpoint."""
     if not Path(path).is_file():
         ours = f"; {found} came with the program" if (found := came_with_it(path)) else ""
         raise CheckpointError(f"{path}: no such checkpoint file{ours}")
@@ -72,19 +70,16 @@ def unusual(value):
 
 
 def may_hold(saved):
-    """What a loaded checkpoint may hold: {'ANN'}, {'SNN'}, or both for a file of the original with thresholds beside the
-    state, since its calibration wrote them into the ANN's file as well."""
+    """What a loaded checkpoint may hold: {'ANN'}, {'SNN'}, or both for a file of the original with thresholds beside the state:
+    its calibration wrote them into the ANN's file."""
     if any(name.endswith(".threshold") for name in saved["state_dict"]):
         return {"SNN"}
     return {"ANN", "SNN"} if "thresholds" in saved and "settings" not in saved else {"ANN"}
 
 
 def restore(model, saved, path, may_lack=()):
-    """Load saved["state_dict"] into the model, exactly; may_lack: names that the file need not have.
-
-    Raises CheckpointError with the names that differ, or of a tensor that cannot be. The original keeps thresholds, already
-    scaled, and leak beside the state.
-    """
+    """Load saved["state_dict"] into the model, exactly; may_lack: names that the file need not have. Raises CheckpointError with
+    the names that differ, or of a tensor that cannot be."""
     state, own = saved["state_dict"], model.state_dict()
     if words := differences(own, state, may_lack):
         named = f"{path} does not fit {type(model).__name__}: {words}"

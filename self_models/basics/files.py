@@ -32,7 +32,8 @@ def read_images(images, model, note=warnings.warn, invert=False):
     usual, found = model.background, border(images)
     if usual is not None and (far := (found - usual).abs() > FAR).any():
         kinds = ("dark", "bright") if usual < 0.5 else ("bright", "dark")
-        named = [name_of(source, number) for number, source in enumerate(sources) if far[number]]
+        names = [source.name if isinstance(source, Path) else f"image {number}" for number, source in enumerate(sources)]
+        named = [name for name, is_far in zip(names, far, strict=True) if is_far]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         note(
             f"note: values look inverted: {len(named)} of {len(images)} images have a {kinds[1]} border "
@@ -59,11 +60,6 @@ def image_sources(images):
     if not files:
         raise ModelError("no image files are named")
     return files
-
-
-def name_of(source, number):
-    """What to call an image, of this number among all, in a line."""
-    return source.name if isinstance(source, Path) else f"image {number}"
 
 
 def is_image(name):

@@ -1,9 +1,6 @@
-"""Settings: each declared once, as a dataclass field that knows what everybody needs of it.
-
-A declaration is a dataclass whose fields come from setting(). Constructors check values by it; flags and --help are made of it;
-checkpoints keep its values; --resume and the cache of balanced thresholds ask it what they may assume. A network's
-declaration is completed by its parts: what is registered as a gate, a stopping rule or a read-out brings its own.
-"""
+"""Settings: each declared once, as a field of a dataclass, by setting(). Constructors check values by it, flags and --help are
+made of it, checkpoints keep its values, --resume and the cache of balanced thresholds ask it what they may assume. What is
+registered as a gate, a stopping rule or a read-out brings its own."""
 
 import dataclasses
 import difflib
@@ -277,7 +274,7 @@ class Configured:
         return {name: value for name, value in found.items() if name in in_force}
 
     def configure(self, args, named):
-        """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or one too many."""
+        """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or too many."""
         if len(args) > len(self.positional) or set(self.positional[: len(args)]) & named.keys():
             raise ModelError(f"{type(self).__name__}: too many arguments; give settings by name")
         self.settings = self.checked(dict(zip(self.positional, args, strict=False)) | named)

@@ -30,7 +30,7 @@ class Average:
         """Figures that are means over these images: numbers, or tensors of any shape."""
         self.images += images
         for name, value in figures.items():
-            value = value.detach() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+            value = torch.as_tensor(value).detach()
             self.sums[name] = self.sums.get(name, 0) + value.to(wide(value.device)) * images
 
     def add_up(self, values):
@@ -101,8 +101,7 @@ class Evaluation:
         From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
         median_steps, p95_steps and comparisons (of a pixel with its prediction, per image); from a model that blocks
         open_share, a list of T: mean share of active input pixels open at each step; where they were counted operations, see
-        OperationCounter, and their energies per image. per_image: tensors (N,), see
-        figures_per_image.
+        OperationCounter, and their energies per image. per_image: tensors (N,), see figures_per_image.
         """
         averages, spikes, per_image, counts = zip(*(parts or [self.parts()]), strict=True)
         average, spikes = Average.of(averages), Average.of(spikes).means()

@@ -142,7 +142,7 @@ class OperationCounter:
 
     def _part(self, name):
         """The part of the network to which a layer belongs, as far as parts may rest: see Schedule."""
-        if is_decoder(name):
+        if part_of(name) == "decoder":
             return "decoder"
         stage, position = (FIRST if name == "input" else name).split(".")
         return "encoder" if stage == "features" and int(position) < self.model.features.fork else "after"
@@ -224,9 +224,8 @@ class OperationCounter:
         same, as far as the connection of a name takes them."""
         for end, reached in self._ends[name]:
             taken = taken_by(end)
-            self.events[end] = (
-                self.events.get(end, 0) + (taken.sum(0) * reached.to(taken) if taken.dim() == 3 else taken * reached.item()).sum()
-            )
+            by_place = taken.sum(0) * reached.to(taken) if taken.dim() == 3 else taken * reached.item()
+            self.events[end] = self.events.get(end, 0) + by_place.sum()
         if name in self._sizes:
             self.spikes[name] = self.spikes.get(name, 0) + active.sum()
 
@@ -263,7 +262,3 @@ def apply_connection(layer, x, weight):
     if isinstance(layer, nn.ConvTranspose2d):
         return F.conv_transpose2d(x, weight, stride=layer.stride, padding=layer.padding, output_padding=layer.output_padding)
     return F.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
-
-
-def is_decoder(name):
-    return part_of(name) == "decoder"
