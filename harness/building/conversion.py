@@ -68,9 +68,8 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
 
 def layer_by_layer(model, images, draws, timesteps, settle):
     """Run the network in evaluation, each layer once for all steps on the spikes of those before it, which are kept, a bit each.
-
-    settle: runs a spiking layer: called with (name, the layers that do not spike before it, the SpikingNeuron, its drive
-    t -> (B, ...), its steps), it returns its spikes_of. The rest as in balance_thresholds."""
+    settle: runs a spiking layer: called with (name, the layers that do not spike before it, the SpikingNeuron, its drive t -> (B,
+    ...), its steps), it returns its spikes_of. The rest as in balance_thresholds."""
     was_training, interval = model.training, model.feedback_interval
     model.eval()
 

@@ -207,11 +207,9 @@ class SwitchAction(argparse.Action):
 
 
 def lines_on_idle(args, declared):
-    """Lines that warn of typed flags of training where nothing is trained; the original's command lines carry such flags.
-
-    args hold what checkpoints say; declared: name -> Setting of all flags. A preset's flags are not judged, since it serves every
-    way of using its network. Raises UserError for any other flag that does nothing, and for an evaluation without a checkpoint.
-    """
+    """Lines that warn of typed flags of training where nothing is trained; the original's command lines carry such flags. args
+    hold what checkpoints say; declared: name -> Setting of all flags. A preset's flags are not judged, since it serves every way
+    of using its network. Raises UserError for any other flag that does nothing, and for an evaluation without a checkpoint."""
     own = [flag for flag in CHECKPOINTS if hasattr(args, flag)]
     if args.test_only and not any(getattr(args, flag) for flag in own):
         raise UserError(f"--test_only wants a trained network: give {' or '.join(f'--{flag} PATH' for flag in own)}")

@@ -13,11 +13,9 @@ CHECKPOINTS = ("pretrained_ann", "pretrained_snn", "teacher_ann")
 
 
 def train_each(train, parser, argv, kind):
-    """train(args) of what was typed; with --seeds of each seed in turn: NAME, NAME_1, NAME_2; then a list of what it returned.
-
-    A checkpoint that is typed, PATH.pth, stands for PATH_1.pth with seed 1 where there is one. With --resume, runs that have had
-    all their epochs are left as they are. kind: ann or snn. Raises UserError for flags that are of one run.
-    """
+    """train(args) of what was typed; with --seeds of each seed in turn: NAME, NAME_1, NAME_2; then a list of what it returned. A
+    checkpoint that is typed, PATH.pth, stands for PATH_1.pth with seed 1 where there is one. With --resume, runs that have had
+    all their epochs are left as they are. kind: ann or snn. Raises UserError for flags that are of one run."""
     args = parser.parse_args(argv)
     if not args.seeds:
         return train(args)

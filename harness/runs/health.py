@@ -49,10 +49,8 @@ def spoilt_weights(model):
 
 
 def first_not_finite(model, run):
-    """Where the model first yields a value that is not finite, in words. run(): the same step again, returns its loss.
-
-    Layers are watched in the order in which they run; where all their outputs are finite, their gradients on the way back.
-    """
+    """Where the model first yields a value that is not finite, in words. run(): the same step again, returns its loss. Layers are
+    watched in the order in which they run; where all their outputs are finite, their gradients on the way back."""
     if spoilt := spoilt_weights(model):
         return f"weight {spoilt[0]} was not finite before the update"
     names = {module: name for name, module in model.named_modules() if not list(module.children())}

@@ -31,12 +31,10 @@ class Paths:
 
 
 class RunPaths(Paths):
-    """The paths that a run has a right to. trains: else it is an evaluation.
-
-    A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite, and while another
-    process trains under that name. An evaluation takes the next free name instead, unless told to overwrite. Nothing is replaced
-    before take(): until then the run may turn out to be impossible. Only the first of several ranks has a say.
-    """
+    """The paths that a run has a right to. trains: else it is an evaluation. A new training run never touches an earlier one's
+    files: it is refused unless told to resume or overwrite, and while another process trains under that name. An evaluation takes
+    the next free name instead, unless told to overwrite. Nothing is replaced before take(): until then the run may turn out to be
+    impossible. Only the first of several ranks has a say."""
 
     def __init__(self, kind, name, args, trains):
         super().__init__(kind, name, args.output_dir)

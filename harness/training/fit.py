@@ -38,12 +38,10 @@ OF_STATISTICS = 40  # batches whose statistics averaged weights are given
 
 
 def fit(model, data, criterion, args, run, declared, saved=None):
-    """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume.
-
-    data: (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; saved: what taken_up returned.
-    The best epoch is chosen on what args.selected_on says, see selection.py. Its test figures are measured once at the end, and
-    returned. SIGINT and SIGTERM end it after the update, saved: then Interrupted is raised.
-    """
+    """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume. data: (training, selection or
+    None, test) ImageSets; declared: name -> Setting of all flags; saved: what taken_up returned. The best epoch is chosen on what
+    args.selected_on says, see selection.py. Its test figures are measured once at the end, and returned. SIGINT and SIGTERM end
+    it after the update, saved: then Interrupted is raised."""
     train, updates, args = length_of(data[0], args)
     data = (train, *data[1:])
     optimizer = make_optimizer(model, args)

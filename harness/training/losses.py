@@ -99,7 +99,6 @@ def classification_loss(logits, labels, smoothing=0.0, teacher=None, taught=None
 @dataclass(frozen=True)
 class Criterion:
     """What training minimises: classification + trade_off reconstruction + penalty + the weighted losses of one's own.
-
     classification: the mean of the steps' classification_loss, weighted by step_weights(classification_kind); reconstruction: the
     sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind), 'sum' for the ANN."""
 

@@ -39,11 +39,8 @@ def make_optimizer(model, args):
 
 
 def make_schedule(optimizer, args, updates):
-    """Learning rate at each update; updates: of an epoch.
-
-    step: divided by lr_reduce after each part lr_interval of the epochs. cosine, triangle: rises linearly over the first part
-    warm_up of all updates, then falls to 0 as half a cosine, or linearly.
-    """
+    """Learning rate at each update; updates: of an epoch. step: divided by lr_reduce after each part lr_interval of the epochs.
+    cosine, triangle: rises linearly over the first part warm_up of all updates, then falls to 0 as half a cosine, or linearly."""
     total, warm_up = args.epochs * updates, args.warm_up
 
     def step_factor(step):

@@ -19,11 +19,9 @@ def images_for(args, model, holdout):
 
 
 def data_for(args, model):
-    """(the Configuration, images_for() a training script).
-
-    In training `holdout` becomes the number of images held out, `selected_on` what chooses the epoch. Raises UserError for
-    held-out images that would choose nothing, and for --mirror, --shift or --cutout where these images have no use for them.
-    """
+    """(the Configuration, images_for() a training script). In training `holdout` becomes the number of images held out,
+    `selected_on` what chooses the epoch. Raises UserError for held-out images that would choose nothing, and for --mirror,
+    --shift or --cutout where these images have no use for them."""
     if args.test_only:
         return args, images_for(args, model, 0)
     if args.select == "test" and args.holdout:

@@ -26,13 +26,11 @@ class Finished(UserError):
 
 @dataclass
 class TrainingState:
-    """A model, its optimiser and schedule, the average of its weights, if one is asked for, and how far they have come.
-
-    data: (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; epoch: epochs completed;
-    progress: of the epoch after them; seconds: that it has taken; best: figures of the best epoch; finished: the final evaluation
-    has been reported, too; signals: see noted_signals. No state of a random generator is kept: every draw follows from the seed,
-    the epoch, and the step or the image.
-    """
+    """A model, its optimiser and schedule, the average of its weights, if one is asked for, and how far they have come. data:
+    (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; epoch: epochs completed; progress: of
+    the epoch after them; seconds: that it has taken; best: figures of the best epoch; finished: the final evaluation has been
+    reported, too; signals: see noted_signals. No state of a random generator is kept: every draw follows from the seed, the
+    epoch, and the step or the image."""
 
     model: object
     data: tuple

@@ -68,11 +68,9 @@ def is_image(name):
 
 
 def decoded(source, shape):
-    """An image file, or a PIL image, as a uint8 array of this shape (C, H, W), grey with one channel, else colour.
-
-    It is turned as its EXIF entry says; the largest part of these proportions is cut from its middle and resized (bicubic).
-    Transparent parts lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read.
-    """
+    """An image file, or a PIL image, as a uint8 array of this shape (C, H, W), grey with one channel, else colour. It is turned
+    as its EXIF entry says; the largest part of these proportions is cut from its middle and resized (bicubic). Transparent parts
+    lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read."""
     channels, height, width = shape
     with opened(source) as image:
         if image is not source:  # a large JPEG is read at a half, a quarter or an eighth, which is faster, and changes it

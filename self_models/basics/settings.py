@@ -158,15 +158,12 @@ class Need(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is declared of a setting beside its name.
-
-    kind: its type and range; help: with unit; needs: Needs, all of which must hold for it to count, that of its part among them.
-    Its flag: flags: option strings, else --NAME; none for an empty tuple. group: of --help; common: the short one has it, too.
-    metavar, argparse: for argparse.
-    Who asks it: training: it counts in training only. taken_up: --resume takes it over where it is not typed; fixed: it must not
-    be typed with another value then. adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds
-    depend on it, unless it counts in training only.
-    """
+    """What is declared of a setting beside its name. kind: its type and range; help: with unit; needs: Needs, all of which must
+    hold for it to count, that of its part among them. Its flag: flags: option strings, else --NAME; none for an empty tuple.
+    group: of --help; common: the short one has it, too. metavar, argparse: for argparse. Who asks it: training: it counts in
+    training only. taken_up: --resume takes it over where it is not typed; fixed: it must not be typed with another value then.
+    adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds depend on it, unless it counts in
+    training only."""
 
     kind: object
     help: str
@@ -227,11 +224,9 @@ def with_defaults(settings, defaults):
 
 
 class Configured:
-    """A module that is built from declared settings, by position or by name, and keeps them in self.settings.
-
-    Settings: the declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too;
-    defaults: where this class's differ from its bases'; positional: names of the arguments that may come without theirs.
-    """
+    """A module that is built from declared settings, by position or by name, and keeps them in self.settings. Settings: the
+    declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too; defaults: where
+    this class's differ from its bases'; positional: names of the arguments that may come without theirs."""
 
     Settings = None
     parts = {}  # noqa: RUF012

@@ -59,9 +59,7 @@ class Average:
 
 class Evaluation:
     """Give it each batch's output, inside `with Evaluation(...) as evaluation` where operations are counted; then result().
-
-    Several processes that share the batches merge what each of them has: result([parts() of each, in their order]).
-    """
+    Several processes that share the batches merge what each of them has: result([parts() of each, in their order])."""
 
     def __init__(self, model, count_operations=False):
         self.average, self.spikes, self.per_image, self.began = Average(), Average(), [], time.perf_counter()
@@ -175,14 +173,12 @@ class Batch(NamedTuple):
 
 @torch.no_grad()
 def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
-    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations, unless they are not wanted.
-
-    data: images (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with their labels (N,); or alone an
-    ImageSet (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own batches are taken, in its
-    order. Image n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are
-    those that the scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for
-    none, for a network of one class, and for an SNN with a part that no plan makes, whose operations are not known.
-    """
+    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations, unless they are not wanted. data: images
+    (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with their labels (N,); or alone an ImageSet
+    (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own batches are taken, in its order. Image
+    n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are those that the
+    scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for none, for a
+    network of one class, and for an SNN with a part that no plan makes, whose operations are not known."""
     was_training, size = model.training, required(COUNT, "batch_size", batch_size)
     try:
         parts = parts_of(model, data, labels, size)

@@ -173,10 +173,9 @@ class OperationCounter:
         return self
 
     def result(self, images):
-        """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and
-        feedback_event_acs, the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers,
-        the same counts and the active share by layer; and of a network with biases bias_additions, how often a neuron gets one.
-        """
+        """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and feedback_event_acs,
+        the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers, the same counts and
+        the active share by layer; and of a network with biases bias_additions, how often a neuron gets one."""
         totals = {"effective_acs": self.acs, "effective_macs": self.macs, "dense": self.dense, "event_acs": self.events}
         layers = {kind: {name: float(value) / images for name, value in by.items()} for kind, by in totals.items()}
         decoder = {kind: sum(v for name, v in by.items() if part_of(name) == "decoder") for kind, by in layers.items()}

@@ -20,11 +20,9 @@ STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
 
 class Stream:
     """stream(images, steps) -> SNNOutput of these steps: the network goes on from where it is, looking at images (B, C, H, W).
-
     The first call says how many images there are at once, each with a network of its own. No stopping rule is asked. Draws follow
     from the seed, the image's place in the batch and the stream's own step, so a stream in pieces is the same as one at once.
-    steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one.
-    """
+    steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one."""
 
     def __init__(self, model, seed=0):
         self.model, self.seed = model, required(WHOLE, "seed", seed)
