@@ -459,8 +459,6 @@ def test_pictures_are_not_overwritten_without_a_log(tmp_path):
         (SNN, f"--pretrained_ann ANN {TINY} {BALANCE} --timesteps 5 --resume nowhere.pth"),
         (SNN, f"--pretrained_ann ANN -a VGG5_wFeedback_linear --fc_width 16 {BALANCE} {DATA}"),
         (OBJ2, f"--pretrained_snn SNN {DATA} --rules both --open_bounds 0 1 --gap_bounds 2"),
-        (OBJ2, f"--pretrained_snn SNN {DATA} --baseline_snn SNN"),
-        (OBJ2, f"--pretrained_snn SNN {DATA} --baseline_snn nowhere.pth"),
     ],
 )
 def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path, name, flags):

@@ -6,7 +6,6 @@ import re
 import subprocess
 from contextlib import AbstractContextManager
 from datetime import datetime
-from pathlib import Path
 
 import torch
 import torchvision
@@ -36,13 +35,7 @@ class RunLog(AbstractContextManager):
         self._settings, self._waiting = dict(settings), []  # (line, ending of the log) said before begin(); None after it
         if preset := getattr(args, "preset", ""):
             stands_for = f"preset {preset}: {args.preset_flags}".removesuffix(": ")
-            self.say("; ".join([stands_for, *(f"from {self._told(path)}" for path in args.made_by)]))
-
-    def _told(self, path):
-        """A path that a preset starts from; one elsewhere than in --output_dir is what came with the program."""
-        here = self.args.output_dir
-        is_here = Path(path).resolve().is_relative_to(Path(here).resolve())
-        return path if is_here else f"{path}, which came with the program: --output_dir {here} has none of that name"
+            self.say("; ".join([stands_for, *(f"from {path}" for path in args.made_by)]))
 
     def __exit__(self, *exception):
         self.place.release()
