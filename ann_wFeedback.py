@@ -36,8 +36,7 @@ def train(args):
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
-        for line in (*warnings, *about_data, *about_start):
-            run.say(line)
+        run.say(*warnings, *about_data, *about_start)
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

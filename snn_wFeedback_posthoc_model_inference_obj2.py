@@ -31,8 +31,7 @@ def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv), AdaptiveTimestepsSNN)
     posthoc = open_posthoc(args, start, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
     run, series = posthoc.run, sweep(posthoc, args.rules)
-    for line in adaptive_table(series):
-        run.say(line)
+    run.say(*adaptive_table(series))
     name, ((record, per_image), *_) = next(iter(series.items()))
     setting = f"{setting_in_words(name, record['bounds'])}, ε = {record['epsilon']:g}"
     shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes

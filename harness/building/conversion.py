@@ -15,6 +15,7 @@ from operator import itemgetter
 
 import numpy as np
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from harness import UserError
 from harness.processes.signals import Interrupted
@@ -48,7 +49,7 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
         raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
-    leaks, biases = {name: neuron.leak.item() for name, neuron in model.neurons().items()}, biases_of(model)
+    leaks, biases = [neuron.leak.item() for neuron in model.neurons().values()], biases_of(model)
     model.set_leak(1.0)
 
     def balance(name, linear, neuron, drive, steps):
@@ -61,8 +62,8 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
         return spikes
 
     layer_by_layer(model, images, draws, timesteps, balance)
-    for name, neuron in model.neurons().items():
-        neuron.leak.fill_(leaks[name])
+    for neuron, leak in zip(model.neurons().values(), leaks, strict=True):
+        neuron.leak.fill_(leak)
     return model.thresholds
 
 
@@ -74,7 +75,7 @@ def layer_by_layer(model, images, draws, timesteps, settle):
     model.eval()
 
     def run(stage, layers, signal, steps):
-        """t -> the stage's output at step t. layers: (position, module) pairs; signal: t -> its input, (B, ...)."""
+        """t -> the stage's output at step t. layers: (position, module) pairs; signal: t -> its input."""
         for linear, neuron in chains(layers):
             signal = through(linear, signal)
             if neuron:
@@ -149,18 +150,15 @@ def calibrate_biases(model, ann, images, draws, on_layer=None, on_step=None):
     with the number of those that a layer does not need; the rest, also what is raised, as in balance_thresholds.
     """
     wanted, shifts = {}, []  # by name of a layer, its channels' mean rates (C,); (bias, what is added to it)
-    worth = {one.target: unit for one, unit in units(model)}
-    for node, (name, neuron) in enumerate(model.neurons().items(), 1):
-        worth[name] = worth[node] * neuron.threshold  # of a spike, in the ANN's unit
+    units_of = {one.target: unit for one, unit in units(model)}
+    neurons, names = enumerate(model.neurons().items(), 1), {module: name for name, module in ann.named_modules()}
+    worth = {name: units_of[node] * neuron.threshold for node, (name, neuron) in neurons}  # of a spike, in the ANN's unit
 
-    def note(name, output):
-        wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
+    def note(module, _, output):
+        if (name := names.get(module)) in worth:
+            wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
 
-    with contextlib.ExitStack() as stack:
-        for name, module in ann.named_modules():
-            if name in worth:
-                hook = module.register_forward_hook(lambda _, given, output, name=name: note(name, output))
-                stack.callback(hook.remove)
+    with register_module_forward_hook(note):
         ann(images)
 
     def calibrate(name, linear, neuron, drive, steps):

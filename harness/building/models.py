@@ -47,10 +47,8 @@ def adopted(config, saved, cls, names):
             found[flag] = lasting_name(value) if name == "dataset" else value
     config = config.adopt(**found)
     chosen_on = saved.get("selected_on", None if settings else "test")  # the original chose so; some committed files do not say
-    config = config.settle(
-        plan=None if "architecture" in config.given else settings.get("plan"),
-        selected_on=chosen_on if chosen_on in SELECTED_ON else None,
-    )
+    plan = None if "architecture" in config.given else settings.get("plan")
+    config = config.settle(plan=plan, selected_on=chosen_on if chosen_on in SELECTED_ON else None)
     return config.settle(facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
 
 

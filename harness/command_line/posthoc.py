@@ -67,8 +67,7 @@ def open_posthoc(args, start, cls, suffix, **own):
     lines.append(use_engine(model, args, min(len(test), getattr(args, "chart_images", len(test)))))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
-    for line in lines:
-        run.say(line)
+    run.say(*lines)
     start_snn(model, start, train, args, run).eval()
     trained = start.settings.get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
@@ -143,8 +142,7 @@ class Posthoc:
         result = evaluate_with_bar(self.model, test or self.test, criterion, *shared, doing=doing)
         more = {"holdout": self.args.holdout} | more if self.args.holdout else more
         record = evaluation_record(self.model, result, self.args, **more)
-        for line in silent_outputs(result):
-            self.run.say(line)
+        self.run.say(*silent_outputs(result))
         self.records.append(record)
         self.run.record(**record)
         return record, result["per_image"]

@@ -55,11 +55,12 @@ class RunLog(AbstractContextManager):
             if not self.place.trains:
                 self.place.release()
 
-    def say(self, text=""):
-        """A line for the reader: on standard output and in the log."""
-        if ranks.is_first():
-            print(text, flush=True)
-        self.note(text)
+    def say(self, *lines):
+        """Lines for the reader: on standard output and in the log."""
+        for text in lines:
+            if ranks.is_first():
+                print(text, flush=True)
+            self.note(text)
 
     def record(self, **values):
         """One JSON object for programs."""

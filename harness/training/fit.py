@@ -52,9 +52,7 @@ def fit(model, data, criterion, args, run, declared, saved=None):
         training.resume(saved)
     writes_board = args.tensorboard and ranks.is_first()
     board = Board(run.place.board_path, training.epoch, args.seed) if writes_board else None
-    for line in (slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args)):
-        if line:
-            run.say(line)
+    run.say(*slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args))
     run.begin()
     keep_freed_memory()
     parallel, foretell = ranks.parallel(model), forecast(updates, args.epochs, run.say)
@@ -98,8 +96,7 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
         figures = {f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()}
         numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
         board.add(epoch, candidate, numbers, training.judging or training.data[0])  # again after a kill
-    for line in lines:
-        run.say(line)
+    run.say(*lines)
     run.record(**record)
     training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
     training.save()  # last: a run that goes on takes out of its logs what its checkpoint does not know

@@ -35,12 +35,11 @@ def counted(number, word):
 
 
 def slow_precision_line(precision, device):
-    """A warning where a CPU without bfloat16 arithmetic is to use it, else None."""
+    """A warning where a CPU without bfloat16 arithmetic is to use it, else nothing."""
     features = getattr(torch.cpu, "get_capabilities", dict)()
     has_it = not features or any(features[name] for name in features if "bf16" in name)
-    if precision != "bfloat16" or device.type != "cpu" or has_it:
-        return None
-    return "warning: this CPU computes bfloat16 by emulation, about eight times slower: --precision float32 is faster here"
+    if precision == "bfloat16" and device.type == "cpu" and not has_it:
+        yield "warning: this CPU computes bfloat16 by emulation, about eight times slower: --precision float32 is faster here"
 
 
 def forecast(steps, epochs, say):

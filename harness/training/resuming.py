@@ -51,10 +51,9 @@ def taken_up(args, declared, kind, name, own=None):
     if is_folder(args.dataset):
         now, were = list_folder(args.dataset).known_by, saved["files"]
         if changed := [f"{part}/ had {were[part]} and has {known}" for part, known in now.items() if were[part] != known]:
-            raise UserError(
-                f"the images of {args.dataset} are not those that the run of {path} was given: {'; '.join(changed)}; bring them "
-                "back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
-            )
+            others = f"the images of {args.dataset} are not those that the run of {path} was given: {'; '.join(changed)}"
+            advice = "bring them back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
+            raise UserError(f"{others}; {advice}")
     return args, saved
 
 

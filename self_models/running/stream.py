@@ -60,10 +60,8 @@ class Stream:
         """What the next step needs: seed, steps, tensors (B, ...) by name, for torch.save. Raises ModelError between two steps
         of the decoder, while spikes wait for it."""
         if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
-            raise ModelError(
-                f"with feedback_interval {interval} save a stream, or begin or end to record it, after a multiple of {interval} "
-                f"steps, not {self.steps}"
-            )
+            when = f"after a multiple of {interval} steps, not {self.steps}"
+            raise ModelError(f"with feedback_interval {interval} save a stream, or begin or end to record it, {when}")
         held = {} if self._run is None else self._engine.state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **held}
 
