@@ -125,7 +125,7 @@ def load_ann(model, saved, path, say=None):
     if say and bounds and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
         say(f"{path} has no bounds of qcfs: they start where those of new networks do")
         new += bounds
-    if say and model.has_feedback and not has_decoder(saved):
+    if say and model.has_feedback and not has_decoder(saved["state_dict"]):
         say(f"{path} has no decoder: this one starts at random")
         new += [name for name in names if name.startswith(DECODER)]
     return restore(model, saved, path, new)
@@ -154,9 +154,9 @@ def new_of_ones_own(model, saved, path, say):
     return names
 
 
-def has_decoder(saved):
-    """Whether a checkpoint holds weights of a decoder."""
-    return any(name.startswith(DECODER) for name in saved["state_dict"])
+def has_decoder(weights):
+    """Whether there are weights of a decoder among these, by name."""
+    return any(name.startswith(DECODER) for name in weights)
 
 
 def teacher_from(args):

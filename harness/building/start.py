@@ -46,18 +46,15 @@ def resolve(config, kind, name, known):
     config, saved = taken_up(config, known, kind, name, named(config.model))
     if saved:
         config, start = with_facts(config), Start("run", config.resume, saved)
+    elif kind == "snn":
+        config, start = resolve_snn(config)
     else:
-        config, start = resolve_snn(config) if kind == "snn" else resolve_ann(config)
+        start = found_start(config, "ann", config.model)
+        if start.kind:
+            cls = class_for(config.model, VGG_wFeedback)
+            config = adopted(config, start.saved, cls, cls.declared())
+        config = with_facts(config)
     return with_gate(config), start
-
-
-def resolve_ann(config):
-    """(the Configuration, the Start) of an ANN that does not go on with a run."""
-    start = found_start(config, "ann", config.model)
-    if start.kind:
-        cls = class_for(config.model, VGG_wFeedback)
-        config = adopted(config, start.saved, cls, cls.declared())
-    return with_facts(config), start
 
 
 def resolve_snn(config, keeps=()):
@@ -154,7 +151,7 @@ def load_snn(model, start, config, run, may_grow):
     may_lack = [] if ours else [name for name in names if name.endswith((".threshold", ".leak"))]
     may_lack += new_of_ones_own(model, start.saved, start.path, run.say)
     decoder = [name for name in names if name.startswith(DECODER)]
-    if may_grow and decoder and not has_decoder(start.saved):
+    if may_grow and decoder and not has_decoder(start.saved["state_dict"]):
         run.say(f"{start.path} has no decoder: this one starts at {'0' if model.gate.completes else 'random'}")
         may_lack += decoder
         if model.gate.completes:
@@ -203,8 +200,7 @@ def weights_for(model, start, config, run):
         state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
         raise UserError(f"{start.path}: its normalisation does not fit its weights; use another copy") from None
-    has_one = any(name.startswith(DECODER) for name in model.state_dict())
-    if not has_one and (left_out := [name for name in state if name.startswith(DECODER)]):
+    if has_decoder(state) and not has_decoder(model.state_dict()):
         run.say(f"{start.path} has a decoder, which {config.architecture} has not: it is left out")
-        state = {name: value for name, value in state.items() if name not in left_out}
+        state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
     return state, has_bounds

@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 from harness import UserError
+from harness.command_line.presets import STARTS
 from harness.processes import ranks
 from harness.runs.paths import numbered, run_name
 from harness.training.state import Finished
 
 OF_ONE_RUN = ("seed", "results_json")
-CHECKPOINTS = ("pretrained_ann", "pretrained_snn", "teacher_ann")
 
 
 def train_each(train, parser, argv, kind):
@@ -29,7 +29,7 @@ def train_each(train, parser, argv, kind):
         if "run_name" in args.given or not own.run_name:
             own = own.settle(run_name=numbered(run_name(kind, own), seed))
         said = [f"== seed {seed}: {own.run_name}"]
-        for flag in CHECKPOINTS:
+        for flag in STARTS:
             path = Path(getattr(own, flag, "") or ".")
             if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
                 own = own.settle(**{flag: str(sibling)})
