@@ -160,8 +160,7 @@ def has_decoder(weights):
 
 
 def teacher_from(args):
-    """The Teacher of --teacher_ann, None without that flag or where nothing is trained. Raises UserError for one of another
-    data set."""
+    """The Teacher of --teacher_ann in training, else None. Raises UserError for one of another data set."""
     if args.test_only or not args.teacher_ann:
         return None
     model, own = ann_as_saved(args, "teacher_ann")

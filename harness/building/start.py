@@ -58,8 +58,7 @@ def resolve(config, kind, name, known):
 
 
 def resolve_snn(config, keeps=()):
-    """(the Configuration, the Start) of an SNN that does not go on with a run. keeps: settings that are not taken from a
-    checkpoint."""
+    """(the Configuration, the Start) of an SNN that does not go on with a run. keeps: settings not taken from a checkpoint."""
     start, cls = found_start(config, "snn", config.model), class_for(config.model, VGG_SNN_STDB_wFeedback)
     if not start.kind:
         start = found_start(config, "ann", as_saved(config.model, config.pretrained_ann) if config.pretrained_ann else "")
@@ -131,8 +130,7 @@ def check_calibration(config, start):
 
 
 def start_snn(model, start, train, config, run, may_grow=False):
-    """The SNN with the weights that it starts from. train: the ImageSet on which a conversion balances; may_grow: see
-    load_snn."""
+    """The SNN with the weights that it starts from. train: the ImageSet to balance on; may_grow: see load_snn."""
     if start.kind == "ann":
         return convert_ann(model, start, train, config, run)
     if start.kind == "snn":
@@ -144,9 +142,8 @@ def start_snn(model, start, train, config, run, may_grow=False):
 
 
 def load_snn(model, start, config, run, may_grow):
-    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may be given one, which starts at random;
-    beside a gate that completes the image itself its last layer starts at 0, so that at first nothing is added to what the gate
-    knows."""
+    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may be given one, which starts at random,
+    or, beside a gate that completes the image itself, with a last layer of 0, so that at first it adds nothing."""
     names, ours = list(model.state_dict()), "settings" in start.saved
     may_lack = [] if ours else [name for name in names if name.endswith((".threshold", ".leak"))]
     may_lack += new_of_ones_own(model, start.saved, start.path, run.say)

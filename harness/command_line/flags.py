@@ -56,8 +56,7 @@ def asked_class(argv, cls):
 
 
 def posthoc_parser(description, cls, without=()):
-    """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that it has no flags for, or
-    its own."""
+    """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that get no flag here."""
     held = {name for name, one in cls.declared().items() if one.adopted}
     own = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
     own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}

@@ -134,8 +134,7 @@ class Posthoc:
         return counts_operations(self.model, self.run.say)
 
     def evaluate(self, test=None, doing="evaluating", **more):
-        """Figures of the model as it is now, on the test images or others; kept as a record, with more in it.
-        doing: what the progress bar says."""
+        """Figures of the model as it is now, and a record of them, with more in it. doing: what the progress bar says."""
         self.run.begin()
         criterion = Criterion(self.args.trade_off, self.args.trade_off_type)
         shared = self.args, self.run, self.counts
@@ -148,8 +147,7 @@ class Posthoc:
         return record, result["per_image"]
 
     def shown(self, images=None):
-        """The Batch of images that --index or --images names, of the test images or others. Raises UserError for a number that
-        no image has."""
+        """The Batch of images that the flags name, of the test images or others. Raises UserError for a number beyond them."""
         images = self.test if images is None else images
         if self.files:
             return images.whole(self.device)
@@ -161,8 +159,7 @@ class Posthoc:
 
     @torch.no_grad()
     def watch(self, images=None):
-        """The model's Film of the images that the flags name, of the test images or others. What somebody's own images were read
-        as is said and recorded, too."""
+        """The model's Film of the images that the flags name, of the test images or others; says what one's own are read as."""
         self.run.begin()
         batch = self.shown(images)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))

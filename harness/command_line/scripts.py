@@ -47,8 +47,7 @@ def run_script(main):
 
 
 def leave(status, compiling=None):
-    """End the script. compiling: a thread that does so, or None; it is not waited for unless it writes down what it has
-    compiled."""
+    """End the script. compiling: a thread that does so, or None; it is waited for only while it writes what it has compiled."""
     if compiling is None or not compiling.is_alive():
         sys.exit(status)
     with contextlib.suppress(OSError):

@@ -7,8 +7,7 @@ from types import SimpleNamespace
 
 
 class Interrupted(KeyboardInterrupt):
-    """The program was asked to end by this signal; the message says what was saved and how to go on. goes_on: a thread that
-    compiles meanwhile, or None."""
+    """Ended by a signal; the message says what was saved and how to go on. goes_on: a thread that compiles, or None."""
 
     def __init__(self, number, message="interrupted", goes_on=None):
         super().__init__(message)

@@ -11,8 +11,7 @@ from harness.processes import ranks
 
 
 def save_checkpoint(path, model, previous=None, **more):
-    """Write the model, the settings that rebuild it, and whatever else. previous: where the checkpoint so far is kept, if the
-    file system has hard links."""
+    """Write the model, the settings that rebuild it, and whatever else. previous: see write_whole."""
     saved = {"model": type(model).__name__, "settings": model.settings, "state_dict": model.state_dict(), **more}
     write_whole(path, lambda file: torch.save(saved, file), previous)
 

@@ -41,8 +41,7 @@ class RunLog(AbstractContextManager):
         self.place.release()
 
     def begin(self):
-        """From now on the run writes: it takes its place, and the logs get their header and what was said so far. Called again
-        it does nothing."""
+        """From now on the run writes: it takes its place, and the logs get their header and what was said so far."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None and ranks.is_first():
             self.place.take()
@@ -96,8 +95,7 @@ class RunLog(AbstractContextManager):
 
 
 def opening_record(args, began, settings):
-    """The first JSON object of a log, once more where a run goes on: what the run is. began: 'started' or 'resumed'; settings: as
-    in RunLog."""
+    """The first JSON object of a log, once more where a run goes on. began: 'started' or 'resumed'; settings: see RunLog."""
     values = args.values | {name: value for name, value in settings.items() if name in args.values}
     return {
         "event": "run",
@@ -112,8 +110,7 @@ def opening_record(args, began, settings):
 
 
 def header(opening, about):
-    """The same as lines for a reader: parameters that differ from their defaults, then all, by the groups of --help. about: flag
-    -> (its group, its default)."""
+    """The same as lines: parameters that are not as by default, then all by group. about: flag -> (its group, its default)."""
     parameters, groups = opening["parameters"], {title: [] for title, _ in about.values()} | {"found": []}
     for name, value in parameters.items():
         groups[about[name][0] if name in about else "found"].append(f"{name}={value}")

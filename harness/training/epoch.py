@@ -107,8 +107,7 @@ def forward(model, batch, criterion, seed, epoch):
 
 @torch.no_grad()
 def renew_statistics(model, like, batches, seed, epoch):
-    """Make a normalisation's statistics in this model the means over these Batches, seen as in training. Other buffers become
-    those of `like`."""
+    """Make the statistics of this model's normalisations those of these Batches, in training; other buffers become `like`'s."""
     for mine, other in zip(model.buffers(), like.buffers(), strict=True):
         mine.copy_(other)
     momenta = {norm: norm.momentum for norm in model.train().modules() if hasattr(norm, "momentum")}
@@ -127,8 +126,7 @@ def looks_later(model, optimizer):
 
 
 def _figures(output, losses, batch):
-    """Means over a batch, without gradients: accuracy, losses and, of an SNN, spikes, and `spikes_by_layer`, each layer's
-    (layers,)."""
+    """Means over a batch: accuracy, losses and, of an SNN, spikes, and `spikes_by_layer`, each layer's (layers,)."""
     if not batch.counts:
         return {}
     figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses}

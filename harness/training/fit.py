@@ -63,8 +63,7 @@ def fit(model, data, criterion, args, run, declared, saved=None):
 
 
 def fit_one_epoch(training, parallel, updates, foretell, board):
-    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines. updates: of an epoch;
-    board: a Board, or None."""
+    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines. board: a Board, or None."""
     model, args, run = training.model, training.args, training.run
     epoch, began, sequence = training.epoch + 1, time.perf_counter() - training.seconds, sequence_of(args)
 
@@ -146,8 +145,7 @@ def finish(training):
 
 
 def training_batches(train, args, epoch, device, first=0):
-    """The epoch's Batches from the one numbered `first` on, shuffled, augmented and in sequences as the flags say; they follow
-    from seed and epoch alone."""
+    """The epoch's Batches from this number on, shuffled, augmented and in sequences; they follow from seed and epoch alone."""
     batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
     if args.augment:
         how = args.mirror, args.shift, args.cutout

@@ -11,8 +11,7 @@ SHORT, LONG = 60, 2 * 3600  # seconds of training below which nothing is foretol
 
 
 def plan_lines(model, train, updates, args):
-    """Lines on the network, how long it trains on this ImageSet, so many updates an epoch, and how large the checkpoints are; a
-    warning where that is short."""
+    """Lines on the network, how long it trains on this ImageSet, and how large checkpoints are; a warning if that is short."""
     weights = sum(value.numel() for value in model.state_dict().values())
     states = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
     states += args.average_weights != "none"

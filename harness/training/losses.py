@@ -57,8 +57,7 @@ def own_losses(args, model):
 
 
 def step_weights(kind, timesteps, device=None):
-    """Weight of each step's error (T,): last_t (only the last), linear_over_t (t/T/T, t = 1..T), mean_t (1/T each) or sum
-    (1 each)."""
+    """Weight of each step's error (T,): last_t (only the last), linear_over_t (t/T/T, t = 1..T), mean_t (1/T) or sum (1)."""
     t = torch.arange(1, timesteps + 1, device=device)
     if kind == "last_t":
         return (t == timesteps).float()

@@ -65,8 +65,7 @@ def flags_to_save(args, declared, model):
 
 
 def _read(path, paths, may_begin, own):
-    """The checkpoint, or None where the run at these paths has not saved yet, and may begin. Offers the one before a damaged
-    one."""
+    """The checkpoint, or None where the run has not saved yet, and may begin. Offers the one before a damaged one."""
     is_last, previous = path.resolve() == paths.last_path.resolve(), paths.previous_path
     if is_last and not path.exists() and not previous.exists():
         logged = paths.log_path.exists()
@@ -87,8 +86,7 @@ def _read(path, paths, may_begin, own):
 
 
 def _what_there_is(paths, lines):
-    """What to resume instead of a run that has not saved yet, in words: how it was begun, by the lines of its log, or else which
-    others are there."""
+    """What to resume instead of a run that has not saved yet: how it was begun, by its log, or else which others are there."""
     if begun := [line for line in lines if line.startswith(COMMAND)]:
         return f"the run was stopped before it had saved; begin it with the flags that it had: {begun[-1].removeprefix(COMMAND)}"
     others = sorted(path.stem.removesuffix("_last") for path in paths.files.glob("*_last.pth"))

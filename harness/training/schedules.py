@@ -21,9 +21,8 @@ def length_of(train, args):
 
 
 def make_optimizer(model, args):
-    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Thresholds, leaks, and the gains and
-    biases of a normalisation have no weight decay; biases have a learning rate of their own. Raises UserError where the flags
-    ask for one and there are none."""
+    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Only weights decay. Raises UserError
+    where biases are to have a rate of their own and there are none."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
     weights, others = ([one for one in trained.values() if (one.dim() > 1) == many] for many in (True, False))

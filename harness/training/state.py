@@ -64,8 +64,7 @@ class TrainingState:
         return ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
 
     def save(self):
-        """Write the last checkpoint; the one before it is kept until the run is finished. Raises UserError instead of saving
-        weights that are not finite."""
+        """Write the last checkpoint; the one before stays until the run is finished. Raises UserError for weights not finite."""
         self.check_finite()
         average = self.progress.gather()
         more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}

@@ -70,8 +70,7 @@ def unusual(value):
 
 
 def may_hold(saved):
-    """What a loaded checkpoint may hold: {'ANN'}, {'SNN'}, or both for a file of the original with thresholds beside the state:
-    its calibration wrote them into the ANN's file."""
+    """What a loaded checkpoint may hold: {'ANN'}, {'SNN'}, or both for the original's, whose ANN files get thresholds, too."""
     if any(name.endswith(".threshold") for name in saved["state_dict"]):
         return {"SNN"}
     return {"ANN", "SNN"} if "thresholds" in saved and "settings" not in saved else {"ANN"}

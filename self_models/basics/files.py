@@ -43,8 +43,7 @@ def read_images(images, model, note=warnings.warn, invert=False):
 
 
 def image_sources(images):
-    """What is to be read: PIL images and files as they are, of a folder its images in the order of their names, as Paths. Raises
-    ModelError where there is none."""
+    """PIL images and files as they are, of a folder its images by name, as Paths. Raises ModelError where there is none."""
     files = []
     for each in images:
         if isinstance(each, Image.Image):
@@ -82,8 +81,7 @@ def decoded(source, shape):
 
 @contextmanager
 def opened(source):
-    """An image file as a PIL image, for as long as the block lasts; a PIL image as it is. Raises ModelError where it cannot be
-    read there."""
+    """An image file as a PIL image, for as long as the block lasts. Raises ModelError where it cannot be read there."""
     is_open = isinstance(source, Image.Image)
     try:
         with nullcontext(source) if is_open else Image.open(source) as image:

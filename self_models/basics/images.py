@@ -54,8 +54,7 @@ def names(value):
 
 
 def class_names(settings):
-    """A name for each label of a network: those given, else the data set's, else numbers. Raises ModelError for a wrong number
-    of names."""
+    """A name for each label: those given, else the data set's, else numbers. Raises ModelError for a wrong number of names."""
     given, labels = settings["classes"], settings["labels"]
     if given and len(given) != labels:
         raise ModelError(f"classes: {len(given)} names for {labels} labels: give one for each")
@@ -77,8 +76,7 @@ def background(settings):
 
 
 def has_colour(channels):
-    """Whether images of so many channels are in colour, which lie in [-1, 1]; grey ones, and an event camera's two channels, in
-    [0, 1]."""
+    """Whether images of so many channels are in colour, in [-1, 1]; grey ones, and an event camera's, lie in [0, 1]."""
     return channels > 2
 
 

@@ -208,8 +208,7 @@ def parts_of(model, data, labels, batch_size):
 
 
 def batches_of(model, parts):
-    """Batches, checked and on the model's device, of Batches or of (images, labels) pairs, whose positions go on from 0. Raises
-    ModelError for what is neither, or nothing."""
+    """Batches, checked and on the model's device, of Batches or (images, labels) pairs. Raises ModelError for what is neither."""
     device, begin = next(model.parameters()).device, 0
     for part in parts:
         if not isinstance(part, Batch):

@@ -230,8 +230,7 @@ class OperationCounter:
 
 
 def sum_over_batch(active, among=None):
-    """(B, ...) float32 of zeros and ones -> (...) float64; among: of these images only, (B,) bool, else of all. As a product
-    with ones in memory order, since sum(0) is slow."""
+    """(B, ...) float32 of zeros and ones -> (...) float64; among: of these images only, (B,) bool. A product: sum(0) is slow."""
     is_image = active.dim() == 4
     rows = active.permute(0, 2, 3, 1) if is_image else active
     weights = active.new_ones(len(active)) if among is None else among.to(active.dtype)

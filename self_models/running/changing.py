@@ -10,8 +10,7 @@ from self_models.running.steps import View
 
 
 def check_recordings(settings, gate):
-    """Raises ModelError where a network with these settings and this gate can make nothing of recordings, or has no use for a
-    setting that is of recordings."""
+    """Raises ModelError where settings and gate can make nothing of recordings, or have no use for a setting of recordings."""
     frames, steps = settings["recorded_frames"], settings["timesteps"]
     if not frames:
         if settings["predict"] != "frame":

@@ -14,8 +14,7 @@ class Sums(NamedTuple):
 
 
 class ANNOutput(NamedTuple):
-    """logits (B, labels); predictions and errors = (x - p)^2, (T, B, C, H, W), None for a plan without feedback, and where no
-    frames are kept: then there are sums."""
+    """logits (B, labels); predictions and errors = (x - p)^2, (T, B, C, H, W), None without feedback or frames; sums: instead."""
 
     logits: torch.Tensor
     predictions: torch.Tensor | None
@@ -63,8 +62,7 @@ def open_share_by_step(output, images):
 
 def by_step(images, steps=None, ahead=0):
     """Images (B, C, H, W) as they are, or the frames that recordings (B, T, C, H, W) show in each step, (T, B, C, H, W). steps:
-    how many each took (B,), after which it shows the last of them again. ahead: of each step the frame that comes so many later,
-    the last one at the end."""
+    how many each took (B,), after which the last stays. ahead: of each step the frame that comes so many later."""
     if images.dim() == 4:
         return images
     shown = torch.arange(images.shape[1], device=images.device)[:, None].expand(-1, len(images))

@@ -122,8 +122,7 @@ class Frame(NamedTuple):
     recorded_v: torch.Tensor | None = None
 
     def summed(self, image, target):
-        """The same with sums over pixels in the place of pictures; image: what was seen, target: what the prediction is compared
-        with, (T, B, C, H, W) or (B, C, H, W)."""
+        """The same with sums over pixels in place of pictures; image: what was seen, target: what was to be predicted."""
         error = None if self.prediction is None else ((target - self.prediction) ** 2).sum((2, 3, 4))
         share = None if self.is_open is None else share_of_active(self.is_open, image)
         return self._replace(prediction=None, predicted=None, is_open=None, error=error, open_share=share)
@@ -198,8 +197,7 @@ def gathered(run, forked, decodes):
 
 
 def placed(counts, steps, among, image):
-    """Counts (t, B) of the last t of these steps, which lie evenly, or None for none, as (T, B) of the T steps among: 0 in all
-    others."""
+    """Counts (t, B), or None, of the last t of these steps, which lie evenly, as (T, B) of the T steps among: 0 in others."""
     known = 0 if counts is None else len(counts)
     if known == len(among):
         return counts

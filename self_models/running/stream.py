@@ -57,8 +57,7 @@ class Stream:
 
     @torch.no_grad()
     def state_dict(self):
-        """What the next step needs: seed, steps, tensors (B, ...) by name, for torch.save. Raises ModelError between two steps
-        of the decoder, while spikes wait for it."""
+        """What the next step needs: seed, steps, tensors (B, ...). Raises ModelError while spikes wait for the decoder."""
         if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
             when = f"after a multiple of {interval} steps, not {self.steps}"
             raise ModelError(f"with feedback_interval {interval} save a stream, or begin or end to record it, {when}")
@@ -66,8 +65,7 @@ class Stream:
         return {"seed": self.seed, "steps": self.steps, **held}
 
     def load_state_dict(self, state):
-        """Go on from what state_dict gave. Raises ModelError where that is damaged, or of another network; then the stream is as
-        it was."""
+        """Go on from what state_dict gave. Raises ModelError where it is damaged or another network's; then nothing changes."""
         if not isinstance(state, dict):
             raise ModelError(f"a state is a dict, as state_dict gives it, not a {type(state).__name__}")
         held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
