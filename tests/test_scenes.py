@@ -240,7 +240,7 @@ def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path,
     for record, frame in zip(found, moving(5), strict=False):  # what the script says is what the stream does
         output = stream(torch.from_numpy(frame)[None, None], 4)
         assert record["spikes"]["total"] == sum(float(count) for count in output.spikes.values())
-    run_here(STREAM, f"--pretrained_snn {baseline} --run_name b {here}")
+    run_here(STREAM, f"--pretrained_snn {baseline} --invert --run_name b {here}")
     assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
 
 
