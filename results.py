@@ -257,23 +257,27 @@ def table(rows):
         )
 
 
-SHORT = {  # of the README's table: (network, steps, rule, blocking) -> name
-    ("quick feedback", 50, "none", True): "ours, with blocking, T = 50",
-    ("baseline of quick feedback", 50, "none", False): "its baseline, T = 50",
-    ("quick feedback", 50, "confidence", True): "ours, each image stopped when the network is sure",
+SHORT = {  # of the README's table: name -> (network, steps, rule); the ANN's logs have its preset's name
+    "baseline, T = 50": ("baseline of quick feedback", 50, "none"),
+    "baseline, early exit": ("baseline of quick feedback", 50, "confidence"),
+    "blocking, T = 50": ("quick feedback", 50, "none"),
+    "blocking, early exit": ("quick feedback", 50, "confidence"),
 }
+SHORT_ANN = "quick_feedback"
 
 
 def short_table(rows):
-    """The README's table: the original's published figures, then a few rows of ours."""
-    yield "| MNIST test set | accuracy, % | spikes per image | energy, µJ: event-driven; layer by layer |"
-    yield "| --- | --- | --- | --- |"
-    yield "| the original, with blocking, T = 50 (one run) | 99.05 | 366,000 | not known |"
-    found = {(row["name"], row["timesteps"], row["rule"], row["blocking"]): row for row in filter(is_shown, rows)}
-    for key, name in SHORT.items():
+    """The README's table: accuracy of the ANNs, as their training has logged it, then a few SNNs."""
+    yield "| network | accuracy, % | spikes per image | energy event-driven, µJ | energy layer by layer, µJ |"
+    yield "|" + " --- |" * 5
+    logs = [HERE / f"logs/ann/{numbered(SHORT_ANN, seed)}.jsonl" for seed in range(NETWORKS[SHORT_ANN].seeds)]
+    tested = {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs) if log.is_file()}
+    yield f"| ANN | {spread('accuracy', tested).text('.2f') if tested else '-'} | - | - | - |"
+    found = {(row["name"], row["timesteps"], row["rule"]): row for row in filter(is_shown, rows)}
+    for name, key in SHORT.items():
         if row := found.get(key):
-            energies = f"{shown(row, 'energy_event_joules')}; {shown(row, 'energy_joules')}"
-            yield f"| {name} | {shown(row, 'accuracy')} | {shown(row, 'spikes')} | {energies} |"
+            figures = ("accuracy", "spikes", "energy_event_joules", "energy_joules")
+            yield f"| {name} | " + " | ".join(shown(row, figure) for figure in figures) + " |"
 
 
 def shown(row, name):

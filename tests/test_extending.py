@@ -191,6 +191,8 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
 
     own = named(f"{file}:MySNN")
     assert type(load(snn, model=own)) is type(load(trained.snn, model=own)) is own
+    blocking = load(REPOSITORY / "trained_models/snn/accurate_feedback.pth", model=own)  # its file leaves the gate to its class
+    assert type(blocking) is own and blocking.settings["gate"] == "block"
     for path, cls, words in (
         (snn, None, r"x.pth holds 'MySNN', a network of somebody's own: --model FILE.py:MySNN, or load\(path, model=MySNN\)"),
         (snn, named(f"{other(tmp_path)}:Other"), "holds 'MySNN', a network of somebody's own"),

@@ -9,7 +9,7 @@ from conftest import PLAN, REPOSITORY, images
 from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
 from self_models.fast.batched import stages
-from self_models.fast.batched.neurons import begins_silent, neuron_steps
+from self_models.fast.batched.neurons import neuron_steps
 from self_models.loading import load
 from self_models.network.neurons import HeldDropout, NeuronState, SpikingNeuron
 from self_models.network.surrogates import SURROGATES
@@ -71,7 +71,7 @@ def test_a_learned_threshold_learns_from_where_membranes_begin(update):
     spikes, state, _ = neuron_steps(layer, drives.flatten(0, 1), None, 4)
     v = (0.4 * layer.threshold).expand(5, 7)
     expected, last = by_autograd(drives, v, layer.threshold, layer.leak, update, SLOPES["Linear"])
-    assert torch.equal(spikes.unflatten(0, (4, 5)), expected) and expected.any() and not begins_silent(layer)
+    assert torch.equal(spikes.unflatten(0, (4, 5)), expected) and expected.any()
     weights = torch.rand(4, 5, 7)
     for found, wanted in (
         ((spikes.unflatten(0, (4, 5)) * weights).sum(), (expected * weights).sum()),
@@ -218,40 +218,6 @@ def test_dropout_masks_are_held_over_all_steps_of_a_model():
         masks = [step[name] for step in held if step[name] is not None]  # none before the first spikes can have arrived
         assert len(masks) > 1 and all(torch.equal(masks[0], later) for later in masks)
         assert not torch.equal(masks[0][0], masks[0][1])
-
-
-@pytest.mark.parametrize("activation", ["Linear", "Triangle", "STDB"])
-@pytest.mark.parametrize("settings", [{}, {"feedback_interval": 2}, {"gate": "block", "epsilon": 0.1}, {"readout": "membrane"}])
-def test_steps_that_cannot_matter_change_nothing(settings, activation, monkeypatch):
-    """Neither outputs nor gradients: the first steps of layers that fire a step late, and the drive of their last."""
-    torch.manual_seed(0)
-    model = VGG_SNN_STDB_wFeedback(
-        plan=PLAN, fc_width=32, timesteps=8, default_threshold=0.1, activation=activation, leak=0.9, learn_threshold=True,
-        learn_leak=True, dropout=0.2, **settings,
-    ).train()  # fmt: skip
-    asked, found = [0, 0], []
-
-    def count(n, layer):
-        def hook(_, inputs, output):
-            asked[n] += len(output) // 3
-
-        layer.register_forward_hook(hook)
-
-    count(0, model.features[0])
-    count(1, model.features[6])
-    for leaves_out, late in ((False, lambda layers: ()), (True, stages.late_chains)):
-        monkeypatch.setattr(stages, "late_chains", late)
-        monkeypatch.setattr(stages, "begins_silent", begins_silent if leaves_out else lambda neuron: False)
-        asked[:] = [0, 0]
-        output = model(images(3), seed=4)
-        loss = output.logits.square().sum() + output.errors.sum() + 1e-3 * sum(count.sum() for count in output.spikes.values())
-        gradients = torch.autograd.grad(loss, [value for value in model.parameters() if value.requires_grad])
-        found.append([*output.spikes_by_step.values(), output.logits_by_step, output.errors, *gradients])
-        together = not model.gate.reacts
-        assert asked == ([8 - together, 6 - together] if leaves_out else [8, 8])
-    assert output.logits.any()
-    for each, short in zip(*found, strict=True):
-        torch.testing.assert_close(short, each, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{}, {"blocking": "dynamic"}, {"leak": 0.9}, {"rule": "confidence"}], ids=str)

@@ -6,6 +6,7 @@ import re
 import subprocess
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 
 import torch
 import torchvision
@@ -55,10 +56,13 @@ class RunLog(AbstractContextManager):
                 self.place.release()
 
     def say(self, *lines):
-        """Lines for the reader: on standard output and in the log."""
+        """Lines for the reader: on standard output and in the log, where paths are relative to --output_dir."""
+        folder = Path(self.args.output_dir)
         for text in lines:
             if ranks.is_first():
                 print(text, flush=True)
+            for name in {str(folder), str(folder.resolve())} - {"."}:
+                text = text.replace(f"{name}/", "")
             self.note(text)
 
     def record(self, **values):

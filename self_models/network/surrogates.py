@@ -16,12 +16,11 @@ GAMMA = 0.3  # of the Linear surrogate, the original's
 
 class Surrogate(NamedTuple):
     """ds/dv = scale * shape(v, age). onto(grad, v, age) -> grad * shape(v, age), and may write into v; needs_age: else age is
-    None; at_rest: its shape at a neuron at rest (V = 0) that has never spiked."""
+    None."""
 
     scale: float
     onto: callable
     needs_age: bool = False
-    at_rest: float = 0.0
 
 
 def _onto_triangle(grad, v, age):
@@ -47,7 +46,7 @@ def stdb(alpha, beta):
     A neuron that has never spiked has age infinity and gradient 0. In float32 exp(-age) underflows to 0 beyond an age of
     about 103 steps, in the original as here.
     """
-    return Surrogate(alpha, lambda grad, v, age: torch.neg(age, out=v).exp_().pow_(beta).mul_(grad), True, 0.0**beta)
+    return Surrogate(alpha, lambda grad, v, age: torch.neg(age, out=v).exp_().pow_(beta).mul_(grad), True)
 
 
 SURROGATES = Registry("activation", Linear=linear, Triangle=triangle, STDB=stdb)

@@ -66,12 +66,12 @@ class Recorder:
         return {name: dict.fromkeys(self.asked[name].kinds) for name in neurons if name in self.asked}
 
     def end(self, recorded, steps, among, images):
-        """Take what run_stage has recorded of the last of these steps, for the steps among: in others nothing spikes, V stays."""
+        """Take what run_stage has recorded of these steps, for the steps among: in others nothing spikes, membranes stay."""
         for name, of_kind in recorded.items():
             asked = self.asked[name]
             for kind, values in of_kind.items():
                 values = [] if values is None else asked.chosen(values if kind == "membrane" else values != 0)
-                at, found = dict(zip(steps[len(steps) - len(values) :], values, strict=True)), []
+                at, found = dict(zip(steps, values, strict=False)), []  # none of neurons that were left alone
                 last = torch.zeros(len(images), prod(asked.shape), device=images.device)
                 if kind == "spikes":
                     last = last.bool()

@@ -185,26 +185,24 @@ def accumulated(logits, drives, steps, leak, at_once):
 
 
 def gathered(run, forked, decodes):
-    """What the decoder gets at the steps at which it runs, (t, B, ...) of the last t of them: forked, its input, summed since it
-    last ran, in place. decodes: for each step, whether it runs."""
+    """What the decoder gets at the steps at which it runs, (t, B, ...), None for none: forked, its input (T, B, ...), summed
+    since it last ran, in place. decodes: for each step, whether it runs."""
     inflow = []
-    for codes, now in zip([*[0] * (len(decodes) - len(forked)), *forked], decodes, strict=True):
+    for codes, now in zip(forked, decodes, strict=True):
         run.waiting = run.waiting + codes
         if now:
-            inflow += [run.waiting] if isinstance(run.waiting, torch.Tensor) else []
+            inflow.append(run.waiting)
             run.waiting = 0
-    return torch.stack(inflow) if inflow else forked[:0]
+    return torch.stack(inflow) if inflow else None
 
 
 def placed(counts, steps, among, image):
-    """Counts (t, B), or None, of the last t of these steps, which lie evenly, as (T, B) of the T steps among: 0 in others."""
-    known = 0 if counts is None else len(counts)
-    if known == len(among):
+    """Counts (t, B) of these steps, None for none, as (T, B) of the T steps among: 0 in all others."""
+    if len(steps) == len(among):
         return counts
     found = image.new_zeros(len(among), len(image), dtype=torch.float32)
-    if known:
-        apart = steps[1] - steps[0] if len(steps) > 1 else 1
-        found[steps[-known] - among[0] : steps[-1] - among[0] + 1 : apart] = counts
+    if steps:
+        found[[step - among[0] for step in steps]] = counts
     return found
 
 

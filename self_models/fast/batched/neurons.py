@@ -154,14 +154,8 @@ def count_events(signal):
     return signal.sum(tuple(range(2, signal.dim())), dtype=torch.float32)
 
 
-def begins_silent(neuron):
-    """Whether at rest the first step's spikes are all 0, so is every gradient through them, and nothing but spikes drives
-    others."""
-    return UPDATES[neuron.update].delays and not (neuron.surrogate.at_rest or neuron.initial_potential or neuron.biased)
-
-
 def stays_quiet(neuron):
-    """Whether neurons that have not tested_v in a step will not, and keep their membrane, until others do."""
+    """Whether neurons that have not spiked in a step will not, and keep their membrane, until others do."""
     return not UPDATES[neuron.update].delays and neuron.leak.item() == 1 and not neuron.biased
 
 

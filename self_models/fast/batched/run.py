@@ -44,7 +44,8 @@ def advance(model, run, draws):
     """
     counts = {name: [] for name in model.wiring.names}
     parts = [encode_and_decode(model, run, part, counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
-    logits = classify(model, run, joined([codes.flatten(2) for codes, _ in parts]), len(draws), counts)
+    codes = [codes.flatten(2) for codes, _ in parts if codes is not None]
+    logits = classify(model, run, joined(codes) if codes else None, len(draws), counts)
     spikes = torch.stack([joined(one) for one in counts.values()], -1)
     shown = stack_frames([frame for _, frames in parts for frame in frames])
     return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
@@ -52,50 +53,51 @@ def advance(model, run, draws):
 
 def encode_and_decode(model, run, draws, counts):
     """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to counts what
-    their layers send. Returns the encoder's output (t, B, ...), of the last t steps, and a Frame of each step."""
+    their layers send. Returns the encoder's output (T, B, ...), None where what follows waits, and a Frame of each step."""
     view, steps = shown_next(model, run, len(draws)), range(run.steps, run.steps + len(draws))
     signal = model.encoding.send(view.unexplained(), draws)
     sent = view.sent(signal)
     counts["input"].append(count_events(sent))
     run.recorder.note_input(sent)
-    waits, decodes = model.gate.waits(view), [model.decodes(view, step) for step in steps]
-    run.schedules.append(Schedule(run.steps, waits, model.decoder_idle(view), decodes))
+    waits, idle, decodes = model.gate.waits(view), model.decoder_idle(view), [model.decodes(view, step) for step in steps]
+    run.schedules.append(Schedule(run.steps, waits, idle, decodes))
     if model.gate.begins_anew(view):
         run.forget("features", "before_fork")
-    forked = propagate(model, run, "features", "before_fork", signal, steps, counts)
-    encoded = propagate(model, run, "features", "after_fork", forked[:0] if waits else forked, steps, counts)
+    forked = propagate(model, run, "features", "before_fork", signal, steps, steps, counts)
+    encoded = propagate(model, run, "features", "after_fork", forked, () if waits else steps, steps, counts)
     decoded = [None] * len(draws)
     if model.has_feedback:
-        inflow = forked if model.feedback_interval == 1 else gathered(run, forked, decodes)
         chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
-        output = propagate(model, run, "generate", "generate", inflow if chosen else inflow[:0], chosen, counts, steps)
-        output = iter([*[torch.zeros_like(run.image)] * (len(chosen) - len(output)), *output])
+        inflow = forked if idle or model.feedback_interval == 1 else gathered(run, forked, decodes)
+        output = propagate(model, run, "generate", "generate", inflow, chosen, steps, counts)
+        output = iter(output if chosen else ())
         decoded = [next(output) if now else None for now in decodes]
     return encoded, [model.read_out_and_gate(run, codes) for codes in decoded]
 
 
 def classify(model, run, codes, steps, counts):
-    """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the
+    """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them or None, in place. Returns the
     logits after each step (T, B, labels)."""
-    drives = propagate(model, run, "classifier", "classifier", codes, range(run.steps - steps, run.steps), counts)
-    drives = drives.to(run.image.dtype)
-    so_far = run.logits + drives[:0].sum(0)  # 0, so that a loss has a gradient where nothing has arrived
-    so_far = accumulated(so_far, drives, steps, model.settings["output_leak"], at_once=model.training)
+    among = range(run.steps - steps, run.steps)
+    drives = propagate(
+        model, run, "classifier", "classifier", codes, among[steps - len(codes) :] if codes is not None else (), among, counts
+    )
+    drives = run.logits[:0] if drives is None else drives.to(run.image.dtype)
+    so_far = accumulated(run.logits, drives, steps, model.settings["output_leak"], at_once=model.training)
     run.logits = so_far[-1]
     return so_far
 
 
-def propagate(model, run, name, part, signal, steps, counts, among=None):
-    """A part of the stage of this name, in place: see run_stage. steps: numbers of those in which it runs; the signal is of
-    their last ones. Adds to counts each layer's spikes per step and image, (T, B), of the steps among; default: these."""
-    sent, among, watch = {}, steps if among is None else among, None
+def propagate(model, run, name, part, signal, steps, among, counts):
+    """A part of the stage of this name in these steps of those among (numbers), in place: what comes out of it (t, B, ...), None
+    where it runs in none. signal: (t, B, ...). Adds to counts each layer's spikes per step and image, (T, B), of all steps."""
+    sent, watch = {}, None
     neurons = {f"{name}.{at}": module for at, module in run.stages[part] if isinstance(module, SpikingNeuron)}
     recorded = run.recorder.begin(neurons, run.memory)
     if run.watcher:
-        watch = lambda key, signal, count: run.watcher.note(key, signal, steps[len(steps) - count :])  # noqa: E731
-    final = among[-1] + 1 == run.last
-    signal = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, final, recorded)
+        watch = lambda key, signal: run.watcher.note(key, signal, steps)  # noqa: E731
+    output = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, recorded) if steps else None
     for key in neurons:
         counts[key].append(placed(sent.get(key), steps, among, run.image))
     run.recorder.end(recorded, steps, among, run.image)
-    return signal
+    return output

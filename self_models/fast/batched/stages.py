@@ -3,84 +3,70 @@
 import torch
 from torch import nn
 
-from self_models.fast.batched.neurons import UPDATES, begins_silent, dynamics, neuron_steps, stays_quiet, traced_steps
+from self_models.fast.batched.neurons import dynamics, neuron_steps, stays_quiet, traced_steps
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
-from self_models.network.stages import LINEAR, LINEAR_OR_POOL, chains
+from self_models.network.stages import LINEAR, LINEAR_OR_POOL
 
 
-def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, final=False, recorded=None):
-    """Steps of a stage; returns the signal that comes out. layers: (position, module) pairs; signal: (T, B, ...); memory: module
-    name -> state, updated in place; draws: the batch's Draws, of the dropout masks in training. counts: filled with spiking layer
-    -> spikes per step and image. watch: called with the name of each linear layer and what goes into it, (T B, ...), or of each
-    spiking layer and maximum pool and what comes out of it, and with T. final: whether no step will follow. recorded: spiking
-    layer -> a dict whose keys 'spikes' and 'membrane', where they are there, get what it sends and its potential after each step,
-    (T, B, ...).
+def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, recorded=None):
+    """T steps of a stage; returns the signal that comes out. layers: (position, module) pairs; signal: (T, B, ...); memory:
+    module name -> state, updated in place; draws: the batch's Draws, of the dropout masks in training. counts: filled with
+    spiking layer -> spikes per step and image. watch: called with the name of each linear layer and what goes into it, (T B,
+    ...), or of each spiking layer and maximum pool and what comes out of it. recorded: spiking layer -> a dict whose keys
+    'spikes' and 'membrane', where they are there, get what it sends and its potential after each step, (T, B, ...).
 
-    A signal may lack steps at its beginning, all of them even, in which nothing can have arrived yet: with the update `delayed` a
-    layer at rest is silent in its first step, so k layers take k steps off. So it is with counts. Linear layers are not asked
-    about the drive of the last step, if it would be spiked after it, nor, in evaluation on a CPU, about steps in which no image
-    of the batch sends anything (a GPU would have to be waited for); nor are quiet neurons that then get nothing. Where all steps
-    are views of one, as of an image that is sent as it is, the layers before the first neurons are asked once."""
+    In evaluation on a CPU linear layers are not asked about steps in which no image of the batch sends anything (a GPU would have
+    to be waited for), nor are quiet neurons that then get nothing. Where all steps are views of one, as of an image that is sent
+    as it is, the layers before the first neurons are asked once.
+    """
     looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
     sends = torch.linalg.vector_norm(signal, 1, tuple(range(1, signal.dim()))).tolist() if looks else []
     (steps, images), layers = signal.shape[:2], list(layers)
     if steps > 1 and not signal.stride(0):
         signal, sends = of_all_steps(name, layers, signal, sends, watch)
     signal = signal.flatten(0, 1)
-    idle, driven = late_chains(layers) if final and not (watch or recorded) else (), steps  # steps of which the signal is
     waiting = []  # linear layers that are not asked unless their neurons need them
     for position, module in layers:
         key = f"{name}.{position}"
         if isinstance(module, SpikingNeuron):
-            if steps:
-                state = memory.get(key)
-                if looks and state and state.quiet and not any(sends) and state.quiet == dynamics(module):
-                    waiting, signal = [], state.v.new_zeros(1).expand(steps * images, *state.v.shape[1:])
-                    if counts is not None:
-                        counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
-                    continue
-                signal, waiting = apply_to_silence(waiting, signal, sends, images), []
-                if driven < steps:
-                    signal = torch.cat([signal, torch.zeros_like(signal[:images])])
-                was_at_rest = key not in memory
-                asked = (recorded or {}).get(key, {})
-                run = traced_steps if "membrane" in asked else neuron_steps
-                signal, memory[key], spiked, *membranes = run(module, signal, state, steps)
-                if membranes:
-                    asked["membrane"] = membranes[0].unflatten(0, (steps, images))
-                if was_at_rest and begins_silent(module):
-                    steps, signal, spiked = steps - 1, signal[images:], spiked[1:]
-                if "spikes" in asked:
-                    asked["spikes"] = signal.unflatten(0, (steps, images))
+            state, asked = memory.get(key), (recorded or {}).get(key, {})
+            if looks and state and state.quiet and not any(sends) and state.quiet == dynamics(module):
+                waiting, signal = [], state.v.new_zeros(1).expand(steps * images, *state.v.shape[1:])
                 if counts is not None:
-                    counts[key] = spiked
-                if watch:
-                    watch(key, signal, steps)
-                sends, driven = spiked.any(1).tolist() if looks else [], steps
-                if sends and not sends[-1] and stays_quiet(module):
-                    memory[key] = memory[key]._replace(quiet=dynamics(module))
+                    counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
+                continue
+            signal, waiting = apply_to_silence(waiting, signal, sends, images), []
+            run = traced_steps if "membrane" in asked else neuron_steps
+            signal, memory[key], spiked, *membranes = run(module, signal, state, steps)
+            if membranes:
+                asked["membrane"] = membranes[0].unflatten(0, (steps, images))
+            if "spikes" in asked:
+                asked["spikes"] = signal.unflatten(0, (steps, images))
+            if counts is not None:
+                counts[key] = spiked
+            if watch:
+                watch(key, signal)
+            sends = spiked.any(1).tolist() if looks else []
+            if sends and not sends[-1] and stays_quiet(module):
+                memory[key] = memory[key]._replace(quiet=dynamics(module))
         elif isinstance(module, HeldDropout):
-            signal, memory[key] = module(signal, memory.get(key), driven, draws)
+            signal, memory[key] = module(signal, memory.get(key), steps, draws)
         else:
             pools = isinstance(module, nn.MaxPool2d)
             if not isinstance(module, LINEAR_OR_POOL):
                 signal, waiting, sends = apply_to_silence(waiting, signal, sends, images), [], [True] * len(sends)
             if watch and not pools:
-                watch(key, signal, steps)
-            if position in idle and steps > 1:
-                signal, sends, driven = signal[:-images], sends[:-1], steps - 1
+                watch(key, signal)
             if isinstance(module, CountingMaxPool):
-                signal, memory[key] = module.run(signal, memory.get(key), driven)
+                signal, memory[key] = module.run(signal, memory.get(key), steps)
             elif sends and not any(sends) and not watch:
                 waiting.append(module)
+            elif all(sends):
+                signal = module(signal)
             else:
-                signal = (
-                    module(signal)
-                    if all(sends)
-                    else apply_to_active_steps(module, signal.unflatten(0, (len(sends), images)), sends)
-                )
+                signal = apply_to_active_steps(module, signal.unflatten(0, (len(sends), images)), sends)
             if watch and pools:
-                watch(key, signal, steps)
+                watch(key, signal)
     return apply_to_silence(waiting, signal, sends, images).unflatten(0, (steps, images))
 
 
@@ -91,7 +77,7 @@ def of_all_steps(name, layers, signal, sends, watch):
     while layers and isinstance(layers[0][1], LINEAR):
         position, module = layers.pop(0)
         if watch:
-            watch(f"{name}.{position}", torch.cat([signal] * steps), steps)
+            watch(f"{name}.{position}", torch.cat([signal] * steps))
         signal, sends = module(signal), [True] * len(sends)
     return torch.cat([signal] * steps).unflatten(0, (steps, -1)), sends
 
@@ -101,11 +87,6 @@ def apply_to_silence(modules, signal, sends, images):
     for module in modules:
         signal = apply_to_active_steps(module, signal.unflatten(0, (len(sends), images)), sends)
     return signal
-
-
-def late_chains(layers):
-    """The positions at which chains of linear layers begin that drive neurons which fire a step later."""
-    return [linear[0][0] for linear, neuron in chains(layers) if linear and neuron and UPDATES[neuron[1].update].delays]
 
 
 def apply_to_active_steps(module, signal, sends):

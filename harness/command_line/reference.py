@@ -1,0 +1,72 @@
+"""The reference of all flags, docs/reference/flags.md, made of their declarations: `python -m harness.command_line.reference`."""
+
+from harness.command_line.flags import ann_settings, posthoc_settings, snn_settings
+from harness.command_line.parser import GROUPS
+from self_models.basics.home import HOME
+from self_models.basics.settings import Choice, Number, Switch
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+PAGE = HOME / "docs/reference/flags.md"
+HEAD = """# All flags
+
+Made from the declarations by `python -m harness.command_line.reference`. *In* says which scripts have a flag: **A**
+`ann_wFeedback.py`, **S** `snn_wFeedback.py`, **P** the post-hoc scripts. *Counts with* names what must be chosen for a flag to
+have an effect; elsewhere it is refused. A switch is turned off by `--no-NAME`. Each script's `--help_all` lists its own flags,
+with those that it has alone.
+"""
+
+
+def page():
+    """The text of the page."""
+    scripts = {"A": ann_settings(), "S": snn_settings(), "P": posthoc_settings(InputBlockingSNN)}
+    parts, named = [HEAD], set()
+    for group, about in GROUPS.items():
+        names = dict.fromkeys(name for known in scripts.values() for name, one in known.items() if one.group == group)
+        names, named = [name for name in names if name not in named], named | names.keys()
+        rows = [
+            row(name, scripts)
+            for name in names
+            if any(known[name].option_strings(name) for known in scripts.values() if name in known)
+        ]
+        if rows:
+            head = ("| flag | in | default | values | counts with | meaning |", "| --- | --- | --- | --- | --- | --- |")
+            parts.append(
+                "\n".join([f"## {group.capitalize()}", "", *([f"{about.capitalize()}.", ""] if about else []), *head, *rows, ""])
+            )
+    return "\n".join(parts)
+
+
+def row(name, scripts):
+    """A setting's line of the table. scripts: letter -> name -> Setting."""
+    having = {letter: known[name] for letter, known in scripts.items() if name in known}
+    one = next(iter(having.values()))
+    defaults = dict.fromkeys(shown(each.default) for each in having.values())
+    needs = dict.fromkeys(map(needed, one.needs))
+    flags = " ".join(f"`{words}`" for words in one.option_strings(name))
+    cells = [flags, " ".join(having), ", ".join(defaults), values(one.kind), ", ".join(needs), one.help]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def needed(need):
+    """What must be chosen, in words."""
+    absent = need.values and not any(need.values)
+    values = " ".join(f"`{value}`" for value in need.values if value)
+    return f"{'no ' if absent else ''}`--{need.flag}` {values}".strip()
+
+
+def shown(default):
+    return "" if default in (None, "") else f"`{default}`"
+
+
+def values(kind):
+    """What a setting of this kind can be, in words."""
+    if isinstance(kind, Choice):
+        return ", ".join(f"`{name}`" for name in kind.names)
+    if isinstance(kind, Number):
+        return kind.wanted.replace(f" and at most {2**31 - 1}", "")
+    return "switch" if isinstance(kind, Switch) else "text"
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
