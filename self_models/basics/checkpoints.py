@@ -1,6 +1,5 @@
 """Checkpoints, read without executing code and restored exactly."""
 
-import pickle
 import warnings
 import zipfile
 from pathlib import Path
@@ -26,22 +25,17 @@ def load_checkpoint(path):
         raise CheckpointError(f"{path}: no such checkpoint file{ours}")
     try:
         saved = _read(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).split(". ")[0].split("\n")[0]
-        raise CheckpointError(f"{path} is no checkpoint that can be loaded safely, or it is damaged ({reason})") from None
     except Exception as error:  # torch's reader raises whatever a damaged file makes of it
-        reason = str(error).split("\n")[0][:120]
-        raise CheckpointError(f"{path} is truncated or damaged ({type(error).__name__}: {reason}); use another copy") from None
+        reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:160]
+        raise CheckpointError(f"{path} cannot be read, or not safely ({reason}); use another copy") from None
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path} holds a {type(saved).__name__}, not a checkpoint")
-    state = saved.get("state_dict", saved)
+    state, advice = saved.get("state_dict", saved), "give a checkpoint written by these scripts"
     is_state = isinstance(state, dict) and state
     if not is_state or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise CheckpointError(f"{path} holds no state_dict of tensors by name; give a checkpoint written by these scripts")
+        raise CheckpointError(f"{path} holds no state_dict of tensors by name; {advice}")
     if odd := [f"{name} is {kind}" for name, value in state.items() if (kind := unusual(value))]:
-        raise CheckpointError(f"{path}: {odd[0]}, not a plain tensor of real numbers; give a checkpoint written by these scripts")
+        raise CheckpointError(f"{path}: {odd[0]}, not a plain tensor of real numbers; {advice}")
     state = {name.removeprefix("module."): value for name, value in state.items()}
     return {**(saved if "state_dict" in saved else {}), "state_dict": state}
 
