@@ -61,7 +61,9 @@ def main(argv=None):
         runs[-1].seed, runs[-1].recipe = one.seed, Path(one.word).stem if len(alike) == 1 else one.word
         recipes = recipes_of(runs)
         check_images(recipes)
-    check_seeds(recipes, seeds)
+    if short := next((recipe for recipe in recipes if len(recipe.results) < len(seeds)), None):
+        of = " ".join(map(str, short.results))
+        raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
     pairs = pairs_of(recipes)
     if not args.evaluate:
         print(f"read, not measured anew (--evaluate does): {' '.join(str(run.path) for run in runs)}")
@@ -69,7 +71,11 @@ def main(argv=None):
         print(*["", *aligned(comparison(*pair))], sep="\n")
     print(f"\n{EXPLAINED}")
     if args.output:
-        write(args, runs, pairs)
+        path = Path(args.output)
+        if path.suffix == ".html":
+            save_page(path, runs, args.overwrite, pairs)
+        else:
+            write_whole(path, lambda file: file.write(as_text(pairs, path.suffix).encode()))
         print(f"wrote {args.output}")
     return pairs
 
@@ -180,25 +186,8 @@ def check_images(recipes):
     """Raises UserError where networks were evaluated on different images."""
     if len(kinds := {recipe.on: recipe for recipe in recipes}) > 1:
         one, other, *_ = kinds.values()
-        raise UserError(
-            f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}: compare networks of one data set; --evaluate "
-            "takes the same images of it for all"
-        )
-
-
-def check_seeds(recipes, seeds):
-    """Raises UserError where a network was evaluated in another way for each seed."""
-    if short := next((recipe for recipe in recipes if len(recipe.results) < len(seeds)), None):
-        of = " ".join(map(str, short.results))
-        raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
-
-
-def write(args, runs, pairs):
-    path = Path(args.output)
-    if path.suffix == ".html":
-        save_page(path, runs, args.overwrite, pairs)
-    else:
-        write_whole(path, lambda file: file.write(as_text(pairs, path.suffix).encode()))
+        differ = f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}"
+        raise UserError(f"{differ}: compare networks of one data set; --evaluate takes the same images of it for all")
 
 
 if __name__ == "__main__":

@@ -31,13 +31,9 @@ def main(argv=None):
         per_image = posthoc.evaluate()[1]
         correlations = difficulty_correlations(per_image)
         run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
-    for lines in (blocking_table, operations_table):
-        for line in lines(posthoc.records):
-            run.say(line)
-        run.say()
+    run.say(*blocking_table(posthoc.records), "", *operations_table(posthoc.records), "")
     by_class = class_lines(posthoc.records[-1]["confusion"], posthoc.model.classes)
-    for line in (*difficulty_lines(epsilons[-1], correlations), *by_class):
-        run.say(line)
+    run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records)
     save_extremes(run.place.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
     run.say(f"wrote {run.place.picture('_sweep.png')}, {run.place.picture('_extremes.png')}")

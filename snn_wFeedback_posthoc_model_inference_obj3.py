@@ -38,8 +38,7 @@ def main(argv=None):
     run, summary = posthoc.run, contrast_summary(rows)
     run.record(event="contrast", **summary)
     posthoc.records.append({"event": "contrast", **summary})
-    for line in contrast_table(rows, summary):
-        run.say(line)
+    run.say(*contrast_table(rows, summary))
     save_dimming(run.place.picture(".png"), rows, args.epsilon)
     save_gif(run.place.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")

@@ -120,11 +120,6 @@ def test_flags_of_training_in_an_evaluation_are_one_warning(trained, tmp_path, n
     assert "warning" not in run_here(name, here, "--overwrite")[1]
 
 
-def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_first(trained, baseline, tmp_path):
-    flags = f"--timesteps 2 --update immediate --readout membrane_rescaled {BALANCE} {DATA} --output_dir {tmp_path}"
-    run_here(OBJ2, f"--pretrained_ann {trained.ann} --baseline_snn {baseline} {flags}")
-
-
 # --- presets
 
 

@@ -202,7 +202,7 @@ def test_other_images_of_the_same_classes(own, tmp_path):
 
 
 def test_own_files_need_no_data_set(own, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.command_line.posthoc.load_data", lambda *args: pytest.fail("a data set"))
+    monkeypatch.setattr("harness.command_line.posthoc.images_for", lambda *args: pytest.fail("a data set"))
     mine = write(tmp_path / "mine" / "photo.png", pixels(5, (30, 40, 3)))
     write(tmp_path / "mine" / "b.jpg", pixels(6, (20, 20)))
     (tmp_path / "mine" / "notes.txt").touch()

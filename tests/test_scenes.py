@@ -229,7 +229,7 @@ def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
 
 
 def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.command_line.posthoc.load_data", None)  # nobody asks for one
+    monkeypatch.setattr("harness.command_line.posthoc.images_for", None)  # nobody asks for one
     np.save(tmp_path / "a.npy", moving(5))
     here = f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --frame_seconds 0.02"
     found, said = run_here(STREAM, f"--pretrained_snn {trained.snn} --run_name a {here}")
@@ -240,7 +240,7 @@ def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path,
     for record, frame in zip(found, moving(5), strict=False):  # what the script says is what the stream does
         output = stream(torch.from_numpy(frame)[None, None], 4)
         assert record["spikes"]["total"] == sum(float(count) for count in output.spikes.values())
-    run_here(STREAM, f"--pretrained_snn {baseline} --run_name b {here}")
+    run_here(STREAM, f"--pretrained_snn {baseline} --invert --run_name b {here}")
     assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
 
 

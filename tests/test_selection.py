@@ -1,7 +1,5 @@
 """Which epoch counts: chosen on held-out training images, or the last one; on the test images only where that is asked for."""
 
-import shutil
-
 import pytest
 import torch
 from conftest import ANN, DATA, OBJ1, SNN, SPIKING, records, refused, run_here, same_weights
@@ -115,23 +113,3 @@ def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path
         marked[name].append(row_of(NETWORKS["baseline"], record)["name"])
     assert marked["x"] == ["test", "test", "baseline of feedback (chosen on test images)"]
     assert marked["y"] == ["held-out", "held-out", "baseline of feedback"]
-
-
-@pytest.mark.parametrize(("flags", "goes_on"), [("--select test", "test"), ("--holdout 4", "held-out")])
-@pytest.mark.parametrize("knew", ["flags", "course", "nothing"])
-def test_a_run_of_an_earlier_version_chooses_as_it_did(tmp_path, flags, goes_on, knew):
-    """It knew no --select: without held-out images it chose on the test images."""
-    run_here(ANN, NEW, flags, f"--output_dir {tmp_path}")
-    last = tmp_path / "trained_models/ann/x_last.pth"
-    saved = load_checkpoint(last)
-    known = {name: value for name, value in saved.pop("flags").items() if name != "select"}
-    more = {"flags": {"flags": known}, "course": {"course": {"holdout": known["holdout"]}}, "nothing": {}}[knew]
-    torch.save(saved | more, last)
-    shutil.rmtree(tmp_path / "logs")
-    if knew == "nothing":
-        line = refused(ANN, NEW, f"--optimizer SGD --resume --epochs 4 --output_dir {tmp_path}")
-        assert "does not fit this run's optimiser (it comes from another kind of optimiser)" in line
-    typed = flags if goes_on == "held-out" or knew == "course" else ""  # what such a run's own command line says
-    run_here(ANN, NEW, typed, f"--resume --epochs 4 --output_dir {tmp_path}")
-    assert files(tmp_path)[0][-1]["selected_on"] == goes_on
-    assert load_checkpoint(last)["flags"]["select"] == goes_on

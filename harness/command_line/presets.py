@@ -27,7 +27,7 @@ PRETRAINED = {"pretrained_ann", "pretrained_snn"}
 
 
 def names(kind):
-    """The recipes that came with the program, of an SNN or, for kind ann, all: an SNN's leads to the ANN that it comes from."""
+    """The recipes that came with the program, of an SNN or, for kind ann, all: an SNN's leads to its ANN."""
     files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.toml"))}
     return [name for name, text in files.items() if kind == "ann" or "\n[snn]" in text]
 

@@ -1,9 +1,6 @@
-"""Settings: each declared once, as a dataclass field that knows what everybody needs of it.
-
-A declaration is a dataclass whose fields come from setting(). Constructors check values by it; flags and --help are made of it;
-checkpoints keep its values; --resume and the cache of balanced thresholds ask it what they may assume. A network's
-declaration is completed by its parts: what is registered as a gate, a stopping rule or a read-out brings its own.
-"""
+"""Settings: each declared once, as a field of a dataclass, by setting(). Constructors check values by it, flags and --help are
+made of it, checkpoints keep its values, --resume and the cache of balanced thresholds ask it what they may assume. What is
+registered as a gate, a stopping rule or a read-out brings its own."""
 
 import dataclasses
 import difflib
@@ -161,15 +158,12 @@ class Need(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is declared of a setting beside its name.
-
-    kind: its type and range; help: with unit; needs: Needs, all of which must hold for it to count, that of its part among them.
-    Its flag: flags: option strings, else --NAME; none for an empty tuple. group: of --help; common: the short one has it, too.
-    metavar, argparse: for argparse.
-    Who asks it: training: it counts in training only. taken_up: --resume takes it over where it is not typed; fixed: it must not
-    be typed with another value then. adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds
-    depend on it, unless it counts in training only.
-    """
+    """What is declared of a setting beside its name. kind: its type and range; help: with unit; needs: Needs, all of which must
+    hold for it to count, that of its part among them. Its flag: flags: option strings, else --NAME; none for an empty tuple.
+    group: of --help; common: the short one has it, too. metavar, argparse: for argparse. Who asks it: training: it counts in
+    training only. taken_up: --resume takes it over where it is not typed; fixed: it must not be typed with another value then.
+    adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds depend on it, unless it counts in
+    training only."""
 
     kind: object
     help: str
@@ -230,11 +224,9 @@ def with_defaults(settings, defaults):
 
 
 class Configured:
-    """A module that is built from declared settings, by position or by name, and keeps them in self.settings.
-
-    Settings: the declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too;
-    defaults: where this class's differ from its bases'; positional: names of the arguments that may come without theirs.
-    """
+    """A module that is built from declared settings, by position or by name, and keeps them in self.settings. Settings: the
+    declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too; defaults: where
+    this class's differ from its bases'; positional: names of the arguments that may come without theirs."""
 
     Settings = None
     parts = {}  # noqa: RUF012
@@ -277,7 +269,7 @@ class Configured:
         return {name: value for name, value in found.items() if name in in_force}
 
     def configure(self, args, named):
-        """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or one too many."""
+        """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or too many."""
         if len(args) > len(self.positional) or set(self.positional[: len(args)]) & named.keys():
             raise ModelError(f"{type(self).__name__}: too many arguments; give settings by name")
         self.settings = self.checked(dict(zip(self.positional, args, strict=False)) | named)

@@ -142,7 +142,7 @@ class OperationCounter:
 
     def _part(self, name):
         """The part of the network to which a layer belongs, as far as parts may rest: see Schedule."""
-        if is_decoder(name):
+        if part_of(name) == "decoder":
             return "decoder"
         stage, position = (FIRST if name == "input" else name).split(".")
         return "encoder" if stage == "features" and int(position) < self.model.features.fork else "after"
@@ -173,10 +173,9 @@ class OperationCounter:
         return self
 
     def result(self, images):
-        """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and
-        feedback_event_acs, the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers,
-        the same counts and the active share by layer; and of a network with biases bias_additions, how often a neuron gets one.
-        """
+        """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and feedback_event_acs,
+        the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers, the same counts and
+        the active share by layer; and of a network with biases bias_additions, how often a neuron gets one."""
         totals = {"effective_acs": self.acs, "effective_macs": self.macs, "dense": self.dense, "event_acs": self.events}
         layers = {kind: {name: float(value) / images for name, value in by.items()} for kind, by in totals.items()}
         decoder = {kind: sum(v for name, v in by.items() if part_of(name) == "decoder") for kind, by in layers.items()}
@@ -224,16 +223,14 @@ class OperationCounter:
         same, as far as the connection of a name takes them."""
         for end, reached in self._ends[name]:
             taken = taken_by(end)
-            self.events[end] = (
-                self.events.get(end, 0) + (taken.sum(0) * reached.to(taken) if taken.dim() == 3 else taken * reached.item()).sum()
-            )
+            by_place = taken.sum(0) * reached.to(taken) if taken.dim() == 3 else taken * reached.item()
+            self.events[end] = self.events.get(end, 0) + by_place.sum()
         if name in self._sizes:
             self.spikes[name] = self.spikes.get(name, 0) + active.sum()
 
 
 def sum_over_batch(active, among=None):
-    """(B, ...) float32 of zeros and ones -> (...) float64; among: of these images only, (B,) bool, else of all. As a product
-    with ones in memory order, since sum(0) is slow."""
+    """(B, ...) float32 of zeros and ones -> (...) float64; among: of these images only, (B,) bool. A product: sum(0) is slow."""
     is_image = active.dim() == 4
     rows = active.permute(0, 2, 3, 1) if is_image else active
     weights = active.new_ones(len(active)) if among is None else among.to(active.dtype)
@@ -263,7 +260,3 @@ def apply_connection(layer, x, weight):
     if isinstance(layer, nn.ConvTranspose2d):
         return F.conv_transpose2d(x, weight, stride=layer.stride, padding=layer.padding, output_padding=layer.output_padding)
     return F.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
-
-
-def is_decoder(name):
-    return part_of(name) == "decoder"

@@ -122,8 +122,7 @@ class Frame(NamedTuple):
     recorded_v: torch.Tensor | None = None
 
     def summed(self, image, target):
-        """The same with sums over pixels in the place of pictures; image: what was seen, target: what the prediction is compared
-        with, (T, B, C, H, W) or (B, C, H, W)."""
+        """The same with sums over pixels in place of pictures; image: what was seen, target: what was to be predicted."""
         error = None if self.prediction is None else ((target - self.prediction) ** 2).sum((2, 3, 4))
         share = None if self.is_open is None else share_of_active(self.is_open, image)
         return self._replace(prediction=None, predicted=None, is_open=None, error=error, open_share=share)
