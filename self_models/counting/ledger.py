@@ -204,13 +204,15 @@ def entries_of(model, counter, found):
     modules = {module: name for name, module in model.named_modules()}
     spikes = found["spikes"]
     entries = [Entry("input", "input", prod(wiring.shapes[0]), spikes=spikes["input"])]
-    analog = not model.encoding.uses_draws
+    analog, counted = not model.encoding.uses_draws, set()
     for one in (*wiring.forward, *wiring.feedback):
         name, size = names[one.target], prod(one.target_shape)
         ends = [modules[module] for module in one.modules if modules[module] in counter.dense]
+        own = [end for end in ends if end not in counted]  # a layer before the fork serves decoder and classifier
+        counted.update(ends)
         end, source = ends[-1], names[wiring.before_pools(one.source)]
 
-        def per_image(kind, of=ends):
+        def per_image(kind, of=own):
             return sum(float(getattr(counter, kind).get(each, 0)) for each in of) / images
 
         part = "read-out, blocking test" if name == "decoded" else "classifier" if name == "output" else part_of(name)
@@ -222,7 +224,7 @@ def entries_of(model, counter, found):
                 sum(formula(module, shape) for module, shape in zip(one.modules, one.sizes(), strict=False)),
                 analog and source == "input", spikes[source] / prod(wiring.shapes[wiring.before_pools(one.source)]),
                 spikes.get(name, 0.0), per_image("events", [end]), per_image("acs"), per_image("macs"), dense, size * steps,
-                per_image("reached", [end]), per_image("biases", [end]),
+                max(per_image("reached", [end]), per_image("biases", [end])), per_image("biases", [end]),
                 found["comparisons"] * (name == "decoded"), dense / steps if steps else 0.0,
             )
         )  # fmt: skip

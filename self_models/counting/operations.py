@@ -223,11 +223,8 @@ class OperationCounter:
 
     def _count_reached(self, end, active):
         """Add how many neurons of a connection's target something arrives at; active: what its source sends, bool (N, ...), of
-        the steps and images that count. A bias reaches all."""
-        one, count = self._connections[end], self.reached.get(end, 0)
-        if one.bias is not None:
-            self.reached[end] = count + len(active) * prod(one.target_shape)
-            return
+        the steps and images that count."""
+        one = self._connections[end]
         places = active.view(*active.shape, *[1] * (4 - active.dim())).float().amax(1, keepdim=True)
         for module in one.modules:
             if isinstance(module, nn.Linear):
@@ -236,7 +233,7 @@ class OperationCounter:
                 places = apply_connection(module, places, places.new_ones(1, 1, *module.kernel_size))
             else:
                 places = module(places)
-        self.reached[end] = count + (places > 0).sum().item() * one.target_shape[0]
+        self.reached[end] = self.reached.get(end, 0) + (places > 0).sum().item() * one.target_shape[0]
 
     def _weights_met(self, name):
         """(non-zero weights that each input of a connection meets, all weights that all of them meet)"""
