@@ -63,7 +63,7 @@ class Evaluation:
 
     def __init__(self, model, count_operations=False):
         self.average, self.spikes, self.per_image, self.began = Average(), Average(), [], time.perf_counter()
-        self.counter = OperationCounter(model) if count_operations else None
+        self.counter = OperationCounter(model) if count_operations is True else count_operations or None
 
     def __enter__(self):
         if self.counter:
@@ -227,7 +227,8 @@ def batches_of(model, parts):
 def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operations=False, merge=lambda mine: [mine]):
     """What Evaluation.result says of a model in evaluation on all Batches of a set, and `confusion`, lists: of the images of each
     class, how many were found to be of each. losses: (output, labels, images) -> further means, by name, which says whether it
-    needs_frames; on_part: called after each with (its number, Average so far); merge: what Evaluation.parts() says to what it
+    needs_frames; on_part: called after each with (its number, Average so far); count_operations: a bool, or the OperationCounter
+    that does; merge: what Evaluation.parts() says to what it
     says in each of several processes, in their order."""
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
