@@ -251,7 +251,7 @@ def test_from_a_folder_to_the_report(moving, tmp_path):
     with Image.open(tmp_path / "trained_models/snn/seen.gif") as gif:
         assert gif.n_frames == 4
     run_here("report", f"{tmp_path}/logs/snn/seen.jsonl --output {tmp_path}/page.html")
-    assert '"inputs":' in (tmp_path / "page.html").read_text()
+    assert '"input neurons":' in (tmp_path / "page.html").read_text()
     line = refused(OBJ3, trained)
     assert "gate contrast is for an image that stays: for recordings choose block, or open" in line
     assert "takes recordings" in refused(STREAM, f"{trained} --scene watch")

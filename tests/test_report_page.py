@@ -123,7 +123,7 @@ def test_the_player_has_what_the_network_did(trained, reported, tmp_path):
     assert player["key"] == [[STATE_COLOURS[state], STATES[state]] for state in range(WAITS)]
     said = records(path.parent / "logs/snn/looked.jsonl", "step")
     steps = load_film(path.parent / "logs/snn/looked_steps.npz")
-    assert (len(player["said"]), len(player["labels"])) == (5, 2) and "within ε = 0.1 of" in player["rule"][0]
+    assert (len(player["said"]), len(player["labels"])) == (5, 2) and "within ε = 0.1 of" in player["rule"]
     first, last = (picture(player["pictures"]["input neurons"][1][t]) for t in (0, 4))
     assert np.array_equal(first, rows_of(steps)["input neurons"][0, 1]) and not np.array_equal(first, last)
     for t, record in enumerate(said):
@@ -181,7 +181,7 @@ def test_the_player_of_a_network_that_sends_once(tmp_path):
     misses = steps.misses.astype(int)
     assert np.abs(misses - np.abs(steps.predictions.astype(int) - steps.images)).max() <= 1
     assert misses[steps.states == SENDS].max() == 0 and 0 < misses[steps.states == HELD].max() <= 0.1 * 255 + 0.5
-    assert "within ε = 0.1, 10 % of its range" in player["rule"][0] and "white is " in player["rule"][1]
+    assert "within ε = 0.1, 10 % of its range" in player["rule"] and "white is " in player["scale"]
     assert list(player["pictures"]) == ["input", "sent so far", "image as known", "absolute error", "input neurons"]
     assert "with feedback" not in (tmp_path / "page.html").read_text().split("<main>")[0]
 

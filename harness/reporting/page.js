@@ -49,14 +49,14 @@ function startPlayer(players) {
     const player = players[run], labels = Object.keys(player.pictures);
     at("pictures").replaceChildren(...labels.map((label) =>
       element("figure", {}, element("h3", {}, label), element("img", { alt: label }))));
-    at("rule").textContent = player.rule.filter(Boolean).join("; ");
+    at("rule").textContent = `${player.rule}. ${player.scale}`;
     at("states").replaceChildren(...player.key.map(([colour, words]) =>
       element("li", {}, element("span", { className: "swatch", style: `background: ${colour}` }), words)));
     at("step").max = player.stopped[image];
     at("step").value = Math.min(at("step").value, player.stopped[image]);
     at("images").replaceChildren(...player.titles.map((words, number) => {
       const title = words + (player.labels[number] < 0 ? "" : `, image ${player.index[number]} of the data set`);
-      const thumbnail = element("img", { src: player.pictures.input[number][0], alt: title });
+      const thumbnail = element("img", { src: player.images[number], alt: title });
       const button = element("button", { type: "button", title, onclick: () => choose(run, number) }, thumbnail);
       button.setAttribute("aria-pressed", number === image);
       return button;

@@ -66,7 +66,7 @@ def page(runs, pairs=None):
         charts=shown,
         films=films,
         cut=cut,
-        is_thinned=any(every_of(film) > 1 for film in films),
+        is_thinned=any(max(film.images.shape[1:3]) > MOST_PIXELS for film in films),
         most_pixels=MOST_PIXELS,
         data={"charts": figures, "players": players, "parts": PART_COLOURS},
         explained=EXPLAINED,
@@ -99,29 +99,25 @@ def players_of(runs, styles):
     return players, cut
 
 
-def every_of(film):
-    """Which pixels of each row and column the player shows: every so manyth."""
-    return -(-max(film.images.shape[1:3]) // MOST_PIXELS)
-
-
 def as_player(film):
-    """A Film as JSON. pictures: label -> of each image, the data URL of each step's picture; said: words on each step and image;
-    key: (colour, words) of the states that a pixel's colour tells."""
-    some, (steps, count) = every_of(film), film.states.shape[:2]
-    rows = {"input": film.images[None], **rows_of(film)}
-    pictures = {
-        label: [[url_of(frame[::some, ::some]) for frame in frames[:, n]] for n in range(count)] for label, frames in rows.items()
-    }
+    """A Film as JSON. images, pictures (by label, image and step): URLs, see url_of; said: words, by step and image; key:
+    (colour, words) of the states that a pixel's colour tells."""
+    steps, count = film.states.shape[:2]
+    rows = {"input": film.images[None]} | rows_of(film)
     lists = ("spikes", "labels", "names", "titles", "layers", "stopped", "index", "answers")
-    player = {"pictures": pictures, **{name: getattr(film, name).tolist() for name in lists}, "sure": film.sure.round(4).tolist()}
-    player["said"] = [[f"{answer_of(film, t, n)[0].strip()}\n{amount(film, t, n)}" for n in range(count)] for t in range(steps)]
-    errors = f"error: white is {100 * film.largest_miss:.0f} % of a pixel's range and more" if film.once else ""
-    key = [(STATE_COLOURS[state], STATES[state]) for state in keyed(film.states)]
-    return player | {"rule": [rule_of(film), errors], "key": key}
+    return {name: getattr(film, name).tolist() for name in lists} | {
+        "sure": film.sure.round(4).tolist(),
+        "images": list(map(url_of, film.images)),
+        "pictures": {label: [list(map(url_of, frames[:, n])) for n in range(count)] for label, frames in rows.items()},
+        "said": [[f"{answer_of(film, t, n)[0].strip()}\n{amount(film, t, n)}" for n in range(count)] for t in range(steps)],
+        "key": [(STATE_COLOURS[state], STATES[state]) for state in keyed(film.states)],
+        "rule": rule_of(film),
+        "scale": f"Error: white is {100 * film.largest_miss:.0f} % of a pixel's range and more." if film.once else "",
+    }
 
 
 def url_of(pixels):
-    """A picture (H, W) or (H, W, 3) of bytes as the data URL of a PNG."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    """A picture (H, W) or (H, W, 3) of bytes as the data URL of a PNG; of a large one only every so manyth row and column."""
+    some, file = -(-max(pixels.shape[:2]) // MOST_PIXELS), io.BytesIO()
+    Image.fromarray(pixels[::some, ::some]).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
