@@ -13,11 +13,8 @@ from test_event_engine import BASELINE, DEEP, FORK, POOLED, STEPS, TOTALS, build
 from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
-from self_models.fast.batched.neurons import neuron_steps, traced_steps
 from self_models.fast.event.engine import EventEngine
 from self_models.loading import load
-from self_models.network.neurons import SpikingNeuron
-from self_models.network.surrogates import SURROGATES
 from self_models.running.draws import draws_for
 from self_models.running.steps import accumulated
 from self_models.running.stream import SequenceState, with_image
@@ -333,59 +330,6 @@ def test_an_output_leaks_by_hand():
     for at_once in (False, True):
         assert accumulated(start, drives, 4, 0.5, at_once).flatten().tolist() == [2, 2, 1, 2.5]
         assert accumulated(start, drives, 4, 1.0, at_once).flatten().tolist() == [4, 5, 5, 7]
-
-
-@pytest.mark.parametrize(
-    ("update", "spikes", "membranes"),
-    [("delayed", [0, 0, 0, 1, 0], [-0.5, 0.25, 1.5, 0.5, -0.5]), ("immediate", [0, 0, 1, 0, 0], [-0.5, 0.25, 0.5, 0.5, -0.5])],
-)
-def test_a_membrane_does_not_fall_below_its_floor_by_hand(update, spikes, membranes):
-    """theta 1, floor 0.5, drives -2 .75 1.25 0 -3; what learns takes the same steps, and where V lies on its floor no gradient
-    goes back."""
-    neuron = SpikingNeuron(SURROGATES.find("Linear")(0.3, 0.01), update, floor=0.5)
-    drive = torch.tensor([-2.0, 0.75, 1.25, 0, -3]).view(5, 1)
-    with torch.no_grad():
-        found, _, _, potentials = traced_steps(neuron, drive, steps=5)
-    assert (found.flatten().tolist(), potentials.flatten().tolist()) == (spikes, membranes)
-    drive.requires_grad_()
-    learned, state, _ = neuron_steps(neuron, drive, steps=5)
-    assert learned.flatten().tolist() == spikes and state.v.item() == membranes[-1]
-    _, state, _ = neuron_steps(neuron, drive[:4], steps=4)
-    state.v.sum().backward()
-    assert drive.grad[0].item() == 0 and drive.grad[3].item() == 1
-
-
-@pytest.mark.parametrize("update", ["delayed", "immediate"])
-def test_the_gradient_through_a_floor_is_autograds(update):
-    """Against the same dynamics written as operations, whose spikes have the same surrogate gradient."""
-
-    class Spike(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, v):
-            ctx.save_for_backward(v)
-            return (v > 0).to(v.dtype)
-
-        @staticmethod
-        def backward(ctx, grad):
-            return grad * 0.3 * (1 - ctx.saved_tensors[0].abs()).clamp(min=0)
-
-    neuron = SpikingNeuron(SURROGATES.find("Linear")(0.3, 0.01), update, 0.8, 0.9, True, True, floor=0.3)
-    drive = torch.randn(12, 7, generator=torch.Generator().manual_seed(0))
-    weight = torch.randn(12, 7, generator=torch.Generator().manual_seed(1))
-    ours = drive.clone().requires_grad_()
-    spikes, state, _ = neuron_steps(neuron, ours, steps=12)
-    ((spikes * weight).sum() + state.v.sum()).backward()
-    theirs, theta, leak = (value.detach().clone().requires_grad_() for value in (drive, neuron.threshold, neuron.leak))
-    v, total = torch.zeros(7), 0
-    for t, now in enumerate(theirs):
-        deciding = v if update == "delayed" else leak * v + now
-        s = Spike.apply(deciding / theta - 1)
-        v = leak * v + now - theta * s.detach()
-        v = torch.maximum(v, -0.3 * theta)
-        total = total + (s * weight[t]).sum()
-    (total + v.sum()).backward()
-    for found, expected in ((ours, theirs), (neuron.threshold, theta), (neuron.leak, leak)):
-        torch.testing.assert_close(found.grad, expected.grad)
 
 
 def test_surprise_by_hand():
