@@ -12,7 +12,7 @@ from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import figures_per_image
 from self_models.fast.event.compiled.parts import RULES as COMPILED
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
-from self_models.objectives.gates import Blocking, Gate
+from self_models.objectives.gates import Blocking
 from self_models.objectives.stopping import RULES, Rule, output_entropy, output_gap
 from self_models.running import chunks
 from self_models.running.outputs import SNNOutput, share_of_active
@@ -208,27 +208,18 @@ def test_blocking_by_hand():
         assert torch.equal(explained, guess) and not explained.requires_grad
 
 
-def test_an_open_gate_does_nothing():
-    image = torch.rand(2, 1, 2, 2)
-    gate = Gate()
-    view = gate.start(image)
-    assert view == View(image) and gate.next_view(image, image, view) is view
-    assert gate.held(view) is None and gate.compared(view) == 0 and gate.check(False) is None
-
-
-def test_blocking_wants_feedback_unless_it_is_off():
-    wanted = "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0 for no blocking"
-    with pytest.raises(ModelError) as refused:
-        Blocking(epsilon=0.1).check(False)
-    assert str(refused.value) == wanted
-    Blocking(epsilon=0.0).check(False), Blocking(epsilon=0.1).check(True)
-
-
-def test_without_feedback_only_output_rules():
-    baseline = {"plan": [[4, "D"], []], "epsilon": 0.0}
-    assert not build(AdaptiveTimestepsSNN, rule="entropy", **baseline).has_feedback
-    with pytest.raises(ModelError, match="needs a plan with feedback"):
-        build(AdaptiveTimestepsSNN, rule="all_predicted", **baseline)
+def test_what_compares_with_a_prediction_needs_feedback():
+    baseline = {"plan": [[4, "D"], []]}
+    assert not build(AdaptiveTimestepsSNN, **baseline, rule="entropy", epsilon=0.0).has_feedback
+    for settings, words in (
+        (
+            {"epsilon": 0.1},
+            "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0",
+        ),
+        ({"epsilon": 0.0, "rule": "all_predicted"}, "needs a plan with feedback"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            build(AdaptiveTimestepsSNN, **baseline, **settings)
 
 
 def test_local_gain_follows_what_is_open():
