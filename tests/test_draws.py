@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import PLAN, images
 
+import self_models.fast.compiling as compiling
 import self_models.fast.philox as philox_module
 from self_models.fast.compiling import compiled
 from self_models.fast.philox import philox_block, philox_words, uniform
@@ -64,6 +65,16 @@ def test_operations_on_tensors_give_what_compiled_code_gives(monkeypatch, shape)
     monkeypatch.setattr(philox_module, "WHY_NOT", ["numba is not there"])
     monkeypatch.setattr(philox_module, "fill", None)
     assert torch.equal(draws.uniforms(4, shape, first=7), ours[0]) and torch.equal(draws.mask(3, 0.4, shape), ours[1])
+
+
+def test_without_a_place_for_compiled_code_it_is_not_kept(monkeypatch):
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function")
+        return lambda function: function
+
+    monkeypatch.setattr(compiling, "njit", njit)
+    assert compiling.cached(reference) is reference
 
 
 # --- what draws follow from
