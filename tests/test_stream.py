@@ -23,7 +23,8 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 TRAINED = REPOSITORY / "trained_models/snn"
 DYNAMIC = {"blocking": "dynamic", "latch": True}
 SETTINGS = [
-    {}, {"cls": VGG_SNN_STDB_wFeedback, "encoding": "direct"}, {"plan": DEEP, "initial_potential": 0.5, "readout_leak": 0.5, **DYNAMIC},
+    {}, {"cls": VGG_SNN_STDB_wFeedback, "encoding": "direct"},
+    {"plan": DEEP, "initial_potential": 0.5, "readout_leak": 0.5, **DYNAMIC},
     {"plan": FORK, "update": "delayed", **DYNAMIC}, {"plan": BASELINE, "epsilon": 0.0, "update": "delayed"}, POOLED,
     {"feedback_interval": 3, "leak": 0.5, **DYNAMIC}, {"image_shape": (3, 12, 10), "together": True, "residual": True},
     {"readout": "spike_count_rescaled", "update": "delayed", **DYNAMIC},
