@@ -5,7 +5,23 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, ANN, BALANCE, OBJ1, OBJ2, OBJ3, PLAN, SNN, STREAM, digests, records, refused, run_here, run_script
+from conftest import (
+    ANALYSIS,
+    ANN,
+    BALANCE,
+    OBJ1,
+    OBJ2,
+    OBJ3,
+    PLAN,
+    SNN,
+    STREAM,
+    digests,
+    records,
+    refused,
+    run_as_program,
+    run_here,
+    run_undrawn,
+)  # fmt: skip
 from PIL import Image
 from test_images_in import make_folder
 
@@ -102,29 +118,17 @@ def test_predict_next_compares_with_the_next_frame():
     assert torch.equal(now.is_open, output.is_open) and torch.equal(now.errors, (frames - now.predictions) ** 2)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_both_engines_see_the_same(case):
-    model, x = spiking(case), recordings()
-    engine, shares = EventEngine(model), []
-    for frames in (True, False):
-        a, b = model(x, seed=3, frames=frames), engine(x, seed=3, frames=frames)
-        assert torch.equal(a.steps, b.steps) and torch.allclose(a.logits_by_step, b.logits_by_step, atol=1e-5)
-        assert all(torch.equal(a.spikes_by_step[name], b.spikes_by_step[name]) for name in a.spikes)
-        assert torch.allclose(errors_by_step(a), errors_by_step(b), rtol=1e-4) and torch.equal(a.comparisons, b.comparisons)
-        shares += [errors_by_step(a), *([] if case == "open" else [open_share_by_step(a, x), open_share_by_step(b, x)])]
-    half = len(shares) // 2
-    assert all(torch.allclose(one, other) for one, other in zip(shares[:half], shares[half:], strict=True))
-    if case == "stops":
-        assert 1 < a.steps.float().mean() < FRAMES
-
-
-def test_a_conversion_is_calibrated_on_the_frames_that_the_ann_sees(moving, tmp_path):
-    flags = f"-a VGG5_wFeedback_small --fc_width 16 --dataset {moving} --batch_size 4 --output_dir {tmp_path}"
-    run_here(ANN, f"{flags} --epochs 1 --run_name seen")
-    ann = f"--pretrained_ann {tmp_path}/trained_models/ann/seen.pth --update immediate --calibrate --test_only"
-    assert "sees 4 frames; give --timesteps 4" in refused(SNN, f"{flags} {ann} --timesteps 2")
-    _, said = run_here(SNN, f"{flags} {ann} --balance_timesteps 4 --run_name y")
-    assert "calibrating biases: " in said and "features.1: mean rates of its channels off by " in said
+def test_without_frames_there_are_their_sums():
+    """By either engine, of frames that change; spikes and predictions are compared by test_engines.py."""
+    for case in ("next", "stops"):
+        model, x = spiking(case), recordings()
+        whole = model(x, seed=3)
+        for engine in (model, EventEngine(model)):
+            short = engine(x, seed=3, frames=False)
+            assert short.predictions is short.is_open is None and torch.equal(short.steps, whole.steps)
+            torch.testing.assert_close(errors_by_step(short), errors_by_step(whole), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(open_share_by_step(short, x), open_share_by_step(whole, x))
+    assert 1 < whole.steps.float().mean() < FRAMES
 
 
 def test_training_in_segments_gives_the_same_gradients():
@@ -135,7 +139,17 @@ def test_training_in_segments_gives_the_same_gradients():
         output = model(recordings(), seed=3)
         (output.logits.square().sum() + output.errors.sum()).backward()
         found.append([weights.grad for weights in model.parameters() if weights.grad is not None])
-    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*found, strict=True)) and found[0]
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+    assert found[0]
+
+
+def test_a_conversion_is_calibrated_on_the_frames_that_the_ann_sees(moving, tmp_path):
+    flags = f"-a VGG5_wFeedback_small --fc_width 16 --dataset {moving} --batch_size 4 --output_dir {tmp_path}"
+    run_here(ANN, f"{flags} --epochs 1 --run_name seen")
+    ann = f"--pretrained_ann {tmp_path}/trained_models/ann/seen.pth --update immediate --calibrate --test_only"
+    assert "sees 4 frames; give --timesteps 4" in refused(SNN, f"{flags} {ann} --timesteps 2")
+    _, said = run_here(SNN, f"{flags} {ann} --balance_timesteps 4 --run_name y")
+    assert "calibrating biases: " in said and "features.1: mean rates of its channels off by " in said
 
 
 def test_the_ann_sees_the_mean_frame():
@@ -224,7 +238,7 @@ def test_the_colours_of_events():
 def test_from_a_folder_to_the_report(moving, tmp_path):
     """Training, conversion, evaluation by both engines, pictures and the page."""
     here, small = f"--output_dir {tmp_path}", "-a VGG5_wFeedback_small --fc_width 16 --batch_size 4"
-    run = run_script(ANN, f"--dataset {moving} {small} --augment --epochs 2 -lr 5e-3 --run_name x {here}")
+    run = run_as_program(ANN, f"--dataset {moving} {small} --augment --epochs 2 -lr 5e-3 --run_name x {here}")
     assert run.stderr == "" and "recordings of 4 frames of 12x12 pixels, 2 classes" in run.stdout
     spikes = f"--update immediate --readout membrane_linear --latch --epsilon 0.2 --epochs 1 {BALANCE} --engine dense"
     run_here(SNN, f"--dataset {moving} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {spikes} {here}",
@@ -234,31 +248,34 @@ def test_from_a_folder_to_the_report(moving, tmp_path):
     told = ("timesteps", "recorded_frames", "count_bound", "blocking", "predict", "image_shape")
     assert [model.settings[name] for name in told] == [4, 4, 3, "dynamic", "next", SIZE]
     trained = f"--pretrained_snn {path} --dataset {moving} {here} --batch_size 4"
+    found = {}
     for engine in ("dense", "event"):
-        run_here(OBJ1, f"{trained} --epsilon 0 0.2 --engine {engine} --run_name {engine}")
-    dense, event = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation") for name in ("dense", "event"))
-    for one, other in zip(dense, event, strict=True):
-        assert (one["spikes"], one["accuracy"]) == (other["spikes"], other["accuracy"]) and one["epsilon"] == other["epsilon"]
+        run_undrawn(OBJ1, f"{trained} --epsilon 0 0.2 --engine {engine} --run_name {engine}")
+        rows = records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")
+        found[engine] = [(row["epsilon"], row["spikes"], row["accuracy"]) for row in rows]
+    assert found["dense"] == found["event"] and len(found["dense"]) == 2
     run_here(SNN, f"--dataset {moving} {small} --timesteps 2 --epochs 1 --engine dense --run_name y {here}")
     run_here(SNN, f"--resume --epochs 2 --run_name y {here}")
     assert load(tmp_path / "trained_models/snn/y.pth", engine="dense").frames == 2
-    run_here(OBJ2, f"{trained} --rules all_predicted confidence --timesteps 2")  # neighbours added up
-    run_here(ANALYSIS, f"{trained} --images 2 --run_name seen --raster")
+    run_undrawn(OBJ2, f"{trained} --rules all_predicted confidence --timesteps 2")  # neighbours added up
+    run_here(ANALYSIS, f"{trained} --images 1 --run_name seen")
     film = load_film(tmp_path / "logs/snn/seen_steps.npz")
     frames = np.load(moving / "test/down/0.npz")["frames"][:, 1]
-    assert film.inputs.shape == (4, 2, 12, 12, 3) and np.array_equal(film.inputs[:, 0, ..., 0], np.round(frames * 85))
+    assert film.inputs.shape == (4, 1, 12, 12, 3) and np.array_equal(film.inputs[:, 0, ..., 0], np.round(frames * 85))
     assert np.array_equal(film.images, film.inputs.max(0))
     with Image.open(tmp_path / "trained_models/snn/seen.gif") as gif:
         assert gif.n_frames == 4
     run_here("report", f"{tmp_path}/logs/snn/seen.jsonl --output {tmp_path}/page.html")
     assert '"inputs":' in (tmp_path / "page.html").read_text()
-    line = refused(OBJ3, trained)
-    assert "gate contrast is for an image that stays: for recordings choose block, or open" in line
-    assert "takes recordings" in refused(STREAM, f"{trained} --scene watch")
     make_folder(tmp_path / "pets", ("down", "right"))
-    assert "has images, and the network takes recordings" in refused(OBJ1, trained.replace(str(moving), f"{tmp_path}/pets"))
-    assert "--dataset MNIST has grey images of 28x28 pixels" in refused(OBJ1, trained.replace(str(moving), "MNIST"))
-    assert "give at most 4, not 5" in refused(OBJ1, f"{trained} --timesteps 5")
+    for name, flags, words in (
+        (OBJ3, trained, "gate contrast is for an image that stays: for recordings choose block, or open"),
+        (STREAM, f"{trained} --scene watch", "takes recordings"),
+        (OBJ1, trained.replace(str(moving), f"{tmp_path}/pets"), "has images, and the network takes recordings"),
+        (OBJ1, trained.replace(str(moving), "MNIST"), "--dataset MNIST has grey images of 28x28 pixels"),
+        (OBJ1, f"{trained} --timesteps 5", "give at most 4, not 5"),
+    ):
+        assert words in refused(name, flags)
 
 
 FIRST = "train/down/0.npz"
