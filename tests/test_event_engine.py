@@ -214,19 +214,6 @@ def test_result_does_not_depend_on_batch_or_threads():
         check_same(together, output)
 
 
-def test_without_frames_there_are_their_sums():
-    model = build(latch=True)
-    x, u = inputs(model)
-    engine = EventEngine(model)
-    whole, short = engine(x, u), engine(x, u, frames=False)
-    assert short.predictions is short.errors is short.is_open is short.predicted is None
-    assert torch.equal(short.logits, whole.logits)
-    torch.testing.assert_close(short.sums.errors, whole.errors.sum((2, 3, 4)))
-    active = x != 0
-    torch.testing.assert_close(short.sums.open_share, (whole.is_open & active).sum((2, 3, 4)) / active.sum((1, 2, 3)))
-    assert all(torch.equal(count.sum(0).float(), whole.spikes[name]) for name, count in short.spikes_by_step.items())
-
-
 CHANGES = {
     "Adam, fused": lambda model: torch.optim.Adam(model.parameters(), 0.5, fused=True).step(),
     "SGD, for each": lambda model: torch.optim.SGD(model.parameters(), 0.5, foreach=True).step(),

@@ -39,6 +39,7 @@ CASES = {
     "contrast": {**BLOCKING, "cls": ContrastAttentionSNN},
     "delayed, biases": {**POOLED, "update": "delayed", "timesteps": 9, "leak": 0.9},
     "gate once, fork": {**BLOCKING, "gate": "once", "grid": 4, "encoding": "direct", "plan": FORK, "image_shape": (3, 9, 10)},
+    "recording": {**BLOCKING, "blocking": "dynamic", "predict": "next", "recorded_frames": 6, "image_shape": (2, 12, 10)},
 }
 
 
@@ -58,9 +59,10 @@ def build(cls=VGG_SNN_STDB_wFeedback, dropout=0.0, **settings):
 
 
 def inputs(model):
-    """Images and draws that are always the same."""
-    x = images(5, model.image_shape)
-    return x, torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(2))
+    """Images or recordings, and draws, that are always the same."""
+    x = images(5 * max(1, model.frames), model.image_shape).unflatten(0, (5, -1))
+    x = x if model.frames else x[:, 0]
+    return x, torch.rand(model.timesteps, 5, *model.image_shape, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("segments", [0, 1, 4, "auto"])
@@ -191,7 +193,7 @@ class Copies(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("segments", [0, 2])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "recording"])
 def test_a_training_step_draws_on_the_device_and_reads_no_value(name, segments, monkeypatch):
     """On the meta device, which has no values: who reads one, and so would wait for a GPU, fails. Only the images' numbers go
     there, for their draws."""
