@@ -8,7 +8,7 @@ from conftest import PLAN, images
 
 from self_models.basics.errors import ModelError
 from self_models.fast.batched.neurons import begins_silent, neuron_steps
-from self_models.network.neurons import HeldDropout, NeuronState, SpikingNeuron
+from self_models.network.neurons import NeuronState, SpikingNeuron
 from self_models.network.surrogates import SURROGATES
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -187,18 +187,3 @@ def test_threshold_and_leak_learn_only_when_asked(learn_threshold, learn_leak):
         assert (parameter.grad is not None and parameter.grad.item() != 0) == learns
     assert all(layer.threshold.requires_grad == learn_threshold for layer in model.neurons().values())
     assert all(layer.leak.requires_grad == learn_leak for layer in model.neurons().values())
-
-
-def test_dropout_masks_are_held_over_all_steps_of_a_model():
-    torch.manual_seed(0)
-    model, x = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=32, timesteps=8, dropout=0.5).train(), images(2)
-    run, names = model.start(x), [name for name, module in model.named_modules() if isinstance(module, HeldDropout)]
-    held = []
-    for draws in torch.rand(8, *x.shape):
-        model.step(run, x, draws)
-        held.append({name: run.memory[name] for name in names})
-    assert {name.split(".")[0] for name in names} == {"features", "generate", "classifier"}
-    for name in names:
-        masks = [step[name] for step in held if step[name] is not None]  # none before the first spikes can have arrived
-        assert len(masks) > 1 and all(torch.equal(masks[0], later) for later in masks)
-        assert not torch.equal(masks[0][0], masks[0][1])
