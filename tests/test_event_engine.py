@@ -248,6 +248,7 @@ def test_whatever_changes_a_network_counts_at_the_next_run(way):
         after = engine(x, u)
         check_same(model(x, u), after, exact=False)
         assert not torch.equal(before.logits, after.logits)
+        assert engine.prepare() is engine.prepare()  # which is kept while nothing changes
         if way == "one weight through .data":  # frozen is a promise, which is broken here
             assert torch.equal(frozen(x, u).logits, before.logits)
 
@@ -458,6 +459,12 @@ def test_what_has_no_compiled_form_is_refused_and_auto_takes_dense(what, monkeyp
     assert auto.runs == {"event": COUNT, "dense": COUNT} and (auto.name, new.name) == ("event and dense", "dense")
     assert "a hook" not in what or not torch.equal(before.logits, after.logits)
     if "gate" in what:
+        counts = []
+        for model.engine in (auto, None):
+            with OperationCounter(model) as counter:
+                model(x, u)
+            counts.append(counter.counts())
+        assert counts[0] == counts[1] and counts[0]["spikes"]["features.1"] > 0
         model.change(gate="block", epsilon=0.3)
         check_same(before, engine(x, u))
 
@@ -525,5 +532,7 @@ def test_a_network_larger_than_the_free_memory_is_refused_and_auto_takes_dense(t
         assert torch.equal(engine(x, seed=0).logits, model(x, seed=0).logits)
     assert engine.name == "dense"
     assert load(FEEDBACK).engine is None
+    with pytest.raises(ModelError, match="are free: use --engine dense"):
+        load(FEEDBACK, engine="event")
     monkeypatch.setattr(self_models.fast.event.layouts, "free_memory", lambda: None)  # nobody tells
     assert EventEngine(model, chooses=True)(x, seed=0) and load(FEEDBACK).engine

@@ -170,9 +170,9 @@ def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):
 
 def test_objectives_combine_by_flags(trained, tmp_path):
     """Contrast, blocking and stopping in one network."""
-    flags = "--gate contrast --contrast local --epsilon 0.2 --rule both --open_bound 0.9 --gap_bound 0"
+    flags = "--gate contrast --contrast local --epsilon 0.2 --rule both --open_bound 0.9 --gap_bound 0 --leak 0.5"
     run_here(OBJ1, f"--pretrained_snn {trained.snn}", flags, f"--limit_test 16 --run_name x --output_dir {tmp_path}")
     (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
     settings = records(tmp_path / "logs/snn/x.jsonl", "run")[0]["parameters"]
-    assert (settings["gate"], settings["rule"], settings["gap_bound"]) == ("contrast", "both", 0)
+    assert [settings[name] for name in ("gate", "rule", "gap_bound", "leak")] == ["contrast", "both", 0, 0.5]
     assert record["mean_steps"] < 5 and record["open_share"][-1] < 1
