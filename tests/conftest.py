@@ -127,3 +127,13 @@ def baseline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("baseline")
     run_here(SNN, f"-a VGG5_small --fc_width 16 {SPIKING} --run_name baseline --output_dir {folder}".replace(BALANCE, ""))
     return folder / "trained_models/snn/baseline.pth"
+
+
+def run_undrawn(name, *flags):
+    """As run_here, without the pictures, which take most of the time."""
+    module = importlib.import_module(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for each, value in list(vars(module).items()):
+            if getattr(value, "__module__", "") in ("harness.drawing.figures", "harness.drawing.plots"):
+                patch.setattr(module, each, lambda *_, **__: None)
+        return run_here(name, *flags)
