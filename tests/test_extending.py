@@ -57,40 +57,33 @@ def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
     assert all(word in shown.getvalue() for word in ("--slack", "--readout_gain", "relative"))
 
 
+def rule(name, field):
+    """A rule with this field."""
+    return dataclass(type("Own", (Rule,), {"__annotations__": {name: float}, name: field, "holds": id}))
+
+
+LEAD = objective_setting(1.0, NOT_NEGATIVE, "")
+
+
 @pytest.mark.parametrize(
-    ("registry", "base", "own", "words"),
+    ("registry", "name", "part", "words"),
     [
-        (RULES, SimpleNamespace, {}, "rule 'x': derive Own from Rule of self_models.objectives.stopping"),
-        (GATES, SimpleNamespace, {}, "gate 'x': derive Own from Gate"),
-        (READOUTS, Rule, {}, "readout 'x': derive Own from Readout"),
-        (RULES, Rule, {}, r"Own lacks holds\(\)"),
-        (RULES, Rule, {"holds": id, "lead": objective_setting(1.0, NOT_NEGATIVE, "")}, "write @dataclass under its registration"),
+        (RULES, "x", type("Own", (SimpleNamespace,), {}), "rule 'x': derive Own from Rule of self_models.objectives.stopping"),
+        (GATES, "x", type("Own", (SimpleNamespace,), {}), "gate 'x': derive Own from Gate"),
+        (READOUTS, "x", type("Own", (Rule,), {}), "readout 'x': derive Own from Readout"),
+        (RULES, "x", type("Own", (Rule,), {}), r"Own lacks holds\(\)"),
+        (RULES, "x", type("Own", (Rule,), {"holds": id, "lead": LEAD}), "write @dataclass under its registration"),
+        (RULES, "x", rule("lead", 0.5), r"rule 'x': declare lead of Own by setting\(\) or objective_setting\(\)"),
+        (RULES, "x", rule("gap_bound", LEAD), "rule 'x': confidence has a setting gap_bound, too: inherit it, or take another"),
+        (RULES, "confidence", type("Own", (Rule,), {"holds": id}), "rule 'confidence' is there already"),
     ],
 )
-def test_what_a_part_lacks_is_said_at_once(registry, base, own, words):
+def test_what_a_part_lacks_is_said_at_once(registry, name, part, words):
+    """A setting is declared once: another rule's name would change that rule's default."""
     before = dict(registry)
     with pytest.raises(ModelError, match=words):
-        registry.register("x")(type("Own", (base,), own))
+        registry.register(name)(part)
     assert registry == before
-
-
-@pytest.mark.parametrize(
-    ("field", "words"),
-    [
-        (0.5, r"rule 'x': declare lead of Own by setting\(\) or objective_setting\(\)"),
-        (
-            objective_setting(1.0, NOT_NEGATIVE, ""),
-            "rule 'x': confidence has a setting gap_bound, too: inherit it, or take another",
-        ),
-    ],
-)
-def test_a_setting_is_declared_once(field, words):
-    """A field that is no setting, and one of another rule's name, which would change that rule's default."""
-    before, name = dict(RULES), "lead" if field == 0.5 else "gap_bound"
-    own = {"__annotations__": {name: float}, name: field, "holds": id}
-    with pytest.raises(ModelError, match=words):
-        RULES.register("x")(dataclass(type("Own", (Rule,), own)))
-    assert before == RULES
 
 
 @pytest.mark.parametrize("names", [(0, 4), {"none": 1, None: 2}])
@@ -101,8 +94,7 @@ def test_a_choice_is_of_texts(names):
 
 
 def test_a_part_does_not_take_a_setting_of_the_network(monkeypatch):
-    own = {"__annotations__": {"timesteps": float}, "timesteps": objective_setting(1.0, NOT_NEGATIVE, ""), "holds": id}
-    monkeypatch.setitem(RULES, "x", dataclass(type("Own", (Rule,), own)))
+    monkeypatch.setitem(RULES, "x", rule("timesteps", LEAD))
     with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
         InputBlockingSNN.declared()
 
@@ -119,13 +111,6 @@ def test_a_rule_that_looks_at_the_input_must_say_so():
     assert looking(False, "image").may_stop(run, 1).all()
     with pytest.raises(ModelError, match=r"rule Own asks for view.is_open: it must say looks_at_input = True"):
         looking(False, "is_open").may_stop(run, 1)
-
-
-def test_a_name_that_is_taken_stays_whose_it_is():
-    before = RULES["confidence"]
-    with pytest.raises(ModelError, match="rule 'confidence' is there already"):
-        RULES.register("confidence")(type("Own", (Rule,), {"holds": id}))
-    assert RULES["confidence"] is before
 
 
 NETWORK = """
