@@ -24,7 +24,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 BOTH = pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
 
 
-def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, **settings):
+def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, batched=True, **settings):
     """A random network of PLAN that spikes in every layer."""
     torch.manual_seed(seed)
     if cls is not VGG_wFeedback:
@@ -32,6 +32,7 @@ def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, **settings):
     model = cls(**{"plan": PLAN, "fc_width": 12, **settings}).eval()
     for layer in model.classifier[::3]:
         layer.weight.data *= 20  # else hardly any of its neurons fires in a few steps
+    model.batched = batched  # else run step by step
     return model
 
 
@@ -39,26 +40,14 @@ def draws(model, x, seed=1):
     return torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(seed))
 
 
-class Watched(list):
-    """The signals that go into a module, or come out of it, in a run of so many images; steps: as tensor, (t, B, ...) of the last
-    t steps."""
-
-    def __init__(self, module, images, comes_out=True):
-        self.images = images
-        hook = module.register_forward_hook if comes_out else module.register_forward_pre_hook
-        hook(lambda _, given, *output: self.append(self.first(output[0] if comes_out else given)))
-
-    @staticmethod
-    def first(signal):
-        return signal[0] if isinstance(signal, tuple) else signal
-
-    @property
-    def steps(self):
-        return torch.cat(self).unflatten(0, (-1, self.images))
-
-
-def watch_input(model, images):
-    return Watched(model.features[0], images, comes_out=False)
+def by_steps(module, comes_out=False):
+    """A list of what goes into a module, or comes out of it, at each step of a network that is run step by step."""
+    signals = []
+    if comes_out:
+        module.register_forward_hook(lambda _, given, output: signals.append(output[0] if type(output) is tuple else output))
+    else:
+        module.register_forward_pre_hook(lambda _, given: signals.append(given[0]))
+    return signals
 
 
 # --- plans, shapes, weights
@@ -462,10 +451,10 @@ def test_poisson_encoding_by_hand():
 
 
 def test_direct_encoding_sends_the_image_at_each_step():
-    model, x = tiny(encoding="direct"), images(2)
-    signals = watch_input(model, 2)
+    model, x = tiny(encoding="direct", batched=False), images(2)
+    signals = by_steps(model.features[0])
     first, second = (model(x, draws(model, x, seed)) for seed in (1, 2))
-    assert torch.equal(signals.steps, x.expand(2, *x.shape))  # the first layer is asked once in each run
+    assert len(signals) == 12 and all(torch.equal(signal, x) for signal in signals)
     assert torch.equal(first.logits, second.logits)
     assert first.spikes["input"].tolist() == [6 * (image != 0).sum().item() for image in x]
 
@@ -496,12 +485,12 @@ def test_readouts_by_hand(name, spiking, prediction, guess):
 @pytest.mark.parametrize("leak", [1.0, 0.5])
 @pytest.mark.parametrize("name", READOUTS)
 def test_prediction_follows_the_sum_of_the_decoders_output(name, leak):
-    model, x = tiny(readout=name, readout_leak=leak), images(2)
+    model, x = tiny(readout=name, readout_leak=leak, batched=False), images(2)
     last = model.generate[-1]
-    sent = Watched(last, 2)
+    sent = by_steps(last, comes_out=True)
     output, traces = model(x, draws(model, x)), [torch.zeros_like(x)]
     assert isinstance(last, SpikingNeuron) == model.readout.spiking
-    for decoded in sent.steps:
+    for decoded in sent:
         traces.append(leak * traces[-1] + decoded)
     torch.testing.assert_close(output.predictions, model.readout.prediction(torch.stack(traces[1:])))
     torch.testing.assert_close(output.errors, (x - output.predictions) ** 2)
@@ -512,18 +501,17 @@ def test_prediction_follows_the_sum_of_the_decoders_output(name, leak):
 
 def blocking(epsilon, cls=InputBlockingSNN, **settings):
     """A blocking network whose first guess is near 0, so that dark pixels are predicted at once, others later."""
-    return tiny(cls, epsilon=epsilon, readout="membrane_rescaled", **settings)
+    return tiny(cls, epsilon=epsilon, readout="membrane_rescaled", batched=False, **settings)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 12, 12)])
 def test_blocked_pixel_never_spikes_again(shape):
     model, x = blocking(0.3, image_shape=shape), images(3, shape)
-    signals = watch_input(model, 3)
+    signals = by_steps(model.features[0])
     output = model(x, draws(model, x))
-    free = tiny(readout="membrane_rescaled", image_shape=shape)
-    unblocked = watch_input(free, 3)
+    free = tiny(readout="membrane_rescaled", image_shape=shape, batched=False)
+    unblocked = by_steps(free.features[0])
     free(x, draws(model, x))
-    signals, unblocked = signals.steps, unblocked.steps
     assert torch.equal(output.predicted, (output.predictions - x).abs() < 0.3) and 0 < output.predicted[0].float().mean() < 1
     assert output.is_open[0].all()
     prevented = 0
@@ -553,7 +541,7 @@ def test_contrast_leaves_an_empty_image_empty(contrast):
     x = images(3)
     x[1] = 0
     model = blocking(0.3, ContrastAttentionSNN, contrast=contrast)
-    signals = watch_input(model, len(x))
+    signals = by_steps(model.features[0])
     output = model(x, draws(model, x))
     assert output.spikes["input"][1] == 0 and output.logits[1].abs().sum() == 0
     assert all(not signal[1].any() for signal in signals) and output.spikes["input"][0] > 0
