@@ -276,8 +276,9 @@ def test_which_class_is_found_to_be_which(digits):
 @pytest.mark.parametrize(("engine", "held_out"), [("dense", False), ("event", False), ("event", True)])
 def test_the_same_figures_as_the_script(tmp_path, digits, engine, held_out):
     """Of an ImageSet, too, whose images are not the first of their files."""
-    flags = f"--pretrained_snn {FEEDBACK} --epsilon 0.2 --seed 3 --engine {engine} --batch_size 7"
-    run_here(OBJ1, flags, f"--{'holdout' if held_out else 'limit_test'} 20 --run_name x --output_dir {tmp_path}")
+    flags = f"--pretrained_snn {FEEDBACK} --epsilon 0.2 --seed 3 --engine {engine} --batch_size 7 --run_name x"
+    script, images = (OBJ1, "--holdout 20") if held_out else (SNN, "--test_only --limit_test 20")
+    run_here(script, f"{flags} {images} --output_dir {tmp_path}")
     (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
     data = [load_data("MNIST", holdout=20)[1]] if held_out else [digits.images, digits.labels]
     found = evaluate(load(FEEDBACK, engine=engine), *data, batch_size=6, seed=3)
