@@ -52,6 +52,29 @@ def test_averages_are_exact_and_have_no_gradient():
 # --- an evaluation
 
 
+def spiking_output(n):
+    n = torch.tensor(n, dtype=torch.float32)
+    logits, spikes = torch.stack([n, 0 * n, 0 * n - 1], 1), {"input": n, "features.1": 2 * n}
+    return SNNOutput(logits, None, None, spikes, steps=n.long(), is_open=None, comparisons=3 * n)
+
+
+def test_processes_merge_what_each_has_in_the_images_order():
+    """Two processes share batches of 3, 3 and 1 images; the second has none of the last."""
+    parts = [Evaluation(None), Evaluation(None)]
+    for process, images in ((0, [1, 2]), (1, [3]), (0, [4]), (1, [5, 6]), (0, [7])):
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        parts[process].add(spiking_output(images), torch.ones(len(images), 1, 1, 2), labels, loss=images[0])
+    parts[1].skip()
+    found = parts[0].result([part.parts() for part in parts])
+    assert found["per_image"]["steps"].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert (found["images"], found["mean_steps"], found["comparisons"]) == (7, 4.0, 12.0)
+    assert (found["median_steps"], found["p95_steps"]) == (4, pytest.approx(1 + 0.95 * 6))
+    assert found["spikes"] == {"input": 4.0, "features.1": 8.0} and found["parts"]["total"] == 12
+    assert found["loss"] == pytest.approx((2 * 1 + 3 + 4 + 2 * 5 + 7) / 7)
+    with pytest.raises(ValueError):  # one process lacks a batch
+        parts[0].result([parts[0].parts(), Evaluation(None).parts()])
+
+
 def test_images_per_second_and_what_an_ann_has_not(monkeypatch):
     clock = iter([10.0, 14.0])
     monkeypatch.setattr(self_models.counting.evaluation.time, "perf_counter", lambda: next(clock))
@@ -66,9 +89,7 @@ def test_images_per_second_and_what_an_ann_has_not(monkeypatch):
 
 
 def test_figures_of_spiking_images():
-    n = torch.tensor([2.0, 3.0])
-    logits, spikes = torch.stack([n, 0 * n, 0 * n - 1], 1), {"input": n, "features.1": 2 * n}
-    output = SNNOutput(logits, None, torch.ones(2, 2, 1, 1, 2), spikes, steps=n.long(), is_open=None, comparisons=3 * n)
+    output = spiking_output([2, 3])._replace(errors=torch.ones(2, 2, 1, 1, 2))
     found = figures_per_image(output, torch.tensor([0.25, -0.25, 0.5, 0.0]).reshape(2, 1, 1, 2), torch.tensor([0, 1]))
     assert {name: values.tolist() for name, values in found.items()} == {
         "label": [0, 1], "found": [0, 0], "correct": [True, False], "margin": [2.0, 3.0], "error": [2.0, 2.0],
