@@ -267,12 +267,6 @@ def test_arrays_of_another_byte_order_and_mirrored_ones_are_taken(taking):
 # --- evaluate
 
 
-def test_which_class_is_found_to_be_which(digits):
-    found = evaluate(load(FEEDBACK, timesteps=8), digits.images[:20], digits.labels[:20])
-    assert [sum(row) for row in found["confusion"]] == digits.labels[:20].bincount(minlength=10).tolist()
-    assert sum(found["confusion"][label][label] for label in range(10)) == round(20 * found["accuracy"])
-
-
 @pytest.mark.parametrize(("engine", "held_out"), [("dense", False), ("event", False), ("event", True)])
 def test_the_same_figures_as_the_script(tmp_path, digits, engine, held_out):
     """Of an ImageSet, too, whose images are not the first of their files."""
@@ -386,11 +380,6 @@ def test_a_loaded_model_can_be_copied(copied, digits):
     assert other.engine.model is other and torch.equal(other(digits.images[:2], seed=0).logits, before.logits)
 
 
-@pytest.mark.parametrize("engine", ["dense", "event"])
-def test_no_images_are_a_batch_too(engine, digits):
-    assert load(FEEDBACK, engine=engine, timesteps=2)(digits.images[:0]).logits.shape == (0, 10)
-
-
 def test_numbers_of_numpy_make_a_checkpoint_that_can_be_read():
     model = InputBlockingSNN(plan=PLAN, fc_width=np.int64(8), kernel_size=np.int64(3), leak=np.float32(0.5))
     assert [type(model.settings[name]) for name in ("fc_width", "kernel_size", "leak")] == [int, int, float]
@@ -416,14 +405,3 @@ def test_a_setting_is_changed_by_change_only(name):
     model.change(**{name: 4})
     assert getattr(model, name) == model.settings[name] == 4
     assert len(model(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), seed=0).predictions) == model.timesteps
-
-
-def test_a_part_changed_in_place_counts_in_both_engines(digits):
-    x = digits.batch(torch.arange(3)).images
-    dense, event = (load(FEEDBACK, engine=engine) for engine in ("dense", "event"))
-    for model in (dense, event):
-        model.gate.epsilon = 0.05
-    with torch.no_grad():
-        found, expected = event(x, seed=0), dense(x, seed=0)
-    assert torch.equal(found.is_open, expected.is_open)
-    assert not torch.equal(found.is_open, load(FEEDBACK)(x, seed=0).is_open)
