@@ -242,6 +242,7 @@ REFUSED = [
     (OBJ1, "{snn}", "folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says where it"),
     (OBJ1, "--preset cifar10_feedback", "or --dataset CIFAR10, whose classes they are"),
     (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
+    (OBJ1, "--pretrained_snn {digits} --dataset {own}/data", "the classes cat, dog, elk, and the network was trained on 0, 1, 2"),
     (OBJ1, "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),
     (OBJ1, "{snn} --dataset {own}/data --image_size 20", f"--image_size: {TAKES}"),
     (OBJ1, "{snn} --dataset {own}/data --no-grey", f"--grey: {TAKES}"),
@@ -249,7 +250,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("script", "flags", "words"), REFUSED)
-def test_what_does_not_fit_images_of_ones_own_is_refused(own, tmp_path, script, flags, words):
-    snn = f"--pretrained_snn {own[0]}/trained_models/snn/own.pth"
-    line = refused(script, f"{flags.format(snn=snn, own=own[0])} --output_dir {tmp_path}")
-    assert words in line and (str(own[0]) not in line or str(own[0]) in flags.format(snn="", own=own[0]))
+def test_what_does_not_fit_images_of_ones_own_is_refused(own, trained, tmp_path, script, flags, words):
+    files = {"snn": f"--pretrained_snn {own[0]}/trained_models/snn/own.pth", "digits": trained.snn, "own": own[0]}
+    line = refused(script, f"{flags.format(**files)} --output_dir {tmp_path}")
+    assert words in line and (str(own[0]) not in line or str(own[0]) in flags.format(**files | {"snn": ""}))
