@@ -175,7 +175,7 @@ def evaluated(one, argv):
     """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
     preset = ["--preset", one.preset] if one.preset else []
     args = build_parser(argv).parse_args([*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)])
-    args = args.settle(run_name=f"{one.name}_compared", model=as_saved(args.model, one.checkpoint))
+    args = args.with_settled(run_name=f"{one.name}_compared", model=as_saved(args.model, one.checkpoint))
     posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN), InputBlockingSNN, "")
     record, _ = posthoc.evaluate()
     posthoc.run.say(f"{one.name}: {running(record, ['accuracy'])} on {record['images']:,} images")

@@ -52,8 +52,8 @@ def test_a_flag_that_another_makes_idle(tmp_path, name, flags, line):
 
 def test_a_plan_of_ones_own_is_asked_and_not_its_name():
     words, plan = ["-a", "VGG5_wFeedback", "--max_pool", "count"], [[4, "M", 6], []]
-    assert lines_on_idle(snn_parser("").parse_args(words).settle(plan=plan), snn_settings()) == []
-    args = snn_parser("").parse_args([*words, "--trade_off", "1"]).settle(plan=plan)
+    assert lines_on_idle(snn_parser("").parse_args(words).with_settled(plan=plan), snn_settings()) == []
+    args = snn_parser("").parse_args([*words, "--trade_off", "1"]).with_settled(plan=plan)
     with pytest.raises(UserError, match="--trade_off does nothing with --architecture VGG5_wFeedback: it has no decoder"):
         lines_on_idle(args, snn_settings())
 

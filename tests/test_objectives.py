@@ -324,9 +324,9 @@ def test_images_with_a_small_margin_are_the_difficult_ones():
         stopped_early = {"margin": -margin} if more["rule"] != "none" else {}
         return dict(more), per_image | stopped_early
 
-    args, series = SimpleNamespace(gap_bounds=[1.0, 2.0]), {}
+    args = SimpleNamespace(gap_bounds=[1.0, 2.0])
     posthoc = SimpleNamespace(args=args, model=SimpleNamespace(change=lambda **settings: None), evaluate=evaluate)
-    sweep(posthoc, ["confidence"], series)
+    series = sweep(posthoc, ["confidence"])
     assert [len(rows) for rows in series.values()] == [2, 1]
     for record, _ in (row for rows in series.values() for row in rows):
         assert (record["rank_correlation"], record["rank_correlation_per_ink"]) == pytest.approx((1, -1))

@@ -68,23 +68,6 @@ def test_batches_begin_where_they_are_told_and_keep_their_positions():
     assert {batch.images.device.type, batch.labels.device.type} == {"meta"} and batch.index.tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(
-    ("size", "count", "expected"),
-    [
-        (3, 2, [([0], 1, 2 / 3), ([1, 2], 2, 4 / 3)]),
-        (2, 4, [([0], 0, 0), ([0], 1, 2), ([0], 0, 0), ([1], 1, 2)]),  # a rank without images has the one before as stand-in
-    ],
-)
-def test_ranks_share_a_batch(monkeypatch, size, count, expected):
-    """Each image is one rank's, and the mean over ranks of weight times mean loss is the batch's mean loss."""
-    monkeypatch.setattr("harness.processes.ranks.count", lambda: count)
-    for rank, (numbers, counted, weight) in enumerate(expected):
-        monkeypatch.setattr("harness.processes.ranks.rank", lambda rank=rank: rank)
-        (batch,) = image_set(size).batches(size)
-        assert (numbers_of(batch), batch.whole, batch.counts) == (numbers, size, counted > 0)
-        assert (batch.counted, batch.share * count) == (counted, pytest.approx(weight))
-
-
 # --- augmentation, and dimming
 
 

@@ -45,11 +45,11 @@ def adopted(config, saved, cls, names):
         if name in names and name in settings and (flag := one.flag(name)) and flag not in config.given:
             value = one.check(name, settings[name])
             found[flag] = lasting_name(value) if name == "dataset" else value
-    config = config.adopt(**found)
+    config = config.with_found(**found)
     chosen_on = saved.get("selected_on", None if settings else "test")  # the original chose so; some committed files do not say
     plan = None if "architecture" in config.given else settings.get("plan")
-    config = config.settle(plan=plan, selected_on=chosen_on if chosen_on in SELECTED_ON else None)
-    return config.settle(facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
+    config = config.with_settled(plan=plan, selected_on=chosen_on if chosen_on in SELECTED_ON else None)
+    return config.with_settled(facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
 
 
 def settings_from(cls, args, **own):

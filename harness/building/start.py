@@ -68,9 +68,9 @@ def resolve_snn(config, keeps=()):
         config = adopted(config, start.saved, cls, names)
     config = with_facts(config)
     if frames := config.facts.get("recorded_frames"):  # a step for each frame, and nothing blocked for good
-        config = config.adopt(blocking="dynamic", **({} if start.kind == "snn" else {"timesteps": frames}))
+        config = config.with_found(blocking="dynamic", **({} if start.kind == "snn" else {"timesteps": frames}))
     if start.kind == "ann":
-        config = config.adopt(**of_ann(config, start))
+        config = config.with_found(**of_ann(config, start))
     return config, start
 
 
@@ -89,8 +89,10 @@ def with_gate(config):
     if "epsilon" not in config.given or getattr(config, "gate", "") != "open" or "gate" in config.given:
         return config
     if config.epsilon:
-        return config.settle(gate="block")
-    return replace(config, typed={flag: value for flag, value in config.typed.items() if flag != "epsilon"}).settle(epsilon=0.0)
+        return config.with_settled(gate="block")
+    return replace(config, typed={flag: value for flag, value in config.typed.items() if flag != "epsilon"}).with_settled(
+        epsilon=0.0
+    )
 
 
 def of_ann(config, start):

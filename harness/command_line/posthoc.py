@@ -40,14 +40,14 @@ def resolve_evaluation(args, cls):
         path = Paths("snn", snn_name(args), args.output_dir).best_path
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
-        args = args.adopt(pretrained_snn=str(path))
+        args = args.with_found(pretrained_snn=str(path))
     cls = class_for(args.model, cls)
     args, start = resolve_snn(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
     trained_gate = GATES.get(str(start.settings.get("gate")), Gate)
     if trained_gate.stays_in_evaluation and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
-        args = args.adopt(gate=start.settings["gate"])
+        args = args.with_found(gate=start.settings["gate"])
     if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder and not GATES[args.gate].completes:
-        args = args.adopt(epsilon=0.0)
+        args = args.with_found(epsilon=0.0)
     return with_gate(args), start
 
 

@@ -67,7 +67,7 @@ class Recipe:
                 named[flag] = starts[flag]
         if not args.test_only and not args.run_name:
             found["run_name"] = numbered(self.run, args.seed)
-        return replace(args, recipe=flags | named).adopt(**found).settle(made_by=made_by, preset_flags=words)
+        return replace(args, recipe=flags | named).with_found(**found).with_settled(made_by=made_by, preset_flags=words)
 
     def start(self, flag, after=()):
         """The Recipe of a checkpoint that it takes, None for a .pth. after: see find()."""

@@ -27,12 +27,12 @@ def train_each(train, parser, argv, kind):
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
         if "run_name" in args.given or not own.run_name:
-            own = own.settle(run_name=numbered(run_name(kind, own), seed))
+            own = own.with_settled(run_name=numbered(run_name(kind, own), seed))
         said = [f"== seed {seed}: {own.run_name}"]
         for flag in STARTS:
             path = Path(getattr(own, flag, "") or ".")
             if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
-                own = own.settle(**{flag: str(sibling)})
+                own = own.with_settled(**{flag: str(sibling)})
                 said.append(f"--{flag} {sibling}")
         if ranks.is_first():
             print("; ".join(said), flush=True)

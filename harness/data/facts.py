@@ -47,7 +47,7 @@ def with_facts(args):
     if idle := [flag for flag in (OF_IMAGES if recordings else OF_RECORDINGS) if flag in args.given]:
         kinds = ("images", "recordings of event cameras") if recordings else ("recordings of event cameras", "images")
         raise UserError(f"--{idle[0]} is of {kinds[0]}, and {args.dataset} has {kinds[1]}: leave it out")
-    return args.settle(facts=facts)
+    return args.with_settled(facts=facts)
 
 
 def where_images_lie(args):

@@ -27,7 +27,7 @@ def taken_up(args, declared, kind, name, own=None):
         return args, None
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
-    args = args.settle(resume=str(path))
+    args = args.with_settled(resume=str(path))
     of_recipe = {one.flag(name) for name, one in declared.items() if one.fixed and one.group != "run"}
     may_begin = bool({"preset", "pretrained_ann", "pretrained_snn", *of_recipe}.intersection(args.typed))
     saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
@@ -46,8 +46,8 @@ def taken_up(args, declared, kind, name, own=None):
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
-    args = args.adopt(**{flag: was[flag] for flag in taken_up})
-    args = args.settle(plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
+    args = args.with_found(**{flag: was[flag] for flag in taken_up})
+    args = args.with_settled(plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
     if is_folder(args.dataset):
         now, were = list_folder(args.dataset).known_by, saved["files"]
         if changed := [f"{part}/ had {were[part]} and has {known}" for part, known in now.items() if were[part] != known]:
