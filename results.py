@@ -59,10 +59,10 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "fashion_feedback": Network("Fashion feedback", opened=True),
     "fashion_baseline": Network("baseline of Fashion feedback"),
     "cifar10_feedback": Network("CIFAR-10 feedback", images=JPEG),
-    "cifar10_blind": Network("CIFAR-10, blind interpolation", images=JPEG),
+    "cifar10_blind": Network("CIFAR-10, interpolation", images=JPEG),
     "cifar10_baseline": Network("baseline of CIFAR-10 feedback", images=JPEG),
     "deep_feedback": Network("CIFAR-10, deep, feedback", images=JPEG),
-    "deep_blind": Network("CIFAR-10, deep, blind interpolation", images=JPEG),
+    "deep_blind": Network("CIFAR-10, deep, interpolation", images=JPEG),
     "deep_baseline": Network("baseline of CIFAR-10, deep, feedback", images=JPEG),
 }
 RECIPES = {preset: find(preset, "snn") for preset in NETWORKS}
@@ -157,7 +157,7 @@ def check_all_there(folder, only):
 
 
 def is_shown(row):
-    """Whether a row is in the tables: all steps, or stopped by confidence at a gap of 1."""
+    """Whether a row is in the tables: all steps, or stopped by confidence at a margin of 1."""
     return row["rule"] == "none" or row["bounds"].get("gap_bound") == RULE_SHOWN["gap_bound"]
 
 

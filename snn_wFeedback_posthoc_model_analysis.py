@@ -37,7 +37,7 @@ def main(argv=None):
     model, run = posthoc.model, posthoc.run
     if not model.predicts:
         why = f"{args.architecture} has no decoder, so it predicts nothing"
-        raise UserError(f"{why}: choose a plan named ..._wFeedback, or --gate once")
+        raise UserError(f"{why}: choose an architecture named ..._wFeedback, or --gate once")
     film = posthoc.watch()
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)

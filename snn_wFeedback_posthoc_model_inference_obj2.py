@@ -45,7 +45,7 @@ def sweep(posthoc, rules):
     """All bounds of these rules, then T steps for every image: name -> list of (record, per_image).
 
     A record's rank_correlation is Spearman's rho between spikes per image and difficulty, a small margin after all T steps;
-    rank_correlation_per_ink is that of spikes per unit of ink.
+    rank_correlation_per_ink is that of spikes per total intensity.
     """
     series = {}
     for rule, settings in [(rule, settings_of(rule, posthoc.args)) for rule in rules]:

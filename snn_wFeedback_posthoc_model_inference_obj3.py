@@ -23,7 +23,7 @@ def main(argv=None):
     suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
     posthoc = open_posthoc(args, start, ContrastAttentionSNN, suffix)
     if not posthoc.model.has_feedback:
-        raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose a plan named ..._wFeedback")
+        raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose an architecture named ..._wFeedback")
     if posthoc.files:
         save_gif(posthoc.run.place.picture(".gif"), posthoc.watch(), args.frame_seconds)
         posthoc.run.say(f"wrote {posthoc.run.place.picture('.gif')}")

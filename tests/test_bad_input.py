@@ -74,7 +74,7 @@ LABELS = "train-labels-idx1-ubyte.gz"
         (SNN, "--encoding poisson --gate once --readout membrane", "needs --encoding direct"),
         (SNN, "-a VGG5_wFeedback_small --gate once --encoding direct", "choose another"),
         (SNN, "-a VGG5_small --gate once --encoding direct --grid 3", "power of 2"),
-        (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs a plan with feedback"),
+        (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs an architecture with feedback"),
         (SNN, "--balance_percentile 0", "above 0"), (SNN, "--balance_percentile 100.1", "at most 100"),
         (ANN, "--norm layer", "choose from"), (ANN, "--fc_dropout 1", "below 1"),
     ],

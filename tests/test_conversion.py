@@ -187,7 +187,7 @@ OWN = ("features.1 (Tired)", "features.4 (SpikingNeuron)", "generate2 (Sequentia
 
 @pytest.mark.parametrize("part", UNKNOWN)
 def test_neurons_and_what_stands_beside_the_stages_may_be_ones_own_in_a_conversion(part):
-    """Any other part that no plan has is refused by name; what stands beside the stages keeps its threshold."""
+    """Any other part that no architecture has is refused by name; what stands beside the stages keeps its threshold."""
     model, x = build(**BIAS), images(2)
     UNKNOWN[part](model)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -218,10 +218,10 @@ def test_the_cheapest_and_the_dearest_images(drawn, tmp_path):
     digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
     plots.save_extremes(tmp_path / "extremes.png", digits, ONE, 0.25)
     axes = drawn[-1].axes
-    assert drawn[-1].get_suptitle() == "The 2 cheapest and the 2 dearest test images, ε = 0.25"
+    assert drawn[-1].get_suptitle() == "The 2 cheapest and the 2 most expensive test images, ε = 0.25"
     cheap, dear = "5 spikes\ntaken for 0", "7 spikes\nright"
     assert [axis.get_title() for axis in axes] == [cheap, dear, dear, cheap]
-    assert [axis.get_ylabel() for axis in axes] == ["cheapest", "", "dearest", ""]
+    assert [axis.get_ylabel() for axis in axes] == ["cheapest", "", "most expensive", ""]
     assert [axis.images[0].get_array()[0, 0] for axis in axes] == [80, 40, 40, 80]
 
 

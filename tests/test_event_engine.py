@@ -409,7 +409,7 @@ def become(cls):
     return lambda module: setattr(module, "__class__", cls)
 
 
-UNKNOWN = {  # what no plan has -> what makes it part of a network of PLAN
+UNKNOWN = {  # what no architecture has -> what makes it part of a network of PLAN
     "features.1 (Tired)": lambda model: become(Tired)(model.features[1]),
     "generate.1 (Half)": lambda model: become(Half)(model.generate[1]),
     "features.5 (Identity)": lambda model: model.features.__setitem__(5, nn.Identity()),

@@ -218,9 +218,9 @@ def test_what_compares_with_a_prediction_needs_feedback():
     for settings, words in (
         (
             {"epsilon": 0.1},
-            "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0",
+            "epsilon: input blocking needs an architecture with feedback: choose one named ..._wFeedback, or epsilon 0",
         ),
-        ({"epsilon": 0.0, "rule": "all_predicted"}, "needs a plan with feedback"),
+        ({"epsilon": 0.0, "rule": "all_predicted"}, "needs an architecture with feedback"),
     ):
         with pytest.raises(ModelError, match=words):
             build(AdaptiveTimestepsSNN, **baseline, **settings)
@@ -316,7 +316,7 @@ def test_what_contrast_wins_back_by_hand():
 
 
 def test_images_with_a_small_margin_are_the_difficult_ones():
-    """Spikes fall as the margin after all steps grows: rho is +1, and -1 per unit of ink, of which hard images have more."""
+    """Spikes fall as the margin after all steps grows: rho is +1, and -1 per total intensity, of which hard images have more."""
     margin = torch.tensor([1.0, 2.0, 3.0])
     per_image = {"spikes": torch.tensor([30.0, 20.0, 10.0]), "ink": torch.tensor([30.0, 10.0, 1.0]), "margin": margin}
 

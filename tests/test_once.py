@@ -245,7 +245,7 @@ def test_what_cannot_work_is_refused():
     for own, words in (
         ({"grid": 3}, "grid must be a power of 2 (1, 2, 4, ...), not 3"),
         ({"encoding": "poisson"}, "gate once sends a pixel's value, once: it needs --encoding direct, not poisson"),
-        ({"plan": BASELINE, "guess": "decoder"}, "guess decoder needs a plan with feedback: choose one, or guess interpolation"),
+        ({"plan": BASELINE, "guess": "decoder"}, "guess decoder needs an architecture with feedback: choose one, or guess"),
         (
             {"image_shape": (1, 8, 8), "readout": "spike_count"},
             "predicts 0.5 to 1 of a grey image, and gate once wants the",

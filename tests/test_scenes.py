@@ -1,4 +1,4 @@
-"""What a network that is left on is shown: scenes made of test images, and frames from files."""
+"""What a streaming network is shown: scenes made of test images, and frames from files."""
 
 import json
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Training of a network that is left on: what goes from one image to the next, where gradients are cut, and that it goes on."""
+"""Training of a streaming network: what goes from one image to the next, where gradients are cut, and that it goes on."""
 
 import functools
 import os
@@ -205,7 +205,7 @@ def test_the_best_epoch_is_the_best_at_sequences_and_its_test_figures_are_of_sin
     [
         (
             "--gate once --epsilon 0.2 --encoding direct",
-            "gate once is for one image: a network that is left on wants block, or open",
+            "gate once is for one image: a streaming network wants block, or open",
         ),
         ("--feedback_interval 2", "--feedback_interval 1"),
         ("--sequence 0", "--sequence"),

@@ -1,4 +1,4 @@
-"""A network that is left on: pieces and wholes, hand-worked traces of what is forgotten, states that go on, what is refused."""
+"""A streaming network: pieces and wholes, hand-worked traces of what is forgotten, states that go on, what is refused."""
 
 import contextlib
 import copy

@@ -174,7 +174,7 @@ def choose_trained(model, args):
     if args.test_only or args.train == "all":
         return
     if not model.has_feedback:
-        raise UserError(f"--train decoder needs a plan with feedback; {args.architecture} has none")
+        raise UserError(f"--train decoder needs an architecture with feedback; {args.architecture} has none")
     if not args.trade_off and not any(loss.needs_frames for loss in own_losses(args, model).values()):
         raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction")
     if not model.gate.wants(model.gate.start(torch.zeros(1, *model.image_shape, device=next(model.parameters()).device))):

@@ -21,7 +21,7 @@ CHECKPOINTS = ("pretrained_ann", "pretrained_snn")
 GROUPS = {  # title -> description, in the order of --help
     **dict.fromkeys(("run", "checkpoint", "engine", "conversion", "data", "network")),
     "spiking": "one time unit = one simulation step",
-    "forgetting": "how a network that is left on lets go of what is past",
+    "forgetting": "streaming: how old evidence decays",
     "gate": "which pixels the input neurons see next",
     "stopping": "when an image stops before T steps, in evaluation",
     **dict.fromkeys(("training", "fine-tuning", "results")),
@@ -186,10 +186,10 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return ", ".join(action.option_strings) + ("" if bare else f" {self._format_args(action, action.dest.upper())}")
 
     def _get_help_string(self, action):
-        if action.default in (None, "", argparse.SUPPRESS) or "default:" in action.help:
-            return action.help
         default = action.default if isinstance(action.default, list) else [action.default]
-        return f"{action.help} (default: {' '.join(map(str, default))})"
+        told = default[:1] not in ([None], [""], [argparse.SUPPRESS]) and "default:" not in action.help
+        words = [getattr(_kind_of(action), "range", ""), f"default: {' '.join(map(str, default))}" * told]
+        return f"{action.help} ({'; '.join(filter(None, words))})" if any(words) else action.help
 
 
 class SwitchAction(argparse.Action):

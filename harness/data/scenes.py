@@ -1,4 +1,4 @@
-"""Scenes: images of a data set, one after the other, as a network sees them that is left on while the world changes.
+"""Scenes: images of a data set, one after the other, as a network sees them that streams while the world changes.
 
 A scene is a function of a Source and of epsilon that yields frames for ever, each an image (C, H, W) uint8 with its label, -1
 where there is nothing to be answered. What is drawn follows from the seed and the number of the stream alone.

@@ -95,7 +95,7 @@ def save_spikes_over_time(path, spikes, open_share, epsilon, images):
 
 
 def save_extremes(path, images, per_image, epsilon, count=10):
-    """The cheapest and the dearest images of an ImageSet. per_image: see evaluation.py; epsilon: of the evaluation."""
+    """The cheapest and the most expensive images of an ImageSet. per_image: see evaluation.py; epsilon: of the evaluation."""
     order, count = per_image["spikes"].argsort(), min(count, len(images))
     chosen = torch.cat([order[:count], order[-count:].flip(0)])
     with chart(path, (1.1 * count, 3.6), 2 * count, count) as axes:
@@ -106,9 +106,9 @@ def save_extremes(path, images, per_image, epsilon, count=10):
             verdict = "right" if per_image["correct"][position] else f"taken for {name}"
             axis.set_title(f"{per_image['spikes'][position]:,.0f} spikes\n{verdict}", fontsize=8)
             axis.set(xticks=[], yticks=[])
-        for axis, label in zip(axes[::count], ("cheapest", "dearest"), strict=True):
+        for axis, label in zip(axes[::count], ("cheapest", "most expensive"), strict=True):
             axis.set_ylabel(label)
-        axis.figure.suptitle(f"The {count} cheapest and the {count} dearest test images, ε = {epsilon:g}")
+        axis.figure.suptitle(f"The {count} cheapest and the {count} most expensive test images, ε = {epsilon:g}")
 
 
 def save_adaptive(path, series, per_image, timesteps, setting, names):

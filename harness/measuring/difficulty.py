@@ -17,7 +17,7 @@ def difficulty_correlations(per_image):
 
 
 def spike_correlations(difficulty, per_image):
-    """Spearman's rho of a measure of difficulty (N,), larger being harder, with spikes and with spikes per unit of ink: an image
-    with more ink (sum of light) has more input spikes to begin with."""
+    """Spearman's rho of a measure of difficulty (N,), larger being harder, with spikes and with spikes per total intensity: an
+    image of more total intensity (sum of light) has more input spikes to begin with."""
     spikes = {"spikes": per_image["spikes"], "spikes_per_ink": per_image["spikes"] / per_image["ink"].clamp(min=1e-6)}
     return {name: rank_correlation(difficulty, values) for name, values in spikes.items()}

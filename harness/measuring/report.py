@@ -16,10 +16,9 @@ from self_models.objectives.stopping import RULES
 NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is the same for all images"
 COLUMNS = (
     "95 %: steps that suffice for 95 % of the images; rho: Spearman's rank correlation of an image's spikes with how small its "
-    "margin is after all steps; per ink: of its spikes per unit of light; faster: images per second against all steps; goal: "
-    "0.7 T / mean steps"
-)
-LOSSES = ("classification", "reconstruction", "penalty", "_loss", "total")  # as their names end
+    "margin is after all steps; per intensity: of spikes per total intensity, the sum of an image's pixels; faster: images per
+    second against all " "steps; goal: " "0.7 T / mean steps" ) LOSSES = ("classification", "reconstruction", "penalty", "_loss",
+    "total")  # as their names end
 
 
 def running(means, names=("accuracy", *LOSSES, "spikes")):
@@ -145,7 +144,7 @@ def operations_table(records):
 
 def difficulty_lines(epsilon, correlations):
     """Rank correlations between difficulty and spikes, as lines."""
-    yield f"Spearman's rank correlation with difficulty (epsilon {epsilon:g}): spikes per image; spikes per unit of ink"
+    yield f"Spearman's rank correlation with difficulty (epsilon {epsilon:g}): spikes per image; spikes per total intensity"
     for name, rho in correlations.items():
         yield f"  {name}: {signed(rho['spikes'])}; {signed(rho['spikes_per_ink'])}"
     if any(each is None for rho in correlations.values() for each in rho.values()):
@@ -159,7 +158,7 @@ def signed(rho):
 
 def adaptive_table(series):
     """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image)."""
-    head = ["rule", "accuracy", "mean steps", "median", "95 %", "spikes", "rho", "per ink", "images/s", "faster", "(goal)"]
+    head = ["rule", "accuracy", "mean steps", "median", "95 %", "spikes", "rho", "per intensity", "images/s", "faster", "(goal)"]
     table, records = [head], [record for rows in series.values() for record, _ in rows]
     for name, rows in series.items():
         prefix = name.rpartition(", ")[0]

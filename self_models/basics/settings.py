@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from self_models.basics.errors import ModelError
 
+MOST = 2**31 - 1  # of anything that is counted
 LARGEST = 1e30  # of any number: 32-bit floats overflow not far beyond
 
 
@@ -75,12 +76,14 @@ class Registry(dict):
 
 
 class Number:
-    """An int or float between low and high; above, below: exclude that end."""
+    """An int or float between low and high; above, below: exclude that end. range: the same in few words."""
 
     def __init__(self, kind, low=-math.inf, high=math.inf, *, above=False, below=False):
         self.kind, self.low, self.high, self.excluded = kind, low, high, [low] * above + [high] * below
         ends = [f"{'above' if above else 'at least'} {low}"] * (low > -math.inf)
         ends += [f"{'below' if below else 'at most'} {high}"] * (high < math.inf)
+        ranges = f"{'above ' * above}{low} to {'below ' * below}{high}"
+        self.range = ranges if high < MOST else f"{'above' if above else 'from'} {low}" * (low > -math.inf)
         self.wanted = f"{'a whole number' if kind is int else 'a number'} {' and '.join(ends)}".strip()
 
     def check(self, value):
@@ -134,7 +137,7 @@ class Text:
         self.parse, self.check = parse, check
 
 
-COUNT = Number(int, 1, 2**31 - 1)
+COUNT = Number(int, 1, MOST)
 WHOLE = Number(int, 0)
 POSITIVE = Number(float, 0, above=True)
 NOT_NEGATIVE = Number(float, 0)

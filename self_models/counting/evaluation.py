@@ -126,7 +126,7 @@ def confusion(labels, found, classes):
 
 
 def figures_per_image(output, images, labels):
-    """Figures of each image (B,): label, found (the class), correct, margin (gap between the two best outputs); error; from
+    """Figures of each image (B,): label, found (the class), correct, margin (margin of the two largest logits); error; from
     an SNN spikes (all layers), steps, ink (sum of light) and comparisons (of a pixel with its prediction)."""
     found = output.logits.argmax(1)
     figures = {"label": labels, "found": found, "correct": found == labels, "margin": output_gap(output.logits)}
@@ -145,7 +145,7 @@ class Batch(NamedTuple):
 
     whole: size of the whole batch, of which one of several processes has a part; 0: this is the whole.
     counts: False for the stand-in of a process that no image is left for; it weighs nothing.
-    place: a SequenceState of running/stream.py, where these images come after others in a network that is left on.
+    place: a SequenceState of running/stream.py, where these images come after others in a streaming network.
     """
 
     images: torch.Tensor
@@ -178,7 +178,7 @@ def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
     (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own batches are taken, in its order. Image
     n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are those that the
     scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for none, for a
-    network of one class, and for an SNN with a part that no plan makes, whose operations are not known."""
+    network of one class, and for an SNN with a part that no architecture makes, whose operations are not known."""
     was_training, size = model.training, required(COUNT, "batch_size", batch_size)
     try:
         parts = parts_of(model, data, labels, size)

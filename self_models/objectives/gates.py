@@ -98,7 +98,7 @@ class Tolerance(Gate):
     def check(self, has_feedback, encoding="poisson"):
         if self.epsilon and not has_feedback:
             raise ModelError(
-                "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0 for no blocking"
+                "epsilon: input blocking needs an architecture with feedback: choose one named ..._wFeedback, or epsilon 0"
             )
 
     def is_predicted(self, image, prediction):

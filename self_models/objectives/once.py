@@ -73,7 +73,7 @@ class Once(Tolerance):
         if encoding != "direct":
             raise ModelError(f"gate once sends a pixel's value, once: it needs --encoding direct, not {encoding}")
         if self.guess == "decoder" and not has_feedback:
-            raise ModelError("guess decoder needs a plan with feedback: choose one, or guess interpolation")
+            raise ModelError("guess decoder needs an architecture with feedback: choose one, or guess interpolation")
 
     def start(self, image):
         sent = on_grid(image, self.grid)

@@ -15,9 +15,9 @@ ANY = Number(float)
 
 
 def output_gap(logits):
-    """Gap between the two best outputs, in units of the output (B,). Raises ModelError where there is one output only."""
+    """Margin of the two largest logits, in units of the output (B,). Raises ModelError where there is one output only."""
     if logits.shape[1] < 2:
-        raise ModelError("labels=1: an accuracy, or a gap between the two best outputs, wants a network of at least 2 classes")
+        raise ModelError("labels=1: an accuracy, or a margin of the two largest logits, wants a network of at least 2 classes")
     best, second = logits.topk(2).values.unbind(1)
     return best - second
 
@@ -81,7 +81,7 @@ class AllPredicted(Rule):
 @RULES.register("confidence")
 @dataclass
 class Confidence(Rule):
-    """The gap between the two best outputs is at least gap_bound."""
+    """The margin of the two largest logits is at least gap_bound."""
 
     gap_bound: float = objective_setting(
         8.0, ANY, "confidence: smallest margin of the two largest logits", group="stopping", tried=(2.0, 4.0, 8.0, 16.0),

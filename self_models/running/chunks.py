@@ -15,7 +15,7 @@ LOOKED_AFTER = 4  # steps taken at once while images may stop
 
 def all_steps(model, run, steps, uniforms=None, frames=True):
     """(Frame of T = steps, how many of them each image took (B,), the run after them) of a run that begins, or goes on. In
-    evaluation each image stops after the first step at which model.rule holds, or after all; one that is left on does not.
+    evaluation each image stops after the first step at which model.rule holds, or after all; one that streams does not.
     uniforms: as in the model's forward; frames: whether the Frame has pictures, else sums over them."""
     x, end, parts, stops = run.image, run.steps + steps, [], run.last is not None and model.rule.stops and not model.training
     running = torch.arange(len(x), device=x.device)

@@ -60,7 +60,7 @@ class RunState:
     recorder: Recorder = field(default_factory=Recorder)  # of nothing
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
-    last: int | None = None  # how many there will be; None: the network is left on
+    last: int | None = None  # how many there will be; None: the network streams
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
     reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks

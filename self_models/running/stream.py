@@ -1,4 +1,4 @@
-"""A network that is left on: it answers at every step while its images change, and keeps its state in between."""
+"""A streaming network: it answers at every step while its images change, and keeps its state in between."""
 
 from dataclasses import dataclass, replace
 
@@ -105,9 +105,9 @@ class SequenceState:
 def check_left_on(model):
     """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
     if not model.gate.follows_changes:
-        raise ModelError(f"gate {model.settings['gate']} is for one image: a network that is left on wants block, or open")
+        raise ModelError(f"gate {model.settings['gate']} is for one image: a streaming network wants block, or open")
     if model.wiring.pools and model.settings["max_pool"] == "count":
-        raise ModelError("max_pool count never forgets an image: a network that is left on wants max_pool or, or no M")
+        raise ModelError("max_pool count never forgets an image: a streaming network wants max_pool or, or no M")
 
 
 def engine_of(model, x, recorder):
