@@ -9,7 +9,7 @@ from harness.command_line.parser import lines_on_idle
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each
 from harness.data.facts import lines_on
-from harness.runs.paths import ann_name, evaluation_name
+from harness.runs.paths import run_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
@@ -21,15 +21,11 @@ def build_parser(argv=None):
 
 
 def main(argv=None):
-    return train_each(train, build_parser(argv), argv, name_of)
-
-
-def name_of(args):
-    return args.run_name or (evaluation_name(args) if args.test_only else ann_name(args))
+    return train_each(train, build_parser(argv), argv, "ann")
 
 
 def train(args):
-    name, declared, about_start = name_of(args), ann_settings(args.model), []
+    name, declared, about_start = run_name("ann", args), ann_settings(args.model), []
     args, start = resolve(args, "ann", name, declared)
     model = new_ann(args)
     if start.kind == "ann":
@@ -40,8 +36,7 @@ def train(args):
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
-        for line in (*warnings, *about_data, *about_start):
-            run.say(line)
+        run.say(*warnings, *about_data, *about_start)
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

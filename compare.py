@@ -17,8 +17,7 @@ from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
-from harness.measuring.report import running
-from harness.measuring.tables import aligned
+from harness.measuring.report import aligned, running
 from harness.reporting.page import check_replaceable, save_page
 from harness.reporting.reading import read_run
 from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of
@@ -62,7 +61,9 @@ def main(argv=None):
         runs[-1].seed, runs[-1].recipe = one.seed, Path(one.word).stem if len(alike) == 1 else one.word
         recipes = recipes_of(runs)
         check_images(recipes)
-    check_seeds(recipes, seeds)
+    if short := next((recipe for recipe in recipes if len(recipe.results) < len(seeds)), None):
+        of = " ".join(map(str, short.results))
+        raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
     pairs = pairs_of(recipes)
     if not args.evaluate:
         print(f"read, not measured anew (--evaluate does): {' '.join(str(run.path) for run in runs)}")
@@ -70,7 +71,11 @@ def main(argv=None):
         print(*["", *aligned(comparison(*pair))], sep="\n")
     print(f"\n{EXPLAINED}")
     if args.output:
-        write(args, runs, pairs)
+        path = Path(args.output)
+        if path.suffix == ".html":
+            save_page(path, runs, args.overwrite, pairs)
+        else:
+            write_whole(path, lambda file: file.write(as_text(pairs, path.suffix).encode()))
         print(f"wrote {args.output}")
     return pairs
 
@@ -170,7 +175,7 @@ def evaluated(one, argv):
     """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
     preset = ["--preset", one.preset] if one.preset else []
     args = build_parser(argv).parse_args([*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)])
-    args = args.settle(run_name=f"{one.name}_compared", model=as_saved(args.model, one.checkpoint))
+    args = args.with_settled(run_name=f"{one.name}_compared", model=as_saved(args.model, one.checkpoint))
     posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN), InputBlockingSNN, "")
     record, _ = posthoc.evaluate()
     posthoc.run.say(f"{one.name}: {running(record, ['accuracy'])} on {record['images']:,} images")
@@ -181,25 +186,8 @@ def check_images(recipes):
     """Raises UserError where networks were evaluated on different images."""
     if len(kinds := {recipe.on: recipe for recipe in recipes}) > 1:
         one, other, *_ = kinds.values()
-        raise UserError(
-            f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}: compare networks of one data set; --evaluate "
-            "takes the same images of it for all"
-        )
-
-
-def check_seeds(recipes, seeds):
-    """Raises UserError where a network was evaluated in another way for each seed."""
-    if short := next((recipe for recipe in recipes if len(recipe.results) < len(seeds)), None):
-        of = " ".join(map(str, short.results))
-        raise UserError(f"{short.name} was run with {short.run_with} for seed {of} only: --evaluate runs all seeds alike")
-
-
-def write(args, runs, pairs):
-    path = Path(args.output)
-    if path.suffix == ".html":
-        save_page(path, runs, args.overwrite, pairs)
-    else:
-        write_whole(path, lambda file: file.write(as_text(pairs, path.suffix).encode()))
+        differ = f"{one.name} was evaluated on {one.on}, {other.name} on {other.on}"
+        raise UserError(f"{differ}: compare networks of one data set; --evaluate takes the same images of it for all")
 
 
 if __name__ == "__main__":

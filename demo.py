@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from harness.measuring.tables import aligned
+
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
 from harness.runs.commands import COMMANDS, program
@@ -47,13 +49,12 @@ def report(seconds):
     """The table at the end, from the JSON lines that the stages wrote."""
     ann = events(OUTPUT / "logs/ann/quick_feedback.jsonl", "evaluation")[-1]
     runs = events(OUTPUT / "logs/snn/inference.jsonl", "evaluation")
-    print(f"\n{'':36}accuracy    input  encoder  decoder  classifier    total   (spikes per image)")
-    print(f"{'ANN':36}{100 * ann['accuracy']:6.2f} %")
+    parts = ("input", "encoder", "decoder", "classifier", "total")
+    table = [["spikes per image", "accuracy", *parts], ["ANN", f"{100 * ann['accuracy']:.2f} %"]]
     for run in runs:
         name = f"SNN, {run['timesteps']} steps, " + (f"blocking, epsilon {run['epsilon']}" if run["epsilon"] else "no blocking")
-        s = run["spikes"]
-        counts = f"{s['input']:7,.0f} {s['encoder']:8,.0f} {s['decoder']:8,.0f} {s['classifier']:11,.0f} {s['total']:8,.0f}"
-        print(f"{name:36}{100 * run['accuracy']:6.2f} %  {counts}")
+        table.append([name, f"{100 * run['accuracy']:.2f} %", *(f"{run['spikes'][part]:,.0f}" for part in parts)])
+    print("", *aligned(table), sep="\n")
     print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
     print(f"total: {sum(seconds.values()):.0f} s\n\nwritten:")
     for path in sorted(path for path in OUTPUT.rglob("*") if path.is_file()):

@@ -10,15 +10,10 @@ from harness.exporting.files import FORMATS, export
 def build_parser():
     parser = Parser(__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an SNN; for half, of an ANN, too")
-    parser.add_argument(
-        "--to",
-        choices=list(FORMATS),
-        required=True,
-        help="nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits",
-    )
-    parser.add_argument(
-        "--output", default="", metavar="PATH", help="default: beside the checkpoint, NAME.nir, NAME_torch.pt or NAME_half.pth"
-    )
+    help_text = "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits"
+    parser.add_argument("--to", choices=list(FORMATS), required=True, help=help_text)
+    help_text = "default: beside the checkpoint, NAME.nir, NAME_torch.pt or NAME_half.pth"
+    parser.add_argument("--output", default="", metavar="PATH", help=help_text)
     parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="of a network of your own")
     parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")
     return parser

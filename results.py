@@ -59,10 +59,10 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "fashion_feedback": Network("Fashion feedback", opened=True),
     "fashion_baseline": Network("baseline of Fashion feedback"),
     "cifar10_feedback": Network("CIFAR-10 feedback", images=JPEG),
-    "cifar10_blind": Network("CIFAR-10, blind interpolation", images=JPEG),
+    "cifar10_blind": Network("CIFAR-10, interpolation", images=JPEG),
     "cifar10_baseline": Network("baseline of CIFAR-10 feedback", images=JPEG),
     "deep_feedback": Network("CIFAR-10, deep, feedback", images=JPEG),
-    "deep_blind": Network("CIFAR-10, deep, blind interpolation", images=JPEG),
+    "deep_blind": Network("CIFAR-10, deep, interpolation", images=JPEG),
     "deep_baseline": Network("baseline of CIFAR-10, deep, feedback", images=JPEG),
 }
 RECIPES = {preset: find(preset, "snn") for preset in NETWORKS}
@@ -99,7 +99,7 @@ def main(argv=None):
     parser.add_argument("--dataset", default="", metavar="FOLDER", help="of CIFAR-10 (JPEG), for the networks that want it")
     args = parser.parse_args(argv)
     wanted = list(CHECKPOINTS) if args.only is None else args.only
-    missing = missing_images(dict.fromkeys(IMAGES[name] for name in wanted), args.dataset)
+    missing = missing_images({IMAGES[name] for name in wanted}, args.dataset)
     without = [name for name in wanted if IMAGES[name] in missing]
     if args.only and without:
         raise UserError(f"{without[0]} needs its images: {missing[IMAGES[without[0]]]}")
@@ -110,12 +110,12 @@ def main(argv=None):
     folder.mkdir(exist_ok=True)
     rows = []
     for checkpoint, run, network, command in commands(args.dataset and str(Path(args.dataset).absolute())):
-        into = f"--output_dir {folder.name} --results_json {folder.name}/{run}.json"
+        path = folder / f"{run}.json"
         if checkpoint in there:
+            into = f"--output_dir {folder.name} --results_json {folder.name}/{path.name}"
             evaluate(f"{command} --run_name {run} {into} --overwrite {few}")
-        elif few and checkpoint in without:
-            continue
-        rows += [row_of(network, record) for record in json.loads((folder / f"{run}.json").read_text())]
+        if checkpoint in there or not (few and checkpoint in without):
+            rows += [row_of(network, record) for record in json.loads(path.read_text())]
     save_results_json(folder / "results.json", rows)
     if not few:
         chosen, rows = list(filter(is_shown, rows)), means_over_seeds(rows)
@@ -124,25 +124,24 @@ def main(argv=None):
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
         put_into(HERE / TABLES, [*table(filter(is_shown, rows)), "", *pairs_table(chosen)])
         put_into(HERE / README, short_table(rows))
-    for images, why in missing.items():
+    for images in dict.fromkeys(IMAGES[name] for name in without):
         names = ", ".join(name for name in without if IMAGES[name] == images)
-        print(f"not evaluated, and rows of before stay as they are: {names}; {why}")
+        print(f"not evaluated, and rows of before stay as they are: {names}; {missing[images]}")
 
 
 def missing_images(names, folder):
     """name -> what to do, of these names of images those that are not there; folder: of what is no known data set, or ''. Raises
     UserError for a folder without images."""
     missing = {}
-    for name in names:
-        if name in IMAGE_SHAPES:
-            try:
-                load_data(name)
-            except UserError as error:
-                missing[name] = str(error)
-        elif folder:
-            list_folder(folder)
-        else:
-            missing[name] = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
+    if JPEG in names and folder:
+        list_folder(folder)
+    elif JPEG in names:
+        missing[JPEG] = "add --dataset FOLDER, of FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
+    for name in names & IMAGE_SHAPES.keys():
+        try:
+            load_data(name)
+        except UserError as error:
+            missing[name] = str(error)
     return missing
 
 
@@ -158,7 +157,7 @@ def check_all_there(folder, only):
 
 
 def is_shown(row):
-    """Whether a row is in the tables: all steps, or stopped by confidence at a gap of 1."""
+    """Whether a row is in the tables: all steps, or stopped by confidence at a margin of 1."""
     return row["rule"] == "none" or row["bounds"].get("gap_bound") == RULE_SHOWN["gap_bound"]
 
 
@@ -191,23 +190,17 @@ def row_of(network, record):
 def means_over_seeds(rows):
     """One row for all rows that only the seed tells apart, with the means of their figures. seeds: how many they are; deviation:
     figure -> standard deviation over the seeds (n - 1), where there are several."""
-    same = {}
+    same, means = {}, []
     for row in rows:
-        same.setdefault(setting_of(row), []).append(row)
-    return [mean(group) | {"seeds": len(group), "deviation": deviations(group)} for group in same.values()]
-
-
-def setting_of(row):
-    """What tells rows apart, the seed aside."""
-    return (row["name"], row["dataset"], row["epsilon"], *run_of(row))
+        same.setdefault((row["name"], row["dataset"], row["epsilon"], *run_of(row)), []).append(row)
+    for group in same.values():
+        several = SPREAD if len(group) > 1 else ()
+        deviation = {name: spread(name, dict(enumerate(group))).deviation for name in several}
+        means.append(mean(group) | {"seeds": len(group), "deviation": deviation})
+    return means
 
 
 SPREAD = ("accuracy", "spikes", "energy_joules", "energy_event_joules")  # figures of which a spread is given
-
-
-def deviations(rows):
-    spreads = {name: spread(name, dict(enumerate(rows))) for name in SPREAD}
-    return {name: found.deviation for name, found in spreads.items()} if len(rows) > 1 else {}
 
 
 def mean(values):
@@ -257,23 +250,27 @@ def table(rows):
         )
 
 
-SHORT = {  # of the README's table: (network, steps, rule, blocking) -> name
-    ("quick feedback", 50, "none", True): "ours, with blocking, T = 50",
-    ("baseline of quick feedback", 50, "none", False): "its baseline, T = 50",
-    ("quick feedback", 50, "confidence", True): "ours, each image stopped when the network is sure",
+SHORT = {  # of the README's table: name -> (network, steps, rule); the ANN's logs have its preset's name
+    "baseline, T = 50": ("baseline of quick feedback", 50, "none"),
+    "baseline, early exit": ("baseline of quick feedback", 50, "confidence"),
+    "blocking, T = 50": ("quick feedback", 50, "none"),
+    "blocking, early exit": ("quick feedback", 50, "confidence"),
 }
+SHORT_ANN = "quick_feedback"
 
 
 def short_table(rows):
-    """The README's table: the original's published figures, then a few rows of ours."""
-    yield "| MNIST test set | accuracy, % | spikes per image | energy, µJ: event-driven; layer by layer |"
-    yield "| --- | --- | --- | --- |"
-    yield "| the original, with blocking, T = 50 (one run) | 99.05 | 366,000 | not known |"
-    found = {(row["name"], row["timesteps"], row["rule"], row["blocking"]): row for row in filter(is_shown, rows)}
-    for key, name in SHORT.items():
+    """The README's table: accuracy of the ANNs, as their training has logged it, then a few SNNs."""
+    yield "| network | accuracy, % | spikes per image | energy event-driven, µJ | energy layer by layer, µJ |"
+    yield "|" + " --- |" * 5
+    logs = [HERE / f"logs/ann/{numbered(SHORT_ANN, seed)}.jsonl" for seed in range(NETWORKS[SHORT_ANN].seeds)]
+    tested = {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs) if log.is_file()}
+    yield f"| ANN | {spread('accuracy', tested).text('.2f') if tested else '-'} | - | - | - |"
+    found = {(row["name"], row["timesteps"], row["rule"]): row for row in filter(is_shown, rows)}
+    for name, key in SHORT.items():
         if row := found.get(key):
-            energies = f"{shown(row, 'energy_event_joules')}; {shown(row, 'energy_joules')}"
-            yield f"| {name} | {shown(row, 'accuracy')} | {shown(row, 'spikes')} | {energies} |"
+            figures = ("accuracy", "spikes", "energy_event_joules", "energy_joules")
+            yield f"| {name} | " + " | ".join(shown(row, figure) for figure in figures) + " |"
 
 
 def shown(row, name):

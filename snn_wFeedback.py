@@ -8,7 +8,7 @@ from harness.command_line.parser import lines_on_idle
 from harness.command_line.scripts import run_script
 from harness.command_line.seeds import train_each
 from harness.data.facts import lines_on
-from harness.runs.paths import evaluation_name, snn_name
+from harness.runs.paths import run_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion, own_losses
@@ -20,15 +20,11 @@ def build_parser(argv=None):
 
 
 def main(argv=None):
-    return train_each(train, build_parser(argv), argv, name_of)
-
-
-def name_of(args):
-    return args.run_name or (evaluation_name(args) if args.test_only else snn_name(args))
+    return train_each(train, build_parser(argv), argv, "snn")
 
 
 def train(args):
-    name, declared = name_of(args), snn_settings(args.model)
+    name, declared = run_name("snn", args), snn_settings(args.model)
     args, start = resolve(args, "snn", name, declared)
     model = new_snn(args)
     model.set_bptt_segments(args.bptt_segments)
@@ -44,8 +40,7 @@ def train(args):
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
     with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
-        for line in (*warnings, *about_data, engine):
-            run.say(line)
+        run.say(*warnings, *about_data, engine)
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

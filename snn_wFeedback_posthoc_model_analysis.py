@@ -25,10 +25,9 @@ def build_parser(argv=None):
     parser = posthoc_parser(__doc__, asked_class(argv, InputBlockingSNN))
     group = add_picture_flags(parser)
     group.add_argument("--chart_images", type=typed(COUNT), default=200, metavar="N", help="chart spikes of the first N")
-    group.add_argument(
-        "--raster", type=typed(COUNT), nargs="?", const=20, default=None, metavar="N", help="also draw the spikes of N "
-        "neurons of each layer on the first image shown, and the membrane potentials of three, and write them as .npz; N: 20",
-    )  # fmt: skip
+    group.add_argument("--raster", type=typed(COUNT), nargs="?", const=20, default=None, metavar="N", help="also draw the spikes "
+                       "of N neurons of each layer on the first image shown, and the membrane potentials of three, and write "
+                       "them as .npz; N: 20")  # fmt: skip
     return parser
 
 
@@ -37,9 +36,8 @@ def main(argv=None):
     posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_analysis")
     model, run = posthoc.model, posthoc.run
     if not model.predicts:
-        raise UserError(
-            f"{args.architecture} has no decoder, so it predicts nothing: choose a plan named ..._wFeedback, or --gate once"
-        )
+        why = f"{args.architecture} has no decoder, so it predicts nothing"
+        raise UserError(f"{why}: choose an architecture named ..._wFeedback, or --gate once")
     film = posthoc.watch()
     save_gif(run.place.picture(".gif"), film, args.frame_seconds)
     save_contact_sheet(run.place.picture(".png"), film)

@@ -6,9 +6,8 @@ from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_extremes, save_sweep
-from harness.measuring.classes import class_lines
 from harness.measuring.difficulty import difficulty_correlations
-from harness.measuring.report import blocking_table, difficulty_lines, operations_table
+from harness.measuring.report import blocking_table, class_lines, difficulty_lines, operations_table
 from self_models.basics.settings import NOT_NEGATIVE
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -32,13 +31,9 @@ def main(argv=None):
         per_image = posthoc.evaluate()[1]
         correlations = difficulty_correlations(per_image)
         run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
-    for lines in (blocking_table, operations_table):
-        for line in lines(posthoc.records):
-            run.say(line)
-        run.say()
+    run.say(*blocking_table(posthoc.records), "", *operations_table(posthoc.records), "")
     by_class = class_lines(posthoc.records[-1]["confusion"], posthoc.model.classes)
-    for line in (*difficulty_lines(epsilons[-1], correlations), *by_class):
-        run.say(line)
+    run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records)
     save_extremes(run.place.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])
     run.say(f"wrote {run.place.picture('_sweep.png')}, {run.place.picture('_extremes.png')}")

@@ -1,10 +1,7 @@
 #!/usr/bin/env python3
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
-from dataclasses import replace
-
 from harness import UserError
-from harness.building.own import as_saved
 from harness.command_line.flags import asked_class, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
@@ -27,23 +24,14 @@ def build_parser(argv=None):
     for name, one in bounds.items():
         default = [*one.tried] or [one.default]
         group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=default, help=one.help)
-    help_text = "SNN of a plan without feedback, stopped by the rules that look at outputs alone for comparison"
-    group.add_argument("--baseline_snn", default="", metavar="PATH", help=help_text)
     return parser
 
 
 def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv), AdaptiveTimestepsSNN)
     posthoc = open_posthoc(args, start, AdaptiveTimestepsSNN, "_adaptive", rule=args.rules[0])
-    baseline = baseline_of(args, argv)
-    run, series = posthoc.run, {}
-    sweep(posthoc, args.rules, series)
-    if baseline:
-        on_outputs = [name for name, rule in RULES.items() if rule.stops and not rule.looks_at_input]
-        sweep(baseline, on_outputs, series, prefix="without feedback, ")
-        posthoc.records += baseline.records
-    for line in adaptive_table(series):
-        run.say(line)
+    run, series = posthoc.run, sweep(posthoc, args.rules)
+    run.say(*adaptive_table(series))
     name, ((record, per_image), *_) = next(iter(series.items()))
     setting = f"{setting_in_words(name, record['bounds'])}, ε = {record['epsilon']:g}"
     shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes
@@ -53,42 +41,25 @@ def main(argv=None):
     return posthoc.finish()
 
 
-def baseline_of(args, argv):
-    """The Posthoc of --baseline_snn, or None. Raises UserError where that SNN has feedback."""
-    if not args.baseline_snn:
-        return None
-    own = build_parser(argv).parse_args(argv)
-    given = {flag: value for flag, value in own.given.items() if flag != "epsilon"}  # which is of the first network
-    own = replace(own, recipe=given, typed={}).settle(  # typed flags are judged beside the first network
-        pretrained_snn=args.baseline_snn,
-        pretrained_ann="",
-        model=as_saved(args.model, args.baseline_snn),
-        run_name=own.run_name and f"{own.run_name}_baseline",
-    )
-    baseline = open_posthoc(*resolve_evaluation(own, AdaptiveTimestepsSNN), AdaptiveTimestepsSNN, "_adaptive", rule="confidence")
-    if baseline.model.has_feedback:
-        raise UserError(f"--baseline_snn {args.baseline_snn} has a decoder: give an SNN of a plan without feedback")
-    return baseline
-
-
-def sweep(posthoc, rules, series, prefix=""):
-    """All bounds of these rules, then T steps for every image; fills series: name -> list of (record, per_image).
+def sweep(posthoc, rules):
+    """All bounds of these rules, then T steps for every image: name -> list of (record, per_image).
 
     A record's rank_correlation is Spearman's rho between spikes per image and difficulty, a small margin after all T steps;
-    rank_correlation_per_ink is that of spikes per unit of ink.
+    rank_correlation_per_ink is that of spikes per total intensity.
     """
+    series = {}
     for rule, settings in [(rule, settings_of(rule, posthoc.args)) for rule in rules]:
         for bounds in settings:
             posthoc.model.change(rule=rule, **bounds)
-            doing = setting_in_words(f"evaluating {prefix}{rule}", bounds)
-            series.setdefault(prefix + rule, []).append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
+            doing = setting_in_words(f"evaluating {rule}", bounds)
+            series.setdefault(rule, []).append(posthoc.evaluate(doing=doing, rule=rule, bounds=bounds))
     posthoc.model.change(rule="never")
-    series[f"{prefix}all steps"] = [posthoc.evaluate(doing=f"evaluating {prefix}all steps", rule="none", bounds={})]
-    difficulty = -series[f"{prefix}all steps"][0][1]["margin"]
-    for name, rows in series.items():
-        for record, per_image in rows if name.startswith(prefix) else ():
-            found = spike_correlations(difficulty, per_image)
-            record |= {"rank_correlation": found["spikes"], "rank_correlation_per_ink": found["spikes_per_ink"]}
+    series["all steps"] = [posthoc.evaluate(doing="evaluating all steps", rule="none", bounds={})]
+    difficulty = -series["all steps"][0][1]["margin"]
+    for record, per_image in (row for rows in series.values() for row in rows):
+        found = spike_correlations(difficulty, per_image)
+        record |= {"rank_correlation": found["spikes"], "rank_correlation_per_ink": found["spikes_per_ink"]}
+    return series
 
 
 def settings_of(rule, args):

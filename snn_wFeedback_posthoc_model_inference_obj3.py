@@ -23,7 +23,7 @@ def main(argv=None):
     suffix = f"_contrast_{args.contrast}_epsilon_{args.epsilon}"
     posthoc = open_posthoc(args, start, ContrastAttentionSNN, suffix)
     if not posthoc.model.has_feedback:
-        raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose a plan named ..._wFeedback")
+        raise UserError(f"{args.architecture} has no decoder, so it explains nothing: choose an architecture named ..._wFeedback")
     if posthoc.files:
         save_gif(posthoc.run.place.picture(".gif"), posthoc.watch(), args.frame_seconds)
         posthoc.run.say(f"wrote {posthoc.run.place.picture('.gif')}")
@@ -38,8 +38,7 @@ def main(argv=None):
     run, summary = posthoc.run, contrast_summary(rows)
     run.record(event="contrast", **summary)
     posthoc.records.append({"event": "contrast", **summary})
-    for line in contrast_table(rows, summary):
-        run.say(line)
+    run.say(*contrast_table(rows, summary))
     save_dimming(run.place.picture(".png"), rows, args.epsilon)
     save_gif(run.place.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")

@@ -53,10 +53,10 @@ def main(argv=None):
     args, start = resolve_evaluation(args, InputBlockingSNN)
     if start.settings.get("recorded_frames"):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
-    trained = start.settings  # of one that was trained to be left on they hold
+    trained = start.settings  # of a network trained for streaming they hold
     own = trained if trained.get("surprise") or trained.get("output_leak", 1.0) < 1 else {}
     forgets = FORGETTING[args.gate != "open" and args.epsilon > 0]
-    args = args.adopt(**{flag: own.get(flag, value) for flag, value in forgets.items()})
+    args = args.with_found(**{flag: own.get(flag, value) for flag, value in forgets.items()})
     posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream")
     model, run = posthoc.model, posthoc.run
     title = f"{Path(start.path).stem}: " + (f"scene {args.scene}" if args.scene else args.frames)

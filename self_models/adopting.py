@@ -111,7 +111,7 @@ def copy_layers(ours, given):
         name, other = leaf or after
         found, wanted = describe(name, other), describe("", module)
         if found[0] != wanted[0] or (found[0] != "neuron" and found != wanted):
-            raise ModelError(f"{name} is {told(found)}; a plan has {told(wanted)} there")
+            raise ModelError(f"{name} is {told(found)}; an architecture has {told(wanted)} there")
         if found[0] == "neuron":
             module.threshold.fill_(found[1]["threshold"])
             module.leak.fill_(found[1]["leak"])
@@ -133,7 +133,8 @@ def shown(value):
 
 
 def describe(name, module):
-    """(kind, its arguments): equal for layers that do the same; None is no layer. Raises ModelError for one that no plan has."""
+    """(kind, its arguments): equal for layers that do the same; None is no layer. Raises ModelError for one that no architecture
+    has."""
     if module is None or isinstance(module, SpikingNeuron):
         return "nothing" if module is None else "neuron", {}
     kind = f"{type(module).__module__.split('.')[0]}.{type(module).__name__}"
@@ -143,7 +144,7 @@ def describe(name, module):
         if isinstance(module, base):
             return base.__name__, {each: plain(module, each) for each in arguments}
     raise ModelError(
-        f"{name} is {kind}, which no plan can have: give {', '.join(base.__name__ for base in SHAPES)} and {', '.join(NEURONS)}"
+        f"{name} is {kind}, which none can have: give {', '.join(base.__name__ for base in SHAPES)} and {', '.join(NEURONS)}"
     )
 
 

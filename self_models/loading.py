@@ -43,7 +43,7 @@ def load(path, engine="auto", device="cpu", model=None, **changed):
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
     try:
-        as_saved = cls.checked(saved["settings"])
+        as_saved = cls.checked(getattr(MODELS.get(saved["model"]), "defaults", {}) | saved["settings"])
     except ModelError as error:
         raise CheckpointError(f"{path}: {error}") from None
     chosen, may_lack = cls.checked(changed, as_saved), ()

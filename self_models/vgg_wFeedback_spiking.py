@@ -123,7 +123,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
                 f"readout {name} predicts 0.5 to 1 of a grey image, and gate {other} wants the image's scale: choose another"
             )
         if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
-            raise ModelError(f"rule {self.settings['rule']} needs a plan with feedback and a gate that blocks; choose another")
+            name = self.settings["rule"]
+            raise ModelError(f"rule {name} needs an architecture with feedback and a gate that blocks; choose another")
 
     def overridden(self, but=()):
         """The name of a method that this model's class, derived from this one, has made its own, or the model alone, but for
@@ -143,7 +144,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     @property
     def unknown(self):
-        """The first part that no plan makes, in words, '' for none: see network/wiring.py."""
+        """The first part that no architecture makes, in words, '' for none: see network/wiring.py."""
         return self._looked_at()[2]
 
     def _looked_at(self):
@@ -279,7 +280,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         return self.output(x, shown, steps, recorder)
 
     def stream(self, seed=0):
-        """A Stream: this network, left on while its images change. seed: of its draws."""
+        """A Stream: this network, streaming: its images change. seed: of its draws."""
         return Stream(self, seed)
 
     def segment(self, run, draws, frames):

@@ -4,7 +4,8 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
 class InputBlockingSNN(VGG_SNN_STDB_wFeedback):
-    """The SNN with the gate `block`. Raises ModelError where epsilon is negative, or above 0 for a plan without feedback."""
+    """The SNN with the gate `block`. Raises ModelError where epsilon is negative, or above 0 for an architecture without
+    feedback."""
 
     defaults = {"gate": "block"}  # noqa: RUF012
     objective = "input_blocking"  # in the records

@@ -129,6 +129,16 @@ def baseline(tmp_path_factory):
     return folder / "trained_models/snn/baseline.pth"
 
 
+def run_undrawn(name, *flags):
+    """As run_here, without the pictures, which take most of the time."""
+    module = importlib.import_module(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for each, value in list(vars(module).items()):
+            if getattr(value, "__module__", "") in ("harness.drawing.figures", "harness.drawing.plots"):
+                patch.setattr(module, each, lambda *_, **__: None)
+        return run_here(name, *flags)
+
+
 @pytest.fixture(scope="session")
 def looked(trained, tmp_path_factory):
     """folder; run: stdout and stderr of an analysis of two images in it, under the script's own name. Read only."""

@@ -65,7 +65,7 @@ LABELS = "train-labels-idx1-ubyte.gz"
         (SNN, "--feedback_interval 51", "50 timesteps"), (SNN, "-a VGG5_wFeedback_small --gate once --encoding direct", "choose"),
         (SNN, "--encoding poisson --gate once --readout membrane", "needs --encoding direct"),
         (SNN, "-a VGG5_small --gate once --encoding direct --grid 3", "power of 2"),
-        (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs a plan with feedback"),
+        (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs an architecture with feedback"),
         (SNN, "--preset quik_feedback", "did you mean quick_feedback? --help names all"), (ANN, "--dataset MINST", "mean MNIST?"),
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),

@@ -5,67 +5,35 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import PLAN
+from conftest import DATA, PLAN, SNN, run_here
 
 from harness import UserError
-from harness.building.models import adopted, find_device, new_snn, settings_from, teacher_from, use_engine
-from harness.building.start import with_gate
+from harness.building.models import find_device, new_snn, use_engine
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import snn_parser
 from harness.data.facts import with_facts
 from harness.data.sets import ImageSet
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
-def parse(words=""):
-    return snn_parser("").parse_args(words.split())
-
-
-def resolved(words):
-    return with_gate(with_facts(parse(words)))
-
-
 @pytest.mark.parametrize(
-    ("words", "saved", "expected"),
+    ("flags", "cls", "changed"),
     [
-        ("", {"settings": {"timesteps": 7, "leak": 0.5}}, {"timesteps": 7, "leak": 0.5, "gate": "open", "selected_on": None}),
-        ("--timesteps 3", {"settings": {"timesteps": 7, "leak": 0.5}}, {"timesteps": 3, "leak": 0.5}),
-        ("", {"settings": {"vgg_name": "VGG5", "plan": PLAN}}, {"architecture": "VGG5", "plan": PLAN}),
-        ("-a VGG9", {"settings": {"vgg_name": "VGG5", "plan": PLAN}}, {"architecture": "VGG9", "plan": None}),
-        ("", {"settings": {"update": "immediate", "fc_width": 9}}, {"update": "delayed", "fc_width": 9}),  # not among the names
-        ("", {"model": "InputBlockingSNN", "settings": {"timesteps": 7}}, {"gate": "block"}),  # its class's default
-        ("", {"model": "Unknown", "settings": {"timesteps": 7}}, {"gate": "open"}),
-        ("", {"settings": {"labels": 3, "leak": 1}, "selected_on": "held-out"}, {"selected_on": "held-out"}),
-        ("", {"settings": {"leak": 1}, "selected_on": "elsewhere"}, {"selected_on": None}),
-        ("", {}, {"selected_on": "test", "plan": None, "timesteps": 50}),  # the original's
+        ("", "VGG_SNN_STDB_wFeedback", {}),
+        ("--timesteps 3 --leak 0.5", "VGG_SNN_STDB_wFeedback", {"timesteps": 3, "leak": 0.5}),
+        ("--epsilon 0", "VGG_SNN_STDB_wFeedback", {}),  # nothing is asked for
+        ("--epsilon 0.2 --latch", "InputBlockingSNN", {"gate": "block", "epsilon": 0.2, "latch": True}),
+        ("--gate contrast", "ContrastAttentionSNN", {"gate": "contrast"}),
+        ("--gate once --grid 4 --encoding direct", "InputBlockingSNN", {"gate": "once", "grid": 4, "encoding": "direct"}),
+        ("--rule confidence --gap_bound 2", "VGG_SNN_STDB_wFeedback", {"rule": "confidence", "gap_bound": 2.0}),
     ],
 )
-def test_a_checkpoints_settings_hold_unless_typed(words, saved, expected):
-    args = adopted(parse(words), saved, VGG_SNN_STDB_wFeedback, VGG_SNN_STDB_wFeedback.declared().keys() - {"update"})
-    assert {name: getattr(args, name) for name in expected} == expected
-    if "settings" in saved:
-        assert args.facts.get("labels") == saved["settings"].get("labels")
-    else:
-        assert not hasattr(args, "facts")
-
-
-@pytest.mark.parametrize(
-    ("words", "gate", "typed", "there", "left_out"),
-    [
-        ("", "open", [], {"timesteps": 50, "labels": 10}, ("epsilon", "latch", "grid")),
-        ("--epsilon 0.2 --latch", "block", ["epsilon", "latch"], {"epsilon": 0.2, "latch": True}, ("grid",)),
-        ("--epsilon 0 --leak 0.5", "open", ["leak"], {"leak": 0.5}, ("epsilon",)),  # nothing is asked for, so nothing is idle
-        ("--gate open --epsilon 0.2", "open", ["gate", "epsilon"], {}, ("epsilon",)),
-        ("--gate once --grid 4", "once", ["gate", "grid"], {"grid": 4, "epsilon": 0.1}, ("latch",)),
-        ("--rule both --gap_bound 2", "open", ["rule", "gap_bound"], {"gap_bound": 2.0, "entropy_bound": 0.05}, ()),
-    ],
-)
-def test_the_flags_that_count_are_the_constructors(words, gate, typed, there, left_out):
-    args = resolved(words)
-    found = settings_from(VGG_SNN_STDB_wFeedback, args)
-    assert args.gate == gate and found["gate"] == gate and sorted(args.typed) == sorted(typed)
-    assert there.items() <= found.items() and not found.keys() & set(left_out)
+def test_a_checkpoints_settings_hold_unless_typed(trained, tmp_path, flags, cls, changed):
+    run_here(SNN, f"--pretrained_snn {trained.snn} {flags} --epochs 1 --select test {DATA} --run_name x --output_dir {tmp_path}")
+    before, after = load_checkpoint(trained.snn), load_checkpoint(tmp_path / "trained_models/snn/x.pth")
+    assert after["model"] == cls and (before["settings"] | changed).items() <= after["settings"].items()
 
 
 def test_whitened_patches_are_uncorrelated_and_of_variance_1():
@@ -89,22 +57,10 @@ def test_whitened_patches_are_uncorrelated_and_of_variance_1():
 
 
 def test_the_seed_draws_the_weights():
-    first, same, other = (new_snn(resolved(f"-a VGG5_wFeedback_small --fc_width 8 --seed {seed}")) for seed in (3, 3, 4))
+    words = ["-a", "VGG5_wFeedback_small", "--fc_width", "8", "--seed"]
+    first, same, other = (new_snn(with_facts(snn_parser("").parse_args([*words, seed]))) for seed in "334")
     draws = [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in (first, same, other)]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
-
-
-@pytest.mark.parametrize(
-    ("words", "cls"),
-    [("", "VGG_SNN_STDB_wFeedback"), ("--epsilon 0.1", "InputBlockingSNN"), ("--gate contrast", "ContrastAttentionSNN"),
-     ("--gate once --encoding direct --readout membrane_linear", "InputBlockingSNN")],
-)  # fmt: skip
-def test_the_gate_names_the_class(words, cls):
-    assert type(new_snn(resolved(f"-a VGG5_wFeedback_small --fc_width 8 {words}"))).__name__ == cls
-
-
-def test_nobody_teaches_where_nothing_is_trained():
-    assert teacher_from(parse("--test_only --teacher_ann nowhere.pth")) is None and teacher_from(parse()) is None
 
 
 # --- devices and engines
@@ -148,41 +104,21 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
 
 
 @pytest.mark.parametrize(
-    ("engine", "images", "reason", "line"),
+    ("engine", "images", "line"),
     [
-        ("auto", 1999, "", "engine: dense (few images)"),
-        ("auto", 2000, "", "engine: event, or dense for batches that spike too much for it"),
-        ("auto", 2000, "no numba", "engine: dense (no numba)"),
-        ("auto", 2000, "no form: use --engine dense", "engine: dense (no form)"),
-        ("event", 1, "", "engine: event"),
-        ("event", 1, "no numba", "no numba"),
-        ("dense", 9999, "", "engine: dense"),
-        ("reference", 9999, "", "engine: reference"),
+        ("auto", 1999, "engine: dense (few images)"),  # 10,000 steps are worth the time that the event engine takes to load
+        ("auto", 2000, "engine: dense (no numba)"),
+        ("event", 1, "no numba"),
+        ("dense", 9999, "engine: dense"),
+        ("reference", 9999, "engine: reference"),
     ],
 )
-def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, reason, line):
-    """10,000 steps of images are worth the time that the event engine takes to load; the image that warms it up is nobody's."""
-
-    class Engine:
-        def __init__(self, chooses):
-            self.chooses, self.runs, self.seen = chooses, {"event": 0}, []
-
-        def __call__(self, x, seed):
-            self.runs["event"] += 1
-            self.seen.append(x.shape)
-
-    def engine_for(model, chooses):
-        return (None, reason) if reason else (Engine(chooses), "")
-
-    monkeypatch.setattr("harness.building.models.event_engine_for", engine_for)
-    monkeypatch.setattr("self_models.fast.batched.why_not", lambda model: "")
-    model, args = SimpleNamespace(image_shape=(1, 4, 4), frames=0, engine=None), SimpleNamespace(engine=engine, timesteps=5)
-    if reason and engine == "event":
+def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, line):
+    monkeypatch.setattr("harness.building.models.event_engine_for", lambda *_: (None, "no numba"))
+    model, args = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4), SimpleNamespace(engine=engine, timesteps=5)
+    if engine == "event":
         with pytest.raises(UserError, match=line):
             use_engine(model, args, images)
-        return
-    assert use_engine(model, args, images) == line and (model.engine is None) == (": event" not in line)
-    assert model.batched == (engine != "reference")
-    if model.engine:
-        assert model.engine.chooses == (engine == "auto") and model.engine.runs == {"event": 0}
-        assert model.engine.seen == [(1, 1, 4, 4)]
+    else:
+        assert use_engine(model, args, images) == line and model.engine is None
+        assert model.batched == (engine != "reference")

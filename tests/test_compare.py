@@ -214,8 +214,10 @@ def test_a_signal_stops_all_and_names_follow_seeds():
             raise Interrupted(15)
 
     with pytest.raises(Interrupted):
-        train_each(train, build_parser(), ["--preset", "quick_feedback", "--seeds", "4", "0", "5"], lambda args: "name")
+        train_each(train, build_parser(), ["--preset", "quick_feedback", "--seeds", "4", "0", "5"], "snn")
     assert [(args.seed, args.run_name) for args in called] == [(4, "quick_feedback_4"), (0, "quick_feedback")]
     assert called[0].pretrained_ann.endswith("quick_feedback_4.pth")
-    found = train_each(lambda args: args, build_parser(), ["--seeds", "0", "2"], lambda args: "name")
-    assert [args.run_name for args in found] == ["name", "name_2"]
+    found = train_each(
+        lambda args: args, build_parser(), ["--seeds", "0", "2", "--test_only", "--pretrained_snn", "a.pth"], "snn"
+    )
+    assert [args.run_name for args in found] == ["a_test", "a_test_2"]

@@ -1,22 +1,22 @@
 """Threshold balancing: each layer's threshold is the largest drive that reaches it in a run; and the cache of what was found."""
 
 import json
+import math
 import os
 import re
+import shutil
 import signal
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here, split
+from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
 from test_event_engine import BIAS, UNKNOWN, build
 
 import harness.building.conversion
-import snn_wFeedback
 from harness import UserError
 from harness.building.conversion import (
     balance_thresholds,
-    balanced_thresholds,
     biases_of,
     bounds_as_thresholds,
     calibrate_biases,
@@ -24,15 +24,11 @@ from harness.building.conversion import (
     fit_biases,
     fit_thresholds,
     largest,
-    layer_by_layer,
     scale_thresholds,
-    spikes_of,
     units,
 )
-from harness.building.models import new_snn
-from harness.building.start import resolve_snn, start_snn
 from harness.command_line.scripts import run_script
-from harness.data.sets import ImageSet
+from harness.data.sets import load_data
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.network.norms import ACTIVATIONS, QCFS, BatchNorm, folded_in
@@ -51,83 +47,80 @@ def balanced(percentile=100.0, **settings):
     model = VGG_SNN_STDB_wFeedback(**own | settings).eval()
     for layer in (0, 3, 6):  # as drawn, linear weights are too small for the classifier to fire
         model.classifier[layer].weight.data *= 20
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.uniform_(parameter, -0.05, 0.1)
     x = images(5, model.image_shape)
     u = torch.rand(STEPS, *x.shape, generator=torch.Generator().manual_seed(1))
     balance_thresholds(model, x, lambda t: u[t], STEPS, percentile)
     return model, x, u
 
 
-def random_set(seed=0, count=6):
-    pixels = torch.randint(256, (count, 1, 28, 28), generator=torch.Generator().manual_seed(seed)).byte()
-    return ImageSet("MNIST", pixels, torch.zeros(count, dtype=torch.int64))
+# --- the cache
 
 
-BALANCING = {"balance_images": 4, "balance_timesteps": 3, "balance_percentile": 99.0, "seed": 0}
+def converted(ann, folder, *flags):
+    """What the script says of a conversion whose cache is in this folder; twelve steps of eight images are balanced."""
+    return run_here(SNN, f"--pretrained_ann {ann} {SPIKING} --test_only --run_name x --output_dir {folder}", *flags)[1]
 
 
-def through_the_cache(folder, train=None, weight=1.0, **own):
-    """(thresholds, lines said) of a network that is balanced, or of which a cache in folder tells. own: flags and settings."""
-    torch.manual_seed(0)
-    args = SimpleNamespace(**{name: own.pop(name, default) for name, default in BALANCING.items()})
-    model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 8, "timesteps": 5, "readout": "membrane_linear"} | own)
-    model.features[0].weight.data *= weight
-    said = []
-    balanced_thresholds(model, random_set() if train is None else train, args, folder, said.append)
-    return model.thresholds, said
+def caches_in(folder):
+    return [*(folder / "trained_models/snn").glob("balanced_thresholds_*")]
+
+
+@pytest.fixture(scope="module")
+def balanced_once(trained, tmp_path_factory):
+    """(folder, cache) of a conversion."""
+    folder = tmp_path_factory.mktemp("balanced")
+    said = converted(trained.ann, folder)
+    (cache,) = caches_in(folder)
+    thresholds = json.loads(cache.read_text())["thresholds"]
+    assert "balancing thresholds: 8 images, 12 steps\n" in said and said.count(": threshold ") == len(thresholds) == 7
+    assert f"  features.1: threshold {thresholds[0]:.4f}\n" in said
+    return folder, cache
 
 
 @pytest.mark.parametrize(
-    ("change", "counts"),
+    ("flags", "counts"),
     [
-        ({"train": random_set(1)}, True), ({"weight": 1.5}, True), ({"seed": 1}, True), ({"update": "immediate"}, True),
-        ({"balance_images": 5}, True), ({"balance_timesteps": 4}, True), ({"balance_percentile": 90.0}, True),
-        ({"feedback_interval": 2}, True), ({"encoding": "direct"}, True), ({"timesteps": 6}, False),
-        ({"gate": "block", "latch": True}, False), ({"rule": "confidence"}, False), ({"dropout": 0.0}, False),
-        ({"activation": "STDB"}, False), ({"init": "kaiming", "weight": 1.0}, True), ({"train": random_set(0, 7)}, False),
-    ], ids=lambda value: "_".join(value) if isinstance(value, dict) else str(value),
+        ("--seed 1", True), ("--update delayed", True), ("--balance_images 7", True), ("--balance_timesteps 11", True),
+        ("--balance_percentile 90", True), ("--feedback_interval 2", True), ("--encoding direct", True), ("weights", True),
+        ("images", True), ("--limit_train 31", False), ("--activation STDB --dropout 0 --timesteps 6", False),
+        ("--gate block --latch --rule confidence", False),
+    ],
 )  # fmt: skip
-def test_a_cache_is_of_these_weights_images_and_settings(tmp_path, change, counts):
-    first, said = through_the_cache(tmp_path)
-    assert said[0] == "balancing thresholds: 4 images, 3 steps" and len(said) == 1 + len(first) == 7
-    assert said[1] == f"  features.1: threshold {first[0]:.4f}"
-    found, said = through_the_cache(tmp_path, **change)
-    assert said[0].startswith("balancing thresholds: " if counts else f"balanced thresholds read from {tmp_path}/balanced_thr")
-    assert len(list(tmp_path.iterdir())) == 1 + counts
-    (tmp_path / "anew").mkdir()
-    assert found == through_the_cache(tmp_path / "anew", **change)[0]
+def test_a_cache_is_of_these_weights_images_and_settings(trained, balanced_once, tmp_path, monkeypatch, flags, counts):
+    folder = shutil.copytree(balanced_once[0], tmp_path / "copy")
+    ann, real = trained.ann, harness.data.sets.load_set
+    if flags == "weights":
+        saved = load_checkpoint(ann)
+        saved["state_dict"]["features.0.weight"] *= 1.5
+        torch.save(saved, ann := tmp_path / "other.pth")
+    if flags == "images":
+        others = replace(first := real("MNIST", harness.data.sets.BUNDLED, True), images=first.images.flip(3))
+        monkeypatch.setattr(harness.data.sets, "load_set", lambda *given: others)
+    said = converted(ann, folder, flags if flags.startswith("--") else "")
+    assert ("balancing thresholds: " in said) == counts and len(caches_in(folder)) == 1 + counts
+    assert (f"balanced thresholds read from {folder}/trained_models/snn/balanced_thr" in said) != counts
 
 
-def test_the_cache_holds_what_balancing_finds_with_the_draws_before_training(tmp_path):
-    """Of the training images that there are, in their order."""
-    found, said = through_the_cache(tmp_path, seed=3, balance_images=9)
-    assert said[0] == "balancing thresholds: 6 images, 3 steps"
-    torch.manual_seed(0)
-    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=8, timesteps=5, readout="membrane_linear")
-    batch = random_set().batch(torch.arange(6))
-    draws = Draws(3, 0, batch.index)
-    expected = balance_thresholds(model, batch.images, lambda t: draws.at_step(t, (1, 28, 28), "cpu"), 3, 99.0)
-    (cache,) = tmp_path.iterdir()
-    saved = json.loads(cache.read_text())
-    assert found == expected == saved["thresholds"] and saved["layers"] == list(model.neurons())
+def test_the_cache_holds_what_balancing_finds_with_the_draws_before_training(trained, balanced_once):
+    own = {"fc_width": 16, "update": "immediate", "readout": "membrane_rescaled"}
+    model = VGG_SNN_STDB_wFeedback("VGG5_wFeedback_small", **own)
+    model.load_state_dict(load_checkpoint(trained.ann)["state_dict"], strict=False)
+    batch = load_data("MNIST", limit_train=32)[0].batch(torch.arange(8))
+    draws = Draws(0, 0, batch.index)
+    expected = balance_thresholds(model, batch.images, lambda t: draws.at_step(t, (1, 28, 28), "cpu"), 12)
+    saved = json.loads(balanced_once[1].read_text())
+    assert saved["thresholds"] == expected and saved["layers"] == list(model.neurons())
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"thresholds": [1, 2]}', "[]", "[" * 100_000, "a digit"])
-def test_a_damaged_cache_is_found_again(tmp_path, damage):
-    first, _ = through_the_cache(tmp_path)
-    (cache,) = tmp_path.iterdir()
+def test_a_damaged_cache_is_found_again(trained, balanced_once, damage):
+    folder, cache = balanced_once
     whole = cache.read_text()
     cache.write_text(whole.replace('"thresholds": [', '"thresholds": [1') if damage == "a digit" else damage)
-    found, said = through_the_cache(tmp_path)
-    assert found == first and said[0].startswith("balancing") and cache.read_text() == whole
-
-
-@pytest.mark.parametrize("interval", [1, 2])
-def test_the_bar_comes_to_its_end(tmp_path, monkeypatch, interval):
-    bars, real = [], harness.building.conversion.progress_bar
-    monkeypatch.setattr(harness.building.conversion, "progress_bar", lambda *given: bars.append(real(*given)) or bars[-1])
-    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
-    through_the_cache(tmp_path, feedback_interval=interval)
-    assert bars[0].n == bars[0].total == 5 * 3 + 3 // interval and bars[0].desc == "balancing thresholds"
+    assert "balancing thresholds: " in converted(trained.ann, folder) and cache.read_text() == whole
 
 
 # --- balancing
@@ -143,31 +136,24 @@ def test_balancing_leaves_leaks_and_mode_as_they_were():
     assert not model.training
 
 
+@torch.no_grad()
 def largest_drives(model, x, u, of=torch.max):
-    """The largest drive, or what `of` makes of a step's, that reaches each spiking layer when the model runs as in use."""
-    found = {}
-
-    def watch(name):
-        def look(module, inputs):
-            found[name] = max([found.get(name, -1), *(of(step).item() for step in inputs[0].split(len(x)))])
-
-        return look
-
+    """The largest drive, or what `of` makes of a step's, that reaches each spiking layer when the model runs step by step."""
+    found, model.batched = dict.fromkeys(model.neurons(), -1.0), False
     for name, neuron in model.neurons().items():
-        neuron.register_forward_pre_hook(watch(name))
-    model.watcher = SimpleNamespace(
-        **dict.fromkeys(("begin", "note", "settle"), lambda *_: None)
-    )  # then no drive is left out, read or not
-    with torch.no_grad():
-        model(x, u)
-    return [found[name] for name in model.neurons()]
+        neuron.register_forward_pre_hook(lambda _, given, name=name: found.update({name: max(found[name], of(given[0]).item())}))
+    model(x, u)
+    return list(found.values())
+
+
+POOLED = {"plan": [[4, "M", 6, "fork", "M", 6, "A"], ["U", 5, "in"]], "max_pool": "count", "bias": True, "initial_potential": 0.5}
 
 
 @pytest.mark.parametrize("interval", [1, 2, 4])
-@pytest.mark.parametrize(("update", "plan"), [("immediate", PLAN), ("delayed", PLAN), ("immediate", FORKED)], ids=str)
-def test_thresholds_are_the_largest_drives_of_a_run(update, plan, interval):
+@pytest.mark.parametrize("settings", [{}, {"update": "delayed"}, {"plan": FORKED}, POOLED], ids=str)
+def test_thresholds_are_the_largest_drives_of_a_run(settings, interval):
     """Of the decoder, too, which runs every few steps on all that the encoder, or its part before a fork, has sent since."""
-    model, x, u = balanced(update=update, plan=plan, feedback_interval=interval)
+    model, x, u = balanced(**{"update": "immediate", "feedback_interval": interval} | settings)
     assert model.thresholds == pytest.approx(largest_drives(model, x, u), rel=1e-5) and 1 not in model.thresholds
 
 
@@ -190,19 +176,6 @@ def test_layers_whose_drives_are_too_many_to_keep_get_the_same_thresholds(monkey
     assert balanced(readout="spike_count", image_shape=(3, 12, 14))[0].thresholds == kept
 
 
-@pytest.mark.parametrize("plan", [PLAN, [[4, 4, "D", 6, 6, 6, "D"], []]], ids=str)
-def test_each_layer_runs_once(plan):
-    """Whatever the depth: a layer's product is computed once for each step, not once more for each layer behind it."""
-    calls, forward = [], torch.nn.Conv2d.forward
-    try:
-        torch.nn.Conv2d.forward = lambda self, x: (calls.append(self), forward(self, x))[1]
-        model, _, _ = balanced(plan=plan)
-    finally:
-        torch.nn.Conv2d.forward = forward
-    inner = [module for module in model.features if isinstance(module, torch.nn.Conv2d)][:-1]
-    assert [calls.count(module) for module in inner] == [STEPS + 1] * len(inner)  # the first once more, to see its size
-
-
 def test_fewer_steps_than_the_decoder_waits_are_refused():
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, feedback_interval=4)
     with pytest.raises(UserError, match="feedback_interval is 4"):
@@ -214,36 +187,25 @@ OWN = ("features.1 (Tired)", "features.4 (SpikingNeuron)", "generate2 (Sequentia
 
 @pytest.mark.parametrize("part", UNKNOWN)
 def test_neurons_and_what_stands_beside_the_stages_may_be_ones_own_in_a_conversion(part):
-    """Any other part that no plan has is refused by name; what stands beside the stages keeps its threshold."""
+    """Any other part that no architecture has is refused by name; what stands beside the stages keeps its threshold."""
     model, x = build(**BIAS), images(2)
     UNKNOWN[part](model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    for convert in (balance_thresholds, lambda *given: calibrate_biases(model, None, *given[1:3])):
-        if part in OWN and convert is balance_thresholds:
-            convert(model, x, lambda t: torch.rand(2, 1, 28, 28), 3)
-            assert model.features[1].threshold != before["features.1.threshold"]
-            scale_thresholds(model, 0.5)
-            own = {name: value for name, value in model.state_dict().items() if name.startswith(("generate2", "gain"))}
-            assert all(torch.equal(value, before[name]) for name, value in own.items())
-        elif part not in OWN:
+
+    def draws(t):
+        return torch.rand(2, 1, 28, 28)
+
+    if part in OWN:
+        balance_thresholds(model, x, draws, 3)
+        assert model.features[1].threshold != before["features.1.threshold"]
+        scale_thresholds(model, 0.5)
+        kept = [name for name in before if name.startswith(("generate2", "gain"))]
+    else:
+        for convert in (lambda: balance_thresholds(model, x, draws, 3), lambda: calibrate_biases(model, None, x, draws)):
             with pytest.raises(ModelError, match=rf"^conversion does not know {re.escape(part)}"):
-                convert(model, x, lambda t: torch.rand(2, 1, 28, 28), 3)
-            assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_a_checkpoint_of_a_class_of_ones_own_is_no_ordinary_one(trained, tmp_path, monkeypatch):
-    """Its weights alone do not say what it did with them; nor do those of an ANN with another nonlinearity."""
-    here = f"{SPIKING} --test_only --output_dir {tmp_path}"
-    for kind in ("ann", "snn"):
-        torch.save(load_checkpoint(getattr(trained, kind)) | {"model": "Own"}, tmp_path / f"{kind}.pth")
-        flags = f"--pretrained_{kind} {tmp_path / kind}.pth {here if kind == 'ann' else here.replace(BALANCE, '')}"
-        said = refused(SNN, flags)
-        assert f"{kind}.pth holds 'Own', a network of somebody's own: --model FILE.py:Own, or load(path, model=Own)" in said
-    saved = load_checkpoint(trained.ann)
-    torch.save(saved | {"settings": {**saved["settings"], "activation_ann": "tanh"}}, tmp_path / "ann.pth")
-    monkeypatch.setitem(ACTIVATIONS, "tanh", lambda stage, settings: torch.nn.Tanh())
-    said = refused(SNN, f"--pretrained_ann {tmp_path / 'ann.pth'} {here}")
-    assert "conversion knows the nonlinearities relu and qcfs, and " in said and "ann.pth has tanh" in said
+                convert()
+        kept = list(before)
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in kept)
 
 
 @pytest.mark.parametrize("kind", ["ann", "snn"])
@@ -260,76 +222,113 @@ def test_a_baseline_may_start_from_a_network_with_a_decoder(trained, tmp_path, k
     assert baseline["spikes_per_layer"] == kept != whole["spikes_per_layer"] and baseline["accuracy"] == whole["accuracy"]
 
 
-@pytest.mark.parametrize(("norm", "statistic"), [("scale", "mean_square"), ("batch", "running_var")])
-def test_a_normalised_ann_is_converted_folded(tmp_path, norm, statistic):
-    """And one whose normalisation is damaged is refused."""
+# --- ANNs with norms and QCFS, through the scripts
+
+WITHOUT_BALANCING = SPIKING.replace(BALANCE, "")
+
+
+@pytest.fixture(scope="module")
+def normed(tmp_path_factory):
+    """Path of an ANN with batch norms and QCFS."""
+    folder = tmp_path_factory.mktemp("normed")
+    run_here(ANN, f"{TINY} --norm batch --activation_ann qcfs --run_name x --output_dir {folder}")
+    return folder / "trained_models/ann/x.pth"
+
+
+def test_an_ann_with_a_scale_is_balanced(tmp_path):
+    run_here(ANN, f"{TINY} --norm scale --run_name x --output_dir {tmp_path}")
     ann = tmp_path / "trained_models/ann/x.pth"
-    run_here(ANN, f"{TINY} --norm {norm} --run_name x --output_dir {tmp_path}")
-    out = run_here(SNN, f"--pretrained_ann {ann} {SPIKING} --test_only --run_name y --output_dir {tmp_path}")[1]
-    assert out.count("threshold ") == 7
-    saved = load_checkpoint(ann)
-    assert saved["settings"]["norm"] == norm
-    for wrong in (None, torch.ones(3)):
-        state = {name: wrong if name == f"features.1.{statistic}" else value for name, value in saved["state_dict"].items()}
-        state = {name: value for name, value in state.items() if value is not None}
-        torch.save(saved | {"state_dict": state}, tmp_path / "damaged.pth")
-        torch.save({"state_dict": state}, tmp_path / "bare.pth")
-        for file, words in (
-            ("damaged.pth", f" is damaged: its settings are of another VGG_wFeedback: features.1.{statistic} is "),
-            ("bare.pth", ": its normalisation does not fit its weights"),
-        ):
-            used = f"-a VGG5_wFeedback_small --fc_width 16 --pretrained_ann {tmp_path / file}"
-            assert f"{file}{words}" in refused(SNN, f"{used} {SPIKING} --test_only --output_dir {tmp_path / 'out'}")
+    assert load_checkpoint(ann)["settings"]["norm"] == "scale" and converted(ann, tmp_path).count("threshold ") == 7
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "said"),
-    [
-        ("running_var", -1.0, "is below 0"),
-        ("weight", float("nan"), "is not finite"),
-        ("nonlinearity.bound", 0.0, "is not above 0"),
-    ],
-)
-def test_a_checkpoint_of_what_cannot_be_is_refused(tmp_path, name, value, said):
-    here, name = f"--output_dir {tmp_path}", f"features.1.{name}"
-    run_here(ANN, f"{TINY} --norm batch --activation_ann qcfs --run_name x {here}")
-    saved = load_checkpoint(tmp_path / "trained_models/ann/x.pth")
-    saved["state_dict"][name].fill_(value)
-    torch.save(saved, tmp_path / "damaged.pth")
-    assert f"damaged.pth is damaged: {name} {said}; use another copy" in refused(
-        ANN, f"--pretrained_ann {tmp_path / 'damaged.pth'} {DATA} --test_only {here}"
-    )
-    line = refused(SNN, f"--pretrained_ann {tmp_path / 'damaged.pth'} {SPIKING.replace(BALANCE, '')} --test_only {here}")
-    assert "damaged.pth is damaged: " in line and "; use another copy" in line
-
-
-def test_an_ann_with_batch_norm_and_qcfs_brings_biases_and_thresholds(tmp_path):
+def test_an_ann_with_batch_norm_and_qcfs_brings_biases_and_thresholds(normed, tmp_path):
     """Nothing is balanced; the SNN that is trained remembers what it is made of."""
-    ann, snn, here = tmp_path / "trained_models/ann/x.pth", tmp_path / "trained_models/snn/y.pth", f"--output_dir {tmp_path}"
-    run_here(ANN, f"{TINY} --norm batch --activation_ann qcfs --run_name x {here}")
-    own = SPIKING.replace(BALANCE, "")
-    out = run_here(SNN, f"--pretrained_ann {ann} {own} --engine dense --run_name y {here}")[1]
-    assert f"thresholds are the bounds of {ann}, nothing is balanced; membranes begin at 0.5 of them" in out
-    saved, given = load_checkpoint(snn), load_checkpoint(ann)["state_dict"]
+    snn, here = tmp_path / "trained_models/snn/y.pth", f"--output_dir {tmp_path}"
+    out = run_here(SNN, f"--pretrained_ann {normed} {WITHOUT_BALANCING} --engine dense --run_name y {here}")[1]
+    assert f"thresholds are the bounds of {normed}, nothing is balanced; membranes begin at 0.5 of them" in out
+    saved, given = load_checkpoint(snn), load_checkpoint(normed)["state_dict"]
     assert saved["settings"]["bias"] and saved["settings"]["initial_potential"] == 0.5
     names = [name.removesuffix(".threshold") for name in saved["state_dict"] if name.endswith(".threshold")]
     assert f"{names[0]}.nonlinearity.bound" in given and len(names) == sum(name.endswith(".bound") for name in given)
     assert saved["state_dict"]["features.1.threshold"] == given["features.1.nonlinearity.bound"]
     run_here(SNN, f"--pretrained_snn {snn} --test_only --engine dense --run_name z {DATA} {here}")
-    run_here(ANN, f"{TINY} --norm batch --run_name r {here}")  # the same is to be had from an ANN that began with ReLU
-    began = f"--pretrained_ann {tmp_path}/trained_models/ann/r.pth"
-    run_here(ANN, f"{began} {DATA} --activation_ann qcfs --epochs 1 --limit_train 40 --limit_test 20 --run_name q {here}")
-    evaluated = refused(ANN, f"{began} {DATA} --activation_ann qcfs --test_only --run_name e {here}")  # nobody trained its bounds
-    assert "r.pth does not fit" in evaluated and ".bound is missing" in evaluated
+    run_here(SNN, f"--pretrained_ann {normed} {WITHOUT_BALANCING} --calibrate --balance_images 9 --test_only --run_name c {here}")
+
+
+def test_an_ann_that_began_with_relu_is_trained_on_with_qcfs(trained, tmp_path):
+    """But not evaluated so: nobody trained its bounds."""
+    began = f"--pretrained_ann {trained.ann} {DATA} --activation_ann qcfs --output_dir {tmp_path}"
+    run_here(ANN, f"{began} --epochs 1 --run_name q")
     later = load_checkpoint(tmp_path / "trained_models/ann/q.pth")
-    assert later["state_dict"].keys() == given.keys() and later["settings"]["activation_ann"] == "qcfs"
-    for idle in ("--balance_timesteps 9", "--balance_percentile 99", "--balance_images 9"):
-        line = refused(SNN, f"--pretrained_ann {ann} {own} {idle} --run_name v {here}")
-        why = f"does nothing, nothing is balanced: the bounds of {ann} are its thresholds; leave it out"
-        assert f"{idle.split()[0]} {why}" in line
-    run_here(SNN, f"--pretrained_ann {ann} {own} --calibrate --balance_images 9 --test_only --run_name calibrated {here}")
-    assert "becomes a bias" in refused(SNN, f"--pretrained_ann {ann} {own} --no-bias --run_name v {here}")
-    assert "choose a membrane read-out" in refused(SNN, f"--pretrained_ann {ann} {own} --readout spike_count --run_name v {here}")
+    assert "features.1.bound" in later["state_dict"] and later["settings"]["activation_ann"] == "qcfs"
+    evaluated = refused(ANN, f"{began} --test_only --run_name e")
+    assert "tiny.pth does not fit" in evaluated and ".bound is missing" in evaluated
+
+
+STATISTIC = "features.1.running_var"
+FAULTS = {  # what becomes of the checkpoint's state -> words on it
+    "lacking": (lambda state: state.pop(STATISTIC), f"its settings are of another VGG_wFeedback: {STATISTIC} is "),
+    "of another size": (
+        lambda state: state.update({STATISTIC: torch.ones(3)}), f"its settings are of another VGG_wFeedback: {STATISTIC} is ",
+    ),
+    "negative": (lambda state: state[STATISTIC].fill_(-1.0), f"{STATISTIC} is below 0; use another copy"),
+    "nan": (lambda state: state["features.1.weight"].fill_(math.nan), "features.1.weight is not finite; use another copy"),
+    "bound": (
+        lambda state: state["features.1.nonlinearity.bound"].fill_(0.0), "features.1.nonlinearity.bound is not above 0; use",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_checkpoint_of_what_cannot_be_is_refused(normed, tmp_path, fault):
+    """Also one of weights alone."""
+    (spoil, words), saved = FAULTS[fault], load_checkpoint(normed)
+    spoil(saved["state_dict"])
+    torch.save(saved, tmp_path / "damaged.pth")
+    convert = f"{WITHOUT_BALANCING} --test_only --output_dir {tmp_path / 'out'} --pretrained_ann {tmp_path}"
+    assert "damaged.pth is damaged: " in refused(SNN, f"{convert}/damaged.pth")
+    assert f"damaged.pth is damaged: {words}" in refused(ANN, f"--pretrained_ann {tmp_path}/damaged.pth --test_only {DATA}")
+    if len(saved["state_dict"].get(STATISTIC, "abc")) == 3:
+        torch.save({"state_dict": saved["state_dict"]}, tmp_path / "bare.pth")
+        line = refused(SNN, f"-a VGG5_wFeedback_small --fc_width 16 {convert}/bare.pth")
+        assert "bare.pth: its normalisation does not fit its weights" in line
+
+
+IDLE = "does nothing, nothing is balanced: the bounds of {normed} are its thresholds; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        *(
+            (f"{{normed}} {flag} 9", f"{flag} {IDLE}")
+            for flag in ("--balance_timesteps", "--balance_percentile", "--balance_images")
+        ),
+        ("{normed} --no-bias", "becomes a bias"),
+        ("{normed} --readout spike_count", "choose a membrane read-out"),
+        ("{relu} --calibrate --no-bias", "leave one of the two out"),
+        ("{relu} --calibrate --update delayed", "wants --update immediate"),
+        ("{passes} --calibrate", "wants an ANN of one pass"),
+        ("{tanh}", "conversion knows the nonlinearities relu and qcfs, and {tanh} has tanh"),
+    ],
+)
+def test_what_a_conversion_cannot_use_is_refused(trained, normed, tmp_path, monkeypatch, flags, words):
+    files = {"normed": normed, "relu": trained.ann, "passes": tmp_path / "passes.pth", "tanh": tmp_path / "tanh.pth"}
+    saved = load_checkpoint(trained.ann)
+    monkeypatch.setitem(ACTIVATIONS, "tanh", lambda stage, settings: torch.nn.Tanh())
+    for name, setting in (("passes", {"timesteps": 2}), ("tanh", {"activation_ann": "tanh"})):
+        torch.save(saved | {"settings": {**saved["settings"], **setting}}, files[name])
+    convert = f"{WITHOUT_BALANCING} --test_only --output_dir {tmp_path / 'out'} --pretrained_ann"
+    assert words.format(**files) in refused(SNN, f"{convert} {flags.format(**files)}")
+
+
+def test_calibrating_is_said_and_wants_an_ann(trained, tmp_path):
+    said = converted(trained.ann, tmp_path, "--calibrate")
+    assert "calibrating biases: 8 images, 5 steps" in said and "features.1: mean rates of its channels off by " in said
+    assert "nothing is converted" in refused(SNN, f"--calibrate {DATA} --epochs 1 --update immediate --output_dir {tmp_path}")
+
+
+# --- rates
 
 
 def test_a_neuron_sends_what_qcfs_says_of_its_drive_by_hand():
@@ -357,8 +356,7 @@ def test_a_neuron_sends_what_qcfs_says_of_its_drive_by_hand():
     assert rate.unique().tolist() == [step / levels for step in range(levels + 1)]
 
 
-@pytest.mark.parametrize("interval", [1, 3])
-@pytest.mark.parametrize("activation", ["relu", "qcfs"])
+@pytest.mark.parametrize(("activation", "interval"), [("relu", 1), ("qcfs", 3)])
 @torch.no_grad()
 def test_with_biases_a_long_run_sends_what_the_ann_computes(activation, interval):
     """Batch norms folded, thresholds balanced and scaled or taken from bounds: every layer's rate, in its unit, is the ANN's
@@ -368,13 +366,10 @@ def test_with_biases_a_long_run_sends_what_the_ann_computes(activation, interval
     ann = VGG_wFeedback(**own, norm="batch", activation_ann=activation, qcfs_levels=0, init="kaiming").eval()
     for module in ann.modules():
         if isinstance(module, BatchNorm):
-            for values, low in (
-                (module.weight, 0.5),
-                (module.running_var, 0.5),
-                (module.bias, -0.5),
-                (module.running_mean, -0.5),
-            ):
-                values.uniform_(low, low + 1)
+            for values in (module.weight, module.running_var):
+                values.uniform_(0.5, 1.5)
+            for values in (module.bias, module.running_mean):
+                values.uniform_(-0.5, 0.5)
             if activation == "relu":  # in the decoder, too, whose nonlinearity leaks
                 module.nonlinearity = torch.nn.ReLU()
         if isinstance(module, QCFS):
@@ -412,51 +407,6 @@ def test_with_biases_a_long_run_sends_what_the_ann_computes(activation, interval
         (found.predictions[-1], snn.wiring.decoded, 900 // interval, expected.predictions[-1].logit()),
     ):
         torch.testing.assert_close(sent / steps * scale[node], wanted, rtol=0, atol=0.05 * wanted.abs().max().item())
-
-
-def drives_of(model, x):
-    """Name of a layer -> its drives at all steps, (T B, ...): layer by layer, and in a run."""
-    seen, run = {}, {}
-
-    def note(name, linear, neuron, drive, steps):
-        seen[name] = torch.cat([drive(t) for t in range(steps)])
-        return spikes_of(neuron, drive, steps)
-
-    layer_by_layer(model, x, lambda t: x, model.timesteps, note)
-    for name, neuron in model.neurons().items():
-        neuron.register_forward_hook(lambda _, given, out, name=name: run.setdefault(name, []).append(given[0]))
-    model(x)
-    return seen, {name: torch.cat(drives) for name, drives in run.items()}
-
-
-@pytest.mark.parametrize("interval", [1, 2])
-def test_layer_by_layer_each_layer_gets_what_it_gets_in_a_run(interval):
-    """Pools that count what they have seen, a fork, a decoder that runs at every second step."""
-    torch.manual_seed(0)
-    plan = [[4, "M", 6, "fork", "M", 6, "A"], ["U", 5, "in"]]
-    model = VGG_SNN_STDB_wFeedback(
-        plan=plan, image_shape=(1, 9, 12), fc_layers=1, fc_width=8, timesteps=6, update="immediate", encoding="direct", bias=True,
-        initial_potential=0.5, max_pool="count", default_threshold=0.3, readout="membrane_linear", feedback_interval=interval,
-    ).eval()  # fmt: skip
-    seen, run = drives_of(model, images(3, (1, 9, 12)))
-    assert seen.keys() == run.keys() == model.neurons().keys()
-    for name, drives in run.items():
-        torch.testing.assert_close(seen[name], drives)
-        assert len(torch.unique(seen[name].unflatten(0, (-1, 3)), dim=0)) > 1 or name == "features.1"  # steps differ
-
-
-@torch.no_grad()
-def test_layer_by_layer_a_drive_without_spikes_has_its_places():
-    """A layer that fires from its bias, behind one that is silent in the first steps."""
-    torch.manual_seed(0)
-    own = {"plan": [[4, 6, 6, "D"], []], "image_shape": (1, 8, 8), "fc_layers": 0, "timesteps": 6, "encoding": "direct"}
-    model = VGG_SNN_STDB_wFeedback(**own, update="immediate", bias=True, default_threshold=0.4).eval()
-    model.features[0].weight.zero_()
-    model.features[0].bias.fill_(0.15)
-    model.features[3].bias.copy_(torch.linspace(0, 0.9, 6))
-    seen, run = drives_of(model, images(3, (1, 8, 8)))
-    for name in model.neurons():
-        torch.testing.assert_close(seen[name], run[name])
 
 
 @torch.no_grad()
@@ -512,31 +462,6 @@ def test_a_bias_is_shifted_in_thresholds_and_the_best_round_counts(steps, rate, 
     calibrate_biases(snn, ann, x, lambda t: x, lambda *one: said.append(one))
     assert said == [("features.1", pytest.approx(rate), pytest.approx(off))]
     assert snn.features[0].bias.item() == pytest.approx(bias)
-
-
-def test_calibrating_says_what_it_needs(trained, tmp_path):
-    here = f"--pretrained_ann {trained.ann} {SPIKING} --timesteps 3 --calibrate --output_dir {tmp_path}"
-    assert "leave one of the two out" in refused(SNN, here, "--no-bias")
-    assert "wants --update immediate" in refused(SNN, here, "--update delayed")
-    assert "nothing is converted" in refused(SNN, f"--calibrate {DATA} --epochs 1 --update immediate --output_dir {tmp_path}")
-    run_here(ANN, f"{TINY} --timesteps 2 --run_name passes --output_dir {tmp_path}")
-    passes = f"--pretrained_ann {tmp_path}/trained_models/ann/passes.pth"
-    assert "wants an ANN of one pass" in refused(SNN, here, passes)
-    _, said = run_here(SNN, here, "--test_only --run_name x")
-    assert "calibrating biases: " in said and "features.1: mean rates of its channels off by " in said
-
-
-def test_a_second_conversion_does_not_begin_from_the_biases_of_the_first(trained):
-    words = split([f"--pretrained_ann {trained.ann} {SPIKING} --timesteps 3 --calibrate"])
-    args, start = resolve_snn(snn_wFeedback.build_parser().parse_args(words))
-    said = SimpleNamespace(say=lambda line: None, place=SimpleNamespace(files=trained.folder))
-    model, train = new_snn(args), random_set()
-    found = []
-    for _ in range(2):
-        start_snn(model, start, train, args, said)
-        found.append({name: value.clone() for name, value in model.state_dict().items()})
-    assert any(value.any() for name, value in found[0].items() if name.endswith(".bias"))
-    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from conftest import PLAN, images
@@ -41,20 +40,12 @@ def reference(counter, key):
 # --- the generator
 
 
-@pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
-def test_known_answers(counter, key, words):
+def test_known_answers():
+    """By operations on whole numbers and on tensors, and compiled."""
     call = compiled(lambda a, b, c, d, k, m: philox_block(a, b, c, d, k, m))
-    assert reference(counter, key) == words
-    assert philox_words(*counter, *key) == words
-    assert call(*counter, *key) == words
-    assert tuple(word.item() for word in philox_words(*map(torch.tensor, (*counter, *key)))) == words
-
-
-def test_words_are_the_references():
-    rng = np.random.default_rng(1)
-    numbers = rng.integers(2**32, size=(6, 50))
-    found = torch.stack(philox_words(*torch.from_numpy(numbers))).T.tolist()
-    assert found == [list(reference((*row[:4],), row[4:])) for row in numbers.T.tolist()]
+    for counter, key, words in KNOWN:
+        assert reference(counter, key) == philox_words(*counter, *key) == call(*counter, *key) == words
+        assert tuple(word.item() for word in philox_words(*map(torch.tensor, (*counter, *key)))) == words
 
 
 def test_a_number_is_its_words_24_high_bits():
@@ -67,7 +58,7 @@ def test_which_word_a_pixel_takes_by_hand():
     assert ONE.uniforms(9, (2, 3, 4))[6, 2, 1, 1, 2].item() == (words[13 % 4] >> 8) * 2.0**-24
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 5, 7), (10,)])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (10,)])
 def test_operations_on_tensors_give_what_compiled_code_gives(monkeypatch, shape):
     draws = Draws(2**70, EVALUATION, torch.tensor([0, 1, 2**31, 2**32 - 1, 59999]))
     ours = [draws.uniforms(4, shape, first=7), draws.mask(3, 0.4, shape)]
@@ -121,9 +112,9 @@ def test_order_of_an_epoch():
     torch.rand(7)
     assert torch.equal(shuffled(50, seed=0, epoch=1), order)
     assert not torch.equal(shuffled(50, seed=1, epoch=1), order) and not torch.equal(shuffled(50, seed=0, epoch=2), order)
-    places = torch.stack([shuffled(4, 0, epoch) for epoch in range(2000)])
+    places = torch.stack([shuffled(4, 0, epoch) for epoch in range(500)])
     for place in places.T:  # each of 4 images comes to each place as often
-        assert place.bincount().tolist() == pytest.approx([500] * 4, abs=80)
+        assert place.bincount().tolist() == pytest.approx([125] * 4, abs=40)
 
 
 # --- what models make of them
@@ -155,17 +146,17 @@ def test_a_part_of_a_batch_is_trained_as_in_the_whole(cls):
 
 
 @pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
-def test_layers_have_masks_of_their_own_number(cls):
-    layers = [module.layer for module in tiny(cls).modules() if isinstance(module, HeldDropout)]
-    assert len(layers) > 2 and layers == list(range(len(layers)))
-
-
-def test_the_ann_holds_its_masks_over_all_passes():
-    model, zeros = tiny(VGG_wFeedback).train(), []
-    first = next(module for module in model.features if isinstance(module, HeldDropout))
-    first.register_forward_hook(lambda module, given, output: zeros.append(output[1]))
-    model(images(3), draws=ONE)
-    assert len(zeros) == 4 and all(torch.equal(mask, zeros[0]) for mask in zeros) and zeros[0].shape[0] == 3
+def test_layers_have_masks_of_their_own_number_and_hold_them(cls):
+    model, masks = tiny(cls), {}
+    layers = [module for module in model.modules() if isinstance(module, HeldDropout)]
+    assert len(layers) > 2 and [module.layer for module in layers] == list(range(len(layers)))
+    for module in layers:
+        module.register_forward_hook(lambda module, given, output: masks.setdefault(module.layer, []).append(output[1]))
+    model.train()(images(3), draws=ONE)
+    assert masks.keys() == {*range(len(layers))}
+    for layer, held in masks.items():
+        for mask in held:
+            assert mask is None or torch.equal(mask, ONE.mask(layer, layers[layer].p, mask.shape[1:]))
 
 
 def test_seed_names_the_draws():
@@ -184,12 +175,10 @@ def test_seed_names_the_draws():
     assert not torch.equal(model(x, seed=6).predictions, seeded.predictions)
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_nothing_is_drawn_for_the_analog_image(monkeypatch, training):
-    model, x = tiny(encoding="direct", dropout=0.0).train(training), images(3)
-    for module in model.modules():
-        if isinstance(module, HeldDropout):
-            module.p = 0.0
-    expected = model(x, torch.rand(4, *x.shape)).logits
-    monkeypatch.setattr(Draws, "numbers", None)
-    assert torch.equal(model(x, draws=ONE).logits, expected)
+def test_nothing_is_drawn_for_the_analog_image(monkeypatch):
+    for training in (False, True):
+        model, x = tiny(encoding="direct", dropout=0.0, fc_dropout=0.0).train(training), images(3)
+        expected = model(x, torch.rand(4, *x.shape)).logits
+        with monkeypatch.context() as patch:
+            patch.setattr(Draws, "numbers", None)
+            assert torch.equal(model(x, draws=ONE).logits, expected)

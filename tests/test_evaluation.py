@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import self_models.counting.evaluation
@@ -10,7 +9,6 @@ from harness.data.sets import ImageSet
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.operations import OperationCounter
-from self_models.fast.event.counts import Counted, Inputs
 from self_models.fast.event.engine import EventEngine
 from self_models.running.chunks import AT_ONCE, chunk_length
 from self_models.running.draws import Draws
@@ -39,19 +37,6 @@ LABELS = torch.tensor([0, 1, 2, 0, 1])
 # --- averages
 
 
-def test_averages_of_several_weigh_images_and_keep_every_figure():
-    first, second = Average(), Average()
-    first.add(3, loss=2.0, shares=torch.tensor([1.0, 0.5]))
-    first.add(1, loss=6.0, shares=torch.tensor([0.0, 0.5]))
-    second.add(4, loss=5.0, total=1.0, shares=torch.tensor([0.5, 0.0]))
-    assert first.means() == {"loss": 3.0, "shares": [0.75, 0.5]} and first.images == 4
-    both = Average.of([first, second])
-    assert both.images == 8 and both.means() == {"loss": 4.0, "total": 0.5, "shares": [0.625, 0.25]}
-    copy = first.to_cpu()
-    assert copy is not first and (copy.images, copy.means()) == (4, first.means())
-    assert Average.of([]).images == 0 and Average().means() == {}
-
-
 def test_averages_are_exact_and_have_no_gradient():
     """In float32 the sum would stay at 2 ** 24."""
     counts, losses = Average(), Average()
@@ -67,21 +52,18 @@ def test_averages_are_exact_and_have_no_gradient():
 # --- an evaluation
 
 
-def spiking_output(n, is_open=None):
-    n = torch.as_tensor(n, dtype=torch.float32)
-    logits = torch.stack([n, 0 * n, 0 * n - 1], 1)
-    frames = (len(is_open), len(n), 1, 1, 2) if is_open is not None else None
-    opened = None if is_open is None else torch.tensor(is_open)[:, None, None, None, None].expand(frames)
-    spikes = {"input": n, "features.1": 2 * n}
-    return SNNOutput(logits, None, None, spikes, steps=n.long(), is_open=opened, comparisons=3 * n)
+def spiking_output(n):
+    n = torch.tensor(n, dtype=torch.float32)
+    logits, spikes = torch.stack([n, 0 * n, 0 * n - 1], 1), {"input": n, "features.1": 2 * n}
+    return SNNOutput(logits, None, None, spikes, steps=n.long(), is_open=None, comparisons=3 * n)
 
 
 def test_processes_merge_what_each_has_in_the_images_order():
     """Two processes share batches of 3, 3 and 1 images; the second has none of the last."""
     parts = [Evaluation(None), Evaluation(None)]
     for process, images in ((0, [1, 2]), (1, [3]), (0, [4]), (1, [5, 6]), (0, [7])):
-        output = spiking_output(images, is_open=[True, process == 0])
-        parts[process].add(output, torch.ones(len(images), 1, 1, 2), torch.zeros(len(images), dtype=torch.int64), loss=images[0])
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        parts[process].add(spiking_output(images), torch.ones(len(images), 1, 1, 2), labels, loss=images[0])
     parts[1].skip()
     found = parts[0].result([part.parts() for part in parts])
     assert found["per_image"]["steps"].tolist() == [1, 2, 3, 4, 5, 6, 7]
@@ -89,7 +71,6 @@ def test_processes_merge_what_each_has_in_the_images_order():
     assert (found["median_steps"], found["p95_steps"]) == (4, pytest.approx(1 + 0.95 * 6))
     assert found["spikes"] == {"input": 4.0, "features.1": 8.0} and found["parts"]["total"] == 12
     assert found["loss"] == pytest.approx((2 * 1 + 3 + 4 + 2 * 5 + 7) / 7)
-    assert found["open_share"] == pytest.approx([1, 4 / 7])
     with pytest.raises(ValueError):  # one process lacks a batch
         parts[0].result([parts[0].parts(), Evaluation(None).parts()])
 
@@ -176,23 +157,7 @@ def test_evaluate_takes_what_people_have(x):
             expected[name] for name in ("accuracy", "spikes", "operations")
         )
     assert evaluate(model, x.numpy(), labels.numpy())["spikes"] == expected["spikes"]
-    with pytest.raises(ModelError, match=r"a Dataset or a DataLoader, not a list"):
-        evaluate(model, [x])
-    with pytest.raises(ModelError, match="these are 1 to 3"):
-        evaluate(model, TensorDataset(x, labels + 1))
     assert not model.training and model.change(timesteps=2) is model
-
-
-def test_what_evaluate_refuses(x):
-    model = snn()
-    for images in (x[:0], x.tolist()):
-        with pytest.raises(ModelError, match=r"^images must be a tensor or array of at least one image$"):
-            evaluate(model, images, LABELS[: len(images)])
-    for labels, words in ((LABELS[:4], r"\(5,\)"), (LABELS + 1, "0 to 2; these are 1 to 3")):
-        with pytest.raises(ModelError, match=words):
-            evaluate(model, x, labels)
-    with pytest.raises(ModelError, match="batch_size"):
-        evaluate(model, x, LABELS, batch_size=0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"rule": "confidence", "gap_bound": 0.01}, {"blocking": "dynamic"}, {"epsilon": 0.0}])
@@ -222,80 +187,7 @@ def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
     assert chunk_length(model, large, 50, False) == 13
 
 
-# --- operations of an engine, and of several processes
-
-
-class Counting:
-    """A stand-in for the event engine that has counted what it is given."""
-
-    def __init__(self, counted):
-        self.counted, self.started = counted, False
-
-    def start_counting(self):
-        self.started = True
-
-    def stop_counting(self):
-        return self.counted
-
-
-def inputs(shape, steps, binary=(), other=()):
-    counts = [torch.zeros(shape, dtype=torch.int64) for _ in range(2)]
-    for values, places in zip(counts, (binary, other), strict=True):
-        for place, count in places:
-            values[place] = count
-    return Inputs(*counts, steps)
-
-
-def test_what_the_engine_has_counted_by_hand():
-    """A 3x3 convolution to 2 channels on 3x4 pixels, classifiers of 5 and 3: 3 steps. The corner's pixel sends two spikes in
-    binary steps, an inner one another value; neuron 1 of the convolution spikes 4 times, one of the classifier's once."""
-    model = snn(plan=[[2], []], image_shape=(1, 3, 4), epsilon=0.0)
-    for parameter in model.parameters():
-        nn.init.ones_(parameter)
-    model.features[0].weight.data[1] = 0  # so effective is half of dense
-    convolution, first, second, last = model.features[0], *(model.classifier[place] for place in (0, 3, 6))
-    input_counts = inputs((1, 3, 4), 3, [((0, 0, 0), 2)], [((0, 1, 1), 1)])
-    hidden, narrow = inputs((2, 3, 4), 3, [((1, 2, 3), 4)]), inputs((5, 1, 1), 3, [((2, 0, 0), 1)])
-    modules = {model.classifier[1]: narrow, convolution: input_counts, first: hidden, second: narrow, last: narrow}
-    names = dict(zip(model.neurons(), (hidden, narrow, narrow), strict=True))
-    model.engine = Counting(Counted(modules, {"input": input_counts, **names}))
-    with OperationCounter(model) as counter:
-        assert model.engine.started
-    found = counter.counts()
-    assert found["acs"] == {"features.0": 2 * 4, "classifier.0": 4 * 5, "classifier.3": 5, "classifier.6": 3}
-    assert found["macs"] == {"features.0": 9, "classifier.0": 0, "classifier.3": 0, "classifier.6": 0}
-    places = 4 * 4 + 6 * 6 + 2 * 9  # corners see 4, borders 6, the two inner pixels 9 places
-    assert found["dense"] == {
-        "features.0": 3 * places * 2, "classifier.0": 3 * 24 * 5, "classifier.3": 3 * 25, "classifier.6": 3 * 15,
-    }  # fmt: skip
-    assert found["events"] == {"features.0": 2 * (2 * 4 + 9), "classifier.0": 4 * 5, "classifier.3": 5, "classifier.6": 3}
-    assert found["spikes"] == {"input": 3, **dict(zip(names, (4, 1, 1), strict=True))}
-    assert found["neurons"] == {"input": 3 * 12, **dict(zip(names, (3 * 24, 15, 15), strict=True))}
-    result = counter.result(2)
-    assert result["effective_acs"] == (8 + 20 + 5 + 3) / 2 and result["effective_macs"] == 4.5
-    assert result["activation_sparsity"] == pytest.approx(1 - 6 / 102)
-    assert result["layers"]["active_share"]["input"] == pytest.approx(3 / 36)
-
-
-def test_operations_of_several_processes_add_up(x):
-    model = snn()
-    found = []
-    for part in (x[:2], x[2:], x):
-        with torch.no_grad(), OperationCounter(model) as counter:
-            model(part, uniforms=torch.full((3, *part.shape), 0.5))
-        found.append(counter)
-    first, second, whole = found
-    expected = whole.counts()
-    lacks = first.counts()
-    lacks["macs"].pop("features.0", None)  # that process has not come to the layer
-    assert OperationCounter(model).hold([lacks, second.counts()]).counts() == expected
-    result = whole.result(5)
-    assert OperationCounter(model).hold([second.counts(), lacks]).result(5) == result
-    for kind, by_kind in (("acs", "effective_acs"), ("macs", "effective_macs"), ("events", "event_acs")):
-        decoder = sum(count for name, count in expected[kind].items() if name.startswith("generate"))
-        name = "feedback_event_acs" if kind == "events" else f"feedback_{kind}"
-        assert result[name] == pytest.approx(decoder / 5) and result[by_kind] == pytest.approx(sum(expected[kind].values()) / 5)
-    assert result["feedback_event_acs"] > 0
+# --- operations
 
 
 def test_shares_of_one_neuron_and_of_none():

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from conftest import PLAN, REPOSITORY, digests, images, refused, run_here
-from test_event_engine import FORK, GRID, ONCE, UNKNOWN, Tired, build, inputs, spiked
+from test_event_engine import FORK, GRID, ONCE, UNKNOWN, build, inputs, spiked
 from torch import nn
 
 from benchmarks.shared import watch
@@ -15,11 +15,9 @@ from harness.exporting.nir_file import nir_bytes
 from harness.runs.checkpoints import save_checkpoint
 from self_models import from_layers, load
 from self_models.basics.errors import ModelError
-from self_models.loading import MODELS
 from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 nir = pytest.importorskip("nir", reason="pip install nir")
 FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
@@ -129,7 +127,7 @@ def test_the_nir_file_says_what_it_lacks(exported):
     assert said["update"] == "immediate" and said["timesteps"] == 7 and "subtracted" in said["reset"]
     _, path = exported("nir", **OPEN, **BIASED, initial_potential=0.5)
     assert nir.read(path).metadata["initial_potential"] == 0.5
-    free = nir_bytes(forward_layers(baseline := build(VGG_SNN_STDB_wFeedback, plan=BASELINE)), conventions(baseline))
+    free, *_ = nir_bytes(forward_layers(baseline := build(VGG_SNN_STDB_wFeedback, plan=BASELINE)), conventions(baseline))
     assert b"nothing" in free
     assert conventions(build(VGG_SNN_STDB_wFeedback, plan=BASELINE, **ONCE))["left_out"] == "the gate once"
 
@@ -162,19 +160,26 @@ def test_export_tells_and_replaces_nothing_unasked(tmp_path):
     assert digests(tmp_path) == before
 
 
-def test_export_refuses_what_it_cannot_do(tmp_path, monkeypatch):
-    ann = VGG_wFeedback(plan=PLAN, fc_width=8)
-    save_checkpoint(tmp_path / "ann.pth", ann)
-    save_checkpoint(tmp_path / "pooled.pth", VGG_SNN_STDB_wFeedback(plan=[[4, "M"], []], fc_width=8))
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("{pooled} --to nir", "no maximum pool, which features.2 is"),
+        ("{ann} --to torch", "holds an ANN"),
+        ("none.pth --to torch", "no such checkpoint"),
+        ("{ann} --to torch --overwrite --output {ann}", "checkpoint itself"),
+        (f"{FEEDBACK} --to torch --output no/such/folder.pt", "cannot write"),
+        (f"{FEEDBACK}", "--to"),
+        (f"{FEEDBACK} --to nir --output {{folder}}/net.nir", "pip install nir"),
+    ],
+)
+def test_export_refuses_what_it_cannot_do(tmp_path, monkeypatch, flags, words):
+    ann, pooled = tmp_path / "ann.pth", tmp_path / "pooled.pth"
+    save_checkpoint(ann, VGG_wFeedback(plan=PLAN, fc_width=8))
+    save_checkpoint(pooled, VGG_SNN_STDB_wFeedback(plan=[[4, "M"], []], fc_width=8))
     before = digests(tmp_path)
-    assert "no maximum pool, which features.2 is" in refused("export", tmp_path / "pooled.pth", "--to nir")
-    assert "holds an ANN" in refused("export", tmp_path / "ann.pth", "--to torch")
-    assert "no such checkpoint" in refused("export", tmp_path / "none.pth", "--to torch")
-    assert "checkpoint itself" in refused("export", tmp_path / "ann.pth", "--to torch --overwrite --output", tmp_path / "ann.pth")
-    assert "cannot write" in refused("export", FEEDBACK, "--to torch --output", tmp_path / "no/such/folder.pt")
-    assert "--to" in refused("export", FEEDBACK)
-    monkeypatch.setitem(sys.modules, "nir", None)  # as if it were not installed
-    assert "pip install nir" in refused("export", FEEDBACK, "--to nir --output", tmp_path / "net.nir")
+    if "pip" in words:
+        monkeypatch.setitem(sys.modules, "nir", None)  # as if it were not installed
+    assert words in refused("export", flags.format(ann=ann, pooled=pooled, folder=tmp_path))
     assert digests(tmp_path) == before
 
 
@@ -184,23 +189,6 @@ def test_what_no_plan_has_is_not_exported(part):
     UNKNOWN[part](model)
     with pytest.raises(ModelError, match=rf"^an export does not know {re.escape(part)}"):
         forward_layers(model)
-
-
-class Own(InputBlockingSNN):
-    """One whose first neurons are of another kind."""
-
-    def __init__(self, *args, **settings):
-        super().__init__(*args, **settings)
-        self.features[1].__class__ = Tired
-
-
-def test_a_class_of_ones_own_is_exported_as_little_as_its_neurons(tmp_path, monkeypatch):
-    monkeypatch.setitem(MODELS, "Own", Own)
-    save_checkpoint(tmp_path / "own.pth", build(Own))
-    before = digests(tmp_path)
-    for to in ("torch", "nir"):
-        assert "an export does not know features.1 (Tired)" in refused("export", tmp_path / "own.pth", "--to", to)
-    assert digests(tmp_path) == before
 
 
 # --- the other way

@@ -1,15 +1,16 @@
 """The parts that docs/extending.md writes, a gate, a rule and a read-out, go through every script as those that are here do; and
 what --model refuses."""
 
+import contextlib
+import importlib
+import io
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ANN, DATA, OBJ1, REPOSITORY, SNN, SPIKING, TINY, digests, records, refused, run_here, run_script
+from conftest import ANN, DATA, OBJ2, OBJ3, REPOSITORY, SNN, SPIKING, TINY, digests, records, refused, run_here
 
 import snn_wFeedback
 from harness.building.models import new_snn
@@ -27,78 +28,63 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 PAGE = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 OWN = "--readout membrane_scaled --readout_gain 3 --gate relative --slack 0.05 --epsilon 0.2 --rule settled --lead 0.4"
-PROGRAM = """
-import ann_wFeedback, snn_wFeedback
-import snn_wFeedback_posthoc_model_analysis as analysis
-from snn_wFeedback_posthoc_model_inference_obj1 import main as obj1
-from snn_wFeedback_posthoc_model_inference_obj2 import main as obj2
-from snn_wFeedback_posthoc_model_inference_obj3 import main as obj3
-from self_models import load
-
-data, out, own = {data!r}, {out!r}, {own!r}
-path = out + "/trained_models/snn/own.pth"
-ann_wFeedback.main(f"--epochs 1 -a VGG5_wFeedback_small --fc_width 8 {{data}} --run_name own".split())
-started = f"--pretrained_ann {{out}}/trained_models/ann/own.pth --timesteps 3 --update immediate"
-snn_wFeedback.main(f"{{started}} --epochs 1 {{own}} {{data}} --run_name own".split())
-snn_wFeedback.main(f"--pretrained_snn {{path}} --epochs 2 --resume {{data}} --run_name own".split())
-later = f"--pretrained_snn {{path}} {{data}}"
-analysis.main(f"{{later}} --gate relative --rule settled --lead 0.2 --images 2".split())
-obj1(f"{{later}} --gate relative --slack 0.02 --run_name o1".split())
-print([name for name, *_ in obj2(f"{{later}} --rules settled all_predicted --run_name o2".split())] or "", end="")
-print(obj2(f"{{later}} --rules settled --leads 0.1 0.9 --run_name o3".split())[0]["bounds"])
-obj3(f"{{later}} --run_name o4".split())
-snn = load(path, slack=0.3)
-print({{name: snn.settings[name] for name in ("readout", "readout_gain", "gate", "slack", "rule", "lead")}})
-"""
 
 
-def test_parts_of_ones_own_go_through_all_scripts(tmp_path):
+@pytest.fixture(autouse=True)
+def forgotten():
+    """What files register is forgotten after a test, and that they were imported."""
+    before = [(registry, dict(registry)) for registry in (GATES, RULES, READOUTS)]
+    imported.cache_clear()
+    yield
+    for registry, parts in before:
+        registry.clear()
+        registry.update(parts)
+    imported.cache_clear()
+
+
+def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
+    """As a gate does in test_examples."""
     (tmp_path / "parts.py").write_text("\n\n".join(BLOCKS[1:]))
-    data = f"--model {tmp_path / 'parts.py'} {DATA} --output_dir {tmp_path}"
-    program = PROGRAM.format(data=data, out=str(tmp_path), own=OWN)
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "{'lead': 0.1}" in done.stdout
+    here, path = f"--model {tmp_path / 'parts.py'} {DATA} --output_dir {tmp_path}", tmp_path / "trained_models/snn/own.pth"
+    started = f"--pretrained_ann {trained.ann} --timesteps 3 --update immediate --balance_images 8 --balance_timesteps 6"
+    run_here(SNN, f"{started} --epochs 1 {OWN} {here} --run_name own")
+    later = f"--pretrained_snn {path} {here}"
+    assert run_here(OBJ2, f"{later} --rules settled --leads 0.1 0.9")[0][0]["bounds"] == {"lead": 0.1}
+    run_here(OBJ3, later)
     kept = {"readout": "membrane_scaled", "readout_gain": 3.0, "gate": "relative", "slack": 0.3, "rule": "settled", "lead": 0.4}
-    assert done.stdout.splitlines()[-1] == str(kept)
-    shown = run_script(SNN, f"--model {tmp_path / 'parts.py'} --help_all").stdout
-    assert "--slack" in shown and "--readout_gain" in shown and "relative" in shown
+    assert kept.items() <= load(path, slack=0.3).settings.items()
+    with contextlib.redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
+        importlib.import_module(SNN).main(["--model", str(tmp_path / "parts.py"), "--help_all"])
+    assert all(word in shown.getvalue() for word in ("--slack", "--readout_gain", "relative"))
+
+
+def rule(name, field):
+    """A rule with this field."""
+    return dataclass(type("Own", (Rule,), {"__annotations__": {name: float}, name: field, "holds": id}))
+
+
+LEAD = objective_setting(1.0, NOT_NEGATIVE, "")
 
 
 @pytest.mark.parametrize(
-    ("registry", "base", "own", "words"),
+    ("registry", "name", "part", "words"),
     [
-        (RULES, SimpleNamespace, {}, "rule 'x': derive Own from Rule of self_models.objectives.stopping"),
-        (GATES, SimpleNamespace, {}, "gate 'x': derive Own from Gate"),
-        (READOUTS, Rule, {}, "readout 'x': derive Own from Readout"),
-        (RULES, Rule, {}, r"Own lacks holds\(\)"),
-        (RULES, Rule, {"holds": id, "lead": objective_setting(1.0, NOT_NEGATIVE, "")}, "write @dataclass under its registration"),
+        (RULES, "x", type("Own", (SimpleNamespace,), {}), "rule 'x': derive Own from Rule of self_models.objectives.stopping"),
+        (GATES, "x", type("Own", (SimpleNamespace,), {}), "gate 'x': derive Own from Gate"),
+        (READOUTS, "x", type("Own", (Rule,), {}), "readout 'x': derive Own from Readout"),
+        (RULES, "x", type("Own", (Rule,), {}), r"Own lacks holds\(\)"),
+        (RULES, "x", type("Own", (Rule,), {"holds": id, "lead": LEAD}), "write @dataclass under its registration"),
+        (RULES, "x", rule("lead", 0.5), r"rule 'x': declare lead of Own by setting\(\) or objective_setting\(\)"),
+        (RULES, "x", rule("gap_bound", LEAD), "rule 'x': confidence has a setting gap_bound, too: inherit it, or take another"),
+        (RULES, "confidence", type("Own", (Rule,), {"holds": id}), "rule 'confidence' is there already"),
     ],
 )
-def test_what_a_part_lacks_is_said_at_once(registry, base, own, words):
+def test_what_a_part_lacks_is_said_at_once(registry, name, part, words):
+    """A setting is declared once: another rule's name would change that rule's default."""
     before = dict(registry)
     with pytest.raises(ModelError, match=words):
-        registry.register("x")(type("Own", (base,), own))
+        registry.register(name)(part)
     assert registry == before
-
-
-@pytest.mark.parametrize(
-    ("field", "words"),
-    [
-        (0.5, r"rule 'x': declare lead of Own by setting\(\) or objective_setting\(\)"),
-        (
-            objective_setting(1.0, NOT_NEGATIVE, ""),
-            "rule 'x': confidence has a setting gap_bound, too: inherit it, or take another",
-        ),
-    ],
-)
-def test_a_setting_is_declared_once(field, words):
-    """A field that is no setting, and one of another rule's name, which would change that rule's default."""
-    before, name = dict(RULES), "lead" if field == 0.5 else "gap_bound"
-    own = {"__annotations__": {name: float}, name: field, "holds": id}
-    with pytest.raises(ModelError, match=words):
-        RULES.register("x")(dataclass(type("Own", (Rule,), own)))
-    assert before == RULES
 
 
 @pytest.mark.parametrize("names", [(0, 4), {"none": 1, None: 2}])
@@ -109,8 +95,7 @@ def test_a_choice_is_of_texts(names):
 
 
 def test_a_part_does_not_take_a_setting_of_the_network(monkeypatch):
-    own = {"__annotations__": {"timesteps": float}, "timesteps": objective_setting(1.0, NOT_NEGATIVE, ""), "holds": id}
-    monkeypatch.setitem(RULES, "x", dataclass(type("Own", (Rule,), own)))
+    monkeypatch.setitem(RULES, "x", rule("timesteps", LEAD))
     with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
         InputBlockingSNN.declared()
 
@@ -127,13 +112,6 @@ def test_a_rule_that_looks_at_the_input_must_say_so():
     assert looking(False, "image").may_stop(run, 1).all()
     with pytest.raises(ModelError, match=r"rule Own asks for view.is_open: it must say looks_at_input = True"):
         looking(False, "is_open").may_stop(run, 1)
-
-
-def test_a_name_that_is_taken_stays_whose_it_is():
-    before = RULES["confidence"]
-    with pytest.raises(ModelError, match="rule 'confidence' is there already"):
-        RULES.register("confidence")(type("Own", (Rule,), {"holds": id}))
-    assert RULES["confidence"] is before
 
 
 NETWORK = """
@@ -191,6 +169,8 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
 
     own = named(f"{file}:MySNN")
     assert type(load(snn, model=own)) is type(load(trained.snn, model=own)) is own
+    blocking = load(REPOSITORY / "trained_models/snn/accurate_feedback.pth", model=own)  # its file leaves the gate to its class
+    assert type(blocking) is own and blocking.settings["gate"] == "block"
     for path, cls, words in (
         (snn, None, r"x.pth holds 'MySNN', a network of somebody's own: --model FILE.py:MySNN, or load\(path, model=MySNN\)"),
         (snn, named(f"{other(tmp_path)}:Other"), "holds 'MySNN', a network of somebody's own"),
@@ -243,5 +223,4 @@ def test_the_reference_may_be_asked_for(trained, tmp_path):
         assert f"engine: {engine}\n" in said
         (epoch,) = records(tmp_path / f"logs/snn/{engine}.jsonl", "epoch")
         rows.append((epoch["evaluated"]["accuracy"], epoch["evaluated"]["spikes"]))
-        assert run_here(OBJ1, flags.replace("--run_name ", "--run_name o"))[0][0]["engine"] == engine
     assert rows[0][0] == rows[1][0] and rows[0][1] == pytest.approx(rows[1][1], rel=1e-2)

@@ -411,8 +411,6 @@ def test_pictures_are_not_overwritten_without_a_log(tmp_path):
         (SNN, f"--pretrained_ann ANN {TINY} {BALANCE} --timesteps 5 --resume nowhere.pth"),
         (SNN, f"--pretrained_ann ANN -a VGG5_wFeedback_linear --fc_width 16 {BALANCE} {DATA}"),
         (OBJ2, f"--pretrained_snn SNN {DATA} --rules both --open_bounds 0 1 --gap_bounds 2"),
-        (OBJ2, f"--pretrained_snn SNN {DATA} --baseline_snn SNN"),
-        (OBJ2, f"--pretrained_snn SNN {DATA} --baseline_snn nowhere.pth"),
     ],
 )
 def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path, name, flags):
@@ -559,7 +557,7 @@ def test_an_ann_interrupted_and_resumed_by_its_name(tmp_path, monkeypatch, recip
     resumed, others = training(tmp_path / "stopped", "--resume")
     assert resumed == first
     for pair in zip(checkpoints, others, strict=True):
-        assert same(*map(load_checkpoint, pair), aside=(*CLOCK, "logs"))
+        assert same(*map(load_checkpoint, pair), aside=CLOCK)
 
 
 def test_each_epoch_augments_anew():
@@ -618,7 +616,7 @@ def test_the_time_of_an_epoch_is_foretold_once(monkeypatch, seconds, epochs, sai
 )
 def test_slow_bfloat16_is_warned_of(monkeypatch, precision, device, features, warns):
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: features, raising=False)
-    line = slow_precision_line(precision, torch.device(device))
+    line = next(slow_precision_line(precision, torch.device(device)), None)
     assert (line is not None) == warns and (not warns or "--precision float32 is faster here" in line)
 
 

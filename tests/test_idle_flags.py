@@ -4,7 +4,7 @@ import importlib
 import re
 
 import pytest
-from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, OBJ2, REPOSITORY, SNN, SPIKING, digests, refused, run_here
+from conftest import ANALYSIS, ANN, DATA, OBJ1, OBJ2, REPOSITORY, SNN, SPIKING, digests, refused, run_here, run_undrawn
 
 from harness import UserError
 from harness.command_line.flags import ann_settings, snn_parser, snn_settings
@@ -65,8 +65,8 @@ def test_a_flag_that_a_checkpoint_makes_idle_or_must_have(trained, tmp_path, nam
 
 def test_a_plan_of_ones_own_is_asked_and_not_its_name():
     words, plan = ["-a", "VGG5_wFeedback", "--max_pool", "count"], [[4, "M", 6], []]
-    assert lines_on_idle(snn_parser("").parse_args(words).settle(plan=plan), snn_settings()) == []
-    args = snn_parser("").parse_args([*words, "--trade_off", "1"]).settle(plan=plan)
+    assert lines_on_idle(snn_parser("").parse_args(words).with_settled(plan=plan), snn_settings()) == []
+    args = snn_parser("").parse_args([*words, "--trade_off", "1"]).with_settled(plan=plan)
     with pytest.raises(UserError, match="--trade_off does nothing with --architecture VGG5_wFeedback: it has no decoder"):
         lines_on_idle(args, snn_settings())
 
@@ -101,26 +101,19 @@ def test_flags_of_training_in_an_evaluation_are_one_warning(trained, tmp_path, n
     kind = "ann" if name == ANN else "snn"
     more = "--test_only" if name in (ANN, SNN) else ""
     here = f"--pretrained_{kind} {getattr(trained, kind)} {more} {DATA} --run_name x --output_dir {tmp_path}"
-    _, said = run_here(name, here, flags)
+    _, said = run_undrawn(name, here, flags)
     warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
     assert [set(line.partition("do nothing: ")[2].split(", ")) for line in warnings] == [set(idle.split(", "))]
     assert warnings[0] in (tmp_path / f"logs/{kind}/x.log").read_text().splitlines()
-    assert name in (OBJ1, OBJ2) or "warning" not in run_here(name, here, "--overwrite")[1]
-
-
-def test_the_second_network_of_objective_2_is_no_reason_to_refuse_flags_of_the_first(trained, baseline, tmp_path):
-    flags = f"--timesteps 2 --update immediate --readout membrane_rescaled {BALANCE} {DATA} --output_dir {tmp_path}"
-    run_here(OBJ2, f"--pretrained_ann {trained.ann} --baseline_snn {baseline} {flags}")
+    assert "warning" not in run_undrawn(name, here, "--overwrite")[1]
 
 
 # --- presets
 
 
 @pytest.mark.parametrize("family", ["quick|stream", "accurate", "residual|fast", "fashion", "feedback|baseline"])
-def test_every_preset_finds_what_it_starts_from(tmp_path, monkeypatch, family):
+def test_every_preset_finds_what_it_starts_from(tmp_path, family):
     """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone; training prints what it stands for."""
-    for draw in ("save_sweep", "save_extremes"):  # which takes its time
-        monkeypatch.setattr(f"{OBJ1}.{draw}", lambda *_: None)
     small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --seed 7 --output_dir {tmp_path}"
     train = f"{small} --precision float32 --epochs 1 --limit_train 8 --holdout 2"
     recipes = {name: find(name, "snn") for name in names("snn") if name.startswith(tuple(family.split("|")))}
@@ -133,7 +126,7 @@ def test_every_preset_finds_what_it_starts_from(tmp_path, monkeypatch, family):
         balance = "--balance_images 4 --balance_timesteps 3" if "pretrained_ann" in recipe.starts else ""
         out = run_here(SNN, f"{train} --preset {name} {balance}")[1]
         assert re.match(f"preset {name}: --.*; from ", out) and "random weights" not in out
-        run_here(OBJ1, f"{small} --preset {name}")
+        run_undrawn(OBJ1, f"{small} --preset {name}")
         assert (tmp_path / f"trained_models/snn/{recipes.pop(name).run}_7.pth").is_file()
 
 

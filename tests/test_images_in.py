@@ -17,9 +17,7 @@ from PIL import Image
 import harness.data.folders
 import harness.data.sets
 from harness import UserError
-from harness.command_line.configuration import Configuration
 from harness.data.cache import cached
-from harness.data.facts import with_facts
 from harness.data.folders import list_folder, shape_of
 from harness.data.sets import load_data
 from self_models import load
@@ -219,8 +217,11 @@ def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at)
     line = refused(ANN, f"--data_dir {folder} --output_dir {pets.parent / 'out'}")
     assert "train-images-idx3-ubyte.gz" in line and f"give --dataset {folder} with {folder}/train/CLASS/" in line
     assert len(list(folder.rglob("*.*"))) == 1
-    (folder / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")  # beside the files of a data set they do not matter
-    assert len(load_data("MNIST", str(folder), limit_test=3)[2]) == 3
+
+
+def test_beside_the_files_of_a_data_set_image_files_do_not_matter(pets):
+    (pets / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")
+    assert len(load_data("MNIST", str(pets), limit_test=3)[2]) == 3
 
 
 def test_what_a_network_must_know_of_a_folder(tmp_path):
@@ -230,9 +231,10 @@ def test_what_a_network_must_know_of_a_folder(tmp_path):
             image = np.full((8, 8), light if part == "train" else 0, np.uint8)
             image[1:-1, 1:-1] = 255
             write(tmp_path / part / name / "0.png", image)
-    args = Configuration(settled={"dataset": str(tmp_path), "image_size": None, "grey": None, "skip_bad": False})
-    expected = {"labels": 2, "image_shape": (1, 8, 8), "classes": ["a", "b"], "background": 0.3}
-    assert with_facts(args).facts == expected
+    run_here(ANN, f"--dataset {tmp_path} {NET} --epochs 1 --run_name x --output_dir {tmp_path / 'out'}")
+    model = load(tmp_path / "out/trained_models/ann/x.pth")
+    assert (model.settings["labels"], model.image_shape, model.classes) == (2, (1, 8, 8), ["a", "b"])
+    assert model.background == pytest.approx(0.3)
 
 
 # --- the decoded images

@@ -7,14 +7,12 @@ import pytest
 import torch
 from conftest import ANN, DATA, PLAN, REPOSITORY, SNN, images, records, refused, run_here, same_weights
 
-from harness import UserError
 from harness.building import own
-from harness.building.models import choose_trained
-from harness.command_line.flags import snn_parser, snn_settings
-from harness.command_line.parser import lines_on_idle
+from harness.command_line.flags import snn_parser
 from harness.data.sets import load_data
 from harness.training.losses import LOSSES, Criterion, Loss, own_losses
 from self_models import load
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import SNNOutput
@@ -130,16 +128,15 @@ def test_what_does_nothing_is_refused(tmp_path, variance):
 def test_losses_of_one_class_have_flags_of_their_own(variance):
     register("calm", variance.value, base=variance)
     args = snn_parser("").parse_args(["--calm_weight", "1", "--calm_steps", "2"])
-    assert lines_on_idle(args, snn_settings()) == []
     assert own_losses(args, SimpleNamespace(has_feedback=True)) == {"calm_loss": LOSSES["calm"](1, 2)}
 
 
-def test_a_loss_that_looks_at_predictions_teaches_a_decoder():
-    model, words = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=12), ["--train", "decoder", "--trade_off", "0"]
-    with pytest.raises(UserError, match="--trade_off above 0"):
-        choose_trained(model, snn_parser("").parse_args(words))
-    choose_trained(model, snn_parser("").parse_args([*words, "--variance_weight", "1"]))
-    assert {name.split(".")[0] for name, weight in model.named_parameters() if weight.requires_grad} == {"generate"}
+def test_a_loss_that_looks_at_predictions_teaches_a_decoder(trained, tmp_path):
+    here = f"--pretrained_snn {trained.snn} --train decoder --trade_off 0 --epochs 1 {DATA} --select test --run_name x"
+    assert "--trade_off above 0" in refused(SNN, f"{here} --output_dir {tmp_path}")
+    run_here(SNN, f"{here} --variance_weight 1 --output_dir {tmp_path}")
+    before, after = (load_checkpoint(path)["state_dict"] for path in (trained.snn, tmp_path / "trained_models/snn/x.pth"))
+    assert {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])} == {"generate"}
 
 
 def test_what_a_loss_lacks_is_said_at_once():

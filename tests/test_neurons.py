@@ -4,17 +4,12 @@ from math import exp, inf
 
 import pytest
 import torch
-from conftest import PLAN, REPOSITORY, images
+from conftest import PLAN, images
 
-from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
-from self_models.fast.batched import stages
 from self_models.fast.batched.neurons import neuron_steps
-from self_models.loading import load
-from self_models.network.neurons import HeldDropout, NeuronState, SpikingNeuron
+from self_models.network.neurons import NeuronState, SpikingNeuron
 from self_models.network.surrogates import SURROGATES
-from self_models.running.draws import Draws
-from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
@@ -73,18 +68,16 @@ def test_a_learned_threshold_learns_from_where_membranes_begin(update):
     expected, last = by_autograd(drives, v, layer.threshold, layer.leak, update, SLOPES["Linear"])
     assert torch.equal(spikes.unflatten(0, (4, 5)), expected) and expected.any()
     weights = torch.rand(4, 5, 7)
-    for found, wanted in (
-        ((spikes.unflatten(0, (4, 5)) * weights).sum(), (expected * weights).sum()),
-        (state.v.sum(), last.sum()),
-    ):
-        (gradient,), (other,) = (torch.autograd.grad(loss, layer.threshold, retain_graph=True) for loss in (found, wanted))
-        torch.testing.assert_close(gradient, other)
+    spiked = (spikes.unflatten(0, (4, 5)) * weights).sum(), (expected * weights).sum()
+    for losses in (spiked, (state.v.sum(), last.sum())):
+        found, wanted = (torch.autograd.grad(loss, layer.threshold, retain_graph=True) for loss in losses)
+        torch.testing.assert_close(found, wanted)
     if update == "delayed":
         first, *_ = neuron_steps(layer, drives[0])
         assert not first.any() and torch.autograd.grad(first.sum(), layer.threshold)[0].item() == pytest.approx(0, abs=1e-5)
 
 
-def by_autograd(drives, v, theta, leak, update, slope):
+def by_autograd(drives, v, theta, leak, update, slope, floor=inf):
     """The equations of a step, one operation at a time: (spikes (T, B, N), last V), with PyTorch's own gradients."""
     spikes, age = [], torch.full_like(v, inf)
     for drive in drives:
@@ -93,6 +86,7 @@ def by_autograd(drives, v, theta, leak, update, slope):
         smooth = distance * slope(distance.detach(), age)  # its derivative is the surrogate's
         s = (distance > 0).float() + (smooth - smooth.detach())
         v = v - theta * s.detach() if update == "immediate" else leak * v + drive - theta * s.detach()
+        v = v if floor == inf else torch.maximum(v, -floor * theta)
         age = torch.where(s > 0, 0.0, age) + 1
         spikes.append(s)
     return torch.stack(spikes), v
@@ -105,43 +99,42 @@ SLOPES = {
 }
 
 
-@pytest.mark.parametrize("used", ["spikes", "count", "v", "all"])
+@pytest.mark.parametrize("floor", [None, 0.3])
 @pytest.mark.parametrize("activation", list(SLOPES))
 @pytest.mark.parametrize("update", ["delayed", "immediate"])
-def test_hand_written_gradient_is_that_of_the_equations(update, activation, used):
+def test_hand_written_gradient_is_that_of_the_equations(update, activation, floor):
     draw = torch.Generator().manual_seed(0)
     drives, v, weights = (torch.randn(shape, generator=draw) for shape in ((6, 5, 7), (5, 7), (6, 5, 7)))
-    layer = neuron(update, 0.8, 0.9, activation, learn_threshold=True, learn_leak=True)
+    layer = neuron(update, 0.8, 0.9, activation, learn_threshold=True, learn_leak=True, floor=floor)
     inputs = [drives.requires_grad_(), v.requires_grad_(), layer.threshold, layer.leak]
     spikes, state, counts = neuron_steps(layer, drives.flatten(0, 1), NeuronState(v), 6)
     spikes = spikes.unflatten(0, (6, 5))
-    expected, last = by_autograd(*inputs, update, SLOPES[activation])
+    expected, last = by_autograd(*inputs, update, SLOPES[activation], inf if floor is None else floor)
     assert torch.equal(spikes, expected) and 0.1 < spikes.mean() < 0.9
     assert torch.equal(counts, expected.sum(2))
     torch.testing.assert_close(state.v, last)
 
-    def gradients(s, count, v):
-        parts = {"spikes": (s * weights).sum(), "count": (count * weights[..., 0]).sum(), "v": (v * weights[1]).sum()}
-        loss = sum(parts.values()) if used == "all" else parts[used]
-        return torch.autograd.grad(loss, inputs, materialize_grads=True)
+    def losses(s, count, v):
+        parts = [(s * weights).sum(), (count * weights[..., 0]).sum(), (v * weights[1]).sum()]
+        return [*parts, sum(parts)]
 
-    wanted = gradients(expected, expected.sum(2), last)
-    for found, each in zip(gradients(spikes, counts, state.v), wanted, strict=True):
-        torch.testing.assert_close(found, each, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(losses(spikes, counts, state.v), losses(expected, expected.sum(2), last), strict=True):
+        found, wanted = (torch.autograd.grad(one, inputs, retain_graph=True, materialize_grads=True) for one in (ours, theirs))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("update", ["delayed", "immediate"])
-def test_steps_together_are_the_steps_one_by_one(update):
-    drives = torch.randn(6, 4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    for gradient in (True, False):
-        layer, state, seen = neuron(update, 0.8, 0.9, "STDB", learn_leak=gradient), None, []
-        for drive in drives:
-            spikes, state, counts = neuron_steps(layer, drive, state)
-            seen.append((spikes, counts))
-        together, last, counted = neuron_steps(layer, drives.flatten(0, 1), steps=6)
-        for whole, parts in zip((together, counted), zip(*seen, strict=True), strict=True):
-            assert torch.equal(whole, torch.cat(parts))
-        assert torch.equal(last.v, state.v) and (not gradient or torch.equal(last.age, state.age))
+@pytest.mark.parametrize(
+    ("update", "spikes", "membranes"),
+    [("delayed", [0, 0, 0, 1, 0], [-0.5, 0.25, 1.5, 0.5, -0.5]), ("immediate", [0, 0, 1, 0, 0], [-0.5, 0.25, 0.5, 0.5, -0.5])],
+)
+def test_a_membrane_does_not_fall_below_its_floor_by_hand(update, spikes, membranes):
+    """theta 1, floor 0.5; where V lies on its floor no gradient goes back."""
+    drives = [-2.0, 0.75, 1.25, 0, -3]
+    assert trace(drives, update=update, floor=0.5) == list(zip(spikes, membranes, strict=True))
+    drive = torch.tensor(drives[:4]).view(4, 1).requires_grad_()
+    _, state, _ = neuron_steps(neuron(update, floor=0.5), drive, steps=4)
+    state.v.sum().backward()
+    assert drive.grad[0].item() == 0 and drive.grad[3].item() == 1
 
 
 DISTANCES = [-1.5, -1.0, -0.5, 0.0, 0.25, 2.0]
@@ -174,13 +167,13 @@ def test_clamp_dynamics():
     assert balanced.threshold.item() == pytest.approx(0.005)  # not learned: as balancing found it
 
 
-@pytest.mark.parametrize("settings", [{"leak": 1.1}, {"leak": -0.1}, {"leak": float("nan")}, {"threshold": 0.0}])
-def test_impossible_dynamics_are_refused(settings):
-    with pytest.raises(ModelError, match=next(iter(settings))):
-        neuron(**settings)
+def test_impossible_dynamics_are_refused():
+    for name, value in (("leak", 1.1), ("leak", -0.1), ("leak", float("nan")), ("threshold", 0.0)):
+        with pytest.raises(ModelError, match=name):
+            neuron(**{name: value})
 
 
-@pytest.mark.parametrize(("learn_threshold", "learn_leak"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("learn_threshold", "learn_leak"), [(False, True), (True, False)])
 def test_threshold_and_leak_learn_only_when_asked(learn_threshold, learn_leak):
     torch.manual_seed(0)
     model = VGG_SNN_STDB_wFeedback(
@@ -194,56 +187,3 @@ def test_threshold_and_leak_learn_only_when_asked(learn_threshold, learn_leak):
         assert (parameter.grad is not None and parameter.grad.item() != 0) == learns
     assert all(layer.threshold.requires_grad == learn_threshold for layer in model.neurons().values())
     assert all(layer.leak.requires_grad == learn_leak for layer in model.neurons().values())
-
-
-def test_held_dropout():
-    dropout, ones = HeldDropout(0.25), torch.ones(2, 2000)
-    first, mask = dropout(ones, draws=Draws(0, 1, torch.arange(2)))
-    again, _ = dropout(2 * ones, mask)
-    assert torch.equal(again, 2 * first)
-    assert not torch.equal(first[0], first[1])  # each image has a mask of its own
-    assert torch.equal(dropout.eval()(ones)[0], ones)
-
-
-def test_dropout_masks_are_held_over_all_steps_of_a_model():
-    torch.manual_seed(0)
-    model, x = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=32, timesteps=8, dropout=0.5).train(), images(2)
-    run, names = model.start(x), [name for name, module in model.named_modules() if isinstance(module, HeldDropout)]
-    held = []
-    for draws in torch.rand(8, *x.shape):
-        model.step(run, x, draws)
-        held.append({name: run.memory[name] for name in names})
-    assert {name.split(".")[0] for name in names} == {"features", "generate", "classifier"}
-    for name in names:
-        masks = [step[name] for step in held if step[name] is not None]  # none before the first spikes can have arrived
-        assert len(masks) > 1 and all(torch.equal(masks[0], later) for later in masks)
-        assert not torch.equal(masks[0][0], masks[0][1])
-
-
-@pytest.mark.parametrize("settings", [{}, {"blocking": "dynamic"}, {"leak": 0.9}, {"rule": "confidence"}], ids=str)
-@torch.no_grad()
-def test_quiet_neurons_are_left_alone_and_nothing_changes(settings, monkeypatch):
-    """With blocking a network falls silent; then its layers are not asked any more, unless something may still happen in them."""
-    model = load(REPOSITORY / "trained_models/snn/quick_feedback.pth", engine="dense", timesteps=30, **settings)
-    x, found, asked = load_data("MNIST")[2].images[:2], [], []
-    model.features[3].register_forward_hook(lambda _, given, output: asked.append(len(output)))
-    for quiet in (True, False):
-        if not quiet:
-            monkeypatch.setattr(stages, "stays_quiet", lambda neuron: False)
-        output = model(x, seed=1)
-        found.append((*output.spikes_by_step.values(), output.logits_by_step, output.predictions, output.is_open))
-        if not settings:
-            silent = (output.spikes_by_step["features.1"].sum(1) == 0).sum().item()
-            assert silent > 5 and (len(asked) == 30) == (not quiet) and sum(asked) == 2 * (30 - silent)
-        asked.clear()
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-
-
-def test_a_part_of_a_batch_keeps_what_is_known_of_its_neurons():
-    """Some images stop while the layers of others are quiet."""
-    state = NeuronState(torch.arange(3.0), None, (1.0, 1.0, None))
-    run = RunState(
-        torch.zeros(3, 1, 2, 2), View(torch.zeros(3, 1, 2, 2)), torch.zeros(3, 4), memory={"features.1": state, "x": None}
-    )
-    chosen = run.select(torch.tensor([2, 0])).memory
-    assert chosen["features.1"].v.tolist() == [2, 0] and chosen["features.1"].quiet == state.quiet and chosen["x"] is None

@@ -48,11 +48,6 @@ def run(model, images):
         return model(*images)
 
 
-def same(a, b, images=slice(None)):
-    torch.testing.assert_close(a.logits[images], b.logits[images], rtol=1e-5, atol=1e-5)
-    assert all(torch.equal(a.spikes[name][images], b.spikes[name][images]) for name in a.spikes)
-
-
 def test_latch_holds_the_prediction_of_a_blocked_pixel(images):
     held, free = (run(build(InputBlockingSNN, latch=latch), images) for latch in (True, False))
     blocked = ~held.is_open[1:]
@@ -80,8 +75,10 @@ def test_residual_input_is_what_the_prediction_left_open(images):
 
 @pytest.mark.parametrize("residual", [False, True])
 def test_no_contrast_is_plain_blocking(images, residual):
-    plain, none = build(InputBlockingSNN, residual=residual), build(ContrastAttentionSNN, contrast="none", residual=residual)
-    same(run(plain, images), run(none, images))
+    plain = run(build(InputBlockingSNN, residual=residual), images)
+    none = run(build(ContrastAttentionSNN, contrast="none", residual=residual), images)
+    torch.testing.assert_close(none.logits_by_step, plain.logits_by_step)
+    assert all(torch.equal(count, plain.spikes[name]) for name, count in none.spikes.items())
 
 
 def test_slew_limits_each_move_of_the_prediction(images):
@@ -142,9 +139,8 @@ def test_a_rule_sees_each_step_as_it_was(images, monkeypatch):
         looks_at_input = True
 
         def holds(self, run):
-            found[at_once].append(
-                (run.steps, run.readout_sum.sum().item(), run.view.is_open.sum().item(), run.logits.sum().item())
-            )
+            numbers = (one.sum().item() for one in (run.readout_sum, run.view.is_open, run.logits))
+            found[at_once].append((run.steps, *numbers))
             return torch.zeros(len(run.image), dtype=torch.bool)
 
     for at_once in (1, 4):
@@ -216,19 +212,18 @@ def test_an_open_gate_does_nothing():
     assert gate.held(view) is None and gate.compared(view) == 0 and gate.check(False) is None
 
 
-def test_blocking_wants_feedback_unless_it_is_off():
-    wanted = "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0 for no blocking"
-    with pytest.raises(ModelError) as refused:
-        Blocking(epsilon=0.1).check(False)
-    assert str(refused.value) == wanted
-    Blocking(epsilon=0.0).check(False), Blocking(epsilon=0.1).check(True)
-
-
-def test_without_feedback_only_output_rules():
-    baseline = {"plan": [[4, "D"], []], "epsilon": 0.0}
-    assert not build(AdaptiveTimestepsSNN, rule="entropy", **baseline).has_feedback
-    with pytest.raises(ModelError, match="needs a plan with feedback"):
-        build(AdaptiveTimestepsSNN, rule="all_predicted", **baseline)
+def test_what_compares_with_a_prediction_needs_feedback():
+    baseline = {"plan": [[4, "D"], []]}
+    assert not build(AdaptiveTimestepsSNN, **baseline, rule="entropy", epsilon=0.0).has_feedback
+    for settings, words in (
+        (
+            {"epsilon": 0.1},
+            "epsilon: input blocking needs an architecture with feedback: choose one named ..._wFeedback, or epsilon 0",
+        ),
+        ({"epsilon": 0.0, "rule": "all_predicted"}, "needs an architecture with feedback"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            build(AdaptiveTimestepsSNN, **baseline, **settings)
 
 
 def test_local_gain_follows_what_is_open():
@@ -321,7 +316,7 @@ def test_what_contrast_wins_back_by_hand():
 
 
 def test_images_with_a_small_margin_are_the_difficult_ones():
-    """Spikes fall as the margin after all steps grows: rho is +1, and -1 per unit of ink, of which hard images have more."""
+    """Spikes fall as the margin after all steps grows: rho is +1, and -1 per total intensity, of which hard images have more."""
     margin = torch.tensor([1.0, 2.0, 3.0])
     per_image = {"spikes": torch.tensor([30.0, 20.0, 10.0]), "ink": torch.tensor([30.0, 10.0, 1.0]), "margin": margin}
 
@@ -329,9 +324,9 @@ def test_images_with_a_small_margin_are_the_difficult_ones():
         stopped_early = {"margin": -margin} if more["rule"] != "none" else {}
         return dict(more), per_image | stopped_early
 
-    args, series = SimpleNamespace(gap_bounds=[1.0, 2.0]), {}
+    args = SimpleNamespace(gap_bounds=[1.0, 2.0])
     posthoc = SimpleNamespace(args=args, model=SimpleNamespace(change=lambda **settings: None), evaluate=evaluate)
-    sweep(posthoc, ["confidence"], series)
+    series = sweep(posthoc, ["confidence"])
     assert [len(rows) for rows in series.values()] == [2, 1]
     for record, _ in (row for rows in series.values() for row in rows):
         assert (record["rank_correlation"], record["rank_correlation_per_ink"]) == pytest.approx((1, -1))

@@ -11,10 +11,10 @@ import torch
 from test_event_engine import UNKNOWN
 from torch import nn
 
-from harness.measuring.difficulty import difficulty_correlations, rank, rank_correlation
+from harness.measuring.difficulty import difficulty_correlations, rank_correlation
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate
-from self_models.counting.operations import OperationCounter, energies, fan_out, sum_over_batch
+from self_models.counting.operations import OperationCounter, energies, fan_out
 from self_models.fast.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.objectives.stopping import output_gap
@@ -46,7 +46,7 @@ def run(model, count=4):
 def test_two_layers_by_hand():
     """One 3x3 convolution to 2 channels on a 3x4 image, then the classifier; one spike in a corner, one inside."""
     model = build([[2], []], shape=(1, 3, 4), steps=1, default_threshold=1.0)
-    for layer in (model.features[0], *(model.classifier[position] for position in (0, 3, 6))):
+    for layer in (model.features[0], *model.classifier[::3]):
         nn.init.ones_(layer.weight)
     x = torch.zeros(1, 1, 3, 4)
     x[0, 0, 0, 0] = x[0, 0, 1, 1] = 1
@@ -155,25 +155,19 @@ def test_spikingjelly_counts_the_same_where_inputs_are_binary():
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(2, 3, 3, padding=1, bias=False),
-        nn.Conv2d(2, 3, 2, stride=2, bias=False),
-        nn.ConvTranspose2d(2, 3, 3, padding=1, bias=False),
-        nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=(1, 0), bias=False),
-        nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1, bias=False),
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.Conv2d(2, 3, 2, stride=2),
+        nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=(1, 0)),
+        nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1),
     ],
 )
 def test_fan_out_is_the_number_of_weights_met(layer):
     """Against one impulse at a time through the layer with weights 1."""
     nn.init.ones_(layer.weight)
+    nn.init.zeros_(layer.bias)
     impulses = torch.eye(2 * 5 * 6).reshape(-1, 2, 5, 6)
     met = layer(impulses).detach().flatten(1).sum(1).reshape(2, 5, 6)
     assert torch.equal(fan_out(layer, (2, 5, 6), every=True).float(), met)
-
-
-def connections_of(model, name):
-    """The connections that take the spikes of the layer of this name."""
-    wiring = model.wiring
-    return [one for one in (*wiring.forward, *wiring.feedback) if wiring.names[one.source] == name]
 
 
 @pytest.mark.parametrize("token", ["D", "A"])
@@ -196,44 +190,13 @@ def test_reach_of_a_spike_by_brute_force(plan, shape, token):
         assert torch.equal(torch.from_numpy(connection.reach()).expand(connection.source_shape), brute.double())
 
 
-def test_where_spikes_go():
-    """Those of the encoder's last layer to the decoder and to the classifier, through the same 2x2 layer; those that the read-out
-    counts, and the last of a plan without feedback, nowhere else."""
-    model = build(FEEDBACK, readout="spike_count")
-    down = model.features[8]
-    assert [one.modules for one in connections_of(model, "features.7")] == [
-        [down, model.classifier[0]],
-        [down, *model.generate[:2]],
-    ]
-    assert connections_of(model, "generate.7") == []
-    assert [one.modules[-1] for one in connections_of(build(BASELINE), "features.7")] and not build(BASELINE).wiring.feedback
-
-
-def test_what_pools_let_through_is_a_node():
-    """Of the same numbers are all others as without pools. The decoder takes what a pool lets through, where the fork is behind
-    it; and so does the layer after it."""
-    plain, pooled = (
-        build([[3, token, token, "fork", 4, 5, token], ["U", "U", "in"]], (1, 16, 16), bias=True).wiring for token in "AM"
-    )
-    first, last = len(pooled.shapes) - 3, len(pooled.shapes) - 1
-    assert [(pool.source, pool.target) for pool in pooled.pools] == [(1, first), (first, first + 1), (3, last)]
-    assert [pool.name for pool in pooled.pools] == ["features.2", "features.3", "features.9"] and not plain.pools
-    assert pooled.shapes[first:] == [(3, 8, 8), (3, 4, 4), (5, 2, 2)] and pooled.shapes[:first] == plain.shapes
-    assert (pooled.names, pooled.output, pooled.decoded) == (plain.names, plain.output, plain.decoded)
-    assert (pooled.forked, plain.forked) == (first + 1, 1) and pooled.before_pools(pooled.forked) == 1
-    assert [one.source for one in pooled.forward] == [0, first + 1, 2, last, 4, 5] and pooled.feedback[0].source == first + 1
-    assert not any(isinstance(module, nn.MaxPool2d) for one in (*pooled.forward, *pooled.feedback) for module in one.modules)
-    assert [one.bias is None for one in (*pooled.forward, *pooled.feedback)] == [False] * 5 + [True, True]
-
-
-def test_counting_at_size():
-    """What a spike reaches is separable: 224 x 224 pixels in colour take no time and no memory to speak of."""
+def test_counting_at_size_takes_no_memory_to_speak_of():
+    """What a spike reaches is separable."""
     model = build([[2, "D", 3, "D"], ["U", "U", "in"]], (3, 224, 224), steps=1)
     tracemalloc.start()
-    reached = OperationCounter(model)._ends["input"][0][1]
+    OperationCounter(model)
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
-    assert reached.shape == (224, 224) and reached[0, 0] == 4 * 2 and reached[0, 5] == 6 * 2 and reached[9, 9] == 9 * 2
 
 
 @pytest.mark.parametrize("plan", [FEEDBACK, BASELINE])
@@ -271,23 +234,13 @@ def test_operations_do_not_depend_on_the_batch():
         assert layers == {name: sum(each[kind].get(name, 0) for each in alone) for name in layers}
 
 
-def test_counts_are_wide():
-    """float64, so that sums over many batches stay exact; and the images of some rows alone, where told so."""
-    spikes = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-    for active in (spikes, spikes.reshape(3, 1, 1, 2), spikes.reshape(3, 2, 1, 1)):
-        found, some = sum_over_batch(active), sum_over_batch(active, torch.tensor([True, True, False]))
-        assert (found.dtype, found.shape) == (torch.float64, active.shape[1:])
-        assert found.flatten().tolist() == [2, 2] and some.flatten().tolist() == [2, 1]
-
-
 def test_rank_correlation_by_hand():
-    assert rank(torch.tensor([3.0, 1.0, 3.0, 2.0])).tolist() == [3.5, 1.0, 3.5, 2.0]
     assert rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 40.0, 90.0])) == pytest.approx(1)
     assert rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 1.0, 0.0])) == pytest.approx(-1)
     # ranks 1 2 3 4 against 2 1 4 3: 1 - 6 * 4 / (4 * 15)
     assert rank_correlation(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 1.0, 4.0, 3.0])) == pytest.approx(0.6)
     assert rank_correlation(torch.ones(3), torch.tensor([1.0, 2.0, 3.0])) is None
-    assert rank_correlation(torch.tensor([2.0, 1.0]), torch.tensor([5.0, 3.0])) == 1  # of two images, too
+    assert rank_correlation(torch.tensor([2.0, 1.0]), torch.tensor([5.0, 3.0])) == pytest.approx(1)  # of two images, too
 
 
 def test_difficulty_takes_ink_out():
@@ -335,15 +288,17 @@ def test_counts_hold_after_a_failure_and_without_autograd(gate, monkeypatch):
     assert expected["layers"]["active_share"].keys() == {"input", *model.neurons()}
 
 
-@pytest.mark.parametrize("part", UNKNOWN)
-def test_a_network_that_has_what_no_plan_has_is_evaluated_without_operations(part):
+def test_a_network_that_has_what_no_plan_has_is_evaluated_without_operations():
     """What it does there is not known, and a count without it would be wrong."""
-    model = known.build()
-    x, labels = known.inputs(model)[0], torch.zeros(known.COUNT, dtype=torch.int64)
-    UNKNOWN[part](model)
-    for count in (lambda: OperationCounter(model), lambda: evaluate(model, x, labels)):
-        with pytest.raises(ModelError, match=rf"^a count of operations does not know {re.escape(part)}: evaluate"):
-            count()
+    for part, change in UNKNOWN.items():
+        model = known.build()
+        x, labels = known.inputs(model)[0], torch.zeros(known.COUNT, dtype=torch.int64)
+        change(model)
+        unknown = rf"^a count of operations does not know {re.escape(part)}: evaluate"
+        with pytest.raises(ModelError, match=unknown):
+            OperationCounter(model)
+        with pytest.raises(ModelError, match=unknown):
+            evaluate(model, x, labels)
     found, output = evaluate(model, x, labels, operations=False), model(x, seed=0)
     assert "operations" not in found and "energy_joules" not in found
     assert found["spikes"] == {name: pytest.approx(count.mean().item()) for name, count in output.spikes.items()}

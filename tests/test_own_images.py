@@ -14,7 +14,7 @@ from PIL import Image
 from test_images_in import make_folder, pixels, write
 
 from harness.command_line.configuration import Configuration
-from harness.data.facts import facts_of, lines_on
+from harness.data.facts import lines_on
 from harness.data.sets import ImageSet, load_data
 from harness.training.fit import training_batches
 from harness.training.schedules import LEAST, length_of
@@ -87,7 +87,9 @@ def test_a_run_counted_in_updates_goes_on_and_is_made_longer(own, tmp_path):
     assert [record["epoch"] for record in records(log, "epoch")] == [1, 2] and "resumed from" in said
     assert "has trained 2 epochs already" in refused(ANN, f"--resume {here}")
     assert "--epochs does nothing with --updates 90: " in refused(ANN, f"--resume --epochs 9 {here}")
-    run_here(ANN, f"{NET} --dataset {folder / 'data'} --epochs 1 {here} --overwrite")
+    _, said = run_here(ANN, f"{NET} --dataset {folder / 'data'} --epochs 1 {here} --overwrite")
+    assert "weights: 3 updates in 1 epoch of 11 images; " in said
+    assert "\nwarning: 3 updates of the weights are few: " in said and "--updates N" in said
     assert "x_last.pth has its length in epochs" in refused(ANN, f"--resume --updates 90 {here}")
 
 
@@ -110,13 +112,6 @@ def test_a_run_goes_on_with_the_files_that_it_began_with_only(tmp_path):
             moved.rename(folder / file)
         os.utime(folder / "train/cat/0.png", (0, 0))
         run_here(ANN, f"{here} --resume --epochs 2")
-
-
-def test_few_updates_are_warned_of(own, tmp_path):
-    here = f"--dataset {own[0] / 'data'} --output_dir {tmp_path}"
-    _, said = run_here(ANN, f"--preset own --fc_width 8 --epochs 1 {here}")
-    assert "weights: 1 update in 1 epoch of 12 images; " in said
-    assert "\nwarning: 1 update of the weights is few: " in said and "--updates N" in said
 
 
 # --- the preset
@@ -154,34 +149,22 @@ def test_a_log_of_an_analysis_says_which_images_each_figure_is_of(own, tmp_path)
     assert said[of_chart + 1].startswith("  spikes per image: input ")
 
 
-def test_classes_that_differ_in_size_are_told():
-    def of_sizes(sizes):
-        labels = torch.tensor([label for label, size in enumerate(sizes) for _ in range(size)])
-        return ImageSet("x", torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), labels)
+def of_sizes(*sizes):
+    labels = torch.tensor([label for label, size in enumerate(sizes) for _ in range(size)])
+    return ImageSet("x", torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), labels)
 
-    line, warning = lines_on((of_sizes([12, 9]), None, of_sizes([1, 2])), ["a", "b"])
-    assert (
-        line == "data: x, colour images of 8x8 pixels, 2 classes; images: training 21 (12 of a, 9 of b), test 3 (1 of a, 2 of b)"
+
+def test_classes_that_differ_in_size_are_told():
+    line, warning = lines_on((of_sizes(12, 9), None, of_sizes(1, 2)), ["a", "b"])
+    assert line.startswith(
+        "data: x, colour images of 8x8 pixels, 2 classes; images: training 21 (12 of a, 9 of b), test 3 (1 of a"
     )
     assert warning.startswith("warning: fewer than 10 training images of class b (9): ")
-    (many,) = lines_on((None, None, of_sizes([3] * 20 + [7])), [f"c{number}" for number in range(21)])
+    (many,) = lines_on((None, None, of_sizes(*[3] * 20, 7)), [f"c{number}" for number in range(21)])
     assert many.endswith("test 67 (3 of c0 to 7 of c20)")
 
 
 # --- a network and its images
-
-
-@pytest.mark.parametrize(
-    ("dataset", "settings", "facts"),
-    [
-        ("MNIST", {"labels": 10}, {"labels": 10}),
-        ("/x", {"labels": 10}, {"labels": 10, "image_shape": (1, 28, 28), "background": 0.0, "classes": list("0123456789")}),
-        ("/x", {"dataset": "/y", "labels": 2, "classes": ["a", "b"]}, {"labels": 2, "classes": ["a", "b"]}),
-    ],
-)
-def test_what_a_checkpoint_says_of_its_images(dataset, settings, facts):
-    """What goes without saying of a known data set is said where another takes its place."""
-    assert facts_of(settings, dataset) == facts
 
 
 @pytest.mark.parametrize("kind", ["ann", "snn"])
@@ -197,12 +180,11 @@ def test_other_images_of_the_same_classes(own, tmp_path):
     """They are resized to the network's size."""
     other = make_folder(tmp_path / "other", CLASSES, count=2, shape=(20, 14, 3))
     here = f"--pretrained_snn {own[0]}/trained_models/snn/own.pth --dataset {other} --output_dir {tmp_path}"
-    run_here(OBJ1, here)
-    run_here(ANALYSIS, here, "--index 5 2")
+    run_here(SNN, here, "--test_only")
 
 
 def test_own_files_need_no_data_set(own, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.command_line.posthoc.load_data", lambda *args: pytest.fail("a data set"))
+    monkeypatch.setattr("harness.command_line.posthoc.images_for", lambda *args: pytest.fail("a data set"))
     mine = write(tmp_path / "mine" / "photo.png", pixels(5, (30, 40, 3)))
     write(tmp_path / "mine" / "b.jpg", pixels(6, (20, 20)))
     (tmp_path / "mine" / "notes.txt").touch()
@@ -232,14 +214,14 @@ def test_values_that_are_no_image_are_refused(own):
 def test_pictures_on_white_paper_are_named_and_can_be_turned_round(trained, tmp_path):
     digit = load_data("MNIST", limit_test=1)[2].images[0, 0].numpy()
     right, *files = [write(tmp_path / f"{name}.png", digit if name == "right" else 255 - digit) for name in ("right", *"abcdefg")]
-    here = f"--pretrained_snn {trained.snn} --output_dir {tmp_path} --images"
-    named = "7 of 8 images have a bright border (a.png, b.png, c.png, d.png, e.png and 2 more), and the network was"
-    said = run_here(ANALYSIS, here, right, *files)[1]
-    assert f"note: values look inverted: {named}" in said and "--invert of the scripts, turns dark and bright round" in said
-    said = run_here(ANALYSIS, here, *files, "--invert")[1]
-    assert "inverted" not in said and "of the first 7 images of your own, in the chart of spikes:\n" in said
-    with pytest.warns(UserWarning, match="look inverted: 1 of 2 images have a bright border"):
-        read_images([right, files[0]], load(trained.snn))
+    here = f"--pretrained_snn {trained.snn} --timesteps 1 --output_dir {tmp_path} --images"
+    said = run_here(ANALYSIS, here, right, files[0])[1]
+    assert "note: values look inverted: 1 of 2 images have a bright border (a.png), and the network was" in said
+    assert "--invert of the scripts, turns dark and bright round" in said
+    said = run_here(ANALYSIS, here, *files[:2], "--invert")[1]
+    assert "inverted" not in said and "of the first 2 images of your own, in the chart of spikes:\n" in said
+    with pytest.warns(UserWarning, match=r"7 of 8 images have a bright border \(a.png, b.png, c.png, d.png, e.png and 2 more\)"):
+        read_images([right, *files], load(trained.snn))
 
 
 TAKES = "the checkpoint's network takes grey images of 12x12 pixels; leave it out"
@@ -261,6 +243,7 @@ REFUSED = [
     (OBJ1, "{snn}", "folder of images, data (grey images of 12x12 pixels, 3 classes: cat, dog, elk), and nothing says where it"),
     (OBJ1, "--preset cifar10_feedback", "or --dataset CIFAR10, whose classes they are"),
     (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
+    (OBJ1, "--pretrained_snn {digits} --dataset {own}/data", "the classes cat, dog, elk, and the network was trained on 0, 1, 2"),
     (OBJ1, "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),
     (OBJ1, "{snn} --dataset {own}/data --image_size 20", f"--image_size: {TAKES}"),
     (OBJ1, "{snn} --dataset {own}/data --no-grey", f"--grey: {TAKES}"),
@@ -268,7 +251,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("script", "flags", "words"), REFUSED)
-def test_what_does_not_fit_images_of_ones_own_is_refused(own, tmp_path, script, flags, words):
-    snn = f"--pretrained_snn {own[0]}/trained_models/snn/own.pth"
-    line = refused(script, f"{flags.format(snn=snn, own=own[0])} --output_dir {tmp_path}")
-    assert words in line and (str(own[0]) not in line or str(own[0]) in flags.format(snn="", own=own[0]))
+def test_what_does_not_fit_images_of_ones_own_is_refused(own, trained, tmp_path, script, flags, words):
+    files = {"snn": f"--pretrained_snn {own[0]}/trained_models/snn/own.pth", "digits": trained.snn, "own": own[0]}
+    line = refused(script, f"{flags.format(**files)} --output_dir {tmp_path}")
+    assert words in line and (str(own[0]) not in line or str(own[0]) in flags.format(**files | {"snn": ""}))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.measuring import report
-from harness.measuring.classes import accuracy_by_class, class_lines, worst_pairs
+from harness.measuring.classes import accuracy_by_class, worst_pairs
 
 MEANS = {"classification": 0.12345, "reconstruction": 1234.5, "total": 24.816, "accuracy": 0.9712}
 SAID = "classification 0.1235 | reconstruction 1,234 | total 24.82, accuracy 97.12 %"
@@ -78,7 +78,7 @@ def test_of_many_classes_the_worst_are_said():
     matrix[7][0] = 6
     assert accuracy_by_class(matrix)[3] == pytest.approx(10 / 42) and accuracy_by_class(matrix)[8] is None
     assert worst_pairs(matrix) == [(3, 4, 30, 30 / 42), (7, 0, 6, 1.0), (3, 5, 2, 2 / 42)]
-    lowest, wrong = class_lines(matrix, names)
+    lowest, wrong = report.class_lines(matrix, names)
     assert lowest.startswith("accuracy by class, the lowest of 21: c7 0.0 %, c3 23.8 %, c0 100.0 %, ")
     assert wrong == "read wrong most often, images: c3 as c4 30, c7 as c0 6, c3 as c5 2"
 
@@ -110,7 +110,7 @@ def test_the_table_of_operations_is_in_microjoules():
 def test_lines_of_difficulty():
     wrong, margin = {"spikes": 0.25, "spikes_per_ink": -0.5}, {"spikes": -0.12345, "spikes_per_ink": 1.0}
     assert_reads(report.difficulty_lines(0.2, {"wrong": wrong, "small margin": margin}), """
-        Spearman's rank correlation with difficulty (epsilon 0.2): spikes per image; spikes per unit of ink
+        Spearman's rank correlation with difficulty (epsilon 0.2): spikes per image; spikes per total intensity
           wrong: +0.250; -0.500
           small margin: -0.123; +1.000
     """)  # fmt: skip
@@ -133,14 +133,14 @@ def test_the_table_of_rules():
         "baseline, confidence": [record(100.0, 7.0, gap_bound=2.0), record(10.0, 35.0, gap_bound=4.0)],
     }
     *rows, legend = report.adaptive_table(series)
-    assert all(f"{column}:" in legend for column in ("95 %", "rho", "per ink", "faster", "goal"))
+    assert all(f"{column}:" in legend for column in ("95 %", "rho", "per intensity", "faster", "goal"))
     assert_reads(rows, """
-        rule                               accuracy  mean steps  median  95 %  spikes     rho  per ink  images/s  faster  (goal)
-        all steps                           98.76 %       50.00       3    11   2,346  +0.432   -0.125      20.0    1.00  (0.70)
-        both open_bound 0.05, gap_bound 1   98.76 %        4.00       3    11   2,346  +0.432   -0.125     100.0    5.00  (8.75)
-        baseline, all steps                 98.76 %       50.00       3    11   2,346  +0.432   -0.125      40.0    1.00  (0.70)
-        baseline, confidence gap_bound 2    98.76 %        7.00       3    11   2,346  +0.432   -0.125     100.0    2.50  (5.00)
-        baseline, confidence gap_bound 4    98.76 %       35.00       3    11   2,346  +0.432   -0.125      10.0    0.25  (1.00)
+    rule                               accuracy  mean steps  median  95 %  spikes     rho  per intensity  images/s  faster  (goal)
+    all steps                           98.76 %       50.00       3    11   2,346  +0.432         -0.125      20.0    1.00  (0.70)
+    both open_bound 0.05, gap_bound 1   98.76 %        4.00       3    11   2,346  +0.432         -0.125     100.0    5.00  (8.75)
+    baseline, all steps                 98.76 %       50.00       3    11   2,346  +0.432         -0.125      40.0    1.00  (0.70)
+    baseline, confidence gap_bound 2    98.76 %        7.00       3    11   2,346  +0.432         -0.125     100.0    2.50  (5.00)
+    baseline, confidence gap_bound 4    98.76 %       35.00       3    11   2,346  +0.432         -0.125      10.0    0.25  (1.00)
     """)  # fmt: skip
 
 

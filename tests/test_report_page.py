@@ -1,6 +1,7 @@
 """report.py: the numbers in its page, the page in a browser, and what it is not made of; --tensorboard beside it."""
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -13,10 +14,12 @@ import torch
 from conftest import ANALYSIS, ANN, DATA, PLAN, SNN, SPIKING, TINY, digests, records, refused, run_here
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from harness.data.sets import load_data
-from harness.drawing.film import Film, load_film, save_film
+from harness.drawing.figures import STATE_COLOURS, rows_of
+from harness.drawing.film import STATES, Film, load_film, save_film
 from harness.drawing.plots import wilson
 from harness.measuring.evaluation import evaluate
 from harness.reporting import page, reading
@@ -67,6 +70,11 @@ def chart(data, title):
     return found["data"], found["layout"]
 
 
+def picture(url):
+    """The pixels of a picture of the player."""
+    return np.array(Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/png;base64,")))))
+
+
 def titles(data):
     return {chart["title"] for chart in data["charts"].values()}
 
@@ -109,10 +117,13 @@ def test_a_page_of_tiny_runs_holds_their_numbers(trained, reported):
 def test_the_player_has_what_the_network_did(looked, reported):
     logs = looked.folder / "logs/snn"
     (player,) = reported[0]["players"]
-    assert "misses" not in player and player["key"] == [*range(WAITS)]
+    assert list(player["pictures"]) == ["input", "prediction", "input neurons"]
+    assert player["key"] == [[STATE_COLOURS[state], STATES[state]] for state in range(WAITS)]
     said = records(logs / "tiny_posthoc_analysis.jsonl", "step")
     steps = load_film(logs / "tiny_posthoc_analysis_steps.npz")
-    assert (player["steps"], len(player["labels"]), player["epsilon"]) == (5, 2, 0.1)
+    assert (len(player["said"]), len(player["labels"])) == (5, 2) and "within ε = 0.1 of" in player["rule"]
+    first, last = (picture(player["pictures"]["input neurons"][1][t]) for t in (0, 4))
+    assert np.array_equal(first, rows_of(steps)["input neurons"][0, 1]) and not np.array_equal(first, last)
     for t, record in enumerate(said):
         active, blocked = ((steps.states[t] != SILENT).sum((1, 2)), (steps.states[t] == BLOCKED).sum((1, 2)))
         assert (blocked / active).mean() == pytest.approx(record["blocked_share"], abs=1e-6)
@@ -144,14 +155,16 @@ def test_the_player_of_a_network_that_sends_once(tmp_path):
     assert (tmp_path / "trained_models/snn/looked_known.png").is_file()
     data, _ = report("looked", "--output_dir", tmp_path, "--output", tmp_path / "page.html")
     (player,), (sent,) = data["players"], chart(data, "Values of the image sent so far")[0]
-    assert {SENDS, SENT, HELD, LATER} <= set(player["key"]) and not {DARK, BRIGHT, BLOCKED} & set(player["key"])
+    key = [words for _, words in player["key"]]
+    assert {STATES[state] for state in (SENDS, SENT, HELD, LATER)} <= set(key) and STATES[BLOCKED] not in key
     assert sent["y"] == pytest.approx([100 * np.mean(step, axis=0)[0] / 784 for step in player["spikes"]])
     assert "Active input pixels blocked" not in titles(data)
     steps = load_film(tmp_path / "logs/snn/looked_steps.npz")
     misses = steps.misses.astype(int)
     assert np.abs(misses - np.abs(steps.predictions.astype(int) - steps.images)).max() <= 1
     assert misses[steps.states == SENDS].max() == 0 and 0 < misses[steps.states == HELD].max() <= 0.1 * 255 + 0.5
-    assert player["tolerance"] == 0.1 and player["largest"] >= 0.2 and len(base64.b64decode(player["misses"])) == misses.size
+    assert "within ε = 0.1, 10 % of its range" in player["rule"] and "white is " in player["scale"]
+    assert list(player["pictures"]) == ["input", "sent so far", "image as known", "absolute error", "input neurons"]
     assert "with feedback" not in (tmp_path / "page.html").read_text().split("<main>")[0]
 
 
@@ -245,7 +258,7 @@ const errors = [];
 window.onerror = (message) => errors.push(message);
 window.onload = () => {
   const shown = () => [document.getElementById("now").textContent, document.getElementById("said").textContent,
-                       document.getElementById("state").toDataURL()];
+                       document.getElementById("pictures").lastChild.lastChild.src];
   const slider = document.getElementById("step"), seen = [shown()];
   slider.value = slider.max;
   slider.dispatchEvent(new Event("input"));
@@ -293,9 +306,8 @@ ODD = {  # what a line says -> what is said of it
         (MEASURED, {"accuracy": None}, "no accuracy"), (MEASURED, {"accuracy": float("nan")}, "accuracy: nan"),
         (MEASURED, {"images": 0}, "images: 0 is not a whole number"), (MEASURED, {"spikes": {"input": 1}}, "spikes: no total"),
         (MEASURED, {"spikes": MEASURED["spikes"] | {"total": -7}}, "spikes: total: -7 is not a number at least 0"),
-        (MEASURED, {"spikes_per_layer": {"7": 1.0}}, "spikes_per_layer: '7' is no layer's name"),
         (MEASURED, {"open_share": [2]}, "open_share: 2"), (MEASURED, {"open_share": "x"}, "open_share: 'x' is no list"),
-        (MEASURED, {"confusion": [[1, 2]]}, "confusion: not as many columns as rows"),
+        (MEASURED, {"confusion": [[1, 2]]}, "confusion: not as many rows and columns as classes"),
         (STEP, {"step": 0}, "step: 0"), (STEP, {"blocked_share": None}, "neither blocked_share nor sent_share"),
     )},
 }  # fmt: skip
@@ -341,7 +353,7 @@ def test_no_text_of_a_log_is_taken_for_html(tmp_path):
     log = write(tmp_path / f"{evil.replace('/', '')}.jsonl", opening(**{evil: evil}), MEASURED | more, MEASURED | {"rule": "b"})
     data, _ = report(log, "--output", page)
     text = page.read_text().replace(get_plotlyjs(), "")
-    assert evil not in text and "<i>" not in text.replace("<i id=tolerance>", "") and text.count("<script") == 3
+    assert evil not in text and "<i>" not in text and text.count("<script") == 3
     assert "&lt;!--&lt;script&gt;&lt;i&gt; test images" in text
     assert "<" not in re.sub("</?(b|br|extra)>", "", json.dumps(data["charts"]))
 
@@ -421,11 +433,9 @@ def test_large_images_leave_the_page_small(tmp_path):
     found, (note,) = players(tmp_path, film, a_film(1, 50_000, 10))
     (player,) = found
     assert len(player["titles"]) == 2 and "of B 1 0 of 1 images" in note and "second or third pixel" in note
-    assert (player["height"], player["width"], player["values"]) == (75, 75, 3 * 224 * 224)
-    assert player["counts"][1][0][BLOCKED] == 3 and sum(player["counts"][1][0]) == 224 * 224
-    states, predictions = (np.frombuffer(base64.b64decode(player[name]), np.uint8) for name in ("states", "predictions"))
-    assert np.argwhere(states.reshape(4, 2, 75, 75)[1, 0]).tolist() == [[1, 2]]
-    assert predictions.reshape(4, 2, 75, 75, 3)[1, 1, 1, 2].tolist() == [7] * 3
+    states, prediction = picture(player["pictures"]["input neurons"][0][1]), picture(player["pictures"]["prediction"][1][1])
+    assert states.shape == (75, 75, 3) and np.argwhere((states != states[0, 0]).any(2)).tolist() == [[1, 2]]
+    assert prediction[1, 2].tolist() == [7] * 3
     assert (tmp_path / "page.html").stat().st_size < 10 * 2**20
 
 

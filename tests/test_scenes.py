@@ -1,4 +1,4 @@
-"""What a network that is left on is shown: scenes made of test images, and frames from files."""
+"""What a streaming network is shown: scenes made of test images, and frames from files."""
 
 import json
 from itertools import pairwise
@@ -175,72 +175,71 @@ def test_a_video(tmp_path, model):
     assert len(found) == 12 and all(a < b for a, b in pairwise(columns))
 
 
-def test_what_is_no_frames_gets_a_line(tmp_path, model, monkeypatch):
-    def line(name):
-        with pytest.raises(UserError) as error:
-            read_frames(tmp_path / name, model)
-        assert str(error.value).startswith(f"--frames {tmp_path / name}: ") and "\n" not in str(error.value)
-        return str(error.value)
+FRAMES = {  # file -> (who writes it, words on it)
+    "large.npy": (lambda path: np.save(path, np.zeros((4, 30, 30), np.uint8)), r"\(B, 1, 28, 28\).*\(4, 1, 30, 30\)"),
+    "range.npy": (lambda path: np.save(path, np.full((4, 28, 28), 7.0)), r"these lie in \[7, 7\]"),
+    "two.npz": (lambda path: np.savez(path, a=np.zeros(2), b=np.zeros(2)), "a, b: name the array of the frames 'frames'"),
+    "words.npy": (lambda path: np.save(path, np.array(["a"])), r"\(N, C, H, W\) or \(N, H, W\), not <U1 of shape \(1,\)"),
+    **{f"broken{end}": (lambda path: path.write_bytes(b"GIF89a" + bytes(20)), "can be read|damaged") for end in (".npy", ".gif")},
+    "clip.mp4": (lambda path: path.touch(), "package is needed: pip install av|not a video, or damaged"),
+    "words.txt": (lambda path: path.touch(), "give a folder of images"),
+    "none": (lambda path: None, "no such file"),
+    "empty": (lambda path: path.mkdir(), "no image files"),
+    "sizes": (lambda path: write_sizes(path, 28, 28, 30), "frames 0 and 2 are of 28 x 28 and 30 x 28 pixels"),
+}  # fmt: skip
 
-    (tmp_path / "sizes").mkdir()
-    for number, size in enumerate((28, 28, 30)):
-        Image.new("L", (size, 28)).save(tmp_path / "sizes" / f"{number}.png")
-    assert "frames 0 and 2 are of 28 x 28 and 30 x 28 pixels" in line("sizes")
-    np.save(tmp_path / "large.npy", np.zeros((4, 30, 30), np.uint8))
-    assert "(B, 1, 28, 28)" in line("large.npy") and "(4, 1, 30, 30)" in line("large.npy")
-    np.save(tmp_path / "range.npy", np.full((4, 28, 28), 7.0))
-    assert "these lie in [7, 7]" in line("range.npy")
-    np.savez(tmp_path / "two.npz", a=np.zeros(2), b=np.zeros(2))
-    assert "a, b: name the array of the frames 'frames'" in line("two.npz")
-    np.save(tmp_path / "words.npy", np.array(["a"]))
-    assert "(N, C, H, W) or (N, H, W), not <U1 of shape (1,)" in line("words.npy")
-    for name in ("broken.npy", "broken.npz", "broken.gif"):
-        (tmp_path / name).write_bytes(b"GIF89a" + bytes(20))
-        assert "can be read" in line(name) or "damaged" in line(name)
-    for name in ("clip.mp4", "words.txt"):
-        (tmp_path / name).write_bytes(b"no frames")
-    assert "package is needed: pip install av" in line("clip.mp4") or "not a video, or damaged" in line("clip.mp4")
-    assert "give a folder of images" in line("words.txt") and "no such file" in line("none")
-    (tmp_path / "empty").mkdir()
-    assert "no image files" in line("empty")
+
+def write_sizes(folder, *widths):
+    folder.mkdir()
+    for number, width in enumerate(widths):
+        Image.new("L", (width, 28)).save(folder / f"{number}.png")
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_what_is_no_frames_gets_a_line(tmp_path, model, name):
+    write, words = FRAMES[name]
+    write(path := tmp_path / name)
+    with pytest.raises(UserError, match=rf"^--frames {path}: .*({words})") as error:
+        read_frames(path, model)
+    assert "\n" not in str(error.value)
 
 
 # --- the script
 
 
 def test_the_script_tells_of_each_frame_as_it_comes(trained, tmp_path):
-    flags = f"--pretrained_snn {trained.snn} --scene switch --scene_frames 9 --steps_per_frame 2 --limit_test 16"
+    flags = f"--pretrained_snn {trained.snn} --scene switch --scene_frames 5 --steps_per_frame 2 --limit_test 16"
     done = run_script(STREAM, flags, f"--output_dir {tmp_path} --results_json {tmp_path}/a.json --frame_seconds 0.02")
     logged = [record for record in records(tmp_path / f"logs/snn/{NAME}.jsonl") if record["event"] != "run"]
     frames, (whole,) = logged[:-1], logged[-1:]
     said = [line for line in done.stdout.splitlines() if line.startswith("frame ")]
-    assert len(said) == len(frames) == whole["frames"] == 9 and json.loads((tmp_path / "a.json").read_text()) == logged
+    assert len(said) == len(frames) == whole["frames"] == 5 and json.loads((tmp_path / "a.json").read_text()) == logged
     for number, (line, record) in enumerate(zip(said, frames, strict=True)):
         assert record["frame"] == number and line.startswith(f"frame {number}: {record['answer'] or 'no answer'}")
         assert f"{record['spikes']['total']:,.0f} spikes" in line and 0 <= record["open_share"] <= 1
         assert record["spikes"]["total"] == sum(record["spikes"][part] for part in PARTS) and 0 < record["sure"] <= 1
     known = [record for record in frames if record["label"]]
     assert whole["accuracy"] == pytest.approx(sum(record["answer"] == record["label"] for record in known) / len(known))
-    assert whole["spikes_per_step"] == pytest.approx(sum(record["spikes"]["total"] for record in frames) / 18)
+    assert whole["spikes_per_step"] == pytest.approx(sum(record["spikes"]["total"] for record in frames) / 10)
     files = tmp_path / "trained_models/snn"
     assert {path.name for path in files.iterdir() if not path.name.startswith(".")} == {f"{NAME}.png", f"{NAME}.gif"}
     with Image.open(files / f"{NAME}.gif") as gif:
-        assert gif.n_frames == 18  # one for each step
+        assert gif.n_frames == 10  # one for each step
 
 
 def test_the_script_takes_frames_without_a_data_set(trained, baseline, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.command_line.posthoc.load_data", None)  # nobody asks for one
-    np.save(tmp_path / "a.npy", moving(5))
+    monkeypatch.setattr("harness.command_line.posthoc.images_for", None)  # nobody asks for one
+    np.save(tmp_path / "a.npy", moving(2))
     here = f"--frames {tmp_path}/a.npy --output_dir {tmp_path} --engine dense --frame_seconds 0.02"
     found, said = run_here(STREAM, f"--pretrained_snn {trained.snn} --run_name a {here}")
-    assert [record["label"] for record in found[:-1]] == [None] * 5 and found[-1]["steps_per_frame"] == 4
+    assert [record["label"] for record in found[:-1]] == [None] * 2 and found[-1]["steps_per_frame"] == 4
     assert "accuracy" not in found[-1] and "right" not in said and (tmp_path / "trained_models/snn/a.gif").is_file()
     model = load(trained.snn, "dense", gate="block", blocking="dynamic", surprise=2.0, epsilon=0.1)
     stream = model.stream(0)
-    for record, frame in zip(found, moving(5), strict=False):  # what the script says is what the stream does
+    for record, frame in zip(found, moving(2), strict=False):  # what the script says is what the stream does
         output = stream(torch.from_numpy(frame)[None, None], 4)
         assert record["spikes"]["total"] == sum(float(count) for count in output.spikes.values())
-    run_here(STREAM, f"--pretrained_snn {baseline} --run_name b {here}")
+    run_here(STREAM, f"--pretrained_snn {baseline} --invert --run_name b {here}")
     assert (tmp_path / "trained_models/snn/b.png").is_file() and not (tmp_path / "trained_models/snn/b.gif").exists()
 
 
@@ -298,11 +297,11 @@ def test_pictures_of_a_coloured_scene(tmp_path):
     torch.manual_seed(0)
     network = {"vgg_name": "VGG5_wFeedback_small", "dataset": "CIFAR10", "fc_width": 8, "labels": 10}
     model = InputBlockingSNN(**network, blocking="dynamic", epsilon=0.5, surprise=2.0).eval()
-    scene = make_scene("part", coloured(size=32), 1, 6)
+    scene = make_scene("part", coloured(size=32), 1, 3)
     reel = filmed(model, scene.frames[:, 0], scene.labels[:, 0])
     film = reel.film()
     assert np.array_equal(film.inputs[:, 0], scene.frames[:, 0].movedim(1, -1).numpy())
     save_stream(tmp_path / "a.png", reel, blocks=True)
     save_gif(tmp_path / "a.gif", film, 0.02)
     with Image.open(tmp_path / "a.gif") as gif, Image.open(tmp_path / "a.png") as chart:
-        assert gif.n_frames == 6 and min(chart.size) > 500
+        assert gif.n_frames == 3 and min(chart.size) > 500

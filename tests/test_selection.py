@@ -1,10 +1,8 @@
 """Which epoch counts: chosen on held-out training images, or the last one; on the test images only where that is asked for."""
 
-import shutil
-
 import pytest
 import torch
-from conftest import ANN, DATA, OBJ1, SNN, SPIKING, records, refused, run_here, same_weights
+from conftest import ANN, DATA, SNN, SPIKING, records, refused, run_here, same_weights
 
 import harness.training.fit
 from harness.data.sets import default_holdout, load_data
@@ -108,30 +106,8 @@ def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path
         here = f"{SPIKING} --select held-out {typed} --run_name {name} --output_dir {tmp_path}"
         run_here(SNN, f"--pretrained_ann {trained.ann}", here)
         snn = tmp_path / f"trained_models/snn/{name}.pth"
-        for script, flags in ((OBJ1, "--epsilon 0"), (SNN, "--test_only")):
-            run_here(script, f"--pretrained_snn {snn} {flags} {DATA} --run_name {name}_{script} --output_dir {tmp_path}")
-            (record,) = records(tmp_path / f"logs/snn/{name}_{script}.jsonl", "evaluation")
-            marked.setdefault(name, []).append(record["selected_on"])
-        marked[name].append(row_of(NETWORKS["baseline"], record)["name"])
-    assert marked["x"] == ["test", "test", "baseline of feedback (chosen on test images)"]
-    assert marked["y"] == ["held-out", "held-out", "baseline of feedback"]
-
-
-@pytest.mark.parametrize(("flags", "goes_on"), [("--select test", "test"), ("--holdout 4", "held-out")])
-@pytest.mark.parametrize("knew", ["flags", "course", "nothing"])
-def test_a_run_of_an_earlier_version_chooses_as_it_did(tmp_path, flags, goes_on, knew):
-    """It knew no --select: without held-out images it chose on the test images."""
-    run_here(ANN, NEW, flags, f"--output_dir {tmp_path}")
-    last = tmp_path / "trained_models/ann/x_last.pth"
-    saved = load_checkpoint(last)
-    known = {name: value for name, value in saved.pop("flags").items() if name != "select"}
-    more = {"flags": {"flags": known}, "course": {"course": {"holdout": known["holdout"]}}, "nothing": {}}[knew]
-    torch.save(saved | more, last)
-    shutil.rmtree(tmp_path / "logs")
-    if knew == "nothing":
-        line = refused(ANN, NEW, f"--optimizer SGD --resume --epochs 4 --output_dir {tmp_path}")
-        assert "does not fit this run's optimiser (it comes from another kind of optimiser)" in line
-    typed = flags if goes_on == "held-out" or knew == "course" else ""  # what such a run's own command line says
-    run_here(ANN, NEW, typed, f"--resume --epochs 4 --output_dir {tmp_path}")
-    assert files(tmp_path)[0][-1]["selected_on"] == goes_on
-    assert load_checkpoint(last)["flags"]["select"] == goes_on
+        run_here(SNN, f"--pretrained_snn {snn} --test_only {DATA} --run_name {name}_later --output_dir {tmp_path}")
+        (record,) = records(tmp_path / f"logs/snn/{name}_later.jsonl", "evaluation")
+        marked[name] = record["selected_on"], row_of(NETWORKS["baseline"], record)["name"]
+    assert marked["x"] == ("test", "baseline of feedback (chosen on test images)")
+    assert marked["y"] == ("held-out", "baseline of feedback")

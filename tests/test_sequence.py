@@ -1,4 +1,4 @@
-"""Training of a network that is left on: what goes from one image to the next, where gradients are cut, and that it goes on."""
+"""Training of a streaming network: what goes from one image to the next, where gradients are cut, and that it goes on."""
 
 import functools
 import os
@@ -12,12 +12,11 @@ import torch
 from conftest import SNN, records, refused, run_here, split
 from test_event_engine import check_same
 from test_ranks import SNN_RUN, check_same_training, succeed
-from test_stream import DYNAMIC, FORGETTING, build, in_event, inputs, scene
+from test_stream import DYNAMIC, build, in_event, inputs, scene
 from test_survive import RUN, after_step, compare, stopped, train
 
 import harness.training.fit
-from harness.data.sets import load_data
-from harness.training.fit import in_sequence, training_batches
+from harness.training.fit import in_sequence
 from harness.training.losses import Criterion
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.network.neurons import HeldDropout
@@ -88,7 +87,7 @@ def test_a_later_image_in_segments():
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
-@pytest.mark.parametrize("settings", [{}, *FORGETTING, {"leak": 0.5, "surprise": 1.0}], ids=str)
+@pytest.mark.parametrize("settings", [{"membrane_floor": 0.25}, {"leak": 0.5, "output_leak": 0.75, "surprise": 0.75}], ids=str)
 def test_an_image_after_others_is_seen_as_in_a_stream(settings, engine):
     dense = build(**DYNAMIC, **settings)
     model, (frames, pieces) = in_event(dense) if engine == "event" else dense, scene(dense)
@@ -138,18 +137,22 @@ def test_an_image_comes_after_that_of_the_batch_before():
 
 
 @pytest.mark.parametrize("timesteps", [1, 5, 6])
-def test_steps_are_half_of_t_to_one_and_a_half_and_follow_from_seed_epoch_and_batch(timesteps):
-    train = load_data("MNIST", limit_train=600)[0]
+def test_steps_are_half_of_t_to_one_and_a_half_and_follow_from_seed_and_epoch(tmp_path, monkeypatch, timesteps):
+    found, real = [], harness.training.fit.train_one_epoch
 
-    def steps(epoch=1, first=0, **flags):
-        args = SimpleNamespace(**{"batch_size": 1, "seed": 0, "augment": False, "timesteps": timesteps, "sequence": 2, **flags})
-        return [batch.place.steps for batch in training_batches(train, args, epoch, "cpu", first)]
+    def noted(model, batches, *more):
+        batches = list(batches)
+        found.append([batch.place.steps for batch in batches])
+        return real(model, batches[:1], *more)
 
-    found = steps()
-    assert {*found} == {*range(-(-timesteps // 2), 3 * timesteps // 2 + 1)}
-    assert sum(found) / len(found) == pytest.approx(timesteps, rel=0.05)
-    assert steps(first=500) == found[500:]
-    assert timesteps == 1 or (steps(epoch=2) != found and steps(seed=1) != found)
+    monkeypatch.setattr(harness.training.fit, "train_one_epoch", noted)
+    small = f"-a VGG5_wFeedback_small --fc_width 4 --timesteps {timesteps} --limit_train 600 --limit_test 8 --batch_size 1"
+    for seed in (0, 1) if timesteps == 6 else (0,):
+        run_here(SNN, f"{small} --sequence 2 --holdout 8 --epochs 2 --seed {seed} --overwrite --output_dir {tmp_path}")
+    for steps in found:
+        assert len(steps) == 600 and {*steps} == {*range(-(-timesteps // 2), 3 * timesteps // 2 + 1)}
+        assert sum(steps) / 600 == pytest.approx(timesteps, rel=0.07)
+    assert timesteps == 1 or all(one != other for number, one in enumerate(found) for other in found[:number])
 
 
 # --- the script
@@ -172,7 +175,7 @@ def test_a_run_goes_on_where_a_sequence_has_ended(tmp_path, monkeypatch, capsys)
 
 
 def test_ranks_learn_from_sequences_as_one_process_does(tmp_path):
-    flags = f"{SNN_RUN} {SEQUENCE}"
+    flags = f"{SNN_RUN} {SEQUENCE} --epochs 2"
     run_here(SNN, flags, f"--run_name x --output_dir {tmp_path / 'alone'}")
     succeed(2, tmp_path / "said", SNN, flags, f"--run_name x --output_dir {tmp_path / 'run'}")
     check_same_training(tmp_path / "alone", tmp_path / "run")
@@ -202,7 +205,7 @@ def test_the_best_epoch_is_the_best_at_sequences_and_its_test_figures_are_of_sin
     [
         (
             "--gate once --epsilon 0.2 --encoding direct",
-            "gate once is for one image: a network that is left on wants block, or open",
+            "gate once is for one image: a streaming network wants block, or open",
         ),
         ("--feedback_interval 2", "--feedback_interval 1"),
         ("--sequence 0", "--sequence"),

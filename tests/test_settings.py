@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import ANN, OBJ1, PLAN, REPOSITORY, SNN, SPIKING, digests, images, records, refused, run_here
+from conftest import ANN, OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here
 from test_survive import RUN, after_step, compare, stopped, train
 
 from harness.command_line.flags import snn_parser
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import FRACTION, setting
-from self_models.fast.event.engine import EventEngine
-from self_models.loading import load
 from self_models.objectives.gates import GATES, Blocking
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -63,13 +61,6 @@ def test_the_constructor_knows_a_made_up_setting(strict):
     assert model.settings["strictness"] == 1.0  # nothing has changed
 
 
-def test_the_event_engine_refuses_a_gate_without_a_compiled_form(strict):
-    """That of the gate from which Strict is derived must not be used."""
-    model = build(VGG_SNN_STDB_wFeedback, gate="strict", epsilon=0.4)
-    with pytest.raises(ModelError, match=r"no compiled form of the gate strict: use --engine dense"):
-        EventEngine(model)(images(3), seed=1)
-
-
 def test_flags_help_checkpoint_cache_and_resume_know_a_made_up_setting(strict, trained, tmp_path):
     parser = snn_parser("")
     parser.rare = set()  # as --help_all does
@@ -116,18 +107,22 @@ def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_p
 
 
 def test_the_name_alone_resumes(tmp_path, monkeypatch):
-    """Everything else comes from the checkpoint, in the middle of an epoch and at its end; the ANN may be gone."""
+    """Everything else comes from the checkpoint, in the middle of an epoch, too."""
     train(tmp_path / "alone")
-    for place, (epoch, step) in ((tmp_path / "within", (2, 1)), (tmp_path / "between", (1, 3))):
-        with monkeypatch.context() as patch:
-            after_step(patch, epoch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
-            stopped(place, signal.SIGTERM)
-        run_here(SNN, f"--run_name x --resume --output_dir {place}")
-        assert compare(tmp_path / "alone", place) == []
+    with monkeypatch.context() as patch:
+        after_step(patch, 2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        stopped(tmp_path / "again", signal.SIGTERM)
+    run_here(SNN, f"--run_name x --resume --output_dir {tmp_path / 'again'}")
+    assert compare(tmp_path / "alone", tmp_path / "again") == []
 
 
-def test_resume_begins_where_there_is_nothing_yet(tmp_path):
-    """One command serves a scheduler that starts jobs again."""
+def test_resume_begins_where_nothing_has_been_saved_yet(tmp_path, monkeypatch):
+    """One command serves a scheduler that starts jobs again; where only the name is typed, the line names the flags."""
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("harness.training.state.TrainingState.save", lambda self: 1 / 0)
+        train(tmp_path)
+    line = refused(SNN, f"--run_name x --resume --output_dir {tmp_path}")
+    assert "the run was stopped before it had saved; begin it with the flags that it had: " in line
     _, said = train(tmp_path, "--resume")
     assert f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said
     assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2]
@@ -153,26 +148,13 @@ def test_resume_of_a_run_that_is_not_there_names_those_that_are(tmp_path, monkey
     assert digests(tmp_path) == before
 
 
-def test_resume_of_a_run_that_was_killed_before_it_saved_names_its_command(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.training.state.TrainingState.save", lambda self: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        train(tmp_path)
-    monkeypatch.undo()
-    line = refused(SNN, f"--run_name x --resume --output_dir {tmp_path}")
-    assert "the run was stopped before it had saved; begin it with the flags that it had: " in line
-    _, said = train(tmp_path, "--resume")
-    assert "the run begins" in said
-
-
 def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):
     """It once became a plain SNN without a word. --epsilon alone stands for --gate block, and the log says so."""
     flags, path = "--readout membrane_linear", tmp_path / "trained_models/snn/x_last.pth"
     train(tmp_path, flags, "--epsilon 0.2 --latch")
     (opening,) = records(tmp_path / "logs/snn/x.jsonl", "run")
     assert opening["parameters"]["gate"] == load_checkpoint(path)["settings"]["gate"] == "block"
-    for typed in (
-        "--epsilon 0.3", "--no-latch", "--gate open", "--update delayed", "--limit_test 8", "--holdout 9", "--precision bfloat16"
-    ):  # fmt: skip
+    for typed in ("--epsilon 0.3", "--no-latch", "--gate open", "--limit_test 8", "--precision bfloat16"):
         line = refused(SNN, f"--run_name x --resume --epochs 3 {typed} --output_dir {tmp_path}")
         assert typed.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
     saved = load_checkpoint(path)
@@ -188,16 +170,9 @@ def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):
 
 def test_objectives_combine_by_flags(trained, tmp_path):
     """Contrast, blocking and stopping in one network."""
-    flags = "--gate contrast --contrast local --epsilon 0.2 --rule both --open_bound 0.9 --gap_bound 0"
+    flags = "--gate contrast --contrast local --epsilon 0.2 --rule both --open_bound 0.9 --gap_bound 0 --leak 0.5"
     run_here(OBJ1, f"--pretrained_snn {trained.snn}", flags, f"--limit_test 16 --run_name x --output_dir {tmp_path}")
     (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
     settings = records(tmp_path / "logs/snn/x.jsonl", "run")[0]["parameters"]
-    assert (settings["gate"], settings["rule"], settings["gap_bound"]) == ("contrast", "both", 0)
+    assert [settings[name] for name in ("gate", "rule", "gap_bound", "leak")] == ["contrast", "both", 0, 0.5]
     assert record["mean_steps"] < 5 and record["open_share"][-1] < 1
-
-
-def test_auto_is_dense_where_the_event_engine_would_refuse_to_run(strict):
-    path = REPOSITORY / "trained_models/snn/snn_feedback.pth"
-    assert load(path, gate="strict").engine is None
-    with pytest.raises(ModelError, match="no compiled form of the gate strict"):
-        load(path, engine="event", gate="strict")

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import functools
+import json
 import os
 import resource
 import shlex
@@ -35,7 +36,7 @@ from harness.processes.lock import Lock
 from harness.processes.signals import Interrupted, end_at_once, handling, noted_signals
 from harness.runs.commands import resume_command
 from harness.runs.health import FiniteCheck, first_not_finite
-from harness.runs.journal import is_epoch_line, is_epoch_record, repair
+from harness.runs.runlog import RunLog
 from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
@@ -244,14 +245,9 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
     assert "the run begins" in said and compare(alone, tmp_path) == []
 
 
-def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path, monkeypatch):
-    """It knew whole epochs only, and nothing of the logs. A raised --epochs stretches the schedule from its first step on."""
+def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(alone, tmp_path, monkeypatch):
     shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    last = tmp_path / "trained_models/snn/x_last.pth"
-    new = ("step", "average", "seconds", "logs", "course", "recipe", "finished")
-    torch.save({name: value for name, value in load_checkpoint(last).items() if name not in new}, last)
     assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
-    before = (tmp_path / "logs/snn/x.jsonl").read_text()
     real, rates = harness.training.fit.train_one_epoch, []
     monkeypatch.setattr(
         "harness.training.fit.train_one_epoch",
@@ -259,8 +255,6 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(alone, tmp_path, monkeypa
     )
     train(tmp_path, "--resume --epochs 3")
     assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)]  # after 6 of 9 steps
-    assert (tmp_path / "logs/snn/x.jsonl").read_text().startswith(before)
-    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2, 3]
 
 
 def test_a_gpu_is_asked_for_the_same_result_each_time(monkeypatch):
@@ -349,7 +343,7 @@ def test_what_cannot_be_written_keeps_the_last_good_checkpoint(alone, tmp_path, 
         else:
             after_step(patch, 2, 1, lambda: place.rename(gone) if full == "gone" else small_files(int(full * size)))
         line = refused(SNN, RUN, f"--output_dir {place}")
-    assert "cannot write" in line and ("x.log" if full == "log" else ".pth") in line
+    assert "cannot write" in line and ("x.log" if isinstance(full, str) else ".pth") in line
     assert ("No such file or directory" if full == "gone" else "File too large") in line
     assert full != "log" or "last checkpoint is kept" in line
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
@@ -426,42 +420,20 @@ def test_resume_wants_weights_and_images_of_the_checkpoints_network(alone, tmp_p
         assert words in refused(SNN, f"--run_name y --epochs 3 --resume {path} --output_dir {tmp_path}")
 
 
-def test_damaged_logs_are_put_right_from_the_checkpoint(alone, tmp_path):
-    """An epoch's record flipped, and a line of the other log doubled; the user's own words stay."""
-    shutil.copytree(alone, tmp_path, dirs_exist_ok=True)
-    log, lines = tmp_path / "logs/snn/x.log", tmp_path / "logs/snn/x.jsonl"
-    *head, one, two = log.read_text().partition("epoch 2/2")
-    log.write_text("".join([*head, f"{one}{two}".splitlines()[0], "\nmy own words\n", one, two]))
-    damaged = lines.read_text().replace('"epoch": 1', '"epoch" 1') + '{"event": "mine"}\n'
-    lines.write_text(damaged)
-    _, said = train(tmp_path, "--resume --epochs 3")
-    found, first = records(lines), records(alone / "logs/snn/x.jsonl")
-    assert found[:4] == [*first, {"event": "mine"}] and [record["event"] for record in found[4:]] == ["epoch", "evaluation"]
-    assert "my own words" in log.read_text() and log.read_text().count("\nepoch ") == 3
-    assert lines.with_name("x.jsonl.old").read_text() == damaged and said.count("was put right") == 2
-
-
-def test_repair_by_hand(tmp_path):
-    path, one, two = tmp_path / "x", "epoch 1/2: a", "epoch 2/2: b"
-    for before, after, loses in (
-        (f"head\n{one}\n{two}\n", f"head\n{one}\n{two}\n", False),
-        (f"head\n{one}\n", f"head\n{one}\n{two}\n", False),
-        (f"head\n{two}\nmine", f"head\n{one}\n{two}\nmine\n", False),
-        (f"head\n{one}\nepoch 2/2", f"head\n{one}\n{two}\n", True),
-        (f"{one}\n{two}\n{two}\nepoch 3/3: c\n", f"{one}\n{two}\n", True),
-        ("", f"{one}\n{two}\n", False),
-        ("\n\n", f"\n\n{one}\n{two}\n", False),
-    ):
-        path.write_text(before)
-        aside = repair(path, [one, two], is_epoch_line)
-        assert path.read_text() == after and (aside is not None) == loses
-        if loses:
-            assert aside.read_text() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"x", "x.old", "x.old.2"}
-    assert repair(tmp_path / "lost", [one], is_epoch_line) is None and (tmp_path / "lost").read_text() == f"{one}\n"
-    path.write_bytes(b'\xff\n{"event": "epoch"}\n\n{"event": "other"}\n[1]\n')
-    repair(path, ['{"event": "epoch", "epoch": 1}'], is_epoch_record)
-    assert path.read_bytes() == b'\n{"event": "other"}\n{"event": "epoch", "epoch": 1}\n'
+def test_a_log_loses_what_its_run_will_do_again(alone, tmp_path):
+    """By hand; epochs that the checkpoint knows, its evaluation, and the user's own words stay."""
+    lines = ["head", "", "epoch 1/3: a", "mine", "epoch 2/3: b", "epoch 20/3: c", "warning: epoch 3: d", "epoch 3/3: e"]
+    told = [{"event": "epoch", "epoch": 1}, {"event": "evaluation"}, {"event": "epoch", "epoch": 2}, {"event": "evaluation"}]
+    told += [{"event": "mine"}, {"event": "epoch", "epoch": 3}, {"event": "evaluation"}]
+    run = SimpleNamespace(place=SimpleNamespace(log_path=tmp_path / "log", json_path=tmp_path / "json"), _writes=True)
+    for finished, held in ((True, told[:5]), (False, [*told[:3], told[4]])):
+        run.place.log_path.write_text("\n".join([*lines, "epo"]))
+        run.place.json_path.write_bytes(b"\xff\n" + "\n".join(map(json.dumps, told)).encode() + b"\n{")
+        for _ in range(2):
+            RunLog.take_back(run, 2, finished)
+            assert run.place.log_path.read_text().splitlines() == lines[:5]
+            first, *found = run.place.json_path.read_bytes().splitlines()
+            assert first == b"\xff" and list(map(json.loads, found)) == held
 
 
 # --- networks that fail

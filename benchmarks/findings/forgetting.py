@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What does a network that is left on answer, by how it forgets, without having been trained for it?
+"""What does a streaming network answer, by how it forgets, without having been trained for it?
 
 Sequences of test digits, one after the other: of each digit the accuracy after so many steps since it came, and the spikes spent
 on it; then a digit of which a part becomes another's, where the answer that counts is that of the same network that begins anew.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What is feedback worth in a network that is left on while the world changes? Scenes of test images, with controls.
+"""What is feedback worth in a streaming network while the world changes? Scenes of test images, with controls.
 
 One JSON object per line, scene, pair of networks and case; then, by scene and control, how feedback differs from it, paired by
 seed: [mean, half of the 95 % interval], of accuracy in points, of the others in percent. Cases: feedback: blocks what it

@@ -140,7 +140,7 @@ def compare(place, other):
     found = []
     for name in ("x.pth", "x_last.pth"):
         a, b = (load_checkpoint(folder / "trained_models/snn" / name) for folder in (place, other))
-        found += [f"{name}: {key}" for key in a if key not in ("seconds", "logs") and not same(a[key], b.get(key), CLOCK)]
+        found += [f"{name}: {key}" for key in a if key != "seconds" and not same(a[key], b.get(key), CLOCK)]
     for reading in (epochs_in_text, records):
         if reading(place) != reading(other):
             found.append(reading.__name__)

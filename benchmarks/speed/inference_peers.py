@@ -167,24 +167,30 @@ def of_ours(outputs):
     return {"spikes_per_image": round(spikes / count, 1), "mean_steps": round(steps / count, 2)}
 
 
+LOOKS = {  # name -> (label, marker, colour, of its inside)
+    "ours_event": ("event engine", "o", "#aa3377", "#aa3377"),
+    "ours_dense": ("dense engine", "o", "#4477aa", "#4477aa"),
+    "snntorch": ("snnTorch", "s", "#777777", "none"),
+    "spikingjelly": ("SpikingJelly", "^", "#777777", "none"),
+    "norse": ("Norse", "D", "#777777", "none"),
+    "sinabs": ("sinabs", "v", "#777777", "none"),
+    "ann": ("ANN, one pass", "x", "#222222", "none"),
+}
+
+
 def save_simulators(path, records):
-    """Images per second of each simulator, on a logarithmic axis; a panel per case. records: of one number of threads."""
-    names = {"ours_event": "ours, event-driven", "ours_dense": "ours, dense", "snntorch": "snnTorch"}
-    names |= {"spikingjelly": "SpikingJelly", "norse": "Norse", "sinabs": "sinabs"}
-    names = {name: label for name, label in names.items() if any(record[name] for record in records)}
-    speeds = [record[name] for record in records for name in names if record[name]]
-    columns = min(4, len(records))
-    with chart(path, (3.3 * columns, 2.2 * -(-len(records) // columns) + 0.4), len(records), columns, sharey=True) as axes:
-        for axis, record in zip(axes, records, strict=True):
-            values = [record[name] or np.nan for name in names]
-            colours = ["#aa3377" if name == "ours_event" else "#4477aa" if name == "ours_dense" else "#999999" for name in names]
-            bars = axis.barh(range(len(names)), values, color=colours)
-            axis.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=8)
-            axis.set(xscale="log", xlim=(min(speeds) / 2, max(speeds) * 4))
-            axis.set_yticks(range(len(names)), names.values())
-            axis.set_ylim(len(names) - 0.5, -0.5)  # the first on top
-            axis.set_title(record["case"].replace(", ours", ",\nours"), fontsize=9)
-        axes[0].figure.supxlabel("images per second")
+    """Images per second of each simulator, a dot on a logarithmic axis; a row per case. records: of one number of threads."""
+    rows, words = range(len(records)), "{network}, T = {timesteps}, batch {batch}"
+    with chart(path, (10.5, 1.3 + 0.36 * len(records))) as (axis,):
+        for name, (label, marker, colour, inside) in LOOKS.items():
+            if any(record[name] for record in records):
+                speeds = [record[name] or np.nan for record in records]
+                axis.plot(speeds, rows, marker, label=label, color=colour, mfc=inside, ms=7.5, mew=1.4, ls="")
+        axis.set(xscale="log", xlabel=f"images per second, threads: {records[0]['threads']}", ylim=(len(records) - 0.5, -0.5))
+        axis.set_yticks(rows, [words.format(**record) + ", our early exit" * record["stopped"] for record in records])
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.grid(color="#dddddd")
+        axis.figure.legend(loc="outside upper center", ncols=len(LOOKS), frameon=False, handletextpad=0.1, columnspacing=1.2)
 
 
 if __name__ == "__main__":

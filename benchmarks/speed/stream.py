@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How many steps per second does a network take that is left on, at rest and while its images change, in both engines?
+"""How many steps per second does a network take that streams, at rest and while its images change, in both engines?
 
 One JSON object per line: engine, scene (`rest`: the same digits for --settle steps and more, only what follows is timed;
 `changing`: other digits every --every steps), streams at once, steps per call, microseconds per stream and step, steps per
 second, streams that one core can watch at 100 steps per second, spikes per stream and step, MB by which the process has grown
 meanwhile. Times are the processor's, on one thread. The network is accurate_feedback.pth with dynamic blocking, latch and
-surprise 2. `OMP_NUM_THREADS=1 python benchmarks/speed/stream.py`: a minute or two. A network that is left on for long should not
+surprise 2. `OMP_NUM_THREADS=1 python benchmarks/speed/stream.py`: a minute or two. A streaming network for long should not
 grow: --engines event --streams 1 --lengths 50 --every 50 --settle 10000 --steps 100000.
 """
 

@@ -15,6 +15,7 @@ from operator import itemgetter
 
 import numpy as np
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from harness import UserError
 from harness.processes.signals import Interrupted
@@ -37,20 +38,18 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
     """Thresholds of each spiking layer, encoder, decoder, classifier: the largest drive W a[t] over steps, images, neurons; with
     a percentile below 100 the largest over steps of that percentile over images and neurons (Rueckauer et al., 2017).
 
-    Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019), once: its
-    spikes at all steps, a bit each, are kept for the layers after it. The input neurons see the whole image, whatever the gate.
-    The decoder is driven as in a run, by the encoder's output summed over feedback_interval steps. The model's leaks are put
-    back, its thresholds are the ones found, its biases, which were the ANN's, fit to them. Neurons of one's own are balanced as
-    they run; those beside the stages of a plan keep their thresholds. images: (B, C, H, W), or
-    recordings (B, T, C, H, W), which begin again at their end; draws: t -> (B, C, H, W), uniform in [0, 1); on_layer: called
-    with (name, threshold); on_step: after each step of a layer. Raises UserError for fewer steps than the decoder needs to run
-    once, ModelError for a part that no plan makes.
+    Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019). The input
+    neurons see the whole image, whatever the gate. The model's leaks are put back, its thresholds are the ones found, its biases,
+    which were the ANN's, fit to them. Neurons of one's own are balanced as they run; those beside the stages of a plan keep their
+    thresholds. images: (B, C, H, W), or recordings (B, T, C, H, W), which begin again at their end; draws: t -> (B, C, H, W),
+    uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer. Raises UserError for fewer
+    steps than the decoder needs to run once, ModelError for a part that no architecture makes.
     """
     check_known(model, "conversion", own=True)
     interval = model.feedback_interval
     if model.has_feedback and timesteps < interval:
         raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
-    leaks, biases = {name: neuron.leak.item() for name, neuron in model.neurons().items()}, biases_of(model)
+    leaks, biases = [neuron.leak.item() for neuron in model.neurons().values()], biases_of(model)
     model.set_leak(1.0)
 
     def balance(name, linear, neuron, drive, steps):
@@ -63,21 +62,20 @@ def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_lay
         return spikes
 
     layer_by_layer(model, images, draws, timesteps, balance)
-    for name, neuron in model.neurons().items():
-        neuron.leak.fill_(leaks[name])
+    for neuron, leak in zip(model.neurons().values(), leaks, strict=True):
+        neuron.leak.fill_(leak)
     return model.thresholds
 
 
 def layer_by_layer(model, images, draws, timesteps, settle):
     """Run the network in evaluation, each layer once for all steps on the spikes of those before it, which are kept, a bit each.
-
-    settle: runs a spiking layer: called with (name, the layers that do not spike before it, the SpikingNeuron, its drive
-    t -> (B, ...), its steps), it returns its spikes_of. The rest as in balance_thresholds."""
+    settle: runs a spiking layer: called with (name, the layers that do not spike before it, the SpikingNeuron, its drive t -> (B,
+    ...), its steps), it returns its spikes_of. The rest as in balance_thresholds."""
     was_training, interval = model.training, model.feedback_interval
     model.eval()
 
     def run(stage, layers, signal, steps):
-        """t -> the stage's output at step t. layers: (position, module) pairs; signal: t -> its input, (B, ...)."""
+        """t -> the stage's output at step t. layers: (position, module) pairs; signal: t -> its input."""
         for linear, neuron in chains(layers):
             signal = through(linear, signal)
             if neuron:
@@ -99,7 +97,7 @@ def layer_by_layer(model, images, draws, timesteps, settle):
 
 def through(linear, signal):
     """t -> what layers that do not spike make of the signal at step t, (B, ...); asked from step 0 on, in turn, as often as
-    wanted: a maximum pool counts what it has seen."""
+    wanted: a maximum pool counts."""
     memory = {}
 
     def at(t):
@@ -145,26 +143,22 @@ def calibrate_biases(model, ann, images, draws, on_layer=None, on_step=None):
     """Shift each bias so that its channel's mean rate over images, neurons and the model's T steps is that of the ANN it comes
     from, in the order encoder, decoder, classifier, each layer on what those before it send then.
 
-    Conversion promises equal rates only if what a layer gets is spread evenly over the steps. It is not, and in a few steps the
-    difference is largely one of whole channels, which a bias takes away (Li et al., ICML 2021, who correct it once; here in
-    ROUNDS rounds, since most neurons are silent and do not feel a small change). ann: in evaluation; on_layer: called with (name,
-    root mean square over channels of the rates' difference before, after); on_step: after each step of each round, or with the
-    number of those that a layer does not need; the rest as in balance_thresholds. The best of the rounds counts. Every neuron has
-    a bias; nothing is delayed, else later layers had fewer steps than rates are taken over. Raises ModelError as that does.
+    What a layer gets is not spread evenly over the steps, and in a few steps the difference is largely one of whole channels,
+    which a bias takes away (Li et al., ICML 2021, who correct it once; here the best of ROUNDS rounds counts, since most neurons
+    are silent and do not feel a small change). Every neuron has a bias; nothing is delayed. ann: in evaluation; on_layer: called
+    with (name, root mean square over channels of the rates' difference before, after); on_step: after each step of each round, or
+    with the number of those that a layer does not need; the rest, also what is raised, as in balance_thresholds.
     """
     wanted, shifts = {}, []  # by name of a layer, its channels' mean rates (C,); (bias, what is added to it)
-    worth = {one.target: unit for one, unit in units(model)}
-    for node, (name, neuron) in enumerate(model.neurons().items(), 1):
-        worth[name] = worth[node] * neuron.threshold  # of a spike, in the ANN's unit
+    units_of = {one.target: unit for one, unit in units(model)}
+    neurons, names = enumerate(model.neurons().items(), 1), {module: name for name, module in ann.named_modules()}
+    worth = {name: units_of[node] * neuron.threshold for node, (name, neuron) in neurons}  # of a spike, in the ANN's unit
 
-    def note(name, output):
-        wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
+    def note(module, _, output):
+        if (name := names.get(module)) in worth:
+            wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
 
-    with contextlib.ExitStack() as stack:
-        for name, module in ann.named_modules():
-            if name in worth:
-                hook = module.register_forward_hook(lambda _, given, output, name=name: note(name, output))
-                stack.callback(hook.remove)
+    with register_module_forward_hook(note):
         ann(images)
 
     def calibrate(name, linear, neuron, drive, steps):
@@ -237,7 +231,7 @@ def fit_thresholds(model):
 
 def units(model):
     """(Connection, unit of its drive) of each, in their order: a drive of 1 stands for so much of the ANN's. Thresholds may be
-    changed on the way, each when its connection is met. Raises ModelError for a part that no plan makes."""
+    changed on the way, each when its connection is met."""
     check_known(model, "conversion", own=True)
     wiring, thresholds, found = model.wiring, list(model.neurons().values()), {0: 1.0}
     for connection in (*wiring.forward, *wiring.feedback):
@@ -249,11 +243,8 @@ def units(model):
 
 
 def balanced_thresholds(model, train, args, folder, say):
-    """Balance the model, or read what was found earlier for the same weights, images and settings.
-
-    The cache lies in folder, beside the SNN's own files. train: ImageSet; args: the flags balance_images,
-    balance_timesteps, balance_percentile and seed; say: called with a line for the reader.
-    """
+    """Balance the model on images of this ImageSet, or read from the folder what was found earlier for the same weights, images
+    and settings. say: called with a line for the reader."""
     batch = balancing_batch(model, train, args)
     cache = folder / f"balanced_thresholds_{_digest(model, train.images[batch.index], args)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):  # none there, or damaged: found again
@@ -262,19 +253,18 @@ def balanced_thresholds(model, train, args, folder, say):
             model.set_thresholds(saved["thresholds"])
             say(f"balanced thresholds read from {cache}")
             return
-    say(f"balancing thresholds: {counted(len(batch.index), 'image')}, {counted(args.balance_timesteps, 'step')}")
-    steps, how = args.balance_timesteps, args.balance_percentile
-    line = "threshold {:.4f}"
-    with layers_settled("balancing thresholds", model, steps, say, line) as on:
-        found = balance_thresholds(model, batch.images, draws_before_training(model, batch, args), steps, how, *on)
+    steps, draws = args.balance_timesteps, draws_before_training(model, batch, args)
+    say(f"balancing thresholds: {counted(len(batch.index), 'image')}, {counted(steps, 'step')}")
+    with layers_settled("balancing thresholds", model, steps, say, "threshold {:.4f}") as on:
+        found = balance_thresholds(model, batch.images, draws, steps, args.balance_percentile, *on)
     saved = {"layers": list(model.neurons()), "thresholds": found, "check": check_of(found)}
     write_whole(cache, lambda file: file.write(json.dumps(saved).encode()))
 
 
 @contextlib.contextmanager
 def layers_settled(what, model, steps, say, line, rounds=1):
-    """(on_layer, on_step), to be called with a layer's name and the figures of its line, and after each of its steps, so many
-    rounds of them, beside a progress bar. Raises Interrupted with how many layers were done."""
+    """(on_layer, on_step), to be called with a layer's name and the figures of its line, and after each of its steps, beside a
+    progress bar. Raises Interrupted with how many layers were done."""
     done = []
 
     def on_layer(name, *figures):
@@ -307,7 +297,6 @@ def calibrated_biases(model, ann, train, args, say):
     """calibrate_biases on the images with which thresholds are balanced. say: called with lines for the reader."""
     batch = balancing_batch(model, train, args)
     say(f"calibrating biases: {counted(len(batch.index), 'image')}, {counted(model.timesteps, 'step')}")
-
     line = "mean rates of its channels off by {:.4f}, now by {:.4f}"
     with layers_settled("calibrating biases", model, model.timesteps, say, line, ROUNDS + 1) as on:
         calibrate_biases(model, ann, batch.images, draws_before_training(model, batch, args), *on)

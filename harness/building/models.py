@@ -38,21 +38,18 @@ DECODER = "generate"  # how the names of the decoder's weights begin, and those 
 
 
 def adopted(config, saved, cls, names):
-    """The Configuration with these settings of a checkpoint. cls: the class that they are for. selected_on: what its epoch was
-    chosen on, if known."""
+    """The Configuration with these settings (names) of a checkpoint, for a class, and what its epoch was chosen on, if known."""
     settings, found = saved.get("settings", {}), {}
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
     for name, one in cls.declared().items():
         if name in names and name in settings and (flag := one.flag(name)) and flag not in config.given:
             value = one.check(name, settings[name])
             found[flag] = lasting_name(value) if name == "dataset" else value
-    config = config.adopt(**found)
-    selected_on = saved.get("selected_on", None if settings else "test")  # the original chose so; earlier versions do not say
-    config = config.settle(
-        plan=None if "architecture" in config.given else settings.get("plan"),
-        selected_on=selected_on if selected_on in SELECTED_ON else None,
-    )
-    return config.settle(facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
+    config = config.with_found(**found)
+    chosen_on = saved.get("selected_on", None if settings else "test")  # the original chose so; some committed files do not say
+    plan = None if "architecture" in config.given else settings.get("plan")
+    config = config.with_settled(plan=plan, selected_on=chosen_on if chosen_on in SELECTED_ON else None)
+    return config.with_settled(facts=facts_of(settings, config.dataset)) if saved.get("settings") else config
 
 
 def settings_from(cls, args, **own):
@@ -97,8 +94,8 @@ def find_device(args):
 
 
 def read(path, args, model):
-    """The checkpoint. model: the --model that it may be of. Raises UserError for one that is missing, with the command that makes
-    it if it is a preset's, CheckpointError for one of another class: its weights do not say what it does with them."""
+    """The checkpoint. model: the --model that it may be of. Raises UserError for one of a preset that is missing, with the
+    command that makes it, CheckpointError as whole_checkpoint."""
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
@@ -121,14 +118,14 @@ def new_snn(args, cls=None, **own):
 
 
 def load_ann(model, saved, path, say=None):
-    """The ANN with the weights of a checkpoint. With say, which is called with a line for the reader, it may get what then is
-    trained: one that began with ReLU the bounds of qcfs, one without a decoder that."""
+    """The ANN with the weights of a checkpoint. With say, called with a line for the reader, it may get what then is trained: one
+    that began with ReLU the bounds of qcfs, one without a decoder that."""
     names, new = list(model.state_dict()), new_of_ones_own(model, saved, path, say or str)
     bounds = [name for name in names if name.endswith(".bound")]
     if say and bounds and saved.get("settings", {}).get("activation_ann", "relu") == "relu":
         say(f"{path} has no bounds of qcfs: they start where those of new networks do")
         new += bounds
-    if say and model.has_feedback and not has_decoder(saved):
+    if say and model.has_feedback and not has_decoder(saved["state_dict"]):
         say(f"{path} has no decoder: this one starts at random")
         new += [name for name in names if name.startswith(DECODER)]
     return restore(model, saved, path, new)
@@ -147,8 +144,8 @@ def ann_as_saved(config, flag="pretrained_ann"):
 
 
 def new_of_ones_own(model, saved, path, say):
-    """Names of a model's tensors that a checkpoint of an ordinary network, or of an ANN, has not got: those of the parts that are
-    somebody's own, which start as their class makes them. say: called with the line that tells."""
+    """Names of tensors of somebody's own parts that a checkpoint of an ordinary network, or of an ANN, has not got: they start as
+    their class makes them. say: called with the line that tells."""
     is_same = saved.get("model") == type(model).__name__
     names = [] if is_same else [name for name in names_of_ones_own(model) if name not in saved["state_dict"]]
     if names:
@@ -157,14 +154,13 @@ def new_of_ones_own(model, saved, path, say):
     return names
 
 
-def has_decoder(saved):
-    """Whether a checkpoint holds weights of a decoder."""
-    return any(name.startswith(DECODER) for name in saved["state_dict"])
+def has_decoder(weights):
+    """Whether there are weights of a decoder among these, by name."""
+    return any(name.startswith(DECODER) for name in weights)
 
 
 def teacher_from(args):
-    """The Teacher of --teacher_ann, None without that flag or where nothing is trained. Raises UserError for one of another
-    data set."""
+    """The Teacher of --teacher_ann in training, else None. Raises UserError for one of another data set."""
     if args.test_only or not args.teacher_ann:
         return None
     model, own = ann_as_saved(args, "teacher_ann")
@@ -178,7 +174,7 @@ def choose_trained(model, args):
     if args.test_only or args.train == "all":
         return
     if not model.has_feedback:
-        raise UserError(f"--train decoder needs a plan with feedback; {args.architecture} has none")
+        raise UserError(f"--train decoder needs an architecture with feedback; {args.architecture} has none")
     if not args.trade_off and not any(loss.needs_frames for loss in own_losses(args, model).values()):
         raise UserError("--train decoder needs --trade_off above 0: the decoder learns from the reconstruction")
     if not model.gate.wants(model.gate.start(torch.zeros(1, *model.image_shape, device=next(model.parameters()).device))):
@@ -222,10 +218,8 @@ def use_engine(model, args, images):
 
 
 def warm_up(model):
-    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long.
-
-    It does so in a thread, while this one waits for it or a signal: the compiler's own calls heed none for minutes, and lose what
-    is raised in them. Raises what the engine raises, and Interrupted."""
+    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long. It does so in a
+    thread, since the compiler's calls heed no signal for minutes. Raises what the engine raises, and Interrupted."""
     done, failures = threading.Event(), []
 
     def run():

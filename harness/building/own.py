@@ -71,8 +71,7 @@ def imported(path):
 
 
 def as_saved(word, path):
-    """The --model with which a checkpoint is the network that it says, where the word's file has that: FILE.py of an ordinary
-    one."""
+    """The --model with which a checkpoint is what it says, where the word's file has that: FILE.py of an ordinary one."""
     if not word or not (parts := WORD.fullmatch(word)):
         return word
     saved = load_checkpoint(path)

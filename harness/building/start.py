@@ -5,15 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from harness import UserError
-from harness.building.conversion import (
-    balanced_thresholds,
-    biases_of,
-    bounds_as_thresholds,
-    calibrated_biases,
-    fit_biases,
-    fit_thresholds,
-    scale_thresholds,
-)
+from harness.building import conversion
 from harness.building.models import DECODER, adopted, ann_as_saved, has_decoder, new_of_ones_own, read
 from harness.building.own import as_saved, class_for, named
 from harness.data.facts import with_facts
@@ -54,23 +46,19 @@ def resolve(config, kind, name, known):
     config, saved = taken_up(config, known, kind, name, named(config.model))
     if saved:
         config, start = with_facts(config), Start("run", config.resume, saved)
+    elif kind == "snn":
+        config, start = resolve_snn(config)
     else:
-        config, start = resolve_snn(config) if kind == "snn" else resolve_ann(config)
+        start = found_start(config, "ann", config.model)
+        if start.kind:
+            cls = class_for(config.model, VGG_wFeedback)
+            config = adopted(config, start.saved, cls, cls.declared())
+        config = with_facts(config)
     return with_gate(config), start
 
 
-def resolve_ann(config):
-    """(the Configuration, the Start) of an ANN that does not go on with a run."""
-    start = found_start(config, "ann", config.model)
-    if start.kind:
-        cls = class_for(config.model, VGG_wFeedback)
-        config = adopted(config, start.saved, cls, cls.declared())
-    return with_facts(config), start
-
-
 def resolve_snn(config, keeps=()):
-    """(the Configuration, the Start) of an SNN that does not go on with a run. keeps: settings that are not taken from a
-    checkpoint."""
+    """(the Configuration, the Start) of an SNN that does not go on with a run. keeps: settings not taken from a checkpoint."""
     start, cls = found_start(config, "snn", config.model), class_for(config.model, VGG_SNN_STDB_wFeedback)
     if not start.kind:
         start = found_start(config, "ann", as_saved(config.model, config.pretrained_ann) if config.pretrained_ann else "")
@@ -80,9 +68,9 @@ def resolve_snn(config, keeps=()):
         config = adopted(config, start.saved, cls, names)
     config = with_facts(config)
     if frames := config.facts.get("recorded_frames"):  # a step for each frame, and nothing blocked for good
-        config = config.adopt(blocking="dynamic", **({} if start.kind == "snn" else {"timesteps": frames}))
+        config = config.with_found(blocking="dynamic", **({} if start.kind == "snn" else {"timesteps": frames}))
     if start.kind == "ann":
-        config = config.adopt(**of_ann(config, start))
+        config = config.with_found(**of_ann(config, start))
     return config, start
 
 
@@ -101,13 +89,14 @@ def with_gate(config):
     if "epsilon" not in config.given or getattr(config, "gate", "") != "open" or "gate" in config.given:
         return config
     if config.epsilon:
-        return config.settle(gate="block")
-    return replace(config, typed={flag: value for flag, value in config.typed.items() if flag != "epsilon"}).settle(epsilon=0.0)
+        return config.with_settled(gate="block")
+    return replace(config, typed={flag: value for flag, value in config.typed.items() if flag != "epsilon"}).with_settled(
+        epsilon=0.0
+    )
 
 
 def of_ann(config, start):
-    """flag -> value that the conversion of an ANN of this kind needs where nothing else is given. Raises UserError where that is
-    typed, or the ANN cannot be converted."""
+    """flag -> value that the conversion of this ANN needs. Raises UserError where another is typed, or it cannot be converted."""
     settings, needs = start.settings, {}
     if (own := settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
         raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {start.path} has {own}")
@@ -143,8 +132,7 @@ def check_calibration(config, start):
 
 
 def start_snn(model, start, train, config, run, may_grow=False):
-    """The SNN with the weights that it starts from. train: the ImageSet on which a conversion balances; may_grow: see
-    load_snn."""
+    """The SNN with the weights that it starts from. train: the ImageSet to balance on; may_grow: see load_snn."""
     if start.kind == "ann":
         return convert_ann(model, start, train, config, run)
     if start.kind == "snn":
@@ -156,14 +144,13 @@ def start_snn(model, start, train, config, run, may_grow=False):
 
 
 def load_snn(model, start, config, run, may_grow):
-    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may be given one, which starts at random;
-    beside a gate that completes the image itself its last layer starts at 0, so that at first nothing is added to what the gate
-    knows."""
+    """The SNN with the weights of an SNN's checkpoint. may_grow: one without a decoder may be given one, which starts at random,
+    or, beside a gate that completes the image itself, with a last layer of 0, so that at first it adds nothing."""
     names, ours = list(model.state_dict()), "settings" in start.saved
     may_lack = [] if ours else [name for name in names if name.endswith((".threshold", ".leak"))]
     may_lack += new_of_ones_own(model, start.saved, start.path, run.say)
     decoder = [name for name in names if name.startswith(DECODER)]
-    if may_grow and decoder and not has_decoder(start.saved):
+    if may_grow and decoder and not has_decoder(start.saved["state_dict"]):
         run.say(f"{start.path} has no decoder: this one starts at {'0' if model.gate.completes else 'random'}")
         may_lack += decoder
         if model.gate.completes:
@@ -191,17 +178,17 @@ def convert_ann(model, start, train, config, run):
         # the ANN has none; what is there is of an earlier conversion
         if name.endswith(".bias") and in_stages(name) and name not in state:
             torch.nn.init.zeros_(parameter)
-    biases = biases_of(model)
+    biases = conversion.biases_of(model)
     if has_bounds:
-        fit_thresholds(model)
+        conversion.fit_thresholds(model)
         begin = model.settings["initial_potential"]
         run.say(f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them")
     else:
-        balanced_thresholds(model, train, config, run.place.files, run.say)
-    scale_thresholds(model, config.scaling_factor)
-    fit_biases(model, biases)
+        conversion.balanced_thresholds(model, train, config, run.place.files, run.say)
+    conversion.scale_thresholds(model, config.scaling_factor)
+    conversion.fit_biases(model, biases)
     if config.calibrate:
-        calibrated_biases(model, ann_as_saved(config)[0], train, config, run.say)
+        conversion.calibrated_biases(model, ann_as_saved(config)[0], train, config, run.say)
     return model
 
 
@@ -209,11 +196,10 @@ def weights_for(model, start, config, run):
     """(name -> weight of a checkpoint, a norm's folded in and without a decoder that the model has not; whether bounds of qcfs
     are among them, now thresholds). Raises UserError where a norm does not fit."""
     try:
-        state, has_bounds = bounds_as_thresholds(folded_in(start.saved["state_dict"]))
+        state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
         raise UserError(f"{start.path}: its normalisation does not fit its weights; use another copy") from None
-    has_one = any(name.startswith(DECODER) for name in model.state_dict())
-    if not has_one and (left_out := [name for name in state if name.startswith(DECODER)]):
+    if has_decoder(state) and not has_decoder(model.state_dict()):
         run.say(f"{start.path} has a decoder, which {config.architecture} has not: it is left out")
-        state = {name: value for name, value in state.items() if name not in left_out}
+        state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
     return state, has_bounds

@@ -9,8 +9,7 @@ PATCHES = 5_000_000  # from about so many the patterns are found, of images even
 
 @torch.no_grad()
 def whiten_first_layer(model, images):
-    """Fill an ANN's first convolution with the whitening filters of an ImageSet's k x k patches, and their negatives. Returns the
-    line that says so."""
+    """Fill an ANN's first convolution with the whitening filters of an ImageSet's patches, and their negatives; a line on it."""
     weight = model.features[0].weight
     each, size = weight.shape[0] // 2, weight.shape[-1]
     used = max(1, PATCHES // images.images[0, 0].numel())

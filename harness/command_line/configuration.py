@@ -7,11 +7,9 @@ from functools import cached_property
 @dataclass(frozen=True)
 class Configuration:
     """Flags as attributes; each has the value of the strongest layer that knows it: settled, typed, recipe, found, default.
-
     about: flag -> (title of its group in --help, default). found: what a checkpoint says, or follows from it or from the images;
     recipe: of --preset; typed: what was typed beside it; settled: what came of the flags (how many images are held out, what is
-    known of the images, where --resume goes on). Nobody writes into it: adopt() and settle() make another.
-    """
+    known of the images, where --resume goes on). Nobody writes into it: with_found() and with_settled() make another."""
 
     about: dict = field(default_factory=dict)
     found: dict = field(default_factory=dict)
@@ -34,11 +32,11 @@ class Configuration:
             raise AttributeError(f"there is no flag {name}")
         return self.values[name]
 
-    def adopt(self, **found):
+    def with_found(self, **found):
         """The same with these values where nobody has given others."""
         return replace(self, found=self.found | found)
 
-    def settle(self, **settled):
+    def with_settled(self, **settled):
         """The same with these values, whatever was given."""
         return replace(self, settled=self.settled | settled)
 

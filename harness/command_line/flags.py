@@ -51,14 +51,12 @@ def snn_parser(description, argv=None):
 
 
 def asked_class(argv, cls):
-    """The class that an evaluation's command line asks for, see class_for: its settings are flags, and so are those of what its
-    file registers."""
+    """The class that an evaluation's command line asks for, see class_for: its settings are flags."""
     return class_for(model_in(argv, "evaluation"), cls)
 
 
 def posthoc_parser(description, cls, without=()):
-    """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that the script has its own
-    flags for, which it adds."""
+    """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that get no flag here."""
     held = {name for name, one in cls.declared().items() if one.adopted}
     own = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
     own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}
@@ -68,21 +66,15 @@ def posthoc_parser(description, cls, without=()):
     return parser
 
 
-def number_or_path(text):
-    """A count where the text is a number, else the text, which names a file or folder."""
-    return COUNT.parse(text) if text.lstrip("-").isdigit() else text
-
-
 def add_picture_flags(parser):
     """What a GIF shows, and how fast; returns the group."""
     group = parser.add_argument_group("pictures")
-    group.add_argument(
-        "--images", type=typed(Text(number_or_path)), nargs="+", default=[5], metavar="N|PATH", help="show N test images, the "
-        "first of each class; or these files and folders of your own: no data set is needed then, and no accuracy is claimed",
-    )  # fmt: skip
-    group.add_argument(
-        "--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help="show the test images of these numbers, from 0"
-    )
+    number_or_path = typed(Text(lambda text: COUNT.parse(text) if text.lstrip("-").isdigit() else text))
+    group.add_argument("--images", type=number_or_path, nargs="+", default=[5], metavar="N|PATH", help="show N test images, the "
+                       "first of each class; or these files and folders of your own: no data set is needed then, and no "
+                       "accuracy is claimed")  # fmt: skip
+    help_text = "show the test images of these numbers, from 0"
+    group.add_argument("--index", type=typed(WHOLE), nargs="+", default=None, metavar="I", help=help_text)
     group.add_argument("--invert", action=SwitchAction, default=False, help="of files that --images names: turn dark and bright "
                        "round, as for ink on paper and a network that was trained on light digits")  # fmt: skip
     group.add_argument("--frame_seconds", type=typed(POSITIVE), default=0.5, help="seconds per frame of the GIF")

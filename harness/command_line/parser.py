@@ -1,7 +1,7 @@
 """A parser made of declared settings (self_models/basics/settings.py): their flags, groups, ranges and defaults.
 
-Plain argparse on purpose: of simple-parsing 0.1.9, jsonargparse 4.53, tyro 1.0.17 and argparse-dataclass 2.0, tried in November
-2026, each lacks short flags, bare and valued switches, groups or errors of one line, and ranges, presets and `given` stay ours.
+Plain argparse: of simple-parsing 0.1.9, jsonargparse 4.53, tyro 1.0.17 and argparse-dataclass 2.0, tried in November 2026, each
+lacks short flags, bare and valued switches, groups or errors of one line.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import re
 import shlex
 import sys
 from contextlib import suppress
-from types import MappingProxyType
 
 from harness import UserError
 from harness.command_line import presets
@@ -20,20 +19,14 @@ from self_models.network.plans import find_plan
 
 CHECKPOINTS = ("pretrained_ann", "pretrained_snn")
 GROUPS = {  # title -> description, in the order of --help
-    "run": None,
-    "checkpoint": None,
-    "engine": None,
-    "conversion": None,
-    "data": None,
-    "network": None,
+    **dict.fromkeys(("run", "checkpoint", "engine", "conversion", "data", "network")),
     "spiking": "one time unit = one simulation step",
-    "forgetting": "how a network that is left on lets go of what is past",
+    "forgetting": "streaming: how old evidence decays",
     "gate": "which pixels the input neurons see next",
     "stopping": "when an image stops before T steps, in evaluation",
-    "training": None,
-    "fine-tuning": None,
-    "results": None,
+    **dict.fromkeys(("training", "fine-tuning", "results")),
 }
+WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}  # of a switch
 
 
 def typed(kind):
@@ -65,9 +58,8 @@ class Parser(argparse.ArgumentParser):
     """The flags of name -> Setting in their groups, title -> description. Fails with one line and exit status 2; parse_args
     returns a Configuration.
 
-    --help shows the flags that most people need, --help_all the others, too, which are `rare`. table: of the recipe that --preset
-    names (presets.py); its flags count as typed before the others; '': there is no --preset. bare: what to say where nothing is
-    typed at all.
+    --help leaves out the flags that are `rare`, --help_all shows all. table: of the recipe that --preset names (presets.py); '':
+    there is no --preset. bare: what to say where nothing is typed at all.
     """
 
     def __init__(self, description, table="", settings=(), groups=GROUPS, bare=""):
@@ -114,8 +106,7 @@ class Parser(argparse.ArgumentParser):
         }
 
     def _flags_of(self, recipe):
-        """(flag -> value, the same as words to type) of a recipe, for this script. Raises UserError, with the recipe's file, for
-        a flag that the script has not, or a value that it cannot have."""
+        """(flag -> value, the same as words to type) of a recipe, for this script. Raises UserError for what it cannot have."""
         known, found, words = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}, []
         for name, value in recipe.of(self.table).items():
             if name not in known:
@@ -191,43 +182,34 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
     def _format_action_invocation(self, action):
         """'-s, --seed SEED'; '--log, --no-log' of a switch."""
-        words = (
-            "" if isinstance(action, SwitchAction) or action.nargs == 0 else " " + self._format_args(action, action.dest.upper())
-        )
-        return ", ".join(action.option_strings) + words
+        bare = isinstance(action, SwitchAction) or action.nargs == 0
+        return ", ".join(action.option_strings) + ("" if bare else f" {self._format_args(action, action.dest.upper())}")
 
     def _get_help_string(self, action):
-        if action.default in (None, "", argparse.SUPPRESS) or "default:" in action.help:
-            return action.help
         default = action.default if isinstance(action.default, list) else [action.default]
-        return f"{action.help} (default: {' '.join(map(str, default))})"
+        told = default[:1] not in ([None], [""], [argparse.SUPPRESS]) and "default:" not in action.help
+        words = [getattr(_kind_of(action), "range", ""), f"default: {' '.join(map(str, default))}" * told]
+        return f"{action.help} ({'; '.join(filter(None, words))})" if any(words) else action.help
 
 
 class SwitchAction(argparse.Action):
     """A boolean flag: --log, --no-log, --log True, --log False."""
-
-    WORDS = MappingProxyType({"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False})
 
     def __init__(self, option_strings, dest, **kwargs):
         negative = [f"--no-{name[2:]}" for name in option_strings if name.startswith("--")]
         super().__init__([*option_strings, *negative], dest, nargs="?", metavar="True|False", **kwargs)
 
     def __call__(self, parser, namespace, value, option_string=None):
-        negative = option_string.startswith("--no-")
-        if value is None:
-            value = "true"
-        if (negative and value != "true") or str(value).lower() not in self.WORDS:
+        negative, word = option_string.startswith("--no-"), "true" if value is None else value.lower()
+        if word not in WORDS or (negative and value is not None):
             parser.error(f"argument {option_string}: {value!r} is neither True nor False")
-        setattr(namespace, self.dest, self.WORDS[value.lower()] != negative)
+        setattr(namespace, self.dest, WORDS[word] != negative)
 
 
 def lines_on_idle(args, declared):
-    """Lines that warn of typed flags of training where nothing is trained; the original's command lines carry such flags.
-
-    declared: name -> Setting of all flags. Called when args hold what checkpoints say. A preset's flags are not judged, since
-    it serves every way of using its network. Raises UserError for any other flag that does nothing, and for an evaluation
-    without a checkpoint.
-    """
+    """Lines that warn of typed flags of training where nothing is trained; the original's command lines carry such flags. args
+    hold what checkpoints say; declared: name -> Setting of all flags. A preset's flags are not judged, since it serves every way
+    of using its network. Raises UserError for any other flag that does nothing, and for an evaluation without a checkpoint."""
     own = [flag for flag in CHECKPOINTS if hasattr(args, flag)]
     if args.test_only and not any(getattr(args, flag) for flag in own):
         raise UserError(f"--test_only wants a trained network: give {' or '.join(f'--{flag} PATH' for flag in own)}")

@@ -12,9 +12,8 @@ from harness.building.own import class_for
 from harness.building.start import resolve_snn, start_snn, with_gate
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_idle
-from harness.data.facts import check_fits, where_images_lie
 from harness.data.frames import read_frames
-from harness.data.sets import ImageSet, first_of_each_class, load_data
+from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
 from harness.measuring.evaluation import counts_operations
 from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
@@ -22,6 +21,7 @@ from harness.runs.paths import Paths, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
+from harness.training.selection import images_for
 from self_models.basics.files import image_sources, read_images
 from self_models.network.plans import find_plan
 from self_models.objectives.gates import GATES, Gate
@@ -31,24 +31,23 @@ MOST = 50  # files of one's own that a picture shows
 
 
 def resolve_evaluation(args, cls):
-    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags name, as a file or, as in
-    training, by the run's name. Its settings hold where no flag was given, epsilon among them, and its gate where that stays in
-    evaluation; a network with nothing to predict by gets epsilon 0. cls: the model's class. Raises UserError where it is not to
-    be had."""
+    """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags name, as a file or by the run's
+    name. Its settings hold where no flag was given, epsilon among them, and its gate where that stays in evaluation; a network
+    with nothing to predict by gets epsilon 0. cls: the model's class. Raises UserError where there is none."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
     if not args.pretrained_snn and not args.pretrained_ann:
         path = Paths("snn", snn_name(args), args.output_dir).best_path
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
-        args = args.adopt(pretrained_snn=str(path))
+        args = args.with_found(pretrained_snn=str(path))
     cls = class_for(args.model, cls)
     args, start = resolve_snn(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
     trained_gate = GATES.get(str(start.settings.get("gate")), Gate)
     if trained_gate.stays_in_evaluation and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
-        args = args.adopt(gate=start.settings["gate"])
+        args = args.with_found(gate=start.settings["gate"])
     if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder and not GATES[args.gate].completes:
-        args = args.adopt(epsilon=0.0)
+        args = args.with_found(epsilon=0.0)
     return with_gate(args), start
 
 
@@ -68,8 +67,7 @@ def open_posthoc(args, start, cls, suffix, **own):
     lines.append(use_engine(model, args, min(len(test), getattr(args, "chart_images", len(test)))))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
-    for line in lines:
-        run.say(line)
+    run.say(*lines)
     start_snn(model, start, train, args, run).eval()
     trained = start.settings.get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
@@ -81,12 +79,13 @@ def open_posthoc(args, start, cls, suffix, **own):
 def own_files(args, needs_data):
     """The files that --images names, Paths; none where it is a number, or the script has no such flag. Raises UserError for what
     is neither, for too many, and for flags without effect beside them. needs_data: a data set is needed all the same."""
-    words = getattr(args, "images", [1])
-    index = getattr(args, "index", None)
-    if index and "images" in args.given:
+    if "images" not in args.about:
+        return []
+    words = args.images
+    if args.index and "images" in args.given:
         raise UserError("--index does nothing beside --images: leave out one of the two")
     if isinstance(words[0], int) and len(words) == 1:
-        if getattr(args, "invert", False):
+        if args.invert:
             raise UserError("--invert is of files that --images names, and none are: leave it out")
         return []
     if numbers := [word for word in words if isinstance(word, int)]:
@@ -109,10 +108,7 @@ def find_images(args, model):
     """(training images, the images to evaluate on): ImageSets. With --holdout both are of the training set."""
     if args.holdout and args.limit_test:
         raise UserError("--limit_test is of the test images, and --holdout evaluates on others: leave out one of the two")
-    limits = args.limit_train, args.limit_test, args.holdout
-    shape = model.image_shape, args.skip_bad, model.frames, model.settings["count_bound"]
-    train, held_out, test = load_data(where_images_lie(args), args.data_dir, *limits, *shape)
-    check_fits(test, model)
+    train, held_out, test = images_for(args, model, args.holdout)
     return train, held_out or test
 
 
@@ -138,24 +134,20 @@ class Posthoc:
         return counts_operations(self.model, self.run.say)
 
     def evaluate(self, test=None, doing="evaluating", **more):
-        """Figures of the model as it is now, on the test images or others; kept as a record, with more in it.
-        doing: what the progress bar says."""
+        """Figures of the model as it is now, and a record of them, with more in it. doing: what the progress bar says."""
         self.run.begin()
         criterion = Criterion(self.args.trade_off, self.args.trade_off_type)
-        result = evaluate_with_bar(
-            self.model, test or self.test, criterion, self.args, self.run, count_operations=self.counts, doing=doing
-        )
+        shared = self.args, self.run, self.counts
+        result = evaluate_with_bar(self.model, test or self.test, criterion, *shared, doing=doing)
         more = {"holdout": self.args.holdout} | more if self.args.holdout else more
         record = evaluation_record(self.model, result, self.args, **more)
-        for line in silent_outputs(result):
-            self.run.say(line)
+        self.run.say(*silent_outputs(result))
         self.records.append(record)
         self.run.record(**record)
         return record, result["per_image"]
 
     def shown(self, images=None):
-        """The Batch of images that --index or --images names, of the test images or others. Raises UserError for a number that
-        no image has."""
+        """The Batch of images that the flags name, of the test images or others. Raises UserError for a number beyond them."""
         images = self.test if images is None else images
         if self.files:
             return images.whole(self.device)
@@ -167,8 +159,7 @@ class Posthoc:
 
     @torch.no_grad()
     def watch(self, images=None):
-        """The model's Film of the images that the flags name, of the test images or others. What somebody's own images were read
-        as is said and recorded, too."""
+        """The model's Film of the images that the flags name, of the test images or others; says what one's own are read as."""
         self.run.begin()
         batch = self.shown(images)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))

@@ -27,7 +27,7 @@ PRETRAINED = {"pretrained_ann", "pretrained_snn"}
 
 
 def names(kind):
-    """The recipes that came with the program, of an SNN or, for kind ann, all: an SNN's leads to the ANN that it comes from."""
+    """The recipes that came with the program, of an SNN or, for kind ann, all: an SNN's leads to its ANN."""
     files = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.toml"))}
     return [name for name, text in files.items() if kind == "ann" or "\n[snn]" in text]
 
@@ -67,7 +67,7 @@ class Recipe:
                 named[flag] = starts[flag]
         if not args.test_only and not args.run_name:
             found["run_name"] = numbered(self.run, args.seed)
-        return replace(args, recipe=flags | named).adopt(**found).settle(made_by=made_by, preset_flags=words)
+        return replace(args, recipe=flags | named).with_found(**found).with_settled(made_by=made_by, preset_flags=words)
 
     def start(self, flag, after=()):
         """The Recipe of a checkpoint that it takes, None for a .pth. after: see find()."""

@@ -41,7 +41,13 @@ def row(name, scripts):
     having = {letter: known[name] for letter, known in scripts.items() if name in known}
     one = next(iter(having.values()))
     defaults = dict.fromkeys(shown(each.default) for each in having.values())
-    needs = dict.fromkeys(map(needed, one.needs))
+    whole = {
+        each.flag(other): set(each.kind.names)
+        for known in scripts.values()
+        for other, each in known.items()
+        if isinstance(each.kind, Choice)
+    }
+    needs = dict.fromkeys(needed(need) for need in one.needs if whole.get(need.flag) != set(need.values))
     flags = " ".join(f"`{words}`" for words in one.option_strings(name))
     cells = [flags, " ".join(having), ", ".join(defaults), values(one.kind), ", ".join(needs), one.help]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
@@ -63,7 +69,7 @@ def values(kind):
     if isinstance(kind, Choice):
         return ", ".join(f"`{name}`" for name in kind.names)
     if isinstance(kind, Number):
-        return kind.wanted.replace(f" and at most {2**31 - 1}", "")
+        return f"{'whole number' if kind.kind is int else 'number'} {kind.range}".strip()
     return "switch" if isinstance(kind, Switch) else "text"
 
 

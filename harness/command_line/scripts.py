@@ -28,11 +28,8 @@ HELPS = {  # how the functions at work begin -> (what they do, what takes less m
 
 
 def run_script(main):
-    """Run main() as a script, as one of several ranks if torchrun started it.
-
-    A UserError or ModelError becomes one line and exit status 2, no traceback; SIGINT and SIGTERM end with 130 and 143; a
-    lost rank with 1.
-    """
+    """Run main() as a script, as one of several ranks if torchrun started it. A UserError or ModelError becomes one line and exit
+    status 2; SIGINT and SIGTERM end with 130 and 143; a lost rank with 1."""
     with handling(end_at_once), ranks.process_group():
         try:
             main()
@@ -50,8 +47,7 @@ def run_script(main):
 
 
 def leave(status, compiling=None):
-    """End the script. compiling: a thread that does so, or None; Python would wait for its calls, so it is left alone, but not
-    while it writes down what it has compiled."""
+    """End the script. compiling: a thread that does so, or None; it is waited for only while it writes what it has compiled."""
     if compiling is None or not compiling.is_alive():
         sys.exit(status)
     with contextlib.suppress(OSError):
@@ -69,11 +65,8 @@ def fail_for(error):
         work, advice = at_work(error)
         fail(f"{full} is too small for {work}: try {advice}{more} ({reason[-120:]})", 2)
     if ranks.lost_contact(error):
-        fail(
-            f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]}). The last "
-            f"checkpoint of a training run is kept; go on with any number of ranks: {resume_command()}",
-            1,
-        )
+        lost = f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]})"
+        fail(f"{lost}. The last checkpoint of a training run is kept; go on with any number of ranks: {resume_command()}", 1)
     raise error
 
 

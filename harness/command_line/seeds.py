@@ -4,21 +4,18 @@ import sys
 from pathlib import Path
 
 from harness import UserError
+from harness.command_line.presets import STARTS
 from harness.processes import ranks
-from harness.runs.paths import numbered
+from harness.runs.paths import numbered, run_name
 from harness.training.state import Finished
 
 OF_ONE_RUN = ("seed", "results_json")
-CHECKPOINTS = ("pretrained_ann", "pretrained_snn", "teacher_ann")
 
 
-def train_each(train, parser, argv, name_of):
-    """train(args) of what was typed; with --seeds of each seed in turn: NAME, NAME_1, NAME_2; then a list of what it returned.
-
-    A checkpoint that is typed, PATH.pth, stands for PATH_1.pth with seed 1 where there is one, as it does in a preset. With
-    --resume, runs that have had all their epochs are left as they are; a signal or an error ends all. name_of(args): a run's name
-    where none is typed. Raises UserError for flags that are of one run.
-    """
+def train_each(train, parser, argv, kind):
+    """train(args) of what was typed; with --seeds of each seed in turn: NAME, NAME_1, NAME_2; then a list of what it returned. A
+    checkpoint that is typed, PATH.pth, stands for PATH_1.pth with seed 1 where there is one. With --resume, runs that have had
+    all their epochs are left as they are. kind: ann or snn. Raises UserError for flags that are of one run."""
     args = parser.parse_args(argv)
     if not args.seeds:
         return train(args)
@@ -30,12 +27,12 @@ def train_each(train, parser, argv, name_of):
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
         if "run_name" in args.given or not own.run_name:
-            own = own.settle(run_name=numbered(own.run_name or name_of(own), seed))
+            own = own.with_settled(run_name=numbered(run_name(kind, own), seed))
         said = [f"== seed {seed}: {own.run_name}"]
-        for flag in CHECKPOINTS:
+        for flag in STARTS:
             path = Path(getattr(own, flag, "") or ".")
             if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
-                own = own.settle(**{flag: str(sibling)})
+                own = own.with_settled(**{flag: str(sibling)})
                 said.append(f"--{flag} {sibling}")
         if ranks.is_first():
             print("; ".join(said), flush=True)

@@ -18,8 +18,7 @@ from self_models.basics.home import users_folder
 
 
 def places(folder):
-    """Where the cache files of a folder of images may lie: in its own .cache/, else in snn_wFeedback/ of the user's cache folder,
-    $XDG_CACHE_HOME or ~/.cache."""
+    """Where the cache files of a folder of images may lie: in its own .cache/, else in the user's cache folder."""
     folder = Path(folder).resolve()
     digest = hashlib.blake2b(os.fsencode(folder), digest_size=6).hexdigest()
     return folder / ".cache", users_folder() / f"{folder.name}_{digest}"
@@ -32,10 +31,9 @@ def cached(folder, name, is_current, make):
     written in the first place that can be. A process that wants it meanwhile, say another rank, waits for it.
     """
     for place in places(folder):
-        if found := look(place / name, is_current):
-            return found
-    for place in places(folder):
         path = place / name
+        if found := look(path, is_current):
+            return found
         try:
             place.mkdir(parents=True, exist_ok=True)
             lock = Lock(place / f"{name}.lock", path, waits=True)
@@ -77,8 +75,7 @@ def write_arrays(file, arrays, about):
 
 @functools.cache
 def read_arrays(path, *_state):
-    """What a file that write_arrays wrote holds, see cached. All of it is checked, once in a process while its state is the same.
-    Raises where it is damaged."""
+    """What a file that write_arrays wrote holds, see cached; all is checked, once in a process. Raises where it is damaged."""
     with zipfile.ZipFile(path) as archive:
         if archive.testzip():
             raise zipfile.BadZipFile("a wrong check sum")

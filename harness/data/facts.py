@@ -47,7 +47,7 @@ def with_facts(args):
     if idle := [flag for flag in (OF_IMAGES if recordings else OF_RECORDINGS) if flag in args.given]:
         kinds = ("images", "recordings of event cameras") if recordings else ("recordings of event cameras", "images")
         raise UserError(f"--{idle[0]} is of {kinds[0]}, and {args.dataset} has {kinds[1]}: leave it out")
-    return args.settle(facts=facts)
+    return args.with_settled(facts=facts)
 
 
 def where_images_lie(args):
@@ -96,8 +96,7 @@ def check_same(name, shape, classes, known_shape, known_classes):
 
 
 def lines_on(data, names):
-    """What a network is given, in lines. data: (training, selection or None, test) ImageSets, None for what is not used;
-    names: of the classes."""
+    """What a network is given, in lines. data: (training, selection, test) ImageSets, or None each; names: of the classes."""
     parts = {name: images for name, images in zip(("training", "held out", "test"), data, strict=True) if images}
     counts = {name: images.labels.bincount(minlength=len(names)).tolist() for name, images in parts.items()}
     first = next(iter(parts.values()))

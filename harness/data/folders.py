@@ -1,5 +1,4 @@
-"""A folder of images, or of recordings of event cameras, as a data set: FOLDER/train/CLASS/*, FOLDER/test/CLASS/*, decoded once
-into a memory-mapped tensor."""
+"""A folder of images, or of recordings of event cameras, as a data set, decoded once into a memory-mapped tensor."""
 
 import functools
 import hashlib
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from harness import UserError
 from harness.data.cache import cached
-from harness.data.frames import ARRAYS, shape_in, steps_in
+from harness.data.frames import ARRAYS, recording_in, steps_in
 from harness.processes import ranks
 from self_models.basics.errors import ModelError
 from self_models.basics.files import ENDINGS, decoded, size_and_colour
@@ -57,14 +56,13 @@ def list_folder(name):
     try:
         names = class_folders(folder)
         places = [f"{part}/{name}" for part in PARTS for name in names]
-        for kind in KINDS:
-            files = {place: sorted(files_below(folder, place, KINDS[kind]), key=os.path.split) for place in places}
-            if any(files.values()):
-                break
-        else:
-            kind = "images"
+        found = {place: sorted(files_below(folder, place), key=os.path.split) for place in places}
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    by_kind = {kind: {place: [path for path in found[place] if path.lower().endswith(endings)] for place in places}
+               for kind, endings in KINDS.items()}  # fmt: skip
+    kind = next((kind for kind, files in by_kind.items() if any(files.values())), "images")
+    files = by_kind[kind]
     if empty := [place for place in places if not files[place]]:
         raise UserError(f"{folder}: no {kind} ({', '.join(KINDS[kind])}) in {some(empty)}: add some, or remove the folder")
     keyed = []
@@ -94,9 +92,9 @@ def class_folders(folder):
     return found["train"]
 
 
-def files_below(folder, within, endings, above=()):
-    """The paths, within the folder, of the files with these endings in a folder of it and in those inside, hidden ones aside; a
-    link that leads back is not followed. above: the folders around it."""
+def files_below(folder, within, above=()):
+    """The paths, within the folder, of the files in a folder of it and in those inside, hidden ones aside; a link that leads back
+    is not followed. above: the folders around it."""
     if (itself := os.path.realpath(folder / within)) in above:
         return
     for entry in os.scandir(folder / within):
@@ -104,17 +102,14 @@ def files_below(folder, within, endings, above=()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from files_below(folder, path, endings, (*above, itself))
-        elif path.lower().endswith(endings) and (entry.is_file() or entry.is_symlink()):  # a link to nowhere is a bad file
+            yield from files_below(folder, path, (*above, itself))
+        elif entry.is_file() or entry.is_symlink():  # a link to nowhere is a bad file
             yield path
 
 
 def size_and_time(path):
-    """(bytes, ns) of a file, or why there is nothing to be known of it, twice."""
-    try:
-        about = os.stat(path)
-    except OSError as error:
-        return error.strerror, error.strerror
+    """(bytes, ns) of a file, or of a link to nowhere itself."""
+    about = path.stat() if path.exists() else path.lstat()
     return about.st_size, about.st_mtime_ns
 
 
@@ -156,7 +151,8 @@ def shape_of(listing, image_size=None, grey=None, skip_bad=False):
 
 def recorded_shape(listing, skip_bad=False):
     """(T, 2, H, W) of a Listing's recordings. Raises UserError where they have several."""
-    shapes = {tuple(shape): path for shape, path in reversed(heads_of(listing, shape_in, skip_bad))}
+    heads = heads_of(listing, lambda path: np.array(recording_in(path).shape, np.int32), skip_bad)
+    shapes = {tuple(shape): path for shape, path in reversed(heads)}
     if len(shapes) > 1:
         found = some([f"{shape} ({path})" for shape, path in sorted(shapes.items())])
         raise UserError(
@@ -178,8 +174,7 @@ def head_of(path):
 
 
 def pixels_of(listing, shape, skip_bad=False, bound=1):
-    """'train' and 'test' -> (uint8 (N, *shape) in a memory-mapped file, labels (N,)), decoded where there is no such file yet.
-    bound: of recordings, see steps_in."""
+    """'train' and 'test' -> (uint8 (N, *shape), memory-mapped, labels (N,)). bound: of recordings, see steps_in."""
     name, take = f"{'x'.join(map(str, shape))}.pixels", partial(decoded, shape=shape)
     if listing.of_recordings:
         name, take = f"to_{bound}_{name}", partial(steps_in, shape=shape, bound=bound)
@@ -227,8 +222,7 @@ def good_ones(attempt, paths, doing, bad):
 
 
 def check_left(listing, bad, skip_bad):
-    """Say which files cannot be read; bad: position -> why. Raises UserError unless they are to be skipped and leave a file of
-    each class in each part."""
+    """Say which files are bad, position -> why. Raises UserError unless they may be skipped and leave one of each class."""
     count = f"{len(bad):,} of {len(listing.paths):,} files in {listing.folder}"
     named = some([f"{listing.paths[position]} ({why})" for position, why in bad.items()])
     if not skip_bad:

@@ -45,17 +45,13 @@ def read_frames(path, model, invert=False):
 def array_in(path):
     """A tensor (N, C, H, W) of what a file holds: the only array of an .npz, or that named frames. Raises ModelError."""
     try:
-        values = np.load(path, allow_pickle=False)
-        if not isinstance(values, np.ndarray):
-            with values as held:
-                names = held.files
-                if len(names) != 1 and "frames" not in names:
-                    raise ModelError(f"it holds {', '.join(names) or 'no array'}: name the array of the frames 'frames'")
-                values = held["frames" if "frames" in names else names[0]]
-    except ModelError:
-        raise
+        held = np.load(path, allow_pickle=False)
+        arrays = {"frames": held} if isinstance(held, np.ndarray) else dict(held)
     except Exception as error:  # NumPy raises whatever a damaged file makes of it
         raise ModelError(f"no array can be read from it ({reason(error, path)})") from None
+    if len(arrays) != 1 and "frames" not in arrays:
+        raise ModelError(f"it holds {', '.join(arrays) or 'no array'}: name the array of the frames 'frames'")
+    values = arrays.get("frames", next(iter(arrays.values())))
     values = values[:, None] if values.ndim == 3 else values
     frames = tensor_of(values)
     if values.ndim != 4 or not values.size or not isinstance(frames, torch.Tensor):
@@ -65,18 +61,13 @@ def array_in(path):
 
 
 def recording_in(path):
-    """The counts of events (T, 2, H, W), an array, in a file as SpikingJelly and tonic write them, see array_in. Raises
-    ModelError."""
+    """The counts of events (T, 2, H, W), an array, in a file of SpikingJelly or tonic, see array_in. Raises ModelError."""
     counts = array_in(path).numpy()
     if counts.shape[1] != 2:
         raise ModelError(f"frames must be (T, 2, H, W), of events off and on, not of shape {counts.shape}")
     if not (counts >= 0).all() or not np.isfinite(counts).all():
         raise ModelError("frames must be counts of events, and some are negative or no numbers")
     return counts
-
-
-def shape_in(path):
-    return np.array(recording_in(path).shape, np.int32)
 
 
 def steps_in(path, shape, bound):

@@ -1,4 +1,4 @@
-"""Scenes: images of a data set, one after the other, as a network sees them that is left on while the world changes.
+"""Scenes: images of a data set, one after the other, as a network sees them that streams while the world changes.
 
 A scene is a function of a Source and of epsilon that yields frames for ever, each an image (C, H, W) uint8 with its label, -1
 where there is nothing to be answered. What is drawn follows from the seed and the number of the stream alone.
@@ -88,8 +88,7 @@ def watch(source, epsilon):
 
 @SCENES.register("part")
 def part(source, epsilon):
-    """An image of which a quarter, always the same, becomes that of one of another class after every 10 to 30 frames. The label
-    stays."""
+    """An image of which a quarter becomes that of one of another class after every 10 to 30 frames; the label stays."""
     image, label = source.image()
     height, width = (size // 2 for size in source.shape[1:])
     down, right = source.between(0, 1) * height, source.between(0, 1) * width
@@ -121,8 +120,7 @@ def drift(source, epsilon):
 
 @SCENES.register("noise")
 def noise(source, epsilon):
-    """One image whose pixels flicker, each by a random amount in each frame: for 40 frames by up to half of epsilon, for 40 by up
-    to one and a half of it, and so on."""
+    """One image whose pixels flicker in each frame: for 40 frames by up to half of epsilon, for 40 by up to one and a half."""
     image, label = source.image()
     while True:
         for most in (0.5 * epsilon, 1.5 * epsilon):

@@ -29,7 +29,6 @@ IDX_FILES = {  # training set or not -> images, labels
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-LARGEST = 64 * 2**20  # bytes; above any of these files
 DEBIAN = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist")}  # package dataset-fashion-mnist
 MD5 = {  # of the uncompressed files
     ("MNIST", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
@@ -95,13 +94,11 @@ class ImageSet:
     def batches(self, batch_size, device="cpu", order=None, first=0):
         """All images once, in this order (N,) or their own, from the batch numbered `first` on; of each, this rank's part."""
         order = torch.arange(len(self)) if order is None else order
-        return (self._part_of(index, device) for index in order.split(batch_size)[first:])
-
-    def _part_of(self, index, device):
-        begin, end = ranks.bounds(len(index))
-        counts = begin < end
-        begin = begin if counts else max(begin - 1, 0)
-        return self.batch(index[begin : max(end, begin + 1)], device)._replace(whole=len(index), counts=counts)
+        for index in order.split(batch_size)[first:]:
+            begin, end = ranks.bounds(len(index))
+            counts = begin < end
+            begin = begin if counts else max(begin - 1, 0)
+            yield self.batch(index[begin : max(end, begin + 1)], device)._replace(whole=len(index), counts=counts)
 
 
 def first_of_each_class(labels, count):
@@ -131,8 +128,7 @@ def augmented(batch, seed, epoch, mirror="random", shift=None, cutout=0):
 
 
 def moved(images, numbers, shift=None):
-    """Each image turned by up to 10 degrees, scaled by up to 10 % and shifted by up to `shift` pixels, 2 by default. numbers:
-    (B, 4) in [0, 1)."""
+    """Each image turned by up to 10 degrees, scaled by up to 10 %, shifted by up to `shift` pixels. numbers: (B, 4) in [0, 1)."""
     most = 2 if shift is None else shift
     height, width = images.shape[2:]
     turn, scale, across, down = (2 * numbers - 1).unbind(1)
@@ -251,36 +247,12 @@ def load_set(name, folder, is_train):
     """The training or the test images of one data set. Raises UserError as load_data does."""
     last = {"MNIST": folder, **DEBIAN}  # MNIST's files may lie about loose
     for place in (folder / name.lower(), folder / name / "raw", last[name]) if name in last else ():
-        if all(paths := [_find(place, file) for file in IDX_FILES[is_train]]):
-            images, labels = (read_idx(path, MD5[name, file]) for path, file in zip(paths, IDX_FILES[is_train], strict=True))
+        files = {file: path for file in IDX_FILES[is_train] for path in (place / file, place / f"{file}.gz") if path.is_file()}
+        if len(files) == 2:
+            images, labels = (read_idx(files[file], MD5[name, file]) for file in IDX_FILES[is_train])
             return ImageSet(name, images[:, None], labels.long())
     if folder != BUNDLED:
         check_no_pictures(name, folder)
-    return _from_torchvision(name, folder, is_train)
-
-
-def _find(place, name):
-    return next((path for path in (place / f"{name}.gz", place / name) if path.is_file()), None)
-
-
-def read_idx(path, md5):
-    """A uint8 tensor from an IDX file, plain or gzip. Raises UserError unless its MD5 is right.
-
-    torchvision's reader wants the unpacked file on disk; this one leaves the user's folder as it is.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            content = file.read(LARGEST)  # a few bytes can unpack to more than there is memory for
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is corrupt or unreadable ({error}): put a fresh copy in its place") from None
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise UserError(f"{path} is corrupt: its MD5 (uncompressed) is not {md5}; put a fresh copy in its place")
-    head = 4 + 4 * content[3]  # the number of dimensions
-    shape = [int(size) for size in np.frombuffer(content[4:head], ">u4")]
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy())
-
-
-def _from_torchvision(name, folder, is_train):
     try:
         data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError) as error:
@@ -290,3 +262,16 @@ def _from_torchvision(name, folder, is_train):
     images = torch.as_tensor(np.asarray(data.data))
     images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
     return ImageSet(name, images, torch.as_tensor(data.targets).long())
+
+
+def read_idx(path, md5):
+    """A uint8 tensor from an IDX file, plain or gzip (torchvision reads it plain). Raises UserError for another MD5."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is corrupt or unreadable ({error}): put a fresh copy in its place") from None
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise UserError(f"{path} is corrupt: its MD5 (uncompressed) is not {md5}; put a fresh copy in its place")
+    head = 4 + 4 * content[3]  # the number of dimensions
+    shape = np.frombuffer(content[4:head], ">u4").astype(int)
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy())

@@ -9,7 +9,7 @@ from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
 from harness.drawing.film import LATER, STATES, keyed
@@ -56,16 +56,16 @@ def save_contact_sheet(path, film, images=3, columns=6):
             pictures = axes[len(rows) * number :][: len(rows)]
             _picture(pictures[0][0], film.images[number])
             pictures[0][0].set(xlabel=short(title), ylabel="input" if film.inputs is None else "most of all steps")
-            for row, (label, (draw, frames)) in zip(pictures, rows.items(), strict=True):
+            for row, (label, frames) in zip(pictures, rows.items(), strict=True):
                 row[1].set_ylabel(label)
                 for axis, t in zip(row[1:], chosen, strict=True):
-                    draw(axis, frames[t - 1][number])
+                    _picture(axis, frames[t - 1, number])
             for axis, t in zip(pictures[-1][1:], chosen, strict=True):
                 _say_answer(axis, film, t - 1, number)
         for axis, t in zip(axes[0][1:], chosen, strict=True):
             axis.set_title(f"step {t}")
         shows = "What is sent, what the network takes it for" if film.once else "Prediction, and the input neurons it blocks"
-        figure.suptitle(f"{shows}, and the answer\n{_rule(film)}\n{SURE}")
+        figure.suptitle(f"{shows}, and the answer\n{rule_of(film)}\n{SURE}")
         _explain(figure, axes, film)
 
 
@@ -82,23 +82,21 @@ def save_knowledge(path, film, images=6, columns=8):
             for axis, t in zip(row[1:], chosen, strict=True):
                 _picture(axis, film.predictions[t - 1, number])
                 error = 100 * film.mean_errors[t - 1, number]
-                axis.set_xlabel(f"{_amount(film, t - 1, number)}\nerror {error:.1f} %")
+                axis.set_xlabel(f"{amount(film, t - 1, number)}\nerror {error:.1f} %")
         for axis, title in zip(axes[0], ["input", *[f"after step {t}" for t in chosen]], strict=True):
             axis.set_title(title)
-        figure.suptitle(f"The image as the network knows it\n{_rule(film)}\nerror: root mean square, % of range")
+        figure.suptitle(f"The image as the network knows it\n{rule_of(film)}\nerror: root mean square, % of range")
 
 
 def rows_of(film):
-    """What a picture shows of each step below the input, or of one that changes with it: label -> (how to draw it on an axis,
-    frames (T, B, ...))."""
-    inputs = {} if film.inputs is None else {"input": (_picture, film.inputs)}
-    draw_state = partial(_picture, cmap=ListedColormap(STATE_COLOURS), vmax=len(STATES) - 1, interpolation="nearest")
-    states = {"input neurons": (draw_state, film.states)}
+    """What pictures show of each step: label -> pixels (T, B, H, W) or (T, B, H, W, 3), 0 to 255."""
+    rows = {} if film.inputs is None else {"input": film.inputs}
+    colours = np.array([to_rgb(colour) for colour in STATE_COLOURS])
+    states = {"input neurons": (255 * colours).astype(np.uint8)[film.states]}
     if not film.once:
-        return inputs | {"prediction": (_picture, film.predictions)} | states
-    draw_miss = partial(_picture, cmap=ERROR_MAP, vmax=255 * film.largest_miss)
-    rows = {"sent so far": (_picture, film.sent), "image as known": (_picture, film.predictions)}
-    return rows | {"absolute error": (draw_miss, film.misses)} | states
+        return rows | {"prediction": film.predictions} | states
+    misses = plt.get_cmap(ERROR_MAP)(film.misses / (255 * film.largest_miss), bytes=True)[..., :3]
+    return rows | {"sent so far": film.sent, "image as known": film.predictions, "absolute error": misses} | states
 
 
 def _spread(steps, columns):
@@ -109,27 +107,25 @@ def _spread(steps, columns):
 def _frames(film, chosen):
     """The picture at each of these steps, from 0, as an array of bytes."""
     steps, images = len(film.predictions), len(film.titles)
-    rows = {"input": (_picture, [film.images] * steps)}
-    if film.seen is not None:
-        rows["seen by neurons"] = (_picture, film.seen)
-    rows |= rows_of(film)
+    rows = {"input": np.broadcast_to(film.images, film.predictions.shape)}
+    rows |= ({} if film.seen is None else {"seen by neurons": film.seen}) | rows_of(film)
     with plt.rc_context(STYLE):
         figure, grid = _grid(film, len(rows) + 1, max(images, FEWEST), height_ratios=[*[1] * len(rows), 0.12])
         spikes = figure.add_subplot(grid[-1][0].get_gridspec()[-1, :])
         first, drawn = max(FEWEST - images, 0) // 2, []  # few images stand in the middle
         axes = grid[:-1, first : first + images]
-        for row, (label, (draw, frames)) in zip(axes, rows.items(), strict=True):
+        for row, (label, frames) in zip(axes, rows.items(), strict=True):
             row[0].set_ylabel(label)
-            drawn += [(draw(axis, frames[0][number]), frames, number) for number, axis in enumerate(row)]
+            drawn += [(_picture(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
         for axis, title in zip(axes[0], film.titles, strict=True):
             axis.set_title(short(title))
         heading = figure.suptitle("")
         _explain(figure, grid[:-1], film)
         for t in chosen:
-            now = f"step {film.every * (t + 1)} of {film.every * steps}   |   {_amount(film, t)}"
-            heading.set_text(f"{now}\n{_rule(film)}\n{SURE}")
-            for image, frames, number in drawn:
-                image.set_data(frames[t][number])
+            now = f"step {film.every * (t + 1)} of {film.every * steps}   |   {amount(film, t)}"
+            heading.set_text(f"{now}\n{rule_of(film)}\n{SURE}")
+            for image, frames in drawn:
+                image.set_data(frames[t])
             for number, axis in enumerate(axes[-1]):
                 _say_answer(axis, film, t, number)
             _draw_spikes(spikes, film, t)
@@ -139,7 +135,7 @@ def _frames(film, chosen):
         plt.close(figure)
 
 
-def _rule(film):
+def rule_of(film):
     """What epsilon decides, in words."""
     if film.once:
         return f"never sent: a value guessed within ε = {film.epsilon:g}, {100 * film.tolerance:.3g} % of its range"
@@ -147,7 +143,7 @@ def _rule(film):
     return f"blocked: what is predicted within ε = {film.epsilon:g} of the pixel, in % of {active}"
 
 
-def _amount(film, t, number=slice(None)):
+def amount(film, t, number=slice(None)):
     """How much of an image, or of all in the mean, is blocked or was sent."""
     if not film.once:
         return f"{100 * film.blocked[t, number].mean():.0f} % blocked"
@@ -159,14 +155,19 @@ def short(title):
     return title if len(title) <= 18 else title[:17] + "…"
 
 
-def _say_answer(axis, film, t, number):
-    """What the network would answer after this step, how sure it is, and how much of the input is blocked, or was sent."""
+def answer_of(film, t, number):
+    """(words, colour): what the network would answer after step t, from 0, how sure it is, and whether it has stopped."""
     answer, label = film.answers[t, number], film.labels[number]
+    if answer < 0:
+        return "no answer yet\n", NO_ANSWER
     verdict, colour = ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
     stopped = f", stopped at {film.stopped[number]}" if t >= film.stopped[number] else ""
-    said = f"answer: {film.names[answer]}{verdict}\n{100 * film.sure[t, number, answer]:.0f} % sure{stopped}"
-    said, colour = ("no answer yet\n", NO_ANSWER) if answer < 0 else (said, colour)
-    axis.set_xlabel(f"{said}\n{_amount(film, t, number)}", color=colour)
+    return f"answer: {film.names[answer]}{verdict}\n{100 * film.sure[t, number, answer]:.0f} % sure{stopped}", colour
+
+
+def _say_answer(axis, film, t, number):
+    words, colour = answer_of(film, t, number)
+    axis.set_xlabel(f"{words}\n{amount(film, t, number)}", color=colour)
 
 
 def _draw_spikes(axis, film, t):
@@ -205,6 +206,6 @@ def _explain(figure, axes, film):
     figure.legend(handles=key, loc="outside lower left", frameon=False, **look)
 
 
-def _picture(axis, image, cmap="gray", vmax=255, **look):
+def _picture(axis, image):
     axis.set_visible(True)
-    return axis.imshow(image, cmap=cmap, vmin=0, vmax=vmax, **look)
+    return axis.imshow(image, cmap="gray", vmin=0, vmax=255)

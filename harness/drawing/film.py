@@ -1,7 +1,7 @@
 """What a run shows of each image, step by step: the facts that pictures and the player of the report's page are made of."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -29,25 +29,22 @@ STATES = (
     "its turn is to come",
 )
 
-AXES = {  # array of a Film -> T steps, B images, H and W pixels (in colour further 3), L layers, K classes
-    "images": "BHW", "predictions": "TBHW", "states": "TBHW", "spikes": "TBL", "layers": "L", "outputs": "TBK", "names": "K",
-    "titles": "B", "labels": "B", "index": "B", "stopped": "B", "blocked": "TB", "errors": "TB", "misses": "TBHW", "seen": "TBHW",
-    "inputs": "TBHW",
-}  # fmt: skip
+BY_STEP = ("predictions", "states", "spikes", "outputs", "blocked", "errors", "misses", "seen", "inputs")  # (T, B, ...) of a Film
+BY_IMAGE = ("images", "titles", "labels", "index", "stopped")  # (B, ...)
 
 
 @dataclass(frozen=True)
 class Film:
-    """A run of B images over T steps, as numpy arrays; later steps of an image that has stopped repeat its last. Pixels are 0 to
-    255. Raises ValueError where these do not fit."""
+    """A run of B images over T steps, as numpy arrays, see BY_STEP and BY_IMAGE; later steps of an image that has stopped repeat
+    its last. Pixels are 0 to 255, (..., H, W) or in colour (..., H, W, 3)."""
 
     images: np.ndarray  # of a recording each pixel's most
     predictions: np.ndarray  # what each step predicts of the input
-    states: np.ndarray  # as in STATES: the state in a step and the prediction that it makes
-    spikes: np.ndarray  # so far
-    layers: np.ndarray
-    outputs: np.ndarray  # summed so far
-    names: np.ndarray  # of the classes
+    states: np.ndarray  # as in STATES: the state in a step and the prediction that it makes, (T, B, H, W)
+    spikes: np.ndarray  # so far, (T, B, L)
+    layers: np.ndarray  # (L,), in words
+    outputs: np.ndarray  # summed so far, (T, B, K)
+    names: np.ndarray  # of the classes (K,)
     titles: np.ndarray  # of the images
     labels: np.ndarray  # -1 where nobody knows them
     index: np.ndarray  # positions in the data set
@@ -60,17 +57,10 @@ class Film:
     epsilon: float = 0.0  # of the gate, 0 where nothing is blocked
     every: int = 1  # only each step of this many is in the Film
 
-    def __post_init__(self):
-        sizes, colours = {}, self.images.shape[3:]
-        for name, array in self.arrays().items():
-            sizes = dict(zip(AXES[name], array.shape, strict=False)) | sizes
-            shape = tuple(map(sizes.get, AXES[name])) + colours * ("H" in AXES[name] and name not in ("states", "misses"))
-            if array.shape != shape or not array.size or colours not in ((), (3,)):
-                raise ValueError(f"{name} do not fit the images")
-
     def arrays(self):
         """name -> array of those that are there."""
-        return {name: array for name in AXES if (array := getattr(self, name)) is not None}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
 
     @property
     def once(self):
@@ -94,14 +84,10 @@ class Film:
     @property
     def sent(self):
         """The pixels sent so far as the network knows them, on a checkerboard of 4 x 4 pixels, as predictions."""
-        board = np.array(self.board, np.uint8)[(np.indices(self.images.shape[1:3]) // 4).sum(0) % 2]
+        greys = np.array((255, 224) if self.colour else (178, 153), np.uint8)  # apart from what is common in such images
+        board = greys[(np.indices(self.images.shape[1:3]) // 4).sum(0) % 2]
         where, each = np.isin(self.states, (SENDS, SENT)), (..., *[None] * self.colour)
         return np.where(where[each], self.predictions, board[each])
-
-    @property
-    def board(self):
-        """The two greys of a checkerboard, apart from what is common in such images: black and white in grey ones."""
-        return (255, 224) if self.colour else (178, 153)
 
     @property
     def values(self):
@@ -135,8 +121,9 @@ class Film:
 
     def first(self, count):
         """The Film of the first images."""
-        of_images = {name: array for name, array in self.arrays().items() if "B" in AXES[name]}
-        return replace(self, **{name: array.take(range(count), AXES[name].index("B")) for name, array in of_images.items()})
+        arrays = self.arrays()
+        by_step = {name: arrays[name][:, :count] for name in BY_STEP if name in arrays}
+        return replace(self, **by_step, **{name: arrays[name][:count] for name in BY_IMAGE})
 
 
 def answers_of(sure):

@@ -28,8 +28,7 @@ def chart(path, size=(7, 4), panels=1, columns=None, **layout):
 
 
 def wilson(share, count):
-    """The 95 % interval (low, high) of a share of `count` images (Wilson 1927): the true shares that what was found is likely
-    under, if the images are a random sample."""
+    """The 95 % interval (low, high) of a share of `count` images, if they are a random sample (Wilson 1927)."""
     from scipy.stats import binomtest  # half a second
 
     return tuple(map(float, binomtest(round(share * count), count).proportion_ci(method="wilson")))
@@ -43,8 +42,7 @@ def accuracies(records):
 
 
 def save_sweep(path, records):
-    """Accuracy and spikes per image, by part, against epsilon, and open input over time where any is blocked; records:
-    evaluations in this order."""
+    """Accuracy, spikes by part and, where input is blocked, what is open over time, for evaluation records by epsilon."""
     places, blocking = np.arange(len(records)), [record for record in records if record.get("open_share")]
     panels = 3 if blocking else 2
     with chart(path, (4.7 * panels, 4), panels) as (accuracy, spikes, *shares):
@@ -97,8 +95,7 @@ def save_spikes_over_time(path, spikes, open_share, epsilon, images):
 
 
 def save_extremes(path, images, per_image, epsilon, count=10):
-    """The cheapest and the dearest images, with their spikes. images: ImageSet; per_image: see evaluation.py; epsilon: that they
-    were evaluated with."""
+    """The cheapest and the most expensive images of an ImageSet. per_image: see evaluation.py; epsilon: of the evaluation."""
     order, count = per_image["spikes"].argsort(), min(count, len(images))
     chosen = torch.cat([order[:count], order[-count:].flip(0)])
     with chart(path, (1.1 * count, 3.6), 2 * count, count) as axes:
@@ -109,9 +106,9 @@ def save_extremes(path, images, per_image, epsilon, count=10):
             verdict = "right" if per_image["correct"][position] else f"taken for {name}"
             axis.set_title(f"{per_image['spikes'][position]:,.0f} spikes\n{verdict}", fontsize=8)
             axis.set(xticks=[], yticks=[])
-        for axis, label in zip(axes[::count], ("cheapest", "dearest"), strict=True):
+        for axis, label in zip(axes[::count], ("cheapest", "most expensive"), strict=True):
             axis.set_ylabel(label)
-        axis.figure.suptitle(f"The {count} cheapest and the {count} dearest test images, ε = {epsilon:g}")
+        axis.figure.suptitle(f"The {count} cheapest and the {count} most expensive test images, ε = {epsilon:g}")
 
 
 def save_adaptive(path, series, per_image, timesteps, setting, names):

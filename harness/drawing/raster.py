@@ -61,8 +61,7 @@ def save_arrays(path, raster):
 
 
 def save_raster(path, raster, title, names):
-    """A PNG: a row for each layer, its raster left and the membranes of a few neurons right; below them the outputs. title: of
-    the image; names: of the classes."""
+    """A PNG: for each layer its raster and the membranes of a few neurons; below the outputs. names: of the classes."""
     arrays, output = raster.arrays, raster.arrays["output.membrane"]
     rows = len(raster.totals) + 1
     with chart(path, (12, 1.55 * rows + 0.8), 2 * rows, 2) as axes:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import softmax
 
 from harness.drawing.figures import NO_ANSWER, PART_COLOURS, RIGHT, WRONG
-from harness.drawing.film import answers_of, film_of, shown
+from harness.drawing.film import BY_STEP, answers_of, film_of, shown
 from harness.drawing.plots import ACCURACY_COLOUR, chart
 from self_models.counting.spikes import by_part
 from self_models.running.outputs import open_share_by_step
@@ -15,7 +15,6 @@ MOST = 240  # steps that a GIF shows
 SHOWN = 28  # images above a chart at most
 LABEL_COLOUR = "#cfe3d4"
 SQUARE = 0.1  # of a chart's width is the height of these images
-BY_STEP = ("predictions", "states", "outputs", "blocked", "errors", "spikes", "inputs")  # arrays of a Film
 
 
 class Reel:
@@ -24,9 +23,8 @@ class Reel:
 
     def __init__(self, model, steps, title):
         self.model, self.title, self.steps, self.taken = model, title, steps, 0
-        self.every, self.parts, self.spikes = -(-steps // MOST), [], 0
+        self.every, self.figures, self.parts, self.spikes = -(-steps // MOST), [], [], 0  # figures, parts: of each call of add
         self.images, self.now, self.since, self.next = [], None, 0, 0  # now: the image that began at step since
-        self.figures = []  # of each call of add
 
     def add(self, batch, output):
         """The SNNOutput of the next steps, on this Batch of one image. Returns the figures of these steps, name -> (T,)."""
@@ -39,32 +37,27 @@ class Reel:
         found["label"] = np.full(steps, -1 if batch.labels is None else int(batch.labels[0]))
         found["open"] = np.ones(steps) if share is None else share[:, 0].cpu().numpy()
         self.figures.append(found)
-        self._keep_image(shown(batch.images)[0].cpu().numpy())
-        if self.model.predicts:
-            film = film_of(self.model, batch._replace(labels=None), output, self.model.classes, [self.title])
-            self._keep_film(film, [t for t in range(steps) if (self.taken + t + 1) % self.every == 0])
-        self.taken += steps
-        return found
-
-    def _keep_image(self, image):
-        """Keep it for the chart, once, where the last one was kept long enough ago."""
+        image = shown(batch.images)[0].cpu().numpy()
         if not np.array_equal(image, self.now):
             self.now, self.since = image, self.taken
         if self.taken >= self.next and (not self.images or self.images[-1][0] < self.since):
             self.images.append((self.since, image))
             self.next = self.taken + self.steps / SHOWN
-
-    def _keep_film(self, film, some):
-        """Keep some of these steps for the Film."""
-        inputs = np.repeat(film.images[None], len(film.spikes), 0)
-        self.last = replace(film, spikes=film.spikes + self.spikes, inputs=inputs)
-        self.spikes = self.last.spikes[-1]
-        self.parts.append({name: getattr(self.last, name)[some] for name in BY_STEP})
+        if self.model.predicts:
+            film = film_of(self.model, batch._replace(labels=None), output, self.model.classes, [self.title])
+            self.last = replace(film, spikes=film.spikes + self.spikes, inputs=np.repeat(film.images[None], steps, 0))
+            self.spikes, arrays = self.last.spikes[-1], self.last.arrays()
+            first = -(self.taken + 1) % self.every  # of these steps that the Film has
+            self.parts.append({name: arrays[name][first :: self.every] for name in BY_STEP if name in arrays})
+        self.taken += steps
+        return found
 
     def film(self):
         """The Film of the steps so far; None of a network that predicts nothing."""
-        parts = {name: np.concatenate([part[name] for part in self.parts]) for name in BY_STEP if self.parts}
-        return replace(self.last, **parts, stopped=np.array([len(parts["spikes"])]), every=self.every) if parts else None
+        if not self.parts:
+            return None
+        parts = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
+        return replace(self.last, **parts, stopped=np.array([len(parts["spikes"])]), every=self.every)
 
     def so_far(self):
         """The figures of all steps, name -> (T,)."""

@@ -1,16 +1,20 @@
 """From a checkpoint to a file in another format: of other programs, or these scripts' own with weights of 16 bits."""
 
 import io
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from harness import UserError
-from harness.exporting import nir_file, torch_file
+from harness.exporting import nir_file
 from harness.exporting.layers import conventions, forward_layers, left_out
 from harness.runs.checkpoints import write_whole
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.loading import load
+from self_models.network.neurons import SpikingNeuron
+
+ARGUMENTS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "in_features", "out_features")  # of layers
 
 
 def export(checkpoint, to, output="", overwrite=False, own=None):
@@ -44,23 +48,37 @@ def half(checkpoint, own=None):
     return file.getvalue(), f"{file.tell():,} bytes; evaluate it anew, its weights are rounded"
 
 
-def forward_part(bytes_of, lacks, notes=lambda facts: ()):
-    """What makes (the file, lines on it) of a checkpoint's encoder and classifier. bytes_of(layers, facts): the file; lacks: why
-    the rest stays behind; notes: facts -> what else is to be said. It raises UserError for an ANN."""
+def forward_part(bytes_of, lacks, checkpoint, own):
+    """(the file, lines on it) of a checkpoint's encoder and classifier. bytes_of(layers, facts): the file, and what is to be said
+    of it; lacks: why the rest stays behind. Raises UserError for an ANN."""
+    model = load(checkpoint, engine="dense", model=own)
+    layers, rest = forward_layers(model), left_out(model)
+    facts = {"source": checkpoint.name, **conventions(model), "why_left_out": lacks if rest else "nothing is"}
+    content, *notes = bytes_of(layers, facts)
+    lines = [f"left out: {', '.join(rest)} ({lacks})"] * bool(rest) + [f"note: {line}" for line in notes]
+    return content, f"encoder and classifier, {len(layers)} layers", *lines
 
-    def content_of(checkpoint, own):
-        model = load(checkpoint, engine="dense", model=own)
-        layers, rest = forward_layers(model), left_out(model)
-        facts = {"source": checkpoint.name, **conventions(model), "why_left_out": lacks if rest else "nothing is"}
-        lines = [f"encoder and classifier, {len(layers)} layers"]
-        lines += [f"left out: {', '.join(rest)} ({lacks})"] if rest else []
-        return bytes_of(layers, facts), *lines, *(f"note: {line}" for line in notes(facts))
 
-    return content_of
+def torch_file(layers, facts):
+    """(the file,), for torch.load(path, weights_only=True): layers, a list of (class name, arguments); names, of the same layers
+    in the checkpoint; state_dict of their nn.Sequential; and the facts, name -> text or number."""
+    described, modules, file = [], torch.nn.Sequential(*(layer.module for layer in layers)), io.BytesIO()
+    for module in modules:
+        if isinstance(module, SpikingNeuron):
+            threshold = module.threshold.item()
+            start = module.initial_potential * threshold
+            described.append(("Neuron", {"threshold": threshold, "leak": module.leak.item(), "start": start}))
+            continue
+        arguments = {name: getattr(module, name) for name in ARGUMENTS if hasattr(module, name)}
+        weighs = {"bias": module.bias is not None} if hasattr(module, "weight") else {}
+        described.append((type(module).__name__, arguments | weighs))
+    state = {name: value.detach().contiguous() for name, value in modules.named_parameters() if name.endswith(("weight", "bias"))}
+    torch.save({"layers": described, "names": [layer.name for layer in layers], "state_dict": state, **facts}, file)
+    return (file.getvalue(),)
 
 
 FORMATS = {  # ending of the file, what makes (its content, lines for the user) of a checkpoint's Path
-    "nir": (".nir", forward_part(nir_file.nir_bytes, nir_file.LACKS, nir_file.notes)),
-    "torch": ("_torch.pt", forward_part(torch_file.torch_bytes, "a chain of layers has no way back from output to input")),
+    "nir": (".nir", partial(forward_part, nir_file.nir_bytes, nir_file.LACKS)),
+    "torch": ("_torch.pt", partial(forward_part, torch_file, "a chain of layers has no way back from output to input")),
     "half": ("_half.pth", half),
 }

@@ -23,8 +23,8 @@ class Layer(NamedTuple):
 
 @torch.no_grad()
 def forward_layers(model):
-    """The Layers of encoder and classifier, dropout left out. Raises UserError for an ANN, ModelError for a network with a part
-    that no plan makes."""
+    """The Layers of encoder and classifier, without dropout. Raises UserError for an ANN, ModelError for what no architecture
+    makes."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
     check_known(model, "an export")

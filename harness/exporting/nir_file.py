@@ -16,7 +16,7 @@ RESET = "NIR knows a reset to a value only; here the threshold is subtracted fro
 
 
 def nir_bytes(layers, facts):
-    """The file's content. layers: Layers; facts: name -> text or number, its metadata. Raises UserError without the package."""
+    """(the file's content, lines on it). facts: its metadata, name -> text or number. Raises UserError without the package."""
     try:
         import nir
     except ImportError:
@@ -26,12 +26,7 @@ def nir_bytes(layers, facts):
     nodes["output"] = nir.Output({"output": np.array(layers[-1].after)})
     file, more = io.BytesIO(), {"reset": RESET, "seconds_per_step": STEP}
     nir.write(file, nir.NIRGraph(nodes, list(pairwise(nodes)), metadata={**facts, **more}))
-    return file.getvalue()
-
-
-def notes(facts):
-    """What is to be said of the file beside that, line by line."""
-    return [RESET, *([START] if facts["initial_potential"] else [])]
+    return file.getvalue(), RESET, *([START] if facts["initial_potential"] else [])
 
 
 def node_of(layer, nir):

@@ -28,8 +28,7 @@ def counts_operations(model, say):
 
 @torch.no_grad()
 def spikes_over_time(model, batch, seed):
-    """Mean spikes per image of each layer at each step, layer -> (T,), the mean share of active input open, (T,) or None, and the
-    accuracy, None without labels."""
+    """layer -> mean spikes per image at each step (T,); the share of active input open (T,), or None; accuracy, or None."""
     output = model(batch.images, draws=Draws(seed, EVALUATION, batch.index), frames=False)
     spikes = {name: count.double().mean(1).tolist() for name, count in output.spikes_by_step.items()}
     share = open_share_by_step(output, batch.images)

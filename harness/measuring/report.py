@@ -2,9 +2,9 @@
 
 import json
 from datetime import date
+from itertools import zip_longest
 
-from harness.measuring.classes import accuracy_by_class, class_lines
-from harness.measuring.tables import aligned
+from harness.measuring.classes import MOST_CLASSES, WORST, accuracy_by_class, worst_pairs
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
 from harness.runs.health import HELPS_AGAINST_SILENCE
@@ -16,10 +16,9 @@ from self_models.objectives.stopping import RULES
 NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is the same for all images"
 COLUMNS = (
     "95 %: steps that suffice for 95 % of the images; rho: Spearman's rank correlation of an image's spikes with how small its "
-    "margin is after all steps; per ink: of its spikes per unit of light; faster: images per second against all steps; goal: "
-    "0.7 T / mean steps"
-)
-LOSSES = ("classification", "reconstruction", "penalty", "_loss", "total")  # as their names end
+    "margin is after all steps; per intensity: of spikes per total intensity, the sum of an image's pixels; faster: images per
+    second against all " "steps; goal: " "0.7 T / mean steps" ) LOSSES = ("classification", "reconstruction", "penalty", "_loss",
+    "total")  # as their names end
 
 
 def running(means, names=("accuracy", *LOSSES, "spikes")):
@@ -89,9 +88,30 @@ def silent_outputs(result):
         )
 
 
+def class_lines(confusion, names):
+    """Lines for a reader: accuracy by class, and the matrix; of many classes the worst of both."""
+    accuracies = [(share, name) for share, name in zip(accuracy_by_class(confusion), names, strict=True) if share is not None]
+    if len(names) > MOST_CLASSES:
+        worst = ", ".join(f"{name} {100 * share:.1f} %" for share, name in sorted(accuracies)[:WORST])
+        yield f"accuracy by class, the lowest of {len(names)}: {worst}"
+        pairs = (f"{names[label]} as {names[found]} {count:,}" for label, found, count, _ in worst_pairs(confusion))
+        yield f"read wrong most often, images: {', '.join(pairs) or 'none'}"
+        return
+    yield "accuracy by class: " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in accuracies)
+    yield "images by class (rows) and by what they were read as (columns):"
+    yield from aligned(
+        [["", *names], *([name, *(f"{count:,}" for count in row)] for name, row in zip(names, confusion, strict=True))]
+    )
+
+
+def aligned(rows):
+    """Rows of text, of which some may be shorter, as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
 def blocking_table(records):
-    """Lines of a table: one row per evaluation record of a network, spikes per image by part; with a decoder the reconstruction
-    error and the share of open input, too."""
+    """Lines of a table: a row per evaluation record; with a decoder the reconstruction error and the open input, too."""
     parts = ("input", "encoder", "decoder", "classifier", "total")
     rows = [["epsilon", "accuracy", *parts, *["error", "open at the end"] * (records[0]["reconstruction_error"] is not None)]]
     for record in records:
@@ -103,8 +123,7 @@ def blocking_table(records):
 
 
 def operations_table(records):
-    """Lines of a table: operations per image as NeuroBench counts them, event-driven, and the estimated energy; none where none
-    were counted."""
+    """Lines of a table: operations per image, as NeuroBench counts them and event-driven, and energies, where counted."""
     if "operations" not in records[0]:
         return []
     kinds = {
@@ -125,7 +144,7 @@ def operations_table(records):
 
 def difficulty_lines(epsilon, correlations):
     """Rank correlations between difficulty and spikes, as lines."""
-    yield f"Spearman's rank correlation with difficulty (epsilon {epsilon:g}): spikes per image; spikes per unit of ink"
+    yield f"Spearman's rank correlation with difficulty (epsilon {epsilon:g}): spikes per image; spikes per total intensity"
     for name, rho in correlations.items():
         yield f"  {name}: {signed(rho['spikes'])}; {signed(rho['spikes_per_ink'])}"
     if any(each is None for rho in correlations.values() for each in rho.values()):
@@ -139,7 +158,7 @@ def signed(rho):
 
 def adaptive_table(series):
     """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image)."""
-    head = ["rule", "accuracy", "mean steps", "median", "95 %", "spikes", "rho", "per ink", "images/s", "faster", "(goal)"]
+    head = ["rule", "accuracy", "mean steps", "median", "95 %", "spikes", "rho", "per intensity", "images/s", "faster", "(goal)"]
     table, records = [head], [record for rows in series.values() for record, _ in rows]
     for name, rows in series.items():
         prefix = name.rpartition(", ")[0]

@@ -9,12 +9,9 @@ from harness import UserError
 
 
 class Lock:
-    """A lock on the file at path, which lies there, with the number of the process in it, while the lock is held.
-
-    Raises UserError where another process has it, unless it waits for that. Where the file system knows no locks, nothing is
-    locked. A lock got on a file that its holder has just removed is none: filelock looks for that, and the next attempt makes a
-    new file.
-    """
+    """A lock on the file at path, which lies there, with the number of the process in it, while the lock is held. Raises
+    UserError where another process has it, unless it waits for that. Where the file system knows no locks, nothing is locked. A
+    lock got on a file that its holder has just removed is none: the next attempt makes a new file."""
 
     def __init__(self, path, what, waits=False):
         self.path, self._lock = path, FileLock(path, timeout=-1 if waits else 0, fallback_to_soft=False)

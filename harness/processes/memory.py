@@ -7,13 +7,9 @@ NEVER = -1
 
 
 def keep_freed_memory():
-    """Let this process keep the memory that it frees, for what it allocates next: what it needed at most it has until it
-    ends. Returns whether that can be had: with glibc.
-
-    By default glibc returns each block above 32 MB to the system when it is freed. A training step allocates the same large
-    blocks as the one before, and the system clears them anew, page by page: 7 to 27 % of the time of a deep SNN's step
-    (docs/training_speed.md).
-    """
+    """Let this process keep the memory that it frees, for what it allocates next. Returns whether that can be had: with glibc. By
+    default glibc returns each block above 32 MB to the system, which clears it anew for the next training step: 7 to 27 % of the
+    time of a deep SNN's step (docs/training_speed.md)."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or Windows

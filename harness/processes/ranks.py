@@ -12,10 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-# The group that was joined last, to the end of the process. A gloo group that is freed waits for its thread. Where its last
-# owner is DistributedDataParallel, in the frames of an error, it waits with the lock of Python held (GIL), for which that thread
-# may wait, too (PyTorch 2.13).
-OUTLIVE = []
+OUTLIVE = []  # the group joined last, to the end of the process: freed in the frames of an error, gloo may wait for ever (2.13)
 
 
 def rank():

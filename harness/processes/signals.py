@@ -7,9 +7,7 @@ from types import SimpleNamespace
 
 
 class Interrupted(KeyboardInterrupt):
-    """The program was asked to end by this signal; the message says what was saved and how to go on.
-
-    goes_on: a thread that compiles meanwhile, or None."""
+    """Ended by a signal; the message says what was saved and how to go on. goes_on: a thread that compiles, or None."""
 
     def __init__(self, number, message="interrupted", goes_on=None):
         super().__init__(message)
@@ -37,11 +35,9 @@ def handling(handler):
 
 @contextmanager
 def noted_signals(patient=False):
-    """Both signals are only noted meanwhile: yields an object whose `caught` is the last one's number, 0 for none.
-
-    patient: whether a second SIGINT is only noted, too; else it ends the program at once. (torchrun passes on what a terminal
-    has sent to every process already.)
-    """
+    """Both signals are only noted meanwhile: yields an object whose `caught` is the last one's number, 0 for none. patient:
+    whether a second SIGINT is only noted, too; else it ends the program at once. (torchrun passes on what a terminal has sent to
+    every process already.)"""
     signals = SimpleNamespace(caught=0)
 
     def note(number, frame):

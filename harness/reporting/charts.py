@@ -1,4 +1,4 @@
-"""The page's charts, as plotly figures: curves over epochs, spikes by part and by layer, steps."""
+"""The page's charts, as plotly figures: curves over epochs, accuracy against cost, spikes by part and by layer, steps."""
 
 from html import escape
 from textwrap import wrap
@@ -8,6 +8,9 @@ import plotly.graph_objects as go
 
 from harness.drawing.figures import PART_COLOURS
 from harness.drawing.film import in_words
+from harness.measuring.classes import MOST_CLASSES, accuracy_by_class
+from harness.measuring.comparing import FIGURES, spread
+from harness.reporting.recipes import recipes_of
 from self_models.counting.spikes import PARTS, part_of
 
 HUES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b8860b", "#882255", "#555555")  # told apart by the colour-blind
@@ -95,6 +98,100 @@ def curves(runs, styles):
         yield title, over(lines, "epoch", unit)
 
 
+ENERGY = "An estimate of the arithmetic alone, 45 nm: 0.9 pJ per accumulate, 4.6 pJ per multiply-accumulate; no memory traffic."
+COSTS = {  # title -> (figure of comparing.FIGURES, axis, note)
+    "Accuracy against spikes": ("spikes", "spikes per image", ""),
+    "Accuracy against energy, event by event": ("energy_event_joules", "energy in µJ per image", ENERGY),
+    "Accuracy against energy, layer by layer": ("energy_joules", "energy in µJ per image", ENERGY),
+}
+MOST_LABELS = 12  # marks with their settings beside them; more would cover each other
+
+
+def against_cost(runs, styles, names):
+    """(title, figure, note) of accuracy against spikes and against both energies. names: of the settings that labels say."""
+    for title, (name, axis, note) in COSTS.items():
+        figure, lacking = accuracy_against(name, axis, runs, styles, names)
+        yield title, figure, note + f" Not in the logs of {lacking} of these results." * (lacking > 0)
+
+
+def accuracy_against(name, axis, runs, styles, names):
+    """Accuracy with its interval against a cost, one mark per result; of a recipe with several seeds small marks, and a large one
+    at their mean, with standard deviations. Returns (figure, how many results it lacks)."""
+    figure, lacking, first, cost = blank(axis, "accuracy in %"), 0, {}, lambda result: FIGURES[name].of(vars(result))
+    means = [recipe for recipe in recipes_of(runs) if len(recipe.results) > 1 and spread(name, recipe.results)]
+    averaged = {recipe.name for recipe in means}
+    for run, style in zip(runs, styles, strict=True):
+        first.setdefault(run.recipe, style)
+        found = sorted(filter(cost, run.results), key=cost)
+        lacking += sum(bool(result.spikes) for result in run.results) - len(found)
+        for rule in dict.fromkeys(result.rule for result in found):
+            results = [result for result in found if result.rule == rule]
+            shares = [100 * result.accuracy for result in results]
+            ends = [[100 * end for end in result.interval] for result in results]
+            add_marks(figure, style, style.title, axis, list(map(cost, results)), shares, [
+                (result.label(result.settings), f"95 %: {low:.2f} to {high:.2f}", f"{result.images:,} {result.where}")
+                for result, (low, high) in zip(results, ends, strict=True)
+            ])  # fmt: skip
+            if run.recipe in averaged:
+                figure.data[-1].update(showlegend=False, marker_size=5)
+                continue
+            bars = {"array": [high - share for share, (_, high) in zip(shares, ends, strict=True)]}
+            bars["arrayminus"] = [share - low for share, (low, _) in zip(shares, ends, strict=True)]
+            figure.data[-1].update(error_y=bars, mode="lines+markers+text", text=[plain(one.label(names)) for one in results])
+    for recipe in means:
+        share, paid = spread("accuracy", recipe.results), spread(name, recipe.results)
+        said = f"± {share.deviation:.2f}, standard deviation of {len(recipe.results)} seeds"
+        title = ", ".join([recipe.name, *(f"{one} = {value}" for one, value in recipe.settings.items() if one in names)])
+        words = [(recipe.run_with, said, recipe.on)]
+        add_marks(figure, first[recipe.name], title, axis, [paid.mean], [share.mean], words)
+        figure.data[-1].update(marker_size=13, error_x_array=[paid.deviation], error_y_array=[share.deviation])
+    if sum(len(marks.text or ()) for marks in figure.data) > MOST_LABELS:
+        figure.update_traces(text=None)
+    costs = [cost for marks in figure.data for cost in marks.x]
+    if costs and max(costs) > 4 * min(costs):
+        figure.update_xaxes(type="log", tickformat=",")
+    return figure, lacking
+
+
+def add_marks(figure, style, title, axis, costs, shares, words):
+    """Marks in a run's style, without bars and labels. words: (settings, spread, images) of each, as the pointer says them."""
+    template = f"%{{fullData.name}}<br>%{{customdata[0]}}<br>%{{y:.2f}} % (%{{customdata[1]}})<br>%{{x:,.4~g}} {axis}<br>"
+    figure.add_scatter(x=costs, y=shares, name=plain(title), mode="markers", marker=style.marker(10), textposition="top center",
+                       line={"color": style.colour, "dash": style.dash, "width": 1}, textfont={"color": style.colour},
+                       error_x={"thickness": 1}, error_y={"thickness": 1}, customdata=[tuple(map(plain, each)) for each in words],
+                       hovertemplate=f"{template}%{{customdata[2]}}<extra></extra>")  # fmt: skip
+
+
+def last_with_classes(runs, styles):
+    """(style, the last of a run's results that says which classes were read as which) of the runs that have one."""
+    for run, style in zip(runs, styles, strict=True):
+        if found := [result for result in run.results if result.confusion]:
+            yield style, found[-1]
+
+
+def matrices(runs, styles):
+    """(title, figure, note) of the runs' last evaluations that know it, of classes few enough to be drawn."""
+    for style, result in last_with_classes(runs, styles):
+        if len(result.classes) <= MOST_CLASSES:
+            words = f"{100 * result.accuracy:.2f} % of {result.images:,} images ({result.where})"
+            yield style.title, matrix(result), ", ".join(filter(None, (words, result.label(result.settings))))
+
+
+def matrix(result):
+    """A confusion matrix in colours, counts in its cells."""
+    shares = [[count / sum(row) if sum(row) else 0 for count in row] for row in result.confusion]
+    counts = [[f"{count:,}" if count else "" for count in row] for row in result.confusion]
+    known = accuracy_by_class(result.confusion)
+    names = list(map(plain, result.classes))
+    rows = [name if one is None else f"{name} ({100 * one:.0f} %)" for name, one in zip(names, known, strict=True)]
+    ticks = {"tickvals": list(range(len(names))), "showgrid": False}
+    axes = {"xaxis": ticks | {"ticktext": names}, "yaxis": ticks | {"ticktext": rows, "autorange": "reversed"}}
+    figure = blank("read as", "", 110 + max(3, len(names)) * 30, **axes)
+    figure.add_heatmap(z=shares, text=counts, texttemplate="%{text}", zmin=0, zmax=1, colorscale="Blues", showscale=False, xgap=1,
+                       ygap=1, hovertemplate="%{y} read as %{x}: %{z:.1%} %{text}<extra></extra>")  # fmt: skip
+    return figure
+
+
 def spikes(runs, styles, names):
     """(title, figure) of results that counted spikes. names: of the settings that labels say."""
     rows = list(_spiking(runs, styles, names))
@@ -178,8 +275,7 @@ def plain(text):
 
 
 def blank(x, y, height=340, xaxis=(), yaxis=(), **layout):
-    """A figure without data in the look of all; the page gives width and title. x, y: titles of the axes; xaxis, yaxis: more of
-    their layout."""
+    """A figure without data in the look of all. x, y: titles of the axes; xaxis, yaxis: more of their layout."""
     axis = {"gridcolor": "#dddddd", "linecolor": "#888888", "automargin": True, "zeroline": False}
     font = {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}
     legend = {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "normal"}

@@ -1,22 +1,20 @@
 """One HTML file of runs that compares them, with all that it shows inside: charts, tables, and a player of single images."""
 
 import base64
+import io
 import json
 from pathlib import Path
 
 import jinja2
-import matplotlib.pyplot as plt
-import numpy as np
 from markupsafe import Markup
-from matplotlib.colors import to_hex
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from harness import UserError
-from harness.drawing.figures import ERROR_MAP, PART_COLOURS, STATE_COLOURS
-from harness.drawing.film import AXES, STATES, keyed
+from harness.drawing.figures import PART_COLOURS, STATE_COLOURS, amount, answer_of, rows_of, rule_of
+from harness.drawing.film import STATES, keyed
 from harness.measuring.comparing import EXPLAINED
-from harness.reporting import charts, classes, tables
-from harness.reporting.costs import against_cost
+from harness.reporting import charts, tables
 from harness.reporting.recipes import comparison, over_seeds
 from harness.runs.checkpoints import write_whole
 
@@ -38,13 +36,8 @@ def save_page(path, runs, overwrite, pairs=None):
 
 def check_replaceable(path, overwrite):
     """Raises UserError where a file is in the way that no report wrote."""
-    if path.exists() and not overwrite and not (path.is_file() and _is_report(path)):
+    if path.exists() and not overwrite and not (path.is_file() and MADE_BY.encode() in path.read_bytes()[:1000]):
         raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
-
-
-def _is_report(path):
-    with open(path, "rb") as file:
-        return MADE_BY.encode() in file.read(1000)
 
 
 def page(runs, pairs=None):
@@ -53,8 +46,8 @@ def page(runs, pairs=None):
     films = [run.film for run in runs if run.film]
     players, cut = players_of(runs, styles)
     sections = {
-        "costs": against_cost(runs, styles, names),
-        "classes": classes.matrices(runs, styles),
+        "costs": charts.against_cost(runs, styles, names),
+        "classes": charts.matrices(runs, styles),
         "spikes": charts.spikes(runs, styles, names),
         "steps": charts.analysed(runs, styles),
         "curves": charts.curves(runs, styles),
@@ -62,22 +55,20 @@ def page(runs, pairs=None):
     shown = {name: [chart for chart in each if chart[1].data] for name, each in sections.items()}
     figures = {f"{name}{number}": json.loads(figure.to_json()) | {"title": title}
                for name, each in shown.items() for number, (title, figure, *_) in enumerate(each)}  # fmt: skip
-    data = {"charts": figures, "players": players, "parts": PART_COLOURS, "states": list(zip(STATE_COLOURS, STATES, strict=True))}
-    data["error_colours"] = [to_hex(colour) for colour in plt.get_cmap(ERROR_MAP)(np.arange(256))]
     pairs = over_seeds(runs) if pairs is None else pairs
     return TEMPLATES.get_template("page.html").render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared",
         runs=list(zip(runs, styles, strict=True)),
         results=list(tables.results_table(runs, styles, names)),
         comparisons=[comparison(*pair) for pair in pairs],
-        worst=list(classes.worst(runs, styles)),
+        worst=list(tables.worst_classes(runs, styles)),
         flags=tables.flags_tables(runs, styles),
         charts=shown,
         films=films,
         cut=cut,
-        is_thinned=any(every_of(film) > 1 for film in films),
+        is_thinned=any(max(film.images.shape[1:3]) > MOST_PIXELS for film in films),
         most_pixels=MOST_PIXELS,
-        data=data,
+        data={"charts": figures, "players": players, "parts": PART_COLOURS},
         explained=EXPLAINED,
         made_by=Markup(MADE_BY),
         plotly=Markup(get_plotlyjs()),
@@ -108,25 +99,25 @@ def players_of(runs, styles):
     return players, cut
 
 
-def every_of(film):
-    """Which pixels of each row and column the player shows: every so manyth."""
-    return -(-max(film.images.shape[1:3]) // MOST_PIXELS)
-
-
 def as_player(film):
-    """A Film as JSON: pixels as base64 of bytes; key: the states to explain; counts: pixels in each state (T, B, states); sure:
-    share of each class; answers: the class ahead of all others, or -1. Of a gate of which each pixel sends once: largest, where
-    the colour scale of misses ends, and tolerance, epsilon, 1 being a pixel's range; board: greys of the checkerboard."""
-    some = (slice(None, None, every_of(film)),) * 2
-    height, width = film.images[0][some].shape[:2]
-    player = {"steps": len(film.states), "height": height, "width": width, "channels": 3 if film.colour else 1}
-    for name in {"images", "predictions", "states", "misses", "inputs"} & film.arrays().keys():
-        pixels = getattr(film, name)[(slice(None),) * AXES[name].index("H") + some]
-        player[name] = base64.b64encode(pixels.tobytes()).decode()
+    """A Film as JSON. images, pictures (by label, image and step): URLs, see url_of; said: words, by step and image; key:
+    (colour, words) of the states that a pixel's colour tells."""
+    steps, count = film.states.shape[:2]
+    rows = {"input": film.images[None]} | rows_of(film)
     lists = ("spikes", "labels", "names", "titles", "layers", "stopped", "index", "answers")
-    player |= {name: getattr(film, name).tolist() for name in lists}
-    player |= {"epsilon": film.epsilon, "key": keyed(film.states), "values": film.values, "sure": film.sure.round(4).tolist()}
-    player["counts"] = np.stack([(film.states == state).sum((2, 3)) for state in range(len(STATES))], -1).tolist()
-    if film.once:
-        player |= {"largest": film.largest_miss, "tolerance": film.tolerance, "board": film.board}
-    return player
+    return {name: getattr(film, name).tolist() for name in lists} | {
+        "sure": film.sure.round(4).tolist(),
+        "images": list(map(url_of, film.images)),
+        "pictures": {label: [list(map(url_of, frames[:, n])) for n in range(count)] for label, frames in rows.items()},
+        "said": [[f"{answer_of(film, t, n)[0].strip()}\n{amount(film, t, n)}" for n in range(count)] for t in range(steps)],
+        "key": [(STATE_COLOURS[state], STATES[state]) for state in keyed(film.states)],
+        "rule": rule_of(film),
+        "scale": f"Error: white is {100 * film.largest_miss:.0f} % of a pixel's range and more." if film.once else "",
+    }
+
+
+def url_of(pixels):
+    """A picture (H, W) or (H, W, 3) of bytes as the data URL of a PNG; of a large one only every so manyth row and column."""
+    some, file = -(-max(pixels.shape[:2]) // MOST_PIXELS), io.BytesIO()
+    Image.fromarray(pixels[::some, ::some]).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -74,12 +74,12 @@ def find_runs(words, output_dir):
 def find_logs(word, output_dir):
     """Paths of the logs that a word names."""
     path = Path(word)
-    if path.suffix == ".jsonl" and path.is_file():
+    if path.suffix == ".jsonl":
+        if not path.is_file():
+            raise UserError(f"{word} is not there: give the path of a run's .jsonl, or a run's name")
         return [path]
     if path.is_file():
         raise UserError(f"{word} is no log for programs: give the run's .jsonl")
-    if path.suffix == ".jsonl":
-        raise UserError(f"{word} is not there: give the path of a run's .jsonl, or a run's name")
     found = [Path(output_dir) / "logs" / kind / f"{word}.jsonl" for kind in ("ann", "snn")]
     if not any(path.is_file() for path in found):
         raise UserError(f"there is no run {word}: neither {found[0]} nor {found[1]} is there; --output_dir says where to look")
@@ -96,36 +96,31 @@ def read_run(path):
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                event, what = read_record(line)
-                found.setdefault(event, []).append(what)
+                event, record = read_record(line)
+                found.setdefault(event, []).append(KINDS.get(event, dict)(record))
         except (ValueError, RecursionError) as error:
             faults.append(f"line {number} left out: {str(error)[:200]}")
     if not found:
         raise UserError(f"{path} is no run's log: {faults[0] if faults else 'it is empty'}")
     if len(faults) > MOST_FAULTS:
         faults[MOST_FAULTS:] = [f"{len(faults) - MOST_FAULTS} more lines left out"]
-    run = Run(path, path.stem, *(found.get(event, []) for event in KINDS), _film_beside(path, faults), faults)
+    film, steps_path = None, path.with_name(f"{path.stem}_steps.npz")
+    try:
+        film = load_film(steps_path) if steps_path.is_file() else None
+    except ValueError as error:
+        faults.append(f"{steps_path.name} is damaged and left out: {str(error)[:200]}")
+    run = Run(path, path.stem, *(found.get(event, []) for event in KINDS), film, faults)
     if not (run.results or run.epochs or run.analysis or run.film):
         raise UserError(f"{path} has nothing to show yet: no whole epoch, evaluation or step")
     return run
 
 
 def read_record(line):
-    """(event, what records.py makes of it, None of another event) of a line of a log. Raises ValueError or RecursionError."""
+    """(event, JSON object) of a line of a log. Raises ValueError or RecursionError."""
     try:
         record = json.loads(line)
     except ValueError:
         record = None
     if not isinstance(record, dict) or not isinstance(event := record.get("event"), str):
         raise ValueError("no whole JSON object with an event")
-    return event, KINDS[event](record) if event in KINDS else None
-
-
-def _film_beside(path, faults):
-    """The Film that the analysis has written beside a log, or None; a damaged file is one of the faults."""
-    path = path.with_name(f"{path.stem}_steps.npz")
-    try:
-        return load_film(path) if path.is_file() else None
-    except ValueError as error:
-        faults.append(f"{path.name} is damaged and left out: {str(error)[:200]}")
-        return None
+    return event, record

@@ -10,8 +10,7 @@ from harness.measuring.comparing import FIGURES, difference, spread
 
 @dataclass
 class Recipe:
-    """Results of a network that was run in one way. settings: what it was run with; on: which images; results: seed -> what a
-    Result knows, by name."""
+    """Results of a network run in one way (settings) on some images. results: seed -> what a Result knows, by name."""
 
     name: str
     settings: dict
@@ -55,8 +54,7 @@ def pairs_of(recipes):
 
 
 def _partner(recipe, recipes, last):
-    """The one of `last` that is run like this recipe: with the same epsilon, if there are several; the only one, if each network
-    was run in one way only."""
+    """The one of `last` that is run like this recipe; with the same epsilon, if there are several."""
     mine = [other for other in recipes if other.name == recipe.name]
     some = [other for other in last if other.on == recipe.on]
     if len(mine) > 1 or len(some) > 1:

@@ -1,7 +1,6 @@
 """What a log's JSON objects say, one class for each kind of event: its attributes are their fields, each checked. Each raises
 ValueError, in words for a reader, where an object lacks a field or says what cannot be."""
 
-import re
 from functools import partial
 
 from harness.drawing.plots import wilson
@@ -31,9 +30,9 @@ def of_kind(kind, value):
     return value
 
 
-def named(check):
-    """The check of an object: name -> what `check` makes of its value."""
-    return lambda values: {name: checked(values, name, check) for name in of_kind(dict, values)}
+def named(check, *required):
+    """The check of an object: name -> what `check` makes of its value; required: names that it must have."""
+    return lambda values: {name: checked(values, name, check) for name in dict.fromkeys((*required, *of_kind(dict, values)))}
 
 
 def listed(check):
@@ -41,42 +40,20 @@ def listed(check):
     return lambda values: [check(value) for value in of_kind(list, values)]
 
 
-def spikes_by_part(values):
-    """part -> spikes per image, of which 'total' is one."""
-    checked(of_kind(dict, values), "total", NATURAL)
-    return named(NATURAL)(values)
-
-
-def spikes_by_layer(values):
-    """layer -> spikes per image."""
-    if odd := [layer for layer in of_kind(dict, values) if not re.match(r"[A-Za-z_]\w*(\.|$)", layer)]:
-        raise ValueError(f"{odd[0]!r} is no layer's name")
-    return named(NATURAL)(values)
-
-
-def confusion(values):
-    """Counts of images, a row for each class and as many columns."""
-    rows = listed(listed(WHOLE.check))(values)
-    if any(len(row) != len(rows) for row in rows):
-        raise ValueError("not as many columns as rows")
-    return rows
-
-
 class Record:
-    def read(self, record, required, optional=()):
+    def read(self, record, required, optional):
         """Take from an object what is required and, if it is there, what is optional: name -> check."""
-        for name, check in {**required, **dict(optional)}.items():
+        for name, check in {**required, **optional}.items():
             setattr(self, name, checked(record, name, check, name in required))
 
 
 class Opening(Record):
-    """When a run was started or resumed, and what it is. parameters: name -> value as text; line: its command, and when and by
-    which code."""
+    """A start of a run. parameters: name -> value as text; line: its command, and when and by which code."""
 
     def __init__(self, record):
         texts = dict.fromkeys(("began", "time", "command", "git_revision"), str)
         more = {"seed": WHOLE.check, "versions": named(str), "parameters": partial(of_kind, dict)}
-        self.read(record, texts | more)
+        self.read(record, texts | more, {})
         self.parameters = {name: str(value) for name, value in self.parameters.items()}
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         self.line = f"{self.command}   ({self.began} {self.time}; {versions}, git {self.git_revision})"
@@ -89,17 +66,18 @@ class Result(Record):
 
     def __init__(self, record):
         self.read(record, {"accuracy": FRACTION.check, "images": COUNT.check}, {
-            "spikes": spikes_by_part, "spikes_per_layer": spikes_by_layer, "energy_joules": NATURAL, "mean_steps": NATURAL,
-            "energy_event_joules": NATURAL, "open_share": listed(SHARE), "feedback": Switch().check, "classes": listed(str),
-            "confusion": confusion, "timesteps": str, "epsilon": str, "rule": str, "bounds": named(FIGURE), "dimming": str,
-            "contrast": str, "dataset": str, "holdout": WHOLE.check, "selected_on": str, "epoch": COUNT.check,
+            **dict.fromkeys(("timesteps", "epsilon", "rule", "dimming", "contrast", "dataset", "selected_on"), str),
+            **dict.fromkeys(("energy_joules", "energy_event_joules", "mean_steps"), NATURAL), "feedback": Switch().check,
+            "spikes": named(NATURAL, "total"), "spikes_per_layer": named(NATURAL), "open_share": listed(SHARE),
+            "bounds": named(FIGURE), "classes": listed(str), "confusion": listed(listed(WHOLE.check)), "epoch": COUNT.check,
+            "holdout": WHOLE.check,
         })  # fmt: skip
         found = {"T": self.timesteps, "ε": self.epsilon} if self.spikes else {}
         found |= {"rule": self.rule, **(self.bounds or {}), "dimming": self.dimming, "contrast": self.contrast}
         self.settings = {name: str(value) for name, value in found.items() if value is not None}
         self.classes = self.classes or [str(label) for label in range(len(self.confusion or ()))]
-        if self.confusion and len(self.confusion) != len(self.classes):
-            raise ValueError("confusion: not as many rows as classes")
+        if self.confusion and {len(self.classes)} != {len(each) for each in (self.confusion, *self.confusion)}:
+            raise ValueError("confusion: not as many rows and columns as classes")
         kind = "held-out" if self.holdout or (self.epoch and self.selected_on != "test") else f"{self.dataset or ''} test"
         images = (f"{self.holdout:,} " if self.holdout else "") + f"{kind} images".strip()
         chosen = f"epoch {self.epoch}" if self.epoch else "the epoch" * (self.selected_on == "test")
@@ -116,20 +94,16 @@ class Result(Record):
 
 
 class Epoch(Record):
-    """An epoch: train, judged: figure -> mean per image in training and on the images that judge; result: the latter in full, as
-    of an evaluation, None without any."""
+    """An epoch: train, judged: figure -> mean per image; result: of the images that judge, as of an evaluation, or None."""
 
     def __init__(self, record):
         optional = {"evaluated": partial(of_kind, dict), "selected_on": str}
         self.read(record, {"epoch": COUNT.check, "train": named(FIGURE)}, optional)
         figures = self.evaluated or {}
         self.judged = {name: checked(figures, name, FIGURE) for name in JUDGED if name in figures}
-        other = {
-            "spikes": figures.get("parts"),
-            "spikes_per_layer": figures.get("spikes"),
-            "timesteps": figures.get("mean_steps"),
-        }
-        other |= {"epoch": self.epoch, "selected_on": self.selected_on}  # what an evaluation calls otherwise, or has beside
+        renamed = {"spikes": "parts", "spikes_per_layer": "spikes", "timesteps": "mean_steps"}  # an evaluation's name -> here
+        other = {name: figures.get(here) for name, here in renamed.items()}
+        other |= {"epoch": self.epoch, "selected_on": self.selected_on}
         self.result = Result(figures | other) if figures else None
         if self.result and self.result.spikes:
             self.judged["spikes"] = self.result.spikes["total"]

@@ -1,4 +1,7 @@
-"""The page's tables: results, and flags that differ. The first row is the head; of what is not known None."""
+"""The page's tables: results, flags that differ, mistakes. The first row is the head; of what is not known None."""
+
+from harness.measuring.classes import MOST_CLASSES, accuracy_by_class, worst_pairs
+from harness.reporting import charts
 
 NOT_COMPARED = "run_name output_dir overwrite resume log test_only results_json preset_flags tensorboard"
 
@@ -33,3 +36,12 @@ def flags_tables(runs, styles):
         if len(some) > 1:
             tables[kind] = [["run", *names], *([style.title, *map(parameters.get, names)] for parameters, style in some)]
     return tables
+
+
+def worst_classes(runs, styles):
+    """Rows of a table of the most frequent mistakes of runs with more classes."""
+    for style, result in charts.last_with_classes(runs, styles):
+        names, accuracies = result.classes, accuracy_by_class(result.confusion)
+        if len(names) > MOST_CLASSES:
+            for of, to, count, share in worst_pairs(result.confusion):
+                yield style.title, names[of], f"{100 * accuracies[of]:.1f}", names[to], f"{count:,}", f"{100 * share:.1f}"

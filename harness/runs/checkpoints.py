@@ -11,20 +11,14 @@ from harness.processes import ranks
 
 
 def save_checkpoint(path, model, previous=None, **more):
-    """Write the model, the settings that rebuild it, and whatever else (tensors, numbers, strings, lists, dicts).
-
-    previous: a path that the checkpoint so far is kept under, where the file system has hard links.
-    """
+    """Write the model, the settings that rebuild it, and whatever else. previous: see write_whole."""
     saved = {"model": type(model).__name__, "settings": model.settings, "state_dict": model.state_dict(), **more}
     write_whole(path, lambda file: torch.save(saved, file), previous)
 
 
 def write_whole(path, write, previous=None):
-    """Call write(file) on a temporary file beside path, then rename it; of several ranks only the first does.
-
-    previous: a path for the file that is replaced. Raises UserError where it can't be done; a folder is not made, since one
-    that has gone may be a disk that is no longer there.
-    """
+    """Call write(file) on a temporary file beside path, then rename it; of several ranks only the first does. previous: where the
+    file that is replaced is kept. Raises UserError where it can't be done; a folder is not made: its disk may be gone."""
     if ranks.is_first():
         write_here(path, write, previous)
 

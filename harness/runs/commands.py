@@ -23,8 +23,7 @@ PREFIX = "wfeedback"  # what sys.argv[0] begins with where that command started 
 
 
 def program(name):
-    """The words that start the script of this name in COMMANDS: wfeedback NAME where this one was started so, else python and the
-    script's file."""
+    """The words that start a script of COMMANDS: wfeedback NAME where this one was started so, else python and its file."""
     return [PREFIX, name] if sys.argv[0].startswith(f"{PREFIX} ") else ["python", f"{COMMANDS[name]}.py"]
 
 

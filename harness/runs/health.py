@@ -17,17 +17,15 @@ NOWHERE = "the loss itself"  # where every layer's output and gradient is finite
 
 def not_finite(fault):
     """The UserError that ends training. fault: what is not finite, and where."""
-    advice = "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"
-    return UserError(f"{fault}; {advice}")
+    return UserError(f"{fault}; training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off")
 
 
 class FiniteCheck:
     """Whether the loss and the gradients of a step are finite, by their sums. (Where finite ones add up to infinity, their
-    squares would, too, which optimisers keep.) On a GPU the answer is on its way, so that the host need not wait: failed() does,
-    if the step still runs.
+    squares would, too, which optimisers keep.) On a GPU the host need not wait for the answer: failed() does.
 
-    flag: 1.0 where a value is not finite, else 0.0, on the device. A fused optimiser that is given it as found_inf, as by mixed
-    precision, changes nothing then: weights and its state stay those of before the step, and none is copied.
+    flag: 1.0 where a value is not finite, else 0.0, on the device. A fused optimiser that is given it as found_inf changes
+    nothing then.
     """
 
     def __init__(self, loss, model):
@@ -51,10 +49,8 @@ def spoilt_weights(model):
 
 
 def first_not_finite(model, run):
-    """Where the model first yields a value that is not finite, in words. run(): the same step again, returns its loss.
-
-    Layers are watched in the order in which they run; where all their outputs are finite, their gradients on the way back.
-    """
+    """Where the model first yields a value that is not finite, in words. run(): the same step again, returns its loss. Layers are
+    watched in the order in which they run; where all their outputs are finite, their gradients on the way back."""
     if spoilt := spoilt_weights(model):
         return f"weight {spoilt[0]} was not finite before the update"
     names = {module: name for name, module in model.named_modules() if not list(module.children())}

@@ -31,12 +31,10 @@ class Paths:
 
 
 class RunPaths(Paths):
-    """The paths that a run has a right to. trains: else it is an evaluation.
-
-    A new training run never touches an earlier one's files: it is refused unless told to resume or overwrite, or while
-    another process trains under that name. An evaluation takes the next free name instead, unless told to overwrite. Nothing
-    is replaced before take(): until then the run may turn out to be impossible. Only the first of several ranks has a say.
-    """
+    """The paths that a run has a right to. trains: else it is an evaluation. A new training run never touches an earlier one's
+    files: it is refused unless told to resume or overwrite, and while another process trains under that name. An evaluation takes
+    the next free name instead, unless told to overwrite. Nothing is replaced before take(): until then the run may turn out to be
+    impossible. Only the first of several ranks has a say."""
 
     def __init__(self, kind, name, args, trains):
         super().__init__(kind, name, args.output_dir)
@@ -78,8 +76,8 @@ class RunPaths(Paths):
         return f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
 
     def take(self):
-        """Make way for the run's files: an evaluation gets its name, locked until release(), and what is to be overwritten
-        goes. Raises UserError where an evaluation is told to overwrite a run that another process trains."""
+        """Make way for the run's files: an evaluation gets its name, locked until release(), and what is to be overwritten goes.
+        Raises UserError where another process trains the run that an evaluation is to overwrite."""
         if not self.trains and self.overwrites:
             self._lock = self._locked()
         elif not self.trains:
@@ -111,9 +109,11 @@ def numbered(name, seed):
     return f"{name}_{seed}" if seed else name
 
 
-def evaluation_name(args):
-    """What --test_only is called: as the checkpoint that it evaluates or converts, with _test."""
-    return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
+def run_name(kind, args):
+    """What a run of a training script is called: as --run_name says; --test_only as the checkpoint, with _test."""
+    if not args.run_name and args.test_only:
+        return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
+    return args.run_name or (ann_name(args) if kind == "ann" else snn_name(args))
 
 
 def ann_name(args):

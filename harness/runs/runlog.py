@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import subprocess
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -12,47 +13,38 @@ import torchvision
 
 from harness import UserError
 from harness.processes import ranks
+from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
-from harness.runs.journal import COMMAND, is_epoch_line, is_epoch_record, repair
 from harness.runs.paths import RunPaths
 from self_models.basics.home import HOME
 
 NOT_PARAMETERS = ("made_by", "seeds")
+COMMAND = "command: "  # begins the line of the readable log that says how the run was started
+on_epoch = re.compile(r'(?:(?:warning: )?epoch |\{"event": "epoch", "epoch": )(\d+)\b').match  # a line of either log
 
 
 class RunLog(AbstractContextManager):
     """NAME.log and NAME.jsonl of the run at `place`; kind, name, trains: see RunPaths. settings: of the network, where a flag may
     stand for another one (--epsilon alone for --gate block), so that the parameters say what is.
 
-    Both begin with what the run is: when it started, its command, all parameters, versions, seed and git revision. Lines are kept
-    back until begin(), since until then the run may turn out to be impossible; `with RunLog(...) as run` gives the name free at
-    the end. Of several ranks only the first writes.
+    Both begin with what the run is, see opening_record. Lines are kept back until begin(), since until then the run may turn out
+    to be impossible; `with RunLog(...) as run` gives the name free at the end. Of several ranks only the first writes.
     """
 
     def __init__(self, kind, name, args, trains, settings=()):
         self.args, self.place, self._writes = args, RunPaths(kind, name, args, trains), args.log and ranks.is_first()
-        self._settings = dict(settings)
-        self._waiting = []  # (line, ending of the log) said before begin(); None after it
+        self._settings, self._waiting = dict(settings), []  # (line, ending of the log) said before begin(); None after it
         if preset := getattr(args, "preset", ""):
             stands_for = f"preset {preset}: {args.preset_flags}".removesuffix(": ")
-            self.say("; ".join([stands_for, *(f"from {self._told(path)}" for path in args.made_by)]))
-
-    def _told(self, path):
-        """A path that a preset starts from; one elsewhere than in --output_dir is what came with the program."""
-        here = self.args.output_dir
-        is_here = Path(path).resolve().is_relative_to(Path(here).resolve())
-        return path if is_here else f"{path}, which came with the program: --output_dir {here} has none of that name"
+            self.say("; ".join([stands_for, *(f"from {path}" for path in args.made_by)]))
 
     def __exit__(self, *exception):
         self.place.release()
 
     def begin(self):
-        """From now on the run writes: it takes its place, and the logs get their header and what was said so far. Called again
-        it does nothing."""
-        if self._waiting is None:
-            return
+        """From now on the run writes: it takes its place, and the logs get their header and what was said so far."""
         waiting, self._waiting = self._waiting, None
-        if ranks.is_first():
+        if waiting is not None and ranks.is_first():
             self.place.take()
             opening = opening_record(self.args, "resumed" if self.place.is_resumed else "started", self._settings)
             for line in header(opening, self.args.about):
@@ -63,14 +55,15 @@ class RunLog(AbstractContextManager):
             if not self.place.trains:
                 self.place.release()
 
-    def say(self, text=""):
-        """A line for the reader: on standard output and in the log, where paths are relative to --output_dir."""
-        if ranks.is_first():
-            print(text, flush=True)
+    def say(self, *lines):
+        """Lines for the reader: on standard output and in the log, where paths are relative to --output_dir."""
         folder = Path(self.args.output_dir)
-        for name in {str(folder), str(folder.resolve())} - {"."}:
-            text = text.replace(f"{name}/", "")
-        self.note(text)
+        for text in lines:
+            if ranks.is_first():
+                print(text, flush=True)
+            for name in {str(folder), str(folder.resolve())} - {"."}:
+                text = text.replace(f"{name}/", "")
+            self.note(text)
 
     def record(self, **values):
         """One JSON object for programs."""
@@ -90,18 +83,24 @@ class RunLog(AbstractContextManager):
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}; the last checkpoint is kept") from None
 
-    def repair(self, lines, json_lines):
-        """Make both logs tell what the checkpoint knows: its lines on epochs, and no others; see journal.py."""
-        logs = (self.place.log_path, lines, is_epoch_line), (self.place.json_path, json_lines, is_epoch_record)
-        for path, known, is_known in logs if self._writes else ():
-            if old := repair(path, known, is_known):
-                self.say(f"{path} differed from the checkpoint and was put right; as it was: {old}")
+    def take_back(self, epoch, finished):
+        """Take out of both logs what a run that goes on after this epoch will do again: later ones, its last evaluation unless it
+        has finished, and a line that was being written."""
+        for path in (self.place.log_path, self.place.json_path) if self._writes else ():
+            lines, known, at = path.read_bytes().split(b"\n") if path.exists() else [], [], 0
+            for line in lines[:-1]:
+                text = line.decode("utf-8", "replace")
+                found, is_evaluation = on_epoch(text), text.startswith('{"event": "evaluation"')
+                at = int(found[1]) if found else at
+                if at <= epoch - (is_evaluation and not finished) or not (found or is_evaluation):
+                    known.append(line)
+            if lines and lines != (new := [*known, b""]):
+                write_whole(path, lambda file, new=new: file.write(b"\n".join(new)))
 
 
-def opening_record(args, began, settings=()):
-    """The first JSON object of a log, once more where a run goes on: what the run is. began: 'started' or 'resumed'; settings: as
-    in RunLog."""
-    values = args.values | {name: value for name, value in dict(settings).items() if name in args.values}
+def opening_record(args, began, settings):
+    """The first JSON object of a log, once more where a run goes on. began: 'started' or 'resumed'; settings: see RunLog."""
+    values = args.values | {name: value for name, value in settings.items() if name in args.values}
     return {
         "event": "run",
         "began": began,
@@ -115,8 +114,7 @@ def opening_record(args, began, settings=()):
 
 
 def header(opening, about):
-    """The same as lines for a reader: of the parameters first those that differ from their defaults, then all, by the groups of
-    --help. about: flag -> (its group, its default)."""
+    """The same as lines: parameters that are not as by default, then all by group. about: flag -> (its group, its default)."""
     parameters, groups = opening["parameters"], {title: [] for title, _ in about.values()} | {"found": []}
     for name, value in parameters.items():
         groups[about[name][0] if name in about else "found"].append(f"{name}={value}")

@@ -44,10 +44,9 @@ def train_one_epoch(
 ):
     """Mean figures over an epoch, see _figures. batches: Batches; schedule: stepped after each of them.
 
-    on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from, kept up
-    to date; the batches begin where it stands. parallel: the model as one of several ranks. averaged: a WeightAverage to keep up
-    to date. Raises UserError, with weights and
-    buffers as they were before the step, where the loss or a gradient is not finite, with the layer where that begins.
+    on_batch: called after each step with (number of the batch, Average so far). progress: a Progress to go on from; the batches
+    begin where it stands. parallel: the model as one of several ranks. averaged: a WeightAverage to keep up to date. Raises
+    UserError, with the layer where that begins, and weights as before the step, where the loss or a gradient is not finite.
 
     On a GPU a step is looked at, counted, and handed to on_batch one step later, before the next one changes the weights: the
     host runs ahead, and what on_batch sees and saves is the same.
@@ -100,8 +99,7 @@ def train_one_epoch(
 
 
 def forward(model, batch, criterion, seed, epoch):
-    """(output, losses, what the model's buffers have moved to) of a batch in training. The buffers themselves, a normalisation's
-    statistics say, stay as they are until the step is taken."""
+    """(output, losses, what the model's buffers, say a normalisation's statistics, move to once the step is taken)"""
     moved = {name: buffer.clone() for name, buffer in model.named_buffers()}
     output = batch.run(lambda *images, **more: functional_call(model, moved, images, more), seed, epoch, criterion.needs_frames)
     return output, criterion(output, batch.labels, batch.images), moved.values()
@@ -109,8 +107,7 @@ def forward(model, batch, criterion, seed, epoch):
 
 @torch.no_grad()
 def renew_statistics(model, like, batches, seed, epoch):
-    """Make a normalisation's statistics in this model the means over these Batches, seen as in training, since weights that are
-    averaged have others than any of those that were trained. Other buffers become those of the model `like`."""
+    """Make the statistics of this model's normalisations those of these Batches, in training; other buffers become `like`'s."""
     for mine, other in zip(model.buffers(), like.buffers(), strict=True):
         mine.copy_(other)
     momenta = {norm: norm.momentum for norm in model.train().modules() if hasattr(norm, "momentum")}
@@ -129,14 +126,11 @@ def looks_later(model, optimizer):
 
 
 def _figures(output, losses, batch):
-    """Means over a batch, without gradients: accuracy, losses and, of an SNN, spikes, and `spikes_by_layer`, each layer's
-    (layers,)."""
+    """Means over a batch: accuracy, losses and, of an SNN, spikes, and `spikes_by_layer`, each layer's (layers,)."""
     if not batch.counts:
         return {}
     figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses}
     if hasattr(output, "spikes"):
-        figures |= {
-            "spikes": total_spikes(output.spikes).mean(),
-            "spikes_by_layer": torch.stack([*output.spikes.values()]).mean(1),
-        }
+        by_layer = torch.stack([*output.spikes.values()]).mean(1)
+        figures |= {"spikes": total_spikes(output.spikes).mean(), "spikes_by_layer": by_layer}
     return {name: value.detach() for name, value in figures.items()}

@@ -1,7 +1,6 @@
 """Training over epochs: schedule, evaluation, the best and the last checkpoint."""
 
 import copy
-import json
 import time
 from contextlib import nullcontext
 from itertools import islice
@@ -39,13 +38,10 @@ OF_STATISTICS = 40  # batches whose statistics averaged weights are given
 
 
 def fit(model, data, criterion, args, run, declared, saved=None):
-    """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume.
-
-    data: (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; saved: what taken_up returned.
-    The best epoch, the first of equals, is chosen on what args.selected_on says, see selection.py; for 'last epoch' it is the
-    last. Its test figures are measured once at the end, and returned; where the test images choose, those of the best epoch are.
-    SIGINT and SIGTERM end it after the update, saved: then Interrupted is raised.
-    """
+    """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume. data: (training, selection or
+    None, test) ImageSets; declared: name -> Setting of all flags; saved: what taken_up returned. The best epoch is chosen on what
+    args.selected_on says, see selection.py. Its test figures are measured once at the end, and returned. SIGINT and SIGTERM end
+    it after the update, saved: then Interrupted is raised."""
     train, updates, args = length_of(data[0], args)
     data = (train, *data[1:])
     optimizer = make_optimizer(model, args)
@@ -56,9 +52,7 @@ def fit(model, data, criterion, args, run, declared, saved=None):
         training.resume(saved)
     writes_board = args.tensorboard and ranks.is_first()
     board = Board(run.place.board_path, training.epoch, args.seed) if writes_board else None
-    for line in (slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args)):
-        if line:
-            run.say(line)
+    run.say(*slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args))
     run.begin()
     keep_freed_memory()
     parallel, foretell = ranks.parallel(model), forecast(updates, args.epochs, run.say)
@@ -69,8 +63,7 @@ def fit(model, data, criterion, args, run, declared, saved=None):
 
 
 def fit_one_epoch(training, parallel, updates, foretell, board):
-    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines. updates: of an epoch;
-    board: a Board, or None."""
+    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines. board: a Board, or None."""
     model, args, run = training.model, training.args, training.run
     epoch, began, sequence = training.epoch + 1, time.perf_counter() - training.seconds, sequence_of(args)
 
@@ -83,20 +76,10 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
         if number % sequence == 0 or number == updates:  # what a network has in mind between images is not saved
             training.save_if_asked(training.wants_saving())
 
+    batches = training_batches(training.data[0], args, epoch, training.device, training.progress.step)
+    how = training.criterion, training.optimizer, training.schedule, args.seed, epoch
     with progress_bar(f"epoch {epoch}/{args.epochs}", updates, training.progress.step) as bar:
-        learned = train_one_epoch(
-            model,
-            training_batches(training.data[0], args, epoch, training.device, training.progress.step),
-            training.criterion,
-            training.optimizer,
-            training.schedule,
-            args.seed,
-            epoch,
-            after_step,
-            training.progress,
-            parallel,
-            training.averaged,
-        )
+        learned = train_one_epoch(model, batches, *how, after_step, training.progress, parallel, training.averaged)
     by_layer = learned.pop("spikes_by_layer", ())
     layers = zip(model.wiring.names if by_layer else (), by_layer, strict=True)
     silent = [name for name, mean in layers if not mean and name != "input"]
@@ -106,19 +89,16 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement, "selected_on": args.selected_on}
     record |= {"seconds": seconds} | ({"silent": silent} if silent else {})
     lines = [*silence(silent, epoch), epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on)]
-    training.lines += lines
-    training.json_lines.append(json.dumps(record))
-    evaluated, shown = judgement.get("evaluated", {}), training.judging or training.data[0]
-    groups = {"training": learned, args.selected_on: evaluated, "spikes": evaluated.get("spikes", {})}
-    figures = {f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()}
-    numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
     if board:
-        board.add(epoch, candidate, numbers, shown)  # again after a kill
-    training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
-    training.save()  # first, since the logs can be put right from it
-    for line in lines:
-        run.say(line)
+        evaluated = judgement.get("evaluated", {})
+        groups = {"training": learned, args.selected_on: evaluated, "spikes": evaluated.get("spikes", {})}
+        figures = {f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()}
+        numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
+        board.add(epoch, candidate, numbers, training.judging or training.data[0])  # again after a kill
+    run.say(*lines)
     run.record(**record)
+    training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
+    training.save()  # last: a run that goes on takes out of its logs what its checkpoint does not know
     training.save_if_asked()
 
 
@@ -138,10 +118,8 @@ def judged(training, model, epoch):
     args, run, best = training.args, training.run, training.best
     found, images = {}, training.judging
     if images:
-        found = evaluate_with_bar(
-            model, images, training.criterion, args, run, False, training.save_if_asked, sequence=sequence_of(args)
-        )
-        found = numbers_only(found)
+        how = training.criterion, args, run, False, training.save_if_asked
+        found = numbers_only(evaluate_with_bar(model, images, *how, sequence=sequence_of(args)))
     training.check_finite(found.get("total", 0.0))
     evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
     if not images or best is None or found["accuracy"] > best["accuracy"]:
@@ -159,7 +137,6 @@ def finish(training):
         model = copy.deepcopy(model)  # the last checkpoint keeps the last epoch's weights
         restore(model, ranks.from_first(lambda: load_checkpoint(run.place.best_path)), run.place.best_path)
         best = test_once(model, training.data[2], training.criterion, args, run, training.save_if_asked)
-        training.json_lines.append(json.dumps(evaluation_record(model, best, args)))
     elif args.results_json:  # the JSON lines have these figures with their epoch
         save_results_json(args.results_json, [evaluation_record(model, best, args)])
     training.finished = True
@@ -168,8 +145,7 @@ def finish(training):
 
 
 def training_batches(train, args, epoch, device, first=0):
-    """The epoch's Batches from the one numbered `first` on, shuffled, augmented if the flags say so, and with --sequence one
-    after the other in a network that is left on; they follow from seed and epoch alone."""
+    """The epoch's Batches from this number on, shuffled, augmented and in sequences; they follow from seed and epoch alone."""
     batches = train.batches(args.batch_size, device, shuffled(len(train), args.seed, epoch), first)
     if args.augment:
         how = args.mirror, args.shift, args.cutout
@@ -190,8 +166,7 @@ def sequence_of(args):
 
 def in_sequence(batches, length, steps, first=0):
     """Batches, the first of which has this number, whose images come after those of the batch before in the same networks: so
-    many batches after each other, then others at rest; so, too, where a batch is of another size. steps: of a batch's number.
-    The next batch wants the one before to have been run."""
+    many batches after each other, then others at rest; so, too, where a batch is of another size. steps: of a batch's number."""
     place, size = None, 0
     for number, batch in enumerate(batches, first):
         if length > 1:

@@ -4,15 +4,14 @@ import time
 
 import torch
 
-LOOKED_AT = 5  # steps from which an epoch's time is foretold, after one that is slower
+LOOKED_AT = 5  # steps from which an epoch's time is predicted, after one that is slower
 QUICK = "--preset quick_feedback"  # the recipe that takes minutes
 FEW = 300  # updates below which a network from scratch or from a conversion hardly learns, see docs/scripts.md
-SHORT, LONG = 60, 2 * 3600  # seconds of training below which nothing is foretold, and above which a shorter way is shown
+SHORT, LONG = 60, 2 * 3600  # seconds of training below which nothing is predicted, and above which a shorter way is shown
 
 
 def plan_lines(model, train, updates, args):
-    """The network, how long it trains, and how large the checkpoints are; and a warning where that is short. train: the ImageSet
-    of an epoch, of so many updates."""
+    """Lines on the network, how long it trains on this ImageSet, and how large checkpoints are; a warning if that is short."""
     weights = sum(value.numel() for value in model.state_dict().values())
     states = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
     states += args.average_weights != "none"
@@ -35,12 +34,11 @@ def counted(number, word):
 
 
 def slow_precision_line(precision, device):
-    """A warning where a CPU without bfloat16 arithmetic is to use it, else None."""
+    """A warning where a CPU without bfloat16 arithmetic is to use it, else nothing."""
     features = getattr(torch.cpu, "get_capabilities", dict)()
     has_it = not features or any(features[name] for name in features if "bf16" in name)
-    if precision != "bfloat16" or device.type != "cpu" or has_it:
-        return None
-    return "warning: this CPU computes bfloat16 by emulation, about eight times slower: --precision float32 is faster here"
+    if precision == "bfloat16" and device.type == "cpu" and not has_it:
+        yield "warning: this CPU computes bfloat16 by emulation, about eight times slower: --precision float32 is faster here"
 
 
 def forecast(steps, epochs, say):

@@ -57,8 +57,7 @@ def own_losses(args, model):
 
 
 def step_weights(kind, timesteps, device=None):
-    """Weight of each step's error (T,): last_t (only the last), linear_over_t (t/T/T, t = 1..T), mean_t (1/T each) or sum
-    (1 each)."""
+    """Weight of each step's error (T,): last_t (only the last), linear_over_t (t/T/T, t = 1..T), mean_t (1/T) or sum (1)."""
     t = torch.arange(1, timesteps + 1, device=device)
     if kind == "last_t":
         return (t == timesteps).float()
@@ -99,10 +98,8 @@ def classification_loss(logits, labels, smoothing=0.0, teacher=None, taught=None
 @dataclass(frozen=True)
 class Criterion:
     """What training minimises: classification + trade_off reconstruction + penalty + the weighted losses of one's own.
-
     classification: the mean of the steps' classification_loss, weighted by step_weights(classification_kind); reconstruction: the
-    sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind), 'sum' for the ANN;
-    spike_penalty: per spike of an image; smoothing: of the labels; own: name -> Loss."""
+    sum of the steps' squared errors, over pixels, mean over images, weighted by step_weights(kind), 'sum' for the ANN."""
 
     trade_off: float
     kind: str
@@ -119,8 +116,8 @@ class Criterion:
         return replace(self, classification_kind="last_t", teacher=None, smoothing=0.0)
 
     def __call__(self, output, labels, images=None):
-        """name -> scalar, of the terms that there are and their `total`, of an ANNOutput or SNNOutput; images: what it is of, for
-        a teacher and losses of one's own. Raises ModelError for one of these that is no scalar."""
+        """name -> scalar, of the terms that there are and their `total`, of an ANNOutput or SNNOutput of these images. Raises
+        ModelError for a loss of one's own that is no scalar."""
         terms = {"classification": (1, self.classification(output, labels, images))}
         if (errors := errors_by_step(output)) is not None:
             terms["reconstruction"] = self.trade_off, step_weights(self.kind, len(errors), errors.device) @ errors.mean(1)

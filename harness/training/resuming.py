@@ -6,13 +6,13 @@ from harness import UserError
 from harness.data.facts import facts_of, is_folder
 from harness.data.folders import list_folder, some
 from harness.processes import ranks
-from harness.runs.journal import COMMAND, is_epoch_line
 from harness.runs.paths import Paths
+from harness.runs.runlog import COMMAND, on_epoch
 from harness.training.losses import loss_settings
 from self_models.basics.checkpoints import CheckpointError
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import meant
-from self_models.loading import MODELS, whole_checkpoint
+from self_models.loading import whole_checkpoint
 
 
 def taken_up(args, declared, kind, name, own=None):
@@ -20,27 +20,22 @@ def taken_up(args, declared, kind, name, own=None):
     run has not saved yet, and is to begin.
 
     declared: name -> Setting of all flags; kind, name: of the run; own: the class of --model. Raises UserError where the
-    checkpoint is damaged, gone or of another class, a flag was typed that may not change, or a folder's images are not those that
-    the run was given; or where there is no checkpoint, and no flag was typed that says what to train.
+    checkpoint is damaged or gone, a flag was typed that may not change, or a folder's images are others; or where there is no
+    checkpoint, and no flag was typed that says what to train.
     """
     if not args.resume or args.test_only:
         return args, None
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
-    args = args.settle(resume=str(path))
+    args = args.with_settled(resume=str(path))
     of_recipe = {one.flag(name) for name, one in declared.items() if one.fixed and one.group != "run"}
     may_begin = bool({"preset", "pretrained_ann", "pretrained_snn", *of_recipe}.intersection(args.typed))
     saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
     if saved is None:
         return args, None
-    if "optimizer" not in saved:
+    if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
-    settings = saved.get("settings", {})
-    was = flags_of(saved, settings, declared)
-    if "select" not in was:  # an earlier version, which chose on the test images where it held out none
-        was["holdout"] = was.get("holdout", args.holdout or 0)
-        was["select"] = "held-out" if was["holdout"] else "test"
-    was = {flag: one.default for flag, one in loss_settings().items()} | was  # losses that it did not know
+    was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
     if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in declared]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
@@ -51,31 +46,15 @@ def taken_up(args, declared, kind, name, own=None):
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
-    args = args.adopt(**{flag: was[flag] for flag in taken_up})
-    args = args.settle(plan=settings.get("plan"), facts=facts_of(settings, args.dataset) if settings else None)
-    if is_folder(args.dataset) and isinstance(saved.get("files"), dict):  # which earlier versions did not keep
-        check_files(saved["files"], args.dataset, path)
+    args = args.with_found(**{flag: was[flag] for flag in taken_up})
+    args = args.with_settled(plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
+    if is_folder(args.dataset):
+        now, were = list_folder(args.dataset).known_by, saved["files"]
+        if changed := [f"{part}/ had {were[part]} and has {known}" for part, known in now.items() if were[part] != known]:
+            others = f"the images of {args.dataset} are not those that the run of {path} was given: {'; '.join(changed)}"
+            advice = "bring them back, or begin a new run: another --run_name, or --overwrite, in place of --resume"
+            raise UserError(f"{others}; {advice}")
     return args, saved
-
-
-def check_files(were, folder, path):
-    """Raises UserError where the images of a folder are not those of which the checkpoint of this path knows, 'train' and 'test'
-    -> what was known of its files, see Listing."""
-    now = list_folder(folder).known_by
-    if changed := [f"{part}/ had {were.get(part)} and has {known}" for part, known in now.items() if were.get(part) != known]:
-        raise UserError(
-            f"the images of {folder} are not those that the run of {path} was given: {'; '.join(changed)}; bring them back, or "
-            "begin a new run: another --run_name, or --overwrite, in place of --resume"
-        )
-
-
-def flags_of(saved, settings, declared):
-    """flag -> value of the run that wrote a last checkpoint; an earlier version's knows only some of them."""
-    settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
-    flags = {declared[name].flag(name): value for name, value in settings.items() if name in declared}
-    earlier, last = saved.get("recipe", {}) | saved.get("course", {}), saved.get("flags", {})
-    known = earlier | last | flags | {name: last[name] for name in last if name == "dataset"}  # settings do not say where it lies
-    return {flag: value for flag, value in known.items() if flag}
 
 
 def flags_to_save(args, declared, model):
@@ -86,14 +65,16 @@ def flags_to_save(args, declared, model):
 
 
 def _read(path, paths, may_begin, own):
-    """The checkpoint, or None where the run at these paths has not saved yet, and may begin. Offers the one before a damaged
-    one."""
+    """The checkpoint, or None where the run has not saved yet, and may begin. Offers the one before a damaged one."""
     is_last, previous = path.resolve() == paths.last_path.resolve(), paths.previous_path
     if is_last and not path.exists() and not previous.exists():
-        if _has_epochs(paths):
+        logged = paths.log_path.exists()
+        lines = paths.log_path.read_text(encoding="utf-8", errors="replace").splitlines() if logged else []
+        last = on_epoch(lines[-1]) if lines else None  # where that is epoch 1, it was killed just before it saved
+        if any(map(on_epoch, lines)) and not (last and last[1] == "1") if logged else paths.best_path.exists():
             raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite to begin anew")
         if not may_begin:
-            raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths)}")
+            raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths, lines)}")
         return None
     try:
         return whole_checkpoint(path, own)
@@ -104,19 +85,9 @@ def _read(path, paths, may_begin, own):
         raise UserError(f"{error}; the one before it is whole: --resume {previous}") from None
 
 
-def _what_there_is(paths):
-    """What to resume instead of a run that has not saved yet, in words: how it was begun, or else which others are there."""
-    if begun := [line for line in _log_lines(paths) if line.startswith(COMMAND)]:
+def _what_there_is(paths, lines):
+    """What to resume instead of a run that has not saved yet: how it was begun, by its log, or else which others are there."""
+    if begun := [line for line in lines if line.startswith(COMMAND)]:
         return f"the run was stopped before it had saved; begin it with the flags that it had: {begun[-1].removeprefix(COMMAND)}"
     others = sorted(path.stem.removesuffix("_last") for path in paths.files.glob("*_last.pth"))
     return f"{meant(paths.name, others)}there are {some(others, 20)}" if others else f"there are no runs in {paths.files}"
-
-
-def _has_epochs(paths):
-    """Whether a run has completed an epoch: its log says so, or without a log there is a best checkpoint."""
-    return any(map(is_epoch_line, _log_lines(paths))) if paths.log_path.exists() else paths.best_path.exists()
-
-
-def _log_lines(paths):
-    """The lines of a run's log; none without one."""
-    return paths.log_path.read_text(encoding="utf-8", errors="replace").splitlines() if paths.log_path.exists() else []

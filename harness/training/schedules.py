@@ -16,20 +16,17 @@ def length_of(train, args):
     updates, and `epochs` becomes the number of epochs that has so many updates, or more."""
     if args.updates:
         train = replace(train, passes=ceil(LEAST * args.batch_size / len(train)))
-        args = args.settle(epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))
+        args = args.with_settled(epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))
     return train, ceil(len(train) / args.batch_size), args
 
 
 def make_optimizer(model, args):
-    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Thresholds, leaks, and the gains and
-    biases of a normalisation have no weight decay; biases have a learning rate of their own. Raises UserError where the flags
-    ask for one and there are none."""
+    """Adam or SGD as the flags say, PyTorch's fused ones, which pass over the weights once. Only weights decay. Raises UserError
+    where biases are to have a rate of their own and there are none."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     biases = [trained.pop(name) for name in list(trained) if name.endswith(".bias")]
-    groups = [
-        {"params": [parameter for parameter in trained.values() if parameter.dim() > 1]},
-        {"params": [parameter for parameter in trained.values() if parameter.dim() <= 1], "weight_decay": 0.0},
-    ]
+    weights, others = ([one for one in trained.values() if (one.dim() > 1) == many] for many in (True, False))
+    groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     if biases:
         groups.append({"params": biases, "weight_decay": 0.0, "lr": args.learning_rate * args.bias_lr_factor})
     elif args.bias_lr_factor != 1 and "bias_lr_factor" in args.typed:
@@ -41,11 +38,8 @@ def make_optimizer(model, args):
 
 
 def make_schedule(optimizer, args, updates):
-    """Learning rate at each update; updates: of an epoch.
-
-    step: divided by lr_reduce after each part lr_interval of the epochs. cosine, triangle: rises linearly over the first part
-    warm_up of all updates, then falls to 0 as half a cosine, or linearly.
-    """
+    """Learning rate at each update; updates: of an epoch. step: divided by lr_reduce after each part lr_interval of the epochs.
+    cosine, triangle: rises linearly over the first part warm_up of all updates, then falls to 0 as half a cosine, or linearly."""
     total, warm_up = args.epochs * updates, args.warm_up
 
     def step_factor(step):

@@ -8,27 +8,25 @@ from self_models.basics.images import has_colour
 SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; nothing; the test images, as in the original
 
 
+def images_for(args, model, holdout):
+    """(training, selection or None, test) ImageSets that the flags name, as the model takes them. Raises UserError as load_data
+    does, and for images or classes that are not the model's."""
+    recorded = model.frames, model.settings["count_bound"]
+    limits = args.limit_train, args.limit_test, holdout
+    data = load_data(where_images_lie(args), args.data_dir, *limits, model.image_shape, args.skip_bad, *recorded)
+    check_fits(data[0], model)
+    return data
+
+
 def data_for(args, model):
-    """(the Configuration, (training, selection or None, test) ImageSets) of a training script.
-
-    In training `holdout` becomes the number of images held out, `selected_on` what chooses the epoch. Raises UserError as
-    load_data does, for images or classes that are not the model's, for held-out images that would choose nothing, and for
-    --mirror, --shift or --cutout where these images have no use for them.
-    """
-
-    def load(holdout):
-        limits = args.limit_train, args.limit_test
-        recorded = model.frames, model.settings["count_bound"]
-        data = load_data(where_images_lie(args), args.data_dir, *limits, holdout, model.image_shape, args.skip_bad, *recorded)
-        check_fits(data[0], model)
-        return data
-
+    """(the Configuration, images_for() a training script). In training `holdout` becomes the number of images held out,
+    `selected_on` what chooses the epoch. Raises UserError for held-out images that would choose nothing, and for --mirror,
+    --shift or --cutout where these images have no use for them."""
     if args.test_only:
-        return args, load(0)
+        return args, images_for(args, model, 0)
     if args.select == "test" and args.holdout:
         raise UserError(f"--select test makes no use of --holdout {args.holdout}: type --holdout 0, or leave out --select")
-    holdout = 0 if args.select == "test" else args.holdout
-    train, selection, test = load(holdout)
+    train, selection, test = images_for(args, model, 0 if args.select == "test" else args.holdout)
     channels, *size = train.images.shape[-3:]
     if "mirror" in args.typed and args.mirror == "alternate" and not has_colour(channels):
         kind = "grey images" if channels == 1 else "recordings"
@@ -38,4 +36,4 @@ def data_for(args, model):
     if args.cutout >= max(size):
         raise UserError(f"--cutout {args.cutout} can take all of an image of {size[0]}x{size[1]} pixels; give fewer pixels")
     selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
-    return args.settle(holdout=len(selection) if selection else 0, selected_on=selected_on), (train, selection, test)
+    return args.with_settled(holdout=len(selection) if selection else 0, selected_on=selected_on), (train, selection, test)

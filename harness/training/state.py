@@ -1,6 +1,5 @@
 """The state of a training run: kept in its last checkpoint, taken up again by --resume."""
 
-import json
 import signal
 import time
 from dataclasses import dataclass, field
@@ -27,14 +26,11 @@ class Finished(UserError):
 
 @dataclass
 class TrainingState:
-    """A model, its optimiser and schedule, the average of its weights, if one is asked for, and how far they have come.
-
-    data: (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; epoch: epochs completed;
-    progress: of the epoch after them; seconds: that it has taken; best: figures of the best epoch; lines, json_lines: on epochs,
-    in the two logs; finished: the final evaluation has been reported, too; signals: see noted_signals.
-
-    No state of a random generator is kept: every draw follows from the seed, the epoch, and the step or the image.
-    """
+    """A model, its optimiser and schedule, the average of its weights, if one is asked for, and how far they have come. data:
+    (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; epoch: epochs completed; progress: of
+    the epoch after them; seconds: that it has taken; best: figures of the best epoch; finished: the final evaluation has been
+    reported, too; signals: see noted_signals. No state of a random generator is kept: every draw follows from the seed, the
+    epoch, and the step or the image."""
 
     model: object
     data: tuple
@@ -49,8 +45,6 @@ class TrainingState:
     progress: Progress = field(default_factory=Progress)
     seconds: float = 0.0
     best: dict | None = None
-    lines: list = field(default_factory=list)
-    json_lines: list = field(default_factory=list)
     finished: bool = False
     saved_at: float = field(default_factory=time.monotonic)
     signals: object = None
@@ -70,15 +64,13 @@ class TrainingState:
         return ranks.is_first() and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
 
     def save(self):
-        """Write the last checkpoint; the one before it is kept until the run is finished. Raises UserError instead of saving
-        weights that are not finite."""
+        """Write the last checkpoint; the one before stays until the run is finished. Raises UserError for weights not finite."""
         self.check_finite()
         average = self.progress.gather()
         more = {name: getattr(self, name) for name in ("epoch", "seconds", "best", "finished")}
         more |= {"step": self.progress.step, "average": vars(average)}
         more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         more |= {"averaged": self.averaged.state_dict()} if self.averaged else {}
-        more |= {"logs": json.dumps({"text": self.lines, "records": self.json_lines})}
         more |= {"flags": flags_to_save(self.args, self.declared, self.model)}
         more |= {"files": {part: images.known_by for part, images in (("train", self.data[0]), ("test", self.data[2]))}}
         save_checkpoint(self.run.place.last_path, self.model, self.run.place.previous_path, **more)
@@ -111,33 +103,30 @@ class TrainingState:
         become what they were. Raises UserError where it is of another run, or has nothing left to do."""
         args, place, path = self.args, self.run.place, Path(self.args.resume)
         if saved is None:
+            self.run.take_back(0, False)
             return self.run.say(f"{path} is not there yet: the run begins")
         was, name = saved.get("model"), type(self.model).__name__
         if was not in (None, name):
             raise UserError(f"--resume: {path} holds a {was}, not a {name}; it wants the same flags, or none")
         restore(self.model, saved, path)
         try:
-            kinds = [state["param_groups"][0].keys() for state in (saved["optimizer"], self.optimizer.state_dict())]
-            if kinds[0] != kinds[1]:
-                raise ValueError("it comes from another kind of optimiser")
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             set_rates(self.optimizer, self.schedule)
             if self.averaged:
                 self.averaged.load_state_dict(saved["averaged"])
-            self.epoch, self.seconds = int(saved["epoch"]), float(saved.get("seconds", 0.0))  # earlier versions knew only epochs
-            self.progress.step = int(saved.get("step", 0))
+            self.epoch, self.progress.step, finished = int(saved["epoch"]), int(saved["step"]), saved["finished"]
+            self.seconds = float(saved["seconds"])
             if self.progress.step and ranks.is_first():
                 self.progress.average = Average(**saved["average"])
             if place.is_resumed:
-                self.best, logs = saved["best"], json.loads(saved.get("logs", "{}"))
-                self.lines, self.json_lines = list(logs.get("text", [])), list(logs.get("records", []))
+                self.best = saved["best"]
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not fit this run's optimiser ({error}); use the flags it was trained with") from None
-        if self.epoch > args.epochs or (self.epoch == args.epochs and (saved.get("finished", True) or not place.is_resumed)):
+        if self.epoch > args.epochs or (self.epoch == args.epochs and (finished or not place.is_resumed)):
             raise Finished(f"{path} has trained {counted(self.epoch, 'epoch')} already: raise --epochs {args.epochs} to go on")
-        if place.is_resumed and "logs" in saved:
-            self.run.repair(self.lines, self.json_lines)
+        if place.is_resumed:
+            self.run.take_back(self.epoch, finished)
         if ranks.is_first() and path.resolve() == place.previous_path.resolve():
             keep(path, place.last_path)  # else a damaged one would be kept in its place
         self.run.say(f"resumed from {path} after epoch {self.where()}")

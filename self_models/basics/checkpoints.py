@@ -1,6 +1,5 @@
 """Checkpoints, read without executing code and restored exactly."""
 
-import pickle
 import warnings
 import zipfile
 from pathlib import Path
@@ -19,31 +18,24 @@ class CheckpointError(ModelError):
 
 
 def load_checkpoint(path):
-    """A checkpoint as a dict with at least state_dict; ours have model and settings too, the original's do not.
-
-    The original's `module.` prefix is taken off. Raises CheckpointError for a file that is missing or is no checkpoint.
-    """
+    """A checkpoint as a dict with at least state_dict; ours have model and settings too. The original's `module.` prefix is taken
+    off. Raises CheckpointError for a file that is missing or is no checkpoint."""
     if not Path(path).is_file():
         ours = f"; {found} came with the program" if (found := came_with_it(path)) else ""
         raise CheckpointError(f"{path}: no such checkpoint file{ours}")
     try:
         saved = _read(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).split(". ")[0].split("\n")[0]
-        raise CheckpointError(f"{path} is no checkpoint that can be loaded safely, or it is damaged ({reason})") from None
     except Exception as error:  # torch's reader raises whatever a damaged file makes of it
-        reason = str(error).split("\n")[0][:120]
-        raise CheckpointError(f"{path} is truncated or damaged ({type(error).__name__}: {reason}); use another copy") from None
+        reason = f"{type(error).__name__}: {error}".split("\n")[0].split(". ")[0][:160]
+        raise CheckpointError(f"{path} cannot be read, or not safely ({reason}); use another copy") from None
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path} holds a {type(saved).__name__}, not a checkpoint")
-    state = saved.get("state_dict", saved)
+    state, advice = saved.get("state_dict", saved), "give a checkpoint written by these scripts"
     is_state = isinstance(state, dict) and state
     if not is_state or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
-        raise CheckpointError(f"{path} holds no state_dict of tensors by name; give a checkpoint written by these scripts")
+        raise CheckpointError(f"{path} holds no state_dict of tensors by name; {advice}")
     if odd := [f"{name} is {kind}" for name, value in state.items() if (kind := unusual(value))]:
-        raise CheckpointError(f"{path}: {odd[0]}, not a plain tensor of real numbers; give a checkpoint written by these scripts")
+        raise CheckpointError(f"{path}: {odd[0]}, not a plain tensor of real numbers; {advice}")
     state = {name.removeprefix("module."): value for name, value in state.items()}
     return {**(saved if "state_dict" in saved else {}), "state_dict": state}
 
@@ -72,19 +64,15 @@ def unusual(value):
 
 
 def may_hold(saved):
-    """What a loaded checkpoint may hold: {'ANN'}, {'SNN'}, or both for a file of the original with thresholds beside the
-    state, since its calibration wrote them into the ANN's file as well."""
+    """What a loaded checkpoint may hold: {'ANN'}, {'SNN'}, or both for the original's, whose ANN files get thresholds, too."""
     if any(name.endswith(".threshold") for name in saved["state_dict"]):
         return {"SNN"}
     return {"ANN", "SNN"} if "thresholds" in saved and "settings" not in saved else {"ANN"}
 
 
 def restore(model, saved, path, may_lack=()):
-    """Load saved["state_dict"] into the model, exactly; may_lack: names that the file need not have.
-
-    Raises CheckpointError with the names that differ, or of a tensor that cannot be. The original keeps thresholds, already
-    scaled, and leak beside the state.
-    """
+    """Load saved["state_dict"] into the model, exactly; may_lack: names that the file need not have. Raises CheckpointError with
+    the names that differ, or of a tensor that cannot be."""
     state, own = saved["state_dict"], model.state_dict()
     if words := differences(own, state, may_lack):
         named = f"{path} does not fit {type(model).__name__}: {words}"

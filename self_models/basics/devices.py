@@ -11,8 +11,7 @@ def wide(device):
 
 
 def sent(values, device):
-    """A tensor of the CPU on the device. From memory that cannot be paged out it goes to a GPU while the host runs on; from any
-    other the host would wait until the GPU has done all that was asked of it before."""
+    """A tensor of the CPU on the device. From memory that cannot be paged out it goes to a GPU while the host runs on."""
     if torch.device(device).type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)

@@ -32,7 +32,8 @@ def read_images(images, model, note=warnings.warn, invert=False):
     usual, found = model.background, border(images)
     if usual is not None and (far := (found - usual).abs() > FAR).any():
         kinds = ("dark", "bright") if usual < 0.5 else ("bright", "dark")
-        named = [name_of(source, number) for number, source in enumerate(sources) if far[number]]
+        names = [source.name if isinstance(source, Path) else f"image {number}" for number, source in enumerate(sources)]
+        named = [name for name, is_far in zip(names, far, strict=True) if is_far]
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         note(
             f"note: values look inverted: {len(named)} of {len(images)} images have a {kinds[1]} border "
@@ -42,8 +43,7 @@ def read_images(images, model, note=warnings.warn, invert=False):
 
 
 def image_sources(images):
-    """What is to be read: PIL images and files as they are, of a folder its images in the order of their names, as Paths. Raises
-    ModelError where there is none."""
+    """PIL images and files as they are, of a folder its images by name, as Paths. Raises ModelError where there is none."""
     files = []
     for each in images:
         if isinstance(each, Image.Image):
@@ -61,22 +61,15 @@ def image_sources(images):
     return files
 
 
-def name_of(source, number):
-    """What to call an image, of this number among all, in a line."""
-    return source.name if isinstance(source, Path) else f"image {number}"
-
-
 def is_image(name):
     """Whether a file of this name is taken for an image; hidden ones are not."""
     return name.lower().endswith(ENDINGS) and not os.path.basename(name).startswith(".")
 
 
 def decoded(source, shape):
-    """An image file, or a PIL image, as a uint8 array of this shape (C, H, W), grey with one channel, else colour.
-
-    It is turned as its EXIF entry says; the largest part of these proportions is cut from its middle and resized (bicubic).
-    Transparent parts lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read.
-    """
+    """An image file, or a PIL image, as a uint8 array of this shape (C, H, W), grey with one channel, else colour. It is turned
+    as its EXIF entry says; the largest part of these proportions is cut from its middle and resized (bicubic). Transparent parts
+    lie on black, 16-bit values keep their high byte. Raises ModelError where it cannot be read."""
     channels, height, width = shape
     with opened(source) as image:
         if image is not source:  # a large JPEG is read at a half, a quarter or an eighth, which is faster, and changes it
@@ -88,8 +81,7 @@ def decoded(source, shape):
 
 @contextmanager
 def opened(source):
-    """An image file as a PIL image, for as long as the block lasts; a PIL image as it is. Raises ModelError where it cannot be
-    read there."""
+    """An image file as a PIL image, for as long as the block lasts. Raises ModelError where it cannot be read there."""
     is_open = isinstance(source, Image.Image)
     try:
         with nullcontext(source) if is_open else Image.open(source) as image:

@@ -14,7 +14,6 @@ def users_folder():
 
 
 def came_with_it(path):
-    """The file that came with the program where this relative path, say trained_models/snn/quick_feedback.pth, names one that the
-    folder one works in lacks; else None."""
+    """The file that came with the program by this relative path, where the folder one works in lacks it; else None."""
     found = HOME / path
     return found if not Path(path).exists() and found.is_file() else None

@@ -1,5 +1,5 @@
-"""Images: what a network takes, checked, never rescaled in silence; and what is known of the named data sets, image shapes, class
-names, and how bright a background is, before their files are read."""
+"""Images: what a network takes, checked, never rescaled in silence; and what is known of the named data sets before their files
+are read."""
 
 from pathlib import Path
 
@@ -11,12 +11,7 @@ from self_models.basics.settings import choices
 
 TOLERANCE = 1e-4  # how far floats may lie outside their range: interpolation rounds
 # data set -> image shape (channels, height, width)
-IMAGE_SHAPES = {
-    "MNIST": (1, 28, 28),
-    "FashionMNIST": (1, 28, 28),
-    "CIFAR10": (3, 32, 32),
-    "CIFAR100": (3, 32, 32),
-}
+IMAGE_SHAPES = {"MNIST": (1, 28, 28), "FashionMNIST": (1, 28, 28), "CIFAR10": (3, 32, 32), "CIFAR100": (3, 32, 32)}
 LARGEST_SIDE = 2**15  # of images, and of their channels
 ELSEWHERE = "…/"  # begins the name of a folder of images, in a checkpoint
 
@@ -59,8 +54,7 @@ def names(value):
 
 
 def class_names(settings):
-    """A name for each label of a network: those given, else the data set's, else numbers. Raises ModelError for a wrong number
-    of names."""
+    """A name for each label: those given, else the data set's, else numbers. Raises ModelError for a wrong number of names."""
     given, labels = settings["classes"], settings["labels"]
     if given and len(given) != labels:
         raise ModelError(f"classes: {len(given)} names for {labels} labels: give one for each")
@@ -82,8 +76,7 @@ def background(settings):
 
 
 def has_colour(channels):
-    """Whether images of so many channels are in colour, which lie in [-1, 1]; grey ones, and the two channels of an event camera,
-    off and on, lie in [0, 1], where 0 is nothing."""
+    """Whether images of so many channels are in colour, in [-1, 1]; grey ones, and an event camera's, lie in [0, 1]."""
     return channels > 2
 
 

@@ -1,9 +1,6 @@
-"""Settings: each declared once, as a dataclass field that knows what everybody needs of it.
-
-A declaration is a dataclass whose fields come from setting(). Constructors check values by it; flags and --help are made of it;
-checkpoints keep its values; --resume and the cache of balanced thresholds ask it what they may assume. A network's
-declaration is completed by its parts: what is registered as a gate, a stopping rule or a read-out brings its own.
-"""
+"""Settings: each declared once, as a field of a dataclass, by setting(). Constructors check values by it, flags and --help are
+made of it, checkpoints keep its values, --resume and the cache of balanced thresholds ask it what they may assume. What is
+registered as a gate, a stopping rule or a read-out brings its own."""
 
 import dataclasses
 import difflib
@@ -14,6 +11,7 @@ from typing import NamedTuple
 
 from self_models.basics.errors import ModelError
 
+MOST = 2**31 - 1  # of anything that is counted
 LARGEST = 1e30  # of any number: 32-bit floats overflow not far beyond
 
 
@@ -78,12 +76,14 @@ class Registry(dict):
 
 
 class Number:
-    """An int or float between low and high; above, below: exclude that end."""
+    """An int or float between low and high; above, below: exclude that end. range: the same in few words."""
 
     def __init__(self, kind, low=-math.inf, high=math.inf, *, above=False, below=False):
         self.kind, self.low, self.high, self.excluded = kind, low, high, [low] * above + [high] * below
         ends = [f"{'above' if above else 'at least'} {low}"] * (low > -math.inf)
         ends += [f"{'below' if below else 'at most'} {high}"] * (high < math.inf)
+        ranges = f"{'above ' * above}{low} to {'below ' * below}{high}"
+        self.range = ranges if high < MOST else f"{'above' if above else 'from'} {low}" * (low > -math.inf)
         self.wanted = f"{'a whole number' if kind is int else 'a number'} {' and '.join(ends)}".strip()
 
     def check(self, value):
@@ -137,7 +137,7 @@ class Text:
         self.parse, self.check = parse, check
 
 
-COUNT = Number(int, 1, 2**31 - 1)
+COUNT = Number(int, 1, MOST)
 WHOLE = Number(int, 0)
 POSITIVE = Number(float, 0, above=True)
 NOT_NEGATIVE = Number(float, 0)
@@ -161,15 +161,12 @@ class Need(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is declared of a setting beside its name.
-
-    kind: its type and range; help: with unit; needs: Needs, all of which must hold for it to count, that of its part among them.
-    Its flag: flags: option strings, else --NAME; none for an empty tuple. group: of --help; common: the short one has it, too.
-    metavar, argparse: for argparse.
-    Who asks it: training: it counts in training only. taken_up: --resume takes it over where it is not typed; fixed: it must not
-    be typed with another value then. adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds
-    depend on it, unless it counts in training only.
-    """
+    """What is declared of a setting beside its name. kind: its type and range; help: with unit; needs: Needs, all of which must
+    hold for it to count, that of its part among them. Its flag: flags: option strings, else --NAME; none for an empty tuple.
+    group: of --help; common: the short one has it, too. metavar, argparse: for argparse. Who asks it: training: it counts in
+    training only. taken_up: --resume takes it over where it is not typed; fixed: it must not be typed with another value then.
+    adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds depend on it, unless it counts in
+    training only."""
 
     kind: object
     help: str
@@ -230,11 +227,9 @@ def with_defaults(settings, defaults):
 
 
 class Configured:
-    """A module that is built from declared settings, by position or by name, and keeps them in self.settings.
-
-    Settings: the declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too;
-    defaults: where this class's differ from its bases'; positional: names of the arguments that may come without theirs.
-    """
+    """A module that is built from declared settings, by position or by name, and keeps them in self.settings. Settings: the
+    declaration of its own; parts: setting -> Registry of the classes that it may name, each a declaration, too; defaults: where
+    this class's differ from its bases'; positional: names of the arguments that may come without theirs."""
 
     Settings = None
     parts = {}  # noqa: RUF012
@@ -277,7 +272,7 @@ class Configured:
         return {name: value for name, value in found.items() if name in in_force}
 
     def configure(self, args, named):
-        """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or one too many."""
+        """Fill self.settings from a constructor's arguments. Raises ModelError, also for one given twice or too many."""
         if len(args) > len(self.positional) or set(self.positional[: len(args)]) & named.keys():
             raise ModelError(f"{type(self).__name__}: too many arguments; give settings by name")
         self.settings = self.checked(dict(zip(self.positional, args, strict=False)) | named)

@@ -30,7 +30,7 @@ class Average:
         """Figures that are means over these images: numbers, or tensors of any shape."""
         self.images += images
         for name, value in figures.items():
-            value = value.detach() if isinstance(value, torch.Tensor) else torch.tensor(float(value))
+            value = torch.as_tensor(value).detach()
             self.sums[name] = self.sums.get(name, 0) + value.to(wide(value.device)) * images
 
     def add_up(self, values):
@@ -59,13 +59,11 @@ class Average:
 
 class Evaluation:
     """Give it each batch's output, inside `with Evaluation(...) as evaluation` where operations are counted; then result().
-
-    Several processes that share the batches merge what each of them has: result([parts() of each, in their order]).
-    """
+    Several processes that share the batches merge what each of them has: result([parts() of each, in their order])."""
 
     def __init__(self, model, count_operations=False):
         self.average, self.spikes, self.per_image, self.began = Average(), Average(), [], time.perf_counter()
-        self.counter = OperationCounter(model) if count_operations else None
+        self.counter = OperationCounter(model) if count_operations is True else count_operations or None
 
     def __enter__(self):
         if self.counter:
@@ -101,8 +99,7 @@ class Evaluation:
         From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
         median_steps, p95_steps and comparisons (of a pixel with its prediction, per image); from a model that blocks
         open_share, a list of T: mean share of active input pixels open at each step; where they were counted operations, see
-        OperationCounter, and their energies per image. per_image: tensors (N,), see
-        figures_per_image.
+        OperationCounter, and their energies per image. per_image: tensors (N,), see figures_per_image.
         """
         averages, spikes, per_image, counts = zip(*(parts or [self.parts()]), strict=True)
         average, spikes = Average.of(averages), Average.of(spikes).means()
@@ -129,7 +126,7 @@ def confusion(labels, found, classes):
 
 
 def figures_per_image(output, images, labels):
-    """Figures of each image (B,): label, found (the class), correct, margin (gap between the two best outputs); error; from
+    """Figures of each image (B,): label, found (the class), correct, margin (margin of the two largest logits); error; from
     an SNN spikes (all layers), steps, ink (sum of light) and comparisons (of a pixel with its prediction)."""
     found = output.logits.argmax(1)
     figures = {"label": labels, "found": found, "correct": found == labels, "margin": output_gap(output.logits)}
@@ -148,7 +145,7 @@ class Batch(NamedTuple):
 
     whole: size of the whole batch, of which one of several processes has a part; 0: this is the whole.
     counts: False for the stand-in of a process that no image is left for; it weighs nothing.
-    place: a SequenceState of running/stream.py, where these images come after others in a network that is left on.
+    place: a SequenceState of running/stream.py, where these images come after others in a streaming network.
     """
 
     images: torch.Tensor
@@ -176,14 +173,12 @@ class Batch(NamedTuple):
 
 @torch.no_grad()
 def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
-    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations, unless they are not wanted.
-
-    data: images (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with their labels (N,); or alone an
-    ImageSet (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own batches are taken, in its
-    order. Image n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are
-    those that the scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for
-    none, for a network of one class, and for an SNN with a part that no plan makes, whose operations are not known.
-    """
+    """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations, unless they are not wanted. data: images
+    (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with their labels (N,); or alone an ImageSet
+    (load_data gives three), a Dataset of (image, label) pairs, or a DataLoader, whose own batches are taken, in its order. Image
+    n (of an ImageSet its start is added) has draws of its own, which follow from the seed and n: the figures are those that the
+    scripts report for these images, whatever the batch size. Raises ModelError for other images or labels, for none, for a
+    network of one class, and for an SNN with a part that no architecture makes, whose operations are not known."""
     was_training, size = model.training, required(COUNT, "batch_size", batch_size)
     try:
         parts = parts_of(model, data, labels, size)
@@ -213,8 +208,7 @@ def parts_of(model, data, labels, batch_size):
 
 
 def batches_of(model, parts):
-    """Batches, checked and on the model's device, of Batches or of (images, labels) pairs, whose positions go on from 0. Raises
-    ModelError for what is neither, or nothing."""
+    """Batches, checked and on the model's device, of Batches or (images, labels) pairs. Raises ModelError for what is neither."""
     device, begin = next(model.parameters()).device, 0
     for part in parts:
         if not isinstance(part, Batch):
@@ -233,7 +227,8 @@ def batches_of(model, parts):
 def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operations=False, merge=lambda mine: [mine]):
     """What Evaluation.result says of a model in evaluation on all Batches of a set, and `confusion`, lists: of the images of each
     class, how many were found to be of each. losses: (output, labels, images) -> further means, by name, which says whether it
-    needs_frames; on_part: called after each with (its number, Average so far); merge: what Evaluation.parts() says to what it
+    needs_frames; on_part: called after each with (its number, Average so far); count_operations: a bool, or the OperationCounter
+    that does; merge: what Evaluation.parts() says to what it
     says in each of several processes, in their order."""
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):

@@ -29,7 +29,7 @@ from self_models.network.wiring import check_known
 JOULES_PER_MAC = 4.6e-12  # 32-bit floating point, 45 nm (Horowitz, ISSCC 2014)
 JOULES_PER_AC = 0.9e-12
 FIRST = "features.0"  # whose inputs are the events of the input neurons
-COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases")
+COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")
 
 
 def energy_joules(acs, macs):
@@ -51,14 +51,17 @@ def energies(operations, comparisons, analog_input=False):
 
 
 class OperationCounter:
-    """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`. Raises
-    ModelError for a network with a part or a method whose operations are not known, and where they are being counted already."""
+    """Counts the operations of an SNN's forward passes while it is entered: `with OperationCounter(model) as counter`. reaches:
+    also the neurons that something arrives at in a step, which the event engine does not tell. Raises ModelError for a network
+    with a part or a method whose operations are not known, and where they are being counted already."""
 
-    def __init__(self, model):
+    def __init__(self, model, reaches=False):
         check_known(model, "a count of operations", "evaluate(..., operations=False) does without")
         self.model, self._noted, self._met = model, [], {}
         self.acs, self.macs, self.dense, self.events, self.spikes, self.neurons, self.biases = {}, {}, {}, {}, {}, {}, {}
+        self.steps, self.reached, self._reaches = {}, {}, reaches
         names, wiring = {module: name for name, module in model.named_modules()}, model.wiring
+        self._connections = {}  # by the last of their linear layers
         self._modules, self._inputs = {}, {}  # of the connections, with what goes into them: (C, H, W), or (N,)
         self._behind = set()  # connections behind another one, or behind an average pool
         self._biased = {}  # last connection -> neurons that get its bias
@@ -74,6 +77,7 @@ class OperationCounter:
                     if module is not one.modules[0]:
                         self._behind.add(end)
             self._ends[sources[one.source]].append((end, torch.from_numpy(one.reach())))
+            self._connections[end] = one
             if one.bias is not None:
                 self._biased[end] = prod(one.target_shape)
 
@@ -124,7 +128,11 @@ class OperationCounter:
                 spikes, fired = signal, (flat != 0).float() if name == FIRST else flat
                 active = sum_over_batch(fired, rows)
                 left = {part: self._left_to(flag[at], taken[at.to(device)], active, fired) for part, flag in takes.items()}
-                self._count_events("input" if name == FIRST else name, active, lambda end: left[self._part(end)])  # noqa: B023
+                source = "input" if name == FIRST else name
+                self._count_events(source, active, lambda end: left[self._part(end)])  # noqa: B023
+                for end, _ in self._ends[source] if self._reaches else ():
+                    taken_now = taken[at.to(device)] & takes[self._part(end)][at].to(device)[:, None]
+                    self._count_reached(end, (flat != 0)[taken_now.flatten()])
         images_at = taken.sum(1).cpu()
         counted = {part: int(images_at[flag].sum()) for part, flag in runs.items()}
         for name in self._modules:
@@ -142,7 +150,7 @@ class OperationCounter:
 
     def _part(self, name):
         """The part of the network to which a layer belongs, as far as parts may rest: see Schedule."""
-        if is_decoder(name):
+        if part_of(name) == "decoder":
             return "decoder"
         stage, position = (FIRST if name == "input" else name).split(".")
         return "encoder" if stage == "features" and int(position) < self.model.features.fork else "after"
@@ -173,10 +181,9 @@ class OperationCounter:
         return self
 
     def result(self, images):
-        """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and
-        feedback_event_acs, the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers,
-        the same counts and the active share by layer; and of a network with biases bias_additions, how often a neuron gets one.
-        """
+        """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and feedback_event_acs,
+        the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers, the same counts and
+        the active share by layer; and of a network with biases bias_additions, how often a neuron gets one."""
         totals = {"effective_acs": self.acs, "effective_macs": self.macs, "dense": self.dense, "event_acs": self.events}
         layers = {kind: {name: float(value) / images for name, value in by.items()} for kind, by in totals.items()}
         decoder = {kind: sum(v for name, v in by.items() if part_of(name) == "decoder") for kind, by in layers.items()}
@@ -208,9 +215,24 @@ class OperationCounter:
 
     def _count_dense(self, name, steps):
         """Add the operations of a connection that uses no sparsity, and its biases; steps: of all images together."""
+        self.steps[name] = self.steps.get(name, 0) + steps
         self.dense[name] = self.dense.get(name, 0) + self._weights_met(name)[1] * steps
         if name in self._biased:
             self.biases[name] = self.biases.get(name, 0) + self._biased[name] * steps
+
+    def _count_reached(self, end, active):
+        """Add how many neurons of a connection's target something arrives at; active: what its source sends, bool (N, ...), of
+        the steps and images that count."""
+        one = self._connections[end]
+        places = active.view(*active.shape, *[1] * (4 - active.dim())).float().amax(1, keepdim=True)
+        for module in one.modules:
+            if isinstance(module, nn.Linear):
+                places = places.flatten(1).amax(1).view(-1, 1, 1, 1)
+            elif isinstance(module, LINEAR):
+                places = apply_connection(module, places, places.new_ones(1, 1, *module.kernel_size))
+            else:
+                places = module(places)
+        self.reached[end] = self.reached.get(end, 0) + (places > 0).sum().item() * one.target_shape[0]
 
     def _weights_met(self, name):
         """(non-zero weights that each input of a connection meets, all weights that all of them meet)"""
@@ -224,16 +246,14 @@ class OperationCounter:
         same, as far as the connection of a name takes them."""
         for end, reached in self._ends[name]:
             taken = taken_by(end)
-            self.events[end] = (
-                self.events.get(end, 0) + (taken.sum(0) * reached.to(taken) if taken.dim() == 3 else taken * reached.item()).sum()
-            )
+            by_place = taken.sum(0) * reached.to(taken) if taken.dim() == 3 else taken * reached.item()
+            self.events[end] = self.events.get(end, 0) + by_place.sum()
         if name in self._sizes:
             self.spikes[name] = self.spikes.get(name, 0) + active.sum()
 
 
 def sum_over_batch(active, among=None):
-    """(B, ...) float32 of zeros and ones -> (...) float64; among: of these images only, (B,) bool, else of all. As a product
-    with ones in memory order, since sum(0) is slow."""
+    """(B, ...) float32 of zeros and ones -> (...) float64; among: of these images only, (B,) bool. A product: sum(0) is slow."""
     is_image = active.dim() == 4
     rows = active.permute(0, 2, 3, 1) if is_image else active
     weights = active.new_ones(len(active)) if among is None else among.to(active.dtype)
@@ -263,7 +283,3 @@ def apply_connection(layer, x, weight):
     if isinstance(layer, nn.ConvTranspose2d):
         return F.conv_transpose2d(x, weight, stride=layer.stride, padding=layer.padding, output_padding=layer.output_padding)
     return F.conv2d(x, weight, stride=layer.stride, padding=layer.padding)
-
-
-def is_decoder(name):
-    return part_of(name) == "decoder"

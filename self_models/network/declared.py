@@ -43,42 +43,30 @@ CHANGEABLE = (  # settings of a network that may change once it is built, beside
 HIDDEN = Need("fc_layers", why="the classifier has no hidden layers")
 
 
+# fmt: off
 @dataclass
 class NetworkSettings:
     """plan=[encoder, decoder] overrides vgg_name; image_shape=(C, H, W) and classes, a list of names, override what is known of
     the data set, and background what its border is like. None of them is a flag."""
 
-    vgg_name: str = setting(
-        "VGG5_wFeedback", Text(Choice(PLANS).parse), ", ".join(PLANS), flags=("-a", "--architecture"), group="network",
-        metavar="PLAN", common=True,
-    )  # fmt: skip
-    fc_width: int = setting(4096, COUNT, "width of the classifier's hidden layers", group="network", common=True, needs=(HIDDEN,))
-    fc_layers: int = setting(
-        2, Number(int, 0, 100), "hidden layers of the classifier; 0: one linear layer on the encoder's output", group="network"
-    )
-    kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "of the convolutions, odd", group="network")
-    dropout: float = setting(0.2, PROBABILITY, "probability, 0 to below 1", group="network", training=True)
-    fc_dropout: float = setting(
-        0.5, PROBABILITY, "probability in the classifier, 0 to below 1", group="network", needs=(HIDDEN,), training=True
-    )
-    init: str = setting(
-        "original",
-        Choice(INITS),
-        "of new weights; kaiming: as large as deep plans need; dirac: so, but convolutions first hand on what they get",
-        group="network",
-        training=True,
-    )
-    timesteps: int = setting(1, COUNT, "T, passes of feedback per image", group="network", balanced=False, common=True)
-    dataset: str = setting(
-        "MNIST", Text(lambda text: text if text in IMAGE_SHAPES else os.path.abspath(text), data_set),
+    vgg_name: str = setting("VGG5_wFeedback", Text(Choice(PLANS).parse), ", ".join(PLANS), flags=("-a", "--architecture"),
+        group="network", metavar="PLAN", common=True)
+    fc_width: int = setting(4096, COUNT, "neurons of each hidden classifier layer", group="network", common=True, needs=(HIDDEN,))
+    fc_layers: int = setting(2, Number(int, 0, 100), "hidden classifier layers; 0: one linear layer", group="network")
+    kernel_size: int = setting(3, Text(lambda text: odd(COUNT.parse(text)), odd), "side of the convolution kernels, odd, in "
+        "pixels", group="network")
+    dropout: float = setting(0.2, PROBABILITY, "dropout probability", group="network", training=True)
+    fc_dropout: float = setting(0.5, PROBABILITY, "dropout probability in the classifier", group="network", needs=(HIDDEN,),
+        training=True)
+    init: str = setting("original", Choice(INITS), "initial weights; kaiming: scaled for deep networks; dirac: the same, but "
+        "convolutions begin as the identity", group="network", training=True)
+    timesteps: int = setting(1, COUNT, "T, feedback passes per image", group="network", balanced=False, common=True)
+    dataset: str = setting("MNIST", Text(lambda text: text if text in IMAGE_SHAPES else os.path.abspath(text), data_set),
         f"{', '.join(IMAGE_SHAPES)} (MNIST comes with the repository), or a folder of your own images: FOLDER/train/CLASS/* and "
         "FOLDER/test/CLASS/*, PNG, JPEG, WebP, ..., or recordings of an event camera, .npz or .npy",
-        group="data", metavar="NAME|FOLDER", common=True,
-    )  # fmt: skip
-    count_bound: int = setting(
-        1, COUNT, "of recordings: a pixel's events in a step, of one polarity, from which its value is 1; fewer in proportion",
-        group="data", metavar="N", balanced=False,
-    )  # fmt: skip
+        group="data", metavar="NAME|FOLDER", common=True)
+    count_bound: int = setting(1, COUNT, "recordings: events of a pixel and polarity in one timestep that count as 1; fewer in "
+        "proportion", group="data", metavar="N", balanced=False)
     labels: int = setting(10, Number(int, 1, 2**20), "number of classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
@@ -89,27 +77,17 @@ class NetworkSettings:
 
 @dataclass
 class ANNSettings(NetworkSettings):
-    norm: str = setting(
-        "none", Choice(NORMS), "of what each nonlinearity gets, by channel, for deep plans; scale: divide by root mean square "
-        "over the batch; batch: torch.nn.BatchNorm2d; conversion folds both into the weights", group="network", common=True,
-    )  # fmt: skip
-    norm_scale: bool = setting(
-        True, Switch(), "learn a scale of each channel behind its norm, which else stays 1", group="network",
-        needs=(Need("norm", ("scale", "batch")),), training=True,
-    )  # fmt: skip
-    activation_ann: str = setting(
-        "relu", Choice(ACTIVATIONS), "nonlinearity; qcfs: in steps up to a learned bound of each layer, which becomes its "
-        "threshold in conversion", group="network", common=True,
-    )  # fmt: skip
-    qcfs_levels: int = setting(
-        4, Number(int, 0, 2**16), "steps from 0 to the bound; 0: clipped, without steps", group="network",
-        needs=(Need("activation_ann", ("qcfs",)),),
-    )  # fmt: skip
-    whitening: bool = setting(
-        False, Switch(), "the first convolution stays as it begins: the training images' patterns of most variance, scaled to "
-        "variance 1, and their negatives", group="network", training=True,
-        needs=(Need("pretrained_ann", ("",), "a trained first layer stays as trained"),),
-    )  # fmt: skip
+    norm: str = setting("none", Choice(NORMS), "normalisation before each nonlinearity, per channel; scale: by the root mean "
+        "square; batch: torch.nn.BatchNorm2d; folded into the weights at conversion", group="network", common=True)
+    norm_scale: bool = setting(True, Switch(), "learn a scale per channel after the normalisation; else 1", group="network",
+        needs=(Need("norm", ("scale", "batch")),), training=True)
+    activation_ann: str = setting("relu", Choice(ACTIVATIONS), "nonlinearity of the ANN; qcfs: quantised up to a learned bound "
+        "per layer, its threshold after conversion", group="network", common=True)
+    qcfs_levels: int = setting(4, Number(int, 0, 2**16), "quantisation levels of qcfs; 0: clipped only", group="network",
+        needs=(Need("activation_ann", ("qcfs",)),))
+    whitening: bool = setting(False, Switch(), "fix the first convolution to whitening filters of the training images' patches, "
+        "and their negatives", group="network", training=True,
+        needs=(Need("pretrained_ann", ("",), "a trained first layer stays as trained"),))
 
 
 WITH_MAX_POOL = Need("architecture", why="it has no such pool", of_plan=lambda plan: "M" in plan.encoder)
@@ -124,50 +102,40 @@ RANDOM_WEIGHTS = (
 class SpikingSettings(NetworkSettings):
     """One time unit is one simulation step."""
 
-    dropout: float = setting(0.3, PROBABILITY, "probability, 0 to below 1", group="network", training=True)
-    timesteps: int = setting(50, COUNT, "T, steps per image", group="spiking", balanced=False, common=True)
-    leak: float = setting(1.0, FRACTION, "membrane kept per step, 0 to 1; 1 = no leak", group="spiking")
-    bias: bool = setting(
-        False, Switch(), "neurons get a constant current at each step, learned by channel; the conversion of an ANN with norm "
-        "batch has it anyhow", group="spiking",
-    )  # fmt: skip
-    initial_potential: float = setting(
-        0.0, PROBABILITY, "where membranes begin, in thresholds, 0 to below 1; the conversion of an ANN with qcfs takes 0.5",
-        group="spiking",
-    )  # fmt: skip
-    max_pool: str = setting(
-        "or", Choice(MAX_POOLS), "what passes a maximum pool of spikes: or, a spike of any of its neurons; count, one at which "
-        "their highest spike count rises; the conversion of an ANN takes count", group="spiking",
-        needs=(WITH_MAX_POOL,),
-    )  # fmt: skip
-    default_threshold: float = setting(
-        1.0, POSITIVE, "of every layer of a network that starts from random weights", group="spiking", needs=RANDOM_WEIGHTS
-    )
+    dropout: float = setting(0.3, PROBABILITY, "dropout probability", group="network", training=True)
+    timesteps: int = setting(50, COUNT, "T, timesteps per image", group="spiking", balanced=False, common=True)
+    leak: float = setting(1.0, FRACTION, "fraction of the membrane potential kept per timestep; 1: no leak", group="spiking")
+    bias: bool = setting(False, Switch(), "learned constant current per channel and timestep; an ANN with norm batch needs it",
+        group="spiking")
+    initial_potential: float = setting(0.0, PROBABILITY, "membrane potential at the start, in thresholds; an ANN with qcfs takes "
+        "0.5", group="spiking")
+    max_pool: str = setting("or", Choice(MAX_POOLS), "spikes that pass a maximum pool; or: any; count: one whenever the highest "
+        "spike count of the window rises (converted ANNs)", group="spiking", needs=(WITH_MAX_POOL,))
+    default_threshold: float = setting(1.0, POSITIVE, "threshold of all layers, for training from random weights",
+        group="spiking", needs=RANDOM_WEIGHTS)
     activation: str = setting("Linear", Choice(SURROGATES), "surrogate gradient", group="spiking", training=True)
-    alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate", group="spiking", needs=(STDB,), training=True)
-    beta: float = setting(0.01, NOT_NEGATIVE, "how fast the STDB surrogate fades", group="spiking", needs=(STDB,), training=True)
-    update: str = setting("delayed", Choice(UPDATES), "immediate: charge, then fire at once", group="spiking", common=True)
-    encoding: str = setting("poisson", Choice(ENCODINGS), "direct: the analog image at each step", group="spiking")
-    readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output predicts", group="spiking", common=True)
-    predict: str = setting(
-        "frame", Choice(("frame", "next")), "of recordings: what a step's prediction is compared with, the frame of that step or "
-        "of the next; at the end the last one", group="spiking", balanced=False,
-    )  # fmt: skip
-    feedback_interval: int = setting(1, COUNT, "run the decoder every K steps", group="spiking", metavar="K")
-    learn_threshold: bool = setting(False, Switch(), "train each layer's threshold", group="fine-tuning", training=True)
-    learn_leak: bool = setting(False, Switch(), "train each layer's leak", group="fine-tuning", training=True)
-    output_leak: float = setting(
-        1.0, FRACTION, "part of the outputs kept per step, 0 to 1; below 1 old evidence fades", group="forgetting", balanced=False
-    )
-    membrane_floor: float = setting(
-        None, NOT_NEGATIVE, "membranes do not fall below -F thresholds; default: no floor", group="forgetting", metavar="F"
-    )
-    surprise: float = setting(
-        0.0, NOT_NEGATIVE, "of a network that is left on: when its image changes, so that a share r of the active pixels opens "
-        "again, outputs, membranes and predictions keep 1 - min(1, G r) of what they were; 0 = all", group="forgetting",
-        balanced=False, adopted=False, metavar="G",
-    )  # fmt: skip
-    gate: str = objective_setting(
-        "open", Choice(GATES), "what decides which pixels the input neurons see", group="gate", common=True
-    )
-    rule: str = objective_setting("never", Choice(RULES), "when an image stops before T steps", group="stopping", common=True)
+    alpha: float = setting(0.3, NOT_NEGATIVE, "scale of the STDB surrogate gradient", group="spiking", needs=(STDB,),
+        training=True)
+    beta: float = setting(0.01, NOT_NEGATIVE, "decay of the STDB surrogate gradient", group="spiking", needs=(STDB,),
+        training=True)
+    update: str = setting("delayed", Choice(UPDATES), "order of charge and spike in a timestep; delayed: spike first; immediate: "
+        "charge first", group="spiking", common=True)
+    encoding: str = setting("poisson", Choice(ENCODINGS), "input encoding; poisson: random spikes at the pixel's rate; direct: "
+        "the pixel value at each timestep", group="spiking")
+    readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output becomes a prediction", group="spiking",
+        common=True)
+    predict: str = setting("frame", Choice(("frame", "next")), "recordings: the frame that a prediction is compared with, its "
+        "own or the next", group="spiking", balanced=False)
+    feedback_interval: int = setting(1, COUNT, "run the decoder every K timesteps", group="spiking", metavar="K")
+    learn_threshold: bool = setting(False, Switch(), "train the threshold of each layer", group="fine-tuning", training=True)
+    learn_leak: bool = setting(False, Switch(), "train the leak of each layer", group="fine-tuning", training=True)
+    output_leak: float = setting(1.0, FRACTION, "fraction of the logits kept per timestep; below 1 old evidence decays",
+        group="forgetting", balanced=False)
+    membrane_floor: float = setting(None, NOT_NEGATIVE, "lower bound of the membrane potential, in negative thresholds; default: "
+        "none", group="forgetting", metavar="F")
+    surprise: float = setting(0.0, NOT_NEGATIVE, "streaming: reset on change, by gain G: when a share r of the active pixels "
+        "reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting", balanced=False,
+        adopted=False, metavar="G")
+    gate: str = objective_setting("open", Choice(GATES), "which pixels the input neurons see next", group="gate", common=True)
+    rule: str = objective_setting("never", Choice(RULES), "early exit: when an image ends before T timesteps", group="stopping",
+        common=True)

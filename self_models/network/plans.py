@@ -4,7 +4,7 @@ Encoder tokens: a number (3x3 convolution to that many channels), 'D' (2x2 strid
 (2x2 maximum pool, behind a nonlinearity: of spikes see MAX_POOLS in stages.py), and 'fork', once at most: from there the decoder
 takes its input, else from the encoder's end.
 Decoder tokens: a number (3x3 transposed convolution), 'U' (2x2 strided transposed convolution), 'drop' (dropout), and
-'in' (back to the image's channels), which comes last. A plan without a decoder is a plan without feedback.
+'in' (back to the image's channels), which comes last. An architecture without a decoder is an architecture without feedback.
 """
 
 from dataclasses import dataclass
@@ -86,8 +86,8 @@ class Plan:
         if min(height, width) < 1:
             factor = 2 ** (len(sizes) - 1)
             raise ModelError(
-                f"image of {sizes[0][0]}x{sizes[0][1]} is too small: this plan halves it {len(sizes) - 1} times "
-                f"and needs at least {factor}x{factor}; choose a shallower plan"
+                f"image of {sizes[0][0]}x{sizes[0][1]} is too small: this architecture halves it {len(sizes) - 1} times "
+                f"and needs at least {factor}x{factor}; choose a shallower one"
             )
         return sizes
 

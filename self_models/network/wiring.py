@@ -1,7 +1,7 @@
 """Which neurons a network's spikes reach: its spiking layers as nodes, and the linear layers between two of them as connections.
 
-Of modules that no plan makes, derived classes among them, nobody knows what they do: see check_known. A maximum pool is not
-linear: what comes out of it, spikes or-ed over 2x2 places, is a node, too, from which connections begin.
+Of modules that no architecture makes, derived classes among them, nobody knows what they do: see check_known. A maximum pool is
+not linear: what comes out of it, spikes or-ed over 2x2 places, is a node, too, from which connections begin.
 
 2x2 layers, strided convolutions, pools and their transposes are linear, so a spike reaches, through whatever lies between two
 spiking layers, a window of neurons. Let d layers halve the image and u double it before a k x k convolution. A spike at (y, x)
@@ -171,18 +171,18 @@ def is_altered(module):
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
-def check_known(model, who, instead="it takes what plans make (network/plans.py)", own=False):
-    """Raises ModelError where a model has a part that no plan makes, or a method of its own but of the read-out: who, in words,
-    does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""
+def check_known(model, who, instead="it takes what architectures here are made of (network/plans.py)", own=False):
+    """Raises ModelError where a model has a part that no architecture makes, or a method of its own but of the read-out: who, in
+    words, does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""
     method = "" if own else model.overridden(but=OF_READOUT)
     if part := f"{type(model).__name__}.{method}" if method else unknown(model, own):
         raise ModelError(f"{who} does not know {part}: {instead}")
 
 
 def unknown(model, own=False):
-    """The first part of a model that no plan makes, in words, '' for none: its own parameter, a module beside its stages, or in
-    one of them a layer of another class (derived from a known one, too), of another form or update, or out of place. own: as in
-    check_known."""
+    """The first part of a model that no architecture makes, in words, '' for none: its own parameter, a module beside its stages,
+    or in one of them a layer of another class (derived from a known one, too), of another form or update, or out of place. own:
+    as in check_known."""
     known, update = {""}, UPDATES.find(model.settings["update"])
     for name, stage in ((name, getattr(model, name)) for name in STAGES):
         if type(stage) is nn.Sequential:

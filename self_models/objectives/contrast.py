@@ -76,11 +76,9 @@ class Contrast(Blocking):
     nearly black. Parts too dim for the present gain wait: they send no spikes, and their prediction is held.
     """
 
-    contrast: str = objective_setting(
-        "local", Choice(CONTRASTS), "what is not yet explained gains contrast, by this rule", group="gate"
-    )
+    contrast: str = objective_setting("local", Choice(CONTRASTS), "how unpredicted parts gain contrast", group="gate")
     attention: float = objective_setting(
-        ATTENTION, FRACTION, "local: what is dimmer than this part of full brightness, with the gain, waits", group="gate"
+        ATTENTION, FRACTION, "local: parts dimmer than this fraction of full brightness, after the gain, wait", group="gate"
     )
     follows_changes = False  # what it shows of a pixel follows from all others
 

@@ -88,17 +88,17 @@ class Tolerance(Gate):
     """What counts as predicted: |prediction - x| < epsilon; together: in all channels of a pixel, else none of them is."""
 
     epsilon: float = objective_setting(
-        0.1, NOT_NEGATIVE, "block pixels predicted this well, on the image's scale; 0 = off; alone it stands for --gate block",
-        group="gate", adopted=True, common=True,
+        0.1, NOT_NEGATIVE, "pixels predicted within ±epsilon are blocked, on the image's scale; 0: none; typed alone it means "
+        "--gate block", group="gate", adopted=True, common=True,
     )  # fmt: skip
     together: bool = objective_setting(
-        False, Switch(), "a pixel's channels count as predicted together, or not at all", group="gate", adopted=True
+        False, Switch(), "the channels of a pixel count as predicted together, or not at all", group="gate", adopted=True
     )
 
     def check(self, has_feedback, encoding="poisson"):
         if self.epsilon and not has_feedback:
             raise ModelError(
-                "epsilon: input blocking needs a plan with feedback: choose one named ..._wFeedback, or epsilon 0 for no blocking"
+                "epsilon: input blocking needs an architecture with feedback: choose one named ..._wFeedback, or epsilon 0"
             )
 
     def is_predicted(self, image, prediction):
@@ -116,12 +116,15 @@ class Blocking(Tolerance):
     Ballard 1999). latch: the prediction of a blocked pixel is held, so that it cannot drift off.
     """
 
-    blocking: str = objective_setting("permanent", Choice(BLOCKINGS), "dynamic: a blocked pixel may open again", group="gate")
+    blocking: str = objective_setting(
+        "permanent", Choice(BLOCKINGS), "permanent: once blocked, always blocked; dynamic: a blocked pixel may reopen",
+        group="gate",
+    )  # fmt: skip
     latch: bool = objective_setting(
         False, Switch(), "hold the prediction of a blocked pixel", group="gate", adopted=True, common=True
     )
     residual: bool = objective_setting(
-        False, Switch(), "an open pixel sends its prediction error, not itself", group="gate", adopted=True
+        False, Switch(), "an open pixel sends its prediction error instead of its value", group="gate", adopted=True
     )
     reacts = True
 

@@ -42,25 +42,26 @@ class Once(Tolerance):
     """
 
     grid: int = objective_setting(
-        2, COUNT, "once: every N-th pixel of every N-th row sends first, a power of 2; 1 = all at once", group="gate",
-        adopted=True, common=True,
+        2, COUNT, "once: spacing of the first grid of pixels sent, a power of 2; 1: all at once", group="gate", adopted=True,
+        common=True,
     )  # fmt: skip
-    grid_steps: int = objective_setting(1, COUNT, "once: steps until the grid is halved", group="gate", adopted=True, metavar="K")
+    grid_steps: int = objective_setting(
+        1, COUNT, "once: timesteps until the grid spacing is halved", group="gate", adopted=True, metavar="K"
+    )
     guess: str = objective_setting(
-        "prediction", Choice(GUESSES), "once: what an unsent pixel is taken for: blind interpolation of the grid; the decoder's "
-        "output; prediction: their sum", group="gate", adopted=True,
+        "prediction", Choice(GUESSES), "once: estimate of pixels not sent: interpolation of the grid, the decoder's output, or "
+        "prediction, their sum", group="gate", adopted=True,
     )  # fmt: skip
     fill: bool = objective_setting(
-        True, Switch(), "once: an unsent pixel drives the first layer with what it is taken for; else with 0", group="gate",
-        adopted=True,
-    )  # fmt: skip
+        True, Switch(), "once: pixels not sent drive the first layer by their estimate; else by 0", group="gate", adopted=True
+    )
     wait: bool = objective_setting(
-        False, Switch(), "once: the layers that the decoder does not need rest until each pixel has had its turn", group="gate",
-        adopted=True,
+        False, Switch(), "once: layers that the decoder does not need stay at rest until every pixel has had its turn",
+        group="gate", adopted=True,
     )  # fmt: skip
     anew: bool = objective_setting(
-        False, Switch(), "once, --wait: when each pixel has had its turn the other layers of the encoder begin anew, too",
-        group="gate", adopted=True, needs=(Need("wait", why="no layer waits"),),
+        False, Switch(), "once, --wait: the other encoder layers then start from rest, too", group="gate", adopted=True,
+        needs=(Need("wait", why="no layer waits"),),
     )  # fmt: skip
     reacts = completes = stays_in_evaluation = True
     follows_changes = False  # each pixel has one turn
@@ -72,7 +73,7 @@ class Once(Tolerance):
         if encoding != "direct":
             raise ModelError(f"gate once sends a pixel's value, once: it needs --encoding direct, not {encoding}")
         if self.guess == "decoder" and not has_feedback:
-            raise ModelError("guess decoder needs a plan with feedback: choose one, or guess interpolation")
+            raise ModelError("guess decoder needs an architecture with feedback: choose one, or guess interpolation")
 
     def start(self, image):
         sent = on_grid(image, self.grid)

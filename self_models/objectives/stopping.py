@@ -15,9 +15,9 @@ ANY = Number(float)
 
 
 def output_gap(logits):
-    """Gap between the two best outputs, in units of the output (B,). Raises ModelError where there is one output only."""
+    """Margin of the two largest logits, in units of the output (B,). Raises ModelError where there is one output only."""
     if logits.shape[1] < 2:
-        raise ModelError("labels=1: an accuracy, or a gap between the two best outputs, wants a network of at least 2 classes")
+        raise ModelError("labels=1: an accuracy, or a margin of the two largest logits, wants a network of at least 2 classes")
     best, second = logits.topk(2).values.unbind(1)
     return best - second
 
@@ -70,7 +70,7 @@ class AllPredicted(Rule):
     """The share of active (non-zero) input pixels still open is at most open_bound."""
 
     open_bound: float = objective_setting(
-        0.0, ANY, "all_predicted: largest share of active input pixels still open", group="stopping", tried=(0.0, 0.05, 0.1, 0.2),
+        0.0, ANY, "all_predicted: largest share of active pixels still open", group="stopping", tried=(0.0, 0.05, 0.1, 0.2),
     )  # fmt: skip
     looks_at_input = True
 
@@ -81,10 +81,10 @@ class AllPredicted(Rule):
 @RULES.register("confidence")
 @dataclass
 class Confidence(Rule):
-    """The gap between the two best outputs is at least gap_bound."""
+    """The margin of the two largest logits is at least gap_bound."""
 
     gap_bound: float = objective_setting(
-        8.0, ANY, "confidence: smallest gap between the two best outputs", group="stopping", tried=(2.0, 4.0, 8.0, 16.0),
+        8.0, ANY, "confidence: smallest margin of the two largest logits", group="stopping", tried=(2.0, 4.0, 8.0, 16.0),
         common=True,
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ class Entropy(Rule):
     """The entropy of the outputs, 0 to 1, is at most entropy_bound."""
 
     entropy_bound: float = objective_setting(
-        0.05, ANY, "entropy: largest entropy of the outputs, 0 to 1", group="stopping", tried=(0.2, 0.05, 0.01, 0.001)
+        0.05, ANY, "entropy: largest normalised entropy of the outputs", group="stopping", tried=(0.2, 0.05, 0.01, 0.001)
     )
 
     def holds(self, run):

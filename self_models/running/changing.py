@@ -10,8 +10,7 @@ from self_models.running.steps import View
 
 
 def check_recordings(settings, gate):
-    """Raises ModelError where a network with these settings and this gate can make nothing of recordings, or has no use for a
-    setting that is of recordings."""
+    """Raises ModelError where settings and gate can make nothing of recordings, or have no use for a setting of recordings."""
     frames, steps = settings["recorded_frames"], settings["timesteps"]
     if not frames:
         if settings["predict"] != "frame":
@@ -71,8 +70,7 @@ def with_image(model, run, image):
 def surprised(model, run, opened):
     """The run once it has forgotten as much as its image surprises, of which these pixels, bool (B, C, H, W), have just opened
     again: a share r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's sum keep
-    1 - min(1, gain r), the sum of these pixels nothing; and where any has opened all of an image's pixels are judged anew by
-    what is then predicted."""
+    1 - min(1, gain r), the sum of these pixels nothing; where any has opened all pixels are judged anew."""
     keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
     memory, neurons = dict(run.memory), model.neurons()
     for name in memory.keys() & neurons.keys():
@@ -80,11 +78,8 @@ def surprised(model, run, opened):
         memory[name] = memory[name]._replace(v=rest + decayed(memory[name].v - rest, keep))
     readout_sum = decayed(run.readout_sum, keep).masked_fill(opened, 0)
     run = replace(run, memory=memory, readout_sum=readout_sum, logits=decayed(run.logits, keep))
-    judged, surprises = (
-        model.gate.next_view(run.image, model.on_pixel_scale(model.prediction(run)), run.view),
-        opened.flatten(1).any(1),
-    )
-    return replace(run, view=chosen(surprises, judged, run.view))
+    judged = model.gate.next_view(run.image, model.on_pixel_scale(model.prediction(run)), run.view)
+    return replace(run, view=chosen(opened.flatten(1).any(1), judged, run.view))
 
 
 def chosen(images, view, other):

@@ -1,5 +1,7 @@
 """All steps of a run, some at a time: as many as fit into a bound on memory; images that may stop leave the batch in between."""
 
+from functools import partial
+
 import torch
 from torch.utils.checkpoint import checkpoint
 
@@ -12,11 +14,9 @@ LOOKED_AFTER = 4  # steps taken at once while images may stop
 
 
 def all_steps(model, run, steps, uniforms=None, frames=True):
-    """(Frame of T = steps, how many of them each image took (B,), the run after them) of a run that begins, or goes on.
-
-    In evaluation each image stops after the first step at which model.rule holds, or after all; one that is left on does not.
-    uniforms: as in the model's forward; frames: whether the Frame has pictures, else sums over them.
-    """
+    """(Frame of T = steps, how many of them each image took (B,), the run after them) of a run that begins, or goes on. In
+    evaluation each image stops after the first step at which model.rule holds, or after all; one that streams does not.
+    uniforms: as in the model's forward; frames: whether the Frame has pictures, else sums over them."""
     x, end, parts, stops = run.image, run.steps + steps, [], run.last is not None and model.rule.stops and not model.training
     running = torch.arange(len(x), device=x.device)
     taken = torch.full_like(running, steps)
@@ -24,7 +24,8 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
     for drawn in drawn_for(model, run, steps, uniforms, length):
         drawn, first = drawn if len(running) == len(x) else drawn[:, running], run.steps
         keeps = not model.training or model.bptt_segments == 0 or first + len(drawn) >= end
-        run, shown = (model.segment if keeps else recomputed(model.segment))(run, drawn, frames)
+        segment = model.segment if keeps else partial(checkpoint, model.segment, use_reentrant=False)
+        run, shown = segment(run, drawn, frames)
         ends = None
         if stops:
             may_stop = torch.stack([model.rule.may_stop(state, model.gate.least_steps) for state in run.after(shown)])
@@ -73,8 +74,3 @@ def drawn_for(model, run, steps, uniforms=None, length=1):
         return iter(uniforms.split(length))
     starts, draws = range(0, steps, length), run.draws
     return (draws.uniforms(min(length, steps - t), model.image_shape, x.device, first + t) for t in starts)
-
-
-def recomputed(segment):
-    """The same function, whose steps a backward pass computes again instead of keeping them."""
-    return lambda *arguments: checkpoint(segment, *arguments, use_reentrant=False)

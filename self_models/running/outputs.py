@@ -14,8 +14,7 @@ class Sums(NamedTuple):
 
 
 class ANNOutput(NamedTuple):
-    """logits (B, labels); predictions and errors = (x - p)^2, (T, B, C, H, W), None for a plan without feedback, and where no
-    frames are kept: then there are sums."""
+    """logits (B, labels); predictions and errors = (x - p)^2, (T, B, C, H, W), None without feedback or frames; sums: instead."""
 
     logits: torch.Tensor
     predictions: torch.Tensor | None
@@ -24,17 +23,14 @@ class ANNOutput(NamedTuple):
 
 
 class SNNOutput(NamedTuple):
-    """What a run of T steps gives.
-
-    logits: (B, labels). predictions, errors = (x - p)^2: (T, B, C, H, W), None for a plan without feedback. spikes: layer
-    name -> spikes per image over all steps (B,), 'input' for the input neurons, then one key per spiking layer in the
-    order encoder, decoder, classifier. steps: steps each image took (B,). predicted: bool (T, B, C, H, W), pixels within
-    epsilon at that step; is_open: bool, same shape, input neurons that could spike at that step. Both only from models
+    """What a run of T steps gives. logits: (B, labels). predictions, errors = (x - p)^2: (T, B, C, H, W), None for a plan without
+    feedback. spikes: layer name -> spikes per image over all steps (B,), 'input' for the input neurons, then one key per spiking
+    layer in the order encoder, decoder, classifier. steps: steps each image took (B,). predicted: bool (T, B, C, H, W), pixels
+    within epsilon at that step; is_open: bool, same shape, input neurons that could spike at that step. Both only from models
     that block, else None. comparisons: pixels compared with their prediction over the run (B,). sums: where no frames are kept.
-    logits_by_step: the logits after each step (T, B, labels). spikes_by_step: layer name -> spikes of each step (T, B).
-    recorded: layer name -> 'spikes', bool, and 'membrane', float32 after the reset of that step, (T, B, ...), as far as `record`
-    asked for them, else None. Once an image has stopped nothing spikes, and membranes stay.
-    """
+    logits_by_step: the logits after each step (T, B, labels). spikes_by_step: layer name -> spikes of each step (T, B). recorded:
+    layer name -> 'spikes', bool, and 'membrane', float32 after the reset of that step, (T, B, ...), as far as `record` asked for
+    them, else None. Once an image has stopped nothing spikes, and membranes stay."""
 
     logits: torch.Tensor
     predictions: torch.Tensor | None
@@ -66,8 +62,7 @@ def open_share_by_step(output, images):
 
 def by_step(images, steps=None, ahead=0):
     """Images (B, C, H, W) as they are, or the frames that recordings (B, T, C, H, W) show in each step, (T, B, C, H, W). steps:
-    how many each took (B,), after which it shows the last of them again. ahead: of each step the frame that comes so many later,
-    the last one at the end."""
+    how many each took (B,), after which the last stays. ahead: of each step the frame that comes so many later."""
     if images.dim() == 4:
         return images
     shown = torch.arange(images.shape[1], device=images.device)[:, None].expand(-1, len(images))

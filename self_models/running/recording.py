@@ -66,8 +66,7 @@ class Recorder:
         return {name: dict.fromkeys(self.asked[name].kinds) for name in neurons if name in self.asked}
 
     def end(self, recorded, steps, among, images):
-        """Take what run_stage has recorded of these steps, for the steps among: in others no neuron spikes, and the membranes
-        stay. images: (B, ...)."""
+        """Take what run_stage has recorded of these steps, for the steps among: in others nothing spikes, membranes stay."""
         for name, of_kind in recorded.items():
             asked = self.asked[name]
             for kind, values in of_kind.items():

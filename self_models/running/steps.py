@@ -60,7 +60,7 @@ class RunState:
     recorder: Recorder = field(default_factory=Recorder)  # of nothing
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
-    last: int | None = None  # how many there will be; None: the network is left on
+    last: int | None = None  # how many there will be; None: the network streams
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
     reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
@@ -122,8 +122,7 @@ class Frame(NamedTuple):
     recorded_v: torch.Tensor | None = None
 
     def summed(self, image, target):
-        """The same with sums over pixels in the place of pictures; image: what was seen, target: what the prediction is compared
-        with, (T, B, C, H, W) or (B, C, H, W)."""
+        """The same with sums over pixels in place of pictures; image: what was seen, target: what was to be predicted."""
         error = None if self.prediction is None else ((target - self.prediction) ** 2).sum((2, 3, 4))
         share = None if self.is_open is None else share_of_active(self.is_open, image)
         return self._replace(prediction=None, predicted=None, is_open=None, error=error, open_share=share)

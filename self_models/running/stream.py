@@ -1,4 +1,4 @@
-"""A network that is left on: it answers at every step while its images change, and keeps its state in between."""
+"""A streaming network: it answers at every step while its images change, and keeps its state in between."""
 
 from dataclasses import dataclass, replace
 
@@ -20,11 +20,9 @@ STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
 
 class Stream:
     """stream(images, steps) -> SNNOutput of these steps: the network goes on from where it is, looking at images (B, C, H, W).
-
     The first call says how many images there are at once, each with a network of its own. No stopping rule is asked. Draws follow
     from the seed, the image's place in the batch and the stream's own step, so a stream in pieces is the same as one at once.
-    steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one.
-    """
+    steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one."""
 
     def __init__(self, model, seed=0):
         self.model, self.seed = model, required(WHOLE, "seed", seed)
@@ -59,19 +57,15 @@ class Stream:
 
     @torch.no_grad()
     def state_dict(self):
-        """What the next step needs: seed, steps, tensors (B, ...) by name, for torch.save. Raises ModelError between two steps
-        of the decoder, while spikes wait for it."""
+        """What the next step needs: seed, steps, tensors (B, ...). Raises ModelError while spikes wait for the decoder."""
         if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
-            raise ModelError(
-                f"with feedback_interval {interval} save a stream, or begin or end to record it, after a multiple of {interval} "
-                f"steps, not {self.steps}"
-            )
+            when = f"after a multiple of {interval} steps, not {self.steps}"
+            raise ModelError(f"with feedback_interval {interval} save a stream, or begin or end to record it, {when}")
         held = {} if self._run is None else self._engine.state_of(self._run)
         return {"seed": self.seed, "steps": self.steps, **held}
 
     def load_state_dict(self, state):
-        """Go on from what state_dict gave. Raises ModelError where that is damaged, or of another network; then the stream is as
-        it was."""
+        """Go on from what state_dict gave. Raises ModelError where it is damaged or another network's; then nothing changes."""
         if not isinstance(state, dict):
             raise ModelError(f"a state is a dict, as state_dict gives it, not a {type(state).__name__}")
         held = {name: value for name, value in state.items() if name not in ("seed", "steps")}
@@ -111,9 +105,9 @@ class SequenceState:
 def check_left_on(model):
     """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
     if not model.gate.follows_changes:
-        raise ModelError(f"gate {model.settings['gate']} is for one image: a network that is left on wants block, or open")
+        raise ModelError(f"gate {model.settings['gate']} is for one image: a streaming network wants block, or open")
     if model.wiring.pools and model.settings["max_pool"] == "count":
-        raise ModelError("max_pool count never forgets an image: a network that is left on wants max_pool or, or no M")
+        raise ModelError("max_pool count never forgets an image: a streaming network wants max_pool or, or no M")
 
 
 def engine_of(model, x, recorder):

@@ -28,8 +28,9 @@ class KeptLayout:
         return True
 
     def why_not(self):
-        """Why there is no layout of the model, or '': a part that no plan makes, or that would not be called, or too little free
-        memory, of which nothing is taken for the answer. Raises ModelError for a layer whose neurons the engine cannot number."""
+        """Why there is no layout of the model, or '': a part that no architecture makes, or that would not be called, or too
+        little free memory, of which nothing is taken for the answer. Raises ModelError for a layer whose neurons the engine
+        cannot number."""
         if self.layout is not None:
             return ""
         if part := unknown(self.model) or altered(self.model):

@@ -29,7 +29,7 @@ def parts_of(model):
 
 
 def kernel_settings(model, draws, steps=None):
-    """The KernelSettings of a model. steps: how many are to be taken, of a network that is left on."""
+    """The KernelSettings of a model. steps: how many are to be taken, of a streaming network."""
     own = model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)  # a part may have been changed in place
     parts = {name: list(FORMS[name]).index(part) for name, part in parts_of(model).items() if name != "gate"}
     return KernelSettings(

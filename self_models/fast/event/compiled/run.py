@@ -186,7 +186,7 @@ def show(net, state, settings, results, pixels, aim, b, t):
 @compiled
 def run_image(net, state, activity, settings, pixels, frames, uniforms, number, results, b):
     """All steps of one image, row b of the results: until it stops, or to the last, or until nothing can change any more. What
-    later steps show is filled in. A network that is left on goes on from its state, and does not stop. frames (F, Q): of a
+    later steps show is filled in. A streaming network goes on from its state, and does not stop. frames (F, Q): of a
     recording what each step sees, else the image alone."""
     aim = frames[0]
     first, run, goes_on = net.nodes[net.output].first_v, pixels.run, settings.left_on and pixels.run.steps > 0
@@ -227,7 +227,7 @@ def entry_point():
     def run_images(net, states, activity, pixels, settings, images, uniforms, index, results, first, last):
         """Images first to last - 1, one after the other. images (B, F, Q), F frames of a recording, or 1;
         uniforms (T, B, Q), see send, or empty; index (B,). states, pixels: of one image, for each in turn, or of all, if the
-        network is left on; with no step to take these are then brought up to date."""
+        network streams; with no step to take these are then brought up to date."""
         assert digest
         for b in range(first, last):
             row = b if settings.left_on else 0

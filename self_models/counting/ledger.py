@@ -1,0 +1,246 @@
+"""An energy ledger: what a network does for one image, counted layer by layer, and what that costs under a convention.
+
+What is counted, means per image, of each layer of neurons, the read-out's pixels and the outputs among them:
+spikes that it sends; synops, spikes times the neurons that each reaches, exact at borders and strides (weights that are 0 count);
+of an execution layer by layer acs and macs, non-zero inputs times non-zero weights, MACs where a layer takes real values, and
+dense, all inputs times all weights; updates, neurons times steps in which the layer runs; reached, neurons and steps in which
+something arrives, a bias included, which is what an event-driven execution updates.
+The blocking test compares pixels with their predictions. What a network costs follows from these numbers and a Convention alone.
+"""
+
+import tomllib
+from dataclasses import asdict, dataclass, field
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch.nn as nn
+
+from self_models.basics.errors import ModelError
+from self_models.counting.evaluation import evaluate_parts, parts_of
+from self_models.counting.operations import OperationCounter
+from self_models.counting.spikes import part_of
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+FOLDER = Path(__file__).parent / "conventions"
+PRICES = ("add", "multiply_add", "add_int8", "multiply_add_int8")
+PARTS = ("input", "encoder", "decoder", "read-out, blocking test", "classifier")
+EXECUTIONS = ("event-driven", "layer by layer")
+WORD = 4  # bytes of a weight, a membrane potential or an event
+
+
+@dataclass(frozen=True)
+class Convention:
+    """Prices of operations, in pJ. title, source, year, technology, leaves_out: in words; picojoules: PRICES; memory: 'bytes' and
+    'picojoules' of an access to a word, by the size of the memory, or None; counts: 'exact', or 'rate', see rate_synops."""
+
+    title: str
+    source: str
+    year: int
+    technology: str
+    leaves_out: str
+    picojoules: dict
+    memory: dict | None = None
+    counts: str = "exact"
+
+    def access(self, words, word=WORD):
+        """pJ of an access to so many bytes in a memory of so many words."""
+        if not self.memory:
+            return 0.0
+        sizes, prices = self.memory["bytes"], self.memory["picojoules"]
+        size = max(words * word, sizes[0])
+        if size > sizes[-1]:  # on in the last proportion
+            slope = (prices[-1] - prices[-2]) / (sizes[-1] - sizes[-2])
+            return (prices[-1] + slope * (size - sizes[-1])) * word / WORD
+        return float(np.interp(size, sizes, prices)) * word / WORD
+
+
+def conventions():
+    """name -> Convention of those that come with the program."""
+    return {path.stem: read_convention(path) for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def read_convention(path):
+    """The Convention of a TOML file. Raises ModelError, with the file, for what is none."""
+    try:
+        said = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: {error}") from None
+    known = Convention.__dataclass_fields__
+    if wrong := [name for name in said if name not in known] or [name for name in list(known)[:6] if name not in said]:
+        raise ModelError(f"{path}: {wrong[0]} {'is unknown' if wrong[0] in said else 'is missing'}: it wants {', '.join(known)}")
+    prices = said["picojoules"]
+    if missing := [name for name in PRICES if name not in prices]:
+        raise ModelError(f"{path}: picojoules.{missing[0]} is missing")
+    memory = said.get("memory") or {"bytes": [1, 2], "picojoules": [0, 0]}
+    if len(memory.get("bytes", ())) != len(memory.get("picojoules", ())) or len(memory["bytes"]) < 2:
+        raise ModelError(f"{path}: memory: give bytes and picojoules, two numbers or more each")
+    for name, value in [*prices.items(), *(("memory", value) for values in memory.values() for value in values)]:
+        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            raise ModelError(f"{path}: {name} is {value!r}, and a price is a number at least 0")
+    if said.get("counts", "exact") not in ("exact", "rate"):
+        raise ModelError(f"{path}: counts is {said['counts']!r}: choose exact or rate")
+    return Convention(**said)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A layer's counts, means per image. neurons, weights: how many it has; sources: neurons whose spikes it takes; formula:
+    operations of one step as most papers compute them, borders as if they were full; real: whether it takes real values."""
+
+    layer: str
+    part: str
+    neurons: int
+    weights: int = 0
+    sources: int = 0
+    formula: int = 0
+    real: bool = False
+    rate: float = 0.0
+    spikes: float = 0.0
+    synops: float = 0.0
+    acs: float = 0.0
+    macs: float = 0.0
+    dense: float = 0.0
+    updates: float = 0.0
+    reached: float = 0.0
+    biases: float = 0.0
+    comparisons: float = 0.0
+    one_pass: float = 0.0
+
+    def picojoules(self, convention, execution, leaks=False):
+        """What the layer costs for one image."""
+        price, memory = convention.picojoules, convention.access
+        add, multiply_add = price["add"], price["multiply_add"]
+        if convention.counts == "rate":
+            return self.rate * self.formula * (multiply_add if self.real else add)
+        cost = (self.biases + self.comparisons) * add + 2 * self.comparisons * memory(self.neurons)
+        weight, potential = memory(self.weights), 2 * memory(self.neurons)  # a potential is read and written
+        if execution == "event-driven":
+            cost += self.synops * (multiply_add if self.real else add) + self.synops * (weight + potential)
+            cost += self.spikes * 2 * memory(self.neurons)  # an event is written and read
+            return cost + leaks * self.reached * (multiply_add - add)
+        cost += self.acs * add + self.macs * multiply_add + (self.acs + self.macs) * (weight + memory(self.sources))
+        return cost + self.updates * (potential if self.layer != "input" else 0) + leaks * self.updates * (multiply_add - add)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a network does for one image, in the mean over `images` images; see the module. leaks: whether membranes leak."""
+
+    name: str
+    images: int
+    accuracy: float
+    timesteps: int
+    mean_steps: float
+    leaks: bool
+    entries: list = field(repr=False)
+
+    def total(self, count):
+        return sum(getattr(entry, count) for entry in self.entries)
+
+    @property
+    def neurons(self):
+        """Neurons that spike, the input's among them."""
+        return sum(entry.neurons for entry in self.entries if entry.spikes or entry.part in ("input", "encoder"))
+
+    def joules(self, convention, execution, part=None):
+        """Estimated energy per image, in J, of all or of one of PARTS."""
+        entries = [entry for entry in self.entries if part in (None, entry.part)]
+        return 1e-12 * sum(entry.picojoules(convention, execution, self.leaks) for entry in entries)
+
+    def ann_joules(self, convention, bits=32):
+        """Estimated energy per image, in J, of one pass of the ANN of the same encoder and classifier, with numbers of 32 or 8
+        bits: each input times each weight, exact at borders; memory: a word for each input and weight, and for each output."""
+        price, total = convention.picojoules["multiply_add" if bits == 32 else "multiply_add_int8"], 0.0
+        word = bits // 8
+        for entry in self.entries:
+            if entry.part in ("encoder", "classifier"):
+                near = convention.access(entry.weights, word) + convention.access(entry.sources, word)
+                count = entry.formula if convention.counts == "rate" else entry.one_pass
+                total += count * (price + near) + entry.neurons * convention.access(entry.neurons, word)
+        return 1e-12 * total
+
+    def break_even(self, convention):
+        """Spikes per neuron and image below which the network, event-driven, costs less than its ANN with 8 bits, if all but the
+        number of spikes stays; None where what does not depend on spikes costs more already."""
+        spikes, all_ = self.total("spikes"), self.joules(convention, "event-driven")
+        fixed = 1e-12 * sum(
+            (entry.biases + entry.comparisons) * convention.picojoules["add"]
+            + 2 * entry.comparisons * convention.access(entry.neurons)
+            for entry in self.entries
+        ) * (convention.counts != "rate")  # fmt: skip
+        left = self.ann_joules(convention, 8) - fixed
+        return left / ((all_ - fixed) / spikes) / self.neurons if left > 0 and spikes else None
+
+    def to_dict(self):
+        return asdict(self)
+
+
+def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
+    """The Ledger of an SNN on data, as evaluate() takes them. Raises ModelError for an ANN, and for a network with a part whose
+    operations are not known."""
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        raise ModelError("a ledger is of an SNN: it tells what its ANN would cost, too")
+    was_training, engine = model.training, model.engine
+    model.engine = None  # the event engine does not say which neurons are reached
+    try:
+        counter = OperationCounter(model, reaches=True)
+        found = evaluate_parts(model.eval(), parts_of(model, data, labels, batch_size), seed, count_operations=counter)
+    finally:
+        model.engine = engine
+        model.train(was_training)
+    leaks = any(neuron.leak.min() < 1 for neuron in model.neurons().values())
+    steps = found["mean_steps"]
+    return Ledger(
+        name or type(model).__name__, found["images"], found["accuracy"], model.timesteps, steps, leaks,
+        entries_of(model, counter, found),
+    )  # fmt: skip
+
+
+def entries_of(model, counter, found):
+    """The Entries of a network's layers, of an OperationCounter with what an evaluation found."""
+    images, wiring = found["images"], model.wiring
+    names = [*wiring.names, "output", "decoded"][: len(wiring.shapes)]
+    modules = {module: name for name, module in model.named_modules()}
+    spikes = found["spikes"]
+    entries = [Entry("input", "input", prod(wiring.shapes[0]), spikes=spikes["input"])]
+    analog, counted = not model.encoding.uses_draws, set()
+    for one in (*wiring.forward, *wiring.feedback):
+        name, size = names[one.target], prod(one.target_shape)
+        ends = [modules[module] for module in one.modules if modules[module] in counter.dense]
+        own = [end for end in ends if end not in counted]  # a layer before the fork serves decoder and classifier
+        counted.update(ends)
+        end, source = ends[-1], names[wiring.before_pools(one.source)]
+
+        def per_image(kind, of=own):
+            return sum(float(getattr(counter, kind).get(each, 0)) for each in of) / images
+
+        part = "read-out, blocking test" if name == "decoded" else "classifier" if name == "output" else part_of(name)
+        sources, dense = prod(one.source_shape), per_image("dense")
+        steps = counter.steps[end] / images
+        entries.append(
+            Entry(
+                name, part, size, sum(module.weight.numel() for module in one.modules if hasattr(module, "weight")), sources,
+                sum(formula(module, shape) for module, shape in zip(one.modules, one.sizes(), strict=False)),
+                analog and source == "input", spikes[source] / prod(wiring.shapes[wiring.before_pools(one.source)]),
+                spikes.get(name, 0.0), per_image("events", [end]), per_image("acs"), per_image("macs"), dense, size * steps,
+                max(per_image("reached", [end]), per_image("biases", [end])), per_image("biases", [end]),
+                found["comparisons"] * (name == "decoded"), dense / steps if steps else 0.0,
+            )
+        )  # fmt: skip
+    if not wiring.feedback and found["comparisons"]:
+        entries.append(Entry("decoded", PARTS[3], prod(wiring.shapes[0]), comparisons=found["comparisons"]))
+    return entries
+
+
+def formula(module, shape):
+    """Operations of one step of a layer as most papers compute them: kernel times channels times places of the output."""
+    if isinstance(module, nn.Linear):
+        return module.weight.numel()
+    if not hasattr(module, "weight"):
+        return 0
+    places = prod(shape[1:]) if isinstance(module, nn.ConvTranspose2d) else prod(
+        (n + 2 * p - k) // s + 1
+        for n, k, s, p in zip(shape[1:], module.kernel_size, module.stride, module.padding, strict=True)
+    )  # fmt: skip
+    return module.weight.numel() * places

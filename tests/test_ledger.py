@@ -1,0 +1,163 @@
+"""The energy ledger: recounted spike by spike, by hand, and what conventions make of it."""
+
+from collections import Counter
+from math import prod
+
+import hypothesis
+import pytest
+import torch
+from conftest import REPOSITORY
+from test_engines import CASES, STEPS, network, on_grid
+from torch import nn
+
+from self_models import load, load_data
+from self_models.basics.errors import ModelError
+from self_models.counting.evaluation import evaluate
+from self_models.counting.ledger import EXECUTIONS, FOLDER, conventions, ledger, read_convention
+from self_models.counting.operations import FIRST, OperationCounter
+
+
+class Recount:
+    """Walks every spike to every synapse, by index. It stands in the place of an OperationCounter, and shares nothing with it but
+    what the network notes: what each layer and each maximum pool sends."""
+
+    def __init__(self, model):
+        self.model, self.noted, self.synops, self.reached = model, [], Counter(), Counter()
+        self.names = {module: name for name, module in model.named_modules()}
+        wiring = model.wiring
+        self.sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
+
+    def begin(self):
+        self.noted = []
+
+    def note(self, name, signal, steps):
+        self.noted.append(("input" if name == FIRST else name, signal.detach(), list(steps)))
+
+    def settle(self, schedules, images, ends=None):
+        noted, wiring = self.noted, self.model.wiring
+        self.noted = []
+        now = {one.first + n: (one, decodes) for one in schedules for n, decodes in enumerate(one.decodes)}
+        ends, first = [len(now)] * images if ends is None else ends.tolist(), schedules[0].first
+        for one in (*wiring.forward, *wiring.feedback):
+            last = next(module for module in reversed(one.modules) if hasattr(module, "weight"))
+            end, size, is_decoder, is_late = self.names[last], prod(one.target_shape), one in wiring.feedback, self.is_late(last)
+            synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
+            for name, signal, steps in noted:
+                if name == self.sources[one.source]:
+                    for step, sent in zip(steps, signal.unflatten(0, (len(steps), images)), strict=True):
+                        if not (now[step][0].decoder_idle if is_decoder else is_late and now[step][0].waits):
+                            self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
+            for step, (schedule, decodes) in now.items():
+                if one.bias is not None and (decodes if is_decoder else not (is_late and schedule.waits)):
+                    self.reached[end] += size * sum(step - first < ends[n] for n in range(images))
+
+    def walk(self, end, one, synapses, sent):
+        """One step: sent: of each image, what the source sends."""
+        for image in sent:
+            met = [synapses[n] for n in image.flatten().nonzero().flatten().tolist()]
+            self.synops[end] += sum(map(len, met))
+            self.reached[end] += len(set().union(*met)) if one.bias is None else 0
+
+    def is_late(self, module):
+        """Whether a layer stands behind the fork, in the encoder or the classifier."""
+        stage, position = self.names[module].split(".")
+        return stage == "classifier" or (stage == "features" and int(position) >= self.model.features.fork)
+
+    @staticmethod
+    def impulses(one):
+        """For each neuron of a connection's source which neurons of the target it reaches, bool (N, N')."""
+        signal = torch.eye(prod(one.source_shape)).reshape(-1, *one.source_shape)
+        for module in one.modules:
+            ones = {name: torch.ones_like(value) for name, value in module.named_parameters() if name == "weight"}
+            ones |= {name: torch.zeros_like(value) for name, value in module.named_parameters() if name == "bias"}
+            signal = signal.flatten(1) if isinstance(module, nn.Linear) else signal
+            signal = torch.func.functional_call(module, ones, signal)
+        return signal.flatten(1) != 0
+
+
+@hypothesis.settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(CASES, hypothesis.strategies.booleans())
+@torch.no_grad()
+def test_a_plain_recount_finds_the_same(case, streams):
+    """Synaptic operations and reached neurons, to the unit; of images, recordings, or a stream in two pieces."""
+    model = network(**case)
+    x, u = on_grid(model, case["seed"])
+    streams = streams and not model.frames and model.gate.follows_changes and not model.rule.stops
+    counter, recount = OperationCounter(model, reaches=True), Recount(model)
+
+    def run():
+        if not streams:
+            return model(x, u)
+        stream = model.stream(seed=1)
+        return stream(x, 3), stream(x.flip(0), STEPS - 3)
+
+    with counter:
+        run()
+    model.watcher = recount
+    run()
+    model.watcher = None
+    for name, count in counter.events.items():
+        assert float(count) == recount.synops[name], name
+        reached = counter.biases[name] if name in counter.biases else counter.reached.get(name, 0)
+        assert float(reached) == recount.reached[name], name
+
+
+@pytest.fixture(scope="module")
+def quick():
+    test = load_data("MNIST", limit_test=32)[2]
+    model = load(REPOSITORY / "trained_models/snn/quick_feedback.pth")
+    return model, test, ledger(model, test, name="quick")
+
+
+def test_a_ledger_costs_what_an_evaluation_says(quick):
+    model, test, found = quick
+    figures, convention = evaluate(model, test), conventions()["arithmetic_45nm"]
+    assert found.total("spikes") == pytest.approx(figures["parts"]["total"]) and found.accuracy == figures["accuracy"]
+    event, layer = (found.joules(convention, execution) for execution in EXECUTIONS)
+    assert (event, layer) == pytest.approx((figures["energy_event_joules"], figures["energy_joules"]))
+    parts = [found.joules(convention, EXECUTIONS[0], part) for part in dict.fromkeys(entry.part for entry in found.entries)]
+    assert sum(parts) == pytest.approx(event) and len(parts) == 4  # no layer of the decoder spikes
+
+
+def test_the_ann_beside_it_by_hand(quick):
+    """One pass of 16 D 32 32 D and 256 256 10 on 28x28 pixels, exact at borders, in MACs of 4.6 and 0.23 pJ."""
+    *_, found = quick
+    inner = (28 * 3 - 2) ** 2 * 16 + 14 * 14 * (16 * 16 * 4) + (14 * 3 - 2) ** 2 * (16 * 32 + 32 * 32)
+    macs = inner + 7 * 7 * 32 * 32 * 4 + 7 * 7 * 32 * 256 + 256 * 256 + 256 * 10
+    convention = conventions()["arithmetic_45nm"]
+    assert (found.ann_joules(convention), found.ann_joules(convention, 8)) == pytest.approx((4.6e-12 * macs, 0.23e-12 * macs))
+
+
+def test_at_the_break_even_it_costs_what_its_ann_costs(quick):
+    """With all counts of spikes scaled to it."""
+    *_, found = quick
+    for convention in conventions().values():
+        factor = found.break_even(convention) / (found.total("spikes") / found.neurons)
+        entries = [
+            type(entry)(**vars(entry) | {name: factor * getattr(entry, name) for name in ("spikes", "synops", "rate", "reached")})
+            for entry in found.entries
+        ]
+        scaled = type(found)(**vars(found) | {"entries": entries})
+        assert scaled.joules(convention, EXECUTIONS[0]) == pytest.approx(found.ann_joules(convention, 8))
+
+
+def test_memory_is_priced_by_its_size():
+    access = conventions()["with_memory"].access
+    assert [access(words) for words in (10, 2048, 8192, 262144)] == [10, 10, 20, 100]
+    assert access(5120) == pytest.approx(15) and access(524288) > 180 and access(8192, word=1) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("add = 0.9\n", ""), "picojoules.add is missing"), (("year", "jear"), "jear is unknown"),
+        (("title =", "title"), "Expected"),
+        (("add = 0.9", "add = -1"), "add is -1, and a price is a number at least 0"),
+        (("source = ", 'counts = "some"\nsource = '), "counts is 'some'"),
+    ],
+)  # fmt: skip
+def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
+    path = tmp_path / "own.toml"
+    path.write_text((FOLDER / "arithmetic_45nm.toml").read_text().replace(*change, 1))
+    with pytest.raises(ModelError, match=words):
+        read_convention(path)
