@@ -16,9 +16,10 @@ from self_models.objectives.stopping import RULES
 NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is the same for all images"
 COLUMNS = (
     "95 %: steps that suffice for 95 % of the images; rho: Spearman's rank correlation of an image's spikes with how small its "
-    "margin is after all steps; per intensity: of spikes per total intensity, the sum of an image's pixels; faster: images per
-    second against all " "steps; goal: " "0.7 T / mean steps" ) LOSSES = ("classification", "reconstruction", "penalty", "_loss",
-    "total")  # as their names end
+    "margin is after all steps; per intensity: of spikes per total intensity, the sum of an image's pixels; faster: images per "
+    "second against all steps; goal: 0.7 T / mean steps"
+)
+LOSSES = ("classification", "reconstruction", "penalty", "_loss", "total")  # as their names end
 
 
 def running(means, names=("accuracy", *LOSSES, "spikes")):
