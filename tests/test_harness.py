@@ -342,7 +342,7 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp
     grown = f"-a VGG5_wFeedback_linear --pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --readout membrane_linear"
     assert "generate.0.weight is missing" in refused(SNN, grown, "--test_only")
     assert "generate.0.weight is missing" in refused(OBJ1, grown)
-    assert "plan with feedback" in refused(SNN, f"-a VGG5_small {here} --train decoder")
+    assert "architecture with feedback" in refused(SNN, f"-a VGG5_small {here} --train decoder")
     assert "--trade_off above 0" in refused(SNN, grown, "--train decoder --trade_off 0")
     _, said = run_here(SNN, grown, "--train decoder --epochs 1 -lr 0.1 --epsilon 0.1 --latch --run_name grown")
     run_here(SNN, grown, "--epochs 1 -lr 1e-9 --epsilon 0.1 --latch --run_name start")
