@@ -303,7 +303,7 @@ def zoo_table():
         result = HERE / f"results/{recipe.run}_T{flags['timesteps']}.json"
         records = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else reversed(log_of(recipe))
         found = next((record for record in records if record["event"] == "evaluation"), {})
-        images = flags["dataset"] if flags["dataset"] in IMAGE_SHAPES else JPEG
+        images = JPEG if flags["dataset"] == "CIFAR10" else flags["dataset"]
         energy = found.get("energy_event_joules")
         cells = (
             f"`{recipe.path.stem}`", flags["architecture"], images, str(flags["timesteps"]),
