@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.measuring.tables import aligned
+from harness.measuring.report import aligned
 
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
