@@ -137,3 +137,11 @@ def run_undrawn(name, *flags):
             if getattr(value, "__module__", "") in ("harness.drawing.figures", "harness.drawing.plots"):
                 patch.setattr(module, each, lambda *_, **__: None)
         return run_here(name, *flags)
+
+
+@pytest.fixture(scope="session")
+def looked(trained, tmp_path_factory):
+    """folder; run: stdout and stderr of an analysis of two images in it, under the script's own name. Read only."""
+    folder = tmp_path_factory.mktemp("looked")
+    flags = f"{DATA} --images 2 --chart_images 4 --epsilon 0.1 --output_dir {folder}"
+    return SimpleNamespace(folder=folder, run=run_as_program(ANALYSIS, "--pretrained_snn", trained.snn, flags))

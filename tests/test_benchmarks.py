@@ -10,7 +10,7 @@ import tomllib
 import hypothesis
 import pytest
 import torch
-from conftest import REPOSITORY, refused, run_here, run_script
+from conftest import REPOSITORY, refused, run_here
 from PIL import Image
 
 from benchmarks.findings import streams
@@ -61,8 +61,8 @@ def test_inference_peers_send_our_spikes(tmp_path):
     for package in peers:
         pytest.importorskip(package, reason=f"{package} is not installed")
     flags = "--images 2 --batches 2 --timesteps 8 --rounds 1 --threads 1 --peers snntorch spikingjelly --picture"
-    done = run_script("benchmarks/speed/inference_peers", flags, tmp_path / "peers.png")
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    said = run_here("benchmarks.speed.inference_peers", flags, tmp_path / "peers.png")[1]
+    rows = [json.loads(line) for line in said.splitlines()]
     assert [(row["network"], row["stopped"]) for row in rows] == [
         ("baseline", False), ("blocking", False), ("baseline", True), ("blocking", True)
     ]  # fmt: skip

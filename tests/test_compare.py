@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from conftest import ANN, BALANCE, DATA, SNN, digests, records, refused, run_here, run_script, same_weights
+from conftest import ANN, BALANCE, DATA, SNN, digests, records, refused, run_as_program, run_here, run_script, same_weights
 
 from harness.command_line.seeds import train_each
 from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval
@@ -25,9 +25,7 @@ def recipes(tmp_path_factory):
     here = f"--seeds 0 1 --output_dir {folder}"
     run_here(ANN, f"-a VGG5_wFeedback_small -lr 5e-3 {HELD_OUT} --run_name ann {here}")
     ann = folder / "trained_models/ann/ann.pth"
-    fed = run_script(
-        SNN, "--pretrained_ann", ann, f"{SHORT} {BALANCE} --readout membrane_rescaled --epsilon 0.2 --run_name fed {here}"
-    )
+    fed = run_as_program(SNN, "--pretrained_ann", ann, f"{FED} --run_name fed {here}")
     run_here(SNN, f"-a VGG5_small {SHORT} --run_name baseline {here}")
     return folder, fed.stdout
 
@@ -50,12 +48,8 @@ def figures_by_hand(folder, name):
     """title -> figure of the one evaluation in a run's log."""
     (record,) = records(folder / f"logs/snn/{name}.jsonl", "evaluation")
     found = {f"spikes, {part}": record["spikes"][part] for part in ("input", "encoder", "decoder", "classifier")}
-    found |= {
-        "accuracy, %": 100 * record["accuracy"],
-        "spikes, all parts": record["spikes"]["total"],
-        "steps": record["mean_steps"],
-    }
-    found |= {"energy layer by layer, µJ": 1e6 * record["energy_joules"]}
+    found |= {"accuracy, %": 100 * record["accuracy"], "spikes, all parts": record["spikes"]["total"]}
+    found |= {"steps": record["mean_steps"], "energy layer by layer, µJ": 1e6 * record["energy_joules"]}
     found |= {"energy event-driven, µJ": 1e6 * record["energy_event_joules"]}
     return found | ({"input open at the end, %": 100 * record["open_share"][-1]} if record["epsilon"] else {})
 
@@ -113,9 +107,10 @@ def test_measured_anew_it_is_the_same_and_the_page_says_so(recipes):
 
 
 def test_what_is_wider_than_everything_is_not_known():
-    ours, theirs = (
-        {seed: {"spikes": {"total": spikes}} for seed, spikes in enumerate(each)} for each in ((100, 300), (100, 100))
-    )
+    def of(*totals):
+        return {seed: {"spikes": {"total": spikes}} for seed, spikes in enumerate(totals)}
+
+    ours, theirs = of(100, 300), of(100, 100)
     found = difference("spikes", ours, theirs)
     assert (found.mean, found.pairs, found.text(FIGURES["spikes"])) == (100, 2, "not known")
     assert interval([8.0, 9.0]).text(FIGURES["spikes"]) == "+9 ± 6 %" and interval([8.0]).text(FIGURES["spikes"]) == "+8 %"
@@ -152,18 +147,9 @@ def test_a_half_is_rounded_away_from_0():
     [
         ("fedd baseline", "there is no network fedd: .*did you mean fed\\? give a preset or a run's name"),
         ("quick_fedback baseline", "did you mean quick_feedback\\?"),
-        (
-            "fed baseline --seeds 0 2 3",
-            "fed of seed 2 3 is missing .*by python snn_wFeedback.py .*with --seeds 2 3 makes it",
-        ),
-        (
-            "quick_feedback quick_baseline --seeds 0 7",
-            "snn_wFeedback.py --preset quick_feedback --seeds 7 --output_dir .* makes it",
-        ),
-        (
-            "fed quick_baseline",
-            "fed was evaluated on 16 MNIST test images, quick_baseline on 10,000 MNIST test images: .*--evaluate",
-        ),
+        ("fed baseline --seeds 0 2 3", "fed of seed 2 3 is missing .*by python snn_wFeedback.py .*with --seeds 2 3 makes it"),
+        ("quick_feedback quick_baseline --seeds 0 7", "snn_wFeedback.py --preset quick_feedback --seeds 7 --output_dir .* makes"),
+        ("fed quick_baseline", "on 16 MNIST test images, quick_baseline on 10,000 MNIST test images: .*--evaluate"),
         ("fashion_feedback quick_baseline", "on 10,000 FashionMNIST test images, quick_baseline on 10,000 MNIST"),
         ("fed baseline --timesteps 5", "--timesteps says how to evaluate, .*: add --evaluate"),
         ("fed baseline --evaluate --seed 1", "--seed does nothing here"),

@@ -173,17 +173,13 @@ GREY, ERROR = "grey value", "absolute error, % of a pixel's range; white: ε"
 
 def test_scales_keys_and_epsilon_beside_pictures(drawn, tmp_path):
     """Grey values only beside grey images; errors only where they are shown; in the GIF's heading how much is blocked at last."""
-    grey, colour = torch.rand(2, 1, 8, 8, generator=torch.manual_seed(0)), torch.rand(2, 3, 8, 8) * 2 - 1
-    blocking = output_of(torch.zeros(3, 1, 3, 1, 5), IMAGE.expand(1, 3, 1, 5))
+    grey, colour, wide = torch.rand(1, 1, 8, 8, generator=torch.manual_seed(0)), torch.rand(1, 3, 8, 8), IMAGE.expand(1, 3, 1, 5)
+    blocking = output_of(torch.zeros(1, 1, 3, 1, 5), wide)
     for found, scales, words in (
         (film(epsilon=0.125), {GREY}, "within ε = 0.125 of the pixel, in % of the pixels that are not 0"),
-        (
-            film(blocking, IMAGE.expand(1, 3, 1, 5)),
-            set(),
-            "within ε = 0.1 of the pixel, in % of the pixels' channels that are not 0",
-        ),
-        (film_once(grey, grid=2, epsilon=0.125), {GREY, ERROR}, "never sent: a value guessed within ε = 0.125, 12.5 %"),
-        (film_once(colour, grid=2), {ERROR}, "never sent: a value guessed within ε = 0.1, 5 % of its range"),
+        (film(blocking, wide), set(), "within ε = 0.1 of the pixel, in % of the pixels' channels that are not 0"),
+        (film_once(grey, steps=1, grid=2, epsilon=0.125), {GREY, ERROR}, "never sent: a value guessed within ε = 0.125, 12.5 %"),
+        (film_once(2 * colour - 1, steps=1, grid=2), {ERROR}, "never sent: a value guessed within ε = 0.1, 5 % of its range"),
     ):
         for draw in (save_contact_sheet, partial(save_gif, seconds_per_step=0.5)):
             draw(tmp_path / "picture", found)

@@ -4,7 +4,7 @@ import importlib
 import re
 
 import pytest
-from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, OBJ2, REPOSITORY, SNN, SPIKING, digests, refused, run_here
+from conftest import ANALYSIS, ANN, DATA, OBJ1, OBJ2, REPOSITORY, SNN, SPIKING, digests, refused, run_here, run_undrawn
 
 from harness import UserError
 from harness.command_line.flags import ann_settings, snn_parser, snn_settings
@@ -19,13 +19,9 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
     [
         (ANN, "--momentum 0.5", "--momentum does nothing with --optimizer Adam: it counts with SGD; leave it out"),
         (ANN, "--no-amsgrad --optimizer SGD", "--amsgrad does nothing with --optimizer SGD: it counts with Adam; leave it out"),
-        (ANN, "--lr_interval 0.5 --lr_schedule cosine", "--lr_interval does nothing with --lr_schedule cosine"),
-        (ANN, "--lr_reduce 2 --lr_schedule cosine", "--lr_reduce does nothing with --lr_schedule cosine: it counts with step"),
         (ANN, "--warm_up 0.2", "--warm_up does nothing with --lr_schedule step: it counts with cosine or triangle; leave it out"),
-        (ANN, "--nesterov", "--nesterov does nothing with --optimizer Adam: it counts with SGD; leave it out"),
         (ANN, "--optimizer SGD --nesterov --momentum 0", "--nesterov does nothing without --momentum: there is no momentum"),
         (ANN, "--average_from 0.5", "--average_from does nothing with --average_weights none: it counts with mean or ema"),
-        (SNN, "--average_weights mean --average_decay 0.9", "--average_decay does nothing with --average_weights mean"),
         (SNN, "--bias_lr_factor 64", "--bias_lr_factor 64 does nothing: this network has no biases; leave it out"),
         (ANN, "--shift 2", "--shift does nothing without --augment: the images stay as they are; leave it out"),
         (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
@@ -34,10 +30,7 @@ FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
         (ANN, "--preset baseline --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
         (ANN, "-a VGG5_small --trade_off 2", "--trade_off does nothing with --architecture VGG5_small: it has no decoder"),
         (SNN, "--alpha 0.2", "--alpha does nothing with --activation Linear: it counts with STDB; leave it out"),
-        (SNN, "--beta 0.2 --activation Triangle", "--beta does nothing with --activation Triangle: it counts with STDB"),
-        (SNN, "--gap_bound 1", "--gap_bound does nothing with --rule never"),
         (SNN, "--rule both --epsilon 0.1 --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
-        (SNN, "--gate block --grid 4", "--grid does nothing with --gate block: it counts with once; leave it out"),
         (SNN, "--max_pool count", "--max_pool does nothing with --architecture VGG5_wFeedback_small: it has no such pool"),
         (SNN, "--latch", "--latch does nothing with --gate open: it counts with block or contrast; leave it out"),
         (SNN, "--distillation 0.7", "--distillation does nothing without --teacher_ann: there is no trained ANN"),
@@ -50,6 +43,26 @@ def test_a_flag_that_another_makes_idle(tmp_path, name, flags, line):
     assert digests(tmp_path) == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "flags", "line"),
+    [
+        *((SNN, f"--pretrained_snn {{snn}} {flag}", f"{flag.split()[0]} does nothing with --pretrained_snn {{snn}}: ")
+          for flag in ("--balance_images 8", "--balance_timesteps 12", "--scaling_factor 0.3", "--default_threshold 2")),
+        (OBJ1, "--pretrained_snn {snn} --balance_images 8", "--balance_images does nothing with --pretrained_snn {snn}: "),
+        (ANALYSIS, "--pretrained_snn {snn} --pretrained_ann {ann}", "--pretrained_ann does nothing with --pretrained_snn {snn}"),
+        (SNN, f"--pretrained_ann {{ann}} {SPIKING} --default_threshold 2",
+         "--default_threshold does nothing with --pretrained_ann {ann}: its conversion balances"),
+        (ANN, "--test_only", "error: --test_only wants a trained network: give --pretrained_ann PATH"),
+        (SNN, "--test_only", "error: --test_only wants a trained network: give --pretrained_ann PATH or --pretrained_snn PATH"),
+    ],
+)  # fmt: skip
+def test_a_flag_that_a_checkpoint_makes_idle_or_must_have(trained, tmp_path, name, flags, line):
+    flags, line = (text.format(ann=trained.ann, snn=trained.snn) for text in (flags, line))
+    found = refused(name, f"{flags} {DATA} --output_dir {tmp_path}")
+    assert line in found and (found.endswith("; leave it out") or "--test_only" in flags)
+    assert digests(tmp_path) == {}
+
+
 def test_a_plan_of_ones_own_is_asked_and_not_its_name():
     words, plan = ["-a", "VGG5_wFeedback", "--max_pool", "count"], [[4, "M", 6], []]
     assert lines_on_idle(snn_parser("").parse_args(words).with_settled(plan=plan), snn_settings()) == []
@@ -58,36 +71,11 @@ def test_a_plan_of_ones_own_is_asked_and_not_its_name():
         lines_on_idle(args, snn_settings())
 
 
-@pytest.mark.parametrize(
-    ("name", "flags"),
-    [(SNN, flags) for flags in [*BALANCE.replace(" --", "|--").split("|"), "--default_threshold 2"]]
-    + [(OBJ1, "--balance_images 8"), (ANALYSIS, "--pretrained_ann ANN")],
-)
-def test_what_a_trained_snn_makes_idle(trained, tmp_path, name, flags):
-    here = f"--pretrained_snn {trained.snn} {DATA} --output_dir {tmp_path}"
-    line = refused(name, here, flags.replace("ANN", str(trained.ann)))
-    assert f"{flags.split()[0]} does nothing with --pretrained_snn {trained.snn}: " in line and line.endswith("; leave it out")
-
-
-def test_balancing_makes_the_default_threshold_idle(trained, tmp_path):
-    line = refused(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --default_threshold 2 --output_dir {tmp_path}")
-    assert f"--default_threshold does nothing with --pretrained_ann {trained.ann}: its conversion balances" in line
-
-
 def test_the_checkpoints_settings_decide_too(trained, tmp_path):
     run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --activation STDB --run_name stdb --output_dir {tmp_path}")
     here = f"--epochs 1 --alpha 0.5 {DATA} --output_dir {tmp_path} --run_name"
     run_here(SNN, f"--pretrained_snn {tmp_path}/trained_models/snn/stdb.pth {here} x")
     assert "--alpha does nothing with --activation Linear" in refused(SNN, f"--pretrained_snn {trained.snn} {here} y")
-
-
-@pytest.mark.parametrize(
-    ("name", "wanted"), [(ANN, "--pretrained_ann PATH"), (SNN, "--pretrained_ann PATH or --pretrained_snn PATH")]
-)
-def test_an_evaluation_of_no_checkpoint_is_refused(tmp_path, name, wanted):
-    line = refused(name, f"--test_only --fc_width 8 {DATA} --output_dir {tmp_path}")
-    assert line == f"error: --test_only wants a trained network: give {wanted}"
-    assert digests(tmp_path) == {}
 
 
 def test_training_from_random_weights_is_said(trained, tmp_path):
@@ -113,11 +101,11 @@ def test_flags_of_training_in_an_evaluation_are_one_warning(trained, tmp_path, n
     kind = "ann" if name == ANN else "snn"
     more = "--test_only" if name in (ANN, SNN) else ""
     here = f"--pretrained_{kind} {getattr(trained, kind)} {more} {DATA} --run_name x --output_dir {tmp_path}"
-    _, said = run_here(name, here, flags)
+    _, said = run_undrawn(name, here, flags)
     warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
     assert [set(line.partition("do nothing: ")[2].split(", ")) for line in warnings] == [set(idle.split(", "))]
     assert warnings[0] in (tmp_path / f"logs/{kind}/x.log").read_text().splitlines()
-    assert "warning" not in run_here(name, here, "--overwrite")[1]
+    assert "warning" not in run_undrawn(name, here, "--overwrite")[1]
 
 
 # --- presets
@@ -138,7 +126,7 @@ def test_every_preset_finds_what_it_starts_from(tmp_path, family):
         balance = "--balance_images 4 --balance_timesteps 3" if "pretrained_ann" in recipe.starts else ""
         out = run_here(SNN, f"{train} --preset {name} {balance}")[1]
         assert re.match(f"preset {name}: --.*; from ", out) and "random weights" not in out
-        run_here(OBJ1, f"{small} --preset {name}")
+        run_undrawn(OBJ1, f"{small} --preset {name}")
         assert (tmp_path / f"trained_models/snn/{recipes.pop(name).run}_7.pth").is_file()
 
 
@@ -151,13 +139,15 @@ def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
 
 
 def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
-    args = importlib.import_module(OBJ1).build_parser().parse_args(["--preset", "fast_feedback", "--output_dir", str(tmp_path)])
-    assert args.pretrained_snn == str(REPOSITORY / "trained_models/snn/fast_feedback.pth") and args.epsilon == [0.5]
+    def parsed():
+        words = ["--preset", "fast_feedback", "--output_dir", str(tmp_path)]
+        return importlib.import_module(OBJ1).build_parser().parse_args(words)
+
+    assert parsed().pretrained_snn == str(REPOSITORY / "trained_models/snn/fast_feedback.pth") and parsed().epsilon == [0.5]
     own = tmp_path / "trained_models/snn/fast_feedback.pth"
     own.parent.mkdir(parents=True)
     own.touch()  # what the user has trained himself comes first
-    args = importlib.import_module(OBJ1).build_parser().parse_args(["--preset", "fast_feedback", "--output_dir", str(tmp_path)])
-    assert args.pretrained_snn == str(own)
+    assert parsed().pretrained_snn == str(own)
 
 
 def test_what_settings_need_are_flags():

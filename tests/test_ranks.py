@@ -1,5 +1,6 @@
 """Several gloo processes on one run: the same figures as one process, one writer, and a rank that dies."""
 
+import copy
 import importlib
 import multiprocessing
 import os
@@ -16,21 +17,16 @@ from conftest import ANN, DATA, OBJ1, REPOSITORY, SNN, TINY, digests, figures, r
 from test_survive import after_step
 from torch import nn
 
-from harness.building.models import new_ann, new_snn
-from harness.building.start import with_gate
+import harness.training.fit
 from harness.command_line.scripts import run_script
-from harness.data.facts import with_facts
-from harness.data.sets import ImageSet
 from harness.processes import ranks
-from harness.training.epoch import Progress
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.evaluation import Average
 from self_models.network.norms import BatchNorm, batch_mean, part_of_a_batch
 
 # 37 images: a batch of 5 is left over, in parts of unequal size; of 34 one of 2, which leaves one of three ranks without
 ANN_RUN = (
     f"{TINY} --norm scale --epochs 3 --limit_train 34 --augment --dropout 0.3 --select held-out --holdout 20 "
-    "--average_weights mean --average_from 0.5 --checkpoint_minutes 0"
+    "--average_weights mean --average_from 0.5 --checkpoint_minutes 0 --train_acc_batches 1"
 )
 # SGD: Adam divides by a gradient's size, so that rounded ones can move a weight as far as any, and flip spikes
 SNN_RUN = (
@@ -96,33 +92,35 @@ def check_same_training(folder, other, kind="snn"):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Folders of the runs of one process."""
-    folder = tmp_path_factory.mktemp("alone")
-    for name, flags in ((ANN, ANN_RUN), (SNN, SNN_RUN)):
-        run_here(name, flags, f"--run_name x --output_dir {folder}")
-    return folder
+    """Folder of the runs of one process; kind -> the weights with which it began."""
+    folder, begun, real = tmp_path_factory.mktemp("alone"), {}, harness.training.fit.train_one_epoch
+    for name, kind, flags in ((ANN, "ann", ANN_RUN), (SNN, "snn", SNN_RUN)):
 
+        def train_one_epoch(model, *args, kind=kind):
+            begun.setdefault(kind, copy.deepcopy(model.state_dict()))
+            return real(model, *args)
 
-def first_weights(name, flags):
-    """The state_dict that a run with these flags begins with."""
-    args = with_gate(with_facts(importlib.import_module(name).build_parser().parse_args(split([flags]))))
-    return (new_ann(args) if name == ANN else new_snn(args)).state_dict()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("harness.training.fit.train_one_epoch", train_one_epoch)
+            run_here(name, flags, f"--run_name x --output_dir {folder}")
+    return folder, begun
 
 
 @pytest.mark.parametrize(("count", "name", "kind", "flags"), [(3, ANN, "ann", ANN_RUN), (2, SNN, "snn", SNN_RUN)])
 def test_ranks_give_the_loss_curve_of_one_process(alone, tmp_path, count, name, kind, flags):
     said = succeed(count, tmp_path / "said", name, flags, f"--run_name x --output_dir {tmp_path / 'run'}")
-    learned = check_same_training(alone, tmp_path / "run", kind)
+    folder, begun = alone
+    learned = check_same_training(folder, tmp_path / "run", kind)
     assert len({figures["total"] for figures in learned}) == 3
     assert [record["event"] for record in records(tmp_path / f"run/logs/{kind}/x.jsonl")] == ["epoch"] * 3 + ["evaluation"]
     for file in ("x", "x_last"):  # of the ANN, averaged weights with statistics of their own, and the weights
-        saved = [load_checkpoint(run / f"trained_models/{kind}/{file}.pth") for run in (alone, tmp_path / "run")]
+        saved = [load_checkpoint(run / f"trained_models/{kind}/{file}.pth") for run in (folder, tmp_path / "run")]
         assert saved[0]["epoch"] == saved[1]["epoch"]
-        for key, value in first_weights(name, flags).items():
+        for key, value in begun[kind].items():
             first, second = (one["state_dict"][key] for one in saved)
             assert (second - first).norm() <= 1e-4 * (first - value).norm(), key
     # one writer: the same files, and not a word from the other ranks
-    assert digests(tmp_path / "run").keys() == {path for path in digests(alone) if f"/{kind}/" in path}
+    assert digests(tmp_path / "run").keys() == {path for path in digests(folder) if f"/{kind}/" in path}
     assert said[0][0].count("epoch ") >= 3 and [words for words in said[1:] if any(words)] == []
 
 
@@ -159,7 +157,7 @@ def test_ranks_resume_what_other_numbers_of_ranks_began(alone, tmp_path):
     assert (saved["epoch"], saved["step"], saved["average"]["images"]) == (1, 1, 16)
     succeed(3, tmp_path / "said", SNN, SNN_RUN, f"--resume --epochs 2 --run_name x --output_dir {tmp_path / 'run'}")
     run_here(SNN, SNN_RUN, f"--resume --run_name x --output_dir {tmp_path / 'run'}")
-    check_same_training(alone, tmp_path / "run")
+    check_same_training(alone[0], tmp_path / "run")
 
 
 def stop_second(rank):
@@ -186,20 +184,19 @@ def spoil_second(rank):
 
 def test_a_rank_that_dies_under_torchrun(tmp_path):
     """The others end with a line that says how to go on; one process goes on."""
-    flags = split(
-        [f"{SNN_RUN} --epochs 200 --train_acc_batches 1 --checkpoint_minutes 1e-5 --run_name x --output_dir {tmp_path}"]
-    )
+    more = f"--epochs 200 --train_acc_batches 1 --checkpoint_minutes 1e-5 --run_name x --output_dir {tmp_path}"
+    flags = split([SNN_RUN, more])
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(REPOSITORY / f"{SNN}.py")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*launch, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     log = tmp_path / "logs/snn/x.log"
     while process.poll() is None and not (log.exists() and "epoch 3/200" in log.read_text()):
         time.sleep(0.01)
-    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    if process.poll() is None:
+        os.kill(rank_of(process.pid, 1), signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
-    line = next((line for line in said.splitlines() if line.startswith("error (rank 0): ")), "")
-    assert line, said
+    line = next((line for line in said.splitlines() if line.startswith("error (rank 0): ")), said)
     assert "rank 0 lost the others" in line and "torchrun --nproc_per_node 2" in line and line.endswith("--resume")
     saved = load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")
     assert saved["epoch"] >= 2
@@ -274,44 +271,6 @@ def check_batch_norm(rank):
     torch.testing.assert_close((found, part.state_dict()), (whole.eval()(alone), before))
 
 
-# --- parts of a batch
-
-
-def as_rank(monkeypatch, rank, count):
-    monkeypatch.setattr("harness.processes.ranks.rank", lambda: rank)
-    monkeypatch.setattr("harness.processes.ranks.count", lambda: count)
-
-
-def test_parts_of_a_batch_by_hand(monkeypatch):
-    digits, found = ImageSet("MNIST", torch.zeros(6, 1, 28, 28, dtype=torch.uint8), torch.arange(6)), []
-    for rank in range(2):
-        as_rank(monkeypatch, rank, 2)
-        found.append([(batch.labels.tolist(), batch.whole, batch.counted, 2 * batch.share) for batch in digits.batches(5)])
-    assert found[0] == [([0, 1], 5, 2, 4 / 5), ([5], 1, 0, 0)]  # the last batch has nothing for rank 0: a stand-in
-    assert found[1] == [([2, 3, 4], 5, 3, 6 / 5), ([5], 1, 1, 2)]  # the weights' mean over ranks is 1
-
-
-def test_figures_of_ranks_are_summed_once(monkeypatch):
-    averages = [Average(), Average()]
-    averages[0].add(3, loss=1.0)
-    averages[1].add(1, loss=5.0, spikes=2.0)
-    progress = Progress(average=averages[0])
-    for rank in range(2):
-        as_rank(monkeypatch, rank, 2)
-        monkeypatch.setattr("harness.processes.ranks.gathered", lambda value: averages)
-        assert progress.gather().means() == {"loss": 2.0, "spikes": 0.5}
-        assert progress.average.images == (4 if rank == 0 else 0)
-
-
-def test_ranks_need_no_torchrun_to_be_one(monkeypatch):
-    assert (ranks.rank(), ranks.count(), ranks.is_first(), ranks.local_rank()) == (0, 1, True, 0)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert ranks.local_rank() == 3
-    model = nn.Linear(1, 1)
-    assert ranks.parallel(model) is model and ranks.gathered(3) == [3] and ranks.largest(True) == 1
-    assert ranks.from_first(lambda: 4) == 4
-
-
 def test_ranks_that_do_not_find_each_other(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     words = r"^error: the ranks did not find each other \(.*\); see docs/training_runs.md$"
@@ -323,30 +282,6 @@ def test_what_says_that_a_rank_is_lost(monkeypatch):
     lost = [RuntimeError(f"a {one} b") for one in ("Gloo", "NCCL", "Connection", "socket", "Broken pipe", "timed out")]
     lost.append(torch.distributed.DistBackendError("it"))
     for count in (1, 2):
-        as_rank(monkeypatch, 0, count)
+        monkeypatch.setattr("harness.processes.ranks.count", lambda count=count: count)
         assert [ranks.lost_contact(error) for error in lost] == [count == 2] * 7
         assert not ranks.lost_contact(RuntimeError("shapes differ"))
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_what_torch_is_asked_for_by_several_ranks(monkeypatch, rank):
-    """The other has 4 where this one has something else."""
-
-    def all_reduce(mine, kind):
-        assert kind == torch.distributed.ReduceOp.MAX
-        mine.clamp_(min=4)
-
-    def broadcast(values):
-        assert values == ["mine" if rank == 0 else None]
-        values[0] = "the first's"
-
-    as_rank(monkeypatch, rank, 2)
-    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
-    monkeypatch.setattr("torch.distributed.all_gather_object", lambda values, mine: values.__setitem__(1 - rank, mine))
-    monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
-    monkeypatch.setattr(ranks, "DistributedDataParallel", lambda *given, **more: (given, more))
-    assert [ranks.largest(value) for value in (True, 4, 15)] == [4, 4, 15]
-    assert ranks.gathered("it") == ([None, "it"] if rank == 0 else ["it", None])
-    assert ranks.from_first(lambda: "mine") == "the first's"
-    model = nn.Linear(1, 1)
-    assert ranks.parallel(model) == ((model,), {"device_ids": None, "static_graph": True})

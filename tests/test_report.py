@@ -8,24 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.measuring import report
 from harness.measuring.classes import accuracy_by_class, worst_pairs
-from harness.measuring.report import (
-    adaptive_table,
-    best_line,
-    blocking_table,
-    class_lines,
-    contrast_table,
-    difficulty_lines,
-    epoch_line,
-    evaluation_record,
-    figure,
-    losses_text,
-    numbers_only,
-    operations_table,
-    report_evaluation,
-    running,
-    save_results_json,
-)
 
 MEANS = {"classification": 0.12345, "reconstruction": 1234.5, "total": 24.816, "accuracy": 0.9712}
 SAID = "classification 0.1235 | reconstruction 1,234 | total 24.82, accuracy 97.12 %"
@@ -38,11 +22,12 @@ def assert_reads(lines, text):
 
 def test_figures_in_words():
     """Four digits, with commas from thousands on; of means those that there are; no tensors in a record."""
-    found = [figure(value) for value in (0.000123456, 12.3456, 999.96, 1000, 1234567.8, -4321, -0.5)]
+    found = [report.figure(value) for value in (0.000123456, 12.3456, 999.96, 1000, 1234567.8, -4321, -0.5)]
     assert found == ["0.0001235", "12.35", "1000", "1,000", "1,234,568", "-4,321", "-0.5"]
-    assert running({"spikes": 4123.2, "accuracy": 0.971, "total": 0.123}) == "accuracy 97.10 % | total 0.123 | spikes 4,123"
-    assert "error" not in running(MEANS | {"error": 3.0}) and losses_text(MEANS | {"spikes": 7.0}) == SAID
-    assert numbers_only({"accuracy": 0.5, "per_image": {}, "images": 3}) == {"accuracy": 0.5, "images": 3}
+    means = {"spikes": 4123.2, "accuracy": 0.971, "total": 0.123}
+    assert report.running(means) == "accuracy 97.10 % | total 0.123 | spikes 4,123"
+    assert "error" not in report.running(MEANS | {"error": 3.0}) and report.losses_text(MEANS | {"spikes": 7.0}) == SAID
+    assert report.numbers_only({"accuracy": 0.5, "per_image": {}, "images": 3}) == {"accuracy": 0.5, "images": 3}
 
 
 @pytest.mark.parametrize(
@@ -54,24 +39,24 @@ def test_figures_in_words():
     ],
 )
 def test_an_epochs_line(on, judged, best, said):
-    line = epoch_line(2, 5, MEANS | {"total": 7.0}, 3.21, on, judged, best)
+    line = report.epoch_line(2, 5, MEANS | {"total": 7.0}, 3.21, on, judged, best)
     assert line == f"epoch 2/5: train {SAID.replace('24.82', '7')}; {said}3.2 s"
 
 
 def test_the_best_epochs_line_says_what_chose_it():
     best = {"epoch": 3, "accuracy": 0.971}
-    assert best_line(best, "last epoch") == "last: epoch 3, nothing was chosen"
-    assert best_line(best, "held-out") == "best: epoch 3, held-out accuracy 97.10 %"
-    assert best_line(best, "test") == "best: epoch 3, test accuracy 97.10 %, chosen on the test images"
+    assert report.best_line(best, "last epoch") == "last: epoch 3, nothing was chosen"
+    assert report.best_line(best, "held-out") == "best: epoch 3, held-out accuracy 97.10 %"
+    assert report.best_line(best, "test") == "best: epoch 3, test accuracy 97.10 %, chosen on the test images"
 
 
 def test_an_evaluations_lines():
     result, lines = {"accuracy": 0.971, "images": 1234, "seconds": 61.26}, []
     result |= {"confusion": [[1000, 20], [14, 200]]}
-    report_evaluation(result, ["cat", "elk"], lines.append)
+    report.report_evaluation(result, ["cat", "elk"], lines.append)
     layers = {"input": 1234.5, "classifier.1": 7.0, "classifier.4": 0.0}  # the last hidden layer of the classifier is silent
     more = {"error": 26.284, "parts": {"input": 1234.5, "decoder": 0.25}, "spikes": layers}
-    report_evaluation(result | more, ["cat", "elk"], lines.append)
+    report.report_evaluation(result | more, ["cat", "elk"], lines.append)
     by_class = [
         "accuracy by class: cat 98.0 %, elk 93.5 %",
         "images by class (rows) and by what they were read as (columns):",
@@ -93,7 +78,7 @@ def test_of_many_classes_the_worst_are_said():
     matrix[7][0] = 6
     assert accuracy_by_class(matrix)[3] == pytest.approx(10 / 42) and accuracy_by_class(matrix)[8] is None
     assert worst_pairs(matrix) == [(3, 4, 30, 30 / 42), (7, 0, 6, 1.0), (3, 5, 2, 2 / 42)]
-    lowest, wrong = class_lines(matrix, names)
+    lowest, wrong = report.class_lines(matrix, names)
     assert lowest.startswith("accuracy by class, the lowest of 21: c7 0.0 %, c3 23.8 %, c0 100.0 %, ")
     assert wrong == "read wrong most often, images: c3 as c4 30, c7 as c0 6, c3 as c5 2"
 
@@ -104,7 +89,7 @@ SPIKES = {"input": 1611.6, "encoder": 722.4, "decoder": 550.2, "classifier": 37.
 def test_the_table_of_blocking():
     record = {"epsilon": 0.25, "accuracy": 0.9712, "spikes": SPIKES, "reconstruction_error": 26.284, "open_share": [0.1234]}
     whole = record | {"open_share": None}
-    assert_reads(blocking_table([record, whole, whole | {"reconstruction_error": None}]), """
+    assert_reads(report.blocking_table([record, whole, whole | {"reconstruction_error": None}]), """
         epsilon  accuracy  input  encoder  decoder  classifier  total  error  open at the end
         0.25      97.12 %  1,612      722      550          38  2,922  26.28           12.3 %
         0.25      97.12 %  1,612      722      550          38  2,922  26.28
@@ -115,7 +100,7 @@ def test_the_table_of_blocking():
 def test_the_table_of_operations_is_in_microjoules():
     operations = {"effective_acs": 1234567.8, "effective_macs": 7654.3, "dense": 98765432.1, "event_acs": 4321.2}
     record = {"epsilon": 0.2, "operations": operations | {"activation_sparsity": 0.98765}}
-    head, row = operations_table([record | {"energy_joules": 1.2345e-6, "energy_event_joules": 0.6789e-6}])
+    head, row = report.operations_table([record | {"energy_joules": 1.2345e-6, "energy_event_joules": 0.6789e-6}])
     assert head.split("  ")[1:3] == ["effective ACs", "effective MACs"] and head.endswith("event-driven (estimates)")
     assert row.replace(" uJ", "uJ").split() == [
         "0.2", "1,234,568", "7,654", "98,765,432", "4,321", "0.9877", "1.234uJ", "0.679uJ"
@@ -124,12 +109,12 @@ def test_the_table_of_operations_is_in_microjoules():
 
 def test_lines_of_difficulty():
     wrong, margin = {"spikes": 0.25, "spikes_per_ink": -0.5}, {"spikes": -0.12345, "spikes_per_ink": 1.0}
-    assert_reads(difficulty_lines(0.2, {"wrong": wrong, "small margin": margin}), """
+    assert_reads(report.difficulty_lines(0.2, {"wrong": wrong, "small margin": margin}), """
         Spearman's rank correlation with difficulty (epsilon 0.2): spikes per image; spikes per total intensity
           wrong: +0.250; -0.500
           small margin: -0.123; +1.000
     """)  # fmt: skip
-    last = list(difficulty_lines(0.2, {"wrong": wrong | {"spikes": None}}))[-2:]
+    last = list(report.difficulty_lines(0.2, {"wrong": wrong | {"spikes": None}}))[-2:]
     assert last[0] == "  wrong: -; -0.500" and last[1].startswith("-: no correlation, since one of the two")
 
 
@@ -147,29 +132,29 @@ def test_the_table_of_rules():
         "baseline, all steps": [record(40.0, 50.0)],
         "baseline, confidence": [record(100.0, 7.0, gap_bound=2.0), record(10.0, 35.0, gap_bound=4.0)],
     }
-    *rows, legend = adaptive_table(series)
+    *rows, legend = report.adaptive_table(series)
     assert all(f"{column}:" in legend for column in ("95 %", "rho", "per intensity", "faster", "goal"))
     assert_reads(rows, """
-        rule                               accuracy  mean steps  median  95 %  spikes     rho  per intensity  images/s  faster
-        (goal) all steps                           98.76 %       50.00       3    11   2,346  +0.432         -0.125      20.0
-        1.00 (0.70) both open_bound 0.05, gap_bound 1   98.76 %        4.00       3    11   2,346  +0.432         -0.125     100.0
-        5.00 (8.75) baseline, all steps                 98.76 %       50.00       3    11   2,346  +0.432         -0.125      40.0
-        1.00 (0.70) baseline, confidence gap_bound 2    98.76 %        7.00       3    11   2,346  +0.432         -0.125     100.0
-        2.50 (5.00) baseline, confidence gap_bound 4    98.76 %       35.00       3    11   2,346  +0.432         -0.125      10.0
-        0.25 (1.00) """)  # fmt: skip
+    rule                               accuracy  mean steps  median  95 %  spikes     rho  per intensity  images/s  faster  (goal)
+    all steps                           98.76 %       50.00       3    11   2,346  +0.432         -0.125      20.0    1.00  (0.70)
+    both open_bound 0.05, gap_bound 1   98.76 %        4.00       3    11   2,346  +0.432         -0.125     100.0    5.00  (8.75)
+    baseline, all steps                 98.76 %       50.00       3    11   2,346  +0.432         -0.125      40.0    1.00  (0.70)
+    baseline, confidence gap_bound 2    98.76 %        7.00       3    11   2,346  +0.432         -0.125     100.0    2.50  (5.00)
+    baseline, confidence gap_bound 4    98.76 %       35.00       3    11   2,346  +0.432         -0.125      10.0    0.25  (1.00)
+    """)  # fmt: skip
 
 
 def test_the_table_of_contrast():
     rows = [{"dimming": "none", "plain": 0.9912, "contrast": 0.9876}, {"dimming": "top half", "plain": 0.5, "contrast": 0.75}]
     summary = {"dimmed_plain": 0.5123, "dimmed_contrast": 0.7512, "regained": 0.754}
-    assert_reads(contrast_table(rows, summary), """
+    assert_reads(report.contrast_table(rows, summary), """
         images      plain  contrast
         none      99.12 %   98.76 %
         top half  50.00 %   75.00 %
         mean of dimmed: plain 51.23 %, contrast 75.12 %
         contrast wins back 75 % of the accuracy that dimming costs
     """)  # fmt: skip
-    assert len(list(contrast_table(rows, summary | {"regained": None}))) == 4
+    assert len(list(report.contrast_table(rows, summary | {"regained": None}))) == 4
 
 
 # --- records
@@ -180,7 +165,7 @@ RESULT = {"images": 20, "accuracy": 0.9, "seconds": 2.0, "images_per_second": 10
 def test_the_record_of_an_ann(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/x/ann_wFeedback.py", "--seed", "3"])
     model = SimpleNamespace(settings={"vgg_name": "VGG5", "dataset": "MNIST", "timesteps": 1}, has_feedback=False)
-    assert evaluation_record(model, RESULT, SimpleNamespace(seed=3)) == {
+    assert report.evaluation_record(model, RESULT, SimpleNamespace(seed=3)) == {
         "event": "evaluation", "model": "VGG5", "feedback": False, "dataset": "MNIST", "images": 20, "timesteps": 1,
         "epsilon": 0.0, "objective": "none", "engine": "dense", "accuracy": 0.9, "mean_steps": None, "reconstruction_error": None,
         "seconds": 2.0, "images_per_second": 10.0, "seed": 3, "command": "ann_wFeedback.py --seed 3",
@@ -194,7 +179,7 @@ def test_the_record_of_an_snn():
     spikes = {"parts": SPIKES, "spikes": {"input": 1611.6}, "mean_steps": 4.5, "median_steps": 4.0, "p95_steps": 8.0}
     further = {"open_share": [1.0, 0.5], "operations": {"dense": 1.0}, "energy_joules": 2e-6, "energy_event_joules": 1e-6}
     result = RESULT | spikes | further | {"error": 26.0, "comparisons": 99.0}
-    record = evaluation_record(model, result, SimpleNamespace(seed=0, selected_on="held-out"), rule="confidence")
+    record = report.evaluation_record(model, result, SimpleNamespace(seed=0, selected_on="held-out"), rule="confidence")
     expected = {
         "feedback": True, "timesteps": 8, "epsilon": 0.2, "objective": "blocking", "engine": "event", "mean_steps": 4.5,
         "reconstruction_error": 26.0, "spikes": SPIKES, "spikes_per_layer": {"input": 1611.6}, "median_steps": 4.0,
@@ -205,6 +190,6 @@ def test_the_record_of_an_snn():
 
 def test_the_records_of_a_file(tmp_path):
     records = [{"epsilon": 0.1}, {"epsilon": 0.2}]
-    save_results_json(tmp_path / "x.json", records)
+    report.save_results_json(tmp_path / "x.json", records)
     text = (tmp_path / "x.json").read_text()
     assert json.loads(text) == records and len(text.splitlines()) == 8  # a figure a line

@@ -11,20 +11,21 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, ANN, DATA, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
+from conftest import ANALYSIS, ANN, DATA, PLAN, SNN, SPIKING, TINY, digests, records, refused, run_here
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from harness.data.sets import Batch, load_data
+from harness.data.sets import load_data
 from harness.drawing.figures import STATE_COLOURS, rows_of
-from harness.drawing.film import STATES, Film, film_of, load_film, save_film
+from harness.drawing.film import STATES, Film, load_film, save_film
 from harness.drawing.plots import wilson
+from harness.measuring.evaluation import evaluate
 from harness.reporting import page, reading
 from harness.reporting.page import save_page
 from harness.reporting.reading import find_runs
-from self_models.running.draws import EVALUATION, Draws
+from harness.training.losses import Criterion
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from snn_wFeedback_posthoc_model_analysis import spikes_of
 
@@ -89,19 +90,16 @@ def cells(path, section):
 
 
 @pytest.fixture(scope="module")
-def reported(trained, tmp_path_factory):
+def reported(trained, looked, tmp_path_factory):
     """(data, path) of a page of the tiny training runs and an analysis of two images."""
-    folder = tmp_path_factory.mktemp("report")
-    flags = f"--images 2 --chart_images 4 --epsilon 0.1 {DATA} --run_name looked --output_dir"
-    run_here(ANALYSIS, "--pretrained_snn", trained.snn, flags, folder)
-    path = folder / "page.html"
-    data, _ = report("tiny", folder / "logs/snn/looked.jsonl", "--output_dir", trained.folder, "--output", path)
-    return data, path
+    path = tmp_path_factory.mktemp("report") / "page.html"
+    log = looked.folder / "logs/snn/tiny_posthoc_analysis.jsonl"
+    return report("tiny", log, "--output_dir", trained.folder, "--output", path)[0], path
 
 
 def test_a_page_of_tiny_runs_holds_their_numbers(trained, reported):
     data, path = reported
-    assert re.findall("<b>[A-Z]</b> (.*?) <small>", path.read_text()) == ["tiny (ann)", "tiny (snn)", "looked"]
+    assert re.findall("<b>[A-Z]</b> (.*?) <small>", path.read_text()) == ["tiny (ann)", "tiny (snn)", "tiny_posthoc_analysis"]
     for letter, kind, row in zip("AB", ("ann", "snn"), cells(path, "Results")[1], strict=True):
         (epoch,) = records(trained.folder / f"logs/{kind}/tiny.jsonl", "epoch")  # --select test: there is no other evaluation
         judged = epoch["evaluated"]
@@ -116,13 +114,13 @@ def test_a_page_of_tiny_runs_holds_their_numbers(trained, reported):
     assert path.stat().st_size < 10 * 2**20 and not re.search(r'(src|href)="(?!data:)', path.read_text().split("<script>")[0])
 
 
-def test_the_player_has_what_the_network_did(trained, reported, tmp_path):
-    data, path = reported
-    (player,) = data["players"]
+def test_the_player_has_what_the_network_did(looked, reported):
+    logs = looked.folder / "logs/snn"
+    (player,) = reported[0]["players"]
     assert list(player["pictures"]) == ["input", "prediction", "input neurons"]
     assert player["key"] == [[STATE_COLOURS[state], STATES[state]] for state in range(WAITS)]
-    said = records(path.parent / "logs/snn/looked.jsonl", "step")
-    steps = load_film(path.parent / "logs/snn/looked_steps.npz")
+    said = records(logs / "tiny_posthoc_analysis.jsonl", "step")
+    steps = load_film(logs / "tiny_posthoc_analysis_steps.npz")
     assert (len(player["said"]), len(player["labels"])) == (5, 2) and "within ε = 0.1 of" in player["rule"]
     first, last = (picture(player["pictures"]["input neurons"][1][t]) for t in (0, 4))
     assert np.array_equal(first, rows_of(steps)["input neurons"][0, 1]) and not np.array_equal(first, last)
@@ -130,27 +128,9 @@ def test_the_player_has_what_the_network_did(trained, reported, tmp_path):
         active, blocked = ((steps.states[t] != SILENT).sum((1, 2)), (steps.states[t] == BLOCKED).sum((1, 2)))
         assert (blocked / active).mean() == pytest.approx(record["blocked_share"], abs=1e-6)
     assert np.allclose(np.sum(player["sure"], axis=2), 1, atol=1e-3)
-    words, _ = re.findall(r"spikes per image: .* total ([\d,]+)", (path.parent / "logs/snn/looked.log").read_text())
+    words, _ = re.findall(r"spikes per image: .* total ([\d,]+)", (logs / "tiny_posthoc_analysis.log").read_text())
     assert np.sum(player["spikes"][-1]) / 2 == pytest.approx(float(words.replace(",", "")), abs=1)
     assert np.array(player["spikes"]).shape == (5, 2, len(player["layers"])) and player["layers"][0] == "input"
-
-
-@torch.no_grad()
-def test_steps_recorded_are_those_of_a_run(tmp_path):
-    torch.manual_seed(0)
-    model = InputBlockingSNN(plan=PLAN, fc_width=12, timesteps=6, update="immediate", readout="membrane_linear", epsilon=0.3,
-                             default_threshold=0.2).eval()  # fmt: skip
-    batch = Batch(images(3), torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6]))
-    output = model(batch.images, draws=Draws(0, EVALUATION, batch.index))
-    steps = film_of(model, batch, output, [str(label) for label in range(10)], ["a", "b", "c"])
-    assert np.allclose(steps.outputs[-1], output.logits.detach().numpy())
-    assert [steps.spikes[-1, :, n].tolist() for n in range(len(steps.layers))] == [v.tolist() for v in output.spikes.values()]
-    blocked = ~output.is_open[:, :, 0].numpy() & (batch.images[:, 0] != 0).numpy()
-    assert blocked.any() and ((steps.states == BLOCKED) == blocked).all()
-    assert (steps.spikes[1:] >= steps.spikes[:-1]).all()
-    on_pixel_scale = model.readout.on_pixel_scale(output.predictions)[:, :, 0].detach().numpy()
-    assert np.abs(steps.predictions / 255 - on_pixel_scale).max() < 0.5 / 255 + 1e-6
-    assert (steps.labels.tolist(), steps.index.tolist(), steps.stopped.tolist()) == ([1, 2, 3], [4, 5, 6], [6, 6, 6])
 
 
 def test_spikes_over_time_do_not_depend_on_the_batch_size():
@@ -161,6 +141,8 @@ def test_spikes_over_time_do_not_depend_on_the_batch_size():
     assert right == pytest.approx(right_of_all)
     assert spikes.keys() == whole.keys() and share == pytest.approx(share_of_all) and share[-1] < share[0] == 1
     assert all(spikes[layer] == pytest.approx(whole[layer]) for layer in whole) and sum(whole["features.1"]) > 0
+    evaluated = evaluate(model, digits.batches(7), Criterion(1.0, "last_t"), seed=0)
+    assert {layer: sum(steps) for layer, steps in whole.items()} == pytest.approx(evaluated["spikes"])
 
 
 def test_the_player_of_a_network_that_sends_once(tmp_path):
@@ -168,7 +150,7 @@ def test_the_player_of_a_network_that_sends_once(tmp_path):
     where = f"--run_name once --output_dir {tmp_path}"
     flags = f"-a VGG5_small --fc_width 16 --encoding direct --timesteps 4 {DATA}"
     run_here(SNN, flags, "--gate once --grid 4 --epsilon 0.1 --init kaiming --update immediate --epochs 1 --select test", where)
-    run_here(ANALYSIS, flags, f"--images 3 --chart_images 4 --run_name looked --output_dir {tmp_path} --pretrained_snn",
+    run_here(ANALYSIS, flags, f"--images 1 --chart_images 4 --run_name looked --output_dir {tmp_path} --pretrained_snn",
              tmp_path / "trained_models/snn/once.pth")  # fmt: skip
     assert (tmp_path / "trained_models/snn/looked_known.png").is_file()
     data, _ = report("looked", "--output_dir", tmp_path, "--output", tmp_path / "page.html")
@@ -376,11 +358,9 @@ def test_no_text_of_a_log_is_taken_for_html(tmp_path):
     assert "<" not in re.sub("</?(b|br|extra)>", "", json.dumps(data["charts"]))
 
 
-def test_a_damaged_file_of_steps_is_left_out(reported, tmp_path):
-    folder = reported[1].parent / "logs/snn"
-    whole = (folder / "looked_steps.npz").read_bytes()
-    log = tmp_path / "looked.jsonl"
-    shutil.copy(folder / "looked.jsonl", log)
+def test_a_damaged_file_of_steps_is_left_out(looked, tmp_path):
+    whole = (looked.folder / "logs/snn/tiny_posthoc_analysis_steps.npz").read_bytes()
+    log = shutil.copy(looked.folder / "logs/snn/tiny_posthoc_analysis.jsonl", tmp_path / "looked.jsonl")
     for damaged in (b"", whole[: len(whole) // 2], b"PK" + whole[2:200], whole[:300] + b"x" + whole[301:]):
         (tmp_path / "looked_steps.npz").write_bytes(damaged)
         data, said = report(log, "--output", tmp_path / "page.html")
