@@ -33,7 +33,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 WORTH_IT = 10_000  # images times steps from which the event engine wins back the seconds that it takes to load
 OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
-OF_REPOSITORY = "; the repository has the networks of docs/tables.md in trained_models/"  # not all of them are installed
+OF_REPOSITORY = "; the repository has the networks of docs/reference/zoo.md in trained_models/"  # not all of them are installed
 DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
 
 
