@@ -136,39 +136,26 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
 
 
 def save_accuracy_against_spikes(path, rows):
-    """Accuracy against total spikes, a panel per network and its baseline: the network filled, the baseline hollow, joined where
-    only the bound of the stopping rule differs; bars are standard deviations over the seeds.
+    """Which network at which cost? Accuracy against total spikes with early exit, a curve over the bounds of the margin for each
+    network (filled) and its baseline (hollow); bars are standard deviations over the seeds.
 
-    rows: of results.json, of one data set, means over the seeds. Entropy stops where confidence does, and is left out."""
-    rows, families = [row for row in rows if row["rule"] != "entropy"], {}
-    for row in rows:
-        families.setdefault(row["name"].removeprefix("baseline of "), []).append(row)
-    columns = min(2, len(families))
-    size = (6.5 * columns, 4.3 * -(-len(families) // columns))
-    with chart(path, size, len(families), columns, sharex=True, sharey=True) as axes:
-        for axis, (name, members) in zip(axes, families.items(), strict=True):
-            seeds = max(row["seeds"] for row in members)
-            several = f" (means of {seeds} seeds, bars: standard deviation)" if seeds > 1 else " (one seed)"
-            axis.set(title=f"{name} (filled) and its baseline without a decoder (hollow)\n{rows[0]['dataset']} test set{several}")
-            axis.set_ylabel("accuracy in %")
-            _scale_by_logarithm(axis)
-            for kind, runs in runs_by_kind(members).items():
-                spikes, accuracy = [row["spikes"]["total"] for row in runs], [100 * row["accuracy"] for row in runs]
-                spread = [[row["deviation"].get(figure, 0) for row in runs] for figure in ("accuracy", "spikes")]
-                fill = {"fmt": "o-"} if runs[0]["feedback"] else {"fmt": "o:", "markerfacecolor": "white"}
-                axis.errorbar(spikes, accuracy, *spread, label=kind, markersize=6, elinewidth=0.7, **fill)
-            axis.tick_params(labelbottom=True, labelleft=True)
-            axis.legend(frameon=False, fontsize=9)
-
-
-def runs_by_kind(rows):
-    """How a network was run, its bounds aside -> its rows, by their spikes."""
-    kinds = {}
-    for row in sorted(rows, key=lambda row: row["spikes"]["total"]):
-        blocking = (", blocking" if row["epsilon"] else ", no blocking") if row["feedback"] else ""
-        how = f"T = {row['timesteps']}{blocking}" if row["rule"] == "none" else f"stopped by {row['rule']}"
-        kinds.setdefault("baseline, " * (not row["feedback"]) + how, []).append(row)
-    return kinds
+    rows: of results.json, of one data set, means over the seeds."""
+    families = {}
+    for row in sorted((row for row in rows if row["rule"] == "confidence"), key=lambda row: row["spikes"]["total"]):
+        families.setdefault(row["name"].removeprefix("baseline of "), {}).setdefault(row["feedback"], []).append(row)
+    with chart(path, size=(8, 5)) as (axis,):
+        for name, kinds in families.items():
+            colour = None
+            for feedback in sorted(kinds, reverse=True):
+                runs = kinds[feedback]
+                values = [[row["spikes"]["total"] for row in runs], [100 * row["accuracy"] for row in runs]]
+                values += [[row["deviation"].get(figure, 0) for row in runs] for figure in ("accuracy", "spikes")]
+                style = {"fmt": "o-"} if feedback else {"fmt": "o:", "markerfacecolor": "white", "color": colour}
+                label = f"{name}, {runs[0]['seeds']} seed{'s' * (runs[0]['seeds'] > 1)}" if feedback else "its baseline"
+                colour = axis.errorbar(*values, label=label, markersize=6, elinewidth=0.7, **style)[0].get_color()
+        axis.set(title=f"Early exit at a margin of 0.5, 1, 2 and 4: {rows[0]['dataset']} test set", ylabel="accuracy in %")
+        _scale_by_logarithm(axis)
+        axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def steps_by_class(per_image):
