@@ -10,8 +10,10 @@ from matplotlib.ticker import LogLocator
 
 from harness.drawing.figures import PART_COLOURS, picture
 from harness.drawing.film import in_words, shown, still
+from self_models.counting.ledger import PARTS
 
 ACCURACY_COLOUR = "#222222"
+
 SPIKES = "spikes per image: input, encoder, decoder and classifier"
 STILL_OPEN = "input pixels that are not 0: still open"
 
@@ -156,6 +158,26 @@ def save_accuracy_against_spikes(path, rows):
         axis.set(title=f"Early exit at a margin of 0.5, 1, 2 and 4: {rows[0]['dataset']} test set", ylabel="accuracy in %")
         _scale_by_logarithm(axis)
         axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def save_energies(path, found, conventions):
+    """Energy of each network, event-driven, stacked by its parts, and a line at that of its ANN in 8 bits: a panel for each
+    convention. found: name -> Ledger."""
+    with chart(path, (4.2 * len(conventions), 1.6 + 0.5 * len(found)), len(conventions), sharey=True) as axes:
+        for axis, convention in zip(axes, conventions.values(), strict=True):
+            for at, ledger in enumerate(found.values()):
+                left = 0.0
+                for part, colour in zip(PARTS, ("#888888", "#0072b2", "#d55e00", "#aa4499", "#009e73"), strict=True):
+                    width = 1e6 * ledger.joules(convention, "event-driven", part)
+                    axis.barh(at, width, 0.6, left, color=colour, label=part if at == 0 else None)
+                    left += width
+                axis.vlines(
+                    1e6 * ledger.ann_joules(convention, 8), at - 0.4, at + 0.4, "black", label="its ANN, 8 bits" * (at == 0)
+                )
+            axis.set(title=convention.title, xlabel="µJ per image")
+            axis.set_yticks(range(len(found)), list(found))
+        axes[0].invert_yaxis()
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
 
 
 def steps_by_class(per_image):
