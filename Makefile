@@ -33,7 +33,7 @@ docs: .venv/dev
 	@echo "setting up .venv, once: some minutes, mostly downloads (PyTorch above all); pip says what it is at"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -e .
-	@echo "compiling the event engine, once: about a minute"
+	@echo "compiling the event engine, once: one to three minutes"
 	$(BIN)/python -m self_models.fast.event
 	touch $@
 

@@ -67,9 +67,11 @@ def main(argv=None):
     pairs = pairs_of(recipes)
     if not args.evaluate:
         print(f"read, not measured anew (--evaluate does): {' '.join(str(run.path) for run in runs)}")
-    for pair in pairs:
-        print(*["", *aligned(comparison(*pair))], sep="\n")
-    print(f"\n{EXPLAINED}")
+    tables = [comparison(*pair) for pair in pairs]
+    for table in tables:
+        print(*["", *aligned(table)], sep="\n")
+    count = sum("±" in row[-1] for table in tables for row in table)
+    print(f"\n{EXPLAINED}" + f" {count} are shown here." * bool(count))
     if args.output:
         path = Path(args.output)
         if path.suffix == ".html":

@@ -8,10 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from harness.measuring.tables import aligned
-
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
+from harness.measuring.report import aligned
 from harness.runs.commands import COMMANDS, program
 from self_models.basics.home import HOME
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.command_line.parser import Parser
-from harness.command_line.presets import find
+from harness.command_line.presets import find, names
 from harness.command_line.scripts import run_script
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
@@ -27,7 +27,11 @@ from harness.runs.paths import numbered
 from self_models.basics.images import IMAGE_SHAPES
 
 HERE = Path(__file__).resolve().parent
-README, TABLES = "README.md", "docs/tables.md"  # what stands between the marks there is written here
+README, TABLES, ZOO = (
+    "README.md",
+    "docs/notebook/tables.md",
+    "docs/reference/zoo.md",
+)  # what stands between the marks there is written here
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")
 OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"
@@ -124,6 +128,7 @@ def main(argv=None):
             save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
         put_into(HERE / TABLES, [*table(filter(is_shown, rows)), "", *pairs_table(chosen)])
         put_into(HERE / README, short_table(rows))
+        put_into(HERE / ZOO, zoo_table())
     for images in dict.fromkeys(IMAGES[name] for name in without):
         names = ", ".join(name for name in without if IMAGES[name] == images)
         print(f"not evaluated, and rows of before stay as they are: {names}; {missing[images]}")
@@ -287,6 +292,39 @@ def pairs_table(rows):
         for (steps, stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
             cells = " | ".join(found.text(FIGURES[name]) for name, found in figures.items())
             yield f"| {dataset} | {network} | {figures['accuracy'].pairs} | {steps} | {stop} | {cells} |"
+
+
+def zoo_table():
+    """Every network that a recipe makes, as a Markdown table, by the logs of seed 0."""
+    yield "| recipe | architecture | images | T | accuracy, % | spikes | energy, µJ | checkpoint | training |"
+    yield "|" + " --- |" * 9
+    for recipe in (find(name, "snn") for name in names("snn") if name != "own"):
+        flags, path = recipe.flags, HERE / f"trained_models/snn/{recipe.run}.pth"
+        result = HERE / f"results/{recipe.run}_T{flags['timesteps']}.json"
+        records = json.loads(result.read_text(encoding="utf-8"))[:1] if result.is_file() else reversed(log_of(recipe))
+        found = next((record for record in records if record["event"] == "evaluation"), {})
+        images = JPEG if flags["dataset"] == "CIFAR10" else flags["dataset"]
+        energy = found.get("energy_event_joules")
+        cells = (
+            f"`{recipe.path.stem}`", flags["architecture"], images, str(flags["timesteps"]),
+            f"{100 * found['accuracy']:.2f}" if found else "-", f"{found['spikes']['total']:,.0f}" if found else "-",
+            f"{1e6 * energy:.2f}" if energy else "-", f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "-",
+            f"{round(seconds / 60)} minutes" if (seconds := seconds_of(recipe)) else "-",
+        )  # fmt: skip
+        yield f"| {' | '.join(cells)} |"
+
+
+def log_of(recipe):
+    """The records of the log of a recipe's network, none where it is not committed."""
+    path = HERE / f"logs/{recipe.kind}/{recipe.run}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def seconds_of(recipe):
+    """How long a recipe's network took to train, with those that it starts from; 0 where a log is not committed."""
+    own = sum(record["seconds"] for record in log_of(recipe) if record["event"] == "epoch")
+    before = [seconds_of(start) for flag in recipe.starts if "pretrained" in flag and (start := recipe.start(flag))]
+    return own + sum(before) if own and all(before) else 0
 
 
 def put_into(page, lines):

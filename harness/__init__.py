@@ -19,7 +19,7 @@ def others_running():
 
 # How long an idle thread of libgomp spins before it sleeps; read when torch is imported, so this package comes first. On an idle
 # machine threads that sleep at once make a training step 1.7 times slower; beside programs that keep the cores busy, threads that
-# spin do, up to three times: see docs/training_speed.md.
+# spin do, up to three times: see docs/notebook/training_speed.md.
 if "GOMP_SPINCOUNT" not in os.environ and "OMP_WAIT_POLICY" not in os.environ:
     os.environ["GOMP_SPINCOUNT"] = "0" if 2 * others_running() >= os.cpu_count() else "3000"
 

@@ -1,15 +1,18 @@
 """The energy ledger: recounted spike by spike, by hand, and what conventions make of it."""
 
+import csv
+import json
 from collections import Counter
 from math import prod
 
 import hypothesis
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import DATA, REPOSITORY, refused, run_here
 from test_engines import CASES, STEPS, network, on_grid
 from torch import nn
 
+from harness.measuring.quantised import in_eight_bits
 from self_models import load, load_data
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate
@@ -161,3 +164,45 @@ def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
     path.write_text((FOLDER / "arithmetic_45nm.toml").read_text().replace(*change, 1))
     with pytest.raises(ModelError, match=words):
         read_convention(path)
+
+
+# --- the script
+
+
+def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
+    """For readers and for programs; in 8 bits the ANN is nearly what it was."""
+    flags = f"{trained.snn} --against {trained.ann} {DATA}"
+    found, said = run_here("energy", flags, f"--picture {tmp_path / 'x.png'} --measure")
+    lines = said.splitlines()
+    assert lines[0].startswith(f"{trained.snn}, event-driven, costs ") and "than its ANN in 8 bits under: " in lines[0]
+    assert any(line.startswith("network") and "with memory, 45 nm" in line for line in lines)
+    assert (tmp_path / "x.png").stat().st_size > 5000 and "measured" in said
+    told = json.loads(run_here("energy", flags, "--format json")[1])[str(trained.snn)]
+    assert abs(told["ann_accuracy"] - told["ann_8_bits_accuracy"]) <= 2 / 16
+    assert told["joules"]["rate"]["ann"] == found[str(trained.snn)].ann_joules(conventions()["rate"])
+    table = run_here("energy", flags, "--format csv")[1].split("\n\n")[1]
+    assert len(next(csv.reader(table.splitlines()))) == 6
+
+
+def test_eight_bits_are_integers_times_a_scale():
+    model = load(REPOSITORY / "trained_models/ann/ann_feedback.pth")
+    test = load_data("MNIST", limit_test=200)[2]
+    small = in_eight_bits(model, test.batch(torch.arange(128)).images)
+    weight = small.features[0].weight[0]
+    whole = weight / (weight.abs().max() / 127)
+    torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-4)
+    assert evaluate(small, test)["accuracy"] == pytest.approx(evaluate(model, test)["accuracy"], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ("{ann}", "holds an ANN; --pretrained_snn wants an SNN"), ("nowhere.pth", "nowhere.pth: no such checkpoint file"),
+        ("{snn} --against trained_models/ann/deep_base.pth", "is not the ANN of {snn}: its features.0.weight differs"),
+        ("{snn} --convention nowhere.toml", "nowhere.toml: "),
+    ],
+)  # fmt: skip
+def test_what_the_script_cannot_tell_is_refused(trained, flags, line, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    names = {"ann": trained.ann, "snn": trained.snn}
+    assert line.format(**names) in refused("energy", flags.format(**names), DATA)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """How fast is the event engine beside the dense one, and does it find the same?
 
-One JSON object per line, each with its `case`; docs/event_engine.md reads them. `speed` runs both engines in turn on the same
-images and draws, on the networks `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D, fc_width 256), and `full`,
+One JSON object per line, each with its `case`; docs/notebook/event_engine.md reads them. `speed` runs both engines in turn on the
+same images and draws, on the networks `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D, fc_width 256), and `full`,
 --pretrained_snn, or a stand-in for a trained network of VGG5_wFeedback's width: the committed one widened (encoder 64 D 128 128
 D, fc_width 4096), each channel and each hidden unit copied and its weights varied by 10 %, so that rates per neuron are those of
 a trained network. `rates` does so on a random network of --plan, with biases, of whose neurons, layer by layer, a given share

@@ -10,8 +10,9 @@ it.
 Images per second are medians over rounds in which all take turns. A peer runs by step and by layer; the faster one counts, `way`
 says which. `same_spikes`: true where a run sends as many spikes as ours_dense in each layer for each image, else the share of the
 spikes by which it differs; null where ours stops and the other does not. A peer that is not installed is null, and among the
-`missing`. ratio_to_...: ours_event by that. docs/inference_speed.md has the figures. `python benchmarks/speed/inference_peers.py
---rounds 3`: 24 minutes on two cores; a minute with --images 8 --batches 1 8 --timesteps 8 --rounds 1 --threads 1.
+`missing`. ratio_to_...: ours_event by that. docs/notebook/inference_speed.md has the figures. `python
+benchmarks/speed/inference_peers.py --rounds 3`: 24 minutes on two cores; a minute with --images 8 --batches 1 8 --timesteps 8
+--rounds 1 --threads 1.
 """
 
 import json

@@ -57,9 +57,9 @@ def build_parser():
 
 def measured(model, digits, scene, length, args):
     """What is printed of one case; digits: two for each stream, which take turns where the scene changes."""
-    frames, stream, taken, spikes = digits.chunk(2), model.stream(), 0, 0
-    for begun in range(0, args.settle, length):
-        stream(frames[0], min(length, args.settle - begun), frames=False)
+    frames, stream, taken, spikes, settle = digits.chunk(2), model.stream(), 0, 0, args.values["settle"]
+    for begun in range(0, settle, length):
+        stream(frames[0], min(length, settle - begun), frames=False)
     before, began = resident_gb("VmRSS"), time.process_time()
     while taken < args.steps:
         frame = frames[(1 + taken // args.every) % 2 if scene == "changing" else 0]

@@ -6,7 +6,7 @@ same network. They take turns, one step each, so that a busy machine slows all o
 since the three hold their masks differently. products_share: what convolutions and matrix products take of our step, by PyTorch's
 profiler. peak_gb: the largest resident memory of the process, everything included (weights, gradients, optimiser, PyTorch);
 of one network with --only. `OMP_NUM_THREADS=2 python benchmarks/speed/train_step.py --rounds 3`: a minute; see
-docs/training_speed.md.
+docs/notebook/training_speed.md.
 """
 
 import json

@@ -16,12 +16,13 @@ from harness.processes import ranks
 from harness.processes.signals import Interrupted
 from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
-from self_models.basics.checkpoints import may_hold, restore
+from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
 from self_models.basics.devices import compute_exactly
 from self_models.basics.errors import ModelError
-from self_models.basics.home import INSTALLED
+from self_models.basics.home import HOME, INSTALLED
 from self_models.basics.images import lasting_name
 from self_models.fast import batched
+from self_models.fast.compiling import telling
 from self_models.loading import MODELS, event_engine_for, whole_checkpoint
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
@@ -33,7 +34,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 WORTH_IT = 10_000  # images times steps from which the event engine wins back the seconds that it takes to load
 OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
-OF_REPOSITORY = "; the repository has the networks of docs/tables.md in trained_models/"  # not all of them are installed
+OF_REPOSITORY = "; the repository has the networks of docs/reference/zoo.md in trained_models/"  # not all of them are installed
 DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
 
 
@@ -99,8 +100,16 @@ def read(path, args, model):
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
-        raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}")
+        there = f"; {fitting[0]} fits, too: --pretrained_ann takes it" if (fitting := committed_anns(args)) else ""
+        raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}{there}")
     return whole_checkpoint(path, named(model))
+
+
+def committed_anns(args):
+    """Paths of the ANNs that came with the program and have the flags' architecture, width and data set."""
+    names = {"vgg_name": args.architecture, "fc_width": args.fc_width, "dataset": args.dataset}
+    paths = sorted((HOME / "trained_models/ann").glob("*.pth"))
+    return [path for path in paths if names.items() <= load_checkpoint(path).get("settings", {}).items()]
 
 
 def new_ann(args):
@@ -218,13 +227,14 @@ def use_engine(model, args, images):
 
 
 def warm_up(model):
-    """Let the event engine compile, or read from disk, what it needs; a line says so where that takes long. It does so in a
+    """Let the event engine compile, or read from disk, what it needs; lines say how far it is. It does so in a
     thread, since the compiler's calls heed no signal for minutes. Raises what the engine raises, and Interrupted."""
     done, failures = threading.Event(), []
 
     def run():
         try:
-            model.engine(torch.zeros(1, *[model.frames] * bool(model.frames), *model.image_shape), seed=0)
+            with telling(lambda line: print(line, file=sys.stderr, flush=True)):
+                model.engine(torch.zeros(1, *[model.frames] * bool(model.frames), *model.image_shape), seed=0)
         except BaseException as error:
             failures.append(error)
         done.set()
@@ -232,9 +242,7 @@ def warm_up(model):
     thread = threading.Thread(target=run, daemon=True)
     try:
         thread.start()
-        if not done.wait(3.0):
-            print("compiling the event engine, once: about a minute (--engine dense does without)", file=sys.stderr, flush=True)
-            done.wait()
+        done.wait()
     except KeyboardInterrupt as stop:
         message = "interrupted while compiling the event engine, which the next run begins again"
         raise Interrupted(getattr(stop, "number", signal.SIGINT), message, thread) from None

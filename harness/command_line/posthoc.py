@@ -73,7 +73,7 @@ def open_posthoc(args, start, cls, suffix, **own):
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     if trained and trained not in typed:
         run.say(f"note: this SNN was trained with epsilon {trained:g}")
-    return Posthoc(args, model, test, run, [path.name for path in files])
+    return Posthoc(args, model, test, run, [path.name for path in files], train=train)
 
 
 def own_files(args, needs_data):
@@ -115,7 +115,7 @@ def find_images(args, model):
 @dataclass
 class Posthoc:
     """An evaluation of a trained SNN: its flags, the model, the ImageSet that it is evaluated on, its run, the names of the files
-    where the images are somebody's own, and the records of what was evaluated."""
+    where the images are somebody's own, the records of what was evaluated, and the training images, None where none are read."""
 
     args: object
     model: object
@@ -123,6 +123,7 @@ class Posthoc:
     run: RunLog
     files: list = field(default_factory=list)
     records: list = field(default_factory=list)
+    train: object = None
 
     @property
     def device(self):

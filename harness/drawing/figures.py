@@ -200,7 +200,7 @@ def _explain(figure, axes, film):
         bar = scale(errors, label="absolute error, % of a pixel's range; white: ε", extend="max")
         bar.ax.axhline(100 * film.tolerance, color="white", linewidth=2)
     key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=STATES[state]) for state in keyed(film.states)]
-    does = "the first of these that any of its channels does" if film.once else "open while one of its channels is"
+    does = "the first of these that any of its channels does" if film.once else "open if any channel is"
     title = f"a pixel's colour: {does}" if film.colour else None
     look = {"ncols": 2 if film.once else 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}
     figure.legend(handles=key, loc="outside lower left", frameon=False, **look)

@@ -10,8 +10,10 @@ from matplotlib.ticker import LogLocator
 
 from harness.drawing.figures import PART_COLOURS, picture
 from harness.drawing.film import in_words, shown, still
+from self_models.counting.ledger import PARTS
 
 ACCURACY_COLOUR = "#222222"
+
 SPIKES = "spikes per image: input, encoder, decoder and classifier"
 STILL_OPEN = "input pixels that are not 0: still open"
 
@@ -136,39 +138,46 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
 
 
 def save_accuracy_against_spikes(path, rows):
-    """Accuracy against total spikes, a panel per network and its baseline: the network filled, the baseline hollow, joined where
-    only the bound of the stopping rule differs; bars are standard deviations over the seeds.
+    """Which network at which cost? Accuracy against total spikes with early exit, a curve over the bounds of the margin for each
+    network (filled) and its baseline (hollow); bars are standard deviations over the seeds.
 
-    rows: of results.json, of one data set, means over the seeds. Entropy stops where confidence does, and is left out."""
-    rows, families = [row for row in rows if row["rule"] != "entropy"], {}
-    for row in rows:
-        families.setdefault(row["name"].removeprefix("baseline of "), []).append(row)
-    columns = min(2, len(families))
-    size = (6.5 * columns, 4.3 * -(-len(families) // columns))
-    with chart(path, size, len(families), columns, sharex=True, sharey=True) as axes:
-        for axis, (name, members) in zip(axes, families.items(), strict=True):
-            seeds = max(row["seeds"] for row in members)
-            several = f" (means of {seeds} seeds, bars: standard deviation)" if seeds > 1 else " (one seed)"
-            axis.set(title=f"{name} (filled) and its baseline without a decoder (hollow)\n{rows[0]['dataset']} test set{several}")
-            axis.set_ylabel("accuracy in %")
-            _scale_by_logarithm(axis)
-            for kind, runs in runs_by_kind(members).items():
-                spikes, accuracy = [row["spikes"]["total"] for row in runs], [100 * row["accuracy"] for row in runs]
-                spread = [[row["deviation"].get(figure, 0) for row in runs] for figure in ("accuracy", "spikes")]
-                fill = {"fmt": "o-"} if runs[0]["feedback"] else {"fmt": "o:", "markerfacecolor": "white"}
-                axis.errorbar(spikes, accuracy, *spread, label=kind, markersize=6, elinewidth=0.7, **fill)
-            axis.tick_params(labelbottom=True, labelleft=True)
-            axis.legend(frameon=False, fontsize=9)
+    rows: of results.json, of one data set, means over the seeds."""
+    families = {}
+    for row in sorted((row for row in rows if row["rule"] == "confidence"), key=lambda row: row["spikes"]["total"]):
+        families.setdefault(row["name"].removeprefix("baseline of "), {}).setdefault(row["feedback"], []).append(row)
+    with chart(path, size=(8, 5)) as (axis,):
+        for name, kinds in families.items():
+            colour = None
+            for feedback in sorted(kinds, reverse=True):
+                runs = kinds[feedback]
+                values = [[row["spikes"]["total"] for row in runs], [100 * row["accuracy"] for row in runs]]
+                values += [[row["deviation"].get(figure, 0) for row in runs] for figure in ("accuracy", "spikes")]
+                style = {"fmt": "o-"} if feedback else {"fmt": "o:", "markerfacecolor": "white", "color": colour}
+                label = f"{name}, {runs[0]['seeds']} seed{'s' * (runs[0]['seeds'] > 1)}" if feedback else "its baseline"
+                colour = axis.errorbar(*values, label=label, markersize=6, elinewidth=0.7, **style)[0].get_color()
+        axis.set(title=f"Early exit at a margin of 0.5, 1, 2 and 4: {rows[0]['dataset']} test set", ylabel="accuracy in %")
+        _scale_by_logarithm(axis)
+        axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def runs_by_kind(rows):
-    """How a network was run, its bounds aside -> its rows, by their spikes."""
-    kinds = {}
-    for row in sorted(rows, key=lambda row: row["spikes"]["total"]):
-        blocking = (", blocking" if row["epsilon"] else ", no blocking") if row["feedback"] else ""
-        how = f"T = {row['timesteps']}{blocking}" if row["rule"] == "none" else f"stopped by {row['rule']}"
-        kinds.setdefault("baseline, " * (not row["feedback"]) + how, []).append(row)
-    return kinds
+def save_energies(path, found, conventions):
+    """Energy of each network, event-driven, stacked by its parts, and a line at that of its ANN in 8 bits: a panel for each
+    convention. found: name -> Ledger."""
+    with chart(path, (4.2 * len(conventions), 1.6 + 0.5 * len(found)), len(conventions), sharey=True) as axes:
+        for axis, convention in zip(axes, conventions.values(), strict=True):
+            for at, ledger in enumerate(found.values()):
+                left = 0.0
+                for part, colour in zip(PARTS, ("#888888", "#0072b2", "#d55e00", "#aa4499", "#009e73"), strict=True):
+                    width = 1e6 * ledger.joules(convention, "event-driven", part)
+                    axis.barh(at, width, 0.6, left, color=colour, label=part if at == 0 else None)
+                    left += width
+                axis.vlines(
+                    1e6 * ledger.ann_joules(convention, 8), at - 0.4, at + 0.4, "black", label="its ANN, 8 bits" * (at == 0)
+                )
+            axis.set(title=convention.title, xlabel="µJ per image")
+            axis.set_yticks(range(len(found)), list(found))
+        axes[0].invert_yaxis()
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
 
 
 def steps_by_class(per_image):

@@ -15,7 +15,8 @@ NOT_KNOWN = "not known"
 PLACES = 9  # of decimals, beyond which a figure is what sums of floats leave behind
 EXPLAINED = (
     "Mean ± standard deviation over the seeds. Differences are paired by seed, ± the 95 % interval of their mean (Student's t): "
-    "where it holds 0, nothing is shown either way; one in percent that is wider than 100 % says 'not known'."
+    "intervals that contain 0 are inconclusive; one in percent that is wider than 100 % says 'not known'. Each interval holds by "
+    "itself: of 20, one misses in the mean."
 )
 
 

@@ -10,12 +10,14 @@ from harness.measuring.comparing import FIGURES, difference, spread
 
 @dataclass
 class Recipe:
-    """Results of a network run in one way (settings) on some images. results: seed -> what a Result knows, by name."""
+    """Results of a network run in one way (settings) on some images. results: seed -> what a Result knows, by name; trained_on:
+    how many images, in words, '' where the log does not say."""
 
     name: str
     settings: dict
     on: str
     results: dict
+    trained_on: str = ""
 
     @property
     def run_with(self):
@@ -31,9 +33,11 @@ def recipes_of(runs):
     """The Recipes of Runs. Of a seed that has several results alike the last counts."""
     found = {}
     for run in runs:
+        told = run.parameters.get("train_images", "")
+        trained = f"{int(told):,}" if told.isdecimal() else ""
         for result in run.results:
             key = run.recipe, result.on, tuple(result.settings.items())
-            recipe = found.setdefault(key, Recipe(run.recipe, result.settings, result.on, {}))
+            recipe = found.setdefault(key, Recipe(run.recipe, result.settings, result.on, {}, trained))
             recipe.results[run.seed] = vars(result)
     return list(found.values())
 
@@ -72,6 +76,7 @@ def comparison(recipe, other):
         ["seeds", *(" ".join(map(str, one.results)) for one in both), f"{pairs} pair{'s' * (pairs != 1)}"],
         ["run with", *(one.run_with for one in both), ""],
         ["images", *(one.on for one in both), ""],
+        ["training images", *(one.trained_on for one in both), ""],
     ]
     for name, figure in FIGURES.items():
         spreads = [spread(name, one.results) for one in both]

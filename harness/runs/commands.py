@@ -16,6 +16,7 @@ COMMANDS = {  # of `wfeedback`, once the package is installed -> the script
     "stream": "snn_wFeedback_posthoc_model_stream",
     "compare": "compare",
     "report": "report",
+    "energy": "energy",
     "export": "export",
     "demo": "demo",
 }

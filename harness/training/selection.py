@@ -36,4 +36,5 @@ def data_for(args, model):
     if args.cutout >= max(size):
         raise UserError(f"--cutout {args.cutout} can take all of an image of {size[0]}x{size[1]} pixels; give fewer pixels")
     selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
-    return args.with_settled(holdout=len(selection) if selection else 0, selected_on=selected_on), (train, selection, test)
+    counts = {"holdout": len(selection) if selection else 0, "train_images": len(train)}
+    return args.with_settled(**counts, selected_on=selected_on), (train, selection, test)

@@ -57,6 +57,14 @@ class Average:
         return total
 
 
+class Figures(dict):
+    """What an evaluation found, a dict, which prints without the figures of each image."""
+
+    def __repr__(self):
+        tensors = f"(tensors, one value per image: {', '.join(self.get('per_image', ()))})"
+        return repr({name: tensors if name == "per_image" else value for name, value in self.items()})
+
+
 class Evaluation:
     """Give it each batch's output, inside `with Evaluation(...) as evaluation` where operations are counted; then result().
     Several processes that share the batches merge what each of them has: result([parts() of each, in their order])."""
@@ -241,4 +249,4 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
                 on_part(number, evaluation.average)
     result = evaluation.result(merge(evaluation.parts()))
     of, found = (result["per_image"][name] for name in ("label", "found"))
-    return result | {"confusion": confusion(of, found, model.settings["labels"]).tolist()}
+    return Figures(result | {"confusion": confusion(of, found, model.settings["labels"]).tolist()})

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import sys
+import time
 import traceback
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ with noting_failure():
 
 # _nrt=False: no reference counts, which took half of the time; so a compiled function cannot make an array
 OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
+FUNCTIONS = 75  # that the event engine compiles
 SOURCES = {__file__}  # files that hold compiled functions
 
 
@@ -72,6 +74,31 @@ def cached(function):
     with suppress(Exception):  # no place for it
         return _dispatched(function, cache=True)
     return compiled(function)
+
+
+@contextmanager
+def telling(say, every=5.0):
+    """While it lasts, say(line) every so many seconds how far numba has come with what it compiles."""
+    if WHY_NOT:
+        yield
+        return
+    from numba.core.event import Listener, install_listener
+
+    done, last = 0, time.monotonic()
+
+    class Told(Listener):
+        def on_start(self, _):
+            pass
+
+        def on_end(self, _):
+            nonlocal done, last
+            done += 1
+            if time.monotonic() > last + every:
+                last = time.monotonic()
+                say(f"compiling the event engine, once: {done} of about {FUNCTIONS} functions (--engine dense does without)")
+
+    with install_listener("numba:compile", Told()):
+        yield
 
 
 def is_saving(thread):

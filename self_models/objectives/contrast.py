@@ -15,7 +15,7 @@ from self_models.objectives.gates import GATES, Blocking
 
 WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is
 LARGEST_GAIN = 10.0
-ATTENTION = 0.5  # chosen on held-out images, see docs/trials.md
+ATTENTION = 0.5  # chosen on held-out images, see docs/notebook/trials.md
 
 
 def original_contrast(image, is_open, attention=ATTENTION):

@@ -3,6 +3,7 @@
 import torch
 
 from self_models.basics.errors import ModelError
+from self_models.fast.compiling import telling
 from self_models.fast.event.engine import EventEngine
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -10,7 +11,8 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 def main():
     model = InputBlockingSNN("VGG5_wFeedback_small", timesteps=2, fc_width=8).eval()
     try:
-        EventEngine(model)(torch.zeros(1, *model.image_shape), seed=0)
+        with telling(lambda line: print(line, flush=True)):
+            EventEngine(model)(torch.zeros(1, *model.image_shape), seed=0)
     except ModelError as error:
         print(error)
     else:

@@ -1,7 +1,8 @@
 """What a run should cost on either engine, from the spikes of a few images: seconds of one core, made of what is counted.
 
-The figures were measured on one core of an Intel Xeon with AVX-512 (docs/event_engine.md); on another machine both engines are
-faster or slower, and it is their ratio that counts. They are rough: where the engines are near each other either will do.
+The figures were measured on one core of an Intel Xeon with AVX-512 (docs/notebook/event_engine.md); on another machine both
+engines are faster or slower, and it is their ratio that counts. They are rough: where the engines are near each other either will
+do.
 """
 
 from math import exp, prod

@@ -1,7 +1,7 @@
 """The event engine: a trained SNN's spikes one by one, so that a run costs what its activity costs, not what its layers hold.
 
 Same results as the model's own forward, the dense engine: the same draws give the same spikes, but for those that rounding
-decides (see docs/event_engine.md). Evaluation only, on the CPU, in float32.
+decides (see docs/explanation/event_engine.md). Evaluation only, on the CPU, in float32.
 """
 
 import math

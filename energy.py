@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""What an image costs a trained network, counted and priced under the conventions of the field, beside its ANN in 32 and 8 bits.
+
+Means over the first 1,000 test images; --limit_test says otherwise. Conventions: self_models/counting/conventions/."""
+
+import io
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import torch
+
+from harness import UserError
+from harness.building.models import ann_as_saved
+from harness.building.own import as_saved
+from harness.command_line import presets
+from harness.command_line.flags import asked_class, posthoc_parser
+from harness.command_line.parser import SwitchAction
+from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.command_line.scripts import run_script
+from harness.drawing.plots import save_energies
+from harness.measuring.energy import FORMATS, as_json, as_text, rows_by_part, rows_of, verdicts
+from harness.measuring.joules import WHY_NOT, counters, joules_of
+from harness.measuring.quantised import IMAGES, in_eight_bits
+from self_models.counting.evaluation import evaluate
+from self_models.counting.ledger import conventions, ledger, read_convention
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+LIMIT = 1000  # test images
+
+
+def build_parser(argv=None):
+    parser = posthoc_parser(__doc__, asked_class(argv, InputBlockingSNN))
+    parser.usage = "%(prog)s NETWORK [NETWORK ...] [--against ANN] [FLAG ...]"
+    parser.add_argument("networks", nargs="+", metavar="NETWORK", help="a preset, or the path of an SNN's checkpoint")
+    group = parser.add_argument_group("energy")
+    help_text = "checkpoint of the networks' ANN: its accuracy is measured, in 32 and in 8 bits"
+    group.add_argument("--against", default="", metavar="ANN", help=help_text)
+    group.add_argument("--convention", nargs="+", default=[], metavar="FILE", help="TOML files of prices, beside those here")
+    group.add_argument("--format", choices=[*FORMATS, "csv", "json"], default="text", help="of the tables")
+    group.add_argument("--picture", default="", metavar="PATH", help="also draw the parts' energies as a chart")
+    help_text = "also measure the joules of this machine per image, where its counters can be read"
+    group.add_argument("--measure", action=SwitchAction, default=False, help=help_text)
+    parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}
+    return parser
+
+
+def main(argv=None):
+    args = build_parser(argv).parse_args(argv)
+    prices = conventions() | {Path(path).stem: read_convention(path) for path in args.convention}
+    found, anns, lines = {}, {}, []
+    for word in dict.fromkeys(args.networks):
+        posthoc = opened(word, sys.argv[1:] if argv is None else argv)
+        found[word] = one = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
+        if args.against:
+            ann, _ = ann_as_saved(posthoc.args.with_settled(pretrained_ann=args.against))
+            check_same(ann, posthoc.model, args.against, word)
+            few = torch.arange(min(IMAGES, len(posthoc.train)))
+            small = in_eight_bits(ann, posthoc.train.batch(few).images)
+            anns[word] = tuple(evaluate(each, posthoc.test)["accuracy"] for each in (ann, small))
+        lines += verdicts(word, one, prices)
+        if args.measure:
+            lines += measured(posthoc)
+    if args.format == "json":
+        print(as_json(found, prices, anns))
+    else:
+        print(*lines, "", as_text(rows_of(found, prices, anns), args.format), sep="\n")
+        for word, one in found.items():
+            rows = rows_by_part(one, next(iter(prices.values())))
+            print("", f"{word}, event-driven, by part:", "", as_text(rows, args.format), sep="\n")
+    if args.picture:
+        save_energies(args.picture, found, prices)
+    return found
+
+
+def opened(word, argv):
+    """The Posthoc of a network."""
+    is_preset = word in presets.names("snn") or word.endswith(".toml")
+    words = [each for each in argv if each != word]
+    args = build_parser(argv).parse_args(["x", *words, *(["--preset", word] if is_preset else ["--pretrained_snn", word])])
+    args = args.with_found(limit_test=None if args.holdout else LIMIT)
+    args = args.with_settled(engine="dense", log=False, model=as_saved(args.model, args.pretrained_snn))
+    with redirect_stdout(io.StringIO()):  # what is said of a run: this is none
+        return open_posthoc(*resolve_evaluation(args, InputBlockingSNN), InputBlockingSNN, "_energy")
+
+
+def check_same(ann, snn, path, word):
+    """Raises UserError where an ANN has not the encoder and classifier of an SNN."""
+    shapes = [
+        {name: value.shape for name, value in model.state_dict().items() if name.endswith("weight") and "generate" not in name}
+        for model in (ann, snn)
+    ]
+    if differ := [name for name, shape in shapes[1].items() if shapes[0].get(name) != shape]:
+        raise UserError(f"--against {path} is not the ANN of {word}: its {differ[0]} differs; give the ANN that it was made from")
+
+
+def measured(posthoc):
+    """Lines: joules of this machine for an image, by the ledger's own engine."""
+    if not counters():
+        return [WHY_NOT]
+    images = posthoc.test.batch(torch.arange(min(64, len(posthoc.test)))).images
+    joules = joules_of(lambda: posthoc.model(images, seed=0, frames=False)) / len(images)
+    return [f"  measured here, dense, batch {len(images)}: {1e6 * joules:,.0f} µJ an image, all that this machine does included"]
+
+
+if __name__ == "__main__":
+    run_script(main)
