@@ -65,7 +65,11 @@ def test_flags_help_checkpoint_cache_and_resume_know_a_made_up_setting(strict, t
     parser = snn_parser("")
     parser.rare = set()  # as --help_all does
     shown = parser.format_help()
-    assert "--strictness" in shown and "part of epsilon that counts (default: 0.5)" in shown and "contrast,once,strict}" in shown
+    assert (
+        "--strictness" in shown
+        and "part of epsilon that counts (0 to 1; default: 0.5)" in shown
+        and "contrast,once,strict}" in shown
+    )
     assert "--strictness: 2.0 is not a number at least 0 and at most 1" in refused(SNN, "--strictness 2")
     here = f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --output_dir {tmp_path}"
     run_here(SNN, here, "--strictness 0.25 --run_name x")

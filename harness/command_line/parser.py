@@ -187,9 +187,11 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action):
         default = action.default if isinstance(action.default, list) else [action.default]
-        told = default[:1] not in ([None], [""], [argparse.SUPPRESS]) and "default:" not in action.help
-        words = [getattr(_kind_of(action), "range", ""), f"default: {' '.join(map(str, default))}" * told]
-        return f"{action.help} ({'; '.join(filter(None, words))})" if any(words) else action.help
+        text, _, said = action.help.partition(" (default: ")  # said there: what no value stands for
+        told = default[:1] not in ([None], [""], [argparse.SUPPRESS]) and "default:" not in text
+        said = said.removesuffix(")") or " ".join(map(str, default)) * told
+        words = [getattr(_kind_of(action), "range", ""), f"default: {said}" * bool(said)]
+        return f"{text} ({'; '.join(filter(None, words))})" if any(words) else text
 
 
 class SwitchAction(argparse.Action):
