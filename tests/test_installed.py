@@ -171,7 +171,7 @@ def test_help_shows_the_flags_of_readme(script, flags):
 def test_help_of_an_evaluation_shows_what_one_varies():
     parser = __import__(OBJ1).build_parser()
     shown = parser.format_help()
-    assert "T, steps per image (default: the checkpoint's)" in shown and "default: 50" not in shown and "[0.1]" not in shown
+    assert "T, timesteps per image (default: the checkpoint's)" in shown and "default: 50" not in shown and "[0.1]" not in shown
     hidden = "fc_width|architecture|readout|update|latch|pretrained_ann|limit_train|image_size|scaling_factor"
     assert not re.search(rf"--({hidden})\b", shown)
     assert all(f"--{flag} " in shown for flag in ("epsilon", "timesteps", "dataset", "holdout", "engine", "rule"))
