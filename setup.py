@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 from setuptools import find_packages, setup
 
-NETWORKS = ("quick_feedback", "quick_baseline", "accurate_feedback", "snn_feedback")  # those of README and docs/python.md
+NETWORKS = ("quick_feedback", "quick_baseline", "accurate_feedback", "snn_feedback")  # of README, docs/reference/python.md
 RECORDS = [f"{name}{seed}" for name in NETWORKS[:2] for seed in ("", "_1", "_2", "_3", "_4")]  # that README compares
 
 with TemporaryDirectory() as build:  # a build/ that stays here would hand on modules that have been deleted since

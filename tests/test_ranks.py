@@ -314,7 +314,7 @@ def test_ranks_need_no_torchrun_to_be_one(monkeypatch):
 
 def test_ranks_that_do_not_find_each_other(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    words = r"^error: the ranks did not find each other \(.*\); see docs/training_runs.md$"
+    words = r"^error: the ranks did not find each other \(.*\); see docs/how_to/long_runs.md$"
     with pytest.raises(SystemExit, match=words), ranks.process_group():
         pass
 

@@ -47,7 +47,7 @@ def process_group():
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     except (RuntimeError, ValueError) as error:
-        sys.exit(f"error: the ranks did not find each other ({' '.join(str(error).split())[:200]}); see docs/training_runs.md")
+        sys.exit(f"error: the ranks did not find each other ({' '.join(str(error).split())[:200]}); see docs/how_to/long_runs.md")
     OUTLIVE[:] = [dist.group.WORLD]
     try:
         yield

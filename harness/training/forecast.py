@@ -6,7 +6,7 @@ import torch
 
 LOOKED_AT = 5  # steps from which an epoch's time is foretold, after one that is slower
 QUICK = "--preset quick_feedback"  # the recipe that takes minutes
-FEW = 300  # updates below which a network from scratch or from a conversion hardly learns, see docs/scripts.md
+FEW = 300  # updates below which a network from scratch or from a conversion hardly learns, see docs/how_to/own_images.md
 SHORT, LONG = 60, 2 * 3600  # seconds of training below which nothing is foretold, and above which a shorter way is shown
 
 
