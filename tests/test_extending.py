@@ -1,5 +1,5 @@
-"""The parts that docs/how_to/extend.md writes, a gate, a rule and a read-out, go through every script as those that are here do; and
-what --model refuses."""
+"""The parts that docs/how_to/extend.md writes, a gate, a rule and a read-out, go through every script as those that are here do;
+and what --model refuses."""
 
 import re
 import subprocess

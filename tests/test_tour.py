@@ -1,4 +1,5 @@
-"""docs/tutorials/tour.ipynb, executed, says what is stored in it. To store it anew: .venv/bin/jupyter execute --inplace docs/tutorials/tour.ipynb"""
+"""docs/tutorials/tour.ipynb, executed, says what is stored in it. To store it anew:
+.venv/bin/jupyter execute --inplace docs/tutorials/tour.ipynb"""
 
 import copy
 import os

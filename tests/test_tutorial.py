@@ -49,7 +49,9 @@ def test_the_tutorial_does_what_it_says(here):
     runs = [f"{recipe}{seed}" for recipe in ("plain", "patient") for seed in ("", "_1", "_2")]
     for name in runs:
         (evaluation,) = records(f"logs/snn/{name}.jsonl", "evaluation")
-        assert len(evaluation["open_share"]) == 6 and evaluation["images"] == 16 and Path(f"trained_models/snn/{name}.pth").is_file()
+        assert (
+            len(evaluation["open_share"]) == 6 and evaluation["images"] == 16 and Path(f"trained_models/snn/{name}.pth").is_file()
+        )
         assert Path(f"logs/snn/{name}.log").is_file()
     assert records("logs/snn/patient.jsonl", "run")[0]["parameters"]["gate"] == "patient"
     for title in re.findall(r"^\| ((?:accuracy|spikes|input).*?) \|", PAGE, re.MULTILINE):
