@@ -1,4 +1,4 @@
-"""Files of one's own, those of examples/ and that of docs/extending.md, go through every script, and do what they say."""
+"""Files of one's own, those of examples/ and that of docs/how_to/extend.md, go through every script, and do what they say."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from self_models.fast.event.engine import EventEngine
 from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-PAGE = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs/how_to/extend.md").read_text(encoding="utf-8")
 ON_HELD_OUT = SPIKING.replace("--select test", "--holdout 8")
 IDEAS = {  # file -> (its class, flags, why its steps are taken one by one, what a count of operations does not know)
     "neighbours": ("", "--gate neighbours --around 1", "", ""),

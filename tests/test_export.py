@@ -55,8 +55,9 @@ def here(model):
 
 @torch.no_grad()
 def on_the_page(title, path, signals, names):
-    """The same of a file that is read by the lines of docs/export.md that begin with this title. names: layer -> module there."""
-    (code,) = re.findall(rf"^```python\n(# {title}\n.*?)^```$", (REPOSITORY / "docs/export.md").read_text(), re.M | re.S)
+    """The same of a file that is read by the lines of the page that begin with this title. names: layer -> module there."""
+    page = (REPOSITORY / "docs/how_to/own_model.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"^```python\n(# {title}\n.*?)^```$", page, re.M | re.S)
     before, after = re.sub('"trained_models.*?"', repr(str(path)), code).split("logits = ")
     space = {"input_spikes": signals}
     exec(before, space)
@@ -86,7 +87,7 @@ READERS = {"sinabs": PLANS, "snntorch": [*PLANS, {"plan": POOLING, **LOW}]}  # o
 )
 def test_a_simulator_that_reads_the_nir_file_sends_the_same_spikes(exported, package, settings):
     """Its neurons set to ours; strided layers between spiking layers, a decoder left out, the input's sizes odd."""
-    pytest.importorskip(package, reason=f"{package} is not installed, see docs/export.md")
+    pytest.importorskip(package, reason=f"{package} is not installed, see docs/how_to/own_model.md")
     model, path = exported("nir", **OPEN, **settings)
     ours, logits, signals = here(model)
     same(on_the_page(package, path, signals, in_nir(ours)), ours, logits)
@@ -142,7 +143,7 @@ def test_the_nir_file_says_what_it_lacks(exported):
     ids=str,
 )
 def test_the_pages_pytorch_runs_as_it_stands_and_sends_the_same_spikes(exported, settings):
-    """Loaded without executing code, rebuilt by the few lines of docs/export.md."""
+    """Loaded without executing code, rebuilt by the few lines of docs/how_to/own_model.md."""
     model, path = exported("torch", **OPEN, **settings)
     ours, logits, signals = here(model)
     names = torch.load(path, weights_only=True)["names"]

@@ -1,5 +1,5 @@
-"""The parts that docs/extending.md writes, a gate, a rule and a read-out, go through every script as those that are here do; and
-what --model refuses."""
+"""The parts that docs/how_to/extend.md writes, a gate, a rule and a read-out, go through every script as those that are here do;
+and what --model refuses."""
 
 import contextlib
 import importlib
@@ -25,7 +25,7 @@ from self_models.objectives.stopping import RULES, Rule
 from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-PAGE = (REPOSITORY / "docs/extending.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs/how_to/extend.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 OWN = "--readout membrane_scaled --readout_gain 3 --gate relative --slack 0.05 --epsilon 0.2 --rule settled --lead 0.4"
 

@@ -45,7 +45,7 @@ def test_the_package_has_all_modules_pages_data_and_the_networks_that_the_pages_
     assert {f"wfeedback/{script}.py" for script in COMMANDS.values()} <= held
     files = [*(REPOSITORY / "data/mnist").iterdir(), *(REPOSITORY / "recipes").glob("*.toml")]
     assert {f"wfeedback/{path.relative_to(REPOSITORY)}" for path in files} <= held
-    pages = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/python.md"))
+    pages = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reference/python.md"))
     named = set(re.findall(r'load\("(trained_models/\S+?)"', pages))
     assert named and {f"wfeedback/{path}" for path in named} <= held
     assert not any(path.startswith(("tests", "benchmarks", "docs")) for path in held)

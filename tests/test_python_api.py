@@ -360,7 +360,7 @@ def test_a_network_of_one_class_has_no_second_best(cls):
 
 def test_the_pages_python_runs_as_it_stands_and_importing_is_cheap():
     """All blocks of these pages, one after the other, in the repository's root."""
-    pages = ("README.md", "docs/index.md", "docs/python.md", "docs/extending.md")
+    pages = ("README.md", "docs/index.md", "docs/reference/python.md", "docs/how_to/streams.md", "docs/how_to/extend.md")
     text = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) >= len(pages)

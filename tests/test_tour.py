@@ -1,4 +1,5 @@
-"""docs/tour.ipynb, executed, says what is stored in it. To store it anew: .venv/bin/jupyter execute --inplace docs/tour.ipynb"""
+"""docs/tutorials/tour.ipynb, executed, says what is stored in it. To store it anew:
+.venv/bin/jupyter execute --inplace docs/tutorials/tour.ipynb"""
 
 import copy
 import os
@@ -8,7 +9,7 @@ from conftest import REPOSITORY
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient import NotebookClient
 
-TOUR = REPOSITORY / "docs/tour.ipynb"
+TOUR = REPOSITORY / "docs/tutorials/tour.ipynb"
 
 
 def told(notebook):

@@ -3,8 +3,7 @@
 
 Sequences of test digits, one after the other: of each digit the accuracy after so many steps since it came, and the spikes spent
 on it; then a digit of which a part becomes another's, where the answer that counts is that of the same network that begins anew.
-One JSON object per line. `OMP_NUM_THREADS=1 python benchmarks/findings/forgetting.py`: some minutes; read in
-docs/how_to/streams.md.
+One JSON object per line. `OMP_NUM_THREADS=1 python benchmarks/findings/forgetting.py`: some minutes; see docs/how_to/streams.md.
 """
 
 import json
