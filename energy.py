@@ -23,7 +23,8 @@ from harness.measuring.energy import FORMATS, as_json, as_text, rows_by_part, ro
 from harness.measuring.joules import WHY_NOT, counters, joules_of
 from harness.measuring.quantised import IMAGES, in_eight_bits
 from self_models.counting.evaluation import evaluate
-from self_models.counting.ledger import conventions, ledger, read_convention
+from self_models.counting.ledger import ledger
+from self_models.counting.prices import conventions, read_convention
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 LIMIT = 1000  # test images

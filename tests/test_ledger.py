@@ -16,8 +16,9 @@ from harness.measuring.quantised import in_eight_bits
 from self_models import load, load_data
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate
-from self_models.counting.ledger import EXECUTIONS, FOLDER, conventions, ledger, read_convention
+from self_models.counting.ledger import EXECUTIONS, ledger
 from self_models.counting.operations import FIRST, OperationCounter
+from self_models.counting.prices import FOLDER, conventions, read_convention
 
 
 class Recount:

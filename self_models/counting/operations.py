@@ -22,19 +22,19 @@ from torch import nn
 
 from self_models.basics.devices import wide
 from self_models.basics.errors import ModelError
+from self_models.counting.prices import conventions
 from self_models.counting.spikes import part_of
 from self_models.network.stages import LINEAR
 from self_models.network.wiring import check_known
 
-JOULES_PER_MAC = 4.6e-12  # 32-bit floating point, 45 nm (Horowitz, ISSCC 2014)
-JOULES_PER_AC = 0.9e-12
 FIRST = "features.0"  # whose inputs are the events of the input neurons
 COUNTED = ("acs", "macs", "dense", "events", "spikes", "neurons", "biases", "steps", "reached")
 
 
 def energy_joules(acs, macs):
-    """Estimated energy of the arithmetic alone, without memory traffic: 0.9 pJ per AC, 4.6 pJ per MAC, 45 nm."""
-    return JOULES_PER_AC * acs + JOULES_PER_MAC * macs
+    """Estimated energy of the arithmetic alone, without memory traffic: of conventions/arithmetic_45nm.toml."""
+    price = conventions()["arithmetic_45nm"].picojoules
+    return 1e-12 * (price["add"] * acs + price["multiply_add"] * macs)
 
 
 def energies(operations, comparisons, analog_input=False):
