@@ -105,7 +105,7 @@ class RampSNN(InputBlockingSNN):
 
 
 def forgetting(asked, is_baseline=False):
-    """The settings that networks are left on with."""
+    """The settings that networks stream with."""
     return {} if asked.as_trained else BASELINE if is_baseline else {**FEEDBACK, "surprise": asked.surprise}
 
 
