@@ -199,6 +199,17 @@ def test_counting_at_size_takes_no_memory_to_speak_of():
     tracemalloc.stop()
 
 
+def test_steps_in_which_every_layer_waits_count_nothing():
+    """A gate that sends each pixel once, and no decoder: nothing runs until the whole grid has been sent."""
+    settings = {"gate": "once", "wait": True, "guess": "interpolation", "grid": 4, "encoding": "direct", "steps": 6}
+    model = build(BASELINE, (1, 8, 8), **settings)
+    *_, whole = run(model)
+    model.batched = False  # so that each step is settled by itself
+    assert run(model)[-1] == whole and whole["event_acs"] > 0
+    waited = build(BASELINE, (1, 8, 8), **settings | {"wait": False})
+    assert run(waited)[-1]["dense"] > whole["dense"]
+
+
 @pytest.mark.parametrize("plan", [FEEDBACK, BASELINE])
 def test_an_image_that_has_stopped_counts_no_further(plan):
     """What is computed of it in the rest of the chunk, while it is among others, is not what it costs."""

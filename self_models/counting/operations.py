@@ -111,7 +111,7 @@ class OperationCounter:
         always, goes_on, asks, decodes = torch.tensor(flags).T
         runs = {"encoder": always, "after": goes_on, "decoder": decodes}  # which parts run in which steps
         takes = runs | {"decoder": asks}  # and which take the events of others
-        device = noted[0][1].device
+        device = ends.device if ends is not None else noted[0][1].device if noted else None  # all may have waited
         taken = torch.ones(len(flags), images, dtype=torch.bool, device=device)
         if ends is not None:
             taken = torch.arange(len(flags), device=device)[:, None] < ends
