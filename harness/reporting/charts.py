@@ -86,7 +86,8 @@ CURVES = {  # figure -> (title, unit on the axis, factor)
 
 def curves(runs, styles):
     """(title, chart) of each figure over epochs, thick on the images that judge an epoch, thin in training where any judge."""
-    for name, (title, unit, factor) in CURVES.items():
+    own = dict.fromkeys(name for run in runs for epoch in run.epochs for name in epoch.train if name.endswith("_loss"))
+    for name, (title, unit, factor) in {**CURVES, **{name: (name.replace("_", " "), "loss", 1) for name in own}}.items():
         lines = []
         for run, style in zip(runs, styles, strict=True):
             is_judged = any(epoch.judged for epoch in run.epochs)

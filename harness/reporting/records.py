@@ -100,7 +100,7 @@ class Epoch(Record):
         optional = {"evaluated": partial(of_kind, dict), "selected_on": str}
         self.read(record, {"epoch": COUNT.check, "train": named(FIGURE)}, optional)
         figures = self.evaluated or {}
-        self.judged = {name: checked(figures, name, FIGURE) for name in JUDGED if name in figures}
+        self.judged = {name: checked(figures, name, FIGURE) for name in figures if name in JUDGED or name.endswith("_loss")}
         renamed = {"spikes": "parts", "spikes_per_layer": "spikes", "timesteps": "mean_steps"}  # an evaluation's name -> here
         other = {name: figures.get(here) for name, here in renamed.items()}
         other |= {"epoch": self.epoch, "selected_on": self.selected_on}
