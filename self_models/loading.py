@@ -99,6 +99,8 @@ def whole_checkpoint(path, own=None):
 def kind_of(cls):
     """VGG_wFeedback or VGG_SNN_STDB_wFeedback, of which a class is derived. Raises ModelError for another, and for one that has
     the name of a network that came with the program."""
+    if isinstance(cls, str):
+        raise ModelError(f"model={cls!r}: give the class itself, not its name or file")
     kind = next((kind for kind in CLASSES[:2] if isinstance(cls, type) and issubclass(cls, kind)), None)
     name = getattr(cls, "__name__", repr(cls))
     if not kind:

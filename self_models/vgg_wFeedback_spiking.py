@@ -175,30 +175,34 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if self.watcher:
             self.watcher.begin()
         draws, recorder, logits = draws_for(x, draws), recorder or Recorder(), x.new_zeros(len(x), self.settings["labels"])
-        held = torch.zeros_like(x), stages, draws, self.watcher, recorder
-        run = RunState(x, self.gate.start(x), logits, *held, last=self.timesteps)
-        return replace(run, recording=recording, gate=type(self.gate), at_once=at_once)
+        return RunState(
+            x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder, last=self.timesteps,
+            recording=recording, gate=type(self.gate), at_once=at_once,
+        )  # fmt: skip
 
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
         Returns the Frame of this step."""
-        show_image(self, run, image)  # of a recording or a stream
+        show_image(self, run, image)  # a recording shows another one in each step
         view = run.view
         signal = self.encoding.send(view.unexplained(), u)  # input spikes
         run.spikes = {"input": view.sent(signal)}
         if self.gate.begins_anew(view):
             run.forget("features", "before_fork")
         shared = self.propagate(run, "features", "before_fork", signal)  # encoder, as far as the decoder needs it
-        run.logits, waits = self.settings["output_leak"] * run.logits, self.gate.waits(view)
+        run.logits = self.settings["output_leak"] * run.logits
+        waits = self.gate.waits(view)
         if not waits:
             features = self.propagate(run, "features", "after_fork", shared)
             drive = self.propagate(run, "classifier", "classifier", features.flatten(1))
             run.logits = run.logits + drive.to(run.logits.dtype)
-        decoded, idle, decodes = None, self.decoder_idle(view), self.decodes(view, run.steps)
+        idle, decodes = self.decoder_idle(view), self.decodes(view, run.steps)
         if self.has_feedback and not idle:
             run.waiting = run.waiting + shared
+        decoded = None
         if decodes:
-            decoded, run.waiting = self.propagate(run, "generate", "generate", run.waiting), 0
+            decoded = self.propagate(run, "generate", "generate", run.waiting)
+            run.waiting = 0
         run.schedules.append(Schedule(run.steps, waits, idle, [decodes]))
         shown = self.read_out_and_gate(run, decoded)
         recorded = run.recorder.of_step(run.spikes, run.memory, self.neurons(), image)
@@ -238,7 +242,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
                 run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
             elif self.gate.reacts:
                 compared = 0
-        if self.rule.stops and not self.training:
+        if self.rule.stops and not self.training:  # asked by all_steps() in running/chunks.py
             run.reached.append(replace(run, memory=None, reached=None))
         if isinstance(compared, int):
             compared = torch.zeros(len(run.image), dtype=torch.int64, device=run.image.device)

@@ -164,7 +164,9 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
     assert "wrote" in run_here("export", snn, f"--to torch --model {file}:MySNN")[1]
     for wrong in (f"--pretrained_snn {snn} --test_only", "--run_name x --resume --epochs 2"):
         assert "--model FILE.py:MySNN, or load(path, model=MySNN)" in refused(SNN, wrong, here)
-        assert "--model FILE.py:MySNN, or load(path, model=MySNN)" in refused(SNN, wrong, here, f"--model {file}")
+        assert f"{file} registers nothing, and a network is named: --model {file}:" in refused(
+            SNN, wrong, here, f"--model {file}"
+        )
     assert "holds 'MySNN'" in refused(SNN, "--run_name x --resume", here, f"--model {other(tmp_path)}:Other")
 
     own = named(f"{file}:MySNN")

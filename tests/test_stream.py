@@ -4,10 +4,12 @@ import contextlib
 import copy
 import gc
 import json
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import REPOSITORY, run_here
+from conftest import REPOSITORY, images, run_here
 from test_event_engine import BASELINE, DEEP, FORK, POOLED, TOTALS, build, check_same, inputs
 
 from harness.data.sets import load_data
@@ -15,6 +17,7 @@ from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.fast.event.engine import EventEngine
 from self_models.loading import load
+from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import draws_for
 from self_models.running.steps import accumulated
 from self_models.running.stream import SequenceState, with_image
@@ -404,3 +407,33 @@ def test_programs_that_leave_a_network_on():
     _, second = (stream(test.images[digit], 16) for digit in drawn)
     assert line["right_after_16"] == (second.logits.argmax(1) == test.labels[drawn[1]]).float().mean()
     assert line["spikes"] == round(sum(counts.mean().item() for counts in second.spikes.values()), 1)
+
+
+class Count(NamedTuple):
+    steps: torch.Tensor  # (B,)
+
+
+@dataclass
+class Counting(Blocking):
+    """As `block`; it counts steps for itself."""
+
+    def start(self, image):
+        return super().start(image)._replace(known=Count(torch.zeros(len(image))))
+
+    def next_view(self, image, prediction, view):
+        return super().next_view(image, prediction, view)._replace(known=Count(view.known.steps + 1))
+
+    def on_image_change(self, image, prediction, view, changed):
+        return super().on_image_change(image, prediction, view, changed)._replace(known=view.known)
+
+
+def test_what_a_gate_knows_stays_with_the_stream_and_is_not_saved(monkeypatch):
+    """Also where an image surprises, after which images that are judged anew go on beside others."""
+    monkeypatch.setitem(GATES, "counting", Counting)
+    model = build(gate="counting", blocking="dynamic", surprise=1.0, epsilon=0.3)
+    stream, (x, other) = model.stream(), images(4, model.image_shape).chunk(2)
+    for shown in (x, torch.stack([x[0], other[1]])):
+        stream(shown, 3)
+    assert stream._run.view.known.steps.tolist() == [6, 7]  # the one that was surprised was judged anew
+    with pytest.raises(ModelError, match=r"what Counting knows \(view.known\) is not saved with a stream"):
+        stream.state_dict()

@@ -8,11 +8,19 @@ import traceback
 from pathlib import Path
 
 from harness import UserError
+from harness.training.losses import LOSSES
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import meant
-from self_models.loading import MODELS, kind_of
+from self_models.loading import CLASSES, MODELS, kind_of
+from self_models.network.plans import PLANS
+from self_models.network.surrogates import SURROGATES
+from self_models.objectives.encoders import ENCODINGS
+from self_models.objectives.gates import GATES
+from self_models.objectives.readouts import READOUTS
+from self_models.objectives.stopping import RULES
 
+REGISTRIES = (GATES, RULES, READOUTS, ENCODINGS, SURROGATES, PLANS, LOSSES)
 WORD = re.compile(r"(?P<file>.+\.py)(?::(?P<name>\w+))?")
 
 
@@ -53,20 +61,32 @@ def named(word):
     return own
 
 
+def check_used(word):
+    """Raises UserError for a typed --model FILE.py that registers nothing and has networks, which nothing would use."""
+    if word and (parts := WORD.fullmatch(word)) and not parts["name"]:
+        module = imported(Path(parts["file"]).resolve())
+        own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+        if not module.registers and (networks := [one.__name__ for one in own if issubclass(one, CLASSES[:2])]):
+            raise UserError(f"--model {word} registers nothing, and a network is named: --model {word}:{networks[-1]}")
+
+
 @functools.cache
 def imported(path):
-    """The module of a file. Raises UserError for one that is not there, and with the file's line for what it raises itself."""
+    """The module of a file; `registers`: whether it has registered something. Raises UserError for one that is not there, and
+    with the file's line for what it raises itself."""
     if not path.is_file():
         raise UserError(f"--model {path}: there is no such file")
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     sys.path.append(str(path.parent))  # of what it imports itself
+    before = [set(registry) for registry in REGISTRIES]
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (path, *lines[-1:])
         raise UserError(f"--model {':'.join(map(str, where))}: {type(error).__name__}: {error}") from None
+    module.registers = before != [set(registry) for registry in REGISTRIES]
     return module
 
 

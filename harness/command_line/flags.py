@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from harness.building.own import class_for
+from harness.building.own import check_used, class_for
 from harness.command_line.declared import OfAll, OfANN, OfEvaluation, OfFineTuning, OfSNN, OfTraining
 from harness.command_line.parser import GROUPS, Parser, SwitchAction, model_in, typed
 from harness.training.losses import loss_settings
@@ -42,17 +42,24 @@ BARE = (
 )
 
 
+def typed_model(argv, table):
+    """--model of a command line or its recipe, see model_in. Raises UserError where nothing would use it."""
+    word = model_in(argv, table)
+    check_used(word)
+    return word
+
+
 def ann_parser(description, argv=None):
-    return Parser(description, "ann", ann_settings(model_in(argv, "ann")), bare=BARE)
+    return Parser(description, "ann", ann_settings(typed_model(argv, "ann")), bare=BARE)
 
 
 def snn_parser(description, argv=None):
-    return Parser(description, "snn", snn_settings(model_in(argv, "snn")), bare=BARE)
+    return Parser(description, "snn", snn_settings(typed_model(argv, "snn")), bare=BARE)
 
 
 def asked_class(argv, cls):
     """The class that an evaluation's command line asks for, see class_for: its settings are flags."""
-    return class_for(model_in(argv, "evaluation"), cls)
+    return class_for(typed_model(argv, "evaluation"), cls)
 
 
 def posthoc_parser(description, cls, without=()):

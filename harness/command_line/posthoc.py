@@ -69,6 +69,9 @@ def open_posthoc(args, start, cls, suffix, **own):
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
     run.say(*lines)
     start_snn(model, start, train, args, run).eval()
+    gate = start.settings.get("gate", "open")
+    if gate not in ("open", model.settings["gate"]):
+        run.say(f"note: this SNN was trained with gate {gate}; --gate {gate} evaluates it so")
     trained = start.settings.get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     if trained and trained not in typed:

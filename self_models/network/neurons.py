@@ -1,7 +1,7 @@
 """Spiking neurons: one time step of a layer in plain PyTorch, differentiated by autograd through a surrogate gradient.
 
 Charge: the membrane potential V takes the layer's current W a[t]. Fire: s = H(V/theta - 1), H(0) = 0. Reset: theta is subtracted
-where a neuron has spiked (soft reset); the reset carries no gradient. fast/batched runs the same for many steps at once.
+where a neuron has spiked (soft reset); a reset's spike carries no gradient. fast/batched runs the same for many steps at once.
 """
 
 from typing import NamedTuple

@@ -84,11 +84,15 @@ def surprised(model, run, opened):
 
 def chosen(images, view, other):
     """The View that is `view` for these images, bool (B,), and `other` for the rest, with 0 for what that lacks."""
-    rows = images.view(-1, 1, 1, 1)
-    pairs = zip(view, other, strict=True)
-    return View(
-        *(one if one is None else torch.where(rows, one, one.new_zeros(()) if old is None else old) for one, old in pairs)
-    )
+
+    def each(one, old):
+        if hasattr(one, "_fields"):  # what a gate knows
+            return type(one)(*map(each, one, old))
+        if not isinstance(one, torch.Tensor):
+            return one
+        return torch.where(images.view(-1, *[1] * (one.dim() - 1)), one, one.new_zeros(()) if old is None else old)
+
+    return View(*map(each, view, other))
 
 
 def as_set_now(model, run):

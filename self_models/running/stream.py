@@ -146,6 +146,9 @@ class Dense:
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""
         run = as_set_now(self.model, run)
         view = run.view
+        if view.known is not None:
+            name = type(self.model.gate).__name__
+            raise ModelError(f"gate {self.model.settings['gate']}: what {name} knows (view.known) is not saved with a stream")
         found = {"image": run.image, "logits": run.logits, "readout_sum": run.readout_sum}
         found |= {"is_open": view.is_open, "predicted": view.predicted, "explained": view.explained}
         neurons = self.model.neurons()
