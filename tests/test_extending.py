@@ -178,7 +178,8 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path):
         (snn, named(f"{other(tmp_path)}:Other"), "holds 'MySNN', a network of somebody's own"),
         (ann, own, "holds 'MyANN', a network of somebody's own"),
         (trained.ann, own, "holds 'VGG_wFeedback', and MySNN is derived from VGG_SNN_STDB_wFeedback"),
-        (snn, "MySNN", "'MySNN' is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback"),
+        (snn, "MySNN", "model='MySNN': give the class itself"),
+        (snn, dict, "dict is not derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback"),
     ):
         with pytest.raises(ModelError, match=words):
             load(path, model=cls)
