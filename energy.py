@@ -19,7 +19,7 @@ from harness.command_line.parser import SwitchAction
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_energies
-from harness.measuring.energy import FORMATS, as_json, as_text, rows_by_part, rows_of, verdicts
+from harness.measuring.energy import FORMATS, as_json, as_text, in_words, rows_by_part, rows_of, verdicts
 from harness.measuring.joules import WHY_NOT, counters, joules_of
 from harness.measuring.quantised import IMAGES, in_eight_bits
 from self_models.counting.evaluation import evaluate
@@ -59,9 +59,12 @@ def main(argv=None):
             few = torch.arange(min(IMAGES, len(posthoc.train)))
             small = in_eight_bits(ann, posthoc.train.batch(few).images)
             anns[word] = tuple(evaluate(each, posthoc.test)["accuracy"] for each in (ann, small))
-        lines += verdicts(word, one, prices)
-        if args.measure:
-            lines += measured(posthoc)
+        said = [*verdicts(word, one, prices), *(measured(posthoc) if args.measure else ())]
+        tables = [rows_of({word: one}, prices, anns), rows_by_part(one, next(iter(prices.values())))]
+        with redirect_stdout(io.StringIO()):
+            posthoc.run.begin()
+        posthoc.run.record(event="ledger", lines=said, tables=[in_words(rows) for rows in tables])
+        lines += said
     if args.format == "json":
         print(as_json(found, prices, anns))
     else:
@@ -80,7 +83,7 @@ def opened(word, argv):
     words = [each for each in argv if each != word]
     args = build_parser(argv).parse_args(["x", *words, *(["--preset", word] if is_preset else ["--pretrained_snn", word])])
     args = args.with_found(limit_test=None if args.holdout else LIMIT)
-    args = args.with_settled(engine="dense", log=False, model=as_saved(args.model, args.pretrained_snn))
+    args = args.with_settled(engine="dense", model=as_saved(args.model, args.pretrained_snn), networks=[word])
     with redirect_stdout(io.StringIO()):  # what is said of a run: this is none
         return open_posthoc(*resolve_evaluation(args, InputBlockingSNN), InputBlockingSNN, "_energy")
 

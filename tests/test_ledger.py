@@ -172,7 +172,7 @@ def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
 
 def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     """For readers and for programs; in 8 bits the ANN is nearly what it was."""
-    flags = f"{trained.snn} --against {trained.ann} {DATA}"
+    flags = f"{trained.snn} --against {trained.ann} {DATA} --output_dir {tmp_path}"
     found, said = run_here("energy", flags, f"--picture {tmp_path / 'x.png'} --measure")
     lines = said.splitlines()
     assert lines[0].startswith(f"{trained.snn}, event-driven, costs ") and "than its ANN in 8 bits under: " in lines[0]
@@ -183,6 +183,8 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     assert told["joules"]["rate"]["ann"] == found[str(trained.snn)].ann_joules(conventions()["rate"])
     table = run_here("energy", flags, "--format csv")[1].split("\n\n")[1]
     assert len(next(csv.reader(table.splitlines()))) == 6
+    run_here("report", f"tiny_energy --output_dir {tmp_path} --output {tmp_path / 'page.html'}")
+    assert "Energy under conventions" in (tmp_path / "page.html").read_text()
 
 
 def test_eight_bits_are_integers_times_a_scale():
@@ -206,4 +208,4 @@ def test_eight_bits_are_integers_times_a_scale():
 def test_what_the_script_cannot_tell_is_refused(trained, flags, line, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     names = {"ann": trained.ann, "snn": trained.snn}
-    assert line.format(**names) in refused("energy", flags.format(**names), DATA)
+    assert line.format(**names) in refused("energy", flags.format(**names), DATA, "--no-log")

@@ -91,7 +91,8 @@ class Recipe:
         elif "dataset" not in self.flags:
             words += ["--dataset", "FOLDER"]
         words += ["--seed", str(args.seed)] * bool(args.seed) + ["--output_dir", args.output_dir] * (args.output_dir != ".")
-        return str(committed if committed.is_file() and not ours.is_file() else ours), shlex.join(words)
+        path, here = committed if committed.is_file() and not ours.is_file() else ours, Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path), shlex.join(words)
 
 
 def find(word, kind, after=()):

@@ -57,8 +57,13 @@ def as_text(rows, form):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue().rstrip("\n")
-    shown = [[cell if isinstance(cell, str) else "-" if cell is None else figure(cell) for cell in row] for row in rows[1:]]
+    shown = in_words(rows)[1:]
     return tabulate(shown, rows[0], FORMATS[form], colalign=["left"] + ["right"] * (len(rows[0]) - 1), disable_numparse=True)
+
+
+def in_words(rows):
+    """A table's cells as texts."""
+    return [[cell if isinstance(cell, str) else "-" if cell is None else figure(cell) for cell in row] for row in rows]
 
 
 def figure(value):

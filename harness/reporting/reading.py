@@ -14,8 +14,8 @@ MOST_FAULTS = 5  # of a log that are told one by one
 @dataclass
 class Run:
     """A run: its log's path and its name; openings, epochs, evaluations, analysis (its steps): what records.py makes of its JSON
-    objects; film: of single images, or None; faults: lines that say what was left out of it and why; seed: of its random choices;
-    recipe: what runs have in common that only the seed tells apart, NAME of NAME, NAME_1 and NAME_2."""
+    objects; ledgers: of energy; film: of single images, or None; faults: lines that say what was left out of it and why; seed: of
+    its random choices; recipe: what runs have in common that only the seed tells apart, NAME of NAME, NAME_1 and NAME_2."""
 
     path: Path
     name: str
@@ -23,6 +23,7 @@ class Run:
     epochs: list
     evaluations: list
     analysis: list
+    ledgers: list
     film: Film | None
     faults: list
 
@@ -110,7 +111,7 @@ def read_run(path):
     except ValueError as error:
         faults.append(f"{steps_path.name} is damaged and left out: {str(error)[:200]}")
     run = Run(path, path.stem, *(found.get(event, []) for event in KINDS), film, faults)
-    if not (run.results or run.epochs or run.analysis or run.film):
+    if not (run.results or run.epochs or run.analysis or run.ledgers or run.film):
         raise UserError(f"{path} has nothing to show yet: no whole epoch, evaluation or step")
     return run
 

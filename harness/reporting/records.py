@@ -120,4 +120,11 @@ class Step(Record):
             raise ValueError("neither blocked_share nor sent_share")
 
 
-KINDS = {"run": Opening, "epoch": Epoch, "evaluation": Result, "step": Step}  # by the event's name
+class Priced(Record):
+    """An energy ledger: lines that say what decides, and the rows of its tables, texts."""
+
+    def __init__(self, record):
+        self.read(record, {"lines": listed(str), "tables": listed(listed(listed(str)))}, {})
+
+
+KINDS = {"run": Opening, "epoch": Epoch, "evaluation": Result, "step": Step, "ledger": Priced}  # by the event's name
