@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ANALYSIS, ANN, DATA, OBJ1, OBJ2, REPOSITORY, SNN, SPIKING, digests, refused, run_here, run_undrawn
