@@ -99,6 +99,14 @@ def alone(tmp_path_factory):
 # --- killed and stopped
 
 
+def test_a_checkpoint_that_is_kept_already_leaves_nothing_over(tmp_path):
+    """A run was killed once its last checkpoint had its second name, and before the next took its first one."""
+    (tmp_path / "x_last.pth").write_text("one")
+    for _ in range(2):
+        keep(tmp_path / "x_last.pth", tmp_path / "x_last_previous.pth")
+    assert {path.name for path in tmp_path.iterdir()} == {"x_last.pth", "x_last_previous.pth"}
+
+
 def test_killed_three_times_and_resumed(tmp_path):
     """benchmarks/robustness/kill_resume.py kills twenty times."""
     found = kill_and_compare(tmp_path, 3, seed=0, flags=f"{FLAGS} --limit_train 160 --epochs 2")

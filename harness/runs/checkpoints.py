@@ -51,3 +51,4 @@ def keep(path, previous):
         link.unlink(missing_ok=True)
         os.link(path, link)
         os.replace(link, previous)
+        link.unlink(missing_ok=True)  # it stays where previous was the same file already, as after a kill at this line
