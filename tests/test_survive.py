@@ -34,6 +34,7 @@ from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
 from harness.processes.lock import Lock
 from harness.processes.signals import Interrupted, end_at_once, handling, noted_signals
+from harness.runs.checkpoints import keep
 from harness.runs.commands import resume_command
 from harness.runs.health import FiniteCheck, first_not_finite
 from harness.runs.runlog import RunLog
