@@ -75,7 +75,7 @@ def save_stream(path, reel, blocks):
         draw_images(pictures, reel.images, len(steps))
         draw_answers(answers, steps, figures["answer"], figures["label"], names)
         sure.plot(steps, 100 * figures["sure"], color=ACCURACY_COLOUR, linewidth=1)
-        sure.set(ylim=(0, 104), ylabel="sure, %", title="how sure the network is: softmax of its outputs so far")
+        sure.set(ylim=(0, 104), ylabel="certainty, %", title="certainty: softmax of the logits")
         parts = [figures[part] for part in PART_COLOURS]
         spikes.stackplot(steps, parts, labels=PART_COLOURS, colors=PART_COLOURS.values(), step="mid", linewidth=0)
         spikes.set(ylabel="spikes", ylim=(0, None))
@@ -97,7 +97,7 @@ def draw_images(axis, images, steps):
         wide = min(right - left, SQUARE * steps * width / height)
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(left, left + wide, 0, 1), aspect="auto")
         axis.axvline(left, color="white", linewidth=1)
-    axis.set(yticks=[], ylim=(0, 1), title=f"what it is shown ({width}x{height} pixels): each picture from its left edge on")
+    axis.set(yticks=[], ylim=(0, 1), title=f"images shown ({width}x{height} pixels): each from its left edge on")
     axis.tick_params(bottom=False)
 
 
@@ -110,10 +110,10 @@ def draw_answers(axis, steps, answers, labels, names):
     axis.scatter(steps[ahead], answers[ahead], s=6, c=colours[ahead], marker="s", linewidths=0)
     places = sorted({*answers[ahead].tolist(), *labels[known].tolist()})
     axis.set(ylabel="answer")
-    axis.set_title("what it answers at each step", loc="left")
+    axis.set_title("answer at each timestep", loc="left")
     axis.set_yticks(places, [names[place] for place in places])
     if known.any():
-        for colour, word in ((RIGHT, "right"), (WRONG, "wrong"), (NO_ANSWER, "nothing to be answered")):
+        for colour, word in ((RIGHT, "right"), (WRONG, "wrong"), (NO_ANSWER, "no label")):
             axis.scatter([], [], s=12, color=colour, marker="s", label=word)
         axis.fill_between([], [], [], color=LABEL_COLOUR, linewidth=0, label="label, while it is shown")
         beside_title(axis)
