@@ -20,7 +20,7 @@ from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_energies
 from harness.measuring.energy import FORMATS, as_json, as_text, in_words, rows_by_part, rows_of, verdicts
-from harness.measuring.joules import WHY_NOT, counters, joules_of
+from harness.measuring.joules import WHY_NOT, joules_of
 from harness.measuring.quantised import IMAGES, in_eight_bits
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import ledger
@@ -49,7 +49,7 @@ def build_parser(argv=None):
 def main(argv=None):
     args = build_parser(argv).parse_args(argv)
     prices = conventions() | {Path(path).stem: read_convention(path) for path in args.convention}
-    found, anns, lines = {}, {}, []
+    found, anns, parts, lines = {}, {}, {}, []
     for word in dict.fromkeys(args.networks):
         posthoc = opened(word, sys.argv[1:] if argv is None else argv)
         found[word] = one = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
@@ -60,7 +60,8 @@ def main(argv=None):
             small = in_eight_bits(ann, posthoc.train.batch(few).images)
             anns[word] = tuple(evaluate(each, posthoc.test)["accuracy"] for each in (ann, small))
         said = [*verdicts(word, one, prices), *(measured(posthoc) if args.measure else ())]
-        tables = [rows_of({word: one}, prices, anns), rows_by_part(one, next(iter(prices.values())))]
+        parts[word] = rows_by_part(one, next(iter(prices.values())))
+        tables = [rows_of({word: one}, prices, anns), parts[word]]
         with redirect_stdout(io.StringIO()):
             posthoc.run.begin()
         posthoc.run.record(event="ledger", lines=said, tables=[in_words(rows) for rows in tables])
@@ -69,8 +70,7 @@ def main(argv=None):
         print(as_json(found, prices, anns))
     else:
         print(*lines, "", as_text(rows_of(found, prices, anns), args.format), sep="\n")
-        for word, one in found.items():
-            rows = rows_by_part(one, next(iter(prices.values())))
+        for word, rows in parts.items():
             print("", f"{word}, event-driven, by part:", "", as_text(rows, args.format), sep="\n")
     if args.picture:
         save_energies(args.picture, found, prices)
@@ -100,11 +100,12 @@ def check_same(ann, snn, path, word):
 
 def measured(posthoc):
     """Lines: joules of this machine for an image, by the ledger's own engine."""
-    if not counters():
-        return [WHY_NOT]
     images = posthoc.test.batch(torch.arange(min(64, len(posthoc.test)))).images
-    joules = joules_of(lambda: posthoc.model(images, seed=0, frames=False)) / len(images)
-    return [f"  measured here, dense, batch {len(images)}: {1e6 * joules:,.0f} µJ an image, all that this machine does included"]
+    joules = joules_of(lambda: posthoc.model(images, seed=0, frames=False))
+    if joules is None:
+        return [WHY_NOT]
+    each = 1e6 * joules / len(images)
+    return [f"  measured here, dense, batch {len(images)}: {each:,.0f} µJ an image, all that this machine does included"]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 import results
+from harness.command_line import reference
 from self_models.objectives.encoders import ENCODINGS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -29,6 +30,11 @@ def test_every_table_has_its_head(page):
 def test_make_results_finds_its_marks(page):
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     assert [text.count(mark) for mark in results.MARKS] == [1, 1] and text.index(results.MARKS[0]) < text.index(results.MARKS[1])
+
+
+def test_the_page_of_all_flags_is_what_is_declared():
+    """`python -m harness.command_line.reference` writes it anew."""
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page()
 
 
 @pytest.fixture(scope="module")

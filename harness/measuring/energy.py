@@ -6,6 +6,7 @@ import json
 
 from tabulate import tabulate
 
+from harness.measuring.report import figure
 from self_models.counting.ledger import EXECUTIONS, PARTS
 
 FORMATS = {"text": "simple", "md": "github", "latex": "latex_booktabs"}
@@ -64,11 +65,6 @@ def as_text(rows, form):
 def in_words(rows):
     """A table's cells as texts."""
     return [[cell if isinstance(cell, str) else "-" if cell is None else figure(cell) for cell in row] for row in rows]
-
-
-def figure(value):
-    """Three digits or more, thousands with commas."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" if value >= 1 else f"{value:.3g}"
 
 
 def as_json(found, conventions, anns):

@@ -236,8 +236,7 @@ def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operatio
     """What Evaluation.result says of a model in evaluation on all Batches of a set, and `confusion`, lists: of the images of each
     class, how many were found to be of each. losses: (output, labels, images) -> further means, by name, which says whether it
     needs_frames; on_part: called after each with (its number, Average so far); count_operations: a bool, or the OperationCounter
-    that does; merge: what Evaluation.parts() says to what it
-    says in each of several processes, in their order."""
+    that does; merge: what Evaluation.parts() says to what it says in each of several processes, in their order."""
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
             if part.counts:

@@ -47,13 +47,20 @@ class Entry:
     comparisons: float = 0.0
     one_pass: float = 0.0
 
+    def fixed(self, convention):
+        """pJ for one image of what does not depend on spikes: biases and the blocking test."""
+        if convention.counts == "rate":
+            return 0.0
+        add, access = convention.picojoules["add"], convention.access(self.neurons)
+        return (self.biases + self.comparisons) * add + 2 * self.comparisons * access
+
     def picojoules(self, convention, execution, leaks=False):
         """What the layer costs for one image."""
         price, memory = convention.picojoules, convention.access
         add, multiply_add = price["add"], price["multiply_add"]
         if convention.counts == "rate":
             return self.rate * self.formula * (multiply_add if self.real else add)
-        cost = (self.biases + self.comparisons) * add + 2 * self.comparisons * memory(self.neurons)
+        cost = self.fixed(convention)
         weight, potential = memory(self.weights), 2 * memory(self.neurons)  # a potential is read and written
         if execution == "event-driven":
             cost += self.synops * (multiply_add if self.real else add) + self.synops * (weight + potential)
@@ -104,11 +111,7 @@ class Ledger:
         """Spikes per neuron and image below which the network, event-driven, costs less than its ANN with 8 bits, if all but the
         number of spikes stays; None where what does not depend on spikes costs more already."""
         spikes, all_ = self.total("spikes"), self.joules(convention, "event-driven")
-        fixed = 1e-12 * sum(
-            (entry.biases + entry.comparisons) * convention.picojoules["add"]
-            + 2 * entry.comparisons * convention.access(entry.neurons)
-            for entry in self.entries
-        ) * (convention.counts != "rate")  # fmt: skip
+        fixed = 1e-12 * sum(entry.fixed(convention) for entry in self.entries)
         left = self.ann_joules(convention, 8) - fixed
         return left / ((all_ - fixed) / spikes) / self.neurons if left > 0 and spikes else None
 

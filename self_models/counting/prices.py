@@ -17,7 +17,8 @@ WORD = 4  # bytes of a weight, a membrane potential or an event
 @dataclass(frozen=True)
 class Convention:
     """Prices of operations, in pJ. title, source, year, technology, leaves_out: in words; picojoules: PRICES; memory: 'bytes' and
-    'picojoules' of an access to a word, by the size of the memory, or None; counts: 'exact', or 'rate', see rate_synops."""
+    'picojoules' of an access to a word, by the size of the memory, or None; counts: 'exact', or 'rate': each layer's mean rate
+    times Entry.formula, as most papers have it."""
 
     title: str
     source: str
