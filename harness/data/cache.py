@@ -40,6 +40,7 @@ def cached(folder, name, is_current, make):
             try:
                 if not look(path, is_current):
                     write_here(path, lambda file: write_arrays(file, *make()))
+                    read_arrays.cache_clear()  # a new file may have the inode, size and tick of the one before
             finally:
                 lock.release()
         except (OSError, UserError) as error:
