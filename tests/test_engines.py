@@ -147,6 +147,7 @@ def check_case(case):
     with torch.no_grad():
         wanted = plain(x, u, record=record)
         check_equal(model(x, u, record=record), wanted, exact)
+        check_equal(model(x, u), wanted._replace(recorded=None), exact)
         if case["gate"] in ("open", "block"):
             check_equal(EventEngine(model)(x, u), wanted._replace(recorded=None), exact)  # it records nothing itself
             ran.append("event")
