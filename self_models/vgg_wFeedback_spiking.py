@@ -133,7 +133,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if own["recorded_frames"] and self.has_feedback:
             raise ModelError("update phased predicts a recording when it is over: choose an architecture without feedback")
         if SURROGATES.find(own["activation"])(own["alpha"], own["beta"]).needs_age:
-            raise ModelError(f"activation {own['activation']} counts the steps since a spike, and layers take turns: choose Linear")
+            raise ModelError(
+                f"activation {own['activation']} asks how long ago a spike was, and update phased does not: choose Linear"
+            )
         if self.Neuron is not SpikingNeuron:
             raise ModelError(f"update phased has neurons of its own, and {type(self).__name__} has {self.Neuron.__name__}")
 

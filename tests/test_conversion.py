@@ -356,6 +356,40 @@ def test_a_neuron_sends_what_qcfs_says_of_its_drive_by_hand():
     assert rate.unique().tolist() == [step / levels for step in range(levels + 1)]
 
 
+@pytest.mark.parametrize(("levels", "pool"), [(4, "M"), (2, "A"), (1, "D")])
+@torch.no_grad()
+def test_a_phased_network_answers_what_its_ann_answers(levels, pool):
+    """With T = L steps, biases and pools: every layer's spikes are its activation, in whole numbers, and so are the logits."""
+    torch.manual_seed(1)
+    own = {"plan": [[6, pool, 8, 8, pool], ["U", 6, "U", "in"]], "fc_width": 16, "image_shape": (1, 12, 12), "init": "kaiming"}
+    ann = VGG_wFeedback(**own, norm="batch", activation_ann="qcfs", qcfs_levels=levels).eval()
+    for module in ann.modules():
+        if isinstance(module, BatchNorm):
+            module.bias.uniform_(-0.2, 0.5), module.running_var.uniform_(0.5, 1.5)
+        elif hasattr(module, "bound"):
+            module.bound.fill_(1.5)
+    snn = VGG_SNN_STDB_wFeedback(
+        **own, bias=True, update="phased", encoding="direct", timesteps=levels, initial_potential=0.5, readout="membrane_linear",
+    ).eval()  # fmt: skip
+    snn.load_state_dict(bounds_as_thresholds(folded_in(ann.state_dict()))[0], strict=False)
+    x, biases, activations = images(9, (1, 12, 12)), biases_of(snn), {}
+    fit_thresholds(snn)
+    fit_biases(snn, biases)
+    for name, module in ann.named_modules():
+        module.register_forward_hook(lambda _, given, output, name=name: activations.update({name: output}))
+    wanted, found = ann(x), snn(x, record=dict.fromkeys(snn.neurons(), "spikes"))
+    assert found.steps.unique() == snn.latency == 6 * levels  # five layers behind each other, and the last
+    unit = {one.target: unit / levels for one, unit in units(snn)}
+    for node, (name, neuron) in enumerate(snn.neurons().items(), 1):
+        value = found.recorded[name]["spikes"].sum(0) * unit[node] * neuron.threshold
+        torch.testing.assert_close(value, activations[name], msg=name)
+        assert 0 < value.count_nonzero() < value.numel()
+    torch.testing.assert_close(found.logits * unit[snn.wiring.output], wanted.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.predictions[-1] * unit[snn.wiring.decoded], wanted.predictions[-1].logit(), rtol=1e-4, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize(("activation", "interval"), [("relu", 1), ("qcfs", 3)])
 @torch.no_grad()
 def test_with_biases_a_long_run_sends_what_the_ann_computes(activation, interval):

@@ -75,6 +75,8 @@ def report_evaluation(result, names, say):
         say(f"squared error of the last prediction, summed over an image: {figure(result['error'])}")
     if "parts" in result:
         say("spikes per image: " + ", ".join(f"{part} {figure(count)}" for part, count in result["parts"].items()))
+    if "interval" in result:
+        say(f"phased: an answer after {result['mean_steps']:.0f} timesteps, an image every {result['interval']}")
     for line in (*silent_outputs(result), *class_lines(result["confusion"], names)):
         say(line)
 
