@@ -123,7 +123,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         for name, value in plain.items():
             if own[name] != value:
                 raise ModelError(f"{name}: with update phased a layer adds up all that arrives: leave it at {value}")
-        if gate.reacts and not (gate.completes and gate.waits_at(0) and gate.guess == "interpolation" and not self.has_feedback):
+        by_itself = own["gate"] == "block" or (gate.completes and gate.wait and gate.guess == "interpolation")
+        if gate.reacts and (self.has_feedback or not by_itself):
             raise ModelError(
                 f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: choose "
                 "open, or once with --wait and --guess interpolation, without a decoder"

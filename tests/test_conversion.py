@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
+from conftest import ANN, BALANCE, DATA, OBJ1, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
 from test_event_engine import BIAS, UNKNOWN, build
 
 import harness.building.conversion
@@ -233,6 +233,21 @@ def normed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("normed")
     run_here(ANN, f"{TINY} --norm batch --activation_ann qcfs --run_name x --output_dir {folder}")
     return folder / "trained_models/ann/x.pth"
+
+
+def test_an_ann_becomes_phased_without_training_and_is_saved(normed, tmp_path):
+    """Its accuracy is the ANN's, by every engine; the log says how long an answer takes."""
+    run_here(ANN, f"--pretrained_ann {normed} --test_only {DATA} --run_name ann --output_dir {tmp_path}")
+    flags = f"{DATA} --update phased --encoding direct --timesteps 4 --epochs 0 --holdout 0 --output_dir {tmp_path}"
+    out = run_here(SNN, f"--pretrained_ann {normed} -a VGG5_small {flags} --run_name snn")[1]
+    assert "nothing is balanced" in out and "phased: an answer after 24 timesteps, an image every 4" in out
+    for engine in ("reference", "event"):
+        snn = f"--pretrained_snn {tmp_path}/trained_models/snn/snn.pth --run_name {engine}"
+        run_here(OBJ1, f"{snn} --engine {engine} {DATA} --output_dir {tmp_path}")
+    (ann,), (snn,) = (records(tmp_path / f"logs/{kind}/{kind}.jsonl", "evaluation") for kind in ("ann", "snn"))
+    again = [records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")[0] for engine in ("reference", "event")]
+    assert [one["accuracy"] for one in (snn, *again)] == [ann["accuracy"]] * 3 and snn["interval"] == 4
+    assert len({json.dumps(one["spikes_per_layer"]) for one in (snn, *again)}) == 1
 
 
 def test_an_ann_with_a_scale_is_balanced(tmp_path):

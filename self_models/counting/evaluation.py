@@ -106,8 +106,9 @@ class Evaluation:
         losses; with feedback error (squared error summed over an image after the last step).
 
         From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
-        median_steps, p95_steps, of a phased network interval (timesteps from an image to the next), and comparisons (of a pixel with its prediction, per image); from a model that blocks
-        open_share, a list of T: mean share of active input pixels open at each step; where they were counted operations, see
+        median_steps, p95_steps, of a phased network interval (timesteps from an image to the next), and comparisons (of a pixel
+        with its prediction, per image); from a model that blocks open_share, a list of T: mean share of active input pixels open
+        at each step; where they were counted operations, see
         OperationCounter, and their energies per image. per_image: tensors (N,), see figures_per_image.
         """
         averages, spikes, per_image, counts = zip(*(parts or [self.parts()]), strict=True)

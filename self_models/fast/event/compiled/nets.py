@@ -34,13 +34,14 @@ Net = namedtuple(
 
 # What kernels read of a model's settings, as they are now. rule, readout, encoding: numbers of its parts, see parts.py; blocks:
 # whether its gate does, the settings of which (epsilon to residual) are 0 and False where not; next_frame: predictions are
-# compared with that; left_on: the network goes on from its state, for so many timesteps; phase: how many of them each phase of a
-# phased network has, which an image is sent in the first of, else 0; channels: of the image, in colour or
+# compared with that; left_on: the network goes on from its state, for so many timesteps; phase: how many of them each phase of
+# a phased network has, which an image is sent in the first of, else 0; channels: of the image, in colour or
 # not; epoch, key: of the input's draws.
 KernelSettings = namedtuple(
     "KernelSettings",
     "rule readout encoding blocks epsilon reopens together latch residual open_bound gap_bound entropy_bound readout_leak "
-    "readout_slew surprise has_feedback feedback_interval next_frame left_on timesteps phase channels colour uses_draws epoch key",
+    "readout_slew surprise has_feedback feedback_interval next_frame left_on timesteps phase channels colour uses_draws epoch "
+    "key",
 )
 
 # One image's network between steps; every array covers all nodes, see first_v and first_place. Several images' have another
