@@ -50,17 +50,33 @@ def decoded_frames(model, run, forked, steps, sums):
 
 def through(model, run, name, part, signal, begin, sums):
     """(what comes out of a part of a stage, (T, B, ...), the first step in which it does) for a signal (T, B, ...) that begins in
-    this one. Adds to sums each layer's spikes per step and image, (steps, B)."""
+    this one. Adds to sums each layer's spikes per step and image, (steps, B).
+
+    A layer's neurons spike in the first of its steps, so in evaluation how often they do, (B, ...), stands for the T steps, up to
+    the last neurons; where operations are counted each step is asked for.
+    """
     steps, layers = len(signal), [(f"{name}.{position}", layer) for position, layer in run.stages[part]]
-    signal = signal.flatten(0, 1)
+    neurons = [key for key, layer in layers if isinstance(layer, SpikingNeuron)]
+    counts = bool(neurons) and not torch.is_grad_enabled() and not run.watcher
+    signal = signal.sum(0) if counts else signal.flatten(0, 1)
     for (key, layer), (_, after) in pairwise([*layers, ("", None)]):
         before = signal
         if isinstance(layer, HeldDropout):
             signal, run.memory[key] = layer(signal, run.memory.get(key), steps, run.draws)
             continue
         if isinstance(layer, SpikingNeuron):
-            signal, begin = fired(layer, signal, steps), begin + steps
-            sums[key][begin : begin + steps] = count_events(signal.unflatten(0, (steps, -1)))
+            begin, sent = begin + steps, sums[key]
+            if counts:
+                signal = counted(layer, signal, steps)
+                sent[begin : begin + steps] = torch.stack([(signal > t).sum(tuple(range(1, signal.dim()))) for t in range(steps)])
+                if counts := key != neurons[-1]:
+                    continue
+                signal = torch.cat([signal > t for t in range(steps)]).to(signal.dtype)
+            else:
+                signal = fired(layer, signal, steps)
+                sent[begin : begin + steps] = count_events(signal.unflatten(0, (steps, -1)))
+        elif counts:
+            signal = of_all(layer, signal, steps)
         elif isinstance(after, SpikingNeuron):
             signal = of_all(layer, signal.unflatten(0, (steps, -1)).sum(0), steps)
         elif isinstance(layer, CountingMaxPool):
@@ -74,15 +90,21 @@ def through(model, run, name, part, signal, begin, sums):
 
 
 def of_all(layer, counts, steps):
-    """What neurons get in so many steps from a linear layer, (B, ...), for the sum of its inputs (B, ...)."""
+    """What a layer makes in so many steps, (B, ...), of the sum of its inputs (B, ...)."""
     drive = layer(counts)
     if (bias := getattr(layer, "bias", None)) is not None:
         drive = drive + (steps - 1) * bias.view(-1, *[1] * (drive.dim() - 2))
     return drive
 
 
+def counted(neuron, drive, steps):
+    """How often the neurons of a PhasedNeuron that has got this drive (B, ...) spike: clip(ceil(V/theta) - 1, 0, T)."""
+    v = drive.to(neuron.threshold.dtype) / neuron.threshold
+    return v.add_(neuron.initial_potential - 1).ceil_().clamp_(0, steps)
+
+
 def fired(neuron, drive, steps):
-    """The spikes (steps B, ...) of a PhasedNeuron that has got this drive (B, ...)."""
+    """The spikes (steps B, ...) of the same, as the network's step says."""
     drive = drive.to(neuron.threshold.dtype)  # float32 where matrix products are bfloat16
     own, spikes = (neuron.threshold, neuron.leak, neuron.spike), []
     _, v = neuron.update(drive, neuron.at_rest(drive).v, *own, phase=0)
