@@ -15,7 +15,7 @@ from self_models.fast import batched
 from self_models.network.declared import CHANGEABLE, SpikingSettings
 from self_models.network.neurons import SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
-from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, pass_on
+from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
 from self_models.network.surrogates import SURROGATES
 from self_models.network.wiring import modules_of, unknown, wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
@@ -75,6 +75,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         )
         if own["bias"]:
             add_biases(filter(None, (self.features, self.generate, self.classifier)))
+        if own["output_bias"]:
+            self.classifier[-1].bias = new_bias(self.classifier[-1])
         self.to(memory_format=torch.channels_last)
 
     def new_neuron(self, stage, channels=None):
