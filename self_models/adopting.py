@@ -6,12 +6,13 @@ from itertools import takewhile, zip_longest
 from math import inf
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images, tensor_of
-from self_models.conversion import biases_of, calibrate_biases, fit_biases, fit_levels, fit_thresholds
+from self_models.conversion import biases_of, calibrate_biases, fit_biases, fit_levels, fit_thresholds, units
 from self_models.loading import on_engine
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.plans import as_tokens
@@ -87,8 +88,8 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     stack: an nn.Sequential as from_layers() takes it, nn.ReLU in the place of neurons, and batch norm right behind a convolution
     or nn.Linear, into which it is folded. Biases become currents. Thresholds are fitted to the activations on the images, a few
     hundred of the training images, (N, C, H, W) as the model takes them, see fit_levels; with update immediate biases are then
-    calibrated on them, see calibrate_biases. decoder, engine: as in from_layers(); a decoder is new, and its thresholds fit its
-    random weights. seed: of the draws with encoding poisson. settings: the model's others; if not given encoding is direct,
+    calibrated on them, see calibrate_if_better. decoder, engine: as in from_layers(); a decoder is new, and its thresholds fit
+    its random weights. seed: of the draws with encoding poisson. settings: the model's others; if not given encoding is direct,
     max_pool count and initial_potential 0.5. Raises ModelError for a layer that no network here has.
     """
     given = without_norms(leaves_of(copy.deepcopy(stack).eval() if isinstance(stack, nn.Module) else stack))
@@ -101,13 +102,26 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     images, biases = checked_images(images, model, model.frames), biases_of(model)
     if not len(images):
         raise ModelError("from_ann fits thresholds to images, and there are none: give a few hundred of the training images")
-    rates = fit_levels(model, images)
+    rates, logits = fit_levels(model, images)
     fit_thresholds(model)
     fit_biases(model, biases)
     if update == "immediate":
-        draws = Draws(seed, 0, torch.arange(len(images)))
-        calibrate_biases(model, rates, images, lambda t: draws.at_step(t, model.image_shape, "cpu"))
+        calibrate_if_better(model, rates, logits, images, Draws(seed, 0, torch.arange(len(images))))
     return on_engine(model, engine)
+
+
+def calibrate_if_better(model, rates, logits, images, draws):
+    """calibrate_biases, undone where on the images the model's answers were nearer to the ANN's before (cross-entropy of their
+    softmaxes): a channel's mean rate may fit while its neurons are further off. rates, logits: see fit_levels."""
+    *_, unit = (unit for connection, unit in units(model) if connection.target == model.wiring.output)
+
+    def off():
+        return F.cross_entropy(model(images, draws=draws, frames=False).logits * unit / model.timesteps, logits.softmax(1))
+
+    before, biases = off(), {name: value.clone() for name, value in model.state_dict().items() if name.endswith(".bias")}
+    calibrate_biases(model, rates, images, lambda t: draws.at_step(t, model.image_shape, "cpu"))
+    if off() > before:
+        model.load_state_dict(biases, strict=False)
 
 
 def leaves_of(stack):

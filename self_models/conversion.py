@@ -67,7 +67,8 @@ def sent_by(model, images, draws):
 def layer_by_layer(model, sent, timesteps, interval, settle):
     """Run the network in evaluation, each layer once for all steps on what those before it have sent, the decoder every interval
     steps. sent: t -> the input's signal; settle: runs a spiking layer: called with (name, the layers that do not spike before it,
-    the SpikingNeuron, its drive t -> (B, ...), its steps), it returns t -> what the layer sends, as spikes_of does."""
+    the SpikingNeuron, its drive t -> (B, ...), its steps), it returns t -> what the layer sends, as spikes_of does. Returns t ->
+    what the logits get (B, labels)."""
     was_training = model.training
     model.eval()
 
@@ -87,8 +88,9 @@ def layer_by_layer(model, sent, timesteps, interval, settle):
     if model.has_feedback:
         inflow = lambda n: sum(forked(n * interval + t) for t in range(interval))  # noqa: E731
         run("generate", list_layers(model.generate), inflow, timesteps // interval)
-    run("classifier", list_layers(model.classifier), lambda t: encoded(t).flatten(1), timesteps)
+    added = run("classifier", list_layers(model.classifier), lambda t: encoded(t).flatten(1), timesteps)
     model.train(was_training)
+    return added
 
 
 def through(linear, signal):
@@ -143,7 +145,7 @@ def fit_levels(model, images):
 
     (Li et al., ICML 2021), found among CANDIDATES parts of the largest a. The rest follows with fit_thresholds and fit_biases, as
     for an ANN with QCFS. images: (B, C, H, W), or recordings, of which the mean frame counts. Returns the ANN's rates, see
-    rates_of. Raises ModelError for a part that no architecture makes.
+    rates_of, and its logits (B, labels). Raises ModelError for a part that no architecture makes.
     """
     check_known(model, "conversion", own=True)
     images, rates = images.mean(1) if images.dim() > 4 else images, {}
@@ -154,8 +156,8 @@ def fit_levels(model, images):
         rates[name] = channel_means((activation / neuron.threshold).clamp(max=1))
         return lambda t: activation
 
-    layer_by_layer(model, lambda t: images, 1, 1, fit)
-    return rates
+    logits = layer_by_layer(model, lambda t: images, 1, 1, fit)(0)
+    return rates, logits
 
 
 def nearest_bound(activation, levels):
