@@ -99,7 +99,7 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
         defaults["image_shape"] = tuple(images.shape[-3:])
     own = {"timesteps": timesteps, "update": update}
     model = network_of(given, {"torch.ReLU": None}, decoder, {"bias": True}, defaults | settings | own)
-    images, biases = checked_images(images, model, model.frames), biases_of(model)
+    images, biases = checked_images(images, model, model.frames).cpu(), biases_of(model)
     if not len(images):
         raise ModelError("from_ann fits thresholds to images, and there are none: give a few hundred of the training images")
     rates, logits = fit_levels(model, images)
