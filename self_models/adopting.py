@@ -1,15 +1,23 @@
-"""Somebody else's stack of convolutions and integrate-and-fire neurons as a network of ours: from_layers(stack)."""
+"""Somebody else's stack of layers as a network of ours: from_layers(stack) of spiking ones, from_ann(stack, images) of a trained
+ANN."""
 
+import copy
 from itertools import takewhile, zip_longest
 from math import inf
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from self_models.basics.errors import ModelError
+from self_models.basics.images import checked_images, tensor_of
+from self_models.conversion import biases_of, calibrate_biases, fit_biases, fit_levels, fit_thresholds, units
+from self_models.loading import on_engine
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.plans import as_tokens
 from self_models.network.stages import POOLS
+from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 SHAPES = {  # class -> what two layers that do the same have in common
@@ -25,6 +33,15 @@ NEURONS = {  # class -> its attribute that is the threshold, whether it fires at
     "spikingjelly.IFNode": ("v_threshold", True, {"v_reset": None}),
     "spikingjelly.LIFNode": ("v_threshold", True, {"v_reset": None, "decay_input": False}),
 }  # fmt: skip
+OF_ANNS = ("torch.ReLU", "torch.BatchNorm1d", "torch.BatchNorm2d")
+ORDER = "convolution, neuron (of an ANN: ReLU), pools or 2x2 convolutions of stride 2, …, Flatten, Linear, neuron, …, Linear"
+ADVICE = {  # argument of a layer -> what to do where it is another
+    "kernel_size": "convolutions have one odd size, pools and convolutions of stride 2 have 2",
+    "stride": "halve with a pool, or a 2x2 convolution of stride 2 without a nonlinearity",
+    "padding": "a convolution pads by half its size, and a pool not at all",
+    "in_features": "so many come of these images (image_shape)",
+    "out_features": "hidden layers have one width",
+}
 
 
 def neuron(name, module, threshold, fires_at_it, own):
@@ -52,43 +69,117 @@ def value_of(name, module, attribute, default=None):
     return found.item() if isinstance(found, torch.Tensor) else found
 
 
-def from_layers(stack, decoder="", **settings):
+def from_layers(stack, decoder="", engine="auto", **settings):
     """A VGG_SNN_STDB_wFeedback in eval mode with the weights, thresholds and leaks of an nn.Sequential; a decoder is new.
 
     stack: what a plan is made of (network/plans.py): convolutions with a neuron after each, 2x2 strided convolutions or pools,
-    nn.Flatten, nn.Linear with neurons between them; biases where a neuron follows. If it ends before nn.Flatten the classifier
-    is new, too. Neurons: snntorch.Leaky with beta 1, SpikingJelly's IFNode and LIFNode, each with reset by subtraction. decoder:
-    its tokens, a text or list. settings: the model's others. Raises ModelError for what would not run the same here.
+    nn.Flatten, nn.Linear with neurons between them; biases where a neuron follows, and in the last layer. If it ends before
+    nn.Flatten the classifier is new, too. Neurons: snntorch.Leaky with beta 1, SpikingJelly's IFNode and LIFNode, each with reset
+    by subtraction. decoder: its tokens, a text or list. engine: see load(). settings: the model's others. Raises ModelError for
+    what would not run the same here.
     """
+    return on_engine(network_of(leaves_of(stack), NEURONS, decoder, {"update": "immediate"}, settings), engine)
+
+
+@torch.no_grad()
+def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine="auto", seed=0, **settings):
+    """A VGG_SNN_STDB_wFeedback in eval mode that sends with spikes, in `timesteps` steps, what a trained ReLU ANN computes.
+
+    stack: an nn.Sequential as from_layers() takes it, nn.ReLU in the place of neurons, and batch norm right behind a convolution
+    or nn.Linear, into which it is folded. Biases become currents. Thresholds are fitted to the activations on the images, a few
+    hundred of the training images, (N, C, H, W) as the model takes them, see fit_levels; with update immediate biases are then
+    calibrated on them, see calibrate_if_better. decoder, engine: as in from_layers(); a decoder is new, and its thresholds fit
+    its random weights. seed: of the draws with encoding poisson. settings: the model's others; if not given encoding is direct,
+    max_pool count and initial_potential 0.5. Raises ModelError for a layer that no network here has.
+    """
+    given = without_norms(leaves_of(copy.deepcopy(stack).eval() if isinstance(stack, nn.Module) else stack))
+    images = tensor_of(images)
+    defaults = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
+    if "dataset" not in settings and isinstance(images, torch.Tensor):
+        defaults["image_shape"] = tuple(images.shape[-3:])
+    own = {"timesteps": timesteps, "update": update}
+    model = network_of(given, {"torch.ReLU": None}, decoder, {"bias": True}, defaults | settings | own)
+    images, biases = checked_images(images, model, model.frames).cpu(), biases_of(model)
+    if not len(images):
+        raise ModelError("from_ann fits thresholds to images, and there are none: give a few hundred of the training images")
+    rates, logits = fit_levels(model, images)
+    fit_thresholds(model)
+    fit_biases(model, biases)
+    if update == "immediate":
+        calibrate_if_better(model, rates, logits, images, Draws(seed, 0, torch.arange(len(images))))
+    return on_engine(model, engine)
+
+
+def calibrate_if_better(model, rates, logits, images, draws):
+    """calibrate_biases, undone where on the images the model's answers were nearer to the ANN's before (cross-entropy of their
+    softmaxes): a channel's mean rate may fit while its neurons are further off. rates, logits: see fit_levels."""
+    *_, unit = (unit for connection, unit in units(model) if connection.target == model.wiring.output)
+
+    def off():
+        return F.cross_entropy(model(images, draws=draws, frames=False).logits * unit / model.timesteps, logits.softmax(1))
+
+    before, biases = off(), {name: value.clone() for name, value in model.state_dict().items() if name.endswith(".bias")}
+    calibrate_biases(model, rates, images, lambda t: draws.at_step(t, model.image_shape, "cpu"))
+    if off() > before:
+        model.load_state_dict(biases, strict=False)
+
+
+def leaves_of(stack):
+    """(name, module) of all layers of an nn.Sequential, see leaves. Raises ModelError for anything else."""
     if not isinstance(stack, nn.Sequential):
-        raise ModelError(f"from_layers takes an nn.Sequential of the layers in order, not a {type(stack).__name__}")
-    given = leaves(stack)
-    for name, module in given:
-        if isinstance(module, SpikingNeuron):
-            raise ModelError(f"{name} is a neuron of this package: load() gives a model from its file")
-        describe(name, module)  # raises before anything is built
-    linears = [module for _, module in given if isinstance(module, nn.Linear)]
-    kernels = [module.kernel_size[0] for _, module in given if isinstance(module, nn.Conv2d) and not halves(module)]
-    decoder = as_tokens(decoder) if isinstance(decoder, str) else decoder
-    own = {"plan": [encoder_tokens(given), decoder], "update": "immediate", "kernel_size": (kernels or [3])[0]}
-    if linears:
-        own |= {"fc_layers": len(linears) - 1, "fc_width": linears[0].out_features, "labels": linears[-1].out_features}
-    if any(getattr(module, "bias", None) is not None for _, module in given):
-        own["bias"] = True
-    if both := own.keys() & settings.keys():
-        raise ModelError(f"{min(both)} follows from the layers: leave it out")
-    model = VGG_SNN_STDB_wFeedback(**own, **settings)
-    ours = nn.Sequential(model.features, *([nn.Flatten(), model.classifier] if linears else []))
-    copy_layers([module for _, module in leaves(ours)], given)
-    return model.eval()
+        raise ModelError(f"give an nn.Sequential of the layers in order, not a {type(stack).__name__}: a network here is a chain")
+    return leaves(stack)
 
 
 def leaves(module, name="the stack"):
     """(name, module) of all layers of nested nn.Sequentials, in order; without dropout, which does nothing in eval mode."""
     if not isinstance(module, nn.Sequential):
-        return [] if "Dropout" in type(module).__name__ else [(name, module)]
+        return [] if isinstance(module, nn.Identity) or "Dropout" in type(module).__name__ else [(name, module)]
     prefix = "layer " if name == "the stack" else f"{name}."
-    return [leaf for position, child in module.named_children() for leaf in leaves(child, f"{prefix}{position}")]
+    return [leaf for position, child in module._modules.items() for leaf in leaves(child, f"{prefix}{position}")]
+
+
+def without_norms(given):
+    """The (name, module) pairs with each batch norm folded into weights and bias of the layer before it. Raises ModelError where
+    that is none that could take it."""
+    folded = []
+    for name, module in given:
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            folded.append((name, module))
+            continue
+        before, layer = folded[-1] if folded else ("nothing", None)
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            raise ModelError(f"{name} is a batch norm behind {before}: train it right behind a Conv2d or Linear, before its ReLU")
+        if module.running_mean is None:
+            raise ModelError(f"{name} keeps no running statistics: train it with track_running_stats=True")
+        fold = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
+        folded[-1] = before, fold(layer, module)
+    return folded
+
+
+def network_of(given, neurons, decoder, own, settings):
+    """A VGG_SNN_STDB_wFeedback in eval mode with the weights and biases of these (name, module) pairs, and what their neurons say
+    of themselves. neurons: which may be among them, as NEURONS; own: settings that are not to be given, beside those that follow
+    from the layers; settings: those given. Raises ModelError for a layer that no network here has."""
+    for name, module in given:
+        if isinstance(module, SpikingNeuron):
+            raise ModelError(f"{name} is a neuron of this package: load() gives a model from its file")
+        describe(name, module, neurons)  # raises before anything is built
+    linears = [module for _, module in given if isinstance(module, nn.Linear)]
+    kernels = [module.kernel_size[0] for _, module in given if isinstance(module, nn.Conv2d) and not halves(module)]
+    decoder = as_tokens(decoder) if isinstance(decoder, str) else decoder
+    own = {"plan": [encoder_tokens(given), decoder], "kernel_size": (kernels or [3])[0], **own}
+    if linears:
+        own |= {"fc_layers": len(linears) - 1, "fc_width": linears[0].out_features, "labels": linears[-1].out_features}
+        own["output_bias"] = linears[-1].bias is not None
+    if any(getattr(module, "bias", None) is not None and module not in linears[-1:] for _, module in given):
+        own["bias"] = True
+    if both := own.keys() & settings.keys():
+        raise ModelError(f"{min(both)} follows from the layers: leave it out")
+    model = VGG_SNN_STDB_wFeedback(**own, **settings)
+    ours = nn.Sequential(model.features, *([nn.Flatten(), model.classifier] if linears else []))
+    copy_layers([module for _, module in leaves(ours)], given, neurons)
+    return model.eval()
 
 
 def encoder_tokens(given):
@@ -104,48 +195,49 @@ def halves(convolution):
 
 
 @torch.no_grad()
-def copy_layers(ours, given):
+def copy_layers(ours, given, neurons):
     """Fill our modules from the (name, module) pairs given. Raises ModelError at the first that is not the same."""
-    after = f"after {given[-1][0]}", None
+    after = f"what follows {given[-1][0]}", None
     for module, leaf in zip_longest(ours, given):
         name, other = leaf or after
-        found, wanted = describe(name, other), describe("", module)
-        if found[0] != wanted[0] or (found[0] != "neuron" and found != wanted):
-            raise ModelError(f"{name} is {told(found)}; an architecture has {told(wanted)} there")
-        if found[0] == "neuron":
-            module.threshold.fill_(found[1]["threshold"])
-            module.leak.fill_(found[1]["leak"])
-        elif hasattr(module, "weight"):
+        (found, its), (wanted, own) = describe(name, other, neurons), describe("", module, neurons)
+        if found != wanted:
+            kind = "nothing" if other is None else type(other).__name__
+            raise ModelError(f"{name} is {kind}, where a network here has {wanted}: {ORDER}")
+        if found == "neuron":
+            for parameter, value in its.items():
+                getattr(module, parameter).fill_(value)
+            continue
+        if differing := [each for each in own if its[each] != own[each]]:
+            each = differing[0]
+            advice = ADVICE.get(each, "train it so")
+            raise ModelError(f"{name} is {found} with {each}={its[each]}, where a network here has {own[each]}: {advice}")
+        if hasattr(module, "weight"):
             module.weight.copy_(other.weight)
             if other.bias is not None and module.bias is not None:
                 module.bias.copy_(other.bias)
             elif other.bias is not None and other.bias.any():
-                raise ModelError(f"{name} has a bias and no neuron right after it: train it with bias=False")
-
-
-def told(description):
-    kind, own = description
-    return " ".join([kind, *(f"{name}={shown(value)}" for name, value in own.items())])
+                raise ModelError(f"{name} has a bias, or a batch norm, and no neuron right after it: train it without")
 
 
 def shown(value):
     return f"{value:g}" if isinstance(value, float) else value
 
 
-def describe(name, module):
-    """(kind, its arguments): equal for layers that do the same; None is no layer. Raises ModelError for one that no architecture
-    has."""
+def describe(name, module, neurons):
+    """(kind, its arguments) of a layer, None for no layer; equal for those that do the same. neurons: as in network_of. Raises
+    ModelError for a layer that no network here has."""
     if module is None or isinstance(module, SpikingNeuron):
         return "nothing" if module is None else "neuron", {}
     kind = f"{type(module).__module__.split('.')[0]}.{type(module).__name__}"
-    if kind in NEURONS:
-        return "neuron", neuron(name, module, *NEURONS[kind])
+    if kind in neurons:
+        return "neuron", neuron(name, module, *neurons[kind]) if neurons[kind] else {}
     for base, arguments in SHAPES.items():
         if isinstance(module, base):
             return base.__name__, {each: plain(module, each) for each in arguments}
-    raise ModelError(
-        f"{name} is {kind}, which none can have: give {', '.join(base.__name__ for base in SHAPES)} and {', '.join(NEURONS)}"
-    )
+    other = "; from_layers takes spiking layers" if kind in NEURONS else "; from_ann takes a trained ANN" * (kind in OF_ANNS)
+    known = ", ".join([*(base.__name__ for base in SHAPES), *neurons])
+    raise ModelError(f"{name} is {kind}, and a network here is a chain of {known}{other}")
 
 
 def plain(module, name):

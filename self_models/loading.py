@@ -31,7 +31,6 @@ def load(path, engine="auto", device="cpu", model=None, **changed):
     it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are the CPU's but
     for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or device that cannot be,
     and CheckpointError, which is one, for a file that cannot be used."""
-    ENGINES.find(engine)
     saved = whole_checkpoint(path, model)
     if "settings" not in saved:
         raise CheckpointError(
@@ -58,15 +57,7 @@ def load(path, engine="auto", device="cpu", model=None, **changed):
         model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"device {device!r}: {str(error).splitlines()[0]}") from None
-    if engine == "reference" and isinstance(model, VGG_SNN_STDB_wFeedback):
-        model.batched = False
-    elif engine != "dense":
-        found, reason = event_engine_for(model, chooses=engine == "auto")
-        if found:
-            model.engine = found
-        elif engine == "event":
-            raise ModelError(reason)
-    return model
+    return on_engine(model, engine)
 
 
 def whole_checkpoint(path, own=None):
@@ -128,6 +119,20 @@ class NothingDrawn(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return None if getattr(function, "__module__", "") == "torch.nn.init" else function(*args, **(kwargs or {}))
+
+
+def on_engine(model, engine):
+    """The model, on the engine of this name, see load(). Raises ModelError for one that there is not, or that cannot serve."""
+    ENGINES.find(engine)
+    if engine == "reference" and isinstance(model, VGG_SNN_STDB_wFeedback):
+        model.batched = False
+    elif engine in ("auto", "event"):
+        found, reason = event_engine_for(model, chooses=engine == "auto")
+        if found:
+            model.engine = found
+        elif engine == "event":
+            raise ModelError(reason)
+    return model
 
 
 def event_engine_for(model, chooses=False):

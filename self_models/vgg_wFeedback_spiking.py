@@ -15,7 +15,7 @@ from self_models.fast import batched
 from self_models.network.declared import CHANGEABLE, SpikingSettings
 from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
-from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, pass_on
+from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
 from self_models.network.surrogates import SURROGATES
 from self_models.network.wiring import modules_of, unknown, wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
@@ -75,6 +75,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         )
         if own["bias"]:
             add_biases(filter(None, (self.features, self.generate, self.classifier)))
+        if own["output_bias"]:
+            self.classifier[-1].bias = new_bias(self.classifier[-1])
         self.to(memory_format=torch.channels_last)
 
     def new_neuron(self, stage, channels=None):
@@ -113,9 +115,17 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """Timesteps until an image is answered: T, or T for each phase, after those in which the image arrives in parts."""
         return self.timesteps if not self.phased else self.gate.least_steps - 1 + self.wiring.phases * self.timesteps
 
+    def phase(self, step):
+        """The phase of a phased network in which this step lies, from 0; -1 before the image has arrived."""
+        return max(-1, (step + 1 - self.gate.least_steps) // self.timesteps)
+
     def sends(self, step):
-        """Whether the input neurons may send in the step of this number: in all, of a phased network in the first phase."""
-        return not self.phased or step < self.gate.least_steps - 1 + self.timesteps
+        """Whether the input neurons may send in the step of this number."""
+        return not self.phased or self.phase(step) < 1
+
+    def answers(self, step):
+        """Whether the outputs take what reaches them in the step of this number."""
+        return not self.phased or self.phase(step) == self.wiring.depths[self.wiring.output] - 1
 
     def _check_phased(self, gate, rule):
         own = self.settings
@@ -232,7 +242,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if not waits:
             features = self.propagate(run, "features", "after_fork", shared)
             drive = self.propagate(run, "classifier", "classifier", features.flatten(1))
-            run.logits = run.logits + drive.to(run.logits.dtype)
+            if self.answers(run.steps):
+                run.logits = run.logits + drive.to(run.logits.dtype)
         idle, decodes = self.decoder_idle(view), self.decodes(view, run.steps)
         if self.has_feedback and not idle:
             run.waiting = run.waiting + shared

@@ -391,7 +391,7 @@ LOOK, CONVERT, FULL_GPU = f"--pretrained_snn SNN {DATA} --images 1", f"--pretrai
         (ANN, TINY, "torch.optim.Adam.step", RuntimeError, "training: try a smaller --batch_size or fewer --timesteps, or"),
         (ANN, TINY, "self_models.counting.evaluation.Evaluation.add", FULL_GPU, "evaluating: try a smaller --batch_size, or"),
         (ANN, TINY, "harness.data.sets.load_set", MemoryError, "the images: try a smaller --limit_train"),
-        (SNN, CONVERT, "harness.building.conversion.largest", RuntimeError, "converting: try fewer --balance_images"),
+        (SNN, CONVERT, "self_models.conversion.largest", RuntimeError, "converting: try fewer --balance_images"),
         (ANALYSIS, LOOK, "self_models.running.outputs.SNNOutput.__init__", MemoryError, "pictures: try fewer --images"),
         (ANALYSIS, LOOK, "harness.measuring.evaluation.Draws", FULL_GPU, "the chart of spikes: try fewer --chart_images"),
     ],

@@ -18,10 +18,10 @@ from benchmarks.robustness import engines
 from benchmarks.speed import launches
 from benchmarks.speed.inference_peers import compared, figures
 from benchmarks.speed.peers import is_installed
-from harness.building.conversion import bounds_as_thresholds, fit_thresholds
 from harness.data.sets import load_data
 from harness.runs.checkpoints import save_checkpoint
 from self_models import load
+from self_models.conversion import bounds_as_thresholds, fit_thresholds
 from self_models.fast import philox
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

@@ -13,9 +13,13 @@ import torch
 from conftest import ANN, BALANCE, DATA, OBJ1, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
 from test_event_engine import BIAS, UNKNOWN, build
 
-import harness.building.conversion
-from harness import UserError
-from harness.building.conversion import (
+import harness.data.sets
+import self_models.conversion
+from harness.command_line.scripts import run_script
+from harness.data.sets import load_data
+from self_models.basics.checkpoints import load_checkpoint
+from self_models.basics.errors import ModelError
+from self_models.conversion import (
     balance_thresholds,
     biases_of,
     bounds_as_thresholds,
@@ -24,13 +28,10 @@ from harness.building.conversion import (
     fit_biases,
     fit_thresholds,
     largest,
+    rates_of,
     scale_thresholds,
     units,
 )
-from harness.command_line.scripts import run_script
-from harness.data.sets import load_data
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.errors import ModelError
 from self_models.network.norms import ACTIVATIONS, QCFS, BatchNorm, folded_in
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -172,13 +173,13 @@ def test_a_percentile_is_taken_of_each_steps_drives():
 
 def test_layers_whose_drives_are_too_many_to_keep_get_the_same_thresholds(monkeypatch):
     kept = balanced(readout="spike_count", image_shape=(3, 12, 14))[0].thresholds
-    monkeypatch.setattr(harness.building.conversion, "CACHED", 0)
+    monkeypatch.setattr(self_models.conversion, "CACHED", 0)
     assert balanced(readout="spike_count", image_shape=(3, 12, 14))[0].thresholds == kept
 
 
 def test_fewer_steps_than_the_decoder_waits_are_refused():
     model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, feedback_interval=4)
-    with pytest.raises(UserError, match="feedback_interval is 4"):
+    with pytest.raises(ModelError, match="feedback_interval is 4"):
         balance_thresholds(model, images(2), lambda t: torch.rand(2, 1, 28, 28), 3)
 
 
@@ -201,7 +202,7 @@ def test_neurons_and_what_stands_beside_the_stages_may_be_ones_own_in_a_conversi
         scale_thresholds(model, 0.5)
         kept = [name for name in before if name.startswith(("generate2", "gain"))]
     else:
-        for convert in (lambda: balance_thresholds(model, x, draws, 3), lambda: calibrate_biases(model, None, x, draws)):
+        for convert in (lambda: balance_thresholds(model, x, draws, 3), lambda: calibrate_biases(model, {}, x, draws)):
             with pytest.raises(ModelError, match=rf"^conversion does not know {re.escape(part)}"):
                 convert()
         kept = list(before)
@@ -474,7 +475,7 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann():
     biases, values, sent, said = biases_of(snn), {}, {}, []
     fit_thresholds(snn)
     fit_biases(snn, biases)
-    calibrate_biases(snn, ann, x, lambda t: x, lambda *one: said.append(one))
+    calibrate_biases(snn, rates_of(ann, snn, x), x, lambda t: x, lambda *one: said.append(one))
     for name, module in ann.named_modules():
         if name in snn.neurons():
             module.register_forward_hook(lambda _, given, output, name=name: values.update({name: output}))
@@ -508,7 +509,7 @@ def test_a_bias_is_shifted_in_thresholds_and_the_best_round_counts(steps, rate, 
     x, said = torch.ones(1, 1, 1, 1), []
     ann.features[0].weight.fill_(4 * rate)
     snn.features[0].weight.zero_()
-    calibrate_biases(snn, ann, x, lambda t: x, lambda *one: said.append(one))
+    calibrate_biases(snn, rates_of(ann, snn, x), x, lambda t: x, lambda *one: said.append(one))
     assert said == [("features.1", pytest.approx(rate), pytest.approx(off))]
     assert snn.features[0].bias.item() == pytest.approx(bias)
 
@@ -518,7 +519,7 @@ def test_a_bias_is_shifted_in_thresholds_and_the_best_round_counts(steps, rate, 
     [(3, "balancing thresholds, 2 of "), (7 + 17 + 2, "calibrating biases, 1 of 7 layers done; nothing of that is kept")],
 )
 def test_a_signal_in_a_conversion_says_what_was_done(trained, tmp_path, monkeypatch, capsys, call, said):
-    real, calls = harness.building.conversion.spikes_of, []
+    real, calls = self_models.conversion.spikes_of, []
 
     def spikes_of(*given):
         calls.append(given)
@@ -526,7 +527,7 @@ def test_a_signal_in_a_conversion_says_what_was_done(trained, tmp_path, monkeypa
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
-    monkeypatch.setattr(harness.building.conversion, "spikes_of", spikes_of)
+    monkeypatch.setattr(self_models.conversion, "spikes_of", spikes_of)
     command = f"--pretrained_ann {trained.ann} {SPIKING} --calibrate --output_dir {tmp_path}"
     with pytest.raises(SystemExit) as stop:
         run_script(lambda: run_here(SNN, command))

@@ -38,6 +38,7 @@ SETTINGS = {
     "membrane_floor": st.sampled_from([None, None, 0.0, 0.5]),
     "feedback_interval": st.sampled_from([1, 1, 2, 3]),
     "bias": st.booleans(),
+    "output_bias": st.booleans(),
     "initial_potential": st.sampled_from([0.0, 0.5]),
     "max_pool": st.sampled_from(["or", "count"]),
     "readout_slew": st.sampled_from([0.0, 0.25]),

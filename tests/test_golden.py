@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.building.conversion import balance_thresholds
 from harness.training.losses import Criterion
+from self_models.conversion import balance_thresholds
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

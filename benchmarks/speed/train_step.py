@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
-from harness.building.conversion import balance_thresholds
+from self_models.conversion import balance_thresholds
 from benchmarks.shared import OPTIMIZER, resident_gb
 from benchmarks.speed.peers import Neurons, stage_of
 from harness.data.sets import load_data

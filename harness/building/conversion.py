@@ -1,245 +1,21 @@
-"""From ANN to SNN: copy the weights, then balance the thresholds layer by layer, or take the bounds of a QCFS ANN for them; then,
-where asked, calibrate the biases.
-
-A spike counts 1 here, whatever its layer's threshold; an ANN's activation is on the scale of its layer. So what drives a layer is
-in a unit, the product of the thresholds before it, and with it that layer's bias and bound have to be divided.
-"""
+"""A conversion on training images, as a run does it: what it says, shows, and keeps of the thresholds that it found."""
 
 import contextlib
 import hashlib
 import json
-import math
-import re
-from functools import cache
-from operator import itemgetter
 
-import numpy as np
 import torch
-from torch.nn.modules.module import register_module_forward_hook
 
-from harness import UserError
 from harness.processes.signals import Interrupted
 from harness.runs.checkpoints import write_whole
 from harness.runs.progress import progress_bar
 from harness.training.forecast import counted
+from self_models.conversion import ROUNDS, balance_thresholds, calibrate_biases, rates_of
 from self_models.fast import batched
-from self_models.network.norms import by_channel
-from self_models.network.stages import chains, encoder_parts, list_layers, pass_on
-from self_models.network.wiring import check_known, in_stages
+from self_models.network.wiring import in_stages
 from self_models.running.draws import Draws
 
 RULE = 4  # of balancing: thresholds in caches of another rule are not read
-CACHED = 2**31  # bytes of a layer's drives that are kept until it is settled; more are computed again
-ROUNDS, GAIN = 16, 1.5  # of calibrating a layer's biases; a change of a bias by a threshold is one of the rate by 1 at most
-
-
-@torch.no_grad()
-def balance_thresholds(model, images, draws, timesteps, percentile=100.0, on_layer=None, on_step=None):
-    """Thresholds of each spiking layer, encoder, decoder, classifier: the largest drive W a[t] over steps, images, neurons; with
-    a percentile below 100 the largest over steps of that percentile over images and neurons (Rueckauer et al., 2017).
-
-    Each layer is run with leak 1 and the thresholds found so far (Diehl et al., IJCNN 2015; Sengupta et al., 2019). The input
-    neurons see the whole image, whatever the gate. The model's leaks are put back, its thresholds are the ones found, its biases,
-    which were the ANN's, fit to them. Neurons of one's own are balanced as they run; those beside the stages of a plan keep their
-    thresholds. images: (B, C, H, W), or recordings (B, T, C, H, W), which begin again at their end; draws: t -> (B, C, H, W),
-    uniform in [0, 1); on_layer: called with (name, threshold); on_step: after each step of a layer. Raises UserError for fewer
-    steps than the decoder needs to run once, ModelError for a part that no architecture makes.
-    """
-    check_known(model, "conversion", own=True)
-    interval = model.feedback_interval
-    if model.has_feedback and timesteps < interval:
-        raise UserError(f"in {timesteps} steps of balancing the decoder never runs: --feedback_interval is {interval}")
-    leaks, biases = [neuron.leak.item() for neuron in model.neurons().values()], biases_of(model)
-    model.set_leak(1.0)
-
-    def balance(name, linear, neuron, drive, steps):
-        found = torch.stack([largest(drive(t), percentile) for t in range(steps)]).max()
-        neuron.threshold.copy_(torch.where(found > 0, found, 1.0))  # 1 where nothing positive ever reaches it
-        fit_biases(model, biases)
-        spikes = spikes_of(neuron, drive, steps, on_step)
-        if on_layer:
-            on_layer(name, neuron.threshold.item())
-        return spikes
-
-    layer_by_layer(model, images, draws, timesteps, balance)
-    for neuron, leak in zip(model.neurons().values(), leaks, strict=True):
-        neuron.leak.fill_(leak)
-    return model.thresholds
-
-
-def layer_by_layer(model, images, draws, timesteps, settle):
-    """Run the network in evaluation, each layer once for all steps on the spikes of those before it, which are kept, a bit each.
-    settle: runs a spiking layer: called with (name, the layers that do not spike before it, the SpikingNeuron, its drive t -> (B,
-    ...), its steps), it returns its spikes_of. The rest as in balance_thresholds."""
-    was_training, interval = model.training, model.feedback_interval
-    model.eval()
-
-    def run(stage, layers, signal, steps):
-        """t -> the stage's output at step t. layers: (position, module) pairs; signal: t -> its input."""
-        for linear, neuron in chains(layers):
-            signal = through(linear, signal)
-            if neuron:
-                position, module = neuron
-                signal = cache(signal) if steps * signal(0).nbytes <= CACHED else signal
-                signal = settle(f"{stage}.{position}", linear, module, signal, steps)
-        return signal
-
-    before_fork, after_fork = encoder_parts(model.features)
-    shown = images.unbind(1) if images.dim() > 4 else [images]
-    forked = run("features", before_fork, lambda t: model.encoding.send(shown[t % len(shown)], draws(t)), timesteps)
-    encoded = run("features", after_fork, forked, timesteps)
-    if model.has_feedback:
-        inflow = lambda n: sum(forked(n * interval + t) for t in range(interval))  # noqa: E731
-        run("generate", list_layers(model.generate), inflow, timesteps // interval)
-    run("classifier", list_layers(model.classifier), lambda t: encoded(t).flatten(1), timesteps)
-    model.train(was_training)
-
-
-def through(linear, signal):
-    """t -> what layers that do not spike make of the signal at step t, (B, ...); asked from step 0 on, in turn, as often as
-    wanted: a maximum pool counts."""
-    memory = {}
-
-    def at(t):
-        if t == 0:
-            memory.clear()
-        values = signal(t)
-        for position, layer in linear:
-            values = pass_on(layer, values, memory, position)
-        return values
-
-    return at
-
-
-def spikes_of(neuron, drive, steps, on_step=None):
-    """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each."""
-    bits, state = [], None
-    for t in range(steps):
-        spikes, state = neuron(drive(t), state)
-        in_memory = spikes.bool().as_strided((spikes.numel(),), (1,))
-        bits.append((np.packbits(in_memory.cpu().numpy()), spikes.stride()))  # a drive without spikes has another order
-        if on_step:
-            on_step()
-    shape, kind = spikes.shape, (spikes.device, spikes.dtype)
-
-    def at(t):
-        packed, strides = bits[t]
-        return torch.from_numpy(np.unpackbits(packed, count=shape.numel())).as_strided(shape, strides).to(*kind)
-
-    return at
-
-
-def largest(values, percentile):
-    """The smallest of the values that this percentage of them does not exceed; the largest where that is not above 0."""
-    if percentile < 100:
-        found = values.flatten().kthvalue(max(1, math.ceil(percentile * values.numel() / 100))).values
-        if found > 0:
-            return found
-    return values.max()
-
-
-@torch.no_grad()
-def calibrate_biases(model, ann, images, draws, on_layer=None, on_step=None):
-    """Shift each bias so that its channel's mean rate over images, neurons and the model's T steps is that of the ANN it comes
-    from, in the order encoder, decoder, classifier, each layer on what those before it send then.
-
-    What a layer gets is not spread evenly over the steps, and in a few steps the difference is largely one of whole channels,
-    which a bias takes away (Li et al., ICML 2021, who correct it once; here the best of ROUNDS rounds counts, since most neurons
-    are silent and do not feel a small change). Every neuron has a bias; nothing is delayed. ann: in evaluation; on_layer: called
-    with (name, root mean square over channels of the rates' difference before, after); on_step: after each step of each round, or
-    with the number of those that a layer does not need; the rest, also what is raised, as in balance_thresholds.
-    """
-    wanted, shifts = {}, []  # by name of a layer, its channels' mean rates (C,); (bias, what is added to it)
-    units_of = {one.target: unit for one, unit in units(model)}
-    neurons, names = enumerate(model.neurons().items(), 1), {module: name for name, module in ann.named_modules()}
-    worth = {name: units_of[node] * neuron.threshold for node, (name, neuron) in neurons}  # of a spike, in the ANN's unit
-
-    def note(module, _, output):
-        if (name := names.get(module)) in worth:
-            wanted[name] = channel_means((output / worth[name]).clamp(0, 1))
-
-    with register_module_forward_hook(note):
-        ann(images)
-
-    def calibrate(name, linear, neuron, drive, steps):
-        if name not in wanted:  # a decoder's last layer, which spikes in the SNN alone
-            if on_step:
-                on_step(ROUNDS * steps)
-            return spikes_of(neuron, drive, steps, on_step)
-        bias = linear[-1][1].bias
-        shift, tried = torch.zeros_like(bias), []
-
-        def shifted(t):
-            now = drive(t)
-            return now + by_channel(shift, now)
-
-        for _ in range(ROUNDS + 1):
-            spikes = spikes_of(neuron, shifted, steps, on_step)
-            off = wanted[name] - sum(channel_means(spikes(t)) for t in range(steps)) / steps
-            tried.append((off.square().mean().sqrt().item(), shift, spikes))
-            shift = shift + GAIN * off * neuron.threshold
-        least, shift, spikes = min(tried, key=itemgetter(0))
-        shifts.append((bias, shift))
-        if on_layer:
-            on_layer(name, tried[0][0], least)
-        return spikes
-
-    layer_by_layer(model, images, draws, model.timesteps, calibrate)
-    for bias, shift in shifts:
-        bias.add_(shift)
-
-
-def channel_means(values):
-    """(B, C, ...) -> (C,)"""
-    return values.mean((0, *range(2, values.dim())))
-
-
-def scale_thresholds(model, factor):
-    """Multiply the thresholds that are balanced by factor, as the original does before use (0.7)."""
-    neurons = model.neurons().items()
-    model.set_thresholds([(factor if in_stages(name) else 1) * neuron.threshold.item() for name, neuron in neurons])
-
-
-def bounds_as_thresholds(state):
-    """(an ANN's state_dict with the bounds of its QCFS layers as thresholds, whether it has any)"""
-    renamed = {re.sub(r"(\.nonlinearity)?\.bound$", ".threshold", name): value for name, value in state.items()}
-    return renamed, renamed.keys() != state.keys()
-
-
-def biases_of(model):
-    """Number of a node -> a copy of the bias that its neurons have."""
-    wiring = model.wiring
-    return {one.target: one.bias.detach().clone() for one in (*wiring.forward, *wiring.feedback) if one.bias is not None}
-
-
-def fit_biases(model, biases):
-    """Bring the model's biases from the ANN's, see biases_of, to the unit of what drives each layer, for the thresholds now."""
-    with torch.no_grad():
-        for connection, unit in units(model):
-            if connection.target in biases:
-                connection.bias.copy_(biases[connection.target] / unit)
-
-
-@torch.no_grad()
-def fit_thresholds(model):
-    """Bring thresholds that are the ANN's bounds to the unit of what drives each layer."""
-    neurons = list(model.neurons().values())
-    for connection, unit in units(model):
-        if connection.target < model.wiring.output:
-            neurons[connection.target - 1].threshold.div_(unit)
-
-
-def units(model):
-    """(Connection, unit of its drive) of each, in their order: a drive of 1 stands for so much of the ANN's. Thresholds may be
-    changed on the way, each when its connection is met."""
-    check_known(model, "conversion", own=True)
-    wiring, thresholds, found = model.wiring, list(model.neurons().values()), {0: 1.0}
-    for connection in (*wiring.forward, *wiring.feedback):
-        sums = connection in wiring.feedback and connection.source == wiring.forked
-        unit = found[wiring.before_pools(connection.source)] / (model.feedback_interval if sums else 1)
-        yield connection, unit
-        if connection.target < wiring.output:
-            found[connection.target] = unit * thresholds[connection.target - 1].threshold.item()
 
 
 def balanced_thresholds(model, train, args, folder, say):
@@ -299,7 +75,7 @@ def calibrated_biases(model, ann, train, args, say):
     say(f"calibrating biases: {counted(len(batch.index), 'image')}, {counted(model.timesteps, 'step')}")
     line = "mean rates of its channels off by {:.4f}, now by {:.4f}"
     with layers_settled("calibrating biases", model, model.timesteps, say, line, ROUNDS + 1) as on:
-        calibrate_biases(model, ann, batch.images, draws_before_training(model, batch, args), *on)
+        calibrate_biases(model, rates_of(ann, model, batch.images), batch.images, draws_before_training(model, batch, args), *on)
 
 
 def _digest(model, images, args):

@@ -12,6 +12,7 @@ from harness.data.facts import with_facts
 from harness.training.resuming import taken_up
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import declared
+from self_models.conversion import biases_of, bounds_as_thresholds, fit_biases, fit_levels, fit_thresholds, scale_thresholds
 from self_models.network.declared import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
 from self_models.network.plans import find_plan
@@ -104,11 +105,12 @@ def of_ann(config, start):
         needs["bias"] = True
         if "bias" in config.given and not config.bias:
             raise UserError(f"--no-bias: the norm batch of {start.path} becomes a bias; leave it out")
-    if own == "qcfs":
+    if own == "qcfs" or config.update == "phased":
         needs |= {"initial_potential": 0.5, "scaling_factor": 1.0}
-        of_balancing = {"balance_timesteps", "balance_percentile", *["balance_images"] * (not config.calibrate)}
+        fits = own != "qcfs" or config.calibrate  # on --balance_images
+        of_balancing = {"balance_timesteps", "balance_percentile", *["balance_images"] * (not fits)}
         if idle := [flag for flag in config.typed if flag in of_balancing]:
-            why = f"the bounds of {start.path} are its thresholds"
+            why = f"the bounds of {start.path} are its thresholds" if own == "qcfs" else "update phased fits thresholds"
             raise UserError(f"--{idle[0]} does nothing, nothing is balanced: {why}; leave it out")
     if config.calibrate:
         needs["bias"] = True
@@ -178,15 +180,20 @@ def convert_ann(model, start, train, config, run):
         # the ANN has none; what is there is of an earlier conversion
         if name.endswith(".bias") and in_stages(name) and name not in state:
             torch.nn.init.zeros_(parameter)
-    biases = conversion.biases_of(model)
+    biases = biases_of(model)
     if has_bounds:
-        conversion.fit_thresholds(model)
+        fit_thresholds(model)
         begin = model.settings["initial_potential"]
         run.say(f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them")
+    elif model.phased:
+        images = conversion.balancing_batch(model, train, config).images
+        fit_levels(model, images)
+        fit_thresholds(model)
+        run.say(f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)")
     else:
         conversion.balanced_thresholds(model, train, config, run.place.files, run.say)
-    conversion.scale_thresholds(model, config.scaling_factor)
-    conversion.fit_biases(model, biases)
+    scale_thresholds(model, config.scaling_factor)
+    fit_biases(model, biases)
     if config.calibrate:
         conversion.calibrated_biases(model, ann_as_saved(config)[0], train, config, run.say)
     return model
@@ -196,7 +203,7 @@ def weights_for(model, start, config, run):
     """(name -> weight of a checkpoint, a norm's folded in and without a decoder that the model has not; whether bounds of qcfs
     are among them, now thresholds). Raises UserError where a norm does not fit."""
     try:
-        state, has_bounds = conversion.bounds_as_thresholds(folded_in(start.saved["state_dict"]))
+        state, has_bounds = bounds_as_thresholds(folded_in(start.saved["state_dict"]))
     except (KeyError, ValueError, RuntimeError):
         raise UserError(f"{start.path}: its normalisation does not fit its weights; use another copy") from None
     if has_decoder(state) and not has_decoder(model.state_dict()):

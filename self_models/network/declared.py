@@ -107,6 +107,8 @@ class SpikingSettings(NetworkSettings):
     leak: float = setting(1.0, FRACTION, "fraction of the membrane potential kept per timestep; 1: no leak", group="spiking")
     bias: bool = setting(False, Switch(), "learned constant current per channel and timestep; an ANN with norm batch needs it",
         group="spiking")
+    output_bias: bool = setting(False, Switch(), "learned constant current of each output per timestep", group="spiking",
+        balanced=False)
     initial_potential: float = setting(0.0, PROBABILITY, "membrane potential at the start, in thresholds; an ANN with qcfs takes "
         "0.5", group="spiking")
     max_pool: str = setting("or", Choice(MAX_POOLS), "spikes that pass a maximum pool; or: any; count: one whenever the highest "

@@ -104,13 +104,17 @@ def initialise(stage, init):
 
 
 def add_biases(stages):
-    """Give each linear layer a bias of zeros, (C',), whose output goes to neurons at once. Others need none: they are linear
-    together with the one after them, or their output is only added up."""
+    """Give each linear layer a bias whose output goes to neurons at once. Others need none: they are linear together with the one
+    after them, or their output is only added up."""
     for stage in stages:
         for layer, after in pairwise(stage):
             if isinstance(layer, LINEAR) and isinstance(after, SpikingNeuron):
-                channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-                layer.bias = nn.Parameter(torch.zeros(channels))
+                layer.bias = new_bias(layer)
+
+
+def new_bias(layer):
+    """Zeros, (C',)."""
+    return nn.Parameter(torch.zeros(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels))
 
 
 def original(layer, rectified):

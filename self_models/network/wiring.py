@@ -231,10 +231,12 @@ def is_plain(layer):
 
 
 def misplaced_in(stage):
-    """Positions of a stage's layers with a bias that no neuron gets at once, and of maximum pools of what is no spike."""
+    """Positions of a stage's layers with a bias that neither neurons get at once nor the logits, and of maximum pools of what is
+    no spike."""
     for linear, neuron in chains(list_layers(stage)):
         for number, (position, module) in enumerate(linear, 1):
-            ends, pools = neuron and number == len(linear), [isinstance(one, nn.MaxPool2d) for _, one in linear[:number]]
+            ends = number == len(linear) and (neuron or isinstance(module, nn.Linear))
+            pools = [isinstance(one, nn.MaxPool2d) for _, one in linear[:number]]
             if (getattr(module, "bias", None) is not None and not ends) or (pools[-1] and not all(pools)):
                 yield position
 

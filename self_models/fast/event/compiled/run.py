@@ -131,14 +131,14 @@ def decode(net, state, activity, clock, phase, counts):
 
 @compiled
 def is_over(net, state, settings, pixels):
-    """Whether nothing can change any more: no input neuron can send, no neuron is left above its threshold or has a bias, and
+    """Whether nothing can change any more: no input neuron can send, no neuron is left above its threshold, none has a bias, and
     neither the pixels that the gate has yet to look at nor a read-out that leaks change what is seen."""
     looks = settings.has_feedback and (pixels.run.look_again or settings.readout_leak != 1)
     if looks or pixels.run.sending:
         return False
     busy = False
     for n in range(len(net.nodes)):
-        busy |= n != net.output and (state.busy[n] or net.nodes[n].first_bias > 0)
+        busy |= net.nodes[n].first_bias > 0 or (n != net.output and state.busy[n])
     return not busy
 
 

@@ -1,0 +1,210 @@
+"""A trained ANN of somebody else's as a spiking network: from_ann(stack, images)."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, images, run_here
+from torch import nn
+
+import self_models.adopting
+from self_models import ModelError, from_ann, load
+from self_models.conversion import nearest_bound, units
+from self_models.network.norms import Staircase
+
+PAGE = (REPOSITORY / "docs/how_to/own_model.md").read_text(encoding="utf-8")
+
+
+def of_two_neurons():
+    """Two pixels, each with a neuron a = relu(2 x - 1/2), and two outputs."""
+    stack = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2))
+    for parameter, values in zip(stack.parameters(), ([2.0], [-0.5], [1.0, -1.0, 0.5, 2.0], [0.25, -1.0]), strict=True):
+        parameter.data = torch.tensor(values).view_as(parameter)
+    return stack
+
+
+@pytest.mark.parametrize("engine", ["auto", "dense", "reference"])
+@torch.no_grad()
+def test_spikes_and_logits_by_hand(engine):
+    """a = 1/2, 3/2 are two of the values that three steps can send with a threshold of 3/2: no other is so near. From V = 3/4 a
+    neuron of drive 1/2 fires in step 2 (V' = 5/4, 7/4, 3/4), one of drive 3/2 in each. A spike is worth 3/2 in three steps."""
+    x, stack = torch.tensor([0.5, 1.0]).view(1, 1, 1, 2), of_two_neurons()
+    snn = from_ann(stack, x, timesteps=3, engine=engine)
+    assert snn.thresholds == [1.5] and snn.features[0].bias.item() == -0.5
+    assert snn.classifier[0].bias.tolist() == pytest.approx([0.25 / 1.5, -1 / 1.5])
+    record = {} if engine == "auto" else {"record": {"features.1": "spikes"}}
+    output = snn(x, **record)
+    if record:
+        assert output.recorded["features.1"]["spikes"].int().flatten(1).tolist() == [[0, 1], [1, 1], [0, 1]]
+    assert output.spikes["features.1"].tolist() == [4]
+    assert output.logits[0].tolist() == pytest.approx([1 - 3 + 0.5, 0.5 + 6 - 2])
+    torch.testing.assert_close(output.logits * 1.5 / 3, stack(x))  # the ANN's
+    assert (snn.engine is not None) == (engine == "auto")
+    assert torch.equal(snn(x * 0).logits * 1.5 / 3, stack(x * 0))  # where nothing fires the bias is all that there is
+
+
+def test_bounds_by_hand():
+    """One level: with theta up to 2 all ones are sent as theta, and (4 (1 - theta)² + (3 - theta)²) / 5 is least at 7/5."""
+    assert nearest_bound(torch.tensor([0.0, 1, 1, 1, 1, 3]), 1) == pytest.approx(1.4, abs=0.01)
+    assert nearest_bound(torch.zeros(4), 4) == 1
+    values = torch.randn(5000, generator=torch.Generator().manual_seed(0)).relu()
+    tried = torch.linspace(0.2, 4, 96).tolist()
+    errors = [(values - Staircase.apply(values, torch.tensor(theta), 4)).square().mean() for theta in tried]
+    best = tried[torch.stack(errors).argmin()]
+    assert 1 < best < values.max() and nearest_bound(values, 4) == pytest.approx(best, abs=0.05)
+
+
+def trained_stack(pool):
+    """One of each layer that is taken, with norms that do something."""
+    torch.manual_seed(0)
+    relu = nn.ReLU()  # one module in several places
+    stack = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6, eps=0.1), relu),
+        nn.Conv2d(6, 6, 2, stride=2, bias=False),
+        nn.Conv2d(6, 8, 3, padding="same", bias=False),
+        nn.BatchNorm2d(8, affine=False),
+        relu,
+        nn.Dropout2d(0.2),
+        pool(2),
+        nn.Identity(),
+        nn.Flatten(),
+        nn.Linear(8 * 3 * 3, 24),
+        nn.BatchNorm1d(24),
+        relu,
+        nn.Dropout(0.5),
+        nn.Linear(24, 24),
+        relu,
+        nn.Linear(24, 5),
+    )
+    for seed in range(30):
+        stack(images(8, (3, 12, 12), seed))
+    return stack
+
+
+@pytest.mark.parametrize("update", ["immediate", "delayed"])
+@pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
+@torch.no_grad()
+def test_a_long_run_answers_as_the_ann_which_stays_as_it_is(pool, update):
+    stack, x = trained_stack(pool), images(12, (3, 12, 12), 99)
+    before = copy.deepcopy(stack.state_dict())
+    snn = from_ann(stack, x, timesteps=400, update=update, engine="dense", classes=list("abcde"))
+    assert stack.training and all(torch.equal(value, before[name]) for name, value in stack.state_dict().items())
+    *_, (output, unit) = units(snn)
+    assert output.target == snn.wiring.output and snn.classes == list("abcde")
+    wanted = stack.eval()(x)
+    torch.testing.assert_close(snn(x).logits * unit / 400, wanted, rtol=0, atol=0.07 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize(("shift", "stays"), [(0.0, True), (-9.0, False)])
+def test_a_calibration_that_helps_nothing_is_undone(monkeypatch, shift, stays):
+    x, calibrated = torch.tensor([0.5, 1.0]).view(1, 1, 1, 2), []
+
+    def calibrate(model, *given):
+        model.features[0].bias.add_(shift)
+        calibrated.append(model.features[0].bias.item())
+
+    monkeypatch.setattr(self_models.adopting, "calibrate_biases", calibrate)
+    snn = from_ann(of_two_neurons(), x, timesteps=3)
+    assert snn.features[0].bias.item() == -0.5 and (calibrated == [-0.5]) == stays
+    assert len(calibrated) == 1 and from_ann(of_two_neurons(), x, 3, "delayed").thresholds == snn.thresholds
+    assert len(calibrated) == 1  # nothing is calibrated where a layer answers a step later
+
+
+def test_a_decoder_is_added_and_other_settings_are_taken():
+    x, own = images(4, (3, 12, 12)), {"encoding": "poisson", "readout": "membrane", "leak": 0.9}
+    snn = from_ann(trained_stack(nn.AvgPool2d), x, timesteps=4, decoder="U 6 U in", **own)
+    output = snn(x, seed=1)
+    assert output.predictions.shape == (4, *x.shape) and snn.settings["leak"] == 0.9 and len(snn.thresholds) == 5
+
+
+def test_numpy_pixels_are_taken():
+    pixels = np.array([128, 255], np.uint8).reshape(1, 1, 1, 2)
+    assert from_ann(of_two_neurons(), pixels).thresholds == pytest.approx([1.5])
+
+
+def stack_with(position, *layers):
+    """The small network with these layers instead of the one at this position."""
+    small = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Flatten()]
+    small += [nn.Linear(4 * 16, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 10)]
+    return nn.Sequential(*small[:position], *layers, *small[position + 1 :])
+
+
+class Residual(nn.Module):
+    """Adds its input."""
+
+
+@pytest.mark.parametrize(
+    ("stack", "words"),
+    [
+        (
+            stack_with(3, nn.Conv2d(4, 4, 5, padding=2)),
+            "layer 3 is Conv2d with kernel_size=.5, 5., where a network here has .3, 3.:",
+        ),
+        (stack_with(3, nn.Conv2d(4, 4, 3, 2, 1)), "layer 3 is Conv2d with stride=.2, 2., .*: halve with a pool"),
+        (stack_with(3, nn.Conv2d(4, 4, 3, padding=1, groups=2)), "layer 3 is Conv2d with groups=2, .* has 1: train it so"),
+        (stack_with(3, Residual()), r"layer 3 is test_from_ann.Residual, and a network here is a chain of Conv2d, .*torch.ReLU"),
+        (stack_with(1, nn.GELU()), "layer 1 is torch.GELU"),
+        (stack_with(1, nn.ReLU(), nn.BatchNorm2d(4)), "layer 2 is a batch norm behind layer 1: train it right behind"),
+        (stack_with(1, nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()), "layer 1 keeps no running statistics"),
+        (stack_with(2, nn.Conv2d(4, 4, 2, 2)), "layer 2 has a bias, or a batch norm, and no neuron right after it"),
+        (stack_with(2, nn.Conv2d(4, 4, 2, 2, bias=False), nn.ReLU()), "layer 3 is ReLU, where a network here has Conv2d: conv"),
+        (stack_with(8, nn.Linear(8, 9)), "layer 8 is Linear with out_features=9, .*: hidden layers have one width"),
+        (stack_with(6, nn.Linear(4 * 9, 8)), "layer 6 is Linear with in_features=36, .* has 64: so many come of these images"),
+        (stack_with(10, nn.Linear(8, 10), nn.LogSoftmax(1)), "layer 11 is torch.LogSoftmax"),
+        (Residual(), "give an nn.Sequential of the layers in order, not a Residual"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_no_network_here_has_is_refused_by_layer(stack, words):
+    with pytest.raises(ModelError, match=words) as error:
+        from_ann(stack, torch.rand(2, 1, 8, 8))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("x", "settings", "words"),
+    [
+        (torch.rand(0, 1, 8, 8), {}, "there are none: give a few hundred"),
+        (torch.rand(2, 1, 8, 8) * 3, {}, "images must be .* in .0, 1.; these lie in"),
+        ("digits.png", {"image_shape": (1, 8, 8)}, "images must be .*, not a str"),
+        (torch.rand(2, 1, 8, 8), {"bias": False}, "bias follows from the layers"),
+        (torch.rand(2, 1, 8, 8), {"engine": "fast"}, "engine"),
+        (torch.rand(2, 1, 8, 8), {"update": "later"}, "update"),
+    ],
+)
+def test_what_from_ann_cannot_use_is_refused(x, settings, words):
+    with pytest.raises(ModelError, match=words):
+        from_ann(stack_with(0, nn.Conv2d(1, 4, 3, padding=1)), x, **settings)
+
+
+def run_blocks(*titles):
+    """What the page's blocks of these titles leave behind."""
+    space = {}
+    for title in titles:
+        (code,) = re.findall(rf"^```python\n(# {title}\n.*?)^```$", PAGE, re.M | re.S)
+        exec(code, space)
+    return space
+
+
+def test_the_pages_ann_is_trained_converted_evaluated_priced_and_exported(tmp_path, monkeypatch):
+    """The blocks of docs/how_to/own_model.md as they stand; the network loses little."""
+    monkeypatch.chdir(tmp_path)
+    space = run_blocks("train", "convert")
+    shown, found = space["test"].whole(), space["found"]
+    with torch.no_grad():
+        accuracy = (space["ann"](shown.images).argmax(1) == shown.labels).double().mean().item()
+    assert accuracy > 0.9 and found["images"] == 2000 and found["accuracy"] > accuracy - 0.01
+    assert space["snn"].engine.runs["event"] > 0 and found["energy_event_joules"] > 0
+    said = run_here("energy", "mine.pth --limit_test 16")[1]
+    assert "mine.pth" in said and "45 nm" in said
+    run_here("export", "mine.pth --to torch")
+    assert (tmp_path / "mine_torch.pt").is_file()
+
+
+def test_the_pages_spiking_layers_become_a_checkpoint(tmp_path, monkeypatch):
+    pytest.importorskip("snntorch")
+    monkeypatch.chdir(tmp_path)
+    model = run_blocks("layers")["model"]
+    assert model.engine and load("mine.pth").thresholds == model.thresholds
