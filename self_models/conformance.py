@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from self_models.basics.errors import ModelError
-from self_models.basics.images import tensor_of
+from self_models.basics.images import checked_images, tensor_of
 from self_models.fast.event.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import SNNOutput
@@ -18,8 +18,8 @@ AFTERWARDS = {"predicted": "predicted", "output": "logits_by_step", "prediction"
 
 class Difference(NamedTuple):
     """The first place where two runs differ. image, step: numbers from 0. layer: a layer of neurons, 'input', 'output' (logits),
-    or another part of an SNNOutput. neuron: its number in the flattened (C, H, W), None where sums alone are known. a, b: what each
-    has there: spikes, or the value that differs. potentials: of that neuron after this step, (of a, of b), each in its own unit,
+    or another part of an SNNOutput. neuron: its number in the flattened (C, H, W), None where sums alone are known. a, b: what
+    each has there: spikes, or a value. potentials: of that neuron after this step, (of a, of b), each in its own unit,
     as thresholds are; None where they are not known."""
 
     image: int
@@ -80,7 +80,8 @@ def recorded_by(network, x, uniforms, draws):
     output = engine(x, uniforms, draws)
     if uniforms is not None or model.frames:
         return output
-    left_on, states = engine.begun(x, draws), []
+    x, states = checked_images(x, model), []
+    left_on = engine.begun(x, draws)
     for _ in range(model.timesteps):
         _, left_on = engine.go_on(left_on, x, 1, False, Recorder())
         states.append(engine.state_of(left_on))
