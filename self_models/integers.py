@@ -12,7 +12,8 @@ more weights.
 
 import functools
 from collections import OrderedDict
-from math import ceil, log2
+from itertools import product
+from math import ceil, floor, log2
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.fast.batched.folding import FoldedChain
 from self_models.fast.event.compiled.parts import FORMS
-from self_models.network.neurons import NeuronState, SpikingNeuron
+from self_models.network.neurons import NeuronState, SpikingLayers, SpikingNeuron
 from self_models.network.stages import chains, encoder_parts, list_layers
 from self_models.network.wiring import check_known, is_doubling
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
@@ -30,7 +31,7 @@ LEVELS = 127  # of a weight, and as many below 0
 LARGEST = 2**30 - 1  # of a current, and of a membrane potential: their sum fits into 32 bits
 EXACT = 2**24  # up to here float32 holds all whole numbers
 SHARES = 2**15  # a leak is a whole number of these parts
-CLIPPED = 0.5, 1.25, 64  # scales tried: from that of twice the largest weight to that of less, so many of them
+TRIED = 0.5, 1.25, 64  # scales beside a power of 2: these parts of the one by which the largest weight just fits, so many of them
 BRIGHTEST = 255  # of a pixel that is sent as it is, `direct`
 WHO, INSTEAD = "weights int8", "load it with weights='float32'"
 
@@ -137,7 +138,7 @@ class IntegerSNN:
     input_unit: see WholeForm; longest_interval: feedback_interval with which sums surely fit. Logits that are shown, and that
     rules ask for, are float32, times their unit."""
 
-    input_unit, logits_unit, decoded_unit, longest_interval = 1.0, 1.0, 1.0, EXACT
+    input_unit, logits_unit, decoded_unit, longest_interval, logits_dtype = 1.0, 1.0, 1.0, EXACT, torch.float64
 
     def change(self, **settings):
         """As the SNN's; raises ModelError for what has no form in whole numbers, too."""
@@ -156,11 +157,6 @@ class IntegerSNN:
                 raise ModelError(f"{WHO} does not know the {name} {self.settings[name]}: {INSTEAD}")
         if self.feedback_interval > self.longest_interval:
             raise ModelError(f"feedback_interval is at most {self.longest_interval} here: {WHO} was loaded with it")
-
-    def start(self, x, draws=None, recorder=None):
-        run = super().start(x, draws, recorder)
-        run.logits = run.logits.double()
-        return run
 
     def faded(self, values, share):
         return faded(values, share)
@@ -196,6 +192,8 @@ class Signal(NamedTuple):
 def in_whole_numbers(model):
     """An SNN, made one in whole numbers, in place. Raises ModelError for one with a part or method of its own, or with a gate,
     rule, read-out or encoding that has no form in them."""
+    if not isinstance(model, SpikingLayers):
+        raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
     if method := model.overridden():
         raise ModelError(f"{WHO} does not know {type(model).__name__}.{method}: {INSTEAD}")
     check_known(model, WHO, INSTEAD)
@@ -212,7 +210,7 @@ def in_whole_numbers(model):
         if waiting.bound > EXACT:
             raise ModelError(f"feedback_interval {model.feedback_interval}: {WHO} cannot add up so many steps: choose less")
         model.decoded_unit = quantise(list_layers(model.generate), waiting).unit
-    return model
+    return model.requires_grad_(False)
 
 
 @functools.cache
@@ -252,8 +250,10 @@ def set_weights(module, signal, theta=None):
     weight = module.weight.double()
     largest, together = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module), 1e-9)
     unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
-    fits = min(LEVELS * unit / largest, 0.9 * LARGEST * unit / (signal.bound * together), EXACT)
-    tried = sorted({max(1, round(fits * share)) for share in torch.linspace(*CLIPPED).tolist()})
+    room = min(0.9 * LARGEST * unit / (signal.bound * together), EXACT)
+    fits = min(LEVELS * unit / largest, room)
+    tried = [unit * 2.0 ** floor(log2(fits / unit)), *(fits * torch.linspace(*TRIED)).tolist()]
+    tried = [max(1, round(min(parts, room))) for parts in tried]
     errors = [(weight - whole(weight * parts / unit) * unit / parts).square().sum() for parts in tried]
     parts = tried[torch.stack(errors).argmin()]
     after, weight = signal.unit * unit / parts, whole(weight * parts / unit)
@@ -270,8 +270,11 @@ def whole(weight):
 
 
 def fan_in(weight, module):
-    """The largest sum of an output's weights, their signs left aside."""
-    return weight.abs().transpose(0, int(isinstance(module, nn.ConvTranspose2d))).flatten(1).sum(1).max().item()
+    """The largest sum of the weights that reach one output, their signs left aside."""
+    is_transposed = isinstance(module, nn.ConvTranspose2d)
+    weight, apart = (weight.abs().transpose(0, 1), module.stride[0]) if is_transposed else (weight.abs(), 1)
+    places = product(range(apart), repeat=2)
+    return max(weight[..., y::apart, x::apart].flatten(1).sum(1).max().item() for y, x in places)
 
 
 def set_neurons(neuron, signal):
