@@ -109,13 +109,14 @@ def compared(a, b, tolerance=None, thresholds=None):
 def parts_of(a, b, tolerance):
     """(layer, what a has of it (T, B, ...), what b has, where they differ), in the order of a step."""
     step = torch.arange(len(a.logits_by_step))[:, None]
+    compared = [None if one.comparisons is None else one.comparisons * (step == step[-1]) for one in (a, b)]
     found = [("running", step < a.steps, step < b.steps), ("is_open", a.is_open, b.is_open)]
     for name in a.spikes:
         (one, v), (other, others) = (of_layer(output, name) for output in (a, b))
         if one is None or other is None:
             one, other = a.spikes_by_step[name], b.spikes_by_step[name]
         found += [(name, one, other), (f"{name} potential", v, others)]
-    found += [(name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()]
+    found += [(name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()] + [("comparisons", *compared)]
     for name, one, other in found:
         if one is None or other is None or (one.is_floating_point() and name not in a.spikes and tolerance is None):
             continue
