@@ -78,7 +78,7 @@ def recorded_by(network, x, uniforms, draws):
         record = dict.fromkeys(names[1:], ("spikes", "membrane")) | {"input": "spikes"}
         return model(x, uniforms=uniforms, draws=draws, record=record)
     output = engine(x, uniforms, draws)
-    if uniforms is not None or model.frames:
+    if uniforms is not None or model.frames or model.phased:
         return output
     x, states = checked_images(x, model), []
     left_on = engine.begun(x, draws)

@@ -194,11 +194,12 @@ def in_whole_numbers(model):
     rule, read-out or encoding that has no form in them."""
     if not isinstance(model, SpikingLayers):
         raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
-    if method := model.overridden():
-        raise ModelError(f"{WHO} does not know {type(model).__name__}.{method}: {INSTEAD}")
+    method = model.overridden()
+    if own := f"{type(model).__name__}.{method}" if method else "the update phased" * model.phased:
+        raise ModelError(f"{WHO} does not know {own}: {INSTEAD}")
     check_known(model, WHO, INSTEAD)
     model.__class__ = integer_class(type(model))
-    model.change()
+    model.change()  # which refuses what has no form
     model.input_unit = 1 / BRIGHTEST if model.encoding.send is whole_pixels else 1.0
     before_fork, after_fork = encoder_parts(model.features)
     forked = quantise(before_fork, Signal(model.input_unit, round(1 / model.input_unit)))
@@ -219,54 +220,52 @@ def integer_class(cls):
 
 
 def quantise(layers, signal):
-    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out."""
+    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out. Float32 stays where
+    it holds every sum exactly."""
     for linear, neuron in chains(layers):
-        for number, (position, module) in enumerate(linear, 1):
+        for position, module in linear:
             if isinstance(module, nn.MaxPool2d):
                 continue
-            if isinstance(module, nn.AvgPool2d):
-                module.divisor_override, after = 1, Signal(signal.unit / 4, 4 * signal.bound)
-            else:
-                theta = neuron[1].threshold.item() if neuron and number == len(linear) else None
-                after = set_weights(module, signal, theta)
-            if after.bound > LARGEST:
+            before, ends = signal.bound, neuron and module is linear[-1][1]
+            signal = whole_sums(module, signal, neuron[1].threshold.item() if ends else None)
+            if signal.bound > LARGEST:
                 raise ModelError(f"{WHO}: sums of layer {position} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}")
-            if max(signal.bound, after.bound) > EXACT:
-                module.double().register_forward_pre_hook(in_double)
-            signal = after
+            if max(before, signal.bound) > EXACT:
+                module.double().register_forward_pre_hook(lambda _, given: (given[0].double(),))
         if neuron:
-            set_neurons(neuron[1], signal)
+            neuron, theta = neuron[1], round(neuron[1].threshold.item() / signal.unit)
+            narrow = signal.bound <= EXACT / 2 and theta < EXACT / 64
+            neuron.__class__, neuron.unit, neuron.highest = IntegerNeuron, signal.unit, EXACT // 2 if narrow else LARGEST
+            neuron.threshold = nn.Parameter(torch.tensor(theta, dtype=torch.float32 if narrow else torch.float64))
             signal = Signal(1.0, 1)
     return signal
 
 
-def in_double(module, given):
-    return (given[0].double(),)
-
-
-def set_weights(module, signal, theta=None):
+def whole_sums(module, signal, theta=None):
     """Give a linear module whole weights, and a bias, for this Signal; returns the one that comes out, in whose unit theta, that
-    of neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error."""
+    of neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error; a
+    power of 2 is tried, too, which is exact on a grid."""
+    if isinstance(module, nn.AvgPool2d):
+        module.divisor_override = 1
+        return Signal(signal.unit / 4, 4 * signal.bound)
     weight = module.weight.double()
     largest, together = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module), 1e-9)
     unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
     room = min(0.9 * LARGEST * unit / (signal.bound * together), EXACT)
     fits = min(LEVELS * unit / largest, room)
     tried = [unit * 2.0 ** floor(log2(fits / unit)), *(fits * torch.linspace(*TRIED)).tolist()]
-    tried = [max(1, round(min(parts, room))) for parts in tried]
-    errors = [(weight - whole(weight * parts / unit) * unit / parts).square().sum() for parts in tried]
-    parts = tried[torch.stack(errors).argmin()]
-    after, weight = signal.unit * unit / parts, whole(weight * parts / unit)
-    bound = signal.bound * fan_in(weight, module)
-    module.weight.copy_(weight)
+    tried = [max(1, round(min(parts, room))) for parts in tried]  # of the unit: a weight of 1 is one of them
+
+    def whole(parts):
+        return (weight * parts / unit).round().clamp(-LEVELS, LEVELS)
+
+    parts = min(tried, key=lambda parts: (weight - whole(parts) * unit / parts).square().sum().item())
+    after, bound = signal.unit * unit / parts, signal.bound * fan_in(whole(parts), module)
+    module.weight.copy_(whole(parts))
     if module.bias is not None:
         module.bias.copy_((module.bias.double() / after).round())
         bound += module.bias.abs().max().item()
     return Signal(after, bound)
-
-
-def whole(weight):
-    return weight.round().clamp(-LEVELS, LEVELS)
 
 
 def fan_in(weight, module):
@@ -275,15 +274,6 @@ def fan_in(weight, module):
     weight, apart = (weight.abs().transpose(0, 1), module.stride[0]) if is_transposed else (weight.abs(), 1)
     places = product(range(apart), repeat=2)
     return max(weight[..., y::apart, x::apart].flatten(1).sum(1).max().item() for y, x in places)
-
-
-def set_neurons(neuron, signal):
-    """Make these neurons IntegerNeurons that take this Signal."""
-    neuron.__class__, neuron.unit = IntegerNeuron, signal.unit
-    theta = round(neuron.threshold.item() / signal.unit)
-    narrow = signal.bound <= EXACT / 2 and theta < EXACT / 64
-    neuron.highest = EXACT // 2 if narrow else LARGEST
-    neuron.threshold = nn.Parameter(torch.tensor(theta, dtype=torch.float32 if narrow else torch.float64), False)
 
 
 def folded(decoder):

@@ -12,7 +12,6 @@ from test_event_engine import BIAS, COUNTED, FORK, MAXIMUM, POOLED, UNKNOWN, bui
 from self_models import ModelError, evaluate, first_difference, load, load_data
 from self_models.fast.event.engine import EventEngine
 from self_models.integers import LARGEST, LEVELS, SHARES, faded, in_whole_numbers, portable_tanh, whole_form
-from self_models.network.neurons import UPDATES
 from self_models.network.wiring import is_doubling
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -85,7 +84,7 @@ def test_a_network_on_the_grid_is_its_own_form_in_whole_numbers(settings):
     assert spiked(output) and whole.runs_by == "reference"
 
 
-@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("update", ["immediate", "delayed"])
 @torch.no_grad()
 def test_no_sum_is_rounded(update):
     """Every sum is the one that float64 gives, every potential and logit is whole and within its bounds: of any weights, with
@@ -168,6 +167,11 @@ def test_what_has_no_form_in_whole_numbers_is_refused_by_name(change):
         with pytest.raises(ModelError, match=said):
             model.change(**settings)
     assert model.change(feedback_interval=1, epsilon=0.2).gate.epsilon == 0.2
+
+
+def test_a_phased_network_is_refused_by_name():
+    with pytest.raises(ModelError, match="weights int8 does not know the update phased"):
+        in_whole_numbers(build(VGG_SNN_STDB_wFeedback, update="phased"))
 
 
 @pytest.mark.parametrize("part", UNKNOWN)
