@@ -125,8 +125,9 @@ class IntegerNeuron(SpikingNeuron):
 
     def forward(self, current, state=None):
         v = (state or self.at_rest(current)).v
-        left = faded(v, self.leak) - v  # of which the update, without a leak, makes the leak
-        spikes, v = self.update(current.to(v.dtype) + left, v, self.threshold, 1, lambda v: (v > 0).to(v.dtype))
+        current, left = current.to(v.dtype), faded(v, self.leak)
+        current = current if left is v else current + (left - v)  # of which the update, without a leak, makes the leak
+        spikes, v = self.update(current, v, self.threshold, 1, lambda v: (v > 0).to(v.dtype))
         return spikes.float(), NeuronState(self.floored(v))
 
     def floored(self, v):
