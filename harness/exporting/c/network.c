@@ -18,7 +18,7 @@ static int32_t lowest(uint32_t bits)
 }
 #endif
 
-enum { LANES = 16, SMALL = 64 }; /* weights added at once; a window that is so small is added up before it is added */
+enum { LANES = 8, SMALL = 64 }; /* weights added at once; a window that is so small is added up before it is added */
 
 #define EVALUATION 0xFFFFFFFFu /* the counter's word "epoch" of random numbers drawn in evaluation */
 
