@@ -7,6 +7,7 @@ from self_models.basics.checkpoints import CheckpointError, differences, load_ch
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
 from self_models.fast.event.engine import EventEngine
+from self_models.integers import in_whole_numbers
 from self_models.network.wiring import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -17,10 +18,22 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 CLASSES = (VGG_wFeedback, VGG_SNN_STDB_wFeedback, InputBlockingSNN, AdaptiveTimestepsSNN, ContrastAttentionSNN)
 MODELS = {cls.__name__: cls for cls in CLASSES}
 TOO_LARGE = 2**24  # of a number of neurons in a setting
+
+
+@torch.no_grad()
+def in_sixteen_bits(model):
+    """The model, its weights rounded to 16 bits, as export.py --to half writes them."""
+    for value in model.parameters():
+        if value.dim() > 1:
+            value.copy_(value.half())
+    return model
+
+
 ENGINES = Registry("engine", auto=None, dense=None, event=None, reference=None)
+WEIGHTS = Registry("weights", float32=lambda model: model, float16=in_sixteen_bits, int8=in_whole_numbers)
 
 
-def load(path, engine="auto", device="cpu", model=None, **changed):
+def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
     """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device.
 
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
@@ -31,7 +44,7 @@ def load(path, engine="auto", device="cpu", model=None, **changed):
     it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are the CPU's but
     for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or device that cannot be,
     and CheckpointError, which is one, for a file that cannot be used."""
-    ENGINES.find(engine)
+    ENGINES.find(engine), WEIGHTS.find(weights)
     saved = whole_checkpoint(path, model)
     if "settings" not in saved:
         raise CheckpointError(
@@ -54,6 +67,7 @@ def load(path, engine="auto", device="cpu", model=None, **changed):
     model = restore(cls(**chosen), saved, path, may_lack).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
+    model = WEIGHTS[weights](model)
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -23,7 +23,7 @@ from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
-from self_models.running.changing import check_recordings, prediction_targets, seen_and_targets, show_image
+from self_models.running.changing import check_recordings, decayed, prediction_targets, seen_and_targets, show_image
 from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
@@ -190,7 +190,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if self.gate.begins_anew(view):
             run.forget("features", "before_fork")
         shared = self.propagate(run, "features", "before_fork", signal)  # encoder, as far as the decoder needs it
-        run.logits = self.settings["output_leak"] * run.logits
+        run.logits = self.faded(run.logits, self.settings["output_leak"])
         waits = self.gate.waits(view)
         if not waits:
             features = self.propagate(run, "features", "after_fork", shared)
@@ -207,6 +207,10 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         shown = self.read_out_and_gate(run, decoded)
         recorded = run.recorder.of_step(run.spikes, run.memory, self.neurons(), image)
         return shown._replace(logits=run.logits, spikes=run.spike_counts(self.wiring.names), **recorded)
+
+    def faded(self, values, share):
+        """What is left of outputs or potentials (B, ...), where this share of them is kept: a number, or of each image (B,)."""
+        return decayed(values, share) if isinstance(share, torch.Tensor) else share * values
 
     def propagate(self, run, stage, part, signal):
         """One step of a part of a stage, layer by layer: the signal (B, ...) that comes out."""

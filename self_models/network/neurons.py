@@ -80,10 +80,15 @@ class SpikingNeuron(nn.Module):
         self.initial_potential = required(PROBABILITY, "initial_potential", initial_potential)
         self.biased, self.floor = biased, floor
 
+    @property
+    def rest(self):
+        """V before the first step."""
+        return self.initial_potential * self.threshold
+
     def at_rest(self, current):
         """The NeuronState before the first step, for a current (B, ...)."""
         v = torch.zeros_like(current)
-        return NeuronState(v + self.initial_potential * self.threshold if self.initial_potential else v)
+        return NeuronState(v + self.rest if self.initial_potential else v)
 
     def forward(self, current, state=None):
         current = current.to(self.threshold.dtype)  # float32 where matrix products are bfloat16

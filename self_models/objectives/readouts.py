@@ -23,16 +23,17 @@ class Readout:
     )
     spiking = False
     on_scale = True  # whether predictions are on the scale of the image
+    tanh, sigmoid = staticmethod(torch.tanh), staticmethod(torch.sigmoid)
 
     def integrate(self, readout_sum, decoded):
         """sum <- leak sum + d; a slew s > 0 limits each move: d = s tanh(decoded / s). With membrane_linear and s < 2 epsilon
         no prediction can jump over its pixel's tolerance band."""
         if self.readout_slew:
-            decoded = self.readout_slew * torch.tanh(decoded / self.readout_slew)
+            decoded = self.readout_slew * self.tanh(decoded / self.readout_slew)
         return self.readout_leak * readout_sum + decoded
 
     def prediction(self, readout_sum):
-        return torch.tanh(readout_sum) if self.colour else torch.sigmoid(readout_sum)
+        return self.tanh(readout_sum) if self.colour else self.sigmoid(readout_sum)
 
     def on_pixel_scale(self, prediction):
         return prediction
@@ -56,7 +57,7 @@ class Rescaled(Readout):
     """p = 2 sigmoid(sum) - 1 for grey images, in loss and blocking alike."""
 
     def prediction(self, readout_sum):
-        return torch.tanh(readout_sum) if self.colour else 2 * torch.sigmoid(readout_sum) - 1
+        return self.tanh(readout_sum) if self.colour else 2 * self.sigmoid(readout_sum) - 1
 
 
 @READOUTS.register("spike_count_rescaled")

@@ -74,10 +74,10 @@ def surprised(model, run, opened):
     keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
     memory, neurons = dict(run.memory), model.neurons()
     for name in memory.keys() & neurons.keys():
-        rest = neurons[name].initial_potential * neurons[name].threshold
-        memory[name] = memory[name]._replace(v=rest + decayed(memory[name].v - rest, keep))
+        rest = neurons[name].rest
+        memory[name] = memory[name]._replace(v=rest + model.faded(memory[name].v - rest, keep))
     readout_sum = decayed(run.readout_sum, keep).masked_fill(opened, 0)
-    run = replace(run, memory=memory, readout_sum=readout_sum, logits=decayed(run.logits, keep))
+    run = replace(run, memory=memory, readout_sum=readout_sum, logits=model.faded(run.logits, keep))
     judged = model.gate.next_view(run.image, model.on_pixel_scale(model.prediction(run)), run.view)
     return replace(run, view=chosen(opened.flatten(1).any(1), judged, run.view))
 

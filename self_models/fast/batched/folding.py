@@ -47,15 +47,26 @@ class FoldedChain:
     def pays_with(self, up, places):
         """Whether fewer multiply-adds are needed with this U layer before it folded in than without, for this many places
         (of all signals together) before that layer. (The backward pass needs twice the forward pass's, whichever way.)"""
-        (channels, width, size, _), grown = self.kernel.shape, self.kernel.shape[-1] + self.stride
+        channels, width, size, _ = self.kernel.shape
         apart = places * up.weight.numel() + 4 * places * channels * width * size**2
-        return up.weight.numel() * width * size**2 + places * up.in_channels * width * grown**2 < apart
+        return up.weight.numel() * width * size**2 + places * self.size_with(up) < apart
+
+    def size_with(self, up):
+        """How many weights its kernel has with this U layer before it folded in."""
+        return up.in_channels * self.kernel.shape[1] * (self.kernel.shape[-1] + self.stride) ** 2
 
     def fold_in(self, up):
         """Become the map of this U layer and what was before."""
         self.kernel = F.conv_transpose2d(up.weight, self.kernel, stride=self.stride)
         self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
         self.stride *= up.stride[0]
+
+    def module(self):
+        """The same as a module of its own."""
+        channels, width, size, _ = self.kernel.shape
+        module = nn.ConvTranspose2d(channels, width, size, self.stride, self.padding, self.lost, bias=False)
+        module.weight, module.bias = nn.Parameter(self.kernel), self.bias
+        return module
 
     def __call__(self, signal):
         """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""

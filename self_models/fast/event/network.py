@@ -230,7 +230,7 @@ def _net(model, wiring, shapes, connections, **special):
     leak[special["output"]] = model.settings["output_leak"]
     for n, neuron in enumerate(model.neurons().values(), 1):
         threshold[n], leak[n] = neuron.threshold.item(), neuron.leak.item()
-        start[n] = (neuron.initial_potential * neuron.threshold).item()
+        start[n] = float(neuron.rest)
         floor[n] = -np.inf if neuron.floor is None else (-neuron.floor * neuron.threshold).item()
     immediate, bias = model.settings["update"] == "immediate", np.concatenate(biases)
     return Net(nodes, threshold, leak, start, floor, bias, immediate, *laid, **special)

@@ -1,0 +1,297 @@
+"""A trained SNN in whole numbers: weights of 8 bits, thresholds and membrane potentials of 32, so that no sum is ever rounded.
+
+Whole numbers are kept as floats that hold them exactly, and the network runs by the reference step, so on a CPU every spike is
+the one that integers would give, in whatever order a machine adds them. The decoder's output leaves the whole numbers: read-out
+and gate compute in float32, one operation after the other, with portable_tanh.
+
+Each linear module has a scale s: weight = s times whole number, -127 to 127. A signal's unit is the product of the scales on its
+way; of the current into neurons it is theta / n, n a whole number: the threshold in whole numbers, exactly. Average pools add
+up, and their 1/4 goes into the unit. A decoder's chain of U layers and a convolution becomes one convolution where that has no
+more weights.
+"""
+
+import functools
+from collections import OrderedDict
+from math import ceil, log2
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from self_models.basics.errors import ModelError
+from self_models.fast.batched.folding import FoldedChain
+from self_models.fast.event.compiled.parts import FORMS
+from self_models.network.neurons import NeuronState, SpikingNeuron
+from self_models.network.stages import chains, encoder_parts, list_layers
+from self_models.network.wiring import check_known, is_doubling
+from self_models.objectives.encoders import ENCODINGS, Encoding, direct
+
+LEVELS = 127  # of a weight, and as many below 0
+LARGEST = 2**30 - 1  # of a current, and of a membrane potential: their sum fits into 32 bits
+EXACT = 2**24  # up to here float32 holds all whole numbers
+SHARES = 2**15  # a leak is a whole number of these parts
+CLIPPED = 0.5, 1.25, 64  # scales tried: from that of twice the largest weight to that of less, so many of them
+BRIGHTEST = 255  # of a pixel that is sent as it is, `direct`
+WHO, INSTEAD = "weights int8", "load it with weights='float32'"
+
+
+def portable_tanh(x):
+    """tanh(x), float32, by operations that every machine rounds alike: an error of at most 2 units in the last place, odd, and
+    exactly 1 beyond 9 (polynomials of S. Moshier's Cephes, tanhf.c and expf.c)."""
+    size, square = x.abs(), x * x
+    small = -5.70498872745e-3 * square + 2.06390887954e-2
+    for factor in (-5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1):
+        small = small * square + factor
+    small = small * square * x + x
+    double = 2 * size.clamp(max=9)
+    n = (double * 1.44269504 + 0.5).floor()  # e^double = 2^n e^rest
+    rest = double - n * 0.693359375
+    rest = rest - n * -2.12194440e-4
+    grown = 1.9875691500e-4 * rest + 1.3981999507e-3
+    for factor in (8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        grown = grown * rest + factor
+    grown = grown * (rest * rest) + rest + 1
+    grown = grown * ((n.to(torch.int32) + 127) << 23).view(torch.float32)
+    large = torch.where(size > 9, 1.0, 1 - 2 / (grown + 1))
+    return torch.where(size < 0.625, small, torch.where(x < 0, -large, large))
+
+
+def portable_sigmoid(x):
+    return (1 + portable_tanh(x / 2)) / 2
+
+
+class Whole(NamedTuple):
+    """What a layer of neurons, or the outputs, have as whole numbers: threshold, V at rest, the bounds within which V stays after
+    each step, and how many of SHARES parts of it a step keeps. unit: what 1 stands for, in the unit of the network as it was."""
+
+    threshold: int
+    start: int
+    lowest: int
+    highest: int
+    kept: int
+    unit: float
+
+
+class WholeForm(NamedTuple):
+    """A network in whole numbers, for other programs, beside its modules, whose weights (int8) and biases (int32) are whole.
+    neurons: name -> Whole, of its spiking layers; output: that of the logits; input_unit, decoded_unit: what 1 stands for in the
+    input and in the decoder's output."""
+
+    neurons: dict
+    output: Whole
+    input_unit: float
+    decoded_unit: float
+
+
+def whole_form(model):
+    """The WholeForm of a network that load(path, weights="int8") gave."""
+    neurons = {
+        name: Whole(*map(int, (one.threshold, one.rest, one.lowest, one.highest, parts(one.leak))), one.unit)
+        for name, one in model.neurons().items()
+    }
+    kept = parts(torch.tensor(model.settings["output_leak"]))
+    output = Whole(0, 0, -LARGEST, LARGEST, int(kept), model.logits_unit)
+    return WholeForm(neurons, output, model.input_unit, model.decoded_unit)
+
+
+# --- how it runs
+
+
+def parts(share):
+    """How many of SHARES parts a share, 0 to 1, float32, is."""
+    return (share * SHARES).floor()
+
+
+def faded(values, share):
+    """floor(values share), share in whole parts of SHARES: what is left of whole numbers (B, ...), of which a step keeps a share,
+    a number or one for each image (B,)."""
+    kept = parts(torch.as_tensor(share, dtype=torch.float32, device=values.device))
+    if (kept == SHARES).all():
+        return values
+    return (values.double() * kept.view(-1, *[1] * (values.dim() - 1)) / SHARES).floor().to(values.dtype)
+
+
+class IntegerNeuron(SpikingNeuron):
+    """A layer of neurons whose potentials are whole numbers from lowest to highest, in the threshold's dtype; unit: what 1 stands
+    for. Spikes are float32."""
+
+    highest, unit = LARGEST, 1.0
+    lowest = property(lambda self: -self.highest if self.floor is None else -(self.floor * self.threshold).round())
+    rest = property(lambda self: (self.initial_potential * self.threshold).round())
+
+    def at_rest(self, current):
+        return NeuronState(torch.zeros_like(current, dtype=self.threshold.dtype) + self.rest)
+
+    def forward(self, current, state=None):
+        v = (state or self.at_rest(current)).v
+        left = faded(v, self.leak) - v  # of which the update, without a leak, makes the leak
+        spikes, v = self.update(current.to(v.dtype) + left, v, self.threshold, 1, lambda v: (v > 0).to(v.dtype))
+        return spikes.float(), NeuronState(self.floored(v))
+
+    def floored(self, v):
+        return v.clamp(self.lowest, self.highest)
+
+
+class IntegerSNN:
+    """What a network in whole numbers does otherwise than the SNN's class that it is derived from, too. logits_unit, decoded_unit,
+    input_unit: see WholeForm; longest_interval: feedback_interval with which sums surely fit. Logits that are shown, and asked
+    by rules, are float32, times their unit."""
+
+    input_unit, logits_unit, decoded_unit, longest_interval = 1.0, 1.0, 1.0, EXACT
+
+    def change(self, **settings):
+        """As the SNN's; raises ModelError for what has no form in whole numbers, too."""
+        super().change(**settings)
+        self.encoding = WHOLE_ENCODINGS[self.encoding]
+        return self
+
+    def make_parts(self, **common):
+        return super().make_parts(**common, tanh=portable_tanh, sigmoid=portable_sigmoid)
+
+    def _check_parts(self, **parts):
+        super()._check_parts(**parts)
+        parts["encoding"] = ENCODINGS.find(self.settings["encoding"]).send
+        for name, part in parts.items():
+            if (part if name == "encoding" else type(part)) not in FORMS[name]:
+                raise ModelError(f"{WHO} does not know the {name} {self.settings[name]}: {INSTEAD}")
+        if self.feedback_interval > self.longest_interval:
+            raise ModelError(f"feedback_interval is at most {self.longest_interval} here: {WHO} was loaded with it")
+
+    def start(self, x, draws=None, recorder=None):
+        run = super().start(x, draws, recorder)
+        run.logits = run.logits.double()
+        return run
+
+    def faded(self, values, share):
+        return faded(values, share)
+
+    def step(self, run, image, u):
+        shown = super().step(run, image, u)
+        run.logits = run.logits.clamp(-LARGEST, LARGEST)
+        return shown._replace(logits=run.logits.float() * self.logits_unit)
+
+    def integrate(self, readout_sum, decoded, view):
+        return super().integrate(readout_sum, decoded.float() * self.decoded_unit, view)
+
+
+def whole_pixels(image, draws):
+    """A pixel k / 255, or 2 k / 255 - 1 in colour, as a whole number of 255ths."""
+    return (direct(image, draws) * BRIGHTEST).round()
+
+
+WHOLE_ENCODINGS = {ENCODINGS["poisson"]: ENCODINGS["poisson"], ENCODINGS["direct"]: Encoding(whole_pixels, False)}
+
+
+# --- how it is made
+
+
+class Signal(NamedTuple):
+    """What goes from module to module: unit: what 1 stands for; bound: no value is larger, nor any sum on the way to it."""
+
+    unit: float
+    bound: float
+
+
+@torch.no_grad()
+def in_whole_numbers(model):
+    """An SNN that has just been built, made one in whole numbers, in place. Raises ModelError for one with a part or method of its
+    own, or with a gate, rule, read-out or encoding that has no form in them."""
+    if method := model.overridden():
+        raise ModelError(f"{WHO} does not know {type(model).__name__}.{method}: {INSTEAD}")
+    check_known(model, WHO, INSTEAD)
+    model.__class__ = integer_class(type(model))
+    model.change()
+    model.input_unit = 1 / BRIGHTEST if model.encoding.send is whole_pixels else 1.0
+    before_fork, after_fork = encoder_parts(model.features)
+    forked = quantise(before_fork, Signal(model.input_unit, round(1 / model.input_unit)))
+    output = quantise([*after_fork, *list_layers(model.classifier)], forked)
+    model.logits_unit = output.unit
+    if model.has_feedback:
+        model.longest_interval, model.generate = model.feedback_interval, folded(model.generate)
+        waiting = Signal(forked.unit, forked.bound * model.feedback_interval)
+        if waiting.bound > EXACT:
+            raise ModelError(f"feedback_interval {model.feedback_interval}: {WHO} cannot add up so many steps: choose less")
+        model.decoded_unit = quantise(list_layers(model.generate), waiting).unit
+    return model
+
+
+@functools.cache
+def integer_class(cls):
+    return type(f"Integer{cls.__name__}", (IntegerSNN, cls), {})
+
+
+def quantise(layers, signal):
+    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out."""
+    for linear, neuron in chains(layers):
+        for number, (position, module) in enumerate(linear, 1):
+            if isinstance(module, nn.MaxPool2d):
+                continue
+            if isinstance(module, nn.AvgPool2d):
+                module.divisor_override, after = 1, Signal(signal.unit / 4, 4 * signal.bound)
+            else:
+                theta = neuron[1].threshold.item() if neuron and number == len(linear) else None
+                after = set_weights(module, signal, theta)
+            if after.bound > LARGEST:
+                raise ModelError(f"{WHO}: sums of layer {position} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}")
+            if max(signal.bound, after.bound) > EXACT:
+                module.double().register_forward_pre_hook(in_double)
+            signal = after
+        if neuron:
+            set_neurons(neuron[1], signal)
+            signal = Signal(1.0, 1)
+    return signal
+
+
+def in_double(module, given):
+    return (given[0].double(),)
+
+
+def set_weights(module, signal, theta=None):
+    """Give a linear module whole weights, and a bias, for this Signal; returns the one that comes out, in whose unit theta, of the
+    neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error."""
+    weight = module.weight.double()
+    largest, together = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module), 1e-9)
+    unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
+    fits = min(LEVELS * unit / largest, 0.9 * LARGEST * unit / (signal.bound * together), EXACT)
+    tried = sorted({max(1, round(fits * share)) for share in torch.linspace(*CLIPPED).tolist()})
+    errors = [(weight - whole(weight * parts / unit) * unit / parts).square().sum() for parts in tried]
+    parts = tried[torch.stack(errors).argmin()]
+    after, weight = signal.unit * unit / parts, whole(weight * parts / unit)
+    bound = signal.bound * fan_in(weight, module)
+    module.weight.copy_(weight)
+    if module.bias is not None:
+        module.bias.copy_((module.bias.double() / after).round())
+        bound += module.bias.abs().max().item()
+    return Signal(after, bound)
+
+
+def whole(weight):
+    return weight.round().clamp(-LEVELS, LEVELS)
+
+
+def fan_in(weight, module):
+    """The largest sum of an output's weights, their signs left aside."""
+    return weight.abs().transpose(0, int(isinstance(module, nn.ConvTranspose2d))).flatten(1).sum(1).max().item()
+
+
+def set_neurons(neuron, signal):
+    """Make these neurons IntegerNeurons that take this Signal."""
+    neuron.__class__, neuron.unit = IntegerNeuron, signal.unit
+    theta = round(neuron.threshold.item() / signal.unit)
+    narrow = signal.bound <= EXACT / 2 and theta < EXACT / 64
+    neuron.highest = EXACT // 2 if narrow else LARGEST
+    neuron.threshold = nn.Parameter(torch.tensor(theta, dtype=torch.float32 if narrow else torch.float64), False)
+
+
+def folded(decoder):
+    """A decoder with U layers and the convolution after them as one convolution, where that has no more weights."""
+    kept, chain, at = {}, None, ""
+    for position, module in reversed(list_layers(decoder)):
+        if chain and is_doubling(module) and chain.size_with(module) <= chain.kernel.numel() + module.weight.numel():
+            chain.fold_in(module)
+            kept[at] = chain.module()
+        else:
+            kept[position], at = module, position
+            begins = isinstance(module, nn.ConvTranspose2d) and not is_doubling(module)
+            chain = FoldedChain(module) if begins else None
+    return nn.Sequential(OrderedDict(reversed(kept.items())))
