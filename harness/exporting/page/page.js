@@ -4,7 +4,7 @@ const at = (id) => document.getElementById(id);
 const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const RATES = [1, 2, 5, 10, 20, 50, 100, 200, 1000]; // steps per second
 const KEPT = 150; // steps in the chart
-const { rows, columns } = data, PIXELS = rows * columns;
+const SIDE = 28, PIXELS = SIDE * SIDE; // of the image
 const DIGITS = data.images.map(bytesOf);
 
 // --- the network: network.c, see its functions in network.h
@@ -21,9 +21,13 @@ function halves(bytes) { // float16 -> float32
 async function started() {
   const { instance } = await WebAssembly.instantiate(bytesOf(data.runtime), {});
   const net = instance.exports;
-  for (const [name, { base64, half }] of Object.entries(data.arrays)) {
-    const bytes = bytesOf(base64);
-    new Uint8Array(net.memory.buffer).set(half ? halves(bytes) : bytes, net[name].value);
+  for (const [name, pieces] of Object.entries(data.arrays)) {
+    let place = net[`network_${name}`].value;
+    for (const [text, half] of pieces) {
+      const bytes = half ? halves(bytesOf(text)) : bytesOf(text);
+      new Uint8Array(net.memory.buffer).set(bytes, place);
+      place += bytes.length;
+    }
   }
   const seen = (address, length, kind) => new kind(net.memory.buffer, address, length);
   return Object.assign(Object.create(net), {
@@ -62,8 +66,8 @@ const rgb = (name) => colour(name).match(/\w\w/g).map((part) => parseInt(part, 1
 const STATES = Object.fromEntries(["silent", "dark", "bright", "blocked"].map((name) => [name, rgb(name)]));
 
 function paint(canvas, pixel) { // pixel(i): red, green, blue
-  Object.assign(canvas, { width: columns, height: rows });
-  const picture = new ImageData(columns, rows);
+  Object.assign(canvas, { width: SIDE, height: SIDE });
+  const picture = new ImageData(SIDE, SIDE);
   for (let i = 0; i < PIXELS; i++) picture.data.set([...pixel(i), 255], 4 * i);
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
@@ -175,7 +179,7 @@ function instrument(net) {
     at("margin").textContent = empty ? "" : `margin ${net.network_margin().toFixed(1)}`;
     bars(logits, best);
     const now = history.at(-1) ?? [], sum = (counts) => counts.reduce((a, b) => a + b, 0);
-    const words = since.exited ? "done: early exit" : since.silent ? "silent" : since.steps ? "spiking" : "waiting";
+    const words = since.exited ? "early exit" : since.silent ? "silent" : since.steps ? "spiking" : "not begun";
     at("state").lastChild.textContent = words;
     at("state").className = since.silent || since.exited ? "quiet" : "";
     at("now").textContent = amount(since.steps ? sum(now) : 0);
@@ -186,8 +190,8 @@ function instrument(net) {
       element("td", {}, element("span", { className: "swatch", style: `--colour: ${layer.colour}` }), layer.name),
       element("td", {}, amount(since.steps ? now[number] : 0)), element("td", {}, amount(since.spikes[number])))));
     chart(history, changes);
-    if (words !== before && words !== "spiking" && !empty) {
-      at("said").textContent = `${words} at step ${since.steps - Math.max(0, since.silent - 1)}: the answer is ${data.classes[best]}`;
+    if (words !== before && (since.silent || since.exited) && !empty) {
+      at("said").textContent = `${words} after ${since.steps - since.silent} steps: the answer is ${data.classes[best]}`;
     }
     before = words;
   }
@@ -201,18 +205,18 @@ function instrument(net) {
   }
 
   function told() {
-    at("title").textContent = picked === null ? "draw here" : `test image, ${data.classes[data.labels[picked]]}`;
+    at("title").textContent = picked === null ? "draw here" : `test image, ${data.classes[picked]}`;
     [...at("digits").children].forEach((button, number) => button.setAttribute("aria-pressed", number === picked));
     show();
   }
 
   // A round brush with a soft edge along a line of pixels.
   function stroke([x0, y0], [x1, y1]) {
-    const length = Math.hypot(x1 - x0, y1 - y0), radius = (erasing ? 0.08 : 0.058) * columns;
+    const length = Math.hypot(x1 - x0, y1 - y0), radius = erasing ? 2.2 : 1.6;
     for (let way = 0; way <= length; way += 0.5) {
       const x = x0 + ((x1 - x0) * way) / (length || 1), y = y0 + ((y1 - y0) * way) / (length || 1);
       for (let i = 0; i < PIXELS; i++) {
-        const distance = Math.hypot((i % columns) + 0.5 - x, Math.floor(i / columns) + 0.5 - y);
+        const distance = Math.hypot((i % SIDE) + 0.5 - x, Math.floor(i / SIDE) + 0.5 - y);
         const value = 255 * Math.min(1, Math.max(0, radius + 0.5 - distance));
         image[i] = erasing ? Math.min(image[i], 255 - value) : Math.max(image[i], value);
       }
@@ -222,28 +226,27 @@ function instrument(net) {
     told();
   }
 
-  const canvas = at("draw"), cursor = [columns / 2, rows / 2];
+  const canvas = at("draw"), cursor = [SIDE / 2, SIDE / 2];
   let last = null;
   const place = (event) => {
     const box = canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * columns, ((event.clientY - box.top) / box.height) * rows];
+    return [((event.clientX - box.left) / box.width) * SIDE, ((event.clientY - box.top) / box.height) * SIDE];
   };
   canvas.onpointerdown = (event) => {
     if (event.button) return;
-    canvas.setPointerCapture(event.pointerId);
     began();
     stroke((last = place(event)), last);
   };
-  canvas.onpointermove = (event) => {
+  window.onpointermove = (event) => {
     if (last) stroke(last, (last = place(event)));
   };
-  canvas.onpointerup = canvas.onpointercancel = () => (last = null);
+  window.onpointerup = window.onpointercancel = () => (last = null);
   canvas.onkeydown = (event) => {
     const moved = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!moved) return;
     event.preventDefault();
     const from = [...cursor];
-    [columns, rows].forEach((size, axis) => (cursor[axis] = Math.min(size - 0.5, Math.max(0.5, cursor[axis] + moved[axis]))));
+    moved.forEach((by, axis) => (cursor[axis] = Math.min(SIDE - 0.5, Math.max(0.5, cursor[axis] + by))));
     if (event.shiftKey) {
       began();
       stroke(from, cursor);
@@ -252,7 +255,7 @@ function instrument(net) {
   };
 
   function moveCursor() {
-    const size = 100 / columns;
+    const size = 100 / SIDE;
     at("cursor").style = `left: ${(cursor[0] - 1.5) * size}%; top: ${(cursor[1] - 1.5) * size}%; width: ${3 * size}%; height: ${3 * size}%`;
   }
 
@@ -289,7 +292,7 @@ function instrument(net) {
     event.preventDefault();
   };
   DIGITS.forEach((digit, number) => {
-    const name = data.classes[data.labels[number]], small = element("canvas"), title = `test image: ${name}`;
+    const name = data.classes[number], small = element("canvas"), title = `test image: ${name}`;
     paint(small, (i) => grey(digit[i]));
     at("digits").append(element("button", { type: "button", title, ariaLabel: title, onclick: () => pick(number) }, small));
   });

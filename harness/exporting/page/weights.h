@@ -1,4 +1,7 @@
-/* Sizes and arrays of a network that a page fills in: the largest there may be. What network.c wants of weights.h and weights.c. */
+/* Sizes of the largest network that a page may have. */
+#ifndef WEIGHTS_H
+#define WEIGHTS_H
+
 #define NETWORK_PIXELS 784
 #define NETWORK_CLASSES 10
 #define NETWORK_LAYERS 24
@@ -12,11 +15,4 @@
 #define LANES 32
 #define SMALL 512
 
-Header network_header;
-Node network_nodes[NETWORK_NODES];
-int32_t network_order[NETWORK_NODES];
-potential_t network_constants[16384];
-weight_t network_weights[1200000];
-char network_names[1024];
-Settings network_settings;
-uint8_t page_image[NETWORK_PIXELS]; /* for network_show */
+#endif
