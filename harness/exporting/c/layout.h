@@ -10,7 +10,7 @@
 #endif
 
 enum { NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING }; /* Node.kind */
-enum { WINDOWS, LINEAR, SAME, HALVED };                                 /* Node.link */
+enum { WINDOWS, LINEAR, SAME };                                         /* Node.link */
 enum { POISSON, DIRECT };                                               /* Header.encoding */
 enum { SPIKE_COUNT, SPIKE_COUNT_RESCALED, MEMBRANE, MEMBRANE_LINEAR, MEMBRANE_RESCALED }; /* Header.readout */
 
@@ -23,8 +23,8 @@ typedef struct {
     int32_t interval, timesteps;         /* the decoder runs at every so manieth step */
 } Header;
 
-/* What happens at a node (kind) with what comes from its source (link): weights of windows, or of every place (linear), or the
-   same value, or the or of 2 x 2 places (halved). A spike at (y, x) with block b = 2^halvings has the phase (y % b) b + x % b and
+/* What happens at a node (kind) with what comes from its source (link): weights of windows, or of every place (linear), or
+   the same value (of a place that lies there after `halvings`). A spike at (y, x) with block b = 2^halvings has the phase (y % b) b + x % b and
    reaches the window whose corner is (y / b) 2^doublings - padding, columns likewise, `side` rows of `row` weights, target
    channels within columns, zeros at the end up to a multiple of 4. Weights: (phase, source channel, window row, row). A linear
    link has a phase for each place, and a window of one place. */
@@ -46,7 +46,8 @@ typedef struct {
 extern LAID Header network_header;
 extern LAID Node network_nodes[];
 extern LAID int32_t network_order[];         /* nodes in the order in which they run: forward, then feedback */
-extern LAID potential_t network_constants[]; /* by node: threshold, leak (int8: times 2^15), start, floor; then biases */
+extern LAID potential_t network_constants[]; /* by node: threshold, leak (int8: times 2^15), start, floor, ceiling;
+                                                then biases */
 extern LAID weight_t network_weights[];
 extern LAID char network_names[];            /* of the layers, each ending in 0 */
 extern Settings network_settings;

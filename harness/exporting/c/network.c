@@ -2,7 +2,6 @@
    layout.h for how weights lie in memory. V: membrane potential, theta: threshold, s: spike, x: pixel, p: its prediction. */
 #include "network.h"
 #include "layout.h"
-#include "weights.h"
 
 #include <float.h>
 #include <math.h>
@@ -18,6 +17,8 @@ static int32_t lowest(uint32_t bits)
     return bit;
 }
 #endif
+
+enum { LANES = 16, SMALL = 64 }; /* weights added at once; a window that is so small is added up before it is added */
 
 #define EVALUATION 0xFFFFFFFFu /* the counter's word "epoch" of random numbers drawn in evaluation */
 
@@ -140,22 +141,22 @@ static float pixel_of(uint8_t byte)
 
 static potential_t threshold_of(int n)
 {
-    return network_constants[4 * n];
+    return network_constants[5 * n];
 }
 
 static potential_t leak_of(int n)
 {
-    return network_constants[4 * n + 1];
+    return network_constants[5 * n + 1];
 }
 
 static potential_t start_of(int n)
 {
-    return network_constants[4 * n + 2];
+    return network_constants[5 * n + 2];
 }
 
 static potential_t floor_of(int n)
 {
-    return network_constants[4 * n + 3];
+    return network_constants[5 * n + 3];
 }
 
 static int32_t words_of(const Node *node)
@@ -334,20 +335,24 @@ static void add_weights(int n, uint32_t clock)
         add_windows(n, row, column, count, clock);
 }
 
-/* V <- V + s, of a source of the same shape. */
+/* V <- V + s, of the source's neuron of the same place, or of those that lie there after so many halvings. */
 static void add_same(int n)
 {
     const Node *node = &network_nodes[n], *from = &network_nodes[node->source];
-    const int32_t words = words_of(from);
-    int32_t place, w;
-    for (place = 0; place < from->height * from->width; place++)
-        for (w = 0; w < words; w++) {
-            uint32_t bits = spikes[from->first_word + place * words + w];
-            if (bits)
-                touch(n, place, place + 1, 0);
-            for (; bits; bits &= bits - 1) {
-                const int32_t neuron = place * from->channels + 32 * w + lowest(bits);
-                v[node->first_v + neuron] += from->valued ? v[from->first_v + neuron] : 1;
+    const int32_t words = words_of(from), halvings = node->halvings;
+    int32_t y, x, w;
+    for (y = 0; y < from->height >> halvings << halvings; y++)
+        for (x = 0; x < from->width >> halvings << halvings; x++) {
+            const int32_t source = y * from->width + x, place = (y >> halvings) * node->width + (x >> halvings);
+            for (w = 0; w < words; w++) {
+                uint32_t bits = spikes[from->first_word + source * words + w];
+                if (bits)
+                    touch(n, place, place + 1, 0);
+                for (; bits; bits &= bits - 1) {
+                    const int32_t channel = 32 * w + lowest(bits);
+                    v[node->first_v + place * node->channels + channel] +=
+                        from->valued ? v[from->first_v + source * from->channels + channel] : 1;
+                }
             }
         }
 }

@@ -6,6 +6,8 @@
 #ifndef NETWORK_H
 #define NETWORK_H
 
+#include "weights.h" /* sizes, written with the network; defines NETWORK_INT8 where weights are whole numbers */
+
 #include <stdint.h>
 
 #ifdef NETWORK_INT8
