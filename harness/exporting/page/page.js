@@ -100,7 +100,7 @@ function chart(history, changes) {
   Object.assign(canvas, { width: width * ratio, height: height * ratio });
   const pen = canvas.getContext("2d"), left = 44, base = height - 4, room = base - 12, wide = (width - left) / KEPT;
   const most = Math.max(10, ...history.map((counts) => counts.reduce((a, b) => a + b)));
-  const unit = 10 ** Math.floor(Math.log10(most)), top = unit * [1, 2, 5, 10].find((times) => times * unit >= most);
+  const unit = 10 ** Math.floor(Math.log10(most)), top = unit * [1, 1.5, 2, 3, 5, 7.5, 10].find((times) => times * unit >= most);
   pen.scale(ratio, ratio);
   pen.font = "12px system-ui, sans-serif";
   pen.textAlign = "right";
@@ -132,6 +132,7 @@ function instrument(net) {
 
   function began() { // counts begin anew
     since = { steps: 0, silent: 0, exited: false, spikes: data.layers.map(() => 0), energy: 0 };
+    at("said").textContent = "";
     if (changes.at(-1) !== history.length) changes.push(history.length);
   }
 
@@ -175,7 +176,7 @@ function instrument(net) {
     const lit = image.reduce((sum, value) => sum + (value > 0), 0), left = image.reduce((sum, value, i) => sum + (value > 0 && open[i]), 0);
     at("open").textContent = fed ? `${left} of ${lit} pixels that are not black are open` : "no decoder, no prediction";
     const logits = [...net.logits()], best = net.network_answer();
-    at("answer").textContent = empty || !since.steps ? "–" : data.classes[best];
+    at("answer").textContent = logits.every((value) => !value) || empty ? "–" : data.classes[best];
     at("margin").textContent = empty ? "" : `margin ${net.network_margin().toFixed(1)}`;
     bars(logits, best);
     const now = history.at(-1) ?? [], sum = (counts) => counts.reduce((a, b) => a + b, 0);
@@ -330,6 +331,6 @@ started().then((net) => {
   const fault = difference(net);
   at("checked").textContent = fault
     ? `It is not the network that was exported: ${fault}.`
-    : `Checked as the page opened: the spikes of all layers are those that Python counts, on ${data.golden.length} images.`;
+    : `Checked just now: on ${data.golden.length} images it spikes as in Python.`;
   instrument(net);
 });

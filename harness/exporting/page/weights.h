@@ -12,7 +12,5 @@
 #define NETWORK_DECAYED 40000
 #define NETWORK_SENT 200000
 #define NETWORK_ROWS 4096
-#define LANES 32
-#define SMALL 512
 
 #endif
