@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.exporting import nir_file
+from harness.exporting import nir_file, page_file
 from harness.exporting.layers import conventions, forward_layers, left_out
 from harness.runs.checkpoints import write_whole
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
@@ -17,9 +17,9 @@ from self_models.network.neurons import SpikingNeuron
 ARGUMENTS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "in_features", "out_features")  # of layers
 
 
-def export(checkpoint, to, output="", overwrite=False, own=None):
+def export(checkpoint, to, output="", overwrite=False, own=None, weights="float32"):
     """Write a checkpoint's network in another format. to: a name in FORMATS; output: the file's path, else beside it; own: the
-    network's class, where it is somebody's own.
+    network's class, where it is somebody's own; weights: float32, or int8, of a format in WEIGHED.
 
     Returns what to tell the user, line by line. Raises UserError and CheckpointError, writing nothing.
     """
@@ -30,6 +30,10 @@ def export(checkpoint, to, output="", overwrite=False, own=None):
         raise UserError(f"--output {path} is the checkpoint itself: give another path")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
+    if to in WEIGHED:
+        content_of = partial(content_of, weights=weights)
+    elif weights != "float32":
+        raise UserError(f"--weights {weights} is for --to {' and '.join(WEIGHED)}: leave it out")
     content, what, *notes = content_of(checkpoint, own)
     write_whole(path, lambda file: file.write(content))
     return [f"wrote {path}: {what}", *notes]
@@ -81,4 +85,6 @@ FORMATS = {  # ending of the file, what makes (its content, lines for the user) 
     "nir": (".nir", partial(forward_part, nir_file.nir_bytes, nir_file.LACKS)),
     "torch": ("_torch.pt", partial(forward_part, torch_file, "a chain of layers has no way back from output to input")),
     "half": ("_half.pth", half),
+    "page": (".html", page_file.page),
 }
+WEIGHED = ("page",)  # formats that have float32 and int8
