@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Write a trained SNN for other programs: its encoder and classifier (nir, torch), a checkpoint of half the size (half), or all of
-it, to run without Python: a web page (page), a folder of C (c)."""
+"""Write a trained SNN for other programs: its encoder and classifier (nir, torch), a checkpoint of half the size (half), or all
+of it, to run without Python: a web page (page), a folder of C (c)."""
 
 from harness.building.own import named
 from harness.command_line.parser import Parser, SwitchAction
@@ -15,8 +15,8 @@ def build_parser():
     )
     parser.add_argument("checkpoint", metavar="NETWORK", help=help_text)
     help_text = (
-        "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; page: an HTML file in "
-        "which one draws digits and watches the network, with its decoder; c: a folder of C99 that runs the network and checks itself"
+        "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; page: an HTML file "
+        "in which one draws digits and watches the network, with its decoder; c: a folder of C99 that runs it and checks itself"
     )
     parser.add_argument("--to", choices=list(FORMATS), required=True, help=help_text)
     help_text = "of page and c: float32 (of 16 bits in a page's file), or int8 (exact arithmetic in whole numbers, less memory)"

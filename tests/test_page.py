@@ -40,10 +40,7 @@ const waits = setInterval(() => {
 """
 
 
-@pytest.fixture(
-    scope="module",
-    params=["quick_feedback float32", "accurate_feedback float32", "quick_feedback int8", "accurate_feedback int8"],
-)
+@pytest.fixture(scope="module", params=["quick_feedback float32", "accurate_feedback float32", "quick_feedback int8", "accurate_feedback int8"])
 def exported(request, tmp_path_factory):
     """The page of a network, as HTML."""
     (name, weights), path = request.param.split(), tmp_path_factory.mktemp("page") / "page.html"

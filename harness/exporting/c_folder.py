@@ -131,11 +131,9 @@ def fields(values):
 
 
 def weights_h(laid):
-    key0, key1 = key_for(SEED, "input")
-    lines = ["#define NETWORK_INT8"] * (laid.weights.dtype == np.int8) + [
-        f"#define NETWORK_{name} {value}" for name, value in laid.sizes.items()
-    ]
-    lines += [f"#define NETWORK_KEY0 {key0}u", f"#define NETWORK_KEY1 {key1}u"]
+    sizes = {**laid.sizes, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
+    lines = ["#define NETWORK_INT8"] * (laid.weights.dtype == np.int8)
+    lines += [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
     return "\n".join(["#ifndef WEIGHTS_H", "#define WEIGHTS_H", "", *lines, "", "#endif", ""])
 
 
