@@ -2,9 +2,9 @@
 """How fast is a network in C (export.py --to c, built by `cc -O2`), and does it send the event engine's spikes?
 
 One JSON object per network and kind of weights: images per second of ./run, of the event engine and of one dense pass of an ANN
-of the same architecture (--ann, batches of 64), each the fastest of --repeats, in processor time of one core. `differing`: images of
-which a layer sends another number of spikes in some step than in Python: of float32 than in the event engine, of int8 than in the
-reference engine, the first --compared of them. `python benchmarks/speed/c_export.py`: five minutes.
+of the same architecture (--ann, batches of 64), each the fastest of --repeats, in processor time of one core. `differing`: images
+of which a layer sends another number of spikes in some step than in Python: of float32 than in the event engine, of int8 than in
+the reference engine, the first --compared of them. `python benchmarks/speed/c_export.py`: five minutes.
 """
 
 import json

@@ -6,7 +6,8 @@
 #include <float.h>
 #include <math.h>
 
-enum { LANES = 8, SMALL = 64 }; /* weights added at once; a window that is so small is added up before it is added */
+enum { LANES = sizeof(weight_t) > 1 ? 8 : 16 }; /* weights added at once, so many that compilers make vectors of them */
+enum { SMALL = 64 }; /* a window with so few weights is added up before it is added to V */
 enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS }; /* of each node, in network_constants */
 #define CONSTANT(n, which) network_constants[CONSTANTS * (n) + (which)]
 #define EVALUATION 0xFFFFFFFFu /* the counter's word "epoch" of random numbers drawn in evaluation */
