@@ -42,7 +42,7 @@ def c_folder(checkpoint, own, weights="float32"):
     laid, numbers = laid_out(model), agreed(model, images)
     files = files_of(model, laid, images[numbers], numbers, checkpoint.stem)
     flash, ram = memory_of(laid)
-    notes = [f"memory: {size_of(flash)} of flash for weights and tables, about 10 kB for code; {size_of(ram)} of RAM", *notes]
+    notes = [f"memory: {size_of(flash)} of flash for weights and tables, 10 to 15 kB for code; {size_of(ram)} of RAM", *notes]
     notes.append(f"operations: {operations_of(model, laid, images[numbers]):,.0f} additions an image, mean of those in golden.c")
     if weights == "int8" and test:
         found = [accuracy(each, test) for each in (model, load(checkpoint, model=own))]

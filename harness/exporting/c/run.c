@@ -1,6 +1,7 @@
 /* Reads images from standard input, raw bytes, and writes a line for each: class, steps, spikes (input and layers).
-   ./run [-b BOUND] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t]
+   ./run [-b BOUND] [-d GAIN] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t]
    -b: early exit, by the network's rule, or by confidence where it has none: smallest margin of the two largest logits
+   -d: blocked pixels may open again (dynamic), and what a change opens makes the network forget, by this gain; 0: it does not
    -k: of the input's random numbers; else those of seed 0
    -l: left on: the network is not reset between images, as in a stream
    -n: number of the first image, of which its random numbers follow, too; else 0
@@ -40,6 +41,9 @@ int main(int argc, char **argv)
             if (network_settings.rule == RULE_NEVER)
                 network_set_rule(RULE_CONFIDENCE);
             network_set_bound((float)atof(argv[++i]));
+        } else if (option == 'd' && left >= 1) {
+            network_set_dynamic(1);
+            network_set_surprise((float)atof(argv[++i]));
         } else if (option == 'k' && left >= 2) {
             key0 = (uint32_t)strtoul(argv[++i], NULL, 0);
             key1 = (uint32_t)strtoul(argv[++i], NULL, 0);
@@ -52,8 +56,8 @@ int main(int argc, char **argv)
         else if (option == 't')
             traced = 1;
         else {
-            fprintf(stderr, "usage: %s [-b BOUND] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t] < images, of %d bytes each\n", argv[0],
-                    NETWORK_PIXELS);
+            fprintf(stderr, "usage: %s [-b BOUND] [-d GAIN] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t] < images, %d bytes each\n",
+                    argv[0], NETWORK_PIXELS);
             return 2;
         }
     }
