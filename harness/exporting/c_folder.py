@@ -85,22 +85,13 @@ def operations_of(model, laid, images):
 
 def files_of(model, laid, images, numbers, name):
     """File name -> text. images: uint8 (B, C, H, W), which golden.c has; numbers: in their set."""
+    (flash, ram), (channels, height, width) = map(size_of, memory_of(laid)), model.image_shape
+    words = {"name": name, "steps": model.timesteps, "weights": laid.weights.dtype, "flash": flash, "ram": ram}
+    words |= {"pixels": laid.sizes["PIXELS"], "shape": f"{height} x {width} x {channels}"}
     files = {file: (TEMPLATES / file).read_text() for file in STATIC}
-    flash, ram = map(size_of, memory_of(laid))
-    shape = " x ".join(map(str, (*model.image_shape[1:], model.image_shape[0])))
-    words = {
-        "name": name,
-        "steps": model.timesteps,
-        "weights": laid.weights.dtype,
-        "pixels": laid.sizes["PIXELS"],
-        "shape": shape,
-    }
-    files["README.md"] = Template((TEMPLATES / "README.md").read_text()).substitute(words, flash=flash, ram=ram)
-    return files | {
-        "weights.h": weights_h(laid),
-        "weights.c": weights_c(laid),
-        "golden.c": golden_c(model, laid, images, numbers),
-    }
+    files["README.md"] = Template((TEMPLATES / "README.md").read_text()).substitute(words)
+    files |= {"weights.h": weights_h(laid), "weights.c": weights_c(laid)}
+    return files | {"golden.c": golden_c(model, laid, images, numbers)}
 
 
 def memory_of(laid):
@@ -165,12 +156,11 @@ def golden_c(model, laid, images, numbers):
     is_open = torch.ones(model.timesteps, *images.shape) if output.is_open is None else output.is_open
     bits = [words_of(is_open), *(words_of(output.recorded[name]["spikes"]) for name in laid.names)]
     potentials = [in_rows(output.recorded[name]["membrane"][:, :KNOWN]).numpy() for name in laid.names[1:]]
-    kind = laid.constants.dtype
-    whole = laid.weights.dtype == np.int8
+    kind, tolerance = laid.constants.dtype, TOLERANCE if laid.weights.dtype == np.float32 else 0
     return "\n".join([
         '#include "layout.h"\n',
         f"enum {{ golden_images = {len(images)}, golden_known = {KNOWN} }};",
-        f"static const double golden_tolerance = {0 if whole else TOLERANCE};",
+        f"static const double golden_tolerance = {tolerance};",
         "static " + array("uint32_t", "golden_key", key_for(SEED, "input")),
         "static " + array("uint32_t", "golden_numbers", numbers),
         "static " + array("uint8_t", "golden_pixels", in_rows(images).numpy(), 28),

@@ -199,18 +199,17 @@ def laid_out(model, compact=False):
     header = {
         "layers": len(wiring.names), "nodes": len(nodes), "forward": len(graph.forward), "feedback": len(graph.feedback),
         "output": wiring.output, "decoded": wiring.decoded, "waiting": graph.waiting, "colour": colour,
-        "immediate": own["update"] == "immediate", "encoding": direct,
-        "readout": READOUTS.index(type(model.readout)), "residual": residual, "together": bool(own.get("together")),
-        "interval": model.feedback_interval, "timesteps": model.timesteps,
+        "immediate": own["update"] == "immediate", "encoding": direct, "readout": READOUTS.index(type(model.readout)),
+        "residual": residual, "together": own.get("together"), "interval": model.feedback_interval, "timesteps": model.timesteps,
     }  # fmt: skip
-    scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)
     settings = {name: np.float32(own.get(name) or 0) for name in NUMBERS}
+    scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)
     settings |= dict(zip(("decoded_scale", "logits_scale"), map(np.float32, scales), strict=True))
     chosen = {"rule": RULES.index(type(model.rule)), "dynamic": model.gate.reopens, "latch": own.get("latch")}
-    settings |= {name: int(value or 0) for name, value in {**chosen, "feedback": model.has_feedback}.items()}
-    header = {name: int(value) for name, value in header.items()}
-    return Laid(header, nodes, order, np.concatenate([constants.ravel(), *biases]), settings, np.concatenate(weights),
-                wiring.names, sizes, graph.links)  # fmt: skip
+    header, chosen = ({name: int(value or 0) for name, value in each.items()}
+                      for each in (header, {**chosen, "feedback": model.has_feedback}))  # fmt: skip
+    constants = np.concatenate([constants.ravel(), *biases])
+    return Laid(header, nodes, order, constants, settings | chosen, np.concatenate(weights), wiring.names, sizes, graph.links)
 
 
 def constants_of(model, nodes):
