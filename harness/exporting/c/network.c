@@ -7,6 +7,7 @@
 #include <math.h>
 
 enum { LANES = sizeof(weight_t) > 1 ? 8 : 16 }; /* weights added at once, so many that compilers make vectors of them */
+enum { ONES, SHORT, LONG }; /* values that weights are multiplied by */
 enum { SMALL = 64 }; /* a window with so few weights is added up before it is added to V */
 enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS }; /* of each node, in network_constants */
 #define CONSTANT(n, which) network_constants[CONSTANTS * (n) + (which)]
@@ -102,6 +103,7 @@ static void philox(uint32_t block, uint32_t words[4])
 }
 
 #ifdef NETWORK_INT8
+typedef int16_t factor_t;  /* of two, compilers make products of vectors sooner than of 32 bits */
 enum { LEAK_ONE = 32768 }; /* a leak in 2^15ths */
 
 /* floor(share x), share in 2^15ths */
@@ -123,6 +125,7 @@ static potential_t current_of(float x)
     return x < 0 ? -whole : whole;
 }
 #else
+typedef float factor_t;
 enum { LEAK_ONE = 1 };
 
 static potential_t leaked(potential_t x, potential_t leak) { return leak * x; }
@@ -238,34 +241,38 @@ static void encode(void)
 
 /* --- propagate: charge, fire, reset */
 
-/* to[i] += the sum of values[r] weights[rows[r] + i], in this order, for LANES of i at once */
-static void add_lanes(potential_t *to, const weight_t *weights, int32_t count, int valued)
+/* to[i] += the sum of values[r] weights[rows[r] + i], in this order, for LANES of i at once. kind: all values are 1, or factor_t holds
+   them, or not. */
+static void add_lanes(potential_t *to, const weight_t *weights, int32_t count, int kind)
 {
     potential_t sum[LANES];
     int32_t j, r;
     for (j = 0; j < LANES; j++)
         sum[j] = to[j];
-    if (valued)
-        for (r = 0; r < count; r++)
-            for (j = 0; j < LANES; j++)
-                sum[j] += values[r] * weights[rows[r] + j];
-    else
-        for (r = 0; r < count; r++)
-            for (j = 0; j < LANES; j++)
-                sum[j] += weights[rows[r] + j];
+    for (r = 0; r < count && kind == ONES; r++)
+        for (j = 0; j < LANES; j++)
+            sum[j] += weights[rows[r] + j];
+    for (r = 0; r < count && kind == SHORT; r++) {
+        const factor_t value = (factor_t)values[r];
+        for (j = 0; j < LANES; j++)
+            sum[j] += value * (factor_t)weights[rows[r] + j];
+    }
+    for (r = 0; r < count && kind == LONG; r++)
+        for (j = 0; j < LANES; j++)
+            sum[j] += values[r] * weights[rows[r] + j];
     for (j = 0; j < LANES; j++)
         to[j] = sum[j];
 }
 
 /* The same for i below size. */
-static void add_rows(potential_t *to, const weight_t *weights, int32_t count, int32_t size, int valued)
+static void add_rows(potential_t *to, const weight_t *weights, int32_t count, int32_t size, int kind)
 {
     int32_t i = 0, r;
     for (; i + LANES <= size; i += LANES)
-        add_lanes(to + i, weights + i, count, valued);
+        add_lanes(to + i, weights + i, count, kind);
     for (; i < size; i++)
         for (r = 0; r < count; r++)
-            to[i] += valued ? values[r] * weights[rows[r] + i] : weights[rows[r] + i];
+            to[i] += values[r] * weights[rows[r] + i];
 }
 
 /* V <- V + W s for `count` windows of weights (rows, values), whose corner lies at (row, column) and may stick out over the
@@ -278,13 +285,16 @@ static void add_windows(int n, int32_t row, int32_t column, int32_t count, uint3
     const int32_t right = node->side < node->width - column ? node->side : node->width - column;
     const int32_t size = (right == node->side ? node->row : right * node->channels) - left * node->channels;
     const int32_t block = node->side * node->row;
-    const int valued = network_nodes[node->source].valued, small = count > 1 && block <= SMALL;
+    const int small = count > 1 && block <= SMALL;
+    int kind = network_nodes[node->source].valued ? SHORT : ONES;
     potential_t window[SMALL];
     int32_t y, i;
+    for (i = 0; kind && i < count; i++)
+        kind = (potential_t)(factor_t)values[i] == values[i] ? kind : LONG;
     if (small) { /* add them all up first */
         for (i = 0; i < block; i++)
             window[i] = 0;
-        add_rows(window, network_weights, count, block, valued);
+        add_rows(window, network_weights, count, block, kind);
     }
     for (y = top; y < bottom; y++) {
         const int32_t first = (row + y) * node->width + column + left, shift = y * node->row + left * node->channels;
@@ -293,7 +303,7 @@ static void add_windows(int n, int32_t row, int32_t column, int32_t count, uint3
         for (i = 0; small && i < size; i++)
             to[i] += window[shift + i];
         if (!small)
-            add_rows(to, network_weights + shift, count, size, valued);
+            add_rows(to, network_weights + shift, count, size, kind);
     }
 }
 
