@@ -61,10 +61,12 @@ def first_difference(a, b, images=None, seed=0, uniforms=None, tolerance=None):
         at = part[[found.image]]
         draws, drawn = Draws(seed, EVALUATION, at), None if uniforms is None else uniforms[:, at]
         recorded = [recorded_by(one, images[at], drawn, draws) for one in (a, b)]
-        thresholds = [dict(zip(list(output.spikes)[1:], getattr(one, "model", one).thresholds, strict=True))
-                      for one, output in zip((a, b), recorded, strict=True)]  # fmt: skip
-        alone = compared(*recorded, tolerance, thresholds) or found
-        return alone._replace(image=int(at))
+        found = (compared(*recorded, tolerance) or found)._replace(image=int(at))
+        layers = list(recorded[0].spikes)[1:]
+        if found.layer not in layers:
+            return found
+        thresholds = tuple(getattr(one, "model", one).thresholds[layers.index(found.layer)] for one in (a, b))
+        return with_potentials(found, [of_layer(output, found.layer)[1] for output in recorded], thresholds)
     return None
 
 
@@ -78,7 +80,7 @@ def recorded_by(network, x, uniforms, draws):
         record = dict.fromkeys(names[1:], ("spikes", "membrane")) | {"input": "spikes"}
         return model(x, uniforms=uniforms, draws=draws, record=record)
     output = engine(x, uniforms, draws)
-    if uniforms is not None or model.frames:
+    if uniforms is not None or model.frames or model.phased:
         return output
     x, states = checked_images(x, model), []
     left_on = engine.begun(x, draws)
@@ -89,41 +91,42 @@ def recorded_by(network, x, uniforms, draws):
     return output._replace(recorded={name: {"membrane": values} for name, values in membranes.items()})
 
 
-def compared(a, b, tolerance=None, thresholds=None):
-    """The first Difference of two SNNOutputs, or None. thresholds: of each, layer -> theta."""
+def compared(a, b, tolerance=None):
+    """The first Difference of two SNNOutputs, or None."""
     if list(a.spikes) != list(b.spikes) or a.logits_by_step.shape != b.logits_by_step.shape:
         raise ModelError("these runs cannot be compared: they have other layers, classes or timesteps, or other images")
     parts = list(parts_of(a, b, tolerance))
-    differ = torch.stack([differs.flatten(2).any(2) for *_, differs in parts])  # (parts, T, B)
+    differ = torch.stack([differs.any(2) for *_, differs in parts])  # (parts, T, B)
     if not differ.any():
         return None
     image = int(differ.any(0).any(0).nonzero()[0])
     step = int(differ[..., image].any(0).nonzero()[0])
     layer, *values = parts[int(differ[:, step, image].nonzero()[0])]
-    one, other, differs = (value[step, image].flatten() for value in values)
+    one, other, differs = (value[step, image] for value in values)
     neuron = int(differs.nonzero()[0])
-    found = Difference(image, step, layer, neuron if len(one) > 1 else None, one[neuron].item(), other[neuron].item())
-    return with_potentials(found, a, b, thresholds) if thresholds and layer in thresholds[0] else found
+    return Difference(image, step, layer, neuron if len(one) > 1 else None, one[neuron].item(), other[neuron].item())
 
 
 def parts_of(a, b, tolerance):
-    """(layer, what a has of it (T, B, ...), what b has, where they differ), in the order of a step."""
+    """(layer, what a has of it (T, B, n), what b has, where they differ), in the order of a step."""
     step = torch.arange(len(a.logits_by_step))[:, None]
+    compared = [None if one.comparisons is None else one.comparisons * (step == step[-1]) for one in (a, b)]
     found = [("running", step < a.steps, step < b.steps), ("is_open", a.is_open, b.is_open)]
     for name in a.spikes:
         (one, v), (other, others) = (of_layer(output, name) for output in (a, b))
         if one is None or other is None:
             one, other = a.spikes_by_step[name], b.spikes_by_step[name]
         found += [(name, one, other), (f"{name} potential", v, others)]
-    found += [(name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()]
-    for name, one, other in found:
-        if one is None or other is None or (one.is_floating_point() and name not in a.spikes and tolerance is None):
+    found += [(name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()] + [("comparisons", *compared)]
+    for name, *values in found:
+        if any(value is None for value in values):
             continue
-        if tolerance is None or name in a.spikes or not one.is_floating_point():
-            differs = one != other
-        else:
-            differs = ~torch.isclose(one, other.to(one.dtype), rtol=tolerance, atol=tolerance, equal_nan=True)
-        yield name, one.view(*one.shape, 1), other.view(*other.shape, 1), differs.view(*differs.shape, 1)
+        one, other = (value[..., None].flatten(2) for value in values)
+        if name in a.spikes or not one.is_floating_point():
+            yield name, one, other, one != other
+        elif tolerance is not None:
+            near = torch.isclose(one, other.to(one.dtype), rtol=tolerance, atol=tolerance, equal_nan=True)
+            yield name, one, other, ~near
 
 
 def of_layer(output, name):
@@ -132,14 +135,13 @@ def of_layer(output, name):
     return recorded.get("spikes"), recorded.get("membrane")
 
 
-def with_potentials(found, a, b, thresholds):
-    """A Difference in spikes with the potentials of its neuron: where that is not known, of the one whose potentials, in
-    thresholds, have just moved apart most."""
-    v, theta = [of_layer(output, found.layer)[1] for output in (a, b)], tuple(of[found.layer] for of in thresholds)
-    if any(values is None for values in v):
+def with_potentials(found, potentials, thresholds):
+    """A Difference in an image's spikes with the potentials (T, 1, ...) of its neuron: where that is not known, of the one whose
+    potentials, in thresholds, have just moved apart most."""
+    if any(v is None for v in potentials):
         return found
-    v, neuron = [values[: found.step + 1, found.image].flatten(1) for values in v], found.neuron
+    v, neuron = [v[: found.step + 1].flatten(1) for v in potentials], found.neuron
     if neuron is None:
-        apart = v[0] / theta[0] - v[1] / theta[1]
+        apart = v[0] / thresholds[0] - v[1] / thresholds[1]
         neuron = int((apart[-1] - (apart[-2] if found.step else 0)).abs().argmax())
-    return found._replace(neuron=neuron, potentials=tuple(values[-1, neuron].item() for values in v), thresholds=theta)
+    return found._replace(neuron=neuron, potentials=tuple(each[-1, neuron].item() for each in v), thresholds=thresholds)

@@ -12,7 +12,8 @@ more weights.
 
 import functools
 from collections import OrderedDict
-from math import ceil, log2
+from itertools import product
+from math import ceil, floor, log2
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.fast.batched.folding import FoldedChain
 from self_models.fast.event.compiled.parts import FORMS
-from self_models.network.neurons import NeuronState, SpikingNeuron
+from self_models.network.neurons import NeuronState, SpikingLayers, SpikingNeuron
 from self_models.network.stages import chains, encoder_parts, list_layers
 from self_models.network.wiring import check_known, is_doubling
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
@@ -30,7 +31,7 @@ LEVELS = 127  # of a weight, and as many below 0
 LARGEST = 2**30 - 1  # of a current, and of a membrane potential: their sum fits into 32 bits
 EXACT = 2**24  # up to here float32 holds all whole numbers
 SHARES = 2**15  # a leak is a whole number of these parts
-CLIPPED = 0.5, 1.25, 64  # scales tried: from that of twice the largest weight to that of less, so many of them
+TRIED = 0.5, 1.25, 64  # scales beside a power of 2: these parts of the one by which the largest weight just fits, so many of them
 BRIGHTEST = 255  # of a pixel that is sent as it is, `direct`
 WHO, INSTEAD = "weights int8", "load it with weights='float32'"
 
@@ -137,7 +138,7 @@ class IntegerSNN:
     input_unit: see WholeForm; longest_interval: feedback_interval with which sums surely fit. Logits that are shown, and that
     rules ask for, are float32, times their unit."""
 
-    input_unit, logits_unit, decoded_unit, longest_interval = 1.0, 1.0, 1.0, EXACT
+    input_unit, logits_unit, decoded_unit, longest_interval, logits_dtype = 1.0, 1.0, 1.0, EXACT, torch.float64
 
     def change(self, **settings):
         """As the SNN's; raises ModelError for what has no form in whole numbers, too."""
@@ -156,11 +157,6 @@ class IntegerSNN:
                 raise ModelError(f"{WHO} does not know the {name} {self.settings[name]}: {INSTEAD}")
         if self.feedback_interval > self.longest_interval:
             raise ModelError(f"feedback_interval is at most {self.longest_interval} here: {WHO} was loaded with it")
-
-    def start(self, x, draws=None, recorder=None):
-        run = super().start(x, draws, recorder)
-        run.logits = run.logits.double()
-        return run
 
     def faded(self, values, share):
         return faded(values, share)
@@ -196,11 +192,14 @@ class Signal(NamedTuple):
 def in_whole_numbers(model):
     """An SNN, made one in whole numbers, in place. Raises ModelError for one with a part or method of its own, or with a gate,
     rule, read-out or encoding that has no form in them."""
-    if method := model.overridden():
-        raise ModelError(f"{WHO} does not know {type(model).__name__}.{method}: {INSTEAD}")
+    if not isinstance(model, SpikingLayers):
+        raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
+    method = model.overridden()
+    if own := f"{type(model).__name__}.{method}" if method else "the update phased" * model.phased:
+        raise ModelError(f"{WHO} does not know {own}: {INSTEAD}")
     check_known(model, WHO, INSTEAD)
     model.__class__ = integer_class(type(model))
-    model.change()
+    model.change()  # which refuses what has no form
     model.input_unit = 1 / BRIGHTEST if model.encoding.send is whole_pixels else 1.0
     before_fork, after_fork = encoder_parts(model.features)
     forked = quantise(before_fork, Signal(model.input_unit, round(1 / model.input_unit)))
@@ -212,7 +211,7 @@ def in_whole_numbers(model):
         if waiting.bound > EXACT:
             raise ModelError(f"feedback_interval {model.feedback_interval}: {WHO} cannot add up so many steps: choose less")
         model.decoded_unit = quantise(list_layers(model.generate), waiting).unit
-    return model
+    return model.requires_grad_(False)
 
 
 @functools.cache
@@ -221,66 +220,60 @@ def integer_class(cls):
 
 
 def quantise(layers, signal):
-    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out."""
+    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out. Float32 stays where
+    it holds every sum exactly."""
     for linear, neuron in chains(layers):
-        for number, (position, module) in enumerate(linear, 1):
+        for position, module in linear:
             if isinstance(module, nn.MaxPool2d):
                 continue
-            if isinstance(module, nn.AvgPool2d):
-                module.divisor_override, after = 1, Signal(signal.unit / 4, 4 * signal.bound)
-            else:
-                theta = neuron[1].threshold.item() if neuron and number == len(linear) else None
-                after = set_weights(module, signal, theta)
-            if after.bound > LARGEST:
+            before, ends = signal.bound, neuron and module is linear[-1][1]
+            signal = whole_sums(module, signal, neuron[1].threshold.item() if ends else None)
+            if signal.bound > LARGEST:
                 raise ModelError(f"{WHO}: sums of layer {position} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}")
-            if max(signal.bound, after.bound) > EXACT:
-                module.double().register_forward_pre_hook(in_double)
-            signal = after
+            if max(before, signal.bound) > EXACT:
+                module.double().register_forward_pre_hook(lambda _, given: (given[0].double(),))
         if neuron:
-            set_neurons(neuron[1], signal)
+            neuron, theta = neuron[1], round(neuron[1].threshold.item() / signal.unit)
+            narrow = signal.bound <= EXACT / 2 and theta < EXACT / 64
+            neuron.__class__, neuron.unit, neuron.highest = IntegerNeuron, signal.unit, EXACT // 2 if narrow else LARGEST
+            neuron.threshold = nn.Parameter(torch.tensor(theta, dtype=torch.float32 if narrow else torch.float64))
             signal = Signal(1.0, 1)
     return signal
 
 
-def in_double(module, given):
-    return (given[0].double(),)
-
-
-def set_weights(module, signal, theta=None):
+def whole_sums(module, signal, theta=None):
     """Give a linear module whole weights, and a bias, for this Signal; returns the one that comes out, in whose unit theta, that
-    of neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error."""
+    of neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error; a
+    power of 2 is tried, too, which is exact on a grid."""
+    if isinstance(module, nn.AvgPool2d):
+        module.divisor_override = 1
+        return Signal(signal.unit / 4, 4 * signal.bound)
     weight = module.weight.double()
     largest, together = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module), 1e-9)
     unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
-    fits = min(LEVELS * unit / largest, 0.9 * LARGEST * unit / (signal.bound * together), EXACT)
-    tried = sorted({max(1, round(fits * share)) for share in torch.linspace(*CLIPPED).tolist()})
-    errors = [(weight - whole(weight * parts / unit) * unit / parts).square().sum() for parts in tried]
-    parts = tried[torch.stack(errors).argmin()]
-    after, weight = signal.unit * unit / parts, whole(weight * parts / unit)
-    bound = signal.bound * fan_in(weight, module)
-    module.weight.copy_(weight)
+    room = min(0.9 * LARGEST * unit / (signal.bound * together), EXACT)
+    fits = min(LEVELS * unit / largest, room)
+    tried = [unit * 2.0 ** floor(log2(fits / unit)), *(fits * torch.linspace(*TRIED)).tolist()]
+    tried = [max(1, round(min(parts, room))) for parts in tried]  # of the unit: a weight of 1 is one of them
+
+    def whole(parts):
+        return (weight * parts / unit).round().clamp(-LEVELS, LEVELS)
+
+    parts = min(tried, key=lambda parts: (weight - whole(parts) * unit / parts).square().sum().item())
+    after, bound = signal.unit * unit / parts, signal.bound * fan_in(whole(parts), module)
+    module.weight.copy_(whole(parts))
     if module.bias is not None:
         module.bias.copy_((module.bias.double() / after).round())
         bound += module.bias.abs().max().item()
     return Signal(after, bound)
 
 
-def whole(weight):
-    return weight.round().clamp(-LEVELS, LEVELS)
-
-
 def fan_in(weight, module):
-    """The largest sum of an output's weights, their signs left aside."""
-    return weight.abs().transpose(0, int(isinstance(module, nn.ConvTranspose2d))).flatten(1).sum(1).max().item()
-
-
-def set_neurons(neuron, signal):
-    """Make these neurons IntegerNeurons that take this Signal."""
-    neuron.__class__, neuron.unit = IntegerNeuron, signal.unit
-    theta = round(neuron.threshold.item() / signal.unit)
-    narrow = signal.bound <= EXACT / 2 and theta < EXACT / 64
-    neuron.highest = EXACT // 2 if narrow else LARGEST
-    neuron.threshold = nn.Parameter(torch.tensor(theta, dtype=torch.float32 if narrow else torch.float64), False)
+    """The largest sum of the weights that reach one output, their signs left aside."""
+    is_transposed = isinstance(module, nn.ConvTranspose2d)
+    weight, apart = (weight.abs().transpose(0, 1), module.stride[0]) if is_transposed else (weight.abs(), 1)
+    places = product(range(apart), repeat=2)
+    return max(weight[..., y::apart, x::apart].flatten(1).sum(1).max().item() for y, x in places)
 
 
 def folded(decoder):

