@@ -46,9 +46,6 @@ int network_spiked(int layer, int neuron);      /* 1 where this neuron spiked in
 potential_t network_potential(int layer, int neuron); /* after the latest step; of the input 0 */
 potential_t network_threshold(int layer);
 
-/* The steps taken since the reset. */
-uint32_t network_steps(void);
-
 /* By pixel and channel, as in the image. open: 1 where the input neuron may spike in the next step; prediction: on the image's
    scale (0 to 1 in grey, -1 to 1 in colour), after the latest step; seen: the image on that scale. */
 const uint8_t *network_open(void);
