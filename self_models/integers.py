@@ -125,8 +125,9 @@ class IntegerNeuron(SpikingNeuron):
 
     def forward(self, current, state=None):
         v = (state or self.at_rest(current)).v
-        left = faded(v, self.leak) - v  # of which the update, without a leak, makes the leak
-        spikes, v = self.update(current.to(v.dtype) + left, v, self.threshold, 1, lambda v: (v > 0).to(v.dtype))
+        current, left = current.to(v.dtype), faded(v, self.leak)
+        current = current if left is v else current + (left - v)  # of which the update, without a leak, makes the leak
+        spikes, v = self.update(current, v, self.threshold, 1, lambda v: (v > 0).to(v.dtype))
         return spikes.float(), NeuronState(self.floored(v))
 
     def floored(self, v):
@@ -182,10 +183,12 @@ WHOLE_ENCODINGS = {ENCODINGS["poisson"]: ENCODINGS["poisson"], ENCODINGS["direct
 
 
 class Signal(NamedTuple):
-    """What goes from module to module: unit: what 1 stands for; bound: no value is larger, nor any sum on the way to it."""
+    """What goes from module to module: unit: what 1 stands for; bound: no value is larger, nor any sum on the way to it; signed:
+    whether values may be below 0."""
 
     unit: float
     bound: float
+    signed: bool = True
 
 
 @torch.no_grad()
@@ -237,7 +240,7 @@ def quantise(layers, signal):
             narrow = signal.bound <= EXACT / 2 and theta < EXACT / 64
             neuron.__class__, neuron.unit, neuron.highest = IntegerNeuron, signal.unit, EXACT // 2 if narrow else LARGEST
             neuron.threshold = nn.Parameter(torch.tensor(theta, dtype=torch.float32 if narrow else torch.float64))
-            signal = Signal(1.0, 1)
+            signal = Signal(1.0, 1, signed=False)
     return signal
 
 
@@ -247,9 +250,9 @@ def whole_sums(module, signal, theta=None):
     power of 2 is tried, too, which is exact on a grid."""
     if isinstance(module, nn.AvgPool2d):
         module.divisor_override = 1
-        return Signal(signal.unit / 4, 4 * signal.bound)
+        return Signal(signal.unit / 4, 4 * signal.bound, signal.signed)
     weight = module.weight.double()
-    largest, together = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module), 1e-9)
+    largest, together = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module, signal.signed), 1e-9)
     unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
     room = min(0.9 * LARGEST * unit / (signal.bound * together), EXACT)
     fits = min(LEVELS * unit / largest, room)
@@ -260,7 +263,7 @@ def whole_sums(module, signal, theta=None):
         return (weight * parts / unit).round().clamp(-LEVELS, LEVELS)
 
     parts = min(tried, key=lambda parts: (weight - whole(parts) * unit / parts).square().sum().item())
-    after, bound = signal.unit * unit / parts, signal.bound * fan_in(whole(parts), module)
+    after, bound = signal.unit * unit / parts, signal.bound * fan_in(whole(parts), module, signal.signed)
     module.weight.copy_(whole(parts))
     if module.bias is not None:
         module.bias.copy_((module.bias.double() / after).round())
@@ -268,12 +271,13 @@ def whole_sums(module, signal, theta=None):
     return Signal(after, bound)
 
 
-def fan_in(weight, module):
-    """The largest sum of the weights that reach one output, their signs left aside."""
+def fan_in(weight, module, signed):
+    """The largest sum of the weights that reach one output, their signs left aside; of what is not signed, of one sign."""
     is_transposed = isinstance(module, nn.ConvTranspose2d)
-    weight, apart = (weight.abs().transpose(0, 1), module.stride[0]) if is_transposed else (weight.abs(), 1)
-    places = product(range(apart), repeat=2)
-    return max(weight[..., y::apart, x::apart].flatten(1).sum(1).max().item() for y, x in places)
+    weight, apart = (weight.transpose(0, 1), module.stride[0]) if is_transposed else (weight, 1)
+    weights = (weight.abs(),) if signed else (weight.clamp(min=0), (-weight).clamp(min=0))
+    places = product(weights, range(apart), range(apart))
+    return max(one[..., y::apart, x::apart].flatten(1).sum(1).max().item() for one, y, x in places)
 
 
 def folded(decoder):
