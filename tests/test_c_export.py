@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from conftest import PLAN, REPOSITORY, refused, run_here
+from conftest import PLAN, REPOSITORY, digests, refused, run_here
 from test_event_engine import BIAS, COUNTED, DEEP, FORK, MAXIMUM, POOLED, build, spiked
 
 import harness.exporting.c_folder
@@ -19,7 +19,6 @@ from harness.exporting.c_layout import NODE, laid_out
 from harness.runs.checkpoints import save_checkpoint
 from self_models.conformance import first_difference
 from self_models.integers import in_whole_numbers
-from self_models.loading import load
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
@@ -189,10 +188,12 @@ def test_what_c_does_not_know_is_refused_by_name(tmp_path, settings, words):
 
 def test_an_ann_and_a_folder_that_is_there_are_refused(tmp_path, trained, few_images):
     assert "holds an ANN" in refused("export", trained.ann, "--to c --output", tmp_path / "c")
-    (tmp_path / "c").mkdir()
+    run_here("export", trained.snn, "--to c --output", tmp_path / "c")
     (tmp_path / "c" / "mine.txt").write_text("mine")
+    before = digests(tmp_path)
     assert "--overwrite replaces it" in refused("export", trained.snn, "--to c --output", tmp_path / "c")
-    run_here("export", trained.snn, "--to c --overwrite --output", tmp_path / "c")
-    assert (tmp_path / "c" / "mine.txt").read_text() == "mine" and (tmp_path / "c" / "network.c").is_file()
+    assert "other files" in refused("export", trained.snn, "--to c --overwrite --output", tmp_path)
+    assert digests(tmp_path) == before
+    run_here("export", trained.snn, "--to c --overwrite --weights int8 --output", tmp_path / "c")
+    assert (tmp_path / "c" / "mine.txt").read_text() == "mine" and "INT8" in (tmp_path / "c" / "weights.h").read_text()
     assert "no_such" in refused("export", "no_such --to c")
-    assert load(trained.snn, engine="dense").timesteps == 5

@@ -40,6 +40,8 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
         raise UserError(f"--weights {weights} is for --to {' and '.join(WEIGHED)}: leave it out")
     content, what, *notes = content_of(checkpoint, own)
     if isinstance(content, dict):  # of a folder
+        if path.is_dir() and any(path.iterdir()) and not all((path / name).is_file() for name in content):
+            raise UserError(f"{path} has other files in it: give a folder of its own by --output")
         try:
             path.mkdir(exist_ok=True)
         except OSError as error:

@@ -42,8 +42,8 @@ static int equal(int image)
     for (step = 0; step < NETWORK_TIMESTEPS; step++) {
         for (i = 0; i < NETWORK_PIXELS; i++)
             if (network_open()[i] != bit_of(i)) {
-                printf("differs: image %d, before step %d, pixel %ld is %s here alone; prediction %.9g of %.9g\n", image, step, (long)i,
-                       bit_of(i) ? "blocked" : "open", (double)network_prediction()[i], (double)network_seen()[i]);
+                printf("differs: image %d, before step %d, pixel %ld is %s here alone; prediction %.9g of %.9g\n", image, step,
+                       (long)i, bit_of(i) ? "blocked" : "open", (double)network_prediction()[i], (double)network_seen()[i]);
                 return 0;
             }
         at_bits += (NETWORK_PIXELS + 31) / 32;
@@ -58,10 +58,12 @@ static int equal(int image)
             at_potential += layer ? network_layer_size(layer) : 0;
         }
         for (i = 0; i < NETWORK_CLASSES; i++) {
-            const double here = network_logits()[i], there = golden_logits[(image * NETWORK_TIMESTEPS + step) * NETWORK_CLASSES + i];
+            const int32_t at = (image * NETWORK_TIMESTEPS + step) * NETWORK_CLASSES + i;
+            const double here = network_logits()[i], there = golden_logits[at];
             const double off = here > there ? here - there : there - here, size = there > 0 ? there : -there;
             if (!(off <= golden_tolerance * (1 + size))) {
-                printf("differs: image %d, step %d, logit %ld is %.9g here and %.9g in golden.c\n", image, step, (long)i, here, there);
+                printf("differs: image %d, step %d, logit %ld is %.9g here and %.9g in golden.c\n", image, step, (long)i,
+                       here, there);
                 return 0;
             }
         }

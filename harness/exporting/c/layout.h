@@ -1,5 +1,5 @@
-/* How a network lies in memory: what network.c reads. The exporter writes it as weights.c, its sizes as weights.h, and for a build
-   that serves any network (a page's) as the same fields, one after the other, 4 bytes each. */
+/* How a network lies in memory: what network.c reads. The exporter writes it as weights.c, its sizes as weights.h, and for a
+   build that serves any network (a page's) as the same fields, one after the other, 4 bytes each. */
 #ifndef LAYOUT_H
 #define LAYOUT_H
 
@@ -23,9 +23,9 @@ typedef struct {
     int32_t interval, timesteps;         /* the decoder runs at every so manieth step */
 } Header;
 
-/* What happens at a node (kind) with what comes from its source (link): weights of windows, or of every place (linear), or
-   the same value (of a place that lies there after `halvings`). A spike at (y, x) with block b = 2^halvings has the phase (y % b) b + x % b and
-   reaches the window whose corner is (y / b) 2^doublings - padding, columns likewise, `side` rows of `row` weights, target
+/* What happens at a node (kind) with what comes from its source (link): weights of windows, or of every place (linear), or the
+   same value (of a place that lies there after `halvings`). A spike at (y, x) with b = 2^halvings has the phase (y % b) b + x % b
+   and reaches the window whose corner is (y / b) 2^doublings - padding, columns likewise, `side` rows of `row` weights, target
    channels within columns, zeros at the end up to a multiple of 4. Weights: (phase, source channel, window row, row). A linear
    link has a phase for each place, and a window of one place. */
 typedef struct {

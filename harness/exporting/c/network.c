@@ -15,7 +15,7 @@ enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS }; /* of each node, in 
 
 /* --- state: all that changes from step to step */
 
-static potential_t v[NETWORK_POTENTIALS];    /* by neuron, the channels of a place side by side; of relays, sums to be passed on */
+static potential_t v[NETWORK_POTENTIALS];    /* by neuron, the channels of a place side by side; of relays the sums to pass on */
 static uint32_t spikes[NETWORK_WORDS];       /* a bit for each neuron that sent something in this step, 32 channels to a word */
 static uint32_t listed[NETWORK_PLACES / 32]; /* a bit for each place that something has reached: V may be above theta there */
 static uint32_t decayed[NETWORK_DECAYED];    /* by place: steps whose leak its membranes have had */
@@ -241,8 +241,8 @@ static void encode(void)
 
 /* --- propagate: charge, fire, reset */
 
-/* to[i] += the sum of values[r] weights[rows[r] + i], in this order, for LANES of i at once. kind: all values are 1, or factor_t holds
-   them, or not. */
+/* to[i] += the sum of values[r] weights[rows[r] + i], in this order, for LANES of i at once. kind: all values are 1, or factor_t
+   holds them, or not. */
 static void add_lanes(potential_t *to, const weight_t *weights, int32_t count, int kind)
 {
     potential_t sum[LANES];
@@ -312,7 +312,7 @@ static void add_spikes(int n, uint32_t clock)
 {
     const Node *node = &network_nodes[n], *from = &network_nodes[node->source];
     const int32_t block = node->side * node->row, halvings = node->halvings, within = (1 << halvings) - 1;
-    const int32_t height = from->height >> halvings << halvings, width = from->width >> halvings << halvings; /* odd ones drop out */
+    const int32_t height = from->height >> halvings << halvings, width = from->width >> halvings << halvings; /* odd: lost */
     int32_t count = 0, row = 0, column = 0, y, x, w;
     for (y = 0; y < (node->link == LINEAR ? from->height : height); y++)
         for (x = 0; x < (node->link == LINEAR ? from->width : width); x++) {
@@ -519,8 +519,8 @@ static void read_out(int32_t pixel)
 
 /* --- gate */
 
-/* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where the
-   channels of a place count together, all of them are judged with the last. */
+/* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where
+   the channels of a place count together, all of them are judged with the last. */
 static void gate(int32_t pixel)
 {
     const int32_t channels = network_header.together ? network_nodes[0].channels : 1, first = pixel + 1 - channels;
@@ -534,8 +534,8 @@ static void gate(int32_t pixel)
         is_open[each] = !predicted && (network_settings.dynamic || is_open[each]);
 }
 
-/* The decoder's step, on the spikes of this step, or on all since it last ran; then the pixels that it has reached are read out and
-   judged, or all of them. */
+/* The decoder's step, on the spikes of this step, or on all since it last ran; then the pixels that it has reached are read out
+   and judged, or all of them. */
 static void decode(void)
 {
     const Node *node = &network_nodes[network_header.decoded];

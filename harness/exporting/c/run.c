@@ -56,8 +56,7 @@ int main(int argc, char **argv)
         else if (option == 't')
             traced = 1;
         else {
-            fprintf(stderr, "usage: %s [-b BOUND] [-d GAIN] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t] < images, %d bytes each\n",
-                    argv[0], NETWORK_PIXELS);
+            fprintf(stderr, "usage: %s [-b BOUND] [-d GAIN] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t] < images\n", argv[0]);
             return 2;
         }
     }
