@@ -7,7 +7,9 @@ import importlib
 import io
 import json
 import os
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,8 @@ DATA = "--limit_train 32 --limit_test 16 --batch_size 16"
 TINY = f"-a VGG5_wFeedback_small --fc_width 16 -lr 5e-3 --epochs 1 --select test {DATA}"
 BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"  # else most tiny networks have silent layers
 SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 --select test {BALANCE} {DATA}"
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 torch.set_num_threads(1)
 harness.data.sets.load_set = functools.lru_cache(harness.data.sets.load_set)  # MNIST is unpacked once
@@ -60,6 +64,22 @@ def run_here(name, *flags):
     with contextlib.redirect_stdout(io.StringIO()) as out:
         result = importlib.import_module(name).main(split(flags))
     return result, out.getvalue()
+
+
+def browsed(page, folder, script, flags="--virtual-time-budget=20000"):
+    """What a script in a page gives to found(...), once a browser of 500 pixels has opened it without an error. page: HTML."""
+    report = """<script>const errors = []; window.onerror = (message) => errors.push(message);
+    const found = (more) => { const report = {errors, wide: document.documentElement.scrollWidth, inner: innerWidth, ...more};
+    document.body.insertAdjacentHTML("beforeend", `<pre id=found>${JSON.stringify(report)}</pre>`); };</script>"""
+    hooked = folder / "hooked.html"
+    hooked.write_text(page.replace("</head>", f"{report}<script>{script}</script></head>"), encoding="utf-8")
+    flags = f"--headless=new --no-sandbox --disable-gpu --enable-logging=stderr --window-size=500,900 {flags}"
+    command = [CHROMIUM, *flags.split(), f"--user-data-dir={folder}/profile", "--dump-dom", f"file://{hooked}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    result = json.loads(re.search(r"<pre id=\"found\">(.*?)</pre>", done.stdout, re.DOTALL)[1])
+    assert said == result["errors"] == [] and result["wide"] <= result["inner"]
+    return result
 
 
 def refused(name, *flags):

@@ -4,6 +4,7 @@ import ast
 import copy
 import json
 import re
+import shutil
 import sys
 import tomllib
 
@@ -61,6 +62,14 @@ def test_phased_finds_where_a_network_differs_from_its_ann(tmp_path):
         (first, *others) = (json.loads(line) for line in run_here("benchmarks.findings.phased", flags)[1].splitlines())
         assert first["latency"] == 6 and first["levels"] == 2 and first["other_class"] == len(others)
         assert bool(others) == changed and {one["layer"] for one in others} <= {"features.4"}
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
+def test_c_export_sends_the_same_spikes():
+    said = run_here("benchmarks.speed.c_export", "--networks quick_feedback --images 20 --compared 5 --repeats 1")[1]
+    rows = [json.loads(line) for line in said.splitlines()]
+    assert [(row["weights"], row["differing"], row["compared"]) for row in rows] == [("float32", 0, 20), ("int8", 0, 5)]
+    assert all(speed > 0 for row in rows for speed in row["images_per_second"].values())
 
 
 def test_streams_compares_with_the_controls(trained, baseline):

@@ -50,12 +50,11 @@ class Connection(NamedTuple):
 
     @property
     def doublings(self):
-        return sum(is_doubling(layer) for layer in self.modules)
+        return sum(layer.stride[0].bit_length() - 1 for layer in self.modules if isinstance(layer, nn.ConvTranspose2d))
 
     @property
     def padding(self):
-        last = self.modules[-1]
-        return 0 if self.is_linear or is_halving(last) or is_doubling(last) else last.kernel_size[0] // 2
+        return 0 if self.is_linear else form_of(self.modules[-1])[2][0]
 
     @property
     def side(self):
