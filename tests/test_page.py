@@ -31,8 +31,8 @@ const waits = setInterval(() => {
   get("play").click();
   get("digits").children[0].click(); steps(60); note("picked");
   get("clear").click(); steps(20); note("cleared");
-  line([14, 5], [14, 23]); steps(1); note("drawn"); steps(60); note("silent");
-  line([14, 5], [7, 6]); steps(1); note("stroke"); steps(60); note("again");
+  line([16, 5], [13, 23]); steps(1); note("drawn"); steps(60); note("silent");
+  line([16, 5], [6, 6]); steps(1); note("stroke"); steps(60); note("again");
   get("exit").click(); get("digits").children[3].click(); steps(60); note("early");
   get("exit").click(); get("feedback").click(); steps(60); note("baseline");
   found(seen);

@@ -172,7 +172,6 @@ function instrument(net) {
     paint(at("draw"), (i) => grey(image[i]));
     paint(at("seen"), (i) => STATES[state(i)]);
     paint(at("predicted"), (i) => grey(255 * Math.min(1, Math.max(0, prediction[i]))));
-    at("predicted").classList.toggle("off", !fed);
     const lit = image.reduce((sum, value) => sum + (value > 0), 0), left = image.reduce((sum, value, i) => sum + (value > 0 && open[i]), 0);
     at("open").textContent = fed ? `${left} of ${lit} pixels that are not black are open` : "no decoder, no prediction";
     const logits = [...net.logits()], best = net.network_answer();
