@@ -1,14 +1,15 @@
 """The models: plans, layers, neurons, and the objectives built on them. load() gives a trained one, evaluate() judges it,
-read_images() turns image files into what it takes, load_data() gives a data set's, from_layers() makes one of somebody else's
-layers."""
+first_difference() says where two part, read_images() turns image files into what it takes, load_data() gives a data set's,
+from_layers() makes one of somebody else's layers."""
 
 from self_models.adopting import from_layers
 from self_models.basics.errors import ModelError
 from self_models.basics.files import read_images
+from self_models.conformance import first_difference
 from self_models.counting.evaluation import evaluate
 from self_models.loading import load
 
-__all__ = ["ModelError", "evaluate", "from_layers", "load", "load_data", "read_images"]
+__all__ = ["ModelError", "evaluate", "first_difference", "from_layers", "load", "load_data", "read_images"]
 
 
 def __getattr__(name):

@@ -133,9 +133,9 @@ class IntegerNeuron(SpikingNeuron):
 
 
 class IntegerSNN:
-    """What a network in whole numbers does otherwise than the SNN's class that it is derived from, too. logits_unit, decoded_unit,
-    input_unit: see WholeForm; longest_interval: feedback_interval with which sums surely fit. Logits that are shown, and asked
-    by rules, are float32, times their unit."""
+    """What a network in whole numbers does otherwise than the SNN's class beside which it is derived. logits_unit, decoded_unit,
+    input_unit: see WholeForm; longest_interval: feedback_interval with which sums surely fit. Logits that are shown, and that
+    rules ask for, are float32, times their unit."""
 
     input_unit, logits_unit, decoded_unit, longest_interval = 1.0, 1.0, 1.0, EXACT
 
@@ -194,8 +194,8 @@ class Signal(NamedTuple):
 
 @torch.no_grad()
 def in_whole_numbers(model):
-    """An SNN that has just been built, made one in whole numbers, in place. Raises ModelError for one with a part or method of its
-    own, or with a gate, rule, read-out or encoding that has no form in them."""
+    """An SNN, made one in whole numbers, in place. Raises ModelError for one with a part or method of its own, or with a gate,
+    rule, read-out or encoding that has no form in them."""
     if method := model.overridden():
         raise ModelError(f"{WHO} does not know {type(model).__name__}.{method}: {INSTEAD}")
     check_known(model, WHO, INSTEAD)
@@ -247,8 +247,8 @@ def in_double(module, given):
 
 
 def set_weights(module, signal, theta=None):
-    """Give a linear module whole weights, and a bias, for this Signal; returns the one that comes out, in whose unit theta, of the
-    neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error."""
+    """Give a linear module whole weights, and a bias, for this Signal; returns the one that comes out, in whose unit theta, that
+    of neurons behind it, is a whole number. Of scales near that of the largest weight the one with the least squared error."""
     weight = module.weight.double()
     largest, together = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module), 1e-9)
     unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))

@@ -18,7 +18,7 @@ static int32_t lowest(uint32_t bits)
 }
 #endif
 
-enum { LANES = 16, SMALL = 64 }; /* weights added at once; a window that is so small is added up before it is added */
+enum { LANES = 8, SMALL = 64 }; /* weights added at once; a window that is so small is added up before it is added */
 
 #define EVALUATION 0xFFFFFFFFu /* the counter's word "epoch" of random numbers drawn in evaluation */
 
@@ -394,7 +394,6 @@ static void fire(int n, uint32_t clock)
     const potential_t theta = threshold_of(n), lowest_v = floor_of(n);
     const int32_t words = words_of(node), places = node->height * node->width;
     int32_t first, w, o;
-    forget_spikes(n);
     for (first = 0; first < places; first += 32) {
         uint32_t *const candidates = &listed[(node->first_place + first) / 32];
         uint32_t bits = *candidates, keep = 0;
@@ -530,7 +529,6 @@ static void encode(void)
     const int32_t words = words_of(node);
     uint32_t random[4] = {0, 0, 0, 0};
     int32_t pixel, block = -1;
-    forget_spikes(0);
     for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
         const float x = explained ? image[pixel] - guess[pixel] : image[pixel];
         const int32_t channel = pixel % node->channels, word = pixel / node->channels * words + channel / 32;
@@ -772,11 +770,11 @@ void network_show(const uint8_t *pixels)
 int network_step(void)
 {
     int32_t i;
+    for (i = 0; i < network_header.layers; i++)
+        forget_spikes(i);
     encode();
     for (i = 0; i < network_header.forward; i++)
         run(network_order[i], steps);
-    for (i = 0; i < network_header.feedback; i++)
-        forget_spikes(network_order[network_header.forward + i]);
     if (network_settings.feedback && (steps + 1) % (uint32_t)network_header.interval == 0)
         decode();
     for (i = 0; i < NETWORK_CLASSES; i++)
