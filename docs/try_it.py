@@ -10,4 +10,9 @@ from harness.exporting.files import export
 
 
 def on_post_build(config):
-    export(REPOSITORY / "trained_models/snn/accurate_feedback.pth", "page", f"{config.site_dir}/accurate_feedback.html", overwrite=True)
+    export(
+        REPOSITORY / "trained_models/snn/accurate_feedback.pth",
+        "page",
+        f"{config.site_dir}/accurate_feedback.html",
+        overwrite=True,
+    )

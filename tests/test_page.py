@@ -1,5 +1,6 @@
 """export.py --to page: in a browser the network is Python's, spike for spike, falls silent, and hears a stroke."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import subprocess
 import pytest
 from conftest import CHROMIUM, REPOSITORY, browsed, refused, run_here
 
+from benchmarks.speed import page_steps
 from harness.exporting import page_file
 
 NETWORKS = REPOSITORY / "trained_models/snn"
@@ -40,7 +42,9 @@ const waits = setInterval(() => {
 """
 
 
-@pytest.fixture(scope="module", params=["quick_feedback float32", "accurate_feedback float32", "quick_feedback int8", "accurate_feedback int8"])
+@pytest.fixture(
+    scope="module", params=[f"{name}_feedback {weights}" for name in ("quick", "accurate") for weights in page_file.TRAVELS]
+)
 def exported(request, tmp_path_factory):
     """The page of a network, as HTML."""
     (name, weights), path = request.param.split(), tmp_path_factory.mktemp("page") / "page.html"
@@ -86,6 +90,13 @@ def test_the_runtime_is_network_c(weights, tmp_path):
         content, _ = page_file.page(NETWORKS / "quick_feedback.pth", None, weights)
         page = content.decode().replace(page_file.text_of(ours), page_file.text_of(built))
         assert browsed(page, tmp_path, USE)["checked"].startswith("Checked")
+
+
+@pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs chromedriver: apt-get install chromium-driver")
+def test_steps_per_second_are_measured(monkeypatch):
+    monkeypatch.setattr(page_steps, "SECONDS", 0.5)
+    found = json.loads(run_here("benchmarks.speed.page_steps", "quick_feedback")[1])["steps_per_second"]
+    assert found["network"] > found["baseline"] > 0 and found["page"] > 0
 
 
 def test_what_no_page_shows_is_refused(tmp_path):

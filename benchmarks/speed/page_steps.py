@@ -39,7 +39,7 @@ get("rate").oninput();
 if (get("feedback").checked) get("feedback").click();
 get("play").click();
 const first = taken(), began = performance.now();
-return new Promise((done) => setTimeout(() => done((1000 * (taken() - first)) / (performance.now() - began)), 1000 * %d));
+return new Promise((done) => setTimeout(() => done((1000 * (taken() - first)) / (performance.now() - began)), 1000 * SECONDS));
 """
 
 
@@ -48,7 +48,9 @@ def measured(path):
         browser.do(OPENED)
         browser.do("document.getElementById('play').click()")
         alone = {name: browser.do(NETWORK % on) for name, on in (("network", 1), ("baseline", 0))}
-        return {name: round(value) for name, value in (alone | {"page": browser.do(PAGE % SECONDS)}).items()}
+        return {
+            name: round(value) for name, value in (alone | {"page": browser.do(PAGE.replace("SECONDS", str(SECONDS)))}).items()
+        }
 
 
 def main(argv=None):

@@ -43,7 +43,9 @@ def main():
             frames = list(pictures(browser))
     some = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
     look = np.concatenate([np.asarray(frame) for frame in some[::8]])
-    palette = Image.fromarray(look).quantize(96, Image.Quantize.MAXCOVERAGE)  # one for all frames, so that what stands still does not flicker
+    palette = Image.fromarray(look).quantize(
+        96, Image.Quantize.MAXCOVERAGE
+    )  # one for all frames, so that what stands still does not flicker
     first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in some)
     pauses = [140] * len(others) + [2500]
     first.save(Path(__file__).with_suffix(".gif"), save_all=True, append_images=others, duration=pauses, loop=0)
