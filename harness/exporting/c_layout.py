@@ -16,9 +16,9 @@ from self_models.basics.images import has_colour
 from self_models.fast.event.compiled.parts import FORMS
 from self_models.fast.event.network import Folded
 from self_models.fast.event.settings import parts_of
+from self_models.integers import LARGEST, SHARES, IntegerSNN, whole_form
 from self_models.network.neurons import CountingMaxPool
 from self_models.network.wiring import check_known, shape_after
-from self_models.objectives.encoders import direct
 from self_models.objectives.readouts import Membrane, MembraneLinear, MembraneRescaled, SpikeCount, SpikeCountRescaled
 from self_models.objectives.stopping import AllPredicted, Both, Confidence, Entropy, Never
 
@@ -54,10 +54,11 @@ class Laid(NamedTuple):
 
 def check_exportable(model):
     """Raises UserError or ModelError for a part of the model that network.c does not know, by its name."""
-    check_known(model, WHO)
-    for name, part in parts_of(model).items():
-        if part not in FORMS[name]:
-            raise UserError(f"{WHO} does not know the {name} {model.settings[name]}: of gates it knows open and block")
+    if not isinstance(model, IntegerSNN):  # which knows no other parts
+        check_known(model, WHO)
+        for name, part in parts_of(model).items():
+            if part not in FORMS[name]:
+                raise UserError(f"{WHO} does not know the {name} {model.settings[name]}: of gates it knows open and block")
     if model.frames:
         raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
 
@@ -152,11 +153,13 @@ class Graph:
 def laid_out(model, compact=False):
     """The Laid of an SNN, in evaluation. Raises UserError or ModelError as check_exportable does."""
     check_exportable(model)
-    graph, wiring = Graph(model, compact, False), model.wiring
+    whole = whole_form(model) if isinstance(model, IntegerSNN) else None
+    graph, wiring = Graph(model, compact or whole, whole), model.wiring
     own = model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)  # a part may have been changed in place
-    colour, residual = has_colour(model.image_shape[0]), bool(own.get("residual"))
+    colour, residual, direct = has_colour(model.image_shape[0]), bool(own.get("residual")), own["encoding"] == "direct"
     nodes, weights, biases = np.zeros(len(graph.nodes), NODE), [], []
-    constants, first_w, first_bias = constants_of(model, nodes), 0, len(nodes) * len(CONSTANTS)
+    constants = (constants_in_whole if whole else constants_of)(model, len(nodes))
+    dtype, first_w, first_bias = np.int8 if whole else np.float32, 0, constants.size
     sizes = {"POTENTIALS": 0, "WORDS": 0, "PLACES": 0, "SENT": 0}
 
     def take(name, size):
@@ -169,7 +172,7 @@ def laid_out(model, compact=False):
         node["channels"], node["height"], node["width"] = known["shape"]
         places, kind = int(node["height"] * node["width"]), known["kind"]
         sums = kind in (RELAY, WAITING)
-        node["valued"] = sums or (n == 0 and (colour or residual or model.encoding.send is direct))
+        node["valued"] = sums or (n == 0 and (colour or residual or direct))
         held = node["valued"] or (n > 0 and kind not in (POOL, COUNTING_POOL))
         node["first_v"] = take("POTENTIALS", prod(known["shape"])) if held else -1
         node["first_word"] = take("WORDS", 0 if kind in (OUTPUT, DECODED) else places * -(-int(node["channels"]) // WORD))
@@ -179,14 +182,14 @@ def laid_out(model, compact=False):
         if n in graph.links:
             one = graph.links[n]
             node["first_weight"] = first_w
-            weights.append(one.weights().ravel() * np.float32(graph.nodes[one.source]["factor"]))
+            weights.append((one.weights().ravel() * np.float32(graph.nodes[one.source]["factor"])).astype(dtype))
             first_w += one.size
             if one.bias is not None:
                 node["first_bias"] = first_bias
-                biases.append(one.bias.detach().float().numpy())
+                biases.append(one.bias.detach().numpy().astype(constants.dtype))
                 first_bias += len(biases[-1])
     sizes["POTENTIALS"] += 3  # which the zeros at a row's end reach
-    sizes["DECAYED"] = sizes["PLACES"] if any(neuron.leak != 1 for neuron in model.neurons().values()) else 1
+    sizes["DECAYED"] = sizes["PLACES"] if (constants[:wiring.output, 1] != constants[0, 1]).any() else 1
     sizes["SENT"] = max(1, sizes["SENT"])
     sizes |= {"NODES": len(nodes), "LAYERS": len(wiring.names), "PIXELS": prod(model.image_shape), "ROWS": ROWS}
     sizes |= {"CLASSES": model.settings["labels"], "TIMESTEPS": model.timesteps}
@@ -194,23 +197,31 @@ def laid_out(model, compact=False):
     header = {
         "layers": len(wiring.names), "nodes": len(nodes), "forward": len(graph.forward), "feedback": len(graph.feedback),
         "output": wiring.output, "decoded": wiring.decoded, "waiting": graph.waiting, "colour": colour,
-        "immediate": own["update"] == "immediate", "encoding": model.encoding.send is direct,
+        "immediate": own["update"] == "immediate", "encoding": direct,
         "readout": READOUTS.index(type(model.readout)), "residual": residual, "together": bool(own.get("together")),
         "interval": model.feedback_interval, "timesteps": model.timesteps,
     }  # fmt: skip
     settings = {name: np.float32(own.get(name) or 0) for name in NUMBERS}
-    settings |= {"decoded_scale": np.float32(1), "logits_scale": np.float32(1), "rule": RULES.index(type(model.rule))}
-    settings |= {"dynamic": int(model.gate.reopens), "latch": int(bool(own.get("latch"))), "feedback": int(model.has_feedback)}
+    settings["decoded_scale"], settings["logits_scale"] = map(np.float32, (whole.decoded_unit, whole.output.unit) if whole else (1, 1))
+    settings |= {"rule": RULES.index(type(model.rule)), "dynamic": int(model.gate.reopens), "latch": int(bool(own.get("latch"))), "feedback": int(model.has_feedback)}
     header = {name: int(value) for name, value in header.items()}
     return Laid(header, nodes, order, np.concatenate([constants.ravel(), *biases]), settings, np.concatenate(weights),
                 wiring.names, sizes, graph.links)  # fmt: skip
 
 
 def constants_of(model, nodes):
-    """CONSTANTS of each node, (N, 5) float32."""
-    constants = np.tile(np.float32([1, 1, 0, LOWEST, HIGHEST]), (len(nodes), 1))
+    """CONSTANTS of each node, (nodes, 5) float32."""
+    constants = np.tile(np.float32([1, 1, 0, LOWEST, HIGHEST]), (nodes, 1))
     constants[model.wiring.output, 1] = model.settings["output_leak"]
     for n, neuron in enumerate(model.neurons().values(), 1):
         lowest = LOWEST if neuron.floor is None else (-neuron.floor * neuron.threshold).item()
-        constants[n, :4] = neuron.threshold.item(), neuron.leak.item(), (neuron.initial_potential * neuron.threshold).item(), lowest
+        constants[n, :4] = neuron.threshold.item(), neuron.leak.item(), neuron.rest.item(), lowest
+    return constants
+
+
+def constants_in_whole(model, nodes):
+    """The same of a network in whole numbers, int32; the leak in SHARES."""
+    form, constants = whole_form(model), np.tile(np.int32([1, SHARES, 0, -LARGEST, LARGEST]), (nodes, 1))
+    for n, one in [*enumerate(form.neurons.values(), 1), (model.wiring.output, form.output)]:
+        constants[n] = one.threshold, one.kept, one.start, one.lowest, one.highest
     return constants

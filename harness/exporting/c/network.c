@@ -108,25 +108,32 @@ static void philox(uint32_t block, uint32_t words[4])
 }
 
 #ifdef NETWORK_INT8
-/* floor(factor x / 2^bits) */
-static potential_t scaled(potential_t x, potential_t factor, int bits)
+/* floor(share x), share in 2^15ths */
+static potential_t scaled(potential_t x, potential_t share)
 {
-    const int64_t product = (int64_t)x * factor, one = (int64_t)1 << bits;
-    return (potential_t)(product >= 0 ? product / one : -((one - 1 - product) / one));
+    const int64_t product = (int64_t)x * share;
+    return (potential_t)(product >= 0 ? product / 32768 : -((32767 - product) / 32768));
 }
 
 #define LEAK_ONE 32768
-#define NO_FLOOR INT32_MIN
-#define leaked(x, leak) scaled(x, leak, 15)
-#define kept(x, keep) scaled(x, (potential_t)(256 * (keep)), 8)
-#define kept_share(share) ((float)(int32_t)(256 * (share)) / 256)
-#define current_of(x) ((potential_t)((x) * 255 + ((x) < 0 ? -0.5f : 0.5f))) /* a whole number again */
+#define is_bounded(n) 1
+#define leaked(x, leak) scaled(x, leak)
+#define kept(x, keep) scaled(x, (potential_t)((keep) * LEAK_ONE))
+
+/* x in 255ths, a whole number again; of two that are as near the even one */
+static potential_t current_of(float x)
+{
+    const float size = absolute(x) * 255;
+    potential_t whole = (potential_t)size;
+    if (size - (float)whole > 0.5f || (size - (float)whole == 0.5f && whole % 2))
+        whole++;
+    return x < 0 ? -whole : whole;
+}
 #else
 #define LEAK_ONE 1
-#define NO_FLOOR (-FLT_MAX)
+#define is_bounded(n) (floor_of(n) > -FLT_MAX)
 #define leaked(x, leak) ((x) * (leak))
 #define kept(x, keep) ((x) * (keep))
-#define kept_share(share) (share)
 #define current_of(x) (x)
 #endif
 
@@ -193,16 +200,20 @@ static void decay(int n, int32_t place, uint32_t clock)
     decayed[node->first_place + place] = clock;
 }
 
-/* V <- max(V, floor) */
-static void lift(int n, int32_t place)
+static potential_t ceiling_of(int n)
+{
+    return network_constants[5 * n + 4];
+}
+
+/* V <- V, at least the floor, at most the ceiling */
+static void bound(int n, int32_t place)
 {
     const Node *node = &network_nodes[n];
-    const potential_t lowest_v = floor_of(n);
+    const potential_t lowest_v = floor_of(n), highest_v = ceiling_of(n);
     potential_t *const at = &v[node->first_v + place * node->channels];
     int32_t o;
-    if (lowest_v > NO_FLOOR)
-        for (o = 0; o < node->channels; o++)
-            at[o] = at[o] < lowest_v ? lowest_v : at[o];
+    for (o = 0; o < node->channels; o++)
+        at[o] = at[o] < lowest_v ? lowest_v : at[o] > highest_v ? highest_v : at[o];
 }
 
 /* Places first to last - 1 become candidates; their leak is brought up to date. */
@@ -391,7 +402,7 @@ static void forget_spikes(int n)
 static void fire(int n, uint32_t clock)
 {
     const Node *node = &network_nodes[n];
-    const potential_t theta = threshold_of(n), lowest_v = floor_of(n);
+    const potential_t theta = threshold_of(n), lowest_v = floor_of(n), highest_v = ceiling_of(n);
     const int32_t words = words_of(node), places = node->height * node->width;
     int32_t first, w, o;
     for (first = 0; first < places; first += 32) {
@@ -401,7 +412,8 @@ static void fire(int n, uint32_t clock)
             const int32_t place = first + lowest(bits);
             potential_t *const at = &v[node->first_v + place * node->channels];
             decay(n, place, clock);
-            lift(n, place);
+            if (is_bounded(n))
+                bound(n, place);
             for (w = 0; w < words; w++) {
                 const int32_t channels = node->channels - 32 * w < 32 ? node->channels - 32 * w : 32;
                 uint32_t fired = 0;
@@ -415,7 +427,7 @@ static void fire(int n, uint32_t clock)
                     decay(n, place, clock + 1);
                 for (; fired; fired &= fired - 1) {
                     potential_t *const neuron = &at[32 * w + lowest(fired)];
-                    *neuron -= theta;
+                    *neuron = *neuron - theta < highest_v ? *neuron - theta : highest_v;
                     counts[n]++;
                     if (*neuron > theta || *neuron < lowest_v)
                         keep |= (uint32_t)1 << (place - first);
@@ -500,6 +512,7 @@ static void run(int n, uint32_t clock)
         for (o = 0; o < node->channels; o++)
             v[node->first_v + o] = leaked(v[node->first_v + o], leak_of(n));
         charge(n, 0);
+        bound(n, 0);
         break;
     case RELAY:
         clear(n);
@@ -681,7 +694,7 @@ static void forget(float keep)
             potential_t *const at = &v[node->first_v + place * node->channels];
             if (node->kind == NEURONS)
                 decay(n, place, i < network_header.forward ? steps : decodes);
-            lift(n, place);
+            bound(n, place);
             for (o = 0; o < node->channels; o++)
                 at[o] = start_of(n) + kept(at[o] - start_of(n), keep);
         }
@@ -703,7 +716,7 @@ static void reset_on_change(const uint8_t *was_open)
     if (!any)
         return;
     share = network_settings.surprise * ((float)opened / (float)(active > 1 ? active : 1));
-    keep = kept_share(1 - (share < 1 ? share : 1));
+    keep = 1 - (share < 1 ? share : 1);
     forget(keep);
     explained = network_header.residual;
     for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
