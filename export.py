@@ -12,8 +12,8 @@ def build_parser():
     parser = Parser(__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an SNN; for half, of an ANN, too")
     help_text = (
-        "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; page: an HTML file in "
-        "which one draws digits and watches the network, with its decoder"
+        "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; "
+        "page: an HTML file in which one draws digits and watches the network, with its decoder"
     )
     parser.add_argument("--to", choices=list(FORMATS), required=True, help=help_text)
     help_text = "of page: float32 (of 16 bits in the file), or int8 (exact arithmetic in whole numbers, half the size)"

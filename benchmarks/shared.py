@@ -62,9 +62,8 @@ def browsing(page, width, height):
 
     def call(method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"http://localhost:{port}{path}", data, {"Content-Type": "application/json"}, method=method
-        )
+        address, kind = f"http://localhost:{port}{path}", {"Content-Type": "application/json"}
+        request = urllib.request.Request(address, data, kind, method=method)
         return json.load(urllib.request.urlopen(request, timeout=120))["value"]
 
     try:

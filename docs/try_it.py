@@ -3,16 +3,12 @@
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness.exporting.files import export
 
+NETWORK = Path(__file__).resolve().parents[1] / "trained_models/snn/accurate_feedback.pth"
+
 
 def on_post_build(config):
-    export(
-        REPOSITORY / "trained_models/snn/accurate_feedback.pth",
-        "page",
-        f"{config.site_dir}/accurate_feedback.html",
-        overwrite=True,
-    )
+    export(NETWORK, "page", f"{config.site_dir}/{NETWORK.stem}.html", overwrite=True)

@@ -29,7 +29,7 @@ const waits = setInterval(() => {
     get("draw").dispatchEvent(new PointerEvent(`pointer${kind}`,
       {clientX: box.left + at(x, box.width), clientY: box.top + at(y, box.height), bubbles: true}));
   };
-  const line = (...points) => { event("down", points[0]); points.forEach((point) => event("move", point)); event("up", points[0]); };
+  const line = (from, to) => { event("down", from); event("move", to); event("up", to); };
   get("play").click();
   get("digits").children[0].click(); steps(60); note("picked");
   get("clear").click(); steps(20); note("cleared");
@@ -42,9 +42,10 @@ const waits = setInterval(() => {
 """
 
 
-@pytest.fixture(
-    scope="module", params=[f"{name}_feedback {weights}" for name in ("quick", "accurate") for weights in page_file.TRAVELS]
-)
+SHOWN = [f"{name}_feedback {weights}" for name in ("quick", "accurate") for weights in page_file.TRAVELS]
+
+
+@pytest.fixture(scope="module", params=SHOWN)
 def exported(request, tmp_path_factory):
     """The page of a network, as HTML."""
     (name, weights), path = request.param.split(), tmp_path_factory.mktemp("page") / "page.html"
@@ -62,7 +63,7 @@ def test_one_draws_and_the_network_falls_silent(exported, tmp_path):
         found[name] for name in ("picked", "cleared", "drawn", "silent", "stroke", "again", "early", "baseline")
     )
     assert (picked["answer"], silent["answer"], again["answer"], early["answer"]) == ("0", "1", "7", "3")
-    assert cleared["answer"] == "–" and cleared["now"] == 0
+    assert cleared["answer"] == "\N{EN DASH}" and cleared["now"] == 0
     for moved, quiet in ((drawn, silent), (stroke, again)):
         assert moved["now"] > 0 and moved["state"] == "spiking" and quiet["now"] == 0 and quiet["state"] == "silent"
         assert moved["steps"] == 1 and quiet["steps"] == 61 and quiet["spikes"] > moved["spikes"]

@@ -2,8 +2,8 @@
 
     taskset -c 0 python benchmarks/speed/page_steps.py quick_feedback accurate_feedback --weights float32
 
-network: network.c alone, on the page's ten test images one after the other, 25 steps each; baseline: the same without feedback, so
-that it never falls silent; page: all of it while it plays and draws, without feedback, at the highest speed that one can choose.
+network: network.c alone, on the page's ten test images one after the other, 25 steps each; baseline: the same without feedback,
+so that it never falls silent; page: all of it while it plays and draws, without feedback, at the highest speed there is.
 """
 
 import json
@@ -12,14 +12,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared import browsing
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
 from harness.exporting.page_file import TRAVELS, page
 
+SNNS = Path(__file__).resolve().parents[2] / "trained_models/snn"
 SECONDS = 5  # for which the page plays
 OPENED = "return new Promise((done) => setInterval(() => document.getElementById('checked').textContent && done(), 50))"
 NETWORK = """
@@ -39,7 +39,7 @@ get("rate").oninput();
 if (get("feedback").checked) get("feedback").click();
 get("play").click();
 const first = taken(), began = performance.now();
-return new Promise((done) => setTimeout(() => done((1000 * (taken() - first)) / (performance.now() - began)), 1000 * SECONDS));
+return new Promise((done) => setTimeout(() => done((1000 * (taken() - first)) / (performance.now() - began)), 1000 * %g));
 """
 
 
@@ -47,10 +47,8 @@ def measured(path):
     with browsing(path, 1240, 900) as browser:
         browser.do(OPENED)
         browser.do("document.getElementById('play').click()")
-        alone = {name: browser.do(NETWORK % on) for name, on in (("network", 1), ("baseline", 0))}
-        return {
-            name: round(value) for name, value in (alone | {"page": browser.do(PAGE.replace("SECONDS", str(SECONDS)))}).items()
-        }
+        scripts = {"network": NETWORK % 1, "baseline": NETWORK % 0, "page": PAGE % SECONDS}
+        return {name: round(browser.do(script)) for name, script in scripts.items()}
 
 
 def main(argv=None):
@@ -61,7 +59,7 @@ def main(argv=None):
     for name in args.networks:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "page.html"
-            path.write_bytes(page(REPOSITORY / f"trained_models/snn/{name}.pth", None, args.weights)[0])
+            path.write_bytes(page(SNNS / f"{name}.pth", None, args.weights)[0])
             found = {"cores": len(os.sched_getaffinity(0)), "steps_per_second": measured(path)}
             print(json.dumps({"network": name, "weights": args.weights, **found}))
 

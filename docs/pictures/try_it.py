@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes try_it.gif beside itself: a digit is drawn on the page of accurate_feedback, then another is picked, then feedback goes off.
+"""Writes try_it.gif beside itself: on the page of accurate_feedback a digit is drawn, another is picked, then feedback goes off.
 
 `python docs/pictures/try_it.py`; it takes Chromium with its driver (apt-get install chromium-driver).
 """
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.shared import browsing
 from harness.exporting.page_file import page
 
+NETWORK = Path(__file__).resolve().parents[2] / "trained_models/snn/accurate_feedback.pth"
 SIZE = 960, 785  # of the window
 TURNS = [(8, 8), (12, 6.5), (17, 6), (19, 7), (18, 11), (15, 16), (13, 21), (12, 23)]  # of a seven, in pixels of 28
 DRAWN = [tuple(a + (b - a) * way / 3 for a, b in zip(*pair, strict=True)) for pair in pairwise(TURNS) for way in range(3)]
@@ -38,7 +38,7 @@ canvas.dispatchEvent(new PointerEvent("pointer%s", {bubbles: true,
 def main():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
-        path.write_bytes(page(REPOSITORY / "trained_models/snn/accurate_feedback.pth", None)[0])
+        path.write_bytes(page(NETWORK, None)[0])
         with browsing(path, *SIZE) as browser:
             frames = list(pictures(browser))
     some = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
