@@ -35,7 +35,7 @@ const waits = setInterval(() => {
   get("clear").click(); steps(20); note("cleared");
   line([16, 5], [13, 23]); steps(1); note("drawn"); steps(60); note("silent");
   line([16, 5], [6, 6]); steps(1); note("stroke"); steps(60); note("again");
-  get("exit").click(); get("digits").children[3].click(); steps(60); note("early");
+  get("exit").click(); get("digits").children[4].click(); steps(60); note("early");
   get("exit").click(); get("feedback").click(); steps(60); note("baseline");
   found(seen);
 }, 20);
@@ -62,7 +62,7 @@ def test_one_draws_and_the_network_falls_silent(exported, tmp_path):
     picked, cleared, drawn, silent, stroke, again, early, baseline = (
         found[name] for name in ("picked", "cleared", "drawn", "silent", "stroke", "again", "early", "baseline")
     )
-    assert (picked["answer"], silent["answer"], again["answer"], early["answer"]) == ("0", "1", "7", "3")
+    assert (picked["answer"], silent["answer"], again["answer"], early["answer"]) == ("0", "1", "7", "4")
     assert cleared["answer"] == "\N{EN DASH}" and cleared["now"] == 0
     for moved, quiet in ((drawn, silent), (stroke, again)):
         assert moved["now"] > 0 and moved["state"] == "spiking" and quiet["now"] == 0 and quiet["state"] == "silent"

@@ -65,10 +65,9 @@ const grey = (value) => [value, value, value];
 const rgb = (name) => colour(name).match(/\w\w/g).map((part) => parseInt(part, 16));
 const STATES = Object.fromEntries(["silent", "dark", "bright", "blocked"].map((name) => [name, rgb(name)]));
 
-function paint(canvas, pixel) { // pixel(i): red, green, blue
-  Object.assign(canvas, { width: SIDE, height: SIDE });
-  const picture = new ImageData(SIDE, SIDE);
-  for (let i = 0; i < PIXELS; i++) picture.data.set([...pixel(i), 255], 4 * i);
+function paint(canvas, pixel) { // pixel(i): [red, green, blue]
+  const picture = new ImageData(SIDE, SIDE), bytes = picture.data.fill(255);
+  for (let i = 0; i < PIXELS; i++) [bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2]] = pixel(i);
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
@@ -111,13 +110,13 @@ function chart(history, changes) {
     pen.fillStyle = colour("soft");
     pen.fillText(amount(share * top), left - 8, share ? y + 4 : y);
   }
-  history.forEach((counts, step) => {
-    const x = left + (step + KEPT - history.length) * wide;
-    let y = base;
-    counts.forEach((count, layer) => {
-      pen.fillStyle = data.layers[layer].colour;
-      pen.fillRect(x, y - (count / top) * room, Math.max(1, wide - 0.75), (count / top) * room);
-      y -= (count / top) * room;
+  const stack = history.map(() => base); // how high the bars are so far
+  data.layers.forEach((layer, number) => {
+    pen.fillStyle = layer.colour;
+    history.forEach((counts, step) => {
+      const high = (counts[number] / top) * room;
+      stack[step] -= high;
+      pen.fillRect(left + (step + KEPT - history.length) * wide, stack[step], Math.max(1, wide - 0.75), high);
     });
   });
   pen.fillStyle = colour("accent");
@@ -292,7 +291,7 @@ function instrument(net) {
     event.preventDefault();
   };
   DIGITS.forEach((digit, number) => {
-    const name = data.classes[number], small = element("canvas"), title = `test image: ${name}`;
+    const name = data.classes[number], small = element("canvas", { width: SIDE, height: SIDE }), title = `test image: ${name}`;
     paint(small, (i) => grey(digit[i]));
     at("digits").append(element("button", { type: "button", title, ariaLabel: title, onclick: () => pick(number) }, small));
   });
