@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Write a trained SNN for other programs: its encoder and classifier (nir, torch), a checkpoint of half the size (half), or a web
-page that runs all of it (page)."""
+"""Write a trained SNN for other programs: its encoder and classifier (nir, torch), a checkpoint of half the size (half), or all
+of it, to run without Python: a web page (page), a folder of C (c)."""
 
 from harness.building.own import named
 from harness.command_line.parser import Parser, SwitchAction
@@ -10,15 +10,18 @@ from harness.exporting.files import FORMATS, export
 
 def build_parser():
     parser = Parser(__doc__)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of an SNN; for half, of an ANN, too")
     help_text = (
-        "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; "
-        "page: an HTML file in which one draws digits and watches the network, with its decoder"
+        "checkpoint of an SNN, or the name of one that came with the program, such as quick_feedback; for half, of an ANN, too"
+    )
+    parser.add_argument("checkpoint", metavar="NETWORK", help=help_text)
+    help_text = (
+        "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; page: an HTML file "
+        "in which one draws digits and watches the network, with its decoder; c: a folder of C99 that runs it and checks itself"
     )
     parser.add_argument("--to", choices=list(FORMATS), required=True, help=help_text)
-    help_text = "of page: float32 (of 16 bits in the file), or int8 (exact arithmetic in whole numbers, half the size)"
+    help_text = "of page and c: float32 (of 16 bits in a page's file), or int8 (exact arithmetic in whole numbers, less memory)"
     parser.add_argument("--weights", choices=["float32", "int8"], default="float32", help=help_text)
-    help_text = "default: beside the checkpoint, NAME.nir, NAME_torch.pt, NAME_half.pth or NAME.html"
+    help_text = "default: beside the checkpoint, NAME.nir, NAME_torch.pt, NAME_half.pth, NAME.html or the folder NAME_c"
     parser.add_argument("--output", default="", metavar="PATH", help=help_text)
     parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="of a network of your own")
     parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")

@@ -14,7 +14,7 @@ with TemporaryDirectory() as build:  # a build/ that stays here would hand on mo
         package_dir={"wfeedback": "."},  # the Python files beside this one, and:
         package_data={
             "self_models.counting": ["conventions/*.toml"],
-            "harness.exporting": ["c/*", "page/*"],
+            "harness.exporting": ["page/*", "c/*"],
             "harness.reporting": ["page.html", "page.css", "page.js", "player.html"],
             "wfeedback": [
                 "data/mnist/*",

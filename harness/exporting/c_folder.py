@@ -1,32 +1,125 @@
 """A network as a folder of C99: its runtime, as it lies in c/, its weights, and a run of ten images to check it by."""
 
 from pathlib import Path
+from string import Template
 
 import numpy as np
 import torch
 
-from harness.exporting.c_layout import NODE, laid_out
+from harness import UserError
+from harness.data.sets import load_data
+from harness.exporting.c_layout import NODE, check_exportable, laid_out
+from harness.runs.progress import progress_bar
+from self_models.basics.images import checked_images
+from self_models.counting.evaluation import evaluate_parts
+from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, key_for
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TEMPLATES = Path(__file__).parent / "c"
-STATIC = ("network.h", "layout.h", "network.c", "check.c", "run.c", "Makefile", "README.md")
+STATIC = ("network.h", "layout.h", "network.c", "check.c", "run.c", "Makefile")
 SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
+IMAGES, TRIED = 10, 30  # in golden.c; among which these are looked for
 KNOWN = 1  # golden images whose potentials golden.c has, too
 TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
 
 
-def files_of(model, images, numbers, compact=False):
-    """File name -> text, of the folder of an SNN in evaluation. images: uint8 (B, C, H, W), which golden.c has; numbers: in their
-    set, (B,). compact: see laid_out. Raises UserError and ModelError as that does."""
-    laid = laid_out(model, compact)
-    files = {name: (TEMPLATES / name).read_text() for name in STATIC}
-    return files | {"weights.h": weights_h(laid), "weights.c": weights_c(laid), "golden.c": golden_c(model, laid, images, numbers)}
+def c_folder(checkpoint, own, weights="float32"):
+    """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: float32 or int8. Raises UserError and
+    ModelError for a network that network.c cannot run, by the name of what it does not know."""
+    model = load(checkpoint, model=own, weights=weights)
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+    check_exportable(model)
+    notes = []
+    try:
+        test = load_data(model.settings["dataset"])[2]
+        images = test.images[:TRIED]
+    except UserError as error:
+        test, draw = None, torch.Generator().manual_seed(SEED)
+        images = torch.randint(256, (TRIED, *model.image_shape), dtype=torch.uint8, generator=draw)
+        notes.append(f"note: golden.c has random images ({error})")
+    laid, numbers = laid_out(model), agreed(model, images)
+    files = files_of(model, laid, images[numbers], numbers, checkpoint.stem)
+    flash, ram = memory_of(laid)
+    notes = [f"memory: {size_of(flash)} of flash for weights and tables, about 10 kB for code; {size_of(ram)} of RAM", *notes]
+    notes.append(f"operations: {operations_of(model, laid, images[numbers]):,.0f} additions an image, mean of those in golden.c")
+    if weights == "int8" and test:
+        found = [accuracy(each, test) for each in (model, load(checkpoint, model=own))]
+        notes.append("accuracy on {:,} test images: {:.2%} in int8, {:.2%} in float32".format(len(test), *found))
+    return files, f"{len(files)} files, weights {weights}; make -C there check", *notes
+
+
+def accuracy(model, test):
+    parts = torch.arange(len(test)).split(500)
+    with progress_bar("accuracy", len(parts)) as bar:
+        return evaluate_parts(model, map(test.batch, parts), SEED, on_part=lambda *_: bar.update())["accuracy"]
+
+
+@torch.no_grad()
+def agreed(model, images):
+    """The numbers of IMAGES images of which no spike depends on the order in which weights are added: both engines agree."""
+    if not model.engine:
+        return list(range(IMAGES))
+    x, draws = checked_images(images, model), Draws(SEED, EVALUATION, torch.arange(len(images)))
+    one, other = (torch.stack([*run(x, draws=draws).spikes_by_step.values()]) for run in (model.engine, model.forward))
+    return (one == other).all(0).all(0).nonzero().flatten().tolist()[:IMAGES]
+
+
+@torch.no_grad()
+def operations_of(model, laid, images):
+    """Additions an image takes, mean of these: each event of a node adds so many weights as it reaches neurons, on average."""
+    counts, links = dict.fromkeys((one.modules[0] for one in laid.links.values()), 0), laid.links.values()
+
+    def count(module, given):
+        counts[module] += (given[0] != 0).sum().item()
+
+    hooks = [module.register_forward_pre_hook(count) for module in counts]
+    model.batched = False  # all modules are called, at each step
+    model.forward(checked_images(images, model), seed=SEED, frames=False)
+    model.batched = True
+    for hook in hooks:
+        hook.remove()
+    return sum(counts[one.modules[0]] * one.reach().mean() for one in links) / len(images)
+
+
+def files_of(model, laid, images, numbers, name):
+    """File name -> text. images: uint8 (B, C, H, W), which golden.c has; numbers: in their set."""
+    files = {file: (TEMPLATES / file).read_text() for file in STATIC}
+    flash, ram = map(size_of, memory_of(laid))
+    shape = " x ".join(map(str, (*model.image_shape[1:], model.image_shape[0])))
+    words = {
+        "name": name,
+        "steps": model.timesteps,
+        "weights": laid.weights.dtype,
+        "pixels": laid.sizes["PIXELS"],
+        "shape": shape,
+    }
+    files["README.md"] = Template((TEMPLATES / "README.md").read_text()).substitute(words, flash=flash, ram=ram)
+    return files | {
+        "weights.h": weights_h(laid),
+        "weights.c": weights_c(laid),
+        "golden.c": golden_c(model, laid, images, numbers),
+    }
+
+
+def memory_of(laid):
+    """Bytes of (flash, without code, RAM) that a Laid needs."""
+    sizes = laid.sizes
+    flash = laid.weights.nbytes + laid.constants.nbytes + laid.nodes.nbytes + laid.order.nbytes
+    words = sizes["POTENTIALS"] + sizes["WORDS"] + sizes["DECAYED"] + sizes["SENT"] + sizes["NODES"] + 2 * sizes["ROWS"]
+    words += sizes["CLASSES"] + 3 * sizes["PIXELS"]  # logits; image, sum of the read-out, prediction
+    return flash, 4 * words + sizes["PLACES"] // 8 + 2 * sizes["PIXELS"]  # listed; is_open, and what was
+
+
+def size_of(count):
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def array(kind, name, values, width=16):
     """A C array's definition. values: numbers, float32 or whole."""
     values = np.asarray(values).ravel()
-    texts = ["%.8ef" % value if values.dtype.kind == "f" else str(value) for value in values.tolist()]
+    texts = [f"{text}f" for text in values.astype(str).tolist()] if values.dtype.kind == "f" else list(map(str, values.tolist()))
     lines = [", ".join(texts[i : i + width]) for i in range(0, len(texts), width)]
     return f"const {kind} {name}[] = {{\n" + ",\n".join(lines) + "\n};\n"
 
@@ -38,9 +131,9 @@ def fields(values):
 
 
 def weights_h(laid):
-    key0, key1 = key_for(SEED, "input")
-    lines = ["#define NETWORK_INT8"] * (laid.weights.dtype == np.int8) + [f"#define NETWORK_{name} {value}" for name, value in laid.sizes.items()]
-    lines += [f"#define NETWORK_KEY0 {key0}u", f"#define NETWORK_KEY1 {key1}u"]
+    sizes = {**laid.sizes, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
+    lines = ["#define NETWORK_INT8"] * (laid.weights.dtype == np.int8)
+    lines += [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
     return "\n".join(["#ifndef WEIGHTS_H", "#define WEIGHTS_H", "", *lines, "", "#endif", ""])
 
 

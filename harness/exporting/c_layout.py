@@ -189,7 +189,7 @@ def laid_out(model, compact=False):
                 biases.append(one.bias.detach().numpy().astype(constants.dtype))
                 first_bias += len(biases[-1])
     sizes["POTENTIALS"] += 3  # which the zeros at a row's end reach
-    sizes["DECAYED"] = sizes["PLACES"] if (constants[:wiring.output, 1] != constants[0, 1]).any() else 1
+    sizes["DECAYED"] = sizes["PLACES"] if (constants[: wiring.output, 1] != constants[0, 1]).any() else 1
     sizes["SENT"] = max(1, sizes["SENT"])
     sizes |= {"NODES": len(nodes), "LAYERS": len(wiring.names), "PIXELS": prod(model.image_shape), "ROWS": ROWS}
     sizes |= {"CLASSES": model.settings["labels"], "TIMESTEPS": model.timesteps}
@@ -201,9 +201,11 @@ def laid_out(model, compact=False):
         "readout": READOUTS.index(type(model.readout)), "residual": residual, "together": bool(own.get("together")),
         "interval": model.feedback_interval, "timesteps": model.timesteps,
     }  # fmt: skip
+    scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)
     settings = {name: np.float32(own.get(name) or 0) for name in NUMBERS}
-    settings["decoded_scale"], settings["logits_scale"] = map(np.float32, (whole.decoded_unit, whole.output.unit) if whole else (1, 1))
-    settings |= {"rule": RULES.index(type(model.rule)), "dynamic": int(model.gate.reopens), "latch": int(bool(own.get("latch"))), "feedback": int(model.has_feedback)}
+    settings |= dict(zip(("decoded_scale", "logits_scale"), map(np.float32, scales), strict=True))
+    chosen = {"rule": RULES.index(type(model.rule)), "dynamic": model.gate.reopens, "latch": own.get("latch")}
+    settings |= {name: int(value or 0) for name, value in {**chosen, "feedback": model.has_feedback}.items()}
     header = {name: int(value) for name, value in header.items()}
     return Laid(header, nodes, order, np.concatenate([constants.ravel(), *biases]), settings, np.concatenate(weights),
                 wiring.names, sizes, graph.links)  # fmt: skip

@@ -1,4 +1,4 @@
-"""From a checkpoint to a file in another format: of other programs, or these scripts' own with weights of 16 bits."""
+"""From a checkpoint to another format: files of other programs, these scripts' own with weights of 16 bits, a page, C."""
 
 import io
 from functools import partial
@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.exporting import nir_file, page_file
+from harness.exporting import c_folder, nir_file, page_file
 from harness.exporting.layers import conventions, forward_layers, left_out
 from harness.runs.checkpoints import write_whole
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
+from self_models.basics.home import HOME
 from self_models.loading import load
 from self_models.network.neurons import SpikingNeuron
 
@@ -18,14 +19,17 @@ ARGUMENTS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", 
 
 
 def export(checkpoint, to, output="", overwrite=False, own=None, weights="float32"):
-    """Write a checkpoint's network in another format. to: a name in FORMATS; output: the file's path, else beside it; own: the
-    network's class, where it is somebody's own; weights: float32, or int8, of a format in WEIGHED.
+    """Write a checkpoint's network in another format. checkpoint: its path, or the name of a network that came with the program;
+    to: a name in FORMATS; output: the path of the file, or folder, else beside the checkpoint, or here; own: the network's class,
+    where it is somebody's own; weights: float32, or int8, of a format in WEIGHED.
 
     Returns what to tell the user, line by line. Raises UserError and CheckpointError, writing nothing.
     """
     ending, content_of = FORMATS[to]
-    checkpoint = Path(checkpoint)
+    checkpoint, committed = Path(checkpoint), HOME / f"trained_models/snn/{checkpoint}.pth"
     path = Path(output) if output else checkpoint.with_name(checkpoint.stem + ending)
+    if not checkpoint.exists() and committed.is_file():
+        checkpoint = committed
     if path.exists() and checkpoint.exists() and path.samefile(checkpoint):
         raise UserError(f"--output {path} is the checkpoint itself: give another path")
     if path.exists() and not overwrite:
@@ -35,7 +39,15 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
     elif weights != "float32":
         raise UserError(f"--weights {weights} is for --to {' and '.join(WEIGHED)}: leave it out")
     content, what, *notes = content_of(checkpoint, own)
-    write_whole(path, lambda file: file.write(content))
+    if isinstance(content, dict):  # of a folder
+        try:
+            path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {path}: {error.strerror}; give another by --output") from None
+        for name, text in content.items():
+            write_whole(path / name, lambda file, text=text: file.write(text.encode()))
+    else:
+        write_whole(path, lambda file: file.write(content))
     return [f"wrote {path}: {what}", *notes]
 
 
@@ -86,5 +98,6 @@ FORMATS = {  # ending of the file, what makes (its content, lines for the user) 
     "torch": ("_torch.pt", partial(forward_part, torch_file, "a chain of layers has no way back from output to input")),
     "half": ("_half.pth", half),
     "page": (".html", page_file.page),
+    "c": ("_c", c_folder.c_folder),  # a folder: file name -> content
 }
-WEIGHED = ("page",)  # formats that have float32 and int8
+WEIGHED = ("page", "c")  # formats that have float32 and int8

@@ -35,10 +35,8 @@ static potential_t values[NETWORK_ROWS];
 
 static float image[NETWORK_PIXELS];         /* x, on its scale */
 static uint8_t is_open[NETWORK_PIXELS];     /* whether the input neuron may spike */
-static uint8_t predicted[NETWORK_PIXELS];   /* |p - x| < epsilon */
 static float readout_sum[NETWORK_PIXELS];   /* R */
-static float prediction[NETWORK_PIXELS];    /* p as the read-out gives it */
-static float guess[NETWORK_PIXELS];         /* p on the image's scale, as the gate compares it */
+static float prediction[NETWORK_PIXELS];    /* p on the image's scale, as the gate compares it */
 static float logits[NETWORK_CLASSES];
 
 static uint32_t key[2], number, steps, decodes;
@@ -543,7 +541,7 @@ static void encode(void)
     uint32_t random[4] = {0, 0, 0, 0};
     int32_t pixel, block = -1;
     for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
-        const float x = explained ? image[pixel] - guess[pixel] : image[pixel];
+        const float x = explained ? image[pixel] - prediction[pixel] : image[pixel];
         const int32_t channel = pixel % node->channels, word = pixel / node->channels * words + channel / 32;
         if (!is_open[pixel] || x == 0)
             continue;
@@ -562,25 +560,17 @@ static void encode(void)
 
 /* --- read out */
 
-/* p, and p on the image's scale, from R */
+/* p on the image's scale, from R */
 static void predict(int32_t pixel)
 {
     const float r = readout_sum[pixel], lowest_x = network_header.colour ? -1.0f : 0.0f;
-    float p = r;
-    switch (network_header.readout) {
-    case MEMBRANE_LINEAR:
-        guess[pixel] = p < lowest_x ? lowest_x : p > 1 ? 1 : p;
-        break;
-    case SPIKE_COUNT:
-    case MEMBRANE:
-        p = network_header.colour ? portable_tanh(r) : sigmoid(r);
-        guess[pixel] = network_header.readout == SPIKE_COUNT && !network_header.colour ? 2 * p - 1 : p;
-        break;
-    default:
-        p = network_header.colour ? portable_tanh(r) : 2 * sigmoid(r) - 1;
-        guess[pixel] = p;
-    }
-    prediction[pixel] = p;
+    const int32_t readout = network_header.readout;
+    if (readout == MEMBRANE_LINEAR)
+        prediction[pixel] = r < lowest_x ? lowest_x : r > 1 ? 1 : r;
+    else if (network_header.colour)
+        prediction[pixel] = portable_tanh(r);
+    else
+        prediction[pixel] = readout == MEMBRANE ? sigmoid(r) : 2 * sigmoid(r) - 1;
 }
 
 /* R <- rho R + d, held where a pixel is blocked (latch); with a slew limit sigma, sigma tanh(d / sigma) takes the place of d. */
@@ -602,18 +592,15 @@ static void read_out(int32_t pixel)
    channels of a place count together, all of them are judged with the last. */
 static void gate(int32_t pixel)
 {
-    const int32_t channels = network_header.together ? network_nodes[0].channels : 1, first = pixel / channels * channels;
+    const int32_t channels = network_header.together ? network_nodes[0].channels : 1, first = pixel + 1 - channels;
     int32_t each;
-    int fits = absolute(guess[pixel] - image[pixel]) < network_settings.epsilon;
-    predicted[pixel] = (uint8_t)fits;
+    int predicted = 1;
     if ((pixel + 1) % channels)
         return;
-    for (each = first; each < pixel; each++)
-        fits &= predicted[each];
-    for (each = first; each <= pixel; each++) {
-        predicted[each] = (uint8_t)fits;
-        is_open[each] = !fits && (network_settings.dynamic || is_open[each]);
-    }
+    for (each = first; each <= pixel; each++)
+        predicted &= absolute(prediction[each] - image[each]) < network_settings.epsilon;
+    for (each = first; each <= pixel; each++)
+        is_open[each] = !predicted && (network_settings.dynamic || is_open[each]);
 }
 
 /* The decoder's step, on the spikes of this step, or on all since it last ran; then the pixels that it has reached are read out and
@@ -749,7 +736,6 @@ void network_reset(uint32_t key0, uint32_t key1, uint32_t image_number)
         sent[i] = 0;
     for (i = 0; i < NETWORK_PIXELS; i++) {
         is_open[i] = 1;
-        predicted[i] = 0;
         image[i] = readout_sum[i] = 0;
         predict(i);
     }
@@ -872,7 +858,7 @@ const uint8_t *network_open(void)
 
 const float *network_prediction(void)
 {
-    return guess;
+    return prediction;
 }
 
 const float *network_seen(void)
@@ -911,7 +897,6 @@ void network_set_feedback(int on)
     network_settings.feedback = on && network_header.decoded >= 0;
     for (pixel = 0; !on && pixel < NETWORK_PIXELS; pixel++) {
         is_open[pixel] = 1;
-        predicted[pixel] = 0;
     }
     if (!on && network_header.waiting >= 0)
         clear(network_header.waiting);
