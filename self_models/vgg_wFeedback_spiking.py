@@ -13,7 +13,7 @@ from self_models.basics.images import background, checked_images, class_names, f
 from self_models.basics.settings import Configured, declared
 from self_models.fast import batched
 from self_models.network.declared import CHANGEABLE, SpikingSettings
-from self_models.network.neurons import SpikingLayers, SpikingNeuron
+from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, pass_on
 from self_models.network.surrogates import SURROGATES
@@ -49,7 +49,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         "dataset", "fc_width", "plan", "readout", "update", "encoding", "readout_leak", "readout_slew", "feedback_interval",
         "learn_threshold", "learn_leak", "image_shape",
     )  # fmt: skip
-    Neuron = SpikingNeuron  # of all layers, or a class derived from it
+    Neuron = SpikingNeuron  # of all layers, or a class derived from it; of a phased network PhasedNeuron
     objective = "none"  # in the records
     bptt_segments = 0  # see set_bptt_segments
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
@@ -82,7 +82,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         own = self.settings
         names = ("update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "bias")
         surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
-        return self.Neuron(surrogate, *(own[name] for name in names), own["membrane_floor"])
+        return (PhasedNeuron if self.phased else self.Neuron)(surrogate, *(own[name] for name in names), own["membrane_floor"])
 
     def change(self, **settings):
         """Change settings of a model that is built: those of its gate, its rule and its read-out, and CHANGEABLE. Returns the
@@ -104,18 +104,53 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
     feedback_interval = property(lambda self: self.settings["feedback_interval"])
+    phased = property(lambda self: self.settings["update"] == "phased")  # whether layers charge, and then fire, T steps each
     frames = property(lambda self: self.timesteps if self.settings["recorded_frames"] else 0)  # of a recording that it takes
     predicts = property(lambda self: self.has_feedback or self.gate.completes)  # whether there is something to show
 
+    @property
+    def latency(self):
+        """Timesteps until an image is answered: T, or T for each phase, after those in which the image arrives in parts."""
+        return self.timesteps if not self.phased else self.gate.least_steps - 1 + self.wiring.phases * self.timesteps
+
+    def sends(self, step):
+        """Whether the input neurons may send in the step of this number: in all, of a phased network in the first phase."""
+        return not self.phased or step < self.gate.least_steps - 1 + self.timesteps
+
+    def _check_phased(self, gate, rule):
+        own = self.settings
+        plain = {"leak": 1, "output_leak": 1, "feedback_interval": 1, "membrane_floor": None, "learn_leak": False}
+        for name, value in plain.items():
+            if own[name] != value:
+                raise ModelError(f"{name}: with update phased a layer adds up all that arrives: leave it at {value}")
+        by_itself = own["gate"] == "block" or (gate.completes and gate.wait and gate.guess == "interpolation")
+        if gate.reacts and (self.has_feedback or not by_itself):
+            raise ModelError(
+                f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: choose "
+                "open, or once with --wait and --guess interpolation, without a decoder"
+            )
+        if rule.stops:
+            raise ModelError(f"rule {own['rule']}: a phased network answers in its last steps alone: choose never")
+        if own["recorded_frames"] and self.has_feedback:
+            raise ModelError("update phased predicts a recording when it is over: choose an architecture without feedback")
+        if SURROGATES.find(own["activation"])(own["alpha"], own["beta"]).needs_age:
+            raise ModelError(
+                f"activation {own['activation']} asks how long ago a spike was, and update phased does not: choose Linear"
+            )
+        if self.Neuron is not SpikingNeuron:
+            raise ModelError(f"update phased has neurons of its own, and {type(self).__name__} has {self.Neuron.__name__}")
+
     def _check_parts(self, gate, rule, readout):
         steps, interval = self.settings["timesteps"], self.settings["feedback_interval"]
+        if self.phased:
+            self._check_phased(gate, rule)
         if interval > steps:
             raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
         gate.check(self.has_feedback, self.settings["encoding"])
         check_recordings(self.settings, gate)
         if self.settings["surprise"] and not gate.reopens:
             raise ModelError("surprise: it is what opens again, which needs gate block and blocking dynamic: choose them")
-        if steps < gate.least_steps:
+        if steps < gate.least_steps and not self.phased:
             raise ModelError(f"timesteps: with these settings of its gate the network answers from step {gate.least_steps} on")
         if gate.completes and self.has_feedback and not readout.on_scale:
             name, other = self.settings["readout"], self.settings["gate"]
@@ -169,14 +204,16 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
         stages = {name: list_layers(stage) for name, stage in self.named_children()}
         stages |= zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True)
-        at_once = self.runs_by == "dense"
+        at_once = self.runs_by == "dense" and not (self.phased and recorder and recorder.asked)
+        for node, neuron in enumerate(self.neurons().values() if self.phased else (), 1):
+            neuron.phase, neuron.steps = self.wiring.depths[node] - 1, self.timesteps
         if at_once:
             stages = batched.prepared(self, stages, x)
         if self.watcher:
             self.watcher.begin()
         draws, recorder, logits = draws_for(x, draws), recorder or Recorder(), x.new_zeros(len(x), self.settings["labels"])
         return RunState(
-            x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder, last=self.timesteps,
+            x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder, last=self.latency,
             recording=recording, gate=type(self.gate), at_once=at_once,
         )  # fmt: skip
 
@@ -185,7 +222,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         Returns the Frame of this step."""
         show_image(self, run, image)  # a recording shows another one in each step
         view = run.view
-        signal = self.encoding.send(view.unexplained(), u)  # input spikes
+        signal = self.encoding.send(view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(image)  # input spikes
         run.spikes = {"input": view.sent(signal)}
         if self.gate.begins_anew(view):
             run.forget("features", "before_fork")
@@ -284,7 +321,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             if place:
                 return place.go_on(self, x, draws, frames, recorder)
             run = self.start(x, draws, recorder)
-            shown, steps, _ = all_steps(self, run, self.timesteps, uniforms, frames)
+            shown, steps, _ = all_steps(self, run, self.latency, uniforms, frames)
         return self.output(x, shown, steps, recorder)
 
     def stream(self, seed=0):

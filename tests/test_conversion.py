@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ANN, BALANCE, DATA, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
+from conftest import ANN, BALANCE, DATA, OBJ1, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
 from test_event_engine import BIAS, UNKNOWN, build
 
 import harness.building.conversion
@@ -235,6 +235,21 @@ def normed(tmp_path_factory):
     return folder / "trained_models/ann/x.pth"
 
 
+def test_an_ann_becomes_phased_without_training_and_is_saved(normed, tmp_path):
+    """Its accuracy is the ANN's, by every engine; the log says how long an answer takes."""
+    run_here(ANN, f"--pretrained_ann {normed} --test_only {DATA} --run_name ann --output_dir {tmp_path}")
+    flags = f"{DATA} --update phased --encoding direct --timesteps 4 --epochs 0 --holdout 0 --output_dir {tmp_path}"
+    out = run_here(SNN, f"--pretrained_ann {normed} -a VGG5_small {flags} --run_name snn")[1]
+    assert "nothing is balanced" in out and "phased: an answer after 24 timesteps, an image every 4" in out
+    for engine in ("reference", "event"):
+        snn = f"--pretrained_snn {tmp_path}/trained_models/snn/snn.pth --run_name {engine}"
+        run_here(OBJ1, f"{snn} --engine {engine} {DATA} --output_dir {tmp_path}")
+    (ann,), (snn,) = (records(tmp_path / f"logs/{kind}/{kind}.jsonl", "evaluation") for kind in ("ann", "snn"))
+    again = [records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")[0] for engine in ("reference", "event")]
+    assert [one["accuracy"] for one in (snn, *again)] == [ann["accuracy"]] * 3 and snn["interval"] == 4
+    assert len({json.dumps(one["spikes_per_layer"]) for one in (snn, *again)}) == 1
+
+
 def test_an_ann_with_a_scale_is_balanced(tmp_path):
     run_here(ANN, f"{TINY} --norm scale --run_name x --output_dir {tmp_path}")
     ann = tmp_path / "trained_models/ann/x.pth"
@@ -354,6 +369,40 @@ def test_a_neuron_sends_what_qcfs_says_of_its_drive_by_hand():
     rate = torch.cat(spikes).mean(0, keepdim=True)
     assert torch.equal(rate * theta, ann.features[:2](x))
     assert rate.unique().tolist() == [step / levels for step in range(levels + 1)]
+
+
+@pytest.mark.parametrize(("levels", "pool"), [(4, "M"), (2, "A"), (1, "D")])
+@torch.no_grad()
+def test_a_phased_network_answers_what_its_ann_answers(levels, pool):
+    """With T = L steps, biases and pools: every layer's spikes are its activation, in whole numbers, and so are the logits."""
+    torch.manual_seed(1)
+    own = {"plan": [[6, pool, 8, 8, pool], ["U", 6, "U", "in"]], "fc_width": 16, "image_shape": (1, 12, 12), "init": "kaiming"}
+    ann = VGG_wFeedback(**own, norm="batch", activation_ann="qcfs", qcfs_levels=levels).eval()
+    for module in ann.modules():
+        if isinstance(module, BatchNorm):
+            module.bias.uniform_(-0.2, 0.5), module.running_var.uniform_(0.5, 1.5)
+        elif hasattr(module, "bound"):
+            module.bound.fill_(1.5)
+    snn = VGG_SNN_STDB_wFeedback(
+        **own, bias=True, update="phased", encoding="direct", timesteps=levels, initial_potential=0.5, readout="membrane_linear",
+    ).eval()  # fmt: skip
+    snn.load_state_dict(bounds_as_thresholds(folded_in(ann.state_dict()))[0], strict=False)
+    x, biases, activations = images(9, (1, 12, 12)), biases_of(snn), {}
+    fit_thresholds(snn)
+    fit_biases(snn, biases)
+    for name, module in ann.named_modules():
+        module.register_forward_hook(lambda _, given, output, name=name: activations.update({name: output}))
+    wanted, found = ann(x), snn(x, record=dict.fromkeys(snn.neurons(), "spikes"))
+    assert found.steps.unique() == snn.latency == 6 * levels  # five layers behind each other, and the last
+    unit = {one.target: unit / levels for one, unit in units(snn)}
+    for node, (name, neuron) in enumerate(snn.neurons().items(), 1):
+        value = found.recorded[name]["spikes"].sum(0) * unit[node] * neuron.threshold
+        torch.testing.assert_close(value, activations[name], msg=name)
+        assert 0 < value.count_nonzero() < value.numel()
+    torch.testing.assert_close(found.logits * unit[snn.wiring.output], wanted.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.predictions[-1] * unit[snn.wiring.decoded], wanted.predictions[-1].logit(), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("activation", "interval"), [("relu", 1), ("qcfs", 3)])

@@ -32,7 +32,7 @@ SETTINGS = {
         ["spike_count", "spike_count_rescaled", "membrane", "membrane_linear", "membrane_linear", "membrane_rescaled"]
     ),
     "encoding": st.sampled_from(["poisson", "poisson", "direct"]),
-    "update": st.sampled_from(["delayed", "immediate"]),
+    "update": st.sampled_from(["delayed", "immediate", "phased"]),
     "leak": st.sampled_from([1.0, 1.0, 0.5]),
     "output_leak": st.sampled_from([1.0, 1.0, 0.5]),
     "membrane_floor": st.sampled_from([None, None, 0.0, 0.5]),
@@ -67,6 +67,11 @@ OF_PART = {
 }
 
 
+PHASED = {
+    "leak": 1.0, "output_leak": 1.0, "membrane_floor": None, "feedback_interval": 1, "surprise": 0.0, "rule": "never",
+}  # fmt: skip
+
+
 def network(plan, gate, own, recorded, seed, **settings):
     """A network of these settings, as far as they go together; hypothesis is told where they do not."""
     settings |= {name: own[name] for name in (*OF_PART[gate], "gap_bound", "open_bound", "entropy_bound")}
@@ -77,6 +82,8 @@ def network(plan, gate, own, recorded, seed, **settings):
         settings["blocking"] = "dynamic"
     if gate != "block" or settings["blocking"] != "dynamic":
         settings["surprise"] = 0.0
+    if settings["update"] == "phased":
+        settings |= PHASED | ({} if gate == "open" else {"guess": "interpolation", "wait": True})
     if not PLANS[plan][1]:
         settings |= {"feedback_interval": 1, **({"epsilon": 0.0} if "epsilon" in settings else {})}
     try:
@@ -140,6 +147,7 @@ def check_case(case):
     with torch.no_grad():
         wanted = plain(x, u, record=record)
         check_equal(model(x, u, record=record), wanted, exact)
+        check_equal(model(x, u), wanted._replace(recorded=None), exact)
         if case["gate"] in ("open", "block"):
             check_equal(EventEngine(model)(x, u), wanted._replace(recorded=None), exact)  # it records nothing itself
             ran.append("event")

@@ -52,6 +52,9 @@ class Recount:
                         if not (now[step][0].decoder_idle if is_decoder else is_late and now[step][0].waits):
                             self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
             for step, (schedule, decodes) in now.items():
+                phase = (step + 1 - self.model.gate.least_steps) // self.model.timesteps
+                if self.model.phased and phase != wiring.depths[one.target] - 1:  # in which the target's neurons charge
+                    continue
                 if one.bias is not None and (decodes if is_decoder else not (is_late and schedule.waits)):
                     self.reached[end] += size * sum(step - first < ends[n] for n in range(images))
 
@@ -86,7 +89,7 @@ def test_a_plain_recount_finds_the_same(case, streams):
     """Synaptic operations and reached neurons, to the unit; of images, recordings, or a stream in two pieces."""
     model = network(**case)
     x, u = on_grid(model, case["seed"])
-    streams = streams and not model.frames and model.gate.follows_changes and not model.rule.stops
+    streams = streams and not model.frames and not model.phased and model.gate.follows_changes and not model.rule.stops
     counter, recount = OperationCounter(model, reaches=True), Recount(model)
 
     def run():

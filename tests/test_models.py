@@ -211,6 +211,11 @@ OF_AN_SNN = [
     ({"readout": "guess"}, "readout"), ({"readout_leak": 2}, "readout_leak"), ({"feedback_interval": 0}, "feedback_interval"),
     ({"timesteps": 6, "feedback_interval": 7}, "feedback_interval"), ({"epsilon": -0.1}, "epsilon"),
     ({"epsilon": math.nan}, "epsilon"), ({"epsilon": 0.1, "gate": "block", "plan": [[4, "D"], []]}, "epsilon"),
+    *(({"update": "phased"} | settings, f"{words}.*phased") for settings, words in (
+        ({"leak": 0.9}, "^leak"), ({"feedback_interval": 2, "timesteps": 4}, "^feedback"), ({"membrane_floor": 1.0}, "^membrane"),
+        ({"gate": "block", "epsilon": 0.1}, "^gate block reacts to predictions"), ({"rule": "confidence"}, "^rule confidence"),
+        ({"activation": "STDB"}, "^activation STDB"),
+    )),
 ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from conftest import PLAN, images
 
 from self_models.basics.errors import ModelError
 from self_models.fast.batched.neurons import neuron_steps
-from self_models.network.neurons import NeuronState, SpikingNeuron
+from self_models.fast.batched.phased import fired
+from self_models.network.neurons import NeuronState, PhasedNeuron, SpikingNeuron
 from self_models.network.surrogates import SURROGATES
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -45,6 +46,26 @@ def trace(drives, **settings):
 )
 def test_updates_by_hand(update, drives, threshold, leak, expected):
     assert trace(drives, update=update, threshold=threshold, leak=leak) == expected
+
+
+@pytest.mark.parametrize(
+    ("drives", "start", "expected"),
+    [
+        ([1.5, 1.25, 9, 9], 0, [(0, 1.5), (0, 2.75), (1, 1.75), (1, 0.75)]),
+        ([1, 1, 9, 9, 9], 0, [(0, 1), (0, 2), (1, 1), (0, 1), (0, 1)]),  # at 2 thresholds: one spike, at 1 none
+        ([5, 1, -9, -9, -9], 0.5, [(0, 5.5), (0, 6.5), (1, 5.5), (1, 4.5), (0, 4.5)]),  # at most T, and what is left is dropped
+        ([-1, 1.5, 0, 0], 0.75, [(0, -0.25), (0, 1.25), (1, 0.25), (0, 0.25)]),
+    ],
+)
+def test_a_phased_layer_charges_and_then_fires_by_hand(drives, start, expected):
+    """T = 2, threshold 1, of the layer behind the first, after 2 steps of rest: what arrives out of its phase is lost."""
+    layer = PhasedNeuron(SURROGATES.find("Linear")(0.3, 0.01), "phased", initial_potential=start)
+    layer.phase, layer.steps, state, seen = 1, 2, None, []
+    for drive in torch.tensor([7.0, 7.0, *drives]).view(-1, 1, 1):
+        spikes, state = layer(drive, state)
+        seen.append((spikes.item(), state.v.item()))
+    assert seen == [(0, start), (0, start), *expected]
+    assert fired(layer, torch.tensor([[sum(drives[:2])]]), 2).flatten().tolist() == [spike for spike, _ in expected[2:4]]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,9 @@ def left_out(model):
 def conventions(model):
     """How the layers are to be run, name -> text or number, for whoever reads the file."""
     settings = model.settings
-    after = "one step later than charged" if settings["update"] == "delayed" else "in the step that charges"
+    after = {"delayed": "one step later than charged", "immediate": "in the step that charges"}.get(
+        settings["update"], f"in the {model.timesteps} steps after the {model.timesteps} in which the layer before fires"
+    )
     floor, leak = settings["membrane_floor"], settings["output_leak"]
     held = "" if floor is None else f"; V does not fall below {-floor:g} thresholds"
     fades = "" if leak == 1 else f", of which a part of {leak:g} is kept per step"

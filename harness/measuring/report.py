@@ -75,6 +75,8 @@ def report_evaluation(result, names, say):
         say(f"squared error of the last prediction, summed over an image: {figure(result['error'])}")
     if "parts" in result:
         say("spikes per image: " + ", ".join(f"{part} {figure(count)}" for part, count in result["parts"].items()))
+    if "interval" in result:
+        say(f"phased: an answer after {result['mean_steps']:.0f} timesteps, an image every {result['interval']}")
     for line in (*silent_outputs(result), *class_lines(result["confusion"], names)):
         say(line)
 
@@ -222,7 +224,16 @@ def evaluation_record(model, result, args, **more):
     if "confusion" in result:  # not kept by a checkpoint of an earlier version
         record |= {"classes": model.classes, "accuracy_by_class": accuracy_by_class(result["confusion"])}
         record["confusion"] = result["confusion"]
-    further = ("median_steps", "p95_steps", "comparisons", "open_share", "operations", "energy_joules", "energy_event_joules")
+    further = (
+        "median_steps",
+        "p95_steps",
+        "interval",
+        "comparisons",
+        "open_share",
+        "operations",
+        "energy_joules",
+        "energy_event_joules",
+    )
     record |= {name: result[name] for name in further if name in result}
     selected_on = getattr(args, "selected_on", None)  # what the network's epoch was chosen on, where it is known
     return record | ({"selected_on": selected_on} if selected_on else {}) | more

@@ -52,11 +52,14 @@ def fit(model, data, criterion, args, run, declared, saved=None):
         training.resume(saved)
     writes_board = args.tensorboard and ranks.is_first()
     board = Board(run.place.board_path, training.epoch, args.seed) if writes_board else None
-    run.say(*slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args))
+    if args.epochs:
+        run.say(*slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args))
     run.begin()
     keep_freed_memory()
     parallel, foretell = ranks.parallel(model), forecast(updates, args.epochs, run.say)
     with board or nullcontext(), noted_signals(patient=ranks.count() > 1) as training.signals:
+        if not args.epochs:
+            judged(training, model, 0)
         while training.epoch < args.epochs:
             fit_one_epoch(training, parallel, updates, foretell, board)
         return finish(training)

@@ -47,7 +47,7 @@ def make_schedule(optimizer, args, updates):
 
     def warmed_up(fall):
         def factor(step):
-            done = step / total
+            done = step / max(total, 1)
             return (step + 1) / (warm_up * total + 1) if done < warm_up else fall(done - warm_up, 1 - warm_up)
 
         return factor

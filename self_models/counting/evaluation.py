@@ -72,6 +72,7 @@ class Evaluation:
     def __init__(self, model, count_operations=False):
         self.average, self.spikes, self.per_image, self.began = Average(), Average(), [], time.perf_counter()
         self.counter = OperationCounter(model) if count_operations is True else count_operations or None
+        self.interval = {"interval": model.timesteps} if getattr(model, "phased", False) else {}
 
     def __enter__(self):
         if self.counter:
@@ -105,8 +106,9 @@ class Evaluation:
         losses; with feedback error (squared error summed over an image after the last step).
 
         From an SNN also spikes (layer -> mean per image), parts (input, encoder, decoder, classifier, total), mean_steps,
-        median_steps, p95_steps and comparisons (of a pixel with its prediction, per image); from a model that blocks
-        open_share, a list of T: mean share of active input pixels open at each step; where they were counted operations, see
+        median_steps, p95_steps, of a phased network interval (timesteps from an image to the next), and comparisons (of a pixel
+        with its prediction, per image); from a model that blocks open_share, a list of T: mean share of active input pixels open
+        at each step; where they were counted operations, see
         OperationCounter, and their energies per image. per_image: tensors (N,), see figures_per_image.
         """
         averages, spikes, per_image, counts = zip(*(parts or [self.parts()]), strict=True)
@@ -120,7 +122,7 @@ class Evaluation:
         if spikes:
             steps = per_image["steps"].double()
             result |= {"median_steps": steps.median().item(), "p95_steps": steps.quantile(0.95).item()}
-            result |= {"spikes": spikes, "parts": by_part(spikes)}
+            result |= {"spikes": spikes, "parts": by_part(spikes)} | self.interval
         if self.counter:
             operations = self.counter.hold(counts).result(average.images)
             analog = not self.counter.model.encoding.uses_draws

@@ -61,6 +61,7 @@ class OperationCounter:
         self.acs, self.macs, self.dense, self.events, self.spikes, self.neurons, self.biases = {}, {}, {}, {}, {}, {}, {}
         self.steps, self.reached, self._reaches = {}, {}, reaches
         names, wiring = {module: name for name, module in model.named_modules()}, model.wiring
+        self._phases = wiring.phases if model.phased else 1  # in one of which a layer gets something
         self._connections = {}  # by the last of their linear layers
         self._modules, self._inputs = {}, {}  # of the connections, with what goes into them: (C, H, W), or (N,)
         self._behind = set()  # connections behind another one, or behind an average pool
@@ -134,7 +135,7 @@ class OperationCounter:
                     taken_now = taken[at.to(device)] & takes[self._part(end)][at].to(device)[:, None]
                     self._count_reached(end, (flat != 0)[taken_now.flatten()])
         images_at = taken.sum(1).cpu()
-        counted = {part: int(images_at[flag].sum()) for part, flag in runs.items()}
+        counted = {part: int(images_at[flag].sum()) // self._phases for part, flag in runs.items()}
         for name in self._modules:
             self._count_dense(name, counted[self._part(name)])
         for name, size in self._sizes.items():
@@ -162,12 +163,12 @@ class OperationCounter:
             if (name := names[module]) in self._modules:
                 for active, is_binary in ((inputs.binary, True), (inputs.other, False)):
                     self._count_operations(name, active.double().reshape(self._inputs[name]), is_binary)
-                self._count_dense(name, inputs.steps)
+                self._count_dense(name, inputs.steps // self._phases)
         for name, inputs in counted.neurons.items():
             active = (inputs.binary + inputs.other).double()
             self._count_events(name, active, lambda end: active)  # noqa: B023
             if name in self._sizes:
-                self.neurons[name] = self.neurons.get(name, 0) + active.numel() * inputs.steps
+                self.neurons[name] = self.neurons.get(name, 0) + active.numel() * (inputs.steps // self._phases)
 
     def counts(self):
         """What was counted so far, kind -> layer -> number."""

@@ -118,8 +118,9 @@ class SpikingSettings(NetworkSettings):
         training=True)
     beta: float = setting(0.01, NOT_NEGATIVE, "decay of the STDB surrogate gradient", group="spiking", needs=(STDB,),
         training=True)
-    update: str = setting("delayed", Choice(UPDATES), "order of charge and spike in a timestep; delayed: spike first; immediate: "
-        "charge first", group="spiking", common=True)
+    update: str = setting("delayed", Choice(UPDATES), "order of charge and spike; delayed: spike first in a timestep; "
+        "immediate: charge first; phased: charge for T timesteps, then spike for T, layer after layer", group="spiking",
+        common=True)
     encoding: str = setting("poisson", Choice(ENCODINGS), "input encoding; poisson: random spikes at the pixel's rate; direct: "
         "the pixel value at each timestep", group="spiking")
     readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output becomes a prediction", group="spiking",

@@ -41,7 +41,22 @@ def immediate(current, v, theta, leak, spike):
     return s, v - theta * s.detach()
 
 
-UPDATES = Registry("update", delayed=delayed, immediate=immediate)
+def phased(current, v, theta, leak, spike, phase):
+    """phase 0: V += I[t];   phase 1: s[t] = H(V/theta - 1), V -= theta s[t];   in all others neither.
+
+    A layer charges for T steps, while the one before it fires, and then fires for T. With V = V0 + sum of I after its phase it
+    sends n = clip(ceil(V/theta) - 1, 0, T) spikes, at V = n theta exactly one fewer than n: a quantised activation of T levels
+    (QCFS, Bu et al., ICLR 2022) as spikes. What is left of V is dropped. Nothing leaks. Returns (s, V)."""
+    spikes = torch.zeros_like(v)
+    if phase == 0:
+        v = v + current
+    elif phase == 1:
+        spikes = spike(v / theta - 1)
+        v = v - theta * spikes.detach()
+    return spikes, v
+
+
+UPDATES = Registry("update", delayed=delayed, immediate=immediate, phased=phased)
 
 
 class Spike(torch.autograd.Function):
@@ -121,6 +136,29 @@ class SpikingNeuron(nn.Module):
             self.threshold.clamp_(min=1e-2)
         if self.leak.requires_grad:
             self.leak.clamp_(0, 1)
+
+
+class PhasedState(NamedTuple):
+    """v: membrane potential (B, ...); step: of the run."""
+
+    v: torch.Tensor
+    step: int = 0
+
+
+class PhasedNeuron(SpikingNeuron):
+    """The same with the update phased: it charges in phase number `phase` of `steps` steps each, and fires in the next."""
+
+    phase, steps = 0, 1  # a network sets them
+
+    def at_rest(self, current):
+        return PhasedState(super().at_rest(current).v)
+
+    def forward(self, current, state=None):
+        current = current.to(self.threshold.dtype)
+        v, step = state or self.at_rest(current)
+        phase = step // self.steps - self.phase
+        spikes, v = self.update(current, v, self.threshold, self.leak, self.spike, phase)
+        return spikes, PhasedState(v, step + 1)
 
 
 class SpikingLayers:

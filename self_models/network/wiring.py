@@ -16,11 +16,11 @@ import numpy as np
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.network.neurons import UPDATES, CountingMaxPool, HeldDropout, SpikingNeuron
+from self_models.network.neurons import UPDATES, CountingMaxPool, HeldDropout, PhasedNeuron, SpikingNeuron
 from self_models.network.stages import LINEAR_OR_POOL, chains, encoder_parts, list_layers
 
 STAGES, POOLS = ("features", "generate", "classifier"), (nn.AvgPool2d, nn.MaxPool2d)
-FORMLESS = (nn.Linear, SpikingNeuron, HeldDropout)  # classes of a plan's layers that have one form
+FORMLESS = (nn.Linear, SpikingNeuron, PhasedNeuron, HeldDropout)  # classes of a plan's layers that have one form
 KNOWN = (*LINEAR_OR_POOL, CountingMaxPool, *FORMLESS)  # all of them
 OF_READOUT = ("integrate", "prediction", "on_pixel_scale")  # methods that change neither what layers run nor on what
 PLAIN = {"dilation": (1, (1, 1)), "groups": (1,), "padding_mode": ("zeros",), "ceil_mode": (False,), "divisor_override": (None,)}
@@ -150,6 +150,19 @@ class Wiring(NamedTuple):
         while node in sources:
             node = sources[node]
         return node
+
+    @property
+    def depths(self):
+        """Of each node that a connection leads to how many lead there one after the other, the input being at 0."""
+        found = {0: 0}
+        for one in (*self.forward, *self.feedback):
+            found[one.target] = found[self.before_pools(one.source)] + 1
+        return found
+
+    @property
+    def phases(self):
+        """How many phases a phased network takes until its outputs, and its decoder's, are complete."""
+        return max(depth + (0 < node < self.output) for node, depth in self.depths.items())
 
     @property
     def largest(self):

@@ -21,6 +21,7 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
     running = torch.arange(len(x), device=x.device)
     taken = torch.full_like(running, steps)
     length = chunk_length(model, x, steps, stops, one_by_one=run.last is None or not run.at_once)
+    length = steps if model.phased and run.at_once else length
     for drawn in drawn_for(model, run, steps, uniforms, length):
         drawn, first = drawn if len(running) == len(x) else drawn[:, running], run.steps
         keeps = not model.training or model.bptt_segments == 0 or first + len(drawn) >= end
@@ -67,9 +68,13 @@ def check_uniforms(uniforms, steps, x):
 def drawn_for(model, run, steps, uniforms=None, length=1):
     """The draws of a run's next steps, `length` of them at a time, (length, B, C, H, W): uniforms if given, else run.draws'."""
     x, first = run.image, run.steps
-    check_uniforms(uniforms, steps, x)
+    sends = min(steps, model.timesteps) if model.phased else steps
+    check_uniforms(uniforms, sends, x)
     if not model.encoding.uses_draws:
         uniforms = x.new_zeros(()).expand(steps, *x.shape)
+    elif sends < steps:
+        drawn = run.draws.uniforms(sends, model.image_shape, x.device) if uniforms is None else uniforms
+        uniforms = torch.cat([drawn, x.new_zeros(()).expand(steps - sends, *x.shape)])
     if uniforms is not None:
         return iter(uniforms.split(length))
     starts, draws = range(0, steps, length), run.draws

@@ -71,7 +71,7 @@ class RunState:
 
     def shown_now(self):
         """The image of the coming step, (B, C, H, W)."""
-        return self.image if self.recording is None else self.recording[:, self.steps]
+        return self.image if self.recording is None else self.recording[:, min(self.steps, self.recording.shape[1] - 1)]
 
     def note(self, name, signal):
         """What goes into a linear layer, or comes out of a maximum pool or of neurons, in this step."""

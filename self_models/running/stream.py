@@ -104,6 +104,8 @@ class SequenceState:
 
 def check_left_on(model):
     """Raises ModelError where the model cannot go on with another image: its gate is for one, or its maximum pools count."""
+    if model.phased:
+        raise ModelError("update phased answers one image after the other: a streaming network wants immediate, or delayed")
     if not model.gate.follows_changes:
         raise ModelError(f"gate {model.settings['gate']} is for one image: a streaming network wants block, or open")
     if model.wiring.pools and model.settings["max_pool"] == "count":

@@ -2,6 +2,7 @@
 
 import torch
 
+from self_models.fast.batched import phased
 from self_models.fast.batched.folding import decoder_layers
 from self_models.fast.batched.neurons import UPDATES, count_events
 from self_models.fast.batched.stages import run_stage
@@ -18,7 +19,7 @@ def why_not(model):
     if model.unknown:
         return f"{model.unknown} is its own"
     for name, neuron in model.neurons().items():
-        if neuron.update not in UPDATES:
+        if neuron.update not in UPDATES and not model.phased:
             return f"the update of {name} is its own"
         if is_altered(neuron):
             return f"the neurons {name} have a hook or a forward of their own, which wants to be called step by step"
@@ -42,6 +43,8 @@ def advance(model, run, draws):
     A layer takes all steps as one batch, but for encoder and decoder where the gate makes the input of a step depend on the
     prediction of the step before.
     """
+    if model.phased:
+        return phased.advance(model, run, draws)
     counts = {name: [] for name in model.wiring.names}
     parts = [encode_and_decode(model, run, part, counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
     codes = [codes.flatten(2) for codes, _ in parts if codes is not None]

@@ -200,6 +200,8 @@ def nodes_with_pools(model, wiring, shapes):
     for pool in wiring.pools:
         nodes["pool"][pool.source] = pool.target
         nodes["counts"][pool.target] = isinstance(model.get_submodule(pool.name), CountingMaxPool)
+    for node, depth in wiring.depths.items():
+        nodes["depth"][node] = depth
     return nodes
 
 
@@ -232,5 +234,5 @@ def _net(model, wiring, shapes, connections, **special):
         threshold[n], leak[n] = neuron.threshold.item(), neuron.leak.item()
         start[n] = float(neuron.rest)
         floor[n] = -np.inf if neuron.floor is None else (-neuron.floor * neuron.threshold).item()
-    immediate, bias = model.settings["update"] == "immediate", np.concatenate(biases)
+    immediate, bias = model.settings["update"] != "delayed", np.concatenate(biases)
     return Net(nodes, threshold, leak, start, floor, bias, immediate, *laid, **special)

@@ -18,8 +18,8 @@ def why_not(model):
     for name, part in parts_of(model).items():
         if part not in FORMS[name]:
             return f"the event engine has no compiled form of the {name} {model.settings[name]}: use --engine dense"
-    if model.settings["update"] not in ("delayed", "immediate"):
-        return "the event engine knows the updates delayed and immediate: use --engine dense"
+    if model.settings["update"] not in ("delayed", "immediate", "phased"):
+        return "the event engine knows the updates delayed, immediate and phased: use --engine dense"
     return ""
 
 
@@ -42,7 +42,8 @@ def kernel_settings(model, draws, steps=None):
         feedback_interval=model.feedback_interval,
         next_frame=own["predict"] == "next",
         left_on=steps is not None,
-        timesteps=model.timesteps if steps is None else steps,
+        timesteps=model.latency if steps is None else steps,
+        phase=model.timesteps if model.phased else 0,
         channels=model.image_shape[0],
         colour=has_colour(model.image_shape[0]),
         uses_draws=model.encoding.uses_draws,

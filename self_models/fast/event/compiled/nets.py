@@ -12,10 +12,10 @@ SOURCES.add(__file__)  # compiled code holds its numbers
 # Of a node: its shape; its first membrane and first place in the state; where its spikes come from, side of their window,
 # channels of the source, channels of it whose weights stay in the cache together, floats of a row of the window, first weight,
 # first entry of the tables, whether the source's events have values other than 1; its first bias, and the node of the maximum
-# pool of its spikes, 0 where there is none; whether it is a pool of spike counts.
+# pool of its spikes, 0 where there is none; whether it is a pool of spike counts; its depth, see Wiring.depths.
 NODE = np.dtype([(name, "i8") for name in (
     "height", "width", "channels", "first_v", "first_place", "source", "side", "fan", "group", "row", "first_w", "first_entry",
-    "valued", "first_bias", "pool", "counts",
+    "valued", "first_bias", "pool", "counts", "depth",
 )], align=True)  # fmt: skip
 WORD = 64  # bits of a word of State.listed, membranes compared with their threshold at once, and floats of a small window
 
@@ -34,12 +34,14 @@ Net = namedtuple(
 
 # What kernels read of a model's settings, as they are now. rule, readout, encoding: numbers of its parts, see parts.py; blocks:
 # whether its gate does, the settings of which (epsilon to residual) are 0 and False where not; next_frame: predictions are
-# compared with that; left_on: the network goes on from its state, for so many timesteps; channels: of the image, in colour or
+# compared with that; left_on: the network goes on from its state, for so many timesteps; phase: how many of them each phase of
+# a phased network has, which an image is sent in the first of, else 0; channels: of the image, in colour or
 # not; epoch, key: of the input's draws.
 KernelSettings = namedtuple(
     "KernelSettings",
     "rule readout encoding blocks epsilon reopens together latch residual open_bound gap_bound entropy_bound readout_leak "
-    "readout_slew surprise has_feedback feedback_interval next_frame left_on timesteps channels colour uses_draws epoch key",
+    "readout_slew surprise has_feedback feedback_interval next_frame left_on timesteps phase channels colour uses_draws epoch "
+    "key",
 )
 
 # One image's network between steps; every array covers all nodes, see first_v and first_place. Several images' have another

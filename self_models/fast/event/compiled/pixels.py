@@ -53,7 +53,8 @@ def send(net, state, settings, pixels, uniforms, number, b, t):
     empty: then the pixels that need a draw get it by the image's number and the step's in its run, see running/draws.py."""
     channels, places, first = net.nodes[0].channels, net.nodes[0].first_place, net.nodes[0].first_v
     events, event, last_place, block, words, u = 0, first, -1, -1, (0, 0, 0, 0), np.float32(0)
-    for i in range(pixels.run.sending):
+    silent = settings.phase and pixels.run.steps >= settings.phase
+    for i in range(0 if silent else pixels.run.sending):
         pixel = pixels.sending[i]
         value = pixels.image[pixel]
         if pixels.run.explained:

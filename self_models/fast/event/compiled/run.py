@@ -35,26 +35,29 @@ def new_results(batch, steps, nodes, labels, frames):
 
 
 @compiled
-def charge_node(net, state, n, clock):
-    """What a node gets in a step: its bias, and the weights of its source's latest spikes."""
-    if net.nodes[n].first_bias:
+def charge_node(net, state, n, clock, biased):
+    """What a node gets in a step: its bias, if it is biased now, and the weights of its source's latest spikes."""
+    if biased and net.nodes[n].first_bias:
         add_bias(net, state, n, clock)
     if state.event_count[net.nodes[n].source]:
         charge(net, state, n, clock)
 
 
 @compiled
-def run_layers(net, state, activity, nodes, clock, counts):
-    """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before."""
+def run_layers(net, state, activity, nodes, clock, phase, counts):
+    """One step of these nodes in their order; counts[n]: set to the spikes of each that fires, if any. clock: steps before;
+    phase: how many each phase has of a phased network, else 0."""
     for n in nodes:
+        at = clock // phase - net.nodes[n].depth if phase else 0
+        biased, fires = not phase or at == -1, at == 0
         if net.immediate:
-            charge_node(net, state, n, clock + 1)
+            charge_node(net, state, n, clock + 1, biased)
         state.event_count[n] = 0
-        if n < net.output and state.busy[n]:
+        if n < net.output and state.busy[n] and fires:
             counts[n] = fire(net, state, n, clock + net.immediate)
             count(net, state, activity, n)
         if not net.immediate:
-            charge_node(net, state, n, clock + 1)
+            charge_node(net, state, n, clock + 1, biased)
         source, pool = n, net.nodes[n].pool
         while pool:
             pass_on(net, state, source, pool)
@@ -112,12 +115,12 @@ def release(net, state, n):
 
 
 @compiled
-def decode(net, state, activity, clock, counts):
+def decode(net, state, activity, clock, phase, counts):
     """The decoder's step number `clock`; its output is then net.decoded's membranes, at that node's candidates."""
     if net.waiting > 0:
         release(net, state, net.waiting)
         count(net, state, activity, net.waiting)
-    run_layers(net, state, activity, net.feedback, clock, counts)
+    run_layers(net, state, activity, net.feedback, clock, phase, counts)
     last = net.feedback[len(net.feedback) - 1]
     if last != net.decoded:
         pass_on(net, state, last, net.decoded)
@@ -153,11 +156,11 @@ def take_step(net, state, activity, settings, pixels, uniforms, number, results,
     counts, clock = results.counts[b, t], pixels.run.steps
     counts[0] = send(net, state, settings, pixels, uniforms, number, b, t)
     count(net, state, activity, 0)
-    run_layers(net, state, activity, net.forward, clock, counts)
+    run_layers(net, state, activity, net.forward, clock, settings.phase, counts)
     if net.waiting > 0:
         pass_on(net, state, net.forked, net.waiting)  # until the decoder runs
     if settings.has_feedback and (clock + 1) % settings.feedback_interval == 0:
-        decode(net, state, activity, pixels.run.decodes, counts)
+        decode(net, state, activity, pixels.run.decodes, settings.phase, counts)
         integrate(net, state, settings, pixels)
     pixels.run.steps = clock + 1
 

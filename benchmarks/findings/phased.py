@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Does a phased network answer what its ANN answers, image for image?
+
+One JSON object for each pair of an ANN with QCFS and the SNN that it was converted to: both accuracies, how many test images get
+another class, spikes, latency and interval; then one for each of these images: the first layer in which a neuron sends another
+number of spikes than its ANN's level, and how far from the edge of a level these neurons' drives are, in levels: rounding, if
+that is little. `OMP_NUM_THREADS=1 python benchmarks/findings/phased.py --pair trained_models/ann/deep_phased.pth
+trained_models/snn/deep_phased.pth --dataset CIFAR10`: some minutes for 10,000 images; see docs/explanation/findings.md.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from harness.command_line.parser import Parser, typed  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.scripts import run_script
+from harness.data.sets import load_data
+from self_models.basics.settings import COUNT
+from self_models.loading import load
+
+import torch
+
+
+@torch.no_grad()
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    for path, converted in args.pair:
+        ann, snn = load(path), load(converted, engine="dense")
+        test = load_data(args.dataset, args.data_dir, limit_test=args.limit_test, image_shape=ann.image_shape)[2]
+        right, spikes, others = torch.zeros(2, dtype=torch.int64), 0.0, []
+        for batch in test.batches(args.batch_size, "cpu"):
+            output, wanted = snn(batch.images, frames=False), ann(batch.images).logits.argmax(1)
+            found = output.logits.argmax(1)
+            right += torch.stack([(answer == batch.labels).sum() for answer in (wanted, found)])
+            spikes += sum(counts.sum().item() for name, counts in output.spikes.items() if name != "input")
+            others += batch.index[wanted != found].tolist()
+        ann_accuracy, accuracy = (100 * right / len(test)).tolist()
+        about = {"ann": Path(path).stem, "levels": snn.timesteps, "latency": snn.latency, "interval": snn.timesteps}
+        figures = {"ann_accuracy": ann_accuracy, "accuracy": accuracy, "other_class": len(others), "images": len(test)}
+        print(json.dumps({**about, **figures, "spikes_of_layers": round(spikes / len(test), 1)}), flush=True)
+        for index in others:
+            images = test.batch(torch.tensor([index]), "cpu").images
+            print(json.dumps({"ann": Path(path).stem, "image": index, **first_other(ann, snn, images)}), flush=True)
+
+
+def first_other(ann, snn, image):
+    """The first layer in which neurons send another number of spikes than the ANN's level, of how many, and the largest distance
+    of their drives from the edge between two levels, in levels; nothing where all levels are the same."""
+    drives, hooks = {}, []
+    for name, module in ann.named_modules():
+        if hasattr(module, "levels"):
+            note = lambda module, given, _, name=name: drives.update({name: given[0] * module.levels / module.bound + 0.5})  # noqa: E731
+            hooks.append(module.register_forward_hook(note))
+    ann(image)
+    for hook in hooks:
+        hook.remove()
+    recorded = snn(image, record=dict.fromkeys(snn.neurons(), "spikes")).recorded
+    for (name, sent), drive in zip(recorded.items(), drives.values(), strict=True):
+        differ = sent["spikes"].sum(0) != drive.floor().clamp(0, snn.timesteps)
+        if differ.any():
+            edge = (drive - drive.round())[differ].abs().max().item()
+            return {"layer": name, "neurons": int(differ.sum()), "from_the_edge": edge}
+    return {"layer": "output"}
+
+
+def build_parser():
+    parser = Parser(__doc__)
+    text = "checkpoints; may be given several times"
+    parser.add_argument("--pair", nargs=2, action="append", required=True, metavar=("ANN", "SNN"), help=text)
+    parser.add_argument("--dataset", default="CIFAR10", help="as the scripts take it")
+    parser.add_argument("--data_dir", default="", help="where that is")
+    parser.add_argument("--limit_test", type=typed(COUNT), default=None, metavar="N", help="of the test images")
+    parser.add_argument("--batch_size", type=typed(COUNT), default=50, metavar="N", help="images at once")
+    return parser
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,114 @@
+"""A phased network's run: what a layer sends in its T steps follows from one product, on how often its inputs have spiked."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from self_models.fast.batched.neurons import count_events
+from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
+from self_models.running.changing import show_image
+from self_models.running.steps import Schedule, accumulated, stack_frames
+
+
+def advance(model, run, draws):
+    """All steps of a run, in place. draws: (steps, B, C, H, W). Returns their Frame, with pictures."""
+    steps, sums = len(draws), {name: run.image.new_zeros(len(draws), len(run.image)) for name in model.wiring.names}
+    signal, frames = [], []
+    for step, u in enumerate(draws):  # the image, and what the gate does, which follows from nothing that a layer sends
+        show_image(model, run, run.shown_now())
+        if model.sends(step):
+            sent = model.encoding.send(run.view.unexplained(), u)
+            sums["input"][step] = count_events(run.view.sent(sent)[None])
+            signal.append(sent)
+        run.schedules.append(Schedule(step, model.gate.waits(run.view), model.decoder_idle(run.view), [model.has_feedback]))
+        if model.gate.reacts:
+            frames.append(model.read_out_and_gate(run, None))
+        else:
+            run.steps += 1
+    begin = len(signal) - model.timesteps
+    forked = through(model, run, "features", "before_fork", torch.stack(signal[begin:]), begin, sums)
+    encoded, begin = through(model, run, "features", "after_fork", *forked, sums)
+    drives, begin = through(model, run, "classifier", "classifier", encoded.flatten(2), begin, sums)
+    logits = accumulated(run.logits, drives.to(run.logits.dtype), len(drives), 1, at_once=model.training)
+    logits = torch.cat([run.logits.expand(begin, -1, -1), logits, logits[-1:].expand(steps - begin - len(logits), -1, -1)])
+    if not model.gate.reacts:
+        frames, run.steps = decoded_frames(model, run, forked, steps, sums), steps
+    run.logits = logits[-1]
+    return stack_frames(frames)._replace(logits=logits, spikes=torch.stack([*sums.values()], -1))
+
+
+def decoded_frames(model, run, forked, steps, sums):
+    """A Frame of each step of a run whose decoder takes these spikes (T, B, ...), sent from this step on; in place."""
+    decoded, run.steps = [None] * steps, 0
+    if model.has_feedback:
+        output, begin = through(model, run, "generate", "generate", *forked, sums)
+        decoded = [torch.zeros_like(output[0])] * begin + [*output]
+        decoded += [torch.zeros_like(output[0])] * (steps - len(decoded))
+    return [model.read_out_and_gate(run, codes) for codes in decoded]
+
+
+def through(model, run, name, part, signal, begin, sums):
+    """(what comes out of a part of a stage, (T, B, ...), the first step in which it does) for a signal (T, B, ...) that begins in
+    this one. Adds to sums each layer's spikes per step and image, (steps, B).
+
+    A layer's neurons spike in the first of its steps, so in evaluation how often they do, (B, ...), stands for the T steps, up to
+    the last neurons; where operations are counted each step is asked for.
+    """
+    steps, layers = len(signal), [(f"{name}.{position}", layer) for position, layer in run.stages[part]]
+    neurons = [key for key, layer in layers if isinstance(layer, SpikingNeuron)]
+    counts = bool(neurons) and not torch.is_grad_enabled() and not run.watcher
+    signal = signal.sum(0) if counts else signal.flatten(0, 1)
+    for (key, layer), (_, after) in pairwise([*layers, ("", None)]):
+        before = signal
+        if isinstance(layer, HeldDropout):
+            signal, run.memory[key] = layer(signal, run.memory.get(key), steps, run.draws)
+            continue
+        if isinstance(layer, SpikingNeuron):
+            begin, sent = begin + steps, sums[key]
+            if counts:
+                signal = counted(layer, signal, steps)
+                sent[begin : begin + steps] = torch.stack([(signal > t).sum(tuple(range(1, signal.dim()))) for t in range(steps)])
+                if counts := key != neurons[-1]:
+                    continue
+                signal = torch.cat([signal > t for t in range(steps)]).to(signal.dtype)
+            else:
+                signal = fired(layer, signal, steps)
+                sent[begin : begin + steps] = count_events(signal.unflatten(0, (steps, -1)))
+        elif counts:
+            signal = of_all(layer, signal, steps)
+        elif isinstance(after, SpikingNeuron):
+            signal = of_all(layer, signal.unflatten(0, (steps, -1)).sum(0), steps)
+        elif isinstance(layer, CountingMaxPool):
+            signal, _ = layer.run(signal, steps=steps)
+        else:
+            signal = layer(signal)
+        if run.watcher:
+            seen = signal if isinstance(layer, SpikingNeuron | nn.MaxPool2d) else before
+            run.watcher.note(key, seen, range(begin, begin + steps))
+    return signal.unflatten(0, (steps, -1)), begin
+
+
+def of_all(layer, counts, steps):
+    """What a layer makes in so many steps, (B, ...), of the sum of its inputs (B, ...)."""
+    drive = layer(counts)
+    if (bias := getattr(layer, "bias", None)) is not None:
+        drive = drive + (steps - 1) * bias.view(-1, *[1] * (drive.dim() - 2))
+    return drive
+
+
+def counted(neuron, drive, steps):
+    """How often the neurons of a PhasedNeuron that has got this drive (B, ...) spike: clip(ceil(V/theta) - 1, 0, T)."""
+    v = drive.to(neuron.threshold.dtype) / neuron.threshold
+    return v.add_(neuron.initial_potential - 1).ceil_().clamp_(0, steps)
+
+
+def fired(neuron, drive, steps):
+    """The spikes (steps B, ...) of the same, as the network's step says."""
+    drive = drive.to(neuron.threshold.dtype)  # float32 where matrix products are bfloat16
+    own, spikes = (neuron.threshold, neuron.leak, neuron.spike), []
+    _, v = neuron.update(drive, neuron.at_rest(drive).v, *own, phase=0)
+    for _ in range(steps):
+        now, v = neuron.update(drive, v, *own, phase=1)
+        spikes.append(now)
+    return torch.cat(spikes)
