@@ -1,8 +1,9 @@
 /* Reads images from standard input, raw bytes, and writes a line for each: class, steps, spikes (input and layers).
-   ./run [-b BOUND] [-k KEY0 KEY1] [-l] [-s STEPS] [-t]
+   ./run [-b BOUND] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t]
    -b: early exit, by the network's rule, or by confidence where it has none: smallest margin of the two largest logits
    -k: of the input's random numbers; else those of seed 0
    -l: left on: the network is not reset between images, as in a stream
+   -n: number of the first image, of which its random numbers follow, too; else 0
    -s: steps of each image
    -t: writes a trace instead: of each step and layer one byte a neuron, whether it spiked, then the potentials of all layers but
        the input, the logits (float), and one byte a pixel, whether it is open in the next step */
@@ -31,7 +32,7 @@ int main(int argc, char **argv)
 {
     static uint8_t pixels[NETWORK_PIXELS];
     uint32_t key0 = NETWORK_KEY0, key1 = NETWORK_KEY1, image = 0;
-    int i, layer, left_on = 0, traced = 0, steps = NETWORK_TIMESTEPS;
+    int i, layer, left_on = 0, shown = 0, traced = 0, steps = NETWORK_TIMESTEPS;
     for (i = 1; i < argc; i++) {
         const char option = argv[i][0] == '-' && argv[i][1] && !argv[i][2] ? argv[i][1] : '?';
         const int left = argc - 1 - i;
@@ -44,20 +45,23 @@ int main(int argc, char **argv)
             key1 = (uint32_t)strtoul(argv[++i], NULL, 0);
         } else if (option == 's' && left >= 1)
             steps = atoi(argv[++i]);
+        else if (option == 'n' && left >= 1)
+            image = (uint32_t)strtoul(argv[++i], NULL, 0);
         else if (option == 'l')
             left_on = 1;
         else if (option == 't')
             traced = 1;
         else {
-            fprintf(stderr, "usage: %s [-b BOUND] [-k KEY0 KEY1] [-l] [-s STEPS] [-t] < images, of %d bytes each\n", argv[0], NETWORK_PIXELS);
+            fprintf(stderr, "usage: %s [-b BOUND] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t] < images, of %d bytes each\n", argv[0],
+                    NETWORK_PIXELS);
             return 2;
         }
     }
     for (; fread(pixels, 1, NETWORK_PIXELS, stdin) == NETWORK_PIXELS; image++) {
         uint32_t spikes = 0;
         int step, stops = 0;
-        if (!left_on || image == 0)
-            network_reset(key0, key1, left_on ? 0 : image);
+        if (!left_on || !shown++)
+            network_reset(key0, key1, image);
         network_show(pixels);
         for (step = 0; step < steps && !stops; step++) {
             stops = network_step() && !left_on;

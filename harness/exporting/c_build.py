@@ -1,0 +1,64 @@
+"""A folder of C that export.py has written, built and run from here: what it is held against Python with."""
+
+import subprocess
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness import UserError
+from harness.exporting.c_folder import in_rows
+from self_models.running.draws import draws_for, in_space, key_for
+from self_models.running.outputs import SNNOutput
+from self_models.running.recording import spaces_of
+
+
+class CBuild:
+    """A network in C, called as the SNN that it was made of, for first_difference(snn, CBuild(folder, snn), images); images are
+    uint8 (B, C, H, W). flags: of make. Raises UserError where it cannot be built."""
+
+    def __init__(self, folder, snn, *flags):
+        self.folder, self.thresholds, self.timesteps = Path(folder), snn.thresholds, snn.timesteps
+        self.spaces, self.whole = spaces_of(snn.wiring), "NETWORK_INT8" in (self.folder / "weights.h").read_text()
+        done = subprocess.run(["make", "-C", str(folder), *flags], capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")
+
+    def run(self, images, *options):
+        """What ./run writes for these images."""
+        raw = in_rows(images).contiguous().numpy().tobytes()
+        return subprocess.run([str(self.folder / "run"), *options], input=raw, capture_output=True, check=True).stdout
+
+    def answers(self, images, *options):
+        """(class, steps, spikes) of each image, int (B, 3)."""
+        return np.array([line.split() for line in self.run(images, *options).splitlines()], int)
+
+    def __call__(self, images, uniforms=None, draws=None, seed=None, frames=True, record=None):
+        """The SNNOutput, with all that is recorded, of images with numbers that follow each other."""
+        draws = draws_for(images, draws, seed)
+        key0, key1 = map(str, key_for(draws.seed, "input"))
+        return self.output(self.run(images, "-t", "-k", key0, key1, "-n", str(int(draws.index[0]))), len(images))
+
+    def output(self, trace, count):
+        """The SNNOutput of a trace of so many images."""
+        *names, output = self.spaces
+        sizes = [prod(self.spaces[name]) for name in names]
+        kind = "<i4" if self.whole else "<f4"
+        fields = [(name, "u1", size) for name, size in zip(names, sizes, strict=True)]
+        fields += [(f"v {name}", kind, size) for name, size in zip(names[1:], sizes[1:], strict=True)]
+        fields += [("logits", "<f4", self.spaces[output]), ("is_open", "u1", sizes[0])]
+        rows = np.frombuffer(trace, np.dtype(fields)).reshape(count, -1)
+
+        def of(field, name):
+            return in_space(torch.from_numpy(rows[field].swapaxes(0, 1).copy()), self.spaces[name])
+
+        recorded = {name: {"spikes": of(name, name).bool()} for name in names}
+        for name in names[1:]:
+            recorded[name]["membrane"] = of(f"v {name}", name)
+        by_step = {name: recorded[name]["spikes"].flatten(2).sum(2).float() for name in names}
+        is_open = of("is_open", "input").bool()
+        is_open = torch.cat([torch.ones_like(is_open[:1]), is_open[:-1]])
+        logits, steps = of("logits", output), torch.full((count,), rows.shape[1])
+        return SNNOutput(logits[-1], None, None, {name: each.sum(0) for name, each in by_step.items()}, steps, None, is_open,
+                         logits_by_step=logits, spikes_by_step=by_step, recorded=recorded)  # fmt: skip

@@ -1,0 +1,196 @@
+"""A network in C: built by cc as it comes, spike for spike what Python gives, or the first difference by its name."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from conftest import PLAN, REPOSITORY, refused, run_here
+from test_event_engine import BIAS, COUNTED, DEEP, FORK, MAXIMUM, POOLED, build, spiked
+
+import harness.exporting.c_folder
+from harness import UserError
+from harness.data.sets import load_data
+from harness.exporting.c_build import CBuild
+from harness.exporting.c_folder import files_of
+from harness.exporting.c_layout import NODE, laid_out
+from harness.runs.checkpoints import save_checkpoint
+from self_models.conformance import first_difference
+from self_models.integers import in_whole_numbers
+from self_models.loading import load
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+
+pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
+STRICT = "CFLAGS=-O1 -Wall -Wextra -Werror"
+SANITISED = (f"{STRICT} -fsanitize=address,undefined -fno-sanitize-recover", "LDFLAGS=-fsanitize=address,undefined")
+COMMITTED = [f"{name}_{kind}" for name in ("quick", "accurate", "fast", "snn") for kind in ("feedback", "baseline")]
+COLOUR = {"image_shape": (3, 8, 10), "encoding": "direct"}
+STREAMING = {"blocking": "dynamic", "surprise": 2.0}
+
+
+def pixels(model, count=4, seed=0):
+    """Random images of bytes; those that are sent as they are black or white, so that sums of them are exact."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randint(256, (count, *model.image_shape), generator=draw, dtype=torch.uint8)
+    if model.settings["encoding"] == "direct" or model.settings.get("residual"):
+        x = (x > 128).to(torch.uint8) * 255
+    return x * (torch.rand(x.shape, generator=draw) > 0.2)
+
+
+def write(folder, model, compact=False):
+    """A folder of the model's, in which make was not called yet; returns the images in its golden.c."""
+    folder.mkdir(exist_ok=True)
+    x = pixels(model)
+    for name, text in files_of(model, laid_out(model, compact), x, [0, 1, 2, 3], "small").items():
+        (folder / name).write_text(text)
+    return x
+
+
+def check(folder):
+    return subprocess.run(["./check_network"], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture
+def few_images(monkeypatch):
+    """Of MNIST 40 test images; of other sets none are there."""
+
+    def load_few(name):
+        if name != "MNIST":
+            raise UserError(f"{name} is not there")
+        train, selection, test = load_data(name)
+        return train, selection, test.part(0, 40)
+
+    monkeypatch.setattr(harness.exporting.c_folder, "load_data", load_few)
+
+
+# --- small networks of every kind
+
+
+@pytest.mark.parametrize("kind", ["folded", "compact", "int8"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"update": "delayed", "plan": DEEP, "latch": True, "readout_slew": 0.25, "output_leak": 0.5},
+        {"plan": [[4, "D", 6, 6], [3, "U", "in"]], "leak": 0.5, "membrane_floor": 0.5, "readout": "spike_count", "feedback_interval": 2,
+         **STREAMING},
+        {"plan": FORK, "readout": "membrane", "readout_leak": 0.5, "initial_potential": 0.5, **STREAMING},
+        {"update": "delayed", "leak": 0.5, "image_shape": (1, 9, 11), "residual": True, "readout": "spike_count_rescaled", **BIAS},
+        {**COLOUR, "plan": FORK, "together": True, "feedback_interval": 3, "readout": "membrane_rescaled", **STREAMING},
+        {**COLOUR, **BIAS, **MAXIMUM, **COUNTED},
+        {**POOLED, "kernel_size": 1, "fc_layers": 0},
+        {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "image_shape": (2, 13, 14)},
+    ],
+    ids=str,
+)  # fmt: skip
+@torch.no_grad()
+def test_same_spikes_and_pixels(tmp_path, settings, kind):
+    """By check.c, by first_difference, and left on, where images follow each other; clean for both sanitisers."""
+    model = build(**{"timesteps": 7, "fc_width": 12, **settings})
+    model = in_whole_numbers(model) if kind == "int8" else model
+    x = write(tmp_path, model, kind == "compact")
+    found = CBuild(tmp_path, model, *SANITISED)
+    assert check(tmp_path).stdout == "equal: 4 images, 7 steps each, spike for spike\n"
+    assert first_difference(model, found, x, tolerance=0 if kind == "int8" else 1e-4) is None
+    assert spiked(model(x, seed=0))
+    if settings.get("max_pool") != "count":
+        stream, left_on = model.stream(seed=0), found.output(found.run(x, "-t", "-l", "-s", "3"), 1)
+        steps = [torch.stack([*stream(image[None], 3, frames=False).spikes_by_step.values()]) for image in x]
+        assert torch.equal(torch.stack([*left_on.spikes_by_step.values()]), torch.cat(steps, 1))
+
+
+@pytest.mark.parametrize("rule", ["confidence", "entropy", "all_predicted", "both"])
+@torch.no_grad()
+def test_images_stop_where_python_stops_them(tmp_path, rule):
+    bounds = {"gap_bound": 3.0, "entropy_bound": 0.5, "open_bound": 0.6}
+    model = build(VGG_SNN_STDB_wFeedback, gate="block", epsilon=0.3, rule=rule, **bounds)
+    write(tmp_path, model)
+    x = pixels(model, 30, seed=1)
+    output, found = model(x, seed=0), CBuild(tmp_path, model, STRICT).answers(x)
+    spikes = torch.stack([*output.spikes.values()]).sum(0)
+    assert found.tolist() == torch.stack([output.logits.argmax(1), output.steps, spikes.long()], 1).tolist()
+    assert len(set(output.steps.tolist())) > 1
+
+
+@torch.no_grad()
+def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
+    model = build(timesteps=7, fc_width=12)
+    x = write(tmp_path, model)
+    weights = (tmp_path / "weights.c").read_text()
+    laid = laid_out(model)
+    at = int(laid.nodes[2]["first_weight"]) + 40  # of the second layer
+    begin, values = weights.split("network_weights[] = {\n")
+    values = re.split(r",\s", values)
+    values[at] = f"{float(values[at].rstrip('f')) + 2}f"
+    (tmp_path / "weights.c").write_text(begin + "network_weights[] = {\n" + ", ".join(values))
+    found = CBuild(tmp_path, model, STRICT)
+    done, difference = check(tmp_path), first_difference(model, found, x)
+    words = re.fullmatch(
+        r"differs: image (\d+), step (\d+), layer features\.4, neuron (\d+): it .* here; potential after the step (.*), and (.*) "
+        r"in golden.c, threshold 0.25\n", done.stdout,
+    )  # fmt: skip
+    assert done.returncode == 1 and words, done.stdout
+    assert (difference.image, difference.step, difference.layer) == (int(words[1]), int(words[2]), "features.4")
+    assert sorted(map(float, words.group(4, 5))) == sorted(difference.potentials)
+
+
+def test_layout_is_as_the_header_says():
+    """Fields stand in one order in Python, which fills them in by name here and by place in a page, and in C."""
+    text = (REPOSITORY / "harness/exporting/c/layout.h").read_text()
+    laid = laid_out(build())
+    structs = {name: re.search(rf"typedef struct \{{([^}}]*)\}} {name};", text)[1] for name in ("Header", "Node", "Settings")}
+    fields = {name: re.findall(r"\w+(?=[,;])", re.sub(r"/\*.*?\*/", "", body, flags=re.S)) for name, body in structs.items()}
+    assert fields == {"Header": [*laid.header], "Node": [*NODE.names], "Settings": [*laid.settings]}
+
+
+# --- the committed networks
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+@pytest.mark.parametrize("name", [*COMMITTED, "deep_baseline"])
+def test_committed_network(tmp_path, few_images, name, weights):
+    lines = run_here("export", f"{name} --to c --weights {weights} --output", tmp_path / "c")[1]
+    done = subprocess.run(["make", "check", STRICT.replace("O1", "O2")], cwd=tmp_path / "c", capture_output=True, text=True)
+    assert done.returncode == 0 and "equal: 10 images" in done.stdout, done.stdout + done.stderr
+    assert ("accuracy on 40 test images" in lines) == (weights == "int8" and "deep" not in name)
+    assert ("random images" in lines) == ("deep" in name)
+    flash, ram = re.search(r"memory: (.*) of flash .*; (.*) of RAM", lines).groups()
+    size = subprocess.run(["size", "network.o", "weights.o"], cwd=tmp_path / "c", capture_output=True, text=True).stdout
+    (_, _, bss), (text, *_) = (map(int, line.split()[:3]) for line in size.splitlines()[1:])
+    assert np.allclose([value_of(flash), value_of(ram)], [text, bss], rtol=0.01)
+    if (name, weights) == ("quick_feedback", "int8"):
+        assert value_of(flash) < 512e3 - 20e3
+
+
+def value_of(size):
+    number, unit = size.split()
+    return float(number) * {"MB": 1e6, "kB": 1e3}[unit]
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"gate": "once", "encoding": "direct", "epsilon": 0.1}, "--to c does not know the gate once"),
+        ({"gate": "contrast", "epsilon": 0.1}, "--to c does not know the gate contrast"),
+        ({"gate": "block", "recorded_frames": 9, "blocking": "dynamic", "epsilon": 0.1}, "takes recordings of 9 frames"),
+    ],
+)  # fmt: skip
+def test_what_c_does_not_know_is_refused_by_name(tmp_path, settings, words):
+    save_checkpoint(tmp_path / "net.pth", build(VGG_SNN_STDB_wFeedback, plan=PLAN, **settings))
+    assert words in refused("export", tmp_path / "net.pth", "--to c")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
+
+
+def test_an_ann_and_a_folder_that_is_there_are_refused(tmp_path, trained, few_images):
+    assert "holds an ANN" in refused("export", trained.ann, "--to c --output", tmp_path / "c")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.txt").write_text("mine")
+    assert "--overwrite replaces it" in refused("export", trained.snn, "--to c --output", tmp_path / "c")
+    run_here("export", trained.snn, "--to c --overwrite --output", tmp_path / "c")
+    assert (tmp_path / "c" / "mine.txt").read_text() == "mine" and (tmp_path / "c" / "network.c").is_file()
+    assert "no_such" in refused("export", "no_such --to c")
+    assert load(trained.snn, engine="dense").timesteps == 5
