@@ -21,7 +21,7 @@ const waits = setInterval(() => {
   if (!get("checked")?.textContent) return;
   clearInterval(waits);
   const seen = {checked: get("checked").textContent};
-  const note = (name) => seen[name] = {answer: get("answer").textContent, state: get("state").lastChild.textContent,
+  const note = (name) => seen[name] = {answer: get("answer").textContent, state: get("is").textContent,
     now: number("now"), steps: number("steps"), spikes: number("spikes"), energy: get("energy").textContent};
   const steps = (count) => { for (; count > 0; count--) get("one").click(); };
   const event = (kind, [x, y]) => {
