@@ -73,10 +73,11 @@ def few_images(monkeypatch):
     "settings",
     [
         {"update": "delayed", "plan": DEEP, "latch": True, "readout_slew": 0.25, "output_leak": 0.5},
-        {"plan": [[4, "D", 6, 6], [3, "U", "in"]], "leak": 0.5, "membrane_floor": 0.5, "readout": "spike_count", "feedback_interval": 2,
-         **STREAMING},
+        {"plan": [[4, "D", 6, 6], [3, "U", "in"]], "leak": 0.5, "membrane_floor": 0.5, "readout": "spike_count",
+         "feedback_interval": 2, **STREAMING},
         {"plan": FORK, "readout": "membrane", "readout_leak": 0.5, "initial_potential": 0.5, **STREAMING},
-        {"update": "delayed", "leak": 0.5, "image_shape": (1, 9, 11), "residual": True, "readout": "spike_count_rescaled", **BIAS},
+        {"update": "delayed", "leak": 0.5, "image_shape": (1, 9, 11), "residual": True, **BIAS,
+         "readout": "spike_count_rescaled"},
         {**COLOUR, "plan": FORK, "together": True, "feedback_interval": 3, "readout": "membrane_rescaled", **STREAMING},
         {**COLOUR, **BIAS, **MAXIMUM, **COUNTED},
         {**POOLED, "kernel_size": 1, "fc_layers": 0},
@@ -176,11 +177,12 @@ def value_of(size):
     [
         ({"gate": "once", "encoding": "direct", "epsilon": 0.1}, "--to c does not know the gate once"),
         ({"gate": "contrast", "epsilon": 0.1}, "--to c does not know the gate contrast"),
+        ({"plan": POOLED["plan"], "update": "phased", "initial_potential": 0.5}, "--to c does not know the update phased"),
         ({"gate": "block", "recorded_frames": 9, "blocking": "dynamic", "epsilon": 0.1}, "takes recordings of 9 frames"),
     ],
 )  # fmt: skip
 def test_what_c_does_not_know_is_refused_by_name(tmp_path, settings, words):
-    save_checkpoint(tmp_path / "net.pth", build(VGG_SNN_STDB_wFeedback, plan=PLAN, **settings))
+    save_checkpoint(tmp_path / "net.pth", build(VGG_SNN_STDB_wFeedback, **{"plan": PLAN, **settings}))
     assert words in refused("export", tmp_path / "net.pth", "--to c")
     assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
 

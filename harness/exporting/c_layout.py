@@ -59,6 +59,8 @@ def check_exportable(model):
         for name, part in parts_of(model).items():
             if part not in FORMS[name]:
                 raise UserError(f"{WHO} does not know the {name} {model.settings[name]}: of gates it knows open and block")
+    if model.phased:
+        raise UserError(f"{WHO} does not know the update phased: it knows immediate and delayed")
     if model.frames:
         raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
 

@@ -1,10 +1,39 @@
-/* The network's timestep, event by event, in the order encode, propagate, read out, gate. See network.h for what it is called for,
-   layout.h for how weights lie in memory. V: membrane potential, theta: threshold, s: spike, x: pixel, p: its prediction. */
+/* The network's timestep, event by event, in the order encode, propagate, read out, gate. network.h says what it is called for,
+   layout.h how weights lie in memory. V: membrane potential, theta: threshold, s: spike, x: pixel, p: its prediction. */
 #include "network.h"
 #include "layout.h"
 
 #include <float.h>
 #include <math.h>
+
+enum { LANES = 8, SMALL = 64 }; /* weights added at once; a window that is so small is added up before it is added */
+enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS }; /* of each node, in network_constants */
+#define CONSTANT(n, which) network_constants[CONSTANTS * (n) + (which)]
+#define EVALUATION 0xFFFFFFFFu /* the counter's word "epoch" of random numbers drawn in evaluation */
+
+/* --- state: all that changes from step to step */
+
+static potential_t v[NETWORK_POTENTIALS];    /* by neuron, the channels of a place side by side; of relays, sums to be passed on */
+static uint32_t spikes[NETWORK_WORDS];       /* a bit for each neuron that sent something in this step, 32 channels to a word */
+static uint32_t listed[NETWORK_PLACES / 32]; /* a bit for each place that something has reached: V may be above theta there */
+static uint32_t decayed[NETWORK_DECAYED];    /* by place: steps whose leak its membranes have had */
+static uint32_t sent[NETWORK_SENT];          /* by neuron before and behind a counting pool: its spikes so far */
+static uint32_t counts[NETWORK_NODES];       /* events of each node in this step */
+static int32_t rows[NETWORK_ROWS];           /* weights that go to one window, and the values that they are multiplied by */
+static potential_t values[NETWORK_ROWS];
+
+static float image[NETWORK_PIXELS];          /* x, on its scale */
+static uint8_t is_open[NETWORK_PIXELS];      /* whether the input neuron may spike */
+static float readout_sum[NETWORK_PIXELS];    /* R */
+static float prediction[NETWORK_PIXELS];     /* p on the image's scale, as the gate compares it */
+static float logits[NETWORK_CLASSES];        /* O */
+
+static uint32_t key[2], number, steps, decodes;
+static int begun;      /* an image has been shown since the reset */
+static int look_again; /* all pixels are to be judged at the decoder's next step, those that it has not moved, too */
+static int explained;  /* residual: what is predicted is taken away from what is sent */
+
+/* --- numbers */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define lowest(bits) ((int32_t)__builtin_ctz(bits)) /* number of the lowest bit that is set, of a word that is not 0 */
@@ -18,38 +47,7 @@ static int32_t lowest(uint32_t bits)
 }
 #endif
 
-enum { LANES = 8, SMALL = 64 }; /* weights added at once; a window that is so small is added up before it is added */
-
-#define EVALUATION 0xFFFFFFFFu /* the counter's word "epoch" of random numbers drawn in evaluation */
-
-/* --- state: all that changes from step to step */
-
-static potential_t v[NETWORK_POTENTIALS];   /* by neuron, the channels of a place side by side; of relays, sums to be passed on */
-static uint32_t spikes[NETWORK_WORDS];      /* a bit for each neuron that sent something in this step, 32 channels to a word */
-static uint32_t listed[NETWORK_PLACES / 32]; /* a bit for each place that something has reached: V may be above theta there */
-static uint32_t decayed[NETWORK_DECAYED];   /* by place: steps whose leak its membranes have had */
-static uint32_t sent[NETWORK_SENT];         /* by neuron before and behind a counting pool: its spikes so far */
-static uint32_t counts[NETWORK_NODES];      /* events of each node in this step */
-static int32_t rows[NETWORK_ROWS];          /* weights that go to one window, and the values that they are multiplied by */
-static potential_t values[NETWORK_ROWS];
-
-static float image[NETWORK_PIXELS];         /* x, on its scale */
-static uint8_t is_open[NETWORK_PIXELS];     /* whether the input neuron may spike */
-static float readout_sum[NETWORK_PIXELS];   /* R */
-static float prediction[NETWORK_PIXELS];    /* p on the image's scale, as the gate compares it */
-static float logits[NETWORK_CLASSES];
-
-static uint32_t key[2], number, steps, decodes;
-static int begun;      /* an image has been shown since the reset */
-static int look_again; /* all pixels are to be judged at the decoder's next step, those that it has not moved, too */
-static int explained;  /* residual: what is predicted is taken away from what is sent */
-
-/* --- numbers */
-
-static float absolute(float x)
-{
-    return x < 0 ? -x : x;
-}
+static float absolute(float x) { return x < 0 ? -x : x; }
 
 /* tanh by float32 operations alone, so that all machines agree: a polynomial near 0, else 1 - 2 / (exp(2 |x|) + 1), with
    exp(r + n ln 2) = 2^n exp(r) (polynomials of Cephes, S. Moshier). */
@@ -83,12 +81,9 @@ static float portable_tanh(float x)
     return x < 0 ? -e : e;
 }
 
-static float sigmoid(float x)
-{
-    return (1 + portable_tanh(x / 2)) / 2;
-}
+static float sigmoid(float x) { return (1 + portable_tanh(x / 2)) / 2; }
 
-/* Philox 4x32-10 (Salmon et al., SC 2011): four words of a counter (block of 4 pixels, step, image, epoch) and a key. */
+/* Philox 4x32-10 (Salmon et al., SC 2011): four words of the counter (block of 4 pixels, step, image, epoch) and the key. */
 static void philox(uint32_t block, uint32_t words[4])
 {
     uint32_t a = block, b = steps, c = number, d = EVALUATION, k0 = key[0], k1 = key[1];
@@ -106,17 +101,16 @@ static void philox(uint32_t block, uint32_t words[4])
 }
 
 #ifdef NETWORK_INT8
+enum { LEAK_ONE = 32768 }; /* a leak in 2^15ths */
+
 /* floor(share x), share in 2^15ths */
-static potential_t scaled(potential_t x, potential_t share)
+static potential_t leaked(potential_t x, potential_t share)
 {
     const int64_t product = (int64_t)x * share;
-    return (potential_t)(product >= 0 ? product / 32768 : -((32767 - product) / 32768));
+    return (potential_t)(product >= 0 ? product / LEAK_ONE : -((LEAK_ONE - 1 - product) / LEAK_ONE));
 }
 
-#define LEAK_ONE 32768
-#define is_bounded(n) 1
-#define leaked(x, leak) scaled(x, leak)
-#define kept(x, keep) scaled(x, (potential_t)((keep) * LEAK_ONE))
+static potential_t kept(potential_t x, float keep) { return leaked(x, (potential_t)(keep * LEAK_ONE)); }
 
 /* x in 255ths, a whole number again; of two that are as near the even one */
 static potential_t current_of(float x)
@@ -128,11 +122,11 @@ static potential_t current_of(float x)
     return x < 0 ? -whole : whole;
 }
 #else
-#define LEAK_ONE 1
-#define is_bounded(n) (floor_of(n) > -FLT_MAX)
-#define leaked(x, leak) ((x) * (leak))
-#define kept(x, keep) ((x) * (keep))
-#define current_of(x) (x)
+enum { LEAK_ONE = 1 };
+
+static potential_t leaked(potential_t x, potential_t leak) { return leak * x; }
+static potential_t kept(potential_t x, float keep) { return keep * x; }
+static potential_t current_of(float x) { return x; }
 #endif
 
 /* x of a byte: 0 to 1, in colour -1 to 1 */
@@ -142,101 +136,103 @@ static float pixel_of(uint8_t byte)
     return network_header.colour ? x * 2 - 1 : x;
 }
 
-/* --- a node's numbers */
+/* --- a node */
 
-static potential_t threshold_of(int n)
+static int32_t places_of(const Node *node) { return node->height * node->width; }
+static int32_t words_of(const Node *node) { return (node->channels + 31) / 32; }
+static uint32_t *spikes_of(const Node *node, int32_t place) { return &spikes[node->first_word + place * words_of(node)]; }
+static potential_t *v_of(const Node *node, int32_t place) { return &v[node->first_v + place * node->channels]; }
+static uint32_t *listed_of(const Node *node, int32_t place) { return &listed[(node->first_place + place) / 32]; }
+static int is_listed(const Node *node, int32_t place) { return *listed_of(node, place) >> place % 32 & 1; }
+
+/* Nothing is sent. */
+static void silence(int n)
 {
-    return network_constants[5 * n];
+    const Node *node = &network_nodes[n];
+    int32_t i;
+    for (i = 0; counts[n] && i < places_of(node) * words_of(node); i++)
+        spikes_of(node, 0)[i] = 0;
+    counts[n] = 0;
 }
 
-static potential_t leak_of(int n)
+/* V <- 0, and no place is listed. */
+static void clear(int n)
 {
-    return network_constants[5 * n + 1];
+    const Node *node = &network_nodes[n];
+    int32_t i;
+    for (i = 0; i < places_of(node) * node->channels; i++)
+        v_of(node, 0)[i] = 0;
+    for (i = 0; i < places_of(node); i += 32)
+        *listed_of(node, i) = 0;
 }
-
-static potential_t start_of(int n)
-{
-    return network_constants[5 * n + 2];
-}
-
-static potential_t floor_of(int n)
-{
-    return network_constants[5 * n + 3];
-}
-
-static int32_t words_of(const Node *node)
-{
-    return (node->channels + 31) / 32;
-}
-
-static int32_t size_of(const Node *node)
-{
-    return node->height * node->width * node->channels;
-}
-
-/* --- membranes */
 
 /* V <- leak V, for each step of this clock that a place's membranes have missed, until nothing changes any more. */
 static void decay(int n, int32_t place, uint32_t clock)
 {
     const Node *node = &network_nodes[n];
-    const potential_t leak = leak_of(n);
-    potential_t *const at = &v[node->first_v + place * node->channels];
+    const potential_t leak = CONSTANT(n, LEAK);
+    potential_t *const at = v_of(node, place);
     uint32_t missed;
     int32_t o;
     int moves = 1;
-    if (leak == LEAK_ONE)
+    if (leak == LEAK_ONE || node->kind != NEURONS)
         return;
-    for (missed = clock - decayed[node->first_place + place]; moves && missed > 0; missed--) {
-        moves = 0;
-        for (o = 0; o < node->channels; o++) {
+    for (missed = clock - decayed[node->first_place + place]; moves && missed > 0; missed--)
+        for (o = 0, moves = 0; o < node->channels; o++) {
             const potential_t next = leaked(at[o], leak);
             moves |= next != at[o];
             at[o] = next;
         }
-    }
     decayed[node->first_place + place] = clock;
 }
 
-static potential_t ceiling_of(int n)
-{
-    return network_constants[5 * n + 4];
-}
-
-/* V <- V, at least the floor, at most the ceiling */
+/* V <- V, at least the floor, at most the ceiling. */
 static void bound(int n, int32_t place)
 {
     const Node *node = &network_nodes[n];
-    const potential_t lowest_v = floor_of(n), highest_v = ceiling_of(n);
-    potential_t *const at = &v[node->first_v + place * node->channels];
+    const potential_t least = CONSTANT(n, FLOOR), most = CONSTANT(n, CEILING);
+    potential_t *const at = v_of(node, place);
     int32_t o;
     for (o = 0; o < node->channels; o++)
-        at[o] = at[o] < lowest_v ? lowest_v : at[o] > highest_v ? highest_v : at[o];
+        at[o] = at[o] < least ? least : at[o] > most ? most : at[o];
 }
 
 /* Places first to last - 1 become candidates; their leak is brought up to date. */
 static void touch(int n, int32_t first, int32_t last, uint32_t clock)
 {
     const Node *node = &network_nodes[n];
-    const int leaks = node->kind == NEURONS && leak_of(n) != LEAK_ONE;
     int32_t place;
     for (place = first; place < last; place++) {
-        listed[(node->first_place + place) / 32] |= (uint32_t)1 << place % 32;
-        if (leaks)
-            decay(n, place, clock);
+        *listed_of(node, place) |= (uint32_t)1 << place % 32;
+        decay(n, place, clock);
     }
 }
 
-static void unlist(const Node *node)
-{
-    int32_t place;
-    for (place = 0; place < node->height * node->width; place += 32)
-        listed[(node->first_place + place) / 32] = 0;
-}
+/* --- encode */
 
-static int is_listed(const Node *node, int32_t place)
+/* poisson: s = sign(x) if u <= |x|, u a random number in [0, 1); direct: s = x. Of open pixels alone; where a prediction is taken
+   away (residual), x - p takes the place of x. */
+static void encode(void)
 {
-    return listed[(node->first_place + place) / 32] >> place % 32 & 1;
+    const Node *node = &network_nodes[0];
+    uint32_t random[4] = {0, 0, 0, 0};
+    int32_t pixel, block = -1;
+    for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
+        const float x = explained ? image[pixel] - prediction[pixel] : image[pixel];
+        const int32_t place = pixel / node->channels, channel = pixel % node->channels;
+        if (!is_open[pixel] || x == 0)
+            continue;
+        if (network_header.encoding == POISSON) {
+            if (pixel / 4 != block)
+                philox((uint32_t)(block = pixel / 4), random);
+            if ((float)(int32_t)(random[pixel % 4] >> 8) * 5.9604644775390625e-8f > absolute(x)) /* 24 bits of it, times 2^-24 */
+                continue;
+        }
+        if (node->valued)
+            v_of(node, place)[channel] = network_header.encoding == DIRECT ? current_of(x) : x > 0 ? 1 : -1;
+        spikes_of(node, place)[channel / 32] |= (uint32_t)1 << channel % 32;
+        counts[0]++;
+    }
 }
 
 /* --- propagate: charge, fire, reset */
@@ -291,7 +287,7 @@ static void add_windows(int n, int32_t row, int32_t column, int32_t count, uint3
     }
     for (y = top; y < bottom; y++) {
         const int32_t first = (row + y) * node->width + column + left, shift = y * node->row + left * node->channels;
-        potential_t *const to = &v[node->first_v + first * node->channels];
+        potential_t *const to = v_of(node, first);
         touch(n, first, first + right - left, clock);
         for (i = 0; small && i < size; i++)
             to[i] += window[shift + i];
@@ -300,24 +296,24 @@ static void add_windows(int n, int32_t row, int32_t column, int32_t count, uint3
     }
 }
 
-/* V <- V + W s for all spikes s of the source, those of one window after the other. */
-static void add_weights(int n, uint32_t clock)
+/* V <- V + W s for all spikes s of the source, those of one window after the other; or V <- V + s, where the link is the same. */
+static void add_spikes(int n, uint32_t clock)
 {
     const Node *node = &network_nodes[n], *from = &network_nodes[node->source];
-    const int32_t words = words_of(from), block = node->side * node->row, halvings = node->halvings, linear = node->link == LINEAR;
+    const int32_t block = node->side * node->row, halvings = node->halvings, within = (1 << halvings) - 1;
     const int32_t height = from->height >> halvings << halvings, width = from->width >> halvings << halvings; /* odd ones drop out */
-    const int32_t within = (1 << halvings) - 1;
     int32_t count = 0, row = 0, column = 0, y, x, w;
-    for (y = 0; y < (linear ? from->height : height); y++)
-        for (x = 0; x < (linear ? from->width : width); x++) {
-            const int32_t place = y * from->width + x, first_word = from->first_word + place * words;
+    for (y = 0; y < (node->link == LINEAR ? from->height : height); y++)
+        for (x = 0; x < (node->link == LINEAR ? from->width : width); x++) {
+            const int32_t place = y * from->width + x;
+            const uint32_t *const sends = spikes_of(from, place);
             int32_t phase = place, next_row = 0, next_column = 0;
             uint32_t any = 0;
-            for (w = 0; w < words; w++)
-                any |= spikes[first_word + w];
+            for (w = 0; w < words_of(from); w++)
+                any |= sends[w];
             if (!any)
                 continue;
-            if (!linear) {
+            if (node->link != LINEAR) {
                 phase = ((y & within) << halvings) + (x & within);
                 next_row = (y >> halvings) * (1 << node->doublings) - node->padding;
                 next_column = (x >> halvings) * (1 << node->doublings) - node->padding;
@@ -327,16 +323,23 @@ static void add_weights(int n, uint32_t clock)
                 count = 0;
             }
             row = next_row, column = next_column;
-            for (w = 0; w < words; w++) {
-                uint32_t bits = spikes[first_word + w];
+            if (node->link == SAME)
+                touch(n, row * node->width + column, row * node->width + column + 1, clock);
+            for (w = 0; w < words_of(from); w++) {
+                uint32_t bits = sends[w];
                 for (; bits; bits &= bits - 1) {
                     const int32_t channel = 32 * w + lowest(bits);
+                    const potential_t s = from->valued ? v_of(from, place)[channel] : 1;
+                    if (node->link == SAME) {
+                        v_of(node, row * node->width + column)[channel] += s;
+                        continue;
+                    }
                     if (count == NETWORK_ROWS) {
                         add_windows(n, row, column, count, clock);
                         count = 0;
                     }
                     rows[count] = node->first_weight + (phase * from->channels + channel) * block;
-                    values[count++] = from->valued ? v[from->first_v + place * from->channels + channel] : 1;
+                    values[count++] = s;
                 }
             }
         }
@@ -344,55 +347,18 @@ static void add_weights(int n, uint32_t clock)
         add_windows(n, row, column, count, clock);
 }
 
-/* V <- V + s, of the source's neuron of the same place, or of those that lie there after so many halvings. */
-static void add_same(int n)
-{
-    const Node *node = &network_nodes[n], *from = &network_nodes[node->source];
-    const int32_t words = words_of(from), halvings = node->halvings;
-    int32_t y, x, w;
-    for (y = 0; y < from->height >> halvings << halvings; y++)
-        for (x = 0; x < from->width >> halvings << halvings; x++) {
-            const int32_t source = y * from->width + x, place = (y >> halvings) * node->width + (x >> halvings);
-            for (w = 0; w < words; w++) {
-                uint32_t bits = spikes[from->first_word + source * words + w];
-                if (bits)
-                    touch(n, place, place + 1, 0);
-                for (; bits; bits &= bits - 1) {
-                    const int32_t channel = 32 * w + lowest(bits);
-                    v[node->first_v + place * node->channels + channel] +=
-                        from->valued ? v[from->first_v + source * from->channels + channel] : 1;
-                }
-            }
-        }
-}
-
 /* V <- leak V + b + W s */
 static void charge(int n, uint32_t clock)
 {
     const Node *node = &network_nodes[n];
-    const int32_t places = node->height * node->width;
-    int32_t place, o;
-    if (node->first_bias) {
-        touch(n, 0, places, clock);
-        for (place = 0; place < places; place++)
-            for (o = 0; o < node->channels; o++)
-                v[node->first_v + place * node->channels + o] += network_constants[node->first_bias + o];
-    }
-    if (!counts[node->source])
-        return;
-    if (node->link == SAME)
-        add_same(n);
-    else
-        add_weights(n, clock);
-}
-
-static void forget_spikes(int n)
-{
-    const Node *node = &network_nodes[n];
     int32_t i;
-    for (i = 0; counts[n] && i < node->height * node->width * words_of(node); i++)
-        spikes[node->first_word + i] = 0;
-    counts[n] = 0;
+    if (node->first_bias) {
+        touch(n, 0, places_of(node), clock);
+        for (i = 0; i < places_of(node) * node->channels; i++)
+            v_of(node, 0)[i] += network_constants[node->first_bias + i % node->channels];
+    }
+    if (counts[node->source])
+        add_spikes(n, clock);
 }
 
 /* s = 1 where V > theta, and there V <- V - theta: at candidates, which stay so where V is still above theta, or below the floor.
@@ -400,39 +366,38 @@ static void forget_spikes(int n)
 static void fire(int n, uint32_t clock)
 {
     const Node *node = &network_nodes[n];
-    const potential_t theta = threshold_of(n), lowest_v = floor_of(n), highest_v = ceiling_of(n);
-    const int32_t words = words_of(node), places = node->height * node->width;
+    const potential_t theta = CONSTANT(n, THRESHOLD), least = CONSTANT(n, FLOOR), most = CONSTANT(n, CEILING);
     int32_t first, w, o;
-    for (first = 0; first < places; first += 32) {
-        uint32_t *const candidates = &listed[(node->first_place + first) / 32];
-        uint32_t bits = *candidates, keep = 0;
+    for (first = 0; first < places_of(node); first += 32) {
+        uint32_t bits = *listed_of(node, first), keep = 0;
         for (; bits; bits &= bits - 1) {
             const int32_t place = first + lowest(bits);
-            potential_t *const at = &v[node->first_v + place * node->channels];
+            uint32_t *const sends = spikes_of(node, place);
             decay(n, place, clock);
-            if (is_bounded(n))
+            if (least > -FLT_MAX)
                 bound(n, place);
-            for (w = 0; w < words; w++) {
+            for (w = 0; w < words_of(node); w++) {
                 const int32_t channels = node->channels - 32 * w < 32 ? node->channels - 32 * w : 32;
+                const potential_t *const at = v_of(node, place) + 32 * w;
                 uint32_t fired = 0;
                 for (o = 0; o < channels; o++)
-                    fired |= (uint32_t)(at[32 * w + o] > theta) << o;
-                spikes[node->first_word + place * words + w] = fired;
+                    fired |= (uint32_t)(at[o] > theta) << o;
+                sends[w] = fired;
             }
-            for (w = 0; w < words; w++) {
-                uint32_t fired = spikes[node->first_word + place * words + w];
+            for (w = 0; w < words_of(node); w++) {
+                uint32_t fired = sends[w];
                 if (fired && !network_header.immediate)
                     decay(n, place, clock + 1);
                 for (; fired; fired &= fired - 1) {
-                    potential_t *const neuron = &at[32 * w + lowest(fired)];
-                    *neuron = *neuron - theta < highest_v ? *neuron - theta : highest_v;
+                    potential_t *const neuron = v_of(node, place) + 32 * w + lowest(fired);
+                    *neuron = *neuron - theta < most ? *neuron - theta : most;
                     counts[n]++;
-                    if (*neuron > theta || *neuron < lowest_v)
+                    if (*neuron > theta || *neuron < least)
                         keep |= (uint32_t)1 << (place - first);
                 }
             }
         }
-        *candidates = keep;
+        *listed_of(node, first) = keep;
     }
 }
 
@@ -440,26 +405,13 @@ static void fire(int n, uint32_t clock)
 static void release(int n)
 {
     const Node *node = &network_nodes[n];
-    const int32_t words = words_of(node);
     int32_t place, o;
-    forget_spikes(n);
-    for (place = 0; place < node->height * node->width; place++)
+    for (place = 0; place < places_of(node); place++)
         for (o = 0; is_listed(node, place) && o < node->channels; o++)
-            if (v[node->first_v + place * node->channels + o] != 0) {
-                spikes[node->first_word + place * words + o / 32] |= (uint32_t)1 << o % 32;
+            if (v_of(node, place)[o] != 0) {
+                spikes_of(node, place)[o / 32] |= (uint32_t)1 << o % 32;
                 counts[n]++;
             }
-    unlist(node);
-}
-
-/* V <- 0 */
-static void clear(int n)
-{
-    const Node *node = &network_nodes[n];
-    int32_t i;
-    for (i = 0; (counts[n] || node->kind != RELAY) && i < size_of(node); i++)
-        v[node->first_v + i] = 0;
-    unlist(node);
 }
 
 /* A 2 x 2 maximum pool: a spike passes where any of its four neurons spikes (an odd row or column is left out), or, where it
@@ -467,14 +419,12 @@ static void clear(int n)
 static void pool(int n)
 {
     const Node *node = &network_nodes[n], *from = &network_nodes[node->source];
-    const int32_t words = words_of(node);
     int32_t y, x, w;
-    forget_spikes(n);
     for (y = 0; counts[node->source] && y < 2 * node->height; y++)
         for (x = 0; x < 2 * node->width; x++) {
             const int32_t source = y * from->width + x, place = y / 2 * node->width + x / 2;
-            for (w = 0; w < words; w++) {
-                uint32_t bits = spikes[from->first_word + source * words + w], *const passed = &spikes[node->first_word + place * words + w];
+            for (w = 0; w < words_of(node); w++) {
+                uint32_t bits = spikes_of(from, source)[w], *const passed = &spikes_of(node, place)[w];
                 for (; bits; bits &= bits - 1) {
                     const int32_t channel = 32 * w + lowest(bits);
                     const uint32_t bit = bits & (~bits + 1);
@@ -498,6 +448,7 @@ static void run(int n, uint32_t clock)
 {
     const Node *node = &network_nodes[n];
     int32_t o;
+    silence(n);
     switch (node->kind) {
     case NEURONS:
         if (network_header.immediate)
@@ -508,18 +459,16 @@ static void run(int n, uint32_t clock)
         break;
     case OUTPUT: /* O <- mu O + W s */
         for (o = 0; o < node->channels; o++)
-            v[node->first_v + o] = leaked(v[node->first_v + o], leak_of(n));
+            v_of(node, 0)[o] = leaked(v_of(node, 0)[o], CONSTANT(n, LEAK));
         charge(n, 0);
         bound(n, 0);
         break;
     case RELAY:
-        clear(n);
-        charge(n, 0);
-        release(n);
-        break;
     case DECODED:
         clear(n);
         charge(n, 0);
+        if (node->kind == RELAY)
+            release(n);
         break;
     case WAITING:
         if (network_settings.feedback)
@@ -530,47 +479,18 @@ static void run(int n, uint32_t clock)
     }
 }
 
-/* --- encode */
-
-/* poisson: s = sign(x) if u <= |x|, u a random number in [0, 1); direct: s = x. Of open pixels alone; where a prediction is taken
-   away (residual), x - p takes the place of x. */
-static void encode(void)
-{
-    const Node *node = &network_nodes[0];
-    const int32_t words = words_of(node);
-    uint32_t random[4] = {0, 0, 0, 0};
-    int32_t pixel, block = -1;
-    for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
-        const float x = explained ? image[pixel] - prediction[pixel] : image[pixel];
-        const int32_t channel = pixel % node->channels, word = pixel / node->channels * words + channel / 32;
-        if (!is_open[pixel] || x == 0)
-            continue;
-        if (network_header.encoding == POISSON) {
-            if (pixel / 4 != block)
-                philox((uint32_t)(block = pixel / 4), random);
-            if ((float)(int32_t)(random[pixel % 4] >> 8) * 5.9604644775390625e-8f > absolute(x)) /* 24 bits of it, times 2^-24 */
-                continue;
-        }
-        if (node->valued)
-            v[node->first_v + pixel] = network_header.encoding == POISSON ? (x > 0 ? 1 : -1) : current_of(x);
-        spikes[node->first_word + word] |= (uint32_t)1 << channel % 32;
-        counts[0]++;
-    }
-}
-
 /* --- read out */
 
 /* p on the image's scale, from R */
 static void predict(int32_t pixel)
 {
-    const float r = readout_sum[pixel], lowest_x = network_header.colour ? -1.0f : 0.0f;
-    const int32_t readout = network_header.readout;
-    if (readout == MEMBRANE_LINEAR)
-        prediction[pixel] = r < lowest_x ? lowest_x : r > 1 ? 1 : r;
+    const float r = readout_sum[pixel], least = network_header.colour ? -1.0f : 0.0f;
+    if (network_header.readout == MEMBRANE_LINEAR)
+        prediction[pixel] = r < least ? least : r > 1 ? 1 : r;
     else if (network_header.colour)
         prediction[pixel] = portable_tanh(r);
     else
-        prediction[pixel] = readout == MEMBRANE ? sigmoid(r) : 2 * sigmoid(r) - 1;
+        prediction[pixel] = network_header.readout == MEMBRANE ? sigmoid(r) : 2 * sigmoid(r) - 1;
 }
 
 /* R <- rho R + d, held where a pixel is blocked (latch); with a slew limit sigma, sigma tanh(d / sigma) takes the place of d. */
@@ -628,12 +548,13 @@ static void decode(void)
 
 /* --- stopping rules */
 
-static float open_share(void)
+/* Of the pixels that are not 0, the share of those that are open, and were not, if was_open is given. */
+static float open_share(const uint8_t *was_open)
 {
     int32_t pixel, open_active = 0, active = 0;
     for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
         active += image[pixel] != 0;
-        open_active += image[pixel] != 0 && is_open[pixel];
+        open_active += image[pixel] != 0 && is_open[pixel] && !(was_open && was_open[pixel]);
     }
     return (float)open_active / (float)(active > 1 ? active : 1);
 }
@@ -654,15 +575,16 @@ static float entropy(void)
 
 static int holds(void)
 {
+    const int sure = network_margin() >= network_settings.gap_bound;
     switch (network_settings.rule) {
     case RULE_CONFIDENCE:
-        return network_margin() >= network_settings.gap_bound;
+        return sure;
     case RULE_ENTROPY:
         return entropy() <= network_settings.entropy_bound;
     case RULE_ALL_PREDICTED:
-        return open_share() <= network_settings.open_bound;
+        return open_share(0) <= network_settings.open_bound;
     case RULE_BOTH:
-        return open_share() <= network_settings.open_bound && network_margin() >= network_settings.gap_bound;
+        return sure && open_share(0) <= network_settings.open_bound;
     default:
         return 0;
     }
@@ -677,13 +599,11 @@ static void forget(float keep)
     for (i = 0; i < network_header.forward + network_header.feedback; i++) {
         const int32_t n = network_order[i];
         const Node *node = &network_nodes[n];
-        for (place = 0; (node->kind == NEURONS || node->kind == OUTPUT) && place < node->height * node->width; place++) {
-            potential_t *const at = &v[node->first_v + place * node->channels];
-            if (node->kind == NEURONS)
-                decay(n, place, i < network_header.forward ? steps : decodes);
+        for (place = 0; (node->kind == NEURONS || node->kind == OUTPUT) && place < places_of(node); place++) {
+            decay(n, place, i < network_header.forward ? steps : decodes);
             bound(n, place);
             for (o = 0; o < node->channels; o++)
-                at[o] = start_of(n) + kept(at[o] - start_of(n), keep);
+                v_of(node, place)[o] = CONSTANT(n, START) + kept(v_of(node, place)[o] - CONSTANT(n, START), keep);
         }
     }
 }
@@ -692,18 +612,8 @@ static void forget(float keep)
    and predictions, of those pixels' predictions nothing; then all are judged anew. */
 static void reset_on_change(const uint8_t *was_open)
 {
-    int32_t pixel, any = 0, opened = 0, active = 0;
-    float share, keep;
-    for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
-        const int opens = is_open[pixel] && !was_open[pixel];
-        any |= opens;
-        opened += opens && image[pixel] != 0;
-        active += image[pixel] != 0;
-    }
-    if (!any)
-        return;
-    share = network_settings.surprise * ((float)opened / (float)(active > 1 ? active : 1));
-    keep = 1 - (share < 1 ? share : 1);
+    const float change = network_settings.surprise * open_share(was_open), keep = 1 - (change < 1 ? change : 1);
+    int32_t pixel;
     forget(keep);
     explained = network_header.residual;
     for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
@@ -714,7 +624,33 @@ static void reset_on_change(const uint8_t *was_open)
         gate(pixel);
 }
 
-/* --- what network.h offers */
+void network_show(const uint8_t *pixels)
+{
+    static uint8_t was_open[NETWORK_PIXELS];
+    const int32_t channels = network_nodes[0].channels;
+    int32_t first, pixel;
+    int opens = 0;
+    for (first = 0; first < NETWORK_PIXELS; first += channels) {
+        int any = 0;
+        for (pixel = first; pixel < first + channels; pixel++) {
+            was_open[pixel] = is_open[pixel];
+            any |= pixel_of(pixels[pixel]) != image[pixel];
+        }
+        for (pixel = first; pixel < first + channels; pixel++) {
+            const int differs = network_header.together ? any : pixel_of(pixels[pixel]) != image[pixel];
+            image[pixel] = pixel_of(pixels[pixel]);
+            if (begun && differs)
+                gate(pixel);
+        }
+    }
+    for (pixel = 0; pixel < NETWORK_PIXELS; pixel++)
+        opens |= is_open[pixel] && !was_open[pixel];
+    if (opens && network_settings.surprise > 0)
+        reset_on_change(was_open);
+    begun = 1;
+}
+
+/* --- a run */
 
 void network_reset(uint32_t key0, uint32_t key1, uint32_t image_number)
 {
@@ -723,9 +659,12 @@ void network_reset(uint32_t key0, uint32_t key1, uint32_t image_number)
     steps = decodes = 0;
     begun = explained = 0;
     look_again = 1;
-    for (n = 0; n < network_header.nodes; n++)
-        for (i = 0, counts[n] = 0; network_nodes[n].first_v >= 0 && i < size_of(&network_nodes[n]); i++)
-            v[network_nodes[n].first_v + i] = start_of(n);
+    for (n = 0; n < network_header.nodes; n++) {
+        const Node *node = &network_nodes[n];
+        counts[n] = 0;
+        for (i = 0; node->first_v >= 0 && i < places_of(node) * node->channels; i++)
+            v_of(node, 0)[i] = CONSTANT(n, START);
+    }
     for (i = 0; i < NETWORK_WORDS; i++)
         spikes[i] = 0;
     for (i = 0; i < NETWORK_PLACES / 32; i++)
@@ -743,34 +682,11 @@ void network_reset(uint32_t key0, uint32_t key1, uint32_t image_number)
         logits[i] = 0;
 }
 
-void network_show(const uint8_t *pixels)
-{
-    static uint8_t was_open[NETWORK_PIXELS];
-    const int32_t channels = network_nodes[0].channels;
-    int32_t first, pixel;
-    for (pixel = 0; pixel < NETWORK_PIXELS; pixel++)
-        was_open[pixel] = is_open[pixel];
-    for (first = 0; first < NETWORK_PIXELS; first += channels) {
-        int differs = 0, any = 0;
-        for (pixel = first; pixel < first + channels; pixel++)
-            any |= pixel_of(pixels[pixel]) != image[pixel];
-        for (pixel = first; pixel < first + channels; pixel++) {
-            differs = network_header.together ? any : pixel_of(pixels[pixel]) != image[pixel];
-            image[pixel] = pixel_of(pixels[pixel]);
-            if (begun && differs)
-                gate(pixel);
-        }
-    }
-    if (begun && network_settings.surprise > 0)
-        reset_on_change(was_open);
-    begun = 1;
-}
-
 int network_step(void)
 {
     int32_t i;
     for (i = 0; i < network_header.layers; i++)
-        forget_spikes(i);
+        silence(i);
     encode();
     for (i = 0; i < network_header.forward; i++)
         run(network_order[i], steps);
@@ -800,14 +716,24 @@ float network_margin(void)
     return logits[best] - second;
 }
 
-const float *network_logits(void)
-{
-    return logits;
-}
+/* --- what there is to see */
 
-int network_layers(void)
+const float *network_logits(void) { return logits; }
+const uint8_t *network_open(void) { return is_open; }
+const float *network_prediction(void) { return prediction; }
+const float *network_seen(void) { return image; }
+uint32_t network_steps(void) { return steps; }
+int network_layers(void) { return network_header.layers; }
+int network_layer_size(int layer) { return places_of(&network_nodes[layer]) * network_nodes[layer].channels; }
+uint32_t network_spikes(int layer) { return counts[layer]; }
+potential_t network_threshold(int layer) { return CONSTANT(layer, THRESHOLD); }
+potential_t network_potential(int layer, int neuron) { return layer > 0 ? v_of(&network_nodes[layer], 0)[neuron] : 0; }
+
+int network_spiked(int layer, int neuron)
 {
-    return network_header.layers;
+    const Node *node = &network_nodes[layer];
+    const int32_t channel = neuron % node->channels;
+    return spikes_of(node, neuron / node->channels)[channel / 32] >> channel % 32 & 1;
 }
 
 const char *network_layer_name(int layer)
@@ -819,52 +745,10 @@ const char *network_layer_name(int layer)
     return name;
 }
 
-int network_layer_size(int layer)
-{
-    return size_of(&network_nodes[layer]);
-}
+/* --- settings */
 
-uint32_t network_spikes(int layer)
-{
-    return counts[layer];
-}
-
-int network_spiked(int layer, int neuron)
-{
-    const Node *node = &network_nodes[layer];
-    const int32_t place = neuron / node->channels, channel = neuron % node->channels;
-    return spikes[node->first_word + place * words_of(node) + channel / 32] >> channel % 32 & 1;
-}
-
-potential_t network_potential(int layer, int neuron)
-{
-    return layer > 0 ? v[network_nodes[layer].first_v + neuron] : 0;
-}
-
-potential_t network_threshold(int layer)
-{
-    return threshold_of(layer);
-}
-
-uint32_t network_steps(void)
-{
-    return steps;
-}
-
-const uint8_t *network_open(void)
-{
-    return is_open;
-}
-
-const float *network_prediction(void)
-{
-    return prediction;
-}
-
-const float *network_seen(void)
-{
-    return image;
-}
+void network_set_rule(int rule) { network_settings.rule = rule; }
+void network_set_surprise(float gain) { network_settings.surprise = gain; }
 
 void network_set_epsilon(float epsilon)
 {
@@ -872,45 +756,28 @@ void network_set_epsilon(float epsilon)
     look_again = 1;
 }
 
-void network_set_rule(int rule)
+void network_set_dynamic(int dynamic)
 {
-    network_settings.rule = rule;
+    network_settings.dynamic = dynamic;
+    look_again = 1;
 }
 
-void network_set_bound(float bound)
+void network_set_bound(float value)
 {
-    switch (network_settings.rule) {
-    case RULE_ENTROPY:
-        network_settings.entropy_bound = bound;
-        break;
-    case RULE_ALL_PREDICTED:
-        network_settings.open_bound = bound;
-        break;
-    default:
-        network_settings.gap_bound = bound;
-    }
+    const int rule = network_settings.rule;
+    *(rule == RULE_ENTROPY         ? &network_settings.entropy_bound
+      : rule == RULE_ALL_PREDICTED ? &network_settings.open_bound
+                                   : &network_settings.gap_bound) = value;
 }
 
 void network_set_feedback(int on)
 {
     int32_t pixel;
     network_settings.feedback = on && network_header.decoded >= 0;
-    for (pixel = 0; !on && pixel < NETWORK_PIXELS; pixel++) {
+    for (pixel = 0; !on && pixel < NETWORK_PIXELS; pixel++)
         is_open[pixel] = 1;
-    }
     if (!on && network_header.waiting >= 0)
         clear(network_header.waiting);
     look_again = 1;
     explained = explained && on;
-}
-
-void network_set_surprise(float gain)
-{
-    network_settings.surprise = gain;
-}
-
-void network_set_dynamic(int dynamic)
-{
-    network_settings.dynamic = dynamic;
-    look_again = 1;
 }
