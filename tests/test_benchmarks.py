@@ -18,9 +18,13 @@ from benchmarks.robustness import engines
 from benchmarks.speed import launches
 from benchmarks.speed.inference_peers import compared, figures
 from benchmarks.speed.peers import is_installed
+from harness.building.conversion import bounds_as_thresholds, fit_thresholds
 from harness.data.sets import load_data
+from harness.runs.checkpoints import save_checkpoint
 from self_models import load
 from self_models.fast import philox
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
 def test_streams_counts_by_hand():
@@ -37,6 +41,26 @@ def test_streams_counts_by_hand():
     moving = torch.eye(4)[:, None, None, None, :]  # a point that goes right
     assert streams.sent_and_held(moving, [(0, 0)])[1].tolist() == [[1], [2], [2], [2]]
     assert streams.sent_and_held(moving, [(0, 0), (0, 1)])[1].tolist() == [[1], [0], [0], [0]]
+
+
+def test_phased_finds_where_a_network_differs_from_its_ann(tmp_path):
+    """None of these images; then, with a threshold that is not the ANN's, those whose class it changes, by that layer."""
+    torch.manual_seed(0)
+    own = {"plan": [[4, "M", 6], []], "fc_layers": 0, "init": "kaiming"}
+    ann = VGG_wFeedback(**own, activation_ann="qcfs", qcfs_levels=2).eval()
+    for bound in (ann.features[1].bound, ann.features[4].bound):
+        bound.data.fill_(0.7)
+    snn = VGG_SNN_STDB_wFeedback(**own, update="phased", encoding="direct", timesteps=2, initial_potential=0.5).eval()
+    snn.load_state_dict(bounds_as_thresholds(ann.state_dict())[0], strict=False)
+    fit_thresholds(snn)
+    save_checkpoint(tmp_path / "ann.pth", ann)
+    flags = f"--dataset MNIST --limit_test 40 --pair {tmp_path}/ann.pth {tmp_path}/snn.pth"
+    for changed in (False, True):
+        snn.features[4].threshold.data.mul_(1 + 2 * changed)
+        save_checkpoint(tmp_path / "snn.pth", snn)
+        (first, *others) = (json.loads(line) for line in run_here("benchmarks.findings.phased", flags)[1].splitlines())
+        assert first["latency"] == 6 and first["levels"] == 2 and first["other_class"] == len(others)
+        assert bool(others) == changed and {one["layer"] for one in others} <= {"features.4"}
 
 
 def test_streams_compares_with_the_controls(trained, baseline):
