@@ -1,5 +1,6 @@
 """export.py --to page: in a browser the network is Python's, spike for spike, falls silent, and hears a stroke."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import subprocess
 import pytest
 from conftest import CHROMIUM, REPOSITORY, browsed, refused, run_here
 
+from benchmarks.speed import page_steps
 from harness.exporting import page_file
 
 NETWORKS = REPOSITORY / "trained_models/snn"
@@ -19,7 +21,7 @@ const waits = setInterval(() => {
   if (!get("checked")?.textContent) return;
   clearInterval(waits);
   const seen = {checked: get("checked").textContent};
-  const note = (name) => seen[name] = {answer: get("answer").textContent, state: get("state").lastChild.textContent,
+  const note = (name) => seen[name] = {answer: get("answer").textContent, state: get("is").textContent,
     now: number("now"), steps: number("steps"), spikes: number("spikes"), energy: get("energy").textContent};
   const steps = (count) => { for (; count > 0; count--) get("one").click(); };
   const event = (kind, [x, y]) => {
@@ -27,20 +29,23 @@ const waits = setInterval(() => {
     get("draw").dispatchEvent(new PointerEvent(`pointer${kind}`,
       {clientX: box.left + at(x, box.width), clientY: box.top + at(y, box.height), bubbles: true}));
   };
-  const line = (...points) => { event("down", points[0]); points.forEach((point) => event("move", point)); event("up", points[0]); };
+  const line = (from, to) => { event("down", from); event("move", to); event("up", to); };
   get("play").click();
   get("digits").children[0].click(); steps(60); note("picked");
   get("clear").click(); steps(20); note("cleared");
-  line([14, 5], [14, 23]); steps(1); note("drawn"); steps(60); note("silent");
-  line([14, 5], [7, 6]); steps(1); note("stroke"); steps(60); note("again");
-  get("exit").click(); get("digits").children[3].click(); steps(60); note("early");
+  line([16, 5], [13, 23]); steps(1); note("drawn"); steps(60); note("silent");
+  line([16, 5], [6, 6]); steps(1); note("stroke"); steps(60); note("again");
+  get("exit").click(); get("digits").children[4].click(); steps(60); note("early");
   get("exit").click(); get("feedback").click(); steps(60); note("baseline");
   found(seen);
 }, 20);
 """
 
 
-@pytest.fixture(scope="module", params=["quick_feedback float32", "accurate_feedback float32", "quick_feedback int8", "accurate_feedback int8"])
+SHOWN = [f"{name}_feedback {weights}" for name in ("quick", "accurate") for weights in page_file.TRAVELS]
+
+
+@pytest.fixture(scope="module", params=SHOWN)
 def exported(request, tmp_path_factory):
     """The page of a network, as HTML."""
     (name, weights), path = request.param.split(), tmp_path_factory.mktemp("page") / "page.html"
@@ -57,8 +62,8 @@ def test_one_draws_and_the_network_falls_silent(exported, tmp_path):
     picked, cleared, drawn, silent, stroke, again, early, baseline = (
         found[name] for name in ("picked", "cleared", "drawn", "silent", "stroke", "again", "early", "baseline")
     )
-    assert (picked["answer"], silent["answer"], again["answer"], early["answer"]) == ("0", "1", "7", "3")
-    assert cleared["answer"] == "–" and cleared["now"] == 0
+    assert (picked["answer"], silent["answer"], again["answer"], early["answer"]) == ("0", "1", "7", "4")
+    assert cleared["answer"] == "\N{EN DASH}" and cleared["now"] == 0
     for moved, quiet in ((drawn, silent), (stroke, again)):
         assert moved["now"] > 0 and moved["state"] == "spiking" and quiet["now"] == 0 and quiet["state"] == "silent"
         assert moved["steps"] == 1 and quiet["steps"] == 61 and quiet["spikes"] > moved["spikes"]
@@ -86,6 +91,13 @@ def test_the_runtime_is_network_c(weights, tmp_path):
         content, _ = page_file.page(NETWORKS / "quick_feedback.pth", None, weights)
         page = content.decode().replace(page_file.text_of(ours), page_file.text_of(built))
         assert browsed(page, tmp_path, USE)["checked"].startswith("Checked")
+
+
+@pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs chromedriver: apt-get install chromium-driver")
+def test_steps_per_second_are_measured(monkeypatch):
+    monkeypatch.setattr(page_steps, "SECONDS", 0.5)
+    found = json.loads(run_here("benchmarks.speed.page_steps", "quick_feedback")[1])["steps_per_second"]
+    assert found["network"] > found["baseline"] > 0 and found["page"] > 0
 
 
 def test_what_no_page_shows_is_refused(tmp_path):

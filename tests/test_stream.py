@@ -405,6 +405,8 @@ def test_programs_that_leave_a_network_on():
     _, second = (stream(test.images[digit], 16) for digit in drawn)
     assert line["right_after_16"] == (second.logits.argmax(1) == test.labels[drawn[1]]).float().mean()
     assert line["spikes"] == round(sum(counts.mean().item() for counts in second.spikes.values()), 1)
+    line = json.loads(run_here("benchmarks.findings.drawn", "--networks quick_feedback --gains 8 --streams 6")[1])
+    assert line["drawn"]["accuracy"] > 0.5 and line["switch"]["silent"] == 1 and 0 < line["switch"]["last_spike"][0] < 50
 
 
 class Count(NamedTuple):

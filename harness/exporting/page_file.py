@@ -63,8 +63,8 @@ def page(checkpoint, own, weights="float32"):
 
 
 def layers_of(model):
-    """Of each layer its name in words, its part, its number within that, and how many neurons a spike reaches, on average over the
-    layer's places: those of the next layers (forward), and those of the decoder (feedback)."""
+    """Of each layer its name in words, its part, its number within that, and how many neurons a spike reaches, on average over
+    the layer's places: those of the next layers (forward), and those of the decoder (feedback)."""
     wiring, layers = model.wiring, []
     for node, name in enumerate(wiring.names):
         part = part_of(name)
@@ -86,8 +86,8 @@ def spikes_of(model, images, steps=12):
 
 
 def arrays_of(model):
-    """What network.c calls network_NAME, of layout.h: NAME -> parts one after the other, each (text, whether it travels as float16,
-    which holds it exactly). Raises UserError where there is no room for it."""
+    """What network.c calls network_NAME, of layout.h: NAME -> parts one after the other, each (text, whether it travels as
+    float16, which holds it exactly). Raises UserError where there is no room for it."""
     laid = laid_out(model, compact=True)
     room = dict(re.findall(r"^#define NETWORK_(\w+) (\d+)$", (FOLDER / "weights.h").read_text(), re.M))
     if over := [f"{size:,} {name.lower()}" for name, size in laid.sizes.items() if size > int(room.get(name, size))]:

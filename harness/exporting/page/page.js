@@ -2,10 +2,11 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const sum = (values) => values.reduce((a, b) => a + b, 0);
+const DIGITS = data.images.map(bytesOf);
 const RATES = [1, 2, 5, 10, 20, 50, 100, 200, 1000]; // steps per second
 const KEPT = 150; // steps in the chart
 const SIDE = 28, PIXELS = SIDE * SIDE; // of the image
-const DIGITS = data.images.map(bytesOf);
 
 // --- the network: network.c, see its functions in network.h
 
@@ -19,8 +20,7 @@ function halves(bytes) { // float16 -> float32
 }
 
 async function started() {
-  const { instance } = await WebAssembly.instantiate(bytesOf(data.runtime), {});
-  const net = instance.exports;
+  const net = (await WebAssembly.instantiate(bytesOf(data.runtime), {})).instance.exports;
   for (const [name, pieces] of Object.entries(data.arrays)) {
     let place = net[`network_${name}`].value;
     for (const [text, half] of pieces) {
@@ -29,17 +29,17 @@ async function started() {
       place += bytes.length;
     }
   }
-  const seen = (address, length, kind) => new kind(net.memory.buffer, address, length);
-  return Object.assign(Object.create(net), {
+  return {
+    ...net,
     show(pixels) {
-      seen(net.page_image.value, PIXELS, Uint8Array).set(pixels);
+      new Uint8Array(net.memory.buffer).set(pixels, net.page_image.value);
       net.network_show(net.page_image.value);
     },
-    open: () => seen(net.network_open(), PIXELS, Uint8Array),
-    prediction: () => seen(net.network_prediction(), PIXELS, Float32Array),
-    logits: () => seen(net.network_logits(), data.classes.length, Float32Array),
+    open: () => new Uint8Array(net.memory.buffer, net.network_open(), PIXELS),
+    prediction: () => new Float32Array(net.memory.buffer, net.network_prediction(), PIXELS),
+    logits: () => [...new Float32Array(net.memory.buffer, net.network_logits(), data.classes.length)],
     spikes: () => data.layers.map((_, layer) => net.network_spikes(layer)),
-  });
+  };
 }
 
 // The first difference from the spikes that Python counted while it was shown the same images one after the other, or "".
@@ -61,14 +61,14 @@ function difference(net) {
 // --- what is shown
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const grey = (value) => [value, value, value];
 const rgb = (name) => colour(name).match(/\w\w/g).map((part) => parseInt(part, 16));
 const STATES = Object.fromEntries(["silent", "dark", "bright", "blocked"].map((name) => [name, rgb(name)]));
+const grey = (value) => [value, value, value];
+const amount = (value) => value.toLocaleString("en");
 
-function paint(canvas, pixel) { // pixel(i): red, green, blue
-  Object.assign(canvas, { width: SIDE, height: SIDE });
-  const picture = new ImageData(SIDE, SIDE);
-  for (let i = 0; i < PIXELS; i++) picture.data.set([...pixel(i), 255], 4 * i);
+function paint(canvas, pixel) { // pixel(i): [red, green, blue]
+  const picture = new ImageData(SIDE, SIDE), bytes = picture.data.fill(255);
+  for (let i = 0; i < PIXELS; i++) [bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2]] = pixel(i);
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
@@ -78,252 +78,194 @@ function element(name, attributes, ...inside) {
   return made;
 }
 
-const amount = (value) => Math.round(value).toLocaleString("en");
-const joules = (pico) => {
-  const [unit, scale] = pico < 1e5 ? ["nJ", 1e-3] : ["µJ", 1e-6];
-  return `${(pico * scale).toFixed(pico < 1e6 ? 2 : 1)} ${unit}`;
-};
-
-function bars(logits, best) {
-  const low = Math.min(0, ...logits), span = Math.max(1, ...logits) - low;
+function bars(logits, best) { // the margin is the end of the best one's bar
+  const low = Math.min(0, ...logits), share = 100 / (Math.max(1, ...logits) - low);
   const second = Math.max(...logits.filter((_, name) => name !== best));
-  const part = (from, to, className) => element("i", { className, style: `left: ${(100 * (from - low)) / span}%; width: ${(100 * (to - from)) / span}%` });
+  const bar = (from, to, className) =>
+    element("i", { className, style: `left: ${(Math.min(from, to) - low) * share}%; width: ${Math.abs(to - from) * share}%` });
   at("bars").replaceChildren(...logits.map((value, name) => {
-    const end = name === best ? second : value, track = element("div", { className: "track" }, part(Math.min(0, end), Math.max(0, end), ""));
-    if (name === best) track.append(part(second, value, "margin"));
+    const parts = name === best ? [bar(0, second, ""), bar(second, value, "margin")] : [bar(0, value, "")];
+    const track = element("div", { className: "track" }, ...parts);
     return element("div", { className: "row" }, element("span", {}, data.classes[name]), track, element("span", {}, value.toFixed(1)));
   }));
 }
 
-function chart(history, changes) {
-  const canvas = at("chart"), ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
+function chart(history) {
+  const canvas = at("chart"), ratio = window.devicePixelRatio, width = canvas.clientWidth, height = canvas.clientHeight;
   Object.assign(canvas, { width: width * ratio, height: height * ratio });
   const pen = canvas.getContext("2d"), left = 44, base = height - 4, room = base - 12, wide = (width - left) / KEPT;
-  const most = Math.max(10, ...history.map((counts) => counts.reduce((a, b) => a + b)));
-  const unit = 10 ** Math.floor(Math.log10(most)), top = unit * [1, 1.5, 2, 3, 5, 7.5, 10].find((times) => times * unit >= most);
+  const most = Math.max(10, ...history.map(({ counts }) => sum(counts))), unit = 10 ** Math.floor(Math.log10(most));
+  const top = unit * [1, 1.5, 2, 3, 5, 7.5, 10].find((times) => times * unit >= most);
+  const x = (step) => left + (step + KEPT - history.length) * wide, heights = history.map(() => base);
   pen.scale(ratio, ratio);
-  pen.font = "12px system-ui, sans-serif";
-  pen.textAlign = "right";
+  Object.assign(pen, { font: "12px system-ui, sans-serif", textAlign: "right", textBaseline: "middle" });
   for (const share of [0, 0.5, 1]) {
-    const y = Math.round(base - share * room) + 0.5;
     pen.fillStyle = colour("line");
-    pen.fillRect(left, y - 0.5, width - left, 1);
+    pen.fillRect(left, Math.round(base - share * room), width - left, 1);
     pen.fillStyle = colour("soft");
-    pen.fillText(amount(share * top), left - 8, share ? y + 4 : y);
+    pen.fillText(amount(share * top), left - 8, base - share * room - (share ? 0 : 4));
   }
-  history.forEach((counts, step) => {
-    const x = left + (step + KEPT - history.length) * wide;
-    let y = base;
-    counts.forEach((count, layer) => {
-      pen.fillStyle = data.layers[layer].colour;
-      pen.fillRect(x, y - (count / top) * room, Math.max(1, wide - 0.75), (count / top) * room);
-      y -= (count / top) * room;
+  data.layers.forEach((_, layer) => {
+    pen.fillStyle = getComputedStyle(at("layers").rows[layer].querySelector(".swatch")).backgroundColor;
+    history.forEach(({ counts }, step) => {
+      const high = (counts[layer] / top) * room;
+      pen.fillRect(x(step), (heights[step] -= high), Math.max(1, wide - 0.75), high);
     });
   });
   pen.fillStyle = colour("accent");
-  for (const step of changes) pen.fillRect(left + (step + KEPT - history.length) * wide, base, Math.max(1, wide), 4);
+  history.forEach(({ first }, step) => first && pen.fillRect(x(step), base, Math.max(2, wide), 4)); // the image has changed
 }
 
 // --- the instrument
 
 function instrument(net) {
-  const image = new Uint8Array(PIXELS), none = () => image.every((value) => !value);
-  let playing = true, picked = null, erasing = false, history = [], changes = [], since, before = "";
+  const image = new Uint8Array(PIXELS), history = [], fed = () => at("feedback").checked;
+  const exited = () => at("exit").checked && since.holds && image.some(Boolean);
+  let playing = true, picked = null, last = null, since;
 
-  function began() { // counts begin anew
-    since = { steps: 0, silent: 0, exited: false, spikes: data.layers.map(() => 0), energy: 0 };
-    at("said").textContent = "";
-    if (changes.at(-1) !== history.length) changes.push(history.length);
-  }
-
-  function restart() {
-    net.network_reset(...data.key, 0);
+  // Another image: a test image of this number, or what has been drawn (null). anew: what has been spent is counted anew.
+  function change(number, anew = true) {
+    if (anew) since = { steps: 0, silent: 0, spikes: data.layers.map(() => 0), energy: 0 };
+    if (!fed()) net.network_reset(...data.key, 0); // what never forgets begins at rest
     net.show(image);
-    began();
-  }
-
-  function changed() { // the baseline never forgets, so it begins at rest
-    if (!at("feedback").checked) net.network_reset(...data.key, 0);
-    net.show(image);
-    since.exited = false;
-  }
-
-  function step() {
-    if (since.exited) return;
-    const holds = net.network_step(), counts = net.spikes(), total = counts.reduce((a, b) => a + b);
-    since.steps += 1;
-    since.silent = total ? 0 : since.silent + 1;
-    since.exited = at("exit").checked && holds === 1 && !none();
-    counts.forEach((count, layer) => {
-      const { forward, feedback } = data.layers[layer];
-      since.spikes[layer] += count;
-      since.energy += data.picojoules * count * (forward + (at("feedback").checked ? feedback : 0));
-    });
-    history.push(counts);
-    if (history.length > KEPT) {
-      history.shift();
-      changes = changes.map((step) => step - 1).filter((step) => step >= 0);
-    }
-  }
-
-  function show() {
-    const open = net.open(), prediction = net.prediction(), fed = at("feedback").checked, empty = none();
-    const state = (i) => (!image[i] ? "silent" : !open[i] ? "blocked" : prediction[i] * 255 < image[i] ? "dark" : "bright");
-    paint(at("draw"), (i) => grey(image[i]));
-    paint(at("seen"), (i) => STATES[state(i)]);
-    paint(at("predicted"), (i) => grey(255 * Math.min(1, Math.max(0, prediction[i]))));
-    at("predicted").classList.toggle("off", !fed);
-    const lit = image.reduce((sum, value) => sum + (value > 0), 0), left = image.reduce((sum, value, i) => sum + (value > 0 && open[i]), 0);
-    at("open").textContent = fed ? `${left} of ${lit} pixels that are not black are open` : "no decoder, no prediction";
-    const logits = [...net.logits()], best = net.network_answer();
-    at("answer").textContent = logits.every((value) => !value) || empty ? "–" : data.classes[best];
-    at("margin").textContent = empty ? "" : `margin ${net.network_margin().toFixed(1)}`;
-    bars(logits, best);
-    const now = history.at(-1) ?? [], sum = (counts) => counts.reduce((a, b) => a + b, 0);
-    const words = since.exited ? "early exit" : since.silent ? "silent" : since.steps ? "spiking" : "not begun";
-    at("state").lastChild.textContent = words;
-    at("state").className = since.silent || since.exited ? "quiet" : "";
-    at("now").textContent = amount(since.steps ? sum(now) : 0);
-    at("steps").textContent = amount(since.steps);
-    at("spikes").textContent = amount(sum(since.spikes));
-    at("energy").textContent = joules(since.energy);
-    at("layers").replaceChildren(...data.layers.map((layer, number) => element("tr", {},
-      element("td", {}, element("span", { className: "swatch", style: `--colour: ${layer.colour}` }), layer.name),
-      element("td", {}, amount(since.steps ? now[number] : 0)), element("td", {}, amount(since.spikes[number])))));
-    chart(history, changes);
-    if (words !== before && (since.silent || since.exited) && !empty) {
-      at("said").textContent = `${words} after ${since.steps - since.silent} steps: the answer is ${data.classes[best]}`;
-    }
-    before = words;
-  }
-
-  function pick(number) { // a test image, or null: a black one
+    since.holds = 0;
     picked = number;
-    image.set(number === null ? new Uint8Array(PIXELS) : DIGITS[number]);
-    began();
-    changed();
-    told();
-  }
-
-  function told() {
-    at("title").textContent = picked === null ? "draw here" : `test image, ${data.classes[picked]}`;
-    [...at("digits").children].forEach((button, number) => button.setAttribute("aria-pressed", number === picked));
+    at("title").textContent = number === null ? "draw here" : `test image, ${data.classes[number]}`;
+    [...at("digits").children].forEach((button, each) => button.setAttribute("aria-pressed", each === number));
     show();
   }
 
-  // A round brush with a soft edge along a line of pixels.
-  function stroke([x0, y0], [x1, y1]) {
-    const length = Math.hypot(x1 - x0, y1 - y0), radius = erasing ? 2.2 : 1.6;
+  function pick(number) {
+    image.set(DIGITS[number] ?? new Uint8Array(PIXELS));
+    change(number);
+  }
+
+  function step() {
+    if (exited()) return;
+    since.holds = net.network_step();
+    since.steps += 1;
+    const counts = net.spikes();
+    since.silent = sum(counts) ? 0 : since.silent + 1;
+    data.layers.forEach(({ forward, feedback }, layer) => {
+      since.spikes[layer] += counts[layer];
+      since.energy += data.picojoules * counts[layer] * (forward + (fed() ? feedback : 0));
+    });
+    history.push({ counts, first: since.steps === 1 });
+    if (history.length > KEPT) history.shift();
+  }
+
+  function show() {
+    const open = net.open(), prediction = net.prediction(), logits = net.logits(), best = net.network_answer();
+    const state = (value, i) => (!value ? "silent" : !open[i] ? "blocked" : prediction[i] * 255 < value ? "dark" : "bright");
+    const states = Array.from(image, state), lit = states.filter((name) => name !== "silent");
+    paint(at("draw"), (i) => grey(image[i]));
+    paint(at("seen"), (i) => STATES[states[i]]);
+    paint(at("predicted"), (i) => grey(255 * prediction[i]));
+    bars(logits, best);
+    const counts = since.steps ? history.at(-1).counts : data.layers.map(() => 0);
+    const is = exited() ? "early exit" : since.silent ? "silent" : since.steps ? "spiking" : "not begun";
+    const quiet = (exited() || since.silent > 0) && lit.length, answer = logits.some(Boolean) ? data.classes[best] : "–";
+    const left = lit.filter((name) => name !== "blocked").length;
+    const words = {
+      answer: lit.length ? answer : "–", margin: `margin ${net.network_margin().toFixed(1)}`, is, now: amount(sum(counts)),
+      open: fed() ? `${left} of ${lit.length} pixels that are not black are open` : "no decoder, no prediction",
+      steps: amount(since.steps), spikes: amount(sum(since.spikes)), energy: `${(since.energy / 1e6).toFixed(2)} µJ`,
+      said: quiet ? `${is} after ${since.steps - since.silent} steps: the answer is ${answer}` : "",
+    };
+    for (const [id, text] of Object.entries(words)) if (at(id).textContent !== text) at(id).textContent = text;
+    at("is").parentNode.className = quiet ? "quiet" : "";
+    [...at("layers").rows].forEach(({ cells }, layer) => {
+      [cells[1].textContent, cells[2].textContent] = [counts[layer], since.spikes[layer]].map(amount);
+    });
+    chart(history);
+  }
+
+  // --- drawing: a round brush with a soft edge along a line of pixels
+
+  function stroke([x0, y0], [x1, y1], anew = false) {
+    const erases = at("erase").getAttribute("aria-pressed") === "true", radius = erases ? 2.7 : 2.1;
+    const length = Math.hypot(x1 - x0, y1 - y0) || 1;
     for (let way = 0; way <= length; way += 0.5) {
-      const x = x0 + ((x1 - x0) * way) / (length || 1), y = y0 + ((y1 - y0) * way) / (length || 1);
+      const x = x0 + ((x1 - x0) * way) / length, y = y0 + ((y1 - y0) * way) / length;
       for (let i = 0; i < PIXELS; i++) {
         const distance = Math.hypot((i % SIDE) + 0.5 - x, Math.floor(i / SIDE) + 0.5 - y);
-        const value = 255 * Math.min(1, Math.max(0, radius + 0.5 - distance));
-        image[i] = erasing ? Math.min(image[i], 255 - value) : Math.max(image[i], value);
+        const value = 255 * Math.min(1, Math.max(0, radius - distance));
+        image[i] = erases ? Math.min(image[i], 255 - value) : Math.max(image[i], value);
       }
     }
-    picked = null;
-    changed();
-    told();
+    change(null, anew);
   }
 
-  const canvas = at("draw"), cursor = [SIDE / 2, SIDE / 2];
-  let last = null;
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect();
+  function place(event) {
+    const box = at("draw").getBoundingClientRect();
     return [((event.clientX - box.left) / box.width) * SIDE, ((event.clientY - box.top) / box.height) * SIDE];
-  };
-  canvas.onpointerdown = (event) => {
-    if (event.button) return;
-    began();
-    stroke((last = place(event)), last);
-  };
-  window.onpointermove = (event) => {
-    if (last) stroke(last, (last = place(event)));
-  };
-  window.onpointerup = window.onpointercancel = () => (last = null);
-  canvas.onkeydown = (event) => {
-    const moved = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (!moved) return;
-    event.preventDefault();
-    const from = [...cursor];
-    moved.forEach((by, axis) => (cursor[axis] = Math.min(SIDE - 0.5, Math.max(0.5, cursor[axis] + by))));
-    if (event.shiftKey) {
-      began();
-      stroke(from, cursor);
-    }
-    moveCursor();
-  };
-
-  function moveCursor() {
-    const size = 100 / SIDE;
-    at("cursor").style = `left: ${(cursor[0] - 1.5) * size}%; top: ${(cursor[1] - 1.5) * size}%; width: ${3 * size}%; height: ${3 * size}%`;
   }
+
+  at("draw").onpointerdown = (event) => event.button || stroke((last = place(event)), last, true);
+  window.onpointermove = (event) => last && stroke(last, (last = place(event)));
+  window.onpointerup = window.onpointercancel = () => (last = null);
 
   // --- controls
+
+  DIGITS.forEach((digit, number) => {
+    const small = element("canvas", { width: SIDE, height: SIDE }), title = `test image: ${data.classes[number]}`;
+    paint(small, (i) => grey(digit[i]));
+    at("digits").append(element("button", { type: "button", title, ariaLabel: title, onclick: () => pick(number) }, small));
+  });
+  data.layers.forEach(({ name, part, number }) => { // later layers of a part are paler
+    const style = `--colour: color-mix(in srgb, var(--${part}) ${100 - 30 * number}%, var(--ground))`;
+    const head = element("td", {}, element("span", { className: "swatch", style }), name);
+    at("layers").append(element("tr", {}, head, element("td"), element("td")));
+  });
+  net.network_reset(...data.key, 0);
+  pick(2);
 
   function play(now) {
     playing = now;
     at("play").textContent = playing ? "Pause" : "Play";
   }
-  const toggle = (id) => at(id).click();
+
   at("play").onclick = () => play(!playing);
   at("one").onclick = () => { play(false); step(); show(); };
   at("clear").onclick = () => pick(null);
-  at("erase").onclick = () => { erasing = !erasing; at("erase").setAttribute("aria-pressed", erasing); };
-  at("exit").onchange = () => (since.exited = false);
-  at("feedback").onchange = () => { net.network_set_feedback(Number(at("feedback").checked)); restart(); show(); };
-  const ranges = {
-    rate: (value) => RATES[value], epsilon: (value) => (net.network_set_epsilon(value), value.toFixed(2)),
-    bound: (value) => (net.network_set_bound(value), value.toFixed(1)),
+  at("erase").onclick = ({ target }) => target.setAttribute("aria-pressed", target.getAttribute("aria-pressed") === "false");
+  at("feedback").onchange = () => {
+    net.network_set_feedback(Number(fed()));
+    net.network_reset(...data.key, 0);
+    change(picked);
   };
-  for (const [id, set] of Object.entries(ranges)) {
+  const sliders = {
+    rate: (value) => RATES[value],
+    epsilon: (value) => { net.network_set_epsilon(value); return value.toFixed(2); },
+    bound: (value) => { net.network_set_bound(value); return value.toFixed(1); },
+  };
+  for (const [id, set] of Object.entries(sliders)) {
     at(id).oninput = () => {
       at(id).nextElementSibling.textContent = set(Number(at(id).value));
-      if (since) since.exited = false;
+      since.holds = 0; // until the next step, by what is set now
     };
     at(id).oninput();
   }
+  const keys = { " ": "play", s: "one", c: "clear", e: "erase", f: "feedback", x: "exit" };
   document.onkeydown = (event) => {
-    const keys = { " ": "play", s: "one", c: "clear", e: "erase", f: "feedback", x: "exit" }, key = event.key.toLowerCase();
-    if (event.ctrlKey || event.metaKey || event.altKey || (key === " " && event.target.closest("button, input"))) return;
-    if (key in keys) at(keys[key]).click();
-    else if (/^\d$/.test(key) && DIGITS[key]) pick(Number(key));
-    else return;
+    const key = event.key.toLowerCase(), button = at(keys[key]) ?? at("digits").children[/^\d$/.test(key) ? key : -1];
+    if (!button || event.ctrlKey || event.metaKey || event.altKey || (key === " " && event.target.closest("button, input"))) return;
     event.preventDefault();
+    button.click();
   };
-  DIGITS.forEach((digit, number) => {
-    const name = data.classes[number], small = element("canvas"), title = `test image: ${name}`;
-    paint(small, (i) => grey(digit[i]));
-    at("digits").append(element("button", { type: "button", title, ariaLabel: title, onclick: () => pick(number) }, small));
-  });
-  matchMedia("(prefers-color-scheme: dark)").onchange = () => { tint(); show(); };
-  window.onresize = show;
+  window.onresize = matchMedia("(prefers-color-scheme: dark)").onchange = show;
 
-  let then = null, due = 0;
+  let then = performance.now(), due = 0;
   function frame(now) {
-    if (playing) {
-      due = Math.min(due + (RATES[at("rate").value] * (now - (then ?? now))) / 1000, 60);
-      const began = performance.now(), taken = due >= 1;
-      for (; due >= 1 && performance.now() - began < 12; due--) step();
-      if (taken) show();
-    }
+    if (playing) due = Math.min(due + (RATES[at("rate").value] * (now - then)) / 1000, 60);
+    const began = performance.now(), moves = playing && due >= 1;
+    for (; playing && due >= 1 && performance.now() - began < 12; due--) step();
+    if (moves) show();
     then = now;
     requestAnimationFrame(frame);
   }
 
-  tint();
-  moveCursor();
-  restart();
-  pick(Math.min(2, DIGITS.length - 1));
   requestAnimationFrame(frame);
-}
-
-// Layers of a part have its colour, later ones paler.
-function tint() {
-  data.layers.forEach((layer) => {
-    layer.colour = `color-mix(in srgb, ${colour(layer.part)} ${100 - 30 * layer.number}%, ${colour("ground")})`;
-  });
 }
 
 started().then((net) => {
