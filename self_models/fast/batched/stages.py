@@ -93,8 +93,8 @@ def rows_that_send(sent):
 
 
 def apply_to_rows(modules, signal, at, like=None):
-    """What linear layers or pools make, one after the other, of a signal (T B, ...) that is 0 but for the rows `at`, None for all:
-    of zeros the last one's bias, if it has one. like: None, or a tensor whose rows are like those that come out."""
+    """What linear layers or pools make, one after the other, of a signal (T B, ...) that is 0 but for the rows `at`, None for
+    all: of zeros the last one's bias, if it has one. like: None, or a tensor whose rows are like those that come out."""
     if not modules or at is None:
         for module in modules:
             signal = module(signal)
