@@ -9,6 +9,8 @@ from self_models.fast.batched.neurons import dynamics, neuron_steps, stays_quiet
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR, LINEAR_OR_POOL
 
+LOOKING = {"cpu"}  # devices that can be asked what is sent: a GPU would have to be waited for
+
 
 def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, recorded=None):
     """T steps of a stage; returns the signal that comes out. layers: (position, module) pairs; signal: (T, B, ...); memory:
@@ -17,11 +19,11 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
     ...), or of each spiking layer and maximum pool and what comes out of it. recorded: spiking layer -> a dict whose keys
     'spikes' and 'membrane', where they are there, get what it sends and its potential after each step, (T, B, ...).
 
-    In evaluation on a CPU linear layers are not asked about images that send nothing in a step (a GPU would have to be waited
-    for), nor are quiet neurons that then get nothing. Where all steps are views of one, as of an image that is sent as it is, the
+    In evaluation on a CPU linear layers are not asked about images that send nothing in a step, nor are quiet neurons that then
+    get nothing. Where all steps are views of one, as of an image that is sent as it is, the
     layers before the first neurons are asked once.
     """
-    looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
+    looks = signal.device.type in LOOKING and not torch.is_grad_enabled() and bool(layers)
     at = rows_that_send(torch.linalg.vector_norm(signal, 1, tuple(range(2, signal.dim())))) if looks else None
     (steps, images), layers = signal.shape[:2], list(layers)
     if steps > 1 and not signal.stride(0):
