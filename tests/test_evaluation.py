@@ -180,7 +180,10 @@ def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
     monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
     assert [chunk_length(model, images, 50, False) for images in (large[:2], large, torch.empty(100, 1))] == [6, 3, 1]
     model.change(rule="confidence")
-    assert chunk_length(model, large[:2], 50, True) == 4  # images that are sure leave the batch before long
+    assert chunk_length(model, large[:2], 50, True) == 1  # images that are sure leave the batch before long
+    monkeypatch.setitem(AT_ONCE, "cpu", 100 * 2 * model.wiring.largest)
+    assert chunk_length(model, large[:2], 50, True) == 4
+    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
     model.train().set_bptt_segments(4)
     assert chunk_length(model, large, 50, False) == 13
 

@@ -3,8 +3,8 @@
 
 On a GPU each operation is a kernel that Python must launch, and what is small waits for launches. `ours`: of the dense engine per
 further step, what a run of 2 T steps has more than one of T, by T; `draws`, those of them that make random numbers. They are made
-by operations on tensors, as on a GPU: this program notes a reason against compiled code, so that the CPU's is not taken, and as
-many steps are taken at once as on a GPU.
+by operations on tensors, as on a GPU: this program notes a reason against compiled code, so that the CPU's is not taken, as
+many steps are taken at once as on a GPU, and nobody looks which images send nothing.
 `minimal`: the same of a loop of plain PyTorch for the same network, weights and thresholds, with torch.rand, without figures per
 step; its logits and gradients are ours where the draws are. `whole_run`: both with what happens once, a run of T steps by T. In
 training a run is forward, loss, backward and a step of fused Adam, without dropout. Counted with TorchDispatchMode; `not_counted`
@@ -23,6 +23,7 @@ from harness.command_line.scripts import run_script
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models import load
+from self_models.fast.batched.stages import LOOKING
 from self_models.fast.compiling import WHY_NOT
 from self_models.basics.settings import COUNT
 from self_models.network.neurons import HeldDropout, SpikingNeuron
@@ -44,6 +45,7 @@ def main(argv=None):
     torch.manual_seed(0)  # what is not sent is not computed, so images and draws count
     WHY_NOT.append("as on a GPU")
     AT_ONCE["cpu"] = AT_ONCE["cuda"]
+    LOOKING.clear()
     for mode, run in (("evaluation", evaluate), ("training", train)):
         steps = getattr(args, f"{mode}_timesteps")
         for name, (file, settings) in NETWORKS.items():

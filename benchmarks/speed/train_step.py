@@ -186,8 +186,8 @@ class Peer(nn.Module):
             encoded = [self.features(poisson(x, draw)) for draw in draws]
             logits = sum(self.classifier(codes.flatten(1)) for codes in encoded)
             decoded = torch.stack([self.generate(codes) for codes in encoded])
-        predictions = decoded.cumsum(0).sigmoid()
-        return SNNOutput(logits, predictions, (x - predictions) ** 2, {}, None)
+        predictions = decoded.float().cumsum(0).sigmoid()  # under autocast both come in bfloat16
+        return SNNOutput(logits.float(), predictions, (x - predictions) ** 2, {}, None)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from torch.utils.checkpoint import checkpoint
 from self_models.basics.errors import ModelError
 from self_models.running.steps import join_frames
 
-# numbers of the largest layer's signal, of all images and all steps at once in evaluation: what a cache holds, or fills a GPU
-AT_ONCE = {"cpu": 2**20, "cuda": 2**25}
+# numbers of the largest layer's signal, of all images and all steps at once in evaluation: what pays for a call, or fills a GPU
+AT_ONCE = {"cpu": 2**22, "cuda": 2**25}
 LOOKED_AFTER = 4  # steps taken at once while images may stop
 
 
@@ -55,8 +55,8 @@ def chunk_length(model, x, steps, stops, one_by_one=False):
         return -(-steps // max(1, model.bptt_segments))
     if one_by_one:
         return 1
-    fit = max(1, AT_ONCE.get(x.device.type, 2**20) // max(1, len(x) * model.wiring.largest))
-    return min(fit, LOOKED_AFTER if stops else steps)
+    fit = AT_ONCE.get(x.device.type, AT_ONCE["cpu"]) // max(1, len(x) * model.wiring.largest)
+    return max(1, min(fit // LOOKED_AFTER, LOOKED_AFTER) if stops else min(fit, steps))
 
 
 def check_uniforms(uniforms, steps, x):

@@ -1,11 +1,15 @@
 """Many steps of a stage's layers at once, without asking layers what is known anyhow."""
 
+from math import prod
+
 import torch
 from torch import nn
 
 from self_models.fast.batched.neurons import dynamics, neuron_steps, stays_quiet, traced_steps
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR, LINEAR_OR_POOL
+
+LOOKING = {"cpu"}  # devices that can be asked what is sent: a GPU would have to be waited for
 
 
 def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, recorded=None):
@@ -15,27 +19,27 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
     ...), or of each spiking layer and maximum pool and what comes out of it. recorded: spiking layer -> a dict whose keys
     'spikes' and 'membrane', where they are there, get what it sends and its potential after each step, (T, B, ...).
 
-    In evaluation on a CPU linear layers are not asked about steps in which no image of the batch sends anything (a GPU would have
-    to be waited for), nor are quiet neurons that then get nothing. Where all steps are views of one, as of an image that is sent
-    as it is, the layers before the first neurons are asked once.
+    In evaluation on a CPU linear layers are not asked about images that send nothing in a step, nor are quiet neurons that then
+    get nothing. Where all steps are views of one, as of an image that is sent as it is, the
+    layers before the first neurons are asked once.
     """
-    looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
-    sends = torch.linalg.vector_norm(signal, 1, tuple(range(1, signal.dim()))).tolist() if looks else []
+    looks = signal.device.type in LOOKING and not torch.is_grad_enabled() and bool(layers)
+    at = rows_that_send(torch.linalg.vector_norm(signal, 1, tuple(range(2, signal.dim())))) if looks else None
     (steps, images), layers = signal.shape[:2], list(layers)
     if steps > 1 and not signal.stride(0):
-        signal, sends = of_all_steps(name, layers, signal, sends, watch)
+        signal, at = of_all_steps(name, layers, signal, at, watch)
     signal = signal.flatten(0, 1)
     waiting = []  # linear layers that are not asked unless their neurons need them
     for position, module in layers:
         key = f"{name}.{position}"
         if isinstance(module, SpikingNeuron):
             state, asked = memory.get(key), (recorded or {}).get(key, {})
-            if looks and state and state.quiet and not any(sends) and state.quiet == dynamics(module):
+            if state and state.quiet and at is not None and not len(at) and state.quiet == dynamics(module):
                 waiting, signal = [], state.v.new_zeros(1).expand(steps * images, *state.v.shape[1:])
                 if counts is not None:
                     counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
                 continue
-            signal, waiting = apply_to_silence(waiting, signal, sends, images), []
+            signal, waiting = apply_to_rows(waiting, signal, at, state and state.v), []
             run = traced_steps if "membrane" in asked else neuron_steps
             signal, memory[key], spiked, *membranes = run(module, signal, state, steps)
             if membranes:
@@ -46,55 +50,65 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                 counts[key] = spiked
             if watch:
                 watch(key, signal)
-            sends = spiked.any(1).tolist() if looks else []
-            if sends and not sends[-1] and stays_quiet(module):
+            at = rows_that_send(spiked) if looks else None
+            if looks and stays_quiet(module) and not spiked[-1].any():
                 memory[key] = memory[key]._replace(quiet=dynamics(module))
         elif isinstance(module, HeldDropout):
+            signal, waiting = apply_to_rows(waiting, signal, at), []
             signal, memory[key] = module(signal, memory.get(key), steps, draws)
+        elif isinstance(module, LINEAR_OR_POOL) and not isinstance(module, CountingMaxPool) and not watch:
+            waiting.append(module)
         else:
-            pools = isinstance(module, nn.MaxPool2d)
-            if not isinstance(module, LINEAR_OR_POOL):
-                signal, waiting, sends = apply_to_silence(waiting, signal, sends, images), [], [True] * len(sends)
-            if watch and not pools:
+            signal, waiting = apply_to_rows(waiting, signal, at), []
+            if watch and not isinstance(module, nn.MaxPool2d):
                 watch(key, signal)
             if isinstance(module, CountingMaxPool):
                 signal, memory[key] = module.run(signal, memory.get(key), steps)
-            elif sends and not any(sends) and not watch:
-                waiting.append(module)
-            elif all(sends):
-                signal = module(signal)
             else:
-                signal = apply_to_active_steps(module, signal.unflatten(0, (len(sends), images)), sends)
-            if watch and pools:
+                signal = module(signal)
+            at = at if isinstance(module, LINEAR_OR_POOL) else None
+            if watch and isinstance(module, nn.MaxPool2d):
                 watch(key, signal)
-    return apply_to_silence(waiting, signal, sends, images).unflatten(0, (steps, images))
+    return apply_to_rows(waiting, signal, at).unflatten(0, (steps, images))
 
 
-def of_all_steps(name, layers, signal, sends, watch):
-    """(what linear layers at the beginning make of a signal (T, B, ...) whose steps are one, T times; whether it is sent, T
-    numbers); these layers are taken off the list. watch: as in run_stage."""
+def of_all_steps(name, layers, signal, at, watch):
+    """(what linear layers at the beginning make of a signal (T, B, ...) whose steps are one, T times; which rows of it are not 0,
+    see rows_that_send); these layers are taken off the list. watch: as in run_stage."""
     steps, signal = len(signal), signal[0]
     while layers and isinstance(layers[0][1], LINEAR):
         position, module = layers.pop(0)
         if watch:
             watch(f"{name}.{position}", torch.cat([signal] * steps))
-        signal, sends = module(signal), [True] * len(sends)
-    return torch.cat([signal] * steps).unflatten(0, (steps, -1)), sends
+        signal, at = module(signal), None
+    return torch.cat([signal] * steps).unflatten(0, (steps, -1)), at
 
 
-def apply_to_silence(modules, signal, sends, images):
-    """What linear layers make of a signal (T B, ...) of zeros; sends: T numbers."""
-    for module in modules:
-        signal = apply_to_active_steps(module, signal.unflatten(0, (len(sends), images)), sends)
-    return signal
+def rows_that_send(sent):
+    """The rows of a layer's signal (T B, ...) that are to be looked at, None for all: those of which sent (T, B) is not 0, and
+    others up to an eighth of all, since PyTorch prepares a convolution anew for each number of rows."""
+    part, count = -(-sent.numel() // 8), int(sent.count_nonzero())
+    count = -(-count // part) * part
+    if count >= sent.numel():
+        return None
+    return sent.flatten().argsort(descending=True)[:count] if count else torch.empty(0, dtype=torch.int64)
 
 
-def apply_to_active_steps(module, signal, sends):
-    """What a linear layer makes, (T B, ...), of a signal (T, B, ...) that is 0 where sends, T numbers, is 0: its bias there."""
-    at = [t for t, any_ in enumerate(sends) if any_]
-    found = module(signal[at].flatten(0, 1)).unflatten(0, (len(at), signal.shape[1]))
-    whole = found.new_zeros(len(signal), *found.shape[1:])
-    if (bias := getattr(module, "bias", None)) is not None:
-        whole += bias.view(-1, *[1] * (found.dim() - 3))
-    whole[at] = found
-    return whole.flatten(0, 1)
+def apply_to_rows(modules, signal, at, like=None):
+    """What linear layers or pools make, one after the other, of a signal (T B, ...) that is 0 but for the rows `at`, None for
+    all: of zeros the last one's bias, if it has one. like: None, or a tensor whose rows are like those that come out."""
+    if not modules or at is None:
+        for module in modules:
+            signal = module(signal)
+        return signal
+    if like is None or len(at):
+        like = signal[at]
+        for module in modules:
+            like = module(like)
+    sizes = like.shape[1:]
+    whole = like.new_empty_strided((len(signal), *sizes), (prod(sizes), *like.stride()[1:])).zero_()
+    if (bias := getattr(modules[-1], "bias", None)) is not None:
+        whole += bias.view(-1, *[1] * (len(sizes) - 1))
+    if len(at):
+        whole[at] = like
+    return whole
