@@ -81,6 +81,7 @@ def few_images(monkeypatch):
         {**COLOUR, **BIAS, **MAXIMUM, **COUNTED},
         {**POOLED, "kernel_size": 1, "fc_layers": 0},
         {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "image_shape": (2, 13, 14)},
+        {**MAXIMUM, **BIAS, "update": "phased", "output_bias": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -88,13 +89,15 @@ def few_images(monkeypatch):
 def test_same_spikes_and_pixels(tmp_path, settings, kind):
     """By check.c, by first_difference, and left on, where images follow each other; clean for both sanitisers."""
     model = build(**{"timesteps": 7, "fc_width": 12, **settings})
+    if kind == "int8" and model.phased:
+        pytest.skip("refused by name, see test_integers")
     model = in_whole_numbers(model) if kind == "int8" else model
     x = write(tmp_path, model, kind == "compact")
     found = CBuild(tmp_path, model, *SANITISED)
-    assert check(tmp_path).stdout == "equal: 4 images, 7 steps each, spike for spike\n"
+    assert check(tmp_path).stdout == f"equal: 4 images, {model.latency} steps each, spike for spike\n"
     assert first_difference(model, found, x, tolerance=0 if kind == "int8" else 1e-4) is None
     assert spiked(model(x, seed=0))
-    if settings.get("max_pool") != "count":
+    if settings.get("max_pool") != "count" and not model.phased:
         stream, left_on = model.stream(seed=0), found.output(found.run(x, "-t", "-l", "-s", "3"), 1)
         steps = [torch.stack([*stream(image[None], 3, frames=False).spikes_by_step.values()]) for image in x]
         assert torch.equal(torch.stack([*left_on.spikes_by_step.values()]), torch.cat(steps, 1))
@@ -176,7 +179,6 @@ def value_of(size):
     [
         ({"gate": "once", "encoding": "direct", "epsilon": 0.1}, "--to c does not know the gate once"),
         ({"gate": "contrast", "epsilon": 0.1}, "--to c does not know the gate contrast"),
-        ({"plan": POOLED["plan"], "update": "phased", "initial_potential": 0.5}, "--to c does not know the update phased"),
         ({"gate": "block", "recorded_frames": 9, "blocking": "dynamic", "epsilon": 0.1}, "takes recordings of 9 frames"),
     ],
 )  # fmt: skip

@@ -19,7 +19,7 @@ class CBuild:
     uint8 (B, C, H, W). flags: of make. Raises UserError where it cannot be built."""
 
     def __init__(self, folder, snn, *flags):
-        self.folder, self.thresholds, self.timesteps = Path(folder), snn.thresholds, snn.timesteps
+        self.folder, self.thresholds, self.timesteps = Path(folder), snn.thresholds, snn.latency
         self.spaces, self.whole = spaces_of(snn.wiring), "NETWORK_INT8" in (self.folder / "weights.h").read_text()
         done = subprocess.run(["make", "-C", str(folder), *flags], capture_output=True, text=True)
         if done.returncode:

@@ -86,7 +86,7 @@ def operations_of(model, laid, images):
 def files_of(model, laid, images, numbers, name):
     """File name -> text. images: uint8 (B, C, H, W), which golden.c has; numbers: in their set."""
     (flash, ram), (channels, height, width) = map(size_of, memory_of(laid)), model.image_shape
-    words = {"name": name, "steps": model.timesteps, "weights": laid.weights.dtype, "flash": flash, "ram": ram}
+    words = {"name": name, "steps": model.latency, "weights": laid.weights.dtype, "flash": flash, "ram": ram}
     words |= {"pixels": laid.sizes["PIXELS"], "shape": f"{height} x {width} x {channels}"}
     files = {file: (TEMPLATES / file).read_text() for file in STATIC}
     files["README.md"] = Template((TEMPLATES / "README.md").read_text()).substitute(words)
@@ -153,7 +153,7 @@ def golden_c(model, laid, images, numbers):
         output = model.change(rule="never")(images, draws=Draws(SEED, EVALUATION, torch.as_tensor(numbers)), record=record)
     finally:
         model.change(rule=rule)
-    is_open = torch.ones(model.timesteps, *images.shape) if output.is_open is None else output.is_open
+    is_open = torch.ones(model.latency, *images.shape) if output.is_open is None else output.is_open
     bits = [words_of(is_open), *(words_of(output.recorded[name]["spikes"]) for name in laid.names)]
     potentials = [in_rows(output.recorded[name]["membrane"][:, :KNOWN]).numpy() for name in laid.names[1:]]
     kind, tolerance = laid.constants.dtype, TOLERANCE if laid.weights.dtype == np.float32 else 0

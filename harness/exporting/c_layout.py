@@ -28,7 +28,7 @@ READOUTS = (SpikeCount, SpikeCountRescaled, Membrane, MembraneLinear, MembraneRe
 RULES = (Never, Confidence, Entropy, AllPredicted, Both)  # as in network.h
 NODE = np.dtype([(name, "i4") for name in (
     "kind", "link", "source", "height", "width", "channels", "halvings", "doublings", "padding", "side", "row", "valued",
-    "first_v", "first_word", "first_place", "first_weight", "first_bias", "first_sent",
+    "first_v", "first_word", "first_place", "first_weight", "first_bias", "first_sent", "depth",
 )])  # fmt: skip
 CONSTANTS = ("threshold", "leak", "start", "floor", "ceiling")  # of each node
 NUMBERS = ("epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise")
@@ -59,8 +59,6 @@ def check_exportable(model):
         for name, part in parts_of(model).items():
             if part not in FORMS[name]:
                 raise UserError(f"{WHO} does not know the {name} {model.settings[name]}: of gates it knows open and block")
-    if model.phased:
-        raise UserError(f"{WHO} does not know the update phased: it knows immediate and delayed")
     if model.frames:
         raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
 
@@ -181,6 +179,7 @@ def laid_out(model, compact=False):
         node["first_place"] = take("PLACES", -(-places // WORD) * WORD if n > 0 else 0)
         counted = kind == COUNTING_POOL or any(one["kind"] == COUNTING_POOL and one["source"] == n for one in graph.nodes)
         node["first_sent"] = take("SENT", prod(known["shape"])) if counted else 0
+        node["depth"] = wiring.depths.get(n, 0)
         if n in graph.links:
             one = graph.links[n]
             node["first_weight"] = first_w
@@ -194,13 +193,14 @@ def laid_out(model, compact=False):
     sizes["DECAYED"] = sizes["PLACES"] if (constants[: wiring.output, 1] != constants[0, 1]).any() else 1
     sizes["SENT"] = max(1, sizes["SENT"])
     sizes |= {"NODES": len(nodes), "LAYERS": len(wiring.names), "PIXELS": prod(model.image_shape), "ROWS": ROWS}
-    sizes |= {"CLASSES": model.settings["labels"], "TIMESTEPS": model.timesteps}
+    sizes |= {"CLASSES": model.settings["labels"], "TIMESTEPS": model.latency}
     order = np.array([*graph.forward, *graph.feedback], np.int32)
     header = {
         "layers": len(wiring.names), "nodes": len(nodes), "forward": len(graph.forward), "feedback": len(graph.feedback),
         "output": wiring.output, "decoded": wiring.decoded, "waiting": graph.waiting, "colour": colour,
-        "immediate": own["update"] == "immediate", "encoding": direct, "readout": READOUTS.index(type(model.readout)),
-        "residual": residual, "together": own.get("together"), "interval": model.feedback_interval, "timesteps": model.timesteps,
+        "immediate": own["update"] != "delayed", "encoding": direct, "readout": READOUTS.index(type(model.readout)),
+        "residual": residual, "together": own.get("together"), "interval": model.feedback_interval, "timesteps": model.latency,
+        "phase": model.timesteps * model.phased,
     }  # fmt: skip
     settings = {name: np.float32(own.get(name) or 0) for name in NUMBERS}
     scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)

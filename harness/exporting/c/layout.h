@@ -20,7 +20,7 @@ typedef struct {
     int32_t output, decoded, waiting;    /* nodes; -1: there is none */
     int32_t colour, immediate, encoding; /* colour: pixels lie in -1 to 1; immediate: charge first, then fire */
     int32_t readout, residual, together; /* residual: x - p is sent; together: a pixel's channels are judged at once */
-    int32_t interval, timesteps;         /* the decoder runs at every so manieth step */
+    int32_t interval, timesteps, phase;  /* the decoder runs at every so manieth step; phase: see depth, 0: not phased */
 } Header;
 
 /* What happens at a node (kind) with what comes from its source (link): weights of windows, or of every place (linear), or the
@@ -35,6 +35,7 @@ typedef struct {
     int32_t valued;                              /* its events have values, which are its potentials; else each is 1 */
     int32_t first_v, first_word, first_place;    /* in v, in spikes (words of 32 channels of a place), among all places */
     int32_t first_weight, first_bias, first_sent; /* bias in network_constants, 0: none; sent: counters of counting pools */
+    int32_t depth;                               /* phased: the number of the phase, of so many steps, in which it fires */
 } Node;
 
 typedef struct {

@@ -221,6 +221,8 @@ static void encode(void)
     const Node *node = &network_nodes[0];
     uint32_t random[4] = {0, 0, 0, 0};
     int32_t pixel, block = -1;
+    if (network_header.phase && steps >= (uint32_t)network_header.phase)
+        return; /* the image is sent in the first phase */
     for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
         const float x = explained ? image[pixel] - prediction[pixel] : image[pixel];
         const int32_t place = pixel / node->channels, channel = pixel % node->channels;
@@ -358,12 +360,18 @@ static void add_spikes(int n, uint32_t clock)
         add_windows(n, row, column, count, clock);
 }
 
+/* Phased: -1 in the phase in which a node charges, while its source fires, and 0 in the next, in which it fires itself. */
+static int32_t turn(int n)
+{
+    return network_header.phase ? (int32_t)steps / network_header.phase - network_nodes[n].depth : 0;
+}
+
 /* V <- leak V + b + W s */
 static void charge(int n, uint32_t clock)
 {
     const Node *node = &network_nodes[n];
     int32_t i;
-    if (node->first_bias) {
+    if (node->first_bias && (!network_header.phase || turn(n) == -1)) {
         touch(n, 0, places_of(node), clock);
         for (i = 0; i < places_of(node) * node->channels; i++)
             v_of(node, 0)[i] += network_constants[node->first_bias + i % node->channels];
@@ -464,7 +472,8 @@ static void run(int n, uint32_t clock)
     case NEURONS:
         if (network_header.immediate)
             charge(n, clock + 1);
-        fire(n, clock + (uint32_t)network_header.immediate);
+        if (turn(n) == 0)
+            fire(n, clock + (uint32_t)network_header.immediate);
         if (!network_header.immediate)
             charge(n, clock + 1);
         break;
