@@ -87,7 +87,7 @@ def of_all_steps(name, layers, signal, at, watch):
 def rows_that_send(sent):
     """The rows of a layer's signal (T B, ...) that are to be looked at, None for all: those of which sent (T, B) is not 0, and
     others up to an eighth of all, since PyTorch prepares a convolution anew for each number of rows."""
-    part, count = -(-sent.numel() // 8), int(sent.count_nonzero())
+    part, count = max(1, -(-sent.numel() // 8)), int(sent.count_nonzero())
     count = -(-count // part) * part
     if count >= sent.numel():
         return None
