@@ -14,6 +14,7 @@ from self_models.basics.settings import (
     WHOLE,
     Choice,
     Need,
+    Number,
     Switch,
     Text,
     setting,
@@ -73,8 +74,8 @@ class OfAll:
     batch_size: int = setting(64, COUNT, "images per update", group="data", common=True)
     limit_train: int = setting(None, COUNT, "first N training images only", group="data", metavar="N", common=True)
     limit_test: int = setting(None, COUNT, "first N test images only", group="data", metavar="N", common=True)
-    epochs: int = training_setting(100, WHOLE, "passes over the training images; 0: none, it is saved as it begins", fixed=False,
-        common=True, needs=(NOT_COUNTED,))
+    epochs: int = training_setting(100, Number(int, 0, COUNT.high), "passes over the training images; 0: none, it is saved as "
+        "it begins", fixed=False, common=True, needs=(NOT_COUNTED,))
     learning_rate: float = training_setting(1e-4, POSITIVE, "learning rate", flags=("-lr", "--learning_rate"), common=True)
     lr_schedule: str = training_setting("step", Choice(("step", "cosine", "triangle")), "learning rate over time; step: divided "
         "at --lr_interval; cosine, triangle: warm-up, then down to 0")
