@@ -55,7 +55,7 @@ LABELS = "train-labels-idx1-ubyte.gz"
         (OBJ1, "--epsilon 0.1 -0.1", "at least 0"), (OBJ1, "--epsilon", "--epsilon"), (OBJ2, "--rules never", "all_predicted"),
         (OBJ2, "--gap_bounds much", "much"), (OBJ3, "--contrast strong", "local"), (ANALYSIS, "--images 0", "at least 1"),
         (ANALYSIS, "--frame_seconds 0", "above 0"), (SNN, "--leak 1.1", "at most 1"), (SNN, "--leak nan", "at least 0"),
-        (SNN, "--bptt_segments few", "whole number"), (SNN, "--timesteps 2.5", "whole number"), (ANN, "--epochs 0", "at least 1"),
+        (SNN, "--bptt_segments few", "whole number"), (SNN, "--timesteps 2.5", "whole number"), (ANN, "--epochs -1", "at least 0"),
         (SNN, "--bptt_segments 51 --timesteps 50", "0 (keep all steps) to the 50 timesteps"), (ANN, "-lr 0", "above 0"),
         (ANN, "-lr nan", "above 0"), (ANN, "--learning_rate inf", "too large"), (ANN, "-lr 1e300", "too large"),
         (ANN, "--trade_off -1", "at least 0"), (ANN, "--momentum 1.5", "at most 1"), (ANN, "--lr_interval 0.5,2", "at most 1"),

@@ -1,4 +1,4 @@
-"""Steps per second of the page that export.py writes, in Chromium with its driver, in one line of JSON for each network.
+"""How many steps a second does the page that export.py writes take, in Chromium with its driver? A line of JSON each network.
 
     taskset -c 0 python benchmarks/speed/page_steps.py quick_feedback accurate_feedback --weights float32
 
