@@ -39,6 +39,7 @@ ADVICE = {  # argument of a layer -> what to do where it is another
     "kernel_size": "convolutions have one odd size, pools and convolutions of stride 2 have 2",
     "stride": "halve with a pool, or a 2x2 convolution of stride 2 without a nonlinearity",
     "padding": "a convolution pads by half its size, and a pool not at all",
+    "in_channels": "so many come of the layer before, or of these images (image_shape)",
     "in_features": "so many come of these images (image_shape)",
     "out_features": "hidden layers have one width",
 }
@@ -94,8 +95,11 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     """
     given = without_norms(leaves_of(copy.deepcopy(stack).eval() if isinstance(stack, nn.Module) else stack))
     images = tensor_of(images)
+    for name, module in given:
+        if not all(value.isfinite().all() for value in module.parameters()):
+            raise ModelError(f"{name} has weights that are no finite numbers: train it again")
     defaults = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
-    if "dataset" not in settings and isinstance(images, torch.Tensor):
+    if "dataset" not in settings and isinstance(images, torch.Tensor) and images.dim() > 3:
         defaults["image_shape"] = tuple(images.shape[-3:])
     own = {"timesteps": timesteps, "update": update}
     model = network_of(given, {"torch.ReLU": None}, decoder, {"bias": True}, defaults | settings | own)
@@ -152,6 +156,8 @@ def without_norms(given):
             raise ModelError(f"{name} is a batch norm behind {before}: train it right behind a Conv2d or Linear, before its ReLU")
         if module.running_mean is None:
             raise ModelError(f"{name} keeps no running statistics: train it with track_running_stats=True")
+        if module.num_features != len(layer.weight):
+            raise ModelError(f"{name} is a batch norm of {module.num_features} channels behind {before} of {len(layer.weight)}")
         fold = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
         folded[-1] = before, fold(layer, module)
     return folded
@@ -165,6 +171,8 @@ def network_of(given, neurons, decoder, own, settings):
         if isinstance(module, SpikingNeuron):
             raise ModelError(f"{name} is a neuron of this package: load() gives a model from its file")
         describe(name, module, neurons)  # raises before anything is built
+    if not given or not isinstance(given[0][1], nn.Conv2d):
+        raise ModelError(f"{given[0][0] if given else 'the stack'} is no convolution, with which a network here begins: {ORDER}")
     linears = [module for _, module in given if isinstance(module, nn.Linear)]
     kernels = [module.kernel_size[0] for _, module in given if isinstance(module, nn.Conv2d) and not halves(module)]
     decoder = as_tokens(decoder) if isinstance(decoder, str) else decoder

@@ -50,9 +50,14 @@ def first_difference(a, b, images=None, seed=0, uniforms=None, tolerance=None):
     a, b: SNNs, as load() gives them, EventEngines, or whatever is called like an SNN, gives an SNNOutput and has `thresholds`; or
     SNNOutputs, without images. seed, uniforms: of their draws, as in an SNN's call. Where they differ, the image runs again, and
     is recorded. Raises ModelError for runs that cannot be compared."""
-    if isinstance(a, SNNOutput):
+    if isinstance(a, SNNOutput) and isinstance(b, SNNOutput):
         return compared(a, b, tolerance)
     images = tensor_of(images)
+    if not isinstance(images, torch.Tensor) or not images.dim():
+        raise ModelError(f"images must be a tensor or array (B, C, H, W), not a {type(images).__name__}")
+    for one in (a, b):
+        if isinstance(one, SNNOutput) or not callable(one) or not hasattr(getattr(one, "model", one), "thresholds"):
+            raise ModelError(f"{type(one).__name__}: compare two SNNs, or runners with thresholds, or two SNNOutputs")
     for part in torch.arange(len(images)).split(AT_ONCE):
         draws, drawn = Draws(seed, EVALUATION, part), None if uniforms is None else uniforms[:, part]
         found = compared(*(one(images[part], uniforms=drawn, draws=draws) for one in (a, b)), tolerance)

@@ -17,6 +17,7 @@ from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import files_of
 from harness.exporting.c_layout import NODE, laid_out
 from harness.runs.checkpoints import save_checkpoint
+from self_models import ModelError
 from self_models.conformance import first_difference
 from self_models.integers import in_whole_numbers
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -136,6 +137,21 @@ def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
     assert done.returncode == 1 and words, done.stdout
     assert (difference.image, difference.step, difference.layer) == (int(words[1]), int(words[2]), "features.4")
     assert sorted(map(float, words.group(4, 5))) == sorted(difference.potentials)
+
+
+def test_what_run_cannot_read_is_refused(tmp_path):
+    write(tmp_path / "c", model := build())
+    runner, x = CBuild(tmp_path / "c", model), pixels(model)
+    for option, words in {"-s 0": "0 is not a number from 1 on", "-b x": "x is not a number", "-z 1": "usage"}.items():
+        done = subprocess.run([tmp_path / "c" / "run", *option.split()], input="", capture_output=True, text=True)
+        assert done.returncode == 2 and words in done.stderr
+    done = subprocess.run([tmp_path / "c" / "run"], input=bytes(x[0].numel() + 9), capture_output=True)
+    assert done.returncode == 2 and len(done.stdout.splitlines()) == 1 and b"the last one has 9: it is left out" in done.stderr
+    for wrong in (x.float(), x[..., 1:], None):
+        with pytest.raises(ModelError, match="images of a C build must be uint8"):
+            runner.answers(wrong)
+    with pytest.raises(UserError, match="is no folder that export"):
+        CBuild(tmp_path, model)
 
 
 def test_layout_is_as_the_header_says():

@@ -324,6 +324,7 @@ IDLE = "does nothing, nothing is balanced: the bounds of {normed} are its thresh
         ("{normed} --readout spike_count", "choose a membrane read-out"),
         ("{relu} --calibrate --no-bias", "leave one of the two out"),
         ("{relu} --calibrate --update delayed", "wants --update immediate"),
+        ("{relu} --calibrate --update phased", "with phased a layer answers later"),
         ("{passes} --calibrate", "wants an ANN of one pass"),
         ("{tanh}", "conversion knows the nonlinearities relu and qcfs, and {tanh} has tanh"),
     ],

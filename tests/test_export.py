@@ -129,6 +129,8 @@ def test_the_nir_file_says_what_it_lacks(exported):
     assert nir.read(path).metadata["initial_potential"] == 0.5
     free, *_ = nir_bytes(forward_layers(baseline := build(VGG_SNN_STDB_wFeedback, plan=BASELINE)), conventions(baseline))
     assert b"nothing" in free
+    phased = build(VGG_SNN_STDB_wFeedback, plan=BASELINE, update="phased")
+    assert "update phased" in nir_bytes(forward_layers(phased), conventions(phased))[-1]
     assert conventions(build(VGG_SNN_STDB_wFeedback, plan=BASELINE, **ONCE))["left_out"] == "the gate once"
 
 
@@ -313,7 +315,7 @@ def changed(position, layer):
         ),
         (lambda: stack(leaky)[0][0], "give an nn.Sequential of the layers in order, not a Conv2d"),
         (lambda: build(plan=FORK).features, "layer 1 is a neuron of this package"),
-        (lambda: nn.Sequential(), "must begin with a number"),
+        (lambda: nn.Sequential(), "the stack is no convolution"),
     ],
 )
 def test_layers_that_would_not_run_the_same_are_refused(layers, words):

@@ -131,6 +131,12 @@ def stack_with(position, *layers):
     return nn.Sequential(*small[:position], *layers, *small[position + 1 :])
 
 
+def not_a_number():
+    layer = nn.Conv2d(1, 4, 3, padding=1)
+    layer.weight.data[0, 0, 0, 0] = float("nan")
+    return layer
+
+
 class Residual(nn.Module):
     """Adds its input."""
 
@@ -153,6 +159,11 @@ class Residual(nn.Module):
         (stack_with(8, nn.Linear(8, 9)), "layer 8 is Linear with out_features=9, .*: hidden layers have one width"),
         (stack_with(6, nn.Linear(4 * 9, 8)), "layer 6 is Linear with in_features=36, .* has 64: so many come of these images"),
         (stack_with(10, nn.Linear(8, 10), nn.LogSoftmax(1)), "layer 11 is torch.LogSoftmax"),
+        (stack_with(1, nn.BatchNorm2d(5), nn.ReLU()), "layer 1 is a batch norm of 5 channels behind layer 0 of 4"),
+        (stack_with(0, nn.Conv2d(3, 4, 3, padding=1)), "layer 0 is Conv2d with in_channels=3, .* has 1: so many come of"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "layer 0 is no convolution, with which a network here begins"),
+        (nn.Sequential(), "the stack is no convolution"),
+        (stack_with(0, not_a_number()), "layer 0 has weights that are no finite numbers"),
         (Residual(), "give an nn.Sequential of the layers in order, not a Residual"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

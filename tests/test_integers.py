@@ -9,6 +9,8 @@ import torch
 from conftest import REPOSITORY
 from test_event_engine import BIAS, COUNTED, FORK, MAXIMUM, POOLED, UNKNOWN, build, inputs, spiked
 
+from harness import UserError
+from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
 from self_models.fast.event.engine import EventEngine
 from self_models.integers import LARGEST, LEVELS, SHARES, faded, in_whole_numbers, portable_tanh, whole_form
@@ -187,3 +189,9 @@ def test_weights_are_refused_by_name():
         load(QUICK, weights="int4")
     with pytest.raises(ModelError, match="an ANN"):
         load(REPOSITORY / "trained_models/ann/ann_feedback.pth", weights="int8")
+
+
+def test_it_is_not_saved(tmp_path):
+    with pytest.raises(UserError, match="weights int8 is not saved"):
+        save_checkpoint(tmp_path / "eight.pth", load(QUICK, weights="int8"))
+    assert not list(tmp_path.iterdir())

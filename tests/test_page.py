@@ -10,6 +10,8 @@ from conftest import CHROMIUM, REPOSITORY, browsed, refused, run_here
 
 from benchmarks.speed import page_steps
 from harness.exporting import page_file
+from harness.runs.checkpoints import save_checkpoint
+from self_models import load
 
 NETWORKS = REPOSITORY / "trained_models/snn"
 BUILD = REPOSITORY / "harness/exporting/page"
@@ -102,6 +104,10 @@ def test_steps_per_second_are_measured(monkeypatch):
 
 def test_what_no_page_shows_is_refused(tmp_path):
     path = tmp_path / "page.html"
+    model = load(NETWORKS / "quick_feedback.pth", gate="open", update="phased")
+    save_checkpoint(tmp_path / "phased.pth", model)
+    assert "which update phased does not" in refused("export", tmp_path / "phased.pth", "--to page --output", path)
+    assert "an SNN with a decoder" in refused("export", NETWORKS.parent / "ann/ann_feedback.pth", "--to page --output", path)
     for name, words in {"quick_baseline": "an SNN with a decoder", "cifar10_feedback": "28 x 28 grey"}.items():
         assert words in refused("export", NETWORKS / f"{name}.pth", "--to page --output", path)
     assert not path.exists()

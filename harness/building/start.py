@@ -126,7 +126,7 @@ def check_calibration(config, start):
     if "bias" in config.given and not config.bias:
         raise UserError("--no-bias: --calibrate shifts biases; leave one of the two out")
     if config.update != "immediate":
-        raise UserError("--calibrate wants --update immediate: with delayed a layer answers a step later than the one before")
+        raise UserError(f"--calibrate wants --update immediate: with {config.update} a layer answers later than the one before")
     if steps > 1:
         raise UserError(f"--calibrate wants an ANN of one pass, and {start.path} has --timesteps {steps}")
     if frames and config.timesteps != frames:

@@ -9,6 +9,8 @@ import torch
 
 from harness import UserError
 from harness.exporting.c_folder import in_rows
+from self_models.basics.errors import ModelError
+from self_models.basics.images import tensor_of
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.outputs import SNNOutput
 from self_models.running.recording import spaces_of
@@ -20,13 +22,19 @@ class CBuild:
 
     def __init__(self, folder, snn, *flags):
         self.folder, self.thresholds, self.timesteps = Path(folder), snn.thresholds, snn.latency
-        self.spaces, self.whole = spaces_of(snn.wiring), "NETWORK_INT8" in (self.folder / "weights.h").read_text()
+        self.image_shape, sizes = snn.image_shape, self.folder / "weights.h"
+        if not sizes.is_file():
+            raise UserError(f"{folder} is no folder that export.py --to c has written")
+        self.spaces, self.whole = spaces_of(snn.wiring), "NETWORK_INT8" in sizes.read_text()
         done = subprocess.run(["make", "-C", str(folder), *flags], capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")
 
     def run(self, images, *options):
-        """What ./run writes for these images."""
+        """What ./run writes for these images. Raises ModelError for others than it takes."""
+        images = tensor_of(images)
+        if getattr(images, "dtype", None) != torch.uint8 or images.shape[1:] != self.image_shape:
+            raise ModelError(f"images of a C build must be uint8 (B, {', '.join(map(str, self.image_shape))})")
         raw = in_rows(images).contiguous().numpy().tobytes()
         return subprocess.run([str(self.folder / "run"), *options], input=raw, capture_output=True, check=True).stdout
 

@@ -13,6 +13,7 @@ STEP = 1e-4  # seconds per step that snnTorch and Norse read a time constant by
 LACKS = "NIR has no transposed convolution, no gate of two signals and no rule that stops"
 START = "membranes begin at initial_potential times the threshold, which NIR has no word for: set that where you read the file"
 RESET = "NIR knows a reset to a value only; here the threshold is subtracted from V: set that where you read the file"
+PHASED = "layers fire one after the other (update phased), which NIR has no word for; the metadata says when each fires"
 
 
 def nir_bytes(layers, facts):
@@ -26,7 +27,7 @@ def nir_bytes(layers, facts):
     nodes["output"] = nir.Output({"output": np.array(layers[-1].after)})
     file, more = io.BytesIO(), {"reset": RESET, "seconds_per_step": STEP}
     nir.write(file, nir.NIRGraph(nodes, list(pairwise(nodes)), metadata={**facts, **more}))
-    return file.getvalue(), RESET, *([START] if facts["initial_potential"] else [])
+    return file.getvalue(), RESET, *[START] * bool(facts["initial_potential"]), *[PHASED] * (facts["update"] == "phased")
 
 
 def node_of(layer, nir):

@@ -18,6 +18,7 @@ from self_models.counting.prices import conventions
 from self_models.counting.spikes import part_of
 from self_models.loading import load
 from self_models.running.draws import key_for
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FOLDER = Path(__file__).parent / "page"
 TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -32,8 +33,11 @@ def page(checkpoint, own, weights="float32"):
     """(the file, a line on it) of a checkpoint's network, streaming while an image is drawn. weights: float32, of which 16 bits
     travel and are what the page computes with; or int8. Raises UserError and ModelError for a network that no page shows."""
     model = load(checkpoint, engine="dense", model=own)
-    if not getattr(model, "has_feedback", False) or model.image_shape != (1, 28, 28) or len(model.classes) != 10:
+    is_snn, size = isinstance(model, VGG_SNN_STDB_wFeedback), (model.image_shape, len(model.classes))
+    if not (is_snn and model.has_feedback) or size != ((1, 28, 28), 10):
         raise UserError(f"{checkpoint}: a page shows an SNN with a decoder, of 28 x 28 grey pixels and 10 classes: try --to c")
+    if model.phased:
+        raise UserError(f"{checkpoint}: a page streams, which update phased does not: try --to c")
     layers = layers_of(model)
     model = load(checkpoint, engine="dense", model=own, weights=TRAVELS[weights], gate="block", **SHOWN)
     test = load_data(model.settings["dataset"])[2]

@@ -29,10 +29,23 @@ static void trace(void)
     fwrite(network_open(), 1, NETWORK_PIXELS, stdout);
 }
 
+/* The number that is all of this text, at least the lowest; else the program ends. */
+static double number(const char *text, double lowest)
+{
+    char *end;
+    const double value = strtod(text, &end);
+    if (end == text || *end || !(value >= lowest)) {
+        fprintf(stderr, "%s is not a number from %g on\n", text, lowest);
+        exit(2);
+    }
+    return value;
+}
+
 int main(int argc, char **argv)
 {
     static uint8_t pixels[NETWORK_PIXELS];
     uint32_t key0 = NETWORK_KEY0, key1 = NETWORK_KEY1, image = 0;
+    size_t got;
     int i, layer, left_on = 0, shown = 0, traced = 0, steps = NETWORK_TIMESTEPS;
     for (i = 1; i < argc; i++) {
         const char option = argv[i][0] == '-' && argv[i][1] && !argv[i][2] ? argv[i][1] : '?';
@@ -40,15 +53,15 @@ int main(int argc, char **argv)
         if (option == 'b' && left >= 1) {
             if (network_settings.rule == RULE_NEVER)
                 network_set_rule(RULE_CONFIDENCE);
-            network_set_bound((float)atof(argv[++i]));
+            network_set_bound((float)number(argv[++i], 0));
         } else if (option == 'd' && left >= 1) {
             network_set_dynamic(1);
-            network_set_surprise((float)atof(argv[++i]));
+            network_set_surprise((float)number(argv[++i], 0));
         } else if (option == 'k' && left >= 2) {
             key0 = (uint32_t)strtoul(argv[++i], NULL, 0);
             key1 = (uint32_t)strtoul(argv[++i], NULL, 0);
         } else if (option == 's' && left >= 1)
-            steps = atoi(argv[++i]);
+            steps = (int)number(argv[++i], 1);
         else if (option == 'n' && left >= 1)
             image = (uint32_t)strtoul(argv[++i], NULL, 0);
         else if (option == 'l')
@@ -60,7 +73,7 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    for (; fread(pixels, 1, NETWORK_PIXELS, stdin) == NETWORK_PIXELS; image++) {
+    for (; (got = fread(pixels, 1, NETWORK_PIXELS, stdin)) == NETWORK_PIXELS; image++) {
         uint32_t spikes = 0;
         int step, stops = 0;
         if (!left_on || !shown++)
@@ -75,6 +88,10 @@ int main(int argc, char **argv)
         }
         if (!traced)
             printf("%d %d %lu\n", network_answer(), step, (unsigned long)spikes);
+    }
+    if (got) {
+        fprintf(stderr, "an image is %d bytes, and the last one has %lu: it is left out\n", NETWORK_PIXELS, (unsigned long)got);
+        return 2;
     }
     return 0;
 }
