@@ -137,8 +137,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         by_itself = own["gate"] == "block" or (gate.completes and gate.wait and gate.guess == "interpolation")
         if gate.reacts and (self.has_feedback or not by_itself):
             raise ModelError(
-                f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: choose "
-                "open, or once with --wait and --guess interpolation, without a decoder"
+                f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: give "
+                "--gate open, or without a decoder --gate once --wait --guess interpolation"
             )
         if rule.stops:
             raise ModelError(f"rule {own['rule']}: a phased network answers in its last steps alone: choose never")
