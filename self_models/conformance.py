@@ -6,6 +6,7 @@ import torch
 
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images, tensor_of
+from self_models.basics.settings import NOT_NEGATIVE, WHOLE, required
 from self_models.fast.event.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import SNNOutput
@@ -50,6 +51,8 @@ def first_difference(a, b, images=None, seed=0, uniforms=None, tolerance=None):
     a, b: SNNs, as load() gives them, EventEngines, or whatever is called like an SNN, gives an SNNOutput and has `thresholds`; or
     SNNOutputs, without images. seed, uniforms: of their draws, as in an SNN's call. Where they differ, the image runs again, and
     is recorded. Raises ModelError for runs that cannot be compared."""
+    seed = required(WHOLE, "seed", seed)
+    tolerance = None if tolerance is None else required(NOT_NEGATIVE, "tolerance", tolerance)
     if isinstance(a, SNNOutput) and isinstance(b, SNNOutput):
         return compared(a, b, tolerance)
     images = tensor_of(images)

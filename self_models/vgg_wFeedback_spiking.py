@@ -134,11 +134,12 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         for name, value in plain.items():
             if own[name] != value:
                 raise ModelError(f"{name}: with update phased a layer adds up all that arrives: leave it at {value}")
-        by_itself = own["gate"] == "block" or (gate.completes and gate.wait and gate.guess == "interpolation")
-        if gate.reacts and (self.has_feedback or not by_itself):
+        idle = own["gate"] == "block" and not gate.epsilon
+        by_itself = gate.completes and gate.wait and gate.guess == "interpolation" and not self.has_feedback
+        if gate.reacts and not idle and not by_itself:
             raise ModelError(
                 f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: give "
-                "--gate open, or without a decoder --gate once --wait --guess interpolation"
+                "--epsilon 0, or without a decoder --gate once --wait --guess interpolation"
             )
         if rule.stops:
             raise ModelError(f"rule {own['rule']}: a phased network answers in its last steps alone: choose never")

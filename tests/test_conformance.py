@@ -127,3 +127,5 @@ def test_what_cannot_be_compared_is_refused():
     ]:
         with pytest.raises(ModelError, match=words):
             first_difference(a, b, images)
+    with pytest.raises(ModelError, match="tolerance"):
+        first_difference(output, output, tolerance=-1)

@@ -84,7 +84,7 @@ def network(plan, gate, own, recorded, seed, **settings):
     if gate != "block" or settings["blocking"] != "dynamic":
         settings["surprise"] = 0.0
     if settings["update"] == "phased":
-        settings |= PHASED | ({} if gate == "open" else {"guess": "interpolation", "wait": True})
+        settings |= PHASED | {"once": {"guess": "interpolation", "wait": True}, "block": {"epsilon": 0.0}}.get(gate, {})
     if not PLANS[plan][1]:
         settings |= {"feedback_interval": 1, **({"epsilon": 0.0} if "epsilon" in settings else {})}
     try:

@@ -33,7 +33,8 @@ MOST = 50  # files of one's own that a picture shows
 def resolve_evaluation(args, cls):
     """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags name, as a file or by the run's
     name. Its settings hold where no flag was given, epsilon among them, and its gate where that stays in evaluation; a network
-    with nothing to predict by gets epsilon 0. cls: the model's class. Raises UserError where there is none."""
+    with nothing to predict by, or with update phased, gets epsilon 0. cls: the model's class. Raises UserError where there is
+    none."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
     if not args.pretrained_snn and not args.pretrained_ann:
@@ -46,7 +47,8 @@ def resolve_evaluation(args, cls):
     trained_gate = GATES.get(str(start.settings.get("gate")), Gate)
     if trained_gate.stays_in_evaluation and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
         args = args.with_found(gate=start.settings["gate"])
-    if "epsilon" not in args.given and not find_plan(args.architecture, args.plan).decoder and not GATES[args.gate].completes:
+    blocks = find_plan(args.architecture, args.plan).decoder and args.update != "phased"
+    if "epsilon" not in args.given and not blocks and not GATES[args.gate].completes:
         args = args.with_found(epsilon=0.0)
     return with_gate(args), start
 

@@ -18,7 +18,7 @@ from self_models.running.recording import spaces_of
 
 class CBuild:
     """A network in C, called as the SNN that it was made of, for first_difference(snn, CBuild(folder, snn), images); images are
-    uint8 (B, C, H, W). flags: of make. Raises UserError where it cannot be built."""
+    uint8 (B, C, H, W). flags: of make, with which all is built anew. Raises UserError where it cannot be built."""
 
     def __init__(self, folder, snn, *flags):
         self.folder, self.thresholds, self.timesteps = Path(folder), snn.thresholds, snn.latency
@@ -26,7 +26,7 @@ class CBuild:
         if not sizes.is_file():
             raise UserError(f"{folder} is no folder that export.py --to c has written")
         self.spaces, self.whole = spaces_of(snn.wiring), "NETWORK_INT8" in sizes.read_text()
-        done = subprocess.run(["make", "-C", str(folder), *flags], capture_output=True, text=True)
+        done = subprocess.run(["make", *["-B"] * bool(flags), "-C", str(folder), *flags], capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")
 

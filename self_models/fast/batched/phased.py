@@ -22,7 +22,7 @@ def advance(model, run, draws):
             sums["input"][step] = count_events(run.view.sent(sent)[None])
             signal.append(sent)
         run.schedules.append(Schedule(step, model.gate.waits(run.view), model.decoder_idle(run.view), [model.has_feedback]))
-        if model.gate.reacts:
+        if model.gate.completes:
             frames.append(model.read_out_and_gate(run, None))
         else:
             run.steps += 1
@@ -32,7 +32,7 @@ def advance(model, run, draws):
     drives, begin = through(model, run, "classifier", "classifier", encoded.flatten(2), begin, sums)
     logits = accumulated(run.logits, drives.to(run.logits.dtype), len(drives), 1, at_once=model.training)
     logits = torch.cat([run.logits.expand(begin, -1, -1), logits, logits[-1:].expand(steps - begin - len(logits), -1, -1)])
-    if not model.gate.reacts:
+    if not model.gate.completes:
         frames, run.steps = decoded_frames(model, run, forked, steps, sums), steps
     run.logits = logits[-1]
     return stack_frames(frames)._replace(logits=logits, spikes=torch.stack([*sums.values()], -1))
