@@ -1,6 +1,9 @@
 """Recordings of event cameras: a frame of off and on counts for each step."""
 
+import gc
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ from PIL import Image
 from test_images_in import make_folder
 from test_stream import check_joined
 
-from harness.data.frames import steps_in
+from harness.data.frames import recording_in, steps_in
 from harness.data.sets import augmented, load_data
 from harness.drawing.film import load_film, shown
 from self_models import ModelError, load
@@ -183,6 +186,20 @@ def test_arrays_of_any_byte_order_and_memory_layout_are_read(moving):
         stored = frames.astype(frames.dtype.newbyteorder()) if number % 2 else np.asfortranarray(frames)
         np.save(path.with_suffix(".npy"), stored)
     assert torch.equal(load_data(str(moving))[0].images, expected)
+
+
+def test_recordings_are_read_by_threads(moving):
+    """While Python code is told of each garbage collection, as by hypothesis: threads then take turns within NumPy's reading."""
+    before, told = gc.get_threshold(), lambda phase, info: time.sleep(0)
+    gc.callbacks.append(told)
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            shapes = [counts.shape for counts in pool.map(recording_in, sorted(moving.rglob("*.npz")) * 60)]
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(told)
+    assert set(shapes) == {(4, *SIZE)}
 
 
 def test_augmentation_moves_all_frames_alike():

@@ -1,5 +1,6 @@
 """What was decoded once is kept beside the images, or where the user's caches lie, and checked when it is read again."""
 
+import functools
 import hashlib
 import json
 import os
@@ -14,8 +15,6 @@ from harness import UserError
 from harness.processes.lock import Lock
 from harness.runs.checkpoints import write_here
 from self_models.basics.home import users_folder
-
-READ = {}  # of each cache file that this process has read: (its inode, size and time then, what it holds)
 
 
 def places(folder):
@@ -41,7 +40,6 @@ def cached(folder, name, is_current, make):
             try:
                 if not look(path, is_current):
                     write_here(path, lambda file: write_arrays(file, *make()))
-                    READ.pop(path, None)  # a new file may have the inode, size and tick of the one before
             finally:
                 lock.release()
         except (OSError, UserError) as error:
@@ -56,11 +54,8 @@ def cached(folder, name, is_current, make):
 def look(path, is_current):
     """What a cache file holds, see cached; None where it is absent, damaged or stale."""
     try:
-        file = os.stat(path)
-        state = file.st_ino, file.st_size, file.st_mtime_ns
-        if path not in READ or READ[path][0] != state:
-            READ[path] = state, read_arrays(path)
-        found = READ[path][1]
+        state = os.stat(path)
+        found = read_arrays(path, state.st_ino, state.st_size, state.st_mtime_ns)
         return found if is_current(found[1]) else None
     except Exception:  # zipfile raises whatever a damaged file makes of it
         return None
@@ -78,8 +73,9 @@ def write_arrays(file, arrays, about):
         archive.writestr(zipfile.ZipInfo("about"), json.dumps({**about, "begins": begins, "shape": shape, "dtype": dtype}))
 
 
-def read_arrays(path):
-    """What a file that write_arrays wrote holds, see cached; all of it is checked. Raises where it is damaged."""
+@functools.cache
+def read_arrays(path, *_state):
+    """What a file that write_arrays wrote holds, see cached; all is checked, once in a process. Raises where it is damaged."""
     with zipfile.ZipFile(path) as archive:
         if archive.testzip():
             raise zipfile.BadZipFile("a wrong check sum")

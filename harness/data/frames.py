@@ -1,6 +1,7 @@
 """Frames from files, in their order: a folder of images, a GIF, a video, or an array; and recordings of event cameras."""
 
 import re
+import threading
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -13,6 +14,7 @@ from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded, image_sources, opened, reason
 from self_models.basics.images import checked_images, has_colour, tensor_of
 
+PARSING = threading.Lock()  # NumPy reads a header by the module ast, which fails at times in threads (SystemError, Python 3.11)
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ogv", ".wmv")
 ANIMATED = (".gif", ".apng", ".webp")
 ARRAYS = (".npy", ".npz")
@@ -45,8 +47,9 @@ def read_frames(path, model, invert=False):
 def array_in(path):
     """A tensor (N, C, H, W) of what a file holds: the only array of an .npz, or that named frames. Raises ModelError."""
     try:
-        held = np.load(path, allow_pickle=False)
-        arrays = {"frames": held} if isinstance(held, np.ndarray) else dict(held)
+        with PARSING:
+            held = np.load(path, allow_pickle=False)
+            arrays = {"frames": held} if isinstance(held, np.ndarray) else dict(held)
     except Exception as error:  # NumPy raises whatever a damaged file makes of it
         raise ModelError(f"no array can be read from it ({reason(error, path)})") from None
     if len(arrays) != 1 and "frames" not in arrays:
