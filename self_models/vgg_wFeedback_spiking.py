@@ -216,9 +216,11 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
         stages = {name: list_layers(stage) for name, stage in self.named_children()}
         stages |= zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True)
-        at_once = self.runs_by == "dense" and not (self.phased and recorder and recorder.asked)
-        for node, neuron in enumerate(self.neurons().values() if self.phased else (), 1):
-            neuron.phase, neuron.steps = self.wiring.depths[node] - 1, self.timesteps
+        at_once = self.runs_by == "dense"
+        if self.phased:
+            at_once, depths = at_once and not (recorder and recorder.asked), self.wiring.depths
+            for node, neuron in enumerate(self.neurons().values(), 1):
+                neuron.phase, neuron.steps = depths[node] - 1, self.timesteps
         if at_once:
             stages = batched.prepared(self, stages, x)
         if self.watcher:

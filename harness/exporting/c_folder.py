@@ -9,12 +9,12 @@ import torch
 from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_layout import NODE, check_exportable, laid_out
+from harness.exporting.layers import check_spiking
 from harness.runs.progress import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, key_for
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("network.h", "layout.h", "network.c", "check.c", "run.c", "Makefile")
@@ -28,8 +28,7 @@ def c_folder(checkpoint, own, weights="float32"):
     """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: float32 or int8. Raises UserError and
     ModelError for a network that network.c cannot run, by the name of what it does not know."""
     model = load(checkpoint, model=own, weights=weights)
-    if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+    check_spiking(model)
     check_exportable(model)
     notes = []
     try:

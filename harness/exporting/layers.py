@@ -21,12 +21,17 @@ class Layer(NamedTuple):
     after: tuple
 
 
+def check_spiking(model):
+    """Raises UserError for an ANN."""
+    if not isinstance(model, VGG_SNN_STDB_wFeedback):
+        raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+
+
 @torch.no_grad()
 def forward_layers(model):
     """The Layers of encoder and classifier, without dropout. Raises UserError for an ANN, ModelError for what no architecture
     makes."""
-    if not isinstance(model, VGG_SNN_STDB_wFeedback):
-        raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+    check_spiking(model)
     check_known(model, "an export")
     stages = {"features": model.features, "": nn.ModuleDict({"flatten": nn.Flatten()}), "classifier": model.classifier}
     layers, signal = [], torch.zeros(1, *model.image_shape)

@@ -21,7 +21,6 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
     running = torch.arange(len(x), device=x.device)
     taken = torch.full_like(running, steps)
     length = chunk_length(model, x, steps, stops, one_by_one=run.last is None or not run.at_once)
-    length = steps if model.phased and run.at_once else length
     for drawn in drawn_for(model, run, steps, uniforms, length):
         drawn, first = drawn if len(running) == len(x) else drawn[:, running], run.steps
         keeps = not model.training or model.bptt_segments == 0 or first + len(drawn) >= end
@@ -46,11 +45,13 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
 
 
 def chunk_length(model, x, steps, stops, one_by_one=False):
-    """Steps that run together: all or a segment in training, in evaluation what the bound on memory allows; 1 where a recording
-    may surprise, since all layers forget between two frames, where step() is taken step by step, and of a stream, so that its
-    pieces give what the whole gives to the last bit."""
+    """Steps that run together: of a phased network all; in training all or a segment, in evaluation what the bound on memory
+    allows; 1 where a recording may surprise, since all layers forget between two frames, where step() is taken step by step, and
+    of a stream, so that its pieces give what the whole gives to the last bit."""
     if model.frames and model.settings["surprise"]:
         return 1
+    if model.phased and not one_by_one:
+        return steps
     if model.training:
         return -(-steps // max(1, model.bptt_segments))
     if one_by_one:
