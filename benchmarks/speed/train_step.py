@@ -2,16 +2,18 @@
 """How long does a training step of VGG5_wFeedback take here, in snnTorch and in SpikingJelly (multi-step)? One JSON object.
 
 All three have the same weights, input spikes, loss and optimiser; loss and gradient of the first step show that they are the
-same network. They take turns, one step each, so that a busy machine slows all of them down; *_s are medians. Dropout is off,
-since the three hold their masks differently. products_share: what convolutions and matrix products take of our step, by PyTorch's
-profiler. peak_gb: the largest resident memory of the process, everything included (weights, gradients, optimiser, PyTorch);
-of one network with --only. `OMP_NUM_THREADS=2 python benchmarks/speed/train_step.py --rounds 3`: a minute; see
-docs/notebook/training_speed.md.
+same network. Each trains in a process of its own, which keeps the memory that it frees (run_script): beside the others in
+one process ours took up to 1.4 times as long. Medians: *_s of the clock, *_cpu_s of processor time, of which a busy machine
+changes less. Dropout is off, since the three hold their masks differently. products_share: what convolutions and matrix products
+take of our step, by PyTorch's profiler. *_gb: the largest resident memory of the process, everything included (weights,
+gradients, optimiser, PyTorch). `OMP_NUM_THREADS=2 python benchmarks/speed/train_step.py --rounds 3`: a minute; see
+docs/explanation/performance.md.
 """
 
 import json
 import re
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -55,49 +57,55 @@ def main(argv=None):
         raise UserError("--gate block is ours alone: add --only ours")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no GPU here")
-    print(json.dumps(measured(args)))
+    if args.only:
+        found = measured(args, args.only)
+    else:
+        command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv), "--only"]
+        found = {}
+        for name in ("ours", *PEERS):
+            record = json.loads(subprocess.run([*command, name], check=True, stdout=subprocess.PIPE).stdout)
+            found |= {key: value for key, value in record.items() if key.startswith((name, "products"))}
+        for kind in ("s", "cpu_s"):
+            fastest = min(found[f"{name}_{kind}"] for name in PEERS)
+            found[f"ratio_to_fastest_peer_{kind}"] = round(fastest / found[f"ours_{kind}"], 3)
+    print(json.dumps(found | {"threads": torch.get_num_threads()} | {name: getattr(args, name) for name in args.about}))
 
 
-def measured(args):
-    """The record: seconds of each network's steps, the peak of memory, what its first step says."""
+def measured(args, name):
+    """Of one network: seconds of its steps, the peak of memory, loss and gradient of its first step."""
     torch.manual_seed(0)
     batch = next(load_data("MNIST")[0].batches(args.batch_size))
     ours = network(args, batch.images).to(args.device)
     batch = batch._replace(images=batch.images.to(args.device), labels=batch.labels.to(args.device))
     ours.set_bptt_segments("auto" if args.bptt_segments == "auto" else int(args.bptt_segments))
     ours.precision = args.precision  # which it sees to itself; the others run under autocast
-    models = {"ours": ours} if args.only in (None, "ours") else {}
-    models |= {name: Peer(ours, name, way).to(args.device) for name, way in PEERS.items() if args.only in (None, name)}
+    model = ours if name == "ours" else Peer(ours, name, PEERS[name]).to(args.device)
     del ours  # else another's peak would have it, too
-    optimizers = {name: make_optimizer(model, OPTIMIZER) for name, model in models.items()}
+    optimizer = make_optimizer(model, OPTIMIZER)
     draws = Draws(0, 1, batch.index).uniforms(args.timesteps, tuple(batch.images.shape[1:]), args.device)
-    seconds, checks = {name: [] for name in models}, {}
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
-    def step(name):
-        optimizers[name].zero_grad(set_to_none=True)
+    def step():
+        optimizer.zero_grad(set_to_none=True)
         with torch.autocast(args.device, torch.bfloat16, enabled=name != "ours" and args.precision == "bfloat16"):
-            output = models[name](batch.images, draws)
+            output = model(batch.images, draws)
         loss = Criterion(0.01, "linear_over_t")(output, batch.labels)["total"]
         loss.backward()
-        optimizers[name].step()
+        optimizer.step()
         return loss
 
-    for _ in range(args.rounds + 1):
-        for name, model in models.items():
-            began = now(args.device)
-            loss = step(name)
-            seconds[name].append(now(args.device) - began)
-            checks.setdefault(name, [loss.item(), next(model.parameters()).grad.norm().item()])
-    found = {f"{name}_s": round(statistics.median(times[1:]), 4) for name, times in seconds.items()}
-    if not args.only:
-        found["ratio_to_fastest_peer"] = round(min(found["snntorch_s"], found["spikingjelly_s"]) / found["ours_s"], 3)
-    found["peak_gb"] = round(peak_gb(args.device), 2)
-    if args.device == "cpu" and "ours" in models:
-        found["products_share"] = round(products_share(lambda: step("ours")), 3)
-    settings = {name: getattr(args, name) for name in args.about}
-    return {**found, "first_loss_and_gradient": checks, "threads": torch.get_num_threads(), **settings}
+    first = [step().item(), next(model.parameters()).grad.norm().item()]
+    times = []
+    for _ in range(args.rounds):
+        began = now(args.device)
+        step()
+        times.append([after - before for before, after in zip(began, now(args.device), strict=True)])
+    medians = [round(statistics.median(each), 4) for each in zip(*times, strict=True)]
+    found = {f"{name}_s": medians[0], f"{name}_cpu_s": medians[1], f"{name}_gb": round(peak_gb(args.device), 2)}
+    if args.device == "cpu" and name == "ours":
+        found["products_share"] = round(products_share(step), 3)
+    return found | {f"{name}_first_loss_and_gradient": first}
 
 
 def products_share(step):
@@ -112,10 +120,10 @@ def products_share(step):
 
 
 def now(device):
-    """Seconds, when the device has done what was asked of it."""
+    """Seconds of the clock and of processor time, when the device has done what was asked of it."""
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return time.perf_counter(), time.process_time()
 
 
 def peak_gb(device):
@@ -132,7 +140,7 @@ def build_parser():
     parser.add_argument("--timesteps", type=typed(COUNT), default=10)
     parser.add_argument("--batch_size", type=typed(COUNT), default=64)
     parser.add_argument("--rounds", type=typed(COUNT), default=5, help="timed steps of each network, after one that is not timed")
-    parser.add_argument("--only", choices=["ours", *PEERS], help="one of them alone, for its peak_gb")
+    parser.add_argument("--only", choices=["ours", *PEERS], help="one of them alone")
     parser.add_argument("--gate", choices=["open", "block"], default="open", help="block: as trained here, --only ours")
     parser.add_argument("--bptt_segments", choices=["0", "auto"], default="0", help="of ours: auto keeps few steps in memory")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

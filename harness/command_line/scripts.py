@@ -11,6 +11,7 @@ import torch
 
 from harness import UserError
 from harness.processes import ranks
+from harness.processes.memory import keep_freed_memory
 from harness.processes.signals import end_at_once, handling
 from harness.runs.commands import resume_command
 from self_models.basics.errors import ModelError
@@ -28,8 +29,9 @@ HELPS = {  # how the functions at work begin -> (what they do, what takes less m
 
 
 def run_script(main):
-    """Run main() as a script, as one of several ranks if torchrun started it. A UserError or ModelError becomes one line and exit
-    status 2; SIGINT and SIGTERM end with 130 and 143; a lost rank with 1."""
+    """Run main() as a script that keeps the memory it frees, as one of several ranks if torchrun started it. A UserError or
+    ModelError becomes one line and exit status 2; SIGINT and SIGTERM end with 130 and 143; a lost rank with 1."""
+    keep_freed_memory()
     with handling(end_at_once), ranks.process_group():
         try:
             main()

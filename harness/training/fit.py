@@ -20,7 +20,6 @@ from harness.measuring.report import (
     save_results_json,
 )
 from harness.processes import ranks
-from harness.processes.memory import keep_freed_memory
 from harness.processes.signals import noted_signals
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import silence
@@ -55,7 +54,6 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     if args.epochs:
         run.say(*slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args))
     run.begin()
-    keep_freed_memory()
     parallel, foretell = ranks.parallel(model), forecast(updates, args.epochs, run.say)
     with board or nullcontext(), noted_signals(patient=ranks.count() > 1) as training.signals:
         if not args.epochs:
