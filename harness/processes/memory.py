@@ -8,8 +8,8 @@ NEVER = -1
 
 def keep_freed_memory():
     """Let this process keep the memory that it frees, for what it allocates next. Returns whether that can be had: with glibc. By
-    default glibc returns each block above 32 MB to the system, which clears it anew for the next training step or batch: 7 to 27 %
-    of the time of a deep SNN's training step, 10 to 20 % of an evaluation (docs/notebook/training_speed.md)."""
+    default glibc returns each block above 32 MB to the system, which clears it anew for the next step or batch: 7 to 27 % of the
+    time of a deep SNN's training step, 10 to 20 % of an evaluation (docs/notebook/training_speed.md)."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
