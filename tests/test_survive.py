@@ -372,7 +372,7 @@ DAMAGES = {"flipped": lambda raw: flip(raw, len(raw) // 3), "cut short": lambda 
 
 @pytest.mark.parametrize(("damage", "hard_links"), [("flipped", True), ("gone", True), ("cut short", False)])
 def test_the_checkpoint_before_a_damaged_one_is_offered_and_kept(alone, tmp_path, monkeypatch, damage, hard_links):
-    """The damaged one does not take the good one's place when the run goes on."""
+    """The damaged one does not take the good one's place when the run goes on, by the checkpoint's path alone."""
     with monkeypatch.context() as patch:
         after_step(patch, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
         stopped(tmp_path, signal.SIGTERM)
@@ -387,7 +387,7 @@ def test_the_checkpoint_before_a_damaged_one_is_offered_and_kept(alone, tmp_path
         "harness.training.state.save_checkpoint",
         lambda *args, **more: (real(*args, **more), held.append(load_checkpoint(previous))),
     )
-    train(tmp_path, f"--resume {previous}")
+    train(tmp_path, f"--resume {previous}", flags="")  # which names the run
     assert same(held[0], good) and compare(alone, tmp_path) == []
 
 

@@ -110,9 +110,12 @@ def numbered(name, seed):
 
 
 def run_name(kind, args):
-    """What a run of a training script is called: as --run_name says; --test_only as the checkpoint, with _test."""
+    """What a run of a training script is called: as --run_name says; --test_only as the checkpoint, with _test; --resume PATH as
+    the run that it goes on with."""
     if not args.run_name and args.test_only:
         return f"{Path(getattr(args, 'pretrained_snn', '') or args.pretrained_ann).stem}_test"
+    if not args.run_name and args.resume not in ("", "last"):
+        return Path(args.resume).stem.removesuffix("_previous").removesuffix("_last")
     return args.run_name or (ann_name(args) if kind == "ann" else snn_name(args))
 
 
