@@ -150,6 +150,8 @@ def test_what_run_cannot_read_is_refused(tmp_path):
     for wrong in (x.float(), x[..., 1:], None):
         with pytest.raises(ModelError, match="images of a C build must be uint8"):
             runner.answers(wrong)
+    with pytest.raises(ModelError, match="a C build draws by itself"):
+        runner(x, uniforms=torch.zeros(1))
     with pytest.raises(UserError, match="is no folder that export"):
         CBuild(tmp_path, model)
 

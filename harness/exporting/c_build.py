@@ -43,7 +43,10 @@ class CBuild:
         return np.array([line.split() for line in self.run(images, *options).splitlines()], int)
 
     def __call__(self, images, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """The SNNOutput, with all that is recorded, of images with numbers that follow each other."""
+        """The SNNOutput, with all that is recorded, of images with numbers that follow each other. Raises ModelError for
+        uniforms, which C draws by itself."""
+        if uniforms is not None:
+            raise ModelError("a C build draws by itself: give a seed or draws in place of uniforms")
         draws = draws_for(images, draws, seed)
         key0, key1 = map(str, key_for(draws.seed, "input"))
         return self.output(self.run(images, "-t", "-k", key0, key1, "-n", str(int(draws.index[0]))), len(images))
