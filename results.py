@@ -68,6 +68,7 @@ NETWORKS = {  # by the presets of their SNNs, in the order of the tables
     "deep_feedback": Network("CIFAR-10, deep, feedback", images=JPEG),
     "deep_blind": Network("CIFAR-10, deep, interpolation", images=JPEG),
     "deep_baseline": Network("baseline of CIFAR-10, deep, feedback", images=JPEG),
+    "deep_phased": Network("CIFAR-10, deep, phased", images=JPEG),
 }
 RECIPES = {preset: find(preset, "snn") for preset in NETWORKS}
 CHECKPOINTS = {  # name -> (its preset, seed)
@@ -322,9 +323,10 @@ def log_of(recipe):
 
 def seconds_of(recipe):
     """How long a recipe's network took to train, with those that it starts from; 0 where a log is not committed."""
-    own = sum(record["seconds"] for record in log_of(recipe) if record["event"] == "epoch")
+    log = log_of(recipe)
+    own = sum(record["seconds"] for record in log if record["event"] == "epoch")
     before = [seconds_of(start) for flag in recipe.starts if "pretrained" in flag and (start := recipe.start(flag))]
-    return own + sum(before) if own and all(before) else 0
+    return own + sum(before) if log and all(before) else 0
 
 
 def put_into(page, lines):
