@@ -17,13 +17,14 @@ from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeur
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
 from self_models.network.surrogates import SURROGATES
+from self_models.network.together import check_together
 from self_models.network.wiring import modules_of, unknown, wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
 from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
-from self_models.running.changing import check_recordings, decayed, prediction_targets, seen_and_targets, show_image
+from self_models.running.changing import decayed, prediction_targets, seen_and_targets, show_image
 from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
@@ -128,50 +129,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """Whether the outputs take what reaches them in the step of this number."""
         return not self.phased or self.phase(step) == self.wiring.depths[self.wiring.output] - 1
 
-    def _check_phased(self, gate, rule):
-        own = self.settings
-        plain = {"leak": 1, "output_leak": 1, "feedback_interval": 1, "membrane_floor": None, "learn_leak": False}
-        for name, value in plain.items():
-            if own[name] != value:
-                raise ModelError(f"{name}: with update phased a layer adds up all that arrives: leave it at {value}")
-        idle = own["gate"] == "block" and not gate.epsilon
-        by_itself = gate.completes and gate.wait and gate.guess == "interpolation" and not self.has_feedback
-        if gate.reacts and not idle and not by_itself:
-            raise ModelError(
-                f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: give "
-                "--epsilon 0, or without a decoder --gate once --wait --guess interpolation"
-            )
-        if rule.stops:
-            raise ModelError(f"rule {own['rule']}: a phased network answers in its last steps alone: choose never")
-        if own["recorded_frames"] and self.has_feedback:
-            raise ModelError("update phased predicts a recording when it is over: choose an architecture without feedback")
-        if SURROGATES.find(own["activation"])(own["alpha"], own["beta"]).needs_age:
-            raise ModelError(
-                f"activation {own['activation']} asks how long ago a spike was, and update phased does not: choose Linear"
-            )
-        if self.Neuron is not SpikingNeuron:
-            raise ModelError(f"update phased has neurons of its own, and {type(self).__name__} has {self.Neuron.__name__}")
-
-    def _check_parts(self, gate, rule, readout):
-        steps, interval = self.settings["timesteps"], self.settings["feedback_interval"]
-        if self.phased:
-            self._check_phased(gate, rule)
-        if interval > steps:
-            raise ModelError(f"feedback_interval must be 1 to the {steps} timesteps, not {interval}")
-        gate.check(self.has_feedback, self.settings["encoding"])
-        check_recordings(self.settings, gate)
-        if self.settings["surprise"] and not gate.reopens:
-            raise ModelError("surprise: it is what opens again, which needs gate block and blocking dynamic: choose them")
-        if steps < gate.least_steps and not self.phased:
-            raise ModelError(f"timesteps: with these settings of its gate the network answers from step {gate.least_steps} on")
-        if gate.completes and self.has_feedback and not readout.on_scale:
-            name, other = self.settings["readout"], self.settings["gate"]
-            raise ModelError(
-                f"readout {name} predicts 0.5 to 1 of a grey image, and gate {other} wants the image's scale: choose another"
-            )
-        if rule.looks_at_input and not ((self.has_feedback or gate.completes) and gate.reacts):
-            name = self.settings["rule"]
-            raise ModelError(f"rule {name} needs an architecture with feedback and a gate that blocks; choose another")
+    def _check_parts(self, **parts):
+        check_together(self, **parts)
 
     def overridden(self, but=()):
         """The name of a method that this model's class, derived from this one, has made its own, or the model alone, but for

@@ -4,24 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from self_models.basics.errors import ModelError
 from self_models.running.outputs import by_step, share_of_active
 from self_models.running.steps import View
-
-
-def check_recordings(settings, gate):
-    """Raises ModelError where settings and gate can make nothing of recordings, or have no use for a setting of recordings."""
-    frames, steps = settings["recorded_frames"], settings["timesteps"]
-    if not frames:
-        if settings["predict"] != "frame":
-            raise ModelError("predict: an image that stays has no next frame: choose frame")
-        return
-    if steps > frames:
-        raise ModelError(f"timesteps: these recordings have {frames} frames, one for a step: give at most {frames}, not {steps}")
-    if not gate.follows_changes:
-        raise ModelError(f"gate {settings['gate']} is for an image that stays: for recordings choose block, or open")
-    if gate.reacts and not gate.reopens:
-        raise ModelError("blocking: what is closed for good would not see what a recording shows later: choose dynamic")
 
 
 def shown_next(model, run, steps):
