@@ -22,7 +22,7 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.fast.batched.folding import FoldedChain
 from self_models.fast.event.compiled.parts import FORMS
-from self_models.network.neurons import NeuronState, SpikingLayers, SpikingNeuron
+from self_models.network.neurons import NeuronState, PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.stages import chains, encoder_parts, list_layers
 from self_models.network.wiring import check_known, is_doubling
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
@@ -134,6 +134,14 @@ class IntegerNeuron(SpikingNeuron):
         return v.clamp(self.lowest, self.highest)
 
 
+class IntegerPhasedNeuron(PhasedNeuron, IntegerNeuron):
+    """The same with the update phased. What T steps charge lies within lowest and highest."""
+
+    def forward(self, current, state=None):
+        spikes, state = super().forward(current, state)
+        return spikes.float(), state
+
+
 class IntegerSNN:
     """What a network in whole numbers does otherwise than the SNN's class beside which it is derived. logits_unit, decoded_unit,
     input_unit: see WholeForm; longest_interval: feedback_interval with which sums surely fit. Logits that are shown, and that
@@ -197,23 +205,23 @@ def in_whole_numbers(model):
     rule, read-out or encoding that has no form in them."""
     if not isinstance(model, SpikingLayers):
         raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
-    method = model.overridden()
-    if own := f"{type(model).__name__}.{method}" if method else "the update phased" * model.phased:
-        raise ModelError(f"{WHO} does not know {own}: {INSTEAD}")
+    if method := model.overridden():
+        raise ModelError(f"{WHO} does not know {type(model).__name__}.{method}: {INSTEAD}")
     check_known(model, WHO, INSTEAD)
     model.__class__ = integer_class(type(model))
     model.change()  # which refuses what has no form
     model.input_unit = 1 / BRIGHTEST if model.encoding.send is whole_pixels else 1.0
     before_fork, after_fork = encoder_parts(model.features)
-    forked = quantise(before_fork, Signal(model.input_unit, round(1 / model.input_unit)))
-    output = quantise([*after_fork, *list_layers(model.classifier)], forked)
+    charges = model.timesteps if model.phased else 1
+    forked = quantise(before_fork, Signal(model.input_unit, round(1 / model.input_unit)), charges)
+    output = quantise([*after_fork, *list_layers(model.classifier)], forked, charges)
     model.logits_unit = output.unit
     if model.has_feedback:
         model.longest_interval, model.generate = model.feedback_interval, folded(model.generate)
         waiting = Signal(forked.unit, forked.bound * model.feedback_interval)
         if waiting.bound > EXACT:
             raise ModelError(f"feedback_interval {model.feedback_interval}: {WHO} cannot add up so many steps: choose less")
-        model.decoded_unit = quantise(list_layers(model.generate), waiting).unit
+        model.decoded_unit = quantise(list_layers(model.generate), waiting, charges).unit
     return model.requires_grad_(False)
 
 
@@ -222,23 +230,24 @@ def integer_class(cls):
     return type(f"Integer{cls.__name__}", (IntegerSNN, cls), {})
 
 
-def quantise(layers, signal):
+def quantise(layers, signal, charges):
     """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out. Float32 stays where
-    it holds every sum exactly."""
+    it holds every sum exactly. charges: steps whose currents a neuron adds up before it may fire."""
     for linear, neuron in chains(layers):
         for position, module in linear:
             if isinstance(module, nn.MaxPool2d):
                 continue
             before, ends = signal.bound, neuron and module is linear[-1][1]
             signal = whole_sums(module, signal, neuron[1].threshold.item() if ends else None)
-            if signal.bound > LARGEST:
+            if signal.bound * charges > LARGEST:
                 raise ModelError(f"{WHO}: sums of layer {position} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}")
             if max(before, signal.bound) > EXACT:
                 module.double().register_forward_pre_hook(lambda _, given: (given[0].double(),))
         if neuron:
             neuron, theta = neuron[1], round(neuron[1].threshold.item() / signal.unit)
-            narrow = signal.bound <= EXACT / 2 and theta < EXACT / 64
-            neuron.__class__, neuron.unit, neuron.highest = IntegerNeuron, signal.unit, EXACT // 2 if narrow else LARGEST
+            narrow = signal.bound * charges + theta <= EXACT / 2 and theta < EXACT / 64
+            neuron.__class__ = IntegerPhasedNeuron if isinstance(neuron, PhasedNeuron) else IntegerNeuron
+            neuron.unit, neuron.highest = signal.unit, EXACT // 2 if narrow else LARGEST
             neuron.threshold = nn.Parameter(torch.tensor(theta, dtype=torch.float32 if narrow else torch.float64))
             signal = Signal(1.0, 1, signed=False)
     return signal

@@ -90,8 +90,6 @@ def few_images(monkeypatch):
 def test_same_spikes_and_pixels(tmp_path, settings, kind):
     """By check.c, by first_difference, and left on, where images follow each other; clean for both sanitisers."""
     model = build(**{"timesteps": 7, "fc_width": 12, **settings})
-    if kind == "int8" and model.phased:
-        pytest.skip("refused by name, see test_integers")
     model = in_whole_numbers(model) if kind == "int8" else model
     x = write(tmp_path, model, kind == "compact")
     found = CBuild(tmp_path, model, *SANITISED)

@@ -60,7 +60,8 @@ CASES = [
     {**BIAS, **MAXIMUM, **COUNTED, "fc_layers": 0}, {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "feedback_interval": 2},
     {"plan": [[3, "D", 4, "D", 5, "D"], ["U", 4, "U", "U", "in"]], "latch": True, "residual": True, "blocking": "dynamic"},
     {"image_shape": (3, 9, 11), "readout": "spike_count", "together": True}, {"membrane_floor": 0.5},
-    {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5},
+    {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5}, {**MAXIMUM, **BIAS, "update": "phased"},
+    {**POOLED, "update": "phased", "encoding": "direct", "initial_potential": 0.5},
 ]  # fmt: skip
 
 
@@ -169,11 +170,6 @@ def test_what_has_no_form_in_whole_numbers_is_refused_by_name(change):
         with pytest.raises(ModelError, match=said):
             model.change(**settings)
     assert model.change(feedback_interval=1, epsilon=0.2).gate.epsilon == 0.2
-
-
-def test_a_phased_network_is_refused_by_name():
-    with pytest.raises(ModelError, match="weights int8 does not know the update phased"):
-        in_whole_numbers(build(VGG_SNN_STDB_wFeedback, update="phased"))
 
 
 @pytest.mark.parametrize("part", UNKNOWN)
