@@ -48,19 +48,20 @@ def main(argv=None):
 def first_other(ann, snn, image):
     """The first layer in which neurons send another number of spikes than the ANN's level, of how many, and the largest distance
     of their drives from the edge between two levels, in levels; nothing where all levels are the same."""
-    drives, hooks = {}, []
-    for name, module in ann.named_modules():
-        if hasattr(module, "levels"):
-            note = lambda module, given, _, name=name: drives.update({name: given[0] * module.levels / module.bound + 0.5})  # noqa: E731
-            hooks.append(module.register_forward_hook(note))
+    layers, hooks = [], []
+    for module in ann.modules():
+        if hasattr(module, "levels"):  # (the drive, the level) of each of its neurons, in levels
+            hooks.append(
+                module.register_forward_hook(lambda *of: layers.append([x * of[0].levels / of[0].bound for x in (*of[1], of[2])]))
+            )
     ann(image)
     for hook in hooks:
         hook.remove()
     recorded = snn(image, record=dict.fromkeys(snn.neurons(), "spikes")).recorded
-    for (name, sent), drive in zip(recorded.items(), drives.values(), strict=True):
-        differ = sent["spikes"].sum(0) != drive.floor().clamp(0, snn.timesteps)
+    for (name, sent), (drive, level) in zip(recorded.items(), layers, strict=True):
+        differ = sent["spikes"].sum(0) != level.round()
         if differ.any():
-            edge = (drive - drive.round())[differ].abs().max().item()
+            edge = (drive + 0.5 - (drive + 0.5).round())[differ].abs().max().item()
             return {"layer": name, "neurons": int(differ.sum()), "from_the_edge": edge}
     return {"layer": "output"}
 
