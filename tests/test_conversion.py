@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ANN, BALANCE, DATA, OBJ1, PLAN, SNN, SPIKING, TINY, digests, images, records, refused, run_here
+from conftest import ANN, BALANCE, DATA, OBJ1, PLAN, SNN, SPIKING, STREAM, TINY, digests, images, records, refused, run_here
 from test_event_engine import BIAS, UNKNOWN, build
 
 import harness.data.sets
@@ -253,6 +253,11 @@ def test_an_ann_becomes_phased_without_training_and_is_saved(normed, tmp_path):
     again = [records(tmp_path / f"logs/snn/{engine}.jsonl", "evaluation")[0] for engine in ("reference", "event")]
     assert [one["accuracy"] for one in (snn, *again)] == [ann["accuracy"]] * 3 and snn["interval"] == 4
     assert len({json.dumps(one["spikes_per_layer"]) for one in (snn, *again)}) == 1
+    snn = f"--pretrained_snn {tmp_path}/trained_models/snn/snn.pth --output_dir {tmp_path} {DATA}"
+    assert "update phased answers one image after the other" in refused(STREAM, snn, "--scene switch")
+    for gate in ("contrast --epsilon 0", "once --epsilon 0"):  # but with what the line says instead
+        assert "give --gate block --epsilon 0" in refused(OBJ1, snn, f"--gate {gate}")
+    run_here(OBJ1, snn, "--gate block --epsilon 0")
 
 
 def test_an_ann_with_a_scale_is_balanced(tmp_path):
