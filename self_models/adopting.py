@@ -90,10 +90,10 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
 
     stack: an nn.Sequential as from_layers() takes it, nn.ReLU in the place of neurons, and batch norm right behind a convolution
     or nn.Linear, into which it is folded. Biases become currents. Thresholds are fitted to the activations on the images, a few
-    hundred of the training images, (N, C, H, W) as the model takes them, see fit_levels; with update immediate biases are then
-    calibrated on them, see calibrate_if_better. decoder, engine: as in from_layers(); a decoder is new, and its thresholds fit
-    its random weights. seed: of the draws with encoding poisson. settings: the model's others; if not given encoding is direct,
-    max_pool count and initial_potential 0.5. Raises ModelError for a layer that no network here has.
+    hundred of the training images, (N, C, H, W) as the model takes them, see fit_levels; unless update is delayed biases are
+    then calibrated on them, see calibrate_if_better. decoder, engine: as in from_layers(); a decoder is new, and its thresholds
+    fit its random weights. seed: of the draws with encoding poisson. settings: the model's others; if not given encoding is
+    direct, max_pool count and initial_potential 0.5. Raises ModelError for a layer that no network here has.
     """
     given = without_norms(leaves_of(copy.deepcopy(stack).eval() if isinstance(stack, nn.Module) else stack))
     images = tensor_of(images)
@@ -113,7 +113,7 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     rates, logits = fit_levels(model, images)
     fit_thresholds(model)
     fit_biases(model, biases)
-    if update == "immediate":
+    if update != "delayed":
         calibrate_if_better(model, rates, logits, images, Draws(seed, 0, torch.arange(len(images))))
     return on_engine(model, engine)
 
