@@ -201,8 +201,8 @@ def calibrate_biases(model, rates, images, draws, on_layer=None, on_step=None):
     What a layer gets is not spread evenly over the steps, and in a few steps the difference is largely one of whole channels,
     which a bias takes away (Li et al., ICML 2021, who correct it once; here the best of ROUNDS rounds counts, since most neurons
     are silent and do not feel a small change). Every neuron has a bias; update is not delayed. rates: see rates_of; on_layer:
-    called with (name, root mean square over channels of the rates' difference before, after); on_step: after each step of each round, or
-    with the number of those that a layer does not need; the rest, also what is raised, as in balance_thresholds.
+    called with (name, root mean square over channels of the rates' difference before, after); on_step: after each step of each
+    round, or with the number of those that a layer does not need; the rest, also what is raised, as in balance_thresholds.
     """
     check_known(model, "conversion", own=True)
     shifts = []  # (bias, what is added to it)
