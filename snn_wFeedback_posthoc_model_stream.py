@@ -53,6 +53,8 @@ def main(argv=None):
     args, start = resolve_evaluation(args, InputBlockingSNN)
     if start.settings.get("recorded_frames"):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
+    if args.update == "phased":
+        raise UserError("update phased answers one image after the other: a streaming network wants immediate, or delayed")
     trained = start.settings  # of a network trained for streaming they hold
     own = trained if trained.get("surprise") or trained.get("output_leak", 1.0) < 1 else {}
     forgets = FORGETTING[args.gate != "open" and args.epsilon > 0]

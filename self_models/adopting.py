@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images, tensor_of
@@ -33,6 +34,7 @@ NEURONS = {  # class -> its attribute that is the threshold, whether it fires at
     "spikingjelly.IFNode": ("v_threshold", True, {"v_reset": None}),
     "spikingjelly.LIFNode": ("v_threshold", True, {"v_reset": None, "decay_input": False}),
 }  # fmt: skip
+LIBRARIES = ("torch", "spikingjelly", "self_models")  # whose classes do what they are called, one derived from them perhaps not
 OF_ANNS = ("torch.ReLU", "torch.BatchNorm1d", "torch.BatchNorm2d")
 ORDER = "convolution, neuron (of an ANN: ReLU), pools or 2x2 convolutions of stride 2, …, Flatten, Linear, neuron, …, Linear"
 ADVICE = {  # argument of a layer -> what to do where it is another
@@ -88,10 +90,10 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
 
     stack: an nn.Sequential as from_layers() takes it, nn.ReLU in the place of neurons, and batch norm right behind a convolution
     or nn.Linear, into which it is folded. Biases become currents. Thresholds are fitted to the activations on the images, a few
-    hundred of the training images, (N, C, H, W) as the model takes them, see fit_levels; with update immediate biases are then
-    calibrated on them, see calibrate_if_better. decoder, engine: as in from_layers(); a decoder is new, and its thresholds fit
-    its random weights. seed: of the draws with encoding poisson. settings: the model's others; if not given encoding is direct,
-    max_pool count and initial_potential 0.5. Raises ModelError for a layer that no network here has.
+    hundred of the training images, (N, C, H, W) as the model takes them, see fit_levels; unless update is delayed biases are
+    then calibrated on them, see calibrate_if_better. decoder, engine: as in from_layers(); a decoder is new, and its thresholds
+    fit its random weights. seed: of the draws with encoding poisson. settings: the model's others; if not given encoding is
+    direct, max_pool count and initial_potential 0.5. Raises ModelError for a layer that no network here has.
     """
     given = without_norms(leaves_of(copy.deepcopy(stack).eval() if isinstance(stack, nn.Module) else stack))
     images = tensor_of(images)
@@ -99,7 +101,9 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
         if not all(value.isfinite().all() for value in module.parameters()):
             raise ModelError(f"{name} has weights that are no finite numbers: train it again")
     defaults = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
-    if "dataset" not in settings and isinstance(images, torch.Tensor) and images.dim() > 3:
+    if not settings.keys() & {"dataset", "image_shape"}:
+        if not isinstance(images, torch.Tensor) or images.dim() < 4:
+            raise ModelError("images must be a tensor or array (N, C, H, W): give a few hundred of the training images")
         defaults["image_shape"] = tuple(images.shape[-3:])
     own = {"timesteps": timesteps, "update": update}
     model = network_of(given, {"torch.ReLU": None}, decoder, {"bias": True}, defaults | settings | own)
@@ -109,7 +113,7 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     rates, logits = fit_levels(model, images)
     fit_thresholds(model)
     fit_biases(model, biases)
-    if update == "immediate":
+    if update != "delayed":
         calibrate_if_better(model, rates, logits, images, Draws(seed, 0, torch.arange(len(images))))
     return on_engine(model, engine)
 
@@ -130,14 +134,19 @@ def calibrate_if_better(model, rates, logits, images, draws):
 
 def leaves_of(stack):
     """(name, module) of all layers of an nn.Sequential, see leaves. Raises ModelError for anything else."""
-    if not isinstance(stack, nn.Sequential):
+    if not is_a(stack, nn.Sequential):
         raise ModelError(f"give an nn.Sequential of the layers in order, not a {type(stack).__name__}: a network here is a chain")
     return leaves(stack)
 
 
+def is_a(module, *classes):
+    """Whether the module is of one of these classes and does what that does: forward() is no user's own."""
+    return isinstance(module, classes) and type(module).forward.__module__.split(".")[0] in LIBRARIES
+
+
 def leaves(module, name="the stack"):
     """(name, module) of all layers of nested nn.Sequentials, in order; without dropout, which does nothing in eval mode."""
-    if not isinstance(module, nn.Sequential):
+    if not is_a(module, nn.Sequential):
         return [] if isinstance(module, nn.Identity) or "Dropout" in type(module).__name__ else [(name, module)]
     prefix = "layer " if name == "the stack" else f"{name}."
     return [leaf for position, child in module._modules.items() for leaf in leaves(child, f"{prefix}{position}")]
@@ -148,7 +157,7 @@ def without_norms(given):
     that is none that could take it."""
     folded = []
     for name, module in given:
-        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if not is_a(module, nn.BatchNorm1d, nn.BatchNorm2d):
             folded.append((name, module))
             continue
         before, layer = folded[-1] if folded else ("nothing", None)
@@ -158,6 +167,8 @@ def without_norms(given):
             raise ModelError(f"{name} keeps no running statistics: train it with track_running_stats=True")
         if module.num_features != len(layer.weight):
             raise ModelError(f"{name} is a batch norm of {module.num_features} channels behind {before} of {len(layer.weight)}")
+        if is_parametrized(layer):  # by weight norm, or another
+            raise ModelError(f"{before} is parametrized, so {name} cannot be folded into it: call remove_parametrizations first")
         fold = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
         folded[-1] = before, fold(layer, module)
     return folded
@@ -241,7 +252,7 @@ def describe(name, module, neurons):
     if kind in neurons:
         return "neuron", neuron(name, module, *neurons[kind]) if neurons[kind] else {}
     for base, arguments in SHAPES.items():
-        if isinstance(module, base):
+        if is_a(module, base):
             return base.__name__, {each: plain(module, each) for each in arguments}
     other = "; from_layers takes spiking layers" if kind in NEURONS else "; from_ann takes a trained ANN" * (kind in OF_ANNS)
     known = ", ".join([*(base.__name__ for base in SHAPES), *neurons])

@@ -15,6 +15,8 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from self_models.basics.errors import ModelError
+from self_models.fast.batched.phased import fired
+from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import by_channel
 from self_models.network.stages import chains, encoder_parts, list_layers, pass_on
 from self_models.network.wiring import check_known, in_stages
@@ -110,10 +112,13 @@ def through(linear, signal):
 
 
 def spikes_of(neuron, drive, steps, on_step=None):
-    """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each."""
+    """t -> the spikes of a layer with these drives, t -> (B, ...), likewise, of which it keeps a bit each. A phased layer's are
+    those of the phase after these drives."""
     bits, state = [], None
+    if is_phased := isinstance(neuron, PhasedNeuron):
+        sent = fired(neuron, sum(drive(t) for t in range(steps)), steps).chunk(steps)
     for t in range(steps):
-        spikes, state = neuron(drive(t), state)
+        spikes, state = (sent[t], None) if is_phased else neuron(drive(t), state)
         in_memory = spikes.bool().as_strided((spikes.numel(),), (1,))
         bits.append((np.packbits(in_memory.cpu().numpy()), spikes.stride()))  # a drive without spikes has another order
         if on_step:
@@ -195,9 +200,9 @@ def calibrate_biases(model, rates, images, draws, on_layer=None, on_step=None):
 
     What a layer gets is not spread evenly over the steps, and in a few steps the difference is largely one of whole channels,
     which a bias takes away (Li et al., ICML 2021, who correct it once; here the best of ROUNDS rounds counts, since most neurons
-    are silent and do not feel a small change). Every neuron has a bias; nothing is delayed. rates: see rates_of; on_layer: called
-    with (name, root mean square over channels of the rates' difference before, after); on_step: after each step of each round, or
-    with the number of those that a layer does not need; the rest, also what is raised, as in balance_thresholds.
+    are silent and do not feel a small change). Every neuron has a bias; update is not delayed. rates: see rates_of; on_layer:
+    called with (name, root mean square over channels of the rates' difference before, after); on_step: after each step of each
+    round, or with the number of those that a layer does not need; the rest, also what is raised, as in balance_thresholds.
     """
     check_known(model, "conversion", own=True)
     shifts = []  # (bias, what is added to it)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, images, run_here
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import self_models.adopting
 from self_models import ModelError, from_ann, load
@@ -76,14 +77,14 @@ def trained_stack(pool):
         nn.Dropout(0.5),
         nn.Linear(24, 24),
         relu,
-        nn.Linear(24, 5),
+        weight_norm(nn.Linear(24, 5)),
     )
     for seed in range(30):
         stack(images(8, (3, 12, 12), seed))
     return stack
 
 
-@pytest.mark.parametrize("update", ["immediate", "delayed"])
+@pytest.mark.parametrize("update", ["immediate", "delayed", "phased"])
 @pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
 @torch.no_grad()
 def test_a_long_run_answers_as_the_ann_which_stays_as_it_is(pool, update):
@@ -141,6 +142,16 @@ class Residual(nn.Module):
     """Adds its input."""
 
 
+class ResidualBlock(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
 @pytest.mark.parametrize(
     ("stack", "words"),
     [
@@ -151,9 +162,15 @@ class Residual(nn.Module):
         (stack_with(3, nn.Conv2d(4, 4, 3, 2, 1)), "layer 3 is Conv2d with stride=.2, 2., .*: halve with a pool"),
         (stack_with(3, nn.Conv2d(4, 4, 3, padding=1, groups=2)), "layer 3 is Conv2d with groups=2, .* has 1: train it so"),
         (stack_with(3, Residual()), r"layer 3 is test_from_ann.Residual, and a network here is a chain of Conv2d, .*torch.ReLU"),
+        (stack_with(3, ResidualBlock(nn.Conv2d(4, 4, 3, padding=1))), "layer 3 is test_from_ann.ResidualBlock, and a network"),
+        (stack_with(3, Standardised(4, 4, 3, padding=1)), "layer 3 is test_from_ann.Standardised, and a network here"),
         (stack_with(1, nn.GELU()), "layer 1 is torch.GELU"),
         (stack_with(1, nn.ReLU(), nn.BatchNorm2d(4)), "layer 2 is a batch norm behind layer 1: train it right behind"),
         (stack_with(1, nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()), "layer 1 keeps no running statistics"),
+        (
+            stack_with(3, weight_norm(nn.Conv2d(4, 4, 3, padding=1)), nn.BatchNorm2d(4)),
+            "layer 3 is parametrized, so layer 4 cannot be folded into it: call remove_parametrizations first",
+        ),
         (stack_with(2, nn.Conv2d(4, 4, 2, 2)), "layer 2 has a bias, or a batch norm, and no neuron right after it"),
         (stack_with(2, nn.Conv2d(4, 4, 2, 2, bias=False), nn.ReLU()), "layer 3 is ReLU, where a network here has Conv2d: conv"),
         (stack_with(8, nn.Linear(8, 9)), "layer 8 is Linear with out_features=9, .*: hidden layers have one width"),
@@ -165,6 +182,7 @@ class Residual(nn.Module):
         (nn.Sequential(), "the stack is no convolution"),
         (stack_with(0, not_a_number()), "layer 0 has weights that are no finite numbers"),
         (Residual(), "give an nn.Sequential of the layers in order, not a Residual"),
+        (ResidualBlock(nn.Conv2d(1, 1, 3, padding=1)), "give an nn.Sequential of the layers in order, not a ResidualBlock"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -179,6 +197,8 @@ def test_what_no_network_here_has_is_refused_by_layer(stack, words):
     [
         (torch.rand(0, 1, 8, 8), {}, "there are none: give a few hundred"),
         (torch.rand(2, 1, 8, 8) * 3, {}, "images must be .* in .0, 1.; these lie in"),
+        (torch.rand(1, 8, 8), {}, r"images must be a tensor or array \(N, C, H, W\)"),
+        ("digits.png", {}, r"images must be a tensor or array \(N, C, H, W\)"),
         ("digits.png", {"image_shape": (1, 8, 8)}, "images must be .*, not a str"),
         (torch.rand(2, 1, 8, 8), {"bias": False}, "bias follows from the layers"),
         (torch.rand(2, 1, 8, 8), {"engine": "fast"}, "engine"),

@@ -125,8 +125,8 @@ def check_calibration(config, start):
     frames, steps = start.settings.get("recorded_frames", 0), start.settings.get("timesteps", 1)
     if "bias" in config.given and not config.bias:
         raise UserError("--no-bias: --calibrate shifts biases; leave one of the two out")
-    if config.update != "immediate":
-        raise UserError(f"--calibrate wants --update immediate: with {config.update} a layer answers later than the one before")
+    if config.update == "delayed":
+        raise UserError("--calibrate wants --update immediate, or phased: with delayed a layer answers later than the one before")
     if steps > 1:
         raise UserError(f"--calibrate wants an ANN of one pass, and {start.path} has --timesteps {steps}")
     if frames and config.timesteps != frames:

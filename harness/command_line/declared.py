@@ -171,7 +171,7 @@ class OfSNN:
     balance_percentile: float = conversion_setting(100.0, settings.PERCENTILE, "percentile of a layer's input currents that "
         "becomes its threshold; 100: the maximum")
     calibrate: bool = conversion_setting(False, Switch(), "shift biases until each channel's mean rate over T timesteps is the "
-        "ANN's, on --balance_images images; needs --update immediate",
+        "ANN's, on --balance_images images; not with --update delayed",
         needs=(CONVERTED, Need("pretrained_ann", why="nothing is converted")))
     trade_off_type: str = setting("last_t", Choice(STEP_WEIGHTS), "timesteps whose reconstruction errors count",
         group="fine-tuning", needs=(WITH_DECODER,))

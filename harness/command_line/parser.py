@@ -218,7 +218,8 @@ def lines_on_idle(args, declared):
     typed = {one.flag(name): one for name, one in declared.items() if one.flag(name) in args.typed}
     of_training = [flag for flag, one in typed.items() if one.training and args.test_only]
     if not args.test_only and not getattr(args, "epochs", 1):  # converted and saved
-        of_training = [flag for flag, one in typed.items() if one.group == "training" and flag != "epochs"]
+        groups = "training", "fine-tuning"
+        of_training = [flag for flag, one in typed.items() if one.training and one.group in groups and flag != "epochs"]
     for flag, need in ((flag, need) for flag, one in typed.items() if flag not in of_training for need in one.needs):
         value = getattr(args, need.flag)
         holds = need.of_plan(find_plan(value, getattr(args, "plan", None))) if need.of_plan else need.holds(value)

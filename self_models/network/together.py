@@ -40,7 +40,7 @@ def check_phased(model, gate, rule):
     if gate.reacts and not idle and not by_itself:
         raise ModelError(
             f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: give "
-            "--epsilon 0, or without a decoder --gate once --wait --guess interpolation"
+            "--gate block --epsilon 0, or without a decoder --gate once --wait --guess interpolation"
         )
     if rule.stops:
         raise ModelError(f"rule {own['rule']}: a phased network answers in its last steps alone: choose never")
