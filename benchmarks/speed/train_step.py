@@ -63,8 +63,10 @@ def main(argv=None):
         command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv), "--only"]
         found = {}
         for name in ("ours", *PEERS):
-            record = json.loads(subprocess.run([*command, name], check=True, stdout=subprocess.PIPE).stdout)
-            found |= {key: value for key, value in record.items() if key.startswith((name, "products"))}
+            child = subprocess.run([*command, name], stdout=subprocess.PIPE)
+            if child.returncode:
+                sys.exit(child.returncode)
+            found |= {key: value for key, value in json.loads(child.stdout).items() if key.startswith((name, "products"))}
         for kind in ("s", "cpu_s"):
             fastest = min(found[f"{name}_{kind}"] for name in PEERS)
             found[f"ratio_to_fastest_peer_{kind}"] = round(fastest / found[f"ours_{kind}"], 3)

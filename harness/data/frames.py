@@ -14,7 +14,9 @@ from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded, image_sources, opened, reason
 from self_models.basics.images import checked_images, has_colour, tensor_of
 
-PARSING = threading.Lock()  # NumPy reads a header by the module ast, which fails at times in threads (SystemError, Python 3.11)
+READING = (
+    threading.Lock()
+)  # one file at a time: NumPy parses headers by ast, which can fail in threads (SystemError, Python 3.11)
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ogv", ".wmv")
 ANIMATED = (".gif", ".apng", ".webp")
 ARRAYS = (".npy", ".npz")
@@ -47,7 +49,7 @@ def read_frames(path, model, invert=False):
 def array_in(path):
     """A tensor (N, C, H, W) of what a file holds: the only array of an .npz, or that named frames. Raises ModelError."""
     try:
-        with PARSING:
+        with READING:
             held = np.load(path, allow_pickle=False)
             arrays = {"frames": held} if isinstance(held, np.ndarray) else dict(held)
     except Exception as error:  # NumPy raises whatever a damaged file makes of it
