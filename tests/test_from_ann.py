@@ -152,6 +152,11 @@ class Standardised(nn.Conv2d):
         return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
 
 
+def hooked(module):
+    module.register_forward_hook(lambda module, given, output: 2 * output)
+    return module
+
+
 @pytest.mark.parametrize(
     ("stack", "words"),
     [
@@ -165,6 +170,7 @@ class Standardised(nn.Conv2d):
         (stack_with(3, ResidualBlock(nn.Conv2d(4, 4, 3, padding=1))), "layer 3 is test_from_ann.ResidualBlock, and a network"),
         (stack_with(3, Standardised(4, 4, 3, padding=1)), "layer 3 is test_from_ann.Standardised, and a network here"),
         (stack_with(1, nn.GELU()), "layer 1 is torch.GELU"),
+        (stack_with(1, hooked(nn.ReLU())), "layer 1 has a hook or a forward of its own, .*: remove it"),
         (stack_with(1, nn.ReLU(), nn.BatchNorm2d(4)), "layer 2 is a batch norm behind layer 1: train it right behind"),
         (stack_with(1, nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()), "layer 1 keeps no running statistics"),
         (

@@ -186,9 +186,11 @@ class SpikingLayers:
 
     @torch.no_grad()
     def set_leak(self, leak):
-        """Set the leak of every spiking layer, 0 to 1. Raises ModelError for another."""
+        """Set the leak of every spiking layer, 0 to 1. Raises ModelError for another, or where a phased layer would leak."""
         leak = required(FRACTION, "leak", leak)
         for neuron in self.neurons().values():
+            if isinstance(neuron, PhasedNeuron) and leak != 1:
+                raise ModelError(f"leak {leak:g}: with update phased a layer adds up all that arrives: leave it at 1")
             neuron.leak.fill_(leak)
 
     def set_floor(self, floor):
