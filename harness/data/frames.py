@@ -14,9 +14,7 @@ from self_models.basics.errors import ModelError
 from self_models.basics.files import decoded, image_sources, opened, reason
 from self_models.basics.images import checked_images, has_colour, tensor_of
 
-READING = (
-    threading.Lock()
-)  # one file at a time: NumPy parses headers by ast, which can fail in threads (SystemError, Python 3.11)
+READING = threading.Lock()  # one file at a time: NumPy's parsing of headers can fail in threads (ast, Python 3.11: SystemError)
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ogv", ".wmv")
 ANIMATED = (".gif", ".apng", ".webp")
 ARRAYS = (".npy", ".npz")
