@@ -469,9 +469,9 @@ def test_with_biases_a_long_run_sends_what_the_ann_computes(activation, interval
         torch.testing.assert_close(sent / steps * scale[node], wanted, rtol=0, atol=0.05 * wanted.abs().max().item())
 
 
-@pytest.mark.parametrize(("update", "steps"), [("immediate", 4), ("phased", 3)])  # in 4 steps phased would need none
+@pytest.mark.parametrize(("update", "steps", "less"), [("immediate", 4, 3), ("phased", 3, 2)])  # in 4 steps phased needs none
 @torch.no_grad()
-def test_calibrated_biases_give_each_channel_the_rate_of_the_ann(update, steps):
+def test_calibrated_biases_give_each_channel_the_rate_of_the_ann(update, steps, less):
     torch.manual_seed(0)
     own = {"plan": [[6, "M", 8, "M", 8, "A"], []], "fc_layers": 1, "fc_width": 16, "image_shape": (1, 12, 12)}
     ann = VGG_wFeedback(**own, norm="batch", activation_ann="qcfs", init="kaiming").train()
@@ -498,7 +498,7 @@ def test_calibrated_biases_give_each_channel_the_rate_of_the_ann(update, steps):
         wanted = channel_means(values[name]) / (scale[node] * snn.neurons()[name].threshold)
         off = (channel_means(sent[name]["spikes"].sum(0) / steps) - wanted).square().mean().sqrt().item()
         assert off == pytest.approx(after, abs=1e-6)
-        assert after < before / 2 or (name == "features.1" and before < 1e-6)  # of a constant drive the rate is exact
+        assert after < before / less or (name == "features.1" and before < 1e-6)  # of a constant drive the rate is exact
     assert all(name in values for name in snn.neurons())
 
 
