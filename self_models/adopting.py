@@ -8,6 +8,7 @@ from math import inf
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -99,6 +100,8 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     given = without_norms(leaves_of(copy.deepcopy(stack).eval() if isinstance(stack, nn.Module) else stack))
     images = tensor_of(images)
     for name, module in given:
+        if any(is_lazy(value) or value.is_meta for value in module.parameters()):
+            raise ModelError(f"{name} has no weights yet (lazy, or on device meta): run it on images, or load them, and train it")
         if not all(value.isfinite().all() for value in module.parameters()):
             raise ModelError(f"{name} has weights that are no finite numbers: train it again")
     defaults = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
@@ -148,7 +151,7 @@ def is_a(module, *classes):
 def leaves(module, name="the stack"):
     """(name, module) of all layers of nested nn.Sequentials, in order; without dropout, which does nothing in eval mode.
     Raises ModelError for one with a hook or a forward of its own."""
-    if is_altered(module):
+    if is_altered(module) and not any(map(is_lazy, module.parameters())):  # a lazy layer's hook makes its weights
         raise ModelError(f"{name} has a hook or a forward of its own, which the network here would not call: remove it")
     if not is_a(module, nn.Sequential):
         return [] if isinstance(module, nn.Identity) or "Dropout" in type(module).__name__ else [(name, module)]

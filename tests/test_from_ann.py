@@ -132,9 +132,9 @@ def stack_with(position, *layers):
     return nn.Sequential(*small[:position], *layers, *small[position + 1 :])
 
 
-def not_a_number():
+def with_weight(value):
     layer = nn.Conv2d(1, 4, 3, padding=1)
-    layer.weight.data[0, 0, 0, 0] = float("nan")
+    nn.init.constant_(layer.weight, value)
     return layer
 
 
@@ -186,7 +186,10 @@ def hooked(module):
         (stack_with(0, nn.Conv2d(3, 4, 3, padding=1)), "layer 0 is Conv2d with in_channels=3, .* has 1: so many come of"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "layer 0 is no convolution, with which a network here begins"),
         (nn.Sequential(), "the stack is no convolution"),
-        (stack_with(0, not_a_number()), "layer 0 has weights that are no finite numbers"),
+        (stack_with(0, with_weight(float("nan"))), "layer 0 has weights that are no finite numbers"),
+        (stack_with(0, nn.Conv2d(1, 4, 3, padding=1, device="meta")), "layer 0 has no weights yet"),
+        (stack_with(0, nn.LazyConv2d(4, 3, padding=1)), "layer 0 has no weights yet"),
+        (stack_with(0, with_weight(3e38)), "features.1: its activations on these images are no finite numbers"),
         (Residual(), "give an nn.Sequential of the layers in order, not a Residual"),
         (ResidualBlock(nn.Conv2d(1, 1, 3, padding=1)), "give an nn.Sequential of the layers in order, not a ResidualBlock"),
     ],
