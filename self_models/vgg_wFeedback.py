@@ -8,7 +8,7 @@ from torch import nn
 from self_models.basics.errors import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured
-from self_models.fast.batched.folding import decoder_layers
+from self_models.fast.batched.folding import folded
 from self_models.network.declared import ANNSettings
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
@@ -114,7 +114,7 @@ class VGG_wFeedback(Configured, nn.Module):
 
         (forked, f), predictions = encode(x), []
         if self.has_feedback:
-            decoder = decoder_layers(self.generate, len(x) * self.timesteps, x.shape[2:])
+            decoder = folded(list_layers(self.generate), len(x) * self.timesteps, x.shape[2:])
             predictions.append(predict())
             for _ in range(1, self.timesteps):
                 forked, f = (so_far + more for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True))

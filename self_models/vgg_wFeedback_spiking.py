@@ -169,9 +169,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             raise ModelError(f"bptt_segments must be 0 (keep all steps) to the {self.timesteps} timesteps, not {segments}")
         self.bptt_segments = segments
 
-    def start(self, x, draws=None, recorder=None):
+    def start(self, x, draws=None, recorder=None, streams=False):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; recorder: a Recorder, or
-        None."""
+        None; streams: whether others may come after these images."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
         stages = {name: list_layers(stage) for name, stage in self.named_children()}
         stages |= zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True)
@@ -181,14 +181,14 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             for node, neuron in enumerate(self.neurons().values(), 1):
                 neuron.phase, neuron.steps = depths[node] - 1, self.timesteps
         if at_once:
-            stages = batched.prepared(self, stages, x)
+            stages = batched.prepared(self, stages, x, streams)
         if self.watcher:
             self.watcher.begin()
         draws, recorder = draws_for(x, draws), recorder or Recorder()
         logits = x.new_zeros(len(x), self.settings["labels"], dtype=self.logits_dtype)
         return RunState(
-            x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder, last=self.latency,
-            recording=recording, gate=type(self.gate), at_once=at_once,
+            x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder,
+            last=None if streams else self.latency, recording=recording, gate=type(self.gate), at_once=at_once,
         )  # fmt: skip
 
     def step(self, run, image, u):

@@ -15,7 +15,7 @@ from harness.training.losses import Criterion
 from self_models import ModelError, first_difference
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.fast.batched import stages
-from self_models.fast.batched.folding import decoder_layers
+from self_models.fast.batched.folding import folded
 from self_models.network.neurons import HeldDropout
 from self_models.network.plans import PLANS
 from self_models.network.stages import list_layers
@@ -92,7 +92,7 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     generate = build(plan=plan, image_shape=(3, 19, 27), readout="membrane").generate
     x = torch.rand(signals, 8, 2, 3)
     found = []
-    for chain in (decoder_layers(generate, signals, (19, 27)), list_layers(generate)):
+    for chain in (folded(list_layers(generate), signals, (19, 27)), list_layers(generate)):
         signal = x.clone().requires_grad_()
         output = stages.run_stage("generate", chain, signal[None], {})
         gradients = torch.autograd.grad(output.square().sum(), [signal, *generate.parameters()])

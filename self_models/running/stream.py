@@ -133,7 +133,7 @@ class Dense:
             spaces, neurons = spaces_of(model.wiring), model.neurons()
             known = {name: neuron for name, neuron in neurons.items() if spaces[name]}
             memory = {name: neuron.at_rest(x.new_zeros(len(x), *spaces[name])) for name, neuron in known.items()}
-        return replace(model.start(x, draws), last=None, memory=memory)
+        return replace(model.start(x, draws, streams=True), memory=memory)
 
     def go_on(self, run, x, steps, frames, recorder):
         """(the SNNOutput of a run's next steps, in which it sees images x, the run after them)"""

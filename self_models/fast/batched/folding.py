@@ -1,23 +1,19 @@
-"""Linear layers of a decoder that training runs as one: the same map in fewer multiply-adds."""
+"""Linear layers of a decoder that run as one: the same map in fewer multiply-adds."""
 
 from math import prod
 
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.network.stages import list_layers
-
 FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix product whose columns are added up
 
 
-def decoder_layers(stage, signals, image_size):
-    """list_layers of a decoder, in training each chain of U layers and the convolution after it as one FoldedChain, as far as
-    that pays: the same map in fewer multiply-adds. signals: how many of them will come; image_size: (height, width) of the
-    decoder's output."""
-    if not stage.training:
-        return list_layers(stage)
+def folded(decoder, signals, image_size):
+    """The layers of a decoder, (position, module) pairs, each chain of U layers and the convolution after it as one FoldedChain,
+    as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come; image_size: (height, width) of
+    the decoder's output."""
     layers, size, chain = [], list(image_size), None
-    for position, module in reversed(list_layers(stage)):
+    for position, module in reversed(decoder):
         is_transposed = isinstance(module, nn.ConvTranspose2d)
         if is_transposed and module.stride[0] > 1:
             size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]

@@ -3,7 +3,7 @@
 import torch
 
 from self_models.fast.batched import phased
-from self_models.fast.batched.folding import decoder_layers
+from self_models.fast.batched.folding import folded
 from self_models.fast.batched.neurons import UPDATES, count_events
 from self_models.fast.batched.stages import run_stage
 from self_models.network.neurons import HeldDropout, SpikingNeuron
@@ -26,15 +26,16 @@ def why_not(model):
     return ""
 
 
-def prepared(model, stages, x):
-    """The layers of a run's stages, name -> (position, module) pairs, for images x: in training chains of the decoder's linear
-    layers folded into one where that pays, else without dropout, which does nothing."""
+def prepared(model, stages, x, streams):
+    """The layers of a run's stages, name -> (position, module) pairs, for images x: in evaluation without dropout, which does
+    nothing; chains of the decoder's linear layers folded into one where that pays, unless each layer's operations are counted,
+    or the run streams: then its weights may change, or counting begin."""
     if not model.training:
-        return {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
-    if not model.has_feedback:
+        stages = {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
+    if not model.has_feedback or model.watcher or (streams and not model.training):
         return stages
     times = len(x) * model.timesteps // model.feedback_interval
-    return stages | {"generate": decoder_layers(model.generate, times, x.shape[2:])}
+    return stages | {"generate": folded(stages["generate"], times, x.shape[2:])}
 
 
 def advance(model, run, draws):

@@ -5,6 +5,7 @@ from math import prod
 import torch
 from torch import nn
 
+from self_models.fast.batched.folding import FoldedChain
 from self_models.fast.batched.neurons import dynamics, neuron_steps, stays_quiet, traced_steps
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR, LINEAR_OR_POOL
@@ -24,7 +25,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
     layers before the first neurons are asked once.
     """
     looks = signal.device.type in LOOKING and not torch.is_grad_enabled() and bool(layers)
-    at = rows_that_send(torch.linalg.vector_norm(signal, 1, tuple(range(2, signal.dim())))) if looks else None
+    at = rows_that_send(signal.abs().sum(tuple(range(2, signal.dim())))) if looks else None
     (steps, images), layers = signal.shape[:2], list(layers)
     if steps > 1 and not signal.stride(0):
         signal, at = of_all_steps(name, layers, signal, at, watch)
@@ -56,7 +57,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
         elif isinstance(module, HeldDropout):
             signal, waiting = apply_to_rows(waiting, signal, at), []
             signal, memory[key] = module(signal, memory.get(key), steps, draws)
-        elif isinstance(module, LINEAR_OR_POOL) and not isinstance(module, CountingMaxPool) and not watch:
+        elif isinstance(module, (*LINEAR_OR_POOL, FoldedChain)) and not isinstance(module, CountingMaxPool) and not watch:
             waiting.append(module)
         else:
             signal, waiting = apply_to_rows(waiting, signal, at), []
