@@ -52,7 +52,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
             if watch:
                 watch(key, signal)
             at = rows_that_send(spiked) if looks else None
-            if looks and stays_quiet(module) and not spiked[-1].any():
+            if at is not None and not len(at) and stays_quiet(module):
                 memory[key] = memory[key]._replace(quiet=dynamics(module))
         elif isinstance(module, HeldDropout):
             signal, waiting = apply_to_rows(waiting, signal, at), []
