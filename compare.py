@@ -12,7 +12,7 @@ from harness import UserError
 from harness.building.models import OF_REPOSITORY
 from harness.building.own import as_saved
 from harness.command_line import presets
-from harness.command_line.flags import asked_class, posthoc_parser
+from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
@@ -35,7 +35,7 @@ NAMED_HERE = ("preset", "pretrained_snn", "pretrained_ann", "seed", "run_name", 
 
 
 def build_parser(argv=None):
-    parser = posthoc_parser(__doc__, asked_class(argv, InputBlockingSNN))
+    parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     parser.usage = "%(prog)s A [B ...] --seeds 0 1 2 [--evaluate] [FLAG ...]"
     help_text = "a preset, a run's name, or the path of a checkpoint: of seed 0; of seed 1 it is NAME_1. The others are compared "
     parser.add_argument("networks", nargs="+", metavar="A", help=f"{help_text}with the last")
@@ -84,8 +84,7 @@ def main(argv=None):
 
 def check(args):
     """Raises UserError for flags that do not go together, before anything is evaluated."""
-    own = [flag for flag in args.typed if flag in NAMED_HERE]
-    if own:
+    if own := [flag for flag in args.typed if flag in NAMED_HERE]:
         raise UserError(f"--{own[0]} does nothing here: networks are named by themselves, seeds by --seeds, results by --output")
     if not args.evaluate and (idle := [flag for flag in args.typed if flag not in OWN]):
         raise UserError(f"--{idle[0]} says how to evaluate, and logs are only read: add --evaluate, or leave it out")

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """The whole path on MNIST in one go: train an ANN, convert it, fine-tune the SNN, look at it, block predicted input."""
 
-import json
 import shlex
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from pathlib import Path
 
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
-from harness.measuring.report import aligned
 from harness.runs.commands import COMMANDS, program
 from self_models.basics.home import HOME
 
@@ -41,29 +39,8 @@ def main(argv=None):
         if done.returncode:
             sys.exit(done.returncode)
         seconds[stage] = time.perf_counter() - began
-    report(seconds)
-
-
-def report(seconds):
-    """The table at the end, from the JSON lines that the stages wrote."""
-    ann = events(OUTPUT / "logs/ann/quick_feedback.jsonl", "evaluation")[-1]
-    runs = events(OUTPUT / "logs/snn/inference.jsonl", "evaluation")
-    parts = ("input", "encoder", "decoder", "classifier", "total")
-    table = [["spikes per image", "accuracy", *parts], ["ANN", f"{100 * ann['accuracy']:.2f} %"]]
-    for run in runs:
-        name = f"SNN, {run['timesteps']} steps, " + (f"blocking, epsilon {run['epsilon']}" if run["epsilon"] else "no blocking")
-        table.append([name, f"{100 * run['accuracy']:.2f} %", *(f"{run['spikes'][part]:,.0f}" for part in parts)])
-    print("", *aligned(table), sep="\n")
     print("\nseconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
-    print(f"total: {sum(seconds.values()):.0f} s\n\nwritten:")
-    for path in sorted(path for path in OUTPUT.rglob("*") if path.is_file()):
-        print(f"  {path}")
-
-
-def events(path, kind):
-    """The JSON objects of this kind of event in a log."""
-    objects = map(json.loads, path.read_text().splitlines())
-    return [entry for entry in objects if entry["event"] == kind]
+    print(f"total: {sum(seconds.values()):.0f} s; {OUTPUT / 'report.html'} shows all")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from harness import UserError
 from harness.building.models import ann_as_saved
 from harness.building.own import as_saved
 from harness.command_line import presets
-from harness.command_line.flags import asked_class, posthoc_parser
+from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import SwitchAction
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
@@ -31,7 +31,7 @@ LIMIT = 1000  # test images
 
 
 def build_parser(argv=None):
-    parser = posthoc_parser(__doc__, asked_class(argv, InputBlockingSNN))
+    parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     parser.usage = "%(prog)s NETWORK [NETWORK ...] [--against ANN] [FLAG ...]"
     parser.add_argument("networks", nargs="+", metavar="NETWORK", help="a preset, or the path of an SNN's checkpoint")
     group = parser.add_argument_group("energy")

@@ -27,11 +27,7 @@ from harness.runs.paths import numbered
 from self_models.basics.images import IMAGE_SHAPES
 
 HERE = Path(__file__).resolve().parent
-README, TABLES, ZOO = (
-    "README.md",
-    "docs/notebook/tables.md",
-    "docs/reference/zoo.md",
-)  # what stands between the marks there is written here
+README, TABLES, ZOO = "README.md", "docs/notebook/tables.md", "docs/reference/zoo.md"  # what is between MARKS is written here
 MARKS = ("<!-- results: make results writes what stands between these lines -->", "<!-- end of results -->")
 OBJ1, OBJ2 = (f"snn_wFeedback_posthoc_model_inference_obj{number}.py" for number in (1, 2))
 RULES = "--rules confidence entropy --gap_bounds 0.5 1 2 4 --entropy_bounds 0.1 0.3"

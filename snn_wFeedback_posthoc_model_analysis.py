@@ -7,22 +7,23 @@ from functools import partial
 import numpy as np
 
 from harness import UserError
-from harness.command_line.flags import add_picture_flags, asked_class, posthoc_parser
+from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
 from harness.drawing.film import save_film
 from harness.drawing.plots import save_spikes_over_time
-from harness.drawing.raster import raster_of, save_arrays, save_raster
+from harness.drawing.raster import raster_of, save_raster
 from harness.measuring.evaluation import spikes_over_time
+from harness.runs.checkpoints import write_whole
 from self_models.basics.settings import COUNT
 from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
 def build_parser(argv=None):
-    parser = posthoc_parser(__doc__, asked_class(argv, InputBlockingSNN))
+    parser = posthoc_parser(__doc__, argv, InputBlockingSNN)
     group = add_picture_flags(parser)
     group.add_argument("--chart_images", type=typed(COUNT), default=200, metavar="N", help="chart spikes of the first N")
     group.add_argument("--raster", type=typed(COUNT), nargs="?", const=20, default=None, metavar="N", help="also draw the spikes "
@@ -77,7 +78,7 @@ def draw_raster(posthoc):
     raster = raster_of(posthoc.model, batch, posthoc.args.seed, posthoc.args.raster)
     title = f"One image through the network ({posthoc.titles(batch)[0]})"
     save_raster(place.picture("_raster.png"), raster, title, posthoc.model.classes)
-    save_arrays(place.picture("_raster.npz"), raster)
+    write_whole(place.picture("_raster.npz"), lambda file: np.savez_compressed(file, **raster.arrays))
 
 
 def say_spikes(run, parts):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Objective 1, input blocking: accuracy and spikes per image of a trained SNN, for one epsilon or a sweep of several."""
 
-from harness.command_line.flags import asked_class, posthoc_parser
+from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
@@ -13,7 +13,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 
 
 def build_parser(argv=None):
-    parser = posthoc_parser(__doc__, asked_class(argv, InputBlockingSNN), without=("epsilon",))
+    parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without=("epsilon",))
     group = parser.add_argument_group("objective 1")
     help_text = "pixels predicted this well are blocked, one or several values; 0 = no blocking; default: the checkpoint's"
     group.add_argument("--epsilon", type=typed(NOT_NEGATIVE), nargs="+", default=[0.1], help=help_text)

@@ -2,7 +2,7 @@
 """Objective 2, adaptive number of steps: stop each image as soon as a rule holds, for one bound or a sweep of several."""
 
 from harness import UserError
-from harness.command_line.flags import asked_class, posthoc_parser
+from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
@@ -15,9 +15,8 @@ from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimeste
 
 
 def build_parser(argv=None):
-    cls = asked_class(argv, AdaptiveTimestepsSNN)
     bounds = declared(*RULES.values())
-    parser = posthoc_parser(__doc__, cls, without=("rule", *bounds))
+    parser = posthoc_parser(__doc__, argv, AdaptiveTimestepsSNN, without=("rule", *bounds))
     group = parser.add_argument_group("objective 2")
     rules = [name for name, rule in RULES.items() if rule.stops]
     group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="when an image stops")

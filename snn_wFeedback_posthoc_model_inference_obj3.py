@@ -2,7 +2,7 @@
 """Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it."""
 
 from harness import UserError
-from harness.command_line.flags import add_picture_flags, asked_class, posthoc_parser
+from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.data.dimming import dimmed_sets
@@ -13,7 +13,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttenti
 
 
 def build_parser(argv=None):
-    parser = posthoc_parser(__doc__, asked_class(argv, ContrastAttentionSNN))
+    parser = posthoc_parser(__doc__, argv, ContrastAttentionSNN)
     add_picture_flags(parser)
     return parser
 

@@ -8,7 +8,7 @@ from statistics import fmean
 import torch
 
 from harness import UserError
-from harness.command_line.flags import asked_class, posthoc_parser
+from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import SwitchAction, typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
@@ -30,8 +30,8 @@ EPSILON = 0.2  # of a scene's flicker, 1 being a pixel's range, for a network wi
 
 
 def build_parser(argv=None):
-    cls = asked_class(argv, InputBlockingSNN)
-    parser = posthoc_parser(__doc__, cls, without=("timesteps", "rule", *declared(*RULES.values())))  # there is no last step
+    without = "timesteps", "rule", *declared(*RULES.values())  # there is no last step
+    parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without)
     group = parser.add_argument_group("stream")
     group.add_argument("--frames", default="", metavar="PATH", help="a folder of images, a GIF or video, or an array (N, C, H, "
                        "W) or (N, H, W) in .npy or .npz: no data set is needed then")  # fmt: skip

@@ -47,6 +47,9 @@ def test_averages_are_exact_and_have_no_gradient():
     losses.add(1, loss=torch.tensor(0.0))
     assert losses.means() == {"loss": 2.0} and losses.sums["loss"].dtype == torch.float64
     assert not counts.sums["spikes"].requires_grad and not losses.sums["loss"].requires_grad
+    resumed = Average({"spikes": torch.zeros(2)}, 3)  # as a checkpoint has it
+    resumed.add(1, spikes=torch.zeros(2, device="meta"))
+    assert resumed.sums["spikes"].device.type == "meta"
 
 
 # --- an evaluation

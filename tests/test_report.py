@@ -27,7 +27,6 @@ def test_figures_in_words():
     means = {"spikes": 4123.2, "accuracy": 0.971, "total": 0.123}
     assert report.running(means) == "accuracy 97.10 % | total 0.123 | spikes 4,123"
     assert "error" not in report.running(MEANS | {"error": 3.0}) and report.losses_text(MEANS | {"spikes": 7.0}) == SAID
-    assert report.numbers_only({"accuracy": 0.5, "per_image": {}, "images": 3}) == {"accuracy": 0.5, "images": 3}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ def test_lines_of_difficulty():
 
 
 def test_the_table_of_rules():
-    """Images per second are compared with those of all steps of the same network, which goes by its prefix."""
+    """Images per second are compared with those of all steps."""
 
     def record(images_per_second, steps, **bounds):
         figures = {"accuracy": 0.9876, "median_steps": 3.0, "p95_steps": 11.0, "spikes": {"total": 2345.6}}
@@ -129,8 +128,7 @@ def test_the_table_of_rules():
     series = {
         "all steps": [record(20.0, 50.0)],
         "both": [record(100.0, 4.0, open_bound=0.05, gap_bound=1.0)],
-        "baseline, all steps": [record(40.0, 50.0)],
-        "baseline, confidence": [record(100.0, 7.0, gap_bound=2.0), record(10.0, 35.0, gap_bound=4.0)],
+        "confidence": [record(100.0, 7.0, gap_bound=2.0), record(10.0, 35.0, gap_bound=4.0)],
     }
     *rows, legend = report.adaptive_table(series)
     assert all(f"{column}:" in legend for column in ("95 %", "rho", "per intensity", "faster", "goal"))
@@ -138,9 +136,8 @@ def test_the_table_of_rules():
     rule                               accuracy  mean steps  median  95 %  spikes     rho  per intensity  images/s  faster  (goal)
     all steps                           98.76 %       50.00       3    11   2,346  +0.432         -0.125      20.0    1.00  (0.70)
     both open_bound 0.05, gap_bound 1   98.76 %        4.00       3    11   2,346  +0.432         -0.125     100.0    5.00  (8.75)
-    baseline, all steps                 98.76 %       50.00       3    11   2,346  +0.432         -0.125      40.0    1.00  (0.70)
-    baseline, confidence gap_bound 2    98.76 %        7.00       3    11   2,346  +0.432         -0.125     100.0    2.50  (5.00)
-    baseline, confidence gap_bound 4    98.76 %       35.00       3    11   2,346  +0.432         -0.125      10.0    0.25  (1.00)
+    confidence gap_bound 2              98.76 %        7.00       3    11   2,346  +0.432         -0.125     100.0    5.00  (5.00)
+    confidence gap_bound 4              98.76 %       35.00       3    11   2,346  +0.432         -0.125      10.0    0.50  (1.00)
     """)  # fmt: skip
 
 
@@ -159,23 +156,34 @@ def test_the_table_of_contrast():
 
 # --- records
 
-RESULT = {"images": 20, "accuracy": 0.9, "seconds": 2.0, "images_per_second": 10.0, "per_image": {}}
+RESULT = {
+    "images": 20,
+    "accuracy": 0.9,
+    "seconds": 2.0,
+    "images_per_second": 10.0,
+    "per_image": {},
+    "confusion": [[9, 1], [1, 9]],
+}
 
 
 def test_the_record_of_an_ann(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/x/ann_wFeedback.py", "--seed", "3"])
-    model = SimpleNamespace(settings={"vgg_name": "VGG5", "dataset": "MNIST", "timesteps": 1}, has_feedback=False)
+    model = SimpleNamespace(
+        settings={"vgg_name": "VGG5", "dataset": "MNIST", "timesteps": 1}, has_feedback=False, classes=["0", "1"]
+    )
     assert report.evaluation_record(model, RESULT, SimpleNamespace(seed=3)) == {
         "event": "evaluation", "model": "VGG5", "feedback": False, "dataset": "MNIST", "images": 20, "timesteps": 1,
         "epsilon": 0.0, "objective": "none", "engine": "dense", "accuracy": 0.9, "mean_steps": None, "reconstruction_error": None,
         "seconds": 2.0, "images_per_second": 10.0, "seed": 3, "command": "ann_wFeedback.py --seed 3",
+        "classes": ["0", "1"], "accuracy_by_class": [0.9, 0.9], "confusion": [[9, 1], [1, 9]],
         "date": date.today().isoformat(),
     }  # fmt: skip
 
 
 def test_the_record_of_an_snn():
     settings = {"vgg_name": "VGG5", "dataset": "MNIST", "timesteps": 8, "epsilon": 0.2}
-    model = SimpleNamespace(settings=settings, has_feedback=True, objective="blocking", engine=SimpleNamespace(name="event"))
+    of_run = {"objective": "blocking", "engine": SimpleNamespace(name="event"), "classes": ["0", "1"]}
+    model = SimpleNamespace(settings=settings, has_feedback=True, **of_run)
     spikes = {"parts": SPIKES, "spikes": {"input": 1611.6}, "mean_steps": 4.5, "median_steps": 4.0, "p95_steps": 8.0}
     further = {"open_share": [1.0, 0.5], "operations": {"dense": 1.0}, "energy_joules": 2e-6, "energy_event_joules": 1e-6}
     result = RESULT | spikes | further | {"error": 26.0, "comparisons": 99.0}

@@ -91,9 +91,8 @@ def with_gate(config):
         return config
     if config.epsilon:
         return config.with_settled(gate="block")
-    return replace(config, typed={flag: value for flag, value in config.typed.items() if flag != "epsilon"}).with_settled(
-        epsilon=0.0
-    )
+    typed = {flag: value for flag, value in config.typed.items() if flag != "epsilon"}
+    return replace(config, typed=typed).with_settled(epsilon=0.0)
 
 
 def of_ann(config, start):

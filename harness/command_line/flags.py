@@ -57,13 +57,10 @@ def snn_parser(description, argv=None):
     return Parser(description, "snn", snn_settings(typed_model(argv, "snn")), bare=BARE)
 
 
-def asked_class(argv, cls):
-    """The class that an evaluation's command line asks for, see class_for: its settings are flags."""
-    return class_for(typed_model(argv, "evaluation"), cls)
-
-
-def posthoc_parser(description, cls, without=()):
-    """The parser of a script that evaluates a trained SNN as a model of class cls; without: settings that get no flag here."""
+def posthoc_parser(description, argv, cls, without=()):
+    """The parser of a script that evaluates a trained SNN as a model of class cls, or of --model's, see class_for, whose settings
+    are flags; without: settings that get no flag here."""
+    cls = class_for(typed_model(argv, "evaluation"), cls)
     held = {name for name, one in cls.declared().items() if one.adopted}
     own = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
     own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}

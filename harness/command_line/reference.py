@@ -14,6 +14,7 @@ Made from the declarations by `python -m harness.command_line.reference`. *In* s
 have an effect; elsewhere it is refused. A switch is turned off by `--no-NAME`. Each script's `--help_all` lists its own flags,
 with those that it has alone.
 """
+COLUMNS = ("| flag | in | default | values | counts with | meaning |", "| --- | --- | --- | --- | --- | --- |")
 
 
 def page():
@@ -22,17 +23,10 @@ def page():
     parts, named = [HEAD], set()
     for group, about in GROUPS.items():
         names = dict.fromkeys(name for known in scripts.values() for name, one in known.items() if one.group == group)
-        names, named = [name for name in names if name not in named], named | names.keys()
-        rows = [
-            row(name, scripts)
-            for name in names
-            if any(known[name].option_strings(name) for known in scripts.values() if name in known)
-        ]
-        if rows:
-            head = ("| flag | in | default | values | counts with | meaning |", "| --- | --- | --- | --- | --- | --- |")
-            parts.append(
-                "\n".join([f"## {group.capitalize()}", "", *([f"{about.capitalize()}.", ""] if about else []), *head, *rows, ""])
-            )
+        rows = [row(name, scripts) for name in names if name not in named]
+        named |= names.keys()
+        said = [f"{about.capitalize()}.", ""] if about else []
+        parts += [f"## {group.capitalize()}", "", *said, *COLUMNS, *rows, ""]
     return "\n".join(parts)
 
 

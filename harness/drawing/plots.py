@@ -121,8 +121,7 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
     with chart(path, size=(14, 4.2), panels=3) as (by_steps, by_spikes, boxes):
         for name, records in series.items():
             accuracy, spread = accuracies(records)
-            style = {"marker": "s" if "without" in name else "o", "linestyle": ":" if "without" in name else "-", "label": name}
-            style |= {"yerr": spread, "elinewidth": 0.5}
+            style = {"fmt": "o-", "label": name, "yerr": spread, "elinewidth": 0.5}
             by_steps.errorbar([record["mean_steps"] for record in records], accuracy, **style)
             by_spikes.errorbar([record["spikes"]["total"] for record in records], accuracy, **style)
         by_steps.set(title="accuracy against mean steps, 95 % intervals", xlabel="mean steps per image", ylabel="accuracy in %")

@@ -8,7 +8,6 @@ import torch
 from harness.drawing.figures import PART_COLOURS
 from harness.drawing.film import in_words, shown, still
 from harness.drawing.plots import ACCURACY_COLOUR, chart
-from harness.runs.checkpoints import write_whole
 from self_models.counting.spikes import part_of
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.recording import spaces_of
@@ -53,11 +52,6 @@ def some_of(totals, seed, count):
     active = totals.nonzero().flatten() if totals.any() else torch.arange(len(totals))
     drawn = active[torch.randperm(len(active), generator=torch.Generator().manual_seed(seed))[:count]].sort().values
     return drawn[totals[drawn].argsort(descending=True, stable=True)]
-
-
-def save_arrays(path, raster):
-    """Write the arrays that are drawn."""
-    write_whole(path, lambda file: np.savez_compressed(file, **raster.arrays))
 
 
 def save_raster(path, raster, title, names):

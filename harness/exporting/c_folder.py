@@ -8,7 +8,7 @@ import torch
 
 from harness import UserError
 from harness.data.sets import load_data
-from harness.exporting.c_layout import NODE, check_exportable, laid_out
+from harness.exporting.c_layout import NODE, laid_out
 from harness.exporting.layers import check_spiking
 from harness.runs.progress import progress_bar
 from self_models.basics.images import checked_images
@@ -29,8 +29,7 @@ def c_folder(checkpoint, own, weights="float32"):
     ModelError for a network that network.c cannot run, by the name of what it does not know."""
     model = load(checkpoint, model=own, weights=weights)
     check_spiking(model)
-    check_exportable(model)
-    notes = []
+    laid, notes = laid_out(model), []
     try:
         test = load_data(model.settings["dataset"])[2]
         images = test.images[:TRIED]
@@ -38,7 +37,7 @@ def c_folder(checkpoint, own, weights="float32"):
         test, draw = None, torch.Generator().manual_seed(SEED)
         images = torch.randint(256, (TRIED, *model.image_shape), dtype=torch.uint8, generator=draw)
         notes.append(f"note: golden.c has random images ({error})")
-    laid, numbers = laid_out(model), agreed(model, images)
+    numbers = agreed(model, images)
     files = files_of(model, laid, images[numbers], numbers, checkpoint.stem)
     flash, ram = memory_of(laid)
     notes = [f"memory: {size_of(flash)} of flash for weights and tables, 10 to 15 kB for code; {size_of(ram)} of RAM", *notes]

@@ -30,7 +30,6 @@ NODE = np.dtype([(name, "i4") for name in (
     "kind", "link", "source", "height", "width", "channels", "halvings", "doublings", "padding", "side", "row", "valued",
     "first_v", "first_word", "first_place", "first_weight", "first_bias", "first_sent", "depth",
 )])  # fmt: skip
-CONSTANTS = ("threshold", "leak", "start", "floor", "ceiling")  # of each node
 NUMBERS = ("epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise")
 LOWEST, HIGHEST = -np.finfo(np.float32).max, np.finfo(np.float32).max  # bounds of a potential that has none
 WORD, ROWS = 32, 256  # bits of a word; windows of weights that network.c adds at once, at most
@@ -213,7 +212,7 @@ def laid_out(model, compact=False):
 
 
 def constants_of(model, nodes):
-    """CONSTANTS of each node, (nodes, 5) float32."""
+    """threshold, leak, start, floor, ceiling of each node, (nodes, 5) float32."""
     constants = np.tile(np.float32([1, 1, 0, LOWEST, HIGHEST]), (nodes, 1))
     constants[model.wiring.output, 1] = model.settings["output_leak"]
     for n, neuron in enumerate(model.neurons().values(), 1):

@@ -71,9 +71,8 @@ def as_json(found, conventions, anns):
     """All that is known of these networks, for programs."""
     told = {}
     for name, ledger in found.items():
-        told[name] = ledger.to_dict() | dict(
-            zip(("ann_accuracy", "ann_8_bits_accuracy"), anns.get(name, (None, None)), strict=True)
-        )
+        accuracy, in_8_bits = anns.get(name, (None, None))
+        told[name] = ledger.to_dict() | {"ann_accuracy": accuracy, "ann_8_bits_accuracy": in_8_bits}
         told[name]["joules"] = {
             title: {execution: ledger.joules(one, execution) for execution in EXECUTIONS}
             | {"ann": ledger.ann_joules(one), "ann_8_bits": ledger.ann_joules(one, 8), "break_even": ledger.break_even(one)}

@@ -19,6 +19,8 @@ COLUMNS = (
     "margin is after all steps; per intensity: of spikes per total intensity, the sum of an image's pixels; faster: images per "
     "second against all steps; goal: 0.7 T / mean steps"
 )
+FURTHER = ("median_steps", "p95_steps", "interval", "comparisons", "open_share", "operations", "energy_joules",
+           "energy_event_joules")  # fmt: skip
 LOSSES = ("classification", "reconstruction", "penalty", "_loss", "total")  # as their names end
 
 
@@ -36,11 +38,6 @@ def figure(value):
 
 def percent(share):
     return f"{100 * share:.2f} %"
-
-
-def numbers_only(result):
-    """An evaluation's figures without the per-image tensors."""
-    return {name: value for name, value in result.items() if name != "per_image"}
 
 
 def losses_text(means):
@@ -163,9 +160,8 @@ def adaptive_table(series):
     """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image)."""
     head = ["rule", "accuracy", "mean steps", "median", "95 %", "spikes", "rho", "per intensity", "images/s", "faster", "(goal)"]
     table, records = [head], [record for rows in series.values() for record, _ in rows]
+    whole = series["all steps"][0][0]
     for name, rows in series.items():
-        prefix = name.rpartition(", ")[0]
-        whole = series[f"{prefix}, all steps" if prefix else "all steps"][0][0]
         for record, _ in rows:
             table.append([
                 setting_in_words(name, record["bounds"]), percent(record["accuracy"]), f"{record['mean_steps']:.2f}",
@@ -193,10 +189,7 @@ def contrast_table(rows, summary):
 
 
 def evaluation_record(model, result, args, **more):
-    """The JSON object of an evaluation: what was run, and its figures.
-
-    spikes and operations are means per image; see Evaluation.result.
-    """
+    """The JSON object of an evaluation: what was run, and its figures, see Evaluation.result."""
     settings = model.settings
     record = {
         "event": "evaluation",
@@ -221,20 +214,9 @@ def evaluation_record(model, result, args, **more):
         record |= {"rule": settings["rule"], "bounds": {name: settings[name] for name in declared(RULES[settings["rule"]])}}
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
-    if "confusion" in result:  # not kept by a checkpoint of an earlier version
-        record |= {"classes": model.classes, "accuracy_by_class": accuracy_by_class(result["confusion"])}
-        record["confusion"] = result["confusion"]
-    further = (
-        "median_steps",
-        "p95_steps",
-        "interval",
-        "comparisons",
-        "open_share",
-        "operations",
-        "energy_joules",
-        "energy_event_joules",
-    )
-    record |= {name: result[name] for name in further if name in result}
+    confusion = result["confusion"]
+    record |= {"classes": model.classes, "accuracy_by_class": accuracy_by_class(confusion), "confusion": confusion}
+    record |= {name: result[name] for name in FURTHER if name in result}
     selected_on = getattr(args, "selected_on", None)  # what the network's epoch was chosen on, where it is known
     return record | ({"selected_on": selected_on} if selected_on else {}) | more
 

@@ -76,8 +76,3 @@ def first_not_finite(model, run):
         if not found and torch.isfinite(loss):
             loss.backward()
     return found[0] if found else NOWHERE
-
-
-def silence(layers, epoch):
-    """The warning about layers that sent no spike in a whole epoch, one line for each."""
-    return [f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {HELPS_AGAINST_SILENCE}" for name in layers]

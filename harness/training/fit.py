@@ -14,7 +14,6 @@ from harness.measuring.report import (
     best_line,
     epoch_line,
     evaluation_record,
-    numbers_only,
     report_evaluation,
     running,
     save_results_json,
@@ -22,7 +21,7 @@ from harness.measuring.report import (
 from harness.processes import ranks
 from harness.processes.signals import noted_signals
 from harness.runs.checkpoints import save_checkpoint
-from harness.runs.health import silence
+from harness.runs.health import HELPS_AGAINST_SILENCE
 from harness.runs.progress import progress_bar
 from harness.training.epoch import Progress, renew_statistics, train_one_epoch
 from harness.training.forecast import forecast, plan_lines, slow_precision_line
@@ -89,7 +88,8 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
     seconds = time.perf_counter() - began
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement, "selected_on": args.selected_on}
     record |= {"seconds": seconds} | ({"silent": silent} if silent else {})
-    lines = [*silence(silent, epoch), epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on)]
+    lines = [f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {HELPS_AGAINST_SILENCE}" for name in silent]
+    lines.append(epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
     if board:
         evaluated = judgement.get("evaluated", {})
         groups = {"training": learned, args.selected_on: evaluated, "spikes": evaluated.get("spikes", {})}
@@ -120,7 +120,8 @@ def judged(training, model, epoch):
     found, images = {}, training.judging
     if images:
         how = training.criterion, args, run, False, training.save_if_asked
-        found = numbers_only(evaluate_with_bar(model, images, *how, sequence=sequence_of(args)))
+        found = evaluate_with_bar(model, images, *how, sequence=sequence_of(args))
+        del found["per_image"]
     training.check_finite(found.get("total", 0.0))
     evaluated = {name: value for name, value in found.items() if name != "confusion" or args.selected_on == "test"}
     if not images or best is None or found["accuracy"] > best["accuracy"]:

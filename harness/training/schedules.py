@@ -42,22 +42,16 @@ def make_schedule(optimizer, args, updates):
     cosine, triangle: rises linearly over the first part warm_up of all updates, then falls to 0 as half a cosine, or linearly."""
     total, warm_up = args.epochs * updates, args.warm_up
 
-    def step_factor(step):
-        return args.lr_reduce ** -sum(step >= part * total for part in args.lr_interval)
+    def factor(step):
+        if args.lr_schedule == "step":
+            return args.lr_reduce ** -sum(step >= part * total for part in args.lr_interval)
+        done = step / max(total, 1)
+        if done < warm_up:
+            return (step + 1) / (warm_up * total + 1)
+        past, whole = done - warm_up, 1 - warm_up
+        return (1 + cos(pi * past / whole)) / 2 if args.lr_schedule == "cosine" else 1 - past / whole
 
-    def warmed_up(fall):
-        def factor(step):
-            done = step / max(total, 1)
-            return (step + 1) / (warm_up * total + 1) if done < warm_up else fall(done - warm_up, 1 - warm_up)
-
-        return factor
-
-    factors = {
-        "step": step_factor,
-        "cosine": warmed_up(lambda past, whole: (1 + cos(pi * past / whole)) / 2),
-        "triangle": warmed_up(lambda past, whole: 1 - past / whole),
-    }
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factors[args.lr_schedule])
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def set_rates(optimizer, schedule):

@@ -31,7 +31,8 @@ class Average:
         self.images += images
         for name, value in figures.items():
             value = torch.as_tensor(value).detach()
-            self.sums[name] = self.sums.get(name, 0) + value.to(wide(value.device)) * images
+            sums = torch.as_tensor(self.sums.get(name, 0), device=value.device)  # those of a checkpoint lie on the CPU
+            self.sums[name] = sums + value.to(wide(value.device)) * images
 
     def add_up(self, values):
         """name -> a figure of each image (B,). Sums of counts are exact, so they do not depend on how images share batches."""

@@ -742,7 +742,6 @@ const float *network_logits(void) { return logits; }
 const uint8_t *network_open(void) { return is_open; }
 const float *network_prediction(void) { return prediction; }
 const float *network_seen(void) { return image; }
-int network_layers(void) { return network_header.layers; }
 int network_layer_size(int layer) { return places_of(&network_nodes[layer]) * network_nodes[layer].channels; }
 uint32_t network_spikes(int layer) { return counts[layer]; }
 potential_t network_threshold(int layer) { return CONSTANT(layer, THRESHOLD); }

@@ -37,8 +37,7 @@ int network_answer(void);
 float network_margin(void);
 const float *network_logits(void);
 
-/* Layers: 0 is the input, then the spiking layers of encoder, decoder and classifier. */
-int network_layers(void);
+/* Layers, NETWORK_LAYERS of them: 0 is the input, then the spiking layers of encoder, decoder and classifier. */
 const char *network_layer_name(int layer);
 int network_layer_size(int layer);              /* neurons, row by row, the channels of a place side by side */
 uint32_t network_spikes(int layer);             /* in the latest step */
