@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from self_models.basics.errors import ModelError
-from self_models.fast.batched.folding import FoldedChain
+from self_models.fast.batched.folding import FoldedChain, folded
 from self_models.fast.event.compiled.parts import FORMS
 from self_models.network.neurons import NeuronState, PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.stages import chains, encoder_parts, list_layers
-from self_models.network.wiring import check_known, is_doubling
+from self_models.network.wiring import check_known
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 
 LEVELS = 127  # of a weight, and as many below 0
@@ -150,22 +150,20 @@ class IntegerSNN:
     input_unit, logits_unit, decoded_unit, longest_interval, logits_dtype = 1.0, 1.0, 1.0, EXACT, torch.float64
 
     def change(self, **settings):
-        """As the SNN's; raises ModelError for what has no form in whole numbers, too."""
         super().change(**settings)
         self.encoding = WHOLE_ENCODINGS[self.encoding]
         return self
 
     def make_parts(self, **common):
-        return super().make_parts(**common, tanh=portable_tanh, sigmoid=portable_sigmoid)
-
-    def _check_parts(self, **parts):
-        super()._check_parts(**parts)
-        parts["encoding"] = ENCODINGS.find(self.settings["encoding"]).send
-        for name, part in parts.items():
-            if (part if name == "encoding" else type(part)) not in FORMS[name]:
+        """As the SNN's; raises ModelError for what has no form in whole numbers, too."""
+        parts = super().make_parts(**common, tanh=portable_tanh, sigmoid=portable_sigmoid)
+        forms = {name: type(part) for name, part in parts.items()} | {"encoding": ENCODINGS.find(self.settings["encoding"]).send}
+        for name, form in forms.items():
+            if form not in FORMS[name]:
                 raise ModelError(f"{WHO} does not know the {name} {self.settings[name]}: {INSTEAD}")
         if self.feedback_interval > self.longest_interval:
             raise ModelError(f"feedback_interval is at most {self.longest_interval} here: {WHO} was loaded with it")
+        return parts
 
     def faded(self, values, share):
         return faded(values, share)
@@ -205,9 +203,7 @@ def in_whole_numbers(model):
     rule, read-out or encoding that has no form in them."""
     if not isinstance(model, SpikingLayers):
         raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
-    if method := model.overridden():
-        raise ModelError(f"{WHO} does not know {type(model).__name__}.{method}: {INSTEAD}")
-    check_known(model, WHO, INSTEAD)
+    check_known(model, WHO, INSTEAD, but=())
     model.__class__ = integer_class(type(model))
     model.change()  # which refuses what has no form
     model.input_unit = 1 / BRIGHTEST if model.encoding.send is whole_pixels else 1.0
@@ -217,7 +213,7 @@ def in_whole_numbers(model):
     output = quantise([*after_fork, *list_layers(model.classifier)], forked, charges)
     model.logits_unit = output.unit
     if model.has_feedback:
-        model.longest_interval, model.generate = model.feedback_interval, folded(model.generate)
+        model.longest_interval, model.generate = model.feedback_interval, in_one(model.generate, model.image_shape[1:])
         waiting = Signal(forked.unit, forked.bound * model.feedback_interval)
         if waiting.bound > EXACT:
             raise ModelError(f"feedback_interval {model.feedback_interval}: {WHO} cannot add up so many steps: choose less")
@@ -289,15 +285,11 @@ def fan_in(weight, module, signed):
     return max(one[..., y::apart, x::apart].flatten(1).sum(1).max().item() for one, y, x in places)
 
 
-def folded(decoder):
+def in_one(decoder, image_size):
     """A decoder with U layers and the convolution after them as one convolution, where that has no more weights."""
-    kept, chain, at = {}, None, ""
-    for position, module in reversed(list_layers(decoder)):
-        if chain and is_doubling(module) and chain.size_with(module) <= chain.kernel.numel() + module.weight.numel():
-            chain.fold_in(module)
-            kept[at] = chain.module()
-        else:
-            kept[position], at = module, position
-            begins = isinstance(module, nn.ConvTranspose2d) and not is_doubling(module)
-            chain = FoldedChain(module) if begins else None
-    return nn.Sequential(OrderedDict(reversed(kept.items())))
+
+    def is_small(chain, up, _):
+        return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()
+
+    layers = folded(list_layers(decoder), 1, image_size, is_small)
+    return nn.Sequential(OrderedDict((at, one.module() if isinstance(one, FoldedChain) else one) for at, one in layers))

@@ -97,13 +97,14 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         before, self.settings = self.settings, self.checked(settings, may_idle=self.settings)
         try:
             parts = self.make_parts(colour=has_colour(self.image_shape[0]))
-            self._check_parts(**parts)
+            check_together(self, **parts)
         except ModelError:
             self.settings = before
             raise
         self.gate, self.rule, self.readout = parts["gate"], parts["rule"], parts["readout"]
         self.encoding = ENCODINGS.find(self.settings["encoding"])
-        self.set_floor(self.settings["membrane_floor"])
+        for neuron in self.neurons().values():
+            neuron.floor = self.settings["membrane_floor"]
         return self
 
     timesteps = property(lambda self: self.settings["timesteps"])  # to read: change() sets it
@@ -128,9 +129,6 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     def answers(self, step):
         """Whether the outputs take what reaches them in the step of this number."""
         return not self.phased or self.phase(step) == self.wiring.depths[self.wiring.output] - 1
-
-    def _check_parts(self, **parts):
-        check_together(self, **parts)
 
     def overridden(self, but=()):
         """The name of a method that this model's class, derived from this one, has made its own, or the model alone, but for
@@ -188,7 +186,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         logits = x.new_zeros(len(x), self.settings["labels"], dtype=self.logits_dtype)
         return RunState(
             x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder,
-            last=None if streams else self.latency, recording=recording, gate=type(self.gate), at_once=at_once,
+            streams=streams, recording=recording, gate=type(self.gate), at_once=at_once,
         )  # fmt: skip
 
     def step(self, run, image, u):
@@ -230,7 +228,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             name = f"{stage}.{position}"
             if isinstance(layer, SpikingNeuron):
                 signal, run.memory[name] = layer(signal, run.memory.get(name))
-                run.note_spikes(name, signal)
+                run.spikes[name] = signal
+                run.note(name, signal)
                 continue
             before, signal = signal, pass_on(layer, signal, run.memory, name, run.draws)
             run.note(name, signal if isinstance(layer, nn.MaxPool2d) else before)
@@ -337,10 +336,6 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 def own_methods(cls, base):
     """Names of the methods of base that cls, derived from it, has made its own, but for new_neuron, which its neurons tell of."""
     below = itertools.takewhile(lambda one: one is not base, cls.__mro__)
-    return [name for one in below for name in methods(one) if hasattr(base, name) and name != "new_neuron"]
-
-
-def methods(cls):
-    """Names of a class's own methods and properties, but for those that Python calls."""
-    own = (name for name, value in vars(cls).items() if inspect.isroutine(value) or isinstance(value, property))
-    return [name for name in own if not name.startswith("__")]
+    own = ((name, value) for one in below for name, value in vars(one).items() if hasattr(base, name) and name[:2] != "__")
+    methods = (name for name, value in own if inspect.isroutine(value) or isinstance(value, property))
+    return [name for name in methods if name != "new_neuron"]

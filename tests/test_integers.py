@@ -14,7 +14,6 @@ from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
 from self_models.fast.event.engine import EventEngine
 from self_models.integers import LARGEST, LEVELS, SHARES, faded, in_whole_numbers, portable_tanh, whole_form
-from self_models.network.wiring import is_doubling
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
@@ -69,7 +68,7 @@ def both(**settings):
     """A network on the grid, and the same in whole numbers. Its U layers have whole weights, so that their product with others is
     on the grid, too."""
     models = build(**settings), build(**settings)
-    for module in (module for model in models for module in model.generate or () if is_doubling(module)):
+    for module in (module for model in models for module in model.generate or () if getattr(module, "stride", 1) == (2, 2)):
         module.weight.data.round_()
     return models[0], in_whole_numbers(models[1])
 

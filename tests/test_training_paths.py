@@ -94,7 +94,7 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     found = []
     for chain in (folded(list_layers(generate), signals, (19, 27)), list_layers(generate)):
         signal = x.clone().requires_grad_()
-        output = stages.run_stage("generate", chain, signal[None], {})
+        output = stages.run_stage("generate", chain, signal[None], {}, None, {}, None, {})
         gradients = torch.autograd.grad(output.square().sum(), [signal, *generate.parameters()])
         found.append((len(chain), output, gradients))
     assert [number for number, *_ in found] == [layers, 4] and output.shape == (1, signals, 3, 19, 27)

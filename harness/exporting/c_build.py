@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.exporting.c_folder import in_rows
 from self_models.basics.errors import ModelError
 from self_models.basics.images import tensor_of
+from self_models.fast.event.threads import in_rows
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.outputs import SNNOutput
 from self_models.running.recording import spaces_of
@@ -35,7 +35,7 @@ class CBuild:
         images = tensor_of(images)
         if getattr(images, "dtype", None) != torch.uint8 or images.shape[1:] != self.image_shape:
             raise ModelError(f"images of a C build must be uint8 (B, {', '.join(map(str, self.image_shape))})")
-        raw = in_rows(images).contiguous().numpy().tobytes()
+        raw = in_rows(images).tobytes()
         return subprocess.run([str(self.folder / "run"), *options], input=raw, capture_output=True, check=True).stdout
 
     def answers(self, images, *options):

@@ -13,6 +13,7 @@ from harness.exporting.layers import check_spiking
 from harness.runs.progress import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
+from self_models.fast.event.threads import in_rows
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, key_for
 
@@ -153,7 +154,7 @@ def golden_c(model, laid, images, numbers):
         model.change(rule=rule)
     is_open = torch.ones(model.latency, *images.shape) if output.is_open is None else output.is_open
     bits = [words_of(is_open), *(words_of(output.recorded[name]["spikes"]) for name in laid.names)]
-    potentials = [in_rows(output.recorded[name]["membrane"][:, :KNOWN]).numpy() for name in laid.names[1:]]
+    potentials = [in_rows(output.recorded[name]["membrane"][:, :KNOWN]) for name in laid.names[1:]]
     kind, tolerance = laid.constants.dtype, TOLERANCE if laid.weights.dtype == np.float32 else 0
     return "\n".join([
         '#include "layout.h"\n',
@@ -161,19 +162,14 @@ def golden_c(model, laid, images, numbers):
         f"static const double golden_tolerance = {tolerance};",
         "static " + array("uint32_t", "golden_key", key_for(SEED, "input")),
         "static " + array("uint32_t", "golden_numbers", numbers),
-        "static " + array("uint8_t", "golden_pixels", in_rows(images).numpy(), 28),
+        "static " + array("uint8_t", "golden_pixels", in_rows(images), 28),
         "static " + array("uint32_t", "golden_bits", np.concatenate(bits, -1).swapaxes(0, 1)),
         "static " + array("float", "golden_logits", output.logits_by_step.transpose(0, 1).float()),
         "static " + array("potential_t", "golden_potentials", np.concatenate(potentials, -1).swapaxes(0, 1).astype(kind)),
     ])  # fmt: skip
 
 
-def in_rows(values):
-    """(..., C, H, W), or (T, B, N) -> (..., H W C), or (T, B, N)"""
-    return values.movedim(-3, -1).flatten(-3) if values.dim() > 3 else values
-
-
 def words_of(values):
     """Bools (T, B, C, H, W), or (T, B, N) -> as bits of words, uint32 (T, B, words)."""
-    bits = np.packbits(in_rows(values).numpy() != 0, axis=-1, bitorder="little")
+    bits = np.packbits(in_rows(values) != 0, axis=-1, bitorder="little")
     return np.pad(bits, [(0, 0), (0, 0), (0, -bits.shape[-1] % 4)]).view(np.uint32)

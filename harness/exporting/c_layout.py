@@ -15,7 +15,7 @@ from harness import UserError
 from self_models.basics.images import has_colour
 from self_models.fast.event.compiled.parts import FORMS
 from self_models.fast.event.network import Folded
-from self_models.fast.event.settings import parts_of
+from self_models.fast.event.settings import NUMBERS, parts_of
 from self_models.integers import LARGEST, SHARES, IntegerSNN, whole_form
 from self_models.network.neurons import CountingMaxPool
 from self_models.network.wiring import check_known, shape_after
@@ -30,7 +30,6 @@ NODE = np.dtype([(name, "i4") for name in (
     "kind", "link", "source", "height", "width", "channels", "halvings", "doublings", "padding", "side", "row", "valued",
     "first_v", "first_word", "first_place", "first_weight", "first_bias", "first_sent", "depth",
 )])  # fmt: skip
-NUMBERS = ("epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise")
 LOWEST, HIGHEST = -np.finfo(np.float32).max, np.finfo(np.float32).max  # bounds of a potential that has none
 WORD, ROWS = 32, 256  # bits of a word; windows of weights that network.c adds at once, at most
 WHO = "--to c"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import asdict
 
 from tabulate import tabulate
 
@@ -72,7 +73,7 @@ def as_json(found, conventions, anns):
     told = {}
     for name, ledger in found.items():
         accuracy, in_8_bits = anns.get(name, (None, None))
-        told[name] = ledger.to_dict() | {"ann_accuracy": accuracy, "ann_8_bits_accuracy": in_8_bits}
+        told[name] = asdict(ledger) | {"ann_accuracy": accuracy, "ann_8_bits_accuracy": in_8_bits}
         told[name]["joules"] = {
             title: {execution: ledger.joules(one, execution) for execution in EXECUTIONS}
             | {"ann": ledger.ann_joules(one), "ann_8_bits": ledger.ann_joules(one, 8), "break_even": ledger.break_even(one)}

@@ -182,7 +182,6 @@ class Batch(NamedTuple):
         return self.counted / (self.whole or len(self.labels))
 
 
-@torch.no_grad()
 def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
     """What Evaluation.result says of an ANN or SNN on data; of an SNN with operations, unless they are not wanted. data: images
     (N, C, H, W), a tensor or array, uint8 or float as the model takes them, with their labels (N,); or alone an ImageSet

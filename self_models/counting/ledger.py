@@ -8,10 +8,8 @@ something arrives, a bias included, which is what an event-driven execution upda
 The blocking test compares pixels with their predictions. What a network costs follows from these numbers and a Convention alone.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import prod
-
-import torch.nn as nn
 
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate_parts, parts_of
@@ -115,9 +113,6 @@ class Ledger:
         left = self.ann_joules(convention, 8) - fixed
         return left / ((all_ - fixed) / spikes) / self.neurons if left > 0 and spikes else None
 
-    def to_dict(self):
-        return asdict(self)
-
 
 def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
     """The Ledger of an SNN on data, as evaluate() takes them. Raises ModelError for an ANN, and for a network with a part whose
@@ -164,7 +159,7 @@ def entries_of(model, counter, found):
         entries.append(
             Entry(
                 name, part, size, sum(module.weight.numel() for module in one.modules if hasattr(module, "weight")), sources,
-                sum(formula(module, shape) for module, shape in zip(one.modules, one.sizes(), strict=False)),
+                sum(one.multiply_adds()),
                 analog and source == "input", spikes[source] / prod(wiring.shapes[wiring.before_pools(one.source)]),
                 spikes.get(name, 0.0), per_image("events", [end]), per_image("acs"), per_image("macs"), dense, size * steps,
                 max(per_image("reached", [end]), per_image("biases", [end])), per_image("biases", [end]),
@@ -174,16 +169,3 @@ def entries_of(model, counter, found):
     if not wiring.feedback and found["comparisons"]:
         entries.append(Entry("decoded", PARTS[3], prod(wiring.shapes[0]), comparisons=found["comparisons"]))
     return entries
-
-
-def formula(module, shape):
-    """Operations of one step of a layer as most papers compute them: kernel times channels times places of the output."""
-    if isinstance(module, nn.Linear):
-        return module.weight.numel()
-    if not hasattr(module, "weight"):
-        return 0
-    places = prod(shape[1:]) if isinstance(module, nn.ConvTranspose2d) else prod(
-        (n + 2 * p - k) // s + 1
-        for n, k, s, p in zip(shape[1:], module.kernel_size, module.stride, module.padding, strict=True)
-    )  # fmt: skip
-    return module.weight.numel() * places

@@ -65,7 +65,6 @@ class OperationCounter:
         self._connections = {}  # by the last of their linear layers
         self._modules, self._inputs = {}, {}  # of the connections, with what goes into them: (C, H, W), or (N,)
         self._behind = set()  # connections behind another one, or behind an average pool
-        self._biased = {}  # last connection -> neurons that get its bias
         self._sizes = dict(zip(wiring.names, map(prod, wiring.shapes), strict=False))
         sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
         self._ends = {name: [] for name in sources.values()}  # where a node's spikes go: last connection, neurons that it reaches
@@ -79,8 +78,6 @@ class OperationCounter:
                         self._behind.add(end)
             self._ends[sources[one.source]].append((end, torch.from_numpy(one.reach())))
             self._connections[end] = one
-            if one.bias is not None:
-                self._biased[end] = prod(one.target_shape)
 
     def __enter__(self):
         if self.model.watcher:
@@ -202,8 +199,10 @@ class OperationCounter:
         }
 
     def _count_inputs(self, name, signal, rows):
-        """Add a connection's operations for its inputs, (N, ...), of which these rows count, bool (N,)."""
-        is_active, is_binary = (signal != 0).float(), binary_rows(signal) & (name not in self._behind)
+        """Add a connection's operations for its inputs, (N, ...), of which these rows count, bool (N,): binary are those of which
+        all values are -1, 0 or 1."""
+        is_active = (signal != 0).float()
+        is_binary = ((signal == 0) | (signal.abs() == 1)).flatten(1).all(1) & (name not in self._behind)
         for among, kind in ((rows & is_binary, True), (rows & ~is_binary, False)):
             self._count_operations(name, sum_over_batch(is_active, among), kind)
 
@@ -218,8 +217,8 @@ class OperationCounter:
         """Add the operations of a connection that uses no sparsity, and its biases; steps: of all images together."""
         self.steps[name] = self.steps.get(name, 0) + steps
         self.dense[name] = self.dense.get(name, 0) + self._weights_met(name)[1] * steps
-        if name in self._biased:
-            self.biases[name] = self.biases.get(name, 0) + self._biased[name] * steps
+        if (one := self._connections.get(name)) and one.bias is not None:
+            self.biases[name] = self.biases.get(name, 0) + prod(one.target_shape) * steps
 
     def _count_reached(self, end, active):
         """Add how many neurons of a connection's target something arrives at; active: what its source sends, bool (N, ...), of
@@ -260,11 +259,6 @@ def sum_over_batch(active, among=None):
     weights = active.new_ones(len(active)) if among is None else among.to(active.dtype)
     total = (weights @ rows.flatten(1)).to(wide(active.device)).reshape(rows.shape[1:])
     return total.permute(2, 0, 1) if is_image else total
-
-
-def binary_rows(signal):
-    """(B, ...) -> (B,) bool: whether all values of an image are -1, 0 or 1."""
-    return ((signal == 0) | (signal.abs() == 1)).flatten(1).all(1)
 
 
 @torch.inference_mode(False)  # it takes a gradient, whatever the caller is about

@@ -34,11 +34,11 @@ FUNCTIONS = 75  # that the event engine compiles
 SOURCES = {__file__}  # files that hold compiled functions
 
 
-def compiled(function, **options):
+def compiled(function, forceinline=True, **options):
     """Machine code, made at the first call, and part of each function that calls it: a call would hand on all the arrays, which
     took a third of the time. options: njit's own."""
     with noting_failure():
-        return _dispatched(function, forceinline=True, **options)
+        return _dispatched(function, forceinline=forceinline, **options)
     return function
 
 
@@ -49,9 +49,7 @@ def inlined(function):
 
 def apart(function):
     """Machine code that is called, and no part of its callers, which then compile sooner: for what runs rarely."""
-    with noting_failure():
-        return _dispatched(function)
-    return function
+    return compiled(function, forceinline=False)
 
 
 def intrinsic(function):
@@ -105,9 +103,8 @@ def is_saving(thread):
     """Whether a thread is just about numba's cache on disk. An index is written first, then the code: if a program ended between
     the two, the next would take older code of the same name for it."""
     frame = sys._current_frames().get(thread.ident)
-    return (
-        any(one.f_globals.get("__name__") == "numba.core.caching" for one, _ in traceback.walk_stack(frame)) if frame else False
-    )
+    frames = traceback.walk_stack(frame) if frame else ()
+    return any(one.f_globals.get("__name__") == "numba.core.caching" for one, _ in frames)
 
 
 @functools.cache

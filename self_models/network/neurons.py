@@ -193,11 +193,6 @@ class SpikingLayers:
                 raise ModelError(f"leak {leak:g}: with update phased a layer adds up all that arrives: leave it at 1")
             neuron.leak.fill_(leak)
 
-    def set_floor(self, floor):
-        """Set the floor of every spiking layer's membranes, in thresholds below 0, or None."""
-        for neuron in self.neurons().values():
-            neuron.floor = floor
-
     def clamp_dynamics(self):
         """Bring learned thresholds and leaks back into their range; call after each optimiser step."""
         for neuron in self.neurons().values():
@@ -216,11 +211,11 @@ class CountingMaxPool(nn.MaxPool2d):
         """(what passes (steps B, C, H/2, W/2), the counts after it) for spikes (steps B, C, H, W), one step after the other;
         counts (B, C, H, W): of the steps before, None for none."""
         highest, passed = None if counts is None else self(counts), []
-        for now in spikes.chunk(steps) if steps else ():
+        for now in spikes.chunk(steps):
             counts = now if counts is None else counts + now
             before, highest = highest, self(counts)
             passed.append(highest if before is None else highest - before)
-        return torch.cat(passed) if passed else self(spikes), counts
+        return torch.cat(passed), counts
 
 
 class HeldDropout(nn.Module):
@@ -235,7 +230,7 @@ class HeldDropout(nn.Module):
         self.p, self.layer = p, layer
 
     def forward(self, signal, mask=None, steps=1, draws=None):
-        if not self.training or self.p == 0 or not steps:
+        if not self.training or self.p == 0:
             return signal, mask
         signal = signal.unflatten(0, (steps, -1))
         if mask is None:

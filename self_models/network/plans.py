@@ -79,17 +79,13 @@ class Plan:
 
     def sizes(self, height, width):
         """The (height, width) before each halving, then the last one. Raises ModelError if nothing is left."""
-        sizes = [(height, width)]
-        for _ in range(halvings(self.encoder)):
-            height, width = height // 2, width // 2
-            sizes.append((height, width))
-        if min(height, width) < 1:
-            factor = 2 ** (len(sizes) - 1)
+        times = halvings(self.encoder)
+        if min(height, width) < (least := 2**times):
             raise ModelError(
-                f"image of {sizes[0][0]}x{sizes[0][1]} is too small: this architecture halves it {len(sizes) - 1} times "
-                f"and needs at least {factor}x{factor}; choose a shallower one"
+                f"image of {height}x{width} is too small: this architecture halves it {times} times "
+                f"and needs at least {least}x{least}; choose a shallower one"
             )
-        return sizes
+        return [(height >> n, width >> n) for n in range(times + 1)]
 
 
 def halvings(tokens):

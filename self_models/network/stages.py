@@ -97,8 +97,7 @@ def _classifier(width, settings, nonlinearity):
 
 def initialise(stage, init):
     """Draw a stage's weights as the function of this name in INITS does, see there."""
-    layers = list(stage)
-    for layer, after in zip(layers, [*layers[1:], None], strict=True):
+    for layer, after in pairwise([*stage, None]):
         if isinstance(layer, LINEAR):
             INITS[init](layer, rectified=not isinstance(after, (*LINEAR_OR_POOL, HeldDropout, type(None))))
 

@@ -36,7 +36,7 @@ def check_phased(model, gate, rule):
         if own[name] != value:
             raise ModelError(f"{name}: with update phased a layer adds up all that arrives: leave it at {value}")
     idle = own["gate"] == "block" and not gate.epsilon
-    by_itself = gate.completes and gate.wait and gate.guess == "interpolation" and not model.has_feedback
+    by_itself = own["gate"] == "once" and gate.wait and gate.guess == "interpolation" and not model.has_feedback
     if gate.reacts and not idle and not by_itself:
         raise ModelError(
             f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: give "

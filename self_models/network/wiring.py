@@ -9,6 +9,7 @@ lies in block (y // 2^d, x // 2^d) and reaches a window of (2^u + k - 1)^2 place
 layer is reached as a whole.
 """
 
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -46,7 +47,8 @@ class Connection(NamedTuple):
 
     @property
     def halvings(self):
-        return sum(is_halving(layer) for layer in self.modules)
+        """How many modules halve height and width: 2x2 average pools and strided convolutions."""
+        return sum(isinstance(one, nn.AvgPool2d) or (isinstance(one, nn.Conv2d) and one.stride == (2, 2)) for one in self.modules)
 
     @property
     def doublings(self):
@@ -68,6 +70,14 @@ class Connection(NamedTuple):
             shapes.append(shape_after(module, shapes[-1]))
         return shapes
 
+    def multiply_adds(self):
+        """Of each module in a step: weights times places, borders as if they were full; 0 of a pool."""
+        found = []
+        for module, (before, after) in zip(self.modules, pairwise(self.sizes()), strict=True):
+            places = before if isinstance(module, nn.ConvTranspose2d) else after
+            found.append(module.weight.numel() * prod(places[1:]) if hasattr(module, "weight") else 0)
+        return found
+
     def corners(self, size):
         """Along a side of the source of this size: where each place's window begins in the target, and whether nothing of it is
         reached, since halving drops an odd row or column; two arrays (size,)."""
@@ -76,17 +86,12 @@ class Connection(NamedTuple):
 
     def reach(self):
         """How many neurons of the target one spike reaches, for each place that it can start from, float64 (H, W)."""
-        (_, *source), (channels, *target) = self.source_shape, self.target_shape
-        if self.is_linear:
-            sides = [~self.corners(size)[1] for size in source]
-        else:
-            sides = [self._reached(*sizes) for sizes in zip(source, target, strict=True)]
+        (_, *source), (channels, *target), sides = self.source_shape, self.target_shape, []
+        for size, end in zip(source, target, strict=True):
+            first, lost = self.corners(size)
+            within = 1 if self.is_linear else np.minimum(first + self.side, end) - np.maximum(first, 0)
+            sides.append(np.where(lost, 0, within))
         return channels * np.outer(*sides).astype(np.float64)
-
-    def _reached(self, size, target):
-        """Along a side: how much of each place's window lies within the target."""
-        first, lost = self.corners(size)
-        return np.where(lost, 0, np.minimum(first + self.side, target) - np.maximum(first, 0))
 
 
 class Pool(NamedTuple):
@@ -116,16 +121,6 @@ def form_of(module):
     """(kernel size, stride, padding) of a convolution or pool, each (height, width)."""
     sizes = module.kernel_size, module.stride, module.padding
     return tuple((size, size) if isinstance(size, int) else size for size in sizes)
-
-
-def is_halving(layer):
-    """Whether a layer halves height and width: a 2x2 pool or strided convolution."""
-    return isinstance(layer, nn.AvgPool2d) or (isinstance(layer, nn.Conv2d) and layer.stride == (2, 2))
-
-
-def is_doubling(layer):
-    """Whether a layer doubles height and width."""
-    return isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2)
 
 
 class Wiring(NamedTuple):
@@ -183,10 +178,10 @@ def is_altered(module):
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
-def check_known(model, who, instead="it takes what architectures here are made of (network/plans.py)", own=False):
-    """Raises ModelError where a model has a part that no architecture makes, or a method of its own but of the read-out: who, in
-    words, does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""
-    method = "" if own else model.overridden(but=OF_READOUT)
+def check_known(model, who, instead="it takes what architectures here are made of (network/plans.py)", own=False, but=OF_READOUT):
+    """Raises ModelError where a model has a part that no architecture makes, or a method of its own but for these: who, in words,
+    does not know it; instead: what to do. own: methods may be its own, and neurons, and what stands beside its stages."""
+    method = "" if own else model.overridden(but)
     if part := f"{type(model).__name__}.{method}" if method else unknown(model, own):
         raise ModelError(f"{who} does not know {part}: {instead}")
 

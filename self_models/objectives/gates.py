@@ -138,7 +138,7 @@ class Blocking(Tolerance):
 
     def next_view(self, image, prediction, view):
         predicted = self.is_predicted(image, prediction)
-        is_open = ~predicted if BLOCKINGS[self.blocking] else view.is_open & ~predicted  # once closed, stays closed
+        is_open = ~predicted if self.reopens else view.is_open & ~predicted  # once closed, stays closed
         return View(image * is_open, is_open, predicted, explained=prediction.detach() if self.residual else None)
 
     def on_image_change(self, image, prediction, view, changed):
@@ -146,7 +146,7 @@ class Blocking(Tolerance):
         are."""
         changed = changed.any(1, keepdim=True).expand_as(changed) if self.together else changed
         predicted = torch.where(changed, self.is_predicted(image, prediction), view.predicted)
-        is_open = torch.where(changed, ~predicted if BLOCKINGS[self.blocking] else view.is_open & ~predicted, view.is_open)
+        is_open = torch.where(changed, ~predicted if self.reopens else view.is_open & ~predicted, view.is_open)
         return view._replace(image=image * is_open, is_open=is_open, predicted=predicted)
 
     def held(self, view):
@@ -155,5 +155,5 @@ class Blocking(Tolerance):
     def compared(self, view):
         if not self.epsilon:
             return 0
-        where = torch.ones_like(view.is_open) if BLOCKINGS[self.blocking] else view.is_open
+        where = torch.ones_like(view.is_open) if self.reopens else view.is_open
         return (where if view.attended is None else where & view.attended).sum((1, 2, 3))

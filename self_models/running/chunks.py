@@ -6,7 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from self_models.basics.errors import ModelError
-from self_models.running.steps import join_frames
+from self_models.running.steps import joined, stack_frames
 
 # numbers of the largest layer's signal, of all images and all steps at once in evaluation: what pays for a call, or fills a GPU
 AT_ONCE = {"cpu": 2**22, "cuda": 2**25}
@@ -17,10 +17,10 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
     """(Frame of T = steps, how many of them each image took (B,), the run after them) of a run that begins, or goes on. In
     evaluation each image stops after the first step at which model.rule holds, or after all; one that streams does not.
     uniforms: as in the model's forward; frames: whether the Frame has pictures, else sums over them."""
-    x, end, parts, stops = run.image, run.steps + steps, [], run.last is not None and model.rule.stops and not model.training
+    x, end, parts, stops = run.image, run.steps + steps, [], model.rule.stops and not model.training and not run.streams
     running = torch.arange(len(x), device=x.device)
     taken = torch.full_like(running, steps)
-    length = chunk_length(model, x, steps, stops, one_by_one=run.last is None or not run.at_once)
+    length = chunk_length(model, x, steps, stops, one_by_one=run.streams or not run.at_once)
     for drawn in drawn_for(model, run, steps, uniforms, length):
         drawn, first = drawn if len(running) == len(x) else drawn[:, running], run.steps
         keeps = not model.training or model.bptt_segments == 0 or first + len(drawn) >= end
@@ -41,7 +41,7 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
                 break
             if len(left) < len(running):
                 run, running = run.select(left), running[left]
-    return join_frames(parts), taken, run
+    return stack_frames(parts, joined), taken, run
 
 
 def chunk_length(model, x, steps, stops, one_by_one=False):

@@ -47,11 +47,6 @@ class Draws:
     epoch: int
     index: torch.Tensor
 
-    @classmethod
-    def from_torch(cls, count):
-        """The draws of `count` images with a seed that torch's global generator gives."""
-        return cls(int(torch.randint(2**63 - 1, ()).numpy()), EVALUATION, torch.arange(count))
-
     def select(self, keep):
         """The draws of a part of the batch; keep: an index or a mask."""
         return replace(self, index=self.index[keep.cpu()])
@@ -90,7 +85,9 @@ def in_space(values, shape):
 
 
 def draws_for(x, draws=None, seed=None):
-    """The Draws of a forward of images x (B, ...): those given, those of this seed, else from torch's global generator."""
-    if seed is not None:
-        return Draws(seed, EVALUATION, torch.arange(len(x)))
-    return draws or Draws.from_torch(len(x))
+    """The Draws of a forward of images x (B, ...): those of this seed, those given, else of a seed that torch's global generator
+    gives."""
+    if seed is None and draws:
+        return draws
+    seed = int(torch.randint(2**63 - 1, ()).numpy()) if seed is None else seed
+    return Draws(seed, EVALUATION, torch.arange(len(x)))

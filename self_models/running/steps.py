@@ -60,7 +60,7 @@ class RunState:
     recorder: Recorder = field(default_factory=Recorder)  # of nothing
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
-    last: int | None = None  # how many there will be; None: the network streams
+    streams: bool = False  # whether other images may come after these
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
     reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
@@ -77,11 +77,6 @@ class RunState:
         """What goes into a linear layer, or comes out of a maximum pool or of neurons, in this step."""
         if self.watcher:
             self.watcher.note(name, signal, [self.steps])
-
-    def note_spikes(self, name, spikes):
-        """What a layer sends in this step."""
-        self.spikes[name] = spikes
-        self.note(name, spikes)
 
     def spike_counts(self, names):
         """Spikes of each of these layers in this step, (B, layers) float32."""
@@ -155,14 +150,9 @@ class Frame(NamedTuple):
 COUNTS = ("compared", "spikes", "recorded_spikes")
 
 
-def stack_frames(frames):
-    """A list of T Frames of one step as one whose tensors are (T, B, ...)."""
-    return _field_by_field(torch.stack, frames)
-
-
-def join_frames(parts):
-    """Frames of (t, B, ...) as one of (T, B, ...)."""
-    return _field_by_field(joined, parts)
+def stack_frames(frames, join=torch.stack):
+    """A list of T Frames of one step as one whose tensors are (T, B, ...); of Frames (t, B, ...) with join=joined."""
+    return Frame(*(None if tensors[0] is None else join(tensors) for tensors in zip(*frames, strict=True)))
 
 
 def joined(parts):
@@ -204,10 +194,6 @@ def placed(counts, steps, among, image):
     if steps:
         found[[step - among[0] for step in steps]] = counts
     return found
-
-
-def _field_by_field(join, frames):
-    return Frame(*(None if tensors[0] is None else join(tensors) for tensors in zip(*frames, strict=True)))
 
 
 def _select(value, keep):

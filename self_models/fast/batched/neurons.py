@@ -141,12 +141,12 @@ def neuron_steps(neuron, drive, state=None, steps=1):
 
 def traced_steps(neuron, drive, state=None, steps=1):
     """The same, and the membrane potential after each step's reset, (steps B, ...)."""
-    spikes, counts, membranes = [], [], []
+    found = []
     for now in drive.chunk(steps):
-        tested_v, state, count = neuron_steps(neuron, now, state)
-        for values, one in ((spikes, tested_v), (counts, count), (membranes, state.v)):
-            values.append(one)
-    return torch.cat(spikes), state, torch.cat(counts), torch.cat(membranes)
+        spikes, state, count = neuron_steps(neuron, now, state)
+        found.append((spikes, count, state.v))
+    spikes, counts, membranes = map(torch.cat, zip(*found, strict=True))
+    return spikes, state, counts, membranes
 
 
 def count_events(signal):

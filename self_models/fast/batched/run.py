@@ -49,7 +49,7 @@ def advance(model, run, draws):
     counts = {name: [] for name in model.wiring.names}
     parts = [encode_and_decode(model, run, part, counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
     codes = [codes.flatten(2) for codes, _ in parts if codes is not None]
-    logits = classify(model, run, joined(codes) if codes else None, len(draws), counts)
+    logits = classify(model, run, joined(codes) if codes else (), len(draws), counts)
     spikes = torch.stack([joined(one) for one in counts.values()], -1)
     shown = stack_frames([frame for _, frames in parts for frame in frames])
     return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
@@ -80,12 +80,10 @@ def encode_and_decode(model, run, draws, counts):
 
 
 def classify(model, run, codes, steps, counts):
-    """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them or None, in place. Returns the
-    logits after each step (T, B, labels)."""
+    """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the logits
+    after each step (T, B, labels)."""
     among = range(run.steps - steps, run.steps)
-    drives = propagate(
-        model, run, "classifier", "classifier", codes, among[steps - len(codes) :] if codes is not None else (), among, counts
-    )
+    drives = propagate(model, run, "classifier", "classifier", codes, among[steps - len(codes) :], among, counts)
     drives = run.logits[:0] if drives is None else drives.to(run.image.dtype)
     so_far = accumulated(run.logits, drives, steps, model.settings["output_leak"], at_once=model.training)
     run.logits = so_far[-1]

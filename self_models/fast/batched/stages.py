@@ -13,7 +13,7 @@ from self_models.network.stages import LINEAR, LINEAR_OR_POOL
 LOOKING = {"cpu"}  # devices that can be asked what is sent: a GPU would have to be waited for
 
 
-def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None, recorded=None):
+def run_stage(name, layers, signal, memory, draws, counts, watch, recorded):
     """T steps of a stage; returns the signal that comes out. layers: (position, module) pairs; signal: (T, B, ...); memory:
     module name -> state, updated in place; draws: the batch's Draws, of the dropout masks in training. counts: filled with
     spiking layer -> spikes per step and image. watch: called with the name of each linear layer and what goes into it, (T B,
@@ -34,11 +34,10 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
     for position, module in layers:
         key = f"{name}.{position}"
         if isinstance(module, SpikingNeuron):
-            state, asked = memory.get(key), (recorded or {}).get(key, {})
+            state, asked = memory.get(key), recorded.get(key, {})
             if state and state.quiet and at is not None and not len(at) and state.quiet == dynamics(module):
                 waiting, signal = [], state.v.new_zeros(1).expand(steps * images, *state.v.shape[1:])
-                if counts is not None:
-                    counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
+                counts[key] = signal.new_zeros(steps, images, dtype=torch.float32)
                 continue
             signal, waiting = apply_to_rows(waiting, signal, at, state and state.v), []
             run = traced_steps if "membrane" in asked else neuron_steps
@@ -47,8 +46,7 @@ def run_stage(name, layers, signal, memory, draws=None, counts=None, watch=None,
                 asked["membrane"] = membranes[0].unflatten(0, (steps, images))
             if "spikes" in asked:
                 asked["spikes"] = signal.unflatten(0, (steps, images))
-            if counts is not None:
-                counts[key] = spiked
+            counts[key] = spiked
             if watch:
                 watch(key, signal)
             at = rows_that_send(spiked) if looks else None

@@ -7,8 +7,6 @@ do.
 
 from math import exp, prod
 
-from torch import nn
-
 WINDOW, IN_CACHE, IN_MEMORY = 35e-9, 1 / 8e9, 1 / 5e9  # event engine: of a place's spikes in a step that share a window, of an
 # accumulate by where its weight lies
 LOOK = 0.5e-9  # and of a neuron with a bias in a step
@@ -37,16 +35,8 @@ def event_seconds(layout, spikes, steps):
 
 def dense_seconds(layout, steps, batch):
     """Of an image in a batch of this many, of so many steps."""
-    neurons = sum(map(prod, layout.shapes[1 : len(layout.names)]))
-    return steps * (PRODUCT * multiply_adds(layout.connections) + NEURON * neurons + STEP / batch)
-
-
-def multiply_adds(connections):
-    """Of the dense engine in a step of an image."""
     modules = {}  # the encoder's last ones feed the classifier and the decoder, but run once
-    for connection in connections:
-        sizes = connection.sizes()
-        for module, before, after in zip(connection.modules, sizes, sizes[1:], strict=False):
-            places = before if isinstance(module, nn.ConvTranspose2d) else after
-            modules[module] = sum(value.numel() for value in module.parameters()) * prod(places[1:])
-    return sum(modules.values())
+    for connection in layout.connections:
+        modules |= zip(connection.modules, connection.multiply_adds(), strict=True)
+    neurons = sum(map(prod, layout.shapes[1 : len(layout.names)]))
+    return steps * (PRODUCT * sum(modules.values()) + NEURON * neurons + STEP / batch)

@@ -58,8 +58,7 @@ def befores(layout):
             modules = copy.deepcopy(nn.Sequential(*connection.modules[:count]))
             for parameter in modules.parameters():
                 parameter.data.abs_()
-            shape = layout.signals[connection.target][count]
-            found.append(connection._replace(modules=list(modules), target_shape=shape))
+            found.append(connection._replace(modules=list(modules), target_shape=connection.sizes()[count]))
     return found
 
 
@@ -73,7 +72,7 @@ def counted_runs(layout, activity, steps, decodes):
         return Inputs(*events, decodes if target in layout.net.feedback else steps)
 
     for connection in layout.connections:
-        for module, shape in zip(connection.modules, layout.signals[connection.target], strict=True):
+        for module, shape in zip(connection.modules, connection.sizes()[:-1], strict=True):
             behind = module is not connection.modules[0]
             found = inputs(of_map if behind else connection.source, connection.target, shape)
             of_map += behind

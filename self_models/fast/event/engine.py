@@ -54,12 +54,6 @@ class EventEngine:
         if words := why_not(self.model) or self._kept.why_not():
             raise ModelError(words)
 
-    def prepare(self):
-        """The model's Layout, its weights folded now if they are not. Raises ModelError as check does."""
-        self._forget_changed()
-        self.check()
-        return self._laid_out()
-
     def _laid_out(self):
         layout = self._kept.prepare()
         self._rooms = self._rooms or Rooms(layout, no_activity(layout.net))

@@ -112,14 +112,12 @@ class Folded(Connection):
 
 
 class Layout(NamedTuple):
-    """names: of the Wiring; pools: its Pools; shapes: (C, H, W) of every node of the Net; connections: Folded; signals: node ->
-    shapes of what goes into each module of its connection; and the Net."""
+    """names: of the Wiring; pools: its Pools; shapes: (C, H, W) of every node of the Net; connections: Folded; and the Net."""
 
     names: list
     pools: list
     shapes: list
     connections: list
-    signals: dict
     net: Net
 
 
@@ -142,9 +140,8 @@ def nodes_of(model):
 def lay_out(model):
     """The Layout of an SNN, in evaluation, with its present weights, thresholds and leaks."""
     wiring, shapes, connections, special = nodes_of(model)
-    signals = {connection.target: connection.sizes()[:-1] for connection in connections}
     net = _net(model, wiring, shapes, connections, **special)
-    return Layout(wiring.names, wiring.pools, shapes, connections, signals, net)
+    return Layout(wiring.names, wiring.pools, shapes, connections, net)
 
 
 class Memory(NamedTuple):

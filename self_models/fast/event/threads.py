@@ -124,9 +124,9 @@ class LeftOn:
 
 
 def in_rows(values):
-    """(..., C, H, W) or (B, N) -> contiguous array (..., H W C), the order of a node's membranes."""
+    """(..., C, H, W), (B, N) or (T, B, N) -> contiguous array, (..., H W C) of the first: the order of a node's membranes."""
     values = values.detach().cpu()
-    return (values.movedim(-3, -1).flatten(-3) if values.dim() > 2 else values).contiguous().numpy()
+    return (values.movedim(-3, -1).flatten(-3) if values.dim() > 3 else values).contiguous().numpy()
 
 
 class Rooms:
