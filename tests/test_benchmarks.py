@@ -8,7 +8,6 @@ import shutil
 import sys
 import tomllib
 
-import hypothesis
 import pytest
 import torch
 from conftest import REPOSITORY, refused, run_here
@@ -210,9 +209,7 @@ def test_train_step_on_a_gpu_wants_one(monkeypatch):
 
 
 def test_engines_counts_cases_and_tells_of_those_that_fail(monkeypatch, capsys):
-    def check_case(case):
-        if case["plan"] == "plain":
-            hypothesis.reject()
+    def check_case(case, model):
         assert case["gate"] != "once", "spikes differ"
         return ["reference", *["event"] * (case["gate"] == "block")]
 
@@ -220,11 +217,11 @@ def test_engines_counts_cases_and_tells_of_those_that_fail(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         engines.main(["--cases", "50"])
     found = json.loads(capsys.readouterr().out)
-    assert stop.value.code == 1 and found["run"] == 50 == sum(found["by_gate"].values()) < found["tried"]
-    assert found["by_engine"] == {"reference": 50 - found["by_gate"]["once"], "event": found["by_gate"]["block"]}
+    assert stop.value.code == 1 and found["tried"] == 50 > found["run"] == sum(found["by_gate"].values())
+    assert found["by_engine"] == {"reference": found["run"] - found["by_gate"]["once"], "event": found["by_gate"]["block"]}
     assert len(found["failures"]) == found["by_gate"]["once"] > 0
     assert found["failures"][0]["case"]["gate"] == "once" and "spikes differ" in found["failures"][0]["error"]
-    monkeypatch.setattr(engines.test_engines, "check_case", lambda case: [])
+    monkeypatch.setattr(engines.test_engines, "check_case", lambda case, model: [])
     with pytest.raises(SystemExit) as stop:
         engines.main(["--cases", "2"])
     assert not stop.value.code and json.loads(capsys.readouterr().out)["failures"] == []

@@ -6,13 +6,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import self_models.counting.evaluation
 from harness.data.sets import ImageSet
-from self_models import ModelError, first_difference
+from self_models import ModelError
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.operations import OperationCounter
 from self_models.fast.event.engine import EventEngine
 from self_models.running.chunks import AT_ONCE, chunk_length
-from self_models.running.draws import Draws
-from self_models.running.outputs import ANNOutput, SNNOutput, errors_by_step, open_share_by_step
+from self_models.running.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -161,21 +160,6 @@ def test_evaluate_takes_what_people_have(x):
         )
     assert evaluate(model, x.numpy(), labels.numpy())["spikes"] == expected["spikes"]
     assert not model.training and model.change(timesteps=2) is model
-
-
-@pytest.mark.parametrize("settings", [{}, {"rule": "confidence", "gap_bound": 0.01}, {"blocking": "dynamic"}, {"epsilon": 0.0}])
-@torch.no_grad()
-def test_an_evaluation_keeps_sums_and_no_frames(x, settings, monkeypatch):
-    """The same sums, however many steps are taken at once."""
-    model = snn(timesteps=7, **settings)
-    draws, whole = Draws(0, 0, torch.arange(5)), model(x, draws=Draws(0, 0, torch.arange(5)))
-    for at_once in (1, 3 * 5 * model.wiring.largest, 2**30):
-        monkeypatch.setitem(AT_ONCE, "cpu", at_once)
-        output = model(x, draws=draws, frames=False)
-        assert output.predictions is None and output.errors is None and output.is_open is None and output.predicted is None
-        torch.testing.assert_close(output.sums.errors, errors_by_step(whole))
-        assert first_difference(output, whole, tolerance=0) is None
-        assert torch.equal(output.sums.open_share, open_share_by_step(whole, x))
 
 
 def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):

@@ -111,16 +111,6 @@ def test_same_spikes_and_same_numbers(update, settings):
 
 
 @torch.no_grad()
-def test_a_bias_drives_a_network_that_sees_nothing():
-    """A black image, of which nothing is sent, is not over."""
-    model = build(**BIAS, timesteps=20)
-    x = torch.zeros(2, 1, 28, 28)
-    dense, event = model(x, seed=0), EventEngine(model)(x, seed=0)
-    check_same(dense, event)
-    assert event.spikes["input"].sum() == 0 and event.spikes_by_step["features.4"][10:].sum() > 0
-
-
-@torch.no_grad()
 def test_trained_network_with_rounded_sums():
     """The committed checkpoint: sums are rounded in another order, and no spike of these images depends on it."""
     model, batch = load(FEEDBACK, engine="dense", timesteps=20), load_data("MNIST")[2].part(0, 24).whole()
@@ -166,18 +156,6 @@ def test_the_pixels_own_draws_are_those_of_whole_images(settings):
             dense = model(x, **given)
             torch.manual_seed(5)
             check_same(dense, engine(x, **given), exact=False)
-
-
-def test_a_draw_as_large_as_its_pixel_is_a_spike():
-    """Draws on the pixels' own grid, so that many are equal: u <= |x|, and a black pixel sends nothing."""
-    model = build(image_shape=(3, 12, 10), epsilon=0.0)
-    x, u = inputs(model)
-    u = (u * GRID).floor() / GRID
-    event = EventEngine(model)(x, u)
-    assert (u == x.abs())[:, x != 0].any()
-    assert torch.equal(event.spikes["input"], ((u <= x.abs()) & (x != 0)).sum((0, 2, 3, 4)).float())
-    with torch.no_grad():
-        check_same(model(x, u), event)
 
 
 def test_result_does_not_depend_on_batch_or_threads():

@@ -15,7 +15,6 @@ from self_models.network.plans import PLANS, find_plan, halvings
 from self_models.objectives.contrast import CONTRASTS, original_contrast
 from self_models.objectives.encoders import poisson
 from self_models.objectives.readouts import READOUTS
-from self_models.running.chunks import AT_ONCE
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -412,29 +411,6 @@ def test_folded_weights_are_the_normalised_network():
 
 
 # --- a run
-
-
-@pytest.mark.parametrize("encoding", ["poisson", "direct"])
-@pytest.mark.parametrize("bias", [False, True])
-@torch.no_grad()
-def test_a_black_image_is_silent_but_for_biases_however_many_steps_are_taken_at_once(encoding, bias, monkeypatch):
-    """As step by step: where maximum pools that count stand on both sides of the fork."""
-    plan = [[4, "M", 6, "fork", "M", "M", 6, "A"], [5, "U", "in"]]
-    model = tiny(plan=plan, encoding=encoding, timesteps=9, bias=bias, max_pool="count", leak=0.95)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.uniform_(-0.02, 0.04)
-    some = images(3)
-    for x in (torch.zeros_like(some), some * torch.tensor([0.0, 1, 0]).view(3, 1, 1, 1)):
-        u = draws(model, x)
-        model.batched = False
-        expected = model(x, u)
-        model.batched = True
-        assert any(count[0] > 0 for count in expected.spikes.values()) == bias
-        for at_once in (1, 2 * 3 * model.wiring.largest, 2**30):
-            monkeypatch.setitem(AT_ONCE, "cpu", at_once)
-            output = model(x, u)
-            assert first_difference(output, expected, tolerance=1e-5) is None
 
 
 def test_poisson_encoding_by_hand():

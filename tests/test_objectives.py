@@ -95,12 +95,6 @@ def test_feedback_interval_one_is_every_step_and_k_decodes_every_kth(images):
     assert not changed[[0, 2, 3, 5, 6, 8]].any() and changed[[1, 4, 7]].any()  # between steps t and t + 1, counted from 0
 
 
-def test_an_image_may_stop_before_the_decoder_has_run(images):
-    model = build(AdaptiveTimestepsSNN, epsilon=0.2, rule="confidence", gap_bound=0.0, feedback_interval=3)
-    output = run(model, images)
-    assert output.steps.max() == 1 and all(output.spikes[name].sum() == 0 for name in output.spikes if "generate" in name)
-
-
 ONCE = {"gate": "once", "encoding": "direct", "grid": 4, "default_threshold": 0.2}
 
 

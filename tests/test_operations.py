@@ -2,7 +2,6 @@
 
 import re
 import tracemalloc
-from math import prod
 from unittest.mock import Mock
 
 import pytest
@@ -17,7 +16,6 @@ from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import OperationCounter, energies, fan_out
 from self_models.fast.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
-from self_models.objectives.stopping import output_gap
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FEEDBACK = [[3, "D", 4, 5, "D"], ["U", 4, "drop", 3, "U", "in"]]
@@ -170,26 +168,6 @@ def test_fan_out_is_the_number_of_weights_met(layer):
     assert torch.equal(fan_out(layer, (2, 5, 6), every=True).float(), met)
 
 
-@pytest.mark.parametrize("token", ["D", "A"])
-@pytest.mark.parametrize(("plan", "shape"), [(FEEDBACK, (1, 9, 10)), ([[2, "D", "D", 3], ["U", "U", "in"]], (3, 13, 11))])
-def test_reach_of_a_spike_by_brute_force(plan, shape, token):
-    """As many neurons as an impulse at its place changes, through every connection. The last of an odd number of rows or columns
-    is in no 2x2 square."""
-    model = build([[token if part == "D" else part for part in plan[0]], plan[1]], shape, readout="spike_count")
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            nn.init.ones_(parameter)
-    found = [*model.wiring.forward, *model.wiring.feedback]
-    assert len(found) == len(model.neurons()) + 1  # the output; the decoder's last layer spikes
-    for connection in found:
-        reached = torch.eye(prod(connection.source_shape)).reshape(-1, *connection.source_shape)
-        for module in connection.modules:
-            reached = module(reached.flatten(1) if isinstance(module, nn.Linear) else reached)
-        assert reached.shape[1:] == connection.target_shape[: reached.dim() - 1]
-        brute = (reached.detach().flatten(1) != 0).sum(1).reshape(connection.source_shape)
-        assert torch.equal(torch.from_numpy(connection.reach()).expand(connection.source_shape), brute.double())
-
-
 def test_counting_at_size_takes_no_memory_to_speak_of():
     """What a spike reaches is separable."""
     model = build([[2, "D", 3, "D"], ["U", "U", "in"]], (3, 224, 224), steps=1)
@@ -197,37 +175,6 @@ def test_counting_at_size_takes_no_memory_to_speak_of():
     OperationCounter(model)
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
-
-
-def test_steps_in_which_every_layer_waits_count_nothing():
-    """A gate that sends each pixel once, and no decoder: nothing runs until the whole grid has been sent."""
-    settings = {"gate": "once", "wait": True, "guess": "interpolation", "grid": 4, "encoding": "direct", "steps": 6}
-    model = build(BASELINE, (1, 8, 8), **settings)
-    *_, whole = run(model)
-    model.batched = False  # so that each step is settled by itself
-    assert run(model)[-1] == whole and whole["event_acs"] > 0
-    waited = build(BASELINE, (1, 8, 8), **settings | {"wait": False})
-    assert run(waited)[-1]["dense"] > whole["dense"]
-
-
-@pytest.mark.parametrize("plan", [FEEDBACK, BASELINE])
-def test_an_image_that_has_stopped_counts_no_further(plan):
-    """What is computed of it in the rest of the chunk, while it is among others, is not what it costs."""
-    model = build(plan, steps=9, default_threshold=0.01)
-    bound = output_gap(run(model, 5)[2].logits_by_step[3]).median().item()
-    model.change(rule="confidence", gap_bound=bound)
-    x, u, together, ours = run(model, 5)
-    assert 1 < together.steps.min() < together.steps.max()
-    costs = []
-    for n, steps in enumerate(together.steps):
-        alone = build(plan, steps=steps.item(), default_threshold=0.01)
-        with torch.no_grad(), OperationCounter(alone) as counter:
-            output = alone(x[n : n + 1], u[:steps, n : n + 1])
-        torch.testing.assert_close(output.logits[0], together.logits[n])
-        assert [count.item() for count in output.spikes.values()] == [count[n].item() for count in together.spikes.values()]
-        costs.append(counter.result(5))
-    for kind in ("effective_acs", "effective_macs", "dense", "event_acs", "feedback_event_acs"):
-        assert ours[kind] == pytest.approx(sum(cost[kind] for cost in costs)), kind
 
 
 def test_operations_do_not_depend_on_the_batch():

@@ -5,14 +5,13 @@ import pytest
 import torch
 from conftest import ANALYSIS, REPOSITORY, run_undrawn
 from PIL import Image
-from test_event_engine import FORK, ONCE, POOLED, build, inputs, spiked
+from test_event_engine import build, inputs
 
 from harness.drawing.raster import some_of
-from self_models import ModelError, first_difference, load, load_data
+from self_models import ModelError, load, load_data
 from self_models.fast.event.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
 ENGINES = {"dense": lambda model: model, "event": EventEngine}
 
@@ -54,38 +53,6 @@ def test_by_hand(update, traces, engine):
     for name, (spikes, membrane) in traces.items():
         assert recorded[name]["membrane"][:, 0, ..., 0].flatten().tolist() == membrane, name
         assert not spikes or recorded[name]["spikes"].flatten().tolist() == [bool(spike) for spike in spikes], name
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"epsilon": 0.0, "leak": 0.5}, {"plan": FORK, "feedback_interval": 2}, POOLED, {**ONCE, "plan": FORK},
-        {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 0.5, "leak": 0.5},
-    ],
-    ids=str,
-)  # fmt: skip
-@pytest.mark.parametrize("update", ["immediate", "delayed"])
-def test_what_is_recorded_is_what_is_counted(update, settings):
-    """By either engine; what is recorded the dense one runs for both."""
-    slow = {"timesteps": 12} | ({"grid_steps": 4} if "gate" in settings else {})  # else its decoder rests before spikes reach it
-    model = build(**{"update": update, "timesteps": 9, **(slow if update == "delayed" else {}), **settings})
-    x, uniforms = inputs(model)
-    x[-1] = 0
-    engine, record = EventEngine(model, chooses=True), everything(model)
-    counted = engine(x, uniforms)
-    assert engine.name == ("dense" if "gate" in settings else "event") and counted.recorded is None
-    plain, found = model(x, uniforms, record=record), engine(x, uniforms, record=record)
-    assert spiked(plain) and list(plain.recorded) == list(record) and engine.runs["dense"] >= len(x)
-    for name, count in counted.spikes_by_step.items():
-        assert torch.equal(plain.recorded[name]["spikes"].flatten(2).sum(2), count), name
-    assert torch.equal(plain.recorded["output"]["membrane"], counted.logits_by_step)
-    assert first_difference(found, plain, tolerance=0) is None
-    for kind, values in (each for of_kind in found.recorded.values() for each in of_kind.items()):
-        assert values.dtype == (torch.bool if kind == "spikes" else torch.float32)
-    for neuron in model.neurons():  # silent from the end on
-        late = torch.arange(model.timesteps)[:, None] >= plain.steps
-        assert not (plain.recorded[neuron]["spikes"].flatten(2).any(2) & late).any()
 
 
 @torch.no_grad()

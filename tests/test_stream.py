@@ -19,7 +19,6 @@ from self_models.fast.event.engine import EventEngine
 from self_models.loading import load
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import draws_for
-from self_models.running.steps import accumulated
 from self_models.running.stream import SequenceState, with_image
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -269,14 +268,6 @@ def test_ages_of_neurons_outlive_an_image():
 
 
 # --- what is forgotten, by hand
-
-
-def test_an_output_leaks_by_hand():
-    drives = torch.tensor([[[1.0]], [[0.0]], [[2.0]]])
-    start = torch.tensor([[4.0]])
-    for at_once in (False, True):
-        assert accumulated(start, drives, 4, 0.5, at_once).flatten().tolist() == [2, 2, 1, 2.5]
-        assert accumulated(start, drives, 4, 1.0, at_once).flatten().tolist() == [4, 5, 5, 7]
 
 
 def test_surprise_by_hand():

@@ -6,13 +6,12 @@ from unittest.mock import Mock
 import pytest
 import torch
 from conftest import ANN, PLAN, SNN, images, run_here
-from test_engines import by_steps, gradients, named
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import self_models.vgg_wFeedback_spiking
 from harness.data.sets import ImageSet
 from harness.training.losses import Criterion
-from self_models import ModelError, first_difference
+from self_models import ModelError
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.fast.batched import stages
 from self_models.fast.batched.folding import folded
@@ -39,7 +38,6 @@ CASES = {
     "contrast": {**BLOCKING, "cls": ContrastAttentionSNN},
     "delayed, biases": {**POOLED, "update": "delayed", "timesteps": 9, "leak": 0.9},
     "gate once, fork": {**BLOCKING, "gate": "once", "grid": 4, "encoding": "direct", "plan": FORK, "image_shape": (3, 9, 10)},
-    "recording": {**BLOCKING, "blocking": "dynamic", "predict": "next", "recorded_frames": 6, "image_shape": (2, 12, 10)},
 }
 
 
@@ -59,27 +57,8 @@ def build(cls=VGG_SNN_STDB_wFeedback, dropout=0.0, **settings):
 
 
 def inputs(model):
-    """Images or recordings, and draws, that are always the same."""
-    x = images(5 * max(1, model.frames), model.image_shape).unflatten(0, (5, -1))
-    x = x if model.frames else x[:, 0]
-    return x, torch.rand(model.timesteps, 5, *model.image_shape, generator=torch.Generator().manual_seed(2))
-
-
-@pytest.mark.parametrize("segments", [0, 1, 4, "auto"])
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("contrast", "direct input, leaking read-out")])
-def test_segments_learn_what_the_steps_one_by_one_learn(name, segments):
-    """Of dropout, too, whose masks are drawn again; what test_engines.py does not draw is segments and learned dynamics."""
-    model = build(**CASES[name], dropout=0.2).train()
-    plain, (x, u) = by_steps(model), inputs(model)
-    model.set_bptt_segments(segments)
-    expected = plain(x, u, seed=1)
-    assert all(count.sum() > 0 for count in expected.spikes.values())
-    assert first_difference(model(x, u, seed=1), expected, tolerance=1e-4) is None
-    found, wanted = gradients(model, x, u), gradients(plain, x, u)
-    for weight, gradient in wanted.items():
-        largest = gradient.abs().max().item()
-        torch.testing.assert_close(found[weight], gradient, rtol=1e-4, atol=1e-4 * largest, msg=named(weight))
-        assert largest > 0, weight
+    """Images, and draws, that are always the same."""
+    return images(5, model.image_shape), torch.rand(model.timesteps, 5, *model.image_shape, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize(("signals", "layers"), [(1, 2), (3, 2), (4, 1)])
@@ -193,7 +172,7 @@ class Copies(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("segments", [0, 2])
-@pytest.mark.parametrize("name", [name for name in CASES if name != "recording"])
+@pytest.mark.parametrize("name", CASES)
 def test_a_training_step_draws_on_the_device_and_reads_no_value(name, segments, monkeypatch):
     """On the meta device, which has no values: who reads one, and so would wait for a GPU, fails. Only the images' numbers go
     there, for their draws."""

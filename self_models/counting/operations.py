@@ -132,7 +132,9 @@ class OperationCounter:
                     taken_now = taken[at.to(device)] & takes[self._part(end)][at].to(device)[:, None]
                     self._count_reached(end, (flat != 0)[taken_now.flatten()])
         images_at = taken.sum(1).cpu()
-        counted = {part: int(images_at[flag].sum()) // self._phases for part, flag in runs.items()}
+        steps = [one.first + n for one in schedules for n in range(len(one.decodes))]
+        begins = torch.tensor([not self.model.phased or self.model.phase(step) == 0 for step in steps])  # each has T steps
+        counted = {part: int(images_at[flag & begins].sum()) for part, flag in runs.items()}
         for name in self._modules:
             self._count_dense(name, counted[self._part(name)])
         for name, size in self._sizes.items():

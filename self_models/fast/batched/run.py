@@ -84,7 +84,7 @@ def classify(model, run, codes, steps, counts):
     after each step (T, B, labels)."""
     among = range(run.steps - steps, run.steps)
     drives = propagate(model, run, "classifier", "classifier", codes, among[steps - len(codes) :], among, counts)
-    drives = run.logits[:0] if drives is None else drives.to(run.image.dtype)
+    drives = run.logits[None][:0] if drives is None else drives.to(run.image.dtype)
     so_far = accumulated(run.logits, drives, steps, model.settings["output_leak"], at_once=model.training)
     run.logits = so_far[-1]
     return so_far
