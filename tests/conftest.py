@@ -20,7 +20,11 @@ import torch
 
 import harness.command_line.scripts
 import harness.data.sets
+from harness.building.own import imported
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.objectives.gates import GATES
+from self_models.objectives.readouts import READOUTS
+from self_models.objectives.stopping import RULES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANN, SNN = "ann_wFeedback", "snn_wFeedback"
@@ -165,3 +169,15 @@ def looked(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("looked")
     flags = f"{DATA} --images 2 --chart_images 4 --epsilon 0.1 --output_dir {folder}"
     return SimpleNamespace(folder=folder, run=run_as_program(ANALYSIS, "--pretrained_snn", trained.snn, flags))
+
+
+@pytest.fixture
+def forgotten():
+    """What files register is forgotten after a test, and that they were imported."""
+    before = [(registry, dict(registry)) for registry in (GATES, RULES, READOUTS)]
+    imported.cache_clear()
+    yield
+    for registry, parts in before:
+        registry.clear()
+        registry.update(parts)
+    imported.cache_clear()

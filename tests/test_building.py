@@ -89,7 +89,8 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", True)):
+        monkeypatch.setattr(torch.backends.cudnn, name, value)
     monkeypatch.setattr("harness.processes.ranks.count", lambda: 1 + rank)
     monkeypatch.setattr("harness.processes.ranks.local_rank", lambda: rank)
     args = SimpleNamespace(**{"device": "auto", "gpu": True, "devices": 0} | flags)
@@ -99,8 +100,9 @@ def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expe
         assert str(error.value).startswith(expected)
     else:
         assert str(find_device(args)) == expected
-        is_cuda = "cuda" in expected
-        assert chosen == ([int(expected[-1])] if is_cuda else []) and torch.backends.cudnn.allow_tf32 is not is_cuda
+        cudnn, is_cuda = torch.backends.cudnn, "cuda" in expected
+        assert chosen == ([int(expected[-1])] if is_cuda else [])
+        assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (is_cuda, not is_cuda, not is_cuda)
 
 
 @pytest.mark.parametrize(

@@ -24,16 +24,7 @@ IDEAS = {  # file -> (its class, flags, why its steps are taken one by one, what
     "two_decoders": ("TwoDecoders", "--readout spike_count", *["TwoDecoders.read_out_and_gate"] * 2),
     "refractory": ("Refractory", "", *["Refractory.step"] * 2),
 }
-
-
-@pytest.fixture(autouse=True)
-def forgotten():
-    """What files register is forgotten after a test, and that they were imported."""
-    gates = dict(GATES)
-    yield
-    GATES.clear()
-    GATES.update(gates)
-    own.imported.cache_clear()
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 
 def word_for(name, folder=REPOSITORY / "examples"):

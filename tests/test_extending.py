@@ -28,18 +28,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 PAGE = (REPOSITORY / "docs/how_to/extend.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 OWN = "--readout membrane_scaled --readout_gain 3 --gate relative --slack 0.05 --epsilon 0.2 --rule settled --lead 0.4"
-
-
-@pytest.fixture(autouse=True)
-def forgotten():
-    """What files register is forgotten after a test, and that they were imported."""
-    before = [(registry, dict(registry)) for registry in (GATES, RULES, READOUTS)]
-    imported.cache_clear()
-    yield
-    for registry, parts in before:
-        registry.clear()
-        registry.update(parts)
-    imported.cache_clear()
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 
 def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):

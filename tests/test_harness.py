@@ -136,13 +136,6 @@ def test_step_weights_by_hand():
     assert all(step_weights(kind, 3, "meta").device.type == "meta" for kind in (*STEP_WEIGHTS, "sum"))
 
 
-def test_losses_are_on_the_outputs_device():
-    by_step, labels = torch.zeros(2, 2, 4, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
-    output = output_of(logits=by_step[-1], logits_by_step=by_step, errors=ERRORS.to("meta"))
-    losses = Criterion(1.0, "sum", classification_kind="mean_t")(output, labels)
-    assert {loss.device.type for loss in losses.values()} == {"meta"}
-
-
 def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
     """The learning rate of each optimiser step, of a rate of 1."""
     args = parse(ANN, *f"--epochs {epochs} --lr_schedule {lr_schedule} --warm_up {warm_up}".split())
@@ -668,12 +661,6 @@ def test_pairs_of_seeds_by_hand():
     assert found["spikes"].text(FIGURES["spikes"]) == "-8 ± 29 %" and interval([3.0]) == (3.0, None, 1)
     assert (mean, count) == (pytest.approx(-23 / 3), 3) and half == pytest.approx(4.303 * 11.676 / 3**0.5, rel=1e-3)
     assert found["accuracy"] == (0, 0, 3) and found["energy_joules"][0] == pytest.approx(100)
-
-
-@pytest.mark.parametrize(("pairs", "quantile"), [(2, 12.706), (10, 2.262), (11, 2.228), (30, 2.045)])  # as tables of t have them
-def test_an_interval_of_any_number_of_pairs(pairs, quantile):
-    """All differences are 0 but one of `pairs`: mean 1, deviation sqrt(pairs), so that the half width is the quantile itself."""
-    assert interval([0.0] * (pairs - 1) + [float(pairs)]) == (1, pytest.approx(quantile, abs=5e-4), pairs)
 
 
 @pytest.mark.parametrize(

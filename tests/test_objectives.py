@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import PLAN
 
-from self_models import ModelError, first_difference
+from self_models import first_difference
 from self_models.counting.evaluation import figures_per_image
 from self_models.fast.event.compiled.parts import RULES as COMPILED
 from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
@@ -203,20 +203,6 @@ def test_an_open_gate_does_nothing():
     view = gate.start(image)
     assert view == View(image) and gate.next_view(image, image, view) is view
     assert gate.held(view) is None and gate.compared(view) == 0 and gate.check(False) is None
-
-
-def test_what_compares_with_a_prediction_needs_feedback():
-    baseline = {"plan": [[4, "D"], []]}
-    assert not build(AdaptiveTimestepsSNN, **baseline, rule="entropy", epsilon=0.0).has_feedback
-    for settings, words in (
-        (
-            {"epsilon": 0.1},
-            "epsilon: input blocking needs an architecture with feedback: choose one named ..._wFeedback, or epsilon 0",
-        ),
-        ({"epsilon": 0.0, "rule": "all_predicted"}, "needs an architecture with feedback"),
-    ):
-        with pytest.raises(ModelError, match=words):
-            build(AdaptiveTimestepsSNN, **baseline, **settings)
 
 
 def test_local_gain_follows_what_is_open():

@@ -1,7 +1,5 @@
 """The gate `once`: each pixel sends at most once, a coarse grid first, then what is not predicted."""
 
-import re
-
 import pytest
 import torch
 from conftest import OBJ1, SNN, records, run_here, run_undrawn
@@ -11,7 +9,6 @@ from test_images_in import NET, make_folder
 
 from harness.data.sets import load_data
 from self_models import evaluate, load
-from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.objectives.gates import Blocking
 from self_models.objectives.once import Once, interpolated
@@ -239,21 +236,6 @@ def test_the_decoder_learns_from_pixels_that_are_not_sent(x):
     weights = [weight for weight in model.generate.parameters() if weight.requires_grad]
     gradients = torch.autograd.grad(later, weights, allow_unused=True)
     assert len(gradients) == 3 and not any(grad.any() for grad in gradients if grad is not None)
-
-
-def test_what_cannot_work_is_refused():
-    for own, words in (
-        ({"grid": 3}, "grid must be a power of 2 (1, 2, 4, ...), not 3"),
-        ({"encoding": "poisson"}, "gate once sends a pixel's value, once: it needs --encoding direct, not poisson"),
-        ({"plan": BASELINE, "guess": "decoder"}, "guess decoder needs an architecture with feedback: choose one, or guess"),
-        (
-            {"image_shape": (1, 8, 8), "readout": "spike_count"},
-            "predicts 0.5 to 1 of a grey image, and gate once wants the",
-        ),
-        ({"plan": BASELINE, "wait": True, "grid": 4, "timesteps": 4, "grid_steps": 2}, "answers from step 5 on"),
-    ):
-        with pytest.raises(ModelError, match=re.escape(words)):
-            build(VGG_SNN_STDB_wFeedback, **own)
 
 
 def test_the_scripts_evaluate_as_trained_without_any_flag_but_where_the_images_are(tmp_path):

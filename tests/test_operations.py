@@ -10,7 +10,7 @@ import torch
 from test_event_engine import UNKNOWN
 from torch import nn
 
-from harness.measuring.difficulty import difficulty_correlations, rank_correlation
+from harness.measuring.difficulty import difficulty_correlations
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import OperationCounter, energies, fan_out
@@ -190,15 +190,6 @@ def test_operations_do_not_depend_on_the_batch():
     assert together["acs"]["features.0"] > 0 and together["macs"]["features.0"] > 0
     for kind, layers in together.items():
         assert layers == {name: sum(each[kind].get(name, 0) for each in alone) for name in layers}
-
-
-def test_rank_correlation_by_hand():
-    assert rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 40.0, 90.0])) == pytest.approx(1)
-    assert rank_correlation(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 1.0, 0.0])) == pytest.approx(-1)
-    # ranks 1 2 3 4 against 2 1 4 3: 1 - 6 * 4 / (4 * 15)
-    assert rank_correlation(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 1.0, 4.0, 3.0])) == pytest.approx(0.6)
-    assert rank_correlation(torch.ones(3), torch.tensor([1.0, 2.0, 3.0])) is None
-    assert rank_correlation(torch.tensor([2.0, 1.0]), torch.tensor([5.0, 3.0])) == pytest.approx(1)  # of two images, too
 
 
 def test_difficulty_takes_ink_out():

@@ -188,13 +188,6 @@ def test_auto_is_the_event_engine_where_it_serves(trained):
         load(ANN, engine="event")
 
 
-def test_without_numba_auto_is_dense(monkeypatch):
-    monkeypatch.setattr("self_models.fast.event.engine.WHY_NOT", ["not installed"])
-    assert load(FEEDBACK).engine is None
-    with pytest.raises(ModelError, match="numba"):
-        load(FEEDBACK, engine="event")
-
-
 def test_the_engine_serves_the_model_in_evaluation_only(digits):
     x = digits.batch(torch.arange(3)).images
     dense, event = (load(FEEDBACK, engine=engine) for engine in ("dense", "event"))
@@ -244,6 +237,8 @@ def taking(request):
         (torch.zeros(2, 1, 28, 28, dtype=torch.bool), "not bool"),
         (torch.zeros(2, 1, 28, 28, dtype=torch.float16), "not float16"),
         (torch.zeros(28, 28), r"not of shape \(28, 28\)"),
+        (torch.zeros(2, 3, 28, 28), r"not of shape \(2, 3, 28, 28\)"),
+        (torch.zeros(2, 1, 32, 32), r"not of shape \(2, 1, 32, 32\)"),
         (torch.zeros(2, 28, 28, 1), r"array \(B, 1, 28, 28\), .*not of shape \(2, 28, 28, 1\)"),
         (np.zeros((2, 28, 28), np.uint8), r"not of shape \(2, 28, 28\)"),
         (np.zeros((2, 1, 28, 28), str), "not a ndarray of <U1"),
@@ -274,6 +269,7 @@ def test_the_same_figures_as_the_script(tmp_path, digits, engine, held_out):
     script, images = (OBJ1, "--holdout 20") if held_out else (SNN, "--test_only --limit_test 20")
     run_here(script, f"{flags} {images} --output_dir {tmp_path}")
     (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
+    assert not held_out or record["holdout"] == 20
     data = [load_data("MNIST", holdout=20)[1]] if held_out else [digits.images, digits.labels]
     found = evaluate(load(FEEDBACK, engine=engine), *data, batch_size=6, seed=3)
     for name, key in (("accuracy",) * 2, ("spikes", "parts"), ("spikes_per_layer", "spikes"), ("mean_steps",) * 2):
@@ -378,6 +374,11 @@ def test_a_loaded_model_can_be_copied(copied, digits):
     before = model(digits.images[:2], seed=0)
     other = copied(model)
     assert other.engine.model is other and torch.equal(other(digits.images[:2], seed=0).logits, before.logits)
+    other.features[0].weight.data.neg_()
+    with torch.no_grad():
+        x = digits.batch(torch.arange(2)).images
+        torch.testing.assert_close(other(x, seed=0).logits, other.forward(x, seed=0).logits)
+    assert not torch.equal(other(x, seed=0).logits, before.logits) and torch.equal(model(x, seed=0).logits, before.logits)
 
 
 def test_numbers_of_numpy_make_a_checkpoint_that_can_be_read():

@@ -124,19 +124,6 @@ def test_ranks_give_the_loss_curve_of_one_process(alone, tmp_path, count, name, 
     assert said[0][0].count("epoch ") >= 3 and [words for words in said[1:] if any(words)] == []
 
 
-def test_batch_norm_takes_all_ranks_parts_for_one_batch(tmp_path):
-    """In gentle steps: steep ones make more of rounding. (And a last batch of two images would make signs of what the classifier
-    normalises.)"""
-    gentle = "--limit_train 37 --optimizer SGD -lr 1e-3 --trade_off 0.01"
-    flags = f"{ANN_RUN} --norm batch {gentle} --epochs 2 --run_name x --output_dir"
-    run_here(ANN, flags, tmp_path / "one")
-    succeed(2, tmp_path / "said", ANN, flags, tmp_path / "two")
-    check_same_training(tmp_path / "one", tmp_path / "two", "ann")
-    here, there = (load_checkpoint(tmp_path / name / "trained_models/ann/x_last.pth")["state_dict"] for name in ("one", "two"))
-    torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)
-    assert here["features.1.num_batches_tracked"] == 2 * 3
-
-
 def test_a_loss_that_does_not_reach_every_weight(tmp_path):
     """Nothing asks the decoder. And a batch smaller than the ranks."""
     gate = "--gate once --encoding direct --guess interpolation --readout membrane_linear --spike_penalty 0"

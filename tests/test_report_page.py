@@ -166,11 +166,6 @@ def test_the_player_of_a_network_that_sends_once(tmp_path):
     assert "with feedback" not in (tmp_path / "page.html").read_text().split("<main>")[0]
 
 
-def test_wilsons_interval():
-    """Against the values of Newcombe (1998), table I."""
-    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4) and wilson(0, 20)[0] == 0
-
-
 def test_two_results_compared(tmp_path):
     """In the table, against cost, by part and by layer: a network and its baseline, which takes ten times the spikes."""
     one = write(tmp_path / "logs/snn/good_feedback.jsonl", opening(epsilon=0.1, run_name="a"), MEASURED)

@@ -24,7 +24,6 @@ from conftest import (
     run_script,
 )
 
-from harness.data.sets import ImageSet
 from self_models.basics.checkpoints import load_checkpoint
 
 PARTS = ("input", "encoder", "decoder", "classifier")
@@ -129,13 +128,6 @@ def test_objective_1(trained, tmp_path):
     assert digests(trained.folder) == before and not list(tmp_path.rglob("*.pth"))
 
 
-def test_posthoc_figures_of_held_out_images(trained, tmp_path):
-    data = "--batch_size 16 --epsilon 0.1 --output_dir"
-    run_here(OBJ1, f"--pretrained_snn {trained.snn} --holdout 48 --limit_train 32 --run_name x {data}", tmp_path)
-    (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
-    assert (record["images"], record["holdout"]) == (48, 48)
-
-
 @pytest.mark.parametrize(("name", "more", "words"), [(OBJ2, "", "mean steps"), (OBJ3, "--images 1", "contrast")])
 def test_objectives_2_and_3(trained, tmp_path, name, more, words):
     printed = quiet(run_as_program(name, "--pretrained_snn", trained.snn, f"{DATA} {more} --run_name x --output_dir", tmp_path))
@@ -208,21 +200,6 @@ def test_a_plan_without_feedback(tmp_path):
     (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
     assert (record["model"], record["epsilon"], record["reconstruction_error"]) == ("VGG5_small", 0, None)
     check_spikes(record, ("input", "encoder", "classifier"))
-
-
-def test_colour_images_go_the_whole_way(tmp_path, monkeypatch):
-    """CIFAR10's shape, without its files: 32x32, three channels, signed input."""
-    pixels = torch.randint(256, (8, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
-    colour = ImageSet("CIFAR10", pixels, torch.arange(8))
-    monkeypatch.setattr("harness.data.sets.load_set", lambda name, folder, is_train: colour)
-    here = f"--batch_size 4 --run_name x --output_dir {tmp_path}"
-    run_here(ANN, f"--dataset CIFAR10 -a VGG5_wFeedback_small --fc_width 16 --epochs 1 {here}")
-    run_here(SNN, f"--pretrained_ann {tmp_path / 'trained_models/ann/x.pth'}", SPIKING.replace(DATA, here))
-    snn = tmp_path / "trained_models/snn/x.pth"
-    run_here(OBJ1, f"--pretrained_snn {snn} --epsilon 0.1 {here} --run_name y")
-    (record,) = records(tmp_path / "logs/snn/y.jsonl", "evaluation")
-    assert record["dataset"] == "CIFAR10"
-    check_spikes(record)
 
 
 def test_default_names_lead_from_one_script_to_the_next(tmp_path):

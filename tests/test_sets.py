@@ -305,13 +305,24 @@ def test_where_files_belong_is_said_where_they_cannot_be_downloaded(put, downloa
     put(tmp_path / "debian", 5, "FashionMNIST")
     monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": tmp_path / "debian"})
     assert load_set("FashionMNIST", tmp_path, False).labels.tolist() == [5]
+    download("CIFAR10", error=RuntimeError("no way"))
+    with pytest.raises(UserError, match=rf"^CIFAR10 is not .*\(no way\): put cifar-10-python.tar.gz in {tmp_path}$"):
+        load_set("CIFAR10", tmp_path, True)
 
 
-def test_a_file_with_other_content_is_named(put, monkeypatch, tmp_path):
-    put(tmp_path, 4, ending=".gz")
-    labels = tmp_path / f"{harness.data.sets.IDX_FILES[False][1]}.gz"
-    md5 = harness.data.sets.MD5["MNIST", labels.name.removesuffix(".gz")]
-    labels.write_bytes(gzip.compress(b"others"))
-    line = rf"{labels} is corrupt: its MD5 \(uncompressed\) is not {md5}; put a fresh copy in its place"
-    with pytest.raises(UserError, match=f"^{line}$"):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: b"", lambda raw: raw[:-4], lambda raw: raw + b"more", lambda raw: gzip.compress(b"others"),
+        lambda raw: raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 4]) + raw[len(raw) // 2 + 1 :],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_file_that_is_not_whole_is_named(put, tmp_path, ending, damage):
+    put(tmp_path, 4, ending=ending)
+    name = harness.data.sets.IDX_FILES[False][1]
+    labels, md5 = tmp_path / f"{name}{ending}", harness.data.sets.MD5["MNIST", name]
+    labels.write_bytes(damage(labels.read_bytes()))
+    why = rf"(: its MD5 \(uncompressed\) is not {md5};| or unreadable \(.+\):)"
+    with pytest.raises(UserError, match=f"^{labels} is corrupt{why} put a fresh copy in its place$"):
         load_set("MNIST", tmp_path, False)

@@ -1,13 +1,11 @@
 """A setting is declared once: a made-up gate with a made-up setting, and all that must know of it; then --resume."""
 
-import os
-import signal
 from dataclasses import dataclass
 
 import pytest
 import torch
 from conftest import ANN, OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here
-from test_survive import RUN, after_step, compare, stopped, train
+from test_survive import train
 
 from harness.command_line.flags import snn_parser
 from self_models.basics.checkpoints import load_checkpoint
@@ -108,31 +106,6 @@ def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_p
 
 
 # --- --resume
-
-
-def test_the_name_alone_resumes(tmp_path, monkeypatch):
-    """Everything else comes from the checkpoint, in the middle of an epoch, too."""
-    train(tmp_path / "alone")
-    with monkeypatch.context() as patch:
-        after_step(patch, 2, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        stopped(tmp_path / "again", signal.SIGTERM)
-    run_here(SNN, f"--run_name x --resume --output_dir {tmp_path / 'again'}")
-    assert compare(tmp_path / "alone", tmp_path / "again") == []
-
-
-def test_resume_begins_where_nothing_has_been_saved_yet(tmp_path, monkeypatch):
-    """One command serves a scheduler that starts jobs again; where only the name is typed, the line names the flags."""
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr("harness.training.state.TrainingState.save", lambda self: 1 / 0)
-        train(tmp_path)
-    line = refused(SNN, f"--run_name x --resume --output_dir {tmp_path}")
-    assert "the run was stopped before it had saved; begin it with the flags that it had: " in line
-    _, said = train(tmp_path, "--resume")
-    assert f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said
-    assert [record["epoch"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2]
-    before = digests(tmp_path)
-    assert "has trained 2 epochs already" in refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
-    assert digests(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", [ANN, SNN])

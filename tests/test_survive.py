@@ -28,7 +28,7 @@ import harness.training.state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from benchmarks.shared import same
 from harness import UserError
-from harness.building.models import find_device, warm_up
+from harness.building.models import warm_up
 from harness.command_line.scripts import leave, run_script
 from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
@@ -250,8 +250,12 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
         patch.setattr("harness.training.state.TrainingState.save", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path, "--overwrite")
+    line = refused(SNN, f"--run_name x --resume --output_dir {tmp_path}")
+    assert "the run was stopped before it had saved; begin it with the flags that it had: " in line
     _, said = train(tmp_path, "--resume")
-    assert "the run begins" in said and compare(alone, tmp_path) == []
+    assert (
+        f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said and compare(alone, tmp_path) == []
+    )
 
 
 def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(alone, tmp_path, monkeypatch):
@@ -264,16 +268,6 @@ def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on
     )
     train(tmp_path, "--resume --epochs 3")
     assert rates == [pytest.approx(2e-3 * (1 + cos(pi * (6 / 9 - 0.05) / 0.95)) / 2)]  # after 6 of 9 steps
-
-
-def test_a_gpu_is_asked_for_the_same_result_each_time(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    monkeypatch.setattr("torch.cuda.set_device", lambda index: None)
-    for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", True)):
-        monkeypatch.setattr(torch.backends.cudnn, name, value)
-    assert find_device(ann_wFeedback.build_parser().parse_args([])).type == "cuda"
-    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
 
 
 # --- started twice

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, records, run_here
 
-from harness.building import own
 from harness.runs.commands import COMMANDS
-from self_models.objectives.gates import GATES
 
 PAGE = (REPOSITORY / "docs/tutorials/first_experiment.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(python|toml|bash)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -22,16 +20,13 @@ FEWER = {  # command -> flags that make it quick
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty folder to work in; what the page registers is forgotten afterwards."""
-    gates = dict(GATES)
+    """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    yield tmp_path
-    GATES.clear()
-    GATES.update(gates)
-    own.imported.cache_clear()
+    return tmp_path
 
 
+@pytest.mark.usefixtures("forgotten")
 def test_the_tutorial_does_what_it_says(here):
     said = {}
     for kind, text in BLOCKS:
