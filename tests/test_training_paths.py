@@ -58,9 +58,8 @@ def build(cls=VGG_SNN_STDB_wFeedback, dropout=0.0, **settings):
 
 def inputs(model):
     """Images, and draws, that are always the same."""
-    return images(5, model.image_shape), torch.rand(
-        model.timesteps, 5, *model.image_shape, generator=torch.Generator().manual_seed(2)
-    )
+    x = images(5, model.image_shape)
+    return x, torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize(("signals", "layers"), [(1, 2), (3, 2), (4, 1)])
