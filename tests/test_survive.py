@@ -253,9 +253,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
     line = refused(SNN, f"--run_name x --resume --output_dir {tmp_path}")
     assert "the run was stopped before it had saved; begin it with the flags that it had: " in line
     _, said = train(tmp_path, "--resume")
-    assert (
-        f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said and compare(alone, tmp_path) == []
-    )
+    assert f"{tmp_path}/trained_models/snn/x_last.pth is not there yet: the run begins\n" in said
+    assert compare(alone, tmp_path) == []
 
 
 def test_a_raised_number_of_epochs_stretches_the_schedule_from_its_first_step_on(alone, tmp_path, monkeypatch):
