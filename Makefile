@@ -30,7 +30,7 @@ docs: .venv/dev
 
 .venv/ready: requirements.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
-	@echo "setting up .venv, once: some minutes, mostly downloads (PyTorch above all); pip says what it is at"
+	@echo "setting up .venv, once: some minutes, mostly the download of PyTorch"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -e .
 	@echo "compiling the event engine, once: one to three minutes"

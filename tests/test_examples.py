@@ -131,6 +131,14 @@ def test_two_decoders_predict_their_mean():
     assert torch.equal(found.logits, first.logits) and second.abs().max() > 0
 
 
+@torch.no_grad()
+def test_a_refractory_input_neuron_sends_no_two_spikes_in_a_row(tmp_path):
+    """Not where a pixel is 1, either."""
+    model = build(own.named(word_for("refractory", tmp_path)), gate="open", timesteps=6)
+    sent = model(torch.ones(1, *model.image_shape), seed=0, record={"input": "spikes"}).recorded["input"]["spikes"]
+    assert sent[::2].all() and not sent[1::2].any()
+
+
 def test_a_gate_of_ones_own_is_counted_exactly():
     """By layers over many steps as by its steps one by one."""
     own.named(word_for("neighbours"))

@@ -140,6 +140,7 @@ def test_the_nir_file_says_what_it_lacks(exported):
         {"leak": 0.5},
         {"plan": [[4, "M", 6, "M"], []], "bias": True, "initial_potential": 0.5, "fc_layers": 1},
         {"plan": [[4, "M", 6, "M"], []], "max_pool": "count"},
+        {"plan": [[4, "M", 6, "M"], []], "max_pool": "count", "update": "phased", "bias": True, "initial_potential": 0.5},
     ],
     ids=str,
 )

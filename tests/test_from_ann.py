@@ -247,4 +247,4 @@ def test_the_pages_spiking_layers_become_a_checkpoint(tmp_path, monkeypatch):
     pytest.importorskip("snntorch")
     monkeypatch.chdir(tmp_path)
     model = run_blocks("layers")["model"]
-    assert model.engine and load("mine.pth").thresholds == model.thresholds
+    assert model.engine and load("layers.pth").thresholds == model.thresholds

@@ -2,14 +2,16 @@
 """Does a phased network answer what its ANN answers, image for image?
 
 One JSON object for each pair of an ANN with QCFS and the SNN that it was converted to: both accuracies, how many test images get
-another class, spikes, latency and interval; then one for each of these images: the first layer in which a neuron sends another
-number of spikes than its ANN's level, and how far from the edge of a level these neurons' drives are, in levels: rounding, if
-that is little. `OMP_NUM_THREADS=1 python benchmarks/findings/phased.py --pair trained_models/ann/deep_phased.pth
-trained_models/snn/deep_phased.pth --dataset CIFAR10`: some minutes for 10,000 images; see docs/explanation/findings.md.
+another class, spikes, latency and interval, and the share of the ANN's products whose activation is not 0; then one for each of
+these images: the first layer in which a neuron sends another number of spikes than its ANN's level, and how far from the edge of
+a level these neurons' drives are, in levels: rounding, if that is little. `OMP_NUM_THREADS=1 python benchmarks/findings/phased.py
+--pair trained_models/ann/deep_phased.pth trained_models/snn/deep_phased.pth --dataset CIFAR10`: some minutes for 10,000 images;
+see docs/explanation/findings.md.
 """
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -21,6 +23,10 @@ from self_models.basics.settings import COUNT
 from self_models.loading import load
 
 import torch
+import torch.nn.functional as F
+from torch import nn
+
+WEIGHTED = (nn.Conv2d, nn.Linear)
 
 
 @torch.no_grad()
@@ -30,19 +36,33 @@ def main(argv=None):
         ann, snn = load(path), load(converted, engine="dense")
         test = load_data(args.dataset, args.data_dir, limit_test=args.limit_test, image_shape=ann.image_shape)[2]
         right, spikes, others = torch.zeros(2, dtype=torch.int64), 0.0, []
+        products = torch.zeros(2, dtype=torch.float64)  # of an activation other than 0; all
+        hooks = [one.register_forward_pre_hook(partial(count, products)) for one in ann.modules() if isinstance(one, WEIGHTED)]
         for batch in test.batches(args.batch_size, "cpu"):
             output, wanted = snn(batch.images, frames=False), ann(batch.images).logits.argmax(1)
             found = output.logits.argmax(1)
             right += torch.stack([(answer == batch.labels).sum() for answer in (wanted, found)])
             spikes += sum(counts.sum().item() for name, counts in output.spikes.items() if name != "input")
             others += batch.index[wanted != found].tolist()
+        for hook in hooks:
+            hook.remove()
         ann_accuracy, accuracy = (100 * right / len(test)).tolist()
         about = {"ann": Path(path).stem, "levels": snn.timesteps, "latency": snn.latency, "interval": snn.timesteps}
         figures = {"ann_accuracy": ann_accuracy, "accuracy": accuracy, "other_class": len(others), "images": len(test)}
-        print(json.dumps({**about, **figures, "spikes_of_layers": round(spikes / len(test), 1)}), flush=True)
+        figures |= {"spikes_of_layers": round(spikes / len(test), 1), "not_0": round((products[0] / products[1]).item(), 4)}
+        print(json.dumps({**about, **figures}), flush=True)
         for index in others:
             images = test.batch(torch.tensor([index]), "cpu").images
             print(json.dumps({"ann": Path(path).stem, "image": index, **first_other(ann, snn, images)}), flush=True)
+
+
+def count(products, layer, given):
+    """Add the products of a layer's inputs (B, ...) with its weights, of those that are not 0, and of all."""
+    ones, (x,) = torch.ones_like(layer.weight[:1]), given
+    for kind, values in enumerate(((x != 0).to(x.dtype), torch.ones_like(x))):
+        is_linear = isinstance(layer, nn.Linear)
+        met = F.linear(values, ones) if is_linear else F.conv2d(values, ones, None, layer.stride, layer.padding)
+        products[kind] += met.sum(dtype=torch.float64) * len(layer.weight)
 
 
 def first_other(ann, snn, image):

@@ -13,7 +13,7 @@ from harness.runs.checkpoints import write_whole
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.home import HOME
 from self_models.loading import load
-from self_models.network.neurons import SpikingNeuron
+from self_models.network.neurons import CountingMaxPool, SpikingNeuron
 
 ARGUMENTS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "in_features", "out_features")  # of layers
 
@@ -79,18 +79,23 @@ def forward_part(bytes_of, lacks, checkpoint, own):
 
 def torch_file(layers, facts):
     """(the file,), for torch.load(path, weights_only=True): layers, a list of (class name, arguments); names, of the same layers
-    in the checkpoint; state_dict of their nn.Sequential; and the facts, name -> text or number."""
+    in the checkpoint; state_dict of their nn.Sequential; and the facts, name -> text or number. A phased network's layers hand on
+    spike counts of all T steps, so its biases are T times those of a step, and its maximum pools are plain."""
     described, modules, file = [], torch.nn.Sequential(*(layer.module for layer in layers)), io.BytesIO()
+    steps = facts["timesteps"] if facts["update"] == "phased" else 0
     for module in modules:
         if isinstance(module, SpikingNeuron):
             threshold = module.threshold.item()
-            start = module.initial_potential * threshold
-            described.append(("Neuron", {"threshold": threshold, "leak": module.leak.item(), "start": start}))
+            own = {"threshold": threshold, "start": module.initial_potential * threshold}
+            phased = ("PhasedNeuron", {**own, "timesteps": steps})
+            described.append(phased if steps else ("Neuron", {**own, "leak": module.leak.item()}))
             continue
         arguments = {name: getattr(module, name) for name in ARGUMENTS if hasattr(module, name)}
         weighs = {"bias": module.bias is not None} if hasattr(module, "weight") else {}
-        described.append((type(module).__name__, arguments | weighs))
+        kind = "MaxPool2d" if steps and isinstance(module, CountingMaxPool) else type(module).__name__
+        described.append((kind, arguments | weighs))
     state = {name: value.detach().contiguous() for name, value in modules.named_parameters() if name.endswith(("weight", "bias"))}
+    state = {name: value * steps if steps and name.endswith("bias") else value for name, value in state.items()}
     torch.save({"layers": described, "names": [layer.name for layer in layers], "state_dict": state, **facts}, file)
     return (file.getvalue(),)
 
