@@ -1,6 +1,5 @@
 """export.py --to page: in a browser the network is Python's, spike for spike, falls silent, and hears a stroke."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -8,7 +7,6 @@ import subprocess
 import pytest
 from conftest import CHROMIUM, REPOSITORY, browsed, refused, run_here
 
-from benchmarks.speed import page_steps
 from harness.exporting import page_file
 from harness.runs.checkpoints import save_checkpoint
 from self_models import load
@@ -93,13 +91,6 @@ def test_the_runtime_is_network_c(weights, tmp_path):
         content, _ = page_file.page(NETWORKS / "quick_feedback.pth", None, weights)
         page = content.decode().replace(page_file.text_of(ours), page_file.text_of(built))
         assert browsed(page, tmp_path, USE)["checked"].startswith("Checked")
-
-
-@pytest.mark.skipif(not shutil.which("chromedriver"), reason="needs chromedriver: apt-get install chromium-driver")
-def test_steps_per_second_are_measured(monkeypatch):
-    monkeypatch.setattr(page_steps, "SECONDS", 0.5)
-    found = json.loads(run_here("benchmarks.speed.page_steps", "quick_feedback")[1])["steps_per_second"]
-    assert found["network"] > found["baseline"] > 0 and found["page"] > 0
 
 
 def test_what_no_page_shows_is_refused(tmp_path):

@@ -12,11 +12,9 @@ import torch
 from conftest import REPOSITORY, images, run_here
 from test_event_engine import BASELINE, DEEP, FORK, POOLED, TOTALS, build, check_same, inputs
 
-from harness.data.sets import load_data
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.fast.event.engine import EventEngine
-from self_models.loading import load
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import draws_for
 from self_models.running.stream import SequenceState, with_image
@@ -382,22 +380,11 @@ def test_a_stopping_rule_is_not_asked_and_settings_may_change_in_between():
     assert torch.equal(stream(x).logits, whole - 0.5 * before.logits)
 
 
-def test_programs_that_leave_a_network_on():
-    """Each run tiny: what they print is what a stream gives."""
+def test_the_benchmark_of_streams():
     lines = run_here("benchmarks.speed.stream", "--engines dense --streams 2 --lengths 2 --steps 32 --settle 32 --every 8")[1]
     rest, changing = map(json.loads, lines.splitlines())
     assert changing["spikes_per_step"] > 4 * rest["spikes_per_step"] and rest["steps_per_second"] > 0
     assert max(rest["grown_mb"], changing["grown_mb"]) < 100
-    lines = [json.loads(line) for line in run_here("benchmarks.findings.forgetting", "--sequences 4 --digits 2")[1].splitlines()]
-    (line,) = [one for one in lines if one.get("surprise") == 2 and one.get("digit") == 2]
-    model = load(TRAINED / "accurate_feedback.pth", engine="dense", blocking="dynamic", latch=True, surprise=2.0)
-    stream, test = model.stream(0), load_data("MNIST")[2]
-    drawn = torch.randperm(10_000, generator=torch.Generator().manual_seed(0))[:8].view(2, 4)
-    _, second = (stream(test.images[digit], 16) for digit in drawn)
-    assert line["right_after_16"] == (second.logits.argmax(1) == test.labels[drawn[1]]).float().mean()
-    assert line["spikes"] == round(sum(counts.mean().item() for counts in second.spikes.values()), 1)
-    line = json.loads(run_here("benchmarks.findings.drawn", "--networks quick_feedback --gains 8 --streams 6")[1])
-    assert line["drawn"]["accuracy"] > 0.5 and line["switch"]["silent"] == 1 and 0 < line["switch"]["last_spike"][0] < 50
 
 
 class Count(NamedTuple):
