@@ -172,7 +172,10 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     flags = f"{trained.snn} --against {trained.ann} {DATA} --output_dir {tmp_path}"
     found, said = run_here("energy", flags, f"--picture {tmp_path / 'x.png'} --measure")
     lines = said.splitlines()
-    assert lines[0].startswith(f"{trained.snn}, event-driven, costs ") and "than its ANN in 8 bits under: " in lines[0]
+    assert (
+        lines[0].startswith(f"{trained.snn}, means over 16 test images; event-driven it costs ")
+        and "than its ANN in 8 bits under: " in lines[0]
+    )
     assert any(line.startswith("network") and "with memory, 45 nm" in line for line in lines)
     assert (tmp_path / "x.png").stat().st_size > 5000 and "measured" in said
     told = json.loads(run_here("energy", flags, "--format json")[1])[str(trained.snn)]

@@ -101,8 +101,8 @@ def test_the_table_of_operations_is_in_microjoules():
     record = {"epsilon": 0.2, "operations": operations | {"activation_sparsity": 0.98765}}
     head, row = report.operations_table([record | {"energy_joules": 1.2345e-6, "energy_event_joules": 0.6789e-6}])
     assert head.split("  ")[1:3] == ["effective ACs", "effective MACs"] and head.endswith("event-driven (estimates)")
-    assert row.replace(" uJ", "uJ").split() == [
-        "0.2", "1,234,568", "7,654", "98,765,432", "4,321", "0.9877", "1.234uJ", "0.679uJ"
+    assert row.replace(" µJ", "µJ").split() == [
+        "0.2", "1,234,568", "7,654", "98,765,432", "4,321", "0.9877", "1.234µJ", "0.679µJ"
     ]  # fmt: skip
 
 

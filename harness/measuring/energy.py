@@ -17,7 +17,7 @@ UNIT = 1e6  # energies are in µJ
 def rows_of(found, conventions, anns):
     """The head and the rows of the first table. found: name -> Ledger; conventions: name -> Convention; anns: name -> (accuracy
     of its ANN or None, of the same in 8 bits or None)."""
-    rows = [["network", "accuracy, %", "spikes", *(one.title for one in conventions.values())]]
+    rows = [["network", "accuracy, %", "spikes", *(f"{one.title}, µJ" for one in conventions.values())]]
     for name, ledger in found.items():
         for execution in EXECUTIONS:
             energies = [UNIT * ledger.joules(one, execution) for one in conventions.values()]
@@ -30,7 +30,7 @@ def rows_of(found, conventions, anns):
 
 def rows_by_part(ledger, convention):
     """The head and the rows of a network's own table, means per image."""
-    rows = [["part", "spikes", "SynOps", "MACs, layer by layer", "membrane updates", f"energy, {convention.title}"]]
+    rows = [["part", "spikes", "SynOps", "MACs, layer by layer", "membrane updates", f"{convention.title}, µJ"]]
     for part in PARTS:
         mine = [entry for entry in ledger.entries if entry.part == part]
         counts = [sum(getattr(entry, count) for entry in mine) for count in ("spikes", "synops", "macs", "reached")]
@@ -45,12 +45,12 @@ def verdicts(name, ledger, conventions):
     lost = [one.title for one in conventions.values() if one.title not in won]
     words = [f"more than its ANN in 8 bits under: {'; '.join(lost)}"] * bool(lost)
     words += [f"less than its ANN in 8 bits under: {'; '.join(won)}"] * bool(won)
-    yield f"{name}, event-driven, costs {'. It costs '.join(words)}"
+    yield f"{name}, means over {ledger.images:,} test images; event-driven it costs {'. It costs '.join(words)}"
     rate = ledger.total("spikes") / ledger.neurons
     for one in conventions.values():
         even = ledger.break_even(one)
-        told = f"below {even:.3f} spikes per neuron and image" if even else "at no number of spikes"
-        yield f"  {one.title}: less {told}; it has {rate:.3f}"
+        told = f"less below {even:.3f} spikes per neuron and image" if even else "more even without a spike"
+        yield f"  {one.title}: {told}; it has {rate:.3f} spikes per neuron and image"
 
 
 def as_text(rows, form):

@@ -138,7 +138,7 @@ def operations_table(records):
         operations = record["operations"]
         counts = [f"{operations[kind]:,.0f}" for kind in kinds]
         counts.append(f"{operations['activation_sparsity']:.4f}")
-        rows.append([f"{record['epsilon']:g}", *counts, *(f"{1e6 * record[name]:.3f} uJ" for name in energies)])
+        rows.append([f"{record['epsilon']:g}", *counts, *(f"{1e6 * record[name]:.3f} µJ" for name in energies)])
     return aligned(rows)
 
 
