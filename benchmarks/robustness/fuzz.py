@@ -178,7 +178,7 @@ def malicious(proof):
         lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
         max_leaves=4,
     )
-    keys = ["state_dict", "settings", "optimizer", "logs", "average", "best"]
+    keys = ["state_dict", "settings", "optimizer", "average", "best"]
     return st.dictionaries(st.sampled_from(keys), values, min_size=1, max_size=3)
 
 
