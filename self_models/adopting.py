@@ -97,11 +97,9 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     fit its random weights. seed: of the draws with encoding poisson. settings: the model's others; if not given encoding is
     direct, max_pool count and initial_potential 0.5. Raises ModelError for a layer that no network here has.
     """
-    given = without_norms(leaves_of(copy.deepcopy(stack).eval() if isinstance(stack, nn.Module) else stack))
-    images = tensor_of(images)
+    leaves_of(stack)  # what has no weights cannot be copied
+    given, images = without_norms(leaves_of(copy.deepcopy(stack).eval())), tensor_of(images)
     for name, module in given:
-        if any(is_lazy(value) or value.is_meta for value in module.parameters()):
-            raise ModelError(f"{name} has no weights yet (lazy, or on device meta): run it on images, or load them, and train it")
         if not all(value.isfinite().all() for value in module.parameters()):
             raise ModelError(f"{name} has weights that are no finite numbers: train it again")
     defaults = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
@@ -115,6 +113,8 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     if not len(images):
         raise ModelError("from_ann fits thresholds to images, and there are none: give a few hundred of the training images")
     rates, logits = fit_levels(model, images)
+    if not logits.isfinite().all():
+        raise ModelError("the outputs on these images are no finite numbers; train with smaller weights or inputs")
     fit_thresholds(model)
     fit_biases(model, biases)
     if update != "delayed":
@@ -150,8 +150,10 @@ def is_a(module, *classes):
 
 def leaves(module, name="the stack"):
     """(name, module) of all layers of nested nn.Sequentials, in order; without dropout, which does nothing in eval mode.
-    Raises ModelError for one with a hook or a forward of its own."""
-    if is_altered(module) and not any(map(is_lazy, module.parameters())):  # a lazy layer's hook makes its weights
+    Raises ModelError for one with a hook or a forward of its own, or without weights."""
+    if any(is_lazy(value) or value.is_meta for value in (*module.parameters(False), *module.buffers(False))):
+        raise ModelError(f"{name} has no weights yet (lazy, or on device meta): run it on images, or load them, and train it")
+    if is_altered(module):
         raise ModelError(f"{name} has a hook or a forward of its own, which the network here would not call: remove it")
     if not is_a(module, nn.Sequential):
         return [] if isinstance(module, nn.Identity) or "Dropout" in type(module).__name__ else [(name, module)]

@@ -173,7 +173,7 @@ def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
     found, said = run_here("energy", flags, f"--picture {tmp_path / 'x.png'} --measure")
     lines = said.splitlines()
     assert (
-        lines[0].startswith(f"{trained.snn}, means over 16 test images; event-driven it costs ")
+        lines[0].startswith(f"{trained.snn}, means over 16 images; event-driven it costs ")
         and "than its ANN in 8 bits under: " in lines[0]
     )
     assert any(line.startswith("network") and "with memory, 45 nm" in line for line in lines)
@@ -195,6 +195,11 @@ def test_eight_bits_are_integers_times_a_scale():
     whole = weight / (weight.abs().max() / 127)
     torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-4)
     assert evaluate(small, test)["accuracy"] == pytest.approx(evaluate(model, test)["accuracy"], abs=0.01)
+    x = test.batch(torch.arange(8)).images
+    with torch.no_grad():  # of a decoder, too, however many images there are
+        found, wanted = (torch.cat([one(each).predictions for each in x.split(1)], 1) for one in (small, model))
+        torch.testing.assert_close(found, small(x).predictions)
+    assert (found - wanted).abs().mean() < 0.02 < wanted.std()
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,12 @@ def verdicts(name, ledger, conventions):
     lost = [one.title for one in conventions.values() if one.title not in won]
     words = [f"more than its ANN in 8 bits under: {'; '.join(lost)}"] * bool(lost)
     words += [f"less than its ANN in 8 bits under: {'; '.join(won)}"] * bool(won)
-    yield f"{name}, means over {ledger.images:,} test images; event-driven it costs {'. It costs '.join(words)}"
-    rate = ledger.total("spikes") / ledger.neurons
+    yield f"{name}, means over {ledger.images:,} images; event-driven it costs {'. It costs '.join(words)}"
+    spikes = ledger.total("spikes")
     for one in conventions.values():
         even = ledger.break_even(one)
-        told = f"less below {even:.3f} spikes per neuron and image" if even else "more even without a spike"
-        yield f"  {one.title}: {told}; it has {rate:.3f} spikes per neuron and image"
+        told = f"less below {even:.3f}" if even else "more even without any" if spikes else "no break-even, it sends nothing"
+        yield f"  {one.title}: {told}; it has {spikes / ledger.neurons:.3f} spikes per neuron and image"
 
 
 def as_text(rows, form):

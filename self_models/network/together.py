@@ -35,12 +35,12 @@ def check_phased(model, gate, rule):
     for name, value in plain.items():
         if own[name] != value:
             raise ModelError(f"{name}: with update phased a layer adds up all that arrives: leave it at {value}")
-    idle = own["gate"] == "block" and not gate.epsilon
+    idle = own["gate"] == "block" and not gate.epsilon and not gate.residual
     by_itself = own["gate"] == "once" and gate.wait and gate.guess == "interpolation" and not model.has_feedback
     if gate.reacts and not idle and not by_itself:
         raise ModelError(
             f"gate {own['gate']} reacts to predictions while an image is seen, and a phased network has none by then: give "
-            "--gate block --epsilon 0, or without a decoder --gate once --wait --guess interpolation"
+            "--gate block --epsilon 0 without --residual, or without a decoder --gate once --wait --guess interpolation"
         )
     if rule.stops:
         raise ModelError(f"rule {own['rule']}: a phased network answers in its last steps alone: choose never")
