@@ -114,7 +114,8 @@ class VGG_wFeedback(Configured, nn.Module):
 
         (forked, f), predictions = encode(x), []
         if self.has_feedback:
-            decoder = folded(list_layers(self.generate), len(x) * self.timesteps, x.shape[2:])
+            decoder = list_layers(self.generate)
+            decoder = folded(decoder, len(x) * self.timesteps, x.shape[2:]) if self.training else decoder
             predictions.append(predict())
             for _ in range(1, self.timesteps):
                 forked, f = (so_far + more for so_far, more in zip((forked, f), encode(x - predictions[-1]), strict=True))

@@ -179,7 +179,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             for node, neuron in enumerate(self.neurons().values(), 1):
                 neuron.phase, neuron.steps = depths[node] - 1, self.timesteps
         if at_once:
-            stages = batched.prepared(self, stages, x, streams)
+            stages = batched.prepared(self, stages, x)
         if self.watcher:
             self.watcher.begin()
         draws, recorder = draws_for(x, draws), recorder or Recorder()

@@ -221,13 +221,14 @@ def test_a_step_of_ones_own_runs_by_itself_and_no_other_way():
 
 
 @torch.no_grad()
-def test_a_decoders_layer_with_a_hook_is_called_in_evaluation():
-    """Though its chain is one matrix product without: the hook takes away what is predicted."""
-    model = build(gate="block", plan=PLANS["linear"], readout="membrane_linear")
+def test_a_decoders_layer_with_a_hook_is_called():
+    """Also in training, in which its chain is one matrix product without: the hook takes away what is predicted."""
+    model = build(gate="block", plan=PLANS["linear"], readout="membrane_linear").train()
     x, u = inputs(model)
     assert model(x, u).predictions.any()
     model.generate[-1].register_forward_hook(lambda layer, given, output: 0 * output)
-    assert model.runs_by == "dense" and not model(x, u).predictions.any()
+    for mode in (True, False):
+        assert model.train(mode).runs_by == "dense" and not model(x, u).predictions.any()
 
 
 def halve_current(neuron):

@@ -55,7 +55,7 @@ class FoldedChain:
 
     def fold_in(self, up):
         """Become the map of this U layer and what was before."""
-        self.kernel = transposed(up.weight, self.kernel, None, self.stride, 0, (0, 0))
+        self.kernel = F.conv_transpose2d(up.weight, self.kernel, stride=self.stride)
         self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
         self.stride *= up.stride[0]
 
@@ -68,13 +68,9 @@ class FoldedChain:
 
     def __call__(self, signal):
         """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""
-        return transposed(signal, self.kernel, self.bias, self.stride, self.padding, self.lost)
-
-
-def transposed(signal, kernel, bias, stride, padding, lost):
-    """F.conv_transpose2d of a signal (B, C, H, W)."""
-    channels, size = kernel.shape[1], kernel.shape[-1]
-    if channels > FEW_CHANNELS or bias is not None:
-        return F.conv_transpose2d(signal, kernel, bias, stride, padding, lost)
-    shape = [stride * (here - 1) + size - 2 * padding + rest for here, rest in zip(signal.shape[2:], lost, strict=True)]
-    return F.fold(kernel.flatten(1).t() @ signal.flatten(2), shape, size, padding=padding, stride=stride)
+        channels, size = self.kernel.shape[1], self.kernel.shape[-1]
+        if channels > FEW_CHANNELS or self.bias is not None:
+            return F.conv_transpose2d(signal, self.kernel, self.bias, self.stride, self.padding, self.lost)
+        columns = self.kernel.flatten(1).t() @ signal.flatten(2)
+        shape = [self.stride * here + lost for here, lost in zip(signal.shape[2:], self.lost, strict=True)]
+        return F.fold(columns, shape, size, padding=self.padding, stride=self.stride)

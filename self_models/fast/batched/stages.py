@@ -5,7 +5,6 @@ from math import prod
 import torch
 from torch import nn
 
-from self_models.fast.batched.folding import FoldedChain
 from self_models.fast.batched.neurons import dynamics, neuron_steps, stays_quiet, traced_steps
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR, LINEAR_OR_POOL
@@ -55,7 +54,7 @@ def run_stage(name, layers, signal, memory, draws, counts, watch, recorded):
         elif isinstance(module, HeldDropout):
             signal, waiting = apply_to_rows(waiting, signal, at), []
             signal, memory[key] = module(signal, memory.get(key), steps, draws)
-        elif isinstance(module, (*LINEAR_OR_POOL, FoldedChain)) and not isinstance(module, CountingMaxPool) and not watch:
+        elif isinstance(module, LINEAR_OR_POOL) and not isinstance(module, CountingMaxPool) and not watch:
             waiting.append(module)
         else:
             signal, waiting = apply_to_rows(waiting, signal, at), []
