@@ -105,8 +105,12 @@ class OperationCounter:
         """Count what has been noted of some steps. schedules: these steps' Schedules; images: how many took them; ends: how many
         of them each image took (B,), None for all."""
         noted, self._noted = self._noted, []
-        flags = [(True, not one.waits, not one.decoder_idle, now) for one in schedules for now in one.decodes]
-        always, goes_on, asks, decodes = torch.tensor(flags).T
+        flags = [
+            (True, not one.waits, not one.decoder_idle, now, not self.model.phased or self.model.phase(step) == 0)
+            for one in schedules
+            for step, now in enumerate(one.decodes, one.first)
+        ]
+        always, goes_on, asks, decodes, charges = torch.tensor(flags).T  # charges: of a phased network one phase, as each layer
         runs = {"encoder": always, "after": goes_on, "decoder": decodes}  # which parts run in which steps
         takes = runs | {"decoder": asks}  # and which take the events of others
         device = ends.device if ends is not None else noted[0][1].device if noted else None  # all may have waited
@@ -132,9 +136,7 @@ class OperationCounter:
                     taken_now = taken[at.to(device)] & takes[self._part(end)][at].to(device)[:, None]
                     self._count_reached(end, (flat != 0)[taken_now.flatten()])
         images_at = taken.sum(1).cpu()
-        steps = [one.first + n for one in schedules for n in range(len(one.decodes))]
-        begins = torch.tensor([not self.model.phased or self.model.phase(step) == 0 for step in steps])  # each has T steps
-        counted = {part: int(images_at[flag & begins].sum()) for part, flag in runs.items()}
+        counted = {part: int(images_at[flag & charges].sum()) for part, flag in runs.items()}
         for name in self._modules:
             self._count_dense(name, counted[self._part(name)])
         for name, size in self._sizes.items():
