@@ -171,15 +171,12 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; recorder: a Recorder, or
         None; streams: whether others may come after these images."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        stages = {name: list_layers(stage) for name, stage in self.named_children()}
-        stages |= zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True)
         at_once = self.runs_by == "dense"
         if self.phased:
             at_once, depths = at_once and not (recorder and recorder.asked), self.wiring.depths
             for node, neuron in enumerate(self.neurons().values(), 1):
                 neuron.phase, neuron.steps = depths[node] - 1, self.timesteps
-        if at_once:
-            stages = batched.prepared(self, stages, x)
+        stages = {} if streams else self.stages_for(x, at_once)
         if self.watcher:
             self.watcher.begin()
         draws, recorder = draws_for(x, draws), recorder or Recorder()
@@ -188,6 +185,15 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder,
             streams=streams, recording=recording, gate=type(self.gate), at_once=at_once,
         )  # fmt: skip
+
+    def stages_for(self, x, at_once, kept=None):
+        """A run's stages, name -> layers, (position, module) pairs, on images x (B, C, H, W). at_once: as in RunState; kept: its
+        stages so far, which stay as long as no weight that was folded has changed."""
+        if kept and batched.is_current(kept):
+            return kept
+        stages = {name: list_layers(stage) for name, stage in self.named_children()}
+        stages |= zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True)
+        return batched.prepared(self, stages, x) if at_once else stages
 
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).

@@ -14,6 +14,7 @@ from test_event_engine import GRID, Tired, become, build, inputs
 
 from self_models import ModelError, first_difference
 from self_models.counting.operations import OperationCounter
+from self_models.fast.batched.folding import FoldedChain
 from self_models.fast.event.engine import EventEngine
 from self_models.running.chunks import AT_ONCE
 from self_models.running.outputs import errors_by_step, open_share_by_step
@@ -229,6 +230,29 @@ def test_a_decoders_layer_with_a_hook_is_called():
     model.generate[-1].register_forward_hook(lambda layer, given, output: 0 * output)
     for mode in (True, False):
         assert model.train(mode).runs_by == "dense" and not model(x, u).predictions.any()
+
+
+@torch.no_grad()
+def test_a_folded_decoder_rounds_alike_however_it_runs():
+    """Off the grid: sums are the same to the last bit while operations are counted, with a gradient, of one image alone, and in
+    a stream, which also takes up weights that change between two of its calls."""
+    model = build(gate="block", plan=PLANS["linear"], readout="membrane_linear", blocking="dynamic", latch=True, on_grid=False)
+    x, u = inputs(model)
+    chains = [layer for _, layer in model.stages_for(x, at_once=True)["generate"]]
+    assert [type(one) for one in chains] == [FoldedChain] and len(chains[0].layers) == 3
+    wanted, stream, plain = model(x, u), model.stream(), by_steps(model).stream()
+    with OperationCounter(model):
+        counted = model(x, u)
+    with torch.enable_grad():
+        graded = model(x, u)
+    for found in (counted, graded):
+        assert first_difference(found, wanted, tolerance=0) is None and wanted.predictions.any()
+    signal = torch.rand(5, *chains[0].kernel.shape[:1], 3, 2)
+    assert torch.equal(torch.cat([chains[0](one[None]) for one in signal]), chains[0](signal))
+    for _ in range(2):
+        assert first_difference(stream(x, 4), plain(x, 4), tolerance=1e-5) is None
+        for one in (stream.model, plain.model):
+            one.generate[0].weight.mul_(-2)
 
 
 def halve_current(neuron):

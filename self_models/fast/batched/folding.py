@@ -2,6 +2,7 @@
 
 from math import prod
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -12,20 +13,21 @@ FEW_CHANNELS = 4  # up to here a transposed convolution is faster as a matrix pr
 
 def folded(decoder, signals, image_size, pays=None):
     """The layers of a decoder, (position, module) pairs, each chain of U layers and the convolution after it as one FoldedChain,
-    as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come; image_size: (height, width) of
-    the decoder's output; pays: in place of FoldedChain.pays_with. One with a hook or a forward of its own is left as it is."""
+    as far as that pays: the same map in fewer multiply-adds. signals: how many of them will come at least; image_size: (height,
+    width) of the decoder's output; pays: in place of FoldedChain.pays_with. One with a hook or a forward of its own is left as it
+    is."""
     layers, size, chain, pays = [], list(image_size), None, pays or FoldedChain.pays_with
     for position, module in reversed(decoder):
         is_transposed = isinstance(module, nn.ConvTranspose2d) and not is_altered(module)
         if is_transposed and module.stride[0] > 1:
             size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
             if chain and pays(chain, module, signals * prod(size)):
-                chain.fold_in(module)
+                chain.fold_in(position, module)
                 layers[0] = (layers[0][0], chain)
                 continue
             chain = None
         else:
-            chain = FoldedChain(module) if is_transposed else None
+            chain = FoldedChain(position, module) if is_transposed else None
         layers.insert(0, (position, module))
     return layers
 
@@ -38,9 +40,9 @@ class FoldedChain:
     U layer's output pixels each come from one input pixel.
     """
 
-    def __init__(self, module):
+    def __init__(self, position, module):
         self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]
-        self.bias = module.bias
+        self.bias, self.layers, self.weights = module.bias, [(position, module)], [module.weight.detach().clone()]
 
     def pays_with(self, up, places):
         """Whether fewer multiply-adds are needed with this U layer before it folded in than without, for this many places
@@ -53,11 +55,16 @@ class FoldedChain:
         """How many weights its kernel has with this U layer before it folded in."""
         return up.in_channels * self.kernel.shape[1] * (self.kernel.shape[-1] + self.stride) ** 2
 
-    def fold_in(self, up):
+    def fold_in(self, position, up):
         """Become the map of this U layer and what was before."""
-        self.kernel = F.conv_transpose2d(up.weight, self.kernel, stride=self.stride)
+        self.layers.insert(0, (position, up)), self.weights.insert(0, up.weight.detach().clone())
+        self.kernel = transposed(up.weight, self.kernel, None, self.stride, 0, (0, 0))
         self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
         self.stride *= up.stride[0]
+
+    def is_current(self):
+        """Whether its layers have the weights that they had when it was made."""
+        return all(torch.equal(layer.weight, weight) for (_, layer), weight in zip(self.layers, self.weights, strict=True))
 
     def module(self):
         """The same as a module of its own."""
@@ -66,11 +73,23 @@ class FoldedChain:
         module.weight, module.bias = nn.Parameter(self.kernel), self.bias
         return module
 
+    def inputs(self, signal):
+        """(position, what goes into it) of each of its layers, one after the other, for a signal (B, C, H, W)."""
+        before = nn.Identity()
+        for position, layer in self.layers:
+            signal, before = before(signal), layer
+            yield position, signal
+
     def __call__(self, signal):
         """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""
-        channels, size = self.kernel.shape[1], self.kernel.shape[-1]
-        if channels > FEW_CHANNELS or self.bias is not None:
-            return F.conv_transpose2d(signal, self.kernel, self.bias, self.stride, self.padding, self.lost)
-        columns = self.kernel.flatten(1).t() @ signal.flatten(2)
-        shape = [self.stride * here + lost for here, lost in zip(signal.shape[2:], self.lost, strict=True)]
-        return F.fold(columns, shape, size, padding=self.padding, stride=self.stride)
+        return transposed(signal, self.kernel, self.bias, self.stride, self.padding, self.lost)
+
+
+def transposed(signal, kernel, bias, stride, padding, lost):
+    """F.conv_transpose2d of a signal (B, C, H, W). torch.bmm rounds alike in any batch, with and without a gradient."""
+    channels, size = kernel.shape[1], kernel.shape[-1]
+    if channels > FEW_CHANNELS or bias is not None:
+        return F.conv_transpose2d(signal, kernel, bias, stride, padding, lost)
+    shape = [stride * (here - 1) + size - 2 * padding + rest for here, rest in zip(signal.shape[2:], lost, strict=True)]
+    columns = torch.bmm(kernel.flatten(1).t().expand(len(signal), -1, -1), signal.flatten(2))
+    return F.fold(columns, shape, size, padding=padding, stride=stride)

@@ -3,7 +3,7 @@
 import torch
 
 from self_models.fast.batched import phased
-from self_models.fast.batched.folding import folded
+from self_models.fast.batched.folding import FoldedChain, folded
 from self_models.fast.batched.neurons import UPDATES, count_events
 from self_models.fast.batched.stages import run_stage
 from self_models.network.neurons import HeldDropout, SpikingNeuron
@@ -27,15 +27,20 @@ def why_not(model):
 
 
 def prepared(model, stages, x):
-    """The layers of a run's stages, name -> (position, module) pairs, for images x: in training chains of the decoder's linear
-    layers folded into one where that pays, else without dropout, which does nothing. (In evaluation folding would take 0.6 of the
-    time with blocking, but round otherwise than where operations are counted, or a stream runs: a spike may differ.)"""
+    """The layers of a run's stages, name -> (position, module) pairs, for images x: in evaluation without dropout, which does
+    nothing; chains of the decoder's linear layers folded into one where that pays. In evaluation it must pay for one signal, so
+    that sums are rounded alike in any batch, and in a stream, step by step."""
     if not model.training:
-        return {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
-    if not model.has_feedback:
+        stages = {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
+    if not model.has_feedback or (model.phased and not model.training):
         return stages
-    times = len(x) * model.timesteps // model.feedback_interval
-    return stages | {"generate": folded(stages["generate"], times, x.shape[2:])}
+    signals = len(x) * model.timesteps // model.feedback_interval if model.training else 1
+    return stages | {"generate": folded(stages["generate"], signals, x.shape[2:])}
+
+
+def is_current(stages):
+    """Whether the layers have the weights that they had when they were prepared."""
+    return all(layer.is_current() for _, layer in stages.get("generate", ()) if isinstance(layer, FoldedChain))
 
 
 def advance(model, run, draws):

@@ -5,10 +5,12 @@ from math import prod
 import torch
 from torch import nn
 
+from self_models.fast.batched.folding import FoldedChain
 from self_models.fast.batched.neurons import dynamics, neuron_steps, stays_quiet, traced_steps
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR, LINEAR_OR_POOL
 
+PASSES = (*LINEAR_OR_POOL, FoldedChain)  # nothing of what gets nothing, but for a bias
 LOOKING = {"cpu"}  # devices that can be asked what is sent: a GPU would have to be waited for
 
 
@@ -54,17 +56,20 @@ def run_stage(name, layers, signal, memory, draws, counts, watch, recorded):
         elif isinstance(module, HeldDropout):
             signal, waiting = apply_to_rows(waiting, signal, at), []
             signal, memory[key] = module(signal, memory.get(key), steps, draws)
-        elif isinstance(module, LINEAR_OR_POOL) and not isinstance(module, CountingMaxPool) and not watch:
+        elif isinstance(module, PASSES) and not isinstance(module, CountingMaxPool) and not watch:
             waiting.append(module)
         else:
             signal, waiting = apply_to_rows(waiting, signal, at), []
-            if watch and not isinstance(module, nn.MaxPool2d):
+            if watch and isinstance(module, FoldedChain):
+                for at_layer, given in module.inputs(signal):
+                    watch(f"{name}.{at_layer}", given)
+            elif watch and not isinstance(module, nn.MaxPool2d):
                 watch(key, signal)
             if isinstance(module, CountingMaxPool):
                 signal, memory[key] = module.run(signal, memory.get(key), steps)
             else:
                 signal = module(signal)
-            at = at if isinstance(module, LINEAR_OR_POOL) else None
+            at = at if isinstance(module, PASSES) else None
             if watch and isinstance(module, nn.MaxPool2d):
                 watch(key, signal)
     return apply_to_rows(waiting, signal, at).unflatten(0, (steps, images))
