@@ -1,7 +1,6 @@
 """Benchmarks whose figures the pages quote: what they hand to whom, and each of them run tiny."""
 
 import ast
-import copy
 import json
 import re
 import shutil
@@ -15,14 +14,10 @@ from PIL import Image
 
 from benchmarks.findings import streams
 from benchmarks.robustness import engines
-from benchmarks.speed import launches
 from benchmarks.speed.inference_peers import compared, figures
 from benchmarks.speed.peers import is_installed
-from harness.data.sets import load_data
 from harness.runs.checkpoints import save_checkpoint
-from self_models import load
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
-from self_models.fast import philox
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -131,49 +126,6 @@ def test_inference_peers_says_by_how_much_spikes_differ():
     ours = {"input": torch.tensor([3.0, 5.0]), "features.1": torch.tensor([2.0, 10.0])}
     assert compared(ours, ours) is True
     assert compared({"input": torch.tensor([4.0, 4.0]), "features.1": torch.tensor([2.0, 10.0])}, ours) == 0.1  # 2 of 20
-
-
-def test_launches_counts_operations_but_no_views():
-    with launches.Counter() as counter:
-        x = torch.empty(2, 3).fill_(1)  # counted: fill_, mul, sum
-        (x.view(6)[1:] * 2).sum()
-    assert counter.count == 3
-
-
-@pytest.mark.parametrize("name", launches.NETWORKS)
-def test_launches_compares_with_the_same_network(name):
-    file, settings = launches.NETWORKS[name]
-    model = load(launches.COMMITTED / file, engine="dense", timesteps=6, **settings)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:  # whole parts of 1/1024: no sum is rounded, however many steps a product takes at once
-            parameter.data.mul_(1024).round_().div_(1024)
-    images = load_data("MNIST")[2].part(0, 4).whole().images
-    uniforms = torch.rand(6, *images.shape, generator=torch.Generator().manual_seed(0))
-    minimal, begun, gradients = launches.Minimal(model), copy.deepcopy(model.state_dict()), []
-    ours, theirs = (launches.evaluate(network, images, uniforms) for network in (model, minimal))
-    assert torch.equal(ours.logits, theirs.logits) and ours.logits.any()
-    for network in (model.train(), minimal):
-        model.load_state_dict(begun)
-        launches.train(network, images, uniforms)
-        gradients.append([weights.grad.clone() for weights in model.parameters() if weights.requires_grad])
-    for own, other in zip(*gradients, strict=True):
-        assert own.any() and (own - other).norm() < 1e-5 * own.norm()
-
-
-def test_launches_of_a_step(monkeypatch):
-    """The baseline's minimal loop by hand: 3 operations draw, 5 convolutions, 5 layers of neurons with 3 each, 1 copy of the
-    codes, 3 matrix products, 1 sum. Draws are made by operations on tensors, Philox's ten rounds at each step, or once for
-    several."""
-    noted = []
-    for module in (launches, philox):
-        monkeypatch.setattr(module, "WHY_NOT", noted)
-    said = run_here("benchmarks.speed.launches", "--evaluation_timesteps 2 --training_timesteps 2 --batch_size 2")[1]
-    rows = {row["case"]: row for row in map(json.loads, said.splitlines())}
-    assert list(rows) == ["evaluation, baseline", "evaluation, blocking", "training, baseline", "training, blocking"]
-    assert rows["evaluation, baseline"]["minimal"] == 3 + 5 + 5 * 3 + 1 + 3 + 1
-    assert all(row["ours"] > row["draws"] >= 0 and row["whole_run"]["ours"] >= row["ours"] for row in rows.values())
-    assert all(rows[f"{mode}, blocking"][who] > rows[f"{mode}, baseline"][who]
-               for mode in ("evaluation", "training") for who in ("ours", "minimal"))  # fmt: skip
 
 
 def test_event_engine_beside_the_dense_one():

@@ -11,7 +11,6 @@ from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeu
 from self_models.network.stages import LINEAR, LINEAR_OR_POOL
 
 PASSES = (*LINEAR_OR_POOL, FoldedChain)  # nothing of what gets nothing, but for a bias
-LOOKING = {"cpu"}  # devices that can be asked what is sent: a GPU would have to be waited for
 
 
 def run_stage(name, layers, signal, memory, draws, counts, watch, recorded):
@@ -21,11 +20,11 @@ def run_stage(name, layers, signal, memory, draws, counts, watch, recorded):
     ...), or of each spiking layer and maximum pool and what comes out of it. recorded: spiking layer -> a dict whose keys
     'spikes' and 'membrane', where they are there, get what it sends and its potential after each step, (T, B, ...).
 
-    In evaluation on a CPU linear layers are not asked about images that send nothing in a step, nor are quiet neurons that then
-    get nothing. Where all steps are views of one, as of an image that is sent as it is, the
-    layers before the first neurons are asked once.
+    In evaluation on a CPU (a GPU would have to be waited for) linear layers are not asked about images that send nothing in a
+    step, nor are quiet neurons that then get nothing. Where all steps are views of one, as of an image that is sent as it is,
+    the layers before the first neurons are asked once.
     """
-    looks = signal.device.type in LOOKING and not torch.is_grad_enabled() and bool(layers)
+    looks = signal.device.type == "cpu" and not torch.is_grad_enabled() and bool(layers)
     at = rows_that_send(signal.abs().sum(tuple(range(2, signal.dim())))) if looks else None
     (steps, images), layers = signal.shape[:2], list(layers)
     if steps > 1 and not signal.stride(0):
