@@ -169,7 +169,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def start(self, x, draws=None, recorder=None, streams=False):
         """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; recorder: a Recorder, or
-        None; streams: whether others may come after these images."""
+        None; streams: whether others may come after these images: then each call of the stream lists the stages anew."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
         at_once = self.runs_by == "dense"
         if self.phased:
@@ -186,11 +186,8 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             streams=streams, recording=recording, gate=type(self.gate), at_once=at_once,
         )  # fmt: skip
 
-    def stages_for(self, x, at_once, kept=None):
-        """A run's stages, name -> layers, (position, module) pairs, on images x (B, C, H, W). at_once: as in RunState; kept: its
-        stages so far, which stay as long as no weight that was folded has changed."""
-        if kept and batched.is_current(kept):
-            return kept
+    def stages_for(self, x, at_once):
+        """A run's stages, name -> layers, (position, module) pairs, on images x (B, C, H, W). at_once: as in RunState."""
         stages = {name: list_layers(stage) for name, stage in self.named_children()}
         stages |= zip(("before_fork", "after_fork"), encoder_parts(self.features), strict=True)
         return batched.prepared(self, stages, x) if at_once else stages

@@ -234,8 +234,8 @@ def test_a_decoders_layer_with_a_hook_is_called():
 
 @torch.no_grad()
 def test_a_folded_decoder_rounds_alike_however_it_runs():
-    """Off the grid: sums are the same to the last bit while operations are counted, with a gradient, of one image alone, and in
-    a stream, which also takes up weights that change between two of its calls."""
+    """Off the grid: sums are the same to the last bit while operations are counted, with a gradient, of one image alone, in each
+    memory format. A stream takes up weights that change between two of its calls, and calls a hook."""
     model = build(gate="block", plan=PLANS["linear"], readout="membrane_linear", blocking="dynamic", latch=True, on_grid=False)
     x, u = inputs(model)
     chains = [layer for _, layer in model.stages_for(x, at_once=True)["generate"]]
@@ -248,11 +248,15 @@ def test_a_folded_decoder_rounds_alike_however_it_runs():
     for found in (counted, graded):
         assert first_difference(found, wanted, tolerance=0) is None and wanted.predictions.any()
     signal = torch.rand(5, *chains[0].kernel.shape[:1], 3, 2)
-    assert torch.equal(torch.cat([chains[0](one[None]) for one in signal]), chains[0](signal))
-    for _ in range(2):
-        assert first_difference(stream(x, 4), plain(x, 4), tolerance=1e-5) is None
-        for one in (stream.model, plain.model):
-            one.generate[0].weight.mul_(-2)
+    chains[0].bias = torch.rand(1)
+    for alike in (signal, signal.contiguous(memory_format=torch.channels_last)):
+        assert torch.equal(torch.cat([chains[0](one[None]) for one in signal]), chains[0](alike))
+    changes = [lambda layer: layer.weight.mul_(-2), lambda layer: layer.register_forward_hook(lambda *of: 0 * of[-1]), None]
+    for change in changes:
+        found = stream(x, 4)
+        assert first_difference(found, plain(x, 4), tolerance=1e-5) is None and found.spikes["input"].any()
+        for one in (stream.model, plain.model) if change else ():
+            change(one.generate[0])
 
 
 def halve_current(neuron):

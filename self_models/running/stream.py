@@ -141,7 +141,7 @@ class Dense:
         if model.watcher:
             model.watcher.begin()
         run = replace(with_image(model, as_set_now(model, run), x), recorder=recorder, watcher=model.watcher)
-        run.stages = model.stages_for(x, run.at_once, run.stages)
+        run.stages = model.stages_for(x, run.at_once)  # weights, hooks and layers may be others by now
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, recorder), run
 

@@ -18,7 +18,7 @@ def folded(decoder, signals, image_size, pays=None):
     is."""
     layers, size, chain, pays = [], list(image_size), None, pays or FoldedChain.pays_with
     for position, module in reversed(decoder):
-        is_transposed = isinstance(module, nn.ConvTranspose2d) and not is_altered(module)
+        is_transposed = type(module) is nn.ConvTranspose2d and not is_altered(module)
         if is_transposed and module.stride[0] > 1:
             size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
             if chain and pays(chain, module, signals * prod(size)):
@@ -42,7 +42,7 @@ class FoldedChain:
 
     def __init__(self, position, module):
         self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]
-        self.bias, self.layers, self.weights = module.bias, [(position, module)], [module.weight.detach().clone()]
+        self.bias, self.layers = module.bias, [(position, module)]
 
     def pays_with(self, up, places):
         """Whether fewer multiply-adds are needed with this U layer before it folded in than without, for this many places
@@ -57,14 +57,10 @@ class FoldedChain:
 
     def fold_in(self, position, up):
         """Become the map of this U layer and what was before."""
-        self.layers.insert(0, (position, up)), self.weights.insert(0, up.weight.detach().clone())
+        self.layers.insert(0, (position, up))
         self.kernel = transposed(up.weight, self.kernel, None, self.stride, 0, (0, 0))
         self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
         self.stride *= up.stride[0]
-
-    def is_current(self):
-        """Whether its layers have the weights that they had when it was made."""
-        return all(torch.equal(layer.weight, weight) for (_, layer), weight in zip(self.layers, self.weights, strict=True))
 
     def module(self):
         """The same as a module of its own."""
@@ -75,9 +71,8 @@ class FoldedChain:
 
     def inputs(self, signal):
         """(position, what goes into it) of each of its layers, one after the other, for a signal (B, C, H, W)."""
-        before = nn.Identity()
-        for position, layer in self.layers:
-            signal, before = before(signal), layer
+        for at, (position, _) in enumerate(self.layers):
+            signal = self.layers[at - 1][1](signal) if at else signal
             yield position, signal
 
     def __call__(self, signal):
@@ -86,10 +81,13 @@ class FoldedChain:
 
 
 def transposed(signal, kernel, bias, stride, padding, lost):
-    """F.conv_transpose2d of a signal (B, C, H, W). torch.bmm rounds alike in any batch, with and without a gradient."""
+    """F.conv_transpose2d of a signal (B, C, H, W); lost: its output_padding."""
     channels, size = kernel.shape[1], kernel.shape[-1]
-    if channels > FEW_CHANNELS or bias is not None:
+    if channels > FEW_CHANNELS:
         return F.conv_transpose2d(signal, kernel, bias, stride, padding, lost)
     shape = [stride * (here - 1) + size - 2 * padding + rest for here, rest in zip(signal.shape[2:], lost, strict=True)]
-    columns = torch.bmm(kernel.flatten(1).t().expand(len(signal), -1, -1), signal.flatten(2))
-    return F.fold(columns, shape, size, padding=padding, stride=stride)
+    # on a CPU torch.bmm has rounded alike in all batches tried, with and without a gradient, in one memory format
+    inputs = signal.contiguous(memory_format=torch.channels_last).flatten(2)
+    columns = torch.bmm(kernel.flatten(1).t().expand(len(signal), -1, -1), inputs)
+    output = F.fold(columns, shape, size, padding=padding, stride=stride)
+    return output if bias is None else output + bias.view(-1, 1, 1)

@@ -3,7 +3,7 @@
 import torch
 
 from self_models.fast.batched import phased
-from self_models.fast.batched.folding import FoldedChain, folded
+from self_models.fast.batched.folding import folded
 from self_models.fast.batched.neurons import UPDATES, count_events
 from self_models.fast.batched.stages import run_stage
 from self_models.network.neurons import HeldDropout, SpikingNeuron
@@ -29,18 +29,13 @@ def why_not(model):
 def prepared(model, stages, x):
     """The layers of a run's stages, name -> (position, module) pairs, for images x: in evaluation without dropout, which does
     nothing; chains of the decoder's linear layers folded into one where that pays. In evaluation it must pay for one signal, so
-    that sums are rounded alike in any batch, and in a stream, step by step."""
+    that the same layers are folded in any batch, and in a stream. A phased network asks its decoder once: nothing is folded."""
     if not model.training:
         stages = {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
-    if not model.has_feedback or (model.phased and not model.training):
+    if not model.has_feedback or model.phased:
         return stages
     signals = len(x) * model.timesteps // model.feedback_interval if model.training else 1
     return stages | {"generate": folded(stages["generate"], signals, x.shape[2:])}
-
-
-def is_current(stages):
-    """Whether the layers have the weights that they had when they were prepared."""
-    return all(layer.is_current() for _, layer in stages.get("generate", ()) if isinstance(layer, FoldedChain))
 
 
 def advance(model, run, draws):
