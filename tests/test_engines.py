@@ -183,7 +183,10 @@ def check_case(case, model):
         torch.testing.assert_close(of(sums), of(wanted), rtol=1e-4, atol=1e-4)
     model.change(rule="never"), plain.change(rule="never")
     model.set_bptt_segments(run["segments"])
-    found, expected = (gradients(one.double().train(), x.double(), u.double()) for one in (model, plain))  # else sums are rounded
+    x, u = x.double(), u.double()  # else sums are rounded
+    with OperationCounter(model.double().train()) as counted, OperationCounter(plain.double().train()) as stepwise:
+        found, expected = gradients(model, x, u), gradients(plain, x, u)
+    assert nonzero(counted) == nonzero(stepwise)
     for name, gradient in expected.items():
         near = {"rtol": 1e-4, "atol": 1e-4 * gradient.abs().max().item() + 1e-6}
         torch.testing.assert_close(found[name], gradient, **near, msg=named(name))

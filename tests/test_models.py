@@ -200,8 +200,9 @@ OF_AN_SNN = [
     ({"epsilon": math.nan}, "epsilon"), ({"epsilon": 0.1, "gate": "block", "plan": [[4, "D"], []]}, "epsilon"),
     *(({"update": "phased"} | settings, f"{words}.*phased") for settings, words in (
         ({"leak": 0.9}, "^leak"), ({"feedback_interval": 2, "timesteps": 4}, "^feedback"), ({"membrane_floor": 1.0}, "^membrane"),
-        ({"gate": "block", "epsilon": 0.1}, "^gate block reacts to predictions"), ({"rule": "confidence"}, "^rule confidence"),
-        ({"activation": "STDB"}, "^activation STDB"),
+        ({"gate": "block", "epsilon": 0.1}, "^gate block reacts to predictions"),
+        ({"gate": "block", "epsilon": 0.0, "residual": True}, "^gate block reacts to predictions"),
+        ({"rule": "confidence"}, "^rule confidence"), ({"activation": "STDB"}, "^activation STDB"),
     )),
     ({"gate": "once", "encoding": "direct"}, "predicts 0.5 to 1 of a grey image, and gate once wants the"),
     ({"plan": [[4, "D"], []], "gate": "once", "encoding": "direct", "grid": 4, "grid_steps": 2, "wait": True, "timesteps": 4},

@@ -29,7 +29,7 @@ def why_not(model):
 def prepared(model, stages, x):
     """The layers of a run's stages, name -> (position, module) pairs, for images x: in evaluation without dropout, which does
     nothing; chains of the decoder's linear layers folded into one where that pays. In evaluation it must pay for one signal, so
-    that the same layers are folded in any batch, and in a stream. A phased network asks its decoder once: nothing is folded."""
+    that the same layers are folded in any batch, and in a stream. A phased network's decoder runs once an image: it is left."""
     if not model.training:
         stages = {name: [one for one in layers if not isinstance(one[1], HeldDropout)] for name, layers in stages.items()}
     if not model.has_feedback or model.phased:

@@ -10,7 +10,7 @@ from self_models.fast.batched.neurons import dynamics, neuron_steps, stays_quiet
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.network.stages import LINEAR, LINEAR_OR_POOL
 
-PASSES = (*LINEAR_OR_POOL, FoldedChain)  # nothing of what gets nothing, but for a bias
+PASSES = (*LINEAR_OR_POOL, FoldedChain)  # they make 0 of 0, but for a bias
 
 
 def run_stage(name, layers, signal, memory, draws, counts, watch, recorded):
