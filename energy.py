@@ -6,7 +6,6 @@ Means over the first 1,000 test images; --limit_test says otherwise. Conventions
 import io
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 
 import torch
 
@@ -24,7 +23,7 @@ from harness.measuring.joules import WHY_NOT, joules_of
 from harness.measuring.quantised import IMAGES, in_eight_bits
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import ledger
-from self_models.counting.prices import conventions, read_convention
+from self_models.counting.prices import conventions_with
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 LIMIT = 1000  # test images
@@ -48,7 +47,7 @@ def build_parser(argv=None):
 
 def main(argv=None):
     args = build_parser(argv).parse_args(argv)
-    prices = conventions() | {Path(path).stem: read_convention(path) for path in args.convention}
+    prices = conventions_with(args.convention)
     found, anns, parts, lines = {}, {}, {}, []
     for word in dict.fromkeys(args.networks):
         posthoc = opened(word, sys.argv[1:] if argv is None else argv)

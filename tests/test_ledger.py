@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -15,9 +16,9 @@ from harness.measuring.quantised import in_eight_bits
 from self_models import load, load_data
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate
-from self_models.counting.ledger import EXECUTIONS, ledger
+from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
 from self_models.counting.operations import FIRST, OperationCounter
-from self_models.counting.prices import FOLDER, conventions, read_convention
+from self_models.counting.prices import FOLDER, Convention, conventions, conventions_with, read_convention
 
 
 class Recount:
@@ -142,6 +143,37 @@ def test_at_the_break_even_it_costs_what_its_ann_costs(quick):
         assert scaled.joules(convention, EXECUTIONS[0]) == pytest.approx(found.ann_joules(convention, 8))
 
 
+def test_a_layers_energy_by_hand():
+    """An addition 100 pJ, a multiply-add 1000, and an access to a memory of n words n pJ: 9 biases and 8 comparisons, each with
+    two accesses, cost 1748 in either execution; then spike by spike 5 synapses, each a weight and a potential read and written,
+    and 2 events written and read; or by layers 13 operations, each a weight and an input, and 30 potentials read and written."""
+    price = {"add": 100, "multiply_add": 1000, "add_int8": 3, "multiply_add_int8": 10}
+    priced = Convention("", "", 0, "", "", price, {"bytes": [4, 4000], "picojoules": [1, 1000]})
+    counts = {"spikes": 2, "synops": 5, "acs": 7, "macs": 6, "updates": 30, "reached": 11, "biases": 9, "comparisons": 8}
+    own = {"neurons": 3, "weights": 12, "sources": 4, "one_pass": 10, **counts}
+    event, by_layer = 1748 + 5 * (100 + 12 + 2 * 3) + 2 * 2 * 3, 1748 + 7 * 100 + 6 * 1000 + 13 * (12 + 4) + 30 * 2 * 3
+    for real, leaks, wanted in (
+        (False, False, (event, by_layer)),
+        (True, False, (event + 5 * 900, by_layer)),
+        (False, True, (event + 11 * 900, by_layer + 30 * 900)),  # of what is reached, or of all: kept by a multiplication
+    ):
+        one = Ledger("", 1, 1.0, 10, 10.0, leaks, [Entry("features.1", "encoder", real=real, **own)])
+        assert [1e12 * one.joules(priced, execution) for execution in EXECUTIONS] == pytest.approx(wanted)
+    assert 1e12 * one.ann_joules(priced) == pytest.approx(10 * (1000 + 12 + 4) + 3 * 3)
+    assert 1e12 * one.ann_joules(priced, 8) == pytest.approx(10 * (10 + 3 / 4 + 1 / 4) + 3 * 1 / 4)  # bytes, of words at least
+
+
+def test_a_ledger_says_whether_membranes_leak(quick):
+    """A leak is a multiplication where a potential is updated, and no addition more."""
+    *_, found = quick
+    model = load(REPOSITORY / "trained_models/snn/quick_feedback.pth")
+    model.set_leak(0.75)
+    leaking, convention = ledger(model, load_data("MNIST", limit_test=2)[2]), conventions()["arithmetic_45nm"]
+    costs = [replace(leaking, leaks=leaks).joules(convention, EXECUTIONS[0]) for leaks in (False, True)]
+    assert leaking.leaks and not found.leaks
+    assert costs[1] - costs[0] == pytest.approx((4.6 - 0.9) * 1e-12 * leaking.total("reached"))
+
+
 def test_memory_is_priced_by_its_size():
     access = conventions()["with_memory"].access
     assert [access(words) for words in (10, 2048, 8192, 262144)] == [10, 10, 20, 100]
@@ -151,17 +183,54 @@ def test_memory_is_priced_by_its_size():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("add = 0.9\n", ""), "picojoules.add is missing"), (("year", "jear"), "jear is unknown"),
-        (("title =", "title"), "Expected"),
-        (("add = 0.9", "add = -1"), "add is -1, and a price is a number at least 0"),
+        (("add = 0.1\n", ""), "picojoules.add is missing"), (("year", "jear"), "jear is unknown"),
+        (("title =", "title"), "Expected"), (("add_int8", "ad_int8"), "picojoules.ad_int8 is unknown: it wants add, "),
+        (("add = 0.1", "add = -1"), "picojoules.add is -1, and must be a number from 0 to 1e"),
+        (("add = 0.1", "add = nan"), "picojoules.add is nan"), (("3.2", "inf"), "picojoules.multiply_add is inf"),
+        (("add = 0.1", 'add = "0.1"'), "picojoules.add is '0.1'"), (("add = 0.1", "add = true"), "picojoules.add is True"),
         (("source = ", 'counts = "some"\nsource = '), "counts is 'some'"),
+        (('title = "with memory, 45 nm"', "title = 3"), "title is 3, and must be a text in quotes"),
+        (("year = 2022", "year = true"), "year is True, and must be a whole number"),
+        (("[memory]", "[memory]\nwords = [1, 2]"), "memory.words is unknown"),
+        (("picojoules = [10, 20, 100]", ""), "memory.picojoules is missing"),
+        (("[8192, 32768, 1048576]", "5"), "memory.bytes is 5: give two numbers or more"),
+        (("[8192, 32768, 1048576]", "[8192]"), "memory.bytes is .8192.: give two numbers or more"),
+        (("[8192, 32768, 1048576]", "[8192, 32768]"), "memory has 2 bytes and 3 picojoules"),
+        (("[8192, 32768, 1048576]", "[8192, 8192, 1048576]"), "memory.bytes must rise, and"),
+        (("[8192, 32768, 1048576]", "[8192, 1048576, 32768]"), "memory.bytes must rise, and"),
+        (("[10, 20, 100]", "[10, 20, 1]"), "memory.bytes must rise, and memory.picojoules must not fall"),
+        (("[10, 20, 100]", "[10, 20, nan]"), "memory.picojoules is nan"),
     ],
 )  # fmt: skip
 def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
-    path = tmp_path / "own.toml"
-    path.write_text((FOLDER / "arithmetic_45nm.toml").read_text().replace(*change, 1))
-    with pytest.raises(ModelError, match=words):
+    path, text = tmp_path / "own.toml", (FOLDER / "with_memory.toml").read_text()
+    path.write_text(text.replace(*change, 1))
+    assert path.read_text() != text
+    with pytest.raises(ModelError, match=f"own.toml: {words}"):
         read_convention(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("picojoules", "3"), ("picojoules", '"cheap"'), ("memory", "5"), ("memory", "[1, 2]")]
+)
+def test_what_is_no_table_is_refused(tmp_path, name, line):
+    path, tables = tmp_path / "own.toml", (FOLDER / "with_memory.toml").read_text().split("\n[")
+    path.write_text("\n[".join([f"{name} = {line}\n{tables[0]}", *(table for table in tables[1:] if not table.startswith(name))]))
+    with pytest.raises(ModelError, match=f"own.toml: {name} is .*, and must be a table"):
+        read_convention(path)
+
+
+def test_a_convention_of_ones_own_stands_beside_the_others(tmp_path):
+    """Its file and its title have names of their own: else a column would be another's, or two would have one head."""
+    path, text = tmp_path / "own.toml", (FOLDER / "rate.toml").read_text()
+    path.write_text(text.replace("rate x", "our rate x").replace("add = 0.9", "add = 2"))
+    found = conventions_with([path, path])
+    assert list(found) == [*conventions(), "own"] and found["own"].picojoules["add"] == 2
+    for name, said, words in (("own", text, r"title 'rate x operations x T' is that of the convention rate"),
+                              ("rate", path.read_text(), "file name is that of the convention rate")):  # fmt: skip
+        (tmp_path / f"{name}.toml").write_text(said)
+        with pytest.raises(ModelError, match=f"{name}.toml: its {words}: choose another"):
+            conventions_with([tmp_path / f"{name}.toml"])
 
 
 # --- the script

@@ -65,7 +65,7 @@ class Entry:
             cost += self.spikes * 2 * memory(self.neurons)  # an event is written and read
             return cost + leaks * self.reached * (multiply_add - add)
         cost += self.acs * add + self.macs * multiply_add + (self.acs + self.macs) * (weight + memory(self.sources))
-        return cost + self.updates * (potential if self.layer != "input" else 0) + leaks * self.updates * (multiply_add - add)
+        return cost + self.updates * (potential + leaks * (multiply_add - add))
 
 
 @dataclass(frozen=True)
