@@ -129,6 +129,8 @@ def test_what_is_wider_than_everything_is_not_known():
         ("accuracy", 0.134, 0.131, "+0.134 ± 0.131"),
         ("accuracy", 0.0, 0.0, "+0.00 ± 0.00"),
         ("input", -28.4, None, "-28 %"),
+        ("input", 20.0, 50.0, "+20 ± 50 %"),  # as wide as the whole
+        ("input", 20.0, 50.1, "not known"),  # and wider
     ],
 )
 def test_rounding_does_not_move_an_interval_onto_0_or_off_it(name, mean, half, text):

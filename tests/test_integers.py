@@ -31,10 +31,11 @@ def test_portable_tanh_is_tanh_to_two_units_in_the_last_place():
 
 
 def test_a_share_of_whole_numbers_by_hand():
-    """floor(v share): -3 halves to -2; 0.3 is 9830 of 32768 parts; what is kept whole stays as it is."""
+    """floor(v share): -3 halves to -2; 0.3 is 9830 of 32768 parts, 0.7 22937 and not 22938; what is kept whole stays as it is."""
     v = torch.tensor([[5.0, -3.0], [7.0, -7.0]], dtype=torch.float64)
     assert faded(v, 0.5).tolist() == [[2, -2], [3, -4]] and faded(v, 1.0) is v
     assert faded(v * 1000, torch.tensor([1.0, 0.3])).tolist() == [[5000, -3000], [2099, -2100]]
+    assert faded(torch.tensor([SHARES, -SHARES], dtype=torch.float64), 0.7).tolist() == [22937, -22937]
 
 
 def test_two_steps_of_whole_numbers_by_hand():
@@ -52,6 +53,50 @@ def test_two_steps_of_whole_numbers_by_hand():
         spikes.append(v > theta)
         potentials.append(v := v - theta * (v > theta))
     assert recorded["spikes"].flatten().tolist() == spikes and recorded["membrane"].flatten().tolist() == potentials
+
+
+def one_pixel(bias=0.0, **settings):
+    """A pixel's weight 1 onto a neuron with threshold 1: both are 64 in whole numbers, and so is a bias of 1."""
+    own = {"plan": [[1], []], "image_shape": (1, 1, 1), "kernel_size": 1, "default_threshold": 1.0, "bias": True, "timesteps": 5}
+    model = build(VGG_SNN_STDB_wFeedback, **{**own, **settings})
+    model.features[0].weight.data.fill_(1.0)
+    model.features[0].bias.data.fill_(bias)
+    return model
+
+
+def test_rest_is_rounded_by_hand():
+    """0.7 of a threshold of 64 is 44.8; with a pixel that sends nothing V stays there."""
+    model = in_whole_numbers(one_pixel(initial_potential=0.7))
+    membranes = model(torch.zeros(1, 1, 1, 1), record={"features.1": "membrane"}).recorded["features.1"]["membrane"]
+    assert whole_form(model).neurons["features.1"].start == 45 and membranes.flatten().tolist() == [45] * 5
+
+
+def test_what_is_charged_in_five_steps_fits_by_hand():
+    """A current of 64 + 64 (2^16 + 1/64), odd and below 2^23, which float32 holds once, and five of which it does not; of
+    64 + 2^28 one fits 32 bits, and five do not."""
+    current = 2**22 + 65
+    for update, charged, highest in (("immediate", current - 64, 2**23), ("phased", 5 * current, LARGEST)):
+        model = in_whole_numbers(one_pixel(2**16 + 1 / 64, update=update))
+        output = model(torch.ones(1, 1, 1, 1), seed=0, record={"features.1": "membrane"})
+        membranes = output.recorded["features.1"]["membrane"].flatten().tolist()
+        assert membranes[0 if update == "immediate" else 4] == charged
+        assert whole_form(model).neurons["features.1"].highest == highest
+    in_whole_numbers(one_pixel(2**22))
+    with pytest.raises(ModelError, match=r"sums of layer 0 \(Conv2d\) might not fit 32 bits"):
+        in_whole_numbers(one_pixel(2**22, update="phased"))
+
+
+def test_logits_stay_within_32_bits():
+    """A neuron that spikes in each step, five classes for it and five against it, in a stream that has come to the ends."""
+    model = one_pixel(1.0, fc_layers=0)
+    signs = torch.tensor([[1.0] * 5 + [-1.0] * 5])
+    model.classifier[0].weight.data.copy_(signs.T)
+    stream, x = in_whole_numbers(model).stream(), torch.ones(1, 1, 1, 1)
+    stream(x, 1)
+    for near in (0, 3):
+        stream.load_state_dict(stream.state_dict() | {"logits": (LARGEST - near) * signs.double()})
+        stream(x, 2)
+        assert stream.state_dict()["logits"].tolist() == (LARGEST * signs.double()).tolist()
 
 
 CASES = [

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import count
 from math import cos, pi
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -136,6 +137,18 @@ def test_a_signal_ends_the_step_and_the_command_in_its_line_goes_on(alone, tmp_p
     assert command[:2] == ["python", f"{SNN}.py"] and command[-1] == "--resume" and "--overwrite" not in command
     run_here(SNN, *command[2:])
     assert compare(alone, tmp_path) == []
+
+
+def test_an_epoch_takes_the_seconds_before_a_stop_and_after_it(tmp_path, monkeypatch):
+    """By a clock that moves on by one each time that the training looks: as an epoch begins and ends, and after each of 3 steps.
+    The second epoch is stopped after its second step."""
+    monkeypatch.setattr("harness.training.fit.time", SimpleNamespace(perf_counter=count().__next__))
+    with monkeypatch.context() as patch:
+        after_step(patch, 2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        stopped(tmp_path, signal.SIGTERM)
+    assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["seconds"] == 2
+    train(tmp_path, "--resume")
+    assert [record["seconds"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [4, 4]
 
 
 def test_a_signal_ends_a_program_that_compiles_the_event_engine(tmp_path):
