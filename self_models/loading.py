@@ -137,16 +137,14 @@ class NothingDrawn(TorchFunctionMode):
 
 
 def on_engine(model, engine):
-    """The model, on the engine of this name, see load(). Raises ModelError for one that there is not, or that cannot serve."""
+    """The model, on the engine of this name, see load(), whichever it was on. Raises ModelError for one that there is not, or that
+    cannot serve; then it stays where it was."""
     ENGINES.find(engine)
-    if engine == "reference" and isinstance(model, VGG_SNN_STDB_wFeedback):
-        model.batched = False
-    elif engine in ("auto", "event"):
-        found, reason = event_engine_for(model, chooses=engine == "auto")
-        if found:
-            model.engine = found
-        elif engine == "event":
-            raise ModelError(reason)
+    found, reason = event_engine_for(model, chooses=engine == "auto") if engine in ("auto", "event") else (None, "")
+    if reason and engine == "event":
+        raise ModelError(reason)
+    if isinstance(model, VGG_SNN_STDB_wFeedback):
+        model.engine, model.batched = found, engine != "reference"
     return model
 
 

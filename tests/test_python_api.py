@@ -18,6 +18,7 @@ from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.fast.event.engine import EventEngine
+from self_models.loading import on_engine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -186,6 +187,21 @@ def test_auto_is_the_event_engine_where_it_serves(trained):
     assert not hasattr(load(ANN), "engine")
     with pytest.raises(ModelError, match="this is an ANN"):
         load(ANN, engine="event")
+
+
+def test_a_model_can_be_moved_from_each_engine_to_each():
+    model, places = load(FEEDBACK, engine="dense"), {"dense": (False, "dense"), "reference": (False, "reference")}
+    places |= dict.fromkeys(("event", "auto"), (True, "dense"))
+    for engine in ("reference", "dense", "event", "reference", "event", "dense", "auto", "reference", "auto"):
+        on_engine(model, engine)
+        assert (bool(model.engine), model.runs_by) == places[engine], engine
+    on_engine(model, "reference")
+    with pytest.raises(ModelError, match="unknown engine"):
+        on_engine(model, "fast")
+    model.new_neuron = model.new_neuron  # which nobody else's is
+    with pytest.raises(ModelError, match="does not know"):
+        on_engine(model, "event")
+    assert model.engine is None and model.runs_by == "reference"
 
 
 def test_the_engine_serves_the_model_in_evaluation_only(digits):

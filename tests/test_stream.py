@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import REPOSITORY, images, run_here
+from conftest import PLAN, REPOSITORY, images, run_here
 from test_event_engine import BASELINE, DEEP, FORK, POOLED, TOTALS, build, check_same, inputs
 
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.fast.event.engine import EventEngine
+from self_models.loading import on_engine
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import draws_for
 from self_models.running.stream import SequenceState, with_image
@@ -342,7 +343,7 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
     stream(x, 3), other(x, 3)
     state, without = other.state_dict(), build(plan=BASELINE, epsilon=0.0)
     for call, words in (
-        (lambda: stream(x[:2]), r"this stream has 5 images at once, not 2: call reset\(\)"),
+        (lambda: stream(x[:2]), r"this stream began with 5 images at once, not 2 images at once: call reset\(\)"),
         (lambda: stream(x[..., :9]), r"images must be a tensor or array \(B, 1, 28, 28\)"),
         (lambda: stream(x, 0), "steps: 0 is not a whole number"),
         (lambda: model.stream(-1), "seed: -1 is not"),
@@ -360,12 +361,44 @@ def test_what_a_stream_refuses_leaves_it_as_it_was(engine):
         with pytest.raises(ModelError, match=words):
             stream.load_state_dict(damaged)
     check_same(stream(x, 4), other(x, 4))
-    model.change(feedback_interval=2)
-    with pytest.raises(ModelError, match=r"feedback_interval 2 save a stream, .* after a multiple of 2 steps, not 7"):
-        stream.state_dict()
     model.train()
     with pytest.raises(ModelError, match=r"call eval\(\)"):
         stream(x)
+
+
+@pytest.mark.parametrize("engine", ["dense", "reference", "event"])
+@pytest.mark.parametrize("plan", [PLAN, FORK])
+def test_what_stays_until_reset(engine, plan):
+    """feedback_interval, and the kind of numbers; put back, the stream goes on as if nothing had been."""
+    model = on_engine(build(plan=plan, update="delayed", **DYNAMIC), engine)
+    (x, _), stream, other = inputs(model), model.stream(), model.stream()
+    stream(x, 3), other(x, 3)
+    state = stream.state_dict()
+    model.change(feedback_interval=2)
+    for call in (lambda: stream(x), lambda: stream(x, record={"input": "spikes"}), stream.state_dict):
+        with pytest.raises(ModelError, match=r"^this stream began with feedback_interval 1, not .* 2: call reset\(\) to begin"):
+            call()
+    with pytest.raises(ModelError, match="steps: 3 is no multiple of feedback_interval 2: this is another network's state"):
+        stream.load_state_dict(state)
+    state["steps"] = 4  # no spikes wait then
+    model.stream().load_state_dict(state)
+    model.change(feedback_interval=1).double()
+    with pytest.raises(ModelError, match=r"^this stream began with float32 on cpu, not float64 on cpu: call reset\(\)"):
+        stream(x)
+    model.float()
+    check_same(stream(x, 4), other(x, 4))
+    model.change(feedback_interval=2)
+    stream.reset()
+    assert torch.equal(stream(x, 4).logits, model.stream()(x, 4).logits)
+
+
+def test_neurons_that_get_a_hook_in_mid_stream_are_called_from_then_on():
+    """Though before they took many steps at once."""
+    model = build(**DYNAMIC)
+    (x, _), stream = inputs(model), model.stream()
+    stream(x, 3)
+    model.features[1].register_forward_hook(lambda neuron, given, output: (0 * output[0], output[1]))
+    assert stream(x, 2).spikes["features.1"].tolist() == [0] * len(x)
 
 
 def test_a_stopping_rule_is_not_asked_and_settings_may_change_in_between():

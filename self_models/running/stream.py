@@ -20,7 +20,8 @@ STEPS = Number(int, 0, COUNT.high)  # that a stream can have taken
 
 class Stream:
     """stream(images, steps) -> SNNOutput of these steps: the network goes on from where it is, looking at images (B, C, H, W).
-    The first call says how many images there are at once, each with a network of its own. No stopping rule is asked. Draws follow
+    The first call says how many images there are at once, each with a network of its own. Until reset() that number stays, and so
+    do feedback_interval, dtype and device; all else may change between two calls. No stopping rule is asked. Draws follow
     from the seed, the image's place in the batch and the stream's own step, so a stream in pieces is the same as one at once.
     steps: taken so far. Either engine runs it, and goes on from the other's state; what is recorded the dense one."""
 
@@ -30,21 +31,21 @@ class Stream:
 
     def reset(self):
         """Bring the network to rest, at step 0; then the batch may be another."""
-        self.steps, self._count, self._run, self._engine = 0, None, None, None
+        self.steps, self._began, self._run, self._engine = 0, {}, None, None
 
     @torch.no_grad()
     def __call__(self, images, steps=1, frames=True, record=None):
-        """frames, record: as in the model's forward. Raises ModelError for images that the model does not take, another batch,
-        a gate that cannot go on with other images, or a model in training mode; then the stream is as it was."""
+        """frames, record: as in the model's forward. Raises ModelError for images that the model does not take, where what stays
+        until reset() has changed, for a gate that cannot go on with other images, or a model in training mode; then the stream is
+        as it was."""
         model, steps = self.model, required(COUNT, "steps", steps)
         x, recorder = checked_images(images, model), Recorder(record, model.wiring)
         if model.training:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
-        if len(x) != (len(x) if self._run is None else self._count):
-            raise ModelError(f"this stream has {self._count} images at once, not {len(x)}: call reset() to begin anew")
+        self._check_began(now := {**images_of(x), **interval_of(model)})
         engine = engine_of(model, x, recorder)
         if self._run is None:
-            self._run, self._count = engine.begun(x, self._draws(len(x))), len(x)
+            self._run, self._began = engine.begun(x, self._draws(len(x))), now
         elif engine != self._engine:
             self._run = engine.restored(self.state_dict(), self._draws(len(x)))
         self._engine = engine
@@ -52,12 +53,20 @@ class Stream:
         self.steps += steps
         return output
 
+    def _check_began(self, now):
+        """Raises ModelError where one of these, name -> words, is other than when the stream began."""
+        for name, words in now.items():
+            if (began := self._began.get(name, words)) != words:
+                raise ModelError(f"this stream began with {began}, not {words}: call reset() to begin anew")
+
     def _draws(self, count):
         return Draws(self.seed, EVALUATION, torch.arange(count))
 
     @torch.no_grad()
     def state_dict(self):
-        """What the next step needs: seed, steps, tensors (B, ...). Raises ModelError while spikes wait for the decoder."""
+        """What the next step needs: seed, steps, tensors (B, ...). Raises ModelError while spikes wait for the decoder, and where
+        feedback_interval is another than when the stream began."""
+        self._check_began(interval_of(self.model))
         if self.model.has_feedback and self.steps % (interval := self.model.feedback_interval):
             when = f"after a multiple of {interval} steps, not {self.steps}"
             raise ModelError(f"with feedback_interval {interval} save a stream, or begin or end to record it, {when}")
@@ -72,11 +81,24 @@ class Stream:
         seed, steps = required(WHOLE, "seed", state.get("seed")), required(STEPS, "steps", state.get("steps"))
         if held or steps:
             check_state(self.model, held)
+        if self.model.has_feedback and steps % (interval := self.model.feedback_interval):
+            raise ModelError(f"steps: {steps} is no multiple of feedback_interval {interval}: this is another network's state")
         self.reset()
         self.seed, self.steps = seed, steps
         if held:
-            self._count, self._engine = len(held["image"]), Dense(self.model)
-            self._run = self._engine.restored(state, self._draws(self._count))
+            image, self._engine = held["image"], Dense(self.model)
+            self._run = self._engine.restored(state, self._draws(len(image)))
+            self._began = {**images_of(image), **interval_of(self.model)}
+
+
+def images_of(x):
+    """What stays of the images that a stream sees, name -> words."""
+    return {"count": f"{len(x)} images at once", "kind": f"{x.dtype} on {x.device}".replace("torch.", "")}
+
+
+def interval_of(model):
+    """The same of how often the decoder runs, where there is one."""
+    return {"interval": f"feedback_interval {model.feedback_interval}"} if model.has_feedback else {}
 
 
 @dataclass
@@ -141,7 +163,8 @@ class Dense:
         if model.watcher:
             model.watcher.begin()
         run = replace(with_image(model, as_set_now(model, run), x), recorder=recorder, watcher=model.watcher)
-        run.stages = model.stages_for(x, run.at_once)  # weights, hooks and layers may be others by now
+        run.at_once = model.runs_by == "dense"  # weights, hooks and layers may be others by now
+        run.stages = model.stages_for(x, run.at_once)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
         return model.output(x, shown, taken, recorder), run
 
