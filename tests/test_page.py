@@ -1,5 +1,6 @@
-"""export.py --to page: in a browser the network is Python's, spike for spike, falls silent, and hears a stroke."""
+"""export.py --to page: in a browser, or under Node, the network is Python's, spike for spike, falls silent, hears a stroke."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from self_models import load
 
 NETWORKS = REPOSITORY / "trained_models/snn"
 BUILD = REPOSITORY / "harness/exporting/page"
+needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs node: apt-get install nodejs")
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")
 
 USE = """
@@ -52,6 +54,47 @@ def exported(request, tmp_path_factory):
     _, said = run_here("export", NETWORKS / f"{name}.pth", "--to page --weights", weights, "--output", path)
     assert f"wrote {path}: " in said and path.stat().st_size < page_file.MOST
     return path.read_text(encoding="utf-8")
+
+
+ASKED = """
+started().then((net) => {
+  const first = difference(net), again = difference(net), spike = (at) => data.layers.map((_, layer) => Number(layer === at));
+  const energies = [false, true].map((fed) => data.layers.map((_, at) => energyOf(spike(at), fed)));
+  console.log(JSON.stringify({ first, again, energies, layers: data.layers }));
+});
+"""
+
+
+def under_node(page, folder):
+    """What ASKED finds out of the network of a page, HTML, of which nothing is shown."""
+    network, script = re.search(r"<script [^>]*id=data>(.*?)</script>\s*<script>(.*?)// --- what is shown", page, re.S).groups()
+    document = f"const document = {{ getElementById: () => ({{ textContent: {json.dumps(network)} }}) }};"
+    (folder / "network.js").write_text(f"{document}\n{script}\n{ASKED}", encoding="utf-8")
+    done = subprocess.run(["node", folder / "network.js"], capture_output=True, text=True, check=True, timeout=120)
+    return json.loads(done.stdout)
+
+
+@needs_node
+def test_the_network_under_node_is_pythons(exported, tmp_path):
+    """Also once it has seen images, and not where a count was changed."""
+    found = under_node(exported, tmp_path)
+    assert found["first"] == found["again"] == ""
+    count = re.search(r'"golden": \[\[\[(\d+),', exported)
+    changed = under_node(exported.replace(count[0], count[0].replace(count[1], "5")), tmp_path)
+    assert changed["first"] == f"image 0, step 1, input: {count[1]} spikes, in Python 5"
+
+
+@needs_node
+def test_layers_and_the_energy_of_a_spike_by_hand(exported, tmp_path):
+    """16 D 32 32 D on 28x28 pixels, 256 256 10, and U U in. Of 3x3 weights a spike meets (3 n - 2)^2 / n^2 in the mean of n x n
+    places, behind a D as well; through the decoder it reaches 4x4 pixels and one more on each side, as far as there are."""
+    found = under_node(exported, tmp_path)
+    names = ["input", "encoder 1", "encoder 2", "encoder 3", "classifier 1", "classifier 2"]
+    assert [(one["name"], one["number"]) for one in found["layers"]] == list(zip(names, [0, 0, 1, 2, 0, 1], strict=True))
+    forward = [16 * 82**2 / 28**2, 32 * 40**2 / 14**2, 32 * 40**2 / 14**2, 256, 256, 10]
+    assert found["energies"][0] == pytest.approx([0.9 * reached for reached in forward])
+    forward[3] += (2 * 5 + 5 * 6) ** 2 / 7**2
+    assert found["energies"][1] == pytest.approx([0.9 * reached for reached in forward])
 
 
 @needs_browser

@@ -58,6 +58,11 @@ function difference(net) {
   return "";
 }
 
+// pJ of one step's spikes by layer; fed: whether they reach the decoder, too.
+function energyOf(counts, fed) {
+  return data.picojoules * sum(data.layers.map(({ forward, feedback }, layer) => counts[layer] * (forward + (fed ? feedback : 0))));
+}
+
 // --- what is shown
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -146,10 +151,8 @@ function instrument(net) {
     since.steps += 1;
     const counts = net.spikes();
     since.silent = sum(counts) ? 0 : since.silent + 1;
-    data.layers.forEach(({ forward, feedback }, layer) => {
-      since.spikes[layer] += counts[layer];
-      since.energy += data.picojoules * counts[layer] * (forward + (fed() ? feedback : 0));
-    });
+    counts.forEach((count, layer) => (since.spikes[layer] += count));
+    since.energy += energyOf(counts, fed());
     history.push({ counts, first: since.steps === 1 });
     if (history.length > KEPT) history.shift();
   }
