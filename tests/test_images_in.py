@@ -120,6 +120,14 @@ FAULTS = {  # what is done to a folder, flags, words
         lambda folder: damage(folder, count=4), "",
         "4 of 16 files in {folder} cannot be read: train/cat/0.png (image file is truncated), train/cat/1.png (",
     ),
+    "with and without their heads, found together": (
+        lambda folder: [damage(folder), damage(folder, "test/dog", left=0)], "",
+        "2 of 16 files in {folder} cannot be read: train/cat/0.png (image file is truncated), test/dog/0.png (not an image, or",
+    ),
+    "no file whole": (
+        lambda folder: [damage(folder, f"{part}/{name}", 4, 0) for part in ("train", "test") for name in ("cat", "dog")], "",
+        "no file of test/cat, test/dog, train/cat and 1 more can be read: train/cat/0.png (not an image, or damaged), ",
+    ),
     "of both parts": (
         lambda folder: [damage(folder, f"{part}/cat", left=0) for part in ("train", "test")], GIVEN,
         "train/cat/0.png (not an image, or damaged), test/cat/0.png (not an image, or damaged); repair or remove them, or --skip",
@@ -191,6 +199,16 @@ def test_a_run_takes_size_and_colour_as_asked_and_names_the_bad_files_that_it_sk
     assert model.image_shape == (1, 8, 8) and model.classes == ["cat", "dog"]
     train = load_data(str(folder), image_shape=(1, 8, 8), skip_bad=True)[0]
     assert train.images[train.labels == 0][0].unique().tolist() == [255] and len(train) == 7
+
+
+def test_bad_files_are_told_once_however_they_are_damaged(pets, capsys):
+    """One at its head, which is looked at for its size, one behind it."""
+    for place, left in (("train/cat", 0), ("test/dog", 60)):
+        damage(pets, place, left=left)
+    train, _, test = load_data(str(pets), skip_bad=True)
+    assert (len(train), len(test)) == (7, 7)
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 1 and notes[0].startswith(f"note: 2 of 16 files in {pets} cannot be read and are left out: train/cat/0")
 
 
 @pytest.mark.parametrize(

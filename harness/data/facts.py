@@ -35,10 +35,10 @@ def with_facts(args):
         listing = list_folder(args.dataset)
         facts = {"labels": len(listing.classes), "classes": list(listing.classes)}
         if listing.of_recordings:
-            frames, *shape = recorded_shape(listing, args.skip_bad)
+            frames, *shape = recorded_shape(listing)
             facts |= {"image_shape": tuple(shape), "recorded_frames": frames}
         else:
-            shape = shape_of(listing, args.image_size, args.grey, args.skip_bad)
+            shape = shape_of(listing, args.image_size, args.grey)
             images, _ = pixels_of(listing, shape, args.skip_bad)["train"]
             facts |= {"image_shape": shape, "background": round(border(images[:LOOKED_AT]).mean().item(), 4)}
     else:

@@ -125,11 +125,11 @@ def digest_of(rows):
     return hashlib.blake2b(os.fsencode(text), digest_size=6).hexdigest()
 
 
-def shape_of(listing, image_size=None, grey=None, skip_bad=False):
+def shape_of(listing, image_size=None, grey=None):
     """(C, H, W) of a Listing's images, where not given their own: grey where all files are, and their size. Raises UserError
-    where they have several, or are not square."""
+    where they have several, or are not square, and where no file can be read."""
     if image_size is None or grey is None:
-        heads = heads_of(listing, head_of, skip_bad)
+        heads = heads_of(listing, head_of)
     if grey is None:
         without = sum(not colour for (_, _, colour), _ in heads)
         grey = without == len(heads)
@@ -149,9 +149,9 @@ def shape_of(listing, image_size=None, grey=None, skip_bad=False):
     return 1 if grey else 3, image_size, image_size
 
 
-def recorded_shape(listing, skip_bad=False):
-    """(T, 2, H, W) of a Listing's recordings. Raises UserError where they have several."""
-    heads = heads_of(listing, lambda path: np.array(recording_in(path).shape, np.int32), skip_bad)
+def recorded_shape(listing):
+    """(T, 2, H, W) of a Listing's recordings. Raises UserError where they have several, and where no file can be read."""
+    heads = heads_of(listing, lambda path: np.array(recording_in(path).shape, np.int32))
     shapes = {tuple(shape): path for shape, path in reversed(heads)}
     if len(shapes) > 1:
         found = some([f"{shape} ({path})" for shape, path in sorted(shapes.items())])
@@ -162,10 +162,13 @@ def recorded_shape(listing, skip_bad=False):
     return next(iter(shapes))
 
 
-def heads_of(listing, take, skip_bad):
-    """[(take(path) as a list, path)] of the files of a Listing that can be read, in its order."""
-    heads, positions = arrays_of(listing, "heads", take, skip_bad, "sizes of")
-    return [(head, listing.paths[position]) for head, position in zip(heads.tolist(), positions, strict=True)]
+def heads_of(listing, take):
+    """[(take(path) as a list, path)] of the files of a Listing whose heads can be read, in its order. Of the others pixels_of
+    tells, together with those that are damaged behind their heads; UserError only where there are no others."""
+    heads, bad = arrays_of(listing, "heads", take, "sizes of")
+    if len(bad) == len(listing.paths):
+        check_left(listing, bad, skip_bad=True)
+    return list(zip(heads.tolist(), good(listing.paths, bad), strict=True))
 
 
 def head_of(path):
@@ -174,19 +177,22 @@ def head_of(path):
 
 
 def pixels_of(listing, shape, skip_bad=False, bound=1):
-    """'train' and 'test' -> (uint8 (N, *shape), memory-mapped, labels (N,)). bound: of recordings, see steps_in."""
+    """'train' and 'test' -> (uint8 (N, *shape), memory-mapped, labels (N,)). bound: of recordings, see steps_in. Raises UserError
+    for files that cannot be read, unless they are to be skipped, which a line then says."""
     name, take = f"{'x'.join(map(str, shape))}.pixels", partial(decoded, shape=shape)
     if listing.of_recordings:
         name, take = f"to_{bound}_{name}", partial(steps_in, shape=shape, bound=bound)
-    pixels, positions = arrays_of(listing, name, take, skip_bad, "decoding")
-    labels = torch.tensor(listing.labels)[positions]
-    trains = sum(position < listing.trains for position in positions)
+    pixels, bad = arrays_of(listing, name, take, "decoding")
+    if bad:
+        check_left(listing, bad, skip_bad)
+    labels = torch.tensor(good(listing.labels, bad))
+    trains = listing.trains - sum(position < listing.trains for position in bad)
     return {"train": (pixels[:trains], labels[:trains]), "test": (pixels[trains:], labels[trains:])}
 
 
-def arrays_of(listing, name, take, skip_bad, what):
-    """(a memory-mapped tensor of take(path), an array, of each file of a Listing that can be read; their positions), cached under
-    this name. Raises UserError for files that cannot be read, unless they are to be skipped, which a line then says."""
+def arrays_of(listing, name, take, what):
+    """(a memory-mapped tensor of take(path), an array, of each file of a Listing that can be read; position -> why not, of the
+    others), cached under this name."""
 
     def attempt(path):
         """take(path), or a str that says why it cannot be read."""
@@ -203,10 +209,12 @@ def arrays_of(listing, name, take, skip_bad, what):
         return about["digest"] == listing.digest and all(isinstance(attempt(listing.paths[n]), str) for n, _ in about["bad"])
 
     arrays, about = cached(listing.folder, name, is_current, make)
-    bad = dict(about["bad"])
-    if bad:
-        check_left(listing, bad, skip_bad)
-    return arrays, [position for position in range(len(listing.paths)) if position not in bad]
+    return arrays, dict(about["bad"])
+
+
+def good(values, bad):
+    """Those of the values whose position is not bad."""
+    return [value for position, value in enumerate(values) if position not in bad]
 
 
 def good_ones(attempt, paths, doing, bad):

@@ -218,14 +218,14 @@ def load_folder(name, image_shape=None, skip_bad=False, frames=0, count_bound=1)
     that takes recordings would be given images, or too few frames."""
     listing = list_folder(name)
     if listing.of_recordings:
-        there, *shape = recorded_shape(listing, skip_bad)
+        there, *shape = recorded_shape(listing)
         shape = (frames or there, *shape)
         if frames > there:
             raise UserError(f"--dataset {name}: its recordings have {there} frames, and the network takes {frames}")
     elif frames:
         raise UserError(f"--dataset {name} has images, and the network takes recordings of event cameras: give it those")
     else:
-        shape = image_shape or shape_of(listing, skip_bad=skip_bad)
+        shape = image_shape or shape_of(listing)
     parts, name = pixels_of(listing, shape, skip_bad, count_bound), listing.folder.name
     return [ImageSet(name, *part, names=listing.classes, known_by=listing.known_by[of]) for of, part in parts.items()]
 
