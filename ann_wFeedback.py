@@ -2,6 +2,7 @@
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
 from harness.building.models import load_ann, new_ann, teacher_from
+from harness.building.own import lines_on_own
 from harness.building.start import resolve
 from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
@@ -36,7 +37,7 @@ def train(args):
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
-        run.say(*warnings, *about_data, *about_start)
+        run.say(*warnings, *about_data, *about_start, *lines_on_own(args, model, start.saved, start.path))
         criterion = Criterion(args.trade_off, "sum", teacher=teacher, smoothing=args.label_smoothing)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

@@ -177,7 +177,7 @@ def evaluated(one, argv):
     preset = ["--preset", one.preset] if one.preset else []
     args = build_parser(argv).parse_args([*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)])
     args = args.with_settled(run_name=f"{one.name}_compared", model=as_saved(args.model, one.checkpoint))
-    posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN), InputBlockingSNN, "")
+    posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, "")
     record, _ = posthoc.evaluate()
     posthoc.run.say(f"{one.name}: {running(record, ['accuracy'])} on {record['images']:,} images")
     return read_run(posthoc.run.place.json_path)

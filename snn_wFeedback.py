@@ -2,6 +2,7 @@
 """Convert an ANN to an SNN, balance its thresholds, and fine-tune it with surrogate gradients."""
 
 from harness.building.models import check_sequence, choose_trained, new_snn, teacher_from, use_engine
+from harness.building.own import lines_on_own
 from harness.building.start import resolve, start_snn
 from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
@@ -40,7 +41,7 @@ def train(args):
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
     with RunLog("snn", name, args, trains=not args.test_only, settings=model.settings) as run:
-        run.say(*warnings, *about_data, engine)
+        run.say(*warnings, *about_data, engine, *lines_on_own(args, model, start.saved, start.path))
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)

@@ -15,12 +15,11 @@ from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimeste
 
 
 def build_parser(argv=None):
-    bounds = declared(*RULES.values())
-    parser = posthoc_parser(__doc__, argv, AdaptiveTimestepsSNN, without=("rule", *bounds))
+    parser = posthoc_parser(__doc__, argv, AdaptiveTimestepsSNN, without=("rule",))
     group = parser.add_argument_group("objective 2")
     rules = [name for name, rule in RULES.items() if rule.stops]
     group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="when an image stops")
-    for name, one in bounds.items():
+    for name, one in declared(*RULES.values()).items():  # those of --model's file, which the parser has imported, among them
         default = [*one.tried] or [one.default]
         group.add_argument(f"--{name}s", nargs="+", type=typed(one.kind), default=default, help=one.help)
     return parser

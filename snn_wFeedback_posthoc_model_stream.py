@@ -17,9 +17,8 @@ from harness.data.sets import ImageSet
 from harness.drawing.figures import save_gif
 from harness.drawing.film import pixel_range
 from harness.drawing.stream import Reel, save_stream
-from self_models.basics.settings import COUNT, POSITIVE, declared
+from self_models.basics.settings import COUNT, POSITIVE
 from self_models.counting.spikes import PARTS
-from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 FORGETTING = {  # whether pixels are blocked -> how the network forgets, where nobody says
@@ -30,8 +29,7 @@ EPSILON = 0.2  # of a scene's flicker, 1 being a pixel's range, for a network wi
 
 
 def build_parser(argv=None):
-    without = "timesteps", "rule", *declared(*RULES.values())  # there is no last step
-    parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without)
+    parser = posthoc_parser(__doc__, argv, InputBlockingSNN, without=("timesteps", "rule"))  # there is no last step
     group = parser.add_argument_group("stream")
     group.add_argument("--frames", default="", metavar="PATH", help="a folder of images, a GIF or video, or an array (N, C, H, "
                        "W) or (N, H, W) in .npy or .npz: no data set is needed then")  # fmt: skip

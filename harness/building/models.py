@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.own import as_saved, class_for, named
+from harness.building.own import as_saved, class_for, file_of, named
 from harness.data.facts import facts_of, shape_and_classes, with_facts
 from harness.processes import ranks
 from harness.processes.signals import Interrupted
@@ -66,7 +66,9 @@ def build(cls, settings, args):
     """A model of class cls on the device that the flags name."""
     device = find_device(args)
     torch.manual_seed(seed_for(args.seed, "weights"))  # of the initial weights
-    return cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
+    model = cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
+    model.own_file = file_of(args.model)
+    return model
 
 
 def find_device(args):

@@ -59,10 +59,11 @@ def snn_parser(description, argv=None):
 
 def posthoc_parser(description, argv, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls, or of --model's, see class_for, whose settings
-    are flags; without: settings that get no flag here."""
+    are flags; without: settings that get no flag here, nor do those of the parts that they choose."""
     cls = class_for(typed_model(argv, "evaluation"), cls)
     held = {name for name, one in cls.declared().items() if one.adopted}
-    own = {name: one for name, one in posthoc_settings(cls).items() if name not in without}
+    settings, out = posthoc_settings(cls), {*without}
+    own = {name: one for name, one in settings.items() if out.isdisjoint((name, *(need.flag for need in one.needs)))}
     own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}
     parser = Parser(description, "evaluation", own, GROUPS | dict.fromkeys(UNUSED_GROUPS, NOT_USED))
     seldom = {*held.difference(EVALUATED_WITH), *SELDOM}

@@ -8,7 +8,7 @@ import torch
 
 from harness import UserError
 from harness.building.models import new_snn, use_engine
-from harness.building.own import class_for
+from harness.building.own import class_for, lines_on_own
 from harness.building.start import resolve_snn, start_snn, with_gate
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_idle
@@ -23,6 +23,7 @@ from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from harness.training.selection import images_for
 from self_models.basics.files import image_sources, read_images
+from self_models.basics.settings import declared
 from self_models.network.plans import find_plan
 from self_models.objectives.gates import GATES, Gate
 from self_models.running.draws import EVALUATION, Draws
@@ -30,11 +31,11 @@ from self_models.running.draws import EVALUATION, Draws
 MOST = 50  # files of one's own that a picture shows
 
 
-def resolve_evaluation(args, cls):
+def resolve_evaluation(args, cls, as_trained=False):
     """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags name, as a file or by the run's
-    name. Its settings hold where no flag was given, epsilon among them, and its gate where that stays in evaluation; a network
-    with nothing to predict by, or with update phased, gets epsilon 0. cls: the model's class. Raises UserError where there is
-    none."""
+    name. Its settings hold where no flag was given, epsilon among them, its gate with that gate's settings where it stays in
+    evaluation, and with as_trained all of them; a network with nothing to predict by, or with update phased, gets epsilon 0.
+    cls: the model's class. Raises UserError where there is none."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
     if not args.pretrained_snn and not args.pretrained_ann:
@@ -43,10 +44,11 @@ def resolve_evaluation(args, cls):
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
         args = args.with_found(pretrained_snn=str(path))
     cls = class_for(args.model, cls)
-    args, start = resolve_snn(args, keeps={name for name, one in cls.declared().items() if not one.adopted})
+    args, start = resolve_snn(args, keeps={name for name, one in cls.declared().items() if not (one.adopted or as_trained)})
     trained_gate = GATES.get(str(start.settings.get("gate")), Gate)
     if trained_gate.stays_in_evaluation and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
-        args = args.with_found(gate=start.settings["gate"])
+        kept = {"gate", *declared(trained_gate)} & start.settings.keys()
+        args = args.with_found(**{one.flag(name): start.settings[name] for name, one in cls.declared().items() if name in kept})
     blocks = find_plan(args.architecture, args.plan).decoder and args.update != "phased"
     if "epsilon" not in args.given and not blocks and not GATES[args.gate].completes:
         args = args.with_found(epsilon=0.0)
@@ -69,11 +71,12 @@ def open_posthoc(args, start, cls, suffix, **own):
     lines.append(use_engine(model, args, min(len(test), getattr(args, "chart_images", len(test)))))
     name = Path(args.pretrained_snn).stem if args.pretrained_snn else snn_name(args)
     run = RunLog("snn", args.run_name or name + suffix, args, trains=False)
-    run.say(*lines)
+    run.say(*lines, *lines_on_own(args, model, start.saved, start.path))
     start_snn(model, start, train, args, run).eval()
     gate = start.settings.get("gate", "open")
     if gate not in ("open", model.settings["gate"]):
-        run.say(f"note: this SNN was trained with gate {gate}; --gate {gate} evaluates it so")
+        now = model.settings["gate"]
+        run.say(f"note: this SNN was trained with gate {gate}, and runs with gate {now} here; --gate {gate} runs it as trained")
     trained = start.settings.get("epsilon")
     typed = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     if trained and trained not in typed:

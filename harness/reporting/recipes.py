@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from harness.measuring.comparing import FIGURES, difference, spread
+from harness.reporting.records import TOLD
 
 
 @dataclass
@@ -25,8 +26,8 @@ class Recipe:
 
     @property
     def key(self):
-        """What recipes to be compared have in common, epsilon aside, which a network without a decoder lacks."""
-        return {name: value for name, value in self.settings.items() if name != "ε"}
+        """What recipes to be compared have in common: not what a network is, nor epsilon, which one without a decoder lacks."""
+        return {name: value for name, value in self.settings.items() if name not in ("ε", *TOLD)}
 
 
 def recipes_of(runs):

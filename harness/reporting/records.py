@@ -5,9 +5,11 @@ from functools import partial
 
 from harness.drawing.plots import wilson
 from self_models.basics.settings import COUNT, FRACTION, NOT_NEGATIVE, WHOLE, Number, Switch
+from self_models.loading import MODELS
 
 FIGURE, NATURAL = Number(float).check, NOT_NEGATIVE.check
 SHARE = Number(float, -1e-6, 1 + 1e-6).check  # a mean may be rounded so far
+TOLD = {"gate": ("open", "block"), "encoding": ("poisson",), "class": MODELS}  # where they are not these; of gates ε tells which
 JUDGED = ("accuracy", "classification", "reconstruction", "total")  # figures of an epoch that are drawn
 
 
@@ -67,12 +69,14 @@ class Result(Record):
     def __init__(self, record):
         self.read(record, {"accuracy": FRACTION.check, "images": COUNT.check}, {
             **dict.fromkeys(("timesteps", "epsilon", "rule", "dimming", "contrast", "dataset", "selected_on"), str),
+            **dict.fromkeys(TOLD, str),
             **dict.fromkeys(("energy_joules", "energy_event_joules", "mean_steps"), NATURAL), "feedback": Switch().check,
             "spikes": named(NATURAL, "total"), "spikes_per_layer": named(NATURAL), "open_share": listed(SHARE),
             "bounds": named(FIGURE), "classes": listed(str), "confusion": listed(listed(WHOLE.check)), "epoch": COUNT.check,
             "holdout": WHOLE.check,
         })  # fmt: skip
         found = {"T": self.timesteps, "ε": self.epsilon} if self.spikes else {}
+        found |= {name: value for name, usual in TOLD.items() if self.spikes and (value := getattr(self, name)) not in usual}
         found |= {"rule": self.rule, **(self.bounds or {}), "dimming": self.dimming, "contrast": self.contrast}
         self.settings = {name: str(value) for name, value in found.items() if value is not None}
         self.classes = self.classes or [str(label) for label in range(len(self.confusion or ()))]
