@@ -17,6 +17,7 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import SwitchAction
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
+from harness.drawing.figures import check_png
 from harness.drawing.plots import save_energies
 from harness.measuring.energy import FORMATS, as_json, as_text, in_words, rows_by_part, rows_of, verdicts
 from harness.measuring.joules import WHY_NOT, joules_of
@@ -38,7 +39,7 @@ def build_parser(argv=None):
     group.add_argument("--against", default="", metavar="ANN", help=help_text)
     group.add_argument("--convention", nargs="+", default=[], metavar="FILE", help="TOML files of prices, beside those here")
     group.add_argument("--format", choices=[*FORMATS, "csv", "json"], default="text", help="of the tables")
-    group.add_argument("--picture", default="", metavar="PATH", help="also draw the parts' energies as a chart")
+    group.add_argument("--picture", default="", metavar="X.png", help="also draw the parts' energies as a chart")
     help_text = "also measure the joules of this machine per image, where its counters can be read"
     group.add_argument("--measure", action=SwitchAction, default=False, help=help_text)
     parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}
@@ -47,17 +48,19 @@ def build_parser(argv=None):
 
 def main(argv=None):
     args = build_parser(argv).parse_args(argv)
+    if args.picture:
+        check_png("--picture", args.picture)
     prices = conventions_with(args.convention)
     found, anns, parts, lines = {}, {}, {}, []
     for word in dict.fromkeys(args.networks):
         posthoc = opened(word, sys.argv[1:] if argv is None else argv)
-        found[word] = one = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
         if args.against:
-            ann, _ = ann_as_saved(posthoc.args.with_settled(pretrained_ann=args.against))
+            ann, _ = ann_as_saved(posthoc.args, "against")
             check_same(ann, posthoc.model, args.against, word)
             few = torch.arange(min(IMAGES, len(posthoc.train)))
             small = in_eight_bits(ann, posthoc.train.batch(few).images)
             anns[word] = tuple(evaluate(each, posthoc.test)["accuracy"] for each in (ann, small))
+        found[word] = one = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
         said = [*verdicts(word, one, prices), *(measured(posthoc) if args.measure else ())]
         parts[word] = rows_by_part(one, next(iter(prices.values())))
         tables = [rows_of({word: one}, prices, anns), parts[word]]
@@ -79,8 +82,7 @@ def main(argv=None):
 def opened(word, argv):
     """The Posthoc of a network."""
     is_preset = word in presets.names("snn") or word.endswith(".toml")
-    words = [each for each in argv if each != word]
-    args = build_parser(argv).parse_args(["x", *words, *(["--preset", word] if is_preset else ["--pretrained_snn", word])])
+    args = build_parser(argv).parse_args([*argv, "--preset" if is_preset else "--pretrained_snn", word])
     args = args.with_found(limit_test=None if args.holdout else LIMIT)
     args = args.with_settled(engine="dense", model=as_saved(args.model, args.pretrained_snn), networks=[word])
     with redirect_stdout(io.StringIO()):  # what is said of a run: this is none

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Objective 1, input blocking: accuracy and spikes per image of a trained SNN, for one epsilon or a sweep of several."""
 
+from harness import UserError
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
@@ -8,7 +9,8 @@ from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.difficulty import difficulty_correlations
 from harness.measuring.report import blocking_table, class_lines, difficulty_lines, operations_table
-from self_models.basics.settings import NOT_NEGATIVE
+from self_models.basics.settings import NOT_NEGATIVE, declared
+from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 
@@ -22,6 +24,8 @@ def build_parser(argv=None):
 
 def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv), InputBlockingSNN)
+    if "epsilon" not in declared(GATES[args.gate]):
+        raise UserError(f"gate {args.gate} has no epsilon, which is varied here: --gate block, or snn_wFeedback.py --test_only")
     epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in epsilons)
     posthoc = open_posthoc(args, start, InputBlockingSNN, suffix, epsilon=max(epsilons))
@@ -32,7 +36,7 @@ def main(argv=None):
         correlations = difficulty_correlations(per_image)
         run.record(event="difficulty", epsilon=epsilon, rank_correlation=correlations)
     run.say(*blocking_table(posthoc.records), "", *operations_table(posthoc.records), "")
-    by_class = class_lines(posthoc.records[-1]["confusion"], posthoc.model.classes)
+    by_class = class_lines(posthoc.records[-1]["confusion"], posthoc.model.classes, f", epsilon {epsilons[-1]:g}")
     run.say(*difficulty_lines(epsilons[-1], correlations), *by_class)
     save_sweep(run.place.picture("_sweep.png"), posthoc.records)
     save_extremes(run.place.picture("_extremes.png"), posthoc.test, per_image, epsilons[-1])

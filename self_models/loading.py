@@ -8,6 +8,7 @@ from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
 from self_models.fast.event.engine import EventEngine
 from self_models.integers import in_whole_numbers
+from self_models.network.plans import PLANS
 from self_models.network.wiring import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -95,7 +96,8 @@ def whole_checkpoint(path, own=None):
     try:
         words = differences(without_values(cls, cls.checked({}, saved["settings"])).state_dict(), saved["state_dict"])
     except ModelError as error:
-        advice = "use another copy" + ", or --model FILE.py, where somebody's own part is" * ("unknown name" in str(error))
+        is_own = any(f"unknown {what}" in str(error) for what in ("name", PLANS.kind))
+        advice = "add the --model FILE.py that registers it (in Python import FILE), or " * is_own + "use another copy"
         raise CheckpointError(f"{path}: its settings build no {cls.__name__} ({error}); {advice}") from None
     if words:
         raise CheckpointError(f"{path} is damaged: its settings are of another {cls.__name__}: {words}; use another copy")
@@ -137,8 +139,8 @@ class NothingDrawn(TorchFunctionMode):
 
 
 def on_engine(model, engine):
-    """The model, on the engine of this name, see load(), whichever it was on. Raises ModelError for one that there is not, or that
-    cannot serve; then it stays where it was."""
+    """The model, moved to the engine of this name, see load(). Raises ModelError for one that there is not, or that cannot serve;
+    then it stays where it was."""
     ENGINES.find(engine)
     found, reason = event_engine_for(model, chooses=engine == "auto") if engine in ("auto", "event") else (None, "")
     if reason and engine == "event":

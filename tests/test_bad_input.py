@@ -167,13 +167,21 @@ def test_every_use_of_a_checkpoint_is_checked(trained, tmp_path, name, kind):
         (OBJ1, "--pretrained_snn {snn} --results_json {ann}/x.json", "x.json: give a file in a folder that exists"),
         (ANN, "--epochs 1 --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there (Not a directory)"),
         (OBJ1, "--pretrained_snn {snn} --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there"),
+        *((ANN, f"--epochs 1 --run_name {name}", f"error: --run_name {name}: give a plain file name; --output_dir says where")
+          for name in ("..", ".hidden", "a/b", "a\u200bb")),
+        (SNN, "--test_only --pretrained_snn {snn} --run_name ..", "error: --run_name ..: give a plain file name"),
+        (ANN, "--epochs 2 --run_name y --resume --overwrite", "the run y, and --overwrite replaces it: leave out one of the two"),
+        (ANN, "--epochs 2 --run_name y --overwrite --resume {here}/trained_models/ann/y_last_previous.pth", "leave out one"),
+        ("energy", "{snn} --against {snn}", "{snn} holds an SNN; --against wants an ANN"),
+        *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a file X.png, which is what")
+          for name in ("p.xyz", "p", "none/p.png")),
         (ANN, "--epochs 2 --run_name y --resume y_last.pth", "y_last.pth: no such checkpoint file"),
         (ANN, "--epochs 2 --run_name y --resume {ann}", "{ann} has no optimiser state: --resume wants the checkpoint"),
         (ANN, "--epochs 1 --fc_width 2000000000", "error: the memory is too small for the network: try a smaller --fc_width"),
         (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann {snn}", "holds an SNN; --teacher_ann wants an ANN"),
         (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann none.pth", "none.pth: no such checkpoint file"),
     ],
-)
+)  # fmt: skip
 def test_what_is_refused_before_anything_is_done(trained, baseline, tmp_path, name, flags, words):
     paths, before = {"ann": trained.ann, "snn": trained.snn, "baseline": baseline, "here": tmp_path}, digests(trained.folder)
     assert words.format(**paths) in refused(name, f"{DATA} --output_dir {tmp_path}", flags.format(**paths))
@@ -193,6 +201,8 @@ def test_a_teacher_of_another_data_set(trained, tmp_path):
         (ANN, {"settings": "not a dict"}, "settings are damaged"),
         (ANN, {"settings": {"fc_width": "wide"}}, "build no VGG_wFeedback"),
         (ANN, {"settings": {"dataset": "SVHN"}}, "build no VGG_wFeedback"),
+        (ANN, {"settings": {"vgg_name": "Mine"}}, "add the --model FILE.py that registers it (in Python import FILE), or use"),
+        (ANN, {"settings": {"init": "mine"}}, "add the --model FILE.py that registers it (in Python import FILE), or use"),
         (ANN, {"settings": {"plan": [[2, *"DDDDD"], []]}}, "28x28 is too small"),  # no named plan halves an image so often
         (SNN, {"thresholds": [1.0, 2.0]}, "2 thresholds given"),
         (SNN, {"thresholds": [0.0] * 7}, "above 0"),
@@ -258,7 +268,9 @@ def test_existing_run_is_not_overwritten(trained, tmp_path, name, kind, base):
     for more in ("", f"--resume {tmp_path / 'other_last.pth'}"):
         line = refused(name, flags, more)
         assert all(words in line for words in ("tiny.pth exists", "--resume", "--overwrite", "--run_name", "--output_dir"))
-        assert digests(tmp_path) == before
+        assert digests(tmp_path) == before and "--seeds" not in line
+    assert refused(name, flags, "--seed 3").endswith(", --run_name or --output_dir keeps both, --seeds 3 trains tiny_3")
+    assert digests(tmp_path) == before
     (files / "tiny.pth").unlink()
     assert "tiny_last.pth exists" in refused(name, flags)
     run_here(name, flags, "--overwrite --seed 1")

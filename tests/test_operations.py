@@ -13,6 +13,7 @@ from torch import nn
 from harness.measuring.difficulty import difficulty_correlations
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate
+from self_models.counting.ledger import ledger
 from self_models.counting.operations import OperationCounter, energies, fan_out
 from self_models.fast.event.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
@@ -248,6 +249,8 @@ def test_a_network_that_has_what_no_plan_has_is_evaluated_without_operations():
             OperationCounter(model)
         with pytest.raises(ModelError, match=unknown):
             evaluate(model, x, labels)
+        with pytest.raises(ModelError, match=rf"^an energy ledger does not know {re.escape(part)}: it counts what archit"):
+            ledger(model, x, labels)
     found, output = evaluate(model, x, labels, operations=False), model(x, seed=0)
     assert "operations" not in found and "energy_joules" not in found
     assert found["spikes"] == {name: pytest.approx(count.mean().item()) for name, count in output.spikes.items()}

@@ -47,7 +47,10 @@ def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
 
 def test_what_is_typed_holds_instead():
     assert parsed(ANN, "--preset", "residual_feedback", "--epochs", "3").epochs == 3
-    assert parsed(SNN, "--preset", "own", "--epochs", "3").updates is None
+    args = parsed(SNN, "--preset", "own", "--epochs", "3", "--timesteps", "4", "--no-latch")
+    assert (args.updates, args.timesteps, args.latch) == (None, 4, False)
+    assert not {"--updates", "--timesteps", "--latch"} & {*args.preset_flags.split()}  # which the log's first line says
+    assert "--epsilon 0.2 --readout " in args.preset_flags
     assert parsed(ANN).preset == ""
 
 

@@ -80,6 +80,8 @@ def test_of_many_classes_the_worst_are_said():
     lowest, wrong = report.class_lines(matrix, names)
     assert lowest.startswith("accuracy by class, the lowest of 21: c7 0.0 %, c3 23.8 %, c0 100.0 %, ")
     assert wrong == "read wrong most often, images: c3 as c4 30, c7 as c0 6, c3 as c5 2"
+    lowest, wrong = report.class_lines(matrix, names, ", epsilon 0.1")
+    assert lowest.startswith("accuracy by class, epsilon 0.1, the") and wrong.startswith("read wrong most often, epsilon 0.1, i")
 
 
 SPIKES = {"input": 1611.6, "encoder": 722.4, "decoder": 550.2, "classifier": 37.5, "total": 2922.2}
@@ -176,7 +178,7 @@ def test_the_record_of_an_ann(monkeypatch):
         "epsilon": 0.0, "objective": "none", "engine": "dense", "accuracy": 0.9, "mean_steps": None, "reconstruction_error": None,
         "seconds": 2.0, "images_per_second": 10.0, "seed": 3, "command": "ann_wFeedback.py --seed 3",
         "classes": ["0", "1"], "accuracy_by_class": [0.9, 0.9], "confusion": [[9, 1], [1, 9]],
-        "date": date.today().isoformat(),
+        "class": "SimpleNamespace", "date": date.today().isoformat(),
     }  # fmt: skip
 
 

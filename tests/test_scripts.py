@@ -113,6 +113,8 @@ def test_objective_1(trained, tmp_path):
     table = quiet(process).splitlines()
     assert re.match(r"epsilon +accuracy +input +encoder +decoder +classifier +total", table[0])
     assert [float(line.split()[0]) for line in table[1:3]] == [0, 0.1]
+    (at,) = (number for number, line in enumerate(table) if line.startswith("accuracy by class, epsilon 0.1: 0 "))
+    assert table[at + 1] == "images by class (rows) and by what they were read as (columns), epsilon 0.1:"
     log = tmp_path / "logs/snn/tiny_epsilon_0.0_0.1.jsonl"
     free, blocked = records(log, "evaluation")
     for record, line in zip((free, blocked), table[1:3], strict=True):

@@ -28,6 +28,7 @@ from benchmarks.speed.peers import SIMULATORS, Peer, is_installed
 from harness.command_line.parser import Parser, typed
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
+from harness.drawing.figures import check_png
 from harness.drawing.plots import chart
 from self_models import load
 from self_models.basics.settings import COUNT
@@ -48,8 +49,8 @@ def main(argv=None):
     for batch in args.batches:
         if args.images % batch:
             raise UserError(f"--images {args.images} are no whole number of batches of {batch}: give a multiple")
-    if not Path(args.picture).absolute().parent.is_dir():
-        raise UserError(f"--picture {args.picture}: there is no such folder")  # said before the measurement, not after it
+    if args.picture:
+        check_png("--picture", args.picture)
     peers, records = [name for name in args.peers if is_installed(name)], []
     for threads in args.threads:
         torch.set_num_threads(threads)

@@ -6,7 +6,6 @@ lacks short flags, bare and valued switches, groups or errors of one line.
 
 import argparse
 import re
-import shlex
 import sys
 from contextlib import suppress
 
@@ -106,18 +105,17 @@ class Parser(argparse.ArgumentParser):
         }
 
     def _flags_of(self, recipe):
-        """(flag -> value, the same as words to type) of a recipe, for this script. Raises UserError for what it cannot have."""
-        known, found, words = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}, []
+        """(flag -> value, flag -> how one types it) of a recipe, for this script. Raises UserError for what it cannot have."""
+        known, found, words = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}, {}
         for name, value in recipe.of(self.table).items():
             if name not in known:
                 likely = meant(name, [*known, *presets.TABLES, "like"])
                 raise UserError(f"{recipe.path}: {name} is no flag of this script: {likely}--help_all lists them")
             try:
-                found[name], typed = _taken(known[name], value)
+                found[name], words[name] = _taken(known[name], value)
             except ValueError as error:
                 raise UserError(f"{recipe.path}: {name}: {error}") from None
-            words += typed
-        return found, shlex.join(words)
+        return found, words
 
     def parse_args(self, args=None):
         is_typed, args = args is None, list(sys.argv[1:] if args is None else args)
@@ -225,6 +223,6 @@ def lines_on_idle(args, declared):
         holds = need.of_plan(find_plan(value, getattr(args, "plan", None))) if need.of_plan else need.holds(value)
         if not holds:
             beside = f"with --{need.flag} {value}" if need.values or need.of_plan else f"without --{need.flag}"
-            why = need.why or f"it counts with {' or '.join(need.values)}"
-            raise UserError(f"--{flag} does nothing {beside}: {why}; leave it out")
+            why = need.why or f"it counts with {' or '.join(map(str, need.values))}" * bool(need.values)
+            raise UserError(f"--{flag} does nothing {beside}: {f'{why}; leave it out' if why else 'give both, or neither'}")
     return [f"warning: nothing is trained, so these do nothing: --{', --'.join(of_training)}"] if of_training else []

@@ -50,11 +50,13 @@ class Recipe:
 
     def complete(self, config, flags, words):
         """The Configuration with the flags of this recipe, and where no flag does it, with the run's name and the checkpoints
-        that it starts from or, in an evaluation, the network itself. words: the flags as one would type them. made_by: path of
-        such a checkpoint -> the command that makes it. Raises UserError where images are wanting."""
+        that it starts from or, in an evaluation, the network itself. words: flag -> how one would type it; preset_flags: those
+        of them for which nothing is typed. made_by: path of such a checkpoint -> the command that makes it. Raises UserError
+        where images are wanting."""
         if "epochs" in config.typed and "updates" not in config.typed:
             flags = {flag: value for flag, value in flags.items() if flag != "updates"}  # what is typed holds
         args = replace(config, recipe=flags)
+        told = shlex.join(word for flag, typed in words.items() if flag in flags and flag not in config.typed for word in typed)
         if self.kind == "ann" and not args.test_only and not {"dataset", "resume", "pretrained_ann"} & args.given.keys():
             raise UserError(f"--preset {args.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
         starts = {f"pretrained_{self.kind}": ""} if args.test_only else self.starts
@@ -67,7 +69,7 @@ class Recipe:
                 named[flag] = starts[flag]
         if not args.test_only and not args.run_name:
             found["run_name"] = numbered(self.run, args.seed)
-        return replace(args, recipe=flags | named).with_found(**found).with_settled(made_by=made_by, preset_flags=words)
+        return replace(args, recipe=flags | named).with_found(**found).with_settled(made_by=made_by, preset_flags=told)
 
     def start(self, flag, after=()):
         """The Recipe of a checkpoint that it takes, None for a .pth. after: see find()."""

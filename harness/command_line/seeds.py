@@ -6,7 +6,7 @@ from pathlib import Path
 from harness import UserError
 from harness.command_line.presets import STARTS
 from harness.processes import ranks
-from harness.runs.paths import numbered, run_name
+from harness.runs.paths import is_numbered, numbered, run_name
 from harness.training.state import Finished
 
 OF_ONE_RUN = ("seed", "results_json")
@@ -26,7 +26,7 @@ def train_each(train, parser, argv, kind):
     words, found = list(sys.argv[1:] if argv is None else argv), []
     for seed in dict.fromkeys(args.seeds):
         own = parser.parse_args([*words, "--seed", str(seed)])
-        if "run_name" in args.given or not own.run_name:
+        if not is_numbered(own):
             own = own.with_settled(run_name=numbered(run_name(kind, own), seed))
         said = [f"== seed {seed}: {own.run_name}"]
         for flag in STARTS:

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,7 +13,8 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 
-from harness.drawing.film import LATER, STATES, keyed
+from harness import UserError
+from harness.drawing.film import LATER
 from harness.runs.checkpoints import write_whole
 from self_models.counting.spikes import PARTS
 
@@ -34,6 +36,13 @@ def picture(path):
         figure = plt.gcf()
         write_whole(path, lambda file: figure.savefig(file, format="png"))
         plt.close(figure)
+
+
+def check_png(flag, path):
+    """Raises UserError unless a picture can be written to the path that this flag names: said before hours of work, not after."""
+    path = Path(path)
+    if path.suffix.lower() != ".png" or not path.parent.is_dir() or path.is_dir():
+        raise UserError(f"{flag} {path}: give a file X.png, which is what is drawn, in a folder that exists")
 
 
 def save_gif(path, film, seconds_per_step):
@@ -136,10 +145,12 @@ def _frames(film, chosen):
 
 
 def rule_of(film):
-    """What epsilon decides, in words."""
-    if film.once:
+    """What epsilon decides, or a gate of somebody's own, in words."""
+    if film.once and not film.own_gate:
         return f"never sent: a value guessed within ε = {film.epsilon:g}, {100 * film.tolerance:.3g} % of its range"
     active = "the pixels' channels that are not 0" if film.colour else "the pixels that are not 0"
+    if film.own_gate:
+        return film.own_gate + f"; blocked, in % of {active}" * (not film.once)
     return f"blocked: what is predicted within ε = {film.epsilon:g} of the pixel, in % of {active}"
 
 
@@ -199,7 +210,7 @@ def _explain(figure, axes, film):
         errors = plt.cm.ScalarMappable(plt.Normalize(0, 100 * film.largest_miss), ERROR_MAP)
         bar = scale(errors, label="absolute error, % of a pixel's range; white: ε", extend="max")
         bar.ax.axhline(100 * film.tolerance, color="white", linewidth=2)
-    key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=STATES[state]) for state in keyed(film.states)]
+    key = [Patch(facecolor=STATE_COLOURS[state], edgecolor="#888888", label=words) for state, words in film.key]
     does = "the first of these that any of its channels does" if film.once else "open if any channel is"
     title = f"a pixel's colour: {does}" if film.colour else None
     look = {"ncols": 2 if film.once else 3, "fontsize": 9, "columnspacing": 1, "title": title, "alignment": "left"}

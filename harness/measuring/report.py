@@ -88,17 +88,17 @@ def silent_outputs(result):
         )
 
 
-def class_lines(confusion, names):
-    """Lines for a reader: accuracy by class, and the matrix; of many classes the worst of both."""
+def class_lines(confusion, names, of=""):
+    """Lines for a reader: accuracy by class, and the matrix; of many classes the worst of both. of: says of what they are."""
     accuracies = [(share, name) for share, name in zip(accuracy_by_class(confusion), names, strict=True) if share is not None]
     if len(names) > MOST_CLASSES:
         worst = ", ".join(f"{name} {100 * share:.1f} %" for share, name in sorted(accuracies)[:WORST])
-        yield f"accuracy by class, the lowest of {len(names)}: {worst}"
+        yield f"accuracy by class{of}, the lowest of {len(names)}: {worst}"
         pairs = (f"{names[label]} as {names[found]} {count:,}" for label, found, count, _ in worst_pairs(confusion))
-        yield f"read wrong most often, images: {', '.join(pairs) or 'none'}"
+        yield f"read wrong most often{of}, images: {', '.join(pairs) or 'none'}"
         return
-    yield "accuracy by class: " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in accuracies)
-    yield "images by class (rows) and by what they were read as (columns):"
+    yield f"accuracy by class{of}: " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in accuracies)
+    yield f"images by class (rows) and by what they were read as (columns){of}:"
     yield from aligned(
         [["", *names], *([name, *(f"{count:,}" for count in row)] for name, row in zip(names, confusion, strict=True))]
     )
@@ -199,6 +199,8 @@ def evaluation_record(model, result, args, **more):
         "images": result["images"],
         "timesteps": settings["timesteps"],
         "epsilon": settings.get("epsilon", 0.0),
+        **{name: settings[name] for name in ("gate", "encoding") if name in settings},
+        "class": type(model).__name__,
         "objective": getattr(model, "objective", "none"),
         "engine": model.engine.name if getattr(model, "engine", None) else getattr(model, "runs_by", "dense"),
         "accuracy": result["accuracy"],

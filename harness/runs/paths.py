@@ -25,6 +25,10 @@ class Paths:
     last_path = property(lambda self: self.files / f"{self.name}_last.pth")
     previous_path = property(lambda self: self.files / f"{self.name}_last_previous.pth")
 
+    def wrote(self, path):
+        """Whether this is the run's last checkpoint, or the one before it."""
+        return path.resolve() in (self.last_path.resolve(), self.previous_path.resolve())
+
     def picture(self, ending):
         """Path of a picture, say NAME.gif."""
         return self.files / f"{self.name}{ending}"
@@ -39,15 +43,14 @@ class RunPaths(Paths):
     def __init__(self, kind, name, args, trains):
         super().__init__(kind, name, args.output_dir)
         self.trains, self.overwrites, self._lock = trains, args.overwrite, None
-        own = [path.resolve() for path in (self.last_path, self.previous_path)]
-        self.is_resumed = bool(trains and args.resume) and Path(args.resume).resolve() in own  # from a checkpoint of its own
+        self.is_resumed = bool(trains and args.resume) and self.wrote(Path(args.resume))
         if not ranks.is_first():
             return
         results = Path(args.results_json).absolute()
         if args.results_json and ((results.exists() and not results.is_file()) or not results.parent.is_dir()):
             raise UserError(f"--results_json {args.results_json}: give a file in a folder that exists")
-        if "/" in name:
-            raise UserError(f"--run_name {name}: give a name without a slash; --output_dir says where")
+        if "/" in name or name[0] in ". " or not name.isprintable():
+            raise UserError(f"--run_name {name}: give a plain file name; --output_dir says where")
         try:
             for folder in (self.logs, self.files):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -57,14 +60,14 @@ class RunPaths(Paths):
             self._lock = self._locked() if trains else None
         except OSError as error:
             raise UserError(f"--output_dir {args.output_dir}: cannot write there ({error.strerror})") from None
-        if trains and (objection := self._objection()):
+        if trains and (objection := self._objection(args)):
             self.release()
             raise UserError(objection)
 
     def _locked(self):
         return Lock(self.files / f".{self.name}.lock", f"the run {self.name} in {self.files}")
 
-    def _objection(self):
+    def _objection(self, args):
         """Why this training run may not have its name, or None. Removes what a killed run was writing."""
         own = self.best_path, self.last_path, self.previous_path, self.log_path, self.json_path
         taken = next((path for path in own if path.exists()), None)
@@ -73,7 +76,10 @@ class RunPaths(Paths):
                 unfinished.unlink()
         if self.is_resumed or self.overwrites or not taken:
             return None
-        return f"{taken} exists: --resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
+        advice = "--resume goes on with that run, --overwrite replaces it, --run_name or --output_dir keeps both"
+        if args.seed and not args.seeds and not is_numbered(args):
+            advice += f", --seeds {args.seed} trains {numbered(self.name, args.seed)}"
+        return f"{taken} exists: {advice}"
 
     def take(self):
         """Make way for the run's files: an evaluation gets its name, locked until release(), and what is to be overwritten goes.
@@ -107,6 +113,11 @@ class RunPaths(Paths):
 def numbered(name, seed):
     """What a run of this name is called with a seed: NAME with seed 0, NAME_1 with seed 1."""
     return f"{name}_{seed}" if seed else name
+
+
+def is_numbered(args):
+    """Whether the run's name has its seed in it already, since a recipe named it."""
+    return bool(args.run_name) and "run_name" not in args.given
 
 
 def run_name(kind, args):

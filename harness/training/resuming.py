@@ -28,6 +28,8 @@ def taken_up(args, declared, kind, name, own=None):
     paths = Paths(kind, name, args.output_dir)
     path = paths.last_path if args.resume == "last" else Path(args.resume)
     args = args.with_settled(resume=str(path))
+    if args.overwrite and paths.wrote(path):
+        raise UserError(f"--resume goes on with the run {name}, and --overwrite replaces it: leave out one of the two")
     of_recipe = {one.flag(name) for name, one in declared.items() if one.fixed and one.group != "run"}
     may_begin = bool({"preset", "pretrained_ann", "pretrained_snn", *of_recipe}.intersection(args.typed))
     saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
@@ -72,7 +74,7 @@ def _read(path, paths, may_begin, own):
         lines = paths.log_path.read_text(encoding="utf-8", errors="replace").splitlines() if logged else []
         last = on_epoch(lines[-1]) if lines else None  # where that is epoch 1, it was killed just before it saved
         if any(map(on_epoch, lines)) and not (last and last[1] == "1") if logged else paths.best_path.exists():
-            raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite to begin anew")
+            raise UserError(f"{path} is gone, but the run has trained: put it back, or --overwrite in place of --resume")
         if not may_begin:
             raise UserError(f"--resume: {path} is not there, and no flag says what to train: {_what_there_is(paths, lines)}")
         return None

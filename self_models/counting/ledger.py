@@ -15,6 +15,7 @@ from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate_parts, parts_of
 from self_models.counting.operations import OperationCounter
 from self_models.counting.spikes import part_of
+from self_models.network.wiring import check_known
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 PARTS = ("input", "encoder", "decoder", "read-out, blocking test", "classifier")
@@ -119,6 +120,7 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
     operations are not known."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         raise ModelError("a ledger is of an SNN: it tells what its ANN would cost, too")
+    check_known(model, "an energy ledger", "it counts what architectures here are made of; evaluations tell its spikes")
     was_training, engine = model.training, model.engine
     model.engine = None  # the event engine does not say which neurons are reached
     try:
