@@ -52,7 +52,7 @@ def main(argv=None):
     spikes, open_share, accuracy = spikes_of(model, charted, args.batch_size, args.seed)
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
     all_charted = f"the first {len(charted):,} {kind}"
-    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share, film.epsilon, all_charted)
+    save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share, film.setting, all_charted)
     run.say(f"of the {len(film.titles)} images shown:")
     for t in range(model.timesteps):
         error, share = film.errors[t].mean(), (film.sent_share if film.once else film.blocked)[t].mean()

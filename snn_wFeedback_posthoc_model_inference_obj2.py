@@ -6,6 +6,7 @@ from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
+from harness.drawing.film import own_gate_in_words
 from harness.drawing.plots import save_adaptive, save_step_histograms
 from harness.measuring.difficulty import spike_correlations
 from harness.measuring.report import adaptive_table, setting_in_words
@@ -31,7 +32,8 @@ def main(argv=None):
     run, series = posthoc.run, sweep(posthoc, args.rules)
     run.say(*adaptive_table(series))
     name, ((record, per_image), *_) = next(iter(series.items()))
-    setting = f"{setting_in_words(name, record['bounds'])}, ε = {record['epsilon']:g}"
+    gate = own_gate_in_words(posthoc.model.gate) or f"ε = {record['epsilon']:g}"
+    setting = f"{setting_in_words(name, record['bounds'])}, {gate}"
     shown = per_image, posthoc.model.timesteps, setting, posthoc.model.classes
     save_adaptive(run.place.picture(".png"), {name: [r for r, _ in rows] for name, rows in series.items()}, *shown)
     save_step_histograms(run.place.picture("_steps.png"), *shown)

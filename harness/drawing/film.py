@@ -10,7 +10,9 @@ from scipy.special import softmax
 
 from harness.runs.checkpoints import write_whole
 from self_models.basics.images import has_colour
+from self_models.basics.settings import declared
 from self_models.counting.spikes import PARTS, part_of
+from self_models.objectives.gates import GATES
 from self_models.objectives.once import Once, on_grid
 from self_models.running.changing import prediction_targets
 from self_models.running.outputs import by_step, open_share_by_step
@@ -28,8 +30,10 @@ STATES = (
     "guessed right and held, never sent",
     "its turn is to come",
 )
+OF_OWN_GATE = {PREDICTED: "open: predicted", BLOCKED: "blocked by the gate", WAITS: "open: waits"}  # what others do nobody knows
 
-BY_STEP = ("predictions", "states", "spikes", "outputs", "blocked", "errors", "misses", "seen", "inputs")  # (T, B, ...) of a Film
+BY_STEP = ("predictions", "states", "spikes", "outputs", "blocked", "errors", "misses", "seen", "inputs",
+           "shown_labels")  # (T, B, ...) of a Film  # fmt: skip
 BY_IMAGE = ("images", "titles", "labels", "index", "stopped")  # (B, ...)
 
 
@@ -54,13 +58,27 @@ class Film:
     misses: np.ndarray | None = None  # where each pixel sends once: the largest error of its channels, 255 being its range
     seen: np.ndarray | None = None  # by the input neurons, from a gate that changes the image
     inputs: np.ndarray | None = None  # the image at each step, where it changes
+    shown_labels: np.ndarray | None = None  # its label at each step, of a stream
+    heading: str = ""  # what all of it is called, a stream
     epsilon: float = 0.0  # of the gate, 0 where nothing is blocked
+    own_gate: str = ""  # as own_gate_in_words says
     every: int = 1  # only each step of this many is in the Film
 
     def arrays(self):
         """name -> array of those that are there."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    @property
+    def setting(self):
+        """What decides what is blocked, in few words."""
+        return self.own_gate or f"ε = {self.epsilon:g}"
+
+    @property
+    def key(self):
+        """(state, words) of the states that a key explains."""
+        words = dict(enumerate(STATES)) | (OF_OWN_GATE if self.own_gate else {})
+        return [(state, words[state]) for state in keyed(self.states)]
 
     @property
     def once(self):
@@ -114,6 +132,16 @@ class Film:
         """The class that it would answer after each step, (T, B), as answers_of says."""
         return answers_of(self.sure)
 
+    def label(self, t, number):
+        """The label of what is shown of an image in step t, from 0: -1 where nobody knows it."""
+        return (self.labels if self.shown_labels is None else self.shown_labels[t])[number]
+
+    def titles_at(self, t):
+        """What to call the images in step t, from 0."""
+        if self.shown_labels is None or (self.shown_labels < 0).all():
+            return self.titles
+        return [f"label: {self.names[label]}" if label >= 0 else "no label" for label in self.shown_labels[t]]
+
     def spikes_by_part(self):
         """input, encoder, decoder, classifier, total -> spikes so far (T, B)."""
         of = np.array([layer.split(",")[0] for layer in self.layers])
@@ -134,7 +162,8 @@ def answers_of(sure):
 
 def save_film(path, film):
     """Write it, compressed."""
-    write_whole(path, lambda file: np.savez_compressed(file, **film.arrays(), epsilon=film.epsilon))
+    words = {"epsilon": film.epsilon, "own_gate": film.own_gate}
+    write_whole(path, lambda file: np.savez_compressed(file, **film.arrays(), **words))
 
 
 def load_film(path):
@@ -142,7 +171,7 @@ def load_film(path):
     try:
         with np.load(path, allow_pickle=False) as saved:
             arrays = dict(saved)
-        return Film(**arrays | {"epsilon": float(arrays["epsilon"])})
+        return Film(**arrays | {"epsilon": float(arrays["epsilon"]), "own_gate": str(arrays.get("own_gate", ""))})
     except Exception as error:  # numpy and zipfile raise all kinds for a byte that is another
         raise ValueError(str(error)) from None
 
@@ -186,7 +215,20 @@ def film_of(model, batch, output, names, titles):
         seen=np.stack([shown(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
         inputs=None if images is batch.images else shown(shown_at).cpu().numpy(),
         epsilon=getattr(gate, "epsilon", 0.0),
+        own_gate=own_gate_in_words(gate),
     )
+
+
+def own_gate_in_words(gate):
+    """'gate NAME, SETTING VALUE' of a gate of somebody's own, with the settings that it declares itself: of others, epsilon among
+    them, only it knows what they do. '' of a gate that came with the program."""
+    came = next(cls for cls in type(gate).__mro__ if cls.__module__.startswith("self_models."))
+    if came is type(gate):
+        return ""
+    name = next((name for name, cls in GATES.items() if cls is type(gate)), type(gate).__name__)
+    values = {own: getattr(gate, own) for own in declared(type(gate)) if own not in declared(came)}
+    words = (f"{own} {f'{value:g}' if isinstance(value, float) else value}" for own, value in values.items())
+    return ", ".join([f"gate {name}", *words])
 
 
 def state_of_blocking(gate, prediction, images, is_open, predicted):

@@ -75,10 +75,10 @@ def _draw_open(axis, open_share, **look):
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 
-def save_spikes_over_time(path, spikes, open_share, epsilon, images):
+def save_spikes_over_time(path, spikes, open_share, setting, images):
     """Mean spikes of each layer at each step as a table of colours, and the share of open input below it.
 
-    spikes: layer -> (T,) per image; open_share: (T,) or None; epsilon: of the gate; images: which they are of, in words.
+    spikes: layer -> (T,) per image; open_share: (T,) or None; setting: of the gate, images: which they are of, in words.
     """
     ratios = [0.45 * len(spikes) + 0.4, 1.8][: 1 if open_share is None else 2]
     with chart(path, (8, sum(ratios) + 0.8), len(ratios), 1, height_ratios=ratios, sharex=True) as (table, *below):
@@ -88,7 +88,7 @@ def save_spikes_over_time(path, spikes, open_share, epsilon, images):
         colours = table.imshow(counts, **look)
         names = [f"{name}  ({count.sum():,.0f})" for name, count in zip(in_words(spikes), counts, strict=True)]
         table.set_yticks(range(len(spikes)), names)
-        table.set_title(f"spikes per image and step, mean of {images}\nε = {epsilon:g} (in brackets: sum over all steps)")
+        table.set_title(f"spikes per image and step, mean of {images}\n{setting} (in brackets: sum over all steps)")
         table.figure.colorbar(colours, ax=table, label="spikes per step (square-root scale)", format="{x:,.0f}")
         for axis in below:
             _draw_open(axis, open_share, color=PART_COLOURS["input"])

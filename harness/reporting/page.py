@@ -12,7 +12,6 @@ from plotly.offline import get_plotlyjs
 
 from harness import UserError
 from harness.drawing.figures import PART_COLOURS, STATE_COLOURS, amount, answer_of, rows_of, rule_of
-from harness.drawing.film import STATES, keyed
 from harness.measuring.comparing import EXPLAINED
 from harness.reporting import charts, tables
 from harness.reporting.recipes import comparison, over_seeds
@@ -110,7 +109,7 @@ def as_player(film):
         "images": list(map(url_of, film.images)),
         "pictures": {label: [list(map(url_of, frames[:, n])) for n in range(count)] for label, frames in rows.items()},
         "said": [[f"{answer_of(film, t, n)[0].strip()}\n{amount(film, t, n)}" for n in range(count)] for t in range(steps)],
-        "key": [(STATE_COLOURS[state], STATES[state]) for state in keyed(film.states)],
+        "key": [(STATE_COLOURS[state], words) for state, words in film.key],
         "rule": rule_of(film),
         "scale": f"Error: white is {100 * film.largest_miss:.0f} % of a pixel's range and more." if film.once else "",
     }
