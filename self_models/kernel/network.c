@@ -1,0 +1,1191 @@
+/* The network's timestep, event by event, in the order encode, propagate, decode, gate: that of step() in
+   self_models/vgg_wFeedback_spiking.py. network.h says how it is called and how it lies in memory; vectors.h has what is fast. */
+#include "network.h"
+#include "vectors.h"
+
+#include <float.h>
+#include <math.h>
+
+enum { ALIGNED = sizeof(void *) > 4 ? 64 : 8 };
+enum { SMALL = 64 };                          /* a window with so few weights is added up before it is added to V */
+enum { TOGETHER = 16, LINES = 1024, FEWER = 6 }; /* rows read at once; fewer of those that share lines of the cache */
+enum { FOR_A_GROUP = 4 };                     /* spikes of a place in a group of channels, so that groups pay */
+enum { CHUNK = 16 };                          /* pixels read out at once */
+
+/* --- numbers */
+
+#ifdef NETWORK_INT8
+enum { LEAK_ONE = 32768 }; /* a leak in 2^15ths */
+
+/* floor(share x), share in 2^15ths */
+static potential_t leaked(potential_t x, potential_t share)
+{
+    const int64_t product = (int64_t)x * share;
+    return (potential_t)(product >= 0 ? product / LEAK_ONE : -((LEAK_ONE - 1 - product) / LEAK_ONE));
+}
+
+static potential_t kept(potential_t x, float keep) { return leaked(x, (potential_t)(keep * LEAK_ONE)); }
+
+/* x in 255ths, a whole number again; of two that are as near the even one */
+static potential_t current_of(float x)
+{
+    const float size = (x < 0 ? -x : x) * 255;
+    potential_t whole = (potential_t)size;
+    if (size - (float)whole > 0.5f || (size - (float)whole == 0.5f && whole % 2))
+        whole++;
+    return x < 0 ? -whole : whole;
+}
+#else
+enum { LEAK_ONE = 1 };
+
+static potential_t leaked(potential_t x, potential_t leak) { return leak * x; }
+static potential_t kept(potential_t x, float keep) { return keep * x; }
+static potential_t current_of(float x) { return x; }
+#endif
+
+static float absolute(float x) { return x < 0 ? -x : x; }
+static int32_t least_of(int32_t a, int32_t b) { return a < b ? a : b; }
+
+/* tanh by float32 operations alone, so that all machines agree: a polynomial near 0, else 1 - 2 / (exp(2 |x|) + 1), with
+   exp(r + n ln 2) = 2^n exp(r) (polynomials of Cephes, S. Moshier). Both are computed, so that compilers make vectors of it. */
+ALWAYS float portable_tanh(float x)
+{
+    const float a = absolute(x), z = x * x;
+    float r = 2 * (a < 9 ? a : 9), e, small;
+    union { int32_t bits; float value; } power;
+    const int32_t n = (int32_t)(r * 1.44269504f + 0.5f);
+    small = -5.70498872745e-3f * z + 2.06390887954e-2f;
+    small = small * z - 5.37397155531e-2f;
+    small = small * z + 1.33314422036e-1f;
+    small = small * z - 3.33332819422e-1f;
+    small = small * z * x + x;
+    r = r - (float)n * 0.693359375f;
+    r = r - (float)n * -2.12194440e-4f;
+    e = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    e = e * r + 8.3334519073e-3f;
+    e = e * r + 4.1665795894e-2f;
+    e = e * r + 1.6666665459e-1f;
+    e = e * r + 5.0000001201e-1f;
+    e = e * (r * r) + r + 1;
+    power.bits = (n + 127) * 8388608; /* 2^n */
+    e = 1 - 2 / (e * power.value + 1);
+    e = a > 9 ? 1 : e;
+    return a < 0.625f ? small : x < 0 ? -e : e;
+}
+
+ALWAYS float sigmoid(float x) { return (1 + portable_tanh(x / 2)) / 2; }
+
+void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, const int64_t *index, int32_t images, uint32_t epoch,
+                   uint32_t key0, uint32_t key1)
+{
+    uint32_t block[DRAWN], words[4][DRAWN];
+    int32_t t, b, i, j;
+    for (t = 0; t < steps; t++)
+        for (b = 0; b < images; b++, out += 4 * (size_t)blocks)
+            for (i = 0; i < blocks; i += DRAWN) {
+                for (j = 0; j < DRAWN; j++)
+                    block[j] = (uint32_t)(i + j);
+                philox(block, (uint32_t)(first + t), (uint32_t)index[b], epoch, key0, key1, words);
+                for (j = 0; j < least_of(4 * DRAWN, 4 * (blocks - i)); j++)
+                    out[4 * (size_t)i + j] = uniform(words[j % 4][j / 4]);
+            }
+}
+
+/* --- how a state lies in memory */
+
+static size_t places_of(const Node *node) { return (size_t)node->height * (size_t)node->width; }
+static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
+static int32_t words_of(const Node *node) { return (node->channels + 31) / 32; } /* of the spikes of a place */
+static int32_t row_of(const Node *node) { return (node->width + 31) / 32; }      /* words of a row of places */
+static potential_t constant(const State *run, int n, int which) { return run->network->constants[CONSTANTS * n + which]; }
+
+/* Room for so many of so many bytes, from *end on, which becomes 0 for good where that is too much. */
+static void *take(char *memory, size_t *end, size_t count, size_t bytes)
+{
+    const size_t at = *end;
+    if (!at || !count)
+        return 0;
+    if (count > (SIZE_MAX / 2 - at) / bytes)
+        *end = 0;
+    else
+        *end = (at + count * bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+    return memory && *end ? memory + at : 0;
+}
+
+/* Where the arrays of a State lie in the memory behind it; returns the end. memory 0: the end alone. */
+static size_t lay(const Network *network, State *run, char *memory)
+{
+    size_t end = (sizeof *run + ALIGNED - 1) / ALIGNED * ALIGNED, pixels = neurons_of(&network->node[0]);
+    const size_t classes = neurons_of(&network->node[network->output]);
+    int32_t n, m;
+    State here = *run;
+    here.part = take(memory, &end, (size_t)network->nodes, sizeof *here.part);
+    for (n = 0; n < network->nodes; n++) {
+        const Node *node = &network->node[n];
+        const int fires = node->kind == NEURONS && n > 0, pools = node->kind == POOL || node->kind == COUNTING_POOL;
+        const int leaks = fires && network->constants[CONSTANTS * n + LEAK] != LEAK_ONE;
+        const size_t neurons = neurons_of(node), rows = (size_t)node->height * (size_t)row_of(node);
+        const int sends = node->kind != OUTPUT && node->kind != DECODED && node->kind != MAP;
+        int counts = node->kind == COUNTING_POOL;
+        Part part = {0};
+        for (m = 0; m < network->nodes; m++)
+            counts |= network->node[m].kind == COUNTING_POOL && network->node[m].source == n;
+        part.v = take(memory, &end, (n > 0 && !pools) || node->valued ? neurons + SPARE : 0, sizeof *part.v);
+        part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)words_of(node) : 0, sizeof *part.spikes);
+        part.sent = take(memory, &end, sends ? rows : 0, sizeof *part.sent);
+        part.listed = take(memory, &end, n > 0 && !pools ? rows : 0, sizeof *part.listed);
+        part.decayed = take(memory, &end, leaks ? places_of(node) : 0, sizeof *part.decayed);
+        part.passed = take(memory, &end, counts ? neurons : 0, sizeof *part.passed);
+        part.events = take(memory, &end, network->counting ? 2 * neurons : 0, sizeof *part.events);
+        if (here.part)
+            here.part[n] = part;
+    }
+    here.rows = take(memory, &end, (size_t)network->rows, sizeof *here.rows);
+    here.values = take(memory, &end, (size_t)network->rows, sizeof *here.values);
+    here.image = take(memory, &end, pixels, sizeof *here.image);
+    here.readout_sum = take(memory, &end, pixels, sizeof *here.readout_sum);
+    here.prediction = take(memory, &end, pixels, sizeof *here.prediction);
+    here.logits = take(memory, &end, classes, sizeof *here.logits);
+    here.is_open = take(memory, &end, pixels, 1);
+    here.was_open = take(memory, &end, pixels, 1);
+    here.predicted = take(memory, &end, pixels, 1);
+    here.sending = take(memory, &end, pixels / 4 + 1 + DRAWN, sizeof *here.sending);
+    here.pixels = (int32_t)pixels, here.classes = (int32_t)classes;
+    *run = here;
+    return end;
+}
+
+size_t network_size(const Network *network)
+{
+    State none = {0};
+    return lay(network, &none, 0);
+}
+
+State *network_begin(const Network *network, const Settings *settings, void *memory)
+{
+    State *const run = memory;
+    const size_t size = network_size(network);
+    size_t i;
+    for (i = 0; i < size; i++)
+        ((char *)memory)[i] = 0;
+    lay(network, run, memory);
+    run->network = network;
+    run->settings = *settings;
+    run->epoch = 0xFFFFFFFFu; /* of random numbers drawn in evaluation */
+    return run;
+}
+
+/* --- a node: its potentials */
+
+static void clear_words(uint32_t *words, size_t count)
+{
+    size_t i;
+    for (i = 0; i < count; i++)
+        words[i] = 0;
+}
+
+/* V <- leak V, for each step of this clock that a place's membranes have missed, until nothing changes any more. */
+static void decay(State *run, int n, size_t place, uint32_t clock)
+{
+    const Node *node = &run->network->node[n];
+    Part *const part = &run->part[n];
+    const potential_t leak = constant(run, n, LEAK);
+    potential_t *const at = part->v + place * (size_t)node->channels;
+    uint32_t missed;
+    int32_t o;
+    int moves = 1;
+    if (!part->decayed)
+        return;
+    for (missed = clock - part->decayed[place]; moves && missed > 0; missed--)
+        for (o = 0, moves = 0; o < node->channels; o++) {
+            const potential_t next = leaked(at[o], leak);
+            moves |= next != at[o];
+            at[o] = next;
+        }
+    part->decayed[place] = clock;
+}
+
+static potential_t bounded(const State *run, int n, potential_t v)
+{
+    const potential_t least = constant(run, n, FLOOR), most = constant(run, n, CEILING);
+    return v < least ? least : v > most ? most : v;
+}
+
+/* V <- V, at least the floor, at most the ceiling. */
+static void bound(State *run, int n, size_t place)
+{
+    const Node *node = &run->network->node[n];
+    potential_t *const at = run->part[n].v + place * (size_t)node->channels;
+    int32_t o;
+    for (o = 0; o < node->channels; o++)
+        at[o] = bounded(run, n, at[o]);
+}
+
+/* The steps whose leak a node's membranes have had once they are up to date. */
+static uint32_t clock_of(const State *run, int n)
+{
+    int32_t i;
+    for (i = 0; i < run->network->forward; i++)
+        if (run->network->order[i] == n)
+            return run->steps;
+    return run->decodes;
+}
+
+/* V <- start + (V - start) keep, of a node that is up to date then. */
+static void forget(State *run, int n, float keep)
+{
+    const Node *node = &run->network->node[n];
+    const potential_t start = constant(run, n, START);
+    potential_t *const v = run->part[n].v;
+    const uint32_t clock = clock_of(run, n);
+    size_t place, i;
+    if (node->kind != OUTPUT && (node->kind != NEURONS || n == 0))
+        return;
+    for (place = 0; place < places_of(node); place++) {
+        decay(run, n, place, clock);
+        bound(run, n, place);
+    }
+    for (i = 0; keep != 1 && i < neurons_of(node); i++)
+        v[i] = start + kept(v[i] - start, keep);
+}
+
+/* Places first to last - 1 of row y become candidates; their leak is brought up to date. */
+static void touch(State *run, int n, int32_t y, int32_t first, int32_t last, uint32_t clock)
+{
+    const Node *node = &run->network->node[n];
+    Part *const part = &run->part[n];
+    uint32_t *const listed = part->listed + (size_t)y * (size_t)row_of(node);
+    int32_t x = first;
+    for (; x < last; x += 32 - x % 32) {
+        const int32_t size = least_of(last - x, 32 - x % 32);
+        listed[x / 32] |= (size < 32 ? ((uint32_t)1 << size) - 1 : 0xFFFFFFFFu) << x % 32;
+    }
+    part->busy = 1;
+    for (x = first; part->decayed && x < last; x++)
+        decay(run, n, (size_t)y * (size_t)node->width + (size_t)x, clock);
+}
+
+/* --- a node: its events. A place sends (sent), some of its neurons do (spikes). */
+
+/* The bits of `marks` (sent or listed) in row y, word by word: `for (each word of a row) for (; bits; bits &= bits - 1)`. */
+#define EACH_PLACE(node, marks, y, word, bits)                                                                                    \
+    for ((y) = 0; (y) < (node)->height; (y)++)                                                                                    \
+        for ((word) = 0; (word) < row_of(node); (word)++)                                                                         \
+            for ((bits) = (marks)[(size_t)(y) * (size_t)row_of(node) + (size_t)(word)]; (bits); (bits) &= (bits) - 1)
+#define PLACE(node, y, word, bits) ((size_t)(y) * (size_t)(node)->width + (size_t)(32 * (word) + lowest(bits)))
+
+static void mark(const Node *node, uint32_t *marks, int32_t y, int32_t x)
+{
+    marks[(size_t)y * (size_t)row_of(node) + (size_t)(x / 32)] |= (uint32_t)1 << x % 32;
+}
+
+/* Nothing is sent. */
+static void silence(State *run, int n)
+{
+    const Node *node = &run->network->node[n];
+    Part *const part = &run->part[n];
+    const int32_t words = words_of(node);
+    int32_t y, word, w;
+    uint32_t bits;
+    if (!part->count)
+        return;
+    EACH_PLACE(node, part->sent, y, word, bits)
+        for (w = 0; w < words; w++)
+            part->spikes[PLACE(node, y, word, bits) * (size_t)words + (size_t)w] = 0;
+    clear_words(part->sent, (size_t)node->height * (size_t)row_of(node));
+    part->count = 0;
+}
+
+/* V <- 0 at listed places, and none is listed. */
+static void clear(State *run, int n)
+{
+    const Node *node = &run->network->node[n];
+    Part *const part = &run->part[n];
+    int32_t y, word, o;
+    uint32_t bits;
+    if (!part->busy)
+        return;
+    EACH_PLACE(node, part->listed, y, word, bits)
+        for (o = 0; o < node->channels; o++)
+            part->v[PLACE(node, y, word, bits) * (size_t)node->channels + (size_t)o] = 0;
+    clear_words(part->listed, (size_t)node->height * (size_t)row_of(node));
+    part->busy = 0;
+}
+
+/* Counting: count what a node has sent in this step; of one whose events have values apart, whether all were 1 or -1 or not. */
+static void note(State *run, int n)
+{
+    const Node *node = &run->network->node[n];
+    Part *const part = &run->part[n];
+    const int32_t channels = node->channels, words = words_of(node);
+    uint32_t *into = part->events;
+    int32_t y, word, w, pass;
+    uint32_t bits, spikes;
+    if (!into || !part->count)
+        return;
+    for (pass = node->valued ? 0 : 1; pass < 2; pass++)
+        EACH_PLACE(node, part->sent, y, word, bits)
+            for (w = 0; w < words; w++) {
+                const size_t place = PLACE(node, y, word, bits);
+                for (spikes = part->spikes[place * (size_t)words + (size_t)w]; spikes; spikes &= spikes - 1) {
+                    const size_t neuron = place * (size_t)channels + (size_t)(32 * w + lowest(spikes));
+                    if (pass)
+                        into[neuron]++;
+                    else if (part->v[neuron] != 1 && part->v[neuron] != -1)
+                        into = part->events + neurons_of(node);
+                }
+            }
+}
+
+/* --- encode */
+
+/* poisson: s = sign(x) if u <= |x|, u a random number in [0, 1); direct: s = x. Of open pixels alone; where a prediction is taken
+   away (residual), x - p takes the place of x. */
+static void encode(State *run)
+{
+    const Node *node = &run->network->node[0];
+    Part *const part = &run->part[0];
+    const Settings *set = &run->settings;
+    const int poisson = set->encoding == POISSON, draws = poisson && !run->uniforms;
+    const int32_t channels = node->channels, row = node->width * channels;
+    uint32_t words[4][DRAWN];
+    int32_t i, q, y = 0;
+    if (set->phase && run->steps >= (uint32_t)set->phase)
+        return; /* the image is sent in the first phase */
+    for (i = 0; i < run->blocks; i++) {
+        if (draws && i % DRAWN == 0)
+            philox((const uint32_t *)run->sending + i, run->steps, run->number, run->epoch, run->key[0], run->key[1], words);
+        for (q = 0; q < 4; q++) {
+            const int32_t pixel = 4 * run->sending[i] + q;
+            potential_t value;
+            int32_t x, channel;
+            float unexplained;
+            if (pixel >= run->pixels || !run->is_open[pixel])
+                continue;
+            unexplained = run->explained ? run->image[pixel] - run->prediction[pixel] : run->image[pixel];
+            if (unexplained == 0)
+                continue;
+            if (poisson && (draws ? uniform(words[q][i % DRAWN]) : run->uniforms[pixel]) > absolute(unexplained))
+                continue;
+            value = poisson ? unexplained > 0 ? 1 : -1 : current_of(unexplained);
+            if (value == 0)
+                continue; /* rounded */
+            for (; pixel >= (y + 1) * row; y++)
+                ;
+            x = pixel - y * row, channel = 0;
+            if (channels > 1)
+                channel = x % channels, x = x / channels;
+            if (node->valued)
+                part->v[pixel] = value;
+            mark(node, part->sent, y, x);
+            part->spikes[(size_t)(pixel / channels) * (size_t)words_of(node) + (size_t)(channel / 32)] |= (uint32_t)1 << channel % 32;
+            part->count++;
+        }
+    }
+    note(run, 0);
+}
+
+/* --- propagate: charge, fire, reset */
+
+/* V <- V + W s for `count` windows of weights (run->rows, run->values), whose corner lies at (row, column) and may stick out over
+   the border. */
+static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t count, uint32_t clock)
+{
+    const Node *node = &run->network->node[n];
+    const weight_t *const weights = run->network->weights;
+    const int32_t channels = node->channels, block = node->side * node->row;
+    const int32_t top = row < 0 ? -row : 0, left = column < 0 ? -column : 0;
+    const int32_t bottom = least_of(node->side, node->height - row), right = least_of(node->side, node->width - column);
+    const int32_t size = (right == node->side ? node->row : right * channels) - left * channels;
+    const int32_t together = block % LINES && block < 2 * LINES ? TOGETHER : FEWER;
+    const int small = count > 1 && block <= SMALL, valued = run->network->node[node->source].valued;
+    potential_t window[SMALL];
+    int32_t y, i;
+    if (small) { /* add them all up first */
+        for (i = 0; i < block; i++)
+            window[i] = 0;
+        add_rows(window, weights, run->rows, run->values, count, block, valued);
+    }
+    for (y = top; y < bottom; y++) {
+        const size_t first = (size_t)(row + y) * (size_t)node->width + (size_t)(column + left);
+        const int32_t shift = y * node->row + left * channels;
+        potential_t *const to = run->part[n].v + first * (size_t)channels;
+        touch(run, n, row + y, column + left, column + right, clock);
+        for (i = 0; small && i < size; i++)
+            to[i] += window[shift + i];
+        for (i = 0; !small && i < count; i += together)
+            add_rows(to, weights + shift, run->rows + i, run->values + i, least_of(together, count - i), size, valued);
+    }
+}
+
+/* V <- V + W s for the spikes s of the source in channels first to last - 1, those of one window after the other. */
+static void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t clock)
+{
+    const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
+    const Part *source = &run->part[node->source];
+    const int32_t halvings = node->halvings, within = (1 << halvings) - 1, words = words_of(from);
+    const int32_t height = from->height >> halvings << halvings, width = from->width >> halvings << halvings; /* odd: lost */
+    const size_t block = (size_t)node->side * (size_t)node->row;
+    int32_t count = 0, row = 0, column = 0, y, word, w;
+    uint32_t bits, spikes;
+    EACH_PLACE(from, source->sent, y, word, bits) {
+        const int32_t x = 32 * word + lowest(bits);
+        const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
+        size_t phase = place;
+        int32_t next_row = 0, next_column = 0;
+        if (node->link != LINEAR) {
+            if (y >= height || x >= width)
+                continue;
+            phase = (size_t)(((y & within) << halvings) + (x & within));
+            next_row = (y >> halvings) * (1 << node->doublings) - node->padding;
+            next_column = (x >> halvings) * (1 << node->doublings) - node->padding;
+        }
+        if (count && (next_row != row || next_column != column)) {
+            add_windows(run, n, row, column, count, clock);
+            count = 0;
+        }
+        row = next_row, column = next_column;
+        for (w = first / 32; 32 * w < last; w++) {
+            spikes = source->spikes[place * (size_t)words + (size_t)w];
+            spikes &= first > 32 * w ? 0xFFFFFFFFu << (first - 32 * w) : 0xFFFFFFFFu;
+            spikes &= last < 32 * w + 32 ? ((uint32_t)1 << (last - 32 * w)) - 1 : 0xFFFFFFFFu;
+            for (; spikes; spikes &= spikes - 1) {
+                const int32_t channel = 32 * w + lowest(spikes);
+                if (count == run->network->rows) {
+                    add_windows(run, n, row, column, count, clock);
+                    count = 0;
+                }
+                run->rows[count] = (size_t)node->first_weight + (phase * (size_t)from->channels + (size_t)channel) * block;
+                run->values[count++] = from->valued ? source->v[place * (size_t)from->channels + (size_t)channel] : 1;
+            }
+        }
+    }
+    if (count)
+        add_windows(run, n, row, column, count, clock);
+}
+
+/* V <- V + s, where the link is the same: of a place that lies there after the halvings. */
+static void add_same(State *run, int n, uint32_t clock)
+{
+    const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
+    const Part *source = &run->part[node->source];
+    const int32_t words = words_of(from);
+    int32_t y, word, w;
+    uint32_t bits, spikes;
+    EACH_PLACE(from, source->sent, y, word, bits) {
+        const int32_t x = 32 * word + lowest(bits), row = y >> node->halvings, column = x >> node->halvings;
+        const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
+        potential_t *const to = run->part[n].v + ((size_t)row * (size_t)node->width + (size_t)column) * (size_t)node->channels;
+        if (row >= node->height || column >= node->width)
+            continue;
+        touch(run, n, row, column, column + 1, clock);
+        for (w = 0; w < words; w++)
+            for (spikes = source->spikes[place * (size_t)words + (size_t)w]; spikes; spikes &= spikes - 1) {
+                const int32_t channel = 32 * w + lowest(spikes);
+                to[channel] += from->valued ? source->v[place * (size_t)from->channels + (size_t)channel] : 1;
+            }
+    }
+}
+
+/* Phased: -1 in the phase in which a node charges, while its source fires, and 0 in the next, in which it fires itself. */
+static int32_t turn(const State *run, int n)
+{
+    const int32_t phase = run->settings.phase;
+    return phase ? (int32_t)run->steps / phase - run->network->node[n].depth : 0;
+}
+
+/* V <- V + b + W s, up to date with this clock. Where weights are more than the cache holds and places have many spikes, one group
+   of channels after the other: its weights are read from far once, and then for every place from near. */
+static void charge(State *run, int n, uint32_t clock)
+{
+    const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
+    const Part *source = &run->part[node->source];
+    int32_t group = node->group, first, y, o;
+    size_t i, places = 0;
+    if (node->first_bias && (!run->settings.phase || turn(run, n) == -1)) {
+        const potential_t *const bias = run->network->constants + node->first_bias;
+        potential_t *v = run->part[n].v;
+        for (y = 0; y < node->height; y++)
+            touch(run, n, y, 0, node->width, clock);
+        for (i = 0; i < places_of(node); i++, v += node->channels)
+            for (o = 0; o < node->channels; o++)
+                v[o] += bias[o];
+    }
+    if (!source->count)
+        return;
+    if (node->link == SAME) {
+        add_same(run, n, clock);
+        return;
+    }
+    for (i = 0; group < from->channels && i < (size_t)from->height * (size_t)row_of(from); i++)
+        places += (size_t)how_many(source->sent[i]);
+    if ((size_t)source->count * (size_t)group < FOR_A_GROUP * (size_t)from->channels * places)
+        group = from->channels;
+    for (first = 0; first < from->channels; first += group)
+        add_spikes(run, n, first, least_of(from->channels, first + group), clock);
+}
+
+/* s = 1 where V > theta, and there V <- V - theta: at candidates, which stay so where V is still above theta, or below the floor.
+   clock: steps whose leak the potential has had that is compared. A delayed neuron leaks before its reset. */
+static void fire(State *run, int n, uint32_t clock)
+{
+    const Node *node = &run->network->node[n];
+    Part *const part = &run->part[n];
+    const potential_t theta = constant(run, n, THRESHOLD), least = constant(run, n, FLOOR), most = constant(run, n, CEILING);
+    const int32_t channels = node->channels, words = words_of(node), row = row_of(node);
+    const int bounds = least > -FLT_MAX;
+    int32_t y, word, w;
+    uint32_t bits, busy = 0;
+    for (y = 0; part->busy && y < node->height; y++)
+        for (word = 0; word < row; word++) {
+            uint32_t *const listed = part->listed + (size_t)y * (size_t)row + (size_t)word, keep = 0, sent = 0;
+            for (bits = *listed; bits; bits &= bits - 1) {
+                const size_t place = PLACE(node, y, word, bits);
+                potential_t *const v = part->v + place * (size_t)channels;
+                uint32_t *const sends = part->spikes + place * (size_t)words, bit = bits & (~bits + 1);
+                uint32_t any = 0;
+                if (part->decayed)
+                    decay(run, n, place, clock);
+                if (bounds)
+                    bound(run, n, place);
+                for (w = 0; w < words; w++) {
+                    sends[w] = above(v + 32 * w, least_of(channels - 32 * w, 32), theta);
+                    any |= sends[w];
+                }
+                if (!any)
+                    continue;
+                sent |= bit;
+                if (part->decayed && !run->settings.immediate)
+                    decay(run, n, place, clock + 1);
+                for (w = 0; w < words; w++) {
+                    uint32_t fired = sends[w];
+                    part->count += (uint32_t)how_many(fired);
+                    for (; fired; fired &= fired - 1) {
+                        potential_t *const neuron = v + 32 * w + lowest(fired);
+                        *neuron = *neuron - theta < most ? *neuron - theta : most;
+                        if (*neuron > theta || *neuron < least)
+                            keep |= bit;
+                    }
+                }
+            }
+            part->sent[(size_t)y * (size_t)row + (size_t)word] = sent;
+            *listed = keep;
+            busy |= keep;
+        }
+    part->busy = busy != 0;
+    note(run, n);
+}
+
+/* The sums of a relay, or of what waits for the decoder, become events whose values they are. */
+static void release(State *run, int n)
+{
+    const Node *node = &run->network->node[n];
+    Part *const part = &run->part[n];
+    int32_t y, word, o;
+    uint32_t bits;
+    EACH_PLACE(node, part->listed, y, word, bits) {
+        const size_t place = PLACE(node, y, word, bits);
+        for (o = 0; o < node->channels; o++)
+            if (part->v[place * (size_t)node->channels + (size_t)o] != 0) {
+                part->spikes[place * (size_t)words_of(node) + (size_t)(o / 32)] |= (uint32_t)1 << o % 32;
+                mark(node, part->sent, y, 32 * word + lowest(bits));
+                part->count++;
+            }
+    }
+    note(run, n);
+}
+
+/* A 2 x 2 maximum pool: a spike passes where any of its four neurons spikes (an odd row or column is left out), or, where it
+   counts, where the highest spike count of the four rises. */
+static void pool(State *run, int n)
+{
+    const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
+    Part *const part = &run->part[n];
+    const Part *source = &run->part[node->source];
+    const int32_t words = words_of(node), channels = node->channels;
+    int32_t y, word, w;
+    uint32_t bits, spikes;
+    EACH_PLACE(from, source->sent, y, word, bits) {
+        const int32_t x = 32 * word + lowest(bits);
+        const size_t before = (size_t)y * (size_t)from->width + (size_t)x;
+        const size_t place = (size_t)(y / 2) * (size_t)node->width + (size_t)(x / 2);
+        if (y / 2 >= node->height || x / 2 >= node->width)
+            continue;
+        for (w = 0; w < words; w++) {
+            uint32_t *const passed = &part->spikes[place * (size_t)words + (size_t)w];
+            for (spikes = source->spikes[before * (size_t)words + (size_t)w]; spikes; spikes &= spikes - 1) {
+                const size_t channel = (size_t)(32 * w + lowest(spikes));
+                const uint32_t bit = spikes & (~spikes + 1);
+                if (node->kind == COUNTING_POOL) {
+                    uint32_t *const its = &source->passed[before * (size_t)channels + channel];
+                    uint32_t *const highest = &part->passed[place * (size_t)channels + channel];
+                    *its += from->kind != COUNTING_POOL; /* which has counted what it let through */
+                    if (*its <= *highest)
+                        continue;
+                    ++*highest;
+                }
+                part->count += !(*passed & bit);
+                *passed |= bit;
+                mark(node, part->sent, y / 2, x / 2);
+            }
+        }
+    }
+    note(run, n);
+}
+
+/* Count the neurons that something has reached: no weight of a map is negative. */
+static void count_reached(State *run, int n)
+{
+    const Node *node = &run->network->node[n];
+    Part *const part = &run->part[n];
+    uint32_t *const reached = part->events + neurons_of(node);
+    int32_t y, word, o;
+    uint32_t bits;
+    EACH_PLACE(node, part->listed, y, word, bits)
+        for (o = 0; o < node->channels; o++) {
+            const size_t neuron = PLACE(node, y, word, bits) * (size_t)node->channels + (size_t)o;
+            reached[neuron] += part->v[neuron] > 0;
+        }
+    clear(run, n);
+}
+
+/* One timestep of a node. clock: steps of its part of the network before. */
+static void propagate(State *run, int n, uint32_t clock)
+{
+    const Node *node = &run->network->node[n];
+    const uint32_t immediate = (uint32_t)run->settings.immediate;
+    int32_t o;
+    silence(run, n);
+    switch (node->kind) {
+    case NEURONS:
+        if (immediate)
+            charge(run, n, clock + 1);
+        if (turn(run, n) == 0)
+            fire(run, n, clock + immediate);
+        if (!immediate)
+            charge(run, n, clock + 1);
+        break;
+    case OUTPUT: /* O <- mu O + W s */
+        for (o = 0; o < node->channels && constant(run, n, LEAK) != LEAK_ONE; o++)
+            run->part[n].v[o] = leaked(run->part[n].v[o], constant(run, n, LEAK));
+        charge(run, n, 0);
+        bound(run, n, 0);
+        break;
+    case RELAY:
+        clear(run, n);
+        charge(run, n, 0);
+        release(run, n);
+        break;
+    case WAITING:
+        if (run->settings.feedback)
+            charge(run, n, 0);
+        break;
+    case DECODED:
+        charge(run, n, 0);
+        break;
+    case MAP:
+        charge(run, n, 0);
+        count_reached(run, n);
+        break;
+    default:
+        pool(run, n);
+    }
+}
+
+/* --- read out */
+
+/* p on the image's scale, from R, of pixels first to last - 1 */
+static void predict(State *run, int32_t first, int32_t last)
+{
+    const float *const r = run->readout_sum, least = run->network->colour ? -1.0f : 0.0f;
+    float *const p = run->prediction;
+    int32_t i;
+    if (run->settings.readout == MEMBRANE_LINEAR)
+        for (i = first; i < last; i++)
+            p[i] = r[i] < least ? least : r[i] > 1 ? 1 : r[i];
+    else if (run->network->colour)
+        for (i = first; i < last; i++)
+            p[i] = portable_tanh(r[i]);
+    else if (run->settings.readout == MEMBRANE)
+        for (i = first; i < last; i++)
+            p[i] = sigmoid(r[i]);
+    else
+        for (i = first; i < last; i++)
+            p[i] = 2 * sigmoid(r[i]) - 1;
+}
+
+/* A pixel is predicted where |p - x| < epsilon; then its input neuron is blocked, for good, or until it is not (dynamic). Where the
+   channels of a place count together, they are judged as one. Of pixels first to last - 1, whole places. */
+static void gate(State *run, int32_t first, int32_t last)
+{
+    const Settings *set = &run->settings;
+    const int32_t channels = set->together ? run->network->node[0].channels : 1;
+    int32_t i, each, changed = 0;
+    for (i = first; i < last; i++)
+        run->predicted[i] = absolute(run->prediction[i] - run->image[i]) < set->epsilon;
+    for (i = first; channels > 1 && i < last; i += channels) {
+        int predicted = 1;
+        for (each = i; each < i + channels; each++)
+            predicted &= run->predicted[each];
+        for (each = i; each < i + channels; each++)
+            run->predicted[each] = (uint8_t)predicted;
+    }
+    for (i = first; i < last; i++) {
+        const uint8_t is_open = (uint8_t)((run->predicted[i] ^ 1) & (set->dynamic | run->is_open[i]));
+        changed |= is_open != run->is_open[i];
+        run->is_open[i] = is_open;
+    }
+    run->changed |= changed;
+}
+
+/* R <- rho R + d, held where a pixel is blocked (latch); with a slew limit sigma, sigma tanh(d / sigma) takes the place of d. Then the
+   prediction, and the gate's look at it. Of the pixels that the decoder has moved, or of all. */
+static void read_out_and_gate(State *run)
+{
+    const Settings *set = &run->settings;
+    const potential_t *const decoded = run->part[run->network->decoded].v;
+    const float slew = set->readout_slew;
+    const int everywhere = run->look_again || set->readout_leak != 1;
+    const int32_t channels = run->network->node[0].channels, size = channels * ((CHUNK + channels - 1) / channels);
+    float *const d = run->prediction; /* until it is predicted anew */
+    int32_t first, i;
+    for (first = 0; first < run->pixels; first += size) {
+        const int32_t last = least_of(first + size, run->pixels);
+        int moved = everywhere;
+        for (i = first; i < last; i++)
+            moved |= decoded[i] != 0;
+        if (!moved)
+            continue;
+        for (i = first; i < last; i++)
+            d[i] = (float)decoded[i] * set->decoded_scale;
+        for (i = first; slew > 0 && i < last; i++)
+            d[i] = slew * portable_tanh(d[i] / slew);
+        for (i = first; i < last; i++) {
+            const float sum = set->readout_leak * run->readout_sum[i] + d[i];
+            run->readout_sum[i] = set->latch && !run->is_open[i] ? run->readout_sum[i] : sum;
+        }
+        predict(run, first, last);
+        gate(run, first, last);
+    }
+    run->look_again = 0;
+}
+
+/* Which pixels may send, by blocks of four, and how many there are. */
+static void list_sending(State *run)
+{
+    int32_t first, i;
+    run->blocks = run->active = run->open_active = run->open = run->changed = 0;
+    for (first = 0; first < run->pixels; first += 4) {
+        int any = 0;
+        for (i = first; i < least_of(first + 4, run->pixels); i++) {
+            const int active = run->image[i] != 0, is_open = run->is_open[i];
+            run->active += active;
+            run->open += is_open;
+            run->open_active += active & is_open;
+            any |= is_open & (active | run->explained);
+        }
+        run->sending[run->blocks] = first / 4;
+        run->blocks += any;
+    }
+}
+
+static int decodes(const State *run)
+{
+    return run->settings.feedback && (run->steps + 1) % (uint32_t)run->settings.interval == 0;
+}
+
+/* The decoder's step, on the spikes of this step, or on all since it last ran; then read-out and gate. */
+static void decode(State *run)
+{
+    const Network *network = run->network;
+    int32_t i;
+    if (network->waiting >= 0)
+        release(run, network->waiting);
+    for (i = 0; i < network->feedback; i++)
+        propagate(run, network->order[network->forward + i], run->decodes);
+    if (network->waiting >= 0) {
+        clear(run, network->waiting);
+        silence(run, network->waiting);
+    }
+    read_out_and_gate(run);
+    clear(run, network->decoded);
+    run->decodes++;
+    if (run->changed || run->explained != run->settings.residual) {
+        run->explained = run->settings.residual;
+        list_sending(run);
+    }
+}
+
+/* --- stopping rules */
+
+static float share(int32_t part, int32_t whole) { return (float)part / (float)(whole > 1 ? whole : 1); }
+
+/* The entropy of softmax(O) as a part of its largest value; in double, by this machine's exp and log. */
+static float entropy(const State *run)
+{
+    const float best = run->logits[network_answer(run)];
+    double total = 0, weighted = 0;
+    int32_t o;
+    for (o = 0; o < run->classes; o++) {
+        const double above_best = (double)(run->logits[o] - best), p = exp(above_best);
+        total += p;
+        weighted += p * above_best;
+    }
+    return (float)((log(total) - weighted / total) / log((double)run->classes));
+}
+
+static int holds(const State *run)
+{
+    const Settings *set = &run->settings;
+    const int predicted = share(run->open_active, run->active) <= set->open_bound;
+    switch (set->rule) {
+    case CONFIDENCE:
+        return network_margin(run) >= set->gap_bound;
+    case ENTROPY:
+        return entropy(run) <= set->entropy_bound;
+    case ALL_PREDICTED:
+        return predicted;
+    case BOTH:
+        return predicted && network_margin(run) >= set->gap_bound;
+    default:
+        return 0;
+    }
+}
+
+/* --- a timestep */
+
+int network_step(State *run)
+{
+    const Network *network = run->network;
+    int32_t i;
+    for (i = 0; i < network->layers; i++)
+        silence(run, i);
+    encode(run);
+    for (i = 0; i < network->forward; i++)
+        propagate(run, network->order[i], run->steps);
+    if (decodes(run))
+        decode(run);
+    for (i = 0; i < run->classes; i++)
+        run->logits[i] = (float)run->part[network->output].v[i] * run->settings.logits_scale;
+    run->steps++;
+    return holds(run);
+}
+
+/* --- another image takes the place of the one before */
+
+/* Reset on change: of an image of whose active pixels a share r has opened, 1 - min(1, gain r) is kept of all membranes, outputs
+   and predictions, of those pixels' predictions nothing; then all are judged anew. */
+static void reset_on_change(State *run)
+{
+    float change, keep;
+    int32_t i, opened = 0, active = 0;
+    for (i = 0; i < run->pixels; i++) {
+        active += run->image[i] != 0;
+        opened += run->image[i] != 0 && run->is_open[i] && !run->was_open[i];
+    }
+    change = run->settings.surprise * share(opened, active);
+    keep = 1 - (change < 1 ? change : 1);
+    for (i = 1; i < run->network->nodes; i++)
+        forget(run, i, keep);
+    run->explained = run->settings.residual;
+    for (i = 0; i < run->pixels; i++)
+        run->readout_sum[i] = run->is_open[i] && !run->was_open[i] ? 0 : run->readout_sum[i] * keep;
+    predict(run, 0, run->pixels);
+    gate(run, 0, run->pixels);
+}
+
+/* Whether it follows another image: phased networks and counting pools answer one image after the other. */
+static int may_follow(const State *run)
+{
+    int32_t n, counts = 0;
+    for (n = 0; n < run->network->nodes; n++)
+        counts |= run->network->node[n].kind == COUNTING_POOL;
+    return !counts && !run->settings.phase;
+}
+
+/* One image, bytes or numbers. */
+static int show(State *run, const uint8_t *bytes, const float *numbers)
+{
+    const int32_t channels = run->network->node[0].channels;
+    const int judges = run->begun && run->settings.feedback;
+    int32_t first, i, opens = 0, differs = !run->begun;
+    for (first = 0; first < run->pixels; first += channels) {
+        int any = 0;
+        for (i = first; i < first + channels; i++) {
+            const float grey = bytes ? (float)bytes[i] / 255 : 0, x = numbers ? numbers[i] : run->network->colour ? grey * 2 - 1 : grey;
+            const int other = x != run->image[i];
+            if (other && run->begun && !may_follow(run))
+                return -1;
+            run->was_open[i] = run->is_open[i];
+            run->image[i] = x;
+            any |= other;
+            if (judges && other && !run->settings.together)
+                gate(run, i, i + 1);
+        }
+        if (judges && any && run->settings.together)
+            gate(run, first, first + channels);
+        differs |= any;
+    }
+    for (i = 0; i < run->pixels; i++)
+        opens |= run->is_open[i] && !run->was_open[i];
+    if (opens && run->settings.surprise > 0)
+        reset_on_change(run);
+    if (differs)
+        list_sending(run);
+    run->begun = 1;
+    return 0;
+}
+
+int network_show(State *run, const uint8_t *pixels) { return show(run, pixels, 0); }
+int network_show_numbers(State *run, const float *pixels) { return show(run, 0, pixels); }
+
+/* --- a run */
+
+void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
+{
+    const Network *network = run->network;
+    int32_t n, i;
+    size_t j;
+    run->key[0] = key0, run->key[1] = key1, run->number = image;
+    run->steps = run->decodes = 0;
+    run->begun = run->explained = 0;
+    run->look_again = 1;
+    for (n = 0; n < network->nodes; n++) {
+        const Node *node = &network->node[n];
+        Part *const part = &run->part[n];
+        silence(run, n);
+        for (j = 0; part->v && j < neurons_of(node); j++)
+            part->v[j] = constant(run, n, START);
+        clear_words(part->listed, part->listed ? (size_t)node->height * (size_t)row_of(node) : 0);
+        clear_words(part->decayed, part->decayed ? places_of(node) : 0);
+        clear_words(part->passed, part->passed ? neurons_of(node) : 0);
+        part->busy = 0;
+    }
+    for (i = 0; i < run->pixels; i++) {
+        run->is_open[i] = 1;
+        run->predicted[i] = 0;
+        run->image[i] = run->readout_sum[i] = 0;
+    }
+    predict(run, 0, run->pixels);
+    for (i = 0; i < run->classes; i++)
+        run->logits[i] = 0;
+    list_sending(run);
+}
+
+/* Whether nothing can change any more: no input neuron can send, no neuron is left above its threshold, none has a bias, and neither
+   the pixels that the gate has yet to look at nor a read-out that leaks change what is seen. */
+static int is_over(const State *run)
+{
+    const Network *network = run->network;
+    int32_t n, busy = run->blocks;
+    if (run->settings.feedback && (run->look_again || run->settings.readout_leak != 1))
+        return 0;
+    for (n = 1; n < network->nodes && !busy; n++)
+        busy |= network->node[n].first_bias != 0 || (n != network->output && run->part[n].busy);
+    return !busy;
+}
+
+/* The prediction as the network's loss has it: R, or its activation. */
+static float shown_prediction(const State *run, int32_t i)
+{
+    if (run->settings.readout == MEMBRANE_LINEAR)
+        return run->readout_sum[i];
+    return run->settings.readout == SPIKE_COUNT && !run->network->colour ? sigmoid(run->readout_sum[i]) : run->prediction[i];
+}
+
+/* What a step shows before it is taken: what is open in it. */
+static void fill_before(const State *run, const Run *one, int32_t t)
+{
+    int32_t i;
+    if (one->open_share)
+        one->open_share[t] = share(run->open_active, run->active);
+    for (i = 0; one->is_open && i < run->pixels; i++)
+        one->is_open[(size_t)t * one->stride + (size_t)i] = run->is_open[i];
+}
+
+/* Squared error of the prediction of an image, summed over its pixels. */
+static float error_of(const State *run, const float *image)
+{
+    double error = 0;
+    int32_t i;
+    for (i = 0; i < run->pixels; i++) {
+        const float apart = image[i] - shown_prediction(run, i);
+        error += (double)(apart * apart);
+    }
+    return (float)error;
+}
+
+/* What a step has come to. */
+static void fill_after(const State *run, const Run *one, int32_t t, float error)
+{
+    int32_t i;
+    for (i = 0; i < run->classes; i++)
+        one->logits[(size_t)t * (size_t)run->classes + (size_t)i] = run->logits[i];
+    if (one->error)
+        one->error[t] = error;
+    for (i = 0; one->prediction && i < run->pixels; i++) {
+        const size_t at = (size_t)t * one->stride + (size_t)i;
+        one->prediction[at] = shown_prediction(run, i);
+        one->predicted[at] = run->predicted[i];
+    }
+}
+
+/* Pixels that are compared with their prediction when the decoder has run. */
+static int32_t compared(const State *run)
+{
+    return run->settings.epsilon > 0 ? run->settings.dynamic ? run->pixels : run->open : 0;
+}
+
+/* A step in which nothing changes but outputs that leak. */
+static void idle(State *run)
+{
+    const Network *network = run->network;
+    int32_t i;
+    run->decodes += (uint32_t)decodes(run);
+    for (i = 0; i < run->classes; i++) {
+        potential_t *const output = run->part[network->output].v + i;
+        *output = leaked(*output, constant(run, network->output, LEAK));
+        run->logits[i] = (float)*output * run->settings.logits_scale;
+    }
+    for (i = 0; i < network->layers; i++)
+        silence(run, i);
+    run->steps++;
+}
+
+static void run_one(State *run, Run *one)
+{
+    const Network *network = run->network;
+    const size_t pixels = (size_t)run->pixels, nodes = (size_t)network->nodes;
+    const uint32_t before = run->decodes;
+    int32_t t, n, stopped = 0, over = 0;
+    float error = 0;
+    one->comparisons = 0;
+    one->taken = one->steps;
+    for (t = 0; t < one->steps && !stopped; t++) {
+        const int decoding = decodes(run), shows = t < one->count;
+        if (shows)
+            network_show_numbers(run, one->frames + (size_t)t * pixels);
+        over = !shows && (over || is_over(run));
+        fill_before(run, one, t);
+        one->comparisons += decoding ? compared(run) : 0;
+        if (over)
+            idle(run);
+        else {
+            run->uniforms = one->uniforms ? one->uniforms + (size_t)t * one->stride : 0;
+            stopped = network_step(run) && one->stops;
+            one->taken = stopped ? t + 1 : one->steps;
+            for (n = 0; n < network->nodes; n++)
+                one->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
+        }
+        if (one->error && (shows || (decoding && !over)))
+            error = error_of(run, one->frames + (size_t)least_of(t + one->ahead, one->count - 1) * pixels);
+        fill_after(run, one, t, error);
+    }
+    for (; t < one->steps; t++) { /* it has stopped: all stays as it is */
+        if (one->open_share)
+            one->open_share[t] = one->open_share[t - 1];
+        for (n = 0; one->is_open && n < run->pixels; n++)
+            one->is_open[(size_t)t * one->stride + (size_t)n] = one->is_open[(size_t)(t - 1) * one->stride + (size_t)n];
+        fill_after(run, one, t, error);
+    }
+    one->decodes = (int32_t)(run->decodes - before);
+    run->uniforms = 0;
+}
+
+void network_runs(State *run, Run *runs, int32_t count)
+{
+    int32_t i;
+    for (i = 0; i < count; i++) {
+        State *const its = runs[i].state ? runs[i].state : run;
+        if (!runs[i].state) {
+            network_reset(its, runs[i].key0, runs[i].key1, runs[i].number);
+            its->epoch = runs[i].epoch;
+        }
+        run_one(its, &runs[i]);
+    }
+}
+
+void network_settle(State *run)
+{
+    int32_t n;
+    for (n = 1; n < run->network->nodes; n++)
+        forget(run, n, 1);
+}
+
+void network_wake(State *run)
+{
+    const Network *network = run->network;
+    int32_t n, y;
+    for (n = 1; n < network->nodes; n++) {
+        const Node *node = &network->node[n];
+        for (y = 0; node->kind == NEURONS && y < node->height; y++)
+            touch(run, n, y, 0, node->width, clock_of(run, n));
+    }
+    predict(run, 0, run->pixels);
+    run->look_again = 1;
+    list_sending(run);
+}
+
+void network_set(State *run, const Settings *settings)
+{
+    int32_t i;
+    run->settings = *settings;
+    for (i = 0; !settings->feedback && i < run->pixels; i++)
+        run->is_open[i] = 1, run->predicted[i] = 0;
+    if (!settings->feedback && run->network->waiting >= 0)
+        clear(run, run->network->waiting);
+    run->explained = run->explained && settings->feedback;
+    network_wake(run);
+}
+
+/* --- what there is to see */
+
+int network_answer(const State *run)
+{
+    int32_t o, best = 0;
+    for (o = 1; o < run->classes; o++)
+        best = run->logits[o] > run->logits[best] ? o : best;
+    return best;
+}
+
+float network_margin(const State *run)
+{
+    const int32_t best = network_answer(run);
+    float second = -FLT_MAX;
+    int32_t o;
+    for (o = 0; o < run->classes; o++)
+        second = o != best && run->logits[o] > second ? run->logits[o] : second;
+    return run->logits[best] - second;
+}
+
+int network_layer_size(const State *run, int layer) { return (int)neurons_of(&run->network->node[layer]); }
+uint32_t network_spikes(const State *run, int layer) { return run->part[layer].count; }
+potential_t network_threshold(const State *run, int layer) { return constant(run, layer, THRESHOLD); }
+
+int network_spiked(const State *run, int layer, int neuron)
+{
+    const Node *node = &run->network->node[layer];
+    const int32_t channel = neuron % node->channels, place = neuron / node->channels;
+    return run->part[layer].spikes[place * words_of(node) + channel / 32] >> channel % 32 & 1;
+}
+
+potential_t network_potential(const State *run, int layer, int neuron)
+{
+    const Part *part = &run->part[layer];
+    potential_t v = layer > 0 ? part->v[neuron] : 0;
+    uint32_t missed = 0;
+    if (layer > 0 && part->decayed)
+        missed = clock_of(run, layer) - part->decayed[neuron / run->network->node[layer].channels];
+    for (; missed > 0; missed--)
+        v = leaked(v, constant(run, layer, LEAK));
+    return layer > 0 ? bounded(run, layer, v) : v;
+}
+
+const char *network_layer_name(const State *run, int layer)
+{
+    const char *name = run->network->names;
+    while (layer-- > 0)
+        while (*name++)
+            ;
+    return name;
+}

@@ -1,0 +1,188 @@
+/* A spiking network with predictive feedback, event by event: a timestep costs what its spikes cost.
+
+   A network is tables, which nothing writes to; a run is a State, which lies in one block of memory that the caller gives, so that
+   threads, streams and several networks stand side by side. Nothing is allocated, and there is no static state:
+
+       void *memory = ...                                   network_size(&network) bytes, aligned as malloc's
+       State *run = network_begin(&network, &settings, memory);
+       network_reset(run, key0, key1, image);               at rest
+       network_show(run, pixels);                           again for another image, without a reset: as a streaming network
+       for (t = 0; t < settings.timesteps; t++)
+           if (network_step(run)) break;                    the stopping rule holds
+       network_answer(run);
+
+   Python reads the structs of this file by their names, so a field is declared in a line of its own kind: TYPE name, name;
+   Words: V membrane potential, theta threshold, s spike, x pixel, p its prediction. A place is a pixel of a layer: the channels
+   of a place lie side by side. */
+#ifndef NETWORK_H
+#define NETWORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__FAST_MATH__) || (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0)
+#error "sums must be rounded one by one, as float32: build without -ffast-math, and with SSE2 on a PC of 32 bits"
+#endif
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "this machine is big-endian: the tables are written for little-endian ones"
+#endif
+
+#define NETWORK_API 2
+
+#ifdef NETWORK_INT8
+typedef int8_t weight_t;     /* weights are whole numbers, with one scale for each linear layer */
+typedef int32_t potential_t; /* and so are membrane potentials: no sum is ever rounded */
+#else
+typedef float weight_t;
+typedef float potential_t;
+#endif
+
+enum { NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP }; /* Node.kind */
+enum { WINDOWS, LINEAR, SAME };                                              /* Node.link */
+enum { POISSON, DIRECT };                                                    /* Settings.encoding */
+enum { SPIKE_COUNT, SPIKE_COUNT_RESCALED, MEMBRANE, MEMBRANE_LINEAR, MEMBRANE_RESCALED }; /* Settings.readout */
+enum { NEVER, CONFIDENCE, ENTROPY, ALL_PREDICTED, BOTH };                    /* Settings.rule */
+enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS };                  /* of each node, in Network.constants */
+
+/* A node, and the link that leads to it from its source.
+
+   kind: NEURONS spike; OUTPUT adds up the logits; DECODED is the decoder's output of a step; a RELAY passes on the sums that
+   reach it; a POOL is a 2 x 2 maximum pool of spikes, a COUNTING_POOL one of spike counts; WAITING adds up spikes until the decoder
+   runs; a MAP counts by neuron the steps in which something reached it. Node 0 is the input.
+   link: weights of windows; or a row of weights for every place (linear); or the same value, of a place that lies there after
+   `halvings`. A spike at (y, x), with b = 2^halvings, has the phase (y % b) b + x % b and reaches the window whose corner is
+   (y / b) 2^doublings - padding, columns likewise: `side` rows of `row` weights, target channels within columns, zeros at the end up to
+   a multiple of 4. Weights: (phase, source channel, window row, row). A linear link has a phase for each place and a window of
+   one place. group: so many channels of the source have weights that stay in the cache together.
+   valued: events have values, the potentials; else each is 1. depth: phased: the phase in which the node fires. */
+typedef struct {
+    int32_t kind, link, source, height, width, channels;
+    int32_t halvings, doublings, padding, side, row, group;
+    int32_t valued, depth;
+    int32_t first_weight, first_bias; /* in Network.weights and Network.constants; bias 0: none */
+} Node;
+
+/* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes that run at every step, in
+   their order, then the `feedback` ones, that run with the decoder; decoded, waiting: -1 where there is none. colour: pixels lie in
+   -1 to 1, else 0 to 1. rows: windows of weights added at once, at most; counting: events are counted by neuron. */
+typedef struct {
+    int32_t layers, nodes, forward, feedback, output, decoded, waiting, colour, rows, counting;
+    const Node *node;
+    const int32_t *order;
+    const potential_t *constants; /* by node: threshold, leak (int8: times 2^15), start, floor, ceiling; then biases */
+    const weight_t *weights;
+    const char *names;            /* of the layers, each ending in 0 */
+} Network;
+
+/* What may change while a network runs: see network_set. epsilon: pixels predicted within it are blocked; dynamic: they may open
+   again; latch: their prediction is held; residual: x - p is sent in place of x; together: the channels of a place are judged as
+   one; surprise: gain of the reset on change. readout_slew: 0 for no limit. feedback 0: decoder and gate are off. The decoder runs
+   in every interval-th step. immediate: V is charged before it is compared, else after (delayed). phase: phased networks: steps of
+   each phase, else 0. timesteps: for which the network was trained. */
+typedef struct {
+    float epsilon, open_bound, gap_bound, entropy_bound, readout_leak, readout_slew, surprise;
+    float decoded_scale, logits_scale; /* what a whole number of these is worth; 1 in float32 */
+    int32_t rule, dynamic, latch, feedback, immediate, encoding, readout, residual, together, interval, timesteps, phase;
+} Settings;
+
+/* What changes at a node. */
+typedef struct {
+    potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
+    uint32_t *spikes;  /* a bit for each neuron that sent something in this step, 32 channels of a place to a word */
+    uint32_t *sent;    /* a bit for each place that did so; each row begins with a word */
+    uint32_t *listed;  /* likewise, each place that something has reached: V may be above theta there */
+    uint32_t *decayed; /* by place: steps whose leak V has had; 0 where nothing leaks */
+    uint32_t *passed;  /* before and behind a counting pool: spikes of each neuron so far; else 0 */
+    uint32_t *events;  /* counting: how often each neuron sent 1 or -1, then how often another value; else 0 */
+    uint32_t count;    /* events of this step */
+    uint32_t busy;     /* whether a place is listed */
+} Part;
+
+typedef struct {
+    const Network *network;
+    Settings settings;
+    Part *part;                  /* by node */
+    size_t *rows;                /* where the weights lie that go to one window, and the values that they are multiplied by */
+    potential_t *values;
+    float *image;                /* x, on its scale */
+    float *readout_sum;          /* R */
+    float *prediction;           /* p on the image's scale, as the gate compares it */
+    float *logits;               /* O */
+    uint8_t *is_open;            /* whether the input neuron may spike */
+    uint8_t *was_open;           /* as it was before another image came */
+    uint8_t *predicted;          /* whether |p - x| < epsilon */
+    int32_t *sending;            /* blocks of 4 pixels of which one may spike */
+    int32_t pixels, classes, blocks;
+    uint32_t key[2], number, epoch; /* of the input's random numbers */
+    uint32_t steps, decodes;     /* taken since the reset */
+    const float *uniforms;       /* this step's random numbers, given; 0: drawn */
+    int32_t begun;               /* an image has been shown since the reset */
+    int32_t look_again;          /* all pixels are to be judged at the decoder's next step, those that it has not moved, too */
+    int32_t explained;           /* residual: what is predicted is taken away from what is sent */
+    int32_t changed;             /* a pixel has opened or closed, so others may send */
+    int32_t active, open_active, open; /* pixels that are not 0, those of them that are open, open ones */
+} State;
+
+/* Bytes of a State, 0 where no memory can be so large; the State, with these settings and not yet reset. */
+size_t network_size(const Network *network);
+State *network_begin(const Network *network, const Settings *settings, void *memory);
+
+/* Bring the network to rest, at step 0, with all pixels open. key0, key1: of the input's random numbers; image: the number of the
+   image in its set, of which they also follow. */
+void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image);
+
+/* Show an image: height x width x channels, row by row; bytes, or numbers on the image's scale. The first after a reset begins a
+   run; a later one takes the place of the one before: pixels that no longer fit their prediction open again (dynamic), and the
+   network forgets as much as that surprises it (reset on change). Returns 0; -1, and does nothing, where a later one cannot be:
+   phased, or with a counting maximum pool. */
+int network_show(State *run, const uint8_t *pixels);
+int network_show_numbers(State *run, const float *pixels);
+
+/* Take one timestep. Returns 1 where the stopping rule holds after it (early exit), else 0. */
+int network_step(State *run);
+
+/* The class with the largest logit; the margin of the two largest. */
+int network_answer(const State *run);
+float network_margin(const State *run);
+
+/* Layers, network->layers of them: 0 is the input, then the spiking layers of encoder, decoder and classifier. Neurons: row by row,
+   the channels of a place side by side. spikes, spiked: of the latest step; potential: after it. */
+const char *network_layer_name(const State *run, int layer);
+int network_layer_size(const State *run, int layer);
+uint32_t network_spikes(const State *run, int layer);
+int network_spiked(const State *run, int layer, int neuron);
+potential_t network_potential(const State *run, int layer, int neuron);
+potential_t network_threshold(const State *run, int layer);
+
+/* Other settings from the next step on. network_wake: the tables, or the state, are others; all is looked at again. network_settle:
+   bring all potentials up to date. */
+void network_set(State *run, const Settings *settings);
+void network_wake(State *run);
+void network_settle(State *run);
+
+/* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in where a pointer is not 0.
+   state: which goes on; 0: one that is reset, for this image. frames: `count` of them, pixels as numbers, the last of which stays;
+   uniforms: random numbers, given, `stride` from step to step, or 0: drawn. stops: end where the rule holds. ahead: predictions are
+   compared with the frame so many steps later. Steps in which nothing can change any more are not run.
+   logits (T, classes), counts (T, nodes), error and open_share (T); prediction, predicted and is_open (pixels), `stride` from step to
+   step. taken: steps that it took; decodes: of the decoder; comparisons: of a pixel with its prediction. */
+typedef struct {
+    State *state;
+    const float *frames, *uniforms;
+    float *logits, *error, *open_share, *prediction;
+    int32_t *counts;
+    uint8_t *predicted, *is_open;
+    size_t stride;
+    uint32_t key0, key1, number, epoch;
+    int32_t count, steps, stops, ahead, taken, decodes;
+    int64_t comparisons;
+} Run;
+
+/* These runs, one after the other; of those without a state in this one. */
+void network_runs(State *run, Run *runs, int32_t count);
+
+/* Uniform numbers in [0, 1) of these images and steps, (steps, images, 4 blocks). */
+void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, const int64_t *index, int32_t images, uint32_t epoch,
+                   uint32_t key0, uint32_t key1);
+
+#endif

@@ -1,0 +1,190 @@
+"""Runs of the kernel in memory: a room for each thread, and the states of a stream, one for each image."""
+
+import ctypes
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from self_models.basics.errors import ModelError
+from self_models.kernel.build import Part, State
+from self_models.kernel.tables import NEURONS, SPARE
+from self_models.running.draws import in_space, key_for
+from self_models.running.stream import MEMBRANES
+
+CHUNK = 4  # images that a thread takes at once
+ALIGNED = 64  # bytes
+
+
+def in_rows(values):
+    """(..., C, H, W), (B, N) or (T, B, N) -> contiguous array, (..., H W C) of the first: the order of a node's neurons."""
+    values = values.detach().cpu()
+    return (values.movedim(-3, -1).flatten(-3) if values.dim() > 3 else values).contiguous().numpy()
+
+
+class Room:
+    """One State in a block of memory. library: the kernel's; tables: Tables; network: their Network."""
+
+    def __init__(self, library, tables, network, settings):
+        self.tables, self.network = tables, network
+        size = library.network_size(ctypes.byref(network))
+        self.memory = np.zeros(size + ALIGNED, np.uint8)
+        self.address = -(-self.memory.ctypes.data // ALIGNED) * ALIGNED
+        library.network_begin(ctypes.byref(network), ctypes.byref(settings), self.address)
+        self.state = State.from_address(self.address)
+        self.parts = (Part * len(tables.nodes)).from_address(self.state.part)
+
+    def at(self, pointer, size, kind):
+        """What lies there, an array of this size and kind."""
+        return np.frombuffer((ctypes.c_char * (size * np.dtype(kind).itemsize)).from_address(pointer), kind)
+
+    def pixels(self, name):
+        """The array of the input of this name."""
+        return self.at(getattr(self.state, name), self.state.pixels, np.uint8 if name in ("is_open", "predicted") else np.float32)
+
+    def potentials(self, n):
+        """Those of a node, (H W C,)."""
+        return self.at(self.parts[n].v, math.prod(self.tables.shapes[n]), self.tables.constants.dtype)
+
+    def events(self, n):
+        """Counted of a node, (2, H W C): how often each neuron sent 1 or -1, and another value."""
+        return self.at(self.parts[n].events, 2 * math.prod(self.tables.shapes[n]), np.uint32).reshape(2, -1)
+
+    def take_over(self, other):
+        """The state of another Room whose network is the same but for weights and constants, its potentials being up to date."""
+        for n in (*range(1, other.tables.header["layers"]), other.tables.header["output"], other.tables.header["waiting"]):
+            if n > 0:
+                self.potentials(n)[:] = other.potentials(n)
+        for name in ("image", "readout_sum", "is_open", "predicted"):
+            self.pixels(name)[:] = other.pixels(name)
+        for name in ("key", "number", "epoch", "steps", "decodes", "begun", "explained"):
+            setattr(self.state, name, getattr(other.state, name))
+        if (n := other.tables.header["waiting"]) > 0:
+            _, height, width = other.tables.shapes[n]
+            words = height * -(-width // 32)
+            self.at(self.parts[n].listed, words, np.uint32)[:] = other.at(other.parts[n].listed, words, np.uint32)
+            self.parts[n].busy = other.parts[n].busy
+        self.up_to_date()
+
+    def up_to_date(self):
+        """No leak is left to apply to its potentials, as they lie there."""
+        header, order = self.tables.header, self.tables.order
+        for position, n in enumerate(order):
+            if self.parts[n].decayed and self.tables.nodes[n]["kind"] == NEURONS:
+                clock = self.state.steps if position < header["forward"] else self.state.decodes
+                self.at(self.parts[n].decayed, math.prod(self.tables.shapes[n][1:]), np.uint32)[:] = clock
+
+
+class Rooms:
+    """As many Rooms of a network as there were threads at once; free: those that no thread is using."""
+
+    def __init__(self, library, tables):
+        self.library, self.tables, self.network, self.free = library, tables, tables.network(), []
+
+    def new(self, settings):
+        return Room(self.library, self.tables, self.network, settings)
+
+    def run(self, runs, settings, first, last, most=CHUNK):
+        """Run runs[first:last], an array of Run, spread over threads, which hold no lock meanwhile; most: at once in one thread."""
+        threads = torch.get_num_threads()
+        begins = range(first, last, max(1, min(most, -(-(last - first) // threads))))
+
+        def work(begin):
+            room = self.free.pop() if self.free else self.new(settings)
+            room.state.settings = settings
+            count = min(begins.step, last - begin)
+            try:
+                self.library.network_runs(room.address, runs.ctypes.data + begin * runs.itemsize, count)
+            finally:
+                self.free.append(room)
+
+        if min(threads, len(begins)) < 2:
+            for begin in begins:
+                work(begin)
+        else:
+            with ThreadPoolExecutor(min(threads, len(begins))) as pool:
+                list(pool.map(work, begins))
+
+    def counted(self, n):
+        """Events of a node in all of its rooms, (2, H W C) int64."""
+        total = np.zeros((2, math.prod(self.tables.shapes[n])), np.int64)
+        for room in self.free:
+            total += room.events(n)
+        return total
+
+
+class LeftOn:
+    """The networks of a stream between its calls, a Room for each image. draws: Draws; reacts: whether the gate does."""
+
+    def __init__(self, rooms, draws, settings, reacts):
+        self.draws, self.rooms, self.settings, self.reacts = draws, rooms, settings, reacts
+        self.states = [rooms.new(settings) for _ in draws.index]
+        for room, index in zip(self.states, draws.index.tolist(), strict=True):
+            rooms.library.network_reset(room.address, *key_for(draws.seed, "input"), index)
+            room.state.epoch = draws.epoch
+
+    def take_up(self, rooms, settings, reacts):
+        """Make ready for steps with these Rooms' network and settings. Raises ModelError where weights have changed while spikes
+        wait for the decoder."""
+        library, interval = rooms.library, settings.interval
+        waits = settings.feedback and self.states[0].state.steps % interval
+        now, before = (each.tables.weights for each in (rooms, self.rooms))
+        size = min(len(now), len(before)) - SPARE
+        if waits and not np.array_equal(now[:size], before[:size]):
+            every = f"with feedback_interval {interval} change them after a multiple of so many steps"
+            raise ModelError(f"weights have changed while spikes wait for the decoder: {every}, or use --engine dense")
+        if rooms is self.rooms and bytes(settings) == bytes(self.settings):
+            return
+        self.settle()  # up to now what was before holds
+        for at, room in enumerate(self.states):
+            if rooms is not self.rooms:
+                self.states[at] = rooms.new(settings)
+                self.states[at].take_over(room)
+            if reacts != self.reacts:
+                self.open_all(self.states[at])
+            library.network_set(self.states[at].address, ctypes.byref(settings))
+        self.rooms, self.settings, self.reacts = rooms, settings, reacts
+        self.settle()  # membranes are brought up to their floor
+
+    def settle(self):
+        """Bring all membranes up to date."""
+        for room in self.states:
+            self.rooms.library.network_settle(room.address)
+
+    @staticmethod
+    def open_all(room):
+        """All pixels are open, and none is predicted, as at the beginning of a run: the gate is another one."""
+        room.pixels("is_open")[:] = 1
+        room.pixels("predicted")[:] = room.state.explained = 0
+
+    def _nodes(self):
+        """(name, node) of the potentials that a state holds."""
+        names = [MEMBRANES + name for name in self.rooms.tables.names[1:]]
+        return [*zip(names, range(1, len(names) + 1), strict=True), ("logits", self.rooms.tables.header["output"])]
+
+    def state_dict(self, shapes, kinds):
+        """See state_of of running/stream.py; shapes: those of its shapes_of; kinds: name -> dtype. Membranes must be up to date."""
+        found = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
+        if self.settings.residual and any(room.state.explained for room in self.states):
+            found["explained"] = [room.pixels("prediction") for room in self.states]
+        found |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
+        values = {name: in_space(torch.from_numpy(np.stack(each)), shapes[name]).contiguous() for name, each in found.items()}
+        return {name: value.to(kinds.get(name) or value.dtype) for name, value in values.items()}
+
+    def load(self, state, steps, decodes):
+        """Fill in what state_dict gave, after so many steps, and steps of the decoder."""
+        rows = {name: in_rows(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
+        for b, room in enumerate(self.states):
+            for name, n in self._nodes():
+                if name in rows:
+                    room.potentials(n)[:] = rows[name][b]
+            self.open_all(room)
+            for name in ("image", "readout_sum", "is_open", "predicted"):
+                if name in rows:
+                    room.pixels(name)[:] = rows[name][b]
+            room.state.steps, room.state.decodes, room.state.begun = steps, decodes, 1
+            room.state.explained = "explained" in state
+            room.up_to_date()
+            self.rooms.library.network_set(room.address, ctypes.byref(self.settings))
+        self.settle()

@@ -1,0 +1,299 @@
+"""A network as the kernel reads it: the tables and settings of network.h, for this machine, for C, or for a page.
+
+In the compact form a chain of linear modules is not folded into one where that needs more weights: a relay stands between them,
+which adds up what reaches it in a step and passes it on. A network in whole numbers (load(..., weights="int8")) has its own
+scale for each module, so each is a link of its own; average pools add up, without weights, in both.
+"""
+
+import copy
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from self_models.basics.errors import ModelError
+from self_models.basics.images import has_colour
+from self_models.kernel.build import Network, Node, Settings, numbers_of
+from self_models.kernel.folding import Folded
+from self_models.network.neurons import CountingMaxPool
+from self_models.network.wiring import shape_after
+from self_models.objectives.encoders import ENCODINGS, direct, poisson
+from self_models.objectives.gates import Blocking, Gate
+from self_models.objectives.readouts import Membrane, MembraneLinear, MembraneRescaled, SpikeCount, SpikeCountRescaled
+from self_models.objectives.stopping import AllPredicted, Both, Confidence, Entropy, Never
+
+NUMBERS = numbers_of()
+NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP = (NUMBERS[name] for name in (
+    "NEURONS", "OUTPUT", "DECODED", "RELAY", "POOL", "COUNTING_POOL", "WAITING", "MAP"))  # fmt: skip
+WINDOWS, LINEAR, SAME = (NUMBERS[name] for name in ("WINDOWS", "LINEAR", "SAME"))
+FORMS = {  # the setting that names a part -> its class, or function -> its number in network.h; the gate open is one with epsilon 0
+    "gate": {Gate: 0, Blocking: 0},
+    "rule": {cls: NUMBERS[name] for cls, name in (
+        (Never, "NEVER"), (Confidence, "CONFIDENCE"), (Entropy, "ENTROPY"), (AllPredicted, "ALL_PREDICTED"), (Both, "BOTH"))},
+    "readout": {cls: NUMBERS[name] for cls, name in (
+        (SpikeCount, "SPIKE_COUNT"), (SpikeCountRescaled, "SPIKE_COUNT_RESCALED"), (Membrane, "MEMBRANE"),
+        (MembraneLinear, "MEMBRANE_LINEAR"), (MembraneRescaled, "MEMBRANE_RESCALED"))},
+    "encoding": {poisson: NUMBERS["POISSON"], direct: NUMBERS["DIRECT"]},
+}  # fmt: skip
+OF_PARTS = ("epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise", "latch", "residual",
+            "together")  # fmt: skip
+NODE = np.dtype(Node)
+LOWEST, HIGHEST = -np.finfo(np.float32).max, np.finfo(np.float32).max  # bounds of a potential that has none
+LARGEST = 2**31 - 1  # neurons of a layer, and weights of a network: both are numbered in 32 bits
+SPARE = 64  # weights behind the last one that may be read
+
+
+class Tables(NamedTuple):
+    """header: field of Network -> number; nodes: NODE (N,); order: nodes as they run; constants, weights: float32, or int32 and int8
+    in whole numbers; names: of the layers; shapes: (C, H, W) of every node; links: node -> Folded; pools: the wiring's; maps: the
+    first node that is one, of those behind the network's own; decoded_scale, logits_scale: of Settings."""
+
+    header: dict
+    nodes: np.ndarray
+    order: np.ndarray
+    constants: np.ndarray
+    weights: np.ndarray
+    names: list
+    shapes: list
+    links: dict
+    pools: list
+    maps: int
+    decoded_scale: float
+    logits_scale: float
+
+    def network(self):
+        """The Network, which holds on to its arrays."""
+        names = "".join(f"{name}\0" for name in self.names).encode()
+        pointers = {"node": self.nodes, "order": self.order, "constants": self.constants, "weights": self.weights}
+        network = Network(**self.header, **{name: array.ctypes.data for name, array in pointers.items()})
+        network.held = *pointers.values(), names
+        return network
+
+    @property
+    def connections(self):
+        """The Folded connections between neurons, in their order, but for those of maps."""
+        return [one for node, one in self.links.items() if node < self.maps]
+
+
+def parts_of(model):
+    """The setting that names a part -> that by which FORMS finds it."""
+    return {name: type(getattr(model, name)) for name in model.parts} | {
+        "encoding": ENCODINGS.find(model.settings["encoding"]).send
+    }
+
+
+def unknown_part(model):
+    """(setting, its value) of the first part of a model that the kernel has no form of, or None."""
+    found = parts_of(model).items()
+    return next(((name, model.settings[name]) for name, part in found if part not in FORMS[name]), None)
+
+
+def own_settings(model):
+    """A model's settings, with those of its parts as they are now: a part may have been changed in place."""
+    return model.settings | vars(model.gate) | vars(model.rule) | vars(model.readout)
+
+
+def settings_of(model, tables):
+    """The Settings of a model as they are now."""
+    own, parts = own_settings(model), parts_of(model)
+    kinds = dict(Settings._fields_)
+    values = {name: own.get(name) or 0 for name in OF_PARTS}
+    values |= {name: FORMS[name][parts[name]] for name in ("rule", "readout", "encoding")}
+    values |= {
+        "dynamic": model.gate.reopens, "feedback": model.has_feedback, "immediate": own["update"] != "delayed",
+        "interval": model.feedback_interval, "timesteps": model.latency, "phase": model.timesteps * model.phased,
+        "decoded_scale": tables.decoded_scale, "logits_scale": tables.logits_scale,
+    }  # fmt: skip
+    return Settings(**{name: float(value) if kinds[name] is kinds["epsilon"] else int(value) for name, value in values.items()})
+
+
+class Graph:
+    """Nodes, links and the order in which they run. nodes: fields of NODE, and shape, and factor: what the weights behind it are
+    multiplied by; links: node -> Folded, of those that weights lead to. compact: see above; whole: in whole numbers; counting: each
+    module behind others has a map of what reaches it, a node, too."""
+
+    def __init__(self, model, compact=False, whole=False, counting=False):
+        self.compact, self.whole, self.links, self.relays = compact, whole, {}, {}  # relays: (source, modules) -> node
+        self.forward, self.feedback, self.waiting, wiring = [], [], -1, model.wiring
+        self.nodes = [{"kind": NEURONS, "shape": shape, "factor": 1} for shape in wiring.shapes]
+        self.nodes[wiring.output]["kind"] = OUTPUT
+        self.pools = {pool.source: pool.target for pool in wiring.pools}
+        for pool in wiring.pools:
+            counts = isinstance(model.get_submodule(pool.name), CountingMaxPool)
+            self.nodes[pool.target] |= {"kind": COUNTING_POOL if counts else POOL, "source": pool.source}
+        for one in wiring.forward:
+            self.lead(one.source, tuple(one.modules), one.target, self.forward)
+        for one in wiring.feedback:
+            source, modules = one.source, tuple(one.modules)
+            if source == wiring.forked:
+                source, modules = self.behind_relays(source, modules)
+                if model.feedback_interval > 1:
+                    source = self.waiting = self.relay(source, (), self.forward, WAITING)
+            self.lead(source, modules, one.target, self.feedback)
+        if model.has_feedback:
+            self.nodes[wiring.decoded]["kind"] = DECODED
+            if (last := self.feedback[-1]) != wiring.decoded:  # a read-out that counts spikes
+                self.nodes[wiring.decoded] |= {"source": last, "link": SAME}
+                self.feedback.append(wiring.decoded)
+        self.maps = len(self.nodes)
+        for target, one in list(self.links.items()) if counting else ():
+            for count in range(1, len(one.modules)):
+                self.map_behind(one, count, target)
+
+    def behind_relays(self, source, modules):
+        """(the last relay that these modules share with what there is, the modules behind it)"""
+        for (begin, passed), relay in self.relays.items():
+            if begin == source and modules[: len(passed)] == passed:
+                return self.behind_relays(relay, modules[len(passed) :])
+        return source, modules
+
+    def lead(self, source, modules, target, order):
+        """From a node through linear modules to another, and on through its maximum pools."""
+        *first, last = self.parts(source, modules)
+        for part in first:
+            source = self.relay(source, part, order)
+        self.link(source, last, target, order)
+        while target in self.pools:
+            target = self.pools[target]
+            order.append(target)
+
+    def relay(self, source, modules, order, kind=RELAY):
+        """A new node behind these modules, or behind none, where what reaches it waits."""
+        new, shape = len(self.nodes), self.nodes[source]["shape"]
+        for module in modules:
+            shape = shape_after(module, shape)
+        self.nodes.append({"kind": kind, "shape": shape, "factor": 1})
+        self.relays[source, modules] = new
+        if all(isinstance(module, nn.AvgPool2d) for module in modules):
+            factor = self.nodes[source]["factor"] * prod(1 / (module.divisor_override or 4) for module in modules)
+            self.nodes[new] |= {"source": source, "link": SAME, "halvings": len(modules), "factor": factor}
+            order.append(new)
+        else:
+            self.link(source, modules, new, order)
+        return new
+
+    def link(self, source, modules, target, order):
+        """From a node to another by the weights of these modules."""
+        one = Folded(source, self.nodes[source]["shape"], target, list(modules), self.nodes[target]["shape"])
+        self.nodes[target] |= {"source": source, "link": LINEAR if one.is_linear else WINDOWS, "halvings": one.halvings,
+                               "doublings": one.doublings, "padding": one.padding, "side": one.side, "row": one.row,
+                               "group": one.group}  # fmt: skip
+        self.links[target] = one
+        order.append(target)
+
+    def map_behind(self, one, count, target):
+        """A new node that is reached through the first `count` modules of a connection, by the size of their weights; it runs before
+        the connection's target."""
+        modules = copy.deepcopy(nn.Sequential(*one.modules[:count]))
+        for parameter in modules.parameters():
+            parameter.data.abs_()
+        self.nodes.append({"kind": MAP, "shape": one.sizes()[count], "factor": 1})
+        order = self.forward if target in self.forward else self.feedback
+        at = order.index(target)
+        self.link(one.source, modules, len(self.nodes) - 1, order)
+        order.insert(at, order.pop())
+
+    def parts(self, source, modules):
+        """These modules, cut where relays stand, so that there are the fewest weights."""
+        if not self.compact:
+            return [modules]
+        shapes, best = [self.nodes[source]["shape"]], {len(modules): (0, 0, [])}  # of modules[i:]: weights, how many parts, these
+        for module in modules:
+            shapes.append(shape_after(module, shapes[-1]))
+        for i in reversed(range(len(modules))):
+            found = []
+            for j in range(i + 1, len(modules) + 1):
+                part, (size, count, rest) = modules[i:j], best[j]
+                pools = j < len(modules) and all(isinstance(module, nn.AvgPool2d) for module in part)
+                if pools or j == i + 1 or not self.whole:
+                    own = 0 if pools else Folded(source, shapes[i], source, list(part), shapes[j]).size
+                    found.append((own + size, 1 + count, [part, *rest]))
+            best[i] = min(found, key=lambda one: one[:2])
+        return best[0][2]
+
+
+def graph_of(model, compact=False, counting=False):
+    """The Graph of a model, without taking memory. Raises ModelError for one of a layer, or weights, that 32 bits do not number."""
+    whole = whole_form(model) is not None
+    graph = Graph(model, compact or whole, whole, counting)
+    neurons, weights = max(prod(node["shape"]) for node in graph.nodes), sum(one.size for one in graph.links.values())
+    for what, size in (("neurons of a layer", neurons), ("weights, as they are folded,", weights)):
+        if size + SPARE > LARGEST:
+            raise ModelError(f"the event engine numbers at most {LARGEST:,} {what} not {size:,}: use --engine dense")
+    return graph
+
+
+def whole_form(model):
+    """The WholeForm of a network in whole numbers, else None."""
+    return model.whole_form() if hasattr(model, "whole_form") else None
+
+
+def lay_out(model, compact=False, counting=False, rows=None):
+    """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks. rows: windows of weights added at once at
+    the most, None for as many as there may be."""
+    graph = graph_of(model, compact, counting)
+    return filled_in(model, graph, table_of(model, graph), counting, rows)
+
+
+def table_of(model, graph):
+    """The nodes of a Graph, NODE (N,), but for where their weights and biases begin."""
+    own, nodes = own_settings(model), np.zeros(len(graph.nodes), NODE)
+    sends_values = has_colour(model.image_shape[0]) or own.get("residual") or own["encoding"] == "direct"
+    for n, (node, known) in enumerate(zip(nodes, graph.nodes, strict=True)):
+        for name in known.keys() & set(NODE.names):
+            node[name] = known[name]
+        node["channels"], node["height"], node["width"] = known["shape"]
+        node["valued"] = known["kind"] in (RELAY, WAITING) or (n == 0 and sends_values)
+        node["depth"] = model.wiring.depths.get(n, 0)
+    return nodes
+
+
+def header_of(model, graph, counting=False, rows=None):
+    """Fields of Network -> number."""
+    wiring = model.wiring
+    return {
+        "layers": len(wiring.names), "nodes": len(graph.nodes), "forward": len(graph.forward), "feedback": len(graph.feedback),
+        "output": wiring.output, "decoded": wiring.decoded, "waiting": graph.waiting,
+        "colour": int(has_colour(model.image_shape[0])), "counting": int(counting),
+        "rows": rows or max(one.met for one in graph.links.values()),
+    }  # fmt: skip
+
+
+def filled_in(model, graph, nodes, counting=False, rows=None):
+    """The Tables, with weights and constants."""
+    whole, weights, biases, first_weight = whole_form(model), [], [], 0
+    constants = constants_of(model, len(nodes))
+    first_bias, kind = constants.size, np.int8 if whole else np.float32
+    for n, one in graph.links.items():
+        nodes[n]["first_weight"] = first_weight
+        weights.append((one.weights().ravel() * np.float32(graph.nodes[one.source]["factor"])).astype(kind))
+        first_weight += one.size
+        if one.bias is not None and n < graph.maps:
+            nodes[n]["first_bias"] = first_bias
+            biases.append(one.bias.detach().numpy().astype(constants.dtype))
+            first_bias += len(biases[-1])
+    weights = np.concatenate([*weights, np.zeros(SPARE, kind)])
+    order, constants = np.array([*graph.forward, *graph.feedback], np.int32), np.concatenate([constants.ravel(), *biases])
+    scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)
+    shapes = [node["shape"] for node in graph.nodes]
+    header = header_of(model, graph, counting, rows)
+    return Tables(
+        header, nodes, order, constants, weights, model.wiring.names, shapes, graph.links, model.wiring.pools, graph.maps, *scales
+    )
+
+
+def constants_of(model, nodes):
+    """threshold, leak, start, floor, ceiling of each node, (nodes, 5) float32; in whole numbers int32, and the leak in parts."""
+    whole, output = whole_form(model), model.wiring.output
+    if whole:
+        constants = np.tile(np.int32([1, whole.parts, 0, -whole.largest, whole.largest]), (nodes, 1))
+        for n, one in [*enumerate(whole.neurons.values(), 1), (output, whole.output)]:
+            constants[n] = one.threshold, one.kept, one.start, one.lowest, one.highest
+        return constants
+    constants = np.tile(np.float32([1, 1, 0, LOWEST, HIGHEST]), (nodes, 1))
+    constants[output, 1] = model.settings["output_leak"]
+    for n, neuron in enumerate(model.neurons().values(), 1):
+        lowest = LOWEST if neuron.floor is None else (-neuron.floor * neuron.threshold).item()
+        constants[n, :4] = neuron.threshold.item(), neuron.leak.item(), neuron.rest.item(), lowest
+    return constants

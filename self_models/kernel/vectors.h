@@ -1,0 +1,197 @@
+/* What a compiler does not find by itself: sums of rows of weights, masks of comparisons, random numbers many at once. With -DPLAIN,
+   or a compiler that does not know vectors, plain loops instead, which give the same bits: every sum is taken in the same order. */
+#ifndef VECTORS_H
+#define VECTORS_H
+
+#include "network.h"
+
+#if !defined(PLAIN) && (defined(__GNUC__) || defined(__clang__))
+#define FAST
+#define ALWAYS static inline __attribute__((always_inline))
+#else
+#define ALWAYS static
+#endif
+
+#if defined(FAST) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#include <immintrin.h>
+enum { LANES = 16 }; /* numbers that the processor adds at once */
+#elif defined(FAST) && defined(__AVX2__)
+#include <immintrin.h>
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+enum { MOST = LANES >= 16 ? 8 : 4 }; /* vectors whose sums stay in registers */
+enum { SPARE = 16 };                 /* potentials behind the last one that may be read, and to which zeros may be added */
+
+#if defined(__GNUC__) || defined(__clang__)
+#define lowest(bits) ((int32_t)__builtin_ctz(bits)) /* number of the lowest bit that is set, of a word that is not 0 */
+#define how_many(bits) ((int32_t)__builtin_popcount(bits))
+#else
+static int32_t lowest(uint32_t bits)
+{
+    int32_t bit = 0;
+    for (; !(bits & 1); bits >>= 1)
+        bit++;
+    return bit;
+}
+static int32_t how_many(uint32_t bits)
+{
+    int32_t count = 0;
+    for (; bits; bits &= bits - 1)
+        count++;
+    return count;
+}
+#endif
+
+/* --- to[i] += the sum over r of values[r] weights[rows[r] + i], in the order of r, for i below size; without values each is 1 */
+
+#ifdef FAST
+typedef potential_t lanes_t __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef potential_t four_t __attribute__((vector_size(16), aligned(4), may_alias));
+#ifdef NETWORK_INT8
+typedef int8_t few_t __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef int8_t few4_t __attribute__((vector_size(4), aligned(1), may_alias));
+#define WIDE(at) __builtin_convertvector(*(const few_t *)(at), lanes_t)
+#define WIDE4(at) __builtin_convertvector(*(const few4_t *)(at), four_t)
+#else
+#define WIDE(at) (*(const lanes_t *)(at))
+#define WIDE4(at) (*(const four_t *)(at))
+#endif
+
+/* `count` rows to so many vectors; parts and valued are constants where this is called */
+ALWAYS void add_vectors(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
+                        const int parts, const int valued)
+{
+    lanes_t sum[MOST];
+    int32_t r;
+    int k;
+    for (k = 0; k < parts; k++)
+        sum[k] = *(lanes_t *)(to + k * LANES);
+    for (r = 0; r < count; r++) {
+        const weight_t *const row = weights + rows[r];
+        for (k = 0; k < parts && valued; k++)
+            sum[k] += values[r] * WIDE(row + k * LANES);
+        for (k = 0; k < parts && !valued; k++)
+            sum[k] += WIDE(row + k * LANES);
+    }
+    for (k = 0; k < parts; k++)
+        *(lanes_t *)(to + k * LANES) = sum[k];
+}
+
+ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
+                        int32_t size, const int valued)
+{
+    int32_t i = 0, r;
+    while (size - i >= LANES) {
+        const int left = (size - i) / LANES, parts = left < MOST ? left : MOST;
+        switch (parts) {
+        case 1: add_vectors(to + i, weights + i, rows, values, count, 1, valued); break;
+        case 2: add_vectors(to + i, weights + i, rows, values, count, 2, valued); break;
+        case 3: add_vectors(to + i, weights + i, rows, values, count, 3, valued); break;
+        case 4: add_vectors(to + i, weights + i, rows, values, count, 4, valued); break;
+#if defined(__AVX512F__)
+        case 5: add_vectors(to + i, weights + i, rows, values, count, 5, valued); break;
+        case 6: add_vectors(to + i, weights + i, rows, values, count, 6, valued); break;
+        case 7: add_vectors(to + i, weights + i, rows, values, count, 7, valued); break;
+#endif
+        default: add_vectors(to + i, weights + i, rows, values, count, MOST, valued); break;
+        }
+        i += parts * LANES;
+    }
+    for (; size - i >= 4; i += 4) {
+        four_t sum = *(four_t *)(to + i);
+        for (r = 0; r < count && valued; r++)
+            sum += values[r] * WIDE4(weights + rows[r] + i);
+        for (r = 0; r < count && !valued; r++)
+            sum += WIDE4(weights + rows[r] + i);
+        *(four_t *)(to + i) = sum;
+    }
+    for (; i < size; i++)
+        for (r = 0; r < count; r++)
+            to[i] += valued ? values[r] * weights[rows[r] + i] : weights[rows[r] + i];
+}
+
+static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
+                     int32_t size, int valued)
+{
+    if (valued)
+        add_rows_of(to, weights, rows, values, count, size, 1);
+    else
+        add_rows_of(to, weights, rows, values, count, size, 0);
+}
+#else
+static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
+                     int32_t size, int valued)
+{
+    int32_t r, i;
+    for (r = 0; r < count; r++) {
+        const weight_t *const row = weights + rows[r];
+        for (i = 0; i < size && !valued; i++)
+            to[i] += row[i];
+        for (i = 0; i < size && valued; i++)
+            to[i] += values[r] * row[i];
+    }
+}
+#endif
+
+/* --- bit i: whether v[i] > bound, for i below count, 1 to 32; v may be read up to SPARE further */
+
+ALWAYS uint32_t above(const potential_t *v, int32_t count, potential_t bound)
+{
+    uint32_t bits = 0;
+#if defined(FAST) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(NETWORK_INT8)
+    const __m512i bounds = _mm512_set1_epi32(bound);
+    bits = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(v), bounds);
+    if (count > 16)
+        bits |= (uint32_t)_mm512_cmpgt_epi32_mask(_mm512_loadu_si512(v + 16), bounds) << 16;
+#elif defined(FAST) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+    const __m512 bounds = _mm512_set1_ps(bound);
+    bits = _mm512_cmp_ps_mask(_mm512_loadu_ps(v), bounds, _CMP_GT_OQ);
+    if (count > 16)
+        bits |= (uint32_t)_mm512_cmp_ps_mask(_mm512_loadu_ps(v + 16), bounds, _CMP_GT_OQ) << 16;
+#elif defined(FAST) && defined(__AVX2__) && !defined(NETWORK_INT8)
+    int32_t i;
+    for (i = 0; i < count; i += 8)
+        bits |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(v + i), _mm256_set1_ps(bound), _CMP_GT_OQ)) << i;
+#elif defined(FAST) && defined(__AVX2__)
+    int32_t i;
+    for (i = 0; i < count; i += 8) {
+        const __m256i more = _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)(v + i)), _mm256_set1_epi32(bound));
+        bits |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(more)) << i;
+    }
+#else
+    int32_t i;
+    for (i = 0; i < count; i++)
+        bits |= (uint32_t)(v[i] > bound) << i;
+#endif
+    return count < 32 ? bits & (((uint32_t)1 << count) - 1) : bits;
+}
+
+/* --- random numbers: Philox 4x32-10 (Salmon et al., SC 2011), of DRAWN counters (block of 4 numbers, step, image, epoch) at once */
+
+enum { DRAWN = 16 };
+
+static void philox(const uint32_t *blocks, uint32_t step, uint32_t image, uint32_t epoch, uint32_t k0, uint32_t k1,
+                   uint32_t words[4][DRAWN])
+{
+    uint32_t *const a = words[0], *const b = words[1], *const c = words[2], *const d = words[3];
+    int round, i;
+    for (i = 0; i < DRAWN; i++)
+        a[i] = blocks[i], b[i] = step, c[i] = image, d[i] = epoch;
+    for (round = 0; round < 10; round++) {
+        for (i = 0; i < DRAWN; i++) {
+            const uint64_t p = (uint64_t)0xD2511F53u * a[i], q = (uint64_t)0xCD9E8D57u * c[i];
+            const uint32_t next = (uint32_t)(q >> 32) ^ b[i] ^ k0;
+            c[i] = (uint32_t)(p >> 32) ^ d[i] ^ k1;
+            a[i] = next, b[i] = (uint32_t)q, d[i] = (uint32_t)p;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+
+/* 24 high bits of a word as a number in [0, 1) */
+ALWAYS float uniform(uint32_t word) { return (float)(int32_t)(word >> 8) * 5.9604644775390625e-8f; }
+
+#endif
