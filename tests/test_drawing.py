@@ -1,5 +1,6 @@
 """What pictures show: the facts of a run step by step, and how they are chosen."""
 
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -190,6 +191,26 @@ def test_scales_keys_and_epsilon_beside_pictures(drawn, tmp_path):
         assert found.once or any("| 75 % blocked" in " ".join(each.split()) for each in said) == (found.epsilon == 0.125)
 
 
+TITLE = "accurate_feedback: scene watch, with more words than a small picture has room for"
+
+
+@pytest.mark.parametrize(
+    ("labels", "said", "unsaid"),
+    [
+        ([1, -1, 0], ["label: cat", "answer: cat ✓"], ["label: dog"]),
+        ([0, 0, 1], ["label: dog", "answer: cat ✗"], ["label: cat"]),
+        ([0, 1, -1], ["no label", "answer: cat"], ["label: dog", "✓", "✗"]), ([-1] * 3, ["answer: cat"], ["label", "✓", "✗"]),
+    ],
+)  # fmt: skip
+def test_a_gif_of_a_stream_has_all_of_its_title_and_the_label_of_each_step(drawn, tmp_path, labels, said, unsaid):
+    """Where somebody knows it. It is one image, of which there is no mean."""
+    stream = replace(film(), titles=np.array([""]), heading=TITLE, shown_labels=np.array(labels)[:, None])
+    save_gif(tmp_path / "a.gif", stream, 0.5)
+    words = "\n".join(words_of(drawn[-1]))  # of the last step
+    assert all(each in words for each in (*said, f"{TITLE}\nstep 3 of 3", "spikes so far: 18"))
+    assert not any(each in words for each in unsaid)
+
+
 def test_the_image_as_known_after_each_step(drawn, tmp_path):
     image = torch.rand(2, 3, 8, 8, generator=torch.manual_seed(0)) * 2 - 1
     found = film_once(image, grid=4, epsilon=0.1, steps=6)
@@ -230,7 +251,8 @@ def test_a_curve_of_open_input_only_where_input_is_blocked(drawn, tmp_path):
         plots.save_sweep(tmp_path / "x.png", records)
         assert curves() == found
     for share, found in ((None, {}), ([1.0, 0.5], {"input pixels that are not 0: still open": 1})):
-        plots.save_spikes_over_time(tmp_path / "x.png", {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}, share, 0.1, "7 images")
+        spikes = {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}
+        plots.save_spikes_over_time(tmp_path / "x.png", spikes, share, "ε = 0.1", "7 images")
         assert curves() == found and "ε = 0.1" in drawn[-1].axes[0].get_title()
     plots.save_dimming(tmp_path / "x.png", [{"dimming": "none", "plain": 0.5, "contrast": 0.6}], 0.125)
     assert "dimmed digits, ε = 0.125" in drawn[-1].axes[0].get_title()

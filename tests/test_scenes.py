@@ -265,7 +265,7 @@ def test_bad_streams_get_a_line(trained, tmp_path, flags, words):
 def filmed(model, frames, labels, steps=1):
     """A Reel of a stream that these frames are shown to, for so many steps each."""
     images = ImageSet("frames", frames, labels)
-    reel, stream = Reel(model, steps * len(images), "a"), model.stream(0)
+    reel, stream = Reel(model, steps * len(images), "words " * 30), model.stream(0)
     for batch in images.batches(1):
         reel.add(batch, stream(batch.images, steps))
     return reel
@@ -279,6 +279,8 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
     assert np.array_equal(film.spikes[:, 0].sum(-1), sum(figures[part] for part in PARTS).cumsum()[2::3])
     assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(film.inputs[-1, 0], moving(2)[1])
     assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}
+    assert np.array_equal(film.shown_labels[:, 0], figures["label"][2::3]) and film.titles_at(0) == ["label: 3"]
+    assert film.heading.split() == ["words"] * 30 and max(map(len, film.heading.split("\n"))) <= 100
 
 
 def test_a_chart_shows_each_image_from_where_it_begins(trained):

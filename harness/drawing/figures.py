@@ -126,13 +126,13 @@ def _frames(film, chosen):
         for row, (label, frames) in zip(axes, rows.items(), strict=True):
             row[0].set_ylabel(label)
             drawn += [(_picture(axis, frames[0, number]), frames[:, number]) for number, axis in enumerate(row)]
-        for axis, title in zip(axes[0], film.titles, strict=True):
-            axis.set_title(short(title))
         heading = figure.suptitle("")
         _explain(figure, grid[:-1], film)
         for t in chosen:
             now = f"step {film.every * (t + 1)} of {film.every * steps}   |   {amount(film, t)}"
-            heading.set_text(f"{now}\n{rule_of(film)}\n{SURE}")
+            heading.set_text("\n".join(filter(None, (film.heading, now, rule_of(film), SURE))))
+            for axis, title in zip(axes[0], film.titles_at(t), strict=True):
+                axis.set_title(short(title))
             for image, frames in drawn:
                 image.set_data(frames[t])
             for number, axis in enumerate(axes[-1]):
@@ -168,7 +168,7 @@ def short(title):
 
 def answer_of(film, t, number):
     """(words, colour): what the network would answer after step t, from 0, how sure it is, and whether it has stopped."""
-    answer, label = film.answers[t, number], film.labels[number]
+    answer, label = film.answers[t, number], film.label(t, number)
     if answer < 0:
         return "no answer yet\n", NO_ANSWER
     verdict, colour = ("", NO_ANSWER) if label < 0 else (" ✓", RIGHT) if answer == label else (" ✗", WRONG)
@@ -182,7 +182,7 @@ def _say_answer(axis, film, t, number):
 
 
 def _draw_spikes(axis, film, t):
-    """A bar of the spikes so far by part, mean of the images."""
+    """A bar of the spikes so far by part, mean of the images where there are several."""
     spikes, start = {part: count.mean(1) for part, count in film.spikes_by_part().items()}, 0.0
     total = spikes.pop("total")
     axis.clear()
@@ -190,7 +190,7 @@ def _draw_spikes(axis, film, t):
         axis.barh(0, count[t], 1, start, color=PART_COLOURS[part], label=f"{part} {count[t]:,.0f}")
         start += count[t]
     axis.set(xlim=(0, max(total[-1], 1)), ylim=(-0.5, 0.5), yticks=[], xticks=[])
-    axis.set_title(f"spikes so far, mean of these images: {total[t]:,.0f}")
+    axis.set_title(f"spikes so far{', mean of these images' * (len(film.titles) > 1)}: {total[t]:,.0f}")
     axis.legend(ncols=4, frameon=False, loc="upper left", bbox_to_anchor=(0, 0))
 
 

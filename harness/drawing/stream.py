@@ -1,6 +1,7 @@
 """What a network does in a stream, while its image changes: a Film for its GIF, and a chart of its steps."""
 
 from dataclasses import replace
+from textwrap import fill
 
 import numpy as np
 from scipy.special import softmax
@@ -12,6 +13,7 @@ from self_models.counting.spikes import by_part
 from self_models.running.outputs import open_share_by_step
 
 MOST = 240  # steps that a GIF shows
+WIDEST = 100  # letters of a line of the title
 SHOWN = 28  # images above a chart at most
 LABEL_COLOUR = "#cfe3d4"
 SQUARE = 0.1  # of a chart's width is the height of these images
@@ -22,7 +24,7 @@ class Reel:
     them, or every second, third, … so that there are no more than MOST. steps: how many there will be; title: of the stream."""
 
     def __init__(self, model, steps, title):
-        self.model, self.title, self.steps, self.taken = model, title, steps, 0
+        self.model, self.title, self.steps, self.taken = model, fill(title, WIDEST), steps, 0
         self.every, self.figures, self.parts, self.spikes = -(-steps // MOST), [], [], 0  # figures, parts: of each call of add
         self.images, self.now, self.since, self.next = [], None, 0, 0  # now: the image that began at step since
 
@@ -44,8 +46,9 @@ class Reel:
             self.images.append((self.since, image))
             self.next = self.taken + self.steps / SHOWN
         if self.model.predicts:
-            film = film_of(self.model, batch._replace(labels=None), output, self.model.classes, [self.title])
-            self.last = replace(film, spikes=film.spikes + self.spikes, inputs=np.repeat(film.images[None], steps, 0))
+            film = film_of(self.model, batch, output, self.model.classes, [""])
+            now = {"inputs": np.repeat(film.images[None], steps, 0), "shown_labels": found["label"][:, None]}
+            self.last = replace(film, **now, spikes=film.spikes + self.spikes, heading=self.title)
             self.spikes, arrays = self.last.spikes[-1], self.last.arrays()
             first = -(self.taken + 1) % self.every  # of these steps that the Film has
             self.parts.append({name: arrays[name][first :: self.every] for name in BY_STEP if name in arrays})
