@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
 from self_models.basics.errors import ModelError
-from self_models.basics.images import checked_images, tensor_of
+from self_models.basics.images import CLASSES, ELSEWHERE, IMAGE_SHAPES, background, checked_images, tensor_of
 from self_models.conversion import biases_of, calibrate_biases, fit_biases, fit_levels, fit_thresholds, units
 from self_models.loading import on_engine
 from self_models.network.neurons import SpikingNeuron
@@ -47,6 +47,8 @@ ADVICE = {  # argument of a layer -> what to do where it is another
     "in_features": "so many come of these images (image_shape)",
     "out_features": "hidden layers have one width",
 }
+OF_DECODER = ("readout", "readout_leak", "readout_slew", "feedback_interval")  # settings
+OF_NEW_LAYERS, OF_NEURONS = ("init",), ("default_threshold", "leak")  # the second where the neurons given have them
 
 
 def neuron(name, module, threshold, fires_at_it, own):
@@ -80,8 +82,9 @@ def from_layers(stack, decoder="", engine="auto", **settings):
     stack: what a plan is made of (network/plans.py): convolutions with a neuron after each, 2x2 strided convolutions or pools,
     nn.Flatten, nn.Linear with neurons between them; biases where a neuron follows, and in the last layer. If it ends before
     nn.Flatten the classifier is new, too. Neurons: snntorch.Leaky with beta 1, SpikingJelly's IFNode and LIFNode, each with reset
-    by subtraction. decoder: its tokens, a text or list. engine: see load(). settings: the model's others. Raises ModelError for
-    what would not run the same here.
+    by subtraction. decoder: its tokens, a text or list. engine: see load(). settings: the model's others; without dataset it is
+    MNIST where image shape and classes are MNIST's, else a folder's, which scripts ask for. Raises ModelError for what would not
+    run the same here, and for settings that would do nothing.
     """
     return on_engine(network_of(leaves_of(stack), NEURONS, decoder, {"update": "immediate"}, settings), engine)
 
@@ -94,8 +97,8 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     or nn.Linear, into which it is folded. Biases become currents. Thresholds are fitted to the activations on the images, a few
     hundred of the training images, (N, C, H, W) as the model takes them, see fit_levels; unless update is delayed biases are
     then calibrated on them, see calibrate_if_better. decoder, engine: as in from_layers(); a decoder is new, and its thresholds
-    fit its random weights. seed: of the draws with encoding poisson. settings: the model's others; if not given encoding is
-    direct, max_pool count and initial_potential 0.5. Raises ModelError for a layer that no network here has.
+    fit its random weights. seed: of the draws with encoding poisson. settings: as in from_layers(); if not given encoding is
+    direct, max_pool count and initial_potential 0.5. Raises ModelError as from_layers() does.
     """
     leaves_of(stack)  # what has no weights cannot be copied
     given, images = without_norms(leaves_of(copy.deepcopy(stack).eval())), tensor_of(images)
@@ -103,13 +106,14 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
         if not all(value.isfinite().all() for value in module.parameters()):
             raise ModelError(f"{name} has weights that are no finite numbers: train it again")
     defaults = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
-    if not settings.keys() & {"dataset", "image_shape"}:
+    if "image_shape" not in settings and settings.get("dataset") not in [*IMAGE_SHAPES]:
         if not isinstance(images, torch.Tensor) or images.dim() < 4:
             raise ModelError("images must be a tensor or array (N, C, H, W): give a few hundred of the training images")
         defaults["image_shape"] = tuple(images.shape[-3:])
-    own = {"timesteps": timesteps, "update": update}
-    model = network_of(given, {"torch.ReLU": None}, decoder, {"bias": True}, defaults | settings | own)
+    own, fitted = {"timesteps": timesteps, "update": update}, {"bias": True, "default_threshold": 1.0}
+    model = network_of(given, {"torch.ReLU": None}, decoder, fitted, defaults | settings | own)
     images, biases = checked_images(images, model, model.frames).cpu(), biases_of(model)
+    draws = Draws(seed, 0, torch.arange(len(images)))
     if not len(images):
         raise ModelError("from_ann fits thresholds to images, and there are none: give a few hundred of the training images")
     rates, logits = fit_levels(model, images)
@@ -118,7 +122,7 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
     fit_thresholds(model)
     fit_biases(model, biases)
     if update != "delayed":
-        calibrate_if_better(model, rates, logits, images, Draws(seed, 0, torch.arange(len(images))))
+        calibrate_if_better(model, rates, logits, images, draws)
     return on_engine(model, engine)
 
 
@@ -186,7 +190,7 @@ def without_norms(given):
 def network_of(given, neurons, decoder, own, settings):
     """A VGG_SNN_STDB_wFeedback in eval mode with the weights and biases of these (name, module) pairs, and what their neurons say
     of themselves. neurons: which may be among them, as NEURONS; own: settings that are not to be given, beside those that follow
-    from the layers; settings: those given. Raises ModelError for a layer that no network here has."""
+    from the layers; settings: those given. Raises ModelError for a layer that no network here has, and for idle settings."""
     for name, module in given:
         if isinstance(module, SpikingNeuron):
             raise ModelError(f"{name} is a neuron of this package: load() gives a model from its file")
@@ -196,7 +200,7 @@ def network_of(given, neurons, decoder, own, settings):
     linears = [module for _, module in given if isinstance(module, nn.Linear)]
     kernels = [module.kernel_size[0] for _, module in given if isinstance(module, nn.Conv2d) and not halves(module)]
     decoder = as_tokens(decoder) if isinstance(decoder, str) else decoder
-    own = {"plan": [encoder_tokens(given), decoder], "kernel_size": (kernels or [3])[0], **own}
+    own = {"plan": [encoder_tokens(given), decoder], "vgg_name": "VGG5_wFeedback", "kernel_size": (kernels or [3])[0], **own}
     if linears:
         own |= {"fc_layers": len(linears) - 1, "fc_width": linears[0].out_features, "labels": linears[-1].out_features}
         own["output_bias"] = linears[-1].bias is not None
@@ -204,7 +208,16 @@ def network_of(given, neurons, decoder, own, settings):
         own["bias"] = True
     if both := own.keys() & settings.keys():
         raise ModelError(f"{min(both)} follows from the layers: leave it out")
+    idle = () if decoder else OF_DECODER
+    idle += () if decoder or not linears else OF_NEW_LAYERS + (OF_NEURONS if any(neurons.values()) else ())
+    if does_nothing := [name for name in idle if name in settings]:
+        what = "a decoder" if does_nothing[0] in OF_DECODER else "layers that are new"
+        raise ModelError(f"{does_nothing[0]} is of {what}, and there are none: leave it out, or give decoder")
     model = VGG_SNN_STDB_wFeedback(**own, **settings)
+    known = "dataset" in settings or (model.image_shape, model.classes) == (IMAGE_SHAPES["MNIST"], [*CLASSES["MNIST"]])
+    if not known:
+        model.settings |= {"dataset": f"{ELSEWHERE}images", "image_shape": model.image_shape}
+        model.background = background(model.settings)
     ours = nn.Sequential(model.features, *([nn.Flatten(), model.classifier] if linears else []))
     copy_layers([module for _, module in leaves(ours)], given, neurons)
     return model.eval()

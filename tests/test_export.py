@@ -263,11 +263,11 @@ def test_users_layers_become_a_checkpoint_that_can_block(tmp_path):
         from_layers(stack(leaky), image_shape=(1, 12, 12), update="delayed")
 
 
-@pytest.mark.parametrize("decoder", ["", "U 4 U in"])
+@pytest.mark.parametrize("decoder", [{}, {"decoder": "U 4 U in", "readout": "membrane_linear"}], ids=str)
 @torch.no_grad()
 def test_a_users_layers_see_an_image_by_the_gate_that_sends_once(decoder):
-    users, own = stack(leaky), {"gate": "once", "encoding": "direct", "readout": "membrane_linear"}
-    model = from_layers(users, decoder=decoder, image_shape=(1, 12, 12), timesteps=9, **own)
+    users = stack(leaky)
+    model = from_layers(users, image_shape=(1, 12, 12), timesteps=9, gate="once", encoding="direct", **decoder)
     x, _ = inputs(model)
     run, logits = model.start(x), 0
     for draws in torch.zeros(9, *x.shape):
@@ -323,6 +323,19 @@ def test_layers_that_would_not_run_the_same_are_refused(layers, words):
     with pytest.raises(ModelError, match=words) as error:
         from_layers(layers(), decoder="U U in", image_shape=(1, 12, 12))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "idle", [{"leak": 0.5}, {"default_threshold": 2.0}, {"init": "kaiming"}, {"feedback_interval": 2}], ids=str
+)
+def test_settings_of_layers_that_are_not_there_are_refused(idle):
+    """All layers are the user's; a decoder, or a classifier, that is new has them."""
+    with pytest.raises(ModelError, match=f"^{min(idle)} is of .*, and there are none: leave it out, or give decoder"):
+        from_layers(stack(leaky), image_shape=(1, 12, 12), **idle)
+    new = from_layers(stack(leaky), decoder="U 4 U in", image_shape=(1, 12, 12), **idle)
+    assert new.settings.items() >= idle.items()
+    if "feedback_interval" not in idle:
+        assert from_layers(stack(leaky)[:6], image_shape=(1, 12, 12), **idle).settings.items() >= idle.items()
 
 
 @torch.no_grad()

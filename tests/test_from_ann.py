@@ -6,11 +6,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, images, run_here
+from conftest import REPOSITORY, images, refused, run_here
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import self_models.adopting
+from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError, from_ann, load
 from self_models.conversion import nearest_bound, units
 from self_models.network.norms import Staircase
@@ -120,6 +121,32 @@ def test_a_decoder_is_added_and_other_settings_are_taken():
     assert output.predictions.shape == (4, *x.shape) and snn.settings["leak"] == 0.9 and len(snn.thresholds) == 5
 
 
+@pytest.mark.parametrize(
+    ("shape", "outputs", "settings", "dataset"),
+    [
+        ((1, 28, 28), 10, {}, "MNIST"),
+        ((1, 8, 8), 10, {}, "…/images"),
+        ((3, 32, 32), 10, {}, "…/images"),
+        ((1, 28, 28), 5, {}, "…/images"),
+        ((1, 28, 28), 10, {"classes": list("abcdefghij")}, "…/images"),
+        ((3, 32, 32), 10, {"dataset": "CIFAR10"}, "CIFAR10"),
+        ((1, 8, 8), 2, {"dataset": "my/pets", "classes": ["cat", "dog"]}, "my/pets"),
+    ],
+)
+def test_of_which_images_it_is(tmp_path, shape, outputs, settings, dataset):
+    """MNIST's where they may be; else a script says that it wants a folder, and does not blame images that nobody gave it."""
+    stack = nn.Sequential(
+        nn.Conv2d(shape[0], 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * shape[1] * shape[2], outputs)
+    )
+    snn = from_ann(stack, torch.rand(2, *shape), timesteps=2, engine="dense", **settings)
+    assert snn.background == (0.0 if dataset == "MNIST" else None)
+    save_checkpoint(tmp_path / "x.pth", snn)
+    again = load(tmp_path / "x.pth")
+    assert (again.settings["dataset"], again.image_shape, again.classes) == (dataset, shape, snn.classes)
+    if dataset.startswith("…"):
+        assert "and nothing says where it is: add --dataset FOLDER" in refused("energy", tmp_path / "x.pth")
+
+
 def test_numpy_pixels_are_taken():
     pixels = np.array([128, 255], np.uint8).reshape(1, 1, 1, 2)
     assert from_ann(of_two_neurons(), pixels).thresholds == pytest.approx([1.5])
@@ -212,8 +239,14 @@ def test_what_no_network_here_has_is_refused_by_layer(stack, words):
         (torch.rand(2, 1, 8, 8) * 3, {}, "images must be .* in .0, 1.; these lie in"),
         (torch.rand(1, 8, 8), {}, r"images must be a tensor or array \(N, C, H, W\)"),
         ("digits.png", {}, r"images must be a tensor or array \(N, C, H, W\)"),
+        (torch.rand(2, 1, 8, 8), {"dataset": ["MNIST"]}, "dataset: unknown name"),
         ("digits.png", {"image_shape": (1, 8, 8)}, "images must be .*, not a str"),
         (torch.rand(2, 1, 8, 8), {"bias": False}, "bias follows from the layers"),
+        (torch.rand(2, 1, 8, 8), {"default_threshold": 2.0, "decoder": "U in"}, "default_threshold follows from the layers"),
+        (torch.rand(2, 1, 8, 8), {"vgg_name": "VGG11"}, "vgg_name follows from the layers"),
+        (torch.rand(2, 1, 8, 8), {"readout": "membrane"}, "readout is of a decoder, and there are none: leave it out, or give d"),
+        (torch.rand(2, 1, 8, 8), {"init": "kaiming"}, "init is of layers that are new, and there are none"),
+        *((torch.rand(2, 1, 8, 8), {"seed": seed, "update": "delayed"}, f"seed: {seed!r} is not a whole") for seed in ("a", -1)),
         (torch.rand(2, 1, 8, 8), {"engine": "fast"}, "engine"),
         (torch.rand(2, 1, 8, 8), {"update": "later"}, "update"),
     ],

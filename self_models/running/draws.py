@@ -13,13 +13,14 @@ from math import prod
 import torch
 
 from self_models.basics.devices import sent
+from self_models.basics.settings import WHOLE, required
 from self_models.fast.philox import LOW, filled, philox_words
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
 
 
 def seed_for(seed, purpose):
-    """64 bits that follow from a seed, any whole number, and what is drawn with it."""
+    """64 bits that follow from a seed and what is drawn with it."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest(), "little")
 
 
@@ -37,8 +38,8 @@ def shuffled(size, seed, epoch):
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """The draws of a batch in one epoch. index: the images' positions in their set, (B,) int64 on the
-    CPU, below 2**32.
+    """The draws of a batch in one epoch. seed: a whole number from 0; index: the images' positions in their set, (B,) int64 on
+    the CPU, below 2**32.
 
     Each image's draws are its own, whatever shares its batch, and the same on every device.
     """
@@ -46,6 +47,9 @@ class Draws:
     seed: int
     epoch: int
     index: torch.Tensor
+
+    def __post_init__(self):
+        required(WHOLE, "seed", self.seed)
 
     def select(self, keep):
         """The draws of a part of the batch; keep: an index or a mask."""
