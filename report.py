@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """One HTML page that shows one run, or compares several: curves, spikes, accuracy against cost, flags, and single images."""
 
+from pathlib import Path
+
+from harness import UserError
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
 from harness.reporting.page import save_page
@@ -19,6 +22,8 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
+    if Path(args.output).suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--output {args.output}: a report is a page: give a name that ends in .html")
     runs, left_out = find_runs(args.runs, args.output_dir)
     save_page(args.output, runs, args.overwrite)
     for line in (*left_out, *(f"{run.path}, {fault}" for run in runs for fault in run.faults)):

@@ -351,7 +351,9 @@ def test_a_damaged_file_of_steps_is_left_out(looked, tmp_path):
 
 def test_lines_on_bad_input(tmp_path, trained):
     page, log = tmp_path / "page.html", write(tmp_path / "x.jsonl", EPOCH)
-    mine, before = write(tmp_path / "mine.html", "mine"), digests(tmp_path)
+    mine, folder = write(tmp_path / "mine.html", "mine"), tmp_path / "folder.html"
+    folder.mkdir()
+    before = digests(tmp_path)
     for words, line in (
         (f"nothing --output_dir {tmp_path}", "there is no run nothing"),
         (f"{tmp_path}/gone.jsonl", "gone.jsonl is not there"),
@@ -360,7 +362,8 @@ def test_lines_on_bad_input(tmp_path, trained):
         (write(tmp_path / "empty.jsonl"), "is no run's log: it is empty"),
         (write(tmp_path / "begun.jsonl", opening()), "has nothing to show yet"),
         (f"{log} --output {tmp_path}/no/page.html", "cannot write"),
-        (f"{log} --output {tmp_path}", "exists and is no report"),
+        (f"{log} --output {tmp_path}/page.xyz", "page.xyz: a report is a page: give a name that ends in .html"),
+        (f"{log} --output {folder}", "exists and is no report"),
         (f"{log} --output {mine}", "--overwrite replaces it"),
         ("", "RUN"),
     ):
