@@ -20,11 +20,8 @@ import torch
 
 import harness.command_line.scripts
 import harness.data.sets
-from harness.building.own import imported
+from harness.building.own import REGISTRIES, imported
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.objectives.gates import GATES
-from self_models.objectives.readouts import READOUTS
-from self_models.objectives.stopping import RULES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANN, SNN = "ann_wFeedback", "snn_wFeedback"
@@ -174,7 +171,7 @@ def looked(trained, tmp_path_factory):
 @pytest.fixture
 def forgotten():
     """What files register is forgotten after a test, and that they were imported."""
-    before = [(registry, dict(registry)) for registry in (GATES, RULES, READOUTS)]
+    before = [(registry, dict(registry)) for registry in REGISTRIES.values()]
     imported.cache_clear()
     yield
     for registry, parts in before:

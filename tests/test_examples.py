@@ -19,7 +19,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 PAGE = (REPOSITORY / "docs/how_to/extend.md").read_text(encoding="utf-8")
 ON_HELD_OUT = SPIKING.replace("--select test", "--holdout 8")
 IDEAS = {  # file -> (its class, flags, why its steps are taken one by one, what a count of operations does not know)
-    "neighbours": ("", "--gate neighbours --around 1", "", ""),
+    "neighbours": ("", "--gate neighbours --around 0", "", ""),
     "adaptive_threshold": ("AdaptiveSNN", "", "features.1 (AdaptiveNeuron) is its own", "features.1 (AdaptiveNeuron)"),
     "two_decoders": ("TwoDecoders", "--readout spike_count", *["TwoDecoders.read_out_and_gate"] * 2),
     "refractory": ("Refractory", "", *["Refractory.step"] * 2),
@@ -61,12 +61,15 @@ def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_pat
     assert rows[0]["engine"] == ("reference" if cls else "dense") and ("operations" in rows[0]) == (not cls)
     assert (f"note: a count of operations does not know {not_counted}: there are none" in said) == bool(cls)
     if name == "two_decoders":  # one with a step of its own is compared and drawn, a gate is shown a stream
-        run_here("compare", trained.snn, path, f"--evaluate --model {word} {DATA} {here}")
+        said = run_here("compare", trained.snn, path, f"--evaluate --model {word} {DATA} {here}")[1]
+        assert re.search(r"run with +T = 5, ε = 0.0 +T = 5, ε = 0.0, class = TwoDecoders\n", said)
         (first,), (second,) = (records(tmp_path / f"logs/snn/{one}_compared.jsonl", "evaluation") for one in ("tiny", "x"))
         assert (first["engine"], second["engine"]) == ("dense", "reference")  # each is what its checkpoint says
         run_here(ANALYSIS, later, "--images 2 --raster")
     if name == "neighbours":
-        run_here(STREAM, later, "--scene switch --scene_frames 3 --steps_per_frame 2")
+        run_here(STREAM, later.replace(flags, ""), "--scene switch --scene_frames 3 --steps_per_frame 2")
+        kept = records(tmp_path / "logs/snn/x_posthoc_stream.jsonl", "run")[0]["parameters"]
+        assert (kept["gate"], kept["around"]) == ("neighbours", 0)  # as trained
 
 
 @pytest.mark.parametrize("name", [name for name in IDEAS if IDEAS[name][0]])

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ANN, DATA, OBJ2, OBJ3, REPOSITORY, SNN, SPIKING, TINY, digests, records, refused, run_here
+from conftest import ANN, DATA, OBJ1, OBJ2, OBJ3, REPOSITORY, SNN, SPIKING, STREAM, TINY, digests, records, refused, run_here
 
 import snn_wFeedback
 from harness.building.models import new_snn
-from harness.building.own import imported, named
+from harness.building.own import imported, lines_on_own, named
 from harness.data.facts import with_facts
 from self_models import load
 from self_models.basics.errors import ModelError
@@ -23,6 +23,7 @@ from self_models.objectives.gates import GATES, Blocking
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES, Rule
 from self_models.running.steps import RunState, View
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 PAGE = (REPOSITORY / "docs/how_to/extend.md").read_text(encoding="utf-8")
@@ -36,15 +37,111 @@ def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
     (tmp_path / "parts.py").write_text("\n\n".join(BLOCKS[1:]))
     here, path = f"--model {tmp_path / 'parts.py'} {DATA} --output_dir {tmp_path}", tmp_path / "trained_models/snn/own.pth"
     started = f"--pretrained_ann {trained.ann} --timesteps 3 --update immediate --balance_images 8 --balance_timesteps 6"
-    run_here(SNN, f"{started} --epochs 1 {OWN} {here} --run_name own")
+    in_use = (
+        "in use of parts.py: gate relative, rule settled, readout membrane_scaled; not in use: neurons HardReset (in no layer)"
+    )
+    assert in_use in run_here(SNN, f"{started} --epochs 1 {OWN} {here} --run_name own")[1]
     later = f"--pretrained_snn {path} {here}"
-    assert run_here(OBJ2, f"{later} --rules settled --leads 0.1 0.9")[0][0]["bounds"] == {"lead": 0.1}
+    found, said = run_here(OBJ2, f"{later} --rules settled --leads 0.1 0.9")
+    assert found[0]["bounds"] == {"lead": 0.1} and in_use in said
     run_here(OBJ3, later)
+    said = run_here("compare", trained.snn, path, f"--evaluate {here}")[1]  # each as it was trained
+    assert "T = 3, ε = 0.2, gate = relative, rule = settled, lead = 0.4" in said and "the SNN was trained with gate" not in said
+    one, again = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")[0] for name in ("own", "own_compared"))
+    assert one["spikes"] == again["spikes"] and one["bounds"] == again["bounds"] == {"lead": 0.4}
+    said = run_here(OBJ1, later, "--gate block")[1]
+    assert "note: this SNN was trained with gate relative, and runs with gate block here; --gate relative runs it as" in said
+    assert "gate open has no epsilon, which is varied here: --gate block, or snn_" in refused(OBJ1, later, "--gate open")
     kept = {"readout": "membrane_scaled", "readout_gain": 3.0, "gate": "relative", "slack": 0.3, "rule": "settled", "lead": 0.4}
     assert kept.items() <= load(path, slack=0.3).settings.items()
     with contextlib.redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
         importlib.import_module(SNN).main(["--model", str(tmp_path / "parts.py"), "--help_all"])
     assert all(word in shown.getvalue() for word in ("--slack", "--readout_gain", "relative"))
+
+
+def test_a_rule_is_known_to_the_first_script_that_reads_it(tmp_path):
+    """As in a process of its own, in which nothing else has imported the file."""
+    (tmp_path / "rule.py").write_text(BLOCKS[2])
+    words = ["--model", str(tmp_path / "rule.py")]
+    parsed = importlib.import_module(OBJ2).build_parser(words).parse_args([*words, "--rules", "settled", "--leads", "0.1", "0.9"])
+    assert (parsed.rules, parsed.leads) == (["settled"], [0.1, 0.9])
+    imported.cache_clear()
+    RULES.pop("settled")
+    assert all("--lead" not in action.option_strings for action in importlib.import_module(STREAM).build_parser(words)._actions)
+
+
+LOSS = """
+from dataclasses import dataclass
+from harness.training.losses import LOSSES, Loss
+
+@LOSSES.register("mine")
+@dataclass
+class Mine(Loss):
+    def value(self, output, images, labels):
+        return 0 * output.logits.sum()
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocks", "cls", "flags", "gate", "said"),
+    [
+        ((1,), "", {}, "open", "note: nothing of x.py is in use: gate relative (not chosen), loss mine (weight 0)"),
+        (
+            (1, 2),
+            "",
+            {"mine_weight": 1},
+            "open",
+            "in use of x.py: loss mine; not in use: gate relative (not chosen), rule settled",
+        ),
+        ((1,), "", {"mine_weight": 1, "test_only": True}, "relative", "gate relative; not in use: loss mine (of training)"),
+        ((2,), "", {"rules": ["settled"]}, "open", "in use of x.py: rule settled; not in use: loss mine (weight 0)"),
+        (
+            (4,),
+            "HardClassifier",
+            {},
+            "open",
+            "class HardClassifier, neurons HardReset (in classifier.1, classifier.4); not in use:",
+        ),
+        ((4,), "HardFirst", {}, "open", "in use of x.py: class HardFirst, neurons HardReset (in features.1); not in use: loss"),
+        ((4,), "WrongStage", {}, "open", "class WrongStage; not in use: loss mine (weight 0), neurons HardReset (in no layer)"),
+        ((), "", {}, "open", "note: nothing of x.py is in use: it registers nothing"),
+    ],
+)
+def test_what_is_in_use_of_a_file_is_said(blocks, cls, flags, gate, said, tmp_path):
+    """Of the page's parts; a stage that there is not is seen by its neurons, which no layer has."""
+    text = "\n".join([*(BLOCKS[number] for number in blocks), LOSS * bool(blocks)])
+    if cls == "WrongStage":
+        text = text.replace('"classifier"', '"encoder"').replace("HardClassifier", cls)
+    (tmp_path / "x.py").write_text(text)
+    args = SimpleNamespace(model=f"{tmp_path / 'x.py'}:{cls}".rstrip(":"), test_only=False, mine_weight=0)
+    vars(args).update(flags)
+    model = (named(args.model) or VGG_SNN_STDB_wFeedback)("VGG5_wFeedback_small", fc_width=8, gate=gate)
+    (line,) = lines_on_own(args, model)
+    assert said in line
+
+
+def test_an_edited_file_is_noticed(trained, tmp_path):
+    """By its digest in the checkpoint: in an evaluation and where a run goes on; under another name, too."""
+    file, other, here = tmp_path / "x.py", tmp_path / "y.py", f"--run_name x --output_dir {tmp_path}"
+    file.write_text(NETWORK)
+    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --model {file}:MySNN {here}")
+    path = tmp_path / "trained_models/snn/x.pth"
+
+    def noted(name, flags, model):
+        imported.cache_clear()
+        return re.findall(f"note: .*{path.stem}.*", run_here(name, f"--model {model}:MySNN {here} {DATA} {flags}")[1])
+
+    evaluate = f"--pretrained_snn {path} --test_only --overwrite"
+    other.write_text(NETWORK)
+    assert noted(SNN, evaluate, file) == noted(SNN, evaluate, other) == []  # the same file is the same, whatever it is called
+    for each in (file, other):
+        each.write_text(NETWORK + "# changed")
+    last = path.with_stem("x_last")
+    tail = ": its own parts may compute something else now"
+    assert noted(SNN, evaluate, file) == [f"note: {path} was trained with another version of x.py{tail}"]
+    assert noted(SNN, evaluate, other) == [f"note: {path} was trained with x.py, not with y.py{tail}"]
+    assert noted(SNN, "--resume --epochs 2", file) == [f"note: {last} was trained with another version of x.py{tail}"]
+    assert noted(SNN, evaluate.replace(str(path), str(last)), file) == []  # what went on with the new file has its digest
 
 
 def rule(name, field):

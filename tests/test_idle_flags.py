@@ -136,6 +136,10 @@ def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
     path = tmp_path / "trained_models/snn/fast_base_7.pth"
     command = f"python snn_wFeedback.py --preset fast_base --dataset {tmp_path} --seed 7 --output_dir {tmp_path}"
     assert f"--preset fast_baseline wants {path}, which is not there; this makes it: {command}" in line
+    idea = f"--model {REPOSITORY / 'examples/two_decoders.py'}:TwoDecoders"  # with one's own network, too
+    for own in ("", idea):
+        line = refused(SNN, f"--preset quick_feedback --output_dir {tmp_path} {own}")
+        assert "this makes it: python ann_wFeedback.py --preset quick_feedback" in line and "ann_feedback.pth fits, too" in line
     assert digests(tmp_path) == {}
 
 
