@@ -1,6 +1,6 @@
 """What pictures show: the facts of a run step by step, and how they are chosen."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,8 +12,9 @@ from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import rows_of, save_contact_sheet, save_gif, save_knowledge
 from harness.drawing.film import STATES, film_of, keyed, load_film, save_film
+from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.contrast import Contrast
-from self_models.objectives.gates import Blocking, Gate
+from self_models.objectives.gates import GATES, Blocking, Gate
 from self_models.objectives.once import Once
 from self_models.running.outputs import SNNOutput
 
@@ -209,6 +210,26 @@ def test_a_gif_of_a_stream_has_all_of_its_title_and_the_label_of_each_step(drawn
     words = "\n".join(words_of(drawn[-1]))  # of the last step
     assert all(each in words for each in (*said, f"{TITLE}\nstep 3 of 3", "spikes so far: 18"))
     assert not any(each in words for each in unsaid)
+
+
+@dataclass
+class Mine(Blocking):
+    tol: float = objective_setting(0.3, NOT_NEGATIVE, "")
+
+
+def test_of_a_gate_of_ones_own_pictures_say_no_more_than_its_name_and_settings(drawn, tmp_path, monkeypatch):
+    """Not what is true of block, nor its epsilon; so does the film that a report reads."""
+    monkeypatch.setitem(GATES, "mine", Mine)
+    found = film(gate=Mine)
+    save_film(tmp_path / "film.npz", found)
+    for one in (found, load_film(tmp_path / "film.npz")):
+        for draw in (save_contact_sheet, partial(save_gif, seconds_per_step=0.5)):
+            draw(tmp_path / "picture", one)
+            said = words_of(drawn[-1])
+            assert any("gate mine, tol 0.3; blocked, in % of the pixels that are not 0" in each for each in said)
+            assert {"open: predicted", "blocked by the gate"} <= set(said) and "ε = " not in " ".join(said)
+            assert not {STATES[PREDICTED], STATES[BLOCKED]} & set(said)
+    assert (found.setting, film(epsilon=0.2).setting) == ("gate mine, tol 0.3", "ε = 0.2")
 
 
 def test_the_image_as_known_after_each_step(drawn, tmp_path):

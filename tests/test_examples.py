@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ANALYSIS, DATA, OBJ1, REPOSITORY, SNN, SPIKING, STREAM, images, records, refused, run_here
+from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, REPOSITORY, SNN, SPIKING, STREAM, images, records, refused, run_here
 from test_event_engine import build
 
 from harness.building import own
@@ -70,6 +70,23 @@ def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_pat
         run_here(STREAM, later.replace(flags, ""), "--scene switch --scene_frames 3 --steps_per_frame 2")
         kept = records(tmp_path / "logs/snn/x_posthoc_stream.jsonl", "run")[0]["parameters"]
         assert (kept["gate"], kept["around"]) == ("neighbours", 0)  # as trained
+
+
+def test_the_pages_commands_run_one_after_the_other(tmp_path, monkeypatch):
+    """As in a fresh clone, in which nobody has trained anything; small here."""
+    word_for("refractory", tmp_path)
+    (tmp_path / "parts.py").write_text(
+        next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "slack" in block)
+    )
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^    python (\w+)\.py (.*(?:\\\n.*)?)", PAGE, re.MULTILINE)
+    assert [name for name, _ in commands] == [ANN, SNN, OBJ1, SNN, SNN]
+    for name, flags in commands:
+        small = {ANN: f"{DATA} --holdout 8 --epochs 1", SNN: f"{DATA} --holdout 8 {BALANCE}", OBJ1: DATA}[name]
+        run_here(name, flags.replace("\\", " "), small)
+    made = sorted(path.stem for path in (tmp_path / "trained_models/snn").glob("*.pth") if not path.stem.endswith("_last"))
+    assert made == ["refractory", "relative", "steady"]
 
 
 @pytest.mark.parametrize("name", [name for name in IDEAS if IDEAS[name][0]])

@@ -24,6 +24,7 @@ from harness.measuring.evaluation import evaluate
 from harness.reporting import page, reading
 from harness.reporting.page import save_page
 from harness.reporting.reading import find_runs
+from harness.reporting.records import Result
 from harness.training.losses import Criterion
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from snn_wFeedback_posthoc_model_analysis import spikes_of
@@ -40,6 +41,20 @@ MEASURED = {
     "spikes_per_layer": {"input": 1.0, "features.1": 2.0, "classifier.1": 4.0}, "energy_event_joules": 1e-6,
     "open_share": [1.0, 0.5, 0.25, 0.0, 0.0], "command": "obj1.py --epsilon 0.1",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"gate": "block", "encoding": "poisson", "class": "InputBlockingSNN"}, {}),
+        ({"gate": "open", "encoding": "direct"}, {"encoding": "direct"}),
+        ({"gate": "relative", "class": "Mine"}, {"gate": "relative", "class": "Mine"}),
+        ({"gate": "once"}, {"gate": "once"}),
+    ],
+)
+def test_what_a_network_ran_with_names_what_is_not_as_usual(said, told):
+    assert Result(MEASURED | said).settings == {"T": "5", "ε": "0.1", **told}
+    assert Result({"accuracy": 0.5, "images": 4} | said).settings == {}  # of an ANN
 
 
 STEP = {"event": "step", "step": 1, "squared_error": 3.0, "blocked_share": 0.25, "epsilon": 0.1}
