@@ -1,5 +1,6 @@
 """A network in C: built by cc as it comes, spike for spike what Python gives, or the first difference by its name."""
 
+import ctypes
 import re
 import shutil
 import subprocess
@@ -14,12 +15,13 @@ import harness.exporting.c_folder
 from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
-from harness.exporting.c_folder import files_of
+from harness.exporting.c_folder import agreed, files_of
 from harness.exporting.c_layout import NODE, laid_out
 from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError
 from self_models.conformance import first_difference
-from self_models.integers import in_whole_numbers
+from self_models.integers import IntegerSNN, in_whole_numbers
+from self_models.running.draws import EVALUATION, Draws, key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
@@ -27,25 +29,53 @@ STRICT = "CFLAGS=-O1 -Wall -Wextra -Werror"
 SANITISED = (f"{STRICT} -fsanitize=address,undefined -fno-sanitize-recover", "LDFLAGS=-fsanitize=address,undefined")
 COMMITTED = [f"{name}_{kind}" for name in ("quick", "accurate", "fast", "snn") for kind in ("feedback", "baseline")]
 COLOUR = {"image_shape": (3, 8, 10), "encoding": "direct"}
-STREAMING = {"blocking": "dynamic", "surprise": 2.0}
+STREAMING = {"blocking": "dynamic", "surprise": 0.75}
+NUMBERS = [7, 2, 9, 0]  # of the images in golden.c
 
 
 def pixels(model, count=4, seed=0):
-    """Random images of bytes; those that are sent as they are black or white, so that sums of them are exact."""
+    """Random images of bytes; in float32 those that are sent as they are black or white, so that sums of them are exact."""
     draw = torch.Generator().manual_seed(seed)
     x = torch.randint(256, (count, *model.image_shape), generator=draw, dtype=torch.uint8)
-    if model.settings["encoding"] == "direct" or model.settings.get("residual"):
+    if not isinstance(model, IntegerSNN) and (model.settings["encoding"] == "direct" or model.settings.get("residual")):
         x = (x > 128).to(torch.uint8) * 255
     return x * (torch.rand(x.shape, generator=draw) > 0.2)
 
 
-def write(folder, model, compact=False):
+def write(folder, model, compact=False, numbers=NUMBERS):
     """A folder of the model's, in which make was not called yet; returns the images in its golden.c."""
     folder.mkdir(exist_ok=True)
     x = pixels(model)
-    for name, text in files_of(model, laid_out(model, compact), x, [0, 1, 2, 3], "small").items():
+    for name, text in files_of(model, laid_out(model, compact), x, numbers, "small").items():
         (folder / name).write_text(text)
     return x
+
+
+def all_of(model):
+    """What a trace has of a model, to be recorded in Python."""
+    return dict.fromkeys(model.neurons(), ("spikes", "membrane")) | {"input": "spikes"}
+
+
+class Library:
+    """A network that was written to a folder, by the functions of network.h."""
+
+    def __init__(self, folder):
+        command = "cc -std=c99 -ffp-contract=off -O1 -shared -fPIC network.c weights.c -lm -o network.so"
+        subprocess.run(command.split(), cwd=folder, check=True)
+        self.functions = ctypes.CDLL(str(folder / "network.so"))
+        self.functions.network_seen.restype = ctypes.POINTER(ctypes.c_float)
+
+    def call(self, name, *values):
+        values = (ctypes.c_float(value) if isinstance(value, float) else value for value in values)
+        return getattr(self.functions, f"network_{name}")(*values)
+
+    def show(self, image):
+        """image: uint8 (C, H, W)"""
+        return self.call("show", image.permute(1, 2, 0).contiguous().numpy().tobytes())
+
+    def spikes(self, layers, steps):
+        """Of each layer in each of the next steps, (steps, layers)."""
+        return [[self.call("spikes", layer) for layer in layers] for _ in range(steps) if self.call("step") >= 0]
 
 
 def check(folder):
@@ -83,23 +113,81 @@ def few_images(monkeypatch):
         {**POOLED, "kernel_size": 1, "fc_layers": 0},
         {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "image_shape": (2, 13, 14)},
         {**MAXIMUM, **BIAS, "update": "phased", "output_bias": True},
+        {"plan": [[4], ["in"]], "image_shape": (1, 12, 12), "encoding": "direct", "readout_slew": 0.3, "epsilon": 0.0,
+         "residual": True},
+        {"plan": [[4, "A", "fork", 6], ["U", "in"]], "residual": True, "readout": "membrane", "feedback_interval": 2, "leak": 0.5,
+         "default_threshold": 0.0625, **STREAMING},
+        {"plan": [[130, "D", 9], []], "image_shape": (1, 4, 6), "encoding": "direct", "epsilon": 0.0, "fc_width": 300,
+         "default_threshold": 0.0625},
     ],
     ids=str,
 )  # fmt: skip
 @torch.no_grad()
 def test_same_spikes_and_pixels(tmp_path, settings, kind):
-    """By check.c, by first_difference, and left on, where images follow each other; clean for both sanitisers."""
+    """With potentials, logits and open pixels, one image after the other, and streaming; clean for both sanitisers."""
     model = build(**{"timesteps": 7, "fc_width": 12, **settings})
     model = in_whole_numbers(model) if kind == "int8" else model
     x = write(tmp_path, model, kind == "compact")
     found = CBuild(tmp_path, model, *SANITISED)
     assert check(tmp_path).stdout == f"equal: 4 images, {model.latency} steps each, spike for spike\n"
-    assert first_difference(model, found, x, tolerance=0 if kind == "int8" else 1e-4) is None
-    assert spiked(model(x, seed=0))
+    record, tolerance = all_of(model), 0 if kind == "int8" else 1e-4
+    output = model(x, seed=0, record=record)
+    assert first_difference(output, found(x, seed=0), tolerance=tolerance) is None and spiked(output)
     if settings.get("max_pool") != "count" and not model.phased:
-        stream, left_on = model.stream(seed=0), found.output(found.run(x, "-t", "-l", "-s", "3"), 1)
-        steps = [torch.stack([*stream(image[None], 3, frames=False).spikes_by_step.values()]) for image in x]
-        assert torch.equal(torch.stack([*left_on.spikes_by_step.values()]), torch.cat(steps, 1))
+        stream, trace = model.stream(seed=0), np.frombuffer(found.run(x, "-t", "-l", "-s", "3"), np.uint8)
+        for image, rows in zip(x, np.split(trace, len(x)), strict=True):
+            wanted = stream(image[None], 3, record=record)
+            assert first_difference(wanted, found.output(rows, 3), tolerance=tolerance) is None
+
+
+@pytest.mark.parametrize("settings", [{**MAXIMUM, **COUNTED}, {"update": "phased", "epsilon": 0.0}], ids=str)
+def test_what_no_stream_can_run_is_refused(tmp_path, settings):
+    """As in Python: it answers one image after the other, each from rest."""
+    model = build(**settings)
+    x = write(tmp_path, model)
+    with pytest.raises(ModelError, match="-l: this network answers one image after the other"):
+        CBuild(tmp_path, model, STRICT).run(x, "-l")
+    with pytest.raises(ModelError, match="a streaming network wants"):
+        model.stream()(x)
+    library = Library(tmp_path)
+    library.call("reset", 0, 0, 0)
+    assert not library.call("streams") and library.show(x[0])
+    before = library.call("seen")[: x[0].numel()]
+    assert not library.show(x[1]) and library.call("seen")[: x[0].numel()] == before
+    library.call("reset", 0, 0, 1)
+    assert library.show(x[1]) and library.call("seen")[: x[0].numel()] != before
+
+
+@pytest.mark.parametrize(
+    ("call", "change", "settings"),
+    [
+        (("set_feedback", 0), {"gate": "open"}, {"residual": True, "readout": "membrane"}),
+        (("set_epsilon", 0.125), {"epsilon": 0.125}, {"blocking": "dynamic"}),
+        (("set_dynamic", 1), {"blocking": "dynamic"}, {}),
+        (("set_surprise", 0.5), {"surprise": 0.5}, {"blocking": "dynamic"}),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_settings_change_from_the_next_timestep_on(tmp_path, call, change, settings):
+    """In a stream, as in Python; a decoder that is off, in C, does not spike."""
+    model = build(**settings)
+    x, library = write(tmp_path, model), Library(tmp_path)
+    layers = [n for n, name in enumerate(model.wiring.names) if not (call[0] == "set_feedback" and name.startswith("generate"))]
+    stream, found, wanted = model.stream(), [], []
+
+    def look(image):
+        library.show(image)
+        found.append(library.spikes(layers, 4))
+        wanted.append(torch.cat([*stream(image[None], 4).spikes_by_step.values()], 1)[:, layers].tolist())
+
+    library.call("reset", *key_for(0, "input"), 0)
+    look(x[0])
+    library.call(*call)
+    model.change(**change)
+    for image in x:
+        look(image)
+    assert found == wanted
 
 
 @pytest.mark.parametrize("rule", ["confidence", "entropy", "all_predicted", "both"])
@@ -109,16 +197,34 @@ def test_images_stop_where_python_stops_them(tmp_path, rule):
     model = build(VGG_SNN_STDB_wFeedback, gate="block", epsilon=0.3, rule=rule, **bounds)
     write(tmp_path, model)
     x = pixels(model, 30, seed=1)
-    output, found = model(x, seed=0), CBuild(tmp_path, model, STRICT).answers(x)
+    output, found = model(x, seed=0, record=all_of(model)), CBuild(tmp_path, model, STRICT)
     spikes = torch.stack([*output.spikes.values()]).sum(0)
-    assert found.tolist() == torch.stack([output.logits.argmax(1), output.steps, spikes.long()], 1).tolist()
-    assert len(set(output.steps.tolist())) > 1
+    assert found.answers(x).tolist() == torch.stack([output.logits.argmax(1), output.steps, spikes.long()], 1).tolist()
+    assert len(set(output.steps.tolist())) > 1 and not check(tmp_path).returncode
+    assert first_difference(output, found(x, seed=0), tolerance=1e-5) is None
+    stopped = output.steps.argmin()
+    assert first_difference(model, found, x[stopped : stopped + 1]) is None
+    assert set(found.answers(x, "-l", "-s", "7")[:, 1]) == {7}, "a stream does not stop"
+
+
+def test_golden_images_are_free_of_ties_in_all_timesteps():
+    """A second network stands for other roundings: weights a little off, in images that the rule ends before they tell."""
+    model, other = (build(VGG_SNN_STDB_wFeedback, rule="confidence", gap_bound=0.0, on_grid=False) for _ in range(2))
+    other.features[0].weight.data *= 1 + 1e-4
+    x = pixels(model, 30)
+    model.engine = lambda *args, **flags: other.change(rule=model.settings["rule"])(*args, **flags)
+    free, model.engine = agreed(model, x), None
+    assert model.batched and model.settings["rule"] == "confidence"
+    runs = [each.change(rule="never")(x, seed=0).spikes_by_step for each in (model, other)]
+    spikes = [torch.stack([*run.values()]) for run in runs]
+    same = (spikes[0] == spikes[1]).all(0)  # (T, B)
+    assert free == same.all(0).nonzero().flatten().tolist()[:10] and 0 < same.all(0).sum() < same[0].sum()
 
 
 @torch.no_grad()
 def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
     model = build(timesteps=7, fc_width=12)
-    x = write(tmp_path, model)
+    x = write(tmp_path, model, numbers=range(4))
     weights = (tmp_path / "weights.c").read_text()
     laid = laid_out(model)
     at = int(laid.nodes[2]["first_weight"]) + 40  # of the second layer
@@ -140,11 +246,27 @@ def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
 def test_what_run_cannot_read_is_refused(tmp_path):
     write(tmp_path / "c", model := build())
     runner, x = CBuild(tmp_path / "c", model), pixels(model)
-    for option, words in {"-s 0": "0 is not a number from 1 on", "-b x": "x is not a number", "-z 1": "usage"}.items():
-        done = subprocess.run([tmp_path / "c" / "run", *option.split()], input="", capture_output=True, text=True)
-        assert done.returncode == 2 and words in done.stderr
-    done = subprocess.run([tmp_path / "c" / "run"], input=bytes(x[0].numel() + 9), capture_output=True)
+    steps, whole = "is not a number from 1 to 2147483647", "is not a number from 0 to 4294967295"
+    refusals = {
+        "-s 0": steps, "-s 1e300": steps, "-s 2147483648": steps, "-s nan": steps, "-s 3.7": "-s 3.7 is not a whole number",
+        "-k abc 1": f"-k abc {whole}", "-k 1 2x": f"-k 2x {whole}", "-n -5": whole, "-n 99999999999": whole,
+        "-n 0.5": "-n 0.5 is not a whole number", "-b x": "-b x is not a number", "-b inf": "-b inf is not",
+        "-d -1": "-d -1 is not", "-z 1": "usage", "-k 1": "usage",
+    }  # fmt: skip
+    for option, words in refusals.items():
+        done = subprocess.run([runner.folder / "run", *option.split()], input="", capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1) and words in done.stderr, option
+    done = subprocess.run([runner.folder / "run"], input=bytes(x[0].numel() + 9), capture_output=True)
     assert done.returncode == 2 and len(done.stdout.splitlines()) == 1 and b"the last one has 9: it is left out" in done.stderr
+    same = runner.answers(x, "-n", "2", "-k", "1000", "4294967295")
+    assert np.array_equal(runner.answers(x, "-n", "0x2", "-k", "1e3", "0xffffffff"), same)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([runner.folder / "run"], input=x.numpy().tobytes(), stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2 and done.stderr == b"not all could be written: is the disk full?\n"
+    with pytest.raises(ModelError, match="run: -s 0 is not a number"):
+        runner.answers(x, "-s", "0")
+    with pytest.raises(ModelError, match="numbers that follow each other"):
+        runner(x, draws=Draws(0, EVALUATION, torch.tensor([0, 2, 3, 4])))
     for wrong in (x.float(), x[..., 1:], None):
         with pytest.raises(ModelError, match="images of a C build must be uint8"):
             runner.answers(wrong)

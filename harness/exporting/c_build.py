@@ -1,5 +1,6 @@
 """A folder of C that export.py has written, built and run from here: what it is held against Python with."""
 
+import re
 import subprocess
 from math import prod
 from pathlib import Path
@@ -21,55 +22,63 @@ class CBuild:
     uint8 (B, C, H, W). flags: of make, with which all is built anew. Raises UserError where it cannot be built."""
 
     def __init__(self, folder, snn, *flags):
-        self.folder, self.thresholds, self.timesteps = Path(folder), snn.thresholds, snn.latency
-        self.image_shape, sizes = snn.image_shape, self.folder / "weights.h"
-        if not sizes.is_file():
+        self.folder, self.thresholds, self.image_shape = Path(folder), snn.thresholds, snn.image_shape
+        if not (sizes := self.folder / "weights.h").is_file():
             raise UserError(f"{folder} is no folder that export.py --to c has written")
-        self.spaces, self.whole = spaces_of(snn.wiring), "NETWORK_INT8" in sizes.read_text()
+        sizes = sizes.read_text()
+        self.timesteps = int(re.search(r"NETWORK_TIMESTEPS (\d+)", sizes)[1])
+        self.spaces, self.whole = spaces_of(snn.wiring), "NETWORK_INT8" in sizes
         done = subprocess.run(["make", *["-B"] * bool(flags), "-C", str(folder), *flags], capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")
 
     def run(self, images, *options):
-        """What ./run writes for these images. Raises ModelError for others than it takes."""
+        """What ./run writes for these images. Raises ModelError for others than it takes, and for options that it refuses."""
         images = tensor_of(images)
         if getattr(images, "dtype", None) != torch.uint8 or images.shape[1:] != self.image_shape:
             raise ModelError(f"images of a C build must be uint8 (B, {', '.join(map(str, self.image_shape))})")
         raw = in_rows(images).tobytes()
-        return subprocess.run([str(self.folder / "run"), *options], input=raw, capture_output=True, check=True).stdout
+        done = subprocess.run([str(self.folder / "run"), *options], input=raw, capture_output=True)
+        if done.returncode:
+            raise ModelError(f"{self.folder / 'run'}: {done.stderr.decode().strip()}")
+        return done.stdout
 
     def answers(self, images, *options):
         """(class, steps, spikes) of each image, int (B, 3)."""
         return np.array([line.split() for line in self.run(images, *options).splitlines()], int)
 
     def __call__(self, images, uniforms=None, draws=None, seed=None, frames=True, record=None):
-        """The SNNOutput, with all that is recorded, of images with numbers that follow each other. Raises ModelError for
-        uniforms, which C draws by itself."""
+        """The SNNOutput, with all that is recorded, of images with numbers that follow each other. Raises ModelError for others,
+        and for uniforms, which C draws by itself."""
         if uniforms is not None:
             raise ModelError("a C build draws by itself: give a seed or draws in place of uniforms")
         draws = draws_for(images, draws, seed)
+        if (draws.index.diff() != 1).any():
+            raise ModelError("images of a C build have numbers that follow each other: give them one by one")
         key0, key1 = map(str, key_for(draws.seed, "input"))
-        return self.output(self.run(images, "-t", "-k", key0, key1, "-n", str(int(draws.index[0]))), len(images))
+        return self.output(self.run(images, "-t", "-k", key0, key1, "-n", str(int(draws.index[0]))))
 
-    def output(self, trace, count):
-        """The SNNOutput of a trace of so many images."""
+    def output(self, trace, timesteps=None):
+        """The SNNOutput of a trace, of so many timesteps, or as many as the network has: an image that the rule stopped before
+        shows its last one again, without spikes."""
         *names, output = self.spaces
         sizes = [prod(self.spaces[name]) for name in names]
         kind = "<i4" if self.whole else "<f4"
-        fields = [(name, "u1", size) for name, size in zip(names, sizes, strict=True)]
+        fields = [("is_open", "u1", sizes[0]), *((name, "u1", size) for name, size in zip(names, sizes, strict=True))]
         fields += [(f"v {name}", kind, size) for name, size in zip(names[1:], sizes[1:], strict=True)]
-        fields += [("logits", "<f4", self.spaces[output]), ("is_open", "u1", sizes[0])]
-        rows = np.frombuffer(trace, np.dtype(fields)).reshape(count, -1)
+        rows = np.frombuffer(trace, np.dtype([*fields, ("logits", "<f4", self.spaces[output]), ("is_last", "u1")]))
+        ends = rows["is_last"].nonzero()[0] + 1
+        steps, step = np.diff(ends, prepend=0), np.arange(timesteps or self.timesteps)[:, None]
+        shown, runs = ends - steps + np.minimum(step, steps - 1), step < steps  # (T, B): of each the row; whether it still ran
 
-        def of(field, name):
-            return in_space(torch.from_numpy(rows[field].swapaxes(0, 1).copy()), self.spaces[name])
+        def of(field, name, where=True):
+            return in_space(torch.from_numpy(rows[field][shown] * np.asarray(where)[..., None]), self.spaces[name])
 
-        recorded = {name: {"spikes": of(name, name).bool()} for name in names}
+        recorded = {name: {"spikes": of(name, name, runs).bool()} for name in names}
         for name in names[1:]:
             recorded[name]["membrane"] = of(f"v {name}", name)
         by_step = {name: recorded[name]["spikes"].flatten(2).sum(2).float() for name in names}
-        is_open = of("is_open", "input").bool()
-        is_open = torch.cat([torch.ones_like(is_open[:1]), is_open[:-1]])
-        logits, steps = of("logits", output), torch.full((count,), rows.shape[1])
-        return SNNOutput(logits[-1], None, None, {name: each.sum(0) for name, each in by_step.items()}, steps, None, is_open,
+        logits, is_open = of("logits", output), of("is_open", "input").bool()
+        counts = {name: each.sum(0) for name, each in by_step.items()}
+        return SNNOutput(logits[-1], None, None, counts, torch.from_numpy(steps), None, is_open,
                          logits_by_step=logits, spikes_by_step=by_step, recorded=recorded)  # fmt: skip

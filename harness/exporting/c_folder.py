@@ -1,5 +1,6 @@
 """A network as a folder of C99: its runtime, as it lies in c/, its weights, and a run of ten images to check it by."""
 
+from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
@@ -7,13 +8,13 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.data.sets import load_data
 from harness.exporting.c_layout import NODE, laid_out
-from harness.exporting.layers import check_spiking
+from harness.exporting.layers import check_spiking, test_images
 from harness.runs.progress import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
 from self_models.fast.event.threads import in_rows
+from self_models.integers import IntegerSNN
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, key_for
 
@@ -25,16 +26,18 @@ KNOWN = 1  # golden images whose potentials golden.c has, too
 TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
 
 
-def c_folder(checkpoint, own, weights="float32"):
-    """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: float32 or int8. Raises UserError and
-    ModelError for a network that network.c cannot run, by the name of what it does not know."""
+def c_folder(checkpoint, own, weights="float32", **data):
+    """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: float32 or int8; data: see test_images.
+    Raises UserError and ModelError for a network that network.c cannot run, by the name of what it does not know."""
     model = load(checkpoint, model=own, weights=weights)
     check_spiking(model)
     laid, notes = laid_out(model), []
     try:
-        test = load_data(model.settings["dataset"])[2]
+        test = test_images(model, **data)
         images = test.images[:TRIED]
     except UserError as error:
+        if data:
+            raise
         test, draw = None, torch.Generator().manual_seed(SEED)
         images = torch.randint(256, (TRIED, *model.image_shape), dtype=torch.uint8, generator=draw)
         notes.append(f"note: golden.c has random images ({error})")
@@ -55,14 +58,30 @@ def accuracy(model, test):
         return evaluate_parts(model, map(test.batch, parts), SEED, on_part=lambda *_: bar.update())["accuracy"]
 
 
+@contextmanager
+def unstopped(model):
+    """The model takes all timesteps, by step(), as golden.c has them."""
+    rule, batched = model.settings["rule"], model.batched
+    model.change(rule="never").batched = False
+    try:
+        yield
+    finally:
+        model.change(rule=rule).batched = batched
+
+
 @torch.no_grad()
 def agreed(model, images):
-    """The numbers of IMAGES images of which no spike depends on the order in which weights are added: both engines agree."""
-    if not model.engine:
-        return list(range(IMAGES))
+    """The numbers of IMAGES images of which no spike depends on the order in which weights are added: the event engine, and whole
+    layers at once, give those of step(), in timesteps, too, before which the stopping rule would end an image."""
+    if isinstance(model, IntegerSNN):
+        return list(range(min(IMAGES, len(images))))
     x, draws = checked_images(images, model), Draws(SEED, EVALUATION, torch.arange(len(images)))
-    one, other = (torch.stack([*run(x, draws=draws).spikes_by_step.values()]) for run in (model.engine, model.forward))
-    return (one == other).all(0).all(0).nonzero().flatten().tolist()[:IMAGES]
+    with unstopped(model):
+        runs = [run(x, draws=draws) for run in (model.forward, model.engine) if run]
+        model.batched = True
+        runs.append(model.forward(x, draws=draws))
+    wanted, *others = (torch.stack([*run.spikes_by_step.values()]) for run in runs)
+    return torch.stack([(wanted == one).all(0).all(0) for one in others]).all(0).nonzero().flatten().tolist()[:IMAGES]
 
 
 @torch.no_grad()
@@ -89,7 +108,7 @@ def files_of(model, laid, images, numbers, name):
     words |= {"pixels": laid.sizes["PIXELS"], "shape": f"{height} x {width} x {channels}"}
     files = {file: (TEMPLATES / file).read_text() for file in STATIC}
     files["README.md"] = Template((TEMPLATES / "README.md").read_text()).substitute(words)
-    files |= {"weights.h": weights_h(laid), "weights.c": weights_c(laid)}
+    files |= {"weights.h": weights_h(laid, model.classes), "weights.c": weights_c(laid)}
     return files | {"golden.c": golden_c(model, laid, images, numbers)}
 
 
@@ -120,10 +139,17 @@ def fields(values):
     return "{" + ", ".join(texts) + "}"
 
 
-def weights_h(laid):
+def quoted(text):
+    """A C string of this text, in UTF-8."""
+    codes = text.encode(errors="surrogateescape")
+    return '"' + "".join(chr(code) if 32 <= code < 127 and code not in b'"?\\' else f"\\{code:03o}" for code in codes) + '"'
+
+
+def weights_h(laid, classes):
     sizes = {**laid.sizes, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
     lines = ["#define NETWORK_INT8"] * (laid.weights.dtype == np.int8)
     lines += [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
+    lines += ["#define NETWORK_CLASS_NAMES { \\", *(f"    {quoted(name)}, \\" for name in classes), "}"]
     return "\n".join(["#ifndef WEIGHTS_H", "#define WEIGHTS_H", "", *lines, "", "#endif", ""])
 
 
@@ -144,14 +170,11 @@ def weights_c(laid):
 
 @torch.no_grad()
 def golden_c(model, laid, images, numbers):
-    """What the model does with these images in all of its steps: pixels, key, and by image, step and layer which neurons spike,
+    """What step() does with these images, without a stopping rule: pixels, key, and by image, step and layer which neurons spike,
     logits, which pixels are open, and of the first KNOWN the potentials. Neurons and pixels by row, column, channel."""
     record = dict.fromkeys(laid.names[1:], ("spikes", "membrane")) | {"input": "spikes"}
-    rule = model.settings["rule"]
-    try:
-        output = model.change(rule="never")(images, draws=Draws(SEED, EVALUATION, torch.as_tensor(numbers)), record=record)
-    finally:
-        model.change(rule=rule)
+    with unstopped(model):
+        output = model(images, draws=Draws(SEED, EVALUATION, torch.as_tensor(numbers)), record=record)
     is_open = torch.ones(model.latency, *images.shape) if output.is_open is None else output.is_open
     bits = [words_of(is_open), *(words_of(output.recorded[name]["spikes"]) for name in laid.names)]
     potentials = [in_rows(output.recorded[name]["membrane"][:, :KNOWN]) for name in laid.names[1:]]

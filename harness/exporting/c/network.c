@@ -201,6 +201,16 @@ static void bound(int n, int32_t place)
         at[o] = at[o] < least ? least : at[o] > most ? most : at[o];
 }
 
+/* Leak and bounds of a place are brought up to date, which the steps leave to whoever asks for its potentials next. */
+static void settle(int n, int32_t place)
+{
+    int32_t i = 0;
+    while (network_order[i] != n)
+        i++;
+    decay(n, place, i < network_header.forward ? steps : decodes);
+    bound(n, place);
+}
+
 /* Places first to last - 1 become candidates; their leak is brought up to date. */
 static void touch(int n, int32_t first, int32_t last, uint32_t clock)
 {
@@ -214,8 +224,8 @@ static void touch(int n, int32_t first, int32_t last, uint32_t clock)
 
 /* --- encode */
 
-/* poisson: s = sign(x) if u <= |x|, u a random number in [0, 1); direct: s = x. Of open pixels alone; where a prediction is taken
-   away (residual), x - p takes the place of x. */
+/* poisson: s = sign(x) if u <= |x|, u a random number in [0, 1); direct: s = x, in whole numbers rounded, which may leave 0 and
+   then is no event. Of open pixels alone; where a prediction is taken away (residual), x - p takes the place of x. */
 static void encode(void)
 {
     const Node *node = &network_nodes[0];
@@ -225,8 +235,9 @@ static void encode(void)
         return; /* the image is sent in the first phase */
     for (pixel = 0; pixel < NETWORK_PIXELS; pixel++) {
         const float x = explained ? image[pixel] - prediction[pixel] : image[pixel];
+        const potential_t s = network_header.encoding == DIRECT ? current_of(x) : (x > 0) - (x < 0);
         const int32_t place = pixel / node->channels, channel = pixel % node->channels;
-        if (!is_open[pixel] || x == 0)
+        if (!is_open[pixel] || s == 0)
             continue;
         if (network_header.encoding == POISSON) {
             if (pixel / 4 != block)
@@ -235,7 +246,7 @@ static void encode(void)
                 continue;
         }
         if (node->valued)
-            v_of(node, place)[channel] = network_header.encoding == DIRECT ? current_of(x) : x > 0 ? 1 : -1;
+            v_of(node, place)[channel] = s;
         spikes_of(node, place)[channel / 32] |= (uint32_t)1 << channel % 32;
         counts[0]++;
     }
@@ -620,8 +631,7 @@ static void forget(float keep)
         const int32_t n = network_order[i];
         const Node *node = &network_nodes[n];
         for (place = 0; (node->kind == NEURONS || node->kind == OUTPUT) && place < places_of(node); place++) {
-            decay(n, place, i < network_header.forward ? steps : decodes);
-            bound(n, place);
+            settle(n, place);
             for (o = 0; o < node->channels; o++)
                 v_of(node, place)[o] = CONSTANT(n, START) + kept(v_of(node, place)[o] - CONSTANT(n, START), keep);
         }
@@ -644,12 +654,23 @@ static void reset_on_change(const uint8_t *was_open)
         gate(pixel);
 }
 
-void network_show(const uint8_t *pixels)
+int network_streams(void)
+{
+    int32_t n;
+    for (n = 0; n < network_header.nodes; n++)
+        if (network_nodes[n].kind == COUNTING_POOL)
+            return 0;
+    return !network_header.phase;
+}
+
+int network_show(const uint8_t *pixels)
 {
     static uint8_t was_open[NETWORK_PIXELS];
     const int32_t channels = network_nodes[0].channels;
     int32_t first, pixel;
     int opens = 0;
+    if (begun && !network_streams())
+        return 0;
     for (first = 0; first < NETWORK_PIXELS; first += channels) {
         int any = 0;
         for (pixel = first; pixel < first + channels; pixel++) {
@@ -659,7 +680,7 @@ void network_show(const uint8_t *pixels)
         for (pixel = first; pixel < first + channels; pixel++) {
             const int differs = network_header.together ? any : pixel_of(pixels[pixel]) != image[pixel];
             image[pixel] = pixel_of(pixels[pixel]);
-            if (begun && differs)
+            if (begun && differs && network_settings.feedback)
                 gate(pixel);
         }
     }
@@ -668,6 +689,7 @@ void network_show(const uint8_t *pixels)
     if (opens && network_settings.surprise > 0)
         reset_on_change(was_open);
     begun = 1;
+    return 1;
 }
 
 /* --- a run */
@@ -745,7 +767,15 @@ const float *network_seen(void) { return image; }
 int network_layer_size(int layer) { return places_of(&network_nodes[layer]) * network_nodes[layer].channels; }
 uint32_t network_spikes(int layer) { return counts[layer]; }
 potential_t network_threshold(int layer) { return CONSTANT(layer, THRESHOLD); }
-potential_t network_potential(int layer, int neuron) { return layer > 0 ? v_of(&network_nodes[layer], 0)[neuron] : 0; }
+
+potential_t network_potential(int layer, int neuron)
+{
+    const Node *node = &network_nodes[layer];
+    if (layer == 0)
+        return 0;
+    settle(layer, neuron / node->channels);
+    return v_of(node, 0)[neuron];
+}
 
 int network_spiked(int layer, int neuron)
 {

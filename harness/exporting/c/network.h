@@ -2,7 +2,7 @@
 
    One network at a time; its state is static, nothing is allocated. A run is: network_reset, network_show, then network_step
    as often as wanted (NETWORK_TIMESTEPS of weights.h is what the network was trained for), then network_answer. To go on with
-   another image, as a streaming network does, call network_show again without a reset. */
+   another image, as a streaming network does, call network_show again without a reset, if network_streams says that it can. */
 #ifndef NETWORK_H
 #define NETWORK_H
 
@@ -26,8 +26,13 @@ void network_reset(uint32_t key0, uint32_t key1, uint32_t image);
 
 /* Show an image: height x width x channels bytes, row by row, the channels of a pixel side by side. The first after a reset
    begins a run; a later one takes the place of the one before: pixels that no longer fit their prediction open again (blocking
-   dynamic), and the network forgets as much as that surprises it (reset on change). */
-void network_show(const uint8_t *pixels);
+   dynamic), and the network forgets as much as that surprises it (reset on change). Returns 1; or 0 where the network cannot go on
+   with a later image: then it still sees the one before. */
+int network_show(const uint8_t *pixels);
+
+/* 1 where another image may take the place of the one before; 0 of a network whose update is phased, or whose maximum pools
+   count: it answers one image after the other, with a reset in between. */
+int network_streams(void);
 
 /* Take one timestep. Returns 1 where the stopping rule holds after it (early exit), else 0. */
 int network_step(void);

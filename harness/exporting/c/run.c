@@ -1,20 +1,22 @@
 /* Reads images from standard input, raw bytes, and writes a line for each: class, steps, spikes (input and layers).
    ./run [-b BOUND] [-d GAIN] [-k KEY0 KEY1] [-l] [-n NUMBER] [-s STEPS] [-t]
-   -b: early exit, by the network's rule, or by confidence where it has none: smallest margin of the two largest logits
+   -b: early exit: the bound of the network's rule, or, where it has none, of confidence: smallest margin of the two largest logits
    -d: blocked pixels may open again (dynamic), and what a change opens makes the network forget, by this gain; 0: it does not
    -k: of the input's random numbers; else those of seed 0
    -l: left on: the network is not reset between images, as in a stream
    -n: number of the first image, of which its random numbers follow, too; else 0
    -s: steps of each image
-   -t: writes a trace instead: of each step and layer one byte a neuron, whether it spiked, then the potentials of all layers but
-       the input, the logits (float), and one byte a pixel, whether it is open in the next step */
+   -t: writes a trace instead: of each step one byte a pixel, whether it is open, of each layer one byte a neuron, whether it
+       spiked, then the potentials of all layers but the input, the logits (float), and one byte, 1 in an image's last step */
 #include "layout.h"
 #include "network.h"
 
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-static void trace(void)
+/* A step, but for the open pixels, which are written before it. */
+static void trace(int is_last)
 {
     int layer, i;
     for (layer = 0; layer < NETWORK_LAYERS; layer++)
@@ -26,19 +28,36 @@ static void trace(void)
             fwrite(&value, sizeof value, 1, stdout);
         }
     fwrite(network_logits(), sizeof(float), NETWORK_CLASSES, stdout);
-    fwrite(network_open(), 1, NETWORK_PIXELS, stdout);
+    putchar(is_last);
 }
 
-/* The number that is all of this text, at least the lowest; else the program ends. */
-static double number(const char *text, double lowest)
+static int refused(const char *why)
+{
+    fprintf(stderr, "%s\n", why);
+    return 2;
+}
+
+/* The number that is all of this text, from least to most; else the program ends. */
+static double number(char option, const char *text, double least, double most)
 {
     char *end;
     const double value = strtod(text, &end);
-    if (end == text || *end || !(value >= lowest)) {
-        fprintf(stderr, "%s is not a number from %g on\n", text, lowest);
+    if (end == text || *end || !(value >= least && value <= most)) {
+        fprintf(stderr, "-%c %s is not a number from %.10g to %.10g\n", option, text, least, most);
         exit(2);
     }
     return value;
+}
+
+/* The same of a whole number. */
+static uint32_t whole(char option, const char *text, double least, double most)
+{
+    const double value = number(option, text, least, most);
+    if (value != (uint32_t)value) {
+        fprintf(stderr, "-%c %s is not a whole number\n", option, text);
+        exit(2);
+    }
+    return (uint32_t)value;
 }
 
 int main(int argc, char **argv)
@@ -51,19 +70,20 @@ int main(int argc, char **argv)
         const char option = argv[i][0] == '-' && argv[i][1] && !argv[i][2] ? argv[i][1] : '?';
         const int left = argc - 1 - i;
         if (option == 'b' && left >= 1) {
+            const int rule = network_settings.rule, is_share = rule == RULE_ENTROPY || rule == RULE_ALL_PREDICTED;
             if (network_settings.rule == RULE_NEVER)
                 network_set_rule(RULE_CONFIDENCE);
-            network_set_bound((float)number(argv[++i], 0));
+            network_set_bound((float)number(option, argv[++i], 0, is_share ? 1 : FLT_MAX));
         } else if (option == 'd' && left >= 1) {
             network_set_dynamic(1);
-            network_set_surprise((float)number(argv[++i], 0));
+            network_set_surprise((float)number(option, argv[++i], 0, FLT_MAX));
         } else if (option == 'k' && left >= 2) {
-            key0 = (uint32_t)strtoul(argv[++i], NULL, 0);
-            key1 = (uint32_t)strtoul(argv[++i], NULL, 0);
+            key0 = whole(option, argv[++i], 0, UINT32_MAX);
+            key1 = whole(option, argv[++i], 0, UINT32_MAX);
         } else if (option == 's' && left >= 1)
-            steps = (int)number(argv[++i], 1);
+            steps = (int)whole(option, argv[++i], 1, INT32_MAX);
         else if (option == 'n' && left >= 1)
-            image = (uint32_t)strtoul(argv[++i], NULL, 0);
+            image = whole(option, argv[++i], 0, UINT32_MAX);
         else if (option == 'l')
             left_on = 1;
         else if (option == 't')
@@ -73,6 +93,10 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    if (left_on && !network_streams())
+        return refused("-l: this network answers one image after the other: its update is phased, or its maximum pools count");
+    if (network_header.phase && network_settings.rule != RULE_NEVER)
+        return refused("-b: the update of this network is phased: it answers in its last steps alone");
     for (; (got = fread(pixels, 1, NETWORK_PIXELS, stdin)) == NETWORK_PIXELS; image++) {
         uint32_t spikes = 0;
         int step, stops = 0;
@@ -80,15 +104,21 @@ int main(int argc, char **argv)
             network_reset(key0, key1, image);
         network_show(pixels);
         for (step = 0; step < steps && !stops; step++) {
+            if (traced)
+                fwrite(network_open(), 1, NETWORK_PIXELS, stdout);
             stops = network_step() && !left_on;
             for (layer = 0; layer < NETWORK_LAYERS; layer++)
                 spikes += network_spikes(layer);
             if (traced)
-                trace();
+                trace(stops || step + 1 == steps);
         }
         if (!traced)
             printf("%d %d %lu\n", network_answer(), step, (unsigned long)spikes);
     }
+    if (fflush(stdout) || ferror(stdout))
+        return refused("not all could be written: is the disk full?");
+    if (ferror(stdin))
+        return refused("the images cannot be read");
     if (got) {
         fprintf(stderr, "an image is %d bytes, and the last one has %lu: it is left out\n", NETWORK_PIXELS, (unsigned long)got);
         return 2;
