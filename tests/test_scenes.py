@@ -280,7 +280,7 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
     assert np.array_equal(film.inputs[0, 0], moving(2)[0]) and np.array_equal(film.inputs[-1, 0], moving(2)[1])
     assert np.array_equal(film.answers[:, 0], figures["answer"][2::3]) and set(figures["label"]) == {3, 4}
     assert np.array_equal(film.shown_labels[:, 0], figures["label"][2::3]) and film.titles_at(0) == ["label: 3"]
-    assert film.heading.split() == ["words"] * 30 and max(map(len, film.heading.split("\n"))) <= 100
+    assert film.heading.split() == ["words"] * 30 and max(map(len, film.heading.split("\n"))) <= 80
 
 
 def test_a_chart_shows_each_image_from_where_it_begins(trained):

@@ -13,7 +13,7 @@ from self_models.counting.spikes import by_part
 from self_models.running.outputs import open_share_by_step
 
 MOST = 240  # steps that a GIF shows
-WIDEST = 100  # letters of a line of the title
+WIDEST = 80  # letters of a line of the title
 SHOWN = 28  # images above a chart at most
 LABEL_COLOUR = "#cfe3d4"
 SQUARE = 0.1  # of a chart's width is the height of these images
