@@ -83,10 +83,12 @@ def opened(word, argv):
     """The Posthoc of a network."""
     is_preset = word in presets.names("snn") or word.endswith(".toml")
     args = build_parser(argv).parse_args([*argv, "--preset" if is_preset else "--pretrained_snn", word])
-    args = args.with_found(limit_test=None if args.holdout else LIMIT)
     args = args.with_settled(engine="dense", model=as_saved(args.model, args.pretrained_snn), networks=[word])
     with redirect_stdout(io.StringIO()):  # what is said of a run: this is none
-        return open_posthoc(*resolve_evaluation(args, InputBlockingSNN), InputBlockingSNN, "_energy")
+        posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN), InputBlockingSNN, "_energy")
+    if not (args.holdout or args.limit_test):
+        posthoc.test = posthoc.test.part(0, LIMIT)
+    return posthoc
 
 
 def check_same(ann, snn, path, word):

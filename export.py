@@ -2,14 +2,22 @@
 """Write a trained SNN for other programs: its encoder and classifier (nir, torch), a checkpoint of half the size (half), or all
 of it, to run without Python: a web page (page), a folder of C (c)."""
 
+from dataclasses import replace
+
 from harness.building.own import named
+from harness.command_line.flags import snn_settings
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.scripts import run_script
 from harness.exporting.files import FORMATS, export
 
+DATA = ("dataset", "data_dir", "skip_bad")  # flags, of the images that a page or a folder of C comes with
+
 
 def build_parser():
-    parser = Parser(__doc__)
+    settings = {name: snn_settings()[name] for name in DATA}
+    help_text = "of page and c: its test images are tried, and written; default: the network's; a folder as in training"
+    settings["dataset"] = replace(settings["dataset"], default="", help=help_text)
+    parser = Parser(__doc__, settings=settings)
     help_text = (
         "checkpoint of an SNN, or the name of one that came with the program, such as quick_feedback; for half, of an ANN, too"
     )
@@ -30,7 +38,8 @@ def build_parser():
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    for line in export(args.checkpoint, args.to, args.output, args.overwrite, named(args.model), args.weights):
+    data = {name: value for name, value in args.typed.items() if name in DATA}
+    for line in export(args.checkpoint, args.to, args.output, args.overwrite, named(args.model), args.weights, **data):
         print(line)
 
 

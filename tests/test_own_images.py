@@ -1,9 +1,12 @@
 """Somebody trains on images of his own, few of them: the preset `own`, a length in updates, what is said of classes, and pictures
 that the network is then given."""
 
+import base64
+import json
 import os
 import re
 import shutil
+import subprocess
 from collections import Counter
 
 import numpy as np
@@ -16,11 +19,14 @@ from test_images_in import make_folder, pixels, write
 from harness.command_line.configuration import Configuration
 from harness.data.facts import lines_on
 from harness.data.sets import ImageSet, load_data
+from harness.exporting.c_folder import quoted
+from harness.runs.checkpoints import save_checkpoint
 from harness.training.fit import training_batches
 from harness.training.schedules import LEAST, length_of
 from self_models import load, read_images
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 CLASSES = ("cat", "dog", "elk")
 SMALL = "--preset own --fc_width 8 --updates 20 --batch_size 4"  # LEAST updates all the same
@@ -135,6 +141,9 @@ def test_the_preset_from_a_folder_to_a_page(own):
         assert str(folder) not in str(saved["settings"]) and saved["settings"]["dataset"] == "…/data"
     here = f"--preset own --dataset {folder / 'data'} --output_dir {folder}"
     run_here(OBJ1, here, "--epsilon 0.2 --run_name swept")
+    for script, words in (("energy", "own, means over 12 images"), ("compare --evaluate", "own: accuracy .* on 12 images")):
+        script, *flags = script.split()
+        assert re.search(words, run_here(script, "own", *flags, here.removeprefix("--preset own "))[1])
     run_here("report", f"own swept --output_dir {folder} --output {folder / 'page.html'}")
     page = (folder / "page.html").read_text()
     assert "Which class is read as which" in page and "cat (" in page and "of 12 images (data test images)" in page
@@ -147,6 +156,50 @@ def test_a_log_of_an_analysis_says_which_images_each_figure_is_of(own, tmp_path)
     assert said[at + 1].startswith("  step 1: squared error") and said[of_chart - 1].startswith("  spikes per image: input ")
     assert said[of_chart].startswith("of the first 5 test images, in the chart of spikes: accuracy ")
     assert said[of_chart + 1].startswith("  spikes per image: input ")
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_a_folder_of_c_is_checked_by_images_of_ones_own_and_names_their_classes(own, tmp_path, weights):
+    """Of fewer than it would take; without a data set, which the network does not know, by random ones."""
+    network, few, files = (
+        own[0] / "trained_models/snn/own.pth",
+        make_folder(tmp_path / "few", CLASSES, 2, (12, 12)),
+        tmp_path / "c",
+    )
+    write(few / "test/cat/bad.png", pixels(1)).write_text("text")
+    here = f"{network} --to c --weights {weights} --output {files} --overwrite"
+    said = run_here("export", f"{here} --dataset {few} --skip_bad")[1]
+    assert "random images" not in said and ("accuracy on 6 test images" in said) == (weights == "int8")
+    written = re.search(r"golden_pixels\[\] = \{(.*?)\}", (files / "golden.c").read_text(), re.S)[1]
+    test, shown = load_data(str(few), skip_bad=True)[2].images, torch.tensor([int(word) for word in written.split(",")])
+    shown = shown.view(-1, 1, 12, 12)
+    assert 0 < len(shown) <= 6 and all((test == one).flatten(1).all(1).any() for one in shown)
+    names = files / "names.c"
+    names.write_text('#include "weights.h"\nconst char *names[] = NETWORK_CLASS_NAMES;\nint puts(const char *);\n'
+                     "int main(void) { int i; for (i = 0; i < NETWORK_CLASSES; i++) puts(names[i]); return 0; }\n")  # fmt: skip
+    if shutil.which("cc"):
+        subprocess.run(["cc", "-std=c99", "-Wall", "-Werror", "-pedantic", "-o", files / "names", names], check=True)
+        assert subprocess.check_output([files / "names"], text=True).split() == [*CLASSES]
+    said = run_here("export", here)[1]
+    assert "random images (the network was trained on a folder of images, data" in said and "add --dataset FOLDER" in said
+
+
+def test_a_class_may_have_any_name_in_c():
+    assert [quoted(name) for name in ("T-shirt", 'a "b"?\\', "Kä")] == ['"T-shirt"', r'"a \042b\042\077\134"', r'"K\303\244"']
+
+
+def test_a_page_has_images_of_ones_own_and_names_their_classes(tmp_path):
+    names, path = [f"<{letter}>" for letter in "abcdefghij"], tmp_path / "net.pth"
+    folder = make_folder(tmp_path / "data", names, count=1, shape=(28, 28))
+    torch.manual_seed(0)
+    save_checkpoint(path, InputBlockingSNN(plan=[[4, "D"], ["U", "in"]], fc_width=8, timesteps=2, readout="membrane_linear",
+                                           dataset=str(folder), image_shape=(1, 28, 28), classes=names))  # fmt: skip
+    run_here("export", f"{path} --to page --dataset {folder}")
+    (content,) = re.findall("<script type=.application/json. id=data>(.*?)</script>", path.with_suffix(".html").read_text(), re.S)
+    shown = json.loads(content)
+    assert shown["classes"] == names
+    found = [list(base64.b64decode(one)) for one in shown["images"]]
+    assert found == load_data(str(folder))[2].images.flatten(1).tolist()
 
 
 def of_sizes(*sizes):
@@ -245,6 +298,11 @@ REFUSED = [
     (OBJ1, "{snn} --dataset {own}/birds", "birds has the classes crow, gull, and the network was trained on cat, dog, elk"),
     (OBJ1, "--pretrained_snn {digits} --dataset {own}/data", "the classes cat, dog, elk, and the network was trained on 0, 1, 2"),
     (OBJ1, "{snn} --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12x12 pixels"),
+    ("export", "{path} --to c --dataset {own}/birds", "the classes crow, gull, and the network was trained on cat, dog, elk"),
+    ("export", "{path} --to c --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12"),
+    ("export", "{path} --to c --dataset MNIST --skip_bad", "--skip_bad does nothing with --dataset MNIST"),
+    ("export", "{path} --to torch --dataset {own}/data", "--dataset is for --to page and c: leave it out"),
+    ("export", "{path} --to half --weights int8", "--weights is for --to page and c: leave it out"),
     (OBJ1, "{snn} --dataset {own}/data --image_size 20", f"--image_size: {TAKES}"),
     (OBJ1, "{snn} --dataset {own}/data --no-grey", f"--grey: {TAKES}"),
 ]
@@ -252,6 +310,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("script", "flags", "words"), REFUSED)
 def test_what_does_not_fit_images_of_ones_own_is_refused(own, trained, tmp_path, script, flags, words):
-    files = {"snn": f"--pretrained_snn {own[0]}/trained_models/snn/own.pth", "digits": trained.snn, "own": own[0]}
-    line = refused(script, f"{flags.format(**files)} --output_dir {tmp_path}")
+    path = f"{own[0]}/trained_models/snn/own.pth"
+    files = {"snn": f"--pretrained_snn {path}", "path": path, "digits": trained.snn, "own": own[0]}
+    line = refused(script, f"{flags.format(**files)} {'--output' if script == 'export' else '--output_dir'} {tmp_path / 'out'}")
     assert words in line and (str(own[0]) not in line or str(own[0]) in flags.format(**files | {"snn": ""}))

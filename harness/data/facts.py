@@ -50,15 +50,16 @@ def with_facts(args):
     return args.with_settled(facts=facts)
 
 
-def where_images_lie(args):
-    """args.dataset. Raises UserError for a folder of which only a checkpoint has told: nobody said where there is one."""
-    if not args.dataset.startswith(ELSEWHERE):
-        return args.dataset
-    shape, classes = shape_and_classes(args.facts, args.dataset)
+def where_images_lie(dataset, facts):
+    """The data set of a network with these FACTS. Raises UserError for a folder of which only a checkpoint has told: nobody said
+    where there is one."""
+    if not dataset.startswith(ELSEWHERE):
+        return dataset
+    shape, classes = shape_and_classes(facts, dataset)
     known = next((name for name in IMAGE_SHAPES if (IMAGE_SHAPES[name], list(CLASSES[name])) == (shape, list(classes))), "")
     same = f", or --dataset {known}, whose classes they are" * bool(known)
     raise UserError(
-        f"the network was trained on a folder of images, {args.dataset.removeprefix(ELSEWHERE)} ({told(shape)}, {len(classes)} "
+        f"the network was trained on a folder of images, {dataset.removeprefix(ELSEWHERE)} ({told(shape)}, {len(classes)} "
         f"classes: {some(classes)}), and nothing says where it is: add --dataset FOLDER{same} ({LAYOUT})"
     )
 

@@ -18,10 +18,10 @@ from self_models.network.neurons import CountingMaxPool, SpikingNeuron
 ARGUMENTS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "in_features", "out_features")  # of layers
 
 
-def export(checkpoint, to, output="", overwrite=False, own=None, weights="float32"):
+def export(checkpoint, to, output="", overwrite=False, own=None, weights="float32", **data):
     """Write a checkpoint's network in another format. checkpoint: its path, or the name of a network that came with the program;
     to: a name in FORMATS; output: the path of the file, or folder, else beside the checkpoint, or here; own: the network's class,
-    where it is somebody's own; weights: float32, or int8, of a format in WEIGHED.
+    where it is somebody's own; weights: float32, or int8, and data, see test_images: of a format in RUNNING.
 
     Returns what to tell the user, line by line. Raises UserError and CheckpointError, writing nothing.
     """
@@ -34,10 +34,10 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
         raise UserError(f"--output {path} is the checkpoint itself: give another path")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
-    if to in WEIGHED:
-        content_of = partial(content_of, weights=weights)
-    elif weights != "float32":
-        raise UserError(f"--weights {weights} is for --to {' and '.join(WEIGHED)}: leave it out")
+    if to in RUNNING:
+        content_of = partial(content_of, weights=weights, **data)
+    elif typed := ["weights"] * (weights != "float32") + list(data):
+        raise UserError(f"--{typed[0]} is for --to {' and '.join(RUNNING)}: leave it out")
     content, what, *notes = content_of(checkpoint, own)
     if isinstance(content, dict):  # of a folder
         if path.is_dir() and any(path.iterdir()) and not all((path / name).is_file() for name in content):
@@ -107,4 +107,4 @@ FORMATS = {  # ending of the file, what makes (its content, lines for the user) 
     "page": (".html", page_file.page),
     "c": ("_c", c_folder.c_folder),  # a folder: file name -> content
 }
-WEIGHED = ("page", "c")  # formats that have float32 and int8
+RUNNING = ("page", "c")  # formats that run the network, in float32 or int8, on images

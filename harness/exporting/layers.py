@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from harness import UserError
+from harness.data.facts import check_fits, is_folder, where_images_lie
+from harness.data.sets import load_data
 from self_models.network.neurons import HeldDropout, SpikingNeuron
 from self_models.network.wiring import check_known
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -25,6 +27,17 @@ def check_spiking(model):
     """Raises UserError for an ANN."""
     if not isinstance(model, VGG_SNN_STDB_wFeedback):
         raise UserError("this checkpoint holds an ANN, which has no spiking layers: convert it with snn_wFeedback.py first")
+
+
+def test_images(model, dataset="", data_dir="", skip_bad=False):
+    """The test ImageSet of this data set, by default the model's own. Raises UserError where it is not to be had, and for images
+    or classes that are not the model's."""
+    name = dataset or where_images_lie(model.settings["dataset"], model.settings)
+    if skip_bad and not is_folder(name):
+        raise UserError(f"--skip_bad does nothing with --dataset {name}, which is no folder of images; leave it out")
+    _, _, test = load_data(name, data_dir, image_shape=model.image_shape, skip_bad=skip_bad)
+    check_fits(test, model)
+    return test
 
 
 @torch.no_grad()

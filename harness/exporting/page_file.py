@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.data.sets import load_data
 from harness.exporting.c_layout import laid_out
+from harness.exporting.layers import test_images
 from self_models.counting.prices import conventions
 from self_models.counting.spikes import part_of
 from self_models.loading import load
@@ -29,9 +29,10 @@ PRICES = conventions()["arithmetic_45nm"]
 BLOCK = 4096  # weights that travel in one way
 
 
-def page(checkpoint, own, weights="float32"):
+def page(checkpoint, own, weights="float32", **data):
     """(the file, a line on it) of a checkpoint's network, streaming while an image is drawn. weights: float32, of which 16 bits
-    travel and are what the page computes with; or int8. Raises UserError and ModelError for a network that no page shows."""
+    travel and are what the page computes with; or int8; data: see test_images. Raises UserError and ModelError for a network that
+    no page shows."""
     model = load(checkpoint, engine="dense", model=own)
     is_snn, size = isinstance(model, VGG_SNN_STDB_wFeedback), (model.image_shape, len(model.classes))
     if not (is_snn and model.has_feedback) or size != ((1, 28, 28), 10):
@@ -40,7 +41,7 @@ def page(checkpoint, own, weights="float32"):
         raise UserError(f"{checkpoint}: a page streams, which update phased does not: try --to c")
     layers = layers_of(model)
     model = load(checkpoint, engine="dense", model=own, weights=TRAVELS[weights], gate="block", **SHOWN)
-    test = load_data(model.settings["dataset"])[2]
+    test = test_images(model, **data)
     images = test.images[[int((test.labels == label).nonzero()[0]) for label in range(10)]]
     network = {
         "name": checkpoint.stem,

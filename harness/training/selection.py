@@ -13,7 +13,8 @@ def images_for(args, model, holdout):
     does, and for images or classes that are not the model's."""
     recorded = model.frames, model.settings["count_bound"]
     limits = args.limit_train, args.limit_test, holdout
-    data = load_data(where_images_lie(args), args.data_dir, *limits, model.image_shape, args.skip_bad, *recorded)
+    dataset = where_images_lie(args.dataset, args.facts)
+    data = load_data(dataset, args.data_dir, *limits, model.image_shape, args.skip_bad, *recorded)
     check_fits(data[0], model)
     return data
 
