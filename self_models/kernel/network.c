@@ -10,7 +10,7 @@ enum { ALIGNED = sizeof(void *) > 4 ? 64 : 8 };
 enum { SMALL = 64 };                          /* a window with so few weights is added up before it is added to V */
 enum { TOGETHER = 16, LINES = 1024, FEWER = 6 }; /* rows read at once; fewer of those that share lines of the cache */
 enum { FOR_A_GROUP = 4 };                     /* spikes of a place in a group of channels, so that groups pay */
-enum { CHUNK = 16 };                          /* pixels read out at once */
+enum { CHUNK = 64 };                          /* pixels read out at once */
 
 /* --- numbers */
 
@@ -38,12 +38,12 @@ static potential_t current_of(float x)
 #else
 enum { LEAK_ONE = 1 };
 
-static potential_t leaked(potential_t x, potential_t leak) { return leak * x; }
+ALWAYS potential_t leaked(potential_t x, potential_t leak) { return leak * x; }
 static potential_t kept(potential_t x, float keep) { return keep * x; }
 static potential_t current_of(float x) { return x; }
 #endif
 
-static float absolute(float x) { return x < 0 ? -x : x; }
+ALWAYS float absolute(float x) { return x < 0 ? -x : x; }
 static int32_t least_of(int32_t a, int32_t b) { return a < b ? a : b; }
 
 /* tanh by float32 operations alone, so that all machines agree: a polynomial near 0, else 1 - 2 / (exp(2 |x|) + 1), with
@@ -95,8 +95,6 @@ void network_draws(float *out, int32_t blocks, int32_t first, int32_t steps, con
 
 static size_t places_of(const Node *node) { return (size_t)node->height * (size_t)node->width; }
 static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
-static int32_t words_of(const Node *node) { return (node->channels + 31) / 32; } /* of the spikes of a place */
-static int32_t row_of(const Node *node) { return (node->width + 31) / 32; }      /* words of a row of places */
 static potential_t constant(const State *run, int n, int which) { return run->network->constants[CONSTANTS * n + which]; }
 
 /* Room for so many of so many bytes, from *end on, which becomes 0 for good where that is too much. */
@@ -124,16 +122,21 @@ static size_t lay(const Network *network, State *run, char *memory)
         const Node *node = &network->node[n];
         const int fires = node->kind == NEURONS && n > 0, pools = node->kind == POOL || node->kind == COUNTING_POOL;
         const int leaks = fires && network->constants[CONSTANTS * n + LEAK] != LEAK_ONE;
-        const size_t neurons = neurons_of(node), rows = (size_t)node->height * (size_t)row_of(node);
+        const int lists = n > 0 && !pools && node->kind != DECODED && node->kind != OUTPUT;
+        const size_t neurons = neurons_of(node);
+        size_t rows;
         const int sends = node->kind != OUTPUT && node->kind != DECODED && node->kind != MAP;
         int counts = node->kind == COUNTING_POOL;
         Part part = {0};
+        part.words = (node->channels - 1) / 32 + 1;
+        part.row = (node->width - 1) / 32 + 1;
+        rows = (size_t)node->height * (size_t)part.row;
         for (m = 0; m < network->nodes; m++)
             counts |= network->node[m].kind == COUNTING_POOL && network->node[m].source == n;
         part.v = take(memory, &end, (n > 0 && !pools) || node->valued ? neurons + SPARE : 0, sizeof *part.v);
-        part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)words_of(node) : 0, sizeof *part.spikes);
+        part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)part.words : 0, sizeof *part.spikes);
         part.sent = take(memory, &end, sends ? rows : 0, sizeof *part.sent);
-        part.listed = take(memory, &end, n > 0 && !pools ? rows : 0, sizeof *part.listed);
+        part.listed = take(memory, &end, lists ? rows : 0, sizeof *part.listed);
         part.decayed = take(memory, &end, leaks ? places_of(node) : 0, sizeof *part.decayed);
         part.passed = take(memory, &end, counts ? neurons : 0, sizeof *part.passed);
         part.events = take(memory, &end, network->counting ? 2 * neurons : 0, sizeof *part.events);
@@ -147,7 +150,7 @@ static size_t lay(const Network *network, State *run, char *memory)
     here.prediction = take(memory, &end, pixels, sizeof *here.prediction);
     here.logits = take(memory, &end, classes, sizeof *here.logits);
     here.is_open = take(memory, &end, pixels, 1);
-    here.was_open = take(memory, &end, pixels, 1);
+    here.marks = take(memory, &end, pixels + 4, 1);
     here.predicted = take(memory, &end, pixels, 1);
     here.sending = take(memory, &end, pixels / 4 + 1 + DRAWN, sizeof *here.sending);
     here.pixels = (int32_t)pixels, here.classes = (int32_t)classes;
@@ -215,10 +218,11 @@ static potential_t bounded(const State *run, int n, potential_t v)
 static void bound(State *run, int n, size_t place)
 {
     const Node *node = &run->network->node[n];
+    const potential_t least = constant(run, n, FLOOR), most = constant(run, n, CEILING);
     potential_t *const at = run->part[n].v + place * (size_t)node->channels;
     int32_t o;
     for (o = 0; o < node->channels; o++)
-        at[o] = bounded(run, n, at[o]);
+        at[o] = at[o] < least ? least : at[o] > most ? most : at[o];
 }
 
 /* The steps whose leak a node's membranes have had once they are up to date. */
@@ -250,53 +254,51 @@ static void forget(State *run, int n, float keep)
 }
 
 /* Places first to last - 1 of row y become candidates; their leak is brought up to date. */
-static void touch(State *run, int n, int32_t y, int32_t first, int32_t last, uint32_t clock)
+ALWAYS void touch(State *run, int n, int32_t y, int32_t first, int32_t last, uint32_t clock)
 {
-    const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
-    uint32_t *const listed = part->listed + (size_t)y * (size_t)row_of(node);
+    uint32_t *const listed = part->listed + y * part->row;
     int32_t x = first;
+    part->busy = 1;
+    if (!part->listed)
+        return;
     for (; x < last; x += 32 - x % 32) {
         const int32_t size = least_of(last - x, 32 - x % 32);
-        listed[x / 32] |= (size < 32 ? ((uint32_t)1 << size) - 1 : 0xFFFFFFFFu) << x % 32;
+        listed[x / 32] |= 0xFFFFFFFFu >> (32 - size) << x % 32;
     }
-    part->busy = 1;
     for (x = first; part->decayed && x < last; x++)
-        decay(run, n, (size_t)y * (size_t)node->width + (size_t)x, clock);
+        decay(run, n, (size_t)y * (size_t)run->network->node[n].width + (size_t)x, clock);
 }
 
 /* --- a node: its events. A place sends (sent), some of its neurons do (spikes). */
 
-/* The bits of `marks` (sent or listed) in row y, word by word: `for (each word of a row) for (; bits; bits &= bits - 1)`. */
-#define EACH_PLACE(node, marks, y, word, bits)                                                                                    \
+/* Each bit of a part's marks, sent or listed: row y, word by word, the lowest bit of `bits`; PLACE: its number. */
+#define EACH_PLACE(node, part, marks, y, word, bits)                                                                              \
     for ((y) = 0; (y) < (node)->height; (y)++)                                                                                    \
-        for ((word) = 0; (word) < row_of(node); (word)++)                                                                         \
-            for ((bits) = (marks)[(size_t)(y) * (size_t)row_of(node) + (size_t)(word)]; (bits); (bits) &= (bits) - 1)
+        for ((word) = 0; (word) < (part)->row; (word)++)                                                                          \
+            for ((bits) = (part)->marks[(y) * (part)->row + (word)]; (bits); (bits) &= (bits) - 1)
 #define PLACE(node, y, word, bits) ((size_t)(y) * (size_t)(node)->width + (size_t)(32 * (word) + lowest(bits)))
 
-static void mark(const Node *node, uint32_t *marks, int32_t y, int32_t x)
-{
-    marks[(size_t)y * (size_t)row_of(node) + (size_t)(x / 32)] |= (uint32_t)1 << x % 32;
-}
+ALWAYS void mark_sent(Part *part, int32_t y, int32_t x) { part->sent[y * part->row + x / 32] |= (uint32_t)1 << x % 32; }
 
 /* Nothing is sent. */
 static void silence(State *run, int n)
 {
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
-    const int32_t words = words_of(node);
+    const int32_t words = part->words;
     int32_t y, word, w;
     uint32_t bits;
     if (!part->count)
         return;
-    EACH_PLACE(node, part->sent, y, word, bits)
+    EACH_PLACE(node, part, sent, y, word, bits)
         for (w = 0; w < words; w++)
             part->spikes[PLACE(node, y, word, bits) * (size_t)words + (size_t)w] = 0;
-    clear_words(part->sent, (size_t)node->height * (size_t)row_of(node));
+    clear_words(part->sent, (size_t)(node->height * part->row));
     part->count = 0;
 }
 
-/* V <- 0 at listed places, and none is listed. */
+/* V <- 0, of what something has reached. */
 static void clear(State *run, int n)
 {
     const Node *node = &run->network->node[n];
@@ -305,11 +307,17 @@ static void clear(State *run, int n)
     uint32_t bits;
     if (!part->busy)
         return;
-    EACH_PLACE(node, part->listed, y, word, bits)
+    part->busy = 0;
+    if (!part->listed) {
+        size_t i;
+        for (i = 0; i < neurons_of(node); i++)
+            part->v[i] = 0;
+        return;
+    }
+    EACH_PLACE(node, part, listed, y, word, bits)
         for (o = 0; o < node->channels; o++)
             part->v[PLACE(node, y, word, bits) * (size_t)node->channels + (size_t)o] = 0;
-    clear_words(part->listed, (size_t)node->height * (size_t)row_of(node));
-    part->busy = 0;
+    clear_words(part->listed, (size_t)(node->height * part->row));
 }
 
 /* Counting: count what a node has sent in this step; of one whose events have values apart, whether all were 1 or -1 or not. */
@@ -317,14 +325,14 @@ static void note(State *run, int n)
 {
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
-    const int32_t channels = node->channels, words = words_of(node);
+    const int32_t channels = node->channels, words = part->words;
     uint32_t *into = part->events;
     int32_t y, word, w, pass;
     uint32_t bits, spikes;
     if (!into || !part->count)
         return;
     for (pass = node->valued ? 0 : 1; pass < 2; pass++)
-        EACH_PLACE(node, part->sent, y, word, bits)
+        EACH_PLACE(node, part, sent, y, word, bits)
             for (w = 0; w < words; w++) {
                 const size_t place = PLACE(node, y, word, bits);
                 for (spikes = part->spikes[place * (size_t)words + (size_t)w]; spikes; spikes &= spikes - 1) {
@@ -377,8 +385,8 @@ static void encode(State *run)
                 channel = x % channels, x = x / channels;
             if (node->valued)
                 part->v[pixel] = value;
-            mark(node, part->sent, y, x);
-            part->spikes[(size_t)(pixel / channels) * (size_t)words_of(node) + (size_t)(channel / 32)] |= (uint32_t)1 << channel % 32;
+            mark_sent(part, y, x);
+            part->spikes[(size_t)(pixel / channels) * (size_t)part->words + (size_t)(channel / 32)] |= (uint32_t)1 << channel % 32;
             part->count++;
         }
     }
@@ -393,29 +401,32 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
 {
     const Node *node = &run->network->node[n];
     const weight_t *const weights = run->network->weights;
-    const int32_t channels = node->channels, block = node->side * node->row;
+    const int32_t channels = node->channels, block = node->side * node->row, line = node->row;
     const int32_t top = row < 0 ? -row : 0, left = column < 0 ? -column : 0;
     const int32_t bottom = least_of(node->side, node->height - row), right = least_of(node->side, node->width - column);
-    const int32_t size = (right == node->side ? node->row : right * channels) - left * channels;
-    const int32_t together = block % LINES && block < 2 * LINES ? TOGETHER : FEWER;
+    const int32_t size = (right == node->side ? line : right * channels) - left * channels;
     const int small = count > 1 && block <= SMALL, valued = run->network->node[node->source].valued;
+    const size_t stride = (size_t)node->width * (size_t)channels;
+    potential_t *to = run->part[n].v + (size_t)(row + top) * stride + (size_t)(column + left) * (size_t)channels;
     potential_t window[SMALL];
-    int32_t y, i;
+    int32_t y, i, together;
+    for (y = top; y < bottom; y++)
+        touch(run, n, row + y, column + left, column + right, clock);
     if (small) { /* add them all up first */
         for (i = 0; i < block; i++)
             window[i] = 0;
         add_rows(window, weights, run->rows, run->values, count, block, valued);
+        for (y = top; y < bottom; y++, to += stride)
+            add_row(to, window + y * line + left * channels, size);
+        return;
     }
-    for (y = top; y < bottom; y++) {
-        const size_t first = (size_t)(row + y) * (size_t)node->width + (size_t)(column + left);
-        const int32_t shift = y * node->row + left * channels;
-        potential_t *const to = run->part[n].v + first * (size_t)channels;
-        touch(run, n, row + y, column + left, column + right, clock);
-        for (i = 0; small && i < size; i++)
-            to[i] += window[shift + i];
-        for (i = 0; !small && i < count; i += together)
-            add_rows(to, weights + shift, run->rows + i, run->values + i, least_of(together, count - i), size, valued);
-    }
+    if (!valued && bottom - top == 3 && add_whole(to, stride, weights + top * line + left * channels, line, run->rows, count, size))
+        return;
+    together = block % LINES && block < 2 * LINES ? TOGETHER : FEWER;
+    for (y = top; y < bottom; y++, to += stride)
+        for (i = 0; i < count; i += together)
+            add_rows(to, weights + y * line + left * channels, run->rows + i, run->values + i, least_of(together, count - i), size,
+                     valued);
 }
 
 /* V <- V + W s for the spikes s of the source in channels first to last - 1, those of one window after the other. */
@@ -423,12 +434,13 @@ static void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
     const Part *source = &run->part[node->source];
-    const int32_t halvings = node->halvings, within = (1 << halvings) - 1, words = words_of(from);
+    const int32_t halvings = node->halvings, within = (1 << halvings) - 1, words = source->words;
     const int32_t height = from->height >> halvings << halvings, width = from->width >> halvings << halvings; /* odd: lost */
     const size_t block = (size_t)node->side * (size_t)node->row;
     int32_t count = 0, row = 0, column = 0, y, word, w;
     uint32_t bits, spikes;
-    EACH_PLACE(from, source->sent, y, word, bits) {
+    size_t base;
+    EACH_PLACE(from, source, sent, y, word, bits) {
         const int32_t x = 32 * word + lowest(bits);
         const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
         size_t phase = place;
@@ -445,6 +457,7 @@ static void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
             count = 0;
         }
         row = next_row, column = next_column;
+        base = (size_t)node->first_weight + phase * (size_t)from->channels * block;
         for (w = first / 32; 32 * w < last; w++) {
             spikes = source->spikes[place * (size_t)words + (size_t)w];
             spikes &= first > 32 * w ? 0xFFFFFFFFu << (first - 32 * w) : 0xFFFFFFFFu;
@@ -455,8 +468,10 @@ static void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
                     add_windows(run, n, row, column, count, clock);
                     count = 0;
                 }
-                run->rows[count] = (size_t)node->first_weight + (phase * (size_t)from->channels + (size_t)channel) * block;
-                run->values[count++] = from->valued ? source->v[place * (size_t)from->channels + (size_t)channel] : 1;
+                run->rows[count] = base + (size_t)channel * block;
+                if (from->valued)
+                    run->values[count] = source->v[place * (size_t)from->channels + (size_t)channel];
+                count++;
             }
         }
     }
@@ -469,10 +484,10 @@ static void add_same(State *run, int n, uint32_t clock)
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
     const Part *source = &run->part[node->source];
-    const int32_t words = words_of(from);
+    const int32_t words = source->words;
     int32_t y, word, w;
     uint32_t bits, spikes;
-    EACH_PLACE(from, source->sent, y, word, bits) {
+    EACH_PLACE(from, source, sent, y, word, bits) {
         const int32_t x = 32 * word + lowest(bits), row = y >> node->halvings, column = x >> node->halvings;
         const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
         potential_t *const to = run->part[n].v + ((size_t)row * (size_t)node->width + (size_t)column) * (size_t)node->channels;
@@ -517,7 +532,7 @@ static void charge(State *run, int n, uint32_t clock)
         add_same(run, n, clock);
         return;
     }
-    for (i = 0; group < from->channels && i < (size_t)from->height * (size_t)row_of(from); i++)
+    for (i = 0; group < from->channels && i < (size_t)(from->height * source->row); i++)
         places += (size_t)how_many(source->sent[i]);
     if ((size_t)source->count * (size_t)group < FOR_A_GROUP * (size_t)from->channels * places)
         group = from->channels;
@@ -531,8 +546,8 @@ static void fire(State *run, int n, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
-    const potential_t theta = constant(run, n, THRESHOLD), least = constant(run, n, FLOOR), most = constant(run, n, CEILING);
-    const int32_t channels = node->channels, words = words_of(node), row = row_of(node);
+    const potential_t theta = constant(run, n, THRESHOLD), least = constant(run, n, FLOOR);
+    const int32_t channels = node->channels, words = part->words, row = part->row;
     const int bounds = least > -FLT_MAX;
     int32_t y, word, w;
     uint32_t bits, busy = 0;
@@ -560,12 +575,11 @@ static void fire(State *run, int n, uint32_t clock)
                 for (w = 0; w < words; w++) {
                     uint32_t fired = sends[w];
                     part->count += (uint32_t)how_many(fired);
-                    for (; fired; fired &= fired - 1) {
-                        potential_t *const neuron = v + 32 * w + lowest(fired);
-                        *neuron = *neuron - theta < most ? *neuron - theta : most;
-                        if (*neuron > theta || *neuron < least)
+                    if (lower(v + 32 * w, fired, least_of(channels - 32 * w, 32), theta))
+                        keep |= bit;
+                    for (; bounds && fired; fired &= fired - 1)
+                        if (v[32 * w + lowest(fired)] < least)
                             keep |= bit;
-                    }
                 }
             }
             part->sent[(size_t)y * (size_t)row + (size_t)word] = sent;
@@ -583,12 +597,12 @@ static void release(State *run, int n)
     Part *const part = &run->part[n];
     int32_t y, word, o;
     uint32_t bits;
-    EACH_PLACE(node, part->listed, y, word, bits) {
+    EACH_PLACE(node, part, listed, y, word, bits) {
         const size_t place = PLACE(node, y, word, bits);
         for (o = 0; o < node->channels; o++)
             if (part->v[place * (size_t)node->channels + (size_t)o] != 0) {
-                part->spikes[place * (size_t)words_of(node) + (size_t)(o / 32)] |= (uint32_t)1 << o % 32;
-                mark(node, part->sent, y, 32 * word + lowest(bits));
+                part->spikes[place * (size_t)part->words + (size_t)(o / 32)] |= (uint32_t)1 << o % 32;
+                mark_sent(part, y, 32 * word + lowest(bits));
                 part->count++;
             }
     }
@@ -602,10 +616,10 @@ static void pool(State *run, int n)
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
     Part *const part = &run->part[n];
     const Part *source = &run->part[node->source];
-    const int32_t words = words_of(node), channels = node->channels;
+    const int32_t words = part->words, channels = node->channels;
     int32_t y, word, w;
     uint32_t bits, spikes;
-    EACH_PLACE(from, source->sent, y, word, bits) {
+    EACH_PLACE(from, source, sent, y, word, bits) {
         const int32_t x = 32 * word + lowest(bits);
         const size_t before = (size_t)y * (size_t)from->width + (size_t)x;
         const size_t place = (size_t)(y / 2) * (size_t)node->width + (size_t)(x / 2);
@@ -626,7 +640,7 @@ static void pool(State *run, int n)
                 }
                 part->count += !(*passed & bit);
                 *passed |= bit;
-                mark(node, part->sent, y / 2, x / 2);
+                mark_sent(part, y / 2, x / 2);
             }
         }
     }
@@ -641,7 +655,7 @@ static void count_reached(State *run, int n)
     uint32_t *const reached = part->events + neurons_of(node);
     int32_t y, word, o;
     uint32_t bits;
-    EACH_PLACE(node, part->listed, y, word, bits)
+    EACH_PLACE(node, part, listed, y, word, bits)
         for (o = 0; o < node->channels; o++) {
             const size_t neuron = PLACE(node, y, word, bits) * (size_t)node->channels + (size_t)o;
             reached[neuron] += part->v[neuron] > 0;
@@ -698,15 +712,16 @@ static void propagate(State *run, int n, uint32_t clock)
 static void predict(State *run, int32_t first, int32_t last)
 {
     const float *const r = run->readout_sum, least = run->network->colour ? -1.0f : 0.0f;
+    const int readout = run->settings.readout;
     float *const p = run->prediction;
     int32_t i;
-    if (run->settings.readout == MEMBRANE_LINEAR)
+    if (readout == MEMBRANE_LINEAR)
         for (i = first; i < last; i++)
             p[i] = r[i] < least ? least : r[i] > 1 ? 1 : r[i];
     else if (run->network->colour)
         for (i = first; i < last; i++)
             p[i] = portable_tanh(r[i]);
-    else if (run->settings.readout == MEMBRANE)
+    else if (readout == MEMBRANE)
         for (i = first; i < last; i++)
             p[i] = sigmoid(r[i]);
     else
@@ -718,22 +733,24 @@ static void predict(State *run, int32_t first, int32_t last)
    channels of a place count together, they are judged as one. Of pixels first to last - 1, whole places. */
 static void gate(State *run, int32_t first, int32_t last)
 {
-    const Settings *set = &run->settings;
-    const int32_t channels = set->together ? run->network->node[0].channels : 1;
-    int32_t i, each, changed = 0;
+    const int32_t channels = run->settings.together ? run->network->node[0].channels : 1;
+    const float *const p = run->prediction, *const x = run->image, epsilon = run->settings.epsilon;
+    const uint8_t dynamic = run->settings.dynamic != 0;
+    uint8_t *const predicted = run->predicted, *const is_open = run->is_open, changed = 0;
+    int32_t i, each;
     for (i = first; i < last; i++)
-        run->predicted[i] = absolute(run->prediction[i] - run->image[i]) < set->epsilon;
+        predicted[i] = absolute(p[i] - x[i]) < epsilon;
     for (i = first; channels > 1 && i < last; i += channels) {
-        int predicted = 1;
+        uint8_t all = 1;
         for (each = i; each < i + channels; each++)
-            predicted &= run->predicted[each];
+            all &= predicted[each];
         for (each = i; each < i + channels; each++)
-            run->predicted[each] = (uint8_t)predicted;
+            predicted[each] = all;
     }
     for (i = first; i < last; i++) {
-        const uint8_t is_open = (uint8_t)((run->predicted[i] ^ 1) & (set->dynamic | run->is_open[i]));
-        changed |= is_open != run->is_open[i];
-        run->is_open[i] = is_open;
+        const uint8_t now = (uint8_t)((predicted[i] ^ 1) & (dynamic | is_open[i]));
+        changed |= now ^ is_open[i];
+        is_open[i] = now;
     }
     run->changed |= changed;
 }
@@ -742,12 +759,12 @@ static void gate(State *run, int32_t first, int32_t last)
    prediction, and the gate's look at it. Of the pixels that the decoder has moved, or of all. */
 static void read_out_and_gate(State *run)
 {
-    const Settings *set = &run->settings;
     const potential_t *const decoded = run->part[run->network->decoded].v;
-    const float slew = set->readout_slew;
-    const int everywhere = run->look_again || set->readout_leak != 1;
+    const float slew = run->settings.readout_slew, leak = run->settings.readout_leak, scale = run->settings.decoded_scale;
+    const int everywhere = run->look_again || leak != 1, latch = run->settings.latch;
     const int32_t channels = run->network->node[0].channels, size = channels * ((CHUNK + channels - 1) / channels);
-    float *const d = run->prediction; /* until it is predicted anew */
+    float *const d = run->prediction, *const r = run->readout_sum; /* d: until it is predicted anew */
+    const uint8_t *const is_open = run->is_open;
     int32_t first, i;
     for (first = 0; first < run->pixels; first += size) {
         const int32_t last = least_of(first + size, run->pixels);
@@ -757,13 +774,11 @@ static void read_out_and_gate(State *run)
         if (!moved)
             continue;
         for (i = first; i < last; i++)
-            d[i] = (float)decoded[i] * set->decoded_scale;
+            d[i] = (float)decoded[i] * scale;
         for (i = first; slew > 0 && i < last; i++)
             d[i] = slew * portable_tanh(d[i] / slew);
-        for (i = first; i < last; i++) {
-            const float sum = set->readout_leak * run->readout_sum[i] + d[i];
-            run->readout_sum[i] = set->latch && !run->is_open[i] ? run->readout_sum[i] : sum;
-        }
+        for (i = first; i < last; i++)
+            r[i] = latch && !is_open[i] ? r[i] : leak * r[i] + d[i];
         predict(run, first, last);
         gate(run, first, last);
     }
@@ -773,20 +788,25 @@ static void read_out_and_gate(State *run)
 /* Which pixels may send, by blocks of four, and how many there are. */
 static void list_sending(State *run)
 {
-    int32_t first, i;
-    run->blocks = run->active = run->open_active = run->open = run->changed = 0;
-    for (first = 0; first < run->pixels; first += 4) {
-        int any = 0;
-        for (i = first; i < least_of(first + 4, run->pixels); i++) {
-            const int active = run->image[i] != 0, is_open = run->is_open[i];
-            run->active += active;
-            run->open += is_open;
-            run->open_active += active & is_open;
-            any |= is_open & (active | run->explained);
-        }
-        run->sending[run->blocks] = first / 4;
-        run->blocks += any;
+    const float *const x = run->image;
+    const uint8_t *const is_open = run->is_open, explained = run->explained != 0;
+    uint8_t *const may = run->marks;
+    int32_t i, active = 0, open = 0, open_active = 0, blocks = 0;
+    for (i = 0; i < run->pixels; i++) {
+        const uint8_t is_active = x[i] != 0;
+        active += is_active;
+        open += is_open[i];
+        open_active += is_active & is_open[i];
+        may[i] = is_open[i] & (is_active | explained);
     }
+    for (i = run->pixels; i % 4; i++)
+        may[i] = 0;
+    for (i = 0; 4 * i < run->pixels; i++) {
+        run->sending[blocks] = i;
+        blocks += may[4 * i] | may[4 * i + 1] | may[4 * i + 2] | may[4 * i + 3];
+    }
+    run->active = active, run->open = open, run->open_active = open_active, run->blocks = blocks;
+    run->changed = 0;
 }
 
 static int decodes(const State *run)
@@ -881,7 +901,7 @@ static void reset_on_change(State *run)
     int32_t i, opened = 0, active = 0;
     for (i = 0; i < run->pixels; i++) {
         active += run->image[i] != 0;
-        opened += run->image[i] != 0 && run->is_open[i] && !run->was_open[i];
+        opened += run->image[i] != 0 && run->is_open[i] && !run->marks[i];
     }
     change = run->settings.surprise * share(opened, active);
     keep = 1 - (change < 1 ? change : 1);
@@ -889,7 +909,7 @@ static void reset_on_change(State *run)
         forget(run, i, keep);
     run->explained = run->settings.residual;
     for (i = 0; i < run->pixels; i++)
-        run->readout_sum[i] = run->is_open[i] && !run->was_open[i] ? 0 : run->readout_sum[i] * keep;
+        run->readout_sum[i] = run->is_open[i] && !run->marks[i] ? 0 : run->readout_sum[i] * keep;
     predict(run, 0, run->pixels);
     gate(run, 0, run->pixels);
 }
@@ -916,7 +936,7 @@ static int show(State *run, const uint8_t *bytes, const float *numbers)
             const int other = x != run->image[i];
             if (other && run->begun && !may_follow(run))
                 return -1;
-            run->was_open[i] = run->is_open[i];
+            run->marks[i] = run->is_open[i];
             run->image[i] = x;
             any |= other;
             if (judges && other && !run->settings.together)
@@ -927,7 +947,7 @@ static int show(State *run, const uint8_t *bytes, const float *numbers)
         differs |= any;
     }
     for (i = 0; i < run->pixels; i++)
-        opens |= run->is_open[i] && !run->was_open[i];
+        opens |= run->is_open[i] && !run->marks[i];
     if (opens && run->settings.surprise > 0)
         reset_on_change(run);
     if (differs)
@@ -952,11 +972,12 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image)
     run->look_again = 1;
     for (n = 0; n < network->nodes; n++) {
         const Node *node = &network->node[n];
+        const potential_t start = constant(run, n, START);
         Part *const part = &run->part[n];
         silence(run, n);
         for (j = 0; part->v && j < neurons_of(node); j++)
-            part->v[j] = constant(run, n, START);
-        clear_words(part->listed, part->listed ? (size_t)node->height * (size_t)row_of(node) : 0);
+            part->v[j] = start;
+        clear_words(part->listed, part->listed ? (size_t)(node->height * part->row) : 0);
         clear_words(part->decayed, part->decayed ? places_of(node) : 0);
         clear_words(part->passed, part->passed ? neurons_of(node) : 0);
         part->busy = 0;
@@ -985,12 +1006,12 @@ static int is_over(const State *run)
     return !busy;
 }
 
-/* The prediction as the network's loss has it: R, or its activation. */
-static float shown_prediction(const State *run, int32_t i)
+/* The prediction as the network's loss has it is R, or its activation: sent times *factor, plus 1 - *factor. sigma(R) of a spike count,
+   at least 1/2, was stretched to 2 sigma(R) - 1 without rounding. */
+static const float *shown_prediction(const State *run, float *factor)
 {
-    if (run->settings.readout == MEMBRANE_LINEAR)
-        return run->readout_sum[i];
-    return run->settings.readout == SPIKE_COUNT && !run->network->colour ? sigmoid(run->readout_sum[i]) : run->prediction[i];
+    *factor = run->settings.readout == SPIKE_COUNT && !run->network->colour ? 0.5f : 1;
+    return run->settings.readout == MEMBRANE_LINEAR ? run->readout_sum : run->prediction;
 }
 
 /* What a step shows before it is taken: what is open in it. */
@@ -1006,28 +1027,39 @@ static void fill_before(const State *run, const Run *one, int32_t t)
 /* Squared error of the prediction of an image, summed over its pixels. */
 static float error_of(const State *run, const float *image)
 {
-    double error = 0;
-    int32_t i;
-    for (i = 0; i < run->pixels; i++) {
-        const float apart = image[i] - shown_prediction(run, i);
-        error += (double)(apart * apart);
+    float factor;
+    const float *const p = shown_prediction(run, &factor);
+    double error[8] = {0}, total = 0;
+    int32_t i, j;
+    for (i = 0; i + 8 <= run->pixels; i += 8)
+        for (j = 0; j < 8; j++) {
+            const float apart = image[i + j] - (factor * p[i + j] + (1 - factor));
+            error[j] += (double)(apart * apart);
+        }
+    for (; i < run->pixels; i++) {
+        const float apart = image[i] - (factor * p[i] + (1 - factor));
+        total += (double)(apart * apart);
     }
-    return (float)error;
+    for (j = 0; j < 8; j++)
+        total += error[j];
+    return (float)total;
 }
 
 /* What a step has come to. */
 static void fill_after(const State *run, const Run *one, int32_t t, float error)
 {
+    float factor;
+    const float *const p = shown_prediction(run, &factor);
+    const size_t at = (size_t)t * one->stride;
     int32_t i;
     for (i = 0; i < run->classes; i++)
         one->logits[(size_t)t * (size_t)run->classes + (size_t)i] = run->logits[i];
     if (one->error)
         one->error[t] = error;
-    for (i = 0; one->prediction && i < run->pixels; i++) {
-        const size_t at = (size_t)t * one->stride + (size_t)i;
-        one->prediction[at] = shown_prediction(run, i);
-        one->predicted[at] = run->predicted[i];
-    }
+    for (i = 0; one->prediction && i < run->pixels; i++)
+        one->prediction[at + (size_t)i] = factor * p[i] + (1 - factor);
+    for (i = 0; one->predicted && i < run->pixels; i++)
+        one->predicted[at + (size_t)i] = run->predicted[i];
 }
 
 /* Pixels that are compared with their prediction when the decoder has run. */
@@ -1166,7 +1198,7 @@ int network_spiked(const State *run, int layer, int neuron)
 {
     const Node *node = &run->network->node[layer];
     const int32_t channel = neuron % node->channels, place = neuron / node->channels;
-    return run->part[layer].spikes[place * words_of(node) + channel / 32] >> channel % 32 & 1;
+    return run->part[layer].spikes[place * run->part[layer].words + channel / 32] >> channel % 32 & 1;
 }
 
 potential_t network_potential(const State *run, int layer, int neuron)

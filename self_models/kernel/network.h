@@ -90,12 +90,13 @@ typedef struct {
     potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
     uint32_t *spikes;  /* a bit for each neuron that sent something in this step, 32 channels of a place to a word */
     uint32_t *sent;    /* a bit for each place that did so; each row begins with a word */
-    uint32_t *listed;  /* likewise, each place that something has reached: V may be above theta there */
+    uint32_t *listed;  /* likewise, each place that something has reached: V may be above theta there; 0 where nobody asks */
     uint32_t *decayed; /* by place: steps whose leak V has had; 0 where nothing leaks */
     uint32_t *passed;  /* before and behind a counting pool: spikes of each neuron so far; else 0 */
     uint32_t *events;  /* counting: how often each neuron sent 1 or -1, then how often another value; else 0 */
     uint32_t count;    /* events of this step */
-    uint32_t busy;     /* whether a place is listed */
+    uint32_t busy;     /* whether something has reached it */
+    int32_t words, row; /* words of a place's spikes, and of a row of places */
 } Part;
 
 typedef struct {
@@ -109,7 +110,7 @@ typedef struct {
     float *prediction;           /* p on the image's scale, as the gate compares it */
     float *logits;               /* O */
     uint8_t *is_open;            /* whether the input neuron may spike */
-    uint8_t *was_open;           /* as it was before another image came */
+    uint8_t *marks;              /* for a while: which pixels were open, or which may send */
     uint8_t *predicted;          /* whether |p - x| < epsilon */
     int32_t *sending;            /* blocks of 4 pixels of which one may spike */
     int32_t pixels, classes, blocks;

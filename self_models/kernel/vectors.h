@@ -21,7 +21,7 @@ enum { LANES = 8 };
 #else
 enum { LANES = 4 };
 #endif
-enum { MOST = LANES >= 16 ? 8 : 4 }; /* vectors whose sums stay in registers */
+enum { MOST = LANES >= 16 ? 8 : 4, THREE = LANES >= 16 ? 6 : 2 }; /* vectors whose sums stay in registers; of three lines each */
 enum { SPARE = 16 };                 /* potentials behind the last one that may be read, and to which zeros may be added */
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -120,6 +120,57 @@ static void add_rows(potential_t *to, const weight_t *weights, const size_t *row
     else
         add_rows_of(to, weights, rows, values, count, size, 0);
 }
+
+/* to[i] += from[i] */
+ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
+{
+    int32_t i = 0;
+    for (; size - i >= 4; i += 4)
+        *(four_t *)(to + i) += *(const four_t *)(from + i);
+    for (; i < size; i++)
+        to[i] += from[i];
+}
+
+/* Three lines of windows at once, in the target `stride` potentials apart, so many vectors of each; else as add_vectors. */
+ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
+                      const int parts)
+{
+    lanes_t sum[3][THREE];
+    int32_t r;
+    int k, y;
+    for (y = 0; y < 3; y++)
+        for (k = 0; k < parts; k++)
+            sum[y][k] = *(lanes_t *)(to + (size_t)y * stride + k * LANES);
+    for (r = 0; r < count; r++)
+        for (y = 0; y < 3; y++)
+            for (k = 0; k < parts; k++)
+                sum[y][k] += WIDE(weights + rows[r] + y * line + k * LANES);
+    for (y = 0; y < 3; y++)
+        for (k = 0; k < parts; k++)
+            *(lanes_t *)(to + (size_t)y * stride + k * LANES) = sum[y][k];
+}
+
+/* Windows of three lines of `size` weights, all within the target. Returns 0, and does nothing, where that is not faster. */
+static int add_whole(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
+                     int32_t size)
+{
+    int32_t i = 0;
+    if (THREE < 6 || size % LANES)
+        return 0;
+    while (i < size) {
+        const int left = (size - i) / LANES, parts = left < THREE ? left : THREE;
+        switch (parts) {
+        case 1: add_three(to + i, stride, weights + i, line, rows, count, 1); break;
+        case 2: add_three(to + i, stride, weights + i, line, rows, count, 2); break;
+        case 3: add_three(to + i, stride, weights + i, line, rows, count, 3); break;
+        case 4: add_three(to + i, stride, weights + i, line, rows, count, 4); break;
+        case 5: add_three(to + i, stride, weights + i, line, rows, count, 5); break;
+        default: add_three(to + i, stride, weights + i, line, rows, count, THREE); break;
+        }
+        i += parts * LANES;
+    }
+    return 1;
+}
 #else
 static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
                      int32_t size, int valued)
@@ -133,6 +184,14 @@ static void add_rows(potential_t *to, const weight_t *weights, const size_t *row
             to[i] += values[r] * row[i];
     }
 }
+
+ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
+{
+    int32_t i;
+    for (i = 0; i < size; i++)
+        to[i] += from[i];
+}
+#define add_whole(to, stride, weights, line, rows, count, size) 0
 #endif
 
 /* --- bit i: whether v[i] > bound, for i below count, 1 to 32; v may be read up to SPARE further */
@@ -166,6 +225,33 @@ ALWAYS uint32_t above(const potential_t *v, int32_t count, potential_t bound)
         bits |= (uint32_t)(v[i] > bound) << i;
 #endif
     return count < 32 ? bits & (((uint32_t)1 << count) - 1) : bits;
+}
+
+/* v[i] -= theta for the bits i of fired; returns those that are above theta still. */
+ALWAYS uint32_t lower(potential_t *v, uint32_t fired, int32_t count, potential_t theta)
+{
+#if defined(FAST) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(NETWORK_INT8)
+    const __m512 thetas = _mm512_set1_ps(theta), first = _mm512_loadu_ps(v);
+    uint32_t still;
+    __m512 second = _mm512_mask_sub_ps(first, (__mmask16)fired, first, thetas);
+    _mm512_storeu_ps(v, second);
+    still = _mm512_cmp_ps_mask(second, thetas, _CMP_GT_OQ);
+    if (count > 16) {
+        second = _mm512_loadu_ps(v + 16);
+        second = _mm512_mask_sub_ps(second, (__mmask16)(fired >> 16), second, thetas);
+        _mm512_storeu_ps(v + 16, second);
+        still |= (uint32_t)_mm512_cmp_ps_mask(second, thetas, _CMP_GT_OQ) << 16;
+    }
+    return still & fired;
+#else
+    uint32_t bits, still = 0;
+    (void)count;
+    for (bits = fired; bits; bits &= bits - 1) {
+        v[lowest(bits)] -= theta;
+        still |= (uint32_t)(v[lowest(bits)] > theta) << lowest(bits);
+    }
+    return still;
+#endif
 }
 
 /* --- random numbers: Philox 4x32-10 (Salmon et al., SC 2011), of DRAWN counters (block of 4 numbers, step, image, epoch) at once */
