@@ -85,7 +85,7 @@ def opened(word, argv):
     args = build_parser(argv).parse_args([*argv, "--preset" if is_preset else "--pretrained_snn", word])
     args = args.with_settled(engine="dense", model=as_saved(args.model, args.pretrained_snn), networks=[word])
     with redirect_stdout(io.StringIO()):  # what is said of a run: this is none
-        posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN), InputBlockingSNN, "_energy")
+        posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, "_energy")
     if not (args.holdout or args.limit_test):
         posthoc.test = posthoc.test.part(0, LIMIT)
     return posthoc

@@ -17,6 +17,7 @@ from harness.building.models import new_snn
 from harness.building.own import imported, lines_on_own, named
 from harness.data.facts import with_facts
 from self_models import load
+from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Choice, objective_setting
 from self_models.objectives.gates import GATES, Blocking
@@ -33,24 +34,24 @@ pytestmark = pytest.mark.usefixtures("forgotten")
 
 
 def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
-    """As a gate does in test_examples."""
-    (tmp_path / "parts.py").write_text("\n\n".join(BLOCKS[1:]))
+    """As a gate does in test_examples, where it stays in evaluation; here it does not."""
+    assert "stays_in_evaluation = True" in BLOCKS[1]
+    (tmp_path / "parts.py").write_text("\n\n".join(BLOCKS[1:]).replace("stays_in_evaluation = True", ""))
     here, path = f"--model {tmp_path / 'parts.py'} {DATA} --output_dir {tmp_path}", tmp_path / "trained_models/snn/own.pth"
     started = f"--pretrained_ann {trained.ann} --timesteps 3 --update immediate --balance_images 8 --balance_timesteps 6"
-    in_use = (
-        "in use of parts.py: gate relative, rule settled, readout membrane_scaled; not in use: neurons HardReset (in no layer)"
-    )
-    assert in_use in run_here(SNN, f"{started} --epochs 1 {OWN} {here} --run_name own")[1]
+    parts = "gate relative, rule settled, readout membrane_scaled; not in use: neurons HardReset (in no layer)"
+    assert f"in use of parts.py: {parts}" in run_here(SNN, f"{started} --epochs 1 {OWN} {here} --run_name own")[1]
     later = f"--pretrained_snn {path} {here}"
     found, said = run_here(OBJ2, f"{later} --rules settled --leads 0.1 0.9")
-    assert found[0]["bounds"] == {"lead": 0.1} and in_use in said
+    assert found[0]["bounds"] == {"lead": 0.1} and "in use of parts.py: rule settled, readout membrane_scaled; not in u" in said
+    assert "note: this SNN was trained with gate relative, and runs with gate block here; --gate relative runs it as" in said
     run_here(OBJ3, later)
     said = run_here("compare", trained.snn, path, f"--evaluate {here}")[1]  # each as it was trained
     assert "T = 3, ε = 0.2, gate = relative, rule = settled, lead = 0.4" in said and "the SNN was trained with gate" not in said
     one, again = (records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")[0] for name in ("own", "own_compared"))
     assert one["spikes"] == again["spikes"] and one["bounds"] == again["bounds"] == {"lead": 0.4}
-    said = run_here(OBJ1, later, "--gate block")[1]
-    assert "note: this SNN was trained with gate relative, and runs with gate block here; --gate relative runs it as" in said
+    run_here("energy", path, here)
+    assert records(tmp_path / "logs/snn/own_energy.jsonl", "run")[0]["parameters"]["gate"] == "relative"
     assert "gate open has no epsilon, which is varied here: --gate block, or snn_" in refused(OBJ1, later, "--gate open")
     kept = {"readout": "membrane_scaled", "readout_gain": 3.0, "gate": "relative", "slack": 0.3, "rule": "settled", "lead": 0.4}
     assert kept.items() <= load(path, slack=0.3).settings.items()
@@ -125,6 +126,7 @@ def test_an_edited_file_is_noticed(trained, tmp_path):
     file, other, here = tmp_path / "x.py", tmp_path / "y.py", f"--run_name x --output_dir {tmp_path}"
     file.write_text(NETWORK)
     run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --model {file}:MySNN {here}")
+    assert "model_file" not in load_checkpoint(trained.snn)
     path = tmp_path / "trained_models/snn/x.pth"
 
     def noted(name, flags, model):

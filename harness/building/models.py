@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from harness import UserError
-from harness.building.own import as_saved, class_for, file_of, named
+from harness.building.own import as_saved, class_for, file_of, named, parts_in_use
 from harness.data.facts import facts_of, shape_and_classes, with_facts
 from harness.processes import ranks
 from harness.processes.signals import Interrupted
@@ -67,7 +67,7 @@ def build(cls, settings, args):
     device = find_device(args)
     torch.manual_seed(seed_for(args.seed, "weights"))  # of the initial weights
     model = cls(**settings).to(device, memory_format=torch.channels_last)  # so that parts of one's own are, too
-    model.own_file = file_of(args.model)
+    model.own_file = file_of(args.model) if args.model and parts_in_use(args, model)[0] else None  # for its checkpoints
     return model
 
 

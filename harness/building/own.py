@@ -85,12 +85,9 @@ def check_used(word):
             raise UserError(f"--model {word} registers nothing, and a network is named: --model {word}:{networks[-1]}")
 
 
-def lines_on_own(args, model, saved=None, path=""):
-    """Lines on the file of --model: what the model, and a loss in training, use of it, and whether it is another than the one
-    with which a checkpoint (saved, of this path) was trained."""
-    if not (module := module_of(args.model)):
-        return
-    file, own = Path(module.__file__).name, named(args.model)
+def parts_in_use(args, model):
+    """(what the model, and a loss in training, use of the file of --model, what they do not), lists of words."""
+    module, own = module_of(args.model), named(args.model)
     chosen = {**model.settings, "architecture": model.settings["vgg_name"]}
     used, idle = [f"class {own.__name__}"] if own else [], []
     for kind, name in module.registered:
@@ -102,19 +99,30 @@ def lines_on_own(args, model, saved=None, path=""):
         if issubclass(cls, SpikingNeuron) and hasattr(model, "neurons"):
             layers = [layer for layer, neuron in model.neurons().items() if isinstance(neuron, cls)]
             (used if layers else idle).append(f"neurons {name} ({'in ' + ', '.join(layers) if layers else 'in no layer'})")
+    return used, idle
+
+
+def lines_on_own(args, model, saved=None, path=""):
+    """Lines on the file of --model: what is in use of it, and whether it is another than the one of which something was in use
+    when a checkpoint (saved, of this path) was trained."""
+    if not args.model:
+        return
+    (used, idle), ours = parts_in_use(args, model), file_of(args.model)
     if used:
-        yield f"in use of {file}: {', '.join(used)}" + f"; not in use: {', '.join(idle)}" * bool(idle)
+        yield f"in use of {ours['name']}: {', '.join(used)}" + f"; not in use: {', '.join(idle)}" * bool(idle)
     else:
-        yield f"note: nothing of {file} is in use: {', '.join(idle) or 'it registers nothing'}"
+        yield f"note: nothing of {ours['name']} is in use: {', '.join(idle) or 'it registers nothing'}"
     was = (saved or {}).get("model_file")
-    if isinstance(was, dict) and was.get("digest") != module.digest:
-        which = f"another version of {file}" if was.get("name") == file else f"{was.get('name')}, not with {file}"
+    if isinstance(was, dict) and was.get("digest") != ours["digest"]:
+        is_same = was.get("name") == ours["name"]
+        which = f"another version of {ours['name']}" if is_same else f"{was.get('name')}, not with {ours['name']}"
         yield f"note: {path} was trained with {which}: its own parts may compute something else now"
 
 
 def file_of(word):
-    """What a checkpoint keeps of a --model's file, as it was imported: name and digest; None without a --model."""
-    return (module := module_of(word)) and {"name": Path(module.__file__).name, "digest": module.digest}
+    """Name and digest of a --model's file, as it was imported."""
+    module = module_of(word)
+    return {"name": Path(module.__file__).name, "digest": module.digest}
 
 
 @functools.cache

@@ -12,8 +12,8 @@ from self_models.integers import IntegerSNN
 
 
 def save_checkpoint(path, model, previous=None, **more):
-    """Write the model, the settings that rebuild it, name and digest of the file of --model, and whatever else. previous: see
-    write_whole. Raises UserError for one in whole numbers, which load() makes of a checkpoint."""
+    """Write the model, the settings that rebuild it, name and digest of a file of --model that it uses, and whatever else.
+    previous: see write_whole. Raises UserError for one in whole numbers, which load() makes of a checkpoint."""
     if isinstance(model, IntegerSNN):
         raise UserError(
             "a network with weights int8 is not saved: keep its checkpoint, of which load(path, weights='int8') makes it"
