@@ -12,6 +12,7 @@ from conftest import PLAN, REPOSITORY, digests, refused, run_here
 from test_event_engine import BIAS, COUNTED, DEEP, FORK, MAXIMUM, POOLED, build, spiked
 
 import harness.exporting.c_folder
+import harness.exporting.layers
 from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
@@ -86,13 +87,13 @@ def check(folder):
 def few_images(monkeypatch):
     """Of MNIST 40 test images; of other sets none are there."""
 
-    def load_few(name):
+    def load_few(name, *args, **flags):
         if name != "MNIST":
             raise UserError(f"{name} is not there")
-        train, selection, test = load_data(name)
+        train, selection, test = load_data(name, *args, **flags)
         return train, selection, test.part(0, 40)
 
-    monkeypatch.setattr(harness.exporting.c_folder, "load_data", load_few)
+    monkeypatch.setattr(harness.exporting.layers, "load_data", load_few)
 
 
 # --- small networks of every kind
@@ -108,6 +109,8 @@ def few_images(monkeypatch):
         {"plan": FORK, "readout": "membrane", "readout_leak": 0.5, "initial_potential": 0.5, **STREAMING},
         {"update": "delayed", "leak": 0.5, "image_shape": (1, 9, 11), "residual": True, **BIAS,
          "readout": "spike_count_rescaled"},
+        {"update": "delayed", "leak": 0.5, "membrane_floor": 0.0, "plan": [[4, "D", 6, 6], ["U", "in"]], "readout": "spike_count",
+         "default_threshold": 0.5},
         {**COLOUR, "plan": FORK, "together": True, "feedback_interval": 3, "readout": "membrane_rescaled", **STREAMING},
         {**COLOUR, **BIAS, **MAXIMUM, **COUNTED},
         {**POOLED, "kernel_size": 1, "fc_layers": 0},
@@ -117,8 +120,6 @@ def few_images(monkeypatch):
          "residual": True},
         {"plan": [[4, "A", "fork", 6], ["U", "in"]], "residual": True, "readout": "membrane", "feedback_interval": 2, "leak": 0.5,
          "default_threshold": 0.0625, **STREAMING},
-        {"plan": [[130, "D", 9], []], "image_shape": (1, 4, 6), "encoding": "direct", "epsilon": 0.0, "fc_width": 300,
-         "default_threshold": 0.0625},
     ],
     ids=str,
 )  # fmt: skip
@@ -162,7 +163,7 @@ def test_what_no_stream_can_run_is_refused(tmp_path, settings):
     ("call", "change", "settings"),
     [
         (("set_feedback", 0), {"gate": "open"}, {"residual": True, "readout": "membrane"}),
-        (("set_epsilon", 0.125), {"epsilon": 0.125}, {"blocking": "dynamic"}),
+        (("set_epsilon", 0.125), {"epsilon": 0.125}, {"blocking": "dynamic", "plan": [[4], ["in"]], "kernel_size": 1}),
         (("set_dynamic", 1), {"blocking": "dynamic"}, {}),
         (("set_surprise", 0.5), {"surprise": 0.5}, {"blocking": "dynamic"}),
     ],
@@ -328,6 +329,12 @@ def test_what_c_does_not_know_is_refused_by_name(tmp_path, settings, words):
     save_checkpoint(tmp_path / "net.pth", build(VGG_SNN_STDB_wFeedback, **{"plan": PLAN, **settings}))
     assert words in refused("export", tmp_path / "net.pth", "--to c")
     assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
+
+
+def test_a_network_without_golden_images_is_refused(tmp_path, trained, few_images, monkeypatch):
+    monkeypatch.setattr(harness.exporting.c_folder, "agreed", lambda *_: [])
+    assert "in each of 30 images rounding decides a spike" in refused("export", trained.snn, "--to c --output", tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
 
 def test_an_ann_and_a_folder_that_is_there_are_refused(tmp_path, trained, few_images):

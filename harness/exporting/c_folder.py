@@ -41,7 +41,8 @@ def c_folder(checkpoint, own, weights="float32", **data):
         test, draw = None, torch.Generator().manual_seed(SEED)
         images = torch.randint(256, (TRIED, *model.image_shape), dtype=torch.uint8, generator=draw)
         notes.append(f"note: golden.c has random images ({error})")
-    numbers = agreed(model, images)
+    if not (numbers := agreed(model, images)):
+        raise UserError(f"in each of {len(images)} images rounding decides a spike, so none can check C: take --weights int8")
     files = files_of(model, laid, images[numbers], numbers, checkpoint.stem)
     flash, ram = memory_of(laid)
     notes = [f"memory: {size_of(flash)} of flash for weights and tables, 10 to 15 kB for code; {size_of(ram)} of RAM", *notes]
