@@ -626,22 +626,22 @@ static void pool(State *run, int n)
         if (y / 2 >= node->height || x / 2 >= node->width)
             continue;
         for (w = 0; w < words; w++) {
-            uint32_t *const passed = &part->spikes[place * (size_t)words + (size_t)w];
-            for (spikes = source->spikes[before * (size_t)words + (size_t)w]; spikes; spikes &= spikes - 1) {
-                const size_t channel = (size_t)(32 * w + lowest(spikes));
-                const uint32_t bit = spikes & (~spikes + 1);
-                if (node->kind == COUNTING_POOL) {
-                    uint32_t *const its = &source->passed[before * (size_t)channels + channel];
-                    uint32_t *const highest = &part->passed[place * (size_t)channels + channel];
-                    *its += from->kind != COUNTING_POOL; /* which has counted what it let through */
-                    if (*its <= *highest)
-                        continue;
+            uint32_t *const passed = &part->spikes[place * (size_t)words + (size_t)w], now;
+            spikes = source->spikes[before * (size_t)words + (size_t)w];
+            for (now = spikes; node->kind == COUNTING_POOL && now; now &= now - 1) {
+                const size_t channel = (size_t)(32 * w + lowest(now));
+                uint32_t *const its = &source->passed[before * (size_t)channels + channel];
+                uint32_t *const highest = &part->passed[place * (size_t)channels + channel];
+                *its += from->kind != COUNTING_POOL; /* which has counted what it let through */
+                if (*its > *highest)
                     ++*highest;
-                }
-                part->count += !(*passed & bit);
-                *passed |= bit;
-                mark_sent(part, y / 2, x / 2);
+                else
+                    spikes &= ~(now & (~now + 1));
             }
+            part->count += (uint32_t)how_many(spikes & ~*passed);
+            *passed |= spikes;
+            if (spikes)
+                mark_sent(part, y / 2, x / 2);
         }
     }
     note(run, n);
@@ -914,8 +914,7 @@ static void reset_on_change(State *run)
     gate(run, 0, run->pixels);
 }
 
-/* Whether it follows another image: phased networks and counting pools answer one image after the other. */
-static int may_follow(const State *run)
+int network_streams(const State *run)
 {
     int32_t n, counts = 0;
     for (n = 0; n < run->network->nodes; n++)
@@ -934,8 +933,8 @@ static int show(State *run, const uint8_t *bytes, const float *numbers)
         for (i = first; i < first + channels; i++) {
             const float grey = bytes ? (float)bytes[i] / 255 : 0, x = numbers ? numbers[i] : run->network->colour ? grey * 2 - 1 : grey;
             const int other = x != run->image[i];
-            if (other && run->begun && !may_follow(run))
-                return -1;
+            if (other && run->begun && !network_streams(run))
+                return 0;
             run->marks[i] = run->is_open[i];
             run->image[i] = x;
             any |= other;
@@ -953,7 +952,7 @@ static int show(State *run, const uint8_t *bytes, const float *numbers)
     if (differs)
         list_sending(run);
     run->begun = 1;
-    return 0;
+    return 1;
 }
 
 int network_show(State *run, const uint8_t *pixels) { return show(run, pixels, 0); }

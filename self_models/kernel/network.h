@@ -134,10 +134,14 @@ void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image);
 
 /* Show an image: height x width x channels, row by row; bytes, or numbers on the image's scale. The first after a reset begins a
    run; a later one takes the place of the one before: pixels that no longer fit their prediction open again (dynamic), and the
-   network forgets as much as that surprises it (reset on change). Returns 0; -1, and does nothing, where a later one cannot be:
-   phased, or with a counting maximum pool. */
+   network forgets as much as that surprises it (reset on change). Returns 1; or 0 where the network cannot go on with a later image:
+   then it still sees the one before. */
 int network_show(State *run, const uint8_t *pixels);
 int network_show_numbers(State *run, const float *pixels);
+
+/* 1 where another image may take the place of the one before; 0 of a network whose update is phased, or whose maximum pools count:
+   it answers one image after the other, with a reset in between. */
+int network_streams(const State *run);
 
 /* Take one timestep. Returns 1 where the stopping rule holds after it (early exit), else 0. */
 int network_step(State *run);
