@@ -8,12 +8,13 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from test_event_engine import BIAS, COUNTED, FORK, MAXIMUM, POOLED, UNKNOWN, build, inputs, spiked
+from torch import nn
 
 from harness import UserError
 from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
 from self_models.fast.event.engine import EventEngine
-from self_models.integers import LARGEST, LEVELS, SHARES, faded, in_whole_numbers, portable_tanh, whole_form
+from self_models.integers import LARGEST, LEVELS, SHARES, Signal, faded, in_whole_numbers, portable_tanh, whole_form, whole_sums
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
@@ -64,11 +65,14 @@ def one_pixel(bias=0.0, **settings):
     return model
 
 
-def test_rest_is_rounded_by_hand():
-    """0.7 of a threshold of 64 is 44.8; with a pixel that sends nothing V stays there."""
-    model = in_whole_numbers(one_pixel(initial_potential=0.7))
-    membranes = model(torch.zeros(1, 1, 1, 1), record={"features.1": "membrane"}).recorded["features.1"]["membrane"]
-    assert whole_form(model).neurons["features.1"].start == 45 and membranes.flatten().tolist() == [45] * 5
+def test_rest_and_floor_are_rounded_by_hand():
+    """0.7 of a threshold of 64 is 44.8. With a pixel that sends nothing V stays at rest; with a bias of -2, which is -128, at its
+    floor."""
+    for bias, potential in ((0.0, 45), (-2.0, -45)):
+        model = in_whole_numbers(one_pixel(bias, initial_potential=0.7, membrane_floor=0.7))
+        membranes = model(torch.zeros(1, 1, 1, 1), record={"features.1": "membrane"}).recorded["features.1"]["membrane"]
+        assert membranes.flatten().tolist() == [potential] * 5
+        assert (neuron := whole_form(model).neurons["features.1"]).start == 45 and neuron.lowest == -45
 
 
 def test_what_is_charged_in_five_steps_fits_by_hand():
@@ -84,6 +88,17 @@ def test_what_is_charged_in_five_steps_fits_by_hand():
     in_whole_numbers(one_pixel(2**22))
     with pytest.raises(ModelError, match=r"sums of layer 0 \(Conv2d\) might not fit 32 bits"):
         in_whole_numbers(one_pixel(2**22, update="phased"))
+
+
+def test_an_average_pool_and_a_wait_for_the_decoder_by_hand():
+    """A pool adds four up and quarters the unit. 2x2 weights of 1 are 4 x 64 in whole numbers: 2^16 steps of them are 2^24, which
+    float32 holds, though 32 bits do not hold what the decoder makes of it."""
+    assert whole_sums(nn.AvgPool2d(2), Signal(0.5, 3, signed=False)) == Signal(0.125, 12, signed=False)
+    for steps, words in ((2**16, "might not fit 32 bits"), (2**16 + 1, "weights int8 cannot add up so many steps: choose less")):
+        model = build(plan=[[1, "D"], ["U", "in"]], image_shape=(1, 4, 4), feedback_interval=steps, timesteps=steps)
+        model.features[2].weight.data.fill_(1.0)
+        with pytest.raises(ModelError, match=words):
+            in_whole_numbers(model)
 
 
 def test_logits_stay_within_32_bits():
