@@ -175,6 +175,13 @@ def test_what_a_part_lacks_is_said_at_once(registry, name, part, words):
     assert registry == before
 
 
+@pytest.mark.parametrize(("script", "name", "flag"), [(SNN, "shift", "--shift"), (OBJ2, "timestep", "--timesteps")])
+def test_a_part_does_not_take_a_flag_of_a_script(script, name, flag, monkeypatch):
+    """--augment would shift by what a gate's setting says; --timesteps is not free for the bounds that objective 2 tries."""
+    monkeypatch.setitem(RULES, "x", rule(name, LEAD))
+    assert f"--model: {flag} is a flag of this script already: give" in refused(script, "--epsilon 0.1")
+
+
 @pytest.mark.parametrize("names", [(0, 4), {"none": 1, None: 2}])
 def test_a_choice_is_of_texts(names):
     """Else its setting would register, and --help_all end in a traceback."""

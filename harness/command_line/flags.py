@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from harness import UserError
 from harness.building.own import check_used, class_for
 from harness.command_line.declared import OfAll, OfANN, OfEvaluation, OfFineTuning, OfSNN, OfTraining
 from harness.command_line.parser import GROUPS, Parser, SwitchAction, model_in, typed
@@ -20,20 +21,30 @@ SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
 def ann_settings(model=""):
     """name -> Setting of all that the ANN's script has flags for. model: of --model."""
-    return settings.declared(OfAll, OfTraining, OfANN) | class_for(model, VGG_wFeedback).declared()
+    return joined(settings.declared(OfAll, OfTraining, OfANN), class_for(model, VGG_wFeedback).declared())
 
 
 def snn_settings(model=""):
     """name -> Setting of all that the SNN's training script has flags for. model: of --model."""
     own = settings.declared(OfAll, OfTraining, OfSNN, OfFineTuning)
     own, network = settings.with_defaults(own, SNN_DEFAULTS), class_for(model, VGG_SNN_STDB_wFeedback)
-    return loss_settings() | own | network.declared()
+    return joined(loss_settings(), own, network.declared())
 
 
 def posthoc_settings(cls):
     """name -> Setting of all that a script has flags for that evaluates a trained SNN as a model of class cls."""
     own = settings.declared(OfAll, OfEvaluation, OfSNN)
-    return settings.with_defaults(own, SNN_DEFAULTS | {"test_only": True}) | cls.declared()
+    return joined(settings.with_defaults(own, SNN_DEFAULTS | {"test_only": True}), cls.declared())
+
+
+def joined(*several):
+    """All of these name -> Setting. Raises UserError for a name that two of them have, as a part of somebody's own may."""
+    found = {}
+    for each in several:
+        if both := found.keys() & each.keys():
+            raise UserError(f"--model: --{min(both)} is a flag of this script already: give your setting another name")
+        found |= each
+    return found
 
 
 BARE = (
