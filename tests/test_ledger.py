@@ -189,6 +189,7 @@ def test_memory_is_priced_by_its_size():
         (("add = 0.1", "add = nan"), "picojoules.add is nan"), (("3.2", "inf"), "picojoules.multiply_add is inf"),
         (("add = 0.1", 'add = "0.1"'), "picojoules.add is '0.1'"), (("add = 0.1", "add = true"), "picojoules.add is True"),
         (("source = ", 'counts = "some"\nsource = '), "counts is 'some'"),
+        (("source = ", 'counts = "rate"\nsource = '), "counts 'rate' knows operations alone"),
         (('title = "with memory, 45 nm"', "title = 3"), "title is 3, and must be a text in quotes"),
         (("year = 2022", "year = true"), "year is True, and must be a whole number"),
         (("[memory]", "[memory]\nwords = [1, 2]"), "memory.words is unknown"),

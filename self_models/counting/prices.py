@@ -96,6 +96,8 @@ def check_convention(said):
             raise ValueError("memory.bytes must rise, and memory.picojoules must not fall: sort them by size")
     if said.get("counts", "exact") not in ("exact", "rate"):
         raise ValueError(f"counts is {said['counts']!r}: choose exact or rate")
+    if "memory" in said and said.get("counts") == "rate":
+        raise ValueError("counts 'rate' knows operations alone, and memory would be that of the ANN only: leave memory out")
 
 
 def check_names(place, said, needed, known=None):
