@@ -7,7 +7,7 @@ import torch
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images, tensor_of
 from self_models.basics.settings import NOT_NEGATIVE, WHOLE, required
-from self_models.fast.event.engine import EventEngine
+from self_models.kernel.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import SNNOutput
 from self_models.running.recording import Recorder

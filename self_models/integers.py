@@ -1,7 +1,7 @@
 """A trained SNN in whole numbers: weights of 8 bits, thresholds and membrane potentials of 32, so that no sum is ever rounded.
 
-Whole numbers are kept as floats that hold them exactly, and the network runs by the reference step, so on a CPU every spike is
-the one that integers would give, in whatever order a machine adds them. The decoder's output leaves the whole numbers: read-out
+Whole numbers are kept as floats that hold them exactly, so on a CPU every spike of step() is the one that integers would give, in
+whatever order a machine adds them: the kernel's, which adds integers. The decoder's output leaves the whole numbers: read-out
 and gate compute in float32, one operation after the other, with portable_tanh.
 
 Each linear module has a scale s: weight = s times whole number, -127 to 127. A signal's unit is the product of the scales on its
@@ -21,7 +21,7 @@ from torch import nn
 
 from self_models.basics.errors import ModelError
 from self_models.fast.batched.folding import FoldedChain, folded
-from self_models.fast.event.compiled.parts import FORMS
+from self_models.kernel.tables import FORMS
 from self_models.network.neurons import NeuronState, PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.stages import chains, encoder_parts, list_layers
 from self_models.network.wiring import check_known
@@ -76,23 +76,14 @@ class Whole(NamedTuple):
 class WholeForm(NamedTuple):
     """A network in whole numbers, for other programs, beside its modules, whose weights (int8) and biases (int32) are whole.
     neurons: name -> Whole, of its spiking layers; output: that of the logits; input_unit, decoded_unit: what 1 stands for in the
-    input and in the decoder's output."""
+    input and in the decoder's output; shares, largest: SHARES and LARGEST."""
 
     neurons: dict
     output: Whole
     input_unit: float
     decoded_unit: float
-
-
-def whole_form(model):
-    """The WholeForm of a network that load(path, weights="int8") gave."""
-    neurons = {
-        name: Whole(*map(int, (one.threshold, one.rest, one.lowest, one.highest, parts(one.leak))), one.unit)
-        for name, one in model.neurons().items()
-    }
-    kept = parts(torch.tensor(model.settings["output_leak"]))
-    output = Whole(0, 0, -LARGEST, LARGEST, int(kept), model.logits_unit)
-    return WholeForm(neurons, output, model.input_unit, model.decoded_unit)
+    shares: int = SHARES
+    largest: int = LARGEST
 
 
 # --- how it runs
@@ -164,6 +155,16 @@ class IntegerSNN:
         if self.feedback_interval > self.longest_interval:
             raise ModelError(f"feedback_interval is at most {self.longest_interval} here: {WHO} was loaded with it")
         return parts
+
+    def whole_form(self):
+        """The WholeForm, for other programs."""
+        neurons = {
+            name: Whole(*map(int, (one.threshold, one.rest, one.lowest, one.highest, parts(one.leak))), one.unit)
+            for name, one in self.neurons().items()
+        }
+        kept = parts(torch.tensor(self.settings["output_leak"]))
+        output = Whole(0, 0, -LARGEST, LARGEST, int(kept), self.logits_unit)
+        return WholeForm(neurons, output, self.input_unit, self.decoded_unit)
 
     def faded(self, values, share):
         return faded(values, share)

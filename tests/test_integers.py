@@ -14,7 +14,7 @@ from harness import UserError
 from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
 from self_models.fast.event.engine import EventEngine
-from self_models.integers import LARGEST, LEVELS, SHARES, Signal, faded, in_whole_numbers, portable_tanh, whole_form, whole_sums
+from self_models.integers import LARGEST, LEVELS, SHARES, Signal, faded, in_whole_numbers, portable_tanh, whole_sums
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
@@ -72,7 +72,7 @@ def test_rest_and_floor_are_rounded_by_hand():
         model = in_whole_numbers(one_pixel(bias, initial_potential=0.7, membrane_floor=0.7))
         membranes = model(torch.zeros(1, 1, 1, 1), record={"features.1": "membrane"}).recorded["features.1"]["membrane"]
         assert membranes.flatten().tolist() == [potential] * 5
-        assert (neuron := whole_form(model).neurons["features.1"]).start == 45 and neuron.lowest == -45
+        assert (neuron := model.whole_form().neurons["features.1"]).start == 45 and neuron.lowest == -45
 
 
 def test_what_is_charged_in_five_steps_fits_by_hand():
@@ -84,7 +84,7 @@ def test_what_is_charged_in_five_steps_fits_by_hand():
         output = model(torch.ones(1, 1, 1, 1), seed=0, record={"features.1": "membrane"})
         membranes = output.recorded["features.1"]["membrane"].flatten().tolist()
         assert membranes[0 if update == "immediate" else 4] == charged
-        assert whole_form(model).neurons["features.1"].highest == highest
+        assert model.whole_form().neurons["features.1"].highest == highest
     in_whole_numbers(one_pixel(2**22))
     with pytest.raises(ModelError, match=r"sums of layer 0 \(Conv2d\) might not fit 32 bits"):
         in_whole_numbers(one_pixel(2**22, update="phased"))
@@ -184,7 +184,7 @@ def test_no_sum_is_rounded(update):
 @pytest.mark.parametrize("settings", [{}, {"plan": [[64, "D"], ["U", "in"]], "fc_width": 1000, "feedback_interval": 9}], ids=str)
 def test_sums_fit_into_32_bits_whatever_comes(settings):
     """By the sums of all weights at work, with relays and biases: of no current, nor of what it is added to, more than 2^31."""
-    form = whole_form(in_whole_numbers(build(on_grid=False, **settings)))
+    form = in_whole_numbers(build(on_grid=False, **settings)).whole_form()
     assert all(-LARGEST <= one.lowest <= one.start <= one.highest <= LARGEST for one in form.neurons.values())
     for one in form.neurons.values():
         assert (one.threshold, one.kept) == (round(0.25 / one.unit), SHARES) and one.threshold * one.unit == pytest.approx(0.25)

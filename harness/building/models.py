@@ -1,9 +1,6 @@
 """Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
 
 import re
-import signal
-import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +10,6 @@ from harness import UserError
 from harness.building.own import as_saved, class_for, file_of, named, parts_in_use
 from harness.data.facts import facts_of, shape_and_classes, with_facts
 from harness.processes import ranks
-from harness.processes.signals import Interrupted
 from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
 from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
@@ -22,7 +18,6 @@ from self_models.basics.errors import ModelError
 from self_models.basics.home import HOME, INSTALLED
 from self_models.basics.images import lasting_name
 from self_models.fast import batched
-from self_models.fast.compiling import telling
 from self_models.loading import MODELS, event_engine_for, whole_checkpoint
 from self_models.network.wiring import names_of_ones_own
 from self_models.running.draws import seed_for
@@ -32,7 +27,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
-WORTH_IT = 10_000  # images times steps from which the event engine wins back the seconds that it takes to load
+WORTH_IT = 10_000  # images times steps from which the event engine wins back the time that it takes to fold weights
 OF_GATE = {"block": InputBlockingSNN, "once": InputBlockingSNN, "contrast": ContrastAttentionSNN}
 OF_REPOSITORY = "; the repository has the networks of docs/reference/zoo.md in trained_models/"  # not all of them are installed
 DECODER = "generate"  # how the names of the decoder's weights begin, and those of a second one's, generate2
@@ -224,30 +219,4 @@ def use_engine(model, args, images):
         raise UserError(reason)
     if reason:  # without what it advises: there is nothing to do
         return f"engine: dense ({re.sub(r'(:|, or) use --engine dense$', '', reason)})"
-    warm_up(model)
     return "engine: event" + ", or dense for batches that spike too much for it" * chooses
-
-
-def warm_up(model):
-    """Let the event engine compile, or read from disk, what it needs; lines say how far it is. It does so in a
-    thread, since the compiler's calls heed no signal for minutes. Raises what the engine raises, and Interrupted."""
-    done, failures = threading.Event(), []
-
-    def run():
-        try:
-            with telling(lambda line: print(line, file=sys.stderr, flush=True)):
-                model.engine(torch.zeros(1, *[model.frames] * bool(model.frames), *model.image_shape), seed=0)
-        except BaseException as error:
-            failures.append(error)
-        done.set()
-
-    thread = threading.Thread(target=run, daemon=True)
-    try:
-        thread.start()
-        done.wait()
-    except KeyboardInterrupt as stop:
-        message = "interrupted while compiling the event engine, which the next run begins again"
-        raise Interrupted(getattr(stop, "number", signal.SIGINT), message, thread) from None
-    if failures:
-        raise failures[0]
-    model.engine.runs["event"] = 0  # that image is nobody's

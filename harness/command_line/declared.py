@@ -161,7 +161,7 @@ class OfSNN:
     pretrained_snn: str = run_setting("", Text(), "SNN checkpoint; its settings hold unless typed", group="checkpoint",
         metavar="PATH", common=True)
     engine: str = run_setting("auto", Choice(ENGINES), "what evaluates; dense: whole layers; event: event-driven, on the CPU, "
-        "needs numba; reference: step by step; auto: event where it pays; training is never event-driven", group="engine",
+        "needs a C compiler; reference: step by step; auto: event where it pays; training is never event-driven", group="engine",
         common=True)
     pretrained_ann: str = conversion_setting("", Text(), "ANN checkpoint to start from, or to evaluate", fixed=False,
         metavar="PATH", common=True)

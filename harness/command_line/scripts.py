@@ -1,10 +1,8 @@
 """How a script fails: one clear line on standard error and an exit status other than 0."""
 
-import contextlib
 import os
 import signal
 import sys
-import time
 import traceback
 
 import torch
@@ -15,7 +13,6 @@ from harness.processes.memory import keep_freed_memory
 from harness.processes.signals import end_at_once, handling
 from harness.runs.commands import resume_command
 from self_models.basics.errors import ModelError
-from self_models.fast.compiling import is_saving
 
 HELPS = {  # how the functions at work begin -> (what they do, what takes less memory there); the first that fits counts
     "harness.building.conversion.": ("converting", "fewer --balance_images or --balance_timesteps"),
@@ -45,18 +42,7 @@ def run_script(main):
         except KeyboardInterrupt as stop:
             if ranks.is_first():
                 print(str(stop) or "interrupted", file=sys.stderr)
-            leave(128 + getattr(stop, "number", signal.SIGINT), getattr(stop, "goes_on", None))
-
-
-def leave(status, compiling=None):
-    """End the script. compiling: a thread that does so, or None; it is waited for only while it writes what it has compiled."""
-    if compiling is None or not compiling.is_alive():
-        sys.exit(status)
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    while is_saving(compiling):
-        time.sleep(0.01)
-    os._exit(status)
+            sys.exit(128 + getattr(stop, "number", signal.SIGINT))
 
 
 def fail_for(error):

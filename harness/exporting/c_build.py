@@ -11,7 +11,7 @@ import torch
 from harness import UserError
 from self_models.basics.errors import ModelError
 from self_models.basics.images import tensor_of
-from self_models.fast.event.threads import in_rows
+from self_models.kernel.state import in_rows
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.outputs import SNNOutput
 from self_models.running.recording import spaces_of
@@ -25,9 +25,8 @@ class CBuild:
         self.folder, self.thresholds, self.image_shape = Path(folder), snn.thresholds, snn.image_shape
         if not (sizes := self.folder / "weights.h").is_file():
             raise UserError(f"{folder} is no folder that export.py --to c has written")
-        sizes = sizes.read_text()
-        self.timesteps = int(re.search(r"NETWORK_TIMESTEPS (\d+)", sizes)[1])
-        self.spaces, self.whole = spaces_of(snn.wiring), "NETWORK_INT8" in sizes
+        self.timesteps = int(re.search(r"NETWORK_TIMESTEPS (\d+)", sizes.read_text())[1])
+        self.spaces, self.whole = spaces_of(snn.wiring), "#define NETWORK_INT8" in (self.folder / "network.h").read_text()
         done = subprocess.run(["make", *["-B"] * bool(flags), "-C", str(folder), *flags], capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"make -C {folder} fails: {done.stderr.strip()[-500:]}")

@@ -1,6 +1,8 @@
 """A network as a folder of C99: its runtime, as it lies in c/, its weights, and a run of ten images to check it by."""
 
+import ctypes
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from string import Template
 
@@ -8,21 +10,27 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.exporting.c_layout import NODE, laid_out
 from harness.exporting.layers import check_spiking, test_images
 from harness.runs.progress import progress_bar
 from self_models.basics.images import checked_images
 from self_models.counting.evaluation import evaluate_parts
-from self_models.fast.event.threads import in_rows
 from self_models.integers import IntegerSNN
+from self_models.kernel.build import FOLDER, Part, State, library, structs
+from self_models.kernel.state import in_rows
+from self_models.kernel.tables import NODE, lay_out, settings_of, unknown_part
 from self_models.loading import load
+from self_models.network.wiring import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
 
 TEMPLATES = Path(__file__).parent / "c"
-STATIC = ("network.h", "layout.h", "network.c", "check.c", "run.c", "Makefile")
+STATIC = ("check.c", "run.c", "Makefile")
+KERNEL = ("network.h", "vectors.h", "network.c")
 SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
 IMAGES, TRIED = 10, 30  # in golden.c; among which these are looked for
 KNOWN = 1  # golden images whose potentials golden.c has, too
+SLACK = 24  # bytes by which alignment may differ where a pointer has 32 bits
+ROWS = 256  # windows of weights that are added at once, at most
+WHO = "--to c"
 TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
 
 
@@ -30,8 +38,7 @@ def c_folder(checkpoint, own, weights="float32", **data):
     """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: float32 or int8; data: see test_images.
     Raises UserError and ModelError for a network that network.c cannot run, by the name of what it does not know."""
     model = load(checkpoint, model=own, weights=weights)
-    check_spiking(model)
-    laid, notes = laid_out(model), []
+    tables, notes = tables_of(model), []
     try:
         test = test_images(model, **data)
         images = test.images[:TRIED]
@@ -43,14 +50,29 @@ def c_folder(checkpoint, own, weights="float32", **data):
         notes.append(f"note: golden.c has random images ({error})")
     if not (numbers := agreed(model, images)):
         raise UserError(f"in each of {len(images)} images rounding decides a spike, so none can check C: take --weights int8")
-    files = files_of(model, laid, images[numbers], numbers, checkpoint.stem)
-    flash, ram = memory_of(laid)
+    files = files_of(model, tables, images[numbers], numbers, checkpoint.stem)
+    flash, ram, _ = memory_of(tables)
     notes = [f"memory: {size_of(flash)} of flash for weights and tables, 10 to 15 kB for code; {size_of(ram)} of RAM", *notes]
-    notes.append(f"operations: {operations_of(model, laid, images[numbers]):,.0f} additions an image, mean of those in golden.c")
+    notes.append(
+        f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions an image, mean of those in golden.c"
+    )
     if weights == "int8" and test:
         found = [accuracy(each, test) for each in (model, load(checkpoint, model=own))]
         notes.append("accuracy on {:,} test images: {:.2%} in int8, {:.2%} in float32".format(len(test), *found))
     return files, f"{len(files)} files, weights {weights}; make -C there check", *notes
+
+
+def tables_of(model, compact=False):
+    """The Tables of an SNN, for C. Raises UserError or ModelError for a part of the model that the kernel does not know, by its
+    name."""
+    check_spiking(model)
+    if not isinstance(model, IntegerSNN):  # which knows no other parts
+        check_known(model, WHO)
+        if part := unknown_part(model):
+            raise UserError(f"{WHO} does not know the {' '.join(map(str, part))}: of gates it knows open and block")
+    if model.frames:
+        raise UserError(f"{WHO} takes images, and this network takes recordings of {model.frames} frames")
+    return lay_out(model, compact, rows=ROWS)
 
 
 def accuracy(model, test):
@@ -86,9 +108,9 @@ def agreed(model, images):
 
 
 @torch.no_grad()
-def operations_of(model, laid, images):
+def operations_of(model, tables, images):
     """Additions an image takes, mean of these: each event of a node adds so many weights as it reaches neurons, on average."""
-    counts, links = dict.fromkeys((one.modules[0] for one in laid.links.values()), 0), laid.links.values()
+    counts, links = dict.fromkeys((one.modules[0] for one in tables.links.values()), 0), tables.links.values()
 
     def count(module, given):
         counts[module] += (given[0] != 0).sum().item()
@@ -102,24 +124,27 @@ def operations_of(model, laid, images):
     return sum(counts[one.modules[0]] * one.reach().mean() for one in links) / len(images)
 
 
-def files_of(model, laid, images, numbers, name):
+def files_of(model, tables, images, numbers, name):
     """File name -> text. images: uint8 (B, C, H, W), which golden.c has; numbers: in their set."""
-    (flash, ram), (channels, height, width) = map(size_of, memory_of(laid)), model.image_shape
-    words = {"name": name, "steps": model.latency, "weights": laid.weights.dtype, "flash": flash, "ram": ram}
-    words |= {"pixels": laid.sizes["PIXELS"], "shape": f"{height} x {width} x {channels}"}
-    files = {file: (TEMPLATES / file).read_text() for file in STATIC}
+    (flash, ram, _), (channels, height, width) = memory_of(tables), model.image_shape
+    words = {"name": name, "steps": model.latency, "weights": tables.weights.dtype, "flash": size_of(flash), "ram": size_of(ram)}
+    words |= {"pixels": channels * height * width, "shape": f"{height} x {width} x {channels}"}
+    files = {file: (TEMPLATES / file).read_text() for file in STATIC} | {file: (FOLDER / file).read_text() for file in KERNEL}
+    if tables.weights.dtype == np.int8:
+        files["network.h"] = files["network.h"].replace("#define NETWORK_H\n", "#define NETWORK_H\n#define NETWORK_INT8\n", 1)
     files["README.md"] = Template((TEMPLATES / "README.md").read_text()).substitute(words)
-    files |= {"weights.h": weights_h(laid, model.classes), "weights.c": weights_c(laid)}
-    return files | {"golden.c": golden_c(model, laid, images, numbers)}
+    files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(model, tables)}
+    return files | {"golden.c": golden_c(model, tables, images, numbers)}
 
 
-def memory_of(laid):
-    """Bytes of (flash, without code, RAM) that a Laid needs."""
-    sizes = laid.sizes
-    flash = laid.weights.nbytes + laid.constants.nbytes + laid.nodes.nbytes + laid.order.nbytes
-    words = sizes["POTENTIALS"] + sizes["WORDS"] + sizes["DECAYED"] + sizes["SENT"] + sizes["NODES"] + 2 * sizes["ROWS"]
-    words += sizes["CLASSES"] + 3 * sizes["PIXELS"]  # logits; image, sum of the read-out, prediction
-    return flash, 4 * words + sizes["PLACES"] // 8 + 2 * sizes["PIXELS"]  # listed; is_open, and what was
+def memory_of(tables):
+    """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one)."""
+    flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order))
+    network, kind = tables.network(), "int8" if tables.weights.dtype == np.int8 else "float32"
+    size, nodes, rows = library(kind).network_size(ctypes.byref(network)), tables.header["nodes"], tables.header["rows"]
+    rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
+    small = structs(ctypes.c_uint32, ctypes.c_uint32)
+    return flash, rest + sum(map(ctypes.sizeof, (small["State"], nodes * small["Part"], rows * ctypes.c_uint32))), rest
 
 
 def size_of(count):
@@ -136,7 +161,7 @@ def array(kind, name, values, width=16):
 
 def fields(values):
     """A C struct's initialiser by names."""
-    texts = (f".{name} = {value}" if isinstance(value, int) else f".{name} = {float(value)!r}f" for name, value in values.items())
+    texts = (f".{name} = {value!r}f" if isinstance(value, float) else f".{name} = {value}" for name, value in values.items())
     return "{" + ", ".join(texts) + "}"
 
 
@@ -146,42 +171,53 @@ def quoted(text):
     return '"' + "".join(chr(code) if 32 <= code < 127 and code not in b'"?\\' else f"\\{code:03o}" for code in codes) + '"'
 
 
-def weights_h(laid, classes):
-    sizes = {**laid.sizes, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
-    lines = ["#define NETWORK_INT8"] * (laid.weights.dtype == np.int8)
-    lines += [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
-    lines += ["#define NETWORK_CLASS_NAMES { \\", *(f"    {quoted(name)}, \\" for name in classes), "}"]
-    return "\n".join(["#ifndef WEIGHTS_H", "#define WEIGHTS_H", "", *lines, "", "#endif", ""])
+def weights_h(model, tables):
+    """Sizes of this network, and the names of its tables."""
+    header, (_, _, rest) = tables.header, memory_of(tables)
+    sizes = {"PIXELS": prod(model.image_shape), "CLASSES": model.settings["labels"], "LAYERS": header["layers"]}
+    sizes |= {"TIMESTEPS": model.latency, **{f"KEY{i}": f"{key}u" for i, key in enumerate(key_for(SEED, "input"))}}
+    parts = f"sizeof(State) + {header['nodes']} * sizeof(Part) + {header['rows']} * sizeof(size_t) + {rest + SLACK}"
+    lines = [f"#define NETWORK_{name} {value}" for name, value in sizes.items()]
+    lines += [f"#define NETWORK_BYTES ({parts}) /* of a State with all that it needs */"]
+    lines += ["#define NETWORK_CLASS_NAMES { \\", *(f"    {quoted(name)}, \\" for name in model.classes), "}"]
+    declared = ["extern const Network network_tables;", "extern const Settings network_defaults;"]
+    return "\n".join(
+        ["#ifndef WEIGHTS_H", "#define WEIGHTS_H", "", '#include "network.h"', "", *lines, "", *declared, "", "#endif", ""]
+    )
 
 
-def weights_c(laid):
-    nodes = ",\n".join(fields({name: int(node[name]) for name in NODE.names}) for node in laid.nodes)
-    names = " ".join(f'"{name}\\0"' for name in laid.names)
+def weights_c(model, tables):
+    """The tables and the settings."""
+    nodes = ",\n".join(fields({name: int(node[name]) for name in NODE.names}) for node in tables.nodes)
+    names = " ".join(f'"{name}\\0"' for name in tables.names)
+    settings = settings_of(model, tables)
+    pointers = {name: name for name in ("node", "order", "constants", "weights", "names")}
     return "\n".join([
-        '#include "layout.h"\n',
-        f"const Header network_header = {fields(laid.header)};",
-        f"Settings network_settings = {fields(laid.settings)};",
-        f"const char network_names[] = {names};",
-        f"const Node network_nodes[] = {{\n{nodes}\n}};",
-        array("int32_t", "network_order", laid.order),
-        array("potential_t", "network_constants", laid.constants),
-        array("weight_t", "network_weights", laid.weights),
+        '#include "weights.h"\n',
+        f"static const char names[] = {names};",
+        f"static const Node node[] = {{\n{nodes}\n}};",
+        "static " + array("int32_t", "order", tables.order),
+        "static " + array("potential_t", "constants", tables.constants),
+        "static " + array("weight_t", "weights", tables.weights),
+        f"const Network network_tables = {fields(tables.header | pointers)};",
+        f"const Settings network_defaults = {fields({name: getattr(settings, name) for name, _ in settings._fields_})};",
+        "",
     ])  # fmt: skip
 
 
 @torch.no_grad()
-def golden_c(model, laid, images, numbers):
+def golden_c(model, tables, images, numbers):
     """What step() does with these images, without a stopping rule: pixels, key, and by image, step and layer which neurons spike,
     logits, which pixels are open, and of the first KNOWN the potentials. Neurons and pixels by row, column, channel."""
-    record = dict.fromkeys(laid.names[1:], ("spikes", "membrane")) | {"input": "spikes"}
+    record = dict.fromkeys(tables.names[1:], ("spikes", "membrane")) | {"input": "spikes"}
     with unstopped(model):
         output = model(images, draws=Draws(SEED, EVALUATION, torch.as_tensor(numbers)), record=record)
     is_open = torch.ones(model.latency, *images.shape) if output.is_open is None else output.is_open
-    bits = [words_of(is_open), *(words_of(output.recorded[name]["spikes"]) for name in laid.names)]
-    potentials = [in_rows(output.recorded[name]["membrane"][:, :KNOWN]) for name in laid.names[1:]]
-    kind, tolerance = laid.constants.dtype, TOLERANCE if laid.weights.dtype == np.float32 else 0
+    bits = [words_of(is_open), *(words_of(output.recorded[name]["spikes"]) for name in tables.names)]
+    potentials = [in_rows(output.recorded[name]["membrane"][:, :KNOWN]) for name in tables.names[1:]]
+    kind, tolerance = tables.constants.dtype, TOLERANCE if tables.weights.dtype == np.float32 else 0
     return "\n".join([
-        '#include "layout.h"\n',
+        '#include "network.h"\n',
         f"enum {{ golden_images = {len(images)}, golden_known = {KNOWN} }};",
         f"static const double golden_tolerance = {tolerance};",
         "static " + array("uint32_t", "golden_key", key_for(SEED, "input")),

@@ -2,8 +2,7 @@
 spikes Python counts of them, by which the page checks itself."""
 
 import base64
-import re
-import struct
+import ctypes
 from math import prod
 from pathlib import Path
 
@@ -12,10 +11,12 @@ import numpy as np
 import torch
 
 from harness import UserError
-from harness.exporting.c_layout import laid_out
+from harness.exporting.c_folder import tables_of
 from harness.exporting.layers import test_images
 from self_models.counting.prices import conventions
 from self_models.counting.spikes import part_of
+from self_models.kernel.build import structs
+from self_models.kernel.tables import settings_of
 from self_models.loading import load
 from self_models.running.draws import key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -58,7 +59,7 @@ def page(checkpoint, own, weights="float32", **data):
         "key": key_for(0, "input"),
         "golden": spikes_of(model, images),
         "runtime": text_of((FOLDER / f"{weights}.wasm").read_bytes()),
-        "arrays": arrays_of(model),
+        **kernel_of(model),
     }
     content = TEMPLATES.get_template("page.html").render(network=network).encode()
     if len(content) > MOST:
@@ -90,22 +91,27 @@ def spikes_of(model, images, steps=12):
     return [torch.cat(list(output.spikes_by_step.values()), 1).int().tolist() for output in outputs]
 
 
-def arrays_of(model):
-    """What network.c calls network_NAME, of layout.h: NAME -> parts one after the other, each (text, whether it travels as
-    float16, which holds it exactly). Raises UserError where there is no room for it."""
-    laid = laid_out(model, compact=True)
-    room = dict(re.findall(r"^#define NETWORK_(\w+) (\d+)$", (FOLDER / "weights.h").read_text(), re.M))
-    if over := [f"{size:,} {name.lower()}" for name, size in laid.sizes.items() if size > int(room.get(name, size))]:
-        raise UserError(f"this network is too large for a page: it has {over[0]}: try --to c")
-    structs = {name: packed(getattr(laid, name).values()) for name in ("header", "settings")}
-    whole = {name: [(text_of(values), False)] for name, values in structs.items()}
-    plain = {name: [(text_of(getattr(laid, name)), False)] for name in ("nodes", "order", "constants")}
-    return whole | plain | {"weights": [piece(laid.weights[at : at + BLOCK]) for at in range(0, len(laid.weights), BLOCK)]}
-
-
-def packed(values):
-    """Fields of a C struct, of 4 bytes each."""
-    return b"".join(struct.pack("<f" if isinstance(value, np.floating) else "<i", value) for value in values)
+def kernel_of(model):
+    """What the kernel is given, and where a page finds what it looks at: the structs of network.h, as they lie where a pointer has 32
+    bits, offsets of their fields, and arrays: field of Network -> parts one after the other, each (text, whether it travels as
+    float16, which holds it exactly)."""
+    tables, kinds = tables_of(model, compact=True), structs(ctypes.c_uint32, ctypes.c_uint32)
+    values = settings_of(model, tables)
+    network = kinds["Network"](**tables.header)
+    settings = kinds["Settings"](**{name: getattr(values, name) for name, _ in values._fields_})
+    names = "".join(f"{name}\0" for name in tables.names).encode()
+    arrays = {"node": tables.nodes, "order": tables.order, "constants": tables.constants, "names": names}
+    weights = [piece(tables.weights[at : at + BLOCK]) for at in range(0, len(tables.weights), BLOCK)]
+    looked_at = {"Network": (*arrays, "weights"), "Settings": ("epsilon", "gap_bound", "feedback"),
+                 "State": ("is_open", "prediction", "logits")}  # fmt: skip
+    return {
+        "network": text_of(network),
+        "settings": text_of(settings),
+        "offsets": {
+            kind.lower(): {name: getattr(kinds[kind], name).offset for name in names} for kind, names in looked_at.items()
+        },
+        "arrays": {name: [(text_of(array), False)] for name, array in arrays.items()} | {"weights": weights},
+    }
 
 
 def piece(values):

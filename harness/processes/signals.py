@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ended by a signal; the message says what was saved and how to go on. goes_on: a thread that compiles, or None."""
+    """Ended by a signal; the message says what was saved and how to go on."""
 
-    def __init__(self, number, message="interrupted", goes_on=None):
+    def __init__(self, number, message="interrupted"):
         super().__init__(message)
-        self.number, self.goes_on = int(number), goes_on
+        self.number = int(number)
 
 
 def end_at_once(number, frame):

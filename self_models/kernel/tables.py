@@ -287,7 +287,7 @@ def constants_of(model, nodes):
     """threshold, leak, start, floor, ceiling of each node, (nodes, 5) float32; in whole numbers int32, and the leak in parts."""
     whole, output = whole_form(model), model.wiring.output
     if whole:
-        constants = np.tile(np.int32([1, whole.parts, 0, -whole.largest, whole.largest]), (nodes, 1))
+        constants = np.tile(np.int32([1, whole.shares, 0, -whole.largest, whole.largest]), (nodes, 1))
         for n, one in [*enumerate(whole.neurons.values(), 1), (output, whole.output)]:
             constants[n] = one.threshold, one.kept, one.start, one.lowest, one.highest
         return constants

@@ -1,7 +1,7 @@
 """Random numbers that follow from seed, purpose, epoch, image, step and pixel alone: Philox 4x32-10 (Salmon et al., SC 2011).
 
-Nothing depends on what was drawn before, nor on the device: the numbers are the same bit for bit as compiled code, as
-operations on tensors, and for one pixel in the event engine. The key is the seed and the purpose; the counter's words are
+Nothing depends on what was drawn before, nor on the device: the numbers are the same bit for bit by the kernel, as operations
+on tensors, and for one pixel in the event engine. The key is the seed and the purpose; the counter's words are
 (block of 4 positions, step, image, epoch). Position p, a pixel in the order row, column, channel, takes word p % 4 of block
 p // 4, whose 24 high bits are a number in [0, 1).
 """
@@ -14,9 +14,20 @@ import torch
 
 from self_models.basics.devices import sent
 from self_models.basics.settings import WHOLE, required
-from self_models.fast.philox import LOW, filled, philox_words
+from self_models.kernel.build import filled
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
+LOW = 0xFFFFFFFF
+
+
+def philox_words(a, b, c, d, k0, k1):
+    """The 4 words, 32 bits each, of counter (a, b, c, d) and key (k0, k1): Python's whole numbers, or tensors of int64, whose products
+    wrap around."""
+    for _ in range(10):
+        p, q = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = ((q >> 32) & LOW) ^ b ^ k0, q & LOW, ((p >> 32) & LOW) ^ d ^ k1, p & LOW
+        k0, k1 = (k0 + 0x9E3779B9) & LOW, (k1 + 0xBB67AE85) & LOW
+    return a, b, c, d
 
 
 def seed_for(seed, purpose):

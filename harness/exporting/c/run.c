@@ -8,26 +8,28 @@
    -s: steps of each image
    -t: writes a trace instead: of each step one byte a pixel, whether it is open, of each layer one byte a neuron, whether it
        spiked, then the potentials of all layers but the input, the logits (float), and one byte, 1 in an image's last step */
-#include "layout.h"
-#include "network.h"
+#include "weights.h"
 
 #include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
+static State *run;
 
 /* A step, but for the open pixels, which are written before it. */
 static void trace(int is_last)
 {
     int layer, i;
     for (layer = 0; layer < NETWORK_LAYERS; layer++)
-        for (i = 0; i < network_layer_size(layer); i++)
-            putchar(network_spiked(layer, i));
+        for (i = 0; i < network_layer_size(run, layer); i++)
+            putchar(network_spiked(run, layer, i));
     for (layer = 1; layer < NETWORK_LAYERS; layer++)
-        for (i = 0; i < network_layer_size(layer); i++) {
-            const potential_t value = network_potential(layer, i);
+        for (i = 0; i < network_layer_size(run, layer); i++) {
+            const potential_t value = network_potential(run, layer, i);
             fwrite(&value, sizeof value, 1, stdout);
         }
-    fwrite(network_logits(), sizeof(float), NETWORK_CLASSES, stdout);
+    fwrite(run->logits, sizeof(float), NETWORK_CLASSES, stdout);
     putchar(is_last);
 }
 
@@ -63,6 +65,7 @@ static uint32_t whole(char option, const char *text, double least, double most)
 int main(int argc, char **argv)
 {
     static uint8_t pixels[NETWORK_PIXELS];
+    Settings settings = network_defaults;
     uint32_t key0 = NETWORK_KEY0, key1 = NETWORK_KEY1, image = 0;
     size_t got;
     int i, layer, left_on = 0, shown = 0, traced = 0, steps = NETWORK_TIMESTEPS;
@@ -70,13 +73,13 @@ int main(int argc, char **argv)
         const char option = argv[i][0] == '-' && argv[i][1] && !argv[i][2] ? argv[i][1] : '?';
         const int left = argc - 1 - i;
         if (option == 'b' && left >= 1) {
-            const int rule = network_settings.rule, is_share = rule == RULE_ENTROPY || rule == RULE_ALL_PREDICTED;
-            if (network_settings.rule == RULE_NEVER)
-                network_set_rule(RULE_CONFIDENCE);
-            network_set_bound((float)number(option, argv[++i], 0, is_share ? 1 : FLT_MAX));
+            const int is_share = settings.rule == ENTROPY || settings.rule == ALL_PREDICTED;
+            const float bound = (float)number(option, argv[++i], 0, is_share ? 1 : FLT_MAX);
+            settings.rule = settings.rule == NEVER ? CONFIDENCE : settings.rule;
+            *(settings.rule == ENTROPY ? &settings.entropy_bound : is_share ? &settings.open_bound : &settings.gap_bound) = bound;
         } else if (option == 'd' && left >= 1) {
-            network_set_dynamic(1);
-            network_set_surprise((float)number(option, argv[++i], 0, FLT_MAX));
+            settings.dynamic = 1;
+            settings.surprise = (float)number(option, argv[++i], 0, FLT_MAX);
         } else if (option == 'k' && left >= 2) {
             key0 = whole(option, argv[++i], 0, UINT32_MAX);
             key1 = whole(option, argv[++i], 0, UINT32_MAX);
@@ -93,27 +96,28 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    if (left_on && !network_streams())
+    run = network_begin(&network_tables, &settings, memory);
+    if (left_on && !network_streams(run))
         return refused("-l: this network answers one image after the other: its update is phased, or its maximum pools count");
-    if (network_header.phase && network_settings.rule != RULE_NEVER)
+    if (settings.phase && settings.rule != NEVER)
         return refused("-b: the update of this network is phased: it answers in its last steps alone");
     for (; (got = fread(pixels, 1, NETWORK_PIXELS, stdin)) == NETWORK_PIXELS; image++) {
         uint32_t spikes = 0;
         int step, stops = 0;
         if (!left_on || !shown++)
-            network_reset(key0, key1, image);
-        network_show(pixels);
+            network_reset(run, key0, key1, image);
+        network_show(run, pixels);
         for (step = 0; step < steps && !stops; step++) {
             if (traced)
-                fwrite(network_open(), 1, NETWORK_PIXELS, stdout);
-            stops = network_step() && !left_on;
+                fwrite(run->is_open, 1, NETWORK_PIXELS, stdout);
+            stops = network_step(run) && !left_on;
             for (layer = 0; layer < NETWORK_LAYERS; layer++)
-                spikes += network_spikes(layer);
+                spikes += network_spikes(run, layer);
             if (traced)
                 trace(stops || step + 1 == steps);
         }
         if (!traced)
-            printf("%d %d %lu\n", network_answer(), step, (unsigned long)spikes);
+            printf("%d %d %lu\n", network_answer(run), step, (unsigned long)spikes);
     }
     if (fflush(stdout) || ferror(stdout))
         return refused("not all could be written: is the disk full?");

@@ -1,3 +1,3 @@
-/* WebAssembly has no libm. network.c wants exp and log for the rule entropy alone, which a page does not ask for. */
+/* WebAssembly has no libm. The kernel wants exp and log for the rule entropy alone, which a page does not ask for. */
 #define exp(x) (x)
 #define log(x) (x)

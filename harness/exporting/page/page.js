@@ -8,7 +8,7 @@ const RATES = [1, 2, 5, 10, 20, 50, 100, 200, 1000]; // steps per second
 const KEPT = 150; // steps in the chart
 const SIDE = 28, PIXELS = SIDE * SIDE; // of the image
 
-// --- the network: network.c, see its functions in network.h
+// --- the network: self_models/kernel/network.c, see its functions in network.h
 
 function halves(bytes) { // float16 -> float32
   const view = new DataView(bytes.buffer), values = new Float32Array(bytes.length / 2);
@@ -20,35 +20,61 @@ function halves(bytes) { // float16 -> float32
 }
 
 async function started() {
-  const net = (await WebAssembly.instantiate(bytesOf(data.runtime), {})).instance.exports;
-  for (const [name, pieces] of Object.entries(data.arrays)) {
-    let place = net[`network_${name}`].value;
-    for (const [text, half] of pieces) {
-      const bytes = half ? halves(bytesOf(text)) : bytesOf(text);
-      new Uint8Array(net.memory.buffer).set(bytes, place);
-      place += bytes.length;
+  const kernel = (await WebAssembly.instantiate(bytesOf(data.runtime), {})).instance.exports, { memory } = kernel, { offsets } = data;
+  let end = kernel.__heap_base.value;
+  const view = () => new DataView(memory.buffer); // which another one replaces when memory grows
+  const room = (size) => { // where so many bytes may lie
+    const place = (end + 15) & ~15;
+    end = place + size;
+    if (end > memory.buffer.byteLength) memory.grow(Math.ceil((end - memory.buffer.byteLength) / 65536));
+    return place;
+  };
+  const put = (...pieces) => {
+    const place = room(sum(pieces.map((piece) => piece.length)));
+    let at = place;
+    for (const piece of pieces) {
+      new Uint8Array(memory.buffer).set(piece, at);
+      at += piece.length;
     }
+    return place;
+  };
+  const network = put(bytesOf(data.network)), settings = put(bytesOf(data.settings)), image = room(PIXELS);
+  for (const [name, pieces] of Object.entries(data.arrays)) {
+    const place = put(...pieces.map(([text, half]) => (half ? halves(bytesOf(text)) : bytesOf(text))));
+    view().setUint32(network + offsets.network[name], place, true);
   }
+  const state = kernel.network_begin(network, settings, room(kernel.network_size(network)));
+  const array = (name) => view().getUint32(state + offsets.state[name], true);
+  const call = (name, ...values) => kernel[`network_${name}`](state, ...values);
   return {
-    ...net,
+    reset: () => call("reset", ...data.key, 0),
+    step: () => call("step"),
+    answer: () => call("answer"),
+    margin: () => call("margin"),
     show(pixels) {
-      new Uint8Array(net.memory.buffer).set(pixels, net.page_image.value);
-      net.network_show(net.page_image.value);
+      new Uint8Array(memory.buffer).set(pixels, image);
+      call("show", image);
     },
-    open: () => new Uint8Array(net.memory.buffer, net.network_open(), PIXELS),
-    prediction: () => new Float32Array(net.memory.buffer, net.network_prediction(), PIXELS),
-    logits: () => [...new Float32Array(net.memory.buffer, net.network_logits(), data.classes.length)],
-    spikes: () => data.layers.map((_, layer) => net.network_spikes(layer)),
+    set(name, value) {
+      const place = settings + offsets.settings[name];
+      if (name === "feedback") view().setInt32(place, value, true);
+      else view().setFloat32(place, value, true);
+      call("set", settings);
+    },
+    open: () => new Uint8Array(memory.buffer, array("is_open"), PIXELS),
+    prediction: () => new Float32Array(memory.buffer, array("prediction"), PIXELS),
+    logits: () => [...new Float32Array(memory.buffer, array("logits"), data.classes.length)],
+    spikes: () => data.layers.map((_, layer) => call("spikes", layer)),
   };
 }
 
 // The first difference from the spikes that Python counted while it was shown the same images one after the other, or "".
 function difference(net) {
-  net.network_reset(...data.key, 0);
+  net.reset();
   for (const [image, steps] of data.golden.entries()) {
     net.show(DIGITS[image]);
     for (const [step, counts] of steps.entries()) {
-      net.network_step();
+      net.step();
       const found = net.spikes(), layer = counts.findIndex((count, at) => count !== found[at]);
       if (layer >= 0) {
         return `image ${image}, step ${step + 1}, ${data.layers[layer].name}: ${found[layer]} spikes, in Python ${counts[layer]}`;
@@ -131,7 +157,7 @@ function instrument(net) {
   // Another image: a test image of this number, or what has been drawn (null). anew: what has been spent is counted anew.
   function change(number, anew = true) {
     if (anew) since = { steps: 0, silent: 0, spikes: data.layers.map(() => 0), energy: 0 };
-    if (!fed()) net.network_reset(...data.key, 0); // what never forgets begins at rest
+    if (!fed()) net.reset(); // what never forgets begins at rest
     net.show(image);
     since.holds = 0;
     picked = number;
@@ -147,7 +173,7 @@ function instrument(net) {
 
   function step() {
     if (exited()) return;
-    since.holds = net.network_step();
+    since.holds = net.step();
     since.steps += 1;
     const counts = net.spikes();
     since.silent = sum(counts) ? 0 : since.silent + 1;
@@ -158,7 +184,7 @@ function instrument(net) {
   }
 
   function show() {
-    const open = net.open(), prediction = net.prediction(), logits = net.logits(), best = net.network_answer();
+    const open = net.open(), prediction = net.prediction(), logits = net.logits(), best = net.answer();
     const state = (value, i) => (!value ? "silent" : !open[i] ? "blocked" : prediction[i] * 255 < value ? "dark" : "bright");
     const states = Array.from(image, state), lit = states.filter((name) => name !== "silent");
     paint(at("draw"), (i) => grey(image[i]));
@@ -170,7 +196,7 @@ function instrument(net) {
     const quiet = (exited() || since.silent > 0) && lit.length, answer = logits.some(Boolean) ? data.classes[best] : "–";
     const left = lit.filter((name) => name !== "blocked").length;
     const words = {
-      answer: lit.length ? answer : "–", margin: `margin ${net.network_margin().toFixed(1)}`, is, now: amount(sum(counts)),
+      answer: lit.length ? answer : "–", margin: `margin ${net.margin().toFixed(1)}`, is, now: amount(sum(counts)),
       open: fed() ? `${left} of ${lit.length} pixels that are not black are open` : "no decoder, no prediction",
       steps: amount(since.steps), spikes: amount(sum(since.spikes)), energy: `${(since.energy / 1e6).toFixed(2)} µJ`,
       said: quiet ? `${is} after ${since.steps - since.silent} steps: the answer is ${answer}` : "",
@@ -220,7 +246,7 @@ function instrument(net) {
     const head = element("td", {}, element("span", { className: "swatch", style }), name);
     at("layers").append(element("tr", {}, head, element("td"), element("td")));
   });
-  net.network_reset(...data.key, 0);
+  net.reset();
   pick(2);
 
   function play(now) {
@@ -233,14 +259,14 @@ function instrument(net) {
   at("clear").onclick = () => pick(null);
   at("erase").onclick = ({ target }) => target.setAttribute("aria-pressed", target.getAttribute("aria-pressed") === "false");
   at("feedback").onchange = () => {
-    net.network_set_feedback(Number(fed()));
-    net.network_reset(...data.key, 0);
+    net.set("feedback", Number(fed()));
+    net.reset();
     change(picked);
   };
   const sliders = {
     rate: (value) => RATES[value],
-    epsilon: (value) => { net.network_set_epsilon(value); return value.toFixed(2); },
-    bound: (value) => { net.network_set_bound(value); return value.toFixed(1); },
+    epsilon: (value) => { net.set("epsilon", value); return value.toFixed(2); },
+    bound: (value) => { net.set("gap_bound", value); return value.toFixed(1); },
   };
   for (const [id, set] of Object.entries(sliders)) {
     at(id).oninput = () => {

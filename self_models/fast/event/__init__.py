@@ -1,1 +1,0 @@
-"""How can a run cost only what its spikes cost?"""
