@@ -6,8 +6,8 @@ from torch.overrides import TorchFunctionMode
 from self_models.basics.checkpoints import CheckpointError, differences, load_checkpoint, may_hold, restore
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
-from self_models.kernel.engine import EventEngine
 from self_models.integers import in_whole_numbers
+from self_models.kernel.engine import EventEngine
 from self_models.network.plans import PLANS
 from self_models.network.wiring import names_of_ones_own
 from self_models.vgg_wFeedback import VGG_wFeedback

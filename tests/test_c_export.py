@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PLAN, REPOSITORY, digests, refused, run_here
+from harness.exporting.c_layout import NODE, laid_out
 from test_event_engine import BIAS, COUNTED, DEEP, FORK, MAXIMUM, POOLED, build, spiked
 
 import harness.exporting.c_folder
@@ -17,7 +18,6 @@ from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import agreed, files_of
-from harness.exporting.c_layout import NODE, laid_out
 from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError
 from self_models.conformance import first_difference

@@ -7,8 +7,8 @@ from test_event_engine import FORK, build, inputs
 
 from self_models import ModelError, first_difference, load, load_data
 from self_models.conformance import Difference, with_potentials
-from self_models.fast.event.engine import EventEngine
 from self_models.integers import in_whole_numbers
+from self_models.kernel.engine import EventEngine
 
 QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"
 

@@ -15,7 +15,7 @@ from test_event_engine import GRID, Tired, become, build, inputs
 from self_models import ModelError, first_difference
 from self_models.counting.operations import OperationCounter
 from self_models.fast.batched.folding import FoldedChain
-from self_models.fast.event.engine import EventEngine
+from self_models.kernel.engine import EventEngine
 from self_models.running.chunks import AT_ONCE
 from self_models.running.outputs import errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

@@ -9,7 +9,7 @@ from harness.data.sets import ImageSet
 from self_models import ModelError
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.operations import OperationCounter
-from self_models.fast.event.engine import EventEngine
+from self_models.kernel.engine import EventEngine
 from self_models.running.chunks import AT_ONCE, chunk_length
 from self_models.running.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback

@@ -1,10 +1,7 @@
 """The event engine gives what the dense engine gives. Weights on a grid make every sum exact, so that equal means equal."""
 
 import copy
-import os
 import re
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -13,14 +10,13 @@ import torch
 from conftest import DATA, OBJ1, OBJ3, PLAN, REPOSITORY, SNN, SPIKING, figures, images, records, refused, run_here, run_undrawn
 from torch import nn
 
-import self_models.fast.event.layouts
+import self_models.kernel.kept
 from self_models import ModelError, first_difference
 from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import OperationCounter
-from self_models.fast.event.compiled.nets import new_state
-from self_models.fast.event.engine import EventEngine
-from self_models.fast.event.layouts import KeptLayout
-from self_models.fast.event.network import memory_of, nodes_of
+from self_models.kernel.engine import EventEngine
+from self_models.kernel.kept import Kept, memory_of
+from self_models.kernel.tables import graph_of, settings_of
 from self_models.loading import load
 from self_models.network.neurons import UPDATES, SpikingNeuron
 from self_models.objectives.gates import GATES, Blocking
@@ -205,8 +201,8 @@ def test_whatever_changes_a_network_counts_at_the_next_run(way):
         after = engine(x, u)
         check_same(model(x, u), after, exact=False)
         assert not torch.equal(before.logits, after.logits)
-        layout = engine._kept.layout
-        assert engine(x, u) and engine._kept.layout is layout  # which is kept while nothing changes
+        rooms = engine._kept.rooms
+        assert engine(x, u) and engine._kept.rooms is rooms  # which are kept while nothing changes
         if way == "one weight through .data":  # frozen is a promise, which is broken here
             assert torch.equal(frozen(x, u).logits, before.logits)
 
@@ -244,10 +240,10 @@ def test_an_evaluation_by_either_engine_has_the_same_figures(settings):
 # --- scripts
 
 
-def test_the_scripts_refuse_a_gate_without_a_compiled_form_by_name(trained, tmp_path, monkeypatch):
+def test_the_scripts_refuse_a_gate_without_a_form_by_name(trained, tmp_path, monkeypatch):
     """That of objective 3; auto takes the dense engine, and says why."""
     monkeypatch.setattr("harness.building.models.WORTH_IT", 0)
-    flags, refusal = f"{DATA} --output_dir {tmp_path}", "the event engine has no compiled form of the gate contrast"
+    flags, refusal = f"{DATA} --output_dir {tmp_path}", "the event engine has no form of the gate contrast"
     assert f"{refusal}: use --engine dense" in refused(OBJ3, "--pretrained_snn", trained.snn, f"{flags} --engine event")
     assert f"engine: dense ({refusal})" in run_undrawn(OBJ3, "--pretrained_snn", trained.snn, flags)[1]
 
@@ -266,56 +262,6 @@ def test_training_evaluates_on_the_engine_that_the_flag_names(trained, tmp_path)
     first, second = (epoch["evaluated"]["parts"]["total"] for epoch in found["dense"])
     assert first != pytest.approx(second, rel=0.02)
     assert "--device" in refused(SNN, f"--engine event --test_only --device cuda {DATA} --output_dir {tmp_path}")
-
-
-NO_NUMBA = [  # by a package of that name, or by the real one, which says so when it first compiles
-    "raise RuntimeError('cannot cache function')",
-    "def njit(**options):\n def fail(*_): raise KeyError('fails to compile')\n return lambda f: fail",
-    "def njit(**options):\n def fail(*_): raise SystemError('no LLVM')\n"
-    " return lambda f: fail if f.__name__ == 'run_images' else f",
-    "import numba; njit = numba.njit; numba.njit = lambda *f, **o: njit(*f, **o | ({'made_up': True} if '_nrt' in o else {}))",
-]
-WITHOUT_NUMBA = f"""
-import os, sys, torch
-for setup in sys.argv[1:]:
-    if os.fork():
-        os.wait()
-        continue
-    exec(setup)
-    from self_models import load
-    from self_models import ModelError, first_difference
-    for engine in ("dense", "auto", "event"):
-        try:
-            snn = load({str(FEEDBACK)!r}, engine=engine)
-            print(snn.engine, snn(torch.full((1, 1, 28, 28), 0.5), seed=0).spikes["input"].item(), end=" | ")
-        except ModelError as error:
-            print(error, end=" | ")
-    print()
-    break
-"""
-
-
-@torch.no_grad()
-def test_a_numba_that_cannot_be_used_stops_nobody_else(tmp_path):
-    """On import, as a decorator or when it compiles: dense networks run with the same draws, auto is dense, where it is not the
-    engine alone that does not compile, and the engine says why it does not run."""
-    setups = []
-    for case, numba in enumerate(NO_NUMBA[:-1]):
-        folder = tmp_path / str(case) / "numba"
-        folder.mkdir(parents=True)
-        for name, text in (("__init__", numba), ("extending", "def intrinsic(f): return f"), ("core", "cgutils = types = 0")):
-            (folder / f"{name}.py").write_text(text)
-        setups.append(f"sys.path.insert(0, {str(folder.parent)!r})")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", WITHOUT_NUMBA, *setups, NO_NUMBA[-1]]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    expected = load(FEEDBACK, engine="dense")(torch.full((1, 1, 28, 28), 0.5), seed=0).spikes["input"].item()
-    assert expected > 0 and "Traceback" not in done.stderr
-    for numba, line in zip(NO_NUMBA, done.stdout.splitlines(), strict=True):
-        dense, auto, event, _ = line.split(" | ")
-        words = numba.split("'")[1]
-        assert dense == f"None {expected}" and auto == (event if words == "no LLVM" else dense)
-        assert words in event and "pip install numba" in event and "--engine dense" in event
 
 
 def test_auto_gives_a_batch_that_spikes_much_to_the_dense_engine():
@@ -384,14 +330,14 @@ ALTERED = {  # what would not be called
 }
 REFUSED = {  # what is said of a network -> what makes it one of which that is said
     **{f"does not know {part}": change for part, change in (UNKNOWN | ALTERED).items()},
-    "has no compiled form of the gate contrast": lambda model: model.change(gate="contrast"),
-    "has no compiled form of the gate own": lambda model: model.change(gate="own"),
+    "has no form of the gate contrast": lambda model: model.change(gate="contrast"),
+    "has no form of the gate own": lambda model: model.change(gate="own"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
 @torch.no_grad()
-def test_what_has_no_compiled_form_is_refused_and_auto_takes_dense(what, monkeypatch):
+def test_what_has_no_form_is_refused_and_auto_takes_dense(what, monkeypatch):
     """Whether it was there from the beginning or came to a network that has run."""
     monkeypatch.setitem(GATES, "own", type("Own", (Blocking,), {"is_predicted": lambda self, image, guess: image > guess}))
     model = build(VGG_SNN_STDB_wFeedback, gate="block", epsilon=0.3)
@@ -449,29 +395,32 @@ def test_draws_of_another_shape_are_refused():
     "settings", [BIAS, {"plan": [[4, "A", 6, "fork", "M", 5], [3, "U", "in"]]}, {"plan": MAXIMUM["plan"]}], ids=str
 )
 def test_memory_is_known_before_it_is_taken(settings):
-    model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 7, "image_shape": (3, 13, 10), **settings})
-    told, kept = memory_of(model), KeptLayout(model)
-    net = kept.prepare().net
-    assert told.copy == sum(len(copy) for copy, _ in kept._copies)
-    assert told.weights == sum(part.nbytes for part in (net.weights, net.bias, net.phase, net.row, net.column))
-    assert told.state == sum(part.nbytes for part in new_state(net))
+    model = VGG_SNN_STDB_wFeedback(**{"plan": PLAN, "fc_width": 7, "image_shape": (3, 13, 10), "leak": 0.5, **settings})
+    kept = Kept(model)
+    rooms = kept.prepare()
+    taken = rooms.tables.weights.nbytes + sum(len(copy) for copy, _ in kept._copies)
+    states = 10_000 * (len(rooms.new(settings_of(model, rooms.tables)).memory) - 64)  # so many outweigh what folding takes
+    assert memory_of(model, 10_000) == pytest.approx(taken + states, rel=0.01)
 
 
 def test_a_network_of_any_size_is_measured_without_its_memory():
     """On the meta device, which has shapes and no values. By hand: the 196 places before the classifier are a phase each."""
     plan = [[64, "A", 128, "fork", "A", 256, "A", 512, "A", 512], [64, "U", "in"]]
     with torch.device("meta"):
-        model = VGG_SNN_STDB_wFeedback(plan=plan, fc_width=4096, image_shape=(3, 224, 224))
+        model = VGG_SNN_STDB_wFeedback(plan=plan, fc_width=2048, image_shape=(3, 224, 224))
+        large = VGG_SNN_STDB_wFeedback(plan=plan, fc_width=65536, image_shape=(3, 224, 224))
         wide = VGG_SNN_STDB_wFeedback(plan=[[64, "A", 64], []], fc_width=2, image_shape=(3, 6000, 6000))
-    first = max(nodes_of(model)[2], key=lambda connection: connection.size)
-    assert first.size == 196 * 512 * 4096
-    assert memory_of(model).weights > 4 * first.size
-    with pytest.raises(ModelError, match="2,304,000,000: use --engine dense"):
-        memory_of(wide)
+    first = max(connection.size for connection in graph_of(model).links.values())
+    assert first == 196 * 512 * 2048
+    assert memory_of(model, 1) > 4 * first
+    with pytest.raises(ModelError, match="neurons of a layer, not 2,304,000,000: use --engine dense"):
+        memory_of(wide, 1)
+    with pytest.raises(ModelError, match=r"weights, as they are folded, not [\d,]+: use --engine dense"):
+        memory_of(large, 1)
 
 
 def test_a_network_larger_than_the_free_memory_is_refused_and_auto_takes_dense(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(self_models.fast.event.layouts, "free_memory", lambda: 10**6)
+    monkeypatch.setattr(self_models.kernel.kept, "free_memory", lambda: 10**6)
     said = refused(OBJ1, "--pretrained_snn", trained.snn, f"--engine event {DATA} --output_dir {tmp_path}")
     assert "GB for this network and 0.0 GB are free: use --engine dense" in said
     model = build()
@@ -482,5 +431,5 @@ def test_a_network_larger_than_the_free_memory_is_refused_and_auto_takes_dense(t
     assert load(FEEDBACK).engine is None
     with pytest.raises(ModelError, match="are free: use --engine dense"):
         load(FEEDBACK, engine="event")
-    monkeypatch.setattr(self_models.fast.event.layouts, "free_memory", lambda: None)  # nobody tells
+    monkeypatch.setattr(self_models.kernel.kept, "free_memory", lambda: None)  # nobody tells
     assert EventEngine(model, chooses=True)(x, seed=0) and load(FEEDBACK).engine

@@ -12,7 +12,7 @@ from harness.building import own
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
-from self_models.fast.event.engine import EventEngine
+from self_models.kernel.engine import EventEngine
 from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

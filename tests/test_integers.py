@@ -13,8 +13,8 @@ from torch import nn
 from harness import UserError
 from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
-from self_models.fast.event.engine import EventEngine
 from self_models.integers import LARGEST, LEVELS, SHARES, Signal, faded, in_whole_numbers, portable_tanh, whole_sums
+from self_models.kernel.engine import EventEngine
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 

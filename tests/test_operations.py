@@ -15,7 +15,7 @@ from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import ledger
 from self_models.counting.operations import OperationCounter, energies, fan_out
-from self_models.fast.event.engine import EventEngine
+from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

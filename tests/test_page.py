@@ -1,5 +1,6 @@
 """export.py --to page: in a browser, or under Node, the network is Python's, spike for spike, falls silent, hears a stroke."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from conftest import CHROMIUM, REPOSITORY, browsed, refused, run_here
 from harness.exporting import page_file
 from harness.runs.checkpoints import save_checkpoint
 from self_models import load
+from self_models.kernel.build import FOLDER, SOURCES
 
 NETWORKS = REPOSITORY / "trained_models/snn"
 BUILD = REPOSITORY / "harness/exporting/page"
@@ -124,11 +126,17 @@ def test_a_page_that_was_changed_says_so(exported, tmp_path):
     assert found["checked"] == f"It is not the network that was exported: {right}"
 
 
+def test_the_runtime_is_of_this_source():
+    """Else `make` in that folder builds it anew."""
+    sources = b"".join((FOLDER / name).read_bytes() for name in SOURCES) + (BUILD / "math.h").read_bytes()
+    assert hashlib.sha256(sources).hexdigest() == (BUILD / "kernel.sha256").read_text().strip()
+
+
 @pytest.mark.skipif(not (shutil.which("clang") and shutil.which("wasm-ld")), reason="needs clang, lld: apt-get install clang lld")
 @pytest.mark.parametrize("weights", ["float32", "int8"])
 def test_the_runtime_is_network_c(weights, tmp_path):
     """Built anew it has the same bytes, or, by another clang, finds the same spikes."""
-    subprocess.run(["make", "-s", "-C", BUILD, f"OUT={tmp_path}"], check=True)
+    subprocess.run(["make", "-s", "-C", BUILD, f"OUT={tmp_path}", "CC=clang --target=wasm32"], check=True)
     built, ours = (tmp_path / f"{weights}.wasm").read_bytes(), (BUILD / f"{weights}.wasm").read_bytes()
     if built != ours:
         content, _ = page_file.page(NETWORKS / "quick_feedback.pth", None, weights)

@@ -17,7 +17,7 @@ from self_models import evaluate, load
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
-from self_models.fast.event.engine import EventEngine
+from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback

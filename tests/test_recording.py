@@ -9,7 +9,7 @@ from test_event_engine import build, inputs
 
 from harness.drawing.raster import some_of
 from self_models import ModelError, load, load_data
-from self_models.fast.event.engine import EventEngine
+from self_models.kernel.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -14,7 +14,7 @@ from test_event_engine import BASELINE, DEEP, FORK, POOLED, TOTALS, build, check
 
 from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
-from self_models.fast.event.engine import EventEngine
+from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import draws_for

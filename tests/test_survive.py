@@ -9,17 +9,14 @@ import resource
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
-import threading
 from itertools import count
 from math import cos, pi
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import DATA, OBJ1, PLAN, REPOSITORY, SNN, SPIKING, digests, images, records, refused, run_here, split
+from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, split
 from test_bad_input import flip
 
 import ann_wFeedback
@@ -29,12 +26,11 @@ import harness.training.state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from benchmarks.shared import same
 from harness import UserError
-from harness.building.models import warm_up
-from harness.command_line.scripts import leave, run_script
+from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
 from harness.processes.lock import Lock
-from harness.processes.signals import Interrupted, end_at_once, handling, noted_signals
+from harness.processes.signals import Interrupted, noted_signals
 from harness.runs.checkpoints import keep
 from harness.runs.commands import resume_command
 from harness.runs.health import FiniteCheck, first_not_finite
@@ -43,8 +39,6 @@ from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.errors import ModelError
-from self_models.fast.compiling import is_saving
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -149,56 +143,6 @@ def test_an_epoch_takes_the_seconds_before_a_stop_and_after_it(tmp_path, monkeyp
     assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["seconds"] == 2
     train(tmp_path, "--resume")
     assert [record["seconds"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [4, 4]
-
-
-def test_a_signal_ends_a_program_that_compiles_the_event_engine(tmp_path):
-    """At once: nothing has been compiled by then. The next run is like the first."""
-    cache, network = tmp_path / "numba", REPOSITORY / "trained_models/snn/snn_feedback.pth"
-    flags = f"--pretrained_snn {network} --test_only --engine event {DATA} --output_dir {tmp_path}"
-    command, own = [sys.executable, REPOSITORY / f"{SNN}.py", *flags.split()], {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=own) as program:
-        assert "compiling the event engine" in program.stderr.readline()
-        program.send_signal(signal.SIGINT)
-        assert program.stderr.read() == "interrupted while compiling the event engine, which the next run begins again\n"
-    assert program.returncode == 130 and not list(cache.rglob("*run_images*"))
-    assert not list(tmp_path.rglob("*.log"))
-
-
-def test_what_is_raised_while_the_event_engine_compiles_comes_out(capsys):
-    """And a signal ends the wait for it, in whatever call the compiler is."""
-    goes_on = threading.Event()
-
-    def engine(x, seed):
-        assert x.shape == (1, 1, 4, 4)
-        os.kill(os.getpid(), signal.SIGTERM)
-        goes_on.wait()
-
-    with handling(end_at_once), pytest.raises(Interrupted, match="while compiling") as stop:
-        warm_up(SimpleNamespace(engine=engine, frames=0, image_shape=(1, 4, 4)))
-    assert stop.value.number == signal.SIGTERM and stop.value.goes_on.is_alive()
-    goes_on.set()
-    with pytest.raises(ModelError, match="no numba"):
-        warm_up(SimpleNamespace(engine=Mock(side_effect=ModelError("no numba")), frames=2, image_shape=(1, 4, 4)))
-    assert capsys.readouterr().err == ""
-
-
-def test_compiled_code_that_is_being_written_is_written_whole(monkeypatch):
-    """A program that is ended meanwhile waits for that, and for nothing else."""
-    caching, goes_on, writing = pytest.importorskip("numba.core.caching"), threading.Event(), []
-    write = eval("lambda: goes_on.wait()", {"__name__": caching.__name__, "goes_on": goes_on})
-    monkeypatch.setattr(os, "_exit", lambda status: writing.append((status, is_saving(thread))))
-    thread = threading.Thread(target=lambda: (write(), ended.wait()), daemon=True)
-    ended = threading.Event()
-    thread.start()
-    while not is_saving(thread):
-        pass
-    threading.Timer(0.1, goes_on.set).start()
-    leave(143, thread)
-    assert goes_on.is_set() and thread.is_alive() and writing == [(143, False)]
-    ended.set()
-    thread.join()
-    with pytest.raises(SystemExit):
-        leave(143, thread)
 
 
 def test_resume_command(monkeypatch):

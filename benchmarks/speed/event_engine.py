@@ -26,7 +26,7 @@ from harness.data.sets import Batch, load_data
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.basics.settings import COUNT, PROBABILITY
 from self_models.counting.operations import OperationCounter
-from self_models.fast.event.engine import EventEngine
+from self_models.kernel.engine import EventEngine
 from self_models.loading import load
 from self_models.network.plans import as_tokens
 from self_models.running.draws import EVALUATION, Draws

@@ -19,7 +19,12 @@ from self_models.basics.home import users_folder
 
 FOLDER = Path(__file__).parent
 SOURCES = ("network.h", "vectors.h", "network.c")
-ALWAYS = ("-std=c99", "-fno-fast-math", "-ffp-contract=off", "-fno-trapping-math")  # behind the user's CFLAGS: sums are rounded one
+ALWAYS = (
+    "-std=c99",
+    "-fno-fast-math",
+    "-ffp-contract=off",
+    "-fno-trapping-math",
+)  # behind the user's CFLAGS: sums are rounded one
 # by one; no exception of theirs is looked at, so that comparisons become masks
 NATIVE = ("-march=native",), ("-mcpu=native",), ()  # the first of these that a compiler knows
 KINDS = {"float32": (), "int8": ("-DNETWORK_INT8",)}  # of weights

@@ -165,7 +165,7 @@ class EventEngine:
         model, rooms, batch = self.model, self._rooms, len(x)
         tables, settings = rooms.tables, self._take_up(left_on) if left_on else settings_of(model, rooms.tables)
         steps = steps or model.latency
-        images = in_rows(x.float()).reshape(batch, -1, math.prod(tables.shapes[0]))
+        images = in_rows(x.float()).reshape(batch, x.shape[1] if x.dim() > 4 else 1, math.prod(tables.shapes[0]))
         given = None if uniforms is None else in_rows(uniforms.float())
         results = new_results(
             tables, batch, steps, images.shape[2], model.has_feedback and frames, model.has_feedback and not frames
@@ -177,11 +177,10 @@ class EventEngine:
             runs["state"] = [room.address for room in left_on.states]
         looked_at = LOOKED_AT if self.chooses and not whole_form(model) and batch >= LARGE_BATCH and not left_on else 0
         if looked_at:
-            before = [room for room in rooms.free] if self._counting else []
             rooms.run(runs, settings, 0, looked_at, looked_at)
             if dense_pays(tables, results["counts"][:looked_at], runs["taken"][:looked_at], batch):
-                if self._counting:  # which does not count then
-                    rooms.free = before
+                if self._counting:  # which these do not count for then
+                    rooms.counting.remove(rooms.free.pop())
                 return None
         rooms.run(runs, settings, looked_at, batch, batch if left_on else CHUNK)
         if self._counting:

@@ -32,12 +32,13 @@ class Kept:
         return True
 
     def why_not(self):
-        """Why the kernel cannot run the model as it is now, or ''. Raises ModelError for a layer whose neurons it cannot number."""
+        """Why the kernel cannot run the model as it is now, or ''. Raises ModelError for a layer whose neurons are too many."""
+        if words := why_not(self.model):
+            return words
         if self.rooms is not None:
             return ""
-        words = why_not(self.model)
-        if words:
-            return words
+        if not whole_form(self.model) and (part := unknown(self.model) or altered(self.model)):
+            return f"the event engine does not know {part}: use --engine dense"
         needed, free = memory_of(self.model, torch.get_num_threads()) / 1e9, free_memory()
         if free is None or needed <= free / 1e9:
             return ""
@@ -58,14 +59,14 @@ class Kept:
 
 
 def why_not(model):
-    """Why the kernel has no form of a model as it is now, or ''."""
+    """Why the kernel has no form of what a model does, or ''."""
     if not whole_form(model):  # which has been looked at when it was made
-        if part := (hook := model.overridden()) and f"{type(model).__name__}.{hook}" or unknown(model) or altered(model):
-            return f"the event engine does not know {part}: use --engine dense"
+        if hook := model.overridden():
+            return f"the event engine does not know {type(model).__name__}.{hook}: use --engine dense"
         if model.settings["update"] not in ("delayed", "immediate", "phased"):
             return "the event engine knows the updates delayed, immediate and phased: use --engine dense"
-    if found := unknown_part(model):
-        return f"the event engine has no form of the {' '.join(map(str, found))}: use --engine dense"
+    if part := unknown_part(model):
+        return f"the event engine has no form of the {' '.join(map(str, part))}: use --engine dense"
     return ""
 
 

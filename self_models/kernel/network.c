@@ -923,7 +923,7 @@ int network_streams(const State *run)
 }
 
 /* One image, bytes or numbers. */
-static int show(State *run, const uint8_t *bytes, const float *numbers)
+static void show(State *run, const uint8_t *bytes, const float *numbers)
 {
     const int32_t channels = run->network->node[0].channels;
     const int judges = run->begun && run->settings.feedback;
@@ -933,8 +933,6 @@ static int show(State *run, const uint8_t *bytes, const float *numbers)
         for (i = first; i < first + channels; i++) {
             const float grey = bytes ? (float)bytes[i] / 255 : 0, x = numbers ? numbers[i] : run->network->colour ? grey * 2 - 1 : grey;
             const int other = x != run->image[i];
-            if (other && run->begun && !network_streams(run))
-                return 0;
             run->marks[i] = run->is_open[i];
             run->image[i] = x;
             any |= other;
@@ -952,11 +950,15 @@ static int show(State *run, const uint8_t *bytes, const float *numbers)
     if (differs)
         list_sending(run);
     run->begun = 1;
-    return 1;
 }
 
-int network_show(State *run, const uint8_t *pixels) { return show(run, pixels, 0); }
-int network_show_numbers(State *run, const float *pixels) { return show(run, 0, pixels); }
+int network_show(State *run, const uint8_t *pixels)
+{
+    if (run->begun && !network_streams(run))
+        return 0;
+    show(run, pixels, 0);
+    return 1;
+}
 
 /* --- a run */
 
@@ -1095,7 +1097,7 @@ static void run_one(State *run, Run *one)
     for (t = 0; t < one->steps && !stopped; t++) {
         const int decoding = decodes(run), shows = t < one->count;
         if (shows)
-            network_show_numbers(run, one->frames + (size_t)t * pixels);
+            show(run, 0, one->frames + (size_t)t * pixels);
         over = !shows && (over || is_over(run));
         fill_before(run, one, t);
         one->comparisons += decoding ? compared(run) : 0;

@@ -132,12 +132,11 @@ State *network_begin(const Network *network, const Settings *settings, void *mem
    image in its set, of which they also follow. */
 void network_reset(State *run, uint32_t key0, uint32_t key1, uint32_t image);
 
-/* Show an image: height x width x channels, row by row; bytes, or numbers on the image's scale. The first after a reset begins a
+/* Show an image: height x width x channels bytes, row by row, the channels of a pixel side by side. The first after a reset begins a
    run; a later one takes the place of the one before: pixels that no longer fit their prediction open again (dynamic), and the
    network forgets as much as that surprises it (reset on change). Returns 1; or 0 where the network cannot go on with a later image:
    then it still sees the one before. */
 int network_show(State *run, const uint8_t *pixels);
-int network_show_numbers(State *run, const float *pixels);
 
 /* 1 where another image may take the place of the one before; 0 of a network whose update is phased, or whose maximum pools count:
    it answers one image after the other, with a reset in between. */

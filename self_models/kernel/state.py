@@ -77,13 +77,17 @@ class Room:
 
 
 class Rooms:
-    """As many Rooms of a network as there were threads at once; free: those that no thread is using."""
+    """As many Rooms of a network as there were threads at once; free: those that no thread is using; counting: all, where they
+    count."""
 
     def __init__(self, library, tables):
-        self.library, self.tables, self.network, self.free = library, tables, tables.network(), []
+        self.library, self.tables, self.network, self.free, self.counting = library, tables, tables.network(), [], []
 
     def new(self, settings):
-        return Room(self.library, self.tables, self.network, settings)
+        room = Room(self.library, self.tables, self.network, settings)
+        if self.tables.header["counting"]:
+            self.counting.append(room)
+        return room
 
     def run(self, runs, settings, first, last, most=CHUNK):
         """Run runs[first:last], an array of Run, spread over threads, which hold no lock meanwhile; most: at once in one thread."""
@@ -107,9 +111,9 @@ class Rooms:
                 list(pool.map(work, begins))
 
     def counted(self, n):
-        """Events of a node in all of its rooms, (2, H W C) int64."""
+        """Events of a node in all rooms, (2, H W C) int64."""
         total = np.zeros((2, math.prod(self.tables.shapes[n])), np.int64)
-        for room in self.free:
+        for room in self.counting:
             total += room.events(n)
         return total
 
@@ -170,6 +174,7 @@ class LeftOn:
             found["explained"] = [room.pixels("prediction") for room in self.states]
         found |= {name: [room.potentials(n) for room in self.states] for name, n in self._nodes()}
         values = {name: in_space(torch.from_numpy(np.stack(each)), shapes[name]).contiguous() for name, each in found.items()}
+        kinds = kinds | {"is_open": torch.bool, "predicted": torch.bool}
         return {name: value.to(kinds.get(name) or value.dtype) for name, value in values.items()}
 
     def load(self, state, steps, decodes):

@@ -218,7 +218,7 @@ def graph_of(model, compact=False, counting=False):
     whole = whole_form(model) is not None
     graph = Graph(model, compact or whole, whole, counting)
     neurons, weights = max(prod(node["shape"]) for node in graph.nodes), sum(one.size for one in graph.links.values())
-    for what, size in (("neurons of a layer", neurons), ("weights, as they are folded,", weights)):
+    for what, size in (("neurons of a layer,", neurons), ("weights, as they are folded,", weights)):
         if size + SPARE > LARGEST:
             raise ModelError(f"the event engine numbers at most {LARGEST:,} {what} not {size:,}: use --engine dense")
     return graph
