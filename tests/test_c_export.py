@@ -112,7 +112,7 @@ def few_images(monkeypatch):
         {"update": "delayed", "leak": 0.5, "membrane_floor": 0.0, "plan": [[4, "D", 6, 6], ["U", "in"]], "readout": "spike_count",
          "default_threshold": 0.5},
         {**COLOUR, "plan": FORK, "together": True, "feedback_interval": 3, "readout": "membrane_rescaled", **STREAMING},
-        {**COLOUR, **BIAS, **MAXIMUM, **COUNTED},
+        {**COLOUR, **BIAS, **COUNTED, "plan": [[4, 5, "M", "M", 6, "A"], []], "epsilon": 0.0},
         {**POOLED, "kernel_size": 1, "fc_layers": 0},
         {"plan": [[4, "M", "fork", 6, "A"], [3, "U", "in"]], "image_shape": (2, 13, 14)},
         {**MAXIMUM, **BIAS, "update": "phased", "output_bias": True},
