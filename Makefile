@@ -11,7 +11,6 @@ test: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python -m self_models.fast.event
 	$(BIN)/python -m pytest -n auto
 
 lint: .venv/dev
@@ -33,8 +32,7 @@ docs: .venv/dev
 	@echo "setting up .venv, once: some minutes, mostly the download of PyTorch"
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -e .
-	@echo "compiling the event engine, once: one to three minutes"
-	$(BIN)/python -m self_models.fast.event
+	$(BIN)/python -m self_models.kernel || { $(BIN)/pip install -q ziglang && $(BIN)/python -m self_models.kernel; }
 	touch $@
 
 .venv/dev: .venv/ready pyproject.toml

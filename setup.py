@@ -14,6 +14,7 @@ with TemporaryDirectory() as build:  # a build/ that stays here would hand on mo
         package_dir={"wfeedback": "."},  # the Python files beside this one, and:
         package_data={
             "self_models.counting": ["conventions/*.toml"],
+            "self_models.kernel": ["*.c", "*.h"],
             "harness.exporting": ["page/*", "c/*"],
             "harness.reporting": ["page.html", "page.css", "page.js", "player.html"],
             "wfeedback": [

@@ -236,8 +236,7 @@ def runs_of(images, given, results, draws, steps, stops, ahead):
     by_step = {name for name in ("prediction", "predicted", "is_open") if name in results}
     arrays = {"frames": images, **results} | ({} if given is None else {"uniforms": given})
     for name, array in arrays.items():
-        image = array[0, 0].nbytes if name in by_step or name == "uniforms" else array[0].nbytes
-        runs[name] = array.ctypes.data + image * np.arange(batch)
+        runs[name] = array.ctypes.data + array.strides[name in by_step or name == "uniforms"] * np.arange(batch)
     runs["stride"], runs["count"], runs["steps"], runs["stops"], runs["ahead"] = batch * pixels, frames, steps, stops, ahead
     runs["key0"], runs["key1"] = key_for(draws.seed, "input")
     runs["number"], runs["epoch"] = draws.index.numpy(), draws.epoch

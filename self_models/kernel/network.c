@@ -6,7 +6,7 @@
 #include <float.h>
 #include <math.h>
 
-enum { ALIGNED = sizeof(void *) > 4 ? 64 : 8 };
+enum { ALIGNED = sizeof(void *) > 4 ? 16 : 8 }; /* bytes of which an array's place is a multiple */
 enum { SMALL = 64 };                          /* a window with so few weights is added up before it is added to V */
 enum { TOGETHER = 16, LINES = 1024, FEWER = 6 }; /* rows read at once; fewer of those that share lines of the cache */
 enum { FOR_A_GROUP = 4 };                     /* spikes of a place in a group of channels, so that groups pay */

@@ -52,7 +52,13 @@ typedef potential_t four_t __attribute__((vector_size(16), aligned(4), may_alias
 #ifdef NETWORK_INT8
 typedef int8_t few_t __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef int8_t few4_t __attribute__((vector_size(4), aligned(1), may_alias));
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) /* of which gcc 12 makes no vectors by itself */
+#define WIDE(at) ((lanes_t)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(at))))
+#elif defined(__AVX2__)
+#define WIDE(at) ((lanes_t)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(at))))
+#else
 #define WIDE(at) __builtin_convertvector(*(const few_t *)(at), lanes_t)
+#endif
 #define WIDE4(at) __builtin_convertvector(*(const few4_t *)(at), four_t)
 #else
 #define WIDE(at) (*(const lanes_t *)(at))
@@ -131,7 +137,37 @@ ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
         to[i] += from[i];
 }
 
-/* Three lines of windows at once, in the target `stride` potentials apart, so many vectors of each; else as add_vectors. */
+#if defined(NETWORK_INT8) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+/* Three lines of windows at once, in the target `stride` potentials apart, so many vectors of each; else as add_vectors. Up to SHORT
+   weights of 8 bits add up to one of 16, of which a vector has twice as many. */
+enum { SHORT = 256, WIDTH = 2 * LANES };
+ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
+                      const int parts)
+{
+    __m512i sum[3][THREE];
+    int32_t first, r;
+    int k, y;
+    for (first = 0; first < count; first += SHORT) {
+        const int32_t last = count - first < SHORT ? count : first + SHORT;
+        for (y = 0; y < 3; y++)
+            for (k = 0; k < parts; k++)
+                sum[y][k] = _mm512_setzero_si512();
+        for (r = first; r < last; r++)
+            for (y = 0; y < 3; y++)
+                for (k = 0; k < parts; k++) {
+                    const __m256i *const from = (const __m256i *)(weights + rows[r] + y * line + k * WIDTH);
+                    sum[y][k] = _mm512_add_epi16(sum[y][k], _mm512_cvtepi8_epi16(_mm256_loadu_si256(from)));
+                }
+        for (y = 0; y < 3; y++)
+            for (k = 0; k < parts; k++) {
+                lanes_t *const at = (lanes_t *)(to + (size_t)y * stride + k * WIDTH);
+                at[0] += (lanes_t)_mm512_cvtepi16_epi32(_mm512_castsi512_si256(sum[y][k]));
+                at[1] += (lanes_t)_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(sum[y][k], 1));
+            }
+    }
+}
+#else
+enum { WIDTH = LANES };
 ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
                       const int parts)
 {
@@ -149,16 +185,17 @@ ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, i
         for (k = 0; k < parts; k++)
             *(lanes_t *)(to + (size_t)y * stride + k * LANES) = sum[y][k];
 }
+#endif
 
 /* Windows of three lines of `size` weights, all within the target. Returns 0, and does nothing, where that is not faster. */
 static int add_whole(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
                      int32_t size)
 {
     int32_t i = 0;
-    if (THREE < 6 || size % LANES)
+    if (THREE < 6 || size % WIDTH)
         return 0;
     while (i < size) {
-        const int left = (size - i) / LANES, parts = left < THREE ? left : THREE;
+        const int left = (size - i) / WIDTH, parts = left < THREE ? left : THREE;
         switch (parts) {
         case 1: add_three(to + i, stride, weights + i, line, rows, count, 1); break;
         case 2: add_three(to + i, stride, weights + i, line, rows, count, 2); break;
@@ -167,7 +204,7 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
         case 5: add_three(to + i, stride, weights + i, line, rows, count, 5); break;
         default: add_three(to + i, stride, weights + i, line, rows, count, THREE); break;
         }
-        i += parts * LANES;
+        i += parts * WIDTH;
     }
     return 1;
 }
