@@ -40,11 +40,11 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
     model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an
     ordinary network's weights; what that has not got is as the class makes it.
-    weights: float32; float16, rounded to 16 bits; or int8, of an SNN, in whole numbers (see integers.py), never by whole layers at once.
+    weights: float32; float16, rounded to 16 bits; or int8, of an SNN, in whole numbers (see integers.py).
     engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
-    event, which costs what the spikes cost (on the CPU, with a C compiler; see docs/explanation/event_engine.md); or auto, event where
-    it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are the CPU's but
-    for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or device that cannot be,
+    event, which costs what the spikes cost (on the CPU, with a C compiler; see docs/explanation/event_engine.md); or auto,
+    event where it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are
+    the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or device that cannot be,
     and CheckpointError, which is one, for a file that cannot be used."""
     saved = whole_checkpoint(path, model)
     if "settings" not in saved:

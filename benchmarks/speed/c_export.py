@@ -20,8 +20,7 @@ from harness.command_line.parser import Parser, typed  # noqa: I001  (harness be
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
-from harness.exporting.c_folder import files_of
-from harness.exporting.c_layout import laid_out
+from harness.exporting.c_folder import files_of, tables_of
 from self_models.basics.settings import COUNT
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws
@@ -45,7 +44,7 @@ def main(argv=None):
         for weights in args.weights:
             snn = event if weights == "float32" else load(COMMITTED / f"snn/{name}.pth", weights=weights)
             with TemporaryDirectory() as folder:
-                for file, text in files_of(snn, laid_out(snn), images[:1], [0], name).items():
+                for file, text in files_of(snn, tables_of(snn), images[:1], [0], name).items():
                     (Path(folder) / file).write_text(text)
                 network = CBuild(folder, snn, "CFLAGS=-O2")
                 found = fastest(lambda network=network: network.run(images), childrens_time, len(images), args)

@@ -92,9 +92,9 @@ def spikes_of(model, images, steps=12):
 
 
 def kernel_of(model):
-    """What the kernel is given, and where a page finds what it looks at: the structs of network.h, as they lie where a pointer has 32
-    bits, offsets of their fields, and arrays: field of Network -> parts one after the other, each (text, whether it travels as
-    float16, which holds it exactly)."""
+    """What the kernel is given, and where a page finds what it looks at: the structs of network.h, as they lie where a pointer
+    has 32 bits, offsets of their fields, and arrays: field of Network -> parts one after the other, each (text, whether it
+    travels as float16, which holds it exactly)."""
     tables, kinds = tables_of(model, compact=True), structs(ctypes.c_uint32, ctypes.c_uint32)
     values = settings_of(model, tables)
     network = kinds["Network"](**tables.header)

@@ -90,7 +90,7 @@ class Rooms:
         return room
 
     def run(self, runs, settings, first, last, most=CHUNK):
-        """Run runs[first:last], an array of Run, spread over threads, which hold no lock meanwhile; most: at once in one thread."""
+        """Run runs[first:last], an array of Run, in threads, which hold no lock meanwhile. most: at once in one thread."""
         threads = torch.get_num_threads()
         begins = range(first, last, max(1, min(most, -(-(last - first) // threads))))
 
@@ -168,7 +168,7 @@ class LeftOn:
         return [*zip(names, range(1, len(names) + 1), strict=True), ("logits", self.rooms.tables.header["output"])]
 
     def state_dict(self, shapes, kinds):
-        """See state_of of running/stream.py; shapes: those of its shapes_of; kinds: name -> dtype. Membranes must be up to date."""
+        """See state_of of running/stream.py; shapes: of its shapes_of; kinds: name -> dtype. Membranes must be up to date."""
         found = {name: [room.pixels(name) for room in self.states] for name in ("image", "readout_sum", "is_open", "predicted")}
         if self.settings.residual and any(room.state.explained for room in self.states):
             found["explained"] = [room.pixels("prediction") for room in self.states]

@@ -27,7 +27,7 @@ NUMBERS = numbers_of()
 NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP = (NUMBERS[name] for name in (
     "NEURONS", "OUTPUT", "DECODED", "RELAY", "POOL", "COUNTING_POOL", "WAITING", "MAP"))  # fmt: skip
 WINDOWS, LINEAR, SAME = (NUMBERS[name] for name in ("WINDOWS", "LINEAR", "SAME"))
-FORMS = {  # the setting that names a part -> its class, or function -> its number in network.h; the gate open is one with epsilon 0
+FORMS = {  # the setting that names a part -> its class, or function -> its number in network.h; open is a gate with epsilon 0
     "gate": {Gate: 0, Blocking: 0},
     "rule": {cls: NUMBERS[name] for cls, name in (
         (Never, "NEVER"), (Confidence, "CONFIDENCE"), (Entropy, "ENTROPY"), (AllPredicted, "ALL_PREDICTED"), (Both, "BOTH"))},
@@ -36,8 +36,10 @@ FORMS = {  # the setting that names a part -> its class, or function -> its numb
         (MembraneLinear, "MEMBRANE_LINEAR"), (MembraneRescaled, "MEMBRANE_RESCALED"))},
     "encoding": {poisson: NUMBERS["POISSON"], direct: NUMBERS["DIRECT"]},
 }  # fmt: skip
-OF_PARTS = ("epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise", "latch", "residual",
-            "together")  # fmt: skip
+OF_PARTS = (
+    "epsilon", "open_bound", "gap_bound", "entropy_bound", "readout_leak", "readout_slew", "surprise", "latch", "residual",
+    "together",
+)  # fmt: skip
 NODE = np.dtype(Node)
 LOWEST, HIGHEST = -np.finfo(np.float32).max, np.finfo(np.float32).max  # bounds of a potential that has none
 LARGEST = 2**31 - 1  # neurons of a layer, and weights of a network: both are numbered in 32 bits
@@ -45,9 +47,9 @@ SPARE = 64  # weights behind the last one that may be read
 
 
 class Tables(NamedTuple):
-    """header: field of Network -> number; nodes: NODE (N,); order: nodes as they run; constants, weights: float32, or int32 and int8
-    in whole numbers; names: of the layers; shapes: (C, H, W) of every node; links: node -> Folded; pools: the wiring's; maps: the
-    first node that is one, of those behind the network's own; decoded_scale, logits_scale: of Settings."""
+    """header: field of Network -> number; nodes: NODE (N,); order: nodes as they run; constants, weights: float32, or int32 and
+    int8 in whole numbers; names: of the layers; shapes: (C, H, W) of every node; links: node -> Folded; pools: the wiring's;
+    maps: the first node that is one, of those behind the network's own; decoded_scale, logits_scale: of Settings."""
 
     header: dict
     nodes: np.ndarray
@@ -110,8 +112,8 @@ def settings_of(model, tables):
 
 class Graph:
     """Nodes, links and the order in which they run. nodes: fields of NODE, and shape, and factor: what the weights behind it are
-    multiplied by; links: node -> Folded, of those that weights lead to. compact: see above; whole: in whole numbers; counting: each
-    module behind others has a map of what reaches it, a node, too."""
+    multiplied by; links: node -> Folded, of those that weights lead to. compact: see above; whole: in whole numbers; counting:
+    each module behind others has a map of what reaches it, a node, too."""
 
     def __init__(self, model, compact=False, whole=False, counting=False):
         self.compact, self.whole, self.links, self.relays = compact, whole, {}, {}  # relays: (source, modules) -> node
@@ -183,8 +185,8 @@ class Graph:
         order.append(target)
 
     def map_behind(self, one, count, target):
-        """A new node that is reached through the first `count` modules of a connection, by the size of their weights; it runs before
-        the connection's target."""
+        """A new node that is reached through the first `count` modules of a connection, by the size of their weights; it runs
+        before the connection's target."""
         modules = copy.deepcopy(nn.Sequential(*one.modules[:count]))
         for parameter in modules.parameters():
             parameter.data.abs_()
@@ -214,7 +216,7 @@ class Graph:
 
 
 def graph_of(model, compact=False, counting=False):
-    """The Graph of a model, without taking memory. Raises ModelError for one of a layer, or weights, that 32 bits do not number."""
+    """The Graph of a model, without taking memory. Raises ModelError for a layer, or weights, that 32 bits do not number."""
     whole = whole_form(model) is not None
     graph = Graph(model, compact or whole, whole, counting)
     neurons, weights = max(prod(node["shape"]) for node in graph.nodes), sum(one.size for one in graph.links.values())
@@ -230,8 +232,8 @@ def whole_form(model):
 
 
 def lay_out(model, compact=False, counting=False, rows=None):
-    """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks. rows: windows of weights added at once at
-    the most, None for as many as there may be."""
+    """The Tables of an SNN, in evaluation, with its present weights, thresholds and leaks. rows: windows of weights added at once
+    at the most, None for as many as there may be."""
     graph = graph_of(model, compact, counting)
     return filled_in(model, graph, table_of(model, graph), counting, rows)
 

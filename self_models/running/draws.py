@@ -21,8 +21,8 @@ LOW = 0xFFFFFFFF
 
 
 def philox_words(a, b, c, d, k0, k1):
-    """The 4 words, 32 bits each, of counter (a, b, c, d) and key (k0, k1): Python's whole numbers, or tensors of int64, whose products
-    wrap around."""
+    """The 4 words, 32 bits each, of counter (a, b, c, d) and key (k0, k1): Python's whole numbers, or tensors of int64, whose
+    products wrap around."""
     for _ in range(10):
         p, q = 0xD2511F53 * a, 0xCD9E8D57 * c
         a, b, c, d = ((q >> 32) & LOW) ^ b ^ k0, q & LOW, ((p >> 32) & LOW) ^ d ^ k1, p & LOW

@@ -1,0 +1,41 @@
+"""python -m self_models.kernel: build the kernel, say how and where, and check it against the reference step."""
+
+import sys
+
+import torch
+
+from self_models.basics.errors import ModelError
+from self_models.conformance import first_difference
+from self_models.integers import in_whole_numbers
+from self_models.kernel.build import KINDS, Built
+from self_models.kernel.engine import EventEngine
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+
+def checked(kind):
+    """The first difference between the kernel and step() on a small network whose sums are not rounded, or None."""
+    torch.manual_seed(0)
+    settings = {"readout": "membrane_linear", "update": "immediate", "default_threshold": 0.25, "epsilon": 0.2}
+    model = InputBlockingSNN("VGG5_wFeedback_small", timesteps=6, fc_width=32, **settings).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(16).round_().div_(16)
+    if kind == "int8":
+        in_whole_numbers(model)
+    model.batched = False
+    return first_difference(model, EventEngine(model), torch.randint(256, (4, *model.image_shape), dtype=torch.uint8))
+
+
+def main():
+    try:
+        for kind in KINDS:
+            built = Built(kind)
+            print(f"{kind}: {' '.join(built.command)}\n  {built.path}")
+            if found := checked(kind):
+                sys.exit(f"  differs from the reference step: {found}")
+            print("  spike for spike as the reference step")
+    except ModelError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
