@@ -44,8 +44,8 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     engine: of an SNN: reference, its step() as it is written; dense, the same for many steps of a layer at once where it can;
     event, which costs what the spikes cost (on the CPU, with a C compiler; see docs/explanation/event_engine.md); or auto,
     event where it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are
-    the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or device that cannot be,
-    and CheckpointError, which is one, for a file that cannot be used."""
+    the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or
+    device that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
     saved = whole_checkpoint(path, model)
     if "settings" not in saved:
         raise CheckpointError(
