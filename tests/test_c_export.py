@@ -1,6 +1,8 @@
 """A network in C: built by cc as it comes, spike for spike what Python gives, or the first difference by its name."""
 
 import ctypes
+import functools
+import platform
 import re
 import shutil
 import subprocess
@@ -10,9 +12,12 @@ import pytest
 import torch
 from conftest import PLAN, digests, refused, run_here
 from test_event_engine import BIAS, COUNTED, DEEP, FORK, MAXIMUM, POOLED, build, spiked
+from test_integers import one_pixel
 
 import harness.exporting.c_folder
 import harness.exporting.layers
+import self_models.kernel.build
+import self_models.kernel.kept
 from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
@@ -21,7 +26,8 @@ from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError
 from self_models.conformance import first_difference
 from self_models.integers import IntegerSNN, in_whole_numbers
-from self_models.kernel.build import Network, Settings, State
+from self_models.kernel.build import Built, Network, Settings, State, library
+from self_models.kernel.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws, key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -136,12 +142,17 @@ def few_images(monkeypatch):
     ids=str,
 )  # fmt: skip
 @torch.no_grad()
-def test_same_spikes_and_pixels(tmp_path, settings, kind):
-    """With potentials, logits and open pixels, one image after the other, and streaming; clean for both sanitisers."""
+def test_same_spikes_and_pixels(tmp_path, monkeypatch, settings, kind):
+    """With potentials, logits and open pixels, one image after the other, and streaming; clean for both sanitisers. In the compact
+    form by plain loops, and with room for four windows of weights."""
+    flags, is_compact = SANITISED, kind == "compact"
+    if is_compact:
+        monkeypatch.setattr(harness.exporting.c_folder, "ROWS", 4)
+        flags = f"{flags[0]} -DPLAIN", flags[1]
     model = build(**{"timesteps": 7, "fc_width": 12, **settings})
     model = in_whole_numbers(model) if kind == "int8" else model
-    x = write(tmp_path, model, kind == "compact")
-    found = CBuild(tmp_path, model, *SANITISED)
+    x = write(tmp_path, model, is_compact)
+    found = CBuild(tmp_path, model, *flags)
     assert check(tmp_path).stdout == f"equal: 4 images, {model.latency} steps each, spike for spike\n"
     record, tolerance = all_of(model), 0 if kind == "int8" else 1e-4
     output = model(x, seed=0, record=record)
@@ -151,6 +162,59 @@ def test_same_spikes_and_pixels(tmp_path, settings, kind):
         for image, rows in zip(x, np.split(trace, len(x)), strict=True):
             wanted = stream(image[None], 3, record=record)
             assert first_difference(wanted, found.output(rows, 3), tolerance=tolerance) is None
+
+
+@pytest.fixture(params=["as the engine", "without AVX-512", "by plain loops"])
+def kernel(request, monkeypatch):
+    """Lets the event engine run on a kernel that is built in this way."""
+    if request.param == "without AVX-512":
+        if platform.machine() not in ("x86_64", "AMD64"):
+            pytest.skip("no processor that might have it")
+        monkeypatch.setenv("CFLAGS", "-O1 -mno-avx512f")
+        monkeypatch.setattr(self_models.kernel.build, "built", lambda *args: (Built(*args), ""))
+    plain = request.param == "by plain loops"
+    monkeypatch.setattr(self_models.kernel.kept, "library", functools.partial(library.__wrapped__, plain=plain))
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+@torch.no_grad()
+def test_wide_layers(kernel, kind):
+    """512 channels that all spike at once, two groups of which reach others by nine weights, up to 31/16, which is 124 in whole
+    numbers: 16 bits hold 264 of them. And layers that fill no whole vectors."""
+    wide = build(VGG_SNN_STDB_wFeedback, plan=[[512, 64], []], image_shape=(1, 5, 6), fc_layers=0, timesteps=4)
+    wide.features[0].weight.data.fill_(1)
+    wide.features[3].weight.data[32:, :400] = 31 / 16
+    odd = build(plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=131, image_shape=(1, 9, 8), **BIAS)
+    for model in (wide, odd):
+        model = in_whole_numbers(model) if kind == "int8" else model
+        x = pixels(model)
+        output = model(x, seed=0)
+        assert first_difference(output, EventEngine(model)(x, seed=0), tolerance=0) is None and spiked(output)
+
+
+@torch.no_grad()
+def test_a_ceiling_holds_behind_the_reset_by_hand():
+    """In whole numbers a bias of 2^22 + 1, and a pixel's weight and a threshold of 64: V is 2^22 + 1 after the first reset, and
+    after the second 2^23 + 2, but for the ceiling of 2^23."""
+    model = in_whole_numbers(one_pixel(2**16 + 1 / 64))
+    model.engine = EventEngine(model)
+    stream, found = model.stream(), []
+    for _ in range(3):
+        stream(torch.ones(1, 1, 1, 1), 1)
+        found.append(stream.state_dict()["membranes.features.1"].item())
+    assert found == [2**22 + 1, 2**23, 2**23]
+
+
+@torch.no_grad()
+def test_sums_are_rounded_alike(kernel, request):
+    """On no grid, with leaks: bit for bit what plain loops give."""
+    model = build(on_grid=False, leak=0.9, output_leak=0.8, plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=131)
+    x = pixels(model)
+    output = EventEngine(model)(x, seed=0)
+    request.getfixturevalue("monkeypatch").setattr(self_models.kernel.kept, "library", functools.partial(library, plain=True))
+    plain = EventEngine(model)(x, seed=0)
+    assert first_difference(output, plain, tolerance=0) is None and spiked(output)
+    assert torch.equal(output.logits_by_step, plain.logits_by_step) and torch.equal(output.predictions, plain.predictions)
 
 
 @pytest.mark.parametrize("settings", [{**MAXIMUM, **COUNTED}, {"update": "phased", "epsilon": 0.0}], ids=str)

@@ -208,21 +208,17 @@ static void decay(State *run, int n, size_t place, uint32_t clock)
     part->decayed[place] = clock;
 }
 
-static potential_t bounded(const State *run, int n, potential_t v)
-{
-    const potential_t least = constant(run, n, FLOOR), most = constant(run, n, CEILING);
-    return v < least ? least : v > most ? most : v;
-}
+static potential_t bounded(potential_t v, potential_t least, potential_t most) { return v < least ? least : v > most ? most : v; }
 
-/* V <- V, at least the floor, at most the ceiling. */
-static void bound(State *run, int n, size_t place)
+/* V <- V, at least the floor, at most the ceiling, and as much above that as its spike is about to take away. */
+static void bound(State *run, int n, size_t place, potential_t taken)
 {
-    const Node *node = &run->network->node[n];
-    const potential_t least = constant(run, n, FLOOR), most = constant(run, n, CEILING);
-    potential_t *const at = run->part[n].v + place * (size_t)node->channels;
+    const int32_t channels = run->network->node[n].channels;
+    const potential_t least = constant(run, n, FLOOR), most = constant(run, n, CEILING) + taken;
+    potential_t *const at = run->part[n].v + place * (size_t)channels;
     int32_t o;
-    for (o = 0; o < node->channels; o++)
-        at[o] = at[o] < least ? least : at[o] > most ? most : at[o];
+    for (o = 0; o < channels; o++)
+        at[o] = bounded(at[o], least, most);
 }
 
 /* The steps whose leak a node's membranes have had once they are up to date. */
@@ -247,7 +243,7 @@ static void forget(State *run, int n, float keep)
         return;
     for (place = 0; place < places_of(node); place++) {
         decay(run, n, place, clock);
-        bound(run, n, place);
+        bound(run, n, place, 0);
     }
     for (i = 0; keep != 1 && i < neurons_of(node); i++)
         v[i] = start + kept(v[i] - start, keep);
@@ -257,14 +253,11 @@ static void forget(State *run, int n, float keep)
 ALWAYS void touch(State *run, int n, int32_t y, int32_t first, int32_t last, uint32_t clock)
 {
     Part *const part = &run->part[n];
-    uint32_t *const listed = part->listed + y * part->row;
-    int32_t x = first;
+    int32_t x;
     part->busy = 1;
-    if (!part->listed)
-        return;
-    for (; x < last; x += 32 - x % 32) {
+    for (x = first; part->listed && x < last; x += 32 - x % 32) {
         const int32_t size = least_of(last - x, 32 - x % 32);
-        listed[x / 32] |= 0xFFFFFFFFu >> (32 - size) << x % 32;
+        part->listed[y * part->row + x / 32] |= 0xFFFFFFFFu >> (32 - size) << x % 32;
     }
     for (x = first; part->decayed && x < last; x++)
         decay(run, n, (size_t)y * (size_t)run->network->node[n].width + (size_t)x, clock);
@@ -562,7 +555,7 @@ static void fire(State *run, int n, uint32_t clock)
                 if (part->decayed)
                     decay(run, n, place, clock);
                 if (bounds)
-                    bound(run, n, place);
+                    bound(run, n, place, run->settings.immediate ? theta : 0);
                 for (w = 0; w < words; w++) {
                     sends[w] = above(v + 32 * w, least_of(channels - 32 * w, 32), theta);
                     any |= sends[w];
@@ -683,7 +676,7 @@ static void propagate(State *run, int n, uint32_t clock)
         for (o = 0; o < node->channels && constant(run, n, LEAK) != LEAK_ONE; o++)
             run->part[n].v[o] = leaked(run->part[n].v[o], constant(run, n, LEAK));
         charge(run, n, 0);
-        bound(run, n, 0);
+        bound(run, n, 0, 0);
         break;
     case RELAY:
         clear(run, n);
@@ -1093,7 +1086,6 @@ static void run_one(State *run, Run *one)
     int32_t t, n, stopped = 0, over = 0;
     float error = 0;
     one->comparisons = 0;
-    one->taken = one->steps;
     for (t = 0; t < one->steps && !stopped; t++) {
         const int decoding = decodes(run), shows = t < one->count;
         if (shows)
@@ -1106,7 +1098,6 @@ static void run_one(State *run, Run *one)
         else {
             run->uniforms = one->uniforms ? one->uniforms + (size_t)t * one->stride : 0;
             stopped = network_step(run) && one->stops;
-            one->taken = stopped ? t + 1 : one->steps;
             for (n = 0; n < network->nodes; n++)
                 one->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
         }
@@ -1114,6 +1105,7 @@ static void run_one(State *run, Run *one)
             error = error_of(run, one->frames + (size_t)least_of(t + one->ahead, one->count - 1) * pixels);
         fill_after(run, one, t, error);
     }
+    one->taken = t;
     for (; t < one->steps; t++) { /* it has stopped: all stays as it is */
         if (one->open_share)
             one->open_share[t] = one->open_share[t - 1];
@@ -1211,7 +1203,7 @@ potential_t network_potential(const State *run, int layer, int neuron)
         missed = clock_of(run, layer) - part->decayed[neuron / run->network->node[layer].channels];
     for (; missed > 0; missed--)
         v = leaked(v, constant(run, layer, LEAK));
-    return layer > 0 ? bounded(run, layer, v) : v;
+    return layer > 0 ? bounded(v, constant(run, layer, FLOOR), constant(run, layer, CEILING)) : v;
 }
 
 const char *network_layer_name(const State *run, int layer)
