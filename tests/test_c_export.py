@@ -143,7 +143,7 @@ def few_images(monkeypatch):
 )  # fmt: skip
 @torch.no_grad()
 def test_same_spikes_and_pixels(tmp_path, monkeypatch, settings, kind):
-    """With potentials, logits and open pixels, one image after the other, and streaming; clean for both sanitisers. In the compact
+    """With potentials, logits and open pixels, one image after the other, and streaming; clean for both sanitisers. The compact
     form by plain loops, and with room for four windows of weights."""
     flags, is_compact = SANITISED, kind == "compact"
     if is_compact:
@@ -180,12 +180,13 @@ def kernel(request, monkeypatch):
 @torch.no_grad()
 def test_wide_layers(kernel, kind):
     """512 channels that all spike at once, two groups of which reach others by nine weights, up to 31/16, which is 124 in whole
-    numbers: 16 bits hold 264 of them. And layers that fill no whole vectors."""
+    numbers: 16 bits hold 264 of them. Three lines of windows of five; and layers that fill no whole vectors."""
     wide = build(VGG_SNN_STDB_wFeedback, plan=[[512, 64], []], image_shape=(1, 5, 6), fc_layers=0, timesteps=4)
     wide.features[0].weight.data.fill_(1)
     wide.features[3].weight.data[32:, :400] = 31 / 16
-    odd = build(plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=131, image_shape=(1, 9, 8), **BIAS)
-    for model in (wide, odd):
+    five = build(VGG_SNN_STDB_wFeedback, plan=[[16, 32], []], kernel_size=5, image_shape=(1, 5, 5), fc_layers=0)
+    odd = build(plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=115, image_shape=(1, 9, 8), **BIAS)
+    for model in (wide, five, odd):
         model = in_whole_numbers(model) if kind == "int8" else model
         x = pixels(model)
         output = model(x, seed=0)
@@ -239,7 +240,7 @@ def test_what_no_stream_can_run_is_refused(tmp_path, settings):
     ("here", "change", "settings"),
     [
         ({"feedback": 0}, {"gate": "open"}, {"residual": True, "readout": "membrane"}),
-        ({"epsilon": 0.125}, {"epsilon": 0.125}, {"blocking": "dynamic", "plan": [[4], ["in"]], "kernel_size": 1}),
+        ({"epsilon": 0.125}, {"epsilon": 0.125}, {"blocking": "dynamic", "epsilon": 2.0}),
         ({"dynamic": 1}, {"blocking": "dynamic"}, {}),
         ({"surprise": 0.5}, {"surprise": 0.5}, {"blocking": "dynamic"}),
     ],

@@ -70,7 +70,8 @@ def applies(name, tree, *how):
 def failing(tests, tree):
     """Names of the tests that fail."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rfE", *tests]
-    plain = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "500"}  # compiled code would be taken for that of the fault
+    own = {"PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(tree.parent / "cache"), "COLUMNS": "500"}
+    plain = os.environ | own  # compiled code would be taken for that of the fault, and kernels with faults would be kept
     said = subprocess.run(command, cwd=tree, env=plain, capture_output=True, text=True).stdout
     return set(re.findall(r"^(?:FAILED|ERROR) \S+?::(\w+)", said, re.MULTILINE))
 
