@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Train the ANN: a VGG classifier with a decoder that predicts its input."""
 
+import torch
+import torch.nn.functional as F
+
 from harness.building.models import load_ann, new_ann, teacher_from
 from harness.building.own import lines_on_own
 from harness.building.start import resolve
-from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.parser import lines_on_idle
 from harness.command_line.scripts import run_script
@@ -15,6 +17,9 @@ from harness.runs.runlog import RunLog
 from harness.training.fit import fit, test_once
 from harness.training.losses import Criterion
 from harness.training.selection import data_for
+
+SMALL = 5e-4  # added to the variance of each whitened pattern, so that faint ones are not blown up
+PATCHES = 5_000_000  # from about so many patterns are found, of images evenly spread over the set
 
 
 def build_parser(argv=None):
@@ -44,6 +49,25 @@ def train(args):
         if model.settings["whitening"] and not start.kind:
             run.say(whiten_first_layer(model, data[0]))
         return fit(model, data, criterion, args, run, declared, start.run)
+
+
+@torch.no_grad()
+def whiten_first_layer(model, images):
+    """Fill the first convolution with filters that whiten the patches of an ImageSet, and their negatives: what it sends is
+    uncorrelated, each channel of variance 1. Filters are the leading eigenvectors of the patches' covariance, each divided by the
+    root of its eigenvalue + SMALL. Returns a line on them."""
+    weight, number, sums, squares = model.features[0].weight, 0, 0.0, 0.0
+    each, size = weight.shape[0] // 2, weight.shape[-1]
+    index = torch.arange(0, len(images), -(-len(images) // max(1, PATCHES // images.images[0, 0].numel())))
+    for part in index.split(100):
+        patches = F.unfold(images.batch(part).images.flatten(0, -4).double(), size).transpose(1, 2).flatten(0, 1)
+        number, sums, squares = number + len(patches), sums + patches.sum(0), squares + patches.t() @ patches
+    mean = sums / number
+    variances, patterns = (found.flip(-1) for found in torch.linalg.eigh(squares / number - mean.outer(mean)))
+    filters = (patterns[:, :each] / (variances[:each].clamp(min=0) + SMALL).sqrt()).t().float()
+    weight.copy_(torch.cat([filters, -filters]).view_as(weight))
+    share = 100 * (variances[:each].sum() / variances.sum()).item()
+    return f"whitening: {each} patterns of {size}x{size} pixels have {share:.1f} % of {len(index)} images' variance"
 
 
 if __name__ == "__main__":

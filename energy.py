@@ -3,31 +3,32 @@
 
 Means over the first 1,000 test images; --limit_test says otherwise. Conventions: self_models/counting/conventions/."""
 
+import copy
 import io
 import sys
 from contextlib import redirect_stdout
 
 import torch
+from torch import nn
 
 from harness import UserError
 from harness.building.models import ann_as_saved
 from harness.building.own import as_saved
 from harness.command_line import presets
 from harness.command_line.flags import posthoc_parser
-from harness.command_line.parser import SwitchAction
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import check_png
 from harness.drawing.plots import save_energies
 from harness.measuring.energy import FORMATS, as_json, as_text, in_words, rows_by_part, rows_of, verdicts
-from harness.measuring.joules import WHY_NOT, joules_of
-from harness.measuring.quantised import IMAGES, in_eight_bits
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import ledger
 from self_models.counting.prices import conventions_with
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 LIMIT = 1000  # test images
+LEVELS = 127  # of a signed 8-bit number
+IMAGES = 128  # of training, whose largest activations set the scales
 
 
 def build_parser(argv=None):
@@ -40,8 +41,6 @@ def build_parser(argv=None):
     group.add_argument("--convention", nargs="+", default=[], metavar="FILE", help="TOML files of prices, beside those here")
     group.add_argument("--format", choices=[*FORMATS, "csv", "json"], default="text", help="of the tables")
     group.add_argument("--picture", default="", metavar="X.png", help="also draw the parts' energies as a chart")
-    help_text = "also measure the joules of this machine per image, where its counters can be read"
-    group.add_argument("--measure", action=SwitchAction, default=False, help=help_text)
     parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}
     return parser
 
@@ -61,7 +60,7 @@ def main(argv=None):
             small = in_eight_bits(ann, posthoc.train.batch(few).images)
             anns[word] = tuple(evaluate(each, posthoc.test)["accuracy"] for each in (ann, small))
         found[word] = one = ledger(posthoc.model, posthoc.test, name=word, batch_size=args.batch_size, seed=args.seed)
-        said = [*verdicts(word, one, prices), *(measured(posthoc) if args.measure else ())]
+        said = list(verdicts(word, one, prices))
         parts[word] = rows_by_part(one, next(iter(prices.values())))
         tables = [rows_of({word: one}, prices, anns), parts[word]]
         with redirect_stdout(io.StringIO()):
@@ -101,14 +100,29 @@ def check_same(ann, snn, path, word):
         raise UserError(f"--against {path} is not the ANN of {word}: its {differ[0]} differs; give the ANN that it was made from")
 
 
-def measured(posthoc):
-    """Lines: joules of this machine for an image, by the ledger's own engine."""
-    images = posthoc.test.batch(torch.arange(min(64, len(posthoc.test)))).images
-    joules = joules_of(lambda: posthoc.model(images, seed=0, frames=False))
-    if joules is None:
-        return [WHY_NOT]
-    each = 1e6 * joules / len(images)
-    return [f"  measured here, dense, batch {len(images)}: {each:,.0f} µJ an image, all that this machine does included"]
+@torch.no_grad()
+def in_eight_bits(model, images):
+    """A copy of an ANN that computes with integers of 8 bits, exactly, in floating point: weights by output channel and what goes
+    into each linear layer by layer, both symmetric, rounded to the nearest. images: of training, (N, C, H, W), floats; the
+    largest activation on them is the largest number."""
+    model, largest = copy.deepcopy(model).eval(), {}
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+
+    def note(layer, inputs):
+        largest[layer] = max(largest.get(layer, 0.0), inputs[0].abs().max().item())
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    model(images[:IMAGES])
+    for hook in hooks:
+        hook.remove()
+    for layer in layers:
+        out = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+        others = [dim for dim in range(layer.weight.dim()) if dim != out]
+        scale = layer.weight.abs().amax(others, keepdim=True).clamp(min=1e-12) / LEVELS
+        layer.weight.copy_((layer.weight / scale).round() * scale)
+        step = max(largest.get(layer, 0.0), 1e-12) / LEVELS
+        layer.register_forward_pre_hook(lambda _, inputs, step=step: ((inputs[0] / step).round().clamp(-LEVELS, LEVELS) * step,))
+    return model
 
 
 if __name__ == "__main__":

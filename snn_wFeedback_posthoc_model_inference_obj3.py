@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 """Objective 3, implicit attention through contrast: accuracy on clean and on partly dimmed images, with and without it."""
 
+from dataclasses import replace
+
+import numpy as np
+
 from harness import UserError
 from harness.command_line.flags import add_picture_flags, posthoc_parser
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
-from harness.data.dimming import dimmed_sets
 from harness.drawing.figures import save_gif
 from harness.drawing.plots import save_dimming
 from harness.measuring.report import contrast_table
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
+
+HALF, WHOLE = 0.15, 0.30  # what is left of the brightness of dimmed images
 
 
 def build_parser(argv=None):
@@ -43,6 +48,28 @@ def main(argv=None):
     save_gif(run.place.picture(".gif"), posthoc.watch(sets["bottom half"]), args.frame_seconds)
     run.say(f"wrote {run.place.picture('.png')}, {run.place.picture('.gif')}")
     return posthoc.finish()
+
+
+def dimmed_sets(images):
+    """name -> ImageSet: one half of each image (top, bottom, left, right) at 15 %, and the whole image at 30 %."""
+    height, width = images.images.shape[2:]
+    halves = {
+        "top": np.s_[..., : height // 2, :],
+        "bottom": np.s_[..., height // 2 :, :],
+        "left": np.s_[..., : width // 2],
+        "right": np.s_[..., width // 2 :],
+    }
+    return {f"{name} half": dimmed(images, where, HALF) for name, where in halves.items()} | {"whole": dimmed(images, ..., WHOLE)}
+
+
+def dimmed(images, where, part):
+    """An ImageSet like this one; in its batches the pixels of where, an index, have this part of their light, rounded."""
+
+    def change(pixels):
+        pixels[where] = (pixels[where] * part).round().to(pixels.dtype)
+        return pixels
+
+    return replace(images, change=change)
 
 
 def contrast_summary(rows):

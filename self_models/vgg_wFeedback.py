@@ -47,7 +47,7 @@ class VGG_wFeedback(Configured, nn.Module):
         self.features, self.generate, self.classifier = build_stages(plan, self.image_shape, self.settings, self._nonlinearity)
         if self.settings["whitening"]:
             self._check_whitening()
-            self.features[0].weight.requires_grad_(False)  # filled from training images, see harness/building/whitening.py
+            self.features[0].weight.requires_grad_(False)  # filled from training images, see ann_wFeedback.py
         self.to(memory_format=torch.channels_last)
 
     def _check_whitening(self):

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from conftest import DATA, PLAN, SNN, run_here
 
+from ann_wFeedback import whiten_first_layer
 from harness import UserError
 from harness.building.models import find_device, new_snn, use_engine
-from harness.building.whitening import whiten_first_layer
 from harness.command_line.flags import snn_parser
 from harness.data.facts import with_facts
 from harness.data.sets import ImageSet

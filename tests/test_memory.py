@@ -7,7 +7,7 @@ import pytest
 
 TURNS = """
 import resource, torch
-from harness.processes.memory import keep_freed_memory
+from harness.command_line.scripts import keep_freed_memory
 
 def faults():
     counted = []

@@ -20,7 +20,7 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 class Strict(Blocking):
     """As Blocking, within a part of epsilon."""
 
-    strictness: float = setting(0.5, FRACTION, "part of epsilon that counts", group="gate", balanced=False)
+    strictness: float = setting(0.5, FRACTION, "part of epsilon that counts", group="gate")
 
     def next_view(self, image, guess, view):
         blocking = Blocking(self.epsilon * self.strictness, self.together, self.blocking, self.latch, self.residual)
@@ -59,7 +59,7 @@ def test_the_constructor_knows_a_made_up_setting(strict):
     assert model.settings["strictness"] == 1.0  # nothing has changed
 
 
-def test_flags_help_checkpoint_cache_and_resume_know_a_made_up_setting(strict, trained, tmp_path):
+def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained, tmp_path):
     parser = snn_parser("")
     parser.rare = set()  # as --help_all does
     shown = parser.format_help()
@@ -79,8 +79,6 @@ def test_flags_help_checkpoint_cache_and_resume_know_a_made_up_setting(strict, t
     assert "strictness" in line and "same flags" in line
     run_here(SNN, again)
     assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["settings"]["strictness"] == 0.25
-    run_here(SNN, here, "--test_only --run_name y --strictness 0.75")
-    assert "balanced thresholds read from" in (tmp_path / "logs/snn/y.log").read_text()  # they do not depend on it
     opens = {}
     for name, flags in (("own", ""), ("typed", "--strictness 1"), ("other", "--gate block")):
         run_here(SNN, f"--pretrained_snn {path} --test_only --limit_test 16 --run_name {name} --output_dir {tmp_path}", flags)

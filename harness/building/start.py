@@ -190,7 +190,7 @@ def convert_ann(model, start, train, config, run):
         fit_thresholds(model)
         run.say(f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)")
     else:
-        conversion.balanced_thresholds(model, train, config, run.place.files, run.say)
+        conversion.balanced_thresholds(model, train, config, run.say)
     scale_thresholds(model, config.scaling_factor)
     fit_biases(model, biases)
     if config.calibrate:

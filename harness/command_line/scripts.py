@@ -1,5 +1,6 @@
 """How a script fails: one clear line on standard error and an exit status other than 0."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -9,7 +10,6 @@ import torch
 
 from harness import UserError
 from harness.processes import ranks
-from harness.processes.memory import keep_freed_memory
 from harness.processes.signals import end_at_once, handling
 from harness.runs.commands import resume_command
 from self_models.basics.errors import ModelError
@@ -23,6 +23,7 @@ HELPS = {  # how the functions at work begin -> (what they do, what takes less m
     "harness.data.": ("the images", "a smaller --limit_train or --limit_test or, of a folder, a smaller --image_size"),
     "harness.building.models.": ("the network", "a smaller --fc_width, a narrower --architecture or, of a folder, --image_size"),
 }
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from glibc's malloc.h
 
 
 def run_script(main):
@@ -43,6 +44,17 @@ def run_script(main):
             if ranks.is_first():
                 print(str(stop) or "interrupted", file=sys.stderr)
             sys.exit(128 + getattr(stop, "number", signal.SIGINT))
+
+
+def keep_freed_memory():
+    """Let this process keep the memory that it frees, for what it allocates next. Returns whether that can be had: with glibc. By
+    default glibc returns each block above 32 MB to the system, which clears it anew for the next step or batch: 7 to 27 % of the
+    time of a deep SNN's training step, 10 to 20 % of an evaluation (docs/notebook/training_speed.md)."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return False
+    return all(mallopt(*option) == 1 for option in ((MMAP_MAX, 0), (TRIM_THRESHOLD, -1), (TOP_PAD, 2**26)))
 
 
 def fail_for(error):

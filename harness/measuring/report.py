@@ -17,7 +17,7 @@ NOT_DEFINED = "-: no correlation, since one of the two, spikes or difficulty, is
 COLUMNS = (
     "95 %: steps that suffice for 95 % of the images; rho: Spearman's rank correlation of an image's spikes with how small its "
     "margin is after all steps; per intensity: of spikes per total intensity, the sum of an image's pixels; faster: images per "
-    "second against all steps; goal: 0.7 T / mean steps"
+    "second against all steps"
 )
 FURTHER = ("median_steps", "p95_steps", "interval", "comparisons", "open_share", "operations", "energy_joules",
            "energy_event_joules")  # fmt: skip
@@ -158,7 +158,7 @@ def signed(rho):
 
 def adaptive_table(series):
     """Lines of a table: one row per rule and bound; series: name -> list of (record, per_image)."""
-    head = ["rule", "accuracy", "mean steps", "median", "95 %", "spikes", "rho", "per intensity", "images/s", "faster", "(goal)"]
+    head = ["rule", "accuracy", "mean steps", "median", "95 %", "spikes", "rho", "per intensity", "images/s", "faster"]
     table, records = [head], [record for rows in series.values() for record, _ in rows]
     whole = series["all steps"][0][0]
     for name, rows in series.items():
@@ -168,7 +168,6 @@ def adaptive_table(series):
                 f"{record['median_steps']:.0f}", f"{record['p95_steps']:.0f}", f"{record['spikes']['total']:,.0f}",
                 signed(record["rank_correlation"]), signed(record["rank_correlation_per_ink"]),
                 f"{record['images_per_second']:.1f}", f"{record['images_per_second'] / whole['images_per_second']:.2f}",
-                f"({0.7 * record['timesteps'] / record['mean_steps']:.2f})",
             ])  # fmt: skip
     not_defined = [NOT_DEFINED] * any(record["rank_correlation"] is None for record in records)
     return [*aligned(table), COLUMNS, *not_defined]

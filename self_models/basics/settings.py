@@ -1,5 +1,5 @@
 """Settings: each declared once, as a field of a dataclass, by setting(). Constructors check values by it, flags and --help are
-made of it, checkpoints keep its values, --resume and the cache of balanced thresholds ask it what they may assume. What is
+made of it, checkpoints keep its values, --resume asks it what it may assume. What is
 registered as a gate, a stopping rule or a read-out brings its own."""
 
 import dataclasses
@@ -165,8 +165,7 @@ class Setting:
     hold for it to count, that of its part among them. Its flag: flags: option strings, else --NAME; none for an empty tuple.
     group: of --help; common: the short one has it, too. metavar, argparse: for argparse. Who asks it: training: it counts in
     training only. taken_up: --resume takes it over where it is not typed; fixed: it must not be typed with another value then.
-    adopted: post-hoc scripts take a checkpoint's value over. balanced: balanced thresholds depend on it, unless it counts in
-    training only."""
+    adopted: post-hoc scripts take a checkpoint's value over."""
 
     kind: object
     help: str
@@ -182,7 +181,6 @@ class Setting:
     taken_up: bool = True
     fixed: bool = True
     adopted: bool = True
-    balanced: bool = True
 
     def check(self, name, value):
         """The value, of its proper type. Raises ModelError for a value that cannot be."""
@@ -211,8 +209,8 @@ def setting(default, kind, help, **more):
 
 
 def objective_setting(default, kind, help, **more):
-    """A setting of what a trained network is told to do: post-hoc scripts have their own, and no threshold depends on it."""
-    return setting(default, kind, help, **{"adopted": False, "balanced": False, **more})
+    """A setting of what a trained network is told to do: post-hoc scripts have their own."""
+    return setting(default, kind, help, **{"adopted": False, **more})
 
 
 @functools.cache

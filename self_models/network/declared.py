@@ -60,19 +60,19 @@ class NetworkSettings:
         training=True)
     init: str = setting("original", Choice(INITS), "initial weights; kaiming: scaled for deep networks; dirac: the same, but "
         "convolutions begin as the identity", group="network", training=True)
-    timesteps: int = setting(1, COUNT, "T, feedback passes per image", group="network", balanced=False, common=True)
+    timesteps: int = setting(1, COUNT, "T, feedback passes per image", group="network", common=True)
     dataset: str = setting("MNIST", Text(lambda text: text if text in IMAGE_SHAPES else os.path.abspath(text), data_set),
         f"{', '.join(IMAGE_SHAPES)} (MNIST comes with the repository), or a folder of your own images: FOLDER/train/CLASS/* and "
         "FOLDER/test/CLASS/*, PNG, JPEG, WebP, ..., or recordings of an event camera, .npz or .npy",
         group="data", metavar="NAME|FOLDER", common=True)
     count_bound: int = setting(1, COUNT, "recordings: events of a pixel and polarity in one timestep that count as 1; fewer in "
-        "proportion", group="data", metavar="N", balanced=False)
+        "proportion", group="data", metavar="N")
     labels: int = setting(10, Number(int, 1, 2**20), "number of classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())
-    recorded_frames: int = setting(0, WHOLE, "frames of a recording's file; 0: of images", flags=(), balanced=False)
-    classes: list = setting(None, Text(check=names), "names of the classes", flags=(), balanced=False)
-    background: float = setting(None, FRACTION, "light of the images' border", flags=(), balanced=False)
+    recorded_frames: int = setting(0, WHOLE, "frames of a recording's file; 0: of images", flags=())
+    classes: list = setting(None, Text(check=names), "names of the classes", flags=())
+    background: float = setting(None, FRACTION, "light of the images' border", flags=())
 
 
 @dataclass
@@ -103,12 +103,11 @@ class SpikingSettings(NetworkSettings):
     """One time unit is one simulation step."""
 
     dropout: float = setting(0.3, PROBABILITY, "dropout probability", group="network", training=True)
-    timesteps: int = setting(50, COUNT, "T, timesteps per image", group="spiking", balanced=False, common=True)
+    timesteps: int = setting(50, COUNT, "T, timesteps per image", group="spiking", common=True)
     leak: float = setting(1.0, FRACTION, "fraction of the membrane potential kept per timestep; 1: no leak", group="spiking")
     bias: bool = setting(False, Switch(), "learned constant current per channel and timestep; an ANN with norm batch needs it",
         group="spiking")
-    output_bias: bool = setting(False, Switch(), "learned constant current of each output per timestep", group="spiking",
-        balanced=False)
+    output_bias: bool = setting(False, Switch(), "learned constant current of each output per timestep", group="spiking")
     initial_potential: float = setting(0.0, PROBABILITY, "membrane potential at the start, in thresholds; an ANN with qcfs takes "
         "0.5", group="spiking")
     max_pool: str = setting("or", Choice(MAX_POOLS), "spikes that pass a maximum pool; or: any; count: one whenever the highest "
@@ -128,16 +127,16 @@ class SpikingSettings(NetworkSettings):
     readout: str = setting("spike_count", Choice(READOUTS), "how the decoder's output becomes a prediction", group="spiking",
         common=True)
     predict: str = setting("frame", Choice(("frame", "next")), "recordings: the frame that a prediction is compared with, its "
-        "own or the next", group="spiking", balanced=False)
+        "own or the next", group="spiking")
     feedback_interval: int = setting(1, COUNT, "run the decoder every K timesteps", group="spiking", metavar="K")
     learn_threshold: bool = setting(False, Switch(), "train the threshold of each layer", group="fine-tuning", training=True)
     learn_leak: bool = setting(False, Switch(), "train the leak of each layer", group="fine-tuning", training=True)
     output_leak: float = setting(1.0, FRACTION, "fraction of the logits kept per timestep; below 1 old evidence decays",
-        group="forgetting", balanced=False)
+        group="forgetting")
     membrane_floor: float = setting(None, NOT_NEGATIVE, "lower bound of the membrane potential, in negative thresholds; default: "
         "none", group="forgetting", metavar="F")
     surprise: float = setting(0.0, NOT_NEGATIVE, "streaming: reset on change, by gain G: when a share r of the active pixels "
-        "reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting", balanced=False,
+        "reopens, logits, membranes and predictions keep 1 - min(1, G r); 0: none", group="forgetting",
         adopted=False, metavar="G")
     gate: str = objective_setting("open", Choice(GATES), "which pixels the input neurons see next", group="gate", common=True)
     rule: str = objective_setting("never", Choice(RULES), "early exit: when an image ends before T timesteps", group="stopping",
