@@ -111,8 +111,8 @@ def figures(value):
 
 
 def digests(folder):
-    """Relative path -> digest of each file below a folder: what must not change."""
-    files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
+    """Relative path -> digest of each file below a folder, locks aside: what must not change."""
+    files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): hashlib.md5(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -60,21 +60,17 @@ def spiking_output(n):
     return SNNOutput(logits, None, None, spikes, steps=n.long(), is_open=None, comparisons=3 * n)
 
 
-def test_processes_merge_what_each_has_in_the_images_order():
-    """Two processes share batches of 3, 3 and 1 images; the second has none of the last."""
-    parts = [Evaluation(None), Evaluation(None)]
-    for process, images in ((0, [1, 2]), (1, [3]), (0, [4]), (1, [5, 6]), (0, [7])):
+def test_batches_of_several_sizes_are_one_evaluation():
+    evaluation = Evaluation(None)
+    for images in ([1, 2, 3], [4, 5, 6], [7]):
         labels = torch.zeros(len(images), dtype=torch.int64)
-        parts[process].add(spiking_output(images), torch.ones(len(images), 1, 1, 2), labels, loss=images[0])
-    parts[1].skip()
-    found = parts[0].result([part.parts() for part in parts])
+        evaluation.add(spiking_output(images), torch.ones(len(images), 1, 1, 2), labels, loss=images[0])
+    found = evaluation.result()
     assert found["per_image"]["steps"].tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert (found["images"], found["mean_steps"], found["comparisons"]) == (7, 4.0, 12.0)
     assert (found["median_steps"], found["p95_steps"]) == (4, pytest.approx(1 + 0.95 * 6))
     assert found["spikes"] == {"input": 4.0, "features.1": 8.0} and found["parts"]["total"] == 12
-    assert found["loss"] == pytest.approx((2 * 1 + 3 + 4 + 2 * 5 + 7) / 7)
-    with pytest.raises(ValueError):  # one process lacks a batch
-        parts[0].result([parts[0].parts(), Evaluation(None).parts()])
+    assert found["loss"] == pytest.approx((3 * 1 + 3 * 4 + 7) / 7)
 
 
 def test_images_per_second_and_what_an_ann_has_not(monkeypatch):

@@ -1,16 +1,15 @@
-"""report.py: the numbers in its page, the page in a browser, and what it is not made of; --tensorboard beside it."""
+"""report.py: the numbers in its page, the page in a browser, and what it is not made of."""
 
 import base64
 import io
 import json
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, ANN, CHROMIUM, DATA, PLAN, SNN, SPIKING, TINY, browsed, digests, records, refused, run_here
+from conftest import ANALYSIS, CHROMIUM, DATA, PLAN, SNN, SPIKING, browsed, digests, records, refused, run_here
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -125,6 +124,18 @@ def test_a_page_of_tiny_runs_holds_their_numbers(trained, reported):
     assert bars == {part: [judged["parts"][part]] for part in ("input", "encoder", "decoder", "classifier")}
     assert chart(data, "By layer")[0][0]["x"] == list(judged["spikes"].values())
     assert path.stat().st_size < 10 * 2**20 and not re.search(r'(src|href)="(?!data:)', path.read_text().split("<script>")[0])
+
+
+def test_learned_thresholds_by_epoch(trained, tmp_path):
+    """In the log as the checkpoint has them, and in the page a line for each layer; leaks are not learned."""
+    flags = f"{SPIKING} --learn_threshold --epochs 2 -lr 0.01 --run_name x --output_dir {tmp_path}"
+    run_here(SNN, f"--pretrained_ann {trained.ann}", flags)
+    one, two = (record["thresholds"] for record in records(tmp_path / "logs/snn/x.jsonl", "epoch"))
+    saved = torch.load(tmp_path / "trained_models/snn/x_last.pth", weights_only=False)["state_dict"]
+    assert two == {name.removesuffix(".threshold"): value.item() for name, value in saved.items() if "threshold" in name}
+    data = report("x", "--output_dir", tmp_path, "--output", tmp_path / "report.html")[0]
+    assert [line["y"] for line in chart(data, "Thresholds")[0]] == [[one[layer], two[layer]] for layer in one if one != two]
+    assert "Leaks" not in titles(data)
 
 
 def test_the_player_has_what_the_network_did(looked, reported):
@@ -437,40 +448,3 @@ def test_large_images_leave_the_page_small(tmp_path):
     assert states.shape == (75, 75, 3) and np.argwhere((states != states[0, 0]).any(2)).tolist() == [[1, 2]]
     assert prediction[1, 2].tolist() == [7] * 3
     assert (tmp_path / "page.html").stat().st_size < 10 * 2**20
-
-
-# --- --tensorboard
-
-
-def events(folder):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator(str(folder))
-    return accumulator.Reload()
-
-
-def test_tensorboard(trained, tmp_path):
-    pytest.importorskip("tensorboard")
-    flags = f"{SPIKING} --learn_threshold --tensorboard --run_name x --output_dir {tmp_path}"
-    run_here(SNN, f"--pretrained_ann {trained.ann}", flags)
-    run_here(SNN, f"--run_name x --output_dir {tmp_path} --resume --epochs 2")
-    found, (one, two) = events(tmp_path / "logs/snn/tensorboard/x"), records(tmp_path / "logs/snn/x.jsonl", "epoch")
-    for name, values in (
-        ("training/total", [record["train"]["total"] for record in (one, two)]),
-        ("test/accuracy", [record["evaluated"]["accuracy"] for record in (one, two)]),
-        ("spikes/input", [record["evaluated"]["spikes"]["input"] for record in (one, two)]),
-    ):
-        assert [event.step for event in found.Scalars(name)] == [1, 2]
-        assert [event.value for event in found.Scalars(name)] == pytest.approx(values)
-    model = torch.load(tmp_path / "trained_models/snn/x_last.pth", weights_only=False)["state_dict"]
-    for kind in ("threshold", "leak"):
-        assert found.Scalars(f"{kind}/features.1")[-1].value == pytest.approx(model[f"features.1.{kind}"].item())
-    pictures = found.Images("input above, prediction below")
-    assert [picture.step for picture in pictures] == [1, 2]
-    assert (pictures[0].width, pictures[0].height) == (8 * 28, 2 * 28)
-    run_here(SNN, f"--pretrained_ann {trained.ann}", flags, "--overwrite")
-    assert [event.step for event in events(tmp_path / "logs/snn/tensorboard/x").Scalars("training/total")] == [1]
-
-
-def test_tensorboard_without_the_package(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    line = refused(ANN, f"{TINY} --tensorboard --output_dir", tmp_path)
-    assert "pip install tensorboard" in line and not list((tmp_path / "logs").rglob("*.log"))

@@ -14,10 +14,10 @@ from conftest import digests
 
 import harness.data.sets
 from harness import UserError
-from harness.data.dimming import dimmed_sets
 from harness.data.sets import Batch, ImageSet, augmented, load_data, load_set, mirrored, moved, without_square
 from self_models.basics.images import scaled
 from self_models.vgg_wFeedback import VGG_wFeedback
+from snn_wFeedback_posthoc_model_inference_obj3 import dimmed_sets
 
 
 def image_set(count, name="MNIST", start=0):
@@ -59,7 +59,6 @@ def test_batches_begin_where_they_are_told_and_keep_their_positions():
     assert [numbers_of(batch) for batch in batches] == [[3, 4, 5], [6]]
     assert [batch.index.tolist() for batch in batches] == [[23, 24, 25], [26]]
     assert [len(list(image_set(7).batches(3, first=first))) for first in (0, 3)] == [3, 0]
-    assert [(batch.whole, batch.counts, batch.counted, batch.share) for batch in batches] == [(3, True, 3, 1), (1, True, 1, 1)]
     in_order = list(image_set(4).batches(3, "cpu", torch.tensor([2, 0, 3, 1])))
     assert [numbers_of(batch) for batch in in_order] == [batch.labels.tolist() for batch in in_order] == [[2, 0, 3], [1]]
     batch = image_set(7, start=20).part(1, 3).batch(torch.tensor([1]))
@@ -121,9 +120,9 @@ def test_a_square_is_cut_out_by_hand():
 @pytest.mark.parametrize(("channels", "how"), [(1, {}), (3, {}), (3, {"cutout": 4}), (3, {"mirror": "alternate", "shift": 3})])
 def test_augmentation_belongs_to_the_image_the_seed_and_the_epoch(channels, how):
     x, index = torch.rand(6, channels, 16, 16) + 1, torch.arange(6)
-    batch, part = Batch(x, index, index, counts=False), torch.tensor([4, 1])
+    batch, part = Batch(x, index, index), torch.tensor([4, 1])
     whole = augmented(batch, 2, 1, **how)
-    assert torch.equal(whole.labels, index) and not whole.counts and not torch.equal(whole.images, x)
+    assert torch.equal(whole.labels, index) and not torch.equal(whole.images, x)
     torch.testing.assert_close(augmented(Batch(x[part], part, part), 2, 1, **how).images, whole.images[part])
     assert not any(torch.equal(augmented(batch, *other, **how).images, whole.images) for other in ((2, 2), (3, 1)))
     if "cutout" in how:  # other pixels stay as they are

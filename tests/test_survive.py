@@ -1,7 +1,5 @@
 """Training that is killed, stopped, started twice, out of space, or damaged: nothing is lost, and one line says what to do."""
 
-import errno
-import fcntl
 import functools
 import json
 import os
@@ -17,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, split
+from filelock import FileLock
 from test_bad_input import flip
 
 import ann_wFeedback
@@ -29,7 +28,6 @@ from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
-from harness.processes.lock import Lock
 from harness.processes.signals import Interrupted, noted_signals
 from harness.runs.checkpoints import keep
 from harness.runs.commands import resume_command
@@ -233,51 +231,19 @@ JUDGES = "--pretrained_snn {}/trained_models/snn/x.pth --limit_test 8 --run_name
 
 
 def test_a_second_run_into_the_same_place_is_refused(alone):
-    """As often as one is tried; each is told the holder's number."""
     before = digests(alone)
-    lock = Lock(alone / "trained_models/snn/.x.lock", "it")
-    for name, flags in ((SNN, RUN), (SNN, f"{RUN} --resume"), (SNN, f"{RUN} --overwrite"), (OBJ1, JUDGES)):
-        line = refused(name, flags.format(alone), f"--output_dir {alone}")
-        assert f"is being written by another process ({os.getpid()}): " in line
-    for _ in range(2):
-        lock.release()
-        assert digests(alone) == before
+    with FileLock(alone / "trained_models/snn/.x.lock"):
+        for name, flags in ((SNN, RUN), (SNN, f"{RUN} --resume"), (SNN, f"{RUN} --overwrite"), (OBJ1, JUDGES)):
+            line = refused(name, flags.format(alone), f"--output_dir {alone}")
+            assert "is being written by another process: " in line
+    assert digests(alone) == before
 
 
 def test_a_run_holds_its_lock_until_it_ends(tmp_path, monkeypatch):
     tried = []
     after_step(monkeypatch, 1, 2, lambda: tried.append(refused(SNN, RUN, "--overwrite", f"--output_dir {tmp_path}")))
     train(tmp_path)
-    assert len(tried) == 1 and list(tmp_path.rglob(".*")) == []
-
-
-def test_a_lock_on_a_file_that_its_holder_removes_meanwhile_is_none(tmp_path, monkeypatch):
-    """Else a third run, which makes a new file, would have the name as well."""
-    path, real, opened = tmp_path / ".x.lock", fcntl.flock, []
-
-    def flock(*args):
-        if not opened:
-            path.unlink()
-        opened.append(args)
-        return real(*args)
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    lock = Lock(path, "")
-    assert path.read_text() == f"{os.getpid()}\n"
-    with pytest.raises(UserError):
-        Lock(path, "")
-    lock.release()
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_where_the_file_system_knows_no_locks_nothing_is_locked(tmp_path, monkeypatch, number):
-    def flock(*args):
-        raise OSError(number, "no locks")
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    locks = [Lock(tmp_path / ".x.lock", "") for _ in range(2)]
-    assert list(tmp_path.iterdir()) == []
-    locks[0].release()
+    assert len(tried) == 1 and "is being written by another process: " in tried[0]
 
 
 # --- no space, no folder

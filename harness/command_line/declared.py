@@ -109,8 +109,6 @@ class OfTraining:
         argparse={"nargs": "?", "const": "last"}, common=True)
     checkpoint_minutes: float = run_setting(15.0, NOT_NEGATIVE, "save the last checkpoint every M minutes within an epoch, too; "
         "0: never", training=True, metavar="M")
-    tensorboard: bool = run_setting(False, Switch(), "also write each epoch's figures and predictions to "
-        "logs/…/tensorboard/NAME; needs the package tensorboard", training=True)
     updates: int = training_setting(None, COUNT, "length of training in weight updates, instead of --epochs; a small set is "
         "passed through several times", fixed=False, metavar="N", common=True)
     holdout: int = training_setting(None, WHOLE, "last N training images, held out to select the best epoch; 0: none, the last "

@@ -13,6 +13,7 @@ from harness import UserError
 from harness.command_line import presets
 from harness.command_line.configuration import Configuration
 from harness.command_line.scripts import fail
+from harness.data.folders import say_once
 from self_models.basics.settings import Choice, Switch, Text, meant
 from self_models.network.plans import find_plan
 
@@ -108,6 +109,9 @@ class Parser(argparse.ArgumentParser):
         """(flag -> value, flag -> how one types it) of a recipe, for this script. Raises UserError for what it cannot have."""
         known, found, words = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}, {}
         for name, value in recipe.of(self.table).items():
+            if name == "tensorboard":
+                say_once(f"note: {recipe.path}: tensorboard is no flag any more: it is ignored")
+                continue
             if name not in known:
                 likely = meant(name, [*known, *presets.TABLES, "like"])
                 raise UserError(f"{recipe.path}: {name} is no flag of this script: {likely}--help_all lists them")

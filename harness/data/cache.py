@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from harness import UserError
-from harness.processes.lock import Lock
 from harness.runs.checkpoints import write_here
 from self_models.basics.home import users_folder
 
@@ -36,12 +36,9 @@ def cached(folder, name, is_current, make):
             return found
         try:
             place.mkdir(parents=True, exist_ok=True)
-            lock = Lock(place / f"{name}.lock", path, waits=True)
-            try:
+            with FileLock(place / f"{name}.lock"):
                 if not look(path, is_current):
                     write_here(path, lambda file: write_arrays(file, *make()))
-            finally:
-                lock.release()
         except (OSError, UserError) as error:
             failure = error
             continue

@@ -92,13 +92,10 @@ class ImageSet:
         return self.batch(torch.arange(len(self)), device)
 
     def batches(self, batch_size, device="cpu", order=None, first=0):
-        """All images once, in this order (N,) or their own, from the batch numbered `first` on; of each, this rank's part."""
-        order = torch.arange(len(self)) if order is None else order
-        for index in order.split(batch_size)[first:]:
-            begin, end = ranks.bounds(len(index))
-            counts = begin < end
-            begin = begin if counts else max(begin - 1, 0)
-            yield self.batch(index[begin : max(end, begin + 1)], device)._replace(whole=len(index), counts=counts)
+        """All images once, in their own order from the batch numbered `first` on; or, in training, in this order (N,): of each
+        batch this rank's part."""
+        for index in (torch.arange(len(self)) if order is None else order).split(batch_size)[first:]:
+            yield self.batch(index if order is None else ranks.part(index), device)
 
 
 def first_of_each_class(labels, count):

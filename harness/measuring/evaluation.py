@@ -1,8 +1,7 @@
-"""An evaluation over batches, by one process or several; what a model does at each step."""
+"""An evaluation over batches; what a model does at each step."""
 
 import torch
 
-from harness.processes import ranks
 from self_models.basics.errors import ModelError
 from self_models.counting.evaluation import evaluate_parts
 from self_models.counting.operations import OperationCounter
@@ -14,7 +13,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=False):
     """What Evaluation.result says of a model over Batches, each image with draws of its own, and the means of the criterion's
     losses, of the last output, and of their total. on_batch: called after each with (its number, Average so far)."""
-    return evaluate_parts(model.eval(), batches, seed, criterion.judging(), on_batch, count_operations, ranks.gathered)
+    return evaluate_parts(model.eval(), batches, seed, criterion.judging(), on_batch, count_operations)
 
 
 def counts_operations(model, say):

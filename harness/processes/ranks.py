@@ -1,7 +1,7 @@
 """Several processes that work on one run: ranks 0 to N - 1, started by torchrun; without it, rank 0 alone.
 
-Every rank has the whole model and takes its part of every global batch, so that gradients, figures and random draws are those
-of one process. Rank 0 alone writes files and lines.
+Every rank has the whole model and trains it on its part of every global batch; gradients are the ranks' means, as
+DistributedDataParallel makes them. Each evaluates all images. Rank 0 alone writes files and lines.
 """
 
 import os
@@ -59,41 +59,35 @@ def lost_contact(error):
     return count() > 1 and (isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words))
 
 
-def largest(value):
-    """The largest of the ranks' whole numbers; every rank must ask."""
-    if count() == 1:
-        return int(value)
-    number = torch.tensor(int(value))
-    dist.all_reduce(number, dist.ReduceOp.MAX)
-    return number.item()
-
-
 def gathered(value):
     """The ranks' values, in their order; every rank must ask. Tensors in them must be on the CPU."""
-    if count() == 1:
-        return [value]
-    values = [None] * count()
-    dist.all_gather_object(values, value)
+    values = [value] * count()
+    if count() > 1:
+        dist.all_gather_object(values, value)
     return values
+
+
+def largest(value):
+    """The largest of the ranks' whole numbers; every rank must ask."""
+    return max(gathered(int(value)))
 
 
 def from_first(read):
     """read() of rank 0, for every rank, so that a file need only lie on its machine."""
-    values = [read() if is_first() else None]
-    if count() > 1:
-        dist.broadcast_object_list(values)
-    return values[0]
+    return gathered(read() if is_first() else None)[0]
 
 
-def bounds(size):
-    """(begin, end) of this rank's part of `size` images; parts differ by one image at most."""
-    return rank() * size // count(), (rank() + 1) * size // count()
+def part(index):
+    """This rank's part of a batch's positions (N,). The first of them fill up parts that would be smaller, as those of
+    DistributedSampler."""
+    size = -(-len(index) // count())
+    return index[torch.arange(rank() * size, (rank() + 1) * size) % len(index)]
 
 
 def parallel(model):
     """The model as one of several ranks trains it: called like it, for an output whose gradient will be the ranks' mean; with
     one rank the model itself. Its loss must reach the same weights in each step, which need not be all: fewer steps than the
-    network is deep leave some out with --update delayed. Statistics of a batch: see norms.batch_mean."""
+    network is deep leave some out with --update delayed. Each normalises by its own part of a batch."""
     if count() == 1:
         return model
     device = next(model.parameters()).device

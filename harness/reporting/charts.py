@@ -85,7 +85,8 @@ CURVES = {  # figure -> (title, unit on the axis, factor)
 
 
 def curves(runs, styles):
-    """(title, chart) of each figure over epochs, thick on the images that judge an epoch, thin in training where any judge."""
+    """(title, chart) of each figure over epochs, thick on the images that judge an epoch, thin in training where any judge;
+    then of each layer's threshold and leak, where it is learned."""
     own = dict.fromkeys(name for run in runs for epoch in run.epochs for name in epoch.train if name.endswith("_loss"))
     for name, (title, unit, factor) in {**CURVES, **{name: (name.replace("_", " "), "loss", 1) for name in own}}.items():
         lines = []
@@ -97,6 +98,15 @@ def curves(runs, styles):
                 if any(found.values()):
                     lines.append(Line(style, f"{style.title}, {words}", found, kind == "judged" or not is_judged))
         yield title, over(lines, "epoch", unit)
+    for kind in ("thresholds", "leaks"):  # where they are learned
+        lines = []
+        for run, style in zip(runs, styles, strict=True):
+            found = {epoch.epoch: getattr(epoch, kind) for epoch in run.epochs if getattr(epoch, kind)}
+            for layer in found and found[max(found)]:
+                points = {number: values[layer] for number, values in found.items() if layer in values}
+                if len({*points.values()}) > 1:
+                    lines.append(Line(style, f"{style.title}, {layer}", points, False))
+        yield kind.capitalize(), over(lines, "epoch", kind[:-1])
 
 
 ENERGY = "An estimate of the arithmetic alone, 45 nm: 0.9 pJ per accumulate, 4.6 pJ per multiply-accumulate; no memory traffic."

@@ -98,10 +98,12 @@ class Result(Record):
 
 
 class Epoch(Record):
-    """An epoch: train, judged: figure -> mean per image; result: of the images that judge, as of an evaluation, or None."""
+    """An epoch: train, judged: figure -> mean per image; result: of the images that judge, as of an evaluation, or None;
+    thresholds, leaks: of an SNN, layer -> value, or None."""
 
     def __init__(self, record):
         optional = {"evaluated": partial(of_kind, dict), "selected_on": str}
+        optional |= {"thresholds": named(FIGURE), "leaks": named(FIGURE)}
         self.read(record, {"epoch": COUNT.check, "train": named(FIGURE)}, optional)
         figures = self.evaluated or {}
         self.judged = {name: checked(figures, name, FIGURE) for name in figures if name in JUDGED or name.endswith("_loss")}

@@ -12,7 +12,6 @@ HELPS_AGAINST_SILENCE = (
     "a lower threshold (--scaling_factor, --default_threshold), more --timesteps, a lower --learning_rate or --spike_penalty, "
     "or --update immediate usually help"
 )
-NOWHERE = "the loss itself"  # where every layer's output and gradient is finite
 
 
 def not_finite(fault):
@@ -75,4 +74,4 @@ def first_not_finite(model, run):
         loss = run()
         if not found and torch.isfinite(loss):
             loss.backward()
-    return found[0] if found else NOWHERE
+    return found[0] if found else "the loss itself"

@@ -5,9 +5,10 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from harness import UserError
 from harness.processes import ranks
-from harness.processes.lock import Lock
 
 
 class Paths:
@@ -20,7 +21,6 @@ class Paths:
     log_path = property(lambda self: self.logs / f"{self.name}.log")
     json_path = property(lambda self: self.logs / f"{self.name}.jsonl")
     steps_path = property(lambda self: self.logs / f"{self.name}_steps.npz")
-    board_path = property(lambda self: self.logs / "tensorboard" / self.name)
     best_path = property(lambda self: self.files / f"{self.name}.pth")
     last_path = property(lambda self: self.files / f"{self.name}_last.pth")
     previous_path = property(lambda self: self.files / f"{self.name}_last_previous.pth")
@@ -65,7 +65,13 @@ class RunPaths(Paths):
             raise UserError(objection)
 
     def _locked(self):
-        return Lock(self.files / f".{self.name}.lock", f"the run {self.name} in {self.files}")
+        lock = FileLock(self.files / f".{self.name}.lock", timeout=0)  # the system lets go of it when the process dies
+        try:
+            lock.acquire()
+        except Timeout:
+            what = f"the run {self.name} in {self.files} is being written by another process"
+            raise UserError(f"{what}: wait for it, or end it") from None
+        return lock
 
     def _objection(self, args):
         """Why this training run may not have its name, or None. Removes what a killed run was writing."""

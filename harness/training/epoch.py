@@ -7,10 +7,9 @@ import torch
 from torch.func import functional_call
 
 from harness.processes import ranks
-from harness.runs.health import NOWHERE, FiniteCheck, first_not_finite, not_finite
+from harness.runs.health import FiniteCheck, first_not_finite, not_finite
 from self_models.counting.evaluation import Average
 from self_models.counting.spikes import total_spikes
-from self_models.network.norms import part_of_a_batch
 
 
 @dataclass
@@ -22,9 +21,7 @@ class Progress:
 
     def gather(self):
         """The average of all ranks; the first has it all from now on, the others begin at nothing."""
-        if ranks.count() == 1:
-            return self.average
-        whole = Average.of(ranks.gathered(self.average.to_cpu()))
+        whole = sum(ranks.gathered(self.average.to_cpu()), Average())
         self.average = whole if ranks.is_first() else Average()
         return whole
 
@@ -57,23 +54,20 @@ def train_one_epoch(
 
     def look(step):
         if ranks.largest(step.check.failed()):
-            here = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1]["total"])
-            where = next((words for words in ranks.gathered(here) if words != NOWHERE), NOWHERE)
+            where = first_not_finite(model, lambda: forward(model, step.batch, criterion, seed, epoch)[1]["total"])
             fault = "a gradient is not finite" if step.loss.isfinite() else f"the loss is {step.loss.item()}"
             raise not_finite(f"{fault} at epoch {epoch}, update {step.number}: first not finite: {where}")
 
     def count(step):
         progress.step = step.number
-        if step.batch.counts:
-            progress.average.add(step.batch.counted, **step.figures)
+        progress.average.add(len(step.batch.labels), **step.figures)
         if on_batch:
             on_batch(step.number, progress.average)
 
     for number, batch in enumerate(batches, progress.step + 1):
-        with part_of_a_batch(batch.counts if ranks.count() > 1 else None):
-            output, losses, moved = forward(parallel, batch, criterion, seed, epoch)
+        output, losses, moved = forward(parallel, batch, criterion, seed, epoch)
         optimizer.zero_grad(set_to_none=True)
-        (losses["total"] * (batch.share * ranks.count())).backward()  # the mean over ranks is the whole batch's mean
+        losses["total"].backward()
         loss = losses["total"].detach()
         step = Step(number, batch, loss, FiniteCheck(loss, model), _figures(output, losses, batch))
         if late:
@@ -114,8 +108,7 @@ def renew_statistics(model, like, batches, seed, epoch):
     for number, batch in enumerate(batches if momenta else (), 1):
         for norm in momenta:
             norm.momentum = 1 / number
-        with part_of_a_batch(batch.counts if ranks.count() > 1 else None):
-            batch.run(model, seed, epoch)
+        batch.run(model, seed, epoch)
     for norm, momentum in momenta.items():
         norm.momentum = momentum
 
@@ -127,8 +120,6 @@ def looks_later(model, optimizer):
 
 def _figures(output, losses, batch):
     """Means over a batch: accuracy, losses and, of an SNN, spikes, and `spikes_by_layer`, each layer's (layers,)."""
-    if not batch.counts:
-        return {}
     figures = {"accuracy": (output.logits.argmax(1) == batch.labels).float().mean(), **losses}
     if hasattr(output, "spikes"):
         by_layer = torch.stack([*output.spikes.values()]).mean(1)

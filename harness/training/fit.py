@@ -2,13 +2,11 @@
 
 import copy
 import time
-from contextlib import nullcontext
 from itertools import islice
 
 import torch
 
 from harness.data.sets import augmented
-from harness.drawing.board import Board
 from harness.measuring.evaluation import counts_operations, evaluate
 from harness.measuring.report import (
     best_line,
@@ -28,7 +26,6 @@ from harness.training.forecast import forecast, plan_lines, slow_precision_line
 from harness.training.schedules import WeightAverage, length_of, make_optimizer, make_schedule
 from harness.training.state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
-from self_models.counting.evaluation import Average
 from self_models.running.draws import Draws, shuffled
 from self_models.running.stream import SequenceState
 
@@ -48,22 +45,20 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     training = TrainingState(model, data, criterion, args, run, declared, optimizer, schedule, averaged)
     if args.resume:
         training.resume(saved)
-    writes_board = args.tensorboard and ranks.is_first()
-    board = Board(run.place.board_path, training.epoch, args.seed) if writes_board else None
     if args.epochs:
         run.say(*slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args))
     run.begin()
     parallel, foretell = ranks.parallel(model), forecast(updates, args.epochs, run.say)
-    with board or nullcontext(), noted_signals(patient=ranks.count() > 1) as training.signals:
+    with noted_signals(patient=ranks.count() > 1) as training.signals:
         if not args.epochs:
             judged(training, model, 0)
         while training.epoch < args.epochs:
-            fit_one_epoch(training, parallel, updates, foretell, board)
+            fit_one_epoch(training, parallel, updates, foretell)
         return finish(training)
 
 
-def fit_one_epoch(training, parallel, updates, foretell, board):
-    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines. board: a Board, or None."""
+def fit_one_epoch(training, parallel, updates, foretell):
+    """The rest of the epoch that training has come to, its evaluation, checkpoints and lines."""
     model, args, run = training.model, training.args, training.run
     epoch, began, sequence = training.epoch + 1, time.perf_counter() - training.seconds, sequence_of(args)
 
@@ -87,20 +82,20 @@ def fit_one_epoch(training, parallel, updates, foretell, board):
     judgement = judged(training, candidate, epoch)  # a signal leaves only this to be made again
     seconds = time.perf_counter() - began
     record = {"event": "epoch", "epoch": epoch, "train": learned, **judgement, "selected_on": args.selected_on}
-    record |= {"seconds": seconds} | ({"silent": silent} if silent else {})
+    record |= {"seconds": seconds} | ({"silent": silent} if silent else {}) | dynamics(candidate)
     lines = [f"warning: epoch {epoch}: layer {name} sent no spike in the whole epoch: {HELPS_AGAINST_SILENCE}" for name in silent]
     lines.append(epoch_line(epoch, args.epochs, learned, seconds, **judgement, on=args.selected_on))
-    if board:
-        evaluated = judgement.get("evaluated", {})
-        groups = {"training": learned, args.selected_on: evaluated, "spikes": evaluated.get("spikes", {})}
-        figures = {f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()}
-        numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
-        board.add(epoch, candidate, numbers, training.judging or training.data[0])  # again after a kill
     run.say(*lines)
     run.record(**record)
     training.epoch, training.progress, training.seconds = epoch, Progress(), 0.0
     training.save()  # last: a run that goes on takes out of its logs what its checkpoint does not know
     training.save_if_asked()
+
+
+def dynamics(model):
+    """'thresholds' and 'leaks' of an SNN: layer -> value; nothing of an ANN."""
+    neurons = model.neurons().items() if hasattr(model, "neurons") else ()
+    return {f"{kind}s": {name: getattr(one, kind).item() for name, one in neurons} for kind in ("threshold", "leak") if neurons}
 
 
 def to_judge(training, epoch):
@@ -199,7 +194,7 @@ def evaluate_with_bar(
     def on_batch(number, average):
         advance(bar, average)
         if args.test_acc_every_batch:
-            run.note(f"  test batch {number}: {running(Average.of(ranks.gathered(average.to_cpu())).means())}")
+            run.note(f"  test batch {number}: {running(average.means())}")
         if after_batch:
             after_batch()
 

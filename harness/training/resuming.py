@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness import UserError
 from harness.data.facts import facts_of, is_folder
-from harness.data.folders import list_folder, some
+from harness.data.folders import list_folder, say_once, some
 from harness.processes import ranks
 from harness.runs.paths import Paths
 from harness.runs.runlog import COMMAND, on_epoch
@@ -38,6 +38,8 @@ def taken_up(args, declared, kind, name, own=None):
     if not {"optimizer", "flags", "settings"} <= saved.keys():
         raise UserError(f"{path} has no optimiser state: --resume wants the checkpoint named ..._last.pth")
     was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
+    if was.pop("tensorboard", False):
+        say_once(f"note: {path} was trained with --tensorboard, which is no flag any more: it is ignored")
     if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in declared]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")

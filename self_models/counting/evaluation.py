@@ -47,15 +47,9 @@ class Average:
     def to_cpu(self):
         return Average({name: value.cpu() for name, value in self.sums.items()}, self.images)
 
-    @classmethod
-    def of(cls, averages):
-        """One Average of what several have added up."""
-        total = cls()
-        for average in averages:
-            total.images += average.images
-            for name, value in average.sums.items():
-                total.sums[name] = total.sums.get(name, 0) + value
-        return total
+    def __add__(self, other):
+        sums = {name: value + other.sums.get(name, 0) for name, value in self.sums.items()}
+        return Average({**other.sums, **sums}, self.images + other.images)
 
 
 class Figures(dict):
@@ -67,8 +61,7 @@ class Figures(dict):
 
 
 class Evaluation:
-    """Give it each batch's output, inside `with Evaluation(...) as evaluation` where operations are counted; then result().
-    Several processes that share the batches merge what each of them has: result([parts() of each, in their order])."""
+    """Give it each batch's output, inside `with Evaluation(...) as evaluation` where operations are counted; then result()."""
 
     def __init__(self, model, count_operations=False):
         self.average, self.spikes, self.per_image, self.began = Average(), Average(), [], time.perf_counter()
@@ -93,16 +86,7 @@ class Evaluation:
             losses |= {} if shares is None else {"open_share": shares.mean(1)}
         self.average.add(len(labels), **losses)
 
-    def skip(self):
-        """A batch of which this process has no image."""
-        self.per_image.append({})
-
-    def parts(self):
-        """What has been added up, to be sent to other processes."""
-        per_image = [{name: values.cpu() for name, values in figures.items()} for figures in self.per_image]
-        return self.average.to_cpu(), self.spikes.to_cpu(), per_image, self.counter and self.counter.counts()
-
-    def result(self, parts=None):
+    def result(self):
         """The figures as a dict: images, accuracy (0 to 1), seconds, images_per_second (counting included), and each of the
         losses; with feedback error (squared error summed over an image after the last step).
 
@@ -112,10 +96,8 @@ class Evaluation:
         at each step; where they were counted operations, see
         OperationCounter, and their energies per image. per_image: tensors (N,), see figures_per_image.
         """
-        averages, spikes, per_image, counts = zip(*(parts or [self.parts()]), strict=True)
-        average, spikes = Average.of(averages), Average.of(spikes).means()
-        per_image = [figures for batch in zip(*per_image, strict=True) for figures in batch if figures]  # in the images' order
-        per_image = {name: torch.cat([figures[name] for figures in per_image]) for name in per_image[0]}
+        average, spikes = self.average, self.spikes.means()
+        per_image = {name: torch.cat([figures[name] for figures in self.per_image]).cpu() for name in self.per_image[0]}
         seconds = time.perf_counter() - self.began
         result = {"images": average.images, **average.means(), "per_image": per_image}
         result |= {MEANS[name]: values.double().mean().item() for name, values in per_image.items() if name in MEANS}
@@ -125,7 +107,7 @@ class Evaluation:
             result |= {"median_steps": steps.median().item(), "p95_steps": steps.quantile(0.95).item()}
             result |= {"spikes": spikes, "parts": by_part(spikes)} | self.interval
         if self.counter:
-            operations = self.counter.hold(counts).result(average.images)
+            operations = self.counter.result(average.images)
             analog = not self.counter.model.encoding.uses_draws
             result |= {"operations": operations} | energies(operations, result["comparisons"], analog)
         return result
@@ -152,34 +134,18 @@ def figures_per_image(output, images, labels):
 
 class Batch(NamedTuple):
     """Some images of a set: images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,), None where nobody knows
-    them; index: positions in the set (B,).
-
-    whole: size of the whole batch, of which one of several processes has a part; 0: this is the whole.
-    counts: False for the stand-in of a process that no image is left for; it weighs nothing.
-    place: a SequenceState of running/stream.py, where these images come after others in a streaming network.
-    """
+    them; index: positions in the set (B,); place: a SequenceState of running/stream.py, where these images come after others in
+    a streaming network."""
 
     images: torch.Tensor
     labels: torch.Tensor
     index: torch.Tensor
-    whole: int = 0
-    counts: bool = True
     place: object = None
 
     def run(self, model, seed, epoch=EVALUATION, frames=False):
         """The model's output; frames: whether it keeps them."""
         more = {"place": self.place} if self.place else {}
         return model(self.images, draws=Draws(seed, epoch, self.index), frames=frames, **more)
-
-    @property
-    def counted(self):
-        """Images that weigh in means."""
-        return len(self.labels) if self.counts else 0
-
-    @property
-    def share(self):
-        """Of the whole batch's images."""
-        return self.counted / (self.whole or len(self.labels))
 
 
 def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
@@ -234,20 +200,17 @@ def batches_of(model, parts):
 
 
 @torch.no_grad()
-def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operations=False, merge=lambda mine: [mine]):
+def evaluate_parts(model, parts, seed, losses=None, on_part=None, count_operations=False):
     """What Evaluation.result says of a model in evaluation on all Batches of a set, and `confusion`, lists: of the images of each
     class, how many were found to be of each. losses: (output, labels, images) -> further means, by name, which says whether it
     needs_frames; on_part: called after each with (its number, Average so far); count_operations: a bool, or the OperationCounter
-    that does; merge: what Evaluation.parts() says to what it says in each of several processes, in their order."""
+    that does."""
     with Evaluation(model, count_operations) as evaluation:
         for number, part in enumerate(parts, 1):
-            if part.counts:
-                output = part.run(model, seed, frames=bool(losses) and losses.needs_frames)
-                evaluation.add(output, part.images, part.labels, **(losses(output, part.labels, part.images) if losses else {}))
-            else:
-                evaluation.skip()
+            output = part.run(model, seed, frames=bool(losses) and losses.needs_frames)
+            evaluation.add(output, part.images, part.labels, **(losses(output, part.labels, part.images) if losses else {}))
             if on_part:
                 on_part(number, evaluation.average)
-    result = evaluation.result(merge(evaluation.parts()))
+    result = evaluation.result()
     of, found = (result["per_image"][name] for name in ("label", "found"))
     return Figures(result | {"confusion": confusion(of, found, model.settings["labels"]).tolist()})

@@ -175,13 +175,6 @@ class OperationCounter:
         """What was counted so far, kind -> layer -> number."""
         return {kind: {name: float(value) for name, value in getattr(self, kind).items()} for kind in COUNTED}
 
-    def hold(self, parts):
-        """Hold the sum of several counts() from now on; returns self."""
-        for kind in COUNTED:
-            names = dict.fromkeys(name for part in parts for name in part[kind])
-            setattr(self, kind, {name: sum(part[kind].get(name, 0) for part in parts) for name in names})
-        return self
-
     def result(self, images):
         """Means per image: effective_acs, effective_macs, dense, event_acs; feedback_acs, feedback_macs and feedback_event_acs,
         the decoder's part of them; activation_sparsity, zeros among all outputs of spiking layers; layers, the same counts and

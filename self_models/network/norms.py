@@ -1,11 +1,7 @@
 """What stands behind the ANN's weights, and an SNN has not: normalisation by the batch, which conversion folds into the weights,
 and the nonlinearity, whose bound, if it has one, becomes a threshold."""
 
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
@@ -15,41 +11,6 @@ from self_models.basics.settings import Registry
 STATISTICS = ("gain", "mean_square")  # of a ScaledByBatch, in the state_dict
 BATCH_STATE = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")  # of a BatchNorm
 MOMENTUM, SMALL = 0.1, 1e-5
-COUNTS = ContextVar("whether this rank's part of the batch counts; None where it is the whole", default=None)
-
-
-@contextmanager
-def part_of_a_batch(counts):
-    """Within, batch_mean is that over the parts of all ranks, as one process has it; each rank must come by the same layers,
-    on the way back, too. counts: False for a stand-in, which is no part of the batch; None for a batch that is whole."""
-    token = COUNTS.set(counts)
-    try:
-        yield
-    finally:
-        COUNTS.reset(token)
-
-
-class SumOverRanks(torch.autograd.Function):
-    """The sum of the ranks' tensors, for each of them; so is its gradient."""
-
-    @staticmethod
-    def forward(ctx, mine):
-        total = mine.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return SumOverRanks.apply(gradient)
-
-
-def batch_mean(sums, number):
-    """(means over a batch, by channel, of how many values each): sums (C,) of `number` values each."""
-    counts = COUNTS.get()
-    if counts is None:
-        return sums / number, number
-    both = SumOverRanks.apply(counts * torch.cat([sums, sums.new_full((1,), number)]))
-    return both[:-1] / both[-1], both[-1].detach()
 
 
 class ScaledByBatch(nn.Module):
@@ -73,7 +34,7 @@ class ScaledByBatch(nn.Module):
         mean_square = self.mean_square
         if self.training:
             norm = torch.linalg.vector_norm(x, dim=(0, *range(2, x.dim())), dtype=torch.float32)
-            mean_square, _ = batch_mean(norm**2, x.numel() // x.shape[1])
+            mean_square = norm**2 / (x.numel() // x.shape[1])
             self.mean_square.lerp_(mean_square.detach(), self.momentum)
         scale = scale_of(self.gain, mean_square).to(x.dtype)
         return self.nonlinearity(x * by_channel(scale, x))
@@ -89,7 +50,7 @@ class BatchNorm(nn.BatchNorm2d):
     (Ioffe & Szegedy, ICML 2015).
 
     forward(x): (B, C, H, W) or (B, C). In evaluation, and where the batch has one value of each channel, the running mean and
-    variance take the batch's place; they move a tenth of the way at each pass. All ranks' parts of a batch are one batch.
+    variance take the batch's place; they move a tenth of the way at each pass.
     """
 
     def __init__(self, channels, nonlinearity, learns_scale=True):
@@ -98,25 +59,11 @@ class BatchNorm(nn.BatchNorm2d):
         self.nonlinearity = nonlinearity
 
     def forward(self, x):
-        return self.nonlinearity(self.normalised(x))
-
-    def normalised(self, x):
-        each, over = x.numel() // x.shape[1], (0, *range(2, x.dim()))
-        if not self.training or COUNTS.get() is None:
-            learns = self.training and each > 1
-            if learns:
-                self.num_batches_tracked.add_(1)
-            own = self.running_mean, self.running_var, self.weight, self.bias
-            return F.batch_norm(x, *own, learns, self.momentum, self.eps)
-        mean, number = batch_mean(x.sum(over, dtype=torch.float32), each)
-        variance, _ = batch_mean((x - by_channel(mean, x)).square().sum(over), each)
-        learns = number > 1
-        mean, variance = torch.where(learns, mean, self.running_mean), torch.where(learns, variance, self.running_var)
-        self.num_batches_tracked.add_(learns)
-        self.running_mean.lerp_(mean.detach(), self.momentum)
-        self.running_var.lerp_(variance.detach() * number / (number - 1).clamp(min=1), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return ((x - by_channel(mean, x)) * by_channel(scale, x) + by_channel(self.bias, x)).to(x.dtype)
+        learns = self.training and x.numel() > x.shape[1]
+        if learns:
+            self.num_batches_tracked.add_(1)
+        own = self.running_mean, self.running_var, self.weight, self.bias
+        return self.nonlinearity(F.batch_norm(x, *own, learns, self.momentum, self.eps))
 
 
 def by_channel(values, x):
