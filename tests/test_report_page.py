@@ -194,7 +194,7 @@ def test_the_player_of_a_network_that_sends_once(tmp_path):
 
 def test_two_results_compared(tmp_path):
     """In the table, against cost, by part and by layer: a network and its baseline, which takes ten times the spikes."""
-    one = write(tmp_path / "logs/snn/good_feedback.jsonl", opening(epsilon=0.1, run_name="a"), MEASURED)
+    one = write(tmp_path / "logs/snn/good_feedback.jsonl", opening(epsilon=0.1, run_name="a", tensorboard=False), MEASURED)
     baseline = MEASURED | {"accuracy": 0.8, "spikes": MEASURED["spikes"] | {"total": 70.0}, "feedback": False, "epsilon": 0.0}
     baseline |= {"energy_event_joules": None, "mean_steps": 4.5, "holdout": 2000}
     baseline["spikes_per_layer"] = {"features.10": 3.0, "input": 1.0}

@@ -3,7 +3,7 @@
 from harness.measuring.classes import MOST_CLASSES, accuracy_by_class, worst_pairs
 from harness.reporting import charts
 
-NOT_COMPARED = "run_name output_dir overwrite resume log test_only results_json preset_flags"
+NOT_COMPARED = "run_name output_dir overwrite resume log test_only results_json preset_flags tensorboard"
 
 
 def results_table(runs, styles, names):
