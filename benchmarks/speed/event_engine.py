@@ -5,9 +5,8 @@ One JSON object per line, each with its `case`; docs/notebook/event_engine.md re
 same images and draws, on the networks `small`, the committed snn_feedback.pth (encoder 16 D 32 32 D, fc_width 256), and `full`,
 --pretrained_snn, or a stand-in for a trained network of VGG5_wFeedback's width: the committed one widened (encoder 64 D 128 128
 D, fc_width 4096), each channel and each hidden unit copied and its weights varied by 10 %, so that rates per neuron are those of
-a trained network. `rates` does so on a random network of --plan, with biases, of whose neurons, layer by layer, a given share
-spikes in a step (T = 4, colour images of 32 x 32 random pixels, sent as they are); `trained` on each of the checkpoints --trained
-as it was trained, on test images of its data set. `accumulates` are the event-driven ACs of counting/operations.py, one per spike
+a trained network. `trained` does so on each of the checkpoints --trained as it was trained, on test images of its data set.
+`accumulates` are the event-driven ACs of counting/operations.py, one per spike
 and neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: some minutes; --networks small --images 12
 --repeats 1, all parts: one minute.
 """
@@ -15,7 +14,6 @@ and neuron it reaches. `python benchmarks/speed/event_engine.py --parts speed`: 
 import json
 import sys
 import time
-from math import prod
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -24,11 +22,10 @@ from harness.command_line.parser import Parser, typed  # noqa: I001  (harness be
 from harness.command_line.scripts import run_script
 from harness.data.sets import Batch, load_data
 from self_models.basics.checkpoints import load_checkpoint, restore
-from self_models.basics.settings import COUNT, PROBABILITY
+from self_models.basics.settings import COUNT
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
 from self_models.loading import load
-from self_models.network.plans import as_tokens
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -36,7 +33,6 @@ import numpy as np
 import torch
 
 SMALL = Path(__file__).resolve().parents[2] / "trained_models/snn/snn_feedback.pth"
-DEEP = "24 64 M 64 256 M 256 256 M 256 A A"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 SETTINGS = {"gate": "block", "timesteps": 50, "epsilon": 0.2}
 RULES = {  # name -> rule and bounds
@@ -62,9 +58,6 @@ def build_parser():
     parser.add_argument("--repeats", type=typed(COUNT), default=3, metavar="N", help="of what is timed; the median counts")
     parser.add_argument("--threads", type=typed(COUNT), default=torch.get_num_threads(), metavar="N", help="of either engine")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: of this process, on a machine with others")
-    parser.add_argument("--plan", nargs="+", default=DEEP.split(), metavar="TOKEN", help="encoder of --parts rates")
-    parser.add_argument("--rates", nargs="+", type=typed(PROBABILITY), default=[0.02, 0.05, 0.1, 0.15], metavar="SHARE", help=(
-        "of each layer's neurons that spikes in a step, for --parts rates"))  # fmt: skip
     parser.add_argument("--trained", nargs="+", default=[], metavar="PATH", help="checkpoints of --parts trained")
     parser.add_argument("--dataset", default="MNIST", metavar="NAME|FOLDER", help="their images")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which measurements")
@@ -188,17 +181,6 @@ def latency(case, args, model, batch, dense_images=8):
         accumulates_per_second=acs * len(event) / sum(event), accumulates=acs)  # fmt: skip
 
 
-def measure_rates(args):
-    """Both engines where this share of each layer's neurons spikes in a step, in a batch and at batch 1."""
-    images = 2 * torch.rand(args.images, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 1
-    batch = Batch(images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)))
-    for rate in args.rates:
-        model = random_network(args, part(batch, 0, 2), rate)
-        event_run(model, part(batch, 0, 2))
-        throughput(f"rate {rate}", args, model, batch, auto=chosen(model, batch))
-        latency(f"rate {rate}, batch 1", args, model, part(batch, 0, 8))
-
-
 def measure_trained(args):
     """Both engines on trained networks, in a batch and at batch 1."""
     for path in args.trained:
@@ -207,29 +189,6 @@ def measure_trained(args):
         event_run(model, part(batch, 0, 2))
         throughput(name, args, model, batch, auto=chosen(model, batch))
         latency(f"{name}, batch 1", args, model, part(batch, 0, 8))
-
-
-@torch.no_grad()
-def random_network(args, batch, rate):
-    """A network of --plan with random weights and biases, its thresholds so that on this batch `rate` of each layer spikes."""
-    torch.manual_seed(0)
-    model = InputBlockingSNN(
-        plan=[as_tokens(" ".join(args.plan)), []], image_shape=(3, 32, 32), fc_layers=0, init="kaiming", encoding="direct",
-        epsilon=0.0, timesteps=4, update="immediate", bias=True, initial_potential=0.5,
-    ).eval()  # fmt: skip
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.normal_(0, 0.1)
-    thresholds = model.thresholds
-    for layer, (name, shape) in enumerate(zip(model.neurons(), model.wiring.shapes[1:], strict=False)):
-        low, high = 1e-3, 1e2
-        for _ in range(12):
-            thresholds[layer] = (low * high) ** 0.5
-            model.set_thresholds(thresholds)
-            found = dense_run(model, batch).spikes[name].mean().item() / model.timesteps / prod(shape)
-            low, high = (thresholds[layer], high) if found > rate else (low, thresholds[layer])
-    model.engine = EventEngine(model)
-    return model
 
 
 def chosen(model, batch):
@@ -245,7 +204,7 @@ def say(case, args, model, **figures):
     print(json.dumps({"case": case, **rounded}), flush=True)
 
 
-PARTS = {"speed": measure_speed, "rates": measure_rates, "trained": measure_trained}
+PARTS = {"speed": measure_speed, "trained": measure_trained}
 
 if __name__ == "__main__":
     run_script(main)
