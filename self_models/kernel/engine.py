@@ -202,7 +202,7 @@ class EventEngine:
         return model.output(x, Frame(**found, compared=compared[None]), taken, Recorder())
 
 
-SUMS = ("error", "open_share")
+SUMS, RUN = ("error", "open_share"), np.dtype(Run)
 
 
 def model_shows(model, frames):
@@ -232,7 +232,7 @@ def new_results(tables, batch, steps, pixels, frames, sums):
 def runs_of(images, given, results, draws, steps, stops, ahead):
     """An array of Run, one for each image: images (B, F, Q); given: uniforms (T, B, Q), or None; results: of new_results."""
     batch, frames, pixels = images.shape
-    runs = np.zeros(batch, np.dtype(Run))
+    runs = np.zeros(batch, RUN)
     by_step = {name for name in ("prediction", "predicted", "is_open") if name in results}
     arrays = {"frames": images, **results} | ({} if given is None else {"uniforms": given})
     for name, array in arrays.items():
