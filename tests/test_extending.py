@@ -5,7 +5,7 @@ import contextlib
 import importlib
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -196,17 +196,20 @@ def test_a_part_does_not_take_a_setting_of_the_network(monkeypatch):
 
 
 def test_a_rule_that_looks_at_the_input_must_say_so():
-    """Else it would run with one gate and fail with another; other fields of the view it may read."""
+    """Else it fails with a gate that blocks nothing: in one line, where another fault of its own keeps its traceback."""
     view = View(torch.ones(2, 1, 1, 1), is_open=torch.tensor([True, False]).view(2, 1, 1, 1))
     run = RunState(view.image, view, Blocking, torch.zeros(2, 3), steps=1)
+    blind = replace(run, view=view._replace(is_open=None))
 
-    def looking(says, field):
-        return type("Own", (Rule,), {"looks_at_input": says, "holds": lambda self, run: getattr(run.view, field).flatten() > 0})()
+    def reading(field):
+        return type("Own", (Rule,), {"holds": lambda self, run: getattr(run.view, field).flatten() > 0})()
 
-    assert looking(True, "is_open").may_stop(run, 1).tolist() == [True, False]
-    assert looking(False, "image").may_stop(run, 1).all()
-    with pytest.raises(ModelError, match=r"rule Own asks for view.is_open: it must say looks_at_input = True"):
-        looking(False, "is_open").may_stop(run, 1)
+    assert reading("is_open").may_stop(run, 1).tolist() == [True, False]
+    assert reading("image").may_stop(blind, 1).all()
+    with pytest.raises(ModelError, match=r"rule Own, with .* does not block: .*'flatten'; .* must say looks_at_input = True"):
+        reading("is_open").may_stop(blind, 1)
+    with pytest.raises(AttributeError, match="'nothing'"):
+        reading("nothing").may_stop(run, 1)
 
 
 NETWORK = """

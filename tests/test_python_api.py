@@ -128,8 +128,6 @@ FILES = [  # (what becomes of a checkpoint, what is said of it)
     (tensor(lambda w: w.to_sparse()), f"{WEIGHT} is sparse, not a plain tensor of real numbers"),
     (tensor(lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8)), f"{WEIGHT} is quantised, not a plain tensor"),
     (tensor(lambda w: w.to("meta")), f"{WEIGHT} is without values, not a plain tensor"),
-    (tensor(lambda w: torch.nested.nested_tensor(list(w))), f"{WEIGHT} is nested, not a plain tensor"),
-    (tensor(lambda w: w[:1, :1, :1, :1].expand(2**31, *w.shape[1:])), f"{WEIGHT} is expanded, not a plain tensor"),
     (tensor(lambda w: w.to(torch.complex64)), f"{WEIGHT} is of complex64, not a plain tensor"),
     (tensor(lambda w: w > 0), f"{WEIGHT} is of bool, not a plain tensor"),
     (tensor(lambda w: w.long()), f"{WEIGHT} is of int64, not float32; use another copy"),

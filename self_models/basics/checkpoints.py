@@ -53,14 +53,12 @@ def _read(path):
 
 
 def unusual(value):
-    """What a tensor is, in words, that no network of ours can use; '' for one of real numbers, each of which is there."""
-    if value.is_nested or value.layout != torch.strided:
-        return "nested" if value.is_nested else "sparse"
+    """What kind of tensor no network of ours can use, in words; '' for one of real numbers."""
     if value.is_quantized or value.is_meta:
         return "quantised" if value.is_quantized else "without values"
-    if value.is_complex() or value.dtype == torch.bool:
-        return f"of {value.dtype}".replace("torch.", "")
-    return "expanded" if value.nbytes > value.untyped_storage().nbytes() else ""
+    if value.layout != torch.strided:
+        return "sparse"
+    return f"of {value.dtype}".replace("torch.", "") if value.is_complex() or value.dtype == torch.bool else ""
 
 
 def may_hold(saved):

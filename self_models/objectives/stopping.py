@@ -4,7 +4,7 @@ holds(run) -> (B,) bool for the RunState after a step, without its memory. It is
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
@@ -43,22 +43,15 @@ class Rule(Never):
     stops = True
 
     def may_stop(self, run, least_steps):
-        """Which images of a RunState may stop, bool (B,): those for which the rule holds, once the network answers, which it does
-        from the gate's least_steps on."""
-        seen = run if self.looks_at_input else replace(run, view=Unopened(run.view, type(self).__name__))
-        return self.holds(seen) & (run.steps >= least_steps)
-
-
-class Unopened:
-    """A View for a rule of this name that has not said that it looks at what is open: where it does, a ModelError tells it to."""
-
-    def __init__(self, view, rule):
-        self._view, self._rule = view, rule
-
-    def __getattr__(self, name):
-        if name in ("is_open", "predicted"):
-            raise ModelError(f"rule {self._rule} asks for view.{name}: it must say looks_at_input = True")
-        return getattr(self._view, name)
+        """Which images of a RunState may stop, bool (B,): those for which the rule holds, from step least_steps of the gate on,
+        with which the network answers. Raises ModelError for a rule that fails on a view without is_open."""
+        try:
+            return self.holds(run) & (run.steps >= least_steps)
+        except (AttributeError, TypeError) as error:
+            if run.view.is_open is not None:
+                raise
+            words = "where it reads view.is_open or predicted, it must say looks_at_input = True, and the gate must block"
+            raise ModelError(f"rule {type(self).__name__}, with a gate that does not block: {error}; {words}") from error
 
 
 RULES.expects(Rule, "holds")
