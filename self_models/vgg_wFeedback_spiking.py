@@ -84,9 +84,9 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     def new_neuron(self, stage, channels=None):
         """A layer of neurons, as they begin, of the stage of this name. channels: of its current; None for the decoder's last."""
         own = self.settings
-        names = ("update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "bias")
+        names = "update", "default_threshold", "leak", "learn_threshold", "learn_leak", "initial_potential", "membrane_floor"
         surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
-        return (PhasedNeuron if self.phased else self.Neuron)(surrogate, *(own[name] for name in names), own["membrane_floor"])
+        return (PhasedNeuron if self.phased else self.Neuron)(surrogate, *(own[name] for name in names))
 
     def change(self, **settings):
         """Change settings of a model that is built: those of its gate, its rule and its read-out, and CHANGEABLE. Returns the

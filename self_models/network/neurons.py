@@ -16,11 +16,10 @@ from self_models.network.surrogates import new_age, next_age
 
 class NeuronState(NamedTuple):
     """State of one layer between steps. v: membrane potential (B, ...); age: steps since the last spike (B, ...), or None where
-    no surrogate asks for it; quiet: a note of fast/batched, see there. Other neurons have named tuples of their own, with v."""
+    no surrogate asks for it. Other neurons have named tuples of their own, with v."""
 
     v: torch.Tensor
     age: torch.Tensor | None = None
-    quiet: tuple | None = None
 
 
 def delayed(current, v, theta, leak, spike):
@@ -79,13 +78,13 @@ class SpikingNeuron(nn.Module):
 
     forward(current, state) -> (spikes, state): one step; current (B, ...) as the synapses deliver it, spikes likewise, 0 or 1;
     state a NeuronState, or None for neurons at rest, V = initial_potential * threshold, whose gradient a learned threshold gets,
-    too. biased: whether there is a current even where nothing is sent. floor: in thresholds, below which V does not fall.
+    too. floor: in thresholds, below which V does not fall.
     Neurons of one's own override forward and, for a state of their own, at_rest.
     """
 
     def __init__(
         self, surrogate, update, threshold=1.0, leak=1.0, learn_threshold=False, learn_leak=False, initial_potential=0.0,
-        biased=False, floor=None,
+        floor=None,
     ):  # fmt: skip
         super().__init__()
         self.surrogate = surrogate
@@ -93,7 +92,7 @@ class SpikingNeuron(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(required(POSITIVE, "threshold", threshold)), requires_grad=learn_threshold)
         self.leak = nn.Parameter(torch.tensor(required(FRACTION, "leak", leak)), requires_grad=learn_leak)
         self.initial_potential = required(PROBABILITY, "initial_potential", initial_potential)
-        self.biased, self.floor = biased, floor
+        self.floor = floor
 
     @property
     def rest(self):
@@ -107,7 +106,7 @@ class SpikingNeuron(nn.Module):
 
     def forward(self, current, state=None):
         current = current.to(self.threshold.dtype)  # float32 where matrix products are bfloat16
-        v, age, _ = state or self.at_rest(current)
+        v, age = state or self.at_rest(current)
         if self.surrogate.needs_age and age is None and torch.is_grad_enabled():
             age = new_age(v)
         spikes, v = self.update(current, v, self.threshold, self.leak, lambda v: self.spike(v, age))

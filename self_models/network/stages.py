@@ -16,7 +16,7 @@ from self_models.network.plans import HALVING, halvings
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 POOLS = {"A": nn.AvgPool2d, "M": nn.MaxPool2d}  # token -> class
-LINEAR_OR_POOL = (*LINEAR, *POOLS.values())  # of an input of zeros they make their bias, if anything
+LINEAR_OR_POOL = (*LINEAR, *POOLS.values())
 MAX_POOLS = {"or": nn.MaxPool2d, "count": CountingMaxPool}  # of spikes: --max_pool -> class of the token M
 
 
@@ -143,7 +143,7 @@ INITS = {"original": original, "kaiming": kaiming, "dirac": dirac}
 
 
 def list_layers(stage):
-    """The (position, module) pairs of a stage, as run_stage takes them."""
+    """The (position, module) pairs of a stage."""
     return list(stage.named_children())
 
 

@@ -60,18 +60,18 @@ class Recorder:
     # --- the dense engine
 
     def begin(self, neurons, memory):
-        """What run_stage is to keep of these layers, layer -> kind -> None until it has. neurons: layer -> SpikingNeuron; memory:
-        as run_stage takes it."""
+        """What a run is to keep of these layers, layer -> kind -> None until it has. neurons: layer -> SpikingNeuron; memory:
+        module name -> state."""
         self._neurons, self._before = neurons, dict(memory)
         return {name: dict.fromkeys(self.asked[name].kinds) for name in neurons if name in self.asked}
 
     def end(self, recorded, steps, among, images):
-        """Take what run_stage has recorded of these steps, for the steps among: in others nothing spikes, membranes stay."""
+        """Take what has been recorded of these steps, for the steps among: in others nothing spikes, membranes stay."""
         for name, of_kind in recorded.items():
             asked = self.asked[name]
             for kind, values in of_kind.items():
                 values = [] if values is None else asked.chosen(values if kind == "membrane" else values != 0)
-                at, found = dict(zip(steps, values, strict=False)), []  # none of neurons that were left alone
+                at, found = dict(zip(steps, values, strict=False)), []  # none where the layer did not run
                 last = torch.zeros(len(images), prod(asked.shape), device=images.device)
                 if kind == "spikes":
                     last = last.bool()

@@ -54,7 +54,7 @@ class RunState:
     view: View
     logits: torch.Tensor  # (B, labels)
     readout_sum: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
-    stages: dict = field(default_factory=dict)  # name -> layers, as run_stage takes them
+    stages: dict = field(default_factory=dict)  # name -> layers, (position, module) pairs
     draws: Draws | None = None  # of the dropout masks
     watcher: object = None  # see note() of OperationCounter
     recorder: Recorder = field(default_factory=Recorder)  # of nothing

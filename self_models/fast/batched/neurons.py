@@ -15,13 +15,11 @@ class Update(NamedTuple):
 
     step(drive, v, theta, leak, tested_v, s, following): tested_v is the membrane potential that decides on s, following the V of
     the next step. gradient(after, through, scale, leak, grad_drive, before): after and before are dL/dV on either side of
-    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dtested_v. delays: whether a spike
-    follows from the drives of earlier steps alone.
+    the step, and may be one tensor, as may through and grad_drive; scale through = dL/ds ds/dtested_v.
     """
 
     step: callable
     gradient: callable
-    delays: bool = False
 
 
 def delayed_step(drive, v, theta, leak, tested_v, s, following):
@@ -48,10 +46,7 @@ def immediate_gradient(after, through, scale, leak, grad_drive, before):
     torch.mul(torch.addcmul(after, through, scale, out=grad_drive), leak, out=before)
 
 
-UPDATES = {
-    delayed: Update(delayed_step, delayed_gradient, delays=True),
-    immediate: Update(immediate_step, immediate_gradient),
-}
+UPDATES = {delayed: Update(delayed_step, delayed_gradient), immediate: Update(immediate_step, immediate_gradient)}
 
 
 def run_steps(drive, v, update, theta, leak, floor=None, saved=None):
@@ -127,7 +122,7 @@ def neuron_steps(neuron, drive, state=None, steps=1):
     """(spikes (steps B, ...), NeuronState, spikes per image (steps, B)) of a SpikingNeuron, for its current drive (steps B, ...),
     one step after the other."""
     drive = drive.to(neuron.threshold.dtype).unflatten(0, (steps, -1))  # float32 where matrix products are bfloat16
-    v, age, _ = state or neuron.at_rest(drive[0])
+    v, age = state or neuron.at_rest(drive[0])
     update = UPDATES[neuron.update]
     learns = torch.is_grad_enabled() and any(value.requires_grad for value in (drive, v, neuron.threshold, neuron.leak))
     if learns or age is not None:
@@ -152,13 +147,3 @@ def traced_steps(neuron, drive, state=None, steps=1):
 def count_events(signal):
     """Sum per image and step, (T, B, ...) -> (T, B) float32: the number of spikes in {0, 1}."""
     return signal.sum(tuple(range(2, signal.dim())), dtype=torch.float32)
-
-
-def stays_quiet(neuron):
-    """Whether neurons that have not spiked in a step will not, and keep their membrane, until others do."""
-    return not UPDATES[neuron.update].delays and neuron.leak.item() == 1 and not neuron.biased
-
-
-def dynamics(neuron):
-    """(threshold, leak, floor), numbers: those with which a NeuronState that is quiet will not change until a current comes."""
-    return neuron.threshold.item(), neuron.leak.item(), neuron.floor

@@ -1,12 +1,13 @@
 """Steps of a run that a layer takes as one batch, as far as no prediction comes in between: what the model's step() says."""
 
 import torch
+from torch import nn
 
 from self_models.fast.batched import phased
-from self_models.fast.batched.folding import folded
-from self_models.fast.batched.neurons import UPDATES, count_events
-from self_models.fast.batched.stages import run_stage
-from self_models.network.neurons import HeldDropout, SpikingNeuron
+from self_models.fast.batched.folding import FoldedChain, folded
+from self_models.fast.batched.neurons import UPDATES, count_events, neuron_steps, traced_steps
+from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
+from self_models.network.stages import LINEAR
 from self_models.network.wiring import is_altered
 from self_models.running.changing import shown_next
 from self_models.running.steps import Schedule, accumulated, gathered, joined, placed, stack_frames
@@ -67,13 +68,13 @@ def encode_and_decode(model, run, draws, counts):
     run.schedules.append(Schedule(run.steps, waits, idle, decodes))
     if model.gate.begins_anew(view):
         run.forget("features", "before_fork")
-    forked = propagate(model, run, "features", "before_fork", signal, steps, steps, counts)
-    encoded = propagate(model, run, "features", "after_fork", forked, () if waits else steps, steps, counts)
+    forked = propagate(run, "features", "before_fork", signal, steps, steps, counts)
+    encoded = propagate(run, "features", "after_fork", forked, () if waits else steps, steps, counts)
     decoded = [None] * len(draws)
     if model.has_feedback:
         chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
         inflow = forked if idle or model.feedback_interval == 1 else gathered(run, forked, decodes)
-        output = propagate(model, run, "generate", "generate", inflow, chosen, steps, counts)
+        output = propagate(run, "generate", "generate", inflow, chosen, steps, counts)
         output = iter(output if chosen else ())
         decoded = [next(output) if now else None for now in decodes]
     return encoded, [model.read_out_and_gate(run, codes) for codes in decoded]
@@ -83,23 +84,50 @@ def classify(model, run, codes, steps, counts):
     """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the logits
     after each step (T, B, labels)."""
     among = range(run.steps - steps, run.steps)
-    drives = propagate(model, run, "classifier", "classifier", codes, among[steps - len(codes) :], among, counts)
+    drives = propagate(run, "classifier", "classifier", codes, among[steps - len(codes) :], among, counts)
     drives = run.logits[None][:0] if drives is None else drives.to(run.image.dtype)
     so_far = accumulated(run.logits, drives, steps, model.settings["output_leak"], at_once=model.training)
     run.logits = so_far[-1]
     return so_far
 
 
-def propagate(model, run, name, part, signal, steps, among, counts):
+def propagate(run, name, part, signal, steps, among, counts):
     """A part of the stage of this name in these steps of those among (numbers), in place: what comes out of it (t, B, ...), None
     where it runs in none. signal: (t, B, ...). Adds to counts each layer's spikes per step and image, (T, B), of all steps."""
-    sent, watch = {}, None
-    neurons = {f"{name}.{at}": module for at, module in run.stages[part] if isinstance(module, SpikingNeuron)}
-    recorded = run.recorder.begin(neurons, run.memory)
-    if run.watcher:
-        watch = lambda key, signal: run.watcher.note(key, signal, steps)  # noqa: E731
-    output = run_stage(name, run.stages[part], signal, run.memory, run.draws, sent, watch, recorded) if steps else None
+    neurons = {f"{name}.{at}": layer for at, layer in run.stages[part] if isinstance(layer, SpikingNeuron)}
+    spikes, recorded = {}, run.recorder.begin(neurons, run.memory)
+    output = run_part(run, name, part, signal, steps, spikes, recorded) if steps else None
     for key in neurons:
-        counts[key].append(placed(sent.get(key), steps, among, run.image))
+        counts[key].append(placed(spikes.get(key), steps, among, run.image))
     run.recorder.end(recorded, steps, among, run.image)
     return output
+
+
+def run_part(run, name, part, signal, steps, counts, recorded):
+    """What comes out of a part of a stage in these steps, (t, B, ...). Fills counts with each layer's spikes per step and image,
+    and recorded, layer -> kind -> None, with the spikes and potentials asked for, (t, B, ...). Where all steps are views of one,
+    as of an image that is sent unchanged, the linear layers before the first neurons run once."""
+    times = len(steps)
+    alike = times > 1 and not signal.stride(0)
+    signal = signal[0] if alike else signal.flatten(0, 1)
+    for position, layer in run.stages[part]:
+        if alike and not isinstance(layer, LINEAR):
+            signal, alike = torch.cat([signal] * times), False
+        key, before = f"{name}.{position}", signal
+        if isinstance(layer, SpikingNeuron):
+            asked = recorded.get(key, {})
+            take = traced_steps if "membrane" in asked else neuron_steps
+            signal, run.memory[key], counts[key], *potentials = take(layer, signal, run.memory.get(key), times)
+            found = {"spikes": signal, "membrane": potentials and potentials[0]}
+            asked.update((kind, found[kind].unflatten(0, (times, -1))) for kind in asked)
+        elif isinstance(layer, HeldDropout):
+            signal, run.memory[key] = layer(signal, run.memory.get(key), times, run.draws)
+        elif isinstance(layer, CountingMaxPool):
+            signal, run.memory[key] = layer.run(signal, run.memory.get(key), times)
+        else:
+            signal = layer(signal)
+        if run.watcher:
+            seen = signal if isinstance(layer, SpikingNeuron | nn.MaxPool2d) else before
+            for at, values in layer.inputs(before) if isinstance(layer, FoldedChain) else [(position, seen)]:
+                run.watcher.note(f"{name}.{at}", torch.cat([values] * times) if alike else values, steps)
+    return (torch.cat([signal] * times) if alike else signal).unflatten(0, (times, -1))
