@@ -26,15 +26,7 @@ static potential_t leaked(potential_t x, potential_t share)
 
 static potential_t kept(potential_t x, float keep) { return leaked(x, (potential_t)(keep * LEAK_ONE)); }
 
-/* x in 255ths, a whole number again; of two that are as near the even one */
-static potential_t current_of(float x)
-{
-    const float size = (x < 0 ? -x : x) * 255;
-    potential_t whole = (potential_t)size;
-    if (size - (float)whole > 0.5f || (size - (float)whole == 0.5f && whole % 2))
-        whole++;
-    return x < 0 ? -whole : whole;
-}
+static potential_t current_of(float x) { return (potential_t)rintf(x * 255); } /* in 255ths; of two as near the even one */
 #else
 enum { LEAK_ONE = 1 };
 
@@ -364,13 +356,11 @@ static void encode(State *run)
             if (pixel >= run->pixels || !run->is_open[pixel])
                 continue;
             unexplained = run->explained ? run->image[pixel] - run->prediction[pixel] : run->image[pixel];
-            if (unexplained == 0)
+            value = !poisson ? current_of(unexplained) : unexplained > 0 ? 1 : unexplained < 0 ? -1 : 0;
+            if (value == 0)
                 continue;
             if (poisson && (draws ? uniform(words[q][i % DRAWN]) : run->uniforms[pixel]) > absolute(unexplained))
                 continue;
-            value = poisson ? unexplained > 0 ? 1 : -1 : current_of(unexplained);
-            if (value == 0)
-                continue; /* rounded */
             for (; pixel >= (y + 1) * row; y++)
                 ;
             x = pixel - y * row, channel = 0;
@@ -850,19 +840,10 @@ static float entropy(const State *run)
 static int holds(const State *run)
 {
     const Settings *set = &run->settings;
-    const int predicted = share(run->open_active, run->active) <= set->open_bound;
-    switch (set->rule) {
-    case CONFIDENCE:
-        return network_margin(run) >= set->gap_bound;
-    case ENTROPY:
-        return entropy(run) <= set->entropy_bound;
-    case ALL_PREDICTED:
-        return predicted;
-    case BOTH:
-        return predicted && network_margin(run) >= set->gap_bound;
-    default:
-        return 0;
-    }
+    const int both = set->rule == BOTH, predicted = share(run->open_active, run->active) <= set->open_bound;
+    if (both || set->rule == CONFIDENCE)
+        return (predicted || !both) && network_margin(run) >= set->gap_bound;
+    return set->rule == ALL_PREDICTED ? predicted : set->rule == ENTROPY && entropy(run) <= set->entropy_bound;
 }
 
 /* --- a timestep */

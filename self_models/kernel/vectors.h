@@ -14,27 +14,23 @@
 
 #if defined(FAST) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
-enum { LANES = 16 }; /* numbers that the processor adds at once */
+#define AVX512
+enum { LANES = 16, MOST = 8, THREE = 6 };
 #elif defined(FAST) && defined(__AVX2__)
 #include <immintrin.h>
-enum { LANES = 8 };
+#define AVX2
+enum { LANES = 8, MOST = 4 };
 #else
-enum { LANES = 4 };
+enum { LANES = 4, MOST = 4 };
 #endif
-enum { MOST = LANES >= 16 ? 8 : 4, THREE = LANES >= 16 ? 6 : 2 }; /* vectors whose sums stay in registers; of three lines each */
-enum { SPARE = 16 };                 /* potentials behind the last one that may be read, and to which zeros may be added */
+/* LANES: numbers that are added at once; MOST: vectors whose sums stay in registers; THREE: of each of three lines; SPARE: potentials
+   behind the last one that may be read and written back, and to which zeros may be added */
+enum { SPARE = 16 };
 
 #if defined(__GNUC__) || defined(__clang__)
 #define lowest(bits) ((int32_t)__builtin_ctz(bits)) /* number of the lowest bit that is set, of a word that is not 0 */
 #define how_many(bits) ((int32_t)__builtin_popcount(bits))
 #else
-static int32_t lowest(uint32_t bits)
-{
-    int32_t bit = 0;
-    for (; !(bits & 1); bits >>= 1)
-        bit++;
-    return bit;
-}
 static int32_t how_many(uint32_t bits)
 {
     int32_t count = 0;
@@ -42,6 +38,7 @@ static int32_t how_many(uint32_t bits)
         count++;
     return count;
 }
+#define lowest(bits) how_many(((bits) & (~(bits) + 1)) - 1)
 #endif
 
 /* --- to[i] += the sum over r of values[r] weights[rows[r] + i], in the order of r, for i below size; without values each is 1 */
@@ -52,9 +49,9 @@ typedef potential_t four_t __attribute__((vector_size(16), aligned(4), may_alias
 #ifdef NETWORK_INT8
 typedef int8_t few_t __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef int8_t few4_t __attribute__((vector_size(4), aligned(1), may_alias));
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) /* of which gcc 12 makes no vectors by itself */
+#if defined(AVX512) /* of this gcc 12 makes no vectors by itself */
 #define WIDE(at) ((lanes_t)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(at))))
-#elif defined(__AVX2__)
+#elif defined(AVX2)
 #define WIDE(at) ((lanes_t)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(at))))
 #else
 #define WIDE(at) __builtin_convertvector(*(const few_t *)(at), lanes_t)
@@ -69,7 +66,7 @@ typedef int8_t few4_t __attribute__((vector_size(4), aligned(1), may_alias));
 ALWAYS void add_vectors(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
                         const int parts, const int valued)
 {
-    lanes_t sum[MOST];
+    lanes_t sum[8];
     int32_t r;
     int k;
     for (k = 0; k < parts; k++)
@@ -91,18 +88,9 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
     int32_t i = 0, r;
     while (size - i >= LANES) {
         const int left = (size - i) / LANES, parts = left < MOST ? left : MOST;
-        switch (parts) {
-        case 1: add_vectors(to + i, weights + i, rows, values, count, 1, valued); break;
-        case 2: add_vectors(to + i, weights + i, rows, values, count, 2, valued); break;
-        case 3: add_vectors(to + i, weights + i, rows, values, count, 3, valued); break;
-        case 4: add_vectors(to + i, weights + i, rows, values, count, 4, valued); break;
-#if defined(__AVX512F__)
-        case 5: add_vectors(to + i, weights + i, rows, values, count, 5, valued); break;
-        case 6: add_vectors(to + i, weights + i, rows, values, count, 6, valued); break;
-        case 7: add_vectors(to + i, weights + i, rows, values, count, 7, valued); break;
-#endif
-        default: add_vectors(to + i, weights + i, rows, values, count, MOST, valued); break;
-        }
+#define OF(k) case k: add_vectors(to + i, weights + i, rows, values, count, k, valued); break;
+        switch (parts) { OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) OF(7) OF(8) }
+#undef OF
         i += parts * LANES;
     }
     for (; size - i >= 4; i += 4) {
@@ -137,9 +125,10 @@ ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
         to[i] += from[i];
 }
 
-#if defined(NETWORK_INT8) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-/* Three lines of windows at once, in the target `stride` potentials apart, so many vectors of each; else as add_vectors. Up to SHORT
-   weights of 8 bits add up to one of 16, of which a vector has twice as many. */
+#ifdef AVX512
+/* Three lines of windows at once, in the target `stride` potentials apart, so many vectors of each; else as add_vectors. Weights of 8
+   bits are added up in 16, which hold SHORT of them, and of which a vector has twice as many. */
+#ifdef NETWORK_INT8
 enum { SHORT = 256, WIDTH = 2 * LANES };
 ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
                       const int parts)
@@ -192,22 +181,18 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
                      int32_t size)
 {
     int32_t i = 0;
-    if (THREE < 6 || size % WIDTH)
+    if (size % WIDTH)
         return 0;
     while (i < size) {
         const int left = (size - i) / WIDTH, parts = left < THREE ? left : THREE;
-        switch (parts) {
-        case 1: add_three(to + i, stride, weights + i, line, rows, count, 1); break;
-        case 2: add_three(to + i, stride, weights + i, line, rows, count, 2); break;
-        case 3: add_three(to + i, stride, weights + i, line, rows, count, 3); break;
-        case 4: add_three(to + i, stride, weights + i, line, rows, count, 4); break;
-        case 5: add_three(to + i, stride, weights + i, line, rows, count, 5); break;
-        default: add_three(to + i, stride, weights + i, line, rows, count, THREE); break;
-        }
+#define OF(k) case k: add_three(to + i, stride, weights + i, line, rows, count, k); break;
+        switch (parts) { OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) }
+#undef OF
         i += parts * WIDTH;
     }
     return 1;
 }
+#endif
 #else
 static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
                      int32_t size, int valued)
@@ -228,36 +213,32 @@ ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
     for (i = 0; i < size; i++)
         to[i] += from[i];
 }
+#endif
+#ifndef AVX512
 #define add_whole(to, stride, weights, line, rows, count, size) 0
 #endif
 
 /* --- bit i: whether v[i] > bound, for i below count, 1 to 32; v may be read up to SPARE further */
 
+#if defined(AVX512) && defined(NETWORK_INT8)
+#define MASK(v, bound) _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(v), _mm512_set1_epi32(bound))
+#elif defined(AVX512)
+#define MASK(v, bound) _mm512_cmp_ps_mask(_mm512_loadu_ps(v), _mm512_set1_ps(bound), _CMP_GT_OQ)
+#elif defined(AVX2) && defined(NETWORK_INT8)
+#define MORE(v, bound) _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)(v)), _mm256_set1_epi32(bound))
+#define MASK(v, bound) _mm256_movemask_ps(_mm256_castsi256_ps(MORE(v, bound)))
+#elif defined(AVX2)
+#define MASK(v, bound) _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(v), _mm256_set1_ps(bound), _CMP_GT_OQ))
+#endif
+
 ALWAYS uint32_t above(const potential_t *v, int32_t count, potential_t bound)
 {
     uint32_t bits = 0;
-#if defined(FAST) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(NETWORK_INT8)
-    const __m512i bounds = _mm512_set1_epi32(bound);
-    bits = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(v), bounds);
-    if (count > 16)
-        bits |= (uint32_t)_mm512_cmpgt_epi32_mask(_mm512_loadu_si512(v + 16), bounds) << 16;
-#elif defined(FAST) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-    const __m512 bounds = _mm512_set1_ps(bound);
-    bits = _mm512_cmp_ps_mask(_mm512_loadu_ps(v), bounds, _CMP_GT_OQ);
-    if (count > 16)
-        bits |= (uint32_t)_mm512_cmp_ps_mask(_mm512_loadu_ps(v + 16), bounds, _CMP_GT_OQ) << 16;
-#elif defined(FAST) && defined(__AVX2__) && !defined(NETWORK_INT8)
     int32_t i;
-    for (i = 0; i < count; i += 8)
-        bits |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(v + i), _mm256_set1_ps(bound), _CMP_GT_OQ)) << i;
-#elif defined(FAST) && defined(__AVX2__)
-    int32_t i;
-    for (i = 0; i < count; i += 8) {
-        const __m256i more = _mm256_cmpgt_epi32(_mm256_loadu_si256((const __m256i *)(v + i)), _mm256_set1_epi32(bound));
-        bits |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(more)) << i;
-    }
+#ifdef MASK
+    for (i = 0; i < count; i += LANES)
+        bits |= (uint32_t)MASK(v + i, bound) << i;
 #else
-    int32_t i;
     for (i = 0; i < count; i++)
         bits |= (uint32_t)(v[i] > bound) << i;
 #endif
@@ -267,21 +248,18 @@ ALWAYS uint32_t above(const potential_t *v, int32_t count, potential_t bound)
 /* v[i] -= theta for the bits i of fired; returns those that are above theta still. */
 ALWAYS uint32_t lower(potential_t *v, uint32_t fired, int32_t count, potential_t theta)
 {
-#if defined(FAST) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(NETWORK_INT8)
-    const __m512 thetas = _mm512_set1_ps(theta), first = _mm512_loadu_ps(v);
-    uint32_t still;
-    __m512 second = _mm512_mask_sub_ps(first, (__mmask16)fired, first, thetas);
-    _mm512_storeu_ps(v, second);
-    still = _mm512_cmp_ps_mask(second, thetas, _CMP_GT_OQ);
-    if (count > 16) {
-        second = _mm512_loadu_ps(v + 16);
-        second = _mm512_mask_sub_ps(second, (__mmask16)(fired >> 16), second, thetas);
-        _mm512_storeu_ps(v + 16, second);
-        still |= (uint32_t)_mm512_cmp_ps_mask(second, thetas, _CMP_GT_OQ) << 16;
+    uint32_t still = 0;
+#if defined(AVX512) && !defined(NETWORK_INT8)
+    const __m512 thetas = _mm512_set1_ps(theta);
+    int32_t i;
+    for (i = 0; i < count; i += LANES) {
+        const __m512 before = _mm512_loadu_ps(v + i), after = _mm512_mask_sub_ps(before, (__mmask16)(fired >> i), before, thetas);
+        _mm512_storeu_ps(v + i, after);
+        still |= (uint32_t)_mm512_cmp_ps_mask(after, thetas, _CMP_GT_OQ) << i;
     }
     return still & fired;
 #else
-    uint32_t bits, still = 0;
+    uint32_t bits;
     (void)count;
     for (bits = fired; bits; bits &= bits - 1) {
         v[lowest(bits)] -= theta;
