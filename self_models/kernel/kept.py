@@ -22,6 +22,10 @@ class Kept:
     def __init__(self, model):
         self.model, self.rooms, self._made_of, self._copies = model, None, None, []
 
+    def __getstate__(self):
+        """Of a copy, or a pickle, which lays out its own."""
+        return {**vars(self), "rooms": None, "_made_of": None, "_copies": []}
+
     def forget_changed(self, frozen=False):
         """Discard tables that are no longer the model's; returns whether it was so. frozen: nobody has changed a value of the
         model's tensors."""
