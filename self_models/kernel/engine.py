@@ -177,10 +177,15 @@ class EventEngine:
             runs["state"] = [room.address for room in left_on.states]
         looked_at = LOOKED_AT if self.chooses and not whole_form(model) and batch >= LARGE_BATCH and not left_on else 0
         if looked_at:
+            kept, rooms.free = rooms.free, []
             rooms.run(runs, settings, 0, looked_at, looked_at)
-            if dense_pays(tables, results["counts"][:looked_at], runs["taken"][:looked_at], batch):
-                if self._counting:  # which these do not count for then
-                    rooms.counting.remove(rooms.free.pop())
+            looked_in, rooms.free = rooms.free, kept
+            pays = dense_pays(tables, results["counts"][:looked_at], runs["taken"][:looked_at], batch)
+            if pays and self._counting:
+                rooms.forget(looked_in)  # what was counted there does not count
+            else:
+                rooms.free += looked_in
+            if pays:
                 return None
         rooms.run(runs, settings, looked_at, batch, batch if left_on else CHUNK)
         if self._counting:

@@ -95,7 +95,10 @@ class Rooms:
         begins = range(first, last, max(1, min(most, -(-(last - first) // threads))))
 
         def work(begin):
-            room = self.free.pop() if self.free else self.new(settings)
+            try:
+                room = self.free.pop()
+            except IndexError:
+                room = self.new(settings)
             room.state.settings = settings
             count = min(begins.step, last - begin)
             try:
@@ -109,6 +112,10 @@ class Rooms:
         else:
             with ThreadPoolExecutor(min(threads, len(begins))) as pool:
                 list(pool.map(work, begins))
+
+    def forget(self, rooms):
+        """Do not count what some of these Rooms have counted; they run nothing more."""
+        self.counting = [room for room in self.counting if room not in rooms]
 
     def counted(self, n):
         """Events of a node in all rooms, (2, H W C) int64."""
