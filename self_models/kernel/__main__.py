@@ -1,5 +1,7 @@
 """python -m self_models.kernel: build the kernel, say how and where, and check it against the reference step."""
 
+import argparse
+import shlex
 import sys
 
 import torch
@@ -7,7 +9,7 @@ import torch
 from self_models.basics.errors import ModelError
 from self_models.conformance import first_difference
 from self_models.integers import in_whole_numbers
-from self_models.kernel.build import KINDS, Built
+from self_models.kernel.build import KINDS, built
 from self_models.kernel.engine import EventEngine
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -26,15 +28,20 @@ def checked(kind):
 
 
 def main():
+    argparse.ArgumentParser(prog="python -m self_models.kernel", description=__doc__).parse_args()
     try:
         for kind in KINDS:
-            built = Built(kind)
-            print(f"{kind}: {' '.join(built.command)}\n  {built.path}")
-            if found := checked(kind):
-                sys.exit(f"  differs from the reference step: {found}")
+            found, why_not = built(kind)
+            if not found:
+                raise ModelError(why_not)
+            print(*(f"passed over {reason}\n" for reason in found.reasons), f"{kind}: {shlex.join(found.command)}", sep="")
+            print(f"  {found.path}" if found.kept else "  for this process alone: the user's cache cannot be written")
+            if differs := checked(kind):
+                raise ModelError(f"the kernel differs from the reference step: {differs}: use --engine dense, and report this")
             print("  spike for spike as the reference step")
     except ModelError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

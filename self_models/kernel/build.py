@@ -4,9 +4,11 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,16 +21,13 @@ from self_models.basics.home import users_folder
 
 FOLDER = Path(__file__).parent
 SOURCES = ("network.h", "vectors.h", "network.c")
-ALWAYS = (
-    "-std=c99",
-    "-fno-fast-math",
-    "-ffp-contract=off",
-    "-fno-trapping-math",
-)  # behind the user's CFLAGS: sums are rounded one
-# by one; no exception of theirs is looked at, so that comparisons become masks
+ALWAYS = ("-std=c99", "-fno-fast-math", "-ffp-contract=off", "-fno-trapping-math")  # behind the user's CFLAGS: sums are rounded
+# one by one; no exception of theirs is looked at, so that comparisons become masks
+INEXACT = re.compile("-Ofast|-f.*(fast|math).*|-mdaz-ftz")  # not taken from the user: some change all sums of the process
 NATIVE = ("-march=native",), ("-mcpu=native",), ()  # the first of these that a compiler knows
 KINDS = {"float32": (), "int8": ("-DNETWORK_INT8",)}  # of weights
-ADVICE = "pip install ziglang brings one; or use --engine dense"
+ADVICE = "pip install ziglang brings one, or use --engine dense"
+PATIENCE = 600  # seconds until a compiler is taken to hang
 TYPES = {f"{kind}_t": getattr(ctypes, f"c_{kind}") for kind in ("int32", "uint32", "int64", "uint8")} | {"float": ctypes.c_float}
 
 
@@ -55,38 +54,59 @@ def numbers_of(header=FOLDER / "network.h"):
     return {name.strip(): number for names in enums for number, name in enumerate(names.split(","))}
 
 
+def words_of(variable):
+    """The words of an environment variable of the user's, but for those that have sums rounded in another way."""
+    try:
+        return [word for word in shlex.split(os.environ.get(variable, "")) if not INEXACT.fullmatch(word)]
+    except ValueError as error:
+        raise ModelError(f"the event engine: {variable} cannot be read ({error}): mend it, or use --engine dense") from None
+
+
 def compilers():
-    """Command lines of the C compilers to look for, in this order."""
-    own = shlex.split(os.environ.get("CC", ""))
-    return [*([own] if own else []), ["cc"], ["gcc"], ["clang"], [sys.executable, "-m", "ziglang", "cc"]]
+    """Command lines of the C compilers that are here, in the order in which they are tried."""
+    own, others = words_of("CC"), [[name] for name in ("cc", "gcc", "clang") if shutil.which(name)]
+    zig = [[sys.executable, "-m", "ziglang", "cc"]] if importlib.util.find_spec("ziglang") else []
+    return [*([own] if own else []), *others, *zig]
 
 
-def answer(command, text=""):
-    """What a command prints; raises OSError or CalledProcessError where it fails."""
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
-    return done.stdout
+def kept_folder():
+    return users_folder() / "kernel"
+
+
+def digest_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 class Built:
-    """A library: its file, and the command that made it. Raises ModelError where no compiler makes one."""
+    """A library, `loaded`, the command that makes it and its path in the user's cache; `kept` is False where that cannot be
+    written, and it is built for this process alone. reasons: why none before has. Raises ModelError where none makes it."""
 
     def __init__(self, kind="float32", plain=False):
-        reasons, extra = [], (*KINDS[kind], *(["-DPLAIN"] if plain else []))
-        for compiler in compilers():
-            try:
-                self.command, key = self._key(compiler, extra)
-                self.path = self._kept(key)
-                return
-            except (OSError, subprocess.CalledProcessError) as error:
-                said = (getattr(error, "stderr", "") or str(error)).strip().splitlines() or [repr(error)]
-                reasons.append(f"{' '.join(compiler[-2:])}: {said[0]}")
-        found = [reason for reason in reasons if "No such file" not in reason and "No module named" not in reason]
-        why = f"no C compiler builds its kernel ({found[0][:200]})" if found else "no C compiler is here to build its kernel"
-        raise ModelError(f"the event engine: {why}: {ADVICE}")
+        extra = [*KINDS[kind], *(["-DPLAIN"] if plain else [])]
+        for self.kept in (True, False):
+            self.reasons = []
+            for compiler in compilers():
+                try:
+                    with self._new_folder() as folder:
+                        self._find(compiler, extra, Path(folder))
+                    return
+                except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: the user has no home
+                    self.reasons.append(f"{' '.join(compiler[-2:])}: {said_by(error)[:200]}")
+        why = f"builds its kernel ({self.reasons[0]})" if self.reasons else "is here to build its kernel"
+        raise ModelError(f"the event engine: no C compiler {why}: {ADVICE}")
 
-    @staticmethod
-    def _key(compiler, extra):
-        """(command without files, digest of all that the library depends on: source, flags, compiler, processor)"""
+    def _new_folder(self):
+        """A folder to build in, which goes again."""
+        if self.kept:
+            kept_folder().mkdir(parents=True, exist_ok=True)
+        parent = kept_folder() if self.kept else None
+        return tempfile.TemporaryDirectory(dir=parent, prefix="building_", ignore_cleanup_errors=True)
+
+    def _find(self, compiler, extra, folder):
+        """Load what is kept, or what this compiler makes in this folder, which gets its name once it is whole and loads: whoever
+        builds at the same time makes the same. The name has a digest of all that the library depends on, source, flags, compiler
+        and processor, and one of its own, by which a damaged one is known."""
+        answer = functools.partial(answer_of, folder)
         digest = hashlib.sha256(b"".join((FOLDER / name).read_bytes() for name in SOURCES))
         version = answer([*compiler, "--version"])
         for native in NATIVE:
@@ -95,39 +115,38 @@ class Built:
                 break
         else:
             macros = answer([*compiler, "-dM", "-E", "-x", "c", "-"])
-        flags = ["-O3", *native, *shlex.split(os.environ.get("CFLAGS", "")), *ALWAYS, *extra, "-shared", "-fPIC"]
-        for part in (version, macros, *compiler, *flags):
-            digest.update(part.encode())
-        return [*compiler, *flags], digest.hexdigest()[:24]
-
-    def _kept(self, key):
-        """The library's file: in the user's cache, else, where that cannot be written, in a folder of this process."""
-        name = f"network_{key}.so"
-        kept = users_folder() / "kernel" / name
-        if kept.is_file():
-            return kept
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            return self._make(kept)
-        except OSError:
-            return self._make(Path(private_folder()) / name)
-
-    def _make(self, path):
-        """Build it beside its place, and give it its name when it is whole: whoever builds at the same time makes the same."""
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="building_") as folder:
-            made = Path(folder) / path.name
-            subprocess.run([*self.command, "-o", str(made), str(FOLDER / "network.c"), "-lm"],
-                           check=True, capture_output=True, text=True)  # fmt: skip
-            made.replace(path)
-        return path
+        self.command = [*compiler, "-O3", *native, *words_of("CFLAGS"), *ALWAYS, *extra, "-shared", "-fPIC"]
+        for part in (version, macros, *self.command):
+            digest.update(os.fsencode(part))
+        name, made = f"network_{digest.hexdigest()[:24]}", folder / "network.so"
+        for self.path in kept_ones(name):
+            with contextlib.suppress(OSError):
+                self.loaded = ctypes.CDLL(str(self.path))
+                return
+        answer([*self.command, "-o", str(made), str(FOLDER / "network.c"), "-lm"])
+        self.loaded = ctypes.CDLL(str(made))
+        self.path = made.replace(kept_folder() / f"{name}_{digest_of(made)}.so") if self.kept else made
 
 
-@functools.cache
-def private_folder():
-    """A folder that goes with this process."""
-    folder = tempfile.TemporaryDirectory(prefix="snn_wFeedback_")
-    private_folder.kept = folder
-    return folder.name
+def answer_of(folder, command):
+    """What a compiler prints, which may keep its own files in this folder meanwhile. Raises OSError or SubprocessError where it
+    fails."""
+    own = dict.fromkeys(("TMPDIR", "ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(folder))
+    return subprocess.run(command, input="", capture_output=True, check=True, env=own | os.environ, timeout=PATIENCE,
+                          encoding="utf-8", errors="surrogateescape").stdout  # fmt: skip
+
+
+def said_by(error):
+    """The line that says why a compiler failed."""
+    lines = str(getattr(error, "stderr", None) or str(error)).splitlines() or [""]
+    return next((line for line in lines if "error" in line), lines[0]).strip()
+
+
+def kept_ones(name):
+    """Paths of the kept libraries of this name that are whole."""
+    with contextlib.suppress(OSError, RuntimeError):
+        return [path for path in kept_folder().glob(f"{name}_*.so") if path.stem == f"{name}_{digest_of(path)}"]
+    return []
 
 
 @functools.cache
@@ -145,7 +164,7 @@ def library(kind="float32", plain=False):
     found, why = built(kind, plain)
     if not found:
         raise ModelError(why)
-    loaded, pointer, i32 = ctypes.CDLL(str(found.path)), ctypes.c_void_p, ctypes.c_int32
+    loaded, pointer, i32 = found.loaded, ctypes.c_void_p, ctypes.c_int32
     loaded.network_size.restype, loaded.network_size.argtypes = ctypes.c_size_t, [pointer]
     loaded.network_begin.restype, loaded.network_begin.argtypes = pointer, [pointer] * 3
     loaded.network_runs.restype, loaded.network_runs.argtypes = None, [pointer, pointer, i32]

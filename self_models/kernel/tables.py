@@ -64,8 +64,51 @@ class Tables(NamedTuple):
     decoded_scale: float
     logits_scale: float
 
+    def check(self):
+        """Raises ModelError where the tables do not fit each other: the kernel trusts them, and would read and write beyond."""
+
+        def want(what, holds):
+            if not holds:
+                raise ModelError(f"the event engine's tables do not fit each other ({what}): use --engine dense, and report this")
+
+        own, order, kinds, constants = self.header, self.order.tolist(), self.nodes["kind"].tolist(), NUMBERS["CONSTANTS"]
+        types = (NODE, np.int32, *((np.int32, np.int8) if self.weights.dtype == np.int8 else (np.float32, np.float32)))
+        for each, kind in zip((self.nodes, self.order, self.constants, self.weights), types, strict=True):
+            want("types", each.dtype == kind and each.ndim == 1 and each.flags.c_contiguous)
+        want("nodes", own["nodes"] == len(kinds) == len(self.shapes) and constants * len(kinds) <= len(self.constants))
+        want("order", min(own["forward"], own["feedback"]) >= 0 and own["forward"] + own["feedback"] == len(order))
+        want("order", sorted(order) == [*range(1, len(kinds))] and own["output"] > 0)
+        want("rows", 0 < own["rows"] <= max(map(prod, self.shapes)))
+        ends = {NEURONS: range(own["layers"]), OUTPUT: [own["output"]], DECODED: [own["decoded"]], WAITING: [own["waiting"]]}
+        for kind, nodes in ends.items():
+            want("kinds", [n for n, its in enumerate(kinds) if its == kind] == [n for n in nodes if n != -1])
+        want("kinds", set(kinds) <= set(range(MAP + 1)) and own["counting"] in range(MAP in kinds, 2))
+        want("decoder", (own["decoded"] == -1) == (own["feedback"] == 0) and own["layers"] == len(self.names))
+        want("decoder", own["decoded"] == -1 or prod(self.shapes[own["decoded"]]) == prod(self.shapes[0]))
+        want("output", self.shapes[own["output"]][1:] == (1, 1))
+        for n, values in enumerate(self.nodes.tolist()):
+            node, shape = dict(zip(NODE.names, values, strict=True)), tuple(self.shapes[n])
+            bias, halvings, doublings, side = (node[name] for name in ("first_bias", "halvings", "doublings", "side"))
+            want(f"shape of {n}", shape == (node["channels"], node["height"], node["width"]) and min(shape) > 0)
+            want(f"shape of {n}", prod(shape) + SPARE <= LARGEST and 0 <= node["depth"] <= len(kinds))
+            want(f"biases of {n}", not bias or constants * len(kinds) <= bias <= len(self.constants) - shape[0])
+            if n == 0:
+                continue
+            want(f"source of {n}", node["source"] in [0, *order][: order.index(n) + 1])
+            want(f"source of {n}", kinds[node["source"]] not in (OUTPUT, DECODED, MAP) and 0 <= halvings < 16 > doublings >= 0)
+            (channels, *sides), linear = self.shapes[node["source"]], node["link"] == LINEAR
+            if kinds[n] in (POOL, COUNTING_POOL) or node["link"] == SAME:
+                want(f"channels of {n}", channels == shape[0])
+                continue
+            window = 1 if linear else 2**doublings + 2 * node["padding"]
+            want(f"window of {n}", node["link"] in (WINDOWS, LINEAR) and 0 <= node["padding"] < side == window)
+            want(f"window of {n}", node["row"] == -(-side * shape[0] // 4) * 4 and max(sides) << doublings < LARGEST // 2)
+            end = node["first_weight"] + (prod(sides) if linear else 4**halvings) * channels * side * node["row"]
+            want(f"weights of {n}", node["first_weight"] >= 0 and end <= len(self.weights) - SPARE and node["group"] > 0)
+
     def network(self):
-        """The Network, which holds on to its arrays."""
+        """The Network, which holds on to its arrays. Raises ModelError as check does."""
+        self.check()
         names = "".join(f"{name}\0" for name in self.names).encode()
         pointers = {"node": self.nodes, "order": self.order, "constants": self.constants, "weights": self.weights}
         network = Network(**self.header, **{name: array.ctypes.data for name, array in pointers.items()})
