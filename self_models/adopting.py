@@ -23,13 +23,6 @@ from self_models.network.wiring import is_altered
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-SHAPES = {  # class -> what two layers that do the same have in common
-    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"),
-    nn.AvgPool2d: ("kernel_size", "stride", "padding", "ceil_mode", "divisor_override"),
-    nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
-    nn.Flatten: ("start_dim", "end_dim"),
-    nn.Linear: ("in_features", "out_features"),
-}
 NEURONS = {  # class -> its attribute that is the threshold, whether it fires at the threshold, too, and what others must be
     "snntorch.Leaky": ("threshold", False, {"beta": 1, "reset_mechanism": "subtract", "reset_delay": True, "inhibition": False,
                                             "state_quant": False, "graded_spikes_factor": 1}),
@@ -37,16 +30,7 @@ NEURONS = {  # class -> its attribute that is the threshold, whether it fires at
     "spikingjelly.LIFNode": ("v_threshold", True, {"v_reset": None, "decay_input": False}),
 }  # fmt: skip
 LIBRARIES = ("torch", "spikingjelly", "self_models")  # whose classes do what they are called, one derived from them perhaps not
-OF_ANNS = ("torch.ReLU", "torch.BatchNorm1d", "torch.BatchNorm2d")
 ORDER = "convolution, neuron (of an ANN: ReLU), pools or 2x2 convolutions of stride 2, …, Flatten, Linear, neuron, …, Linear"
-ADVICE = {  # argument of a layer -> what to do where it is another
-    "kernel_size": "convolutions have one odd size, pools and convolutions of stride 2 have 2",
-    "stride": "halve with a pool, or a 2x2 convolution of stride 2 without a nonlinearity",
-    "padding": "a convolution pads by half its size, and a pool not at all",
-    "in_channels": "so many come of the layer before, or of these images (image_shape)",
-    "in_features": "so many come of these images (image_shape)",
-    "out_features": "hidden layers have one width",
-}
 OF_DECODER = ("readout", "readout_leak", "readout_slew", "feedback_interval")  # settings
 OF_NEW_LAYERS, OF_NEURONS = ("init",), ("default_threshold", "leak")  # the second where the neurons given have them
 
@@ -59,11 +43,12 @@ def neuron(name, module, threshold, fires_at_it, own):
     """
     for attribute, value in own.items():
         if (found := value_of(name, module, attribute)) != value:
-            raise ModelError(f"{name}: {type(module).__name__} with {attribute}={shown(found)}; here it must be {value}")
+            words = f"{found:g}" if isinstance(found, float) else found
+            raise ModelError(f"{name}: {type(module).__name__} with {attribute}={words}; here it must be {value}")
     theta, tau = map(float, (value_of(name, module, threshold), value_of(name, module, "tau", inf)))
     for attribute, value in ((threshold, theta), ("tau", tau)):
         if not value > 0:
-            raise ModelError(f"{name}: {attribute}={shown(value)} is not above 0")
+            raise ModelError(f"{name}: {attribute}={value:g} is not above 0")
     below = torch.nextafter(torch.tensor(theta), torch.tensor(0.0)).item()
     return {"threshold": below if fires_at_it else theta, "leak": 1 - 1 / tau}
 
@@ -86,7 +71,10 @@ def from_layers(stack, decoder="", engine="auto", **settings):
     MNIST where image shape and classes are MNIST's, else a folder's, which scripts ask for. Raises ModelError for what would not
     run the same here, and for settings that would do nothing.
     """
-    return on_engine(network_of(leaves_of(stack), NEURONS, decoder, {"update": "immediate"}, settings), engine)
+    given = leaves_of(stack)
+    model = network_of(given, decoder, {"update": "immediate"}, settings, spiking=True)
+    copy_layers(model, given, spiking=True)
+    return on_engine(model, engine)
 
 
 @torch.no_grad()
@@ -111,7 +99,8 @@ def from_ann(stack, images, timesteps=32, update="immediate", decoder="", engine
             raise ModelError("images must be a tensor or array (N, C, H, W): give a few hundred of the training images")
         defaults["image_shape"] = tuple(images.shape[-3:])
     own, fitted = {"timesteps": timesteps, "update": update}, {"bias": True, "default_threshold": 1.0}
-    model = network_of(given, {"torch.ReLU": None}, decoder, fitted, defaults | settings | own)
+    model = network_of(given, decoder, fitted, defaults | settings | own)
+    copy_layers(model, given)
     images, biases = checked_images(images, model, model.frames).cpu(), biases_of(model)
     draws = Draws(seed, 0, torch.arange(len(images)))
     if not len(images):
@@ -187,14 +176,10 @@ def without_norms(given):
     return folded
 
 
-def network_of(given, neurons, decoder, own, settings):
-    """A VGG_SNN_STDB_wFeedback in eval mode with the weights and biases of these (name, module) pairs, and what their neurons say
-    of themselves. neurons: which may be among them, as NEURONS; own: settings that are not to be given, beside those that follow
-    from the layers; settings: those given. Raises ModelError for a layer that no network here has, and for idle settings."""
-    for name, module in given:
-        if isinstance(module, SpikingNeuron):
-            raise ModelError(f"{name} is a neuron of this package: load() gives a model from its file")
-        describe(name, module, neurons)  # raises before anything is built
+def network_of(given, decoder, own, settings, spiking=False):
+    """A new VGG_SNN_STDB_wFeedback in eval mode with the architecture of these (name, module) pairs. own: settings that must not
+    be given, like those that follow from the layers; settings: those given; spiking: whether the layers have spiking neurons.
+    Raises ModelError for layers that make no network, and for idle settings."""
     if not given or not isinstance(given[0][1], nn.Conv2d):
         raise ModelError(f"{given[0][0] if given else 'the stack'} is no convolution, with which a network here begins: {ORDER}")
     linears = [module for _, module in given if isinstance(module, nn.Linear)]
@@ -209,7 +194,7 @@ def network_of(given, neurons, decoder, own, settings):
     if both := own.keys() & settings.keys():
         raise ModelError(f"{min(both)} follows from the layers: leave it out")
     idle = () if decoder else OF_DECODER
-    idle += () if decoder or not linears else OF_NEW_LAYERS + (OF_NEURONS if any(neurons.values()) else ())
+    idle += () if decoder or not linears else OF_NEW_LAYERS + (OF_NEURONS if spiking else ())
     if does_nothing := [name for name in idle if name in settings]:
         what = "a decoder" if does_nothing[0] in OF_DECODER else "layers that are new"
         raise ModelError(f"{does_nothing[0]} is of {what}, and there are none: leave it out, or give decoder")
@@ -218,17 +203,17 @@ def network_of(given, neurons, decoder, own, settings):
     if not known:
         model.settings |= {"dataset": f"{ELSEWHERE}images", "image_shape": model.image_shape}
         model.background = background(model.settings)
-    ours = nn.Sequential(model.features, *([nn.Flatten(), model.classifier] if linears else []))
-    copy_layers([module for _, module in leaves(ours)], given, neurons)
     return model.eval()
 
 
 def encoder_tokens(given):
     """The tokens of the layers before nn.Flatten; the numbers of channels are checked later, with all else."""
     before = takewhile(lambda module: not isinstance(module, nn.Flatten), (module for _, module in given))
-    layers = [module for module in before if isinstance(module, (nn.Conv2d, *POOLS.values()))]
-    pools = {cls: token for token, cls in POOLS.items()}
-    return [pools.get(type(one)) or ("D" if halves(one) else one.out_channels) for one in layers]
+    tokens = []
+    for module in before:
+        tokens += [token for token, pool in POOLS.items() if isinstance(module, pool)]
+        tokens += ["D" if halves(module) else module.out_channels] if isinstance(module, nn.Conv2d) else []
+    return tokens
 
 
 def halves(convolution):
@@ -236,54 +221,36 @@ def halves(convolution):
 
 
 @torch.no_grad()
-def copy_layers(ours, given, neurons):
-    """Fill our modules from the (name, module) pairs given. Raises ModelError at the first that is not the same."""
-    after = f"what follows {given[-1][0]}", None
-    for module, leaf in zip_longest(ours, given):
-        name, other = leaf or after
-        (found, its), (wanted, own) = describe(name, other, neurons), describe("", module, neurons)
-        if found != wanted:
-            kind = "nothing" if other is None else type(other).__name__
-            raise ModelError(f"{name} is {kind}, where a network here has {wanted}: {ORDER}")
-        if found == "neuron":
-            for parameter, value in its.items():
+def copy_layers(model, given, spiking=False):
+    """Fill the model from the (name, module) pairs given, and compare each with the model's layer, ReLUs in the place of spiking
+    neurons, on noise, since on images a layer that is silent would hide a difference. spiking: whether the layers given have
+    spiking neurons, whose threshold and leak are copied. Raises ModelError at the first layer that computes something else."""
+    is_whole = any(isinstance(module, nn.Linear) for _, module in given)
+    ours = leaves(nn.Sequential(model.features, *([nn.Flatten(), model.classifier] if is_whole else [])))
+    shape, noise, end = model.image_shape, torch.Generator().manual_seed(0), (f"what follows {given[-1][0]}", None)
+    for one, leaf in zip_longest(ours, given):
+        (_, module), (name, other) = one or ("", None), leaf or end
+        kind = f"{type(other).__module__.split('.')[0]}.{type(other).__name__}"
+        wanted, theirs = nn.ReLU() if isinstance(module, SpikingNeuron) else module, other
+        if spiking and isinstance(module, SpikingNeuron):
+            for parameter, value in neuron(name, other, *NEURONS[kind]).items() if kind in NEURONS else ():
                 getattr(module, parameter).fill_(value)
-            continue
-        if differing := [each for each in own if its[each] != own[each]]:
-            each = differing[0]
-            advice = ADVICE.get(each, "train it so")
-            raise ModelError(f"{name} is {found} with {each}={its[each]}, where a network here has {own[each]}: {advice}")
-        if hasattr(module, "weight"):
-            module.weight.copy_(other.weight)
-            if other.bias is not None and module.bias is not None:
-                module.bias.copy_(other.bias)
-            elif other.bias is not None and other.bias.any():
-                raise ModelError(f"{name} has a bias, or a batch norm, and no neuron right after it: train it without")
+            theirs = wanted if kind in NEURONS else None
+        try:
+            shape = compared(wanted, theirs, torch.randn(2, *shape, generator=noise)).shape[1:]
+        except Exception as error:  # whatever a module raises on what is not for it
+            is_ours = "nothing" if module is None else "neuron" if isinstance(module, SpikingNeuron) else module
+            found = "nothing" if other is None else " ".join(f"{other}".split())
+            raise ModelError(f"{name} is {found}, where a network here has {is_ours}: {ORDER}") from error
 
 
-def shown(value):
-    return f"{value:g}" if isinstance(value, float) else value
-
-
-def describe(name, module, neurons):
-    """(kind, its arguments) of a layer, None for no layer; equal for those that do the same. neurons: as in network_of. Raises
-    ModelError for a layer that no network here has."""
-    if module is None or isinstance(module, SpikingNeuron):
-        return "nothing" if module is None else "neuron", {}
-    kind = f"{type(module).__module__.split('.')[0]}.{type(module).__name__}"
-    if kind in neurons:
-        return "neuron", neuron(name, module, *neurons[kind]) if neurons[kind] else {}
-    for base, arguments in SHAPES.items():
-        if is_a(module, base):
-            return base.__name__, {each: plain(module, each) for each in arguments}
-    other = "; from_layers takes spiking layers" if kind in NEURONS else "; from_ann takes a trained ANN" * (kind in OF_ANNS)
-    known = ", ".join([*(base.__name__ for base in SHAPES), *neurons])
-    raise ModelError(f"{name} is {kind}, and a network here is a chain of {known}{other}")
-
-
-def plain(module, name):
-    """The module's attribute of this name; sizes, which may be written in several ways, in one of them."""
-    value = getattr(module, name)
-    if value == "same":
-        return tuple(size // 2 for size in module.kernel_size)
-    return (value, value) if name in ("kernel_size", "stride", "padding") and isinstance(value, int) else value
+def compared(ours, theirs, signal):
+    """What their layer makes of a signal, in float64, after its parameters are copied to ours. Raises an error unless ours makes
+    the same."""
+    signal, theirs = signal.double(), copy.deepcopy(theirs).cpu().float()
+    for name, value in ours.named_parameters():
+        if getattr(theirs, name, None) is not None:
+            value.copy_(getattr(theirs, name))
+    found = theirs.double()(signal)
+    torch.testing.assert_close(copy.deepcopy(ours).double()(signal), found, equal_nan=True)
+    return found

@@ -179,6 +179,16 @@ class Standardised(nn.Conv2d):
         return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
 
 
+class Scaled(nn.Flatten):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+class Mean(nn.MaxPool2d):
+    def forward(self, x):
+        return nn.functional.avg_pool2d(x, 2)
+
+
 def hooked(module):
     module.register_forward_hook(lambda module, given, output: 2 * output)
     return module
@@ -189,14 +199,20 @@ def hooked(module):
     [
         (
             stack_with(3, nn.Conv2d(4, 4, 5, padding=2)),
-            "layer 3 is Conv2d with kernel_size=.5, 5., where a network here has .3, 3.:",
+            r"layer 3 is Conv2d\(.*kernel_size=.5, 5..*, where a network here has Conv2d\(.*kernel_size=.3, 3.",
         ),
-        (stack_with(3, nn.Conv2d(4, 4, 3, 2, 1)), "layer 3 is Conv2d with stride=.2, 2., .*: halve with a pool"),
-        (stack_with(3, nn.Conv2d(4, 4, 3, padding=1, groups=2)), "layer 3 is Conv2d with groups=2, .* has 1: train it so"),
-        (stack_with(3, Residual()), r"layer 3 is test_from_ann.Residual, and a network here is a chain of Conv2d, .*torch.ReLU"),
-        (stack_with(3, ResidualBlock(nn.Conv2d(4, 4, 3, padding=1))), "layer 3 is test_from_ann.ResidualBlock, and a network"),
-        (stack_with(3, Standardised(4, 4, 3, padding=1)), "layer 3 is test_from_ann.Standardised, and a network here"),
-        (stack_with(1, nn.GELU()), "layer 1 is torch.GELU"),
+        (
+            stack_with(3, nn.Conv2d(4, 4, 3, 2, 1)),
+            r"layer 3 is Conv2d\(.*stride=.2, 2..*, where .* has Conv2d\(.*stride=.1, 1..*: convolution, neuron",
+        ),
+        (stack_with(3, nn.Conv2d(4, 4, 3, padding=1, groups=2)), r"layer 3 is Conv2d\(.*groups=2"),
+        (stack_with(3, Residual()), r"layer 3 is Residual\(\), where a network here has Flatten"),
+        (
+            stack_with(3, ResidualBlock(nn.Conv2d(4, 4, 3, padding=1))),
+            r"layer 3 is ResidualBlock\( .0.: Conv2d.*, where a network here has Flatten",
+        ),
+        (stack_with(3, Standardised(4, 4, 3, padding=1)), r"layer 3 is Standardised\(.*, where a network here has Conv2d"),
+        (stack_with(1, nn.GELU()), "layer 1 is GELU.*, where a network here has neuron"),
         (stack_with(1, hooked(nn.ReLU())), "layer 1 has a hook or a forward of its own, .*: remove it"),
         (stack_with(1, nn.ReLU(), nn.BatchNorm2d(4)), "layer 2 is a batch norm behind layer 1: train it right behind"),
         (stack_with(1, nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()), "layer 1 keeps no running statistics"),
@@ -204,13 +220,24 @@ def hooked(module):
             stack_with(3, weight_norm(nn.Conv2d(4, 4, 3, padding=1)), nn.BatchNorm2d(4)),
             "layer 3 is parametrized, so layer 4 cannot be folded into it: call remove_parametrizations first",
         ),
-        (stack_with(2, nn.Conv2d(4, 4, 2, 2)), "layer 2 has a bias, or a batch norm, and no neuron right after it"),
-        (stack_with(2, nn.Conv2d(4, 4, 2, 2, bias=False), nn.ReLU()), "layer 3 is ReLU, where a network here has Conv2d: conv"),
-        (stack_with(8, nn.Linear(8, 9)), "layer 8 is Linear with out_features=9, .*: hidden layers have one width"),
-        (stack_with(6, nn.Linear(4 * 9, 8)), "layer 6 is Linear with in_features=36, .* has 64: so many come of these images"),
-        (stack_with(10, nn.Linear(8, 10), nn.LogSoftmax(1)), "layer 11 is torch.LogSoftmax"),
+        (stack_with(2, nn.Conv2d(4, 4, 2, 2)), "layer 2 is Conv2d.*, where a network here has Conv2d.*bias=False"),
+        (stack_with(2, nn.Conv2d(4, 4, 2, 2, bias=False), nn.ReLU()), r"layer 3 is ReLU\(\), where a network here has Conv2d"),
+        (
+            stack_with(8, nn.Linear(8, 9)),
+            "layer 8 is Linear.*out_features=9, .*, where a network here has Linear.*out_features=8",
+        ),
+        (stack_with(6, nn.Linear(4 * 9, 8)), "layer 6 is Linear.*in_features=36, .* has Linear.in_features=64"),
+        (stack_with(10, nn.Linear(8, 10), nn.LogSoftmax(1)), "layer 11 is LogSoftmax.*, where a network here has nothing"),
         (stack_with(1, nn.BatchNorm2d(5), nn.ReLU()), "layer 1 is a batch norm of 5 channels behind layer 0 of 4"),
-        (stack_with(0, nn.Conv2d(3, 4, 3, padding=1)), "layer 0 is Conv2d with in_channels=3, .* has 1: so many come of"),
+        (stack_with(5, Scaled(1, -1)), r"layer 5 is Scaled\(.*, where a network here has Flatten"),
+        (stack_with(2, Mean(2)), "layer 2 is Mean.kernel_size=2, .*, where a network here has CountingMaxPool"),
+        (stack_with(2, nn.MaxPool2d(3, 2, 1)), "layer 2 is MaxPool2d.kernel_size=3, .*, where a network here has Count"),
+        (
+            # behind neurons that are silent on every image
+            nn.Sequential(filled(nn.Conv2d(1, 4, 3, padding=1), -1.0), *stack_with(3, nn.Conv2d(4, 4, 3, 1, 1, groups=4))[1:]),
+            "layer 3 is Conv2d.*groups=4",
+        ),
+        (stack_with(0, nn.Conv2d(3, 4, 3, padding=1)), "layer 0 is Conv2d.3, 4, .* has Conv2d.1, 4,"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "layer 0 is no convolution, with which a network here begins"),
         (nn.Sequential(), "the stack is no convolution"),
         (stack_with(0, filled(nn.Conv2d(1, 4, 3, padding=1), float("nan"))), "layer 0 has weights that are no finite numbers"),
