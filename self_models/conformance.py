@@ -103,7 +103,7 @@ def compared(a, b, tolerance=None):
     """The first Difference of two SNNOutputs, or None."""
     if list(a.spikes) != list(b.spikes) or a.logits_by_step.shape != b.logits_by_step.shape:
         raise ModelError("these runs cannot be compared: they have other layers, classes or timesteps, or other images")
-    parts = list(parts_of(a, b, tolerance))
+    parts = list(compared_values(a, b, tolerance))
     differ = torch.stack([differs.any(2) for *_, differs in parts])  # (parts, T, B)
     if not differ.any():
         return None
@@ -115,7 +115,7 @@ def compared(a, b, tolerance=None):
     return Difference(image, step, layer, neuron if len(one) > 1 else None, one[neuron].item(), other[neuron].item())
 
 
-def parts_of(a, b, tolerance):
+def compared_values(a, b, tolerance):
     """(layer, what a has of it (T, B, n), what b has, where they differ), in the order of a step."""
     step = torch.arange(len(a.logits_by_step))[:, None]
     compared = [None if one.comparisons is None else one.comparisons * (step == step[-1]) for one in (a, b)]

@@ -281,8 +281,8 @@ def fit_thresholds(model):
 
 
 def units(model):
-    """(Connection, unit of its drive) of each, in their order: a drive of 1 stands for so much of the ANN's. Thresholds may be
-    changed on the way, each when its connection is met."""
+    """Yield each connection, in order, with the factor that converts its input current to the ANN's activation. A threshold may
+    be changed when its connection is yielded. Raises ModelError for a part that no architecture makes."""
     check_known(model, "conversion", own=True)
     wiring, thresholds, found = model.wiring, list(model.neurons().values()), {0: 1.0}
     for connection in (*wiring.forward, *wiring.feedback):

@@ -29,7 +29,7 @@ from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
 from self_models.running.recording import Recorder
-from self_models.running.steps import Frame, RunState, Schedule, stack_frames
+from self_models.running.steps import Frame, RunState, ActiveParts, stack_frames
 from self_models.running.stream import Stream
 from self_models.vgg_wFeedback import mixed_precision
 
@@ -216,7 +216,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if decodes:
             decoded = self.propagate(run, "generate", "generate", run.waiting)
             run.waiting = 0
-        run.schedules.append(Schedule(run.steps, waits, idle, [decodes]))
+        run.active_parts.append(ActiveParts(run.steps, waits, idle, [decodes]))
         shown = self.read_out_and_gate(run, decoded)
         recorded = run.recorder.of_step(run.spikes, run.memory, self.neurons(), image)
         return shown._replace(logits=run.logits, spikes=run.spike_counts(self.wiring.names), **recorded)
@@ -307,7 +307,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def segment(self, run, draws, frames):
         """(the run after T steps, their Frame) of a run that stays as it is, on draws (T, B, C, H, W)."""
-        run, first = replace(run, memory=dict(run.memory), reached=[], schedules=[]), run.steps
+        run, first = replace(run, memory=dict(run.memory), reached=[], active_parts=[]), run.steps
         if run.at_once:
             shown = batched.advance(self, run, draws)
         else:

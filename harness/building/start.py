@@ -96,7 +96,7 @@ def with_gate(config):
 
 
 def of_ann(config, start):
-    """flag -> value that the conversion of this ANN needs. Raises UserError where another is typed, or it cannot be converted."""
+    """Flags, name -> value, that converting this ANN forces. Raises UserError if another value is typed, or for another ANN."""
     settings, needs = start.settings, {}
     if (own := settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
         raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {start.path} has {own}")

@@ -33,11 +33,11 @@ class Configuration:
         return self.values[name]
 
     def with_found(self, **found):
-        """The same with these values where nobody has given others."""
+        """A copy with these defaults filled in; values of the user and the recipe win."""
         return replace(self, found=self.found | found)
 
     def with_settled(self, **settled):
-        """The same with these values, whatever was given."""
+        """A copy with these values, whatever the user gave."""
         return replace(self, settled=self.settled | settled)
 
 

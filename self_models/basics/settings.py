@@ -27,15 +27,15 @@ def meant(value, names):
 
 
 class Registry(dict):
-    """name -> what goes by it. kind: what such a thing is called in an error; all_may_be_set: settings of all its classes may be
-    given, whichever is chosen."""
+    """A dict of named classes or functions. kind: what one of them is called in an error; all_may_be_set: settings of all its
+    classes may be given, whichever is chosen."""
 
     def __init__(self, kind, *, all_may_be_set=False, **entries):
         super().__init__(entries)
         self.kind, self.all_may_be_set, self.base, self.own = kind, all_may_be_set, None, ()
 
     def expects(self, base, *own):
-        """What is registered from now on is derived from this class, and has these methods beside those of the class."""
+        """Require that what is registered from now on is derived from this class and has these methods, too."""
         self.base, self.own = base, own
 
     def register(self, name):
@@ -164,8 +164,8 @@ class Setting:
     """What is declared of a setting beside its name. kind: its type and range; help: with unit; needs: Needs, all of which must
     hold for it to count, that of its part among them. Its flag: flags: option strings, else --NAME; none for an empty tuple.
     group: of --help; common: the short one has it, too. metavar, argparse: for argparse. Who asks it: training: it counts in
-    training only. taken_up: --resume takes it over where it is not typed; fixed: it must not be typed with another value then.
-    adopted: post-hoc scripts take a checkpoint's value over."""
+    training only. taken_up: --resume restores this flag unless you give it; fixed: resuming with another value is an error.
+    adopted: post-hoc scripts take the checkpoint's value."""
 
     kind: object
     help: str

@@ -157,14 +157,14 @@ def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):
     network of one class, and for an SNN with a part that no architecture makes, whose operations are not known."""
     was_training, size = model.training, required(COUNT, "batch_size", batch_size)
     try:
-        parts = parts_of(model, data, labels, size)
+        parts = batches_from(model, data, labels, size)
         operations = operations and isinstance(model, VGG_SNN_STDB_wFeedback)
         return evaluate_parts(model.eval(), parts, seed, count_operations=operations)
     finally:
         model.train(was_training)
 
 
-def parts_of(model, data, labels, batch_size):
+def batches_from(model, data, labels, batch_size):
     """The Batches of evaluate's data, one after the other. Raises ModelError for data that it cannot take."""
     if labels is not None:
         images, labels = tensor_of(data), tensor_of(labels)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from self_models.basics.errors import ModelError
-from self_models.counting.evaluation import evaluate_parts, parts_of
+from self_models.counting.evaluation import batches_from, evaluate_parts
 from self_models.counting.operations import OperationCounter
 from self_models.counting.spikes import part_of
 from self_models.network.wiring import check_known
@@ -125,7 +125,7 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
     model.engine = None  # the event engine does not say which neurons are reached
     try:
         counter = OperationCounter(model, reaches=True)
-        found = evaluate_parts(model.eval(), parts_of(model, data, labels, batch_size), seed, count_operations=counter)
+        found = evaluate_parts(model.eval(), batches_from(model, data, labels, batch_size), seed, count_operations=counter)
     finally:
         model.engine = engine
         model.train(was_training)

@@ -101,13 +101,13 @@ class OperationCounter:
         one after the other (T B, ...); it counts with settle()."""
         self._noted.append((name, signal, steps))
 
-    def settle(self, schedules, images, ends=None):
-        """Count what has been noted of some steps. schedules: these steps' Schedules; images: how many took them; ends: how many
+    def settle(self, active_parts, images, ends=None):
+        """Count what has been noted of some steps. active_parts: these steps' ActiveParts; images: how many took them; ends: how many
         of them each image took (B,), None for all."""
         noted, self._noted = self._noted, []
         flags = [
             (True, not one.waits, not one.decoder_idle, now, not self.model.phased or self.model.phase(step) == 0)
-            for one in schedules
+            for one in active_parts
             for step, now in enumerate(one.decodes, one.first)
         ]
         always, goes_on, asks, decodes, charges = torch.tensor(flags).T  # charges: of a phased network one phase, as each layer
@@ -119,7 +119,7 @@ class OperationCounter:
             taken = torch.arange(len(flags), device=device)[:, None] < ends
         spikes = active = None
         for name, signal, steps in noted:
-            at = torch.tensor([step - schedules[0].first for step in steps], dtype=torch.int64)
+            at = torch.tensor([step - active_parts[0].first for step in steps], dtype=torch.int64)
             rows, flat = taken[at.to(device)].flatten(), signal.detach()
             if name in self._modules:
                 if signal is spikes:  # of the layer before: 0 or 1
@@ -151,7 +151,7 @@ class OperationCounter:
         return active if flag.all() else sum_over_batch(fired, (taken & flag.to(taken.device)[:, None]).flatten())
 
     def _part(self, name):
-        """The part of the network to which a layer belongs, as far as parts may rest: see Schedule."""
+        """The part of the network to which a layer belongs, as far as parts may rest: see ActiveParts."""
         if part_of(name) == "decoder":
             return "decoder"
         stage, position = (FIRST if name == "input" else name).split(".")

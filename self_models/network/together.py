@@ -6,7 +6,7 @@ from self_models.network.surrogates import SURROGATES
 
 
 def check_together(model, gate, rule, readout):
-    """Raises ModelError where a model's settings and these parts make no network, or one of them would do nothing."""
+    """Raise ModelError if settings of a model and of these parts conflict, or one has no effect."""
     own = model.settings
     steps, interval = own["timesteps"], own["feedback_interval"]
     if model.phased:

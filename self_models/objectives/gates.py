@@ -52,11 +52,11 @@ class Gate:
         return True
 
     def waits(self, view):
-        """Whether the layers that the decoder does not need rest in this step; not again once they have run."""
+        """True while the classifier is skipped because the image is incomplete; never again once it has run."""
         return False
 
     def begins_anew(self, view):
-        """Whether the layers that the decoder needs are at rest again at the beginning of this step."""
+        """True in a step before which the layers that the decoder needs are reset."""
         return False
 
     def complete(self, prediction, view):

@@ -14,9 +14,9 @@ LOOKED_AFTER = 4  # steps taken at once while images may stop
 
 
 def all_steps(model, run, steps, uniforms=None, frames=True):
-    """(Frame of T = steps, how many of them each image took (B,), the run after them) of a run that begins, or goes on. In
-    evaluation each image stops after the first step at which model.rule holds, or after all; one that streams does not.
-    uniforms: as in the model's forward; frames: whether the Frame has pictures, else sums over them."""
+    """Run T = steps timesteps. Returns their Frame, the steps used per image (B,), and the RunState after them. In evaluation an
+    image stops after the first step at which model.rule holds, unless the run streams. uniforms: as in the model's forward;
+    frames: whether the Frame has pictures, else sums over them."""
     x, end, parts, stops = run.image, run.steps + steps, [], model.rule.stops and not model.training and not run.streams
     running = torch.arange(len(x), device=x.device)
     taken = torch.full_like(running, steps)
@@ -32,7 +32,7 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
             ends = ((may_stop.cumsum(0) == 0).sum(0) + 1).clamp(max=len(drawn))
             shown, taken[running] = shown.until(ends), first + ends
         if run.watcher:
-            run.watcher.settle(run.schedules, len(run.image), ends)
+            run.watcher.settle(run.active_parts, len(run.image), ends)
         parts.append(shown if len(running) == len(x) else shown.among(running, parts[-1]))
         if stops:
             left = (~may_stop.any(0)).nonzero().flatten()

@@ -36,9 +36,10 @@ class View(NamedTuple):
         return (self.image - self.explained) * visible
 
 
-class Schedule(NamedTuple):
-    """Of some steps, the first of which has this number, from 0: waits, whether the layers that the decoder does not need rest;
-    decoder_idle, whether the decoder does; decodes: for each step, whether the decoder runs in it."""
+class ActiveParts(NamedTuple):
+    """Which parts of the network run in some steps. first: number of the first of them, from 0; waits: whether the classifier, and
+    the layers that lead to it alone, are skipped; decoder_idle: whether no prediction is wanted; decodes: for each step, whether
+    the decoder runs in it."""
 
     first: int
     waits: bool
@@ -64,7 +65,7 @@ class RunState:
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
     reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
-    schedules: list = field(default_factory=list)  # of these steps
+    active_parts: list = field(default_factory=list)  # of these steps
     gate: type | None = None  # of the gate that has made the view
     at_once: bool = False  # whether layers take many steps at once, see fast/batched
     spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...), of those that ran
@@ -127,15 +128,19 @@ class Frame(NamedTuple):
         step = torch.arange(len(self.logits), device=ends.device)[:, None]
         shown, image = torch.minimum(step, ends - 1), torch.arange(len(ends), device=ends.device)
 
-        def stopped(values, counts):
-            return values * (step < ends).view(*step.shape[:1], -1, *[1] * (values.dim() - 2)) if counts else values[shown, image]
+        def stopped(values, of_one_step):
+            return (
+                values * (step < ends).view(*step.shape[:1], -1, *[1] * (values.dim() - 2))
+                if of_one_step
+                else values[shown, image]
+            )
 
         return self._each(stopped)
 
     def held(self, steps):
         """So many steps that show the last one again, and count 0."""
-        last = self._each(lambda values, counts: torch.zeros_like(values[-1:]) if counts else values[-1:])
-        return last._each(lambda values, counts: values.repeat(steps, *[1] * (values.dim() - 1)))
+        last = self._each(lambda values, of_one_step: torch.zeros_like(values[-1:]) if of_one_step else values[-1:])
+        return last._each(lambda values, _: values.repeat(steps, *[1] * (values.dim() - 1)))
 
     def among(self, running, earlier):
         """The running images' Frame put among all images; those that have stopped are held from the Frame earlier."""
@@ -143,11 +148,13 @@ class Frame(NamedTuple):
         return Frame(*(None if now is None else all_.index_copy(1, running, now) for now, all_ in zip(self, held, strict=True)))
 
     def _each(self, change):
-        """change(values, whether they count in their step alone), of all that are there."""
-        return Frame(*(None if values is None else change(values, name in COUNTS) for name, values in self._asdict().items()))
+        """change(values, whether they are of one step alone), of all that are there."""
+        return Frame(
+            *(None if values is None else change(values, name in OF_ONE_STEP) for name, values in self._asdict().items())
+        )
 
 
-COUNTS = ("compared", "spikes", "recorded_spikes")
+OF_ONE_STEP = ("compared", "spikes", "recorded_spikes")
 
 
 def stack_frames(frames, join=torch.stack):

@@ -8,7 +8,7 @@ from torch import nn
 from self_models.fast.batched.neurons import count_events
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
 from self_models.running.changing import show_image
-from self_models.running.steps import Schedule, accumulated, stack_frames
+from self_models.running.steps import ActiveParts, accumulated, stack_frames
 
 
 def advance(model, run, draws):
@@ -21,7 +21,7 @@ def advance(model, run, draws):
             sent = model.encoding.send(run.view.unexplained(), u)
             sums["input"][step] = count_events(run.view.sent(sent)[None])
             signal.append(sent)
-        run.schedules.append(Schedule(step, model.gate.waits(run.view), model.decoder_idle(run.view), [model.has_feedback]))
+        run.active_parts.append(ActiveParts(step, model.gate.waits(run.view), model.decoder_idle(run.view), [model.has_feedback]))
         if model.gate.completes:
             frames.append(model.read_out_and_gate(run, None))
         else:
@@ -57,8 +57,8 @@ def through(model, run, name, part, signal, begin, sums):
     """
     steps, layers = len(signal), [(f"{name}.{position}", layer) for position, layer in run.stages[part]]
     neurons = [key for key, layer in layers if isinstance(layer, SpikingNeuron)]
-    counts = bool(neurons) and not torch.is_grad_enabled() and not run.watcher
-    signal = signal.sum(0) if counts else signal.flatten(0, 1)
+    as_numbers = bool(neurons) and not torch.is_grad_enabled() and not run.watcher
+    signal = signal.sum(0) if as_numbers else signal.flatten(0, 1)
     for (key, layer), (_, after) in pairwise([*layers, ("", None)]):
         before = signal
         if isinstance(layer, HeldDropout):
@@ -66,16 +66,16 @@ def through(model, run, name, part, signal, begin, sums):
             continue
         if isinstance(layer, SpikingNeuron):
             begin, sent = begin + steps, sums[key]
-            if counts:
-                signal = counted(layer, signal, steps)
+            if as_numbers:
+                signal = spike_numbers(layer, signal, steps)
                 sent[begin : begin + steps] = torch.stack([(signal > t).sum(tuple(range(1, signal.dim()))) for t in range(steps)])
-                if counts := key != neurons[-1]:
+                if as_numbers := key != neurons[-1]:
                     continue
                 signal = torch.cat([signal > t for t in range(steps)]).to(signal.dtype)
             else:
                 signal = fired(layer, signal, steps)
                 sent[begin : begin + steps] = count_events(signal.unflatten(0, (steps, -1)))
-        elif counts:
+        elif as_numbers:
             signal = of_all(layer, signal, steps)
         elif isinstance(after, SpikingNeuron):
             signal = of_all(layer, signal.unflatten(0, (steps, -1)).sum(0), steps)
@@ -97,7 +97,7 @@ def of_all(layer, counts, steps):
     return drive
 
 
-def counted(neuron, drive, steps):
+def spike_numbers(neuron, drive, steps):
     """How often the neurons of a PhasedNeuron that has got this drive (B, ...) spike: clip(ceil(V/theta) - 1, 0, T)."""
     v = drive.to(neuron.threshold.dtype) / neuron.threshold
     return v.add_(neuron.initial_potential - 1).ceil_().clamp_(0, steps)

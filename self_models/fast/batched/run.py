@@ -10,7 +10,7 @@ from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeu
 from self_models.network.stages import LINEAR
 from self_models.network.wiring import is_altered
 from self_models.running.changing import shown_next
-from self_models.running.steps import Schedule, accumulated, gathered, joined, placed, stack_frames
+from self_models.running.steps import ActiveParts, accumulated, gathered, joined, placed, stack_frames
 
 
 def why_not(model):
@@ -47,64 +47,64 @@ def advance(model, run, draws):
     """
     if model.phased:
         return phased.advance(model, run, draws)
-    counts = {name: [] for name in model.wiring.names}
-    parts = [encode_and_decode(model, run, part, counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
+    spike_counts = {name: [] for name in model.wiring.names}
+    parts = [encode_and_decode(model, run, part, spike_counts) for part in draws.split(1 if model.gate.reacts else len(draws))]
     codes = [codes.flatten(2) for codes, _ in parts if codes is not None]
-    logits = classify(model, run, joined(codes) if codes else (), len(draws), counts)
-    spikes = torch.stack([joined(one) for one in counts.values()], -1)
+    logits = classify(model, run, joined(codes) if codes else (), len(draws), spike_counts)
+    spikes = torch.stack([joined(one) for one in spike_counts.values()], -1)
     shown = stack_frames([frame for _, frames in parts for frame in frames])
     return shown._replace(logits=logits, spikes=spikes, **run.recorder.taken())
 
 
-def encode_and_decode(model, run, draws, counts):
-    """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to counts what
+def encode_and_decode(model, run, draws, spike_counts):
+    """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to spike_counts what
     their layers send. Returns the encoder's output (T, B, ...), None where what follows waits, and a Frame of each step."""
     view, steps = shown_next(model, run, len(draws)), range(run.steps, run.steps + len(draws))
     signal = model.encoding.send(view.unexplained(), draws)
     sent = view.sent(signal)
-    counts["input"].append(count_events(sent))
+    spike_counts["input"].append(count_events(sent))
     run.recorder.note_input(sent)
     waits, idle, decodes = model.gate.waits(view), model.decoder_idle(view), [model.decodes(view, step) for step in steps]
-    run.schedules.append(Schedule(run.steps, waits, idle, decodes))
+    run.active_parts.append(ActiveParts(run.steps, waits, idle, decodes))
     if model.gate.begins_anew(view):
         run.forget("features", "before_fork")
-    forked = propagate(run, "features", "before_fork", signal, steps, steps, counts)
-    encoded = propagate(run, "features", "after_fork", forked, () if waits else steps, steps, counts)
+    forked = propagate(run, "features", "before_fork", signal, steps, steps, spike_counts)
+    encoded = propagate(run, "features", "after_fork", forked, () if waits else steps, steps, spike_counts)
     decoded = [None] * len(draws)
     if model.has_feedback:
         chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
         inflow = forked if idle or model.feedback_interval == 1 else gathered(run, forked, decodes)
-        output = propagate(run, "generate", "generate", inflow, chosen, steps, counts)
+        output = propagate(run, "generate", "generate", inflow, chosen, steps, spike_counts)
         output = iter(output if chosen else ())
         decoded = [next(output) if now else None for now in decodes]
     return encoded, [model.read_out_and_gate(run, codes) for codes in decoded]
 
 
-def classify(model, run, codes, steps, counts):
+def classify(model, run, codes, steps, spike_counts):
     """The classifier on the encoder's output of so many steps, (t, B, ...) of the last t of them, in place. Returns the logits
     after each step (T, B, labels)."""
     among = range(run.steps - steps, run.steps)
-    drives = propagate(run, "classifier", "classifier", codes, among[steps - len(codes) :], among, counts)
+    drives = propagate(run, "classifier", "classifier", codes, among[steps - len(codes) :], among, spike_counts)
     drives = run.logits[None][:0] if drives is None else drives.to(run.image.dtype)
     so_far = accumulated(run.logits, drives, steps, model.settings["output_leak"], at_once=model.training)
     run.logits = so_far[-1]
     return so_far
 
 
-def propagate(run, name, part, signal, steps, among, counts):
+def propagate(run, name, part, signal, steps, among, spike_counts):
     """A part of the stage of this name in these steps of those among (numbers), in place: what comes out of it (t, B, ...), None
-    where it runs in none. signal: (t, B, ...). Adds to counts each layer's spikes per step and image, (T, B), of all steps."""
+    where it runs in none. signal: (t, B, ...). Adds to spike_counts each layer's spikes per step and image, (T, B), of all steps."""
     neurons = {f"{name}.{at}": layer for at, layer in run.stages[part] if isinstance(layer, SpikingNeuron)}
     spikes, recorded = {}, run.recorder.begin(neurons, run.memory)
     output = run_part(run, name, part, signal, steps, spikes, recorded) if steps else None
     for key in neurons:
-        counts[key].append(placed(spikes.get(key), steps, among, run.image))
+        spike_counts[key].append(placed(spikes.get(key), steps, among, run.image))
     run.recorder.end(recorded, steps, among, run.image)
     return output
 
 
-def run_part(run, name, part, signal, steps, counts, recorded):
-    """What comes out of a part of a stage in these steps, (t, B, ...). Fills counts with each layer's spikes per step and image,
+def run_part(run, name, part, signal, steps, spike_counts, recorded):
+    """What comes out of a part of a stage in these steps, (t, B, ...). Fills spike_counts with each layer's spikes per step and image,
     and recorded, layer -> kind -> None, with the spikes and potentials asked for, (t, B, ...). Where all steps are views of one,
     as of an image that is sent unchanged, the linear layers before the first neurons run once."""
     times = len(steps)
@@ -117,7 +117,7 @@ def run_part(run, name, part, signal, steps, counts, recorded):
         if isinstance(layer, SpikingNeuron):
             asked = recorded.get(key, {})
             take = traced_steps if "membrane" in asked else neuron_steps
-            signal, run.memory[key], counts[key], *potentials = take(layer, signal, run.memory.get(key), times)
+            signal, run.memory[key], spike_counts[key], *potentials = take(layer, signal, run.memory.get(key), times)
             found = {"spikes": signal, "membrane": potentials and potentials[0]}
             asked.update((kind, found[kind].unflatten(0, (times, -1))) for kind in asked)
         elif isinstance(layer, HeldDropout):
