@@ -29,7 +29,7 @@ from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
 from self_models.running.outputs import SNNOutput, Sums
 from self_models.running.recording import Recorder
-from self_models.running.steps import Frame, RunState, ActiveParts, stack_frames
+from self_models.running.steps import ActiveParts, Frame, RunState, stack_frames
 from self_models.running.stream import Stream
 from self_models.vgg_wFeedback import mixed_precision
 

@@ -102,8 +102,8 @@ class OperationCounter:
         self._noted.append((name, signal, steps))
 
     def settle(self, active_parts, images, ends=None):
-        """Count what has been noted of some steps. active_parts: these steps' ActiveParts; images: how many took them; ends: how many
-        of them each image took (B,), None for all."""
+        """Count what has been noted of some steps. active_parts: their ActiveParts; images: how many took them; ends: how many of
+        them each image took (B,), None for all."""
         noted, self._noted = self._noted, []
         flags = [
             (True, not one.waits, not one.decoder_idle, now, not self.model.phased or self.model.phase(step) == 0)

@@ -9,8 +9,8 @@ from self_models.running.steps import View
 
 
 def shown_next(model, run, steps):
-    """Return the View of the next steps of a RunState. For one step of a recording, also update the run, in place, to the frame of
-    this step. Several steps of a recording are seen at once, as (T, B, C, H, W)."""
+    """Return the View of the next steps of a RunState. For one step of a recording, also update the run, in place, to the frame
+    of this step. Several steps of a recording are seen at once, as (T, B, C, H, W)."""
     if run.recording is not None and steps > 1:
         return model.gate.start(run.recording[:, run.steps : run.steps + steps].transpose(0, 1))
     show_image(model, run, run.shown_now())

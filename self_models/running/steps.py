@@ -37,9 +37,9 @@ class View(NamedTuple):
 
 
 class ActiveParts(NamedTuple):
-    """Which parts of the network run in some steps. first: number of the first of them, from 0; waits: whether the classifier, and
-    the layers that lead to it alone, are skipped; decoder_idle: whether no prediction is wanted; decodes: for each step, whether
-    the decoder runs in it."""
+    """Which parts of the network run in some steps. first: number of the first of them, from 0; waits: whether the classifier,
+    and the layers that lead to it alone, are skipped; decoder_idle: whether no prediction is wanted; decodes: for each step,
+    whether the decoder runs in it."""
 
     first: int
     waits: bool

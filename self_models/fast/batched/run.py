@@ -57,8 +57,8 @@ def advance(model, run, draws):
 
 
 def encode_and_decode(model, run, draws, spike_counts):
-    """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to spike_counts what
-    their layers send. Returns the encoder's output (T, B, ...), None where what follows waits, and a Frame of each step."""
+    """T steps of encoder and decoder on what the input neurons see now, in place. draws: (T, B, C, H, W). Adds to spike_counts
+    what their layers send. Returns the encoder's output (T, B, ...), None where what follows waits, and a Frame of each step."""
     view, steps = shown_next(model, run, len(draws)), range(run.steps, run.steps + len(draws))
     signal = model.encoding.send(view.unexplained(), draws)
     sent = view.sent(signal)
@@ -93,7 +93,7 @@ def classify(model, run, codes, steps, spike_counts):
 
 def propagate(run, name, part, signal, steps, among, spike_counts):
     """A part of the stage of this name in these steps of those among (numbers), in place: what comes out of it (t, B, ...), None
-    where it runs in none. signal: (t, B, ...). Adds to spike_counts each layer's spikes per step and image, (T, B), of all steps."""
+    where it runs in none. signal: (t, B, ...). Adds to spike_counts each layer's spikes per step and image, (T, B)."""
     neurons = {f"{name}.{at}": layer for at, layer in run.stages[part] if isinstance(layer, SpikingNeuron)}
     spikes, recorded = {}, run.recorder.begin(neurons, run.memory)
     output = run_part(run, name, part, signal, steps, spikes, recorded) if steps else None
@@ -104,9 +104,9 @@ def propagate(run, name, part, signal, steps, among, spike_counts):
 
 
 def run_part(run, name, part, signal, steps, spike_counts, recorded):
-    """What comes out of a part of a stage in these steps, (t, B, ...). Fills spike_counts with each layer's spikes per step and image,
-    and recorded, layer -> kind -> None, with the spikes and potentials asked for, (t, B, ...). Where all steps are views of one,
-    as of an image that is sent unchanged, the linear layers before the first neurons run once."""
+    """What comes out of a part of a stage in these steps, (t, B, ...). Fills spike_counts with each layer's spikes per step and
+    image, and recorded, layer -> kind -> None, with the spikes and potentials asked for, (t, B, ...). Where all steps are views
+    of one, as of an image that is sent unchanged, the linear layers before the first neurons run once."""
     times = len(steps)
     alike = times > 1 and not signal.stride(0)
     signal = signal[0] if alike else signal.flatten(0, 1)
