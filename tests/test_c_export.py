@@ -144,10 +144,10 @@ def few_images(monkeypatch):
 @torch.no_grad()
 def test_same_spikes_and_pixels(tmp_path, monkeypatch, settings, kind):
     """With potentials, logits and open pixels, one image after the other, and streaming; clean for both sanitisers. The compact
-    form by plain loops, and with room for four windows of weights."""
+    form by plain loops, and with room for two windows of weights."""
     flags, is_compact = SANITISED, kind == "compact"
     if is_compact:
-        monkeypatch.setattr(harness.exporting.c_folder, "ROWS", 4)
+        monkeypatch.setattr(harness.exporting.c_folder, "ROWS", 2)
         flags = f"{flags[0]} -DPLAIN", flags[1]
     model = build(**{"timesteps": 7, "fc_width": 12, **settings})
     model = in_whole_numbers(model) if kind == "int8" else model
@@ -240,7 +240,7 @@ def test_what_no_stream_can_run_is_refused(tmp_path, settings):
     ("here", "change", "settings"),
     [
         ({"feedback": 0}, {"gate": "open"}, {"residual": True, "readout": "membrane"}),
-        ({"epsilon": 0.125}, {"epsilon": 0.125}, {"blocking": "dynamic", "epsilon": 2.0}),
+        ({"epsilon": 0.125}, {"epsilon": 0.125}, {"blocking": "dynamic", "epsilon": 2.0, "default_threshold": 64.0}),
         ({"dynamic": 1}, {"blocking": "dynamic"}, {}),
         ({"surprise": 0.5}, {"surprise": 0.5}, {"blocking": "dynamic"}),
     ],

@@ -8,8 +8,9 @@
 
 enum { ALIGNED = sizeof(void *) > 4 ? 16 : 8 }; /* bytes of which an array's place is a multiple */
 enum { SMALL = 64 };                          /* a window with so few weights is added up before it is added to V */
-enum { TOGETHER = 16, LINES = 1024, FEWER = 6 }; /* rows read at once; fewer of those that share lines of the cache */
-enum { FOR_A_GROUP = 4 };                     /* spikes of a place in a group of channels, so that groups pay */
+enum { TOGETHER = 16, LINES = 1024, FEWER = 6 }; /* rows read at once; fewer of long ones, and where those a multiple of LINES apart
+                                                   would push each other out of the cache */
+enum { FOR_A_GROUP = 4 };                     /* mean spikes of a place in a group of channels from which on groups pay */
 enum { CHUNK = 64 };                          /* pixels read out at once */
 
 /* --- numbers */
@@ -89,7 +90,8 @@ static size_t places_of(const Node *node) { return (size_t)node->height * (size_
 static size_t neurons_of(const Node *node) { return places_of(node) * (size_t)node->channels; }
 static potential_t constant(const State *run, int n, int which) { return run->network->constants[CONSTANTS * n + which]; }
 
-/* Room for so many of so many bytes, from *end on, which becomes 0 for good where that is too much. */
+/* count * bytes bytes of the memory from *end on, which moves behind them, or is 0 from then on where that is too much. Returns 0 for
+   nothing, and without memory. */
 static void *take(char *memory, size_t *end, size_t count, size_t bytes)
 {
     const size_t at = *end;
@@ -179,7 +181,8 @@ static void clear_words(uint32_t *words, size_t count)
         words[i] = 0;
 }
 
-/* V <- leak V, for each step of this clock that a place's membranes have missed, until nothing changes any more. */
+/* V <- leak V, once for each step that a place's membranes have missed. clock: steps whose leak they have had then, of the network or,
+   in the decoder, of the decoder. */
 static void decay(State *run, int n, size_t place, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
@@ -223,7 +226,7 @@ static uint32_t clock_of(const State *run, int n)
     return run->decodes;
 }
 
-/* V <- start + (V - start) keep, of a node that is up to date then. */
+/* Bring a node's potentials up to date; then V <- start + (V - start) keep. */
 static void forget(State *run, int n, float keep)
 {
     const Node *node = &run->network->node[n];
@@ -305,7 +308,7 @@ static void clear(State *run, int n)
     clear_words(part->listed, (size_t)(node->height * part->row));
 }
 
-/* Counting: count what a node has sent in this step; of one whose events have values apart, whether all were 1 or -1 or not. */
+/* Counting: count what each neuron has sent in this step; where events have values, apart by whether all in the step were 1 or -1. */
 static void note(State *run, int n)
 {
     const Node *node = &run->network->node[n];
@@ -493,7 +496,7 @@ static int32_t turn(const State *run, int n)
 }
 
 /* V <- V + b + W s, up to date with this clock. Where weights are more than the cache holds and places have many spikes, one group
-   of channels after the other: its weights are read from far once, and then for every place from near. */
+   of channels after the other: its weights are read from memory once, and for all other places from the cache. */
 static void charge(State *run, int n, uint32_t clock)
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
@@ -981,8 +984,8 @@ static int is_over(const State *run)
     return !busy;
 }
 
-/* The prediction as the network's loss has it is R, or its activation: sent times *factor, plus 1 - *factor. sigma(R) of a spike count,
-   at least 1/2, was stretched to 2 sigma(R) - 1 without rounding. */
+/* The prediction as the loss has it: what is returned times *factor, plus 1 - *factor. The gate has 2 sigma(R) - 1 of a spike count in
+   grey, the loss sigma(R), which is half of that plus 1/2, exactly, since it is at least 1/2. */
 static const float *shown_prediction(const State *run, float *factor)
 {
     *factor = run->settings.readout == SPIKE_COUNT && !run->network->colour ? 0.5f : 1;

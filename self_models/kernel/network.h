@@ -11,7 +11,7 @@
            if (network_step(run)) break;                    the stopping rule holds
        network_answer(run);
 
-   Python reads the structs of this file by their names, so a field is declared in a line of its own kind: TYPE name, name;
+   Python reads the structs from this text: fields are declared as TYPE name, name;
    Words: V membrane potential, theta threshold, s spike, x pixel, p its prediction. A place is a pixel of a layer: the channels
    of a place lie side by side. */
 #ifndef NETWORK_H
@@ -49,8 +49,7 @@ enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS };                  /* 
    kind: NEURONS spike; OUTPUT adds up the logits; DECODED is the decoder's output of a step; a RELAY passes on the sums that
    reach it; a POOL is a 2 x 2 maximum pool of spikes, a COUNTING_POOL one of spike counts; WAITING adds up spikes until the decoder
    runs; a MAP counts by neuron the steps in which something reached it. Node 0 is the input.
-   link: weights of windows; or a row of weights for every place (linear); or the same value, of a place that lies there after
-   `halvings`. A spike at (y, x), with b = 2^halvings, has the phase (y % b) b + x % b and reaches the window whose corner is
+   link: weights of windows; or a row of weights for every place (linear); or none: what (y, x) sends reaches (y / b, x / b). A spike at (y, x), with b = 2^halvings, has the phase (y % b) b + x % b and reaches the window whose corner is
    (y / b) 2^doublings - padding, columns likewise: `side` rows of `row` weights, target channels within columns, zeros at the end up to
    a multiple of 4. Weights: (phase, source channel, window row, row). A linear link has a phase for each place and a window of
    one place. group: so many channels of the source have weights that stay in the cache together.
@@ -90,12 +89,12 @@ typedef struct {
     potential_t *v;    /* membrane potentials; of a relay the sums to pass on */
     uint32_t *spikes;  /* a bit for each neuron that sent something in this step, 32 channels of a place to a word */
     uint32_t *sent;    /* a bit for each place that did so; each row begins with a word */
-    uint32_t *listed;  /* likewise, each place that something has reached: V may be above theta there; 0 where nobody asks */
+    uint32_t *listed;  /* likewise, each place that something has reached, where V may be above theta; 0 where nobody asks */
     uint32_t *decayed; /* by place: steps whose leak V has had; 0 where nothing leaks */
     uint32_t *passed;  /* before and behind a counting pool: spikes of each neuron so far; else 0 */
     uint32_t *events;  /* counting: how often each neuron sent 1 or -1, then how often another value; else 0 */
     uint32_t count;    /* events of this step */
-    uint32_t busy;     /* whether something has reached it */
+    uint32_t busy;     /* whether a place may be listed, or V of the decoder's output be other than 0 */
     int32_t words, row; /* words of a place's spikes, and of a row of places */
 } Part;
 
@@ -103,14 +102,14 @@ typedef struct {
     const Network *network;
     Settings settings;
     Part *part;                  /* by node */
-    size_t *rows;                /* where the weights lie that go to one window, and the values that they are multiplied by */
+    size_t *rows;                /* of events that reach one window: where the weights of each begin, and its value */
     potential_t *values;
     float *image;                /* x, on its scale */
     float *readout_sum;          /* R */
     float *prediction;           /* p on the image's scale, as the gate compares it */
     float *logits;               /* O */
     uint8_t *is_open;            /* whether the input neuron may spike */
-    uint8_t *marks;              /* for a while: which pixels were open, or which may send */
+    uint8_t *marks;              /* while an image is shown: which pixels were open before; in list_sending: which may send */
     uint8_t *predicted;          /* whether |p - x| < epsilon */
     int32_t *sending;            /* blocks of 4 pixels of which one may spike */
     int32_t pixels, classes, blocks;
@@ -164,7 +163,8 @@ void network_set(State *run, const Settings *settings);
 void network_wake(State *run);
 void network_settle(State *run);
 
-/* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in where a pointer is not 0.
+/* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in: logits, counts, which are 0
+   before, and the others where their pointers are not 0.
    state: which goes on; 0: one that is reset, for this image. frames: `count` of them, pixels as numbers, the last of which stays;
    uniforms: random numbers, given, `stride` from step to step, or 0: drawn. stops: end where the rule holds. ahead: predictions are
    compared with the frame so many steps later. Steps in which nothing can change any more are not run.

@@ -62,24 +62,24 @@ typedef int8_t few4_t __attribute__((vector_size(4), aligned(1), may_alias));
 #define WIDE4(at) (*(const four_t *)(at))
 #endif
 
-/* `count` rows to so many vectors; parts and valued are constants where this is called */
-ALWAYS void add_vectors(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
-                        const int parts, const int valued)
+/* `count` rows to so many vectors of one line, or of each of three that lie `stride` potentials and `line` weights apart; lines, parts
+   and valued are constants where this is called */
+ALWAYS void add_vectors(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows,
+                        const potential_t *values, int32_t count, const int lines, const int parts, const int valued)
 {
-    lanes_t sum[8];
+    lanes_t sum[3][8];
     int32_t r;
-    int k;
-    for (k = 0; k < parts; k++)
-        sum[k] = *(lanes_t *)(to + k * LANES);
-    for (r = 0; r < count; r++) {
-        const weight_t *const row = weights + rows[r];
-        for (k = 0; k < parts && valued; k++)
-            sum[k] += values[r] * WIDE(row + k * LANES);
-        for (k = 0; k < parts && !valued; k++)
-            sum[k] += WIDE(row + k * LANES);
-    }
-    for (k = 0; k < parts; k++)
-        *(lanes_t *)(to + k * LANES) = sum[k];
+    int k, y;
+    for (y = 0; y < lines; y++)
+        for (k = 0; k < parts; k++)
+            sum[y][k] = *(lanes_t *)(to + (size_t)y * stride + k * LANES);
+    for (r = 0; r < count; r++)
+        for (y = 0; y < lines; y++)
+            for (k = 0; k < parts; k++)
+                sum[y][k] += (valued ? values[r] : 1) * WIDE(weights + rows[r] + y * line + k * LANES);
+    for (y = 0; y < lines; y++)
+        for (k = 0; k < parts; k++)
+            *(lanes_t *)(to + (size_t)y * stride + k * LANES) = sum[y][k];
 }
 
 ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
@@ -88,17 +88,15 @@ ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *
     int32_t i = 0, r;
     while (size - i >= LANES) {
         const int left = (size - i) / LANES, parts = left < MOST ? left : MOST;
-#define OF(k) case k: add_vectors(to + i, weights + i, rows, values, count, k, valued); break;
+#define OF(k) case k: add_vectors(to + i, 0, weights + i, 0, rows, values, count, 1, k, valued); break;
         switch (parts) { OF(1) OF(2) OF(3) OF(4) OF(5) OF(6) OF(7) OF(8) }
 #undef OF
         i += parts * LANES;
     }
     for (; size - i >= 4; i += 4) {
         four_t sum = *(four_t *)(to + i);
-        for (r = 0; r < count && valued; r++)
-            sum += values[r] * WIDE4(weights + rows[r] + i);
-        for (r = 0; r < count && !valued; r++)
-            sum += WIDE4(weights + rows[r] + i);
+        for (r = 0; r < count; r++)
+            sum += (valued ? values[r] : 1) * WIDE4(weights + rows[r] + i);
         *(four_t *)(to + i) = sum;
     }
     for (; i < size; i++)
@@ -126,9 +124,9 @@ ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
 }
 
 #ifdef AVX512
-/* Three lines of windows at once, in the target `stride` potentials apart, so many vectors of each; else as add_vectors. Weights of 8
-   bits are added up in 16, which hold SHORT of them, and of which a vector has twice as many. */
 #ifdef NETWORK_INT8
+/* Three lines, as add_vectors, but weights of 8 bits are added up in 16, which hold SHORT of them, and of which a vector has twice as
+   many. */
 enum { SHORT = 256, WIDTH = 2 * LANES };
 ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
                       const int parts)
@@ -157,23 +155,7 @@ ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, i
 }
 #else
 enum { WIDTH = LANES };
-ALWAYS void add_three(potential_t *to, size_t stride, const weight_t *weights, int32_t line, const size_t *rows, int32_t count,
-                      const int parts)
-{
-    lanes_t sum[3][THREE];
-    int32_t r;
-    int k, y;
-    for (y = 0; y < 3; y++)
-        for (k = 0; k < parts; k++)
-            sum[y][k] = *(lanes_t *)(to + (size_t)y * stride + k * LANES);
-    for (r = 0; r < count; r++)
-        for (y = 0; y < 3; y++)
-            for (k = 0; k < parts; k++)
-                sum[y][k] += WIDE(weights + rows[r] + y * line + k * LANES);
-    for (y = 0; y < 3; y++)
-        for (k = 0; k < parts; k++)
-            *(lanes_t *)(to + (size_t)y * stride + k * LANES) = sum[y][k];
-}
+#define add_three(to, stride, weights, line, rows, count, k) add_vectors(to, stride, weights, line, rows, 0, count, 3, k, 0)
 #endif
 
 /* Windows of three lines of `size` weights, all within the target. Returns 0, and does nothing, where that is not faster. */
