@@ -30,18 +30,18 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
         if stops:
             may_stop = torch.stack([model.rule.may_stop(state, model.gate.least_steps) for state in run.after(shown)])
             ends = ((may_stop.cumsum(0) == 0).sum(0) + 1).clamp(max=len(drawn))
-            shown, taken[running] = shown.until(ends), first + ends
+            taken[running] = first + ends
         if run.watcher:
             run.watcher.settle(run.active_parts, len(run.image), ends)
-        parts.append(shown if len(running) == len(x) else shown.among(running, parts[-1]))
+        parts.append(shown if len(running) == len(x) else shown.among(running, len(x)))
         if stops:
             left = (~may_stop.any(0)).nonzero().flatten()
             if not len(left):
-                parts.append(parts[-1].held(end - run.steps))
                 break
             if len(left) < len(running):
                 run, running = run.select(left), running[left]
-    return stack_frames(parts, joined), taken, run
+    shown = stack_frames(parts, joined)
+    return shown.until(taken, steps) if stops else shown, taken, run
 
 
 def chunk_length(model, x, steps, stops, one_by_one=False):

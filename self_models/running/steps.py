@@ -123,35 +123,23 @@ class Frame(NamedTuple):
         share = None if self.is_open is None else share_of_active(self.is_open, image)
         return self._replace(prediction=None, predicted=None, is_open=None, error=error, open_share=share)
 
-    def until(self, ends):
-        """The same for images that stop after this many of these steps (B,): later ones show the last one again, and count 0."""
-        step = torch.arange(len(self.logits), device=ends.device)[:, None]
+    def until(self, ends, steps):
+        """So many steps (steps, B, ...) of images that stop after ends (B,): later ones show the last one again, and count 0."""
+        step = torch.arange(steps, device=ends.device)[:, None]
         shown, image = torch.minimum(step, ends - 1), torch.arange(len(ends), device=ends.device)
+        found = self._each(lambda values: values[shown, image])
+        for name in OF_ONE_STEP:
+            if (values := getattr(found, name)) is not None:
+                values[step >= ends] = 0
+        return found
 
-        def stopped(values, of_one_step):
-            return (
-                values * (step < ends).view(*step.shape[:1], -1, *[1] * (values.dim() - 2))
-                if of_one_step
-                else values[shown, image]
-            )
-
-        return self._each(stopped)
-
-    def held(self, steps):
-        """So many steps that show the last one again, and count 0."""
-        last = self._each(lambda values, of_one_step: torch.zeros_like(values[-1:]) if of_one_step else values[-1:])
-        return last._each(lambda values, _: values.repeat(steps, *[1] * (values.dim() - 1)))
-
-    def among(self, running, earlier):
-        """The running images' Frame put among all images; those that have stopped are held from the Frame earlier."""
-        held = earlier.held(len(self.logits))
-        return Frame(*(None if now is None else all_.index_copy(1, running, now) for now, all_ in zip(self, held, strict=True)))
+    def among(self, images, batch):
+        """The Frame of a batch of so many images, 0 for all but these, whose Frame this is."""
+        return self._each(lambda values: values.new_zeros(len(values), batch, *values.shape[2:]).index_copy(1, images, values))
 
     def _each(self, change):
-        """change(values, whether they are of one step alone), of all that are there."""
-        return Frame(
-            *(None if values is None else change(values, name in OF_ONE_STEP) for name, values in self._asdict().items())
-        )
+        """change(values), of all that are there."""
+        return Frame(*(None if values is None else change(values) for values in self))
 
 
 OF_ONE_STEP = ("compared", "spikes", "recorded_spikes")
