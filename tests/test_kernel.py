@@ -1,0 +1,287 @@
+"""The kernel as a library: how it is built and kept, by whatever compiler there is, and which tables its binding refuses."""
+
+import ctypes
+import importlib.util
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import OBJ1, REPOSITORY, images, refused, run_here
+
+import self_models.kernel.kept
+from harness.building import models
+from self_models.basics.errors import ModelError
+from self_models.integers import in_whole_numbers
+from self_models.kernel import build
+from self_models.kernel.build import FOLDER, KINDS, STRUCTS, Built
+from self_models.kernel.engine import EventEngine, new_results, runs_of
+from self_models.kernel.state import Rooms
+from self_models.kernel.tables import NODE, lay_out, settings_of
+from self_models.loading import load
+from self_models.running.draws import EVALUATION, Draws
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+QUICK, FEW = REPOSITORY / "trained_models/snn/quick_feedback.pth", "--preset quick_feedback --limit_test 16 --output_dir"
+INTEL = platform.machine() in ("x86_64", "AMD64")
+SANITIZED = (
+    "-O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined --param=asan-stack=0"  # gcc 12 then misaligns vectors
+)
+ZIG, HAS_ZIG = f"{sys.executable} -m ziglang cc", importlib.util.find_spec("ziglang") is not None
+COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
+needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
+
+
+def small(**settings):
+    """A network with leaks, pools, a floor, biases and feedback, and weights whose sums are rounded."""
+    torch.manual_seed(2)
+    own = {"plan": [[5, "D", 6, "A"], [3, "U", "U", "in"]], "image_shape": (1, 12, 16), "fc_width": 11, "timesteps": 4}
+    own |= {"leak": 0.9, "default_threshold": 0.01, "membrane_floor": 1.0, "bias": True, "epsilon": 0.2}
+    return InputBlockingSNN(**own | settings).eval()
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A folder with an empty cache, whose name is no ASCII; nothing is built yet in this process."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "Käßchen ö"))
+    monkeypatch.setenv("CFLAGS", "-O0")
+    cached = build.built, build.library
+    for each in cached:
+        each.cache_clear()
+    yield tmp_path
+    for each in cached:
+        each.cache_clear()
+
+
+def libraries():
+    return sorted(build.kept_folder().rglob("*.so"))
+
+
+# --- compilers
+
+
+def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
+    """The draws are the same, so the logits are, too; auto says so once, and --engine event is refused in one line."""
+    (fresh / "ziglang").mkdir()
+    (fresh / "ziglang/__init__.py").touch()  # a package that has no compiler
+    x, draws = images(3), Draws(3, EVALUATION, torch.tensor([0, 5, 2**32 - 1]))
+    with monkeypatch.context() as patch:
+        for name, value in {"PATH": "", "CC": "", "PYTHONPATH": str(fresh)}.items():
+            patch.setenv(name, value)
+        patch.syspath_prepend(fresh)
+        patch.setattr(models, "WORTH_IT", 0)
+        model, drawn = load(QUICK), draws.uniforms(2, (2, 3, 4))
+        logits = model(x, draws=draws).logits
+        said = run_here(OBJ1, f"{FEW} {fresh}")[1]
+        assert said.count("no C compiler") == said.count("engine: dense (the event engine") == 1 and "use --engine" not in said
+        assert "pip install ziglang brings one, or use --engine dense" in refused(OBJ1, f"{FEW} {fresh} --engine event")
+        patch.setattr(build, "compilers", list)
+        with pytest.raises(ModelError, match=r"no C compiler is here .*: pip install ziglang"):
+            Built()
+    assert model.engine is None and not libraries()
+    for function in (build.built, build.library):
+        function.cache_clear()
+    assert torch.equal(draws.uniforms(2, (2, 3, 4)), drawn)
+    assert torch.equal(load(QUICK, engine="dense")(x, draws=draws).logits, logits)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("#!/bin/sh\nexit 3\n", "exit status 3"), ("no program\n", "Exec format error"), ("#!/bin/sh\nexit 0\n", "network.so"),
+        ("#!/bin/sh\necho a warning >&2\necho error: no licence >&2\nexit 1\n", "(cc: error: no licence)"), ("", "No such file"),
+    ],
+)  # fmt: skip
+def test_a_compiler_that_fails(fresh, monkeypatch, script, words):
+    """One line if there is no other; else it is passed over."""
+    compiler = fresh / "cc"
+    if script:
+        compiler.write_text(script)
+        compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "compilers", lambda: [[str(compiler)]])
+        with pytest.raises(ModelError, match="pip install ziglang") as error:
+            Built()
+    assert words in str(error.value).replace(f"{fresh}/", "") and "\n" not in str(error.value) and not libraries()
+    if shutil.which("cc"):
+        found = Built()
+        assert found.command[0] == "cc" and str(compiler) in found.reasons[0] and [found.path] == libraries()
+
+
+@pytest.mark.parametrize(("name", "value"), [("CC", "cc '"), ("CFLAGS", '"')])
+def test_variables_that_cannot_be_read(fresh, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ModelError, match=f"{name} cannot be read .*: mend it, or use --engine dense"):
+        Built()
+
+
+@needs_cc
+@torch.no_grad()
+def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
+    """Of 100 images; and the smallest numbers of this process stay what they are."""
+    x, found = images(100, (1, 12, 16)), []
+    ways = [("cc", "-O3"), ("cc", "-O0"), ("cc", "-O1 -Ofast -ffast-math -mdaz-ftz"), ("cc", "-O1 -DPLAIN -DX='a b'")]
+    ways += [("cc", "-O1 -march=x86-64")] * INTEL + [("clang", "-O2")] * ("clang" in COMPILERS) + [(ZIG, "-O3")] * HAS_ZIG
+    monkeypatch.setattr(build, "built", lambda *words: (Built(*words), ""))
+    monkeypatch.setattr(self_models.kernel.kept, "library", build.library.__wrapped__)
+    for compiler, flags in ways:
+        monkeypatch.setenv("CC", compiler)
+        monkeypatch.setenv("CFLAGS", flags)
+        output = EventEngine(small())(x, seed=1)
+        found.append([part.numpy().tobytes() for part in (output.logits_by_step, output.predictions, *output.spikes.values())])
+        assert found[0] == found[-1] and math.ldexp(1.0, -1074) * len(found) > 0, (compiler, flags)
+    assert min(output.spikes[name].sum() for name in ("features.4", "generate.1", "classifier.1")) > 0 and len(
+        libraries()
+    ) == len(ways)
+    if not HAS_ZIG:
+        pytest.skip("all but zig, which is not here: pip install ziglang")
+
+
+@pytest.mark.parametrize("flags", [*KINDS.values(), ("-DPLAIN",)])
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_no_compiler_warns(compiler, flags):
+    words = "-std=c99 -O1 -Wall -Wextra -Wpedantic -Werror -c network.c -o /dev/null"
+    done = subprocess.run([compiler, *words.split(), *flags], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_cc
+def test_structs_lie_as_in_c(tmp_path):
+    """What Python reads out of network.h, against sizeof and offsetof."""
+    fields = [(name, field, getattr(one, field)) for name, one in STRUCTS.items() for field, _ in one._fields_]
+    lines = [f'printf("%zu %zu\\n", offsetof({name}, {field}), sizeof((({name} *)0)->{field}));' for name, field, _ in fields]
+    lines += [f'printf("%d 0\\n", (int){what});' for what in [*(f"sizeof({name})" for name in STRUCTS), *build.numbers_of()]]
+    (tmp_path / "a.c").write_text('#include <stdio.h>\n#include "network.h"\nint main(void) {\n' + "\n".join(lines) + "\n}\n")
+    subprocess.run(["cc", "-I", FOLDER, "a.c", "-o", "a"], cwd=tmp_path, check=True)
+    said = subprocess.run(["./a"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    wanted = [(one.offset, one.size) for *_, one in fields] + [(ctypes.sizeof(one), 0) for one in STRUCTS.values()]
+    wanted += [(number, 0) for number in build.numbers_of().values()]
+    assert [tuple(map(int, line.split())) for line in said.splitlines()] == wanted
+
+
+# --- where it is kept
+
+
+@needs_cc
+@pytest.mark.parametrize("part", [0, 0.01, 0.5, None])
+def test_a_damaged_library_is_built_again(fresh, part):
+    """Loading half of one would end the process by a signal."""
+    path = Built().path
+    whole, made = path.read_bytes(), path.stat().st_mtime_ns
+    assert Built().path == path and path.stat().st_mtime_ns == made and libraries() == [path]
+    path.unlink()  # this process has it in memory
+    path.write_bytes(whole[: int(part * len(whole))] if part is not None else whole[:20_000] + bytes(9) + whole[20_009:])
+    assert Built().path == path and path.read_bytes() == whole and libraries() == [path]
+
+
+@needs_cc
+@pytest.mark.parametrize("what", ["cannot be written", "full", "no home"])
+def test_where_nothing_can_be_kept_it_is_built_for_this_process(fresh, monkeypatch, what):
+    """And nothing of it stays."""
+    temporary, cache = fresh / "temporary", build.users_folder()
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    if what == "no home":
+        monkeypatch.setattr(build, "users_folder", lambda: Path("~nobody_of_this_name").expanduser())
+    elif what == "cannot be written":
+        cache.parent.touch()
+    else:
+        says = (
+            f'case "$*" in *"{cache}"*) echo "error: No space left on device" >&2; exit 1;; esac; exec {shutil.which("cc")} "$@"'
+        )
+        (fresh / "cc").write_text(f"#!/bin/sh\n{says}\n")
+        (fresh / "cc").chmod(0o755)
+        monkeypatch.setattr(build, "compilers", lambda: [[str(fresh / "cc")]])
+    found = Built()
+    assert not found.kept and found.loaded.network_runs and not list(temporary.iterdir())
+    assert not cache.is_dir() or not libraries()
+
+
+@needs_cc
+def test_several_at_once_and_what_a_killed_build_left(fresh):
+    (build.kept_folder() / "building_x").mkdir(parents=True)
+    (build.kept_folder() / "building_x/network.so").write_text("half")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: Built(), range(4)))
+    (path,) = {one.path for one in found}
+    assert {each.name for each in build.kept_folder().iterdir()} == {"building_x", path.name}
+
+
+# --- tables
+
+
+def run_tables(model, tables, x):
+    """Run the model's images by these tables."""
+    kind = "int8" if tables.weights.dtype == np.int8 else "float32"
+    rooms, settings = Rooms(build.library(kind), tables), settings_of(model, tables)
+    results = new_results(tables, len(x), 3, math.prod(model.image_shape), True, False)
+    runs = runs_of(x.reshape(len(x), 1, -1).numpy(), None, results, Draws(0, EVALUATION, torch.arange(len(x))), 3, False, False)
+    rooms.run(runs, settings, 0, len(x))
+
+
+def mutated(tables, draw):
+    """The tables with one number, or one array, that is another."""
+    field = draw.choice([*NODE.names, *tables.header, "order", "weights", "constants", "shapes"])
+    other = int(draw.choice([-1, 0, 1, 2, 3, 5, 17, 200, 2**15, 2**31 - 1, -(2**31)]))
+    if field in tables.header:
+        return tables._replace(header=tables.header | {field: other})
+    if field == "shapes":
+        return tables._replace(shapes=[(c, h, w + (draw.random() < 0.5)) for c, h, w in tables.shapes])
+    if field in ("weights", "constants"):
+        return tables._replace(**{field: getattr(tables, field)[: -1 - draw.integers(3)]})
+    name = "nodes" if field in NODE.names else field
+    array = getattr(tables, name).copy()
+    (array[field] if field in NODE.names else array)[draw.integers(len(array))] = other
+    return tables._replace(**{name: array})
+
+
+def fuzz():
+    """Run tables as they are, and, where they are not refused, with one fault each."""
+    draw, x, refusals = np.random.default_rng(0), images(2, (1, 12, 16)), 0
+    pooled = {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "feedback_interval": 2, "residual": True}
+    for model in (small(), small(**pooled), in_whole_numbers(small())):
+        EventEngine(model)(x, seed=0), model.stream(seed=0)(x, 3)
+        tables = lay_out(model, compact=True, counting=True)
+        run_tables(model, tables, x)
+        for _ in range(150):
+            try:
+                run_tables(model, mutated(tables, draw), x)
+            except ModelError as error:
+                assert "tables do not fit each other" in str(error)
+                refusals += 1
+    assert refusals > 200, refusals
+
+
+def test_nothing_is_read_or_written_beyond_the_tables(fresh, monkeypatch):
+    """By the sanitizers of addresses and of undefined behaviour."""
+    runtime = shutil.which("gcc") and subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
+    if not runtime or not Path(runtime).is_absolute():
+        pytest.skip("gcc, or its sanitizer, is not here")
+    for name, value in {"CC": "gcc", "CFLAGS": SANITIZED, "ASAN_OPTIONS": "detect_leaks=0"}.items():
+        monkeypatch.setenv(name, value)
+    program = "import test_kernel; test_kernel.fuzz()"
+    own = {"LD_PRELOAD": runtime, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda one: {"weights": one.weights[:-1]}, "weights of"), (lambda one: {"constants": one.constants[:-1]}, "biases of"),
+        (lambda one: {"order": one.order[::-1].copy()}, "source of"), (lambda one: {"weights": one.weights.astype("d")}, "types"),
+        (lambda one: {"header": one.header | {"rows": 0}}, "rows"), (lambda one: {"names": one.names[1:]}, "decoder"),
+    ],
+)  # fmt: skip
+def test_tables_that_do_not_fit_are_refused(change, words):
+    tables = lay_out(small())
+    with pytest.raises(ModelError, match=rf"tables do not fit each other \({words}.*use --engine dense, and report this"):
+        tables._replace(**change(tables)).network()
