@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How fast is a network in C (export.py --to c, built by `cc -O2`), and does it send the event engine's spikes?
+"""How fast is a network in C (export.py --to c, built by `cc -O3`), and does it send the event engine's spikes?
 
 One JSON object per network and kind of weights: images per second of ./run, of the event engine and of one dense pass of an ANN
 of the same architecture (--ann, batches of 64), each the fastest of --repeats, in processor time of one core. `differing`: images
@@ -39,14 +39,14 @@ def main(argv=None):
     speed = fastest(lambda: [ann(part) for part in images.split(64)], own_time, len(images), args)
     for name in args.networks:
         event = load(COMMITTED / f"snn/{name}.pth", engine="event")
-        event(images[:8], seed=0)  # compiles
+        event(images[:8], seed=0)  # folds
         event_speed = fastest(lambda event=event: event(images, seed=0, frames=False), own_time, len(images), args)
         for weights in args.weights:
             snn = event if weights == "float32" else load(COMMITTED / f"snn/{name}.pth", weights=weights)
             with TemporaryDirectory() as folder:
                 for file, text in files_of(snn, tables_of(snn), images[:1], [0], name).items():
                     (Path(folder) / file).write_text(text)
-                network = CBuild(folder, snn, "CFLAGS=-O2")
+                network = CBuild(folder, snn, "CFLAGS=-O3")
                 found = fastest(lambda network=network: network.run(images), childrens_time, len(images), args)
                 compared = images if weights == "float32" else images[: args.compared]
                 differing = sum(differ(network, snn, compared[part], part) for part in torch.arange(len(compared)).split(AT_ONCE))

@@ -99,7 +99,7 @@ def measured(model, ann, peers, batch, args):
         ("ours_event", ""): lambda x, uniforms: model.engine(x, uniforms, frames=False),
         ("ours_dense", ""): lambda x, uniforms: model.forward(x, uniforms, frames=False),
     }
-    ours = {name: [run(*each) for each in parts] for (name, _), run in runs.items()}  # compiles and folds, too
+    ours = {name: [run(*each) for each in parts] for (name, _), run in runs.items()}  # folds, too
     spikes = {name: joined(output.spikes for output in outputs) for name, outputs in ours.items()}
     same = {"ours_event": compared(spikes["ours_event"], spikes["ours_dense"])}
     for peer in SIMULATORS:

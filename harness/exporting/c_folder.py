@@ -52,7 +52,7 @@ def c_folder(checkpoint, own, weights="float32", **data):
         raise UserError(f"in each of {len(images)} images rounding decides a spike, so none can check C: take --weights int8")
     files = files_of(model, tables, images[numbers], numbers, checkpoint.stem)
     flash, ram, _ = memory_of(tables)
-    notes = [f"memory: {size_of(flash)} of flash for weights and tables, 10 to 15 kB for code; {size_of(ram)} of RAM", *notes]
+    notes = [f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM", *notes]
     notes.append(
         f"operations: {operations_of(model, tables, images[numbers]):,.0f} additions an image, mean of those in golden.c"
     )

@@ -5,7 +5,8 @@
 
 #include "network.h"
 
-#if !defined(PLAIN) && (defined(__GNUC__) || defined(__clang__))
+/* gcc 12 makes vectors of 8 bits one by one, but by AVX's own instructions */
+#if !defined(PLAIN) && (defined(__clang__) || (defined(__GNUC__) && (!defined(NETWORK_INT8) || defined(__AVX2__))))
 #define FAST
 #define ALWAYS static inline __attribute__((always_inline))
 #else

@@ -3,7 +3,7 @@
    -b: early exit: the bound of the network's rule, or, where it has none, of confidence: smallest margin of the two largest logits
    -d: blocked pixels may open again (dynamic), and what a change opens makes the network forget, by this gain; 0: it does not
    -k: of the input's random numbers; else those of seed 0
-   -l: left on: the network is not reset between images, as in a stream
+   -l: streaming: the network is not reset between images
    -n: number of the first image, of which its random numbers follow, too; else 0
    -s: steps of each image
    -t: writes a trace instead: of each step one byte a pixel, whether it is open, of each layer one byte a neuron, whether it
