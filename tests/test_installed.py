@@ -51,6 +51,17 @@ def test_the_package_has_all_modules_pages_data_and_the_networks_that_the_pages_
     assert not any(path.startswith(("tests", "benchmarks", "docs")) for path in held)
 
 
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
+def test_the_installed_kernel_is_built_and_checked(installed):
+    """From its sources in the package; the library lies in the user's cache."""
+    sources = {path.name for path in (installed.lib / "self_models/kernel").glob("*.[ch]")}
+    assert sources == {"network.c", "network.h", "vectors.h"}
+    done = installed.run("-m", "self_models.kernel")
+    kept = {str(path) for path in installed.work.parent.glob("cache/snn_wFeedback/kernel/*.so")}
+    assert done.returncode == 0 and done.stdout.count("spike for spike as the reference step") == len(kept) == 2, done.stderr
+    assert {line.strip() for line in done.stdout.splitlines() if line.endswith(".so")} == kept
+
+
 def test_a_build_leaves_nothing_that_the_next_one_would_install(tmp_path):
     """Of a module that was added, installed and deleted again; what pip calls is called."""
     tree, added = tmp_path / "tree", tmp_path / "tree/harness/added.py"
