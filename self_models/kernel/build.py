@@ -82,16 +82,16 @@ class Built:
     written, and it is built for this process alone. reasons: why none before has. Raises ModelError where none makes it."""
 
     def __init__(self, kind="float32", plain=False):
-        extra = [*KINDS[kind], *(["-DPLAIN"] if plain else [])]
-        for self.kept in (True, False):
-            self.reasons = []
-            for compiler in compilers():
+        self.reasons, extra = [], [*KINDS[kind], *(["-DPLAIN"] if plain else [])]
+        for compiler in compilers():
+            for self.kept in (True, False):
                 try:
                     with self._new_folder() as folder:
                         self._find(compiler, extra, Path(folder))
                     return
                 except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: the user has no home
-                    self.reasons.append(f"{' '.join(compiler[-2:])}: {said_by(error)[:200]}")
+                    reason = f"{' '.join(compiler[-2:])}: {said_by(error)[:200]}"
+            self.reasons.append(reason)
         why = f"builds its kernel ({self.reasons[0]})" if self.reasons else "is here to build its kernel"
         raise ModelError(f"the event engine: no C compiler {why}: {ADVICE}")
 
