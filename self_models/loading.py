@@ -1,5 +1,7 @@
 """A trained network from its file, ready to use: load(path)."""
 
+import warnings
+
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -7,6 +9,7 @@ from self_models.basics.checkpoints import CheckpointError, differences, load_ch
 from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
 from self_models.integers import in_whole_numbers
+from self_models.kernel.build import built
 from self_models.kernel.engine import EventEngine
 from self_models.network.plans import PLANS
 from self_models.network.wiring import names_of_ones_own
@@ -147,6 +150,8 @@ def on_engine(model, engine):
         raise ModelError(reason)
     if isinstance(model, VGG_SNN_STDB_wFeedback):
         model.engine, model.batched = found, engine != "reference"
+        if engine == "auto" and not built()[0]:
+            warnings.warn(f"runs dense: {reason}", RuntimeWarning, stacklevel=3)
     return model
 
 

@@ -77,7 +77,9 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
             patch.setenv(name, value)
         patch.syspath_prepend(fresh)
         patch.setattr(models, "WORTH_IT", 0)
-        model, drawn = load(QUICK), draws.uniforms(2, (2, 3, 4))
+        with pytest.warns(RuntimeWarning, match="runs dense: the event engine: no C compiler"):
+            model = load(QUICK)
+        drawn = draws.uniforms(2, (2, 3, 4))
         logits = model(x, draws=draws).logits
         said = run_here(OBJ1, f"{FEW} {fresh}")[1]
         assert said.count("no C compiler") == said.count("engine: dense (the event engine") == 1 and "use --engine" not in said
