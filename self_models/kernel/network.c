@@ -6,7 +6,8 @@
 #include <float.h>
 #include <math.h>
 
-enum { ALIGNED = sizeof(void *) > 4 ? 16 : 8 }; /* bytes of which an array's place is a multiple */
+enum { ALIGNED = sizeof(void *) > 4 ? 16 : 8, LINE = sizeof(void *) > 4 ? 64 : 8 }; /* bytes of which an array's place is a multiple,
+                                                                                       and that of potentials: a line of the cache */
 enum { SMALL = 64 };                          /* a window with so few weights is added up before it is added to V */
 enum { TOGETHER = 16, LINES = 1024, FEWER = 6 }; /* rows read at once; fewer of long ones, and where those a multiple of LINES apart
                                                    would push each other out of the cache */
@@ -127,6 +128,7 @@ static size_t lay(const Network *network, State *run, char *memory)
         rows = (size_t)node->height * (size_t)part.row;
         for (m = 0; m < network->nodes; m++)
             counts |= network->node[m].kind == COUNTING_POOL && network->node[m].source == n;
+        end = (end + LINE - 1) / LINE * LINE;
         part.v = take(memory, &end, (n > 0 && !pools) || node->valued ? neurons + SPARE : 0, sizeof *part.v);
         part.spikes = take(memory, &end, sends ? places_of(node) * (size_t)part.words : 0, sizeof *part.spikes);
         part.sent = take(memory, &end, sends ? rows : 0, sizeof *part.sent);

@@ -44,6 +44,7 @@ NODE = np.dtype(Node)
 LOWEST, HIGHEST = -np.finfo(np.float32).max, np.finfo(np.float32).max  # bounds of a potential that has none
 LARGEST = 2**31 - 1  # neurons of a layer, and weights of a network: both are numbered in 32 bits
 SPARE = 64  # weights behind the last one that may be read
+LINE = 64  # bytes of a line of the cache; of weights whole lines of bytes, whatever their kind
 
 
 class Tables(NamedTuple):
@@ -313,12 +314,13 @@ def filled_in(model, graph, nodes, counting=False, rows=None):
     for n, one in graph.links.items():
         nodes[n]["first_weight"] = first_weight
         weights.append((one.weights().ravel() * np.float32(graph.nodes[one.source]["factor"])).astype(kind))
-        first_weight += one.size
+        weights.append(np.zeros(-one.size % LINE, kind))  # the next begin with a line of the cache, too
+        first_weight += one.size + -one.size % LINE
         if one.bias is not None and n < graph.maps:
             nodes[n]["first_bias"] = first_bias
             biases.append(one.bias.detach().numpy().astype(constants.dtype))
             first_bias += len(biases[-1])
-    weights = np.concatenate([*weights, np.zeros(SPARE, kind)])
+    weights = in_lines([*weights, np.zeros(SPARE, kind)], kind)
     order, constants = np.array([*graph.forward, *graph.feedback], np.int32), np.concatenate([constants.ravel(), *biases])
     scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)
     shapes = [node["shape"] for node in graph.nodes]
@@ -326,6 +328,14 @@ def filled_in(model, graph, nodes, counting=False, rows=None):
     return Tables(
         header, nodes, order, constants, weights, model.wiring.names, shapes, graph.links, model.wiring.pools, graph.maps, *scales
     )
+
+
+def in_lines(arrays, kind):
+    """These arrays as one that begins with a line of the cache: vectors that lie across two are read at half the speed."""
+    size = sum(map(len, arrays))
+    room = np.empty(size * np.dtype(kind).itemsize + LINE, np.uint8)
+    first = -room.ctypes.data % LINE
+    return np.concatenate(arrays, out=room[first : len(room) - LINE + first].view(kind))
 
 
 def constants_of(model, nodes):
