@@ -150,7 +150,7 @@ def on_engine(model, engine):
         raise ModelError(reason)
     if isinstance(model, VGG_SNN_STDB_wFeedback):
         model.engine, model.batched = found, engine != "reference"
-        if engine == "auto" and not built()[0]:
+        if reason and engine == "auto" and next(model.parameters()).device.type == "cpu" and not built()[0]:
             warnings.warn(f"runs dense: {reason}", RuntimeWarning, stacklevel=3)
     return model
 

@@ -168,8 +168,7 @@ def library(kind="float32", plain=False):
     loaded.network_size.restype, loaded.network_size.argtypes = ctypes.c_size_t, [pointer]
     loaded.network_begin.restype, loaded.network_begin.argtypes = pointer, [pointer] * 3
     loaded.network_runs.restype, loaded.network_runs.argtypes = None, [pointer, pointer, i32]
-    for name in ("network_settle", "network_wake"):
-        getattr(loaded, name).restype, getattr(loaded, name).argtypes = None, [pointer]
+    loaded.network_settle.restype, loaded.network_settle.argtypes = None, [pointer]
     loaded.network_reset.restype, loaded.network_reset.argtypes = None, [pointer, *[ctypes.c_uint32] * 3]
     loaded.network_set.restype, loaded.network_set.argtypes = None, [pointer, pointer]
     loaded.network_draws.restype = None

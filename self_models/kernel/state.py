@@ -9,12 +9,11 @@ import torch
 
 from self_models.basics.errors import ModelError
 from self_models.kernel.build import Part, State
-from self_models.kernel.tables import NEURONS, SPARE
+from self_models.kernel.tables import NEURONS, SPARE, line_of_bytes
 from self_models.running.draws import in_space, key_for
 from self_models.running.stream import MEMBRANES
 
 CHUNK = 4  # images that a thread takes at once
-ALIGNED = 64  # bytes
 
 
 def in_rows(values):
@@ -28,9 +27,8 @@ class Room:
 
     def __init__(self, library, tables, network, settings):
         self.tables, self.network = tables, network
-        size = library.network_size(ctypes.byref(network))
-        self.memory = np.zeros(size + ALIGNED, np.uint8)
-        self.address = -(-self.memory.ctypes.data // ALIGNED) * ALIGNED
+        self.memory = line_of_bytes(library.network_size(ctypes.byref(network)))
+        self.address = self.memory.ctypes.data
         library.network_begin(ctypes.byref(network), ctypes.byref(settings), self.address)
         self.state = State.from_address(self.address)
         self.parts = (Part * len(tables.nodes)).from_address(self.state.part)
@@ -138,15 +136,15 @@ class LeftOn:
     def take_up(self, rooms, settings, reacts):
         """Make ready for steps with these Rooms' network and settings. Raises ModelError where weights have changed while spikes
         wait for the decoder."""
+        if rooms is self.rooms and bytes(settings) == bytes(self.settings):
+            return
         library, interval = rooms.library, settings.interval
-        waits = settings.feedback and self.states[0].state.steps % interval
         now, before = (each.tables.weights for each in (rooms, self.rooms))
         size = min(len(now), len(before)) - SPARE
+        waits = rooms is not self.rooms and settings.feedback and self.states[0].state.steps % interval
         if waits and not np.array_equal(now[:size], before[:size]):
             every = f"with feedback_interval {interval} change them after a multiple of so many steps"
             raise ModelError(f"weights have changed while spikes wait for the decoder: {every}, or use --engine dense")
-        if rooms is self.rooms and bytes(settings) == bytes(self.settings):
-            return
         self.settle()  # up to now what was before holds
         for at, room in enumerate(self.states):
             if rooms is not self.rooms:

@@ -320,7 +320,8 @@ def filled_in(model, graph, nodes, counting=False, rows=None):
             nodes[n]["first_bias"] = first_bias
             biases.append(one.bias.detach().numpy().astype(constants.dtype))
             first_bias += len(biases[-1])
-    weights = in_lines([*weights, np.zeros(SPARE, kind)], kind)
+    weights.append(np.zeros(SPARE, kind))
+    weights = np.concatenate(weights, out=line_of_bytes(sum(each.nbytes for each in weights)).view(kind))
     order, constants = np.array([*graph.forward, *graph.feedback], np.int32), np.concatenate([constants.ravel(), *biases])
     scales = (whole.decoded_unit, whole.output.unit) if whole else (1, 1)
     shapes = [node["shape"] for node in graph.nodes]
@@ -330,12 +331,11 @@ def filled_in(model, graph, nodes, counting=False, rows=None):
     )
 
 
-def in_lines(arrays, kind):
-    """These arrays as one that begins with a line of the cache: vectors that lie across two are read at half the speed."""
-    size = sum(map(len, arrays))
-    room = np.empty(size * np.dtype(kind).itemsize + LINE, np.uint8)
+def line_of_bytes(size):
+    """So many bytes, not filled in, from a line of the cache on: vectors that lie across two are read at half the speed."""
+    room = np.empty(size + LINE, np.uint8)
     first = -room.ctypes.data % LINE
-    return np.concatenate(arrays, out=room[first : len(room) - LINE + first].view(kind))
+    return room[first : first + size]
 
 
 def constants_of(model, nodes):
