@@ -24,8 +24,8 @@ from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import COMMANDS, program
 from harness.runs.paths import Paths, numbered
+from self_models.basics import HOME, INSTALLED
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.home import HOME, INSTALLED
 from self_models.basics.settings import WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

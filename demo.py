@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
 from harness.runs.commands import COMMANDS, program
-from self_models.basics.home import HOME
+from self_models.basics import HOME
 
 OUTPUT = Path("demo")
 HERE = f"--output_dir {OUTPUT} --overwrite"

@@ -3,7 +3,7 @@ first_difference() says where two part, read_images() turns image files into wha
 from_layers() makes one of somebody else's spiking layers, from_ann() of a trained ANN."""
 
 from self_models.adopting import from_ann, from_layers
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.files import read_images
 from self_models.conformance import first_difference
 from self_models.counting.evaluation import evaluate

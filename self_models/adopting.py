@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.images import CLASSES, ELSEWHERE, IMAGE_SHAPES, background, checked_images, tensor_of
 from self_models.conversion import biases_of, calibrate_biases, fit_biases, fit_levels, fit_thresholds, units
 from self_models.loading import on_engine

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.images import checked_images, tensor_of
 from self_models.basics.settings import NOT_NEGATIVE, WHOLE, required
 from self_models.kernel.engine import EventEngine

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.fast.batched.phased import fired
 from self_models.network.neurons import PhasedNeuron
 from self_models.network.norms import by_channel

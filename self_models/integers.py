@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.fast.batched.folding import FoldedChain, folded
 from self_models.kernel.tables import FORMS
 from self_models.network.neurons import NeuronState, PhasedNeuron, SpikingLayers, SpikingNeuron

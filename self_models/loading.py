@@ -5,8 +5,8 @@ import warnings
 import torch
 from torch.overrides import TorchFunctionMode
 
+from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, differences, load_checkpoint, may_hold, restore
-from self_models.basics.errors import ModelError
 from self_models.basics.settings import Registry
 from self_models.integers import in_whole_numbers
 from self_models.kernel.build import built

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, declared
 from self_models.fast import batched

@@ -14,8 +14,8 @@ from test_event_engine import BIAS, UNKNOWN, build
 import self_models.conversion
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
+from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.errors import ModelError
 from self_models.conversion import (
     balance_thresholds,
     biases_of,

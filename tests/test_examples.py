@@ -9,8 +9,8 @@ from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, REPOSITORY, SNN, SPIKIN
 from test_event_engine import build
 
 from harness.building import own
+from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.errors import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
 from self_models.objectives.gates import GATES

@@ -17,8 +17,8 @@ from harness.building.models import new_snn
 from harness.building.own import imported, lines_on_own, named
 from harness.data.facts import with_facts
 from self_models import load
+from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.errors import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Choice, objective_setting
 from self_models.objectives.gates import GATES, Blocking
 from self_models.objectives.readouts import READOUTS

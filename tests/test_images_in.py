@@ -21,7 +21,7 @@ from harness.data.cache import cached
 from harness.data.folders import list_folder, shape_of
 from harness.data.sets import load_data
 from self_models import load
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.files import decoded
 
 NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"

@@ -18,7 +18,7 @@ from conftest import OBJ1, REPOSITORY, images, refused, run_here
 
 import self_models.kernel.kept
 from harness.building import models
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.integers import in_whole_numbers
 from self_models.kernel import build
 from self_models.kernel.build import FOLDER, KINDS, STRUCTS, Built

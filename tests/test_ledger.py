@@ -14,7 +14,7 @@ from torch import nn
 
 from energy import in_eight_bits
 from self_models import load, load_data
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
 from self_models.counting.operations import FIRST, OperationCounter

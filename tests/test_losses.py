@@ -12,8 +12,8 @@ from harness.command_line.flags import snn_parser
 from harness.data.sets import load_data
 from harness.training.losses import LOSSES, Criterion, Loss, own_losses
 from self_models import load
+from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.errors import ModelError
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import SNNOutput
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import PLAN, images
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.fast.batched.neurons import neuron_steps
 from self_models.fast.batched.phased import fired
 from self_models.network.neurons import NeuronState, PhasedNeuron, SpikingNeuron

@@ -11,7 +11,7 @@ from test_event_engine import UNKNOWN
 from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import ledger
 from self_models.counting.operations import OperationCounter, energies, fan_out

@@ -24,8 +24,8 @@ from harness.runs.checkpoints import save_checkpoint
 from harness.training.fit import training_batches
 from harness.training.schedules import LEAST, length_of
 from self_models import load, read_images
+from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.errors import ModelError
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 CLASSES = ("cat", "dog", "elk")

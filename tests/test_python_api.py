@@ -14,8 +14,8 @@ from conftest import OBJ1, PLAN, REPOSITORY, SNN, images, records, refused, run_
 
 from harness.data.sets import ImageSet, load_data
 from self_models import evaluate, load
+from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
-from self_models.basics.errors import ModelError
 from self_models.basics.images import checked_images
 from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine

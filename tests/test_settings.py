@@ -8,8 +8,8 @@ from conftest import ANN, OBJ1, PLAN, SNN, SPIKING, digests, images, records, re
 from test_survive import train
 
 from harness.command_line.flags import snn_parser
+from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.errors import ModelError
 from self_models.basics.settings import FRACTION, setting
 from self_models.objectives.gates import GATES, Blocking
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

@@ -12,7 +12,7 @@ import torch
 from conftest import PLAN, REPOSITORY, images, run_here
 from test_event_engine import BASELINE, DEEP, FORK, POOLED, TOTALS, build, check_same, inputs
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine

@@ -12,10 +12,8 @@ from harness.data.facts import facts_of, shape_and_classes, with_facts
 from harness.processes import ranks
 from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
+from self_models.basics import HOME, INSTALLED, ModelError, compute_exactly
 from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
-from self_models.basics.devices import compute_exactly
-from self_models.basics.errors import ModelError
-from self_models.basics.home import HOME, INSTALLED
 from self_models.basics.images import lasting_name
 from self_models.fast import batched
 from self_models.loading import MODELS, event_engine_for, whole_checkpoint

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from harness import UserError
 from harness.training.losses import LOSSES
+from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.errors import ModelError
 from self_models.basics.settings import meant
 from self_models.loading import CLASSES, MODELS, kind_of
 from self_models.network.neurons import UPDATES, SpikingNeuron

@@ -16,8 +16,8 @@ from harness import UserError
 from harness.data.folders import LAYOUT
 from harness.runs.commands import program
 from harness.runs.paths import Paths, numbered
+from self_models.basics import HOME
 from self_models.basics.files import reason
-from self_models.basics.home import HOME
 from self_models.basics.settings import meant
 
 FOLDER = HOME / "recipes"

@@ -2,7 +2,7 @@
 
 from harness.command_line.flags import ann_settings, posthoc_settings, snn_settings
 from harness.command_line.parser import GROUPS
-from self_models.basics.home import HOME
+from self_models.basics import HOME
 from self_models.basics.settings import Choice, Number, Switch
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

@@ -12,7 +12,7 @@ from harness import UserError
 from harness.processes import ranks
 from harness.processes.signals import end_at_once, handling
 from harness.runs.commands import resume_command
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 
 HELPS = {  # how the functions at work begin -> (what they do, what takes less memory there); the first that fits counts
     "harness.building.conversion.": ("converting", "fewer --balance_images or --balance_timesteps"),

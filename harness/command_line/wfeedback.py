@@ -8,7 +8,7 @@ from textwrap import indent
 from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.runs.commands import COMMANDS
-from self_models.basics.home import HOME
+from self_models.basics import HOME
 from self_models.basics.settings import choices
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from harness import UserError
 from harness.runs.checkpoints import write_here
-from self_models.basics.home import users_folder
+from self_models.basics import users_folder
 
 
 def places(folder):

@@ -18,7 +18,7 @@ from harness import UserError
 from harness.data.cache import cached
 from harness.data.frames import ARRAYS, recording_in, steps_in
 from harness.processes import ranks
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.files import ENDINGS, decoded, size_and_colour
 from self_models.basics.images import IMAGE_SHAPES
 from self_models.basics.settings import meant

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from harness import UserError
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.files import decoded, image_sources, opened, reason
 from self_models.basics.images import checked_images, has_colour, tensor_of
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from harness import UserError
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.images import tensor_of
 from self_models.kernel.state import in_rows
 from self_models.running.draws import draws_for, in_space, key_for

@@ -2,7 +2,7 @@
 
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.counting.evaluation import evaluate_parts
 from self_models.counting.operations import OperationCounter
 from self_models.running.draws import EVALUATION, Draws

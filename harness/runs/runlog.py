@@ -16,7 +16,7 @@ from harness.processes import ranks
 from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
 from harness.runs.paths import RunPaths
-from self_models.basics.home import HOME
+from self_models.basics import HOME
 
 NOT_PARAMETERS = ("made_by", "seeds")
 COMMAND = "command: "  # begins the line of the readable log that says how the run was started

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from harness import UserError
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Need, Registry, declared, setting
 from self_models.counting.spikes import total_spikes
 from self_models.running.outputs import errors_by_step

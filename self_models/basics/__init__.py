@@ -1,1 +1,52 @@
-"""What does every room build on: what is a setting, an image, a checkpoint, a compiled function?"""
+"""What does every room build on: what is a setting, an image, a checkpoint, an error? Here: the models' one exception, what
+devices can do, and the program's folders."""
+
+import os
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTALLED = (ROOT / "wfeedback").is_dir()  # by pip install: see setup.py; else this is a copy of the repository
+HOME = ROOT / "wfeedback" if INSTALLED else ROOT  # of the scripts, data/ and trained_models/
+
+
+class ModelError(ValueError):
+    """A model setting or input that cannot work; the message says what was wrong and what to do."""
+
+
+def users_folder():
+    """The program's folder among the user's caches, $XDG_CACHE_HOME or ~/.cache; it need not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn_wFeedback"
+
+
+def wide(device):
+    """The widest floating-point type of a device, for long sums: float64, but float32 on mps."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def sent(values, device):
+    """A tensor of the CPU on the device. From memory that cannot be paged out it goes to a GPU while the host runs on."""
+    if torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
+def compute_exactly():
+    """Ask a GPU's convolutions for the same result each time, so that a run that was stopped goes on as if it had not been, and
+    for factors that are not rounded to 10 bits, which would flip spikes near the threshold."""
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def free_memory():
+    """Bytes of this machine's memory that a program may still take, or None where nobody tells."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None

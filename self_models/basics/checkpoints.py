@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from self_models.basics.errors import ModelError
-from self_models.basics.home import came_with_it
+from self_models.basics import HOME, ModelError
 
 POSITIVE = (".threshold", ".bound")  # ends of the names of tensors that are above 0
 SQUARES = (".running_var", ".mean_square")  # and of those that may be 0
@@ -21,7 +20,7 @@ def load_checkpoint(path):
     """A checkpoint as a dict with at least state_dict; ours have model and settings too. The original's `module.` prefix is taken
     off. Raises CheckpointError for a file that is missing or is no checkpoint."""
     if not Path(path).is_file():
-        ours = f"; {found} came with the program" if (found := came_with_it(path)) else ""
+        ours = f"; {HOME / path} came with the program" if not Path(path).exists() and (HOME / path).is_file() else ""
         raise CheckpointError(f"{path}: no such checkpoint file{ours}")
     try:
         saved = _read(path)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 NAMED = 5  # files that look inverted, in the line on them

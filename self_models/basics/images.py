@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.settings import choices
 
 TOLERANCE = 1e-4  # how far floats may lie outside their range: interpolation rounds

@@ -9,7 +9,7 @@ import math
 from numbers import Integral, Real
 from typing import NamedTuple
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 
 MOST = 2**31 - 1  # of anything that is counted
 LARGEST = 1e30  # of any number: 32-bit floats overflow not far beyond

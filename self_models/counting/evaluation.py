@@ -6,8 +6,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from self_models.basics.devices import wide
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError, wide
 from self_models.basics.images import check_labels, checked_images, light, tensor_of
 from self_models.basics.settings import COUNT, required
 from self_models.counting.operations import OperationCounter, energies

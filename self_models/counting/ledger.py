@@ -11,7 +11,7 @@ The blocking test compares pixels with their predictions. What a network costs f
 from dataclasses import dataclass, field
 from math import prod
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.counting.evaluation import batches_from, evaluate_parts
 from self_models.counting.operations import OperationCounter
 from self_models.counting.spikes import part_of

@@ -20,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.basics.devices import wide
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError, wide
 from self_models.counting.prices import conventions
 from self_models.counting.spikes import part_of
 from self_models.network.stages import LINEAR

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 
 FOLDER = Path(__file__).parent / "conventions"
 PRICES = ("add", "multiply_add", "add_int8", "multiply_add_int8")

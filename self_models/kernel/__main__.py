@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.conformance import first_difference
 from self_models.integers import in_whole_numbers
 from self_models.kernel.build import KINDS, built

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from self_models.basics.errors import ModelError
-from self_models.basics.home import users_folder
+from self_models.basics import ModelError, users_folder
 
 FOLDER = Path(__file__).parent
 SOURCES = ("network.h", "vectors.h", "network.c")

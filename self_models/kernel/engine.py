@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.images import checked_images
 from self_models.kernel.build import Run, library
 from self_models.kernel.costs import LARGE_BATCH, LOOKED_AT, dense_pays

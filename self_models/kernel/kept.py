@@ -4,7 +4,7 @@ import ctypes
 
 import torch
 
-from self_models.basics.devices import free_memory
+from self_models.basics import free_memory
 from self_models.kernel.build import Network, library
 from self_models.kernel.state import Rooms
 from self_models.kernel.tables import graph_of, header_of, lay_out, own_settings, table_of, unknown_part, whole_form

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.kernel.build import Part, State
 from self_models.kernel.tables import NEURONS, SPARE, line_of_bytes
 from self_models.running.draws import in_space, key_for

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.images import has_colour
 from self_models.kernel.build import Network, Node, Settings, numbers_of
 from self_models.kernel.folding import Folded

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.settings import FRACTION, POSITIVE, PROBABILITY, Registry, required
 from self_models.network.surrogates import new_age, next_age
 

@@ -10,7 +10,7 @@ Decoder tokens: a number (3x3 transposed convolution), 'U' (2x2 strided transpos
 from dataclasses import dataclass
 from itertools import pairwise
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.settings import Registry
 
 HALVING = ("D", "A", "M")  # encoder tokens

@@ -1,6 +1,6 @@
 """Which settings and parts of an SNN go together."""
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.network.neurons import SpikingNeuron
 from self_models.network.surrogates import SURROGATES
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.network.neurons import UPDATES, CountingMaxPool, HeldDropout, PhasedNeuron, SpikingNeuron
 from self_models.network.stages import LINEAR_OR_POOL, chains, encoder_parts, list_layers
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.settings import NOT_NEGATIVE, Choice, Registry, Switch, objective_setting
 from self_models.running.steps import View
 

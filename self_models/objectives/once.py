@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.settings import COUNT, Choice, Need, Switch, objective_setting
 from self_models.objectives.gates import GATES, Tolerance
 from self_models.running.steps import View

@@ -6,7 +6,7 @@ holds(run) -> (B,) bool for the RunState after a step, without its memory. It is
 import math
 from dataclasses import dataclass
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.settings import Number, Registry, objective_setting
 from self_models.running.outputs import share_of_active
 

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.running.steps import joined, stack_frames
 
 # numbers of the largest layer's signal, of all images and all steps at once in evaluation: what pays for a call, or fills a GPU

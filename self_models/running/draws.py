@@ -12,7 +12,7 @@ from math import prod
 
 import torch
 
-from self_models.basics.devices import sent
+from self_models.basics import sent
 from self_models.basics.settings import WHOLE, required
 from self_models.kernel.build import filled
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.settings import choices
 
 FIELDS = {"spikes": "recorded_spikes", "membrane": "recorded_v"}  # of a Frame

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from self_models.basics.errors import ModelError
+from self_models.basics import ModelError
 from self_models.basics.images import checked_images
 from self_models.basics.settings import COUNT, WHOLE, Number, required
 from self_models.running.changing import as_set_now, with_image
