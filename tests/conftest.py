@@ -1,6 +1,7 @@
-"""What the tests share: ways to run a script, and a tiny ANN and SNN trained by the real scripts, once."""
+"""What the tests share: ways to run a script, small networks, folders of images, and checkpoints that the scripts trained."""
 
 import contextlib
+import copy
 import functools
 import hashlib
 import importlib
@@ -15,13 +16,21 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 import harness.command_line.scripts
 import harness.data.sets
 from harness.building.own import REGISTRIES, imported
+from self_models import first_difference
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.network.neurons import UPDATES, SpikingNeuron
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANN, SNN = "ann_wFeedback", "snn_wFeedback"
@@ -34,7 +43,20 @@ PLAN = [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]]  # small, with a layer
 DATA = "--limit_train 32 --limit_test 16 --batch_size 16"
 TINY = f"-a VGG5_wFeedback_small --fc_width 16 -lr 5e-3 --epochs 1 --select test {DATA}"
 BALANCE = "--balance_images 8 --balance_timesteps 12 --scaling_factor 0.3"  # else most tiny networks have silent layers
+NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
 SPIKING = f"--timesteps 5 --update immediate --readout membrane_rescaled --epochs 1 --select test {BALANCE} {DATA}"
+
+# networks: on a grid, what fills no whole vectors, pools, biases
+STEPS, COUNT, GRID = 9, 5, 16
+TOTALS = ("event_acs", "dense")  # others differ where sums cancel, which they do on a grid
+BASELINE = [[4, "D", 6, 6, "D"], []]
+FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
+DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]
+POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
+ONCE = {"gate": "once", "encoding": "direct", "grid": 4, "default_threshold": 0.25}
+BIAS = {"bias": True, "initial_potential": 0.5}
+COUNTED = {"max_pool": "count"}
+MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -126,6 +148,106 @@ def images(count, shape=(1, 28, 28), seed=0):
     draw = torch.Generator().manual_seed(seed)
     x = torch.rand(count, *shape, generator=draw)
     return torch.where(torch.rand(x.shape, generator=draw) < 0.2, 0.0, x if shape[0] < 3 else 2 * x - 1)
+
+
+def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, **settings):
+    """A random network of PLAN, or of another plan, of any weights, that spikes in every layer; in evaluation."""
+    torch.manual_seed(seed)
+    if cls is not VGG_wFeedback:
+        settings = {"timesteps": 6, "update": "immediate", "default_threshold": 0.2, **settings}
+    model = cls(**{"plan": PLAN, "fc_width": 12, **settings}).eval()
+    for layer in model.classifier[::3]:
+        layer.weight.data *= 20  # else hardly any of its neurons fires in a few steps
+    return model
+
+
+def pixels(seed, shape=(12, 12, 3)):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def write(path, array):
+    """Write an image file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def make_folder(folder, classes=("cat", "dog"), count=4, shape=(12, 12, 3)):
+    """A data set of so many images of each class for training, and for testing."""
+    for part, offset in (("train", 0), ("test", 100)):
+        for label, name in enumerate(classes):
+            for n in range(count):
+                write(folder / part / name / f"{n}.png", pixels(offset + 10 * label + n, shape))
+    return folder
+
+
+def flip(raw, position):
+    """Bytes, one bit of which is another."""
+    return raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :]
+
+
+def build(cls=InputBlockingSNN, on_grid=True, **settings):
+    """A network whose weights and thresholds are whole parts of 1/16, so that no sum of them is rounded; or any weights."""
+    torch.manual_seed(4)
+    own = {"epsilon": 0.3} if issubclass(cls, InputBlockingSNN) else {}
+    common = {"plan": PLAN, "timesteps": STEPS, "fc_width": 24, "readout": "membrane_linear", "update": "immediate", **own}
+    model = cls(**{**common, "default_threshold": 0.25, **settings}).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_(0, 0.06)
+            if on_grid:
+                parameter.data.mul_(GRID).round_().div_(GRID)
+        if parameter.dim() > 1:
+            parameter.data *= 1 if name.startswith(("features", "generate")) else 15  # else few of the classifier's fire
+            if on_grid:
+                parameter.data.mul_(GRID).round_().div_(GRID)
+    return model
+
+
+def inputs(model, count=COUNT):
+    """Images whose values are whole parts of 1/16, and draws."""
+    x = (images(count, model.image_shape) * GRID).round() / GRID
+    return x, torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(3))
+
+
+def check_same(dense, event, exact=True):
+    """Two SNNOutputs, of the same parts, are equal, or within rounding of values."""
+    assert first_difference(dense, event, tolerance=0 if exact else 1e-5) is None
+    assert [part is None for part in dense[:-1]] == [part is None for part in event[:-1]]
+
+
+def spiked(output):
+    return all(count.sum() > 0 for name, count in output.spikes.items())
+
+
+class Tired(SpikingNeuron):
+    """Neurons that get half of their current."""
+
+    def forward(self, current, state=None):
+        return super().forward(current / 2, state)
+
+
+class Half(nn.ConvTranspose2d):
+    def forward(self, x):
+        return super().forward(x) / 2
+
+
+def become(cls):
+    """What makes a module one of this class, which is derived from its own."""
+    return lambda module: setattr(module, "__class__", cls)
+
+
+UNKNOWN = {  # what no architecture has -> what makes it part of a network of PLAN
+    "features.1 (Tired)": lambda model: become(Tired)(model.features[1]),
+    "generate.1 (Half)": lambda model: become(Half)(model.generate[1]),
+    "features.5 (Identity)": lambda model: model.features.__setitem__(5, nn.Identity()),
+    "features.0 (Conv2d)": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=2, dilation=2)),
+    "features.8 (Conv2d)": lambda model: model.features.__setitem__(8, nn.Conv2d(6, 6, 2, 2)),  # with a bias, before no neuron
+    "features.2 (AvgPool2d)": lambda model: model.features.__setitem__(2, nn.AvgPool2d(4, 2, 1)),
+    "features.4 (SpikingNeuron)": lambda model: setattr(model.features[4], "update", UPDATES["delayed"]),
+    "generate2 (Sequential)": lambda model: setattr(model, "generate2", copy.deepcopy(model.generate)),
+    "gain (Parameter)": lambda model: setattr(model, "gain", nn.Parameter(torch.ones(1))),
+}
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from conftest import (
     SPIKING,
     TINY,
     digests,
+    flip,
     refused,
     run_here,
     same_weights,
@@ -85,10 +86,6 @@ def uses(trained, tmp_path, name, kind, path):
     """The flags with which a script takes this file for a checkpoint of this kind."""
     flags = f"{'--test_only' if name in (ANN, SNN) else ''} {DATA} --output_dir {tmp_path / 'out'}"
     return f"--pretrained_{kind} {path} {BALANCE if (name, kind) == (SNN, 'ann') else ''} {flags}"
-
-
-def flip(raw, position):
-    return raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :]
 
 
 def saved(content):

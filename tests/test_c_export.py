@@ -10,8 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from conftest import PLAN, digests, refused, run_here
-from test_event_engine import BIAS, COUNTED, DEEP, FORK, MAXIMUM, POOLED, build, spiked
+from conftest import BIAS, COUNTED, DEEP, FORK, MAXIMUM, PLAN, POOLED, build, digests, refused, run_here, spiked
 from test_integers import one_pixel
 
 import harness.exporting.c_folder

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from test_event_engine import FORK, build, inputs
+from conftest import FORK, REPOSITORY, build, inputs
 
 from self_models import ModelError, first_difference, load, load_data
 from self_models.conformance import Difference, with_potentials

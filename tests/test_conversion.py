@@ -8,8 +8,25 @@ import signal
 
 import pytest
 import torch
-from conftest import ANN, BALANCE, DATA, OBJ1, PLAN, SNN, SPIKING, STREAM, TINY, digests, images, records, refused, run_here
-from test_event_engine import BIAS, UNKNOWN, build
+from conftest import (
+    ANN,
+    BALANCE,
+    BIAS,
+    DATA,
+    OBJ1,
+    PLAN,
+    SNN,
+    SPIKING,
+    STREAM,
+    TINY,
+    UNKNOWN,
+    build,
+    digests,
+    images,
+    records,
+    refused,
+    run_here,
+)
 
 import self_models.conversion
 from harness.command_line.scripts import run_script

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
-from test_event_engine import GRID, Tired, become, build, inputs
+from conftest import GRID, Tired, become, build, inputs
 
 from self_models import ModelError, first_difference
 from self_models.counting.operations import OperationCounter

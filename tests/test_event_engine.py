@@ -1,65 +1,57 @@
 """The event engine gives what the dense engine gives. Weights on a grid make every sum exact, so that equal means equal."""
 
-import copy
 import re
 import threading
 
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, OBJ1, OBJ3, PLAN, REPOSITORY, SNN, SPIKING, figures, images, records, refused, run_here, run_undrawn
+from conftest import (
+    BASELINE,
+    BIAS,
+    COUNT,
+    COUNTED,
+    DATA,
+    DEEP,
+    MAXIMUM,
+    OBJ1,
+    OBJ3,
+    PLAN,
+    POOLED,
+    REPOSITORY,
+    SNN,
+    SPIKING,
+    STEPS,
+    TOTALS,
+    UNKNOWN,
+    become,
+    build,
+    check_same,
+    figures,
+    inputs,
+    records,
+    refused,
+    run_here,
+    run_undrawn,
+    spiked,
+)
 from torch import nn
 
 import self_models.kernel.kept
-from self_models import ModelError, first_difference
+from self_models import ModelError
 from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
 from self_models.kernel.kept import Kept, memory_of
 from self_models.kernel.tables import graph_of, settings_of
 from self_models.loading import load
-from self_models.network.neurons import UPDATES, SpikingNeuron
 from self_models.objectives.gates import GATES, Blocking
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
-STEPS, COUNT, GRID = 9, 5, 16
-TOTALS = ("event_acs", "dense")  # others differ where sums cancel, which they do on a grid
 FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
-BASELINE = [[4, "D", 6, 6, "D"], []]
-FORK = [[4, "D", 6, "fork", 6, "D", 5], ["U", "in"]]
-DEEP = [[4, "D", 5, 6, "D"], ["U", 5, "drop", 3, "U", "in"]]
-POOLED = {"plan": [[4, "A", 6, 5, "A"], []], "epsilon": 0.0, "default_threshold": 0.0625}
-ONCE = {"gate": "once", "encoding": "direct", "grid": 4, "default_threshold": 0.25}
-BIAS = {"bias": True, "initial_potential": 0.5}
-COUNTED = {"max_pool": "count"}
-MAXIMUM = {"plan": [[4, 5, "M", 6, "M", 6, "A"], []], "epsilon": 0.0}
-
-
-def build(cls=InputBlockingSNN, on_grid=True, **settings):
-    """A network whose weights and thresholds are whole parts of 1/16, so that no sum of them is rounded; or any weights."""
-    torch.manual_seed(4)
-    own = {"epsilon": 0.3} if issubclass(cls, InputBlockingSNN) else {}
-    common = {"plan": PLAN, "timesteps": STEPS, "fc_width": 24, "readout": "membrane_linear", "update": "immediate", **own}
-    model = cls(**{**common, "default_threshold": 0.25, **settings}).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.data.normal_(0, 0.06)
-            if on_grid:
-                parameter.data.mul_(GRID).round_().div_(GRID)
-        if parameter.dim() > 1:
-            parameter.data *= 1 if name.startswith(("features", "generate")) else 15  # else few of the classifier's fire
-            if on_grid:
-                parameter.data.mul_(GRID).round_().div_(GRID)
-    return model
-
-
-def inputs(model, count=COUNT):
-    """Images whose values are whole parts of 1/16, and draws."""
-    x = (images(count, model.image_shape) * GRID).round() / GRID
-    return x, torch.rand(model.timesteps, *x.shape, generator=torch.Generator().manual_seed(3))
 
 
 @torch.no_grad()
@@ -67,16 +59,6 @@ def both(model, count=COUNT):
     """Output of the dense and of the event engine, and the spikes of each, layer -> (T, B, ...)."""
     x, u = inputs(model, count)
     return model(x, u), EventEngine(model)(x, u)
-
-
-def check_same(dense, event, exact=True):
-    """Two SNNOutputs, of the same parts, are equal, or within rounding of values."""
-    assert first_difference(dense, event, tolerance=0 if exact else 1e-5) is None
-    assert [part is None for part in dense[:-1]] == [part is None for part in event[:-1]]
-
-
-def spiked(output):
-    return all(count.sum() > 0 for name, count in output.spikes.items())
 
 
 # --- spike for spike
@@ -282,36 +264,6 @@ def test_auto_gives_a_batch_that_spikes_much_to_the_dense_engine():
             found.append([logits, *(torch.tensor(counter.result(31)[kind]) for kind in TOTALS)])
         torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
         assert (auto.runs, auto.name) == (runs, name)
-
-
-class Tired(SpikingNeuron):
-    """Neurons that get half of their current."""
-
-    def forward(self, current, state=None):
-        return super().forward(current / 2, state)
-
-
-class Half(nn.ConvTranspose2d):
-    def forward(self, x):
-        return super().forward(x) / 2
-
-
-def become(cls):
-    """What makes a module one of this class, which is derived from its own."""
-    return lambda module: setattr(module, "__class__", cls)
-
-
-UNKNOWN = {  # what no architecture has -> what makes it part of a network of PLAN
-    "features.1 (Tired)": lambda model: become(Tired)(model.features[1]),
-    "generate.1 (Half)": lambda model: become(Half)(model.generate[1]),
-    "features.5 (Identity)": lambda model: model.features.__setitem__(5, nn.Identity()),
-    "features.0 (Conv2d)": lambda model: model.features.__setitem__(0, nn.Conv2d(1, 4, 3, padding=2, dilation=2)),
-    "features.8 (Conv2d)": lambda model: model.features.__setitem__(8, nn.Conv2d(6, 6, 2, 2)),  # with a bias, before no neuron
-    "features.2 (AvgPool2d)": lambda model: model.features.__setitem__(2, nn.AvgPool2d(4, 2, 1)),
-    "features.4 (SpikingNeuron)": lambda model: setattr(model.features[4], "update", UPDATES["delayed"]),
-    "generate2 (Sequential)": lambda model: setattr(model, "generate2", copy.deepcopy(model.generate)),
-    "gain (Parameter)": lambda model: setattr(model, "gain", nn.Parameter(torch.ones(1))),
-}
 
 
 ALTERED = {  # what would not be called

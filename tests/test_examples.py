@@ -5,8 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ANALYSIS, ANN, BALANCE, DATA, OBJ1, REPOSITORY, SNN, SPIKING, STREAM, images, records, refused, run_here
-from test_event_engine import build
+from conftest import (
+    ANALYSIS,
+    ANN,
+    BALANCE,
+    DATA,
+    OBJ1,
+    REPOSITORY,
+    SNN,
+    SPIKING,
+    STREAM,
+    build,
+    images,
+    records,
+    refused,
+    run_here,
+)
 
 from harness.building import own
 from self_models.basics import ModelError

@@ -5,8 +5,7 @@ import sys
 
 import pytest
 import torch
-from conftest import PLAN, REPOSITORY, digests, images, refused, run_here
-from test_event_engine import FORK, GRID, ONCE, UNKNOWN, build, inputs, spiked
+from conftest import FORK, GRID, ONCE, PLAN, REPOSITORY, UNKNOWN, build, digests, images, inputs, refused, run_here, spiked
 from torch import nn
 
 from benchmarks.shared import watch

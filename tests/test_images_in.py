@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import ANN, digests, refused, run_here
+from conftest import ANN, NET, digests, make_folder, pixels, refused, run_here, write
 from PIL import Image
 
 import harness.data.folders
@@ -23,26 +23,6 @@ from harness.data.sets import load_data
 from self_models import load
 from self_models.basics import ModelError
 from self_models.basics.files import decoded
-
-NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
-
-
-def pixels(seed, shape=(12, 12, 3)):
-    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
-
-
-def write(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-    return path
-
-
-def make_folder(folder, classes=("cat", "dog"), count=4, shape=(12, 12, 3)):
-    for part, offset in (("train", 0), ("test", 100)):
-        for label, name in enumerate(classes):
-            for n in range(count):
-                write(folder / part / name / f"{n}.png", pixels(offset + 10 * label + n, shape))
-    return folder
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import re
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from test_event_engine import BIAS, COUNTED, FORK, MAXIMUM, POOLED, UNKNOWN, build, inputs, spiked
+from conftest import BIAS, COUNTED, FORK, MAXIMUM, POOLED, REPOSITORY, UNKNOWN, build, inputs, spiked
 from torch import nn
 
 from harness import UserError

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from conftest import OBJ1, SNN, records, run_here, run_undrawn
+from conftest import NET, OBJ1, SNN, make_folder, records, run_here, run_undrawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_images_in import NET, make_folder
 
 from harness.data.sets import load_data
 from self_models import evaluate, load

@@ -4,10 +4,10 @@ import re
 import tracemalloc
 from unittest.mock import Mock
 
+import conftest as known
 import pytest
-import test_event_engine as known
 import torch
-from test_event_engine import UNKNOWN
+from conftest import UNKNOWN
 from torch import nn
 
 from harness.measuring.difficulty import difficulty_correlations

@@ -12,9 +12,23 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, ANN, OBJ1, OBJ3, SNN, digests, records, refused, run_as_program, run_here
+from conftest import (
+    ANALYSIS,
+    ANN,
+    NET,
+    OBJ1,
+    OBJ3,
+    SNN,
+    digests,
+    make_folder,
+    pixels,
+    records,
+    refused,
+    run_as_program,
+    run_here,
+    write,
+)
 from PIL import Image
-from test_images_in import make_folder, pixels, write
 
 from harness.command_line.configuration import Configuration
 from harness.data.facts import lines_on
@@ -30,7 +44,6 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 
 CLASSES = ("cat", "dog", "elk")
 SMALL = "--preset own --fc_width 8 --updates 20 --batch_size 4"  # LEAST updates all the same
-NET = "-a VGG5_wFeedback_small --fc_width 8 --batch_size 4"
 
 
 def of(updates, batch_size=64, epochs=7):

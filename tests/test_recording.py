@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ANALYSIS, REPOSITORY, run_undrawn
+from conftest import ANALYSIS, REPOSITORY, build, inputs, run_undrawn
 from PIL import Image
-from test_event_engine import build, inputs
 
 from harness.drawing.raster import some_of
 from self_models import ModelError, load, load_data

@@ -19,6 +19,7 @@ from conftest import (
     SNN,
     STREAM,
     digests,
+    make_folder,
     records,
     refused,
     run_as_program,
@@ -26,7 +27,6 @@ from conftest import (
     run_undrawn,
 )  # fmt: skip
 from PIL import Image
-from test_images_in import make_folder
 from test_stream import check_joined
 
 from harness.data.frames import recording_in, steps_in

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SNN, records, refused, run_here, split
-from test_event_engine import check_same
+from conftest import SNN, check_same, records, refused, run_here, split
 from test_ranks import SNN_RUN, check_same_training, succeed
 from test_stream import DYNAMIC, build, in_event, inputs, scene
 from test_survive import RUN, after_step, compare, stopped, train

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import PLAN, REPOSITORY, images, run_here
-from test_event_engine import BASELINE, DEEP, FORK, POOLED, TOTALS, build, check_same, inputs
+from conftest import BASELINE, DEEP, FORK, PLAN, POOLED, REPOSITORY, TOTALS, build, check_same, images, inputs, run_here
 
 from self_models.basics import ModelError
 from self_models.counting.operations import OperationCounter

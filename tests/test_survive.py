@@ -14,9 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import OBJ1, PLAN, SNN, SPIKING, digests, images, records, refused, run_here, split
+from conftest import OBJ1, PLAN, SNN, SPIKING, digests, flip, images, records, refused, run_here, split
 from filelock import FileLock
-from test_bad_input import flip
 
 import ann_wFeedback
 import harness.training.epoch
