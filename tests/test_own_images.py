@@ -30,7 +30,7 @@ from conftest import (
 )
 from PIL import Image
 
-from harness.command_line.configuration import Configuration
+from harness.command_line.parser import Configuration
 from harness.data.facts import lines_on
 from harness.data.sets import ImageSet, load_data
 from harness.exporting.c_folder import quoted

@@ -6,15 +6,19 @@ lacks short flags, bare and valued switches, groups or errors of one line.
 
 import argparse
 import re
+import shlex
 import sys
+from collections import ChainMap
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
 
 from harness import UserError
 from harness.command_line import presets
-from harness.command_line.configuration import Configuration
 from harness.command_line.scripts import fail
 from harness.data.folders import say_once
-from self_models.basics.settings import Choice, Switch, Text, meant
+from self_models.basics.settings import Choice, Switch, meant
 from self_models.network.plans import find_plan
 
 CHECKPOINTS = ("pretrained_ann", "pretrained_snn")
@@ -54,6 +58,44 @@ def model_in(argv, table):
     return found.model or ""
 
 
+@dataclass(frozen=True)
+class Configuration:
+    """Flags as attributes, each with its value in the first of these layers that has it: settled (what came of the flags, as how
+    many images are held out, whatever was given), typed (on the command line), recipe (of --preset), found (in a checkpoint, or
+    what follows from it or from other flags), default. about: flag -> (title of its group in --help, default). Immutable:
+    with_found() and with_settled() return copies."""
+
+    about: dict = field(default_factory=dict)
+    found: dict = field(default_factory=dict)
+    recipe: dict = field(default_factory=dict)
+    typed: dict = field(default_factory=dict)
+    settled: dict = field(default_factory=dict)
+
+    @cached_property
+    def given(self):
+        """flag -> value of what the user said, typed or in the recipe."""
+        return ChainMap(self.typed, self.recipe)
+
+    @cached_property
+    def values(self):
+        """Name -> value of all."""
+        defaults = {flag: default for flag, (_, default) in self.about.items()}
+        return ChainMap(self.settled, self.typed, self.recipe, self.found, defaults)
+
+    def __getattr__(self, name):
+        if name in self.__dataclass_fields__ or name not in self.values:
+            raise AttributeError(f"there is no flag {name}")
+        return self.values[name]
+
+    def with_found(self, **found):
+        """A copy with these defaults filled in; values of the user and the recipe win."""
+        return replace(self, found=self.found | found)
+
+    def with_settled(self, **settled):
+        """A copy with these values, whatever the user gave."""
+        return replace(self, settled=self.settled | settled)
+
+
 class Parser(argparse.ArgumentParser):
     """The flags of name -> Setting in their groups, title -> description. Fails with one line and exit status 2; parse_args
     returns a Configuration.
@@ -64,7 +106,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description, table="", settings=(), groups=GROUPS, bare=""):
         super().__init__(description=description, allow_abbrev=False, formatter_class=_Help, usage="%(prog)s [FLAG ...]")
-        self.bare, self.table = bare, table
+        self.bare, self.table, self.source = bare, table, ""  # of what is parsed, in errors
         flags = {name: one for name, one in dict(settings).items() if one.option_strings(name)}
         self.rare = {one.flag(name) for name, one in flags.items() if not one.common}
         self.add_argument("--help_all", action=_HelpAll, nargs=0, dest=argparse.SUPPRESS, help="show all flags and exit")
@@ -81,7 +123,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         typo = re.search("unrecognized arguments: (--[^ =]+)", message)
         likely = meant(typo[1], self._option_string_actions) if typo else ""
-        fail(message if "--help" in message else f"{message} ({likely}--help lists the flags)", 2)
+        fail(self.source + (message if "--help" in message else f"{message} ({likely}--help lists the flags)"), 2)
 
     def format_help(self):
         """What --help shows: no rare flag, and no group that has no other."""
@@ -105,9 +147,9 @@ class Parser(argparse.ArgumentParser):
             if argparse.SUPPRESS not in (flag.dest, flag.default)
         }
 
-    def _flags_of(self, recipe):
-        """(flag -> value, flag -> how one types it) of a recipe, for this script. Raises UserError for what it cannot have."""
-        known, found, words = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}, {}
+    def words_of(self, recipe):
+        """flag -> the words of a command line that say what a recipe says of it. Raises UserError for what is no flag here."""
+        known, found = {flag.dest: flag for flag in self._actions if _kind_of(flag)}, {}
         for name, value in recipe.of(self.table).items():
             if name == "tensorboard":
                 say_once(f"note: {recipe.path}: tensorboard is no flag any more: it is ignored")
@@ -115,11 +157,10 @@ class Parser(argparse.ArgumentParser):
             if name not in known:
                 likely = meant(name, [*known, *presets.TABLES, "like"])
                 raise UserError(f"{recipe.path}: {name} is no flag of this script: {likely}--help_all lists them")
-            try:
-                found[name], words[name] = _taken(known[name], value)
-            except ValueError as error:
-                raise UserError(f"{recipe.path}: {name}: {error}") from None
-        return found, words
+            parts = [str(part) for part in (value if isinstance(value, list) else [value])]
+            parts = parts if known[name].nargs == "+" else [" ".join(parts)]
+            found[name] = [f"--{'no-' * (not value)}{name}"] if isinstance(value, bool) else [f"--{name}", *parts]
+        return found
 
     def parse_args(self, args=None):
         is_typed, args = args is None, list(sys.argv[1:] if args is None else args)
@@ -128,30 +169,21 @@ class Parser(argparse.ArgumentParser):
         for word in args:
             if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's stand-ins for what is not UTF-8
                 self.error(f"{word!a} is not UTF-8")
-        config = Configuration(self._about(), typed=vars(super().parse_args(args, _Given())))
-        if not (preset := config.typed.get("preset")):
-            return config
+        typed = vars(super().parse_args(args, _Given()))
+        if not (preset := typed.get("preset")):
+            return Configuration(self._about(), typed=typed)
         recipe = presets.find(preset, "ann" if self.table == "ann" else "snn")
-        return recipe.complete(config, *self._flags_of(recipe))
+        words, self.source = self.words_of(recipe), f"{recipe.path}: "
+        if "epochs" in typed and "updates" not in typed:  # either says how long
+            words.pop("updates", None)
+        said = vars(super().parse_args([*args, *chain(*words.values())], _Given()))
+        told = shlex.join(chain(*(each for flag, each in words.items() if flag not in typed)))
+        return recipe.complete(Configuration(self._about(), recipe=said, typed=typed, settled={"preset_flags": told}))
 
 
 def _kind_of(flag):
     """The kind of setting that a parser's flag has, None of another flag."""
     return Switch() if isinstance(flag, SwitchAction) else getattr(flag.type, "kind", None)
-
-
-def _taken(flag, value):
-    """(a recipe's value as that of a flag, the words that one would type). Raises ValueError for a value that cannot be."""
-    kind, parts = _kind_of(flag), value if isinstance(value, list) else [value]
-    if isinstance(kind, Switch):
-        return kind.check(value), [f"--{'no-' * (not value)}{flag.dest}"]
-    check = kind.check
-    if isinstance(kind, Text):
-        if any(not isinstance(part, str | int | float) or isinstance(part, bool) for part in parts):
-            raise ValueError(f"{value!r} is neither text nor a number")
-        parts = [str(part) for part in parts] if flag.nargs == "+" else [" ".join(map(str, parts))]
-        value, check = parts[0], kind.parse
-    return [check(part) for part in parts] if flag.nargs == "+" else check(value), [f"--{flag.dest}", *map(str, parts)]
 
 
 def _of_kind(setting):

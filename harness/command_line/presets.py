@@ -48,28 +48,24 @@ class Recipe:
         """flag -> value of the script that trains it, or, for evaluation, of those that evaluate it."""
         return self.evaluation if table == "evaluation" else self.flags
 
-    def complete(self, config, flags, words):
-        """The Configuration with the flags of this recipe, and where no flag does it, with the run's name and the checkpoints
-        that it starts from or, in an evaluation, the network itself. words: flag -> how one would type it; preset_flags: those
-        of them for which nothing is typed. made_by: path of such a checkpoint -> the command that makes it. Raises UserError
-        where images are wanting."""
-        if "epochs" in config.typed and "updates" not in config.typed:
-            flags = {flag: value for flag, value in flags.items() if flag != "updates"}  # what is typed holds
-        args = replace(config, recipe=flags)
-        told = shlex.join(word for flag, typed in words.items() if flag in flags and flag not in config.typed for word in typed)
-        if self.kind == "ann" and not args.test_only and not {"dataset", "resume", "pretrained_ann"} & args.given.keys():
-            raise UserError(f"--preset {args.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
-        starts = {f"pretrained_{self.kind}": ""} if args.test_only else self.starts
-        has_one, found, named, made_by = PRETRAINED & args.given.keys(), {}, {}, {}
-        for flag in [flag for flag in starts if flag not in args.given and not (has_one and flag in PRETRAINED)]:
-            if maker := self if args.test_only else self.start(flag):
-                found[flag], command = maker.network(args)
+    def complete(self, config):
+        """The Configuration with the run's name and the checkpoints that it starts from or, in an evaluation, the network itself,
+        where no flag names them. made_by: path of such a checkpoint -> the command that makes it. Raises UserError where images
+        are wanting."""
+        given = config.given
+        if self.kind == "ann" and not config.test_only and not {"dataset", "resume", "pretrained_ann"} & given.keys():
+            raise UserError(f"--preset {config.preset} trains on images of your own: add --dataset FOLDER ({LAYOUT})")
+        starts = {f"pretrained_{self.kind}": ""} if config.test_only else self.starts
+        has_one, found, named, made_by = PRETRAINED & given.keys(), {}, {}, {}
+        for flag in [flag for flag in starts if flag not in given and not (has_one and flag in PRETRAINED)]:
+            if maker := self if config.test_only else self.start(flag):
+                found[flag], command = maker.network(config)
                 made_by[found[flag]] = command
             else:
                 named[flag] = starts[flag]
-        if not args.test_only and not args.run_name:
-            found["run_name"] = numbered(self.run, args.seed)
-        return replace(args, recipe=flags | named).with_found(**found).with_settled(made_by=made_by, preset_flags=told)
+        if not config.test_only and not config.run_name:
+            found["run_name"] = numbered(self.run, config.seed)
+        return replace(config, recipe=config.recipe | named).with_found(**found).with_settled(made_by=made_by)
 
     def start(self, flag, after=()):
         """The Recipe of a checkpoint that it takes, None for a .pth. after: see find()."""
