@@ -1,0 +1,379 @@
+"""Somebody's spiking network, read from a NIR graph: from_nir(file) gives a GraphSNN.
+
+NIR (Neuromorphic Intermediate Representation) is the file that snnTorch, SpikingJelly, Norse, sinabs and others write. The
+semantics of each node stand in network/nodes.py.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+from torch import nn
+
+from self_models.basics import ModelError
+from self_models.network.nodes import Ends, NIRNeuron, Pool, Scale
+from self_models.running.outputs import SNNOutput
+
+KNOWN = "Input, Output, Conv1d, Conv2d, Linear, Affine, Scale, Flatten, SumPool2d, AvgPool2d, IF, LIF, LI, I, CubaLIF, CubaLI, Threshold and graphs within graphs"  # fmt: skip  # noqa: E501
+RESETS = ("zero", "subtract")
+DT = 1e-3  # seconds of a timestep where neither the caller nor the file says
+
+
+class Run:
+    """What a GraphSNN keeps between timesteps. memory: name of a neuron's node -> its Memory; sent: node -> what it sent in the
+    latest timestep (B, ...)."""
+
+    def __init__(self):
+        self.memory, self.sent = {}, {}
+
+
+class GraphSNN(nn.Module):
+    """A NIR graph as a network. Nodes stand in an order in which each comes behind its sources; an edge that goes back acts one
+    timestep later.
+
+    model(events) takes the events (B, T, *input_shape) that arrive in each of T timesteps of dt seconds: their numbers, or
+    values. engine: what runs it where no gradient is wanted, or None for step(). nodes: name -> module, in their order; sources,
+    back: name -> nodes whose edges lead to it, in the same timestep or in the one before; shapes: name -> shape of what it sends;
+    spiking: names of the nodes that spike.
+    """
+
+    engine = None
+
+    def __init__(self, nodes, sources, back, input_shape, dt):
+        super().__init__()
+        self.input_shape, self.dt, self.sources, self.back = tuple(input_shape), dt, sources, back
+        self._names, self._modules_of = list(nodes), nn.ModuleList(nodes.values())
+        self.shapes = shapes_of(self)
+        self.spiking = [name for name, node in nodes.items() if isinstance(node, NIRNeuron) and node.threshold is not None]
+
+    @property
+    def nodes(self):
+        return dict(zip(self._names, self._modules_of, strict=True))
+
+    def step(self, run, events):
+        """One timestep, in place. events: (B, *input_shape). Returns what the output node sends (B, ...)."""
+        sent = {}
+        for name, node in self.nodes.items():
+            arriving = [sent[source] for source in self.sources[name]]
+            arriving += [run.sent[source] for source in self.back[name] if source in run.sent]
+            arriving = sum(arriving[1:], arriving[0]) if arriving else events
+            if isinstance(node, NIRNeuron):
+                sent[name], run.memory[name] = node(arriving, run.memory.get(name))
+            else:
+                sent[name] = node(arriving)
+        run.sent = sent
+        return sent[self._names[-1]]
+
+    def forward(self, events, record=None):
+        """The SNNOutput of events (B, T, *input_shape), uint8 or float. logits (B, outputs): what the output node sends, added up
+        over time: its spikes, or, where no neuron with a threshold leads to it, its values. spikes, spikes_by_step: of 'input',
+        which are the events, and of each node that spikes. record: node -> 'spikes', 'membrane', or a tuple of both; or 'all'.
+        Raises ModelError for events of another shape."""
+        events = self.checked(events)
+        asked = self.asked(record)
+        wants_gradient = torch.is_grad_enabled() and any(value.requires_grad for value in (*self.parameters(), events))
+        if self.engine and not wants_gradient:
+            return self.engine(events, asked)
+        run, outputs, spikes, recorded = Run(), [], {name: [] for name in ("input", *self.spiking)}, {}
+        for now in events.unbind(1):
+            now = now.to(torch.float32)
+            outputs.append(self.step(run, now).flatten(1))
+            spikes["input"].append(now.detach().abs().flatten(1).sum(1))
+            for name in self.spiking:
+                spikes[name].append(run.sent[name].detach().flatten(1).sum(1))
+            for name, kinds in asked.items():
+                for kind in kinds:
+                    value = run.sent[name] > 0 if kind == "spikes" else run.memory[name].v
+                    recorded.setdefault(name, {}).setdefault(kind, []).append(value.detach())
+        recorded = {name: {kind: torch.stack(values) for kind, values in kinds.items()} for name, kinds in recorded.items()}
+        return output_of(torch.stack(outputs), {name: torch.stack(each) for name, each in spikes.items()}, recorded)
+
+    def checked(self, events):
+        """Events as a tensor. Raises ModelError."""
+        if isinstance(events, np.ndarray):
+            events = torch.from_numpy(events)
+        if not isinstance(events, torch.Tensor):
+            raise ModelError(f"events must be a tensor or array (B, T, {self._spaces}), not a {type(events).__name__}")
+        if tuple(events.shape[2:]) != self.input_shape or 0 in events.shape:
+            raise ModelError(f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {self._spaces})")
+        return events
+
+    @property
+    def _spaces(self):
+        return ", ".join(map(str, self.input_shape))
+
+    def asked(self, record):
+        """node -> kinds of what is to be recorded, of record as forward takes it."""
+        neurons = {name: ("spikes", "membrane")[name not in self.spiking :] for name, node in self.nodes.items()
+                   if isinstance(node, NIRNeuron)}  # fmt: skip
+        if record == "all":
+            return neurons
+        asked = {name: (kinds,) if isinstance(kinds, str) else tuple(kinds) for name, kinds in (record or {}).items()}
+        for name, kinds in asked.items():
+            if not set(kinds) <= set(neurons.get(name, ())):
+                raise ModelError(f"record: {name!r} has no {' and '.join(kinds)}; neurons are {', '.join(neurons)}")
+        return asked
+
+
+def output_of(outputs, spikes, recorded=None):
+    """The SNNOutput of what the output node sent in each timestep (T, B, outputs) and the spikes of each node (T, B)."""
+    logits = outputs.cumsum(0)
+    steps = torch.full((outputs.shape[1],), len(outputs))
+    total = {name: each.sum(0) for name, each in spikes.items()}
+    return SNNOutput(
+        logits=logits[-1], predictions=None, errors=None, spikes=total, steps=steps, logits_by_step=logits, spikes_by_step=spikes,
+        recorded=recorded or None,
+    )  # fmt: skip
+
+
+def shapes_of(model):
+    """Node -> shape of what it sends for one image. Raises ModelError where a node does not fit what arrives."""
+    shapes = {}
+    for name, node in model.nodes.items():
+        arriving = {shapes[source] for source in model.sources[name]} or {model.input_shape}
+        if len(arriving) > 1:
+            raise ModelError(f"node {name!r}: the shapes of its sources differ: {', '.join(map(str, sorted(arriving)))}")
+        (shape,) = arriving
+        try:
+            fits(node, shape)
+            sent = node(torch.zeros(1, *shape))
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"node {name!r} does not fit what arrives, {shape}: {str(error).splitlines()[0]}") from None
+        shapes[name] = tuple((sent[0] if isinstance(node, NIRNeuron) else sent).shape[1:])
+    for name, sources in model.back.items():
+        arriving = shapes[model.sources[name][0]] if model.sources[name] else model.input_shape
+        for source in sources:
+            if shapes[source] != arriving:
+                raise ModelError(f"the edge back from {source!r}, {shapes[source]}, does not fit node {name!r}, {arriving}")
+    return shapes
+
+
+def fits(node, shape):
+    """Raises ValueError where a node's values, or the number of its dimensions, do not fit what arrives."""
+    for value in node.buffers() if isinstance(node, NIRNeuron) else node.parameters() if isinstance(node, Scale) else ():
+        if value.numel() != 1 and tuple(value.shape) not in (shape, shape[:1] + (1,) * (len(shape) - 1)):
+            raise ValueError(f"it has values for {tuple(value.shape)}")
+    wanted = {nn.Linear: 1, nn.Conv1d: 2, nn.Conv2d: 3, Pool: 3}.get(type(node), len(shape))
+    if wanted != len(shape):
+        raise ValueError(f"it takes {wanted} dimensions" + ("; a Flatten is missing" if wanted == 1 else ""))
+
+
+# --- reading
+
+
+def from_nir(source, dt=None, reset=None):
+    """The GraphSNN of a NIR file, or nir.NIRGraph, in eval mode.
+
+    dt: seconds of a timestep, by which time constants are read; None for what the file says, else a millisecond. reset: of
+    neurons that have spiked: 'zero', to v_reset, or 'subtract', by the threshold; None for what the file says, else zero. Raises
+    ModelError for a file that cannot be read, and for a graph that cannot be run."""
+    graph, where = read(source)
+    facts = {name: said(value) for name, value in graph.metadata.items()}
+    if dt is None:
+        dt = facts.get("seconds_per_step", DT)
+    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not 0 < dt < np.inf:
+        raise ModelError(f"dt must be a number of seconds above 0, not {dt!r}")
+    if reset is None:
+        reset = "subtract" if "subtract" in str(facts.get("reset", "")) else "zero"
+    if reset not in RESETS:
+        raise ModelError(f"reset must be {' or '.join(RESETS)}, not {reset!r}")
+    if facts.get("update") == "phased":
+        raise ModelError(
+            f"{where}: its layers fire one after the other (update phased), which a graph does not: use its checkpoint"
+        )
+    ways = {"subtract": reset == "subtract", "delayed": facts.get("update") == "delayed",
+            "start": float(facts.get("initial_potential", 0))}  # fmt: skip
+    try:
+        nodes, edges = flat(graph)
+        begins = [name for name, node in nodes.items() if type(node).__name__ == "Input"]
+        ends = [name for name, node in nodes.items() if type(node).__name__ == "Output"]
+        for kind, names in (("Input", begins), ("Output", ends)):
+            if len(names) != 1:
+                raise ModelError(f"a graph must have one {kind}, and this has {len(names)}")
+        order, sources, back = ordered(begins[0], ends[0], nodes, edges)
+        shape = np.atleast_1d(nodes[begins[0]].input_type["input"]).tolist()
+        model = GraphSNN({name: module_of(name, nodes[name], dt, ways) for name in order}, sources, back, shape, dt)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from None
+    return model.eval()
+
+
+def read(source):
+    """(nir.NIRGraph, its name in messages) of a file or graph. Raises ModelError."""
+    import nir  # it brings HDF5, which nothing else needs
+
+    if isinstance(source, nir.NIRGraph):
+        return source, "this graph"
+    try:
+        graph = nir.read(source, type_check=False)
+    except FileNotFoundError:
+        raise ModelError(f"{source}: no such file") from None
+    except Exception as error:  # whatever a damaged file makes h5py and nir raise
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{source} is no NIR file that can be read ({words}): use another copy, or write it again") from None
+    if not isinstance(graph, nir.NIRGraph):
+        raise ModelError(f"{source} holds a single {type(graph).__name__}, no graph")
+    return graph, str(source)
+
+
+def said(value):
+    """A value of a file's metadata as Python has it."""
+    value = value.item() if isinstance(value, (np.ndarray, np.generic)) and np.size(value) == 1 else value
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def flat(graph, prefix=""):
+    """(name -> node, edges) of a graph, those of graphs within it named GRAPH.NODE; their inputs and outputs are Identities."""
+    import nir
+
+    nodes, edges, entry, leaving = {}, [], {}, {}
+    for name, node in graph.nodes.items():
+        full = prefix + name
+        entry[name] = leaving[name] = full
+        if isinstance(node, nir.NIRGraph):
+            inner, more = flat(node, f"{full}.")
+            for kind, found in ((nir.Input, entry), (nir.Output, leaving)):
+                ends = [f"{full}.{each}" for each, its in node.nodes.items() if isinstance(its, kind)]
+                if len(ends) != 1:
+                    raise ModelError(f"the graph {full!r} within it must have one {kind.__name__}, and has {len(ends)}")
+                found[name] = ends[0]
+                inner[ends[0]] = nir.ir.graph.Identity(inner[ends[0]].input_type)
+            nodes, edges = nodes | inner, edges + more
+        else:
+            nodes[full] = node
+    for a, b in graph.edges:
+        for name in (a, b):
+            if name not in entry:
+                raise ModelError(f"the edge {prefix + a} -> {prefix + b} leads to no node: there is no {prefix + name!r}")
+        edges.append((leaving[a], entry[b]))
+    return nodes, list(dict.fromkeys(edges))
+
+
+def ordered(first, last, nodes, edges):
+    """(names in an order in which each comes behind its sources, the output last; name -> sources; name -> sources of edges that
+    go back). A depth-first search from the input: an edge that leads to a node on the way to its own source goes back."""
+    targets = {name: [] for name in nodes}
+    for a, b in edges:
+        targets[a].append(b)
+    sources, back = {name: [] for name in nodes}, {name: [] for name in nodes}
+    done, path, stack = [], {first}, [(first, iter(targets[first]))]
+    seen = {first}
+    while stack:
+        name, rest = stack[-1]
+        target = next(rest, None)
+        if target is None:
+            stack.pop()
+            path.discard(name)
+            done.append(name)
+            continue
+        (back if target in path else sources)[target].append(name)
+        if target not in seen:
+            seen.add(target)
+            path.add(target)
+            stack.append((target, iter(targets[target])))
+    lost = [name for name in nodes if name not in seen]
+    if lost:
+        raise ModelError(f"node {lost[0]!r} is not reached from the input: no edge leads to it")
+    order = [name for name in reversed(done) if name != last]
+    if targets[last]:
+        raise ModelError(f"an edge leads from the output {last!r} to {targets[last][0]!r}: the output must be the last node")
+    return [*order, last], sources, back
+
+
+def module_of(name, node, dt, ways):
+    """The module of a NIR node. Raises ModelError for one that is not known, and for values that cannot be."""
+    kind, values = type(node).__name__, {}
+    for key, value in vars(node).items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+            values[key] = value
+            if not np.isfinite(value).all():
+                raise ModelError(f"node {name!r}, {kind}: {key} holds what is no finite number")
+    if kind in ("Input", "Output", "Identity"):
+        return Ends()
+    if kind in ("Linear", "Affine") and node.weight.ndim == 2:
+        return filled(nn.Linear(*node.weight.shape[::-1], bias=kind == "Affine"), name, node)
+    if kind in ("Conv1d", "Conv2d"):
+        dimensions = node.weight.ndim - 2
+        if dimensions != int(kind[4]):
+            raise ModelError(f"node {name!r}, {kind}: its weights are {node.weight.shape}")
+        stride, dilation = (numbers(name, each, dimensions, 1) for each in (node.stride, node.dilation))
+        padding = node.padding if isinstance(node.padding, str) else numbers(name, node.padding, dimensions, 0)
+        groups = numbers(name, node.groups, 1, 1)[0]
+        out, within, *kernel = node.weight.shape
+        try:
+            layer = getattr(nn, kind)(within * groups, out, kernel, stride, padding, dilation, groups)
+        except ValueError as error:
+            raise ModelError(f"node {name!r}, {kind}: {error}") from None
+        return filled(layer, name, node)
+    if kind in ("SumPool2d", "AvgPool2d"):
+        sizes = [numbers(name, each, 2, least) for each, least in ((node.kernel_size, 1), (node.stride, 1), (node.padding, 0))]
+        return Pool(*sizes, mean=kind == "AvgPool2d")
+    if kind == "Flatten":
+        start, end = (numbers(name, each, 1, -9)[0] for each in (node.start_dim, node.end_dim))
+        return nn.Flatten(start + 1 if start >= 0 else start, end + 1 if end >= 0 else end)
+    if kind == "Scale":
+        return Scale(tensor_of(node.scale))
+    if kind not in ("IF", "LIF", "LI", "I", "CubaLIF", "CubaLI", "Threshold"):
+        raise ModelError(f"node {name!r} is a {kind}, which is not known here: known are {KNOWN}")
+    return NIRNeuron(equations(name, kind, values, dt), ways["subtract"] and kind != "Threshold", ways["delayed"], ways["start"])
+
+
+def equations(name, kind, values, dt):
+    """A neuron's values as NIRNeuron takes them. Worked out in float64."""
+    values = {key: np.float64(value) for key, value in values.items()}
+    zero = np.float64(0)
+    if kind == "Threshold":
+        found = {"leak": zero, "gain": zero + 1, "drive": zero, "threshold": values["threshold"], "reset": zero}
+        return {key: tensor_of(value) for key, value in found.items()}
+    r = values["r"]
+    if "tau" in values or "tau_mem" in values:
+        part = share(name, dt, values.get("tau", values.get("tau_mem")))
+        found = {"leak": 1 - part, "gain": r * part, "drive": values["v_leak"] * part}
+    else:
+        if dt != 1 and np.allclose(r * dt, 1, rtol=1e-5):
+            warnings.warn(f"node {name!r}, {kind}: r is 1/dt, which is taken as 1: V += I in each timestep", stacklevel=4)
+            r = np.ones_like(r)
+        found = {"leak": zero + 1, "gain": r, "drive": zero}
+    found["gain"] = np.where(np.isclose(found["gain"], 1, rtol=3e-7, atol=0), 1, found["gain"])  # but for float32's rounding
+    if "tau_syn" in values:
+        part = share(name, dt, values["tau_syn"])
+        found |= {"synapse_leak": 1 - part, "synapse_gain": values["w_in"] * part}
+    if "v_threshold" in values:
+        found |= {"threshold": values["v_threshold"], "reset": values.get("v_reset", zero)}
+    return {key: tensor_of(value) for key, value in found.items()}
+
+
+def share(name, dt, tau):
+    """dt / tau. Raises ModelError for a time constant that is not above 0, or shorter than dt, where Euler's steps go wrong."""
+    if not (tau > 0).all():
+        raise ModelError(f"node {name!r}: a time constant must be above 0 seconds, not {tau.min():g}")
+    part = dt / tau
+    if (part > 1 + 1e-6).any():
+        raise ModelError(f"node {name!r}: its time constant of {tau.min():g} s is shorter than dt, {dt:g} s: give a smaller dt")
+    return np.minimum(part, 1)
+
+
+def numbers(name, value, count, least):
+    """A whole number, or `count` of them, as a tuple. Raises ModelError for others, or below `least`."""
+    found = np.atleast_1d(np.asarray(value))
+    if found.dtype.kind not in "iu" or found.size not in (1, count) or found.min() < least:
+        raise ModelError(f"node {name!r}: {value!r} where {count} whole numbers from {least} on were expected")
+    return tuple(np.broadcast_to(found.ravel(), count).tolist())
+
+
+def filled(layer, name, node):
+    """A layer with the weights and biases of a node. Raises ModelError where they do not fit each other."""
+    for key in ("weight", "bias"):
+        own = getattr(layer, key)
+        if own is not None:
+            value = tensor_of(getattr(node, key))
+            if value.shape != own.shape:
+                raise ModelError(f"node {name!r}: its {key} is {tuple(value.shape)}, where {tuple(own.shape)} fits")
+            setattr(layer, key, nn.Parameter(value))
+    return layer
+
+
+def tensor_of(value):
+    """A tensor of float32; one value has no dimension."""
+    value = torch.from_numpy(np.array(value, np.float32))
+    return value.reshape(()) if value.numel() == 1 and value.dim() < 2 else value
