@@ -1,0 +1,375 @@
+"""Bad input: one clear line on standard error, exit status 2, no traceback, nothing lost."""
+
+import importlib
+import io
+import json
+import pickle
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import (
+    ANALYSIS,
+    ANN,
+    BALANCE,
+    DATA,
+    OBJ1,
+    OBJ2,
+    OBJ3,
+    REPOSITORY,
+    SNN,
+    SPIKING,
+    TINY,
+    digests,
+    flip,
+    refused,
+    run_here,
+    same_weights,
+)
+
+import harness.data.sets
+import harness.training.fit
+import results
+from harness import UserError
+from harness.command_line.scripts import run_script
+from self_models.basics.checkpoints import load_checkpoint
+
+LABELS = "train-labels-idx1-ubyte.gz"
+
+
+# --- flags
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "words"),
+    [
+        (ANN, "--architecture VGG7", "VGG5_wFeedback"), (ANN, "--optimizer LBFGS", "Adam"), (ANN, "--device tpu", "cpu"),
+        (ANN, "--timestep 5", "--timestep"), (ANN, "--epsilon 0.1", "--epsilon"), (ANN, "stray", "stray"),
+        (SNN, "--readout none", "spike_count"), (SNN, "--encoding phase", "poisson"), (SNN, "--trade_off_type sum", "linear"),
+        (SNN, "--precision float16", "choose from"), (SNN, "--epsilon nan", "at least 0"), (OBJ1, "--epsilon inf", "inf"),
+        (OBJ1, "--epsilon 0.1 -0.1", "at least 0"), (OBJ1, "--epsilon", "--epsilon"), (OBJ2, "--rules never", "all_predicted"),
+        (OBJ2, "--gap_bounds much", "much"), (OBJ3, "--contrast strong", "local"), (ANALYSIS, "--images 0", "at least 1"),
+        (ANALYSIS, "--frame_seconds 0", "above 0"), (SNN, "--leak 1.1", "at most 1"), (SNN, "--leak nan", "at least 0"),
+        (SNN, "--bptt_segments few", "whole number"), (SNN, "--timesteps 2.5", "whole number"),
+        (ANN, "--epochs -1", "at least 0"),
+        (SNN, "--bptt_segments 51 --timesteps 50", "0 (keep all steps) to the 50 timesteps"), (ANN, "-lr 0", "above 0"),
+        (ANN, "-lr nan", "above 0"), (ANN, "--learning_rate inf", "too large"), (ANN, "-lr 1e300", "too large"),
+        (ANN, "--trade_off -1", "at least 0"), (ANN, "--momentum 1.5", "at most 1"), (ANN, "--lr_interval 0.5,2", "at most 1"),
+        (ANN, "--lr_interval often", "often"), (ANN, "--dropout 1", "below 1"), (ANN, "--kernel_size 4", "odd"),
+        (SNN, "--default_threshold 0", "above 0"), (SNN, "--balance_percentile 100.1", "at most 100"),
+        (ANN, "-a VGG5 --timesteps 2", "no decoder"), (SNN, "-a VGG5 --epsilon 0.1", "architecture with feedback"),
+        (SNN, "--feedback_interval 51", "50 timesteps"), (SNN, "-a VGG5_wFeedback_small --gate once --encoding direct", "choose"),
+        (SNN, "--encoding poisson --gate once --readout membrane", "needs --encoding direct"),
+        (SNN, "-a VGG5_small --gate once --encoding direct --grid 3", "power of 2"),
+        (SNN, "-a VGG5_small --gate once --encoding direct --guess decoder", "needs an architecture with feedback"),
+        (SNN, "--preset quik_feedback", "did you mean quick_feedback? --help names all"), (ANN, "--dataset MINST", "mean MNIST?"),
+        (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
+        (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
+    ],
+)  # fmt: skip
+def test_wrong_flags(tmp_path, name, flags, words):
+    line = refused(name, flags, "--output_dir", tmp_path)
+    assert words in line
+    assert flags.split()[0] in line or flags.startswith(("-lr", "-a", "stray", "--kernel_size", "--feedback", "--bptt", "--pre"))
+    assert digests(tmp_path) == {}
+
+
+# --- checkpoints
+
+USES = [(ANN, "ann"), (SNN, "ann"), (SNN, "snn"), (ANALYSIS, "snn"), (OBJ1, "snn")]
+
+
+def uses(trained, tmp_path, name, kind, path):
+    """The flags with which a script takes this file for a checkpoint of this kind."""
+    flags = f"{'--test_only' if name in (ANN, SNN) else ''} {DATA} --output_dir {tmp_path / 'out'}"
+    return f"--pretrained_{kind} {path} {BALANCE if (name, kind) == (SNN, 'ann') else ''} {flags}"
+
+
+def saved(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda raw: b"",
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: raw[:-10],
+        lambda raw: flip(raw, raw.index(b"state_dict")),
+        lambda raw: flip(raw, len(raw) // 2),  # of a weight
+        lambda raw: b"epoch accuracy\n1 0.97\n",
+        lambda raw: bytes(range(256)) * 20,
+        lambda raw: saved([1, 2]),
+        lambda raw: saved(torch.zeros(3)),
+        lambda raw: saved({"epoch": 3}),
+        lambda raw: saved({"state_dict": {}}),
+        lambda raw: saved({"state_dict": {"features.0.weight": 3}}),
+    ],
+)
+def test_a_file_that_is_no_whole_checkpoint(trained, tmp_path, damaged):
+    path = tmp_path / "damaged.pth"
+    path.write_bytes(damaged(trained.snn.read_bytes()))
+    before = digests(tmp_path)
+    assert str(path) in refused(SNN, uses(trained, tmp_path, SNN, "snn", path))
+    assert digests(tmp_path) == before
+
+
+class Malice:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(("name", "kind"), USES)
+def test_every_use_of_a_checkpoint_is_checked(trained, tmp_path, name, kind):
+    """None is there; its code is not run, however it was written; it is one of the other kind."""
+    path, proof = tmp_path / "foreign.pth", tmp_path / "proof"
+    flags = uses(trained, tmp_path, name, kind, path)
+    assert f"{path}: no such checkpoint file" in refused(name, flags)
+    for write in (pickle.dumps, saved):
+        path.write_bytes(write({"state_dict": Malice(proof)}))
+        assert str(path) in refused(name, flags)
+        assert digests(tmp_path).keys() == {"foreign.pth"}
+    pickle.loads(pickle.dumps(Malice(proof)))
+    assert proof.exists()  # it would have been run by a careless loader
+    other = {"ann": "snn", "snn": "ann"}[kind]
+    line = refused(name, uses(trained, tmp_path, name, kind, getattr(trained, other)))
+    assert f"holds an {other.upper()}" in line and f"--pretrained_{kind}" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "words"),
+    [
+        (ANN, "--pretrained_ann {ann} --test_only --fc_width 8", "{ann} does not fit VGG_wFeedback: classifier.0.weight is"),
+        (ANN, "--pretrained_ann {ann} --test_only --kernel_size 5", "features.0.weight is (16, 1, 3, 3), not (16, 1, 5, 5)"),
+        (SNN, "--pretrained_ann {ann} --test_only -a VGG9_wFeedback " + BALANCE, "features.9.weight is missing"),
+        (SNN, "--pretrained_snn {snn} --test_only --readout spike_count", "generate.8.threshold is missing"),
+        (OBJ1, "--pretrained_snn {snn} --fc_width 8", "{snn} does not fit InputBlockingSNN: classifier.0.weight is"),
+        (OBJ1, "", "--pretrained_snn is missing, and {here}/trained_models/snn/snn_vgg5_wfeedback_mnist_50_tradeoff1.0_"),
+        (ANALYSIS, "", "--pretrained_snn is missing, and "),
+        (OBJ1, "--pretrained_snn {baseline} --epsilon 0 0.1", "input blocking needs an architecture with feedback:"),
+        (OBJ2, "--pretrained_snn {baseline}", "rule all_predicted needs an architecture with feedback and a gate that blocks"),
+        (OBJ3, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, so it explains nothing"),
+        (ANALYSIS, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, so it predicts nothing"),
+        (OBJ1, "--pretrained_snn {snn} --holdout 48", "--holdout evaluates on others: leave out one of the two"),
+        (OBJ1, "--pretrained_snn {snn} --results_json {here}", "--results_json {here}: give a file in a folder that exists"),
+        (OBJ1, "--pretrained_snn {snn} --results_json {here}/none/x.json", "x.json: give a file in a folder that exists"),
+        (OBJ1, "--pretrained_snn {snn} --results_json {ann}/x.json", "x.json: give a file in a folder that exists"),
+        (ANN, "--epochs 1 --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there (Not a directory)"),
+        (OBJ1, "--pretrained_snn {snn} --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there"),
+        *((ANN, f"--epochs 1 --run_name {name}", f"error: --run_name {name}: give a plain file name; --output_dir says where")
+          for name in ("..", ".hidden", "a/b", "a\u200bb")),
+        (SNN, "--test_only --pretrained_snn {snn} --run_name ..", "error: --run_name ..: give a plain file name"),
+        (ANN, "--epochs 2 --run_name y --resume --overwrite", "the run y, and --overwrite replaces it: leave out one of the two"),
+        (ANN, "--epochs 2 --run_name y --overwrite --resume {here}/trained_models/ann/y_last_previous.pth", "leave out one"),
+        ("energy", "{snn} --against {snn}", "{snn} holds an SNN; --against wants an ANN"),
+        *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a file X.png, which is what")
+          for name in ("p.xyz", "p", "none/p.png")),
+        (ANN, "--epochs 2 --run_name y --resume y_last.pth", "y_last.pth: no such checkpoint file"),
+        (ANN, "--epochs 2 --run_name y --resume {ann}", "{ann} has no optimiser state: --resume wants the checkpoint"),
+        (ANN, "--epochs 1 --fc_width 2000000000", "error: the memory is too small for the network: try a smaller --fc_width"),
+        (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann {snn}", "holds an SNN; --teacher_ann wants an ANN"),
+        (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann none.pth", "none.pth: no such checkpoint file"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_before_anything_is_done(trained, baseline, tmp_path, name, flags, words):
+    paths, before = {"ann": trained.ann, "snn": trained.snn, "baseline": baseline, "here": tmp_path}, digests(trained.folder)
+    assert words.format(**paths) in refused(name, f"{DATA} --output_dir {tmp_path}", flags.format(**paths))
+    assert digests(tmp_path) == {} and digests(trained.folder) == before
+
+
+def test_a_teacher_of_another_data_set(trained, tmp_path):
+    saved = load_checkpoint(trained.ann)
+    torch.save(saved | {"settings": saved["settings"] | {"dataset": "FashionMNIST"}}, tmp_path / "fashion.pth")
+    flags = f"--pretrained_ann {trained.ann} --teacher_ann {tmp_path}/fashion.pth {SPIKING} --output_dir {tmp_path / 'out'}"
+    assert "was trained on FashionMNIST; give one of MNIST" in refused(SNN, flags) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "words"),
+    [
+        (ANN, {"settings": "not a dict"}, "settings are damaged"),
+        (ANN, {"settings": {"fc_width": "wide"}}, "build no VGG_wFeedback"),
+        (ANN, {"settings": {"dataset": "SVHN"}}, "build no VGG_wFeedback"),
+        (ANN, {"settings": {"vgg_name": "Mine"}}, "add the --model FILE.py that registers it (in Python import FILE), or use"),
+        (ANN, {"settings": {"init": "mine"}}, "add the --model FILE.py that registers it (in Python import FILE), or use"),
+        (ANN, {"settings": {"plan": [[2, *"DDDDD"], []]}}, "28x28 is too small"),  # no named plan halves an image so often
+        (SNN, {"thresholds": [1.0, 2.0]}, "2 thresholds given"),
+        (SNN, {"thresholds": [0.0] * 7}, "above 0"),
+        (SNN, {"thresholds": ["a"] * 7}, "thresholds"),
+        (SNN, {"thresholds": 3.0}, "thresholds"),
+        (SNN, {"thresholds": [1.0] * 7, "leak": "none"}, "leak"),
+        (SNN, {"thresholds": [1.0] * 7, "leak": 1.5}, "leak"),
+    ],
+)
+def test_damage_beside_the_weights(trained, tmp_path, name, beside, words):
+    """In our settings, or in what the original keeps there."""
+    state = {f"module.{key}": value for key, value in load_checkpoint(trained.snn)["state_dict"].items() if "weight" in key}
+    torch.save({"state_dict": state, **beside}, tmp_path / "x.pth")
+    network = "" if "settings" in beside else "-a VGG5_wFeedback_small --fc_width 16 --readout membrane"
+    assert words in refused(name, uses(trained, tmp_path, name, name[:3], tmp_path / "x.pth"), network)
+
+
+# --- files
+
+
+# --- training
+
+
+def files_of_run(folder, kind):
+    return {name: digest for name, digest in digests(folder / "trained_models" / kind).items() if name.endswith(".pth")}
+
+
+RUNS = [(ANN, "ann", TINY), (SNN, "snn", f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING}")]
+
+
+@pytest.mark.parametrize(("name", "kind", "base"), RUNS)
+def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path, name, kind, base):
+    base = f"{base} --batch_size 8"
+    run_here(name, base, f"--lr_interval 1 --run_name good --output_dir {tmp_path}")
+    rising = "--epochs 2 --lr_interval 0.5 --lr_reduce 1e-30"  # from the second epoch on
+    line = refused(name, base, f"{rising} --run_name x --output_dir {tmp_path}")
+    begins = "(the loss is (nan|inf)|a gradient is not finite) at epoch 2, update [23]: first not finite: "  # of 4 steps
+    assert re.search(f"{begins}(the (output|gradient) (of|at) layer|weight) [a-z]+[.][0-9].*--learning_rate", line)
+    files = tmp_path / "trained_models" / kind
+    assert same_weights(files / "x.pth", files / "good.pth") and same_weights(files / "x_last.pth", files / "good_last.pth")
+
+
+@pytest.mark.parametrize(("name", "kind", "base"), RUNS)
+def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(tmp_path, monkeypatch, name, kind, base):
+    real = harness.training.fit.train_one_epoch
+
+    def spoil(model, *args):
+        learned = real(model, *args)
+        model.features[0].weight.data[0] = torch.nan  # an SNN hides it: its neurons do not fire, and the loss is finite
+        return learned
+
+    monkeypatch.setattr("harness.training.fit.train_one_epoch", spoil)
+    line = refused(name, base, f"--output_dir {tmp_path}")
+    assert "epoch 1, update 2" in line and files_of_run(tmp_path, kind) == {}
+
+
+@pytest.mark.parametrize(("name", "kind", "base"), RUNS)
+def test_existing_run_is_not_overwritten(trained, tmp_path, name, kind, base):
+    shutil.copytree(trained.folder, tmp_path, dirs_exist_ok=True)
+    flags, files = f"{base} --run_name tiny --output_dir {tmp_path}", tmp_path / "trained_models" / kind
+    shutil.copy(files / "tiny_last.pth", tmp_path / "other_last.pth")
+    before = digests(tmp_path)
+    for more in ("", f"--resume {tmp_path / 'other_last.pth'}"):
+        line = refused(name, flags, more)
+        assert all(words in line for words in ("tiny.pth exists", "--resume", "--overwrite", "--run_name", "--output_dir"))
+        assert digests(tmp_path) == before and "--seeds" not in line
+    assert refused(name, flags, "--seed 3").endswith(", --run_name or --output_dir keeps both, --seeds 3 trains tiny_3")
+    assert digests(tmp_path) == before
+    (files / "tiny.pth").unlink()
+    assert "tiny_last.pth exists" in refused(name, flags)
+    run_here(name, flags, "--overwrite --seed 1")
+    after = digests(tmp_path)
+    assert after.keys() == before.keys()
+    run = [f"{folder}/{kind}/tiny{end}" for folder, end in (("logs", ".log"), ("logs", ".jsonl"))]
+    run += [f"trained_models/{kind}/tiny{end}.pth" for end in ("", "_last")]
+    assert sorted(path for path in after if after[path] != before[path]) == sorted(run)
+
+
+# --- results.py
+
+
+@pytest.mark.parametrize("few", ["", "--limit_test 4"])
+def test_results_that_are_missing_are_noticed_before_anything_is_evaluated(tmp_path, monkeypatch, few):
+    """Of the networks that --only leaves out: one line names a file, and what to add."""
+    monkeypatch.setattr("results.HERE", tmp_path)
+    monkeypatch.setattr("results.evaluate", lambda command: pytest.fail(command))
+    line = refused("results", "--only snn_baseline", few)
+    folder = tmp_path / ("results_few" if few else "results")
+    files = [run for checkpoint, run, *_ in results.commands() if checkpoint != "snn_baseline"]
+    others = [name for name in results.CHECKPOINTS if name != "snn_baseline"]
+    begins = f"error: {folder / files[0]}.json and {len(files) - 1} more files are missing"
+    assert line == f"{begins}: evaluate their networks, too: --only snn_baseline {' '.join(others)} --dataset FOLDER"
+    assert digests(tmp_path) == {} and not folder.exists()
+    folder.mkdir()
+    for run in files[1:]:
+        (folder / f"{run}.json").write_text("[]")
+    assert f"{files[0]}.json is missing: evaluate its network, too: --only snn_baseline {others[0]}" in refused(
+        "results", "--only snn_baseline", few
+    )
+
+
+def test_results_are_of_the_networks_whose_images_are_there(tmp_path, monkeypatch):
+    """All images are looked for before anything is evaluated; without them a network's rows stay, and the last lines say so."""
+
+    real = harness.data.sets.load_set
+
+    def looked_for(name, *where):
+        if name == "FashionMNIST":
+            raise UserError("FashionMNIST is not there: put it into data/")
+        return real(name, *where)
+
+    for path in ("results", "docs"):
+        shutil.copytree(REPOSITORY / path, tmp_path / path, ignore=shutil.ignore_patterns("*.png", "*.gif"))
+    shutil.copy(REPOSITORY / "README.md", tmp_path)
+    said, rows = [], json.loads((tmp_path / "results/results.json").read_text())
+    monkeypatch.setattr("results.HERE", tmp_path)
+    monkeypatch.setattr("harness.data.sets.load_set", looked_for)
+    monkeypatch.setattr("results.evaluate", said.append)
+    monkeypatch.setattr("results.save_accuracy_against_spikes", lambda *_: None)
+    _, printed = run_here("results")
+    assert {command.split()[2] for command in said} == {
+        preset for preset, one in results.NETWORKS.items() if not one.images and "fashion" not in preset
+    }
+    assert json.loads((tmp_path / "results/results.json").read_text()) == rows
+    fashion, cifar = printed.splitlines()[-2:]
+    assert fashion.endswith(" stay as they are: fashion_feedback, fashion_baseline; FashionMNIST is not there: put it into data/")
+    assert " stay as they are: cifar10_feedback, " in cifar and "; add --dataset FOLDER, of " in cifar
+    said.clear()
+    line = refused("results", "--only snn_baseline fashion_baseline")
+    assert line == "error: fashion_baseline needs its images: FashionMNIST is not there: put it into data/" and not said
+    assert f"--dataset {tmp_path}/gone is neither" in refused("results", f"--dataset {tmp_path}/gone") and not said
+    monkeypatch.setattr(
+        "results.evaluate", lambda command: (tmp_path / re.search(r"results_few/\S+json", command)[0]).write_text("[]")
+    )
+    _, printed = run_here("results", "--limit_test 4")  # a trial has no rows of before
+    assert printed.splitlines()[-2:] == [fashion, cifar]
+
+
+# --- memory
+
+WORDS = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+LOOK, CONVERT, FULL_GPU = f"--pretrained_snn SNN {DATA} --images 1", f"--pretrained_ann ANN {SPIKING}", torch.OutOfMemoryError
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "where", "fault", "words"),
+    [
+        (ANN, TINY, "torch.optim.Adam.step", RuntimeError, "training: try a smaller --batch_size or fewer --timesteps, or"),
+        (ANN, TINY, "self_models.counting.evaluation.Evaluation.add", FULL_GPU, "evaluating: try a smaller --batch_size, or"),
+        (ANN, TINY, "harness.data.sets.load_set", MemoryError, "the images: try a smaller --limit_train"),
+        (SNN, CONVERT, "self_models.conversion.largest", RuntimeError, "converting: try fewer --balance_images"),
+        (ANALYSIS, LOOK, "self_models.running.outputs.SNNOutput.__init__", MemoryError, "pictures: try fewer --images"),
+        (ANALYSIS, LOOK, "harness.measuring.evaluation.Draws", FULL_GPU, "the chart of spikes: try fewer --chart_images"),
+    ],
+)
+def test_full_memory_says_at_what_and_what_helps_there(trained, tmp_path, monkeypatch, script, flags, where, fault, words):
+    def fail(*args, **more):
+        raise fault(WORDS)
+
+    monkeypatch.setattr(where, fail)
+    monkeypatch.setattr(f"{ANALYSIS}.save_gif", lambda *_: None)  # which takes its time
+    line = refused(script, flags.replace("ANN", str(trained.ann)).replace("SNN", str(trained.snn)), f"--output_dir {tmp_path}")
+    full, more = ("the GPU's memory", ", or --device cpu") if fault is FULL_GPU else ("the memory", "")
+    assert line.startswith(f"error: {full} is too small for {words}") and line.endswith(f"{more} ({WORDS})")
+
+
+@pytest.mark.parametrize("script", [ANN, SNN])
+def test_who_types_nothing_is_told_what_can_be_done(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py"])
+    with pytest.raises(SystemExit) as stop:
+        run_script(importlib.import_module(script).main)
+    assert stop.value.code == 2
+    assert "error: nothing is asked for: --preset quick_feedback trains in minutes" in capsys.readouterr().err

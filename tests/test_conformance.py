@@ -1,0 +1,140 @@
+"""Where two runs part: found by image, step, layer and neuron, with both potentials and the threshold."""
+
+import pytest
+import torch
+from conftest import FORK, REPOSITORY, build, inputs
+
+from self_models import ModelError, first_difference, load, load_data
+from self_models.conformance import Difference, with_potentials
+from self_models.integers import in_whole_numbers
+from self_models.kernel.engine import EventEngine
+
+QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"
+
+
+def one_neuron(threshold=1.0, **settings):
+    """An image of one pixel, a neuron that gets 0.75 of it in each step, and one output."""
+    common = {"plan": [[1], []], "image_shape": (1, 1, 1), "kernel_size": 1, "fc_layers": 0, "labels": 2, "encoding": "direct"}
+    model = build(epsilon=0.0, timesteps=4, default_threshold=threshold, **common, **settings)
+    model.features[0].weight.data.fill_(0.75)
+    return model
+
+
+@pytest.mark.parametrize("update", ["immediate", "delayed"])
+def test_by_hand(update):
+    """0.75 a step at a threshold of 1 or 1.25: V' = 0.75, 1.5 spikes in both, then V' = 1.25 is above 1 and not above 1.25."""
+    models, x = [one_neuron(threshold, update=update) for threshold in (1.0, 1.25)], torch.ones(3, 1, 1, 1)
+    x[0] = 0
+    found = first_difference(*models, x)
+    step, after = (2, (0.25, 1.0)) if update == "immediate" else (3, (1.0, 1.75))
+    assert (found.image, found.step, found.layer, found.neuron) == (1, step, "features.1", 0)
+    assert (found.a, found.b, found.potentials, found.thresholds) == (1, 0, after, (1.0, 1.25))
+    said = f"potentials {after[0]:g} and {after[1]:g}, thresholds 1 and 1.25"
+    assert str(found) == f"image 1, step {step}, features.1, neuron 0: 1 and 0; {said}"
+    assert first_difference(models[0], models[0], x, tolerance=0) is None
+
+
+ENGINES = {
+    "dense": lambda model: model,
+    "reference": lambda model: setattr(model, "batched", False) or model,
+    "event": EventEngine,
+    "int8": in_whole_numbers,
+}
+
+
+@pytest.mark.parametrize("other", ENGINES)
+@pytest.mark.parametrize("one", ENGINES)
+def test_a_weight_changed_by_hand_is_found_and_named(one, other):
+    """Between any two ways to run a network: the neuron whose weights they are, and potentials that its weights explain."""
+    a, b = (ENGINES[way](build(plan=FORK, epsilon=0.0)) for way in (one, other))
+    x, _ = inputs(build(plan=FORK), 8)
+    assert first_difference(a, b, x) is None
+    with torch.no_grad():
+        getattr(b, "model", b).classifier[3].weight[5].neg_()
+    found = first_difference(a, b, x)
+    assert (found.layer, found.neuron) == ("classifier.4", 5) and found.a != found.b
+    v, others = (value / theta for value, theta in zip(found.potentials, found.thresholds, strict=True))
+    assert v != others and found.thresholds == (getattr(a, "model", a).thresholds[-1], getattr(b, "model", b).thresholds[-1])
+    assert (found.step, found.image) == first_in_counts(a, b, x)
+
+
+def first_in_counts(a, b, x):
+    """(step, image) of the first image whose spikes of classifier.4 differ, from the outputs themselves."""
+    counts = [one(x, seed=0).spikes_by_step["classifier.4"] for one in (a, b)]
+    image = (counts[0] != counts[1]).any(0).nonzero()[0].item()
+    return (counts[0] != counts[1])[:, image].nonzero()[0].item(), image
+
+
+def test_a_neuron_that_is_not_known_is_the_one_that_has_just_moved_apart_most():
+    """By hand, in thresholds of 1 and 2: three neurons lie 8, 0 and 0 apart, and then 9, -3 and 2."""
+    a = torch.tensor([[[8.0, 0.0, 0.0]], [[9.0, 0.0, -3.0]]])
+    b = torch.tensor([[[0.0, 0.0, 0.0]], [[0.0, 6.0, -10.0]]])
+    for step, neuron, potentials in ((0, 0, (8.0, 0.0)), (1, 1, (0.0, 6.0))):
+        found = with_potentials(Difference(0, step, "features.1", None, 1, 0), [a, b], (1.0, 2.0))
+        assert (found.neuron, found.potentials, found.thresholds) == (neuron, potentials, (1.0, 2.0))
+
+
+@torch.no_grad()
+def test_what_differs_beside_spikes_is_found_too():
+    """In outputs that were made before: values as far as a tolerance asks, blocked pixels and early exit at once."""
+    model = build(rule="never")
+    x, u = inputs(model)
+    output = model(x, u)
+    assert first_difference(output, output._replace(logits_by_step=output.logits_by_step + 1e-3)) is None
+    for name, layer, at in (("logits_by_step", "output", (4, 2, 7)), ("predictions", "prediction", (4, 2, 0, 0, 7))):
+        values = getattr(output, name).clone()
+        values[at] += 1e-3
+        changed = output._replace(**{name: values})
+        assert first_difference(output, changed, tolerance=1e-2) is None
+        found = first_difference(output, changed, tolerance=0)
+        assert found[:4] == (2, 4, layer, 7) and found.b - found.a == pytest.approx(1e-3, rel=1e-2)
+    is_open = output.is_open.clone()
+    is_open[3, 1, 0, 2, 2] ^= True
+    assert first_difference(output, output._replace(is_open=is_open))[:4] == (1, 3, "is_open", 2 * 28 + 2)
+    steps = output.steps.clone()
+    steps[0] = 5
+    assert str(first_difference(output._replace(steps=steps), output)) == "image 0, step 5, running: 0 and 1"
+    with pytest.raises(ModelError, match="cannot be compared: they have other layers"):
+        first_difference(output, build(timesteps=4)(x, u[:4]))
+
+
+def test_how_much_a_checkpoint_of_16_or_8_bits_differs():
+    """Half of the bits change the first spike after some steps, 8 bits sooner; the two engines none of these."""
+    images = load_data("MNIST")[2].images[:20]
+    whole, half, eight = (load(QUICK, weights=weights) for weights in ("float32", "float16", "int8"))
+    assert first_difference(whole, load(QUICK, engine="dense"), images, tolerance=1e-3) is None
+    found = [first_difference(whole, other, images) for other in (half, eight)]
+    assert found[0][:4] == (0, 3, "features.4", 5676) and "potentials 3.3" in str(found[0]) and found[1].step <= 3
+
+
+def test_what_runs_elsewhere_is_compared_when_it_is_called_like_an_snn():
+    """A runner, say of a C program: it gives SNNOutputs, and has thresholds."""
+
+    class Elsewhere:
+        def __init__(self, model):
+            self.run, self.thresholds = model, model.thresholds
+
+        def __call__(self, images, **given):
+            return self.run(images, **given)
+
+    a, b, (x, u) = build(), Elsewhere(build()), inputs(build())
+    assert first_difference(a, b, x) is None
+    b.run.set_thresholds([value + (n == 1) / 16 for n, value in enumerate(b.thresholds)])
+    found = first_difference(a, b, x, uniforms=u)
+    assert found.layer == "features.4" and found.neuron is not None and found.thresholds == (0.25, 0.25)
+
+
+def test_what_cannot_be_compared_is_refused():
+    snn, ann, x = build(), load(QUICK.parents[1] / "ann/ann_feedback.pth"), torch.zeros(1, 1, 28, 28)
+    output = load(QUICK)(x)
+    for a, b, images, words in [
+        (snn, snn, None, "images must be a tensor"),
+        (snn, snn, "a.png", "not a str"),
+        (snn, ann, x, "VGG_wFeedback: compare two SNNs"),
+        (snn, None, x, "NoneType: compare"),
+        (output, snn, x, "SNNOutput: compare"),
+    ]:
+        with pytest.raises(ModelError, match=words):
+            first_difference(a, b, images)
+    with pytest.raises(ModelError, match="tolerance"):
+        first_difference(output, output, tolerance=-1)

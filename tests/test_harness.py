@@ -1,0 +1,670 @@
+"""Flags, losses, schedules, data, conversion, checkpoints and training, apart from what goes wrong."""
+
+import functools
+import importlib
+import io
+import json
+import os
+import runpy
+import shutil
+import signal
+from dataclasses import replace
+from math import cos, log, pi
+
+import pytest
+import torch
+from conftest import (
+    ANALYSIS,
+    ANN,
+    BALANCE,
+    DATA,
+    OBJ1,
+    OBJ2,
+    PLAN,
+    REPOSITORY,
+    SNN,
+    SPIKING,
+    TINY,
+    digests,
+    figures,
+    records,
+    refused,
+    run_here,
+    split,
+)
+from test_survive import after_step, in_evaluation
+
+from benchmarks.robustness.kill_resume import CLOCK
+from benchmarks.shared import same
+from harness import UserError
+from harness.command_line.scripts import run_script
+from harness.data.sets import ImageSet, load_data
+from harness.measuring.comparing import FIGURES, interval
+from harness.measuring.evaluation import evaluate
+from harness.runs.checkpoints import write_whole
+from harness.runs.paths import ann_name, snn_name
+from harness.runs.runlog import RunLog
+from harness.training.epoch import renew_statistics, train_one_epoch
+from harness.training.fit import training_batches
+from harness.training.forecast import forecast, plan_lines, slow_precision_line
+from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, step_weights
+from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
+from results import means_over_seeds, paired, table
+from self_models.basics.checkpoints import load_checkpoint
+from self_models.counting.spikes import by_part
+from self_models.loading import load
+from self_models.running.draws import EVALUATION, Draws, shuffled
+from self_models.running.outputs import ANNOutput, SNNOutput
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+
+def parse(name, *words):
+    return importlib.import_module(name).build_parser().parse_args(words)
+
+
+# --- losses, schedules
+
+# 2 steps, 2 images of 2 pixels; summed over pixels: 3 and 7, then 1 and 3; means 5, then 2
+ERRORS = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0], [1.0, 2.0]]]).reshape(2, 2, 1, 1, 2)
+
+
+def output_of(logits, errors=None, **more):
+    """An SNNOutput of which only this is looked at."""
+    return SNNOutput(**{"predictions": None, "spikes": {}, "steps": None} | more, logits=logits, errors=errors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reconstruction"),
+    [("last_t", 2), ("linear_over_t", (1 / 2 * 5 + 2 / 2 * 2) / 2), ("sum", 5 + 2)],
+)
+def test_losses_by_hand(kind, reconstruction):
+    output = output_of(logits=torch.zeros(2, 4), errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])})
+    losses = Criterion(0.5, kind, spike_penalty=0.01)(output, torch.tensor([0, 1]))
+    assert losses["classification"].item() == pytest.approx(log(4))
+    assert losses["reconstruction"].item() == pytest.approx(reconstruction)
+    assert losses["penalty"].item() == pytest.approx(0.02)  # 2 spikes per image
+    assert losses["total"].item() == pytest.approx(log(4) + 0.5 * reconstruction + 0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classification"),
+    [("last_t", log(4)), ("mean_t", (log(2) + log(4)) / 2), ("linear_over_t", (log(2) + 2 * log(4)) / 3)],
+)
+def test_classification_loss_of_each_step_by_hand(kind, classification):
+    unsure, surer = torch.zeros(1, 4), torch.tensor([[log(3), 0.0, 0.0, 0.0]])  # surer: softmax is 1/2 for class 0
+    output = output_of(logits=unsure, logits_by_step=torch.stack([surer, unsure]))
+    losses = Criterion(1.0, "last_t", classification_kind=kind)(output, torch.tensor([0]))
+    assert losses["classification"].item() == losses["total"].item() == pytest.approx(classification)
+    alike = Criterion(1.0, "last_t")(output, torch.tensor([0]))  # the last output counts unless told otherwise
+    assert alike["classification"].item() == pytest.approx(log(4))
+    judging = Criterion(1.0, "last_t", classification_kind=kind).judging()  # an evaluation
+    assert judging(output, torch.tensor([0]))["total"].item() == pytest.approx(log(4))
+
+
+def test_without_a_decoder_no_reconstruction_is_reported():
+    output = output_of(logits=torch.zeros(1, 4))
+    assert Criterion(10.0, "last_t")(output, torch.tensor([0])).keys() == {"classification", "total"}
+
+
+@pytest.mark.parametrize("temperature", [2, 3])
+def test_distillation_loss_by_hand(temperature):
+    """Teacher 3 : 1 and student 1 : 1 at this temperature: KL = 3/4 log(3/2) + 1/4 log(1/2)."""
+    taught, image = torch.tensor([[temperature * log(3), 0.0]]), torch.zeros(1)
+    teacher = Teacher(lambda images: ANNOutput(taught.repeat(len(images), 1), None, None), 0.25, float(temperature))
+    criterion = Criterion(0.0, "last_t", teacher=teacher)
+    divergence = 0.25 * temperature**2 * (0.75 * log(1.5) + 0.25 * log(0.5))
+    output = output_of(logits=torch.zeros(1, 2))
+    losses = criterion(output, torch.tensor([1]), image)
+    assert losses["classification"].item() == losses["total"].item() == pytest.approx(0.75 * log(2) + divergence)
+    twice = output_of(logits=torch.zeros(2, 2))  # the same image twice: a mean over the batch
+    both = criterion(twice, torch.tensor([1, 1]), image.repeat(2))
+    assert both["total"].item() == pytest.approx(losses["total"].item())
+    output = output._replace(logits_by_step=torch.stack([taught, output.logits]))  # first the student agrees
+    losses = replace(criterion, classification_kind="mean_t")(output, torch.tensor([1]), image)
+    assert losses["total"].item() == pytest.approx((0.75 * (log(1 + 3**temperature) + log(2)) + divergence) / 2)
+    judged = criterion.judging()(output, torch.tensor([1]), image)  # it counts in training only
+    assert judged["total"].item() == pytest.approx(log(2))
+
+
+def test_step_weights_by_hand():
+    assert step_weights("last_t", 4).tolist() == [0, 0, 0, 1]
+    assert step_weights("linear_over_t", 4).tolist() == pytest.approx([1 / 16, 2 / 16, 3 / 16, 4 / 16])
+    assert step_weights("mean_t", 4).tolist() == [1 / 4] * 4
+    assert step_weights("sum", 3).tolist() == [1, 1, 1]
+    assert all(step_weights(kind, 3, "meta").device.type == "meta" for kind in (*STEP_WEIGHTS, "sum"))
+
+
+def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
+    """The learning rate of each optimiser step, of a rate of 1."""
+    args = parse(ANN, *f"--epochs {epochs} --lr_schedule {lr_schedule} --warm_up {warm_up}".split())
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, seen = make_schedule(optimizer, args, steps_per_epoch), []
+    for _ in range(epochs * steps_per_epoch):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_step_schedule_by_hand():
+    assert rates("step", 10, 2) == pytest.approx([1] * 12 + [0.1] * 4 + [0.01] * 2 + [0.001] * 2)
+    assert rates("step", 1, 10) == pytest.approx([1] * 6 + [0.1] * 2 + [0.01, 0.001])  # a short run has its full rate, too
+
+
+def test_cosine_schedule_by_hand():
+    seen = rates("cosine", 10, 10)  # 100 steps, 5 of them to warm up
+    assert seen[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
+    assert seen[50] == pytest.approx((1 + cos(pi * 0.45 / 0.95)) / 2)
+    assert seen[5:] == sorted(seen[5:], reverse=True) and 0 < seen[-1] < 0.001
+
+
+def test_triangle_schedule_by_hand():
+    assert rates("triangle", 4, 3, 0.25) == pytest.approx([1 / 4, 2 / 4, 3 / 4, *(1 - step / 9 for step in range(9))])
+    assert rates("triangle", 1, 4, 0) == [1, 3 / 4, 2 / 4, 1 / 4]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("Adam", torch.optim.Adam), ("SGD", torch.optim.SGD)])
+def test_thresholds_leaks_and_gains_have_no_weight_decay(name, kind):
+    model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4, learn_threshold=True)
+    optimizer = make_optimizer(model, parse(SNN, "--optimizer", name, "-lr", "0.5", "--weight_decay", "0.1"))
+    weights, scalars = optimizer.param_groups
+    made = optimizer.defaults
+    assert made["fused"] and made.get("amsgrad", True) and made.get("momentum", 0.95) == 0.95
+    assert isinstance(optimizer, kind) and weights["lr"] == scalars["lr"] == 0.5
+    assert (weights["weight_decay"], scalars["weight_decay"]) == (0.1, 0)
+    assert {id(parameter) for parameter in scalars["params"]} == {id(n.threshold) for n in model.neurons().values()}
+    assert len(weights["params"]) == sum(name.endswith("weight") for name in model.state_dict())
+    ann = VGG_wFeedback(plan=PLAN, fc_width=4, norm="scale")
+    gains = make_optimizer(ann, parse(ANN, "--optimizer", name)).param_groups[1]["params"]
+    assert {id(one) for one in gains} == {id(one) for name, one in ann.named_parameters() if name.endswith("gain")} and gains
+
+
+def test_biases_have_a_learning_rate_of_their_own():
+    flags = parse(ANN, *split(["--optimizer SGD --nesterov -lr 0.5 --weight_decay 0.1 --bias_lr_factor 64"]))
+    optimizer = make_optimizer(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), flags)
+    groups = optimizer.param_groups
+    found = [([tuple(one.shape) for one in group["params"]], group["lr"], group["weight_decay"]) for group in groups]
+    assert found == [([(2, 3)], 0.5, 0.1), ([(2,)], 0.5, 0), ([(2,), (2,)], 32, 0)] and optimizer.defaults["nesterov"]
+    with pytest.raises(UserError, match="no biases"):
+        make_optimizer(torch.nn.Linear(3, 2, bias=False), flags)
+
+
+@pytest.mark.parametrize("kind", ["mean", "ema"])
+def test_averaged_weights_by_hand(kind):
+    """8 steps, averaged after the last 4 of them: their mean, or 9 tenths of the average so far and a tenth of each. A raised
+    number of epochs begins later, and anew."""
+    flags = parse(ANN, *f"--epochs 4 --average_weights {kind} --average_from 0.45 --average_decay 0.9".split())
+    model = torch.nn.Linear(1, 1)
+    averaged, seen = WeightAverage(model, flags, 2), [2.0, -1.0, 4.0, 8.0]
+    assert averaged.begin == 4
+    for averaged.begin in (4, 6):
+        for step, value in enumerate([*[100.0] * (averaged.begin - 1), *seen], 1):
+            torch.nn.init.constant_(model.weight, value)
+            averaged.update(model, step)
+        expected = 3.25 if kind == "mean" else 0.729 * 2 + 0.081 * -1 + 0.09 * 4 + 0.1 * 8
+        assert averaged.module.weight.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("norm", "name"), [("scale", "mean_square"), ("batch", "running_mean")])
+def test_averaged_weights_have_statistics_of_their_own(norm, name):
+    """Of the first layer: the mean of its inputs, or of their squares, over the batches; the norm's momentum is what it was."""
+    torch.manual_seed(0)
+    model, other = (VGG_wFeedback(plan=PLAN, fc_width=4, norm=norm, dropout=0.0) for _ in range(2))
+    batches, before = list(load_data("MNIST", limit_train=12)[0].batches(4)), other.state_dict()[f"features.1.{name}"].clone()
+    renew_statistics(model, other, batches, 0, 1)
+    drives = [model.features[0](batch.images) for batch in batches]
+    expected = torch.stack([drive.pow(1 + (norm == "scale")).mean((0, 2, 3)) for drive in drives]).mean(0)
+    found, kept = (one.state_dict()[f"features.1.{name}"] for one in (model, other))
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(kept, before) and model.features[1].momentum == 0.1
+
+
+def test_label_smoothing_by_hand():
+    """3 classes, a quarter spread: the target is 5/6, 1/12, 1/12. An evaluation judges by the label alone."""
+    logits, labels = torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0])
+    logs, criterion = logits[0].log_softmax(0).tolist(), Criterion(0.0, "sum", smoothing=0.25)
+    output = output_of(logits=logits)
+    expected = -(5 / 6 * logs[0] + (logs[1] + logs[2]) / 12)
+    assert criterion(output, labels)["total"].item() == pytest.approx(expected)
+    assert criterion.judging()(output, labels)["total"].item() == pytest.approx(-logs[0])
+
+
+# --- flags
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], True), (["--log"], True), (["--no-log"], False), (["--log", "False"], False), (["--log", "True"], True),
+     (["--log", "0"], False), (["--log", "false", "--seed", "3"], False), (["--log", "--no-log"], False)],
+)  # fmt: skip
+def test_switch(words, expected):
+    assert parse(ANN, *words).log is expected
+
+
+@pytest.mark.parametrize("words", ["--no-log False", "--no-log True", "--log maybe", "--amsgrad 2"])
+def test_switch_refuses(words):
+    assert words.split()[0] in refused(ANN, words)
+
+
+COMMON = {  # shared/design.md, section 7
+    "seed": 0, "dataset": "MNIST", "batch_size": 64, "learning_rate": 1e-4, "epochs": 100, "lr_interval": [0.6, 0.8, 0.9],
+    "lr_reduce": 10, "optimizer": "Adam", "weight_decay": 5e-4, "amsgrad": True, "kernel_size": 3, "devices": 0,
+    "architecture": "VGG5_wFeedback", "pretrained_ann": "", "log": True, "gpu": True,
+}  # fmt: skip
+OF_SNN = COMMON | {
+    "pretrained_snn": "", "timesteps": 50, "leak": 1.0, "scaling_factor": 0.7, "default_threshold": 1.0, "activation": "Linear",
+    "alpha": 0.3, "beta": 0.01, "momentum": 0.95, "dropout": 0.3, "test_acc_every_batch": False, "train_acc_batches": 200,
+    "trade_off": 1.0, "trade_off_type": "last_t",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (ANN, COMMON | {"momentum": 0.9, "dropout": 0.2, "timesteps": 1, "trade_off": 10.0, "test_only": False}),
+        (SNN, OF_SNN | {"test_only": False}),
+        (ANALYSIS, OF_SNN | {"test_only": True}),
+        (OBJ1, OF_SNN | {"test_only": True, "epsilon": [0.1]}),
+    ],
+)
+def test_defaults_are_the_originals(name, expected):
+    args = parse(name)
+    assert {flag: getattr(args, flag) for flag in expected} == expected
+
+
+def test_short_flags_of_the_original():
+    args = parse(SNN, "-s", "3", "-a", "VGG9", "-lr", "0.5", "--lr_interval", "0.5 0.75", "--trade_off_type", "linear_over_t")
+    assert (args.seed, args.architecture, args.learning_rate, args.lr_interval) == (3, "VGG9", 0.5, [0.5, 0.75])
+
+
+# --- figures
+
+
+def test_spikes_by_part_by_hand():
+    layers = {"input": 1, "features.1": 2, "features.4": 3, "generate.2": 4, "classifier.1": 5, "classifier.4": 6}
+    assert by_part(layers) == {"input": 1, "encoder": 5, "decoder": 4, "classifier": 11, "total": 21}
+
+
+def tiny_snn(**settings):
+    torch.manual_seed(0)
+    own = {"plan": PLAN, "fc_width": 8, "timesteps": 4, "update": "immediate", "default_threshold": 0.2, "epsilon": 0.3}
+    return InputBlockingSNN(**own | settings)
+
+
+def test_an_evaluation_has_draws_of_its_own():
+    """Those of the epoch EVALUATION, which no training comes to, whatever the batch size."""
+    model, digits = tiny_snn(), load_data("MNIST", limit_test=5)[2]
+    found, large = (evaluate(model, digits.batches(size), Criterion(1.0, "last_t"), seed=3) for size in (2, 5))
+    for name in ("classification", "reconstruction", "total", "error", "open_share"):
+        assert found[name] == pytest.approx(large[name], rel=1e-5), name
+    assert found["spikes"]["features.1"] > 0 and found["open_share"][0] == 1 > found["open_share"][-1]
+    for epoch, equal in ((EVALUATION, True), (1, False)):
+        spikes = model(digits.whole().images, draws=Draws(3, epoch, torch.arange(5))).spikes
+        assert (found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})) == equal
+    assert parse(ANN, "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be
+    assert "epochs" in refused(ANN, f"--epochs {2**31}")
+
+
+def test_names_are_the_originals():
+    assert ann_name(parse(ANN)) == "ann_vgg5_wfeedback_t1_mnist_tradeoff10.0_lr0.0001"
+    assert snn_name(parse(SNN)) == "snn_vgg5_wfeedback_mnist_50_tradeoff1.0_typelast_t"
+
+
+def test_log_begins_with_every_parameter(trained):
+    for name, path in ((ANN, "logs/ann/tiny.log"), (SNN, "logs/snn/tiny.log")):
+        lines = (trained.folder / path).read_text().splitlines()
+        head = lines[: lines.index("")]
+        flags, first = parse(name).values.keys() - {"seeds"}, head.index("all parameters:")
+        assert all(sum(f"{flag}=" in f" {line}" for line in head[first:]) for flag in flags)  # in the groups of --help
+        assert any(line.startswith("  training: ") and "learning_rate=0.005" in line for line in head) == (name == ANN)
+        differ = head[first - 1].removeprefix("not as by default: ").split(", ")
+        assert "batch_size=16" in differ and not any(word.startswith(("seed=", "lr_interval=")) for word in differ)
+        for words in ("started 20", f"command: {name}.py", "versions: Python", "seed: 0", "git revision: "):
+            assert any(line.startswith(words) for line in head), words
+        opening = json.loads((trained.folder / path).with_suffix(".jsonl").read_text().splitlines()[0])
+        assert opening["event"] == "run" and opening["began"] == "started" and opening["seed"] == 0
+        assert opening["parameters"].keys() >= flags | {"selected_on"}
+        assert opening["parameters"]["limit_train"] == 32 and opening["command"].startswith(f"{name}.py")
+        assert opening["versions"].keys() == {"Python", "torch", "torchvision"} and opening["git_revision"]
+
+
+def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp_path):
+    here = f"--fc_width 16 {SPIKING} --output_dir {tmp_path}"
+    grown = f"-a VGG5_wFeedback_linear --pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --readout membrane_linear"
+    assert "generate.0.weight is missing" in refused(SNN, grown, "--test_only")
+    assert "generate.0.weight is missing" in refused(OBJ1, grown)
+    assert "architecture with feedback" in refused(SNN, f"-a VGG5_small {here} --train decoder")
+    assert "--trade_off above 0" in refused(SNN, grown, "--train decoder --trade_off 0")
+    _, said = run_here(SNN, grown, "--train decoder --epochs 1 -lr 0.1 --epsilon 0.1 --latch --run_name grown")
+    run_here(SNN, grown, "--epochs 1 -lr 1e-9 --epsilon 0.1 --latch --run_name start")
+    here = tmp_path / "trained_models/snn"
+    baseline, grown, start = (load_checkpoint(path)["state_dict"] for path in (baseline, here / "grown.pth", here / "start.pth"))
+    decoder = [name for name in grown if name.startswith("generate") and name.endswith("weight")]
+    assert "has no decoder: this one starts at random" in said and decoder
+    for name in decoder:
+        assert not torch.allclose(grown[name], start[name], atol=1e-3), name
+    for name, value in baseline.items():
+        assert torch.equal(grown[name], value), name
+        torch.testing.assert_close(start[name], value, atol=1e-6, rtol=0)
+
+
+def test_an_ann_without_a_decoder_is_given_one_in_training_only(tmp_path):
+    here = f"--fc_width 16 {DATA} --output_dir {tmp_path}"
+    run_here(ANN, f"-a VGG5_small --epochs 1 --run_name baseline {here}")
+    began = f"-a VGG5_wFeedback_linear --pretrained_ann {tmp_path}/trained_models/ann/baseline.pth {here} --run_name grown"
+    assert "generate.0.weight is missing" in refused(ANN, began, "--test_only")
+    _, said = run_here(ANN, began, "--epochs 1 -lr 1e-9")
+    assert "baseline.pth has no decoder: this one starts at random" in said
+    files = tmp_path / "trained_models/ann"
+    baseline, grown = (load_checkpoint(files / f"{name}.pth")["state_dict"] for name in ("baseline", "grown"))
+    for name, value in baseline.items():
+        torch.testing.assert_close(grown[name], value, atol=1e-6, rtol=0)
+    assert any(name.startswith("generate") for name in grown)
+
+
+def test_a_decoder_beside_a_gate_that_completes_begins_by_adding_nothing(baseline, tmp_path):
+    own = f"--pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --gate once --encoding direct --epsilon 0.1"
+    own += " --timesteps 5 --epochs 1 --optimizer SGD -lr 1e-30"
+    grown = f"-a VGG5_wFeedback_linear --readout membrane_linear --readout_leak 0 {own} --run_name grown"
+    _, said = run_here(SNN, grown)
+    assert "has no decoder: this one starts at 0" in said
+    state = load_checkpoint(tmp_path / "trained_models/snn/grown.pth")["state_dict"]
+    weights = [value for name, value in state.items() if name.startswith("generate") and name.endswith("weight")]
+    assert weights[0].abs().max() > 1e-3 and weights[-1].abs().max() < 1e-12
+    _, blind = run_here(SNN, f"-a VGG5_small {own} --guess interpolation --run_name blind")
+    sent = [one.split("spikes per image: input ")[1].split(",")[0] for one in (said, blind)]
+    assert sent[0] == sent[1]
+
+
+def test_evaluation_takes_the_next_free_name(trained, tmp_path):
+    flags = f"--pretrained_ann {trained.ann} --test_only {DATA} --run_name x --output_dir {tmp_path}"
+    run_here(ANN, flags)
+    first = digests(tmp_path)
+    run_here(ANN, flags)
+    assert digests(tmp_path).items() > first.items() and (tmp_path / "logs/ann/x_2.jsonl").is_file()
+    run_here(ANN, flags, "--overwrite")
+    assert not (tmp_path / "logs/ann/x_3.jsonl").exists() and digests(tmp_path)["logs/ann/x.log"] != first["logs/ann/x.log"]
+
+
+def test_pictures_are_not_overwritten_without_a_log(tmp_path):
+    args = parse(OBJ1, "--no-log", "--output_dir", str(tmp_path))
+    first, second = (RunLog("snn", "x", args, trains=False) for _ in range(2))
+    first.begin()
+    first.place.picture(".png").write_bytes(b"")
+    second.begin()
+    assert second.place.picture(".png") != first.place.picture(".png")
+    assert list(tmp_path.rglob("*.log")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        (SNN, f"--pretrained_ann ANN {TINY} {BALANCE} --timesteps 5 --resume nowhere.pth"),
+        (SNN, f"--pretrained_ann ANN -a VGG5_wFeedback_linear --fc_width 16 {BALANCE} {DATA}"),
+        (OBJ2, f"--pretrained_snn SNN {DATA} --rules both --open_bounds 0 1 --gap_bounds 2"),
+    ],
+)
+def test_overwrite_destroys_nothing_before_the_new_run_is_sure(trained, tmp_path, name, flags):
+    for folder in ("logs", "trained_models"):
+        shutil.copytree(trained.folder / folder, tmp_path / folder)
+    flags = flags.replace("ANN", str(trained.ann)).replace("SNN", str(trained.snn))
+    before = digests(tmp_path)
+    refused(name, flags, f"--overwrite --run_name tiny --output_dir {tmp_path}")
+    assert digests(tmp_path) == before
+
+
+# --- checkpoints
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [(OSError("disk full"), UserError), (RuntimeError("enforce fail"), UserError), (KeyboardInterrupt,) * 2],
+)
+def test_a_file_is_whole_at_any_time(tmp_path, monkeypatch, raised, expected):
+    """The old one stays when writing fails, and until a whole new one takes its name, in one move."""
+    path, move = tmp_path / "x.pth", os.replace
+    write_whole(path, lambda file: file.write(b"old"))
+
+    def write(file):
+        file.write(b"ne")
+        raise raised
+
+    def replace(new, old):
+        assert (new.read_bytes(), old.read_bytes()) == (b"new", b"old")
+        move(new, old)
+
+    with pytest.raises(expected):
+        write_whole(path, write)
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.pth"]
+    monkeypatch.setattr(os, "replace", replace)
+    write_whole(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["x.pth"]
+
+
+def original(saved, **beside):
+    """The file that the original would have written for our checkpoint."""
+    state = {f"module.{name}": value for name, value in saved["state_dict"].items() if name.endswith(".weight")}
+    return {"accuracy": 97.0, "epoch": 3, "state_dict": state, **beside}
+
+
+def test_ann_of_the_original_loads(trained, tmp_path):
+    """Its calibration wrote the thresholds into the ANN's file as well; they are found again, not taken over."""
+    path = tmp_path / "original.pth"
+    torch.save(original(load_checkpoint(trained.ann), thresholds=[1000.0] * 7), path)
+    for name, checkpoint in (("ours", trained.ann), ("theirs", path)):
+        run_here(ANN, f"--pretrained_ann {checkpoint} --test_only {TINY} --run_name {name} --output_dir {tmp_path}")
+    ours, theirs = (figures(records(tmp_path / f"logs/ann/{name}.jsonl")) for name in ("ours", "theirs"))
+    assert ours == theirs
+    run_here(SNN, TINY, SPIKING, f"--pretrained_ann {path} --run_name own --output_dir {tmp_path}")
+    found, expected = (load_checkpoint(path)["state_dict"] for path in (tmp_path / "trained_models/snn/own.pth", trained.snn))
+    thresholds = [name for name in expected if name.endswith(".threshold")]
+    assert len(thresholds) == 7 and all(torch.equal(found[name], expected[name]) for name in thresholds)
+
+
+def test_snn_of_the_original_loads_with_its_thresholds_as_they_are(trained, tmp_path):
+    saved, path = load_checkpoint(trained.snn), tmp_path / "snn.pth"
+    thresholds = [value.item() for name, value in saved["state_dict"].items() if name.endswith(".threshold")]
+    torch.save(original(saved, thresholds=thresholds, leak=0.9, timesteps=5), path)
+    typed = f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING} --run_name x --output_dir {tmp_path}".replace(BALANCE, "")
+    run_here(SNN, f"--pretrained_snn {path} -lr 1e-30 --weight_decay 0", typed)
+    model = load(tmp_path / "trained_models/snn/x.pth")
+    assert model.thresholds == pytest.approx(thresholds)
+    assert [layer.leak.item() for layer in model.neurons().values()] == pytest.approx([0.9] * len(thresholds))
+    run_here(SNN, f"--pretrained_snn {path} --leak 1 --test_only --overwrite", typed)
+    run_here(SNN, f"--pretrained_snn {trained.snn} --test_only {DATA} --run_name ours --output_dir {tmp_path}")
+    theirs, ours = (figures(records(tmp_path / f"logs/snn/{name}.jsonl")) for name in ("x", "ours"))
+    assert theirs == ours
+
+
+# --- training
+
+
+def test_an_ann_with_all_that_deep_plans_need(tmp_path):
+    """Whitened, begun as identities, normalised, in steps, without hidden layers: what a run of two epochs learns, one of one
+    epoch that is resumed learns; its first layer is that of epoch 1; its checkpoint says what it is, and evaluates the same."""
+    made = "--whitening --init dirac --norm batch --no-norm_scale --activation_ann qcfs --qcfs_levels 8 --fc_layers 0"
+    command = f"-a VGG5_wFeedback_small -lr 5e-3 --lr_interval 1 --select test {DATA} {made} --output_dir {tmp_path} --run_name"
+    best, said = run_here(ANN, f"{command} whole --epochs 2")
+    assert "whitening: 8 patterns of 3x3 pixels have " in said
+    run_here(ANN, f"{command} parts --epochs 1")
+    files = tmp_path / "trained_models/ann"
+    first = load_checkpoint(files / "parts_last.pth")["state_dict"]
+    _, said = run_here(ANN, f"{command} parts --resume --epochs 2")
+    assert "whitening" not in said
+    here, there = (load_checkpoint(files / f"{name}_last.pth")["state_dict"] for name in ("whole", "parts"))
+    assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+    assert torch.equal(here["features.0.weight"], first["features.0.weight"]) and here["features.1.num_batches_tracked"] == 4
+    scales = {f"{place}.weight" for place in ("features.1", "features.4", "features.7", "generate.2", "generate.5")}
+    assert {name for name in here if torch.equal(here[name], first[name])} == {"features.0.weight", *scales}
+    model = load(files / "whole.pth")
+    assert (model.settings["norm"], model.settings["qcfs_levels"], model.settings["fc_layers"]) == ("batch", 8, 0)
+    assert not model.features[0].weight.requires_grad and len(model.classifier) == 1
+    again, _ = run_here(ANN, f"--pretrained_ann {files / 'whole.pth'} --test_only {DATA} --output_dir {tmp_path}")
+    assert again["accuracy"] == best["accuracy"] and again["total"] == pytest.approx(best["total"])
+    assert "trained first layer stays as trained" in refused(ANN, f"{command} more --pretrained_ann {files / 'whole.pth'}")
+
+
+SGD = "--optimizer SGD --nesterov --momentum 0.8 -lr 1e-2 --lr_schedule triangle --warm_up 0.25"
+AVERAGED = "--norm {} --average_weights {} --average_from 0.5 --label_smoothing 0.1"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "step"),
+    [
+        (f"{SGD} {AVERAGED.format('scale', 'mean')}", 1),
+        (f"-lr 1e-3 {AVERAGED.format('batch', 'ema')} --average_decay 0.9 --bias_lr_factor 8", 4),
+    ],
+)
+def test_an_ann_interrupted_and_resumed_by_its_name(tmp_path, monkeypatch, recipe, step):
+    """The same numbers and checkpoints, bit for bit, whether a run goes through or is stopped in its last epoch and resumed:
+    after this step, or for the one after the last in its evaluation, when averaged weights have been given statistics."""
+
+    def training(folder, *flags):
+        run_here(ANN, *flags, f"--run_name x --output_dir {folder}")
+        files = folder / "trained_models/ann"
+        return figures(records(folder / "logs/ann/x.jsonl", "epoch")), [files / "x.pth", files / "x_last.pth"]
+
+    command = f"{TINY} --limit_train 48 --epochs 3 {recipe}"
+    stop_here = functools.partial(os.kill, os.getpid(), signal.SIGINT)
+
+    first, checkpoints = training(tmp_path / "first", command)
+    assert [record["epoch"] for record in first] == [1, 2, 3]  # --epochs 3 is 3 epochs
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        in_evaluation(patch, 3, stop_here) if step == 4 else after_step(patch, 3, step, stop_here)
+        run_script(lambda: training(tmp_path / "stopped", command))
+    assert stop.value.code == 130
+    resumed, others = training(tmp_path / "stopped", "--resume")
+    assert resumed == first
+    for pair in zip(checkpoints, others, strict=True):
+        assert same(*map(load_checkpoint, pair), aside=CLOCK)
+
+
+def test_each_epoch_augments_anew():
+    args = parse(ANN, "--augment", "--batch_size", "3")
+    train = load_data("MNIST", limit_train=6)[0]
+    epochs = []
+    for epoch in (1, 2, 1):
+        batches = list(training_batches(train, args, epoch, "cpu"))
+        order = torch.cat([batch.index for batch in batches]).argsort()
+        epochs.append(torch.cat([batch.images for batch in batches])[order])
+    assert torch.equal(epochs[0], epochs[2])
+    assert all(not torch.equal(first, second) for first, second in zip(epochs[0], epochs[1], strict=True))
+    plain = torch.cat([batch.images for batch in training_batches(train, parse(ANN), 1, "cpu")])
+    assert torch.equal(plain[shuffled(6, 0, 1).argsort()], train.whole().images)
+
+
+def test_learned_dynamics_stay_in_their_range():
+    model, batch = tiny_snn(learn_threshold=True, learn_leak=True), load_data("MNIST", limit_train=2)[0].whole()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    for neuron in model.neurons().values():
+        neuron.leak.data.fill_(1.5), neuron.threshold.data.fill_(1e-3)
+    train_one_epoch(model, [batch], Criterion(1.0, "last_t"), optimizer, schedule, 0, 1)
+    assert {neuron.leak.item() for neuron in model.neurons().values()} == {1}
+    assert model.thresholds == pytest.approx([0.01] * len(model.thresholds))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "said"),
+    [
+        (0.1, 1, []),  # 40 s in all
+        (0.1, 2, ["an epoch will take about 40 s, all 2 about 80 s"]),
+        (3, 2, ["an epoch will take about 20 min, all 2 about 40 min"]),
+        (9.001, 3, ["an epoch will take about 60 min, all 3 about 3.0 hours; --preset quick_feedback takes minutes"]),
+    ],
+)
+def test_the_time_of_an_epoch_is_foretold_once(monkeypatch, seconds, epochs, said):
+    """From 5 of 400 steps, after a first one that is slow."""
+    found, clock = [], iter([100 + seconds * step for step in range(9)])
+    monkeypatch.setattr("harness.training.forecast.time.perf_counter", lambda: next(clock))
+    after_step = forecast(400, epochs, found.append)
+    for step in range(12):
+        assert found == (said if step > 5 else [])
+        after_step()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "features", "warns"),
+    [
+        ("bfloat16", "cpu", {"avx2": True, "amx_bf16": False}, True),
+        ("bfloat16", "cpu", {"avx512_bf16": True, "amx_bf16": False}, False),
+        ("bfloat16", "cpu", {}, False),  # nobody knows
+        ("bfloat16", "cuda", {"amx_bf16": False}, False),
+        ("float32", "cpu", {"amx_bf16": False}, False),
+    ],
+)
+def test_slow_bfloat16_is_warned_of(monkeypatch, precision, device, features, warns):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: features, raising=False)
+    line = next(slow_precision_line(precision, torch.device(device)), None)
+    assert (line is not None) == warns and (not warns or "--precision float32 is faster here" in line)
+
+
+@pytest.mark.parametrize(("optimizer", "kept"), [("--no-amsgrad", "1.2"), ("--amsgrad", "1.6"), ("--optimizer SGD", "0.8")])
+def test_the_plan_says_how_large_checkpoints_become(optimizer, kept):
+    args = parse(ANN, *f"--epochs 7 {optimizer}".split())
+    train = ImageSet("x", torch.zeros(60000, 1), None)
+    (line,) = plan_lines(torch.nn.Linear(1000, 100, bias=False), train, 938, args)
+    assert line == (
+        "training VGG5_wFeedback, 100,000 weights: 6,566 updates in 7 epochs of 60,000 images; checkpoints: 0.4 MB, and twice "
+        f"{kept} MB to go on from"
+    )
+
+
+def test_training_lowers_the_loss(tmp_path):
+    for name, base, kind in ((ANN, TINY, "ann"), (SNN, f"-a VGG5_wFeedback_small --fc_width 16 {SPIKING}", "snn")):
+        run_here(name, base, f"--epochs 6 -lr 3e-3 --weight_decay 0 --dropout 0 --run_name x --output_dir {tmp_path}")
+        losses = [record["train"]["total"] for record in records(tmp_path / f"logs/{kind}/x.jsonl")]
+        assert losses[-1] < 0.9 * losses[0], name
+
+
+def test_results_are_means_over_seeds():
+    def row(seed, accuracy, total, gap=1.0, rule="confidence"):
+        spikes = {"input": 1.0, "encoder": 1.0, "decoder": 0.0, "classifier": 1.0, "total": total}
+        figures = {"accuracy": accuracy, "mean_steps": 2.0, "spikes": spikes, "operations": {"event_acs": 2000.0}}
+        names = {"name": "n", "dataset": "MNIST", "timesteps": 50, "epsilon": 0.2, "rule": rule, "bounds": {"gap_bound": gap}}
+        return names | figures | {"seed": seed, "blocking": True, "energy_joules": 1e-6, "energy_event_joules": 2e-7}
+
+    found = means_over_seeds([row(0, 0.5, 100), row(0, 0.8, 300, gap=2.0), row(1, 1.0, 300)])
+    assert [row["seeds"] for row in found] == [2, 1] and found[0]["blocking"] is True
+    assert (found[0]["accuracy"], found[0]["spikes"]["total"], found[1]["accuracy"]) == (0.75, 200, 0.8)
+    # 50 and 100 %, 100 and 300 spikes: deviations 50 / sqrt(2) = 35.36 and 200 / sqrt(2) = 141.4
+    line = "| MNIST | n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 ± 35.36 | 1 | 1 | 0 | 1 | 200 ± 141 | 2 k | 1.0 ± 0.0 |"
+    assert list(table(found))[2] == f"{line} 0.20 ± 0.00 |"
+    assert list(table(found))[3].startswith("| MNIST | n | 1 | 50 | 0.2 | confidence 2 | 2.0 | 80.00 | 1 | 1 | 0 | 1 | 300 |")
+
+
+def test_pairs_of_seeds_by_hand():
+    """Differences of -10, +5 and -18 %: mean -7.67, deviation 11.68, t(2) = 4.303: +-29.0. A seed without a baseline is out."""
+
+    def row(name, seed, total, energy=1e-6):
+        figures = {"accuracy": 0.99, "spikes": {"total": total}, "energy_joules": energy, "energy_event_joules": energy}
+        return {"name": name, "seed": seed, "timesteps": 8, "rule": "none", "bounds": {}, **figures}
+
+    rows = [row("baseline of n", seed, 100.0) for seed in range(3)]
+    rows += [row("n", seed, total, 2e-6) for seed, total in enumerate((90.0, 105.0, 82.0, 50.0))]
+    (found,) = paired(rows, "n").values()
+    mean, half, count = found["spikes"]
+    assert found["spikes"].text(FIGURES["spikes"]) == "-8 ± 29 %" and interval([3.0]) == (3.0, None, 1)
+    assert (mean, count) == (pytest.approx(-23 / 3), 3) and half == pytest.approx(4.303 * 11.676 / 3**0.5, rel=1e-3)
+    assert found["accuracy"] == (0, 0, 3) and found["energy_joules"][0] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("running", "given", "expected"),
+    [
+        ("1/300", {}, "3000"),  # this process alone
+        ("99/300", {}, "0"),
+        ("99/300", {"GOMP_SPINCOUNT": "7"}, "7"),
+        ("99/300", {"OMP_WAIT_POLICY": "active"}, None),
+        ("of another form", {}, "3000"),
+    ],
+)
+def test_idle_threads_sleep_at_once_where_others_keep_the_cores_busy(monkeypatch, running, given, expected):
+    """It is decided once, when the package is imported, and not where the user has."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    monkeypatch.setattr(os, "environ", environment | given)
+    monkeypatch.setattr("builtins.open", lambda path: io.StringIO(f"0.1 0.1 0.1 {running} 9"))
+    runpy.run_path(str(REPOSITORY / "harness/__init__.py"))
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
