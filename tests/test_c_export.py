@@ -20,7 +20,7 @@ import self_models.kernel.kept
 from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
-from harness.exporting.c_folder import agreed, files_of, tables_of
+from harness.exporting.c_folder import agreed, files_of, memory_of, tables_of
 from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError
 from self_models.conformance import first_difference
@@ -317,6 +317,29 @@ def test_first_difference_names_a_weight_changed_by_hand(tmp_path):
     assert done.returncode == 1 and words, done.stdout
     assert (difference.image, difference.step, difference.layer) == (int(words[1]), int(words[2]), "features.4")
     assert sorted(map(float, words.group(4, 5))) == sorted(difference.potentials)
+
+
+@pytest.mark.parametrize("board", ["m4", "m7", "m33", "rv32"])
+@torch.no_grad()
+def test_microcontrollers(tmp_path, board):
+    write(tmp_path, model := build(timesteps=7, fc_width=12))
+
+    def play():
+        return subprocess.run(["make", f"qemu_{board}"], cwd=tmp_path, capture_output=True, text=True)
+
+    done = play()
+    if "untried" in done.stdout:
+        pytest.skip(done.stdout)
+    assert done.returncode == 0 and "equal: 4 images, 7 steps each" in done.stdout, done.stdout + done.stderr
+    words = r"flash: (\d+) bytes; instructions an image: (\d+) \((\d+) to (\d+)\); RAM: (\d+) bytes, and (\d+) of stack"
+    flash, mean, least, most, ram, stack = map(int, re.search(words, done.stdout).groups())
+    assert 0 < least <= mean <= most and 200 < stack < 2000
+    expected = memory_of(tables_of(model))
+    assert abs(ram - expected[1]) < 100 and expected[0] < flash < expected[0] + 40e3
+    bits = (tmp_path / "golden.c").read_text().replace("golden_bits[] = {\n", "golden_bits[] = {\n1 ^ ", 1)
+    (tmp_path / "golden.c").write_text(bits)
+    done = play()
+    assert done.returncode == 2 and "differs: image 0, before step 0, pixel 0 is open" in done.stdout
 
 
 def test_what_run_cannot_read_is_refused(tmp_path):

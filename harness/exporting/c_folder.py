@@ -23,7 +23,7 @@ from self_models.network.wiring import check_known
 from self_models.running.draws import EVALUATION, Draws, key_for
 
 TEMPLATES = Path(__file__).parent / "c"
-STATIC = ("check.c", "run.c", "Makefile")
+STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
 KERNEL = ("network.h", "vectors.h", "network.c")
 SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
 IMAGES, TRIED = 10, 30  # in golden.c; among which these are looked for

@@ -5,6 +5,12 @@
 
 #include <stdio.h>
 
+#ifdef NETWORK_BOARD
+#include "board.h"
+#else
+#define COUNTED(call) (call)
+#endif
+
 static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
 static State *run;
 static int32_t at_bits, at_potential; /* where the next bits, and potentials, of golden.c lie */
@@ -39,8 +45,8 @@ static int equal(int image)
 {
     int step, layer;
     int32_t i;
-    network_reset(run, golden_key[0], golden_key[1], golden_numbers[image]);
-    network_show(run, golden_pixels + (int32_t)image * NETWORK_PIXELS);
+    COUNTED(network_reset(run, golden_key[0], golden_key[1], golden_numbers[image]));
+    COUNTED(network_show(run, golden_pixels + (int32_t)image * NETWORK_PIXELS));
     for (step = 0; step < NETWORK_TIMESTEPS; step++) {
         for (i = 0; i < NETWORK_PIXELS; i++)
             if (run->is_open[i] != bit_of(i)) {
@@ -49,7 +55,7 @@ static int equal(int image)
                 return 0;
             }
         at_bits += (NETWORK_PIXELS + 31) / 32;
-        network_step(run);
+        COUNTED(network_step(run));
         for (layer = 0; layer < NETWORK_LAYERS; layer++) {
             const int32_t neuron = first_in(layer);
             if (neuron >= 0) {
@@ -76,10 +82,20 @@ static int equal(int image)
 int main(void)
 {
     int image;
+#ifdef NETWORK_BOARD
+    board_begin();
+#endif
     run = network_begin(&network_tables, &network_defaults, memory);
-    for (image = 0; image < golden_images; image++)
+    for (image = 0; image < golden_images; image++) {
         if (!equal(image))
             return 1;
+#ifdef NETWORK_BOARD
+        board_next();
+#endif
+    }
+#ifdef NETWORK_BOARD
+    board_print(sizeof memory);
+#endif
     printf("equal: %d images, %d steps each, spike for spike\n", golden_images, NETWORK_TIMESTEPS);
     return 0;
 }
