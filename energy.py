@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness import UserError
-from harness.building.models import ann_as_saved
+from harness.building.models import ann_of
 from harness.building.own import as_saved
 from harness.command_line import presets
 from harness.command_line.flags import posthoc_parser
@@ -54,7 +54,7 @@ def main(argv=None):
     for word in dict.fromkeys(args.networks):
         posthoc = opened(word, sys.argv[1:] if argv is None else argv)
         if args.against:
-            ann, _ = ann_as_saved(posthoc.args, "against")
+            ann = ann_of(args.against, posthoc.args)
             check_same(ann, posthoc.model, args.against, word)
             few = torch.arange(min(IMAGES, len(posthoc.train)))
             small = in_eight_bits(ann, posthoc.train.batch(few).images)

@@ -21,10 +21,6 @@ from self_models.basics.settings import COUNT, POSITIVE
 from self_models.counting.spikes import PARTS
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-FORGETTING = {  # whether pixels are blocked -> how the network forgets, where nobody says
-    True: {"blocking": "dynamic", "surprise": 2.0},
-    False: {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9},
-}
 EPSILON = 0.2  # of a scene's flicker, 1 being a pixel's range, for a network without one
 
 
@@ -53,10 +49,6 @@ def main(argv=None):
         raise UserError("this script shows one image at a time, and the network takes recordings: the other post-hoc scripts do")
     if args.update == "phased":
         raise UserError("update phased answers one image after the other: a streaming network wants immediate, or delayed")
-    trained = start.settings  # of a network trained for streaming they hold
-    own = trained if trained.get("surprise") or trained.get("output_leak", 1.0) < 1 else {}
-    forgets = FORGETTING[args.gate != "open" and args.epsilon > 0]
-    args = args.with_found(**{flag: own.get(flag, value) for flag, value in forgets.items()})
     posthoc = open_posthoc(args, start, InputBlockingSNN, "_posthoc_stream")
     model, run = posthoc.model, posthoc.run
     title = f"{Path(start.path).stem}: " + (f"scene {args.scene}" if args.scene else args.frames)

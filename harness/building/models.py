@@ -1,14 +1,13 @@
 """Models from flags and checkpoints. A checkpoint's settings take the place of every flag that was not typed."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from harness import UserError
 from harness.building.own import as_saved, class_for, file_of, named, parts_in_use
-from harness.data.facts import facts_of, shape_and_classes, with_facts
+from harness.data.facts import facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
@@ -135,16 +134,14 @@ def load_ann(model, saved, path, say=None):
     return restore(model, saved, path, new)
 
 
-def ann_as_saved(config, flag="pretrained_ann"):
-    """(the ANN of the checkpoint that this flag names, in evaluation, the Configuration of its own settings)"""
-    path = getattr(config, flag)
-    own = {"timesteps": 1, "model": as_saved(config.model, path)}  # the original's files have no timesteps
-    own = replace(config, found=config.values | own, recipe={}, typed={}, settled={})
-    saved, cls = read(path, own, own.model), class_for(own.model, VGG_wFeedback)
+def ann_of(path, args):
+    """The ANN of a checkpoint, in evaluation: with its own settings or, of the original's files, which have none, the flags'."""
+    word = as_saved(args.model, path)
+    saved, cls = read(path, args, word), class_for(word, VGG_wFeedback)
     if "ANN" not in may_hold(saved):
-        raise UserError(f"{path} holds an SNN; --{flag} wants an ANN")
-    own = with_facts(adopted(own, saved, cls, cls.declared()))
-    return load_ann(new_ann(own), saved, path).eval(), own
+        raise UserError(f"{path} holds an SNN, and an ANN is wanted")
+    settings = saved.get("settings") or settings_from(cls, args, timesteps=1)
+    return load_ann(build(cls, settings, args), saved, path).eval()
 
 
 def new_of_ones_own(model, saved, path, say):
@@ -167,9 +164,11 @@ def teacher_from(args):
     """The Teacher of --teacher_ann in training, else None. Raises UserError for one of another data set."""
     if args.test_only or not args.teacher_ann:
         return None
-    model, own = ann_as_saved(args, "teacher_ann")
+    model = ann_of(args.teacher_ann, args)
     if (model.image_shape, model.classes) != shape_and_classes(args.facts, args.dataset):
-        raise UserError(f"--teacher_ann {args.teacher_ann} was trained on {own.dataset}; give one of {args.dataset}")
+        raise UserError(
+            f"--teacher_ann {args.teacher_ann} was trained on {model.settings['dataset']}; give one of {args.dataset}"
+        )
     return Teacher(model, args.distillation, args.temperature, args.precision)
 
 

@@ -1,23 +1,39 @@
 """What a network starts from, a checkpoint or nothing, and what its run is told, once that has been read."""
 
-from dataclasses import dataclass, replace
+import contextlib
+from dataclasses import dataclass
 
 import torch
 
 from harness import UserError
-from harness.building import conversion
-from harness.building.models import DECODER, adopted, ann_as_saved, has_decoder, new_of_ones_own, read
+from harness.building.models import DECODER, adopted, ann_of, has_decoder, new_of_ones_own, read
 from harness.building.own import as_saved, class_for, named
 from harness.data.facts import with_facts
+from harness.processes.signals import Interrupted
+from harness.runs.progress import progress_bar
+from harness.training.forecast import counted
 from harness.training.resuming import taken_up
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import declared
-from self_models.conversion import biases_of, bounds_as_thresholds, fit_biases, fit_levels, fit_thresholds, scale_thresholds
+from self_models.conversion import (
+    ROUNDS,
+    balance_thresholds,
+    biases_of,
+    bounds_as_thresholds,
+    calibrate_biases,
+    fit_biases,
+    fit_levels,
+    fit_thresholds,
+    rates_of,
+    scale_thresholds,
+)
 from self_models.network.declared import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
 from self_models.network.plans import find_plan
 from self_models.network.stages import LINEAR
 from self_models.network.wiring import in_stages
+from self_models.objectives.gates import GATES, Gate
+from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -42,20 +58,16 @@ class Start:
 
 
 def resolve(config, kind, name, known):
-    """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it: what is
-    typed counts before a recipe, that before a checkpoint, that before the defaults. known: name -> Setting of all flags."""
+    """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. known:
+    name -> Setting of all flags."""
     config, saved = taken_up(config, known, kind, name, named(config.model))
     if saved:
         config, start = with_facts(config), Start("run", config.resume, saved)
-    elif kind == "snn":
-        config, start = resolve_snn(config)
-    else:
-        start = found_start(config, "ann", config.model)
-        if start.kind:
-            cls = class_for(config.model, VGG_wFeedback)
-            config = adopted(config, start.saved, cls, cls.declared())
-        config = with_facts(config)
-    return with_gate(config), start
+        return followed(config, start) if kind == "snn" else config, start
+    if kind == "snn":
+        return resolve_snn(config)
+    start, cls = found_start(config, "ann", config.model), class_for(config.model, VGG_wFeedback)
+    return with_facts(adopted(config, start.saved, cls, cls.declared()) if start.kind else config), start
 
 
 def resolve_snn(config, keeps=()):
@@ -67,11 +79,9 @@ def resolve_snn(config, keeps=()):
         common = declared(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
         names = common if start.kind == "ann" else cls.declared().keys() - set(keeps)
         config = adopted(config, start.saved, cls, names)
-    config = with_facts(config)
-    if frames := config.facts.get("recorded_frames"):  # a step for each frame, and nothing blocked for good
-        config = config.with_found(blocking="dynamic", **({} if start.kind == "snn" else {"timesteps": frames}))
+    config = followed(with_facts(config), start)
     if start.kind == "ann":
-        config = config.with_found(**of_ann(config, start))
+        check_conversion(config, start)
     return config, start
 
 
@@ -85,44 +95,93 @@ def found_start(config, kind, model):
     return Start(kind, path, saved)
 
 
-def with_gate(config):
-    """--epsilon alone stands for --gate block, and 0 for nothing."""
-    if "epsilon" not in config.given or getattr(config, "gate", "") != "open" or "gate" in config.given:
-        return config
-    if config.epsilon:
-        return config.with_settled(gate="block")
-    typed = {flag: value for flag, value in config.typed.items() if flag != "epsilon"}
-    return replace(config, typed=typed).with_settled(epsilon=0.0)
+# --- flags that follow from others
+
+FORGETTING = {  # of a stream: whether pixels are blocked -> how the network forgets
+    True: {"blocking": "dynamic", "surprise": 2.0},
+    False: {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9},
+}
 
 
-def of_ann(config, start):
-    """Flags, name -> value, that converting this ANN forces. Raises UserError if another value is typed, or for another ANN."""
-    settings, needs = start.settings, {}
+def in_evaluation(config):
+    """Whether the script only evaluates."""
+    return "resume" not in config.about
+
+
+def recorded(config):
+    """How many frames the recordings have that a network is given; 0 of images."""
+    return config.facts.get("recorded_frames", 0)
+
+
+def gate_of(start):
+    """The gate with which a checkpoint's network was trained."""
+    return GATES.get(str(start.settings.get("gate")), Gate)
+
+
+def trained_gate(config, start):
+    """The checkpoint's gate, and its settings."""
+    flags = {"gate": "gate"} | {name: one.flag(name) for name, one in declared(gate_of(start)).items()}
+    return {flag: start.settings[name] for name, flag in flags.items() if name in start.settings}
+
+
+def forgetting(config, start):
+    """How a stream forgets: as the network was trained, if it was trained for streams."""
+    was, flags = start.settings, FORGETTING[config.gate != "open" and config.epsilon > 0]
+    own = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
+    return {flag: own.get(flag, value) for flag, value in flags.items()}
+
+
+def without_predictions(config, start):
+    """Whether nothing is predicted that a pixel could be blocked by."""
+    if not in_evaluation(config) or GATES[config.gate].completes:
+        return False
+    return config.update == "phased" or not find_plan(config.architecture, config.plan).decoder
+
+
+FOLLOWING = (  # where this holds of (Configuration, Start) -> the flags that follow; one after the other
+    (lambda c, s: recorded(c), {"blocking": "dynamic"}),  # what is closed for good would miss what comes
+    (lambda c, s: recorded(c) and s.kind in ("", "ann"), lambda c, s: {"timesteps": recorded(c)}),
+    (lambda c, s: s.kind == "ann" and (s.settings.get("norm") == "batch" or c.calibrate), {"bias": True}),
+    (lambda c, s: s.kind == "ann" and not balances(c, s), {"initial_potential": 0.5, "scaling_factor": 1.0}),
+    (lambda c, s: s.kind == "ann" and "M" in find_plan(c.architecture, s.settings.get("plan")).encoder, {"max_pool": "count"}),
+    (lambda c, s: in_evaluation(c) and gate_of(s).stays_in_evaluation and "gate" not in c.given
+        and c.about["gate"][1] != "contrast", trained_gate),
+    (without_predictions, {"epsilon": 0.0}),
+    (lambda c, s: c.gate == "open" and "gate" not in c.given and c.given.get("epsilon"), {"gate": "block"}),
+    (lambda c, s: "scene" in c.about, forgetting),
+)  # fmt: skip
+
+
+def followed(config, start):
+    """The Configuration of an SNN with the flags that follow, by FOLLOWING, from others, its images and what it starts from;
+    those that were given hold instead."""
+    for holds, flags in FOLLOWING:
+        if holds(config, start):
+            config = config.with_found(**(flags(config, start) if callable(flags) else flags))
+    return config
+
+
+def balances(config, start):
+    """Whether converting this ANN balances thresholds."""
+    return start.settings.get("activation_ann", "relu") != "qcfs" and config.update != "phased"
+
+
+def check_conversion(config, start):
+    """Raises UserError for an ANN that cannot be converted so, and for flags given that then cannot hold."""
+    settings = start.settings
     if (own := settings.get("activation_ann", "relu")) not in ("relu", "qcfs"):
         raise UserError(f"conversion knows the nonlinearities relu and qcfs, and {start.path} has {own}")
-    if settings.get("norm") == "batch":
-        needs["bias"] = True
-        if "bias" in config.given and not config.bias:
-            raise UserError(f"--no-bias: the norm batch of {start.path} becomes a bias; leave it out")
-    if own == "qcfs" or config.update == "phased":
-        needs |= {"initial_potential": 0.5, "scaling_factor": 1.0}
-        fits = own != "qcfs" or config.calibrate  # on --balance_images
-        of_balancing = {"balance_timesteps", "balance_percentile", *["balance_images"] * (not fits)}
-        if idle := [flag for flag in config.typed if flag in of_balancing]:
-            why = f"the bounds of {start.path} are its thresholds" if own == "qcfs" else "update phased fits thresholds"
-            raise UserError(f"--{idle[0]} does nothing, nothing is balanced: {why}; leave it out")
-    if config.calibrate:
-        needs["bias"] = True
-        check_calibration(config, start)
-    if "M" in find_plan(config.architecture, settings.get("plan")).encoder:
-        needs["max_pool"] = "count"
-    return needs
-
-
-def check_calibration(config, start):
-    """Raises UserError where something is typed that calibration cannot do with, or the ANN is none for it."""
-    frames, steps = start.settings.get("recorded_frames", 0), start.settings.get("timesteps", 1)
-    if "bias" in config.given and not config.bias:
+    if settings.get("norm") == "batch" and not config.bias:
+        raise UserError(f"--no-bias: the norm batch of {start.path} becomes a bias; leave it out")
+    fits = own != "qcfs" or config.calibrate  # on --balance_images
+    of_balancing = {"balance_timesteps", "balance_percentile", *["balance_images"] * (not fits)}
+    if not balances(config, start) and (idle := [flag for flag in config.typed if flag in of_balancing]):
+        why = f"the bounds of {start.path} are its thresholds" if own == "qcfs" else "update phased fits thresholds"
+        raise UserError(f"--{idle[0]} does nothing, nothing is balanced: {why}; leave it out")
+    if not config.calibrate:
+        return
+    frames, steps = settings.get("recorded_frames", 0), settings.get("timesteps", 1)
+    if not config.bias:
         raise UserError("--no-bias: --calibrate shifts biases; leave one of the two out")
     if config.update == "delayed":
         raise UserError("--calibrate wants --update immediate, or phased: with delayed a layer answers later than the one before")
@@ -130,6 +189,9 @@ def check_calibration(config, start):
         raise UserError(f"--calibrate wants an ANN of one pass, and {start.path} has --timesteps {steps}")
     if frames and config.timesteps != frames:
         raise UserError(f"--calibrate: {start.path} sees {frames} frames; give --timesteps {frames}")
+
+
+# --- weights
 
 
 def start_snn(model, start, train, config, run, may_grow=False):
@@ -185,16 +247,16 @@ def convert_ann(model, start, train, config, run):
         begin = model.settings["initial_potential"]
         run.say(f"thresholds are the bounds of {start.path}, nothing is balanced; membranes begin at {begin:g} of them")
     elif model.phased:
-        images = conversion.balancing_batch(model, train, config).images
+        images = balancing_batch(model, train, config).images
         fit_levels(model, images)
         fit_thresholds(model)
         run.say(f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)")
     else:
-        conversion.balanced_thresholds(model, train, config, run.say)
+        balanced_thresholds(model, train, config, run.say)
     scale_thresholds(model, config.scaling_factor)
     fit_biases(model, biases)
     if config.calibrate:
-        conversion.calibrated_biases(model, ann_as_saved(config)[0], train, config, run.say)
+        calibrated_biases(model, ann_of(config.pretrained_ann, config), train, config, run.say)
     return model
 
 
@@ -209,3 +271,56 @@ def weights_for(model, start, config, run):
         run.say(f"{start.path} has a decoder, which {config.architecture} has not: it is left out")
         state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
     return state, has_bounds
+
+
+# --- conversion, as a run shows it
+
+
+def balanced_thresholds(model, train, args, say):
+    """Balance the model on images of this ImageSet. say: called with a line for the reader."""
+    batch = balancing_batch(model, train, args)
+    steps, draws = args.balance_timesteps, draws_before_training(model, batch, args)
+    say(f"balancing thresholds: {counted(len(batch.index), 'image')}, {counted(steps, 'step')}")
+    with layers_settled("balancing thresholds", model, steps, say, "threshold {:.4f}") as on:
+        balance_thresholds(model, batch.images, draws, steps, args.balance_percentile, *on)
+
+
+@contextlib.contextmanager
+def layers_settled(what, model, steps, say, line, rounds=1):
+    """(on_layer, on_step), to be called with a layer's name and the figures of its line, and after each of its steps, beside a
+    progress bar. Raises Interrupted with how many layers were done."""
+    done = []
+
+    def on_layer(name, *figures):
+        done.append(name)
+        say(f"  {name}: {line.format(*figures)}")
+
+    names = [name for name in model.neurons() if in_stages(name)]
+    total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in names)
+    try:
+        with progress_bar(what, total) as bar:
+            yield on_layer, bar.update
+    except Interrupted as stop:
+        layers = f"{len(done)} of {len(names)} layers done"
+        message = f"interrupted while {what}, {layers}; nothing of that is kept: the same command does it again"
+        raise Interrupted(stop.number, message) from None
+
+
+def balancing_batch(model, train, args):
+    """The Batch of the training images with which thresholds are balanced and biases calibrated."""
+    return train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
+
+
+def draws_before_training(model, batch, args):
+    """t -> the draws of these images at step t, as balance_thresholds takes them."""
+    draws = Draws(args.seed, 0, batch.index)
+    return lambda t: draws.at_step(t, model.image_shape, batch.images.device)
+
+
+def calibrated_biases(model, ann, train, args, say):
+    """calibrate_biases on the images with which thresholds are balanced. say: called with lines for the reader."""
+    batch = balancing_batch(model, train, args)
+    say(f"calibrating biases: {counted(len(batch.index), 'image')}, {counted(model.timesteps, 'step')}")
+    line = "mean rates of its channels off by {:.4f}, now by {:.4f}"
+    with layers_settled("calibrating biases", model, model.timesteps, say, line, ROUNDS + 1) as on:
+        calibrate_biases(model, rates_of(ann, model, batch.images), batch.images, draws_before_training(model, batch, args), *on)

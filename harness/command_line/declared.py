@@ -70,6 +70,7 @@ class OfAll:
         "default: the network's size, or that of the files if all are square and alike", group="data", metavar="N", common=True)
     grey: bool = setting(None, Switch(), "folder of images: read as grey; default: as the network was trained, or grey if all "
         "files are", group="data")
+    event_frames: int = setting(10, COUNT, "recordings of events: frames that each is split into", group="data", metavar="N")
     skip_bad: bool = setting(False, Switch(), "folder of images: leave out files that cannot be read", group="data")
     batch_size: int = setting(64, COUNT, "images per update", group="data", common=True)
     limit_train: int = setting(None, COUNT, "first N training images only", group="data", metavar="N", common=True)

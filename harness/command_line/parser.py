@@ -257,7 +257,7 @@ def lines_on_idle(args, declared):
     for flag, need in ((flag, need) for flag, one in typed.items() if flag not in of_training for need in one.needs):
         value = getattr(args, need.flag)
         holds = need.of_plan(find_plan(value, getattr(args, "plan", None))) if need.of_plan else need.holds(value)
-        if not holds:
+        if not holds and (flag != "epsilon" or getattr(args, flag)):  # 0 asks for nothing
             beside = f"with --{need.flag} {value}" if need.values or need.of_plan else f"without --{need.flag}"
             why = need.why or f"it counts with {' or '.join(map(str, need.values))}" * bool(need.values)
             raise UserError(f"--{flag} does nothing {beside}: {f'{why}; leave it out' if why else 'give both, or neither'}")

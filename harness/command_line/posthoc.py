@@ -9,7 +9,7 @@ import torch
 from harness import UserError
 from harness.building.models import new_snn, use_engine
 from harness.building.own import class_for, lines_on_own
-from harness.building.start import resolve_snn, start_snn, with_gate
+from harness.building.start import resolve_snn, start_snn
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_idle
 from harness.data.frames import read_frames
@@ -23,9 +23,6 @@ from harness.training.fit import evaluate_with_bar
 from harness.training.losses import Criterion
 from harness.training.selection import images_for
 from self_models.basics.files import image_sources, read_images
-from self_models.basics.settings import declared
-from self_models.network.plans import find_plan
-from self_models.objectives.gates import GATES, Gate
 from self_models.running.draws import EVALUATION, Draws
 
 MOST = 50  # files of one's own that a picture shows
@@ -33,9 +30,8 @@ MOST = 50  # files of one's own that a picture shows
 
 def resolve_evaluation(args, cls, as_trained=False):
     """(the Configuration as it holds from here on, the Start) of the checkpoint that the flags name, as a file or by the run's
-    name. Its settings hold where no flag was given, epsilon among them, its gate with that gate's settings where it stays in
-    evaluation, and with as_trained all of them; a network with nothing to predict by, or with update phased, gets epsilon 0.
-    cls: the model's class. Raises UserError where there is none."""
+    name. cls: the model's class; as_trained: whether its objective's settings, too, are the checkpoint's where no flag was given.
+    Raises UserError where there is none."""
     if not args.test_only:
         raise UserError("this script only evaluates: leave out --no-test_only")
     if not args.pretrained_snn and not args.pretrained_ann:
@@ -43,16 +39,8 @@ def resolve_evaluation(args, cls, as_trained=False):
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
         args = args.with_found(pretrained_snn=str(path))
-    cls = class_for(args.model, cls)
-    args, start = resolve_snn(args, keeps={name for name, one in cls.declared().items() if not (one.adopted or as_trained)})
-    trained_gate = GATES.get(str(start.settings.get("gate")), Gate)
-    if trained_gate.stays_in_evaluation and "gate" not in args.given and cls.declared()["gate"].default != "contrast":
-        kept = {"gate", *declared(trained_gate)} & start.settings.keys()
-        args = args.with_found(**{one.flag(name): start.settings[name] for name, one in cls.declared().items() if name in kept})
-    blocks = find_plan(args.architecture, args.plan).decoder and args.update != "phased"
-    if "epsilon" not in args.given and not blocks and not GATES[args.gate].completes:
-        args = args.with_found(epsilon=0.0)
-    return with_gate(args), start
+    known = class_for(args.model, cls).declared().items()
+    return resolve_snn(args, keeps={name for name, one in known if not (one.adopted or as_trained)})
 
 
 def open_posthoc(args, start, cls, suffix, **own):

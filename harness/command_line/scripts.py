@@ -15,7 +15,7 @@ from harness.runs.commands import resume_command
 from self_models.basics import ModelError
 
 HELPS = {  # how the functions at work begin -> (what they do, what takes less memory there); the first that fits counts
-    "harness.building.conversion.": ("converting", "fewer --balance_images or --balance_timesteps"),
+    "harness.building.start.convert_ann": ("converting", "fewer --balance_images or --balance_timesteps"),
     "harness.measuring.evaluation.spikes_over_time": ("the chart of spikes", "fewer --chart_images"),
     "harness.measuring.evaluation.": ("evaluating", "a smaller --batch_size"),
     "harness.command_line.posthoc.watch": ("pictures", "fewer --images"),
