@@ -14,7 +14,7 @@ from conftest import REPOSITORY, refused, run_here
 from PIL import Image
 
 from benchmarks.findings import streams
-from benchmarks.robustness import engines, faults
+from benchmarks.robustness import engines, faults, fuzz
 from benchmarks.speed.inference_peers import compared, figures
 from benchmarks.speed.peers import is_installed
 from harness.runs.checkpoints import save_checkpoint
@@ -236,3 +236,9 @@ def test_each_program_asks_a_question_first(program):
     assert imported <= {"shared", "speed.peers"}
     if "__main__" in text:
         assert ast.get_docstring(ast.parse(text)).split("\n")[0].count("?") == 1
+
+
+@pytest.mark.parametrize("kind", [fuzz.checkpoints, fuzz.data_files, fuzz.flag_values])
+def test_only_clean_errors(kind, tmp_path):
+    counts = kind(40, tmp_path)
+    assert counts["examples"] >= 40 and 0 < counts["refused"] <= counts["examples"]

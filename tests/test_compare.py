@@ -196,17 +196,6 @@ def test_a_checkpoint_by_its_path_is_measured(recipes):
     assert (recipe.name, list(recipe.results), other) == ("fed", [1, 0], None)
 
 
-@pytest.mark.parametrize(
-    ("flags", "line"),
-    [
-        ("--seed 3 --seeds 0 1", "--seed is of one run"), ("--seeds 0 1 --results_json x.json", "--results_json is of one run"),
-        ("--seeds 0 1 --resume x_last.pth", "say --resume alone"), ("--seeds", "expected at least one argument"),
-    ],
-)  # fmt: skip
-def test_seeds_of_one_run_are_refused(flags, line):
-    assert line in refused(SNN, flags)
-
-
 def test_a_signal_stops_all_and_names_follow_seeds():
     called = []
 

@@ -1,14 +1,22 @@
-"""What the pages say as a Markdown parser sees it, and the site that is made of them."""
+"""What the pages say, the site made of them; tour and tutorial do what they say."""
 
+import copy
+import os
 import re
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, records, run_here
+from ipykernel.kernelspec import write_kernel_spec
+from nbclient import NotebookClient
 
 import results
 from harness.command_line import reference
+from harness.runs.commands import COMMANDS
 from self_models.objectives.encoders import ENCODINGS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -63,3 +71,71 @@ def test_the_site_names_every_part(site, registry):
         made = getattr(part, "send", part)  # an input code's function
         link = f'<code>{name}</code> <a class="autorefs autorefs-internal"[^>]*href="#{made.__module__}.{made.__qualname__}"'
         assert re.search(link, page), name
+
+
+TOUR = REPOSITORY / "docs/tutorials/tour.ipynb"
+
+
+def told(notebook):
+    """What each code cell printed, and the kinds of what else it showed."""
+    cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    printed = ["".join(output.text for output in cell if output.get("name") == "stdout") for cell in cells]
+    return printed, [[sorted(output.data) for output in cell if "data" in output] for cell in cells]
+
+
+def test_the_tour_says_what_is_stored_in_it(tmp_path, monkeypatch):
+    """In this interpreter, with a kernel, settings and a history of its own."""
+    for name in ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    write_kernel_spec(tmp_path / "kernels/ours")
+    stored = nbformat.read(TOUR, as_version=4)
+    fresh, environment = copy.deepcopy(stored), os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": ""}
+    NotebookClient(fresh, kernel_name="ours", resources={"metadata": {"path": TOUR.parent}}).execute(env=environment)
+    assert told(fresh) == told(stored)
+    assert told(stored)[1] == [[], [], [["image/png", "text/plain"]], [], []] and TOUR.stat().st_size < 300_000
+
+
+PAGE = (REPOSITORY / "docs/tutorials/first_experiment.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(python|toml|bash)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+FEWER = {  # command -> flags that make it quick
+    "ann": "--limit_train 96 --limit_test 16 --holdout 32 --epochs 1 --fc_width 8",
+    "snn": "--limit_train 96 --limit_test 16 --holdout 32 --fc_width 8 --balance_images 8 --balance_timesteps 10",
+    "analysis": "--limit_test 16 --images 2 --chart_images 8",
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_the_tutorial_does_what_it_says(here):
+    said = {}
+    for kind, text in BLOCKS:
+        if kind != "bash":
+            Path(re.match(r"# (\S+)\n", text)[1]).write_text(text)
+            continue
+        for line in text.splitlines():
+            command, took = line.split("  #")
+            assert re.fullmatch(r" \d+ s", took), line
+            program, name, *flags = command.split()
+            if program == "python":
+                runpy.run_path(name)
+            else:
+                said[name] = said.get(name, "") + run_here(COMMANDS[name], *flags, FEWER.get(name, ""))[1]
+    runs = [f"{recipe}{seed}" for recipe in ("plain", "patient") for seed in ("", "_1", "_2")]
+    for name in runs:
+        (evaluation,) = records(f"logs/snn/{name}.jsonl", "evaluation")
+        assert (
+            len(evaluation["open_share"]) == 6 and evaluation["images"] == 16 and Path(f"trained_models/snn/{name}.pth").is_file()
+        )
+        assert Path(f"logs/snn/{name}.log").is_file()
+    assert records("logs/snn/patient.jsonl", "run")[0]["parameters"]["gate"] == "patient"
+    for title in re.findall(r"^\| ((?:accuracy|spikes|input).*?) \|", PAGE, re.MULTILINE):
+        assert f"\n{title}  " in said["compare"], title
+    assert "3 pairs" in said["compare"] and Path("comparison.csv").is_file()
+    assert Path("trained_models/snn/patient_posthoc_analysis.gif").is_file() and Path("open_input.pdf").stat().st_size > 1000

@@ -1,28 +1,57 @@
-"""The parts that docs/how_to/extend.md writes, a gate, a rule and a read-out, go through every script as those that are here do;
-and what --model refuses."""
+"""Parts, networks and losses of one's own go through every script as those that are here do, and do what they say."""
 
 import contextlib
 import importlib
 import io
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ANN, DATA, OBJ1, OBJ2, OBJ3, REPOSITORY, SNN, SPIKING, STREAM, TINY, digests, records, refused, run_here
+from conftest import (
+    ANALYSIS,
+    ANN,
+    BALANCE,
+    DATA,
+    OBJ1,
+    OBJ2,
+    OBJ3,
+    PLAN,
+    REPOSITORY,
+    SNN,
+    SPIKING,
+    STREAM,
+    TINY,
+    build,
+    digests,
+    images,
+    records,
+    refused,
+    run_here,
+    same_weights,
+)
 
 import snn_wFeedback
+from harness.building import own
 from harness.building.models import new_snn
 from harness.building.own import imported, lines_on_own, named
+from harness.command_line.flags import snn_parser
 from harness.data.facts import with_facts
+from harness.data.sets import load_data
+from harness.training.losses import LOSSES, Criterion, Loss, own_losses
 from self_models import load
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import NOT_NEGATIVE, Choice, objective_setting
+from self_models.counting.operations import OperationCounter
+from self_models.kernel.engine import EventEngine
 from self_models.objectives.gates import GATES, Blocking
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES, Rule
+from self_models.running.draws import EVALUATION, Draws
+from self_models.running.outputs import SNNOutput
 from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -34,7 +63,7 @@ pytestmark = pytest.mark.usefixtures("forgotten")
 
 
 def test_parts_of_ones_own_go_through_all_scripts(trained, tmp_path):
-    """As a gate does in test_examples, where it stays in evaluation; here it does not."""
+    """As a gate of examples/ does, which stays in evaluation; here it does not."""
     assert "stays_in_evaluation = True" in BLOCKS[1]
     (tmp_path / "parts.py").write_text("\n\n".join(BLOCKS[1:]).replace("stays_in_evaluation = True", ""))
     here, path = f"--model {tmp_path / 'parts.py'} {DATA} --output_dir {tmp_path}", tmp_path / "trained_models/snn/own.pth"
@@ -325,3 +354,286 @@ def test_the_reference_may_be_asked_for(trained, tmp_path):
         (epoch,) = records(tmp_path / f"logs/snn/{engine}.jsonl", "epoch")
         rows.append((epoch["evaluated"]["accuracy"], epoch["evaluated"]["spikes"]))
     assert rows[0][0] == rows[1][0] and rows[0][1] == pytest.approx(rows[1][1], rel=1e-2)
+
+
+ON_HELD_OUT = SPIKING.replace("--select test", "--holdout 8")
+IDEAS = {  # file -> (its class, flags, why its steps are taken one by one, what a count of operations does not know)
+    "neighbours": ("", "--gate neighbours --around 0", "", ""),
+    "adaptive_threshold": ("AdaptiveSNN", "", "features.1 (AdaptiveNeuron) is its own", "features.1 (AdaptiveNeuron)"),
+    "two_decoders": ("TwoDecoders", "--readout spike_count", *["TwoDecoders.read_out_and_gate"] * 2),
+    "refractory": ("Refractory", "", *["Refractory.step"] * 2),
+}
+
+
+def word_for(name, folder=REPOSITORY / "examples"):
+    """--model of an idea; that of the page is written into this folder."""
+    path = REPOSITORY / f"examples/{name}.py"
+    if not path.is_file():
+        path = folder / path.name
+        path.write_text(re.search(rf"^```python\n([^`]*class {IDEAS[name][0]}.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1])
+    return f"{path}:{IDEAS[name][0]}".rstrip(":")
+
+
+@pytest.mark.parametrize("name", IDEAS)
+def test_an_idea_is_one_file_and_goes_through_all_scripts(name, trained, tmp_path):
+    cls, flags, stepwise, not_counted = IDEAS[name]
+    word, path, here = word_for(name, tmp_path), tmp_path / "trained_models/snn/x.pth", f"--output_dir {tmp_path}"
+    said = run_here(SNN, f"--pretrained_ann {trained.ann}", ON_HELD_OUT, f"--model {word} {flags} {here} --run_name x")[1]
+    assert len(Path(word.removesuffix(f":{cls}")).read_text().splitlines()) <= 40
+    assert ("engine: dense (few images)" if not cls else f"engine: reference ({stepwise}") in said
+    assert cls != "TwoDecoders" or f"{trained.ann} has no generate2.0, generate2.1: what is TwoDecoders's own starts" in said
+    assert records(tmp_path / "logs/snn/x.jsonl", "run")[0]["parameters"]["model"] == word
+    assert load_checkpoint(path)["model"] == (cls or "VGG_SNN_STDB_wFeedback")
+
+    assert ("operations" in records(tmp_path / "logs/snn/x.jsonl", "evaluation")[0]) == (not cls)
+
+    resumed = f"--run_name x --resume --epochs 2 {here}"
+    if cls:
+        assert f"holds '{cls}', a network of somebody's own: --model FILE.py:{cls}, or load(" in refused(SNN, resumed)
+    run_here(SNN, resumed, f"--model {word}")
+    assert [one["epoch"] for one in records(tmp_path / "logs/snn/x.jsonl", "epoch")] == [1, 2]
+
+    later = f"--pretrained_snn {path} --model {word} {flags} {DATA} {here}"
+    rows, said = run_here(OBJ1, later, "--epsilon 0 0.9")
+    assert rows[1]["spikes"]["input"] < rows[0]["spikes"]["input"]
+    assert rows[0]["engine"] == ("reference" if cls else "dense") and ("operations" in rows[0]) == (not cls)
+    assert (f"note: a count of operations does not know {not_counted}: there are none" in said) == bool(cls)
+    if name == "two_decoders":  # one with a step of its own is compared and drawn, a gate is shown a stream
+        said = run_here("compare", trained.snn, path, f"--evaluate --model {word} {DATA} {here}")[1]
+        assert re.search(r"run with +T = 5, ε = 0.0 +T = 5, ε = 0.0, class = TwoDecoders\n", said)
+        (first,), (second,) = (records(tmp_path / f"logs/snn/{one}_compared.jsonl", "evaluation") for one in ("tiny", "x"))
+        assert (first["engine"], second["engine"]) == ("dense", "reference")  # each is what its checkpoint says
+        run_here(ANALYSIS, later, "--images 2 --raster")
+    if name == "neighbours":
+        run_here(STREAM, later.replace(flags, ""), "--scene switch --scene_frames 3 --steps_per_frame 2")
+        kept = records(tmp_path / "logs/snn/x_posthoc_stream.jsonl", "run")[0]["parameters"]
+        assert (kept["gate"], kept["around"]) == ("neighbours", 0)  # as trained
+
+
+def test_the_pages_commands_run_one_after_the_other(tmp_path, monkeypatch):
+    """As in a fresh clone, in which nobody has trained anything; small here."""
+    word_for("refractory", tmp_path)
+    (tmp_path / "parts.py").write_text(
+        next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "slack" in block)
+    )
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^    python (\w+)\.py (.*(?:\\\n.*)?)", PAGE, re.MULTILINE)
+    assert [name for name, _ in commands] == [ANN, SNN, OBJ1, SNN, SNN]
+    for name, flags in commands:
+        small = {ANN: f"{DATA} --holdout 8 --epochs 1", SNN: f"{DATA} --holdout 8 {BALANCE}", OBJ1: DATA}[name]
+        run_here(name, flags.replace("\\", " "), small)
+    made = sorted(path.stem for path in (tmp_path / "trained_models/snn").glob("*.pth") if not path.stem.endswith("_last"))
+    assert made == ["refractory", "relative", "steady"]
+
+
+@pytest.mark.parametrize("name", [name for name in IDEAS if IDEAS[name][0]])
+@torch.no_grad()
+def test_a_stream_keeps_all_of_a_state_of_ones_own(name, tmp_path):
+    """In pieces, saved and loaded in between, it is the whole; surprise and record= find what they need in it."""
+    cls = own.named(word_for(name, tmp_path))
+    model = build(cls, gate="block", epsilon=0.4, blocking="dynamic", surprise=1.0, timesteps=6, plan=[[4, "D", 6], ["U", "in"]])
+    x, record = images(2), {"features.1": ("spikes", "membrane")}
+    shown = [x, x, x.flip(0), x.flip(0)]
+    whole, stream = model.stream(seed=3), model.stream(seed=3)
+    wanted = [whole(one, 2, record=record) for one in shown]
+    for number, one in enumerate(shown):
+        found, state = stream(one, 2, record=record), stream.state_dict()
+        assert torch.equal(found.logits_by_step, wanted[number].logits_by_step)
+        assert torch.equal(found.predictions, wanted[number].predictions)
+        assert torch.equal(found.recorded["features.1"]["membrane"], wanted[number].recorded["features.1"]["membrane"])
+        stream = model.stream(seed=9)
+        stream.load_state_dict(state)
+    key = {"AdaptiveSNN": "risen.features.1", "TwoDecoders": "memory.generate2", "Refractory": "memory.refractory"}[cls.__name__]
+    assert len(state[key]) == 2 and state[key].any()
+    with pytest.raises(ModelError, match=f"{key} of shape .* another network's stream"):
+        build(VGG_SNN_STDB_wFeedback, plan=[[4, "D", 6], ["U", "in"]]).stream().load_state_dict(state)
+    with pytest.raises(ModelError, match="the event engine does not know"):
+        EventEngine(model).check()
+
+
+def test_neighbours_by_hand():
+    """One pixel is missed; the eight around it stay open with it, and no other does."""
+    own.named(word_for("neighbours"))
+    gate, image = GATES["neighbours"](epsilon=0.1), torch.zeros(1, 1, 4, 5)
+    guess = image.clone()
+    guess[0, 0, 0, 1] = 0.5
+    assert gate.next_view(image, guess, gate.start(image)).is_open[0, 0].int().tolist() == [
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+
+
+@torch.no_grad()
+def test_adaptive_threshold_by_hand():
+    """Threshold 1, drive 0.6: it rises at the second step to 1.1, is 1.09 at the fourth, in which 1.4 - 1.09 = 0.31 are left."""
+    model = build(own.named(word_for("adaptive_threshold")), default_threshold=1.0)
+    neuron, state, seen = model.features[1], None, []
+    for _ in range(4):
+        spikes, state = neuron(torch.full((1, 1), 0.6), state)
+        seen.append([spikes.item(), round(state.v.item(), 4), round(state.risen.item(), 4)])
+    assert seen == [[0, 0.6, 0], [1, 0.2, 0.1], [0, 0.8, 0.09], [1, 0.31, 0.181]]
+
+
+@torch.no_grad()
+def test_two_decoders_predict_their_mean():
+    """Of what the first predicts, as it does alone, and the second, a convolution of all spikes of the first layer so far."""
+    settings, x = {"gate": "open", "readout": "membrane_linear", "timesteps": 5}, images(2)
+    both, alone = (build(cls, **settings) for cls in (own.named(word_for("two_decoders")), VGG_SNN_STDB_wFeedback))
+    alone.load_state_dict({name: value for name, value in both.state_dict().items() if "generate2" not in name})
+    found, first = both(x, seed=1, record={"features.1": "spikes"}), alone(x, seed=1)
+    second = torch.stack([both.generate2(sent.float()) for sent in found.recorded["features.1"]["spikes"]]).cumsum(0)
+    torch.testing.assert_close(found.predictions, (first.predictions + second) / 2)
+    assert torch.equal(found.logits, first.logits) and second.abs().max() > 0
+
+
+@torch.no_grad()
+def test_a_refractory_input_neuron_sends_no_two_spikes_in_a_row(tmp_path):
+    """Not where a pixel is 1, either."""
+    model = build(own.named(word_for("refractory", tmp_path)), gate="open", timesteps=6)
+    sent = model(torch.ones(1, *model.image_shape), seed=0, record={"input": "spikes"}).recorded["input"]["spikes"]
+    assert sent[::2].all() and not sent[1::2].any()
+
+
+def test_a_gate_of_ones_own_is_counted_exactly():
+    """By layers over many steps as by its steps one by one."""
+    own.named(word_for("neighbours"))
+    model, counted = build(VGG_SNN_STDB_wFeedback, gate="neighbours", epsilon=0.3), []
+    for model.batched in (True, False):
+        with OperationCounter(model) as counter, torch.no_grad():
+            model(images(3), seed=2)
+        counted.append(counter.counts())
+    assert counted[0] == counted[1] and counted[0]["events"]["features.0"] > 0
+
+
+PLAIN = f"-a VGG5_wFeedback_small --fc_width 16 --timesteps 5 --update immediate --readout membrane_linear --select test {DATA}"
+FILE = REPOSITORY / "examples/prediction_variance.py"
+LABELS = torch.tensor([0, 1])
+
+
+@pytest.fixture
+def variance():
+    """The class that the example registers; nobody else's losses are there, and none stays."""
+    before = dict(LOSSES)
+    LOSSES.clear()
+    yield own.imported(FILE).PredictionVariance
+    LOSSES.clear()
+    LOSSES.update(before)
+    own.imported.cache_clear()
+
+
+def register(name, value, base=Loss, **more):
+    LOSSES.register(name)(dataclass(type("Own", (base,), {"value": value, **more})))
+
+
+def test_the_variance_by_hand_and_what_its_weight_does(variance):
+    """Two images of two pixels; before the last two steps, which count, all is 9. Variances 1 and 4, 0 and 0.25: 5.25 / 2."""
+    predictions = torch.tensor([[[9, 9], [9, 9]], [[0, 1], [2, 0]], [[2, 5], [2, 1]]]).float().view(3, 2, 1, 1, 2)
+    output = SNNOutput(torch.zeros(2, 4), predictions, None, {}, None)
+    losses = Criterion(0.0, "last_t", own={"variance_loss": variance(0.5, 2)})(output, LABELS)
+    assert losses["variance_loss"].item() == 2.625
+    assert losses["total"].item() == pytest.approx(losses["classification"].item() + 1.3125)
+
+
+def test_gradients_are_the_weighted_sums(variance):
+    """And reach the network through what computes many steps at once."""
+
+    def gradients(trade_off, weight):
+        torch.manual_seed(0)
+        own = {"timesteps": 4, "update": "immediate", "default_threshold": 0.2, "readout": "membrane_linear"}
+        model = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=12, **own)
+        criterion = Criterion(trade_off, "mean_t", own={"variance_loss": variance(weight)})
+        criterion(model(images(2), seed=0), LABELS)["total"].backward()
+        return torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
+
+    none, more, both = gradients(0.0, 0.0), gradients(0.0, 0.1), gradients(0.1, 0.1)
+    assert (more - none).abs().max() > 1e-4
+    torch.testing.assert_close(both - more, gradients(0.1, 0.0) - none, rtol=1e-3, atol=1e-5)
+
+
+def test_the_example_trains_through_the_script_and_resumes(tmp_path, variance):
+    LOSSES.clear()  # the flag --model is to bring it
+    own.imported.cache_clear()
+    weighed, here = f"{PLAIN} --model {FILE} --variance_weight 0.02 --variance_steps 3", f"--output_dir {tmp_path}"
+    run_here(SNN, f"{weighed} --epochs 2 --run_name whole {here}")
+    run_here(SNN, f"{weighed} --epochs 1 --run_name part {here}")
+    weights, logs = tmp_path / "trained_models/snn", tmp_path / "logs/snn"
+    evaluated = records(logs / "part.jsonl", "epoch")[0]["evaluated"]
+    test = load_data("MNIST", limit_test=16)[2].whole()
+    p = load(weights / "part.pth")(test.images, draws=Draws(0, EVALUATION, test.index)).predictions[2:].detach()
+    expected = ((p - p.mean(0)) ** 2).mean(0).sum().item() / 16
+    assert evaluated["variance_loss"] == pytest.approx(expected, rel=1e-4) and expected > 0.01
+    parts = evaluated["classification"] + evaluated["reconstruction"] + 0.02 * expected  # trade_off is 1
+    assert evaluated["total"] == pytest.approx(parts, rel=1e-4)
+
+    again = f"--resume --epochs 2 --run_name part {here}"
+    for changed, words in (("--variance_weight 0.1", "variance_weight"), ("--variance_steps 2", "variance_steps")):
+        assert f"trained with other settings ({words})" in refused(SNN, f"{PLAIN} {again} {changed}")
+    run_here(SNN, again)
+    assert same_weights(weights / "part_last.pth", weights / "whole_last.pth")
+    for both in zip(*(records(logs / f"{name}.jsonl", "epoch") for name in ("part", "whole")), strict=True):
+        assert both[0]["train"] == both[1]["train"] and both[0]["train"]["variance_loss"] > 0
+    line = next(line for line in (logs / "whole.log").read_text().splitlines() if line.startswith("epoch 1/2"))
+    assert line.count(" | variance_loss ") == 2
+    run_here("report", f"{logs / 'whole.jsonl'} --output {tmp_path / 'page.html'}")
+    assert "variance loss" in (tmp_path / "page.html").read_text()
+
+    run_here(SNN, f"{PLAIN} --epochs 1 --run_name other {here}")  # without its weight: other weights, and not a word of it
+    assert not same_weights(weights / "part.pth", weights / "other.pth")
+    assert "variance_loss" not in (logs / "other.jsonl").read_text()
+    LOSSES.clear()
+    words = "part_last.pth was trained with --variance_weight 0.02, a loss that is not registered here: add its --model FILE.py"
+    assert words in refused(SNN, again)
+    register("later", lambda *_: None)
+    assert "other settings (later_weight)" in refused(SNN, again.replace("part", "other"), "--later_weight 1")
+
+
+def test_no_step_is_kept_for_a_loss_that_does_not_look_at_it(tmp_path, variance):
+    """But there are images, labels, and the outputs and spikes of each step, in training and in evaluation."""
+    seen = []
+
+    def value(self, output, images, labels):
+        steps = {len(output.logits_by_step), *map(len, output.spikes_by_step.values())}
+        seen.append((output.predictions is output.errors is output.is_open is None, len(images) == len(labels) == 16, steps))
+        return output.logits_by_step.square().mean()
+
+    register("small", value)
+    run_here(SNN, f"{PLAIN} --small_weight 1 --epochs 1 --output_dir {tmp_path}")
+    assert seen == [(True, True, {5})] * 3  # two batches to learn from, one to judge
+
+
+def test_what_does_nothing_is_refused(tmp_path, variance):
+    here = f"--epochs 1 --output_dir {tmp_path}"
+    line = "error: --variance_steps does nothing without --variance_weight: give both, or neither"
+    assert refused(SNN, f"{PLAIN} {here} --variance_steps 2") == line
+    plain = PLAIN.replace("VGG5_wFeedback", "VGG5")
+    assert "VGG5_small has no decoder" in refused(SNN, f"{plain} {here} --variance_weight 1")
+    assert "--variance_weight" in refused(ANN, f"--variance_weight 1 {here}")
+    assert "at least 0" in refused(SNN, f"{PLAIN} {here} --variance_weight -1")
+    LOSSES.clear()
+    assert "unrecognized arguments: --variance_weight" in refused(SNN, f"{PLAIN} {here} --variance_weight 1")
+    assert not any(tmp_path.iterdir())
+
+
+def test_losses_of_one_class_have_flags_of_their_own(variance):
+    register("calm", variance.value, base=variance)
+    args = snn_parser("").parse_args(["--calm_weight", "1", "--calm_steps", "2"])
+    assert own_losses(args, SimpleNamespace(has_feedback=True)) == {"calm_loss": LOSSES["calm"](1, 2)}
+
+
+def test_a_loss_that_looks_at_predictions_teaches_a_decoder(trained, tmp_path, variance):
+    here = f"--pretrained_snn {trained.snn} --train decoder --trade_off 0 --epochs 1 {DATA} --select test --run_name x"
+    assert "--trade_off above 0" in refused(SNN, f"{here} --output_dir {tmp_path}")
+    run_here(SNN, f"{here} --variance_weight 1 --output_dir {tmp_path}")
+    before, after = (load_checkpoint(path)["state_dict"] for path in (trained.snn, tmp_path / "trained_models/snn/x.pth"))
+    assert {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])} == {"generate"}
+
+
+def test_what_a_loss_lacks_is_said_at_once(variance):
+    with pytest.raises(ModelError, match=r"loss 'x': Own lacks value\(\), see Loss of harness.training.losses"):
+        LOSSES.register("x")(dataclass(type("Own", (Loss,), {})))
+    register("each", lambda self, output, images, labels: torch.zeros(2))
+    with pytest.raises(ModelError, match=r"each_loss: value\(\) of Own must be a scalar tensor, the mean over the batch"):
+        Criterion(0.0, "last_t", own={"each_loss": LOSSES["each"](1)})(SNNOutput(torch.zeros(2, 4), None, None, {}, None), LABELS)

@@ -29,7 +29,7 @@ from conftest import (
 from PIL import Image
 from test_stream import check_joined
 
-from harness.data.frames import recording_in, steps_in
+from harness.data.events import recording_in, steps_in
 from harness.data.sets import augmented, load_data
 from harness.drawing.film import load_film, shown
 from self_models import ModelError, load
@@ -289,7 +289,7 @@ def of_images(folder):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda folder: np.savez(folder / FIRST, **dict.fromkeys("txyp", np.arange(9))), "it holds t, x, y, p: name the array"),
+        (lambda folder: np.savez(folder / FIRST, **dict.fromkeys("txy", np.arange(9))), "it holds t, x, y: name the array"),
         (frames_of(4, 2, 12, 10), "not of one shape (T, C, H, W), but (4, 2, 12, 10) (train/"),
         (frames_of(4, 3, 12, 12), "frames must be (T, 2, H, W), of events off and on, not of shape"),
         (frames_of(3), f"{WANTED} float64 of shape (3,)"),
@@ -301,7 +301,7 @@ def of_images(folder):
             frames_of(4, *SIZE, dtype=np.longdouble), f"1 of 24 files in {{folder}} cannot be read: {FIRST} ({WANTED} float128",
             marks=pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="a long double is a double here"),
         ),
-        (emptied, "no recordings (.npy, .npz) in train/down: add some"),
+        (emptied, "no recordings (.npy, .npz, .bin) in train/down: add some"),
         (lambda folder: shutil.rmtree(folder / "train/down"), "two class folders or more are needed in"),
         (of_images, "in test/down, test/right: add some, or remove the folder"),
     ],

@@ -37,16 +37,36 @@ from harness import UserError
 from harness.command_line.scripts import run_script
 from self_models.basics.checkpoints import load_checkpoint
 
-LABELS = "train-labels-idx1-ubyte.gz"
+DEEP_ANN = REPOSITORY / "trained_models/ann/deep_base.pth"
+SMALL = "-a VGG5_wFeedback_small"
+IN_SEQUENCE = f"{SMALL} --fc_width 8 --timesteps 4 --readout membrane_linear --limit_train 16 --sequence 2"
 
 
-# --- flags
+# --- commands
 
-
-@pytest.mark.parametrize(
-    ("name", "flags", "words"),
-    [
-        (ANN, "--architecture VGG7", "VGG5_wFeedback"), (ANN, "--optimizer LBFGS", "Adam"), (ANN, "--device tpu", "cpu"),
+IDLE = [  # flags that another makes idle
+    (ANN, "--momentum 0.5", "--momentum does nothing with --optimizer Adam: it counts with SGD; leave it out"),
+    (ANN, "--no-amsgrad --optimizer SGD", "--amsgrad does nothing with --optimizer SGD: it counts with Adam; leave it out"),
+    (ANN, "--warm_up 0.2", "--warm_up does nothing with --lr_schedule step: it counts with cosine or triangle; leave it out"),
+    (ANN, "--optimizer SGD --nesterov --momentum 0", "--nesterov does nothing without --momentum: there is no momentum"),
+    (ANN, "--average_from 0.5", "--average_from does nothing with --average_weights none: it counts with mean or ema"),
+    (SNN, "--bias_lr_factor 64", "--bias_lr_factor 64 does nothing: this network has no biases; leave it out"),
+    (ANN, "--shift 2", "--shift does nothing without --augment: the images stay as they are; leave it out"),
+    (ANN, "--augment --shift 28", "--shift 28 moves images of 28x28 pixels out of sight; give fewer pixels"),
+    (ANN, "--augment --cutout 28", "--cutout 28 can take all of an image of 28x28 pixels; give fewer pixels"),
+    (ANN, "--augment --mirror alternate", "--mirror alternate does nothing with grey images, which --augment does not"),
+    (ANN, "--preset baseline --lr_reduce 2", "--lr_reduce does nothing with --lr_schedule cosine"),
+    (ANN, "-a VGG5_small --trade_off 2", "--trade_off does nothing with --architecture VGG5_small: it has no decoder"),
+    (SNN, "--alpha 0.2", "--alpha does nothing with --activation Linear: it counts with STDB; leave it out"),
+    (SNN, "--rule both --epsilon 0.1 --entropy_bound 0.1", "--entropy_bound does nothing with --rule both"),
+    (SNN, "--max_pool count", "--max_pool does nothing with --architecture VGG5_wFeedback_small: it has no such pool"),
+    (SNN, "--latch", "--latch does nothing with --gate open: it counts with block or contrast; leave it out"),
+    (SNN, "--distillation 0.7", "--distillation does nothing without --teacher_ann: there is no trained ANN"),
+    (SNN, "--gate open --epsilon 0.1", "--epsilon does nothing with --gate open: it counts with block or contrast or once"),
+]
+COMMANDS = [  # script, flags, words of its one line
+    # values and names
+    (ANN, "--architecture VGG7", "VGG5_wFeedback"), (ANN, "--optimizer LBFGS", "Adam"), (ANN, "--device tpu", "cpu"),
         (ANN, "--timestep 5", "--timestep"), (ANN, "--epsilon 0.1", "--epsilon"), (ANN, "stray", "stray"),
         (SNN, "--readout none", "spike_count"), (SNN, "--encoding phase", "poisson"), (SNN, "--trade_off_type sum", "linear"),
         (SNN, "--precision float16", "choose from"), (SNN, "--epsilon nan", "at least 0"), (OBJ1, "--epsilon inf", "inf"),
@@ -68,13 +88,68 @@ LABELS = "train-labels-idx1-ubyte.gz"
         (SNN, "--preset quik_feedback", "did you mean quick_feedback? --help names all"), (ANN, "--dataset MINST", "mean MNIST?"),
         (OBJ1, "--epsilom 3", "did you mean --epsilon?"), (ANN, "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
         (ANN, "--optimizer Adm", "did you mean Adam?"), (ANN, "--xyzzy", "unrecognized arguments: --xyzzy (--help"),
-    ],
-)  # fmt: skip
-def test_wrong_flags(tmp_path, name, flags, words):
-    line = refused(name, flags, "--output_dir", tmp_path)
-    assert words in line
-    assert flags.split()[0] in line or flags.startswith(("-lr", "-a", "stray", "--kernel_size", "--feedback", "--bptt", "--pre"))
-    assert digests(tmp_path) == {}
+    (SNN, f"{IN_SEQUENCE} --gate once --epsilon 0.2 --encoding direct", "gate once is for one image: a streaming network wants"),
+    (SNN, f"{IN_SEQUENCE} --feedback_interval 2", "--feedback_interval 1"), (SNN, f"{IN_SEQUENCE} --sequence 0", "--sequence"),
+    (SNN, "--seed 3 --seeds 0 1", "--seed is of one run"),
+    (SNN, "--seeds 0 1 --results_json x.json", "--results_json is of one run"),
+    (SNN, "--seeds 0 1 --resume x_last.pth", "say --resume alone"), (SNN, "--seeds", "expected at least one argument"),
+    *((ANN, words, words.split()[0]) for words in ("--no-log False", "--no-log True", "--log maybe", "--amsgrad 2")),
+    (ANN, f"--epochs {2**31}", "epochs"),
+    # what a checkpoint, or a file, cannot be
+    (ANN, "--pretrained_ann {ann} --test_only --fc_width 8", "{ann} does not fit VGG_wFeedback: classifier.0.weight is"),
+        (ANN, "--pretrained_ann {ann} --test_only --kernel_size 5", "features.0.weight is (16, 1, 3, 3), not (16, 1, 5, 5)"),
+        (SNN, "--pretrained_ann {ann} --test_only -a VGG9_wFeedback " + BALANCE, "features.9.weight is missing"),
+        (SNN, "--pretrained_snn {snn} --test_only --readout spike_count", "generate.8.threshold is missing"),
+        (OBJ1, "--pretrained_snn {snn} --fc_width 8", "{snn} does not fit InputBlockingSNN: classifier.0.weight is"),
+        (OBJ1, "", "--pretrained_snn is missing, and {here}/trained_models/snn/snn_vgg5_wfeedback_mnist_50_tradeoff1.0_"),
+        (ANALYSIS, "", "--pretrained_snn is missing, and "),
+        (OBJ1, "--pretrained_snn {baseline} --epsilon 0 0.1", "input blocking needs an architecture with feedback:"),
+        (OBJ2, "--pretrained_snn {baseline}", "rule all_predicted needs an architecture with feedback and a gate that blocks"),
+        (OBJ3, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, so it explains nothing"),
+        (ANALYSIS, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, so it predicts nothing"),
+        (OBJ1, "--pretrained_snn {snn} --holdout 48", "--holdout evaluates on others: leave out one of the two"),
+        (OBJ1, "--pretrained_snn {snn} --results_json {here}", "--results_json {here}: give a file in a folder that exists"),
+        (OBJ1, "--pretrained_snn {snn} --results_json {here}/none/x.json", "x.json: give a file in a folder that exists"),
+        (OBJ1, "--pretrained_snn {snn} --results_json {ann}/x.json", "x.json: give a file in a folder that exists"),
+        (ANN, "--epochs 1 --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there (Not a directory)"),
+        (OBJ1, "--pretrained_snn {snn} --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there"),
+        *((ANN, f"--epochs 1 --run_name {name}", f"error: --run_name {name}: give a plain file name; --output_dir says where")
+          for name in ("..", ".hidden", "a/b", "a\u200bb")),
+        (SNN, "--test_only --pretrained_snn {snn} --run_name ..", "error: --run_name ..: give a plain file name"),
+        (ANN, "--epochs 2 --run_name y --resume --overwrite", "the run y, and --overwrite replaces it: leave out one of the two"),
+        (ANN, "--epochs 2 --run_name y --overwrite --resume {here}/trained_models/ann/y_last_previous.pth", "leave out one"),
+        ("energy", "{snn} --against {snn}", "{snn} holds an SNN"),
+        *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a file X.png, which is what")
+          for name in ("p.xyz", "p", "none/p.png")),
+        (ANN, "--epochs 2 --run_name y --resume y_last.pth", "y_last.pth: no such checkpoint file"),
+        (ANN, "--epochs 2 --run_name y --resume {ann}", "{ann} has no optimiser state: --resume wants the checkpoint"),
+        (ANN, "--epochs 1 --fc_width 2000000000", "error: the memory is too small for the network: try a smaller --fc_width"),
+        (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann {snn}", "holds an SNN"),
+        (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann none.pth", "none.pth: no such checkpoint file"),
+    ("energy", "{ann}", "holds an ANN"),
+    ("energy", "nowhere.pth", "nowhere.pth: no such checkpoint file"),
+    ("energy", f"{{snn}} --against {DEEP_ANN}", "is not the ANN of {snn}: its features.0.weight differs"),
+    ("energy", "{snn} --convention nowhere.toml", "nowhere.toml: "),
+    # what has no effect
+    *((name, f"{'' if 'preset' in flags else SMALL} --fc_width 8 {flags} {DATA}", words) for name, flags, words in IDLE),
+    *((SNN, f"--pretrained_snn {{snn}} {flag}", f"{flag.split()[0]} does nothing with --pretrained_snn {{snn}}: ")
+          for flag in ("--balance_images 8", "--balance_timesteps 12", "--scaling_factor 0.3", "--default_threshold 2")),
+        (OBJ1, "--pretrained_snn {snn} --balance_images 8", "--balance_images does nothing with --pretrained_snn {snn}: "),
+        (ANALYSIS, "--pretrained_snn {snn} --pretrained_ann {ann}", "--pretrained_ann does nothing with --pretrained_snn {snn}"),
+        (SNN, f"--pretrained_ann {{ann}} {SPIKING} --default_threshold 2",
+         "--default_threshold does nothing with --pretrained_ann {ann}: its conversion balances"),
+        (ANN, "--test_only", "error: --test_only wants a trained network: give --pretrained_ann PATH"),
+        (SNN, "--test_only", "error: --test_only wants a trained network: give --pretrained_ann PATH or --pretrained_snn PATH"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "flags", "words"), COMMANDS)
+def test_a_command_that_is_refused(trained, baseline, tmp_path, script, flags, words):
+    """In one line, before anything is written."""
+    paths, before = {"ann": trained.ann, "snn": trained.snn, "baseline": baseline, "here": tmp_path}, digests(trained.folder)
+    typed = flags.format(**paths)
+    assert words.format(**paths) in refused(script, f"{DATA} --output_dir {tmp_path}", typed)
+    assert digests(tmp_path) == {} and digests(trained.folder) == before
 
 
 # --- checkpoints
@@ -144,47 +219,6 @@ def test_every_use_of_a_checkpoint_is_checked(trained, tmp_path, name, kind):
     assert f"holds an {other.upper()}" in line and f"--pretrained_{kind}" in line
 
 
-@pytest.mark.parametrize(
-    ("name", "flags", "words"),
-    [
-        (ANN, "--pretrained_ann {ann} --test_only --fc_width 8", "{ann} does not fit VGG_wFeedback: classifier.0.weight is"),
-        (ANN, "--pretrained_ann {ann} --test_only --kernel_size 5", "features.0.weight is (16, 1, 3, 3), not (16, 1, 5, 5)"),
-        (SNN, "--pretrained_ann {ann} --test_only -a VGG9_wFeedback " + BALANCE, "features.9.weight is missing"),
-        (SNN, "--pretrained_snn {snn} --test_only --readout spike_count", "generate.8.threshold is missing"),
-        (OBJ1, "--pretrained_snn {snn} --fc_width 8", "{snn} does not fit InputBlockingSNN: classifier.0.weight is"),
-        (OBJ1, "", "--pretrained_snn is missing, and {here}/trained_models/snn/snn_vgg5_wfeedback_mnist_50_tradeoff1.0_"),
-        (ANALYSIS, "", "--pretrained_snn is missing, and "),
-        (OBJ1, "--pretrained_snn {baseline} --epsilon 0 0.1", "input blocking needs an architecture with feedback:"),
-        (OBJ2, "--pretrained_snn {baseline}", "rule all_predicted needs an architecture with feedback and a gate that blocks"),
-        (OBJ3, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, so it explains nothing"),
-        (ANALYSIS, "--pretrained_snn {baseline} --epsilon 0", "VGG5_small has no decoder, so it predicts nothing"),
-        (OBJ1, "--pretrained_snn {snn} --holdout 48", "--holdout evaluates on others: leave out one of the two"),
-        (OBJ1, "--pretrained_snn {snn} --results_json {here}", "--results_json {here}: give a file in a folder that exists"),
-        (OBJ1, "--pretrained_snn {snn} --results_json {here}/none/x.json", "x.json: give a file in a folder that exists"),
-        (OBJ1, "--pretrained_snn {snn} --results_json {ann}/x.json", "x.json: give a file in a folder that exists"),
-        (ANN, "--epochs 1 --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there (Not a directory)"),
-        (OBJ1, "--pretrained_snn {snn} --output_dir {ann}/below", "--output_dir {ann}/below: cannot write there"),
-        *((ANN, f"--epochs 1 --run_name {name}", f"error: --run_name {name}: give a plain file name; --output_dir says where")
-          for name in ("..", ".hidden", "a/b", "a\u200bb")),
-        (SNN, "--test_only --pretrained_snn {snn} --run_name ..", "error: --run_name ..: give a plain file name"),
-        (ANN, "--epochs 2 --run_name y --resume --overwrite", "the run y, and --overwrite replaces it: leave out one of the two"),
-        (ANN, "--epochs 2 --run_name y --overwrite --resume {here}/trained_models/ann/y_last_previous.pth", "leave out one"),
-        ("energy", "{snn} --against {snn}", "{snn} holds an SNN; --against wants an ANN"),
-        *(("energy", f"{{snn}} --picture {{here}}/{name}", f"--picture {{here}}/{name}: give a file X.png, which is what")
-          for name in ("p.xyz", "p", "none/p.png")),
-        (ANN, "--epochs 2 --run_name y --resume y_last.pth", "y_last.pth: no such checkpoint file"),
-        (ANN, "--epochs 2 --run_name y --resume {ann}", "{ann} has no optimiser state: --resume wants the checkpoint"),
-        (ANN, "--epochs 1 --fc_width 2000000000", "error: the memory is too small for the network: try a smaller --fc_width"),
-        (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann {snn}", "holds an SNN; --teacher_ann wants an ANN"),
-        (SNN, "--pretrained_ann {ann} --epochs 1 --teacher_ann none.pth", "none.pth: no such checkpoint file"),
-    ],
-)  # fmt: skip
-def test_what_is_refused_before_anything_is_done(trained, baseline, tmp_path, name, flags, words):
-    paths, before = {"ann": trained.ann, "snn": trained.snn, "baseline": baseline, "here": tmp_path}, digests(trained.folder)
-    assert words.format(**paths) in refused(name, f"{DATA} --output_dir {tmp_path}", flags.format(**paths))
-    assert digests(tmp_path) == {} and digests(trained.folder) == before
-
-
 def test_a_teacher_of_another_data_set(trained, tmp_path):
     saved = load_checkpoint(trained.ann)
     torch.save(saved | {"settings": saved["settings"] | {"dataset": "FashionMNIST"}}, tmp_path / "fashion.pth")
@@ -215,9 +249,6 @@ def test_damage_beside_the_weights(trained, tmp_path, name, beside, words):
     torch.save({"state_dict": state, **beside}, tmp_path / "x.pth")
     network = "" if "settings" in beside else "-a VGG5_wFeedback_small --fc_width 16 --readout membrane"
     assert words in refused(name, uses(trained, tmp_path, name, name[:3], tmp_path / "x.pth"), network)
-
-
-# --- files
 
 
 # --- training

@@ -1,4 +1,4 @@
-"""Flags, losses, schedules, data, conversion, checkpoints and training, apart from what goes wrong."""
+"""Losses, schedules, checkpoints, the training loop, and which epoch counts."""
 
 import functools
 import importlib
@@ -30,15 +30,17 @@ from conftest import (
     records,
     refused,
     run_here,
+    same_weights,
     split,
 )
 from test_survive import after_step, in_evaluation
 
+import harness.training.fit
 from benchmarks.robustness.kill_resume import CLOCK
 from benchmarks.shared import same
 from harness import UserError
 from harness.command_line.scripts import run_script
-from harness.data.sets import ImageSet, load_data
+from harness.data.sets import ImageSet, default_holdout, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.measuring.evaluation import evaluate
 from harness.runs.checkpoints import write_whole
@@ -49,7 +51,7 @@ from harness.training.fit import training_batches
 from harness.training.forecast import forecast, plan_lines, slow_precision_line
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, step_weights
 from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
-from results import means_over_seeds, paired, table
+from results import NETWORKS, means_over_seeds, paired, row_of, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.spikes import by_part
 from self_models.loading import load
@@ -243,11 +245,6 @@ def test_switch(words, expected):
     assert parse(ANN, *words).log is expected
 
 
-@pytest.mark.parametrize("words", ["--no-log False", "--no-log True", "--log maybe", "--amsgrad 2"])
-def test_switch_refuses(words):
-    assert words.split()[0] in refused(ANN, words)
-
-
 COMMON = {  # shared/design.md, section 7
     "seed": 0, "dataset": "MNIST", "batch_size": 64, "learning_rate": 1e-4, "epochs": 100, "lr_interval": [0.6, 0.8, 0.9],
     "lr_reduce": 10, "optimizer": "Adam", "weight_decay": 5e-4, "amsgrad": True, "kernel_size": 3, "devices": 0,
@@ -304,7 +301,6 @@ def test_an_evaluation_has_draws_of_its_own():
         spikes = model(digits.whole().images, draws=Draws(3, epoch, torch.arange(5))).spikes
         assert (found["spikes"] == pytest.approx({name: count.mean().item() for name, count in spikes.items()})) == equal
     assert parse(ANN, "--epochs", str(2**31 - 1)).epochs < EVALUATION  # the most that there can be
-    assert "epochs" in refused(ANN, f"--epochs {2**31}")
 
 
 def test_names_are_the_originals():
@@ -668,3 +664,107 @@ def test_idle_threads_sleep_at_once_where_others_keep_the_cores_busy(monkeypatch
     monkeypatch.setattr("builtins.open", lambda path: io.StringIO(f"0.1 0.1 0.1 {running} 9"))
     runpy.run_path(str(REPOSITORY / "harness/__init__.py"))
     assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_name x"  # 32 training images
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """What each evaluation of training looked at, as positions in a whole set, and whether they are training images; the
+    accuracies that it finds are 0.2, 0.5, 0.5, 0.4, …"""
+    seen, real, found = [], harness.training.fit.evaluate, iter([0.2, 0.5, 0.5, 0.4, 0.3])
+    test_labels = load_data("MNIST")[2].labels
+
+    def evaluate(model, batches, *more):
+        kept = list(batches)
+        index, labels = (torch.cat([getattr(batch, name) for batch in kept]) for name in ("index", "labels"))
+        is_test = int(index.max()) < len(test_labels) and torch.equal(labels, test_labels[index])
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        seen.append(("test" if is_test else "train", index.tolist(), weights))
+        return real(model, kept, *more) | {"accuracy": next(found)}
+
+    monkeypatch.setattr("harness.training.fit.evaluate", evaluate)
+    return seen
+
+
+@pytest.fixture
+def learned(monkeypatch):
+    """Positions of the images that were learned from."""
+    seen, real = [], harness.training.fit.training_batches
+
+    def training_batches(*args):
+        for batch in real(*args):
+            seen.extend(batch.index.tolist())
+            yield batch
+
+    monkeypatch.setattr("harness.training.fit.training_batches", training_batches)
+    return seen
+
+
+def files(folder, kind="ann"):
+    """The JSON lines on epochs, those on evaluations, the log, the best and the last checkpoint."""
+    log = folder / f"logs/{kind}/x.jsonl"
+    saved = (folder / f"trained_models/{kind}/x{ending}.pth" for ending in ("", "_last"))
+    return records(log, "epoch"), records(log, "evaluation"), log.with_suffix(".log").read_text(), *saved
+
+
+def test_a_tenth_of_the_training_images_at_most_5000():
+    assert [default_holdout(count) for count in (60000, 50000, 49999, 100, 32, 9, 1)] == [5000, 5000, 4999, 10, 3, 1, 1]
+    for limit, used, held_out in ((None, 55000, 5000), (32, 32, 3)):
+        train, selection, _ = load_data("MNIST", limit_train=limit, holdout=None)
+        assert (len(train), len(selection), selection.start) == (used, held_out, 60000 - held_out)
+        assert train.start + len(train) <= selection.start
+    assert "60000 training images, 5000 of them held out" in refused(ANN, "--limit_train 55001")
+
+
+@pytest.mark.parametrize(("typed", "held_out"), [("", [59997, 59998, 59999]), ("--holdout 2", [59998, 59999])])
+def test_by_default_the_best_epoch_is_chosen_on_training_images_that_are_held_out(tmp_path, judged, learned, typed, held_out):
+    result, said = run_here(ANN, NEW, typed, f"--output_dir {tmp_path}")
+    assert [(kind, index) for kind, index, _ in judged] == [("train", held_out)] * 3 + [("test", list(range(16)))]
+    assert sorted(learned) == sorted(list(range(32)) * 3)
+    epochs, (tested,), log, best, last = files(tmp_path)
+    assert [record["selected_on"] for record in (*epochs, tested)] == ["held-out"] * 4 and tested["images"] == 16
+    kept = load_checkpoint(best)
+    assert (kept["epoch"], kept["accuracy"], kept["selected_on"]) == (2, 0.5, "held-out")  # of a tie the earlier
+    for name, value in kept["state_dict"].items():
+        assert torch.equal(judged[-1][2][name], value)  # the test is of the best epoch, not of the last
+    assert not same_weights(best, last) and result["accuracy"] == tested["accuracy"] == 0.4
+    assert said.count("held out") == 4 and f"best: epoch 2, held-out accuracy 50.00 %, {best}" in said
+    assert f"holdout={len(held_out)}," in log and "select=held-out" in log
+
+
+def test_without_held_out_images_nothing_is_chosen_and_the_last_epoch_counts(tmp_path, judged):
+    _, said = run_here(ANN, NEW, f"--holdout 0 --output_dir {tmp_path}")
+    assert [kind for kind, _, _ in judged] == ["test"]  # once, at the end
+    epochs, (tested,), _, best, last = files(tmp_path)
+    assert [record["selected_on"] for record in (*epochs, tested)] == ["last epoch"] * 4
+    assert not any({"evaluated", "best"} & record.keys() for record in epochs)
+    assert same_weights(best, last) and load_checkpoint(best)["epoch"] == 3 and tested["accuracy"] == 0.2
+    assert f"last: epoch 3, nothing was chosen, {best}" in said and "best" not in said
+
+
+def test_the_test_images_choose_only_where_told_and_it_is_said(tmp_path, judged):
+    result, said = run_here(ANN, NEW, f"--select test --output_dir {tmp_path}")
+    assert [kind for kind, _, _ in judged] == ["test"] * 3
+    epochs, tested, log, best, _ = files(tmp_path)
+    assert [record["selected_on"] for record in epochs] == ["test"] * 3 and not tested
+    assert load_checkpoint(best)["epoch"] == result["epoch"] == 2 and "holdout=0," in log and "select=test," in log
+    assert f"best: epoch 2, test accuracy 50.00 %, chosen on the test images, {best}" in said
+    assert said.count("; test (which chooses) classification") == 3
+    line = refused(ANN, NEW, f"--select test --holdout 4 --output_dir {tmp_path / 'other'}")
+    assert "--select test" in line and "--holdout 0" in line
+
+
+def test_records_of_a_network_say_what_its_epoch_was_chosen_on(trained, tmp_path):
+    """Also long after training, and in the table."""
+    marked = {}
+    for name, typed in (("x", "--select test"), ("y", "")):
+        here = f"{SPIKING} --select held-out {typed} --run_name {name} --output_dir {tmp_path}"
+        run_here(SNN, f"--pretrained_ann {trained.ann}", here)
+        snn = tmp_path / f"trained_models/snn/{name}.pth"
+        run_here(SNN, f"--pretrained_snn {snn} --test_only {DATA} --run_name {name}_later --output_dir {tmp_path}")
+        (record,) = records(tmp_path / f"logs/snn/{name}_later.jsonl", "evaluation")
+        marked[name] = record["selected_on"], row_of(NETWORKS["baseline"], record)["name"]
+    assert marked["x"] == ("test", "baseline of feedback (chosen on test images)")
+    assert marked["y"] == ("held-out", "baseline of feedback")

@@ -1,0 +1,699 @@
+"""Spikes, operations and energy: by hand, by brute force, by NeuroBench and SpikingJelly; what an evaluation adds up."""
+
+import csv
+import json
+import re
+import tracemalloc
+from collections import Counter
+from dataclasses import replace
+from math import prod
+from unittest.mock import Mock
+
+import conftest as known
+import pytest
+import torch
+from conftest import DATA, REPOSITORY, UNKNOWN, run_here
+from test_engines import STEPS, networks, on_grid
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import self_models.counting.evaluation
+from energy import in_eight_bits
+from harness.data.sets import ImageSet
+from harness.measuring.difficulty import difficulty_correlations
+from self_models import ModelError, load, load_data
+from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
+from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
+from self_models.counting.operations import FIRST, OperationCounter, energies, fan_out
+from self_models.counting.prices import FOLDER, Convention, conventions, conventions_with, read_convention
+from self_models.kernel.engine import EventEngine
+from self_models.network.neurons import SpikingNeuron
+from self_models.running.chunks import AT_ONCE, chunk_length
+from self_models.running.outputs import ANNOutput, SNNOutput
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+FEEDBACK = [[3, "D", 4, 5, "D"], ["U", 4, "drop", 3, "U", "in"]]
+BASELINE = [[3, "D", 4, 5, "D"], []]
+
+
+def build(plan, shape=(1, 9, 10), steps=5, **settings):
+    torch.manual_seed(1)
+    settings = {"readout": "membrane_linear", "update": "immediate", "default_threshold": 0.1, "fc_width": 7, **settings}
+    model = VGG_SNN_STDB_wFeedback(plan=plan, image_shape=shape, timesteps=steps, labels=3, **settings)
+    for parameter in model.parameters():  # some weights are 0, so that effective and dense differ
+        if parameter.dim() > 1:
+            parameter.data *= torch.rand_like(parameter) > 0.1
+    return model.eval()
+
+
+def run(model, count=4):
+    draw = torch.Generator().manual_seed(2)
+    x = torch.rand(count, *model.image_shape, generator=draw) * (torch.rand(count, *model.image_shape, generator=draw) > 0.5)
+    u = torch.rand(model.timesteps, *x.shape, generator=draw)
+    with torch.no_grad(), OperationCounter(model) as counter:
+        output = model(x, u)
+    return x, u, output, counter.result(count)
+
+
+def test_two_layers_by_hand():
+    """One 3x3 convolution to 2 channels on a 3x4 image, then the classifier; one spike in a corner, one inside."""
+    model = build([[2], []], shape=(1, 3, 4), steps=1, default_threshold=1.0)
+    for layer in (model.features[0], *model.classifier[::3]):
+        nn.init.ones_(layer.weight)
+    x = torch.zeros(1, 1, 3, 4)
+    x[0, 0, 0, 0] = x[0, 0, 1, 1] = 1
+    with torch.no_grad(), OperationCounter(model) as counter:
+        output = model(x, torch.full((1, 1, 1, 3, 4), 0.5))
+    assert model.watcher is None  # none left
+    result = counter.result(1)
+    # a corner meets 4 places, the inner pixel 9, each with 2 channels; a neuron needs more than 1, so both spikes: the 4
+    # places that see both, times 2 channels
+    assert output.spikes["input"].item() == 2
+    assert result["layers"]["effective_acs"]["features.0"] == (4 + 9) * 2
+    assert output.spikes["features.1"].item() == 4 * 2
+    # the 8 spikes meet 7 neurons each, which all fire; these meet 7 each; 7 more meet 3 outputs
+    assert result["layers"]["effective_acs"]["classifier.0"] == 8 * 7
+    assert result["effective_macs"] == 0 and result["layers"]["effective_acs"] == result["layers"]["event_acs"]
+    places = 4 * 4 + 6 * 6 + 2 * 9  # corners see 4, borders 6, the two inner pixels 9 places
+    assert result["layers"]["dense"]["features.0"] == places * 2
+    assert result["dense"] == places * 2 + 24 * 7 + 7 * 7 + 7 * 3
+    neurons = 24 + 7 + 7
+    fired = sum(count.item() for name, count in output.spikes.items() if name != "input")
+    assert result["activation_sparsity"] == pytest.approx(1 - fired / neurons)
+    assert result["layers"]["active_share"]["features.1"] == pytest.approx(8 / 24)
+
+
+def test_a_pool_and_biases_by_hand():
+    """A 1x1 convolution to 2 channels on 4x4 pixels, three of one 2x2 square and one of another sent in each of two steps: every
+    neuron there fires, and the pool lets one spike of each square through."""
+    own = {"shape": (1, 4, 4), "steps": 2, "default_threshold": 0.5, "kernel_size": 1, "fc_layers": 1}
+    model = build([[2, "M"], []], bias=True, **own)
+    for layer in (model.features[0], *model.classifier[::3]):
+        nn.init.ones_(layer.weight)
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 0, 0] = x[0, 0, 0, 1] = x[0, 0, 1, 1] = x[0, 0, 3, 2] = 1
+    with torch.no_grad(), OperationCounter(model) as counter:
+        output = model(x, torch.full((2, 1, 1, 4, 4), 0.5))
+    result = counter.result(1)
+    assert output.spikes["features.1"].item() == 2 * 4 * 2  # at the neurons, before the pool
+    assert result["layers"]["event_acs"]["features.0"] == 2 * 4 * 2
+    assert result["layers"]["effective_acs"]["classifier.0"] == result["layers"]["event_acs"]["classifier.0"] == 2 * (2 * 2) * 7
+    assert result["effective_macs"] == 0 and result["layers"]["dense"]["classifier.0"] == 2 * (2 * 2 * 2) * 7
+    assert result["bias_additions"] == 2 * (2 * 16 + 7)  # at each step to each neuron, the outputs are none
+    assert result["activation_sparsity"] == 1 - (2 * 4 * 2 + 2 * 7) / (2 * (2 * 16 + 7))
+    assert "bias_additions" not in run(build([[2, "M"], []], **own))[-1]
+
+
+@pytest.mark.parametrize("engine", ["dense", "event"])
+def test_averages_are_real_values_whatever_they_are(engine):
+    """1x1 convolutions to 2, and behind an average pool to 3 channels; of 4x4 pixels each is sent, and each neuron fires, in both
+    steps. So all averages are 1, and they are multiplied."""
+    model = build([[2, "A", 3], []], shape=(1, 4, 4), steps=2, default_threshold=0.5, kernel_size=1, fc_layers=0)
+    model.engine = EventEngine(model) if engine == "event" else None
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.ones_(parameter)
+    with torch.no_grad(), OperationCounter(model) as counter:
+        output = model(torch.ones(1, 1, 4, 4), torch.full((2, 1, 1, 4, 4), 0.5))
+    assert [count.item() for count in output.spikes.values()] == [2 * 16, 2 * 16 * 2, 2 * 4 * 3]
+    layers = counter.result(1)["layers"]
+    assert list(layers["effective_acs"].values()) == [2 * 16 * 2, 0, 2 * 12 * 3]
+    assert list(layers["effective_macs"].values()) == [0, 2 * (4 * 2) * 3, 0]
+
+
+@pytest.mark.parametrize("settings", [{"plan": FEEDBACK}, {"plan": BASELINE}, {"plan": [[3, "M", 4, "A"], []], "bias": True}])
+def test_neurobench_counts_the_same(settings):
+    """Each layer that NeuroBench knows (it has no transposed convolution), and the sparsity of all spiking layers."""
+    layers, neurons, metrics = (
+        pytest.importorskip(f"neurobench.{name}") for name in ("hooks.layer", "hooks.neuron", "metrics.workload")
+    )
+    model = build(**settings)
+    x, u, _, ours = run(model)
+    connections = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    hooks = {name: layers.LayerHook(layer) for name, layer in connections.items()}
+
+    class SpikesHook(neurons.NeuronHook):  # our neurons return (spikes, state)
+        def hook_fn(self, layer, inputs, output):
+            self.activation_outputs.append(output[0])
+
+    class Seen:
+        activation_hooks = [SpikesHook(layer) for layer in model.modules() if isinstance(layer, SpikingNeuron)]  # noqa: RUF012
+        connection_hooks = ()
+
+    model(x, u)  # with gradients: without, no layer is asked about a step in which nothing is sent
+    assert metrics.ActivationSparsity()(Seen, None, (x, None)) == pytest.approx(ours["activation_sparsity"])
+    for name, hook in hooks.items():
+        Seen.connection_hooks = [hook]
+        theirs = metrics.SynapticOperations()(Seen, None, (x, None))
+        for key in ("Effective_ACs", "Effective_MACs", "Dense"):
+            assert ours["layers"][key.lower()][name] == theirs[key], (name, key)
+    assert ours["effective_macs"] > 0 < ours["effective_acs"]
+
+
+def test_spikingjelly_counts_the_same_where_inputs_are_binary():
+    """SynOpCounter counts layers with {0, 1} inputs: in this plan all of them. It takes every weight as non-zero."""
+    counting = pytest.importorskip("spikingjelly.activation_based.op_counter")
+    model = build([[3, 4], []])
+    for parameter in model.parameters():
+        parameter.data[parameter == 0] = 0.01
+    x, u, _, ours = run(model)
+    counter = counting.SynOpCounter()
+    with torch.no_grad(), counting.base.DispatchCounterMode([counter]):
+        model(x, u)
+    assert counter.get_total() == pytest.approx(ours["effective_acs"] * len(x))
+    assert ours["effective_macs"] == 0
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.Conv2d(2, 3, 2, stride=2),
+        nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=(1, 0)),
+        nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1),
+    ],
+)
+def test_fan_out_is_the_number_of_weights_met(layer):
+    """Against one impulse at a time through the layer with weights 1."""
+    nn.init.ones_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    impulses = torch.eye(2 * 5 * 6).reshape(-1, 2, 5, 6)
+    met = layer(impulses).detach().flatten(1).sum(1).reshape(2, 5, 6)
+    assert torch.equal(fan_out(layer, (2, 5, 6), every=True).float(), met)
+
+
+def test_counting_at_size_takes_no_memory_to_speak_of():
+    """What a spike reaches is separable."""
+    model = build([[2, "D", 3, "D"], ["U", "U", "in"]], (3, 224, 224), steps=1)
+    tracemalloc.start()
+    OperationCounter(model)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+def test_operations_do_not_depend_on_the_batch():
+    """A black-and-white and a grey image, direct encoding: together they cost what they cost alone."""
+    model = build(FEEDBACK, encoding="direct")
+    x = torch.stack([(torch.arange(90.0).reshape(1, 9, 10) % 3 == 0).float(), torch.linspace(0, 0.9, 90).reshape(1, 9, 10)])
+    found = []
+    for images in (x, x[:1], x[1:]):
+        with torch.no_grad(), OperationCounter(model) as counter:
+            model(images)
+        found.append(counter.counts())
+    together, *alone = found
+    assert together["acs"]["features.0"] > 0 and together["macs"]["features.0"] > 0
+    for kind, layers in together.items():
+        assert layers == {name: sum(each[kind].get(name, 0) for each in alone) for name in layers}
+
+
+def test_difficulty_takes_ink_out():
+    ink = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    per_image = {"spikes": 10 * ink, "ink": ink, "margin": -ink, "correct": torch.tensor([True, True, True, False])}
+    found = difficulty_correlations(per_image)
+    assert found["small margin"]["spikes"] == pytest.approx(1) and found["small margin"]["spikes_per_ink"] is None
+    assert found["wrong"]["spikes"] > 0 and "reconstruction error" not in found
+    found = difficulty_correlations(per_image | {"error": torch.tensor([1.0, 3.0, 2.0, 4.0])})
+    assert found["reconstruction error"] == {"spikes": pytest.approx(0.8), "spikes_per_ink": None}
+    faint = per_image | {"ink": ink / 100, "spikes": torch.tensor([1.0, 3.0, 6.0, 12.0])}  # 100, 150, 200 and 300 per ink
+    assert difficulty_correlations(faint)["small margin"]["spikes_per_ink"] == pytest.approx(1)
+    black = per_image | {"ink": torch.tensor([0.0, 2.0, 3.0, 4.0]), "spikes": torch.tensor([0.0, 2.0, 6.0, 12.0])}
+    assert difficulty_correlations(black)["small margin"]["spikes_per_ink"] == pytest.approx(1)  # 0, 1, 2, 3 and not 0 / 0
+
+
+@pytest.mark.parametrize(("analog", "event"), [(False, 0.9 * 50), (True, 0.9 * 40 + 4.6 * 10)])
+def test_energy_of_both_executions_by_hand(analog, event):
+    """10 + 20 event-driven ACs, the first layer's 10 multiply where the input is analog; 20 comparisons cost an AC each, and so
+    does each time that a neuron gets its bias."""
+    operations = {"effective_acs": 100, "effective_macs": 7, "event_acs": 30}
+    operations["layers"] = {"event_acs": {"features.0": 10, "features.3": 20}}
+    for biases in (0, 5):
+        found = energies(operations | {"bias_additions": biases}, 20, analog)
+        assert 1e12 * found["energy_joules"] == pytest.approx(0.9 * (120 + biases) + 4.6 * 7)
+        assert 1e12 * found["energy_event_joules"] == pytest.approx(event + 0.9 * biases)
+    assert energies(operations, 20, analog) == energies(operations | {"bias_additions": 0}, 20, analog)  # as without biases
+    assert analog or energies(operations, 20) == energies(operations, 20, False)  # spikes unless told otherwise
+
+
+@pytest.mark.parametrize("gate", [{}, {"gate": "block", "epsilon": 0.3}])
+def test_counts_hold_after_a_failure_and_without_autograd(gate, monkeypatch):
+    """A run that failed leaves nothing behind; nobody counts twice."""
+    model = build([[4, "D"], ["U", "in"]], shape=(1, 8, 8), steps=4, default_threshold=0.1, **gate)
+    x, u, _, expected = run(model)
+    with torch.inference_mode(), OperationCounter(model) as counter:
+        with monkeypatch.context() as broken:
+            broken.setattr(model.classifier[0], "forward", Mock(side_effect=MemoryError))
+            with pytest.raises(MemoryError):
+                model(torch.cat([x, x]), torch.cat([u, u], 1))
+        model(x, u)
+        with pytest.raises(ModelError, match="already"), OperationCounter(model):
+            pass
+    assert counter.result(len(x)) == expected
+    assert expected["layers"]["active_share"].keys() == {"input", *model.neurons()}
+
+
+def test_a_network_that_has_what_no_plan_has_is_evaluated_without_operations():
+    """What it does there is not known, and a count without it would be wrong."""
+    for part, change in UNKNOWN.items():
+        model = known.build()
+        x, labels = known.inputs(model)[0], torch.zeros(known.COUNT, dtype=torch.int64)
+        change(model)
+        unknown = rf"^a count of operations does not know {re.escape(part)}: evaluate"
+        with pytest.raises(ModelError, match=unknown):
+            OperationCounter(model)
+        with pytest.raises(ModelError, match=unknown):
+            evaluate(model, x, labels)
+        with pytest.raises(ModelError, match=rf"^an energy ledger does not know {re.escape(part)}: it counts what archit"):
+            ledger(model, x, labels)
+    found, output = evaluate(model, x, labels, operations=False), model(x, seed=0)
+    assert "operations" not in found and "energy_joules" not in found
+    assert found["spikes"] == {name: pytest.approx(count.mean().item()) for name, count in output.spikes.items()}
+    assert found["parts"]["total"] == pytest.approx(sum(found["spikes"].values()))
+
+
+def test_layers_that_no_spike_has_reached_are_counted_as_silent():
+    short, long = (
+        run(build([[4, "D"], ["U", "in"]], shape=(1, 8, 8), steps=steps, update="delayed"))[3]["layers"] for steps in (1, 9)
+    )
+    assert {kind: by.keys() for kind, by in short.items()} == {kind: by.keys() for kind, by in long.items()}
+    assert list(short["active_share"].values())[1:] == [0] * 3 and any(long["active_share"].values())
+
+
+class Recount:
+    """Walks every spike to every synapse, by index. It stands in the place of an OperationCounter, and shares nothing with it but
+    what the network notes: what each layer and each maximum pool sends."""
+
+    def __init__(self, model):
+        self.model, self.noted, self.synops, self.reached = model, [], Counter(), Counter()
+        self.names = {module: name for name, module in model.named_modules()}
+        wiring = model.wiring
+        self.sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
+
+    def begin(self):
+        self.noted = []
+
+    def note(self, name, signal, steps):
+        self.noted.append(("input" if name == FIRST else name, signal.detach(), list(steps)))
+
+    def settle(self, schedules, images, ends=None):
+        noted, wiring = self.noted, self.model.wiring
+        self.noted = []
+        now = {one.first + n: (one, decodes) for one in schedules for n, decodes in enumerate(one.decodes)}
+        ends, first = [len(now)] * images if ends is None else ends.tolist(), schedules[0].first
+        for one in (*wiring.forward, *wiring.feedback):
+            last = next(module for module in reversed(one.modules) if hasattr(module, "weight"))
+            end, size, is_decoder, is_late = self.names[last], prod(one.target_shape), one in wiring.feedback, self.is_late(last)
+            synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
+            for name, signal, steps in noted:
+                if name == self.sources[one.source]:
+                    for step, sent in zip(steps, signal.unflatten(0, (len(steps), images)), strict=True):
+                        if not (now[step][0].decoder_idle if is_decoder else is_late and now[step][0].waits):
+                            self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
+            for step, (schedule, decodes) in now.items():
+                phase = (step + 1 - self.model.gate.least_steps) // self.model.timesteps
+                if self.model.phased and phase != wiring.depths[one.target] - 1:  # in which the target's neurons charge
+                    continue
+                if one.bias is not None and (decodes if is_decoder else not (is_late and schedule.waits)):
+                    self.reached[end] += size * sum(step - first < ends[n] for n in range(images))
+
+    def walk(self, end, one, synapses, sent):
+        """One step: sent: of each image, what the source sends."""
+        for image in sent:
+            met = [synapses[n] for n in image.flatten().nonzero().flatten().tolist()]
+            self.synops[end] += sum(map(len, met))
+            self.reached[end] += len(set().union(*met)) if one.bias is None else 0
+
+    def is_late(self, module):
+        """Whether a layer stands behind the fork, in the encoder or the classifier."""
+        stage, position = self.names[module].split(".")
+        return stage == "classifier" or (stage == "features" and int(position) >= self.model.features.fork)
+
+    @staticmethod
+    def impulses(one):
+        """For each neuron of a connection's source which neurons of the target it reaches, bool (N, N')."""
+        signal = torch.eye(prod(one.source_shape)).reshape(-1, *one.source_shape)
+        for module in one.modules:
+            ones = {name: torch.ones_like(value) for name, value in module.named_parameters() if name == "weight"}
+            ones |= {name: torch.zeros_like(value) for name, value in module.named_parameters() if name == "bias"}
+            signal = signal.flatten(1) if isinstance(module, nn.Linear) else signal
+            signal = torch.func.functional_call(module, ones, signal)
+        return signal.flatten(1) != 0
+
+
+@pytest.mark.parametrize("first", range(0, 100, 25))
+@torch.no_grad()
+def test_a_plain_recount_finds_the_same(first):
+    """Synaptic operations and reached neurons, to the unit; of images, recordings, or a stream in two pieces."""
+    for case, model in networks(range(first, first + 25)):
+        x, u = on_grid(model, case["run"], case["seed"])
+        streams = case["run"]["ties"] and case["max_pool"] == "or" and model.gate.follows_changes
+        if streams := streams and not model.frames and not model.phased:
+            model.change(rule="never")
+        counter, recount = OperationCounter(model, reaches=True), Recount(model)
+        for model.watcher in (counter, recount):
+            if streams:
+                stream = model.stream(seed=1)
+                stream(x, 3), stream(x.flip(0), STEPS - 3)
+            else:
+                model(x, u)
+        for name, count in counter.events.items():
+            assert float(count) == recount.synops[name], (name, case)
+            reached = counter.biases[name] if name in counter.biases else counter.reached.get(name, 0)
+            assert float(reached) == recount.reached[name], (name, case)
+
+
+@pytest.fixture(scope="module")
+def quick():
+    test = load_data("MNIST", limit_test=32)[2]
+    model = load(REPOSITORY / "trained_models/snn/quick_feedback.pth")
+    return model, test, ledger(model, test, name="quick")
+
+
+def test_a_ledger_costs_what_an_evaluation_says(quick):
+    model, test, found = quick
+    figures, convention = evaluate(model, test), conventions()["arithmetic_45nm"]
+    assert found.total("spikes") == pytest.approx(figures["parts"]["total"]) and found.accuracy == figures["accuracy"]
+    event, layer = (found.joules(convention, execution) for execution in EXECUTIONS)
+    assert (event, layer) == pytest.approx((figures["energy_event_joules"], figures["energy_joules"]))
+    parts = [found.joules(convention, EXECUTIONS[0], part) for part in dict.fromkeys(entry.part for entry in found.entries)]
+    assert sum(parts) == pytest.approx(event) and len(parts) == 4  # no layer of the decoder spikes
+
+
+def test_the_ann_beside_it_by_hand(quick):
+    """One pass of 16 D 32 32 D and 256 256 10 on 28x28 pixels, exact at borders, in MACs of 4.6 and 0.23 pJ."""
+    *_, found = quick
+    inner = (28 * 3 - 2) ** 2 * 16 + 14 * 14 * (16 * 16 * 4) + (14 * 3 - 2) ** 2 * (16 * 32 + 32 * 32)
+    macs = inner + 7 * 7 * 32 * 32 * 4 + 7 * 7 * 32 * 256 + 256 * 256 + 256 * 10
+    convention = conventions()["arithmetic_45nm"]
+    assert (found.ann_joules(convention), found.ann_joules(convention, 8)) == pytest.approx((4.6e-12 * macs, 0.23e-12 * macs))
+
+
+def test_at_the_break_even_it_costs_what_its_ann_costs(quick):
+    """With all counts of spikes scaled to it."""
+    *_, found = quick
+    for convention in conventions().values():
+        factor = found.break_even(convention) / (found.total("spikes") / found.neurons)
+        entries = [
+            type(entry)(**vars(entry) | {name: factor * getattr(entry, name) for name in ("spikes", "synops", "rate", "reached")})
+            for entry in found.entries
+        ]
+        scaled = type(found)(**vars(found) | {"entries": entries})
+        assert scaled.joules(convention, EXECUTIONS[0]) == pytest.approx(found.ann_joules(convention, 8))
+
+
+def test_a_layers_energy_by_hand():
+    """An addition 100 pJ, a multiply-add 1000, and an access to a memory of n words n pJ: 9 biases and 8 comparisons, each with
+    two accesses, cost 1748 in either execution; then spike by spike 5 synapses, each a weight and a potential read and written,
+    and 2 events written and read; or by layers 13 operations, each a weight and an input, and 30 potentials read and written."""
+    price = {"add": 100, "multiply_add": 1000, "add_int8": 3, "multiply_add_int8": 10}
+    priced = Convention("", "", 0, "", "", price, {"bytes": [4, 4000], "picojoules": [1, 1000]})
+    counts = {"spikes": 2, "synops": 5, "acs": 7, "macs": 6, "updates": 30, "reached": 11, "biases": 9, "comparisons": 8}
+    own = {"neurons": 3, "weights": 12, "sources": 4, "one_pass": 10, **counts}
+    event, by_layer = 1748 + 5 * (100 + 12 + 2 * 3) + 2 * 2 * 3, 1748 + 7 * 100 + 6 * 1000 + 13 * (12 + 4) + 30 * 2 * 3
+    for real, leaks, wanted in (
+        (False, False, (event, by_layer)),
+        (True, False, (event + 5 * 900, by_layer)),
+        (False, True, (event + 11 * 900, by_layer + 30 * 900)),  # of what is reached, or of all: kept by a multiplication
+    ):
+        one = Ledger("", 1, 1.0, 10, 10.0, leaks, [Entry("features.1", "encoder", real=real, **own)])
+        assert [1e12 * one.joules(priced, execution) for execution in EXECUTIONS] == pytest.approx(wanted)
+    assert 1e12 * one.ann_joules(priced) == pytest.approx(10 * (1000 + 12 + 4) + 3 * 3)
+    assert 1e12 * one.ann_joules(priced, 8) == pytest.approx(10 * (10 + 3 / 4 + 1 / 4) + 3 * 1 / 4)  # bytes, of words at least
+
+
+def test_a_ledger_says_whether_membranes_leak(quick):
+    """A leak is a multiplication where a potential is updated, and no addition more."""
+    *_, found = quick
+    model = load(REPOSITORY / "trained_models/snn/quick_feedback.pth")
+    model.set_leak(0.75)
+    leaking, convention = ledger(model, load_data("MNIST", limit_test=2)[2]), conventions()["arithmetic_45nm"]
+    costs = [replace(leaking, leaks=leaks).joules(convention, EXECUTIONS[0]) for leaks in (False, True)]
+    assert leaking.leaks and not found.leaks
+    assert costs[1] - costs[0] == pytest.approx((4.6 - 0.9) * 1e-12 * leaking.total("reached"))
+
+
+def test_memory_is_priced_by_its_size():
+    access = conventions()["with_memory"].access
+    assert [access(words) for words in (10, 2048, 8192, 262144)] == [10, 10, 20, 100]
+    assert access(5120) == pytest.approx(15) and access(524288) > 180 and access(8192, word=1) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("add = 0.1\n", ""), "picojoules.add is missing"), (("year", "jear"), "jear is unknown"),
+        (("title =", "title"), "Expected"), (("add_int8", "ad_int8"), "picojoules.ad_int8 is unknown: it wants add, "),
+        (("add = 0.1", "add = -1"), "picojoules.add is -1, and must be a number from 0 to 1e"),
+        (("add = 0.1", "add = nan"), "picojoules.add is nan"), (("3.2", "inf"), "picojoules.multiply_add is inf"),
+        (("add = 0.1", 'add = "0.1"'), "picojoules.add is '0.1'"), (("add = 0.1", "add = true"), "picojoules.add is True"),
+        (("source = ", 'counts = "some"\nsource = '), "counts is 'some'"),
+        (("source = ", 'counts = "rate"\nsource = '), "counts 'rate' knows operations alone"),
+        (('title = "with memory, 45 nm"', "title = 3"), "title is 3, and must be a text in quotes"),
+        (("year = 2022", "year = true"), "year is True, and must be a whole number"),
+        (("[memory]", "[memory]\nwords = [1, 2]"), "memory.words is unknown"),
+        (("picojoules = [10, 20, 100]", ""), "memory.picojoules is missing"),
+        (("[8192, 32768, 1048576]", "5"), "memory.bytes is 5: give two numbers or more"),
+        (("[8192, 32768, 1048576]", "[8192]"), "memory.bytes is .8192.: give two numbers or more"),
+        (("[8192, 32768, 1048576]", "[8192, 32768]"), "memory has 2 bytes and 3 picojoules"),
+        (("[8192, 32768, 1048576]", "[8192, 8192, 1048576]"), "memory.bytes must rise, and"),
+        (("[8192, 32768, 1048576]", "[8192, 1048576, 32768]"), "memory.bytes must rise, and"),
+        (("[10, 20, 100]", "[10, 20, 1]"), "memory.bytes must rise, and memory.picojoules must not fall"),
+        (("[10, 20, 100]", "[10, 20, nan]"), "memory.picojoules is nan"),
+    ],
+)  # fmt: skip
+def test_a_convention_that_is_none_is_refused(tmp_path, change, words):
+    path, text = tmp_path / "own.toml", (FOLDER / "with_memory.toml").read_text()
+    path.write_text(text.replace(*change, 1))
+    assert path.read_text() != text
+    with pytest.raises(ModelError, match=f"own.toml: {words}"):
+        read_convention(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("picojoules", "3"), ("picojoules", '"cheap"'), ("memory", "5"), ("memory", "[1, 2]")]
+)
+def test_what_is_no_table_is_refused(tmp_path, name, line):
+    path, tables = tmp_path / "own.toml", (FOLDER / "with_memory.toml").read_text().split("\n[")
+    path.write_text("\n[".join([f"{name} = {line}\n{tables[0]}", *(table for table in tables[1:] if not table.startswith(name))]))
+    with pytest.raises(ModelError, match=f"own.toml: {name} is .*, and must be a table"):
+        read_convention(path)
+
+
+def test_a_convention_of_ones_own_stands_beside_the_others(tmp_path):
+    """Its file and its title have names of their own: else a column would be another's, or two would have one head."""
+    path, text = tmp_path / "own.toml", (FOLDER / "rate.toml").read_text()
+    path.write_text(text.replace("rate x", "our rate x").replace("add = 0.9", "add = 2"))
+    found = conventions_with([path, path])
+    assert list(found) == [*conventions(), "own"] and found["own"].picojoules["add"] == 2
+    for name, said, words in (("own", text, r"title 'rate x operations x T' is that of the convention rate"),
+                              ("rate", path.read_text(), "file name is that of the convention rate")):  # fmt: skip
+        (tmp_path / f"{name}.toml").write_text(said)
+        with pytest.raises(ModelError, match=f"{name}.toml: its {words}: choose another"):
+            conventions_with([tmp_path / f"{name}.toml"])
+
+
+# --- the script
+
+
+def test_the_tables_of_a_network_by_the_script(trained, tmp_path, capsys):
+    """For readers and for programs; in 8 bits the ANN is nearly what it was."""
+    flags = f"{trained.snn} --against {trained.ann} {DATA} --output_dir {tmp_path}"
+    found, said = run_here("energy", flags, f"--picture {tmp_path / 'x.png'}")
+    lines = said.splitlines()
+    assert (
+        lines[0].startswith(f"{trained.snn}, means over 16 images; event-driven it costs ")
+        and "than its ANN in 8 bits under: " in lines[0]
+    )
+    assert any(line.startswith("network") and "with memory, 45 nm" in line for line in lines)
+    assert (tmp_path / "x.png").stat().st_size > 5000
+    told = json.loads(run_here("energy", flags, "--format json")[1])[str(trained.snn)]
+    assert abs(told["ann_accuracy"] - told["ann_8_bits_accuracy"]) <= 2 / 16
+    assert told["joules"]["rate"]["ann"] == found[str(trained.snn)].ann_joules(conventions()["rate"])
+    table = run_here("energy", flags, "--format csv")[1].split("\n\n")[1]
+    assert len(next(csv.reader(table.splitlines()))) == 6
+    run_here("report", f"tiny_energy --output_dir {tmp_path} --output {tmp_path / 'page.html'}")
+    assert "Energy under conventions" in (tmp_path / "page.html").read_text()
+
+
+def test_eight_bits_are_integers_times_a_scale():
+    model = load(REPOSITORY / "trained_models/ann/ann_feedback.pth")
+    test = load_data("MNIST", limit_test=200)[2]
+    small = in_eight_bits(model, test.batch(torch.arange(128)).images)
+    weight = small.features[0].weight[0]
+    whole = weight / (weight.abs().max() / 127)
+    torch.testing.assert_close(whole, whole.round(), rtol=0, atol=1e-4)
+    assert evaluate(small, test)["accuracy"] == pytest.approx(evaluate(model, test)["accuracy"], abs=0.01)
+    x = test.batch(torch.arange(8)).images
+    with torch.no_grad():  # of a decoder, too, however many images there are
+        found, wanted = (torch.cat([one(each).predictions for each in x.split(1)], 1) for one in (small, model))
+        torch.testing.assert_close(found, small(x).predictions)
+    assert (found - wanted).abs().mean() < 0.02 < wanted.std()
+
+
+PLAN = [[2, "D"], ["U", "in"]]
+
+
+def snn(**settings):
+    torch.manual_seed(0)
+    own = {"plan": PLAN, "image_shape": (1, 4, 6), "fc_width": 5, "labels": 3, "timesteps": 3, "update": "immediate"}
+    model = InputBlockingSNN(**{**own, "readout": "membrane_linear", "default_threshold": 0.1, "epsilon": 0.3, **settings})
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.rand(5, 1, 4, 6, generator=torch.Generator().manual_seed(1))
+
+
+LABELS = torch.tensor([0, 1, 2, 0, 1])
+
+
+# --- averages
+
+
+def test_averages_are_exact_and_have_no_gradient():
+    """In float32 the sum would stay at 2 ** 24."""
+    counts, losses = Average(), Average()
+    counts.add_up({"spikes": torch.tensor([2.0**24, 1.0, 1.0])})
+    counts.add_up({"spikes": torch.tensor([1.0], requires_grad=True)})
+    assert counts.images == 4 and counts.means() == {"spikes": (2**24 + 3) / 4}
+    losses.add(2, loss=torch.tensor(3.0, requires_grad=True))
+    losses.add(1, loss=torch.tensor(0.0))
+    assert losses.means() == {"loss": 2.0} and losses.sums["loss"].dtype == torch.float64
+    assert not counts.sums["spikes"].requires_grad and not losses.sums["loss"].requires_grad
+    resumed = Average({"spikes": torch.zeros(2)}, 3)  # as a checkpoint has it
+    resumed.add(1, spikes=torch.zeros(2, device="meta"))
+    assert resumed.sums["spikes"].device.type == "meta"
+
+
+# --- an evaluation
+
+
+def spiking_output(n):
+    n = torch.tensor(n, dtype=torch.float32)
+    logits, spikes = torch.stack([n, 0 * n, 0 * n - 1], 1), {"input": n, "features.1": 2 * n}
+    return SNNOutput(logits, None, None, spikes, steps=n.long(), is_open=None, comparisons=3 * n)
+
+
+def test_batches_of_several_sizes_are_one_evaluation():
+    evaluation = Evaluation(None)
+    for images in ([1, 2, 3], [4, 5, 6], [7]):
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        evaluation.add(spiking_output(images), torch.ones(len(images), 1, 1, 2), labels, loss=images[0])
+    found = evaluation.result()
+    assert found["per_image"]["steps"].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert (found["images"], found["mean_steps"], found["comparisons"]) == (7, 4.0, 12.0)
+    assert (found["median_steps"], found["p95_steps"]) == (4, pytest.approx(1 + 0.95 * 6))
+    assert found["spikes"] == {"input": 4.0, "features.1": 8.0} and found["parts"]["total"] == 12
+    assert found["loss"] == pytest.approx((3 * 1 + 3 * 4 + 7) / 7)
+
+
+def test_images_per_second_and_what_an_ann_has_not(monkeypatch):
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr(self_models.counting.evaluation.time, "perf_counter", lambda: next(clock))
+    evaluation = Evaluation(None)
+    errors = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 9.0]]]).reshape(2, 2, 1, 1, 2)
+    output = ANNOutput(torch.tensor([[1.0, 3.0, 2.5], [0.0, 1.0, -2.0]]), None, errors)
+    evaluation.add(output, torch.ones(2, 1, 1, 2), torch.tensor([1, 0]))
+    found = evaluation.result()
+    figures = {name: values.tolist() for name, values in found.pop("per_image").items()}
+    assert figures == {"label": [1, 0], "found": [1, 1], "correct": [True, False], "margin": [0.5, 1.0], "error": [11.0, 16.0]}
+    assert found == {"images": 2, "accuracy": 0.5, "error": 13.5, "seconds": 4.0, "images_per_second": 0.5}
+
+
+def test_figures_of_spiking_images():
+    output = spiking_output([2, 3])._replace(errors=torch.ones(2, 2, 1, 1, 2))
+    found = figures_per_image(output, torch.tensor([0.25, -0.25, 0.5, 0.0]).reshape(2, 1, 1, 2), torch.tensor([0, 1]))
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "label": [0, 1], "found": [0, 0], "correct": [True, False], "margin": [2.0, 3.0], "error": [2.0, 2.0],
+        "spikes": [6.0, 9.0], "steps": [2, 3], "ink": [0.5, 0.5], "comparisons": [6.0, 9.0],
+    }  # fmt: skip
+
+
+# --- evaluate
+
+
+def test_evaluate_has_seed_0_and_a_run_of_its_own(x):
+    model = snn()
+    output = model(x, seed=0)
+    found = evaluate(model, x, LABELS)
+    assert found["spikes"] == {name: pytest.approx(count.double().mean().item()) for name, count in output.spikes.items()}
+    assert found["images"] == 5 and found["per_image"]["label"].tolist() == LABELS.tolist()
+    assert found["open_share"][0] == 1 and len(found["open_share"]) == 3
+    small = evaluate(model, x, LABELS, batch_size=2)
+    assert small["spikes"] == found["spikes"] and small["operations"]["event_acs"] == found["operations"]["event_acs"]
+    assert evaluate(model, x, LABELS, seed=1)["spikes"] != found["spikes"]
+    assert not any(value.requires_grad for value in found["per_image"].values())
+
+
+@pytest.mark.parametrize("is_spiking", [True, False])
+def test_evaluate_runs_in_evaluation_and_leaves_the_mode(x, is_spiking):
+    """Dropout of 1/2 would show; and operations are those of an SNN."""
+    model = snn() if is_spiking else VGG_wFeedback(plan=PLAN, image_shape=(1, 4, 6), fc_width=5, labels=3)
+    expected = evaluate(model.eval(), x, LABELS)
+    assert not model.training and ("operations" in expected) == ("energy_joules" in expected) == is_spiking
+    found = evaluate(model.train(), x, LABELS)
+    assert model.training and found["per_image"]["margin"].tolist() == expected["per_image"]["margin"].tolist()
+    with pytest.raises(ModelError):
+        evaluate(model, x[:, :, :3], LABELS)
+    assert model.training
+
+
+@pytest.mark.parametrize(("engine", "encoding"), [("dense", "poisson"), ("dense", "direct"), ("event", "poisson")])
+def test_energy_has_an_accumulate_for_each_comparison(x, engine, encoding):
+    """And each event of an analog input multiplies, event by event."""
+    model = snn(encoding=encoding)
+    model.engine = EventEngine(model) if engine == "event" else None
+    found = evaluate(model, x, LABELS)
+    operations, events = found["operations"], found["operations"]["layers"]["event_acs"]
+    analog = events["features.0"] if encoding == "direct" else 0.0
+    by_layer, by_event = (operations["effective_acs"], operations["effective_macs"]), (sum(events.values()) - analog, analog)
+    for name, (acs, macs) in {"energy_joules": by_layer, "energy_event_joules": by_event}.items():
+        assert found[name] == pytest.approx(0.9e-12 * (acs + found["comparisons"]) + 4.6e-12 * macs), name
+    assert events["features.0"] > 0 < operations["effective_macs"]
+    assert found["comparisons"] == model(x, seed=0).comparisons.mean(dtype=torch.float64).item() > 0
+
+
+def test_evaluate_takes_what_people_have(x):
+    """Arrays, an ImageSet, pairs of torch's Dataset and a DataLoader: the same figures."""
+    model, labels = snn(), LABELS
+    expected = evaluate(model, x, labels)
+    pairs = TensorDataset(x, labels)
+    for data in (
+        ImageSet("own", x, labels),
+        pairs,
+        DataLoader(pairs, batch_size=2),
+        DataLoader(pairs, batch_size=5),
+    ):
+        found = evaluate(model, data)
+        assert (found["accuracy"], found["spikes"], found["operations"]) == tuple(
+            expected[name] for name in ("accuracy", "spikes", "operations")
+        )
+    assert evaluate(model, x.numpy(), labels.numpy())["spikes"] == expected["spikes"]
+    assert not model.training and model.change(timesteps=2) is model
+
+
+def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
+    model, large = snn(timesteps=50), torch.empty(4, 3, 224, 224)
+    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
+    assert [chunk_length(model, images, 50, False) for images in (large[:2], large, torch.empty(100, 1))] == [6, 3, 1]
+    model.change(rule="confidence")
+    assert chunk_length(model, large[:2], 50, True) == 1  # images that are sure leave the batch before long
+    monkeypatch.setitem(AT_ONCE, "cpu", 100 * 2 * model.wiring.largest)
+    assert chunk_length(model, large[:2], 50, True) == 4
+    monkeypatch.setitem(AT_ONCE, "cpu", 6 * 2 * model.wiring.largest)
+    model.train().set_bptt_segments(4)
+    assert chunk_length(model, large, 50, False) == 13
+
+
+# --- operations
+
+
+def test_shares_of_one_neuron_and_of_none():
+    result = OperationCounter(snn()).result(1)
+    assert result["activation_sparsity"] == 1 and result["dense"] == 0 and result["layers"]["active_share"] == {}
+    counter = OperationCounter(snn())
+    counter.spikes, counter.neurons = {"input": 0, "features.1": 1}, {"input": 0, "features.1": 1}
+    result = counter.result(1)
+    assert result["activation_sparsity"] == 0 and result["layers"]["active_share"] == {"input": 0, "features.1": 1}

@@ -1,0 +1,661 @@
+"""Data sets in memory, folders of anyone's images, the files they are decoded into, and augmentation."""
+
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from math import cos, pi, sin
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import ANN, NET, digests, make_folder, pixels, refused, run_here, write
+from PIL import Image
+
+import harness.data.folders
+import harness.data.sets
+from harness import UserError
+from harness.data.folders import list_folder, shape_of
+from harness.data.sets import Batch, ImageSet, augmented, load_data, load_set, mirrored, moved, without_square
+from self_models import load
+from self_models.basics import ModelError
+from self_models.basics.files import decoded
+from self_models.basics.images import scaled
+from self_models.vgg_wFeedback import VGG_wFeedback
+from snn_wFeedback_posthoc_model_inference_obj3 import dimmed_sets
+
+
+def image_set(count, name="MNIST", start=0):
+    """Images that carry their number, and the labels too."""
+    numbers = torch.arange(count)
+    return ImageSet(name, numbers.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 3), numbers % 10, start)
+
+
+# --- known data sets
+
+
+def test_bundled_mnist():
+    train, selection, test = load_data("MNIST")
+    assert (len(train), selection, len(test), test.classes) == (60000, None, 10000, tuple("0123456789"))
+    assert train.images.shape[1:] == (1, 28, 28)
+    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    batch = test.batch(torch.tensor([3, 0]))
+    assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
+    assert torch.equal(batch.images, test.images[[3, 0]] / 255) and batch.images.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "one"), [("FashionMNIST", 10, "coat"), ("CIFAR10", 10, "frog"), ("CIFAR100", 100, "willow_tree")]
+)
+def test_known_data_sets_name_their_classes(name, count, one):
+    names = VGG_wFeedback("VGG5_wFeedback_small", dataset=name, labels=count, fc_width=4).classes
+    assert len(set(names)) == count and one in names
+
+
+# --- batches
+
+
+def numbers_of(batch):
+    return (255 * batch.images[:, 0, 0, 0]).round().int().tolist()
+
+
+def test_batches_begin_where_they_are_told_and_keep_their_positions():
+    batches = list(image_set(7, start=20).batches(3, first=1))
+    assert [numbers_of(batch) for batch in batches] == [[3, 4, 5], [6]]
+    assert [batch.index.tolist() for batch in batches] == [[23, 24, 25], [26]]
+    assert [len(list(image_set(7).batches(3, first=first))) for first in (0, 3)] == [3, 0]
+    in_order = list(image_set(4).batches(3, "cpu", torch.tensor([2, 0, 3, 1])))
+    assert [numbers_of(batch) for batch in in_order] == [batch.labels.tolist() for batch in in_order] == [[2, 0, 3], [1]]
+    batch = image_set(7, start=20).part(1, 3).batch(torch.tensor([1]))
+    assert (numbers_of(batch), batch.labels.tolist(), batch.index.tolist()) == ([2], [2], [22])
+    batch = image_set(4).whole("meta")
+    assert {batch.images.device.type, batch.labels.device.type} == {"meta"} and batch.index.tolist() == [0, 1, 2, 3]
+
+
+# --- augmentation, and dimming
+
+
+def turned(images, turn=0, scale=0, across=0, down=0):
+    """The images after this turn, scale and shift, each from -1 to 1 of the largest."""
+    return moved(images, (torch.tensor([[turn, scale, across, down]]).expand(len(images), 4) + 1) / 2)
+
+
+def test_shifts_are_up_to_2_pixels():
+    images = torch.rand(2, 1, 8, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(turned(images), images)
+    right, below = turned(images, across=1), turned(images, down=1)
+    torch.testing.assert_close(right[..., :-2], images[..., 2:])
+    torch.testing.assert_close(below[..., :-2, :], images[..., 2:, :])
+    torch.testing.assert_close(turned(images, across=-0.5, down=-0.5)[..., 1:, 1:], images[..., :-1, :-1])
+    assert right[..., -1].abs().max() < images[..., -1].max() and below[..., -1, :].eq(0).all()
+
+
+@pytest.mark.parametrize(("turn", "scale"), [(1, 0), (-0.5, 0), (0, 1), (0, -1), (1, 1)])
+def test_turns_are_up_to_10_degrees_and_scales_up_to_a_tenth(turn, scale):
+    """An image whose value grows evenly shows where each pixel was taken from."""
+    place = torch.arange(11.0) - 5
+    images = torch.stack([place.expand(11, 11), place[:, None].expand(11, 11)])[:, None]  # to the right, and downwards
+    right, down = (found[0, 2:-2, 2:-2] for found in turned(images, turn, scale))
+    x, y = (images[place, 0, 2:-2, 2:-2] for place in (0, 1))
+    c, s = (f(turn * pi / 18) / (1 + scale / 10) for f in (cos, sin))
+    torch.testing.assert_close(right, c * x - s * y, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(down, s * x + c * y, atol=1e-5, rtol=1e-5)
+
+
+def test_colour_images_are_mirrored_and_shifted_by_hand():
+    image = torch.arange(16.0).view(1, 1, 1, 16).expand(1, 3, 16, 16)
+    for across, flip, first, last in ((0.5, 0.0, 0, 15), (0.5, 0.9, 15, 0), (0.999, 0.0, 2, 13), (0.0, 0.0, 2, 13)):
+        found = mirrored(image, torch.tensor([[0.5, across, flip, 0.0]]))[0, 0, 0].tolist()
+        assert (found[0], found[-1]) == (first, last), (across, flip)
+    down = mirrored(image.transpose(2, 3), torch.tensor([[0.999, 0.5, 0.0, 0.0]]), shift=5)[0, 0, :, 0].tolist()
+    assert down == [*range(5, 16), 14, 13, 12, 11, 10]  # what comes in is a reflection
+
+
+def test_a_square_is_cut_out_by_hand():
+    """Side 4 of 8 x 8 pixels, its middle at row 2, column 7: columns 5 to 7 lose what lies inside; side 3 around (0, 0)
+    keeps 2 x 2 of its nine pixels."""
+    x = torch.ones(2, 3, 8, 8)
+    found = without_square(x, 4, torch.tensor([[2 / 8, 7 / 8], [4.9 / 8, 4.1 / 8]]))
+    zero = torch.zeros(2, 8, 8, dtype=torch.bool)
+    zero[0, 0:4, 5:8] = zero[1, 2:6, 2:6] = True
+    assert torch.equal(found, (~zero).float()[:, None].expand(-1, 3, -1, -1))
+    assert (without_square(x, 3, torch.zeros(2, 2)) == 0).sum().item() == 2 * 3 * 4
+
+
+@pytest.mark.parametrize(("channels", "how"), [(1, {}), (3, {}), (3, {"cutout": 4}), (3, {"mirror": "alternate", "shift": 3})])
+def test_augmentation_belongs_to_the_image_the_seed_and_the_epoch(channels, how):
+    x, index = torch.rand(6, channels, 16, 16) + 1, torch.arange(6)
+    batch, part = Batch(x, index, index), torch.tensor([4, 1])
+    whole = augmented(batch, 2, 1, **how)
+    assert torch.equal(whole.labels, index) and not torch.equal(whole.images, x)
+    torch.testing.assert_close(augmented(Batch(x[part], part, part), 2, 1, **how).images, whole.images[part])
+    assert not any(torch.equal(augmented(batch, *other, **how).images, whole.images) for other in ((2, 2), (3, 1)))
+    if "cutout" in how:  # other pixels stay as they are
+        same = (whole.images == augmented(batch, 2, 1).images).sum((1, 2, 3))
+        assert same.min() >= 3 * (256 - 16) and same.max() < 3 * 256
+
+
+def test_alternating_mirror_images():
+    """Of two epochs each image is mirrored in exactly one; in which follows from seed and image, for half of them in the first.
+    Without a shift nothing else happens."""
+    x, index = torch.rand(400, 3, 8, 8), torch.arange(400)
+    flips = []
+    for seed, epoch in ((2, 1), (2, 2), (2, 3), (3, 1)):
+        found = augmented(Batch(x, index, index), seed, epoch, "alternate", 0).images
+        as_it_is, flipped = ((found == one).flatten(1).all(1) for one in (x, x.flip(3)))
+        assert (as_it_is ^ flipped).all()
+        flips.append(flipped)
+    assert torch.equal(flips[0], ~flips[1]) and torch.equal(flips[0], flips[2]) and not torch.equal(flips[0], flips[3])
+    assert flips[0].sum().item() == pytest.approx(200, abs=40)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dimmed_sets_by_hand(channels):
+    """Towards black, be the images grey or colour: 199 to 59.7 and 29.85, rounded; the set itself stays as it is."""
+    images = torch.full((2, channels, 4, 6), 199, dtype=torch.uint8)
+    sets = dimmed_sets(ImageSet("x", images, torch.zeros(2, dtype=torch.int64), start=4))
+    places = {"top half": np.s_[..., :2, :], "bottom half": np.s_[..., 2:, :], "left half": np.s_[..., :3]}
+    places |= {"right half": np.s_[..., 3:], "whole": np.s_[...]}
+    assert list(sets) == list(places)
+    for name, place in places.items():
+        expected, found = images.clone(), sets[name].whole()
+        expected[place] = 60 if name == "whole" else 30
+        assert torch.equal(found.images, scaled(expected)) and found.index.tolist() == [4, 5], name
+    assert images.unique().tolist() == [199]
+
+
+# --- training, selection and test images
+
+
+@pytest.fixture
+def sets(monkeypatch):
+    """60 training and 20 test images; returns the list of what was asked for."""
+    asked = []
+
+    def load_set(name, folder, is_train):
+        asked.append((name, folder, is_train))
+        return image_set(60 if is_train else 20, name)
+
+    monkeypatch.setattr(harness.data.sets, "load_set", load_set)
+    return asked
+
+
+def bounds(part):
+    return part and (part.start, len(part), part.images[0, 0, 0, 0].item(), len(part.labels))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, [(0, 60, 0, 60), None, (0, 20, 0, 20)]),
+        ({"holdout": 10}, [(0, 50, 0, 50), (50, 10, 50, 10), (0, 20, 0, 20)]),
+        ({"holdout": 59, "limit_test": 20}, [(0, 1, 0, 1), (1, 59, 1, 59), (0, 20, 0, 20)]),
+        ({"holdout": None}, [(0, 54, 0, 54), (54, 6, 54, 6), (0, 20, 0, 20)]),
+        ({"holdout": None, "limit_train": 30, "limit_test": 7}, [(0, 30, 0, 30), (57, 3, 57, 3), (0, 7, 0, 7)]),
+        ({"holdout": 10, "limit_train": 50}, [(0, 50, 0, 50), (50, 10, 50, 10), (0, 20, 0, 20)]),
+    ],
+)
+def test_who_has_which_images(sets, tmp_path, more, expected):
+    for data_dir, folder in (("", harness.data.sets.BUNDLED), (str(tmp_path), tmp_path)):
+        found = load_data("CIFAR10", data_dir, **more)
+        assert [bounds(part) for part in found] == expected and {part.name for part in found if part} == {"CIFAR10"}
+        assert sets[-2:] == [("CIFAR10", folder, True), ("CIFAR10", folder, False)]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"holdout": 60}, "--holdout 60 leaves no training images: MNIST has 60"),
+        ({"limit_train": 61}, "--limit_train 61: MNIST has 60 training images, 0 of them held out"),
+        ({"limit_train": 51, "holdout": 10}, "--limit_train 51: MNIST has 60 training images, 10 of them held out"),
+        ({"limit_test": 21}, "--limit_test 21: MNIST has 20 test images"),
+        ({"data_dir": "/none"}, "--data_dir /none: no such folder"),
+    ],
+)
+def test_what_there_is_not_is_refused(sets, more, words):
+    with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
+        load_data("MNIST", **more)
+
+
+# --- files
+
+
+@pytest.fixture
+def put(monkeypatch):
+    """put(folder, label, name, ending, is_train) writes a grey image of 2x3 pixels and its label, then taken for name's."""
+
+    def put(folder, label, name="MNIST", ending="", is_train=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        pair = (label + np.arange(6, dtype=np.uint8).reshape(1, 2, 3), np.array([label], np.uint8))
+        for values, file in zip(pair, harness.data.sets.IDX_FILES[is_train], strict=True):
+            content = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes()
+            (folder / f"{file}{ending}").write_bytes(gzip.compress(content) if ending else content)
+            monkeypatch.setitem(harness.data.sets.MD5, (name, file), hashlib.md5(content).hexdigest())
+
+    monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": Path("/none")})
+    return put
+
+
+@pytest.fixture
+def download(monkeypatch):
+    """Stands in for torchvision's data sets; returns the list of what was asked for. data: what a data set then has."""
+    asked = []
+
+    def replace(name, data=None, error=None):
+        class Downloaded:
+            def __init__(self, root, train, download):
+                asked.append((root, train, download))
+                if error:
+                    raise error
+                self.data, self.targets = data, [9] * len(data)
+
+        monkeypatch.setattr(torchvision.datasets, name, Downloaded)
+        return asked
+
+    return replace
+
+
+@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", "", "fashionmnist", "FashionMNIST/raw"])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_mnist_is_found(put, tmp_path, place, ending):
+    name = "FashionMNIST" if "fashion" in place.lower() else "MNIST"
+    put(tmp_path / place, 4, name, ending)
+    put(tmp_path / place, 7, name, ending, is_train=True)
+    before = digests(tmp_path)
+    for is_train, label in ((False, 4), (True, 7)):
+        found = load_set(name, tmp_path, is_train)
+        assert digests(tmp_path) == before  # nothing is unpacked there
+        assert (found.name, found.start, found.labels.tolist(), found.labels.dtype) == (name, 0, [label], torch.int64)
+        assert found.images.tolist() == [[[[label, label + 1, label + 2], [label + 3, label + 4, label + 5]]]]
+        assert found.images.dtype == torch.uint8
+
+
+def test_the_folder_of_the_name_goes_before_others(put, tmp_path):
+    """And a packed file before the plain one. Each time the file that was put last has the right MD5."""
+    for label, (place, ending) in enumerate((("", ""), ("MNIST/raw", ""), ("mnist", ""), ("mnist", ".gz"))):
+        put(tmp_path / place, label, ending=ending)
+        assert load_set.__wrapped__("MNIST", tmp_path, False).labels.tolist() == [label]
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "without"),
+    [
+        *(("MNIST", "", file) for file in harness.data.sets.IDX_FILES[False]),  # one file of a pair is not enough
+        ("FashionMNIST", "", ""),  # loose files are MNIST's
+        ("CIFAR10", "cifar10", ""),  # it has other files
+    ],
+)
+def test_what_is_not_there_is_downloaded(put, download, tmp_path, name, place, without):
+    pixels = np.arange(36, dtype=np.uint8).reshape(2, 2, 3, 3)
+    pixels = pixels if name == "CIFAR10" else pixels[..., 0].copy()
+    asked = download(name, pixels)
+    put(tmp_path / place, 4, name)
+    if without:
+        (tmp_path / place / without).unlink()
+    found = load_set(name, tmp_path, False)
+    assert found.images.tolist() == pixels.reshape(2, 2, 3, -1).transpose(0, 3, 1, 2).tolist() and found.images.is_contiguous()
+    assert (found.name, found.labels.tolist(), found.labels.dtype) == (name, [9, 9], torch.int64)
+    assert asked == [(str(tmp_path), False, True)]
+
+
+def test_where_files_belong_is_said_where_they_cannot_be_downloaded(put, download, monkeypatch, tmp_path):
+    """In one line, with the reason; of FashionMNIST, whose files may come with Debian, that too."""
+    download("FashionMNIST", error=RuntimeError("no\n  way " + "x" * 300))
+    files = ", ".join(f"{kind}-{part}.gz" for kind in ("train", "t10k") for part in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+    line = f"FashionMNIST is not there, or corrupt, and could not be downloaded (no way {'x' * 193}): put {files} in "
+    with pytest.raises(UserError) as refused:
+        load_set("FashionMNIST", tmp_path, True)
+    assert str(refused.value) == f"{line}{tmp_path}/fashionmnist, or install Debian's package dataset-fashion-mnist"
+    put(tmp_path / "debian", 5, "FashionMNIST")
+    monkeypatch.setattr(harness.data.sets, "DEBIAN", {"FashionMNIST": tmp_path / "debian"})
+    assert load_set("FashionMNIST", tmp_path, False).labels.tolist() == [5]
+    download("CIFAR10", error=RuntimeError("no way"))
+    with pytest.raises(UserError, match=rf"^CIFAR10 is not .*\(no way\): put cifar-10-python.tar.gz in {tmp_path}$"):
+        load_set("CIFAR10", tmp_path, True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: b"", lambda raw: raw[:-4], lambda raw: raw + b"more", lambda raw: gzip.compress(b"others"),
+        lambda raw: raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 4]) + raw[len(raw) // 2 + 1 :],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_file_that_is_not_whole_is_named(put, tmp_path, ending, damage):
+    put(tmp_path, 4, ending=ending)
+    name = harness.data.sets.IDX_FILES[False][1]
+    labels, md5 = tmp_path / f"{name}{ending}", harness.data.sets.MD5["MNIST", name]
+    labels.write_bytes(damage(labels.read_bytes()))
+    why = rf"(: its MD5 \(uncompressed\) is not {md5};| or unreadable \(.+\):)"
+    with pytest.raises(UserError, match=f"^{labels} is corrupt{why} put a fresh copy in its place$"):
+        load_set("MNIST", tmp_path, False)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    return make_folder(tmp_path / "pets")
+
+
+# --- folders
+
+
+def test_a_folder_is_a_data_set(pets):
+    train, selection, test = load_data(str(pets), holdout=2)
+    assert (train.name, list(train.classes), train.images.dtype) == ("pets", ["cat", "dog"], torch.uint8)
+    assert (len(train), len(selection), len(test)) == (6, 2, 8)
+    assert selection.labels.unique().tolist() == [0, 1]  # held-out images are of all classes
+    for label, name in enumerate(test.classes):
+        for n, image in enumerate(test.images[test.labels == label]):
+            assert image.permute(1, 2, 0).numpy().tolist() == pixels(100 + 10 * label + n).tolist(), name
+    batch = test.batch(torch.tensor([1, 0]))
+    assert batch.images.min() < -0.9 and batch.images.max() > 0.9
+
+
+def test_the_first_and_the_last_images_are_of_all_classes_in_their_proportions(tmp_path):
+    folder = make_folder(tmp_path / "x", count=2, shape=(8, 8))
+    for n in range(2, 6):
+        write(folder / "train/dog" / f"{n}.png", pixels(n, (8, 8)))
+    listing = list_folder(folder)
+    # a class's n-th of N files stands at (n + 1/2) / N: the cats at 3/12 and 9/12, the dogs at 1/12, 3/12, ... 11/12
+    in_order = ["dog/0", "cat/0", "dog/1", "dog/2", "dog/3", "cat/1", "dog/4", "dog/5"]
+    assert list(listing.paths[:8]) == [f"train/{name}.png" for name in in_order] and listing.trains == 8
+    assert list(listing.labels[:8]) == [name[:3] == "dog" for name in in_order]
+
+
+def remove(path):
+    return lambda folder: shutil.rmtree(folder / path)
+
+
+def empty_class(folder):
+    for path in (folder / "train/dog").iterdir():
+        path.unlink()
+    (folder / "train/dog/notes.txt").touch()
+
+
+def damage(folder, place="train/cat", count=1, left=60):
+    """Cut off the class's first files behind their heads, or with nothing left."""
+    for path in sorted((folder / place).iterdir())[:count]:
+        path.write_bytes(path.read_bytes()[:left])
+
+
+def all_of_them(folder, shape):
+    for path in folder.rglob("*.png"):
+        write(path, pixels(0, shape))
+
+
+GIVEN = "--image_size 8 --grey"  # no file's head is looked at
+FAULTS = {  # what is done to a folder, flags, words
+    "absent": (remove(""), "", "neither MNIST, FashionMNIST, CIFAR10, CIFAR100 nor a folder"),
+    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "", "nor a folder"),
+    "no train": (remove("train"), "", "has no folder train/"),
+    "one class": (remove("train/dog"), "", "/train, which has cat:"),
+    "an empty class": (empty_class, "", "no images (.jpg, .jpeg, .png, .webp, .bmp, .ppm, .pgm, .tif, .tiff) in train/dog: add"),
+    "other classes": (lambda folder: (folder / "test/dog").rename(folder / "test/cow"), "", "only one has train/dog, test/cow"),
+    "two sizes": (
+        lambda folder: write(folder / "test/dog/0.png", pixels(0, (12, 9, 3))), "",
+        "one size, but 9x12 (test/dog/0.png), 12x12 (train/cat/0.png): add --image_size N",
+    ),
+    "not square": (
+        lambda folder: all_of_them(folder, (12, 9, 3)), "",
+        "are not square and of one size, but 9x12 (train/cat/0.png): add --image_size N",
+    ),
+    "a link to nowhere": (
+        lambda folder: (folder / "train/cat/9.png").symlink_to("x"), "", "train/cat/9.png (no such file or directory)",
+    ),
+    "four damaged files": (
+        lambda folder: damage(folder, count=4), "",
+        "4 of 16 files in {folder} cannot be read: train/cat/0.png (image file is truncated), train/cat/1.png (",
+    ),
+    "with and without their heads, found together": (
+        lambda folder: [damage(folder), damage(folder, "test/dog", left=0)], "",
+        "2 of 16 files in {folder} cannot be read: train/cat/0.png (image file is truncated), test/dog/0.png (not an image, or",
+    ),
+    "no file whole": (
+        lambda folder: [damage(folder, f"{part}/{name}", 4, 0) for part in ("train", "test") for name in ("cat", "dog")], "",
+        "no file of test/cat, test/dog, train/cat and 1 more can be read: train/cat/0.png (not an image, or damaged), ",
+    ),
+    "of both parts": (
+        lambda folder: [damage(folder, f"{part}/cat", left=0) for part in ("train", "test")], GIVEN,
+        "train/cat/0.png (not an image, or damaged), test/cat/0.png (not an image, or damaged); repair or remove them, or --skip",
+    ),
+    "a damaged class": (
+        lambda folder: damage(folder, count=4, left=0), f"{GIVEN} --skip_bad", "no file of train/cat can be read: train/",
+    ),
+    "as --data_dir": (lambda folder: None, "--data_dir {folder}", "--data_dir {folder} does nothing with --dataset {folder}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_folder_that_is_no_data_set(pets, fault):
+    spoil, flags, words = FAULTS[fault]
+    spoil(pets)
+    line = refused(ANN, f"--dataset {pets} {NET} {flags.format(folder=pets)} --output_dir {pets.parent / 'out'}")
+    assert words.format(folder=pets) in line and str(pets) in line and line.count("--skip_bad") <= 1
+    assert not (pets.parent / "out").exists()
+
+
+ODD = {  # what is done to a folder, how many training images it then has
+    "a class elsewhere": (lambda folder: (folder / "train/dog").symlink_to((folder / "train/dog").rename(folder / "other")), 8),
+    "a file elsewhere": (lambda folder: (folder / "train/dog/9.png").symlink_to(folder / "test/cat/0.png"), 9),
+    "folders in folders": (lambda folder: write(folder / "train/cat/a/b/9.png", pixels(9)), 9),
+    "upper case": (lambda folder: (folder / "train/cat/0.png").rename(folder / "train/cat/0.PNG"), 8),
+    "a hidden file": (lambda folder: write(folder / "train/cat/.9.png", pixels(9)), 8),
+    "a hidden folder": (lambda folder: write(folder / "train/cat/.a/9.png", pixels(9)), 8),
+    "a hidden class": (lambda folder: write(folder / "train/.a/9.png", pixels(9)), 8),
+    "a folder like a file": (lambda folder: (folder / "train/cat/9.png").mkdir(), 8),
+    "a pipe": (lambda folder: os.mkfifo(folder / "train/cat/9.png"), 8),
+    "a link that leads back": (lambda folder: (folder / "train/cat/a").symlink_to(folder / "train/cat"), 8),
+    "one image of a class": (lambda folder: [(folder / f"train/cat/{n}.png").unlink() for n in range(3)], 5),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_folders(pets, odd):
+    change, count = ODD[odd]
+    change(pets)
+    for part in ("train", "test"):
+        (pets / part / "dog").rename(pets / part / "süße 猫")
+    train, _, test = load_data(str(pets))
+    assert (len(train), len(test), train.classes) == (count, 8, ("cat", "süße 猫"))
+
+
+@pytest.mark.parametrize("damaged", [lambda raw: raw[:-60] + bytes(60), lambda raw: bytes(len(raw))])  # with and without its head
+def test_a_file_that_can_be_read_again_is(pets, damaged):
+    """Though neither its size nor its time of change says so, as after a disk that came back."""
+    path = pets / "train/dog/2.png"
+    whole, stat = path.read_bytes(), path.stat()
+    for content, counts in ((damaged(whole), [4, 3]), (whole, [4, 4])):
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert load_data(str(pets), skip_bad=True)[0].labels.bincount().tolist() == counts
+        if content != whole:
+            assert "train/dog/2.png (" in refused(ANN, f"--dataset {pets} {NET} --output_dir {pets.parent / 'out'}")
+
+
+def test_a_run_takes_size_and_colour_as_asked_and_names_the_bad_files_that_it_skips(tmp_path, capsys):
+    """And goes on so: it knows folder and flags from its checkpoint."""
+    folder, here = make_folder(tmp_path / "x", shape=(9, 12, 3)), f"--run_name x --output_dir {tmp_path}"
+    write(folder / "train/cat/0.png", np.full((40, 20, 3), 255, np.uint8))
+    damage(folder, "train/dog")
+    run_here(ANN, f"--dataset {folder} --image_size 8 --grey --skip_bad {NET} --epochs 1 {here}")
+    note = f"note: 1 of 16 files in {folder} cannot be read and are left out: train/dog/0.png ("
+    assert capsys.readouterr().err.count(note) == 1
+    run_here(ANN, f"{here} --resume --epochs 2")
+    model = load(tmp_path / "trained_models/ann/x.pth")
+    assert model.image_shape == (1, 8, 8) and model.classes == ["cat", "dog"]
+    train = load_data(str(folder), image_shape=(1, 8, 8), skip_bad=True)[0]
+    assert train.images[train.labels == 0][0].unique().tolist() == [255] and len(train) == 7
+
+
+def test_bad_files_are_told_once_however_they_are_damaged(pets, capsys):
+    """One at its head, which is looked at for its size, one behind it."""
+    for place, left in (("train/cat", 0), ("test/dog", 60)):
+        damage(pets, place, left=left)
+    train, _, test = load_data(str(pets), skip_bad=True)
+    assert (len(train), len(test)) == (7, 7)
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 1 and notes[0].startswith(f"note: 2 of 16 files in {pets} cannot be read and are left out: train/cat/0")
+
+
+@pytest.mark.parametrize(
+    ("one", "shape", "channels"), [("train/cat/0", (12, 12), 1), ("train/cat/0", (12, 12, 3), 3), ("test/dog/3", (12, 12, 3), 3)]
+)
+def test_grey_where_all_files_are(tmp_path, capsys, one, shape, channels):
+    """One file with colours, be it the first or the last, is enough, and the others are counted; size and colour are found each
+    without the other."""
+    folder = make_folder(tmp_path / "x", shape=(12, 12))
+    write(folder / f"{one}.png", pixels(0, shape))
+    harness.data.folders.say_once.cache_clear()
+    assert load_data(str(folder))[0].images.shape[1:] == (channels, 12, 12)
+    note = "note: 15 of 16 files are grey, the others in colour: all are read in colour (--grey: grey)"
+    assert capsys.readouterr().err.count(note) == (channels == 3)
+    assert shape_of(list_folder(folder), image_size=8) == (channels, 8, 8)
+    assert shape_of(list_folder(folder), grey=True) == (1, 12, 12)
+
+
+@pytest.mark.parametrize("at", ["", "train", "training/cat"])
+def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at):
+    folder = pets.parent / "pictures"
+    write(folder / at / "a.png", pixels(0))
+    monkeypatch.setattr(torchvision.datasets, "MNIST", lambda *args, **more: pytest.fail("a download"))
+    line = refused(ANN, f"--data_dir {folder} --output_dir {pets.parent / 'out'}")
+    assert "train-images-idx3-ubyte.gz" in line and f"give --dataset {folder} with {folder}/train/CLASS/" in line
+    assert len(list(folder.rglob("*.*"))) == 1
+
+
+def test_beside_the_files_of_a_data_set_image_files_do_not_matter(pets):
+    (pets / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")
+    assert len(load_data("MNIST", str(pets), limit_test=3)[2]) == 3
+
+
+def test_what_a_network_must_know_of_a_folder(tmp_path):
+    """Borders of 51 and of 102 are light by 0.2 and 0.4; what is inside does not matter."""
+    for part in ("train", "test"):
+        for name, light in (("a", 51), ("b", 102)):
+            image = np.full((8, 8), light if part == "train" else 0, np.uint8)
+            image[1:-1, 1:-1] = 255
+            write(tmp_path / part / name / "0.png", image)
+    run_here(ANN, f"--dataset {tmp_path} {NET} --epochs 1 --run_name x --output_dir {tmp_path / 'out'}")
+    model = load(tmp_path / "out/trained_models/ann/x.pth")
+    assert (model.settings["labels"], model.image_shape, model.classes) == (2, (1, 8, 8), ["a", "b"])
+    assert model.background == pytest.approx(0.3)
+
+
+# --- the decoded images
+
+
+CACHED = [f"{name}.{kind}" for name in ("3x12x12.pixels", "heads") for kind in ("json", "npy")]
+
+
+def test_images_are_decoded_once_and_memory_mapped(pets, monkeypatch):
+    first = load_data(str(pets))[0]
+    files = digests(pets / ".cache")
+    assert sorted(files) == CACHED
+    monkeypatch.setattr(harness.data.folders, "decoded", lambda *args, **more: pytest.fail("decoded again"))
+    monkeypatch.setattr(harness.data.folders, "size_and_colour", lambda path: pytest.fail("looked at again"))
+    monkeypatch.setattr(harness.data.cache.zlib, "crc32", lambda *args: pytest.fail("summed up again"))  # in this process
+    again = load_data(str(pets))[0]
+    assert torch.equal(first.images, again.images) and digests(pets / ".cache") == files
+    if sys.platform == "linux":
+        assert str(pets / ".cache/3x12x12.pixels.npy") in Path("/proc/self/maps").read_text()
+
+
+def flipped(raw):
+    """With another bit in its middle."""
+    at = len(raw) // 2
+    return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+
+
+@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize("spoil", [flipped, lambda raw: raw[:-1], lambda raw: raw[1:], lambda raw: b""])
+def test_a_damaged_cache_is_made_again(pets, name, spoil):
+    load_data(str(pets))
+    files, path = digests(pets / ".cache"), pets / ".cache" / name
+    path.write_bytes(spoil(path.read_bytes()))
+    os.utime(path, (0, 0))
+    assert torch.equal(load_data(str(pets))[0].images[0], torch.from_numpy(pixels(0)).permute(2, 0, 1))
+    assert digests(pets / ".cache") == files
+
+
+def test_a_stale_cache_is_made_again(pets):
+    load_data(str(pets))
+    path = pets / "train/cat/0.png"
+    stat = path.stat()
+    write(path, pixels(99))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert load_data(str(pets))[0].images[0].permute(1, 2, 0).tolist() == pixels(99).tolist()
+    write(pets / "train/dog/new.png", pixels(7))
+    assert len(load_data(str(pets))[0]) == 9
+    (pets / "train/dog/new.png").unlink()
+    assert len(load_data(str(pets))[0]) == 8
+
+
+@pytest.mark.parametrize("names", [[], CACHED])
+def test_where_the_folder_cannot_be_written_the_users_cache_is_used(pets, tmp_path, monkeypatch, names):
+    """Neither where .cache cannot be made nor where a file in it cannot be replaced. Folders of one name have each its own."""
+    other = make_folder(tmp_path / "other" / "pets", count=3)
+    (other / ".cache").touch()
+    (pets / ".cache").mkdir() if names else (pets / ".cache").touch()
+    for name in names:
+        (pets / ".cache" / name).mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    assert [len(load_data(str(folder))[0]) for folder in (pets, other)] == [8, 6]
+    assert len(list((tmp_path / "mine/snn_wFeedback").glob("pets_*/*.pixels.npy"))) == 2
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(other / ".cache"))  # a file
+    with pytest.raises(UserError, match=r"no place to keep the decoded images.*XDG_CACHE_HOME"):
+        load_data(str(pets))
+
+
+def test_who_wants_what_another_makes_waits_for_it(pets, monkeypatch):
+    """Be it another rank or another run."""
+    decoded_here, waits = [], threading.Event()
+
+    def slowly(path, shape):
+        decoded_here.append(path)
+        waits.wait(0.05)
+        return decoded(path, shape)
+
+    monkeypatch.setattr(harness.data.folders, "decoded", slowly)
+    with ThreadPoolExecutor() as pool:
+        found = [*pool.map(load_data, [str(pets)] * 3)]
+    assert sorted(decoded_here) == sorted(pets.glob("t*/*/*.png")) and sorted(digests(pets / ".cache")) == CACHED
+    assert all(torch.equal(each[0].images, found[0][0].images) for each in found)
+
+
+def test_what_is_interrupted_leaves_no_cache(pets, monkeypatch):
+    def stop(path, shape):
+        raise KeyboardInterrupt if "dog" in str(path) else ModelError("unused")
+
+    monkeypatch.setattr(harness.data.folders, "decoded", stop)
+    with pytest.raises(KeyboardInterrupt):
+        load_data(str(pets))
+    assert sorted(digests(pets / ".cache")) == ["heads.json", "heads.npy"]
+
+
+# --- files
+
+
+def test_files_of_every_kind(tmp_path):
+    grey, colour = pixels(0, (12, 12)), pixels(1)
+    Image.fromarray(grey.astype(np.uint16) * 256 + 7).save(tmp_path / "16.png")
+    Image.fromarray(np.dstack([colour, np.zeros((12, 12), np.uint8)])).save(tmp_path / "clear.png")
+    Image.fromarray(colour).save(tmp_path / "a.webp", lossless=True)
+    turned = Image.fromarray(np.rot90(colour))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert decoded(tmp_path / "16.png", (1, 12, 12))[0].tolist() == grey.tolist()
+    assert decoded(tmp_path / "clear.png", (3, 12, 12)).max() == 0
+    for name in ("a.webp", "turned.png"):
+        assert decoded(tmp_path / name, (3, 12, 12)).transpose(1, 2, 0).tolist() == colour.tolist()
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    assert decoded(write(tmp_path / "wide.png", wide), (3, 5, 5)).min() > 200  # the middle of it

@@ -1,0 +1,553 @@
+"""A setting is declared once; flags, recipes and checkpoints become a model; a flag that cannot take effect is said."""
+
+import functools
+import importlib
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import (
+    ANALYSIS,
+    ANN,
+    BALANCE,
+    DATA,
+    OBJ1,
+    OBJ2,
+    OBJ3,
+    PLAN,
+    REPOSITORY,
+    SNN,
+    SPIKING,
+    STREAM,
+    digests,
+    images,
+    records,
+    refused,
+    run_here,
+    run_undrawn,
+)
+from test_survive import train
+
+from ann_wFeedback import whiten_first_layer
+from harness import UserError
+from harness.building.models import find_device, new_snn, use_engine
+from harness.command_line.flags import ann_settings, snn_parser, snn_settings
+from harness.command_line.parser import lines_on_idle
+from harness.command_line.presets import FOLDER, find, names
+from harness.data.facts import with_facts
+from harness.data.sets import ImageSet
+from self_models.basics import ModelError
+from self_models.basics.checkpoints import load_checkpoint
+from self_models.basics.settings import FRACTION, setting
+from self_models.objectives.gates import GATES, Blocking
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+
+
+@dataclass
+class Strict(Blocking):
+    """As Blocking, within a part of epsilon."""
+
+    strictness: float = setting(0.5, FRACTION, "part of epsilon that counts", group="gate")
+
+    def next_view(self, image, guess, view):
+        blocking = Blocking(self.epsilon * self.strictness, self.together, self.blocking, self.latch, self.residual)
+        return blocking.next_view(image, guess, view)
+
+
+@pytest.fixture
+def strict(monkeypatch):
+    monkeypatch.setitem(GATES, "strict", Strict)
+
+
+def build(cls, **settings):
+    torch.manual_seed(0)
+    common = {"plan": PLAN, "fc_width": 12, "timesteps": 8, "update": "immediate", "readout": "membrane_linear"}
+    return cls(**common, default_threshold=0.2, **settings).eval()
+
+
+def test_the_constructor_knows_a_made_up_setting(strict):
+    model = build(VGG_SNN_STDB_wFeedback, gate="strict", epsilon=0.4, strictness=0.5)
+    x = images(3)
+    found, expected = (network(x, seed=1) for network in (model, build(InputBlockingSNN, epsilon=0.2)))
+    assert torch.equal(found.is_open, expected.is_open) and not found.is_open.all()
+    assert (model.settings["strictness"], model.gate.strictness) == (0.5, 0.5)
+    model.change(strictness=1)
+    assert model(x, seed=1).is_open.sum() < found.is_open.sum() and model.settings["strictness"] == 1.0
+    for wrong, words in (
+        ({"gate": "strict", "strictness": 2}, "strictness: 2 is not a number at least 0 and at most 1"),
+        ({"gate": "strict", "strictness": "much"}, "strictness: 'much' is not"),
+        ({"gate": "block", "strictness": 0.5}, "strictness is a setting of gate strict, which is not chosen"),
+        ({"strictnes": 0.5}, "no setting 'strictnes'"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            build(VGG_SNN_STDB_wFeedback, **wrong)
+    with pytest.raises(ModelError, match="strictness"):
+        model.change(strictness=-1)
+    assert model.settings["strictness"] == 1.0  # nothing has changed
+
+
+def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained, tmp_path):
+    parser = snn_parser("")
+    parser.rare = set()  # as --help_all does
+    shown = parser.format_help()
+    assert (
+        "--strictness" in shown
+        and "part of epsilon that counts (0 to 1; default: 0.5)" in shown
+        and "contrast,once,strict}" in shown
+    )
+    assert "--strictness: 2.0 is not a number at least 0 and at most 1" in refused(SNN, "--strictness 2")
+    here = f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --output_dir {tmp_path}"
+    run_here(SNN, here, "--strictness 0.25 --run_name x")
+    path = tmp_path / "trained_models/snn/x.pth"
+    settings = load_checkpoint(path)["settings"]
+    assert (settings["gate"], settings["strictness"], settings["epsilon"]) == ("strict", 0.25, 0.4)
+    again = f"--resume --epochs 2 --run_name x --output_dir {tmp_path}"
+    line = refused(SNN, again, "--strictness 0.5")
+    assert "strictness" in line and "same flags" in line
+    run_here(SNN, again)
+    assert load_checkpoint(tmp_path / "trained_models/snn/x_last.pth")["settings"]["strictness"] == 0.25
+    opens = {}
+    for name, flags in (("own", ""), ("typed", "--strictness 1"), ("other", "--gate block")):
+        run_here(SNN, f"--pretrained_snn {path} --test_only --limit_test 16 --run_name {name} --output_dir {tmp_path}", flags)
+        (record,) = records(tmp_path / f"logs/snn/{name}.jsonl", "evaluation")
+        opens[name] = record["open_share"][-1]
+    assert "strictness=0.25" in (tmp_path / "logs/snn/own.log").read_text()
+    assert opens["own"] > opens["typed"] == opens["other"]
+    line = refused(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --strictness 0.5 --output_dir {tmp_path}")
+    assert "--strictness does nothing with --gate open: it counts with strict; leave it out" in line
+
+
+def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
+    @dataclass
+    class Fresh(Blocking):
+        freshness: float = setting(0.5, FRACTION, "nothing", group="gate", adopted=False)
+
+    monkeypatch.setitem(GATES, "fresh", Fresh)
+    here = f"--timesteps 2 --output_dir {tmp_path} --gate fresh"
+    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --epsilon 0.4 --freshness 0.25 --latch --run_name x", here)
+    run_here(OBJ1, f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --limit_test 8 --run_name y", here)
+    log = (tmp_path / "logs/snn/y.log").read_text()
+    assert "freshness=0.5" in log and "latch=True" in log
+
+
+# --- --resume
+
+
+@pytest.mark.parametrize("name", [ANN, SNN])
+def test_resume_of_a_run_that_is_not_there_names_those_that_are(tmp_path, monkeypatch, name):
+    """Where nothing says what to train: by default it would be 43 million weights for 100 epochs."""
+    monkeypatch.setattr("harness.building.models.build", None)
+    typed = f"--run_name digits --resume --epochs 2 --seed 1 --device cpu --output_dir {tmp_path}"
+    line = refused(name, typed)
+    assert f"{name[:3]}/digits_last.pth is not there, and no flag says what to train: there are no runs in {tmp_path}" in line
+    for other in ("ann/digts", "snn/digts", "ann/cats", "snn/cats"):
+        path = tmp_path / f"trained_models/{other}_last.pth"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    before = digests(tmp_path)
+    assert refused(name, typed).endswith("what to train: did you mean digts? there are cats, digts")
+    assert "--resume: " in refused(name, f"--seeds 0 1 --run_name digits --resume --output_dir {tmp_path}")
+    assert digests(tmp_path) == before
+
+
+def test_a_network_with_blocking_is_resumed_with_blocking_only(tmp_path):
+    """It once became a plain SNN without a word. --epsilon alone stands for --gate block, and the log says so."""
+    flags, path = "--readout membrane_linear", tmp_path / "trained_models/snn/x_last.pth"
+    train(tmp_path, flags, "--epsilon 0.2 --latch")
+    (opening,) = records(tmp_path / "logs/snn/x.jsonl", "run")
+    assert opening["parameters"]["gate"] == load_checkpoint(path)["settings"]["gate"] == "block"
+    for typed in ("--epsilon 0.3", "--no-latch", "--gate open", "--limit_test 8", "--precision bfloat16"):
+        line = refused(SNN, f"--run_name x --resume --epochs 3 {typed} --output_dir {tmp_path}")
+        assert typed.split()[0].removeprefix("--").removeprefix("no-") in line and "same flags" in line
+    saved = load_checkpoint(path)
+    torch.save(saved | {"model": "RampSNN"}, path)
+    assert "holds 'RampSNN', a network of somebody's own" in refused(
+        SNN, f"--run_name x --resume --epochs 3 --output_dir {tmp_path}"
+    )
+    torch.save(saved, path)
+    train(tmp_path, flags, "--resume --epochs 3")
+    saved = load_checkpoint(path)
+    assert (saved["model"], saved["settings"]["epsilon"], saved["settings"]["latch"]) == ("InputBlockingSNN", 0.2, True)
+
+
+def test_objectives_combine_by_flags(trained, tmp_path):
+    """Contrast, blocking and stopping in one network."""
+    flags = "--gate contrast --contrast local --epsilon 0.2 --rule both --open_bound 0.9 --gap_bound 0 --leak 0.5"
+    run_here(OBJ1, f"--pretrained_snn {trained.snn}", flags, f"--limit_test 16 --run_name x --output_dir {tmp_path}")
+    (record,) = records(tmp_path / "logs/snn/x.jsonl", "evaluation")
+    settings = records(tmp_path / "logs/snn/x.jsonl", "run")[0]["parameters"]
+    assert [settings[name] for name in ("gate", "rule", "gap_bound", "leak")] == ["contrast", "both", 0, 0.5]
+    assert record["mean_steps"] < 5 and record["open_share"][-1] < 1
+
+
+FRESH = f"-a VGG5_wFeedback_small --fc_width 8 --timesteps 2 --epochs 1 {DATA}"
+
+
+def test_a_plan_of_ones_own_is_asked_and_not_its_name():
+    words, plan = ["-a", "VGG5_wFeedback", "--max_pool", "count"], [[4, "M", 6], []]
+    assert lines_on_idle(snn_parser("").parse_args(words).with_settled(plan=plan), snn_settings()) == []
+    args = snn_parser("").parse_args([*words, "--trade_off", "1"]).with_settled(plan=plan)
+    with pytest.raises(UserError, match="--trade_off does nothing with --architecture VGG5_wFeedback: it has no decoder"):
+        lines_on_idle(args, snn_settings())
+
+
+def test_the_checkpoints_settings_decide_too(trained, tmp_path):
+    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --activation STDB --run_name stdb --output_dir {tmp_path}")
+    here = f"--epochs 1 --alpha 0.5 {DATA} --output_dir {tmp_path} --run_name"
+    run_here(SNN, f"--pretrained_snn {tmp_path}/trained_models/snn/stdb.pth {here} x")
+    assert "--alpha does nothing with --activation Linear" in refused(SNN, f"--pretrained_snn {trained.snn} {here} y")
+
+
+def test_training_from_random_weights_is_said(trained, tmp_path):
+    line = "no --pretrained_ann: training starts from random weights, with every threshold at 1\n"
+    assert line in run_here(SNN, FRESH, f"--output_dir {tmp_path}")[1]
+    assert line not in run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --run_name x --output_dir {tmp_path}")[1]
+    assert line not in run_here(SNN, FRESH, f"--resume --epochs 2 --output_dir {tmp_path}")[1]
+
+
+# --- evaluations
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "idle"),
+    [
+        (ANN, "--epochs 3 -lr 1 --augment", "--learning_rate, --epochs, --augment"),
+        (SNN, "--holdout 5 --dropout 0 --momentum 1 --alpha 1", "--holdout, --dropout, --alpha, --momentum"),
+        (OBJ1, "--epochs 3 --trade_off 2 --no-amsgrad --epsilon 0", "--epochs, --amsgrad"),
+        (OBJ2, "--optimizer SGD", "--optimizer"),
+    ],
+)
+def test_flags_of_training_in_an_evaluation_are_one_warning(trained, tmp_path, name, flags, idle):
+    kind = "ann" if name == ANN else "snn"
+    more = "--test_only" if name in (ANN, SNN) else ""
+    here = f"--pretrained_{kind} {getattr(trained, kind)} {more} {DATA} --run_name x --output_dir {tmp_path}"
+    _, said = run_undrawn(name, here, flags)
+    warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
+    assert [set(line.partition("do nothing: ")[2].split(", ")) for line in warnings] == [set(idle.split(", "))]
+    assert warnings[0] in (tmp_path / f"logs/{kind}/x.log").read_text().splitlines()
+    assert "warning" not in run_undrawn(name, here, "--overwrite")[1]
+
+
+# --- presets
+
+
+@pytest.mark.parametrize("family", ["quick|stream", "accurate", "residual|fast", "fashion", "feedback|baseline"])
+def test_every_preset_finds_what_it_starts_from(tmp_path, family):
+    """In the order of the table: its ANN, its SNN, and an evaluation, by the name alone; training prints what it stands for."""
+    small = f"--dataset MNIST --fc_width 4 --limit_test 4 --batch_size 8 --seed 7 --output_dir {tmp_path}"
+    train = f"{small} --precision float32 --epochs 1 --limit_train 8 --holdout 2"
+    recipes = {name: find(name, "snn") for name in names("snn") if name.startswith(tuple(family.split("|")))}
+    for name in dict.fromkeys(find(name, "ann").path.stem for name in recipes):
+        out = run_here(ANN, f"{train} --preset {name}")[1]
+        assert out.startswith(f"preset {name}: --architecture VGG")
+        assert "warning" not in run_here(ANN, f"{small} --test_only --preset {name}")[1]
+    while recipes:  # each after what it starts from
+        name, recipe = next((name, one) for name, one in recipes.items() if one.starts.get("pretrained_snn") not in recipes)
+        balance = "--balance_images 4 --balance_timesteps 3" if "pretrained_ann" in recipe.starts else ""
+        out = run_here(SNN, f"{train} --preset {name} {balance}")[1]
+        assert re.match(f"preset {name}: --.*; from ", out) and "random weights" not in out
+        run_undrawn(OBJ1, f"{small} --preset {name}")
+        assert (tmp_path / f"trained_models/snn/{recipes.pop(name).run}_7.pth").is_file()
+
+
+def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
+    line = refused(SNN, f"--preset fast_baseline --seed 7 --output_dir {tmp_path} --dataset {tmp_path} {DATA}")
+    path = tmp_path / "trained_models/snn/fast_base_7.pth"
+    command = f"python snn_wFeedback.py --preset fast_base --dataset {tmp_path} --seed 7 --output_dir {tmp_path}"
+    assert f"--preset fast_baseline wants {path}, which is not there; this makes it: {command}" in line
+    idea = f"--model {REPOSITORY / 'examples/two_decoders.py'}:TwoDecoders"  # with one's own network, too
+    for own in ("", idea):
+        line = refused(SNN, f"--preset quick_feedback --output_dir {tmp_path} {own}")
+        assert "this makes it: python ann_wFeedback.py --preset quick_feedback" in line and "ann_feedback.pth fits, too" in line
+    assert digests(tmp_path) == {}
+
+
+def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
+    def parsed():
+        words = ["--preset", "fast_feedback", "--output_dir", str(tmp_path)]
+        return importlib.import_module(OBJ1).build_parser().parse_args(words)
+
+    committed = Path(parsed().pretrained_snn).resolve()  # relative to where one is, if that is above it
+    assert committed == REPOSITORY / "trained_models/snn/fast_feedback.pth" and parsed().epsilon == [0.5]
+    own = tmp_path / "trained_models/snn/fast_feedback.pth"
+    own.parent.mkdir(parents=True)
+    own.touch()  # what the user has trained himself comes first
+    assert parsed().pretrained_snn == str(own)
+
+
+def test_what_settings_need_are_flags():
+    for settings in (ann_settings(), snn_settings()):
+        flags = {one.flag(name): one for name, one in settings.items()}
+        for one in flags.values():
+            for need in one.needs:
+                for value in filter(None, need.values):
+                    assert flags[need.flag].kind.parse(value) == value
+
+
+FILES = sorted(FOLDER.glob("*.toml"))
+OWN = "\n".join(
+    [
+        'architecture = "VGG5_wFeedback_small"\nfc_width = 8\ndataset = "MNIST"\nholdout = 8\naugment = true',
+        "[ann]\nepochs = 1\nlearning_rate = 5e-3\n[snn]\nepochs = 1\ntimesteps = 3",
+        'gate = "block"\nepsilon = 0.2\nlr_interval = [0.5, 0.9]\nupdate = "immediate"\n[evaluation]\nepsilon = [0, 0.3]\n',
+    ]
+)
+
+
+parser_of = functools.cache(lambda script: importlib.import_module(script).build_parser())
+
+
+def parsed(script, *words):
+    return parser_of(script).parse_args(words)
+
+
+# --- those that came with the program
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FILES])
+def test_each_recipe_says_why_and_counts_as_its_flags_typed_do(name):
+    """Its ANN's script knows each flag, its SNN's, and all that evaluate."""
+    why = (FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()[:3]
+    assert why[0].startswith("# ") and why[1].startswith("# ") and why[2] == ""
+    given = ["--dataset", "MNIST"] * (name == "own")
+    for script in (ANN, SNN, ANALYSIS, STREAM, OBJ1, OBJ2, OBJ3) if name in names("snn") else (ANN,):
+        args = parsed(script, "--preset", name, *given)
+        plain = parsed(script, *shlex.split(args.preset_flags), *given)
+        own = dict.fromkeys(("made_by", "preset", "preset_flags", "run_name", "teacher_ann"))
+        own |= dict.fromkeys(("pretrained_ann", "pretrained_snn"))
+        assert plain.values | own == args.values | own
+        assert args.given == plain.given | {"preset": name} and list(args.typed) == ["preset"] + ["dataset"] * bool(given)
+
+
+def test_what_is_typed_holds_instead():
+    assert parsed(ANN, "--preset", "residual_feedback", "--epochs", "3").epochs == 3
+    args = parsed(SNN, "--preset", "own", "--epochs", "3", "--timesteps", "4", "--no-latch")
+    assert (args.updates, args.timesteps, args.latch) == (None, 4, False)
+    assert not {"--updates", "--timesteps", "--latch"} & {*args.preset_flags.split()}  # which the log's first line says
+    assert "--epsilon 0.2 --readout " in args.preset_flags
+    assert parsed(ANN).preset == ""
+
+
+def test_an_evaluation_takes_its_own_flags_and_no_others():
+    args = parsed(OBJ1, "--preset", "fast_feedback")
+    assert args.epsilon == [0.5] and args.given == {"preset": "fast_feedback", "epsilon": [0.5]}
+    assert parsed(ANALYSIS, "--preset", "fast_feedback").epsilon == 0.5
+
+
+def test_an_snn_s_recipe_means_to_the_ann_s_script_the_ann_that_it_comes_from():
+    assert find("deep_feedback", "ann").path.stem == "deep_baseline"  # by way of the SNN of deep_base
+    args = parsed(ANN, "--preset", "deep_feedback")
+    assert args.run_name == "deep_baseline" and Path(args.pretrained_ann).stem == Path(args.teacher_ann).stem == "deep_base"
+
+
+# --- one of somebody's own
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(OWN)
+    return tmp_path
+
+
+def test_a_file_of_ones_own_is_trained_converted_and_evaluated(own):
+    line = refused(SNN, "--preset mine.toml")
+    assert "wants trained_models/ann/mine.pth, " in line and "makes it: python ann_wFeedback.py --preset mine.toml" in line
+    said = run_here(ANN, f"--preset mine.toml {DATA}")[1]
+    assert said.startswith("preset mine.toml: --architecture VGG5_wFeedback_small --fc_width 8 --dataset MNIST --holdout 8 ")
+    said = run_here(SNN, f"--preset {own}/mine.toml {DATA} {BALANCE}")[1]
+    assert "; from trained_models/ann/mine.pth\n" in said and "--lr_interval '0.5 0.9'" in said
+    records = run_here(OBJ1, f"--preset mine.toml {DATA.split('--limit_test')[0]} --limit_test 16")[0]
+    assert [record["epsilon"] for record in records] == [0, 0.3] and records[0]["timesteps"] == 3
+
+
+def test_a_recipe_like_another_goes_on_from_it_or_from_a_checkpoint(own):
+    """Both beside it; what it says itself holds, and it starts where the other does only if it does not say where."""
+    Path("longer.toml").write_text('like = "mine"\nfc_width = 16\n[snn]\nepochs = 2\n')
+    args = parsed(SNN, "--preset", "longer.toml", "--seed", "2")
+    assert (args.fc_width, args.epochs, args.timesteps, args.given["augment"]) == (16, 2, 3, True)
+    assert args.run_name == "longer_2" and args.pretrained_ann == "trained_models/ann/mine_2.pth"
+    assert args.made_by == {args.pretrained_ann: "python ann_wFeedback.py --preset mine.toml --seed 2"}
+    Path("other.toml").write_text('like = "mine"\n[snn]\npretrained_snn = "longer"\nteacher_ann = "quick_baseline"\n')
+    args = parsed(SNN, "--preset", "other.toml")
+    assert (args.pretrained_snn, args.pretrained_ann) == ("trained_models/snn/longer.pth", "")
+    assert args.teacher_ann == "trained_models/ann/quick_baseline.pth"
+    assert parsed(ANN, "--preset", "other.toml").run_name == "mine"
+    Path("other.toml").write_text('like = "mine"\n[snn]\npretrained_snn = "x.pth"\n')
+    args = parsed(SNN, "--preset", "other.toml")
+    assert args.pretrained_snn == args.given["pretrained_snn"] == "x.pth" and not args.made_by
+    assert parsed(SNN, "--preset", "other.toml", "--pretrained_ann", "y.pth").pretrained_snn == ""
+
+
+def test_a_recipe_or_checkpoint_that_names_tensorboard_is_told_so_and_runs(own, trained, capsys):
+    Path("mine.toml").write_text("tensorboard = true\n" + OWN)
+    assert parsed(ANN, "--preset", "mine.toml").fc_width == 8
+    run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --run_name x")
+    last = Path("trained_models/snn/x_last.pth")
+    saved = load_checkpoint(last)
+    torch.save(saved | {"flags": saved["flags"] | {"tensorboard": True}}, last)
+    run_here(SNN, "--resume --run_name x --epochs 2")
+    told = [line for line in capsys.readouterr().err.splitlines() if "tensorboard" in line]
+    assert told == [
+        "note: mine.toml: tensorboard is no flag any more: it is ignored",
+        f"note: {last} was trained with --tensorboard, which is no flag any more: it is ignored",
+    ]
+
+
+# --- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ("fc_with = 8", "mine.toml: fc_with is no flag of this script: did you mean fc_width? --help_all lists them"),
+        ("[anm]\n", "mine.toml: anm is no flag of this script: did you mean ann?"),
+        ("calibrate = true", "mine.toml: calibrate is no flag of this script: "),  # of SNNs
+        ("fc_width = 0", "mine.toml: argument --fc_width: 0 is not a whole number at least 1"),
+        ("augment = 2", "mine.toml: argument --augment: '2' is neither True nor False"),
+        ("optimizer = 'Adma'", "mine.toml: argument --optimizer: unknown name 'Adma': did you mean Adam?"),
+        ("architecture = 'VGG5_wFeedbck'", "mine.toml: argument -a/--architecture: unknown name 'VGG5_wFeedbck'"),
+        ("data_dir = true", "mine.toml: argument --data_dir: expected one argument"),
+        ("lr_interval = [0.5, 2.0]", "mine.toml: argument --lr_interval: 2.0 is not a number at least 0"),
+        ("teacher_ann = 'quick_twn'", "mine.toml: teacher_ann: unknown preset 'quick_twn': did you mean quick_baseline?"),
+        ("like = 'baselin'", "mine.toml: like: unknown preset 'baselin': did you mean baseline?"),
+        ("like = 'mine'", "mine.toml: like: mine leads back to itself"),
+        ("run_name = 'ann_baseline'", "mine.toml: the ANN of recipe baseline is called ann_baseline: change the file's name, or"),
+        ("pretrained_snn = 'x.pth'", "mine.toml: pretrained_snn is no flag of this script: did you mean pretrained_ann?"),
+        ("ann = 3", "mine.toml: ann is no flag but a table, [ann]"),
+        ("epochs 3", "mine.toml: Expected '=' after a key"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_line_with_its_file(own, more, line):
+    Path("mine.toml").write_text(more if more == "ann = 3" else f'dataset = "MNIST"\n{more}\n[ann]\n')
+    assert f"error: {line}" in refused(ANN, f"--preset mine.toml {DATA}") and not Path("logs").exists()
+
+
+def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
+    assert refused(ANN, "--preset min.toml") == "error: no file 'min.toml': did you mean mine.toml? --help names all"
+    assert "unknown preset 'nnnn" in refused(ANN, f"--preset {'n' * 300}")
+    Path("bytes.toml").write_bytes(b"epochs = 1 # \xe4")
+    assert "bytes.toml: 'utf-8' codec can't decode byte 0xe4" in refused(ANN, "--preset bytes.toml")
+    Path("round.toml").write_text('[snn]\npretrained_snn = "round"\n')
+    assert "round.toml: pretrained_snn: round leads back to itself" in refused(ANN, "--preset round.toml")
+    Path("plain.toml").write_text("[snn]\n")
+    assert "plain.toml has no [ann]" in refused(ANN, "--preset plain.toml")
+    assert "strided_base has no [snn]" in refused(SNN, "--preset strided_base")
+    Path("quick_baseline.toml").write_text(OWN)
+    line = "quick_baseline.toml: the SNN of recipe quick_baseline is called quick_baseline: change the file's name, or run_name"
+    assert line in refused(OBJ1, "--preset quick_baseline.toml")
+
+
+@pytest.mark.parametrize(
+    ("flags", "cls", "changed"),
+    [
+        ("", "VGG_SNN_STDB_wFeedback", {}),
+        ("--timesteps 3 --leak 0.5", "VGG_SNN_STDB_wFeedback", {"timesteps": 3, "leak": 0.5}),
+        ("--epsilon 0", "VGG_SNN_STDB_wFeedback", {}),  # nothing is asked for
+        ("--epsilon 0.2 --latch", "InputBlockingSNN", {"gate": "block", "epsilon": 0.2, "latch": True}),
+        ("--gate contrast", "ContrastAttentionSNN", {"gate": "contrast"}),
+        ("--gate once --grid 4 --encoding direct", "InputBlockingSNN", {"gate": "once", "grid": 4, "encoding": "direct"}),
+        ("--rule confidence --gap_bound 2", "VGG_SNN_STDB_wFeedback", {"rule": "confidence", "gap_bound": 2.0}),
+    ],
+)
+def test_a_checkpoints_settings_hold_unless_typed(trained, tmp_path, flags, cls, changed):
+    run_here(SNN, f"--pretrained_snn {trained.snn} {flags} --epochs 1 --select test {DATA} --run_name x --output_dir {tmp_path}")
+    before, after = load_checkpoint(trained.snn), load_checkpoint(tmp_path / "trained_models/snn/x.pth")
+    assert after["model"] == cls and (before["settings"] | changed).items() <= after["settings"].items()
+
+
+def test_whitened_patches_are_uncorrelated_and_of_variance_1():
+    """What the first half of the filters makes of patches within the images; the second half is the first's negative. A few
+    patterns are those of most variance."""
+    torch.manual_seed(0)
+    smooth = F.interpolate(torch.randn(30, 3, 4, 4), size=12, mode="bicubic").mul(60).add(120).clamp(0, 255)
+    noisy = (smooth + 30 * torch.randn(30, 3, 12, 12)).clamp(0, 255).to(torch.uint8)
+    train, whole = ImageSet("CIFAR10", noisy, None), torch.eye(27)
+    for width in (54, 12):
+        model = VGG_wFeedback(plan=[[width], []], image_shape=(3, 12, 12), fc_layers=0, whitening=True)
+        said, half = whiten_first_layer(model, train), width // 2
+        assert said.startswith(f"whitening: {half} patterns of 3x3 pixels have ") and said.endswith("of 30 images' variance")
+        filters = model.features[0].weight
+        found = F.conv2d(train.whole().images, filters).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(found[:half].cov(correction=0), whole[:half, :half], atol=0.02, rtol=0)
+        assert torch.equal(filters[half:], -filters[:half]) and not filters.requires_grad
+    patches = F.unfold(train.whole().images, 3).transpose(1, 2).flatten(0, 1).t().cov(correction=0)
+    least = torch.linalg.eigvalsh(patches)[-6] + 5e-4
+    torch.testing.assert_close(1 / filters[5].square().sum(), least, rtol=1e-3, atol=0)
+
+
+def test_the_seed_draws_the_weights():
+    words = ["-a", "VGG5_wFeedback_small", "--fc_width", "8", "--seed"]
+    first, same, other = (new_snn(with_facts(snn_parser("").parse_args([*words, seed]))) for seed in "334")
+    draws = [torch.cat([value.flatten() for value in model.state_dict().values()]) for model in (first, same, other)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+# --- devices and engines
+
+
+@pytest.mark.parametrize(
+    ("flags", "there", "rank", "expected"),
+    [
+        ({}, "", 0, "cpu"), ({}, "cuda mps", 0, "cuda:0"), ({}, "mps", 0, "mps"), ({"gpu": False}, "cuda mps", 0, "cpu"),
+        ({"gpu": False, "device": "cuda"}, "cuda", 0, "cpu"), ({"device": "cpu"}, "cuda", 0, "cpu"),
+        ({"devices": 1}, "cuda", 0, "cuda:1"), ({}, "cuda", 1, "cuda:1"), ({"engine": "event"}, "cuda", 0, "cpu"),
+        ({"engine": "event", "device": "cpu"}, "", 0, "cpu"), ({"engine": "dense"}, "cuda", 0, "cuda:0"),
+        ({"device": "cuda"}, "mps", 0, "--device cuda: there is none here; choose auto or cpu"),
+        ({"device": "mps"}, "cuda", 0, "--device mps: there is none here; choose auto or cpu"),
+        ({"devices": 2}, "cuda", 0, "--devices 2: there are GPUs 0 to 1 here"),
+        ({"devices": 1}, "cuda", 1, "--devices 1 (rank 1 of this machine): there are GPUs 0 to 1 here"),
+        ({"engine": "event", "device": "cuda"}, "cuda", 0, "--engine event runs on the CPU: leave out --device cuda, or use"),
+        ({}, "mps", 1, "several processes cannot share work on mps, whose tensors gloo does not carry: add --device cpu"),
+        ({"device": "cpu"}, "mps", 1, "cpu"),
+    ], ids=str,
+)  # fmt: skip
+def test_the_device_that_the_flags_ask_for(monkeypatch, flags, there, rank, expected):
+    """On a machine with two CUDA GPUs, or a Mac, or neither; rank 1 is one of two processes."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    for name, value in (("deterministic", False), ("benchmark", True), ("allow_tf32", True)):
+        monkeypatch.setattr(torch.backends.cudnn, name, value)
+    monkeypatch.setattr("harness.processes.ranks.count", lambda: 1 + rank)
+    monkeypatch.setattr("harness.processes.ranks.local_rank", lambda: rank)
+    args = SimpleNamespace(**{"device": "auto", "gpu": True, "devices": 0} | flags)
+    if " " in expected:
+        with pytest.raises(UserError) as error:
+            find_device(args)
+        assert str(error.value).startswith(expected)
+    else:
+        assert str(find_device(args)) == expected
+        cudnn, is_cuda = torch.backends.cudnn, "cuda" in expected
+        assert chosen == ([int(expected[-1])] if is_cuda else [])
+        assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (is_cuda, not is_cuda, not is_cuda)
+
+
+@pytest.mark.parametrize(
+    ("engine", "images", "line"),
+    [
+        ("auto", 1999, "engine: dense (few images)"),  # 10,000 steps are worth the time that the event engine takes to load
+        ("auto", 2000, "engine: dense (no numba)"),
+        ("event", 1, "no numba"),
+        ("dense", 9999, "engine: dense"),
+        ("reference", 9999, "engine: reference"),
+    ],
+)
+def test_the_engine_that_evaluates_is_said(monkeypatch, engine, images, line):
+    monkeypatch.setattr("harness.building.models.event_engine_for", lambda *_: (None, "no numba"))
+    model, args = VGG_SNN_STDB_wFeedback(plan=PLAN, fc_width=4), SimpleNamespace(engine=engine, timesteps=5)
+    if engine == "event":
+        with pytest.raises(UserError, match=line):
+            use_engine(model, args, images)
+    else:
+        assert use_engine(model, args, images) == line and model.engine is None
+        assert model.batched == (engine != "reference")
