@@ -1,8 +1,8 @@
 """A trained SNN in whole numbers: weights of 8 bits, thresholds and membrane potentials of 32, so that no sum is ever rounded.
 
-Whole numbers are kept as floats that hold them exactly, so on a CPU every spike of step() is the one that integers would give, in
-whatever order a machine adds them: the kernel's, which adds integers. The decoder's output leaves the whole numbers: read-out
-and gate compute in float32, one operation after the other, with portable_tanh.
+Layers hold whole weights and biases as float64, which adds them up exactly in whatever order a machine takes, so on a CPU every
+spike of step() is the kernel's, which adds integers. The decoder's output leaves the whole numbers: read-out and gate compute in
+float32, one operation after the other, with portable_tanh.
 
 Each linear module has a scale s: weight = s times whole number, -127 to 127. A signal's unit is the product of the scales on its
 way; of the current into neurons it is theta / n, n a whole number: the threshold in whole numbers, exactly. Average pools add
@@ -10,7 +10,6 @@ up, and their 1/4 goes into the unit. A decoder's chain of U layers and a convol
 more weights.
 """
 
-import functools
 from collections import OrderedDict
 from itertools import product
 from math import ceil, floor, log2
@@ -22,15 +21,16 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.fast.batched.folding import FoldedChain, folded
 from self_models.kernel.tables import FORMS
-from self_models.network.neurons import NeuronState, PhasedNeuron, SpikingLayers, SpikingNeuron
+from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, SpikingLayers, SpikingNeuron
 from self_models.network.stages import chains, encoder_parts, list_layers
 from self_models.network.wiring import check_known
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
+from self_models.running.changing import SHARES, decayed, in_shares
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 LEVELS = 127  # of a weight, and as many below 0
 LARGEST = 2**30 - 1  # of a current, and of a membrane potential: their sum fits into 32 bits
-EXACT = 2**24  # up to here float32 holds all whole numbers
-SHARES = 2**15  # a leak is a whole number of these parts
+MOST_PARTS = 2**24  # of a unit: float32 holds all whole numbers up to here
 TRIED = 0.5, 1.25, 64  # scales beside a power of 2: these parts of the one by which the largest weight just fits, so many of them
 BRIGHTEST = 255  # of a pixel that is sent as it is, `direct`
 WHO, INSTEAD = "weights int8", "load it with weights='float32'"
@@ -86,59 +86,57 @@ class WholeForm(NamedTuple):
     largest: int = LARGEST
 
 
-# --- how it runs
-
-
-def parts(share):
-    """How many of SHARES parts a share, 0 to 1, float32, is."""
-    return (share * SHARES).floor()
-
-
-def faded(values, share):
-    """floor(values share), share in whole parts of SHARES: what is left of whole numbers (B, ...), of which a step keeps a share,
-    a number or one for each image (B,)."""
-    kept = parts(torch.as_tensor(share, dtype=torch.float32, device=values.device))
-    if (kept == SHARES).all():
-        return values
-    return (values.double() * kept.view(-1, *[1] * (values.dim() - 1)) / SHARES).floor().to(values.dtype)
-
-
 class IntegerNeuron(SpikingNeuron):
-    """A layer of neurons whose potentials are whole numbers from lowest to highest, in the threshold's dtype; unit: what 1 stands
-    for. Spikes are float32."""
+    """A layer of neurons whose threshold and potentials are int32, the potentials within lowest and LARGEST. unit: what 1 stands
+    for."""
 
-    highest, unit = LARGEST, 1.0
-    lowest = property(lambda self: -self.highest if self.floor is None else -(self.floor * self.threshold).round())
-    rest = property(lambda self: (self.initial_potential * self.threshold).round())
+    unit = 1.0
+    lowest = property(lambda self: -LARGEST if self.floor is None else -round(self.floor * self.threshold.item()))
+    rest = property(lambda self: round(self.initial_potential * self.threshold.item()))
 
     def at_rest(self, current):
-        return NeuronState(torch.zeros_like(current, dtype=self.threshold.dtype) + self.rest)
+        return NeuronState(torch.zeros_like(current, dtype=torch.int32) + self.rest)
 
     def forward(self, current, state=None):
         v = (state or self.at_rest(current)).v
-        current, left = current.to(v.dtype), faded(v, self.leak)
-        current = current if left is v else current + (left - v)  # of which the update, without a leak, makes the leak
-        spikes, v = self.update(current, v, self.threshold, 1, lambda v: (v > 0).to(v.dtype))
-        return spikes.float(), NeuronState(self.floored(v))
+        lost = v - decayed(v, self.leak)
+        spikes, v = self.update(current - lost, v.double(), self.threshold, 1, self.spike)
+        return spikes, NeuronState(self.floored(v).int())
+
+    def spike(self, v):
+        return (v > 0).double()
 
     def floored(self, v):
-        return v.clamp(self.lowest, self.highest)
+        return v.clamp(self.lowest, LARGEST)
 
 
 class IntegerPhasedNeuron(PhasedNeuron, IntegerNeuron):
-    """The same with the update phased. What T steps charge lies within lowest and highest."""
+    """The same with the update phased. What T steps charge lies within lowest and LARGEST."""
 
     def forward(self, current, state=None):
-        spikes, state = super().forward(current, state)
-        return spikes.float(), state
+        v, step = state or self.at_rest(current)
+        spikes, state = super().forward(current, PhasedState(v.double(), step))
+        return spikes, state._replace(v=state.v.int())
 
 
-class IntegerSNN:
-    """What a network in whole numbers does otherwise than the SNN's class beside which it is derived. logits_unit, decoded_unit,
-    input_unit: see WholeForm; longest_interval: feedback_interval with which sums surely fit. Logits that are shown, and that
-    rules ask for, are float32, times their unit."""
+def whole_pixels(image, draws):
+    """A pixel k / 255, or 2 k / 255 - 1 in colour, as a whole number of 255ths."""
+    return (direct(image, draws) * BRIGHTEST).round()
 
-    input_unit, logits_unit, decoded_unit, longest_interval, logits_dtype = 1.0, 1.0, 1.0, EXACT, torch.float64
+
+WHOLE_ENCODINGS = {ENCODINGS["poisson"]: ENCODINGS["poisson"], ENCODINGS["direct"]: Encoding(whole_pixels, False)}
+
+
+class IntegerSNN(VGG_SNN_STDB_wFeedback):
+    """An SNN in whole numbers: see in_whole_numbers. logits_unit, decoded_unit, input_unit: see WholeForm; longest_interval:
+    feedback_interval with which sums surely fit. Logits are int32; those that are shown, and that rules ask for, are float32,
+    times their unit. Raises ModelError for a gate, rule, read-out or encoding that has no form in whole numbers, too."""
+
+    input_unit, logits_unit, decoded_unit, longest_interval, image_dtype = 1.0, 1.0, 1.0, LARGEST, torch.float32
+
+    def new_neuron(self, stage, channels=None):
+        own, cls = self.settings, IntegerPhasedNeuron if self.phased else IntegerNeuron
+        return cls(None, own["update"], initial_potential=own["initial_potential"], floor=own["membrane_floor"])
 
     def change(self, **settings):
         super().change(**settings)
@@ -146,7 +144,6 @@ class IntegerSNN:
         return self
 
     def make_parts(self, **common):
-        """As the SNN's; raises ModelError for what has no form in whole numbers, too."""
         parts = super().make_parts(**common, tanh=portable_tanh, sigmoid=portable_sigmoid)
         forms = {name: type(part) for name, part in parts.items()} | {"encoding": ENCODINGS.find(self.settings["encoding"]).send}
         for name, form in forms.items():
@@ -159,34 +156,27 @@ class IntegerSNN:
     def whole_form(self):
         """The WholeForm, for other programs."""
         neurons = {
-            name: Whole(*map(int, (one.threshold, one.rest, one.lowest, one.highest, parts(one.leak))), one.unit)
+            name: Whole(one.threshold.item(), one.rest, one.lowest, LARGEST, int(in_shares(one.leak)), one.unit)
             for name, one in self.neurons().items()
         }
-        kept = parts(torch.tensor(self.settings["output_leak"]))
-        output = Whole(0, 0, -LARGEST, LARGEST, int(kept), self.logits_unit)
+        output = Whole(0, 0, -LARGEST, LARGEST, int(in_shares(self.settings["output_leak"])), self.logits_unit)
         return WholeForm(neurons, output, self.input_unit, self.decoded_unit)
 
-    def faded(self, values, share):
-        return faded(values, share)
+    def start(self, *args, **more):
+        run = super().start(*args, **more)
+        run.logits = run.logits.int()
+        return run
 
     def step(self, run, image, u):
         shown = super().step(run, image, u)
         run.logits = run.logits.clamp(-LARGEST, LARGEST)
         return shown._replace(logits=run.logits.float() * self.logits_unit)
 
+    def propagate(self, run, stage, part, signal):
+        return super().propagate(run, stage, part, signal.double())
+
     def integrate(self, readout_sum, decoded, view):
         return super().integrate(readout_sum, decoded.float() * self.decoded_unit, view)
-
-
-def whole_pixels(image, draws):
-    """A pixel k / 255, or 2 k / 255 - 1 in colour, as a whole number of 255ths."""
-    return (direct(image, draws) * BRIGHTEST).round()
-
-
-WHOLE_ENCODINGS = {ENCODINGS["poisson"]: ENCODINGS["poisson"], ENCODINGS["direct"]: Encoding(whole_pixels, False)}
-
-
-# --- how it is made
 
 
 class Signal(NamedTuple):
@@ -200,52 +190,42 @@ class Signal(NamedTuple):
 
 @torch.no_grad()
 def in_whole_numbers(model):
-    """An SNN, made one in whole numbers, in place. Raises ModelError for one with a part or method of its own, or with a gate,
-    rule, read-out or encoding that has no form in them."""
+    """An IntegerSNN that does what this SNN does, as nearly as weights of 8 bits allow. Raises ModelError for one with a part or
+    method of its own, or with a gate, rule, read-out or encoding that has no form in whole numbers."""
     if not isinstance(model, SpikingLayers):
         raise ModelError(f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first")
     check_known(model, WHO, INSTEAD, but=())
-    model.__class__ = integer_class(type(model))
-    model.change()  # which refuses what has no form
-    model.input_unit = 1 / BRIGHTEST if model.encoding.send is whole_pixels else 1.0
-    before_fork, after_fork = encoder_parts(model.features)
-    charges = model.timesteps if model.phased else 1
-    forked = quantise(before_fork, Signal(model.input_unit, round(1 / model.input_unit)), charges)
-    output = quantise([*after_fork, *list_layers(model.classifier)], forked, charges)
-    model.logits_unit = output.unit
-    if model.has_feedback:
-        model.longest_interval, model.generate = model.feedback_interval, in_one(model.generate, model.image_shape[1:])
-        waiting = Signal(forked.unit, forked.bound * model.feedback_interval)
-        if waiting.bound > EXACT:
-            raise ModelError(f"feedback_interval {model.feedback_interval}: {WHO} cannot add up so many steps: choose less")
-        model.decoded_unit = quantise(list_layers(model.generate), waiting, charges).unit
-    return model.requires_grad_(False)
-
-
-@functools.cache
-def integer_class(cls):
-    return type(f"Integer{cls.__name__}", (IntegerSNN, cls), {})
+    with torch.random.fork_rng([]):
+        whole = IntegerSNN(**model.settings)
+    whole.load_state_dict(model.state_dict())
+    whole.objective = model.objective
+    whole.train(model.training)
+    whole.input_unit = 1 / BRIGHTEST if whole.encoding.send is whole_pixels else 1.0
+    before_fork, after_fork = encoder_parts(whole.features)
+    charges = whole.timesteps if whole.phased else 1
+    forked = quantise(before_fork, Signal(whole.input_unit, round(1 / whole.input_unit)), charges)
+    whole.logits_unit = quantise([*after_fork, *list_layers(whole.classifier)], forked, charges).unit
+    if whole.has_feedback:
+        whole.longest_interval, whole.generate = whole.feedback_interval, in_one(whole.generate, whole.image_shape[1:])
+        waiting = forked._replace(bound=forked.bound * whole.feedback_interval, signed=True)
+        whole.decoded_unit = quantise(list_layers(whole.generate), waiting, charges).unit
+    return whole.requires_grad_(False)
 
 
 def quantise(layers, signal, charges):
-    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out. Float32 stays where
-    it holds every sum exactly. charges: steps whose currents a neuron adds up before it may fire."""
+    """Give these layers whole numbers, in place, for a Signal that comes in; returns the one that comes out. charges: steps whose
+    currents a neuron adds up before it may fire."""
     for linear, neuron in chains(layers):
         for position, module in linear:
             if isinstance(module, nn.MaxPool2d):
                 continue
-            before, ends = signal.bound, neuron and module is linear[-1][1]
-            signal = whole_sums(module, signal, neuron[1].threshold.item() if ends else None)
+            ends = neuron and module is linear[-1][1]
+            signal = whole_sums(module.double(), signal, neuron[1].threshold.item() if ends else None)
             if signal.bound * charges > LARGEST:
                 raise ModelError(f"{WHO}: sums of layer {position} ({type(module).__name__}) might not fit 32 bits: {INSTEAD}")
-            if max(before, signal.bound) > EXACT:
-                module.double().register_forward_pre_hook(lambda _, given: (given[0].double(),))
         if neuron:
-            neuron, theta = neuron[1], round(neuron[1].threshold.item() / signal.unit)
-            narrow = signal.bound * charges + theta <= EXACT / 2 and theta < EXACT / 64
-            neuron.__class__ = IntegerPhasedNeuron if isinstance(neuron, PhasedNeuron) else IntegerNeuron
-            neuron.unit, neuron.highest = signal.unit, EXACT // 2 if narrow else LARGEST
-            neuron.threshold = nn.Parameter(torch.tensor(theta, dtype=torch.float32 if narrow else torch.float64))
+            theta, neuron[1].unit = neuron[1].threshold.item(), signal.unit
+            neuron[1].threshold = nn.Parameter(torch.tensor(round(theta / signal.unit), dtype=torch.int32), requires_grad=False)
             signal = Signal(1.0, 1, signed=False)
     return signal
 
@@ -260,7 +240,7 @@ def whole_sums(module, signal, theta=None):
     weight = module.weight.double()
     largest, together = max(weight.abs().max().item(), 1e-9), max(fan_in(weight, module, signal.signed), 1e-9)
     unit = theta / signal.unit if theta else 2.0 ** ceil(log2(largest))
-    room = min(0.9 * LARGEST * unit / (signal.bound * together), EXACT)
+    room = min(0.9 * LARGEST * unit / (signal.bound * together), MOST_PARTS)
     fits = min(LEVELS * unit / largest, room)
     tried = [unit * 2.0 ** floor(log2(fits / unit)), *(fits * torch.linspace(*TRIED)).tolist()]
     tried = [max(1, round(min(parts, room))) for parts in tried]  # of the unit: a weight of 1 is one of them

@@ -56,7 +56,6 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     precision = "float32"  # of matrix products in training, float32 or bfloat16; membranes are always float32
     engine = None  # an EventEngine, or None: this module's own forward, the dense engine
     batched = True  # whether forward takes whole layers over many steps where it can, see fast/batched; else step() by step()
-    logits_dtype = None  # as they are added up; None: that of the images
     watcher = None  # an OperationCounter, while one counts
     _wired = ()  # the modules as they were when they were looked at, their Wiring, and what is unknown among them
 
@@ -180,7 +179,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if self.watcher:
             self.watcher.begin()
         draws, recorder = draws_for(x, draws), recorder or Recorder()
-        logits = x.new_zeros(len(x), self.settings["labels"], dtype=self.logits_dtype)
+        logits = x.new_zeros(len(x), self.settings["labels"])
         return RunState(
             x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder,
             streams=streams, recording=recording, gate=type(self.gate), at_once=at_once,
@@ -202,7 +201,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         if self.gate.begins_anew(view):
             run.forget("features", "before_fork")
         shared = self.propagate(run, "features", "before_fork", signal)  # encoder, as far as the decoder needs it
-        run.logits = self.faded(run.logits, self.settings["output_leak"])
+        run.logits = decayed(run.logits, self.settings["output_leak"])
         waits = self.gate.waits(view)
         if not waits:
             features = self.propagate(run, "features", "after_fork", shared)
@@ -220,10 +219,6 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         shown = self.read_out_and_gate(run, decoded)
         recorded = run.recorder.of_step(run.spikes, run.memory, self.neurons(), image)
         return shown._replace(logits=run.logits, spikes=run.spike_counts(self.wiring.names), **recorded)
-
-    def faded(self, values, share):
-        """What is left of outputs or potentials (B, ...), where this share of them is kept: a number, or of each image (B,)."""
-        return decayed(values, share) if isinstance(share, torch.Tensor) else share * values
 
     def propagate(self, run, stage, part, signal):
         """One step of a part of a stage, layer by layer: the signal (B, ...) that comes out."""

@@ -118,7 +118,12 @@ def checked_images(x, model, frames=0):
         low, high = torch.stack(x.detach().aminmax()).tolist()
         if not (low >= lowest - TOLERANCE and high <= 1 + TOLERANCE):  # not where one is NaN
             raise ModelError(f"images must be {wanted}; these lie in [{low:g}, {high:g}]")
-    return x.to(model.features[0].weight.dtype)
+    return x.to(dtype_of(model))
+
+
+def dtype_of(model):
+    """The dtype in which a model takes images and predicts them: that of its weights, unless it says another."""
+    return getattr(model, "image_dtype", None) or next(model.parameters()).dtype
 
 
 def tensor_of(values):

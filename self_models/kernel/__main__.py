@@ -22,7 +22,7 @@ def checked(kind):
     for parameter in model.parameters():
         parameter.data.mul_(16).round_().div_(16)
     if kind == "int8":
-        in_whole_numbers(model)
+        model = in_whole_numbers(model)
     model.batched = False
     return first_difference(model, EventEngine(model), torch.randint(256, (4, *model.image_shape), dtype=torch.uint8))
 

@@ -21,7 +21,7 @@ from self_models.running.chunks import check_uniforms
 from self_models.running.draws import draws_for, in_space, key_for
 from self_models.running.recording import Recorder
 from self_models.running.steps import Frame
-from self_models.running.stream import MEMBRANES, shapes_of
+from self_models.running.stream import dtypes_of, shapes_of
 
 
 class Inputs(NamedTuple):
@@ -120,8 +120,7 @@ class EventEngine:
         """As state_of of running/stream.py."""
         self._take_up(left_on)
         left_on.settle()
-        kinds = {MEMBRANES + name: neuron.threshold.dtype for name, neuron in self.model.neurons().items()}
-        return left_on.state_dict(shapes_of(self.model), kinds | {"logits": self.model.logits_dtype})
+        return left_on.state_dict(shapes_of(self.model), dtypes_of(self.model))
 
     def restored(self, state, draws):
         """The LeftOn of which that is the state_dict."""

@@ -7,6 +7,8 @@ import torch
 from self_models.running.outputs import by_step, share_of_active
 from self_models.running.steps import View
 
+SHARES = 2**15  # a leak of whole numbers is so many parts
+
 
 def shown_next(model, run, steps):
     """Return the View of the next steps of a RunState. For one step of a recording, also update the run, in place, to the frame
@@ -56,9 +58,9 @@ def surprised(model, run, opened):
     memory, neurons = dict(run.memory), model.neurons()
     for name in memory.keys() & neurons.keys():
         rest = neurons[name].rest
-        memory[name] = memory[name]._replace(v=rest + model.faded(memory[name].v - rest, keep))
+        memory[name] = memory[name]._replace(v=rest + decayed(memory[name].v - rest, keep))
     readout_sum = decayed(run.readout_sum, keep).masked_fill(opened, 0)
-    run = replace(run, memory=memory, readout_sum=readout_sum, logits=model.faded(run.logits, keep))
+    run = replace(run, memory=memory, readout_sum=readout_sum, logits=decayed(run.logits, keep))
     judged = model.gate.next_view(run.image, model.on_pixel_scale(model.prediction(run)), run.view)
     return replace(run, view=chosen(opened.flatten(1).any(1), judged, run.view))
 
@@ -86,6 +88,15 @@ def as_set_now(model, run):
     return run if run.gate is cls else replace(run, view=model.gate.start(run.image), gate=cls)
 
 
+def in_shares(keep):
+    """How many of SHARES parts a share, 0 to 1, is at least: a float32 tensor."""
+    return (torch.as_tensor(keep, dtype=torch.float32) * SHARES).floor()
+
+
 def decayed(values, keep):
-    """Values (B, ...), each image's times keep (B,)."""
-    return values * keep.view(-1, *[1] * (values.dim() - 1))
+    """Values (B, ...) times keep, a number or one for each image (B,). Integers stay integers: both are rounded down, keep to
+    whole parts of SHARES."""
+    is_whole = not values.is_floating_point()
+    keep = in_shares(keep) / SHARES if is_whole else keep
+    keep = keep.view(-1, *[1] * (values.dim() - 1)) if isinstance(keep, torch.Tensor) else keep
+    return (values.double() * keep).floor().to(values.dtype) if is_whole else values * keep

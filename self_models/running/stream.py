@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from self_models.basics import ModelError
-from self_models.basics.images import checked_images
+from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, Number, required
 from self_models.running.changing import as_set_now, with_image
 from self_models.running.chunks import all_steps
@@ -209,6 +209,12 @@ def shapes_of(model):
     return shapes | {"logits": spaces["output"]} | {MEMBRANES + name: spaces[name] for name in model.neurons()}
 
 
+def dtypes_of(model):
+    """Name -> dtype of a state's potentials: outputs are added up as membranes are."""
+    membranes = {MEMBRANES + name: neuron.threshold.dtype for name, neuron in model.neurons().items()}
+    return membranes | {"logits": next(iter(membranes.values()))}
+
+
 def check_state(model, state):
     """Raises ModelError unless that can be the state of a stream of this model."""
     shapes = shapes_of(model)
@@ -216,15 +222,15 @@ def check_state(model, state):
         shapes = {key_of(field, name): () for field in neuron.at_rest(torch.zeros(1))._fields} | shapes
     if lacking := [name for name in ("image", "logits", "readout_sum") if name not in state]:
         raise ModelError(f"there is no {lacking[0]}: this is not the state of a stream of this network")
-    dtypes = {MEMBRANES + name: neuron.threshold.dtype for name, neuron in model.neurons().items()}
     weight, found = model.features[0].weight, {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
+    dtypes = dtypes_of(model)
     for name, value in state.items():
         own = name.startswith(MEMORY) and model.overridden()
         inner = shapes.get(name) or found[name][1:]
         if not (name in shapes or own) or not isinstance(value, torch.Tensor) or found[name] != (*found["image"][:1], *inner):
             raise ModelError(f"{name} of shape {found[name]}: this is the state of another network's stream")
-        usual = torch.bool if name in ("is_open", "predicted") else weight.dtype if shapes.get(name) else value.dtype
-        dtype = (model.logits_dtype if name == "logits" else dtypes.get(name)) or usual
+        usual = torch.bool if name in ("is_open", "predicted") else dtype_of(model) if shapes.get(name) else value.dtype
+        dtype = dtypes.get(name, usual)
         kinds = (value.dtype, value), (dtype, weight)
         kind, wanted = (f"{dtype}, {of.layout}, on {of.device}".replace("torch.", "") for dtype, of in kinds)
         if kind != wanted:
