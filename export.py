@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Write a trained SNN for other programs: its encoder and classifier (nir, torch), a checkpoint of half the size (half), or all
-of it, to run without Python: a web page (page), a folder of C (c)."""
+of it, to run without Python: a web page (page), a folder of C (c), a library for Arduino (arduino)."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ DATA = ("dataset", "data_dir", "skip_bad")  # flags, of the images that a page o
 
 def build_parser():
     settings = {name: snn_settings()[name] for name in DATA}
-    help_text = "of page and c: its test images are tried, and written; default: the network's; a folder as in training"
+    help_text = "of page, c and arduino: its test images are tried, and written; default: the network's; a folder as in training"
     settings["dataset"] = replace(settings["dataset"], default="", help=help_text)
     parser = Parser(__doc__, settings=settings)
     help_text = (
@@ -24,12 +24,15 @@ def build_parser():
     parser.add_argument("checkpoint", metavar="NETWORK", help=help_text)
     help_text = (
         "nir: needs the package nir; torch: layers and weights; half: the checkpoint with weights of 16 bits; page: an HTML file "
-        "in which one draws digits and watches the network, with its decoder; c: a folder of C99 that runs it and checks itself"
+        "in which one draws digits and watches the network, with its decoder; c: a folder of C99 that runs it and checks itself; "
+        "arduino: a library with an example"
     )
     parser.add_argument("--to", choices=list(FORMATS), required=True, help=help_text)
-    help_text = "of page and c: float32 (of 16 bits in a page's file), or int8 (exact arithmetic in whole numbers, less memory)"
+    help_text = "of page, c and arduino: float32 (of 16 bits in a page's file), or int8 (exact, in whole numbers, less memory)"
     parser.add_argument("--weights", choices=["float32", "int8"], default="float32", help=help_text)
-    help_text = "default: beside the checkpoint, NAME.nir, NAME_torch.pt, NAME_half.pth, NAME.html or the folder NAME_c"
+    help_text = (
+        "default: beside the checkpoint, NAME.nir, NAME_torch.pt, NAME_half.pth, NAME.html, the folder NAME_c or NAME_arduino"
+    )
     parser.add_argument("--output", default="", metavar="PATH", help=help_text)
     parser.add_argument("--model", default="", metavar="FILE.py:CLASS", help="of a network of your own")
     parser.add_argument("--overwrite", action=SwitchAction, default=False, help="replace a file that is there already")

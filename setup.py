@@ -15,7 +15,7 @@ with TemporaryDirectory() as build:  # a build/ that stays here would hand on mo
         package_data={
             "self_models.counting": ["conventions/*.toml"],
             "self_models.kernel": ["*.c", "*.h"],
-            "harness.exporting": ["page/*", "c/*"],
+            "harness.exporting": ["page/*", "c/*", "c/arduino/*"],
             "harness.reporting": ["page.html", "page.css", "page.js", "player.html"],
             "wfeedback": [
                 "data/mnist/*",

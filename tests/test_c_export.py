@@ -342,6 +342,46 @@ def test_microcontrollers(tmp_path, board):
     assert done.returncode == 2 and "differs: image 0, before step 0, pixel 0 is open" in done.stdout
 
 
+ARDUINO_H = """
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+static struct {
+    void begin(long) {}
+    void print(char one) { putchar(one); }
+    void print(const char *text) { printf("%s", text); }
+    void print(long number) { printf("%ld", number); }
+    void println(unsigned long number) { printf("%lu\\n", number); }
+    void println() { putchar(10); }
+} Serial;
+static unsigned long millis() { return 0; }
+static void delay(long) { static int calls; if (++calls == 2) exit(0); }
+"""
+
+
+@torch.no_grad()
+def test_arduino_library(tmp_path):
+    """By this stub of Arduino.h in place of a board's."""
+    model, images = build(timesteps=7, fc_width=12), pixels(build())
+    for name, text in files_of(model, tables_of(model), images, NUMBERS, "small", arduino=True).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert "name=small" in (tmp_path / "library.properties").read_text()
+    (tmp_path / "Arduino.h").write_text(ARDUINO_H)
+    (tmp_path / "main.cpp").write_text('#include "Arduino.h"\n#include "Digits.ino"\nint main() { setup(); for (;;) loop(); }\n')
+    build_c = "for part in network weights; do cc -c -O1 -Wall -Wextra -Werror src/$part.c -o $part.o || exit; done; "
+    build_cpp = (
+        "c++ -Wall -Wextra -Wno-unused-variable -Werror -Isrc -I. -Iexamples/Digits main.cpp network.o weights.o -o sketch"
+    )
+    subprocess.run(["sh", "-c", f"{build_c}{build_cpp}"], cwd=tmp_path, check=True)
+    *drawn, last = subprocess.run([tmp_path / "sketch"], capture_output=True, text=True).stdout.splitlines()
+    output = model(images, draws=Draws(0, EVALUATION, torch.tensor(NUMBERS)))
+    spikes, answer = int(sum(output.spikes.values())[1]), model.classes[output.logits[1].argmax()]
+    assert last == f"class {answer}, timesteps 7, spikes {spikes}, milliseconds 0"
+    levels = [" .:-=+*#%@".index(one) for one in drawn[-model.image_shape[1]].split(" | ")[0]]
+    assert levels == (images[1, 0, 0].double() / 255 * 10).long().clamp(max=9).tolist()
+
+
 def test_what_run_cannot_read_is_refused(tmp_path):
     write(tmp_path / "c", model := build())
     runner, x = CBuild(tmp_path / "c", model), pixels(model)

@@ -314,8 +314,8 @@ REFUSED = [
     ("export", "{path} --to c --dataset {own}/birds", "the classes crow, gull, and the network was trained on cat, dog, elk"),
     ("export", "{path} --to c --dataset MNIST", "MNIST has grey images of 28x28 pixels, and the network takes grey images of 12"),
     ("export", "{path} --to c --dataset MNIST --skip_bad", "--skip_bad does nothing with --dataset MNIST"),
-    ("export", "{path} --to torch --dataset {own}/data", "--dataset is for --to page and c: leave it out"),
-    ("export", "{path} --to half --weights int8", "--weights is for --to page and c: leave it out"),
+    ("export", "{path} --to torch --dataset {own}/data", "--dataset is for --to page and c and arduino: leave it out"),
+    ("export", "{path} --to half --weights int8", "--weights is for --to page and c and arduino: leave it out"),
     (OBJ1, "{snn} --dataset {own}/data --image_size 20", f"--image_size: {TAKES}"),
     (OBJ1, "{snn} --dataset {own}/data --no-grey", f"--grey: {TAKES}"),
 ]

@@ -25,6 +25,10 @@ from self_models.running.draws import EVALUATION, Draws, key_for
 TEMPLATES = Path(__file__).parent / "c"
 STATIC = ("check.c", "board.h", "run.c", "Makefile", "qemu.mk")
 KERNEL = ("network.h", "vectors.h", "network.c")
+EXAMPLE = "examples/Digits"  # of an Arduino library
+UNFUSED = (
+    '#if defined(__GNUC__) && !defined(__clang__)\n#pragma GCC optimize("fp-contract=off") /* as in the Makefile */\n#endif\n'
+)
 SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
 IMAGES, TRIED = 10, 30  # in golden.c; among which these are looked for
 KNOWN = 1  # golden images whose potentials golden.c has, too
@@ -34,9 +38,10 @@ WHO = "--to c"
 TOLERANCE = 1e-4  # of logits that are sums of rounded weights, as a part of 1 + their size
 
 
-def c_folder(checkpoint, own, weights="float32", **data):
-    """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: float32 or int8; data: see test_images.
-    Raises UserError and ModelError for a network that network.c cannot run, by the name of what it does not know."""
+def c_folder(checkpoint, own, weights="float32", arduino=False, **data):
+    """(file name -> text, of the folder of a checkpoint's network, lines on it). weights: float32 or int8; arduino: a library for
+    its IDE in place of a folder with a Makefile; data: see test_images. Raises UserError and ModelError for a network that
+    network.c cannot run, by the name of what it does not know."""
     model = load(checkpoint, model=own, weights=weights)
     tables, notes = tables_of(model), []
     try:
@@ -50,7 +55,7 @@ def c_folder(checkpoint, own, weights="float32", **data):
         notes.append(f"note: golden.c has random images ({error})")
     if not (numbers := agreed(model, images)):
         raise UserError(f"in each of {len(images)} images rounding decides a spike, so none can check C: take --weights int8")
-    files = files_of(model, tables, images[numbers], numbers, checkpoint.stem)
+    files = files_of(model, tables, images[numbers], numbers, checkpoint.stem, arduino)
     flash, ram, _ = memory_of(tables)
     notes = [f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM", *notes]
     notes.append(
@@ -59,7 +64,8 @@ def c_folder(checkpoint, own, weights="float32", **data):
     if weights == "int8" and test:
         found = [accuracy(each, test) for each in (model, load(checkpoint, model=own))]
         notes.append("accuracy on {:,} test images: {:.2%} in int8, {:.2%} in float32".format(len(test), *found))
-    return files, f"{len(files)} files, weights {weights}; make -C there check", *notes
+    then = "a library for the Arduino IDE, with an example" if arduino else "make -C there check"
+    return files, f"{len(files)} files, weights {weights}; {then}", *notes
 
 
 def tables_of(model, compact=False):
@@ -124,17 +130,25 @@ def operations_of(model, tables, images):
     return sum(counts[one.modules[0]] * one.reach().mean() for one in links) / len(images)
 
 
-def files_of(model, tables, images, numbers, name):
-    """File name -> text. images: uint8 (B, C, H, W), which golden.c has; numbers: in their set."""
+def files_of(model, tables, images, numbers, name, arduino=False):
+    """File name -> text. images: uint8 (B, C, H, W), which golden.c has; numbers: in their set; arduino: see c_folder."""
     (flash, ram, _), (channels, height, width) = memory_of(tables), model.image_shape
     words = {"name": name, "steps": model.latency, "weights": tables.weights.dtype, "flash": size_of(flash), "ram": size_of(ram)}
     words |= {"pixels": channels * height * width, "shape": f"{height} x {width} x {channels}"}
-    files = {file: (TEMPLATES / file).read_text() for file in STATIC} | {file: (FOLDER / file).read_text() for file in KERNEL}
+    files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
         files["network.h"] = files["network.h"].replace("#define NETWORK_H\n", "#define NETWORK_H\n#define NETWORK_INT8\n", 1)
-    files["README.md"] = Template((TEMPLATES / "README.md").read_text()).substitute(words)
     files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(model, tables)}
-    return files | {"golden.c": golden_c(model, tables, images, numbers)}
+    golden = golden_c(model, tables, images, numbers)
+    if arduino:
+        files = {f"src/{file}": text for file, text in files.items()} | {f"{EXAMPLE}/golden.h": golden}
+        files["src/network.c"] = UNFUSED + files["src/network.c"]
+        templates = {"README.md": "", "library.properties": "", "Digits.ino": f"{EXAMPLE}/"}
+        filled = {there + file: TEMPLATES / "arduino" / file for file, there in templates.items()}
+    else:
+        files |= {"golden.c": golden, **{file: (TEMPLATES / file).read_text() for file in STATIC}}
+        filled = {"README.md": TEMPLATES / "README.md"}
+    return files | {file: Template(path.read_text()).safe_substitute(words) for file, path in filled.items()}
 
 
 def memory_of(tables):

@@ -47,6 +47,7 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
         except OSError as error:
             raise UserError(f"cannot make the folder {path}: {error.strerror}; give another by --output") from None
         for name, text in content.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
             write_whole(path / name, lambda file, text=text: file.write(text.encode()))
     else:
         write_whole(path, lambda file: file.write(content))
@@ -106,5 +107,6 @@ FORMATS = {  # ending of the file, what makes (its content, lines for the user) 
     "half": ("_half.pth", half),
     "page": (".html", page_file.page),
     "c": ("_c", c_folder.c_folder),  # a folder: file name -> content
+    "arduino": ("_arduino", partial(c_folder.c_folder, arduino=True)),
 }
-RUNNING = ("page", "c")  # formats that run the network, in float32 or int8, on images
+RUNNING = ("page", "c", "arduino")  # formats that run the network, in float32 or int8, on images
