@@ -192,7 +192,8 @@ def test_where_nothing_can_be_kept_it_is_built_for_this_process(fresh, monkeypat
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     if what == "no home":
-        monkeypatch.setattr(build, "users_folder", lambda: Path("~nobody_of_this_name").expanduser())
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(Path, "home", lambda: Path("~nobody_of_this_name").expanduser())
     elif what == "cannot be written":
         cache.parent.touch()
     else:

@@ -185,14 +185,7 @@ FRAMES = {  # file -> (who writes it, words on it)
     "words.txt": (lambda path: path.touch(), "give a folder of images"),
     "none": (lambda path: None, "no such file"),
     "empty": (lambda path: path.mkdir(), "no image files"),
-    "sizes": (lambda path: write_sizes(path, 28, 28, 30), "frames 0 and 2 are of 28 x 28 and 30 x 28 pixels"),
 }  # fmt: skip
-
-
-def write_sizes(folder, *widths):
-    folder.mkdir()
-    for number, width in enumerate(widths):
-        Image.new("L", (width, 28)).save(folder / f"{number}.png")
 
 
 @pytest.mark.parametrize("name", FRAMES)

@@ -1,83 +1,108 @@
-"""What was decoded once is kept beside the images, or where the user's caches lie, and checked when it is read again."""
+"""What was decoded once is kept beside the images, or in the user's cache: NAME.npy, and NAME.json with its check sum."""
 
 import functools
 import hashlib
 import json
 import os
 import warnings
-import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
+from tqdm import tqdm
 
 from harness import UserError
 from harness.runs.checkpoints import write_here
-from self_models.basics import users_folder
+from self_models.basics import ModelError, users_folder
+
+AT_ONCE = 64  # files that are handed to the threads together
 
 
-def places(folder):
-    """Where the cache files of a folder of images may lie: in its own .cache/, else in the user's cache folder."""
-    folder = Path(folder).resolve()
-    digest = hashlib.blake2b(os.fsencode(folder), digest_size=6).hexdigest()
-    return folder / ".cache", users_folder() / f"{folder.name}_{digest}"
+def decoded_once(listing, name, take, doing):
+    """(a memory-mapped tensor of take(path), an array, of each file of a Listing that can be read; position -> why not, of
+    the others), kept under this name. Another process that wants it meanwhile waits. Raises UserError where it cannot be kept."""
 
-
-def cached(folder, name, is_current, make):
-    """(a memory-mapped tensor (N, ...), what is told about it) of the folder's cache file of this name.
-
-    Where no place has one that is whole and is_current(what is told), make() gives (arrays, about) for a new one, which is
-    written in the first place that can be. A process that wants it meanwhile, say another rank, waits for it.
-    """
-    for place in places(folder):
-        path = place / name
-        if found := look(path, is_current):
-            return found
+    def attempt(path):
+        """take(path), or a str that says why it cannot be read."""
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            with FileLock(place / f"{name}.lock"):
-                if not look(path, is_current):
-                    write_here(path, lambda file: write_arrays(file, *make()))
-        except (OSError, UserError) as error:
+            return take(listing.folder / path)
+        except ModelError as error:
+            return str(error).removeprefix(f"{listing.folder / path}: ")
+
+    folder = listing.folder.resolve()
+    own_name = f"{folder.name}_{hashlib.blake2b(os.fsencode(folder), digest_size=6).hexdigest()}"
+    for place in (lambda: folder / ".cache", lambda: users_folder() / own_name):
+        try:
+            path = place() / name
+            if found := read(path, listing, attempt):
+                return found
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                return read(path, listing, attempt) or write(path, listing, attempt, doing)
+        except (OSError, UserError, ModelError) as error:
             failure = error
-            continue
-        if found := look(path, is_current):
-            return found
-        raise UserError(f"{name} changed while it was read: leave the images of {folder} alone until the run has begun")
     raise UserError(f"no place to keep the decoded images: {failure}; set XDG_CACHE_HOME to a folder that can be written")
 
 
-def look(path, is_current):
-    """What a cache file holds, see cached; None where it is absent, damaged or stale."""
+def read(path, listing, attempt):
+    """What a cache holds, see decoded_once; None where it is absent, damaged or stale."""
     try:
-        state = os.stat(path)
-        found = read_arrays(path, state.st_ino, state.st_size, state.st_mtime_ns)
-        return found if is_current(found[1]) else None
-    except Exception:  # zipfile raises whatever a damaged file makes of it
+        about = json.loads(Path(f"{path}.json").read_bytes())
+        if (about["digest"], about["crc32"]) != (listing.digest, check_sum(f"{path}.npy")):
+            return None
+        bad = dict(about["bad"])
+        return (mapped(path), bad) if all(isinstance(attempt(listing.paths[n]), str) for n in bad) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def write_arrays(file, arrays, about):
-    """Write arrays of one shape and type as they come, then about, what JSON can hold: a zip archive, which has check sums."""
-    shape, dtype = (0,), "uint8"
-    with zipfile.ZipFile(file, "w") as archive:
-        with archive.open(zipfile.ZipInfo("values"), "w", force_zip64=True) as values:
-            begins = file.tell()
-            for array in arrays:
-                values.write(array.tobytes())
-                shape, dtype = (shape[0] + 1, *array.shape), str(array.dtype)
-        archive.writestr(zipfile.ZipInfo("about"), json.dumps({**about, "begins": begins, "shape": shape, "dtype": dtype}))
+def check_sum(path):
+    """CRC-32 of a file, found once in a process while the file is the same."""
+    state = os.stat(path)
+    return sum_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 @functools.cache
-def read_arrays(path, *_state):
-    """What a file that write_arrays wrote holds, see cached; all is checked, once in a process. Raises where it is damaged."""
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip():
-            raise zipfile.BadZipFile("a wrong check sum")
-        about = json.loads(archive.read("about"))
-    values = np.memmap(path, about["dtype"], "r", about["begins"], tuple(about["shape"]))
+def sum_of(path, *_state):
+    return zlib.crc32(np.memmap(path, mode="r"))
+
+
+def mapped(path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that the values must not be written to, and nothing does
-        return torch.from_numpy(values), about
+        return torch.from_numpy(np.load(f"{path}.npy", mmap_mode="r"))
+
+
+def write(path, listing, attempt, doing):
+    """Decode the files into a cache, with a progress bar; returns what it holds, see decoded_once."""
+    bad, paths = {}, listing.paths
+
+    def fill(file):
+        count, array = 0, np.uint8(0)
+        with ThreadPoolExecutor() as pool:
+            parts = (paths[begin : begin + AT_ONCE] for begin in range(0, len(paths), AT_ONCE))
+            found = chain.from_iterable(pool.map(attempt, part) for part in parts)  # one part at most waits for the disk
+            for position, one in enumerate(tqdm(found, doing, len(paths), disable=None, leave=False, unit="file")):
+                if isinstance(one, str):
+                    bad[position] = one
+                    continue
+                count, array = count + 1, one
+                if count == 1:
+                    write_head(file, count, array)
+                file.write(array.tobytes())
+        file.seek(0)
+        write_head(file, count, array)  # of the same length: NumPy leaves room for the count
+
+    write_here(f"{path}.npy", fill)
+    about = {"digest": listing.digest, "bad": [*bad.items()], "crc32": check_sum(f"{path}.npy")}
+    write_here(f"{path}.json", lambda file: file.write(json.dumps(about).encode()))
+    return mapped(path), bad
+
+
+def write_head(file, count, array):
+    shape = {"descr": array.dtype.str, "fortran_order": False, "shape": (count, *array.shape)}
+    np.lib.format.write_array_header_1_0(file, shape)

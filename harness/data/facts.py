@@ -8,9 +8,8 @@ from self_models.basics.images import BACKGROUNDS, CLASSES, ELSEWHERE, IMAGE_SHA
 
 FACTS = ("labels", "image_shape", "classes", "background", "recorded_frames")  # settings of a network
 OF_FOLDERS = ("image_size", "grey", "skip_bad")  # flags
-OF_IMAGES, OF_RECORDINGS = ("image_size", "grey", "sequence"), ("count_bound", "predict")  # flags
+OF_IMAGES, OF_RECORDINGS = ("image_size", "grey", "sequence"), ("count_bound", "event_frames", "split_by", "predict")  # flags
 FEWEST = 10  # training images of a class, below which a line warns
-LISTED = 20  # classes of which each is named with its images
 LOOKED_AT = 1000  # training images, for the light of their borders
 
 
@@ -27,15 +26,16 @@ def with_facts(args):
         known = shape_and_classes(facts, args.dataset)
         if not is_folder(args.dataset):  # before it is downloaded
             check_same(args.dataset, IMAGE_SHAPES[args.dataset], CLASSES[args.dataset], *known)
-        channels, height, width = known[0]
+        (channels, height, width), frames = known[0], facts.get("recorded_frames")
         fits = {"image_size": height == width == args.image_size, "grey": args.grey == (channels == 1)}
+        fits["event_frames"] = frames in (None, 0, args.event_frames)
         if wrong := [flag for flag, is_so in fits.items() if flag in args.given and not is_so]:
             raise UserError(f"--{wrong[0]}: the checkpoint's network takes {told(known[0])}; leave it out")
     elif is_folder(args.dataset):
         listing = list_folder(args.dataset)
         facts = {"labels": len(listing.classes), "classes": list(listing.classes)}
         if listing.of_recordings:
-            frames, *shape = recorded_shape(listing)
+            frames, *shape = recorded_shape(listing, args.event_frames)
             facts |= {"image_shape": tuple(shape), "recorded_frames": frames}
         else:
             shape = shape_of(listing, args.image_size, args.grey)
@@ -109,13 +109,10 @@ def lines_on(data, names):
 
 
 def by_class(counts, names):
-    """'20 of each class'; '19 of cat, 21 of dog'; of many classes the fewest and the most."""
+    """'20 of each class'; else the fewest and the most, '19 of cat to 21 of dog'."""
     least, most = min(counts), max(counts)
-    if least == most:
-        return f"{least:,} of each class"
-    if len(counts) > LISTED:
-        return f"{least:,} of {names[counts.index(least)]} to {most:,} of {names[counts.index(most)]}"
-    return ", ".join(f"{count:,} of {name}" for count, name in zip(counts, names, strict=True))
+    ends = f"{least:,} of {names[counts.index(least)]} to {most:,} of {names[counts.index(most)]}"
+    return f"{least:,} of each class" if least == most else ends
 
 
 def told(shape):

@@ -4,29 +4,24 @@ import functools
 import hashlib
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from harness import UserError
-from harness.data.cache import cached
-from harness.data.frames import ARRAYS, recording_in, steps_in
+from harness.data.cache import decoded_once
+from harness.data.events import RECORDINGS, size_in, steps_in
 from harness.processes import ranks
-from self_models.basics import ModelError
 from self_models.basics.files import ENDINGS, decoded, size_and_colour
 from self_models.basics.images import IMAGE_SHAPES
 from self_models.basics.settings import meant
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
 PARTS = ("train", "test")
-KINDS = {"images": ENDINGS, "recordings": ARRAYS}
-AT_ONCE = 64  # files that are handed to the threads together
+KINDS = {"images": ENDINGS, "recordings": RECORDINGS}
 
 
 @dataclass(frozen=True)
@@ -47,49 +42,59 @@ class Listing:
 
 
 def list_folder(name):
-    """The Listing of a folder, of recordings where it has no images. Raises UserError where it makes no data set."""
+    """The Listing of a folder, of recordings where it has no images. Of recordings in FOLDER/CLASS/ every fifth of a class is for
+    testing. Raises UserError where it makes no data set."""
     folder = Path(name)
-    if lacks := [part for part in PARTS if not (folder / part).is_dir()]:
+    parts = [part for part in PARTS if (folder / part).is_dir()]
+    is_whole = not parts and any(path.suffix.lower() in RECORDINGS for path in folder.glob("*/*"))
+    if len(parts) < 2 and not is_whole:
         near = meant(folder.name, IMAGE_SHAPES)
         known = f"is neither {', '.join(IMAGE_SHAPES)} nor a folder that is there{near and f' ({near.strip()})'}"
-        raise UserError(f"--dataset {name} {f'has no folder {lacks[0]}/' if folder.is_dir() else known}: {LAYOUT}")
+        lacks = f"has no folder {'test' if parts == ['train'] else 'train'}/"
+        raise UserError(f"--dataset {name} {lacks if folder.is_dir() else known}: {LAYOUT}")
     try:
-        names = class_folders(folder)
-        places = [f"{part}/{name}" for part in PARTS for name in names]
-        found = {place: sorted(files_below(folder, place), key=os.path.split) for place in places}
+        found = {part: files_by_class(folder, part) for part in parts or [""]}
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
-    by_kind = {kind: {place: [path for path in found[place] if path.lower().endswith(endings)] for place in places}
-               for kind, endings in KINDS.items()}  # fmt: skip
-    kind = next((kind for kind, files in by_kind.items() if any(files.values())), "images")
-    files = by_kind[kind]
-    if empty := [place for place in places if not files[place]]:
+    paths = [path.lower() for files in found.values() for each in files.values() for path in each]
+    kind = next((kind for kind in KINDS if any(path.endswith(KINDS[kind]) for path in paths)), "images")
+    found = {part: {one: [path for path in each if path.lower().endswith(KINDS[kind])] for one, each in files.items()}
+             for part, files in found.items()}  # fmt: skip
+    if is_whole:
+        say_once(f"note: {folder} has no train/ and test/: every fifth recording of a class is for testing")
+        in_test = {part: lambda n, is_test=part == "test": (n % 5 == 4) == is_test for part in PARTS}
+        found = {part: {one: [path for n, path in enumerate(each) if in_test[part](n)] for one, each in found[""].items()}
+                 for part in PARTS}  # fmt: skip
+    check_classes(folder, found)
+    if empty := [f"{part}/{one}" for part, files in found.items() for one, each in files.items() if not each]:
         raise UserError(f"{folder}: no {kind} ({', '.join(KINDS[kind])}) in {some(empty)}: add some, or remove the folder")
-    keyed = []
-    for number, place in enumerate(places):
-        is_test, label = divmod(number, len(names))
-        keyed += [(is_test, (n + 0.5) / len(files[place]), label, path) for n, path in enumerate(files[place])]
-    is_test, _, labels, paths = zip(*sorted(keyed), strict=True)
-    trains = is_test.count(0)
+    mixed = sorted(
+        (part == "test", (n + 0.5) / len(each), label, path)
+        for part, files in found.items() for label, each in enumerate(files.values()) for n, path in enumerate(each)
+    )  # fmt: skip
+    is_test, _, labels, paths = zip(*mixed, strict=True)
+    trains = is_test.count(False)
     rows = [(path, *size_and_time(folder / path)) for path in paths]
     known_by = {"train": lasting(rows[:trains]), "test": lasting(rows[trains:])}
-    classes = tuple(os.fsencode(name).decode(errors="replace") for name in names)
+    classes = tuple(os.fsencode(one).decode(errors="replace") for one in found["train"])
     return Listing(folder, kind == "recordings", classes, paths, labels, trains, digest_of(rows), known_by)
 
 
-def class_folders(folder):
-    """The names of the classes, sorted. Raises UserError where a part has fewer than two, or not those of the other part."""
-    found = {}
-    for part in PARTS:
-        names = [entry.name for entry in os.scandir(folder / part) if entry.is_dir() and not entry.name.startswith(".")]
-        found[part] = sorted(names)
+def files_by_class(folder, part=""):
+    """Class -> its files, paths within the folder, of one of PARTS or of a folder without, all sorted. Raises OSError."""
+    names = sorted(entry.name for entry in os.scandir(folder / part) if entry.is_dir() and not entry.name.startswith("."))
+    return {name: sorted(files_below(folder, os.path.join(part, name)), key=os.path.split) for name in names}
+
+
+def check_classes(folder, found):
+    """Raises UserError where a part has fewer than two classes, or not those of the other part."""
+    for part, names in found.items():
         if len(names) < 2:
-            has = some(names) or "none"
+            has = some([*names]) or "none"
             raise UserError(f"two class folders or more are needed in {folder / part}, which has {has}: {LAYOUT}")
-    train, test = map(set, found.values())
-    if lone := [f"{part}/{name}" for part, names in found.items() for name in names if name not in train & test]:
+    lone = [f"{part}/{one}" for part in PARTS for one in found[part] if one not in found["train"].keys() & found["test"].keys()]
+    if lone:
         raise UserError(f"--dataset {folder}: train/ and test/ must have the same classes, and only one has {some(lone)}")
-    return found["train"]
 
 
 def files_below(folder, within, above=()):
@@ -109,7 +114,7 @@ def files_below(folder, within, above=()):
 
 def size_and_time(path):
     """(bytes, ns) of a file, or of a link to nowhere itself."""
-    about = path.stat() if path.exists() else path.lstat()
+    about = path.stat(follow_symlinks=path.exists())
     return about.st_size, about.st_mtime_ns
 
 
@@ -149,10 +154,13 @@ def shape_of(listing, image_size=None, grey=None):
     return 1 if grey else 3, image_size, image_size
 
 
-def recorded_shape(listing):
-    """(T, 2, H, W) of a Listing's recordings. Raises UserError where they have several, and where no file can be read."""
-    heads = heads_of(listing, lambda path: np.array(recording_in(path).shape, np.int32))
+def recorded_shape(listing, frames, image_shape=None):
+    """(T, 2, H, W) of a Listing's recordings; where they are events, as many frames as wanted of this shape, by default as large
+    as what they reach. Raises UserError where they are of several shapes, and where no file can be read."""
+    heads = heads_of(listing, size_in)
     shapes = {tuple(shape): path for shape, path in reversed(heads)}
+    if not any(shape[0] for shape in shapes):
+        return frames, *(image_shape or np.max(list(shapes), 0).tolist()[1:])
     if len(shapes) > 1:
         found = some([f"{shape} ({path})" for shape, path in sorted(shapes.items())])
         raise UserError(
@@ -165,7 +173,7 @@ def recorded_shape(listing):
 def heads_of(listing, take):
     """[(take(path) as a list, path)] of the files of a Listing whose heads can be read, in its order. Of the others pixels_of
     tells, together with those that are damaged behind their heads; UserError only where there are no others."""
-    heads, bad = arrays_of(listing, "heads", take, "sizes of")
+    heads, bad = decoded_once(listing, "heads", take, "sizes of images")
     if len(bad) == len(listing.paths):
         check_left(listing, bad, skip_bad=True)
     return list(zip(heads.tolist(), good(listing.paths, bad), strict=True))
@@ -176,13 +184,13 @@ def head_of(path):
     return np.array([*size, has_colours], np.int32)
 
 
-def pixels_of(listing, shape, skip_bad=False, bound=1):
-    """'train' and 'test' -> (uint8 (N, *shape), memory-mapped, labels (N,)). bound: of recordings, see steps_in. Raises UserError
-    for files that cannot be read, unless they are to be skipped, which a line then says."""
+def pixels_of(listing, shape, skip_bad=False, bound=1, split_by="time"):
+    """'train' and 'test' -> (uint8 (N, *shape), memory-mapped, labels (N,)). bound, split_by: of recordings, see steps_in. Raises
+    UserError for files that cannot be read, unless they are to be skipped, which a line then says."""
     name, take = f"{'x'.join(map(str, shape))}.pixels", partial(decoded, shape=shape)
     if listing.of_recordings:
-        name, take = f"to_{bound}_{name}", partial(steps_in, shape=shape, bound=bound)
-    pixels, bad = arrays_of(listing, name, take, "decoding")
+        name, take = f"to_{bound}_by_{split_by}_{name}", partial(steps_in, shape=shape, bound=bound, split_by=split_by)
+    pixels, bad = decoded_once(listing, name, take, "decoding images")
     if bad:
         check_left(listing, bad, skip_bad)
     labels = torch.tensor(good(listing.labels, bad))
@@ -190,43 +198,9 @@ def pixels_of(listing, shape, skip_bad=False, bound=1):
     return {"train": (pixels[:trains], labels[:trains]), "test": (pixels[trains:], labels[trains:])}
 
 
-def arrays_of(listing, name, take, what):
-    """(a memory-mapped tensor of take(path), an array, of each file of a Listing that can be read; position -> why not, of the
-    others), cached under this name."""
-
-    def attempt(path):
-        """take(path), or a str that says why it cannot be read."""
-        try:
-            return take(listing.folder / path)
-        except ModelError as error:
-            return str(error).removeprefix(f"{listing.folder / path}: ")
-
-    def make():
-        bad = []
-        return good_ones(attempt, listing.paths, f"{what} images", bad), {"digest": listing.digest, "bad": bad}
-
-    def is_current(about):
-        return about["digest"] == listing.digest and all(isinstance(attempt(listing.paths[n]), str) for n, _ in about["bad"])
-
-    arrays, about = cached(listing.folder, name, is_current, make)
-    return arrays, dict(about["bad"])
-
-
 def good(values, bad):
     """Those of the values whose position is not bad."""
     return [value for position, value in enumerate(values) if position not in bad]
-
-
-def good_ones(attempt, paths, doing, bad):
-    """attempt(path) of each file that can be read, with a progress bar; of the others bad gets [position, why]."""
-    parts = (paths[begin : begin + AT_ONCE] for begin in range(0, len(paths), AT_ONCE))
-    with ThreadPoolExecutor() as pool:
-        found = chain.from_iterable(pool.map(attempt, part) for part in parts)  # one part at most waits for who takes it
-        for position, one in enumerate(tqdm(found, doing, len(paths), disable=None, leave=False, unit="file")):
-            if isinstance(one, str):
-                bad.append([position, one])
-            else:
-                yield one
 
 
 def check_left(listing, bad, skip_bad):
@@ -235,8 +209,8 @@ def check_left(listing, bad, skip_bad):
     named = some([f"{listing.paths[position]} ({why})" for position, why in bad.items()])
     if not skip_bad:
         raise UserError(f"{count} cannot be read: {named}; repair or remove them, or --skip_bad leaves them out")
-    places = ["/".join(path.split("/")[:2]) for path in listing.paths]
-    left = {place for position, place in enumerate(places) if position not in bad}
+    places = [f"{PARTS[position >= listing.trains]}/{listing.classes[label]}" for position, label in enumerate(listing.labels)]
+    left = set(good(places, bad))
     if gone := sorted({*places} - left):
         raise UserError(f"{listing.folder}: no file of {some(gone)} can be read: {named}")
     say_once(f"note: {count} cannot be read and are left out: {named}")

@@ -1,7 +1,6 @@
 """Data sets as whole tensors, in memory or memory-mapped, and their batches."""
 
 import gzip
-import hashlib
 import math
 import os
 import pickle
@@ -24,22 +23,12 @@ from self_models.counting.evaluation import Batch
 from self_models.running.draws import Draws
 
 BUNDLED = HOME / "data"
+EVENT_FRAMES = 10  # into which events are split where nobody says
 IDX_FILES = {  # training set or not -> images, labels
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 DEBIAN = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist")}  # package dataset-fashion-mnist
-MD5 = {  # of the uncompressed files
-    ("MNIST", "train-images-idx3-ubyte"): "6bbc9ace898e44ae57da46a324031adb",
-    ("MNIST", "train-labels-idx1-ubyte"): "a25bea736e30d166cdddb491f175f624",
-    ("MNIST", "t10k-images-idx3-ubyte"): "2646ac647ad5339dbf082846283269ea",
-    ("MNIST", "t10k-labels-idx1-ubyte"): "27ae3e4e09519cfbb04c329615203637",
-    ("FashionMNIST", "train-images-idx3-ubyte"): "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    ("FashionMNIST", "train-labels-idx1-ubyte"): "9018921c3c673c538a1fc5bad174d6f9",
-    ("FashionMNIST", "t10k-images-idx3-ubyte"): "8181f5470baa50b63fa0f6fddb340f0a",
-    ("FashionMNIST", "t10k-labels-idx1-ubyte"): "15d484375f8d13e6eb1aabb0c3f46965",
-}
-
 IDX_GZ = ", ".join(f"{file}.gz" for pair in IDX_FILES.values() for file in pair)
 FILES = {  # which files a data set has, and where
     "MNIST": f"{IDX_GZ} in {{folder}}/mnist",
@@ -167,13 +156,12 @@ def default_holdout(count):
     return min(max(count // 10, 1), 5000)
 
 
-def load_data(
-    name, data_dir="", limit_train=None, limit_test=None, holdout=0, image_shape=None, skip_bad=False, frames=0, count_bound=1
-):
+def load_data(name, data_dir="", limit_train=None, limit_test=None, holdout=0, **of_folder):
     """Training, selection and test ImageSets of a known data set or a folder of images or recordings, see folders.py. selection:
     the last `holdout` images of the whole training set, None for 0 of them; with holdout None as many as default_holdout says of
-    those that limit_train leaves. image_shape: of a folder's images, default their own; skip_bad: leave out those that cannot be
-    read; frames, count_bound: of recordings, how many each is to have, default their own, and see steps_in.
+    those that limit_train leaves. of_folder: image_shape of a folder's images, default their own; skip_bad: leave out those that
+    cannot be read; frames, of recordings: how many each is to have, default its own, of events 10; count_bound, split_by: see
+    steps_in.
 
     Raises UserError where files are absent, corrupt, or fewer than asked for.
     """
@@ -185,7 +173,7 @@ def load_data(
     elif data_dir:
         raise UserError(f"--data_dir {data_dir} does nothing with --dataset {name}, which is a folder of images; leave it out")
     else:
-        train, test = load_folder(name, image_shape, skip_bad, frames, count_bound)
+        train, test = load_folder(name, **of_folder)
         name = train.name
     if holdout is None:
         holdout = default_holdout(limit_train or len(train))
@@ -209,12 +197,12 @@ def usual_folder(name):
     return BUNDLED if ours else users_folder() / "data"
 
 
-def load_folder(name, image_shape=None, skip_bad=False, frames=0, count_bound=1):
-    """(training, test) ImageSets of a folder of images or recordings. Raises UserError as folders.py does, and where a network
-    that takes recordings would be given images, or too few frames."""
+def load_folder(name, image_shape=None, skip_bad=False, frames=0, count_bound=1, split_by="time"):
+    """(training, test) ImageSets of a folder of images or recordings, see load_data. Raises UserError as folders.py does, and
+    where a network that takes recordings would be given images, or too few frames."""
     listing = list_folder(name)
     if listing.of_recordings:
-        there, *shape = recorded_shape(listing)
+        there, *shape = recorded_shape(listing, frames or EVENT_FRAMES, image_shape)
         shape = (frames or there, *shape)
         if frames > there:
             raise UserError(f"--dataset {name}: its recordings have {there} frames, and the network takes {frames}")
@@ -222,21 +210,8 @@ def load_folder(name, image_shape=None, skip_bad=False, frames=0, count_bound=1)
         raise UserError(f"--dataset {name} has images, and the network takes recordings of event cameras: give it those")
     else:
         shape = image_shape or shape_of(listing)
-    parts, name = pixels_of(listing, shape, skip_bad, count_bound), listing.folder.name
+    parts, name = pixels_of(listing, shape, skip_bad, count_bound, split_by), listing.folder.name
     return [ImageSet(name, *part, names=listing.classes, known_by=listing.known_by[of]) for of, part in parts.items()]
-
-
-def check_no_pictures(name, folder):
-    """Raises UserError for a folder of image files, into which a known data set would otherwise be downloaded."""
-    if any(folder.glob("cifar-*")):  # as torchvision keeps them
-        return
-    patterns = ("*", "*/*", "train*/*/*", "test*/*/*")
-    if example := next((each for pattern in patterns for each in folder.glob(pattern) if is_image(each.name)), None):
-        files = FILES[name].format(folder=folder)
-        raise UserError(
-            f"--data_dir {folder} has image files ({example.relative_to(folder)}), and {name} is expected there as {files}; for "
-            f"your own images give --dataset {folder} with {folder}/train/CLASS/ and {folder}/test/CLASS/ instead"
-        )
 
 
 def load_set(name, folder, is_train):
@@ -245,10 +220,14 @@ def load_set(name, folder, is_train):
     for place in (folder / name.lower(), folder / name / "raw", last[name]) if name in last else ():
         files = {file: path for file in IDX_FILES[is_train] for path in (place / file, place / f"{file}.gz") if path.is_file()}
         if len(files) == 2:
-            images, labels = (read_idx(files[file], MD5[name, file]) for file in IDX_FILES[is_train])
+            images, labels = (read_idx(files[file]) for file in IDX_FILES[is_train])
             return ImageSet(name, images[:, None], labels.long())
-    if folder != BUNDLED:
-        check_no_pictures(name, folder)
+    pictures = (each for pattern in ("*", "train*/*", "train*/*/*") for each in folder.glob(pattern) if is_image(each.name))
+    if folder != BUNDLED and (example := next(pictures, None)):
+        raise UserError(
+            f"--data_dir {folder} has image files ({example.relative_to(folder)}), and {name} is expected there as "
+            f"{FILES[name].format(folder=folder)}; for your own images give --dataset {folder} with {folder}/train/CLASS/"
+        )
     try:
         data = getattr(torchvision.datasets, name)(str(folder), train=is_train, download=True)
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, pickle.UnpicklingError) as error:
@@ -260,14 +239,12 @@ def load_set(name, folder, is_train):
     return ImageSet(name, images, torch.as_tensor(data.targets).long())
 
 
-def read_idx(path, md5):
-    """A uint8 tensor from an IDX file, plain or gzip (torchvision reads it plain). Raises UserError for another MD5."""
+def read_idx(path):
+    """A uint8 tensor from an IDX file, plain or gzip (torchvision reads it plain). Raises UserError for a damaged one."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        head = 4 + 4 * content[3]  # the number of dimensions
+        shape = np.frombuffer(content[4:head], ">u4").astype(int)
+        return torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy())
+    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
         raise UserError(f"{path} is corrupt or unreadable ({error}): put a fresh copy in its place") from None
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise UserError(f"{path} is corrupt: its MD5 (uncompressed) is not {md5}; put a fresh copy in its place")
-    head = 4 + 4 * content[3]  # the number of dimensions
-    shape = np.frombuffer(content[4:head], ">u4").astype(int)
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy())

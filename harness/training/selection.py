@@ -11,10 +11,10 @@ SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; no
 def images_for(args, model, holdout):
     """(training, selection or None, test) ImageSets that the flags name, as the model takes them. Raises UserError as load_data
     does, and for images or classes that are not the model's."""
-    recorded = model.frames, model.settings["count_bound"]
+    recorded = {"frames": model.frames} | {name: model.settings[name] for name in ("count_bound", "split_by")}
     limits = args.limit_train, args.limit_test, holdout
     dataset = where_images_lie(args.dataset, args.facts)
-    data = load_data(dataset, args.data_dir, *limits, model.image_shape, args.skip_bad, *recorded)
+    data = load_data(dataset, args.data_dir, *limits, image_shape=model.image_shape, skip_bad=args.skip_bad, **recorded)
     check_fits(data[0], model)
     return data
 

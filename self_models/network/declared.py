@@ -63,10 +63,12 @@ class NetworkSettings:
     timesteps: int = setting(1, COUNT, "T, feedback passes per image", group="network", common=True)
     dataset: str = setting("MNIST", Text(lambda text: text if text in IMAGE_SHAPES else os.path.abspath(text), data_set),
         f"{', '.join(IMAGE_SHAPES)} (MNIST comes with the repository), or a folder of your own images: FOLDER/train/CLASS/* and "
-        "FOLDER/test/CLASS/*, PNG, JPEG, WebP, ..., or recordings of an event camera, .npz or .npy",
+        "FOLDER/test/CLASS/*, PNG, JPEG, WebP, ..., or recordings of an event camera, .bin of N-MNIST, .npz or .npy",
         group="data", metavar="NAME|FOLDER", common=True)
     count_bound: int = setting(1, COUNT, "recordings: events of a pixel and polarity in one timestep that count as 1; fewer in "
         "proportion", group="data", metavar="N")
+    split_by: str = setting("time", Choice(("time", "number")), "recordings of events: frames alike in time, or in number of "
+        "events", group="data")
     labels: int = setting(10, Number(int, 1, 2**20), "number of classes", flags=())
     plan: list = setting(None, Text(), "encoder and decoder", flags=())
     image_shape: tuple = setting(None, Text(), "channels, height, width", flags=())

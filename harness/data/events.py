@@ -1,0 +1,116 @@
+"""Recordings of event cameras: files of events, or of frames that count them."""
+
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.data.frames import arrays_in, frames_of
+from self_models.basics import ModelError
+from self_models.basics.files import reason
+
+RECORDINGS = (".npy", ".npz", ".bin")
+
+
+class Events(NamedTuple):
+    """The events of a recording in order of time, arrays (N,): pixel, polarity (1: on), time in microseconds."""
+
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+    t: np.ndarray
+
+    @property
+    def microseconds(self):
+        return int(self.t[-1] - self.t[0]) + 1
+
+    def counted(self, step, shape):
+        """Counts (T, 2, H, W), this shape, of events at these timesteps (N,); those from T on are left out. Raises ModelError for
+        one outside."""
+        _, _, height, width = shape
+        if (outside := (self.x >= width) | (self.y >= height)).any():
+            at = f"x = {self.x[outside][0]}, y = {self.y[outside][0]}"
+            raise ModelError(
+                f"an event at {at} lies outside {width}x{height} pixels: choose recordings of that sensor, or crop them"
+            )
+        counts = np.zeros(prod(shape), np.float32)
+        np.add.at(counts, (((step * 2 + self.p) * height + self.y) * width + self.x)[step < shape[0]], 1)
+        return counts.reshape(shape)
+
+    def by_time(self, seconds):
+        """The timestep of each event (N,), so many seconds long, from the first event on."""
+        return ((self.t - self.t[0]) / (1e6 * seconds)).astype(np.int64)
+
+    def by_number(self, count):
+        """The timestep of each event (N,), where each has so many."""
+        return np.arange(len(self.t)) // count
+
+    def split(self, frames, by):
+        """The frame of each event (N,), of so many that are alike in 'time' or 'number'."""
+        if by == "number":
+            return np.arange(len(self.t)) * frames // len(self.t)
+        return (self.t - self.t[0]) * frames // self.microseconds
+
+
+def recording_in(path):
+    """What a file holds, Events or an array of counts (T, 2, H, W): of N-MNIST (.bin: 40 bits an event), SpikingJelly or tonic.
+    Raises ModelError."""
+    arrays = nmnist_in(path) if path.suffix.lower() == ".bin" else arrays_in(path)
+    if arrays.keys() >= {*Events._fields}:
+        return checked_events(*(arrays[name] for name in Events._fields))
+    counts = frames_of(arrays).numpy()
+    if counts.shape[1] != 2:
+        raise ModelError(f"frames must be (T, 2, H, W), of events off and on, not of shape {counts.shape}")
+    if not (counts >= 0).all() or not np.isfinite(counts).all():
+        raise ModelError("frames must be counts of events, and some are negative or no numbers")
+    return counts
+
+
+def nmnist_in(path):
+    """Field -> array of a file of N-MNIST: bytes x, y, then a bit of polarity and 23 of microseconds. Raises ModelError."""
+    try:
+        raw = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ModelError(reason(error, path)) from None
+    if len(raw) % 5:
+        raise ModelError(f"its {len(raw):,} bytes are no whole events of 5 bytes: it was cut off, or is no recording of N-MNIST")
+    x, y, high, middle, low = raw.reshape(-1, 5).T.astype(np.int64)
+    return {"x": x, "y": y, "p": high >> 7, "t": (high & 127) << 16 | middle << 8 | low}
+
+
+def checked_events(*fields):
+    """The Events of these fields. Raises ModelError where they are none."""
+    if any(one.ndim != 1 or one.shape != fields[0].shape or one.dtype.kind not in "iub" for one in fields):
+        told = ", ".join(f"{one.dtype} {one.shape}" for one in fields)
+        raise ModelError(f"x, y, p and t (in microseconds) must be whole numbers, one each for an event, not {told}")
+    if not fields[0].size:
+        raise ModelError("it has no events")
+    x, y, p, t = (one.astype(np.int64) for one in fields)
+    if min(x.min(), y.min()) < 0:
+        raise ModelError(f"an event at x = {x[(x < 0) | (y < 0)][0]}, y = {y[(x < 0) | (y < 0)][0]} lies outside any sensor")
+    if (back := np.diff(t) < 0).any():
+        n = int(back.argmax())
+        raise ModelError(f"event {n + 1} is at {t[n + 1]} us, after one at {t[n]}: sort its events by t")
+    return Events(x, y, (p > 0).astype(np.int64), t)
+
+
+def size_in(path):
+    """(T, 2, H, W) of a recording, int32: of Events T = 0 and what pixels they reach. Raises ModelError."""
+    found = recording_in(path)
+    size = (0, 2, found.y.max() + 1, found.x.max() + 1) if isinstance(found, Events) else found.shape
+    return np.array(size, np.int32)
+
+
+def steps_in(path, shape, bound, split_by="time"):
+    """A recording as uint8 (steps, 2, H, W), this shape: Events split as Events.split says, or neighbouring frames added up to so
+    many steps, as even as can be; a pixel that has had `bound` events or more in a step is 255, fewer count in proportion. Raises
+    ModelError."""
+    counts = recording_in(path)
+    if isinstance(counts, Events):
+        summed = counts.counted(counts.split(shape[0], split_by), shape)
+    elif counts.shape[1:] != shape[1:]:
+        raise ModelError(f"frames are of shape {counts.shape[1:]}, not {shape[1:]}")
+    else:
+        first = -(-np.arange(shape[0]) * len(counts) // shape[0])
+        summed = np.add.reduceat(counts, first, dtype=np.float64)
+    return np.round(np.minimum(summed, bound) * (255 / bound)).astype(np.uint8)
