@@ -49,26 +49,19 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     event where it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are
     the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or
     device that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
-    saved = whole_checkpoint(path, model)
+    saved = load_checkpoint(path)
     if "settings" not in saved:
         raise CheckpointError(
             f"{path} holds weights without the settings of their network, as files of the original do: give it to "
             "snn_wFeedback.py as --pretrained_snn or --pretrained_ann, with the flags (-a, --fc_width, ...) it was trained with"
         )
-    cls = model or MODELS[saved["model"]]
     if "default_threshold" in changed:
         raise ModelError("default_threshold: the checkpoint has thresholds of its own; change them with set_thresholds")
-    try:
-        as_saved = cls.checked(getattr(MODELS.get(saved["model"]), "defaults", {}) | saved["settings"])
-    except ModelError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    chosen, may_lack = cls.checked(changed, as_saved), ()
-    if changed or model:
-        empty = without_values(cls, chosen)
-        may_lack = names_of_ones_own(empty) if saved["model"] in MODELS else ()
-        if words := differences(empty.state_dict(), saved["state_dict"], may_lack):
-            raise CheckpointError(f"{path} does not fit {cls.__name__} with these settings: {words}")
-    model = restore(cls(**chosen), saved, path, may_lack).eval()
+    cls = class_of(path, saved, model)
+    network, may_lack = network_of(path, saved, model or cls, changed)
+    # a class of somebody's own may make tensors that no checkpoint has
+    network = type(network)(**network.settings) if model else network.to_empty(device="cpu")
+    model = restore(network, saved, path, may_lack).eval()
     if "leak" in changed:
         model.set_leak(changed["leak"])
     model = WEIGHTS.find(weights)(model)
@@ -80,31 +73,52 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
 
 
 def whole_checkpoint(path, own=None):
-    """As load_checkpoint; the settings, if there are any, are those of the network that the tensors are of, which nothing is
-    allocated to find out. own: a class of somebody's own, that the network may be of. Raises CheckpointError where they are not,
-    and for a network of another class of somebody's own, or of the other kind; ModelError where own cannot be one."""
-    kind, saved = own and kind_of(own), load_checkpoint(path)
-    if "settings" not in saved:
-        return saved
-    if not isinstance(saved["settings"], dict):
-        raise CheckpointError(f"{path}: its settings are damaged; use another copy")
-    cls, name = VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback, str(saved.get("model", ""))[:40]
-    if name:
-        cls = own if own and name == own.__name__ else MODELS.get(name)
+    """As load_checkpoint; where it has settings, its tensors are those of their network. own: a class of somebody's own, that the
+    network may be of. Raises as class_of() and network_of()."""
+    saved = load_checkpoint(path)
+    if "settings" in saved:
+        network_of(path, saved, class_of(path, saved, own))
+    return saved
+
+
+def class_of(path, saved, own=None):
+    """The class of a loaded checkpoint's network. own: a class of somebody's own that it may be of, or that takes its place.
+    Raises CheckpointError where it is none of ours and not own, or where own is of the other kind; ModelError where own cannot be
+    a network's class."""
+    kind, name = own and kind_of(own), str(saved.get("model", ""))[:40]
+    cls = own if own and name == own.__name__ else MODELS.get(name)
+    if not name:
+        cls = VGG_wFeedback if "ANN" in may_hold(saved) else VGG_SNN_STDB_wFeedback
     if not cls:
         words = f"--model FILE.py:{name}, or load(path, model={name})"
         raise CheckpointError(f"{path} holds {name!r}, a network of somebody's own: {words}")
     if own and not issubclass(cls, kind):
         raise CheckpointError(f"{path} holds {name!r}, and {own.__name__} is derived from {kind.__name__}")
+    return cls
+
+
+def network_of(path, saved, cls, changed=()):
+    """(the network of class cls with a loaded checkpoint's settings, names of its tensors that the checkpoint may lack). Its
+    tensors, of the checkpoint's names and shapes, are on the device meta: nothing is allocated, whatever size is asked for.
+    changed: settings that hold instead. Raises CheckpointError where the checkpoint is of no such network, and ModelError for
+    changed settings that cannot be."""
+    if not isinstance(saved["settings"], dict):
+        raise CheckpointError(f"{path}: its settings are damaged; use another copy")
+    name = str(saved.get("model"))
     try:
-        words = differences(without_values(cls, cls.checked({}, saved["settings"])).state_dict(), saved["state_dict"])
+        as_saved = cls.checked(getattr(MODELS.get(name), "defaults", {}) | saved["settings"])
+        network = without_values(cls, cls.checked(dict(changed), as_saved))
     except ModelError as error:
+        if changed:
+            raise
         is_own = any(f"unknown {what}" in str(error) for what in ("name", PLANS.kind))
         advice = "add the --model FILE.py that registers it (in Python import FILE), or " * is_own + "use another copy"
         raise CheckpointError(f"{path}: its settings build no {cls.__name__} ({error}); {advice}") from None
-    if words:
-        raise CheckpointError(f"{path} is damaged: its settings are of another {cls.__name__}: {words}; use another copy")
-    return saved
+    may_lack = names_of_ones_own(network) if name in MODELS else ()
+    if words := differences(network.state_dict(), saved["state_dict"], may_lack):
+        which = "these" if changed else "its"
+        raise CheckpointError(f"{path} does not fit {cls.__name__} with {which} settings: {words}")
+    return network, may_lack
 
 
 def kind_of(cls):
@@ -126,7 +140,9 @@ def without_values(cls, settings):
     they make none."""
     try:
         with torch.device("meta"), NothingDrawn():
-            return cls(**{**settings, "init": "original"})
+            network = cls(**{**settings, "init": "original"})
+        network.settings["init"] = settings["init"]
+        return network
     except RuntimeError as error:
         if "overflow" not in str(error):
             return cls(**settings)  # a part of somebody's own wants values
