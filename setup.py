@@ -1,5 +1,5 @@
-"""What pyproject.toml cannot say: scripts, recipes, MNIST, a few trained networks and records are installed as they lie here, in
-wfeedback/."""
+"""What pyproject.toml cannot say: scripts, recipes, MNIST, recordings of N-MNIST, a few trained networks and records are installed
+as they lie here, in wfeedback/."""
 
 from tempfile import TemporaryDirectory
 
@@ -19,6 +19,8 @@ with TemporaryDirectory() as build:  # a build/ that stays here would hand on mo
             "harness.reporting": ["page.html", "page.css", "page.js", "player.html"],
             "wfeedback": [
                 "data/mnist/*",
+                "data/nmnist/*",
+                "data/nmnist/*/*",
                 "recipes/*.toml",
                 *(f"trained_models/snn/{name}.pth" for name in NETWORKS),
                 *(f"logs/snn/{name}.jsonl" for name in RECORDS),

@@ -43,7 +43,11 @@ def test_the_package_has_all_modules_pages_data_and_the_networks_that_the_pages_
     ours = [path for room in ("harness", "self_models") for path in (REPOSITORY / room).rglob("*") if path.is_file()]
     assert {str(path.relative_to(REPOSITORY)) for path in ours if "__pycache__" not in path.parts} <= held
     assert {f"wfeedback/{script}.py" for script in COMMANDS.values()} <= held
-    files = [*(REPOSITORY / "data/mnist").iterdir(), *(REPOSITORY / "recipes").glob("*.toml")]
+    files = [
+        *(REPOSITORY / "data/mnist").iterdir(),
+        *(REPOSITORY / "data/nmnist").glob("*/*.bin"),
+        *(REPOSITORY / "recipes").glob("*.toml"),
+    ]
     assert {f"wfeedback/{path.relative_to(REPOSITORY)}" for path in files} <= held
     pages = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reference/python.md"))
     named = set(re.findall(r'load\("(trained_models/\S+?)"', pages))

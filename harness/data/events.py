@@ -1,6 +1,5 @@
 """Recordings of event cameras: files of events, or of frames that count them."""
 
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -20,36 +19,20 @@ class Events(NamedTuple):
     p: np.ndarray
     t: np.ndarray
 
-    @property
-    def microseconds(self):
-        return int(self.t[-1] - self.t[0]) + 1
-
-    def counted(self, step, shape):
-        """Counts (T, 2, H, W), this shape, of events at these timesteps (N,); those from T on are left out. Raises ModelError for
-        one outside."""
-        _, _, height, width = shape
+    def inside(self, height, width):
+        """These Events. Raises ModelError where one lies outside of so many pixels."""
         if (outside := (self.x >= width) | (self.y >= height)).any():
             at = f"x = {self.x[outside][0]}, y = {self.y[outside][0]}"
             raise ModelError(
                 f"an event at {at} lies outside {width}x{height} pixels: choose recordings of that sensor, or crop them"
             )
-        counts = np.zeros(prod(shape), np.float32)
-        np.add.at(counts, (((step * 2 + self.p) * height + self.y) * width + self.x)[step < shape[0]], 1)
-        return counts.reshape(shape)
-
-    def by_time(self, seconds):
-        """The timestep of each event (N,), so many seconds long, from the first event on."""
-        return ((self.t - self.t[0]) / (1e6 * seconds)).astype(np.int64)
-
-    def by_number(self, count):
-        """The timestep of each event (N,), where each has so many."""
-        return np.arange(len(self.t)) // count
+        return self
 
     def split(self, frames, by):
         """The frame of each event (N,), of so many that are alike in 'time' or 'number'."""
         if by == "number":
             return np.arange(len(self.t)) * frames // len(self.t)
-        return (self.t - self.t[0]) * frames // self.microseconds
+        return (self.t - self.t[0]) * frames // (self.t[-1] - self.t[0] + 1)
 
 
 def recording_in(path):
@@ -102,15 +85,33 @@ def size_in(path):
 
 
 def steps_in(path, shape, bound, split_by="time"):
-    """A recording as uint8 (steps, 2, H, W), this shape: Events split as Events.split says, or neighbouring frames added up to so
-    many steps, as even as can be; a pixel that has had `bound` events or more in a step is 255, fewer count in proportion. Raises
-    ModelError."""
+    """A recording as uint8 (T, 2, H, W), this shape: Events split as Events.split says, or neighbouring frames added up, as even
+    as can be; a pixel that has had `bound` events or more in a timestep is 255, fewer count in proportion. Raises ModelError."""
     counts = recording_in(path)
     if isinstance(counts, Events):
-        summed = counts.counted(counts.split(shape[0], split_by), shape)
+        summed, found = np.zeros(shape), counts.inside(*shape[2:])
+        np.add.at(summed, (found.split(shape[0], split_by), found.p, found.y, found.x), 1)
     elif counts.shape[1:] != shape[1:]:
         raise ModelError(f"frames are of shape {counts.shape[1:]}, not {shape[1:]}")
     else:
         first = -(-np.arange(shape[0]) * len(counts) // shape[0])
         summed = np.add.reduceat(counts, first, dtype=np.float64)
     return np.round(np.minimum(summed, bound) * (255 / bound)).astype(np.uint8)
+
+
+def rows_in(path, shape, seconds, count=None):
+    """(a recording for a network that takes this shape (C, H, W), int32 (n, 4): timestep, polarity, row and column of each event;
+    its timesteps). A timestep lasts so many seconds, from the file's time 0 on, or has `count` Events, or a frame. With C = 1
+    both polarities are alike. Raises ModelError."""
+    found, (channels, height, width) = recording_in(path), shape
+    if isinstance(found, Events):
+        step = np.arange(len(found.t)) // count if count else (found.t / (1e6 * seconds)).astype(np.int64)
+        rows, steps = np.stack([step, found.p, found.inside(height, width).y, found.x], 1), int(step[-1]) + 1
+    elif found.shape[2:] != (height, width) or (found % 1).any():
+        raise ModelError(
+            f"frames must be counts of {width}x{height} pixels, in whole numbers, and are {found.dtype} {found.shape}"
+        )
+    else:
+        rows, steps = np.argwhere(found).repeat(found[found > 0].astype(np.int64), 0), len(found)
+    rows[:, 1] *= channels > 1
+    return rows.astype(np.int32), steps

@@ -86,6 +86,19 @@ def files_by_class(folder, part=""):
     return {name: sorted(files_below(folder, os.path.join(part, name)), key=os.path.split) for name in names}
 
 
+def labelled_recordings(folder):
+    """Class -> paths of its recordings, sorted, of FOLDER/CLASS/ or FOLDER/test/CLASS/. Raises UserError where there are none."""
+    folder = Path(folder)
+    try:
+        found = files_by_class(folder, "test" if (folder / "test").is_dir() else "")
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    found = {one: [folder / path for path in each if path.lower().endswith(RECORDINGS)] for one, each in found.items()}
+    if not any(found.values()):
+        raise UserError(f"{folder} has no recordings ({', '.join(RECORDINGS)}) in folders of its classes: FOLDER/CLASS/*")
+    return {one: each for one, each in found.items() if each}
+
+
 def check_classes(folder, found):
     """Raises UserError where a part has fewer than two classes, or not those of the other part."""
     for part, names in found.items():
