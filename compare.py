@@ -18,7 +18,7 @@ from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import aligned, running
-from harness.reporting.page import check_replaceable, save_page
+from harness.reporting.page import check_page, save_page
 from harness.reporting.reading import read_run
 from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of
 from harness.runs.checkpoints import write_whole
@@ -94,7 +94,7 @@ def check(args):
     if path.suffix not in ENDINGS or not path.parent.is_dir():
         raise UserError(f"--output {path}: give a name that ends in {', '.join(ENDINGS)}, in a folder that exists")
     if path.suffix == ".html":
-        check_replaceable(path, args.overwrite)
+        check_page(path, args.overwrite)
     elif path.exists() and args.output and not args.overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output writes elsewhere")
 
@@ -152,8 +152,8 @@ def command_for(preset, seeds, found, args):
         return f"{' '.join(program('snn'))} --preset {preset} --seeds {seeds}{where} makes it{OF_REPOSITORY * INSTALLED}"
     logs = [one.log for one in found if one.log.is_file()]
     openings = read_run(logs[0]).openings if logs else ()
-    if openings and openings[0].command.startswith(COMMANDS["snn"]):
-        return f"{logs[0].stem} was made by python {openings[0].command}; the same with --seeds {seeds} makes it"
+    if openings and openings[0]["command"].startswith(COMMANDS["snn"]):
+        return f"{logs[0].stem} was made by python {openings[0]['command']}; the same with --seeds {seeds} makes it"
     return f"train it as the others were, with --seeds {seeds}"
 
 
@@ -166,7 +166,7 @@ def read(one):
     if run.epochs and run.seed != one.seed:
         raise UserError(f"{run.path} is of seed {run.seed}, not {one.seed}: name it without its number, or give the seed it has")
     saved = load_checkpoint(one.checkpoint) if run.epochs and one.checkpoint.is_file() else {}
-    chosen = {epoch.epoch: epoch.judged.get("accuracy") for epoch in run.epochs}
+    chosen = {epoch["epoch"]: epoch.get("evaluated", {}).get("accuracy") for epoch in run.epochs}
     if "accuracy" in saved and chosen.get(saved.get("epoch")) != saved["accuracy"]:
         raise UserError(f"{run.path} is of another training than {one.checkpoint}: --evaluate measures the checkpoint")
     return run

@@ -98,7 +98,7 @@ def test_measured_anew_it_is_the_same_and_the_page_says_so(recipes):
     cells = lambda text: re.findall("^(?:accuracy|spikes|energy|steps|input open).*", text, re.MULTILINE)  # noqa: E731
     assert len(cells(read)) == len(FIGURES) and cells(anew) == cells(read)
     (shown,) = re.findall("<h2>Over seeds</h2>.*?</table>", page.read_text(), re.DOTALL)
-    rows = ["".join(re.findall(">([^<]*)<", row)) for row in re.findall("<tr>.*?</tr>", shown)]
+    rows = ["".join(re.findall("<td>(.*?)</td>", row)) for row in shown.split("<tr>")]
     assert rows[-len(FIGURES) :] == [re.sub("  +", "", line) for line in cells(read)]
     _, said = run_here("compare", f"{flags} --evaluate --limit_test 8 --batch_size 8 --timesteps 2")
     assert "T = 2, ε = 0.2" in said and "8 MNIST test images" in said

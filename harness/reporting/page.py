@@ -3,17 +3,16 @@
 import base64
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 from PIL import Image
-from plotly.offline import get_plotlyjs
 
 from harness import UserError
 from harness.drawing.figures import PART_COLOURS, STATE_COLOURS, amount, answer_of, rows_of, rule_of
 from harness.measuring.comparing import EXPLAINED
-from harness.reporting import charts, tables
 from harness.reporting.recipes import comparison, over_seeds
 from harness.runs.checkpoints import write_whole
 
@@ -26,46 +25,54 @@ LARGEST_PLAYERS = 4 * 2**20  # bytes of step data in the page, so that it stays 
 MOST_PIXELS = 96  # along a side of a picture in the player
 
 
-def save_page(path, runs, overwrite, pairs=None):
-    """Write the page of Runs. pairs: of Recipes to compare, by default those that have several seeds. Raises UserError where that
-    can't be done, or a file is in the way that no report wrote."""
-    check_replaceable(Path(path), overwrite)
-    write_whole(path, lambda file: file.write(page(runs, pairs).encode("utf-8", "replace")))
-
-
-def check_replaceable(path, overwrite):
-    """Raises UserError where a file is in the way that no report wrote."""
+def check_page(path, overwrite):
+    """Raises UserError where a package that draws a page is not installed, or a file is in the way that no report wrote."""
+    if missing := [name for name in ("pandas", "plotly") if not find_spec(name)]:
+        raise UserError(f"a page needs {' and '.join(missing)}: pip install pandas plotly")
+    path = Path(path)
     if path.exists() and not overwrite and not (path.is_file() and MADE_BY.encode() in path.read_bytes()[:1000]):
         raise UserError(f"{path} exists and is no report: --overwrite replaces it, --output writes elsewhere")
 
 
+def save_page(path, runs, overwrite, pairs=None):
+    """Write the page of Runs. pairs: of Recipes to compare, by default those that have several seeds. Raises UserError where that
+    can't be done, see check_page."""
+    check_page(path, overwrite)
+    write_whole(path, lambda file: file.write(page(runs, pairs).encode("utf-8", "replace")))
+
+
 def page(runs, pairs=None):
     """The page of Runs, as HTML."""
-    styles, names = charts.styles_of(runs), varied(runs)
+    from plotly.offline import get_plotlyjs  # of the extra "report", as what charts.py imports
+
+    from harness.reporting import charts
+
+    for number, run in enumerate(runs, 1):
+        run.mark = f"#{number}"
+    look, results = charts.look_of(runs), charts.results_of(runs)
     films = [run.film for run in runs if run.film]
-    players, cut = players_of(runs, styles)
+    players, cut = players_of(runs)
     sections = {
-        "costs": charts.against_cost(runs, styles, names),
-        "classes": charts.matrices(runs, styles),
-        "spikes": charts.spikes(runs, styles, names),
-        "steps": charts.analysed(runs, styles),
-        "curves": charts.curves(runs, styles),
+        "costs": charts.against_cost(results, look),
+        "classes": charts.matrices(runs),
+        "spikes": charts.spikes(results, look),
+        "steps": charts.analysed(runs, look),
+        "curves": charts.curves(runs, look),
     }
-    shown = {name: [chart for chart in each if chart[1].data] for name, each in sections.items()}
-    figures = {f"{name}{number}": json.loads(figure.to_json()) | {"title": title}
+    shown = {name: list(each) for name, each in sections.items()}
+    figures = {f"{name}{number}": json.loads(charts.dressed(figure).to_json()) | {"title": title}
                for name, each in shown.items() for number, (title, figure, *_) in enumerate(each)}  # fmt: skip
-    pairs = over_seeds(runs) if pairs is None else pairs
     return TEMPLATES.get_template("page.html").render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared",
-        runs=list(zip(runs, styles, strict=True)),
-        results=list(tables.results_table(runs, styles, names)),
-        comparisons=[comparison(*pair) for pair in pairs],
-        worst=list(tables.worst_classes(runs, styles)),
-        flags=tables.flags_tables(runs, styles),
+        runs=runs,
+        hues=charts.hues_of(runs),
+        table=charts.table,
+        results=charts.results_table(results),
+        comparisons=[comparison(*pair) for pair in (over_seeds(runs) if pairs is None else pairs)],
+        flags=charts.flags_tables(runs),
         charts=shown,
         films=films,
         cut=cut,
-        is_thinned=any(max(film.images.shape[1:3]) > MOST_PIXELS for film in films),
         most_pixels=MOST_PIXELS,
         data={"charts": figures, "players": players, "parts": PART_COLOURS},
         explained=EXPLAINED,
@@ -74,27 +81,18 @@ def page(runs, pairs=None):
     )
 
 
-def varied(runs):
-    """Names of the settings that differ between the results."""
-    results = [result for run in runs for result in run.results if result.spikes]
-    names = dict.fromkeys(name for result in results for name in result.settings)
-    return [name for name in names if len({result.settings.get(name) for result in results}) > 1]
-
-
-def players_of(runs, styles):
-    """(what the player shows of each run that has a film, lines on those of which it has not all images). Each gets an equal part
-    of the room that is left, for as many of its first images as fit."""
-    watched = [(run.film, style) for run, style in zip(runs, styles, strict=True) if run.film]
-    players, cut, room = [], [], LARGEST_PLAYERS
-    for number, (film, style) in enumerate(watched):
-        one = {"run": style.letter, "name": style.name, **as_player(film.first(1))}
-        images = len(film.titles)
-        count = min(images, int(room / (len(watched) - number) // len(json.dumps(one))))
+def players_of(runs):
+    """(what the player shows of each run that has a film, lines on those of which it has not all images). Each has an equal part
+    of the page's room, for as many of its first images as fit."""
+    watched, players, cut = [run for run in runs if run.film], [], []
+    for run in watched:
+        one = {"run": run.mark, "name": run.name, **as_player(run.film.first(1))}
+        images = len(run.film.titles)
+        count = min(images, LARGEST_PLAYERS // len(watched) // len(json.dumps(one)))
         if count < images:
-            cut.append(f"{style.title} {count} of {images} images")
+            cut.append(f"{run.title} {count} of {images} images")
         if count:
-            players.append(one | as_player(film.first(count)))
-            room -= len(json.dumps(players[-1]))
+            players.append(one | as_player(run.film.first(count)))
     return players, cut
 
 

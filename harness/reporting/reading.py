@@ -1,4 +1,4 @@
-"""Runs as a report knows them: read from their JSON lines, whoever wrote these and however much of them is whole."""
+"""Runs as a report knows them, read from their JSON lines, however much of these is whole."""
 
 import json
 from dataclasses import dataclass
@@ -6,52 +6,85 @@ from pathlib import Path
 
 from harness import UserError
 from harness.drawing.film import Film, load_film
-from harness.reporting.records import KINDS
+from self_models.loading import MODELS
 
-MOST_FAULTS = 5  # of a log that are told one by one
+NUMBER = (int, float)
+REQUIRED = {  # event -> what a report needs of its JSON object, name -> kind
+    "run": {
+        **dict.fromkeys(("began", "time", "command", "git_revision"), str),
+        "seed": int,
+        "versions": dict,
+        "parameters": dict,
+    },
+    "epoch": {"epoch": int, "train": dict},
+    "evaluation": {"accuracy": NUMBER, "images": int},
+    "step": {"step": int, "squared_error": NUMBER},
+    "ledger": {"lines": list, "tables": list},
+}
+TOLD = {"gate": ("open", "block"), "encoding": ("poisson",), "class": MODELS}  # where they are not these; of gates ε tells which
+
+
+class Result:
+    """An evaluation, or what an epoch was judged by. record: its JSON object, see evaluation_record; spikes: by part of an SNN;
+    settings: name -> what it was run with, as text; on: which images; where: that without their number, and what they chose."""
+
+    def __init__(self, record):
+        told = record.get
+        self.record, self.spikes, self.confusion = record, told("spikes"), told("confusion")
+        found = {"T": told("timesteps"), "ε": told("epsilon")} if self.spikes else {}
+        found |= {name: told(name) for name, usual in TOLD.items() if self.spikes and told(name) not in usual}
+        found |= {"rule": told("rule"), **(told("bounds") or {}), "dimming": told("dimming"), "contrast": told("contrast")}
+        self.settings = {name: str(value) for name, value in found.items() if value is not None}
+        epoch, holdout, chose = told("epoch"), told("holdout"), told("selected_on") == "test"
+        kind = "held-out" if holdout or (epoch and not chose) else f"{told('dataset') or ''} test".strip()
+        images = f"{holdout:,} {kind} images" if holdout else f"{kind} images"
+        self.on = f"{record['images']:,} {images}"
+        self.where = f"{images}, which chose {f'epoch {epoch}' if epoch else 'the epoch'}" if epoch or chose else images
+
+    def label(self, names):
+        """'T = 8, ε = 0.2' of those of these settings that it has."""
+        return ", ".join(f"{name} = {self.settings[name]}" for name in names if name in self.settings)
 
 
 @dataclass
 class Run:
-    """A run: its log's path and its name; openings, epochs, evaluations, analysis (its steps): what records.py makes of its JSON
-    objects; ledgers: of energy; film: of single images, or None; faults: lines that say what was left out of it and why; seed: of
-    its random choices; recipe: what runs have in common that only the seed tells apart, NAME of NAME, NAME_1 and NAME_2."""
+    """A run: its log's path and its name; objects: event -> the JSON objects of its log; film: of single images, or None; faults:
+    lines that say what was left out of it and why; seed: of its random choices; recipe: what runs have in common that only the
+    seed tells apart, NAME of NAME, NAME_1 and NAME_2; mark: its short name in a page."""
 
     path: Path
     name: str
-    openings: list
-    epochs: list
-    evaluations: list
-    analysis: list
-    ledgers: list
+    objects: dict
     film: Film | None
     faults: list
+    mark: str = ""
 
     def __post_init__(self):
-        self.seed = self.openings[-1].seed if self.openings else 0
+        self.openings, self.epochs, self.evaluations, self.steps, self.ledgers = (self.objects[event] for event in REQUIRED)
+        self.seed = self.openings[-1]["seed"] if self.openings else 0
         self.recipe = self.name.removesuffix(f"_{self.seed}") if self.seed else self.name
+
+    @property
+    def title(self):
+        return f"{self.mark} {self.name}"
 
     @property
     def results(self):
         """Its evaluations; of a training run without one its best epoch so far."""
-        judged = [epoch.result for epoch in self.epochs if epoch.result]
-        return self.evaluations or (judged and [max(judged, key=lambda result: result.accuracy)])
+        if self.evaluations or not (judged := [epoch for epoch in self.epochs if epoch.get("evaluated")]):
+            return list(map(Result, self.evaluations))
+        best = max(judged, key=lambda epoch: epoch["evaluated"]["accuracy"])
+        renamed = {"spikes": "parts", "spikes_per_layer": "spikes", "timesteps": "mean_steps"}  # an evaluation's name -> here
+        return [Result(best | best["evaluated"] | {name: best["evaluated"].get(here) for name, here in renamed.items()})]
 
     @property
     def parameters(self):
         """name -> value as text, when the run was last started."""
-        return self.openings[-1].parameters if self.openings else {}
+        return {name: str(value) for name, value in self.openings[-1]["parameters"].items()} if self.openings else {}
 
     @property
     def is_spiking(self):
         return "pretrained_snn" in self.parameters or any(result.spikes for result in self.results)
-
-    @property
-    def has_feedback(self):
-        """Whether the network has a decoder; before an evaluation has told, by its architecture's name, or what it predicts."""
-        told = [result.feedback for result in self.evaluations if result.feedback is not None]
-        predicts = self.film is not None and not self.film.once
-        return told[0] if told else predicts or "wFeedback" in self.parameters.get("architecture", "")
 
 
 def find_runs(words, output_dir):
@@ -75,12 +108,10 @@ def find_runs(words, output_dir):
 def find_logs(word, output_dir):
     """Paths of the logs that a word names."""
     path = Path(word)
-    if path.suffix == ".jsonl":
-        if not path.is_file():
-            raise UserError(f"{word} is not there: give the path of a run's .jsonl, or a run's name")
+    if path.suffix == ".jsonl" or path.is_file():
+        if path.suffix != ".jsonl" or not path.is_file():
+            raise UserError(f"{word} is no run's log: give the path of a .jsonl that is there, or a run's name")
         return [path]
-    if path.is_file():
-        raise UserError(f"{word} is no log for programs: give the run's .jsonl")
     found = [Path(output_dir) / "logs" / kind / f"{word}.jsonl" for kind in ("ann", "snn")]
     if not any(path.is_file() for path in found):
         raise UserError(f"there is no run {word}: neither {found[0]} nor {found[1]} is there; --output_dir says where to look")
@@ -93,35 +124,35 @@ def read_run(path):
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    found, faults = {}, []
+    found, faults = {event: [] for event in REQUIRED}, []
     for number, line in enumerate(lines, 1):
         try:
             if line.strip():
-                event, record = read_record(line)
-                found.setdefault(event, []).append(KINDS.get(event, dict)(record))
-        except (ValueError, RecursionError) as error:
-            faults.append(f"line {number} left out: {str(error)[:200]}")
-    if not found:
+                record = read_record(line)
+                found.setdefault(record["event"], []).append(record)
+        except ValueError as error:
+            faults.append(f"line {number} {error}")
+    if not any(found.values()):
         raise UserError(f"{path} is no run's log: {faults[0] if faults else 'it is empty'}")
-    if len(faults) > MOST_FAULTS:
-        faults[MOST_FAULTS:] = [f"{len(faults) - MOST_FAULTS} more lines left out"]
+    faults = [f"left out {len(faults)} of its lines; the first: {faults[0]}"] if faults else []
     film, steps_path = None, path.with_name(f"{path.stem}_steps.npz")
     try:
         film = load_film(steps_path) if steps_path.is_file() else None
     except ValueError as error:
         faults.append(f"{steps_path.name} is damaged and left out: {str(error)[:200]}")
-    run = Run(path, path.stem, *(found.get(event, []) for event in KINDS), film, faults)
-    if not (run.results or run.epochs or run.analysis or run.ledgers or run.film):
+    run = Run(path, path.stem, found, film, faults)
+    if not (run.results or run.epochs or run.steps or run.ledgers or run.film):
         raise UserError(f"{path} has nothing to show yet: no whole epoch, evaluation or step")
     return run
 
 
 def read_record(line):
-    """(event, JSON object) of a line of a log. Raises ValueError or RecursionError."""
+    """The JSON object of a line of a log. Raises ValueError where it is none, or lacks what a report needs."""
     try:
         record = json.loads(line)
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or not isinstance(event := record.get("event"), str):
-        raise ValueError("no whole JSON object with an event")
-    return event, record
+        required = REQUIRED.get(record["event"], {})
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise ValueError("is no whole JSON object with an event") from None
+    if lacking := [name for name, kind in required.items() if not isinstance(record.get(name), kind)]:
+        raise ValueError(f"has no {lacking[0]}")
+    return record

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from harness.measuring.comparing import FIGURES, difference, spread
-from harness.reporting.records import TOLD
+from harness.reporting.reading import TOLD
 
 
 @dataclass
@@ -39,7 +39,7 @@ def recipes_of(runs):
         for result in run.results:
             key = run.recipe, result.on, tuple(result.settings.items())
             recipe = found.setdefault(key, Recipe(run.recipe, result.settings, result.on, {}, trained))
-            recipe.results[run.seed] = vars(result)
+            recipe.results[run.seed] = result.record
     return list(found.values())
 
 
