@@ -31,14 +31,14 @@ def main(argv=None):
 
 
 def train(args):
-    name, declared, about_start = run_name("ann", args), ann_settings(args.model), []
-    args, start = resolve(args, "ann", name, declared)
+    name, known, about_start = run_name("ann", args), ann_settings(args.model), []
+    args, start = resolve(args, "ann", name, known)
     model = new_ann(args)
     if start.kind == "ann":
         load_ann(model, start.saved, start.path, None if args.test_only else about_start.append)
     model.precision = args.precision
     teacher = teacher_from(args)
-    warnings = lines_on_idle(args, declared)
+    warnings = lines_on_idle(args, known)
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     with RunLog("ann", name, args, trains=not args.test_only) as run:
@@ -48,7 +48,7 @@ def train(args):
             return test_once(model, data[2], criterion, args, run)
         if model.settings["whitening"] and not start.kind:
             run.say(whiten_first_layer(model, data[0]))
-        return fit(model, data, criterion, args, run, declared, start.run)
+        return fit(model, data, criterion, args, run, known, start.run)
 
 
 @torch.no_grad()

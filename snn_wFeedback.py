@@ -25,8 +25,8 @@ def main(argv=None):
 
 
 def train(args):
-    name, declared = run_name("snn", args), snn_settings(args.model)
-    args, start = resolve(args, "snn", name, declared)
+    name, known = run_name("snn", args), snn_settings(args.model)
+    args, start = resolve(args, "snn", name, known)
     model = new_snn(args)
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
@@ -36,7 +36,7 @@ def train(args):
     trade_off = args.trade_off if model.has_feedback else 0.0  # what a gate makes of the image by itself is not learned
     kinds = args.trade_off_type, args.spike_penalty, args.classification_type
     criterion = Criterion(trade_off, *kinds, teacher, args.label_smoothing, own_losses(args, model))
-    warnings = lines_on_idle(args, declared)
+    warnings = lines_on_idle(args, known)
     args, data = data_for(args, model)
     about_data = lines_on(data if not args.test_only else (None, None, data[2]), model.classes)
     engine = use_engine(model, args, max(len(images) for images in data[1:] if images))
@@ -45,7 +45,7 @@ def train(args):
         start_snn(model, start, data[0], args, run, may_grow=not args.test_only)
         if args.test_only:
             return test_once(model, data[2], criterion, args, run)
-        return fit(model, data, criterion, args, run, declared, start.run)
+        return fit(model, data, criterion, args, run, known, start.run)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_extremes, save_sweep
 from harness.measuring.difficulty import difficulty_correlations
 from harness.measuring.report import blocking_table, class_lines, difficulty_lines, operations_table
-from self_models.basics.settings import NOT_NEGATIVE, declared
+from self_models.basics.settings import NOT_NEGATIVE, settings_in
 from self_models.objectives.gates import GATES
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -24,7 +24,7 @@ def build_parser(argv=None):
 
 def main(argv=None):
     args, start = resolve_evaluation(build_parser(argv).parse_args(argv), InputBlockingSNN)
-    if "epsilon" not in declared(GATES[args.gate]):
+    if "epsilon" not in settings_in(GATES[args.gate]):
         raise UserError(f"gate {args.gate} has no epsilon, which is varied here: --gate block, or snn_wFeedback.py --test_only")
     epsilons = args.epsilon if isinstance(args.epsilon, list) else [args.epsilon]
     suffix = "_epsilon_" + "_".join(str(epsilon) for epsilon in epsilons)

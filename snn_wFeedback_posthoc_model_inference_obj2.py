@@ -10,7 +10,7 @@ from harness.drawing.film import own_gate_in_words
 from harness.drawing.plots import save_adaptive, save_step_histograms
 from harness.measuring.difficulty import spike_correlations
 from harness.measuring.report import adaptive_table, setting_in_words
-from self_models.basics.settings import declared
+from self_models.basics.settings import settings_in
 from self_models.objectives.stopping import RULES
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 
@@ -20,7 +20,7 @@ def build_parser(argv=None):
     group = parser.add_argument_group("objective 2")
     rules = [name for name, rule in RULES.items() if rule.stops]
     group.add_argument("--rules", nargs="+", choices=rules, default=["all_predicted"], help="when an image stops")
-    for name, one in declared(*RULES.values()).items():  # those of --model's file, which the parser has imported, among them
+    for name, one in settings_in(*RULES.values()).items():  # those of --model's file, which the parser has imported, among them
         if f"--{name}s" in parser._option_string_actions:
             raise UserError(f"--model: --{name}s is a flag of this script already: give {name} of your rule another name")
         default = [*one.tried] or [one.default]
@@ -66,7 +66,7 @@ def sweep(posthoc, rules):
 
 def settings_of(rule, args):
     """The bounds to try a rule with, a list of dicts. Raises UserError where the flags of one rule differ in length."""
-    names = list(declared(RULES[rule]))
+    names = list(settings_in(RULES[rule]))
     values = [getattr(args, f"{name}s") for name in names]
     if len({len(bounds) for bounds in values}) > 1:
         raise UserError(f"--rules {rule} wants as many {' as '.join(f'--{name}s' for name in names)}")

@@ -9,7 +9,7 @@ from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured
 from self_models.fast.batched.folding import folded
-from self_models.network.declared import ANNSettings
+from self_models.network.network_settings import ANNSettings
 from self_models.network.norms import ACTIVATIONS, NORMS, QCFS
 from self_models.network.plans import find_plan
 from self_models.network.stages import build_stages, encoder_parts, list_layers, pass_on
@@ -23,7 +23,7 @@ class VGG_wFeedback(Configured, nn.Module):
     """f0 = F(x);  f[t] = f[t-1] + F(x - p[t-1]);  p[t] = G(f[t]);  logits = C(f[T-1])
 
     ReLU in encoder F and classifier C, LeakyReLU(0.01) in decoder G; or QCFS in all. Images (B, C, H, W) in [-1, 1] in
-    colour, else in [0, 1]. Settings: ANNSettings in network/declared.py. An architecture without feedback runs one step, and so
+    colour, else in [0, 1]. Settings: ANNSettings in network_settings.py. An architecture without feedback runs one step, and so
     does a network with a norm. Raises ModelError for settings that make no network."""
 
     Settings = ANNSettings

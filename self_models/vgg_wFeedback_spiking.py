@@ -10,9 +10,9 @@ from torch import nn
 
 from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
-from self_models.basics.settings import Configured, declared
+from self_models.basics.settings import Configured, settings_in
 from self_models.fast import batched
-from self_models.network.declared import CHANGEABLE, SpikingSettings
+from self_models.network.network_settings import CHANGEABLE, SpikingSettings
 from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
@@ -37,7 +37,7 @@ from self_models.vgg_wFeedback import mixed_precision
 class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     """Input spikes -> encoder -> (decoder -> prediction p[t]) and (classifier -> output O), T times; logits = O.
 
-    The classifier's last layer does not spike, it accumulates. Settings: SpikingSettings in network/declared.py, and those of
+    The classifier's last layer does not spike, it accumulates. Settings: SpikingSettings in network_settings.py, and those of
     its parts: gate (objectives/gates.py: what the input neurons see next), rule (stopping.py: when an image stops, in
     evaluation) and readout (readouts.py: how the decoder's output predicts). feedback_interval k: the decoder runs at every
     k-th step only, on the encoder's output summed since it last ran. Raises ModelError for settings that make no network.
@@ -90,7 +90,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     def change(self, **settings):
         """Change settings of a model that is built: those of its gate, its rule and its read-out, and CHANGEABLE. Returns the
         model. Raises ModelError for any other, or a value that cannot be; then nothing changes."""
-        for name in settings.keys() & declared(self.Settings).keys():
+        for name in settings.keys() & settings_in(self.Settings).keys():
             if name not in CHANGEABLE:
                 raise ModelError(f"{name} cannot be changed in a model that is built: build another")
         before, self.settings = self.settings, self.checked(settings, may_idle=self.settings)

@@ -221,7 +221,7 @@ def test_a_choice_is_of_texts(names):
 def test_a_part_does_not_take_a_setting_of_the_network(monkeypatch):
     monkeypatch.setitem(RULES, "x", rule("timesteps", LEAD))
     with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
-        InputBlockingSNN.declared()
+        InputBlockingSNN.known_settings()
 
 
 def test_a_rule_that_looks_at_the_input_must_say_so():
@@ -332,7 +332,7 @@ def test_a_recipe_names_a_model_and_a_setting_of_its_class_is_a_flag(trained, tm
 SETTING = """
 from dataclasses import dataclass
 from self_models.basics.settings import POSITIVE, setting
-from self_models.network.declared import SpikingSettings
+from self_models.network.network_settings import SpikingSettings
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 @dataclass

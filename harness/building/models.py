@@ -34,7 +34,7 @@ def adopted(config, saved, cls, names):
     """The Configuration with these settings (names) of a checkpoint, for a class, and what its epoch was chosen on, if known."""
     settings, found = saved.get("settings", {}), {}
     settings = getattr(MODELS.get(str(saved.get("model"))), "defaults", {}) | settings
-    for name, one in cls.declared().items():
+    for name, one in cls.known_settings().items():
         if name in names and name in settings and (flag := one.flag(name)) and flag not in config.given:
             value = one.check(name, settings[name])
             found[flag] = lasting_name(value) if name == "dataset" else value
@@ -47,7 +47,7 @@ def adopted(config, saved, cls, names):
 
 def settings_from(cls, args, **own):
     """The arguments of the constructor of cls, from the flags that count; own: settings that hold instead of a flag's."""
-    flags = {name: one.flag(name) for name, one in cls.declared().items()}
+    flags = {name: one.flag(name) for name, one in cls.known_settings().items()}
     values = {name: getattr(args, flag) for name, flag in flags.items() if flag and hasattr(args, flag)}
     values |= {**args.facts, "dataset": lasting_name(args.dataset), "plan": getattr(args, "plan", None), **own}
     counting = {*cls.in_force(values), *own}

@@ -14,7 +14,7 @@ from harness.runs.progress import progress_bar
 from harness.training.forecast import counted
 from harness.training.resuming import taken_up
 from self_models.basics.checkpoints import from_original, may_hold, restore
-from self_models.basics.settings import declared
+from self_models.basics.settings import settings_in
 from self_models.conversion import (
     ROUNDS,
     balance_thresholds,
@@ -27,7 +27,7 @@ from self_models.conversion import (
     rates_of,
     scale_thresholds,
 )
-from self_models.network.declared import NetworkSettings, SpikingSettings
+from self_models.network.network_settings import NetworkSettings, SpikingSettings
 from self_models.network.norms import folded_in
 from self_models.network.plans import find_plan
 from self_models.network.stages import LINEAR
@@ -67,7 +67,7 @@ def resolve(config, kind, name, known):
     if kind == "snn":
         return resolve_snn(config)
     start, cls = found_start(config, "ann", config.model), class_for(config.model, VGG_wFeedback)
-    return with_facts(adopted(config, start.saved, cls, cls.declared()) if start.kind else config), start
+    return with_facts(adopted(config, start.saved, cls, cls.known_settings()) if start.kind else config), start
 
 
 def resolve_snn(config, keeps=()):
@@ -76,8 +76,8 @@ def resolve_snn(config, keeps=()):
     if not start.kind:
         start = found_start(config, "ann", as_saved(config.model, config.pretrained_ann) if config.pretrained_ann else "")
     if start.kind:
-        common = declared(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
-        names = common if start.kind == "ann" else cls.declared().keys() - set(keeps)
+        common = settings_in(NetworkSettings).keys() - SpikingSettings.__annotations__.keys()
+        names = common if start.kind == "ann" else cls.known_settings().keys() - set(keeps)
         config = adopted(config, start.saved, cls, names)
     config = followed(with_facts(config), start)
     if start.kind == "ann":
@@ -120,7 +120,7 @@ def gate_of(start):
 
 def trained_gate(config, start):
     """The checkpoint's gate, and its settings."""
-    flags = {"gate": "gate"} | {name: one.flag(name) for name, one in declared(gate_of(start)).items()}
+    flags = {"gate": "gate"} | {name: one.flag(name) for name, one in settings_in(gate_of(start)).items()}
     return {flag: start.settings[name] for name, flag in flags.items() if name in start.settings}
 
 

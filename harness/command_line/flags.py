@@ -1,11 +1,11 @@
-"""The parsers of the scripts, of a run's settings (declared.py) and the model's."""
+"""The parsers of the scripts, of a run's settings (run_settings.py) and the model's."""
 
 from dataclasses import replace
 
 from harness import UserError
 from harness.building.own import check_used, class_for
-from harness.command_line.declared import OfAll, OfANN, OfEvaluation, OfFineTuning, OfSNN, OfTraining
 from harness.command_line.parser import GROUPS, Parser, SwitchAction, model_in, typed
+from harness.command_line.run_settings import OfAll, OfANN, OfEvaluation, OfFineTuning, OfSNN, OfTraining
 from harness.training.losses import loss_settings
 from self_models.basics import settings
 from self_models.basics.settings import COUNT, POSITIVE, WHOLE, Text
@@ -21,20 +21,20 @@ SNN_DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}
 
 def ann_settings(model=""):
     """name -> Setting of all that the ANN's script has flags for. model: of --model."""
-    return joined(settings.declared(OfAll, OfTraining, OfANN), class_for(model, VGG_wFeedback).declared())
+    return joined(settings.settings_in(OfAll, OfTraining, OfANN), class_for(model, VGG_wFeedback).known_settings())
 
 
 def snn_settings(model=""):
     """name -> Setting of all that the SNN's training script has flags for. model: of --model."""
-    own = settings.declared(OfAll, OfTraining, OfSNN, OfFineTuning)
+    own = settings.settings_in(OfAll, OfTraining, OfSNN, OfFineTuning)
     own, network = settings.with_defaults(own, SNN_DEFAULTS), class_for(model, VGG_SNN_STDB_wFeedback)
-    return joined(loss_settings(), own, network.declared())
+    return joined(loss_settings(), own, network.known_settings())
 
 
 def posthoc_settings(cls):
     """name -> Setting of all that a script has flags for that evaluates a trained SNN as a model of class cls."""
-    own = settings.declared(OfAll, OfEvaluation, OfSNN)
-    return joined(settings.with_defaults(own, SNN_DEFAULTS | {"test_only": True}), cls.declared())
+    own = settings.settings_in(OfAll, OfEvaluation, OfSNN)
+    return joined(settings.with_defaults(own, SNN_DEFAULTS | {"test_only": True}), cls.known_settings())
 
 
 def joined(*several):
@@ -72,7 +72,7 @@ def posthoc_parser(description, argv, cls, without=()):
     """The parser of a script that evaluates a trained SNN as a model of class cls, or of --model's, see class_for, whose settings
     are flags; without: settings that get no flag here, nor do those of the parts that they choose."""
     cls = class_for(typed_model(argv, "evaluation"), cls)
-    held = {name for name, one in cls.declared().items() if one.adopted}
+    held = {name for name, one in cls.known_settings().items() if one.adopted}
     settings, out = posthoc_settings(cls), {*without}
     own = {name: one for name, one in settings.items() if out.isdisjoint((name, *(need.flag for need in one.needs)))}
     own |= {name: replace(one, help=f"{one.help} (default: the checkpoint's)") for name, one in own.items() if name in held}

@@ -242,14 +242,14 @@ class SwitchAction(argparse.Action):
         setattr(namespace, self.dest, WORDS[word] != negative)
 
 
-def lines_on_idle(args, declared):
+def lines_on_idle(args, known):
     """Lines that warn of typed flags of training where nothing is trained; the original's command lines carry such flags. args
-    hold what checkpoints say; declared: name -> Setting of all flags. A preset's flags are not judged, since it serves every way
+    hold what checkpoints say; known: name -> Setting of all flags. A preset's flags are not judged, since it serves every way
     of using its network. Raises UserError for any other flag that does nothing, and for an evaluation without a checkpoint."""
     own = [flag for flag in CHECKPOINTS if hasattr(args, flag)]
     if args.test_only and not any(getattr(args, flag) for flag in own):
         raise UserError(f"--test_only wants a trained network: give {' or '.join(f'--{flag} PATH' for flag in own)}")
-    typed = {one.flag(name): one for name, one in declared.items() if one.flag(name) in args.typed}
+    typed = {one.flag(name): one for name, one in known.items() if one.flag(name) in args.typed}
     of_training = [flag for flag, one in typed.items() if one.training and args.test_only]
     if not args.test_only and not getattr(args, "epochs", 1):  # converted and saved
         groups = "training", "fine-tuning"

@@ -39,7 +39,7 @@ def resolve_evaluation(args, cls, as_trained=False):
         if not path.is_file():
             raise UserError(f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint")
         args = args.with_found(pretrained_snn=str(path))
-    known = class_for(args.model, cls).declared().items()
+    known = class_for(args.model, cls).known_settings().items()
     return resolve_snn(args, keeps={name for name, one in known if not (one.adopted or as_trained)})
 
 

@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from harness.runs.checkpoints import write_whole
 from self_models.basics.images import has_colour
-from self_models.basics.settings import declared
+from self_models.basics.settings import settings_in
 from self_models.counting.spikes import PARTS, part_of
 from self_models.objectives.gates import GATES
 from self_models.objectives.once import Once, on_grid
@@ -226,7 +226,7 @@ def own_gate_in_words(gate):
     if came is type(gate):
         return ""
     name = next((name for name, cls in GATES.items() if cls is type(gate)), type(gate).__name__)
-    values = {own: getattr(gate, own) for own in declared(type(gate)) if own not in declared(came)}
+    values = {own: getattr(gate, own) for own in settings_in(type(gate)) if own not in settings_in(came)}
     words = (f"{own} {f'{value:g}' if isinstance(value, float) else value}" for own, value in values.items())
     return ", ".join([f"gate {name}", *words])
 

@@ -9,7 +9,7 @@ from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
 from harness.runs.health import HELPS_AGAINST_SILENCE
 from self_models.basics.images import ELSEWHERE
-from self_models.basics.settings import declared
+from self_models.basics.settings import settings_in
 from self_models.counting.spikes import part_of
 from self_models.objectives.stopping import RULES
 
@@ -212,7 +212,7 @@ def evaluation_record(model, result, args, **more):
         "command": command_line(),
     }
     if settings.get("rule", "never") != "never":
-        record |= {"rule": settings["rule"], "bounds": {name: settings[name] for name in declared(RULES[settings["rule"]])}}
+        record |= {"rule": settings["rule"], "bounds": {name: settings[name] for name in settings_in(RULES[settings["rule"]])}}
     if "parts" in result:
         record |= {"spikes": result["parts"], "spikes_per_layer": result["spikes"]}
     confusion = result["confusion"]

@@ -32,9 +32,9 @@ from self_models.running.stream import SequenceState
 OF_STATISTICS = 40  # batches whose statistics averaged weights are given
 
 
-def fit(model, data, criterion, args, run, declared, saved=None):
+def fit(model, data, criterion, args, run, known, saved=None):
     """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume. data: (training, selection or
-    None, test) ImageSets; declared: name -> Setting of all flags; saved: what taken_up returned. The best epoch is chosen on what
+    None, test) ImageSets; known: name -> Setting of all flags; saved: what taken_up returned. The best epoch is chosen on what
     args.selected_on says, see selection.py. Its test figures are measured once at the end, and returned. SIGINT and SIGTERM end
     it after the update, saved: then Interrupted is raised."""
     train, updates, args = length_of(data[0], args)
@@ -42,7 +42,7 @@ def fit(model, data, criterion, args, run, declared, saved=None):
     optimizer = make_optimizer(model, args)
     schedule = make_schedule(optimizer, args, updates)
     averaged = WeightAverage(model, args, updates) if args.average_weights != "none" else None
-    training = TrainingState(model, data, criterion, args, run, declared, optimizer, schedule, averaged)
+    training = TrainingState(model, data, criterion, args, run, known, optimizer, schedule, averaged)
     if args.resume:
         training.resume(saved)
     if args.epochs:

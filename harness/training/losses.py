@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from harness import UserError
 from self_models.basics import ModelError
-from self_models.basics.settings import NOT_NEGATIVE, Need, Registry, declared, setting
+from self_models.basics.settings import NOT_NEGATIVE, Need, Registry, setting, settings_in
 from self_models.counting.spikes import total_spikes
 from self_models.running.outputs import errors_by_step
 from self_models.vgg_wFeedback import in_precision
@@ -37,7 +37,7 @@ def loss_settings():
     """NAME_SETTING -> Setting of all losses that are registered, which but for their weight need that."""
     found = {}
     for name, loss in LOSSES.items():
-        for own, one in declared(loss).items():
+        for own, one in settings_in(loss).items():
             needs = (*one.needs, Need(f"{name}_weight")) if own != "weight" else ()
             more = {"help": f"{loss.__name__}: {one.help}", "needs": needs, "group": "training", "training": True}
             found[f"{name}_{own}"] = replace(one, **more)
@@ -48,7 +48,7 @@ def own_losses(args, model):
     """NAME_loss -> Loss of those that weigh something in training. Raises UserError where one lacks a decoder."""
     found = {}
     for name, cls in LOSSES.items():
-        loss = cls(**{own: getattr(args, f"{name}_{own}") for own in declared(cls)})
+        loss = cls(**{own: getattr(args, f"{name}_{own}") for own in settings_in(cls)})
         if loss.weight and not args.test_only:
             found[f"{name}_loss"] = loss
             if loss.needs_frames and not model.has_feedback:

@@ -15,11 +15,11 @@ from self_models.basics.settings import meant
 from self_models.loading import whole_checkpoint
 
 
-def taken_up(args, declared, kind, name, own=None):
+def taken_up(args, known, kind, name, own=None):
     """(the Configuration, the checkpoint that --resume asks for, whose flags it has adopted); None without --resume, or where the
     run has not saved yet, and is to begin.
 
-    declared: name -> Setting of all flags; kind, name: of the run; own: the class of --model. Raises UserError where the
+    known: name -> Setting of all flags; kind, name: of the run; own: the class of --model. Raises UserError where the
     checkpoint is damaged or gone, a flag was typed that may not change, or a folder's images are others; or where there is no
     checkpoint, and no flag was typed that says what to train.
     """
@@ -30,7 +30,7 @@ def taken_up(args, declared, kind, name, own=None):
     args = args.with_settled(resume=str(path))
     if args.overwrite and paths.wrote(path):
         raise UserError(f"--resume goes on with the run {name}, and --overwrite replaces it: leave out one of the two")
-    of_recipe = {one.flag(name) for name, one in declared.items() if one.fixed and one.group != "run"}
+    of_recipe = {one.flag(name) for name, one in known.items() if one.fixed and one.group != "run"}
     may_begin = bool({"preset", "pretrained_ann", "pretrained_snn", *of_recipe}.intersection(args.typed))
     saved = ranks.from_first(lambda: _read(path, paths, may_begin, own))
     if saved is None:
@@ -40,12 +40,12 @@ def taken_up(args, declared, kind, name, own=None):
     was = {flag: one.default for flag, one in loss_settings().items()} | saved["flags"]  # losses that it did not know
     if was.pop("tensorboard", False):
         say_once(f"note: {path} was trained with --tensorboard, which is no flag any more: it is ignored")
-    if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in declared]:
+    if lost := [flag for flag in was if flag.endswith("_weight") and was[flag] and flag not in known]:
         unknown = f"--{lost[0]} {was[lost[0]]:g}, a loss that is not registered here"
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
     if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
         was["dataset"] = typed  # the same, though it may have moved
-    taken_up = {one.flag(name): one for name, one in declared.items() if one.taken_up and one.flag(name) in was}
+    taken_up = {one.flag(name): one for name, one in known.items() if one.taken_up and one.flag(name) in was}
     if changed := [flag for flag, one in taken_up.items() if one.fixed and args.given.get(flag, was[flag]) != was[flag]]:
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
     if args.updates and not was.get("updates"):
@@ -61,9 +61,9 @@ def taken_up(args, declared, kind, name, own=None):
     return args, saved
 
 
-def flags_to_save(args, declared, model):
+def flags_to_save(args, known, model):
     """flag -> value of this run, for its last checkpoint: the model's settings as they are in force."""
-    flags, settings = {name: one.flag(name) for name, one in declared.items() if one.taken_up}, dict(model.settings)
+    flags, settings = {name: one.flag(name) for name, one in known.items() if one.taken_up}, dict(model.settings)
     settings["dataset"] = args.dataset  # where it lies, too
     return {flag: settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
 

@@ -27,7 +27,7 @@ class Finished(UserError):
 @dataclass
 class TrainingState:
     """A model, its optimiser and schedule, the average of its weights, if one is asked for, and how far they have come. data:
-    (training, selection or None, test) ImageSets; declared: name -> Setting of all flags; epoch: epochs completed; progress: of
+    (training, selection or None, test) ImageSets; known: name -> Setting of all flags; epoch: epochs completed; progress: of
     the epoch after them; seconds: that it has taken; best: figures of the best epoch; finished: the final evaluation has been
     reported, too; signals: see noted_signals. No state of a random generator is kept: every draw follows from the seed, the
     epoch, and the step or the image."""
@@ -37,7 +37,7 @@ class TrainingState:
     criterion: object
     args: object
     run: object
-    declared: dict
+    known: dict
     optimizer: object
     schedule: object
     averaged: object = None
@@ -71,7 +71,7 @@ class TrainingState:
         more |= {"step": self.progress.step, "average": vars(average)}
         more |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         more |= {"averaged": self.averaged.state_dict()} if self.averaged else {}
-        more |= {"flags": flags_to_save(self.args, self.declared, self.model)}
+        more |= {"flags": flags_to_save(self.args, self.known, self.model)}
         more |= {"files": {part: images.known_by for part, images in (("train", self.data[0]), ("test", self.data[2]))}}
         save_checkpoint(self.run.place.last_path, self.model, self.run.place.previous_path, **more)
         self.saved_at = time.monotonic()

@@ -65,7 +65,7 @@ class Registry(dict):
             if not one:
                 raise ModelError(f"{told}: declare {field.name} of {cls.__name__} by setting() or objective_setting()")
             for other, part in self.items():
-                if declared(part).get(field.name, one) is not one:
+                if settings_in(part).get(field.name, one) is not one:
                     raise ModelError(f"{told}: {other} has a setting {field.name}, too: inherit it, or take another name")
 
     def find(self, name):
@@ -214,7 +214,7 @@ def objective_setting(default, kind, help, **more):
 
 
 @functools.cache
-def declared(*declarations):
+def settings_in(*declarations):
     """name -> Setting of these dataclasses, in their order; of a name that several have the last counts. Not to be changed."""
     return {field.name: field.metadata["setting"] for each in declarations for field in dataclasses.fields(each)}
 
@@ -235,31 +235,31 @@ class Configured:
     positional = ()
 
     @classmethod
-    def declared(cls):
+    def known_settings(cls):
         """name -> Setting, with this class's defaults; a part's settings are among them, and need that it is chosen."""
         parts, defaults = {}, {}
         for kind, registry in cls.parts.items():
-            for name, one in declared(*registry.values()).items():
-                if name in parts or name in declared(cls.Settings):
+            for name, one in settings_in(*registry.values()).items():
+                if name in parts or name in settings_in(cls.Settings):
                     raise ModelError(f"a {kind} declares a setting {name}, which {cls.__name__} has already: take another name")
-                owners = tuple(word for word, part in registry.items() if name in declared(part))
+                owners = tuple(word for word, part in registry.items() if name in settings_in(part))
                 parts[name] = dataclasses.replace(one, needs=(*one.needs, Need(kind, owners)))
         for base in reversed(cls.__mro__):
             defaults |= vars(base).get("defaults", {})
-        return with_defaults(declared(cls.Settings) | parts, defaults)
+        return with_defaults(settings_in(cls.Settings) | parts, defaults)
 
     @classmethod
     def in_force(cls, values):
         """Names of the settings that count for these values: this class's own, and those of the parts that are chosen."""
         chosen = {name: values[name] for name, registry in cls.parts.items() if not registry.all_may_be_set}
-        needs = {name: [need for need in one.needs if need.flag in chosen] for name, one in cls.declared().items()}
+        needs = {name: [need for need in one.needs if need.flag in chosen] for name, one in cls.known_settings().items()}
         return {name for name, asked in needs.items() if all(need.holds(chosen[need.flag]) for need in asked)}
 
     @classmethod
     def checked(cls, values, may_idle=()):
         """All settings in force, these values among them; may_idle: values that need no part that uses them. Raises ModelError
         for an unknown name, an impossible value, or a setting of a part that is not chosen."""
-        known = cls.declared()
+        known = cls.known_settings()
         if unknown := [name for name in values if name not in known]:
             raise ModelError(f"{cls.__name__} has no setting {unknown[0]!r}: choose from {', '.join(known)}")
         found = {name: one.check(name, values.get(name, dict(may_idle).get(name, one.default))) for name, one in known.items()}
@@ -280,6 +280,6 @@ class Configured:
         made = {}
         for name, registry in self.parts.items():
             cls = registry.find(self.settings[name])
-            made[name] = cls(**{own: self.settings[own] for own in declared(cls)})
+            made[name] = cls(**{own: self.settings[own] for own in settings_in(cls)})
             vars(made[name]).update(common)
         return made
