@@ -129,16 +129,6 @@ def test_inference_peers_says_by_how_much_spikes_differ():
     assert compared({"input": torch.tensor([4.0, 4.0]), "features.1": torch.tensor([2.0, 10.0])}, ours) == 0.1  # 2 of 20
 
 
-def test_event_engine_beside_the_dense_one():
-    flags = "--networks small --images 3 --repeats 1 --threads 1"
-    said = run_here("benchmarks.speed.event_engine", flags)[1]
-    rows = {row["case"]: row for row in map(json.loads, said.splitlines())}
-    assert len(rows) == 7
-    speeds = [row for row in rows.values() if "same_steps" in row]
-    assert len(speeds) == 4 and all(row["same_steps"] and row["dense_accuracy"] == row["event_accuracy"] for row in speeds)
-    assert rows["small, blocking"]["spikes"] < rows["small, no blocking"]["spikes"]
-
-
 def test_crossover_counts_the_additions_of_spikes(tmp_path):
     """By hand of the input: 3072 pixels in 4 timesteps, of which one meets 4 neurons in (3 n - 2)^2 / n^2 of n x n places."""
     flags = f"--plan 4 M 5 --widths 1 --rates 0.001 0.1 --batches 2 --repeats 1 --picture {tmp_path / 'map.png'}"
