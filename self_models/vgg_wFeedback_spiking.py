@@ -12,12 +12,11 @@ from self_models.basics import ModelError
 from self_models.basics.images import background, checked_images, class_names, find_image_shape, has_colour
 from self_models.basics.settings import Configured, settings_in
 from self_models.fast import batched
-from self_models.network.network_settings import CHANGEABLE, SpikingSettings
+from self_models.network.network_settings import CHANGEABLE, SpikingSettings, check_together
 from self_models.network.neurons import PhasedNeuron, SpikingLayers, SpikingNeuron
 from self_models.network.plans import find_plan
 from self_models.network.stages import add_biases, build_stages, encoder_parts, list_layers, new_bias, pass_on
 from self_models.network.surrogates import SURROGATES
-from self_models.network.together import check_together
 from self_models.network.wiring import modules_of, unknown, wire
 from self_models.objectives import contrast, once  # noqa: F401  (register their gates)
 from self_models.objectives.encoders import ENCODINGS
