@@ -47,12 +47,15 @@ def check_png(flag, path):
 
 def save_gif(path, film, seconds_per_step):
     """One frame per step: input, the rows of rows_of, answer, spikes so far; the last frame stays longer."""
-    steps = range(len(film.predictions))
-    some = np.concatenate([*_frames(film, steps[:: -(-len(steps) // 8)])])
+    save_frames(path, lambda chosen: _frames(film, chosen), len(film.predictions), seconds_per_step)
+
+
+def save_frames(path, drawn, count, seconds):
+    """A GIF of so many frames, of which drawn(numbers) yields those as arrays of bytes."""
+    some = np.concatenate([*drawn(range(0, count, -(-count // 8)))])
     palette = Image.fromarray(some).quantize()  # one for all frames, so that the colours of what stands still do not flicker
-    frames = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in _frames(film, steps))
-    pauses = [1000 * seconds_per_step] * (len(steps) - 1) + [3000]
-    look = {"save_all": True, "append_images": frames, "duration": pauses, "loop": 0}
+    frames = (Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in drawn(range(count)))
+    look = {"save_all": True, "append_images": frames, "duration": [1000 * seconds] * (count - 1) + [3000], "loop": 0}
     write_whole(path, lambda file: next(frames).save(file, "GIF", **look))
 
 

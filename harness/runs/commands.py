@@ -18,6 +18,7 @@ COMMANDS = {  # of `wfeedback`, once the package is installed -> the script
     "report": "report",
     "energy": "energy",
     "export": "export",
+    "nir": "run_nir",
     "demo": "demo",
 }
 PREFIX = "wfeedback"  # what sys.argv[0] begins with where that command started the script

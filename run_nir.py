@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Run a network of a NIR file on recordings of an event camera: accuracy, spikes and additions by node, recordings per second.
+
+FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in microseconds) or of frames. The class is the
+output that sends most."""
+
+import time
+import warnings
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from harness import UserError
+from harness.command_line.parser import Parser, SwitchAction, typed
+from harness.command_line.run_settings import OfAll
+from harness.command_line.scripts import run_script
+from harness.data.events import rows_in
+from harness.data.folders import labelled_recordings, some
+from harness.drawing.recording import save_recording
+from harness.measuring.report import figure, save_results_json
+from harness.runs.progress import progress_bar
+from harness.runs.runlog import RunLog
+from self_models.basics import ModelError
+from self_models.basics.settings import COUNT, POSITIVE, settings_in
+from self_models.graph import RESETS, from_nir
+
+SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size", "results_json")  # flags of other scripts, too
+MOST = 100_000  # timesteps
+COLUMNS = ("left", "left", "right", "right")
+
+
+def build_parser():
+    settings = {name: one for name, one in settings_in(OfAll).items() if name in SHARED}
+    settings["batch_size"] = replace(settings["batch_size"], help="recordings at a time")
+    parser = Parser(__doc__, settings=settings)
+    parser.usage = "%(prog)s NETWORK.nir FOLDER [FLAG ...]"
+    parser.add_argument("network", metavar="NETWORK.nir")
+    parser.add_argument("folder", metavar="FOLDER", help="recordings in FOLDER/CLASS/, or FOLDER/test/CLASS/")
+    group = parser.add_argument_group("running")
+    help_text = "of a timestep; default: as the file says, else 0.001"
+    group.add_argument("--dt", type=typed(POSITIVE), default=None, metavar="SECONDS", help=help_text)
+    help_text = "a timestep has N events, however long they take"
+    group.add_argument("--events_per_step", type=typed(COUNT), default=None, metavar="N", help=help_text)
+    help_text = "timesteps of each recording; default: those of the longest"
+    group.add_argument("--steps", type=typed(COUNT), default=None, metavar="T", help=help_text)
+    help_text = "of a neuron that has spiked: to v_reset, or by the threshold; default: as the file says, else zero"
+    group.add_argument("--reset", choices=RESETS, default=None, help=help_text)
+    help_text = "event: the kernel; dense: PyTorch; auto: the kernel where it knows all nodes"
+    group.add_argument("--engine", choices=["auto", "event", "dense"], default="auto", help=help_text)
+    help_text = "N recordings only, of all classes alike"
+    group.add_argument("--limit", type=typed(COUNT), default=None, metavar="N", help=help_text)
+    group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is read as another class")
+    help_text = "draw this recording: events, first layer's spikes, outputs"
+    group.add_argument("--gif", default="", metavar="FILE", help=help_text)
+    parser.rare |= {"results_json"}
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv).with_settled(seed=0)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        model = from_nir(args.network, args.dt, args.reset, args.engine)
+    if len(model.input_shape) != 3 or model.input_shape[0] > 2:
+        shape = f"{args.network} takes {model.input_shape}"
+        raise UserError(
+            f"{shape}, and recordings are (2, H, W), or (1, H, W): give its Input such a shape, and a Flatten behind it"
+        )
+    run = RunLog("nir", args.run_name or Path(args.network).stem, args, trains=False)
+    run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
+    files, labels, names = listed(args, model)
+    recordings, steps = read(args, model, files)
+    drawn = read(args, model, [args.gif]) if args.gif else None
+    run.begin()
+    engine = f"dense ({model.stays})" if model.stays else "event" if model.engine else "dense"
+    run.say(
+        f"{len(files):,} recordings of {len({*labels})} classes, {steps} timesteps of {length(args, model)}; engine: {engine}"
+    )
+    result, read_as = evaluate(model, recordings, labels, steps, args.batch_size)
+    report(run, model, result)
+    for path, label, found in zip(files, labels, read_as, strict=True):
+        if args.wrong and found != label:
+            run.say(f"wrong: {path}: {names[label]} read as {names[found]}")
+    record = {"event": "nir", "network": args.network, "timesteps": steps, "dt": model.dt, **result}
+    run.record(**record)
+    if args.results_json:
+        save_results_json(args.results_json, [record])
+    if drawn:
+        save_recording(run.place.picture(".gif"), model, *drawn, names, Path(args.gif).name)
+        run.say(f"wrote {run.place.picture('.gif')}")
+    if args.log:
+        run.say(f"log: {run.place.log_path}")
+    return record
+
+
+def length(args, model):
+    """Of a timestep, in words."""
+    return f"{args.events_per_step} events" if args.events_per_step else f"{1000 * model.dt:g} ms"
+
+
+def listed(args, model):
+    """(paths of the recordings, their labels, name of each output). Classes with numbers as names are those of the outputs."""
+    found, outputs = labelled_recordings(args.folder), prod(model.shapes[list(model.nodes)[-1]])
+    numbered = all(name.isdecimal() and int(name) < outputs for name in found)
+    if not numbered and len(found) != outputs:
+        raise UserError(
+            f"{args.folder} has {len(found)} classes ({some([*found])}), and {args.network} {outputs} outputs: give a folder for "
+            "each output, in the order of their names, or name them by the outputs' numbers, from 0"
+        )
+    labels = {name: int(name) if numbered else number for number, name in enumerate(found)}
+    files = sorted((n, labels[name], path) for name, paths in found.items() for n, path in enumerate(paths))
+    _, labels_of, paths = zip(*files[: args.limit], strict=True)
+    return paths, labels_of, [dict(zip(labels.values(), labels, strict=True)).get(n, str(n)) for n in range(outputs)]
+
+
+def read(args, model, paths):
+    """(recordings as the model takes them, how many timesteps all have). Raises UserError for one that cannot be read."""
+    found, longest, bar = [], 0, progress_bar("reading", len(paths))
+    for path in paths:
+        try:
+            rows, steps = rows_in(Path(path), model.input_shape, model.dt, args.events_per_step)
+        except ModelError as error:
+            raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}; mend it, or take it out") from None
+        if (args.steps or steps) > MOST:
+            long = f"{path} has {steps:,} timesteps of {length(args, model)}"
+            raise UserError(f"{long}: give a larger --dt, or --steps T, or let its times begin at 0")
+        found.append(rows[rows[:, 0] < args.steps] if args.steps else rows)
+        longest = max(longest, steps)
+        bar.update()
+    bar.close()
+    return found, args.steps or longest
+
+
+@torch.no_grad()
+def evaluate(model, recordings, labels, steps, batch_size):
+    """(figures, the class that each recording is read as). Times are of the model alone."""
+    spikes, additions, read_as, seconds, bar = {}, {}, [], 0.0, progress_bar("running", len(recordings))
+    for begin in range(0, len(recordings), batch_size):
+        batch, began = recordings[begin : begin + batch_size], time.perf_counter()
+        output = model(batch, steps)
+        seconds += time.perf_counter() - began
+        read_as += output.logits.argmax(1).tolist()
+        for counts, found in ((spikes, output.spikes), (additions, getattr(output, "additions", None) or {})):
+            for name, each in found.items():
+                counts[name] = counts.get(name, 0.0) + each.double().sum().item() / len(recordings)
+        bar.update(len(batch))
+    bar.close()
+    right = sum(found == label for found, label in zip(read_as, labels, strict=True))
+    rates = {"seconds": seconds, "recordings_per_second": len(recordings) / seconds, "threads": torch.get_num_threads()}
+    counts = {"recordings": len(recordings), "right": right, "accuracy": right / len(recordings)}
+    return counts | rates | {"spikes": spikes, "additions": additions}, read_as
+
+
+def report(run, model, result):
+    """Say what evaluate() has found."""
+    run.say(f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {result['recordings']:,} recordings")
+    shapes = {"input": model.input_shape} | model.shapes
+    rows = [[name, "x".join(map(str, shapes[name])), figure(count), figure(result["additions"].get(name, 0))]
+            for name, count in result["spikes"].items()]  # fmt: skip
+    run.say(*tabulate(rows, ["node", "shape", "spikes", "additions"], disable_numparse=True, colalign=COLUMNS).splitlines())
+    run.say(f"{result['recordings_per_second']:.1f} recordings per second (files already read; threads: {result['threads']})")
+
+
+if __name__ == "__main__":
+    run_script(main)
