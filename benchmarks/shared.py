@@ -1,22 +1,10 @@
-"""What the programs of several rooms share: an optimiser, memory, watched neurons, equal contents, a page in a browser."""
+"""What several programs share: resident memory, watched neurons, equal contents of checkpoints."""
 
-import argparse
-import base64
-import json
 import resource
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
-
-# of training steps
-OPTIMIZER = argparse.Namespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True, bias_lr_factor=1.0)
 
 
 def resident_gb(which):
@@ -49,38 +37,3 @@ def same(a, b, aside=()):
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(same(*pair, aside) for pair in zip(a, b, strict=True))
     return a == b
-
-
-@contextmanager
-def browsing(page, width, height):
-    """do(script): what a script returns in a page, a path of an HTML file, of this size in pixels; picture(): what is seen
-    of it, as PNG. By Chromium and its driver."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    driver = subprocess.Popen(["chromedriver", f"--port={port}", "--silent"], stdout=subprocess.DEVNULL)
-
-    def call(method, path, body=None):
-        data = None if body is None else json.dumps(body).encode()
-        address, kind = f"http://localhost:{port}{path}", {"Content-Type": "application/json"}
-        request = urllib.request.Request(address, data, kind, method=method)
-        return json.load(urllib.request.urlopen(request, timeout=120))["value"]
-
-    try:
-        for _ in range(100):
-            with suppress(OSError):
-                call("GET", "/status")
-                break
-            time.sleep(0.1)
-        options = {"args": ["--headless=new", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},{height}"]}
-        wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}}
-        session = f"/session/{call('POST', '/session', wanted)['sessionId']}"
-        call("POST", f"{session}/url", {"url": Path(page).resolve().as_uri()})
-        yield SimpleNamespace(
-            do=lambda script: call("POST", f"{session}/execute/sync", {"script": script, "args": []}),
-            picture=lambda: base64.b64decode(call("GET", f"{session}/screenshot")),
-        )
-        call("DELETE", session)
-    finally:
-        driver.terminate()
-        driver.wait()

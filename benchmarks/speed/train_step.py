@@ -17,12 +17,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness import UserError  # noqa: I001  (harness before torch, see harness/__init__.py)
 from self_models.conversion import balance_thresholds
-from benchmarks.shared import OPTIMIZER, resident_gb
+from benchmarks.shared import resident_gb
 from benchmarks.speed.peers import Neurons, stage_of
 from harness.data.sets import load_data
 from harness.command_line.parser import Parser, typed
@@ -48,6 +49,7 @@ from torch.profiler import ProfilerActivity, profile
 
 PEERS = {"snntorch": False, "spikingjelly": True}  # by layer, that is multi-step, or by step
 BLOCKS = {"gate": "block", "epsilon": 0.2, "latch": True, "readout": "membrane_linear", "readout_slew": 0.38}
+OPTIMIZER = SimpleNamespace(optimizer="Adam", learning_rate=1e-5, weight_decay=5e-4, amsgrad=True, bias_lr_factor=1.0)
 PRODUCTS = r"^aten::(.*conv.*|(add|b|)mm|im2col|col2im)$"  # convolutions and matrix products, operators by their names
 
 

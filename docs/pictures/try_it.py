@@ -4,18 +4,25 @@
 `python docs/pictures/try_it.py`; it takes Chromium with its driver (apt-get install chromium-driver).
 """
 
+import base64
 import io
+import json
+import socket
+import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.shared import browsing
 from harness.exporting.page_file import page
 
 NETWORK = Path(__file__).resolve().parents[2] / "trained_models/snn/accurate_feedback.pth"
@@ -69,6 +76,41 @@ def pictures(browser):
     yield from steps(18)
     browser.do("document.getElementById('feedback').click()")
     yield from steps(14)
+
+
+@contextmanager
+def browsing(page, width, height):
+    """do(script): what a script returns in a page, a path of an HTML file, of this size in pixels; picture(): what is seen
+    of it, as PNG. By Chromium and its driver."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    driver = subprocess.Popen(["chromedriver", f"--port={port}", "--silent"], stdout=subprocess.DEVNULL)
+
+    def call(method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        address, kind = f"http://localhost:{port}{path}", {"Content-Type": "application/json"}
+        request = urllib.request.Request(address, data, kind, method=method)
+        return json.load(urllib.request.urlopen(request, timeout=120))["value"]
+
+    try:
+        for _ in range(100):
+            with suppress(OSError):
+                call("GET", "/status")
+                break
+            time.sleep(0.1)
+        options = {"args": ["--headless=new", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},{height}"]}
+        wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}}
+        session = f"/session/{call('POST', '/session', wanted)['sessionId']}"
+        call("POST", f"{session}/url", {"url": Path(page).resolve().as_uri()})
+        yield SimpleNamespace(
+            do=lambda script: call("POST", f"{session}/execute/sync", {"script": script, "args": []}),
+            picture=lambda: base64.b64decode(call("GET", f"{session}/screenshot")),
+        )
+        call("DELETE", session)
+    finally:
+        driver.terminate()
+        driver.wait()
 
 
 if __name__ == "__main__":
