@@ -9,8 +9,7 @@ from harness.building.own import lines_on_own
 from harness.building.start import resolve
 from harness.command_line.flags import ann_parser, ann_settings
 from harness.command_line.parser import lines_on_idle
-from harness.command_line.scripts import run_script
-from harness.command_line.seeds import train_each
+from harness.command_line.scripts import run_script, train_each
 from harness.data.facts import lines_on
 from harness.runs.paths import run_name
 from harness.runs.runlog import RunLog

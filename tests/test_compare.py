@@ -8,7 +8,7 @@ import shutil
 import pytest
 from conftest import ANN, BALANCE, DATA, SNN, digests, records, refused, run_as_program, run_here, run_script, same_weights
 
-from harness.command_line.seeds import train_each
+from harness.command_line.scripts import train_each
 from harness.measuring.comparing import FIGURES, Difference, Spread, difference, interval
 from harness.processes.signals import Interrupted
 from snn_wFeedback import build_parser

@@ -1,28 +1,28 @@
-"""How a script fails: one clear line on standard error and an exit status other than 0."""
+"""How a script runs, once for each of --seeds, and fails: one clear line on standard error, exit status other than 0."""
 
 import ctypes
 import os
 import signal
 import sys
-import traceback
+from pathlib import Path
 
 import torch
 
 from harness import UserError
+from harness.command_line.presets import STARTS
 from harness.processes import ranks
 from harness.processes.signals import end_at_once, handling
 from harness.runs.commands import resume_command
+from harness.runs.paths import is_numbered, numbered, run_name
+from harness.training.state import Finished
 from self_models.basics import ModelError
 
-HELPS = {  # how the functions at work begin -> (what they do, what takes less memory there); the first that fits counts
-    "harness.building.start.convert_ann": ("converting", "fewer --balance_images or --balance_timesteps"),
-    "harness.measuring.evaluation.spikes_over_time": ("the chart of spikes", "fewer --chart_images"),
-    "harness.measuring.evaluation.": ("evaluating", "a smaller --batch_size"),
-    "harness.command_line.posthoc.watch": ("pictures", "fewer --images"),
-    "harness.training.epoch.": ("training", "a smaller --batch_size or fewer --timesteps, or for an SNN --bptt_segments auto"),
-    "harness.data.": ("the images", "a smaller --limit_train or --limit_test or, of a folder, a smaller --image_size"),
-    "harness.building.models.": ("the network", "a smaller --fc_width, a narrower --architecture or, of a folder, --image_size"),
-}
+HELPS = (  # against full memory
+    "a smaller --batch_size or fewer --timesteps; when training an SNN --bptt_segments auto; when converting fewer "
+    "--balance_images; for a large network a smaller --fc_width; for many images a smaller --limit_train, --limit_test or "
+    "--image_size; for pictures fewer --images or --chart_images"
+)
+OF_ONE_RUN = ("seed", "results_json")  # flags
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # numbers of mallopt(3), from glibc's malloc.h
 
 
@@ -61,21 +61,12 @@ def fail_for(error):
     """End the script for an error that is no fault in the program: full memory, or a lost rank."""
     reason, on_gpu = " ".join(str(error).split()), isinstance(error, torch.OutOfMemoryError)
     if on_gpu or isinstance(error, MemoryError) or "allocate memory" in reason or "size calculation overflowed" in reason:
-        full, more = ("the GPU's memory", ", or --device cpu") if on_gpu else ("the memory", "")
-        work, advice = at_work(error)
-        fail(f"{full} is too small for {work}: try {advice}{more} ({reason[-120:]})", 2)
+        full, more = ("the GPU's memory", "; or --device cpu") if on_gpu else ("the memory", "")
+        fail(f"{full} is too small: try {HELPS}{more} ({reason[-120:]})", 2)
     if ranks.lost_contact(error):
         lost = f"rank {ranks.rank()} lost the others: one has died, or the network failed ({reason.split('. ')[0][:200]})"
         fail(f"{lost}. The last checkpoint of a training run is kept; go on with any number of ranks: {resume_command()}", 1)
     raise error
-
-
-def at_work(error):
-    """(what the program was doing when the memory was full, what takes less there), in words."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    functions = [f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}" for frame in frames]
-    found = (HELPS[start] for start in HELPS if any(name.startswith(start) for name in functions))
-    return next(found, ("this", "a smaller --batch_size, --fc_width or --timesteps"))
 
 
 def fail(message, status):
@@ -83,3 +74,35 @@ def fail(message, status):
     prefix = f"error (rank {ranks.rank()})" if ranks.count() > 1 else "error"
     print(f"{prefix}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
+
+
+def train_each(train, parser, argv, kind):
+    """train(args) of what was typed; with --seeds of each seed in turn: NAME, NAME_1, NAME_2; then a list of what it returned. A
+    checkpoint that is typed, PATH.pth, stands for PATH_1.pth with seed 1 where there is one. With --resume, runs that have had
+    all their epochs are left as they are. kind: ann or snn. Raises UserError for flags that are of one run."""
+    args = parser.parse_args(argv)
+    if not args.seeds:
+        return train(args)
+    if one := [flag for flag in OF_ONE_RUN if flag in args.typed]:
+        raise UserError(f"--{one[0]} is of one run, and --seeds makes several: leave out one of the two")
+    if args.resume not in ("", "last"):
+        raise UserError(f"--resume {args.resume} is one run's checkpoint: with --seeds say --resume alone")
+    words, found = list(sys.argv[1:] if argv is None else argv), []
+    for seed in dict.fromkeys(args.seeds):
+        own = parser.parse_args([*words, "--seed", str(seed)])
+        if not is_numbered(own):
+            own = own.with_settled(run_name=numbered(run_name(kind, own), seed))
+        said = [f"== seed {seed}: {own.run_name}"]
+        for flag in STARTS:
+            path = Path(getattr(own, flag, "") or ".")
+            if flag in args.given and (sibling := path.with_stem(numbered(path.stem, seed))).is_file():
+                own = own.with_settled(**{flag: str(sibling)})
+                said.append(f"--{flag} {sibling}")
+        if ranks.is_first():
+            print("; ".join(said), flush=True)
+        try:
+            found.append(train(own))
+        except Finished as done:
+            if ranks.is_first():
+                print(f"left as it is: {done}", flush=True)
+    return found
