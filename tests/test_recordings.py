@@ -34,7 +34,7 @@ from harness.data.sets import augmented, load_data
 from harness.drawing.film import load_film, shown
 from self_models import ModelError, load
 from self_models.conversion import balance_thresholds
-from self_models.counting.evaluation import Batch
+from self_models.running.draws import Batch
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

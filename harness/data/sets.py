@@ -19,8 +19,7 @@ from harness.processes import ranks
 from self_models.basics import HOME, INSTALLED, sent, users_folder
 from self_models.basics.files import is_image
 from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, scaled
-from self_models.counting.evaluation import Batch
-from self_models.running.draws import Draws
+from self_models.running.draws import Batch, Draws
 
 BUNDLED = HOME / "data"
 EVENT_FRAMES = 10  # into which events are split where nobody says

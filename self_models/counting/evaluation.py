@@ -1,7 +1,6 @@
 """An evaluation: what a model's outputs, batch by batch, add up to."""
 
 import time
-from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -12,7 +11,7 @@ from self_models.basics.settings import COUNT, required
 from self_models.counting.operations import OperationCounter, energies
 from self_models.counting.spikes import by_part, total_spikes
 from self_models.objectives.stopping import output_gap
-from self_models.running.draws import EVALUATION, Draws
+from self_models.running.draws import Batch
 from self_models.running.outputs import errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -129,22 +128,6 @@ def figures_per_image(output, images, labels):
         figures |= {"spikes": total_spikes(output.spikes), "steps": output.steps, "comparisons": output.comparisons}
         figures["ink"] = light(images).sum(tuple(range(1, images.dim())))
     return figures
-
-
-class Batch(NamedTuple):
-    """Some images of a set: images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,), None where nobody knows
-    them; index: positions in the set (B,); place: a SequenceState of running/stream.py, where these images come after others in
-    a streaming network."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    index: torch.Tensor
-    place: object = None
-
-    def run(self, model, seed, epoch=EVALUATION, frames=False):
-        """The model's output; frames: whether it keeps them."""
-        more = {"place": self.place} if self.place else {}
-        return model(self.images, draws=Draws(seed, epoch, self.index), frames=frames, **more)
 
 
 def evaluate(model, data, labels=None, batch_size=64, seed=0, operations=True):

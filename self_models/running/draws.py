@@ -9,6 +9,7 @@ p // 4, whose 24 high bits are a number in [0, 1).
 import hashlib
 from dataclasses import dataclass, replace
 from math import prod
+from typing import NamedTuple
 
 import torch
 
@@ -106,3 +107,19 @@ def draws_for(x, draws=None, seed=None):
         return draws
     seed = int(torch.randint(2**63 - 1, ()).numpy()) if seed is None else seed
     return Draws(seed, EVALUATION, torch.arange(len(x)))
+
+
+class Batch(NamedTuple):
+    """Some images of a set: images (B, C, H, W) float32, grey in [0, 1], colour in [-1, 1]; labels (B,), None where nobody knows
+    them; index: positions in the set (B,); place: a SequenceState of running/stream.py, where these images come after others in
+    a streaming network."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+    place: object = None
+
+    def run(self, model, seed, epoch=EVALUATION, frames=False):
+        """The model's output; frames: whether it keeps them."""
+        more = {"place": self.place} if self.place else {}
+        return model(self.images, draws=Draws(seed, epoch, self.index), frames=frames, **more)
