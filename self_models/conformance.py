@@ -10,7 +10,6 @@ from self_models.basics.settings import NOT_NEGATIVE, WHOLE, required
 from self_models.kernel.engine import EventEngine
 from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import SNNOutput
-from self_models.running.recording import Recorder
 from self_models.running.stream import MEMBRANES
 
 AT_ONCE = 50  # images that are compared at once
@@ -93,7 +92,7 @@ def recorded_by(network, x, uniforms, draws):
     x, states = checked_images(x, model), []
     left_on = engine.begun(x, draws)
     for _ in range(model.timesteps):
-        _, left_on = engine.go_on(left_on, x, 1, False, Recorder())
+        _, left_on = engine.go_on(left_on, x, 1, frames=False)
         states.append(engine.state_of(left_on))
     membranes = {name: torch.stack([state[MEMBRANES + name] for state in states]) for name in model.neurons()}
     return output._replace(recorded={name: {"membrane": values} for name, values in membranes.items()})

@@ -25,7 +25,7 @@ from self_models.network.neurons import NeuronState, PhasedNeuron, PhasedState, 
 from self_models.network.stages import chains, encoder_parts, list_layers
 from self_models.network.wiring import check_known
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
-from self_models.running.changing import SHARES, decayed, in_shares
+from self_models.running.steps import SHARES, decayed, in_shares
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 LEVELS = 127  # of a weight, and as many below 0
@@ -170,7 +170,7 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
     def step(self, run, image, u):
         shown = super().step(run, image, u)
         run.logits = run.logits.clamp(-LARGEST, LARGEST)
-        return shown._replace(logits=run.logits.float() * self.logits_unit)
+        return shown | {"logits": run.logits.float() * self.logits_unit}
 
     def propagate(self, run, stage, part, signal):
         return super().propagate(run, stage, part, signal.double())

@@ -23,12 +23,19 @@ from self_models.objectives.encoders import ENCODINGS
 from self_models.objectives.gates import GATES
 from self_models.objectives.readouts import READOUTS
 from self_models.objectives.stopping import RULES
-from self_models.running.changing import decayed, prediction_targets, seen_and_targets, show_image
-from self_models.running.chunks import all_steps
 from self_models.running.draws import draws_for
-from self_models.running.outputs import SNNOutput, Sums
-from self_models.running.recording import Recorder
-from self_models.running.steps import ActiveParts, Frame, RunState, stack_frames
+from self_models.running.outputs import SNNOutput, Sums, by_step
+from self_models.running.recording import asked_by, recorded, recorded_now
+from self_models.running.steps import (
+    ActiveParts,
+    RunState,
+    all_steps,
+    decayed,
+    prediction_targets,
+    show_image,
+    stacked,
+    summed,
+)
 from self_models.running.stream import Stream
 from self_models.vgg_wFeedback import mixed_precision
 
@@ -165,22 +172,20 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             raise ModelError(f"bptt_segments must be 0 (keep all steps) to the {self.timesteps} timesteps, not {segments}")
         self.bptt_segments = segments
 
-    def start(self, x, draws=None, recorder=None, streams=False):
-        """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; recorder: a Recorder, or
-        None; streams: whether others may come after these images: then each call of the stream lists the stages anew."""
+    def start(self, x, draws=None, asked=None, streams=False):
+        """A run at rest for images x (B, C, H, W), or recordings (B, T, C, H, W). draws: see draws_for; asked: of asked_by, what
+        is recorded, for which step() is taken step by step; streams: whether others may come after these images: then each call
+        of the stream lists the stages anew."""
         recording, x = (None, x) if x.dim() == 4 else (x, x[:, 0])
-        at_once = self.runs_by == "dense"
+        at_once = self.runs_by == "dense" and not asked
         if self.phased:
-            at_once, depths = at_once and not (recorder and recorder.asked), self.wiring.depths
+            depths = self.wiring.depths
             for node, neuron in enumerate(self.neurons().values(), 1):
                 neuron.phase, neuron.steps = depths[node] - 1, self.timesteps
         stages = {} if streams else self.stages_for(x, at_once)
-        if self.watcher:
-            self.watcher.begin()
-        draws, recorder = draws_for(x, draws), recorder or Recorder()
         logits = x.new_zeros(len(x), self.settings["labels"])
         return RunState(
-            x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws, self.watcher, recorder,
+            x, self.gate.start(x), logits, torch.zeros_like(x), stages, draws_for(x, draws), asked or {},
             streams=streams, recording=recording, gate=type(self.gate), at_once=at_once,
         )  # fmt: skip
 
@@ -192,11 +197,12 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def step(self, run, image, u):
         """One time step, in place: the network as its equations. image: what is shown in it, u: uniform in [0, 1), (B, C, H, W).
-        Returns the Frame of this step."""
+        Returns what this step shows, see running/steps.py."""
         show_image(self, run, image)  # a recording shows another one in each step
         view = run.view
         signal = self.encoding.send(view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(image)  # input spikes
-        run.spikes = {"input": view.sent(signal)}
+        run.spikes, now = {"input": view.sent(signal)}, [run.steps]
+        run.note("input", signal[None], now)
         if self.gate.begins_anew(view):
             run.forget("features", "before_fork")
         shared = self.propagate(run, "features", "before_fork", signal)  # encoder, as far as the decoder needs it
@@ -212,12 +218,13 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             run.waiting = run.waiting + shared
         decoded = None
         if decodes:
+            run.note("decoder", run.waiting[None], now)
             decoded = self.propagate(run, "generate", "generate", run.waiting)
             run.waiting = 0
-        run.active_parts.append(ActiveParts(run.steps, waits, idle, [decodes]))
+        run.active_parts.append(ActiveParts(waits, idle, decodes))
         shown = self.read_out_and_gate(run, decoded)
-        recorded = run.recorder.of_step(run.spikes, run.memory, self.neurons(), image)
-        return shown._replace(logits=run.logits, spikes=run.spike_counts(self.wiring.names), **recorded)
+        shown |= {"logits": run.logits, "spikes": run.spike_counts(self.wiring.names)}
+        return shown | recorded_now(run, self.neurons())
 
     def propagate(self, run, stage, part, signal):
         """One step of a part of a stage, layer by layer: the signal (B, ...) that comes out."""
@@ -226,10 +233,10 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             if isinstance(layer, SpikingNeuron):
                 signal, run.memory[name] = layer(signal, run.memory.get(name))
                 run.spikes[name] = signal
-                run.note(name, signal)
-                continue
-            before, signal = signal, pass_on(layer, signal, run.memory, name, run.draws)
-            run.note(name, signal if isinstance(layer, nn.MaxPool2d) else before)
+            else:
+                signal = pass_on(layer, signal, run.memory, name, run.draws)
+            if isinstance(layer, SpikingNeuron | nn.MaxPool2d):
+                run.note(name, signal[None], [run.steps])
         return signal
 
     def decoder_idle(self, view):
@@ -242,7 +249,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def read_out_and_gate(self, run, decoded):
         """The end of a step, in place: the prediction, and what is seen next. decoded: the decoder's output (B, C, H, W), or None
-        where there is none, or it does not run in this step. Returns a Frame."""
+        where there is none, or it does not run in this step. Returns what the step shows of both."""
         run.steps += 1
         view, prediction, compared = run.view, None, None
         if self.predicts:
@@ -254,11 +261,14 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
                 run.view = self.gate.next_view(run.image, self.on_pixel_scale(prediction), view)
             elif self.gate.reacts:
                 compared = 0
-        if self.rule.stops and not self.training:  # asked by all_steps() in running/chunks.py
+        if self.rule.stops and not self.training:  # asked by all_steps() in running/steps.py
             run.reached.append(replace(run, memory=None, reached=None))
         if isinstance(compared, int):
             compared = torch.zeros(len(run.image), dtype=torch.int64, device=run.image.device)
-        return Frame(prediction, run.view.predicted, view.is_open, compared=compared) if self.predicts else Frame()
+        if not self.predicts:
+            return {}
+        shown = {"prediction": prediction, "predicted": run.view.predicted, "is_open": view.is_open, "compared": compared}
+        return {name: values for name, values in shown.items() if values is not None}
 
     def integrate(self, readout_sum, decoded, view):
         """The read-out's sum after the decoder has run, (B, C, H, W), held where the gate says so."""
@@ -284,48 +294,51 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
     def forward(self, x, uniforms=None, draws=None, seed=None, frames=True, record=None, place=None):
         """x: (B, C, H, W), or recordings (B, T, C, H, W) -> SNNOutput. draws, seed: of input encoding and dropout masks, see
         draws_for; uniforms: (T, B, C, H, W), the draws u[t] in [0, 1) of the input encoding. frames: else predictions, errors,
-        predicted and is_open are None, and sums has their place. record: see Recorder. place: a SequenceState, of images that
+        predicted and is_open are None, and sums has their place. record: see asked_by. place: a SequenceState, of images that
         come after others, in the steps that it says, on draws. Raises ModelError for other images, another number of draws, or
         what cannot be recorded."""
-        recorder, draws = Recorder(record, self.wiring), draws_for(x, draws, seed)
+        asked, draws = asked_by(record, self.wiring), draws_for(x, draws, seed)
         with mixed_precision(self, x):
             if place:
-                return place.go_on(self, x, draws, frames, recorder)
-            run = self.start(x, draws, recorder)
+                return place.go_on(self, x, draws, frames, asked)
+            run = self.start(x, draws, asked)
             shown, steps, _ = all_steps(self, run, self.latency, uniforms, frames)
-        return self.output(x, shown, steps, recorder)
+        return self.output(x, shown, steps, asked)
 
     def stream(self, seed=0):
         """A Stream: this network, streaming: its images change. seed: of its draws."""
         return Stream(self, seed)
 
     def segment(self, run, draws, frames):
-        """(the run after T steps, their Frame) of a run that stays as it is, on draws (T, B, C, H, W)."""
-        run, first = replace(run, memory=dict(run.memory), reached=[], active_parts=[]), run.steps
-        if run.at_once:
-            shown = batched.advance(self, run, draws)
-        else:
-            shown = stack_frames([self.step(run, run.shown_now(), u) for u in draws])
-        return run, shown if frames else shown.summed(*seen_and_targets(self, run, first))
+        """(the run after T steps, what they show) of a run that stays as it is, on draws (T, B, C, H, W)."""
+        first, sent = run.steps, {} if self.watcher else None
+        run = replace(run, memory=dict(run.memory), reached=[], active_parts=[], sent=sent, counts={})
+        each = (self.step(run, run.shown_now(), u) for u in draws)
+        shown = batched.advance(self, run, draws) if run.at_once else stacked([*each])
+        if frames:
+            return run, shown
+        if run.recording is None:
+            return run, summed(shown, run.image, run.image)
+        seen, targets = by_step(run.recording), prediction_targets(self, run.recording)
+        return run, summed(shown, seen[first : run.steps], targets[first : run.steps])
 
-    def output(self, x, frames, steps, recorder):
-        """SNNOutput of a run on images, or recordings, x. frames: its Frame (T, B, ...); steps: how many each image took (B,)."""
-        counts = (frames.spikes, frames.spikes.sum(0))
-        by_step, total = (dict(zip(self.wiring.names, each.unbind(-1), strict=True)) for each in counts)
-        summed = frames.prediction is None and self.predicts
+    def output(self, x, shown, steps, asked):
+        """SNNOutput of a run on images, or recordings, x. shown: what its steps show; steps: how many each image took (B,)."""
+        predictions, by_layer = shown.get("prediction"), dict(zip(self.wiring.names, shown["spikes"].unbind(-1), strict=True))
+        total = dict(zip(self.wiring.names, shown["spikes"].sum(0).unbind(-1), strict=True))
         return SNNOutput(
-            frames.logits[-1],
-            frames.prediction,
-            None if frames.prediction is None else (prediction_targets(self, x, steps) - frames.prediction) ** 2,
+            shown["logits"][-1],
+            predictions,
+            None if predictions is None else (prediction_targets(self, x, steps) - predictions) ** 2,
             total,
             steps,
-            frames.predicted,
-            frames.is_open,
-            torch.zeros_like(steps) if frames.compared is None else frames.compared.sum(0),
-            Sums(frames.error, frames.open_share) if summed else None,
-            frames.logits,
-            by_step,
-            recorder.recorded(frames.recorded_spikes, frames.recorded_v, frames.logits),
+            shown.get("predicted"),
+            shown.get("is_open"),
+            shown["compared"].sum(0) if "compared" in shown else torch.zeros_like(steps),
+            Sums(shown.get("error"), shown.get("open_share")) if predictions is None and self.predicts else None,
+            shown["logits"],
+            by_layer,
+            recorded(asked, shown),
         )
 
 

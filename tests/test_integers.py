@@ -14,7 +14,7 @@ from harness.runs.checkpoints import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
 from self_models.integers import LARGEST, LEVELS, SHARES, Signal, in_whole_numbers, portable_tanh, whole_sums
 from self_models.kernel.engine import EventEngine
-from self_models.running.changing import decayed
+from self_models.running.steps import decayed
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 

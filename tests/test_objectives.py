@@ -18,7 +18,6 @@ from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast,
 from self_models.objectives.gates import Blocking, Gate
 from self_models.objectives.once import Once, interpolated
 from self_models.objectives.stopping import RULES, Rule, output_entropy, output_gap
-from self_models.running import chunks
 from self_models.running.outputs import SNNOutput, share_of_active
 from self_models.running.steps import RunState, View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -141,7 +140,7 @@ def test_a_rule_sees_each_step_as_it_was(images, monkeypatch):
             return torch.zeros(len(run.image), dtype=torch.bool)
 
     for at_once in (1, 4):
-        monkeypatch.setattr(chunks, "LOOKED_AFTER", at_once)
+        monkeypatch.setattr("self_models.running.steps.LOOKED_AFTER", at_once)
         model, found[at_once] = build(InputBlockingSNN), []
         model.rule = Watching()
         run(model, images)

@@ -14,8 +14,8 @@ from self_models.basics.settings import settings_in
 from self_models.counting.spikes import PARTS, part_of
 from self_models.objectives.gates import GATES
 from self_models.objectives.once import Once, on_grid
-from self_models.running.changing import prediction_targets
 from self_models.running.outputs import by_step, open_share_by_step
+from self_models.running.steps import prediction_targets
 
 SILENT, DARK, BRIGHT, PREDICTED, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel's input neurons in a step
 STATES = (

@@ -133,12 +133,12 @@ def ledger(model, data, labels=None, name="", batch_size=64, seed=0):
     steps = found["mean_steps"]
     return Ledger(
         name or type(model).__name__, found["images"], found["accuracy"], model.timesteps, steps, leaks,
-        entries_of(model, counter, found),
+        entries_of(model, counter.counts(), found),
     )  # fmt: skip
 
 
-def entries_of(model, counter, found):
-    """The Entries of a network's layers, of an OperationCounter with what an evaluation found."""
+def entries_of(model, kinds, found):
+    """The Entries of a network's layers, of an OperationCounter's counts, and what an evaluation found."""
     images, wiring = found["images"], model.wiring
     names = [*wiring.names, "output", "decoded"][: len(wiring.shapes)]
     modules = {module: name for name, module in model.named_modules()}
@@ -147,27 +147,37 @@ def entries_of(model, counter, found):
     analog, counted = not model.encoding.uses_draws, set()
     for one in (*wiring.forward, *wiring.feedback):
         name, size = names[one.target], prod(one.target_shape)
-        ends = [modules[module] for module in one.modules if modules[module] in counter.dense]
+        ends = [modules[module] for module in one.modules if modules[module] in kinds["dense"]]
         own = [end for end in ends if end not in counted]  # a layer before the fork serves decoder and classifier
         counted.update(ends)
-        end, source = ends[-1], names[wiring.before_pools(one.source)]
+        end, source = ends[-1], wiring.before_pools(one.source)
 
         def per_image(kind, of=own):
-            return sum(float(getattr(counter, kind).get(each, 0)) for each in of) / images
+            return sum(kinds[kind].get(each, 0) for each in of) / images
 
-        part = "read-out, blocking test" if name == "decoded" else "classifier" if name == "output" else part_of(name)
-        sources, dense = prod(one.source_shape), per_image("dense")
-        steps = counter.steps[end] / images
+        dense, steps, biases = per_image("dense"), kinds["steps"][end] / images, per_image("biases", [end])
         entries.append(
             Entry(
-                name, part, size, sum(module.weight.numel() for module in one.modules if hasattr(module, "weight")), sources,
-                sum(one.multiply_adds()),
-                analog and source == "input", spikes[source] / prod(wiring.shapes[wiring.before_pools(one.source)]),
-                spikes.get(name, 0.0), per_image("events", [end]), per_image("acs"), per_image("macs"), dense, size * steps,
-                max(per_image("reached", [end]), per_image("biases", [end])), per_image("biases", [end]),
-                found["comparisons"] * (name == "decoded"), dense / steps if steps else 0.0,
+                layer=name,
+                part="read-out, blocking test" if name == "decoded" else "classifier" if name == "output" else part_of(name),
+                neurons=size,
+                weights=sum(module.weight.numel() for module in one.modules if hasattr(module, "weight")),
+                sources=prod(one.source_shape),
+                formula=sum(one.multiply_adds()),
+                real=analog and source == 0,
+                rate=spikes[names[source]] / prod(wiring.shapes[source]),
+                spikes=spikes.get(name, 0.0),
+                synops=per_image("events", [end]),
+                acs=per_image("acs"),
+                macs=per_image("macs"),
+                dense=dense,
+                updates=size * steps,
+                reached=max(per_image("reached", [end]), biases),
+                biases=biases,
+                comparisons=found["comparisons"] * (name == "decoded"),
+                one_pass=dense / steps if steps else 0.0,
             )
-        )  # fmt: skip
+        )
     if not wiring.feedback and found["comparisons"]:
         entries.append(Entry("decoded", PARTS[3], prod(wiring.shapes[0]), comparisons=found["comparisons"]))
     return entries

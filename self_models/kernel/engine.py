@@ -5,7 +5,6 @@ decides (see docs/explanation/event_engine.md). Evaluation only, on the CPU.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,28 +16,10 @@ from self_models.kernel.costs import LARGE_BATCH, LOOKED_AT, dense_pays
 from self_models.kernel.kept import Kept
 from self_models.kernel.state import CHUNK, LeftOn, in_rows
 from self_models.kernel.tables import settings_of, whole_form
-from self_models.running.chunks import check_uniforms
+from self_models.network.stages import LINEAR
 from self_models.running.draws import draws_for, in_space, key_for
-from self_models.running.recording import Recorder
-from self_models.running.steps import Frame
+from self_models.running.steps import check_uniforms
 from self_models.running.stream import dtypes_of, shapes_of
-
-
-class Inputs(NamedTuple):
-    """How often each input was not 0, (C, H, W): where all of a step's inputs were -1 or 1, and in other steps. steps: how many
-    there were in all, of all images."""
-
-    binary: torch.Tensor
-    other: torch.Tensor
-    steps: int
-
-
-class Counted(NamedTuple):
-    """modules: linear module -> Inputs; neurons: spiking layer, maximum pool or 'input' -> Inputs of what it feeds, which are its
-    spikes."""
-
-    modules: dict
-    neurons: dict
 
 
 class EventEngine:
@@ -109,9 +90,9 @@ class EventEngine:
         rooms = self._rooms
         return LeftOn(rooms, draws, settings_of(self.model, rooms.tables), self.model.gate.reacts)
 
-    def go_on(self, left_on, x, steps, frames, recorder):
-        """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them). recorder: of
-        nothing, see engine_of of running/stream.py."""
+    def go_on(self, left_on, x, steps, frames, asked=None):
+        """(the SNNOutput of a stream's next steps, in which its networks see images x, the LeftOn after them). asked: nothing,
+        see engine_of of running/stream.py."""
         output = self._run(x, None, left_on.draws, frames, steps, left_on)
         self.runs["event"] += len(x)
         return output, left_on
@@ -149,13 +130,11 @@ class EventEngine:
             self._kept.prepare()
             self._counting, self._counted = self._kept.prepare(counting=True), {"steps": 0, "decodes": 0}
 
-    def stop_counting(self):
-        """The Counted runs since start_counting, but for those of the dense engine."""
-        rooms, counted = self._counting, self._counted
-        if rooms is None:
-            return Counted({}, {})
+    def stop_counting(self, events):
+        """Add to Events, see counting/operations.py, what was counted since start_counting."""
+        if self._counting:
+            add_counted(events, self._counting, self.model, **self._counted)
         self._counting = self._counted = None
-        return counted_runs(rooms, **counted)
 
     # --- a run
 
@@ -194,26 +173,26 @@ class EventEngine:
 
     def _output(self, x, results, runs, frames):
         """The SNNOutput of what a run has filled in."""
-        model, shown = self.model, model_shows(self.model, frames)
-        counts = results["counts"][..., : len(model.wiring.names)].astype(np.float32)
-        found = {"logits": results["logits"], "spikes": counts, **{name: results[name] for name in shown if name in SUMS}}
-        found = {name: torch.from_numpy(values).transpose(0, 1) for name, values in found.items()}
-        for name in shown:
-            if name not in SUMS:
-                values = torch.from_numpy(results[name])
-                found[name] = in_space(values if name == "prediction" else values.bool(), model.image_shape)
+        model, found = self.model, {"spikes": results["counts"][..., : len(self.model.wiring.names)].astype(np.float32)}
+        found |= {name: results[name] for name in ("logits", *model_shows(model, frames))}
+        shown = {}
+        for name, values in found.items():
+            values = torch.from_numpy(values)
+            if name in PICTURES:
+                shown[name] = in_space(values if name == "prediction" else values.bool(), model.image_shape)
+            else:
+                shown[name] = values.transpose(0, 1)
         compared, taken = (torch.from_numpy(runs[name].astype(np.int64)) for name in ("comparisons", "taken"))
-        return model.output(x, Frame(**found, compared=compared[None]), taken, Recorder())
+        return model.output(x, shown | {"compared": compared[None]}, taken, {})
 
 
 SUMS, RUN = ("error", "open_share"), np.dtype(Run)
+PICTURES = {"prediction": np.float32, "predicted": np.uint8, "is_open": np.uint8}
 
 
 def model_shows(model, frames):
-    """Fields of a Frame that a run shows beside logits and spikes."""
-    if not model.has_feedback:
-        return ()
-    names = ("prediction", "predicted", "is_open") if frames else SUMS
+    """What steps of a run show beside logits and spikes, see running/steps.py."""
+    names = (*(PICTURES if frames else SUMS),) if model.has_feedback else ()
     return names if model.gate.reacts else names[:1]
 
 
@@ -228,8 +207,7 @@ def new_results(tables, batch, steps, pixels, frames, sums):
     if sums:
         results |= {name: np.empty((batch, steps), np.float32) for name in SUMS}
     if frames:
-        kinds = {"prediction": np.float32, "predicted": np.uint8, "is_open": np.uint8}
-        results |= {name: np.empty((steps, batch, pixels), kind) for name, kind in kinds.items()}
+        results |= {name: np.empty((steps, batch, pixels), kind) for name, kind in PICTURES.items()}
     return results
 
 
@@ -237,30 +215,36 @@ def runs_of(images, given, results, draws, steps, stops, ahead):
     """An array of Run, one for each image: images (B, F, Q); given: uniforms (T, B, Q), or None; results: of new_results."""
     batch, frames, pixels = images.shape
     runs = np.zeros(batch, RUN)
-    by_step = {name for name in ("prediction", "predicted", "is_open") if name in results}
     arrays = {"frames": images, **results} | ({} if given is None else {"uniforms": given})
     for name, array in arrays.items():
-        runs[name] = array.ctypes.data + array.strides[name in by_step or name == "uniforms"] * np.arange(batch)
+        runs[name] = array.ctypes.data + array.strides[name in PICTURES or name == "uniforms"] * np.arange(batch)
     runs["stride"], runs["count"], runs["steps"], runs["stops"], runs["ahead"] = batch * pixels, frames, steps, stops, ahead
     runs["key0"], runs["key1"] = key_for(draws.seed, "input")
     runs["number"], runs["epoch"] = draws.index.numpy(), draws.epoch
     return runs
 
 
-def counted_runs(rooms, steps, decodes):
-    """What Rooms have counted in this many steps of images, at `decodes` of which the decoder ran, as Counted."""
-    tables, modules, neurons = rooms.tables, {}, {}
-    feedback, of_map = set(tables.order[tables.header["forward"] :].tolist()), tables.maps
+def add_counted(events, rooms, model, steps, decodes):
+    """Add to Events what Rooms have counted in this many steps of images, at `decodes` of which the decoder ran."""
+    tables, wiring, done = rooms.tables, model.wiring, set()
+    names, of_map = {module: name for name, module in model.named_modules()}, tables.maps
 
-    def inputs(node, target):
-        binary, other = (in_space(torch.from_numpy(row), tables.shapes[node]) for row in rooms.counted(node))
-        return Inputs(binary, other, decodes if target in feedback else steps)
+    def counted(node):
+        """How often each neuron has sent 1 or -1, and another value, (2, N)."""
+        return in_space(torch.from_numpy(rooms.counted(node)).double(), tables.shapes[node]).flatten(1)
 
-    for target, connection in tables.links.items():
-        for count, module in enumerate(connection.modules if target < tables.maps else ()):
-            found = inputs(of_map if count else connection.source, target)
-            of_map += count > 0
-            modules.setdefault(module, found)  # the encoder's last modules feed the classifier, then the decoder
     for node, name in (*enumerate(tables.names), *((pool.target, pool.name) for pool in tables.pools)):
-        neurons[name] = inputs(node, node)
-    return Counted(modules, neurons)
+        events.sent[name] += counted(node).sum(0)
+    for one in (*wiring.forward, *wiring.feedback):
+        events.arrived[names[one.modules[-1]]] += counted(one.source).sum(0)
+    for target, one in tables.links.items():
+        for count, module in enumerate(one.modules if target < tables.maps else ()):
+            node, of_map = of_map if count else one.source, of_map + (count > 0)
+            if (
+                isinstance(module, LINEAR) and module not in done
+            ):  # the encoder's last modules feed the classifier and the decoder
+                events.inputs[names[module]] += counted(node)
+            done.add(module)
+    phases = wiring.phases if model.phased else 1  # of a phased network each layer charges in one
+    for part, ran in {"encoder": steps, "after": steps, "decoder": decodes}.items():
+        events.ran[part] += ran // phases

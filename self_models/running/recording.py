@@ -8,8 +8,7 @@ import torch
 from self_models.basics import ModelError
 from self_models.basics.settings import choices
 
-FIELDS = {"spikes": "recorded_spikes", "membrane": "recorded_v"}  # of a Frame
-KINDS = tuple(FIELDS)
+KINDS = ("spikes", "membrane")
 OF_ENDS = {"input": ("spikes",), "output": ("membrane",)}  # what these have of them
 
 
@@ -21,112 +20,50 @@ class Asked(NamedTuple):
     space: tuple
     neurons: torch.Tensor | None
 
-    @property
-    def shape(self):
-        """Of what is recorded of one image in one step."""
-        return self.space if self.neurons is None else (len(self.neurons),)
-
     def chosen(self, values):
-        """Of the layer's values, (t, B, ...), those that are asked for, (t, B, n)."""
-        return values.flatten(2) if self.neurons is None else values.flatten(2)[..., self.neurons.to(values.device)]
+        """Of the layer's values, (..., C, H, W) or (..., N), those that are asked for, (..., n) or all."""
+        return values if self.neurons is None else values.flatten(-len(self.space))[..., self.neurons.to(values.device)]
 
 
-class Recorder:
-    """asked: layer -> Asked, of a model's `record`: layer -> 'spikes', 'membrane', or a tuple of both, after which the numbers of
+def asked_by(record, wiring):
+    """Layer -> Asked, of a model's `record`: layer -> 'spikes', 'membrane', or a tuple of both, after which the numbers of
     neurons may come. Layers are 'input' (spikes: which input neurons send), the spiking layers by their names, and 'output'
-    (membrane: the potential that the last layer accumulates, the logits so far). Raises ModelError for anything else.
+    (membrane: the potential that the last layer accumulates, the logits so far). Raises ModelError for anything else."""
+    if record is None:
+        return {}
+    asked, spaces = {}, spaces_of(wiring)
+    if not isinstance(record, dict):
+        raise ModelError("record: give a dict, such as {'features.1': 'spikes'}")
+    for name, words in record.items():
+        if name not in spaces:
+            raise ModelError(f"record: there is no layer {name!r}: {choices(name, spaces)}")
+        if not spaces[name]:
+            raise ModelError(f"record: {name} stands beside the network's stages, and how many neurons it has is not known")
+        asked[name] = asked_of(name, words, spaces[name])
+    return asked
 
-    A run keeps (T, B, n) of the n neurons of all layers in a row, a tensor for each kind.
-    """
 
-    def __init__(self, record=None, wiring=None):
-        self.asked, self._parts, self._neurons, self._before = {}, {}, {}, {}
-        if record is None:
-            return
-        spaces = spaces_of(wiring)
-        if not isinstance(record, dict):
-            raise ModelError("record: give a dict, such as {'features.1': 'spikes'}")
-        for name, words in record.items():
-            if name not in spaces:
-                raise ModelError(f"record: there is no layer {name!r}: {choices(name, spaces)}")
-            if not spaces[name]:
-                raise ModelError(f"record: {name} stands beside the network's stages, and how many neurons it has is not known")
-            self.asked[name] = asked_of(name, words, spaces[name])
+def recorded_now(run, neurons):
+    """What is asked for of the step that a RunState has just taken, (layer, kind) -> (B, ...), but for the logits. neurons:
+    layer -> SpikingNeuron."""
+    found = {}
+    for name, one in run.asked.items():
+        at_rest = torch.zeros(len(run.image), *one.space, device=run.image.device)
+        for kind in one.kinds if name != "output" else ():
+            if kind == "spikes":
+                values = run.spikes.get(name, at_rest) != 0
+            else:
+                values = (run.memory.get(name) or neurons[name].at_rest(at_rest)).v
+            found[name, kind] = one.chosen(values)
+    return found
 
-    def of(self, kind):
-        """(name, Asked) of the layers of which this kind is kept, in a row; of the output nothing is, but the logits."""
-        return [(name, one) for name, one in self.asked.items() if kind in one.kinds and name != "output"]
 
-    # --- the dense engine
-
-    def begin(self, neurons, memory):
-        """What a run is to keep of these layers, layer -> kind -> None until it has. neurons: layer -> SpikingNeuron; memory:
-        module name -> state."""
-        self._neurons, self._before = neurons, dict(memory)
-        return {name: dict.fromkeys(self.asked[name].kinds) for name in neurons if name in self.asked}
-
-    def end(self, recorded, steps, among, images):
-        """Take what has been recorded of these steps, for the steps among: in others nothing spikes, membranes stay."""
-        for name, of_kind in recorded.items():
-            asked = self.asked[name]
-            for kind, values in of_kind.items():
-                values = [] if values is None else asked.chosen(values if kind == "membrane" else values != 0)
-                at, found = dict(zip(steps, values, strict=False)), []  # none where the layer did not run
-                last = torch.zeros(len(images), prod(asked.shape), device=images.device)
-                if kind == "spikes":
-                    last = last.bool()
-                elif name in self._before:
-                    (last,) = asked.chosen(self._before[name].v[None])
-                else:
-                    last = self._neurons[name].at_rest(last).v
-                for step in among:
-                    now = at.get(step, last)
-                    found.append(now)
-                    last = now if kind == "membrane" else last
-                self._parts.setdefault((name, kind), []).append(torch.stack(found))
-
-    def note_input(self, sent):
-        """Take which input neurons send in some steps, bool (T, B, C, H, W)."""
-        if "input" in self.asked:
-            self._parts.setdefault(("input", "spikes"), []).append(self.asked["input"].chosen(sent))
-
-    def taken(self):
-        """What has been taken since it was last asked, kind -> (T, B, n), None for none."""
-        parts, self._parts = self._parts, {}
-        rows = {kind: [torch.cat(parts[name, kind]) for name, _ in self.of(kind)] for kind in KINDS}
-        return {FIELDS[kind]: torch.cat(row, -1) if row else None for kind, row in rows.items()}
-
-    # --- step by step
-
-    def of_step(self, spikes, memory, neurons, images):
-        """As taken(), of one step, (B, n). spikes: layer -> what it has sent, of those that ran; memory: module name -> state."""
-        rows = {kind: [] for kind in KINDS}
-        for kind in KINDS:
-            for name, one in self.of(kind):
-                values = torch.zeros(len(images), *one.space, device=images.device)
-                if kind == "spikes":
-                    values = spikes.get(name, values) != 0
-                else:
-                    values = (memory.get(name) or neurons[name].at_rest(values)).v
-                rows[kind].append(one.chosen(values[None])[0])
-        return {FIELDS[kind]: torch.cat(row, -1) if row else None for kind, row in rows.items()}
-
-    # --- of a whole run
-
-    def recorded(self, spikes, membranes, logits):
-        """layer -> kind -> (T, B, ...), for what a run has recorded and the logits after each step (T, B, labels); None where
-        nothing is asked for."""
-        rows = {}
-        for kind, values in zip(KINDS, (spikes, membranes), strict=True):
-            sizes = [prod(one.shape) for _, one in self.of(kind)]
-            rows[kind] = iter(values.split(sizes, -1) if sizes else ())
-        return {
-            name: {
-                kind: (one.chosen(logits) if name == "output" else next(rows[kind])).unflatten(-1, one.shape)
-                for kind in one.kinds
-            }
-            for name, one in self.asked.items()
-        } or None
+def recorded(asked, shown):
+    """Layer -> kind -> (T, B, ...) of what steps show, where anything is asked for, else None."""
+    return {
+        name: {kind: one.chosen(shown["logits"]) if name == "output" else shown[name, kind] for kind in one.kinds}
+        for name, one in asked.items()
+    } or None
 
 
 def spaces_of(wiring):

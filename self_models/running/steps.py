@@ -1,13 +1,29 @@
-"""What the steps of a run hand on: what the input neurons see, the state of a run, and what its steps show."""
+"""A run: what a step hands on to the next, all steps, some at a time, and what another image changes.
+
+What steps show is a dict of tensors (T, B, ...), or of one step (B, ...): logits so far; spikes of each layer (layers,); where
+there are any prediction, predicted and is_open (C, H, W), or in place of these three error, squared and summed over pixels, and
+open_share, of active pixels; compared, pixels compared with their prediction; and what is recorded, by (layer, kind).
+"""
 
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from self_models.basics import ModelError
 from self_models.running.draws import Draws
-from self_models.running.outputs import share_of_active
-from self_models.running.recording import Recorder
+from self_models.running.outputs import by_step, share_of_active
+
+# numbers of the largest layer's signal, of all images and all steps at once in evaluation: what pays for a call, or fills a GPU
+AT_ONCE = {"cpu": 2**22, "cuda": 2**25}
+LOOKED_AFTER = 4  # steps taken at once while images may stop
+SHARES = 2**15  # a leak of whole numbers is so many parts
+OF_ONE_STEP = ("compared", "spikes")  # what is shown of a step alone, as recorded spikes are
+
+
+# --- the state of a run
 
 
 class View(NamedTuple):
@@ -37,14 +53,12 @@ class View(NamedTuple):
 
 
 class ActiveParts(NamedTuple):
-    """Which parts of the network run in some steps. first: number of the first of them, from 0; waits: whether the classifier,
-    and the layers that lead to it alone, are skipped; decoder_idle: whether no prediction is wanted; decodes: for each step,
-    whether the decoder runs in it."""
+    """Which parts of the network run in a step. waits: whether the classifier, and the layers that lead to it alone, are skipped;
+    decoder_idle: whether no prediction is wanted; decodes: whether the decoder runs."""
 
-    first: int
     waits: bool
     decoder_idle: bool
-    decodes: list
+    decodes: bool
 
 
 @dataclass
@@ -57,27 +71,31 @@ class RunState:
     readout_sum: torch.Tensor | int = 0  # (B, C, H, W), decoder output summed over the steps so far
     stages: dict = field(default_factory=dict)  # name -> layers, (position, module) pairs
     draws: Draws | None = None  # of the dropout masks
-    watcher: object = None  # see note() of OperationCounter
-    recorder: Recorder = field(default_factory=Recorder)  # of nothing
+    asked: dict = field(default_factory=dict)  # layer -> Asked: what is recorded
     waiting: torch.Tensor | int = 0  # encoder output summed since the decoder last ran
     steps: int = 0  # taken so far
     streams: bool = False  # whether other images may come after these
     recording: torch.Tensor | None = None  # (B, T, C, H, W), whose frame t is seen in step t; None: the image stays
     memory: dict = field(default_factory=dict)  # module name -> state
-    reached: list = field(default_factory=list)  # RunStates after each of the steps that were taken last, where a rule asks
-    active_parts: list = field(default_factory=list)  # of these steps
     gate: type | None = None  # of the gate that has made the view
     at_once: bool = False  # whether layers take many steps at once, see fast/batched
     spikes: dict = field(default_factory=dict)  # of the latest step: layer, or 'input' -> spikes (B, ...), of those that ran
+    # of the steps that were taken last:
+    active_parts: list = field(default_factory=list)
+    reached: list = field(default_factory=list)  # RunStates after each of them, where a rule asks
+    sent: dict | None = (
+        None  # layer, pool, "input", or "decoder": what it gets -> list of (steps, (t B, ...)); None: nobody counts
+    )
+    counts: dict = field(default_factory=dict)  # layer -> list of (steps, spikes of each image (t, B)), of layers at once
 
     def shown_now(self):
         """The image of the coming step, (B, C, H, W)."""
         return self.image if self.recording is None else self.recording[:, min(self.steps, self.recording.shape[1] - 1)]
 
-    def note(self, name, signal):
-        """What goes into a linear layer, or comes out of a maximum pool or of neurons, in this step."""
-        if self.watcher:
-            self.watcher.note(name, signal, [self.steps])
+    def note(self, layer, signal, steps):
+        """Keep what a layer, or another key of `sent`, sends in the steps of these numbers, (t, B, ...), if somebody counts."""
+        if self.sent is not None:
+            self.sent.setdefault(layer, []).append((steps, signal.detach().flatten(0, 1)))
 
     def spike_counts(self, names):
         """Spikes of each of these layers in this step, (B, layers) float32."""
@@ -90,105 +108,9 @@ class RunState:
         for position, _ in self.stages[part]:
             self.memory.pop(f"{stage}.{position}", None)
 
-    def after(self, frames):
-        """The state after each of the steps that were taken last, without the layers' memory."""
-        return (replace(state, logits=logits) for state, logits in zip(self.reached, frames.logits, strict=True))
-
     def select(self, keep):
         """The same state for the images of keep, an index or a mask over the batch."""
         return RunState(**{f.name: _select(getattr(self, f.name), keep) for f in fields(self)})
-
-
-class Frame(NamedTuple):
-    """What steps show, (T, B, ...), or one step (B, ...). prediction (C, H, W); predicted and is_open, bool likewise, pixels
-    within epsilon and input neurons that could spike; where nobody asks for these three, error, squared and summed over pixels,
-    and open_share, of active pixels. logits so far (labels,). In this step alone: compared, pixels compared with their
-    prediction, spikes of each layer (layers,), and recorded_spikes, bool, which recorded neurons spiked; recorded_v, of recorded
-    neurons after the step: see Recorder. None where not there."""
-
-    prediction: torch.Tensor | None = None
-    predicted: torch.Tensor | None = None
-    is_open: torch.Tensor | None = None
-    error: torch.Tensor | None = None
-    open_share: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    compared: torch.Tensor | None = None
-    spikes: torch.Tensor | None = None
-    recorded_spikes: torch.Tensor | None = None
-    recorded_v: torch.Tensor | None = None
-
-    def summed(self, image, target):
-        """The same with sums over pixels in place of pictures; image: what was seen, target: what was to be predicted."""
-        error = None if self.prediction is None else ((target - self.prediction) ** 2).sum((2, 3, 4))
-        share = None if self.is_open is None else share_of_active(self.is_open, image)
-        return self._replace(prediction=None, predicted=None, is_open=None, error=error, open_share=share)
-
-    def until(self, ends, steps):
-        """So many steps (steps, B, ...) of images that stop after ends (B,): later ones show the last one again, and count 0."""
-        step = torch.arange(steps, device=ends.device)[:, None]
-        shown, image = torch.minimum(step, ends - 1), torch.arange(len(ends), device=ends.device)
-        found = self._each(lambda values: values[shown, image])
-        for name in OF_ONE_STEP:
-            if (values := getattr(found, name)) is not None:
-                values[step >= ends] = 0
-        return found
-
-    def among(self, images, batch):
-        """The Frame of a batch of so many images, 0 for all but these, whose Frame this is."""
-        return self._each(lambda values: values.new_zeros(len(values), batch, *values.shape[2:]).index_copy(1, images, values))
-
-    def _each(self, change):
-        """change(values), of all that are there."""
-        return Frame(*(None if values is None else change(values) for values in self))
-
-
-OF_ONE_STEP = ("compared", "spikes", "recorded_spikes")
-
-
-def stack_frames(frames, join=torch.stack):
-    """A list of T Frames of one step as one whose tensors are (T, B, ...); of Frames (t, B, ...) with join=joined."""
-    return Frame(*(None if tensors[0] is None else join(tensors) for tensors in zip(*frames, strict=True)))
-
-
-def joined(parts):
-    """A list of tensors (t, ...) as one (T, ...)."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def accumulated(logits, drives, steps, leak, at_once):
-    """The outputs O after each of so many steps, (T, B, labels): O <- leak O + d, for the drives d (t, B, labels) of the last
-    t of them. at_once: whether what does not leak may be one operation, which rounds otherwise than steps do."""
-    waiting = steps - len(drives)
-    if at_once and leak == 1:
-        return torch.stack([logits] * waiting + [*(logits + drives.cumsum(0))])
-    found = []
-    for now in [None] * waiting + [*drives]:
-        logits = logits if leak == 1 else leak * logits
-        logits = logits if now is None else logits + now
-        found.append(logits)
-    return torch.stack(found)
-
-
-def gathered(run, forked, decodes):
-    """What the decoder gets at the steps at which it runs, (t, B, ...), None for none: forked, its input (T, B, ...), summed
-    since it last ran, in place. decodes: for each step, whether it runs."""
-    inflow = []
-    for codes, now in zip(forked, decodes, strict=True):
-        run.waiting = run.waiting + codes
-        if now:
-            inflow.append(run.waiting)
-            run.waiting = 0
-    return torch.stack(inflow) if inflow else None
-
-
-def placed(counts, steps, among, image):
-    """Counts (t, B) of these steps, None for none, as (T, B) of the T steps among: 0 in all others."""
-    if len(steps) == len(among):
-        return counts
-    found = image.new_zeros(len(among), len(image), dtype=torch.float32)
-    if steps:
-        found[[step - among[0] for step in steps]] = counts
-    return found
 
 
 def _select(value, keep):
@@ -201,3 +123,185 @@ def _select(value, keep):
     if hasattr(value, "_fields"):
         return type(value)(*(_select(part, keep) for part in value))
     return value
+
+
+# --- all steps
+
+
+def all_steps(model, run, steps, uniforms=None, frames=True):
+    """Run T = steps timesteps. Returns what they show, the steps used per image (B,), and the RunState after them. In evaluation
+    an image stops after the first step at which model.rule holds, unless the run streams: its later steps show the last again.
+    uniforms: as in the model's forward; frames: whether pictures are shown, else sums over them."""
+    x, begin, stops = run.image, run.steps, model.rule.stops and not model.training and not run.streams
+    running, found = torch.arange(len(x), device=x.device), {}
+    taken = torch.full_like(running, steps)
+    length = chunk_length(model, x, steps, stops, one_by_one=run.streams or not run.at_once)
+    for drawn in drawn_for(model, run, steps, uniforms, length):
+        drawn, at = drawn if len(running) == len(x) else drawn[:, running], run.steps - begin
+        keeps = not model.training or model.bptt_segments == 0 or at + len(drawn) >= steps
+        segment = model.segment if keeps else partial(checkpoint, model.segment, use_reentrant=False)
+        run, shown = segment(run, drawn, frames)
+        ends = None
+        if stops:
+            after = (replace(state, logits=logits) for state, logits in zip(run.reached, shown["logits"], strict=True))
+            may_stop = torch.stack([model.rule.may_stop(state, model.gate.least_steps) for state in after])
+            ends = ((may_stop.cumsum(0) == 0).sum(0) + 1).clamp(max=len(drawn))
+            taken[running] = at + ends
+        if model.watcher:
+            model.watcher.add(run, ends)
+        for name, values in shown.items():
+            if len(drawn) == steps:
+                found[name] = values
+                continue
+            if name not in found:
+                found[name] = values.new_zeros(steps, len(x), *values.shape[2:])
+            found[name][at : at + len(drawn), running if len(running) < len(x) else slice(None)] = values
+        if stops:
+            left = (~may_stop.any(0)).nonzero().flatten()
+            if not len(left):
+                break
+            if len(left) < len(running):
+                run, running = run.select(left), running[left]
+    return until(found, taken) if stops else found, taken, run
+
+
+def until(shown, taken):
+    """What steps show of images that stop after so many of them (B,), in place: later ones show the last one again, count 0."""
+    step, image = torch.arange(len(shown["logits"]), device=taken.device)[:, None], torch.arange(len(taken), device=taken.device)
+    for name, values in shown.items():
+        shown[name] = values[torch.minimum(step, taken - 1), image]
+        if name in OF_ONE_STEP or name[-1] == "spikes":
+            shown[name][step >= taken] = 0
+    return shown
+
+
+def stacked(steps):
+    """What each of T steps shows, as one."""
+    return {name: torch.stack([shown[name] for shown in steps]) for name in steps[0]}
+
+
+def summed(shown, seen, targets):
+    """What steps show, with sums over pixels in place of pictures; seen: the images, targets: what was to be predicted."""
+    pictures = {name: shown.get(name) for name in ("prediction", "predicted", "is_open")}
+    sums = {name: values for name, values in shown.items() if name not in pictures}
+    if (prediction := pictures["prediction"]) is not None:
+        sums["error"] = ((targets - prediction) ** 2).sum((2, 3, 4))
+    if (is_open := pictures["is_open"]) is not None:
+        sums["open_share"] = share_of_active(is_open, seen)
+    return sums
+
+
+def chunk_length(model, x, steps, stops, one_by_one=False):
+    """Steps that run together: of a phased network all; in training all or a segment, in evaluation what the bound on memory
+    allows; 1 where a recording may surprise, since all layers forget between two frames, where step() is taken step by step, and
+    of a stream, so that its pieces give what the whole gives to the last bit."""
+    if model.frames and model.settings["surprise"]:
+        return 1
+    if model.phased and not one_by_one:
+        return steps
+    if model.training:
+        return -(-steps // max(1, model.bptt_segments))
+    if one_by_one:
+        return 1
+    fit = AT_ONCE.get(x.device.type, AT_ONCE["cpu"]) // max(1, len(x) * model.wiring.largest)
+    return max(1, min(fit // LOOKED_AFTER, LOOKED_AFTER) if stops else min(fit, steps))
+
+
+def check_uniforms(uniforms, steps, x):
+    """Raises ModelError where uniforms are given and not of these images' shape."""
+    if uniforms is not None and uniforms.shape != (steps, *x.shape):
+        raise ModelError(f"uniforms must have shape {(steps, *x.shape)}, not {tuple(uniforms.shape)}")
+
+
+def drawn_for(model, run, steps, uniforms=None, length=1):
+    """The draws of a run's next steps, `length` of them at a time, (length, B, C, H, W): uniforms if given, else run.draws'."""
+    x, first, draws = run.image, run.steps, run.draws
+    sends = min(steps, model.timesteps) if model.phased else steps
+    check_uniforms(uniforms, sends, x)
+    if not model.encoding.uses_draws:
+        uniforms = x.new_zeros(()).expand(steps, *x.shape)
+    elif sends < steps:
+        drawn = draws.uniforms(sends, model.image_shape, x.device) if uniforms is None else uniforms
+        uniforms = torch.cat([drawn, x.new_zeros(()).expand(steps - sends, *x.shape)])
+    if uniforms is not None:
+        return iter(uniforms.split(length))
+    return (draws.uniforms(min(length, steps - t), model.image_shape, x.device, first + t) for t in range(0, steps, length))
+
+
+# --- another image in the place of the one before, and what is forgotten then
+
+
+def show_image(model, run, image):
+    """with_image(), in place."""
+    if image is not run.image:
+        vars(run).update(vars(with_image(model, run, image)))
+
+
+def prediction_targets(model, x, steps=None):
+    """What a model's predictions of each step are compared with, for images or recordings x. steps: see by_step."""
+    return x if x.dim() == 4 else by_step(x, steps, ahead=model.settings["predict"] == "next")
+
+
+def with_image(model, run, image):
+    """The run (a RunState) with another image (B, C, H, W) in place of its own, from its next step on."""
+    changed = image != run.image
+    if not changed.any():
+        return run
+    view = model.gate.on_image_change(image, model.on_pixel_scale(model.prediction(run)), run.view, changed)
+    after = replace(run, image=image, view=view)
+    if not model.settings["surprise"]:
+        return after
+    opened = view.is_open & ~run.view.is_open
+    return surprised(model, after, opened) if opened.any() else after
+
+
+def surprised(model, run, opened):
+    """The run once it has forgotten as much as its image surprises, of which these pixels, bool (B, C, H, W), have just opened
+    again: a share r of the active ones. Outputs, membranes, as far as they are from rest, and the read-out's sum keep
+    1 - min(1, gain r), the sum of these pixels nothing; where any has opened all pixels are judged anew."""
+    keep = 1 - (model.settings["surprise"] * share_of_active(opened, run.image)).clamp(max=1)
+    memory, neurons = dict(run.memory), model.neurons()
+    for name in memory.keys() & neurons.keys():
+        rest = neurons[name].rest
+        memory[name] = memory[name]._replace(v=rest + decayed(memory[name].v - rest, keep))
+    readout_sum = decayed(run.readout_sum, keep).masked_fill(opened, 0)
+    run = replace(run, memory=memory, readout_sum=readout_sum, logits=decayed(run.logits, keep))
+    judged = model.gate.next_view(run.image, model.on_pixel_scale(model.prediction(run)), run.view)
+    return replace(run, view=chosen(opened.flatten(1).any(1), judged, run.view))
+
+
+def chosen(images, view, other):
+    """The View that is `view` for these images, bool (B,), and `other` for the rest, with 0 for what that lacks."""
+
+    def each(one, old):
+        if hasattr(one, "_fields"):  # what a gate knows
+            return type(one)(*map(each, one, old))
+        if not isinstance(one, torch.Tensor):
+            return one
+        return torch.where(images.view(-1, *[1] * (one.dim() - 1)), one, one.new_zeros(()) if old is None else old)
+
+    return View(*map(each, view, other))
+
+
+def as_set_now(model, run):
+    """The run as the model's settings of now take it up: no membrane is below its floor, and where the gate is of another class
+    than the one that has made its view, all is open again as at the beginning of a run."""
+    neurons, cls = model.neurons(), type(model.gate)
+    lifted = {name: run.memory[name] for name, neuron in neurons.items() if neuron.floor is not None and name in run.memory}
+    lifted = {name: state._replace(v=neurons[name].floored(state.v)) for name, state in lifted.items()}
+    run = replace(run, memory=run.memory | lifted)
+    return run if run.gate is cls else replace(run, view=model.gate.start(run.image), gate=cls)
+
+
+def in_shares(keep):
+    """How many of SHARES parts a share, 0 to 1, is at least: a float32 tensor."""
+    return (torch.as_tensor(keep, dtype=torch.float32) * SHARES).floor()
+
+
+def decayed(values, keep):
+    """Values (B, ...) times keep, a number or one for each image (B,). Integers stay integers: both are rounded down, keep to
+    whole parts of SHARES."""
+    is_whole = not values.is_floating_point()
+    keep = in_shares(keep) / SHARES if is_whole else keep
+    keep = keep.view(-1, *[1] * (values.dim() - 1)) if isinstance(keep, torch.Tensor) else keep
+    return (values.double() * keep).floor().to(values.dtype) if is_whole else values * keep

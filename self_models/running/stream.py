@@ -7,10 +7,9 @@ import torch
 from self_models.basics import ModelError
 from self_models.basics.images import checked_images, dtype_of
 from self_models.basics.settings import COUNT, WHOLE, Number, required
-from self_models.running.changing import as_set_now, with_image
-from self_models.running.chunks import all_steps
 from self_models.running.draws import EVALUATION, Draws
-from self_models.running.recording import Recorder, spaces_of
+from self_models.running.recording import asked_by, spaces_of
+from self_models.running.steps import all_steps, as_set_now, with_image
 
 MEMBRANES = "membranes."
 STATE = {"v": MEMBRANES, "age": "ages."}  # field of neurons' state -> how it is called in a state_dict; others FIELD.LAYER
@@ -39,17 +38,17 @@ class Stream:
         until reset() has changed, for a gate that cannot go on with other images, or a model in training mode; then the stream is
         as it was."""
         model, steps = self.model, required(COUNT, "steps", steps)
-        x, recorder = checked_images(images, model), Recorder(record, model.wiring)
+        x, asked = checked_images(images, model), asked_by(record, model.wiring)
         if model.training:
             raise ModelError("a stream is for evaluation: call eval() of the model first")
         self._check_began(now := {**images_of(x), **interval_of(model)})
-        engine = engine_of(model, x, recorder)
+        engine = engine_of(model, x, asked)
         if self._run is None:
             self._run, self._began = engine.begun(x, self._draws(len(x))), now
         elif engine != self._engine:
             self._run = engine.restored(self.state_dict(), self._draws(len(x)))
         self._engine = engine
-        output, self._run = engine.go_on(self._run, x, steps, frames, recorder)
+        output, self._run = engine.go_on(self._run, x, steps, frames, asked)
         self.steps += steps
         return output
 
@@ -114,11 +113,11 @@ class SequenceState:
     before: dict | None = None
     after: dict | None = None
 
-    def go_on(self, model, x, draws, frames, recorder):
+    def go_on(self, model, x, draws, frames, asked):
         """The SNNOutput of these steps, on images x (B, C, H, W); draws: of these images, so a dropout mask is each one's own."""
-        engine = engine_of(model, x, recorder)
+        engine = engine_of(model, x, asked)
         run = engine.restored(self.before, draws) if self.before else engine.begun(x, draws)
-        output, run = engine.go_on(run, x, self.steps, frames, recorder)
+        output, run = engine.go_on(run, x, self.steps, frames, asked)
         steps = self.steps + (self.before["steps"] if self.before else 0)
         self.after = {name: value.detach() for name, value in engine.state_of(run).items()} | {"steps": steps}
         return output
@@ -134,11 +133,11 @@ def check_left_on(model):
         raise ModelError("max_pool count never forgets an image: a streaming network wants max_pool or, or no M")
 
 
-def engine_of(model, x, recorder):
+def engine_of(model, x, asked):
     """What runs a stream of images x: the model's event engine, if it has one that can, else a Dense, which also runs what is
     recorded. Raises ModelError as check_left_on does."""
     check_left_on(model)
-    may_serve = model.engine and not model.training and x.device.type == "cpu" and not recorder.asked
+    may_serve = model.engine and not model.training and x.device.type == "cpu" and not asked
     return model.engine if may_serve and model.engine.serves() else Dense(model)
 
 
@@ -157,16 +156,14 @@ class Dense:
             memory = {name: neuron.at_rest(x.new_zeros(len(x), *spaces[name])) for name, neuron in known.items()}
         return replace(model.start(x, draws, streams=True), memory=memory)
 
-    def go_on(self, run, x, steps, frames, recorder):
-        """(the SNNOutput of a run's next steps, in which it sees images x, the run after them)"""
+    def go_on(self, run, x, steps, frames, asked):
+        """(the SNNOutput of a run's next steps, in which it sees images x, the run after them); asked: what is recorded."""
         model = self.model
-        if model.watcher:
-            model.watcher.begin()
-        run = replace(with_image(model, as_set_now(model, run), x), recorder=recorder, watcher=model.watcher)
-        run.at_once = model.runs_by == "dense"  # weights, hooks and layers may be others by now
+        run = replace(with_image(model, as_set_now(model, run), x), asked=asked)
+        run.at_once = model.runs_by == "dense" and not asked  # weights, hooks and layers may be others by now
         run.stages = model.stages_for(x, run.at_once)
         shown, taken, run = all_steps(model, run, steps, frames=frames)
-        return model.output(x, shown, taken, recorder), run
+        return model.output(x, shown, taken, asked), run
 
     def state_of(self, run):
         """What the next step needs, name -> tensor (B, ...): of the run's state what is there."""

@@ -22,12 +22,12 @@ def folded(decoder, signals, image_size, pays=None):
         if is_transposed and module.stride[0] > 1:
             size = [(here - lost) // 2 for here, lost in zip(size, module.output_padding, strict=True)]
             if chain and pays(chain, module, signals * prod(size)):
-                chain.fold_in(position, module)
+                chain.fold_in(module)
                 layers[0] = (layers[0][0], chain)
                 continue
             chain = None
         else:
-            chain = FoldedChain(position, module) if is_transposed else None
+            chain = FoldedChain(module) if is_transposed else None
         layers.insert(0, (position, module))
     return layers
 
@@ -40,9 +40,9 @@ class FoldedChain:
     U layer's output pixels each come from one input pixel.
     """
 
-    def __init__(self, position, module):
+    def __init__(self, module):
         self.kernel, self.stride, self.padding, self.lost = module.weight, 1, module.padding[0], [0, 0]
-        self.bias, self.layers = module.bias, [(position, module)]
+        self.bias = module.bias
 
     def pays_with(self, up, places):
         """Whether fewer multiply-adds are needed with this U layer before it folded in than without, for this many places
@@ -55,9 +55,8 @@ class FoldedChain:
         """How many weights its kernel has with this U layer before it folded in."""
         return up.in_channels * self.kernel.shape[1] * (self.kernel.shape[-1] + self.stride) ** 2
 
-    def fold_in(self, position, up):
+    def fold_in(self, up):
         """Become the map of this U layer and what was before."""
-        self.layers.insert(0, (position, up))
         self.kernel = transposed(up.weight, self.kernel, None, self.stride, 0, (0, 0))
         self.lost = [self.stride * here + rest for here, rest in zip(up.output_padding, self.lost, strict=True)]
         self.stride *= up.stride[0]
@@ -68,12 +67,6 @@ class FoldedChain:
         module = nn.ConvTranspose2d(channels, width, size, self.stride, self.padding, self.lost, bias=False)
         module.weight, module.bias = nn.Parameter(self.kernel), self.bias
         return module
-
-    def inputs(self, signal):
-        """(position, what goes into it) of each of its layers, one after the other, for a signal (B, C, H, W)."""
-        for at, (position, _) in enumerate(self.layers):
-            signal = self.layers[at - 1][1](signal) if at else signal
-            yield position, signal
 
     def __call__(self, signal):
         """(B, C, H, W) -> (B, C', stride H + lost, stride W + lost)"""

@@ -134,16 +134,35 @@ def neuron_steps(neuron, drive, state=None, steps=1):
     return spikes.flatten(0, 1), NeuronState(v, age), counts
 
 
-def traced_steps(neuron, drive, state=None, steps=1):
-    """The same, and the membrane potential after each step's reset, (steps B, ...)."""
-    found = []
-    for now in drive.chunk(steps):
-        spikes, state, count = neuron_steps(neuron, now, state)
-        found.append((spikes, count, state.v))
-    spikes, counts, membranes = map(torch.cat, zip(*found, strict=True))
-    return spikes, state, counts, membranes
-
-
 def count_events(signal):
     """Sum per image and step, (T, B, ...) -> (T, B) float32: the number of spikes in {0, 1}."""
     return signal.sum(tuple(range(2, signal.dim())), dtype=torch.float32)
+
+
+def counts_by_layer(run, names, steps):
+    """Spikes of these layers in each of the last `steps` steps of a run, (T, B, layers): 0 where a layer did not run."""
+    found, first = [], run.steps - steps
+    for name in names:
+        pieces = run.counts.get(name, [])
+        counts = torch.cat([values for _, values in pieces]) if pieces else None
+        if counts is None or len(counts) < steps:
+            placed = run.image.new_zeros(steps, len(run.image), dtype=torch.float32)
+            if counts is not None:
+                placed[[step - first for numbers, _ in pieces for step in numbers]] = counts
+            counts = placed
+        found.append(counts)
+    return torch.stack(found, -1)
+
+
+def accumulated(logits, drives, steps, leak, at_once):
+    """The outputs O after each of so many steps, (T, B, labels): O <- leak O + d, for the drives d (t, B, labels) of the last
+    t of them. at_once: whether what does not leak may be one operation, which rounds otherwise than steps do."""
+    waiting = steps - len(drives)
+    if at_once and leak == 1:
+        return torch.stack([logits] * waiting + [*(logits + drives.cumsum(0))])
+    found = []
+    for now in [None] * waiting + [*drives]:
+        logits = logits if leak == 1 else leak * logits
+        logits = logits if now is None else logits + now
+        found.append(logits)
+    return torch.stack(found)

@@ -5,76 +5,78 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from self_models.fast.batched.neurons import count_events
+from self_models.fast.batched.neurons import accumulated, count_events, counts_by_layer
 from self_models.network.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
-from self_models.running.changing import show_image
-from self_models.running.steps import ActiveParts, accumulated, stack_frames
+from self_models.running.steps import ActiveParts, show_image, stacked
 
 
 def advance(model, run, draws):
-    """All steps of a run, in place. draws: (steps, B, C, H, W). Returns their Frame, with pictures."""
-    steps, sums = len(draws), {name: run.image.new_zeros(len(draws), len(run.image)) for name in model.wiring.names}
-    signal, frames = [], []
+    """All steps of a run, in place. draws: (steps, B, C, H, W). Returns what they show, with pictures."""
+    steps, signal, shown = len(draws), [], []
     for step, u in enumerate(draws):  # the image, and what the gate does, which follows from nothing that a layer sends
         show_image(model, run, run.shown_now())
         if model.sends(step):
             sent = model.encoding.send(run.view.unexplained(), u)
-            sums["input"][step] = count_events(run.view.sent(sent)[None])
+            run.counts.setdefault("input", []).append(([step], count_events(run.view.sent(sent)[None])))
             signal.append(sent)
-        run.active_parts.append(ActiveParts(step, model.gate.waits(run.view), model.decoder_idle(run.view), [model.has_feedback]))
+        run.active_parts.append(ActiveParts(model.gate.waits(run.view), model.decoder_idle(run.view), model.has_feedback))
         if model.gate.completes:
-            frames.append(model.read_out_and_gate(run, None))
+            shown.append(model.read_out_and_gate(run, None))
         else:
             run.steps += 1
-    begin = len(signal) - model.timesteps
-    forked = through(model, run, "features", "before_fork", torch.stack(signal[begin:]), begin, sums)
-    encoded, begin = through(model, run, "features", "after_fork", *forked, sums)
-    drives, begin = through(model, run, "classifier", "classifier", encoded.flatten(2), begin, sums)
+    begin, signal = len(signal) - model.timesteps, torch.stack(signal)
+    run.note("input", signal[begin:], range(begin, len(signal)))
+    forked = through(model, run, "features", "before_fork", signal[begin:], begin)
+    encoded, begin = through(model, run, "features", "after_fork", *forked)
+    drives, begin = through(model, run, "classifier", "classifier", encoded.flatten(2), begin)
     logits = accumulated(run.logits, drives.to(run.logits.dtype), len(drives), 1, at_once=model.training)
     logits = torch.cat([run.logits.expand(begin, -1, -1), logits, logits[-1:].expand(steps - begin - len(logits), -1, -1)])
     if not model.gate.completes:
-        frames, run.steps = decoded_frames(model, run, forked, steps, sums), steps
+        shown = decoded_steps(model, run, forked, steps)
     run.logits = logits[-1]
-    return stack_frames(frames)._replace(logits=logits, spikes=torch.stack([*sums.values()], -1))
+    return stacked(shown) | {"logits": logits, "spikes": counts_by_layer(run, model.wiring.names, steps)}
 
 
-def decoded_frames(model, run, forked, steps, sums):
-    """A Frame of each step of a run whose decoder takes these spikes (T, B, ...), sent from this step on; in place."""
+def decoded_steps(model, run, forked, steps):
+    """What each step of a run shows whose decoder takes these spikes (T, B, ...), sent from this step on; in place."""
     decoded, run.steps = [None] * steps, 0
     if model.has_feedback:
-        output, begin = through(model, run, "generate", "generate", *forked, sums)
+        codes, begin = forked
+        run.note("decoder", codes, range(begin, begin + len(codes)))
+        output, begin = through(model, run, "generate", "generate", codes, begin)
         decoded = [torch.zeros_like(output[0])] * begin + [*output]
         decoded += [torch.zeros_like(output[0])] * (steps - len(decoded))
     return [model.read_out_and_gate(run, codes) for codes in decoded]
 
 
-def through(model, run, name, part, signal, begin, sums):
+def through(model, run, name, part, signal, begin):
     """(what comes out of a part of a stage, (T, B, ...), the first step in which it does) for a signal (T, B, ...) that begins in
-    this one. Adds to sums each layer's spikes per step and image, (steps, B).
+    this one.
 
     A layer's neurons spike in the first of its steps, so in evaluation how often they do, (B, ...), stands for the T steps, up to
     the last neurons; where operations are counted each step is asked for.
     """
     steps, layers = len(signal), [(f"{name}.{position}", layer) for position, layer in run.stages[part]]
     neurons = [key for key, layer in layers if isinstance(layer, SpikingNeuron)]
-    as_numbers = bool(neurons) and not torch.is_grad_enabled() and not run.watcher
+    as_numbers = bool(neurons) and not torch.is_grad_enabled() and run.sent is None
     signal = signal.sum(0) if as_numbers else signal.flatten(0, 1)
     for (key, layer), (_, after) in pairwise([*layers, ("", None)]):
-        before = signal
         if isinstance(layer, HeldDropout):
             signal, run.memory[key] = layer(signal, run.memory.get(key), steps, run.draws)
             continue
         if isinstance(layer, SpikingNeuron):
-            begin, sent = begin + steps, sums[key]
+            begin += steps
             if as_numbers:
                 signal = spike_numbers(layer, signal, steps)
-                sent[begin : begin + steps] = torch.stack([(signal > t).sum(tuple(range(1, signal.dim()))) for t in range(steps)])
+                counts = torch.stack([(signal > t).sum(tuple(range(1, signal.dim()))) for t in range(steps)]).float()
                 if as_numbers := key != neurons[-1]:
+                    run.counts[key] = [(range(begin, begin + steps), counts)]
                     continue
                 signal = torch.cat([signal > t for t in range(steps)]).to(signal.dtype)
             else:
                 signal = fired(layer, signal, steps)
-                sent[begin : begin + steps] = count_events(signal.unflatten(0, (steps, -1)))
+                counts = count_events(signal.unflatten(0, (steps, -1)))
+            run.counts[key] = [(range(begin, begin + steps), counts)]
         elif as_numbers:
             signal = of_all(layer, signal, steps)
         elif isinstance(after, SpikingNeuron):
@@ -83,9 +85,8 @@ def through(model, run, name, part, signal, begin, sums):
             signal, _ = layer.run(signal, steps=steps)
         else:
             signal = layer(signal)
-        if run.watcher:
-            seen = signal if isinstance(layer, SpikingNeuron | nn.MaxPool2d) else before
-            run.watcher.note(key, seen, range(begin, begin + steps))
+        if isinstance(layer, SpikingNeuron | nn.MaxPool2d) and not as_numbers:
+            run.note(key, signal.unflatten(0, (steps, -1)), range(begin, begin + steps))
     return signal.unflatten(0, (steps, -1)), begin
 
 
