@@ -24,12 +24,12 @@ from harness.measuring.difficulty import difficulty_correlations
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
-from self_models.counting.operations import FIRST, OperationCounter, energies, fan_out
+from self_models.counting.operations import COUNTED, OperationCounter, energies, fan_out
 from self_models.counting.prices import FOLDER, Convention, conventions, conventions_with, read_convention
 from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
-from self_models.running.chunks import AT_ONCE, chunk_length
 from self_models.running.outputs import ANNOutput, SNNOutput
+from self_models.running.steps import AT_ONCE, chunk_length
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -285,37 +285,29 @@ class Recount:
     what the network notes: what each layer and each maximum pool sends."""
 
     def __init__(self, model):
-        self.model, self.noted, self.synops, self.reached = model, [], Counter(), Counter()
+        self.model, self.synops, self.reached = model, Counter(), Counter()
         self.names = {module: name for name, module in model.named_modules()}
         wiring = model.wiring
         self.sources = dict(enumerate(wiring.names)) | {pool.target: pool.name for pool in wiring.pools}
 
-    def begin(self):
-        self.noted = []
-
-    def note(self, name, signal, steps):
-        self.noted.append(("input" if name == FIRST else name, signal.detach(), list(steps)))
-
-    def settle(self, schedules, images, ends=None):
-        noted, wiring = self.noted, self.model.wiring
-        self.noted = []
-        now = {one.first + n: (one, decodes) for one in schedules for n, decodes in enumerate(one.decodes)}
-        ends, first = [len(now)] * images if ends is None else ends.tolist(), schedules[0].first
+    def add(self, run, ends=None):
+        parts, images, wiring = run.active_parts, len(run.image), self.model.wiring
+        ends, first = [len(parts)] * images if ends is None else ends.tolist(), run.steps - len(parts)
         for one in (*wiring.forward, *wiring.feedback):
             last = next(module for module in reversed(one.modules) if hasattr(module, "weight"))
             end, size, is_decoder, is_late = self.names[last], prod(one.target_shape), one in wiring.feedback, self.is_late(last)
             synapses = [set(row.nonzero().flatten().tolist()) for row in self.impulses(one)]
-            for name, signal, steps in noted:
-                if name == self.sources[one.source]:
-                    for step, sent in zip(steps, signal.unflatten(0, (len(steps), images)), strict=True):
-                        if not (now[step][0].decoder_idle if is_decoder else is_late and now[step][0].waits):
-                            self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
-            for step, (schedule, decodes) in now.items():
-                phase = (step + 1 - self.model.gate.least_steps) // self.model.timesteps
+            for steps, signal in run.sent.get(self.sources[one.source], ()):
+                for step, sent in zip(steps, signal.unflatten(0, (len(steps), images)), strict=True):
+                    now = parts[step - first]
+                    if not (now.decoder_idle if is_decoder else is_late and now.waits):
+                        self.walk(end, one, synapses, [sent[n] for n in range(images) if step - first < ends[n]])
+            for at, now in enumerate(parts):
+                phase = (first + at + 1 - self.model.gate.least_steps) // self.model.timesteps
                 if self.model.phased and phase != wiring.depths[one.target] - 1:  # in which the target's neurons charge
                     continue
-                if one.bias is not None and (decodes if is_decoder else not (is_late and schedule.waits)):
-                    self.reached[end] += size * sum(step - first < ends[n] for n in range(images))
+                if one.bias is not None and (now.decodes if is_decoder else not (is_late and now.waits)):
+                    self.reached[end] += size * sum(at < ends[n] for n in range(images))
 
     def walk(self, end, one, synapses, sent):
         """One step: sent: of each image, what the source sends."""
@@ -357,10 +349,10 @@ def test_a_plain_recount_finds_the_same(first):
                 stream(x, 3), stream(x.flip(0), STEPS - 3)
             else:
                 model(x, u)
-        for name, count in counter.events.items():
-            assert float(count) == recount.synops[name], (name, case)
-            reached = counter.biases[name] if name in counter.biases else counter.reached.get(name, 0)
-            assert float(reached) == recount.reached[name], (name, case)
+        counts = counter.counts()
+        for name, count in counts["events"].items():
+            assert count == recount.synops[name], (name, case)
+            assert (counts["reached"] | counts["biases"]).get(name, 0) == recount.reached[name], (name, case)
 
 
 @pytest.fixture(scope="module")
@@ -691,9 +683,9 @@ def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
 
 
 def test_shares_of_one_neuron_and_of_none():
-    result = OperationCounter(snn()).result(1)
-    assert result["activation_sparsity"] == 1 and result["dense"] == 0 and result["layers"]["active_share"] == {}
     counter = OperationCounter(snn())
-    counter.spikes, counter.neurons = {"input": 0, "features.1": 1}, {"input": 0, "features.1": 1}
+    result = counter.result(1)
+    assert result["activation_sparsity"] == 1 and result["dense"] == 0 and not any(result["layers"]["active_share"].values())
+    counter.counts = lambda: {kind: {"input": 0, "features.1": 1} for kind in COUNTED}
     result = counter.result(1)
     assert result["activation_sparsity"] == 0 and result["layers"]["active_share"] == {"input": 0, "features.1": 1}

@@ -22,9 +22,9 @@ from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import HeldDropout
 from self_models.network.plans import PLANS as ARCHITECTURES
 from self_models.network.stages import list_layers
-from self_models.running.chunks import AT_ONCE
 from self_models.running.draws import Draws
 from self_models.running.outputs import errors_by_step, open_share_by_step
+from self_models.running.steps import AT_ONCE
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -252,7 +252,7 @@ def test_a_folded_decoder_rounds_alike_however_it_runs():
     model = build(gate="block", plan=PLANS["linear"], readout="membrane_linear", blocking="dynamic", latch=True, on_grid=False)
     x, u = inputs(model)
     chains = [layer for _, layer in model.stages_for(x, at_once=True)["generate"]]
-    assert [type(one) for one in chains] == [FoldedChain] and len(chains[0].layers) == 3
+    assert [type(one) for one in chains] == [FoldedChain] and chains[0].stride == 4
     wanted, stream, plain = model(x, u), model.stream(), by_steps(model).stream()
     with OperationCounter(model):
         counted = model(x, u)
