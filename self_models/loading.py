@@ -116,8 +116,9 @@ def network_of(path, saved, cls, changed=()):
         raise CheckpointError(f"{path}: its settings build no {cls.__name__} ({error}); {advice}") from None
     may_lack = names_of_ones_own(network) if name in MODELS else ()
     if words := differences(network.state_dict(), saved["state_dict"], may_lack):
-        which = "these" if changed else "its"
-        raise CheckpointError(f"{path} does not fit {cls.__name__} with {which} settings: {words}")
+        if changed or cls.__name__ != name:
+            raise CheckpointError(f"{path} does not fit {cls.__name__} with these settings: {words}")
+        raise CheckpointError(f"{path} is damaged: its settings are of another {cls.__name__}: {words}; use another copy")
     return network, may_lack
 
 

@@ -95,70 +95,40 @@ def found_start(config, kind, model):
     return Start(kind, path, saved)
 
 
-# --- flags that follow from others
-
-FORGETTING = {  # of a stream: whether pixels are blocked -> how the network forgets
-    True: {"blocking": "dynamic", "surprise": 2.0},
-    False: {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9},
-}
-
-
-def in_evaluation(config):
-    """Whether the script only evaluates."""
-    return "resume" not in config.about
-
-
-def recorded(config):
-    """How many frames the recordings have that a network is given; 0 of images."""
-    return config.facts.get("recorded_frames", 0)
-
-
-def gate_of(start):
-    """The gate with which a checkpoint's network was trained."""
-    return GATES.get(str(start.settings.get("gate")), Gate)
-
-
-def trained_gate(config, start):
-    """The checkpoint's gate, and its settings."""
-    flags = {"gate": "gate"} | {name: one.flag(name) for name, one in settings_in(gate_of(start)).items()}
-    return {flag: start.settings[name] for name, flag in flags.items() if name in start.settings}
-
-
-def forgetting(config, start):
-    """How a stream forgets: as the network was trained, if it was trained for streams."""
-    was, flags = start.settings, FORGETTING[config.gate != "open" and config.epsilon > 0]
-    own = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}
-    return {flag: own.get(flag, value) for flag, value in flags.items()}
-
-
-def without_predictions(config, start):
-    """Whether nothing is predicted that a pixel could be blocked by."""
-    if not in_evaluation(config) or GATES[config.gate].completes:
-        return False
-    return config.update == "phased" or not find_plan(config.architecture, config.plan).decoder
-
-
-FOLLOWING = (  # where this holds of (Configuration, Start) -> the flags that follow; one after the other
-    (lambda c, s: recorded(c), {"blocking": "dynamic"}),  # what is closed for good would miss what comes
-    (lambda c, s: recorded(c) and s.kind in ("", "ann"), lambda c, s: {"timesteps": recorded(c)}),
-    (lambda c, s: s.kind == "ann" and (s.settings.get("norm") == "batch" or c.calibrate), {"bias": True}),
-    (lambda c, s: s.kind == "ann" and not balances(c, s), {"initial_potential": 0.5, "scaling_factor": 1.0}),
-    (lambda c, s: s.kind == "ann" and "M" in find_plan(c.architecture, s.settings.get("plan")).encoder, {"max_pool": "count"}),
-    (lambda c, s: in_evaluation(c) and gate_of(s).stays_in_evaluation and "gate" not in c.given
-        and c.about["gate"][1] != "contrast", trained_gate),
-    (without_predictions, {"epsilon": 0.0}),
-    (lambda c, s: c.gate == "open" and "gate" not in c.given and c.given.get("epsilon"), {"gate": "block"}),
-    (lambda c, s: "scene" in c.about, forgetting),
-)  # fmt: skip
+FORGETTING = {"blocking": "dynamic", "surprise": 2.0}  # how a streaming network forgets that blocks pixels
+LEAKING = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}  # and one that does not
 
 
 def followed(config, start):
-    """The Configuration of an SNN with the flags that follow, by FOLLOWING, from others, its images and what it starts from;
-    those that were given hold instead."""
-    for holds, flags in FOLLOWING:
-        if holds(config, start):
-            config = config.with_found(**(flags(config, start) if callable(flags) else flags))
+    """The Configuration of an SNN with the flags that follow from others, from its images and from what it starts from; flags
+    that were given hold instead."""
+    frames, was, from_ann = config.facts.get("recorded_frames"), start.settings, start.kind == "ann"
+    evaluates, streams = "resume" not in config.about, "scene" in config.about
+    gate = GATES.get(str(was.get("gate")), Gate)
+    own_gate = {name: one.flag(name) for name, one in settings_in(gate).items()} | {"gate": "gate"}
+    as_trained = was if was.get("surprise") or was.get("output_leak", 1.0) < 1 else {}  # for streams
+    forgetting, leaking = ({flag: as_trained.get(flag, it[flag]) for flag in it} for it in (FORGETTING, LEAKING))
+    table = (  # where this holds of the flags so far -> these follow
+        (lambda c: frames, {"blocking": "dynamic"}),  # what is closed for good would miss what a recording shows later
+        (lambda c: frames and start.kind in ("", "ann"), {"timesteps": frames}),
+        (lambda c: from_ann and (was.get("norm") == "batch" or c.calibrate), {"bias": True}),
+        (lambda c: from_ann and not balances(c, start), {"initial_potential": 0.5, "scaling_factor": 1.0}),
+        (lambda c: from_ann and "M" in find_plan(c.architecture, was.get("plan")).encoder, {"max_pool": "count"}),
+        (lambda c: evaluates and gate.stays_in_evaluation and "gate" not in c.given and c.about["gate"][1] != "contrast",
+         {flag: was[name] for name, flag in own_gate.items() if name in was}),
+        (lambda c: evaluates and not predicts(c), {"epsilon": 0.0}),
+        (lambda c: c.gate == "open" and "gate" not in c.given and c.given.get("epsilon"), {"gate": "block"}),
+        (lambda c: streams and c.gate != "open" and c.epsilon > 0, forgetting),
+        (lambda c: streams and not (c.gate != "open" and c.epsilon > 0), leaking),
+    )  # fmt: skip
+    for holds, flags in table:
+        config = config.with_found(**flags) if holds(config) else config
     return config
+
+
+def predicts(config):
+    """Whether there are predictions by which pixels can be blocked."""
+    return GATES[config.gate].completes or (config.update != "phased" and find_plan(config.architecture, config.plan).decoder)
 
 
 def balances(config, start):
@@ -189,9 +159,6 @@ def check_conversion(config, start):
         raise UserError(f"--calibrate wants an ANN of one pass, and {start.path} has --timesteps {steps}")
     if frames and config.timesteps != frames:
         raise UserError(f"--calibrate: {start.path} sees {frames} frames; give --timesteps {frames}")
-
-
-# --- weights
 
 
 def start_snn(model, start, train, config, run, may_grow=False):
@@ -252,11 +219,19 @@ def convert_ann(model, start, train, config, run):
         fit_thresholds(model)
         run.say(f"thresholds fit the activations of {len(images)} training images in {model.timesteps} levels (phased)")
     else:
-        balanced_thresholds(model, train, config, run.say)
+        steps, line = config.balance_timesteps, "threshold {:.4f}"
+        with converting("balancing thresholds", model, train, config, steps, run.say, line) as (images, draws, *on):
+            balance_thresholds(model, images, draws, steps, config.balance_percentile, *on)
     scale_thresholds(model, config.scaling_factor)
     fit_biases(model, biases)
     if config.calibrate:
-        calibrated_biases(model, ann_of(config.pretrained_ann, config), train, config, run.say)
+        ann, line = ann_of(config.pretrained_ann, config), "mean rates of its channels off by {:.4f}, now by {:.4f}"
+        with converting("calibrating biases", model, train, config, model.timesteps, run.say, line, ROUNDS + 1) as (
+            images,
+            draws,
+            *on,
+        ):
+            calibrate_biases(model, rates_of(ann, model, images), images, draws, *on)
     return model
 
 
@@ -273,54 +248,28 @@ def weights_for(model, start, config, run):
     return state, has_bounds
 
 
-# --- conversion, as a run shows it
-
-
-def balanced_thresholds(model, train, args, say):
-    """Balance the model on images of this ImageSet. say: called with a line for the reader."""
-    batch = balancing_batch(model, train, args)
-    steps, draws = args.balance_timesteps, draws_before_training(model, batch, args)
-    say(f"balancing thresholds: {counted(len(batch.index), 'image')}, {counted(steps, 'step')}")
-    with layers_settled("balancing thresholds", model, steps, say, "threshold {:.4f}") as on:
-        balance_thresholds(model, batch.images, draws, steps, args.balance_percentile, *on)
+def balancing_batch(model, train, config):
+    """The Batch of the training images with which thresholds are balanced and biases calibrated."""
+    return train.batch(torch.arange(min(config.balance_images, len(train))), next(model.parameters()).device)
 
 
 @contextlib.contextmanager
-def layers_settled(what, model, steps, say, line, rounds=1):
-    """(on_layer, on_step), to be called with a layer's name and the figures of its line, and after each of its steps, beside a
-    progress bar. Raises Interrupted with how many layers were done."""
-    done = []
+def converting(what, model, train, config, steps, say, line, rounds=1):
+    """(images, draws, on_layer, on_step) as balance_thresholds and calibrate_biases take them, beside a progress bar. say: called
+    with lines for the reader; line: of a layer's figures. Raises Interrupted with how many layers were done."""
+    batch, done, names = balancing_batch(model, train, config), [], [name for name in model.neurons() if in_stages(name)]
+    say(f"{what}: {counted(len(batch.index), 'image')}, {counted(steps, 'step')}")
+    total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in names)
+    draws = Draws(config.seed, 0, batch.index)
 
     def on_layer(name, *figures):
         done.append(name)
         say(f"  {name}: {line.format(*figures)}")
 
-    names = [name for name in model.neurons() if in_stages(name)]
-    total = rounds * sum(steps // (model.feedback_interval if "generate" in name else 1) for name in names)
     try:
         with progress_bar(what, total) as bar:
-            yield on_layer, bar.update
+            yield batch.images, lambda t: draws.at_step(t, model.image_shape, batch.images.device), on_layer, bar.update
     except Interrupted as stop:
         layers = f"{len(done)} of {len(names)} layers done"
         message = f"interrupted while {what}, {layers}; nothing of that is kept: the same command does it again"
         raise Interrupted(stop.number, message) from None
-
-
-def balancing_batch(model, train, args):
-    """The Batch of the training images with which thresholds are balanced and biases calibrated."""
-    return train.batch(torch.arange(min(args.balance_images, len(train))), next(model.parameters()).device)
-
-
-def draws_before_training(model, batch, args):
-    """t -> the draws of these images at step t, as balance_thresholds takes them."""
-    draws = Draws(args.seed, 0, batch.index)
-    return lambda t: draws.at_step(t, model.image_shape, batch.images.device)
-
-
-def calibrated_biases(model, ann, train, args, say):
-    """calibrate_biases on the images with which thresholds are balanced. say: called with lines for the reader."""
-    batch = balancing_batch(model, train, args)
-    say(f"calibrating biases: {counted(len(batch.index), 'image')}, {counted(model.timesteps, 'step')}")
-    line = "mean rates of its channels off by {:.4f}, now by {:.4f}"
-    with layers_settled("calibrating biases", model, model.timesteps, say, line, ROUNDS + 1) as on:
-        calibrate_biases(model, rates_of(ann, model, batch.images), batch.images, draws_before_training(model, batch, args), *on)
