@@ -11,7 +11,7 @@ import torch
 from harness.data.sets import Batch, ImageSet, first_of_each_class
 from harness.drawing import plots
 from harness.drawing.figures import rows_of, save_contact_sheet, save_gif, save_knowledge
-from harness.drawing.film import STATES, film_of, keyed, load_film, save_film
+from harness.drawing.film import film_of, keyed, load_film, save_film
 from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import GATES, Blocking, Gate
@@ -158,90 +158,12 @@ def test_a_colour_pixel_shows_what_any_channel_does():
     assert found.spikes[:, 0, 0].tolist() == [6, 7, 7] and found.sent[2, 0, 0, 1] == in_bytes([0.3, 0.3, 0.7])
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that matplotlib has written as pictures."""
-    figures, close = [], plots.plt.close
-    monkeypatch.setattr(plots.plt, "close", lambda figure: (figures.append(figure), close(figure)))
-    return figures
-
-
-def words_of(figure):
-    return [text.get_text() for text in figure.findobj(plots.plt.Text) if text.get_text()]
-
-
-GREY, ERROR = "grey value", "absolute error, % of a pixel's range; white: ε"
-
-
-def test_scales_keys_and_epsilon_beside_pictures(drawn, tmp_path):
-    """Grey values only beside grey images; errors only where they are shown; in the GIF's heading how much is blocked at last."""
-    grey, colour, wide = torch.rand(1, 1, 8, 8, generator=torch.manual_seed(0)), torch.rand(1, 3, 8, 8), IMAGE.expand(1, 3, 1, 5)
-    blocking = output_of(torch.zeros(1, 1, 3, 1, 5), wide)
-    for found, scales, words in (
-        (film(epsilon=0.125), {GREY}, "within ε = 0.125 of the pixel, in % of the pixels that are not 0"),
-        (film(blocking, wide), set(), "within ε = 0.1 of the pixel, in % of the pixels' channels that are not 0"),
-        (film_once(grey, steps=1, grid=2, epsilon=0.125), {GREY, ERROR}, "never sent: a value guessed within ε = 0.125, 12.5 %"),
-        (film_once(2 * colour - 1, steps=1, grid=2), {ERROR}, "never sent: a value guessed within ε = 0.1, 5 % of its range"),
-    ):
-        for draw in (save_contact_sheet, partial(save_gif, seconds_per_step=0.5)):
-            draw(tmp_path / "picture", found)
-            said = words_of(drawn[-1])
-            assert all(axis.get_visible() for axis in drawn[-1].axes if axis.images)
-            assert {GREY, ERROR} & set(said) == scales and any(words in each for each in said), words
-            assert ({STATES[SENDS], STATES[LATER]} <= set(said)) == found.once == (STATES[BLOCKED] not in said)
-        assert found.once or any("| 75 % blocked" in " ".join(each.split()) for each in said) == (found.epsilon == 0.125)
-
-
-TITLE = "accurate_feedback: scene watch, with more words than a small picture has room for"
-
-
-@pytest.mark.parametrize(
-    ("labels", "said", "unsaid"),
-    [
-        ([1, -1, 0], ["label: cat", "answer: cat ✓"], ["label: dog"]),
-        ([0, 0, 1], ["label: dog", "answer: cat ✗"], ["label: cat"]),
-        ([0, 1, -1], ["no label", "answer: cat"], ["label: dog", "✓", "✗"]), ([-1] * 3, ["answer: cat"], ["label", "✓", "✗"]),
-    ],
-)  # fmt: skip
-def test_a_gif_of_a_stream_has_all_of_its_title_and_the_label_of_each_step(drawn, tmp_path, labels, said, unsaid):
-    """Where somebody knows it. It is one image, of which there is no mean."""
-    stream = replace(film(), titles=np.array([""]), heading=TITLE, shown_labels=np.array(labels)[:, None])
-    save_gif(tmp_path / "a.gif", stream, 0.5)
-    words = "\n".join(words_of(drawn[-1]))  # of the last step
-    assert all(each in words for each in (*said, f"{TITLE}\nstep 3 of 3", "spikes so far: 18"))
-    assert not any(each in words for each in unsaid)
+# --- pictures
 
 
 @dataclass
 class Mine(Blocking):
     tol: float = objective_setting(0.3, NOT_NEGATIVE, "")
-
-
-def test_of_a_gate_of_ones_own_pictures_say_no_more_than_its_name_and_settings(drawn, tmp_path, monkeypatch):
-    """Not what is true of block, nor its epsilon; so does the film that a report reads."""
-    monkeypatch.setitem(GATES, "mine", Mine)
-    found = film(gate=Mine)
-    save_film(tmp_path / "film.npz", found)
-    for one in (found, load_film(tmp_path / "film.npz")):
-        for draw in (save_contact_sheet, partial(save_gif, seconds_per_step=0.5)):
-            draw(tmp_path / "picture", one)
-            said = words_of(drawn[-1])
-            assert any("gate mine, tol 0.3; blocked, in % of the pixels that are not 0" in each for each in said)
-            assert {"open: predicted", "blocked by the gate"} <= set(said) and "ε = " not in " ".join(said)
-            assert not {STATES[PREDICTED], STATES[BLOCKED]} & set(said)
-    assert (found.setting, film(epsilon=0.2).setting) == ("gate mine, tol 0.3", "ε = 0.2")
-
-
-def test_the_image_as_known_after_each_step(drawn, tmp_path):
-    image = torch.rand(2, 3, 8, 8, generator=torch.manual_seed(0)) * 2 - 1
-    found = film_once(image, grid=4, epsilon=0.1, steps=6)
-    save_knowledge(tmp_path / "known.png", found)
-    words = words_of(drawn[-1])
-    steps = [word for word in words if word.startswith("after")]
-    assert steps == ["after step 1", "after step 2", "after step 3"]  # then all is had
-    sent, error = found.spikes[2, 1, 0], 100 * found.mean_errors[2, 1]
-    assert f"{sent} sent ({100 * sent / 192:.0f} %)\nerror {error:.1f} %" in words and words.count("label: cat\n192 values") == 2
-    assert any("within ε = 0.1, 5 % of its range" in word for word in words)
 
 
 PARTS = {"input": 4.0, "encoder": 3.0, "decoder": 2.0, "classifier": 1.0, "total": 10.0}
@@ -252,31 +174,45 @@ ONE = {
 }  # fmt: skip
 
 
-def test_the_cheapest_and_the_dearest_images(drawn, tmp_path):
+def test_what_pictures_say(monkeypatch, tmp_path, data_regression):
+    """Scales, keys and epsilon beside pictures of grey and of colour, of each kind of gate; of one's own gate no more than its
+    name and settings; title, labels and answers of a stream; the image as known; the cheapest images; what is still open."""
+    figures, close = [], plots.plt.close
+    monkeypatch.setattr(plots.plt, "close", lambda figure: (figures.append(figure), close(figure)))
+    monkeypatch.setitem(GATES, "mine", Mine)
+    torch.manual_seed(0)
+    grey, colour, wide = torch.rand(1, 1, 8, 8), 2 * torch.rand(2, 3, 8, 8) - 1, IMAGE.expand(1, 3, 1, 5)
+    gif = partial(save_gif, seconds_per_step=0.5)
+    films = {
+        "grey": film(epsilon=0.125), "colour": film(output_of(torch.zeros(1, 1, 3, 1, 5), wide), wide), "own": film(gate=Mine),
+        "once, grey": film_once(grey, steps=1, grid=2, epsilon=0.125), "once, colour": film_once(colour, steps=1, grid=2),
+    }  # fmt: skip
+    shown = {name: (save_contact_sheet, one) for name, one in films.items()}
+    shown |= {f"{name}, GIF": (gif, one) for name, one in films.items()}
+    save_film(tmp_path / "film.npz", films["own"])
+    shown["own, from a file, GIF"] = gif, load_film(tmp_path / "film.npz")
+    for labels in ([1, -1, 0], [0, 0, 1], [0, 1, -1], [-1] * 3):
+        heading = "accurate_feedback: scene watch, with more words than a small picture has room for"
+        stream = replace(film(), titles=np.array([""]), heading=heading, shown_labels=np.array(labels)[:, None])
+        shown[f"a stream with labels {labels}, GIF"] = gif, stream
+    shown["as known"] = save_knowledge, film_once(colour, grid=4, epsilon=0.1, steps=6)
     digits = ImageSet("MNIST", torch.tensor([40, 80], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 4, 4), ONE["label"])
-    plots.save_extremes(tmp_path / "extremes.png", digits, ONE, 0.25)
-    axes = drawn[-1].axes
-    assert drawn[-1].get_suptitle() == "The 2 cheapest and the 2 most expensive test images, ε = 0.25"
-    cheap, dear = "5 spikes\ntaken for 0", "7 spikes\nright"
-    assert [axis.get_title() for axis in axes] == [cheap, dear, dear, cheap]
-    assert [axis.get_ylabel() for axis in axes] == ["cheapest", "", "most expensive", ""]
-    assert [axis.images[0].get_array()[0, 0] for axis in axes] == [80, 40, 40, 80]
-
-
-def test_a_curve_of_open_input_only_where_input_is_blocked(drawn, tmp_path):
-    def curves():
-        return {axis.get_title(): len(axis.lines) for axis in drawn[-1].axes if "still open" in axis.get_title()}
-
+    shown["extremes"] = plots.save_extremes, digits, ONE, 0.25
     off, on = EVALUATED | {"epsilon": 0.0}, EVALUATED | {"epsilon": 0.1, "open_share": [1.0, 0.5]}
-    for records, found in (([off], {}), ([off, on], {"input pixels that are not 0: still open": 1})):
-        plots.save_sweep(tmp_path / "x.png", records)
-        assert curves() == found
-    for share, found in ((None, {}), ([1.0, 0.5], {"input pixels that are not 0: still open": 1})):
-        spikes = {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}
-        plots.save_spikes_over_time(tmp_path / "x.png", spikes, share, "ε = 0.1", "7 images")
-        assert curves() == found and "ε = 0.1" in drawn[-1].axes[0].get_title()
-    plots.save_dimming(tmp_path / "x.png", [{"dimming": "none", "plain": 0.5, "contrast": 0.6}], 0.125)
-    assert "dimmed digits, ε = 0.125" in drawn[-1].axes[0].get_title()
+    shown |= {"a sweep without blocking": (plots.save_sweep, [off]), "a sweep": (plots.save_sweep, [off, on])}
+    spikes = {"input": [1.0, 2.0], "features.1": [0.0, 1.0]}
+    for share in (None, [1.0, 0.5]):
+        shown[f"spikes over time, open {share}"] = plots.save_spikes_over_time, spikes, share, "ε = 0.1", "7 images"
+    shown["dimming"] = plots.save_dimming, [{"dimming": "none", "plain": 0.5, "contrast": 0.6}], 0.125
+    said = {}
+    for name, (draw, *given) in shown.items():
+        draw(tmp_path / "picture", *given)
+        words = [text.get_text() for text in figures[-1].findobj(plots.plt.Text)]
+        said[name] = [word for word in words if any(map(str.isalpha, word))]
+        assert all(axis.get_visible() for axis in figures[-1].axes if axis.images)
+        if name == "extremes":
+            assert [axis.images[0].get_array()[0, 0] for axis in figures[-1].axes] == [80, 40, 40, 80]
+    data_regression.check(said)
 
 
 def test_a_film_in_a_file_and_its_first_images(tmp_path):
