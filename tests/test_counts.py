@@ -13,7 +13,7 @@ import conftest as known
 import pytest
 import torch
 from conftest import DATA, REPOSITORY, UNKNOWN, run_here
-from test_engines import STEPS, networks, on_grid
+from test_engines import LASTS, networks, on_grid
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -346,7 +346,7 @@ def test_a_plain_recount_finds_the_same(first):
         for model.watcher in (counter, recount):
             if streams:
                 stream = model.stream(seed=1)
-                stream(x, 3), stream(x.flip(0), STEPS - 3)
+                stream(x, 3), stream(x.flip(0), LASTS - 3)
             else:
                 model(x, u)
         counts = counter.counts()
