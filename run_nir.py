@@ -126,7 +126,7 @@ def read(args, model, paths):
             raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}; mend it, or take it out") from None
         if (args.steps or steps) > MOST:
             long = f"{path} has {steps:,} timesteps of {length(args, model)}"
-            raise UserError(f"{long}: give a larger --dt, or --steps T, or let its times begin at 0")
+            raise UserError(f"{long}: give a larger --dt, or fewer --steps")
         found.append(rows[rows[:, 0] < args.steps] if args.steps else rows)
         longest = max(longest, steps)
         bar.update()

@@ -101,11 +101,12 @@ def steps_in(path, shape, bound, split_by="time"):
 
 def rows_in(path, shape, seconds, count=None):
     """(a recording for a network that takes this shape (C, H, W), int32 (n, 4): timestep, polarity, row and column of each event;
-    its timesteps). A timestep lasts so many seconds, from the file's time 0 on, or has `count` Events, or a frame. With C = 1
-    both polarities are alike. Raises ModelError."""
+    its timesteps). A timestep lasts so many seconds, the first being that of the first event, or has `count` Events, or a frame.
+    With C = 1 both polarities are alike. Raises ModelError."""
     found, (channels, height, width) = recording_in(path), shape
     if isinstance(found, Events):
         step = np.arange(len(found.t)) // count if count else (found.t / (1e6 * seconds)).astype(np.int64)
+        step -= step[0]
         rows, steps = np.stack([step, found.p, found.inside(height, width).y, found.x], 1), int(step[-1]) + 1
     elif found.shape[2:] != (height, width) or (found % 1).any():
         raise ModelError(
