@@ -1,4 +1,4 @@
-"""An evaluation over batches; what a model does at each step."""
+"""An evaluation over batches; what a model does at each step; whether harder images cost more spikes."""
 
 import torch
 
@@ -33,3 +33,25 @@ def spikes_over_time(model, batch, seed):
     share = open_share_by_step(output, batch.images)
     accuracy = None if batch.labels is None else (output.logits.argmax(1) == batch.labels).double().mean().item()
     return spikes, None if share is None else share.mean(1).tolist(), accuracy
+
+
+def rank_correlation(a, b):
+    """Spearman's rho of two (N,) tensors, None where one of them is constant: it says nothing then."""
+    from scipy.stats import spearmanr  # half a second
+
+    return None if (a == a[0]).all() or (b == b[0]).all() else float(spearmanr(a, b).statistic)
+
+
+def difficulty_correlations(per_image):
+    """spike_correlations by measure of difficulty: a small margin of the output, being wrong, the error of the prediction."""
+    measures = {"small margin": -per_image["margin"], "wrong": ~per_image["correct"]}
+    if "error" in per_image:
+        measures["reconstruction error"] = per_image["error"]
+    return {name: spike_correlations(measure, per_image) for name, measure in measures.items()}
+
+
+def spike_correlations(difficulty, per_image):
+    """Spearman's rho of a measure of difficulty (N,), larger being harder, with spikes and with spikes per total intensity: an
+    image of more total intensity (sum of light) has more input spikes to begin with."""
+    spikes = {"spikes": per_image["spikes"], "spikes_per_ink": per_image["spikes"] / per_image["ink"].clamp(min=1e-6)}
+    return {name: rank_correlation(difficulty, values) for name, values in spikes.items()}

@@ -7,8 +7,8 @@ from markupsafe import Markup
 from harness.drawing.figures import PART_COLOURS
 from harness.drawing.film import in_words
 from harness.drawing.plots import wilson
-from harness.measuring.classes import MOST_CLASSES
 from harness.measuring.comparing import FIGURES
+from harness.measuring.report import MOST_CLASSES
 from self_models.counting.spikes import PARTS, part_of
 
 HUES = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#56b4e9", "#b8860b", "#882255", "#555555")  # told apart by the colour-blind
