@@ -150,14 +150,15 @@ def images(count, shape=(1, 28, 28), seed=0):
     return torch.where(torch.rand(x.shape, generator=draw) < 0.2, 0.0, x if shape[0] < 3 else 2 * x - 1)
 
 
-def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, **settings):
-    """A random network of PLAN, or of another plan, of any weights, that spikes in every layer; in evaluation."""
+def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, batched=True, **settings):
+    """A random network of PLAN, or another, that spikes in every layer; in evaluation. batched: else it runs step by step."""
     torch.manual_seed(seed)
     if cls is not VGG_wFeedback:
         settings = {"timesteps": 6, "update": "immediate", "default_threshold": 0.2, **settings}
     model = cls(**{"plan": PLAN, "fc_width": 12, **settings}).eval()
     for layer in model.classifier[::3]:
         layer.weight.data *= 20  # else hardly any of its neurons fires in a few steps
+    model.batched = batched
     return model
 
 

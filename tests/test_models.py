@@ -5,7 +5,7 @@ from math import exp, inf, log, sqrt
 
 import pytest
 import torch
-from conftest import PLAN, images
+from conftest import PLAN, images, tiny
 from torch import nn
 
 from self_models import ModelError
@@ -24,18 +24,6 @@ from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 
 BOTH = pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
-
-
-def tiny(cls=VGG_SNN_STDB_wFeedback, seed=0, batched=True, **settings):
-    """A random network of PLAN that spikes in every layer."""
-    torch.manual_seed(seed)
-    if cls is not VGG_wFeedback:
-        settings = {"timesteps": 6, "update": "immediate", "default_threshold": 0.2, **settings}
-    model = cls(**{"plan": PLAN, "fc_width": 12, **settings}).eval()
-    for layer in model.classifier[::3]:
-        layer.weight.data *= 20  # else hardly any of its neurons fires in a few steps
-    model.batched = batched  # else run step by step
-    return model
 
 
 def draws(model, x, seed=1):
@@ -166,12 +154,6 @@ def test_a_pool_that_counts_by_hand():
     assert torch.equal(torch.cat([first, pool.run(spikes[3], between, 1)[0]]), passed)
 
 
-def test_a_network_that_counts_before_its_pools_forgets_nothing_and_is_no_stream():
-    model = tiny(plan=[[4, "M", 6], []], max_pool="count")
-    with pytest.raises(ModelError, match="max_pool count never forgets"):
-        model.stream()(images(1))
-
-
 ANY = [  # refused by both classes
     ({"vgg_name": "VGG7"}, "VGG5_wFeedback"), ({"dataset": "SVHN"}, "MNIST"), ({"plan": "64 D"}, "two lists"),
     ({"image_shape": (1, 15, 28), "vgg_name": "VGG9_wFeedback"}, "15x28 is too small"),
@@ -231,6 +213,9 @@ def test_thresholds_are_checked_when_set():
     for wrong in ([1.0], [0.0] * len(model.thresholds), [math.nan] * len(model.thresholds)):
         with pytest.raises(ModelError, match="thresholds"):
             model.set_thresholds(wrong)
+    for name, value in (("leak", 1.1), ("leak", -0.1), ("leak", math.nan), ("threshold", 0.0)):
+        with pytest.raises(ModelError, match=name):
+            neuron(**{name: value})
     with pytest.raises(ModelError, match="leak"):
         model.set_leak(1.5)
     with pytest.raises(ModelError, match="with update phased a layer adds up all that arrives: leave it at 1"):
@@ -322,15 +307,6 @@ def test_batch_norm_is_that_of_pytorch():
 
 
 NORMED = ["features.1", "features.4", "features.7", "generate.2", "classifier.1", "classifier.4"]
-
-
-@pytest.mark.parametrize(("norm", "scale"), [("batch", "weight"), ("scale", "gain")])
-def test_a_scale_that_stays_1(norm, scale):
-    whole, learned = (
-        {name for name, weight in tiny(VGG_wFeedback, norm=norm, **own).named_parameters() if weight.requires_grad}
-        for own in ({}, {"norm_scale": False})
-    )
-    assert whole - learned == {f"{place}.{scale}" for place in NORMED}
 
 
 def test_qcfs_by_hand():
@@ -667,12 +643,6 @@ def test_clamp_dynamics():
     balanced = neuron(threshold=0.005)
     balanced.clamp_dynamics()
     assert balanced.threshold.item() == pytest.approx(0.005)  # not learned: as balancing found it
-
-
-def test_impossible_dynamics_are_refused():
-    for name, value in (("leak", 1.1), ("leak", -0.1), ("leak", float("nan")), ("threshold", 0.0)):
-        with pytest.raises(ModelError, match=name):
-            neuron(**{name: value})
 
 
 @pytest.mark.parametrize(("learn_threshold", "learn_leak"), [(False, True), (True, False)])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import NET, OBJ1, PLAN, SNN, make_folder, records, run_here, run_undrawn
+from conftest import NET, OBJ1, PLAN, SNN, make_folder, records, run_here, run_undrawn, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,12 +31,8 @@ STEPS, COUNT = 10, 6
 
 
 def build(cls, **settings):
-    torch.manual_seed(0)
-    common = {"plan": PLAN, "timesteps": STEPS, "fc_width": 16, "readout": "membrane_linear", "update": "immediate"}
-    model = cls(**{**common, "default_threshold": 0.3, "epsilon": 0.3, **settings}).eval()
-    for layer in (0, 3, 6):  # as drawn, linear weights are too small for the classifier to fire
-        model.classifier[layer].weight.data *= 20
-    return model
+    common = {"timesteps": STEPS, "fc_width": 16, "readout": "membrane_linear", "default_threshold": 0.3, "epsilon": 0.3}
+    return tiny(cls, **common | settings)
 
 
 @pytest.fixture(scope="module")
@@ -477,13 +473,9 @@ def test_every_pixel_has_one_turn(guess, together, seed, grid, grid_steps, fill,
 
 
 def once(cls=InputBlockingSNN, **own):
-    torch.manual_seed(0)
     common = {"plan": COARSE, "timesteps": TIMESTEPS, "fc_width": 16, "image_shape": SHAPE, "readout": "membrane_linear"}
-    common |= {"update": "immediate", "default_threshold": 0.3, "encoding": "direct", "gate": "once", "epsilon": 0.3}
-    settings = {**common, **own}
-    model = cls(**{name: value for name, value in settings.items() if name != "epsilon" or settings["gate"] == "once"}).eval()
-    for layer in (0, 3, 6):  # as drawn, linear weights are too small for the classifier to fire
-        model.classifier[layer].weight.data *= 20
+    settings = common | {"default_threshold": 0.3, "encoding": "direct", "gate": "once", "epsilon": 0.3} | own
+    model = tiny(cls, **{name: value for name, value in settings.items() if name != "epsilon" or settings["gate"] == "once"})
     for layer in model.generate or ():
         for weight in layer.parameters():
             weight.data *= 0.3 if weight.dim() > 1 else 1  # so that some predictions are right

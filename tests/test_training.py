@@ -32,6 +32,7 @@ from conftest import (
     run_here,
     same_weights,
     split,
+    tiny,
 )
 from test_survive import after_step, in_evaluation
 
@@ -40,7 +41,7 @@ from benchmarks.robustness.kill_resume import CLOCK
 from benchmarks.shared import same
 from harness import UserError
 from harness.command_line.scripts import run_script
-from harness.data.sets import ImageSet, default_holdout, load_data
+from harness.data.sets import default_holdout, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.measuring.evaluation import evaluate
 from harness.runs.checkpoints import write_whole
@@ -48,7 +49,6 @@ from harness.runs.paths import ann_name, snn_name
 from harness.runs.runlog import RunLog
 from harness.training.epoch import renew_statistics, train_one_epoch
 from harness.training.fit import training_batches
-from harness.training.forecast import forecast, plan_lines, slow_precision_line
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, step_weights
 from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
 from results import NETWORKS, means_over_seeds, paired, row_of, table
@@ -84,6 +84,7 @@ def output_of(logits, errors=None, **more):
 def test_losses_by_hand(kind, reconstruction):
     output = output_of(logits=torch.zeros(2, 4), errors=ERRORS, spikes={"input": torch.tensor([1.0, 3.0])})
     losses = Criterion(0.5, kind, spike_penalty=0.01)(output, torch.tensor([0, 1]))
+    assert Criterion(10.0, kind)(output._replace(errors=None), torch.tensor([0, 1])).keys() == {"classification", "total"}
     assert losses["classification"].item() == pytest.approx(log(4))
     assert losses["reconstruction"].item() == pytest.approx(reconstruction)
     assert losses["penalty"].item() == pytest.approx(0.02)  # 2 spikes per image
@@ -103,11 +104,6 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
     assert alike["classification"].item() == pytest.approx(log(4))
     judging = Criterion(1.0, "last_t", classification_kind=kind).judging()  # an evaluation
     assert judging(output, torch.tensor([0]))["total"].item() == pytest.approx(log(4))
-
-
-def test_without_a_decoder_no_reconstruction_is_reported():
-    output = output_of(logits=torch.zeros(1, 4))
-    assert Criterion(10.0, "last_t")(output, torch.tensor([0])).keys() == {"classification", "total"}
 
 
 @pytest.mark.parametrize("temperature", [2, 3])
@@ -236,13 +232,17 @@ def test_label_smoothing_by_hand():
 # --- flags
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [([], True), (["--log"], True), (["--no-log"], False), (["--log", "False"], False), (["--log", "True"], True),
-     (["--log", "0"], False), (["--log", "false", "--seed", "3"], False), (["--log", "--no-log"], False)],
-)  # fmt: skip
-def test_switch(words, expected):
-    assert parse(ANN, *words).log is expected
+def test_switches_and_short_flags():
+    for words, expected in (
+        ("", True),
+        ("--log", True),
+        ("--no-log", False),
+        ("--log 0", False),
+        ("--log false --seed 3", False),
+    ):
+        assert parse(ANN, *words.split()).log is expected, words
+    args = parse(SNN, "-s", "3", "-a", "VGG9", "-lr", "0.5", "--lr_interval", "0.5 0.75", "--trade_off_type", "linear_over_t")
+    assert (args.seed, args.architecture, args.learning_rate, args.lr_interval) == (3, "VGG9", 0.5, [0.5, 0.75])
 
 
 COMMON = {  # shared/design.md, section 7
@@ -271,11 +271,6 @@ def test_defaults_are_the_originals(name, expected):
     assert {flag: getattr(args, flag) for flag in expected} == expected
 
 
-def test_short_flags_of_the_original():
-    args = parse(SNN, "-s", "3", "-a", "VGG9", "-lr", "0.5", "--lr_interval", "0.5 0.75", "--trade_off_type", "linear_over_t")
-    assert (args.seed, args.architecture, args.learning_rate, args.lr_interval) == (3, "VGG9", 0.5, [0.5, 0.75])
-
-
 # --- figures
 
 
@@ -284,15 +279,9 @@ def test_spikes_by_part_by_hand():
     assert by_part(layers) == {"input": 1, "encoder": 5, "decoder": 4, "classifier": 11, "total": 21}
 
 
-def tiny_snn(**settings):
-    torch.manual_seed(0)
-    own = {"plan": PLAN, "fc_width": 8, "timesteps": 4, "update": "immediate", "default_threshold": 0.2, "epsilon": 0.3}
-    return InputBlockingSNN(**own | settings)
-
-
 def test_an_evaluation_has_draws_of_its_own():
     """Those of the epoch EVALUATION, which no training comes to, whatever the batch size."""
-    model, digits = tiny_snn(), load_data("MNIST", limit_test=5)[2]
+    model, digits = tiny(InputBlockingSNN, epsilon=0.3, timesteps=4), load_data("MNIST", limit_test=5)[2]
     found, large = (evaluate(model, digits.batches(size), Criterion(1.0, "last_t"), seed=3) for size in (2, 5))
     for name in ("classification", "reconstruction", "total", "error", "open_share"):
         assert found[name] == pytest.approx(large[name], rel=1e-5), name
@@ -552,7 +541,7 @@ def test_each_epoch_augments_anew():
 
 
 def test_learned_dynamics_stay_in_their_range():
-    model, batch = tiny_snn(learn_threshold=True, learn_leak=True), load_data("MNIST", limit_train=2)[0].whole()
+    model, batch = tiny(InputBlockingSNN, learn_threshold=True, learn_leak=True), load_data("MNIST", limit_train=2)[0].whole()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
     for neuron in model.neurons().values():
@@ -560,52 +549,6 @@ def test_learned_dynamics_stay_in_their_range():
     train_one_epoch(model, [batch], Criterion(1.0, "last_t"), optimizer, schedule, 0, 1)
     assert {neuron.leak.item() for neuron in model.neurons().values()} == {1}
     assert model.thresholds == pytest.approx([0.01] * len(model.thresholds))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "epochs", "said"),
-    [
-        (0.1, 1, []),  # 40 s in all
-        (0.1, 2, ["an epoch will take about 40 s, all 2 about 80 s"]),
-        (3, 2, ["an epoch will take about 20 min, all 2 about 40 min"]),
-        (9.001, 3, ["an epoch will take about 60 min, all 3 about 3.0 hours; --preset quick_feedback takes minutes"]),
-    ],
-)
-def test_the_time_of_an_epoch_is_foretold_once(monkeypatch, seconds, epochs, said):
-    """From 5 of 400 steps, after a first one that is slow."""
-    found, clock = [], iter([100 + seconds * step for step in range(9)])
-    monkeypatch.setattr("harness.training.forecast.time.perf_counter", lambda: next(clock))
-    after_step = forecast(400, epochs, found.append)
-    for step in range(12):
-        assert found == (said if step > 5 else [])
-        after_step()
-
-
-@pytest.mark.parametrize(
-    ("precision", "device", "features", "warns"),
-    [
-        ("bfloat16", "cpu", {"avx2": True, "amx_bf16": False}, True),
-        ("bfloat16", "cpu", {"avx512_bf16": True, "amx_bf16": False}, False),
-        ("bfloat16", "cpu", {}, False),  # nobody knows
-        ("bfloat16", "cuda", {"amx_bf16": False}, False),
-        ("float32", "cpu", {"amx_bf16": False}, False),
-    ],
-)
-def test_slow_bfloat16_is_warned_of(monkeypatch, precision, device, features, warns):
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: features, raising=False)
-    line = next(slow_precision_line(precision, torch.device(device)), None)
-    assert (line is not None) == warns and (not warns or "--precision float32 is faster here" in line)
-
-
-@pytest.mark.parametrize(("optimizer", "kept"), [("--no-amsgrad", "1.2"), ("--amsgrad", "1.6"), ("--optimizer SGD", "0.8")])
-def test_the_plan_says_how_large_checkpoints_become(optimizer, kept):
-    args = parse(ANN, *f"--epochs 7 {optimizer}".split())
-    train = ImageSet("x", torch.zeros(60000, 1), None)
-    (line,) = plan_lines(torch.nn.Linear(1000, 100, bias=False), train, 938, args)
-    assert line == (
-        "training VGG5_wFeedback, 100,000 weights: 6,566 updates in 7 epochs of 60,000 images; checkpoints: 0.4 MB, and twice "
-        f"{kept} MB to go on from"
-    )
 
 
 def test_training_lowers_the_loss(tmp_path):
