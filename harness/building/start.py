@@ -11,8 +11,8 @@ from harness.building.own import as_saved, class_for, named
 from harness.data.facts import with_facts
 from harness.processes.signals import Interrupted
 from harness.runs.progress import progress_bar
-from harness.training.forecast import counted
 from harness.training.resuming import taken_up
+from harness.training.schedules import counted
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import settings_in
 from self_models.conversion import (

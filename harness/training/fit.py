@@ -8,22 +8,14 @@ import torch
 
 from harness.data.sets import augmented
 from harness.measuring.evaluation import counts_operations, evaluate
-from harness.measuring.report import (
-    best_line,
-    epoch_line,
-    evaluation_record,
-    report_evaluation,
-    running,
-    save_results_json,
-)
+from harness.measuring.report import best_line, epoch_line, evaluation_record, report_evaluation, running, save_results_json
 from harness.processes import ranks
 from harness.processes.signals import noted_signals
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import HELPS_AGAINST_SILENCE
 from harness.runs.progress import progress_bar
+from harness.training import schedules
 from harness.training.epoch import Progress, renew_statistics, train_one_epoch
-from harness.training.forecast import forecast, plan_lines, slow_precision_line
-from harness.training.schedules import WeightAverage, length_of, make_optimizer, make_schedule
 from harness.training.state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.running.draws import Draws, shuffled
@@ -37,27 +29,27 @@ def fit(model, data, criterion, args, run, known, saved=None):
     None, test) ImageSets; known: name -> Setting of all flags; saved: what taken_up returned. The best epoch is chosen on what
     args.selected_on says, see selection.py. Its test figures are measured once at the end, and returned. SIGINT and SIGTERM end
     it after the update, saved: then Interrupted is raised."""
-    train, updates, args = length_of(data[0], args)
+    train, updates, args = schedules.length_of(data[0], args)
     data = (train, *data[1:])
-    optimizer = make_optimizer(model, args)
-    schedule = make_schedule(optimizer, args, updates)
-    averaged = WeightAverage(model, args, updates) if args.average_weights != "none" else None
+    optimizer = schedules.make_optimizer(model, args)
+    schedule = schedules.make_schedule(optimizer, args, updates)
+    averaged = schedules.WeightAverage(model, args, updates) if args.average_weights != "none" else None
     training = TrainingState(model, data, criterion, args, run, known, optimizer, schedule, averaged)
     if args.resume:
         training.resume(saved)
     if args.epochs:
-        run.say(*slow_precision_line(args.precision, training.device), *plan_lines(model, train, updates, args))
+        run.say(*schedules.plan_lines(model, train, updates, args))
     run.begin()
-    parallel, foretell = ranks.parallel(model), forecast(updates, args.epochs, run.say)
+    parallel = ranks.parallel(model)
     with noted_signals(patient=ranks.count() > 1) as training.signals:
         if not args.epochs:
             judged(training, model, 0)
         while training.epoch < args.epochs:
-            fit_one_epoch(training, parallel, updates, foretell)
+            fit_one_epoch(training, parallel, updates)
         return finish(training)
 
 
-def fit_one_epoch(training, parallel, updates, foretell):
+def fit_one_epoch(training, parallel, updates):
     """The rest of the epoch that training has come to, its evaluation, checkpoints and lines."""
     model, args, run = training.model, training.args, training.run
     epoch, began, sequence = training.epoch + 1, time.perf_counter() - training.seconds, sequence_of(args)
@@ -66,7 +58,6 @@ def fit_one_epoch(training, parallel, updates, foretell):
         training.seconds = time.perf_counter() - began
         if number % args.train_acc_batches == 0:
             run.note(f"  batch {number}: {running(training.progress.gather().means())}")
-        foretell()
         advance(bar, average)
         if number % sequence == 0 or number == updates:  # what a network has in mind between images is not saved
             training.save_if_asked(training.wants_saving())

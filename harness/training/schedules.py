@@ -1,4 +1,4 @@
-"""How long training is, the optimiser, the learning rate over time, and the average of the weights."""
+"""How long training is, what is said of that, the optimiser, the learning rate over time, and the average of the weights."""
 
 from dataclasses import replace
 from math import ceil, cos, pi
@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 from harness import UserError
 
 LEAST = 50  # updates of an epoch, where --updates counts
+FEW = 300  # updates below which a network from scratch or from a conversion hardly learns
 
 
 def length_of(train, args):
@@ -18,6 +19,34 @@ def length_of(train, args):
         train = replace(train, passes=ceil(LEAST * args.batch_size / len(train)))
         args = args.with_settled(epochs=ceil(args.updates / ceil(len(train) / args.batch_size)))
     return train, ceil(len(train) / args.batch_size), args
+
+
+def plan_lines(model, train, updates, args):
+    """Lines on the network, how long it trains on this ImageSet, and how large checkpoints are; warnings if that is short, or
+    where a CPU without bfloat16 arithmetic is to use it."""
+    features, device = getattr(torch.cpu, "get_capabilities", dict)(), next(model.parameters()).device.type
+    has_it = not features or any(features[name] for name in features if "bf16" in name)
+    if args.precision == "bfloat16" and device == "cpu" and not has_it:
+        yield "warning: this CPU computes bfloat16 by emulation, about eight times slower: --precision float32 is faster here"
+    weights = sum(value.numel() for value in model.state_dict().values())
+    states = 1 if args.optimizer == "SGD" else 2 + args.amsgrad  # numbers that the optimiser has of each weight
+    states += args.average_weights != "none"
+    small, large = (4e-6 * weights * numbers for numbers in (1, 1 + states))
+    total, passes = args.epochs * updates, f"{train.passes} times each of " * (train.passes > 1)
+    yield (
+        f"training {args.architecture}, {weights:,} weights: {counted(total, 'update')} in {counted(args.epochs, 'epoch')} of "
+        f"{passes}{counted(len(train.images), 'image')}; checkpoints: {small:.1f} MB, and twice {large:.1f} MB to go on from"
+    )
+    if total < FEW:
+        yield (
+            f"warning: {counted(total, 'update')} of the weights {'is' if total == 1 else 'are'} few: a network may need {FEW} "
+            "and more, however few its images are; --updates N sets the length so, in place of --epochs"
+        )
+
+
+def counted(number, word):
+    """'1 update', '1,200 updates'"""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def make_optimizer(model, args):

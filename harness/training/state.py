@@ -13,9 +13,8 @@ from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.commands import resume_command
 from harness.runs.health import not_finite, spoilt_weights
 from harness.training.epoch import Progress
-from harness.training.forecast import counted
 from harness.training.resuming import flags_to_save
-from harness.training.schedules import set_rates
+from harness.training.schedules import counted, set_rates
 from self_models.basics.checkpoints import restore
 from self_models.counting.evaluation import Average
 
