@@ -73,7 +73,7 @@ def main(argv=None):
         if args.borrow:
             (site / "borrowed.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
         python = fresh / "bin/python"
-        subprocess.run([python, "-m", "pip", "install", "-q", *["--no-deps"] * args.borrow, REPOSITORY], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *["--no-deps"] * args.borrow, f"{REPOSITORY}[report]"], check=True)
         before = state(site)
         no_network = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
         environment = {**os.environ, **no_network, "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
