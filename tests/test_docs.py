@@ -45,29 +45,19 @@ def test_the_page_of_all_flags_is_what_is_declared():
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page()
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """Folder of the site, built without a warning."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):
+    """It is built without a warning. Each registered name stands on the page of objectives, beside a link to its class or
+    function."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return folder
-
-
-def test_the_site_asks_no_other_host(site):
     asking = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?((?:https?:)?//[^\"> ]*)")
-    pages = list(site.rglob("*.html"))
+    pages = list(tmp_path.rglob("*.html"))
     assert len(pages) == len(PAGES) + 1  # README.md is none of them, 404.html is one, and the page of Try it
     for page in pages:
         assert not asking.findall(page.read_text(encoding="utf-8")), page
-
-
-@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
-def test_the_site_names_every_part(site, registry):
-    """Each registered name stands on the page of the objectives' parts, beside a link to its class or function."""
-    page = (site / "api/objectives.html").read_text(encoding="utf-8")
-    for name, part in registry.items():
+    page = (tmp_path / "api/objectives.html").read_text(encoding="utf-8")
+    for name, part in (each for registry in REGISTRIES for each in registry.items()):
         made = getattr(part, "send", part)  # an input code's function
         link = f'<code>{name}</code> <a class="autorefs autorefs-internal"[^>]*href="#{made.__module__}.{made.__qualname__}"'
         assert re.search(link, page), name

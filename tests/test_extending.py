@@ -36,7 +36,7 @@ from conftest import (
 import snn_wFeedback
 from harness.building import own
 from harness.building.models import new_snn
-from harness.building.own import imported, lines_on_own, named
+from harness.building.own import imported, named
 from harness.command_line.flags import snn_parser
 from harness.data.facts import with_facts
 from harness.data.sets import load_data
@@ -100,56 +100,6 @@ def test_a_rule_is_known_to_the_first_script_that_reads_it(tmp_path):
     assert all("--lead" not in action.option_strings for action in importlib.import_module(STREAM).build_parser(words)._actions)
 
 
-LOSS = """
-from dataclasses import dataclass
-from harness.training.losses import LOSSES, Loss
-
-@LOSSES.register("mine")
-@dataclass
-class Mine(Loss):
-    def value(self, output, images, labels):
-        return 0 * output.logits.sum()
-"""
-
-
-@pytest.mark.parametrize(
-    ("blocks", "cls", "flags", "gate", "said"),
-    [
-        ((1,), "", {}, "open", "note: nothing of x.py is in use: gate relative (not chosen), loss mine (weight 0)"),
-        (
-            (1, 2),
-            "",
-            {"mine_weight": 1},
-            "open",
-            "in use of x.py: loss mine; not in use: gate relative (not chosen), rule settled",
-        ),
-        ((1,), "", {"mine_weight": 1, "test_only": True}, "relative", "gate relative; not in use: loss mine (of training)"),
-        ((2,), "", {"rules": ["settled"]}, "open", "in use of x.py: rule settled; not in use: loss mine (weight 0)"),
-        (
-            (4,),
-            "HardClassifier",
-            {},
-            "open",
-            "class HardClassifier, neurons HardReset (in classifier.1, classifier.4); not in use:",
-        ),
-        ((4,), "HardFirst", {}, "open", "in use of x.py: class HardFirst, neurons HardReset (in features.1); not in use: loss"),
-        ((4,), "WrongStage", {}, "open", "class WrongStage; not in use: loss mine (weight 0), neurons HardReset (in no layer)"),
-        ((), "", {}, "open", "note: nothing of x.py is in use: it registers nothing"),
-    ],
-)
-def test_what_is_in_use_of_a_file_is_said(blocks, cls, flags, gate, said, tmp_path):
-    """Of the page's parts; a stage that there is not is seen by its neurons, which no layer has."""
-    text = "\n".join([*(BLOCKS[number] for number in blocks), LOSS * bool(blocks)])
-    if cls == "WrongStage":
-        text = text.replace('"classifier"', '"encoder"').replace("HardClassifier", cls)
-    (tmp_path / "x.py").write_text(text)
-    args = SimpleNamespace(model=f"{tmp_path / 'x.py'}:{cls}".rstrip(":"), test_only=False, mine_weight=0)
-    vars(args).update(flags)
-    model = (named(args.model) or VGG_SNN_STDB_wFeedback)("VGG5_wFeedback_small", fc_width=8, gate=gate)
-    (line,) = lines_on_own(args, model)
-    assert said in line
-
-
 def test_an_edited_file_is_noticed(trained, tmp_path):
     """By its digest in the checkpoint: in an evaluation and where a run goes on; under another name, too."""
     file, other, here = tmp_path / "x.py", tmp_path / "y.py", f"--run_name x --output_dir {tmp_path}"
@@ -209,6 +159,9 @@ def test_a_part_does_not_take_a_flag_of_a_script(script, name, flag, monkeypatch
     """--augment would shift by what a gate's setting says; --timesteps is not free for the bounds that objective 2 tries."""
     monkeypatch.setitem(RULES, "x", rule(name, LEAD))
     assert f"--model: {flag} is a flag of this script already: give" in refused(script, "--epsilon 0.1")
+    monkeypatch.setitem(RULES, "x", rule("timesteps", LEAD))  # nor one of the network
+    with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
+        InputBlockingSNN.declared()
 
 
 @pytest.mark.parametrize("names", [(0, 4), {"none": 1, None: 2}])
@@ -216,12 +169,6 @@ def test_a_choice_is_of_texts(names):
     """Else its setting would register, and --help_all end in a traceback."""
     with pytest.raises(ModelError, match=r"a Choice is one of several texts, and (0|None) is none: write '(0|None)', or a"):
         objective_setting(0, Choice(names), "")
-
-
-def test_a_part_does_not_take_a_setting_of_the_network(monkeypatch):
-    monkeypatch.setitem(RULES, "x", rule("timesteps", LEAD))
-    with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
-        InputBlockingSNN.known_settings()
 
 
 def test_a_rule_that_looks_at_the_input_must_say_so():
@@ -342,18 +289,6 @@ class Gaining(SpikingSettings):
 class Gained(VGG_SNN_STDB_wFeedback):
     Settings = Gaining
 """
-
-
-def test_the_reference_may_be_asked_for(trained, tmp_path):
-    """The same figures, step by step, in training, too; the log and the records say so."""
-    rows = []
-    for engine in ("dense", "reference"):
-        flags = f"--pretrained_snn {trained.snn} --engine {engine} {DATA} --output_dir {tmp_path} --run_name {engine}"
-        said = run_here(SNN, flags, "--epochs 1 --select test")[1]
-        assert f"engine: {engine}\n" in said
-        (epoch,) = records(tmp_path / f"logs/snn/{engine}.jsonl", "epoch")
-        rows.append((epoch["evaluated"]["accuracy"], epoch["evaluated"]["spikes"]))
-    assert rows[0][0] == rows[1][0] and rows[0][1] == pytest.approx(rows[1][1], rel=1e-2)
 
 
 ON_HELD_OUT = SPIKING.replace("--select test", "--holdout 8")

@@ -11,7 +11,7 @@ import zipfile
 from types import SimpleNamespace
 
 import pytest
-from conftest import OBJ1, REPOSITORY, SCRIPTS, run_here
+from conftest import OBJ1, REPOSITORY, SCRIPTS
 
 import harness.data.sets
 from harness.command_line import wfeedback
@@ -20,10 +20,16 @@ from harness.runs.commands import COMMANDS, program, resume_command
 NOT_COMMANDS = {"results", "setup"}  # of the repository alone
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def test_the_program_as_pip_installs_it(tmp_path):
+    """All modules, pages, data and the networks that the pages load; its kernel, commands and Python far from the repository."""
+    program = installed(tmp_path)
+    check_content(program), check_commands(program), check_python(program)
+    if shutil.which("cc"):
+        check_kernel(program)
+
+
+def installed(folder):
     """lib: a folder with what a wheel holds; run(*words): python in an empty folder, with that on its path."""
-    folder = tmp_path_factory.mktemp("installed")
     lib, work = folder / "lib", folder / "work"
     work.mkdir()
     build = f"-q egg_info --egg-base {folder} build --build-base {folder}/build --build-lib {lib}"
@@ -38,7 +44,7 @@ def installed(tmp_path_factory):
     return SimpleNamespace(lib=lib, work=work, run=run)
 
 
-def test_the_package_has_all_modules_pages_data_and_the_networks_that_the_pages_load(installed):
+def check_content(installed):
     held = {str(path.relative_to(installed.lib)) for path in installed.lib.rglob("*") if path.is_file()}
     ours = [path for room in ("harness", "self_models") for path in (REPOSITORY / room).rglob("*") if path.is_file()]
     assert {str(path.relative_to(REPOSITORY)) for path in ours if "__pycache__" not in path.parts} <= held
@@ -55,8 +61,7 @@ def test_the_package_has_all_modules_pages_data_and_the_networks_that_the_pages_
     assert not any(path.startswith(("tests", "benchmarks", "docs")) for path in held)
 
 
-@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
-def test_the_installed_kernel_is_built_and_checked(installed):
+def check_kernel(installed):
     """From its sources in the package; the library lies in the user's cache."""
     sources = {path.name for path in (installed.lib / "self_models/kernel").glob("*.[ch]")}
     assert sources == {"network.c", "network.h", "vectors.h"}
@@ -99,7 +104,7 @@ for words in {}:
 """
 
 
-def test_commands_in_a_folder_far_from_the_repository(installed):
+def check_commands(installed):
     """They find MNIST and a committed network, write where they are called, and say what to type there."""
     flags = f"{OBJ1} --preset quick_feedback --limit_test 16 --engine dense".split()
     done = installed.run("-m", "harness.command_line.wfeedback", *flags)
@@ -116,7 +121,7 @@ def test_commands_in_a_folder_far_from_the_repository(installed):
     assert "--preset quick_feedback --seeds 1 2 3 4 makes it; the repository has the networks of" in second
 
 
-def test_python_in_a_folder_far_from_the_repository(installed):
+def check_python(installed):
     program = """
 from self_models import evaluate, load, load_data, read_images
 try:
@@ -181,20 +186,3 @@ def commands_of_readme():
 def test_help_shows_the_flags_of_readme(script, flags):
     shown = __import__(script).build_parser().format_help()
     assert [flag for flag in flags if not re.search(rf"(?<!\S){flag}\b", shown)] == []
-
-
-def test_help_of_an_evaluation_shows_what_one_varies():
-    parser = __import__(OBJ1).build_parser()
-    shown = parser.format_help()
-    assert "T, timesteps per image (from 1; default: the checkpoint's)" in shown
-    assert "default: 50" not in shown and "[0.1]" not in shown
-    hidden = "fc_width|architecture|readout|update|latch|pretrained_ann|limit_train|image_size|scaling_factor"
-    assert not re.search(rf"--({hidden})\b", shown)
-    assert all(f"--{flag} " in shown for flag in ("epsilon", "timesteps", "dataset", "holdout", "engine", "rule"))
-
-
-@pytest.mark.parametrize("name", ["demo", "results"])
-def test_every_script_knows_help_all(name, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run_here(name, "--help_all")
-    assert stop.value.code == 0

@@ -154,60 +154,6 @@ def test_a_pool_that_counts_by_hand():
     assert torch.equal(torch.cat([first, pool.run(spikes[3], between, 1)[0]]), passed)
 
 
-ANY = [  # refused by both classes
-    ({"vgg_name": "VGG7"}, "VGG5_wFeedback"), ({"dataset": "SVHN"}, "MNIST"), ({"plan": "64 D"}, "two lists"),
-    ({"image_shape": (1, 15, 28), "vgg_name": "VGG9_wFeedback"}, "15x28 is too small"),
-    ({"plan": [[4, "D"], ["U"]]}, "end with 'in'"), ({"plan": [[4, "D"], ["in"]]}, "halves the image 1 times"),
-    ({"plan": [["D", 4], []]}, "begin with a number"), ({"plan": [[4, "X"], []]}, "unknown encoder token"),
-    ({"plan": [[4, "D"], ["drop", "up", "in"]]}, "unknown decoder token"),
-    ({"plan": [[4, "D", "M"], []]}, "behind a number, not behind 'D'"), ({"plan": [[4, "A", "M"], []]}, "not behind 'A'"),
-    ({"plan": [["M", 4], []]}, "begin with a number"), ({"plan": [[4, "M"], ["in"]]}, "halves the image 1 times"),
-    ({"plan": [[4, "fork", "D", "fork", 4], ["in"]]}, "have it once"),
-    ({"plan": [[4, "fork", "D"], []]}, "only beside a decoder"), ({"plan": [["fork", 4, "D"], ["in"]]}, "begin with a number"),
-    ({"plan": [[4, "D", "fork", 4, "D"], ["U", "U", "in"]]}, "halves the image 1 times before its fork"),
-    ({"fc_layers": -1}, "fc_layers"), ({"timesteps": 0}, "timesteps"), ({"kernel_size": 4}, "odd"), ({"dropout": 1.0}, "dropout"),
-    ({"fc_width": 0}, "fc_width"), ({"labels": 0}, "labels"),
-]  # fmt: skip
-OF_AN_ANN = [
-    ({"vgg_name": "VGG5", "timesteps": 2}, "no decoder"),
-    ({"norm": "scale", "timesteps": 2}, "^norm scale .* give 1 timestep"),  # what is folded into weights is one set of statistics
-    ({"plan": [[7], []], "whitening": True}, "first number is 7, .* even and at most 18, twice the 9"),
-    ({"plan": [[20], []], "whitening": True}, "first number is 20, .* even and at most 18, twice the 9"),
-    (
-        {"plan": [[8], []], "fc_layers": 0, "image_shape": (1, 4, 4), "whitening": True, "kernel_size": 5},
-        "images of 4x4 have no patches of 5x5",
-    ),
-]
-OF_AN_SNN = [
-    ({"activation": "Sin"}, "activation"), ({"update": "later"}, "update"), ({"encoding": "phase"}, "encoding"),
-    ({"readout": "guess"}, "readout"), ({"readout_leak": 2}, "readout_leak"), ({"feedback_interval": 0}, "feedback_interval"),
-    ({"timesteps": 6, "feedback_interval": 7}, "feedback_interval"), ({"epsilon": -0.1}, "epsilon"),
-    ({"epsilon": math.nan}, "epsilon"), ({"epsilon": 0.1, "gate": "block", "plan": [[4, "D"], []]}, "epsilon"),
-    *(({"update": "phased"} | settings, f"{words}.*phased") for settings, words in (
-        ({"leak": 0.9}, "^leak"), ({"feedback_interval": 2, "timesteps": 4}, "^feedback"), ({"membrane_floor": 1.0}, "^membrane"),
-        ({"gate": "block", "epsilon": 0.1}, "^gate block reacts to predictions"),
-        ({"gate": "block", "epsilon": 0.0, "residual": True}, "^gate block reacts to predictions"),
-        ({"rule": "confidence"}, "^rule confidence"), ({"activation": "STDB"}, "^activation STDB"),
-    )),
-    ({"gate": "once", "encoding": "direct"}, "predicts 0.5 to 1 of a grey image, and gate once wants the"),
-    ({"plan": [[4, "D"], []], "gate": "once", "encoding": "direct", "grid": 4, "grid_steps": 2, "wait": True, "timesteps": 4},
-     "answers from step 5 on"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("cls", "settings", "words"),
-    [
-        *((cls, *case) for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback) for case in ANY),
-        *((VGG_wFeedback, *case) for case in OF_AN_ANN),
-        *((VGG_SNN_STDB_wFeedback, *case) for case in OF_AN_SNN),
-    ],
-)
-def test_impossible_networks_are_refused(cls, settings, words):
-    with pytest.raises(ModelError, match=words):
-        cls(**{"fc_width": 4, **settings})
-
-
 def test_thresholds_are_checked_when_set():
     model = tiny()
     for wrong in ([1.0], [0.0] * len(model.thresholds), [math.nan] * len(model.thresholds)):

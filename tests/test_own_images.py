@@ -31,7 +31,6 @@ from conftest import (
 from PIL import Image
 
 from harness.command_line.parser import Configuration
-from harness.data.facts import lines_on
 from harness.data.sets import ImageSet, load_data
 from harness.exporting.c_folder import quoted
 from harness.runs.checkpoints import save_checkpoint
@@ -162,15 +161,6 @@ def test_the_preset_from_a_folder_to_a_page(own):
     assert "Which class is read as which" in page and "cat (" in page and "of 12 images (data test images)" in page
 
 
-def test_a_log_of_an_analysis_says_which_images_each_figure_is_of(own, tmp_path):
-    flags = f"--preset own --dataset {own[0] / 'data'} --output_dir {own[0]} --run_name looked --images 2 --chart_images 5"
-    said = run_here(ANALYSIS, flags)[1].splitlines()
-    at, of_chart = said.index("of the 2 images shown:"), next(n for n, line in enumerate(said) if "chart of spikes" in line)
-    assert said[at + 1].startswith("  step 1: squared error") and said[of_chart - 1].startswith("  spikes per image: input ")
-    assert said[of_chart].startswith("of the first 5 test images, in the chart of spikes: accuracy ")
-    assert said[of_chart + 1].startswith("  spikes per image: input ")
-
-
 @pytest.mark.parametrize("weights", ["float32", "int8"])
 def test_a_folder_of_c_is_checked_by_images_of_ones_own_and_names_their_classes(own, tmp_path, weights):
     """Of fewer than it would take; without a data set, which the network does not know, by random ones."""
@@ -213,21 +203,6 @@ def test_a_page_has_images_of_ones_own_and_names_their_classes(tmp_path):
     assert shown["classes"] == names
     found = [list(base64.b64decode(one)) for one in shown["images"]]
     assert found == load_data(str(folder))[2].images.flatten(1).tolist()
-
-
-def of_sizes(*sizes):
-    labels = torch.tensor([label for label, size in enumerate(sizes) for _ in range(size)])
-    return ImageSet("x", torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), labels)
-
-
-def test_classes_that_differ_in_size_are_told():
-    line, warning = lines_on((of_sizes(12, 9), None, of_sizes(1, 2)), ["a", "b"])
-    assert line.startswith(
-        "data: x, colour images of 8x8 pixels, 2 classes; images: training 21 (12 of a, 9 of b), test 3 (1 of a"
-    )
-    assert warning.startswith("warning: fewer than 10 training images of class b (9): ")
-    (many,) = lines_on((None, None, of_sizes(*[3] * 20, 7)), [f"c{number}" for number in range(21)])
-    assert many.endswith("test 67 (3 of c0 to 7 of c20)")
 
 
 # --- a network and its images

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import OBJ1, PLAN, REPOSITORY, SNN, images, records, refused, run_here
 
-from harness.data.sets import ImageSet, load_data
+from harness.data.sets import load_data
 from self_models import evaluate, load
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
@@ -67,35 +67,6 @@ def test_a_setting_can_be_changed(digits):
     assert {neuron.leak.item() for neuron in model.neurons().values()} == {0.5}
     assert model.thresholds == load(FEEDBACK).thresholds
     assert model(digits.images[:1]).predictions.shape == (3, 1, 1, 28, 28)
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"epsilom": 0.1}, "no setting 'epsilom': choose from .*epsilon"),
-        ({"epsilon": "much"}, "epsilon: 'much' is not a number at least 0"),
-        ({"timesteps": 2.5}, "timesteps: 2.5 is not a whole number"),
-        ({"timesteps": True}, "timesteps: True is not a whole number"),
-        ({"timesteps": 0}, "timesteps: 0 is not a whole number at least 1"),
-        ({"fc_width": HUGE}, f"fc_width {HUGE}: no network can be so large"),
-        ({"latch": 1}, "latch: 1 is neither True nor False"),
-        ({"readout": "none"}, "readout: unknown name 'none': choose from spike_count"),
-        ({"vgg_name": 5}, "unknown architecture 5: choose from VGG5"),
-        ({"plan": "deep"}, "plan: give two lists"),
-        ({"plan": 5}, "two lists of tokens"),
-        ({"image_shape": [28, 28]}, "three whole numbers"),
-        ({"image_shape": np.array([1, 12, 12])}, "three whole numbers"),
-        ({"leak": 2.0}, "leak: 2.0 is not a number at least 0 and at most 1"),
-        ({"default_threshold": 2.0}, "set_thresholds"),
-        ({"fc_width": 3}, r"classifier.0.weight is \(256, 1568\), not \(3, 1568\)"),
-        ({"rule": "sometimes"}, "rule: unknown name .* choose from never, all_predicted"),
-        ({"engine": "fast"}, "unknown engine 'fast': choose from auto, dense, event"),
-        ({"device": "tpu"}, "device 'tpu'"),
-    ],
-)
-def test_what_cannot_be_changed(changed, words):
-    with pytest.raises(ModelError, match=words):
-        load(FEEDBACK, **changed)
 
 
 WEIGHT, THRESHOLD = "features.0.weight", "features.1.threshold"
@@ -240,33 +211,6 @@ def taking(request):
     return load(ANN) if request.param == "ann" else load(FEEDBACK, engine=request.param)
 
 
-@pytest.mark.parametrize(
-    ("x", "words"),
-    [
-        (images(2) * 255, r"in \[0, 1\]; these lie in \[0, 25\d"),
-        (2 * images(2) - 1, r"these lie in \[-1, "),
-        (images(2).masked_fill(images(2) == 0, torch.nan), "nan"),
-        (images(2).masked_fill(images(2) == 0, torch.inf), "inf"),
-        (torch.zeros(2, 1, 28, 28, dtype=torch.int64), "not int64"),
-        (torch.zeros(2, 1, 28, 28, dtype=torch.bool), "not bool"),
-        (torch.zeros(2, 1, 28, 28, dtype=torch.float16), "not float16"),
-        (torch.zeros(28, 28), r"not of shape \(28, 28\)"),
-        (torch.zeros(2, 3, 28, 28), r"not of shape \(2, 3, 28, 28\)"),
-        (torch.zeros(2, 1, 32, 32), r"not of shape \(2, 1, 32, 32\)"),
-        (torch.zeros(2, 28, 28, 1), r"array \(B, 1, 28, 28\), .*not of shape \(2, 28, 28, 1\)"),
-        (np.zeros((2, 28, 28), np.uint8), r"not of shape \(2, 28, 28\)"),
-        (np.zeros((2, 1, 28, 28), str), "not a ndarray of <U1"),
-        (np.zeros((2, 1, 28, 28), complex), "not a ndarray of complex128"),
-        ([0.5], "not a list: read_images takes files"),
-    ],
-)
-def test_other_images_are_refused(taking, x, words):
-    with pytest.raises(ModelError, match=words):
-        taking(x)
-    with pytest.raises(ModelError):
-        evaluate(taking, x, torch.zeros(2, dtype=torch.int64))
-
-
 def test_arrays_of_another_byte_order_and_mirrored_ones_are_taken(taking):
     x = images(2)
     for array, expected in ((x.numpy()[..., ::-1], x.flip(-1)), (x.numpy().astype(np.dtype("f4").newbyteorder()), x)):
@@ -313,56 +257,7 @@ def test_an_image_set_says_what_its_images_are_and_which_draws_they_have(digits)
         assert evaluate(model, other)["per_image"]["spikes"].tolist() != expected
 
 
-class Items(torch.utils.data.Dataset):
-    """Two of the same item."""
-
-    def __init__(self, item):
-        self.item = item
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, number):
-        return self.item
-
-
-class Stream(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        return iter(())
-
-
 GREY, LABELS = torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([3, 4])
-NONE = torch.utils.data.TensorDataset(GREY[:0], LABELS[:0])
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        *(([Items(item)], "data must give pairs of an image and its label") for item in (GREY[0], {"image": 0}, (0, 0, 0))),
-        *(([none], "at least one image") for none in (NONE, Stream(), torch.utils.data.DataLoader(NONE))),
-        ([ImageSet("MNIST", GREY[:0], LABELS[:0])], "at least one image"),
-        ([GREY[:0], LABELS[:0]], "^images must be a tensor or array of at least one image$"),
-        ([GREY.tolist(), LABELS], "^images must be a tensor or array of at least one image$"),
-        ([[GREY]], "a Dataset or a DataLoader, not a list"),
-        ([GREY, torch.zeros(3, dtype=torch.int64)], r"a tensor \(2,\) of whole numbers, 0 to 9, not int64 of shape \(3,\)"),
-        ([GREY, torch.zeros(2)], "not float32"),
-        ([GREY, torch.tensor([3, 10])], "these are 3 to 10"),
-        ([torch.utils.data.TensorDataset(GREY, LABELS + 6)], "these are 9 to 10"),
-        ([GREY, torch.tensor([-1, 3])], "these are -1 to 3"),
-        ([GREY, [1, 2]], "not a list"),
-        ([GREY, LABELS, 0], "batch_size"),
-    ],
-)
-def test_what_evaluate_refuses(data, words):
-    with pytest.raises(ModelError, match=words):
-        evaluate(load(ANN), *data)
-
-
-@pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
-def test_a_network_of_one_class_has_no_second_best(cls):
-    model = cls(plan=PLAN, fc_width=4, timesteps=2, image_shape=(1, 8, 8), labels=1)
-    with pytest.raises(ModelError, match=r"labels=1: .*at least 2"):
-        evaluate(model, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64))
 
 
 # --- as a package

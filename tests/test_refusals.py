@@ -1,14 +1,17 @@
 """Bad input: one clear line on standard error, exit status 2, no traceback, nothing lost."""
 
+import functools
 import importlib
 import io
 import json
+import math
 import pickle
 import re
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import (
@@ -19,12 +22,14 @@ from conftest import (
     OBJ1,
     OBJ2,
     OBJ3,
+    PLAN,
     REPOSITORY,
     SNN,
     SPIKING,
     TINY,
     digests,
     flip,
+    images,
     refused,
     run_here,
     same_weights,
@@ -35,7 +40,11 @@ import harness.training.fit
 import results
 from harness import UserError
 from harness.command_line.scripts import run_script
+from harness.data.sets import ImageSet
+from self_models import ModelError, evaluate, load
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 DEEP_ANN = REPOSITORY / "trained_models/ann/deep_base.pth"
 SMALL = "-a VGG5_wFeedback_small"
@@ -150,6 +159,151 @@ def test_a_command_that_is_refused(trained, baseline, tmp_path, script, flags, w
     typed = flags.format(**paths)
     assert words.format(**paths) in refused(script, f"{DATA} --output_dir {tmp_path}", typed)
     assert digests(tmp_path) == {} and digests(trained.folder) == before
+
+
+# --- calls
+
+HUGE = 2**31 - 1
+FEEDBACK, TRAINED_ANN = (REPOSITORY / "trained_models" / name for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth"))
+CHANGED = [
+    ({"epsilom": 0.1}, "no setting 'epsilom': choose from .*epsilon"),
+    ({"epsilon": "much"}, "epsilon: 'much' is not a number at least 0"),
+    ({"timesteps": 2.5}, "timesteps: 2.5 is not a whole number"),
+    ({"timesteps": True}, "timesteps: True is not a whole number"),
+    ({"timesteps": 0}, "timesteps: 0 is not a whole number at least 1"),
+    ({"fc_width": HUGE}, f"fc_width {HUGE}: no network can be so large"),
+    ({"latch": 1}, "latch: 1 is neither True nor False"),
+    ({"readout": "none"}, "readout: unknown name 'none': choose from spike_count"),
+    ({"vgg_name": 5}, "unknown architecture 5: choose from VGG5"),
+    ({"plan": "deep"}, "plan: give two lists"),
+    ({"plan": 5}, "two lists of tokens"),
+    ({"image_shape": [28, 28]}, "three whole numbers"),
+    ({"image_shape": np.array([1, 12, 12])}, "three whole numbers"),
+    ({"leak": 2.0}, "leak: 2.0 is not a number at least 0 and at most 1"),
+    ({"default_threshold": 2.0}, "set_thresholds"),
+    ({"fc_width": 3}, r"classifier.0.weight is \(256, 1568\), not \(3, 1568\)"),
+    ({"rule": "sometimes"}, "rule: unknown name .* choose from never, all_predicted"),
+    ({"engine": "fast"}, "unknown engine 'fast': choose from auto, dense, event"),
+    ({"device": "tpu"}, "device 'tpu'"),
+]  # settings of load()
+ANY = [  # refused by both classes
+    ({"vgg_name": "VGG7"}, "VGG5_wFeedback"), ({"dataset": "SVHN"}, "MNIST"), ({"plan": "64 D"}, "two lists"),
+    ({"image_shape": (1, 15, 28), "vgg_name": "VGG9_wFeedback"}, "15x28 is too small"),
+    ({"plan": [[4, "D"], ["U"]]}, "end with 'in'"), ({"plan": [[4, "D"], ["in"]]}, "halves the image 1 times"),
+    ({"plan": [["D", 4], []]}, "begin with a number"), ({"plan": [[4, "X"], []]}, "unknown encoder token"),
+    ({"plan": [[4, "D"], ["drop", "up", "in"]]}, "unknown decoder token"),
+    ({"plan": [[4, "D", "M"], []]}, "behind a number, not behind 'D'"), ({"plan": [[4, "A", "M"], []]}, "not behind 'A'"),
+    ({"plan": [["M", 4], []]}, "begin with a number"), ({"plan": [[4, "M"], ["in"]]}, "halves the image 1 times"),
+    ({"plan": [[4, "fork", "D", "fork", 4], ["in"]]}, "have it once"),
+    ({"plan": [[4, "fork", "D"], []]}, "only beside a decoder"), ({"plan": [["fork", 4, "D"], ["in"]]}, "begin with a number"),
+    ({"plan": [[4, "D", "fork", 4, "D"], ["U", "U", "in"]]}, "halves the image 1 times before its fork"),
+    ({"fc_layers": -1}, "fc_layers"), ({"timesteps": 0}, "timesteps"), ({"kernel_size": 4}, "odd"), ({"dropout": 1.0}, "dropout"),
+    ({"fc_width": 0}, "fc_width"), ({"labels": 0}, "labels"),
+]  # fmt: skip  # fmt: skip
+OF_AN_ANN = [
+    ({"vgg_name": "VGG5", "timesteps": 2}, "no decoder"),
+    ({"norm": "scale", "timesteps": 2}, "^norm scale .* give 1 timestep"),  # what is folded into weights is one set of statistics
+    ({"plan": [[7], []], "whitening": True}, "first number is 7, .* even and at most 18, twice the 9"),
+    ({"plan": [[20], []], "whitening": True}, "first number is 20, .* even and at most 18, twice the 9"),
+    (
+        {"plan": [[8], []], "fc_layers": 0, "image_shape": (1, 4, 4), "whitening": True, "kernel_size": 5},
+        "images of 4x4 have no patches of 5x5",
+    ),
+]  # fmt: skip
+OF_AN_SNN = [
+    ({"activation": "Sin"}, "activation"), ({"update": "later"}, "update"), ({"encoding": "phase"}, "encoding"),
+    ({"readout": "guess"}, "readout"), ({"readout_leak": 2}, "readout_leak"), ({"feedback_interval": 0}, "feedback_interval"),
+    ({"timesteps": 6, "feedback_interval": 7}, "feedback_interval"), ({"epsilon": -0.1}, "epsilon"),
+    ({"epsilon": math.nan}, "epsilon"), ({"epsilon": 0.1, "gate": "block", "plan": [[4, "D"], []]}, "epsilon"),
+    *(({"update": "phased"} | settings, f"{words}.*phased") for settings, words in (
+        ({"leak": 0.9}, "^leak"), ({"feedback_interval": 2, "timesteps": 4}, "^feedback"), ({"membrane_floor": 1.0}, "^membrane"),
+        ({"gate": "block", "epsilon": 0.1}, "^gate block reacts to predictions"),
+        ({"gate": "block", "epsilon": 0.0, "residual": True}, "^gate block reacts to predictions"),
+        ({"rule": "confidence"}, "^rule confidence"), ({"activation": "STDB"}, "^activation STDB"),
+    )),
+    ({"gate": "once", "encoding": "direct"}, "predicts 0.5 to 1 of a grey image, and gate once wants the"),
+    ({"plan": [[4, "D"], []], "gate": "once", "encoding": "direct", "grid": 4, "grid_steps": 2, "wait": True, "timesteps": 4},
+     "answers from step 5 on"),
+]  # fmt: skip  # fmt: skip
+MADE = [*((cls, *case) for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback) for case in ANY)]
+MADE += [*((VGG_wFeedback, *case) for case in OF_AN_ANN), *((VGG_SNN_STDB_wFeedback, *case) for case in OF_AN_SNN)]
+SHOWN = [
+    (images(2) * 255, r"in \[0, 1\]; these lie in \[0, 25\d"),
+    (2 * images(2) - 1, r"these lie in \[-1, "),
+    (images(2).masked_fill(images(2) == 0, torch.nan), "nan"),
+    (images(2).masked_fill(images(2) == 0, torch.inf), "inf"),
+    (torch.zeros(2, 1, 28, 28, dtype=torch.int64), "not int64"),
+    (torch.zeros(2, 1, 28, 28, dtype=torch.bool), "not bool"),
+    (torch.zeros(2, 1, 28, 28, dtype=torch.float16), "not float16"),
+    (torch.zeros(28, 28), r"not of shape \(28, 28\)"),
+    (torch.zeros(2, 3, 28, 28), r"not of shape \(2, 3, 28, 28\)"),
+    (torch.zeros(2, 1, 32, 32), r"not of shape \(2, 1, 32, 32\)"),
+    (torch.zeros(2, 28, 28, 1), r"array \(B, 1, 28, 28\), .*not of shape \(2, 28, 28, 1\)"),
+    (np.zeros((2, 28, 28), np.uint8), r"not of shape \(2, 28, 28\)"),
+    (np.zeros((2, 1, 28, 28), str), "not a ndarray of <U1"),
+    (np.zeros((2, 1, 28, 28), complex), "not a ndarray of complex128"),
+    ([0.5], "not a list: read_images takes files"),
+]  # images
+
+
+@functools.cache
+def taking(kind):
+    """A model of this kind."""
+    return load(TRAINED_ANN) if kind == "ann" else load(FEEDBACK, engine=kind)
+
+
+class Items(torch.utils.data.Dataset):
+    """Two of the same item."""
+
+    def __init__(self, item):
+        self.item = item
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, number):
+        return self.item
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
+GREY, LABELS = torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([3, 4])
+NONE = torch.utils.data.TensorDataset(GREY[:0], LABELS[:0])
+SETS = [
+    *(([Items(item)], "data must give pairs of an image and its label") for item in (GREY[0], {"image": 0}, (0, 0, 0))),
+    *(([none], "at least one image") for none in (NONE, Stream(), torch.utils.data.DataLoader(NONE))),
+    ([ImageSet("MNIST", GREY[:0], LABELS[:0])], "at least one image"),
+    ([GREY[:0], LABELS[:0]], "^images must be a tensor or array of at least one image$"),
+    ([GREY.tolist(), LABELS], "^images must be a tensor or array of at least one image$"),
+    ([[GREY]], "a Dataset or a DataLoader, not a list"),
+    ([GREY, torch.zeros(3, dtype=torch.int64)], r"a tensor \(2,\) of whole numbers, 0 to 9, not int64 of shape \(3,\)"),
+    ([GREY, torch.zeros(2)], "not float32"),
+    ([GREY, torch.tensor([3, 10])], "these are 3 to 10"),
+    ([torch.utils.data.TensorDataset(GREY, LABELS + 6)], "these are 9 to 10"),
+    ([GREY, torch.tensor([-1, 3])], "these are -1 to 3"),
+    ([GREY, [1, 2]], "not a list"),
+    ([GREY, LABELS, 0], "batch_size"),
+]  # of evaluate()
+CALLS = [  # what is called, words of the error
+    *((functools.partial(load, FEEDBACK, **changed), words) for changed, words in CHANGED),
+    *((functools.partial(cls, **{"fc_width": 4} | settings), words) for cls, settings, words in MADE),
+    *((lambda data=data: evaluate(taking("ann"), *data), words) for data, words in SETS),
+    *((lambda kind=kind, x=x: taking(kind)(x), words) for kind in ("ann", "dense", "event") for x, words in SHOWN),
+    *(
+        (lambda cls=cls: evaluate(cls(plan=PLAN, fc_width=4, labels=1), GREY, 0 * LABELS), "labels=1: .*at least 2")
+        for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback)
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), CALLS, ids=[re.sub(r"\W+", "_", words)[:50] for _, words in CALLS])
+def test_a_call_that_is_refused(call, words):
+    with pytest.raises(ModelError, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)
 
 
 # --- checkpoints

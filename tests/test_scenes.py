@@ -276,18 +276,6 @@ def test_a_gif_of_many_steps_has_some_of_them(trained):
     assert film.heading.split() == ["words"] * 30 and max(map(len, film.heading.split("\n"))) <= 80
 
 
-def test_a_chart_shows_each_image_from_where_it_begins(trained):
-    """Of those that come too fast, some."""
-    frames = torch.zeros(280, 1, 28, 28, dtype=torch.uint8)
-    for begins, value in ((3, 10), (60, 20), (66, 30), (72, 40), (200, 10)):
-        frames[begins:] = value
-    frames[100:150] = torch.arange(50)[:, None, None, None] + 100
-    reel = filmed(load(trained.snn, "dense"), frames, torch.zeros(280, dtype=torch.long))
-    begun = [step for step, _ in reel.images]
-    assert begun[:6] == [0, 3, 60, 66, 72, 100] and begun[-1] == 200 and len(begun) <= 28
-    assert all(image[0, 0] == frames[step].max() for step, image in reel.images)
-
-
 def test_pictures_of_a_coloured_scene(tmp_path):
     torch.manual_seed(0)
     network = {"vgg_name": "VGG5_wFeedback_small", "dataset": "CIFAR10", "fc_width": 8, "labels": 10}

@@ -704,12 +704,3 @@ def test_ranks_that_do_not_find_each_other(monkeypatch):
     words = r"^error: the ranks did not find each other \(.*\); see docs/how_to/long_runs.md$"
     with pytest.raises(SystemExit, match=words), ranks.process_group():
         pass
-
-
-def test_what_says_that_a_rank_is_lost(monkeypatch):
-    lost = [RuntimeError(f"a {one} b") for one in ("Gloo", "NCCL", "Connection", "socket", "Broken pipe", "timed out")]
-    lost.append(torch.distributed.DistBackendError("it"))
-    for several in (1, 2):
-        monkeypatch.setattr("harness.processes.ranks.count", lambda several=several: several)
-        assert [ranks.lost_contact(error) for error in lost] == [several == 2] * 7
-        assert not ranks.lost_contact(RuntimeError("shapes differ"))
