@@ -64,9 +64,9 @@ from self_models.loading import load
 from self_models.network.plans import PLANS as ARCHITECTURES
 from self_models.network.stages import list_layers
 from self_models.objectives.gates import GATES, Blocking
-from self_models.running.chunks import AT_ONCE
 from self_models.running.draws import Draws
 from self_models.running.outputs import errors_by_step, open_share_by_step
+from self_models.running.steps import AT_ONCE
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -259,27 +259,6 @@ def test_every_engine_runs_the_network_as_its_step_says(first):
         except Exception as error:
             error.add_note(f"of {case}")
             raise
-
-
-def test_a_step_of_ones_own_runs_by_itself_and_no_other_way():
-    """A network whose step differs: the reference runs it, in training, too, and the event engine says by name why not."""
-
-    class Halved(VGG_SNN_STDB_wFeedback):
-        def step(self, run, image, u):
-            return super().step(run, image, u * 2)  # half as many spikes are sent
-
-    model, other = build(cls=Halved), build(cls=VGG_SNN_STDB_wFeedback)
-    x, u = inputs(model)
-    with torch.no_grad():
-        assert torch.equal(model(x, u).logits_by_step, by_steps(other)(x, 2 * u).logits_by_step)
-    gradients_of = gradients(model.train(), x, u)
-    assert all(value is not None for name, value in gradients_of.items() if name.startswith("classifier"))
-    try:
-        EventEngine(model.eval()).check()
-    except ModelError as error:
-        assert "Halved.step" in str(error)
-    else:
-        raise AssertionError("the event engine would run a step that it does not know")
 
 
 @torch.no_grad()
