@@ -5,14 +5,13 @@ import sys
 
 import pytest
 import torch
-from conftest import FORK, GRID, ONCE, PLAN, REPOSITORY, UNKNOWN, build, digests, images, inputs, refused, run_here, spiked
-from torch import nn
+from conftest import FORK, GRID, ONCE, PLAN, REPOSITORY, UNKNOWN, build, digests, images, refused, run_here
 
 from benchmarks.shared import watch
 from harness.exporting.layers import conventions, forward_layers
 from harness.exporting.nir_file import nir_bytes
 from harness.runs.checkpoints import save_checkpoint
-from self_models import ModelError, first_difference, from_layers, load
+from self_models import ModelError, first_difference, load
 from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -191,157 +190,6 @@ def test_what_no_plan_has_is_not_exported(part):
     UNKNOWN[part](model)
     with pytest.raises(ModelError, match=rf"^an export does not know {re.escape(part)}"):
         forward_layers(model)
-
-
-# --- the other way
-
-
-def stack(neuron, threshold=0.25, hidden=24, bias=False, pool=nn.AvgPool2d):
-    """A user's network, weights on a grid, with nested and dropout layers as they come; neuron: threshold -> new neuron."""
-    torch.manual_seed(1)
-    layers = nn.Sequential(
-        nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, bias=False), neuron(threshold)),
-        nn.Conv2d(4, 4, 2, stride=2, bias=False),
-        nn.Conv2d(4, 6, 3, padding="same", bias=bias),
-        neuron(threshold),
-        nn.Dropout(0.2),
-        pool(2),
-        nn.Flatten(),
-        nn.Linear(6 * 3 * 3, hidden, bias=bias),
-        neuron(threshold / 2),
-        nn.Linear(hidden, hidden, bias=False),
-        neuron(threshold / 4),
-        nn.Linear(hidden, 10, bias=False),
-    )
-    for module in layers.modules():
-        for parameter in module.parameters() if isinstance(module, nn.Conv2d | nn.Linear) else ():
-            parameter.data.mul_(16).round_().div_(16)
-    return layers.eval()
-
-
-def leaky(threshold, **more):
-    return pytest.importorskip("snntorch").Leaky(**{"beta": 1.0, "threshold": threshold, "init_hidden": True, **more})
-
-
-def jelly(name, threshold, **more):
-    neurons = pytest.importorskip("spikingjelly.activation_based.neuron")
-    return getattr(neurons, name)(**{"v_threshold": threshold, "v_reset": None, **more})
-
-
-NEURONS = {
-    "snntorch.Leaky": leaky,
-    "IFNode": lambda threshold: jelly("IFNode", threshold),
-    "LIFNode": lambda threshold: jelly("LIFNode", threshold, tau=4.0, decay_input=False),
-}
-
-
-@pytest.mark.parametrize("more", [{}, {"bias": True, "pool": nn.MaxPool2d}], ids=str)
-@pytest.mark.parametrize("kind", NEURONS)
-@torch.no_grad()
-def test_a_users_layers_send_the_same_spikes_as_a_model_with_a_decoder(kind, more):
-    users = stack(NEURONS[kind], **more)
-    model = from_layers(users, decoder="U 4 U in", image_shape=(1, 12, 12), timesteps=9, readout="membrane_linear")
-    x, u = inputs(model)
-    neurons = ("Leaky", "IFNode", "LIFNode")
-    theirs = watch({name: one for name, one in users.named_modules() if type(one).__name__ in neurons}, lambda spikes: spikes)
-    logits = sum(users(model.encoding.send(x, drawn)) for drawn in u)
-    output = model(x, u)
-    ours = [count for name, count in output.spikes.items() if name.startswith(("features", "classifier"))]
-    assert [count.flatten(1).sum(1).tolist() for count in theirs.values()] == [count.tolist() for count in ours]
-    assert all(count.sum() > 0 for count in ours) and torch.equal(output.logits, logits)
-    assert output.predictions.shape == (9, *x.shape)
-
-
-def test_users_layers_become_a_checkpoint_that_can_block(tmp_path):
-    model = from_layers(stack(leaky), decoder="U 4 U in", image_shape=(1, 12, 12), timesteps=9, readout="membrane_linear")
-    save_checkpoint(tmp_path / "theirs.pth", model)
-    blocking = load(tmp_path / "theirs.pth", gate="block", epsilon=0.3)
-    x, u = inputs(model)
-    assert spiked(model(x, u)) and blocking(x, u).predicted.any()
-    with pytest.raises(ModelError, match="update follows from the layers"):
-        from_layers(stack(leaky), image_shape=(1, 12, 12), update="delayed")
-
-
-@pytest.mark.parametrize("decoder", [{}, {"decoder": "U 4 U in", "readout": "membrane_linear"}], ids=str)
-@torch.no_grad()
-def test_a_users_layers_see_an_image_by_the_gate_that_sends_once(decoder):
-    users = stack(leaky)
-    model = from_layers(users, image_shape=(1, 12, 12), timesteps=9, gate="once", encoding="direct", **decoder)
-    x, _ = inputs(model)
-    run, logits = model.start(x), 0
-    for draws in torch.zeros(9, *x.shape):
-        logits = logits + users(run.view.image)
-        model.step(run, x, draws)
-    output = model(x)
-    assert output.spikes["classifier.4"].sum() > 0 and torch.equal(output.logits, logits)
-
-
-def test_layers_without_a_classifier_get_a_new_one():
-    users = stack(leaky)[:6]
-    model = from_layers(users, decoder="U U in", image_shape=(1, 12, 12), fc_width=7, labels=3)
-    assert torch.equal(model.features[0].weight, users[0][0].weight) and model.classifier[-1].weight.shape == (3, 7)
-
-
-def changed(position, layer):
-    layers = list(stack(leaky))
-    return nn.Sequential(*layers[:position], *([layer] if layer else []), *layers[position + 1 :])
-
-
-@pytest.mark.parametrize(
-    ("layers", "words"),
-    [
-        (lambda: changed(1, nn.BatchNorm2d(4)), "the encoder halves the image 1 times and the decoder doubles it 2 times"),
-        (lambda: changed(2, nn.MaxPool2d(2)), "'M' stands behind a nonlinearity"),
-        (
-            lambda: changed(1, nn.AvgPool2d(3, stride=2)),
-            "layer 1 is AvgPool2d.kernel_size=3.*, where a network here has AvgPool2d.kernel_size=2",
-        ),
-        (lambda: changed(1, nn.Conv2d(4, 4, 2, stride=2)), "layer 1 is Conv2d.*, where a network here has Conv2d.*bias=False"),
-        (lambda: changed(2, nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False)), r"stride=\(2, 2\)"),
-        (lambda: changed(2, nn.Conv2d(4, 6, 5, padding=2, bias=False)), r"kernel_size=\(5, 5\)"),
-        (
-            lambda: changed(2, nn.Conv2d(4, 6, 3, bias=False)),
-            "layer 2 is Conv2d.*, where a network here has Conv2d.*padding=.1, 1.",
-        ),
-        (lambda: changed(2, nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False)), "groups=2"),
-        (lambda: changed(3, None), "neuron"),
-        (lambda: changed(3, nn.ReLU()), r"layer 3 is ReLU\(\), where a network here has neuron"),
-        (lambda: changed(3, nn.BatchNorm2d(6)), "layer 3 is BatchNorm2d.*, where a network here has neuron"),
-        (lambda: changed(3, leaky(0.5, beta=0.9)), "beta=0.9"),
-        (lambda: changed(3, leaky(0.5, reset_mechanism="zero")), "reset_mechanism=zero"),
-        (lambda: changed(3, leaky(0.5, reset_delay=False)), "reset_delay=False"),
-        (lambda: changed(3, leaky(torch.rand(6, 6, 6))), "from neuron to neuron"),
-        (lambda: changed(3, leaky(-0.5)), "above 0"),
-        (lambda: changed(3, jelly("IFNode", 1.0, v_reset=0.0)), "v_reset=0;"),
-        (lambda: changed(3, jelly("LIFNode", 1.0)), "decay_input=True"),
-        (lambda: nn.Sequential(*stack(leaky), leaky(1.0)), r"layer 12 is Leaky\(\), where a network here has nothing"),
-        (lambda: stack(leaky)[:-1], r"layer 10 is Leaky\(\), where a network here has nothing"),
-        (
-            lambda: nn.Sequential(*stack(leaky)[:2], *stack(leaky)[1:3]),
-            "what follows layer 3 is nothing, where a network here has neuron",
-        ),
-        (lambda: stack(leaky)[0][0], "give an nn.Sequential of the layers in order, not a Conv2d"),
-        (lambda: build(plan=FORK).features, "layer 1 is SpikingNeuron.*, where a network here has neuron"),
-        (lambda: nn.Sequential(), "the stack is no convolution"),
-    ],
-)
-def test_layers_that_would_not_run_the_same_are_refused(layers, words):
-    with pytest.raises(ModelError, match=words) as error:
-        from_layers(layers(), decoder="U U in", image_shape=(1, 12, 12))
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "idle", [{"leak": 0.5}, {"default_threshold": 2.0}, {"init": "kaiming"}, {"feedback_interval": 2}], ids=str
-)
-def test_settings_of_layers_that_are_not_there_are_refused(idle):
-    """All layers are the user's; a decoder, or a classifier, that is new has them."""
-    with pytest.raises(ModelError, match=f"^{min(idle)} is of .*, and there are none: leave it out, or give decoder"):
-        from_layers(stack(leaky), image_shape=(1, 12, 12), **idle)
-    new = from_layers(stack(leaky), decoder="U 4 U in", image_shape=(1, 12, 12), **idle)
-    assert new.settings.items() >= idle.items()
-    if "feedback_interval" not in idle:
-        assert from_layers(stack(leaky)[:6], image_shape=(1, 12, 12), **idle).settings.items() >= idle.items()
 
 
 @torch.no_grad()
