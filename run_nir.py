@@ -89,7 +89,7 @@ def main(argv=None):
     if args.results_json:
         save_results_json(args.results_json, [record])
     if drawn:
-        save_recording(run.place.picture(".gif"), model, *drawn, names, Path(args.gif).name)
+        save_recording(run.place.picture(".gif"), model, drawn[0][0], drawn[1], names, Path(args.gif).name)
         run.say(f"wrote {run.place.picture('.gif')}")
     if args.log:
         run.say(f"log: {run.place.log_path}")
@@ -145,13 +145,14 @@ def evaluate(model, recordings, labels, steps, batch_size):
         read_as += output.logits.argmax(1).tolist()
         for counts, found in ((spikes, output.spikes), (additions, getattr(output, "additions", None) or {})):
             for name, each in found.items():
-                counts[name] = counts.get(name, 0.0) + each.double().sum().item() / len(recordings)
+                counts[name] = counts.get(name, 0) + each.double().sum().item()
         bar.update(len(batch))
     bar.close()
     right = sum(found == label for found, label in zip(read_as, labels, strict=True))
     rates = {"seconds": seconds, "recordings_per_second": len(recordings) / seconds, "threads": torch.get_num_threads()}
     counts = {"recordings": len(recordings), "right": right, "accuracy": right / len(recordings)}
-    return counts | rates | {"spikes": spikes, "additions": additions}, read_as
+    means = [{name: count / len(recordings) for name, count in one.items()} for one in (spikes, additions)]
+    return counts | rates | dict(zip(("spikes", "additions"), means, strict=True)), read_as
 
 
 def report(run, model, result):

@@ -1,0 +1,258 @@
+"""Recordings of events: what their files hold, networks of NIR files run on them, and training from the same folders."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ANN, REPOSITORY, SNN, records, refused, run_here
+from PIL import Image
+
+from harness.data.events import recording_in, rows_in, steps_in
+from harness.data.sets import load_data
+from self_models import load
+from self_models.graph import from_nir
+
+nir = pytest.importorskip("nir")
+NIR, NETWORK, RECORDINGS = "run_nir", REPOSITORY / "examples/nmnist.nir", REPOSITORY / "data/nmnist"
+OTHERS = REPOSITORY.parent / "shared/data/nir/cnn_sinabs.nir"  # of somebody else, where it is
+PAGE = (REPOSITORY / "docs/how_to/nir.md").read_text(encoding="utf-8")
+EVENTS = [(1, 0, 1, 2500), (3, 2, 0, 2999), (3, 2, 0, 4000), (0, 1, 1, 9999)]  # x, y, p, t
+FIELDS = [("x", "<i2"), ("y", "<i2"), ("p", "?"), ("t", "<i8")]
+
+
+def as_bin(events):
+    return b"".join(bytes([x, y, p << 7 | t >> 16, t >> 8 & 255, t & 255]) for x, y, p, t in events)
+
+
+def by_field(events):
+    return {name: np.array(values) for name, values in zip("xypt", zip(*events, strict=True), strict=True)}
+
+
+WRITERS = {
+    "a.bin": lambda path, events: path.write_bytes(as_bin(events)),
+    "a.npy": lambda path, events: np.save(path, np.array(events, FIELDS)),
+    "a.npz": lambda path, events: np.savez(path, **by_field(events)),
+    "b.npz": lambda path, events: np.savez_compressed(path, events=np.array(events, FIELDS)),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_events_by_hand(tmp_path, name):
+    WRITERS[name](tmp_path / name, EVENTS)
+    taken = lambda *how: (lambda rows, steps: (rows.tolist(), steps))(*rows_in(tmp_path / name, *how))  # noqa: E731
+    assert taken((2, 4, 4), 1e-3) == ([[0, 1, 0, 1], [0, 0, 2, 3], [2, 0, 2, 3], [7, 1, 1, 0]], 8)
+    assert taken((1, 4, 4), 5e-3) == ([[0, 0, 0, 1], [0, 0, 2, 3], [0, 0, 2, 3], [1, 0, 1, 0]], 2)
+    assert taken((2, 4, 4), 1e-3, 3) == ([[0, 1, 0, 1], [0, 0, 2, 3], [0, 0, 2, 3], [1, 1, 1, 0]], 2)
+    for by, where in (("time", (0, 0, 0, 1)), ("number", (0, 0, 1, 1))):
+        frames, wanted = steps_in(tmp_path / name, (2, 2, 4, 4), 2, by), np.zeros((2, 2, 4, 4))
+        for t, (x, y, p, _) in zip(where, EVENTS, strict=True):
+            wanted[t, p, y, x] += 1
+        assert np.array_equal(frames, np.round(wanted * 127.5))
+
+
+def test_frames_are_timesteps_and_recordings_are_read_as_tonic_reads_them(tmp_path):
+    counts = np.zeros((3, 2, 4, 4), np.uint8)
+    counts[0, 1, 2, 3], counts[2, 0, 0, 0] = 2, 1
+    np.save(tmp_path / "a.npy", counts)
+    rows, steps = rows_in(tmp_path / "a.npy", (2, 4, 4), 1e-3)
+    assert (rows.tolist(), steps) == ([[0, 1, 2, 3], [0, 1, 2, 3], [2, 0, 0, 0]], 3)
+    tonic = pytest.importorskip("tonic")
+    path = next(RECORDINGS.glob("7/*.bin"))
+    theirs = tonic.io.read_mnist_file(str(path), np.dtype([(name, np.int64) for name in "xytp"]))
+    assert all(np.array_equal(theirs[name], getattr(recording_in(path), name)) for name in "xytp")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """FOLDER/CLASS/*.bin, two of the recordings here for each class."""
+    for place in RECORDINGS.iterdir():
+        for path in sorted(place.glob("*.bin"))[:2] if place.is_dir() else ():
+            (tmp_path / "few" / place.name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tmp_path / "few" / place.name)
+    return tmp_path / "few"
+
+
+def of(events, name="a.bin"):
+    return lambda folder: WRITERS[name](folder / f"0/{name}", events)
+
+
+FAULTS = {
+    "cut off": (lambda folder: (folder / "0/a.bin").write_bytes(bytes(7)), "", "0/a.bin: its 7 bytes are no whole events of 5"),
+    "empty": (lambda folder: (folder / "0/a.bin").touch(), "", "0/a.bin: it has no events; mend it, or take it out"),
+    "outside": (of([(3, 34, 0, 5)]), "", "0/a.bin: an event at x = 3, y = 34 lies outside 34x34 pixels: choose"),
+    "below 0": (of([(-1, 3, 0, 5)], "a.npy"), "", "0/a.npy: an event at x = -1, y = 3 lies outside any sensor"),
+    "back": (of([(1, 1, 0, 9), (1, 1, 0, 5)]), "", "0/a.bin: event 1 is at 5 us, after one at 9: sort its events by t"),
+    "seconds": (of([(1, 1, 0, 0.5)], "a.npz"), "", "t (in microseconds) must be whole numbers"),
+    "no t": (lambda folder: np.savez(folder / "0/a.npz", x=[1], y=[1]), "", "it holds x, y: name the array of the frames"),
+    "long": (of([(1, 1, 0, 0), (1, 1, 0, 2**22)]), "--dt 1e-5", "419,431 timesteps of 0.01 ms: give a larger --dt"),
+    "frames": (lambda folder: np.save(folder / "0/a.npy", np.ones((3, 2, 4, 4))), "", "frames must be counts of 34x34 pixels"),
+    "none": (
+        lambda folder: [shutil.rmtree(one) for one in folder.iterdir()],
+        "",
+        "has no recordings (.npy, .npz, .bin) in folders",
+    ),
+    "absent": (lambda folder: shutil.rmtree(folder), "", "cannot be read: No such file or directory"),
+    "too few": (
+        lambda folder: [shutil.rmtree(folder / "8"), (folder / "9").rename(folder / "x")],
+        "",
+        "and {network} 10 outputs: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_run_gets_a_line(folder, tmp_path, fault):
+    spoil, flags, words = FAULTS[fault]
+    spoil(folder)
+    words = words.format(network=NETWORK)
+    line = refused(NIR, NETWORK, folder, f"{flags} --output_dir {tmp_path / 'out'}")
+    assert words in line and str(folder) in line and not list((tmp_path / "out").rglob("*.log"))
+
+
+# --- networks
+
+
+def test_a_network_of_a_library_on_the_recordings_here(tmp_path):
+    """86 of 100 that it has not seen; by the kernel, by PyTorch and one at a time the same."""
+    found, said = run_here(NIR, NETWORK, RECORDINGS, f"--wrong --output_dir {tmp_path}")
+    assert (found["right"], found["recordings"], found["timesteps"]) == (86, 100, 32) and found["dt"] == 0.01
+    wrong = re.findall(r"^wrong: \S+/data/nmnist/(\d)/\d+\.bin: (\d) read as (\d)$", said, re.MULTILINE)
+    assert len(wrong) == 14 and all(of == label != read for of, label, read in wrong)
+    log = (tmp_path / "logs/nir/nmnist.log").read_text()
+    assert "accuracy 86.00 %: 86 of 100 recordings" in log and "recordings per second (files already read" in said
+    (record,) = records(tmp_path / "logs/nir/nmnist.jsonl", "nir")
+    assert record["spikes"] == found["spikes"] and record["spikes"]["input"] > 4000
+    several, _ = run_here(NIR, NETWORK, RECORDINGS, f"--limit 20 --output_dir {tmp_path}")
+    for flags in ("--engine dense", "--batch_size 1"):
+        other, said = run_here(NIR, NETWORK, RECORDINGS, f"--limit 20 {flags} --output_dir {tmp_path}")
+        assert other["right"] == several["right"] and other["spikes"] == several["spikes"]
+    _, said = run_here(
+        NIR, NETWORK, RECORDINGS, f"--limit 1 --events_per_step 500 --steps 4 --reset subtract --output_dir {tmp_path}"
+    )
+    assert "4 timesteps of 500 events" in said
+
+
+def test_a_picture_of_one_recording(tmp_path):
+    path = next(RECORDINGS.glob("3/*.bin"))
+    run_here(NIR, NETWORK, RECORDINGS, f"--limit 1 --gif {path} --output_dir {tmp_path}")
+    with Image.open(tmp_path / "trained_models/nir/nmnist.gif") as gif:
+        assert gif.n_frames == 31 and gif.size == (1000, 380)
+        colours = {tuple(colour) for colour in np.array(gif.convert("RGB")).reshape(-1, 3).tolist()}
+    assert {(255, 128, 0), (0, 128, 255)} <= colours or len(colours) > 20
+
+
+@pytest.mark.skipif(not OTHERS.is_file(), reason="the network of NIR's paper is not here")
+def test_the_network_of_nirs_paper(tmp_path):
+    found, _ = run_here(NIR, OTHERS, RECORDINGS, f"--dt 1e-3 --output_dir {tmp_path}")
+    assert (found["right"], found["recordings"]) == (98, 100)
+
+
+def test_the_example_trains_and_writes_what_runs(folder, tmp_path):
+    pytest.importorskip("spikingjelly")
+    command = [sys.executable, "-m", "examples.train_nir", str(folder), str(tmp_path / "new.nir")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    found, _ = run_here(NIR, tmp_path / "new.nir", folder, f"--output_dir {tmp_path}")
+    assert found["accuracy"] > 0.5  # of those that it has seen
+
+
+# --- training
+
+
+def test_the_same_folder_trains_feedback_networks(folder, tmp_path):
+    """Without train/ and test/ a fifth of each class is for testing; frames are those of the network afterwards, too."""
+    shutil.copytree(RECORDINGS / "1", folder / "1", dirs_exist_ok=True)
+    for label in "0234":
+        shutil.copytree(RECORDINGS / label, folder / label, dirs_exist_ok=True)
+    for label in "56789":
+        shutil.rmtree(folder / label)
+    net = "-a VGG5_wFeedback_small --fc_width 8 --epochs 1 --batch_size 20 --run_name x"
+    here, small = f"--output_dir {tmp_path}", f"--dataset {folder} --event_frames 3"
+    _, said = run_here(ANN, f"{small} {net} {here}")
+    assert "recordings of 3 frames of 34x34 pixels, 5 classes" in said.replace(
+        "recordings of 34x34", "recordings of 3 frames of 34x34"
+    )
+    train, _, test = load_data(str(folder), frames=3)
+    assert (len(train), len(test), test.images.shape[1:]) == (40, 10, (3, 2, 34, 34))
+    spiking = (
+        "--update immediate --readout membrane_linear --balance_images 8 --balance_timesteps 4 --split_by number --predict next"
+    )
+    run_here(SNN, f"--dataset {folder} --pretrained_ann {tmp_path}/trained_models/ann/x.pth {net} {spiking} {here}")
+    model = load(tmp_path / "trained_models/snn/x.pth")
+    assert [model.settings[name] for name in ("recorded_frames", "split_by", "timesteps")] == [3, "number", 3]
+    trained = f"--pretrained_snn {tmp_path}/trained_models/snn/x.pth --test_only {here}"
+    assert "--event_frames: the checkpoint's network takes recordings" in refused(
+        SNN, f"--dataset {folder} --event_frames 4 {trained}"
+    )
+    (folder / "0/a.bin").write_bytes(as_bin([(40, 0, 0, 5)]))
+    assert "0/a.bin (an event at x = 40, y = 0 lies outside 34x34 pixels" in refused(SNN, f"--dataset {folder} {trained}")
+
+
+# --- the page
+
+
+def network_of(block):
+    """A small network as the library of this block has it, and what one writes before the block."""
+    from torch import nn
+
+    if "spikingjelly" in block:
+        from spikingjelly.activation_based import layer, neuron
+
+        fires = [neuron.IFNode(v_reset=0.0) for _ in range(2)]
+        return nn.Sequential(layer.Conv2d(2, 4, 3), fires[0], layer.Flatten(), layer.Linear(400, 10), fires[1])
+    if "snntorch" in block:
+        import snntorch
+
+        known = {"init_hidden": True, "reset_mechanism": "zero", "reset_delay": False}
+        fires = [snntorch.Leaky(torch.full(shape, 0.9), torch.ones(shape), **known) for shape in ((4, 10, 10), (10,))]
+    elif "norse" in block:
+        import norse.torch as norse
+
+        cell = lambda count: norse.IAFCell(norse.IAFParameters(torch.ones(count)))  # noqa: E731
+        return norse.SequentialState(nn.Linear(288, 20), cell(20), nn.Linear(20, 10), cell(10))
+    else:
+        import sinabs.activation
+        from sinabs.layers import IAFSqueeze
+
+        known = {"spike_fn": sinabs.activation.SingleSpike, "reset_fn": sinabs.activation.MembraneReset(), "batch_size": 1}
+        fires = [IAFSqueeze(**known) for _ in range(2)]
+    return nn.Sequential(nn.Conv2d(2, 4, 3), fires[0], nn.Flatten(), nn.Linear(400, 10), fires[1])
+
+
+@pytest.mark.parametrize("number", range(PAGE.count("```python")))
+def test_the_blocks_of_the_page_run(tmp_path, monkeypatch, number):
+    block, given = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[number], {"nir": nir}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
+    package = re.search(r"(tonic|spikingjelly|snntorch|norse|sinabs)", block)
+    if package:
+        pytest.importorskip(package[1])
+    if "tonic" in block:
+        import tonic
+
+        (tmp_path / "gestures/4").mkdir(parents=True)
+        monkeypatch.setattr(tonic.datasets, "DVSGesture", lambda *args, **more: [(np.array(EVENTS, FIELDS), 4)])
+    elif package:
+        torch.manual_seed(0)
+        given |= {"net": network_of(block), "image": torch.ones(2, 12, 12)}
+    exec(block, given)
+    if "tonic" in block:
+        assert rows_in(tmp_path / "gestures/4/0.npy", (2, 4, 4), 1e-3)[1] == 8
+    for path in Path().glob("*.nir"):
+        model = from_nir(path, dt=1e-4 if "snntorch" in block else 1e-3)
+        assert model(torch.ones(1, 5, *model.input_shape)).spikes["input"].item() == 5 * np.prod(model.input_shape)
+        if model.input_shape == (2, 34, 34):
+            run_here(NIR, path, RECORDINGS, f"--limit 3 --output_dir {tmp_path}")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^ {4}python (.*)$", PAGE, re.MULTILINE))
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(REPOSITORY)
+    script, *flags = line.split()
+    run_here(script.removesuffix(".py"), " ".join(flags), f"--output_dir {tmp_path}")
