@@ -23,16 +23,12 @@ ANALYSED = {"squared_error": "squared error of the prediction", "blocked_share":
             "sent_share": "share of the image's values sent so far"}  # fmt: skip
 
 
-def hues_of(runs):
-    """mark of a run -> its colour: a recipe has one."""
-    recipes = list(dict.fromkeys(run.recipe for run in runs))
-    return {run.mark: HUES[recipes.index(run.recipe) % len(HUES)] for run in runs}
-
-
 def look_of(runs):
-    """What plotly express is told to tell runs apart: colours, and symbols."""
+    """What plotly express is told to tell runs apart: a recipe has a colour, each of its runs a symbol."""
+    recipes = list(dict.fromkeys(run.recipe for run in runs))
+    hues = {run.mark: HUES[recipes.index(run.recipe) % len(HUES)] for run in runs}
     symbols = {run.mark: SYMBOLS[number % len(SYMBOLS)] for number, run in enumerate(runs)}
-    look = {"color": "run", "color_discrete_map": hues_of(runs), "symbol": "run", "symbol_map": symbols}
+    look = {"color": "run", "color_discrete_map": hues, "symbol": "run", "symbol_map": symbols}
     return look | {"hover_name": "network"}
 
 
@@ -80,7 +76,8 @@ def matrices(runs):
         if result and len(result.confusion) <= MOST_CLASSES:
             names = result.record.get("classes") or list(map(str, range(len(result.confusion))))
             shares = [[count / max(sum(row), 1) for count in row] for row in result.confusion]
-            axes = {"x": names, "y": names, "labels": {"x": "read as", "y": "class", "color": "share of the class"}}
+            rows = [f"{name} ({100 * shares[label][label]:.0f} %)" for label, name in enumerate(names)]
+            axes = {"x": names, "y": rows, "labels": {"x": "read as", "y": "class", "color": "share of the class"}}
             figure = px.imshow(shares, color_continuous_scale="Blues", zmin=0, zmax=1, aspect="auto", **axes)
             counts = [[f"{count:,}" if count else "" for count in row] for row in result.confusion]
             figure.update_traces(text=counts, texttemplate="%{text}").update_layout(height=110 + 30 * max(3, len(names)))

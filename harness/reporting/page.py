@@ -65,7 +65,7 @@ def page(runs, pairs=None):
     return TEMPLATES.get_template("page.html").render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared",
         runs=runs,
-        hues=charts.hues_of(runs),
+        hues=look["color_discrete_map"],
         table=charts.table,
         results=charts.results_table(results),
         comparisons=[comparison(*pair) for pair in (over_seeds(runs) if pairs is None else pairs)],
