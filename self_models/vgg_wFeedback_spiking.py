@@ -324,21 +324,20 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
 
     def output(self, x, shown, steps, asked):
         """SNNOutput of a run on images, or recordings, x. shown: what its steps show; steps: how many each image took (B,)."""
-        predictions, by_layer = shown.get("prediction"), dict(zip(self.wiring.names, shown["spikes"].unbind(-1), strict=True))
-        total = dict(zip(self.wiring.names, shown["spikes"].sum(0).unbind(-1), strict=True))
+        predictions, spikes, names = shown.get("prediction"), shown["spikes"], self.wiring.names
         return SNNOutput(
-            shown["logits"][-1],
-            predictions,
-            None if predictions is None else (prediction_targets(self, x, steps) - predictions) ** 2,
-            total,
-            steps,
-            shown.get("predicted"),
-            shown.get("is_open"),
-            shown["compared"].sum(0) if "compared" in shown else torch.zeros_like(steps),
-            Sums(shown.get("error"), shown.get("open_share")) if predictions is None and self.predicts else None,
-            shown["logits"],
-            by_layer,
-            recorded(asked, shown),
+            logits=shown["logits"][-1],
+            predictions=predictions,
+            errors=None if predictions is None else (prediction_targets(self, x, steps) - predictions) ** 2,
+            spikes=dict(zip(names, spikes.sum(0).unbind(-1), strict=True)),
+            steps=steps,
+            predicted=shown.get("predicted"),
+            is_open=shown.get("is_open"),
+            comparisons=shown["compared"].sum(0) if "compared" in shown else torch.zeros_like(steps),
+            sums=Sums(shown.get("error"), shown.get("open_share")) if predictions is None and self.predicts else None,
+            logits_by_step=shown["logits"],
+            spikes_by_step=dict(zip(names, spikes.unbind(-1), strict=True)),
+            recorded=recorded(asked, shown),
         )
 
 
