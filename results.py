@@ -20,11 +20,12 @@ from harness.command_line.scripts import run_script
 from harness.data.folders import list_folder
 from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
-from harness.measuring.comparing import FIGURES, Spread, difference, spread
+from harness.measuring.comparing import FIGURES, difference, spread
 from harness.measuring.report import save_results_json
 from harness.runs.checkpoints import write_whole
 from harness.runs.paths import numbered
 from self_models.basics.images import IMAGE_SHAPES
+from self_models.counting.spikes import PARTS
 
 HERE = Path(__file__).resolve().parent
 README, TABLES, ZOO = "README.md", "docs/notebook/tables.md", "docs/reference/zoo.md"  # what is between MARKS is written here
@@ -119,12 +120,16 @@ def main(argv=None):
             rows += [row_of(network, record) for record in json.loads(path.read_text())]
     save_results_json(folder / "results.json", rows)
     if not few:
-        chosen, rows = list(filter(is_shown, rows)), means_over_seeds(rows)
+        groups = over_seeds(rows)
         for dataset in {row["dataset"] for row in rows if row["dataset"] in IMAGE_SHAPES}:
             picture = HERE / "docs" / f"accuracy_spikes_{dataset.lower()}.png"
-            save_accuracy_against_spikes(picture, [row for row in rows if row["dataset"] == dataset])
-        put_into(HERE / TABLES, [*table(filter(is_shown, rows)), "", *pairs_table(chosen)])
-        put_into(HERE / README, short_table(rows))
+            mine = [rows for rows in groups if rows[0]["dataset"] == dataset]
+            drawn = [(rows[0], *(spread(name, dict(enumerate(rows))) for name in ("spikes", "accuracy"))) for rows in mine]
+            save_accuracy_against_spikes(picture, drawn)
+        put_into(
+            HERE / TABLES, [*table(filter(lambda rows: is_shown(rows[0]), groups)), "", *pairs_table(filter(is_shown, rows))]
+        )
+        put_into(HERE / README, short_table(groups))
         put_into(HERE / ZOO, zoo_table())
     for images in dict.fromkeys(IMAGES[name] for name in without):
         names = ", ".join(name for name in without if IMAGES[name] == images)
@@ -151,11 +156,9 @@ def check_all_there(folder, only):
     """Raises UserError where the folder lacks results of networks that are not to be evaluated; only: those that are."""
     needed = {folder / f"{run}.json": checkpoint for checkpoint, run, *_ in commands() if checkpoint not in only}
     if missing := {path: checkpoint for path, checkpoint in needed.items() if not path.is_file()}:
-        first, *others = missing
-        what = f"and {len(others)} more files are missing: evaluate their" if others else "is missing: evaluate its"
         add = " ".join(dict.fromkeys([*only, *missing.values()]))
         add += " --dataset FOLDER" * any(IMAGES[checkpoint] not in IMAGE_SHAPES for checkpoint in missing.values())
-        raise UserError(f"{first} {what} network{'s' * bool(others)}, too: --only {add}")
+        raise UserError(f"{next(iter(missing))} is missing: evaluate its network, too: --only {add}")
 
 
 def is_shown(row):
@@ -189,30 +192,15 @@ def row_of(network, record):
     }
 
 
-def means_over_seeds(rows):
-    """One row for all rows that only the seed tells apart, with the means of their figures. seeds: how many they are; deviation:
-    figure -> standard deviation over the seeds (n - 1), where there are several."""
-    same, means = {}, []
-    for row in rows:
-        same.setdefault((row["name"], row["dataset"], row["epsilon"], *run_of(row)), []).append(row)
-    for group in same.values():
-        several = SPREAD if len(group) > 1 else ()
-        deviation = {name: spread(name, dict(enumerate(group))).deviation for name in several}
-        means.append(mean(group) | {"seeds": len(group), "deviation": deviation})
-    return means
-
-
 SPREAD = ("accuracy", "spikes", "energy_joules", "energy_event_joules")  # figures of which a spread is given
 
 
-def mean(values):
-    """Mean of numbers; of dicts or lists a mean at each place; of anything else the first."""
-    first = values[0]
-    if isinstance(first, dict):
-        return {key: mean([value[key] for value in values]) for key in first}
-    if isinstance(first, list):
-        return [mean(list(group)) for group in zip(*values, strict=True)]
-    return first if values.count(first) == len(values) or not isinstance(first, int | float) else fmean(values)
+def over_seeds(rows):
+    """Lists of the rows that only the seed tells apart."""
+    same = {}
+    for row in rows:
+        same.setdefault((row["name"], row["dataset"], row["epsilon"], *run_of(row)), []).append(row)
+    return list(same.values())
 
 
 def paired(rows, network):
@@ -236,20 +224,19 @@ def stop_of(row):
     return " ".join([row["rule"], *(f"{value:g}" for value in row["bounds"].values())]) if row["rule"] != "none" else ""
 
 
-def table(rows):
-    """The rows as a Markdown table, in thousands of operations and microjoules per image; with several seeds mean ± standard
-    deviation."""
+def table(groups):
+    """These lists of rows as a Markdown table, in thousands of operations and microjoules per image; with several seeds mean ±
+    standard deviation."""
     yield "| data set | network | seeds | T | epsilon | stop | mean steps | accuracy, % | input | encoder | decoder | classifier | total spikes | event-driven ACs | energy layer by layer, µJ | energy event-driven, µJ |"  # noqa: E501
     yield "|" + " --- |" * 16
-    for row in rows:
+    for rows in groups:
+        row, (accuracy, *cells) = rows[0], [shown(rows, name) for name in SPREAD]
         images = ", ".join(row[key] for key in ("dataset", "date") if key in row)
-        spikes = " | ".join(f"{row['spikes'][part]:,.0f}" for part in ("input", "encoder", "decoder", "classifier"))
-        yield (
-            f"| {images} | {row['name']} | {row['seeds']} | {row['timesteps']} | {row['epsilon'] or 'off'} | {stop_of(row)} | "
-            f"{row['mean_steps']:.1f} | {shown(row, 'accuracy')} | {spikes} | {shown(row, 'spikes')} | "
-            f"{row['operations']['event_acs'] / 1000:,.0f} k | {shown(row, 'energy_joules')} | "
-            f"{shown(row, 'energy_event_joules')} |"
-        )
+        spikes = [f"{fmean(row['spikes'][part] for row in rows):,.0f}" for part in PARTS.values()]
+        steps, acs = fmean(row["mean_steps"] for row in rows), fmean(row["operations"]["event_acs"] for row in rows)
+        cells = [accuracy, *spikes, cells[0], f"{acs / 1000:,.0f} k", *cells[1:]]
+        run = row["name"], len(rows), row["timesteps"], row["epsilon"] or "off", stop_of(row), f"{steps:.1f}"
+        yield f"| {' | '.join(map(str, (images, *run, *cells)))} |"
 
 
 SHORT = {  # of the README's table: name -> (network, steps, rule); the ANN's logs have its preset's name
@@ -261,23 +248,23 @@ SHORT = {  # of the README's table: name -> (network, steps, rule); the ANN's lo
 SHORT_ANN = "quick_feedback"
 
 
-def short_table(rows):
+def short_table(groups):
     """The README's table: accuracy of the ANNs, as their training has logged it, then a few SNNs."""
     yield "| network | accuracy, % | spikes per image | energy event-driven, µJ | energy layer by layer, µJ |"
     yield "|" + " --- |" * 5
     logs = [HERE / f"logs/ann/{numbered(SHORT_ANN, seed)}.jsonl" for seed in range(NETWORKS[SHORT_ANN].seeds)]
     tested = {seed: json.loads(log.read_text().splitlines()[-1]) for seed, log in enumerate(logs) if log.is_file()}
     yield f"| ANN | {spread('accuracy', tested).text('.2f') if tested else '-'} | - | - | - |"
-    found = {(row["name"], row["timesteps"], row["rule"]): row for row in filter(is_shown, rows)}
+    found = {(row["name"], row["timesteps"], row["rule"]): rows for rows in groups if is_shown(row := rows[0])}
     for name, key in SHORT.items():
-        if row := found.get(key):
+        if key in found:
             figures = ("accuracy", "spikes", "energy_event_joules", "energy_joules")
-            yield f"| {name} | " + " | ".join(shown(row, figure) for figure in figures) + " |"
+            yield f"| {name} | " + " | ".join(shown(found[key], figure) for figure in figures) + " |"
 
 
-def shown(row, name):
-    """A figure of a row, with its standard deviation where there are several seeds."""
-    return Spread(FIGURES[name].of(row), row["deviation"].get(name), {}).text(FIGURES[name].form)
+def shown(rows, name):
+    """A figure's mean over these rows, and its standard deviation where they are of several seeds."""
+    return spread(name, dict(enumerate(rows))).text(FIGURES[name].form)
 
 
 def pairs_table(rows):
@@ -285,7 +272,7 @@ def pairs_table(rows):
     yield "| data set | network | pairs | T | stop | accuracy, points | spikes | energy layer by layer | energy event-driven |"
     yield "|" + " --- |" * 9
     blocked = [row for row in rows if row["blocking"] or not row["feedback"]]
-    for network, dataset in dict.fromkeys((row["name"], row["dataset"]) for row in rows if row["feedback"]):
+    for network, dataset in dict.fromkeys((row["name"], row["dataset"]) for row in blocked if row["feedback"]):
         for (steps, stop), figures in paired([row for row in blocked if row["dataset"] == dataset], network).items():
             cells = " | ".join(found.text(FIGURES[name]) for name, found in figures.items())
             yield f"| {dataset} | {network} | {figures['accuracy'].pairs} | {steps} | {stop} | {cells} |"

@@ -136,25 +136,26 @@ def save_adaptive(path, series, per_image, timesteps, setting, names):
         boxes.set_ylim(0, timesteps + 1)
 
 
-def save_accuracy_against_spikes(path, rows):
+def save_accuracy_against_spikes(path, runs):
     """Which network at which cost? Accuracy against total spikes with early exit, a curve over the bounds of the margin for each
     network (filled) and its baseline (hollow); bars are standard deviations over the seeds.
 
-    rows: of results.json, of one data set, means over the seeds."""
-    families = {}
-    for row in sorted((row for row in rows if row["rule"] == "confidence"), key=lambda row: row["spikes"]["total"]):
-        families.setdefault(row["name"].removeprefix("baseline of "), {}).setdefault(row["feedback"], []).append(row)
+    runs: (row of results.json, Spread of its spikes, Spread of its accuracy) of one data set."""
+    families, dataset = {}, runs[0][0]["dataset"]
+    for row, *spreads in sorted((one for one in runs if one[0]["rule"] == "confidence"), key=lambda one: one[1].mean):
+        families.setdefault(row["name"].removeprefix("baseline of "), {}).setdefault(row["feedback"], []).append(spreads)
     with chart(path, size=(8, 5)) as (axis,):
         for name, kinds in families.items():
             colour = None
             for feedback in sorted(kinds, reverse=True):
-                runs = kinds[feedback]
-                values = [[row["spikes"]["total"] for row in runs], [100 * row["accuracy"] for row in runs]]
-                values += [[row["deviation"].get(figure, 0) for row in runs] for figure in ("accuracy", "spikes")]
+                spikes, accuracy = zip(*kinds[feedback], strict=True)
+                values = [[one.mean for one in each] for each in (spikes, accuracy)]
+                values += [[one.deviation or 0 for one in each] for each in (accuracy, spikes)]
                 style = {"fmt": "o-"} if feedback else {"fmt": "o:", "markerfacecolor": "white", "color": colour}
-                label = f"{name}, {runs[0]['seeds']} seed{'s' * (runs[0]['seeds'] > 1)}" if feedback else "its baseline"
+                seeds = len(spikes[0].values)
+                label = f"{name}, {seeds} seed{'s' * (seeds > 1)}" if feedback else "its baseline"
                 colour = axis.errorbar(*values, label=label, markersize=6, elinewidth=0.7, **style)[0].get_color()
-        axis.set(title=f"Early exit at a margin of 0.5, 1, 2 and 4: {rows[0]['dataset']} test set", ylabel="accuracy in %")
+        axis.set(title=f"Early exit at a margin of 0.5, 1, 2 and 4: {dataset} test set", ylabel="accuracy in %")
         _scale_by_logarithm(axis)
         axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
 
