@@ -317,6 +317,5 @@ def test_flags_that_do_not_go_with_the_data(moving, tmp_path):
         (SNN, "--image_size 8", "--image_size is of images"),
         (SNN, "--timesteps 9", "give at most 4, not 9"),
         (SNN, "--predict next --dataset MNIST", "--predict is of recordings of event cameras, and MNIST has images"),
-        (ANN, "--augment --mirror alternate", "--mirror alternate does nothing with recordings"),
     ):
         assert words in refused(script, f"--dataset {moving} --epochs 1 --output_dir {tmp_path / 'out'} {flags}")

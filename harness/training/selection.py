@@ -3,7 +3,6 @@
 from harness import UserError
 from harness.data.facts import check_fits, where_images_lie
 from harness.data.sets import load_data
-from self_models.basics.images import has_colour
 
 SELECTED_ON = ("held-out", "last epoch", "test")  # held-out training images; nothing; the test images, as in the original
 
@@ -21,21 +20,16 @@ def images_for(args, model, holdout):
 
 def data_for(args, model):
     """(the Configuration, images_for() a training script). In training `holdout` becomes the number of images held out,
-    `selected_on` what chooses the epoch. Raises UserError for held-out images that would choose nothing, and for --mirror,
-    --shift or --cutout where these images have no use for them."""
+    `selected_on` what chooses the epoch. Raises UserError for held-out images that would choose nothing, and
+    for a --shift as large as the images."""
     if args.test_only:
         return args, images_for(args, model, 0)
     if args.select == "test" and args.holdout:
         raise UserError(f"--select test makes no use of --holdout {args.holdout}: type --holdout 0, or leave out --select")
     train, selection, test = images_for(args, model, 0 if args.select == "test" else args.holdout)
-    channels, *size = train.images.shape[-3:]
-    if "mirror" in args.typed and args.mirror == "alternate" and not has_colour(channels):
-        kind = "grey images" if channels == 1 else "recordings"
-        raise UserError(f"--mirror alternate does nothing with {kind}, which --augment does not mirror; leave it out")
-    if (args.shift or 0) >= min(size):
-        raise UserError(f"--shift {args.shift} moves images of {size[0]}x{size[1]} pixels out of sight; give fewer pixels")
-    if args.cutout >= max(size):
-        raise UserError(f"--cutout {args.cutout} can take all of an image of {size[0]}x{size[1]} pixels; give fewer pixels")
+    height, width = train.images.shape[-2:]
+    if (args.shift or 0) >= min(height, width):
+        raise UserError(f"--shift {args.shift} moves images of {height}x{width} pixels out of sight; give fewer pixels")
     selected_on = "test" if args.select == "test" else "held-out" if selection else "last epoch"
     counts = {"holdout": len(selection) if selection else 0, "train_images": len(train)}
     return args.with_settled(**counts, selected_on=selected_on), (train, selection, test)
