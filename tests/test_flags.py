@@ -265,7 +265,7 @@ def test_a_preset_without_its_start_says_what_makes_it(tmp_path):
     idea = f"--model {REPOSITORY / 'examples/two_decoders.py'}:TwoDecoders"  # with one's own network, too
     for own in ("", idea):
         line = refused(SNN, f"--preset quick_feedback --output_dir {tmp_path} {own}")
-        assert "this makes it: python ann_wFeedback.py --preset quick_feedback" in line and "ann_feedback.pth fits, too" in line
+        assert "this makes it: python ann_wFeedback.py --preset quick_feedback" in line
     assert digests(tmp_path) == {}
 
 
@@ -418,7 +418,7 @@ def test_a_recipe_or_checkpoint_that_names_tensorboard_is_told_so_and_runs(own, 
         ("lr_interval = [0.5, 2.0]", "mine.toml: argument --lr_interval: 2.0 is not a number at least 0"),
         ("teacher_ann = 'quick_twn'", "mine.toml: teacher_ann: unknown preset 'quick_twn': did you mean quick_baseline?"),
         ("like = 'baselin'", "mine.toml: like: unknown preset 'baselin': did you mean baseline?"),
-        ("like = 'mine'", "mine.toml: like: mine leads back to itself"),
+        ("like = 'mine'", "--preset mine.toml leads back to itself"),
         ("run_name = 'ann_baseline'", "mine.toml: the ANN of recipe baseline is called ann_baseline: change the file's name, or"),
         ("pretrained_snn = 'x.pth'", "mine.toml: pretrained_snn is no flag of this script: did you mean pretrained_ann?"),
         ("ann = 3", "mine.toml: ann is no flag but a table, [ann]"),
@@ -436,7 +436,7 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
     Path("bytes.toml").write_bytes(b"epochs = 1 # \xe4")
     assert "bytes.toml: 'utf-8' codec can't decode byte 0xe4" in refused(ANN, "--preset bytes.toml")
     Path("round.toml").write_text('[snn]\npretrained_snn = "round"\n')
-    assert "round.toml: pretrained_snn: round leads back to itself" in refused(ANN, "--preset round.toml")
+    assert "round.toml leads back to itself" in refused(ANN, "--preset round.toml")
     Path("plain.toml").write_text("[snn]\n")
     assert "plain.toml has no [ann]" in refused(ANN, "--preset plain.toml")
     assert "strided_base has no [snn]" in refused(SNN, "--preset strided_base")

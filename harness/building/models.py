@@ -11,8 +11,8 @@ from harness.data.facts import facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
-from self_models.basics import HOME, INSTALLED, ModelError, compute_exactly
-from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
+from self_models.basics import INSTALLED, ModelError, compute_exactly
+from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.images import lasting_name
 from self_models.fast import batched
 from self_models.loading import MODELS, event_engine_for, whole_checkpoint
@@ -94,16 +94,8 @@ def read(path, args, model):
     made_by = getattr(args, "made_by", {})
     if path in made_by and not Path(path).is_file():
         makes = f"{made_by[path]}{OF_REPOSITORY * INSTALLED}"
-        there = f"; {fitting[0]} fits, too: --pretrained_ann takes it" if (fitting := committed_anns(args)) else ""
-        raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}{there}")
+        raise UserError(f"--preset {args.preset} wants {path}, which is not there; this makes it: {makes}")
     return whole_checkpoint(path, named(model))
-
-
-def committed_anns(args):
-    """Paths of the ANNs that came with the program and have the flags' architecture, width and data set."""
-    names = {"vgg_name": args.architecture, "fc_width": args.fc_width, "dataset": args.dataset}
-    paths = sorted((HOME / "trained_models/ann").glob("*.pth"))
-    return [path for path in paths if names.items() <= load_checkpoint(path).get("settings", {}).items()]
 
 
 def new_ann(args):

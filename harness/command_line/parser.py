@@ -53,7 +53,7 @@ def model_in(argv, table):
         scan.add_argument(flag, nargs="?", default="")
     found = scan.parse_known_args(argv)[0]
     if found.preset and not found.model:
-        with suppress(UserError):  # of a recipe, which is told when flags are parsed
+        with suppress(UserError, RecursionError):  # of a recipe, which is told when flags are parsed
             found.model = str(presets.find(found.preset, "ann" if table == "ann" else "snn").of(table).get("model", ""))
     return found.model or ""
 
@@ -172,13 +172,16 @@ class Parser(argparse.ArgumentParser):
         typed = vars(super().parse_args(args, _Given()))
         if not (preset := typed.get("preset")):
             return Configuration(self._about(), typed=typed)
-        recipe = presets.find(preset, "ann" if self.table == "ann" else "snn")
-        words, self.source = self.words_of(recipe), f"{recipe.path}: "
-        if "epochs" in typed and "updates" not in typed:  # either says how long
-            words.pop("updates", None)
-        said = vars(super().parse_args([*args, *chain(*words.values())], _Given()))
-        told = shlex.join(chain(*(each for flag, each in words.items() if flag not in typed)))
-        return recipe.complete(Configuration(self._about(), recipe=said, typed=typed, settled={"preset_flags": told}))
+        try:
+            recipe = presets.find(preset, "ann" if self.table == "ann" else "snn")
+            words, self.source = self.words_of(recipe), f"{recipe.path}: "
+            if "epochs" in typed and "updates" not in typed:  # either says how long
+                words.pop("updates", None)
+            said = vars(super().parse_args([*args, *chain(*words.values())], _Given()))
+            told = shlex.join(chain(*(each for flag, each in words.items() if flag not in typed)))
+            return recipe.complete(Configuration(self._about(), recipe=said, typed=typed, settled={"preset_flags": told}))
+        except RecursionError:
+            raise UserError(f"--preset {preset} leads back to itself, by what it is like or starts from") from None
 
 
 def _kind_of(flag):

@@ -67,17 +67,17 @@ class Recipe:
             found["run_name"] = numbered(self.run, config.seed)
         return replace(config, recipe=config.recipe | named).with_found(**found).with_settled(made_by=made_by)
 
-    def start(self, flag, after=()):
-        """The Recipe of a checkpoint that it takes, None for a .pth. after: see find()."""
+    def start(self, flag):
+        """The Recipe of a checkpoint that it takes, None for a .pth."""
         word = self.starts[flag]
-        return None if str(word).endswith(".pth") else find(word, STARTS[flag], (*after, (self.path, self.kind, flag)))
+        return None if str(word).endswith(".pth") else find(word, STARTS[flag], self.path, flag)
 
-    def origin(self, after=()):
+    def origin(self):
         """The Recipe of the ANN that this SNN comes from in the end. Raises UserError where no recipe makes it."""
         flag = next(iter(PRETRAINED & self.starts.keys()), "")
-        if not (start := flag and self.start(flag, after)):
+        if not (start := flag and self.start(flag)):
             raise UserError(f"{self.path} has no [ann]")
-        return start if start.kind == "ann" else start.origin((*after, (self.path, self.kind, flag)))
+        return start if start.kind == "ann" else start.origin()
 
     def network(self, args):
         """(path of the network, the command that makes it): under --output_dir, or where there is none that which came with the
@@ -93,12 +93,11 @@ class Recipe:
         return str(path.relative_to(here) if path.is_relative_to(here) else path), shlex.join(words)
 
 
-def find(word, kind, after=()):
-    """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. after: (path, kind, key) of the recipes that led
-    here; the last names it by that key, and may name its neighbours. Raises UserError, with the file at fault."""
-    teller, _, key = after[-1] if after else (None, None, None)
-    says, is_path = f"{teller}: {key}: " if after else "", str(word).endswith(".toml")
-    beside = teller.parent if after else Path() if is_path else FOLDER
+def find(word, kind, teller=None, key=""):
+    """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. teller: a recipe that names it by this key, and may
+    name its neighbours. Raises UserError, with the file at fault, and RecursionError where recipes lead back to themselves."""
+    says, is_path = f"{teller}: {key}: " if teller else "", str(word).endswith(".toml")
+    beside = teller.parent if teller else Path() if is_path else FOLDER
     places = [beside / word] if is_path else [beside / f"{word}.toml", FOLDER / f"{word}.toml"]
     if not (path := next(filter(os.path.isfile, places), None)):
         none, known = ("no file", map(str, Path().glob("*.toml"))) if is_path else ("unknown preset", names(kind))
@@ -111,14 +110,14 @@ def find(word, kind, after=()):
     if wrong := [name for name in TABLES if not isinstance(said.get(name, {}), dict)]:
         raise UserError(f"{path}: {wrong[0]} is no flag but a table, [{wrong[0]}]")
     if kind == "ann" and "ann" not in said and "snn" in said:
-        return find(word, "snn", after).origin(after)
-    if kind not in said or (after and after[-1] in after[:-1]):
-        raise UserError(f"{says}{word} {'leads back to itself' if kind in said else f'has no [{kind}]'}")
+        return find(word, "snn", teller, key).origin()
+    if kind not in said:
+        raise UserError(f"{says}{word} has no [{kind}]")
     flags = {name: value for name, value in said.items() if name not in TABLES} | said[kind]
     if kind == "snn" and "ann" in said and not PRETRAINED & flags.keys():
         flags["pretrained_ann"] = path.stem
     if like := flags.pop("like", ""):
-        other, own = find(like, kind, (*after, (path, kind, "like"))), PRETRAINED if PRETRAINED & flags.keys() else ()
+        other, own = find(like, kind, path, "like"), PRETRAINED if PRETRAINED & flags.keys() else ()
         flags = {name: value for name, value in (other.flags | other.starts).items() if name not in own} | flags
     starts = {flag: flags.pop(flag) for flag in STARTS if flag in flags and (kind, flag) != ("ann", "pretrained_snn")}
     run = str(flags.pop("run_name", path.stem))

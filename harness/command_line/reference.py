@@ -33,17 +33,10 @@ def page():
 def row(name, scripts):
     """A setting's line of the table. scripts: letter -> name -> Setting."""
     having = {letter: known[name] for letter, known in scripts.items() if name in known}
-    one = next(iter(having.values()))
-    defaults = dict.fromkeys(shown(each.default) for each in having.values())
-    whole = {
-        each.flag(other): set(each.kind.names)
-        for known in scripts.values()
-        for other, each in known.items()
-        if isinstance(each.kind, Choice)
-    }
-    needs = dict.fromkeys(needed(need) for need in one.needs if whole.get(need.flag) != set(need.values))
+    one, defaults = next(iter(having.values())), dict.fromkeys(each.default for each in having.values())
     flags = " ".join(f"`{words}`" for words in one.option_strings(name))
-    cells = [flags, " ".join(having), ", ".join(defaults), values(one.kind), ", ".join(needs), one.help]
+    default = ", ".join(f"`{value}`" for value in defaults if value not in (None, ""))
+    cells = [flags, " ".join(having), default, values(one.kind), ", ".join(map(needed, one.needs)), one.help]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -52,10 +45,6 @@ def needed(need):
     absent = need.values and not any(need.values)
     values = " ".join(f"`{value}`" for value in need.values if value)
     return f"{'no ' if absent else ''}`--{need.flag}` {values}".strip()
-
-
-def shown(default):
-    return "" if default in (None, "") else f"`{default}`"
 
 
 def values(kind):

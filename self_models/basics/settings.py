@@ -243,7 +243,8 @@ class Configured:
                 if name in parts or name in settings_in(cls.Settings):
                     raise ModelError(f"a {kind} declares a setting {name}, which {cls.__name__} has already: take another name")
                 owners = tuple(word for word, part in registry.items() if name in settings_in(part))
-                parts[name] = dataclasses.replace(one, needs=(*one.needs, Need(kind, owners)))
+                needs = [Need(kind, owners)] * (len(owners) < len(registry))
+                parts[name] = dataclasses.replace(one, needs=(*one.needs, *needs))
         for base in reversed(cls.__mro__):
             defaults |= vars(base).get("defaults", {})
         return with_defaults(settings_in(cls.Settings) | parts, defaults)
