@@ -94,8 +94,8 @@ class Recipe:
 
 
 def find(word, kind, teller=None, key=""):
-    """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. teller: a recipe that names it by this key, and may
-    name its neighbours. Raises UserError, with the file at fault, and RecursionError where recipes lead back to themselves."""
+    """The Recipe of an ANN or SNN (kind) that a word names, NAME or PATH.toml. teller: a recipe that names it by this key, and
+    whose neighbours are meant first. Raises UserError, with the file at fault; RecursionError for one that leads to itself."""
     says, is_path = f"{teller}: {key}: " if teller else "", str(word).endswith(".toml")
     beside = teller.parent if teller else Path() if is_path else FOLDER
     places = [beside / word] if is_path else [beside / f"{word}.toml", FOLDER / f"{word}.toml"]
