@@ -21,8 +21,7 @@ from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings, some
 from harness.drawing.recording import save_recording
 from harness.measuring.report import figure, save_results_json
-from harness.runs.progress import progress_bar
-from harness.runs.runlog import RunLog
+from harness.runs.runlog import RunLog, progress_bar
 from self_models.basics import ModelError
 from self_models.basics.settings import COUNT, POSITIVE, settings_in
 from self_models.graph import RESETS, from_nir

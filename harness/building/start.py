@@ -10,7 +10,7 @@ from harness.building.models import DECODER, adopted, ann_of, has_decoder, new_o
 from harness.building.own import as_saved, class_for, named
 from harness.data.facts import with_facts
 from harness.processes.signals import Interrupted
-from harness.runs.progress import progress_bar
+from harness.runs.runlog import progress_bar
 from harness.training.resuming import taken_up
 from harness.training.schedules import counted
 from self_models.basics.checkpoints import from_original, may_hold, restore

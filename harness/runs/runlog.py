@@ -1,15 +1,17 @@
-"""What a run says: its log for the reader, and its JSON lines for programs."""
+"""What a run says: its log for the reader, its JSON lines for programs, and how far something has come."""
 
 import json
 import platform
 import re
 import subprocess
+import sys
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
 import torch
 import torchvision
+from tqdm import tqdm
 
 from harness import UserError
 from harness.processes import ranks
@@ -18,6 +20,9 @@ from harness.runs.commands import command_line
 from harness.runs.paths import RunPaths
 from self_models.basics import HOME
 
+EVERY = 30.0  # seconds from one line to the next, where standard error is no terminal
+BAR = "{desc} {percentage:3.0f}% {bar:24} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
+LINE = "{desc}: {percentage:.0f} %, {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} left{postfix}"
 NOT_PARAMETERS = ("made_by", "seeds")
 COMMAND = "command: "  # begins the line of the readable log that says how the run was started
 on_epoch = re.compile(r'(?:(?:warning: )?epoch |\{"event": "epoch", "epoch": )(\d+)\b').match  # a line of either log
@@ -139,3 +144,25 @@ def git_revision():
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
     except OSError:
         return "unknown"
+
+
+class Lines:
+    """A file for tqdm that makes each of its texts a line of its own."""
+
+    def write(self, text):
+        if text := text.strip():
+            print(text, file=sys.stderr, flush=True)
+
+    def flush(self):
+        sys.stderr.flush()
+
+
+def progress_bar(label, total, done=0):
+    """A tqdm of `total` parts that leaves nothing behind; none but for the first rank. On a terminal a bar; else, every half
+    minute, a line with percent, time gone and left, and what set_postfix_str was last told."""
+    if not ranks.is_first():
+        return tqdm(disable=True)
+    if sys.stderr.isatty():
+        return tqdm(total=total, initial=done, desc=label, leave=False, dynamic_ncols=True, bar_format=BAR)
+    often = {"mininterval": EVERY, "maxinterval": EVERY, "miniters": 1, "delay": EVERY}
+    return tqdm(total=total, initial=done, desc=label, leave=False, file=Lines(), bar_format=LINE, **often)

@@ -13,7 +13,7 @@ from harness.processes import ranks
 from harness.processes.signals import noted_signals
 from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import HELPS_AGAINST_SILENCE
-from harness.runs.progress import progress_bar
+from harness.runs.runlog import progress_bar
 from harness.training import schedules
 from harness.training.epoch import Progress, renew_statistics, train_one_epoch
 from harness.training.state import TrainingState
