@@ -21,9 +21,9 @@ from harness.measuring.report import aligned, running
 from harness.reporting.page import check_page, save_page
 from harness.reporting.reading import read_run
 from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of
-from harness.runs.checkpoints import write_whole
 from harness.runs.commands import COMMANDS, program
 from harness.runs.paths import Paths, numbered
+from harness.runs.saving import write_whole
 from self_models.basics import HOME, INSTALLED
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.basics.settings import WHOLE, meant

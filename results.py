@@ -22,8 +22,8 @@ from harness.data.sets import load_data
 from harness.drawing.plots import save_accuracy_against_spikes
 from harness.measuring.comparing import FIGURES, difference, spread
 from harness.measuring.report import save_results_json
-from harness.runs.checkpoints import write_whole
 from harness.runs.paths import numbered
+from harness.runs.saving import write_whole
 from self_models.basics.images import IMAGE_SHAPES
 from self_models.counting.spikes import PARTS
 

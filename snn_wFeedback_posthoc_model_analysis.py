@@ -16,7 +16,7 @@ from harness.drawing.film import save_film
 from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
 from harness.measuring.evaluation import spikes_over_time
-from harness.runs.checkpoints import write_whole
+from harness.runs.saving import write_whole
 from self_models.basics.settings import COUNT
 from self_models.counting.spikes import by_part
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -17,7 +17,7 @@ from benchmarks.findings import streams
 from benchmarks.robustness import engines, faults, fuzz
 from benchmarks.speed.inference_peers import compared, figures
 from benchmarks.speed.peers import is_installed
-from harness.runs.checkpoints import save_checkpoint
+from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

@@ -21,7 +21,7 @@ from harness import UserError
 from harness.data.sets import load_data
 from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import agreed, files_of, memory_of, tables_of
-from harness.runs.checkpoints import save_checkpoint
+from harness.runs.saving import save_checkpoint
 from self_models import ModelError
 from self_models.conformance import first_difference
 from self_models.integers import IntegerSNN, in_whole_numbers

@@ -37,7 +37,7 @@ import self_models.adopting
 import self_models.conversion
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
-from harness.runs.checkpoints import save_checkpoint
+from harness.runs.saving import save_checkpoint
 from self_models import ModelError, from_ann, load
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.conversion import (

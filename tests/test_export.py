@@ -10,7 +10,7 @@ from conftest import FORK, GRID, ONCE, PLAN, REPOSITORY, UNKNOWN, build, digests
 from benchmarks.shared import watch
 from harness.exporting.layers import conventions, forward_layers
 from harness.exporting.nir_file import nir_bytes
-from harness.runs.checkpoints import save_checkpoint
+from harness.runs.saving import save_checkpoint
 from self_models import ModelError, first_difference, load
 from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback

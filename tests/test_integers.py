@@ -10,7 +10,7 @@ from conftest import BIAS, COUNTED, FORK, MAXIMUM, POOLED, REPOSITORY, UNKNOWN, 
 from torch import nn
 
 from harness import UserError
-from harness.runs.checkpoints import save_checkpoint
+from harness.runs.saving import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
 from self_models.integers import LARGEST, LEVELS, SHARES, Signal, in_whole_numbers, portable_tanh, whole_sums
 from self_models.kernel.engine import EventEngine

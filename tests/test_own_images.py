@@ -33,7 +33,7 @@ from PIL import Image
 from harness.command_line.parser import Configuration
 from harness.data.sets import ImageSet, load_data
 from harness.exporting.c_folder import quoted
-from harness.runs.checkpoints import save_checkpoint
+from harness.runs.saving import save_checkpoint
 from harness.training.fit import training_batches
 from harness.training.schedules import LEAST, length_of
 from self_models import load, read_images

@@ -10,7 +10,7 @@ import pytest
 from conftest import CHROMIUM, REPOSITORY, browsed, refused, run_here
 
 from harness.exporting import page_file
-from harness.runs.checkpoints import save_checkpoint
+from harness.runs.saving import save_checkpoint
 from self_models import load
 from self_models.kernel.build import FOLDER, SOURCES
 

@@ -43,7 +43,7 @@ from torch import nn
 import ann_wFeedback
 import harness.training.epoch
 import harness.training.fit
-import harness.training.state
+import harness.training.training_state
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
 from benchmarks.shared import same
 from harness import UserError
@@ -52,10 +52,10 @@ from harness.data.sets import load_data
 from harness.measuring.evaluation import evaluate
 from harness.processes import ranks
 from harness.processes.signals import Interrupted, noted_signals
-from harness.runs.checkpoints import keep
 from harness.runs.commands import resume_command
 from harness.runs.health import FiniteCheck, first_not_finite
 from harness.runs.runlog import RunLog
+from harness.runs.saving import keep
 from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
@@ -206,15 +206,15 @@ def test_a_signal_where_there_is_nothing_to_save(capsys):
 
 def test_checkpoints_within_an_epoch(alone, tmp_path, monkeypatch):
     """Every --checkpoint_minutes; 0 for none. They change nothing."""
-    steps, real = [], harness.training.state.save_checkpoint
+    steps, real = [], harness.training.training_state.save_checkpoint
     monkeypatch.setattr(
-        "harness.training.state.save_checkpoint",
+        "harness.training.training_state.save_checkpoint",
         lambda *args, **more: (steps.append((more["epoch"], more["step"])), real(*args, **more)),
     )
     train(tmp_path / "0")
     assert steps == [(1, 0), (2, 0), (2, 0)]  # the last one says that the final test is done
     clock = iter(range(0, 10**6, 40))
-    monkeypatch.setattr("harness.training.state.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("harness.training.training_state.time.monotonic", lambda: next(clock))
     steps.clear()
     train(tmp_path / "1", "--checkpoint_minutes 1")
     assert set(steps) > {(1, 0), (2, 0)} and {step for _, step in steps} >= {0, 2}
@@ -225,7 +225,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(alone, tmp_path, m
     """Also one that was to replace another, whose last checkpoint must not be taken for its own."""
     train(tmp_path, "--seed 1")
     with monkeypatch.context() as patch:
-        patch.setattr("harness.training.state.TrainingState.save", lambda self: 1 / 0)
+        patch.setattr("harness.training.training_state.TrainingState.save", lambda self: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tmp_path, "--overwrite")
     line = refused(SNN, f"--run_name x --resume --output_dir {tmp_path}")
@@ -286,8 +286,8 @@ def test_what_cannot_be_written_keeps_the_last_good_checkpoint(alone, tmp_path, 
     place, gone, size = tmp_path / "place", tmp_path / "gone", (alone / "trained_models/snn/x_last.pth").stat().st_size
     with monkeypatch.context() as patch:
         if full == "log":
-            real = harness.training.state.TrainingState.save
-            patch.setattr("harness.training.state.TrainingState.save", lambda self: (real(self), small_files(9)))
+            real = harness.training.training_state.TrainingState.save
+            patch.setattr("harness.training.training_state.TrainingState.save", lambda self: (real(self), small_files(9)))
         else:
             after_step(patch, 2, 1, lambda: place.rename(gone) if full == "gone" else small_files(int(full * size)))
         line = refused(SNN, RUN, f"--output_dir {place}")
@@ -319,11 +319,11 @@ def test_the_checkpoint_before_a_damaged_one_is_offered_and_kept(alone, tmp_path
     last.write_bytes(DAMAGES[damage](last.read_bytes())) if DAMAGES[damage] else last.unlink()
     line = refused(SNN, RUN, f"--resume --output_dir {tmp_path}")
     assert str(last) in line and line.endswith(f"--resume {previous}")
-    good, held, real = load_checkpoint(previous), [], harness.training.state.save_checkpoint
+    good, held, real = load_checkpoint(previous), [], harness.training.training_state.save_checkpoint
     if not hard_links:
         monkeypatch.setattr("os.link", lambda *paths: os.stat("/there is no such file"))
     monkeypatch.setattr(
-        "harness.training.state.save_checkpoint",
+        "harness.training.training_state.save_checkpoint",
         lambda *args, **more: (real(*args, **more), held.append(load_checkpoint(previous))),
     )
     train(tmp_path, f"--resume {previous}", flags="")  # which names the run

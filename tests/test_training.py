@@ -44,9 +44,9 @@ from harness.command_line.scripts import run_script
 from harness.data.sets import default_holdout, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.measuring.evaluation import evaluate
-from harness.runs.checkpoints import write_whole
 from harness.runs.paths import ann_name, snn_name
 from harness.runs.runlog import RunLog
+from harness.runs.saving import write_whole
 from harness.training.epoch import renew_statistics, train_one_epoch
 from harness.training.fit import training_batches
 from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, step_weights

@@ -11,7 +11,7 @@ from harness.building.own import as_saved, class_for, named
 from harness.data.facts import with_facts
 from harness.processes.signals import Interrupted
 from harness.runs.runlog import progress_bar
-from harness.training.resuming import taken_up
+from harness.training.resuming import resumed
 from harness.training.schedules import counted
 from self_models.basics.checkpoints import from_original, may_hold, restore
 from self_models.basics.settings import settings_in
@@ -60,7 +60,7 @@ class Start:
 def resolve(config, kind, name, known):
     """(the Configuration as it holds from here on, the Start) of a run that trains an ANN or SNN (kind), or evaluates it. known:
     name -> Setting of all flags."""
-    config, saved = taken_up(config, known, kind, name, named(config.model))
+    config, saved = resumed(config, known, kind, name, named(config.model))
     if saved:
         config, start = with_facts(config), Start("run", config.resume, saved)
         return followed(config, start) if kind == "snn" else config, start

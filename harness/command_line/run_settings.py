@@ -53,17 +53,17 @@ class OfAll:
 
     seed: int = setting(0, WHOLE, "random seed", flags=("-s", "--seed"), group="run", common=True)
     log: bool = run_setting(True, Switch(), "write logs/…/NAME.log and NAME.jsonl")
-    output_dir: str = run_setting(".", Text(), "folder of logs/ and trained_models/", taken_up=False, common=True)
-    run_name: str = run_setting("", Text(), "name of logs and checkpoints; default: made from the flags", taken_up=False,
+    output_dir: str = run_setting(".", Text(), "folder of logs/ and trained_models/", restored=False, common=True)
+    run_name: str = run_setting("", Text(), "name of logs and checkpoints; default: made from the flags", restored=False,
         common=True)
     model: str = run_setting("", Text(), "network of your own: a class derived from ours; without :CLASS, what the file "
-        "registers (gate, rule, read-out, loss)", metavar="FILE.py[:CLASS]", taken_up=False, common=True)
+        "registers (gate, rule, read-out, loss)", metavar="FILE.py[:CLASS]", restored=False, common=True)
     device: str = run_setting("auto", Choice(("auto", "cpu", "cuda", "mps")), "processor; auto: a GPU if there is one",
         common=True)
     gpu: bool = run_setting(True, Switch(), "--no-gpu: the same as --device cpu")
     devices: int = run_setting(0, WHOLE, "index of the GPU, if there are several")
-    test_only: bool = run_setting(False, Switch(), "evaluate once, without training", taken_up=False, common=True)
-    overwrite: bool = run_setting(False, Switch(), "replace an earlier run of the same name", taken_up=False, common=True)
+    test_only: bool = run_setting(False, Switch(), "evaluate once, without training", restored=False, common=True)
+    overwrite: bool = run_setting(False, Switch(), "replace an earlier run of the same name", restored=False, common=True)
     data_dir: str = run_setting("", Text(), "folder of a known data set's files; default: data/ of the repository, or of the "
         "user's cache folder once installed", group="data")
     image_size: int = setting(None, COUNT, "folder of images: resize the short side to N pixels, crop the centre to N x N; "
@@ -96,7 +96,7 @@ class OfAll:
     test_acc_every_batch: bool = run_setting(False, Switch(), "log accuracy after each test batch", group="training")
     train_acc_batches: int = training_setting(200, COUNT, "log running figures every N batches", fixed=False)
     results_json: str = run_setting("", Text(), "also write all evaluations to this file", group="results", metavar="PATH",
-        taken_up=False, common=True)
+        restored=False, common=True)
 
 
 @dataclass
@@ -104,9 +104,9 @@ class OfTraining:
     """Flags of both scripts that train."""
 
     seeds: list = setting(None, WHOLE, "train once for each seed, in turn: for seeds 0 1 2 as NAME, NAME_1, NAME_2; instead of "
-        "--seed", group="run", fixed=False, taken_up=False, metavar="N", argparse={"nargs": "+"}, common=True)
+        "--seed", group="run", fixed=False, restored=False, metavar="N", argparse={"nargs": "+"}, common=True)
     resume: str = run_setting("", Text(), "continue this run from its last checkpoint, or from PATH, with its flags unless "
-        "typed; begins if there is none and other flags say what to train", taken_up=False, training=True, metavar="PATH",
+        "typed; begins if there is none and other flags say what to train", restored=False, training=True, metavar="PATH",
         argparse={"nargs": "?", "const": "last"}, common=True)
     checkpoint_minutes: float = run_setting(15.0, NOT_NEGATIVE, "save the last checkpoint every M minutes within an epoch, too; "
         "0: never", training=True, metavar="M")

@@ -14,7 +14,7 @@ from harness.processes import ranks
 from harness.processes.signals import end_at_once, handling
 from harness.runs.commands import resume_command
 from harness.runs.paths import is_numbered, numbered, run_name
-from harness.training.state import Finished
+from harness.training.training_state import Finished
 from self_models.basics import ModelError
 
 HELPS = (  # against full memory

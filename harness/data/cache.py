@@ -16,7 +16,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from harness import UserError
-from harness.runs.checkpoints import write_here
+from harness.runs.saving import write_here
 from self_models.basics import ModelError, users_folder
 
 AT_ONCE = 64  # files that are handed to the threads together

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from harness import UserError
 from harness.drawing.film import LATER
-from harness.runs.checkpoints import write_whole
+from harness.runs.saving import write_whole
 from self_models.counting.spikes import PARTS
 
 STYLE = {"font.size": 10, "axes.titlesize": 10, "figure.dpi": 100, "savefig.dpi": 100, "font.family": "DejaVu Sans"}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from harness.runs.checkpoints import write_whole
+from harness.runs.saving import write_whole
 from self_models.basics.images import has_colour
 from self_models.basics.settings import settings_in
 from self_models.counting.spikes import PARTS, part_of

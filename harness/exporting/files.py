@@ -9,7 +9,7 @@ import torch
 from harness import UserError
 from harness.exporting import c_folder, nir_file, page_file
 from harness.exporting.layers import conventions, forward_layers, left_out
-from harness.runs.checkpoints import write_whole
+from harness.runs.saving import write_whole
 from self_models.basics import HOME
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.loading import load

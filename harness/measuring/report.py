@@ -4,9 +4,9 @@ import json
 from datetime import date
 from itertools import zip_longest
 
-from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
 from harness.runs.health import HELPS_AGAINST_SILENCE
+from harness.runs.saving import write_whole
 from self_models.basics.images import ELSEWHERE
 from self_models.basics.settings import settings_in
 from self_models.counting.spikes import part_of

@@ -14,7 +14,7 @@ from harness import UserError
 from harness.drawing.figures import PART_COLOURS, STATE_COLOURS, amount, answer_of, rows_of, rule_of
 from harness.measuring.comparing import EXPLAINED
 from harness.reporting.recipes import comparison, over_seeds
-from harness.runs.checkpoints import write_whole
+from harness.runs.saving import write_whole
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from harness import UserError
 from harness.processes import ranks
-from harness.runs.checkpoints import write_whole
 from harness.runs.commands import command_line
 from harness.runs.paths import RunPaths
+from harness.runs.saving import write_whole
 from self_models.basics import HOME
 
 EVERY = 30.0  # seconds from one line to the next, where standard error is no terminal

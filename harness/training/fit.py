@@ -11,12 +11,12 @@ from harness.measuring.evaluation import counts_operations, evaluate
 from harness.measuring.report import best_line, epoch_line, evaluation_record, report_evaluation, running, save_results_json
 from harness.processes import ranks
 from harness.processes.signals import noted_signals
-from harness.runs.checkpoints import save_checkpoint
 from harness.runs.health import HELPS_AGAINST_SILENCE
 from harness.runs.runlog import progress_bar
+from harness.runs.saving import save_checkpoint
 from harness.training import schedules
 from harness.training.epoch import Progress, renew_statistics, train_one_epoch
-from harness.training.state import TrainingState
+from harness.training.training_state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
 from self_models.running.draws import Draws, shuffled
 from self_models.running.stream import SequenceState
@@ -26,7 +26,7 @@ OF_STATISTICS = 40  # batches whose statistics averaged weights are given
 
 def fit(model, data, criterion, args, run, known, saved=None):
     """Train for args.epochs epochs; the best epoch's checkpoint is kept, and the last for --resume. data: (training, selection or
-    None, test) ImageSets; known: name -> Setting of all flags; saved: what taken_up returned. The best epoch is chosen on what
+    None, test) ImageSets; known: name -> Setting of all flags; saved: what resumed() returned. The best epoch is chosen on what
     args.selected_on says, see selection.py. Its test figures are measured once at the end, and returned. SIGINT and SIGTERM end
     it after the update, saved: then Interrupted is raised."""
     train, updates, args = schedules.length_of(data[0], args)

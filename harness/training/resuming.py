@@ -15,7 +15,7 @@ from self_models.basics.settings import meant
 from self_models.loading import whole_checkpoint
 
 
-def taken_up(args, known, kind, name, own=None):
+def resumed(args, known, kind, name, own=None):
     """(the Configuration, the checkpoint that --resume asks for, whose flags it has adopted); None without --resume, or where the
     run has not saved yet, and is to begin.
 
@@ -45,12 +45,12 @@ def taken_up(args, known, kind, name, own=None):
         raise UserError(f"{path} was trained with {unknown}: add its --model FILE.py")
     if (typed := args.given.get("dataset")) and lasting_name(typed) == lasting_name(was.get("dataset", typed)):
         was["dataset"] = typed  # the same, though it may have moved
-    taken_up = {one.flag(name): one for name, one in known.items() if one.taken_up and one.flag(name) in was}
-    if changed := [flag for flag, one in taken_up.items() if one.fixed and args.given.get(flag, was[flag]) != was[flag]]:
+    restored = {one.flag(name): one for name, one in known.items() if one.restored and one.flag(name) in was}
+    if changed := [flag for flag, one in restored.items() if one.fixed and args.given.get(flag, was[flag]) != was[flag]]:
         raise UserError(f"{path} was trained with other settings ({', '.join(changed)}); --resume wants the same flags, or none")
     if args.updates and not was.get("updates"):
         raise UserError(f"{path} has its length in epochs: give --epochs instead of --updates {args.updates}")
-    args = args.with_found(**{flag: was[flag] for flag in taken_up})
+    args = args.with_found(**{flag: was[flag] for flag in restored})
     args = args.with_settled(plan=saved["settings"].get("plan"), facts=facts_of(saved["settings"], args.dataset))
     if is_folder(args.dataset):
         now, were = list_folder(args.dataset).known_by, saved["files"]
@@ -63,7 +63,7 @@ def taken_up(args, known, kind, name, own=None):
 
 def flags_to_save(args, known, model):
     """flag -> value of this run, for its last checkpoint: the model's settings as they are in force."""
-    flags, settings = {name: one.flag(name) for name, one in known.items() if one.taken_up}, dict(model.settings)
+    flags, settings = {name: one.flag(name) for name, one in known.items() if one.restored}, dict(model.settings)
     settings["dataset"] = args.dataset  # where it lies, too
     return {flag: settings.get(name, getattr(args, flag)) for name, flag in flags.items() if hasattr(args, flag)}
 

@@ -164,7 +164,7 @@ class Setting:
     """What is declared of a setting beside its name. kind: its type and range; help: with unit; needs: Needs, all of which must
     hold for it to count, that of its part among them. Its flag: flags: option strings, else --NAME; none for an empty tuple.
     group: of --help; common: the short one has it, too. metavar, argparse: for argparse. Who asks it: training: it counts in
-    training only. taken_up: --resume restores this flag unless you give it; fixed: resuming with another value is an error.
+    training only. restored: --resume restores this flag unless you give it; fixed: resuming with another value is an error.
     adopted: post-hoc scripts take the checkpoint's value."""
 
     kind: object
@@ -178,7 +178,7 @@ class Setting:
     metavar: str | None = None
     argparse: dict = dataclasses.field(default_factory=dict)
     training: bool = False
-    taken_up: bool = True
+    restored: bool = True
     fixed: bool = True
     adopted: bool = True
 

@@ -1,4 +1,4 @@
-"""The state of a training run: kept in its last checkpoint, taken up again by --resume."""
+"""The state of a training run: kept in its last checkpoint, restored by --resume."""
 
 import signal
 import time
@@ -9,9 +9,9 @@ from pathlib import Path
 from harness import UserError
 from harness.processes import ranks
 from harness.processes.signals import Interrupted
-from harness.runs.checkpoints import keep, save_checkpoint
 from harness.runs.commands import resume_command
 from harness.runs.health import not_finite, spoilt_weights
+from harness.runs.saving import keep, save_checkpoint
 from harness.training.epoch import Progress
 from harness.training.resuming import flags_to_save
 from harness.training.schedules import counted, set_rates
@@ -98,7 +98,7 @@ class TrainingState:
         return f"{self.epoch + 1}, update {self.progress.step}" if self.progress.step else f"{self.epoch}"
 
     def resume(self, saved):
-        """Go on from a last checkpoint, as taken_up read it; None: the run begins. The model, the optimiser and this object
+        """Go on from a last checkpoint, as resumed() read it; None: the run begins. The model, the optimiser and this object
         become what they were. Raises UserError where it is of another run, or has nothing left to do."""
         args, place, path = self.args, self.run.place, Path(self.args.resume)
         if saved is None:
