@@ -23,7 +23,7 @@ from harness.measuring.evaluation import difficulty_correlations
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger
-from self_models.counting.operations import COUNTED, OperationCounter, energies, fan_out
+from self_models.counting.operations import OperationCounter, energies, fan_out
 from self_models.counting.prices import FOLDER, Convention, conventions, conventions_with, read_convention
 from self_models.kernel.engine import EventEngine
 from self_models.network.neurons import SpikingNeuron
@@ -670,12 +670,3 @@ def test_steps_at_once_keep_to_the_bound_on_memory(monkeypatch):
 
 
 # --- operations
-
-
-def test_shares_of_one_neuron_and_of_none():
-    counter = OperationCounter(snn())
-    result = counter.result(1)
-    assert result["activation_sparsity"] == 1 and result["dense"] == 0 and not any(result["layers"]["active_share"].values())
-    counter.counts = lambda: {kind: {"input": 0, "features.1": 1} for kind in COUNTED}
-    result = counter.result(1)
-    assert result["activation_sparsity"] == 0 and result["layers"]["active_share"] == {"input": 0, "features.1": 1}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import PLAN, images
+from conftest import images, tiny
 
 import self_models.running.draws
 from self_models.network.neurons import HeldDropout
@@ -101,10 +101,8 @@ def test_order_of_an_epoch():
 # --- what models make of them
 
 
-def tiny(cls=VGG_SNN_STDB_wFeedback, **settings):
-    torch.manual_seed(0)
-    own = {"update": "immediate", "default_threshold": 0.2} if cls is VGG_SNN_STDB_wFeedback else {}
-    return cls(plan=PLAN, fc_width=32, **{"timesteps": 4, "dropout": 0.3, **own, **settings})
+def small(cls=VGG_SNN_STDB_wFeedback, **settings):
+    return tiny(cls, **{"fc_width": 32, "timesteps": 4, "dropout": 0.3, **settings})
 
 
 def test_mask_by_hand():
@@ -117,7 +115,7 @@ def test_mask_by_hand():
 @pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
 def test_a_part_of_a_batch_is_trained_as_in_the_whole(cls):
     """What ranks rely on: input spikes and masks follow the image."""
-    model, x, draws = tiny(cls).train(), images(5), Draws(7, 2, torch.arange(5))
+    model, x, draws = small(cls).train(), images(5), Draws(7, 2, torch.arange(5))
     whole = model(x, draws=draws)
     keep = torch.tensor([3, 1])
     part = model(x[keep], draws=draws.select(keep))
@@ -128,7 +126,7 @@ def test_a_part_of_a_batch_is_trained_as_in_the_whole(cls):
 
 @pytest.mark.parametrize("cls", [VGG_wFeedback, VGG_SNN_STDB_wFeedback])
 def test_layers_have_masks_of_their_own_number_and_hold_them(cls):
-    model, masks = tiny(cls), {}
+    model, masks = small(cls), {}
     layers = [module for module in model.modules() if isinstance(module, HeldDropout)]
     assert len(layers) > 2 and [module.layer for module in layers] == list(range(len(layers)))
     for module in layers:
@@ -142,7 +140,7 @@ def test_layers_have_masks_of_their_own_number_and_hold_them(cls):
 
 def test_seed_names_the_draws():
     """And where none is named, they follow the global generator."""
-    model, x = tiny().eval(), images(3)
+    model, x = small().eval(), images(3)
     seeded = model(x, seed=5)
     torch.manual_seed(5)
     first, second = model(x), model(x)
@@ -158,7 +156,7 @@ def test_seed_names_the_draws():
 
 def test_nothing_is_drawn_for_the_analog_image(monkeypatch):
     for training in (False, True):
-        model, x = tiny(encoding="direct", dropout=0.0, fc_dropout=0.0).train(training), images(3)
+        model, x = small(encoding="direct", dropout=0.0, fc_dropout=0.0).train(training), images(3)
         expected = model(x, torch.rand(4, *x.shape)).logits
         with monkeypatch.context() as patch:
             patch.setattr(Draws, "numbers", None)

@@ -37,15 +37,13 @@ import snn_wFeedback
 from harness.building import own
 from harness.building.models import new_snn
 from harness.building.own import imported, named
-from harness.command_line.flags import snn_parser
 from harness.data.facts import with_facts
 from harness.data.sets import load_data
-from harness.training.losses import LOSSES, Criterion, Loss, own_losses
+from harness.training.losses import LOSSES, Criterion, Loss
 from self_models import load
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import NOT_NEGATIVE, Choice, objective_setting
-from self_models.counting.operations import OperationCounter
+from self_models.basics.settings import NOT_NEGATIVE, objective_setting
 from self_models.kernel.engine import EventEngine
 from self_models.objectives.gates import GATES, Blocking
 from self_models.objectives.readouts import READOUTS
@@ -162,13 +160,6 @@ def test_a_part_does_not_take_a_flag_of_a_script(script, name, flag, monkeypatch
     monkeypatch.setitem(RULES, "x", rule("timesteps", LEAD))  # nor one of the network
     with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
         InputBlockingSNN.declared()
-
-
-@pytest.mark.parametrize("names", [(0, 4), {"none": 1, None: 2}])
-def test_a_choice_is_of_texts(names):
-    """Else its setting would register, and --help_all end in a traceback."""
-    with pytest.raises(ModelError, match=r"a Choice is one of several texts, and (0|None) is none: write '(0|None)', or a"):
-        objective_setting(0, Choice(names), "")
 
 
 def test_a_rule_that_looks_at_the_input_must_say_so():
@@ -432,17 +423,6 @@ def test_a_refractory_input_neuron_sends_no_two_spikes_in_a_row(tmp_path):
     assert sent[::2].all() and not sent[1::2].any()
 
 
-def test_a_gate_of_ones_own_is_counted_exactly():
-    """By layers over many steps as by its steps one by one."""
-    own.named(word_for("neighbours"))
-    model, counted = build(VGG_SNN_STDB_wFeedback, gate="neighbours", epsilon=0.3), []
-    for model.batched in (True, False):
-        with OperationCounter(model) as counter, torch.no_grad():
-            model(images(3), seed=2)
-        counted.append(counter.counts())
-    assert counted[0] == counted[1] and counted[0]["events"]["features.0"] > 0
-
-
 PLAIN = f"-a VGG5_wFeedback_small --fc_width 16 --timesteps 5 --update immediate --readout membrane_linear --select test {DATA}"
 FILE = REPOSITORY / "examples/prediction_variance.py"
 LABELS = torch.tensor([0, 1])
@@ -550,12 +530,6 @@ def test_what_does_nothing_is_refused(tmp_path, variance):
     LOSSES.clear()
     assert "unrecognized arguments: --variance_weight" in refused(SNN, f"{PLAIN} {here} --variance_weight 1")
     assert not any(tmp_path.iterdir())
-
-
-def test_losses_of_one_class_have_flags_of_their_own(variance):
-    register("calm", variance.value, base=variance)
-    args = snn_parser("").parse_args(["--calm_weight", "1", "--calm_steps", "2"])
-    assert own_losses(args, SimpleNamespace(has_feedback=True)) == {"calm_loss": LOSSES["calm"](1, 2)}
 
 
 def test_a_loss_that_looks_at_predictions_teaches_a_decoder(trained, tmp_path, variance):

@@ -6,7 +6,6 @@ import torch
 from conftest import ANALYSIS, FORK, REPOSITORY, build, inputs, run_undrawn
 from PIL import Image
 
-from harness.drawing.raster import some_of
 from self_models import ModelError, first_difference, load, load_data
 from self_models.conformance import Difference, with_potentials
 from self_models.integers import in_whole_numbers
@@ -257,10 +256,3 @@ def test_the_raster_is_what_record_gives(tmp_path):
     for name, total in output.spikes.items():
         assert arrays[f"{name}.spikes"].any(0).all() and len(neurons[name]) == 6 <= total.item()  # those that spike, as many
     assert output.steps.item() < snn.timesteps and not arrays["input.spikes"][output.steps.item() :].any()
-
-
-def test_neurons_of_a_raster_are_drawn_by_the_seed_among_those_that_spike():
-    totals = torch.tensor([0, 3, 1, 0, 2, 1, 5])
-    assert some_of(totals, 0, 9).tolist() == [6, 1, 4, 2, 5]
-    assert len({tuple(some_of(totals, seed, 2).tolist()) for seed in range(20)}) > 5
-    assert len(some_of(0 * totals, 0, 3)) == 3

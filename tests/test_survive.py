@@ -573,7 +573,7 @@ def alone_by_one(tmp_path_factory):
     return folder, begun
 
 
-@pytest.mark.parametrize(("count", "name", "kind", "flags"), [(2, ANN, "ann", ANN_RUN), (4, SNN, "snn", SNN_RUN)])
+@pytest.mark.parametrize(("count", "name", "kind", "flags"), [(2, ANN, "ann", ANN_RUN), (2, SNN, "snn", SNN_RUN)])
 def test_ranks_give_the_loss_curve_of_one_process(alone_by_one, tmp_path, count, name, kind, flags):
     said = succeed(count, tmp_path / "said", name, flags, f"--run_name x --output_dir {tmp_path / 'run'}")
     folder, begun = alone_by_one

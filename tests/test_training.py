@@ -2,10 +2,8 @@
 
 import functools
 import importlib
-import io
 import json
 import os
-import runpy
 import shutil
 import signal
 from dataclasses import replace
@@ -21,7 +19,6 @@ from conftest import (
     OBJ1,
     OBJ2,
     PLAN,
-    REPOSITORY,
     SNN,
     SPIKING,
     TINY,
@@ -45,11 +42,10 @@ from harness.data.sets import default_holdout, load_data
 from harness.measuring.comparing import FIGURES, interval
 from harness.measuring.evaluation import evaluate
 from harness.runs.paths import ann_name, snn_name
-from harness.runs.runlog import RunLog
 from harness.runs.saving import write_whole
 from harness.training.epoch import renew_statistics, train_one_epoch
 from harness.training.fit import training_batches
-from harness.training.losses import STEP_WEIGHTS, Criterion, Teacher, step_weights
+from harness.training.losses import Criterion, Teacher
 from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
 from results import NETWORKS, means_over_seeds, paired, row_of, table
 from self_models.basics.checkpoints import load_checkpoint
@@ -126,14 +122,6 @@ def test_distillation_loss_by_hand(temperature):
     assert judged["total"].item() == pytest.approx(log(2))
 
 
-def test_step_weights_by_hand():
-    assert step_weights("last_t", 4).tolist() == [0, 0, 0, 1]
-    assert step_weights("linear_over_t", 4).tolist() == pytest.approx([1 / 16, 2 / 16, 3 / 16, 4 / 16])
-    assert step_weights("mean_t", 4).tolist() == [1 / 4] * 4
-    assert step_weights("sum", 3).tolist() == [1, 1, 1]
-    assert all(step_weights(kind, 3, "meta").device.type == "meta" for kind in (*STEP_WEIGHTS, "sum"))
-
-
 def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
     """The learning rate of each optimiser step, of a rate of 1."""
     args = parse(ANN, *f"--epochs {epochs} --lr_schedule {lr_schedule} --warm_up {warm_up}".split())
@@ -146,21 +134,15 @@ def rates(lr_schedule, epochs, steps_per_epoch, warm_up=0.05):
     return seen
 
 
-def test_step_schedule_by_hand():
+def test_schedules_by_hand():
     assert rates("step", 10, 2) == pytest.approx([1] * 12 + [0.1] * 4 + [0.01] * 2 + [0.001] * 2)
     assert rates("step", 1, 10) == pytest.approx([1] * 6 + [0.1] * 2 + [0.01, 0.001])  # a short run has its full rate, too
-
-
-def test_cosine_schedule_by_hand():
+    assert rates("triangle", 4, 3, 0.25) == pytest.approx([1 / 4, 2 / 4, 3 / 4, *(1 - step / 9 for step in range(9))])
+    assert rates("triangle", 1, 4, 0) == [1, 3 / 4, 2 / 4, 1 / 4]
     seen = rates("cosine", 10, 10)  # 100 steps, 5 of them to warm up
     assert seen[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
     assert seen[50] == pytest.approx((1 + cos(pi * 0.45 / 0.95)) / 2)
     assert seen[5:] == sorted(seen[5:], reverse=True) and 0 < seen[-1] < 0.001
-
-
-def test_triangle_schedule_by_hand():
-    assert rates("triangle", 4, 3, 0.25) == pytest.approx([1 / 4, 2 / 4, 3 / 4, *(1 - step / 9 for step in range(9))])
-    assert rates("triangle", 1, 4, 0) == [1, 3 / 4, 2 / 4, 1 / 4]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("Adam", torch.optim.Adam), ("SGD", torch.optim.SGD)])
@@ -335,20 +317,6 @@ def test_a_network_without_a_decoder_is_given_one_in_training_only(baseline, tmp
         torch.testing.assert_close(start[name], value, atol=1e-6, rtol=0)
 
 
-def test_an_ann_without_a_decoder_is_given_one_in_training_only(tmp_path):
-    here = f"--fc_width 16 {DATA} --output_dir {tmp_path}"
-    run_here(ANN, f"-a VGG5_small --epochs 1 --run_name baseline {here}")
-    began = f"-a VGG5_wFeedback_linear --pretrained_ann {tmp_path}/trained_models/ann/baseline.pth {here} --run_name grown"
-    assert "generate.0.weight is missing" in refused(ANN, began, "--test_only")
-    _, said = run_here(ANN, began, "--epochs 1 -lr 1e-9")
-    assert "baseline.pth has no decoder: this one starts at random" in said
-    files = tmp_path / "trained_models/ann"
-    baseline, grown = (load_checkpoint(files / f"{name}.pth")["state_dict"] for name in ("baseline", "grown"))
-    for name, value in baseline.items():
-        torch.testing.assert_close(grown[name], value, atol=1e-6, rtol=0)
-    assert any(name.startswith("generate") for name in grown)
-
-
 def test_a_decoder_beside_a_gate_that_completes_begins_by_adding_nothing(baseline, tmp_path):
     own = f"--pretrained_snn {baseline} --output_dir {tmp_path} {DATA} --gate once --encoding direct --epsilon 0.1"
     own += " --timesteps 5 --epochs 1 --optimizer SGD -lr 1e-30"
@@ -371,16 +339,6 @@ def test_evaluation_takes_the_next_free_name(trained, tmp_path):
     assert digests(tmp_path).items() > first.items() and (tmp_path / "logs/ann/x_2.jsonl").is_file()
     run_here(ANN, flags, "--overwrite")
     assert not (tmp_path / "logs/ann/x_3.jsonl").exists() and digests(tmp_path)["logs/ann/x.log"] != first["logs/ann/x.log"]
-
-
-def test_pictures_are_not_overwritten_without_a_log(tmp_path):
-    args = parse(OBJ1, "--no-log", "--output_dir", str(tmp_path))
-    first, second = (RunLog("snn", "x", args, trains=False) for _ in range(2))
-    first.begin()
-    first.place.picture(".png").write_bytes(b"")
-    second.begin()
-    assert second.place.picture(".png") != first.place.picture(".png")
-    assert list(tmp_path.rglob("*.log")) == []
 
 
 @pytest.mark.parametrize(
@@ -588,25 +546,6 @@ def test_pairs_of_seeds_by_hand():
     assert found["spikes"].text(FIGURES["spikes"]) == "-8 ± 29 %" and interval([3.0]) == (3.0, None, 1)
     assert (mean, count) == (pytest.approx(-23 / 3), 3) and half == pytest.approx(4.303 * 11.676 / 3**0.5, rel=1e-3)
     assert found["accuracy"] == (0, 0, 3) and found["energy_joules"][0] == pytest.approx(100)
-
-
-@pytest.mark.parametrize(
-    ("running", "given", "expected"),
-    [
-        ("1/300", {}, "3000"),  # this process alone
-        ("99/300", {}, "0"),
-        ("99/300", {"GOMP_SPINCOUNT": "7"}, "7"),
-        ("99/300", {"OMP_WAIT_POLICY": "active"}, None),
-        ("of another form", {}, "3000"),
-    ],
-)
-def test_idle_threads_sleep_at_once_where_others_keep_the_cores_busy(monkeypatch, running, given, expected):
-    """It is decided once, when the package is imported, and not where the user has."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    monkeypatch.setattr(os, "environ", environment | given)
-    monkeypatch.setattr("builtins.open", lambda path: io.StringIO(f"0.1 0.1 0.1 {running} 9"))
-    runpy.run_path(str(REPOSITORY / "harness/__init__.py"))
-    assert os.environ.get("GOMP_SPINCOUNT") == expected
 
 
 NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_name x"  # 32 training images
