@@ -10,18 +10,17 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.building.models import OF_REPOSITORY
-from harness.building.own import as_saved
 from harness.command_line import presets
 from harness.command_line.flags import posthoc_parser
 from harness.command_line.parser import typed
-from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.command_line.posthoc import open_network
 from harness.command_line.scripts import run_script
 from harness.measuring.comparing import EXPLAINED
 from harness.measuring.report import aligned, running
 from harness.reporting.page import check_page, save_page
 from harness.reporting.reading import read_run
 from harness.reporting.recipes import as_text, comparison, pairs_of, recipes_of
-from harness.runs.commands import COMMANDS, program
+from harness.runs.commands import program
 from harness.runs.paths import Paths, numbered
 from harness.runs.saving import write_whole
 from self_models.basics import HOME, INSTALLED
@@ -116,21 +115,20 @@ def find(word, seeds, args):
     is_own = any(path.is_file() for paths in own for path in (paths.best_path, paths.json_path))
     preset = word if word in presets.names("snn") and not (is_own and presets.find(word, "snn").run != word) else ""
     found = [trained(word, preset, seed, args.output_dir) for seed in seeds]
-    if Path(word).suffix == ".pth" and (absent := [one.checkpoint for one in found if not one.checkpoint.is_file()]):
-        raise UserError(f"there is no checkpoint {absent[0]}: give the path of one, a preset or a run's name")
-    missing = [one for one in found if not (one.checkpoint if args.evaluate else one.log).is_file()]
-    if not missing:
-        return found
-    absent = [one for one in missing if not one.checkpoint.is_file()]
-    if not absent:
-        raise UserError(f"{missing[0].log} is missing, but {missing[0].checkpoint} is there: --evaluate measures it")
-    paths = Paths("snn", absent[0].name, args.output_dir)  # where it would be made
-    path = paths.best_path if args.evaluate else paths.json_path
-    if len(absent) == len(found) and not preset and not any(one.log.is_file() for one in found):
-        names = [*presets.names("snn"), *(log.stem for log in paths.logs.glob("*.jsonl"))]
-        raise UserError(f"there is no network {word}: {path} is missing; {meant(word, names)}give a preset or a run's name")
-    seeds, then = " ".join(str(one.seed) for one in absent), "; then --evaluate measures all" * (absent != missing)
-    raise UserError(f"{word} of seed {seeds} is missing ({path}): {command_for(preset, seeds, found, args)}{then}")
+    absent = [one for one in found if not one.checkpoint.is_file() and (args.evaluate or not one.log.is_file())]
+    if absent and Path(word).suffix == ".pth":
+        raise UserError(f"there is no checkpoint {absent[0].checkpoint}: give the path of one, a preset or a run's name")
+    if absent and not preset and not any(one.log.is_file() or one.checkpoint.is_file() for one in found):
+        names = [*presets.names("snn"), *(log.stem for log in own[0].logs.glob("*.jsonl"))]
+        raise UserError(f"there is no network {word}: {meant(word, names)}give a preset or a run's name")
+    if absent:
+        command = f"{' '.join(program('snn'))} --preset {preset}" if preset else "train it as the others were, with"
+        makes = f"{command} --seeds {' '.join(str(one.seed) for one in absent)}"
+        where = f" --output_dir {shlex.quote(args.output_dir)}" * (args.output_dir != ".") + " makes it" * bool(preset)
+        raise UserError(f"{absent[0].name} is missing: {makes}{where}{OF_REPOSITORY * INSTALLED * bool(preset)}")
+    if unread := [one for one in found if not args.evaluate and not one.log.is_file()]:
+        raise UserError(f"{unread[0].log} is missing, but {unread[0].checkpoint} is there: --evaluate measures it")
+    return found
 
 
 def trained(word, preset, seed, output_dir):
@@ -143,18 +141,6 @@ def trained(word, preset, seed, output_dir):
     both = [Paths("snn", name, folder) for folder in (output_dir, HOME)]
     paths = next((paths for paths in both if paths.best_path.is_file() or paths.json_path.is_file()), both[0])
     return Trained(word, preset, seed, name, paths.best_path, paths.json_path)
-
-
-def command_for(preset, seeds, found, args):
-    """What makes the networks of these seeds, in words."""
-    if preset:
-        where = f" --output_dir {shlex.quote(args.output_dir)}" * (args.output_dir != ".")
-        return f"{' '.join(program('snn'))} --preset {preset} --seeds {seeds}{where} makes it{OF_REPOSITORY * INSTALLED}"
-    logs = [one.log for one in found if one.log.is_file()]
-    openings = read_run(logs[0]).openings if logs else ()
-    if openings and openings[0]["command"].startswith(COMMANDS["snn"]):
-        return f"{logs[0].stem} was made by python {openings[0]['command']}; the same with --seeds {seeds} makes it"
-    return f"train it as the others were, with --seeds {seeds}"
 
 
 def read(one):
@@ -175,9 +161,8 @@ def read(one):
 def evaluated(one, argv):
     """The Run of a new evaluation of a network, which is written to --output_dir like any other."""
     preset = ["--preset", one.preset] if one.preset else []
-    args = build_parser(argv).parse_args([*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)])
-    args = args.with_settled(run_name=f"{one.name}_compared", model=as_saved(args.model, one.checkpoint))
-    posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, "")
+    words = [*argv, *preset, "--pretrained_snn", str(one.checkpoint), "--seed", str(one.seed)]
+    posthoc = open_network(build_parser(argv), words, "", run_name=f"{one.name}_compared")
     record, _ = posthoc.evaluate()
     posthoc.run.say(f"{one.name}: {running(record, ['accuracy'])} on {record['images']:,} images")
     return read_run(posthoc.run.place.json_path)

@@ -13,10 +13,9 @@ from torch import nn
 
 from harness import UserError
 from harness.building.models import ann_of
-from harness.building.own import as_saved
 from harness.command_line import presets
 from harness.command_line.flags import posthoc_parser
-from harness.command_line.posthoc import open_posthoc, resolve_evaluation
+from harness.command_line.posthoc import open_network
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import check_png
 from harness.drawing.plots import save_energies
@@ -81,11 +80,10 @@ def main(argv=None):
 def opened(word, argv):
     """The Posthoc of a network."""
     is_preset = word in presets.names("snn") or word.endswith(".toml")
-    args = build_parser(argv).parse_args([*argv, "--preset" if is_preset else "--pretrained_snn", word])
-    args = args.with_settled(engine="dense", model=as_saved(args.model, args.pretrained_snn), networks=[word])
+    words = [*argv, "--preset" if is_preset else "--pretrained_snn", word]
     with redirect_stdout(io.StringIO()):  # what is said of a run: this is none
-        posthoc = open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, "_energy")
-    if not (args.holdout or args.limit_test):
+        posthoc = open_network(build_parser(argv), words, "_energy", engine="dense", networks=[word])
+    if not (posthoc.args.holdout or posthoc.args.limit_test):
         posthoc.test = posthoc.test.part(0, LIMIT)
     return posthoc
 

@@ -149,7 +149,7 @@ def test_a_half_is_rounded_away_from_0():
     [
         ("fedd baseline", "there is no network fedd: .*did you mean fed\\? give a preset or a run's name"),
         ("quick_fedback baseline", "did you mean quick_feedback\\?"),
-        ("fed baseline --seeds 0 2 3", "fed of seed 2 3 is missing .*by python snn_wFeedback.py .*with --seeds 2 3 makes it"),
+        ("fed baseline --seeds 0 2 3", "fed_2 is missing: train it as the others were, with --seeds 2 3"),
         ("quick_feedback quick_baseline --seeds 0 7", "snn_wFeedback.py --preset quick_feedback --seeds 7 --output_dir .* makes"),
         ("fed quick_baseline", "on 16 MNIST test images, quick_baseline on 10,000 MNIST test images: .*--evaluate"),
         ("fashion_feedback quick_baseline", "on 10,000 FashionMNIST test images, quick_baseline on 10,000 MNIST"),
@@ -177,7 +177,7 @@ def test_what_lacks_only_its_record_is_measured(recipes, tmp_path):
     line = refused("compare", f"fed baseline --seeds 0 1 --output_dir {tmp_path}")
     assert "snn/fed.jsonl is missing, but " in line and line.endswith("fed.pth is there: --evaluate measures it")
     line = refused("compare", f"fed baseline --seeds 0 1 2 --output_dir {tmp_path}")
-    assert "fed of seed 2 is missing (" in line and line.endswith("with --seeds 2 makes it; then --evaluate measures all")
+    assert "fed_2 is missing: train it as the others were, with --seeds 2" in line
 
 
 def test_a_file_of_somebody_elses_is_not_replaced(recipes):

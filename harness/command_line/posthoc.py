@@ -8,7 +8,7 @@ import torch
 
 from harness import UserError
 from harness.building.models import new_snn, use_engine
-from harness.building.own import class_for, lines_on_own
+from harness.building.own import as_saved, class_for, lines_on_own
 from harness.building.start import resolve_snn, start_snn
 from harness.command_line.flags import posthoc_settings
 from harness.command_line.parser import lines_on_idle
@@ -24,6 +24,7 @@ from harness.training.losses import Criterion
 from harness.training.selection import images_for
 from self_models.basics.files import image_sources, read_images
 from self_models.running.draws import EVALUATION, Draws
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 MOST = 50  # files of one's own that a picture shows
 
@@ -70,6 +71,14 @@ def open_posthoc(args, start, cls, suffix, **own):
     if trained and trained not in typed:
         run.say(f"note: this SNN was trained with epsilon {trained:g}")
     return Posthoc(args, model, test, run, [path.name for path in files], train=train)
+
+
+def open_network(parser, words, suffix, **settled):
+    """The Posthoc of the network that these words of a command line name, as it was trained where they say nothing else. suffix:
+    see open_posthoc; settled: flags that the script itself sets."""
+    args = parser.parse_args(words)
+    args = args.with_settled(model=as_saved(args.model, args.pretrained_snn), **settled)
+    return open_posthoc(*resolve_evaluation(args, InputBlockingSNN, as_trained=True), InputBlockingSNN, suffix)
 
 
 def own_files(args, needs_data):
