@@ -59,6 +59,16 @@ def test_phased_finds_where_a_network_differs_from_its_ann(tmp_path):
         assert bool(others) == changed and {one["layer"] for one in others} <= {"features.4"}
 
 
+def test_microcontroller_counts_instructions_of_network_and_ann():
+    said = run_here("benchmarks.speed.microcontroller", "--networks quick_baseline --cores m4")[1]
+    if not said:
+        pytest.skip("no tools for a Cortex-M4")
+    found = json.loads(said)
+    products = 28**2 * 9 * 16 + 14**2 * (64 * 16 + 144 * 32 + 288 * 32) + 49 * 128 * 32 + 1568 * 256
+    assert found["equal"] and found["instructions"] > 1e6 and found["stack"] < 2000
+    assert products < found["ann_instructions"] < 4 * products
+
+
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 def test_c_export_sends_the_same_spikes():
     said = run_here("benchmarks.speed.c_export", "--networks quick_feedback --images 20 --compared 5 --repeats 1")[1]
