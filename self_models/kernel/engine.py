@@ -40,7 +40,7 @@ class EventEngine:
     def __init__(self, model, chooses=False):
         library("int8" if whole_form(model) else "float32")
         self.model, self.chooses, self.runs = model, chooses, {"event": 0, "dense": 0}
-        self._kept, self._counting, self._counted = Kept(model), None, None
+        self._kept, self._counted = Kept(model), None
 
     def check(self):
         """Raises ModelError where the model, as it is now, cannot run: one that overrides a method of the SNN's, has a part that
@@ -50,10 +50,10 @@ class EventEngine:
 
     @property
     def _rooms(self):
-        return self._counting or self._kept.prepare()
+        return self._kept.prepare(counting=self._counted is not None)
 
     def _forget_changed(self):
-        if self._kept.forget_changed(self.frozen) and self._counting:
+        if self._kept.forget_changed(self.frozen) and self._counted:
             raise ModelError("the weights or settings changed while operations were counted")
 
     def serves(self):
@@ -127,14 +127,13 @@ class EventEngine:
     def start_counting(self):
         """Count the inputs of each linear module from now on."""
         if self.serves():
-            self._kept.prepare()
-            self._counting, self._counted = self._kept.prepare(counting=True), {"steps": 0, "decodes": 0}
+            self._counted = {"steps": 0, "decodes": 0}
 
     def stop_counting(self, events):
         """Add to Events, see counting/operations.py, what was counted since start_counting."""
-        if self._counting:
-            add_counted(events, self._counting, self.model, **self._counted)
-        self._counting = self._counted = None
+        if rooms := self._kept.rooms.pop(True, None):
+            add_events(events, rooms, self.model, **self._counted)
+        self._counted = None
 
     # --- a run
 
@@ -159,14 +158,14 @@ class EventEngine:
             rooms.run(runs, settings, 0, looked_at, looked_at)
             looked_in, rooms.free = rooms.free, kept
             pays = dense_pays(tables, results["counts"][:looked_at], runs["taken"][:looked_at], batch)
-            if pays and self._counting:
+            if pays and self._counted:
                 rooms.forget(looked_in)  # what was counted there does not count
             else:
                 rooms.free += looked_in
             if pays:
                 return None
         rooms.run(runs, settings, looked_at, batch, batch if left_on else CHUNK)
-        if self._counting:
+        if self._counted:
             self._counted["steps"] += int(runs["taken"].sum())
             self._counted["decodes"] += int(runs["decodes"].sum())
         return self._output(x, results, runs, frames)
@@ -224,26 +223,26 @@ def runs_of(images, given, results, draws, steps, stops, ahead):
     return runs
 
 
-def add_counted(events, rooms, model, steps, decodes):
+def add_events(events, rooms, model, steps, decodes):
     """Add to Events what Rooms have counted in this many steps of images, at `decodes` of which the decoder ran."""
     tables, wiring, done = rooms.tables, model.wiring, set()
     names, of_map = {module: name for name, module in model.named_modules()}, tables.maps
 
-    def counted(node):
+    def sent_by(node):
         """How often each neuron has sent 1 or -1, and another value, (2, N)."""
-        return in_space(torch.from_numpy(rooms.counted(node)).double(), tables.shapes[node]).flatten(1)
+        return in_space(torch.from_numpy(rooms.events(node)).double(), tables.shapes[node]).flatten(1)
 
     for node, name in (*enumerate(tables.names), *((pool.target, pool.name) for pool in tables.pools)):
-        events.sent[name] += counted(node).sum(0)
+        events.sent[name] += sent_by(node).sum(0)
     for one in (*wiring.forward, *wiring.feedback):
-        events.arrived[names[one.modules[-1]]] += counted(one.source).sum(0)
+        events.arrived[names[one.modules[-1]]] += sent_by(one.source).sum(0)
     for target, one in tables.links.items():
         for count, module in enumerate(one.modules if target < tables.maps else ()):
             node, of_map = of_map if count else one.source, of_map + (count > 0)
             if (
                 isinstance(module, LINEAR) and module not in done
             ):  # the encoder's last modules feed the classifier and the decoder
-                events.inputs[names[module]] += counted(node)
+                events.inputs[names[module]] += sent_by(node)
             done.add(module)
     phases = wiring.phases if model.phased else 1  # of a phased network each layer charges in one
     for part, ran in {"encoder": steps, "after": steps, "decoder": decodes}.items():

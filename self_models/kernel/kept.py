@@ -13,33 +13,33 @@ from self_models.network.wiring import is_altered, modules_of, unknown
 
 
 class Kept:
-    """rooms: of the model's tables, or None before they are wanted, and once what they were made of has changed.
+    """rooms: whether events are counted -> Rooms of the model's tables; none before they are wanted, and once what they were made
+    of has changed.
 
     Weights, thresholds, leaks and biases are compared byte by byte with a copy, at every run: torch counts no change that a fused
     optimiser makes, nor one through `.data` or numpy.
     """
 
     def __init__(self, model):
-        self.model, self.rooms, self._made_of, self._copies = model, None, None, []
+        self.model, self.rooms, self._made_of, self._copies = model, {}, None, []
 
     def __getstate__(self):
         """Of a copy, or a pickle, which lays out its own."""
-        return {**vars(self), "rooms": None, "_made_of": None, "_copies": []}
+        return {**vars(self), "rooms": {}, "_made_of": None, "_copies": []}
 
     def forget_changed(self, frozen=False):
-        """Discard tables that are no longer the model's; returns whether it was so. frozen: nobody has changed a value of the
-        model's tensors."""
-        unchanged = self.rooms is None or self._made_of == made_of(self.model)
+        """Discard tables if the model changed. Returns True if so. frozen: nobody has changed a value of the model's tensors."""
+        unchanged = not self.rooms or self._made_of == made_of(self.model)
         if unchanged and (frozen or all(copy == now.data for copy, now in self._copies)):
             return False
-        self.rooms, self._copies = None, []
+        self.rooms, self._copies = {}, []
         return True
 
     def why_not(self):
         """Why the kernel cannot run the model as it is now, or ''. Raises ModelError for a layer whose neurons are too many."""
         if words := why_not(self.model):
             return words
-        if self.rooms is not None:
+        if self.rooms:
             return ""
         if not whole_form(self.model) and (part := unknown(self.model) or altered(self.model)):
             return f"the event engine does not know {part}: use --engine dense"
@@ -49,17 +49,16 @@ class Kept:
         return f"the event engine needs {needed:.1f} GB for this network and {free / 1e9:.1f} GB are free: use --engine dense"
 
     def prepare(self, counting=False):
-        """The Rooms; with counting others, which count and are kept by nobody."""
-        kind = library("int8" if whole_form(self.model) else "float32")
-        if counting:
-            return Rooms(kind, lay_out(self.model, counting=True))
-        if self.rooms is None:
+        """The Rooms; with counting those that count."""
+        if not self.rooms:
             self._made_of = made_of(self.model)
             storages = [tensor.untyped_storage() for tensor in tensors_of(self._made_of[0])]
             storages = {storage.data_ptr(): storage for storage in storages}.values()
             self._copies = [(bytearray(now), now) for now in map(bytes_of, storages)]  # compared as fast as memory is read
-            self.rooms = Rooms(kind, lay_out(self.model))
-        return self.rooms
+        if counting not in self.rooms:
+            kind = library("int8" if whole_form(self.model) else "float32")
+            self.rooms[counting] = Rooms(kind, lay_out(self.model, counting=counting))
+        return self.rooms[counting]
 
 
 def why_not(model):

@@ -9,7 +9,7 @@ import torch
 
 from self_models.basics import ModelError
 from self_models.kernel.build import Part, State
-from self_models.kernel.tables import NEURONS, SPARE, line_of_bytes
+from self_models.kernel.tables import SPARE, line_of_bytes
 from self_models.running.draws import in_space, key_for
 from self_models.running.stream import MEMBRANES
 
@@ -26,7 +26,7 @@ class Room:
     """One State in a block of memory. library: the kernel's; tables: Tables; network: their Network."""
 
     def __init__(self, library, tables, network, settings):
-        self.tables, self.network = tables, network
+        self.library, self.tables, self.network = library, tables, network
         self.memory = line_of_bytes(library.network_size(ctypes.byref(network)))
         self.address = self.memory.ctypes.data
         library.network_begin(ctypes.byref(network), ctypes.byref(settings), self.address)
@@ -51,27 +51,26 @@ class Room:
 
     def take_over(self, other):
         """The state of another Room whose network is the same but for weights and constants, its potentials being up to date."""
+        self.begin_at(
+            **{name: getattr(other.state, name) for name in ("key", "number", "epoch", "steps", "decodes", "begun", "explained")}
+        )
         for n in (*range(1, other.tables.header["layers"]), other.tables.header["output"], other.tables.header["waiting"]):
             if n > 0:
                 self.potentials(n)[:] = other.potentials(n)
         for name in ("image", "readout_sum", "is_open", "predicted"):
             self.pixels(name)[:] = other.pixels(name)
-        for name in ("key", "number", "epoch", "steps", "decodes", "begun", "explained"):
-            setattr(self.state, name, getattr(other.state, name))
         if (n := other.tables.header["waiting"]) > 0:
             _, height, width = other.tables.shapes[n]
             words = height * -(-width // 32)
             self.at(self.parts[n].listed, words, np.uint32)[:] = other.at(other.parts[n].listed, words, np.uint32)
             self.parts[n].busy = other.parts[n].busy
-        self.up_to_date()
 
-    def up_to_date(self):
-        """No leak is left to apply to its potentials, as they lie there."""
-        header, order = self.tables.header, self.tables.order
-        for position, n in enumerate(order):
-            if self.parts[n].decayed and self.tables.nodes[n]["kind"] == NEURONS:
-                clock = self.state.steps if position < header["forward"] else self.state.decodes
-                self.at(self.parts[n].decayed, math.prod(self.tables.shapes[n][1:]), np.uint32)[:] = clock
+    def begin_at(self, **state):
+        """Set fields of the State, among them how many steps have been taken: the potentials that are filled in next have had
+        their leak."""
+        for name, value in state.items():
+            setattr(self.state, name, value)
+        self.library.network_settle(self.address)
 
 
 class Rooms:
@@ -115,8 +114,8 @@ class Rooms:
         """Do not count what some of these Rooms have counted; they run nothing more."""
         self.counting = [room for room in self.counting if room not in rooms]
 
-    def counted(self, n):
-        """Events of a node in all rooms, (2, H W C) int64."""
+    def events(self, n):
+        """Those counted of a node in all rooms, (2, H W C) int64."""
         total = np.zeros((2, math.prod(self.tables.shapes[n])), np.int64)
         for room in self.counting:
             total += room.events(n)
@@ -134,8 +133,8 @@ class LeftOn:
             room.state.epoch = draws.epoch
 
     def take_up(self, rooms, settings, reacts):
-        """Make ready for steps with these Rooms' network and settings. Raises ModelError where weights have changed while spikes
-        wait for the decoder."""
+        """Before a stream goes on, adapt its saved state to the model's weights and settings of now. Raises ModelError where
+        weights have changed while spikes wait for the decoder."""
         if rooms is self.rooms and bytes(settings) == bytes(self.settings):
             return
         library, interval = rooms.library, settings.interval
@@ -186,15 +185,13 @@ class LeftOn:
         """Fill in what state_dict gave, after so many steps, and steps of the decoder."""
         rows = {name: in_rows(value) for name, value in state.items() if isinstance(value, torch.Tensor)}
         for b, room in enumerate(self.states):
+            self.open_all(room)
+            room.begin_at(steps=steps, decodes=decodes, begun=1, explained="explained" in state)
             for name, n in self._nodes():
                 if name in rows:
                     room.potentials(n)[:] = rows[name][b]
-            self.open_all(room)
             for name in ("image", "readout_sum", "is_open", "predicted"):
                 if name in rows:
                     room.pixels(name)[:] = rows[name][b]
-            room.state.steps, room.state.decodes, room.state.begun = steps, decodes, 1
-            room.state.explained = "explained" in state
-            room.up_to_date()
             self.rooms.library.network_set(room.address, ctypes.byref(self.settings))
         self.settle()
