@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from self_models.basics import ModelError
+from self_models.kernel.graphs import GraphEngine
 from self_models.network.nodes import Ends, NIRNeuron, Pool, Scale
 from self_models.running.outputs import SNNOutput
 
@@ -32,12 +33,12 @@ class GraphSNN(nn.Module):
     timestep later.
 
     model(events) takes the events (B, T, *input_shape) that arrive in each of T timesteps of dt seconds: their numbers, or
-    values. engine: what runs it where no gradient is wanted, or None for step(). nodes: name -> module, in their order; sources,
-    back: name -> nodes whose edges lead to it, in the same timestep or in the one before; shapes: name -> shape of what it sends;
-    spiking: names of the nodes that spike.
+    values. engine: what runs it in eval mode, or None for step(); stays: why it stays with that. nodes: name -> module, in their
+    order; sources, back: name -> nodes whose edges lead to it, in the same timestep or in the one before; shapes: name -> shape
+    of what it sends; spiking: names of the nodes that spike.
     """
 
-    engine = None
+    engine, stays = None, ""
 
     def __init__(self, nodes, sources, back, input_shape, dt):
         super().__init__()
@@ -64,16 +65,27 @@ class GraphSNN(nn.Module):
         run.sent = sent
         return sent[self._names[-1]]
 
-    def forward(self, events, record=None):
-        """The SNNOutput of events (B, T, *input_shape), uint8 or float. logits (B, outputs): what the output node sends, added up
-        over time: its spikes, or, where no neuron with a threshold leads to it, its values. spikes, spikes_by_step: of 'input',
-        which are the events, and of each node that spikes. record: node -> 'spikes', 'membrane', or a tuple of both; or 'all'.
-        Raises ModelError for events of another shape."""
-        events = self.checked(events)
-        asked = self.asked(record)
-        wants_gradient = torch.is_grad_enabled() and any(value.requires_grad for value in (*self.parameters(), events))
-        if self.engine and not wants_gradient:
-            return self.engine(events, asked)
+    def forward(self, events, timesteps=None, record=None):
+        """The SNNOutput of events (B, T, *input_shape), uint8 or float; or of a list of B recordings, whole numbers (n, 4), a row
+        an event: its timestep, below `timesteps`, channel, row and column (of an input (N,): its timestep and number).
+
+        logits (B, outputs): what the output node sends, added up over time: spikes, or, where its source is no neuron with a
+        threshold, values. spikes, spikes_by_step: of 'input', the events, and of each node that spikes. record: node -> 'spikes',
+        'membrane', or a tuple of both; or 'all'. In eval mode the engine runs it, if there is one, unless a gradient for the
+        events is wanted. Raises ModelError for events that do not fit."""
+        asked, on_kernel = self.asked(record), self.engine and not self.training
+        if isinstance(events, (list, tuple)):
+            recordings, timesteps = sparse_rows(events, self.input_shape, timesteps)
+            events = None if on_kernel else dense_of(recordings, self.input_shape, timesteps)
+        else:
+            events = self.checked(events)
+            on_kernel = on_kernel and not events.requires_grad and events.device.type == "cpu"
+            timesteps, recordings = events.shape[1], sparse_frames(events) if on_kernel else None
+        if on_kernel:
+            logits, spikes, recorded = self.engine(recordings, timesteps, asked)
+            arrived = [np.add.reduceat(np.append(np.abs(sizes), 0), first[:-1]) * (np.diff(first) > 0) if sizes is not None
+                       else np.diff(first) for first, _, sizes in recordings]  # fmt: skip
+            return output_of(logits, {"input": torch.from_numpy(np.stack(arrived, 1).astype(np.float32)), **spikes}, recorded)
         run, outputs, spikes, recorded = Run(), [], {name: [] for name in ("input", *self.spiking)}, {}
         for now in events.unbind(1):
             now = now.to(torch.float32)
@@ -86,21 +98,17 @@ class GraphSNN(nn.Module):
                     value = run.sent[name] > 0 if kind == "spikes" else run.memory[name].v
                     recorded.setdefault(name, {}).setdefault(kind, []).append(value.detach())
         recorded = {name: {kind: torch.stack(values) for kind, values in kinds.items()} for name, kinds in recorded.items()}
-        return output_of(torch.stack(outputs), {name: torch.stack(each) for name, each in spikes.items()}, recorded)
+        return output_of(torch.stack(outputs).cumsum(0), {name: torch.stack(each) for name, each in spikes.items()}, recorded)
 
     def checked(self, events):
         """Events as a tensor. Raises ModelError."""
-        if isinstance(events, np.ndarray):
-            events = torch.from_numpy(events)
+        events = torch.from_numpy(events) if isinstance(events, np.ndarray) else events
+        spaces = ", ".join(map(str, self.input_shape))
         if not isinstance(events, torch.Tensor):
-            raise ModelError(f"events must be a tensor or array (B, T, {self._spaces}), not a {type(events).__name__}")
+            raise ModelError(f"events must be a tensor or array (B, T, {spaces}), not a {type(events).__name__}")
         if tuple(events.shape[2:]) != self.input_shape or 0 in events.shape:
-            raise ModelError(f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {self._spaces})")
+            raise ModelError(f"events {tuple(events.shape)} do not fit this graph, whose input takes (B, T, {spaces})")
         return events
-
-    @property
-    def _spaces(self):
-        return ", ".join(map(str, self.input_shape))
 
     def asked(self, record):
         """node -> kinds of what is to be recorded, of record as forward takes it."""
@@ -115,10 +123,54 @@ class GraphSNN(nn.Module):
         return asked
 
 
-def output_of(outputs, spikes, recorded=None):
-    """The SNNOutput of what the output node sent in each timestep (T, B, outputs) and the spikes of each node (T, B)."""
-    logits = outputs.cumsum(0)
-    steps = torch.full((outputs.shape[1],), len(outputs))
+def sparse_rows(recordings, shape, timesteps):
+    """([(first, events, None)] as GraphEngine takes recordings, timesteps) of lists of events, see GraphSNN.forward."""
+    found, weights = [np.asarray(rows) for rows in recordings], weights_of(shape)
+    if not found:
+        raise ModelError("events: there is no recording")
+    if timesteps is None:
+        timesteps = 1 + max(int(rows[:, 0].max()) if rows.ndim == 2 and len(rows) else 0 for rows in found)
+    for number, rows in enumerate(found):
+        what, limits = f"recording {number}", (timesteps, *shape)
+        if rows.ndim != 2 or rows.shape[1] != len(limits) or rows.dtype.kind not in "iu":
+            raise ModelError(f"{what}: its events must be whole numbers (n, {len(limits)}), not {rows.dtype} {rows.shape}")
+        if len(rows) and ((rows.min(0) < 0) | (rows.max(0) >= limits)).any():
+            raise ModelError(f"{what}: an event lies outside of {timesteps} timesteps and the sensor {tuple(shape)}")
+        time = rows[:, 0]
+        rows = rows if (time[1:] >= time[:-1]).all() else rows[time.argsort(kind="stable")]
+        first = np.searchsorted(rows[:, 0], np.arange(timesteps + 1)).astype(np.int32)
+        found[number] = first, (rows[:, 1:] @ weights).astype(np.int32), None
+    return found, timesteps
+
+
+def weights_of(shape):
+    """By how much an index of each dimension moves on in the kernel's order, in which channels lie side by side."""
+    return {2: (1, shape[0]), 3: (1, shape[-1] * shape[0], shape[0])}.get(len(shape)) or np.cumprod([1, *shape[:0:-1]])[::-1]
+
+
+def sparse_frames(events):
+    """The same of events (B, T, *input_shape)."""
+    rows = (events.movedim(2, -1) if events.dim() in (4, 5) else events).flatten(2).contiguous().detach().numpy()
+    found = []
+    for each in rows:
+        time, numbers = each.nonzero()
+        first, sizes = np.searchsorted(time, np.arange(len(each) + 1)).astype(np.int32), each[time, numbers].astype(np.float32)
+        found.append((first, numbers.astype(np.int32), None if (sizes == 1).all() else sizes))
+    return found
+
+
+def dense_of(recordings, shape, timesteps):
+    """Those recordings as events (B, T, *input_shape)."""
+    events = np.zeros((len(recordings), timesteps, int(np.prod(shape))), np.float32)
+    for one, (first, numbers, _) in zip(events, recordings, strict=True):
+        np.add.at(one, (np.repeat(np.arange(timesteps), np.diff(first)), numbers), 1)
+    events = torch.from_numpy(events)
+    return events.unflatten(2, (*shape[1:], shape[0])).movedim(-1, 2) if len(shape) in (2, 3) else events.unflatten(2, shape)
+
+
+def output_of(logits, spikes, recorded=None):
+    """The SNNOutput of the logits after each timestep (T, B, outputs) and the spikes of each node in it (T, B)."""
+    steps = torch.full((logits.shape[1],), len(logits))
     total = {name: each.sum(0) for name, each in spikes.items()}
     return SNNOutput(
         logits=logits[-1], predictions=None, errors=None, spikes=total, steps=steps, logits_by_step=logits, spikes_by_step=spikes,
@@ -161,11 +213,12 @@ def fits(node, shape):
 # --- reading
 
 
-def from_nir(source, dt=None, reset=None):
+def from_nir(source, dt=None, reset=None, engine="auto"):
     """The GraphSNN of a NIR file, or nir.NIRGraph, in eval mode.
 
     dt: seconds of a timestep, by which time constants are read; None for what the file says, else a millisecond. reset: of
-    neurons that have spiked: 'zero', to v_reset, or 'subtract', by the threshold; None for what the file says, else zero. Raises
+    neurons that have spiked: 'zero', to v_reset, or 'subtract', by the threshold; None for what the file says, else zero. engine:
+    'event', the kernel; 'dense', step() alone; or 'auto', the kernel where it knows all nodes; its `stays` says which not. Raises
     ModelError for a file that cannot be read, and for a graph that cannot be run."""
     graph, where = read(source)
     facts = {name: said(value) for name, value in graph.metadata.items()}
@@ -195,6 +248,15 @@ def from_nir(source, dt=None, reset=None):
         model = GraphSNN({name: module_of(name, nodes[name], dt, ways) for name in order}, sources, back, shape, dt)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
+    if engine in ("auto", "event"):
+        try:
+            model.engine = GraphEngine(model)
+        except ModelError as error:
+            if engine == "event":
+                raise
+            model.stays = str(error)
+    elif engine not in ("dense", "reference"):
+        raise ModelError(f"engine must be auto, event or dense, not {engine!r}")
     return model.eval()
 
 

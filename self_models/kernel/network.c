@@ -12,6 +12,7 @@ enum { SMALL = 64 };                          /* a window with so few weights is
 enum { TOGETHER = 16, LINES = 1024, FEWER = 6 }; /* rows read at once; fewer of long ones, and where those a multiple of LINES apart
                                                    would push each other out of the cache */
 enum { FOR_A_GROUP = 4 };                     /* mean spikes of a place in a group of channels from which on groups pay */
+enum { FEW_WORDS = 32 };                      /* words of spikes for each spike up to which all are cleared, not those of places that sent */
 enum { CHUNK = 64 };                          /* pixels read out at once */
 
 /* --- numbers */
@@ -115,12 +116,13 @@ static size_t lay(const Network *network, State *run, char *memory)
     here.part = take(memory, &end, (size_t)network->nodes, sizeof *here.part);
     for (n = 0; n < network->nodes; n++) {
         const Node *node = &network->node[n];
-        const int fires = node->kind == NEURONS && n > 0, pools = node->kind == POOL || node->kind == COUNTING_POOL;
+        const int fires = (node->kind == NEURONS && n > 0) || node->kind == INTEGRATOR;
+        const int pools = node->kind == POOL || node->kind == COUNTING_POOL || node->kind == ADDING;
         const int leaks = fires && network->constants[CONSTANTS * n + LEAK] != LEAK_ONE;
         const int lists = n > 0 && !pools && node->kind != DECODED && node->kind != OUTPUT;
         const size_t neurons = neurons_of(node);
         size_t rows;
-        const int sends = node->kind != OUTPUT && node->kind != DECODED && node->kind != MAP;
+        const int sends = node->kind != OUTPUT && node->kind != DECODED && node->kind != MAP && node->kind != ADDING;
         int counts = node->kind == COUNTING_POOL;
         Part part = {0};
         part.words = (node->channels - 1) / 32 + 1;
@@ -183,22 +185,31 @@ static void clear_words(uint32_t *words, size_t count)
         words[i] = 0;
 }
 
+/* A place's own thresholds, leaks or values to reset to (START); 0 where its neurons have those of the node. */
+static const potential_t *own_values(const State *run, int n, int which, size_t place)
+{
+    const Node *node = &run->network->node[n];
+    const size_t first = (size_t)node->first_own + (size_t)which * neurons_of(node) + place * (size_t)node->channels;
+    return node->first_own ? run->network->constants + first : 0;
+}
+
 /* V <- leak V, once for each step that a place's membranes have missed. clock: steps whose leak they have had then, of the network or,
    in the decoder, of the decoder. */
 static void decay(State *run, int n, size_t place, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
-    const potential_t leak = constant(run, n, LEAK);
+    const potential_t leak = constant(run, n, LEAK), *own;
     potential_t *const at = part->v + place * (size_t)node->channels;
     uint32_t missed;
     int32_t o;
     int moves = 1;
     if (!part->decayed)
         return;
+    own = own_values(run, n, LEAK, place);
     for (missed = clock - part->decayed[place]; moves && missed > 0; missed--)
         for (o = 0, moves = 0; o < node->channels; o++) {
-            const potential_t next = leaked(at[o], leak);
+            const potential_t next = leaked(at[o], own ? own[o] : leak);
             moves |= next != at[o];
             at[o] = next;
         }
@@ -281,9 +292,12 @@ static void silence(State *run, int n)
     uint32_t bits;
     if (!part->count)
         return;
-    EACH_PLACE(node, part, sent, y, word, bits)
-        for (w = 0; w < words; w++)
-            part->spikes[PLACE(node, y, word, bits) * (size_t)words + (size_t)w] = 0;
+    if (places_of(node) * (size_t)words < FEW_WORDS * (size_t)part->count)
+        clear_words(part->spikes, places_of(node) * (size_t)words);
+    else
+        EACH_PLACE(node, part, sent, y, word, bits)
+            for (w = 0; w < words; w++)
+                part->spikes[PLACE(node, y, word, bits) * (size_t)words + (size_t)w] = 0;
     clear_words(part->sent, (size_t)(node->height * part->row));
     part->count = 0;
 }
@@ -337,6 +351,26 @@ static void note(State *run, int n)
 
 /* --- encode */
 
+/* Events that are given. */
+static void receive(State *run)
+{
+    const Node *node = &run->network->node[0];
+    Part *const part = &run->part[0];
+    int32_t i;
+    part->plain = 1;
+    for (i = 0; i < run->arrived; i++) {
+        const int32_t neuron = run->events[i], place = neuron / node->channels, channel = neuron % node->channels;
+        const potential_t size = run->sizes ? (potential_t)run->sizes[i] : 1;
+        uint32_t *const word = part->spikes + place * part->words + channel / 32, bit = (uint32_t)1 << channel % 32;
+        part->v[neuron] = *word & bit ? part->v[neuron] + size : size;
+        part->plain &= part->v[neuron] == 1;
+        part->count += !(*word & bit);
+        *word |= bit;
+        mark_sent(part, place / node->width, place % node->width);
+    }
+    note(run, 0);
+}
+
 /* poisson: s = sign(x) if u <= |x|, u a random number in [0, 1); direct: s = x. Of open pixels alone; where a prediction is taken
    away (residual), x - p takes the place of x. */
 static void encode(State *run)
@@ -348,6 +382,10 @@ static void encode(State *run)
     const int32_t channels = node->channels, row = node->width * channels;
     uint32_t words[4][DRAWN];
     int32_t i, q, y = 0;
+    if (run->events) {
+        receive(run);
+        return;
+    }
     if (set->phase && run->steps >= (uint32_t)set->phase)
         return; /* the image is sent in the first phase */
     for (i = 0; i < run->blocks; i++) {
@@ -384,22 +422,25 @@ static void encode(State *run)
 /* --- propagate: charge, fire, reset */
 
 /* V <- V + W s for `count` windows of weights (run->rows, run->values), whose corner lies at (row, column) and may stick out over
-   the border. */
-static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t count, uint32_t clock)
+   the border. Weights begin in its row `first_row`, and column `first_column`. */
+static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t first_row, int32_t first_column,
+                        int32_t count, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
+    const int target = node->kind == ADDING ? node->into : n;
     const weight_t *const weights = run->network->weights;
     const int32_t channels = node->channels, block = node->side * node->row, line = node->row;
-    const int32_t top = row < 0 ? -row : 0, left = column < 0 ? -column : 0;
+    const int32_t top = row + first_row < 0 ? -row : first_row;
+    const int32_t left = column + first_column < 0 ? -column : first_column;
     const int32_t bottom = least_of(node->side, node->height - row), right = least_of(node->side, node->width - column);
     const int32_t size = (right == node->side ? line : right * channels) - left * channels;
-    const int small = count > 1 && block <= SMALL, valued = run->network->node[node->source].valued;
+    const int valued = run->network->node[node->source].valued && !run->part[node->source].plain, small = count > 1 && block <= SMALL;
     const size_t stride = (size_t)node->width * (size_t)channels;
-    potential_t *to = run->part[n].v + (size_t)(row + top) * stride + (size_t)(column + left) * (size_t)channels;
+    potential_t *to = run->part[target].v + (size_t)(row + top) * stride + (size_t)(column + left) * (size_t)channels;
     potential_t window[SMALL];
     int32_t y, i, together;
     for (y = top; y < bottom; y++)
-        touch(run, n, row + y, column + left, column + right, clock);
+        touch(run, target, row + y, column + left, column + right, clock);
     if (small) { /* add them all up first */
         for (i = 0; i < block; i++)
             window[i] = 0;
@@ -425,26 +466,33 @@ static void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
     const int32_t halvings = node->halvings, within = (1 << halvings) - 1, words = source->words;
     const int32_t height = from->height >> halvings << halvings, width = from->width >> halvings << halvings; /* odd: lost */
     const size_t block = (size_t)node->side * (size_t)node->row;
-    int32_t count = 0, row = 0, column = 0, y, word, w;
+    int32_t count = 0, row = 0, column = 0, first_row = 0, first_column = 0, y, word, w;
     uint32_t bits, spikes;
     size_t base;
     EACH_PLACE(from, source, sent, y, word, bits) {
         const int32_t x = 32 * word + lowest(bits);
         const size_t place = (size_t)y * (size_t)from->width + (size_t)x;
         size_t phase = place;
-        int32_t next_row = 0, next_column = 0;
-        if (node->link != LINEAR) {
+        int32_t next_row = 0, next_column = 0, row_from = 0, column_from = 0;
+        if (node->link == PLACED) {
+            const int32_t *const rows = run->network->places + node->first_place + 3 * y;
+            const int32_t *const columns = run->network->places + node->first_place + 3 * (from->height + x);
+            if (rows[0] < 0 || columns[0] < 0)
+                continue;
+            phase = (size_t)(rows[0] + columns[0]);
+            next_row = rows[1], next_column = columns[1], row_from = rows[2], column_from = columns[2];
+        } else if (node->link != LINEAR) {
             if (y >= height || x >= width)
                 continue;
             phase = (size_t)(((y & within) << halvings) + (x & within));
             next_row = (y >> halvings) * (1 << node->doublings) - node->padding;
             next_column = (x >> halvings) * (1 << node->doublings) - node->padding;
         }
-        if (count && (next_row != row || next_column != column)) {
-            add_windows(run, n, row, column, count, clock);
+        if (count && (next_row != row || next_column != column || row_from != first_row || column_from != first_column)) {
+            add_windows(run, n, row, column, first_row, first_column, count, clock);
             count = 0;
         }
-        row = next_row, column = next_column;
+        row = next_row, column = next_column, first_row = row_from, first_column = column_from;
         base = (size_t)node->first_weight + phase * (size_t)from->channels * block;
         for (w = first / 32; 32 * w < last; w++) {
             spikes = source->spikes[place * (size_t)words + (size_t)w];
@@ -453,7 +501,7 @@ static void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
             for (; spikes; spikes &= spikes - 1) {
                 const int32_t channel = 32 * w + lowest(spikes);
                 if (count == run->network->rows) {
-                    add_windows(run, n, row, column, count, clock);
+                    add_windows(run, n, row, column, first_row, first_column, count, clock);
                     count = 0;
                 }
                 run->rows[count] = base + (size_t)channel * block;
@@ -464,7 +512,7 @@ static void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
         }
     }
     if (count)
-        add_windows(run, n, row, column, count, clock);
+        add_windows(run, n, row, column, first_row, first_column, count, clock);
 }
 
 /* V <- V + s, where the link is the same: of a place that lies there after the halvings. */
@@ -506,11 +554,11 @@ static void charge(State *run, int n, uint32_t clock)
     int32_t group = node->group, first, y, o;
     size_t i, places = 0;
     if (node->first_bias && (!run->settings.phase || turn(run, n) == -1)) {
-        const potential_t *const bias = run->network->constants + node->first_bias;
+        const potential_t *bias = run->network->constants + node->first_bias;
         potential_t *v = run->part[n].v;
         for (y = 0; y < node->height; y++)
             touch(run, n, y, 0, node->width, clock);
-        for (i = 0; i < places_of(node); i++, v += node->channels)
+        for (i = 0; i < places_of(node); i++, v += node->channels, bias += node->first_own ? node->channels : 0)
             for (o = 0; o < node->channels; o++)
                 v[o] += bias[o];
     }
@@ -528,7 +576,34 @@ static void charge(State *run, int n, uint32_t clock)
         add_spikes(run, n, first, least_of(from->channels, first + group), clock);
 }
 
-/* s = 1 where V > theta, and there V <- V - theta: at candidates, which stay so where V is still above theta, or below the floor.
+/* Bits: whether v > theta, of neurons with thresholds of their own. */
+static uint32_t above_own(const potential_t *v, const potential_t *thetas, int32_t count)
+{
+    uint32_t bits = 0;
+    int32_t i;
+    for (i = 0; i < count; i++)
+        bits |= (uint32_t)(v[i] > thetas[i]) << i;
+    return bits;
+}
+
+/* V <- the value to reset to, or V - theta, of the bits `fired` in word w of a place; returns whether one is above theta still. */
+static int reset(State *run, int n, size_t place, int32_t w, uint32_t fired)
+{
+    const Node *node = &run->network->node[n];
+    const potential_t *const thetas = own_values(run, n, THRESHOLD, place), *const values = own_values(run, n, START, place);
+    const potential_t theta = constant(run, n, THRESHOLD), value = run->network->constants[node->first_reset];
+    potential_t *const v = run->part[n].v + place * (size_t)node->channels;
+    int still = 0;
+    for (; fired; fired &= fired - 1) {
+        const int32_t o = 32 * w + lowest(fired);
+        const potential_t bound = thetas ? thetas[o] : theta;
+        v[o] = !node->first_reset ? v[o] - bound : values ? values[o] : value;
+        still |= v[o] > bound;
+    }
+    return still;
+}
+
+/* s = 1 where V > theta, and there V <- V - theta, or the value to reset to: at candidates, which stay so where V is still above theta, or below the floor.
    clock: steps whose leak the potential has had that is compared. A delayed neuron leaks before its reset. */
 static void fire(State *run, int n, uint32_t clock)
 {
@@ -536,7 +611,8 @@ static void fire(State *run, int n, uint32_t clock)
     Part *const part = &run->part[n];
     const potential_t theta = constant(run, n, THRESHOLD), least = constant(run, n, FLOOR);
     const int32_t channels = node->channels, words = part->words, row = part->row;
-    const int bounds = least > -FLT_MAX;
+    const int bounds = least > -FLT_MAX, resets = node->first_reset || node->first_own;
+    const potential_t *const thetas = own_values(run, n, THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
     for (y = 0; part->busy && y < node->height; y++)
@@ -552,7 +628,9 @@ static void fire(State *run, int n, uint32_t clock)
                 if (bounds)
                     bound(run, n, place, run->settings.immediate ? theta : 0);
                 for (w = 0; w < words; w++) {
-                    sends[w] = above(v + 32 * w, least_of(channels - 32 * w, 32), theta);
+                    const int32_t size = least_of(channels - 32 * w, 32);
+                    sends[w] = !thetas ? above(v + 32 * w, size, theta)
+                                       : above_own(v + 32 * w, thetas + place * (size_t)channels + 32 * w, size);
                     any |= sends[w];
                 }
                 if (!any)
@@ -563,7 +641,7 @@ static void fire(State *run, int n, uint32_t clock)
                 for (w = 0; w < words; w++) {
                     uint32_t fired = sends[w];
                     part->count += (uint32_t)how_many(fired);
-                    if (lower(v + 32 * w, fired, least_of(channels - 32 * w, 32), theta))
+                    if (resets ? reset(run, n, place, w, fired) : lower(v + 32 * w, fired, least_of(channels - 32 * w, 32), theta) != 0)
                         keep |= bit;
                     for (; bounds && fired; fired &= fired - 1)
                         if (v[32 * w + lowest(fired)] < least)
@@ -656,7 +734,8 @@ static void propagate(State *run, int n, uint32_t clock)
 {
     const Node *node = &run->network->node[n];
     const uint32_t immediate = (uint32_t)run->settings.immediate;
-    int32_t o;
+    int32_t o, y, word;
+    uint32_t bits;
     silence(run, n);
     switch (node->kind) {
     case NEURONS:
@@ -673,10 +752,18 @@ static void propagate(State *run, int n, uint32_t clock)
         charge(run, n, 0);
         bound(run, n, 0, 0);
         break;
-    case RELAY:
-        clear(run, n);
+    case RELAY: /* which is cleared behind the step: other links may charge it first */
         charge(run, n, 0);
         release(run, n);
+        break;
+    case INTEGRATOR:
+        EACH_PLACE(node, &run->part[n], listed, y, word, bits)
+            decay(run, n, PLACE(node, y, word, bits), clock + 1);
+        charge(run, n, clock + 1);
+        release(run, n);
+        break;
+    case ADDING:
+        charge(run, n, clock + 1);
         break;
     case WAITING:
         if (run->settings.feedback)
@@ -853,6 +940,8 @@ static int holds(const State *run)
 
 /* --- a timestep */
 
+void network_arrive(State *run, const int32_t *events, int32_t count) { run->events = events, run->sizes = 0, run->arrived = count; }
+
 int network_step(State *run)
 {
     const Network *network = run->network;
@@ -864,6 +953,9 @@ int network_step(State *run)
         propagate(run, network->order[i], run->steps);
     if (decodes(run))
         decode(run);
+    for (i = 0; i < network->nodes; i++)
+        if (network->node[i].kind == RELAY)
+            clear(run, i);
     for (i = 0; i < run->classes; i++)
         run->logits[i] = (float)run->part[network->output].v[i] * run->settings.logits_scale;
     run->steps++;
@@ -1076,13 +1168,17 @@ static void run_one(State *run, Run *one)
         const int decoding = decodes(run), shows = t < one->count;
         if (shows)
             show(run, 0, one->frames + (size_t)t * pixels);
-        over = !shows && (over || is_over(run));
+        over = !shows && !one->first && (over || is_over(run));
         fill_before(run, one, t);
         one->comparisons += decoding ? compared(run) : 0;
         if (over)
             idle(run);
         else {
             run->uniforms = one->uniforms ? one->uniforms + (size_t)t * one->stride : 0;
+            if (one->first) {
+                network_arrive(run, one->events + one->first[t], one->first[t + 1] - one->first[t]);
+                run->sizes = one->sizes ? one->sizes + one->first[t] : 0;
+            }
             stopped = network_step(run) && one->stops;
             for (n = 0; n < network->nodes; n++)
                 one->counts[(size_t)t * nodes + (size_t)n] = (int32_t)run->part[n].count;
@@ -1100,7 +1196,7 @@ static void run_one(State *run, Run *one)
         fill_after(run, one, t, error);
     }
     one->decodes = (int32_t)(run->decodes - before);
-    run->uniforms = 0;
+    run->uniforms = 0, run->events = 0;
 }
 
 void network_runs(State *run, Run *runs, int32_t count)

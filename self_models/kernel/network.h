@@ -27,7 +27,7 @@
 #error "this machine is big-endian: the tables are written for little-endian ones"
 #endif
 
-#define NETWORK_API 2
+#define NETWORK_API 3
 
 #ifdef NETWORK_INT8
 typedef int8_t weight_t;     /* weights are whole numbers, with one scale for each linear layer */
@@ -37,8 +37,8 @@ typedef float weight_t;
 typedef float potential_t;
 #endif
 
-enum { NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP }; /* Node.kind */
-enum { WINDOWS, LINEAR, SAME };                                              /* Node.link */
+enum { NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP, INTEGRATOR, ADDING }; /* Node.kind */
+enum { WINDOWS, LINEAR, SAME, PLACED };                                      /* Node.link */
 enum { POISSON, DIRECT };                                                    /* Settings.encoding */
 enum { SPIKE_COUNT, SPIKE_COUNT_RESCALED, MEMBRANE, MEMBRANE_LINEAR, MEMBRANE_RESCALED }; /* Settings.readout */
 enum { NEVER, CONFIDENCE, ENTROPY, ALL_PREDICTED, BOTH };                    /* Settings.rule */
@@ -48,17 +48,23 @@ enum { THRESHOLD, LEAK, START, FLOOR, CEILING, CONSTANTS };                  /* 
 
    kind: NEURONS spike; OUTPUT adds up the logits; DECODED is the decoder's output of a step; a RELAY passes on the sums that
    reach it; a POOL is a 2 x 2 maximum pool of spikes, a COUNTING_POOL one of spike counts; WAITING adds up spikes until the decoder
-   runs; a MAP counts by neuron the steps in which something reached it. Node 0 is the input.
+   runs; a MAP counts by neuron the steps in which something reached it; an INTEGRATOR sends V itself at every step; ADDING is another
+   link, to the node `into`, of the same shape. Node 0 is the input.
    link: weights of windows; or a row of weights for every place (linear); or none: what (y, x) sends reaches (y / b, x / b). A spike at (y, x), with b = 2^halvings, has the phase (y % b) b + x % b and reaches the window whose corner is
    (y / b) 2^doublings - padding, columns likewise: `side` rows of `row` weights, target channels within columns, zeros at the end up to
    a multiple of 4. Weights: (phase, source channel, window row, row). A linear link has a phase for each place and a window of
-   one place. group: so many channels of the source have weights that stay in the cache together.
-   valued: events have values, the potentials; else each is 1. depth: phased: the phase in which the node fires. */
+   one place. A PLACED link looks up where a spike arrives: from first_place on, Network.places has three numbers for each row of
+   the source, then for each column: their phases add up, -1 for none; the window's corner; how many of its first rows, or columns,
+   have no weights. group: so many channels of the source have weights that stay in the cache together.
+   valued: events have values, the potentials; else each is 1. depth: phased: the phase in which the node fires. first_reset: V is set
+   to this value where a neuron has spiked; 0: theta is subtracted. first_own: neurons have values of their own: theta, leak and
+   reset of each, in Network.constants, and biases; 0: they share those of the node, and biases of their channel. */
 typedef struct {
     int32_t kind, link, source, height, width, channels;
     int32_t halvings, doublings, padding, side, row, group;
     int32_t valued, depth;
     int32_t first_weight, first_bias; /* in Network.weights and Network.constants; bias 0: none */
+    int32_t into, first_place, first_reset, first_own;
 } Node;
 
 /* The tables. The first `layers` nodes are the input and the spiking layers; order: the `forward` nodes that run at every step, in
@@ -67,7 +73,7 @@ typedef struct {
 typedef struct {
     int32_t layers, nodes, forward, feedback, output, decoded, waiting, colour, rows, counting;
     const Node *node;
-    const int32_t *order;
+    const int32_t *order, *places;
     const potential_t *constants; /* by node: threshold, leak (int8: times 2^15), start, floor, ceiling; then biases */
     const weight_t *weights;
     const char *names;            /* of the layers, each ending in 0 */
@@ -94,6 +100,7 @@ typedef struct {
     uint32_t *passed;  /* before and behind a counting pool: spikes of each neuron so far; else 0 */
     uint32_t *events;  /* counting: how often each neuron sent 1 or -1, then how often another value; else 0 */
     uint32_t count;    /* events of this step */
+    uint32_t plain;    /* of a node whose events have values: each is 1 in this step */
     uint32_t busy;     /* whether a place may be listed, or V of the decoder's output be other than 0 */
     int32_t words, row; /* words of a place's spikes, and of a row of places */
 } Part;
@@ -116,6 +123,9 @@ typedef struct {
     uint32_t key[2], number, epoch; /* of the input's random numbers */
     uint32_t steps, decodes;     /* taken since the reset */
     const float *uniforms;       /* this step's random numbers, given; 0: drawn */
+    const int32_t *events;       /* what arrives in this step, given: numbers of input neurons, ... */
+    const float *sizes;          /* ... with values, 0: each is 1; */
+    int32_t arrived;             /* so many; without them pixels are encoded */
     int32_t begun;               /* an image has been shown since the reset */
     int32_t look_again;          /* all pixels are to be judged at the decoder's next step, those that it has not moved, too */
     int32_t explained;           /* residual: what is predicted is taken away from what is sent */
@@ -141,6 +151,10 @@ int network_show(State *run, const uint8_t *pixels);
    it answers one image after the other, with a reset in between. */
 int network_streams(const State *run);
 
+/* What arrives in the next timestep: numbers of input neurons, in the order of a layer's, the same one as often as it has events. It
+   takes the place of an image, and is not copied. */
+void network_arrive(State *run, const int32_t *events, int32_t count);
+
 /* Take one timestep. Returns 1 where the stopping rule holds after it (early exit), else 0. */
 int network_step(State *run);
 
@@ -165,6 +179,7 @@ void network_settle(State *run);
 
 /* A run of one image, or recording, or of some steps of a stream: what it is given, and what it fills in: logits, counts, which are 0
    before, and the others where their pointers are not 0.
+   first, events, sizes: of a recording of events, those of step t, first[t] to first[t + 1] - 1; sizes 0: each is 1; first 0: frames.
    state: which goes on; 0: one that is reset, for this image. frames: `count` of them, pixels as numbers, the last of which stays;
    uniforms: random numbers, given, `stride` from step to step, or 0: drawn. stops: end where the rule holds. ahead: predictions are
    compared with the frame so many steps later. Steps in which nothing can change any more are not run.
@@ -172,7 +187,8 @@ void network_settle(State *run);
    step. taken: steps that it took; decodes: of the decoder; comparisons: of a pixel with its prediction. */
 typedef struct {
     State *state;
-    const float *frames, *uniforms;
+    const float *frames, *uniforms, *sizes;
+    const int32_t *first, *events;
     float *logits, *error, *open_share, *prediction;
     int32_t *counts;
     uint8_t *predicted, *is_open;

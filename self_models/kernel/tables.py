@@ -24,9 +24,9 @@ from self_models.objectives.readouts import Membrane, MembraneLinear, MembraneRe
 from self_models.objectives.stopping import AllPredicted, Both, Confidence, Entropy, Never
 
 NUMBERS = numbers_of()
-NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP = (NUMBERS[name] for name in (
-    "NEURONS", "OUTPUT", "DECODED", "RELAY", "POOL", "COUNTING_POOL", "WAITING", "MAP"))  # fmt: skip
-WINDOWS, LINEAR, SAME = (NUMBERS[name] for name in ("WINDOWS", "LINEAR", "SAME"))
+NEURONS, OUTPUT, DECODED, RELAY, POOL, COUNTING_POOL, WAITING, MAP, INTEGRATOR, ADDING = (NUMBERS[name] for name in (
+    "NEURONS", "OUTPUT", "DECODED", "RELAY", "POOL", "COUNTING_POOL", "WAITING", "MAP", "INTEGRATOR", "ADDING"))  # fmt: skip
+WINDOWS, LINEAR, SAME, PLACED = (NUMBERS[name] for name in ("WINDOWS", "LINEAR", "SAME", "PLACED"))
 FORMS = {  # the setting that names a part -> its class, or function -> its number in network.h; open is a gate with epsilon 0
     "gate": {Gate: 0, Blocking: 0},
     "rule": {cls: NUMBERS[name] for cls, name in (
@@ -50,7 +50,8 @@ LINE = 64  # bytes of a line of the cache; of weights whole lines of bytes, what
 class Tables(NamedTuple):
     """header: field of Network -> number; nodes: NODE (N,); order: nodes as they run; constants, weights: float32, or int32 and
     int8 in whole numbers; names: of the layers; shapes: (C, H, W) of every node; links: node -> Folded; pools: the wiring's;
-    maps: the first node that is one, of those behind the network's own; decoded_scale, logits_scale: of Settings."""
+    maps: the first node that is one, of those behind the network's own; decoded_scale, logits_scale: of Settings; places: see
+    network.h."""
 
     header: dict
     nodes: np.ndarray
@@ -64,6 +65,7 @@ class Tables(NamedTuple):
     maps: int
     decoded_scale: float
     logits_scale: float
+    places: np.ndarray = np.zeros(0, np.int32)
 
     def check(self):
         """Raises ModelError where the tables do not fit each other: the kernel trusts them, and would read and write beyond."""
@@ -73,8 +75,8 @@ class Tables(NamedTuple):
                 raise ModelError(f"the event engine's tables do not fit each other ({what}): use --engine dense, and report this")
 
         own, order, kinds, constants = self.header, self.order.tolist(), self.nodes["kind"].tolist(), NUMBERS["CONSTANTS"]
-        types = (NODE, np.int32, *((np.int32, np.int8) if self.weights.dtype == np.int8 else (np.float32, np.float32)))
-        for each, kind in zip((self.nodes, self.order, self.constants, self.weights), types, strict=True):
+        types = (NODE, np.int32, np.int32, *((np.int32, np.int8) if self.weights.dtype == np.int8 else (np.float32, np.float32)))
+        for each, kind in zip((self.nodes, self.order, self.places, self.constants, self.weights), types, strict=True):
             want("types", each.dtype == kind and each.ndim == 1 and each.flags.c_contiguous)
         want("nodes", own["nodes"] == len(kinds) == len(self.shapes) and constants * len(kinds) <= len(self.constants))
         want("order", min(own["forward"], own["feedback"]) >= 0 and own["forward"] + own["feedback"] == len(order))
@@ -83,23 +85,30 @@ class Tables(NamedTuple):
         ends = {NEURONS: range(own["layers"]), OUTPUT: [own["output"]], DECODED: [own["decoded"]], WAITING: [own["waiting"]]}
         for kind, nodes in ends.items():
             want("kinds", [n for n, its in enumerate(kinds) if its == kind] == [n for n in nodes if n != -1])
-        want("kinds", set(kinds) <= set(range(MAP + 1)) and own["counting"] in range(MAP in kinds, 2))
+        want("kinds", set(kinds) <= set(range(ADDING + 1)) and own["counting"] in range(MAP in kinds, 2))
         want("decoder", (own["decoded"] == -1) == (own["feedback"] == 0) and own["layers"] == len(self.names))
         want("decoder", own["decoded"] == -1 or prod(self.shapes[own["decoded"]]) == prod(self.shapes[0]))
-        want("output", self.shapes[own["output"]][1:] == (1, 1))
         for n, values in enumerate(self.nodes.tolist()):
             node, shape = dict(zip(NODE.names, values, strict=True)), tuple(self.shapes[n])
-            bias, halvings, doublings, side = (node[name] for name in ("first_bias", "halvings", "doublings", "side"))
+            halvings, doublings, side = (node[name] for name in ("halvings", "doublings", "side"))
             want(f"shape of {n}", shape == (node["channels"], node["height"], node["width"]) and min(shape) > 0)
             want(f"shape of {n}", prod(shape) + SPARE <= LARGEST and 0 <= node["depth"] <= len(kinds))
-            want(f"biases of {n}", not bias or constants * len(kinds) <= bias <= len(self.constants) - shape[0])
+            each, first = (prod(shape) if node["first_own"] else shape[0]), constants * len(kinds)
+            kept = {"first_bias": each, "first_reset": 1, "first_own": 3 * prod(shape)}
+            want(f"biases of {n}", all(not node[at] or first <= node[at] <= len(self.constants) - kept[at] for at in kept))
             if n == 0:
                 continue
             want(f"source of {n}", node["source"] in [0, *order][: order.index(n) + 1])
-            want(f"source of {n}", kinds[node["source"]] not in (OUTPUT, DECODED, MAP) and 0 <= halvings < 16 > doublings >= 0)
+            want(f"source of {n}", kinds[node["source"]] not in (OUTPUT, DECODED, MAP, ADDING))
+            want(f"source of {n}", 0 <= halvings < 16 > doublings >= 0)
+            if node["kind"] == ADDING:
+                want(f"target of {n}", 0 < node["into"] < len(kinds) and shape == tuple(self.shapes[node["into"]]))
             (channels, *sides), linear = self.shapes[node["source"]], node["link"] == LINEAR
             if kinds[n] in (POOL, COUNTING_POOL) or node["link"] == SAME:
                 want(f"channels of {n}", channels == shape[0])
+                continue
+            if node["link"] == PLACED:
+                self.check_places(n, node, want)
                 continue
             window = 1 if linear else 2**doublings + 2 * node["padding"]
             want(f"window of {n}", node["link"] in (WINDOWS, LINEAR) and 0 <= node["padding"] < side == window)
@@ -107,11 +116,25 @@ class Tables(NamedTuple):
             end = node["first_weight"] + (prod(sides) if linear else 4**halvings) * channels * side * node["row"]
             want(f"weights of {n}", node["first_weight"] >= 0 and end <= len(self.weights) - SPARE and node["group"] > 0)
 
+    def check_places(self, n, node, want):
+        """The same of a PLACED link."""
+        (channels, height, width), side, row = self.shapes[node["source"]], node["side"], node["row"]
+        first, count = node["first_place"], 3 * (height + width)
+        want(f"places of {n}", 0 <= first <= len(self.places) - count)
+        phases, corners, skipped = self.places[first : first + count].reshape(-1, 3).T.astype(np.int64)
+        want(
+            f"places of {n}", min(phases) >= -1 and max(abs(corners)) < LARGEST // 2 and 0 <= min(skipped) <= max(skipped) <= side
+        )
+        phases = max(phases[:height]) + max(phases[height:]) + 1
+        end = node["first_weight"] + phases * channels * side * row
+        want(f"weights of {n}", node["first_weight"] >= 0 and end <= len(self.weights) - SPARE and node["group"] > 0)
+        want(f"window of {n}", side > 0 and row == -(-side * self.shapes[n][0] // 4) * 4)
+
     def network(self):
         """The Network, which holds on to its arrays. Raises ModelError as check does."""
         self.check()
         names = "".join(f"{name}\0" for name in self.names).encode()
-        pointers = {"node": self.nodes, "order": self.order, "constants": self.constants, "weights": self.weights}
+        pointers = {name: getattr(self, name) for name in ("order", "places", "constants", "weights")} | {"node": self.nodes}
         network = Network(**self.header, **{name: array.ctypes.data for name, array in pointers.items()})
         network.held = *pointers.values(), names
         return network

@@ -33,7 +33,7 @@ class NIRNeuron(nn.Module):
 
     def __init__(self, values, subtract=False, delayed=False, start=0.0):
         super().__init__()
-        self.subtract, self.delayed, self.start = subtract, delayed, start
+        self.subtract, self.delayed, self.start = subtract, delayed and "threshold" in values, start
         for name in ("leak", "gain", "drive", "threshold", "reset", "synapse_leak", "synapse_gain"):
             self.register_buffer(name, values.get(name))
 
@@ -46,17 +46,14 @@ class NIRNeuron(nn.Module):
         v, current = memory
         if current is not None:
             arriving = current = self.synapse_leak * current + self.synapse_gain * arriving
-        if not self.delayed:
-            v = self.charged(v, arriving)
+        received = self.gain * arriving + self.drive
+        v = self.leak * v + received if not self.delayed else v
         if self.threshold is None:
             return v, Memory(v, current)
         spikes = self.fire(v)
-        after = self.charged(v, arriving) if self.delayed else v
-        v = after - spikes.detach() * self.threshold if self.subtract else torch.where(spikes > 0, self.reset, after)
-        return spikes, Memory(v, current)
-
-    def charged(self, v, arriving):
-        return self.leak * v + self.gain * arriving + self.drive
+        v = self.leak * v if self.delayed else v
+        v = v - spikes.detach() * self.threshold if self.subtract else torch.where(spikes > 0, self.reset, v)
+        return spikes, Memory(v + received if self.delayed else v, current)
 
     def fire(self, v):
         scale = torch.where(self.threshold == 0, 1, self.threshold.abs())
