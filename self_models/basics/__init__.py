@@ -44,13 +44,9 @@ def compute_exactly():
 
 
 def free_memory():
-    """Bytes of this machine's memory that a program may still take, or None where nobody tells."""
+    """Bytes of this machine's memory that a program may still take, or None where it is not Linux that tells."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
+    except (OSError, StopIteration):
         return None

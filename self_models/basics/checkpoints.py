@@ -33,8 +33,8 @@ def load_checkpoint(path):
     is_state = isinstance(state, dict) and state
     if not is_state or not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()):
         raise CheckpointError(f"{path} holds no state_dict of tensors by name; {advice}")
-    if odd := [f"{name} is {kind}" for name, value in state.items() if (kind := unusual(value))]:
-        raise CheckpointError(f"{path}: {odd[0]}, not a plain tensor of real numbers; {advice}")
+    if odd := [name for name, value in state.items() if not is_plain(value)]:
+        raise CheckpointError(f"{path}: {odd[0]} is no plain tensor of real numbers; {advice}")
     state = {name.removeprefix("module."): value for name, value in state.items()}
     return {**(saved if "state_dict" in saved else {}), "state_dict": state}
 
@@ -51,13 +51,11 @@ def _read(path):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def unusual(value):
-    """What kind of tensor no network of ours can use, in words; '' for one of real numbers."""
-    if value.is_quantized or value.is_meta:
-        return "quantised" if value.is_quantized else "without values"
-    if value.layout != torch.strided:
-        return "sparse"
-    return f"of {value.dtype}".replace("torch.", "") if value.is_complex() or value.dtype == torch.bool else ""
+def is_plain(value):
+    """Whether a tensor has real numbers, one beside the other: neither quantised nor sparse, complex, bool or on device meta."""
+    return value.layout == torch.strided and not (
+        value.is_quantized or value.is_meta or value.is_complex() or value.dtype == torch.bool
+    )
 
 
 def may_hold(saved):

@@ -58,12 +58,9 @@ def local_gain(image, is_open, attention=ATTENTION):
     return gain, (gain * brightness >= attention) | (brightness == 0)
 
 
-def no_contrast(image, is_open, attention=ATTENTION):
-    """The image with blocked pixels at 0: plain blocking."""
-    return image * is_open
-
-
-CONTRASTS = {"local": local_contrast, "original": original_contrast, "none": no_contrast}
+CONTRASTS = {  # none: plain blocking
+    "local": local_contrast, "original": original_contrast, "none": lambda image, is_open, attention: image * is_open,
+}  # fmt: skip
 
 
 @GATES.register("contrast")
