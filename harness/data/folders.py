@@ -56,15 +56,14 @@ def list_folder(name):
         found = {part: files_by_class(folder, part) for part in parts or [""]}
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
-    paths = [path.lower() for files in found.values() for each in files.values() for path in each]
-    kind = next((kind for kind in KINDS if any(path.endswith(KINDS[kind]) for path in paths)), "images")
-    found = {part: {one: [path for path in each if path.lower().endswith(KINDS[kind])] for one, each in files.items()}
-             for part, files in found.items()}  # fmt: skip
+    names = [path.lower() for files in found.values() for each in files.values() for path in each]
+    kind = next((kind for kind in KINDS if any(name.endswith(KINDS[kind]) for name in names)), "images")
+    found = {part: of_kind(kind, files) for part, files in found.items()}
     if is_whole:
         say_once(f"note: {folder} has no train/ and test/: every fifth recording of a class is for testing")
-        in_test = {part: lambda n, is_test=part == "test": (n % 5 == 4) == is_test for part in PARTS}
-        found = {part: {one: [path for n, path in enumerate(each) if in_test[part](n)] for one, each in found[""].items()}
-                 for part in PARTS}  # fmt: skip
+        test = {one: each[4::5] for one, each in found[""].items()}
+        train = {one: [path for n, path in enumerate(each) if n % 5 < 4] for one, each in found[""].items()}
+        found = {"train": train, "test": test}
     check_classes(folder, found)
     if empty := [f"{part}/{one}" for part, files in found.items() for one, each in files.items() if not each]:
         raise UserError(f"{folder}: no {kind} ({', '.join(KINDS[kind])}) in {some(empty)}: add some, or remove the folder")
@@ -86,6 +85,11 @@ def files_by_class(folder, part=""):
     return {name: sorted(files_below(folder, os.path.join(part, name)), key=os.path.split) for name in names}
 
 
+def of_kind(kind, files):
+    """Class -> its files of one of KINDS."""
+    return {name: [path for path in each if path.lower().endswith(KINDS[kind])] for name, each in files.items()}
+
+
 def labelled_recordings(folder):
     """Class -> paths of its recordings, sorted, of FOLDER/CLASS/ or FOLDER/test/CLASS/. Raises UserError where there are none."""
     folder = Path(folder)
@@ -93,7 +97,7 @@ def labelled_recordings(folder):
         found = files_by_class(folder, "test" if (folder / "test").is_dir() else "")
     except OSError as error:
         raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
-    found = {one: [folder / path for path in each if path.lower().endswith(RECORDINGS)] for one, each in found.items()}
+    found = {one: [folder / path for path in each] for one, each in of_kind("recordings", found).items()}
     if not any(found.values()):
         raise UserError(f"{folder} has no recordings ({', '.join(RECORDINGS)}) in folders of its classes: FOLDER/CLASS/*")
     return {one: each for one, each in found.items() if each}
