@@ -15,7 +15,6 @@ from ipykernel.kernelspec import write_kernel_spec
 from nbclient import NotebookClient
 
 import results
-from harness.command_line import reference
 from harness.runs.commands import COMMANDS
 from self_models.objectives.encoders import ENCODINGS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -41,8 +40,9 @@ def test_make_results_finds_its_marks(page):
 
 
 def test_the_page_of_all_flags_is_what_is_declared():
-    """`python -m harness.command_line.reference` writes it anew."""
-    assert reference.PAGE.read_text(encoding="utf-8") == reference.page()
+    """`PYTHONPATH=. python docs/reference/flags.py` writes it anew."""
+    made = runpy.run_path(str(REPOSITORY / "docs/reference/flags.py"))
+    assert made["PAGE"].read_text(encoding="utf-8") == made["page"]()
 
 
 def test_the_site_asks_no_other_host_and_names_every_part(tmp_path):

@@ -1,15 +1,16 @@
-"""The reference of all flags, docs/reference/flags.md, made of their declarations: `python -m harness.command_line.reference`."""
+"""Makes flags.md beside it, the reference of all flags, of their declarations: `PYTHONPATH=. python docs/reference/flags.py`."""
+
+from pathlib import Path
 
 from harness.command_line.flags import ann_settings, posthoc_settings, snn_settings
 from harness.command_line.parser import GROUPS
-from self_models.basics import HOME
 from self_models.basics.settings import Choice, Number, Switch
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-PAGE = HOME / "docs/reference/flags.md"
+PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# All flags
 
-Made from the declarations by `python -m harness.command_line.reference`. *In* says which scripts have a flag: **A**
+Made from the declarations by `PYTHONPATH=. python docs/reference/flags.py`. *In* says which scripts have a flag: **A**
 `ann_wFeedback.py`, **S** `snn_wFeedback.py`, **P** the post-hoc scripts. *Counts with* names what must be chosen for a flag to
 have an effect; elsewhere it is refused. A switch is turned off by `--no-NAME`. Each script's `--help_all` lists its own flags,
 with those that it has alone.
@@ -57,5 +58,4 @@ def values(kind):
 
 
 if __name__ == "__main__":
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
