@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from harness import UserError
 from harness.building.models import ann_of
@@ -23,6 +24,7 @@ from harness.measuring.energy import FORMATS, as_json, as_text, in_words, rows_b
 from self_models.counting.evaluation import evaluate
 from self_models.counting.ledger import ledger
 from self_models.counting.prices import conventions_with
+from self_models.network.stages import LINEAR
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 LIMIT = 1000  # test images
@@ -90,11 +92,9 @@ def opened(word, argv):
 
 def check_same(ann, snn, path, word):
     """Raises UserError where an ANN has not the encoder and classifier of an SNN."""
-    shapes = [
-        {name: value.shape for name, value in model.state_dict().items() if name.endswith("weight") and "generate" not in name}
-        for model in (ann, snn)
-    ]
-    if differ := [name for name, shape in shapes[1].items() if shapes[0].get(name) != shape]:
+    shapes, wanted = ({name: value.shape for name, value in model.named_parameters()} for model in (ann, snn))
+    weights = (name for name in wanted if name.endswith("weight") and "generate" not in name)
+    if differ := [name for name in weights if shapes.get(name) != wanted[name]]:
         raise UserError(f"--against {path} is not the ANN of {word}: its {differ[0]} differs; give the ANN that it was made from")
 
 
@@ -103,22 +103,21 @@ def in_eight_bits(model, images):
     """A copy of an ANN that computes with integers of 8 bits, exactly, in floating point: weights by output channel and what goes
     into each linear layer by layer, both symmetric, rounded to the nearest. images: of training, (N, C, H, W), floats; the
     largest activation on them is the largest number."""
-    model, largest = copy.deepcopy(model).eval(), {}
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+    model = copy.deepcopy(model).eval()
+    largest = {layer: 1e-12 for layer in model.modules() if isinstance(layer, LINEAR)}
 
     def note(layer, inputs):
-        largest[layer] = max(largest.get(layer, 0.0), inputs[0].abs().max().item())
+        if layer in largest:
+            largest[layer] = max(largest[layer], inputs[0].abs().max().item())
 
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
-    model(images[:IMAGES])
-    for hook in hooks:
-        hook.remove()
-    for layer in layers:
+    with register_module_forward_pre_hook(note):
+        model(images[:IMAGES])
+    for layer, most in largest.items():
         out = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
         others = [dim for dim in range(layer.weight.dim()) if dim != out]
         scale = layer.weight.abs().amax(others, keepdim=True).clamp(min=1e-12) / LEVELS
         layer.weight.copy_((layer.weight / scale).round() * scale)
-        step = max(largest.get(layer, 0.0), 1e-12) / LEVELS
+        step = most / LEVELS
         layer.register_forward_pre_hook(lambda _, inputs, step=step: ((inputs[0] / step).round().clamp(-LEVELS, LEVELS) * step,))
     return model
 
