@@ -74,7 +74,7 @@ def main(argv=None):
 
 def draw_raster(posthoc):
     """The raster of the first image that the flags name, as a picture and as arrays."""
-    batch, place = posthoc.shown(), posthoc.run.place
+    batch, place = posthoc.chosen(), posthoc.run.place
     raster = raster_of(posthoc.model, batch, posthoc.args.seed, posthoc.args.raster)
     title = f"One image through the network ({posthoc.titles(batch)[0]})"
     save_raster(place.picture("_raster.png"), raster, title, posthoc.model.classes)

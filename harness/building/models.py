@@ -11,7 +11,7 @@ from harness.data.facts import facts_of, shape_and_classes
 from harness.processes import ranks
 from harness.training.losses import Teacher, own_losses
 from harness.training.selection import SELECTED_ON
-from self_models.basics import INSTALLED, ModelError, compute_exactly
+from self_models.basics import INSTALLED, compute_exactly
 from self_models.basics.checkpoints import may_hold, restore
 from self_models.basics.images import lasting_name
 from self_models.fast import batched
@@ -183,10 +183,7 @@ def check_sequence(model, args):
     """Raises UserError where the network cannot be trained with --sequence as the flags say."""
     if args.sequence == 1 or args.test_only:
         return
-    try:
-        check_left_on(model)
-    except ModelError as error:
-        raise UserError(f"--sequence {args.sequence}: {error}") from None
+    check_left_on(model)
     if model.feedback_interval > 1:
         raise UserError(f"--sequence {args.sequence}: an image may go between two steps of the decoder: --feedback_interval 1")
     if ranks.count() > 1 and args.update == "delayed":  # see ranks.parallel

@@ -152,7 +152,7 @@ class Posthoc:
         self.run.record(**record)
         return record, result["per_image"]
 
-    def shown(self, images=None):
+    def chosen(self, images=None):
         """The Batch of images that the flags name, of the test images or others. Raises UserError for a number beyond them."""
         images = self.test if images is None else images
         if self.files:
@@ -167,7 +167,7 @@ class Posthoc:
     def watch(self, images=None):
         """The model's Film of the images that the flags name, of the test images or others; says what one's own are read as."""
         self.run.begin()
-        batch = self.shown(images)
+        batch = self.chosen(images)
         output = self.model(batch.images, draws=Draws(self.args.seed, EVALUATION, batch.index))
         names = self.model.classes
         for file, found in zip(self.files, output.logits.argmax(1).tolist(), strict=False):
@@ -176,7 +176,7 @@ class Posthoc:
         return film_of(self.model, batch, output, names, self.titles(batch))
 
     def titles(self, batch):
-        """What to call the images of what shown() gave."""
+        """What to call the images of what chosen() gave."""
         return self.files or [f"label: {self.model.classes[label]}" for label in batch.labels.tolist()]
 
     def finish(self):
