@@ -7,7 +7,6 @@ import os
 import re
 import signal
 
-import numpy as np
 import pytest
 import torch
 from conftest import (
@@ -596,8 +595,7 @@ def trained_stack(pool):
     return stack
 
 
-@pytest.mark.parametrize("update", ["immediate", "delayed", "phased"])
-@pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
+@pytest.mark.parametrize(("pool", "update"), [(nn.MaxPool2d, "immediate"), (nn.AvgPool2d, "delayed"), (nn.MaxPool2d, "phased")])
 @torch.no_grad()
 def test_a_long_run_answers_as_the_ann_which_stays_as_it_is(pool, update):
     stack, x = trained_stack(pool), images(12, (3, 12, 12), 99)
@@ -656,11 +654,6 @@ def test_of_which_images_it_is(tmp_path, shape, outputs, settings, dataset):
     assert (again.settings["dataset"], again.image_shape, again.classes) == (dataset, shape, snn.classes)
     if dataset.startswith("…"):
         assert "and nothing says where it is: add --dataset FOLDER" in refused("energy", tmp_path / "x.pth")
-
-
-def test_numpy_pixels_are_taken():
-    pixels = np.array([128, 255], np.uint8).reshape(1, 1, 1, 2)
-    assert from_ann(of_two_neurons(), pixels).thresholds == pytest.approx([1.5])
 
 
 def stack_with(position, *layers):

@@ -26,7 +26,6 @@ from self_models import load
 from self_models.basics import ModelError
 from self_models.basics.files import decoded
 from self_models.basics.images import scaled
-from self_models.vgg_wFeedback import VGG_wFeedback
 from snn_wFeedback_posthoc_model_inference_obj3 import dimmed_sets
 
 
@@ -47,14 +46,6 @@ def test_bundled_mnist():
     batch = test.batch(torch.tensor([3, 0]))
     assert batch.labels.tolist() == [0, 7] and batch.index.tolist() == [3, 0]
     assert torch.equal(batch.images, test.images[[3, 0]] / 255) and batch.images.max() == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "count", "one"), [("FashionMNIST", 10, "coat"), ("CIFAR10", 10, "frog"), ("CIFAR100", 100, "willow_tree")]
-)
-def test_known_data_sets_name_their_classes(name, count, one):
-    names = VGG_wFeedback("VGG5_wFeedback_small", dataset=name, labels=count, fc_width=4).classes
-    assert len(set(names)) == count and one in names
 
 
 # --- batches
@@ -491,16 +482,6 @@ def test_a_run_takes_size_and_colour_as_asked_and_names_the_bad_files_that_it_sk
     assert train.images[train.labels == 0][0].unique().tolist() == [255] and len(train) == 7
 
 
-def test_bad_files_are_told_once_however_they_are_damaged(pets, capsys):
-    """One at its head, which is looked at for its size, one behind it."""
-    for place, left in (("train/cat", 0), ("test/dog", 60)):
-        damage(pets, place, left=left)
-    train, _, test = load_data(str(pets), skip_bad=True)
-    assert (len(train), len(test)) == (7, 7)
-    notes = capsys.readouterr().err.splitlines()
-    assert len(notes) == 1 and notes[0].startswith(f"note: 2 of 16 files in {pets} cannot be read and are left out: train/cat/0")
-
-
 @pytest.mark.parametrize(
     ("one", "shape", "channels"), [("train/cat/0", (12, 12), 1), ("train/cat/0", (12, 12, 3), 3), ("test/dog/3", (12, 12, 3), 3)]
 )
@@ -525,11 +506,6 @@ def test_a_data_dir_of_image_files_is_not_downloaded_into(pets, monkeypatch, at)
     line = refused(ANN, f"--data_dir {folder} --output_dir {pets.parent / 'out'}")
     assert "train-images-idx3-ubyte.gz" in line and f"give --dataset {folder} with {folder}/train/CLASS/" in line
     assert len(list(folder.rglob("*.*"))) == 1
-
-
-def test_beside_the_files_of_a_data_set_image_files_do_not_matter(pets):
-    (pets / "mnist").symlink_to(harness.data.sets.BUNDLED / "mnist")
-    assert len(load_data("MNIST", str(pets), limit_test=3)[2]) == 3
 
 
 def test_what_a_network_must_know_of_a_folder(tmp_path):

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -69,22 +68,6 @@ def check_kernel(installed):
     kept = {str(path) for path in installed.work.parent.glob("cache/snn_wFeedback/kernel/*.so")}
     assert done.returncode == 0 and done.stdout.count("spike for spike as the reference step") == len(kept) == 2, done.stderr
     assert {line.strip() for line in done.stdout.splitlines() if line.endswith(".so")} == kept
-
-
-def test_a_build_leaves_nothing_that_the_next_one_would_install(tmp_path):
-    """Of a module that was added, installed and deleted again; what pip calls is called."""
-    tree, added = tmp_path / "tree", tmp_path / "tree/harness/added.py"
-    shutil.copytree(REPOSITORY / "harness", tree / "harness", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "requirements.txt"):
-        shutil.copy(REPOSITORY / name, tree)
-    held = []
-    for number in range(2):
-        added.unlink() if number else added.touch()
-        build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path / str(number))!r})"
-        done = subprocess.run([sys.executable, "-c", build], cwd=tree, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        held.append(zipfile.ZipFile(*(tmp_path / str(number)).glob("*.whl")).namelist())
-    assert "harness/added.py" in held[0] and "harness/added.py" not in held[1] and not (tree / "build").exists()
 
 
 def test_each_script_is_a_command():

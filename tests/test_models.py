@@ -198,14 +198,6 @@ def test_the_decoder_sees_exactly_the_layers_before_the_fork(cls, encoder):
         module.weight.data = kept
 
 
-@BOTH
-def test_a_fork_at_the_end_is_none(cls):
-    plain, forked = (tiny(cls, plan=[[*PLAN[0], *fork], PLAN[1]]) for fork in ([], ["fork"]))
-    assert list(plain.state_dict()) == list(forked.state_dict())
-    found, expected = (model(images(2), seed=0) for model in (forked, plain))
-    assert torch.equal(found.logits, expected.logits) and torch.equal(found.predictions, expected.predictions)
-
-
 # --- normalisation
 
 
@@ -323,15 +315,6 @@ def test_poisson_encoding_by_hand():
     x = torch.tensor([0.0, 0.0, 0.5, 0.5, 0.5, -0.5, -0.5, 1.0])
     u = torch.tensor([0.0, 0.1, 0.4, 0.5, 0.6, 0.2, 0.7, 0.99])
     assert poisson(x, u).tolist() == [0, 0, 1, 1, 0, -1, 0, 1]  # u <= |x| spikes with x's sign
-
-
-def test_direct_encoding_sends_the_image_at_each_step():
-    model, x = tiny(encoding="direct", batched=False), images(2)
-    signals = by_steps(model.features[0])
-    first, second = (model(x, draws(model, x, seed)) for seed in (1, 2))
-    assert len(signals) == 12 and all(torch.equal(signal, x) for signal in signals)
-    assert torch.equal(first.logits, second.logits)
-    assert first.spikes["input"].tolist() == [6 * (image != 0).sum().item() for image in x]
 
 
 # --- read-outs

@@ -87,13 +87,6 @@ def test_slew_limits_each_move_of_the_prediction(images):
     assert not ((before < -0.1) & (after > 0.1)).any() and (output.predicted[1:] & (before < -0.1)).any()
 
 
-def test_feedback_interval_one_is_every_step_and_k_decodes_every_kth(images):
-    every, third = (run(build(InputBlockingSNN, feedback_interval=k), images) for k in (1, 3))
-    changed = (third.predictions.diff(dim=0) != 0).flatten(1).any(1)
-    assert (every.predictions.diff(dim=0) != 0).flatten(1).any(1).sum() > changed.sum()
-    assert not changed[[0, 2, 3, 5, 6, 8]].any() and changed[[1, 4, 7]].any()  # between steps t and t + 1, counted from 0
-
-
 ONCE = {"gate": "once", "encoding": "direct", "grid": 4, "default_threshold": 0.2}
 
 

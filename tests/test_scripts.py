@@ -1,8 +1,6 @@
 """Every script, tiny, as the program that the user runs; one in a process of its own, from another folder."""
 
 import re
-import subprocess
-import sys
 
 import imageio.v3 as imageio
 import pytest
@@ -215,27 +213,3 @@ def test_default_names_lead_from_one_script_to_the_next(tmp_path):
     assert digests(tmp_path).keys() == {f"trained_models/snn/{name}{ending}.pth" for ending in ("", "_last")}
     run_here(OBJ1, here)
     assert len(records(tmp_path / f"logs/snn/{name}_epsilon_0.1.jsonl", "evaluation")) == 1
-
-
-TURNS = """
-import resource, torch
-from harness.command_line.scripts import keep_freed_memory
-
-def faults():
-    counted = []
-    for _ in range(4):
-        torch.ones(16_000_000)  # 64 MB, above what glibc keeps by itself
-        counted.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-    return counted[-1] - counted[0]
-
-print(faults(), int(keep_freed_memory()), faults())
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="counts the pages that Linux hands out")
-def test_a_large_block_that_was_freed_is_not_cleared_anew():
-    done = subprocess.run([sys.executable, "-c", TURNS], capture_output=True, text=True, check=True)
-    returned, has_it, kept = [int(word) for word in done.stdout.split()]
-    if not has_it:
-        pytest.skip("not glibc")
-    assert kept < returned / 10

@@ -22,7 +22,6 @@ from conftest import (
     PLAN,
     POOLED,
     SNN,
-    TOTALS,
     build,
     check_same,
     images,
@@ -39,7 +38,6 @@ from harness.training.fit import in_sequence
 from harness.training.losses import Criterion
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.operations import OperationCounter
 from self_models.kernel.engine import EventEngine
 from self_models.loading import on_engine
 from self_models.network.neurons import HeldDropout
@@ -164,25 +162,6 @@ def test_a_stream_goes_on_in_the_other_engine_while_it_is_recorded():
 
 
 @pytest.mark.parametrize("engine", ["dense", "event"])
-def test_operations_of_a_stream_are_those_of_a_run(engine):
-    model = build(**DYNAMIC)
-    x, _ = inputs(model)
-    model = in_event(model) if engine == "event" else model
-    with OperationCounter(model) as run:
-        model(x, seed=0)
-    stream = model.stream()
-    stream(x, 4)
-    with OperationCounter(model) as rest:  # opened while the stream is on
-        stream(x, 5)
-    stream.reset()
-    with OperationCounter(model) as begin:
-        stream(x, 4)
-    whole, *parts = (counter.result(len(x)) for counter in (run, begin, rest))
-    for name in TOTALS:
-        assert sum(part[name] for part in parts) == pytest.approx(whole[name])
-
-
-@pytest.mark.parametrize("engine", ["dense", "event"])
 def test_a_long_stream_takes_no_more_memory_than_a_short_one(engine):
     model = build(image_shape=(1, 8, 8), plan=[[4, "D"], ["U", "in"]], surprise=2.0, membrane_floor=1.0, **DYNAMIC)
     stream, (frames, _) = (in_event(model) if engine == "event" else model).stream(), scene(model, 1)
@@ -193,24 +172,6 @@ def test_a_long_stream_takes_no_more_memory_than_a_short_one(engine):
         gc.collect()
         sizes.append(sum(one.numel() for one in gc.get_objects() if type(one) is torch.Tensor))
     assert stream.steps == 288 and max(sizes[2:]) <= max(sizes[:2])
-
-
-@pytest.mark.parametrize("engine", ["dense", "event"])
-def test_a_leak_that_begins_in_mid_stream_counts_from_then_on(engine):
-    """By hand, for a network in which nothing has happened for two steps, and nothing does."""
-    model = build(**DYNAMIC)
-    model = in_event(model) if engine == "event" else model
-    stream, dark = model.stream(), torch.zeros(1, *model.image_shape)
-    stream(dark)
-    state = stream.state_dict()
-    layers = [name for name in state if name.startswith("membranes.")]
-    state |= {name: torch.full_like(state[name], 0.125) for name in layers} | {"logits": torch.full((1, 10), 3.0)}
-    stream.load_state_dict(state)
-    stream(dark, 2)
-    model.change(output_leak=0.5).set_leak(0.5)
-    assert stream(dark, 3).logits.unique().tolist() == [3 / 8]
-    after = stream.state_dict()
-    assert {value for name in layers for value in after[name].unique().tolist()} == {0.125 / 8}
 
 
 def test_between_two_steps_of_the_decoder_a_floor_lifts_and_weights_stay():
