@@ -5,13 +5,13 @@ import sys
 
 import pytest
 import torch
-from conftest import FORK, GRID, ONCE, PLAN, REPOSITORY, UNKNOWN, build, digests, images, refused, run_here
+from conftest import FORK, GRID, ONCE, PLAN, REPOSITORY, build, digests, images, refused, run_here
 
 from benchmarks.shared import watch
 from harness.exporting.layers import conventions, forward_layers
 from harness.exporting.nir_file import nir_bytes
 from harness.runs.saving import save_checkpoint
-from self_models import ModelError, first_difference, load
+from self_models import first_difference, load
 from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -182,14 +182,6 @@ def test_export_refuses_what_it_cannot_do(tmp_path, monkeypatch, flags, words):
         monkeypatch.setitem(sys.modules, "nir", None)  # as if it were not installed
     assert words in refused("export", flags.format(ann=ann, pooled=pooled, folder=tmp_path))
     assert digests(tmp_path) == before
-
-
-@pytest.mark.parametrize("part", UNKNOWN)
-def test_what_no_plan_has_is_not_exported(part):
-    model = build()
-    UNKNOWN[part](model)
-    with pytest.raises(ModelError, match=rf"^an export does not know {re.escape(part)}"):
-        forward_layers(model)
 
 
 @torch.no_grad()

@@ -2,11 +2,10 @@
 
 import copy
 import math
-import re
 
 import pytest
 import torch
-from conftest import BIAS, COUNTED, FORK, MAXIMUM, POOLED, REPOSITORY, UNKNOWN, build, inputs, spiked
+from conftest import BIAS, COUNTED, FORK, MAXIMUM, POOLED, REPOSITORY, build, inputs, spiked
 from torch import nn
 
 from harness import UserError
@@ -227,14 +226,6 @@ def test_what_has_no_form_in_whole_numbers_is_refused_by_name(change):
         with pytest.raises(ModelError, match=said):
             model.change(**settings)
     assert model.change(feedback_interval=1, epsilon=0.2).gate.epsilon == 0.2
-
-
-@pytest.mark.parametrize("part", UNKNOWN)
-def test_a_network_of_ones_own_is_refused_by_name(part):
-    model = build()
-    UNKNOWN[part](model)
-    with pytest.raises(ModelError, match=rf"^weights int8 does not know {re.escape(part)}"):
-        in_whole_numbers(model)
 
 
 def test_weights_are_refused_by_name():
