@@ -24,10 +24,13 @@ from harness.measuring.report import figure, save_results_json
 from harness.runs.runlog import RunLog, progress_bar
 from self_models.basics import ModelError
 from self_models.basics.settings import COUNT, POSITIVE, settings_in
+from self_models.counting.graph_ledger import graph_entries
+from self_models.counting.prices import conventions
 from self_models.graph import RESETS, from_nir
 
 SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size", "results_json")  # flags of other scripts, too
 MOST = 100_000  # timesteps
+COUNTED = 10  # recordings of which additions are counted
 COLUMNS = ("left", "left", "right", "right")
 
 
@@ -136,31 +139,37 @@ def read(args, model, paths):
 @torch.no_grad()
 def evaluate(model, recordings, labels, steps, batch_size):
     """(figures, the class that each recording is read as). Times are of the model alone."""
-    spikes, additions, read_as, seconds, bar = {}, {}, [], 0.0, progress_bar("running", len(recordings))
+    spikes, read_as, seconds, bar = {}, [], 0.0, progress_bar("running", len(recordings))
     for begin in range(0, len(recordings), batch_size):
         batch, began = recordings[begin : begin + batch_size], time.perf_counter()
         output = model(batch, steps)
         seconds += time.perf_counter() - began
         read_as += output.logits.argmax(1).tolist()
-        for counts, found in ((spikes, output.spikes), (additions, getattr(output, "additions", None) or {})):
-            for name, each in found.items():
-                counts[name] = counts.get(name, 0) + each.double().sum().item()
+        spikes = {name: spikes.get(name, 0) + each.double().sum().item() for name, each in output.spikes.items()}
         bar.update(len(batch))
     bar.close()
     right = sum(found == label for found, label in zip(read_as, labels, strict=True))
     rates = {"seconds": seconds, "recordings_per_second": len(recordings) / seconds, "threads": torch.get_num_threads()}
     counts = {"recordings": len(recordings), "right": right, "accuracy": right / len(recordings)}
-    means = [{name: count / len(recordings) for name, count in one.items()} for one in (spikes, additions)]
-    return counts | rates | dict(zip(("spikes", "additions"), means, strict=True)), read_as
+    entries = graph_entries(model, recordings[:COUNTED], steps)
+    energies = {
+        name: 1e-12 * sum(entry.picojoules(one, "event-driven") for entry in entries)
+        for name, one in conventions().items()
+        if one.counts == "exact"
+    }
+    means = {"spikes": {name: count / len(recordings) for name, count in spikes.items()}}
+    return counts | rates | means | {"additions": {one.layer: one.synops for one in entries}, "joules": energies}, read_as
 
 
 def report(run, model, result):
     """Say what evaluate() has found."""
     run.say(f"accuracy {100 * result['accuracy']:.2f} %: {result['right']:,} of {result['recordings']:,} recordings")
-    shapes = {"input": model.input_shape} | model.shapes
-    rows = [[name, "x".join(map(str, shapes[name])), figure(count), figure(result["additions"].get(name, 0))]
-            for name, count in result["spikes"].items()]  # fmt: skip
+    shapes, spikes = {"input": model.input_shape} | model.shapes, result["spikes"]
+    rows = [[name, "x".join(map(str, shapes[name])), figure(spikes[name]) if name in spikes else "-", figure(count)]
+            for name, count in result["additions"].items()]  # fmt: skip
     run.say(*tabulate(rows, ["node", "shape", "spikes", "additions"], disable_numparse=True, colalign=COLUMNS).splitlines())
+    energies = (f"{figure(1e6 * joules)} µJ ({conventions()[name].title})" for name, joules in result["joules"].items())
+    run.say(f"energy of a recording, estimated: {', '.join(energies)}; it and additions: of the first {COUNTED}")
     run.say(f"{result['recordings_per_second']:.1f} recordings per second (files already read; threads: {result['threads']})")
 
 

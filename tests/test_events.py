@@ -18,6 +18,7 @@ from torch import nn
 from harness.data.events import recording_in, rows_in, steps_in
 from harness.data.sets import load_data
 from self_models import load
+from self_models.counting.graph_ledger import graph_entries
 from self_models.graph import from_nir
 
 nir = pytest.importorskip("nir")
@@ -126,6 +127,10 @@ def test_a_network_of_a_library_on_the_recordings_here(tmp_path):
     assert (found["right"], found["recordings"], found["timesteps"]) == (86, 100, 32) and found["dt"] == 0.01
     wrong = re.findall(r"^wrong: \S+/data/nmnist/(\d)/\d+\.bin: (\d) read as (\d)$", said, re.MULTILINE)
     assert len(wrong) == 14 and all(of == label != read for of, label, read in wrong)
+    assert found["additions"]["_6"] > 10 * found["spikes"]["_3"] * 0.9 and set(found["joules"]) == {
+        "arithmetic_45nm",
+        "with_memory",
+    }
     log = (tmp_path / "logs/nir/nmnist.log").read_text()
     assert "accuracy 86.00 %: 86 of 100 recordings" in log and "recordings per second (files already read" in said
     (record,) = records(tmp_path / "logs/nir/nmnist.jsonl", "nir")
@@ -141,6 +146,24 @@ def test_a_network_of_a_library_on_the_recordings_here(tmp_path):
         NIR, NETWORK, RECORDINGS, f"--limit 1 --events_per_step 500 --steps 4 --reset subtract --output_dir {tmp_path}"
     )
     assert "4 timesteps of 500 events" in said
+
+
+def test_additions_by_hand():
+    """An event in a corner of 3x3 places meets 4 of the 9 weights of each of two channels, one in the middle all."""
+    nodes = {
+        "input": nir.Input({"input": np.array([1, 3, 3])}),
+        "convolution": nir.Conv2d((3, 3), np.ones((2, 1, 3, 3)), 1, 1, 1, 1, np.zeros(2)),
+        "fires": nir.IF(np.ones((2, 3, 3)), np.full((2, 3, 3), 0.5)),
+        "pool": nir.SumPool2d(np.array([3, 3]), np.array([3, 3]), np.array([0, 0])),
+        "flat": nir.Flatten({"input": np.array([2, 1, 1])}, 0, -1),
+        "classifier": nir.Affine(np.ones((5, 2)), np.zeros(5)),
+        "output": nir.Output({"output": np.array([5])}),
+    }
+    names = list(nodes)
+    model = from_nir(nir.NIRGraph(nodes, [*zip(names, names[1:], strict=False)]))
+    found = graph_entries(model, [np.array([[0, 0, 0, 0], [1, 0, 1, 1]])], 2)
+    counts = {one.layer: (one.spikes, one.synops, one.weights) for one in found}
+    assert counts == {"input": (2, 0, 0), "fires": (26, 8 + 18, 18), "output": (0, 26 * 5, 10)}
 
 
 @pytest.mark.skipif(not OTHERS.is_file(), reason="the network of NIR's paper is not here")
