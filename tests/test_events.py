@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -159,8 +160,7 @@ def test_additions_by_hand():
         "classifier": nir.Affine(np.ones((5, 2)), np.zeros(5)),
         "output": nir.Output({"output": np.array([5])}),
     }
-    names = list(nodes)
-    model = from_nir(nir.NIRGraph(nodes, [*zip(names, names[1:], strict=False)]))
+    model = from_nir(nir.NIRGraph(nodes, [*pairwise(list(nodes))]))
     found = graph_entries(model, [np.array([[0, 0, 0, 0], [1, 0, 1, 1]])], 2)
     counts = {one.layer: (one.spikes, one.synops, one.weights) for one in found}
     assert counts == {"input": (2, 0, 0), "fires": (26, 8 + 18, 18), "output": (0, 26 * 5, 10)}
