@@ -2,8 +2,6 @@
 """Look at a trained SNN's predictions over time: a GIF with a frame per step, PNGs, and the steps that report.py plays; and at
 single neurons."""
 
-from functools import partial
-
 import numpy as np
 
 from harness import UserError
@@ -49,7 +47,8 @@ def main(argv=None):
         save_knowledge(run.place.picture("_known.png"), film)
         endings.append("_known.png")
     charted = posthoc.test.part(0, args.chart_images)
-    spikes, open_share, accuracy = spikes_of(model, charted, args.batch_size, args.seed)
+    device = next(model.parameters()).device
+    spikes, open_share, accuracy = spikes_over_time(model, charted.batches(args.batch_size, device), args.seed)
     kind = "images of your own" if posthoc.files else "held-out images" if args.holdout else "test images"
     all_charted = f"the first {len(charted):,} {kind}"
     save_spikes_over_time(run.place.picture("_spikes.png"), spikes, None if film.once else open_share, film.setting, all_charted)
@@ -83,16 +82,6 @@ def draw_raster(posthoc):
 
 def say_spikes(run, parts):
     run.say("  spikes per image: " + ", ".join(f"{part} {count:,.0f}" for part, count in parts.items()))
-
-
-def spikes_of(model, images, batch_size, seed):
-    """What spikes_over_time says of an ImageSet, of which one batch at a time is in memory."""
-    parts = [images.part(first, first + batch_size) for first in range(0, len(images), batch_size)]
-    device = next(model.parameters()).device
-    spikes, shares, right = zip(*[spikes_over_time(model, part.whole(device), seed) for part in parts], strict=True)
-    mean = partial(np.average, axis=0, weights=[len(part) for part in parts])
-    by_layer = {layer: mean([each[layer] for each in spikes]) for layer in spikes[0]}
-    return by_layer, *(None if of[0] is None else mean(of) for of in (shares, right))
 
 
 if __name__ == "__main__":

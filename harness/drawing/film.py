@@ -1,7 +1,7 @@
 """What a run shows of each image, step by step: the facts that pictures and the player of the report's page are made of."""
 
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 
 import numpy as np
@@ -34,13 +34,12 @@ OF_OWN_GATE = {PREDICTED: "open: predicted", BLOCKED: "blocked by the gate", WAI
 
 BY_STEP = ("predictions", "states", "spikes", "outputs", "blocked", "errors", "misses", "seen", "inputs",
            "shown_labels")  # (T, B, ...) of a Film  # fmt: skip
-BY_IMAGE = ("images", "titles", "labels", "index", "stopped")  # (B, ...)
 
 
 @dataclass(frozen=True)
 class Film:
-    """A run of B images over T steps, as numpy arrays, see BY_STEP and BY_IMAGE; later steps of an image that has stopped repeat
-    its last. Pixels are 0 to 255, (..., H, W) or in colour (..., H, W, 3)."""
+    """A run of B images over T steps, as numpy arrays, those of BY_STEP (T, B, ...); later steps of an image that has stopped
+    repeat its last. Pixels are 0 to 255, (..., H, W) or in colour (..., H, W, 3)."""
 
     images: np.ndarray  # of a recording each pixel's most
     predictions: np.ndarray  # what each step predicts of the input
@@ -146,12 +145,6 @@ class Film:
         """input, encoder, decoder, classifier, total -> spikes so far (T, B)."""
         of = np.array([layer.split(",")[0] for layer in self.layers])
         return {part: self.spikes[..., of == part].sum(-1) for part in PARTS.values()} | {"total": self.spikes.sum(-1)}
-
-    def first(self, count):
-        """The Film of the first images."""
-        arrays = self.arrays()
-        by_step = {name: arrays[name][:, :count] for name in BY_STEP if name in arrays}
-        return replace(self, **by_step, **{name: arrays[name][:count] for name in BY_IMAGE})
 
 
 def answers_of(sure):

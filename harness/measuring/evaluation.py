@@ -3,9 +3,8 @@
 import torch
 
 from self_models.basics import ModelError
-from self_models.counting.evaluation import evaluate_parts
+from self_models.counting.evaluation import Average, evaluate_parts
 from self_models.counting.operations import OperationCounter
-from self_models.running.draws import EVALUATION, Draws
 from self_models.running.outputs import open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -26,13 +25,21 @@ def counts_operations(model, say):
 
 
 @torch.no_grad()
-def spikes_over_time(model, batch, seed):
-    """layer -> mean spikes per image at each step (T,); the share of active input open (T,), or None; accuracy, or None."""
-    output = model(batch.images, draws=Draws(seed, EVALUATION, batch.index), frames=False)
-    spikes = {name: count.double().mean(1).tolist() for name, count in output.spikes_by_step.items()}
-    share = open_share_by_step(output, batch.images)
-    accuracy = None if batch.labels is None else (output.logits.argmax(1) == batch.labels).double().mean().item()
-    return spikes, None if share is None else share.mean(1).tolist(), accuracy
+def spikes_over_time(model, batches, seed):
+    """Means over Batches: layer -> spikes per image at each step (T,); the share of active input open (T,), or None; accuracy, or
+    None where nobody knows labels."""
+    average = Average()
+    for batch in batches:
+        output = batch.run(model, seed)
+        figures = {name: count.double().mean(1) for name, count in output.spikes_by_step.items()}
+        if (share := open_share_by_step(output, batch.images)) is not None:
+            figures["open"] = share.mean(1)
+        if batch.labels is not None:
+            figures["right"] = (output.logits.argmax(1) == batch.labels).double().mean()
+        average.add(len(batch.images), **figures)
+    means = average.means()
+    share, accuracy = means.pop("open", None), means.pop("right", None)
+    return means, share, accuracy
 
 
 def rank_correlation(a, b):

@@ -21,7 +21,6 @@ TEMPLATES = jinja2.Environment(
 )
 TEMPLATES.policies["json.dumps_kwargs"] = {"allow_nan": False}
 MADE_BY = '<meta name="generator" content="report.py">'
-LARGEST_PLAYERS = 4 * 2**20  # bytes of step data in the page, so that it stays below 10 MB with plotly's 4.8
 MOST_PIXELS = 96  # along a side of a picture in the player
 
 
@@ -51,7 +50,7 @@ def page(runs, pairs=None):
         run.mark = f"#{number}"
     look, results = charts.look_of(runs), charts.results_of(runs)
     films = [run.film for run in runs if run.film]
-    players, cut = players_of(runs)
+    players = [{"run": run.mark, "name": run.name, **as_player(run.film)} for run in runs if run.film]
     sections = {
         "costs": charts.against_cost(results, look),
         "classes": charts.matrices(runs),
@@ -72,28 +71,12 @@ def page(runs, pairs=None):
         flags=charts.flags_tables(runs),
         charts=shown,
         films=films,
-        cut=cut,
         most_pixels=MOST_PIXELS,
         data={"charts": figures, "players": players, "parts": PART_COLOURS},
         explained=EXPLAINED,
         made_by=Markup(MADE_BY),
         plotly=Markup(get_plotlyjs()),
     )
-
-
-def players_of(runs):
-    """(what the player shows of each run that has a film, lines on those of which it has not all images). Each has an equal part
-    of the page's room, for as many of its first images as fit."""
-    watched, players, cut = [run for run in runs if run.film], [], []
-    for run in watched:
-        one = {"run": run.mark, "name": run.name, **as_player(run.film.first(1))}
-        images = len(run.film.titles)
-        count = min(images, LARGEST_PLAYERS // len(watched) // len(json.dumps(one)))
-        if count < images:
-            cut.append(f"{run.title} {count} of {images} images")
-        if count:
-            players.append(one | as_player(run.film.first(count)))
-    return players, cut
 
 
 def as_player(film):
