@@ -428,7 +428,7 @@ def filled(layer, name, node):
     for key in ("weight", "bias"):
         own = getattr(layer, key)
         if own is not None:
-            value = tensor_of(getattr(node, key))
+            value = torch.from_numpy(np.array(getattr(node, key), np.float32))
             if value.shape != own.shape:
                 raise ModelError(f"node {name!r}: its {key} is {tuple(value.shape)}, where {tuple(own.shape)} fits")
             setattr(layer, key, nn.Parameter(value))

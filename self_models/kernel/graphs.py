@@ -32,8 +32,8 @@ class Link:
     the source, and each column, its phase, -1 for none, the window's corner, and how many of the window's rows, or columns, are
     skipped. shape: (C, H, W) of what arrives; natural: its shape in the graph."""
 
-    def __init__(self, source, natural):
-        self.source, self.shape, self.natural, self.weights, self.factor = source, source["shape"], natural, None, 1.0
+    def __init__(self, source):
+        self.source, self.shape, self.natural, self.weights, self.factor = source, source["shape"], source["natural"], None, 1.0
         self.bias, self.at, self.skipped = np.zeros((1, 1, 1)), [np.arange(size) for size in self.shape[1:]], None
 
     def takes(self, module, natural):
@@ -123,7 +123,7 @@ class Layout:
 
     def __init__(self, model):
         self.model, self.order, self.of = model, [], {}
-        self.input = {"kind": NEURONS, "shape": placed(model.input_shape), "valued": 1}
+        self.input = {"kind": NEURONS, "shape": placed(model.input_shape), "natural": model.input_shape, "valued": 1}
         signals = {}  # name -> (node, modules behind it, the shape of each) of all that it sends
         for name, node in model.nodes.items():
             if model.back[name]:
@@ -148,7 +148,7 @@ class Layout:
             arriving = [(each, [*behind, (gain, shape)]) for each, behind in arriving]
         fires = node.threshold is not None
         new = {"kind": NEURONS, "start": node.start} if fires else {"kind": INTEGRATOR, "valued": 1}
-        new |= {"natural": shape, "neuron": node}
+        new |= {"neuron": node}
         self.of[name] = self.received(arriving, new)
         return self.of[name]
 
@@ -158,7 +158,7 @@ class Layout:
         shapes = {link.shape for link in links}
         if len(shapes) > 1:
             raise ModelError(f"a sum of signals of other shapes, {', '.join(map(str, shapes))}: it runs dense")
-        new |= {"shape": shapes.pop(), "bias": sum(link.bias for link in links)}
+        new |= {"shape": shapes.pop(), "natural": links[0].natural, "bias": sum(link.bias for link in links)}
         more = [{"kind": ADDING, "into": new, "shape": new["shape"], "link": link} for link in links[1:]]
         new["link"] = links[0]
         delayed = "neuron" in new and new["neuron"].delayed  # then it fires before it is charged
@@ -167,10 +167,10 @@ class Layout:
 
     def link(self, source, behind):
         """A Link from a node through modules, behind as many relays as they need."""
-        link = Link(source, source.get("natural", source["shape"] if source is not self.input else self.model.input_shape))
+        link = Link(source)
         for at, (module, natural) in enumerate(behind):
             if not link.takes(module, natural):
-                relay = self.received([(source, behind[:at])], {"kind": RELAY, "valued": 1, "natural": link.natural})
+                relay = self.received([(source, behind[:at])], {"kind": RELAY, "valued": 1})
                 return self.link(relay, behind[at:])
         if link.weights is None:
             link.fold(None, link.natural)

@@ -80,6 +80,7 @@ class Tables(NamedTuple):
             want("types", each.dtype == kind and each.ndim == 1 and each.flags.c_contiguous)
         want("nodes", own["nodes"] == len(kinds) == len(self.shapes) and constants * len(kinds) <= len(self.constants))
         want("order", min(own["forward"], own["feedback"]) >= 0 and own["forward"] + own["feedback"] == len(order))
+        want("layers", 0 < own["layers"] <= len(kinds))
         want("order", sorted(order) == [*range(1, len(kinds))] and own["output"] > 0)
         want("rows", 0 < own["rows"] <= max(map(prod, self.shapes)))
         ends = {NEURONS: range(own["layers"]), OUTPUT: [own["output"]], DECODED: [own["decoded"]], WAITING: [own["waiting"]]}
@@ -122,9 +123,8 @@ class Tables(NamedTuple):
         first, count = node["first_place"], 3 * (height + width)
         want(f"places of {n}", 0 <= first <= len(self.places) - count)
         phases, corners, skipped = self.places[first : first + count].reshape(-1, 3).T.astype(np.int64)
-        want(
-            f"places of {n}", min(phases) >= -1 and max(abs(corners)) < LARGEST // 2 and 0 <= min(skipped) <= max(skipped) <= side
-        )
+        want(f"places of {n}", min(phases) >= -1 and max(abs(corners)) < LARGEST // 2)
+        want(f"places of {n}", 0 <= min(skipped) <= max(skipped) <= side)
         phases = max(phases[:height]) + max(phases[height:]) + 1
         end = node["first_weight"] + phases * channels * side * row
         want(f"weights of {n}", node["first_weight"] >= 0 and end <= len(self.weights) - SPARE and node["group"] > 0)
