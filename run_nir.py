@@ -71,6 +71,8 @@ def main(argv=None):
         raise UserError(
             f"{shape}, and recordings are (2, H, W), or (1, H, W): give its Input such a shape, and a Flatten behind it"
         )
+    if args.gif and not model.spiking:
+        raise UserError(f"--gif shows spikes, and no node of {args.network} sends any: leave it out")
     run = RunLog("nir", args.run_name or Path(args.network).stem, args, trains=False)
     run.say(*dict.fromkeys(f"note: {note.message}" for note in notes))
     files, labels, names = listed(args, model)
