@@ -1,15 +1,16 @@
 """The models: plans, layers, neurons, and the objectives built on them. load() gives a trained one, evaluate() judges it,
 first_difference() says where two part, read_images() turns image files into what it takes, load_data() gives a data set's,
-from_ann() makes one of somebody else's trained ANN."""
+from_ann() makes one of somebody else's trained ANN, from_nir() of somebody else's spiking network."""
 
 from self_models.adopting import from_ann
 from self_models.basics import ModelError
 from self_models.basics.files import read_images
 from self_models.conformance import first_difference
 from self_models.counting.evaluation import evaluate
+from self_models.graph import from_nir
 from self_models.loading import load
 
-__all__ = ["ModelError", "evaluate", "first_difference", "from_ann", "load", "load_data", "read_images"]
+__all__ = ["ModelError", "evaluate", "first_difference", "from_ann", "from_nir", "load", "load_data", "read_images"]
 
 
 def __getattr__(name):

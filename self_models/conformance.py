@@ -35,9 +35,11 @@ class Difference(NamedTuple):
         neuron = "" if self.neuron is None else f", neuron {self.neuron}"
         words = f"image {self.image}, step {self.step}, {self.layer}{neuron}: {self.a:.9g} and {self.b:.9g}"
         if self.potentials:
-            (v, other), (theta, others) = self.potentials, self.thresholds
-            below = f"threshold {theta:.9g}" if theta == others else f"thresholds {theta:.9g} and {others:.9g}"
-            words += f"; potentials {v:.9g} and {other:.9g}, {below}"
+            v, other = self.potentials
+            words += f"; potentials {v:.9g} and {other:.9g}"
+        if self.thresholds:
+            theta, others = self.thresholds
+            words += f", threshold {theta:.9g}" if theta == others else f", thresholds {theta:.9g} and {others:.9g}"
         return words
 
 
@@ -53,7 +55,11 @@ def first_difference(a, b, images=None, seed=0, uniforms=None, tolerance=None):
     seed = required(WHOLE, "seed", seed)
     tolerance = None if tolerance is None else required(NOT_NEGATIVE, "tolerance", tolerance)
     if isinstance(a, SNNOutput) and isinstance(b, SNNOutput):
-        return compared(a, b, tolerance)
+        found = compared(a, b, tolerance)
+        v = [of_layer(output, found.layer)[1] for output in (a, b)] if found and found.neuron is not None else [None]
+        if any(each is None for each in v):
+            return found
+        return found._replace(potentials=tuple(each[found.step, found.image].flatten()[found.neuron].item() for each in v))
     images = tensor_of(images)
     if not isinstance(images, torch.Tensor) or not images.dim():
         raise ModelError(f"images must be a tensor or array (B, C, H, W), not a {type(images).__name__}")

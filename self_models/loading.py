@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, differences, load_checkpoint, may_hold, restore
 from self_models.basics.settings import Registry
+from self_models.graph import from_nir
 from self_models.integers import in_whole_numbers
 from self_models.kernel.build import built
 from self_models.kernel.engine import EventEngine
@@ -38,7 +39,8 @@ WEIGHTS = Registry("weights", float32=lambda model: model, float16=in_sixteen_bi
 
 
 def load(path, engine="auto", device="cpu", model=None, weights="float32", **changed):
-    """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device.
+    """The checkpoint's own ANN or SNN, with its settings, weights, thresholds and leaks, in eval mode on the device; or the
+    GraphSNN of a file x.nir, which takes dt and reset as from_nir has them.
 
     changed: settings to take instead of the checkpoint's, as the model's class names them (timesteps=50, epsilon=0.1).
     model: a class of one's own, derived from VGG_wFeedback or VGG_SNN_STDB_wFeedback: the checkpoint's, or one that runs an
@@ -49,6 +51,10 @@ def load(path, engine="auto", device="cpu", model=None, weights="float32", **cha
     event where it serves and pays. Training and gradients with respect to the images are dense anyhow. On a GPU the figures are
     the CPU's but for rounding if torch.backends.cudnn.allow_tf32 is False. Raises ModelError for a setting, engine or
     device that cannot be, and CheckpointError, which is one, for a file that cannot be used."""
+    if str(path).endswith(".nir"):
+        if model or weights != "float32" or changed.keys() - {"dt", "reset"}:
+            raise ModelError(f"{path}: a NIR graph takes dt, reset, engine and device, and weights of float32")
+        return from_nir(path, engine=engine, **changed).to(device)
     saved = load_checkpoint(path)
     if "settings" not in saved:
         raise CheckpointError(
