@@ -20,7 +20,7 @@ from harness.command_line.scripts import run_script
 from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings, some
 from harness.drawing.recording import save_recording
-from harness.measuring.report import figure, save_results_json
+from harness.measuring.report import figure
 from harness.runs.runlog import RunLog, progress_bar
 from self_models.basics import ModelError
 from self_models.basics.settings import COUNT, POSITIVE, settings_in
@@ -28,7 +28,7 @@ from self_models.counting.graph_ledger import graph_entries
 from self_models.counting.prices import conventions
 from self_models.graph import RESETS, from_nir
 
-SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size", "results_json")  # flags of other scripts, too
+SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size")  # flags of other scripts, too
 MOST = 100_000  # timesteps
 COUNTED = 10  # recordings of which additions are counted
 COLUMNS = ("left", "left", "right", "right")
@@ -57,12 +57,11 @@ def build_parser():
     group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is read as another class")
     help_text = "draw this recording: events, first layer's spikes, outputs"
     group.add_argument("--gif", default="", metavar="FILE", help=help_text)
-    parser.rare |= {"results_json"}
     return parser
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv).with_settled(seed=0)
+    args = build_parser().parse_args(argv).with_settled(seed=0, results_json="")
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         model = from_nir(args.network, args.dt, args.reset, args.engine)
@@ -90,8 +89,6 @@ def main(argv=None):
             run.say(f"wrong: {path}: {names[label]} read as {names[found]}")
     record = {"event": "nir", "network": args.network, "timesteps": steps, "dt": model.dt, **result}
     run.record(**record)
-    if args.results_json:
-        save_results_json(args.results_json, [record])
     if drawn:
         save_recording(run.place.picture(".gif"), model, drawn[0][0], drawn[1], names, Path(args.gif).name)
         run.say(f"wrote {run.place.picture('.gif')}")
