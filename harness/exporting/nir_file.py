@@ -17,11 +17,9 @@ PHASED = "layers fire one after the other (update phased), which NIR has no word
 
 
 def nir_bytes(layers, facts):
-    """(the file's content, lines on it). facts: its metadata, name -> text or number. Raises UserError without the package."""
-    try:
-        import nir
-    except ImportError:
-        raise UserError("--to nir needs the package nir: pip install nir") from None
+    """(the file's content, lines on it). facts: its metadata, name -> text or number. from_nir reads it back to the same spikes."""
+    import nir  # it brings HDF5
+
     nodes = {"input": nir.Input({"input": np.array(layers[0].before)})}
     nodes |= {layer.name.replace(".", "_"): node_of(layer, nir) for layer in layers}  # PyTorch has no dots in a name
     nodes["output"] = nir.Output({"output": np.array(layers[-1].after)})
