@@ -88,34 +88,31 @@ def matrices(runs):
 def spikes(results, look):
     """(title, figure) of results that counted spikes: by part, by layer, and input that is open at each step. Of several alike
     the last is drawn."""
-    told = [(f"{row.run} {row['run with']}".strip(), row) for _, row in results.iterrows() if row.result.spikes]
-    told = dict(told).items()
-    by_part = pd.DataFrame([
-        {"": f"{label}<br><b>{row.result.spikes['total']:,.0f}</b>", "part": part, SPIKES: row.result.spikes.get(part, 0)}
-        for label, row in told for part in PARTS.values()
-    ])  # fmt: skip
-    if len(by_part):
-        figure = px.bar(by_part, x=SPIKES, y="", color="part", orientation="h", color_discrete_map=PART_COLOURS)
-        figure.update_layout(height=110 + 42 * len(told)).update_yaxes(autorange="reversed")
-        yield "By part of the network", figure
-    by_layer = pd.DataFrame([
-        {"run": row.run, "network": row.network, "": label, "layer": layer, SPIKES: count}
-        for label, row in told for layer, count in (row.result.record.get("spikes_per_layer") or {}).items()
-    ])  # fmt: skip
-    if len(by_layer):
-        layers = sorted({*by_layer.layer}, key=lambda layer: ([*PARTS.values()].index(part_of(layer)), len(layer), layer))
-        words = dict(zip(layers, in_words(layers), strict=True))
-        axes = {"x": SPIKES, "y": "layer", "category_orders": {"layer": list(words.values())}}
-        figure = px.scatter(by_layer.replace({"layer": words}), hover_data=[""], **axes, **look)
+    total, ids = FIGURES["spikes"].title, ["run", "network", "label"]
+    told = results.dropna(subset=total) if len(results) else results
+    if told.empty:
+        return
+    told = told.assign(label=(told.run + " " + told["run with"]).str.strip()).drop_duplicates("label", keep="last")
+    parts = {FIGURES[part].title: part for part in PARTS.values()}
+    by_part = told.rename(columns=parts).melt([*ids, total], [*parts.values()], "part", SPIKES).fillna(0)
+    by_part[""] = by_part.label + by_part[total].map("<br><b>{:,.0f}</b>".format)
+    figure = px.bar(by_part, x=SPIKES, y="", color="part", orientation="h", color_discrete_map=PART_COLOURS)
+    figure.update_layout(height=110 + 42 * len(told)).update_yaxes(autorange="reversed")
+    yield "By part of the network", figure
+    counts = pd.DataFrame([result.record.get("spikes_per_layer") or {} for result in told.result], told.index)
+    layers = sorted(counts, key=lambda layer: ([*PARTS.values()].index(part_of(layer)), len(layer), layer))
+    words = dict(zip(layers, in_words(layers), strict=True))
+    if layers:
+        by_layer = counts.rename(columns=words).join(told[ids]).melt(ids, [*words.values()], "layer", SPIKES).dropna()
+        order = {"layer": list(words.values())}
+        figure = px.scatter(by_layer, x=SPIKES, y="layer", hover_data=["label"], category_orders=order, **look)
         figure.update_layout(height=110 + max(30, 9 * len(told)) * len(layers), scattermode="group").update_traces(marker_size=9)
         yield "By layer", figure
-    shares = pd.DataFrame([
-        {"run": row.run, "network": row.network, "": label, "step": step, SHARE: 100 * share}
-        for label, row in told if min(row.result.record.get("open_share") or [1]) < 1
-        for step, share in enumerate(row.result.record["open_share"], 1)
-    ])  # fmt: skip
+    shares = told[ids].assign(open=[result.record.get("open_share") for result in told.result]).dropna()
+    shares = shares[[min(share, default=1) < 1 for share in shares.open]].explode("open")
     if len(shares):
-        yield "Active input pixels open at each step", px.line(shares, x="step", y=SHARE, line_group="", **look)
+        shares = shares.assign(step=shares.groupby("label").cumcount() + 1, **{SHARE: 100 * shares.open.astype(float)})
+        yield "Active input pixels open at each step", px.line(shares, x="step", y=SHARE, line_group="label", **look)
 
 
 def over(runs, objects, axis, drawn):
