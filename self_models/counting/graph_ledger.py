@@ -36,8 +36,8 @@ def graph_entries(model, recordings, timesteps):
 
 
 def connected(model, source):
-    """Target -> (how many connections each place of a source has to it, modules with weights in between); targets are neurons, and
-    the output behind weights."""
+    """Target -> (how many connections each place of a source has to it, modules with weights in between) of neurons, and of the
+    output behind weights."""
     names, found = list(model.nodes), {}
     with torch.enable_grad():
         begin = torch.ones(1, *(model.input_shape if source == "input" else model.shapes[source]), requires_grad=True)
