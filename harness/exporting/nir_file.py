@@ -17,7 +17,7 @@ PHASED = "layers fire one after the other (update phased), which NIR has no word
 
 
 def nir_bytes(layers, facts):
-    """(the file's content, lines on it). facts: its metadata, name -> text or number. from_nir reads it back to the same spikes."""
+    """(the file's content, lines on it). facts: its metadata, name -> text or number. from_nir() reads back the same spikes."""
     import nir  # it brings HDF5
 
     nodes = {"input": nir.Input({"input": np.array(layers[0].before)})}
