@@ -182,21 +182,6 @@ def test_fan_out_is_the_number_of_weights_met(layer):
     assert torch.equal(fan_out(layer, (2, 5, 6), every=True).float(), met)
 
 
-def test_operations_do_not_depend_on_the_batch():
-    """A black-and-white and a grey image, direct encoding: together they cost what they cost alone."""
-    model = build(FEEDBACK, encoding="direct")
-    x = torch.stack([(torch.arange(90.0).reshape(1, 9, 10) % 3 == 0).float(), torch.linspace(0, 0.9, 90).reshape(1, 9, 10)])
-    found = []
-    for images in (x, x[:1], x[1:]):
-        with torch.no_grad(), OperationCounter(model) as counter:
-            model(images)
-        found.append(counter.counts())
-    together, *alone = found
-    assert together["acs"]["features.0"] > 0 and together["macs"]["features.0"] > 0
-    for kind, layers in together.items():
-        assert layers == {name: sum(each[kind].get(name, 0) for each in alone) for name in layers}
-
-
 def test_difficulty_takes_ink_out():
     ink = torch.tensor([1.0, 2.0, 3.0, 4.0])
     per_image = {"spikes": 10 * ink, "ink": ink, "margin": -ink, "correct": torch.tensor([True, True, True, False])}

@@ -25,7 +25,6 @@ from conftest import (
     OBJ1,
     OBJ3,
     PLAN,
-    POOLED,
     REPOSITORY,
     SNN,
     SPIKING,
@@ -36,7 +35,6 @@ from conftest import (
     become,
     build,
     check_same,
-    figures,
     images,
     inputs,
     records,
@@ -54,7 +52,6 @@ from harness.data.sets import ImageSet
 from harness.training.losses import Criterion
 from self_models import ModelError, first_difference
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.evaluation import evaluate
 from self_models.counting.operations import OperationCounter
 from self_models.fast.batched.folding import FoldedChain, folded
 from self_models.kernel.engine import EventEngine
@@ -580,34 +577,6 @@ def test_whatever_changes_a_network_counts_at_the_next_run(way):
         assert engine(x, u) and engine._kept.rooms is rooms  # which are kept while nothing changes
         if way == "one weight through .data":  # frozen is a promise, which is broken here
             assert torch.equal(frozen(x, u).logits, before.logits)
-
-
-# --- evaluation
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        POOLED, {"image_shape": (3, 12, 10), "update": "delayed"}, {**BIAS, **MAXIMUM, "encoding": "direct", "fc_layers": 0},
-        {"cls": AdaptiveTimestepsSNN, "rule": "confidence", "gap_bound": 1.5},
-        {**BIAS, "plan": [[4, "M", "M", "fork", 6, "D", 5], ["U", 3, "U", "in"]], "feedback_interval": 2},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_an_evaluation_by_either_engine_has_the_same_figures(settings):
-    """With all operations; some weights are 0, so that effective ones are fewer. On the grid sums often cancel, and the engine
-    counts such inputs as not 0."""
-    model, found = build(on_grid=False, **settings), []
-    draw = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data *= torch.rand(parameter.shape, generator=draw) > 0.1
-    x, _ = inputs(model)
-    for engine in (None, EventEngine(model)):
-        model.engine = engine
-        found.append(figures(evaluate(model, x, torch.arange(COUNT), batch_size=3)))
-    assert found[0]["operations"]["event_acs"] > 0
-    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
 
 
 # --- scripts

@@ -276,22 +276,6 @@ def test_qcfs_is_everywhere_under_its_names(norm, name, bound):
     assert model.get_parameter(f"features.1.{name}").item() > 0
 
 
-@torch.no_grad()
-def test_a_black_image_is_classified_alone_as_beside_another():
-    """What the mean of a norm and the bias of its scale make of nothing is not nothing."""
-    model = tiny(VGG_wFeedback, norm="batch").eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.fill_(-0.5)
-            module.bias.fill_(0.25)
-    x = images(2, (1, 28, 28))
-    x[0] = 0
-    alone, both = model(x[:1]), model(x)
-    torch.testing.assert_close(alone.logits, both.logits[:1])
-    torch.testing.assert_close(alone.predictions, both.predictions[:, :1])
-    assert alone.logits.any()
-
-
 def test_folded_weights_are_the_normalised_network():
     """In all three stages, transposed convolutions included: an ANN without normalisation gives the same."""
     model = tiny(VGG_wFeedback, norm="scale").train()
