@@ -159,7 +159,7 @@ def test_a_part_does_not_take_a_flag_of_a_script(script, name, flag, monkeypatch
     assert f"--model: {flag} is a flag of this script already: give" in refused(script, "--epsilon 0.1")
     monkeypatch.setitem(RULES, "x", rule("timesteps", LEAD))  # nor one of the network
     with pytest.raises(ModelError, match="a rule declares a setting timesteps, which InputBlockingSNN has already"):
-        InputBlockingSNN.declared()
+        InputBlockingSNN.known_settings()
 
 
 def test_a_rule_that_looks_at_the_input_must_say_so():
@@ -526,7 +526,7 @@ def test_what_does_nothing_is_refused(tmp_path, variance):
     plain = PLAIN.replace("VGG5_wFeedback", "VGG5")
     assert "VGG5_small has no decoder" in refused(SNN, f"{plain} {here} --variance_weight 1")
     assert "--variance_weight" in refused(ANN, f"--variance_weight 1 {here}")
-    assert "at least 0" in refused(SNN, f"{PLAIN} {here} --variance_weight -1")
+    assert "from 0" in refused(SNN, f"{PLAIN} {here} --variance_weight -1")
     LOSSES.clear()
     assert "unrecognized arguments: --variance_weight" in refused(SNN, f"{PLAIN} {here} --variance_weight 1")
     assert not any(tmp_path.iterdir())

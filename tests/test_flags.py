@@ -81,7 +81,7 @@ def test_the_constructor_knows_a_made_up_setting(strict):
     model.change(strictness=1)
     assert model(x, seed=1).is_open.sum() < found.is_open.sum() and model.settings["strictness"] == 1.0
     for wrong, words in (
-        ({"gate": "strict", "strictness": 2}, "strictness: 2 is not a number at least 0 and at most 1"),
+        ({"gate": "strict", "strictness": 2}, "strictness: 2 is not a number from 0 to 1"),
         ({"gate": "strict", "strictness": "much"}, "strictness: 'much' is not"),
         ({"gate": "block", "strictness": 0.5}, "strictness is a setting of gate strict, which is not chosen"),
         ({"strictnes": 0.5}, "no setting 'strictnes'"),
@@ -99,10 +99,10 @@ def test_flags_help_checkpoint_and_resume_know_a_made_up_setting(strict, trained
     shown = parser.format_help()
     assert (
         "--strictness" in shown
-        and "part of epsilon that counts (0 to 1; default: 0.5)" in shown
+        and "part of epsilon that counts (from 0 to 1; default: 0.5)" in shown
         and "contrast,once,strict}" in shown
     )
-    assert "--strictness: 2.0 is not a number at least 0 and at most 1" in refused(SNN, "--strictness 2")
+    assert "--strictness: 2.0 is not a number from 0 to 1" in refused(SNN, "--strictness 2")
     here = f"--pretrained_ann {trained.ann} {SPIKING} --gate strict --epsilon 0.4 --output_dir {tmp_path}"
     run_here(SNN, here, "--strictness 0.25 --run_name x")
     path = tmp_path / "trained_models/snn/x.pth"
@@ -410,12 +410,12 @@ def test_a_recipe_or_checkpoint_that_names_tensorboard_is_told_so_and_runs(own, 
         ("fc_with = 8", "mine.toml: fc_with is no flag of this script: did you mean fc_width? --help_all lists them"),
         ("[anm]\n", "mine.toml: anm is no flag of this script: did you mean ann?"),
         ("calibrate = true", "mine.toml: calibrate is no flag of this script: "),  # of SNNs
-        ("fc_width = 0", "mine.toml: argument --fc_width: 0 is not a whole number at least 1"),
+        ("fc_width = 0", "mine.toml: argument --fc_width: 0 is not a whole number from 1"),
         ("augment = 2", "mine.toml: argument --augment: '2' is neither True nor False"),
         ("optimizer = 'Adma'", "mine.toml: argument --optimizer: unknown name 'Adma': did you mean Adam?"),
         ("architecture = 'VGG5_wFeedbck'", "mine.toml: argument -a/--architecture: unknown name 'VGG5_wFeedbck'"),
         ("data_dir = true", "mine.toml: argument --data_dir: expected one argument"),
-        ("lr_interval = [0.5, 2.0]", "mine.toml: argument --lr_interval: 2.0 is not a number at least 0"),
+        ("lr_interval = [0.5, 2.0]", "mine.toml: argument --lr_interval: 2.0 is not a number from 0"),
         ("teacher_ann = 'quick_twn'", "mine.toml: teacher_ann: unknown preset 'quick_twn': did you mean quick_baseline?"),
         ("like = 'baselin'", "mine.toml: like: unknown preset 'baselin': did you mean baseline?"),
         ("like = 'mine'", "--preset mine.toml leads back to itself"),

@@ -108,7 +108,7 @@ FILES = [  # (what becomes of a checkpoint, what is said of it)
     (settings(fc_width=HUGE), f"fc_width {HUGE}: no network can be so large.*; use another copy"),
     (settings(fc_width=10**6), r"another VGG_SNN_STDB_wFeedback: classifier.0.weight is \(16, 1568\), not \(1000000, 1568\)"),
     (settings(kernel_size=HUGE), f"kernel_size {HUGE}: no network can be so large"),
-    (settings(labels=HUGE), f"labels: {HUGE} is not a whole number at least 1 and at most"),
+    (settings(labels=HUGE), f"labels: {HUGE} is not a whole number from 1 to"),
     (settings(labels=2**20, classes=None), r"classifier.6.weight is \(10, 16\), not \(1048576, 16\)"),
     (settings(image_shape=(1, HUGE, HUGE)), "image_shape must be three whole numbers"),
     (settings(image_shape=(1, 2**15, 2**15)), "classifier.0.weight is"),

@@ -27,6 +27,8 @@ from conftest import (
     SNN,
     SPIKING,
     TINY,
+    UNKNOWN,
+    build,
     digests,
     flip,
     images,
@@ -41,8 +43,12 @@ import results
 from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import ImageSet
+from harness.exporting.layers import forward_layers
 from self_models import ModelError, evaluate, load
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.counting.ledger import ledger
+from self_models.counting.operations import OperationCounter
+from self_models.integers import in_whole_numbers
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -76,17 +82,17 @@ COMMANDS = [  # script, flags, words of its one line
     (ANN, "--architecture VGG7", "VGG5_wFeedback"), (ANN, "--optimizer LBFGS", "Adam"), (ANN, "--device tpu", "cpu"),
         (ANN, "--timestep 5", "--timestep"), (ANN, "--epsilon 0.1", "--epsilon"), (ANN, "stray", "stray"),
         (SNN, "--readout none", "spike_count"), (SNN, "--encoding phase", "poisson"), (SNN, "--trade_off_type sum", "linear"),
-        (SNN, "--precision float16", "choose from"), (SNN, "--epsilon nan", "at least 0"), (OBJ1, "--epsilon inf", "inf"),
-        (OBJ1, "--epsilon 0.1 -0.1", "at least 0"), (OBJ1, "--epsilon", "--epsilon"), (OBJ2, "--rules never", "all_predicted"),
-        (OBJ2, "--gap_bounds much", "much"), (OBJ3, "--contrast strong", "local"), (ANALYSIS, "--images 0", "at least 1"),
-        (ANALYSIS, "--frame_seconds 0", "above 0"), (SNN, "--leak 1.1", "at most 1"), (SNN, "--leak nan", "at least 0"),
+        (SNN, "--precision float16", "choose from"), (SNN, "--epsilon nan", "from 0"), (OBJ1, "--epsilon inf", "inf"),
+        (OBJ1, "--epsilon 0.1 -0.1", "from 0"), (OBJ1, "--epsilon", "--epsilon"), (OBJ2, "--rules never", "all_predicted"),
+        (OBJ2, "--gap_bounds much", "much"), (OBJ3, "--contrast strong", "local"), (ANALYSIS, "--images 0", "from 1"),
+        (ANALYSIS, "--frame_seconds 0", "above 0"), (SNN, "--leak 1.1", "to 1"), (SNN, "--leak nan", "from 0"),
         (SNN, "--bptt_segments few", "whole number"), (SNN, "--timesteps 2.5", "whole number"),
-        (ANN, "--epochs -1", "at least 0"),
+        (ANN, "--epochs -1", "from 0"),
         (SNN, "--bptt_segments 51 --timesteps 50", "0 (keep all steps) to the 50 timesteps"), (ANN, "-lr 0", "above 0"),
         (ANN, "-lr nan", "above 0"), (ANN, "--learning_rate inf", "too large"), (ANN, "-lr 1e300", "too large"),
-        (ANN, "--trade_off -1", "at least 0"), (ANN, "--momentum 1.5", "at most 1"), (ANN, "--lr_interval 0.5,2", "at most 1"),
+        (ANN, "--trade_off -1", "from 0"), (ANN, "--momentum 1.5", "to 1"), (ANN, "--lr_interval 0.5,2", "to 1"),
         (ANN, "--lr_interval often", "often"), (ANN, "--dropout 1", "below 1"), (ANN, "--kernel_size 4", "odd"),
-        (SNN, "--default_threshold 0", "above 0"), (SNN, "--balance_percentile 100.1", "at most 100"),
+        (SNN, "--default_threshold 0", "above 0"), (SNN, "--balance_percentile 100.1", "to 100"),
         (ANN, "-a VGG5 --timesteps 2", "no decoder"), (SNN, "-a VGG5 --epsilon 0.1", "architecture with feedback"),
         (SNN, "--feedback_interval 51", "50 timesteps"), (SNN, "-a VGG5_wFeedback_small --gate once --encoding direct", "choose"),
         (SNN, "--encoding poisson --gate once --readout membrane", "needs --encoding direct"),
@@ -165,10 +171,10 @@ HUGE = 2**31 - 1
 FEEDBACK, TRAINED_ANN = (REPOSITORY / "trained_models" / name for name in ("snn/snn_feedback.pth", "ann/ann_feedback.pth"))
 CHANGED = [
     ({"epsilom": 0.1}, "no setting 'epsilom': choose from .*epsilon"),
-    ({"epsilon": "much"}, "epsilon: 'much' is not a number at least 0"),
+    ({"epsilon": "much"}, "epsilon: 'much' is not a number from 0"),
     ({"timesteps": 2.5}, "timesteps: 2.5 is not a whole number"),
     ({"timesteps": True}, "timesteps: True is not a whole number"),
-    ({"timesteps": 0}, "timesteps: 0 is not a whole number at least 1"),
+    ({"timesteps": 0}, "timesteps: 0 is not a whole number from 1"),
     ({"fc_width": HUGE}, f"fc_width {HUGE}: no network can be so large"),
     ({"latch": 1}, "latch: 1 is neither True nor False"),
     ({"readout": "none"}, "readout: unknown name 'none': choose from spike_count"),
@@ -177,7 +183,7 @@ CHANGED = [
     ({"plan": 5}, "two lists of tokens"),
     ({"image_shape": [28, 28]}, "three whole numbers"),
     ({"image_shape": np.array([1, 12, 12])}, "three whole numbers"),
-    ({"leak": 2.0}, "leak: 2.0 is not a number at least 0 and at most 1"),
+    ({"leak": 2.0}, "leak: 2.0 is not a number from 0 to 1"),
     ({"default_threshold": 2.0}, "set_thresholds"),
     ({"fc_width": 3}, r"classifier.0.weight is \(256, 1568\), not \(3, 1568\)"),
     ({"rule": "sometimes"}, "rule: unknown name .* choose from never, all_predicted"),
@@ -285,7 +291,25 @@ SETS = [
     ([GREY, [1, 2]], "not a list"),
     ([GREY, LABELS, 0], "batch_size"),
 ]  # of evaluate()
+KNOW = {  # who knows the parts of architectures alone
+    "weights int8": in_whole_numbers, "an export": forward_layers, "a count of operations": OperationCounter,
+    "an energy ledger": lambda model: ledger(model, GREY, LABELS),
+}  # fmt: skip
+
+
+def unknown(part):
+    """A network with a part that no architecture has."""
+    model = build()
+    UNKNOWN[part](model)
+    return model
+
+
 CALLS = [  # what is called, words of the error
+    *(
+        (lambda call=call, part=part: call(unknown(part)), rf"^{who} does not know {re.escape(part)}")
+        for who, call in KNOW.items()
+        for part in UNKNOWN
+    ),
     *((functools.partial(load, FEEDBACK, **changed), words) for changed, words in CHANGED),
     *((functools.partial(cls, **{"fc_width": 4} | settings), words) for cls, settings, words in MADE),
     *((lambda data=data: evaluate(taking("ann"), *data), words) for data, words in SETS),

@@ -80,11 +80,9 @@ class Number:
 
     def __init__(self, kind, low=-math.inf, high=math.inf, *, above=False, below=False):
         self.kind, self.low, self.high, self.excluded = kind, low, high, [low] * above + [high] * below
-        ends = [f"{'above' if above else 'at least'} {low}"] * (low > -math.inf)
-        ends += [f"{'below' if below else 'at most'} {high}"] * (high < math.inf)
-        ranges = f"{'above ' * above}{low} to {'below ' * below}{high}"
-        self.range = ranges if high < MOST else f"{'above' if above else 'from'} {low}" * (low > -math.inf)
-        self.wanted = f"{'a whole number' if kind is int else 'a number'} {' and '.join(ends)}".strip()
+        start, end = f"{'above' if above else 'from'} {low}", f"{'below' if below else 'to'} {high}"
+        self.range = f"{start * (low > -math.inf)} {end * (high < MOST)}".strip()
+        self.wanted = f"{'a whole number' if kind is int else 'a number'} {self.range}".strip()
 
     def check(self, value):
         """The value as int or float. Raises ValueError for another type or range."""
