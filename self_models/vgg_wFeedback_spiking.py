@@ -202,7 +202,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
         view = run.view
         signal = self.encoding.send(view.unexplained(), u) if self.sends(run.steps) else torch.zeros_like(image)  # input spikes
         run.spikes, now = {"input": view.sent(signal)}, [run.steps]
-        run.note("input", signal[None], now)
+        run.note("input", signal, now)
         if self.gate.begins_anew(view):
             run.forget("features", "before_fork")
         shared = self.propagate(run, "features", "before_fork", signal)  # encoder, as far as the decoder needs it
@@ -218,7 +218,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             run.waiting = run.waiting + shared
         decoded = None
         if decodes:
-            run.note("decoder", run.waiting[None], now)
+            run.note("decoder", run.waiting, now)
             decoded = self.propagate(run, "generate", "generate", run.waiting)
             run.waiting = 0
         run.active_parts.append(ActiveParts(waits, idle, decodes))
@@ -236,7 +236,7 @@ class VGG_SNN_STDB_wFeedback(Configured, SpikingLayers, nn.Module):
             else:
                 signal = pass_on(layer, signal, run.memory, name, run.draws)
             if isinstance(layer, SpikingNeuron | nn.MaxPool2d):
-                run.note(name, signal[None], [run.steps])
+                run.note(name, signal, [run.steps])
         return signal
 
     def decoder_idle(self, view):

@@ -93,9 +93,9 @@ class RunState:
         return self.image if self.recording is None else self.recording[:, min(self.steps, self.recording.shape[1] - 1)]
 
     def note(self, layer, signal, steps):
-        """Keep what a layer, or another key of `sent`, sends in the steps of these numbers, (t, B, ...), if somebody counts."""
+        """Keep what a layer, or another key of `sent`, sends in the steps of these numbers, (t B, ...), if somebody counts."""
         if self.sent is not None:
-            self.sent.setdefault(layer, []).append((steps, signal.detach().flatten(0, 1)))
+            self.sent.setdefault(layer, []).append((steps, signal.detach()))
 
     def spike_counts(self, names):
         """Spikes of each of these layers in this step, (B, layers) float32."""
@@ -149,13 +149,14 @@ def all_steps(model, run, steps, uniforms=None, frames=True):
             taken[running] = at + ends
         if model.watcher:
             model.watcher.add(run, ends)
+        rows = slice(at, at + len(drawn))
+        rows = rows if len(running) == len(x) else (rows, running)
+        if not found:
+            whole = len(drawn) == steps
+            found = {name: one if whole else one.new_zeros(steps, *one.shape[1:]) for name, one in shown.items()}
         for name, values in shown.items():
-            if len(drawn) == steps:
-                found[name] = values
-                continue
-            if name not in found:
-                found[name] = values.new_zeros(steps, len(x), *values.shape[2:])
-            found[name][at : at + len(drawn), running if len(running) < len(x) else slice(None)] = values
+            if values is not found[name]:
+                found[name][rows] = values
         if stops:
             left = (~may_stop.any(0)).nonzero().flatten()
             if not len(left):

@@ -144,10 +144,10 @@ def counts_by_layer(run, names, steps):
     found, first = [], run.steps - steps
     for name in names:
         pieces = run.counts.get(name, [])
-        counts = torch.cat([values for _, values in pieces]) if pieces else None
-        if counts is None or len(counts) < steps:
+        counts = pieces[0][1] if len(pieces) == 1 else torch.cat([values for _, values in pieces]) if pieces else ()
+        if len(counts) < steps:
             placed = run.image.new_zeros(steps, len(run.image), dtype=torch.float32)
-            if counts is not None:
+            if pieces:
                 placed[[step - first for numbers, _ in pieces for step in numbers]] = counts
             counts = placed
         found.append(counts)

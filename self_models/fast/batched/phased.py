@@ -25,7 +25,7 @@ def advance(model, run, draws):
         else:
             run.steps += 1
     begin, signal = len(signal) - model.timesteps, torch.stack(signal)
-    run.note("input", signal[begin:], range(begin, len(signal)))
+    run.note("input", signal[begin:].flatten(0, 1), range(begin, len(signal)))
     forked = through(model, run, "features", "before_fork", signal[begin:], begin)
     encoded, begin = through(model, run, "features", "after_fork", *forked)
     drives, begin = through(model, run, "classifier", "classifier", encoded.flatten(2), begin)
@@ -42,7 +42,7 @@ def decoded_steps(model, run, forked, steps):
     decoded, run.steps = [None] * steps, 0
     if model.has_feedback:
         codes, begin = forked
-        run.note("decoder", codes, range(begin, begin + len(codes)))
+        run.note("decoder", codes.flatten(0, 1), range(begin, begin + len(codes)))
         output, begin = through(model, run, "generate", "generate", codes, begin)
         decoded = [torch.zeros_like(output[0])] * begin + [*output]
         decoded += [torch.zeros_like(output[0])] * (steps - len(decoded))
@@ -86,7 +86,7 @@ def through(model, run, name, part, signal, begin):
         else:
             signal = layer(signal)
         if isinstance(layer, SpikingNeuron | nn.MaxPool2d) and not as_numbers:
-            run.note(key, signal.unflatten(0, (steps, -1)), range(begin, begin + steps))
+            run.note(key, signal, range(begin, begin + steps))
     return signal.unflatten(0, (steps, -1)), begin
 
 

@@ -48,7 +48,8 @@ def advance(model, run, draws):
         return phased.advance(model, run, draws)
     parts = [encode_and_decode(model, run, part) for part in draws.split(1 if model.gate.reacts else len(draws))]
     codes = [codes.flatten(2) for codes, _ in parts if codes is not None]
-    logits = classify(model, run, torch.cat(codes) if codes else (), len(draws))
+    codes = codes[0] if len(codes) == 1 else torch.cat(codes) if codes else ()
+    logits = classify(model, run, codes, len(draws))
     shown = stacked([shown for _, of_part in parts for shown in of_part])
     return shown | {"logits": logits, "spikes": counts_by_layer(run, model.wiring.names, len(draws))}
 
@@ -63,7 +64,8 @@ def encode_and_decode(model, run, draws):
         show_image(model, run, run.shown_now())
         view = run.view
     signal = model.encoding.send(view.unexplained(), draws)
-    run.note("input", signal, steps)
+    if run.sent is not None:
+        run.note("input", signal.flatten(0, 1), steps)
     run.counts.setdefault("input", []).append((steps, count_events(view.sent(signal))))
     waits, idle, decodes = model.gate.waits(view), model.decoder_idle(view), [model.decodes(view, step) for step in steps]
     run.active_parts += [ActiveParts(waits, idle, now) for now in decodes]
@@ -76,7 +78,7 @@ def encode_and_decode(model, run, draws):
         chosen = [step for step, now in zip(steps, decodes, strict=True) if now]
         inflow = forked if model.feedback_interval == 1 else gathered(run, forked, decodes)
         if chosen:
-            run.note("decoder", inflow, chosen)
+            run.note("decoder", inflow.flatten(0, 1), chosen)
             output = iter(propagate(run, "generate", "generate", inflow, chosen))
             decoded = [next(output) if now else None for now in decodes]
     return encoded, [model.read_out_and_gate(run, codes) for codes in decoded]
@@ -125,5 +127,5 @@ def propagate(run, stage, part, signal, steps):
         else:
             signal = layer(signal)
         if isinstance(layer, SpikingNeuron | nn.MaxPool2d):
-            run.note(key, signal.unflatten(0, (times, -1)), steps)
+            run.note(key, signal, steps)
     return (torch.cat([signal] * times) if alike else signal).unflatten(0, (times, -1))
