@@ -18,10 +18,10 @@ from harness.data.sets import load_data
 from harness.drawing.figures import STATE_COLOURS, rows_of
 from harness.drawing.film import STATES, Film, load_film, save_film
 from harness.measuring import report
-from harness.measuring.evaluation import evaluate, spikes_over_time
+from harness.measuring.evaluation import spikes_over_time
 from harness.reporting import charts, page
 from harness.reporting.reading import Result, find_runs
-from harness.training.losses import Criterion
+from self_models.counting.evaluation import evaluate_parts
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 SILENT, DARK, BRIGHT, _, BLOCKED, WAITS, SENDS, SENT, HELD, LATER = range(10)  # of a pixel, as page.js numbers them
@@ -143,7 +143,7 @@ def test_spikes_over_time_do_not_depend_on_the_batch_size():
     (found, *others), (whole, *same) = (spikes_over_time(model, digits.batches(size), 0) for size in (3, 7))
     assert all(found[layer] == pytest.approx(whole[layer]) for layer in whole) and same[0][-1] < same[0][0] == 1
     assert all(one == pytest.approx(other) for one, other in zip(others, same, strict=True))
-    evaluated = evaluate(model, digits.batches(7), Criterion(1.0, "last_t"), seed=0)
+    evaluated = evaluate_parts(model, digits.batches(7), seed=0)
     assert {layer: sum(steps) for layer, steps in whole.items()} == pytest.approx(evaluated["spikes"])
 
 

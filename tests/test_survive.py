@@ -49,7 +49,6 @@ from benchmarks.shared import same
 from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import load_data
-from harness.measuring.evaluation import evaluate
 from harness.processes import ranks
 from harness.processes.signals import Interrupted, noted_signals
 from harness.runs.commands import resume_command
@@ -60,6 +59,7 @@ from harness.training.epoch import train_one_epoch
 from harness.training.losses import Criterion
 from harness.training.schedules import make_optimizer
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.counting.evaluation import evaluate_parts
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -93,9 +93,9 @@ def in_evaluation(monkeypatch, number, act):
         calls.append(args)
         if len(calls) == number:
             act()
-        return evaluate(*args)
+        return evaluate_parts(*args)
 
-    monkeypatch.setattr("harness.training.fit.evaluate", ask)
+    monkeypatch.setattr("harness.training.fit.evaluate_parts", ask)
 
 
 def stopped(folder, number, *more, flags=RUN):

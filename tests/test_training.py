@@ -40,7 +40,6 @@ from harness import UserError
 from harness.command_line.scripts import run_script
 from harness.data.sets import default_holdout, load_data
 from harness.measuring.comparing import FIGURES, interval
-from harness.measuring.evaluation import evaluate
 from harness.runs.paths import ann_name, snn_name
 from harness.runs.saving import write_whole
 from harness.training.epoch import renew_statistics, train_one_epoch
@@ -49,6 +48,7 @@ from harness.training.losses import Criterion, Teacher
 from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
 from results import NETWORKS, means_over_seeds, paired, row_of, table
 from self_models.basics.checkpoints import load_checkpoint
+from self_models.counting.evaluation import evaluate_parts
 from self_models.counting.spikes import by_part
 from self_models.loading import load
 from self_models.running.draws import EVALUATION, Draws, shuffled
@@ -264,7 +264,7 @@ def test_spikes_by_part_by_hand():
 def test_an_evaluation_has_draws_of_its_own():
     """Those of the epoch EVALUATION, which no training comes to, whatever the batch size."""
     model, digits = tiny(InputBlockingSNN, epsilon=0.3, timesteps=4), load_data("MNIST", limit_test=5)[2]
-    found, large = (evaluate(model, digits.batches(size), Criterion(1.0, "last_t"), seed=3) for size in (2, 5))
+    found, large = (evaluate_parts(model.eval(), digits.batches(size), 3, Criterion(1.0, "last_t")) for size in (2, 5))
     for name in ("classification", "reconstruction", "total", "error", "open_share"):
         assert found[name] == pytest.approx(large[name], rel=1e-5), name
     assert found["spikes"]["features.1"] > 0 and found["open_share"][0] == 1 > found["open_share"][-1]
@@ -555,7 +555,7 @@ NEW = f"-a VGG5_wFeedback_small --fc_width 8 -lr 5e-3 --epochs 3 {DATA} --run_na
 def judged(monkeypatch):
     """What each evaluation of training looked at, as positions in a whole set, and whether they are training images; the
     accuracies that it finds are 0.2, 0.5, 0.5, 0.4, …"""
-    seen, real, found = [], harness.training.fit.evaluate, iter([0.2, 0.5, 0.5, 0.4, 0.3])
+    seen, real, found = [], harness.training.fit.evaluate_parts, iter([0.2, 0.5, 0.5, 0.4, 0.3])
     test_labels = load_data("MNIST")[2].labels
 
     def evaluate(model, batches, *more):
@@ -566,7 +566,7 @@ def judged(monkeypatch):
         seen.append(("test" if is_test else "train", index.tolist(), weights))
         return real(model, kept, *more) | {"accuracy": next(found)}
 
-    monkeypatch.setattr("harness.training.fit.evaluate", evaluate)
+    monkeypatch.setattr("harness.training.fit.evaluate_parts", evaluate)
     return seen
 
 

@@ -1,18 +1,12 @@
-"""An evaluation over batches; what a model does at each step; whether harder images cost more spikes."""
+"""What a model does at each step; whether its operations can be counted, and whether harder images cost more spikes."""
 
 import torch
 
 from self_models.basics import ModelError
-from self_models.counting.evaluation import Average, evaluate_parts
+from self_models.counting.evaluation import Average
 from self_models.counting.operations import OperationCounter
 from self_models.running.outputs import open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-
-
-def evaluate(model, batches, criterion, seed, on_batch=None, count_operations=False):
-    """What Evaluation.result says of a model over Batches, each image with draws of its own, and the means of the criterion's
-    losses, of the last output, and of their total. on_batch: called after each with (its number, Average so far)."""
-    return evaluate_parts(model.eval(), batches, seed, criterion.judging(), on_batch, count_operations)
 
 
 def counts_operations(model, say):

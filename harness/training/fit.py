@@ -7,7 +7,7 @@ from itertools import islice
 import torch
 
 from harness.data.sets import augmented
-from harness.measuring.evaluation import counts_operations, evaluate
+from harness.measuring.evaluation import counts_operations
 from harness.measuring.report import best_line, epoch_line, evaluation_record, report_evaluation, running, save_results_json
 from harness.processes import ranks
 from harness.processes.signals import noted_signals
@@ -18,6 +18,7 @@ from harness.training import schedules
 from harness.training.epoch import Progress, renew_statistics, train_one_epoch
 from harness.training.training_state import TrainingState
 from self_models.basics.checkpoints import load_checkpoint, restore
+from self_models.counting.evaluation import evaluate_parts
 from self_models.running.draws import Draws, shuffled
 from self_models.running.stream import SequenceState
 
@@ -178,7 +179,7 @@ def test_once(model, test, criterion, args, run, after_batch=None):
 def evaluate_with_bar(
     model, images, criterion, args, run, count_operations=False, after_batch=None, doing="evaluating", sequence=1
 ):
-    """evaluate() with a progress bar; --test_acc_every_batch also logs each batch. after_batch: called after each of them;
+    """evaluate_parts() with a progress bar; --test_acc_every_batch also logs each batch. after_batch: called after each of them;
     sequence: so many images come one after the other, for T steps each."""
     device = next(model.parameters()).device
 
@@ -191,7 +192,7 @@ def evaluate_with_bar(
 
     with progress_bar(doing, -(-len(images) // args.batch_size)) as bar:
         batches = in_sequence(images.batches(args.batch_size, device), sequence, lambda number: model.timesteps)
-        return evaluate(model, batches, criterion, args.seed, on_batch, count_operations)
+        return evaluate_parts(model.eval(), batches, args.seed, criterion.judging(), on_batch, count_operations)
 
 
 def advance(bar, average):
