@@ -177,17 +177,44 @@ static int add_whole(potential_t *to, size_t stride, const weight_t *weights, in
 }
 #endif
 #else
-static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
-                     int32_t size, int valued)
+#if defined(NETWORK_INT8) && defined(__ARM_FEATURE_UNALIGNED)
+#define BY_FOUR
+#include <string.h>
+/* to[i] += value weights[i] for i below 4; the weights are read as one word. */
+ALWAYS void add_four(potential_t *to, const weight_t *weights, potential_t value)
+{
+    uint32_t four;
+    potential_t a, b, c, d;
+    memcpy(&four, weights, 4);
+    a = to[0] + value * (int8_t)four, b = to[1] + value * (int8_t)(four >> 8);
+    c = to[2] + value * (int8_t)(four >> 16), d = to[3] + value * (int8_t)(four >> 24);
+    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+}
+#endif
+
+ALWAYS void add_rows_of(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
+                        int32_t size, const int valued)
 {
     int32_t r, i;
     for (r = 0; r < count; r++) {
         const weight_t *const row = weights + rows[r];
-        for (i = 0; i < size && !valued; i++)
-            to[i] += row[i];
-        for (i = 0; i < size && valued; i++)
-            to[i] += values[r] * row[i];
+        i = 0;
+#ifdef BY_FOUR
+        for (; size - i >= 4; i += 4)
+            add_four(to + i, row + i, valued ? values[r] : 1);
+#endif
+        for (; i < size; i++)
+            to[i] += valued ? values[r] * row[i] : row[i];
     }
+}
+
+static void add_rows(potential_t *to, const weight_t *weights, const size_t *rows, const potential_t *values, int32_t count,
+                     int32_t size, int valued)
+{
+    if (valued)
+        add_rows_of(to, weights, rows, values, count, size, 1);
+    else
+        add_rows_of(to, weights, rows, values, count, size, 0);
 }
 
 ALWAYS void add_row(potential_t *to, const potential_t *from, int32_t size)
