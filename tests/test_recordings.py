@@ -31,7 +31,7 @@ from test_stream import check_joined
 
 from harness.data.events import recording_in, steps_in
 from harness.data.sets import augmented, load_data
-from harness.drawing.film import load_film, shown
+from harness.drawing.film import as_pixels, load_film
 from self_models import ModelError, load
 from self_models.conversion import balance_thresholds
 from self_models.running.draws import Batch
@@ -210,7 +210,7 @@ def test_augmentation_moves_all_frames_alike():
 
 
 def test_the_colours_of_events():
-    assert shown(torch.tensor([[[0.0, 1, 0, 1]], [[0, 0, 1, 1]]]))[0].tolist() == [
+    assert as_pixels(torch.tensor([[[0.0, 1, 0, 1]], [[0, 0, 1, 1]]]))[0].tolist() == [
         [0, 0, 0], [0, 128, 255], [255, 128, 0], [255, 255, 255]
     ]  # fmt: skip
 

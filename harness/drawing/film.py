@@ -191,8 +191,8 @@ def film_of(model, batch, output, names, titles):
         states = each(partial(state_of_blocking, gate), shown_at, is_open, predicted)
         share = open_share_by_step(output, batch.images)
     return Film(
-        images=shown(images).cpu().numpy(),
-        predictions=each(shown),
+        images=as_pixels(images).cpu().numpy(),
+        predictions=each(as_pixels),
         states=states,
         spikes=torch.stack([*output.spikes_by_step.values()], -1).cumsum(0).int().cpu().numpy(),
         layers=np.array(in_words(output.spikes_by_step)),
@@ -205,8 +205,8 @@ def film_of(model, batch, output, names, titles):
         blocked=np.zeros((steps, len(images))) if share is None else 1 - share.cpu().numpy(),
         errors=each(lambda prediction, target: (prediction - target).square().sum((1, 2, 3)), targets),
         misses=each(lambda prediction: as_bytes((prediction - images).abs().amax(1) / span)) if once else None,
-        seen=np.stack([shown(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
-        inputs=None if images is batch.images else shown(shown_at).cpu().numpy(),
+        seen=np.stack([as_pixels(see(images, where)).cpu().numpy() for where in is_open]) if see else None,
+        inputs=None if images is batch.images else as_pixels(shown_at).cpu().numpy(),
         epsilon=getattr(gate, "epsilon", 0.0),
         own_gate=own_gate_in_words(gate),
     )
@@ -276,7 +276,7 @@ def in_words(layers):
     return words
 
 
-def shown(images):
+def as_pixels(images):
     """(..., C, H, W) on the model's scale -> (..., H, W) or (..., H, W, 3), 0 to 255; events on are orange, off blue."""
     channels = images.shape[-3]
     if channels == 2:

@@ -9,7 +9,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.ticker import LogLocator
 
 from harness.drawing.figures import PART_COLOURS, picture
-from harness.drawing.film import in_words, shown, still
+from harness.drawing.film import as_pixels, in_words, still
 from self_models.counting.ledger import PARTS
 
 ACCURACY_COLOUR = "#222222"
@@ -101,7 +101,9 @@ def save_extremes(path, images, per_image, epsilon, count=10):
     order, count = per_image["spikes"].argsort(), min(count, len(images))
     chosen = torch.cat([order[:count], order[-count:].flip(0)])
     with chart(path, (1.1 * count, 3.6), 2 * count, count) as axes:
-        for axis, position, pixels in zip(axes, chosen.tolist(), shown(still(images.batch(chosen).images)).numpy(), strict=True):
+        for axis, position, pixels in zip(
+            axes, chosen.tolist(), as_pixels(still(images.batch(chosen).images)).numpy(), strict=True
+        ):
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
             found = int(per_image["found"][position])
             name = images.classes[found] if images.classes else found

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from harness.drawing.figures import PART_COLOURS
-from harness.drawing.film import in_words, shown, still
+from harness.drawing.film import as_pixels, in_words, still
 from harness.drawing.plots import ACCURACY_COLOUR, chart
 from self_models.counting.spikes import part_of
 from self_models.running.draws import EVALUATION, Draws
@@ -44,7 +44,7 @@ def raster_of(model, batch, seed, count):
     arrays |= {f"{name}.neurons": numbers for name, numbers in chosen.items()}
     arrays |= {f"{name}.threshold": neuron.threshold for name, neuron in neurons.items()}
     arrays = {name: values.detach().cpu().numpy() for name, values in arrays.items()}
-    return Raster(shown(still(image))[0].cpu().numpy(), int(output.steps[0]), totals, arrays)
+    return Raster(as_pixels(still(image))[0].cpu().numpy(), int(output.steps[0]), totals, arrays)
 
 
 def some_of(totals, seed, count):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from harness.drawing.figures import PART_COLOURS, STYLE, plt, save_frames
-from harness.drawing.film import shown
+from harness.drawing.film import as_pixels
 
 FRAMES, SECONDS = 40, 0.15  # of the GIF, at most, and each
 
@@ -26,7 +26,9 @@ def save_recording(path, model, rows, steps, names, title):
                 begin, end = ends[number - 1] if number else 0, ends[number]
                 for axis in (seen, middle, bars):
                     axis.clear()
-                seen.imshow(shown(torch.from_numpy(events[begin:end].sum(0).clip(max=1))).numpy(), cmap="gray", vmin=0, vmax=255)
+                seen.imshow(
+                    as_pixels(torch.from_numpy(events[begin:end].sum(0).clip(max=1))).numpy(), cmap="gray", vmin=0, vmax=255
+                )
                 middle.imshow(
                     side_by_side(sent[begin:end].sum(0)), cmap="magma", vmin=0, vmax=max(sent.sum(0).max() / len(ends), 1)
                 )

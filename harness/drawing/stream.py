@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import softmax
 
 from harness.drawing.figures import NO_ANSWER, PART_COLOURS, RIGHT, WRONG
-from harness.drawing.film import BY_STEP, answers_of, film_of, shown
+from harness.drawing.film import BY_STEP, answers_of, as_pixels, film_of
 from harness.drawing.plots import ACCURACY_COLOUR, chart
 from self_models.counting.spikes import by_part
 from self_models.running.outputs import open_share_by_step
@@ -39,7 +39,7 @@ class Reel:
         found["label"] = np.full(steps, -1 if batch.labels is None else int(batch.labels[0]))
         found["open"] = np.ones(steps) if share is None else share[:, 0].cpu().numpy()
         self.figures.append(found)
-        image = shown(batch.images)[0].cpu().numpy()
+        image = as_pixels(batch.images)[0].cpu().numpy()
         if not np.array_equal(image, self.now):
             self.now, self.since = image, self.taken
         if self.taken >= self.next and (not self.images or self.images[-1][0] < self.since):

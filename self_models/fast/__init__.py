@@ -1,1 +1,1 @@
-"""How does a network run faster than its equations are written? Whole layers over many steps; its spikes one by one."""
+"""How does a network run faster than its equations are written? Whole layers over many timesteps."""
