@@ -46,7 +46,7 @@ from harness.training.epoch import renew_statistics, train_one_epoch
 from harness.training.fit import training_batches
 from harness.training.losses import Criterion, Teacher
 from harness.training.schedules import WeightAverage, make_optimizer, make_schedule
-from results import NETWORKS, means_over_seeds, paired, row_of, table
+from results import NETWORKS, over_seeds, paired, row_of, table
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import evaluate_parts
 from self_models.counting.spikes import by_part
@@ -523,9 +523,8 @@ def test_results_are_means_over_seeds():
         names = {"name": "n", "dataset": "MNIST", "timesteps": 50, "epsilon": 0.2, "rule": rule, "bounds": {"gap_bound": gap}}
         return names | figures | {"seed": seed, "blocking": True, "energy_joules": 1e-6, "energy_event_joules": 2e-7}
 
-    found = means_over_seeds([row(0, 0.5, 100), row(0, 0.8, 300, gap=2.0), row(1, 1.0, 300)])
-    assert [row["seeds"] for row in found] == [2, 1] and found[0]["blocking"] is True
-    assert (found[0]["accuracy"], found[0]["spikes"]["total"], found[1]["accuracy"]) == (0.75, 200, 0.8)
+    found = over_seeds([row(0, 0.5, 100), row(0, 0.8, 300, gap=2.0), row(1, 1.0, 300)])
+    assert [len(rows) for rows in found] == [2, 1]
     # 50 and 100 %, 100 and 300 spikes: deviations 50 / sqrt(2) = 35.36 and 200 / sqrt(2) = 141.4
     line = "| MNIST | n | 2 | 50 | 0.2 | confidence 1 | 2.0 | 75.00 ± 35.36 | 1 | 1 | 0 | 1 | 200 ± 141 | 2 k | 1.0 ± 0.0 |"
     assert list(table(found))[2] == f"{line} 0.20 ± 0.00 |"
