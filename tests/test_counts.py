@@ -515,14 +515,18 @@ LABELS = torch.tensor([0, 1, 2, 0, 1])
 
 def test_averages_are_exact_and_have_no_gradient():
     """In float32 the sum would stay at 2 ** 24."""
-    counts, losses = Average(), Average()
-    counts.add_up({"spikes": torch.tensor([2.0**24, 1.0, 1.0])})
-    counts.add_up({"spikes": torch.tensor([1.0], requires_grad=True)})
-    assert counts.images == 4 and counts.means() == {"spikes": (2**24 + 3) / 4}
+    evaluation, losses = Evaluation(None), Average()
+    for counts in ([2.0**24, 1.0, 1.0], [1.0]):
+        evaluation.add(
+            spiking_output([1] * len(counts))._replace(spikes={"input": torch.tensor(counts)}),
+            torch.zeros(len(counts), 1, 1, 1),
+            torch.zeros(len(counts)),
+        )
+    assert evaluation.result()["spikes"] == {"input": (2**24 + 3) / 4}
     losses.add(2, loss=torch.tensor(3.0, requires_grad=True))
     losses.add(1, loss=torch.tensor(0.0))
     assert losses.means() == {"loss": 2.0} and losses.sums["loss"].dtype == torch.float64
-    assert not counts.sums["spikes"].requires_grad and not losses.sums["loss"].requires_grad
+    assert not losses.sums["loss"].requires_grad
     resumed = Average({"spikes": torch.zeros(2)}, 3)  # as a checkpoint has it
     resumed.add(1, spikes=torch.zeros(2, device="meta"))
     assert resumed.sums["spikes"].device.type == "meta"

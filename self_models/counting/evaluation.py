@@ -32,12 +32,6 @@ class Average:
             sums = torch.as_tensor(self.sums.get(name, 0), device=value.device)  # those of a checkpoint lie on the CPU
             self.sums[name] = sums + value.to(wide(value.device)) * images
 
-    def add_up(self, values):
-        """name -> a figure of each image (B,). Sums of counts are exact, so they do not depend on how images share batches."""
-        self.images += len(next(iter(values.values())))
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach().to(wide(value.device)).sum()
-
     def means(self):
         """name -> mean: a number, or a list of them."""
         return {name: (value / self.images).tolist() for name, value in self.sums.items()}
@@ -62,7 +56,7 @@ class Evaluation:
     """Give it each batch's output, inside `with Evaluation(...) as evaluation` where operations are counted; then result()."""
 
     def __init__(self, model, count_operations=False):
-        self.average, self.spikes, self.per_image, self.began = Average(), Average(), [], time.perf_counter()
+        self.average, self.spikes, self.per_image, self.began = Average(), [], [], time.perf_counter()
         self.counter = OperationCounter(model) if count_operations is True else count_operations or None
         self.interval = {"interval": model.timesteps} if getattr(model, "phased", False) else {}
 
@@ -79,7 +73,7 @@ class Evaluation:
         """An ANNOutput or SNNOutput of images (B, C, H, W) with labels (B,); losses: further means over these images."""
         self.per_image.append(figures_per_image(output, images, labels))
         if hasattr(output, "spikes"):
-            self.spikes.add_up(output.spikes)
+            self.spikes.append({name: count.detach() for name, count in output.spikes.items()})
             shares = open_share_by_step(output, images)
             losses |= {} if shares is None else {"open_share": shares.mean(1)}
         self.average.add(len(labels), **losses)
@@ -94,8 +88,7 @@ class Evaluation:
         at each step; where they were counted operations, see
         OperationCounter, and their energies per image. per_image: tensors (N,), see figures_per_image.
         """
-        average, spikes = self.average, self.spikes.means()
-        per_image = {name: torch.cat([figures[name] for figures in self.per_image]).cpu() for name in self.per_image[0]}
+        average, per_image, spikes = self.average, joined(self.per_image), joined(self.spikes)
         seconds = time.perf_counter() - self.began
         result = {"images": average.images, **average.means(), "per_image": per_image}
         result |= {MEANS[name]: values.double().mean().item() for name, values in per_image.items() if name in MEANS}
@@ -103,12 +96,18 @@ class Evaluation:
         if spikes:
             steps = per_image["steps"].double()
             result |= {"median_steps": steps.median().item(), "p95_steps": steps.quantile(0.95).item()}
+            spikes = {name: (count.double().sum() / average.images).item() for name, count in spikes.items()}  # sums are exact
             result |= {"spikes": spikes, "parts": by_part(spikes)} | self.interval
         if self.counter:
             operations = self.counter.result(average.images)
             analog = not self.counter.model.encoding.uses_draws
             result |= {"operations": operations} | energies(operations, result["comparisons"], analog)
         return result
+
+
+def joined(batches):
+    """Figures of each image, name -> (B,), of several batches as one, on the CPU."""
+    return {name: torch.cat([figures[name] for figures in batches]).cpu() for name in batches[0]} if batches else {}
 
 
 def confusion(labels, found, classes):
