@@ -8,7 +8,7 @@ from harness.building.own import named
 from harness.command_line.flags import snn_settings
 from harness.command_line.parser import Parser, SwitchAction
 from harness.command_line.scripts import run_script
-from harness.exporting.files import FORMATS, export
+from harness.exporting.formats import FORMATS, export
 
 DATA = ("dataset", "data_dir", "skip_bad")  # flags, of the images that a page or a folder of C comes with
 

@@ -13,7 +13,7 @@ from harness.drawing.figures import save_contact_sheet, save_gif, save_knowledge
 from harness.drawing.film import save_film
 from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
-from harness.measuring.evaluation import spikes_over_time
+from harness.measuring.measures import spikes_over_time
 from harness.runs.saving import write_whole
 from self_models.basics.settings import COUNT
 from self_models.counting.spikes import by_part

@@ -7,7 +7,7 @@ from harness.command_line.parser import typed
 from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.plots import save_extremes, save_sweep
-from harness.measuring.evaluation import difficulty_correlations
+from harness.measuring.measures import difficulty_correlations
 from harness.measuring.report import blocking_table, class_lines, difficulty_lines, operations_table
 from self_models.basics.settings import NOT_NEGATIVE, settings_in
 from self_models.objectives.gates import GATES

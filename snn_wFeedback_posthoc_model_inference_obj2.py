@@ -8,7 +8,7 @@ from harness.command_line.posthoc import open_posthoc, resolve_evaluation
 from harness.command_line.scripts import run_script
 from harness.drawing.film import own_gate_in_words
 from harness.drawing.plots import save_adaptive, save_step_histograms
-from harness.measuring.evaluation import spike_correlations
+from harness.measuring.measures import spike_correlations
 from harness.measuring.report import adaptive_table, setting_in_words
 from self_models.basics.settings import settings_in
 from self_models.objectives.stopping import RULES

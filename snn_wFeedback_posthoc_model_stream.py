@@ -16,7 +16,7 @@ from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import ImageSet
 from harness.drawing.figures import save_gif
 from harness.drawing.film import pixel_range
-from harness.drawing.stream import Reel, save_stream
+from harness.drawing.reel import Reel, save_stream
 from self_models.basics.settings import COUNT, POSITIVE
 from self_models.counting.spikes import PARTS
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.exporting.files import export
+from harness.exporting.formats import export
 
 NETWORK = Path(__file__).resolve().parents[1] / "trained_models/snn/accurate_feedback.pth"
 

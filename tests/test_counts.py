@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import self_models.counting.evaluation
 from energy import in_eight_bits
 from harness.data.sets import ImageSet
-from harness.measuring.evaluation import difficulty_correlations
+from harness.measuring.measures import difficulty_correlations
 from self_models import ModelError, load, load_data
 from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
 from self_models.counting.ledger import EXECUTIONS, Entry, Ledger, ledger

@@ -53,7 +53,7 @@ from harness.training.losses import Criterion
 from self_models import ModelError, first_difference
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.operations import OperationCounter
-from self_models.fast.batched.folding import FoldedChain, folded
+from self_models.fast.batched.folded_chain import FoldedChain, folded
 from self_models.kernel.engine import EventEngine
 from self_models.kernel.kept import Kept, memory_of
 from self_models.kernel.tables import graph_of, settings_of

@@ -9,7 +9,7 @@ from conftest import PLAN, images, tiny
 from torch import nn
 
 from self_models import ModelError
-from self_models.fast.batched.neurons import neuron_steps
+from self_models.fast.batched.neuron_steps import neuron_steps
 from self_models.fast.batched.phased import fired
 from self_models.network.neurons import CountingMaxPool, HeldDropout, NeuronState, PhasedNeuron, SpikingNeuron
 from self_models.network.norms import QCFS, BatchNorm, ScaledByBatch, folded_in

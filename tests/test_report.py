@@ -18,7 +18,7 @@ from harness.data.sets import load_data
 from harness.drawing.figures import STATE_COLOURS, rows_of
 from harness.drawing.film import STATES, Film, load_film, save_film
 from harness.measuring import report
-from harness.measuring.evaluation import spikes_over_time
+from harness.measuring.measures import spikes_over_time
 from harness.reporting import charts, page
 from harness.reporting.reading import Result, find_runs
 from self_models.counting.evaluation import evaluate_parts

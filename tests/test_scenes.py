@@ -15,7 +15,7 @@ from harness.data.frames import read_frames
 from harness.data.scenes import SCENES, make_scene
 from harness.data.sets import ImageSet, load_data
 from harness.drawing.figures import save_gif
-from harness.drawing.stream import MOST, Reel, save_stream
+from harness.drawing.reel import MOST, Reel, save_stream
 from self_models import load
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

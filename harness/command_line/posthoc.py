@@ -15,7 +15,7 @@ from harness.command_line.parser import lines_on_idle
 from harness.data.frames import read_frames
 from harness.data.sets import ImageSet, first_of_each_class
 from harness.drawing.film import film_of
-from harness.measuring.evaluation import counts_operations
+from harness.measuring.measures import counts_operations
 from harness.measuring.report import evaluation_record, save_results_json, silent_outputs
 from harness.runs.paths import Paths, snn_name
 from harness.runs.runlog import RunLog

@@ -7,7 +7,7 @@ from itertools import islice
 import torch
 
 from harness.data.sets import augmented
-from harness.measuring.evaluation import counts_operations
+from harness.measuring.measures import counts_operations
 from harness.measuring.report import best_line, epoch_line, evaluation_record, report_evaluation, running, save_results_json
 from harness.processes import ranks
 from harness.processes.signals import noted_signals
