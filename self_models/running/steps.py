@@ -302,7 +302,7 @@ def in_shares(keep):
 def decayed(values, keep):
     """Values (B, ...) times keep, a number or one for each image (B,). Integers stay integers: both are rounded down, keep to
     whole parts of SHARES."""
-    is_whole = not values.is_floating_point()
-    keep = in_shares(keep) / SHARES if is_whole else keep
     keep = keep.view(-1, *[1] * (values.dim() - 1)) if isinstance(keep, torch.Tensor) else keep
-    return (values.double() * keep).floor().to(values.dtype) if is_whole else values * keep
+    if values.is_floating_point():
+        return values * keep
+    return (values.double() * in_shares(keep) / SHARES).floor().to(values.dtype)
