@@ -561,7 +561,7 @@ def test_ranks_learn_from_sequences_as_one_process_does(tmp_path):
 
 @pytest.mark.parametrize("select", ["held-out", "test --holdout 0"])
 def test_the_best_epoch_is_the_best_at_sequences_and_its_test_figures_are_of_single_images(tmp_path, monkeypatch, select):
-    seen, real = [], harness.training.fit.evaluate
+    seen, real = [], harness.training.fit.evaluate_parts
 
     def evaluate(model, batches, *more):
         kept = []
@@ -569,7 +569,7 @@ def test_the_best_epoch_is_the_best_at_sequences_and_its_test_figures_are_of_sin
         seen.append([(batch.place.steps, bool(batch.place.before)) if batch.place else None for batch in kept])
         return result
 
-    monkeypatch.setattr(harness.training.fit, "evaluate", evaluate)
+    monkeypatch.setattr(harness.training.fit, "evaluate_parts", evaluate)
     train(tmp_path, f"{SEQUENCE} --epochs 1 --select {select}")
     steps = load_checkpoint(tmp_path / "trained_models/snn/x.pth")["settings"]["timesteps"]
     assert seen[0][:2] == [(steps, False), (steps, True)][: len(seen[0])] and len(seen) == 2 and {*seen[1]} == {None}
