@@ -1,5 +1,5 @@
-"""What pyproject.toml cannot say: scripts, recipes, MNIST, recordings of N-MNIST, a few trained networks and records are installed
-as they lie here, in wfeedback/."""
+"""What pyproject.toml cannot say: scripts, recipes, MNIST, recordings of N-MNIST, a few trained networks and records are
+installed as they lie here, in wfeedback/."""
 
 from tempfile import TemporaryDirectory
 
