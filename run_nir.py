@@ -4,6 +4,7 @@
 FOLDER/CLASS/* are files of N-MNIST (.bin), or .npy and .npz of events (x, y, p, t in microseconds) or of frames. The class is the
 output that sends most."""
 
+import logging
 import time
 import warnings
 from dataclasses import replace
@@ -21,8 +22,9 @@ from harness.data.events import rows_in
 from harness.data.folders import labelled_recordings, some
 from harness.drawing.events_figure import save_recording
 from harness.measuring.report import figure
+from harness.measuring.simulators import SIMULATORS, check
 from harness.runs.runlog import RunLog, progress_bar
-from self_models.basics import ModelError
+from self_models.basics import HOME, ModelError
 from self_models.basics.settings import COUNT, POSITIVE, settings_in
 from self_models.counting.graph_ledger import graph_entries
 from self_models.counting.prices import conventions
@@ -30,6 +32,7 @@ from self_models.graph import RESETS, from_nir
 
 SHARED = ("log", "output_dir", "run_name", "overwrite", "batch_size")  # flags of other scripts, too
 MOST = 100_000  # timesteps
+CHECKED = 2  # recordings that are compared with other simulators
 COUNTED = 10  # recordings of which additions are counted
 COLUMNS = ("left", "left", "right", "right")
 
@@ -38,9 +41,10 @@ def build_parser():
     settings = {name: one for name, one in settings_in(OfAll).items() if name in SHARED}
     settings["batch_size"] = replace(settings["batch_size"], help="recordings at a time")
     parser = Parser(__doc__, settings=settings)
-    parser.usage = "%(prog)s NETWORK.nir FOLDER [FLAG ...]"
+    parser.usage = "%(prog)s NETWORK.nir [FOLDER] [FLAG ...]"
     parser.add_argument("network", metavar="NETWORK.nir")
-    parser.add_argument("folder", metavar="FOLDER", help="recordings in FOLDER/CLASS/, or FOLDER/test/CLASS/")
+    help_text = "recordings in FOLDER/CLASS/, or FOLDER/test/CLASS/; default: 100 of N-MNIST that come with the program"
+    parser.add_argument("folder", nargs="?", default=str(HOME / "data/nmnist"), metavar="FOLDER", help=help_text)
     group = parser.add_argument_group("running")
     help_text = "of a timestep; default: as the file says, else 0.001"
     group.add_argument("--dt", type=typed(POSITIVE), default=None, metavar="SECONDS", help=help_text)
@@ -57,6 +61,8 @@ def build_parser():
     group.add_argument("--wrong", action=SwitchAction, default=False, help="name each recording that is read as another class")
     help_text = "draw this recording: events, first layer's spikes, outputs"
     group.add_argument("--gif", default="", metavar="FILE", help=help_text)
+    help_text = f"instead: compare spikes on two recordings, or --limit N, with these, default all: {', '.join(SIMULATORS)}"
+    group.add_argument("--check", nargs="*", choices=[*SIMULATORS], default=None, metavar="SIMULATOR", help=help_text)
     return parser
 
 
@@ -78,6 +84,8 @@ def main(argv=None):
     recordings, steps = read(args, model, files)
     drawn = read(args, model, [args.gif]) if args.gif else None
     run.begin()
+    if args.check is not None:
+        return compare(args, run, recordings[: args.limit or CHECKED], steps)
     engine = f"dense ({model.stays})" if model.stays else "event" if model.engine else "dense"
     run.say(
         f"{len(files):,} recordings of {len({*labels})} classes, {steps} timesteps of {length(args, model)}; engine: {engine}"
@@ -95,6 +103,19 @@ def main(argv=None):
     if args.log:
         run.say(f"log: {run.place.log_path}")
     return record
+
+
+def compare(args, run, recordings, steps):
+    """Say, and return, what other simulators do with these recordings, see check()."""
+    logging.disable(logging.WARNING)  # what they say of the file while they read it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = check(args.network, recordings, steps, args.check or [*SIMULATORS], args.dt, args.reset)
+    logging.disable(logging.NOTSET)
+    run.record(event="check", network=args.network, timesteps=steps, rows=rows)
+    head = ["beside it", "version", "spikes", ""]
+    run.say(*tabulate(rows, head, disable_numparse=True, maxcolwidths=[None, None, None, 90]).splitlines())
+    return rows
 
 
 def length(args, model):

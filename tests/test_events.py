@@ -166,6 +166,17 @@ def test_additions_by_hand():
     assert counts == {"input": (2, 0, 0), "fires": (26, 8 + 18, 18), "output": (0, 26 * 5, 10)}
 
 
+def test_other_simulators_send_the_same_spikes(tmp_path):
+    for name in ("norse", "spikingjelly"):
+        pytest.importorskip(name)
+    rows, said = run_here(NIR, NETWORK, f"--check norse spikingjelly --limit 1 --output_dir {tmp_path}")
+    assert [row[::2] for row in rows] == [
+        ("kernel", "same"),
+        ("norse", "same"),
+        ("spikingjelly", "same"),
+    ] and "spikes of 3 nodes" in said
+
+
 @pytest.mark.skipif(not OTHERS.is_file(), reason="the network of NIR's paper is not here")
 def test_the_network_of_nirs_paper(tmp_path):
     found, _ = run_here(NIR, OTHERS, RECORDINGS, f"--dt 1e-3 --output_dir {tmp_path}")
