@@ -451,6 +451,7 @@ def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for(own):
         ("", "VGG_SNN_STDB_wFeedback", {}),
         ("--timesteps 3 --leak 0.5", "VGG_SNN_STDB_wFeedback", {"timesteps": 3, "leak": 0.5}),
         ("--epsilon 0", "VGG_SNN_STDB_wFeedback", {}),  # nothing is asked for
+        ("--gate open --epsilon 0", "VGG_SNN_STDB_wFeedback", {}),
         ("--epsilon 0.2 --latch", "InputBlockingSNN", {"gate": "block", "epsilon": 0.2, "latch": True}),
         ("--gate contrast", "ContrastAttentionSNN", {"gate": "contrast"}),
         ("--gate once --grid 4 --encoding direct", "InputBlockingSNN", {"gate": "once", "grid": 4, "encoding": "direct"}),

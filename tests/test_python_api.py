@@ -14,6 +14,7 @@ from conftest import OBJ1, PLAN, REPOSITORY, SNN, images, records, refused, run_
 
 from harness.data.sets import load_data
 from self_models import evaluate, load
+from self_models import vgg_wFeedback_spiking
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.images import checked_images
@@ -59,6 +60,14 @@ def test_every_committed_checkpoint(path, digits):
         assert output.predictions.shape == (model.timesteps, *images.shape)
     if "snn" in path.parts:
         assert torch.equal(output.spikes["input"] > 0, torch.tensor([True, True]))
+
+
+def test_a_network_is_built_once(monkeypatch):
+    built, build = [], vgg_wFeedback_spiking.build_stages
+    monkeypatch.setattr(vgg_wFeedback_spiking, "build_stages", lambda *args, **more: built.append(args) or build(*args, **more))
+    load(FEEDBACK)
+    load(FEEDBACK, timesteps=3)
+    assert len(built) == 2
 
 
 def test_a_setting_can_be_changed(digits):
