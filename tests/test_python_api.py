@@ -13,8 +13,7 @@ import torch
 from conftest import OBJ1, PLAN, REPOSITORY, SNN, images, records, refused, run_here
 
 from harness.data.sets import load_data
-from self_models import evaluate, load
-from self_models import vgg_wFeedback_spiking
+from self_models import evaluate, load, vgg_wFeedback_spiking
 from self_models.basics import ModelError
 from self_models.basics.checkpoints import CheckpointError, load_checkpoint
 from self_models.basics.images import checked_images
