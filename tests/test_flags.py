@@ -30,13 +30,14 @@ from conftest import (
     refused,
     run_here,
     run_undrawn,
+    tiny,
 )
 from test_survive import train
 
 from ann_wFeedback import whiten_first_layer
 from harness import UserError
 from harness.building.models import find_device, new_snn, use_engine
-from harness.command_line.flags import ann_settings, snn_parser, snn_settings
+from harness.command_line.flags import snn_parser, snn_settings
 from harness.command_line.parser import lines_on_idle
 from harness.command_line.presets import FOLDER, find, names
 from harness.data.facts import with_facts
@@ -66,16 +67,14 @@ def strict(monkeypatch):
     monkeypatch.setitem(GATES, "strict", Strict)
 
 
-def build(cls, **settings):
-    torch.manual_seed(0)
-    common = {"plan": PLAN, "fc_width": 12, "timesteps": 8, "update": "immediate", "readout": "membrane_linear"}
-    return cls(**common, default_threshold=0.2, **settings).eval()
+def small(cls, **settings):
+    return tiny(cls, timesteps=8, readout="membrane_linear", **settings)
 
 
 def test_the_constructor_knows_a_made_up_setting(strict):
-    model = build(VGG_SNN_STDB_wFeedback, gate="strict", epsilon=0.4, strictness=0.5)
+    model = small(VGG_SNN_STDB_wFeedback, gate="strict", epsilon=0.4, strictness=0.5)
     x = images(3)
-    found, expected = (network(x, seed=1) for network in (model, build(InputBlockingSNN, epsilon=0.2)))
+    found, expected = (network(x, seed=1) for network in (model, small(InputBlockingSNN, epsilon=0.2)))
     assert torch.equal(found.is_open, expected.is_open) and not found.is_open.all()
     assert (model.settings["strictness"], model.gate.strictness) == (0.5, 0.5)
     model.change(strictness=1)
@@ -87,7 +86,7 @@ def test_the_constructor_knows_a_made_up_setting(strict):
         ({"strictnes": 0.5}, "no setting 'strictnes'"),
     ):
         with pytest.raises(ModelError, match=words):
-            build(VGG_SNN_STDB_wFeedback, **wrong)
+            small(VGG_SNN_STDB_wFeedback, **wrong)
     with pytest.raises(ModelError, match="strictness"):
         model.change(strictness=-1)
     assert model.settings["strictness"] == 1.0  # nothing has changed
@@ -205,13 +204,6 @@ def test_the_checkpoints_settings_decide_too(trained, tmp_path):
     assert "--alpha does nothing with --activation Linear" in refused(SNN, f"--pretrained_snn {trained.snn} {here} y")
 
 
-def test_training_from_random_weights_is_said(trained, tmp_path):
-    line = "no --pretrained_ann: training starts from random weights, with every threshold at 1\n"
-    assert line in run_here(SNN, FRESH, f"--output_dir {tmp_path}")[1]
-    assert line not in run_here(SNN, f"--pretrained_ann {trained.ann} {SPIKING} --run_name x --output_dir {tmp_path}")[1]
-    assert line not in run_here(SNN, FRESH, f"--resume --epochs 2 --output_dir {tmp_path}")[1]
-
-
 # --- evaluations
 
 
@@ -280,15 +272,6 @@ def test_the_committed_checkpoints_serve_where_there_is_no_own(tmp_path):
     own.parent.mkdir(parents=True)
     own.touch()  # what the user has trained himself comes first
     assert parsed().pretrained_snn == str(own)
-
-
-def test_what_settings_need_are_flags():
-    for settings in (ann_settings(), snn_settings()):
-        flags = {one.flag(name): one for name, one in settings.items()}
-        for one in flags.values():
-            for need in one.needs:
-                for value in filter(None, need.values):
-                    assert flags[need.flag].kind.parse(value) == value
 
 
 FILES = sorted(FOLDER.glob("*.toml"))
