@@ -129,7 +129,8 @@ def compared_values(a, b, tolerance):
         (one, v), (other, others) = (of_layer(output, name) for output in (a, b))
         if one is None or other is None:
             one, other = a.spikes_by_step[name], b.spikes_by_step[name]
-        found += [(name, one, other), (f"{name} potential", v, others)]
+        potentials = [each if each is None else each.double() for each in (v, others)]  # whole numbers, too, are values
+        found += [(name, one, other), (f"{name} potential", *potentials)]
     found += [(name, getattr(a, field), getattr(b, field)) for name, field in AFTERWARDS.items()] + [("comparisons", *compared)]
     for name, *values in found:
         if any(value is None for value in values):
