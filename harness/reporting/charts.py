@@ -109,7 +109,7 @@ def spikes(results, look):
         figure.update_layout(height=110 + max(30, 9 * len(told)) * len(layers), scattermode="group").update_traces(marker_size=9)
         yield "By layer", figure
     shares = told[ids].assign(open=[result.record.get("open_share") for result in told.result]).dropna()
-    shares = shares[[min(share, default=1) < 1 for share in shares.open]].explode("open")
+    shares = shares[shares.open.map(lambda share: min(share, default=1) < 1).astype(bool)].explode("open")
     if len(shares):
         shares = shares.assign(step=shares.groupby("label").cumcount() + 1, **{SHARE: 100 * shares.open.astype(float)})
         yield "Active input pixels open at each step", px.line(shares, x="step", y=SHARE, line_group="label", **look)
