@@ -134,12 +134,14 @@ def sparse_rows(recordings, shape, timesteps):
         what, limits = f"recording {number}", (timesteps, *shape)
         if rows.ndim != 2 or rows.shape[1] != len(limits) or rows.dtype.kind not in "iu":
             raise ModelError(f"{what}: its events must be whole numbers (n, {len(limits)}), not {rows.dtype} {rows.shape}")
-        if len(rows) and ((rows.min(0) < 0) | (rows.max(0) >= limits)).any():
+        time, *places = np.ascontiguousarray(rows.T)
+        if len(rows) and any(each.min() < 0 or each.max() >= most for each, most in zip((time, *places), limits, strict=True)):
             raise ModelError(f"{what}: an event lies outside of {timesteps} timesteps and the sensor {tuple(shape)}")
-        time = rows[:, 0]
-        rows = rows if (time[1:] >= time[:-1]).all() else rows[time.argsort(kind="stable")]
-        first = np.searchsorted(rows[:, 0], np.arange(timesteps + 1)).astype(np.int32)
-        found[number] = first, (rows[:, 1:] @ weights).astype(np.int32), None
+        neurons = sum(each.astype(np.int32) * int(weight) for each, weight in zip(places, weights, strict=True))
+        if (time[1:] < time[:-1]).any():
+            neurons = neurons[time.argsort(kind="stable")]
+        first = np.append(0, np.bincount(time, minlength=timesteps).cumsum()).astype(np.int32)
+        found[number] = first, neurons, None
     return found, timesteps
 
 

@@ -458,8 +458,9 @@ static void add_windows(State *run, int n, int32_t row, int32_t column, int32_t 
                      valued);
 }
 
-/* V <- V + W s for the spikes s of the source in channels first to last - 1, those of one window after the other. */
-static void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t clock)
+/* V <- V + W s for the spikes s of the source in channels first to last - 1, those of one window after the other. simple, a constant
+   where this is called: they are all channels, 32 at the most. */
+ALWAYS void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t clock, const int simple)
 {
     const Node *node = &run->network->node[n], *from = &run->network->node[node->source];
     const Part *source = &run->part[node->source];
@@ -494,10 +495,12 @@ static void add_spikes(State *run, int n, int32_t first, int32_t last, uint32_t 
         }
         row = next_row, column = next_column, first_row = row_from, first_column = column_from;
         base = (size_t)node->first_weight + phase * (size_t)from->channels * block;
-        for (w = first / 32; 32 * w < last; w++) {
+        for (w = simple ? 0 : first / 32; simple ? w < 1 : 32 * w < last; w++) {
             spikes = source->spikes[place * (size_t)words + (size_t)w];
-            spikes &= first > 32 * w ? 0xFFFFFFFFu << (first - 32 * w) : 0xFFFFFFFFu;
-            spikes &= last < 32 * w + 32 ? ((uint32_t)1 << (last - 32 * w)) - 1 : 0xFFFFFFFFu;
+            if (!simple) {
+                spikes &= first > 32 * w ? 0xFFFFFFFFu << (first - 32 * w) : 0xFFFFFFFFu;
+                spikes &= last < 32 * w + 32 ? ((uint32_t)1 << (last - 32 * w)) - 1 : 0xFFFFFFFFu;
+            }
             for (; spikes; spikes &= spikes - 1) {
                 const int32_t channel = 32 * w + lowest(spikes);
                 if (count == run->network->rows) {
@@ -572,8 +575,11 @@ static void charge(State *run, int n, uint32_t clock)
         places += (size_t)how_many(source->sent[i]);
     if ((size_t)source->count * (size_t)group < FOR_A_GROUP * (size_t)from->channels * places)
         group = from->channels;
-    for (first = 0; first < from->channels; first += group)
-        add_spikes(run, n, first, least_of(from->channels, first + group), clock);
+    if (source->words == 1 && group == from->channels)
+        add_spikes(run, n, 0, group, clock, 1);
+    else
+        for (first = 0; first < from->channels; first += group)
+            add_spikes(run, n, first, least_of(from->channels, first + group), clock, 0);
 }
 
 /* Bits: whether v > theta, of neurons with thresholds of their own. */
@@ -604,15 +610,16 @@ static int reset(State *run, int n, size_t place, int32_t w, uint32_t fired)
 }
 
 /* s = 1 where V > theta, and there V <- V - theta, or the value to reset to: at candidates, which stay so where V is still above theta, or below the floor.
-   clock: steps whose leak the potential has had that is compared. A delayed neuron leaks before its reset. */
-static void fire(State *run, int n, uint32_t clock)
+   clock: steps whose leak the potential has had that is compared. A delayed neuron leaks before its reset. simple, a constant where
+   this is called: of 32 channels at the most, without leak, floor or thresholds of their own. */
+ALWAYS void fire_as(State *run, int n, uint32_t clock, const int simple)
 {
     const Node *node = &run->network->node[n];
     Part *const part = &run->part[n];
     const potential_t theta = constant(run, n, THRESHOLD), least = constant(run, n, FLOOR);
-    const int32_t channels = node->channels, words = part->words, row = part->row;
-    const int bounds = least > -FLT_MAX, resets = node->first_reset || node->first_own;
-    const potential_t *const thetas = own_values(run, n, THRESHOLD, 0);
+    const int32_t channels = node->channels, words = simple ? 1 : part->words, row = part->row;
+    const int bounds = !simple && least > -FLT_MAX, decays = !simple && part->decayed != 0, resets = node->first_reset || node->first_own;
+    const potential_t *const thetas = simple ? 0 : own_values(run, n, THRESHOLD, 0);
     int32_t y, word, w;
     uint32_t bits, busy = 0;
     for (y = 0; part->busy && y < node->height; y++)
@@ -623,7 +630,7 @@ static void fire(State *run, int n, uint32_t clock)
                 potential_t *const v = part->v + place * (size_t)channels;
                 uint32_t *const sends = part->spikes + place * (size_t)words, bit = bits & (~bits + 1);
                 uint32_t any = 0;
-                if (part->decayed)
+                if (decays)
                     decay(run, n, place, clock);
                 if (bounds)
                     bound(run, n, place, run->settings.immediate ? theta : 0);
@@ -636,7 +643,7 @@ static void fire(State *run, int n, uint32_t clock)
                 if (!any)
                     continue;
                 sent |= bit;
-                if (part->decayed && !run->settings.immediate)
+                if (decays && !run->settings.immediate)
                     decay(run, n, place, clock + 1);
                 for (w = 0; w < words; w++) {
                     uint32_t fired = sends[w];
@@ -654,6 +661,15 @@ static void fire(State *run, int n, uint32_t clock)
         }
     part->busy = busy != 0;
     note(run, n);
+}
+
+static void fire(State *run, int n, uint32_t clock)
+{
+    const Part *part = &run->part[n];
+    if (part->words == 1 && !part->decayed && !run->network->node[n].first_own && constant(run, n, FLOOR) <= -FLT_MAX)
+        fire_as(run, n, clock, 1);
+    else
+        fire_as(run, n, clock, 0);
 }
 
 /* The sums of a relay, or of what waits for the decoder, become events whose values they are. */
