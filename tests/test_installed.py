@@ -100,7 +100,7 @@ def check_commands(installed):
     assert done.stdout.count("5 pairs") == 1 and done.stdout.endswith("status 2\nstatus 2\n"), done.stderr
     first, second = done.stderr.splitlines()
     assert "makes it: wfeedback ann --preset quick_baseline; the repository has" in first
-    assert "(trained_models/snn/quick_feedback_1.pth): wfeedback snn" in second
+    assert "quick_feedback_1 is missing: wfeedback snn" in second
     assert "--preset quick_feedback --seeds 1 2 3 4 makes it; the repository has the networks of" in second
 
 
