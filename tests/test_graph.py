@@ -1,0 +1,282 @@
+"""Networks of NIR graphs: each node's equations by hand, the kernel against step() on random graphs, what is refused."""
+
+import copy
+import pickle
+import warnings
+from itertools import pairwise
+
+import nir
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from torch import nn
+
+from self_models import ModelError, first_difference, from_nir, load
+from self_models.kernel import build
+
+FILES = REPOSITORY.parent / "shared/data/nir"  # of somebody else, where they are
+SHAPE = np.array([1])
+
+
+def chain(*nodes, shape=(1,)):
+    """A graph of these nodes, one behind the other."""
+    names = ["input", *map(str, range(len(nodes))), "output"]
+    nodes = [nir.Input(np.array(shape)), *nodes, nir.Output(np.array(shape))]
+    return nir.NIRGraph(dict(zip(names, nodes, strict=True)), [*pairwise(names)], type_check=False)
+
+
+def of(*values):
+    return np.array(values, np.float32)
+
+
+def equations(kind, v_threshold=1.0, v_reset=0.0, **values):
+    both = {"v_threshold": v_threshold, "v_reset": v_reset} if kind.endswith("F") else {}
+    return getattr(nir, kind)(**{name: np.atleast_1d(np.float32(value)) for name, value in (values | both).items()})
+
+
+CUBA = {"tau_syn": 2, "tau_mem": 4, "r": 4, "v_leak": 0, "w_in": 2}
+
+
+@pytest.mark.parametrize(
+    ("node", "reset", "arriving", "potentials", "spikes"),
+    [
+        (equations("IF", r=0.5), "zero", [1, 1, 1, 3, 0], [0.5, 1, 0, 0, 0], [0, 0, 1, 1, 0]),  # not at the threshold
+        (equations("IF", r=1, v_reset=-0.5), "zero", [2, 0, 1.5, 0], [-0.5, -0.5, 1, 1], [1, 0, 0, 0]),
+        (equations("IF", r=1), "subtract", [3.5, 0, 0, 0], [2.5, 1.5, 0.5, 0.5], [1, 1, 1, 0]),  # one spike a timestep
+        (equations("LIF", tau=2, r=2, v_leak=0.5), "zero", [0, 1, 0], [0.25, 0, 0.25], [0, 1, 0]),  # V = 1.375 there
+        (equations("LIF", tau=1, r=1, v_leak=0, v_threshold=-1), "zero", [0, -2, 0], [0, -2, 0], [1, 0, 1]),
+        (equations("LI", tau=2, r=1, v_leak=1), "zero", [1, 0, 0], [1, 1, 1], None),
+        (equations("I", r=2), "zero", [1, 0, -2], [2, 2, -2], None),
+        (nir.Threshold(of(1)), "zero", [1, 1.5, 0.5], [1, 0, 0.5], [0, 1, 0]),
+        (equations("CubaLIF", **CUBA), "zero", [1, 0, 0, 0], [1, 0, 0.25, 0.3125], [0, 1, 0, 0]),  # I is 1, 1/2, 1/4, 1/8
+        (equations("CubaLI", **CUBA), "zero", [1, 0, 0], [1, 1.25, 1.1875], None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nir.NIRNode) else "",
+)
+@pytest.mark.parametrize("engine", ["dense", "auto"])
+def test_neurons_by_hand(node, reset, arriving, potentials, spikes, engine):
+    model = from_nir(chain(node), dt=1, reset=reset, engine=engine)
+    assert bool(model.stays) == (engine == "auto" and type(node).__name__.startswith("Cuba"))
+    output = model(torch.tensor(arriving).reshape(1, -1, 1), record="all")
+    assert output.recorded["0"]["membrane"].flatten().tolist() == potentials
+    sent = potentials if spikes is None else spikes
+    assert output.logits_by_step.flatten().tolist() == np.cumsum(sent).tolist()
+    assert model.spiking == ["0"] * (spikes is not None) and output.steps.tolist() == [len(arriving)]
+    if spikes is not None:
+        assert output.spikes_by_step["0"].flatten().tolist() == spikes
+        assert output.recorded["0"]["spikes"].flatten().tolist() == list(map(bool, spikes))
+
+
+def grid(draw, *shape):
+    return (draw.integers(-16, 17, shape) / 16).astype(np.float32)
+
+
+def one_of(draw, *values):
+    return values[draw.integers(len(values))]
+
+
+def random_neuron(draw, shape):
+    """A node of neurons, with values of one kind, or of each neuron's own."""
+
+    def values(*choice):
+        each = draw.choice(choice, shape) if draw.random() < 0.3 else one_of(draw, *choice)
+        return np.broadcast_to(np.float32(each), shape if draw.random() < 0.5 or np.ndim(each) else (1,)).copy()
+
+    def all_of(**choices):
+        found = {name: values(*choice) for name, choice in choices.items()}
+        whole = max((each.shape for each in found.values()), key=np.prod)
+        return {name: np.broadcast_to(each, whole).copy() for name, each in found.items()}
+
+    fires = {"v_threshold": (0.5, 1, 1.5, *[-0.25] * (draw.random() < 0.1)), "v_reset": (0, 0, 0.25, -0.5)}
+    leaks = {"tau": (1, 2, 4), "v_leak": (0, 0, 0.5)}
+    kind, more = one_of(draw, *[("IF", fires), ("LIF", fires | leaks)] * 2, ("LI", leaks), ("I", {}))
+    return getattr(nir, kind)(**all_of(r=(1, 0.5), **more)) if draw.random() < 0.9 else nir.Threshold(values(0.5, 1))
+
+
+def random_linear(draw, shape):
+    """(a linear node for this shape, the module whose shapes it has)"""
+    kinds = {1: ["Affine", "Linear"], 2: ["Conv1d"], 3: ["Conv2d", "Conv2d", "SumPool2d", "AvgPool2d"]}[len(shape)]
+    kind, sides = one_of(draw, *kinds, *["Flatten"] * (len(shape) > 1), "Scale"), len(shape) - 1
+    some = lambda *values: [one_of(draw, *values) for _ in range(sides)]  # noqa: E731
+    if kind == "Scale":
+        scale = draw.choice([0.5, 1, 2], shape) if draw.random() < 0.4 else np.full(shape, 0.5)
+        return nir.Scale(scale.astype(np.float32)), nn.Identity()
+    if kind == "Flatten":
+        return nir.Flatten({"input": np.array(shape)}, 0, -1), nn.Flatten()
+    if not sides:
+        out, biased = int(draw.integers(2, 9)), kind == "Affine"
+        weight = grid(draw, out, *shape)
+        return nir.Affine(weight, grid(draw, out)) if biased else nir.Linear(weight), nn.Linear(*shape, out)
+    if kind.startswith("Conv"):
+        groups = one_of(draw, 1, 1, shape[0])
+        out, kernel, dilation, stride = groups * one_of(draw, 1, 2, 3), some(1, 2, 3, 4), some(1, 1, 2), some(1, 1, 2, 3)
+        padding = one_of(draw, "same", "valid", some(0, 1, 2), some(0, 1, 2))
+        stride = [1] * sides if padding == "same" else stride
+        weight, bias = grid(draw, out, shape[0] // groups, *kernel), grid(draw, out) * one_of(draw, 0, 1)
+        plain = [value if sides > 1 or isinstance(value, str) else value[0] for value in (stride, padding, dilation)]
+        within = shape[1:] if sides > 1 else shape[1]
+        module = (nn.Conv1d, nn.Conv2d)[sides - 1](shape[0], out, kernel, stride, padding, dilation, groups)
+        return getattr(nir, kind)(within, weight, *(tuple(v) if isinstance(v, list) else v for v in plain), groups, bias), module
+    kernel = one_of(draw, [2, 2], [4, 4], [2, 4])
+    stride, padding = one_of(draw, (kernel, [0, 0]), (kernel, [1, 1]), (some(1, 2, 3), some(0, 1)))
+    return getattr(nir, kind)(*map(np.array, (kernel, stride, padding))), nn.AvgPool2d(kernel, stride, padding)
+
+
+def random_graph(seed):
+    """A graph of neurons and linear nodes on a grid, with sums of several sources, and what leads to its output."""
+    draw = np.random.default_rng(seed)
+    shape = tuple(draw.integers(5, 10, 3).tolist())
+    shape = one_of(draw, shape, shape, (2, *shape[:2]), shape[:2], shape[:1])
+    nodes, shapes, edges, last = {"input": nir.Input(np.array(shape))}, {"input": shape}, [], "input"
+    for number in map(str, range(draw.integers(3, 9))):
+        source = one_of(draw, last, last, *list(nodes)[-3:])
+        node, module = random_linear(draw, shapes[source])
+        if draw.random() < 0.4:
+            node, module = random_neuron(draw, shapes[source]), nn.Identity()
+        try:
+            after = tuple(module(torch.zeros(1, *shapes[source])).shape[1:])
+        except RuntimeError:  # a window larger than what it slides over
+            continue
+        others = [name for name in nodes if name != source and shapes[name] == shapes[source]][: draw.random() < 0.5]
+        edges += [(each, number) for each in (source, *others)]
+        nodes[number], shapes[number], last = node, after, number
+    nodes["output"], edges = nir.Output(np.array(shapes[last])), [*edges, (last, "output")]
+    kept = {"output"}
+    for source, target in reversed(edges):
+        kept |= {source} if target in kept else set()
+    return nir.NIRGraph({name: nodes[name] for name in nodes if name in kept},
+                        [edge for edge in edges if kept.issuperset(edge)], type_check=False)  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seed", range(120))
+def test_the_kernel_is_step_on_random_graphs(seed):
+    """Spikes, potentials and sums, for frames with values and for lists of events; however the loops are built."""
+    graph, reset = random_graph(seed), ["zero", "subtract"][seed % 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # padding 'same' of even kernels
+        model, plain = (from_nir(graph, 1, reset, engine) for engine in ("event", "dense"))
+        draw = torch.Generator().manual_seed(seed)
+        events = torch.randint(-1, 4, (2, 6, *model.input_shape), generator=draw).clamp(min=0)
+        wanted = plain(events / 2, record="all")
+        assert first_difference(model(events / 2, record="all"), wanted, tolerance=1e-6) is None
+        assert first_difference(model(events / 2), wanted, tolerance=1e-6) is None
+        rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
+        found = model([each[torch.randperm(len(each), generator=draw)] for each in rows], 6)
+        assert first_difference(found, plain(rows, 6), tolerance=1e-6) is None
+        assert torch.equal(found.spikes["input"], events.flatten(1).sum(1).float())
+        if seed < 30 and build.built(plain=True)[0]:
+            model.engine._rooms.library = build.library(plain=True)
+            assert first_difference(model(events / 2), wanted, tolerance=1e-6) is None
+
+
+def test_an_edge_back_acts_a_timestep_later_and_graphs_lie_within_graphs():
+    inner = nir.NIRGraph(
+        {"in": nir.Input(SHAPE), "lif": equations("CubaLIF", **CUBA | {"tau_syn": 1, "w_in": 1, "tau_mem": 1, "r": 1}),
+         "back": nir.Linear(of([1.0])), "out": nir.Output(SHAPE)},
+        [("in", "lif"), ("lif", "back"), ("back", "lif"), ("lif", "out")], type_check=False)  # fmt: skip
+    inner.nodes["back"].weight = of(-2.0).reshape(1, 1)
+    model = from_nir(chain(inner), dt=1)
+    output = model(torch.tensor([2.0, 2, 2, 2, 4]).reshape(1, 5, 1), record={"0.lif": "spikes"})
+    assert output.recorded["0.lif"]["spikes"].flatten().tolist() == [True, False, True, False, True]
+    assert "edge back from '0.back' to '0.lif'" in model.stays and model.engine is None
+    with pytest.raises(ModelError, match="stays with step"):
+        from_nir(chain(inner), dt=1, engine="event")
+
+
+@torch.no_grad()
+def test_first_difference_names_node_neuron_and_potentials():
+    a, b = (from_nir(chain(nir.Linear(np.eye(3, dtype=np.float32)), equations("IF", r=1), shape=(3,))) for _ in range(2))
+    b.nodes["1"].threshold.fill_(2.5)
+    events = torch.zeros(2, 4, 3)
+    events[1, 1:, 2] = 1.5
+    found = first_difference(*(each(events, record="all") for each in (a, b)))
+    assert str(found) == "image 1, step 1, 1, neuron 2: 1 and 0; potentials 0 and 1.5"
+
+
+def test_it_trains_and_its_kernel_follows_the_weights():
+    torch.manual_seed(0)
+    graph = chain(nir.Affine(grid(np.random.default_rng(1), 4, 6), of(0, 0, 0, 0)), equations("LIF", tau=4, r=4, v_leak=0),
+                  nir.Linear(grid(np.random.default_rng(2), 2, 4)), equations("IF", r=1), shape=(6,))  # fmt: skip
+    model, events, labels = from_nir(graph, dt=1).train(), (torch.rand(64, 8, 6) < 0.4).float(), torch.arange(64) % 2
+    events[labels == 0, :, :3] = 0
+    optimiser, losses = torch.optim.Adam(model.parameters(), 0.05), []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(model(events).logits, labels)
+        optimiser.zero_grad(), loss.backward(), optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    trained, dense = model.eval()(events), model.train()(events)
+    assert torch.equal(trained.logits, dense.logits)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied.eval()(events).logits, dense.logits)
+
+
+def test_r_of_one_by_dt_is_one():
+    with pytest.warns(UserWarning, match=r"node '0', IF: r is 1/dt, which is taken as 1"):
+        model = from_nir(chain(equations("IF", r=1000)))
+    assert model.nodes["0"].gain == 1 and model.dt == 1e-3
+
+
+def damaged(path):
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    return path
+
+
+PAIR = chain(equations("IF", r=1)).nodes
+FAULTS = {
+    "no such file": lambda path: path,
+    "is no NIR file that can be read": damaged,
+    "node '0' is a Delay, which is not known here": chain(nir.Delay(of(1))),
+    "node '1' does not fit what arrives, (3,)": chain(nir.Linear(np.ones((3, 1), np.float32)), nir.I(of(1, 1))),
+    "a Flatten is missing": chain(nir.Linear(of([1.0] * 4).reshape(1, 4)), shape=(1, 2, 2)),
+    "leads to no node: there is no 'nowhere'": nir.NIRGraph(PAIR, [("input", "nowhere")], type_check=False),
+    "must have one Output, and this has 0": nir.NIRGraph({"input": PAIR["input"]}, [], type_check=False),
+    "node '0' is not reached from the input": nir.NIRGraph(PAIR, [("input", "output")], type_check=False),
+    "a time constant must be above 0 seconds, not 0": chain(equations("LIF", tau=0, r=1, v_leak=0)),
+    "is shorter than dt, 0.001 s": chain(equations("LI", tau=1e-4, r=1, v_leak=0)),
+    "r holds what is no finite number": chain(equations("IF", r=np.nan)),
+    "the shapes of its sources differ": nir.NIRGraph(
+        {"input": nir.Input(np.array([2])), "0": nir.Linear(np.eye(1, 2, dtype=np.float32)), "1": equations("IF", r=1),
+         "output": nir.Output(SHAPE)},
+        [("input", "0"), ("input", "1"), ("0", "1"), ("1", "output")], type_check=False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", FAULTS)
+def test_what_cannot_be_read_is_refused(tmp_path, words):
+    fault = FAULTS[words]
+    with pytest.raises(ModelError) as found:
+        from_nir(fault(tmp_path / "net.nir") if callable(fault) else fault)
+    assert words in str(found.value) and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("events", "timesteps", "words"),
+    [
+        (torch.zeros(1, 4, 3), None, "do not fit this graph, whose input takes (B, T, 1, 2, 2)"),
+        ("events", None, "must be a tensor or array (B, T, 1, 2, 2), not a str"),
+        ([], 3, "there is no recording"),
+        ([np.array([[0, 0, 1, 2]])], 3, "recording 0: an event lies outside of 3 timesteps and the sensor (1, 2, 2)"),
+        ([np.array([[3, 0, 1, 1]])], 3, "outside of 3 timesteps"),
+        ([np.array([[0.5, 0, 1, 1]])], 3, "must be whole numbers (n, 4), not float64 (1, 4)"),
+    ],
+)
+def test_events_that_do_not_fit_are_refused(events, timesteps, words):
+    model = from_nir(chain(equations("IF", r=1), shape=(1, 2, 2)))
+    with pytest.raises(ModelError, match=words.replace("(", r"\(").replace(")", r"\)")):
+        model(events, timesteps)
+    with pytest.raises(ModelError, match="record: 'input' has no spikes"):
+        model(torch.zeros(1, 1, 1, 2, 2), record={"input": "spikes"})
+
+
+@pytest.mark.skipif(not FILES.is_dir(), reason="needs ../shared/data/nir")
+@pytest.mark.parametrize(("trace", "apart"), [("exact", 7e-3), ("norse", 1e-7)])
+def test_the_lif_neuron_of_nirs_paper(trace, apart):
+    """No spike differs from the exact solution's, nor from Norse's."""
+    arriving, v, spikes = np.loadtxt(FILES / f"lif_{trace}.csv", delimiter=",").T
+    model = load(FILES / "lif_norse.nir", dt=1e-4)
+    found = model(torch.tensor(arriving, dtype=torch.float32).reshape(1, -1, 1), record="all").recorded["1"]
+    assert np.abs(found["membrane"].flatten().numpy() - v).max() < apart and spikes.sum() == 4
+    assert np.array_equal(found["spikes"].flatten().numpy(), spikes)
