@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import shutil
+import subprocess
 import warnings
 from itertools import pairwise
 
@@ -9,7 +11,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, run_here
 from torch import nn
 
 from self_models import ModelError, first_difference, from_nir, load
@@ -169,6 +171,27 @@ def test_the_kernel_is_step_on_random_graphs(seed):
         if seed < 30 and build.built(plain=True)[0]:
             model.engine._rooms.library = build.library(plain=True)
             assert first_difference(model(events / 2), wanted, tolerance=1e-6) is None
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
+@pytest.mark.parametrize("seed", [3, 12, 25])
+def test_a_folder_of_c_reads_events(tmp_path, seed):
+    """It checks itself, and answers recordings one after the other as we do."""
+    path, folder, draw = tmp_path / "net.nir", tmp_path / "c", torch.Generator().manual_seed(seed)
+    nir.write(path, random_graph(seed))
+    run_here("export", path, "--to c --output", folder)
+    done = subprocess.run(["make", "-s", "-C", folder, "all", "check"], capture_output=True, text=True)
+    assert "equal: 3 recordings" in done.stdout, done.stdout + done.stderr
+    model = load(path)
+    events = torch.randint(0, 3, (4, 6, *model.input_shape), generator=draw)
+    rows = [one.nonzero().repeat_interleave(one[one > 0], 0).numpy() for one in events]
+    order = {1: [-1, -1, 1, 0], 2: [2, -1, 1, 0], 3: [3, 2, 1, 0]}[len(model.input_shape)]  # x, y, channel, timestep; -1: 0
+    raw = b"".join(np.pad(each, ((0, 0), (0, 1)))[:, order].astype("<u2").tobytes() for each in rows)
+    done = subprocess.run([folder / "run", "6"], input=raw, capture_output=True)
+    found = np.array([line.split()[2:] for line in done.stdout.decode().splitlines()], np.float32)
+    assert np.array_equal(found, model(rows, 6).logits.numpy())
+    done = subprocess.run([folder / "run"], input=raw[:-3], capture_output=True)
+    assert done.returncode == 2 and b"it has less than 8 bytes" in done.stderr
 
 
 def test_an_edge_back_acts_a_timestep_later_and_graphs_lie_within_graphs():

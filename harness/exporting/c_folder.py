@@ -138,7 +138,7 @@ def files_of(model, tables, images, numbers, name, arduino=False):
     files = {file: (FOLDER / file).read_text() for file in KERNEL}
     if tables.weights.dtype == np.int8:
         files["network.h"] = files["network.h"].replace("#define NETWORK_H\n", "#define NETWORK_H\n#define NETWORK_INT8\n", 1)
-    files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(model, tables)}
+    files |= {"weights.h": weights_h(model, tables), "weights.c": weights_c(tables, settings_of(model, tables))}
     golden = golden_c(model, tables, images, numbers)
     if arduino:
         files = {f"src/{file}": text for file, text in files.items()} | {f"{EXAMPLE}/golden.h": golden}
@@ -153,7 +153,7 @@ def files_of(model, tables, images, numbers, name, arduino=False):
 
 def memory_of(tables):
     """Bytes of (flash, without code; RAM, where a pointer has 32 bits; of that RAM what does not depend on the size of one)."""
-    flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order))
+    flash = sum(array.nbytes for array in (tables.weights, tables.constants, tables.nodes, tables.order, tables.places))
     network, kind = tables.network(), "int8" if tables.weights.dtype == np.int8 else "float32"
     size, nodes, rows = library(kind).network_size(ctypes.byref(network)), tables.header["nodes"], tables.header["rows"]
     rest = size - sum(map(ctypes.sizeof, (State, nodes * Part, rows * ctypes.c_size_t)))
@@ -200,17 +200,17 @@ def weights_h(model, tables):
     )
 
 
-def weights_c(model, tables):
+def weights_c(tables, settings):
     """The tables and the settings."""
     nodes = ",\n".join(fields({name: int(node[name]) for name in NODE.names}) for node in tables.nodes)
     names = " ".join(f'"{name}\\0"' for name in tables.names)
-    settings = settings_of(model, tables)
-    pointers = {name: name for name in ("node", "order", "constants", "weights", "names")}
+    pointers = {name: name for name in ("node", "order", "constants", "weights", "names", *["places"] * bool(len(tables.places)))}
     return "\n".join([
         '#include "weights.h"\n',
         f"static const char names[] = {names};",
         f"static const Node node[] = {{\n{nodes}\n}};",
         "static " + array("int32_t", "order", tables.order),
+        *["static " + array("int32_t", "places", tables.places)] * bool(len(tables.places)),
         "static " + array("potential_t", "constants", tables.constants),
         "static " + array("weight_t", "weights", tables.weights),
         f"const Network network_tables = {fields(tables.header | pointers)};",

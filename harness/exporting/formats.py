@@ -8,6 +8,7 @@ import torch
 
 from harness import UserError
 from harness.exporting import c_folder, nir_file, page_file
+from harness.exporting.c_graph import c_graph
 from harness.exporting.layers import conventions, forward_layers, left_out
 from harness.runs.saving import write_whole
 from self_models.basics import HOME
@@ -34,7 +35,11 @@ def export(checkpoint, to, output="", overwrite=False, own=None, weights="float3
         raise UserError(f"--output {path} is the checkpoint itself: give another path")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists: --overwrite replaces it, --output PATH keeps both")
-    if to in RUNNING:
+    if checkpoint.suffix == ".nir":
+        if to != "c" or own or weights != "float32" or data:
+            raise UserError(f"{checkpoint}: a NIR graph is written by --to c, in float32, without other flags")
+        content_of = lambda path, own: c_graph(path)  # noqa: E731
+    elif to in RUNNING:
         content_of = partial(content_of, weights=weights, **data)
     elif typed := ["weights"] * (weights != "float32") + list(data):
         raise UserError(f"--{typed[0]} is for --to {' and '.join(RUNNING)}: leave it out")

@@ -237,6 +237,12 @@ def lay_out(model):
     return tables, {name: number[id(node)] for name, node in layout.of.items()}
 
 
+def settings_for(model, timesteps):
+    """The Settings of a GraphSNN."""
+    delayed = any(its.delayed for its in model.modules() if isinstance(its, NIRNeuron))
+    return Settings(immediate=not delayed, interval=1, decoded_scale=1, logits_scale=1, timesteps=timesteps)
+
+
 def neurons(node, bias, row, constants, keep):
     """Fill in the constants of a node of neurons, in its row and those of all; returns (its biases, whether they are to be added
     even where they are 0: neurons may spike that nothing reaches)."""
@@ -284,8 +290,7 @@ class GraphEngine:
         """(logits after each timestep (T, B, outputs), spikes of each node that spikes (T, B), what is recorded) of recordings,
         each (first, events, sizes): see Run in network.h. asked: see GraphSNN.asked."""
         rooms, batch = self.rooms(), len(recordings)
-        tables, delayed = rooms.tables, any(its.delayed for its in self.model.modules() if isinstance(its, NIRNeuron))
-        settings = Settings(immediate=not delayed, interval=1, decoded_scale=1, logits_scale=1, timesteps=timesteps)
+        tables, settings = rooms.tables, settings_for(self.model, timesteps)
         logits = np.zeros((batch, timesteps, prod(tables.shapes[tables.header["output"]])), np.float32)
         counts, runs = np.zeros((batch, timesteps, len(tables.nodes)), np.int32), np.zeros(batch, np.dtype(Run))
         runs["steps"] = timesteps

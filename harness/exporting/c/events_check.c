@@ -1,0 +1,43 @@
+/* Runs the recordings of golden.c and compares which neurons spike, layer by layer, and the outputs, with those of the network that
+   this one was made of. Exit status 0: equal; 1: the first difference is named. */
+#include "golden.c"
+#include "weights.h"
+
+#include <stdio.h>
+
+static size_t memory[(NETWORK_BYTES) / sizeof(size_t) + 1];
+
+int main(void)
+{
+    State *const run = network_begin(&network_tables, &network_defaults, memory);
+    const int32_t *first = golden_first;
+    const uint32_t *spikes = golden_spikes;
+    const float *logits = golden_logits;
+    int recording, step, layer;
+    int32_t i;
+    for (recording = 0; recording < golden_recordings; recording++, first++) {
+        network_reset(run, 0, 0, 0);
+        for (step = 0; step < golden_timesteps; step++, first++) {
+            network_arrive(run, golden_events + first[0], first[1] - first[0]);
+            network_step(run);
+            for (layer = 1; layer < NETWORK_LAYERS; layer++) {
+                uint32_t sum = 0;
+                for (i = 0; i < network_layer_size(run, layer); i++)
+                    sum += network_spiked(run, layer, i) ? ((uint32_t)i + 1) * 2654435761u : 0;
+                if (sum != *spikes++) {
+                    printf("differs: recording %d, timestep %d, node %s\n", recording, step, network_layer_name(run, layer));
+                    return 1;
+                }
+            }
+            for (i = 0; i < run->classes; i++, logits++) {
+                const double here = run->logits[i], off = here > *logits ? here - *logits : *logits - here;
+                if (!(off <= 1e-4 * (1 + (here > 0 ? here : -here)))) {
+                    printf("differs: recording %d, timestep %d, output %ld: %.9g and %.9g\n", recording, step, (long)i, here, *logits);
+                    return 1;
+                }
+            }
+        }
+    }
+    printf("equal: %d recordings, %d timesteps each, spike for spike\n", golden_recordings, golden_timesteps);
+    return 0;
+}
