@@ -53,7 +53,7 @@ CHANGES = [  # of settings in mid-stream, and whether they leave the grid
     (lambda snn: snn.set_thresholds([theta / 2 for theta in snn.thresholds]), False),
     (lambda snn: snn.change(readout_leak=0.5), True),
     (lambda snn: snn.change(gate="block", epsilon=0.3), False), (lambda snn: snn.change(residual=True), False),
-    (lambda snn: snn.change(epsilon=0.0), False),
+    (lambda snn: snn.change(epsilon=0.0), False), (lambda snn: snn.change(gate="open"), False),
 ]  # fmt: skip
 
 
@@ -192,6 +192,19 @@ def test_between_two_steps_of_the_decoder_a_floor_lifts_and_weights_stay():
     streams[0][1](frames[0])
     with pytest.raises(ModelError, match=r"weights have changed while spikes wait .* multiple of so many steps"):
         streams[1][1](frames[0])
+
+
+def test_another_gate_opens_all_pixels_though_no_setting_of_the_kernel_changes():
+    """Of a gate that blocks nothing any more, what it has closed stays closed until a gate is there that does not react."""
+    dense = build(epsilon=0.5)
+    event, (frames, _) = in_event(dense), scene(dense)
+    streams = [(model, model.stream(3)) for model in (dense, event)]
+    calls = [({}, 0), ({"epsilon": 0.0}, 0), ({"gate": "open"}, 1)]
+    for settings, frame in calls:
+        found, wanted = [stream(frames[frame], 4) for model, stream in streams if model.change(**settings)][::-1]
+        check_same(found, wanted, exact=False)
+        opens = wanted.is_open is None or bool(wanted.is_open[-1].all())
+        assert opens == (settings == {"gate": "open"})
 
 
 def test_ages_of_neurons_outlive_an_image():

@@ -135,7 +135,7 @@ class LeftOn:
     def take_up(self, rooms, settings, reacts):
         """Before a stream goes on, adapt its saved state to the model's weights and settings of now. Raises ModelError where
         weights have changed while spikes wait for the decoder."""
-        if rooms is self.rooms and bytes(settings) == bytes(self.settings):
+        if rooms is self.rooms and bytes(settings) == bytes(self.settings) and reacts == self.reacts:
             return
         library, interval = rooms.library, settings.interval
         now, before = (each.tables.weights for each in (rooms, self.rooms))
