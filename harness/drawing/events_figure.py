@@ -44,7 +44,8 @@ def save_recording(path, model, rows, steps, names, title):
                     axis.set_title(words)
                 seen.set(xticks=[], yticks=[])
                 middle.set(xticks=[], yticks=[])
-                figure.suptitle(f"{title}: timesteps {begin + 1} to {end} of {steps}")
+                several = f"s {begin + 1} to" if end > begin + 1 else ""
+                figure.suptitle(f"{title}: timestep{several} {end} of {steps}")
                 figure.canvas.draw()
                 yield np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
             plt.close(figure)
