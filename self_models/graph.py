@@ -73,19 +73,21 @@ class GraphSNN(nn.Module):
         threshold, values. spikes, spikes_by_step: of 'input', the events, and of each node that spikes. record: node -> 'spikes',
         'membrane', or a tuple of both; or 'all'. In eval mode the engine runs it, if there is one, unless a gradient for the
         events is wanted. Raises ModelError for events that do not fit."""
-        asked, on_kernel = self.asked(record), self.engine and not self.training
+        asked, on_kernel, shape = self.asked(record), self.engine and not self.training, self.input_shape
         if isinstance(events, (list, tuple)):
-            recordings, timesteps = sparse_rows(events, self.input_shape, timesteps)
-            events = None if on_kernel else dense_of(recordings, self.input_shape, timesteps)
+            lists, timesteps = lists_of(events, shape, timesteps)
+            given = [for_kernel(each, shape, timesteps) for each in lists] if on_kernel else []
+            events = None if on_kernel else frames_of(lists, shape, timesteps)
         else:
             events = self.checked(events)
-            on_kernel = on_kernel and not events.requires_grad and events.device.type == "cpu"
-            timesteps, recordings = events.shape[1], sparse_frames(events) if on_kernel else None
+            on_kernel, timesteps = on_kernel and not events.requires_grad and events.device.type == "cpu", events.shape[1]
+            frames = events.detach().numpy() if on_kernel else ()
+            given = [for_kernel(each.nonzero(), shape, timesteps, each[each != 0].astype(np.float32)) for each in frames]
         if on_kernel:
-            logits, spikes, recorded = self.engine(recordings, timesteps, asked)
-            arrived = [np.add.reduceat(np.append(np.abs(sizes), 0), first[:-1]) * (np.diff(first) > 0) if sizes is not None
-                       else np.diff(first) for first, _, sizes in recordings]  # fmt: skip
-            return output_of(logits, {"input": torch.from_numpy(np.stack(arrived, 1).astype(np.float32)), **spikes}, recorded)
+            logits, spikes, recorded = self.engine(given, timesteps, asked)
+            arrived = [first if sizes is None else np.append(0, np.abs(sizes).cumsum())[first] for first, _, sizes in given]
+            spikes = {"input": torch.from_numpy(np.diff(arrived).T.astype(np.float32)), **spikes}
+            return output_of(logits, spikes, recorded)
         run, outputs, spikes, recorded = Run(), [], {name: [] for name in ("input", *self.spiking)}, {}
         for now in events.unbind(1):
             now = now.to(torch.float32)
@@ -123,51 +125,42 @@ class GraphSNN(nn.Module):
         return asked
 
 
-def sparse_rows(recordings, shape, timesteps):
-    """([(first, events, None)] as GraphEngine takes recordings, timesteps) of lists of events, see GraphSNN.forward."""
-    found, weights = [np.asarray(rows) for rows in recordings], weights_of(shape)
+def lists_of(recordings, shape, timesteps):
+    """(of each recording the columns of its events: timesteps, then where they lie; timesteps); see GraphSNN.forward."""
+    found = [np.asarray(rows) for rows in recordings]
     if not found:
         raise ModelError("events: there is no recording")
     if timesteps is None:
         timesteps = 1 + max(int(rows[:, 0].max()) if rows.ndim == 2 and len(rows) else 0 for rows in found)
+    limits = timesteps, *shape
     for number, rows in enumerate(found):
-        what, limits = f"recording {number}", (timesteps, *shape)
+        what = f"recording {number}"
         if rows.ndim != 2 or rows.shape[1] != len(limits) or rows.dtype.kind not in "iu":
             raise ModelError(f"{what}: its events must be whole numbers (n, {len(limits)}), not {rows.dtype} {rows.shape}")
-        time, *places = np.ascontiguousarray(rows.T)
-        if len(rows) and any(each.min() < 0 or each.max() >= most for each, most in zip((time, *places), limits, strict=True)):
+        found[number] = columns = np.ascontiguousarray(rows.T)
+        if len(rows) and any(each.min() < 0 or each.max() >= most for each, most in zip(columns, limits, strict=True)):
             raise ModelError(f"{what}: an event lies outside of {timesteps} timesteps and the sensor {tuple(shape)}")
-        neurons = sum(each.astype(np.int32) * int(weight) for each, weight in zip(places, weights, strict=True))
-        if (time[1:] < time[:-1]).any():
-            neurons = neurons[time.argsort(kind="stable")]
-        first = np.append(0, np.bincount(time, minlength=timesteps).cumsum()).astype(np.int32)
-        found[number] = first, neurons, None
     return found, timesteps
 
 
-def weights_of(shape):
-    """By how much an index of each dimension moves on in the kernel's order, in which channels lie side by side."""
-    return {2: (1, shape[0]), 3: (1, shape[-1] * shape[0], shape[0])}.get(len(shape)) or np.cumprod([1, *shape[:0:-1]])[::-1]
+def for_kernel(columns, shape, timesteps, sizes=None):
+    """(first, events, sizes) of a recording's columns, as Run in network.h has them. sizes: of events in order, or None."""
+    time, *places = columns
+    if (time[1:] < time[:-1]).any():
+        order = time.argsort(kind="stable")
+        time, *places = time[order], *(each[order] for each in places)
+    steps = {2: (1, shape[0]), 3: (1, shape[-1] * shape[0], shape[0])}  # by axis; channels lie side by side
+    steps = steps.get(len(shape)) or np.cumprod([1, *shape[:0:-1]])[::-1].tolist()
+    neurons = sum(each.astype(np.int32) * step for each, step in zip(places, steps, strict=True))
+    return np.append(0, np.bincount(time, minlength=timesteps).cumsum()).astype(np.int32), neurons, sizes
 
 
-def sparse_frames(events):
-    """The same of events (B, T, *input_shape)."""
-    rows = (events.movedim(2, -1) if events.dim() in (4, 5) else events).flatten(2).contiguous().detach().numpy()
-    found = []
-    for each in rows:
-        time, numbers = each.nonzero()
-        first, sizes = np.searchsorted(time, np.arange(len(each) + 1)).astype(np.int32), each[time, numbers].astype(np.float32)
-        found.append((first, numbers.astype(np.int32), None if (sizes == 1).all() else sizes))
-    return found
-
-
-def dense_of(recordings, shape, timesteps):
-    """Those recordings as events (B, T, *input_shape)."""
-    events = np.zeros((len(recordings), timesteps, int(np.prod(shape))), np.float32)
-    for one, (first, numbers, _) in zip(events, recordings, strict=True):
-        np.add.at(one, (np.repeat(np.arange(timesteps), np.diff(first)), numbers), 1)
-    events = torch.from_numpy(events)
-    return events.unflatten(2, (*shape[1:], shape[0])).movedim(-1, 2) if len(shape) in (2, 3) else events.unflatten(2, shape)
+def frames_of(lists, shape, timesteps):
+    """Events (B, T, *shape) of recordings' columns."""
+    frames = np.zeros((len(lists), timesteps, *shape), np.float32)
+    for one, columns in zip(frames, lists, strict=True):
+        np.add.at(one, tuple(columns), 1)
+    return torch.from_numpy(frames)
 
 
 def output_of(logits, spikes, recorded=None):

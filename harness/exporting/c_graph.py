@@ -9,7 +9,7 @@ import torch
 from harness import UserError
 from harness.exporting.c_folder import KERNEL, ROWS, TEMPLATES, array, memory_of, size_of, weights_c, weights_h
 from self_models import load
-from self_models.graph import sparse_frames
+from self_models.graph import for_kernel
 from self_models.kernel.build import FOLDER
 from self_models.kernel.graphs import lay_out, settings_for
 from self_models.kernel.state import in_rows
@@ -39,7 +39,8 @@ def c_graph(path):
     files |= {name: (TEMPLATES / f"events_{name}").read_text() for name in ("run.c", "check.c")}
     files["Makefile"] = (TEMPLATES / "Makefile").read_text().replace("\ninclude qemu.mk\n", "")
     files |= {"weights.h": weights_h(sizes, tables), "weights.c": weights_c(tables, settings_for(model, TIMESTEPS))}
-    files["golden.c"] = golden_c(model, sparse_frames(events[agreed]), step, agreed)
+    given = [for_kernel(each.nonzero(), model.input_shape, TIMESTEPS) for each in events[agreed].numpy()]
+    files["golden.c"] = golden_c(model, given, step, agreed)
     memory = f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM"
     return files, f"{len(files)} files; make -C there check", memory
 

@@ -11,7 +11,7 @@ import torch
 
 from self_models import first_difference
 from self_models.basics import ModelError
-from self_models.graph import Run, dense_of, from_nir, sparse_rows
+from self_models.graph import Run, frames_of, from_nir, lists_of
 
 WAYS = {  # in which another simulator's neuron may differ -> in words
     "at": "fires at the threshold, too",
@@ -76,7 +76,7 @@ def check(path, recordings, timesteps, names=tuple(SIMULATORS), dt=None, reset=N
     """Rows (simulator, version, verdict, in words) of the kernel, and of each of these simulators: 'same', 'differs', 'fails' or
     'not installed'. recordings: as a GraphSNN takes them."""
     model = from_nir(path, dt, reset, engine="dense")
-    events = dense_of(*sparse_rows(recordings, model.input_shape, timesteps)[:1], model.input_shape, timesteps)
+    events = frames_of(lists_of(recordings, model.input_shape, timesteps)[0], model.input_shape, timesteps)
     ours, rows = here(model, events), []
     try:
         kernel, dense = (from_nir(path, dt, reset, engine)(events, record="all") for engine in ("event", "dense"))
