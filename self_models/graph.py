@@ -240,6 +240,8 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
                 raise ModelError(f"a graph must have one {kind}, and this has {len(names)}")
         order, sources, back = ordered(begins[0], ends[0], nodes, edges)
         shape = np.atleast_1d(nodes[begins[0]].input_type["input"]).tolist()
+        if names := [repr(name) for name in order if type(nodes[name]).__name__ in ("IF", "I") and by_dt(nodes[name].r, dt)]:
+            warnings.warn(f"r of {', '.join(names)} is 1/dt, which is taken as 1: V += I in each timestep", stacklevel=2)
         model = GraphSNN({name: module_of(name, nodes[name], dt, ways) for name in order}, sources, back, shape, dt)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
@@ -387,8 +389,7 @@ def equations(name, kind, values, dt):
         part = share(name, dt, values.get("tau", values.get("tau_mem")))
         found = {"leak": 1 - part, "gain": r * part, "drive": values["v_leak"] * part}
     else:
-        if dt != 1 and np.allclose(r * dt, 1, rtol=1e-5):
-            warnings.warn(f"node {name!r}, {kind}: r is 1/dt, which is taken as 1: V += I in each timestep", stacklevel=4)
+        if by_dt(r, dt):
             r = np.ones_like(r)
         found = {"leak": zero + 1, "gain": r, "drive": zero}
     found["gain"] = np.where(np.isclose(found["gain"], 1, rtol=3e-7, atol=0), 1, found["gain"])  # but for float32's rounding
@@ -398,6 +399,11 @@ def equations(name, kind, values, dt):
     if "v_threshold" in values:
         found |= {"threshold": values["v_threshold"], "reset": values.get("v_reset", zero)}
     return {key: tensor_of(value) for key, value in found.items()}
+
+
+def by_dt(r, dt):
+    """Whether r is 1/dt, by which some libraries say that V += I in each timestep."""
+    return dt != 1 and np.allclose(r * np.float64(dt), 1, rtol=1e-5)
 
 
 def share(name, dt, tau):

@@ -237,7 +237,7 @@ def test_it_trains_and_its_kernel_follows_the_weights():
 
 
 def test_r_of_one_by_dt_is_one():
-    with pytest.warns(UserWarning, match=r"node '0', IF: r is 1/dt, which is taken as 1"):
+    with pytest.warns(UserWarning, match=r"r of '0' is 1/dt, which is taken as 1"):
         model = from_nir(chain(equations("IF", r=1000)))
     assert model.nodes["0"].gain == 1 and model.dt == 1e-3
 

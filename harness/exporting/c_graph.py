@@ -1,5 +1,6 @@
 """A NIR graph as a folder of C99, which reads events and checks itself."""
 
+import warnings
 from math import prod
 from types import SimpleNamespace
 
@@ -22,12 +23,14 @@ HASH = 2654435761  # times 1 + a neuron's number: added up over a layer's spikes
 def c_graph(path):
     """(file name -> text, lines on it) of the graph in this file. Raises UserError and ModelError for one that is not run by
     the kernel."""
-    model = load(path, engine="event")
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        model, plain = load(path, engine="event"), load(path, engine="dense")
     tables, _ = lay_out(model)
     tables = tables._replace(header=tables.header | {"rows": min(ROWS, tables.header["rows"])})
     events = (torch.rand(TRIED, TIMESTEPS, *model.input_shape, generator=torch.Generator().manual_seed(0)) < SHARE).byte()
     events[:, :, *(0,) * len(model.input_shape)] = 1  # small inputs have events, too
-    step = load(path, engine="dense")(events, record="all")
+    step = plain(events, record="all")
     by_step = [torch.stack([*output.spikes_by_step.values()]) for output in (step, model(events))]
     agreed = (by_step[0] == by_step[1]).all(0).all(0).nonzero().flatten().tolist()[:RECORDINGS]
     if not agreed:
@@ -42,7 +45,7 @@ def c_graph(path):
     given = [for_kernel(each.nonzero(), model.input_shape, TIMESTEPS) for each in events[agreed].numpy()]
     files["golden.c"] = golden_c(model, given, step, agreed)
     memory = f"memory: {size_of(flash)} of flash for weights and tables, 20 to 30 kB for code; {size_of(ram)} of RAM"
-    return files, f"{len(files)} files; make -C there check", memory
+    return files, f"{len(files)} files; make -C there check", memory, *{f"note: {note.message}" for note in notes}
 
 
 def golden_c(model, recordings, step, numbers):
