@@ -17,6 +17,7 @@ from self_models.running.outputs import SNNOutput
 
 KNOWN = "Input, Output, Conv1d, Conv2d, Linear, Affine, Scale, Flatten, SumPool2d, AvgPool2d, IF, LIF, LI, I, CubaLIF, CubaLI, Threshold and graphs within graphs"  # fmt: skip  # noqa: E501
 RESETS = ("zero", "subtract")
+HIGHEST = np.finfo(np.float32).max
 DT = 1e-3  # seconds of a timestep where neither the caller nor the file says
 
 
@@ -184,7 +185,7 @@ def shapes_of(model):
         try:
             fits(node, shape)
             sent = node(torch.zeros(1, *shape))
-        except (RuntimeError, ValueError) as error:
+        except (IndexError, RuntimeError, ValueError) as error:
             raise ModelError(f"node {name!r} does not fit what arrives, {shape}: {str(error).splitlines()[0]}") from None
         shapes[name] = tuple((sent[0] if isinstance(node, NIRNeuron) else sent).shape[1:])
     for name, sources in model.back.items():
@@ -200,6 +201,8 @@ def fits(node, shape):
     for value in node.buffers() if isinstance(node, NIRNeuron) else node.parameters() if isinstance(node, Scale) else ():
         if value.numel() != 1 and tuple(value.shape) not in (shape, shape[:1] + (1,) * (len(shape) - 1)):
             raise ValueError(f"it has values for {tuple(value.shape)}")
+    if isinstance(node, nn.Flatten) and (least := min(node.start_dim, node.end_dim)) < -len(shape):
+        raise ValueError(f"it has no dimension {least}")
     wanted = {nn.Linear: 1, nn.Conv1d: 2, nn.Conv2d: 3, Pool: 3}.get(type(node), len(shape))
     if wanted != len(shape):
         raise ValueError(f"it takes {wanted} dimensions" + ("; a Flatten is missing" if wanted == 1 else ""))
@@ -230,7 +233,9 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
             f"{where}: its layers fire one after the other (update phased), which a graph does not: use its checkpoint"
         )
     ways = {"subtract": reset == "subtract", "delayed": facts.get("update") == "delayed",
-            "start": float(facts.get("initial_potential", 0))}  # fmt: skip
+            "start": facts.get("initial_potential", 0)}  # fmt: skip
+    if not isinstance(ways["start"], (int, float)) or not abs(ways["start"]) < np.inf:
+        raise ModelError(f"{where}: its initial_potential must be a number of thresholds, not {ways['start']!r}")
     try:
         nodes, edges = flat(graph)
         begins = [name for name, node in nodes.items() if type(node).__name__ == "Input"]
@@ -239,7 +244,10 @@ def from_nir(source, dt=None, reset=None, engine="auto"):
             if len(names) != 1:
                 raise ModelError(f"a graph must have one {kind}, and this has {len(names)}")
         order, sources, back = ordered(begins[0], ends[0], nodes, edges)
-        shape = np.atleast_1d(nodes[begins[0]].input_type["input"]).tolist()
+        shape = np.atleast_1d(nodes[begins[0]].input_type["input"])
+        if shape.dtype.kind not in "iu" or shape.ndim > 1 or (shape < 1).any():
+            raise ModelError(f"the shape of its input must be whole numbers from 1 on, not {shape.tolist()}")
+        shape = shape.tolist()
         if names := [repr(name) for name in order if type(nodes[name]).__name__ in ("IF", "I") and by_dt(nodes[name].r, dt)]:
             warnings.warn(f"r of {', '.join(names)} is 1/dt, which is taken as 1: V += I in each timestep", stacklevel=2)
         model = GraphSNN({name: module_of(name, nodes[name], dt, ways) for name in order}, sources, back, shape, dt)
@@ -343,10 +351,10 @@ def module_of(name, node, dt, ways):
     """The module of a NIR node. Raises ModelError for one that is not known, and for values that cannot be."""
     kind, values = type(node).__name__, {}
     for key, value in vars(node).items():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+        if isinstance(value, np.ndarray) and key != "input_shape":
             values[key] = value
-            if not np.isfinite(value).all():
-                raise ModelError(f"node {name!r}, {kind}: {key} holds what is no finite number")
+            if value.dtype.kind not in "fiub" or not (np.abs(value, dtype=np.float64) <= HIGHEST).all():
+                raise ModelError(f"node {name!r}, {kind}: {key} holds what is no finite number of float32")
     if kind in ("Input", "Output", "Identity"):
         return Ends()
     if kind in ("Linear", "Affine") and node.weight.ndim == 2:

@@ -236,6 +236,14 @@ def test_it_trains_and_its_kernel_follows_the_weights():
         assert torch.equal(copied.eval()(events).logits, dense.logits)
 
 
+def test_an_integrator_begins_at_0_whatever_neurons_do():
+    graph = chain(equations("I", r=1), equations("IF", r=1))
+    graph.metadata["initial_potential"] = 0.5
+    for engine in ("dense", "event"):
+        recorded = from_nir(graph, dt=1, engine=engine)(torch.full((1, 1, 1), 0.25), record="all").recorded
+        assert (recorded["0"]["membrane"].item(), recorded["1"]["membrane"].item()) == (0.25, 0.75)
+
+
 def test_r_of_one_by_dt_is_one():
     with pytest.warns(UserWarning, match=r"r of '0' is 1/dt, which is taken as 1"):
         model = from_nir(chain(equations("IF", r=1000)))
@@ -260,6 +268,13 @@ FAULTS = {
     "a time constant must be above 0 seconds, not 0": chain(equations("LIF", tau=0, r=1, v_leak=0)),
     "is shorter than dt, 0.001 s": chain(equations("LI", tau=1e-4, r=1, v_leak=0)),
     "r holds what is no finite number": chain(equations("IF", r=np.nan)),
+    "weight holds what is no finite number of float32": chain(nir.Linear(np.full((1, 1), 1e300))),
+    "v_threshold holds what is no finite number": chain(nir.IF(of(1), np.array([1j]), of(0))),
+    "Dimension out of range": chain(nir.Flatten({"input": SHAPE}, 7, -1)),
+    "it has no dimension -2": chain(nir.Flatten({"input": SHAPE}, -2, -1)),
+    "input must be whole numbers from 1 on, not [2.5]": chain(shape=(2.5,)),
+    "initial_potential must be a number of thresholds, not 'half'": nir.NIRGraph(
+        PAIR, [("input", "0"), ("0", "output")], metadata={"initial_potential": "half"}, type_check=False),
     "the shapes of its sources differ": nir.NIRGraph(
         {"input": nir.Input(np.array([2])), "0": nir.Linear(np.eye(1, 2, dtype=np.float32)), "1": equations("IF", r=1),
          "output": nir.Output(SHAPE)},

@@ -33,7 +33,8 @@ class NIRNeuron(nn.Module):
 
     def __init__(self, values, subtract=False, delayed=False, start=0.0):
         super().__init__()
-        self.subtract, self.delayed, self.start = subtract, delayed and "threshold" in values, start
+        fires = "threshold" in values
+        self.subtract, self.delayed, self.start = subtract, delayed and fires, start if fires else 0.0
         for name in ("leak", "gain", "drive", "threshold", "reset", "synapse_leak", "synapse_gain"):
             self.register_buffer(name, values.get(name))
 
